@@ -1,0 +1,87 @@
+//! The time source: the system's clock, or one that a test sets.
+//!
+//! A store has one clock, and everything that compares times asks it, so that a `Max-Age` and the deadline it
+//! advertises come from one reading.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Where "now" comes from. Readings are whole microseconds, the granularity of stored times.
+///
+/// Clones of a manual clock share its time.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    /// Microseconds since the epoch; `None` asks the system.
+    manual: Option<Arc<AtomicU64>>,
+}
+
+impl Clock {
+    /// The system's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// A clock that stands still at `now` until it is told otherwise; for tests.
+    #[must_use]
+    pub fn manual(now: SystemTime) -> Self {
+        Self { manual: Some(Arc::new(AtomicU64::new(micros(now)))) }
+    }
+
+    /// The current time, in whole microseconds; times before 1970 read as 1970.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        from_micros(match &self.manual {
+            Some(manual) => manual.load(Ordering::SeqCst),
+            None => micros(SystemTime::now()),
+        })
+    }
+
+    /// Sets a manual clock, forwards or backwards; without effect on the system's.
+    pub fn set(&self, now: SystemTime) {
+        if let Some(manual) = &self.manual {
+            manual.store(micros(now), Ordering::SeqCst);
+        }
+    }
+
+    /// Moves a manual clock forward; without effect on the system's.
+    pub fn advance(&self, by: Duration) {
+        self.set(self.now() + by);
+    }
+}
+
+/// Whole microseconds since 1970, saturating at both ends.
+pub(crate) fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The time that [`micros`] wrote.
+pub(crate) fn from_micros(micros: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(micros)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told_and_its_clones_agree() {
+        let start = UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
+        let clock = Clock::manual(start);
+        let other = clock.clone();
+        assert_eq!(clock.now(), UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_000));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(other.now().duration_since(UNIX_EPOCH).unwrap().as_secs(), 1_700_000_005);
+        other.set(UNIX_EPOCH);
+        assert_eq!(clock.now(), UNIX_EPOCH);
+    }
+
+    #[test]
+    fn stored_times_read_back_at_both_ends() {
+        for micros_since in [0, 1, 1_700_000_000_000_000, u64::MAX] {
+            assert_eq!(micros(from_micros(micros_since)), micros_since);
+        }
+        assert_eq!(micros(UNIX_EPOCH - Duration::from_secs(1)), 0);
+    }
+}

@@ -1,0 +1,175 @@
+//! The crate's one error: what was being done, to what, and why it failed.
+//!
+//! "No such session" is not an error anywhere in this crate: loads answer
+//! [`Lookup::Absent`](crate::store::Lookup::Absent). An error never contains a session id.
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of trouble it was: for programs. People read the [`Display`](fmt::Display) text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The operating system refused; the cause is in [`source`](StdError::source).
+    Io,
+    /// No space, no inodes, or a quota is used up. Nothing was lost; saves work again when there is room.
+    Full,
+    /// A lock was not free within its wait limit; the same call may succeed a moment later.
+    Busy,
+    /// The session was live when this request first read it and is not any more. Nothing was resurrected.
+    Gone,
+    /// The record would be larger than the store's limit.
+    TooLarge,
+    /// The session would have more entries than the store's limit.
+    TooManyEntries,
+    /// An entry name is empty, longer than 128 bytes, or reserved (begins with `_`).
+    Name,
+    /// An entry holds a value of another type than the one asked for.
+    Type,
+    /// A value cannot be stored: not representable, or nested too deeply.
+    Value,
+    /// Stored bytes fail their own checks; retrying cannot help.
+    Corrupt,
+    /// Written by a newer version of this crate; it is left untouched.
+    NewerFormat,
+    /// What was found is not ours: a directory that holds something else, or a link, pipe or directory in
+    /// place of a session file.
+    Foreign,
+    /// Owner or permissions are not safe for secrets.
+    Permissions,
+    /// A sync failed, and so did writing the session anew: whether the last change survives a power cut is
+    /// unknown.
+    DurabilityUnknown,
+    /// The store was opened before this process was forked; open it after the fork.
+    Forked,
+    /// The operating system's random generator failed.
+    Random,
+    /// Options contradict each other or are out of bounds.
+    Config,
+    /// The cookie would be larger than browsers accept (name and value: 4,096 bytes).
+    CookieTooLarge,
+    /// A handler, or a function given to [`Session::update`](crate::Session::update), panicked; nothing was saved.
+    Panicked,
+    /// Another storage (not the file engine) failed; for implementors of [`Store`](crate::store::Store).
+    Storage,
+}
+
+/// One failure.
+///
+/// Its text says what was being done and to what, in lower case, without a full stop; a cause in the operating
+/// system or a library waits in [`source`](StdError::source).
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    act: Cow<'static, str>,
+    path: Option<PathBuf>,
+    reason: Option<Cow<'static, str>>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// A failure of `act`, which completes the sentence "failed to …".
+    #[must_use]
+    pub fn new(kind: ErrorKind, act: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner { kind, act: act.into(), path: None, reason: None, source: None }))
+    }
+
+    /// Names the file or directory concerned.
+    #[must_use]
+    pub fn with_path(mut self, path: impl AsRef<Path>) -> Self {
+        self.0.path = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Says why, where no other error does.
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.0.reason = Some(reason.into());
+        self
+    }
+
+    /// Keeps the error that caused this one.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Says more exactly what was being done.
+    pub(crate) fn with_act(mut self, act: String) -> Self {
+        self.0.act = act.into();
+        self
+    }
+
+    /// What kind of trouble it was.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The file or directory concerned, if one was.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed to {}", self.0.act)?;
+        if let Some(path) = &self.0.path {
+            write!(f, " `{}`", path.display())?;
+        }
+        if let Some(reason) = &self.0.reason {
+            write!(f, ": {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Error");
+        debug.field("kind", &self.0.kind).field("message", &format_args!("{self}"));
+        if let Some(source) = &self.0.source {
+            debug.field("source", source);
+        }
+        debug.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn message_names_the_act_the_path_and_the_reason_and_leaves_the_cause_to_source() {
+        let error = Error::new(ErrorKind::Full, "save session")
+            .with_path("a/b")
+            .with_reason("no inodes left")
+            .with_source(io::Error::from_raw_os_error(28));
+        assert_eq!(error.to_string(), "failed to save session `a/b`: no inodes left");
+        assert_eq!(error.source().unwrap().to_string(), "No space left on device (os error 28)");
+        assert_eq!(error.kind(), ErrorKind::Full);
+        assert_eq!(error.path(), Some(Path::new("a/b")));
+    }
+
+    #[test]
+    fn an_error_is_one_pointer_so_results_stay_small() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+        fn sendable<T: Send + Sync + 'static>() {}
+        sendable::<Error>();
+    }
+}

@@ -1,0 +1,348 @@
+//! The only door to the file system: every system call the engine makes on a store is made here, except the locks'.
+//!
+//! - Paths are relative to the root's descriptor, and no symbolic link below the root is followed: session files are
+//!   opened with `RESOLVE_NO_SYMLINKS`, or, where `openat2` is missing, shard by shard with `O_NOFOLLOW`.
+//! - A planted fifo opens without blocking (`O_NONBLOCK`), and reading it at an offset fails.
+//! - In unit tests every call first passes a gate that can count it and make it fail.
+use super::layout::{self, SessionPath};
+use crate::id::FileId;
+use rustix::buffer::spare_capacity;
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+const FILE: Mode = Mode::from_raw_mode(0o600);
+const DIRECTORY: Mode = Mode::from_raw_mode(0o700);
+
+/// Flags of every session file's opening.
+const SAFE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+/// What a session file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+    /// Makes the file, which must not exist; for writing.
+    Create,
+}
+
+impl Access {
+    fn flags(self) -> OFlags {
+        SAFE | match self {
+            Self::Read => OFlags::RDONLY,
+            Self::Write => OFlags::RDWR,
+            Self::Create => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+        }
+    }
+    fn mode(self) -> Mode {
+        if self == Self::Create { FILE } else { Mode::empty() }
+    }
+}
+
+/// Which file a descriptor or a name leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Inode {
+    device: u64,
+    number: u64,
+}
+
+/// The store's root directory, held open: it stays the same directory whatever happens to its path.
+#[derive(Debug)]
+pub(super) struct Root {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Root {
+    /// Opens the directory. The path itself may lead through symbolic links; nothing below it may.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        gate("open root")?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = retry_on_intr(|| fs::open(path, flags, Mode::empty()))?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Where the root was when it was opened; for messages.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Owner and permission bits.
+    pub(super) fn owner_and_mode(&self) -> io::Result<(u32, u32)> {
+        gate("stat root")?;
+        let stat = fs::fstat(&self.fd)?;
+        Ok((stat.st_uid, stat.st_mode & 0o7777))
+    }
+
+    /// The names in the root.
+    pub(super) fn names(&self) -> io::Result<Vec<String>> {
+        gate("list root")?;
+        let entries = fs::Dir::read_from(&self.fd)?;
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    /// Makes a directory in the root, mode 0700 whatever the umask; no error if it is there.
+    pub(super) fn make_directory(&self, name: &str) -> io::Result<()> {
+        gate("make directory")?;
+        match fs::mkdirat(&self.fd, name, DIRECTORY) {
+            Ok(()) => {
+                let directory = self.open_directory(name)?;
+                Ok(fs::fchmod(directory, DIRECTORY)?)
+            }
+            Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Fails unless the name is a directory.
+    pub(super) fn check_directory(&self, name: &str) -> io::Result<()> {
+        gate("check directory")?;
+        self.open_directory(name).map(drop)
+    }
+
+    /// Opens a directory in the root, not following a link.
+    fn open_directory(&self, name: &str) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(retry_on_intr(|| fs::openat(&self.fd, name, flags, Mode::empty()))?)
+    }
+
+    /// Opens a file in the root for reading, not following a link.
+    pub(super) fn open_file(&self, name: &str) -> io::Result<File> {
+        gate("open file")?;
+        Ok(retry_on_intr(|| fs::openat(&self.fd, name, OFlags::RDONLY | SAFE, Mode::empty()))?.into())
+    }
+
+    /// Forces the root's names to the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        gate("sync root")?;
+        Ok(fs::fsync(&self.fd)?)
+    }
+
+    /// Opens the shard directory of a session.
+    pub(super) fn open_shard(&self, id: &FileId) -> io::Result<Shard> {
+        gate("open shard")?;
+        Ok(Shard { fd: self.open_directory(&layout::shard_of(id))? })
+    }
+
+    /// Opens a session's file.
+    pub(super) fn open_session(&self, path: &SessionPath, access: Access) -> io::Result<File> {
+        gate("open session")?;
+        Ok(open_below(&self.fd, path, access)?.into())
+    }
+
+    /// Which file a session's path leads to now.
+    pub(super) fn inode_at(&self, path: &SessionPath) -> io::Result<Inode> {
+        gate("stat session")?;
+        let stat = fs::statat(&self.fd, path.from_root(), AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(Inode { device: stat.st_dev, number: stat.st_ino })
+    }
+
+    /// What ran out, after `ENOSPC`: some file systems run out of inodes long before they run out of bytes.
+    pub(super) fn what_is_full(&self) -> &'static str {
+        match fs::fstatvfs(&self.fd) {
+            Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => "no inodes left on the file system",
+            _ => "no space left on the file system",
+        }
+    }
+}
+
+/// Opens a session's file below `root` in one call that follows no link.
+#[cfg(target_os = "linux")]
+fn open_below(root: &OwnedFd, path: &SessionPath, access: Access) -> io::Result<OwnedFd> {
+    use fs::ResolveFlags;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    // Kernels before 5.6 lack `openat2`, and some container filters forbid it; asking once is enough.
+    static MISSING: AtomicBool = AtomicBool::new(false);
+    if !MISSING.load(Relaxed) {
+        let open =
+            || fs::openat2(root, path.from_root(), access.flags(), access.mode(), ResolveFlags::NO_SYMLINKS);
+        match retry_on_intr(open) {
+            Err(Errno::NOSYS | Errno::PERM) => MISSING.store(true, Relaxed),
+            result => return Ok(result?),
+        }
+    }
+    open_step_by_step(root, path, access)
+}
+
+#[cfg(not(target_os = "linux"))]
+use open_step_by_step as open_below;
+
+/// The same in two calls: the shard, then the file in it.
+fn open_step_by_step(root: &OwnedFd, path: &SessionPath, access: Access) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let shard = retry_on_intr(|| fs::openat(root, &path.as_str()[..2], flags, Mode::empty()))?;
+    Ok(retry_on_intr(|| fs::openat(&shard, path.from_shard(), access.flags(), access.mode()))?)
+}
+
+/// One shard directory, held open while names in it change.
+#[derive(Debug)]
+pub(super) struct Shard {
+    fd: OwnedFd,
+}
+
+impl Shard {
+    /// Makes a file that must not exist.
+    pub(super) fn create(&self, name: &str) -> io::Result<File> {
+        gate("create file")?;
+        let access = Access::Create;
+        Ok(retry_on_intr(|| fs::openat(&self.fd, name, access.flags(), access.mode()))?.into())
+    }
+
+    /// Puts a file where another one is, in one step; that other one then has the first one's name.
+    ///
+    /// Fails if nothing is there: a plain rename would bring a session back that somebody removed meanwhile, without
+    /// waiting for the lock. File systems that cannot exchange names get the plain rename.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error; nothing has changed.
+    pub(super) fn put_in_place(&self, name: &str, place: &CStr) -> io::Result<()> {
+        gate("exchange")?;
+        #[cfg(target_os = "linux")]
+        match fs::renameat_with(&self.fd, name, &self.fd, place, fs::RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            result => return Ok(result?),
+        }
+        fs::statat(&self.fd, place, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(fs::renameat(&self.fd, name, &self.fd, place)?)
+    }
+
+    /// Removes a name. Whether it was there.
+    pub(super) fn unlink(&self, name: impl rustix::path::Arg) -> io::Result<bool> {
+        gate("unlink")?;
+        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Forces the shard's names to the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        gate("sync shard")?;
+        Ok(fs::fsync(&self.fd)?)
+    }
+}
+
+/// Which file this is, and its permission bits.
+pub(super) fn inode_of(file: &File) -> io::Result<(Inode, u32)> {
+    gate("stat file")?;
+    let stat = fs::fstat(file)?;
+    Ok((Inode { device: stat.st_dev, number: stat.st_ino }, stat.st_mode & 0o7777))
+}
+
+/// Gives a file mode 0600, whatever the umask made of it.
+pub(super) fn make_private(file: &File) -> io::Result<()> {
+    gate("change mode")?;
+    Ok(fs::fchmod(file, FILE)?)
+}
+
+/// Writes all of `bytes` at `offset`.
+///
+/// # Errors
+///
+/// A part may have been written.
+pub(super) fn write_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        gate("write")?;
+        let written = retry_on_intr(|| rustix::io::pwrite(file, bytes, offset))?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}
+
+/// Forces a file's contents to the disk.
+///
+/// # Errors
+///
+/// The contents must be presumed lost, and a second call would lie: the kernel marks the pages clean after a failed
+/// sync.
+pub(super) fn sync_data(file: &File) -> io::Result<()> {
+    gate("sync file")?;
+    Ok(fs::fdatasync(file)?)
+}
+
+/// Files up to this size, which nearly all are, are read with one call.
+const USUAL_SIZE: usize = 4096;
+
+/// Reads a whole session file; `None` if it has more than `bytes_max` bytes.
+pub(super) fn read_whole(file: &File, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
+    gate("read")?;
+    // One byte more than usual: if it does not come, that was all. The buffer is not cleared before it is filled.
+    let mut bytes = Vec::with_capacity(USUAL_SIZE + 1);
+    retry_on_intr(|| rustix::io::pread(file, spare_capacity(&mut bytes), 0))?;
+    if bytes.len() <= USUAL_SIZE {
+        return Ok(Some(bytes));
+    }
+    gate("stat file")?;
+    let size = usize::try_from(fs::fstat(file)?.st_size).unwrap_or(usize::MAX);
+    if size > bytes_max {
+        return Ok(None);
+    }
+    bytes.clear();
+    bytes.reserve_exact(size);
+    while bytes.len() < size {
+        gate("read")?;
+        let offset = bytes.len() as u64;
+        if retry_on_intr(|| rustix::io::pread(file, spare_capacity(&mut bytes), offset))? == 0 {
+            break;
+        }
+    }
+    Ok(Some(bytes))
+}
+
+/// Passes in release builds, without a trace.
+#[cfg(not(test))]
+#[inline(always)]
+#[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
+fn gate(_call: &'static str) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+use faults::gate;
+
+/// Faults for unit tests: counts this thread's calls, and fails the one that is due.
+#[cfg(test)]
+pub(super) mod faults {
+    use std::cell::RefCell;
+    use std::io;
+
+    struct Plan {
+        calls: Vec<&'static str>,
+        fail: Box<dyn FnMut(usize, &'static str) -> Option<i32>>,
+    }
+
+    thread_local! { static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) }; }
+
+    pub(super) fn gate(call: &'static str) -> io::Result<()> {
+        PLAN.with_borrow_mut(|plan| {
+            let Some(plan) = plan else { return Ok(()) };
+            plan.calls.push(call);
+            match (plan.fail)(plan.calls.len() - 1, call) {
+                Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Runs `act` on this thread while `fail(n, call)` names the error of the n-th call, if it is to fail. The calls
+    /// that were made come back with the result.
+    pub(in crate::file) fn during<R>(
+        fail: impl FnMut(usize, &'static str) -> Option<i32> + 'static,
+        act: impl FnOnce() -> R,
+    ) -> (R, Vec<&'static str>) {
+        PLAN.set(Some(Plan { calls: Vec::new(), fail: Box::new(fail) }));
+        let result = act();
+        let plan = PLAN.take().expect("set above");
+        (result, plan.calls)
+    }
+}

@@ -1,0 +1,82 @@
+//! Where things are, relative to the root: pure, no I/O.
+//!
+//! ```text
+//! sessile.json      the parameters
+//! ab/cdef0123…      a session: the first byte of its FileId names the shard, the other 19 the file
+//! ab/.new-…         a file on its way to its name; removed by a sweep when its writer died
+//! ```
+//!
+//! 256 shards: a million sessions are 4,000 names a directory.
+use crate::id::FileId;
+use std::ffi::CStr;
+
+/// How many shard directories there are.
+pub(super) const SHARDS: u16 = 256;
+/// The parameters file.
+pub(super) const PARAMETERS: &str = "sessile.json";
+/// What names of files on their way begin with; no session's name does.
+pub(super) const TEMPORARY: &str = ".new-";
+
+/// The path of one session's file: fixed length, on the stack, ready for a system call.
+pub(super) struct SessionPath([u8; PATH_LEN + 1]);
+
+const PATH_LEN: usize = 2 * FileId::LEN + 1;
+const SHARD_LEN: usize = 2;
+
+impl SessionPath {
+    pub(super) fn of(id: &FileId) -> Self {
+        let hex = id.hex();
+        let mut path = [0; PATH_LEN + 1];
+        path[..SHARD_LEN].copy_from_slice(&hex[..SHARD_LEN]);
+        path[SHARD_LEN] = b'/';
+        path[SHARD_LEN + 1..PATH_LEN].copy_from_slice(&hex[SHARD_LEN..]);
+        Self(path)
+    }
+
+    /// Relative to the root.
+    pub(super) fn from_root(&self) -> &CStr {
+        CStr::from_bytes_with_nul(&self.0).expect("hexadecimal, one slash, one final zero")
+    }
+
+    /// Relative to the shard.
+    pub(super) fn from_shard(&self) -> &CStr {
+        CStr::from_bytes_with_nul(&self.0[SHARD_LEN + 1..]).expect("hexadecimal, one final zero")
+    }
+
+    /// For messages, and for joining with the root.
+    pub(super) fn as_str(&self) -> &str {
+        self.from_root().to_str().expect("ASCII")
+    }
+}
+
+/// The name of the shard of a session.
+pub(super) fn shard_of(id: &FileId) -> String {
+    shard_name(id.as_bytes()[0].into())
+}
+
+/// The name of shard 0..256.
+pub(super) fn shard_name(shard: u16) -> String {
+    format!("{shard:02x}")
+}
+
+/// Whether a name in the root may have been left there by the making of a store.
+pub(super) fn is_ours(name: &str) -> bool {
+    let is_shard = name.len() == SHARD_LEN && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+    is_shard || name == PARAMETERS || name.starts_with(TEMPORARY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_lies_in_the_shard_of_its_first_byte() {
+        let id = FileId::parse("abcdef0123456789abcdef0123456789abcdef01").unwrap();
+        let path = SessionPath::of(&id);
+        assert_eq!(path.as_str(), "ab/cdef0123456789abcdef0123456789abcdef01");
+        assert_eq!(path.from_shard().to_str().unwrap(), "cdef0123456789abcdef0123456789abcdef01");
+        assert_eq!(shard_of(&id), "ab");
+        assert!((0..SHARDS).all(|shard| is_ours(&shard_name(shard))));
+        assert!(!is_ours("index.html") && !is_ours("AB") && !is_ours("abc"));
+    }
+}

@@ -1,0 +1,224 @@
+//! Who may write this session now: one thread of one process.
+//!
+//! Two locks, always in this order:
+//!
+//! 1. A fair queue among the threads of this process, one per session that is being written (parking_lot). Polling a
+//!    file lock alone starves: with it, one thread of a process polls at a time.
+//! 2. `flock` on the session's file (fs2), among processes. Never `fcntl`, whose locks vanish when *any* descriptor of
+//!    the file is closed. A flock belongs to the open file: every lock is taken on a fresh one.
+//!
+//! Every wait has a deadline. Unlocking is explicit: a child forked meanwhile holds a copy of the descriptor, and a
+//! lock lasts until the last copy is closed.
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::FileId;
+use fs2::FileExt;
+use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Parts of the queue table, so that threads writing different sessions seldom meet: 64 for tens of threads.
+const PARTS: usize = 64;
+/// First and longest pause between two tries of a file lock that another process holds.
+const PAUSE_MIN: Duration = Duration::from_micros(20);
+const PAUSE_MAX: Duration = Duration::from_millis(1);
+
+type Queue = Arc<Mutex<()>>;
+
+/// The queues of this process: one for each session that a thread is writing or waits to write.
+#[derive(Debug)]
+pub(super) struct Queues {
+    parts: [Mutex<HashMap<FileId, Queue>>; PARTS],
+    process: u32,
+}
+
+/// A place at the head of a session's queue.
+pub(super) struct Turn<'a> {
+    queues: &'a Queues,
+    id: FileId,
+    guard: Option<ArcMutexGuard<RawMutex, ()>>,
+}
+
+impl Queues {
+    pub(super) fn new() -> Self {
+        Self { parts: std::array::from_fn(|_| Mutex::default()), process: std::process::id() }
+    }
+
+    /// Waits for this thread's turn to write the session.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Busy`] at the deadline; [`ErrorKind::Forked`] in a process that inherited the store, where the
+    /// queues may hold turns of threads that do not exist.
+    pub(super) fn turn(&self, id: &FileId, deadline: Instant) -> Result<Turn<'_>> {
+        if self.process != std::process::id() {
+            return Err(Error::new(ErrorKind::Forked, "lock a session")
+                .with_reason("this store was opened before the process was forked; open it in the child"));
+        }
+        let queue = self.part(id).lock().entry(*id).or_default().clone();
+        match queue.try_lock_arc_until(deadline) {
+            Some(guard) => Ok(Turn { queues: self, id: *id, guard: Some(guard) }),
+            None => {
+                drop(queue);
+                self.leave(id);
+                Err(busy())
+            }
+        }
+    }
+
+    fn part(&self, id: &FileId) -> &Mutex<HashMap<FileId, Queue>> {
+        // The second byte: the first is the shard, and one shard's sessions shall spread as well.
+        &self.parts[usize::from(id.as_bytes()[1]) % PARTS]
+    }
+
+    /// Drops a queue that nobody stands in. Counts are exact: copies are made under the part's lock.
+    fn leave(&self, id: &FileId) {
+        let mut part = self.part(id).lock();
+        if part.get(id).is_some_and(|queue| Arc::strong_count(queue) == 1) {
+            part.remove(id);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.lock().len()).sum()
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            // Fair: handed to whoever waits longest, instead of being up for grabs.
+            ArcMutexGuard::unlock_fair(guard);
+        }
+        self.queues.leave(&self.id);
+    }
+}
+
+/// A session's file, locked exclusively among processes until dropped.
+#[derive(Debug)]
+pub(super) struct LockedFile(File);
+
+impl LockedFile {
+    /// Waits for the lock of a freshly opened file.
+    ///
+    /// # Errors
+    ///
+    /// `Ok(Err(file))` at the deadline: the file, not locked. An I/O error if the file cannot be locked at all.
+    pub(super) fn acquire(file: File, deadline: Instant) -> io::Result<Result<Self, File>> {
+        wait_for(deadline, || FileExt::try_lock_exclusive(&file))
+            .map(|locked| if locked { Ok(Self(file)) } else { Err(file) })
+    }
+}
+
+impl Deref for LockedFile {
+    type Target = File;
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        // Closing would unlock too, but for copies of the descriptor in forked children.
+        let _ = FileExt::unlock(&self.0);
+    }
+}
+
+/// Waits until no writer holds the file, and keeps writers away until the guard drops. Whether it came to that.
+pub(super) fn share(file: &File, deadline: Instant) -> io::Result<Option<SharedFile<'_>>> {
+    wait_for(deadline, || FileExt::try_lock_shared(file)).map(|locked| locked.then_some(SharedFile(file)))
+}
+
+/// A file that no writer holds.
+pub(super) struct SharedFile<'a>(&'a File);
+
+impl Drop for SharedFile<'_> {
+    fn drop(&mut self) {
+        let _ = FileExt::unlock(self.0);
+    }
+}
+
+/// Tries until it succeeds or the deadline has passed, which is checked after the first try.
+fn wait_for(deadline: Instant, mut try_lock: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
+    let contended = fs2::lock_contended_error().raw_os_error();
+    let mut pause = PAUSE_MIN;
+    loop {
+        match try_lock() {
+            Ok(()) => return Ok(true),
+            Err(error) if error.raw_os_error() == contended => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        std::thread::sleep(pause.min(left));
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// The refusal at the end of a wait.
+pub(super) fn busy() -> Error {
+    Error::new(ErrorKind::Busy, "lock a session")
+        .with_reason("another writer held it for the whole wait limit")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(30)
+    }
+
+    #[test]
+    fn a_second_writer_of_one_session_waits_and_a_writer_of_another_does_not() {
+        let queues = Queues::new();
+        let (a, b) = (FileId::digest(b"a"), FileId::digest(b"b"));
+        let held = queues.turn(&a, soon()).unwrap();
+        assert_eq!(queues.turn(&a, soon()).err().map(|error| error.kind()), Some(ErrorKind::Busy));
+        drop(queues.turn(&b, soon()).unwrap());
+        drop(held);
+        drop(queues.turn(&a, soon()).unwrap());
+        assert_eq!(queues.len(), 0, "queues that nobody stands in are dropped");
+    }
+
+    #[test]
+    fn the_queue_excludes_and_leaves_nothing_behind() {
+        let queues = Queues::new();
+        let (inside, id) = (AtomicU32::new(0), FileId::digest(b"hot"));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let _turn = queues.turn(&id, Instant::now() + Duration::from_secs(30)).unwrap();
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two threads are inside");
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(queues.len(), 0);
+    }
+
+    #[test]
+    fn a_file_lock_keeps_others_out_until_it_is_dropped() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let held = LockedFile::acquire(file.reopen().unwrap(), soon()).unwrap().unwrap();
+        assert!(LockedFile::acquire(file.reopen().unwrap(), soon()).unwrap().is_err());
+        let reader = file.reopen().unwrap();
+        assert!(share(&reader, soon()).unwrap().is_none());
+        drop(held);
+        let shared = share(&reader, soon()).unwrap();
+        assert!(shared.is_some());
+        assert!(LockedFile::acquire(file.reopen().unwrap(), soon()).unwrap().is_err());
+        drop(shared);
+        assert!(LockedFile::acquire(file.reopen().unwrap(), soon()).unwrap().is_ok());
+    }
+}

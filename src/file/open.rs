@@ -1,0 +1,154 @@
+//! Opening: makes the store if there is none, and refuses what is not a store of ours.
+//!
+//! The order of making is what lets several processes do it at once, and what a power cut cannot spoil: directory,
+//! shards, sync, and last the parameters file, linked under its name when it is complete and never replaced. Whoever
+//! loses the race reads what the winner linked.
+use super::disk::Root;
+use super::layout::{PARAMETERS, SHARDS, TEMPORARY, is_ours, shard_name};
+use crate::error::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+/// What `sessile.json` says.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Parameters {
+    /// Newer ones are refused.
+    format: u32,
+    shards: u16,
+    file_id: String,
+}
+
+const FORMAT: u32 = 1;
+/// Longest parameters file that is read.
+const PARAMETERS_BYTES_MAX: u64 = 4096;
+
+impl Parameters {
+    fn ours() -> Self {
+        Self { format: FORMAT, shards: SHARDS, file_id: "blake3-160".into() }
+    }
+}
+
+/// Opens the store in `dir`, making it if need be.
+pub(super) fn open_root(dir: &Path) -> Result<Root> {
+    let io = |act| move |error| Error::new(ErrorKind::Io, act).with_path(dir).with_source(error);
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => {
+            // The umask may have taken bits away.
+            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+                .map_err(io("set the permissions of session directory"))?;
+            sync_parent(dir).map_err(io("sync the parent of session directory"))?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(io("create session directory")(error)),
+    }
+    let root = Root::open(dir).map_err(io("open session directory"))?;
+    check_owner(&root)?;
+    if !read_parameters(&root)? {
+        make(&root)?;
+        if !read_parameters(&root)? {
+            return Err(Error::new(ErrorKind::Io, "read the parameters of session store")
+                .with_path(dir.join(PARAMETERS))
+                .with_reason("the file vanished while the store was opened"));
+        }
+    }
+    check_shards(&root)?;
+    Ok(root)
+}
+
+fn check_owner(root: &Root) -> Result<()> {
+    let (owner, mode) = root.owner_and_mode().map_err(|error| {
+        Error::new(ErrorKind::Io, "examine session directory").with_path(root.path()).with_source(error)
+    })?;
+    let own = rustix::process::geteuid().as_raw();
+    let reason = if owner != own {
+        format!("it belongs to user {owner}, this process runs as user {own}")
+    } else if mode & 0o002 != 0 {
+        format!("everybody may write to it (mode {mode:04o}); make it 0700")
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Permissions, "open session directory")
+        .with_path(root.path())
+        .with_reason(reason))
+}
+
+/// Reads `sessile.json`. Whether it is there.
+fn read_parameters(root: &Root) -> Result<bool> {
+    let error = |kind| {
+        Error::new(kind, "read the parameters of session store").with_path(root.path().join(PARAMETERS))
+    };
+    let file = match root.open_file(PARAMETERS) {
+        Ok(file) => file,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(cause) => return Err(error(ErrorKind::Io).with_source(cause)),
+    };
+    let mut text = String::new();
+    file.take(PARAMETERS_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(|cause| error(ErrorKind::Io).with_source(cause))?;
+    // The format alone first: a newer one may have other parameters.
+    let any: serde_json::Value =
+        serde_json::from_str(&text).map_err(|cause| error(ErrorKind::Foreign).with_source(cause))?;
+    match any.get("format").and_then(serde_json::Value::as_u64) {
+        Some(format) if format > FORMAT.into() => Err(error(ErrorKind::NewerFormat)
+            .with_reason(format!("the store has format {format}, this version knows {FORMAT}"))),
+        _ if serde_json::from_value::<Parameters>(any).is_ok_and(|found| found == Parameters::ours()) => {
+            Ok(true)
+        }
+        _ => Err(error(ErrorKind::Foreign).with_reason("these are not the parameters of a session store")),
+    }
+}
+
+/// Makes the store in a directory that has none.
+fn make(root: &Root) -> Result<()> {
+    let dir = root.path();
+    let io = |act| move |error| Error::new(ErrorKind::Io, act).with_path(dir).with_source(error);
+    let names = root.names().map_err(io("list session directory"))?;
+    // A fresh file system has `lost+found` in its root.
+    let foreign = |name: &&String| !matches!(name.as_str(), "." | ".." | "lost+found") && !is_ours(name);
+    if let Some(name) = names.iter().find(foreign) {
+        return Err(Error::new(ErrorKind::Foreign, "make a session store in").with_path(dir).with_reason(
+            format!("it holds something else (`{name}`); give the store a directory of its own"),
+        ));
+    }
+    for shard in 0..SHARDS {
+        root.make_directory(&shard_name(shard)).map_err(io("make a shard directory in"))?;
+    }
+    root.sync().map_err(io("sync session directory"))?;
+    let mut file = tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .permissions(std::fs::Permissions::from_mode(0o600))
+        .tempfile_in(dir)
+        .map_err(io("write the parameters of session store"))?;
+    let json = serde_json::to_string(&Parameters::ours()).expect("a struct of integers and a string");
+    writeln!(file, "{json}")
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(io("write the parameters of session store"))?;
+    match file.persist_noclobber(dir.join(PARAMETERS)) {
+        Ok(_) => root.sync().map_err(io("sync session directory")),
+        // Another process was first: what it linked is read back.
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(io("link the parameters of session store")(error.error)),
+    }
+}
+
+/// A store without one of its shards is a disk that is not mounted, or damage: not a place to log everybody out.
+fn check_shards(root: &Root) -> Result<()> {
+    for shard in 0..SHARDS {
+        let name = shard_name(shard);
+        root.check_directory(&name).map_err(|error| {
+            Error::new(ErrorKind::Io, "open shard directory")
+                .with_path(root.path().join(name))
+                .with_source(error)
+        })?;
+    }
+    Ok(())
+}
+
+fn sync_parent(dir: &Path) -> io::Result<()> {
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}

@@ -1,0 +1,151 @@
+//! Twin slots in one file: which is the newest, and may a reader trust that? Pure.
+//!
+//! A file is two slots of equal size S and nothing else. A save writes the slot that is *not* the newest, with the next
+//! sequence number, so a version is never overwritten by its successor, and a torn write harms no version that was
+//! acknowledged.
+//!
+//! **Newest** is the valid slot with the higher sequence. Where the slot that claims the higher one verifies, the other
+//! need not be verified.
+//!
+//! **Settled.** A reader holds no lock; while it copies the file, two saves may pass it: it may copy slot B before the
+//! first save and slot A in the middle of the second, and is left with a valid slot that is two versions old. It then
+//! holds one valid slot beside one that is torn. So a reading is trusted only if the other slot is what it must be when
+//! no save was under way: empty, or claiming exactly the sequence before. (A torn claim cannot pretend that: it mixes
+//! the bytes of s and s + 2, where s − 1 is the valid sequence less … see `design`.) Otherwise the reader reads again.
+use crate::error::{ErrorKind, Result};
+use crate::id::FileId;
+use crate::record::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN};
+
+/// What the bytes of a session file are.
+#[derive(Debug)]
+pub(super) enum View {
+    /// No version: a creation that did not finish, or a session that was ended.
+    Empty,
+    /// Neither slot verifies, and it is not empty; or the size is none a session file has.
+    Damaged,
+    /// The newest version.
+    Valid {
+        /// Where it is: 0 or 1.
+        slot: usize,
+        /// What it says.
+        newest: Decoded,
+        /// Whether a reader without a lock may trust it.
+        settled: bool,
+    },
+}
+
+/// Finds the newest version among a whole file's bytes.
+///
+/// # Errors
+///
+/// [`ErrorKind::NewerFormat`] if either slot was written by a newer version of this crate: an old program must neither
+/// serve nor overwrite it.
+pub(super) fn view(file: &[u8], id: &FileId) -> Result<View> {
+    let Some((first, second)) = split(file) else {
+        // A creation that was cut short leaves a short file; its bytes are then a prefix of slot 0.
+        let short = file.len() < 2 * SLOT_MIN;
+        return Ok(if short { View::Empty } else { View::Damaged });
+    };
+    let slots = [first, second];
+    let claims = [record::claim(first), record::claim(second)];
+    let by_claim = match claims {
+        [Claim::Newer, _] => return Err(record::decode(first, id).expect_err("a newer format is refused")),
+        [_, Claim::Newer] => return Err(record::decode(second, id).expect_err("a newer format is refused")),
+        [Claim::Empty, Claim::Empty] => return Ok(View::Empty),
+        [Claim::Sequence(a), Claim::Sequence(b)] if b > a => [1, 0],
+        [Claim::Sequence(_), _] => [0, 1],
+        _ => [1, 0],
+    };
+    for slot in by_claim {
+        match record::decode(slots[slot], id) {
+            Ok(newest) => {
+                let settled = match claims[1 - slot] {
+                    Claim::Empty => true,
+                    Claim::Sequence(other) => other.checked_add(1) == Some(newest.sequence),
+                    Claim::Newer | Claim::Other => false,
+                };
+                return Ok(View::Valid { slot, newest, settled });
+            }
+            Err(error) if error.kind() == ErrorKind::NewerFormat => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(View::Damaged)
+}
+
+/// The two slots of a file, if its size is one that a session file has.
+fn split(file: &[u8]) -> Option<(&[u8], &[u8])> {
+    let size = file.len() / 2;
+    let fits =
+        file.len().is_multiple_of(2) && size.is_power_of_two() && (SLOT_MIN..=SLOT_MAX).contains(&size);
+    fits.then(|| file.split_at(size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{PREFIX_LEN, Record, State};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn id() -> FileId {
+        FileId::digest(b"a session")
+    }
+    /// One slot whose deadline says its sequence.
+    fn slot(sequence: u64) -> Vec<u8> {
+        let record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(sequence));
+        let mut bytes = record::encode(&record, &id(), sequence, State::WRITTEN, 0, SLOT_MAX).unwrap();
+        bytes.resize(SLOT_MIN, 0);
+        bytes
+    }
+    fn empty() -> Vec<u8> {
+        vec![0; SLOT_MIN]
+    }
+    fn torn(sequence: u64) -> Vec<u8> {
+        let mut bytes = slot(sequence);
+        bytes[PREFIX_LEN] ^= 1;
+        bytes
+    }
+
+    #[track_caller]
+    fn check(first: Vec<u8>, second: Vec<u8>, want: Option<(usize, u64, bool)>) {
+        let got = match view(&[first, second].concat(), &id()).unwrap() {
+            View::Valid { slot, newest, settled } => Some((slot, newest.sequence, settled)),
+            View::Empty | View::Damaged => None,
+        };
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn the_newest_valid_slot_wins_and_a_reader_trusts_it_only_beside_its_predecessor_or_nothing() {
+        check(slot(1), empty(), Some((0, 1, true)));
+        check(slot(1), slot(2), Some((1, 2, true)));
+        check(slot(3), slot(2), Some((0, 3, true)));
+        check(slot(3), torn(4), Some((0, 3, false)));
+        check(torn(7), slot(4), Some((1, 4, false)));
+        check(torn(5), slot(4), Some((1, 4, false)));
+        check(slot(7), slot(4), Some((0, 7, false)));
+        check(vec![0xff; SLOT_MIN], slot(4), Some((1, 4, false)));
+        check(torn(1), torn(2), None);
+        check(empty(), empty(), None);
+    }
+
+    #[test]
+    fn a_file_of_a_wrong_size_holds_no_version() {
+        let whole = [slot(1), slot(2)].concat();
+        for length in [0, 1, SLOT_MIN, 2 * SLOT_MIN - 1] {
+            assert!(matches!(view(&whole[..length], &id()).unwrap(), View::Empty), "{length}");
+        }
+        let longer = [&whole[..], &[0]].concat();
+        assert!(matches!(view(&longer, &id()).unwrap(), View::Damaged));
+    }
+
+    #[test]
+    fn a_newer_format_in_either_slot_is_an_error_even_beside_a_valid_one() {
+        for newer in [0, 1] {
+            let mut slots = [slot(1), slot(2)];
+            slots[newer][4] = 9;
+            let error = view(&slots.concat(), &id()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NewerFormat);
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! Create, update, grow, rotate, delete: each step by step, in the order that survives a kill at any instant and a
+//! power cut. The reasons are in [`design`](crate::design).
+use super::disk::{self, Access, Shard};
+use super::layout::{SessionPath, TEMPORARY};
+use super::lock::{LockedFile, Turn, busy};
+use super::slots::{self, View};
+use super::{FileStore, io_error};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{FileId, SessionId};
+use crate::record::{self, Decoded, PREFIX_LEN, Record, STATE_AT, State};
+use crate::store::{Change, Store, Verdict};
+use std::fs::File;
+use std::io;
+use std::time::Instant;
+
+/// A session's file with its lock and its newest version.
+///
+/// The fields drop in this order: the file's lock before the turn, so that the next thread of this process finds the
+/// file free.
+struct Locked<'a> {
+    file: LockedFile,
+    _turn: Turn<'a>,
+    path: SessionPath,
+    /// Where the newest version is: 0 or 1.
+    slot: usize,
+    slot_size: usize,
+    newest: Decoded,
+}
+
+/// How a save under the lock ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Yes,
+    /// The session was ended by somebody who could not wait for the lock; nothing was brought back.
+    Gone,
+}
+
+impl Locked<'_> {
+    fn offset(&self, slot: usize) -> u64 {
+        (slot * self.slot_size) as u64
+    }
+}
+
+impl FileStore {
+    /// Makes a session's file. On an error, it does not exist, or holds no version.
+    pub(super) fn create_file(&self, session: &SessionId, record: &Record, power_safe: bool) -> Result<()> {
+        let id = session.file_id();
+        let path = SessionPath::of(&id);
+        let bytes = self.encode(record, &id, 1, State::WRITTEN, 0)?;
+        // Whatever will be needed is opened before anything is changed.
+        let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
+        let file = match self.root.open_session(&path, Access::Create) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(Error::new(ErrorKind::Random, "create session file")
+                    .with_path(self.path().join(path.as_str()))
+                    .with_reason("the random generator repeated an id"));
+            }
+            Err(error) => return Err(self.error("create session file", &path, error)),
+        };
+        let made = self.fill(file, &path, bytes, shard.as_ref());
+        if made.is_err() {
+            // What cannot be removed holds no version, or one under an id that nobody was told; the sweep finds it.
+            let _ =
+                shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.from_shard()));
+        }
+        made
+    }
+
+    /// Writes a new file's first version, and syncs it and its name if its shard is given.
+    fn fill(&self, file: File, path: &SessionPath, bytes: Vec<u8>, shard: Option<&Shard>) -> Result<()> {
+        let io = |act| move |error| self.error(act, path, error);
+        // From here on a sweep sees that the file is not a dead one.
+        let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
+            .map_err(io("lock new session file"))?
+            .map_err(|_| busy())?;
+        let (inode, mode) = disk::inode_of(&file).map_err(io("examine new session file"))?;
+        if mode != 0o600 {
+            disk::make_private(&file).map_err(io("set the permissions of new session file"))?;
+        }
+        // Before the lock it might have been swept, had this process been stopped for an hour.
+        if self.root.inode_at(path).ok() != Some(inode) {
+            let error = io::Error::from(io::ErrorKind::NotFound);
+            return Err(io("find new session file again")(error));
+        }
+        disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write new session file"))?;
+        if let Some(shard) = shard {
+            disk::sync_data(&file).map_err(io("sync new session file"))?;
+            shard.sync().map_err(io("sync the directory of new session file"))?;
+            raise(&file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED));
+        }
+        Ok(())
+    }
+
+    /// Reads, changes and writes a session under its lock. Returns what is stored afterwards.
+    pub(super) fn update_file(
+        &self,
+        id: &FileId,
+        change: Change<'_>,
+        power_safe: bool,
+    ) -> Result<Option<Record>> {
+        let Some(locked) = self.lock(id)? else { return Ok(None) };
+        if locked.newest.record.is_expired(self.now()) {
+            return Ok(None);
+        }
+        let mut record = locked.newest.record.clone();
+        if change(&mut record)? == Verdict::Keep {
+            if power_safe && self.make_safe(id, &locked)? == Written::Gone {
+                return Ok(None);
+            }
+            return Ok(Some(locked.newest.record));
+        }
+        let sequence = locked.newest.sequence + 1;
+        let bytes = self.encode(&record, id, sequence, locked.newest.state.inherited(), locked.slot_size)?;
+        let written = if record::slot_size(&bytes) > locked.slot_size {
+            self.replace(id, &locked, bytes, power_safe)?
+        } else {
+            self.overwrite(id, &locked, bytes, power_safe)?
+        };
+        Ok((written == Written::Yes).then_some(record))
+    }
+
+    /// Writes the next version over the older slot.
+    fn overwrite(
+        &self,
+        id: &FileId,
+        locked: &Locked<'_>,
+        bytes: Vec<u8>,
+        power_safe: bool,
+    ) -> Result<Written> {
+        let older = locked.offset(1 - locked.slot);
+        let write = || {
+            disk::write_at(&locked.file, &bytes, older).map_err(|error| {
+                invalidate(&locked.file, older);
+                self.error("write session file", &locked.path, error)
+            })
+        };
+        if !power_safe {
+            return write().map(|()| Written::Yes);
+        }
+        let name_synced = locked.newest.state.has(State::NAME_SYNCED);
+        let shard = if name_synced { None } else { Some(self.open_shard(id)?) };
+        // The older slot may be the only one on the disk: it must not be touched before the newest one is there too.
+        if !locked.newest.state.has(State::DATA_SYNCED) && disk::sync_data(&locked.file).is_err() {
+            return self.rebuild(id, locked, bytes);
+        }
+        write()?;
+        if disk::sync_data(&locked.file).is_err() {
+            invalidate(&locked.file, older);
+            return self.rebuild(id, locked, bytes);
+        }
+        if let Some(shard) = shard {
+            shard.sync().map_err(|error| unknown("sync the directory of session file", error))?;
+        }
+        raise(&locked.file, older, State::DATA_SYNCED.and(State::NAME_SYNCED));
+        Ok(Written::Yes)
+    }
+
+    /// Brings the newest version to the disk as it is.
+    fn make_safe(&self, id: &FileId, locked: &Locked<'_>) -> Result<Written> {
+        let state = locked.newest.state;
+        let safe = State::DATA_SYNCED.and(State::NAME_SYNCED);
+        if state.has(safe) {
+            return Ok(Written::Yes);
+        }
+        let shard = self.open_shard(id)?;
+        if !state.has(State::DATA_SYNCED) && disk::sync_data(&locked.file).is_err() {
+            let bytes =
+                self.encode(&locked.newest.record, id, locked.newest.sequence + 1, State::WRITTEN, 0)?;
+            return self.rebuild(id, locked, bytes);
+        }
+        if !state.has(State::NAME_SYNCED) {
+            shard.sync().map_err(|error| unknown("sync the directory of session file", error))?;
+        }
+        raise(&locked.file, locked.offset(locked.slot), state.and(safe));
+        Ok(Written::Yes)
+    }
+
+    /// After a failed sync, which must not be tried again on the same inode: the kernel has marked the pages clean, and
+    /// a second sync would succeed without having written them.
+    #[cold]
+    fn rebuild(&self, id: &FileId, locked: &Locked<'_>, bytes: Vec<u8>) -> Result<Written> {
+        self.replace(id, locked, bytes, true).map_err(|error| {
+            Error::new(ErrorKind::DurabilityUnknown, "save session after a failed sync")
+                .with_path(self.path().join(locked.path.as_str()))
+                .with_reason("writing it anew failed as well")
+                .with_source(error)
+        })
+    }
+
+    /// Puts the next version into a new file of the size it needs, in place of the old one.
+    fn replace(
+        &self,
+        id: &FileId,
+        locked: &Locked<'_>,
+        mut bytes: Vec<u8>,
+        power_safe: bool,
+    ) -> Result<Written> {
+        let io = |act| move |error| self.error(act, &locked.path, error);
+        // What was known of the old inode is not true of the new one.
+        bytes[STATE_AT] = State::WRITTEN.to_byte();
+        let shard = self.open_shard(id)?;
+        let temporary = temporary_name()?;
+        let file = shard.create(&temporary).map_err(io("make a larger file for session"))?;
+        let replaced = (|| {
+            // Locked before it has the name: whoever opens it by the name waits until it is what they may rely on.
+            let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
+                .map_err(io("lock the larger file for session"))?
+                .map_err(|_| busy())?;
+            if disk::inode_of(&file).map_err(io("examine the larger file for session"))?.1 != 0o600 {
+                disk::make_private(&file)
+                    .map_err(io("set the permissions of the larger file for session"))?;
+            }
+            disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write the larger file for session"))?;
+            // At every durability: a name must never point at bytes the disk may still lose.
+            disk::sync_data(&file).map_err(io("sync the larger file for session"))?;
+            raise(&file, 0, State::DATA_SYNCED);
+            self.retire(locked).map_err(io("mark session file"))?;
+            match shard.put_in_place(&temporary, locked.path.from_shard()) {
+                Ok(()) => Ok(Some(file)),
+                // Ended by a `delete` that could not wait for our lock.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(io("replace session file")(error)),
+            }
+        })();
+        // After the exchange the temporary name has the old file, after a failure the new one. If it stays, it is the
+        // sweep's; nobody reads it.
+        let _ = shard.unlink(&temporary);
+        let Some(file) = replaced? else { return Ok(Written::Gone) };
+        if power_safe {
+            shard.sync().map_err(|error| unknown("sync the directory of session file", error))?;
+            raise(&file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED));
+        }
+        Ok(Written::Yes)
+    }
+
+    /// Changes a session and moves it to `successor`. The old file is gone when this returns a record.
+    pub(super) fn rotate_file(
+        &self,
+        id: &FileId,
+        successor: &SessionId,
+        change: Change<'_>,
+    ) -> Result<Option<Record>> {
+        let shard = self.open_shard(id)?;
+        let Some(locked) = self.lock(id)? else { return Ok(None) };
+        if locked.newest.record.is_expired(self.now()) {
+            return Ok(None);
+        }
+        let mut record = locked.newest.record.clone();
+        if change(&mut record)? == Verdict::Keep {
+            record.clone_from(&locked.newest.record);
+        }
+        // Synced with its name at every durability: else a power cut may lose both.
+        self.create_file(successor, &record, true)?;
+        let path = &locked.path;
+        let ended = (|| {
+            self.retire(&locked).map_err(|error| self.error("mark session file", path, error))?;
+            let was_there = shard
+                .unlink(path.from_shard())
+                .map_err(|error| self.error("remove old session file", path, error))?;
+            if was_there {
+                self.invalidate_both(&locked);
+                self.sync_ended(&shard)?;
+            }
+            Ok(was_there)
+        })();
+        match ended {
+            Ok(true) => Ok(Some(record)),
+            // Ended by a `delete` that could not wait for our lock: what is gone has no successor.
+            Ok(false) => self.delete_file(&successor.file_id()).map(|_| None),
+            Err(error) => {
+                let _ = self.delete_file(&successor.file_id());
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a session. Whether a live one was there.
+    pub(super) fn delete_file(&self, id: &FileId) -> Result<bool> {
+        let shard = self.open_shard(id)?;
+        let path = SessionPath::of(id);
+        let was_live = match self.lock(id) {
+            Ok(Some(locked)) => {
+                self.invalidate_both(&locked);
+                let there = self.unlink(&shard, &path)?;
+                there && !locked.newest.record.is_expired(self.now())
+            }
+            // Absent, or without a version: a name that is left goes too.
+            Ok(None) => {
+                self.unlink(&shard, &path)?;
+                false
+            }
+            // Somebody holds the session and does not let go (a stopped process, say): a logout does not wait for it.
+            // Whatever the holder still writes, it writes to a file without a name.
+            Err(error) if error.kind() == ErrorKind::Busy => self.unlink(&shard, &path)?,
+            Err(error) => return Err(error),
+        };
+        // Also when there was nothing: somebody may have been killed between their unlink and their sync.
+        self.sync_ended(&shard)?;
+        Ok(was_live)
+    }
+
+    /// Locks a session for writing; `None` if it has no version.
+    fn lock(&self, id: &FileId) -> Result<Option<Locked<'_>>> {
+        let deadline = Instant::now() + self.options.lock_wait;
+        let turn = self.queues.turn(id, deadline)?;
+        let path = SessionPath::of(id);
+        loop {
+            let Some(file) = self.open_file(id, &path, Access::Write)? else { return Ok(None) };
+            let file = LockedFile::acquire(file, deadline)
+                .map_err(|error| self.error("lock session file", &path, error))?
+                .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
+            let bytes = self.bytes_of(&file, &path)?;
+            match self.located(slots::view(&bytes, id), &path)? {
+                View::Valid { slot, newest, .. }
+                    if !newest.state.has(State::RETIRING) || self.leads_to(&path, &file)? =>
+                {
+                    let slot_size = bytes.len() / 2;
+                    return Ok(Some(Locked { file, _turn: turn, path, slot, slot_size, newest }));
+                }
+                View::Empty | View::Damaged if self.leads_to(&path, &file)? => return Ok(None),
+                // The file was replaced or removed between our opening and our lock: start again by the path.
+                _ if Instant::now() > deadline => return Err(busy()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether a session's path leads to this file, and not to one that has taken its place.
+    fn leads_to(&self, path: &SessionPath, file: &File) -> Result<bool> {
+        let (inode, _) =
+            disk::inode_of(file).map_err(|error| self.error("examine session file", path, error))?;
+        match self.root.inode_at(path) {
+            Ok(there) => Ok(there == inode),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.error("examine session file", path, error)),
+        }
+    }
+
+    /// Tells whoever waits for this file's lock to look whether the path still leads here.
+    fn retire(&self, locked: &Locked<'_>) -> io::Result<()> {
+        let state = locked.newest.state.and(State::RETIRING);
+        disk::write_at(&locked.file, &[state.to_byte()], locked.offset(locked.slot) + STATE_AT as u64)
+    }
+
+    fn invalidate_both(&self, locked: &Locked<'_>) {
+        invalidate(&locked.file, locked.offset(0));
+        invalidate(&locked.file, locked.offset(1));
+    }
+
+    fn unlink(&self, shard: &Shard, path: &SessionPath) -> Result<bool> {
+        shard.unlink(path.from_shard()).map_err(|error| self.error("remove session file", path, error))
+    }
+
+    /// Brings the end of a session to the disk.
+    fn sync_ended(&self, shard: &Shard) -> Result<()> {
+        if self.options.sync_security_events {
+            shard.sync().map_err(|error| unknown("sync the end of a session", error))?;
+        }
+        Ok(())
+    }
+
+    fn encode(
+        &self,
+        record: &Record,
+        id: &FileId,
+        sequence: u64,
+        state: State,
+        slot_size: usize,
+    ) -> Result<Vec<u8>> {
+        let entries = record.entries.len();
+        if entries > self.options.entries_max {
+            let reason = format!("{entries} entries, where the limit is {}", self.options.entries_max);
+            return Err(Error::new(ErrorKind::TooManyEntries, "encode session record").with_reason(reason));
+        }
+        record::encode(record, id, sequence, state, slot_size, self.options.record_bytes_max)
+    }
+}
+
+/// A new file's bytes: the first version in slot 0, slot 1 empty. Written whole, so that no later save changes the size.
+fn whole_file(mut bytes: Vec<u8>) -> Vec<u8> {
+    let slot_size = record::slot_size(&bytes);
+    bytes.resize(2 * slot_size, 0);
+    bytes
+}
+
+/// Writes down what is known of a slot. A failure costs the next power-safe save a sync, and nothing else.
+fn raise(file: &File, offset: u64, state: State) {
+    let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
+}
+
+/// Empties a slot. Best effort: a slot that cannot be emptied is torn, or in a file that is about to lose its name.
+fn invalidate(file: &File, offset: u64) {
+    let _ = disk::write_at(file, &[0; PREFIX_LEN], offset);
+}
+
+/// What was written can be read now, but may not survive a power cut.
+fn unknown(act: &'static str, error: io::Error) -> Error {
+    let error = io_error(act, error);
+    Error::new(ErrorKind::DurabilityUnknown, act)
+        .with_reason("what was changed is visible, and may not survive a power cut")
+        .with_source(error)
+}
+
+/// A name that no other file on its way has.
+fn temporary_name() -> Result<String> {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).map_err(|error| {
+        Error::new(ErrorKind::Random, "name a temporary file").with_reason(error.to_string())
+    })?;
+    Ok(format!("{TEMPORARY}{:032x}", u128::from_le_bytes(bits)))
+}

@@ -1,0 +1,338 @@
+//! The session's cookie: tokens out of `Cookie` headers, `Set-Cookie` headers out of sessions.
+//!
+//! Parsing and formatting are the `cookie` crate's; what an attribute may be, and which of them contradict each other,
+//! is decided here, once, when [`Sessions`](super::Sessions) is built.
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Token;
+use cookie::time::{Duration as Span, OffsetDateTime};
+use cookie::{Cookie, CookieBuilder};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// On which cross-site requests a browser sends the cookie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SameSite {
+    /// On none.
+    Strict,
+    /// On top-level navigations that are safe (GET).
+    #[default]
+    Lax,
+    /// On all; browsers demand Secure.
+    None,
+}
+
+/// The cookie that carries the token: its name and attributes.
+///
+/// There is no default: a program says whether it is reached by HTTPS. `HttpOnly` is always set.
+///
+/// ```
+/// use sessile::{Cookies, SameSite};
+/// let cookies = Cookies::https().same_site(SameSite::Strict);
+/// # let _ = cookies;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cookies {
+    name: String,
+    secure: bool,
+    same_site: SameSite,
+    path: String,
+    domain: Option<String>,
+    partitioned: bool,
+}
+
+/// Longest name and value together, in bytes: RFC 6265bis section 5.6 lets browsers drop longer ones.
+const BYTES_MAX: usize = 4096;
+/// Longest name: leaves room for the longest token of a sealed cookie.
+const NAME_BYTES_MAX: usize = 128;
+
+impl Cookies {
+    /// For sites reached by HTTPS: Secure, named `__Host-session`. The `__Host-` prefix makes browsers refuse a cookie of
+    /// this name from a subdomain or from plain HTTP; with a [`domain`](Self::domain) or [`path`](Self::path) it becomes
+    /// `__Secure-`.
+    #[must_use]
+    pub fn https() -> Self {
+        Self { secure: true, ..Self::plain_http() }
+    }
+
+    /// For development by plain HTTP: not Secure, named `session`. Whoever sees the traffic has the session.
+    #[must_use]
+    pub fn plain_http() -> Self {
+        Self {
+            name: "session".into(),
+            secure: false,
+            same_site: SameSite::default(),
+            path: "/".into(),
+            domain: None,
+            partitioned: false,
+        }
+    }
+
+    /// The name, without prefix: 1 to 128 bytes of an RFC 9110 token; default `session`.
+    #[doc(alias = "SESSION_COOKIE_NAME")]
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// On which cross-site requests it is sent; default [`SameSite::Lax`].
+    #[doc(alias = "SESSION_COOKIE_SAMESITE")]
+    #[must_use]
+    pub fn same_site(mut self, same_site: SameSite) -> Self {
+        self.same_site = same_site;
+        self
+    }
+
+    /// Only for URLs below this path; default `/`. No protection: other paths of the site can read it.
+    #[doc(alias = "SESSION_COOKIE_PATH")]
+    #[must_use]
+    pub fn path(mut self, path: impl Into<String>) -> Self {
+        self.path = path.into();
+        self
+    }
+
+    /// Also for subdomains of this domain; default: this host only.
+    #[doc(alias = "SESSION_COOKIE_DOMAIN")]
+    #[must_use]
+    pub fn domain(mut self, domain: impl Into<String>) -> Self {
+        self.domain = Some(domain.into());
+        self
+    }
+
+    /// A cookie jar of its own for each site that embeds this one (CHIPS); default no. Needs HTTPS.
+    #[must_use]
+    pub fn partitioned(mut self, yes: bool) -> Self {
+        self.partitioned = yes;
+        self
+    }
+
+    /// The name as it is sent, with the prefix that the attributes allow.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        let prefix = match (self.secure, self.path == "/" && self.domain.is_none()) {
+            (false, _) => "",
+            (true, true) => "__Host-",
+            (true, false) => "__Secure-",
+        };
+        format!("{prefix}{}", self.name)
+    }
+
+    /// Refuses what is malformed and what contradicts itself.
+    pub(super) fn check(&self) -> Result<()> {
+        let reason = if !is_token(&self.name) || self.name.len() > NAME_BYTES_MAX {
+            "the name must be 1 to 128 letters, digits or !#$%&'*+-.^_`|~"
+        } else if has_prefix(&self.name) {
+            "the name has a prefix (`__Host-` or the like): leave it out, it is added where the attributes allow it"
+        } else if !self.path.starts_with('/') || !is_attribute(&self.path) {
+            "the path must begin with `/`, and hold no control character, `;` or non-ASCII character"
+        } else if self.domain.as_deref().is_some_and(|domain| !is_domain(domain)) {
+            "the domain must be a host name: letters, digits, `-`, single dots between them"
+        } else if self.same_site == SameSite::None && !self.secure {
+            "SameSite=None needs HTTPS: browsers refuse such a cookie without Secure"
+        } else if self.partitioned && !self.secure {
+            "Partitioned needs HTTPS: browsers refuse such a cookie without Secure"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Config, "set up the session cookie").with_reason(reason))
+    }
+}
+
+/// The checked cookie policy, with its name spelled out once.
+#[derive(Debug)]
+pub(super) struct Jar {
+    cookies: Cookies,
+    name: String,
+}
+
+impl Jar {
+    pub(super) fn new(cookies: Cookies) -> Result<Self> {
+        cookies.check()?;
+        let name = cookies.full_name();
+        Ok(Self { cookies, name })
+    }
+
+    /// The tokens that a `Cookie` header brings under our name, in their order; `None` for a value that can be none.
+    pub(super) fn tokens<'h>(&'h self, header: &'h str) -> impl Iterator<Item = Option<Token>> + 'h {
+        Cookie::split_parse(header)
+            .filter_map(|cookie| cookie.ok().filter(|cookie| cookie.name() == self.name))
+            .map(|cookie| Token::parse(cookie.value()))
+    }
+
+    /// The header that gives the browser a token, for as long as `until` says, or until it closes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::CookieTooLarge`]: browsers would drop it.
+    pub(super) fn set(&self, token: &Token, until: Option<(Duration, SystemTime)>) -> Result<String> {
+        let bytes = self.name.len() + token.expose().len();
+        if bytes > BYTES_MAX {
+            let reason = format!("name and value have {bytes} bytes, where browsers accept {BYTES_MAX}");
+            return Err(Error::new(ErrorKind::CookieTooLarge, "set the session cookie").with_reason(reason));
+        }
+        let mut cookie = self.build(token.expose());
+        if let Some((left, deadline)) = until {
+            cookie = cookie.max_age(whole_seconds(left)).expires(date(deadline));
+        }
+        Ok(cookie.build().to_string())
+    }
+
+    /// The header that removes the cookie: the same attributes, or the browser would keep it.
+    pub(super) fn removal(&self) -> String {
+        self.build("").max_age(Span::ZERO).expires(OffsetDateTime::UNIX_EPOCH).build().to_string()
+    }
+
+    fn build<'c>(&'c self, value: &'c str) -> CookieBuilder<'c> {
+        let Cookies { secure, same_site, path, domain, partitioned, .. } = &self.cookies;
+        let mut cookie = Cookie::build((&*self.name, value))
+            .http_only(true)
+            .secure(*secure)
+            .path(path)
+            .partitioned(*partitioned)
+            .same_site(match same_site {
+                SameSite::Strict => cookie::SameSite::Strict,
+                SameSite::Lax => cookie::SameSite::Lax,
+                SameSite::None => cookie::SameSite::None,
+            });
+        if let Some(domain) = domain {
+            cookie = cookie.domain(domain);
+        }
+        cookie
+    }
+}
+
+/// Rounded up: the browser must not forget the session before the server does.
+fn whole_seconds(left: Duration) -> Span {
+    let up = u64::from(left.subsec_nanos() > 0);
+    Span::seconds(i64::try_from(left.as_secs().saturating_add(up)).unwrap_or(i64::MAX))
+}
+
+/// A deadline as a date that cookies can have: whole seconds, rounded up, at most the year 9999.
+fn date(deadline: SystemTime) -> OffsetDateTime {
+    let since = deadline.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let last = OffsetDateTime::from_unix_timestamp(253_402_300_799).expect("9999-12-31 23:59:59");
+    OffsetDateTime::UNIX_EPOCH.checked_add(whole_seconds(since)).map_or(last, |date| date.min(last))
+}
+
+/// A token of RFC 9110 section 5.6.2.
+fn is_token(name: &str) -> bool {
+    let mark = |c| b"!#$%&'*+-.^_`|~".contains(&c);
+    !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || mark(c))
+}
+
+/// Whether browsers give the name a meaning of its own, in whatever case.
+fn has_prefix(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["__host-", "__secure-", "__http-", "__host-http-"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// What an attribute's value may hold: RFC 6265 section 4.1.1.
+fn is_attribute(value: &str) -> bool {
+    value.bytes().all(|c| (0x20..0x7f).contains(&c) && c != b';')
+}
+
+fn is_domain(domain: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+    };
+    domain.len() <= 253 && domain.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> Token {
+        Token::parse("abc234").unwrap()
+    }
+    fn jar(cookies: Cookies) -> Jar {
+        Jar::new(cookies).unwrap()
+    }
+
+    #[test]
+    fn https_is_host_only_secure_http_only_and_lax() {
+        let until = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        assert_eq!(
+            jar(Cookies::https()).set(&token(), Some((Duration::from_secs(300), until))).unwrap(),
+            "__Host-session=abc234; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=300; \
+             Expires=Tue, 14 Nov 2023 22:13:20 GMT"
+        );
+    }
+
+    #[test]
+    fn a_browser_bound_cookie_has_neither_max_age_nor_expires() {
+        assert_eq!(
+            jar(Cookies::plain_http()).set(&token(), None).unwrap(),
+            "session=abc234; HttpOnly; SameSite=Lax; Path=/"
+        );
+    }
+
+    #[test]
+    fn the_removal_repeats_every_attribute() {
+        let cookies = Cookies::https()
+            .name("sid")
+            .same_site(SameSite::None)
+            .path("/app")
+            .domain("example.org")
+            .partitioned(true);
+        assert_eq!(
+            jar(cookies).removal(),
+            "__Secure-sid=; HttpOnly; SameSite=None; Partitioned; Secure; Path=/app; Domain=example.org; Max-Age=0; \
+             Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+        );
+    }
+
+    #[test]
+    fn remaining_times_are_rounded_up_and_far_dates_are_cut() {
+        assert_eq!(whole_seconds(Duration::from_nanos(1)).whole_seconds(), 1);
+        assert_eq!(whole_seconds(Duration::from_secs(5)).whole_seconds(), 5);
+        assert_eq!(date(crate::clock::from_micros(u64::MAX)).year(), 9999);
+    }
+
+    #[track_caller]
+    fn check_refused(cookies: Cookies, word: &str) {
+        let error = Jar::new(cookies).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains(word), "{error}");
+    }
+
+    #[test]
+    fn contradictions_are_refused_when_built() {
+        check_refused(Cookies::plain_http().same_site(SameSite::None), "SameSite=None");
+        check_refused(Cookies::plain_http().partitioned(true), "Partitioned");
+        for name in ["__Host-x", "__host-x", "__SECURE-x", "__Http-x", "__Host-Http-x"] {
+            check_refused(Cookies::https().name(name), "prefix");
+        }
+        for name in ["", "a b", "a;b", "a=b", "a\r\nb", "é", &"n".repeat(129)] {
+            check_refused(Cookies::https().name(name), "name");
+        }
+        for path in ["", "app", "/a;b", "/a\r\nSet-Cookie: x=y", "/é"] {
+            check_refused(Cookies::https().path(path), "path");
+        }
+        for domain in ["", ".example.org", "a..b", "a;b", "a\nb", "-a.org", "exa mple.org"] {
+            check_refused(Cookies::https().domain(domain), "domain");
+        }
+    }
+
+    #[test]
+    fn a_cookie_that_browsers_would_drop_is_an_error() {
+        let jar = jar(Cookies::plain_http());
+        let token = |bytes| Token::parse(&"x".repeat(bytes)).unwrap();
+        assert!(jar.set(&token(4096 - 7), None).is_ok());
+        assert_eq!(jar.set(&token(4096 - 6), None).unwrap_err().kind(), ErrorKind::CookieTooLarge);
+    }
+
+    #[test]
+    fn tokens_come_from_cookies_of_exactly_our_name() {
+        let jar = jar(Cookies::plain_http());
+        let found =
+            |header: &str| jar.tokens(header).flatten().map(|t| t.expose().to_owned()).collect::<Vec<_>>();
+        assert_eq!(found("session=a; other=b; session=c"), ["a", "c"]);
+        assert_eq!(found("Session=a; sessions=b; xsession=c; session"), [""; 0]);
+        assert_eq!(found("session=; session=\"a\"; session=a,b; session=é"), [""; 0]);
+        assert_eq!(found("  session = a  ;;;"), ["a"]);
+    }
+}

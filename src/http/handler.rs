@@ -1,0 +1,61 @@
+//! What every adapter does around a handler: run it, contain its panics, save before responding, and turn what fails
+//! into a status. Knows no server.
+use super::{Headers, Unsaved, Visit};
+use crate::error::{Error, ErrorKind};
+use crate::session::Session;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What a handler made: a response, and whether it is one that keeps the session's changes.
+pub(super) struct Handled<R> {
+    pub(super) response: R,
+    pub(super) status: u16,
+    /// False for a handler's error: its changes are dropped, whatever status it is rendered with.
+    pub(super) keep: bool,
+}
+
+/// What the adapter has to send: the handler's response, or one that says that it failed.
+pub(super) struct Answer<R> {
+    pub(super) response: Result<R, Failure>,
+    pub(super) headers: Headers,
+}
+
+/// A request that failed in the session or by a panic.
+pub(super) struct Failure {
+    pub(super) status: u16,
+    /// One line for the visitor; what went wrong in detail is the observer's.
+    pub(super) text: &'static str,
+}
+
+/// Runs a handler on a visit's session and saves it.
+pub(super) fn run<R>(mut visit: Visit, handler: impl FnOnce(&mut Session) -> Handled<R>) -> Answer<R> {
+    let Ok(handled) = catch_unwind(AssertUnwindSafe(|| handler(&mut visit))) else {
+        return panicked(visit, "run the handler");
+    };
+    if !handled.keep {
+        return Answer { response: Ok(handled.response), headers: visit.discard() };
+    }
+    // Functions given to `update` run again while the session is saved, and may panic there.
+    match catch_unwind(AssertUnwindSafe(|| visit.settle(handled.status))) {
+        Ok(Ok(headers)) => Answer { response: Ok(handled.response), headers },
+        Ok(Err(Unsaved { error, headers })) => Answer { response: Err(failure(&error)), headers },
+        Err(_) => panicked(visit, "save session"),
+    }
+}
+
+fn panicked<R>(visit: Visit, act: &'static str) -> Answer<R> {
+    let error = Error::new(ErrorKind::Panicked, act).with_reason("it panicked; its changes were dropped");
+    let response = Err(failure(&error));
+    let Unsaved { headers, .. } = visit.fail(error);
+    Answer { response, headers }
+}
+
+/// The status of a failed save.
+pub(super) fn failure(error: &Error) -> Failure {
+    let (status, text) = match error.kind() {
+        ErrorKind::Gone => (409, "Your session ended while this request was under way. Please try again.\n"),
+        ErrorKind::Busy => (503, "Your session is busy. Please try again.\n"),
+        ErrorKind::Full => (507, "The server cannot store your session at the moment.\n"),
+        _ => (500, "The server could not handle your session.\n"),
+    };
+    Failure { status, text }
+}

@@ -1,0 +1,208 @@
+//! The web front: `Cookie` header values in, header pairs out. Knows no server; [`tiny_http`] and [`rouille`] are thin
+//! layers over it, and any server that can hand over header strings can do without them.
+//!
+//! ```
+//! use sessile::{Cookies, FileStore, Sessions};
+//! # let dir = tempfile::tempdir()?;
+//! let store = FileStore::open(dir.path())?;
+//! let sessions = Sessions::new(store, Cookies::plain_http())?;
+//!
+//! // For each request: its Cookie header values in …
+//! let mut visit = sessions.open(["theme=dark; lang=en"]);
+//! visit.insert("cart", ["apple"])?;
+//! // … and, when the response's status is known, headers to append to it.
+//! let headers = visit.finish(200)?;
+//! assert_eq!(headers[0], ("Vary", "Cookie".to_owned()));
+//! assert!(headers[1].1.starts_with("session="));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+mod cookie;
+#[cfg(any(feature = "tiny_http", feature = "rouille"))]
+mod handler;
+#[cfg(feature = "rouille")]
+pub mod rouille;
+#[cfg(feature = "tiny_http")]
+pub mod tiny_http;
+
+pub use cookie::{Cookies, SameSite};
+
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::lifetime::Lifetime;
+use crate::session::{CookieNews, Session, SessionManager};
+use crate::store::Store;
+use cookie::Jar;
+use std::error::Error as StdError;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+/// Headers to append to a response. Those the handler set stay.
+pub type Headers = Vec<(&'static str, String)>;
+
+/// The sessions of a web program: a store, a cookie, a lifetime. Cheap to clone; share it between threads.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    manager: SessionManager,
+    jar: Arc<Jar>,
+}
+
+impl Sessions {
+    /// Sessions kept in `store`, carried by `cookies`, living by the default [`Lifetime`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for cookie attributes that are malformed or contradict each
+    /// other.
+    pub fn new(store: impl Store + 'static, cookies: Cookies) -> Result<Self> {
+        Self::shared(Arc::new(store), cookies)
+    }
+
+    /// The same, with a store that others use too.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn shared(store: Arc<dyn Store>, cookies: Cookies) -> Result<Self> {
+        Ok(Self { manager: SessionManager::new(store), jar: Arc::new(Jar::new(cookies)?) })
+    }
+
+    /// Sets how long sessions live.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) names the option that is out of its bounds.
+    pub fn with_lifetime(mut self, lifetime: Lifetime) -> Result<Self> {
+        self.manager = self.manager.with_lifetime(lifetime)?;
+        Ok(self)
+    }
+
+    /// Calls `observer` whenever something happens to a session: log it, count it, raise an alarm. It runs on the
+    /// request's thread: keep it short.
+    #[must_use]
+    pub fn with_observer(mut self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.manager = self.manager.with_observer(observer);
+        self
+    }
+
+    /// The session of a request, from the values of *all* its `Cookie` header lines. Cannot fail and does no I/O: a
+    /// request that never uses its session costs this parse and nothing else.
+    pub fn open<'h>(&self, cookie_headers: impl IntoIterator<Item = &'h str>) -> Visit {
+        let tokens = cookie_headers.into_iter().flat_map(|header| self.jar.tokens(header));
+        let session = self.manager.open_brought(tokens);
+        Visit { session, jar: self.jar.clone() }
+    }
+
+    /// The manager below, for work outside of requests.
+    #[must_use]
+    pub fn manager(&self) -> &SessionManager {
+        &self.manager
+    }
+}
+
+/// One request's session, from its cookie to its response's headers. Use it as a [`Session`].
+///
+/// End it with [`finish`](Self::finish); one that is dropped saves nothing.
+#[must_use = "a visit that is dropped saves nothing; call `finish`"]
+#[derive(Debug)]
+pub struct Visit {
+    session: Session,
+    jar: Arc<Jar>,
+}
+
+impl Visit {
+    /// Saves the session and says what the response must carry. `status` is the response's: at 500 and above nothing is
+    /// saved. Call it *before* the response is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsaved`], with the headers that the error's response must carry. If its error is
+    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone), another request ended the session and this one's changes are lost:
+    /// answer 409.
+    pub fn finish(mut self, status: u16) -> Result<Headers, Unsaved> {
+        self.settle(status)
+    }
+
+    /// [`finish`](Self::finish), for adapters that survive a panic in it.
+    fn settle(&mut self, status: u16) -> Result<Headers, Unsaved> {
+        let saved = if status < 500 { self.session.commit() } else { Ok(()) };
+        saved.and_then(|()| self.headers(false)).map_err(|error| self.fail(error))
+    }
+
+    /// Drops what was changed, and says what the response must carry all the same: cookies of what was already done
+    /// (`destroy`, `save`, `update_now`). For failed requests.
+    #[must_use]
+    pub fn discard(self) -> Headers {
+        self.headers(false).unwrap_or_else(|error| self.fail(error).headers)
+    }
+
+    /// Reports a failure and says what its response must carry.
+    fn fail(&self, error: Error) -> Unsaved {
+        self.session.manager().observe(&Event::Failed(&error));
+        let headers = self.headers(true).unwrap_or_else(|_| self.plain_headers());
+        Unsaved { error, headers }
+    }
+
+    /// # Errors
+    ///
+    /// The token does not fit into a cookie.
+    fn headers(&self, failed: bool) -> Result<Headers> {
+        let cookie = match self.session.cookie_news() {
+            CookieNews::Nothing => None,
+            CookieNews::Token { token, until } => Some(self.jar.set(token, *until)?),
+            CookieNews::Removed => Some(self.jar.removal()),
+        };
+        let mut headers = Headers::new();
+        if self.session.accessed() {
+            headers.push(("Vary", "Cookie".into()));
+        }
+        let private = self.session.accessed() && self.session.is_live();
+        let has_cookie = cookie.is_some();
+        headers.extend(cookie.map(|cookie| ("Set-Cookie", cookie)));
+        if has_cookie || failed {
+            headers.push(("Cache-Control", "no-store".into()));
+        } else if private {
+            headers.push(("Cache-Control", "private".into()));
+        }
+        Ok(headers)
+    }
+
+    /// The headers of a response whose cookie could not be made.
+    fn plain_headers(&self) -> Headers {
+        vec![("Vary", "Cookie".into()), ("Cache-Control", "no-store".into())]
+    }
+}
+
+impl Deref for Visit {
+    type Target = Session;
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl DerefMut for Visit {
+    fn deref_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+}
+
+/// A session that could not be saved, with the headers that the response to it must carry.
+#[derive(Debug)]
+pub struct Unsaved {
+    /// Why.
+    pub error: Error,
+    /// To append to the response that says so.
+    pub headers: Headers,
+}
+
+impl fmt::Display for Unsaved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl StdError for Unsaved {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error.source()
+    }
+}

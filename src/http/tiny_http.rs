@@ -1,0 +1,106 @@
+//! Glue for [tiny_http](https://docs.rs/tiny_http) 0.12.
+//!
+//! ```no_run
+//! use sessile::{Cookies, FileStore, Sessions};
+//! use sessile::http::tiny_http::serve;
+//! use tiny_http::{Response, Server};
+//!
+//! let sessions = Sessions::new(FileStore::open("sessions")?, Cookies::plain_http())?;
+//! let server = Server::http("127.0.0.1:8000")?;
+//! for request in server.incoming_requests() {
+//!     let answered = serve(&sessions, request, |_request, session| {
+//!         let visits = session.update_now("visits", |n: &mut u64| { *n += 1; *n })?;
+//!         sessile::Result::Ok(Response::from_string(format!("visits: {visits}\n")))
+//!     });
+//!     if let Err(error) = answered {
+//!         eprintln!("a visitor left before the answer: {error}");
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+//! ```
+//!
+//! The session is saved, and every lock released, before the response is sent: tiny_http answers the pipelined requests
+//! of a connection in order, and a worker that waited for a lock held by an unanswered one would wait forever.
+use super::handler::{self, Answer, Failure, Handled};
+use super::{Headers, Sessions};
+use crate::error::Error;
+use crate::session::Session;
+use std::io::{self, Read};
+use tiny_http::{Header, Request, Response, StatusCode};
+
+/// A response of any kind of body.
+pub type AnyResponse = Response<Box<dyn Read + Send>>;
+
+/// What a handler may return: a response, or a `Result` of one whose error renders a response too.
+pub trait IntoResponse {
+    /// Whether this is the handler's error: then what it changed is dropped.
+    fn is_error(&self) -> bool {
+        false
+    }
+    /// The response.
+    fn into_response(self) -> AnyResponse;
+}
+
+impl<R: Read + Send + 'static> IntoResponse for Response<R> {
+    fn into_response(self) -> AnyResponse {
+        self.boxed()
+    }
+}
+
+impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
+    fn is_error(&self) -> bool {
+        self.as_ref().map_or(true, T::is_error)
+    }
+    fn into_response(self) -> AnyResponse {
+        match self {
+            Ok(response) => response.into_response(),
+            Err(error) => error.into_response(),
+        }
+    }
+}
+
+/// Rendered without details, which are for logs: 409 for a session that is gone, 503 for a busy one, 507 for a full
+/// disk, else 500.
+impl IntoResponse for Error {
+    fn is_error(&self) -> bool {
+        true
+    }
+    fn into_response(self) -> AnyResponse {
+        render(&handler::failure(&self))
+    }
+}
+
+/// Runs `handler` with the request's session, saves it, and responds. A handler that panics is answered with 500.
+///
+/// # Errors
+///
+/// The response could not be sent: the visitor has left. What was saved stays saved.
+pub fn serve<R: IntoResponse>(
+    sessions: &Sessions,
+    mut request: Request,
+    handler: impl FnOnce(&mut Request, &mut Session) -> R,
+) -> io::Result<()> {
+    let cookies = request.headers().iter().filter(|header| header.field.equiv("Cookie"));
+    let visit = sessions.open(cookies.map(|header| header.value.as_str()));
+    let answer = handler::run(visit, |session| {
+        let result = handler(&mut request, session);
+        let keep = !result.is_error();
+        let response = result.into_response();
+        Handled { status: response.status_code().0, response, keep }
+    });
+    let Answer { response, headers } = answer;
+    let response = response.unwrap_or_else(|failure| render(&failure));
+    request.respond(append(response, headers))
+}
+
+fn render(failure: &Failure) -> AnyResponse {
+    Response::from_string(failure.text).with_status_code(StatusCode(failure.status)).boxed()
+}
+
+fn append(mut response: AnyResponse, headers: Headers) -> AnyResponse {
+    for (name, value) in headers {
+        // Names are ours, and every value was checked or formatted by `http::cookie`: visible ASCII and spaces.
+        response.add_header(Header::from_bytes(name, value).expect("checked header"));
+    }
+    response
+}

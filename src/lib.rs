@@ -1,0 +1,71 @@
+//! Embedded sessions for synchronous Rust servers: one directory is the database, there is no service to run.
+//!
+//! A program that embeds [tiny_http](https://docs.rs/tiny_http) or [rouille](https://docs.rs/rouille) gets sessions
+//! that survive a restart and a crash, shared safely by its threads and by all processes of the host. They behave like
+//! those of Django's session framework, without the faults that Django's users live with.
+//!
+//! ```no_run
+//! use sessile::http::tiny_http::serve;
+//! use sessile::{Cookies, FileStore, Sessions};
+//! use tiny_http::{Response, Server};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//!     let store = FileStore::open("sessions")?; // made with mode 0700 at the first start
+//!     let sessions = Sessions::new(store, Cookies::https())?;
+//!     let server = Server::http("127.0.0.1:8000")?;
+//!     for request in server.incoming_requests() {
+//!         serve(&sessions, request, |_request, session| {
+//!             let visits = session.update_now("visits", |n: &mut u64| {
+//!                 *n += 1;
+//!                 *n
+//!             })?;
+//!             sessile::Result::Ok(Response::from_string(format!("visits: {visits}\n")))
+//!         })?;
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What it is not
+//!
+//! Not for asynchronous servers (it blocks), not for several hosts (its locks and its clock are one host's), not a
+//! general database (a session is a small dictionary, 1 MiB at most by default), and not an authentication library: it
+//! remembers who logged in, and leaves checking passwords to others.
+//!
+//! # Where to read next
+//!
+//! | module | is about |
+//! |---|---|
+//! | [`session`] | [`Session`]: the dictionary, saving, `login`, `rotate_id`, `destroy`, expiry |
+//! | [`http`] | [`Sessions`], [`Visit`], [`Cookies`]; [`http::tiny_http`] and [`http::rouille`] |
+//! | [`file`] | [`FileStore`] and [`FileStoreOptions`]: the engine |
+//! | [`lifetime`] | [`Lifetime`], [`Renewal`], [`Expiry`] |
+//! | [`store`] | [`Store`]: what every storage mode promises, [`Durability`] |
+//! | [`event`] | [`Event`]: what can be observed |
+//! | [`error`] | [`Error`], [`ErrorKind`] |
+//! | [`value`], [`record`], [`id`], [`clock`] | the words the others are made of |
+//! | [`design`] | byte map, rules for crashes and locks, and why |
+pub mod clock;
+pub mod design;
+pub mod error;
+pub mod event;
+pub mod file;
+pub mod http;
+pub mod id;
+pub mod lifetime;
+pub mod record;
+pub mod session;
+pub mod store;
+pub mod value;
+
+pub use crate::clock::Clock;
+pub use crate::error::{Error, ErrorKind, Result};
+pub use crate::event::{Event, Refusal};
+pub use crate::file::{FileStore, FileStoreOptions};
+pub use crate::http::{Cookies, Headers, SameSite, Sessions, Unsaved, Visit};
+pub use crate::id::{FileId, SessionId, Token};
+pub use crate::lifetime::{Expiry, Lifetime, Renewal};
+pub use crate::record::{Entries, Record};
+pub use crate::session::{Session, SessionManager};
+pub use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store, Verdict};
+pub use crate::value::Value;

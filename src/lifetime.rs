@@ -1,0 +1,349 @@
+//! How long a session lives: policy and setting in, deadline and cookie `Max-Age` out. Pure: no I/O, no clock.
+//!
+//! ```text
+//! deadline = min(expiry, touched + idle limit, created + absolute limit)
+//!   expiry = touched + age           default, browser close
+//!            touched + duration      Expiry::After
+//!            instant                 Expiry::At
+//! ```
+//!
+//! `touched` moves only when that gains at least a *step*, a tenth of what it can gain: the deadline in the store is
+//! always the one the cookie last advertised, and a visitor who reads all day costs a few writes, not thousands.
+//! The price: an active visitor may expire up to one step early.
+use crate::clock::{from_micros, micros};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::Record;
+use std::time::{Duration, SystemTime};
+
+/// How one session expires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// By the program's [`Lifetime`].
+    #[default]
+    Default,
+    /// This long after the last activity, instead of the program's age; zero ends the session when it is saved.
+    After(Duration),
+    /// At this instant, whatever the activity; one in the past ends the session when it is saved.
+    At(SystemTime),
+    /// When the browser closes (the cookie has neither `Max-Age` nor `Expires`); the server keeps its age.
+    BrowserClose,
+}
+
+impl Expiry {
+    /// The setting as it can be stored: whole microseconds, durations of at most a thousand years.
+    pub(crate) fn normalized(self) -> Self {
+        match self {
+            Self::After(age) => Self::After(whole_micros(age)),
+            Self::At(instant) => Self::At(from_micros(micros(instant))),
+            other => other,
+        }
+    }
+
+    /// Whether the setting ends the session at once.
+    pub(crate) fn is_over(self, now: SystemTime) -> bool {
+        match self {
+            Self::After(age) => age.is_zero(),
+            Self::At(instant) => instant <= now,
+            Self::Default | Self::BrowserClose => false,
+        }
+    }
+}
+
+/// Which requests move the deadline of a session they use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Renewal {
+    /// Those that save something.
+    #[default]
+    OnSave,
+    /// Those that read or save something: a sliding expiry. Implied by an idle limit.
+    OnRead,
+    /// All that bring a live session, used or not (Django's `SESSION_SAVE_EVERY_REQUEST`).
+    EveryRequest,
+}
+
+/// The program's policy: how long sessions live and what prolongs them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    age: Duration,
+    renewal: Renewal,
+    step_percent: u8,
+    browser_close: bool,
+    idle: Option<Duration>,
+    absolute: Option<Duration>,
+    future_tolerance: Duration,
+}
+
+impl Default for Lifetime {
+    fn default() -> Self {
+        Self {
+            age: Duration::from_secs(1_209_600),
+            renewal: Renewal::OnSave,
+            step_percent: 10,
+            browser_close: false,
+            idle: None,
+            absolute: None,
+            future_tolerance: Duration::from_secs(300),
+        }
+    }
+}
+
+const THOUSAND_YEARS: Duration = Duration::from_secs(1000 * 365 * 86_400);
+
+impl Lifetime {
+    /// Two weeks from the last save, as Django's.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Life after the last activity: 1 second to 1,000 years, default two weeks.
+    #[doc(alias = "SESSION_COOKIE_AGE")]
+    #[must_use]
+    pub fn age(mut self, age: Duration) -> Self {
+        self.age = age;
+        self
+    }
+
+    /// Which requests move the deadline; default [`Renewal::OnSave`].
+    #[doc(alias = "SESSION_SAVE_EVERY_REQUEST")]
+    #[must_use]
+    pub fn renewal(mut self, renewal: Renewal) -> Self {
+        self.renewal = renewal;
+        self
+    }
+
+    /// How much a renewal must gain to be worth a write and a cookie: percent of the age (or of the idle limit,
+    /// where that is shorter), 0..=50, default 10; 0 renews always. An active visitor may expire one step early.
+    #[must_use]
+    pub fn renewal_step_percent(mut self, percent: u8) -> Self {
+        self.step_percent = percent;
+        self
+    }
+
+    /// Whether cookies end with the browser by default; default no. The server keeps its age in either case.
+    #[doc(alias = "SESSION_EXPIRE_AT_BROWSER_CLOSE")]
+    #[must_use]
+    pub fn expire_at_browser_close(mut self, yes: bool) -> Self {
+        self.browser_close = yes;
+        self
+    }
+
+    /// Ends sessions this long after their last activity, reads included: 1 second to 1,000 years, default none.
+    #[must_use]
+    pub fn idle_limit(mut self, limit: Duration) -> Self {
+        self.idle = Some(limit);
+        self
+    }
+
+    /// Ends sessions this long after their creation or last login, whatever the activity: 1 second to 1,000
+    /// years, default none. No save, renewal or rotation extends it.
+    #[must_use]
+    pub fn absolute_limit(mut self, limit: Duration) -> Self {
+        self.absolute = Some(limit);
+        self
+    }
+
+    /// How far in the future a record's times may lie, for clocks that disagree: default 5 minutes, at most a
+    /// day. A record beyond it counts as expired: a clock that went backwards makes no session immortal.
+    #[must_use]
+    pub fn future_tolerance(mut self, tolerance: Duration) -> Self {
+        self.future_tolerance = tolerance;
+        self
+    }
+
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] names the option that is out of its bounds.
+    pub(crate) fn check(&self) -> Result<()> {
+        let refuse =
+            |reason: String| Err(Error::new(ErrorKind::Config, "set the lifetime").with_reason(reason));
+        let spans = [("age", Some(self.age)), ("idle limit", self.idle), ("absolute limit", self.absolute)];
+        for (name, span) in spans {
+            if span.is_some_and(|span| !(Duration::from_secs(1)..=THOUSAND_YEARS).contains(&span)) {
+                return refuse(format!("the {name} must be 1 second to 1,000 years"));
+            }
+        }
+        if self.step_percent > 50 {
+            return refuse("the renewal step must be 0 to 50 percent".into());
+        }
+        if self.future_tolerance > Duration::from_secs(86_400) {
+            return refuse("the future tolerance must be at most a day".into());
+        }
+        Ok(())
+    }
+
+    /// The deadline that this policy gives a session.
+    pub(crate) fn deadline(&self, expiry: Expiry, created: SystemTime, touched: SystemTime) -> SystemTime {
+        let expires = match expiry {
+            Expiry::Default | Expiry::BrowserClose => later(touched, self.age),
+            Expiry::After(age) => later(touched, age),
+            Expiry::At(instant) => instant,
+        };
+        let idle = self.idle.map(|limit| later(touched, limit));
+        let absolute = self.absolute.map(|limit| later(created, limit));
+        [idle, absolute].into_iter().flatten().fold(expires, SystemTime::min)
+    }
+
+    /// Whether the session is over at `now`, by the deadline it was stored with, by the current policy (which may
+    /// have become stricter since), or because its times lie in the future.
+    pub(crate) fn is_over(&self, record: &Record, now: SystemTime) -> bool {
+        record.is_expired(now)
+            || self.deadline(record.expiry, record.created, record.touched) <= now
+            || record.created.max(record.touched) > later(now, self.future_tolerance)
+    }
+
+    /// Moves `touched` and the deadline to `now` if that gains a step. Whether it did.
+    pub(crate) fn renew(&self, record: &mut Record, now: SystemTime) -> bool {
+        let deadline = self.deadline(record.expiry, record.created, now);
+        let gained = deadline.duration_since(record.deadline).unwrap_or_default();
+        let worth_it = !gained.is_zero() && gained >= self.step(record.expiry);
+        if worth_it {
+            record.touched = now;
+            record.deadline = deadline;
+        }
+        worth_it
+    }
+
+    /// Gives the record a new setting, which counts as activity and moves the deadline by however little.
+    pub(crate) fn apply(&self, record: &mut Record, expiry: Expiry, now: SystemTime) {
+        record.expiry = expiry;
+        record.touched = now;
+        record.deadline = self.deadline(expiry, record.created, now);
+    }
+
+    /// Whether requests of this kind renew.
+    pub(crate) fn renews(&self, saved: bool, read: bool) -> bool {
+        match self.renewal {
+            Renewal::EveryRequest => true,
+            Renewal::OnRead => saved || read,
+            Renewal::OnSave => saved || (read && self.idle.is_some()),
+        }
+    }
+
+    /// Whether a session with this setting has a cookie that ends with the browser.
+    pub(crate) fn is_browser_bound(&self, expiry: Expiry) -> bool {
+        expiry == Expiry::BrowserClose || (expiry == Expiry::Default && self.browser_close)
+    }
+
+    /// The least gain that is worth a write: a share of the most that activity can gain.
+    fn step(&self, expiry: Expiry) -> Duration {
+        let window = match expiry {
+            Expiry::After(age) => age,
+            Expiry::Default | Expiry::BrowserClose | Expiry::At(_) => self.age,
+        };
+        self.idle.map_or(window, |idle| idle.min(window)) * u32::from(self.step_percent) / 100
+    }
+}
+
+/// `time + span`, or the end of storable time.
+fn later(time: SystemTime, span: Duration) -> SystemTime {
+    from_micros(micros(time).saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+}
+
+fn whole_micros(span: Duration) -> Duration {
+    let span = span.min(THOUSAND_YEARS);
+    Duration::new(span.as_secs(), span.subsec_micros() * 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::UNIX_EPOCH;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn at(secs: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(secs)
+    }
+    fn record(lifetime: &Lifetime, expiry: Expiry, now: SystemTime) -> Record {
+        let mut record = Record::new(now, now);
+        lifetime.apply(&mut record, expiry, now);
+        record
+    }
+
+    #[track_caller]
+    fn check_deadline(lifetime: &Lifetime, expiry: Expiry, want: SystemTime) {
+        assert_eq!(lifetime.deadline(expiry, at(1000), at(2000)), want);
+    }
+
+    #[test]
+    fn the_deadline_is_the_earliest_of_expiry_idle_and_absolute() {
+        let plain = Lifetime::new();
+        check_deadline(&plain, Expiry::Default, at(2000 + 1_209_600));
+        check_deadline(&plain, Expiry::BrowserClose, at(2000 + 1_209_600));
+        check_deadline(&plain, Expiry::After(Duration::from_secs(300)), at(2300));
+        check_deadline(&plain, Expiry::At(at(5)), at(5));
+        let idle = Lifetime::new().idle_limit(Duration::from_secs(100));
+        check_deadline(&idle, Expiry::Default, at(2100));
+        check_deadline(&idle, Expiry::At(at(2050)), at(2050));
+        let both = idle.absolute_limit(Duration::from_secs(1050));
+        check_deadline(&both, Expiry::Default, at(2050));
+        check_deadline(&plain, Expiry::After(Duration::MAX), from_micros(u64::MAX));
+    }
+
+    #[test]
+    fn renewal_moves_the_deadline_only_when_that_gains_a_tenth() {
+        let lifetime = Lifetime::new().age(DAY * 10);
+        let mut session = record(&lifetime, Expiry::Default, at(0));
+        assert!(!lifetime.renew(&mut session, at(86_399)));
+        assert_eq!(session.touched, at(0));
+        assert!(lifetime.renew(&mut session, at(86_400)));
+        assert_eq!((session.touched, session.deadline), (at(86_400), at(11 * 86_400)));
+    }
+
+    #[test]
+    fn the_step_follows_a_short_setting_and_a_short_idle_limit() {
+        let lifetime = Lifetime::new();
+        let mut short = record(&lifetime, Expiry::After(Duration::from_secs(300)), at(0));
+        assert!(!lifetime.renew(&mut short, at(29)));
+        assert!(lifetime.renew(&mut short, at(30)));
+        let idle = Lifetime::new().idle_limit(Duration::from_secs(600));
+        let mut session = record(&idle, Expiry::Default, at(0));
+        assert!(!idle.renew(&mut session, at(59)));
+        assert!(idle.renew(&mut session, at(60)));
+    }
+
+    #[test]
+    fn a_step_of_zero_renews_always_but_not_twice_in_one_instant() {
+        let lifetime = Lifetime::new().renewal_step_percent(0);
+        let mut session = record(&lifetime, Expiry::Default, at(0));
+        assert!(!lifetime.renew(&mut session, at(0)));
+        assert!(lifetime.renew(&mut session, at(1)));
+    }
+
+    #[test]
+    fn the_absolute_limit_and_a_fixed_instant_are_never_extended() {
+        let lifetime = Lifetime::new().absolute_limit(DAY).renewal_step_percent(0);
+        let mut session = record(&lifetime, Expiry::Default, at(0));
+        assert!(!lifetime.renew(&mut session, at(80_000)));
+        assert_eq!(session.deadline, at(86_400));
+        let mut fixed = record(&lifetime, Expiry::At(at(500)), at(0));
+        assert!(!lifetime.renew(&mut fixed, at(400)));
+    }
+
+    #[test]
+    fn a_stricter_policy_ends_sessions_stored_under_a_laxer_one() {
+        let session = record(&Lifetime::new(), Expiry::Default, at(0));
+        assert!(!Lifetime::new().is_over(&session, at(4000)));
+        assert!(Lifetime::new().idle_limit(Duration::from_secs(3600)).is_over(&session, at(4000)));
+        assert!(Lifetime::new().age(Duration::from_secs(3600)).is_over(&session, at(4000)));
+    }
+
+    #[test]
+    fn times_in_the_future_make_no_session_immortal() {
+        let session = record(&Lifetime::new(), Expiry::Default, at(10_000));
+        assert!(!Lifetime::new().is_over(&session, at(10_000 - 300)));
+        assert!(Lifetime::new().is_over(&session, at(10_000 - 301)));
+    }
+
+    #[test]
+    fn options_out_of_bounds_are_refused_by_name() {
+        let check = |lifetime: Lifetime| lifetime.check().unwrap_err().to_string();
+        assert!(check(Lifetime::new().age(Duration::ZERO)).contains("the age must be"));
+        assert!(check(Lifetime::new().idle_limit(Duration::MAX)).contains("the idle limit must be"));
+        assert!(check(Lifetime::new().absolute_limit(Duration::ZERO)).contains("the absolute limit must be"));
+        assert!(check(Lifetime::new().renewal_step_percent(51)).contains("step"));
+        assert!(check(Lifetime::new().future_tolerance(DAY * 2)).contains("tolerance"));
+        assert!(Lifetime::new().check().is_ok());
+    }
+}

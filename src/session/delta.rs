@@ -1,0 +1,209 @@
+//! What a request changed, kept as changes, so that it can be merged into whatever is stored when it is saved.
+//!
+//! Pure: no store, no clock. An entry is atomic (nested values never merge); for each entry the delta says set, remove
+//! or apply these functions, and beside them it may say "drop all else".
+use crate::error::Result;
+use crate::record::Entries;
+use crate::value::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One function of `Session::update`: from what is stored (or nothing) to what it becomes.
+pub(super) type Step = Box<dyn Fn(Option<&Value>) -> Result<Value> + Send>;
+
+/// The changes of one request that are not saved yet.
+#[derive(Default)]
+pub(super) struct Delta {
+    /// Drops every entry that exists at the merge, but these: `update_now` committed them after the drop.
+    dropped_but: Option<BTreeSet<String>>,
+    entries: BTreeMap<String, Change>,
+}
+
+enum Change {
+    Set(Value),
+    Remove,
+    Update { preview: Value, steps: Vec<Step> },
+}
+
+impl Delta {
+    pub(super) fn is_empty(&self) -> bool {
+        self.dropped_but.is_none() && self.entries.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, name: &str, value: Value) {
+        self.entries.insert(name.into(), Change::Set(value));
+    }
+
+    pub(super) fn remove(&mut self, name: &str) {
+        self.entries.insert(name.into(), Change::Remove);
+    }
+
+    /// Drops all that exists at the merge, and all changes so far.
+    pub(super) fn clear(&mut self) {
+        self.dropped_but = Some(BTreeSet::new());
+        self.entries.clear();
+    }
+
+    /// Adds one more function for an entry; `preview` is what it made of the handler's copy.
+    pub(super) fn update(&mut self, name: &str, preview: Value, step: Step) {
+        match self.entries.get_mut(name) {
+            // On top of a value this request set (or removed) the function's result is certain.
+            Some(change @ (Change::Set(_) | Change::Remove)) => *change = Change::Set(preview),
+            Some(Change::Update { preview: last, steps }) => {
+                *last = preview;
+                steps.push(step);
+            }
+            None => {
+                self.entries.insert(name.into(), Change::Update { preview, steps: vec![step] });
+            }
+        }
+    }
+
+    /// An entry was written to the store with all changes of it: nothing is left to do for it.
+    pub(super) fn committed(&mut self, name: &str) {
+        self.entries.remove(name);
+        if let Some(kept) = &mut self.dropped_but {
+            kept.insert(name.into());
+        }
+    }
+
+    /// The handler's view of an entry of which `stored` was loaded.
+    pub(super) fn view<'a>(&'a self, name: &str, stored: Option<&'a Value>) -> Option<&'a Value> {
+        match self.entries.get(name) {
+            Some(Change::Set(value) | Change::Update { preview: value, .. }) => Some(value),
+            Some(Change::Remove) => None,
+            None => stored.filter(|_| !self.drops(name)),
+        }
+    }
+
+    /// The handler's view of the names.
+    pub(super) fn names(&self, stored: &Entries) -> BTreeSet<String> {
+        let changed = self.entries.keys().filter(|name| self.view(name, None).is_some());
+        let stored = stored.iter().filter(|(name, value)| self.view(name, Some(value)).is_some());
+        changed.chain(stored.map(|(name, _)| name)).cloned().collect()
+    }
+
+    /// Whether this request changed the entry already.
+    pub(super) fn touches(&self, name: &str) -> bool {
+        self.entries.contains_key(name) || self.drops(name)
+    }
+
+    /// What the entry becomes when the delta meets `stored`.
+    pub(super) fn merged(&self, name: &str, stored: Option<&Value>) -> Result<Option<Value>> {
+        let stored = stored.filter(|_| !self.drops(name));
+        Ok(match self.entries.get(name) {
+            None => stored.cloned(),
+            Some(Change::Set(value)) => Some(value.clone()),
+            Some(Change::Remove) => None,
+            Some(Change::Update { steps, .. }) => {
+                let mut value = stored.cloned();
+                for step in steps {
+                    value = Some(step(value.as_ref())?);
+                }
+                value
+            }
+        })
+    }
+
+    /// Merges into what is stored. Whether that changed anything.
+    pub(super) fn apply(&self, entries: &mut Entries) -> Result<bool> {
+        let before = entries.len();
+        if self.dropped_but.is_some() {
+            self.drop_all(entries);
+        }
+        let mut changed = entries.len() != before;
+        for name in self.entries.keys() {
+            let stored = entries.get(name);
+            let merged = self.merged(name, stored)?;
+            if merged.as_ref() != stored {
+                changed = true;
+                match merged {
+                    Some(value) => entries.insert(name.clone(), value),
+                    None => entries.remove(name),
+                };
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Drops what exists, as [`clear`](Self::clear) or a login by another user does.
+    pub(super) fn drop_all(&self, entries: &mut Entries) {
+        entries.retain(|name, _| self.dropped_but.as_ref().is_some_and(|kept| kept.contains(name)));
+    }
+
+    fn drops(&self, name: &str) -> bool {
+        self.dropped_but.as_ref().is_some_and(|kept| !kept.contains(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(n: u32) -> Value {
+        Value::new(&n).unwrap()
+    }
+    fn stored(entries: &[(&str, u32)]) -> Entries {
+        entries.iter().map(|(name, n)| ((*name).into(), value(*n))).collect()
+    }
+    fn plus_one() -> Step {
+        Box::new(|old| Value::new(&(old.map(Value::get::<u32>).transpose()?.unwrap_or_default() + 1)))
+    }
+
+    #[track_caller]
+    fn check(delta: &Delta, before: &[(&str, u32)], after: &[(&str, u32)]) {
+        let mut entries = stored(before);
+        let changed = delta.apply(&mut entries).unwrap();
+        assert_eq!(entries, stored(after));
+        assert_eq!(changed, before != after);
+    }
+
+    #[test]
+    fn entries_merge_one_by_one_into_whatever_is_stored() {
+        let mut delta = Delta::default();
+        check(&delta, &[("a", 1)], &[("a", 1)]);
+        delta.insert("a", value(5));
+        delta.remove("b");
+        check(&delta, &[("a", 1), ("b", 2), ("c", 3)], &[("a", 5), ("c", 3)]);
+        check(&delta, &[], &[("a", 5)]);
+    }
+
+    #[test]
+    fn update_counts_from_what_is_stored_at_the_merge_and_from_nothing_if_it_was_removed() {
+        let mut delta = Delta::default();
+        delta.update("n", value(2), plus_one());
+        delta.update("n", value(3), plus_one());
+        check(&delta, &[("n", 40)], &[("n", 42)]);
+        check(&delta, &[], &[("n", 2)]);
+    }
+
+    #[test]
+    fn update_on_top_of_an_insert_or_a_remove_is_certain() {
+        let mut delta = Delta::default();
+        delta.insert("n", value(10));
+        delta.update("n", value(11), plus_one());
+        delta.remove("m");
+        delta.update("m", value(1), plus_one());
+        check(&delta, &[("n", 40), ("m", 7)], &[("n", 11), ("m", 1)]);
+    }
+
+    #[test]
+    fn clear_drops_what_exists_at_the_merge_and_spares_what_was_committed_after_it() {
+        let mut delta = Delta::default();
+        delta.insert("early", value(1));
+        delta.clear();
+        delta.insert("late", value(2));
+        delta.committed("counter");
+        check(&delta, &[("x", 1), ("counter", 9)], &[("counter", 9), ("late", 2)]);
+        assert_eq!(delta.view("x", Some(&value(1))), None);
+        assert_eq!(delta.view("counter", Some(&value(9))), Some(&value(9)));
+    }
+
+    #[test]
+    fn the_handler_sees_its_own_changes() {
+        let mut delta = Delta::default();
+        delta.insert("new", value(1));
+        delta.remove("old");
+        let names = delta.names(&stored(&[("old", 1), ("kept", 2)]));
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["kept", "new"]);
+    }
+}

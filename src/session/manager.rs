@@ -1,0 +1,101 @@
+//! What all sessions of a program share: where they are kept, how long they live, and who is told.
+use super::Session;
+use crate::error::Result;
+use crate::event::{Event, Refusal};
+use crate::id::Token;
+use crate::lifetime::Lifetime;
+use crate::store::Store;
+use std::fmt;
+use std::sync::Arc;
+
+/// Most candidates that one request may bring: a request with more cookies of our name than this is hostile or broken,
+/// and each costs a look at the disk.
+const CANDIDATES_MAX: usize = 4;
+
+/// Opens sessions. Cheap to clone; clones share everything.
+///
+/// Web programs use [`Sessions`](crate::http::Sessions), which does this from cookies; other programs open sessions
+/// here, by token.
+#[derive(Clone)]
+pub struct SessionManager(Arc<Shared>);
+
+#[derive(Clone)]
+struct Shared {
+    store: Arc<dyn Store>,
+    lifetime: Lifetime,
+    observer: Option<Arc<dyn Fn(&Event<'_>) + Send + Sync>>,
+}
+
+impl SessionManager {
+    /// Sessions in `store`, with the default [`Lifetime`] and no observer.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self(Arc::new(Shared { store, lifetime: Lifetime::default(), observer: None }))
+    }
+
+    /// Sets how long sessions live.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) names the option that is out of its bounds.
+    pub fn with_lifetime(mut self, lifetime: Lifetime) -> Result<Self> {
+        lifetime.check()?;
+        Arc::make_mut(&mut self.0).lifetime = lifetime;
+        Ok(self)
+    }
+
+    /// Calls `observer` whenever something happens to a session, on the thread and at the moment it happens: keep it
+    /// short.
+    #[must_use]
+    pub fn with_observer(mut self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        Arc::make_mut(&mut self.0).observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// The session of whoever brings `tokens`: the first live one, or a new session. Does no I/O.
+    ///
+    /// Tokens that cannot be of this store are dropped; of the others, the first four are tried.
+    #[must_use]
+    pub fn open(&self, tokens: impl IntoIterator<Item = Token>) -> Session {
+        self.open_brought(tokens.into_iter().map(Some))
+    }
+
+    /// The same, of tokens that may have been no tokens at all.
+    pub(crate) fn open_brought(&self, tokens: impl IntoIterator<Item = Option<Token>>) -> Session {
+        let mut brought = Vec::new();
+        for token in tokens {
+            match token.filter(|token| self.store().is_well_formed(token)) {
+                Some(token) if brought.len() < CANDIDATES_MAX && !brought.contains(&token) => {
+                    brought.push(token)
+                }
+                Some(_) => {}
+                None => self.observe(&Event::Refused(Refusal::Malformed)),
+            }
+        }
+        Session::new(self.clone(), brought)
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.0.store
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn lifetime(&self) -> &Lifetime {
+        &self.0.lifetime
+    }
+
+    pub(crate) fn observe(&self, event: &Event<'_>) {
+        if let Some(observer) = &self.0.observer {
+            observer(event);
+        }
+    }
+}
+
+impl fmt::Debug for SessionManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionManager").field("lifetime", &self.0.lifetime).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,471 @@
+//! One visitor's session: a dictionary that loads when it is first read and saves what was changed.
+//!
+//! Knows the [`Store`](crate::store::Store) trait and no storage, no HTTP.
+//!
+//! ```text
+//!            first read                insert, update, remove, clear, set_expiry, login, rotate_id
+//!  brought ────────────► found ──────────────────────────────────────────► delta (in memory)
+//!  tokens    load()      record                                              │ save()
+//!                          ▲                                                 ▼
+//!                          └───────────────────────────── merged into the newest record, in the store
+//! ```
+//!
+//! - What the handler sees is the record found at first read with the delta on top.
+//! - What is saved is the delta, merged by entry into whatever is stored then ([`Store::update`], under the lock).
+//! - A session that was live at first read and is absent at save is [`ErrorKind::Gone`]; nothing is resurrected.
+//!
+//! [`Store::update`]: crate::store::Store::update
+mod delta;
+mod manager;
+mod save;
+
+pub use manager::SessionManager;
+pub(crate) use save::CookieNews;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Refusal};
+use crate::id::{FileId, Token};
+use crate::lifetime::Expiry;
+use crate::record::{Entries, Record};
+use crate::store::{Absent, Durability, Lookup};
+use crate::value::Value;
+use delta::Delta;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::cell::{Cell, OnceCell};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Longest entry name, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Longest user, in bytes.
+pub const USER_BYTES_MAX: usize = 256;
+/// Where the test cookie's entry is kept.
+const TEST_COOKIE: &str = "_test";
+
+/// One visitor's session. Owned and `Send`; made without I/O.
+///
+/// Reads take `&self` and load at first use. Writes stay in memory until [`save`](Self::save) (web programs: until
+/// the adapter or [`Visit::finish`](crate::http::Visit::finish) saves), except for those that say "at once":
+/// [`update_now`](Self::update_now) and [`destroy`](Self::destroy). Dropping a session saves nothing.
+///
+/// # Errors
+///
+/// Every method that loads can fail with the storage's trouble; such a failure is not remembered, so the next call
+/// tries again. Every method that takes a name refuses one that is empty, longer than 128 bytes or begins with `_`
+/// with [`ErrorKind::Name`].
+pub struct Session {
+    manager: SessionManager,
+    /// Well-formed tokens of the request, not yet forgotten; the one that is live is among them.
+    brought: Vec<Token>,
+    found: OnceCell<Option<Held>>,
+    accessed: Cell<bool>,
+    modified: bool,
+    /// Whether this request wrote to the store: what [`Renewal::OnSave`](crate::Renewal::OnSave) asks.
+    saved: bool,
+    delta: Delta,
+    expiry: Option<Expiry>,
+    transfer: Transfer,
+    durability: Durability,
+    cookie: CookieNews,
+}
+
+/// A live session as it was found or last saved.
+struct Held {
+    token: Token,
+    record: Arc<Record>,
+    id: FileId,
+}
+
+/// Whether the next save moves the session to a new id.
+#[derive(PartialEq)]
+enum Transfer {
+    Stay,
+    Rotate,
+    Login(String),
+}
+
+impl Session {
+    fn new(manager: SessionManager, brought: Vec<Token>) -> Self {
+        Self {
+            manager,
+            brought,
+            found: OnceCell::new(),
+            accessed: Cell::new(false),
+            modified: false,
+            saved: false,
+            delta: Delta::default(),
+            expiry: None,
+            transfer: Transfer::Stay,
+            durability: Durability::OfStore,
+            cookie: CookieNews::Nothing,
+        }
+    }
+
+    /// Reads an entry; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Type`], naming the entry and both types, if it holds something else.
+    pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        check_name(name)?;
+        self.view(name)?.map(|value| read(name, value)).transpose()
+    }
+
+    /// Sets an entry. Setting it to the value it has is a read.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Value`] if the value cannot be stored.
+    pub fn insert<T: Serialize>(&mut self, name: &str, value: T) -> Result<()> {
+        check_name(name)?;
+        self.put(name, &value)
+    }
+
+    /// Removes an entry. Whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    pub fn remove(&mut self, name: &str) -> Result<bool> {
+        check_name(name)?;
+        self.discard(name)
+    }
+
+    /// Reads an entry and removes it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Type`] if it holds something else; it is then not removed.
+    #[doc(alias = "pop")]
+    pub fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
+        let value = self.get(name)?;
+        if value.is_some() {
+            self.remove(name)?;
+        }
+        Ok(value)
+    }
+
+    /// Reads an entry, or sets it to `value` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Type`] if it holds something else.
+    #[doc(alias = "setdefault")]
+    pub fn get_or_insert<T: Serialize + DeserializeOwned>(&mut self, name: &str, value: T) -> Result<T> {
+        if let Some(value) = self.get(name)? {
+            return Ok(value);
+        }
+        self.insert(name, &value)?;
+        Ok(value)
+    }
+
+    /// Whether there is an entry of this name.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    #[doc(alias = "has_key")]
+    pub fn contains(&self, name: &str) -> Result<bool> {
+        check_name(name)?;
+        Ok(self.view(name)?.is_some())
+    }
+
+    /// The names of all entries, in order.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    #[doc(alias = "keys")]
+    pub fn names(&self) -> Result<Vec<String>> {
+        let held = self.load()?;
+        let none = Entries::new();
+        let names = self.delta.names(held.map_or(&none, |held| &held.record.entries));
+        Ok(names.into_iter().filter(|name| !name.starts_with('_')).collect())
+    }
+
+    /// Whether there are no entries.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.names()?.is_empty())
+    }
+
+    /// Drops all entries and keeps the id. Does not load.
+    pub fn clear(&mut self) {
+        self.accessed.set(true);
+        self.modified = true;
+        self.delta.clear();
+    }
+
+    /// Changes an entry (its type's default, if there is none) with a function that runs now, on the handler's copy,
+    /// and again when the session is saved, on whatever is stored then: concurrent updates all count.
+    ///
+    /// What it returns is the handler's copy, a *preview*: for the truth (a counter that decides something), use
+    /// [`update_now`](Self::update_now).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Type`] if the entry holds something else: now, or when it is saved.
+    pub fn update<T, F>(&mut self, name: &str, change: F) -> Result<T>
+    where
+        T: Default + Serialize + DeserializeOwned,
+        F: FnOnce(&mut T) + Clone + Send + 'static,
+    {
+        check_name(name)?;
+        let mut preview: T = self.view(name)?.map(|value| read(name, value)).transpose()?.unwrap_or_default();
+        change.clone()(&mut preview);
+        let entry = name.to_owned();
+        let step = Box::new(move |stored: Option<&Value>| {
+            let mut value: T = stored.map(|value| read(&entry, value)).transpose()?.unwrap_or_default();
+            change.clone()(&mut value);
+            store(&entry, &value)
+        });
+        self.delta.update(name, store(name, &preview)?, step);
+        self.modified = true;
+        Ok(preview)
+    }
+
+    /// Whether anything was read or written.
+    #[must_use]
+    pub fn accessed(&self) -> bool {
+        self.accessed.get()
+    }
+
+    /// Whether anything was changed.
+    #[must_use]
+    pub fn modified(&self) -> bool {
+        self.modified
+    }
+
+    /// Gives the session a new id when it is saved, and ends the old one in the same step; the entries stay. For
+    /// every change of privilege. Without effect on a session that is not stored.
+    #[doc(alias = "cycle_key")]
+    pub fn rotate_id(&mut self) {
+        self.accessed.set(true);
+        if self.transfer == Transfer::Stay {
+            self.transfer = Transfer::Rotate;
+        }
+    }
+
+    /// Records who is logged in. When the session is saved it gets a new id, the absolute limit starts anew, and if
+    /// another user was logged in, that user's entries are dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Value`] if `user` is empty or longer than 256 bytes.
+    #[doc(alias = "cycle_key")]
+    pub fn login(&mut self, user: impl Into<String>) -> Result<()> {
+        let user = user.into();
+        if user.is_empty() || user.len() > USER_BYTES_MAX {
+            let reason = format!("a user has 1 to {USER_BYTES_MAX} bytes, this one {}", user.len());
+            return Err(Error::new(ErrorKind::Value, "log in").with_reason(reason));
+        }
+        if self.user()?.is_some_and(|other| other != user) {
+            self.delta.clear();
+        }
+        self.modified = true;
+        self.transfer = Transfer::Login(user);
+        Ok(())
+    }
+
+    /// Who is logged in.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    pub fn user(&self) -> Result<Option<String>> {
+        let held = self.load()?;
+        Ok(match &self.transfer {
+            Transfer::Login(user) => Some(user.clone()),
+            Transfer::Stay | Transfer::Rotate => held.and_then(|held| held.record.user.clone()),
+        })
+    }
+
+    /// Sets how this session expires, from the next save on. A past instant or a zero duration ends it then.
+    pub fn set_expiry(&mut self, expiry: Expiry) {
+        self.accessed.set(true);
+        self.modified = true;
+        self.expiry = Some(expiry.normalized());
+    }
+
+    /// How this session expires.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    #[doc(alias = "get_expire_at_browser_close")]
+    pub fn expiry(&self) -> Result<Expiry> {
+        let held = self.load()?;
+        Ok(self.expiry.or(held.map(|held| held.record.expiry)).unwrap_or_default())
+    }
+
+    /// When this session expires: as it is stored; for a new session or a new setting, as a save now would store it.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    #[doc(alias = "get_expiry_date")]
+    pub fn deadline(&self) -> Result<SystemTime> {
+        let now = self.manager.store().now();
+        Ok(match (self.load()?, self.expiry) {
+            (Some(held), None) => held.record.deadline,
+            (held, expiry) => {
+                let created = held.map_or(now, |held| held.record.created);
+                self.manager.lifetime().deadline(expiry.unwrap_or_default(), created, now)
+            }
+        })
+    }
+
+    /// How long until [`deadline`](Self::deadline); zero if it has passed.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    #[doc(alias = "get_expiry_age")]
+    pub fn remaining(&self) -> Result<Duration> {
+        Ok(self.deadline()?.duration_since(self.manager.store().now()).unwrap_or_default())
+    }
+
+    /// Makes every save of this session from here on [`Durability::PowerSafe`].
+    pub fn power_safe(&mut self) {
+        self.durability = Durability::PowerSafe;
+    }
+
+    /// The digest of the session's id, for logs; `None` if it is not stored.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    #[doc(alias = "session_key")]
+    pub fn public_id(&self) -> Result<Option<FileId>> {
+        Ok(self.load()?.map(|held| held.id))
+    }
+
+    /// The secret token, for programs that carry it by other means than our cookie; `None` if it is not stored.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    pub fn token(&self) -> Result<Option<Token>> {
+        Ok(self.load()?.map(|held| held.token.clone()))
+    }
+
+    /// Sets an entry that the next request can look for, to learn whether the browser accepts cookies.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    pub fn set_test_cookie(&mut self) -> Result<()> {
+        self.put(TEST_COOKIE, &true)
+    }
+
+    /// Whether the test cookie of an earlier request came back.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    pub fn test_cookie_worked(&self) -> Result<bool> {
+        Ok(self.view(TEST_COOKIE)?.is_some())
+    }
+
+    /// Removes the test cookie.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    pub fn delete_test_cookie(&mut self) -> Result<()> {
+        self.discard(TEST_COOKIE).map(drop)
+    }
+
+    /// The handler's view of an entry; loads.
+    fn view(&self, name: &str) -> Result<Option<&Value>> {
+        let held = self.load()?;
+        Ok(self.delta.view(name, held.and_then(|held| held.record.entries.get(name))))
+    }
+
+    fn put<T: Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
+        let value = store(name, value)?;
+        // Changed in this request already: then what is stored meanwhile may be anything, and setting it counts.
+        if self.view(name)? != Some(&value) || self.delta.touches(name) {
+            self.delta.insert(name, value);
+            self.modified = true;
+        }
+        Ok(())
+    }
+
+    fn discard(&mut self, name: &str) -> Result<bool> {
+        let existed = self.view(name)?.is_some();
+        if existed {
+            self.delta.remove(name);
+            self.modified = true;
+        }
+        Ok(existed)
+    }
+
+    /// The live session among those brought, if there is one. Looks once; failures are not remembered.
+    fn load(&self) -> Result<Option<&Held>> {
+        self.accessed.set(true);
+        if self.found.get().is_none() {
+            let found = self.find()?;
+            // `find` calls the store and the observer, neither of which has this session.
+            let _ = self.found.set(found);
+        }
+        Ok(self.found.get().and_then(Option::as_ref))
+    }
+
+    fn find(&self) -> Result<Option<Held>> {
+        for token in &self.brought {
+            let store = self.manager.store();
+            match store.load(token)? {
+                Lookup::Live(live) if !self.manager.lifetime().is_over(&live.record, store.now()) => {
+                    return Ok(Some(Held { token: token.clone(), record: live.record, id: live.id }));
+                }
+                Lookup::Live(live) => self.manager.observe(&Event::Expired(live.id)),
+                Lookup::Absent(Absent::Expired(id)) => self.manager.observe(&Event::Expired(id)),
+                Lookup::Absent(Absent::Malformed) => {
+                    self.manager.observe(&Event::Refused(Refusal::Malformed))
+                }
+                Lookup::Absent(Absent::Unknown(id)) => {
+                    self.manager.observe(&Event::Refused(Refusal::Unknown(id)))
+                }
+                Lookup::Absent(Absent::Damaged(id)) => {
+                    self.manager.observe(&Event::Refused(Refusal::Damaged(id)))
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.found.get().and_then(Option::as_ref).map(|held| held.id);
+        f.debug_struct("Session")
+            .field("id", &id)
+            .field("accessed", &self.accessed.get())
+            .field("modified", &self.modified)
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let refuse = |reason: String| Err(Error::new(ErrorKind::Name, "use an entry name").with_reason(reason));
+    match name.len() {
+        0 => refuse("it is empty".into()),
+        len if len > NAME_BYTES_MAX => refuse(format!("it has {len} bytes, the limit is {NAME_BYTES_MAX}")),
+        _ if name.starts_with('_') => refuse(format!("`{name}` is reserved, as all that begin with `_`")),
+        _ => Ok(()),
+    }
+}
+
+fn read<T: DeserializeOwned>(name: &str, value: &Value) -> Result<T> {
+    value.get().map_err(|error| error.with_act(format!("read entry `{name}`")))
+}
+
+fn store<T: Serialize>(name: &str, value: &T) -> Result<Value> {
+    Value::new(value).map_err(|error| error.with_act(format!("set entry `{name}`")))
+}

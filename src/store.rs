@@ -1,0 +1,160 @@
+//! What every storage mode promises.
+//!
+//! A [`Store`] keeps records under tokens. The file engine is one; a database, a cache server and a sealed cookie are
+//! others. The session layer above knows nothing else, so every rule it relies on is written here, and tested by one
+//! suite that every storage mode is run through.
+//!
+//! # The promise
+//!
+//! 1. **One version.** [`load`](Store::load) returns one complete record that some call wrote, or says that there is
+//!    none; after a call that wrote returned, that version or a newer one.
+//! 2. **Creation never overwrites.** [`create`](Store::create) files the record under a token nobody has.
+//! 3. **Update is read-modify-write.** [`update`](Store::update) hands the change the newest record and writes what
+//!    the change made of it, with nothing written by anybody in between (where
+//!    [`Guarantees::atomic_update`] says so). It never creates: on a token that is absent or expired it is `None`.
+//! 4. **Rotation is one step.** [`rotate`](Store::rotate) is an update whose result lives under a new token. When it
+//!    returns, the old token is dead; before that, the new one already exists. Of two rotations of one token, one
+//!    succeeds. If the old one cannot be removed, the new one is, and the call is an error.
+//! 5. **Gone is gone.** After [`delete`](Store::delete) returned `Ok`, no call finds the token alive again, whatever
+//!    was in flight (where [`Guarantees::shared_state`] says so).
+//! 6. **Expired is absent.** A record whose deadline is reached, by the store's own clock, is absent for load, update
+//!    and rotate. The deadline is all a store looks at; policy is the session's.
+//! 7. **Trouble is an error.** Only a token that is certainly not there is [`Absent`]; I/O trouble is an error. After
+//!    an error the old version stands, unless the error's kind says otherwise.
+//! 8. **No lock outlives its call.**
+use crate::error::Result;
+use crate::id::{FileId, Token};
+use crate::record::Record;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Keeps sessions. See the [module](self) for what an implementation promises.
+pub trait Store: Send + Sync {
+    /// The one clock: everything that compares times with what this store holds asks here.
+    fn now(&self) -> SystemTime;
+
+    /// Whether a token could be one of this store's, by its form alone: no I/O, and no promise that it is known.
+    fn is_well_formed(&self, token: &Token) -> bool;
+
+    /// Finds the record of `token`.
+    ///
+    /// # Errors
+    ///
+    /// The storage could not be read. "There is none" is [`Lookup::Absent`], not an error.
+    fn load(&self, token: &Token) -> Result<Lookup>;
+
+    /// Files `record` under a new token.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was stored: no room, record too large, no random bits, storage trouble.
+    fn create(&self, record: &Record, how: Durability) -> Result<Saved>;
+
+    /// Reads, changes and writes one record as one step; `None` if it is absent or expired.
+    ///
+    /// # Errors
+    ///
+    /// What the change returned, or the storage's trouble; the old version stands.
+    fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>>;
+
+    /// The same, and moves the result to a new token, also if the change says [`Verdict::Keep`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`update`](Self::update); the old token still holds the old version, or (if it could be neither
+    /// removed nor kept) is dead.
+    fn rotate(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>>;
+
+    /// Ends a session. Whether a live one was there.
+    ///
+    /// # Errors
+    ///
+    /// The session may still be alive: try again.
+    fn delete(&self, token: &Token) -> Result<bool>;
+
+    /// What this storage mode can promise.
+    fn guarantees(&self) -> Guarantees;
+}
+
+/// A change to a record, run by the store at the moment it holds the newest one.
+///
+/// It may run several times, each time on a fresh copy, so it starts from its argument alone. It never calls the
+/// store. If it returns an error or panics, nothing is written.
+pub type Change<'a> = &'a mut dyn FnMut(&mut Record) -> Result<Verdict>;
+
+/// What a change wants done with the record it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Write it.
+    Write,
+    /// Leave what is stored as it is.
+    Keep,
+}
+
+/// What a save survives, once it has returned.
+///
+/// Every level survives the death of the process. They differ in a power cut or a crash of the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// What the store was opened with.
+    #[default]
+    OfStore,
+    /// Handed to the kernel, which writes it to disk when it sees fit (Linux: within about 30 seconds). After a
+    /// power cut the session is at this version, at an older one, or gone: never torn, never another's, and never
+    /// alive again after its destruction.
+    Relaxed,
+    /// On the disk: after a power cut the session is at this version or a newer one.
+    ///
+    /// Needs a journaling or copy-on-write file system (ext4 with its journal, xfs, btrfs) and a disk that does not
+    /// lie about flushes.
+    PowerSafe,
+}
+
+/// Whether a token was found.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// It was, and it is not expired.
+    Live(Live),
+    /// It was not.
+    Absent(Absent),
+}
+
+/// Why a token was not found. For a visitor it is all the same: a new session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// No token of this store looks like this.
+    Malformed,
+    /// Nothing is stored under it.
+    Unknown(FileId),
+    /// Its deadline is reached.
+    Expired(FileId),
+    /// What is stored fails its checks.
+    Damaged(FileId),
+}
+
+/// A record that was found.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// The record, shared with the store's cache where it has one.
+    pub record: Arc<Record>,
+    /// The digest under which it is filed: for logs.
+    pub id: FileId,
+}
+
+/// A record that was written.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// Where it can be found from now on; differs from the token given for rotations and for sealed cookies.
+    pub token: Token,
+    /// What is there.
+    pub live: Live,
+}
+
+/// What a storage mode can promise beyond keeping records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guarantees {
+    /// Concurrent updates of one session are serialised: none is lost.
+    pub atomic_update: bool,
+    /// There is one state of a session, on the server: deleting it ends it for everybody.
+    pub shared_state: bool,
+}

@@ -1,0 +1,379 @@
+//! One entry's value: any `serde` type as a JSON-like tree, kept in its compact form.
+//!
+//! ```text
+//! tag (postcard varint)   then
+//!  0 null                 nothing
+//!  1 boolean              one byte, 0 or 1
+//!  2 unsigned integer     varint
+//!  3 negative integer     zigzag varint
+//!  4 float                8 bytes, little-endian
+//!  5 string               varint length, UTF-8
+//!  6 array                varint count, values
+//!  7 object               varint count, then key (string) and value, in the order of the keys
+//! ```
+//!
+//! - Postcard is not self-describing, hence the tags: a stored value must be readable by a program that has
+//!   since changed its types, and by one that knows none of them.
+//! - Equal values have equal bytes, so "was it changed?" is a comparison of bytes.
+//! - A value is decoded when it is asked for: a request that reads one entry pays for one.
+//! - Nesting is bounded in both directions ([`DEPTH_MAX`]); no decoder here allocates more than its input holds.
+use crate::error::{Error, ErrorKind, Result};
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Number, Value as Json};
+use std::fmt;
+
+/// Deepest nesting of arrays and objects in one value; a deeper one is refused with [`ErrorKind::Value`].
+pub const DEPTH_MAX: usize = 64;
+
+/// One entry's value in its compact form: one allocation, cheap to clone, compare and measure.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Value(Box<[u8]>);
+
+impl Value {
+    /// Stores anything that serialises to JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Value`] if it does not (a map whose keys are no strings, an integer beyond 64 bits, a
+    /// `Serialize` that fails) or nests deeper than [`DEPTH_MAX`].
+    pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
+        let refuse = || Error::new(ErrorKind::Value, "store a value");
+        let json = serde_json::to_value(value).map_err(|error| refuse().with_source(error))?;
+        if !within(&json, DEPTH_MAX) {
+            return Err(refuse().with_reason(format!("nested deeper than {DEPTH_MAX} levels")));
+        }
+        let bytes = postcard::to_stdvec(&Tagged(&json)).map_err(|error| refuse().with_source(error))?;
+        Ok(Self(bytes.into()))
+    }
+
+    /// Reads the value as a `T`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Type`], naming what is held and what was asked for, if it is not one;
+    /// [`ErrorKind::Corrupt`] if the bytes are no value, which their record's checksum excludes.
+    pub fn get<T: DeserializeOwned>(&self) -> Result<T> {
+        let json = self.to_json()?;
+        let kind = kind_of(&json);
+        serde_json::from_value(json).map_err(|error| {
+            Error::new(ErrorKind::Type, "read a value")
+                .with_reason(format!("it holds {kind}, not a `{}`", std::any::type_name::<T>()))
+                .with_source(error)
+        })
+    }
+
+    /// The value as JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`] if the bytes are no value, which their record's checksum excludes.
+    pub fn to_json(&self) -> Result<Json> {
+        let corrupt = || Error::new(ErrorKind::Corrupt, "decode a value");
+        let mut input = postcard::Deserializer::from_bytes(&self.0);
+        let json = Depth(DEPTH_MAX).deserialize(&mut input).map_err(|error| corrupt().with_source(error))?;
+        match input.finalize() {
+            Ok([]) => Ok(json),
+            _ => Err(corrupt().with_reason("bytes after the value")),
+        }
+    }
+
+    /// The compact form, in bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_json() {
+            Ok(json) => write!(f, "{json}"),
+            Err(_) => f.write_str("(damaged value)"),
+        }
+    }
+}
+
+/// What a JSON value is called in an error, with its article.
+fn kind_of(json: &Json) -> &'static str {
+    match json {
+        Json::Null => "null",
+        Json::Bool(_) => "a boolean",
+        Json::Number(n) if n.is_f64() => "a float",
+        Json::Number(_) => "an integer",
+        Json::String(_) => "a string",
+        Json::Array(_) => "an array",
+        Json::Object(_) => "an object",
+    }
+}
+
+fn within(json: &Json, depth: usize) -> bool {
+    match json {
+        Json::Array(items) => depth > 0 && items.iter().all(|item| within(item, depth - 1)),
+        Json::Object(members) => depth > 0 && members.values().all(|item| within(item, depth - 1)),
+        _ => true,
+    }
+}
+
+/// A whole value serialises as its compact bytes: in a payload, as one byte string.
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Value;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value's compact bytes")
+            }
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Value, E> {
+                Ok(Value(bytes.into()))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+/// JSON on its way out: every node goes as a variant of an enum, whose number is the tag.
+struct Tagged<'a>(&'a Json);
+
+/// The enum's name and its variants' names, which postcard does not write.
+const NAME: &str = "Value";
+const VARIANTS: &[&str] = &["Null", "Bool", "Unsigned", "Negative", "Float", "String", "Array", "Object"];
+
+impl Serialize for Tagged<'_> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Json::Null => s.serialize_unit_variant(NAME, 0, VARIANTS[0]),
+            Json::Bool(yes) => s.serialize_newtype_variant(NAME, 1, VARIANTS[1], yes),
+            Json::Number(n) => match (n.as_u64(), n.as_i64(), n.as_f64()) {
+                (Some(n), _, _) => s.serialize_newtype_variant(NAME, 2, VARIANTS[2], &n),
+                (_, Some(n), _) => s.serialize_newtype_variant(NAME, 3, VARIANTS[3], &n),
+                (_, _, Some(n)) => s.serialize_newtype_variant(NAME, 4, VARIANTS[4], &n),
+                _ => Err(serde::ser::Error::custom("a number beyond 64 bits")),
+            },
+            Json::String(text) => s.serialize_newtype_variant(NAME, 5, VARIANTS[5], text),
+            Json::Array(items) => s.serialize_newtype_variant(NAME, 6, VARIANTS[6], &Items(items)),
+            Json::Object(members) => s.serialize_newtype_variant(NAME, 7, VARIANTS[7], &Members(members)),
+        }
+    }
+}
+
+struct Items<'a>(&'a [Json]);
+
+impl Serialize for Items<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut seq = serializer.serialize_seq(Some(self.0.len()))?;
+        self.0.iter().try_for_each(|item| seq.serialize_element(&Tagged(item)))?;
+        seq.end()
+    }
+}
+
+struct Members<'a>(&'a Map<String, Json>);
+
+impl Serialize for Members<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Sorted here: another crate may have switched serde_json to insertion order (`preserve_order`).
+        let mut members: Vec<_> = self.0.iter().collect();
+        members.sort_unstable_by_key(|(key, _)| *key);
+        let mut map = serializer.serialize_map(Some(members.len()))?;
+        members.iter().try_for_each(|(key, value)| map.serialize_entry(key, &Tagged(value)))?;
+        map.end()
+    }
+}
+
+/// JSON on its way in, with the levels of nesting that are still allowed.
+#[derive(Clone, Copy)]
+struct Depth(usize);
+
+impl Depth {
+    fn below<E: de::Error>(self) -> Result<Self, E> {
+        self.0.checked_sub(1).map(Self).ok_or_else(|| E::custom("nested too deeply"))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Depth {
+    type Value = Json;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+        deserializer.deserialize_enum(NAME, VARIANTS, self)
+    }
+}
+
+impl<'de> Visitor<'de> for Depth {
+    type Value = Json;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a tagged value")
+    }
+    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Json, A::Error> {
+        let (tag, body) = data.variant::<Tag>()?;
+        Ok(match tag.0 {
+            0 => body.unit_variant().map(|()| Json::Null)?,
+            1 => Json::Bool(body.newtype_variant()?),
+            2 => Json::Number(body.newtype_variant::<u64>()?.into()),
+            3 => Json::Number(body.newtype_variant::<i64>()?.into()),
+            4 => Number::from_f64(body.newtype_variant()?)
+                .map(Json::Number)
+                .ok_or_else(|| de::Error::custom("a float that is not finite"))?,
+            5 => Json::String(body.newtype_variant()?),
+            6 => body.newtype_variant_seed(InArray(self.below()?))?,
+            7 => body.newtype_variant_seed(InObject(self.below()?))?,
+            _ => return Err(de::Error::custom("unknown tag")),
+        })
+    }
+}
+
+struct Tag(u32);
+
+impl<'de> Deserialize<'de> for Tag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u32::deserialize(deserializer).map(Self)
+    }
+}
+
+struct InArray(Depth);
+
+impl<'de> DeserializeSeed<'de> for InArray {
+    type Value = Json;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for InArray {
+    type Value = Json;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
+        // Grows as items arrive: the count is the input's claim, and no memory is spent on claims.
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element_seed(self.0)? {
+            items.push(item);
+        }
+        Ok(Json::Array(items))
+    }
+}
+
+struct InObject(Depth);
+
+impl<'de> DeserializeSeed<'de> for InObject {
+    type Value = Json;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for InObject {
+    type Value = Json;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
+        let mut members = Map::new();
+        while let Some(key) = map.next_key()? {
+            members.insert(key, map.next_value_seed(self.0)?);
+        }
+        Ok(Json::Object(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::collections::HashMap;
+
+    #[track_caller]
+    fn check_round_trip(json: &Json) {
+        let value = Value::new(json).unwrap();
+        assert_eq!(value.to_json().unwrap(), *json);
+        assert_eq!(Value::new(&value.to_json().unwrap()).unwrap(), value, "equal values, equal bytes");
+    }
+
+    #[test]
+    fn every_kind_of_json_reads_back_as_it_was_stored() {
+        for json in [
+            json!(null),
+            json!(true),
+            json!(0),
+            json!(u64::MAX),
+            json!(-1),
+            json!(i64::MIN),
+            json!(1.0),
+            json!(-0.0),
+            json!(f64::MIN_POSITIVE),
+            json!(""),
+            json!("naïve 🦀"),
+            json!([]),
+            json!([1, [2.5, null], "x"]),
+            json!({}),
+            json!({"b": {"a": [true]}, "a": 1}),
+        ] {
+            check_round_trip(&json);
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_table() {
+        assert_eq!(Value::new(&()).unwrap().as_bytes(), [0]);
+        assert_eq!(Value::new(&300).unwrap().as_bytes(), [2, 0xac, 2]);
+        assert_eq!(Value::new(&-2).unwrap().as_bytes(), [3, 3]);
+        assert_eq!(Value::new("ab").unwrap().as_bytes(), [5, 2, b'a', b'b']);
+        assert_eq!(
+            Value::new(&json!({"b": [], "a": true})).unwrap().as_bytes(),
+            [7, 2, 1, b'a', 1, 1, 1, b'b', 6, 0]
+        );
+    }
+
+    #[test]
+    fn a_value_of_another_type_names_both_types() {
+        let error = Value::new("seven").unwrap().get::<u32>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Type);
+        assert_eq!(error.to_string(), "failed to read a value: it holds a string, not a `u32`");
+    }
+
+    fn nested(depth: usize) -> Json {
+        (0..depth).fold(json!(1), |inner, _| json!([inner]))
+    }
+
+    #[test]
+    fn nesting_is_bounded_on_the_way_in_and_on_the_way_out() {
+        check_round_trip(&nested(DEPTH_MAX));
+        assert_eq!(Value::new(&nested(DEPTH_MAX + 1)).unwrap_err().kind(), ErrorKind::Value);
+        // A crafted value of 200,000 levels must not reach the end of the stack.
+        let bomb = Value([6, 1].repeat(200_000).into());
+        assert_eq!(bomb.to_json().unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn bytes_that_are_no_value_are_corrupt_never_a_panic() {
+        for bytes in [
+            &[][..],
+            &[8],
+            &[1, 2],
+            &[5, 9, b'a'],
+            &[6, 0xff, 0xff, 0xff, 0xff, 0x0f],
+            &[0, 0],
+            &[5, 1, 0xff],
+        ] {
+            assert_eq!(Value(bytes.into()).to_json().unwrap_err().kind(), ErrorKind::Corrupt, "{bytes:?}");
+        }
+        let mut not_a_number = vec![4];
+        not_a_number.extend(f64::NAN.to_le_bytes());
+        assert_eq!(Value(not_a_number.into()).to_json().unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn what_json_cannot_say_is_refused() {
+        let keys_are_tuples = HashMap::from([((1, 2), 3)]);
+        assert_eq!(Value::new(&keys_are_tuples).unwrap_err().kind(), ErrorKind::Value);
+        assert_eq!(Value::new(&u128::MAX).unwrap_err().kind(), ErrorKind::Value);
+    }
+}
