@@ -20,7 +20,8 @@
 //!    128    … payload     postcard: the user (option of string), then the entries (map of name to value bytes)
 //! ```
 //!
-//! All integers are little-endian.
+//! All integers are little-endian. A slot that is all zero was never written. One that begins with "GONE" ends the
+//! whole session: it is written over the newest slot of a file that is about to lose its name.
 //!
 //! - The checksum is keyed with the [`FileId`]: a file copied over another one does not verify. It detects damage;
 //!   it is no signature, for whoever knows an id knows its `FileId`.
@@ -31,12 +32,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
 use crate::lifetime::Expiry;
 use crate::value::Value;
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 const MAGIC: [u8; 4] = *b"SESS";
+/// In place of the magic: the session was ended.
+const TOMBSTONE: [u8; 4] = *b"GONE";
 const FORMAT: u16 = 1;
 
 const FORMAT_AT: usize = MAGIC.len();
@@ -139,8 +143,10 @@ impl State {
 /// What the first bytes of a slot claim, before anything is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// All 128 bytes are zero: never written, or invalidated.
+    /// All 128 bytes are zero: never written, or a failed write that was undone.
     Empty,
+    /// A tombstone: whatever the other slot says, the session is ended.
+    Ended,
     /// Our magic with a format newer than ours.
     Newer,
     /// Our magic and format: the sequence it claims.
@@ -157,10 +163,47 @@ pub(crate) struct Decoded {
     pub(crate) state: State,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Payload<'a> {
-    user: Option<Cow<'a, str>>,
-    entries: Cow<'a, Entries>,
+    user: Option<&'a str>,
+    entries: &'a Entries,
+}
+
+/// The same, on its way in.
+#[derive(Deserialize)]
+struct OwnedPayload {
+    user: Option<String>,
+    #[serde(deserialize_with = "in_order")]
+    entries: Entries,
+}
+
+/// Reads entries that come in order, as all that we wrote do: collected first, they need no search for each. Those that
+/// do not are sorted.
+fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Error> {
+    struct InOrder;
+    impl<'de> Visitor<'de> for InOrder {
+        type Value = Entries;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("entries")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+            // The count is the input's claim: no more than a page of memory is spent on it before entries come.
+            let mut entries = Vec::with_capacity(map.size_hint().unwrap_or(0).min(64));
+            while let Some(entry) = map.next_entry::<String, Value>()? {
+                entries.push(entry);
+            }
+            Ok(entries.into_iter().collect())
+        }
+    }
+    deserializer.deserialize_map(InOrder)
+}
+
+impl Payload<'_> {
+    /// About how many bytes it takes: at most two for each length, for values below 16 KiB.
+    fn size_hint(&self) -> usize {
+        let entry = |(name, value): (&String, &Value)| name.len() + value.as_bytes().len() + 4;
+        self.user.map_or(0, str::len) + 8 + self.entries.iter().map(entry).sum::<usize>()
+    }
 }
 
 /// Lays a record out as the bytes of a slot: prefix and payload, without padding.
@@ -178,11 +221,11 @@ pub(crate) fn encode(
     slot_size_min: usize,
     bytes_max: usize,
 ) -> Result<Vec<u8>> {
-    let payload =
-        Payload { user: record.user.as_deref().map(Cow::Borrowed), entries: Cow::Borrowed(&record.entries) };
+    let payload = Payload { user: record.user.as_deref(), entries: &record.entries };
     let refuse = |kind| Error::new(kind, "encode session record");
-    let mut out = postcard::to_extend(&payload, vec![0; PREFIX_LEN])
-        .map_err(|e| refuse(ErrorKind::Value).with_source(e))?;
+    let mut out = Vec::with_capacity(PREFIX_LEN + payload.size_hint());
+    out.resize(PREFIX_LEN, 0);
+    let mut out = postcard::to_extend(&payload, out).map_err(|e| refuse(ErrorKind::Value).with_source(e))?;
     if out.len() > bytes_max.min(SLOT_MAX) {
         let reason = format!("{} bytes, where the limit is {bytes_max}", out.len());
         return Err(refuse(ErrorKind::TooLarge).with_reason(reason));
@@ -211,6 +254,13 @@ pub(crate) fn encode(
     Ok(out)
 }
 
+/// The prefix of a slot that ends its session.
+pub(crate) fn tombstone() -> [u8; PREFIX_LEN] {
+    let mut prefix = [0; PREFIX_LEN];
+    put(&mut prefix, 0, TOMBSTONE);
+    prefix
+}
+
 /// The slot size that [`encode`] chose.
 pub(crate) fn slot_size(encoded: &[u8]) -> usize {
     1 << encoded[SLOT_SIZE_AT]
@@ -223,9 +273,10 @@ pub(crate) fn claim(slot: &[u8]) -> Claim {
         return Claim::Empty;
     }
     let format = u16::from_le_bytes(field(prefix, FORMAT_AT));
-    match (field(prefix, 0) == MAGIC, format) {
-        (true, FORMAT) => Claim::Sequence(u64::from_le_bytes(field(prefix, SEQUENCE_AT))),
-        (true, format) if format > FORMAT => Claim::Newer,
+    match (field(prefix, 0), format) {
+        (TOMBSTONE, _) => Claim::Ended,
+        (MAGIC, FORMAT) => Claim::Sequence(u64::from_le_bytes(field(prefix, SEQUENCE_AT))),
+        (MAGIC, format) if format > FORMAT => Claim::Newer,
         _ => Claim::Other,
     }
 }
@@ -242,6 +293,7 @@ pub(crate) fn decode(slot: &[u8], id: &FileId) -> Result<Decoded> {
     match claim(slot) {
         Claim::Sequence(_) => {}
         Claim::Empty => return Err(corrupt("the slot is empty")),
+        Claim::Ended => return Err(corrupt("the session was ended")),
         Claim::Other => return Err(corrupt("not a session record")),
         Claim::Newer => {
             let format = u16::from_le_bytes(field(slot, FORMAT_AT));
@@ -262,7 +314,7 @@ pub(crate) fn decode(slot: &[u8], id: &FileId) -> Result<Decoded> {
     if slot[SETTING_AT + 1..LENGTH_AT].iter().chain(&slot[RESERVED_AT..CHECKSUM_AT]).any(|&b| b != 0) {
         return Err(corrupt("reserved bytes are in use"));
     }
-    let (payload, rest): (Payload<'_>, _) = postcard::take_from_bytes(&used[PREFIX_LEN..])
+    let (payload, rest): (OwnedPayload, _) = postcard::take_from_bytes(&used[PREFIX_LEN..])
         .map_err(|e| corrupt("its payload does not parse").with_source(e))?;
     if !rest.is_empty() {
         return Err(corrupt("bytes after its payload"));
@@ -282,12 +334,12 @@ pub(crate) fn decode(slot: &[u8], id: &FileId) -> Result<Decoded> {
     let time_at = |at| from_micros(u64::from_le_bytes(field(slot, at)));
     Ok(Decoded {
         record: Record {
-            entries: payload.entries.into_owned(),
+            entries: payload.entries,
             created: time_at(CREATED_AT),
             touched: time_at(TOUCHED_AT),
             expiry,
             deadline: time_at(DEADLINE_AT),
-            user: payload.user.map(Cow::into_owned),
+            user: payload.user,
         },
         sequence,
         state: State(slot[STATE_AT]),

@@ -12,6 +12,7 @@ use rustix::io::{Errno, retry_on_intr};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -137,7 +138,7 @@ impl Root {
     /// Which file a session's path leads to now.
     pub(super) fn inode_at(&self, path: &SessionPath) -> io::Result<Inode> {
         gate("stat session")?;
-        let stat = fs::statat(&self.fd, path.from_root(), AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = fs::statat(&self.fd, path.below_root(), AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(Inode { device: stat.st_dev, number: stat.st_ino })
     }
 
@@ -153,15 +154,22 @@ impl Root {
 /// Opens a session's file below `root` in one call that follows no link.
 #[cfg(target_os = "linux")]
 fn open_below(root: &OwnedFd, path: &SessionPath, access: Access) -> io::Result<OwnedFd> {
-    use fs::ResolveFlags;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     // Kernels before 5.6 lack `openat2`, and some container filters forbid it; asking once is enough.
     static MISSING: AtomicBool = AtomicBool::new(false);
+    let open = |flags| {
+        let resolve = fs::ResolveFlags::NO_SYMLINKS;
+        retry_on_intr(|| fs::openat2(root, path.below_root(), flags, access.mode(), resolve))
+    };
     if !MISSING.load(Relaxed) {
-        let open =
-            || fs::openat2(root, path.from_root(), access.flags(), access.mode(), ResolveFlags::NO_SYMLINKS);
-        match retry_on_intr(open) {
-            Err(Errno::NOSYS | Errno::PERM) => MISSING.store(true, Relaxed),
+        // Without NOATIME the first read after every save writes the inode, which costs more than the read. It is
+        // refused for files of another owner, which are opened all the same.
+        match open(access.flags() | OFlags::NOATIME) {
+            Err(Errno::PERM) => match open(access.flags()) {
+                Err(Errno::PERM) => MISSING.store(true, Relaxed),
+                result => return Ok(result?),
+            },
+            Err(Errno::NOSYS) => MISSING.store(true, Relaxed),
             result => return Ok(result?),
         }
     }
@@ -175,7 +183,7 @@ use open_step_by_step as open_below;
 fn open_step_by_step(root: &OwnedFd, path: &SessionPath, access: Access) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let shard = retry_on_intr(|| fs::openat(root, &path.as_str()[..2], flags, Mode::empty()))?;
-    Ok(retry_on_intr(|| fs::openat(&shard, path.from_shard(), access.flags(), access.mode()))?)
+    Ok(retry_on_intr(|| fs::openat(&shard, path.below_shard(), access.flags(), access.mode()))?)
 }
 
 /// One shard directory, held open while names in it change.
@@ -270,25 +278,33 @@ pub(super) fn sync_data(file: &File) -> io::Result<()> {
     Ok(fs::fdatasync(file)?)
 }
 
-/// Files up to this size, which nearly all are, are read with one call.
+/// Files up to this size, which nearly all are, are read with one call, onto the stack: a heap block of this size costs
+/// as much as the rest of the decoding.
 const USUAL_SIZE: usize = 4096;
 
-/// Reads a whole session file; `None` if it has more than `bytes_max` bytes.
-pub(super) fn read_whole(file: &File, bytes_max: usize) -> io::Result<Option<Vec<u8>>> {
-    gate("read")?;
+/// Reads a whole session file and hands its bytes to `look`; `None` if it has more than `bytes_max` bytes.
+pub(super) fn read_whole<R>(
+    file: &File,
+    bytes_max: usize,
+    look: impl FnOnce(&[u8]) -> R,
+) -> io::Result<Option<R>> {
     // One byte more than usual: if it does not come, that was all. The buffer is not cleared before it is filled.
-    let mut bytes = Vec::with_capacity(USUAL_SIZE + 1);
-    retry_on_intr(|| rustix::io::pread(file, spare_capacity(&mut bytes), 0))?;
+    let mut buffer = [MaybeUninit::uninit(); USUAL_SIZE + 1];
+    gate("read")?;
+    let (bytes, _) = match rustix::io::pread(file, &mut buffer[..], 0) {
+        Ok(read) => read,
+        Err(Errno::INTR) => return read_whole(file, bytes_max, look),
+        Err(errno) => return Err(errno.into()),
+    };
     if bytes.len() <= USUAL_SIZE {
-        return Ok(Some(bytes));
+        return Ok(Some(look(bytes)));
     }
     gate("stat file")?;
     let size = usize::try_from(fs::fstat(file)?.st_size).unwrap_or(usize::MAX);
     if size > bytes_max {
         return Ok(None);
     }
-    bytes.clear();
-    bytes.reserve_exact(size);
+    let mut bytes = Vec::with_capacity(size);
     while bytes.len() < size {
         gate("read")?;
         let offset = bytes.len() as u64;
@@ -296,7 +312,7 @@ pub(super) fn read_whole(file: &File, bytes_max: usize) -> io::Result<Option<Vec
             break;
         }
     }
-    Ok(Some(bytes))
+    Ok(Some(look(&bytes)))
 }
 
 /// Passes in release builds, without a trace.

@@ -34,18 +34,18 @@ impl SessionPath {
     }
 
     /// Relative to the root.
-    pub(super) fn from_root(&self) -> &CStr {
+    pub(super) fn below_root(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.0).expect("hexadecimal, one slash, one final zero")
     }
 
     /// Relative to the shard.
-    pub(super) fn from_shard(&self) -> &CStr {
+    pub(super) fn below_shard(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.0[SHARD_LEN + 1..]).expect("hexadecimal, one final zero")
     }
 
     /// For messages, and for joining with the root.
     pub(super) fn as_str(&self) -> &str {
-        self.from_root().to_str().expect("ASCII")
+        self.below_root().to_str().expect("ASCII")
     }
 }
 
@@ -74,7 +74,7 @@ mod tests {
         let id = FileId::parse("abcdef0123456789abcdef0123456789abcdef01").unwrap();
         let path = SessionPath::of(&id);
         assert_eq!(path.as_str(), "ab/cdef0123456789abcdef0123456789abcdef01");
-        assert_eq!(path.from_shard().to_str().unwrap(), "cdef0123456789abcdef0123456789abcdef01");
+        assert_eq!(path.below_shard().to_str().unwrap(), "cdef0123456789abcdef0123456789abcdef01");
         assert_eq!(shard_of(&id), "ab");
         assert!((0..SHARDS).all(|shard| is_ours(&shard_name(shard))));
         assert!(!is_ours("index.html") && !is_ours("AB") && !is_ours("abc"));

@@ -59,14 +59,12 @@ impl Queues {
                 .with_reason("this store was opened before the process was forked; open it in the child"));
         }
         let queue = self.part(id).lock().entry(*id).or_default().clone();
-        match queue.try_lock_arc_until(deadline) {
-            Some(guard) => Ok(Turn { queues: self, id: *id, guard: Some(guard) }),
-            None => {
-                drop(queue);
-                self.leave(id);
-                Err(busy())
-            }
+        if let Some(guard) = queue.try_lock_arc_until(deadline) {
+            return Ok(Turn { queues: self, id: *id, guard: Some(guard) });
         }
+        drop(queue);
+        self.leave(id);
+        Err(busy())
     }
 
     fn part(&self, id: &FileId) -> &Mutex<HashMap<FileId, Queue>> {

@@ -81,11 +81,14 @@ impl FileStore {
     fn read(&self, id: &FileId) -> Result<Option<View>> {
         let path = SessionPath::of(id);
         let Some(file) = self.open_file(id, &path, Access::Read)? else { return Ok(None) };
-        let bytes = self.bytes_of(&file, &path)?;
-        match slots::view(&bytes, id) {
-            Ok(view @ View::Valid { settled: true, .. }) => Ok(Some(view)),
+        let first = self.look(&file, &path, |bytes| match slots::view(bytes, id) {
+            Ok(view @ View::Valid { settled: true, .. }) => Ok(view),
             // A save may have been under way, or a writer died in one: see `slots`.
-            _ => self.read_until_settled(id, &path, bytes),
+            _ => Err(bytes.to_vec()),
+        })?;
+        match first {
+            Ok(view) => Ok(Some(view)),
+            Err(bytes) => self.read_until_settled(id, &path, bytes),
         }
     }
 
@@ -94,7 +97,7 @@ impl FileStore {
     fn read_until_settled(&self, id: &FileId, path: &SessionPath, mut last: Vec<u8>) -> Result<Option<View>> {
         for _ in 0..REREADS_MAX {
             let Some(file) = self.open_file(id, path, Access::Read)? else { return Ok(None) };
-            let bytes = self.bytes_of(&file, path)?;
+            let bytes = self.look(&file, path, <[u8]>::to_vec)?;
             match slots::view(&bytes, id) {
                 Ok(view @ View::Valid { settled: true, .. }) => return Ok(Some(view)),
                 view if bytes == last => return self.located(view, path).map(Some),
@@ -106,8 +109,8 @@ impl FileStore {
         let _shared = lock::share(&file, deadline)
             .map_err(|error| self.error("lock session file", path, error))?
             .ok_or_else(lock::busy)?;
-        let bytes = self.bytes_of(&file, path)?;
-        self.located(slots::view(&bytes, id), path).map(Some)
+        let view = self.look(&file, path, |bytes| slots::view(bytes, id))?;
+        self.located(view, path).map(Some)
     }
 
     /// Opens a session's file; `None` if there is none, which is an error if its shard is gone as well.
@@ -127,9 +130,10 @@ impl FileStore {
         })
     }
 
-    fn bytes_of(&self, file: &File, path: &SessionPath) -> Result<Vec<u8>> {
+    /// Looks at the bytes of a session's file.
+    fn look<R>(&self, file: &File, path: &SessionPath, look: impl FnOnce(&[u8]) -> R) -> Result<R> {
         let slot_max = self.options.record_bytes_max.next_power_of_two().max(SLOT_MIN);
-        disk::read_whole(file, 2 * slot_max)
+        disk::read_whole(file, 2 * slot_max, look)
             .map_err(|error| self.error("read session file", path, error))?
             .ok_or_else(|| {
                 Error::new(ErrorKind::TooLarge, "read session file")

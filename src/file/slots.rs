@@ -7,11 +7,14 @@
 //! **Newest** is the valid slot with the higher sequence. Where the slot that claims the higher one verifies, the other
 //! need not be verified.
 //!
-//! **Settled.** A reader holds no lock; while it copies the file, two saves may pass it: it may copy slot B before the
-//! first save and slot A in the middle of the second, and is left with a valid slot that is two versions old. It then
-//! holds one valid slot beside one that is torn. So a reading is trusted only if the other slot is what it must be when
-//! no save was under way: empty, or claiming exactly the sequence before. (A torn claim cannot pretend that: it mixes
-//! the bytes of s and s + 2, where s − 1 is the valid sequence less … see `design`.) Otherwise the reader reads again.
+//! **Ended.** A tombstone in either slot ends the session, so that a `delete` that is killed half-way leaves no older
+//! version behind.
+//!
+//! **Settled.** A reader holds no lock; while it copies the file, two saves may pass it: it may copy slot 0, with version
+//! v, before a save writes v + 2 there, and slot 1 while the next save writes v + 3 over v + 1. It is then left with v
+//! beside a torn slot, though v + 1 was acknowledged before it began. So a reading is trusted only if the other slot is
+//! what it is when no save is under way: empty, or claiming exactly the sequence before. A torn claim cannot pretend
+//! that: its lowest byte is that of v + 1 or v + 3, never that of v − 1. Otherwise the reader reads again.
 use crate::error::{ErrorKind, Result};
 use crate::id::FileId;
 use crate::record::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN};
@@ -19,7 +22,7 @@ use crate::record::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN};
 /// What the bytes of a session file are.
 #[derive(Debug)]
 pub(super) enum View {
-    /// No version: a creation that did not finish, or a session that was ended.
+    /// No version: a creation that did not finish, or a session that was ended, of which only the name is left.
     Empty,
     /// Neither slot verifies, and it is not empty; or the size is none a session file has.
     Damaged,
@@ -51,7 +54,7 @@ pub(super) fn view(file: &[u8], id: &FileId) -> Result<View> {
     let by_claim = match claims {
         [Claim::Newer, _] => return Err(record::decode(first, id).expect_err("a newer format is refused")),
         [_, Claim::Newer] => return Err(record::decode(second, id).expect_err("a newer format is refused")),
-        [Claim::Empty, Claim::Empty] => return Ok(View::Empty),
+        [Claim::Empty, Claim::Empty] | [Claim::Ended, _] | [_, Claim::Ended] => return Ok(View::Empty),
         [Claim::Sequence(a), Claim::Sequence(b)] if b > a => [1, 0],
         [Claim::Sequence(_), _] => [0, 1],
         _ => [1, 0],
@@ -62,7 +65,7 @@ pub(super) fn view(file: &[u8], id: &FileId) -> Result<View> {
                 let settled = match claims[1 - slot] {
                     Claim::Empty => true,
                     Claim::Sequence(other) => other.checked_add(1) == Some(newest.sequence),
-                    Claim::Newer | Claim::Other => false,
+                    Claim::Newer | Claim::Ended | Claim::Other => false,
                 };
                 return Ok(View::Valid { slot, newest, settled });
             }
@@ -127,6 +130,15 @@ mod tests {
         check(vec![0xff; SLOT_MIN], slot(4), Some((1, 4, false)));
         check(torn(1), torn(2), None);
         check(empty(), empty(), None);
+    }
+
+    #[test]
+    fn a_tombstone_in_either_slot_ends_the_session_whatever_the_other_says() {
+        let mut ended = empty();
+        ended[..PREFIX_LEN].copy_from_slice(&record::tombstone());
+        check(ended.clone(), slot(4), None);
+        check(slot(4), ended.clone(), None);
+        assert!(matches!(view(&[ended, slot(4)].concat(), &id()).unwrap(), View::Empty));
     }
 
     #[test]

@@ -39,6 +39,17 @@ impl Locked<'_> {
     fn offset(&self, slot: usize) -> u64 {
         (slot * self.slot_size) as u64
     }
+
+    /// Tells whoever waits for this file's lock to look whether the path still leads here.
+    fn retire(&self) -> io::Result<()> {
+        let state = self.newest.state.and(State::RETIRING);
+        disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
+    }
+
+    /// Ends the session for whoever has the file open. Best effort: the file is about to lose its name, or just did.
+    fn entomb(&self) {
+        let _ = disk::write_at(&self.file, &record::tombstone(), self.offset(self.slot));
+    }
 }
 
 impl FileStore {
@@ -62,7 +73,7 @@ impl FileStore {
         if made.is_err() {
             // What cannot be removed holds no version, or one under an id that nobody was told; the sweep finds it.
             let _ =
-                shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.from_shard()));
+                shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.below_shard()));
         }
         made
     }
@@ -99,25 +110,25 @@ impl FileStore {
         change: Change<'_>,
         power_safe: bool,
     ) -> Result<Option<Record>> {
-        let Some(locked) = self.lock(id)? else { return Ok(None) };
+        let Some(mut locked) = self.lock(id)? else { return Ok(None) };
         if locked.newest.record.is_expired(self.now()) {
             return Ok(None);
         }
-        let mut record = locked.newest.record.clone();
-        if change(&mut record)? == Verdict::Keep {
-            if power_safe && self.make_safe(id, &locked)? == Written::Gone {
-                return Ok(None);
-            }
-            return Ok(Some(locked.newest.record));
+        let verdict = change(&mut locked.newest.record)?;
+        let record = &locked.newest.record;
+        if verdict == Verdict::Keep {
+            let stored = self.stored(id, &locked)?;
+            let kept = !power_safe || self.make_safe(id, &locked, &stored)? == Written::Yes;
+            return Ok(kept.then_some(stored));
         }
         let sequence = locked.newest.sequence + 1;
-        let bytes = self.encode(&record, id, sequence, locked.newest.state.inherited(), locked.slot_size)?;
+        let bytes = self.encode(record, id, sequence, locked.newest.state.inherited(), locked.slot_size)?;
         let written = if record::slot_size(&bytes) > locked.slot_size {
             self.replace(id, &locked, bytes, power_safe)?
         } else {
             self.overwrite(id, &locked, bytes, power_safe)?
         };
-        Ok((written == Written::Yes).then_some(record))
+        Ok((written == Written::Yes).then_some(locked.newest.record))
     }
 
     /// Writes the next version over the older slot.
@@ -157,7 +168,7 @@ impl FileStore {
     }
 
     /// Brings the newest version to the disk as it is.
-    fn make_safe(&self, id: &FileId, locked: &Locked<'_>) -> Result<Written> {
+    fn make_safe(&self, id: &FileId, locked: &Locked<'_>, stored: &Record) -> Result<Written> {
         let state = locked.newest.state;
         let safe = State::DATA_SYNCED.and(State::NAME_SYNCED);
         if state.has(safe) {
@@ -165,8 +176,7 @@ impl FileStore {
         }
         let shard = self.open_shard(id)?;
         if !state.has(State::DATA_SYNCED) && disk::sync_data(&locked.file).is_err() {
-            let bytes =
-                self.encode(&locked.newest.record, id, locked.newest.sequence + 1, State::WRITTEN, 0)?;
+            let bytes = self.encode(stored, id, locked.newest.sequence + 1, State::WRITTEN, 0)?;
             return self.rebuild(id, locked, bytes);
         }
         if !state.has(State::NAME_SYNCED) {
@@ -215,8 +225,8 @@ impl FileStore {
             // At every durability: a name must never point at bytes the disk may still lose.
             disk::sync_data(&file).map_err(io("sync the larger file for session"))?;
             raise(&file, 0, State::DATA_SYNCED);
-            self.retire(locked).map_err(io("mark session file"))?;
-            match shard.put_in_place(&temporary, locked.path.from_shard()) {
+            locked.retire().map_err(io("mark session file"))?;
+            match shard.put_in_place(&temporary, locked.path.below_shard()) {
                 Ok(()) => Ok(Some(file)),
                 // Ended by a `delete` that could not wait for our lock.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -242,30 +252,29 @@ impl FileStore {
         change: Change<'_>,
     ) -> Result<Option<Record>> {
         let shard = self.open_shard(id)?;
-        let Some(locked) = self.lock(id)? else { return Ok(None) };
+        let Some(mut locked) = self.lock(id)? else { return Ok(None) };
         if locked.newest.record.is_expired(self.now()) {
             return Ok(None);
         }
-        let mut record = locked.newest.record.clone();
-        if change(&mut record)? == Verdict::Keep {
-            record.clone_from(&locked.newest.record);
+        if change(&mut locked.newest.record)? == Verdict::Keep {
+            locked.newest.record = self.stored(id, &locked)?;
         }
         // Synced with its name at every durability: else a power cut may lose both.
-        self.create_file(successor, &record, true)?;
+        self.create_file(successor, &locked.newest.record, true)?;
         let path = &locked.path;
         let ended = (|| {
-            self.retire(&locked).map_err(|error| self.error("mark session file", path, error))?;
+            locked.retire().map_err(|error| self.error("mark session file", path, error))?;
             let was_there = shard
-                .unlink(path.from_shard())
+                .unlink(path.below_shard())
                 .map_err(|error| self.error("remove old session file", path, error))?;
             if was_there {
-                self.invalidate_both(&locked);
+                locked.entomb();
                 self.sync_ended(&shard)?;
             }
             Ok(was_there)
         })();
         match ended {
-            Ok(true) => Ok(Some(record)),
+            Ok(true) => Ok(Some(locked.newest.record)),
             // Ended by a `delete` that could not wait for our lock: what is gone has no successor.
             Ok(false) => self.delete_file(&successor.file_id()).map(|_| None),
             Err(error) => {
@@ -281,7 +290,7 @@ impl FileStore {
         let path = SessionPath::of(id);
         let was_live = match self.lock(id) {
             Ok(Some(locked)) => {
-                self.invalidate_both(&locked);
+                locked.entomb();
                 let there = self.unlink(&shard, &path)?;
                 there && !locked.newest.record.is_expired(self.now())
             }
@@ -310,19 +319,29 @@ impl FileStore {
             let file = LockedFile::acquire(file, deadline)
                 .map_err(|error| self.error("lock session file", &path, error))?
                 .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
-            let bytes = self.bytes_of(&file, &path)?;
-            match self.located(slots::view(&bytes, id), &path)? {
+            let (view, size) = self.look(&file, &path, |bytes| (slots::view(bytes, id), bytes.len()))?;
+            match self.located(view, &path)? {
                 View::Valid { slot, newest, .. }
                     if !newest.state.has(State::RETIRING) || self.leads_to(&path, &file)? =>
                 {
-                    let slot_size = bytes.len() / 2;
-                    return Ok(Some(Locked { file, _turn: turn, path, slot, slot_size, newest }));
+                    return Ok(Some(Locked { file, _turn: turn, path, slot, slot_size: size / 2, newest }));
                 }
                 View::Empty | View::Damaged if self.leads_to(&path, &file)? => return Ok(None),
                 // The file was replaced or removed between our opening and our lock: start again by the path.
                 _ if Instant::now() > deadline => return Err(busy()),
                 _ => {}
             }
+        }
+    }
+
+    /// The newest version once more, after a change to the first copy that is not wanted.
+    fn stored(&self, id: &FileId, locked: &Locked<'_>) -> Result<Record> {
+        let view = self.look(&locked.file, &locked.path, |bytes| slots::view(bytes, id))?;
+        match self.located(view, &locked.path)? {
+            View::Valid { newest, .. } => Ok(newest.record),
+            View::Empty | View::Damaged => Err(Error::new(ErrorKind::Corrupt, "read session file again")
+                .with_path(self.path().join(locked.path.as_str()))
+                .with_reason("it changed while it was locked")),
         }
     }
 
@@ -337,19 +356,8 @@ impl FileStore {
         }
     }
 
-    /// Tells whoever waits for this file's lock to look whether the path still leads here.
-    fn retire(&self, locked: &Locked<'_>) -> io::Result<()> {
-        let state = locked.newest.state.and(State::RETIRING);
-        disk::write_at(&locked.file, &[state.to_byte()], locked.offset(locked.slot) + STATE_AT as u64)
-    }
-
-    fn invalidate_both(&self, locked: &Locked<'_>) {
-        invalidate(&locked.file, locked.offset(0));
-        invalidate(&locked.file, locked.offset(1));
-    }
-
     fn unlink(&self, shard: &Shard, path: &SessionPath) -> Result<bool> {
-        shard.unlink(path.from_shard()).map_err(|error| self.error("remove session file", path, error))
+        shard.unlink(path.below_shard()).map_err(|error| self.error("remove session file", path, error))
     }
 
     /// Brings the end of a session to the disk.
@@ -389,7 +397,7 @@ fn raise(file: &File, offset: u64, state: State) {
     let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
 }
 
-/// Empties a slot. Best effort: a slot that cannot be emptied is torn, or in a file that is about to lose its name.
+/// Empties a slot after a failed write. Best effort: one that cannot be emptied stays torn, and readers pass it over.
 fn invalidate(file: &File, offset: u64) {
     let _ = disk::write_at(file, &[0; PREFIX_LEN], offset);
 }

@@ -28,21 +28,21 @@ pub(super) struct Failure {
 
 /// Runs a handler on a visit's session and saves it.
 pub(super) fn run<R>(mut visit: Visit, handler: impl FnOnce(&mut Session) -> Handled<R>) -> Answer<R> {
-    let Ok(handled) = catch_unwind(AssertUnwindSafe(|| handler(&mut visit))) else {
-        return panicked(visit, "run the handler");
+    let Ok(made) = catch_unwind(AssertUnwindSafe(|| handler(&mut visit))) else {
+        return panicked(&visit, "run the handler");
     };
-    if !handled.keep {
-        return Answer { response: Ok(handled.response), headers: visit.discard() };
+    if !made.keep {
+        return Answer { response: Ok(made.response), headers: visit.discard() };
     }
     // Functions given to `update` run again while the session is saved, and may panic there.
-    match catch_unwind(AssertUnwindSafe(|| visit.settle(handled.status))) {
-        Ok(Ok(headers)) => Answer { response: Ok(handled.response), headers },
+    match catch_unwind(AssertUnwindSafe(|| visit.settle(made.status))) {
+        Ok(Ok(headers)) => Answer { response: Ok(made.response), headers },
         Ok(Err(Unsaved { error, headers })) => Answer { response: Err(failure(&error)), headers },
-        Err(_) => panicked(visit, "save session"),
+        Err(_) => panicked(&visit, "save session"),
     }
 }
 
-fn panicked<R>(visit: Visit, act: &'static str) -> Answer<R> {
+fn panicked<R>(visit: &Visit, act: &'static str) -> Answer<R> {
     let error = Error::new(ErrorKind::Panicked, act).with_reason("it panicked; its changes were dropped");
     let response = Err(failure(&error));
     let Unsaved { headers, .. } = visit.fail(error);

@@ -139,7 +139,9 @@ impl Visit {
     /// Reports a failure and says what its response must carry.
     fn fail(&self, error: Error) -> Unsaved {
         self.session.manager().observe(&Event::Failed(&error));
-        let headers = self.headers(true).unwrap_or_else(|_| self.plain_headers());
+        // Without the cookie, if that is what cannot be made.
+        let without_cookie = |_| vec![("Vary", "Cookie".into()), ("Cache-Control", "no-store".into())];
+        let headers = self.headers(true).unwrap_or_else(without_cookie);
         Unsaved { error, headers }
     }
 
@@ -165,11 +167,6 @@ impl Visit {
             headers.push(("Cache-Control", "private".into()));
         }
         Ok(headers)
-    }
-
-    /// The headers of a response whose cookie could not be made.
-    fn plain_headers(&self) -> Headers {
-        vec![("Vary", "Cookie".into()), ("Cache-Control", "no-store".into())]
     }
 }
 

@@ -19,11 +19,13 @@ const CANDIDATES_MAX: usize = 4;
 #[derive(Clone)]
 pub struct SessionManager(Arc<Shared>);
 
+type Observer = dyn Fn(&Event<'_>) + Send + Sync;
+
 #[derive(Clone)]
 struct Shared {
     store: Arc<dyn Store>,
     lifetime: Lifetime,
-    observer: Option<Arc<dyn Fn(&Event<'_>) + Send + Sync>>,
+    observer: Option<Arc<Observer>>,
 }
 
 impl SessionManager {
@@ -66,7 +68,7 @@ impl SessionManager {
         for token in tokens {
             match token.filter(|token| self.store().is_well_formed(token)) {
                 Some(token) if brought.len() < CANDIDATES_MAX && !brought.contains(&token) => {
-                    brought.push(token)
+                    brought.push(token);
                 }
                 Some(_) => {}
                 None => self.observe(&Event::Refused(Refusal::Malformed)),

@@ -427,13 +427,13 @@ impl Session {
                 Lookup::Live(live) => self.manager.observe(&Event::Expired(live.id)),
                 Lookup::Absent(Absent::Expired(id)) => self.manager.observe(&Event::Expired(id)),
                 Lookup::Absent(Absent::Malformed) => {
-                    self.manager.observe(&Event::Refused(Refusal::Malformed))
+                    self.manager.observe(&Event::Refused(Refusal::Malformed));
                 }
                 Lookup::Absent(Absent::Unknown(id)) => {
-                    self.manager.observe(&Event::Refused(Refusal::Unknown(id)))
+                    self.manager.observe(&Event::Refused(Refusal::Unknown(id)));
                 }
                 Lookup::Absent(Absent::Damaged(id)) => {
-                    self.manager.observe(&Event::Refused(Refusal::Damaged(id)))
+                    self.manager.observe(&Event::Refused(Refusal::Damaged(id)));
                 }
             }
         }

@@ -159,15 +159,21 @@ impl Session {
         }
         // A request that never looked at its session stays "not accessed", even if its deadline is moved.
         let accessed = self.accessed.get();
-        let found = self.load().map(|held| held.map(|held| (held.token.clone(), held.record.clone())));
+        let found = self.load();
         self.accessed.set(accessed);
         let now = self.manager.store().now();
         match found {
             Ok(None) => self.create(now),
             Ok(Some(_)) if self.expiry.is_some_and(|expiry| expiry.is_over(now)) => self.destroy(),
-            Ok(Some((token, _))) if changed => self.merge(&token, now),
-            Ok(Some((token, record))) => {
-                self.renew(&token, &record, now);
+            Ok(Some(held)) if changed => {
+                let token = held.token.clone();
+                self.merge(&token, now)
+            }
+            Ok(Some(held)) => {
+                if lifetime.renew(&mut held.record.clone_times(), now) {
+                    let token = held.token.clone();
+                    self.renew(&token, now);
+                }
                 Ok(())
             }
             Err(error) if changed => Err(error),
@@ -247,13 +253,10 @@ impl Session {
         Ok((changed, moved))
     }
 
-    /// Moves the deadline of a session without changes, if that gains a step. What fails here costs the visitor
+    /// Moves the deadline of a session without changes, if that still gains a step. What fails here costs the visitor
     /// nothing now: it is observed, not returned; and a session ended meanwhile stays ended.
-    fn renew(&mut self, token: &Token, found: &Record, now: SystemTime) {
+    fn renew(&mut self, token: &Token, now: SystemTime) {
         let lifetime = self.manager.lifetime();
-        if !lifetime.renew(&mut found.clone_times(), now) {
-            return;
-        }
         let mut moved = false;
         let saved = if_alive(|gone| {
             let change = &mut |record: &mut Record| {

@@ -1,0 +1,97 @@
+//! What the benchmarks share: a store full of equal sessions, raw files of the same shape, a fixed order of visits.
+//!
+//! Sessions hold 512 bytes of payload. `SESSILE_BENCH_SESSIONS` says how many there are (default 50,000: more than
+//! fits a directory or a small cache, made in seconds).
+#![expect(unreachable_pub, reason = "each benchmark is a program of its own, with this as its module")]
+use rustix::fs::{Mode, OFlags};
+use sessile::{Durability, Entries, FileStore, FileStoreOptions, Record, Store, Token, Value};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How many sessions a store holds.
+pub fn sessions() -> usize {
+    let text = std::env::var("SESSILE_BENCH_SESSIONS").unwrap_or_else(|_| "50000".into());
+    text.parse().expect("SESSILE_BENCH_SESSIONS is a number")
+}
+
+/// The directory to measure in: `SESSILE_BENCH_DIR`, or the build directory, which is on a disk (a temporary directory
+/// may be in memory).
+pub fn directory() -> TempDir {
+    let parent = std::env::var_os("SESSILE_BENCH_DIR")
+        .map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from);
+    tempfile::Builder::new()
+        .prefix("sessile-bench-")
+        .tempdir_in(parent)
+        .expect("a writable directory to measure in")
+}
+
+/// A session of eight entries: a login, a cart, a few flags. 512 bytes of payload.
+pub fn record(store: &impl Store) -> Record {
+    let now = store.now();
+    let mut record = Record::new(now, now + Duration::from_secs(1_209_600));
+    record.user = Some("user-1234567".into());
+    record.entries = Entries::from_iter([
+        ("cart".into(), Value::new(&["apples", "pears", "quinces", "plums"]).expect("a value")),
+        ("csrf".into(), Value::new(&"c".repeat(64)).expect("a value")),
+        ("lang".into(), Value::new("en-GB").expect("a value")),
+        ("last_page".into(), Value::new("/catalogue/fruit?page=3").expect("a value")),
+        ("seen".into(), Value::new(&[17, 42, 99, 1234, 70_000]).expect("a value")),
+        ("theme".into(), Value::new("dark").expect("a value")),
+        ("visits".into(), Value::new(&1).expect("a value")),
+        ("zz_filler".into(), Value::new(&"x".repeat(260)).expect("a value")),
+    ]);
+    record
+}
+
+/// A store full of sessions, and their tokens in a shuffled order. Made lazily: a benchmark that a filter leaves out
+/// makes none.
+pub struct Full {
+    pub store: FileStore,
+    pub tokens: Vec<Token>,
+    dir: TempDir,
+}
+
+impl Full {
+    pub fn new(durability: Durability) -> Self {
+        Self::with(sessions(), durability)
+    }
+
+    pub fn with(sessions: usize, durability: Durability) -> Self {
+        let dir = directory();
+        let store = FileStoreOptions::new().durability(durability).open(dir.path()).expect("a store");
+        let record = record(&store);
+        let tokens =
+            (0..sessions).map(|_| store.create(&record, durability).expect("a session").token).collect();
+        // The tokens are random, so their order is: neighbours lie in different shards.
+        Self { store, tokens, dir }
+    }
+
+    /// The root's descriptor and the relative paths of the sessions, in the order of the tokens.
+    pub fn paths(&self) -> (OwnedFd, Vec<String>) {
+        let root = rustix::fs::open(self.dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
+        let path = |token: &Token| {
+            let hex = sessile::FileId::digest(token.expose().as_bytes()).to_string();
+            format!("{}/{}", &hex[..2], &hex[2..])
+        };
+        (root.expect("the root"), self.tokens.iter().map(path).collect())
+    }
+}
+
+/// Visits every index below `len` in turn, in an order without neighbours.
+pub struct Round {
+    at: usize,
+    len: usize,
+}
+
+impl Round {
+    pub fn of<T>(items: &[T]) -> Self {
+        Self { at: 0, len: items.len() }
+    }
+    pub fn next(&mut self) -> usize {
+        // A step that shares no factor with the length reaches every index once a round.
+        self.at = (self.at + 7919) % self.len;
+        self.at
+    }
+}

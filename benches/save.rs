@@ -1,0 +1,93 @@
+//! Saving one existing session of 512 bytes. The floors write as many bytes to files of the same size, in place.
+mod common;
+
+use common::{Full, Round};
+use criterion::{Criterion, criterion_group, criterion_main};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+use sessile::{Durability, Record, Result, Store, Token, Value, Verdict};
+use std::cell::LazyCell;
+use std::hint::black_box;
+
+/// What a slot of these sessions has in use: 128 bytes of prefix and 512 of payload.
+const SLOT: [u8; 128 + 512] = [1; 640];
+
+fn open(root: &OwnedFd, path: &str) -> OwnedFd {
+    rustix::fs::openat(root, path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).expect("open")
+}
+
+/// Changes one entry, as a page that counts visits does, and saves.
+fn count_visit(full: &Full, token: &Token, how: Durability) -> usize {
+    let mut change = |record: &mut Record| -> Result<Verdict> {
+        let visits: u64 = record.entries["visits"].get()?;
+        record.entries.insert("visits".into(), Value::new(&(visits + 1))?);
+        Ok(Verdict::Write)
+    };
+    let saved = full.store.update(token, &mut change, how).expect("an update").expect("a live session");
+    saved.live.record.entries.len()
+}
+
+/// Measures handing a save to the kernel: `openat`, `pwrite`, `close`, and the same with the `pread` that a
+/// read-modify-write needs; beside them, [`Store::update`] with [`Durability::Relaxed`].
+fn relaxed(c: &mut Criterion) {
+    let raw = LazyCell::new(|| Full::new(Durability::Relaxed));
+    let full = LazyCell::new(|| Full::new(Durability::Relaxed));
+    let mut group = c.benchmark_group("update-relaxed");
+
+    group.bench_function("floor-write/512", |b| {
+        let (root, paths) = raw.paths();
+        let mut round = Round::of(&paths);
+        b.iter(|| {
+            let file = open(&root, &paths[round.next()]);
+            rustix::io::pwrite(&file, black_box(&SLOT), 2048).expect("pwrite")
+        });
+    });
+
+    group.bench_function("floor-read-write/512", |b| {
+        let (root, paths) = raw.paths();
+        let mut round = Round::of(&paths);
+        let mut bytes = [0; 4096];
+        b.iter(|| {
+            let file = open(&root, &paths[round.next()]);
+            rustix::io::pread(&file, &mut bytes, 0).expect("pread");
+            rustix::io::pwrite(&file, black_box(&SLOT), 2048).expect("pwrite")
+        });
+    });
+
+    group.bench_function("sessile/512", |b| {
+        let mut round = Round::of(&full.tokens);
+        assert_eq!(count_visit(&full, &full.tokens[0], Durability::Relaxed), 8);
+        b.iter(|| count_visit(&full, &full.tokens[round.next()], Durability::Relaxed));
+    });
+    group.finish();
+}
+
+/// Measures a save that is on the disk: `openat`, `pwrite`, `fdatasync`, `close`; beside it, [`Store::update`] with
+/// [`Durability::PowerSafe`]. The time is the disk's.
+fn power_safe(c: &mut Criterion) {
+    // Few sessions, saved again and again: the first power-safe save after a relaxed one has to sync twice.
+    const HOT: usize = 200;
+    let raw = LazyCell::new(|| Full::with(HOT, Durability::PowerSafe));
+    let full = LazyCell::new(|| Full::with(HOT, Durability::PowerSafe));
+    let mut group = c.benchmark_group("update-power-safe");
+
+    group.bench_function("floor/512", |b| {
+        let (root, paths) = raw.paths();
+        let mut round = Round::of(&paths);
+        b.iter(|| {
+            let file = open(&root, &paths[round.next()]);
+            rustix::io::pwrite(&file, black_box(&SLOT), 2048).expect("pwrite");
+            rustix::fs::fdatasync(&file).expect("fdatasync");
+        });
+    });
+
+    group.bench_function("sessile/512", |b| {
+        let mut round = Round::of(&full.tokens);
+        assert_eq!(count_visit(&full, &full.tokens[0], Durability::PowerSafe), 8);
+        b.iter(|| count_visit(&full, &full.tokens[round.next()], Durability::PowerSafe));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, relaxed, power_safe);
+criterion_main!(benches);
