@@ -14,12 +14,12 @@
 //!     let sessions = Sessions::new(store, Cookies::https())?;
 //!     let server = Server::http("127.0.0.1:8000")?;
 //!     for request in server.incoming_requests() {
-//!         serve(&sessions, request, |_request, session| {
+//!         serve(&sessions, request, |_request, session| -> sessile::Result<_> {
 //!             let visits = session.update_now("visits", |n: &mut u64| {
 //!                 *n += 1;
 //!                 *n
 //!             })?;
-//!             sessile::Result::Ok(Response::from_string(format!("visits: {visits}\n")))
+//!             Ok(Response::from_string(format!("visits: {visits}\n")))
 //!         })?;
 //!     }
 //!     Ok(())
@@ -38,7 +38,7 @@
 //! |---|---|
 //! | [`session`] | [`Session`]: the dictionary, saving, `login`, `rotate_id`, `destroy`, expiry |
 //! | [`http`] | [`Sessions`], [`Visit`], [`Cookies`]; [`http::tiny_http`] and [`http::rouille`] |
-//! | [`file`] | [`FileStore`] and [`FileStoreOptions`]: the engine |
+//! | [`mod@file`] | [`FileStore`] and [`FileStoreOptions`]: the engine |
 //! | [`lifetime`] | [`Lifetime`], [`Renewal`], [`Expiry`] |
 //! | [`store`] | [`Store`]: what every storage mode promises, [`Durability`] |
 //! | [`event`] | [`Event`]: what can be observed |
@@ -69,3 +69,8 @@ pub use crate::record::{Entries, Record};
 pub use crate::session::{Session, SessionManager};
 pub use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store, Verdict};
 pub use crate::value::Value;
+
+/// The README's programs are compiled with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -7,11 +7,11 @@
 //!
 //! let sessions = Sessions::new(FileStore::open("sessions")?, Cookies::plain_http())?;
 //! rouille::start_server("127.0.0.1:8000", move |request| {
-//!     serve(&sessions, request, |request, session| {
+//!     serve(&sessions, request, |request, session| -> sessile::Result<_> {
 //!         router!(request,
 //!             (GET) (/) => {
 //!                 let visits = session.update_now("visits", |n: &mut u64| { *n += 1; *n })?;
-//!                 sessile::Result::Ok(Response::text(format!("visits: {visits}\n")))
+//!                 Ok(Response::text(format!("visits: {visits}\n")))
 //!             },
 //!             _ => Ok(Response::empty_404())
 //!         )

@@ -8,9 +8,9 @@
 //! let sessions = Sessions::new(FileStore::open("sessions")?, Cookies::plain_http())?;
 //! let server = Server::http("127.0.0.1:8000")?;
 //! for request in server.incoming_requests() {
-//!     let answered = serve(&sessions, request, |_request, session| {
+//!     let answered = serve(&sessions, request, |_request, session| -> sessile::Result<_> {
 //!         let visits = session.update_now("visits", |n: &mut u64| { *n += 1; *n })?;
-//!         sessile::Result::Ok(Response::from_string(format!("visits: {visits}\n")))
+//!         Ok(Response::from_string(format!("visits: {visits}\n")))
 //!     });
 //!     if let Err(error) = answered {
 //!         eprintln!("a visitor left before the answer: {error}");
