@@ -17,6 +17,8 @@
 //! - Equal values have equal bytes, so "was it changed?" is a comparison of bytes.
 //! - A value is decoded when it is asked for: a request that reads one entry pays for one.
 //! - Nesting is bounded in both directions ([`DEPTH_MAX`]); no decoder here allocates more than its input holds.
+mod finite;
+
 use crate::error::{Error, ErrorKind, Result};
 use serde::de::{
     self, DeserializeOwned, DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
@@ -38,13 +40,16 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Value`] if it does not (a map whose keys are no strings, an integer beyond 64 bits, a
+    /// [`ErrorKind::Value`] if it does not (a map whose keys are no strings, an integer beyond 64 bits, a NaN, a
     /// `Serialize` that fails) or nests deeper than [`DEPTH_MAX`].
     pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
         let refuse = || Error::new(ErrorKind::Value, "store a value");
         let json = serde_json::to_value(value).map_err(|error| refuse().with_source(error))?;
         if !within(&json, DEPTH_MAX) {
             return Err(refuse().with_reason(format!("nested deeper than {DEPTH_MAX} levels")));
+        }
+        if holds_null(&json) {
+            finite::check(value).map_err(|error| refuse().with_source(error))?;
         }
         let bytes = postcard::to_stdvec(&Tagged(&json)).map_err(|error| refuse().with_source(error))?;
         Ok(Self(bytes.into()))
@@ -107,6 +112,15 @@ fn kind_of(json: &Json) -> &'static str {
         Json::String(_) => "a string",
         Json::Array(_) => "an array",
         Json::Object(_) => "an object",
+    }
+}
+
+fn holds_null(json: &Json) -> bool {
+    match json {
+        Json::Null => true,
+        Json::Array(items) => items.iter().any(holds_null),
+        Json::Object(members) => members.values().any(holds_null),
+        Json::Bool(_) | Json::Number(_) | Json::String(_) => false,
     }
 }
 
@@ -375,5 +389,31 @@ mod tests {
         let keys_are_tuples = HashMap::from([((1, 2), 3)]);
         assert_eq!(Value::new(&keys_are_tuples).unwrap_err().kind(), ErrorKind::Value);
         assert_eq!(Value::new(&u128::MAX).unwrap_err().kind(), ErrorKind::Value);
+    }
+
+    #[derive(Serialize)]
+    struct Reading {
+        at: Option<u32>,
+        degrees: Vec<f64>,
+    }
+
+    #[test]
+    fn floats_that_are_no_numbers_are_refused_and_not_turned_into_null() {
+        for degrees in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            for reading in [
+                Reading { at: None, degrees: vec![degrees] },
+                Reading { at: Some(1), degrees: vec![1.0, degrees] },
+            ] {
+                assert_eq!(Value::new(&reading).unwrap_err().kind(), ErrorKind::Value);
+            }
+            assert_eq!(Value::new(&degrees).unwrap_err().kind(), ErrorKind::Value);
+            assert_eq!(
+                Value::new(&HashMap::from([("x", Some((1, degrees)))])).unwrap_err().kind(),
+                ErrorKind::Value
+            );
+        }
+        assert!(Value::new(&f32::NAN).is_err());
+        let nulls = Reading { at: None, degrees: vec![] };
+        assert_eq!(Value::new(&nulls).unwrap().to_json().unwrap(), json!({"at": null, "degrees": []}));
     }
 }

@@ -82,7 +82,7 @@ impl Session {
                 };
                 self.manager.store().update(&token, change, self.durability)
             })?;
-            let saved = saved.ok_or_else(|| self.gone("update an entry"))?;
+            let Some(saved) = saved else { return Err(self.gone("update an entry of session")) };
             self.adopt(saved, now, false);
         } else {
             let mut record = Record::new(now, now);
@@ -222,7 +222,7 @@ impl Session {
                 }
             }
         })?;
-        let saved = saved.ok_or_else(|| self.gone("save session"))?;
+        let Some(saved) = saved else { return Err(self.gone("save session")) };
         self.adopt(saved, now, moved);
         self.settle();
         Ok(())
@@ -318,7 +318,11 @@ impl Session {
         self.transfer = Transfer::Stay;
     }
 
-    fn gone(&self, act: &'static str) -> Error {
+    /// The session was ended while this request was under way: no cookie brings it back.
+    fn gone(&mut self, act: &'static str) -> Error {
+        if matches!(self.cookie, CookieNews::Token { .. }) {
+            self.cookie = CookieNews::Nothing;
+        }
         let id = self
             .found
             .get()
