@@ -16,9 +16,11 @@
 //! decided in `file/slots.rs`:
 //!
 //! * The **newest** version is the valid slot with the higher sequence. A save writes the *other* slot, in place.
-//! * An **all-zero** slot was never written. A slot that says `GONE` ends the session, whatever the other slot says.
+//! * An **all-zero** slot was never written. A slot that says `GONE` ends the session, whatever the other slot says. One
+//!   that says `VOID` is left of a failed write: not zero, or a reader might take it for one that was never written.
 //! * A slot's **state byte** lies outside its checksum and is raised in place after a sync: data synced (1), name synced
-//!   (2), retiring (4). New slots of a file inherit "name synced", which is true of the inode, and nothing else.
+//!   (2), retiring (4), a sync failed (8). New slots of a file inherit what is true of the inode, "name synced" and "a
+//!   sync failed", and nothing else.
 //!
 //! # What each call does
 //!
@@ -46,14 +48,16 @@
 //! 1. **Create**: exclusive open at the final path, lock, look whether the path still leads here, write both slots at
 //!    once (no later save changes the size), and, power-safe, sync file and shard. A kill leaves a file without a
 //!    version, or a session whose id nobody was told.
-//! 2. **Update** writes the older slot. A torn write leaves the newest version as it was; the failed write is emptied.
+//! 2. **Update** writes the older slot. A torn write leaves the newest version as it was; a failed one is voided.
 //! 3. **Overwrite rule.** A power-safe save never writes over a slot while the newest one is not known to be synced: a
 //!    relaxed save, or a writer killed before its sync, may have left it so, and the slot about to be overwritten may be
 //!    the only one on the disk. It syncs first, and acknowledges when data and name are synced. Without this rule,
 //!    simulated power cuts lost acknowledged saves.
 //! 4. **A failed sync is final for its inode.** Linux marks the pages clean after a failed `fsync`, so that a second one
-//!    succeeds without writing anything. The new slot is emptied and the session written anew to another inode; if that
-//!    fails too, the error is [`DurabilityUnknown`](crate::ErrorKind::DurabilityUnknown).
+//!    succeeds without writing anything. The new slot is voided and the session written anew to another inode; if that
+//!    fails too, the error is [`DurabilityUnknown`](crate::ErrorKind::DurabilityUnknown), and the file is marked: later
+//!    power-safe saves, by whomever, do not sync it either but write it anew. (A directory has no second inode to go to:
+//!    its failed sync is reported to the call that met it, and the next call tries again.)
 //! 5. **Grow**: a larger file under a temporary name in the same shard, locked, written, *always* synced; the old file
 //!    marked retiring; then the two names are *exchanged* in one step, the temporary one removed, and, power-safe, the
 //!    shard synced. A kill leaves a temporary file at worst.
@@ -61,7 +65,8 @@
 //!    another deleter may have been killed between its unlink and its sync.
 //! 7. **Rotate**, under the old session's lock: apply the change, create the successor power-safe *at every durability*
 //!    (else a power cut may lose both), mark the old file retiring, unlink it, write the tombstone, sync its shard. A
-//!    kill in between leaves the old session alive and a successor whose id nobody was told.
+//!    kill before the unlink leaves the old session alive, one after it leaves neither to the visitor; the successor's
+//!    id was told to nobody.
 //! 8. Whatever descriptor will be needed is opened before anything is changed. The one exception is the new file after
 //!    a failed sync, where a refusal becomes `DurabilityUnknown`.
 //!
@@ -78,9 +83,12 @@
 //!    that sees no mark holds the file its path leads to. (Files replaced by hand are not marked: a save that waits
 //!    while somebody restores a backup over it may go to the replaced file.) This spares two `stat` calls a save.
 //! 3. Every wait ends at the lock limit with [`Busy`](crate::ErrorKind::Busy), but a logout does not hang on a writer
-//!    that was stopped: after the limit, `delete` unlinks without the lock. What the writer does when it goes on cannot
-//!    bring the session back: an in-place write goes to a file without a name; a grow *exchanges* names, which fails
-//!    when the old one is gone; a rotation that finds the old name gone removes its successor.
+//!    that was stopped: after the limit, `delete` unlinks without the lock, and writes the tombstone into the file
+//!    that has lost its name. So it does with a session that cannot be read. What the writer does when it goes on cannot
+//!    bring the session back: an in-place write goes to a file without a name, and is answered "gone" (a save that held
+//!    the lock for longer than the shortest limit looks whether its path still leads there); a grow *exchanges* names,
+//!    which fails when the old one is gone; a rotation that finds the old name gone removes its successor. (On a file
+//!    system that cannot exchange names, a writer stopped in the instant between its look and its rename can.)
 //! 4. No lock is held when a call returns, and none while a response is sent.
 //! 5. Unlocking is explicit: a child forked meanwhile has a copy of the descriptor, and closing ours would not unlock.
 //!

@@ -41,8 +41,8 @@ pub enum ErrorKind {
     Foreign,
     /// Owner or permissions are not safe for secrets.
     Permissions,
-    /// A sync failed, and so did writing the session anew: whether the last change survives a power cut is
-    /// unknown.
+    /// A sync failed, and could not be made good: the change was made (or, for a save, may have been), and whether it
+    /// survives a power cut is unknown.
     DurabilityUnknown,
     /// The store was opened before this process was forked; open it after the fork.
     Forked,
@@ -168,8 +168,8 @@ mod tests {
 
     #[test]
     fn an_error_is_one_pointer_so_results_stay_small() {
-        assert_eq!(size_of::<Error>(), size_of::<usize>());
         fn sendable<T: Send + Sync + 'static>() {}
         sendable::<Error>();
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
     }
 }

@@ -21,7 +21,7 @@ pub enum Event<'a> {
     Expired(FileId),
     /// A request brought something that is no session of ours.
     Refused(Refusal),
-    /// A response was replaced, because the session could not be saved, or the handler panicked.
+    /// A response says that the session failed: it could not be used or saved, or the handler panicked.
     Failed(&'a Error),
     /// The deadline of a session that was only read could not be moved; the response was not affected.
     NotRenewed(&'a Error),

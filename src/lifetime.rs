@@ -143,8 +143,10 @@ impl Lifetime {
         self
     }
 
-    /// How far in the future a record's times may lie, for clocks that disagree: default 5 minutes, at most a
-    /// day. A record beyond it counts as expired: a clock that went backwards makes no session immortal.
+    /// How far in the future a record's times may lie, for clocks that disagree: 1 minute to a day, default 5
+    /// minutes. A record beyond it counts as expired: a clock that went backwards makes no session immortal.
+    ///
+    /// Not less, because a save may wait that long for its lock after it has read the clock.
     #[must_use]
     pub fn future_tolerance(mut self, tolerance: Duration) -> Self {
         self.future_tolerance = tolerance;
@@ -166,8 +168,8 @@ impl Lifetime {
         if self.step_percent > 50 {
             return refuse("the renewal step must be 0 to 50 percent".into());
         }
-        if self.future_tolerance > Duration::from_secs(86_400) {
-            return refuse("the future tolerance must be at most a day".into());
+        if !(Duration::from_secs(60)..=Duration::from_secs(86_400)).contains(&self.future_tolerance) {
+            return refuse("the future tolerance must be 1 minute to a day".into());
         }
         Ok(())
     }
@@ -187,15 +189,19 @@ impl Lifetime {
     /// Whether the session is over at `now`, by the deadline it was stored with, by the current policy (which may
     /// have become stricter since), or because its times lie in the future.
     pub(crate) fn is_over(&self, record: &Record, now: SystemTime) -> bool {
-        record.is_expired(now)
-            || self.deadline(record.expiry, record.created, record.touched) <= now
+        self.current_deadline(record) <= now
             || record.created.max(record.touched) > later(now, self.future_tolerance)
+    }
+
+    /// When the session ends: by the deadline it was stored with, or earlier, if the policy has become stricter since.
+    pub(crate) fn current_deadline(&self, record: &Record) -> SystemTime {
+        record.deadline.min(self.deadline(record.expiry, record.created, record.touched))
     }
 
     /// Moves `touched` and the deadline to `now` if that gains a step. Whether it did.
     pub(crate) fn renew(&self, record: &mut Record, now: SystemTime) -> bool {
         let deadline = self.deadline(record.expiry, record.created, now);
-        let gained = deadline.duration_since(record.deadline).unwrap_or_default();
+        let gained = deadline.duration_since(self.current_deadline(record)).unwrap_or_default();
         let worth_it = !gained.is_zero() && gained >= self.step(record.expiry);
         if worth_it {
             record.touched = now;
@@ -327,6 +333,15 @@ mod tests {
         assert!(!Lifetime::new().is_over(&session, at(4000)));
         assert!(Lifetime::new().idle_limit(Duration::from_secs(3600)).is_over(&session, at(4000)));
         assert!(Lifetime::new().age(Duration::from_secs(3600)).is_over(&session, at(4000)));
+    }
+
+    #[test]
+    fn a_session_of_a_laxer_policy_is_renewed_under_the_stricter_one() {
+        let mut session = record(&Lifetime::new(), Expiry::Default, at(0));
+        let strict = Lifetime::new().idle_limit(Duration::from_secs(1800));
+        assert_eq!(strict.current_deadline(&session), at(1800));
+        assert!(strict.renew(&mut session, at(600)));
+        assert_eq!((session.touched, session.deadline), (at(600), at(2400)));
     }
 
     #[test]

@@ -21,7 +21,8 @@
 //! ```
 //!
 //! All integers are little-endian. A slot that is all zero was never written. One that begins with "GONE" ends the
-//! whole session: it is written over the newest slot of a file that is about to lose its name.
+//! whole session: it is written over the newest slot of a file that is about to lose its name, or just has. One that
+//! begins with "VOID" is what a failed write left.
 //!
 //! - The checksum is keyed with the [`FileId`]: a file copied over another one does not verify. It detects damage;
 //!   it is no signature, for whoever knows an id knows its `FileId`.
@@ -41,6 +42,8 @@ use std::time::{Duration, SystemTime};
 const MAGIC: [u8; 4] = *b"SESS";
 /// In place of the magic: the session was ended.
 const TOMBSTONE: [u8; 4] = *b"GONE";
+/// In place of the magic: a write to this slot failed, and it holds nothing.
+const VOID: [u8; 4] = *b"VOID";
 const FORMAT: u16 = 1;
 
 const FORMAT_AT: usize = MAGIC.len();
@@ -99,6 +102,14 @@ impl Record {
         }
     }
 
+    /// Cuts what a slot has no room for: what is returned of a save is what the next load finds.
+    pub(crate) fn cut(&mut self) {
+        for time in [&mut self.created, &mut self.touched, &mut self.deadline] {
+            *time = from_micros(micros(*time));
+        }
+        self.expiry = self.expiry.normalized();
+    }
+
     /// The record without its entries and user: enough to ask the policy.
     pub(crate) fn clone_times(&self) -> Self {
         Self { entries: Entries::new(), user: None, ..*self }
@@ -124,6 +135,8 @@ impl State {
     pub(crate) const NAME_SYNCED: Self = Self(2);
     /// The inode is being replaced or unlinked: under the lock, check that the path still leads here.
     pub(crate) const RETIRING: Self = Self(4);
+    /// A sync of this inode failed, and no new one could be made: another sync of it proves nothing.
+    pub(crate) const SYNC_FAILED: Self = Self(8);
 
     pub(crate) fn has(self, flags: Self) -> bool {
         self.0 & flags.0 == flags.0
@@ -133,7 +146,7 @@ impl State {
     }
     /// What a new slot of the same inode inherits.
     pub(crate) fn inherited(self) -> Self {
-        Self(self.0 & Self::NAME_SYNCED.0)
+        Self(self.0 & (Self::NAME_SYNCED.0 | Self::SYNC_FAILED.0))
     }
     pub(crate) fn to_byte(self) -> u8 {
         self.0
@@ -143,7 +156,7 @@ impl State {
 /// What the first bytes of a slot claim, before anything is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// All 128 bytes are zero: never written, or a failed write that was undone.
+    /// All 128 bytes are zero: never written.
     Empty,
     /// A tombstone: whatever the other slot says, the session is ended.
     Ended,
@@ -256,8 +269,17 @@ pub(crate) fn encode(
 
 /// The prefix of a slot that ends its session.
 pub(crate) fn tombstone() -> [u8; PREFIX_LEN] {
+    mark(TOMBSTONE)
+}
+
+/// The prefix of a slot whose write failed. Not zero: a reader must not take it for one that was never written.
+pub(crate) fn void() -> [u8; PREFIX_LEN] {
+    mark(VOID)
+}
+
+fn mark(magic: [u8; 4]) -> [u8; PREFIX_LEN] {
     let mut prefix = [0; PREFIX_LEN];
-    put(&mut prefix, 0, TOMBSTONE);
+    put(&mut prefix, 0, magic);
     prefix
 }
 
@@ -305,8 +327,8 @@ pub(crate) fn decode(slot: &[u8], id: &FileId) -> Result<Decoded> {
         return Err(corrupt("its size is not that of the slot"));
     }
     let length = u32::from_le_bytes(field(slot, LENGTH_AT)) as usize;
-    let used =
-        slot.get(..PREFIX_LEN + length).ok_or_else(|| corrupt("its payload is longer than the slot"))?;
+    let used = PREFIX_LEN.checked_add(length).and_then(|end| slot.get(..end));
+    let used = used.ok_or_else(|| corrupt("its payload is longer than the slot"))?;
     if checksum(used, id) != field::<16>(slot, CHECKSUM_AT) {
         return Err(corrupt("checksum mismatch"));
     }

@@ -64,10 +64,10 @@ impl Value {
     pub fn get<T: DeserializeOwned>(&self) -> Result<T> {
         let json = self.to_json()?;
         let kind = kind_of(&json);
-        serde_json::from_value(json).map_err(|error| {
+        // Without its cause, which quotes the value: what a session holds does not belong in a log.
+        serde_json::from_value(json).map_err(|_| {
             Error::new(ErrorKind::Type, "read a value")
                 .with_reason(format!("it holds {kind}, not a `{}`", std::any::type_name::<T>()))
-                .with_source(error)
         })
     }
 
@@ -170,7 +170,9 @@ impl Serialize for Tagged<'_> {
             Json::Number(n) => match (n.as_u64(), n.as_i64(), n.as_f64()) {
                 (Some(n), _, _) => s.serialize_newtype_variant(NAME, 2, VARIANTS[2], &n),
                 (_, Some(n), _) => s.serialize_newtype_variant(NAME, 3, VARIANTS[3], &n),
-                (_, _, Some(n)) => s.serialize_newtype_variant(NAME, 4, VARIANTS[4], &n),
+                (_, _, Some(float)) if n.is_f64() => {
+                    s.serialize_newtype_variant(NAME, 4, VARIANTS[4], &float)
+                }
                 _ => Err(serde::ser::Error::custom("a number beyond 64 bits")),
             },
             Json::String(text) => s.serialize_newtype_variant(NAME, 5, VARIANTS[5], text),

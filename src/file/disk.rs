@@ -7,7 +7,7 @@
 use super::layout::{self, SessionPath};
 use crate::id::FileId;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::ffi::CStr;
 use std::fs::File;
@@ -86,23 +86,30 @@ impl Root {
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
-    /// Makes a directory in the root, mode 0700 whatever the umask; no error if it is there.
+    /// Makes a directory in the root, mode 0700 whatever the umask; no error if it is there, with any mode: its making
+    /// may have been cut short.
     pub(super) fn make_directory(&self, name: &str) -> io::Result<()> {
         gate("make directory")?;
         match fs::mkdirat(&self.fd, name, DIRECTORY) {
-            Ok(()) => {
-                let directory = self.open_directory(name)?;
-                Ok(fs::fchmod(directory, DIRECTORY)?)
-            }
-            Err(Errno::EXIST) => Ok(()),
-            Err(errno) => Err(errno.into()),
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
         }
+        let mode = fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode;
+        if FileType::from_raw_mode(mode) != FileType::Directory {
+            return Err(Errno::NOTDIR.into());
+        }
+        // By name: the umask may have left a directory that not even its owner can open.
+        if mode & 0o7777 != DIRECTORY.as_raw_mode() {
+            fs::chmodat(&self.fd, name, DIRECTORY, AtFlags::empty())?;
+        }
+        Ok(())
     }
 
-    /// Fails unless the name is a directory.
-    pub(super) fn check_directory(&self, name: &str) -> io::Result<()> {
+    /// Owner and permission bits of a directory in the root. Fails if it is none.
+    pub(super) fn directory_owner_and_mode(&self, name: &str) -> io::Result<(u32, u32)> {
         gate("check directory")?;
-        self.open_directory(name).map(drop)
+        let stat = fs::fstat(self.open_directory(name)?)?;
+        Ok((stat.st_uid, stat.st_mode & 0o7777))
     }
 
     /// Opens a directory in the root, not following a link.
@@ -161,19 +168,24 @@ fn open_below(root: &OwnedFd, path: &SessionPath, access: Access) -> io::Result<
         let resolve = fs::ResolveFlags::NO_SYMLINKS;
         retry_on_intr(|| fs::openat2(root, path.below_root(), flags, access.mode(), resolve))
     };
-    if !MISSING.load(Relaxed) {
-        // Without NOATIME the first read after every save writes the inode, which costs more than the read. It is
-        // refused for files of another owner, which are opened all the same.
-        match open(access.flags() | OFlags::NOATIME) {
-            Err(Errno::PERM) => match open(access.flags()) {
-                Err(Errno::PERM) => MISSING.store(true, Relaxed),
-                result => return Ok(result?),
-            },
-            Err(Errno::NOSYS) => MISSING.store(true, Relaxed),
-            result => return Ok(result?),
-        }
+    if MISSING.load(Relaxed) {
+        return open_step_by_step(root, path, access);
     }
-    open_step_by_step(root, path, access)
+    // Without NOATIME the first read after every save writes the inode, which costs more than the read. It is refused
+    // for files of another owner, which are opened all the same.
+    let opened = match open(access.flags() | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(access.flags()),
+        opened => opened,
+    };
+    match opened {
+        Err(errno @ (Errno::NOSYS | Errno::PERM)) => {
+            let file = open_step_by_step(root, path, access);
+            // An immutable file is refused in any way.
+            MISSING.fetch_or(errno == Errno::NOSYS || file.is_ok(), Relaxed);
+            file
+        }
+        opened => Ok(opened?),
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -275,7 +287,7 @@ pub(super) fn write_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Re
 /// sync.
 pub(super) fn sync_data(file: &File) -> io::Result<()> {
     gate("sync file")?;
-    Ok(fs::fdatasync(file)?)
+    file.sync_data()
 }
 
 /// Files up to this size, which nearly all are, are read with one call, onto the stack: a heap block of this size costs

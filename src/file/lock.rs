@@ -54,10 +54,7 @@ impl Queues {
     /// [`ErrorKind::Busy`] at the deadline; [`ErrorKind::Forked`] in a process that inherited the store, where the
     /// queues may hold turns of threads that do not exist.
     pub(super) fn turn(&self, id: &FileId, deadline: Instant) -> Result<Turn<'_>> {
-        if self.process != std::process::id() {
-            return Err(Error::new(ErrorKind::Forked, "lock a session")
-                .with_reason("this store was opened before the process was forked; open it in the child"));
-        }
+        self.check_process()?;
         let queue = self.part(id).lock().entry(*id).or_default().clone();
         if let Some(guard) = queue.try_lock_arc_until(deadline) {
             return Ok(Turn { queues: self, id: *id, guard: Some(guard) });
@@ -65,6 +62,17 @@ impl Queues {
         drop(queue);
         self.leave(id);
         Err(busy())
+    }
+
+    /// # Errors
+    ///
+    /// [`ErrorKind::Forked`] in a process other than the one that opened the store.
+    pub(super) fn check_process(&self) -> Result<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Forked, "write a session")
+            .with_reason("this store was opened before the process was forked; open it in the child"))
     }
 
     fn part(&self, id: &FileId) -> &Mutex<HashMap<FileId, Queue>> {

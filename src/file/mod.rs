@@ -8,6 +8,8 @@ mod lock;
 mod open;
 mod options;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use options::FileStoreOptions;
@@ -195,8 +197,10 @@ impl Store for FileStore {
 
     fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
         let session = SessionId::random()?;
-        self.create_file(&session, record, self.options.is_power_safe(how))?;
-        Ok(saved(session.to_token(), session.file_id(), record.clone()))
+        let mut record = record.clone();
+        record.cut();
+        self.create_file(&session, &record, self.options.is_power_safe(how))?;
+        Ok(saved(session.to_token(), session.file_id(), record))
     }
 
     fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {

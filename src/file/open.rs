@@ -4,6 +4,7 @@
 //! shards, sync, and last the parameters file, linked under its name when it is complete and never replaced. Whoever
 //! loses the race reads what the winner linked.
 use super::disk::Root;
+use super::io_error;
 use super::layout::{PARAMETERS, SHARDS, TEMPORARY, is_ours, shard_name};
 use crate::error::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
@@ -39,13 +40,12 @@ pub(super) fn open_root(dir: &Path) -> Result<Root> {
             // The umask may have taken bits away.
             std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
                 .map_err(io("set the permissions of session directory"))?;
-            sync_parent(dir).map_err(io("sync the parent of session directory"))?;
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(io("create session directory")(error)),
     }
     let root = Root::open(dir).map_err(io("open session directory"))?;
-    check_owner(&root)?;
+    check_owner("open session directory", dir, root.owner_and_mode())?;
     if !read_parameters(&root)? {
         make(&root)?;
         if !read_parameters(&root)? {
@@ -58,40 +58,40 @@ pub(super) fn open_root(dir: &Path) -> Result<Root> {
     Ok(root)
 }
 
-fn check_owner(root: &Root) -> Result<()> {
-    let (owner, mode) = root.owner_and_mode().map_err(|error| {
-        Error::new(ErrorKind::Io, "examine session directory").with_path(root.path()).with_source(error)
-    })?;
+/// Refuses a directory that is not ours, or that others may write to: whoever can put files into it can bring back
+/// sessions that were logged out.
+fn check_owner(act: &'static str, path: &Path, owner_and_mode: io::Result<(u32, u32)>) -> Result<()> {
+    let (owner, mode) = owner_and_mode.map_err(|error| io_error(act, error).with_path(path))?;
     let own = rustix::process::geteuid().as_raw();
     let reason = if owner != own {
         format!("it belongs to user {owner}, this process runs as user {own}")
     } else if mode & 0o002 != 0 {
         format!("everybody may write to it (mode {mode:04o}); make it 0700")
+    } else if mode & 0o020 != 0 {
+        format!("its group may write to it (mode {mode:04o}); make it 0700")
     } else {
         return Ok(());
     };
-    Err(Error::new(ErrorKind::Permissions, "open session directory")
-        .with_path(root.path())
-        .with_reason(reason))
+    Err(Error::new(ErrorKind::Permissions, act).with_path(path).with_reason(reason))
 }
 
 /// Reads `sessile.json`. Whether it is there.
 fn read_parameters(root: &Root) -> Result<bool> {
-    let error = |kind| {
-        Error::new(kind, "read the parameters of session store").with_path(root.path().join(PARAMETERS))
-    };
+    const ACT: &str = "read the parameters of session store";
+    let path = || root.path().join(PARAMETERS);
+    let error = |kind| Error::new(kind, ACT).with_path(path());
     let file = match root.open_file(PARAMETERS) {
         Ok(file) => file,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(cause) => return Err(error(ErrorKind::Io).with_source(cause)),
+        Err(cause) => return Err(io_error(ACT, cause).with_path(path())),
     };
-    let mut text = String::new();
+    let mut text = Vec::new();
     file.take(PARAMETERS_BYTES_MAX)
-        .read_to_string(&mut text)
-        .map_err(|cause| error(ErrorKind::Io).with_source(cause))?;
+        .read_to_end(&mut text)
+        .map_err(|cause| io_error(ACT, cause).with_path(path()))?;
     // The format alone first: a newer one may have other parameters.
     let any: serde_json::Value =
-        serde_json::from_str(&text).map_err(|cause| error(ErrorKind::Foreign).with_source(cause))?;
+        serde_json::from_slice(&text).map_err(|cause| error(ErrorKind::Foreign).with_source(cause))?;
     match any.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format > FORMAT.into() => Err(error(ErrorKind::NewerFormat)
             .with_reason(format!("the store has format {format}, this version knows {FORMAT}"))),
@@ -115,7 +115,9 @@ fn make(root: &Root) -> Result<()> {
         ));
     }
     for shard in 0..SHARDS {
-        root.make_directory(&shard_name(shard)).map_err(io("make a shard directory in"))?;
+        let name = shard_name(shard);
+        root.make_directory(&name)
+            .map_err(|error| io_error("make shard directory", error).with_path(dir.join(name)))?;
     }
     root.sync().map_err(io("sync session directory"))?;
     let mut file = tempfile::Builder::new()
@@ -124,11 +126,17 @@ fn make(root: &Root) -> Result<()> {
         .tempfile_in(dir)
         .map_err(io("write the parameters of session store"))?;
     let json = serde_json::to_string(&Parameters::ours()).expect("a struct of integers and a string");
-    writeln!(file, "{json}")
+    file.as_file()
+        // Once more: the umask may have taken bits away.
+        .set_permissions(std::fs::Permissions::from_mode(0o600))
+        .and_then(|()| writeln!(file, "{json}"))
         .and_then(|()| file.as_file().sync_all())
         .map_err(io("write the parameters of session store"))?;
     match file.persist_noclobber(dir.join(PARAMETERS)) {
-        Ok(_) => root.sync().map_err(io("sync session directory")),
+        Ok(_) => {
+            root.sync().map_err(io("sync session directory"))?;
+            sync_parent(dir).map_err(io("sync the parent of session directory"))
+        }
         // Another process was first: what it linked is read back.
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(io("link the parameters of session store")(error.error)),
@@ -139,11 +147,7 @@ fn make(root: &Root) -> Result<()> {
 fn check_shards(root: &Root) -> Result<()> {
     for shard in 0..SHARDS {
         let name = shard_name(shard);
-        root.check_directory(&name).map_err(|error| {
-            Error::new(ErrorKind::Io, "open shard directory")
-                .with_path(root.path().join(name))
-                .with_source(error)
-        })?;
+        check_owner("open shard directory", &root.path().join(&name), root.directory_owner_and_mode(&name))?;
     }
     Ok(())
 }

@@ -7,6 +7,9 @@ use crate::store::Durability;
 use std::path::Path;
 use std::time::Duration;
 
+/// Shortest wait for a lock: a save that took longer may have been passed by a `delete`.
+pub(super) const LOCK_WAIT_MIN: Duration = Duration::from_millis(1);
+
 /// How a [`FileStore`] is opened.
 ///
 /// ```
@@ -111,8 +114,10 @@ impl FileStoreOptions {
     }
 
     fn check(&self) -> Result<()> {
-        let wait = Duration::from_millis(1)..=Duration::from_secs(60);
-        let reason = if !wait.contains(&self.lock_wait) {
+        let wait = LOCK_WAIT_MIN..=Duration::from_secs(60);
+        let reason = if self.durability == Durability::OfStore {
+            "the store's own durability must be Relaxed or PowerSafe"
+        } else if !wait.contains(&self.lock_wait) {
             "the lock wait must be 1 ms to 60 s"
         } else if !(SLOT_MIN..=16 << 20).contains(&self.record_bytes_max) {
             "the record limit must be 2 KiB to 16 MiB"

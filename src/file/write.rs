@@ -1,13 +1,14 @@
 //! Create, update, grow, rotate, delete: each step by step, in the order that survives a kill at any instant and a
 //! power cut. The reasons are in [`design`](crate::design).
+use super::FileStore;
 use super::disk::{self, Access, Shard};
 use super::layout::{SessionPath, TEMPORARY};
 use super::lock::{LockedFile, Turn, busy};
+use super::options::LOCK_WAIT_MIN;
 use super::slots::{self, View};
-use super::{FileStore, io_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId};
-use crate::record::{self, Decoded, PREFIX_LEN, Record, STATE_AT, State};
+use crate::record::{self, Decoded, Record, STATE_AT, State};
 use crate::store::{Change, Store, Verdict};
 use std::fs::File;
 use std::io;
@@ -25,6 +26,8 @@ struct Locked<'a> {
     slot: usize,
     slot_size: usize,
     newest: Decoded,
+    /// When the lock was got: a `delete` that runs into its wait limit does not respect it any longer.
+    since: Instant,
 }
 
 /// How a save under the lock ended.
@@ -40,21 +43,30 @@ impl Locked<'_> {
         (slot * self.slot_size) as u64
     }
 
+    /// Brings the newest version to the disk, if it is not known to be there. Whether it is: after a failed sync of this
+    /// inode, also one by somebody else, no other can tell.
+    fn sync_newest(&self) -> bool {
+        let state = self.newest.state;
+        !state.has(State::SYNC_FAILED)
+            && (state.has(State::DATA_SYNCED) || disk::sync_data(&self.file).is_ok())
+    }
+
     /// Tells whoever waits for this file's lock to look whether the path still leads here.
     fn retire(&self) -> io::Result<()> {
         let state = self.newest.state.and(State::RETIRING);
         disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
     }
 
-    /// Ends the session for whoever has the file open. Best effort: the file is about to lose its name, or just did.
+    /// Ends the session for whoever has the file open.
     fn entomb(&self) {
-        let _ = disk::write_at(&self.file, &record::tombstone(), self.offset(self.slot));
+        entomb(&self.file, self.offset(self.slot));
     }
 }
 
 impl FileStore {
     /// Makes a session's file. On an error, it does not exist, or holds no version.
     pub(super) fn create_file(&self, session: &SessionId, record: &Record, power_safe: bool) -> Result<()> {
+        self.queues.check_process()?;
         let id = session.file_id();
         let path = SessionPath::of(&id);
         let bytes = self.encode(record, &id, 1, State::WRITTEN, 0)?;
@@ -90,17 +102,21 @@ impl FileStore {
             disk::make_private(&file).map_err(io("set the permissions of new session file"))?;
         }
         // Before the lock it might have been swept, had this process been stopped for an hour.
-        if self.root.inode_at(path).ok() != Some(inode) {
+        if self.root.inode_at(path).map_err(io("find new session file again"))? != inode {
             let error = io::Error::from(io::ErrorKind::NotFound);
             return Err(io("find new session file again")(error));
         }
         disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write new session file"))?;
-        if let Some(shard) = shard {
-            disk::sync_data(&file).map_err(io("sync new session file"))?;
-            shard.sync().map_err(io("sync the directory of new session file"))?;
-            raise(&file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED));
+        let Some(shard) = shard else { return Ok(()) };
+        let synced = disk::sync_data(&file)
+            .map_err(io("sync new session file"))
+            .and_then(|()| shard.sync().map_err(io("sync the directory of new session file")));
+        match synced {
+            Ok(()) => raise(&file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED)),
+            // It may refuse to be removed; then at least it holds no version.
+            Err(_) => entomb(&file, 0),
         }
-        Ok(())
+        synced
     }
 
     /// Reads, changes and writes a session under its lock. Returns what is stored afterwards.
@@ -114,13 +130,13 @@ impl FileStore {
         if locked.newest.record.is_expired(self.now()) {
             return Ok(None);
         }
-        let verdict = change(&mut locked.newest.record)?;
-        let record = &locked.newest.record;
-        if verdict == Verdict::Keep {
-            let stored = self.stored(id, &locked)?;
+        if change(&mut locked.newest.record)? == Verdict::Keep {
+            let Some(stored) = self.stored(id, &locked)? else { return Ok(None) };
             let kept = !power_safe || self.make_safe(id, &locked, &stored)? == Written::Yes;
             return Ok(kept.then_some(stored));
         }
+        locked.newest.record.cut();
+        let record = &locked.newest.record;
         let sequence = locked.newest.sequence + 1;
         let bytes = self.encode(record, id, sequence, locked.newest.state.inherited(), locked.slot_size)?;
         let written = if record::slot_size(&bytes) > locked.slot_size {
@@ -147,12 +163,13 @@ impl FileStore {
             })
         };
         if !power_safe {
-            return write().map(|()| Written::Yes);
+            write()?;
+            return self.unless_deleted(locked);
         }
         let name_synced = locked.newest.state.has(State::NAME_SYNCED);
         let shard = if name_synced { None } else { Some(self.open_shard(id)?) };
         // The older slot may be the only one on the disk: it must not be touched before the newest one is there too.
-        if !locked.newest.state.has(State::DATA_SYNCED) && disk::sync_data(&locked.file).is_err() {
+        if !locked.sync_newest() {
             return self.rebuild(id, locked, bytes);
         }
         write()?;
@@ -161,10 +178,19 @@ impl FileStore {
             return self.rebuild(id, locked, bytes);
         }
         if let Some(shard) = shard {
-            shard.sync().map_err(|error| unknown("sync the directory of session file", error))?;
+            shard
+                .sync()
+                .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
         }
         raise(&locked.file, older, State::DATA_SYNCED.and(State::NAME_SYNCED));
-        Ok(Written::Yes)
+        self.unless_deleted(locked)
+    }
+
+    /// A save that held the lock for longer than the shortest wait limit may have been passed by a `delete`, and have
+    /// written to a file without a name: then nothing was saved.
+    fn unless_deleted(&self, locked: &Locked<'_>) -> Result<Written> {
+        let passed = locked.since.elapsed() >= LOCK_WAIT_MIN && !self.leads_to(&locked.path, &locked.file)?;
+        Ok(if passed { Written::Gone } else { Written::Yes })
     }
 
     /// Brings the newest version to the disk as it is.
@@ -175,15 +201,17 @@ impl FileStore {
             return Ok(Written::Yes);
         }
         let shard = self.open_shard(id)?;
-        if !state.has(State::DATA_SYNCED) && disk::sync_data(&locked.file).is_err() {
+        if !locked.sync_newest() {
             let bytes = self.encode(stored, id, locked.newest.sequence + 1, State::WRITTEN, 0)?;
             return self.rebuild(id, locked, bytes);
         }
         if !state.has(State::NAME_SYNCED) {
-            shard.sync().map_err(|error| unknown("sync the directory of session file", error))?;
+            shard
+                .sync()
+                .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
         }
         raise(&locked.file, locked.offset(locked.slot), state.and(safe));
-        Ok(Written::Yes)
+        self.unless_deleted(locked)
     }
 
     /// After a failed sync, which must not be tried again on the same inode: the kernel has marked the pages clean, and
@@ -191,6 +219,9 @@ impl FileStore {
     #[cold]
     fn rebuild(&self, id: &FileId, locked: &Locked<'_>, bytes: Vec<u8>) -> Result<Written> {
         self.replace(id, locked, bytes, true).map_err(|error| {
+            // For later saves, by whomever: this inode is not to be trusted, and it may have been replaced after all.
+            let state = locked.newest.state.and(State::SYNC_FAILED).and(State::RETIRING);
+            raise(&locked.file, locked.offset(locked.slot), state);
             Error::new(ErrorKind::DurabilityUnknown, "save session after a failed sync")
                 .with_path(self.path().join(locked.path.as_str()))
                 .with_reason("writing it anew failed as well")
@@ -229,7 +260,12 @@ impl FileStore {
             match shard.put_in_place(&temporary, locked.path.below_shard()) {
                 Ok(()) => Ok(Some(file)),
                 // Ended by a `delete` that could not wait for our lock.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound
+                        && !self.leads_to(&locked.path, &locked.file)? =>
+                {
+                    Ok(None)
+                }
                 Err(error) => Err(io("replace session file")(error)),
             }
         })();
@@ -238,7 +274,9 @@ impl FileStore {
         let _ = shard.unlink(&temporary);
         let Some(file) = replaced? else { return Ok(Written::Gone) };
         if power_safe {
-            shard.sync().map_err(|error| unknown("sync the directory of session file", error))?;
+            shard
+                .sync()
+                .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
             raise(&file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED));
         }
         Ok(Written::Yes)
@@ -257,8 +295,10 @@ impl FileStore {
             return Ok(None);
         }
         if change(&mut locked.newest.record)? == Verdict::Keep {
-            locked.newest.record = self.stored(id, &locked)?;
+            let Some(stored) = self.stored(id, &locked)? else { return Ok(None) };
+            locked.newest.record = stored;
         }
+        locked.newest.record.cut();
         // Synced with its name at every durability: else a power cut may lose both.
         self.create_file(successor, &locked.newest.record, true)?;
         let path = &locked.path;
@@ -269,7 +309,10 @@ impl FileStore {
                 .map_err(|error| self.error("remove old session file", path, error))?;
             if was_there {
                 locked.entomb();
-                self.sync_ended(&shard)?;
+                // Whoever has the successor now must not lose it in silence, nor keep it while the old one may return.
+                self.sync_ended(&shard, path).map_err(|error| {
+                    error.with_reason("the session was ended by it, and may come back after a power cut")
+                })?;
             }
             Ok(was_there)
         })();
@@ -299,14 +342,31 @@ impl FileStore {
                 self.unlink(&shard, &path)?;
                 false
             }
-            // Somebody holds the session and does not let go (a stopped process, say): a logout does not wait for it.
-            // Whatever the holder still writes, it writes to a file without a name.
-            Err(error) if error.kind() == ErrorKind::Busy => self.unlink(&shard, &path)?,
+            // Somebody holds the session and does not let go (a stopped process, say), or it cannot be read: a logout
+            // waits for neither. Whatever the holder still writes, it writes to a file without a name.
+            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
+                let file = self.open_file(id, &path, Access::Write);
+                let was_there = self.unlink(&shard, &path)?;
+                if let Ok(Some(file)) = file {
+                    self.entomb_unlocked(id, &path, &file);
+                }
+                was_there
+            }
+            // What is not ours is left alone: another kind of file, or a newer version's session.
             Err(error) => return Err(error),
         };
         // Also when there was nothing: somebody may have been killed between their unlink and their sync.
-        self.sync_ended(&shard)?;
+        self.sync_ended(&shard, &path)?;
         Ok(was_live)
+    }
+
+    /// Ends the session for whoever waits for the lock of its file, which has just lost its name. Its holder may be
+    /// anywhere in a save: that writes the other slot, and a tombstone in either ends the session.
+    fn entomb_unlocked(&self, id: &FileId, path: &SessionPath, file: &File) {
+        let look = self.look(file, path, |bytes| (slots::view(bytes, id), bytes.len() / 2));
+        if let Ok((Ok(View::Valid { slot, .. }), slot_size)) = look {
+            entomb(file, (slot * slot_size) as u64);
+        }
     }
 
     /// Locks a session for writing; `None` if it has no version.
@@ -324,7 +384,15 @@ impl FileStore {
                 View::Valid { slot, newest, .. }
                     if !newest.state.has(State::RETIRING) || self.leads_to(&path, &file)? =>
                 {
-                    return Ok(Some(Locked { file, _turn: turn, path, slot, slot_size: size / 2, newest }));
+                    return Ok(Some(Locked {
+                        file,
+                        _turn: turn,
+                        path,
+                        slot,
+                        slot_size: size / 2,
+                        newest,
+                        since: Instant::now(),
+                    }));
                 }
                 View::Empty | View::Damaged if self.leads_to(&path, &file)? => return Ok(None),
                 // The file was replaced or removed between our opening and our lock: start again by the path.
@@ -334,12 +402,14 @@ impl FileStore {
         }
     }
 
-    /// The newest version once more, after a change to the first copy that is not wanted.
-    fn stored(&self, id: &FileId, locked: &Locked<'_>) -> Result<Record> {
+    /// The newest version once more, after a change to the first copy that is not wanted; `None` if a `delete` that
+    /// could not wait has ended the session since.
+    fn stored(&self, id: &FileId, locked: &Locked<'_>) -> Result<Option<Record>> {
         let view = self.look(&locked.file, &locked.path, |bytes| slots::view(bytes, id))?;
         match self.located(view, &locked.path)? {
-            View::Valid { newest, .. } => Ok(newest.record),
-            View::Empty | View::Damaged => Err(Error::new(ErrorKind::Corrupt, "read session file again")
+            View::Valid { newest, .. } => Ok(Some(newest.record)),
+            View::Empty => Ok(None),
+            View::Damaged => Err(Error::new(ErrorKind::Corrupt, "read session file again")
                 .with_path(self.path().join(locked.path.as_str()))
                 .with_reason("it changed while it was locked")),
         }
@@ -361,11 +431,20 @@ impl FileStore {
     }
 
     /// Brings the end of a session to the disk.
-    fn sync_ended(&self, shard: &Shard) -> Result<()> {
+    fn sync_ended(&self, shard: &Shard, path: &SessionPath) -> Result<()> {
         if self.options.sync_security_events {
-            shard.sync().map_err(|error| unknown("sync the end of a session", error))?;
+            shard.sync().map_err(|error| self.unknown("sync the end of session", path, error))?;
         }
         Ok(())
+    }
+
+    /// What was written can be read now, but may not survive a power cut.
+    fn unknown(&self, act: &'static str, path: &SessionPath, error: io::Error) -> Error {
+        let error = self.error(act, path, error);
+        Error::new(ErrorKind::DurabilityUnknown, act)
+            .with_path(self.path().join(path.as_str()))
+            .with_reason("what was changed is visible, and may not survive a power cut")
+            .with_source(error)
     }
 
     fn encode(
@@ -397,17 +476,15 @@ fn raise(file: &File, offset: u64, state: State) {
     let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
 }
 
-/// Empties a slot after a failed write. Best effort: one that cannot be emptied stays torn, and readers pass it over.
-fn invalidate(file: &File, offset: u64) {
-    let _ = disk::write_at(file, &[0; PREFIX_LEN], offset);
+/// Ends the session for whoever has the file open. Best effort: the file has lost its name, or is about to.
+fn entomb(file: &File, offset: u64) {
+    let _ = disk::write_at(file, &record::tombstone(), offset);
 }
 
-/// What was written can be read now, but may not survive a power cut.
-fn unknown(act: &'static str, error: io::Error) -> Error {
-    let error = io_error(act, error);
-    Error::new(ErrorKind::DurabilityUnknown, act)
-        .with_reason("what was changed is visible, and may not survive a power cut")
-        .with_source(error)
+/// Voids a slot after a failed write, so that no reader takes it for one that was never written. Best effort: one that
+/// cannot be voided stays torn, which says the same.
+fn invalidate(file: &File, offset: u64) {
+    let _ = disk::write_at(file, &record::void(), offset);
 }
 
 /// A name that no other file on its way has.

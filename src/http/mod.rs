@@ -161,7 +161,7 @@ impl Visit {
         let private = self.session.accessed() && self.session.is_live();
         let has_cookie = cookie.is_some();
         headers.extend(cookie.map(|cookie| ("Set-Cookie", cookie)));
-        if has_cookie || failed {
+        if has_cookie || failed || self.session.save_failed() {
             headers.push(("Cache-Control", "no-store".into()));
         } else if private {
             headers.push(("Cache-Control", "private".into()));
@@ -184,12 +184,18 @@ impl DerefMut for Visit {
 }
 
 /// A session that could not be saved, with the headers that the response to it must carry.
-#[derive(Debug)]
 pub struct Unsaved {
     /// Why.
     pub error: Error,
     /// To append to the response that says so.
     pub headers: Headers,
+}
+
+impl fmt::Debug for Unsaved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the headers: one of them may carry the id, and an `unwrap` prints this.
+        f.debug_struct("Unsaved").field("error", &self.error).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Display for Unsaved {

@@ -25,6 +25,7 @@
 use super::Sessions;
 use super::handler::{self, Answer, Failure, Handled};
 use crate::error::Error;
+use crate::event::Event;
 use crate::session::Session;
 use rouille::{Request, Response};
 
@@ -33,6 +34,10 @@ pub trait IntoResponse {
     /// Whether this is the handler's error: then what it changed is dropped.
     fn is_error(&self) -> bool {
         false
+    }
+    /// The failure of the session behind it, for the observer: the visitor sees no details.
+    fn session_error(&self) -> Option<&Error> {
+        None
     }
     /// The response.
     fn into_response(self) -> Response;
@@ -48,6 +53,12 @@ impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
     fn is_error(&self) -> bool {
         self.as_ref().map_or(true, T::is_error)
     }
+    fn session_error(&self) -> Option<&Error> {
+        match self {
+            Ok(response) => response.session_error(),
+            Err(error) => error.session_error(),
+        }
+    }
     fn into_response(self) -> Response {
         match self {
             Ok(response) => response.into_response(),
@@ -61,6 +72,9 @@ impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
 impl IntoResponse for Error {
     fn is_error(&self) -> bool {
         true
+    }
+    fn session_error(&self) -> Option<&Error> {
+        Some(self)
     }
     fn into_response(self) -> Response {
         render(&handler::failure(&self))
@@ -79,6 +93,9 @@ pub fn serve<R: IntoResponse>(
     let visit = sessions.open(cookies.map(|(_, value)| value));
     let answer = handler::run(visit, |session| {
         let result = handler(request, session);
+        if let Some(error) = result.session_error() {
+            sessions.manager().observe(&Event::Failed(error));
+        }
         let keep = !result.is_error();
         let response = result.into_response();
         Handled { status: response.status_code, response, keep }

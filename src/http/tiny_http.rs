@@ -24,6 +24,7 @@
 use super::handler::{self, Answer, Failure, Handled};
 use super::{Headers, Sessions};
 use crate::error::Error;
+use crate::event::Event;
 use crate::session::Session;
 use std::io::{self, Read};
 use tiny_http::{Header, Request, Response, StatusCode};
@@ -36,6 +37,10 @@ pub trait IntoResponse {
     /// Whether this is the handler's error: then what it changed is dropped.
     fn is_error(&self) -> bool {
         false
+    }
+    /// The failure of the session behind it, for the observer: the visitor sees no details.
+    fn session_error(&self) -> Option<&Error> {
+        None
     }
     /// The response.
     fn into_response(self) -> AnyResponse;
@@ -51,6 +56,12 @@ impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
     fn is_error(&self) -> bool {
         self.as_ref().map_or(true, T::is_error)
     }
+    fn session_error(&self) -> Option<&Error> {
+        match self {
+            Ok(response) => response.session_error(),
+            Err(error) => error.session_error(),
+        }
+    }
     fn into_response(self) -> AnyResponse {
         match self {
             Ok(response) => response.into_response(),
@@ -64,6 +75,9 @@ impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
 impl IntoResponse for Error {
     fn is_error(&self) -> bool {
         true
+    }
+    fn session_error(&self) -> Option<&Error> {
+        Some(self)
     }
     fn into_response(self) -> AnyResponse {
         render(&handler::failure(&self))
@@ -84,6 +98,9 @@ pub fn serve<R: IntoResponse>(
     let visit = sessions.open(cookies.map(|header| header.value.as_str()));
     let answer = handler::run(visit, |session| {
         let result = handler(&mut request, session);
+        if let Some(error) = result.session_error() {
+            sessions.manager().observe(&Event::Failed(error));
+        }
         let keep = !result.is_error();
         let response = result.into_response();
         Handled { status: response.status_code().0, response, keep }

@@ -55,6 +55,10 @@ const TEST_COOKIE: &str = "_test";
 /// Every method that loads can fail with the storage's trouble; such a failure is not remembered, so the next call
 /// tries again. Every method that takes a name refuses one that is empty, longer than 128 bytes or begins with `_`
 /// with [`ErrorKind::Name`].
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about one request, each set in one place"
+)]
 pub struct Session {
     manager: SessionManager,
     /// Well-formed tokens of the request, not yet forgotten; the one that is live is among them.
@@ -64,6 +68,14 @@ pub struct Session {
     modified: bool,
     /// Whether this request wrote to the store: what [`Renewal::OnSave`](crate::Renewal::OnSave) asks.
     saved: bool,
+    /// Whether it did so with less than [`Durability::PowerSafe`].
+    saved_relaxed: bool,
+    /// Whether it ended a session that it brought.
+    ended: bool,
+    /// Whether an attempt to do so failed, perhaps after the deed.
+    end_failed: bool,
+    /// Whether a save failed: then no cache may keep the response.
+    save_failed: Cell<bool>,
     delta: Delta,
     expiry: Option<Expiry>,
     transfer: Transfer,
@@ -95,6 +107,10 @@ impl Session {
             accessed: Cell::new(false),
             modified: false,
             saved: false,
+            saved_relaxed: false,
+            ended: false,
+            end_failed: false,
+            save_failed: Cell::new(false),
             delta: Delta::default(),
             expiry: None,
             transfer: Transfer::Stay,
@@ -252,7 +268,7 @@ impl Session {
     }
 
     /// Records who is logged in. When the session is saved it gets a new id, the absolute limit starts anew, and if
-    /// another user was logged in, that user's entries are dropped.
+    /// another user was logged in, that user's entries and expiry setting are dropped.
     ///
     /// # Errors
     ///
@@ -266,6 +282,7 @@ impl Session {
         }
         if self.user()?.is_some_and(|other| other != user) {
             self.delta.clear();
+            self.expiry = None;
         }
         self.modified = true;
         self.transfer = Transfer::Login(user);
@@ -303,16 +320,21 @@ impl Session {
         Ok(self.expiry.or(held.map(|held| held.record.expiry)).unwrap_or_default())
     }
 
-    /// When this session expires: as it is stored; for a new session or a new setting, as a save now would store it.
+    /// When this session expires: as it is stored, or earlier if the policy has become stricter since; for a new session or a new setting, as a save now would store it.
     ///
     /// # Errors
     ///
     /// See [`Session`].
     #[doc(alias = "get_expiry_date")]
     pub fn deadline(&self) -> Result<SystemTime> {
-        let now = self.manager.store().now();
+        self.deadline_at(self.manager.store().now())
+    }
+
+    fn deadline_at(&self, now: SystemTime) -> Result<SystemTime> {
         Ok(match (self.load()?, self.expiry) {
-            (Some(held), None) => held.record.deadline,
+            (Some(held), expiry) if expiry.is_none_or(|expiry| expiry == held.record.expiry) => {
+                self.manager.lifetime().current_deadline(&held.record)
+            }
             (held, expiry) => {
                 let created = held.map_or(now, |held| held.record.created);
                 self.manager.lifetime().deadline(expiry.unwrap_or_default(), created, now)
@@ -327,10 +349,12 @@ impl Session {
     /// See [`Session`].
     #[doc(alias = "get_expiry_age")]
     pub fn remaining(&self) -> Result<Duration> {
-        Ok(self.deadline()?.duration_since(self.manager.store().now()).unwrap_or_default())
+        let now = self.manager.store().now();
+        Ok(self.deadline_at(now)?.duration_since(now).unwrap_or_default())
     }
 
-    /// Makes every save of this session from here on [`Durability::PowerSafe`].
+    /// Makes every save of this session from here on [`Durability::PowerSafe`]. What this request saved before becomes
+    /// so with the next save, also if nothing was changed since.
     pub fn power_safe(&mut self) {
         self.durability = Durability::PowerSafe;
     }

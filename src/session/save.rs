@@ -3,9 +3,10 @@ use super::{Held, Session, Transfer, check_name, read, store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{FileId, Token};
+use crate::lifetime::Expiry;
 use crate::record::Record;
 use crate::session::delta::Delta;
-use crate::store::{Saved, Verdict};
+use crate::store::{Durability, Saved, Verdict};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::OnceCell;
@@ -25,6 +26,14 @@ pub(crate) enum CookieNews {
     },
     /// The session that the browser brought was ended.
     Removed,
+}
+
+/// Where a changed session is kept afterwards.
+#[derive(Clone, Copy)]
+enum Place {
+    Same,
+    /// Under a new token; the old one dies.
+    New,
 }
 
 impl Session {
@@ -71,25 +80,15 @@ impl Session {
             Ok(Verdict::Write)
         };
         if let Some(token) = self.load()?.map(|held| held.token.clone()) {
-            let lifetime = self.manager.lifetime();
             let delta = &self.delta;
-            let saved = if_alive(|gone| {
-                let change = &mut |record: &mut Record| {
-                    if lifetime.is_over(record, now) {
-                        return Err(gone.declare());
-                    }
-                    step(delta, record)
-                };
-                self.manager.store().update(&token, change, self.durability)
-            })?;
+            let saved = self.change_live(&token, now, Place::Same, &mut |record| step(delta, record))?;
             let Some(saved) = saved else { return Err(self.gone("update an entry of session")) };
             self.adopt(saved, now, false);
         } else {
             let mut record = Record::new(now, now);
             step(&self.delta, &mut record)?;
             self.manager.lifetime().apply(&mut record, self.expiry.unwrap_or_default(), now);
-            let saved = self.manager.store().create(&record, self.durability)?;
-            self.adopt_new(saved, now);
+            self.store_new(&record, now)?;
         }
         self.delta.committed(name);
         self.modified = true;
@@ -107,29 +106,33 @@ impl Session {
     pub fn destroy(&mut self) -> Result<()> {
         self.accessed.set(true);
         self.modified = true;
-        let held = self.found.get().and_then(Option::as_ref).map(|held| &held.token);
-        let own = held.filter(|token| !self.brought.contains(token));
+        let held = self.found.get().and_then(Option::as_ref);
+        let own = held.map(|held| &held.token).filter(|token| !self.brought.contains(token));
         let mut failure = None;
         let mut ended = false;
         for token in self.brought.iter().chain(own) {
             match self.manager.store().delete(token) {
-                Ok(true) => {
+                // After a failed attempt, "not there" may be that attempt's work.
+                Ok(was_live) if was_live || self.end_failed => {
                     ended |= self.brought.contains(token);
-                    self.manager.observe(&Event::Destroyed(FileId::digest(token.expose().as_bytes())));
+                    let digest = || FileId::digest(token.expose().as_bytes());
+                    let id = held.filter(|held| held.token == *token).map_or_else(digest, |held| held.id);
+                    self.manager.observe(&Event::Destroyed(id));
                 }
-                Ok(false) => {}
+                Ok(_) => {}
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
+        self.end_failed = failure.is_some();
+        self.save_failed.set(failure.is_some());
         if ended {
+            self.ended = true;
             self.cookie = CookieNews::Removed;
         }
         if let Some(error) = failure {
             return Err(error);
         }
-        if matches!(self.cookie, CookieNews::Token { .. }) {
-            self.cookie = CookieNews::Nothing;
-        }
+        self.forget_token();
         self.brought.clear();
         self.found = OnceCell::from(None);
         self.settle();
@@ -150,11 +153,19 @@ impl Session {
         &self.manager
     }
 
+    /// Whether a save failed in this request.
+    pub(crate) fn save_failed(&self) -> bool {
+        self.save_failed.get()
+    }
+
     /// The save at the end of a request: writes the changes, or moves the deadline.
     pub(crate) fn commit(&mut self) -> Result<()> {
         let lifetime = self.manager.lifetime();
         let changed = !self.delta.is_empty() || self.expiry.is_some() || self.transfer != Transfer::Stay;
-        if !changed && !lifetime.renews(self.saved, self.accessed.get()) {
+        // What was saved before `power_safe` was asked for becomes so by an update that changes nothing.
+        let strengthen = self.saved_relaxed && self.durability == Durability::PowerSafe;
+        let must = changed || strengthen;
+        if !must && !lifetime.renews(self.saved, self.accessed.get()) {
             return Ok(());
         }
         // A request that never looked at its session stays "not accessed", even if its deadline is moved.
@@ -165,7 +176,7 @@ impl Session {
         match found {
             Ok(None) => self.create(now),
             Ok(Some(_)) if self.expiry.is_some_and(|expiry| expiry.is_over(now)) => self.destroy(),
-            Ok(Some(held)) if changed => {
+            Ok(Some(held)) if must => {
                 let token = held.token.clone();
                 self.merge(&token, now)
             }
@@ -176,7 +187,7 @@ impl Session {
                 }
                 Ok(())
             }
-            Err(error) if changed => Err(error),
+            Err(error) if must => Err(error),
             Err(error) => {
                 self.manager.observe(&Event::NotRenewed(&error));
                 Ok(())
@@ -192,35 +203,22 @@ impl Session {
             record.user = Some(user.clone());
         }
         let expiry = self.expiry.unwrap_or_default();
-        if (record.entries.is_empty() && record.user.is_none()) || expiry.is_over(now) {
-            self.settle();
-            return Ok(());
+        if (!record.entries.is_empty() || record.user.is_some()) && !expiry.is_over(now) {
+            self.manager.lifetime().apply(&mut record, expiry, now);
+            self.store_new(&record, now)?;
         }
-        self.manager.lifetime().apply(&mut record, expiry, now);
-        let saved = self.manager.store().create(&record, self.durability)?;
-        self.adopt_new(saved, now);
         self.settle();
         Ok(())
     }
 
     /// Merges the changes into the newest record, and moves it to a new token if that is asked.
     fn merge(&mut self, token: &Token, now: SystemTime) -> Result<()> {
+        let place = if self.transfer == Transfer::Stay { Place::Same } else { Place::New };
         let mut moved = false;
-        let saved = if_alive(|gone| {
-            let change = &mut |record: &mut Record| {
-                if self.manager.lifetime().is_over(record, now) {
-                    return Err(gone.declare());
-                }
-                let changed;
-                (changed, moved) = self.apply(record, now)?;
-                Ok(if changed || moved { Verdict::Write } else { Verdict::Keep })
-            };
-            match self.transfer {
-                Transfer::Stay => self.manager.store().update(token, change, self.durability),
-                Transfer::Rotate | Transfer::Login(_) => {
-                    self.manager.store().rotate(token, change, self.durability)
-                }
-            }
+        let saved = self.change_live(token, now, place, &mut |record| {
+            let changed;
+            (changed, moved) = self.apply(record, now)?;
+            Ok(if changed || moved { Verdict::Write } else { Verdict::Keep })
         })?;
         let Some(saved) = saved else { return Err(self.gone("save session")) };
         self.adopt(saved, now, moved);
@@ -228,7 +226,7 @@ impl Session {
         Ok(())
     }
 
-    /// Lays the changes over a record. Whether the contents changed, and whether the deadline moved.
+    /// Lays the changes over a record. Whether that changed it, and whether the cookie has to say so.
     fn apply(&self, record: &mut Record, now: SystemTime) -> Result<(bool, bool)> {
         let lifetime = self.manager.lifetime();
         let mut changed = false;
@@ -236,6 +234,7 @@ impl Session {
         if let Transfer::Login(user) = &self.transfer {
             if record.user.as_ref().is_some_and(|other| other != user) {
                 self.delta.drop_all(&mut record.entries);
+                record.expiry = Expiry::Default;
             }
             record.user = Some(user.clone());
             record.created = now;
@@ -248,7 +247,11 @@ impl Session {
                 lifetime.apply(record, expiry, now);
                 moved = true;
             }
-            _ => moved |= lifetime.renew(record, now),
+            _ if lifetime.renew(record, now) => {
+                changed = true;
+                moved |= !lifetime.is_browser_bound(record.expiry);
+            }
+            _ => {}
         }
         Ok((changed, moved))
     }
@@ -258,21 +261,53 @@ impl Session {
     fn renew(&mut self, token: &Token, now: SystemTime) {
         let lifetime = self.manager.lifetime();
         let mut moved = false;
-        let saved = if_alive(|gone| {
-            let change = &mut |record: &mut Record| {
-                if lifetime.is_over(record, now) {
-                    return Err(gone.declare());
-                }
-                moved = lifetime.renew(record, now);
-                Ok(if moved { Verdict::Write } else { Verdict::Keep })
-            };
-            self.manager.store().update(token, change, self.durability)
+        let saved = self.change_live(token, now, Place::Same, &mut |record| {
+            let renewed = lifetime.renew(record, now);
+            // A cookie that ends with the browser advertised no deadline.
+            moved = renewed && !lifetime.is_browser_bound(record.expiry);
+            Ok(if renewed { Verdict::Write } else { Verdict::Keep })
         });
+        // Nothing of the handler's is lost.
+        self.save_failed.set(false);
         match saved {
             Ok(Some(saved)) => self.adopt(saved, now, moved),
-            Ok(None) => {}
+            Ok(None) => self.forget_token(),
             Err(error) => self.manager.observe(&Event::NotRenewed(&error)),
         }
+    }
+
+    /// Changes what is stored under `token`, unless it is over by the current policy: `None` then, as if it were absent.
+    /// The one way in which a stored session is changed.
+    fn change_live(
+        &self,
+        token: &Token,
+        now: SystemTime,
+        place: Place,
+        change: &mut dyn FnMut(&mut Record) -> Result<Verdict>,
+    ) -> Result<Option<Saved>> {
+        let mut over = false;
+        let guarded = &mut |record: &mut Record| {
+            over = self.manager.lifetime().is_over(record, now);
+            // An error, so that nothing is written or moved; nobody sees it.
+            if over { Err(Error::new(ErrorKind::Gone, "change a session")) } else { change(record) }
+        };
+        let saved = match place {
+            Place::Same => self.manager.store().update(token, guarded, self.durability),
+            Place::New => self.manager.store().rotate(token, guarded, self.durability),
+        };
+        let saved = if over { Ok(None) } else { saved };
+        self.save_failed.set(!matches!(saved, Ok(Some(_))));
+        saved
+    }
+
+    /// Files a new session.
+    fn store_new(&mut self, record: &Record, now: SystemTime) -> Result<()> {
+        let saved = self.manager.store().create(record, self.durability);
+        self.save_failed.set(saved.is_err());
+        let saved = saved?;
+        self.manager.observe(&Event::Created(saved.live.id));
+        self.hold(saved, now, true);
+        Ok(())
     }
 
     /// Takes over what an update or a rotation stored.
@@ -291,11 +326,6 @@ impl Session {
         self.hold(saved, now, news);
     }
 
-    fn adopt_new(&mut self, saved: Saved, now: SystemTime) {
-        self.manager.observe(&Event::Created(saved.live.id));
-        self.hold(saved, now, true);
-    }
-
     fn hold(&mut self, saved: Saved, now: SystemTime, news: bool) {
         let Saved { token, live } = saved;
         if news {
@@ -309,6 +339,14 @@ impl Session {
         }
         self.found = OnceCell::from(Some(Held { token, record: live.record, id: live.id }));
         self.saved = true;
+        self.saved_relaxed = self.durability != Durability::PowerSafe;
+    }
+
+    /// What the cookie was to carry is dead: a late response must not put it over a fresh login's.
+    fn forget_token(&mut self) {
+        if matches!(self.cookie, CookieNews::Token { .. }) {
+            self.cookie = if self.ended { CookieNews::Removed } else { CookieNews::Nothing };
+        }
     }
 
     /// Forgets the changes: they are saved, or pointless.
@@ -320,9 +358,7 @@ impl Session {
 
     /// The session was ended while this request was under way: no cookie brings it back.
     fn gone(&mut self, act: &'static str) -> Error {
-        if matches!(self.cookie, CookieNews::Token { .. }) {
-            self.cookie = CookieNews::Nothing;
-        }
+        self.forget_token();
         let id = self
             .found
             .get()
@@ -330,24 +366,5 @@ impl Session {
             .map_or_else(String::new, |held| format!(" {}", held.id));
         Error::new(ErrorKind::Gone, format!("{act}{id}"))
             .with_reason("it was ended or has expired since it was read; nothing was saved")
-    }
-}
-
-/// Lets a change say "by the current policy this session is over": an error, so that nothing is written, and then the
-/// same `None` as for a session that is not there.
-fn if_alive(save: impl FnOnce(&mut Gone) -> Result<Option<Saved>>) -> Result<Option<Saved>> {
-    let mut gone = Gone(false);
-    match save(&mut gone) {
-        Err(_) if gone.0 => Ok(None),
-        result => result,
-    }
-}
-
-struct Gone(bool);
-
-impl Gone {
-    fn declare(&mut self) -> Error {
-        self.0 = true;
-        Error::new(ErrorKind::Gone, "change a session")
     }
 }

@@ -1,0 +1,185 @@
+//! A shop with a login and a cart that survive restarts: rouille, with `?` inside `router!`.
+//!
+//! ```text
+//! cargo run --example shop -- [--port 8001] [--dir shop-sessions]
+//! ```
+//!
+//! `--port 0` takes any free port. When the server is ready it prints one line,
+//! `listening on http://127.0.0.1:PORT`.
+use rouille::input::post::PostError;
+use rouille::{Request, Response, Server, post_input, router};
+use sessile::http::rouille::{IntoResponse, serve};
+use sessile::{Cookies, FileStore, Session, Sessions};
+use std::error::Error;
+use std::path::PathBuf;
+
+/// Requests handled at the same time.
+const WORKERS: usize = 8;
+/// Longest form, in bytes: several times the longest of ours.
+const FORM_BYTES_MAX: usize = 4096;
+/// Longest name and longest item, in bytes: the 50 characters that the page asks for, whatever they are.
+const TEXT_BYTES_MAX: usize = 200;
+const ITEMS_MAX: usize = 50;
+
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut args = pico_args::Arguments::from_env();
+    let port: u16 = args.opt_value_from_str("--port")?.unwrap_or(8001);
+    let dir: PathBuf = args.opt_value_from_str("--dir")?.unwrap_or_else(|| "shop-sessions".into());
+    if let [unknown, ..] = &*args.finish() {
+        return Err(format!("unknown argument {}", unknown.display()).into());
+    }
+
+    // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. Either
+    // cookie is SameSite=Lax: other sites cannot make a visitor's browser post our forms in the visitor's
+    // name.
+    let sessions = Sessions::new(FileStore::open(dir)?, Cookies::plain_http())?;
+    let server = Server::new(("127.0.0.1", port), move |request| serve(&sessions, request, route))?;
+    println!("listening on http://{}", server.server_addr());
+    server.pool_size(WORKERS).run();
+    Ok(())
+}
+
+/// One request. What a handler that fails has changed is dropped.
+#[expect(clippy::needless_continue, reason = "there is one inside of `post_input!`")]
+fn route(request: &Request, session: &mut Session) -> Result<Response, Trouble> {
+    router!(request,
+        (GET) (/) => { shop(session) },
+        (POST) (/login) => {
+            check_length(request)?;
+            let form = post_input!(request, { user: String })?;
+            // The session moves to a new id; a guest's cart comes along, another user's does not.
+            session.login(text(&form.user)?)?;
+            Ok(Response::redirect_303("/"))
+        },
+        (POST) (/cart) => {
+            check_length(request)?;
+            let form = post_input!(request, { item: String })?;
+            let item = text(&form.item)?.to_owned();
+            // Runs again when the session is saved: of two tabs that add at the same time, both win.
+            let cart = session.update("cart", move |cart: &mut Vec<String>| cart.push(item))?;
+            if cart.len() > ITEMS_MAX {
+                return Err(Trouble::Form(400, "the cart is full"));
+            }
+            Ok(Response::redirect_303("/"))
+        },
+        (POST) (/logout) => {
+            session.destroy()?;
+            Ok(Response::redirect_303("/"))
+        },
+        _ => Err(Trouble::Form(404, "there is no such page"))
+    )
+}
+
+/// Why there is no page: something about the request, or the session's trouble.
+enum Trouble {
+    Form(u16, &'static str),
+    Session(sessile::Error),
+}
+
+impl From<PostError> for Trouble {
+    fn from(_: PostError) -> Self {
+        Self::Form(400, "a field of the form is missing, or came twice")
+    }
+}
+
+impl From<sessile::Error> for Trouble {
+    fn from(error: sessile::Error) -> Self {
+        Self::Session(error)
+    }
+}
+
+impl IntoResponse for Trouble {
+    fn is_error(&self) -> bool {
+        true
+    }
+    fn into_response(self) -> Response {
+        match self {
+            Self::Form(status, text) => Response::text(format!("{text}\n")).with_status_code(status),
+            // The visitor gets a status, the operator the reason.
+            Self::Session(error) => {
+                eprintln!("{error}");
+                error.into_response()
+            }
+        }
+    }
+}
+
+/// `post_input!` reads to the end whatever comes: only forms that announce a small end may come.
+fn check_length(request: &Request) -> Result<(), Trouble> {
+    let length = request.header("Content-Length").and_then(|length| length.parse::<usize>().ok());
+    match (length, request.header("Transfer-Encoding")) {
+        (Some(..=FORM_BYTES_MAX), None) => Ok(()),
+        (Some(_), None) => Err(Trouble::Form(413, "the form is too large")),
+        _ => Err(Trouble::Form(411, "the form does not say how long it is")),
+    }
+}
+
+fn text(field: &str) -> Result<&str, Trouble> {
+    match field.trim() {
+        "" => Err(Trouble::Form(400, "a field of the form is empty")),
+        text if text.len() > TEXT_BYTES_MAX => Err(Trouble::Form(400, "a field of the form is too long")),
+        text => Ok(text),
+    }
+}
+
+fn shop(session: &Session) -> Result<Response, Trouble> {
+    let user = session.user()?;
+    let cart: Vec<String> = session.get("cart")?.unwrap_or_default();
+
+    let name = escape(user.as_deref().unwrap_or("nobody yet"));
+    let items = if cart.is_empty() { "nothing yet".into() } else { escape(&cart.join(", ")) };
+    let account = if user.is_some() { LOGOUT } else { LOGIN };
+    let (style, add) = (STYLE, ADD);
+    Ok(Response::html(format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>shop</title>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <style>{style}</style></head>\n\
+         <body><main>\n<h1>A small shop</h1>\n\
+         <section><p>user: {name}</p>\n{account}</section>\n\
+         <section><p>cart: {items}</p>\n{add}</section>\n\
+         </main></body></html>\n"
+    )))
+}
+
+const LOGIN: &str = r#"<form method="post" action="/login">
+<input name="user" placeholder="your name" aria-label="your name" required maxlength="50">
+<button>log in</button></form>
+"#;
+const LOGOUT: &str = r#"<form method="post" action="/logout"><button class="quiet">log out</button></form>
+"#;
+const ADD: &str = r#"<form method="post" action="/cart">
+<input name="item" placeholder="an apple, say" aria-label="item" required maxlength="50">
+<button>add to cart</button></form>
+"#;
+
+const STYLE: &str = "
+* { box-sizing: border-box }
+body { margin: 0; padding: 1rem; background: #f3f1ec; color: #22302b }
+body { font: 1.05rem/1.5 system-ui, sans-serif }
+main { max-width: 34rem; margin: 6vh auto }
+h1 { font-size: 1.7rem; margin: 0 0 1rem }
+section { background: #fff; border-radius: .75rem; padding: 1.25rem; margin: 0 0 1rem }
+section { box-shadow: 0 1px 4px #0002 }
+p { margin: 0 0 1rem; overflow-wrap: anywhere }
+form { display: flex; flex-wrap: wrap; gap: .6rem }
+input, button { font: inherit; padding: .5rem .9rem; border: 1px solid #b9c2bd; border-radius: .5rem }
+input { flex: 1 1 12rem; min-width: 0 }
+button { background: #1f6f54; border-color: #1f6f54; color: #fff; cursor: pointer }
+button.quiet { background: none; color: #1f6f54 }
+";
+
+/// Text as it may stand in HTML, also inside of an attribute.
+fn escape(text: &str) -> String {
+    let mut html = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&quot;"),
+            '\'' => html.push_str("&#39;"),
+            other => html.push(other),
+        }
+    }
+    html
+}

@@ -1,0 +1,444 @@
+//! Damage to a session's file: no changed, missing or added byte is ever served as data, the version in the
+//! other slot survives where it can, and whatever is there can be saved over or deleted without a panic.
+#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record, text_of};
+use sessile::{Absent, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Lookup, Store, Token};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+/// Smallest slot; a session's first file is two of them.
+const SLOT_MIN: usize = 2048;
+/// Where a slot's prefix ends and its payload begins.
+const PREFIX: usize = 128;
+/// The one byte of a version that is not covered by its checksum: it says what is known of it, not what it
+/// is.
+const STATE_AT: usize = 7;
+
+/// A session with two versions: the newer one in the first slot, the older one in the second.
+struct Victim {
+    store: FileStore,
+    token: Token,
+    path: PathBuf,
+    whole: Vec<u8>,
+    older: String,
+    newer: String,
+    _dir: TempDir,
+}
+
+/// What a damaged file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    Newer,
+    Older,
+    /// Neither version verifies.
+    Damaged,
+    /// Too short for any version: as if a creation had been cut short.
+    Unknown,
+    /// An error; the file stays as it is.
+    NewerFormat,
+}
+
+impl Victim {
+    /// Its texts are about `length` bytes long.
+    fn new(length: usize) -> Self {
+        let dir = directory_in_memory();
+        let store = FileStoreOptions::new().sync_security_events(false).open(dir.path()).unwrap();
+        let text = |version: &str| version.repeat(length.div_ceil(version.len()));
+        let (older, newer) = (text("older"), text("newer"));
+        let saved = store.create(&record(&text("first")), Durability::Relaxed).unwrap();
+        for text in [&older, &newer] {
+            put(&store, &saved.token, text, Durability::PowerSafe).unwrap().unwrap();
+        }
+        let path = path_of(dir.path(), saved.live.id);
+        let whole = fs::read(&path).unwrap();
+        let victim = Self { store, token: saved.token, path, whole, older, newer, _dir: dir };
+        assert!(victim.sequence(0) > victim.sequence(1), "the newer version is in the first slot");
+        assert_eq!(load(&victim.store, &victim.token).unwrap().as_ref(), Some(&victim.newer));
+        victim
+    }
+
+    fn slot_size(&self) -> usize {
+        self.whole.len() / 2
+    }
+
+    fn sequence(&self, slot: usize) -> u64 {
+        let at = slot * self.slot_size() + 8;
+        u64::from_le_bytes(self.whole[at..at + 8].try_into().unwrap())
+    }
+
+    /// The bytes of a version, prefix and payload.
+    fn used(&self, slot: usize) -> std::ops::Range<usize> {
+        let begin = slot * self.slot_size();
+        let length = u32::from_le_bytes(self.whole[begin + 52..begin + 56].try_into().unwrap());
+        begin..begin + PREFIX + length as usize
+    }
+
+    /// What a file of the same size is that differs from ours.
+    fn want(&self, damaged: &[u8]) -> Want {
+        let is_of_newer_format = |slot: usize| {
+            let prefix = &damaged[slot * self.slot_size()..];
+            prefix.starts_with(b"SESS") && u16::from_le_bytes([prefix[4], prefix[5]]) > 1
+        };
+        if is_of_newer_format(0) || is_of_newer_format(1) {
+            return Want::NewerFormat;
+        }
+        let is_whole = |slot: usize| {
+            let state = slot * self.slot_size() + STATE_AT;
+            self.used(slot).all(|at| at == state || self.whole[at] == damaged[at])
+        };
+        match (is_whole(0), is_whole(1)) {
+            (true, _) => Want::Newer,
+            (false, true) => Want::Older,
+            (false, false) => Want::Damaged,
+        }
+    }
+
+    fn put_file(&self, bytes: &[u8]) {
+        let file = File::options().write(true).create(true).truncate(false).open(&self.path).unwrap();
+        file.set_permissions(Permissions::from_mode(0o600)).unwrap();
+        file.set_len(bytes.len() as u64).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+    }
+
+    /// What is served of a damaged file.
+    fn served(&self, want: Want) -> Option<&String> {
+        match want {
+            Want::Newer => Some(&self.newer),
+            Want::Older => Some(&self.older),
+            Want::Damaged | Want::Unknown | Want::NewerFormat => None,
+        }
+    }
+
+    /// Loads the session when its file is `damaged`.
+    #[track_caller]
+    fn check_load(&self, damaged: &[u8], want: Want, context: &dyn Fn() -> String) {
+        self.put_file(damaged);
+        let found = match self.store.load(&self.token) {
+            Ok(Lookup::Live(live)) => match text_of(&live.record) {
+                text if text == self.newer => Want::Newer,
+                text if text == self.older => Want::Older,
+                text => panic!("{}: wrong data: {text}", context()),
+            },
+            Ok(Lookup::Absent(Absent::Damaged(_))) => Want::Damaged,
+            Ok(Lookup::Absent(Absent::Unknown(_))) => Want::Unknown,
+            Err(error) if error.kind() == ErrorKind::NewerFormat => Want::NewerFormat,
+            other => panic!("{}: {other:?}", context()),
+        };
+        assert_eq!(found, want, "{}", context());
+    }
+
+    /// Loads, updates and ends the session when its file is `damaged`, each time from that state.
+    #[track_caller]
+    fn check(&self, damaged: &[u8], want: Want, end: End, context: &dyn Fn() -> String) {
+        self.check_load(damaged, want, context);
+        let served = self.served(want);
+        if want == Want::NewerFormat {
+            return self.check_left_alone(damaged, context);
+        }
+
+        // A save starts from what was served, and heals; where nothing was, it makes nothing.
+        let updated = self.store.update(&self.token, &mut append_plus, Durability::Relaxed).unwrap();
+        let want = served.map(|text| text.clone() + "+");
+        assert_eq!(updated.map(|saved| text_of(&saved.live.record)), want, "{}", context());
+        assert_eq!(load(&self.store, &self.token).unwrap(), want, "{}", context());
+
+        self.put_file(damaged);
+        match end {
+            End::Delete => {
+                let was_live = self.store.delete(&self.token).unwrap();
+                assert_eq!(was_live, served.is_some(), "{}", context());
+                assert!(!self.path.exists(), "{}: the file is left", context());
+            }
+            End::Rotate => {
+                let moved = self.store.rotate(&self.token, &mut append_plus, Durability::Relaxed).unwrap();
+                assert_eq!(moved.as_ref().map(|saved| text_of(&saved.live.record)), want, "{}", context());
+                if let Some(moved) = moved {
+                    assert!(self.store.delete(&moved.token).unwrap(), "{}", context());
+                }
+            }
+        }
+        let after = load(&self.store, &self.token).unwrap();
+        assert_eq!(after, None, "{}: it came back", context());
+    }
+
+    /// What a newer version of this crate wrote is neither changed nor removed by this one.
+    #[track_caller]
+    fn check_left_alone(&self, bytes: &[u8], context: &dyn Fn() -> String) {
+        let update = self.store.update(&self.token, &mut append_plus, Durability::PowerSafe).map(drop);
+        let rotate = self.store.rotate(&self.token, &mut append_plus, Durability::Relaxed).map(drop);
+        let delete = self.store.delete(&self.token).map(drop);
+        for result in [update, rotate, delete] {
+            assert_eq!(result.map_err(|error| error.kind()), Err(ErrorKind::NewerFormat), "{}", context());
+        }
+        assert_eq!(fs::read(&self.path).unwrap(), bytes, "{}", context());
+    }
+}
+
+/// How a session is ended after it was damaged.
+#[derive(Clone, Copy)]
+enum End {
+    Delete,
+    Rotate,
+}
+
+fn flipped(whole: &[u8], bit: usize) -> Vec<u8> {
+    let mut damaged = whole.to_vec();
+    damaged[bit / 8] ^= 1 << (bit % 8);
+    damaged
+}
+
+#[test]
+fn a_flipped_bit_costs_at_most_the_version_it_is_in() {
+    let victim = Victim::new(100);
+    assert_eq!(victim.slot_size(), SLOT_MIN);
+    let mut counts = [0; 5];
+    for bit in 0..victim.whole.len() * 8 {
+        let damaged = flipped(&victim.whole, bit);
+        let want = victim.want(&damaged);
+        counts[want as usize] += 1;
+        let context = || format!("bit {bit}");
+        let is_used = (0..2).any(|slot| victim.used(slot).contains(&(bit / 8)));
+        if is_used || bit % 8 == 0 {
+            victim.check(&damaged, want, End::Delete, &context);
+        } else {
+            victim.check_load(&damaged, want, &context);
+        }
+    }
+    // Of the newer version, all bits but those of its state, and those that make it look like a newer format.
+    let of_newer_format = 15;
+    assert_eq!(counts[Want::Older as usize], 8 * (victim.used(0).len() - 1) - of_newer_format);
+    assert_eq!(counts[Want::NewerFormat as usize], 2 * of_newer_format);
+    assert_eq!(counts[Want::Damaged as usize] + counts[Want::Unknown as usize], 0);
+}
+
+#[test]
+fn a_byte_set_to_zero_costs_at_most_the_version_it_is_in() {
+    let victim = Victim::new(100);
+    for at in 0..victim.whole.len() {
+        let mut damaged = victim.whole.clone();
+        damaged[at] = 0;
+        victim.check(&damaged, victim.want(&damaged), End::Rotate, &|| format!("byte {at} set to zero"));
+    }
+}
+
+#[test]
+fn damage_to_both_versions_is_damage_and_never_data() {
+    let victim = Victim::new(100);
+    let (first, second) = (victim.used(0), victim.used(1));
+    for step in 0..first.len().min(second.len()) {
+        let mut damaged = victim.whole.clone();
+        damaged[first.start + step] ^= 0x80;
+        damaged[second.end - 1 - step] ^= 0x01;
+        victim.check(&damaged, victim.want(&damaged), End::Delete, &|| format!("both slots, step {step}"));
+    }
+}
+
+#[test]
+fn larger_sessions_are_guarded_like_small_ones() {
+    let victim = Victim::new(5000);
+    assert_eq!(victim.slot_size(), 4 * SLOT_MIN);
+    // Every bit of the prefixes, and one of every fifth byte of the rest.
+    let is_prefix = |at: usize| at % victim.slot_size() < PREFIX;
+    let bits = (0..victim.whole.len() * 8).filter(|bit| is_prefix(bit / 8) || bit % 39 == 0);
+    for bit in bits {
+        let damaged = flipped(&victim.whole, bit);
+        victim.check(&damaged, victim.want(&damaged), End::Delete, &|| format!("bit {bit}"));
+    }
+    for length in (0..victim.whole.len()).step_by(61).chain([4096, 8192]) {
+        let want = if length < 2 * SLOT_MIN { Want::Unknown } else { Want::Damaged };
+        victim.check(&victim.whole[..length], want, End::Delete, &|| format!("cut to {length} bytes"));
+    }
+}
+
+#[test]
+fn a_file_cut_short_at_any_length_holds_no_session() {
+    let victim = Victim::new(100);
+    for length in 0..victim.whole.len() {
+        let damaged = &victim.whole[..length];
+        victim.check(damaged, Want::Unknown, End::Delete, &|| format!("cut to {length} bytes"));
+    }
+}
+
+#[test]
+fn a_file_of_a_size_that_no_session_has_is_damage() {
+    let victim = Victim::new(100);
+    let longer = |length: usize| {
+        let mut damaged = victim.whole.clone();
+        damaged.resize(length, 0);
+        damaged
+    };
+    for length in
+        [4097, 4098, 4608, 6144, 8190, 8191, 8192, 8193, 12_288, 16_384, 65_536, 1 << 20, (1 << 20) + 2]
+    {
+        victim.check(&longer(length), Want::Damaged, End::Delete, &|| format!("{length} bytes"));
+    }
+    // Each half a whole session file: slots are found by their place and by nothing else.
+    let twice = victim.whole.repeat(2);
+    victim.check(&twice, Want::Damaged, End::Delete, &|| "twice itself".into());
+    victim.check(&[0; 4096], Want::Unknown, End::Delete, &|| "all zero".into());
+}
+
+/// A fixed sequence: the same garbage in every run.
+fn garbage(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
+
+#[test]
+fn garbage_of_any_size_is_no_session() {
+    let victim = Victim::new(100);
+    for seed in 0..600 {
+        let mut next = garbage(seed);
+        let length = match seed % 4 {
+            // Sizes that a session file may have, and any others.
+            0 => [4096, 8192, 16_384][usize::try_from(next() % 3).unwrap()],
+            _ => usize::try_from(next() % (16 * 1024 + 1)).unwrap(),
+        };
+        let mut bytes: Vec<u8> = std::iter::repeat_with(|| next().to_le_bytes()[3]).take(length).collect();
+        if seed % 3 == 0 {
+            // Behind prefixes that look right up to their checksum.
+            for slot in 0..2 {
+                let at = slot * length / 2;
+                let end = (at + PREFIX).min(length);
+                bytes[at..end].copy_from_slice(&victim.whole[..end - at]);
+            }
+            if length.is_power_of_two() {
+                bytes[6] = u8::try_from((length / 2).trailing_zeros()).unwrap();
+                bytes[length / 2 + 6] = bytes[6];
+            }
+        }
+        let want = if length < 2 * SLOT_MIN { Want::Unknown } else { Want::Damaged };
+        victim.check(&bytes, want, End::Delete, &|| format!("seed {seed}, {length} bytes"));
+    }
+}
+
+/// A power cut in the middle of the next save.
+#[test]
+fn however_far_a_save_came_the_version_before_it_is_served_until_the_next_one_is_whole() {
+    let victim = Victim::new(100);
+    // The next save wrote over the second slot, as far as `length`.
+    put(&victim.store, &victim.token, "next", Durability::PowerSafe).unwrap().unwrap();
+    let next = fs::read(&victim.path).unwrap();
+    let slot = victim.slot_size();
+    let used =
+        PREFIX + usize::try_from(u32::from_le_bytes(next[slot + 52..slot + 56].try_into().unwrap())).unwrap();
+    for length in 0..=used {
+        let mut torn = victim.whole.clone();
+        torn[slot..slot + length].copy_from_slice(&next[slot..slot + length]);
+        let is_whole = torn[slot..slot + used] == next[slot..slot + used];
+        let want = if is_whole { "next" } else { &victim.newer };
+        victim.put_file(&torn);
+        assert_eq!(load(&victim.store, &victim.token).unwrap().as_deref(), Some(want), "{length} bytes");
+        let how = if length % 2 == 0 { Durability::PowerSafe } else { Durability::Relaxed };
+        put(&victim.store, &victim.token, "healed", how).unwrap().unwrap();
+        // The torn slot is the one that was written over: both verify now.
+        let healed = fs::read(&victim.path).unwrap();
+        let kept = usize::from(is_whole);
+        assert_eq!(healed[kept * slot..][8..PREFIX], torn[kept * slot..][8..PREFIX], "{length} bytes");
+        assert_eq!(load(&victim.store, &victim.token).unwrap().as_deref(), Some("healed"), "{length} bytes");
+    }
+}
+
+#[test]
+fn another_sessions_file_under_a_name_is_not_that_session_and_deleting_it_harms_nobody() {
+    let dir = directory_in_memory();
+    let store = FileStore::open(dir.path()).unwrap();
+    for is_link in [false, true] {
+        for deleted_before in [false, true] {
+            let context = format!("hard link: {is_link}, deleted before: {deleted_before}");
+            let original = store.create(&record("original"), Durability::PowerSafe).unwrap();
+            let other = store.create(&record("other"), Durability::PowerSafe).unwrap();
+            let (from, to) = (path_of(dir.path(), original.live.id), path_of(dir.path(), other.live.id));
+            if deleted_before {
+                assert!(store.delete(&other.token).unwrap());
+            } else {
+                fs::remove_file(&to).unwrap();
+            }
+            if is_link {
+                fs::hard_link(&from, &to).unwrap();
+            } else {
+                fs::copy(&from, &to).unwrap();
+            }
+
+            let found = store.load(&other.token).unwrap();
+            let Lookup::Absent(Absent::Damaged(id)) = found else { panic!("{context}: {found:?}") };
+            assert_eq!(id, other.live.id, "{context}");
+            for how in [Durability::Relaxed, Durability::PowerSafe] {
+                assert!(store.update(&other.token, &mut append_plus, how).unwrap().is_none(), "{context}");
+                assert!(store.rotate(&other.token, &mut append_plus, how).unwrap().is_none(), "{context}");
+            }
+            assert_eq!(load(&store, &original.token).unwrap().as_deref(), Some("original"), "{context}");
+            assert!(!store.delete(&other.token).unwrap(), "{context}: no live session was there");
+            assert!(!to.exists(), "{context}");
+
+            assert_eq!(load(&store, &original.token).unwrap().as_deref(), Some("original"), "{context}");
+            put(&store, &original.token, "next", Durability::PowerSafe).unwrap().unwrap();
+            assert_eq!(load(&store, &original.token).unwrap().as_deref(), Some("next"), "{context}");
+            assert!(store.delete(&original.token).unwrap(), "{context}");
+        }
+    }
+}
+
+/// Some backups are hard links.
+#[test]
+fn a_hard_link_elsewhere_disturbs_no_session() {
+    let dir = directory_in_memory();
+    let (root, backup) = (dir.path().join("store"), dir.path().join("backup"));
+    let store = FileStore::open(&root).unwrap();
+    let saved = store.create(&record("old"), Durability::Relaxed).unwrap();
+    let big = "big".repeat(SLOT_MIN);
+    for text in ["new", &big] {
+        fs::hard_link(path_of(&root, saved.live.id), &backup).unwrap();
+        put(&store, &saved.token, text, Durability::PowerSafe).unwrap().unwrap();
+        assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some(text));
+        fs::remove_file(&backup).unwrap();
+    }
+    fs::hard_link(path_of(&root, saved.live.id), &backup).unwrap();
+    assert!(store.delete(&saved.token).unwrap());
+    // Put back by hand: ended is ended, also for a link that shares the file.
+    fs::rename(&backup, path_of(&root, saved.live.id)).unwrap();
+    assert_eq!(load(&store, &saved.token).unwrap(), None);
+}
+
+#[track_caller]
+fn check_too_large<T: std::fmt::Debug>(result: Result<T, Error>, victim: &Victim) {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    let path = victim.path.display();
+    let want =
+        format!("failed to read session file `{path}`: it is larger than this store's record limit allows");
+    assert_eq!(error.to_string(), want);
+}
+
+/// A tebibyte without a single block: whoever would read it into memory dies of it.
+#[test]
+fn a_huge_file_is_refused_before_memory_is_spent_on_it_and_can_be_deleted() {
+    let victim = Victim::new(100);
+    File::options().write(true).open(&victim.path).unwrap().set_len(1 << 40).unwrap();
+    check_too_large(victim.store.load(&victim.token), &victim);
+    check_too_large(put(&victim.store, &victim.token, "x", Durability::Relaxed), &victim);
+    check_too_large(victim.store.rotate(&victim.token, &mut append_plus, Durability::Relaxed), &victim);
+    // A logout does not depend on what is logged out.
+    victim.store.delete(&victim.token).unwrap();
+    assert_eq!(load(&victim.store, &victim.token).unwrap(), None);
+    assert!(!victim.path.exists());
+}
+
+#[test]
+fn the_limit_of_a_file_is_that_of_the_largest_record() {
+    let victim = Victim::new(5000);
+    let root = victim.store.path();
+    let with_limit = |bytes: usize| FileStoreOptions::new().record_bytes_max(bytes).open(root).unwrap();
+    // 8 KiB slots: any limit that needs them reads them.
+    assert_eq!(load(&with_limit(4097), &victim.token).unwrap().as_ref(), Some(&victim.newer));
+    check_too_large(with_limit(4096).load(&victim.token), &victim);
+    check_too_large(with_limit(2048).load(&victim.token), &victim);
+    assert_eq!(load(&victim.store, &victim.token).unwrap().as_ref(), Some(&victim.newer));
+}

@@ -1,0 +1,202 @@
+//! The example programs as their readers run them: real processes that are killed with SIGKILL and started
+//! again.
+//!
+//! The promise: what a response acknowledged is there after the restart, under the cookie that the browser
+//! kept.
+use crate::support::client::{Browser, Client, Example, Response};
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+/// A parent for a store that does not exist yet: the program makes it.
+fn fresh() -> (TempDir, PathBuf) {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("sessions");
+    (parent, dir)
+}
+
+#[track_caller]
+fn check_visits(browser: &mut Browser, want: u64) {
+    let page = browser.get("/");
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains(&format!("<h1>visits: {want}</h1>")), "not {want}: {}", page.text());
+}
+
+#[test]
+fn visits_goes_on_counting_after_a_kill() {
+    let (_parent, dir) = fresh();
+    let visits = Example::start("visits", &dir);
+    let mut browser = Browser::new(visits.server);
+    for n in 1..=5 {
+        check_visits(&mut browser, n);
+    }
+    let id = browser.jar.get("session").unwrap().to_owned();
+    visits.kill();
+
+    let visits = Example::start("visits", &dir);
+    browser.server = visits.server;
+    check_visits(&mut browser, 6);
+    assert_eq!(browser.jar.get("session"), Some(&*id), "the same session");
+    // Somebody else is not counted in.
+    check_visits(&mut Browser::new(visits.server), 1);
+    visits.kill();
+}
+
+#[test]
+fn visits_forgets_on_request_also_after_a_restart() {
+    let (_parent, dir) = fresh();
+    let visits = Example::start("visits", &dir);
+    let mut browser = Browser::new(visits.server);
+    check_visits(&mut browser, 1);
+    check_visits(&mut browser, 2);
+    let forgotten = browser.jar.get("session").unwrap().to_owned();
+    let page = browser.get("/reset");
+    assert!(page.text().contains("forgotten"));
+    assert_eq!(
+        page.all("Set-Cookie"),
+        ["session=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"]
+    );
+    assert_eq!(browser.jar.header(), None);
+    check_visits(&mut browser, 1);
+    assert_ne!(browser.jar.get("session"), Some(&*forgotten));
+    visits.kill();
+
+    let visits = Example::start("visits", &dir);
+    let mut thief = Browser::new(visits.server);
+    thief.jar.put("session", &forgotten);
+    check_visits(&mut thief, 1);
+    assert_ne!(thief.jar.get("session"), Some(&*forgotten), "an id of its own");
+    visits.kill();
+}
+
+#[test]
+fn visits_answers_a_page_it_does_not_have_without_a_session() {
+    let (_parent, dir) = fresh();
+    let visits = Example::start("visits", &dir);
+    let page = Browser::new(visits.server).get("/nowhere");
+    assert_eq!((page.status, page.all("Set-Cookie"), page.all("Vary")), (404, vec![], vec![]));
+}
+
+#[track_caller]
+fn check_shop(browser: &mut Browser, user: &str, cart: &str) {
+    let page = browser.get("/");
+    assert_eq!(page.status, 200);
+    assert_eq!(page.all("Content-Type"), ["text/html; charset=utf-8"]);
+    let text = page.text();
+    assert!(text.contains(&format!("<p>user: {user}</p>")), "not {user}: {text}");
+    assert!(text.contains(&format!("<p>cart: {cart}</p>")), "not {cart}: {text}");
+}
+
+#[track_caller]
+fn check_moved_home(response: &Response) {
+    assert_eq!((response.status, response.all("Location")), (303, vec!["/"]));
+}
+
+#[test]
+fn shop_keeps_user_and_cart_after_a_kill() {
+    let (_parent, dir) = fresh();
+    let shop = Example::start("shop", &dir);
+    let mut browser = Browser::new(shop.server);
+    check_shop(&mut browser, "nobody yet", "nothing yet");
+    assert_eq!(browser.jar.header(), None, "a guest who only looks gets no session");
+    check_moved_home(&browser.post("/cart", &[("item", "apple")]));
+    let guest = browser.jar.get("session").unwrap().to_owned();
+    check_moved_home(&browser.post("/login", &[("user", "Ada Lovelace")]));
+    let user = browser.jar.get("session").unwrap().to_owned();
+    assert_ne!(guest, user, "a login gives a new id");
+    check_moved_home(&browser.post("/cart", &[("item", "bread")]));
+    check_shop(&mut browser, "Ada Lovelace", "apple, bread");
+    shop.kill();
+
+    let shop = Example::start("shop", &dir);
+    browser.server = shop.server;
+    check_shop(&mut browser, "Ada Lovelace", "apple, bread");
+    check_moved_home(&browser.post("/cart", &[("item", "cheese")]));
+    check_shop(&mut browser, "Ada Lovelace", "apple, bread, cheese");
+    let mut thief = Browser::new(shop.server);
+    thief.jar.put("session", &guest);
+    check_shop(&mut thief, "nobody yet", "nothing yet");
+
+    // Somebody else logs in on the same browser: the cart is not theirs.
+    check_moved_home(&browser.post("/login", &[("user", "Ben")]));
+    check_shop(&mut browser, "Ben", "nothing yet");
+    check_moved_home(&browser.post("/logout", &[]));
+    assert_eq!(browser.jar.header(), None);
+    check_shop(&mut browser, "nobody yet", "nothing yet");
+    shop.kill();
+
+    let shop = Example::start("shop", &dir);
+    let mut thief = Browser::new(shop.server);
+    for id in [&guest, &user] {
+        thief.jar.put("session", id);
+        check_shop(&mut thief, "nobody yet", "nothing yet");
+    }
+    shop.kill();
+}
+
+#[test]
+fn shop_escapes_what_visitors_type() {
+    let (_parent, dir) = fresh();
+    let shop = Example::start("shop", &dir);
+    let mut browser = Browser::new(shop.server);
+    check_moved_home(&browser.post("/login", &[("user", "<img src=x onerror=\"alert('x')\">")]));
+    check_moved_home(&browser.post("/cart", &[("item", "</p><script>alert(1)</script>")]));
+    check_moved_home(&browser.post("/cart", &[("item", "&lt; tea & \"biscuits\" 日本")]));
+    check_shop(
+        &mut browser,
+        "&lt;img src=x onerror=&quot;alert(&#39;x&#39;)&quot;&gt;",
+        "&lt;/p&gt;&lt;script&gt;alert(1)&lt;/script&gt;, &amp;lt; tea &amp; &quot;biscuits&quot; 日本",
+    );
+    assert!(!browser.get("/").text().contains("<script"));
+}
+
+type Form<'a> = &'a [(&'a str, &'a str)];
+
+#[test]
+fn shop_refuses_bad_forms_and_goes_on() {
+    let (_parent, dir) = fresh();
+    let shop = Example::start("shop", &dir);
+    let mut browser = Browser::new(shop.server);
+    check_moved_home(&browser.post("/cart", &[("item", "apple")]));
+    let long = "x".repeat(201);
+    let huge = "x".repeat(5000);
+    let cases: [(&str, Form<'_>, u16); 9] = [
+        ("/cart", &[("thing", "apple")], 400),
+        ("/cart", &[("item", "")], 400),
+        ("/cart", &[("item", " \t ")], 400),
+        ("/cart", &[("item", "a"), ("item", "b")], 400),
+        ("/cart", &[("item", &long)], 400),
+        ("/cart", &[("item", &huge)], 413),
+        ("/cart", &[("item", "a"), ("more", &huge)], 413),
+        ("/login", &[("item", "apple")], 400),
+        ("/login", &[("user", "")], 400),
+    ];
+    for (path, form, status) in cases {
+        let response = browser.post(path, form);
+        assert_eq!(response.status, status, "{path}: {}", response.text());
+    }
+    assert_eq!(browser.post("/cart", &[]).status, 411, "no length");
+    assert_eq!(browser.post("/nowhere", &[("item", "a")]).status, 404);
+    // No form at all, and one whose length nobody announced.
+    let cookie = browser.jar.header().unwrap();
+    for (headers, body, status) in [
+        ("Content-Type: text/plain\r\nContent-Length: 6\r\n", "item=a", 400),
+        (
+            "Content-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\n",
+            "6\r\nitem=a\r\n0\r\n\r\n",
+            411,
+        ),
+    ] {
+        let mut client = Client::connect(shop.server);
+        client
+            .send(format!("POST /cart HTTP/1.1\r\nHost: test\r\nCookie: {cookie}\r\n{headers}\r\n{body}"))
+            .unwrap();
+        assert_eq!(client.receive().unwrap().status, status, "{headers}");
+    }
+    check_shop(&mut browser, "nobody yet", "apple");
+    // The cart has an end, and what does not fit is dropped, not saved.
+    for n in 1..50 {
+        check_moved_home(&browser.post("/cart", &[("item", &n.to_string())]));
+    }
+    assert_eq!(browser.post("/cart", &[("item", "one more")]).status, 400);
+    assert!(browser.get("/").text().contains(", 49</p>"));
+}

@@ -1,0 +1,356 @@
+//! Whatever comes in a `Cookie` header, its sender is a new visitor.
+//!
+//! For each of the headers below: nothing panics, nothing is found, nothing is made or touched in the store
+//! by reading or logging out, and what is stored afterwards gets an id that the header had nothing to do
+//! with. Then the same bytes through real servers, which must answer or hang up, and serve the next visitor.
+use crate::support::client::{Browser, Client, Jar};
+use crate::support::server::{self, Running};
+use sessile::{Cookies, FileId, FileStore, Session, Sessions, Token};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A store with one session in it, which nobody below may get hold of.
+struct Site {
+    dir: TempDir,
+    sessions: Sessions,
+    /// The victim's id.
+    id: String,
+}
+
+impl Site {
+    fn new(cookies: Cookies) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let sessions = Sessions::new(FileStore::open(dir.path().join("store")).unwrap(), cookies).unwrap();
+        let mut visit = sessions.open([]);
+        visit.login("victim").unwrap();
+        visit.insert("secret", "the victim's").unwrap();
+        visit.save().unwrap();
+        let id = visit.token().unwrap().unwrap().expose().to_owned();
+        Self { dir, sessions, id }
+    }
+
+    /// Every file below the store's parent with its bytes, every directory without.
+    fn tree(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+        let mut tree = BTreeMap::new();
+        list(self.dir.path(), &mut tree);
+        tree
+    }
+}
+
+fn list(dir: &Path, tree: &mut BTreeMap<PathBuf, Option<Vec<u8>>>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.symlink_metadata().unwrap().is_dir() {
+            list(&path, tree);
+            tree.insert(path, None);
+        } else {
+            let bytes = std::fs::read(&path).unwrap();
+            tree.insert(path, Some(bytes));
+        }
+    }
+}
+
+/// An id that nobody has.
+const UNKNOWN: &str = "abcdefghijklmnopqrstuvwxyz234567";
+
+/// From somebody who knows nothing.
+const STRANGE: &[&str] = &[
+    // Nothing, and less than a cookie.
+    "",
+    " ",
+    ";",
+    ";;;;;;;;",
+    "=",
+    "==",
+    "=;=;=",
+    "session",
+    "session;",
+    "session=",
+    "session= ",
+    "session==",
+    "session=;session=;session=",
+    "=session",
+    "\t",
+    ",",
+    "$Version=1; $Path=/",
+    // Paths.
+    "session=.",
+    "session=..",
+    "session=/",
+    "session=../../../../../../etc/passwd",
+    "session=/etc/passwd",
+    "session=..%2f..%2fetc%2fpasswd",
+    "session=%2e%2e%2f%2e%2e%2f",
+    "session=..\\..\\windows\\win.ini",
+    "session=sessile.json",
+    "session=../sessile.json",
+    "session=file:///etc/passwd",
+    "session=ab/cdef",
+    "session=C:\\con",
+    "session=~root",
+    "session=....//....//etc",
+    "session=../../../../../../../etc/passwd.",
+    // Control characters, and the ends of lines.
+    "session=\0",
+    "session=abc\0def",
+    "session=\r\nSet-Cookie: session=evil",
+    "session=x\nX-Injected: yes",
+    "session=\x1b[31mred",
+    "session=\x7f",
+    "session=a\tb",
+    "session=\u{85}",
+    "sess\0ion=x",
+    // More than ASCII.
+    "session=é",
+    "session=日本語",
+    "session=\u{202e}gpj",
+    "session=\u{feff}abcdefghijklmnopqrstuvwxyz23456",
+    "session=ａｂｃｄｅｆｇｈｉｊｋｌｍｎｏｐｑｒｓｔｕｖｗｘｙｚ２３４５６７",
+    "session=😀",
+    "sessión=x",
+    // Values that mean something to somebody.
+    "session=\"\"",
+    "session=\"x",
+    "session=' OR 1=1 --",
+    "session=<script>alert(1)</script>",
+    "session=${jndi:ldap://127.0.0.1/x}",
+    "session={{7*7}}",
+    "session=%00",
+    "session=%s%s%s%n",
+    "session=null",
+    "session=undefined",
+    "session=true",
+    "session=0",
+    "session=-1",
+    "session=NaN",
+    "session=1e308",
+    "session=[object Object]",
+    "session={\"user\":\"admin\"}",
+    "session=a,b",
+    "session=a b",
+    "session=; HttpOnly; Path=/; Max-Age=99999999",
+    "session=deleted; expires=Thu, 01-Jan-1970 00:00:01 GMT",
+    // Almost ids.
+    "session=abcdefghijklmnopqrstuvwxyz23456",
+    "session=abcdefghijklmnopqrstuvwxyz2345678",
+    "session=ABCDEFGHIJKLMNOPQRSTUVWXYZ234567",
+    "session=abcdefghijklmnopqrstuvwxyz23456=",
+    "session=abcdefghijklmnopqrstuvwxyz234561",
+    "session=abcdefghijklmnopqrstuvwxyz23456\u{ff17}",
+    "session=00000000000000000000000000000000",
+    "session=abcdefghijklmnopqrstuvwxyz234567",
+    "session=abcdefghijklmnopqrstuvwxyz234567; session=abcdefghijklmnopqrstuvwxyz234567",
+];
+
+/// What may come as the value of one `Cookie` line, from somebody who may know the victim's id, or the name
+/// of its file, or neither; but who does not send the id as it is under the right name.
+fn hostile_headers(id: &str) -> Vec<String> {
+    let file = FileId::digest(id.as_bytes()).to_string();
+    let flipped = format!("{}{}", &id[..31], if id.ends_with('a') { 'b' } else { 'a' });
+    let mut headers: Vec<String> = STRANGE.iter().map(ToString::to_string).collect();
+    headers.extend([
+        // The victim's id, but not quite: in another case, with something around it, or under another name.
+        format!("session={}", id.to_uppercase()),
+        format!("session={}", &id[..31]),
+        format!("session={}", &id[1..]),
+        format!("session={id}a"),
+        format!("session=a{id}"),
+        format!("session={id}{id}"),
+        format!("session={flipped}"),
+        format!("session=\"{id}\""),
+        format!("session='{id}'"),
+        format!("session={id}\0"),
+        format!("session={id}%00"),
+        format!("session={id}%20"),
+        format!("session={id}/"),
+        format!("session=/{id}"),
+        format!("session=./{id}"),
+        format!("session={id}.json"),
+        format!("session={id},{id}"),
+        format!("session={} {}", &id[..16], &id[16..]),
+        format!("session={id}\u{301}"),
+        format!("session=\u{200b}{id}"),
+        format!("session=={id}"),
+        format!("session:{id}"),
+        format!("session={}", id.chars().rev().collect::<String>() + "7"),
+        format!("session={}", id.bytes().fold(String::new(), |hex, byte| hex + &format!("%{byte:02x}"))),
+        format!("Session={id}"),
+        format!("SESSION={id}"),
+        format!("sessions={id}"),
+        format!("xsession={id}"),
+        format!("session2={id}"),
+        format!("session[]={id}"),
+        format!("$session={id}"),
+        format!("\"session\"={id}"),
+        format!("__Host-session={id}"),
+        format!("__Secure-session={id}"),
+        format!("theme=dark, session={id}"),
+        format!("theme=\"dark; x={id}"),
+        id.to_owned(),
+        format!("={id}"),
+        // What stands in a listing or a backup of the store.
+        format!("session={file}"),
+        format!("session={}", &file[..32]),
+        format!("session={}", &file[2..]),
+        format!("session={}/{}", &file[..2], &file[2..]),
+        format!("session={}", file.to_uppercase()),
+        // Too much.
+        format!("session={}", "a".repeat(4096)),
+        format!("session={}", "a".repeat(4097)),
+        format!("session={}", "../".repeat(50_000)),
+        format!("session={}", "é".repeat(100_000)),
+        format!("{}=x", "session".repeat(10_000)),
+        format!("session={}", UNKNOWN.repeat(1000)),
+        "session=x; ".repeat(5000),
+        "x=y; ".repeat(20_000),
+        "; ".repeat(50_000),
+        (0..500).fold(String::new(), |mut all, n| {
+            write!(all, "session={}; ", number_as_id(n)).unwrap();
+            all
+        }),
+        // Behind more than are tried.
+        format!(
+            "session={}; session={}; session={}; session={}; session={id}",
+            "a".repeat(32),
+            "b".repeat(32),
+            "c".repeat(32),
+            "d".repeat(32)
+        ),
+    ]);
+    headers
+}
+
+/// A well-formed id that nobody has.
+fn number_as_id(n: usize) -> String {
+    let digits = b"abcdefghijklmnopqrstuvwxyz234567";
+    (0..32).map(|place| char::from(digits[(n >> (5 * (place % 12))) % 32])).collect()
+}
+
+/// Nobody the store knows comes with this header, and the store is none the wiser.
+fn check(site: &Site, header: &str) {
+    let shown: String = header.chars().take(100).collect();
+    let before = site.tree();
+
+    let visit = site.sessions.open([header]);
+    assert_eq!(visit.user().unwrap(), None, "{shown:?}");
+    assert_eq!(visit.get::<String>("secret").unwrap(), None, "{shown:?}");
+    assert_eq!(visit.names().unwrap(), [""; 0], "{shown:?}");
+    assert_eq!(visit.public_id().unwrap(), None, "{shown:?}");
+    assert_eq!(visit.finish(200).unwrap(), [("Vary", "Cookie".to_owned())], "{shown:?}");
+    assert_eq!(site.tree(), before, "reading left something behind: {shown:?}");
+}
+
+/// What a visitor who came with this header stores is stored under a fresh id.
+fn check_fresh(site: &Site, header: &str) {
+    let shown: String = header.chars().take(100).collect();
+    let mut visit = site.sessions.open([header]);
+    visit.insert("mine", 1).unwrap();
+    let headers = visit.finish(200).unwrap();
+    let cookies: Vec<_> = headers.iter().filter(|(name, _)| *name == "Set-Cookie").collect();
+    let [(_, cookie)] = cookies[..] else { panic!("{headers:?} for {shown:?}") };
+    let mut jar = Jar::http();
+    jar.receive([cookie.as_str()]);
+    let id = jar.get("session").unwrap();
+    assert!(Token::parse(id).is_some_and(|token| token.expose().len() == 32), "{id} for {shown:?}");
+    assert!(id != site.id && !header.contains(id), "an id that the visitor chose: {shown:?}");
+    let mut next = site.sessions.open(jar.header().as_deref());
+    assert_eq!(next.names().unwrap(), ["mine"], "{shown:?}");
+    next.destroy().unwrap();
+}
+
+#[test]
+fn a_hostile_header_finds_makes_and_changes_nothing() {
+    let site = Site::new(Cookies::plain_http());
+    let headers = hostile_headers(&site.id);
+    assert!(headers.len() >= 100);
+    for header in &headers {
+        check(&site, header);
+    }
+    // The victim noticed nothing, and is who they were.
+    let victim = site.sessions.open([format!("session={}", site.id).as_str()]);
+    assert_eq!(victim.user().unwrap().as_deref(), Some("victim"));
+}
+
+#[test]
+fn what_a_hostile_visitor_stores_gets_a_fresh_id() {
+    let site = Site::new(Cookies::plain_http());
+    let before = site.tree();
+    for header in &hostile_headers(&site.id) {
+        check_fresh(&site, header);
+    }
+    assert_eq!(site.tree(), before, "all of them were ended again, and the victim was not");
+}
+
+#[test]
+fn a_hostile_logout_ends_nobody_and_removes_no_cookie() {
+    let site = Site::new(Cookies::plain_http());
+    let before = site.tree();
+    for header in &hostile_headers(&site.id) {
+        let mut visit = site.sessions.open([header.as_str()]);
+        visit.destroy().unwrap();
+        assert_eq!(visit.finish(200).unwrap(), [("Vary", "Cookie".to_owned())], "{header:.100?}");
+    }
+    assert_eq!(site.tree(), before);
+}
+
+/// What a page says to the victim, and what to everybody else.
+fn page(session: &Session) -> sessile::Result<String> {
+    Ok(session.user()?.unwrap_or_else(|| "nobody".to_owned()))
+}
+
+/// Sends each header to a server as it is, one connection each; then the victim comes.
+fn check_server(site: &Site, server: &Running) {
+    let before = site.tree();
+    let mut answers = BTreeMap::new();
+    let lines = (0..300).map(number_as_id).collect::<Vec<_>>().join("\r\nCookie: session=");
+    let texts =
+        hostile_headers(&site.id).into_iter().chain([format!("session={lines}")]).map(String::into_bytes);
+    let no_texts: [&[u8]; 6] = [
+        b"session=\xff\xfe\xfd",
+        b"session=\x80",
+        b"session=\xc0\xae\xc0\xae/",
+        b"\xed\xa0\x80=x",
+        b"session=a\rb",
+        &[0x0b; 2000],
+    ];
+    for header in texts.chain(no_texts.map(<[u8]>::to_vec)) {
+        let shown = String::from_utf8_lossy(&header[..header.len().min(100)]);
+        let mut client = Client::connect(server.address);
+        // A server may hang up while we still talk, and may answer or hang up then.
+        let sent = client.send([b"GET / HTTP/1.1\r\nHost: test\r\nCookie: ", &*header, b"\r\n\r\n"].concat());
+        match sent.and_then(|()| client.receive()) {
+            Ok(response) => {
+                *answers.entry(response.status).or_insert(0) += 1;
+                assert!([200, 400, 431].contains(&response.status), "{} for {shown:?}", response.status);
+                assert!(response.status != 200 || response.text() == "nobody", "{shown:?}");
+                assert_eq!(response.all("Set-Cookie"), [""; 0], "{shown:?}");
+                assert_eq!(response.all("X-Injected"), [""; 0], "{shown:?}");
+            }
+            Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "no answer to {shown:?}"),
+        }
+    }
+    assert!(answers[&200] > 80, "hardly any header came through: {answers:?}");
+    assert_eq!(site.tree(), before);
+
+    let mut victim = Browser::new(server.address);
+    victim.jar.put("session", &site.id);
+    assert_eq!(victim.get("/").text(), "victim");
+}
+
+#[test]
+fn tiny_http_takes_hostile_bytes_for_a_new_visitor_or_refuses_them_and_goes_on() {
+    let site = Site::new(Cookies::plain_http());
+    let server = server::tiny_http(&site.sessions, 2, |_, session| {
+        page(session).map(tiny_http::Response::from_string)
+    });
+    check_server(&site, &server);
+}
+
+#[test]
+fn rouille_takes_hostile_bytes_for_a_new_visitor_or_refuses_them_and_goes_on() {
+    let site = Site::new(Cookies::plain_http());
+    let server = server::rouille(&site.sessions, 2, |_, session| page(session).map(rouille::Response::text));
+    check_server(&site, &server);
+}

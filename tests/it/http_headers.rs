@@ -1,0 +1,962 @@
+//! What a response carries, for everything that a handler may have done: exact header pairs, without any
+//! server.
+//!
+//! The promise: `Vary` when the session was looked at; `Set-Cookie` only for a new token or a moved deadline,
+//! and a removal only for a session that this request ended; `no-store` beside every cookie and every
+//! failure, `private` beside a live session; nothing at all for a request that left its session alone. And
+//! whatever is printed on the way, the id is in none of it.
+use crate::support::client::{Jar, SetCookie};
+use crate::support::probe::{Call, Probe, quick_directory};
+use sessile::{
+    Clock, Cookies, Durability, ErrorKind, Event, Expiry, FileId, FileStore, FileStoreOptions, Lifetime,
+    Lookup, Record, Refusal, Renewal, SameSite, Sessions, Store, Token, Verdict, Visit,
+};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+
+/// So many seconds after the instant at which every session here is made: Tue, 14 Nov 2023 22:13:20 GMT.
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
+}
+
+/// A tenth of the default age of two weeks: a renewal is worth it from here on.
+const STEP: u64 = 120_960;
+
+type Pair = (&'static str, &'static str);
+const VARY: Pair = ("Vary", "Cookie");
+const PRIVATE: Pair = ("Cache-Control", "private");
+const NO_STORE: Pair = ("Cache-Control", "no-store");
+/// `NEW` stands for an id that was never seen before and that loads; `OLD` for the one the request brought.
+const NEW: Pair = (
+    "Set-Cookie",
+    "session=NEW; HttpOnly; SameSite=Lax; Path=/; Max-Age=1209600; Expires=Tue, 28 Nov 2023 22:13:20 GMT",
+);
+const NEW_A_STEP_LATER: Pair = (
+    "Set-Cookie",
+    "session=NEW; HttpOnly; SameSite=Lax; Path=/; Max-Age=1209600; Expires=Thu, 30 Nov 2023 07:49:20 GMT",
+);
+const OLD_A_STEP_LATER: Pair = (
+    "Set-Cookie",
+    "session=OLD; HttpOnly; SameSite=Lax; Path=/; Max-Age=1209600; Expires=Thu, 30 Nov 2023 07:49:20 GMT",
+);
+const REMOVAL: Pair = (
+    "Set-Cookie",
+    "session=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT",
+);
+
+/// A program's sessions, with everything a test needs to look behind them.
+struct Site {
+    dir: TempDir,
+    clock: Clock,
+    store: Arc<Probe<FileStore>>,
+    sessions: Sessions,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+/// An event, kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    Created(FileId),
+    Rotated(FileId, FileId),
+    Destroyed(FileId),
+    Expired(FileId),
+    Refused(Refusal),
+    Failed(ErrorKind),
+    NotRenewed(ErrorKind),
+}
+
+impl Site {
+    fn new() -> Self {
+        Self::with(Cookies::plain_http(), Lifetime::new())
+    }
+
+    fn with(cookies: Cookies, lifetime: Lifetime) -> Self {
+        let dir = quick_directory();
+        let clock = Clock::manual(at(0));
+        let options = FileStoreOptions::new().clock(clock.clone()).record_bytes_max(4096);
+        let store = Probe::new(options.open(dir.path()).unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let diary = seen.clone();
+        let sessions = Sessions::shared(store.clone(), cookies)
+            .unwrap()
+            .with_lifetime(lifetime)
+            .unwrap()
+            .with_observer(move |event| diary.lock().unwrap().push(Seen::of(event)));
+        Self { dir, clock, store, sessions, seen }
+    }
+
+    /// A live session with one entry, made at [`at`]`(0)`; its token.
+    fn session(&self) -> Token {
+        self.session_with(|_| {})
+    }
+
+    fn session_with(&self, prepare: impl FnOnce(&mut Visit)) -> Token {
+        self.clock.set(at(0));
+        let mut visit = self.sessions.open([]);
+        visit.insert("a", 1).unwrap();
+        prepare(&mut visit);
+        visit.save().unwrap();
+        self.store.calls();
+        self.seen.lock().unwrap().clear();
+        visit.token().unwrap().unwrap()
+    }
+
+    /// The names of a session's entries, as the next request sees them.
+    fn names(&self, token: &Token) -> Vec<String> {
+        self.sessions.open([&*header(token)]).names().unwrap()
+    }
+
+    #[track_caller]
+    fn deadline(&self, token: &Token) -> SystemTime {
+        match self.store.inner.load(token).unwrap() {
+            Lookup::Live(live) => live.record.deadline,
+            Lookup::Absent(absent) => panic!("{absent:?}"),
+        }
+    }
+
+    fn is_live(&self, token: &Token) -> bool {
+        match self.store.inner.load(token).unwrap() {
+            Lookup::Live(_) => true,
+            Lookup::Absent(_) => false,
+        }
+    }
+
+    /// How many sessions are stored, dead or alive.
+    fn files(&self) -> usize {
+        let shards = std::fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        shards.filter(|path| path.is_dir()).map(|shard| std::fs::read_dir(shard).unwrap().count()).sum()
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.seen.lock().unwrap())
+    }
+
+    /// The headers with `OLD` and `NEW` in the place of ids, after finding that these are what they stand
+    /// for.
+    #[track_caller]
+    fn masked(
+        &self,
+        headers: &[(&'static str, String)],
+        brought: Option<&Token>,
+    ) -> Vec<(&'static str, String)> {
+        headers
+            .iter()
+            .map(|(name, value)| {
+                let Some(token) = token_of(&self.sessions, name, value) else {
+                    return (*name, value.clone());
+                };
+                let word = if Some(&token) == brought { "OLD" } else { "NEW" };
+                assert!(self.is_live(&token), "the cookie's session does not load");
+                (*name, value.replacen(token.expose(), word, 1))
+            })
+            .collect()
+    }
+}
+
+impl Seen {
+    fn of(event: &Event<'_>) -> Self {
+        match event {
+            Event::Created(id) => Self::Created(*id),
+            Event::Rotated { from, to } => Self::Rotated(*from, *to),
+            Event::Destroyed(id) => Self::Destroyed(*id),
+            Event::Expired(id) => Self::Expired(*id),
+            Event::Refused(refusal) => Self::Refused(*refusal),
+            Event::Failed(error) => Self::Failed(error.kind()),
+            Event::NotRenewed(error) => Self::NotRenewed(error.kind()),
+            other => panic!("an event this test does not know: {other:?}"),
+        }
+    }
+}
+
+/// The token that a header gives to the browser.
+fn token_of(sessions: &Sessions, name: &str, value: &str) -> Option<Token> {
+    let value = value.split(';').next().filter(|_| name == "Set-Cookie")?.split_once('=')?.1;
+    Token::parse(value).filter(|token| sessions.manager().store().is_well_formed(token))
+}
+
+fn header(token: &Token) -> String {
+    format!("session={}", token.expose())
+}
+
+fn id_of(token: &Token) -> FileId {
+    FileId::digest(token.expose().as_bytes())
+}
+
+/// An id that nobody has.
+const UNKNOWN: &str = "abcdefghijklmnopqrstuvwxyz234567";
+
+/// Who comes.
+#[derive(Clone, Copy, Debug)]
+enum Visitor {
+    /// Without a cookie.
+    Nobody,
+    /// With an id that nobody has.
+    Stranger,
+    /// With a session, made just now.
+    Known,
+    /// With a session, made so many seconds ago.
+    After(u64),
+}
+use Visitor::{After, Known, Nobody, Stranger};
+
+/// One thing that a handler does.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Read,
+    ReadUser,
+    ReadDeadline,
+    /// Sets an entry that sessions here have to the value it has.
+    InsertSame,
+    Insert,
+    InsertTooMuch,
+    /// Removes the one entry that sessions here have.
+    Remove,
+    RemoveMissing,
+    Clear,
+    Update,
+    UpdateNow,
+    TestCookie,
+    Login,
+    Rotate,
+    Expire(Expiry),
+    Destroy,
+    Save,
+}
+use Act::{
+    Clear, Destroy, Expire, Insert, InsertSame, InsertTooMuch, Login, Read, ReadDeadline, ReadUser, Remove,
+    RemoveMissing, Rotate, Save, TestCookie, Update, UpdateNow,
+};
+
+impl Act {
+    fn on(self, visit: &mut Visit) -> sessile::Result<()> {
+        match self {
+            Read => visit.get::<u32>("a").map(drop),
+            ReadUser => visit.user().map(drop),
+            ReadDeadline => visit.deadline().map(drop),
+            InsertSame => visit.insert("a", 1),
+            Insert => visit.insert("b", 2),
+            InsertTooMuch => visit.insert("blob", "x".repeat(5000)),
+            Remove => visit.remove("a").map(drop),
+            RemoveMissing => visit.remove("missing").map(drop),
+            Update => visit.update("n", |n: &mut u32| *n += 1).map(drop),
+            UpdateNow => visit.update_now("n", |n: &mut u32| *n += 1),
+            TestCookie => visit.set_test_cookie(),
+            Login => visit.login("ada"),
+            Destroy => visit.destroy(),
+            Save => visit.save(),
+            Clear => {
+                visit.clear();
+                Ok(())
+            }
+            Rotate => {
+                visit.rotate_id();
+                Ok(())
+            }
+            Expire(expiry) => {
+                visit.set_expiry(expiry);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Somebody comes, and a handler does these acts.
+#[track_caller]
+fn arrive(site: &Site, visitor: Visitor, acts: &[Act]) -> (Visit, Option<Token>) {
+    let token = match visitor {
+        Nobody => None,
+        Stranger => Token::parse(UNKNOWN),
+        Known | After(_) => Some(site.session()),
+    };
+    site.clock.set(at(if let After(seconds) = visitor { seconds } else { 0 }));
+    let cookie = token.as_ref().map(header);
+    let mut visit = site.sessions.open(cookie.as_deref());
+    for act in acts {
+        act.on(&mut visit).unwrap();
+    }
+    (visit, token)
+}
+
+/// The same, up to the response: its headers, of each status in turn.
+#[track_caller]
+fn check(site: &Site, visitor: Visitor, acts: &[Act], statuses: &[u16], want: &[Pair]) {
+    for &status in statuses {
+        let (visit, token) = arrive(site, visitor, acts);
+        let headers = visit.finish(status).unwrap();
+        let context = format!("{visitor:?} {acts:?}, status {status}");
+        assert_eq!(site.masked(&headers, token.as_ref()), owned(want), "{context}");
+    }
+}
+
+/// The same for what cannot be saved.
+#[track_caller]
+fn check_unsaved(site: &Site, visitor: Visitor, acts: &[Act], kind: ErrorKind, want: &[Pair]) {
+    let (visit, token) = arrive(site, visitor, acts);
+    let unsaved = visit.finish(200).unwrap_err();
+    assert_eq!(unsaved.error.kind(), kind);
+    assert_eq!(site.masked(&unsaved.headers, token.as_ref()), owned(want), "{visitor:?} {acts:?}");
+}
+
+fn owned(pairs: &[Pair]) -> Vec<(&'static str, String)> {
+    pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
+}
+
+const GOOD: &[u16] = &[200, 303, 409, 499];
+const BAD: &[u16] = &[500, 503, 599];
+const ALL: &[u16] = &[200, 303, 409, 499, 500, 503, 599];
+
+#[test]
+fn an_untouched_session_costs_no_call_and_leaves_no_header() {
+    let site = Site::new();
+    for visitor in [Nobody, Stranger, Known, After(STEP)] {
+        check(&site, visitor, &[], ALL, &[]);
+        assert_eq!(site.store.calls(), [], "{visitor:?}");
+        assert_eq!(site.seen(), [], "{visitor:?}");
+    }
+    let hostile = ["session=../../etc; session=; session", "session=\"x\""];
+    assert_eq!(site.sessions.open(hostile).finish(200).unwrap(), []);
+    assert_eq!(site.store.calls(), []);
+}
+
+#[test]
+fn a_read_is_varied_on_any_status_and_private_if_it_found_a_session() {
+    let site = Site::new();
+    for act in [Read, ReadUser, ReadDeadline, InsertSame, RemoveMissing] {
+        check(&site, Known, &[act], ALL, &[VARY, PRIVATE]);
+        check(&site, After(STEP), &[act], ALL, &[VARY, PRIVATE]);
+    }
+    for act in [Read, ReadUser, ReadDeadline, RemoveMissing] {
+        check(&site, Nobody, &[act], ALL, &[VARY]);
+        check(&site, Stranger, &[act], ALL, &[VARY]);
+    }
+    let calls = site.store.calls();
+    assert!(!calls.contains(&Call::Update) && !calls.contains(&Call::Rotate), "reads write nothing");
+}
+
+#[test]
+fn an_expired_session_is_a_new_visitor() {
+    let site = Site::new();
+    check(&site, After(1_209_599), &[Read], ALL, &[VARY, PRIVATE]);
+    check(&site, After(1_209_600), &[Read], ALL, &[VARY]);
+    check(&site, After(1_209_600), &[Destroy], ALL, &[VARY]);
+}
+
+#[test]
+fn a_new_session_sends_its_cookie_once_with_exactly_its_age() {
+    let site = Site::new();
+    for act in [Insert, Update, UpdateNow, TestCookie, Login] {
+        check(&site, Nobody, &[act], GOOD, &[VARY, NEW, NO_STORE]);
+        check(&site, Stranger, &[act], GOOD, &[VARY, NEW, NO_STORE]);
+    }
+    for act in [Insert, Update, UpdateNow, TestCookie] {
+        check(&site, Known, &[act], GOOD, &[VARY, PRIVATE]);
+        check(&site, After(STEP - 1), &[act], GOOD, &[VARY, PRIVATE]);
+        check(&site, After(STEP), &[act], GOOD, &[VARY, OLD_A_STEP_LATER, NO_STORE]);
+    }
+}
+
+#[test]
+fn a_visitor_who_stores_nothing_gets_no_cookie() {
+    let site = Site::new();
+    let fruitless: [&[Act]; 10] = [
+        &[Save],
+        &[Destroy],
+        &[Clear],
+        &[Rotate],
+        &[Expire(Expiry::After(Duration::from_secs(5)))],
+        &[InsertSame, Remove],
+        &[InsertSame, Clear],
+        &[Insert, Destroy],
+        &[UpdateNow, Destroy],
+        &[Insert, Expire(Expiry::At(UNIX_EPOCH))],
+    ];
+    for acts in fruitless {
+        check(&site, Nobody, acts, ALL, &[VARY]);
+        check(&site, Stranger, acts, ALL, &[VARY]);
+    }
+    assert_eq!(site.files(), 0);
+}
+
+#[test]
+fn a_failed_request_saves_nothing_but_what_was_saved_explicitly() {
+    let site = Site::new();
+    for act in [Insert, Update, Login] {
+        check(&site, Nobody, &[act], BAD, &[VARY]);
+    }
+    assert_eq!(site.files(), 0);
+    for act in [Insert, Update, Login, Remove] {
+        check(&site, Known, &[act], BAD, &[VARY, PRIVATE]);
+        check(&site, After(STEP), &[act], BAD, &[VARY, PRIVATE]);
+    }
+    for act in [Rotate, Clear, Expire(Expiry::BrowserClose), Expire(Expiry::At(UNIX_EPOCH))] {
+        check(&site, Known, &[act], BAD, &[VARY]);
+    }
+    let calls = site.store.calls();
+    assert!(
+        calls.iter().all(|call| [Call::Load, Call::Create].contains(call)),
+        "only made and read: {calls:?}"
+    );
+
+    check(&site, Nobody, &[Insert, Save], ALL, &[VARY, NEW, NO_STORE]);
+    check(&site, Known, &[Insert, Save], ALL, &[VARY, PRIVATE]);
+    check(&site, After(STEP), &[Insert, Save], ALL, &[VARY, OLD_A_STEP_LATER, NO_STORE]);
+    check(&site, Known, &[Login, Save], ALL, &[VARY, NEW, NO_STORE]);
+    check(&site, Known, &[Rotate, Save], ALL, &[VARY, NEW, NO_STORE]);
+    check(&site, Nobody, &[UpdateNow], ALL, &[VARY, NEW, NO_STORE]);
+    check(&site, Known, &[UpdateNow], ALL, &[VARY, PRIVATE]);
+    // Counted, and not renewed.
+    check(&site, After(STEP), &[UpdateNow], BAD, &[VARY, PRIVATE]);
+    // What came after the explicit save is lost.
+    let (visit, token) = arrive(&site, Known, &[Insert, Save, Update, Remove]);
+    visit.finish(500).unwrap();
+    assert_eq!(site.names(&token.unwrap()), ["a", "b"]);
+}
+
+#[test]
+fn discard_is_a_failed_request() {
+    let site = Site::new();
+    let check = |visitor, acts: &[Act], want: &[Pair]| {
+        let (visit, token) = arrive(&site, visitor, acts);
+        assert_eq!(site.masked(&visit.discard(), token.as_ref()), owned(want), "{visitor:?} {acts:?}");
+    };
+    check(Nobody, &[Insert], &[VARY]);
+    check(Known, &[Insert], &[VARY, PRIVATE]);
+    check(Known, &[], &[]);
+    check(Nobody, &[UpdateNow], &[VARY, NEW, NO_STORE]);
+    check(Known, &[Destroy], &[VARY, REMOVAL, NO_STORE]);
+}
+
+#[test]
+fn only_a_request_that_ended_its_own_session_removes_the_cookie_on_any_status() {
+    let site = Site::new();
+    let endings: [&[Act]; 7] = [
+        &[Destroy],
+        &[Read, Insert, Destroy],
+        &[Destroy, Destroy],
+        &[Destroy, Read],
+        &[Login, Save, Destroy],
+        &[UpdateNow, Destroy],
+        // Made and ended in one request: the browser never had that one, but what it brought is dead.
+        &[Destroy, UpdateNow, Destroy],
+    ];
+    for acts in endings {
+        check(&site, Known, acts, ALL, &[VARY, REMOVAL, NO_STORE]);
+    }
+    // Stored again: a new session, whose cookie replaces the old one.
+    check(&site, Known, &[Destroy, Insert], GOOD, &[VARY, NEW, NO_STORE]);
+    check(&site, Known, &[Destroy, Insert], BAD, &[VARY, REMOVAL, NO_STORE]);
+    check(&site, Known, &[Destroy, UpdateNow], ALL, &[VARY, NEW, NO_STORE]);
+    // An expiry that has passed ends the session when it is saved.
+    for expiry in [Expiry::After(Duration::ZERO), Expiry::At(at(0)), Expiry::At(UNIX_EPOCH)] {
+        check(&site, Known, &[Expire(expiry)], GOOD, &[VARY, REMOVAL, NO_STORE]);
+        check(&site, Known, &[Expire(expiry)], BAD, &[VARY]);
+    }
+    for visitor in [Nobody, Stranger] {
+        check(&site, visitor, &[Destroy], ALL, &[VARY]);
+    }
+}
+
+#[test]
+fn a_logout_that_somebody_else_was_first_with_removes_nothing() {
+    let site = Site::new();
+    let (mut visit, token) = arrive(&site, Known, &[Read]);
+    assert!(site.store.inner.delete(&token.unwrap()).unwrap());
+    visit.destroy().unwrap();
+    // The cookie of a fresh login may be in the browser already.
+    assert_eq!(visit.finish(200).unwrap(), owned(&[VARY]));
+}
+
+#[test]
+fn a_failed_logout_is_an_error_promises_nothing_and_can_be_tried_again() {
+    let site = Site::new();
+    let (mut visit, token) = arrive(&site, Known, &[]);
+    site.store.before(|call| match call {
+        Call::Delete => Err(sessile::Error::new(ErrorKind::Io, "remove session file")),
+        _ => Ok(()),
+    });
+    assert_eq!(visit.destroy().unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(visit.finish(500).unwrap(), owned(&[VARY, NO_STORE]));
+    let token = token.unwrap();
+    assert!(site.is_live(&token));
+
+    let mut visit = site.sessions.open([&*header(&token)]);
+    visit.destroy().unwrap_err();
+    site.store.leave_alone();
+    visit.destroy().unwrap();
+    assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, REMOVAL, NO_STORE]));
+    assert!(!site.is_live(&token));
+}
+
+#[test]
+fn login_and_rotation_send_the_new_id_and_the_old_one_is_dead() {
+    let site = Site::new();
+    for (act, user) in [(Login, Some("ada")), (Rotate, None)] {
+        let (visit, token) = arrive(&site, Known, &[act]);
+        let headers = visit.finish(200).unwrap();
+        assert_eq!(site.masked(&headers, token.as_ref()), owned(&[VARY, NEW, NO_STORE]));
+        assert!(!site.is_live(&token.unwrap()));
+        let next = site.sessions.open([headers[1].1.split(';').next().unwrap()]);
+        assert_eq!(next.user().unwrap().as_deref(), user);
+        assert_eq!(next.get::<u32>("a").unwrap(), Some(1));
+        // When it is due, the deadline moves as well.
+        check(&site, After(STEP), &[act], GOOD, &[VARY, NEW_A_STEP_LATER, NO_STORE]);
+    }
+    // Else a rotated session keeps its deadline, and the new cookie says what is left.
+    let left = NEW.1.replace("Max-Age=1209600", "Max-Age=1209599").leak();
+    check(&site, After(1), &[Rotate], GOOD, &[VARY, ("Set-Cookie", left), NO_STORE]);
+}
+
+#[test]
+fn all_entries_removed_one_by_one_or_cleared_leave_a_live_session() {
+    let site = Site::new();
+    for act in [Remove, Clear] {
+        check(&site, Known, &[act], GOOD, &[VARY, PRIVATE]);
+        let (visit, token) = arrive(&site, Known, &[act]);
+        visit.finish(200).unwrap();
+        let token = token.unwrap();
+        assert_eq!(site.names(&token), [""; 0], "{act:?}");
+        assert!(site.is_live(&token), "{act:?}");
+    }
+}
+
+#[test]
+fn a_new_expiry_is_advertised_exactly() {
+    let site = Site::new();
+    let cases = [
+        (Expiry::After(Duration::from_secs(300)), "; Max-Age=300; Expires=Tue, 14 Nov 2023 22:18:20 GMT"),
+        // Rounded up: the browser does not forget the session before the server does.
+        (Expiry::After(Duration::from_millis(1500)), "; Max-Age=2; Expires=Tue, 14 Nov 2023 22:13:22 GMT"),
+        (Expiry::At(at(86_400)), "; Max-Age=86400; Expires=Wed, 15 Nov 2023 22:13:20 GMT"),
+        (Expiry::BrowserClose, ""),
+    ];
+    for (expiry, end) in cases {
+        let cookie = |word| &*format!("session={word}; HttpOnly; SameSite=Lax; Path=/{end}").leak();
+        check(&site, Known, &[Expire(expiry)], GOOD, &[VARY, ("Set-Cookie", cookie("OLD")), NO_STORE]);
+        let new = [VARY, ("Set-Cookie", cookie("NEW")), NO_STORE];
+        check(&site, Nobody, &[Insert, Expire(expiry)], GOOD, &new);
+    }
+    // The setting it has: nothing to tell.
+    check(&site, Known, &[Expire(Expiry::Default)], GOOD, &[VARY, PRIVATE]);
+}
+
+#[test]
+fn max_age_and_expires_come_from_one_reading_of_the_clock() {
+    let site = Site::new();
+    let clock = site.clock.clone();
+    // Time passes whenever somebody looks: after a second look, Max-Age would come out a second short.
+    site.store.before(move |call| {
+        if call == Call::Now {
+            clock.advance(Duration::from_secs(1));
+        }
+        Ok(())
+    });
+    let two_weeks = Expiry::After(Duration::from_secs(1_209_600));
+    let saves: [&[Act]; 5] =
+        [&[Insert], &[UpdateNow], &[Insert, Save], &[Login], &[Insert, Expire(two_weeks)]];
+    for acts in saves {
+        for visitor in [Nobody, After(STEP)] {
+            let (visit, _) = arrive(&site, visitor, acts);
+            let headers = visit.finish(200).unwrap();
+            let cookie = SetCookie::parse(&headers[1].1);
+            assert_eq!(cookie.attributes["max-age"], "1209600", "{visitor:?} {acts:?}");
+            let deadline = site.deadline(&Token::parse(&cookie.value).unwrap());
+            assert_eq!(cookie.expires(), Some(deadline), "{visitor:?} {acts:?}");
+        }
+    }
+}
+
+#[test]
+fn the_deadline_in_the_store_is_the_one_that_the_cookie_advertised_last() {
+    let site = Site::new();
+    let mut jar = Jar::http();
+    let mut advertised = None;
+    for hour in 0..24 * 20 {
+        site.clock.set(at(hour * 3600));
+        let mut visit = site.sessions.open(jar.header().as_deref());
+        visit.update("n", |n: &mut u64| *n += 1).unwrap();
+        for (name, value) in visit.finish(200).unwrap() {
+            if name == "Set-Cookie" {
+                jar.receive([value.as_str()]);
+                let max_age = SetCookie::parse(&value).attributes["max-age"].parse().unwrap();
+                advertised = Some(site.clock.now() + Duration::from_secs(max_age));
+            }
+        }
+        let token = Token::parse(jar.get("session").unwrap()).unwrap();
+        assert_eq!(Some(site.deadline(&token)), advertised, "hour {hour}");
+    }
+}
+
+#[test]
+fn reads_renew_where_the_policy_says_so_but_never_on_a_failure() {
+    let idle = Lifetime::new().idle_limit(Duration::from_secs(1_209_600));
+    for lifetime in [Lifetime::new().renewal(Renewal::OnRead), idle] {
+        let site = Site::with(Cookies::plain_http(), lifetime);
+        check(&site, After(STEP), &[Read], GOOD, &[VARY, OLD_A_STEP_LATER, NO_STORE]);
+        check(&site, After(STEP), &[Read], BAD, &[VARY, PRIVATE]);
+        check(&site, After(STEP - 1), &[Read], ALL, &[VARY, PRIVATE]);
+        check(&site, After(STEP), &[], ALL, &[]);
+        check(&site, Nobody, &[Read], ALL, &[VARY]);
+        check(&site, Stranger, &[Read], ALL, &[VARY]);
+    }
+}
+
+#[test]
+fn every_request_renews_also_an_untouched_session_and_makes_none() {
+    let site = Site::with(Cookies::plain_http(), Lifetime::new().renewal(Renewal::EveryRequest));
+    check(&site, After(STEP), &[], GOOD, &[OLD_A_STEP_LATER, NO_STORE]);
+    check(&site, After(STEP), &[], BAD, &[]);
+    check(&site, After(STEP - 1), &[], ALL, &[]);
+    check(&site, After(STEP), &[Read], GOOD, &[VARY, OLD_A_STEP_LATER, NO_STORE]);
+    let files = site.files();
+    check(&site, Nobody, &[], ALL, &[]);
+    check(&site, Stranger, &[], ALL, &[]);
+    check(&site, Stranger, &[Read], ALL, &[VARY]);
+    assert_eq!(site.files(), files);
+    site.store.calls();
+    check(&site, Stranger, &[], BAD, &[]);
+    assert_eq!(site.store.calls(), [], "a failed request looks at nothing");
+}
+
+#[test]
+fn a_cookie_that_ends_with_the_browser_has_no_dates_and_is_not_sent_again_by_a_renewal() {
+    let bare = ("Set-Cookie", "session=NEW; HttpOnly; SameSite=Lax; Path=/");
+    let policy = Lifetime::new().expire_at_browser_close(true).renewal(Renewal::OnRead);
+    let site = Site::with(Cookies::plain_http(), policy);
+    check(&site, Nobody, &[Insert], GOOD, &[VARY, bare, NO_STORE]);
+    check(&site, Known, &[Login], GOOD, &[VARY, bare, NO_STORE]);
+    check(&site, After(STEP), &[Rotate], GOOD, &[VARY, bare, NO_STORE]);
+    // The server renews; the browser has nothing to learn from it.
+    for act in [Read, Insert, UpdateNow] {
+        check(&site, After(STEP), &[act], GOOD, &[VARY, PRIVATE]);
+        let (visit, token) = arrive(&site, After(STEP), &[act]);
+        visit.finish(200).unwrap();
+        assert_eq!(site.deadline(&token.unwrap()), at(STEP + 1_209_600), "{act:?}");
+    }
+    // One session of a program whose others have dates.
+    let site = Site::with(Cookies::plain_http(), Lifetime::new().renewal(Renewal::OnRead));
+    let token = site.session_with(|visit| visit.set_expiry(Expiry::BrowserClose));
+    site.clock.set(at(STEP));
+    let mut visit = site.sessions.open([&*header(&token)]);
+    Read.on(&mut visit).unwrap();
+    assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, PRIVATE]));
+    // Back to the program's default: now there are dates to tell.
+    let mut visit = site.sessions.open([&*header(&token)]);
+    visit.set_expiry(Expiry::Default);
+    let headers = visit.finish(200).unwrap();
+    assert_eq!(site.masked(&headers, Some(&token)), owned(&[VARY, OLD_A_STEP_LATER, NO_STORE]));
+}
+
+#[test]
+fn what_cannot_be_saved_sends_no_cookie_but_of_what_was_saved_before() {
+    let site = Site::new();
+    let refused = ErrorKind::TooLarge;
+    check_unsaved(&site, Nobody, &[InsertTooMuch], refused, &[VARY, NO_STORE]);
+    assert_eq!(site.files(), 0);
+    assert_eq!(site.seen(), [Seen::Failed(refused)]);
+    check_unsaved(&site, Known, &[InsertTooMuch], refused, &[VARY, NO_STORE]);
+    check_unsaved(&site, After(STEP), &[InsertTooMuch], refused, &[VARY, NO_STORE]);
+    check_unsaved(&site, Known, &[Login, InsertTooMuch], refused, &[VARY, NO_STORE]);
+    // An id that exists already would be lost, and the browser would keep one that is dead.
+    check_unsaved(&site, Nobody, &[UpdateNow, InsertTooMuch], refused, &[VARY, NEW, NO_STORE]);
+    check_unsaved(&site, Known, &[Destroy, InsertTooMuch], refused, &[VARY, REMOVAL, NO_STORE]);
+}
+
+/// A handler acts, its session is then ended by somebody else, and the handler goes on.
+#[track_caller]
+fn check_gone(site: &Site, before: &[Act], after: &[Act]) {
+    let (mut visit, _) = arrive(site, After(STEP), before);
+    assert!(site.store.inner.delete(&visit.token().unwrap().unwrap()).unwrap());
+    for act in after {
+        act.on(&mut visit).unwrap();
+    }
+    let unsaved = visit.finish(200).unwrap_err();
+    assert_eq!(unsaved.error.kind(), ErrorKind::Gone);
+    assert_eq!(unsaved.headers, owned(&[VARY, NO_STORE]));
+    assert_eq!(site.seen().last(), Some(&Seen::Failed(ErrorKind::Gone)));
+    assert_eq!(site.files(), 0, "nothing was resurrected");
+}
+
+#[test]
+fn a_session_that_went_away_meanwhile_is_gone_without_a_cookie() {
+    let site = Site::new();
+    for act in [Insert, Remove, Clear, Update, Login, Rotate, Expire(Expiry::BrowserClose)] {
+        check_gone(&site, &[Read], &[act]);
+    }
+}
+
+/// A save that moved the deadline has a cookie to send; then the session ends. That cookie would put a dead
+/// id over whatever the browser was given by the request that ended it.
+#[test]
+fn a_session_that_went_away_after_an_explicit_save_is_gone_without_a_cookie() {
+    let site = Site::new();
+    check_gone(&site, &[Insert, Save], &[Update]);
+    check_gone(&site, &[Rotate, Save], &[Insert]);
+    check_gone(&site, &[Login, Save], &[Insert]);
+
+    // The same where it is the handler that meets the end …
+    let (mut visit, token) = arrive(&site, After(STEP), &[Insert, Save]);
+    site.store.inner.delete(&token.unwrap()).unwrap();
+    assert_eq!(UpdateNow.on(&mut visit).unwrap_err().kind(), ErrorKind::Gone);
+    assert_eq!(visit.discard(), owned(&[VARY, NO_STORE]));
+
+    // … or a renewal, which loses nothing else.
+    let eager = Lifetime::new().renewal(Renewal::OnRead).renewal_step_percent(0);
+    let site = Site::with(Cookies::plain_http(), eager);
+    let (visit, token) = arrive(&site, After(STEP), &[Insert, Save]);
+    site.store.inner.delete(&token.unwrap()).unwrap();
+    site.clock.set(at(STEP + 1));
+    assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, PRIVATE]));
+}
+
+#[test]
+fn update_now_on_a_session_that_went_away_is_gone_and_makes_none() {
+    let site = Site::new();
+    let (mut visit, token) = arrive(&site, Known, &[Read]);
+    site.store.inner.delete(&token.unwrap()).unwrap();
+    assert_eq!(UpdateNow.on(&mut visit).unwrap_err().kind(), ErrorKind::Gone);
+    assert_eq!(visit.finish(409).unwrap(), owned(&[VARY, NO_STORE]));
+    assert_eq!(site.files(), 0);
+}
+
+#[test]
+fn a_lost_renewal_is_nobodys_loss() {
+    let site = Site::with(Cookies::plain_http(), Lifetime::new().renewal(Renewal::OnRead));
+    let (visit, token) = arrive(&site, After(STEP), &[Read]);
+    site.store.inner.delete(&token.unwrap()).unwrap();
+    assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, PRIVATE]));
+    assert_eq!(site.seen(), []);
+
+    // Nor is one that the storage refuses, but somebody should know.
+    let (visit, _) = arrive(&site, After(STEP), &[Read]);
+    site.store.before(|call| match call {
+        Call::Update => Err(sessile::Error::new(ErrorKind::Full, "save session")),
+        _ => Ok(()),
+    });
+    assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, PRIVATE]));
+    assert_eq!(site.seen(), [Seen::NotRenewed(ErrorKind::Full)]);
+}
+
+#[test]
+fn of_several_cookies_the_first_live_one_wins_and_at_most_four_are_tried() {
+    let site = Site::new();
+    let live: Vec<_> =
+        (0..6).map(|n| header(&site.session_with(|visit| visit.insert("n", n).unwrap()))).collect();
+    let dead: Vec<_> = ["a", "b", "c", "d"].map(|c| format!("session={}", c.repeat(32))).into();
+    let check = |lines: &[&str], found: Option<u32>, tries: usize| {
+        site.store.calls();
+        let visit = site.sessions.open(lines.iter().copied());
+        assert_eq!(visit.get::<u32>("n").unwrap(), found, "{lines:?}");
+        assert_eq!(site.store.calls(), vec![Call::Load; tries], "{lines:?}");
+    };
+    check(&[&live[0], &live[1]], Some(0), 1);
+    check(&[&live[1], &live[0]], Some(1), 1);
+    check(&[&format!("{}; x=y; {}", dead[0], live[2])], Some(2), 2);
+    check(&["theme=dark", &dead[0], &format!("{}; {}", dead[1], dead[2]), &live[3]], Some(3), 4);
+    check(&[&dead[0], &dead[1], &dead[2], &dead[3], &live[3]], None, 4);
+    // What cannot be an id costs no try; nor does one that came already.
+    check(&["session=; session=../x; session=A", "session=\"a\"", &dead[0], &live[4]], Some(4), 2);
+    check(&[&dead[0], &dead[0], &dead[0], &dead[0], &dead[0], &live[5]], Some(5), 2);
+}
+
+#[test]
+fn logout_ends_every_session_that_the_request_brought() {
+    let site = Site::new();
+    let tokens: Vec<_> = (0..3).map(|_| site.session()).collect();
+    let lines: Vec<_> = tokens.iter().map(header).collect();
+    let mut visit = site.sessions.open(lines.iter().map(String::as_str));
+    visit.destroy().unwrap();
+    assert_eq!(visit.finish(500).unwrap(), owned(&[VARY, REMOVAL, NO_STORE]));
+    assert!(tokens.iter().all(|token| !site.is_live(token)));
+    assert_eq!(site.seen(), tokens.iter().map(|token| Seen::Destroyed(id_of(token))).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_cookie_has_the_attributes_that_were_asked_for_and_the_removal_repeats_them() {
+    let strict = Cookies::plain_http().name("sid").same_site(SameSite::Strict);
+    let embedded = Cookies::https().same_site(SameSite::None).partitioned(true);
+    let (host, secure) = ("__Host-session", "__Secure-session");
+    let cases = [
+        (Cookies::plain_http(), "session", "HttpOnly; SameSite=Lax; Path=/"),
+        (strict, "sid", "HttpOnly; SameSite=Strict; Path=/"),
+        (Cookies::https(), host, "HttpOnly; SameSite=Lax; Secure; Path=/"),
+        (embedded, host, "HttpOnly; SameSite=None; Partitioned; Secure; Path=/"),
+        (Cookies::https().path("/app"), secure, "HttpOnly; SameSite=Lax; Secure; Path=/app"),
+        (Cookies::https().domain("a.org"), secure, "HttpOnly; SameSite=Lax; Secure; Path=/; Domain=a.org"),
+    ];
+    for (cookies, name, attributes) in cases {
+        let site = Site::with(cookies, Lifetime::new());
+        let mut jar = if name.starts_with("__") { Jar::https() } else { Jar::http() };
+        let (visit, _) = arrive(&site, Nobody, &[Insert]);
+        let set = visit.finish(200).unwrap().remove(1).1;
+        let (pair, rest) = set.split_once("; ").unwrap();
+        let end = "; Max-Age=1209600; Expires=Tue, 28 Nov 2023 22:13:20 GMT";
+        assert_eq!(rest, format!("{attributes}{end}"));
+        assert_eq!(pair.split_once('=').unwrap().0, name);
+        jar.receive([set.as_str()]);
+
+        let mut visit = site.sessions.open(jar.header().as_deref());
+        assert_eq!(visit.get::<u32>("b").unwrap(), Some(2), "{name} comes back");
+        visit.destroy().unwrap();
+        let removal = visit.finish(200).unwrap().remove(1).1;
+        assert_eq!(
+            removal,
+            format!("{name}=; {attributes}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT")
+        );
+        jar.receive([removal.as_str()]);
+        assert_eq!(jar.header(), None, "{name} is removed");
+    }
+}
+
+#[test]
+fn a_cookie_of_another_name_is_nobodys() {
+    let site = Site::with(Cookies::https(), Lifetime::new());
+    let token = site.session();
+    for name in
+        ["session", "__host-session", "__Secure-session", "__Host-Session", "__Host-session2", "Host-session"]
+    {
+        let cookie = format!("{name}={}", token.expose());
+        let visit = site.sessions.open([cookie.as_str()]);
+        assert_eq!(visit.public_id().unwrap(), None, "{name}");
+    }
+    let cookie = format!("__Host-session={}", token.expose());
+    assert_eq!(site.sessions.open([cookie.as_str()]).public_id().unwrap(), Some(id_of(&token)));
+}
+
+#[test]
+fn every_turn_in_a_sessions_life_is_observed_by_its_file_id() {
+    let site = Site::with(Cookies::plain_http(), Lifetime::new().renewal(Renewal::OnRead));
+    let mut visit = site.sessions.open([]);
+    Insert.on(&mut visit).unwrap();
+    assert_eq!(site.seen(), [], "nothing happened yet");
+    visit.save().unwrap();
+    let created = visit.public_id().unwrap().unwrap();
+    assert_eq!(site.seen(), [Seen::Created(created)]);
+    visit.insert("c", 3).unwrap();
+    visit.save().unwrap();
+    assert_eq!(site.seen(), [], "an update is no turn");
+    visit.rotate_id();
+    visit.save().unwrap();
+    let rotated = visit.public_id().unwrap().unwrap();
+    assert_eq!(site.seen(), [Seen::Rotated(created, rotated)]);
+    visit.login("ada").unwrap();
+    visit.save().unwrap();
+    let moved = visit.public_id().unwrap().unwrap();
+    assert_eq!(site.seen(), [Seen::Rotated(rotated, moved)]);
+    visit.destroy().unwrap();
+    assert_eq!(site.seen(), [Seen::Destroyed(moved)]);
+    visit.destroy().unwrap();
+    assert_eq!(site.seen(), [], "nothing was there to end");
+
+    // What a request brings and we refuse.
+    let brings = |cookie: &str| {
+        let visit = site.sessions.open([cookie]);
+        Read.on(&mut { visit }).unwrap();
+        site.seen()
+    };
+    assert_eq!(brings("session=../../etc/passwd"), [Seen::Refused(Refusal::Malformed)]);
+    assert_eq!(brings("session=; session=x y; session=é"), vec![Seen::Refused(Refusal::Malformed); 3]);
+    let unknown = Token::parse(UNKNOWN).unwrap();
+    assert_eq!(brings(&header(&unknown)), [Seen::Refused(Refusal::Unknown(id_of(&unknown)))]);
+    let token = site.session();
+    site.clock.set(at(1_209_600));
+    assert_eq!(brings(&header(&token)), [Seen::Expired(id_of(&token))]);
+    // Over by a policy that became stricter, while the store still holds it.
+    let token = site.session();
+    let strict = site.sessions.clone().with_lifetime(Lifetime::new().age(Duration::from_secs(60))).unwrap();
+    site.clock.set(at(60));
+    let visit = strict.open([&*header(&token)]);
+    assert_eq!(visit.get::<u32>("a").unwrap(), None);
+    assert_eq!(site.seen(), [Seen::Expired(id_of(&token))]);
+    // Damaged behind our back.
+    let token = site.session();
+    let name = id_of(&token).to_string();
+    std::fs::write(site.dir.path().join(&name[..2]).join(&name[2..]), [0x5a; 4096]).unwrap();
+    assert_eq!(brings(&header(&token)), [Seen::Refused(Refusal::Damaged(id_of(&token)))]);
+    // A setting that ends it.
+    let token = site.session();
+    let mut visit = site.sessions.open([&*header(&token)]);
+    visit.set_expiry(Expiry::At(UNIX_EPOCH));
+    visit.finish(200).unwrap();
+    assert_eq!(site.seen(), [Seen::Destroyed(id_of(&token))]);
+}
+
+/// Everything public that a program might print, with a session whose token is known.
+#[test]
+fn the_id_is_in_no_text_that_the_library_makes() {
+    let site = Site::new();
+    let mut said: Vec<String> = Vec::new();
+    let mut tokens: Vec<Token> = Vec::new();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let diary = events.clone();
+    let sessions =
+        site.sessions.clone().with_observer(move |event| diary.lock().unwrap().push(format!("{event:?}")));
+
+    // A life, printed at every turn.
+    let mut visit = sessions.open([]);
+    UpdateNow.on(&mut visit).unwrap();
+    let token = visit.token().unwrap().unwrap();
+    said.push(format!("{visit:?} {sessions:?} {:?} {token:?}", sessions.manager()));
+    tokens.push(token.clone());
+    InsertTooMuch.on(&mut visit).unwrap();
+    // A failed `unwrap` prints this.
+    let unsaved = visit.finish(200).unwrap_err();
+    assert!(unsaved.headers.iter().any(|(_, value)| value.contains(token.expose())), "it carries the cookie");
+    said.push(format!("{unsaved:?} {unsaved} {unsaved:#?}"));
+
+    let mut visit = sessions.open([&*header(&token)]);
+    said.push(format!("{visit:?}"));
+    visit.login("ada").unwrap();
+    visit.save().unwrap();
+    let token = visit.token().unwrap().unwrap();
+    said.push(format!("{visit:#?} {:?} {:?}", *visit, visit.public_id()));
+    tokens.push(token.clone());
+
+    // What the store says.
+    let store = &site.store.inner;
+    said.push(format!("{store:?} {:?} {:?}", store.load(&token).unwrap(), store.path()));
+    let saved = store.update(&token, &mut |_| Ok(Verdict::Write), Durability::OfStore).unwrap();
+    said.push(format!("{saved:?}"));
+    let created = store.create(&Record::new(at(0), at(60)), Durability::OfStore).unwrap();
+    said.push(format!("{created:?}"));
+    tokens.push(created.token);
+
+    // Errors of every kind that knows a session: of its entries, of its end, of its file.
+    visit.insert("b", "text").unwrap();
+    said.push(format!("{0:?} {0}", visit.get::<u32>("b").unwrap_err()));
+    said.push(format!("{0:?} {0}", visit.get::<u32>("").unwrap_err()));
+    store.delete(&token).unwrap();
+    let unsaved = visit.finish(200).unwrap_err();
+    assert_eq!(unsaved.error.kind(), ErrorKind::Gone);
+    said.push(format!("{unsaved:?} {unsaved} {0:?} {0}", unsaved.error));
+    let token = site.session();
+    let name = id_of(&token).to_string();
+    let shard = site.dir.path().join(&name[..2]);
+    std::fs::remove_file(shard.join(&name[2..])).unwrap();
+    std::fs::create_dir(shard.join(&name[2..])).unwrap();
+    let mut visit = sessions.open([&*header(&token)]);
+    for error in [Read, UpdateNow, Destroy].map(|act| act.on(&mut visit).unwrap_err()) {
+        said.push(format!("{error:?} {error} {:?}", error.path()));
+    }
+    said.push(format!("{visit:?}"));
+    tokens.push(token);
+    std::fs::remove_dir(shard.join(&name[2..])).unwrap();
+    std::fs::remove_dir(&shard).unwrap();
+    said.push(format!("{0:?} {0}", Read.on(&mut visit).unwrap_err()));
+
+    said.extend(events.lock().unwrap().iter().cloned());
+    assert!(said.len() > 12);
+    for text in &said {
+        for token in &tokens {
+            assert!(!text.contains(token.expose()), "the id is in {text}");
+            // Nor any part of it that would help.
+            assert!(
+                !token
+                    .expose()
+                    .as_bytes()
+                    .windows(12)
+                    .any(|part| { text.contains(std::str::from_utf8(part).unwrap()) })
+            );
+        }
+    }
+}

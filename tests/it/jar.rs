@@ -1,0 +1,331 @@
+//! Two requests of one browser that overlap, in every order: what its cookie jar ends up with.
+//!
+//! Both are sent with the cookie of the same live session. Each is opened by the server, first reads its
+//! session, is finished, and its response reaches the jar; 70 orders interleave these four steps of both.
+//! They run for all 25 ordered pairs of login, logout, save, renewal and rotation, once with a deadline that
+//! is due to move (so that saves and renewals send the cookie again) and once without: 3,500 runs, each on a
+//! store of files.
+//!
+//! # What holds in every run
+//!
+//! - An id that was destroyed or rotated away does not load; one that was not, does.
+//! - A request that is too late (`Gone`) sends no cookie.
+//! - Every login that was acknowledged is alive on the server, with its user, whatever the jar holds.
+//!
+//! # What the jar may lose, and nothing else
+//!
+//! The jar has lost something if it held an id that is still alive and ends with an older one or none, or if
+//! it does not end with the id of the last login that was acknowledged. In two classes of orders that
+//! happens:
+//!
+//! - **Overtaken**: a response that set or removed the cookie was finished *before* one that gave a newer id,
+//!   and reached the browser *after* it. At the time the server sent it, it was right; HTTP has no way to
+//!   tell a browser "unless you have something newer". A server could avoid it only by never sending the
+//!   cookie again, which would let the browser forget sessions that live.
+//! - **Stranger**: a request arrived with an id that a login had already rotated away, stored something, and
+//!   so, as everybody with an unknown id, got a session of its own; its response was the last to arrive.
+//!   Nothing on the disk says that the unknown id was rotated rather than made up or expired; the login lives
+//!   on, under an id that the browser has dropped.
+use crate::support::client::Jar;
+use crate::support::probe::quick_directory;
+use sessile::{
+    Clock, Cookies, Error, ErrorKind, FileStore, FileStoreOptions, Headers, Lifetime, Lookup, Sessions,
+    Store, Token, Visit,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Act {
+    Login,
+    Logout,
+    Save,
+    Renewal,
+    Rotation,
+}
+use Act::{Login, Logout, Renewal, Rotation, Save};
+
+const ACTS: [Act; 5] = [Login, Logout, Save, Renewal, Rotation];
+/// Who logs in, if the first or the second request does.
+const USERS: [&str; 2] = ["ada", "ben"];
+
+const OPEN: usize = 0;
+const LOAD: usize = 1;
+const FINISH: usize = 2;
+const DELIVER: usize = 3;
+
+/// Who takes each of the eight steps; each takes its own four in order.
+type Order = [usize; 8];
+
+fn orders() -> Vec<Order> {
+    let order = |bits: u32| std::array::from_fn(|step| usize::from(bits >> step & 1 == 1));
+    (0..256_u32).filter(|bits| bits.count_ones() == 4).map(order).collect()
+}
+
+/// Who finishes first, and who second.
+fn by_finish(order: &Order) -> [usize; 2] {
+    if time(order, 0, FINISH) < time(order, 1, FINISH) { [0, 1] } else { [1, 0] }
+}
+
+/// When a request takes a step.
+fn time(order: &Order, who: usize, step: usize) -> usize {
+    let mine = (0..8).filter(|at| order[*at] == who);
+    mine.into_iter().nth(step).expect("four steps each")
+}
+
+/// The world both requests live in.
+struct Site {
+    _dir: TempDir,
+    clock: Clock,
+    store: Arc<FileStore>,
+    sessions: Sessions,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = quick_directory();
+        let clock = Clock::manual(UNIX_EPOCH);
+        let options = FileStoreOptions::new().clock(clock.clone()).sync_security_events(false);
+        let store = Arc::new(options.open(dir.path()).unwrap());
+        let lifetime = Lifetime::new().renewal(sessile::Renewal::OnRead);
+        let sessions = Sessions::shared(store.clone(), Cookies::plain_http()).unwrap();
+        Self { _dir: dir, clock, store, sessions: sessions.with_lifetime(lifetime).unwrap() }
+    }
+
+    fn is_alive(&self, id: &str) -> bool {
+        match self.store.load(&Token::parse(id).unwrap()).unwrap() {
+            Lookup::Live(_) => true,
+            Lookup::Absent(_) => false,
+        }
+    }
+
+    /// Who is logged in with this id.
+    fn user_of(&self, id: &str) -> Option<String> {
+        self.sessions.open([format!("session={id}").as_str()]).user().unwrap()
+    }
+}
+
+/// What a response did to the cookie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum News {
+    Nothing,
+    Id(String),
+    Removal,
+}
+
+/// What a run left behind.
+struct Outcome {
+    first_id: String,
+    saved: [Result<(), ErrorKind>; 2],
+    news: [News; 2],
+    /// What the jar held, from the beginning on.
+    held: Vec<Option<String>>,
+}
+
+fn run(site: &Site, acts: [Act; 2], order: &Order, due: bool) -> Outcome {
+    let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    site.clock.set(start);
+    let mut jar = Jar::http();
+    let mut visit = site.sessions.open([]);
+    visit.insert("cart", ["apple"]).unwrap();
+    jar.receive(set_cookies(&visit.finish(200).unwrap()));
+    site.clock.set(start + Duration::from_secs(if due { 200_000 } else { 1 }));
+
+    let sent = jar.header();
+    let first_id = jar.get("session").unwrap().to_owned();
+    let mut held = vec![Some(first_id.clone())];
+    let mut visits = [None, None];
+    let mut answers: [Option<(Result<(), ErrorKind>, Headers)>; 2] = [None, None];
+    let mut steps = [0; 2];
+    for &who in order {
+        match steps[who] {
+            OPEN => visits[who] = Some(site.sessions.open(sent.as_deref())),
+            LOAD => drop(visits[who].as_ref().unwrap().user().unwrap()),
+            FINISH => {
+                answers[who] = Some(match act(visits[who].take().unwrap(), acts[who], who) {
+                    Ok(headers) => (Ok(()), headers),
+                    Err((error, headers)) => (Err(error.kind()), headers),
+                });
+            }
+            _ => {
+                jar.receive(set_cookies(&answers[who].as_ref().unwrap().1));
+                held.push(jar.get("session").map(str::to_owned));
+            }
+        }
+        steps[who] += 1;
+    }
+    let answers = answers.map(Option::unwrap);
+    let news = answers.each_ref().map(|(_, headers)| news_of(headers));
+    Outcome { first_id, saved: answers.map(|(saved, _)| saved), news, held }
+}
+
+fn act(mut visit: Visit, act: Act, who: usize) -> Result<Headers, (Error, Headers)> {
+    match act {
+        Login => visit.login(USERS[who]).unwrap(),
+        Logout => visit.destroy().unwrap(),
+        Save => visit.insert("note", who).unwrap(),
+        Renewal => {}
+        Rotation => visit.rotate_id(),
+    }
+    visit.finish(200).map_err(|unsaved| (unsaved.error, unsaved.headers))
+}
+
+fn set_cookies(headers: &Headers) -> impl Iterator<Item = &str> {
+    headers.iter().filter(|(name, _)| *name == "Set-Cookie").map(|(_, value)| value.as_str())
+}
+
+fn news_of(headers: &Headers) -> News {
+    let mut jar = Jar::http();
+    jar.put("session", "before");
+    jar.receive(set_cookies(headers));
+    match jar.get("session") {
+        Some("before") => News::Nothing,
+        Some(id) => News::Id(id.to_owned()),
+        None => News::Removal,
+    }
+}
+
+/// Why a run may lose something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Excuse {
+    Overtaken,
+    Stranger,
+}
+use Excuse::{Overtaken, Stranger};
+
+/// The two classes, said by the order of the steps alone: nothing here looks at what happened.
+fn excuse(acts: [Act; 2], order: &Order, due: bool) -> Option<Excuse> {
+    let at = |who, step| time(order, who, step);
+    let [early, late] = by_finish(order);
+    // The one that finishes first always finds the session alive.
+    let ends_it = matches!(acts[early], Login | Logout | Rotation);
+    let finds_it_ended = ends_it && at(late, LOAD) > at(early, FINISH);
+    let gives_newer_id = match acts[late] {
+        Login => !ends_it || finds_it_ended,
+        Save => finds_it_ended,
+        Rotation => !ends_it,
+        Logout | Renewal => false,
+    };
+    let has_a_cookie = ends_it || due;
+    let overtaken = at(late, DELIVER) < at(early, DELIVER);
+    match (gives_newer_id, overtaken) {
+        (true, true) => has_a_cookie.then_some(Overtaken),
+        (true, false) => (acts[early] == Login && acts[late] == Save).then_some(Stranger),
+        (false, _) => None,
+    }
+}
+
+/// Whether the jar has lost something: by what it holds and what is alive, not by how it came.
+fn lost(site: &Site, acts: [Act; 2], order: &Order, outcome: &Outcome) -> bool {
+    let by_finish = by_finish(order);
+    let mut ids = vec![outcome.first_id.clone()];
+    for who in by_finish {
+        if let News::Id(id) = &outcome.news[who]
+            && !ids.contains(id)
+        {
+            ids.push(id.clone());
+        }
+    }
+    let age = |id: &String| ids.iter().position(|known| known == id).expect("an id that somebody was sent");
+    let last = outcome.held.last().unwrap().as_ref();
+    let lost_a_live_one = outcome
+        .held
+        .iter()
+        .flatten()
+        .any(|id| site.is_alive(id) && last.is_none_or(|last| age(last) < age(id)));
+    let last_login = by_finish.into_iter().rfind(|who| acts[*who] == Login && outcome.saved[*who].is_ok());
+    let lost_the_login =
+        last_login.is_some_and(|who| last.is_none_or(|id| site.user_of(id).as_deref() != Some(USERS[who])));
+    lost_a_live_one || lost_the_login
+}
+
+/// What holds in every run.
+#[track_caller]
+fn check_the_server(site: &Site, acts: [Act; 2], outcome: &Outcome) {
+    for (who, act) in acts.into_iter().enumerate() {
+        match (&outcome.saved[who], &outcome.news[who]) {
+            (Err(kind), news) => {
+                assert_eq!((*kind, news), (ErrorKind::Gone, &News::Nothing));
+                assert!(![Logout, Renewal].contains(&act), "{act:?} cannot come too late");
+            }
+            (Ok(()), News::Id(id)) if act == Login => {
+                assert_eq!(site.user_of(id).as_deref(), Some(USERS[who]), "the login is not alive");
+            }
+            (Ok(()), news) => assert!(act != Login, "an acknowledged login sent {news:?}"),
+        }
+    }
+    // The first login, logout or rotation to be finished ends it; nothing brings it back, and nothing else
+    // ends it.
+    let ended = acts.iter().any(|act| [Login, Logout, Rotation].contains(act));
+    assert_eq!(!site.is_alive(&outcome.first_id), ended, "the first id");
+    // Every id that was handed out instead of it is alive: nobody else knew it.
+    for news in &outcome.news {
+        if let News::Id(id) = news
+            && *id != outcome.first_id
+        {
+            assert!(site.is_alive(id), "a new id is dead");
+        }
+    }
+}
+
+/// Runs every pair in every order, and holds the losses against the table: who finished first, who finished
+/// second, why something was lost, in how many orders of both placements together.
+#[track_caller]
+fn check(due: bool, table: &[(Act, Act, Excuse, usize)]) {
+    let site = Site::new();
+    let mut losses = BTreeMap::new();
+    for acts in ACTS.into_iter().flat_map(|first| ACTS.map(|second| [first, second])) {
+        for order in orders() {
+            let outcome = run(&site, acts, &order, due);
+            check_the_server(&site, acts, &outcome);
+            let excuse = excuse(acts, &order, due);
+            let lost = lost(&site, acts, &order, &outcome);
+            assert_eq!(lost, excuse.is_some(), "{acts:?} in order {order:?}: {excuse:?}");
+            if let Some(excuse) = excuse {
+                let [early, late] = by_finish(&order).map(|who| acts[who]);
+                *losses.entry((early, late, excuse)).or_insert(0) += 1;
+            }
+        }
+    }
+    let table = table.iter().map(|(early, late, why, count)| ((*early, *late, *why), *count));
+    assert_eq!(losses, table.collect::<BTreeMap<_, _>>());
+}
+
+#[test]
+fn a_late_response_takes_a_newer_session_away_only_if_it_was_overtaken_or_a_strangers() {
+    check(
+        false,
+        &[
+            (Login, Login, Overtaken, 8),
+            (Logout, Login, Overtaken, 8),
+            (Rotation, Login, Overtaken, 8),
+            (Login, Save, Overtaken, 8),
+            (Logout, Save, Overtaken, 8),
+            (Rotation, Save, Overtaken, 8),
+            (Login, Save, Stranger, 26),
+        ],
+    );
+}
+
+#[test]
+fn a_late_renewal_takes_a_newer_session_away_only_if_it_was_overtaken() {
+    check(
+        true,
+        &[
+            (Login, Login, Overtaken, 8),
+            (Logout, Login, Overtaken, 8),
+            (Rotation, Login, Overtaken, 8),
+            (Login, Save, Overtaken, 8),
+            (Logout, Save, Overtaken, 8),
+            (Rotation, Save, Overtaken, 8),
+            (Login, Save, Stranger, 26),
+            // These send the cookie they came with, with a new end.
+            (Save, Login, Overtaken, 20),
+            (Renewal, Login, Overtaken, 20),
+            (Save, Rotation, Overtaken, 20),
+            (Renewal, Rotation, Overtaken, 20),
+        ],
+    );
+}

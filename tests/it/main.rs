@@ -1,0 +1,17 @@
+//! One binary, a file per promise; helpers in `support`.
+//!
+//! `contract` is the suite that every storage mode is run through. The others are named after what they promise.
+#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+mod contract;
+mod damage;
+mod dictionary;
+mod examples;
+mod expiry;
+mod hostile_cookies;
+mod http_headers;
+mod jar;
+mod life;
+mod opening;
+mod servers;
+mod support;
+mod trouble;

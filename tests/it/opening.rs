@@ -1,0 +1,505 @@
+//! Opening a store: it makes what is missing, private under any umask; it refuses what is not a store of
+//! ours, says why, and leaves it as it was; and what was stored before is there.
+#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use crate::support::rerun::{again, again_as_nobody, stage};
+use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use sessile::{Durability, Error, ErrorKind, FileStore, FileStoreOptions, Saved, Store};
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::{Barrier, mpsc};
+use std::thread;
+use std::time::Duration;
+
+const PARAMETERS: &str = "sessile.json";
+const OURS: &str = "{\"format\":1,\"shards\":256,\"file_id\":\"blake3-160\"}\n";
+
+fn mode_of(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+fn allow(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+fn shards_of(root: &Path) -> impl Iterator<Item = PathBuf> {
+    (0..256).map(|n| root.join(format!("{n:02x}")))
+}
+
+/// Everything below a directory: its kind, its mode, and what is in it.
+fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(path) = todo.pop() {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let kind = metadata.file_type();
+        let contents = if kind.is_dir() {
+            todo.extend(fs::read_dir(&path).unwrap().map(|name| name.unwrap().path()));
+            Vec::new()
+        } else if kind.is_symlink() {
+            fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+        } else if kind.is_file() {
+            fs::read(&path).unwrap()
+        } else {
+            Vec::new()
+        };
+        found.insert(path, (metadata.mode(), contents));
+    }
+    found
+}
+
+/// A store in good order, with one session.
+fn made(root: &Path) -> Saved {
+    FileStore::open(root).unwrap().create(&record("old"), Durability::PowerSafe).unwrap()
+}
+
+#[track_caller]
+fn check_in_order(root: &Path) {
+    assert_eq!(fs::read_to_string(root.join(PARAMETERS)).unwrap(), OURS);
+    for shard in shards_of(root) {
+        assert!(fs::symlink_metadata(&shard).unwrap().is_dir(), "{}", shard.display());
+    }
+    let store = FileStore::open(root).unwrap();
+    let saved = store.create(&record("x"), Durability::PowerSafe).unwrap();
+    assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("x"));
+    assert!(store.delete(&saved.token).unwrap());
+}
+
+// -------------------------------------------------------------------------------------------------- it makes
+
+#[test]
+fn a_new_store_has_its_parameters_and_256_shards_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("sessions");
+    let store = FileStore::open(&root).unwrap();
+    assert_eq!(store.path(), root);
+    assert_eq!(tree(&root).len(), 1 + 1 + 256);
+    check_in_order(&root);
+}
+
+#[test]
+fn directories_are_0700_and_files_0600_under_any_umask() {
+    let Some(stage) = stage() else {
+        let dir = tempfile::tempdir().unwrap();
+        // As a user who is kept out by the bits that a umask takes from their own files.
+        return again_as_nobody("opening::directories_are_0700_and_files_0600_under_any_umask", dir.path());
+    };
+    let usual = Mode::from_raw_mode(0o022);
+    for umask in [0, 0o077, 0o277, 0o477, 0o777] {
+        let root = stage.join(format!("store under {umask:o}"));
+        rustix::process::umask(Mode::from_raw_mode(umask));
+        let stored = FileStore::open(&root).and_then(|store| {
+            let relaxed = store.create(&record("relaxed"), Durability::Relaxed)?;
+            let safe = store.create(&record("safe"), Durability::PowerSafe)?;
+            put(&store, &safe.token, &"grown".repeat(1000), Durability::Relaxed)?;
+            let moved = store.rotate(&relaxed.token, &mut append_plus, Durability::Relaxed)?.unwrap();
+            let store = FileStore::open(&root)?;
+            Ok((load(&store, &moved.token)?, load(&store, &safe.token)?))
+        });
+        rustix::process::umask(usual);
+        let (moved, grown) = stored.unwrap_or_else(|error| panic!("umask {umask:04o}: {error:?}"));
+        assert_eq!((moved.as_deref(), grown), (Some("relaxed+"), Some("grown".repeat(1000))));
+        let tree = tree(&root);
+        assert_eq!(tree.len(), 1 + 1 + 256 + 2);
+        for (path, (mode, _)) in tree {
+            let want = if path.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(mode & 0o7777, want, "{} under umask {umask:04o}", path.display());
+        }
+    }
+    // A making under such a umask that was cut short.
+    let root = stage.join("cut short");
+    fs::create_dir(&root).unwrap();
+    for (shard, mode) in shards_of(&root).zip([0, 0o500, 0o200, 0o100]) {
+        fs::create_dir(&shard).unwrap();
+        allow(&shard, mode);
+    }
+    FileStore::open(&root).unwrap();
+    assert!(shards_of(&root).all(|shard| mode_of(&shard) == 0o700));
+    check_in_order(&root);
+}
+
+#[track_caller]
+fn check_finished(what: &str, leave: impl FnOnce(&Path)) {
+    let dir = directory_in_memory();
+    leave(dir.path());
+    FileStore::open(dir.path()).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    assert!(shards_of(dir.path()).all(|shard| mode_of(&shard) == 0o700), "{what}");
+    check_in_order(dir.path());
+}
+
+#[test]
+fn what_an_unfinished_making_left_is_finished() {
+    let make = |shards: &mut dyn Iterator<Item = PathBuf>| {
+        for shard in shards {
+            fs::create_dir(shard).unwrap();
+        }
+    };
+    check_finished("an empty directory", |_| ());
+    check_finished("a fresh file system", |root| fs::create_dir(root.join("lost+found")).unwrap());
+    check_finished("some shards", |root| make(&mut shards_of(root).step_by(7)));
+    check_finished("all shards", |root| make(&mut shards_of(root)));
+    check_finished("parameters that have not their name yet", |root| {
+        make(&mut shards_of(root));
+        fs::create_dir(root.join("lost+found")).unwrap();
+        fs::write(root.join(".new-3f8a"), "{\"form").unwrap();
+        fs::write(root.join(".new-0"), OURS).unwrap();
+    });
+}
+
+#[test]
+fn a_store_may_be_reached_through_a_link() {
+    let dir = directory_in_memory();
+    let (root, link) = (dir.path().join("store"), dir.path().join("link"));
+    let saved = made(&root);
+    symlink(&root, &link).unwrap();
+    let store = FileStore::open(&link).unwrap();
+    assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
+}
+
+#[test]
+fn a_store_opened_by_a_relative_path_stays_itself_when_the_process_goes_elsewhere() {
+    let Some(stage) = stage() else {
+        let dir = tempfile::tempdir().unwrap();
+        let name = "opening::a_store_opened_by_a_relative_path_stays_itself_when_the_process_goes_elsewhere";
+        return again(name, dir.path());
+    };
+    for relative in ["store", "./other", "third/", "deeper/../fourth"] {
+        fs::create_dir_all(stage.join("deeper")).unwrap();
+        std::env::set_current_dir(&stage).unwrap();
+        let store = FileStore::open(relative).unwrap();
+        assert_eq!(store.path(), Path::new(relative));
+        let saved = store.create(&record("old"), Durability::PowerSafe).unwrap();
+        std::env::set_current_dir("/").unwrap();
+        let big = "big".repeat(1000);
+        put(&store, &saved.token, &big, Durability::PowerSafe).unwrap().unwrap();
+        assert_eq!(load(&store, &saved.token).unwrap(), Some(big.clone()));
+        assert!(path_of(&stage.join(relative), saved.live.id).exists());
+        assert_eq!(load(&FileStore::open(stage.join(relative)).unwrap(), &saved.token).unwrap(), Some(big));
+    }
+}
+
+#[test]
+fn opening_again_keeps_the_sessions_and_never_replaces_the_parameters() {
+    let dir = directory_in_memory();
+    let root = dir.path().join("store");
+    let saved = made(&root);
+    let inode = fs::metadata(root.join(PARAMETERS)).unwrap().ino();
+    let before = tree(&root);
+    for _ in 0..3 {
+        let store = FileStore::open(&root).unwrap();
+        assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
+    }
+    assert_eq!(tree(&root), before);
+    assert_eq!(fs::metadata(root.join(PARAMETERS)).unwrap().ino(), inode);
+    // Parameters that were lost are those of an unfinished making.
+    fs::remove_file(root.join(PARAMETERS)).unwrap();
+    let store = FileStore::open(&root).unwrap();
+    assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
+    assert_eq!(tree(&root), before);
+}
+
+#[test]
+fn all_who_open_a_new_store_at_once_get_the_same_one() {
+    const OPENERS: usize = 8;
+    for _ in 0..5 {
+        let dir = directory_in_memory();
+        let root = dir.path().join("store");
+        let (start, made) = (Barrier::new(OPENERS), Barrier::new(OPENERS));
+        let (sender, receiver) = mpsc::channel();
+        thread::scope(|scope| {
+            for _ in 0..OPENERS {
+                let sender = sender.clone();
+                let (root, start, made) = (&root, &start, &made);
+                scope.spawn(move || {
+                    start.wait();
+                    let store = FileStore::open(root);
+                    made.wait();
+                    let store = store.unwrap();
+                    sender.send(store.create(&record("x"), Durability::Relaxed).unwrap().token).unwrap();
+                });
+            }
+        });
+        drop(sender);
+        let store = FileStore::open(&root).unwrap();
+        let tokens: Vec<_> = receiver.iter().collect();
+        assert_eq!(tokens.len(), OPENERS);
+        for token in tokens {
+            assert_eq!(load(&store, &token).unwrap().as_deref(), Some("x"));
+        }
+        assert_eq!(tree(&root).len(), 1 + 1 + 256 + OPENERS, "a temporary file is left");
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ it refuses
+
+/// Opening is refused in these words, and what is there stays as it was. In the words, `DIR` is the
+/// directory.
+#[track_caller]
+fn check_refused(prepare: impl FnOnce(&Path), kind: ErrorKind, text: &str, because: Option<&str>) {
+    let dir = directory_in_memory();
+    let root = dir.path().join("store");
+    prepare(&root);
+    let before = tree(dir.path());
+    let error = refused(&root);
+    assert_eq!(error.to_string(), text.replace("DIR", root.to_str().unwrap()), "{error:?}");
+    assert_eq!(error.kind(), kind, "{error:?}");
+    assert_eq!(error.source().map(ToString::to_string).as_deref(), because, "{error:?}");
+    assert_eq!(tree(dir.path()), before, "it was changed: {text}");
+}
+
+/// The refusal, which does not take long: somebody may have put a pipe there.
+#[track_caller]
+fn refused(root: &Path) -> Error {
+    let (sender, receiver) = mpsc::channel();
+    let path = root.to_owned();
+    thread::spawn(move || sender.send(FileStore::open(path).err()).unwrap());
+    let answer = receiver.recv_timeout(Duration::from_secs(5));
+    let error = answer.unwrap_or_else(|_| panic!("opening {} takes more than 5 seconds", root.display()));
+    error.unwrap_or_else(|| panic!("{} was opened", root.display()))
+}
+
+#[test]
+fn a_directory_that_holds_anything_else_is_refused() {
+    for name in ["index.html", ".git", "AB", "abc", "0g", "lost", "sessile.json.bak", "new-1", "due "] {
+        let text = format!(
+            "failed to make a session store in `DIR`: it holds something else (`{name}`); give the store a \
+             directory of its own"
+        );
+        let file = |root: &Path| {
+            fs::create_dir(root).unwrap();
+            fs::write(root.join(name), "").unwrap();
+        };
+        check_refused(file, ErrorKind::Foreign, &text, None);
+        let directory_among_ours = |root: &Path| {
+            fs::create_dir_all(root.join(name)).unwrap();
+            shards_of(root).for_each(|shard| fs::create_dir(shard).unwrap());
+        };
+        check_refused(directory_among_ours, ErrorKind::Foreign, &text, None);
+    }
+}
+
+/// A store in good order but for its parameters.
+fn with_parameters(parameters: &[u8]) -> impl FnOnce(&Path) {
+    move |root| {
+        made(root);
+        fs::write(root.join(PARAMETERS), parameters).unwrap();
+    }
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_refused_whatever_else_its_parameters_say() {
+    for (format, parameters) in [
+        ("2", "{\"format\":2,\"shards\":256,\"file_id\":\"blake3-160\"}"),
+        ("3", "{\"of\":[\"another\",{\"kind\":null}],\"format\":3}"),
+        ("18446744073709551615", "{\"format\":18446744073709551615}"),
+    ] {
+        let text = format!(
+            "failed to read the parameters of session store `DIR/sessile.json`: the store has format \
+             {format}, this version knows 1"
+        );
+        check_refused(with_parameters(parameters.as_bytes()), ErrorKind::NewerFormat, &text, None);
+    }
+}
+
+#[test]
+fn parameters_that_are_not_ours_are_refused() {
+    let act = "failed to read the parameters of session store `DIR/sessile.json`";
+    let text = format!("{act}: these are not the parameters of a session store");
+    for parameters in [
+        "{}",
+        "[]",
+        "17",
+        "null",
+        "{\"format\":1}",
+        "{\"format\":0,\"shards\":256,\"file_id\":\"blake3-160\"}",
+        "{\"format\":-1,\"shards\":256,\"file_id\":\"blake3-160\"}",
+        "{\"format\":\"1\",\"shards\":256,\"file_id\":\"blake3-160\"}",
+        "{\"format\":1,\"shards\":16,\"file_id\":\"blake3-160\"}",
+        "{\"format\":1,\"shards\":256,\"file_id\":\"sha256\"}",
+        "{\"format\":1,\"shards\":99999999,\"file_id\":\"blake3-160\"}",
+    ] {
+        check_refused(with_parameters(parameters.as_bytes()), ErrorKind::Foreign, &text, None);
+    }
+    let eof = "EOF while parsing a value at line 1 column 0";
+    check_refused(with_parameters(b""), ErrorKind::Foreign, act, Some(eof));
+    let because = "expected value at line 1 column 1";
+    check_refused(with_parameters(b"<html>"), ErrorKind::Foreign, act, Some(because));
+    check_refused(with_parameters(&[0xff; 64]), ErrorKind::Foreign, act, Some(because));
+    check_refused(with_parameters(&[0; 64]), ErrorKind::Foreign, act, Some(because));
+    let deep = [b"[".repeat(1000), b"]".repeat(1000)].concat();
+    let because = "recursion limit exceeded at line 1 column 128";
+    check_refused(with_parameters(&deep), ErrorKind::Foreign, act, Some(because));
+}
+
+/// A tebibyte without a single block.
+#[test]
+fn huge_parameters_are_refused_without_reading_them_all() {
+    let dir = directory_in_memory();
+    let root = dir.path().join("store");
+    made(&root);
+    fs::File::options().write(true).open(root.join(PARAMETERS)).unwrap().set_len(1 << 40).unwrap();
+    let error = refused(&root);
+    assert_eq!(error.kind(), ErrorKind::Foreign, "{error:?}");
+}
+
+/// A store in good order but for something that is not a file in place of its parameters.
+fn with_planted(name: &'static str, plant: impl FnOnce(&Path)) -> impl FnOnce(&Path) {
+    move |root| {
+        made(root);
+        let aside = root.parent().unwrap().join("aside");
+        fs::rename(root.join(name), &aside).unwrap();
+        plant(&root.join(name));
+    }
+}
+
+const IN_ITS_PLACE: &str = "a link, pipe, directory or device is in its place";
+
+#[test]
+fn a_link_pipe_or_directory_in_place_of_the_parameters_is_refused() {
+    let act = "failed to read the parameters of session store `DIR/sessile.json`";
+    let text = format!("{act}: {IN_ITS_PLACE}");
+    // To the right parameters, in their old place or in none.
+    let link = with_planted(PARAMETERS, |place| symlink("../aside", place).unwrap());
+    let because = "Too many levels of symbolic links (os error 40)";
+    check_refused(link, ErrorKind::Foreign, &text, Some(because));
+    let link = with_planted(PARAMETERS, |place| symlink("nowhere", place).unwrap());
+    check_refused(link, ErrorKind::Foreign, &text, Some(because));
+    let directory = with_planted(PARAMETERS, |place| fs::create_dir(place).unwrap());
+    check_refused(directory, ErrorKind::Foreign, &text, Some("Is a directory (os error 21)"));
+    let pipe = with_planted(PARAMETERS, |place| {
+        mknodat(CWD, place, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    });
+    let because = "EOF while parsing a value at line 1 column 0";
+    check_refused(pipe, ErrorKind::Foreign, act, Some(because));
+}
+
+/// A disk that is not mounted looks like that, and making the directory anew would log its sessions' visitors
+/// out.
+#[test]
+fn a_store_that_lacks_a_shard_is_refused_and_not_repaired() {
+    let missing = "No such file or directory (os error 2)";
+    let removed = with_planted("7f", |_| ());
+    check_refused(removed, ErrorKind::Io, "failed to open shard directory `DIR/7f`", Some(missing));
+    let text = format!("failed to open shard directory `DIR/7f`: {IN_ITS_PLACE}");
+    let no_directory = "Not a directory (os error 20)";
+    let file = with_planted("7f", |place| fs::write(place, "").unwrap());
+    check_refused(file, ErrorKind::Foreign, &text, Some(no_directory));
+    let link = with_planted("7f", |place| symlink("../aside", place).unwrap());
+    check_refused(link, ErrorKind::Foreign, &text, Some(no_directory));
+}
+
+/// Also while the store is being made: whoever may plant a link must not choose where sessions go, or whose
+/// mode is changed.
+#[test]
+fn a_link_in_place_of_a_shard_is_not_followed_by_the_making_of_a_store() {
+    let dir = directory_in_memory();
+    let (root, elsewhere) = (dir.path().join("store"), dir.path().join("elsewhere"));
+    for path in [&root, &elsewhere] {
+        fs::create_dir(path).unwrap();
+    }
+    allow(&elsewhere, 0o755);
+    symlink(&elsewhere, root.join("7f")).unwrap();
+    let error = refused(&root);
+    assert_eq!(error.kind(), ErrorKind::Foreign, "{error:?}");
+    assert_eq!(mode_of(&elsewhere), 0o755);
+    assert!(!root.join(PARAMETERS).exists(), "it counts as made");
+}
+
+#[test]
+fn a_directory_that_everybody_may_write_to_is_refused() {
+    for mode in [0o777, 0o1777, 0o702, 0o703] {
+        let text = format!(
+            "failed to open session directory `DIR`: everybody may write to it (mode {mode:04o}); \
+             make it 0700"
+        );
+        // Empty, or a store that was made before.
+        let empty = |root: &Path| {
+            fs::create_dir(root).unwrap();
+            allow(root, mode);
+        };
+        check_refused(empty, ErrorKind::Permissions, &text, None);
+        let store = |root: &Path| {
+            made(root);
+            allow(root, mode);
+        };
+        check_refused(store, ErrorKind::Permissions, &text, None);
+    }
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused() {
+    let own = rustix::process::geteuid().as_raw();
+    let text = |owner: u32| {
+        format!(
+            "failed to open session directory `DIR`: it belongs to user {owner}, \
+             this process runs as user {own}"
+        )
+    };
+    if own == 0 {
+        // The superuser, whom no permission stops, least of all.
+        let give_away = |root: &Path| {
+            made(root);
+            chown(root, Some(65534), None).unwrap();
+        };
+        check_refused(give_away, ErrorKind::Permissions, &text(65534), None);
+    } else {
+        let error = refused(Path::new("/"));
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Permissions, text(0).replace("DIR", "/")));
+    }
+}
+
+#[test]
+fn a_path_that_is_no_directory_is_refused() {
+    let missing = Some("No such file or directory (os error 2)");
+    let dir = directory_in_memory();
+    let error = refused(&dir.path().join("missing/store"));
+    let text = format!("failed to create session directory `{}/missing/store`", dir.path().display());
+    assert_eq!((error.kind(), error.to_string()), (ErrorKind::Io, text));
+    assert_eq!(error.source().map(ToString::to_string).as_deref(), missing);
+    assert!(!dir.path().join("missing").exists(), "parents are not made");
+
+    let text = "failed to open session directory `DIR`";
+    let file = |root: &Path| fs::write(root, "mine").unwrap();
+    check_refused(file, ErrorKind::Io, text, Some("Not a directory (os error 20)"));
+    let dangling = |root: &Path| symlink("nowhere", root).unwrap();
+    check_refused(dangling, ErrorKind::Io, text, missing);
+    assert_eq!(refused(Path::new("")).kind(), ErrorKind::Io);
+}
+
+#[test]
+fn options_out_of_their_bounds_are_refused_by_name_before_anything_is_made() {
+    let dir = directory_in_memory();
+    let root = dir.path().join("store");
+    let options = FileStoreOptions::new;
+    let lock_wait = "the lock wait must be 1 ms to 60 s";
+    let record_limit = "the record limit must be 2 KiB to 16 MiB";
+    let entry_limit = "the entry limit must be 1 to 65,536";
+    let (millisecond, minute) = (Duration::from_millis(1), Duration::from_secs(60));
+    for (options, reason) in [
+        (options().lock_wait(Duration::ZERO), lock_wait),
+        (options().lock_wait(Duration::from_nanos(999_999)), lock_wait),
+        (options().lock_wait(minute + Duration::from_nanos(1)), lock_wait),
+        (options().lock_wait(Duration::MAX), lock_wait),
+        (options().record_bytes_max(0), record_limit),
+        (options().record_bytes_max(2047), record_limit),
+        (options().record_bytes_max((16 << 20) + 1), record_limit),
+        (options().record_bytes_max(usize::MAX), record_limit),
+        (options().entries_max(0), entry_limit),
+        (options().entries_max(65_537), entry_limit),
+    ] {
+        let error = options.open(&root).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(error.to_string(), format!("failed to open session store: {reason}"));
+        assert!(!root.exists());
+    }
+    for options in [
+        options().lock_wait(millisecond).record_bytes_max(2048).entries_max(1),
+        options().lock_wait(minute).record_bytes_max(16 << 20).entries_max(65_536),
+    ] {
+        options.open(&root).unwrap();
+    }
+    check_in_order(&root);
+}

@@ -1,0 +1,428 @@
+//! A browser for tests: an HTTP/1.1 client on a bare socket, a cookie jar, and a guard around a running
+//! example.
+//!
+//! The client sends the bytes it is given, so that a test can say what no client library would. The jar keeps
+//! the rules that browsers keep, and panics where a browser would silently refuse a cookie: we never want to
+//! send such a one. No wait lasts longer than [`PATIENCE`].
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// When an answer counts as "does not come": far beyond what a loaded machine needs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One connection to a server.
+pub(crate) struct Client(BufReader<TcpStream>);
+
+/// What a server answered.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    /// All header lines, in their order.
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) fn connect(server: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&server, PATIENCE).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// Sends these bytes, whatever they are. A server that has hung up is an error.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.0.get_mut().write_all(bytes.as_ref())
+    }
+
+    /// Reads one response. A server that hangs up or stays silent is an error.
+    pub(crate) fn receive(&mut self) -> io::Result<Response> {
+        loop {
+            let response = self.receive_any()?;
+            if response.status >= 200 {
+                return Ok(response);
+            }
+        }
+    }
+
+    /// Whether a response begins within `wait`. Says nothing about a server that is merely slow: use it to
+    /// show that what must come *cannot* come yet.
+    pub(crate) fn hears_within(&mut self, wait: Duration) -> bool {
+        self.0.get_ref().set_read_timeout(Some(wait)).unwrap();
+        let heard = self.0.fill_buf().is_ok();
+        self.0.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        heard
+    }
+
+    fn receive_any(&mut self) -> io::Result<Response> {
+        let line = self.line()?;
+        let status = line
+            .strip_prefix("HTTP/1.")
+            .and_then(|rest| rest.split(' ').nth(1)?.parse().ok())
+            .ok_or_else(|| broken(format!("no status line: {line:?}")))?;
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) =
+                line.split_once(':').ok_or_else(|| broken(format!("no header line: {line:?}")))?;
+            headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+        let mut response = Response { status, headers, body: Vec::new() };
+        let chunked =
+            response.all("Transfer-Encoding").iter().any(|coding| coding.eq_ignore_ascii_case("chunked"));
+        let length = response.all("Content-Length").first().map(|length| length.parse::<u64>());
+        response.body = match (status, chunked, length) {
+            (..200 | 204 | 304, ..) => Vec::new(),
+            (_, true, _) => self.chunks()?,
+            (_, false, Some(length)) => self.exactly(length.map_err(|error| broken(error.to_string()))?)?,
+            (_, false, None) => self.exactly(u64::MAX)?,
+        };
+        Ok(response)
+    }
+
+    /// A line without its CR LF.
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = Vec::new();
+        self.0.read_until(b'\n', &mut line)?;
+        let line =
+            line.strip_suffix(b"\r\n").ok_or_else(|| broken(format!("an unfinished line: {line:?}")))?;
+        String::from_utf8(line.to_vec()).map_err(|error| broken(error.to_string()))
+    }
+
+    /// So many bytes, or with `u64::MAX` all until the server hangs up.
+    fn exactly(&mut self, length: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let got = (&mut self.0).take(length).read_to_end(&mut bytes)?;
+        if length != u64::MAX && got as u64 != length {
+            return Err(broken(format!("{got} bytes of body where {length} were announced")));
+        }
+        Ok(bytes)
+    }
+
+    fn chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.line()?;
+            let length = u64::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16)
+                .map_err(|error| broken(error.to_string()))?;
+            body.extend(self.exactly(length)?);
+            let end = self.line()?;
+            if !end.is_empty() {
+                return Err(broken(format!("behind a chunk: {end:?}")));
+            }
+            if length == 0 {
+                return Ok(body);
+            }
+        }
+    }
+}
+
+fn broken(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+impl Response {
+    /// The values of all lines of this name, in their order.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        self.headers
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+            .collect()
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+/// The cookies a browser keeps for one host.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Jar {
+    https: bool,
+    /// By what makes a cookie the same one: name, domain and path.
+    cookies: BTreeMap<(String, Option<String>, String), String>,
+}
+
+/// A `Set-Cookie` header, taken apart.
+#[derive(Clone, Debug)]
+pub(crate) struct SetCookie {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    /// In lower case, in alphabetical order; flags have an empty value.
+    pub(crate) attributes: BTreeMap<String, String>,
+}
+
+impl SetCookie {
+    #[track_caller]
+    pub(crate) fn parse(header: &str) -> Self {
+        assert!(!header.contains(|c: char| c.is_control()), "control characters in {header:?}");
+        let mut parts = header.split("; ");
+        let (name, value) = parts.next().unwrap().split_once('=').expect("a name and a value");
+        let mut attributes = BTreeMap::new();
+        for part in parts {
+            let (attribute, value) = part.split_once('=').unwrap_or((part, ""));
+            let known =
+                ["HttpOnly", "SameSite", "Partitioned", "Secure", "Path", "Domain", "Max-Age", "Expires"];
+            assert!(known.contains(&attribute), "an unknown attribute {attribute:?} in {header:?}");
+            let twice = attributes.insert(attribute.to_ascii_lowercase(), value.to_owned());
+            assert_eq!(twice, None, "{attribute} came twice in {header:?}");
+        }
+        Self { name: name.to_owned(), value: value.to_owned(), attributes }
+    }
+
+    /// Until when it is kept, if it says so by a date.
+    #[track_caller]
+    pub(crate) fn expires(&self) -> Option<SystemTime> {
+        self.attributes.get("expires").map(|date| instant(date))
+    }
+
+    /// Whether it tells the browser to forget the cookie. `Max-Age` goes before `Expires`.
+    #[track_caller]
+    pub(crate) fn removes(&self) -> bool {
+        match self.attributes.get("max-age") {
+            Some(seconds) => seconds.parse::<i64>().unwrap() <= 0,
+            None => self.expires().is_some_and(|end| end <= SystemTime::now()),
+        }
+    }
+}
+
+impl Jar {
+    /// Of a browser that came by plain HTTP.
+    pub(crate) fn http() -> Self {
+        Self::default()
+    }
+
+    /// Of a browser that came by HTTPS.
+    pub(crate) fn https() -> Self {
+        Self { https: true, ..Self::default() }
+    }
+
+    /// Takes over the cookies of a response.
+    #[track_caller]
+    pub(crate) fn receive<'h>(&mut self, set_cookies: impl IntoIterator<Item = &'h str>) {
+        for header in set_cookies {
+            let cookie = SetCookie::parse(header);
+            assert_eq!(self.refuses(&cookie), None, "a browser refuses `{header}`");
+            let path = cookie.attributes.get("path").cloned().unwrap_or_else(|| "/".into());
+            let place = (cookie.name.clone(), cookie.attributes.get("domain").cloned(), path);
+            if cookie.removes() {
+                self.cookies.remove(&place);
+            } else {
+                self.cookies.insert(place, cookie.value);
+            }
+        }
+    }
+
+    /// Why a browser would not take this cookie (RFC 6265bis section 5.7).
+    fn refuses(&self, cookie: &SetCookie) -> Option<&'static str> {
+        let has = |attribute: &str| cookie.attributes.contains_key(attribute);
+        let whole_site = !has("domain") && cookie.attributes.get("path").is_some_and(|path| path == "/");
+        let name = cookie.name.to_ascii_lowercase();
+        if cookie.name.len() + cookie.value.len() > 4096 {
+            Some("name and value exceed 4,096 bytes")
+        } else if has("secure") && !self.https {
+            Some("Secure over plain HTTP")
+        } else if name.starts_with("__secure-") && !has("secure") {
+            Some("a __Secure- name without Secure")
+        } else if name.starts_with("__host-") && !(has("secure") && whole_site) {
+            Some("a __Host- name without Secure, with a Domain, or with another Path than /")
+        } else if cookie.attributes.get("samesite").is_some_and(|site| site == "None") && !has("secure") {
+            Some("SameSite=None without Secure")
+        } else if has("partitioned") && !has("secure") {
+            Some("Partitioned without Secure")
+        } else {
+            None
+        }
+    }
+
+    /// The value of a cookie.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.cookies.iter().find(|((n, ..), _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Puts a cookie in by hand, as an attacker or a backup might.
+    pub(crate) fn put(&mut self, name: &str, value: &str) {
+        self.cookies.insert((name.into(), None, "/".into()), value.into());
+    }
+
+    /// The value of the `Cookie` line it sends, if it sends one.
+    pub(crate) fn header(&self) -> Option<String> {
+        let pairs: Vec<_> =
+            self.cookies.iter().map(|((name, ..), value)| format!("{name}={value}")).collect();
+        (!pairs.is_empty()).then(|| pairs.join("; "))
+    }
+}
+
+/// An HTTP date, such as `Tue, 14 Nov 2023 22:13:20 GMT`.
+#[track_caller]
+fn instant(date: &str) -> SystemTime {
+    let words: Vec<_> = date.split([' ', ':']).collect();
+    let [_, day, month, year, hour, minute, second, "GMT"] = words[..] else { panic!("no date: {date:?}") };
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = months.iter().position(|name| *name == month).expect("a month") as u64;
+    let number = |text: &str| text.parse::<u64>().unwrap();
+    let (year, day) = (number(year), number(day));
+    let leaps = |year: u64| year / 4 - year / 100 + year / 400;
+    let before = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+    let leap_day = u64::from(month > 1 && leaps(year) > leaps(year - 1));
+    let days = (year - 1970) * 365 + leaps(year - 1) - leaps(1969)
+        + before[usize::try_from(month).unwrap()]
+        + leap_day
+        + day
+        - 1;
+    UNIX_EPOCH
+        + Duration::from_secs(days * 86_400 + number(hour) * 3600 + number(minute) * 60 + number(second))
+}
+
+/// A browser window on one server: sends its cookies, keeps those it gets. A new connection for each request.
+pub(crate) struct Browser {
+    pub(crate) server: SocketAddr,
+    pub(crate) jar: Jar,
+}
+
+impl Browser {
+    pub(crate) fn new(server: SocketAddr) -> Self {
+        Self { server, jar: Jar::http() }
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&mut self, path: &str) -> Response {
+        self.request("GET", path, "", "")
+    }
+
+    /// Sends a form, encoded as browsers do.
+    #[track_caller]
+    pub(crate) fn post(&mut self, path: &str, form: &[(&str, &str)]) -> Response {
+        let fields = form.iter().map(|(name, value)| format!("{}={}", form_text(name), form_text(value)));
+        let body = fields.collect::<Vec<_>>().join("&");
+        self.request("POST", path, "Content-Type: application/x-www-form-urlencoded\r\n", &body)
+    }
+
+    #[track_caller]
+    fn request(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Response {
+        let cookie = self.jar.header().map_or_else(String::new, |cookie| format!("Cookie: {cookie}\r\n"));
+        let length =
+            if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let mut client = Client::connect(self.server);
+        client
+            .send(format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{cookie}{headers}{length}\r\n{body}"))
+            .unwrap();
+        let response = client.receive().unwrap();
+        self.jar.receive(response.all("Set-Cookie"));
+        response
+    }
+}
+
+fn form_text(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' => encoded.push(char::from(byte)),
+            b' ' => encoded.push('+'),
+            other => write!(encoded, "%{other:02X}").unwrap(),
+        }
+    }
+    encoded
+}
+
+/// A running example program; killed with SIGKILL and reaped when dropped.
+pub(crate) struct Example {
+    child: Child,
+    stdout: Receiver<String>,
+    pub(crate) server: SocketAddr,
+}
+
+impl Example {
+    /// Starts `examples/NAME` on any free port with its sessions in `dir`, and waits until it says that it is
+    /// ready.
+    #[track_caller]
+    pub(crate) fn start(name: &str, dir: &Path) -> Self {
+        // target/PROFILE/deps/it-… is running; `cargo test` has put the examples into
+        // target/PROFILE/examples.
+        let this = std::env::current_exe().unwrap();
+        let program = this.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+        let mut child = Command::new(&program)
+            .args(["--port", "0", "--dir"])
+            .arg(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("{}: {error} (`cargo build --examples` makes it)", program.display())
+            });
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, stdout) = channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        // Under its guard before anything can panic.
+        let mut example = Self { child, stdout, server: SocketAddr::from(([0; 4], 0)) };
+        let line = example.stdout.recv_timeout(PATIENCE).expect("the example says that it is ready");
+        let address = line.strip_prefix("listening on http://").unwrap_or_else(|| panic!("it said {line:?}"));
+        example.server = address.parse().unwrap();
+        example
+    }
+
+    /// `kill -9`. Afterwards the process is gone, and had said nothing but its first line.
+    #[track_caller]
+    pub(crate) fn kill(mut self) {
+        self.end();
+        assert_eq!(self.stdout.iter().collect::<Vec<_>>(), [""; 0], "more than one line on stdout");
+    }
+
+    fn end(&mut self) {
+        // Errors mean that it is dead already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[test]
+fn the_jar_reads_dates_as_the_calendar_has_them() {
+    for (date, seconds) in [
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("Tue, 29 Feb 2000 23:59:59 GMT", 951_868_799),
+        ("Tue, 14 Nov 2023 22:13:20 GMT", 1_700_000_000),
+        ("Fri, 01 Mar 2024 00:00:00 GMT", 1_709_251_200),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 253_402_300_799),
+    ] {
+        assert_eq!(instant(date), UNIX_EPOCH + Duration::from_secs(seconds), "{date}");
+    }
+}
+
+#[test]
+fn the_jar_replaces_removes_and_refuses_as_a_browser_does() {
+    let mut jar = Jar::https();
+    jar.receive(["a=1; Path=/", "b=2; Path=/; Max-Age=60", "a=3; Path=/"]);
+    assert_eq!(jar.header().as_deref(), Some("a=3; b=2"));
+    // Another path is another cookie.
+    jar.receive(["a=; Path=/elsewhere; Max-Age=0"]);
+    assert_eq!(jar.get("a"), Some("3"));
+    jar.receive(["a=; Path=/; Max-Age=0", "b=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT"]);
+    assert_eq!(jar.header(), None);
+    for refused in [
+        "__Host-a=1; Path=/",
+        "__Host-a=1; Path=/x; Secure",
+        "__Host-a=1; Path=/; Secure; Domain=example.org",
+        "__Secure-a=1; Path=/",
+        "a=1; SameSite=None; Path=/",
+        "a=1; Partitioned; Path=/",
+    ] {
+        assert!(jar.refuses(&SetCookie::parse(refused)).is_some(), "{refused} was taken");
+    }
+    assert!(Jar::http().refuses(&SetCookie::parse("a=1; Secure; Path=/")).is_some());
+}

@@ -1,0 +1,418 @@
+//! The stores that the tests of promises run on: a second, honest implementation of [`Store`] in memory; a
+//! rig around any store that counts, fails and interferes; and the stage that holds them with their clock.
+use parking_lot::Mutex;
+use sessile::{
+    Absent, Change, Clock, Durability, Error, ErrorKind, Expiry, FileId, FileStoreOptions, Guarantees,
+    Lifetime, Live, Lookup, Record, Result, Saved, SessionId, SessionManager, Store, Token, Verdict,
+};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+
+/// When every manual clock starts: whole seconds, so that tests can count in them.
+pub(crate) fn start() -> SystemTime {
+    UNIX_EPOCH + secs(1_700_000_000)
+}
+
+pub(crate) const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// Sessions in a map: the simplest thing that keeps the promises of [`Store`].
+pub(crate) struct MemoryStore {
+    records: Mutex<HashMap<FileId, Arc<Record>>>,
+    clock: Clock,
+}
+
+impl MemoryStore {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { records: Mutex::default(), clock }
+    }
+
+    /// How many records there are, expired ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.records.lock().len()
+    }
+
+    fn alive(&self, records: &HashMap<FileId, Arc<Record>>, token: &Token) -> Option<(FileId, Arc<Record>)> {
+        let id = SessionId::parse(token.expose())?.file_id();
+        let record = records.get(&id).filter(|record| !record.is_expired(self.now()))?;
+        Some((id, record.clone()))
+    }
+}
+
+impl Store for MemoryStore {
+    fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    fn is_well_formed(&self, token: &Token) -> bool {
+        SessionId::parse(token.expose()).is_some()
+    }
+
+    fn load(&self, token: &Token) -> Result<Lookup> {
+        let Some(session) = SessionId::parse(token.expose()) else {
+            return Ok(Lookup::Absent(Absent::Malformed));
+        };
+        let id = session.file_id();
+        Ok(match self.records.lock().get(&id) {
+            None => Lookup::Absent(Absent::Unknown(id)),
+            Some(record) if record.is_expired(self.now()) => Lookup::Absent(Absent::Expired(id)),
+            Some(record) => Lookup::Live(Live { record: record.clone(), id }),
+        })
+    }
+
+    fn create(&self, record: &Record, _how: Durability) -> Result<Saved> {
+        file_new(&mut self.records.lock(), record.clone())
+    }
+
+    fn update(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
+        let mut records = self.records.lock();
+        let Some((id, newest)) = self.alive(&records, token) else { return Ok(None) };
+        let record = Arc::new(changed(&newest, change)?);
+        records.insert(id, record.clone());
+        Ok(Some(Saved { token: token.clone(), live: Live { record, id } }))
+    }
+
+    fn rotate(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
+        let mut records = self.records.lock();
+        let Some((id, newest)) = self.alive(&records, token) else { return Ok(None) };
+        let saved = file_new(&mut records, changed(&newest, change)?)?;
+        records.remove(&id);
+        Ok(Some(saved))
+    }
+
+    fn delete(&self, token: &Token) -> Result<bool> {
+        let Some(session) = SessionId::parse(token.expose()) else { return Ok(false) };
+        let removed = self.records.lock().remove(&session.file_id());
+        Ok(removed.is_some_and(|record| !record.is_expired(self.now())))
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        Guarantees { atomic_update: true, shared_state: true }
+    }
+}
+
+fn file_new(records: &mut HashMap<FileId, Arc<Record>>, record: Record) -> Result<Saved> {
+    let session = SessionId::random()?;
+    let id = session.file_id();
+    let Entry::Vacant(place) = records.entry(id) else {
+        return Err(Error::new(ErrorKind::Random, "file a session").with_reason("the id is taken"));
+    };
+    let record = place.insert(Arc::new(storable(record))).clone();
+    Ok(Saved { token: session.to_token(), live: Live { record, id } })
+}
+
+fn changed(newest: &Record, change: Change<'_>) -> Result<Record> {
+    let mut record = newest.clone();
+    Ok(match change(&mut record)? {
+        Verdict::Write => storable(record),
+        Verdict::Keep => newest.clone(),
+    })
+}
+
+/// The record as the documentation of [`Record`] says it is stored: in whole microseconds.
+fn storable(mut record: Record) -> Record {
+    let cut = |span: Duration| Duration::new(span.as_secs(), span.subsec_micros() * 1000);
+    let cut_time = |time: SystemTime| UNIX_EPOCH + cut(time.duration_since(UNIX_EPOCH).unwrap_or_default());
+    record.created = cut_time(record.created);
+    record.touched = cut_time(record.touched);
+    record.deadline = cut_time(record.deadline);
+    record.expiry = match record.expiry {
+        Expiry::After(age) => Expiry::After(cut(age)),
+        Expiry::At(instant) => Expiry::At(cut_time(instant)),
+        other => other,
+    };
+    record
+}
+
+/// The calls of a [`Store`] that are I/O.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Load,
+    Create,
+    Update,
+    Rotate,
+    Delete,
+}
+
+type Act = Box<dyn FnOnce() -> Result<()> + Send>;
+
+/// A store that does what another one does, counts it, and can be told to interfere before a chosen call: to
+/// run what another request does at that moment, or to fail.
+pub(crate) struct Rig {
+    inner: Arc<dyn Store>,
+    clock: Clock,
+    calls: Mutex<Vec<Call>>,
+    /// For each: the call, how many of those to let pass first, and what to do then.
+    plan: Mutex<Vec<(Call, usize, Act)>>,
+    durabilities: Mutex<Vec<Durability>>,
+    writes: AtomicUsize,
+    readings: AtomicUsize,
+    ticking: AtomicBool,
+    rerunning: AtomicBool,
+    moving: AtomicBool,
+}
+
+impl Rig {
+    fn new(inner: Arc<dyn Store>, clock: Clock) -> Self {
+        Self {
+            inner,
+            clock,
+            calls: Mutex::default(),
+            plan: Mutex::default(),
+            durabilities: Mutex::default(),
+            writes: AtomicUsize::new(0),
+            readings: AtomicUsize::new(0),
+            ticking: AtomicBool::new(false),
+            rerunning: AtomicBool::new(false),
+            moving: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs `act` before the next such call reaches the store.
+    pub(crate) fn before(&self, call: Call, act: impl FnOnce() + Send + 'static) {
+        self.interfere(call, 0, move || {
+            act();
+            Ok(())
+        });
+    }
+
+    /// Makes the next such call fail, after letting `passes` of them pass; it does not reach the store.
+    pub(crate) fn fail(&self, call: Call, passes: usize) {
+        self.interfere(call, passes, || Err(Error::new(ErrorKind::Storage, "reach the store")));
+    }
+
+    fn interfere(&self, call: Call, passes: usize, act: impl FnOnce() -> Result<()> + Send + 'static) {
+        self.plan.lock().push((call, passes, Box::new(act)));
+    }
+
+    /// Drops what `before` and `fail` planned and no call has met.
+    pub(crate) fn forget_plans(&self) {
+        self.plan.lock().clear();
+    }
+
+    /// Makes every reading of the clock later than the one before.
+    pub(crate) fn tick(&self) {
+        self.ticking.store(true, Ordering::SeqCst);
+    }
+
+    /// Runs every change once on a copy that is thrown away, as a store that tries again would.
+    pub(crate) fn rerun_changes(&self) {
+        self.rerunning.store(true, Ordering::SeqCst);
+    }
+
+    /// Gives a new token with every update, as sealed cookies do.
+    pub(crate) fn move_with_every_update(&self) {
+        self.moving.store(true, Ordering::SeqCst);
+    }
+
+    /// The calls since the last time this was asked.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        std::mem::take(&mut *self.calls.lock())
+    }
+
+    /// What the saves since the last time this was asked were told to survive.
+    pub(crate) fn durabilities(&self) -> Vec<Durability> {
+        std::mem::take(&mut *self.durabilities.lock())
+    }
+
+    /// How many versions were written by create, update and rotate since the last time this was asked.
+    pub(crate) fn writes(&self) -> usize {
+        self.writes.swap(0, Ordering::SeqCst)
+    }
+
+    /// How often the clock was read by the store's user since the last time this was asked.
+    pub(crate) fn readings(&self) -> usize {
+        self.readings.swap(0, Ordering::SeqCst)
+    }
+
+    fn pass(&self, call: Call) -> Result<()> {
+        self.calls.lock().push(call);
+        let due = {
+            let mut plan = self.plan.lock();
+            let due = plan.iter().position(|(of, passes, _)| *of == call && *passes == 0);
+            for (_, passes, _) in plan.iter_mut().filter(|(of, ..)| *of == call) {
+                *passes = passes.saturating_sub(1);
+            }
+            due.map(|at| plan.remove(at).2)
+        };
+        due.map_or(Ok(()), |act| act())
+    }
+
+    /// Runs a change as told, and counts what it has written.
+    fn counted<R>(&self, token: &Token, change: Change<'_>, run: impl FnOnce(Change<'_>) -> R) -> R {
+        if self.rerunning.load(Ordering::SeqCst)
+            && let Ok(Lookup::Live(live)) = self.inner.load(token)
+        {
+            // What it says here is thrown away with the copy.
+            let _ = change(&mut Record::clone(&live.record));
+        }
+        run(&mut |record| {
+            let verdict = change(record)?;
+            self.writes.fetch_add(usize::from(verdict == Verdict::Write), Ordering::SeqCst);
+            Ok(verdict)
+        })
+    }
+}
+
+impl Store for Rig {
+    fn now(&self) -> SystemTime {
+        self.readings.fetch_add(1, Ordering::SeqCst);
+        if self.ticking.load(Ordering::SeqCst) {
+            self.clock.advance(Duration::from_micros(1));
+        }
+        self.inner.now()
+    }
+
+    fn is_well_formed(&self, token: &Token) -> bool {
+        self.inner.is_well_formed(token)
+    }
+
+    fn load(&self, token: &Token) -> Result<Lookup> {
+        self.pass(Call::Load)?;
+        self.inner.load(token)
+    }
+
+    fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
+        self.pass(Call::Create)?;
+        self.durabilities.lock().push(how);
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.inner.create(record, how)
+    }
+
+    fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+        self.pass(Call::Update)?;
+        self.durabilities.lock().push(how);
+        let moving = self.moving.load(Ordering::SeqCst);
+        self.counted(token, change, |change| {
+            if moving { self.inner.rotate(token, change, how) } else { self.inner.update(token, change, how) }
+        })
+    }
+
+    fn rotate(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+        self.pass(Call::Rotate)?;
+        self.durabilities.lock().push(how);
+        self.counted(token, change, |change| self.inner.rotate(token, change, how))
+    }
+
+    fn delete(&self, token: &Token) -> Result<bool> {
+        self.pass(Call::Delete)?;
+        self.inner.delete(token)
+    }
+
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}
+
+/// One storage, empty, with a clock that stands at [`start`].
+pub(crate) struct Stage {
+    pub(crate) clock: Clock,
+    pub(crate) store: Arc<dyn Store>,
+    /// The same storage opened once more, as another process would.
+    pub(crate) second: Arc<dyn Store>,
+    /// `store`, with counters and interference.
+    pub(crate) rig: Arc<Rig>,
+    stored: Box<dyn Fn() -> usize + Sync>,
+}
+
+impl Stage {
+    pub(crate) fn memory() -> Self {
+        let clock = Clock::manual(start());
+        let store = Arc::new(MemoryStore::new(clock.clone()));
+        let counted = store.clone();
+        Self::new(clock, store.clone(), store, Box::new(move || counted.len()))
+    }
+
+    /// Files on the disk.
+    pub(crate) fn files(durability: Durability) -> Self {
+        Self::files_in(TempDir::new().unwrap(), durability)
+    }
+
+    /// Files in memory, where the system has such a place (Linux has): making and removing a store's 256
+    /// directories takes a disk longer than most tests. For promises that are not the disk's.
+    pub(crate) fn light_files() -> Self {
+        let dir = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
+        Self::files_in(dir, Durability::Relaxed)
+    }
+
+    fn files_in(dir: TempDir, durability: Durability) -> Self {
+        let clock = Clock::manual(start());
+        let options = FileStoreOptions::new().durability(durability).clock(clock.clone());
+        let store = Arc::new(options.clone().open(dir.path()).unwrap());
+        let second = Arc::new(options.open(dir.path()).unwrap());
+        Self::new(clock, store, second, Box::new(move || files_in_shards(&dir)))
+    }
+
+    fn new(
+        clock: Clock,
+        store: Arc<dyn Store>,
+        second: Arc<dyn Store>,
+        stored: Box<dyn Fn() -> usize + Sync>,
+    ) -> Self {
+        let rig = Arc::new(Rig::new(store.clone(), clock.clone()));
+        Self { clock, store, second, rig, stored }
+    }
+
+    /// How many sessions the storage holds, expired ones and anything left behind included.
+    pub(crate) fn stored(&self) -> usize {
+        (self.stored)()
+    }
+
+    /// Sessions of the requests that are watched: they go through the rig.
+    pub(crate) fn sessions(&self) -> SessionManager {
+        SessionManager::new(self.rig.clone())
+    }
+
+    pub(crate) fn sessions_living(&self, lifetime: Lifetime) -> SessionManager {
+        self.sessions().with_lifetime(lifetime).unwrap()
+    }
+
+    /// Sessions of the requests that interfere: they use the storage's second opening, past the rig.
+    pub(crate) fn others(&self) -> SessionManager {
+        SessionManager::new(self.second.clone())
+    }
+
+    /// What is stored under a token now.
+    #[track_caller]
+    pub(crate) fn record(&self, token: &Token) -> Arc<Record> {
+        match self.second.load(token).unwrap() {
+            Lookup::Live(live) => live.record,
+            Lookup::Absent(absent) => panic!("a live session was expected, it is {absent:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn check_absent(&self, token: &Token) {
+        if let Lookup::Live(live) = self.second.load(token).unwrap() {
+            panic!("session {} is alive: {:?}", live.id, live.record);
+        }
+    }
+}
+
+fn files_in_shards(dir: &TempDir) -> usize {
+    let shards = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    shards.filter(|path| path.is_dir()).map(|shard| std::fs::read_dir(shard).unwrap().count()).sum()
+}
+
+/// A token that nobody was given.
+pub(crate) fn made_up_token() -> Token {
+    SessionId::random().unwrap().to_token()
+}
+
+/// Runs each of the functions named, which take a [`Stage`], as a test on every storage of sessions.
+macro_rules! on_every_storage {
+    ($($promise:ident,)*) => {
+        mod in_memory {
+            $(#[test] fn $promise() { super::$promise(&$crate::support::memory::Stage::memory()); })*
+        }
+        mod in_files {
+            $(#[test] fn $promise() { super::$promise(&$crate::support::memory::Stage::light_files()); })*
+        }
+    };
+}
+pub(crate) use on_every_storage;

@@ -1,0 +1,7 @@
+//! What several test files need.
+pub(crate) mod client;
+pub(crate) mod memory;
+pub(crate) mod probe;
+pub(crate) mod rerun;
+pub(crate) mod server;
+pub(crate) mod texts;

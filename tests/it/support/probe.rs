@@ -1,0 +1,92 @@
+//! A store around another one: writes down which calls are made, and lets a test step in before each of them.
+use sessile::{Change, Durability, Guarantees, Lookup, Record, Result, Saved, Store, Token};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+use tempfile::TempDir;
+
+/// A directory for a store, in memory where that can be had: for tests of what is done, not of disks.
+pub(crate) fn quick_directory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// One method of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Now,
+    Load,
+    Create,
+    Update,
+    Rotate,
+    Delete,
+}
+
+type Hook = dyn Fn(Call) -> Result<()> + Send + Sync;
+
+/// The store. Its calls go to `inner`, unless the hook fails first.
+pub(crate) struct Probe<S> {
+    pub(crate) inner: S,
+    calls: Mutex<Vec<Call>>,
+    hook: Mutex<Option<Arc<Hook>>>,
+}
+
+impl<S> Probe<S> {
+    pub(crate) fn new(inner: S) -> Arc<Self> {
+        Arc::new(Self { inner, calls: Mutex::default(), hook: Mutex::default() })
+    }
+
+    /// Runs `hook` before every call from here on; if it fails, that is the call's result (but not of `now`).
+    pub(crate) fn before(&self, hook: impl Fn(Call) -> Result<()> + Send + Sync + 'static) {
+        *self.hook.lock().unwrap() = Some(Arc::new(hook));
+    }
+
+    pub(crate) fn leave_alone(&self) {
+        *self.hook.lock().unwrap() = None;
+    }
+
+    /// The calls since this was asked last; asking for the time is no work and not listed.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        std::mem::take(&mut *self.calls.lock().unwrap())
+    }
+
+    fn enter(&self, call: Call) -> Result<()> {
+        if call != Call::Now {
+            self.calls.lock().unwrap().push(call);
+        }
+        // Not under the lock: a hook may wait for something that another call brings about.
+        let hook = self.hook.lock().unwrap().clone();
+        hook.map_or(Ok(()), |hook| hook(call))
+    }
+}
+
+impl<S: Store> Store for Probe<S> {
+    fn now(&self) -> SystemTime {
+        let _ = self.enter(Call::Now);
+        self.inner.now()
+    }
+    fn is_well_formed(&self, token: &Token) -> bool {
+        self.inner.is_well_formed(token)
+    }
+    fn load(&self, token: &Token) -> Result<Lookup> {
+        self.enter(Call::Load)?;
+        self.inner.load(token)
+    }
+    fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
+        self.enter(Call::Create)?;
+        self.inner.create(record, how)
+    }
+    fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+        self.enter(Call::Update)?;
+        self.inner.update(token, change, how)
+    }
+    fn rotate(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+        self.enter(Call::Rotate)?;
+        self.inner.rotate(token, change, how)
+    }
+    fn delete(&self, token: &Token) -> Result<bool> {
+        self.enter(Call::Delete)?;
+        self.inner.delete(token)
+    }
+    fn guarantees(&self) -> Guarantees {
+        self.inner.guarantees()
+    }
+}

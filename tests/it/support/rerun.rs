@@ -1,0 +1,108 @@
+//! A test run once more in a process of its own, under conditions that one thread of a process cannot have:
+//! another user, other mounts, limits or umask.
+//!
+//! Such a test has two halves. The first prepares a directory and runs the same test again; the second, which
+//! finds the directory in [`stage`], is the test itself.
+#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const STAGE: &str = "SESSILE_TEST_STAGE";
+const NOBODY: u32 = 65534;
+/// No second run takes a tenth of this.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The directory that the first run prepared, if this is the second.
+pub(crate) fn stage() -> Option<PathBuf> {
+    std::env::var_os(STAGE).map(Into::into)
+}
+
+/// Runs `test` (its path in this binary) again with `dir` as its stage, and fails as it fails.
+#[track_caller]
+pub(crate) fn again(test: &str, dir: &Path) {
+    let exe = std::env::current_exe().unwrap();
+    run(Command::new(exe), test, dir);
+}
+
+/// The same, as a user whom permissions bind. The directory becomes that user's.
+#[track_caller]
+pub(crate) fn again_as_nobody(test: &str, dir: &Path) {
+    let exe = std::env::current_exe().unwrap();
+    if !rustix::process::geteuid().is_root() {
+        return run(Command::new(exe), test, dir);
+    }
+    // The build directory may be closed to others.
+    let copy = dir.join("tests");
+    fs::copy(exe, &copy).unwrap();
+    fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
+    chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut command = Command::new(copy);
+    command.uid(NOBODY).gid(NOBODY);
+    run(command, test, dir);
+}
+
+/// The same, in mounts of its own that a shell script makes, with `dir` as `$DIR` and as the working
+/// directory; they vanish with the process, whatever becomes of it.
+///
+/// The scripts are alternatives: the first that succeeds is used. A system that allows none of them fails the
+/// test.
+#[track_caller]
+pub(crate) fn again_in_mounts(test: &str, dir: &Path, stage: &str, scripts: &[&str]) {
+    let mut refusals = String::new();
+    for script in scripts {
+        // With the rights we have, or with those that any user has in a namespace of their own.
+        for rights in [&["--mount"][..], &["--mount", "--map-root-user"]] {
+            let begin = || {
+                let mut command = Command::new("unshare");
+                let script = format!("{{ {script} ; }} >&2 && exec \"$0\" \"$@\"");
+                command.args(rights).args(["sh", "-ec", &script]).current_dir(dir).env("DIR", dir);
+                command
+            };
+            let tried = begin().arg("true").output().unwrap();
+            if tried.status.success() {
+                let mut command = begin();
+                command.arg(std::env::current_exe().unwrap());
+                return run(command, test, &dir.join(stage));
+            }
+            let said = String::from_utf8_lossy(&tried.stderr);
+            refusals = format!("{refusals}{rights:?} {script}: {}\n", said.trim());
+        }
+    }
+    panic!("this test needs one of these mounts, and none can be made here:\n{refusals}");
+}
+
+#[track_caller]
+fn run(mut command: Command, test: &str, stage: &Path) {
+    let output = tempfile::NamedTempFile::new().unwrap();
+    let stream = || -> Stdio { File::options().append(true).open(output.path()).unwrap().into() };
+    let mut child = command
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .current_dir(stage.parent().unwrap())
+        .env(STAGE, stage)
+        .stdin(Stdio::null())
+        .stdout(stream())
+        .stderr(stream())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status.to_string();
+        }
+        if began.elapsed() > LIMIT {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            break format!("still running after {LIMIT:?}");
+        }
+        thread::sleep(Duration::from_millis(2));
+    };
+    let output = fs::read_to_string(output.path()).unwrap();
+    // A name that no test has would "succeed" as well.
+    let passed = status == "exit status: 0" && output.contains("1 passed");
+    assert!(passed, "the second run of {test} ended with {status}:\n{output}");
+}

@@ -1,0 +1,77 @@
+//! Real servers on 127.0.0.1, any free port; stopped and joined when dropped.
+use sessile::{Session, Sessions, http};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A server that runs.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    stop: Option<Box<dyn FnOnce()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            stop();
+        }
+        // A test that failed because a worker is stuck must not wait for it.
+        if !std::thread::panicking() {
+            for thread in self.threads.drain(..) {
+                thread.join().expect("a worker died");
+            }
+        }
+    }
+}
+
+/// `tiny_http` with so many worker threads, each of which dies of a panic that the adapter lets through.
+pub(crate) fn tiny_http<R: http::tiny_http::IntoResponse>(
+    sessions: &Sessions,
+    workers: usize,
+    handler: impl Fn(&mut tiny_http::Request, &mut Session) -> R + Send + Sync + 'static,
+) -> Running {
+    let server = Arc::new(tiny_http::Server::http("127.0.0.1:0").unwrap());
+    let address = server.server_addr().to_ip().unwrap();
+    let handler = Arc::new(handler);
+    let work = |_| {
+        let (server, sessions, handler) = (server.clone(), sessions.clone(), handler.clone());
+        std::thread::spawn(move || {
+            for request in server.incoming_requests() {
+                // Whoever asked may have left.
+                let _ = http::tiny_http::serve(&sessions, request, &*handler);
+            }
+        })
+    };
+    let threads = (0..workers).map(work).collect();
+    let stop = Box::new(move || (0..workers).for_each(|_| server.unblock()));
+    Running { address, stop: Some(stop), threads }
+}
+
+/// rouille with a pool of so many threads.
+pub(crate) fn rouille<R: http::rouille::IntoResponse>(
+    sessions: &Sessions,
+    workers: usize,
+    handler: impl Fn(&rouille::Request, &mut Session) -> R + Send + Sync + 'static,
+) -> Running {
+    let sessions = sessions.clone();
+    let server = rouille::Server::new("127.0.0.1:0", move |request| {
+        http::rouille::serve(&sessions, request, &handler)
+    });
+    let server = server.unwrap().pool_size(workers);
+    let address = server.server_addr();
+    let stopped = Arc::new(AtomicBool::new(false));
+    let flag = stopped.clone();
+    let thread = std::thread::spawn(move || {
+        while !flag.load(Ordering::SeqCst) {
+            server.poll_timeout(Duration::from_millis(20));
+        }
+    });
+    Running {
+        address,
+        stop: Some(Box::new(move || stopped.store(true, Ordering::SeqCst))),
+        threads: vec![thread],
+    }
+}

@@ -1,0 +1,52 @@
+//! Sessions that hold one text, for tests of the engine itself.
+#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use sessile::{Durability, FileId, Lookup, Record, Result, Saved, Store, Token, Value, Verdict};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
+
+/// A directory in memory, if there is such a place: for tests that write a lot and do not ask what the disk
+/// makes of it.
+pub(crate) fn directory_in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+pub(crate) fn record(text: &str) -> Record {
+    let now = SystemTime::now();
+    let mut record = Record::new(now, now + Duration::from_secs(3600));
+    record.entries.insert("text".into(), Value::new(text).unwrap());
+    record
+}
+
+pub(crate) fn text_of(record: &Record) -> String {
+    record.entries["text"].get().unwrap()
+}
+
+/// Where a session's file is: the first byte of its digest names the directory.
+pub(crate) fn path_of(root: &Path, id: FileId) -> PathBuf {
+    let name = id.to_string();
+    root.join(&name[..2]).join(&name[2..])
+}
+
+/// The text of a session, if there is one.
+pub(crate) fn load(store: &impl Store, token: &Token) -> Result<Option<String>> {
+    Ok(match store.load(token)? {
+        Lookup::Live(live) => Some(text_of(&live.record)),
+        Lookup::Absent(_) => None,
+    })
+}
+
+pub(crate) fn put(store: &impl Store, token: &Token, text: &str, how: Durability) -> Result<Option<Saved>> {
+    let mut change = |record: &mut Record| {
+        record.entries.insert("text".into(), Value::new(text)?);
+        Ok(Verdict::Write)
+    };
+    store.update(token, &mut change, how)
+}
+
+/// A change that shows which version it was made to.
+pub(crate) fn append_plus(record: &mut Record) -> Result<Verdict> {
+    let text = text_of(record) + "+";
+    record.entries.insert("text".into(), Value::new(&text)?);
+    Ok(Verdict::Write)
+}

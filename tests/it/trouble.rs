@@ -1,0 +1,621 @@
+//! Trouble with the file system is an error that says what was being done, to what, and why: never "no such
+//! session", never a half-done change, never a wait without end. What worked before works again when the
+//! trouble is over.
+#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use crate::support::rerun::{again, again_as_nobody, again_in_mounts, stage};
+use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use sessile::{
+    Absent, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Lookup, Saved, Store, Token,
+};
+use std::error::Error as _;
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+const RELAXED: Durability = Durability::Relaxed;
+const POWER_SAFE: Durability = Durability::PowerSafe;
+
+/// A text that needs a larger file than the first one.
+fn big() -> String {
+    "big".repeat(1000)
+}
+
+fn create(store: &FileStore, text: &str) -> Saved {
+    store.create(&record(text), POWER_SAFE).unwrap()
+}
+
+/// What the operating system said, at the bottom of an error.
+fn cause(error: &Error) -> String {
+    let mut cause = error.source().unwrap_or_else(|| panic!("no cause of {error:?}"));
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+#[track_caller]
+fn check_error<T>(result: Result<T, Error>, kind: ErrorKind, text: &str, because: &str) {
+    let Err(error) = result else { panic!("it succeeded instead of: {text}") };
+    assert_eq!((error.kind(), error.to_string()), (kind, text.into()));
+    assert_eq!(cause(&error), because, "{text}");
+}
+
+/// What every act that saves comes to, without what it returns.
+fn saves(store: &FileStore, token: &Token) -> [(&'static str, Result<(), Error>); 4] {
+    [
+        ("relaxed update", put(store, token, "new", RELAXED).map(drop)),
+        ("power-safe update", put(store, token, "new", POWER_SAFE).map(drop)),
+        ("growing update", put(store, token, &big(), RELAXED).map(drop)),
+        ("rotation", store.rotate(token, &mut append_plus, RELAXED).map(drop)),
+    ]
+}
+
+/// The same, and deletion.
+fn writes(store: &FileStore, token: &Token) -> Vec<(&'static str, Result<(), Error>)> {
+    let deletion = ("deletion", store.delete(token).map(drop));
+    saves(store, token).into_iter().chain([deletion]).collect()
+}
+
+/// The names of all files in all shards.
+fn files(root: &Path) -> Vec<String> {
+    let shards = fs::read_dir(root).unwrap().map(|name| name.unwrap().path()).filter(|path| path.is_dir());
+    let names = shards.flat_map(|shard| fs::read_dir(shard).unwrap());
+    names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+// ----------------------------------------------------------------------------------------------- a full disk
+
+/// Runs a test again on a file system of this size: a small ext4 image, or, where there are no loop devices,
+/// memory.
+#[track_caller]
+fn again_on_small_disk(test: &str, bytes: u32, inodes: u32) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("disk")).unwrap();
+    let image = format!(
+        "truncate -s {bytes} image.$$ && mkfs.ext4 -q -m 0 -b 1024 -N {inodes} image.$$ && \
+         mount -o loop image.$$ disk"
+    );
+    let memory = format!("mount -t tmpfs -o size={bytes},nr_inodes={inodes} none disk");
+    again_in_mounts(test, dir.path(), "disk", &[&image, &memory]);
+}
+
+#[track_caller]
+fn check_full<T>(result: Result<T, Error>, acts: &[&str], reason: &str) {
+    let Err(error) = result else { panic!("it succeeded on a full disk") };
+    let (kind, text) = (error.kind(), error.to_string());
+    assert_eq!(kind, ErrorKind::Full, "{text}");
+    let path = error.path().unwrap_or_else(|| panic!("no path: {text}")).display();
+    let wanted = acts.iter().map(|act| format!("failed to {act} `{path}`: {reason}"));
+    assert!(wanted.into_iter().any(|wanted| wanted == text), "{text}");
+    assert_eq!(cause(&error), "No space left on device (os error 28)");
+}
+
+/// The same on a disk without bytes and on one without inodes. `make_room` ends it.
+#[track_caller]
+fn check_full_disk(store: &FileStore, reason: &str, make_room: impl FnOnce(&Saved)) {
+    let root = store.path();
+    let [small, large, spare] = ["old", &big(), "spare"].map(|text| create(store, text));
+    let before = files(root).len();
+    // The last sessions that fit, and then the first that does not.
+    let mut fitting = 0;
+    let error = loop {
+        match store.create(&record("one more"), RELAXED) {
+            Ok(_) => fitting += 1,
+            Err(error) => break error,
+        }
+        assert!(fitting < 100_000, "the disk never fills");
+    };
+    let creating = ["create session file", "write new session file", "sync new session file"];
+    check_full(Err::<(), _>(error), &creating, reason);
+    check_full(store.create(&record("x"), POWER_SAFE), &creating, reason);
+    assert_eq!(files(root).len(), before + fitting, "what could not be made is left");
+
+    // What needs more room is refused, and the old version stands.
+    let growing = [
+        "make a larger file for session",
+        "write the larger file for session",
+        "sync the larger file for session",
+    ];
+    for how in [RELAXED, POWER_SAFE] {
+        check_full(put(store, &small.token, &big(), how), &growing, reason);
+        check_full(store.rotate(&small.token, &mut append_plus, how), &creating, reason);
+        assert_eq!(load(store, &small.token).unwrap().as_deref(), Some("old"));
+        assert_eq!(load(store, &large.token).unwrap(), Some(big()));
+    }
+    assert_eq!(files(root).len(), before + fitting, "a temporary file is left");
+
+    // What has its place already is saved as ever.
+    for round in 0..20 {
+        for how in [RELAXED, POWER_SAFE] {
+            let text = format!("round {round}, {how:?}");
+            for saved in [&small, &large] {
+                assert!(put(store, &saved.token, &text, how).unwrap().is_some());
+                assert_eq!(load(store, &saved.token).unwrap(), Some(text.clone()));
+            }
+        }
+    }
+
+    make_room(&spare);
+    create(store, "new");
+    put(store, &small.token, &big(), POWER_SAFE).unwrap().unwrap();
+    assert_eq!(load(store, &small.token).unwrap(), Some(big()));
+    let moved = store.rotate(&small.token, &mut append_plus, RELAXED).unwrap().unwrap();
+    assert_eq!(load(store, &moved.token).unwrap(), Some(big() + "+"));
+    assert_eq!(load(store, &small.token).unwrap(), None);
+}
+
+#[test]
+fn a_disk_without_bytes_is_full_and_what_is_there_can_be_read_and_saved() {
+    let Some(disk) = stage() else {
+        return again_on_small_disk(
+            "trouble::a_disk_without_bytes_is_full_and_what_is_there_can_be_read_and_saved",
+            8 << 20,
+            4096,
+        );
+    };
+    let store = FileStore::open(disk.join("store")).unwrap();
+    // All but some hundred kilobytes.
+    let mut ballast = File::create(disk.join("ballast")).unwrap();
+    while rustix::fs::statvfs(&disk).map(|stat| stat.f_bavail * stat.f_frsize).unwrap() > 300 << 10 {
+        ballast.write_all(&[1; 16 << 10]).unwrap();
+        ballast.sync_all().unwrap();
+    }
+    check_full_disk(&store, "no space left on the file system", |_| ballast.set_len(0).unwrap());
+}
+
+#[test]
+fn a_disk_without_inodes_is_full_and_says_so_and_deleting_sessions_makes_room() {
+    let Some(disk) = stage() else {
+        return again_on_small_disk(
+            "trouble::a_disk_without_inodes_is_full_and_says_so_and_deleting_sessions_makes_room",
+            8 << 20,
+            512,
+        );
+    };
+    // Room for the last steps, which make three files.
+    let reserve: Vec<PathBuf> = (0..3).map(|n| disk.join(format!("reserve {n}"))).collect();
+    for path in &reserve {
+        File::create(path).unwrap();
+    }
+    let store = FileStore::open(disk.join("store")).unwrap();
+    check_full_disk(&store, "no inodes left on the file system", |spare| {
+        // Logging out works on a full disk, and frees one.
+        assert!(store.delete(&spare.token).unwrap());
+        create(&store, "in its place");
+        for path in &reserve {
+            fs::remove_file(path).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_store_on_a_read_only_file_system_can_be_opened_and_read_and_nothing_else() {
+    let Some(root) = stage() else {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("store");
+        let saved = create(&FileStore::open(&root).unwrap(), "old");
+        fs::write(dir.path().join("token"), saved.token.expose()).unwrap();
+        let name = "trouble::a_store_on_a_read_only_file_system_can_be_opened_and_read_and_nothing_else";
+        let script = "mount --bind store store && mount -o remount,bind,ro store";
+        again_in_mounts(name, dir.path(), "store", &[script]);
+        let store = FileStore::open(&root).unwrap();
+        assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
+        assert_eq!(files(&root).len(), 1);
+        return;
+    };
+    let token = Token::parse(&fs::read_to_string(root.parent().unwrap().join("token")).unwrap()).unwrap();
+    let store = FileStore::open(&root).unwrap();
+    assert_eq!(load(&store, &token).unwrap().as_deref(), Some("old"));
+    let read_only = "Read-only file system (os error 30)";
+    let Lookup::Live(live) = store.load(&token).unwrap() else { panic!("it was just there") };
+    let path = path_of(&root, live.id);
+    for (act, result) in writes(&store, &token) {
+        // A file that cannot be opened for writing may still be removed, elsewhere.
+        let tried = if act == "deletion" { "remove" } else { "open" };
+        let text = format!("failed to {tried} session file `{}`", path.display());
+        check_error(result, ErrorKind::Io, &text, read_only);
+        assert_eq!(load(&store, &token).unwrap().as_deref(), Some("old"), "after a {act}");
+    }
+    let error = store.create(&record("x"), RELAXED).unwrap_err();
+    assert_eq!((error.kind(), &*cause(&error)), (ErrorKind::Io, read_only), "{error}");
+}
+
+// ------------------------------------------------------------------------------------- limits of the process
+
+/// The file store says how many descriptors it needs.
+#[test]
+fn without_descriptors_every_act_fails_whole_and_with_four_more_every_act_succeeds() {
+    let Some(dir) = stage() else {
+        let dir = tempfile::tempdir().unwrap();
+        let name = "trouble::without_descriptors_every_act_fails_whole_and_with_four_more_every_act_succeeds";
+        return again(name, dir.path());
+    };
+    let store = FileStore::open(dir.join("store")).unwrap();
+    let usual = getrlimit(Resource::Nofile);
+    let free = u64::try_from(File::open("/dev/null").unwrap().as_raw_fd()).unwrap();
+    let mut failures = Vec::new();
+    for spare in 0..=4 {
+        // One session for each act; relaxed, so that a power-safe save has most to do.
+        let sessions: [Saved; 6] = std::array::from_fn(|_| store.create(&record("old"), RELAXED).unwrap());
+        let tokens = sessions.map(|saved| saved.token);
+        let made_before = files(store.path()).len();
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = Some(free + spare);
+        setrlimit(Resource::Nofile, limit).unwrap();
+        let loaded = store.load(&tokens[0]);
+        let created = store.create(&record("new"), POWER_SAFE);
+        let updated = put(&store, &tokens[1], "new", RELAXED);
+        let safe = put(&store, &tokens[2], "new", POWER_SAFE);
+        let grown = put(&store, &tokens[3], &big(), POWER_SAFE);
+        let rotated = store.rotate(&tokens[4], &mut append_plus, RELAXED);
+        let deleted = store.delete(&tokens[5]);
+        setrlimit(Resource::Nofile, usual).unwrap();
+
+        let text = |n: usize| load(&store, &tokens[n]).unwrap();
+        let or_old = |ok: bool, new: &str| Some(if ok { new.to_owned() } else { "old".into() });
+        assert_eq!(text(1), or_old(updated.is_ok(), "new"), "{spare} spare");
+        assert_eq!(text(2), or_old(safe.is_ok(), "new"), "{spare} spare");
+        assert_eq!(text(3), or_old(grown.is_ok(), &big()), "{spare} spare");
+        assert_eq!(text(4), if rotated.is_ok() { None } else { Some("old".into()) }, "{spare} spare");
+        assert_eq!(text(5), if deleted.is_ok() { None } else { Some("old".into()) }, "{spare} spare");
+        let made = usize::from(created.is_ok());
+        let gone = usize::from(deleted.is_ok());
+        assert_eq!(files(store.path()).len(), made_before + made - gone, "{spare} spare: a file is left");
+
+        let absent = loaded.as_ref().is_ok_and(|found| matches!(found, Lookup::Absent(_)));
+        assert!(!absent, "{spare} spare: a session that is there was not found");
+        let results = [
+            loaded.map(drop),
+            created.map(drop),
+            updated.map(drop),
+            safe.map(drop),
+            grown.map(drop),
+            rotated.map(drop),
+            deleted.map(drop),
+        ];
+        let errors = results.into_iter().filter_map(Result::err);
+        failures.push(
+            errors
+                .inspect(|error| {
+                    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+                    assert!(error.path().is_some_and(|path| path.starts_with(store.path())), "{error}");
+                    assert_eq!(cause(error), "Too many open files (os error 24)", "{error}");
+                })
+                .count(),
+        );
+    }
+    assert_eq!((failures[0], failures[4]), (7, 0), "{failures:?}");
+    assert!(failures.is_sorted_by(|a, b| a >= b), "{failures:?}");
+}
+
+#[test]
+fn a_record_beyond_a_limit_is_refused_and_the_old_version_stands() {
+    let dir = directory_in_memory();
+    let options = FileStoreOptions::new().record_bytes_max(2048).entries_max(2);
+    let store = options.open(dir.path()).unwrap();
+    let token = create(&store, "old").token;
+    let mut three = |record: &mut sessile::Record| {
+        for name in ["a", "b"] {
+            record.entries.insert(name.into(), sessile::Value::new(&1)?);
+        }
+        Ok(sessile::Verdict::Write)
+    };
+    let mut large = |record: &mut sessile::Record| {
+        record.entries.insert("text".into(), sessile::Value::new(&big())?);
+        Ok(sessile::Verdict::Write)
+    };
+    let mut three_entries = record("old");
+    three(&mut three_entries).unwrap();
+    let too_large = (ErrorKind::TooLarge, "3140 bytes, where the limit is 2048");
+    let too_many = (ErrorKind::TooManyEntries, "3 entries, where the limit is 2");
+    for how in [RELAXED, POWER_SAFE] {
+        for (result, (kind, reason)) in [
+            (store.update(&token, &mut large, how).map(drop), too_large),
+            (store.rotate(&token, &mut large, how).map(drop), too_large),
+            (store.create(&record(&big()), how).map(drop), too_large),
+            (store.update(&token, &mut three, how).map(drop), too_many),
+            (store.rotate(&token, &mut three, how).map(drop), too_many),
+            (store.create(&three_entries, how).map(drop), too_many),
+        ] {
+            let error = result.unwrap_err();
+            let text = format!("failed to encode session record: {reason}");
+            assert_eq!((error.kind(), error.to_string()), (kind, text));
+            assert_eq!(load(&store, &token).unwrap().as_deref(), Some("old"));
+            assert_eq!(files(dir.path()).len(), 1);
+        }
+    }
+}
+
+// ----------------------------------------------------------------------- things in place of a session's file
+
+/// What somebody may have put where a session's file was. The file itself is now at `aside`.
+#[derive(Clone, Copy, Debug)]
+enum Planted {
+    Link,
+    DanglingLink,
+    Fifo,
+    Directory,
+    Socket,
+}
+
+impl Planted {
+    fn plant(self, place: &Path, aside: &Path) {
+        match self {
+            Self::Link => symlink(aside, place).unwrap(),
+            Self::DanglingLink => symlink("/nowhere/at/all", place).unwrap(),
+            Self::Fifo => mknodat(CWD, place, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap(),
+            Self::Directory => fs::create_dir(place).unwrap(),
+            Self::Socket => drop(UnixListener::bind(place).unwrap()),
+        }
+    }
+}
+
+/// Runs something that must not hang on a thread of its own.
+#[track_caller]
+fn within_five_seconds<R: Send + 'static>(what: &str, act: impl FnOnce() -> R + Send + 'static) -> R {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(act()));
+    receiver.recv_timeout(Duration::from_secs(5)).unwrap_or_else(|_| panic!("{what}: no answer in 5 seconds"))
+}
+
+#[track_caller]
+fn check_planted(planted: Planted, act_of_load: &str, because: &'static str) {
+    let dir = directory_in_memory();
+    let (root, aside) = (dir.path().join("store"), dir.path().join("aside"));
+    let store = Arc::new(FileStore::open(&root).unwrap());
+    let saved = create(&store, "old");
+    let place = path_of(&root, saved.live.id);
+    fs::rename(&place, &aside).unwrap();
+    let original = fs::read(&aside).unwrap();
+    planted.plant(&place, &aside);
+    let kind_of_file = || fs::symlink_metadata(&place).unwrap().file_type();
+    let kind_before = kind_of_file();
+
+    let reason = "a link, pipe, directory or device is in its place";
+    let text = format!("failed to {act_of_load} `{}`: {reason}", place.display());
+    let (other, token) = (Arc::clone(&store), saved.token.clone());
+    let loaded = within_five_seconds(&text, move || other.load(&token));
+    check_error(loaded, ErrorKind::Foreign, &text, because);
+    let (other, token) = (Arc::clone(&store), saved.token.clone());
+    for (act, result) in within_five_seconds("writing", move || writes(&other, &token)) {
+        let error = result.expect_err(act);
+        assert_eq!(
+            (error.kind(), &*cause(&error)),
+            (ErrorKind::Foreign, because),
+            "{planted:?}, {act}: {error}"
+        );
+        assert!(
+            error.to_string().ends_with(&format!(" session file `{}`: {reason}", place.display())),
+            "{error}"
+        );
+    }
+    assert_eq!(kind_of_file(), kind_before, "{planted:?} was changed");
+    assert_eq!(fs::read(&aside).unwrap(), original, "{planted:?} was followed");
+    assert_eq!(files(&root).len(), 1, "{planted:?}");
+
+    // The session goes on when its file is back.
+    if kind_before.is_dir() {
+        fs::remove_dir(&place).unwrap();
+    }
+    fs::rename(&aside, &place).unwrap();
+    assert_eq!(load(&*store, &saved.token).unwrap().as_deref(), Some("old"));
+    put(&*store, &saved.token, "new", POWER_SAFE).unwrap().unwrap();
+}
+
+#[test]
+fn what_is_planted_in_place_of_a_session_is_neither_followed_nor_waited_for_nor_removed() {
+    let link = "Too many levels of symbolic links (os error 40)";
+    check_planted(Planted::Link, "open session file", link);
+    check_planted(Planted::DanglingLink, "open session file", link);
+    check_planted(Planted::Fifo, "read session file", "Illegal seek (os error 29)");
+    check_planted(Planted::Directory, "read session file", "Is a directory (os error 21)");
+    check_planted(Planted::Socket, "open session file", "No such device or address (os error 6)");
+}
+
+/// A store whose directory of one session (or all of them) is treated by `change`, and put right again
+/// afterwards.
+struct Shards {
+    dir: tempfile::TempDir,
+    root: PathBuf,
+    store: FileStore,
+    saved: Saved,
+}
+
+impl Shards {
+    fn new() -> Self {
+        let dir = directory_in_memory();
+        let root = dir.path().join("store");
+        let store = FileStore::open(&root).unwrap();
+        let saved = create(&store, "old");
+        Self { dir, root, store, saved }
+    }
+
+    fn shard(&self) -> PathBuf {
+        path_of(&self.root, self.saved.live.id).parent().unwrap().to_owned()
+    }
+
+    /// Every act on the session is an error; the session is unharmed when its directory is back.
+    #[track_caller]
+    fn check(&self, kind: ErrorKind, load_text: &str, load_because: &str, shard_because: &str) {
+        check_error(self.store.load(&self.saved.token), kind, load_text, load_because);
+        for (act, result) in writes(&self.store, &self.saved.token) {
+            let error = result.expect_err(act);
+            assert_eq!(error.kind(), kind, "{act}: {error}");
+            let cause = cause(&error);
+            assert!([load_because, shard_because].contains(&&*cause), "{act}: {error}: {cause}");
+        }
+    }
+
+    #[track_caller]
+    fn check_unharmed(&self) {
+        assert_eq!(load(&self.store, &self.saved.token).unwrap().as_deref(), Some("old"));
+        put(&self.store, &self.saved.token, "new", POWER_SAFE).unwrap().unwrap();
+        assert!(self.store.delete(&self.saved.token).unwrap());
+    }
+}
+
+const NO_SUCH_FILE: &str = "No such file or directory (os error 2)";
+
+/// As when a disk is not mounted: an error, where "unknown" would log everybody out.
+#[test]
+fn a_missing_shard_directory_is_an_error_and_no_session_is_absent() {
+    let shards = Shards::new();
+    let (shard, aside) = (shards.shard(), shards.dir.path().join("aside"));
+    fs::rename(&shard, &aside).unwrap();
+    let text = format!("failed to open shard directory `{}`", shard.display());
+    shards.check(ErrorKind::Io, &text, NO_SUCH_FILE, NO_SUCH_FILE);
+    fs::rename(&aside, &shard).unwrap();
+    shards.check_unharmed();
+    // With its directory there, a session that is not is absent.
+    let found = shards.store.load(&shards.saved.token).unwrap();
+    let Lookup::Absent(Absent::Unknown(id)) = found else { panic!("{found:?}") };
+    assert_eq!(id, shards.saved.live.id);
+}
+
+#[test]
+fn a_file_in_place_of_a_shard_directory_is_an_error() {
+    let shards = Shards::new();
+    let (shard, aside) = (shards.shard(), shards.dir.path().join("aside"));
+    fs::rename(&shard, &aside).unwrap();
+    fs::write(&shard, "not a directory").unwrap();
+    let text = format!(
+        "failed to open session file `{}`: a link, pipe, directory or device is in its place",
+        path_of(&shards.root, shards.saved.live.id).display()
+    );
+    let because = "Not a directory (os error 20)";
+    shards.check(ErrorKind::Foreign, &text, because, because);
+    fs::remove_file(&shard).unwrap();
+    fs::rename(&aside, &shard).unwrap();
+    shards.check_unharmed();
+}
+
+/// The links lead to the very same directories, so that following them would go unnoticed.
+#[test]
+fn a_link_in_place_of_a_shard_directory_is_not_followed() {
+    let shards = Shards::new();
+    let aside = shards.dir.path().join("aside");
+    fs::create_dir(&aside).unwrap();
+    let all: Vec<String> = (0..256).map(|n| format!("{n:02x}")).collect();
+    for name in &all {
+        fs::rename(shards.root.join(name), aside.join(name)).unwrap();
+        symlink(aside.join(name), shards.root.join(name)).unwrap();
+    }
+    let before = fs::read(path_of(&aside, shards.saved.live.id)).unwrap();
+    let text = format!(
+        "failed to open session file `{}`: a link, pipe, directory or device is in its place",
+        path_of(&shards.root, shards.saved.live.id).display()
+    );
+    let link = "Too many levels of symbolic links (os error 40)";
+    let no_directory = "Not a directory (os error 20)";
+    shards.check(ErrorKind::Foreign, &text, link, no_directory);
+    for how in [RELAXED, POWER_SAFE] {
+        let error = shards.store.create(&record("x"), how).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
+    }
+    assert_eq!(files(&aside).len(), 1, "something was made behind a link");
+    assert_eq!(fs::read(path_of(&aside, shards.saved.live.id)).unwrap(), before, "a link was followed");
+    for name in &all {
+        fs::remove_file(shards.root.join(name)).unwrap();
+        fs::rename(aside.join(name), shards.root.join(name)).unwrap();
+    }
+    shards.check_unharmed();
+}
+
+#[test]
+fn a_store_whose_directory_is_removed_reports_errors_and_no_absent_sessions() {
+    let shards = Shards::new();
+    fs::remove_dir_all(&shards.root).unwrap();
+    let text = format!("failed to open shard directory `{}`", shards.shard().display());
+    shards.check(ErrorKind::Io, &text, NO_SUCH_FILE, NO_SUCH_FILE);
+    let error = shards.store.create(&record("x"), RELAXED).unwrap_err();
+    assert_eq!((error.kind(), &*cause(&error)), (ErrorKind::Io, NO_SUCH_FILE), "{error}");
+}
+
+/// The store is the directory that was opened, not whatever has its name now.
+#[test]
+fn a_store_whose_directory_is_moved_and_replaced_keeps_to_the_one_that_it_opened() {
+    let shards = Shards::new();
+    let moved = shards.dir.path().join("moved");
+    fs::rename(&shards.root, &moved).unwrap();
+    let replacement = FileStore::open(&shards.root).unwrap();
+    assert_eq!(load(&replacement, &shards.saved.token).unwrap(), None);
+    assert_eq!(load(&shards.store, &shards.saved.token).unwrap().as_deref(), Some("old"));
+    let other = create(&shards.store, "other");
+    put(&shards.store, &other.token, &big(), POWER_SAFE).unwrap().unwrap();
+    assert_eq!(load(&shards.store, &other.token).unwrap(), Some(big()));
+    assert_eq!((files(&moved).len(), files(&shards.root).len()), (2, 0));
+    shards.check_unharmed();
+}
+
+// ----------------------------------------------------------------------------------------------- permissions
+
+fn allow(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn what_permissions_forbid_is_an_error_that_names_the_file_and_the_session_survives() {
+    let Some(stage) = stage() else {
+        let dir = tempfile::tempdir().unwrap();
+        let name =
+            "trouble::what_permissions_forbid_is_an_error_that_names_the_file_and_the_session_survives";
+        return again_as_nobody(name, dir.path());
+    };
+    let denied = "Permission denied (os error 13)";
+    let root = stage.join("store");
+    let store = FileStore::open(&root).unwrap();
+    let saved = create(&store, "old");
+    let path = path_of(&root, saved.live.id);
+    let shard = path.parent().unwrap();
+    let text = |act: &str| format!("failed to {act} `{}`", path.display());
+    let check_alive = |want: &str| assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some(want));
+
+    // A file that must not be written is served all the same.
+    allow(&path, 0o400);
+    for (_, result) in saves(&store, &saved.token) {
+        check_error(result, ErrorKind::Io, &text("open session file"), denied);
+        check_alive("old");
+    }
+    // But it is ended when its visitor logs out, readable or not.
+    for mode in [0o400, 0] {
+        let other = create(&store, "other");
+        allow(&path_of(&root, other.live.id), mode);
+        assert!(store.delete(&other.token).unwrap());
+        assert_eq!(load(&store, &other.token).unwrap(), None);
+    }
+    // One that must not be read is not: and it is not absent.
+    allow(&path, 0);
+    check_error(store.load(&saved.token), ErrorKind::Io, &text("open session file"), denied);
+    allow(&path, 0o600);
+
+    // Nor in a directory that must not be entered.
+    allow(shard, 0);
+    check_error(store.load(&saved.token), ErrorKind::Io, &text("open session file"), denied);
+    // In one where no name may change, what needs no new name works.
+    allow(shard, 0o500);
+    check_alive("old");
+    put(&store, &saved.token, "new", POWER_SAFE).unwrap().unwrap();
+    let grown = put(&store, &saved.token, &big(), RELAXED);
+    check_error(grown, ErrorKind::Io, &text("make a larger file for session"), denied);
+    check_alive("new");
+    // The successor, in another directory, could be made; it goes again. (Of 256 it may be in the same one.)
+    let error = store.rotate(&saved.token, &mut append_plus, RELAXED).unwrap_err();
+    assert_eq!((error.kind(), &*cause(&error)), (ErrorKind::Io, denied), "{error}");
+    check_alive("new");
+    assert_eq!(files(&root).len(), 1, "the successor of what could not be ended is left");
+    let deleted = store.delete(&saved.token);
+    check_error(deleted, ErrorKind::Io, &text("remove session file"), denied);
+    // An end that failed may be tried again, and is an end at last.
+    allow(shard, 0o700);
+    store.delete(&saved.token).unwrap();
+    assert_eq!(load(&store, &saved.token).unwrap(), None);
+    assert_eq!(files(&root).len(), 0);
+}
