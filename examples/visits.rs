@@ -6,7 +6,7 @@
 //!
 //! `--port 0` takes any free port. When the server is ready it prints one line, `listening on http://127.0.0.1:PORT`.
 use sessile::http::tiny_http::serve;
-use sessile::{Cookies, FileStore, Session, Sessions};
+use sessile::{Cookies, Event, FileStore, Session, Sessions};
 use std::error::Error;
 use std::path::PathBuf;
 use tiny_http::{Header, Request, Response, Server};
@@ -23,7 +23,12 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     }
 
     // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`.
-    let sessions = Sessions::new(FileStore::open(dir)?, Cookies::plain_http())?;
+    // The visitor is told that something failed; what it was is told here.
+    let sessions = Sessions::new(FileStore::open(dir)?, Cookies::plain_http())?.with_observer(|event| {
+        if let Event::Failed(error) = event {
+            eprintln!("{error} ({:?})", error.source().map(ToString::to_string));
+        }
+    });
     let server = Server::http(("127.0.0.1", port))?;
     println!("listening on http://{}", server.server_addr());
 
@@ -31,9 +36,8 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         for _ in 0..workers {
             scope.spawn(|| {
                 for request in server.incoming_requests() {
-                    if let Err(error) = serve(&sessions, request, page) {
-                        eprintln!("a visitor left before the answer: {error}");
-                    }
+                    let answered = serve(&sessions, request, page);
+                    answered.unwrap_or_else(|error| eprintln!("could not send a response: {error}"));
                 }
             });
         }

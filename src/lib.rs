@@ -14,13 +14,14 @@
 //!     let sessions = Sessions::new(store, Cookies::https())?;
 //!     let server = Server::http("127.0.0.1:8000")?;
 //!     for request in server.incoming_requests() {
-//!         serve(&sessions, request, |_request, session| -> sessile::Result<_> {
+//!         let answered = serve(&sessions, request, |_request, session| -> sessile::Result<_> {
 //!             let visits = session.update_now("visits", |n: &mut u64| {
 //!                 *n += 1;
 //!                 *n
 //!             })?;
 //!             Ok(Response::from_string(format!("visits: {visits}\n")))
-//!         })?;
+//!         });
+//!         answered.unwrap_or_else(|error| eprintln!("could not send a response: {error}"));
 //!     }
 //!     Ok(())
 //! }

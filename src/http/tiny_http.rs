@@ -12,9 +12,7 @@
 //!         let visits = session.update_now("visits", |n: &mut u64| { *n += 1; *n })?;
 //!         Ok(Response::from_string(format!("visits: {visits}\n")))
 //!     });
-//!     if let Err(error) = answered {
-//!         eprintln!("a visitor left before the answer: {error}");
-//!     }
+//!     answered.unwrap_or_else(|error| eprintln!("could not send a response: {error}"));
 //! }
 //! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
@@ -88,7 +86,8 @@ impl IntoResponse for Error {
 ///
 /// # Errors
 ///
-/// The response could not be sent: the visitor has left. What was saved stays saved.
+/// The response could not be sent (tiny_http keeps to itself that a visitor has left; this is other trouble). What was
+/// saved stays saved.
 pub fn serve<R: IntoResponse>(
     sessions: &Sessions,
     mut request: Request,
