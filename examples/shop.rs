@@ -9,7 +9,7 @@
 use rouille::input::post::PostError;
 use rouille::{Request, Response, Server, post_input, router};
 use sessile::http::rouille::{IntoResponse, serve};
-use sessile::{Cookies, FileStore, Session, Sessions};
+use sessile::{Cookies, Event, FileStore, Session, Sessions};
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -32,7 +32,12 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. Either
     // cookie is SameSite=Lax: other sites cannot make a visitor's browser post our forms in the visitor's
     // name.
-    let sessions = Sessions::new(FileStore::open(dir)?, Cookies::plain_http())?;
+    let sessions = Sessions::new(FileStore::open(dir)?, Cookies::plain_http())?.with_observer(|event| {
+        // The visitor is told that something failed; what it was is told here.
+        if let Event::Failed(error) = event {
+            eprintln!("{error} ({:?})", error.source().map(ToString::to_string));
+        }
+    });
     let server = Server::new(("127.0.0.1", port), move |request| serve(&sessions, request, route))?;
     println!("listening on http://{}", server.server_addr());
     server.pool_size(WORKERS).run();

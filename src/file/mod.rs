@@ -111,6 +111,10 @@ impl FileStore {
         let _shared = lock::share(&file, deadline)
             .map_err(|error| self.error("lock session file", path, error))?
             .ok_or_else(lock::busy)?;
+        if !self.leads_to(path, &file)? {
+            // Replaced or ended while we waited.
+            return self.read(id);
+        }
         let view = self.look(&file, path, |bytes| slots::view(bytes, id))?;
         self.located(view, path).map(Some)
     }

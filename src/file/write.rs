@@ -218,6 +218,9 @@ impl FileStore {
     /// a second sync would succeed without having written them.
     #[cold]
     fn rebuild(&self, id: &FileId, locked: &Locked<'_>, bytes: Vec<u8>) -> Result<Written> {
+        // Also the slot that could not be synced, if it could not be voided either: it would pass for the newest.
+        let other = locked.offset(1 - locked.slot);
+        raise(&locked.file, other, State::RETIRING);
         self.replace(id, locked, bytes, true).map_err(|error| {
             // For later saves, by whomever: this inode is not to be trusted, and it may have been replaced after all.
             let state = locked.newest.state.and(State::SYNC_FAILED).and(State::RETIRING);
@@ -416,7 +419,7 @@ impl FileStore {
     }
 
     /// Whether a session's path leads to this file, and not to one that has taken its place.
-    fn leads_to(&self, path: &SessionPath, file: &File) -> Result<bool> {
+    pub(super) fn leads_to(&self, path: &SessionPath, file: &File) -> Result<bool> {
         let (inode, _) =
             disk::inode_of(file).map_err(|error| self.error("examine session file", path, error))?;
         match self.root.inode_at(path) {

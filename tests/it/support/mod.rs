@@ -2,6 +2,8 @@
 pub(crate) mod client;
 pub(crate) mod memory;
 pub(crate) mod probe;
+pub(crate) mod process;
 pub(crate) mod rerun;
 pub(crate) mod server;
 pub(crate) mod texts;
+pub(crate) mod versions;

@@ -1,1 +1,334 @@
-//! (being written)
+//! Real processes for tests: the test binary starts itself again, as a child that runs one named worker.
+//!
+//! - A worker is a function of its [`Parent`]. It gets arguments by environment, orders as lines on its
+//!   standard input, and reports lines on its standard output.
+//! - A [`Child`] that is dropped is killed with SIGKILL and reaped. One whose parent died sees the end of its
+//!   standard input and exits.
+//! - Nothing waits for ever: a child that says nothing for [`PATIENCE`] fails the test.
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio, exit};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a child process runs.
+pub(crate) type Worker = fn(&Parent);
+
+/// Names the worker; unset in a process that is nobody's child.
+const WORKER: &str = "SESSILE_TEST_WORKER";
+/// Begins the name of every argument.
+const ARGUMENT: &str = "SESSILE_TEST_ARGUMENT_";
+/// Precedes each report, for the test harness prints lines of its own.
+const MARK: &str = "reports: ";
+/// Longest silence of a child that works.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn worker(name: &str) -> Worker {
+    let own: &[(&str, Worker)] = &[("echo", echo), ("sleep", sleep)];
+    [own, crate::processes::WORKERS, crate::kill::WORKERS]
+        .into_iter()
+        .flatten()
+        .find(|(known, _)| *known == name)
+        .unwrap_or_else(|| panic!("no worker is called {name}"))
+        .1
+}
+
+/// A process to be started.
+pub(crate) struct Start {
+    worker: &'static str,
+    command: Command,
+}
+
+impl Start {
+    pub(crate) fn of(worker: &'static str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "support::process::child", "--nocapture"]).env(WORKER, worker);
+        Self { worker, command }
+    }
+
+    pub(crate) fn with(mut self, argument: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(format!("{ARGUMENT}{argument}"), value);
+        self
+    }
+
+    pub(crate) fn start(mut self) -> Child {
+        let mut process = self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (stdin, stdout) = (process.stdin.take(), process.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+                // The last line of a killed child may be half a line; it then lacks the end mark.
+                let line = String::from_utf8_lossy(&line);
+                let report = line.split_once(MARK).and_then(|(_, report)| report.strip_suffix('.'));
+                if let Some(report) = report
+                    && sender.send(report.to_owned()).is_err()
+                {
+                    break;
+                }
+            }
+        });
+        Child { worker: self.worker, process, stdin, lines }
+    }
+}
+
+/// A child process that runs.
+pub(crate) struct Child {
+    worker: &'static str,
+    process: std::process::Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Child {
+    /// Sends a line.
+    #[track_caller]
+    pub(crate) fn say(&mut self, line: impl Display) {
+        let stdin = self.stdin.as_mut().expect("it is open until the child is dropped");
+        stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// The next report.
+    #[track_caller]
+    pub(crate) fn line(&self) -> String {
+        self.next().unwrap_or_else(|| panic!("{} ended without a report", self.worker))
+    }
+
+    /// The next report; `None` if the child has ended.
+    #[track_caller]
+    pub(crate) fn next(&self) -> Option<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("{} said nothing for {PATIENCE:?}", self.worker),
+        }
+    }
+
+    /// Waits until the child is done, and returns what it still reported.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Vec<String> {
+        let rest: Vec<_> = std::iter::from_fn(|| self.next()).collect();
+        let status = self.process.wait().unwrap();
+        assert!(status.success(), "{} failed: {status}", self.worker);
+        rest
+    }
+
+    /// Kills the child with SIGKILL, and returns what it still reported.
+    #[track_caller]
+    pub(crate) fn kill(mut self) -> Vec<String> {
+        self.process.kill().unwrap();
+        let rest = std::iter::from_fn(|| self.next()).collect();
+        self.process.wait().unwrap();
+        rest
+    }
+
+    /// Stops the child, as ^Z or a debugger does, and returns when it stands still.
+    pub(crate) fn stop(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        let pid = rustix::process::WaitId::Pid(self.pid());
+        rustix::process::waitid(pid, rustix::process::WaitIdOptions::STOPPED).unwrap();
+    }
+
+    /// Lets a stopped child go on.
+    pub(crate) fn go_on(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.process)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Both fail for a child that has ended and was reaped.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What a worker knows of the test that started it.
+pub(crate) struct Parent {
+    arguments: HashMap<String, String>,
+    lines: Mutex<Receiver<String>>,
+    reports: io::Stdout,
+}
+
+impl Parent {
+    fn new() -> Self {
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in io::stdin().lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+            exit(2);
+        });
+        let argument =
+            |(name, value): (String, String)| Some((name.strip_prefix(ARGUMENT)?.to_owned(), value));
+        Self {
+            arguments: std::env::vars().filter_map(argument).collect(),
+            lines: Mutex::new(lines),
+            reports: io::stdout(),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn argument(&self, name: &str) -> &str {
+        self.arguments.get(name).unwrap_or_else(|| panic!("no argument {name}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn number(&self, name: &str) -> u64 {
+        self.argument(name).parse().unwrap()
+    }
+
+    /// Reports a line, in one write: a reader gets all of it or nothing.
+    pub(crate) fn report(&self, text: impl Display) {
+        if self.reports.lock().write_all(format!("{MARK}{text}.\n").as_bytes()).is_err() {
+            exit(2);
+        }
+    }
+
+    /// Waits for the next line. Ends the process if there is no parent any more.
+    pub(crate) fn line(&self) -> String {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.recv().unwrap_or_else(|_| exit(2))
+    }
+}
+
+/// Sends every child a line.
+#[track_caller]
+pub(crate) fn say_to_all(children: &mut [Child], line: impl Display) {
+    for child in children {
+        child.say(&line);
+    }
+}
+
+/// Waits until every child has reported this line.
+#[track_caller]
+pub(crate) fn hear_from_all(children: &[Child], line: &str) {
+    for child in children {
+        assert_eq!(child.line(), line);
+    }
+}
+
+/// Numbers without a pattern, the same ones for the same seed.
+pub(crate) struct Dice {
+    seed: u64,
+    rolled: u64,
+}
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, rolled: 0 }
+    }
+
+    /// One of 0, 1, … below `sides`.
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.rolled += 1;
+        let mut hasher = DefaultHasher::new();
+        (self.seed, self.rolled).hash(&mut hasher);
+        hasher.finish() % sides
+    }
+
+    /// Lets up to `micros_max` microseconds pass, without giving the processor away: a sleep is longer than
+    /// an update.
+    pub(crate) fn pause(&mut self, micros_max: u64) {
+        let until = Instant::now() + Duration::from_micros(self.roll(micros_max + 1));
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// How many rounds to run where `usual` are usual: the variable `SESSILE_ROUNDS_PERCENT` scales all tests
+/// that hunt for races.
+pub(crate) fn rounds(usual: u64) -> u64 {
+    let percent = std::env::var("SESSILE_ROUNDS_PERCENT")
+        .map_or(100, |text| text.parse().expect("SESSILE_ROUNDS_PERCENT is a whole number"));
+    (usual * percent).div_ceil(100)
+}
+
+/// The entry of every child process; in any other process, the test of this file.
+#[test]
+fn child() {
+    match std::env::var(WORKER) {
+        Ok(name) => worker(&name)(&Parent::new()),
+        Err(_) => the_harness_keeps_its_promises(),
+    }
+}
+
+fn the_harness_keeps_its_promises() {
+    // Arguments, lines and reports arrive as they were sent.
+    let mut echo = Start::of("echo").with("WORD", "über\tall = 1").start();
+    assert_eq!(echo.line(), "über\tall = 1");
+    for line in ["", "one.", MARK, "a b"] {
+        echo.say(line);
+        assert_eq!(echo.line(), line);
+    }
+    echo.say("end");
+    assert_eq!(echo.finish(), ["bye"]);
+    // A dropped child is gone when the drop returns; so is a killed one.
+    let dropped = Start::of("sleep").start();
+    assert_eq!(dropped.line(), "asleep");
+    let pid = dropped.pid();
+    assert!(is_there(pid));
+    drop(dropped);
+    assert!(!is_there(pid));
+    let killed = Start::of("sleep").start();
+    let pid = killed.pid();
+    assert_eq!(killed.line(), "asleep");
+    assert_eq!(killed.kill(), [""; 0]);
+    assert!(!is_there(pid));
+    // A child whose parent is gone ends by itself.
+    let mut orphan = Start::of("sleep").start();
+    orphan.stdin = None;
+    assert_eq!(orphan.process.wait().unwrap().code(), Some(2));
+    // One that fails is noticed.
+    let status: ExitStatus = Start::of("no such worker").quiet().start().process.wait().unwrap();
+    assert!(!status.success());
+    // The dice reach every side.
+    let mut dice = Dice::new(1);
+    let mut sides = HashMap::new();
+    for _ in 0..600 {
+        *sides.entry(dice.roll(6)).or_insert(0) += 1;
+    }
+    assert!(sides.len() == 6 && sides.values().all(|count| *count > 50), "{sides:?}");
+}
+
+impl Start {
+    /// Lets the child complain to nobody.
+    fn quiet(mut self) -> Self {
+        self.command.stderr(Stdio::null());
+        self
+    }
+}
+
+fn is_there(pid: rustix::process::Pid) -> bool {
+    rustix::process::test_kill_process(pid).is_ok()
+}
+
+fn echo(parent: &Parent) {
+    parent.report(parent.argument("WORD"));
+    loop {
+        match parent.line().as_str() {
+            "end" => return parent.report("bye"),
+            line => parent.report(line),
+        }
+    }
+}
+
+fn sleep(parent: &Parent) {
+    parent.report("asleep");
+    thread::sleep(PATIENCE);
+}

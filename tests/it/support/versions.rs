@@ -1,0 +1,46 @@
+//! Records that say which version they are in every part, so that a mixture of two shows.
+use sessile::{Live, Lookup, Record, Store, Token, Value};
+use std::time::Duration;
+
+/// Makes the record this version, with a text of so many bytes.
+pub(crate) fn put(record: &mut Record, version: u64, text_bytes: usize) {
+    let entries = &mut record.entries;
+    entries.insert("version".into(), Value::new(&version).unwrap());
+    entries.insert("bytes".into(), Value::new(&text_bytes).unwrap());
+    entries.insert("text".into(), Value::new(&text(version, text_bytes)).unwrap());
+}
+
+/// A record of this version that lives for a day.
+pub(crate) fn new(store: &impl Store, version: u64, text_bytes: usize) -> Record {
+    let mut record = Record::new(store.now(), store.now() + Duration::from_secs(86_400));
+    put(&mut record, version, text_bytes);
+    record
+}
+
+/// Which version a record is, all of it.
+#[track_caller]
+pub(crate) fn of(record: &Record) -> u64 {
+    let version = record.entries["version"].get().unwrap();
+    let bytes = record.entries["bytes"].get().unwrap();
+    let found: String = record.entries["text"].get().unwrap();
+    assert!(found == text(version, bytes), "version {version} of {bytes} bytes is mixed with another");
+    version
+}
+
+/// The version that a store has of a session; `None` if it is absent, of which the reason must be that
+/// nothing is there: not damage, not age.
+#[track_caller]
+pub(crate) fn stored(store: &impl Store, token: &Token) -> Option<u64> {
+    match store.load(token).unwrap() {
+        Lookup::Live(Live { record, .. }) => Some(of(&record)),
+        Lookup::Absent(sessile::Absent::Unknown(_)) => None,
+        Lookup::Absent(other) => panic!("{other:?}"),
+    }
+}
+
+fn text(version: u64, bytes: usize) -> String {
+    let word = format!("{version},");
+    let mut text = word.repeat(bytes / word.len() + 1);
+    text.truncate(bytes);
+    text
+}
