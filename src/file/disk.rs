@@ -374,3 +374,40 @@ pub(super) mod faults {
         (result, plan.calls)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SessionId;
+    use std::os::unix::fs::symlink;
+
+    /// Kernels without `openat2` take two calls, and follow no more links than one does.
+    #[test]
+    fn opening_step_by_step_does_what_opening_at_once_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let path = SessionPath::of(&SessionId::random().unwrap().file_id());
+        let (shard, elsewhere) = (dir.path().join(&path.as_str()[..2]), dir.path().join("elsewhere"));
+        for open in [open_below, open_step_by_step] {
+            let refusal = |access| open(&root.fd, &path, access).map_err(|error| error.kind()).unwrap_err();
+            assert_eq!(refusal(Access::Create), io::ErrorKind::NotFound);
+            root.make_directory(&path.as_str()[..2]).unwrap();
+            assert_eq!(refusal(Access::Read), io::ErrorKind::NotFound);
+            let made = File::from(open(&root.fd, &path, Access::Create).unwrap());
+            assert_eq!(refusal(Access::Create), io::ErrorKind::AlreadyExists);
+            let found = File::from(open(&root.fd, &path, Access::Write).unwrap());
+            assert_eq!(inode_of(&made).unwrap().0, inode_of(&found).unwrap().0);
+            // The same file behind a link in place of the shard, then behind a link in its own place.
+            std::fs::rename(&shard, &elsewhere).unwrap();
+            symlink(&elsewhere, &shard).unwrap();
+            assert!(open(&root.fd, &path, Access::Read).is_err());
+            std::fs::remove_file(&shard).unwrap();
+            std::fs::rename(&elsewhere, &shard).unwrap();
+            let file = dir.path().join(path.as_str());
+            std::fs::rename(&file, dir.path().join("target")).unwrap();
+            symlink(dir.path().join("target"), &file).unwrap();
+            assert!(open(&root.fd, &path, Access::Read).is_err());
+            std::fs::remove_dir_all(&shard).unwrap();
+        }
+    }
+}

@@ -196,6 +196,18 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_did_not_open_the_store_is_refused_and_takes_no_place() {
+        let queues = Queues { process: std::process::id() + 1, ..Queues::new() };
+        let error = queues.turn(&FileId::digest(b"a"), soon()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Forked);
+        assert_eq!(
+            error.to_string(),
+            "failed to write a session: this store was opened before the process was forked; open it in the child"
+        );
+        assert_eq!(queues.len(), 0);
+    }
+
+    #[test]
     fn the_queue_excludes_and_leaves_nothing_behind() {
         let queues = Queues::new();
         let (inside, id) = (AtomicU32::new(0), FileId::digest(b"hot"));
