@@ -1142,3 +1142,25 @@ fn a_load_that_two_saves_passed_reads_again_and_finds_the_newest() {
     let (text, _) = during(second_look_sees_it_whole, || fixture.text(&session));
     assert_eq!(text.as_deref(), Some("fourth"));
 }
+
+/// The same instant seen from the other side: a logout runs into its wait limit while a save holds the lock. What the
+/// save then writes has no name, and nobody may be told that it was saved.
+#[test]
+fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
+    let fixture = Fixture::new();
+    let impatient = FileStoreOptions::new().lock_wait(Duration::from_millis(1));
+    let other = impatient.open(fixture.dir.path()).unwrap();
+    for power_safe in [false, true] {
+        for verdict in [Verdict::Write, Verdict::Keep] {
+            let session = fixture.session(false);
+            let mut change = |record: &mut Record| {
+                assert!(other.delete_file(&session.file_id()).unwrap(), "it does not wait for this lock");
+                record.entries.insert("text".into(), Value::new("late").unwrap());
+                Ok(verdict)
+            };
+            let saved = fixture.store.update_file(&session.file_id(), &mut change, power_safe).unwrap();
+            assert_eq!(saved, None, "{verdict:?}, power-safe: {power_safe}");
+            assert_eq!(fixture.text(&session), None);
+        }
+    }
+}

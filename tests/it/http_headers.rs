@@ -488,6 +488,28 @@ fn a_failed_logout_is_an_error_promises_nothing_and_can_be_tried_again() {
     assert!(!site.is_live(&token));
 }
 
+/// The session may be gone although the logout failed: its last step is a sync. What the second try finds is then nothing,
+/// and the cookie goes all the same.
+#[test]
+fn a_logout_that_failed_after_the_deed_removes_the_cookie_when_it_is_tried_again() {
+    let site = Site::new();
+    let (mut visit, token) = arrive(&site, Known, &[]);
+    let token = token.unwrap();
+    let (store, brought) = (site.store.clone(), token.clone());
+    site.store.before(move |call| match call {
+        Call::Delete => {
+            store.inner.delete(&brought)?;
+            Err(sessile::Error::new(ErrorKind::DurabilityUnknown, "sync the end of session"))
+        }
+        _ => Ok(()),
+    });
+    assert_eq!(visit.destroy().unwrap_err().kind(), ErrorKind::DurabilityUnknown);
+    assert!(!site.is_live(&token));
+    site.store.leave_alone();
+    visit.destroy().unwrap();
+    assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, REMOVAL, NO_STORE]));
+}
+
 #[test]
 fn login_and_rotation_send_the_new_id_and_the_old_one_is_dead() {
     let site = Site::new();
