@@ -44,6 +44,11 @@ pub enum ErrorKind {
     /// A sync failed, and could not be made good: the change was made (or, for a save, may have been), and whether it
     /// survives a power cut is unknown.
     DurabilityUnknown,
+    /// The change was made, and could not be announced: for a minute at most, other processes may still serve the
+    /// version before it from their caches. The same call, tried again, announces it.
+    Unannounced,
+    /// Another process has the directory to itself, or others use it and what was asked for needs it alone.
+    InUse,
     /// The store was opened before this process was forked; open it after the fork.
     Forked,
     /// The operating system's random generator failed.

@@ -44,6 +44,11 @@ impl SessionId {
         chars.iter().all(|c| matches!(c, b'a'..=b'z' | b'2'..=b'7')).then_some(Self(chars))
     }
 
+    /// The text's bytes.
+    pub(crate) fn as_bytes(&self) -> &[u8; ID_CHARS] {
+        &self.0
+    }
+
     /// The digest under which the session is filed.
     #[must_use]
     pub fn file_id(&self) -> FileId {

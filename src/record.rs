@@ -37,6 +37,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 const MAGIC: [u8; 4] = *b"SESS";
@@ -115,6 +116,23 @@ impl Record {
         Self { entries: Entries::new(), user: None, ..*self }
     }
 
+    /// About how many bytes of memory it takes behind an `Arc`, as blocks of glibc's allocator.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let block = |bytes: usize| if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) };
+        // A node of the map has room for eleven entries, and is at least half full if it is not the only one.
+        let node = 11 * (size_of::<String>() + size_of::<Value>()) + 16;
+        let nodes = match self.entries.len() {
+            0 => 0,
+            1..=11 => 1,
+            many => many.div_ceil(5),
+        };
+        let entry = |(name, value): (&String, &Value)| block(name.capacity()) + block(value.as_bytes().len());
+        block(2 * size_of::<usize>() + size_of::<Self>())
+            + block(self.user.as_ref().map_or(0, String::capacity))
+            + nodes * block(node)
+            + self.entries.iter().map(entry).sum::<usize>()
+    }
+
     /// Whether the session is expired at `now`: its deadline is reached.
     #[must_use]
     pub fn is_expired(&self, now: SystemTime) -> bool {
@@ -168,11 +186,28 @@ pub(crate) enum Claim {
     Other,
 }
 
+/// Which version of a session a slot holds. Equal versions of one session have equal contents: the checksum is a
+/// cryptographic hash's, whatever the sequence says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    /// 1 for the first one, then one more with each save.
+    pub(crate) sequence: u64,
+    checksum: [u8; 16],
+}
+
+impl Version {
+    /// The version that a slot claims to hold, unverified.
+    pub(crate) fn claimed(slot: &[u8]) -> Self {
+        Self { sequence: u64::from_le_bytes(field(slot, SEQUENCE_AT)), checksum: field(slot, CHECKSUM_AT) }
+    }
+}
+
 /// A slot that verified.
 #[derive(Debug)]
 pub(crate) struct Decoded {
-    pub(crate) record: Record,
-    pub(crate) sequence: u64,
+    /// Shared with the cache where it was there already.
+    pub(crate) record: Arc<Record>,
+    pub(crate) version: Version,
     pub(crate) state: State,
 }
 
@@ -341,8 +376,8 @@ pub(crate) fn decode(slot: &[u8], id: &FileId) -> Result<Decoded> {
     if !rest.is_empty() {
         return Err(corrupt("bytes after its payload"));
     }
-    let sequence = u64::from_le_bytes(field(slot, SEQUENCE_AT));
-    if matches!(sequence, 0 | u64::MAX) {
+    let version = Version::claimed(slot);
+    if matches!(version.sequence, 0 | u64::MAX) {
         return Err(corrupt("a sequence that no save reaches"));
     }
     let age = u64::from_le_bytes(field(slot, AGE_AT));
@@ -354,18 +389,20 @@ pub(crate) fn decode(slot: &[u8], id: &FileId) -> Result<Decoded> {
         _ => return Err(corrupt("unknown expiry setting")),
     };
     let time_at = |at| from_micros(u64::from_le_bytes(field(slot, at)));
-    Ok(Decoded {
-        record: Record {
-            entries: payload.entries,
-            created: time_at(CREATED_AT),
-            touched: time_at(TOUCHED_AT),
-            expiry,
-            deadline: time_at(DEADLINE_AT),
-            user: payload.user,
-        },
-        sequence,
-        state: State(slot[STATE_AT]),
-    })
+    let record = Record {
+        entries: payload.entries,
+        created: time_at(CREATED_AT),
+        touched: time_at(TOUCHED_AT),
+        expiry,
+        deadline: time_at(DEADLINE_AT),
+        user: payload.user,
+    };
+    Ok(Decoded { record: Arc::new(record), version, state: state(slot) })
+}
+
+/// What a slot's state byte says.
+pub(crate) fn state(slot: &[u8]) -> State {
+    State(slot[STATE_AT])
 }
 
 /// `used` is prefix and payload; the state byte and the checksum's own place are left out.
@@ -425,7 +462,8 @@ mod tests {
         ] {
             let record = Record { expiry, ..sample() };
             let decoded = decode(&slot(&record), &id()).unwrap();
-            assert_eq!((decoded.record, decoded.sequence, decoded.state), (record, 7, State::DATA_SYNCED));
+            assert_eq!((&*decoded.record, decoded.version.sequence), (&record, 7));
+            assert_eq!(decoded.state, State::DATA_SYNCED);
         }
     }
 

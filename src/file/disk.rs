@@ -4,8 +4,9 @@
 //!   opened with `RESOLVE_NO_SYMLINKS`, or, where `openat2` is missing, shard by shard with `O_NOFOLLOW`.
 //! - A planted fifo opens without blocking (`O_NONBLOCK`), and reading it at an offset fails.
 //! - In unit tests every call first passes a gate that can count it and make it fail.
-use super::layout::{self, SessionPath};
+use super::layout::{self, GENERATIONS, SessionPath};
 use crate::id::FileId;
+use memmap2::{MmapOptions, MmapRaw};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -54,7 +55,7 @@ pub(super) struct Inode {
 /// The store's root directory, held open: it stays the same directory whatever happens to its path.
 #[derive(Debug)]
 pub(super) struct Root {
-    fd: OwnedFd,
+    fd: File,
     path: PathBuf,
 }
 
@@ -64,12 +65,18 @@ impl Root {
         gate("open root")?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| fs::open(path, flags, Mode::empty()))?;
-        Ok(Self { fd, path: path.to_owned() })
+        Ok(Self { fd: fd.into(), path: path.to_owned() })
     }
 
     /// Where the root was when it was opened; for messages.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The directory itself, to be locked: a second descriptor of the same open file.
+    pub(super) fn directory(&self) -> io::Result<File> {
+        gate("copy root")?;
+        self.fd.try_clone()
     }
 
     /// Owner and permission bits.
@@ -124,6 +131,45 @@ impl Root {
         Ok(retry_on_intr(|| fs::openat(&self.fd, name, OFlags::RDONLY | SAFE, Mode::empty()))?.into())
     }
 
+    /// Opens the counters, not following a link: for writing, unless the file system is read-only.
+    pub(super) fn open_generations(&self) -> io::Result<File> {
+        gate("open generations")?;
+        let open = |flags| retry_on_intr(|| fs::openat(&self.fd, GENERATIONS, flags | SAFE, Mode::empty()));
+        let file = match open(OFlags::RDWR) {
+            Err(Errno::ROFS) => open(OFlags::RDONLY),
+            file => file,
+        };
+        Ok(file?.into())
+    }
+
+    /// Makes the file of the counters, or opens the one that is there.
+    pub(super) fn make_generations(&self) -> io::Result<File> {
+        gate("make generations")?;
+        let flags = OFlags::RDWR | OFlags::CREATE | SAFE;
+        Ok(retry_on_intr(|| fs::openat(&self.fd, GENERATIONS, flags, FILE))?.into())
+    }
+
+    /// Removes the counters. Best effort.
+    pub(super) fn remove_generations(&self) {
+        let _ = fs::unlinkat(&self.fd, GENERATIONS, AtFlags::empty());
+    }
+
+    /// Whether other hosts may write to the file system behind our kernel's back, or the file system lives in a process:
+    /// what one process writes to a file there, another may not see in a mapping of it. Its name.
+    #[cfg(target_os = "linux")]
+    pub(super) fn remote_file_system(&self) -> io::Result<Option<&'static str>> {
+        gate("stat file system")?;
+        // Its type differs from target to target, in width and sign; 32 bits are used.
+        let magic = i128::from(fs::fstatfs(&self.fd)?.f_type) & 0xffff_ffff;
+        Ok(remote_name(u32::try_from(magic).expect("32 bits")))
+    }
+
+    /// Elsewhere nobody says.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn remote_file_system(&self) -> io::Result<Option<&'static str>> {
+        Ok(None)
+    }
+
     /// Forces the root's names to the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         gate("sync root")?;
@@ -158,9 +204,24 @@ impl Root {
     }
 }
 
+/// The file systems of statfs(2) that are not the kernel's own, or not this host's alone.
+#[cfg(target_os = "linux")]
+fn remote_name(magic: u32) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
+        0x0102_1997 => "9p",
+        0x6573_5546 => "FUSE",
+        0x00c3_6400 => "Ceph",
+        0x5346_414f | 0x6b41_4653 => "AFS",
+        0x786f_4256 => "VirtualBox shared folder",
+        _ => return None,
+    })
+}
+
 /// Opens a session's file below `root` in one call that follows no link.
 #[cfg(target_os = "linux")]
-fn open_below(root: &OwnedFd, path: &SessionPath, access: Access) -> io::Result<OwnedFd> {
+fn open_below(root: &File, path: &SessionPath, access: Access) -> io::Result<OwnedFd> {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     // Kernels before 5.6 lack `openat2`, and some container filters forbid it; asking once is enough.
     static MISSING: AtomicBool = AtomicBool::new(false);
@@ -192,7 +253,7 @@ fn open_below(root: &OwnedFd, path: &SessionPath, access: Access) -> io::Result<
 use open_step_by_step as open_below;
 
 /// The same in two calls: the shard, then the file in it.
-fn open_step_by_step(root: &OwnedFd, path: &SessionPath, access: Access) -> io::Result<OwnedFd> {
+fn open_step_by_step(root: &File, path: &SessionPath, access: Access) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let shard = retry_on_intr(|| fs::openat(root, &path.as_str()[..2], flags, Mode::empty()))?;
     Ok(retry_on_intr(|| fs::openat(&shard, path.below_shard(), access.flags(), access.mode()))?)
@@ -255,6 +316,43 @@ pub(super) fn inode_of(file: &File) -> io::Result<(Inode, u32)> {
     Ok((Inode { device: stat.st_dev, number: stat.st_ino }, stat.st_mode & 0o7777))
 }
 
+/// The size of a file.
+///
+/// # Errors
+///
+/// [`Errno::NXIO`] if it is a pipe, a device or something else that has none.
+pub(super) fn regular_size(file: &File) -> io::Result<u64> {
+    gate("stat file")?;
+    let stat = fs::fstat(file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::NXIO.into());
+    }
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+/// Cuts a file to nothing.
+pub(super) fn empty(file: &File) -> io::Result<()> {
+    gate("empty file")?;
+    Ok(retry_on_intr(|| fs::ftruncate(file, 0))?)
+}
+
+/// On btrfs, lets later writes to an empty file go to the blocks it has, so that they need no space. Best effort: most
+/// file systems do that anyway, and know no such flag.
+pub(super) fn avoid_copy_on_write(file: &File) {
+    #[cfg(target_os = "linux")]
+    if let Ok(flags) = fs::ioctl_getflags(file) {
+        let _ = fs::ioctl_setflags(file, flags | fs::IFlags::NOCOW);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+}
+
+/// Maps a file for reading.
+pub(super) fn map(options: &MmapOptions, file: &File) -> io::Result<MmapRaw> {
+    gate("map")?;
+    options.map_raw_read_only(file)
+}
+
 /// Gives a file mode 0600, whatever the umask made of it.
 pub(super) fn make_private(file: &File) -> io::Result<()> {
     gate("change mode")?;
@@ -266,9 +364,18 @@ pub(super) fn make_private(file: &File) -> io::Result<()> {
 /// # Errors
 ///
 /// A part may have been written.
-pub(super) fn write_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    write_all("write", file, bytes, offset)
+}
+
+/// The same, to the counters.
+pub(super) fn announce_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    write_all("announce", file, bytes, offset)
+}
+
+fn write_all(call: &'static str, file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
-        gate("write")?;
+        gate(call)?;
         let written = retry_on_intr(|| rustix::io::pwrite(file, bytes, offset))?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());

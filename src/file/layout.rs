@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! sessile.json      the parameters
+//! generations       the counters that keep caches coherent
 //! ab/cdef0123…      a session: the first byte of its FileId names the shard, the other 19 the file
 //! ab/.new-…         a file on its way to its name; removed by a sweep when its writer died
 //! ```
@@ -14,6 +15,8 @@ use std::ffi::CStr;
 pub(super) const SHARDS: u16 = 256;
 /// The parameters file.
 pub(super) const PARAMETERS: &str = "sessile.json";
+/// The counters that keep caches coherent.
+pub(super) const GENERATIONS: &str = "generations";
 /// What names of files on their way begin with; no session's name does.
 pub(super) const TEMPORARY: &str = ".new-";
 
@@ -49,6 +52,12 @@ impl SessionPath {
     }
 }
 
+/// The session whose file has this shard and this name in it; `None` for names that are no session's.
+#[cfg(feature = "watch")]
+pub(super) fn session_at(shard: &str, name: &str) -> Option<FileId> {
+    (shard.len() == SHARD_LEN).then(|| FileId::parse(&format!("{shard}{name}"))).flatten()
+}
+
 /// The name of the shard of a session.
 pub(super) fn shard_of(id: &FileId) -> String {
     shard_name(id.as_bytes()[0].into())
@@ -59,10 +68,16 @@ pub(super) fn shard_name(shard: u16) -> String {
     format!("{shard:02x}")
 }
 
+/// Which shard has this name; the reverse of [`shard_name`].
+#[cfg(feature = "watch")]
+pub(super) fn shard_named(name: &str) -> Option<u16> {
+    u16::from_str_radix(name, 16).ok().filter(|&shard| shard < SHARDS && shard_name(shard) == name)
+}
+
 /// Whether a name in the root may have been left there by the making of a store.
 pub(super) fn is_ours(name: &str) -> bool {
     let is_shard = name.len() == SHARD_LEN && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-    is_shard || name == PARAMETERS || name.starts_with(TEMPORARY)
+    is_shard || name == PARAMETERS || name == GENERATIONS || name.starts_with(TEMPORARY)
 }
 
 #[cfg(test)]
@@ -77,6 +92,14 @@ mod tests {
         assert_eq!(path.below_shard().to_str().unwrap(), "cdef0123456789abcdef0123456789abcdef01");
         assert_eq!(shard_of(&id), "ab");
         assert!((0..SHARDS).all(|shard| is_ours(&shard_name(shard))));
+        #[cfg(feature = "watch")]
+        {
+            assert!((0..SHARDS).all(|shard| shard_named(&shard_name(shard)) == Some(shard)));
+            assert!(["100", "AB", "1", "+f", ""].iter().all(|name| shard_named(name).is_none()));
+            assert_eq!(session_at("ab", "cdef0123456789abcdef0123456789abcdef01"), Some(id));
+            assert_eq!(session_at("ab", ".new-0123456789abcdef0123456789abcdef0"), None);
+            assert_eq!(session_at("abc", "def0123456789abcdef0123456789abcdef01"), None);
+        }
         assert!(!is_ours("index.html") && !is_ours("AB") && !is_ours("abc"));
     }
 }

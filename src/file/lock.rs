@@ -7,6 +7,9 @@
 //! 2. `flock` on the session's file (fs2), among processes. Never `fcntl`, whose locks vanish when *any* descriptor of
 //!    the file is closed. A flock belongs to the open file: every lock is taken on a fresh one.
 //!
+//! And one lock for as long as a store is open: `flock` on its root, shared by all that use it, exclusive for one that
+//! has it to itself.
+//!
 //! Every wait has a deadline. Unlocking is explicit: a child forked meanwhile holds a copy of the descriptor, and a
 //! lock lasts until the last copy is closed.
 use crate::error::{Error, ErrorKind, Result};
@@ -104,7 +107,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// A session's file, locked exclusively among processes until dropped.
+/// A session's file, or the root of a store, locked among processes until dropped.
 #[derive(Debug)]
 pub(super) struct LockedFile(File);
 
@@ -116,6 +119,16 @@ impl LockedFile {
     /// `Ok(Err(file))` at the deadline: the file, not locked. An I/O error if the file cannot be locked at all.
     pub(super) fn acquire(file: File, deadline: Instant) -> io::Result<Result<Self, File>> {
         wait_for(deadline, || FileExt::try_lock_exclusive(&file))
+            .map(|locked| if locked { Ok(Self(file)) } else { Err(file) })
+    }
+
+    /// Waits until nobody has the file to themselves, and locks it together with all who do the same.
+    ///
+    /// # Errors
+    ///
+    /// As for [`acquire`](Self::acquire).
+    pub(super) fn share(file: File, deadline: Instant) -> io::Result<Result<Self, File>> {
+        wait_for(deadline, || FileExt::try_lock_shared(&file))
             .map(|locked| if locked { Ok(Self(file)) } else { Err(file) })
     }
 }

@@ -3,34 +3,50 @@
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::design)).
 //! This file opens and reads; `write` creates, updates, grows, rotates and deletes.
 mod disk;
+mod generations;
 mod layout;
 mod lock;
+mod mapped;
 mod open;
 mod options;
+mod read_cache;
 mod slots;
+mod stats;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "watch")]
+mod watch;
 mod write;
 
-pub use options::FileStoreOptions;
+pub use options::{Coherence, FileStoreOptions};
+pub use stats::Stats;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId, Token};
 use crate::record::{Record, SLOT_MIN};
 use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store};
 use disk::{Access, Root};
+use generations::{Generations, News};
 use layout::SessionPath;
+use lock::LockedFile;
+use read_cache::{Cached, Found, Key, ReadCache};
 use rustix::io::Errno;
-use slots::View;
+use slots::{Known, View};
+use stats::{Tally, count};
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often a reader without a lock looks again before it asks writers to pause.
 const REREADS_MAX: u32 = 8;
+
+/// How long a copy is trusted without a look at the file. It bounds what the counters cannot: how long processes may
+/// differ about a save whose writer was killed before it announced it, and how long a session that was removed by hand
+/// is served if nobody watches. A look costs a few microseconds, so a longer time would gain nothing.
+const TRUST: Duration = Duration::from_secs(60);
 
 /// Sessions in one directory of a local file system, shared by any number of threads and processes of one host.
 ///
@@ -43,7 +59,14 @@ const REREADS_MAX: u32 = 8;
 /// # Limits
 ///
 /// Open a store *after* `fork`: its in-process queues do not survive one, and saves in the child are refused with
-/// [`ErrorKind::Forked`]. An open store holds one descriptor; each call needs up to four more while it runs.
+/// [`ErrorKind::Forked`].
+///
+/// An open store holds three descriptors and, if it [watches](FileStoreOptions::watch), three more, one thread and 256
+/// watches; each call needs up to four more descriptors while it runs. Copies of sessions take up to
+/// [`cache_bytes`](FileStoreOptions::cache_bytes) of memory, beside 2 MiB of counters that all processes share.
+///
+/// While processes use a store, its files are theirs: cutting its file `generations` short kills every process that has
+/// it in memory, and replacing it makes them deaf to whoever opens the store later.
 ///
 /// ```
 /// use sessile::FileStore;
@@ -56,7 +79,14 @@ const REREADS_MAX: u32 = 8;
 pub struct FileStore {
     root: Root,
     queues: lock::Queues,
+    generations: Arc<Generations>,
+    cache: Option<ReadCache>,
+    tally: Tally,
     options: FileStoreOptions,
+    #[cfg(feature = "watch")]
+    watcher: Option<Result<watch::Watcher>>,
+    /// Dropped last: until then the store is in use.
+    _in_use: LockedFile,
 }
 
 impl FileStore {
@@ -70,7 +100,24 @@ impl FileStore {
     }
 
     fn open_with(options: FileStoreOptions, dir: &Path) -> Result<Self> {
-        Ok(Self { root: open::open_root(dir)?, queues: lock::Queues::new(), options })
+        let root = open::open_root(dir, options.coherence)?;
+        let (in_use, generations) = open::announce_use(&root, options.coherence, options.lock_wait)?;
+        let generations = Arc::new(generations);
+        let cache = (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes));
+        #[cfg(feature = "watch")]
+        let watcher = (options.watch && cache.is_some() && options.coherence != Coherence::Verify)
+            .then(|| watch::Watcher::start(&root, Arc::clone(&generations)));
+        Ok(Self {
+            root,
+            queues: lock::Queues::new(),
+            generations,
+            cache,
+            tally: Tally::default(),
+            options,
+            #[cfg(feature = "watch")]
+            watcher,
+            _in_use: in_use,
+        })
     }
 
     /// The directory, as it was named when the store was opened.
@@ -79,11 +126,95 @@ impl FileStore {
         self.root.path()
     }
 
+    /// What the cache holds, and how often it was of use.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.tally.stats(self.cache.as_ref())
+    }
+
+    /// Why the directory is not watched for what is done by hand, though that was asked; `None` if it is, or was not
+    /// asked. It costs promptness and nothing else: see [`FileStoreOptions::watch`].
+    #[cfg(feature = "watch")]
+    #[must_use]
+    pub fn watch_error(&self) -> Option<&Error> {
+        self.watcher.as_ref()?.as_ref().err()
+    }
+
+    /// Whether a copy is still the newest version, as far as anybody has said; see [`design`](crate::design).
+    fn trusts(&self, copy: &Cached, now: SystemTime) -> bool {
+        self.options.coherence != Coherence::Verify
+            && self.generations.stamp(&copy.id) == copy.stamp
+            && now.duration_since(copy.read_at).is_ok_and(|age| age < TRUST)
+    }
+
+    /// Keeps a copy of a version for later loads.
+    fn remember(&self, session: &SessionId, copy: Cached) {
+        if let Some(cache) = &self.cache {
+            let now = copy.read_at;
+            cache.put(session.as_bytes(), copy, |there| self.trusts(there, now));
+        }
+    }
+
+    /// Drops the copy of a session.
+    fn forget(&self, session: &SessionId) {
+        if let Some(cache) = &self.cache {
+            cache.forget(session.as_bytes());
+        }
+    }
+
+    /// Tells every process that has a copy of the session to look at its file. Returns what copies of the version that
+    /// was just written, under the session's lock, are dated with.
+    fn announce(&self, session: &SessionId, id: &FileId, news: News) -> Result<u64> {
+        self.generations.announce(id, news).map_err(|error| {
+            // Our own copy is as old as theirs.
+            self.forget(session);
+            Error::new(ErrorKind::Unannounced, "announce the change of session file")
+                .with_path(self.root.path().join(SessionPath::of(id).as_str()))
+                .with_reason("it was made; other processes may not see it for a minute")
+                .with_source(self.error_at("write to", layout::GENERATIONS, error))
+        })
+    }
+
+    /// Loads a session of which there is no copy to be trusted.
+    #[cold]
+    fn load_file(&self, session: &SessionId, known: Option<&Cached>, now: SystemTime) -> Result<Lookup> {
+        let id = known.map_or_else(|| session.file_id(), |known| known.id);
+        // Before the file is opened: see `generations`.
+        let stamp = self.generations.stamp(&id);
+        let view = self.read(&id, known.map(Cached::known))?;
+        let found = match view {
+            Some(View::Valid { newest, .. }) => Ok(newest),
+            None | Some(View::Empty) => Err(Absent::Unknown(id)),
+            Some(View::Damaged) => Err(Absent::Damaged(id)),
+        };
+        let version = found.as_ref().ok().map(|newest| newest.version);
+        if self.options.coherence == Coherence::Verify && known.map(|known| known.version) == version {
+            count(&self.tally.confirmed);
+        } else {
+            count(&self.tally.misses);
+            if known.is_some() {
+                count(&self.tally.invalidations);
+            }
+        }
+        let lookup = match found {
+            Ok(newest) => {
+                let record = Arc::clone(&newest.record);
+                self.remember(session, Cached { record, id, version: newest.version, stamp, read_at: now });
+                live_until_deadline(newest.record, id, now)
+            }
+            Err(absent) => Lookup::Absent(absent),
+        };
+        if let Lookup::Absent(_) = lookup {
+            self.forget(session);
+        }
+        Ok(lookup)
+    }
+
     /// Reads a session without a lock; `None` if it has no file.
-    fn read(&self, id: &FileId) -> Result<Option<View>> {
+    fn read(&self, id: &FileId, known: Option<Known<'_>>) -> Result<Option<View>> {
         let path = SessionPath::of(id);
         let Some(file) = self.open_file(id, &path, Access::Read)? else { return Ok(None) };
-        let first = self.look(&file, &path, |bytes| match slots::view(bytes, id) {
+        let first = self.look(&file, &path, |bytes| match slots::view(bytes, id, known) {
             Ok(view @ View::Valid { settled: true, .. }) => Ok(view),
             // A save may have been under way, or a writer died in one: see `slots`.
             _ => Err(bytes.to_vec()),
@@ -100,7 +231,7 @@ impl FileStore {
         for _ in 0..REREADS_MAX {
             let Some(file) = self.open_file(id, path, Access::Read)? else { return Ok(None) };
             let bytes = self.look(&file, path, <[u8]>::to_vec)?;
-            match slots::view(&bytes, id) {
+            match slots::view(&bytes, id, None) {
                 Ok(view @ View::Valid { settled: true, .. }) => return Ok(Some(view)),
                 view if bytes == last => return self.located(view, path).map(Some),
                 _ => last = bytes,
@@ -113,9 +244,9 @@ impl FileStore {
             .ok_or_else(lock::busy)?;
         if !self.leads_to(path, &file)? {
             // Replaced or ended while we waited.
-            return self.read(id);
+            return self.read(id, None);
         }
-        let view = self.look(&file, path, |bytes| slots::view(bytes, id))?;
+        let view = self.look(&file, path, |bytes| slots::view(bytes, id, None))?;
         self.located(view, path).map(Some)
     }
 
@@ -155,8 +286,13 @@ impl FileStore {
 
     /// What the operating system said about a session's file.
     fn error(&self, act: &'static str, path: &SessionPath, error: io::Error) -> Error {
+        self.error_at(act, path.as_str(), error)
+    }
+
+    /// What the operating system said about a file below the root.
+    fn error_at(&self, act: &'static str, path: &str, error: io::Error) -> Error {
         let full = matches!(Errno::from_io_error(&error), Some(Errno::NOSPC));
-        let error = io_error(act, error).with_path(self.root.path().join(path.as_str()));
+        let error = io_error(act, error).with_path(self.root.path().join(path));
         if full { error.with_reason(self.root.what_is_full()) } else { error }
     }
 }
@@ -185,45 +321,46 @@ impl Store for FileStore {
     }
 
     fn load(&self, token: &Token) -> Result<Lookup> {
-        let Some(session) = SessionId::parse(token.expose()) else {
-            return Ok(Lookup::Absent(Absent::Malformed));
-        };
-        let id = session.file_id();
-        Ok(match self.read(&id)? {
-            None | Some(View::Empty) => Lookup::Absent(Absent::Unknown(id)),
-            Some(View::Damaged) => Lookup::Absent(Absent::Damaged(id)),
-            Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
-                Lookup::Absent(Absent::Expired(id))
+        let now = self.now();
+        let text = token.expose();
+        let mut known = None;
+        if let (Some(cache), Ok(key)) = (&self.cache, <&Key>::try_from(text.as_bytes())) {
+            match cache.get(key, |copy| self.trusts(copy, now)) {
+                Found::Trusted(copy) => return Ok(live_until_deadline(copy.record, copy.id, now)),
+                Found::Doubtful(copy) => known = Some(copy),
+                Found::Nothing => {}
             }
-            Some(View::Valid { newest, .. }) => Lookup::Live(Live { record: Arc::new(newest.record), id }),
-        })
+        }
+        match SessionId::parse(text) {
+            Some(session) => self.load_file(&session, known.as_ref(), now),
+            None => Ok(Lookup::Absent(Absent::Malformed)),
+        }
     }
 
     fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
         let session = SessionId::random()?;
         let mut record = record.clone();
         record.cut();
-        self.create_file(&session, &record, self.options.is_power_safe(how))?;
-        Ok(saved(session.to_token(), session.file_id(), record))
+        let live = self.create_file(&session, Arc::new(record), self.options.is_power_safe(how))?;
+        Ok(Saved { token: session.to_token(), live })
     }
 
     fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
         let Some(session) = SessionId::parse(token.expose()) else { return Ok(None) };
-        let id = session.file_id();
-        let record = self.update_file(&id, change, self.options.is_power_safe(how))?;
-        Ok(record.map(|record| saved(token.clone(), id, record)))
+        let live = self.update_file(&session, change, self.options.is_power_safe(how))?;
+        Ok(live.map(|live| Saved { token: token.clone(), live }))
     }
 
     fn rotate(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
         let Some(session) = SessionId::parse(token.expose()) else { return Ok(None) };
         let successor = SessionId::random()?;
-        let record = self.rotate_file(&session.file_id(), &successor, change)?;
-        Ok(record.map(|record| saved(successor.to_token(), successor.file_id(), record)))
+        let live = self.rotate_file(&session, &successor, change)?;
+        Ok(live.map(|live| Saved { token: successor.to_token(), live }))
     }
 
     fn delete(&self, token: &Token) -> Result<bool> {
         match SessionId::parse(token.expose()) {
-            Some(session) => self.delete_file(&session.file_id()),
+            Some(session) => self.delete_file(&session),
             None => Ok(false),
         }
     }
@@ -233,6 +370,11 @@ impl Store for FileStore {
     }
 }
 
-fn saved(token: Token, id: FileId, record: Record) -> Saved {
-    Saved { token, live: Live { record: Arc::new(record), id } }
+/// A record that was found, if it is not expired.
+fn live_until_deadline(record: Arc<Record>, id: FileId, now: SystemTime) -> Lookup {
+    if record.is_expired(now) {
+        Lookup::Absent(Absent::Expired(id))
+    } else {
+        Lookup::Live(Live { record, id })
+    }
 }

@@ -1,17 +1,22 @@
-//! Opening: makes the store if there is none, and refuses what is not a store of ours.
+//! Opening: makes the store if there is none, refuses what is not a store of ours, and says to the others that it is
+//! in use.
 //!
 //! The order of making is what lets several processes do it at once, and what a power cut cannot spoil: directory,
 //! shards, sync, and last the parameters file, linked under its name when it is complete and never replaced. Whoever
 //! loses the race reads what the winner linked.
 use super::disk::Root;
+use super::generations::Generations;
 use super::io_error;
 use super::layout::{PARAMETERS, SHARDS, TEMPORARY, is_ours, shard_name};
+use super::lock::LockedFile;
+use super::options::Coherence;
 use crate::error::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// What `sessile.json` says.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,8 +37,52 @@ impl Parameters {
     }
 }
 
+/// Says how a store is used, for as long as it is open, and finds its counters or makes them.
+///
+/// The lock is shared, and exclusive for [`Coherence::Off`]. The counters are made, or made anew if their file has another
+/// size than it should, only by somebody who has the root to himself: whoever has the file mapped would not hear those
+/// who have another one.
+pub(super) fn announce_use(
+    root: &Root,
+    coherence: Coherence,
+    wait: Duration,
+) -> Result<(LockedFile, Generations)> {
+    const ACT: &str = "lock session directory";
+    let io = |error| io_error(ACT, error).with_path(root.path());
+    let in_use = |reason| {
+        Error::new(ErrorKind::InUse, "open session store").with_path(root.path()).with_reason(reason)
+    };
+    let deadline = Instant::now() + wait;
+    if coherence == Coherence::Off {
+        let locked = LockedFile::acquire(root.directory().map_err(io)?, deadline).map_err(io)?;
+        let lock =
+            locked.map_err(|_| in_use("with Coherence::Off it is for one process, and another uses it"))?;
+        return Ok((lock, Generations::own()?));
+    }
+    loop {
+        let locked = LockedFile::share(root.directory().map_err(io)?, deadline).map_err(io)?;
+        let lock = locked.map_err(|_| in_use("another process has it to itself, with Coherence::Off"))?;
+        if let Some(generations) = Generations::open(root, coherence == Coherence::Shared)? {
+            return Ok((lock, generations));
+        }
+        // Given back first: a lock that is converted in place may be lost on the way.
+        drop(lock);
+        match LockedFile::acquire(root.directory().map_err(io)?, Instant::now()).map_err(io)? {
+            // Perhaps somebody has just made them.
+            Ok(_alone) if Generations::open(root, false)?.is_some() => {}
+            Ok(_alone) => Generations::make(root)?,
+            Err(_) if Instant::now() > deadline => {
+                return Err(in_use(
+                    "its file of generations is missing or damaged, and other processes use it",
+                ));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
 /// Opens the store in `dir`, making it if need be.
-pub(super) fn open_root(dir: &Path) -> Result<Root> {
+pub(super) fn open_root(dir: &Path, coherence: Coherence) -> Result<Root> {
     let io = |act| move |error| Error::new(ErrorKind::Io, act).with_path(dir).with_source(error);
     match DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {
@@ -46,6 +95,14 @@ pub(super) fn open_root(dir: &Path) -> Result<Root> {
     }
     let root = Root::open(dir).map_err(io("open session directory"))?;
     check_owner("open session directory", dir, root.owner_and_mode())?;
+    if coherence == Coherence::Shared
+        && let Some(name) =
+            root.remote_file_system().map_err(io("examine the file system of session directory"))?
+    {
+        return Err(Error::new(ErrorKind::Config, "open session store").with_path(dir).with_reason(format!(
+            "it is on {name}, where caches cannot be kept coherent through memory; use Coherence::Verify or Off"
+        )));
+    }
     if !read_parameters(&root)? {
         make(&root)?;
         if !read_parameters(&root)? {

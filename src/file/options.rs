@@ -10,6 +10,22 @@ use std::time::Duration;
 /// Shortest wait for a lock: a save that took longer may have been passed by a `delete`.
 pub(super) const LOCK_WAIT_MIN: Duration = Duration::from_millis(1);
 
+/// How copies in memory are kept from growing stale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Coherence {
+    /// For any number of processes of one host: whoever saves or ends a session announces it in counters that all of
+    /// them have in memory. A load from memory costs no system call. Refused on file systems that are shared with other
+    /// hosts or served by a process (NFS, SMB, 9p, FUSE), where one process may not see in memory what another wrote.
+    #[default]
+    Shared,
+    /// Every load reads the session's file, and spares only verifying and decoding what it knows. For those file
+    /// systems, if their locks work; also sees at once what was changed by hand.
+    Verify,
+    /// For one process that has the directory to itself, and finds it in use otherwise: the counters are its own, and
+    /// announcing costs no system call.
+    Off,
+}
+
 /// How a [`FileStore`] is opened.
 ///
 /// ```
@@ -25,6 +41,9 @@ pub struct FileStoreOptions {
     pub(super) lock_wait: Duration,
     pub(super) record_bytes_max: usize,
     pub(super) entries_max: usize,
+    pub(super) coherence: Coherence,
+    pub(super) cache_bytes: usize,
+    pub(super) watch: bool,
     pub(super) clock: Clock,
 }
 
@@ -36,6 +55,9 @@ impl Default for FileStoreOptions {
             lock_wait: Duration::from_secs(5),
             record_bytes_max: 1 << 20,
             entries_max: 1024,
+            coherence: Coherence::Shared,
+            cache_bytes: 32 << 20,
+            watch: true,
             clock: Clock::system(),
         }
     }
@@ -92,6 +114,34 @@ impl FileStoreOptions {
         self
     }
 
+    /// How copies in memory are kept from growing stale; default [`Coherence::Shared`].
+    #[must_use]
+    pub fn coherence(mut self, coherence: Coherence) -> Self {
+        self.coherence = coherence;
+        self
+    }
+
+    /// How much memory copies of sessions may take, in bytes, as estimated; default 32 MiB, which is about 30,000
+    /// sessions of 512 bytes. 0 keeps none: every load then reads a file. A session larger than a 32nd of it is not
+    /// kept either.
+    #[must_use]
+    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Whether to watch the directory for sessions that are removed or replaced by hand; default yes (it needs the
+    /// feature `watch`, and a cache).
+    ///
+    /// Costs a thread, three descriptors, one of the user's inotify instances (128 by default) and 256 of their watches.
+    /// Without it, or if it cannot start ([`FileStore::watch_error`]), a copy of such a session is served for up to a
+    /// minute. What is done through this library, in any process, needs no watching.
+    #[must_use]
+    pub fn watch(mut self, yes: bool) -> Self {
+        self.watch = yes;
+        self
+    }
+
     /// The time source; default the system's. For tests.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -107,7 +157,10 @@ impl FileStoreOptions {
     /// [`ErrorKind::Config`] names an option out of its bounds. [`ErrorKind::Foreign`] for a directory that holds
     /// something else, [`ErrorKind::NewerFormat`] for a store made by a newer version, [`ErrorKind::Permissions`] for a
     /// directory that is not ours or that everybody may write to, [`ErrorKind::Io`] for a store that lacks one of its
-    /// shard directories, and for all that the operating system refuses.
+    /// shard directories, and for all that the operating system refuses. [`ErrorKind::InUse`] if it is to be used alone
+    /// and is not free for the whole [`lock_wait`](Self::lock_wait); also if its file of counters has to be made anew while
+    /// other processes have the store open. [`ErrorKind::Config`] also for [`Coherence::Shared`] on a file system that
+    /// cannot offer it.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<FileStore> {
         self.check()?;
         FileStore::open_with(self, dir.as_ref())

@@ -15,9 +15,13 @@
 //! beside a torn slot, though v + 1 was acknowledged before it began. So a reading is trusted only if the other slot is
 //! what it is when no save is under way: empty, or claiming exactly the sequence before. A torn claim cannot pretend
 //! that: its lowest byte is that of v + 1 or v + 3, never that of v − 1. Otherwise the reader reads again.
+//!
+//! **Known.** Whoever has verified a version before need not do so again: a slot whose prefix says the same sequence and
+//! checksum held the same record when the prefix was written, and what is returned is the record that was verified.
 use crate::error::{ErrorKind, Result};
 use crate::id::FileId;
-use crate::record::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN};
+use crate::record::{self, Claim, Decoded, Record, SLOT_MAX, SLOT_MIN, Version};
+use std::sync::Arc;
 
 /// What the bytes of a session file are.
 #[derive(Debug)]
@@ -37,13 +41,20 @@ pub(super) enum View {
     },
 }
 
+/// A version that was verified before.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) version: Version,
+    pub(super) record: &'a Arc<Record>,
+}
+
 /// Finds the newest version among a whole file's bytes.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::NewerFormat`] if either slot was written by a newer version of this crate: an old program must neither
 /// serve nor overwrite it.
-pub(super) fn view(file: &[u8], id: &FileId) -> Result<View> {
+pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<View> {
     let Some((first, second)) = split(file) else {
         // A creation that was cut short leaves a short file; its bytes are then a prefix of slot 0.
         let short = file.len() < 2 * SLOT_MIN;
@@ -60,11 +71,11 @@ pub(super) fn view(file: &[u8], id: &FileId) -> Result<View> {
         _ => [1, 0],
     };
     for slot in by_claim {
-        match record::decode(slots[slot], id) {
+        match decode(slots[slot], id, known) {
             Ok(newest) => {
                 let settled = match claims[1 - slot] {
                     Claim::Empty => true,
-                    Claim::Sequence(other) => other.checked_add(1) == Some(newest.sequence),
+                    Claim::Sequence(other) => other.checked_add(1) == Some(newest.version.sequence),
                     Claim::Newer | Claim::Ended | Claim::Other => false,
                 };
                 return Ok(View::Valid { slot, newest, settled });
@@ -74,6 +85,16 @@ pub(super) fn view(file: &[u8], id: &FileId) -> Result<View> {
         }
     }
     Ok(View::Damaged)
+}
+
+/// What a slot holds, which is not verified again if it is known.
+fn decode(slot: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<Decoded> {
+    match (record::claim(slot), known) {
+        (Claim::Sequence(_), Some(Known { version, record })) if Version::claimed(slot) == version => {
+            Ok(Decoded { record: Arc::clone(record), version, state: record::state(slot) })
+        }
+        _ => record::decode(slot, id),
+    }
 }
 
 /// The two slots of a file, if its size is one that a session file has.
@@ -89,6 +110,9 @@ mod tests {
     use super::*;
     use crate::record::{PREFIX_LEN, Record, State};
     use std::time::{Duration, UNIX_EPOCH};
+
+    const CREATED: usize = 16;
+    const CHECKSUM: usize = 112;
 
     fn id() -> FileId {
         FileId::digest(b"a session")
@@ -111,8 +135,8 @@ mod tests {
 
     #[track_caller]
     fn check(first: Vec<u8>, second: Vec<u8>, want: Option<(usize, u64, bool)>) {
-        let got = match view(&[first, second].concat(), &id()).unwrap() {
-            View::Valid { slot, newest, settled } => Some((slot, newest.sequence, settled)),
+        let got = match view(&[first, second].concat(), &id(), None).unwrap() {
+            View::Valid { slot, newest, settled } => Some((slot, newest.version.sequence, settled)),
             View::Empty | View::Damaged => None,
         };
         assert_eq!(got, want);
@@ -138,17 +162,47 @@ mod tests {
         ended[..PREFIX_LEN].copy_from_slice(&record::tombstone());
         check(ended.clone(), slot(4), None);
         check(slot(4), ended.clone(), None);
-        assert!(matches!(view(&[ended, slot(4)].concat(), &id()).unwrap(), View::Empty));
+        assert!(matches!(view(&[ended, slot(4)].concat(), &id(), None).unwrap(), View::Empty));
     }
 
     #[test]
     fn a_file_of_a_wrong_size_holds_no_version() {
         let whole = [slot(1), slot(2)].concat();
         for length in [0, 1, SLOT_MIN, 2 * SLOT_MIN - 1] {
-            assert!(matches!(view(&whole[..length], &id()).unwrap(), View::Empty), "{length}");
+            assert!(matches!(view(&whole[..length], &id(), None).unwrap(), View::Empty), "{length}");
         }
         let longer = [&whole[..], &[0]].concat();
-        assert!(matches!(view(&longer, &id()).unwrap(), View::Damaged));
+        assert!(matches!(view(&longer, &id(), None).unwrap(), View::Damaged));
+    }
+
+    #[test]
+    fn a_known_version_is_not_verified_again_and_no_other_is_taken_for_it() {
+        let View::Valid { newest, .. } = view(&[slot(3), slot(4)].concat(), &id(), None).unwrap() else {
+            panic!("valid")
+        };
+        let known = Known { version: newest.version, record: &newest.record };
+        let found =
+            |first: Vec<u8>, second: Vec<u8>| match view(&[first, second].concat(), &id(), Some(known)) {
+                Ok(View::Valid { newest: found, .. }) => {
+                    Some((found.version.sequence, Arc::ptr_eq(&found.record, &newest.record)))
+                }
+                _ => None,
+            };
+        assert_eq!(found(slot(3), slot(4)), Some((4, true)));
+        // Its payload was damaged since it was verified: what is returned is what was verified.
+        assert_eq!(found(slot(3), torn(4)), Some((4, true)));
+        assert_eq!(found(slot(5), slot(4)), Some((5, false)));
+        assert_eq!(found(slot(3), torn(2)), Some((3, false)));
+        // The same sequence, of another history: a backup was put in place of the file.
+        let mut other = slot(4);
+        other[CREATED] ^= 1;
+        assert_eq!(found(slot(3), other.clone()), Some((4, true)), "the checksum decides");
+        other[CHECKSUM] ^= 1;
+        assert_eq!(found(slot(3), other), Some((3, false)));
+        assert_eq!(found(slot(3), torn(6)), Some((3, false)));
+        let mut ended = empty();
+        ended[..PREFIX_LEN].copy_from_slice(&record::tombstone());
+        assert_eq!(found(ended, slot(4)), None);
     }
 
     #[test]
@@ -156,7 +210,7 @@ mod tests {
         for newer in [0, 1] {
             let mut slots = [slot(1), slot(2)];
             slots[newer][4] = 9;
-            let error = view(&slots.concat(), &id()).unwrap_err();
+            let error = view(&slots.concat(), &id(), None).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NewerFormat);
         }
     }

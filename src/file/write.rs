@@ -2,23 +2,36 @@
 //! power cut. The reasons are in [`design`](crate::design).
 use super::FileStore;
 use super::disk::{self, Access, Shard};
+use super::generations::{News, Stamp};
 use super::layout::{SessionPath, TEMPORARY};
 use super::lock::{LockedFile, Turn, busy};
 use super::options::LOCK_WAIT_MIN;
+use super::read_cache::Cached;
 use super::slots::{self, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId};
-use crate::record::{self, Decoded, Record, STATE_AT, State};
-use crate::store::{Change, Store, Verdict};
+use crate::record::{self, Decoded, Record, STATE_AT, State, Version};
+use crate::store::{Change, Live, Store, Verdict};
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A session's file with its lock and its newest version.
 ///
+/// Whatever becomes of the act under the lock, those who have copies are told before the lock is given back: somebody
+/// may have been killed after changing the session and before telling. What no act tells itself, the drop does.
+///
 /// The fields drop in this order: the file's lock before the turn, so that the next thread of this process finds the
 /// file free.
 struct Locked<'a> {
+    store: &'a FileStore,
+    session: &'a SessionId,
+    id: FileId,
+    /// What the session's cell said before its path was opened. From then on no end of it goes unnoticed.
+    noted: Stamp,
+    told: Cell<bool>,
     file: LockedFile,
     _turn: Turn<'a>,
     path: SessionPath,
@@ -61,15 +74,49 @@ impl Locked<'_> {
     fn entomb(&self) {
         entomb(&self.file, self.offset(self.slot));
     }
+
+    /// Tells that a version was written, after the last look at the file. What copies of it are dated with: `saves` as
+    /// it is now, for whoever saves next waits for our lock; `ends` as it was before we opened the path, for whoever ends
+    /// the session need not wait for it.
+    fn tell_saved(&self) -> Result<Stamp> {
+        let saves = self.store.announce(self.session, &self.id, News::Saved)?;
+        self.told.set(true);
+        Ok(Stamp { saves, ends: self.noted.ends })
+    }
+
+    /// Tells that the session ended, after its name is gone.
+    fn tell_ended(&self) -> Result<()> {
+        self.store.announce(self.session, &self.id, News::Ended)?;
+        self.told.set(true);
+        Ok(())
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // A panic can only come from the change, before anything was written.
+        if !self.told.get() && !std::thread::panicking() {
+            // Nothing was changed by us, or the error that came of it is already on its way to the caller.
+            let _ = self.store.announce(self.session, &self.id, News::Ended);
+        }
+    }
 }
 
 impl FileStore {
     /// Makes a session's file. On an error, it does not exist, or holds no version.
-    pub(super) fn create_file(&self, session: &SessionId, record: &Record, power_safe: bool) -> Result<()> {
+    pub(super) fn create_file(
+        &self,
+        session: &SessionId,
+        record: Arc<Record>,
+        power_safe: bool,
+    ) -> Result<Live> {
         self.queues.check_process()?;
         let id = session.file_id();
         let path = SessionPath::of(&id);
-        let bytes = self.encode(record, &id, 1, State::WRITTEN, 0)?;
+        let bytes = self.encode(&record, &id, 1, State::WRITTEN, 0)?;
+        let version = Version::claimed(&bytes);
+        // Nobody has a copy, so there is nobody to be told; our own copy is dated as one that is read.
+        let (stamp, read_at) = (self.generations.stamp(&id), self.now());
         // Whatever will be needed is opened before anything is changed.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
         let file = match self.root.open_session(&path, Access::Create) {
@@ -87,7 +134,9 @@ impl FileStore {
             let _ =
                 shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.below_shard()));
         }
-        made
+        made?;
+        self.remember(session, Cached { record: Arc::clone(&record), id, version, stamp, read_at });
+        Ok(Live { record, id })
     }
 
     /// Writes a new file's first version, and syncs it and its name if its shard is given.
@@ -122,39 +171,42 @@ impl FileStore {
     /// Reads, changes and writes a session under its lock. Returns what is stored afterwards.
     pub(super) fn update_file(
         &self,
-        id: &FileId,
+        session: &SessionId,
         change: Change<'_>,
         power_safe: bool,
-    ) -> Result<Option<Record>> {
-        let Some(mut locked) = self.lock(id)? else { return Ok(None) };
-        if locked.newest.record.is_expired(self.now()) {
+    ) -> Result<Option<Live>> {
+        let Some(mut locked) = self.lock_live(session)? else { return Ok(None) };
+        let (id, read_at) = (locked.id, self.now());
+        if locked.newest.record.is_expired(read_at) {
             return Ok(None);
         }
-        if change(&mut locked.newest.record)? == Verdict::Keep {
-            let Some(stored) = self.stored(id, &locked)? else { return Ok(None) };
-            let kept = !power_safe || self.make_safe(id, &locked, &stored)? == Written::Yes;
-            return Ok(kept.then_some(stored));
+        if change(Arc::make_mut(&mut locked.newest.record))? == Verdict::Keep {
+            let Some(record) = self.stored(&locked)? else { return Ok(None) };
+            let kept = !power_safe || self.make_safe(&locked, &record)? == Written::Yes;
+            return Ok(kept.then_some(Live { record, id }));
         }
-        locked.newest.record.cut();
-        let record = &locked.newest.record;
-        let sequence = locked.newest.sequence + 1;
-        let bytes = self.encode(record, id, sequence, locked.newest.state.inherited(), locked.slot_size)?;
+        Arc::make_mut(&mut locked.newest.record).cut();
+        let sequence = locked.newest.version.sequence + 1;
+        let state = locked.newest.state.inherited();
+        let bytes = self.encode(&locked.newest.record, &id, sequence, state, locked.slot_size)?;
+        let version = Version::claimed(&bytes);
         let written = if record::slot_size(&bytes) > locked.slot_size {
-            self.replace(id, &locked, bytes, power_safe)?
+            self.replace(&locked, bytes, power_safe)?
         } else {
-            self.overwrite(id, &locked, bytes, power_safe)?
+            self.overwrite(&locked, bytes, power_safe)?
         };
-        Ok((written == Written::Yes).then_some(locked.newest.record))
+        if written == Written::Gone {
+            return Ok(None);
+        }
+        let stamp = locked.tell_saved()?;
+        let record = Arc::clone(&locked.newest.record);
+        // Still under the lock: the next writer's copy is not to be replaced by ours.
+        self.remember(session, Cached { record: Arc::clone(&record), id, version, stamp, read_at });
+        Ok(Some(Live { record, id }))
     }
 
     /// Writes the next version over the older slot.
-    fn overwrite(
-        &self,
-        id: &FileId,
-        locked: &Locked<'_>,
-        bytes: Vec<u8>,
-        power_safe: bool,
-    ) -> Result<Written> {
+    fn overwrite(&self, locked: &Locked<'_>, bytes: Vec<u8>, power_safe: bool) -> Result<Written> {
         let older = locked.offset(1 - locked.slot);
         let write = || {
             disk::write_at(&locked.file, &bytes, older).map_err(|error| {
@@ -167,15 +219,15 @@ impl FileStore {
             return self.unless_deleted(locked);
         }
         let name_synced = locked.newest.state.has(State::NAME_SYNCED);
-        let shard = if name_synced { None } else { Some(self.open_shard(id)?) };
+        let shard = if name_synced { None } else { Some(self.open_shard(&locked.id)?) };
         // The older slot may be the only one on the disk: it must not be touched before the newest one is there too.
         if !locked.sync_newest() {
-            return self.rebuild(id, locked, bytes);
+            return self.rebuild(locked, bytes);
         }
         write()?;
         if disk::sync_data(&locked.file).is_err() {
             invalidate(&locked.file, older);
-            return self.rebuild(id, locked, bytes);
+            return self.rebuild(locked, bytes);
         }
         if let Some(shard) = shard {
             shard
@@ -194,16 +246,17 @@ impl FileStore {
     }
 
     /// Brings the newest version to the disk as it is.
-    fn make_safe(&self, id: &FileId, locked: &Locked<'_>, stored: &Record) -> Result<Written> {
+    fn make_safe(&self, locked: &Locked<'_>, stored: &Record) -> Result<Written> {
         let state = locked.newest.state;
         let safe = State::DATA_SYNCED.and(State::NAME_SYNCED);
         if state.has(safe) {
             return Ok(Written::Yes);
         }
-        let shard = self.open_shard(id)?;
+        let shard = self.open_shard(&locked.id)?;
         if !locked.sync_newest() {
-            let bytes = self.encode(stored, id, locked.newest.sequence + 1, State::WRITTEN, 0)?;
-            return self.rebuild(id, locked, bytes);
+            let sequence = locked.newest.version.sequence + 1;
+            let bytes = self.encode(stored, &locked.id, sequence, State::WRITTEN, 0)?;
+            return self.rebuild(locked, bytes);
         }
         if !state.has(State::NAME_SYNCED) {
             shard
@@ -217,11 +270,11 @@ impl FileStore {
     /// After a failed sync, which must not be tried again on the same inode: the kernel has marked the pages clean, and
     /// a second sync would succeed without having written them.
     #[cold]
-    fn rebuild(&self, id: &FileId, locked: &Locked<'_>, bytes: Vec<u8>) -> Result<Written> {
+    fn rebuild(&self, locked: &Locked<'_>, bytes: Vec<u8>) -> Result<Written> {
         // Also the slot that could not be synced, if it could not be voided either: it would pass for the newest.
         let other = locked.offset(1 - locked.slot);
         raise(&locked.file, other, State::RETIRING);
-        self.replace(id, locked, bytes, true).map_err(|error| {
+        self.replace(locked, bytes, true).map_err(|error| {
             // For later saves, by whomever: this inode is not to be trusted, and it may have been replaced after all.
             let state = locked.newest.state.and(State::SYNC_FAILED).and(State::RETIRING);
             raise(&locked.file, locked.offset(locked.slot), state);
@@ -233,17 +286,11 @@ impl FileStore {
     }
 
     /// Puts the next version into a new file of the size it needs, in place of the old one.
-    fn replace(
-        &self,
-        id: &FileId,
-        locked: &Locked<'_>,
-        mut bytes: Vec<u8>,
-        power_safe: bool,
-    ) -> Result<Written> {
+    fn replace(&self, locked: &Locked<'_>, mut bytes: Vec<u8>, power_safe: bool) -> Result<Written> {
         let io = |act| move |error| self.error(act, &locked.path, error);
         // What was known of the old inode is not true of the new one.
         bytes[STATE_AT] = State::WRITTEN.to_byte();
-        let shard = self.open_shard(id)?;
+        let shard = self.open_shard(&locked.id)?;
         let temporary = temporary_name()?;
         let file = shard.create(&temporary).map_err(io("make a larger file for session"))?;
         let replaced = (|| {
@@ -288,22 +335,22 @@ impl FileStore {
     /// Changes a session and moves it to `successor`. The old file is gone when this returns a record.
     pub(super) fn rotate_file(
         &self,
-        id: &FileId,
+        session: &SessionId,
         successor: &SessionId,
         change: Change<'_>,
-    ) -> Result<Option<Record>> {
-        let shard = self.open_shard(id)?;
-        let Some(mut locked) = self.lock(id)? else { return Ok(None) };
+    ) -> Result<Option<Live>> {
+        let shard = self.open_shard(&session.file_id())?;
+        let Some(mut locked) = self.lock_live(session)? else { return Ok(None) };
         if locked.newest.record.is_expired(self.now()) {
             return Ok(None);
         }
-        if change(&mut locked.newest.record)? == Verdict::Keep {
-            let Some(stored) = self.stored(id, &locked)? else { return Ok(None) };
+        if change(Arc::make_mut(&mut locked.newest.record))? == Verdict::Keep {
+            let Some(stored) = self.stored(&locked)? else { return Ok(None) };
             locked.newest.record = stored;
         }
-        locked.newest.record.cut();
+        Arc::make_mut(&mut locked.newest.record).cut();
         // Synced with its name at every durability: else a power cut may lose both.
-        self.create_file(successor, &locked.newest.record, true)?;
+        let live = self.create_file(successor, Arc::clone(&locked.newest.record), true)?;
         let path = &locked.path;
         let ended = (|| {
             locked.retire().map_err(|error| self.error("mark session file", path, error))?;
@@ -312,6 +359,7 @@ impl FileStore {
                 .map_err(|error| self.error("remove old session file", path, error))?;
             if was_there {
                 locked.entomb();
+                locked.tell_ended()?;
                 // Whoever has the successor now must not lose it in silence, nor keep it while the old one may return.
                 self.sync_ended(&shard, path).map_err(|error| {
                     error.with_reason("the session was ended by it, and may come back after a power cut")
@@ -319,22 +367,25 @@ impl FileStore {
             }
             Ok(was_there)
         })();
+        self.forget(session);
         match ended {
-            Ok(true) => Ok(Some(locked.newest.record)),
+            Ok(true) => Ok(Some(live)),
             // Ended by a `delete` that could not wait for our lock: what is gone has no successor.
-            Ok(false) => self.delete_file(&successor.file_id()).map(|_| None),
+            Ok(false) => self.delete_file(successor).map(|_| None),
             Err(error) => {
-                let _ = self.delete_file(&successor.file_id());
+                let _ = self.delete_file(successor);
                 Err(error)
             }
         }
     }
 
     /// Ends a session. Whether a live one was there.
-    pub(super) fn delete_file(&self, id: &FileId) -> Result<bool> {
-        let shard = self.open_shard(id)?;
-        let path = SessionPath::of(id);
-        let was_live = match self.lock(id) {
+    pub(super) fn delete_file(&self, session: &SessionId) -> Result<bool> {
+        let id = session.file_id();
+        let shard = self.open_shard(&id)?;
+        let path = SessionPath::of(&id);
+        let locked = self.lock(session);
+        let was_live = match &locked {
             Ok(Some(locked)) => {
                 locked.entomb();
                 let there = self.unlink(&shard, &path)?;
@@ -348,46 +399,72 @@ impl FileStore {
             // Somebody holds the session and does not let go (a stopped process, say), or it cannot be read: a logout
             // waits for neither. Whatever the holder still writes, it writes to a file without a name.
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
-                let file = self.open_file(id, &path, Access::Write);
+                let file = self.open_file(&id, &path, Access::Write);
                 let was_there = self.unlink(&shard, &path)?;
                 if let Ok(Some(file)) = file {
-                    self.entomb_unlocked(id, &path, &file);
+                    self.entomb_unlocked(&id, &path, &file);
                 }
                 was_there
             }
             // What is not ours is left alone: another kind of file, or a newer version's session.
-            Err(error) => return Err(error),
+            Err(_) => return locked.map(|_| false),
         };
-        // Also when there was nothing: somebody may have been killed between their unlink and their sync.
+        // Also when there was nothing: somebody may have been killed between their unlink and their telling, or their
+        // sync.
+        let told = match &locked {
+            Ok(Some(locked)) => locked.tell_ended(),
+            _ => self.announce(session, &id, News::Ended).map(drop),
+        };
+        drop(locked);
+        self.forget(session);
         self.sync_ended(&shard, &path)?;
-        Ok(was_live)
+        told.map(|()| was_live)
     }
 
     /// Ends the session for whoever waits for the lock of its file, which has just lost its name. Its holder may be
     /// anywhere in a save: that writes the other slot, and a tombstone in either ends the session.
     fn entomb_unlocked(&self, id: &FileId, path: &SessionPath, file: &File) {
-        let look = self.look(file, path, |bytes| (slots::view(bytes, id), bytes.len() / 2));
+        let look = self.look(file, path, |bytes| (slots::view(bytes, id, None), bytes.len() / 2));
         if let Ok((Ok(View::Valid { slot, .. }), slot_size)) = look {
             entomb(file, (slot * slot_size) as u64);
         }
     }
 
+    /// Locks a session for a save; `None` if it has no version, which is told to those who have copies of one.
+    fn lock_live<'a>(&'a self, session: &'a SessionId) -> Result<Option<Locked<'a>>> {
+        let locked = self.lock(session)?;
+        if locked.is_none() {
+            self.announce(session, &session.file_id(), News::Ended)?;
+        }
+        Ok(locked)
+    }
+
     /// Locks a session for writing; `None` if it has no version.
-    fn lock(&self, id: &FileId) -> Result<Option<Locked<'_>>> {
+    fn lock<'a>(&'a self, session: &'a SessionId) -> Result<Option<Locked<'a>>> {
+        let cached = self.cache.as_ref().and_then(|cache| cache.peek(session.as_bytes()));
+        let known = cached.as_ref().map(Cached::known);
+        let id = cached.as_ref().map_or_else(|| session.file_id(), |cached| cached.id);
         let deadline = Instant::now() + self.options.lock_wait;
-        let turn = self.queues.turn(id, deadline)?;
-        let path = SessionPath::of(id);
+        let turn = self.queues.turn(&id, deadline)?;
+        let path = SessionPath::of(&id);
         loop {
-            let Some(file) = self.open_file(id, &path, Access::Write)? else { return Ok(None) };
+            let noted = self.generations.stamp(&id);
+            let Some(file) = self.open_file(&id, &path, Access::Write)? else { return Ok(None) };
             let file = LockedFile::acquire(file, deadline)
                 .map_err(|error| self.error("lock session file", &path, error))?
                 .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
-            let (view, size) = self.look(&file, &path, |bytes| (slots::view(bytes, id), bytes.len()))?;
+            let look = |bytes: &[u8]| (slots::view(bytes, &id, known), bytes.len());
+            let (view, size) = self.look(&file, &path, look)?;
             match self.located(view, &path)? {
                 View::Valid { slot, newest, .. }
                     if !newest.state.has(State::RETIRING) || self.leads_to(&path, &file)? =>
                 {
                     return Ok(Some(Locked {
+                        store: self,
+                        session,
+                        id,
+                        noted,
+                        told: Cell::new(false),
                         file,
                         _turn: turn,
                         path,
@@ -407,8 +484,9 @@ impl FileStore {
 
     /// The newest version once more, after a change to the first copy that is not wanted; `None` if a `delete` that
     /// could not wait has ended the session since.
-    fn stored(&self, id: &FileId, locked: &Locked<'_>) -> Result<Option<Record>> {
-        let view = self.look(&locked.file, &locked.path, |bytes| slots::view(bytes, id))?;
+    fn stored(&self, locked: &Locked<'_>) -> Result<Option<Arc<Record>>> {
+        let look = |bytes: &[u8]| slots::view(bytes, &locked.id, None);
+        let view = self.look(&locked.file, &locked.path, look)?;
         match self.located(view, &locked.path)? {
             View::Valid { newest, .. } => Ok(Some(newest.record)),
             View::Empty => Ok(None),

@@ -44,7 +44,8 @@ impl Victim {
     /// Its texts are about `length` bytes long.
     fn new(length: usize) -> Self {
         let dir = directory_in_memory();
-        let store = FileStoreOptions::new().sync_security_events(false).open(dir.path()).unwrap();
+        let store =
+            FileStoreOptions::new().cache_bytes(0).sync_security_events(false).open(dir.path()).unwrap();
         let text = |version: &str| version.repeat(length.div_ceil(version.len()));
         let (older, newer) = (text("older"), text("newer"));
         let saved = store.create(&record(&text("first")), Durability::Relaxed).unwrap();
@@ -349,7 +350,7 @@ fn however_far_a_save_came_the_version_before_it_is_served_until_the_next_one_is
 #[test]
 fn another_sessions_file_under_a_name_is_not_that_session_and_deleting_it_harms_nobody() {
     let dir = directory_in_memory();
-    let store = FileStore::open(dir.path()).unwrap();
+    let store = FileStoreOptions::new().cache_bytes(0).open(dir.path()).unwrap();
     for is_link in [false, true] {
         for deleted_before in [false, true] {
             let context = format!("hard link: {is_link}, deleted before: {deleted_before}");
@@ -391,7 +392,7 @@ fn another_sessions_file_under_a_name_is_not_that_session_and_deleting_it_harms_
 fn a_hard_link_elsewhere_disturbs_no_session() {
     let dir = directory_in_memory();
     let (root, backup) = (dir.path().join("store"), dir.path().join("backup"));
-    let store = FileStore::open(&root).unwrap();
+    let store = FileStoreOptions::new().cache_bytes(0).open(&root).unwrap();
     let saved = store.create(&record("old"), Durability::Relaxed).unwrap();
     let big = "big".repeat(SLOT_MIN);
     for text in ["new", &big] {
@@ -435,7 +436,8 @@ fn a_huge_file_is_refused_before_memory_is_spent_on_it_and_can_be_deleted() {
 fn the_limit_of_a_file_is_that_of_the_largest_record() {
     let victim = Victim::new(5000);
     let root = victim.store.path();
-    let with_limit = |bytes: usize| FileStoreOptions::new().record_bytes_max(bytes).open(root).unwrap();
+    let with_limit =
+        |bytes: usize| FileStoreOptions::new().cache_bytes(0).record_bytes_max(bytes).open(root).unwrap();
     // 8 KiB slots: any limit that needs them reads them.
     assert_eq!(load(&with_limit(4097), &victim.token).unwrap().as_ref(), Some(&victim.newer));
     check_too_large(with_limit(4096).load(&victim.token), &victim);

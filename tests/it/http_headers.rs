@@ -72,9 +72,18 @@ impl Site {
     }
 
     fn with(cookies: Cookies, lifetime: Lifetime) -> Self {
+        Self::in_store(cookies, lifetime, FileStoreOptions::new())
+    }
+
+    /// One that sees at once what is done to its files behind its back.
+    fn without_cache(lifetime: Lifetime) -> Self {
+        Self::in_store(Cookies::plain_http(), lifetime, FileStoreOptions::new().cache_bytes(0))
+    }
+
+    fn in_store(cookies: Cookies, lifetime: Lifetime, options: FileStoreOptions) -> Self {
         let dir = quick_directory();
         let clock = Clock::manual(at(0));
-        let options = FileStoreOptions::new().clock(clock.clone()).record_bytes_max(4096);
+        let options = options.clock(clock.clone()).record_bytes_max(4096);
         let store = Probe::new(options.open(dir.path()).unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let diary = seen.clone();
@@ -847,7 +856,7 @@ fn a_cookie_of_another_name_is_nobodys() {
 
 #[test]
 fn every_turn_in_a_sessions_life_is_observed_by_its_file_id() {
-    let site = Site::with(Cookies::plain_http(), Lifetime::new().renewal(Renewal::OnRead));
+    let site = Site::without_cache(Lifetime::new().renewal(Renewal::OnRead));
     let mut visit = site.sessions.open([]);
     Insert.on(&mut visit).unwrap();
     assert_eq!(site.seen(), [], "nothing happened yet");
@@ -906,7 +915,7 @@ fn every_turn_in_a_sessions_life_is_observed_by_its_file_id() {
 /// Everything public that a program might print, with a session whose token is known.
 #[test]
 fn the_id_is_in_no_text_that_the_library_makes() {
-    let site = Site::new();
+    let site = Site::without_cache(Lifetime::new());
     let mut said: Vec<String> = Vec::new();
     let mut tokens: Vec<Token> = Vec::new();
     let events = Arc::new(Mutex::new(Vec::new()));

@@ -30,6 +30,11 @@ fn open(dir: &Path) -> FileStore {
     FileStoreOptions::new().lock_wait(Duration::from_secs(20)).open(dir).unwrap()
 }
 
+/// One that says what the files say: a writer that is killed may not have told anybody of its last save.
+fn open_without_cache(dir: &Path) -> FileStore {
+    FileStoreOptions::new().lock_wait(Duration::from_secs(20)).cache_bytes(0).open(dir).unwrap()
+}
+
 /// A session as its last acknowledgement left it.
 type Known = Option<(Token, u64)>;
 
@@ -63,7 +68,7 @@ struct Ledger {
 #[test]
 fn after_kills_at_random_instants_every_session_is_at_its_last_acknowledged_version_or_the_next() {
     let dir = TempDir::new().unwrap();
-    let store = open(dir.path());
+    let store = open_without_cache(dir.path());
     let shared = store.create(&versions::new(&store, 1, 10), Durability::OfStore).unwrap().token;
     let kills = rounds(500).div_ceil(WRITERS);
     let ledgers = thread::scope(|scope| {
@@ -374,7 +379,7 @@ fn a_holder_that_is_killed_leaves_the_old_version_and_no_lock() {
 #[track_caller]
 fn check_killed_holder(act: Act) {
     let dir = TempDir::new().unwrap();
-    let store = open(dir.path());
+    let store = open_without_cache(dir.path());
     let held = store.create(&versions::new(&store, 1, 10), Durability::OfStore).unwrap().token;
     let holder = holder(&dir, &held, act);
     thread::scope(|scope| {
@@ -402,7 +407,7 @@ const SLOT: usize = 2048;
 #[test]
 fn a_power_safe_save_ends_synced_whatever_state_a_killed_writer_left_and_a_relaxed_one_claims_nothing() {
     let dir = TempDir::new().unwrap();
-    let store = open(dir.path());
+    let store = open_without_cache(dir.path());
     for left in [0, DATA_SYNCED, NAME_SYNCED, DATA_SYNCED | NAME_SYNCED] {
         for left in [left, left | RETIRING] {
             check_state(&store, left, Durability::PowerSafe, DATA_SYNCED | NAME_SYNCED);

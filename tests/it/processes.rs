@@ -606,8 +606,11 @@ fn processes_that_open_one_new_directory_at_once_make_one_store() {
             .collect();
         names.sort();
         let mut want: Vec<_> = (0..256).map(|shard| format!("{shard:02x}")).collect();
-        want.push("sessile.json".into());
-        assert_eq!(names, want, "round {round}: shards and parameters, and nothing left on its way");
+        want.extend(["generations".into(), "sessile.json".into()]);
+        assert_eq!(
+            names, want,
+            "round {round}: shards, counters and parameters, and nothing left on its way"
+        );
         std::fs::remove_dir_all(dir).unwrap();
     }
     rival.say("end");

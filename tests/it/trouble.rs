@@ -161,7 +161,7 @@ fn a_disk_without_bytes_is_full_and_what_is_there_can_be_read_and_saved() {
             4096,
         );
     };
-    let store = FileStore::open(disk.join("store")).unwrap();
+    let store = FileStoreOptions::new().cache_bytes(0).open(disk.join("store")).unwrap();
     // All but some hundred kilobytes.
     let mut ballast = File::create(disk.join("ballast")).unwrap();
     while rustix::fs::statvfs(&disk).map(|stat| stat.f_bavail * stat.f_frsize).unwrap() > 300 << 10 {
@@ -185,7 +185,7 @@ fn a_disk_without_inodes_is_full_and_says_so_and_deleting_sessions_makes_room() 
     for path in &reserve {
         File::create(path).unwrap();
     }
-    let store = FileStore::open(disk.join("store")).unwrap();
+    let store = FileStoreOptions::new().cache_bytes(0).open(disk.join("store")).unwrap();
     check_full_disk(&store, "no inodes left on the file system", |spare| {
         // Logging out works on a full disk, and frees one.
         assert!(store.delete(&spare.token).unwrap());
@@ -201,18 +201,18 @@ fn a_store_on_a_read_only_file_system_can_be_opened_and_read_and_nothing_else() 
     let Some(root) = stage() else {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("store");
-        let saved = create(&FileStore::open(&root).unwrap(), "old");
+        let saved = create(&FileStoreOptions::new().cache_bytes(0).open(&root).unwrap(), "old");
         fs::write(dir.path().join("token"), saved.token.expose()).unwrap();
         let name = "trouble::a_store_on_a_read_only_file_system_can_be_opened_and_read_and_nothing_else";
         let script = "mount --bind store store && mount -o remount,bind,ro store";
         again_in_mounts(name, dir.path(), "store", &[script]);
-        let store = FileStore::open(&root).unwrap();
+        let store = FileStoreOptions::new().cache_bytes(0).open(&root).unwrap();
         assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
         assert_eq!(files(&root).len(), 1);
         return;
     };
     let token = Token::parse(&fs::read_to_string(root.parent().unwrap().join("token")).unwrap()).unwrap();
-    let store = FileStore::open(&root).unwrap();
+    let store = FileStoreOptions::new().cache_bytes(0).open(&root).unwrap();
     assert_eq!(load(&store, &token).unwrap().as_deref(), Some("old"));
     let read_only = "Read-only file system (os error 30)";
     let Lookup::Live(live) = store.load(&token).unwrap() else { panic!("it was just there") };
@@ -238,7 +238,7 @@ fn without_descriptors_every_act_fails_whole_and_with_four_more_every_act_succee
         let name = "trouble::without_descriptors_every_act_fails_whole_and_with_four_more_every_act_succeeds";
         return again(name, dir.path());
     };
-    let store = FileStore::open(dir.join("store")).unwrap();
+    let store = FileStoreOptions::new().cache_bytes(0).open(dir.join("store")).unwrap();
     let usual = getrlimit(Resource::Nofile);
     let free = u64::try_from(File::open("/dev/null").unwrap().as_raw_fd()).unwrap();
     let mut failures = Vec::new();
@@ -370,7 +370,7 @@ fn within_five_seconds<R: Send + 'static>(what: &str, act: impl FnOnce() -> R + 
 fn check_planted(planted: Planted, act_of_load: &str, because: &'static str) {
     let dir = directory_in_memory();
     let (root, aside) = (dir.path().join("store"), dir.path().join("aside"));
-    let store = Arc::new(FileStore::open(&root).unwrap());
+    let store = Arc::new(FileStoreOptions::new().cache_bytes(0).open(&root).unwrap());
     let saved = create(&store, "old");
     let place = path_of(&root, saved.live.id);
     fs::rename(&place, &aside).unwrap();
@@ -433,7 +433,7 @@ impl Shards {
     fn new() -> Self {
         let dir = directory_in_memory();
         let root = dir.path().join("store");
-        let store = FileStore::open(&root).unwrap();
+        let store = FileStoreOptions::new().cache_bytes(0).open(&root).unwrap();
         let saved = create(&store, "old");
         Self { dir, root, store, saved }
     }
@@ -545,7 +545,7 @@ fn a_store_whose_directory_is_moved_and_replaced_keeps_to_the_one_that_it_opened
     let shards = Shards::new();
     let moved = shards.dir.path().join("moved");
     fs::rename(&shards.root, &moved).unwrap();
-    let replacement = FileStore::open(&shards.root).unwrap();
+    let replacement = FileStoreOptions::new().cache_bytes(0).open(&shards.root).unwrap();
     assert_eq!(load(&replacement, &shards.saved.token).unwrap(), None);
     assert_eq!(load(&shards.store, &shards.saved.token).unwrap().as_deref(), Some("old"));
     let other = create(&shards.store, "other");
@@ -571,7 +571,7 @@ fn what_permissions_forbid_is_an_error_that_names_the_file_and_the_session_survi
     };
     let denied = "Permission denied (os error 13)";
     let root = stage.join("store");
-    let store = FileStore::open(&root).unwrap();
+    let store = FileStoreOptions::new().cache_bytes(0).open(&root).unwrap();
     let saved = create(&store, "old");
     let path = path_of(&root, saved.live.id);
     let shard = path.parent().unwrap();

@@ -1,0 +1,318 @@
+//! Shared counters that tell whether a cached copy is still the newest.
+//!
+//! ```text
+//! root/generations    2 MiB: 512 cells for each of the 256 shards, in order
+//! cell                [ saves | ends ], 8 bytes each, little-endian
+//!                     which of the 512: bytes 2 and 3 of the FileId, little-endian, mod 512
+//! ```
+//!
+//! Every process that keeps copies maps the file *read-only*. Whoever changed a session announces it: a `pwrite` of a
+//! value that never repeats into the session's cell. Whoever reads a session notes the cell's [`Stamp`] first, and trusts
+//! the copy only while the cell still says the same. A hit costs two loads and no system call.
+//!
+//! Invariants; the argument built on them is in [`design`](crate::design):
+//!
+//! - **A value is never written twice** while anybody may remember it. Each open store counts on from a point drawn at
+//!   random, and multiplies by an odd number, which keeps different counts different and leaves two values that are
+//!   written one after the other alike in no byte: also a reading torn between two of them is like no third one.
+//! - **`saves` moves with every save, under the session's lock; `ends` with everything that ends a session**, with or
+//!   without its lock. So a writer that was passed by a logout, and goes on, cannot overwrite the logout's announcement.
+//! - **The file is never resized, and never written through a mapping.** On a full disk a store through a mapping kills
+//!   the process; a `pwrite` fails politely. It is written full of zeros when it is made, so that there is no hole that
+//!   would need space later, and on btrfs without copy-on-write, for the same reason.
+//! - **It is made, or made anew, only under the exclusive lock of the root**: processes with different files could not
+//!   hear each other.
+//!
+//! Several sessions share a cell; one's save then costs the others' copies one more look at their files. With w saves
+//! on the host between two loads of a session, that happens to w of 131,072 loads: with a thousand saves a second and a
+//! visitor who returns every ten seconds, 7 %.
+use super::disk::{self, Root};
+use super::io_error;
+use super::layout::{GENERATIONS, SHARDS};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::FileId;
+use memmap2::{MmapOptions, MmapRaw};
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+const CELLS_PER_SHARD: usize = 512;
+const COUNTERS_PER_SHARD: usize = 2 * CELLS_PER_SHARD;
+const COUNTERS: usize = COUNTERS_PER_SHARD * SHARDS as usize;
+const COUNTER_BYTES: usize = size_of::<u64>();
+pub(super) const FILE_BYTES: usize = COUNTERS * COUNTER_BYTES;
+/// Odd, and without a pattern: the golden ratio's digits.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// What a session's cell said at some instant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) saves: u64,
+    pub(super) ends: u64,
+}
+
+/// What is announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// There is a new version, or may be.
+    Saved,
+    /// The session ended, or may have.
+    Ended,
+}
+
+/// The counters of one open store.
+#[derive(Debug)]
+pub(super) struct Generations {
+    seen: Seen,
+    /// How many values this store has written, from a random start.
+    written: AtomicU64,
+}
+
+/// Where the counters are.
+#[derive(Debug)]
+enum Seen {
+    /// In the file, mapped.
+    Mapped(File, MmapRaw),
+    /// In the file; this store asks each session's file instead.
+    Unmapped(File),
+    /// In this process, which has the directory to itself.
+    Own(Box<[AtomicU64]>),
+}
+
+impl Generations {
+    /// Counters for a store that has its directory to itself.
+    pub(super) fn own() -> Result<Self> {
+        Self::new(Seen::Own((0..COUNTERS).map(|_| AtomicU64::new(0)).collect()))
+    }
+
+    /// Opens the shared counters; `None` if there are none, or none of the right size. The root must be locked.
+    pub(super) fn open(root: &Root, mapped: bool) -> Result<Option<Self>> {
+        const ACT: &str = "open the generations of session store";
+        let error = |error| io_error(ACT, error).with_path(root.path().join(GENERATIONS));
+        let file = match root.open_generations() {
+            Ok(file) => file,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(error(cause)),
+        };
+        if disk::regular_size(&file).map_err(error)? != FILE_BYTES as u64 {
+            return Ok(None);
+        }
+        if !mapped {
+            return Self::new(Seen::Unmapped(file)).map(Some);
+        }
+        let map = disk::map(MmapOptions::new().len(FILE_BYTES), &file).map_err(error)?;
+        Self::new(Seen::Mapped(file, map)).map(Some)
+    }
+
+    /// Makes the file anew. The root must be locked exclusively.
+    pub(super) fn make(root: &Root) -> Result<()> {
+        const ACT: &str = "make the generations of session store";
+        let made = (|| {
+            let file = root.make_generations()?;
+            disk::regular_size(&file)?;
+            disk::empty(&file)?;
+            disk::make_private(&file)?;
+            disk::avoid_copy_on_write(&file);
+            disk::write_at(&file, &vec![0; FILE_BYTES], 0)
+        })();
+        made.map_err(|error| {
+            // A part of it would be made anew as well; it need not take the space until then.
+            root.remove_generations();
+            io_error(ACT, error).with_path(root.path().join(GENERATIONS))
+        })
+    }
+
+    fn new(seen: Seen) -> Result<Self> {
+        let mut start = [0; 8];
+        getrandom::fill(&mut start).map_err(|error| {
+            Error::new(ErrorKind::Random, "draw a starting point for generations")
+                .with_reason(error.to_string())
+        })?;
+        Ok(Self { seen, written: AtomicU64::new(u64::from_le_bytes(start)) })
+    }
+
+    /// What the session's cell says now. Read before the session's file is opened, it dates what is then read there.
+    pub(super) fn stamp(&self, id: &FileId) -> Stamp {
+        let at = counter_of(id);
+        let stamp = match &self.seen {
+            Seen::Mapped(_, map) => {
+                Stamp { saves: super::mapped::load(map, at), ends: super::mapped::load(map, at + 1) }
+            }
+            Seen::Own(counters) => Stamp {
+                saves: counters[at].load(Ordering::Relaxed),
+                ends: counters[at + 1].load(Ordering::Relaxed),
+            },
+            Seen::Unmapped(_) => Stamp::default(),
+        };
+        // What is read after this is not older than what was announced before it.
+        fence(Ordering::Acquire);
+        stamp
+    }
+
+    /// Tells everybody who has a copy of the session to look at its file. Returns what `saves` is now.
+    ///
+    /// # Errors
+    ///
+    /// Nobody was told.
+    pub(super) fn announce(&self, id: &FileId, news: News) -> io::Result<u64> {
+        let (saves, ends) = (self.fresh(), self.fresh());
+        let at = counter_of(id);
+        match &self.seen {
+            Seen::Mapped(file, _) | Seen::Unmapped(file) => {
+                let mut cell = [0; 2 * COUNTER_BYTES];
+                cell[..COUNTER_BYTES].copy_from_slice(&saves.to_le_bytes());
+                cell[COUNTER_BYTES..].copy_from_slice(&ends.to_le_bytes());
+                let told = if news == News::Ended { &cell[..] } else { &cell[..COUNTER_BYTES] };
+                disk::announce_at(file, told, (at * COUNTER_BYTES) as u64)?;
+            }
+            Seen::Own(counters) => {
+                counters[at].store(saves, Ordering::Release);
+                if news == News::Ended {
+                    counters[at + 1].store(ends, Ordering::Release);
+                }
+            }
+        }
+        Ok(saves)
+    }
+
+    /// Tells everybody who has a copy of a session of this shard.
+    ///
+    /// # Errors
+    ///
+    /// Some were not told.
+    #[cfg(feature = "watch")]
+    pub(super) fn announce_shard(&self, shard: u16) -> io::Result<()> {
+        let first = COUNTERS_PER_SHARD * usize::from(shard);
+        let fresh = (0..COUNTERS_PER_SHARD).map(|_| self.fresh());
+        match &self.seen {
+            Seen::Mapped(file, _) | Seen::Unmapped(file) => {
+                let bytes: Vec<u8> = fresh.flat_map(u64::to_le_bytes).collect();
+                disk::announce_at(file, &bytes, (first * COUNTER_BYTES) as u64)
+            }
+            Seen::Own(counters) => {
+                counters[first..]
+                    .iter()
+                    .zip(fresh)
+                    .for_each(|(counter, fresh)| counter.store(fresh, Ordering::Release));
+                Ok(())
+            }
+        }
+    }
+
+    fn fresh(&self) -> u64 {
+        self.written.fetch_add(1, Ordering::Relaxed).wrapping_mul(SPREAD)
+    }
+}
+
+/// Where the session's cell begins, in counters.
+fn counter_of(id: &FileId) -> usize {
+    // The second byte chooses the queue among writers, and has no part in this.
+    let [shard, _, a, b, ..] = *id.as_bytes();
+    COUNTERS_PER_SHARD * usize::from(shard) + 2 * (usize::from(u16::from_le_bytes([a, b])) % CELLS_PER_SHARD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn id(n: u32) -> FileId {
+        FileId::digest(&n.to_le_bytes())
+    }
+    fn store() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        (dir, root)
+    }
+    /// Every kind of counters in which a stamp means something.
+    fn kinds(root: &Root) -> [Generations; 2] {
+        Generations::make(root).unwrap();
+        [Generations::own().unwrap(), Generations::open(root, true).unwrap().unwrap()]
+    }
+
+    #[test]
+    fn an_announcement_moves_the_stamp_of_its_session_as_far_as_it_says_and_no_others() {
+        let (_dir, root) = store();
+        for generations in kinds(&root) {
+            let (told, other) = (id(1), id(2));
+            assert_ne!(counter_of(&told), counter_of(&other));
+            let before = [generations.stamp(&told), generations.stamp(&other)];
+            let saves = generations.announce(&told, News::Saved).unwrap();
+            let saved = generations.stamp(&told);
+            assert_eq!((saved.saves, saved.ends), (saves, before[0].ends));
+            assert_ne!(saved.saves, before[0].saves);
+            generations.announce(&told, News::Ended).unwrap();
+            let ended = generations.stamp(&told);
+            assert!(ended.saves != saved.saves && ended.ends != saved.ends);
+            assert_eq!(generations.stamp(&other), before[1]);
+        }
+    }
+
+    #[test]
+    fn whoever_has_the_file_open_hears_what_others_announce_whether_they_have_it_in_memory_or_not() {
+        let (_dir, root) = store();
+        let [_, hears] = kinds(&root);
+        for mapped in [true, false] {
+            let tells = Generations::open(&root, mapped).unwrap().unwrap();
+            let before = hears.stamp(&id(7));
+            let saves = tells.announce(&id(7), News::Saved).unwrap();
+            assert_eq!(hears.stamp(&id(7)), Stamp { saves, ends: before.ends });
+        }
+    }
+
+    #[cfg(feature = "watch")]
+    #[test]
+    fn a_shards_announcement_moves_the_stamps_of_all_its_sessions_and_no_others() {
+        let (_dir, root) = store();
+        let ids: Vec<_> = (0..2000).map(id).collect();
+        for generations in kinds(&root) {
+            for shard in [0, 0x7f, 0xff] {
+                let before: Vec<_> = ids.iter().map(|id| generations.stamp(id)).collect();
+                generations.announce_shard(shard).unwrap();
+                for (id, before) in ids.iter().zip(before) {
+                    let now = generations.stamp(id);
+                    let [saves, ends] = [now.saves != before.saves, now.ends != before.ends];
+                    let mine = u16::from(id.as_bytes()[0]) == shard;
+                    assert_eq!([saves, ends], [mine, mine], "{id} in shard {shard}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sessions_are_spread_over_all_cells() {
+        let cells: HashSet<_> = (0..1_000_000).map(|n| counter_of(&id(n))).collect();
+        assert!(cells.iter().all(|counter| counter % 2 == 0 && counter + 1 < COUNTERS));
+        // Of 131,072 cells, a million ids miss one with a chance of 1 in 2,000.
+        assert!(cells.len() > COUNTERS / 2 - 300, "{} cells are used", cells.len());
+    }
+
+    #[test]
+    fn values_do_not_repeat_and_share_no_half_with_their_neighbours() {
+        let generations = Generations::own().unwrap();
+        let values: Vec<_> = (0..100_000).map(|_| generations.fresh()).collect();
+        assert_eq!(values.iter().collect::<HashSet<_>>().len(), values.len());
+        for pair in values.windows(2) {
+            assert!(pair[0] as u32 != pair[1] as u32 && pair[0] >> 32 != pair[1] >> 32, "{pair:x?}");
+        }
+        assert_ne!(Generations::own().unwrap().fresh(), values[0], "each open store begins elsewhere");
+    }
+
+    #[test]
+    fn the_file_is_made_full_size_without_a_hole_and_any_other_size_is_not_taken_for_it() {
+        use std::os::unix::fs::MetadataExt;
+        let (dir, root) = store();
+        let path = dir.path().join(GENERATIONS);
+        assert!(Generations::open(&root, true).unwrap().is_none());
+        Generations::make(&root).unwrap();
+        let made = std::fs::metadata(&path).unwrap();
+        assert_eq!((made.len(), made.mode() & 0o7777), (FILE_BYTES as u64, 0o600));
+        assert!(made.blocks() * 512 >= FILE_BYTES as u64, "it has holes");
+        for length in [0, 1, FILE_BYTES as u64 - 1, FILE_BYTES as u64 + 1] {
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
+            assert!(Generations::open(&root, true).unwrap().is_none(), "{length} bytes");
+            Generations::make(&root).unwrap();
+            assert!(Generations::open(&root, true).unwrap().is_some(), "{length} bytes, made anew");
+        }
+    }
+}

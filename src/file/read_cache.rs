@@ -1,0 +1,206 @@
+//! Decoded records of sessions that were read or saved lately, bounded in bytes; never the authority.
+//!
+//! Knows nothing of files and counters: whether a copy may be trusted is asked of the caller, under the lock of the
+//! part that holds it. What is promised here is only that memory stays within its limit, that the least recently used
+//! copies go first, and that a copy is not replaced by an older one that is no better.
+//!
+//! - Copies lie in 32 parts, each with a lock of its own, so that threads seldom meet. A part has its share of the
+//!   limit; a record larger than that is not kept.
+//! - Keys are session ids. Only ids that were found alive are ever inserted, and those were drawn at random by us: a
+//!   visitor cannot choose what lies in one bucket, so a fast hash would do even if it were not seeded, which the
+//!   map's default is.
+//! - What is replaced or evicted is dropped after the lock: freeing a large record takes longer than finding one.
+use super::generations::Stamp;
+use super::slots::Known;
+use crate::id::FileId;
+use crate::record::{Record, Version};
+use hashlink::linked_hash_map::RawEntryMut;
+use hashlink::{DefaultHashBuilder, LinkedHashMap};
+use parking_lot::Mutex;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+const PARTS: usize = 32;
+/// What one copy takes beside its record, in bytes: list node, hash slot (tables are between half and full), the counts
+/// of the `Arc`.
+const COPY_BYTES: usize = 224;
+
+/// A session id as bytes; it has been looked up, not checked.
+pub(super) type Key = [u8; 32];
+
+/// One version of a session, and when it was the newest.
+#[derive(Clone, Debug)]
+pub(super) struct Cached {
+    pub(super) record: Arc<Record>,
+    pub(super) id: FileId,
+    pub(super) version: Version,
+    /// What the session's cell said before its file was opened.
+    pub(super) stamp: Stamp,
+    /// When that was, by the store's clock.
+    pub(super) read_at: SystemTime,
+}
+
+impl Cached {
+    /// What need not be verified again.
+    pub(super) fn known(&self) -> Known<'_> {
+        Known { version: self.version, record: &self.record }
+    }
+}
+
+/// What became of a look into the cache.
+pub(super) enum Found {
+    Trusted(Cached),
+    /// It may have been overtaken.
+    Doubtful(Cached),
+    Nothing,
+}
+
+/// The cache of one open store.
+pub(super) struct ReadCache {
+    parts: Box<[Part; PARTS]>,
+    hasher: DefaultHashBuilder,
+    /// The share of one part.
+    bytes_max: usize,
+    /// How many copies had to make room.
+    evicted: AtomicU64,
+}
+
+/// Alone in its cache lines: a lock beside it that is taken by another thread would cost as much as a shared one.
+#[repr(align(128))]
+struct Part(Mutex<Copies>);
+
+struct Copies {
+    /// With the hasher that the cache chooses the part with: one hash serves both.
+    map: LinkedHashMap<Key, Kept, DefaultHashBuilder>,
+    bytes: usize,
+    trusted: u64,
+}
+
+impl Copies {
+    fn new(hasher: DefaultHashBuilder) -> Self {
+        Self { map: LinkedHashMap::with_hasher(hasher), bytes: 0, trusted: 0 }
+    }
+}
+
+struct Kept {
+    copy: Cached,
+    bytes: usize,
+}
+
+/// How much is in a cache, and how often it was of use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) trusted: u64,
+    pub(super) evicted: u64,
+    pub(super) copies: usize,
+    pub(super) bytes: usize,
+}
+
+impl ReadCache {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        let hasher = DefaultHashBuilder::default();
+        let part = |_| Part(Mutex::new(Copies::new(hasher.clone())));
+        Self {
+            parts: Box::new(std::array::from_fn(part)),
+            hasher,
+            bytes_max: bytes_max / PARTS,
+            evicted: AtomicU64::new(0),
+        }
+    }
+
+    /// Looks a session up; its copy becomes the most recently used one.
+    pub(super) fn get(&self, key: &Key, trust: impl FnOnce(&Cached) -> bool) -> Found {
+        let (part, hash) = self.part(key);
+        let mut copies = part.0.lock();
+        let RawEntryMut::Occupied(mut entry) = copies.map.raw_entry_mut().from_key_hashed_nocheck(hash, key)
+        else {
+            return Found::Nothing;
+        };
+        entry.to_back();
+        let copy = entry.get().copy.clone();
+        if trust(&copy) {
+            copies.trusted += 1;
+            return Found::Trusted(copy);
+        }
+        Found::Doubtful(copy)
+    }
+
+    /// The copy of a session, trusted or not, for somebody who is about to read its file; it is not counted as used.
+    pub(super) fn peek(&self, key: &Key) -> Option<Cached> {
+        let (part, hash) = self.part(key);
+        let copies = part.0.lock();
+        copies.map.raw_entry().from_key_hashed_nocheck(hash, key).map(|(_, kept)| kept.copy.clone())
+    }
+
+    /// Files a copy, unless a newer one is there that is trusted.
+    pub(super) fn put(&self, key: &Key, copy: Cached, trust: impl FnOnce(&Cached) -> bool) {
+        let bytes = COPY_BYTES + copy.record.heap_bytes();
+        if bytes > self.bytes_max {
+            return self.forget(key);
+        }
+        let (part, hash) = self.part(key);
+        let (kept, mut out) = (Kept { copy, bytes }, Vec::new());
+        let mut copies = part.0.lock();
+        match copies.map.raw_entry_mut().from_key_hashed_nocheck(hash, key) {
+            RawEntryMut::Vacant(entry) => {
+                entry.insert_hashed_nocheck(hash, *key, kept);
+            }
+            RawEntryMut::Occupied(mut entry) => {
+                let there = &entry.get().copy;
+                if there.version.sequence > kept.copy.version.sequence && trust(there) {
+                    return;
+                }
+                entry.to_back();
+                out.push(entry.replace_value(kept));
+            }
+        }
+        copies.bytes += bytes;
+        copies.bytes -= out.iter().map(|kept| kept.bytes).sum::<usize>();
+        let mut evicted = 0;
+        while copies.bytes > self.bytes_max {
+            let (_, oldest) = copies.map.pop_front().expect("bytes are those of copies that are there");
+            copies.bytes -= oldest.bytes;
+            out.push(oldest);
+            evicted += 1;
+        }
+        drop(copies);
+        self.evicted.fetch_add(evicted, Ordering::Relaxed);
+    }
+
+    /// Drops the copy of a session that is not alive any more, or of which it is not known.
+    pub(super) fn forget(&self, key: &Key) {
+        let (part, hash) = self.part(key);
+        let mut copies = part.0.lock();
+        let entry = copies.map.raw_entry_mut().from_key_hashed_nocheck(hash, key);
+        let RawEntryMut::Occupied(entry) = entry else { return };
+        let out = entry.remove();
+        copies.bytes -= out.bytes;
+        drop(copies);
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let mut counts = Counts { evicted: self.evicted.load(Ordering::Relaxed), ..Counts::default() };
+        for part in self.parts.iter() {
+            let copies = part.0.lock();
+            counts.trusted += copies.trusted;
+            counts.copies += copies.map.len();
+            counts.bytes += copies.bytes;
+        }
+        counts
+    }
+
+    fn part(&self, key: &Key) -> (&Part, u64) {
+        let hash = self.hasher.hash_one(key);
+        // Bits that the map uses neither for the place in its table (low) nor for its tag (high).
+        (&self.parts[(hash >> 40) as usize % PARTS], hash)
+    }
+}
+
+impl std::fmt::Debug for ReadCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // No keys: they are secrets.
+        f.debug_struct("ReadCache").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}

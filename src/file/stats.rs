@@ -1,0 +1,52 @@
+//! What a store's cache did since it was opened.
+use super::read_cache::ReadCache;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How the loads of one open store were answered, and what its cache holds.
+///
+/// A snapshot: while other threads work, its numbers may be of slightly different instants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Loads answered by a copy in memory. With [`Coherence::Verify`](super::Coherence::Verify): by a copy that the
+    /// session's file confirmed.
+    pub hits: u64,
+    /// Loads of well-formed ids that read the session's record from its file, or found none.
+    pub misses: u64,
+    /// Misses though there was a copy: somebody saved or ended the session since, or one that shares its counter, or the
+    /// copy had reached the age limit.
+    pub invalidations: u64,
+    /// Copies that were dropped to stay within [`cache_bytes`](super::FileStoreOptions::cache_bytes).
+    pub evictions: u64,
+    /// Copies in memory now.
+    pub copies: usize,
+    /// What they take, in bytes, as estimated for the limit.
+    pub copies_bytes: usize,
+}
+
+/// The counts that are not the cache's own: of loads that went to a file anyway.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) confirmed: AtomicU64,
+    pub(super) misses: AtomicU64,
+    pub(super) invalidations: AtomicU64,
+}
+
+/// Counts one.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Tally {
+    pub(super) fn stats(&self, cache: Option<&ReadCache>) -> Stats {
+        let counts = cache.map(ReadCache::counts).unwrap_or_default();
+        Stats {
+            hits: counts.trusted + self.confirmed.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            invalidations: self.invalidations.load(Ordering::Relaxed),
+            evictions: counts.evicted,
+            copies: counts.copies,
+            copies_bytes: counts.bytes,
+        }
+    }
+}
