@@ -237,13 +237,13 @@ mod tests {
             let (told, other) = (id(1), id(2));
             assert_ne!(counter_of(&told), counter_of(&other));
             let before = [generations.stamp(&told), generations.stamp(&other)];
-            let saves = generations.announce(&told, News::Saved).unwrap();
-            let saved = generations.stamp(&told);
-            assert_eq!((saved.saves, saved.ends), (saves, before[0].ends));
-            assert_ne!(saved.saves, before[0].saves);
+            let fresh = generations.announce(&told, News::Saved).unwrap();
+            let after_save = generations.stamp(&told);
+            assert_eq!((after_save.saves, after_save.ends), (fresh, before[0].ends));
+            assert_ne!(after_save.saves, before[0].saves);
             generations.announce(&told, News::Ended).unwrap();
-            let ended = generations.stamp(&told);
-            assert!(ended.saves != saved.saves && ended.ends != saved.ends);
+            let after_end = generations.stamp(&told);
+            assert!(after_end.saves != after_save.saves && after_end.ends != after_save.ends);
             assert_eq!(generations.stamp(&other), before[1]);
         }
     }
@@ -293,7 +293,8 @@ mod tests {
         let values: Vec<_> = (0..100_000).map(|_| generations.fresh()).collect();
         assert_eq!(values.iter().collect::<HashSet<_>>().len(), values.len());
         for pair in values.windows(2) {
-            assert!(pair[0] as u32 != pair[1] as u32 && pair[0] >> 32 != pair[1] >> 32, "{pair:x?}");
+            let difference = pair[0] ^ pair[1];
+            assert!(difference << 32 != 0 && difference >> 32 != 0, "{pair:x?}");
         }
         assert_ne!(Generations::own().unwrap().fresh(), values[0], "each open store begins elsewhere");
     }
