@@ -1,18 +1,160 @@
-//! Loading one session whose file is in the page cache. The floor is the fewest system calls that could do it.
+//! Loading one session: from memory, and from a file that is in the page cache.
+//!
+//! The floor of a load from memory is a bare look-up in a map of the same kind; beside it stands a point read of the same
+//! bytes from LMDB, the fastest embedded database for reads. The floor of a load from a file is the fewest system calls
+//! that could do it.
 mod common;
 
-use common::{Full, Round};
-use criterion::{Criterion, criterion_group, criterion_main};
+use common::{Full, Round, Visits};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use hashlink::LruCache;
+use heed::types::Bytes;
+use heed::{Database, Env, EnvOpenOptions};
+use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
-use sessile::{Durability, Lookup, SessionId, Store};
+use sessile::{Durability, FileStoreOptions, Lookup, Record, SessionId, Store, Token};
 use std::cell::LazyCell;
 use std::hint::black_box;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Room for all sessions: what is measured is a hit.
+fn with_cache() -> FileStoreOptions {
+    FileStoreOptions::new().cache_bytes(1 << 30)
+}
+
+/// Nothing is kept: what is measured is a file.
+fn without_cache() -> FileStoreOptions {
+    FileStoreOptions::new().cache_bytes(0)
+}
+
+/// The bare look-up: an LRU map in 32 parts, each behind a lock, keyed by the id.
+struct Map([Mutex<LruCache<[u8; 32], Arc<Record>>>; 32]);
+
+impl Map {
+    fn of(full: &Full) -> Self {
+        let map = Self(std::array::from_fn(|_| Mutex::new(LruCache::new_unbounded())));
+        for token in &full.tokens {
+            let Ok(Lookup::Live(live)) = full.store.load(token) else { panic!("a session is not live") };
+            // A copy of its own: the store's shall not be warmed by it.
+            map.part(token).lock().insert(key(token), Arc::new(live.record.as_ref().clone()));
+        }
+        map
+    }
+    fn part(&self, token: &Token) -> &Mutex<LruCache<[u8; 32], Arc<Record>>> {
+        let [.., a, b, c] = key(token);
+        &self.0[(usize::from(a) * 49 + usize::from(b) * 7 + usize::from(c)) % 32]
+    }
+    fn load(&self, token: &Token) -> usize {
+        let record = self.part(token).lock().get(&key(token)).cloned();
+        record.expect("it was put there").entries.len()
+    }
+}
+
+fn key(token: &Token) -> [u8; 32] {
+    token.expose().as_bytes().try_into().expect("an id of this store")
+}
+
+/// The bytes of a session's slot, under its id, in LMDB as its documentation recommends for reading: the file in memory,
+/// one read transaction a load.
+struct Lmdb {
+    env: Env,
+    table: Database<Bytes, Bytes>,
+    _dir: tempfile::TempDir,
+}
+
+impl Lmdb {
+    #[expect(unsafe_code, reason = "nobody else has this new directory")]
+    fn of(full: &Full) -> Self {
+        let dir = common::directory();
+        // SAFETY: the file must not be changed by others while it is mapped, and nobody knows it.
+        let env = unsafe { EnvOpenOptions::new().map_size(1 << 30).open(dir.path()) }.expect("an environment");
+        let mut write = env.write_txn().expect("a transaction");
+        let table: Database<Bytes, Bytes> = env.create_database(&mut write, None).expect("a table");
+        for token in &full.tokens {
+            table.put(&mut write, &key(token), &[1; 128 + 512]).expect("put");
+        }
+        write.commit().expect("commit");
+        Self { env, table, _dir: dir }
+    }
+    fn load(&self, token: &Token) -> usize {
+        let read = self.env.read_txn().expect("a transaction");
+        self.table.get(&read, &key(token)).expect("get").expect("it was put there").len()
+    }
+}
+
+fn entries(full: &Full, token: &Token) -> usize {
+    match full.store.load(token) {
+        Ok(Lookup::Live(live)) => live.record.entries.len(),
+        other => panic!("a session is not live: {other:?}"),
+    }
+}
+
+/// Lets `threads` threads share `loads` loads, each in an order of its own. How long that took.
+fn in_threads(threads: usize, loads: u64, visits: &Visits, load: impl Fn(usize) -> usize + Sync) -> Duration {
+    let start = Barrier::new(threads + 1);
+    thread::scope(|scope| {
+        let each = loads.div_ceil(threads as u64);
+        let workers: Vec<_> = (0..threads)
+            .map(|thread| {
+                let (start, load, mut visits) = (&start, &load, visits.from(thread));
+                scope.spawn(move || {
+                    start.wait();
+                    (0..each).map(|_| black_box(load(visits.next()))).sum::<usize>()
+                })
+            })
+            .collect();
+        start.wait();
+        let began = Instant::now();
+        for worker in workers {
+            assert_ne!(black_box(worker.join().expect("no load panics")), 0);
+        }
+        began.elapsed()
+    })
+}
+
+/// Measures [`Store::load`] of sessions that are in memory, in an order where each is as likely as any other, and in one
+/// where few are visited often (Zipf, exponent 0.99), by one thread and by two.
+fn cached(c: &mut Criterion) {
+    let full = LazyCell::new(|| {
+        let full = Full::with(with_cache(), common::sessions(), Durability::Relaxed);
+        full.tokens.iter().for_each(|token| assert_eq!(entries(&full, token), 8));
+        full
+    });
+    let map = LazyCell::new(|| Map::of(&full));
+    let lmdb = LazyCell::new(|| Lmdb::of(&full));
+    let orders = [("uniform", Visits::uniform as fn(usize) -> Visits), ("zipf", Visits::zipf)];
+    for (order, visits) in orders {
+        let mut group = c.benchmark_group(format!("load-cached-{order}"));
+        group.throughput(Throughput::Elements(1));
+        let visits = LazyCell::new(|| visits(full.tokens.len()));
+        for threads in [1, 2] {
+            let id = |who| BenchmarkId::new(who, format!("512/{threads}-threads"));
+            group.bench_function(id("map"), |b| {
+                let (map, full) = (&*map, &*full);
+                b.iter_custom(|n| in_threads(threads, n, &visits, |at| map.load(&full.tokens[at])));
+            });
+            group.bench_function(id("sessile"), |b| {
+                let full = &*full;
+                let before = full.store.stats();
+                b.iter_custom(|n| in_threads(threads, n, &visits, |at| entries(full, &full.tokens[at])));
+                assert_eq!(full.store.stats().misses, before.misses, "every load was a hit");
+            });
+            group.bench_function(id("lmdb"), |b| {
+                let (lmdb, full) = (&*lmdb, &*full);
+                b.iter_custom(|n| in_threads(threads, n, &visits, |at| lmdb.load(&full.tokens[at])));
+            });
+        }
+        group.finish();
+    }
+}
 
 /// Measures `openat`, `pread` of the whole file, `close`: beside it, [`Store::load`] of the same files, which adds
 /// finding the newest slot, verifying and decoding it.
 fn uncached(c: &mut Criterion) {
-    let full = LazyCell::new(|| Full::new(Durability::Relaxed));
+    let full = LazyCell::new(|| Full::with(without_cache(), common::sessions(), Durability::Relaxed));
     let mut group = c.benchmark_group("load-uncached");
 
     group.bench_function("floor/512", |b| {
@@ -32,19 +174,24 @@ fn uncached(c: &mut Criterion) {
 
     group.bench_function("sessile/512", |b| {
         let mut round = Round::of(&full.tokens);
-        let mut load = || match full.store.load(&full.tokens[round.next()]) {
-            Ok(Lookup::Live(live)) => live.record.entries.len(),
-            other => panic!("a session is not live: {other:?}"),
-        };
+        let mut load = || entries(&full, &full.tokens[round.next()]);
         assert_eq!(load(), 8);
         b.iter(|| black_box(load()));
+    });
+
+    // The same while the directory is watched, which the store above, without a cache, does not do.
+    group.bench_function("sessile-watched/512", |b| {
+        let watching = with_cache().open(full.path()).expect("the same store");
+        assert_eq!(watching.watch_error().map(ToString::to_string), None);
+        let mut round = Round::of(&full.tokens);
+        b.iter(|| black_box(entries(&full, &full.tokens[round.next()])));
     });
     group.finish();
 }
 
 /// Measures finding out that a well-formed id is unknown: `openat`, which fails, and a look whether the shard is there.
 fn absent(c: &mut Criterion) {
-    let full = LazyCell::new(|| Full::new(Durability::Relaxed));
+    let full = LazyCell::new(|| Full::with(with_cache(), common::sessions(), Durability::Relaxed));
     c.bench_function("load-absent/sessile/512", |b| {
         let unknown: Vec<_> =
             (0..1000).map(|_| SessionId::random().expect("random bits").to_token()).collect();
@@ -55,5 +202,5 @@ fn absent(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, uncached, absent);
+criterion_group!(benches, cached, uncached, absent);
 criterion_main!(benches);

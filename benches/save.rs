@@ -5,7 +5,7 @@ use common::{Full, Round};
 use criterion::{Criterion, criterion_group, criterion_main};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
-use sessile::{Durability, Record, Result, Store, Token, Value, Verdict};
+use sessile::{Durability, FileStoreOptions, Record, Result, Store, Token, Value, Verdict};
 use std::cell::LazyCell;
 use std::hint::black_box;
 
@@ -30,8 +30,8 @@ fn count_visit(full: &Full, token: &Token, how: Durability) -> usize {
 /// Measures handing a save to the kernel: `openat`, `pwrite`, `close`, and the same with the `pread` that a
 /// read-modify-write needs; beside them, [`Store::update`] with [`Durability::Relaxed`].
 fn relaxed(c: &mut Criterion) {
-    let raw = LazyCell::new(|| Full::new(Durability::Relaxed));
-    let full = LazyCell::new(|| Full::new(Durability::Relaxed));
+    let raw = LazyCell::new(|| Full::with(FileStoreOptions::new(), common::sessions(), Durability::Relaxed));
+    let full = LazyCell::new(|| Full::with(FileStoreOptions::new(), common::sessions(), Durability::Relaxed));
     let mut group = c.benchmark_group("update-relaxed");
 
     group.bench_function("floor-write/512", |b| {
@@ -67,8 +67,8 @@ fn relaxed(c: &mut Criterion) {
 fn power_safe(c: &mut Criterion) {
     // Few sessions, saved again and again: the first power-safe save after a relaxed one has to sync twice.
     const HOT: usize = 200;
-    let raw = LazyCell::new(|| Full::with(HOT, Durability::PowerSafe));
-    let full = LazyCell::new(|| Full::with(HOT, Durability::PowerSafe));
+    let raw = LazyCell::new(|| Full::with(FileStoreOptions::new(), HOT, Durability::PowerSafe));
+    let full = LazyCell::new(|| Full::with(FileStoreOptions::new(), HOT, Durability::PowerSafe));
     let mut group = c.benchmark_group("update-power-safe");
 
     group.bench_function("floor/512", |b| {

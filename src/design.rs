@@ -1,11 +1,12 @@
-//! How the file engine works and why: byte map, rules for crashes, rules for locks, and a list of whys. Documentation
-//! only. Whoever changes `src/file/` changes this page in the same commit.
+//! How the file engine works and why: byte map, rules for crashes, for locks and for the coherence of copies in memory,
+//! and a list of whys. Documentation only. Whoever changes `src/file/` changes this page in the same commit.
 //!
 //! # On disk
 //!
 //! ```text
 //! root/                 0700, owned by the user the program runs as
 //!   sessile.json        format and parameters; linked last when a store is made, never replaced
+//!   generations         2 MiB: counters that say which copies in memory are old; no sessions, nothing to back up
 //!   ab/                 256 shard directories, 0700, all made when the store is
 //!     cdef0123…         one session, 0600: 2 slots of S bytes, S a power of two from 2 KiB; nothing else
 //!     .new-…            a file on its way to its name
@@ -28,16 +29,17 @@
 //!
 //! | operation | calls | which |
 //! |---|--:|---|
+//! | load of a session that is in memory | 0 | |
 //! | load | 3 | `openat2`, `pread`, `close` |
 //! | load of an unknown id | 3 | `openat2` (fails), `openat` of the shard, `close` |
-//! | update, relaxed | 7 | `getpid`, `openat2`, `flock`, `pread`, `pwrite`, `flock`, `close` |
-//! | update, power-safe | 9 | the same, and `fdatasync`, `pwrite` of the state byte |
+//! | update, relaxed | 8 | `getpid`, `openat2`, `flock`, `pread`, `pwrite`, `pwrite` of a counter, `flock`, `close` |
+//! | update, power-safe | 10 | the same, and `fdatasync`, `pwrite` of the state byte |
 //! | create, relaxed | 9 | `getrandom`, `getpid`, `openat2`, `flock`, `fstat`, `fstatat`, `pwrite`, `flock`, `close` |
 //! | create, power-safe | 14 | the same, and shard `openat`, `fdatasync`, shard `fsync`, `pwrite` of the state, `close` |
-//! | delete | 11 | shard `openat`, `getpid`, `openat2`, `flock`, `pread`, `pwrite`, `unlinkat`, `flock`, `close`, `fsync`, `close` |
-//! | grow, relaxed | 20 | see below |
-//! | grow, power-safe | 22 | the same, and shard `fsync`, `pwrite` of the state |
-//! | rotate | 26 | a power-safe create inside a delete |
+//! | delete | 12 | shard `openat`, `getpid`, `openat2`, `flock`, `pread`, `pwrite`, `unlinkat`, `pwrite` of the counters, `flock`, `close`, `fsync`, `close` |
+//! | grow, relaxed | 21 | see below |
+//! | grow, power-safe | 23 | the same, and shard `fsync`, `pwrite` of the state |
+//! | rotate | 27 | a power-safe create inside a delete |
 //!
 //! A save that held its lock for a millisecond or more adds `fstat` and `fstatat` (see the rules for locks). A visitor who
 //! stores nothing causes no call.
@@ -110,8 +112,85 @@
 //!
 //! A load is linearized where it opens the file, if the file was replaced meanwhile, else within its `pread`.
 //!
+//! # Coherence of copies in memory
+//!
+//! Each open store keeps copies of sessions it has read or saved (`file/read_cache.rs`). A copy is never the authority:
+//! what follows is why, as long as two counters in memory say so, a load may return it without asking the file.
+//!
+//! **The counters.** `generations` has 131,072 cells of two counters, and a session has one cell by its `FileId`. Every
+//! process maps the file read-only and writes to it with `pwrite`, always a value that was never written before: *saves*
+//! when there may be a new version, both when the session may have ended. (`file/generations.rs`.)
+//!
+//! **The rules.**
+//!
+//! 1. Whoever reads a session notes its cell *before* opening its file. The copy is dated with what was noted.
+//! 2. Whoever has the lock of a session announces (writes to the cell) after the last look at the file and before the
+//!    lock is given back, *whatever came of the act*: written, unchanged, gone, refused. Nothing is returned before. Somebody
+//!    else may have been killed after changing the session and before announcing it, and whoever learns the new state
+//!    first spreads it.
+//! 3. A writer's own copy is dated with the *saves* it has just written, and with the *ends* it noted before it opened
+//!    the session's path.
+//! 4. Whoever ends a session without its lock (a logout past the limit) removes the name first and announces then, as
+//!    everybody who ends one.
+//! 5. A load may return a copy whose date is what the cell says now, that is not older than a minute, and whose record is
+//!    not expired.
+//!
+//! **A hit is never stale.** Let W be a save or an end of the session that had returned before a load L began, and C the
+//! copy that L returns. W announced before it returned, so L read the cell after that, and found C's date in it.
+//!
+//! * *C was read from the file* (rule 1). If its date was noted after W's announcement, the file was opened after W
+//!   wrote, so C is W's version or a newer one, or, W being an end, there was nothing to read. If it was noted before,
+//!   the cell has changed since, and never changes back: L did not find C's date in it.
+//! * *C was saved by U, and W is a save* (rule 3). Both had the session's lock. If W had it first, U read what W wrote and
+//!   C is newer. If U had it first, W's announcement came after U's, and *saves* is not C's any more.
+//! * *C was saved by U, and W ended the session*, with its lock or without. If W announced before U noted *ends*, the name
+//!   was gone when U opened the path (rule 4), and there was no U. If it announced after, *ends* is not C's any more. U's own
+//!   announcement cannot hide W's, for it does not touch *ends*. (With one counter it could: a writer stopped between its
+//!   last look and its announcement, passed by a logout, would announce over the logout and serve its copy for ever.)
+//!
+//! So a load from memory takes effect when it reads the cell. While a save is under way, and only then, two processes may
+//! differ about which of the two versions is the newest: one has read the file, the other has a copy and has not yet been
+//! told. Inside one process an older version does not replace a newer copy that is trusted.
+//!
+//! **Late inserts are harmless**: a copy carries its date wherever it goes. Filed an hour later, it does not match. Two who
+//! end a session at once both announce after the name is gone, and it does not matter whose value stays.
+//!
+//! **Orderings.** An announcement is a system call after the system call that wrote the session. A reader's loads of the
+//! cell are followed by an acquire fence, then by the system calls that read the file. Between processes nothing else is
+//! needed: one kernel, one page cache, and memory that the processor keeps coherent. What "returned before L began" means
+//! is up to the two callers; whatever lets one know of the other orders their memory. A `pwrite` of eight bytes may be
+//! seen half done; such a mixture is no value that was ever written, or ever will be, so it matches no date, and the call
+//! that is writing it has not returned.
+//!
+//! **Killed writers.** Killed after writing and before announcing, a writer has acknowledged nothing. Whoever reads the file
+//! sees its save, whoever has a copy does not, until anybody saves or ends that session (rule 2), or for a minute (rule 5).
+//!
+//! **Trouble.** If the announcement fails (a broken disk), the error is [`Unannounced`](crate::ErrorKind::Unannounced): the
+//! change was made, and was not acknowledged; for a minute others may not see it. On a full disk it does not fail, for the
+//! file has all its blocks. Nothing is written through a mapping, which would kill the process there.
+//!
+//! **One set of counters.** Every open store holds a shared `flock` on its root. Only under the exclusive one is the file
+//! made, or made anew when it has a wrong size; if others use the store, opening it fails with
+//! [`InUse`](crate::ErrorKind::InUse). Two things cannot be survived, and are for nobody to do: cutting the file short while
+//! processes have it in memory kills them (SIGBUS), and replacing it makes them deaf to whoever opens the store later.
+//! What it says is worth nothing once all processes are gone, so it is neither synced nor backed up.
+//!
+//! **Verify and Off.** [`Coherence::Verify`](crate::Coherence::Verify) reads the file at every load and spares verifying
+//! and decoding what it knows, by sequence and checksum; times of files are no version, for they stand still between two
+//! saves of one clock tick. It announces like everybody else. [`Coherence::Off`](crate::Coherence::Off) holds the root's
+//! lock exclusively and has counters of its own.
+//!
+//! **Sessions in one cell** cost each other rereads, nothing else: w saves on the host between two loads of a session
+//! doubt its copy w times in 131,072. A doubted copy of the version that the file still has is not decoded again.
+//!
 //! # Whys
 //!
+//! * **Why a minute?** It bounds what counters cannot: killed writers, removals by hand that nobody watches. A look at the
+//!   file costs 3 µs, and each copy needs at most one a minute.
+//! * **Why are absent sessions not remembered?** An attacker with made-up ids would fill the memory. They cost a failing
+//!   `openat2`.
+//! * **Why is a removal by hand announced by a watcher, and a write by hand is not?** Being told of writes means being
+//!   told of our own, at every save.
 //! * **Why not a temporary file and a rename for every save?** ext4 allocates blocks at every overwriting rename: 86 µs,
 //!   and over a millisecond under load, where an in-place write takes 6.
 //! * **Why a keyed checksum, and why no signature?** Keyed with the `FileId`, so that a file copied over another does not

@@ -3,10 +3,16 @@
 //! Sessions hold 512 bytes of payload. `SESSILE_BENCH_SESSIONS` says how many there are (default 50,000: more than
 //! fits a directory or a small cache, made in seconds).
 #![expect(unreachable_pub, reason = "each benchmark is a program of its own, with this as its module")]
+#![allow(dead_code, reason = "not every one of them uses all of it")]
 use rustix::fs::{Mode, OFlags};
+use rand::SeedableRng;
+use rand::distr::{Distribution, Uniform};
+use rand::rngs::StdRng;
+use rand_distr::Zipf;
 use sessile::{Durability, Entries, FileStore, FileStoreOptions, Record, Store, Token, Value};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -54,18 +60,19 @@ pub struct Full {
 }
 
 impl Full {
-    pub fn new(durability: Durability) -> Self {
-        Self::with(sessions(), durability)
-    }
-
-    pub fn with(sessions: usize, durability: Durability) -> Self {
+    pub fn with(options: FileStoreOptions, sessions: usize, durability: Durability) -> Self {
         let dir = directory();
-        let store = FileStoreOptions::new().durability(durability).open(dir.path()).expect("a store");
+        let store = options.durability(durability).open(dir.path()).expect("a store");
         let record = record(&store);
         let tokens =
             (0..sessions).map(|_| store.create(&record, durability).expect("a session").token).collect();
         // The tokens are random, so their order is: neighbours lie in different shards.
         Self { store, tokens, dir }
+    }
+
+    /// The store's directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
     }
 
     /// The root's descriptor and the relative paths of the sessions, in the order of the tokens.
@@ -77,6 +84,47 @@ impl Full {
         };
         (root.expect("the root"), self.tokens.iter().map(path).collect())
     }
+}
+
+/// A long order of visits, the same for all who are compared.
+#[derive(Clone)]
+pub struct Visits {
+    order: Arc<[u32]>,
+    at: usize,
+}
+
+impl Visits {
+    const LEN: usize = 1 << 20;
+
+    /// Each index below `len` is as likely as any other.
+    pub fn uniform(len: usize) -> Self {
+        Self::of(Uniform::new(0.0, float(len)).expect("a range"))
+    }
+
+    /// The n-th index is visited in proportion to n to the power of -0.99, as web visitors are.
+    pub fn zipf(len: usize) -> Self {
+        Self::of(Zipf::new(float(len), 0.99).expect("a distribution").map(|rank| rank - 1.0))
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "indices, far below 2^32")]
+    fn of(indices: impl Distribution<f64>) -> Self {
+        let dice = StdRng::seed_from_u64(1);
+        Self { order: indices.sample_iter(dice).take(Self::LEN).map(|at| at as u32).collect(), at: 0 }
+    }
+
+    /// The same order, begun elsewhere.
+    pub fn from(&self, thread: usize) -> Self {
+        Self { order: Arc::clone(&self.order), at: thread * 77_777 }
+    }
+
+    pub fn next(&mut self) -> usize {
+        self.at = (self.at + 1) % Self::LEN;
+        self.order[self.at] as usize
+    }
+}
+
+fn float(len: usize) -> f64 {
+    u32::try_from(len).expect("far fewer sessions than 2^32").into()
 }
 
 /// Visits every index below `len` in turn, in an order without neighbours.

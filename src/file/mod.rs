@@ -68,6 +68,12 @@ const TRUST: Duration = Duration::from_secs(60);
 /// While processes use a store, its files are theirs: cutting its file `generations` short kills every process that has
 /// it in memory, and replacing it makes them deaf to whoever opens the store later.
 ///
+/// # Loads from memory
+///
+/// A session that was read or saved lately is loaded without a system call, and never stale: after a save or a `delete`
+/// returned in any process, no later load in any process returns what was before it. [`design`](crate::design) has the
+/// argument, [`Coherence`] the choices, [`stats`](Self::stats) the counts.
+///
 /// ```
 /// use sessile::FileStore;
 /// # let parent = tempfile::tempdir()?;
