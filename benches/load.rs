@@ -70,7 +70,8 @@ impl Lmdb {
     fn of(full: &Full) -> Self {
         let dir = common::directory();
         // SAFETY: the file must not be changed by others while it is mapped, and nobody knows it.
-        let env = unsafe { EnvOpenOptions::new().map_size(1 << 30).open(dir.path()) }.expect("an environment");
+        let env =
+            unsafe { EnvOpenOptions::new().map_size(1 << 30).open(dir.path()) }.expect("an environment");
         let mut write = env.write_txn().expect("a transaction");
         let table: Database<Bytes, Bytes> = env.create_database(&mut write, None).expect("a table");
         for token in &full.tokens {
@@ -140,7 +141,10 @@ fn cached(c: &mut Criterion) {
                 let full = &*full;
                 let before = full.store.stats();
                 b.iter_custom(|n| in_threads(threads, n, &visits, |at| entries(full, &full.tokens[at])));
-                assert_eq!(full.store.stats().misses, before.misses, "every load was a hit");
+                // A copy that is a minute old is read again.
+                let after = full.store.stats();
+                let (hits, misses) = (after.hits - before.hits, after.misses - before.misses);
+                assert!(hits >= 50 * misses, "{hits} hits, {misses} misses");
             });
             group.bench_function(id("lmdb"), |b| {
                 let (lmdb, full) = (&*lmdb, &*full);
@@ -179,7 +183,7 @@ fn uncached(c: &mut Criterion) {
         b.iter(|| black_box(load()));
     });
 
-    // The same while the directory is watched, which the store above, without a cache, does not do.
+    // The same while somebody watches the directory for what is done by hand; a store without a cache does not.
     group.bench_function("sessile-watched/512", |b| {
         let watching = with_cache().open(full.path()).expect("the same store");
         assert_eq!(watching.watch_error().map(ToString::to_string), None);

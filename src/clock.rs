@@ -2,6 +2,8 @@
 //!
 //! A store has one clock, and everything that compares times asks it, so that a `Max-Age` and the deadline it
 //! advertises come from one reading.
+#[cfg(target_os = "linux")]
+use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -37,6 +39,22 @@ impl Clock {
         })
     }
 
+    /// The current time at a quarter of the price: as of the last tick of the system's clock, a few milliseconds ago.
+    pub(crate) fn glance(&self) -> Glance {
+        Glance(match &self.manual {
+            Some(manual) => manual.load(Ordering::SeqCst),
+            #[cfg(target_os = "linux")]
+            None => {
+                let tick = clock_gettime(ClockId::RealtimeCoarse);
+                let [seconds, nanos] =
+                    [tick.tv_sec, tick.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));
+                seconds.saturating_mul(1_000_000).saturating_add(nanos / 1000)
+            }
+            #[cfg(not(target_os = "linux"))]
+            None => micros(SystemTime::now()),
+        })
+    }
+
     /// Sets a manual clock, forwards or backwards; without effect on the system's.
     pub fn set(&self, now: SystemTime) {
         if let Some(manual) = &self.manual {
@@ -47,6 +65,26 @@ impl Clock {
     /// Moves a manual clock forward; without effect on the system's.
     pub fn advance(&self, by: Duration) {
         self.set(self.now() + by);
+    }
+}
+
+/// A reading of the clock that may be behind by a tick.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glance(u64);
+
+impl Glance {
+    /// Far more than a tick, of which there are 100 to 1,000 in a second.
+    const BEHIND_MAX: u64 = 1_000_000;
+
+    /// Microseconds since 1970.
+    pub(crate) fn micros(self) -> u64 {
+        self.0
+    }
+
+    /// Whether an instant lies in the future for certain, though the reading may be behind. Who wants to know more about
+    /// one that is near asks the clock.
+    pub(crate) fn is_surely_before(self, instant: u64) -> bool {
+        instant > self.0.saturating_add(Self::BEHIND_MAX)
     }
 }
 

@@ -4,11 +4,11 @@
 //! fits a directory or a small cache, made in seconds).
 #![expect(unreachable_pub, reason = "each benchmark is a program of its own, with this as its module")]
 #![allow(dead_code, reason = "not every one of them uses all of it")]
-use rustix::fs::{Mode, OFlags};
 use rand::SeedableRng;
 use rand::distr::{Distribution, Uniform};
 use rand::rngs::StdRng;
 use rand_distr::Zipf;
+use rustix::fs::{Mode, OFlags};
 use sessile::{Durability, Entries, FileStore, FileStoreOptions, Record, Store, Token, Value};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};

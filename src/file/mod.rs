@@ -21,6 +21,7 @@ mod write;
 pub use options::{Coherence, FileStoreOptions};
 pub use stats::Stats;
 
+use crate::clock::{Glance, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId, Token};
 use crate::record::{Record, SLOT_MIN};
@@ -38,7 +39,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 /// How often a reader without a lock looks again before it asks writers to pause.
 const REREADS_MAX: u32 = 8;
@@ -46,7 +47,7 @@ const REREADS_MAX: u32 = 8;
 /// How long a copy is trusted without a look at the file. It bounds what the counters cannot: how long processes may
 /// differ about a save whose writer was killed before it announced it, and how long a session that was removed by hand
 /// is served if nobody watches. A look costs a few microseconds, so a longer time would gain nothing.
-const TRUST: Duration = Duration::from_secs(60);
+const TRUST_MICROS: u64 = 60_000_000;
 
 /// Sessions in one directory of a local file system, shared by any number of threads and processes of one host.
 ///
@@ -146,17 +147,19 @@ impl FileStore {
         self.watcher.as_ref()?.as_ref().err()
     }
 
-    /// Whether a copy is still the newest version, as far as anybody has said; see [`design`](crate::design).
-    fn trusts(&self, copy: &Cached, now: SystemTime) -> bool {
+    /// Whether a copy is still the newest version, as far as anybody has said, and not expired; see [`design`](crate::design).
+    fn trusts(&self, copy: &Cached, now: Glance) -> bool {
         self.options.coherence != Coherence::Verify
             && self.generations.stamp(&copy.id) == copy.stamp
-            && now.duration_since(copy.read_at).is_ok_and(|age| age < TRUST)
+            // Also if the clock was set back: a copy from the future is as good as an old one.
+            && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
+            && (now.is_surely_before(copy.deadline) || micros(self.now()) < copy.deadline)
     }
 
     /// Keeps a copy of a version for later loads.
     fn remember(&self, session: &SessionId, copy: Cached) {
         if let Some(cache) = &self.cache {
-            let now = copy.read_at;
+            let now = self.options.clock.glance();
             cache.put(session.as_bytes(), copy, |there| self.trusts(there, now));
         }
     }
@@ -182,8 +185,8 @@ impl FileStore {
     }
 
     /// Loads a session of which there is no copy to be trusted.
-    #[cold]
-    fn load_file(&self, session: &SessionId, known: Option<&Cached>, now: SystemTime) -> Result<Lookup> {
+    #[inline(never)]
+    fn load_file(&self, session: &SessionId, known: Option<&Cached>, glance: Glance) -> Result<Lookup> {
         let id = known.map_or_else(|| session.file_id(), |known| known.id);
         // Before the file is opened: see `generations`.
         let stamp = self.generations.stamp(&id);
@@ -205,8 +208,8 @@ impl FileStore {
         let lookup = match found {
             Ok(newest) => {
                 let record = Arc::clone(&newest.record);
-                self.remember(session, Cached { record, id, version: newest.version, stamp, read_at: now });
-                live_until_deadline(newest.record, id, now)
+                self.remember(session, Cached::new(record, id, newest.version, stamp, glance.micros()));
+                live_until_deadline(newest.record, id, self.now())
             }
             Err(absent) => Lookup::Absent(absent),
         };
@@ -327,12 +330,12 @@ impl Store for FileStore {
     }
 
     fn load(&self, token: &Token) -> Result<Lookup> {
-        let now = self.now();
+        let now = self.options.clock.glance();
         let text = token.expose();
         let mut known = None;
         if let (Some(cache), Ok(key)) = (&self.cache, <&Key>::try_from(text.as_bytes())) {
-            match cache.get(key, |copy| self.trusts(copy, now)) {
-                Found::Trusted(copy) => return Ok(live_until_deadline(copy.record, copy.id, now)),
+            match cache.get(key, now, |copy| self.trusts(copy, now)) {
+                Found::Trusted(record, id) => return Ok(Lookup::Live(Live { record, id })),
                 Found::Doubtful(copy) => known = Some(copy),
                 Found::Nothing => {}
             }

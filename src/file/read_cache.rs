@@ -4,6 +4,8 @@
 //! part that holds it. What is promised here is only that memory stays within its limit, that the least recently used
 //! copies go first, and that a copy is not replaced by an older one that is no better.
 //!
+//! - Recency is kept to a tenth of a second: a copy that is used again within one is not moved, which spares writing to
+//!   two neighbours that are elsewhere in memory. No cache turns over in so short a time: filling it means reading files.
 //! - Copies lie in 32 parts, each with a lock of its own, so that threads seldom meet. A part has its share of the
 //!   limit; a record larger than that is not kept.
 //! - Keys are session ids. Only ids that were found alive are ever inserted, and those were drawn at random by us: a
@@ -12,17 +14,19 @@
 //! - What is replaced or evicted is dropped after the lock: freeing a large record takes longer than finding one.
 use super::generations::Stamp;
 use super::slots::Known;
+use crate::clock::{Glance, micros};
 use crate::id::FileId;
 use crate::record::{Record, Version};
 use hashlink::linked_hash_map::RawEntryMut;
 use hashlink::{DefaultHashBuilder, LinkedHashMap};
 use parking_lot::Mutex;
 use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
 
 const PARTS: usize = 32;
+const RECENT_MICROS: u64 = 100_000;
 /// What one copy takes beside its record, in bytes: list node, hash slot (tables are between half and full), the counts
 /// of the `Arc`.
 const COPY_BYTES: usize = 224;
@@ -34,15 +38,21 @@ pub(super) type Key = [u8; 32];
 #[derive(Clone, Debug)]
 pub(super) struct Cached {
     pub(super) record: Arc<Record>,
-    pub(super) id: FileId,
-    pub(super) version: Version,
+    /// The record's deadline, in microseconds since 1970: here, so that a hit need not look into the record.
+    pub(super) deadline: u64,
     /// What the session's cell said before its file was opened.
     pub(super) stamp: Stamp,
-    /// When that was, by the store's clock.
-    pub(super) read_at: SystemTime,
+    /// When that was, by the store's clock, in microseconds since 1970.
+    pub(super) read_at: u64,
+    pub(super) id: FileId,
+    pub(super) version: Version,
 }
 
 impl Cached {
+    pub(super) fn new(record: Arc<Record>, id: FileId, version: Version, stamp: Stamp, read_at: u64) -> Self {
+        Self { deadline: micros(record.deadline), record, stamp, read_at, id, version }
+    }
+
     /// What need not be verified again.
     pub(super) fn known(&self) -> Known<'_> {
         Known { version: self.version, record: &self.record }
@@ -51,7 +61,7 @@ impl Cached {
 
 /// What became of a look into the cache.
 pub(super) enum Found {
-    Trusted(Cached),
+    Trusted(Arc<Record>, FileId),
     /// It may have been overtaken.
     Doubtful(Cached),
     Nothing,
@@ -86,6 +96,8 @@ impl Copies {
 
 struct Kept {
     copy: Cached,
+    /// When it was last made the most recently used one.
+    moved_at: u64,
     bytes: usize,
 }
 
@@ -110,21 +122,29 @@ impl ReadCache {
         }
     }
 
-    /// Looks a session up; its copy becomes the most recently used one.
-    pub(super) fn get(&self, key: &Key, trust: impl FnOnce(&Cached) -> bool) -> Found {
+    /// Looks a session up; its copy becomes the most recently used one. `trust` says whether it may be returned.
+    pub(super) fn get(&self, key: &Key, now: Glance, trust: impl FnOnce(&Cached) -> bool) -> Found {
         let (part, hash) = self.part(key);
         let mut copies = part.0.lock();
         let RawEntryMut::Occupied(mut entry) = copies.map.raw_entry_mut().from_key_hashed_nocheck(hash, key)
         else {
             return Found::Nothing;
         };
-        entry.to_back();
-        let copy = entry.get().copy.clone();
-        if trust(&copy) {
-            copies.trusted += 1;
-            return Found::Trusted(copy);
+        let kept = entry.get_mut();
+        // Lets the processor fetch the record while it waits for what `trust` looks at: counting one more owner, below,
+        // begins only when that is decided.
+        black_box(Arc::strong_count(&kept.copy.record));
+        let found = if trust(&kept.copy) {
+            Found::Trusted(Arc::clone(&kept.copy.record), kept.copy.id)
+        } else {
+            Found::Doubtful(kept.copy.clone())
+        };
+        if now.micros().abs_diff(kept.moved_at) >= RECENT_MICROS {
+            kept.moved_at = now.micros();
+            entry.to_back();
         }
-        Found::Doubtful(copy)
+        copies.trusted += u64::from(matches!(found, Found::Trusted(..)));
+        found
     }
 
     /// The copy of a session, trusted or not, for somebody who is about to read its file; it is not counted as used.
@@ -141,7 +161,7 @@ impl ReadCache {
             return self.forget(key);
         }
         let (part, hash) = self.part(key);
-        let (kept, mut out) = (Kept { copy, bytes }, Vec::new());
+        let (kept, mut out) = (Kept { moved_at: copy.read_at, copy, bytes }, Vec::new());
         let mut copies = part.0.lock();
         match copies.map.raw_entry_mut().from_key_hashed_nocheck(hash, key) {
             RawEntryMut::Vacant(entry) => {

@@ -31,6 +31,8 @@ struct Locked<'a> {
     id: FileId,
     /// What the session's cell said before its path was opened. From then on no end of it goes unnoticed.
     noted: Stamp,
+    /// When that was, in microseconds since 1970.
+    noted_at: u64,
     told: Cell<bool>,
     file: LockedFile,
     _turn: Turn<'a>,
@@ -116,7 +118,7 @@ impl FileStore {
         let bytes = self.encode(&record, &id, 1, State::WRITTEN, 0)?;
         let version = Version::claimed(&bytes);
         // Nobody has a copy, so there is nobody to be told; our own copy is dated as one that is read.
-        let (stamp, read_at) = (self.generations.stamp(&id), self.now());
+        let (stamp, read_at) = (self.generations.stamp(&id), self.options.clock.glance().micros());
         // Whatever will be needed is opened before anything is changed.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
         let file = match self.root.open_session(&path, Access::Create) {
@@ -135,7 +137,7 @@ impl FileStore {
                 shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.below_shard()));
         }
         made?;
-        self.remember(session, Cached { record: Arc::clone(&record), id, version, stamp, read_at });
+        self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
         Ok(Live { record, id })
     }
 
@@ -176,8 +178,8 @@ impl FileStore {
         power_safe: bool,
     ) -> Result<Option<Live>> {
         let Some(mut locked) = self.lock_live(session)? else { return Ok(None) };
-        let (id, read_at) = (locked.id, self.now());
-        if locked.newest.record.is_expired(read_at) {
+        let id = locked.id;
+        if locked.newest.record.is_expired(self.now()) {
             return Ok(None);
         }
         if change(Arc::make_mut(&mut locked.newest.record))? == Verdict::Keep {
@@ -201,7 +203,7 @@ impl FileStore {
         let stamp = locked.tell_saved()?;
         let record = Arc::clone(&locked.newest.record);
         // Still under the lock: the next writer's copy is not to be replaced by ours.
-        self.remember(session, Cached { record: Arc::clone(&record), id, version, stamp, read_at });
+        self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, locked.noted_at));
         Ok(Some(Live { record, id }))
     }
 
@@ -448,7 +450,7 @@ impl FileStore {
         let turn = self.queues.turn(&id, deadline)?;
         let path = SessionPath::of(&id);
         loop {
-            let noted = self.generations.stamp(&id);
+            let (noted, noted_at) = (self.generations.stamp(&id), self.options.clock.glance().micros());
             let Some(file) = self.open_file(&id, &path, Access::Write)? else { return Ok(None) };
             let file = LockedFile::acquire(file, deadline)
                 .map_err(|error| self.error("lock session file", &path, error))?
@@ -464,6 +466,7 @@ impl FileStore {
                         session,
                         id,
                         noted,
+                        noted_at,
                         told: Cell::new(false),
                         file,
                         _turn: turn,
