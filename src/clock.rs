@@ -116,6 +116,26 @@ mod tests {
     }
 
     #[test]
+    fn a_glance_is_behind_by_less_than_it_admits_and_never_ahead() {
+        let clock = Clock::system();
+        for _ in 0..1000 {
+            let (before, glance, after) = (micros(clock.now()), clock.glance(), micros(clock.now()));
+            assert!(glance.micros() <= after, "{} is after {after}", glance.micros());
+            assert!(
+                before < glance.micros() + Glance::BEHIND_MAX / 2,
+                "{} is long before {before}",
+                glance.micros()
+            );
+            assert!(
+                !glance.is_surely_before(after) && !glance.is_surely_before(after + Glance::BEHIND_MAX / 2)
+            );
+            assert!(glance.is_surely_before(after + 2 * Glance::BEHIND_MAX));
+        }
+        let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(9));
+        assert_eq!(clock.glance().micros(), 9_000_000);
+    }
+
+    #[test]
     fn stored_times_read_back_at_both_ends() {
         for micros_since in [0, 1, 1_700_000_000_000_000, u64::MAX] {
             assert_eq!(micros(from_micros(micros_since)), micros_since);

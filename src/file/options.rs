@@ -121,7 +121,7 @@ impl FileStoreOptions {
         self
     }
 
-    /// How much memory copies of sessions may take, in bytes, as estimated; default 32 MiB, which is about 30,000
+    /// How much memory copies of sessions may take, in bytes, as estimated; default 32 MiB, which is about 20,000
     /// sessions of 512 bytes. 0 keeps none: every load then reads a file. A session larger than a 32nd of it is not
     /// kept either.
     #[must_use]
