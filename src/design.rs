@@ -32,14 +32,14 @@
 //! | load of a session that is in memory | 0 | |
 //! | load | 3 | `openat2`, `pread`, `close` |
 //! | load of an unknown id | 3 | `openat2` (fails), `openat` of the shard, `close` |
-//! | update, relaxed | 8 | `getpid`, `openat2`, `flock`, `pread`, `pwrite`, `pwrite` of a counter, `flock`, `close` |
-//! | update, power-safe | 10 | the same, and `fdatasync`, `pwrite` of the state byte |
-//! | create, relaxed | 9 | `getrandom`, `getpid`, `openat2`, `flock`, `fstat`, `fstatat`, `pwrite`, `flock`, `close` |
-//! | create, power-safe | 14 | the same, and shard `openat`, `fdatasync`, shard `fsync`, `pwrite` of the state, `close` |
-//! | delete | 12 | shard `openat`, `getpid`, `openat2`, `flock`, `pread`, `pwrite`, `unlinkat`, `pwrite` of the counters, `flock`, `close`, `fsync`, `close` |
-//! | grow, relaxed | 21 | see below |
-//! | grow, power-safe | 23 | the same, and shard `fsync`, `pwrite` of the state |
-//! | rotate | 27 | a power-safe create inside a delete |
+//! | update, relaxed | 7 | `openat2`, `flock`, `pread`, `pwrite`, `pwrite` of a counter, `flock`, `close` |
+//! | update, power-safe | 9 | the same, and `fdatasync`, `pwrite` of the state byte |
+//! | create, relaxed | 8 | `getrandom`, `openat2`, `flock`, `fstat`, `fstatat`, `pwrite`, `flock`, `close` |
+//! | create, power-safe | 13 | the same, and shard `openat`, `fdatasync`, shard `fsync`, `pwrite` of the state, `close` |
+//! | delete | 11 | shard `openat`, `openat2`, `flock`, `pread`, `pwrite`, `unlinkat`, `pwrite` of the counters, `flock`, `close`, `fsync`, `close` |
+//! | grow, relaxed | 20 | see below |
+//! | grow, power-safe | 22 | the same, and shard `fsync`, `pwrite` of the state |
+//! | rotate | 25 | a power-safe create inside a delete |
 //!
 //! A save that held its lock for a millisecond or more adds `fstat` and `fstatat` (see the rules for locks). A visitor who
 //! stores nothing causes no call.
@@ -167,7 +167,9 @@
 //!
 //! **Trouble.** If the announcement fails (a broken disk), the error is [`Unannounced`](crate::ErrorKind::Unannounced): the
 //! change was made, and was not acknowledged; for a minute others may not see it. On a full disk it does not fail, for the
-//! file has all its blocks. Nothing is written through a mapping, which would kill the process there.
+//! file has all its blocks (unless the file system never writes in place, as ZFS, or btrfs below a snapshot). Nothing is
+//! written through a mapping, which would kill the process there. What remains is a disk that cannot read back a page of the
+//! counters that memory was short of: a load that needs the page then ends the process, as it does with any mapped file.
 //!
 //! **One set of counters.** Every open store holds a shared `flock` on its root. Only under the exclusive one is the file
 //! made, or made anew when it has a wrong size; if others use the store, opening it fails with
@@ -178,7 +180,7 @@
 //! **Verify and Off.** [`Coherence::Verify`](crate::Coherence::Verify) reads the file at every load and spares verifying
 //! and decoding what it knows, by sequence and checksum; times of files are no version, for they stand still between two
 //! saves of one clock tick. It announces like everybody else. [`Coherence::Off`](crate::Coherence::Off) holds the root's
-//! lock exclusively and has counters of its own.
+//! lock exclusively and has counters of its own. (A lock is one host's: on NFS it keeps no other host away.)
 //!
 //! **Sessions in one cell** cost each other rereads, nothing else: w saves on the host between two loads of a session
 //! doubt its copy w times in 131,072. A doubted copy of the version that the file still has is not decoded again.

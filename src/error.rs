@@ -44,8 +44,9 @@ pub enum ErrorKind {
     /// A sync failed, and could not be made good: the change was made (or, for a save, may have been), and whether it
     /// survives a power cut is unknown.
     DurabilityUnknown,
-    /// The change was made, and could not be announced: for a minute at most, other processes may still serve the
-    /// version before it from their caches. The same call, tried again, announces it.
+    /// What was asked was done, and could not be announced (the disk fails): for a minute at most, other processes may
+    /// still serve the version before it from their caches. A `delete` is to be tried again; a change that is tried again
+    /// is made twice. A rotation that fails so has ended the session.
     Unannounced,
     /// Another process has the directory to itself, or others use it and what was asked for needs it alone.
     InUse,

@@ -142,18 +142,6 @@ impl Root {
         Ok(file?.into())
     }
 
-    /// Makes the file of the counters, or opens the one that is there.
-    pub(super) fn make_generations(&self) -> io::Result<File> {
-        gate("make generations")?;
-        let flags = OFlags::RDWR | OFlags::CREATE | SAFE;
-        Ok(retry_on_intr(|| fs::openat(&self.fd, GENERATIONS, flags, FILE))?.into())
-    }
-
-    /// Removes the counters. Best effort.
-    pub(super) fn remove_generations(&self) {
-        let _ = fs::unlinkat(&self.fd, GENERATIONS, AtFlags::empty());
-    }
-
     /// Whether other hosts may write to the file system behind our kernel's back, or the file system lives in a process:
     /// what one process writes to a file there, another may not see in a mapping of it. Its name.
     #[cfg(target_os = "linux")]
@@ -213,6 +201,12 @@ fn remote_name(magic: u32) -> Option<&'static str> {
         0x0102_1997 => "9p",
         0x6573_5546 => "FUSE",
         0x00c3_6400 => "Ceph",
+        0x0bd0_0bd0 => "Lustre",
+        0x4750_4653 => "GPFS",
+        0x7461_636f => "OCFS2",
+        0x0116_1970 => "GFS2",
+        0x2003_0528 => "OrangeFS",
+        0xbacb_acbc => "VMware shared folder",
         0x5346_414f | 0x6b41_4653 => "AFS",
         0x786f_4256 => "VirtualBox shared folder",
         _ => return None,
@@ -328,12 +322,6 @@ pub(super) fn regular_size(file: &File) -> io::Result<u64> {
         return Err(Errno::NXIO.into());
     }
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
-}
-
-/// Cuts a file to nothing.
-pub(super) fn empty(file: &File) -> io::Result<()> {
-    gate("empty file")?;
-    Ok(retry_on_intr(|| fs::ftruncate(file, 0))?)
 }
 
 /// On btrfs, lets later writes to an empty file go to the blocks it has, so that they need no space. Best effort: most

@@ -28,7 +28,7 @@
 //! visitor who returns every ten seconds, 7 %.
 use super::disk::{self, Root};
 use super::io_error;
-use super::layout::{GENERATIONS, SHARDS};
+use super::layout::{GENERATIONS, SHARDS, TEMPORARY};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
 use memmap2::{MmapOptions, MmapRaw};
@@ -104,22 +104,16 @@ impl Generations {
         Self::new(Seen::Mapped(file, map)).map(Some)
     }
 
-    /// Makes the file anew. The root must be locked exclusively.
+    /// Makes the file anew, under another name until it is complete. The root must be locked exclusively.
     pub(super) fn make(root: &Root) -> Result<()> {
-        const ACT: &str = "make the generations of session store";
-        let made = (|| {
-            let file = root.make_generations()?;
-            disk::regular_size(&file)?;
-            disk::empty(&file)?;
-            disk::make_private(&file)?;
-            disk::avoid_copy_on_write(&file);
-            disk::write_at(&file, &vec![0; FILE_BYTES], 0)
-        })();
-        made.map_err(|error| {
-            // A part of it would be made anew as well; it need not take the space until then.
-            root.remove_generations();
-            io_error(ACT, error).with_path(root.path().join(GENERATIONS))
-        })
+        let path = root.path().join(GENERATIONS);
+        let error = |error| io_error("make the generations of session store", error).with_path(&path);
+        let file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(root.path()).map_err(error)?;
+        disk::make_private(file.as_file()).map_err(error)?;
+        disk::avoid_copy_on_write(file.as_file());
+        disk::write_at(file.as_file(), &vec![0; FILE_BYTES], 0).map_err(error)?;
+        file.persist(&path).map_err(|refused| error(refused.error))?;
+        Ok(())
     }
 
     fn new(seen: Seen) -> Result<Self> {

@@ -12,6 +12,7 @@
 //!
 //! Every wait has a deadline. Unlocking is explicit: a child forked meanwhile holds a copy of the descriptor, and a
 //! lock lasts until the last copy is closed.
+use super::mapped::Birthmark;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
 use fs2::FileExt;
@@ -35,7 +36,7 @@ type Queue = Arc<Mutex<()>>;
 #[derive(Debug)]
 pub(super) struct Queues {
     parts: [Mutex<HashMap<FileId, Queue>>; PARTS],
-    process: u32,
+    birthmark: Birthmark,
 }
 
 /// A place at the head of a session's queue.
@@ -47,7 +48,7 @@ pub(super) struct Turn<'a> {
 
 impl Queues {
     pub(super) fn new() -> Self {
-        Self { parts: std::array::from_fn(|_| Mutex::default()), process: std::process::id() }
+        Self { parts: std::array::from_fn(|_| Mutex::default()), birthmark: Birthmark::new() }
     }
 
     /// Waits for this thread's turn to write the session.
@@ -71,10 +72,10 @@ impl Queues {
     ///
     /// [`ErrorKind::Forked`] in a process other than the one that opened the store.
     pub(super) fn check_process(&self) -> Result<()> {
-        if self.process == std::process::id() {
+        if self.birthmark.is_here() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Forked, "write a session")
+        Err(Error::new(ErrorKind::Forked, "use a session store")
             .with_reason("this store was opened before the process was forked; open it in the child"))
     }
 
@@ -107,7 +108,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// A session's file, or the root of a store, locked among processes until dropped.
+/// A session's file, locked exclusively among processes until dropped.
 #[derive(Debug)]
 pub(super) struct LockedFile(File);
 
@@ -119,16 +120,6 @@ impl LockedFile {
     /// `Ok(Err(file))` at the deadline: the file, not locked. An I/O error if the file cannot be locked at all.
     pub(super) fn acquire(file: File, deadline: Instant) -> io::Result<Result<Self, File>> {
         wait_for(deadline, || FileExt::try_lock_exclusive(&file))
-            .map(|locked| if locked { Ok(Self(file)) } else { Err(file) })
-    }
-
-    /// Waits until nobody has the file to themselves, and locks it together with all who do the same.
-    ///
-    /// # Errors
-    ///
-    /// As for [`acquire`](Self::acquire).
-    pub(super) fn share(file: File, deadline: Instant) -> io::Result<Result<Self, File>> {
-        wait_for(deadline, || FileExt::try_lock_shared(&file))
             .map(|locked| if locked { Ok(Self(file)) } else { Err(file) })
     }
 }
@@ -144,6 +135,38 @@ impl Drop for LockedFile {
     fn drop(&mut self) {
         // Closing would unlock too, but for copies of the descriptor in forked children.
         let _ = FileExt::unlock(&self.0);
+    }
+}
+
+/// The root of an open store, locked among processes until dropped: shared by all that use the store, or exclusively by
+/// one that has it to itself.
+#[derive(Debug)]
+pub(super) struct LockedRoot {
+    root: File,
+    birthmark: Birthmark,
+}
+
+impl LockedRoot {
+    /// Waits until nobody has the root to himself. Whether it came to that.
+    pub(super) fn share(root: File, deadline: Instant) -> io::Result<Option<Self>> {
+        let locked = wait_for(deadline, || FileExt::try_lock_shared(&root))?;
+        Ok(locked.then(|| Self { root, birthmark: Birthmark::new() }))
+    }
+
+    /// Waits until nobody uses the root. Whether it came to that.
+    pub(super) fn acquire(root: File, deadline: Instant) -> io::Result<Option<Self>> {
+        let locked = wait_for(deadline, || FileExt::try_lock_exclusive(&root))?;
+        Ok(locked.then(|| Self { root, birthmark: Birthmark::new() }))
+    }
+}
+
+impl Drop for LockedRoot {
+    fn drop(&mut self) {
+        // The lock is the open file's, which a forked child shares: closing its copy changes nothing for the parent,
+        // unlocking it would.
+        if self.birthmark.is_here() {
+            let _ = FileExt::unlock(&self.root);
+        }
     }
 }
 
@@ -210,12 +233,12 @@ mod tests {
 
     #[test]
     fn a_process_that_did_not_open_the_store_is_refused_and_takes_no_place() {
-        let queues = Queues { process: std::process::id() + 1, ..Queues::new() };
+        let queues = Queues { birthmark: Birthmark::of_another_process(), ..Queues::new() };
         let error = queues.turn(&FileId::digest(b"a"), soon()).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Forked);
         assert_eq!(
             error.to_string(),
-            "failed to write a session: this store was opened before the process was forked; open it in the child"
+            "failed to use a session store: this store was opened before the process was forked; open it in the child"
         );
         assert_eq!(queues.len(), 0);
     }

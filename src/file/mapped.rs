@@ -1,7 +1,54 @@
-//! Reading one counter in a mapped file: the crate's only `unsafe` code.
-#![expect(unsafe_code, reason = "memory that other processes change cannot be read through a reference")]
-use memmap2::MmapRaw;
+//! Reading one counter in a mapped file, and marking a page that a fork wipes: the crate's only `unsafe` code.
+#![expect(
+    unsafe_code,
+    reason = "memory that others change, and what the kernel does to memory, is outside the language"
+)]
+use memmap2::{MmapMut, MmapRaw};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Tells the process that made it from its forked children, without a system call.
+#[derive(Debug)]
+pub(super) struct Birthmark {
+    /// One page that says 1 here, and 0 in a child; `None` if the kernel cannot do that.
+    page: Option<MmapMut>,
+    process: u32,
+}
+
+impl Birthmark {
+    pub(super) fn new() -> Self {
+        Self { page: page_wiped_by_fork(), process: std::process::id() }
+    }
+
+    /// Whether this is the process that made it.
+    #[inline]
+    pub(super) fn is_here(&self) -> bool {
+        match &self.page {
+            Some(page) => page[0] == 1,
+            None => self.process == std::process::id(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_another_process() -> Self {
+        Self { page: None, process: std::process::id() + 1 }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn page_wiped_by_fork() -> Option<MmapMut> {
+    use rustix::mm::{Advice, madvise};
+    let mut page = MmapMut::map_anon(1).ok()?;
+    // SAFETY: the range is that of the mapping, which is ours alone. What the advice changes is the memory of children,
+    // before they run: here it reads as it was written, there as zero, and both are bytes.
+    unsafe { madvise(page.as_mut_ptr().cast(), page.len(), Advice::LinuxWipeOnFork) }.ok()?;
+    page[0] = 1;
+    Some(page)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn page_wiped_by_fork() -> Option<MmapMut> {
+    None
+}
 
 /// The value of the counter with this index at some instant during the call; it may be torn between two values if it is
 /// written meanwhile.
@@ -12,15 +59,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins at a page")]
 pub(super) fn load(map: &MmapRaw, index: usize) -> u64 {
     assert!(index < map.len() / size_of::<u64>(), "no counter {index} in a mapping of {} bytes", map.len());
-    let halves = map.as_ptr().cast_mut().cast::<u32>();
+    let halves = map.as_ptr().cast::<AtomicU32>();
     let half = |n: usize| {
         // SAFETY: the assertion keeps the index within the mapping, which `map` keeps in place; it begins at a page, so
-        // every half is aligned. Others change the memory at any instant, hence the atomics; no reference to it exists in
-        // this process, and nobody here writes to it: the mapping is read-only. On read-only memory an atomic load is
+        // every half is aligned. Others change the memory at any instant, which a shared reference to an atomic allows;
+        // nobody here writes to it: the mapping is read-only. On read-only memory an atomic load is
         // allowed if it is relaxed and small, and 4 bytes are on every target (std::sync::atomic, "Atomic accesses to
         // read-only memory"); who needs an order sets a fence. We never make the file shorter: if somebody does, the load
         // ends the process (SIGBUS), it does not return.
-        unsafe { AtomicU32::from_ptr(halves.add(n)).load(Ordering::Relaxed) }
+        unsafe { &*halves.add(n) }.load(Ordering::Relaxed)
     };
     // Files hold little-endian integers.
     let [low, high] = [half(2 * index), half(2 * index + 1)].map(u32::from_le);

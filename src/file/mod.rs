@@ -29,7 +29,7 @@ use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, 
 use disk::{Access, Root};
 use generations::{Generations, News};
 use layout::SessionPath;
-use lock::LockedFile;
+use lock::LockedRoot;
 use read_cache::{Cached, Found, Key, ReadCache};
 use rustix::io::Errno;
 use slots::{Known, View};
@@ -59,8 +59,8 @@ const TRUST_MICROS: u64 = 60_000_000;
 ///
 /// # Limits
 ///
-/// Open a store *after* `fork`: its in-process queues do not survive one, and saves in the child are refused with
-/// [`ErrorKind::Forked`].
+/// Open a store *after* `fork`: what it keeps in the process does not survive one, and in the child every call is refused
+/// with [`ErrorKind::Forked`].
 ///
 /// An open store holds three descriptors and, if it [watches](FileStoreOptions::watch), three more, one thread and 256
 /// watches; each call needs up to four more descriptors while it runs. Copies of sessions take up to
@@ -93,7 +93,7 @@ pub struct FileStore {
     #[cfg(feature = "watch")]
     watcher: Option<Result<watch::Watcher>>,
     /// Dropped last: until then the store is in use.
-    _in_use: LockedFile,
+    _in_use: LockedRoot,
 }
 
 impl FileStore {
@@ -179,7 +179,7 @@ impl FileStore {
             self.forget(session);
             Error::new(ErrorKind::Unannounced, "announce the change of session file")
                 .with_path(self.root.path().join(SessionPath::of(id).as_str()))
-                .with_reason("it was made; other processes may not see it for a minute")
+                .with_reason("what was done is done; other processes may serve what was before for a minute")
                 .with_source(self.error_at("write to", layout::GENERATIONS, error))
         })
     }
@@ -197,7 +197,8 @@ impl FileStore {
             Some(View::Damaged) => Err(Absent::Damaged(id)),
         };
         let version = found.as_ref().ok().map(|newest| newest.version);
-        if self.options.coherence == Coherence::Verify && known.map(|known| known.version) == version {
+        let confirmed = known.is_some() && known.map(|known| known.version) == version;
+        if self.options.coherence == Coherence::Verify && confirmed {
             count(&self.tally.confirmed);
         } else {
             count(&self.tally.misses);
@@ -330,6 +331,8 @@ impl Store for FileStore {
     }
 
     fn load(&self, token: &Token) -> Result<Lookup> {
+        // A part of the cache may be locked by a thread that does not exist in the child.
+        self.queues.check_process()?;
         let now = self.options.clock.glance();
         let text = token.expose();
         let mut known = None;

@@ -8,7 +8,7 @@ use super::disk::Root;
 use super::generations::Generations;
 use super::io_error;
 use super::layout::{PARAMETERS, SHARDS, TEMPORARY, is_ours, shard_name};
-use super::lock::LockedFile;
+use super::lock::LockedRoot;
 use super::options::Coherence;
 use crate::error::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ pub(super) fn announce_use(
     root: &Root,
     coherence: Coherence,
     wait: Duration,
-) -> Result<(LockedFile, Generations)> {
+) -> Result<(LockedRoot, Generations)> {
     const ACT: &str = "lock session directory";
     let io = |error| io_error(ACT, error).with_path(root.path());
     let in_use = |reason| {
@@ -54,29 +54,29 @@ pub(super) fn announce_use(
     };
     let deadline = Instant::now() + wait;
     if coherence == Coherence::Off {
-        let locked = LockedFile::acquire(root.directory().map_err(io)?, deadline).map_err(io)?;
+        let locked = LockedRoot::acquire(root.directory().map_err(io)?, deadline).map_err(io)?;
         let lock =
-            locked.map_err(|_| in_use("with Coherence::Off it is for one process, and another uses it"))?;
+            locked.ok_or_else(|| in_use("with Coherence::Off it is for one process, and another uses it"))?;
         return Ok((lock, Generations::own()?));
     }
     loop {
-        let locked = LockedFile::share(root.directory().map_err(io)?, deadline).map_err(io)?;
-        let lock = locked.map_err(|_| in_use("another process has it to itself, with Coherence::Off"))?;
+        let locked = LockedRoot::share(root.directory().map_err(io)?, deadline).map_err(io)?;
+        let lock = locked.ok_or_else(|| in_use("another process has it to itself, with Coherence::Off"))?;
         if let Some(generations) = Generations::open(root, coherence == Coherence::Shared)? {
             return Ok((lock, generations));
         }
         // Given back first: a lock that is converted in place may be lost on the way.
         drop(lock);
-        match LockedFile::acquire(root.directory().map_err(io)?, Instant::now()).map_err(io)? {
+        match LockedRoot::acquire(root.directory().map_err(io)?, Instant::now()).map_err(io)? {
             // Perhaps somebody has just made them.
-            Ok(_alone) if Generations::open(root, false)?.is_some() => {}
-            Ok(_alone) => Generations::make(root)?,
-            Err(_) if Instant::now() > deadline => {
+            Some(_alone) if Generations::open(root, false)?.is_some() => {}
+            Some(_alone) => Generations::make(root)?,
+            None if Instant::now() > deadline => {
                 return Err(in_use(
                     "its file of generations is missing or damaged, and other processes use it",
                 ));
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            None => std::thread::sleep(Duration::from_millis(1)),
         }
     }
 }
@@ -100,7 +100,7 @@ pub(super) fn open_root(dir: &Path, coherence: Coherence) -> Result<Root> {
             root.remote_file_system().map_err(io("examine the file system of session directory"))?
     {
         return Err(Error::new(ErrorKind::Config, "open session store").with_path(dir).with_reason(format!(
-            "it is on {name}, where caches cannot be kept coherent through memory; use Coherence::Verify or Off"
+            "it is on {name}, where caches cannot be kept coherent through memory; use Coherence::Verify"
         )));
     }
     if !read_parameters(&root)? {

@@ -21,8 +21,8 @@ pub enum Coherence {
     /// Every load reads the session's file, and spares only verifying and decoding what it knows. For those file
     /// systems, if their locks work; also sees at once what was changed by hand.
     Verify,
-    /// For one process that has the directory to itself, and finds it in use otherwise: the counters are its own, and
-    /// announcing costs no system call.
+    /// For one process that has the directory to itself, and finds it in use otherwise (by processes of this host): the
+    /// counters are its own, and announcing costs no system call.
     Off,
 }
 

@@ -85,12 +85,14 @@ struct Copies {
     /// With the hasher that the cache chooses the part with: one hash serves both.
     map: LinkedHashMap<Key, Kept, DefaultHashBuilder>,
     bytes: usize,
+    /// Nodes that the map has in use or keeps for later: it gives none back by itself.
+    nodes: usize,
     trusted: u64,
 }
 
 impl Copies {
     fn new(hasher: DefaultHashBuilder) -> Self {
-        Self { map: LinkedHashMap::with_hasher(hasher), bytes: 0, trusted: 0 }
+        Self { map: LinkedHashMap::with_hasher(hasher), bytes: 0, nodes: 0, trusted: 0 }
     }
 }
 
@@ -184,6 +186,12 @@ impl ReadCache {
             copies.bytes -= oldest.bytes;
             out.push(oldest);
             evicted += 1;
+        }
+        copies.nodes = copies.nodes.max(copies.map.len() + 1);
+        // Large sessions took the place of many small ones.
+        if copies.nodes > 2 * copies.map.len() + 64 {
+            copies.map.shrink_to_fit();
+            copies.nodes = copies.map.len();
         }
         drop(copies);
         self.evicted.fetch_add(evicted, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use crate::record::{Record, SLOT_MIN};
 use crate::store::{Absent, Live, Lookup, Store, Verdict};
 use crate::value::Value;
 use rustix::io::Errno;
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::error::Error as _;
 use std::fs;
 use std::io;
@@ -351,6 +352,28 @@ fn a_larger_file_is_synced_before_it_takes_the_name_at_every_durability() {
     let session = fixture.session(true);
     let calls = [&GROW[..], &["sync shard", "write"]].concat();
     check_calls(&told(&calls), || put(&fixture.store, &session, &big("x"), true));
+}
+
+/// Else the next save could be announced before this one, whose copy would then pass for the newest.
+#[test]
+fn a_larger_file_is_not_open_to_others_before_its_save_is_announced() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    let other = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(20)));
+    let (next, met) = (session.clone(), Arc::new(Mutex::new(None)));
+    let report = Arc::clone(&met);
+    let interrupt = move |_, call| {
+        if call == "announce" {
+            let (other, next) = (Arc::clone(&other), next.clone());
+            let saved = thread::spawn(move || put(&other, &next, "next", false)).join().unwrap();
+            *report.lock().unwrap() = Some(saved.map(drop).map_err(|error| error.kind()));
+        }
+        None
+    };
+    let (grown, _) = during(interrupt, || put(&fixture.store, &session, &big("x"), false));
+    assert!(grown.unwrap().is_some());
+    assert_eq!(*met.lock().unwrap(), Some(Err(ErrorKind::Busy)));
+    assert_eq!(fixture.text(&session), Some(big("x")));
 }
 
 #[test]
@@ -844,7 +867,12 @@ fn a_directory_that_cannot_be_synced_leaves_durability_unknown_until_one_sync_su
 /// Runs `act` in a process that dies in its n-th call; `None` if it did.
 fn dying_in_call<R>(n: usize, act: impl FnOnce() -> R) -> Option<R> {
     struct Death;
-    let die = move |call, _| if call == n { resume_unwind(Box::new(Death)) } else { None };
+    let die = move |call: usize, _| match call.cmp(&n) {
+        Less => None,
+        Equal => resume_unwind(Box::new(Death)),
+        // The dead make no calls.
+        Greater => Some(Errno::IO.raw_os_error()),
+    };
     let ended = catch_unwind(AssertUnwindSafe(|| during(die, act).0));
     // The dead leave their plan behind.
     during(|_, _| None, || ());

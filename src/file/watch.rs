@@ -14,7 +14,8 @@
 //! | delete, rotate, sweep | remove | news, once more than needed: it costs 0.5 µs |
 //!
 //! Nothing here is needed for correctness among users of the library. Events may be late, or be lost: when the kernel's
-//! queue overflows, everything is announced; when a shard directory itself is moved or removed, all of that shard.
+//! queue overflows, everything is announced; when a shard directory itself is moved or removed, all of that shard. (A new
+//! directory in its place is not watched.)
 use super::disk::Root;
 use super::generations::{Generations, News};
 use super::layout::{SHARDS, TEMPORARY, session_at, shard_name, shard_named};
@@ -55,8 +56,8 @@ impl Watcher {
                 Heard::Anything => (0..SHARDS).try_for_each(|shard| generations.announce_shard(shard)),
             };
         };
-        // Names that come (this mask includes those that are moved here) and names that go.
-        let kinds = EventKindMask::CREATE | EventKindMask::REMOVE;
+        // Names that come, names that go, names that change.
+        let kinds = EventKindMask::CREATE | EventKindMask::REMOVE | EventKindMask::MODIFY_NAME;
         let config = Config::default().with_event_kinds(kinds).with_follow_symlinks(false);
         let mut watcher = RecommendedWatcher::new(hear, config).map_err(|cause| error(cause.into()))?;
         for shard in 0..SHARDS {

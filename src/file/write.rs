@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId};
 use crate::record::{self, Decoded, Record, STATE_AT, State, Version};
 use crate::store::{Change, Live, Store, Verdict};
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -35,12 +35,17 @@ struct Locked<'a> {
     noted_at: u64,
     told: Cell<bool>,
     file: LockedFile,
+    /// The file that has taken this one's place, locked before it did: whoever saves next waits for it, until we have
+    /// told.
+    successor: OnceCell<LockedFile>,
     _turn: Turn<'a>,
     path: SessionPath,
     /// Where the newest version is: 0 or 1.
     slot: usize,
     slot_size: usize,
     newest: Decoded,
+    /// What was known of the session before its file was read.
+    known: Option<Cached>,
     /// When the lock was got: a `delete` that runs into its wait limit does not respect it any longer.
     since: Instant,
 }
@@ -96,8 +101,7 @@ impl Locked<'_> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        // A panic can only come from the change, before anything was written.
-        if !self.told.get() && !std::thread::panicking() {
+        if !self.told.get() {
             // Nothing was changed by us, or the error that came of it is already on its way to the caller.
             let _ = self.store.announce(self.session, &self.id, News::Ended);
         }
@@ -243,7 +247,13 @@ impl FileStore {
     /// A save that held the lock for longer than the shortest wait limit may have been passed by a `delete`, and have
     /// written to a file without a name: then nothing was saved.
     fn unless_deleted(&self, locked: &Locked<'_>) -> Result<Written> {
-        let passed = locked.since.elapsed() >= LOCK_WAIT_MIN && !self.leads_to(&locked.path, &locked.file)?;
+        let passed = locked.since.elapsed() >= LOCK_WAIT_MIN
+            && !self.leads_to(&locked.path, &locked.file).map_err(|error| {
+                Error::new(ErrorKind::DurabilityUnknown, "look for session file after saving")
+                    .with_path(self.path().join(locked.path.as_str()))
+                    .with_reason("it was written, and may have been removed before")
+                    .with_source(error)
+            })?;
         Ok(if passed { Written::Gone } else { Written::Yes })
     }
 
@@ -325,11 +335,12 @@ impl FileStore {
         // sweep's; nobody reads it.
         let _ = shard.unlink(&temporary);
         let Some(file) = replaced? else { return Ok(Written::Gone) };
+        let file = locked.successor.get_or_init(|| file);
         if power_safe {
             shard
                 .sync()
                 .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
-            raise(&file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED));
+            raise(file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED));
         }
         Ok(Written::Yes)
     }
@@ -443,9 +454,8 @@ impl FileStore {
 
     /// Locks a session for writing; `None` if it has no version.
     fn lock<'a>(&'a self, session: &'a SessionId) -> Result<Option<Locked<'a>>> {
-        let cached = self.cache.as_ref().and_then(|cache| cache.peek(session.as_bytes()));
-        let known = cached.as_ref().map(Cached::known);
-        let id = cached.as_ref().map_or_else(|| session.file_id(), |cached| cached.id);
+        let known = self.cache.as_ref().and_then(|cache| cache.peek(session.as_bytes()));
+        let id = known.as_ref().map_or_else(|| session.file_id(), |known| known.id);
         let deadline = Instant::now() + self.options.lock_wait;
         let turn = self.queues.turn(&id, deadline)?;
         let path = SessionPath::of(&id);
@@ -455,7 +465,8 @@ impl FileStore {
             let file = LockedFile::acquire(file, deadline)
                 .map_err(|error| self.error("lock session file", &path, error))?
                 .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
-            let look = |bytes: &[u8]| (slots::view(bytes, &id, known), bytes.len());
+            let look =
+                |bytes: &[u8]| (slots::view(bytes, &id, known.as_ref().map(Cached::known)), bytes.len());
             let (view, size) = self.look(&file, &path, look)?;
             match self.located(view, &path)? {
                 View::Valid { slot, newest, .. }
@@ -469,11 +480,13 @@ impl FileStore {
                         noted_at,
                         told: Cell::new(false),
                         file,
+                        successor: OnceCell::new(),
                         _turn: turn,
                         path,
                         slot,
                         slot_size: size / 2,
                         newest,
+                        known,
                         since: Instant::now(),
                     }));
                 }
@@ -488,14 +501,17 @@ impl FileStore {
     /// The newest version once more, after a change to the first copy that is not wanted; `None` if a `delete` that
     /// could not wait has ended the session since.
     fn stored(&self, locked: &Locked<'_>) -> Result<Option<Arc<Record>>> {
-        let look = |bytes: &[u8]| slots::view(bytes, &locked.id, None);
+        let known = locked.known.as_ref().map(Cached::known);
+        let look = |bytes: &[u8]| slots::view(bytes, &locked.id, known);
         let view = self.look(&locked.file, &locked.path, look)?;
         match self.located(view, &locked.path)? {
-            View::Valid { newest, .. } => Ok(Some(newest.record)),
+            View::Valid { newest, .. } if newest.version == locked.newest.version => Ok(Some(newest.record)),
             View::Empty => Ok(None),
-            View::Damaged => Err(Error::new(ErrorKind::Corrupt, "read session file again")
-                .with_path(self.path().join(locked.path.as_str()))
-                .with_reason("it changed while it was locked")),
+            View::Valid { .. } | View::Damaged => {
+                Err(Error::new(ErrorKind::Corrupt, "read session file again")
+                    .with_path(self.path().join(locked.path.as_str()))
+                    .with_reason("it changed while it was locked"))
+            }
         }
     }
 

@@ -2,11 +2,13 @@
 //!
 //! `contract` is the suite that every storage mode is run through. The others are named after what they promise.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+mod coherence;
 mod contract;
 mod damage;
 mod dictionary;
 mod examples;
 mod expiry;
+mod forked;
 mod hostile_cookies;
 mod http_headers;
 mod jar;
@@ -15,5 +17,6 @@ mod life;
 mod opening;
 mod processes;
 mod servers;
+mod stale;
 mod support;
 mod trouble;

@@ -1,5 +1,7 @@
 //! What several test files need.
+pub(crate) mod checker;
 pub(crate) mod client;
+pub(crate) mod ledger;
 pub(crate) mod memory;
 pub(crate) mod probe;
 pub(crate) mod process;

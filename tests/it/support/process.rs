@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 fn worker(name: &str) -> Worker {
     let own: &[(&str, Worker)] = &[("echo", echo), ("sleep", sleep)];
-    [own, crate::processes::WORKERS, crate::kill::WORKERS]
+    [own, crate::processes::WORKERS, crate::kill::WORKERS, crate::coherence::WORKERS, crate::stale::WORKERS]
         .into_iter()
         .flatten()
         .find(|(known, _)| *known == name)

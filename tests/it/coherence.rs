@@ -1,0 +1,798 @@
+//! Copies in memory are never behind: what one process was told is saved or ended, every process sees from then
+//! on, however warm its cache is.
+//!
+//! Two open stores of one directory know nothing of each other but its files and counters, also within one
+//! process: most tests here have a writer and a reader, and the reader has a copy that it would serve if nobody
+//! told it better. Nobody watches the directory: that would hide an announcement that is missing.
+use crate::support::checker::{Checker, Count, Findings, Mix, check_at_rest};
+use crate::support::ledger::{Ledger, Life};
+use crate::support::process::{Parent, Start, Worker, rounds, say_to_all};
+use crate::support::versions;
+use sessile::file::Coherence::{self, Off, Shared, Verify};
+use sessile::{
+    Clock, Durability, Error, ErrorKind, FileId, FileStore, FileStoreOptions, Record, Result, Store, Token,
+    Value, Verdict,
+};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+use tempfile::TempDir;
+
+pub(crate) const WORKERS: &[(&str, Worker)] = &[("check", check), ("meet the end", meet_the_end)];
+
+fn options(coherence: Coherence) -> FileStoreOptions {
+    let options = FileStoreOptions::new().lock_wait(Duration::from_secs(30)).sync_security_events(false);
+    options.watch(false).coherence(coherence)
+}
+
+pub(crate) fn open(dir: &Path, coherence: Coherence) -> FileStore {
+    options(coherence).open(dir).unwrap()
+}
+
+/// What the files say.
+pub(crate) fn open_without_cache(dir: &Path) -> FileStore {
+    options(Shared).cache_bytes(0).open(dir).unwrap()
+}
+
+/// Puts a copy of the shared counters in their place: whoever opens the store from now on hears nobody who has
+/// it open, and is heard by none of them.
+fn part(dir: &Path) {
+    std::fs::copy(dir.join("generations"), dir.join(".new-generations")).unwrap();
+    std::fs::rename(dir.join(".new-generations"), dir.join("generations")).unwrap();
+}
+
+fn name(coherence: Coherence) -> &'static str {
+    match coherence {
+        Shared => "shared",
+        Verify => "verify",
+        Off => "off",
+    }
+}
+
+fn coherence_of(parent: &Parent) -> Coherence {
+    let named = |coherence: &Coherence| name(*coherence) == parent.argument("COHERENCE");
+    [Shared, Verify, Off].into_iter().find(named).unwrap()
+}
+
+// The checker: saves, ends, rotations and loads at random, everything seen is compared with what was
+// acknowledged.
+
+const PLACES: u64 = 200;
+const THREADS: usize = 2;
+const MIX: Mix = Mix { saves: 30, ends: 4, rotations: 2 };
+
+/// Makes the sessions; the first writer is the one who does.
+fn fill(store: &FileStore, ledger: &Ledger) {
+    let mut maker = Checker::new(store, ledger, 0, 0);
+    (0..PLACES).for_each(|place| maker.create_in(place));
+}
+
+/// The threads of one process: writers of the numbers from `first` on.
+fn work(store: &FileStore, ledger: &Ledger, first: usize, threads: usize, time: Duration) -> Findings {
+    let until = Instant::now() + time;
+    let mut findings = Findings::default();
+    thread::scope(|scope| {
+        let work = |writer: usize| {
+            let mut checker = Checker::new(store, ledger, writer, writer as u64);
+            while Instant::now() < until {
+                checker.step(0, PLACES, MIX);
+            }
+            checker.findings
+        };
+        let threads: Vec<_> = (first..first + threads).map(|n| scope.spawn(move || work(n))).collect();
+        for thread in threads {
+            findings.add(thread.join().unwrap());
+        }
+    });
+    findings.add_stats(store);
+    findings
+}
+
+fn check(parent: &Parent) {
+    let dir = PathBuf::from(parent.argument("DIR"));
+    let store = open(&dir.join("store"), coherence_of(parent));
+    let ledger = Ledger::open(&dir.join("ledger"));
+    parent.report("ready");
+    parent.line();
+    let first = usize::try_from(parent.number("FIRST")).unwrap();
+    work(&store, &ledger, first, THREADS, Duration::from_millis(parent.number("MILLIS"))).report_to(parent);
+}
+
+/// Runs one process for each of these, at once; all hear each other, or nobody hears anybody.
+fn work_in_processes(processes: &[Coherence], hearing: bool, time: Duration) -> Findings {
+    let dir = TempDir::new().unwrap();
+    let store_dir = dir.path().join("store");
+    let ledger = Ledger::open(&dir.path().join("ledger"));
+    fill(&open_without_cache(&store_dir), &ledger);
+    let mut children = Vec::new();
+    for (n, coherence) in processes.iter().enumerate() {
+        if !hearing {
+            part(&store_dir);
+        }
+        let first = 1 + THREADS * n;
+        let start = Start::of("check").with("DIR", dir.path()).with("COHERENCE", name(*coherence));
+        let start = start.with("FIRST", first.to_string()).with("MILLIS", time.as_millis().to_string());
+        let child = start.start();
+        assert_eq!(child.line(), "ready");
+        children.push(child);
+    }
+    say_to_all(&mut children, "go");
+    let mut findings = Findings::default();
+    for child in children {
+        findings.add(Findings::of(&child.finish()));
+    }
+    check_at_rest(&open_without_cache(&store_dir), &ledger, 1 + THREADS * processes.len(), PLACES);
+    findings
+}
+
+/// About three seconds.
+fn usual_time() -> Duration {
+    Duration::from_millis(rounds(3_000))
+}
+
+/// Asserts that nothing was wrong, and that enough was done to say so.
+#[track_caller]
+fn check_findings(context: &str, findings: &Findings) {
+    let counts = findings.counts;
+    counts.check(context, &findings.faults);
+    if usual_time() < Duration::from_secs(2) {
+        return;
+    }
+    let least = [
+        (Count::Loads, 10_000),
+        (Count::DeadLoads, 200),
+        (Count::Saves, 300),
+        (Count::LargeSaves, 10),
+        (Count::Ends, 40),
+        (Count::Rotations, 20),
+    ];
+    for (count, least) in least {
+        assert!(counts[count] >= least, "{context}: too little was done: {count:?} of {counts:?}");
+    }
+    assert!(
+        counts[Count::Hits] > counts[Count::Misses],
+        "{context}: the caches were not in play: {counts:?}"
+    );
+}
+
+#[test]
+fn whatever_four_processes_do_at_once_no_load_is_behind_what_was_acknowledged() {
+    let findings = work_in_processes(&[Shared; 4], true, usual_time());
+    check_findings("shared", &findings);
+}
+
+/// Those who look at every file need not be told anything, and tell those who have to be.
+#[test]
+fn processes_that_verify_are_never_behind_though_nobody_tells_them_and_tell_those_who_share() {
+    let findings = work_in_processes(&[Verify; 4], false, usual_time() / 2);
+    check_findings("verify, unheard", &findings);
+    let findings = work_in_processes(&[Verify, Shared, Verify, Shared], true, usual_time() / 2);
+    check_findings("verify beside shared", &findings);
+}
+
+#[test]
+fn whatever_eight_threads_do_in_a_directory_of_their_own_no_load_is_behind() {
+    let dir = TempDir::new().unwrap();
+    let store_dir = dir.path().join("store");
+    let ledger = Ledger::open(&dir.path().join("ledger"));
+    let store = open(&store_dir, Off);
+    fill(&store, &ledger);
+    let findings = work(&store, &ledger, 1, 8, usual_time());
+    check_findings("off", &findings);
+    drop(store);
+    check_at_rest(&open_without_cache(&store_dir), &ledger, 9, PLACES);
+}
+
+/// The tests above could fail: processes that cannot hear each other are found out, and of nothing else.
+#[test]
+fn without_announcements_the_check_finds_stale_copies_and_ended_sessions() {
+    let findings = work_in_processes(&[Shared; 4], false, Duration::from_millis(700));
+    let counts = findings.counts;
+    assert!(counts[Count::Loads] > 1_000, "{counts:?}");
+    assert!(counts[Count::Stale] > counts[Count::Loads] / 20, "{counts:?}");
+    assert!(counts[Count::Revived] > 0, "{counts:?}");
+    // What is read from files, or changed under their locks, is right all the same.
+    assert_eq!([counts[Count::Foreign], counts[Count::Lost]], [0; 2], "{counts:?}: {:#?}", findings.faults);
+}
+
+// Logout here, load there.
+
+/// How a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Logout,
+    Rotation,
+}
+
+/// How often the other process loads a session before it ends.
+const LOADS_BEFORE: u64 = 20;
+
+#[test]
+fn after_a_logout_no_process_finds_the_session_however_warm_its_cache_is() {
+    check_ends(End::Logout, rounds(2_000));
+}
+
+#[test]
+fn after_a_rotation_no_process_finds_the_old_id_and_every_process_finds_the_new_one() {
+    check_ends(End::Rotation, rounds(500));
+}
+
+/// This process ends sessions, the other one loads them: often before, without a pause while they end, and once
+/// after it was said, in the ledger, that they have ended.
+#[track_caller]
+fn check_ends(end: End, rounds: u64) {
+    let dir = TempDir::new().unwrap();
+    let store = open(&dir.path().join("store"), Shared);
+    let ledger = Ledger::open(&dir.path().join("ledger"));
+    let mut other = Start::of("meet the end").with("DIR", dir.path()).start();
+    for round in 0..rounds {
+        let old = new_session(&store);
+        let [before, after] = [2 * round, 2 * round + 1].map(|n| Life::of(0, n));
+        ledger.begin(before, &old, 0, 1);
+        other.say(before.0);
+        assert_eq!(other.line(), "warm", "{end:?}, round {round}");
+        let new = match end {
+            End::Logout => {
+                assert!(store.delete(&old).unwrap());
+                None
+            }
+            End::Rotation => Some(rotate(&store, &old).unwrap().expect("it is alive")),
+        };
+        if let Some(new) = new {
+            ledger.begin(after, &new, 0, 2);
+        }
+        ledger.ended(before);
+        let found = other.line();
+        let want = if end == End::Logout { "None, None" } else { "None, Some(2)" };
+        assert_eq!(
+            found, want,
+            "{end:?}, round {round}: what the other process found under the old id, the new"
+        );
+    }
+    other.say("end");
+    let [hits] = &other.finish()[..] else { panic!("one report") };
+    let hits: u64 = hits.parse().unwrap();
+    let loads = LOADS_BEFORE * rounds;
+    assert!(hits * 10 >= loads * 9, "{end:?}: its cache was warm: {hits} hits of {loads} loads");
+}
+
+fn rotate(store: &FileStore, old: &Token) -> Result<Option<Token>> {
+    let saved = store.rotate(old, &mut |record| raise(record, 10), Durability::Relaxed)?;
+    Ok(saved.map(|saved| saved.token))
+}
+
+fn meet_the_end(parent: &Parent) {
+    let dir = PathBuf::from(parent.argument("DIR"));
+    let store = open(&dir.join("store"), Shared);
+    let ledger = Ledger::open(&dir.join("ledger"));
+    let mut hits = 0;
+    loop {
+        let line = parent.line();
+        if line == "end" {
+            return parent.report(hits);
+        }
+        let old = Life(line.parse().unwrap());
+        let new = Life(old.0 + Life::of(0, 1).0);
+        let token = ledger.token(old);
+        let before = store.stats().hits;
+        for _ in 0..LOADS_BEFORE {
+            assert_eq!(versions::stored(&store, &token), Some(1));
+        }
+        hits += store.stats().hits - before;
+        parent.report("warm");
+        let found = loop {
+            let ended = ledger.row(old).ended;
+            let found = versions::stored(&store, &token);
+            if ended {
+                break found;
+            }
+        };
+        let new = ledger.has(new).then(|| versions::stored(&store, &ledger.token(new))).flatten();
+        parent.report(format_args!("{found:?}, {new:?}"));
+    }
+}
+
+// One act after the other.
+
+/// Adds one to a record's version.
+#[expect(clippy::unnecessary_wraps, reason = "it is a change")]
+fn raise(record: &mut Record, text_bytes: usize) -> Result<Verdict> {
+    versions::put(record, versions::of(record) + 1, text_bytes);
+    Ok(Verdict::Write)
+}
+
+/// What becomes of the version that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Next,
+    Same,
+    Gone,
+}
+
+impl Outcome {
+    fn of(self, version: u64) -> Option<u64> {
+        match self {
+            Self::Next => Some(version + 1),
+            Self::Same => Some(version),
+            Self::Gone => None,
+        }
+    }
+}
+
+/// Does something to a session. Whether it was there.
+type Act = fn(&FileStore, &Token) -> Result<bool>;
+
+fn update(
+    store: &FileStore,
+    token: &Token,
+    how: Durability,
+    mut change: impl FnMut(&mut Record) -> Result<Verdict>,
+) -> Result<bool> {
+    store.update(token, &mut change, how).map(|saved| saved.is_some())
+}
+
+/// A change that is made, and not to be stored.
+#[expect(clippy::unnecessary_wraps, reason = "it is a change")]
+fn change_of_mind(record: &mut Record) -> Result<Verdict> {
+    versions::put(record, 999, 10);
+    Ok(Verdict::Keep)
+}
+
+fn failing_change(record: &mut Record) -> Result<Verdict> {
+    versions::put(record, 999, 10);
+    Err(Error::new(ErrorKind::Value, "change a record"))
+}
+
+const RELAXED: Durability = Durability::Relaxed;
+const POWER_SAFE: Durability = Durability::PowerSafe;
+/// Fits no file that was made for a small session.
+const LARGE: usize = 10_000;
+/// More than a record may have.
+const TOO_LARGE: usize = 2 << 20;
+
+const ACTS: &[(&str, Act, std::result::Result<Outcome, ErrorKind>)] = &[
+    ("save", |s, t| update(s, t, RELAXED, |record| raise(record, 10)), Ok(Outcome::Next)),
+    ("power-safe save", |s, t| update(s, t, POWER_SAFE, |record| raise(record, 10)), Ok(Outcome::Next)),
+    ("save that grows", |s, t| update(s, t, RELAXED, |record| raise(record, LARGE)), Ok(Outcome::Next)),
+    (
+        "power-safe save that grows",
+        |s, t| update(s, t, POWER_SAFE, |record| raise(record, LARGE)),
+        Ok(Outcome::Next),
+    ),
+    ("save that keeps", |s, t| update(s, t, RELAXED, change_of_mind), Ok(Outcome::Same)),
+    ("power-safe save that keeps", |s, t| update(s, t, POWER_SAFE, change_of_mind), Ok(Outcome::Same)),
+    ("save that fails", |s, t| update(s, t, RELAXED, failing_change), Err(ErrorKind::Value)),
+    (
+        "save that is too large",
+        |s, t| update(s, t, RELAXED, |record| raise(record, TOO_LARGE)),
+        Err(ErrorKind::TooLarge),
+    ),
+    ("rotation", |s, t| rotate(s, t).map(|new| new.is_some()), Ok(Outcome::Gone)),
+    (
+        "rotation that keeps",
+        |s, t| s.rotate(t, &mut change_of_mind, RELAXED).map(|saved| saved.is_some()),
+        Ok(Outcome::Gone),
+    ),
+    (
+        "rotation that fails",
+        |s, t| s.rotate(t, &mut failing_change, RELAXED).map(|saved| saved.is_some()),
+        Err(ErrorKind::Value),
+    ),
+    ("delete", |s, t| s.delete(t), Ok(Outcome::Gone)),
+];
+
+/// Two open stores of one directory.
+struct Two {
+    writer: FileStore,
+    reader: FileStore,
+    dir: TempDir,
+}
+
+type Open = fn(&Path) -> FileStore;
+
+/// Whoever writes, whoever reads. One that has no cache is a writer like the others.
+const PAIRS: &[(&str, Open, Coherence)] = &[
+    ("shared, shared", |dir| open(dir, Shared), Shared),
+    ("verifying, shared", |dir| open(dir, Verify), Shared),
+    ("without a cache, shared", open_without_cache, Shared),
+    ("shared, verifying", |dir| open(dir, Shared), Verify),
+];
+
+impl Two {
+    fn new(writer: Open, reader: Coherence) -> Self {
+        let dir = TempDir::new().unwrap();
+        Self { writer: writer(dir.path()), reader: open(dir.path(), reader), dir }
+    }
+
+    /// A new session at version 1, of which the reader has a copy, and the writer, if it keeps any.
+    #[track_caller]
+    fn session(&self) -> Token {
+        let token = new_session(&self.writer);
+        assert_eq!(versions::stored(&self.writer, &token), Some(1));
+        assert_warm(&self.reader, &token, 1);
+        token
+    }
+}
+
+fn new_session(store: &FileStore) -> Token {
+    store.create(&versions::new(store, 1, 10), RELAXED).unwrap().token
+}
+
+pub(crate) fn file_of(dir: &Path, token: &Token) -> PathBuf {
+    let id = FileId::digest(token.expose().as_bytes()).to_string();
+    dir.join(&id[..2]).join(&id[2..])
+}
+
+/// Loads a session twice: the second time it was in memory, or was only confirmed.
+#[track_caller]
+fn assert_warm(store: &FileStore, token: &Token, version: u64) {
+    assert_eq!(versions::stored(store, token), Some(version));
+    let hits = store.stats().hits;
+    assert_eq!(versions::stored(store, token), Some(version));
+    assert_eq!(store.stats().hits, hits + 1, "no copy was used");
+}
+
+#[test]
+fn what_one_process_did_the_others_see_at_the_next_load() {
+    for &(pair, writer, reader) in PAIRS {
+        let two = Two::new(writer, reader);
+        for &(name, act, outcome) in ACTS {
+            let context = format!("{name}; {pair}");
+            let token = two.session();
+            assert_eq!(act(&two.writer, &token).map_err(|e| e.kind()), outcome.map(|_| true), "{context}");
+            let want = outcome.unwrap_or(Outcome::Same).of(1);
+            assert_eq!(versions::stored(&two.reader, &token), want, "{context}: the reader");
+            assert_eq!(versions::stored(&two.writer, &token), want, "{context}: the writer itself");
+            let Some(version) = want else { continue };
+            // Now the reader has a copy of that, and is told of what comes next.
+            assert_warm(&two.reader, &token, version);
+            assert_eq!(act(&two.writer, &token).map_err(|e| e.kind()), outcome.map(|_| true), "{context}");
+            let want = outcome.unwrap_or(Outcome::Same).of(version);
+            assert_eq!(versions::stored(&two.reader, &token), want, "{context}: the reader, the second time");
+        }
+    }
+}
+
+#[test]
+fn a_rotated_session_is_found_under_its_new_id_by_every_process() {
+    for &(pair, writer, reader) in PAIRS {
+        let two = Two::new(writer, reader);
+        let old = two.session();
+        let new = rotate(&two.writer, &old).unwrap().expect("it is alive");
+        assert_warm(&two.reader, &new, 2);
+        assert_eq!(versions::stored(&two.reader, &old), None, "{pair}");
+    }
+}
+
+#[test]
+fn two_processes_that_save_in_turns_see_each_other_and_themselves() {
+    for &(pair, writer, reader) in PAIRS {
+        let two = Two::new(writer, reader);
+        let token = two.session();
+        for version in 2..100 {
+            let by = if version % 2 == 0 { &two.writer } else { &two.reader };
+            let bytes = if version % 10 == 0 { 1 << (8 + version / 10) } else { 10 };
+            assert!(update(by, &token, RELAXED, |record| raise(record, bytes)).unwrap(), "{pair}");
+            for store in [&two.writer, &two.reader] {
+                assert_eq!(versions::stored(store, &token), Some(version), "{pair}");
+            }
+        }
+    }
+}
+
+/// Saving takes the copy in memory for what is in the file, if the file says so; and not otherwise.
+#[test]
+fn a_save_begins_with_what_is_stored_and_not_with_a_copy_that_nobody_corrected() {
+    let two = Two::new(|dir| open(dir, Shared), Shared);
+    let token = two.session();
+    let unheard = unheard(two.dir.path());
+    for _ in 0..2 {
+        assert!(update(&unheard, &token, RELAXED, |record| raise(record, 10)).unwrap());
+    }
+    assert_eq!(versions::stored(&two.reader, &token), Some(1), "nobody told it");
+    assert!(update(&two.reader, &token, RELAXED, |record| raise(record, 10)).unwrap());
+    assert_eq!(versions::stored(&two.reader, &token), Some(4));
+}
+
+/// A store whose announcements reach none that is open now: for them, it is one that is killed before each.
+fn unheard(dir: &Path) -> FileStore {
+    part(dir);
+    open(dir, Shared)
+}
+
+#[test]
+fn whatever_is_done_to_a_session_after_a_writer_died_untold_all_see_its_version_or_newer() {
+    for &(pair, writer, reader) in PAIRS {
+        for large in [false, true] {
+            let two = Two::new(writer, reader);
+            let acts: Vec<_> = ACTS.iter().map(|act| (act, two.session())).collect();
+            let unheard = unheard(two.dir.path());
+            for ((name, act, outcome), token) in acts {
+                let context = format!("{name}; {pair}; large: {large}");
+                let bytes = if large { LARGE } else { 10 };
+                assert!(update(&unheard, &token, RELAXED, |record| raise(record, bytes)).unwrap());
+                let before = if reader == Verify { Some(2) } else { Some(1) };
+                assert_eq!(versions::stored(&two.reader, &token), before, "{context}: before");
+                assert_eq!(
+                    act(&two.writer, &token).map_err(|error| error.kind()),
+                    outcome.map(|_| true),
+                    "{context}"
+                );
+                let want = outcome.unwrap_or(Outcome::Same).of(2);
+                assert_eq!(versions::stored(&two.reader, &token), want, "{context}: the reader");
+                assert_eq!(versions::stored(&two.writer, &token), want, "{context}: the writer itself");
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_is_done_to_a_session_after_a_deleter_died_untold_nobody_finds_it_any_more() {
+    type Die = fn(&Path);
+    // How far the deleter came.
+    let died: [(&str, Die); 2] = [
+        ("with the name gone", |file| std::fs::remove_file(file).unwrap()),
+        // It begins with this, for those who have the file open.
+        ("with the name there", |file| {
+            File::options().write(true).open(file).unwrap().write_all_at(b"GONE", 0).unwrap();
+        }),
+    ];
+    for &(pair, writer, reader) in PAIRS {
+        let two = Two::new(writer, reader);
+        for &(name, act, _) in ACTS {
+            for (how, die) in died {
+                let context = format!("{name}; {pair}; {how}");
+                let token = two.session();
+                die(&file_of(two.dir.path(), &token));
+                let before = if reader == Verify { None } else { Some(1) };
+                assert_eq!(versions::stored(&two.reader, &token), before, "{context}: before");
+                assert_eq!(act(&two.writer, &token).map_err(|e| e.kind()), Ok(false), "{context}");
+                assert_eq!(versions::stored(&two.reader, &token), None, "{context}: the reader");
+                assert_eq!(versions::stored(&two.writer, &token), None, "{context}: the writer itself");
+            }
+        }
+    }
+}
+
+/// A rotation that died untold between the end of the old id and the announcement: the old id, and only it.
+#[test]
+fn a_session_that_was_rotated_unheard_is_found_under_one_id_after_the_next_act_on_the_old_one() {
+    let two = Two::new(|dir| open(dir, Shared), Shared);
+    let old = two.session();
+    let unheard = unheard(two.dir.path());
+    let new = rotate(&unheard, &old).unwrap().expect("it is alive");
+    assert_eq!(versions::stored(&two.reader, &old), Some(1), "nobody told it");
+    assert!(!update(&two.writer, &old, RELAXED, |record| raise(record, 10)).unwrap());
+    for store in [&two.writer, &two.reader, &unheard] {
+        assert_eq!(versions::stored(store, &old), None);
+        assert_eq!(versions::stored(store, &new), Some(2));
+    }
+}
+
+/// A logout does not wait for a save that is under way longer than it may, and wins: also over the copies that
+/// the save would have left.
+#[test]
+fn a_logout_that_passed_a_save_is_seen_by_all_and_by_the_one_that_saved() {
+    type Passed = fn(&FileStore, &Token, &dyn Fn()) -> Option<bool>;
+    let acts: [(&str, Passed); 6] = [
+        ("save", |s, t, meanwhile| update_meanwhile(s, t, RELAXED, 10, meanwhile)),
+        ("power-safe save", |s, t, meanwhile| update_meanwhile(s, t, POWER_SAFE, 10, meanwhile)),
+        ("save that grows", |s, t, meanwhile| update_meanwhile(s, t, RELAXED, LARGE, meanwhile)),
+        ("save that is too large", |s, t, meanwhile| update_meanwhile(s, t, RELAXED, TOO_LARGE, meanwhile)),
+        ("save that keeps", |s, t, meanwhile| {
+            let change = |_: &mut Record| {
+                meanwhile();
+                Ok(Verdict::Keep)
+            };
+            update(s, t, RELAXED, change).ok()
+        }),
+        ("rotation", |s, t, meanwhile| {
+            let change = &mut |record: &mut Record| {
+                meanwhile();
+                raise(record, 10)
+            };
+            s.rotate(t, change, RELAXED).ok().map(|saved| saved.is_some())
+        }),
+    ];
+    for (pair, coherence) in [("shared", Shared), ("verifying", Verify)] {
+        let dir = TempDir::new().unwrap();
+        let [writer, reader] = [coherence, Shared].map(|coherence| open(dir.path(), coherence));
+        let deleter = options(Shared).lock_wait(Duration::from_millis(5)).open(dir.path()).unwrap();
+        for (name, act) in acts {
+            let context = format!("{name}; {pair}");
+            let token = new_session(&writer);
+            for store in [&writer, &reader, &deleter] {
+                assert_warm(store, &token, 1);
+            }
+            let check_gone = |when: &str| {
+                for store in [&writer, &reader, &deleter] {
+                    assert_eq!(versions::stored(store, &token), None, "{context}: {when}");
+                }
+            };
+            let outcome = act(&writer, &token, &|| {
+                assert!(deleter.delete(&token).unwrap(), "{context}");
+                check_gone("while the save is under way");
+            });
+            let want = if name.contains("too large") { None } else { Some(false) };
+            assert_eq!(outcome, want, "{context}");
+            check_gone("after the save");
+        }
+    }
+}
+
+/// Saves, and does something else before the change is made; `None` if it failed.
+fn update_meanwhile(
+    store: &FileStore,
+    token: &Token,
+    how: Durability,
+    bytes: usize,
+    meanwhile: &dyn Fn(),
+) -> Option<bool> {
+    let change = |record: &mut Record| {
+        meanwhile();
+        raise(record, bytes)
+    };
+    update(store, token, how, change).ok()
+}
+
+#[test]
+fn a_change_that_was_not_stored_shows_in_no_copy() {
+    type Change = fn(&mut Record) -> Result<Verdict>;
+    let changes: [(&str, Change); 4] = [
+        ("kept", change_of_mind),
+        ("failed", failing_change),
+        ("too large", |record| raise(record, TOO_LARGE)),
+        ("panicked", |record| {
+            versions::put(record, 999, 10);
+            // Not a panic's message for every case.
+            std::panic::resume_unwind(Box::new("a change that panics"));
+        }),
+    ];
+    for coherence in [Shared, Verify, Off] {
+        let dir = TempDir::new().unwrap();
+        let store = open(dir.path(), coherence);
+        for (name, change) in changes {
+            for rotates in [false, true] {
+                let token = new_session(&store);
+                assert_warm(&store, &token, 1);
+                // The copy is held by somebody else as well, and must not change under their hands.
+                let held = live(&store, &token);
+                let mut change = change;
+                let mut moved = None;
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    let how = RELAXED;
+                    if rotates {
+                        moved = store.rotate(&token, &mut change, how)?.map(|saved| saved.token);
+                    } else {
+                        store.update(&token, &mut change, how)?;
+                    }
+                    Ok::<_, Error>(())
+                }));
+                assert_eq!(moved.is_some(), rotates && name == "kept", "{name}");
+                let token = moved.unwrap_or(token);
+                assert_eq!(versions::of(&held), 1, "{name}, {coherence:?}");
+                assert_eq!(versions::stored(&store, &token), Some(1), "{name}, {coherence:?}: {rotates}");
+                assert_warm(&store, &token, 1);
+            }
+        }
+    }
+}
+
+fn live(store: &FileStore, token: &Token) -> std::sync::Arc<Record> {
+    match store.load(token).unwrap() {
+        sessile::Lookup::Live(live) => live.record,
+        absent @ sessile::Lookup::Absent(_) => panic!("{absent:?}"),
+    }
+}
+
+/// A copy that its owner got and changed is theirs.
+#[test]
+fn a_record_that_was_loaded_and_changed_is_not_what_the_next_load_finds() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path(), Shared);
+    let token = new_session(&store);
+    let mut mine = live(&store, &token);
+    std::sync::Arc::make_mut(&mut mine).entries.insert("mine".into(), Value::new(&1).unwrap());
+    assert_warm(&store, &token, 1);
+    assert!(!live(&store, &token).entries.contains_key("mine"));
+}
+
+// Changes that nobody tells.
+
+const START: Duration = Duration::from_secs(1_800_000_000);
+
+/// A store whose clock is set, and a session whose file somebody has removed by hand.
+struct Removed {
+    store: FileStore,
+    clock: Clock,
+    token: Token,
+    _dir: TempDir,
+}
+
+impl Removed {
+    /// `copy` makes the copy that is to be judged; there is none but one that is an hour old.
+    fn new(coherence: Coherence, copy: fn(&mut Self)) -> Self {
+        let dir = TempDir::new().unwrap();
+        let clock = Clock::manual(UNIX_EPOCH + START);
+        let store = options(coherence).clock(clock.clone()).open(dir.path()).unwrap();
+        let token = new_session(&store);
+        let mut removed = Self { store, clock, token, _dir: dir };
+        copy(&mut removed);
+        std::fs::remove_file(file_of(removed.store.path(), &removed.token)).unwrap();
+        removed
+    }
+
+    /// Sets the clock to so many seconds after a certain instant.
+    fn at(&self, seconds: f64) {
+        self.clock.set(UNIX_EPOCH + START + Duration::from_secs_f64(3_600.0 + seconds));
+    }
+
+    fn is_found(&self) -> bool {
+        versions::stored(&self.store, &self.token).is_some()
+    }
+}
+
+#[test]
+fn a_copy_is_trusted_for_a_minute_from_when_it_was_read_and_no_longer() {
+    type Copy = fn(&mut Removed);
+    let copies: [(&str, Copy); 4] = [
+        ("loaded", |this| {
+            this.at(0.0);
+            assert!(this.is_found());
+        }),
+        ("read again", |this| {
+            this.at(-61.0);
+            assert!(this.is_found());
+            this.at(0.0);
+            assert!(this.is_found());
+        }),
+        ("saved", |this| {
+            this.at(0.0);
+            assert!(update(&this.store, &this.token, RELAXED, |record| raise(record, 10)).unwrap());
+        }),
+        ("created", |this| {
+            this.at(0.0);
+            this.token = new_session(&this.store);
+        }),
+    ];
+    for coherence in [Shared, Off] {
+        for (name, copy) in copies {
+            let removed = Removed::new(coherence, copy);
+            for (second, found) in [(0.0, true), (30.0, true), (59.0, true), (59.999, true), (60.001, false)]
+            {
+                removed.at(second);
+                assert_eq!(removed.is_found(), found, "{name}, {coherence:?}: after {second} s");
+            }
+            removed.at(1.0);
+            assert!(!removed.is_found(), "{name}, {coherence:?}: brought back by the clock");
+        }
+    }
+}
+
+#[test]
+fn a_copy_from_the_future_is_not_trusted() {
+    let removed = Removed::new(Shared, |this| {
+        this.at(0.0);
+        assert!(this.is_found());
+    });
+    removed.at(0.0);
+    assert!(removed.is_found());
+    removed.at(-1.0);
+    assert!(!removed.is_found(), "a clock that was set back makes no copy last longer");
+}
+
+#[test]
+fn who_verifies_or_keeps_no_copies_sees_at_once_what_was_removed_by_hand() {
+    let removed = Removed::new(Verify, |this| assert_warm(&this.store, &this.token, 1));
+    assert!(!removed.is_found());
+    let two = Two::new(|dir| open(dir, Shared), Shared);
+    let blank = open_without_cache(two.dir.path());
+    let token = two.session();
+    assert_eq!(versions::stored(&blank, &token), Some(1));
+    std::fs::remove_file(file_of(two.dir.path(), &token)).unwrap();
+    assert_eq!(versions::stored(&blank, &token), None);
+    assert_eq!(blank.stats().hits, 0);
+}

@@ -1,0 +1,346 @@
+//! Writers that are killed or stopped between a change and its announcement, beside processes with warm caches:
+//! the next act on a session, by anybody, makes good what was not announced.
+use crate::coherence::{file_of, open, open_without_cache};
+use crate::support::checker::{Checker, Count, Counts, Findings, Mix, check_at_rest};
+use crate::support::ledger::{Ledger, Life};
+use crate::support::process::{Child, Dice, Parent, Start, Worker, rounds};
+use crate::support::versions;
+use sessile::file::Coherence::Shared;
+use sessile::{Durability, ErrorKind, FileStore, FileStoreOptions, Record, Store, Verdict};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+pub(crate) const WORKERS: &[(&str, Worker)] = &[
+    ("change until killed", change_until_killed),
+    ("load all the time", load_all_the_time),
+    ("save beside a logout", save_beside_a_logout),
+    ("save beside a save", save_beside_a_save),
+];
+
+/// Writers that run, and are killed, side by side; each has sessions of its own.
+const LANES: u64 = 2;
+const PLACES: u64 = 8;
+const READERS: u64 = 2;
+/// The cells of the ledger: whether the readers are to stop, and how often each has loaded every session.
+const STOP: u64 = 0;
+const ROUNDS: u64 = 1;
+/// The names under which the acts after a kill, and those of killed writers, are acknowledged.
+const HEALER: usize = 0;
+const WRITER: usize = 2;
+const READER: usize = 4;
+const _: () = assert!(HEALER as u64 + LANES <= WRITER as u64 && WRITER as u64 + LANES <= READER as u64);
+/// Bytes of a text that fits no file that was made for a small session.
+const LARGE: usize = 6_000;
+/// What "does not hang" means on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+
+fn ledger(dir: &Path) -> Ledger {
+    Ledger::open(&dir.join("ledger"))
+}
+
+fn number(value: u64) -> usize {
+    usize::try_from(value).unwrap()
+}
+
+#[test]
+fn after_kills_at_random_instants_one_act_on_a_session_shows_every_warm_reader_what_is_there() {
+    let dir = TempDir::new().unwrap();
+    let files = open_without_cache(&dir.path().join("store"));
+    let ledger = ledger(dir.path());
+    for lane in 0..LANES {
+        let mut maker = Checker::new(&files, &ledger, HEALER + number(lane), lane);
+        (0..PLACES).for_each(|place| maker.create_in(lane * PLACES + place));
+    }
+    let readers: Vec<_> = (0..READERS)
+        .map(|n| Start::of("load all the time").with("DIR", dir.path()).with("READER", n.to_string()).start())
+        .collect();
+    let kills = rounds(500).div_ceil(LANES);
+    let mut sum = Untold::default();
+    let mut findings = Findings::default();
+    thread::scope(|scope| {
+        let (dir, files, ledger) = (dir.path(), &files, &ledger);
+        let kill = |lane| kill_again_and_again(dir, files, ledger, lane, kills);
+        let lanes: Vec<_> = (0..LANES).map(|lane| scope.spawn(move || kill(lane))).collect();
+        for lane in lanes {
+            let (untold, found) = lane.join().unwrap();
+            sum.saves += untold.saves;
+            sum.ends += untold.ends;
+            findings.add(found);
+        }
+    });
+    ledger.set_cell(STOP, 1);
+    for reader in readers {
+        findings.add(Findings::of(&reader.finish()));
+    }
+    let counts: Counts = findings.counts;
+    counts.check("killed writers", &findings.faults);
+    check_at_rest(&files, &ledger, READER, LANES * PLACES);
+    if kills > 100 {
+        assert!(sum.saves + sum.ends > 0, "no kill came between a change and its announcement: {sum:?}");
+        assert!(counts[Count::Loads] > 20 * kills && counts[Count::DeadLoads] > kills, "{counts:?}");
+        assert!(counts[Count::Hits] > counts[Count::Misses], "the caches were not in play: {counts:?}");
+    }
+}
+
+/// How many changes by killed writers a warm cache had not heard of.
+#[derive(Debug, Default)]
+struct Untold {
+    saves: u64,
+    ends: u64,
+}
+
+/// Kills one writer after the other. Loads its sessions while it works; after it died, does one act on each of
+/// them, and waits until every reader has loaded it again.
+fn kill_again_and_again(
+    dir: &Path,
+    files: &FileStore,
+    ledger: &Ledger,
+    lane: u64,
+    kills: u64,
+) -> (Untold, Findings) {
+    let warm = open(&dir.join("store"), Shared);
+    let places = lane * PLACES..(lane + 1) * PLACES;
+    let mut dice = Dice::new(300 + lane);
+    let mut healer = Checker::new(files, ledger, HEALER + number(lane), 310 + lane);
+    healer.go_on_from(0);
+    let mut reader = Checker::new(&warm, ledger, READER, 320 + lane);
+    let mut killed = Checker::new(files, ledger, WRITER + number(lane), 0);
+    let mut untold = Untold::default();
+    for kill in 0..kills {
+        killed.go_on_from(killed.given());
+        let start = Start::of("change until killed").with("DIR", dir).with("LANE", lane.to_string());
+        let start = start.with("SEED", (kill * LANES + lane).to_string());
+        let child = start.with("GIVEN", killed.given().to_string()).start();
+        assert_eq!(child.line(), "ready");
+        let until = Instant::now() + Duration::from_micros(dice.roll(8_000));
+        let mut met = false;
+        while Instant::now() < until && !met {
+            for place in places.clone() {
+                let life = reader.life_in(place);
+                reader.load(life);
+            }
+            // Every other one is hit where it hurts: when a file has just lost its name, or its place to a larger one.
+            let life = reader.life_in(places.start + dice.roll(PLACES));
+            let file = file_of(warm.path(), &ledger.token(life));
+            let pause = Instant::now() + Duration::from_micros(300);
+            met = kill % 2 == 0 && wait_for_change(&file, pause);
+            // The writer is to be hit while it runs.
+            if !met {
+                thread::sleep(pause.saturating_duration_since(Instant::now()));
+            }
+        }
+        assert_eq!(child.kill(), [""; 0]);
+        for place in places.clone() {
+            let life = ledger.life_in(place);
+            let there = versions::stored(files, &ledger.token(life));
+            match (there, reader.peek(life)) {
+                (None, Some(_)) => untold.ends += 1,
+                (there, heard) => untold.saves += u64::from(there != heard),
+            }
+            let alive = if dice.roll(4) == 0 {
+                healer.end(life);
+                false
+            } else {
+                healer.save(life)
+            };
+            // Now it was said what is there, and everybody's loads are held against it.
+            reader.load(life);
+            if !alive {
+                healer.create_in(place);
+            }
+        }
+        let rounds: Vec<_> = (0..READERS).map(|n| ledger.cell(ROUNDS + n)).collect();
+        let began = Instant::now();
+        // The round that is under way may have been at that session already.
+        while (0..READERS).any(|n| ledger.cell(ROUNDS + n) < rounds[number(n)] + 2) {
+            assert!(began.elapsed() < SOON, "a reader is stuck");
+            thread::yield_now();
+        }
+    }
+    let mut findings = reader.findings;
+    findings.add_stats(&warm);
+    findings.add(healer.findings);
+    (untold, findings)
+}
+
+/// Waits until a file is gone or has another size. Whether that came to pass before the time was over.
+fn wait_for_change(file: &Path, until: Instant) -> bool {
+    let size = || std::fs::metadata(file).ok().map(|file| file.len());
+    let before = size();
+    while Instant::now() < until {
+        if size() != before {
+            return true;
+        }
+    }
+    false
+}
+
+fn change_until_killed(parent: &Parent) {
+    let dir = Path::new(parent.argument("DIR"));
+    let (lane, ledger) = (parent.number("LANE"), ledger(dir));
+    let store = open(&dir.join("store"), Shared);
+    let mut checker = Checker::new(&store, &ledger, WRITER + number(lane), parent.number("SEED"));
+    checker.go_on_from(parent.number("GIVEN"));
+    parent.report("ready");
+    while checker.findings.faults.is_empty() {
+        checker.step(lane * PLACES, PLACES, Mix { saves: 600, ends: 250, rotations: 30 });
+    }
+    checker.findings.report_to(parent);
+}
+
+fn load_all_the_time(parent: &Parent) {
+    let dir = Path::new(parent.argument("DIR"));
+    let (reader, ledger) = (parent.number("READER"), ledger(dir));
+    let store = open(&dir.join("store"), Shared);
+    let mut checker = Checker::new(&store, &ledger, READER, 330 + reader);
+    for round in 1.. {
+        for place in 0..LANES * PLACES {
+            let life = checker.life_in(place);
+            checker.load(life);
+        }
+        (0..4).for_each(|_| checker.load_a_dead_one());
+        ledger.set_cell(ROUNDS + reader, round);
+        if ledger.cell(STOP) > 0 {
+            break;
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    checker.findings.add_stats(&store);
+    checker.findings.report_to(parent);
+}
+
+/// The one who saves is stopped anywhere, a logout does not wait for it; when it goes on, it knows of the logout,
+/// also if it was just about to keep a copy of what it had saved.
+#[test]
+fn a_writer_stopped_beside_a_logout_does_not_find_the_session_in_its_own_cache_when_it_goes_on() {
+    let dir = TempDir::new().unwrap();
+    let store = open_impatient(&dir.path().join("store"));
+    let ledger = ledger(dir.path());
+    let mut worker: Child = Start::of("save beside a logout").with("DIR", dir.path()).start();
+    let mut dice = Dice::new(9);
+    for round in 0..rounds(1_000) {
+        let token = store.create(&versions::new(&store, 1, 10), Durability::Relaxed).unwrap().token;
+        let life = Life::of(0, round);
+        ledger.begin(life, &token, 0, 1);
+        worker.say(round);
+        assert_eq!(worker.line(), "at work");
+        dice.pause(300);
+        worker.stop();
+        assert!(store.delete(&token).unwrap(), "round {round}");
+        ledger.ended(life);
+        worker.go_on();
+        assert_eq!(worker.line(), "None", "round {round}: found by the one who was stopped");
+        assert_eq!(versions::stored(&store, &token), None, "round {round}");
+    }
+    worker.say("end");
+    worker.finish();
+}
+
+/// Many find the session locked, by somebody who does not move, and wait as long as this.
+fn open_impatient(dir: &Path) -> FileStore {
+    let options = FileStoreOptions::new().lock_wait(Duration::from_millis(1));
+    options.sync_security_events(false).watch(false).open(dir).unwrap()
+}
+
+fn save_beside_a_logout(parent: &Parent) {
+    let dir = Path::new(parent.argument("DIR"));
+    let ledger = ledger(dir);
+    let store = open(&dir.join("store"), Shared);
+    loop {
+        let order = parent.line();
+        if order == "end" {
+            return;
+        }
+        let life = Life::of(0, order.parse().unwrap());
+        let token = ledger.token(life);
+        parent.report("at work");
+        let found = loop {
+            let change = &mut |record: &mut Record| {
+                versions::put(record, versions::of(record) + 1, 10);
+                Ok(Verdict::Write)
+            };
+            store.update(&token, change, Durability::Relaxed).unwrap();
+            let ended = ledger.row(life).ended;
+            let found = versions::stored(&store, &token);
+            if ended {
+                break found;
+            }
+        };
+        parent.report(format_args!("{found:?}"));
+    }
+}
+
+/// The one who saves is stopped about when it is done, also between putting a larger file in place and telling so; who comes
+/// then saves the next version, and tells first. When the stopped one goes on, it does not take its own for the newest.
+#[test]
+fn a_writer_stopped_beside_a_later_save_finds_that_one_when_it_goes_on() {
+    let dir = TempDir::new().unwrap();
+    let store = open_impatient(&dir.path().join("store"));
+    let ledger = ledger(dir.path());
+    let mut worker = Start::of("save beside a save").with("DIR", dir.path()).start();
+    let mut dice = Dice::new(10);
+    let rounds = rounds(500);
+    let mut saved = 0;
+    for round in 0..rounds {
+        let token = store.create(&versions::new(&store, 1, 10), Durability::Relaxed).unwrap().token;
+        let life = Life::of(0, round);
+        ledger.begin(life, &token, 0, 1);
+        worker.say(round);
+        assert_eq!(worker.line(), "at work");
+        // Its larger file is in place; what is left to be done takes less than this.
+        while std::fs::metadata(file_of(store.path(), &token)).unwrap().len() < LARGE as u64 {
+            std::hint::spin_loop();
+        }
+        dice.pause(100);
+        worker.stop();
+        let change = &mut |record: &mut Record| {
+            let bytes = record.entries["bytes"].get().unwrap();
+            versions::put(record, versions::of(record) + 1, bytes);
+            Ok(Verdict::Write)
+        };
+        match store.update(&token, change, Durability::Relaxed) {
+            Ok(next) => {
+                let version = versions::of(&next.expect("it is alive").live.record);
+                ledger.acknowledge(life, 0, version);
+                saved += 1;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Busy),
+        }
+        worker.go_on();
+        let found = worker.line();
+        assert_eq!(found, "in order", "round {round}: by the one who was stopped");
+    }
+    assert!(rounds < 100 || (saved > rounds / 10 && saved < rounds), "they met: {saved} of {rounds}");
+    worker.say("end");
+    worker.finish();
+}
+
+/// Saves sessions so that they need a larger file, and loads them.
+fn save_beside_a_save(parent: &Parent) {
+    let dir = Path::new(parent.argument("DIR"));
+    let ledger = ledger(dir);
+    let store = open(&dir.join("store"), Shared);
+    loop {
+        let order = parent.line();
+        if order == "end" {
+            return;
+        }
+        let life = Life::of(0, order.parse().unwrap());
+        let token = ledger.token(life);
+        parent.report("at work");
+        let change = &mut |record: &mut Record| {
+            versions::put(record, versions::of(record) + 1, LARGE);
+            Ok(Verdict::Write)
+        };
+        let saved = store.update(&token, change, Durability::Relaxed).unwrap().expect("it is alive");
+        let least = versions::of(&saved.live.record).max(ledger.row(life).version);
+        let found = versions::stored(&store, &token);
+        if found >= Some(least) {
+            parent.report("in order");
+        } else {
+            parent.report(format_args!("{found:?} where {least} was acknowledged"));
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! One thread that saves, ends, rotates and loads the sessions of a [`Ledger`], and judges everything it is
+//! shown by what had been acknowledged, to whomever, before it asked.
+use super::ledger::{Ledger, Life};
+use super::process::{Dice, Parent};
+use super::versions;
+use sessile::{Absent, Durability, FileStore, Live, Lookup, Record, Store, Token, Value, Verdict};
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::{AddAssign, Index, IndexMut};
+
+/// What is counted: first what was done, then what must not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    Loads,
+    /// Of sessions known to have ended.
+    DeadLoads,
+    Hits,
+    Misses,
+    Saves,
+    /// Saves that do not fit the smallest file.
+    LargeSaves,
+    Ends,
+    Rotations,
+    /// An older version than was acknowledged, or than this thread had seen.
+    Stale,
+    /// Alive after its end was acknowledged.
+    Revived,
+    /// Another session's record.
+    Foreign,
+    /// Absent, though nobody had set out to end it.
+    Lost,
+}
+
+use Count::{DeadLoads, Ends, Foreign, LargeSaves, Loads, Lost, Revived, Rotations, Saves, Stale};
+const COUNTS: usize = Lost as usize + 1;
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts([u64; COUNTS]);
+
+impl Counts {
+    /// Asserts that nothing happened that must not.
+    #[track_caller]
+    pub(crate) fn check(&self, context: &str, faults: &[String]) {
+        let bad = [Stale, Revived, Foreign, Lost].map(|count| self[count]);
+        assert_eq!(bad, [0; 4], "{context}: stale, revived, foreign, lost of {self:?}: {faults:#?}");
+    }
+}
+
+impl Index<Count> for Counts {
+    type Output = u64;
+    fn index(&self, count: Count) -> &u64 {
+        &self.0[count as usize]
+    }
+}
+
+impl IndexMut<Count> for Counts {
+    fn index_mut(&mut self, count: Count) -> &mut u64 {
+        &mut self.0[count as usize]
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.0.iter_mut().zip(more.0).for_each(|(sum, more)| *sum += more);
+    }
+}
+
+impl fmt::Debug for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [loads, dead, hits, misses, saves, large, ends, rotations, stale, revived, foreign, lost] =
+            self.0;
+        write!(
+            f,
+            "{loads} loads ({dead} of the dead; {hits} hits, {misses} misses), {saves} saves ({large} large), \
+             {ends} ends, {rotations} rotations; {stale} stale, {revived} revived, {foreign} foreign, {lost} lost"
+        )
+    }
+}
+
+/// Faults that are told in words; the others are only counted.
+const TOLD_MOST: usize = 3;
+
+/// What one or several threads found.
+#[derive(Default)]
+pub(crate) struct Findings {
+    pub(crate) counts: Counts,
+    /// The first faults, in words.
+    pub(crate) faults: Vec<String>,
+}
+
+impl Findings {
+    pub(crate) fn add(&mut self, more: Self) {
+        self.counts += more.counts;
+        self.faults.extend(more.faults);
+    }
+
+    /// Counts how a store answered the loads that were made through it, all of them by checkers.
+    #[track_caller]
+    pub(crate) fn add_stats(&mut self, store: &FileStore) {
+        let stats = store.stats();
+        self.counts[Count::Hits] += stats.hits;
+        self.counts[Count::Misses] += stats.misses;
+        let answered = self.counts[Count::Hits] + self.counts[Count::Misses];
+        assert_eq!(answered, self.counts[Loads], "each load is a hit or a miss");
+    }
+
+    pub(crate) fn report_to(&self, parent: &Parent) {
+        parent.report(self.counts.0.map(|count| count.to_string()).join(" "));
+        self.faults.iter().for_each(|fault| parent.report(fault));
+    }
+
+    /// What a child reported.
+    #[track_caller]
+    pub(crate) fn of(lines: &[String]) -> Self {
+        let [counts, faults @ ..] = lines else { panic!("no findings") };
+        let mut numbers = counts.split(' ').map(|number| number.parse().unwrap());
+        let counts = Counts(std::array::from_fn(|_| numbers.next().expect("as many as there are counts")));
+        Self { counts, faults: faults.to_vec() }
+    }
+}
+
+/// How many of a thousand steps change something; the others load.
+#[derive(Clone, Copy)]
+pub(crate) struct Mix {
+    pub(crate) saves: u64,
+    pub(crate) ends: u64,
+    pub(crate) rotations: u64,
+}
+
+pub(crate) struct Checker<'a> {
+    store: &'a FileStore,
+    ledger: &'a Ledger,
+    writer: usize,
+    dice: Dice,
+    /// How many lives were given by this writer, dead ones of its name included.
+    given: u64,
+    /// What this thread knows of the lives it has met.
+    met: HashMap<Life, Met>,
+    /// The life that it met last in each place.
+    last: HashMap<u64, Life>,
+    /// Those that it met in a place where another is now.
+    gone: Vec<Life>,
+    pub(crate) findings: Findings,
+}
+
+struct Met {
+    token: Token,
+    /// The newest version that this thread was shown.
+    version: u64,
+}
+
+impl<'a> Checker<'a> {
+    pub(crate) fn new(store: &'a FileStore, ledger: &'a Ledger, writer: usize, seed: u64) -> Self {
+        Self {
+            store,
+            ledger,
+            writer,
+            dice: Dice::new(seed),
+            given: 0,
+            met: HashMap::new(),
+            last: HashMap::new(),
+            gone: Vec::new(),
+            findings: Findings::default(),
+        }
+    }
+
+    /// Goes on where a killed writer of the same name stopped, who had given at least so many lives.
+    pub(crate) fn go_on_from(&mut self, given: u64) {
+        self.given = given;
+        while self.ledger.has(Life::of(self.writer, self.given)) {
+            self.given += 1;
+        }
+    }
+
+    pub(crate) fn given(&self) -> u64 {
+        self.given
+    }
+
+    /// One act on one of these places, mostly on the first few.
+    pub(crate) fn step(&mut self, first: u64, places: u64, mix: Mix) {
+        let few = if self.dice.roll(2) == 0 { places.min(16) } else { places };
+        let place = first + self.dice.roll(few);
+        let life = self.life_in(place);
+        let mut act = self.dice.roll(1000);
+        let mut is = |share| {
+            let is = act < share;
+            act = act.wrapping_sub(share);
+            is
+        };
+        if is(mix.saves) {
+            self.save(life);
+        } else if is(mix.ends) {
+            if self.end(life) {
+                self.create_in(place);
+            }
+        } else if is(mix.rotations) {
+            self.rotate(place, life);
+        } else if is(20) {
+            self.load_a_dead_one();
+        } else {
+            self.load(life);
+        }
+    }
+
+    /// The life that is in a place now.
+    pub(crate) fn life_in(&mut self, place: u64) -> Life {
+        let life = self.ledger.life_in(place);
+        let before = self.last.insert(place, life);
+        self.gone.extend(before.filter(|before| *before != life));
+        life
+    }
+
+    /// One of those that ended lately, or at any time.
+    pub(crate) fn load_a_dead_one(&mut self) {
+        let some = self.gone.len() as u64;
+        if some > 0 {
+            let back = if self.dice.roll(2) == 0 { some.min(8) } else { some };
+            let back = usize::try_from(self.dice.roll(back)).unwrap();
+            self.load(self.gone[self.gone.len() - 1 - back]);
+        }
+    }
+
+    pub(crate) fn load(&mut self, life: Life) {
+        let before = self.ledger.row(life);
+        let store = self.store;
+        let found = store.load(&self.met(life).token).unwrap();
+        self.count(Loads);
+        if before.ended {
+            self.count(DeadLoads);
+        }
+        match found {
+            Lookup::Live(Live { record, .. }) => self.judge(life, before, &record),
+            Lookup::Absent(Absent::Unknown(_)) => self.judge_absence(life),
+            Lookup::Absent(other) => panic!("{other:?}"),
+        }
+    }
+
+    /// The version that a load finds now; it is not judged.
+    pub(crate) fn peek(&mut self, life: Life) -> Option<u64> {
+        self.count(Loads);
+        let (store, token) = (self.store, &self.met(life).token);
+        versions::stored(store, token)
+    }
+
+    /// Makes a session its next version. Whether it was there.
+    pub(crate) fn save(&mut self, life: Life) -> bool {
+        let before = self.ledger.row(life);
+        let bytes = self.text_bytes();
+        let token = self.met(life).token.clone();
+        let mut found = None;
+        let change = &mut |record: &mut Record| {
+            found = Some(record.clone());
+            versions::put(record, versions::of(record) + 1, bytes);
+            Ok(Verdict::Write)
+        };
+        let saved = self.store.update(&token, change, Durability::Relaxed).unwrap();
+        self.count(Saves);
+        if bytes >= 2048 {
+            self.count(LargeSaves);
+        }
+        let Some(saved) = saved else {
+            self.judge_absence(life);
+            self.ledger.ended(life);
+            return false;
+        };
+        self.ledger.acknowledge(life, self.writer, versions::of(&saved.live.record));
+        self.judge(life, before, &found.expect("it was changed"));
+        self.met(life).version = versions::of(&saved.live.record);
+        true
+    }
+
+    /// Ends a session. Whether it was there.
+    pub(crate) fn end(&mut self, life: Life) -> bool {
+        let token = self.met(life).token.clone();
+        self.ledger.ending(life);
+        let was_there = self.store.delete(&token).unwrap();
+        self.ledger.ended(life);
+        self.count(Ends);
+        was_there
+    }
+
+    fn rotate(&mut self, place: u64, old: Life) {
+        let before = self.ledger.row(old);
+        let new = self.new_life();
+        let bytes = self.text_bytes();
+        let token = self.met(old).token.clone();
+        let mut found = None;
+        let change = &mut |record: &mut Record| {
+            found = Some(record.clone());
+            versions::put(record, versions::of(record) + 1, bytes);
+            mark(record, new);
+            Ok(Verdict::Write)
+        };
+        self.ledger.ending(old);
+        let saved = self.store.rotate(&token, change, Durability::Relaxed).unwrap();
+        self.count(Rotations);
+        if let Some(saved) = saved {
+            self.ledger.begin(new, &saved.token, self.writer, versions::of(&saved.live.record));
+            self.ledger.put_in(place, new);
+            self.judge(old, before, &found.expect("it was changed"));
+        } else {
+            // Somebody else has ended it; the life was given to nobody.
+            self.given -= 1;
+        }
+        self.ledger.ended(old);
+    }
+
+    pub(crate) fn create_in(&mut self, place: u64) {
+        let life = self.new_life();
+        let mut record = versions::new(self.store, 1, 100);
+        mark(&mut record, life);
+        let token = self.store.create(&record, Durability::Relaxed).unwrap().token;
+        self.ledger.begin(life, &token, self.writer, 1);
+        self.ledger.put_in(place, life);
+    }
+
+    fn new_life(&mut self) -> Life {
+        self.given += 1;
+        Life::of(self.writer, self.given - 1)
+    }
+
+    /// Judges a record that was found after `before` was read.
+    fn judge(&mut self, life: Life, before: super::ledger::Row, record: &Record) {
+        let of: u64 = record.entries["mark"].get().unwrap();
+        if of != life.0 {
+            return self.fault(Foreign, format_args!("{life:?}: a record of {of}"));
+        }
+        let version = versions::of(record);
+        let met = self.met(life);
+        let seen = met.version;
+        met.version = seen.max(version);
+        if before.ended {
+            self.fault(Revived, format_args!("{life:?}: version {version}, after {before:?}"));
+        } else if version < before.version.max(seen) {
+            self.fault(Stale, format_args!("{life:?}: version {version}, after {before:?} and {seen}"));
+        }
+    }
+
+    fn judge_absence(&mut self, life: Life) {
+        let after = self.ledger.row(life);
+        if !after.ending {
+            self.fault(Lost, format_args!("{life:?}: absent, and then {after:?}"));
+        }
+    }
+
+    fn met(&mut self, life: Life) -> &mut Met {
+        let ledger = self.ledger;
+        self.met.entry(life).or_insert_with(|| Met { token: ledger.token(life), version: 0 })
+    }
+
+    /// One save in twenty is of a record that does not fit the smallest file.
+    fn text_bytes(&mut self) -> usize {
+        let bytes = if self.dice.roll(20) == 0 { 2048 << self.dice.roll(4) } else { self.dice.roll(300) };
+        usize::try_from(bytes).unwrap()
+    }
+
+    fn count(&mut self, count: Count) {
+        self.findings.counts[count] += 1;
+    }
+
+    fn fault(&mut self, count: Count, text: fmt::Arguments<'_>) {
+        self.count(count);
+        if self.findings.faults.len() < TOLD_MOST {
+            self.findings.faults.push(format!("{count:?}: {text}"));
+        }
+    }
+}
+
+/// Says whose record it is.
+fn mark(record: &mut Record, life: Life) {
+    record.entries.insert("mark".into(), Value::new(&life.0).unwrap());
+}
+
+/// Compares what is stored with the ledger, when all is at rest: every session that ended is absent, and the one in
+/// each place is at its last acknowledged version.
+#[track_caller]
+pub(crate) fn check_at_rest(store: &FileStore, ledger: &Ledger, writers: usize, places: u64) {
+    for writer in 0..writers {
+        for life in (0..).map(|n| Life::of(writer, n)).take_while(|life| ledger.has(*life)) {
+            if ledger.row(life).ended {
+                assert_eq!(versions::stored(store, &ledger.token(life)), None, "{life:?} has ended");
+            }
+        }
+    }
+    for place in 0..places {
+        let life = ledger.life_in(place);
+        let row = ledger.row(life);
+        assert!(!row.ended, "{life:?} ended without a successor");
+        assert_eq!(versions::stored(store, &ledger.token(life)), Some(row.version), "{life:?}: {row:?}");
+    }
+}
