@@ -142,6 +142,22 @@ impl Root {
         Ok(file?.into())
     }
 
+    /// Makes the file of the counters in place of what has its name.
+    pub(super) fn make_generations(&self) -> io::Result<File> {
+        gate("make generations")?;
+        match fs::unlinkat(&self.fd, GENERATIONS, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFE;
+        Ok(retry_on_intr(|| fs::openat(&self.fd, GENERATIONS, flags, FILE))?.into())
+    }
+
+    /// Removes the counters. Best effort.
+    pub(super) fn remove_generations(&self) {
+        let _ = fs::unlinkat(&self.fd, GENERATIONS, AtFlags::empty());
+    }
+
     /// Whether other hosts may write to the file system behind our kernel's back, or the file system lives in a process:
     /// what one process writes to a file there, another may not see in a mapping of it. Its name.
     #[cfg(target_os = "linux")]
@@ -504,5 +520,44 @@ mod tests {
             assert!(open(&root.fd, &path, Access::Read).is_err());
             std::fs::remove_dir_all(&shard).unwrap();
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn file_systems_of_other_hosts_and_of_processes_are_known_by_name_and_the_kernels_own_are_not_among_them()
+    {
+        for (magic, name) in [
+            (0x6969, Some("NFS")),
+            // SMB 1, CIFS, SMB 2 and 3
+            (0x517b, Some("SMB")),
+            (0xff53_4d42, Some("SMB")),
+            (0xfe53_4d42, Some("SMB")),
+            (0x0102_1997, Some("9p")),
+            (0x6573_5546, Some("FUSE")),
+            (0x00c3_6400, Some("Ceph")),
+            // the kernel's AFS client, OpenAFS
+            (0x6b41_4653, Some("AFS")),
+            (0x5346_414f, Some("AFS")),
+            (0x786f_4256, Some("VirtualBox shared folder")),
+            (0xbacb_acbc, Some("VMware shared folder")),
+            (0x0bd0_0bd0, Some("Lustre")),
+            (0x4750_4653, Some("GPFS")),
+            (0x7461_636f, Some("OCFS2")),
+            (0x0116_1970, Some("GFS2")),
+            (0x2003_0528, Some("OrangeFS")),
+            // ext4, xfs, btrfs, tmpfs, f2fs, overlayfs, zfs, none
+            (0xef53, None),
+            (0x5846_5342, None),
+            (0x9123_683e, None),
+            (0x0102_1994, None),
+            (0xf2f5_2010, None),
+            (0x794c_7630, None),
+            (0x2fc1_2fc1, None),
+            (0, None),
+        ] {
+            assert_eq!(remote_name(magic), name, "{magic:#x}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Root::open(dir.path()).unwrap().remote_file_system().unwrap(), None);
     }
 }

@@ -28,7 +28,7 @@
 //! visitor who returns every ten seconds, 7 %.
 use super::disk::{self, Root};
 use super::io_error;
-use super::layout::{GENERATIONS, SHARDS, TEMPORARY};
+use super::layout::{GENERATIONS, SHARDS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
 use memmap2::{MmapOptions, MmapRaw};
@@ -92,6 +92,8 @@ impl Generations {
         let file = match root.open_generations() {
             Ok(file) => file,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // Its making was cut short before its mode was set, under a umask that takes the owner's rights away.
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
             Err(cause) => return Err(error(cause)),
         };
         if disk::regular_size(&file).map_err(error)? != FILE_BYTES as u64 {
@@ -104,16 +106,19 @@ impl Generations {
         Self::new(Seen::Mapped(file, map)).map(Some)
     }
 
-    /// Makes the file anew, under another name until it is complete. The root must be locked exclusively.
+    /// Makes the file anew: another inode, for what is there may be a link to somebody's file. The root must be locked
+    /// exclusively.
     pub(super) fn make(root: &Root) -> Result<()> {
-        let path = root.path().join(GENERATIONS);
-        let error = |error| io_error("make the generations of session store", error).with_path(&path);
-        let file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(root.path()).map_err(error)?;
-        disk::make_private(file.as_file()).map_err(error)?;
-        disk::avoid_copy_on_write(file.as_file());
-        disk::write_at(file.as_file(), &vec![0; FILE_BYTES], 0).map_err(error)?;
-        file.persist(&path).map_err(|refused| error(refused.error))?;
-        Ok(())
+        let made = root.make_generations().and_then(|file| {
+            disk::make_private(&file)?;
+            disk::avoid_copy_on_write(&file);
+            disk::write_at(&file, &vec![0; FILE_BYTES], 0)
+        });
+        made.map_err(|error| {
+            // A part of it would be made anew as well; it need not take the space until then.
+            root.remove_generations();
+            io_error("make the generations of session store", error).with_path(root.path().join(GENERATIONS))
+        })
     }
 
     fn new(seen: Seen) -> Result<Self> {

@@ -113,7 +113,7 @@ impl FileStore {
         let cache = (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes));
         #[cfg(feature = "watch")]
         let watcher = (options.watch && cache.is_some() && options.coherence != Coherence::Verify)
-            .then(|| watch::Watcher::start(&root, Arc::clone(&generations)));
+            .then(|| watch::Watcher::start(&root, &generations));
         Ok(Self {
             root,
             queues: lock::Queues::new(),

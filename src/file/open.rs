@@ -81,9 +81,19 @@ pub(super) fn announce_use(
     }
 }
 
+/// What the operating system said about the directory itself. A link in its path is followed, so nothing there is foreign.
+fn directory_error(act: &'static str, dir: &Path, error: io::Error) -> Error {
+    // By its kind: `tempfile` wraps what the operating system said.
+    let kind = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+        _ => ErrorKind::Io,
+    };
+    Error::new(kind, act).with_path(dir).with_source(error)
+}
+
 /// Opens the store in `dir`, making it if need be.
 pub(super) fn open_root(dir: &Path, coherence: Coherence) -> Result<Root> {
-    let io = |act| move |error| Error::new(ErrorKind::Io, act).with_path(dir).with_source(error);
+    let io = |act| move |error| directory_error(act, dir, error);
     match DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {
             // The umask may have taken bits away.
@@ -162,7 +172,7 @@ fn read_parameters(root: &Root) -> Result<bool> {
 /// Makes the store in a directory that has none.
 fn make(root: &Root) -> Result<()> {
     let dir = root.path();
-    let io = |act| move |error| Error::new(ErrorKind::Io, act).with_path(dir).with_source(error);
+    let io = |act| move |error| directory_error(act, dir, error);
     let names = root.names().map_err(io("list session directory"))?;
     // A fresh file system has `lost+found` in its root.
     let foreign = |name: &&String| !matches!(name.as_str(), "." | ".." | "lost+found") && !is_ours(name);

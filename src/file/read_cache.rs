@@ -232,3 +232,195 @@ impl std::fmt::Debug for ReadCache {
         f.debug_struct("ReadCache").field("counts", &self.counts()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::record::PREFIX_LEN;
+    use crate::value::Value;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    /// A version that has this sequence, with a text of so many bytes.
+    fn copy(sequence: u64, text_bytes: usize) -> Cached {
+        let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
+        record.entries.insert("text".into(), Value::new(&"x".repeat(text_bytes)).unwrap());
+        let mut slot = [0; PREFIX_LEN];
+        let id = FileId::digest(b"");
+        let bytes = crate::record::encode(&record, &id, sequence, crate::record::State::WRITTEN, 0, 1 << 20);
+        slot.copy_from_slice(&bytes.unwrap()[..PREFIX_LEN]);
+        let (version, stamp) = (Version::claimed(&slot), Stamp::default());
+        Cached::new(Arc::new(record), id, version, stamp, 0)
+    }
+    /// So many seconds after the copies were read.
+    fn second(n: u64) -> Glance {
+        Clock::manual(UNIX_EPOCH + Duration::from_secs(n)).glance()
+    }
+    fn bytes_of(copy: &Cached) -> usize {
+        COPY_BYTES + copy.record.heap_bytes()
+    }
+    fn key(n: u32) -> Key {
+        let mut key = [b'k'; 32];
+        key[..8].copy_from_slice(format!("{n:08}").as_bytes());
+        key
+    }
+    /// So many keys that share one part.
+    fn keys(cache: &ReadCache, count: usize) -> Vec<Key> {
+        let part = cache.part(&key(0)).0;
+        let all = (0..).map(key).filter(|key| std::ptr::eq(cache.part(key).0, part));
+        all.take(count).collect()
+    }
+    fn put(cache: &ReadCache, key: &Key, copy: Cached) {
+        cache.put(key, copy, |_| true);
+    }
+    fn sequence(cache: &ReadCache, key: &Key) -> Option<u64> {
+        cache.peek(key).map(|copy| copy.version.sequence)
+    }
+
+    #[test]
+    fn the_least_recently_loaded_goes_first_and_a_peek_is_no_load() {
+        let bytes = bytes_of(&copy(1, 100));
+        let cache = ReadCache::new(PARTS * (3 * bytes + bytes / 2));
+        let keys = keys(&cache, 6);
+        let there = || keys.iter().map(|key| cache.peek(key).is_some()).collect::<Vec<_>>();
+        for key in &keys[..3] {
+            put(&cache, key, copy(1, 100));
+        }
+        assert_eq!(there(), [true, true, true, false, false, false]);
+        // Loaded, trusted or not, or saved: not the next to go. Looked at: the next to go all the same.
+        assert!(matches!(cache.get(&keys[0], second(1), |_| true), Found::Trusted(..)));
+        cache.peek(&keys[1]).unwrap();
+        put(&cache, &keys[3], copy(1, 100));
+        assert_eq!(there(), [true, false, true, true, false, false]);
+        assert!(matches!(cache.get(&keys[2], second(1), |_| false), Found::Doubtful(_)));
+        put(&cache, &keys[4], copy(1, 100));
+        assert_eq!(there(), [false, false, true, true, true, false]);
+        put(&cache, &keys[2], copy(2, 100));
+        put(&cache, &keys[3], copy(2, 100));
+        put(&cache, &keys[5], copy(1, 100));
+        assert_eq!(there(), [false, false, true, true, false, true]);
+        assert!(matches!(cache.get(&keys[0], second(1), |_| true), Found::Nothing));
+        let counts = cache.counts();
+        assert_eq!((counts.evicted, counts.copies, counts.trusted), (3, 3, 1));
+    }
+
+    #[test]
+    fn several_small_copies_make_room_for_a_large_one_and_for_no_more_than_that() {
+        let (small, large) = (bytes_of(&copy(1, 100)), bytes_of(&copy(1, 1000)));
+        let cache = ReadCache::new(PARTS * (large + 2 * small));
+        let keys = keys(&cache, 10);
+        let fit = (large + 2 * small) / small;
+        assert!(fit < 9, "{fit}");
+        for key in &keys[..fit] {
+            put(&cache, key, copy(1, 100));
+        }
+        assert_eq!(cache.counts().evicted, 0);
+        put(&cache, &keys[9], copy(1, 1000));
+        assert_eq!(cache.counts().copies, 3, "the large one and as many as fit beside it");
+        assert_eq!(cache.counts().bytes, large + 2 * small);
+    }
+
+    #[test]
+    fn a_copy_larger_than_its_parts_share_is_not_kept_nor_the_one_it_replaces() {
+        let bytes = bytes_of(&copy(1, 1000));
+        let (just, short) = (ReadCache::new(PARTS * bytes), ReadCache::new(PARTS * bytes - 1));
+        for (cache, want) in [(just, 1), (short, 0)] {
+            put(&cache, &key(1), copy(1, 10));
+            put(&cache, &key(1), copy(2, 1000));
+            assert_eq!(cache.counts().copies, want);
+            assert_eq!(cache.counts().bytes, want * bytes);
+            assert_eq!(cache.counts().evicted, 0);
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_copies_that_are_there_and_nothing_when_none_is() {
+        let cache = ReadCache::new(PARTS << 20);
+        let mut want = 0;
+        for n in 0..1000 {
+            let copy = copy(1, n as usize);
+            want += bytes_of(&copy);
+            put(&cache, &key(n), copy);
+        }
+        assert_eq!((cache.counts().copies, cache.counts().bytes), (1000, want));
+        // What is replaced gives its bytes back, whether it was larger or smaller.
+        for (n, text_bytes) in [(7, 5000), (999, 0), (8, 8)] {
+            want = want + bytes_of(&copy(2, text_bytes)) - bytes_of(&copy(1, n as usize));
+            put(&cache, &key(n), copy(2, text_bytes));
+            assert_eq!((cache.counts().copies, cache.counts().bytes), (1000, want), "{n}");
+        }
+        // What is refused costs nothing.
+        put(&cache, &key(7), copy(1, 1));
+        assert_eq!((cache.counts().copies, cache.counts().bytes), (1000, want));
+        for n in (0..1000).chain([1, 5000]) {
+            cache.forget(&key(n));
+        }
+        assert_eq!((cache.counts().copies, cache.counts().bytes), (0, 0));
+    }
+
+    #[test]
+    fn an_older_version_replaces_a_newer_one_only_if_that_is_not_trusted() {
+        #[track_caller]
+        fn check(there: u64, comes: u64, trusted: bool, want: u64) {
+            let cache = ReadCache::new(PARTS << 20);
+            put(&cache, &key(1), copy(there, 10));
+            cache.put(&key(1), copy(comes, 20), |asked| {
+                assert_eq!(asked.version.sequence, there);
+                trusted
+            });
+            assert_eq!(sequence(&cache, &key(1)), Some(want), "{comes} onto {there}, trusted: {trusted}");
+            let text_bytes = if want == comes { 20 } else { 10 };
+            assert_eq!(cache.counts().bytes, bytes_of(&copy(want, text_bytes)));
+        }
+        check(5, 4, true, 5);
+        check(5, 4, false, 4);
+        check(5, 6, true, 6);
+        check(5, 6, false, 6);
+        // As of a later reading.
+        let cache = ReadCache::new(PARTS << 20);
+        put(&cache, &key(1), copy(5, 10));
+        let later = Cached { read_at: 9, ..copy(5, 10) };
+        put(&cache, &key(1), later.clone());
+        assert_eq!(cache.peek(&key(1)).unwrap().read_at, later.read_at);
+    }
+
+    #[test]
+    fn a_cache_without_room_keeps_nothing() {
+        for bytes in [0, 1, PARTS - 1, PARTS] {
+            let cache = ReadCache::new(bytes);
+            put(&cache, &key(1), copy(1, 0));
+            assert_eq!(cache.counts(), Counts::default(), "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn debug_output_shows_no_session_id() {
+        let cache = ReadCache::new(PARTS << 20);
+        put(&cache, &key(1), copy(1, 10));
+        let text = format!("{cache:?}");
+        assert!(text.contains("copies: 1"), "{text}");
+        // Neither as text nor as a list of bytes.
+        assert!(!text.contains("kkkk") && !text.contains("107, 107"), "{text}");
+    }
+
+    #[test]
+    fn a_copy_that_was_moved_a_moment_ago_is_not_moved_again() {
+        let bytes = bytes_of(&copy(1, 100));
+        let cache = ReadCache::new(PARTS * (2 * bytes + bytes / 2));
+        let keys = keys(&cache, 4);
+        for key in &keys[..2] {
+            put(&cache, key, copy(1, 100));
+            cache.get(key, second(1), |_| true);
+        }
+        // The first is behind the second, and stays there within the same tenth of a second.
+        cache.get(&keys[0], second(1), |_| true);
+        put(&cache, &keys[2], copy(1, 100));
+        assert_eq!([sequence(&cache, &keys[0]), sequence(&cache, &keys[1])], [None, Some(1)]);
+        // Later it is moved; also if the clock was set back.
+        for now in [second(2), second(1)] {
+            cache.get(&keys[1], now, |_| true);
+            put(&cache, &keys[3], copy(1, 100));
+            assert_eq!(sequence(&cache, &keys[1]), Some(1));
+        }
+    }
+}

@@ -37,7 +37,7 @@ impl Watcher {
     /// # Errors
     ///
     /// [`ErrorKind::Io`] if the user has no inotify instance or watches left, or the system has none.
-    pub(super) fn start(root: &Root, generations: Arc<Generations>) -> Result<Self> {
+    pub(super) fn start(root: &Root, generations: &Arc<Generations>) -> Result<Self> {
         const ACT: &str = "watch session directory";
         let error = |cause: Box<dyn std::error::Error + Send + Sync>| {
             Error::new(ErrorKind::Io, ACT)
@@ -47,7 +47,10 @@ impl Watcher {
         };
         let path = std::path::absolute(root.path()).map_err(|cause| error(cause.into()))?;
         let mut exchanges = Exchanges::default();
+        // The thread outlives the store by a moment, and must not keep the counters nor write to them then.
+        let generations = Arc::downgrade(generations);
         let hear = move |event: notify::Result<Event>| {
+            let Some(generations) = generations.upgrade() else { return };
             // What cannot be told is told by the next act on the session, or when the copies' time is over.
             let _ = match exchanges.news_of(event) {
                 Heard::Nothing => Ok(()),
@@ -56,7 +59,8 @@ impl Watcher {
                 Heard::Anything => (0..SHARDS).try_for_each(|shard| generations.announce_shard(shard)),
             };
         };
-        // Names that come, names that go, names that change.
+        // Names that come and names that go. The kernel is asked for renames with these already; `notify` hands them on
+        // only if they are named too, and asks the kernel for nothing more.
         let kinds = EventKindMask::CREATE | EventKindMask::REMOVE | EventKindMask::MODIFY_NAME;
         let config = Config::default().with_event_kinds(kinds).with_follow_symlinks(false);
         let mut watcher = RecommendedWatcher::new(hear, config).map_err(|cause| error(cause.into()))?;
@@ -146,4 +150,220 @@ fn changed(path: &Path) -> Heard {
 
 fn is_temporary(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::event::{
+        AccessKind, AccessMode, CreateKind, DataChange, Flag, MetadataKind, ModifyKind, RemoveKind,
+    };
+
+    const SESSION: &str = "/root/ab/cdef0123456789abcdef0123456789abcdef01";
+    const NEIGHBOUR: &str = "/root/ab/0000000000000000000000000000000000000f";
+    const TEMPORARY: &str = "/root/ab/.new-0123456789abcdef0123456789abcdef";
+    const SHARD: &str = "/root/ab";
+
+    fn id(path: &str) -> FileId {
+        FileId::parse(&path["/root/".len()..].replace('/', "")).unwrap()
+    }
+    fn of(path: &str) -> Heard {
+        Heard::Of(id(path))
+    }
+    fn event(kind: EventKind, path: &str) -> Event {
+        Event::new(kind).add_path(path.into())
+    }
+    fn name(mode: RenameMode, tracker: Option<usize>, path: &str) -> Event {
+        let event = event(EventKind::Modify(ModifyKind::Name(mode)), path);
+        tracker.into_iter().fold(event, Event::set_tracker)
+    }
+    fn from(path: &str, tracker: usize) -> Event {
+        name(RenameMode::From, Some(tracker), path)
+    }
+    fn to(path: &str, tracker: usize) -> Event {
+        name(RenameMode::To, Some(tracker), path)
+    }
+    fn both(from: &str, to: &str, tracker: usize) -> Event {
+        name(RenameMode::Both, Some(tracker), from).add_path(to.into())
+    }
+    fn removed(path: &str) -> Event {
+        event(EventKind::Remove(RemoveKind::File), path)
+    }
+    fn created(path: &str) -> Event {
+        event(EventKind::Create(CreateKind::File), path)
+    }
+
+    /// These events, one after the other, say this.
+    #[track_caller]
+    fn check<const N: usize>(what: &str, events: [(Event, Heard); N]) {
+        let mut exchanges = Exchanges::default();
+        for (n, (event, want)) in events.into_iter().enumerate() {
+            assert_eq!(exchanges.news_of(Ok(event)), want, "{what}, event {n}");
+        }
+    }
+
+    #[track_caller]
+    fn check_one(event: Event, want: Heard) {
+        let what = format!("{event:?}");
+        check(&what, [(event, want)]);
+    }
+
+    #[test]
+    fn what_was_lost_may_have_been_anything() {
+        assert_eq!(Exchanges::default().news_of(Err(notify::Error::generic("read"))), Heard::Anything);
+        check_one(Event::new(EventKind::Other).set_flag(Flag::Rescan), Heard::Anything);
+        // Whatever else it says.
+        check_one(removed(SESSION).set_flag(Flag::Rescan), Heard::Anything);
+    }
+
+    #[test]
+    fn a_name_that_went_is_news_of_its_session_or_of_its_shard_and_nobody_elses_is() {
+        let of_shard = Heard::OfShard(0xab);
+        for kind in [RemoveKind::File, RemoveKind::Folder, RemoveKind::Other, RemoveKind::Any] {
+            check_one(event(EventKind::Remove(kind), SESSION), of(SESSION));
+            check_one(event(EventKind::Remove(kind), SHARD), Heard::OfShard(0xab));
+        }
+        for path in [TEMPORARY, "/root/ab/backup", "/root/ab/", "/root", "/", "", "/root/abc", "/root/AB"] {
+            let want = if path == "/root/ab/" { Heard::OfShard(0xab) } else { Heard::Nothing };
+            check_one(removed(path), want);
+        }
+        // A directory that is moved says so itself, and the kernel gives that no number.
+        check_one(name(RenameMode::From, None, SHARD), of_shard);
+        check_one(Event::new(EventKind::Remove(RemoveKind::File)), Heard::Nothing);
+    }
+
+    #[test]
+    fn a_name_that_came_by_creation_is_nobodys_news_and_by_renaming_is_its_sessions() {
+        for path in [SESSION, TEMPORARY, "/root/ab/backup"] {
+            check_one(created(path), Heard::Nothing);
+        }
+        check_one(to(SESSION, 7), of(SESSION));
+        check_one(name(RenameMode::To, None, SESSION), of(SESSION));
+        check_one(to("/root/ab/backup", 7), Heard::Nothing);
+        check_one(from(SESSION, 7), of(SESSION));
+        check_one(name(RenameMode::From, None, SESSION), of(SESSION));
+        check_one(from("/root/ab/backup", 7), Heard::Nothing);
+        check_one(from(TEMPORARY, 7), Heard::Nothing);
+        check_one(both(SESSION, NEIGHBOUR, 7), Heard::Nothing);
+        let restored = "/root/ab/backup";
+        check(
+            "a backup is renamed to its session",
+            [
+                (from(restored, 7), Heard::Nothing),
+                (to(SESSION, 7), of(SESSION)),
+                (both(restored, SESSION, 7), Heard::Nothing),
+            ],
+        );
+        check(
+            "one session is renamed to another",
+            [
+                (from(SESSION, 7), of(SESSION)),
+                (to(NEIGHBOUR, 7), of(NEIGHBOUR)),
+                (both(SESSION, NEIGHBOUR, 7), Heard::Nothing),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_was_not_asked_for_may_mean_anything() {
+        for kind in [
+            EventKind::Any,
+            EventKind::Other,
+            EventKind::Access(AccessKind::Open(AccessMode::Any)),
+            EventKind::Modify(ModifyKind::Any),
+            EventKind::Modify(ModifyKind::Data(DataChange::Any)),
+            EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)),
+            EventKind::Modify(ModifyKind::Name(RenameMode::Any)),
+        ] {
+            check_one(event(kind, SESSION), Heard::Anything);
+        }
+    }
+
+    #[test]
+    fn a_growing_save_is_no_news_and_what_comes_after_it_is() {
+        let nothing = || Heard::Nothing;
+        check(
+            "an exchange, twice, and a removal by hand",
+            [
+                (created(TEMPORARY), nothing()),
+                (from(TEMPORARY, 1), nothing()),
+                (to(SESSION, 1), nothing()),
+                (both(TEMPORARY, SESSION, 1), nothing()),
+                (from(SESSION, 2), nothing()),
+                (to(TEMPORARY, 2), nothing()),
+                (both(SESSION, TEMPORARY, 2), nothing()),
+                (removed(TEMPORARY), nothing()),
+                (created(TEMPORARY), nothing()),
+                (from(TEMPORARY, 3), nothing()),
+                (to(SESSION, 3), nothing()),
+                (both(TEMPORARY, SESSION, 3), nothing()),
+                (from(SESSION, 4), nothing()),
+                (to(TEMPORARY, 4), nothing()),
+                (both(SESSION, TEMPORARY, 4), nothing()),
+                (removed(TEMPORARY), nothing()),
+                (removed(SESSION), of(SESSION)),
+            ],
+        );
+        check(
+            "without the repetitions, and then moved away by hand",
+            [
+                (from(TEMPORARY, 1), nothing()),
+                (to(SESSION, 1), nothing()),
+                (from(SESSION, 2), nothing()),
+                (to(TEMPORARY, 2), nothing()),
+                (from(SESSION, 3), of(SESSION)),
+            ],
+        );
+        check(
+            "a plain rename, where names cannot be exchanged, and a removal by hand",
+            [
+                (from(TEMPORARY, 1), nothing()),
+                (to(SESSION, 1), nothing()),
+                (both(TEMPORARY, SESSION, 1), nothing()),
+                (removed(SESSION), of(SESSION)),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_save_that_others_came_in_between_is_taken_for_a_change_by_hand_and_no_change_by_hand_for_a_save() {
+        let nothing = || Heard::Nothing;
+        check(
+            "something else between the halves",
+            [
+                (from(TEMPORARY, 1), nothing()),
+                (to(SESSION, 1), nothing()),
+                (removed(NEIGHBOUR), of(NEIGHBOUR)),
+                (from(SESSION, 2), of(SESSION)),
+                (to(TEMPORARY, 2), nothing()),
+            ],
+        );
+        check(
+            "another name moved away in place of the second half",
+            [
+                (from(TEMPORARY, 1), nothing()),
+                (to(SESSION, 1), nothing()),
+                (from(NEIGHBOUR, 2), of(NEIGHBOUR)),
+            ],
+        );
+        check(
+            "two saves whose halves are mixed",
+            [
+                (from(TEMPORARY, 1), nothing()),
+                (from("/root/cd/.new-1", 2), nothing()),
+                (to(SESSION, 1), of(SESSION)),
+            ],
+        );
+        check(
+            "another rename to a session after one from a temporary name",
+            [(from(TEMPORARY, 1), nothing()), (to(SESSION, 2), of(SESSION))],
+        );
+        check(
+            "renames without numbers",
+            [
+                (name(RenameMode::From, None, TEMPORARY), nothing()),
+                (name(RenameMode::To, None, SESSION), of(SESSION)),
+            ],
+        );
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! `contract` is the suite that every storage mode is run through. The others are named after what they promise.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+mod budget;
+mod by_hand;
 mod coherence;
 mod contract;
 mod damage;

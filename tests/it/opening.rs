@@ -1,9 +1,11 @@
 //! Opening a store: it makes what is missing, private under any umask; it refuses what is not a store of
 //! ours, says why, and leaves it as it was; and what was stored before is there.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::rerun::{again, again_as_nobody, stage};
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use sessile::file::Coherence;
 use sessile::{Durability, Error, ErrorKind, FileStore, FileStoreOptions, Saved, Store};
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -12,7 +14,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Barrier, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+pub(crate) const WORKERS: &[(&str, Worker)] = &[("keep open", keep_open)];
 
 const PARAMETERS: &str = "sessile.json";
 const OURS: &str = "{\"format\":1,\"shards\":256,\"file_id\":\"blake3-160\"}\n";
@@ -502,4 +506,314 @@ fn options_out_of_their_bounds_are_refused_by_name_before_anything_is_made() {
         options.open(&root).unwrap();
     }
     check_in_order(&root);
+}
+
+// ------------------------------------------------------------------------------------- who has the directory to whom
+
+const SHORT_WAIT: Duration = Duration::from_millis(60);
+/// What "does not hang" means on a busy machine.
+const SOON: Duration = Duration::from_secs(10);
+const ALL: [Coherence; 3] = [Coherence::Shared, Coherence::Verify, Coherence::Off];
+
+/// Without a watcher: nothing here is about one.
+fn used_as(coherence: Coherence, lock_wait: Duration) -> FileStoreOptions {
+    FileStoreOptions::new().watch(false).coherence(coherence).lock_wait(lock_wait)
+}
+
+fn keep_open(parent: &Parent) {
+    let name = parent.argument("COHERENCE");
+    let coherence = ALL.into_iter().find(|coherence| format!("{coherence:?}") == name).unwrap();
+    let store = used_as(coherence, SOON).open(parent.argument("DIR")).unwrap();
+    parent.report("open");
+    parent.line();
+    drop(store);
+    parent.report("closed");
+}
+
+/// Another process that has the store open.
+fn kept_open(root: &Path, coherence: Coherence) -> Child {
+    let start = Start::of("keep open").with("DIR", root).with("COHERENCE", format!("{coherence:?}"));
+    let child = start.start();
+    assert_eq!(child.line(), "open");
+    child
+}
+
+/// The refusal of an opening that waited as long as it was told to, and not for ever.
+#[track_caller]
+fn refused_in_use(root: &Path, coherence: Coherence) -> Error {
+    let began = Instant::now();
+    let error = used_as(coherence, SHORT_WAIT).open(root).err();
+    let took = began.elapsed();
+    let error = error.unwrap_or_else(|| panic!("it was opened with {coherence:?}"));
+    assert!((SHORT_WAIT..SOON).contains(&took), "refused after {took:?}: {error}");
+    assert_eq!((error.kind(), error.path()), (ErrorKind::InUse, Some(root)), "{error:?}");
+    error
+}
+
+const NOT_ALONE: &str = "with Coherence::Off it is for one process, and another uses it";
+const NOT_SHARED: &str = "another process has it to itself, with Coherence::Off";
+
+#[track_caller]
+fn check_excludes(first: Coherence, second: Coherence, reason: &str) {
+    let dir = directory_in_memory();
+    let root = dir.path().join("store");
+    let check_refused = |who: &str| {
+        let text = format!("failed to open session store `{}`: {reason}", root.display());
+        assert_eq!(refused_in_use(&root, second).to_string(), text, "{who}");
+    };
+    let check_free = |who: &str| {
+        let opened = used_as(second, SHORT_WAIT).open(&root);
+        opened.unwrap_or_else(|error| panic!("{who}, {first:?} then {second:?}: {error}"));
+    };
+    let store = used_as(first, SHORT_WAIT).open(&root).unwrap();
+    let saved = store.create(&record("old"), Durability::Relaxed).unwrap();
+    check_refused("the same process");
+    // Whoever has it is not disturbed by the refusal.
+    assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
+    put(&store, &saved.token, "new", Durability::Relaxed).unwrap().unwrap();
+    drop(store);
+    check_free("dropped");
+    let mut child = kept_open(&root, first);
+    check_refused("another process");
+    child.say("close");
+    assert_eq!(child.line(), "closed");
+    check_free("closed by another process");
+    child.finish();
+    let child = kept_open(&root, first);
+    check_refused("another process that will be killed");
+    child.kill();
+    check_free("killed");
+}
+
+#[test]
+fn a_store_that_is_used_is_not_opened_for_one_process_alone_until_it_is_free() {
+    for first in ALL {
+        check_excludes(first, Coherence::Off, NOT_ALONE);
+    }
+}
+
+#[test]
+fn a_store_that_one_process_has_to_itself_is_not_opened_by_others_until_it_is_free() {
+    for second in [Coherence::Shared, Coherence::Verify] {
+        check_excludes(Coherence::Off, second, NOT_SHARED);
+    }
+}
+
+#[test]
+fn any_number_of_handles_and_processes_share_a_store_whether_they_map_its_counters_or_verify() {
+    let dir = directory_in_memory();
+    let sharing = [Coherence::Shared, Coherence::Verify, Coherence::Shared, Coherence::Verify];
+    let stores = sharing.map(|coherence| used_as(coherence, SHORT_WAIT).open(dir.path()).unwrap());
+    let children = sharing.map(|coherence| kept_open(dir.path(), coherence));
+    let saved = stores[0].create(&record("old"), Durability::Relaxed).unwrap();
+    for (n, writer) in stores.iter().enumerate() {
+        put(writer, &saved.token, &format!("by {n}"), Durability::Relaxed).unwrap().unwrap();
+        for reader in &stores {
+            for _ in 0..2 {
+                assert_eq!(load(reader, &saved.token).unwrap(), Some(format!("by {n}")));
+            }
+        }
+    }
+    drop(children);
+}
+
+#[test]
+fn whoever_waits_for_a_store_opens_it_when_it_becomes_free() {
+    let pairs = ALL.map(|first| (first, Coherence::Off)).into_iter();
+    let pairs = pairs.chain([Coherence::Shared, Coherence::Verify].map(|second| (Coherence::Off, second)));
+    for (first, second) in pairs {
+        for killed in [false, true] {
+            let dir = directory_in_memory();
+            let root = dir.path().join("store");
+            let mut child = kept_open(&root, first);
+            thread::scope(|scope| {
+                let waiting = scope.spawn(|| used_as(second, 6 * SOON).open(&root).map(drop));
+                thread::sleep(Duration::from_millis(50));
+                assert!(!waiting.is_finished(), "{first:?} then {second:?}: it was not kept waiting");
+                if killed {
+                    child.kill();
+                } else {
+                    child.say("close");
+                    child.finish();
+                }
+                let began = Instant::now();
+                waiting.join().unwrap().unwrap_or_else(|error| panic!("{first:?} then {second:?}: {error}"));
+                assert!(began.elapsed() < SOON);
+            });
+        }
+    }
+}
+
+/// What one process wrote that had the directory to itself, and so told nobody, all see who come later; and the
+/// other way round.
+#[test]
+fn whoever_opens_a_store_sees_what_those_before_stored_however_they_kept_their_caches_coherent() {
+    let dir = directory_in_memory();
+    let root = dir.path().join("store");
+    let alone = used_as(Coherence::Off, SOON).open(&root).unwrap();
+    let saved = alone.create(&record(""), Durability::Relaxed).unwrap();
+    drop(alone);
+    let mut want = String::new();
+    let mut ended: Vec<Saved> = Vec::new();
+    for coherence in ALL.into_iter().chain(ALL).chain(ALL.into_iter().rev()) {
+        let store = used_as(coherence, SOON).open(&root).unwrap();
+        assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some(&*want), "{coherence:?}");
+        for ended in &ended {
+            assert_eq!(load(&store, &ended.token).unwrap(), None, "{coherence:?}");
+        }
+        store.update(&saved.token, &mut append_plus, Durability::Relaxed).unwrap().unwrap();
+        want += "+";
+        assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some(&*want), "{coherence:?}");
+        let other = store.create(&record("other"), Durability::Relaxed).unwrap();
+        assert!(store.delete(&other.token).unwrap());
+        assert_eq!(load(&store, &other.token).unwrap(), None, "{coherence:?}");
+        ended.push(other);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------- the counters' file
+
+const GENERATIONS: &str = "generations";
+const GENERATIONS_BYTES: u64 = 2 << 20;
+
+fn resize(path: &Path, bytes: u64) {
+    fs::File::options().write(true).open(path).unwrap().set_len(bytes).unwrap();
+}
+
+/// What can have become of the counters' file; `None`: it is gone.
+const DAMAGES: [Option<u64>; 6] =
+    [None, Some(0), Some(1), Some(GENERATIONS_BYTES - 1), Some(GENERATIONS_BYTES + 1), Some(1 << 40)];
+
+fn damage(root: &Path, bytes: Option<u64>) {
+    let path = root.join(GENERATIONS);
+    match bytes {
+        Some(bytes) => resize(&path, bytes),
+        None => fs::remove_file(path).unwrap(),
+    }
+}
+
+#[test]
+fn counters_that_are_missing_or_of_another_size_are_made_anew_when_nobody_uses_the_store() {
+    for bytes in DAMAGES {
+        for coherence in [Coherence::Shared, Coherence::Verify] {
+            let dir = directory_in_memory();
+            let root = dir.path().join("store");
+            let saved = made(&root);
+            damage(&root, bytes);
+            let open = |coherence| used_as(coherence, SHORT_WAIT).open(&root).unwrap();
+            let stores = [open(coherence), open(Coherence::Shared)];
+            let made = fs::metadata(root.join(GENERATIONS)).unwrap();
+            assert_eq!((made.len(), made.mode() & 0o7777), (GENERATIONS_BYTES, 0o600), "{bytes:?}");
+            for store in &stores {
+                assert_eq!(load(store, &saved.token).unwrap().as_deref(), Some("old"));
+            }
+            // Both hear each other.
+            for (writer, reader, text) in [(0, 1, "new"), (1, 0, "newer")] {
+                put(&stores[writer], &saved.token, text, Durability::Relaxed).unwrap().unwrap();
+                assert_eq!(load(&stores[reader], &saved.token).unwrap().as_deref(), Some(text), "{bytes:?}");
+            }
+            drop(stores);
+            check_in_order(&root);
+        }
+    }
+}
+
+/// Whoever has the file in memory would not hear those who use another one.
+#[test]
+fn counters_that_are_damaged_while_another_process_uses_them_are_left_as_they_are() {
+    for bytes in DAMAGES {
+        let dir = directory_in_memory();
+        let root = dir.path().join("store");
+        let saved = made(&root);
+        let mut child = kept_open(&root, Coherence::Shared);
+        let aside = dir.path().join("aside");
+        fs::hard_link(root.join(GENERATIONS), &aside).unwrap();
+        damage(&root, bytes);
+        let names = || shards_of(&root).chain([root.clone()]).flat_map(|dir| fs::read_dir(dir).unwrap());
+        let names = || names().map(|name| name.unwrap().path()).collect::<std::collections::BTreeSet<_>>();
+        let before = names();
+        for coherence in [Coherence::Shared, Coherence::Verify] {
+            let text = format!(
+                "failed to open session store `{}`: its file of generations is missing or damaged, and other \
+                 processes use it",
+                root.display()
+            );
+            assert_eq!(refused_in_use(&root, coherence).to_string(), text, "{bytes:?}");
+        }
+        assert_eq!(names(), before, "{bytes:?}");
+        if let Some(bytes) = bytes {
+            let left = fs::metadata(root.join(GENERATIONS)).unwrap();
+            assert_eq!((left.len(), left.ino()), (bytes, fs::metadata(&aside).unwrap().ino()));
+        }
+        child.say("close");
+        child.finish();
+        let store = used_as(Coherence::Shared, SHORT_WAIT).open(&root).unwrap();
+        assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"), "{bytes:?}");
+        assert_eq!(fs::metadata(root.join(GENERATIONS)).unwrap().len(), GENERATIONS_BYTES);
+    }
+}
+
+/// Nor are they waited for longer than told, and they are made when the last one who uses the store goes.
+#[test]
+fn whoever_waits_for_damaged_counters_makes_them_when_the_store_becomes_free() {
+    let dir = directory_in_memory();
+    let root = dir.path().join("store");
+    let saved = made(&root);
+    let mut child = kept_open(&root, Coherence::Verify);
+    damage(&root, None);
+    thread::scope(|scope| {
+        let waiting = [Coherence::Shared, Coherence::Verify, Coherence::Shared].map(|coherence| {
+            let root = &root;
+            scope.spawn(move || used_as(coherence, 6 * SOON).open(root))
+        });
+        thread::sleep(Duration::from_millis(50));
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+        child.say("close");
+        for opened in waiting {
+            let store = opened.join().unwrap().unwrap();
+            assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
+        }
+    });
+}
+
+#[test]
+fn a_link_pipe_or_directory_in_place_of_the_counters_is_refused() {
+    let act = "failed to open the generations of session store `DIR/generations`";
+    let text = format!("{act}: {IN_ITS_PLACE}");
+    // To the right file, in its old place, or in none, or to somebody's.
+    let because = "Too many levels of symbolic links (os error 40)";
+    for target in ["../aside", "nowhere", "sessile.json"] {
+        let link = with_planted(GENERATIONS, |place| symlink(target, place).unwrap());
+        check_refused(link, ErrorKind::Foreign, &text, Some(because));
+    }
+    let directory = with_planted(GENERATIONS, |place| fs::create_dir(place).unwrap());
+    check_refused(directory, ErrorKind::Foreign, &text, Some("Is a directory (os error 21)"));
+    let no_file = "No such device or address (os error 6)";
+    let pipe = with_planted(GENERATIONS, |place| {
+        mknodat(CWD, place, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    });
+    check_refused(pipe, ErrorKind::Foreign, &text, Some(no_file));
+    let socket = with_planted(GENERATIONS, |place| {
+        drop(std::os::unix::net::UnixListener::bind(place).unwrap());
+    });
+    check_refused(socket, ErrorKind::Foreign, &text, Some(no_file));
+}
+
+/// A hard link to it, that is: whoever planted it chose the file.
+#[test]
+fn somebodys_file_in_place_of_the_counters_keeps_its_contents() {
+    for contents in [b"somebody's".to_vec(), vec![7; 3 << 20]] {
+        let dir = directory_in_memory();
+        let (root, somebodys) = (dir.path().join("store"), dir.path().join("somebody's"));
+        let saved = made(&root);
+        fs::write(&somebodys, &contents).unwrap();
+        allow(&somebodys, 0o644);
+        fs::remove_file(root.join(GENERATIONS)).unwrap();
+        fs::hard_link(&somebodys, root.join(GENERATIONS)).unwrap();
+        let store = FileStore::open(&root).unwrap();
+        put(&store, &saved.token, "new", Durability::Relaxed).unwrap().unwrap();
+        assert!(fs::read(&somebodys).unwrap() == contents, "{} bytes were changed", contents.len());
+        assert_eq!(mode_of(&somebodys), 0o644);
+        assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("new"));
+    }
 }

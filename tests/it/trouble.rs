@@ -2,10 +2,13 @@
 //! session", never a half-done change, never a wait without end. What worked before works again when the
 //! trouble is over.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use crate::support::process::{Dice, Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::rerun::{again, again_as_nobody, again_in_mounts, stage};
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
+use crate::support::versions;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Resource, getrlimit, setrlimit};
+use sessile::file::Coherence;
 use sessile::{
     Absent, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Lookup, Saved, Store, Token,
 };
@@ -13,12 +16,15 @@ use std::error::Error as _;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+pub(crate) const WORKERS: &[(&str, Worker)] = &[("work on a full disk", work_on_a_full_disk)];
 
 const RELAXED: Durability = Durability::Relaxed;
 const POWER_SAFE: Durability = Durability::PowerSafe;
@@ -194,6 +200,328 @@ fn a_disk_without_inodes_is_full_and_says_so_and_deleting_sessions_makes_room() 
             fs::remove_file(path).unwrap();
         }
     });
+}
+
+/// All that is left, to the last block. What others give back meanwhile is taken as well.
+fn fill_up(ballast: &mut File) {
+    let mut size = 1 << 20;
+    while size > 0 {
+        if ballast.write_all(&vec![1; size]).and_then(|()| ballast.sync_data()).is_err() {
+            size /= 2;
+        }
+    }
+}
+
+#[test]
+fn processes_that_load_and_save_on_a_disk_that_fills_up_are_refused_politely_and_never_see_what_is_stale() {
+    const PROCESSES: u64 = 3;
+    let Some(disk) = stage() else {
+        let name = "trouble::processes_that_load_and_save_on_a_disk_that_fills_up_are_refused_politely_and_never_see_what_is_stale";
+        return again_on_small_disk(name, 16 << 20, 4096);
+    };
+    let root = disk.join("store");
+    let store = FileStore::open(&root).unwrap();
+    // Beside the disk: what was acknowledged.
+    let board = disk.with_file_name("board");
+    let sessions = PROCESSES * OWN;
+    let tokens: Vec<_> =
+        (0..sessions).map(|_| store.create(&versions::new(&store, 1, 100), RELAXED).unwrap().token).collect();
+    let acknowledged = Board::make(&board, sessions);
+    let mut children: Vec<_> = (0..PROCESSES)
+        .map(|number| {
+            let start = Start::of("work on a full disk").with("DIR", &root).with("BOARD", &board);
+            start.with("NUMBER", number.to_string()).with("SESSIONS", sessions.to_string()).start()
+        })
+        .collect();
+    for child in &mut children {
+        for token in &tokens {
+            child.say(token.expose());
+        }
+    }
+    hear_from_all(&children, "ready");
+    say_to_all(&mut children, "go");
+    hear_from_all(&children, "under way");
+    let mut ballast = File::create(disk.join("ballast")).unwrap();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        fill_up(&mut ballast);
+    }
+    ballast.set_len(0).unwrap();
+    ballast.sync_all().unwrap();
+    // The next save of each succeeds, and is seen by all.
+    say_to_all(&mut children, "there is room");
+    hear_from_all(&children, "saved");
+    say_to_all(&mut children, "look");
+    hear_from_all(&children, "all are right");
+    say_to_all(&mut children, "end");
+    for child in children {
+        let said = child.finish();
+        let [hits, in_place, refused, refused_in_place]: [u64; 4] =
+            std::array::from_fn(|n| said[n].parse().unwrap());
+        assert!(hits > 100 && in_place > 30, "there was no load: {said:?}");
+        assert!(refused > 3, "the disk was not full: {said:?}");
+        assert_eq!(refused_in_place, 0, "what has its place was refused");
+    }
+    for (n, token) in (0..).zip(&tokens) {
+        assert_eq!(versions::stored(&store, token), Some(acknowledged.get(n)));
+    }
+}
+
+/// How many sessions each process saves, which all the others load.
+const OWN: u64 = 5;
+
+/// Which version of each session was acknowledged last.
+struct Board(File);
+
+impl Board {
+    fn make(path: &Path, sessions: u64) -> Self {
+        fs::write(path, 1u64.to_le_bytes().repeat(usize::try_from(sessions).unwrap())).unwrap();
+        Self::open(path)
+    }
+    fn open(path: &Path) -> Self {
+        Self(File::options().read(true).write(true).open(path).unwrap())
+    }
+    fn get(&self, session: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.0.read_exact_at(&mut bytes, 8 * session).unwrap();
+        u64::from_le_bytes(bytes)
+    }
+    fn put(&self, session: u64, version: u64) {
+        self.0.write_all_at(&version.to_le_bytes(), 8 * session).unwrap();
+    }
+}
+
+/// One of the processes.
+struct AtWork {
+    store: FileStore,
+    board: Board,
+    tokens: Vec<Token>,
+    /// The first of its own sessions.
+    own: u64,
+    dice: Dice,
+    in_place: u64,
+    refused_in_place: u64,
+    refused: u64,
+}
+
+impl AtWork {
+    fn token(&self, session: u64) -> &Token {
+        &self.tokens[usize::try_from(session).unwrap()]
+    }
+
+    fn look(&self) {
+        for session in 0..self.tokens.len() as u64 {
+            let before = self.board.get(session);
+            let found = versions::stored(&self.store, self.token(session));
+            assert!(found >= Some(before), "{found:?} was loaded after {before} was acknowledged");
+        }
+    }
+
+    /// Whether it was not refused; and if it was, then politely.
+    fn is_done<T>(&self, result: Result<T, Error>) -> Option<T> {
+        let error = match result {
+            Ok(done) => return Some(done),
+            Err(error) => error,
+        };
+        let no_space = "No space left on device (os error 28)";
+        assert_eq!((error.kind(), &*cause(&error)), (ErrorKind::Full, no_space), "{error}");
+        assert!(error.path().is_some_and(|path| path.starts_with(self.store.path())), "{error}");
+        None
+    }
+
+    /// One save of an own session; whether there was room.
+    fn save(&self, session: u64, bytes: usize, how: Durability) -> bool {
+        let version = self.board.get(session) + 1;
+        let mut change = |record: &mut sessile::Record| {
+            assert_eq!(versions::of(record), version - 1, "it is not the version acknowledged last");
+            versions::put(record, version, bytes);
+            Ok(sessile::Verdict::Write)
+        };
+        let saved = self.is_done(self.store.update(self.token(session), &mut change, how));
+        if let Some(saved) = &saved {
+            assert!(saved.is_some());
+            self.board.put(session, version);
+        }
+        saved.is_some()
+    }
+
+    /// A session that comes, moves and goes; whether there was room.
+    fn come_and_go(&self, how: Durability) -> bool {
+        let record = versions::new(&self.store, 1, 1000);
+        let Some(made) = self.is_done(self.store.create(&record, how)) else { return false };
+        let mut keep = |_: &mut sessile::Record| Ok(sessile::Verdict::Keep);
+        let moved = self.is_done(self.store.rotate(&made.token, &mut keep, how));
+        let there = moved.map_or(made.token, |moved| moved.unwrap().token);
+        self.store.delete(&there).unwrap()
+    }
+
+    fn work(&mut self) {
+        self.look();
+        let how = [RELAXED, POWER_SAFE][usize::try_from(self.dice.roll(2)).unwrap()];
+        let session = self.own + self.dice.roll(OWN);
+        let bytes = 1000 << self.dice.roll(4);
+        let done = match self.dice.roll(8) {
+            // It may need a larger file.
+            0 => self.save(session, bytes, how),
+            1..=3 => self.come_and_go(how),
+            _ => {
+                let done = self.save(session, 200, how);
+                self.in_place += 1;
+                self.refused_in_place += u64::from(!done);
+                done
+            }
+        };
+        self.refused += u64::from(!done);
+    }
+}
+
+fn work_on_a_full_disk(parent: &Parent) {
+    let mut at_work = AtWork {
+        store: FileStore::open(parent.argument("DIR")).unwrap(),
+        board: Board::open(Path::new(parent.argument("BOARD"))),
+        tokens: (0..parent.number("SESSIONS")).map(|_| Token::parse(&parent.line()).unwrap()).collect(),
+        own: parent.number("NUMBER") * OWN,
+        dice: Dice::new(parent.number("NUMBER")),
+        in_place: 0,
+        refused_in_place: 0,
+        refused: 0,
+    };
+    parent.report("ready");
+    parent.line();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            parent.line();
+            is_over.store(true, Ordering::SeqCst);
+        });
+        for round in 0.. {
+            at_work.work();
+            if round == 30 {
+                parent.report("under way");
+            }
+            if is_over.load(Ordering::SeqCst) {
+                break;
+            }
+        }
+    });
+    for session in at_work.own..at_work.own + OWN {
+        for (bytes, how) in [(200, RELAXED), (20_000, POWER_SAFE)] {
+            assert!(at_work.save(session, bytes, how), "there is room, and it was refused");
+        }
+    }
+    assert!(at_work.come_and_go(POWER_SAFE), "there is room, and it was refused");
+    parent.report("saved");
+    parent.line();
+    for session in 0..at_work.tokens.len() as u64 {
+        let found = versions::stored(&at_work.store, at_work.token(session));
+        assert_eq!(found, Some(at_work.board.get(session)));
+    }
+    parent.report("all are right");
+    parent.line();
+    let hits = at_work.store.stats().hits;
+    for count in [hits, at_work.in_place, at_work.refused, at_work.refused_in_place] {
+        parent.report(count);
+    }
+}
+
+/// With less and less room: whatever step of the making it is that finds none.
+#[test]
+fn a_store_that_is_made_on_a_full_disk_is_a_clear_error_and_leaves_no_half_of_its_counters() {
+    let Some(disk) = stage() else {
+        let name = "trouble::a_store_that_is_made_on_a_full_disk_is_a_clear_error_and_leaves_no_half_of_its_counters";
+        return again_on_small_disk(name, 8 << 20, 4096);
+    };
+    let (root, old) = (disk.join("new"), disk.join("old"));
+    let saved = create(&FileStore::open(&old).unwrap(), "old");
+    fs::remove_file(old.join("generations")).unwrap();
+    let reserve = disk.join("reserve");
+    let check_full = |root: &Path, room: u64| {
+        let error = FileStore::open(root).err();
+        let error = error.unwrap_or_else(|| panic!("with {room} bytes {} was opened", root.display()));
+        assert_eq!(error.kind(), ErrorKind::Full, "with {room} bytes: {error}");
+        let (text, path) = (error.to_string(), error.path().unwrap());
+        assert!(path.starts_with(root), "{text}");
+        assert!(
+            cause(&error).starts_with("No space left on device (os error 28)"),
+            "{text}: {}",
+            cause(&error)
+        );
+        assert!(!root.join("generations").exists(), "with {room} bytes: half of it is left");
+    };
+    let mut acts = std::collections::BTreeSet::new();
+    for room in [0, 2, 100].into_iter().chain(256..272).chain([1 << 10]).map(|kibibytes| kibibytes << 10) {
+        fs::write(&reserve, vec![1; usize::try_from(room).unwrap()]).unwrap();
+        File::open(&reserve).unwrap().sync_all().unwrap();
+        let mut ballast = File::create(disk.join("ballast")).unwrap();
+        fill_up(&mut ballast);
+        fs::remove_file(&reserve).unwrap();
+        // So that what was freed can be used.
+        ballast.sync_all().unwrap();
+        check_full(&root, room);
+        let error = FileStore::open(&root).unwrap_err().to_string();
+        acts.insert(error[..error.find('`').unwrap()].to_owned());
+        check_full(&old, room);
+        ballast.set_len(0).unwrap();
+        ballast.sync_all().unwrap();
+        // What was made of it is made whole when there is room.
+        let store = FileStore::open(&root).unwrap();
+        let saved = create(&store, "new");
+        assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("new"));
+        drop(store);
+        fs::remove_dir_all(&root).unwrap();
+    }
+    assert!(acts.len() >= 2, "{acts:?}");
+    let store = FileStore::open(&old).unwrap();
+    assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
+}
+
+/// The counters are read in memory, and told to nobody, since nothing is saved.
+#[test]
+fn a_store_on_a_read_only_file_system_is_read_through_its_caches_and_sees_what_others_save() {
+    let Some(root) = stage() else {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("writable")).unwrap();
+        let saved = create(&FileStore::open(dir.path().join("store")).unwrap(), "old");
+        fs::write(dir.path().join("token"), saved.token.expose()).unwrap();
+        let name = "trouble::a_store_on_a_read_only_file_system_is_read_through_its_caches_and_sees_what_others_save";
+        let script =
+            "mount --bind store writable && mount --bind store store && mount -o remount,bind,ro store";
+        return again_in_mounts(name, dir.path(), "store", &[script]);
+    };
+    let token = Token::parse(&fs::read_to_string(root.with_file_name("token")).unwrap()).unwrap();
+    let alone = FileStoreOptions::new().coherence(Coherence::Off).open(&root).unwrap();
+    assert_eq!(load(&alone, &token).unwrap().as_deref(), Some("old"));
+    drop(alone);
+    let readers = [Coherence::Shared, Coherence::Verify]
+        .map(|coherence| FileStoreOptions::new().coherence(coherence).open(&root).unwrap());
+    assert!(readers[0].watch_error().is_none());
+    let writer = FileStore::open(root.with_file_name("writable")).unwrap();
+    let check = |want: Option<&str>| {
+        for reader in &readers {
+            assert_eq!(load(reader, &token).unwrap().as_deref(), want);
+            let hits = reader.stats().hits;
+            assert_eq!(load(reader, &token).unwrap().as_deref(), want);
+            assert_eq!(reader.stats().hits, hits + u64::from(want.is_some()));
+            assert!(put(reader, &token, "not to be", RELAXED).is_err());
+        }
+    };
+    check(Some("old"));
+    put(&writer, &token, "new", RELAXED).unwrap().unwrap();
+    check(Some("new"));
+    put(&writer, &token, &big(), RELAXED).unwrap().unwrap();
+    check(Some(&big()));
+    assert!(writer.delete(&token).unwrap());
+    check(None);
+    drop((readers, writer));
+    // Counters cannot be made here: who has the directory to itself needs none.
+    fs::remove_file(root.with_file_name("writable").join("generations")).unwrap();
+    let error = FileStore::open(&root).unwrap_err();
+    assert_eq!(
+        (error.kind(), &*cause(&error)),
+        (ErrorKind::Io, "Read-only file system (os error 30)"),
+        "{error}"
+    );
+    FileStoreOptions::new().coherence(Coherence::Off).open(&root).unwrap();
 }
 
 #[test]

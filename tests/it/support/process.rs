@@ -30,12 +30,21 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 fn worker(name: &str) -> Worker {
     let own: &[(&str, Worker)] = &[("echo", echo), ("sleep", sleep)];
-    [own, crate::processes::WORKERS, crate::kill::WORKERS, crate::coherence::WORKERS, crate::stale::WORKERS]
-        .into_iter()
-        .flatten()
-        .find(|(known, _)| *known == name)
-        .unwrap_or_else(|| panic!("no worker is called {name}"))
-        .1
+    [
+        own,
+        crate::by_hand::WORKERS,
+        crate::coherence::WORKERS,
+        crate::kill::WORKERS,
+        crate::opening::WORKERS,
+        crate::processes::WORKERS,
+        crate::stale::WORKERS,
+        crate::trouble::WORKERS,
+    ]
+    .into_iter()
+    .flatten()
+    .find(|(known, _)| *known == name)
+    .unwrap_or_else(|| panic!("no worker is called {name}"))
+    .1
 }
 
 /// A process to be started.

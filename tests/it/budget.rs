@@ -1,0 +1,572 @@
+//! What an open store costs is what its documentation says: descriptors, threads, watches, memory; and its statistics
+//! count what happened.
+use crate::support::rerun::{again, stage};
+use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
+use sessile::file::Coherence;
+use sessile::{Clock, Durability, FileStore, FileStoreOptions, Record, Saved, Store, Token, Value};
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+const RELAXED: Durability = Durability::Relaxed;
+
+// ------------------------------------------------------------------------------- descriptors, threads, watches
+
+/// What this process has of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    descriptors: usize,
+    threads: usize,
+    watches: usize,
+    maps: usize,
+}
+
+impl Held {
+    fn now() -> Self {
+        let names = |dir: &str| fs::read_dir(dir).unwrap().map(|name| name.unwrap().path());
+        let lines = |text: String, what: &str| text.lines().filter(|line| line.contains(what)).count();
+        let watches = |path| lines(fs::read_to_string(path).unwrap_or_default(), "inotify wd:");
+        Self {
+            // Without the one that lists them.
+            descriptors: names("/proc/self/fd").count() - 1,
+            threads: names("/proc/self/task").count(),
+            watches: names("/proc/self/fdinfo").map(watches).sum(),
+            maps: lines(fs::read_to_string("/proc/self/maps").unwrap(), "/generations"),
+        }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            descriptors: self.descriptors - before.descriptors,
+            threads: self.threads - before.threads,
+            watches: self.watches - before.watches,
+            maps: self.maps - before.maps,
+        }
+    }
+}
+
+/// A thread that was told to end does so within a second, on a machine that has the time.
+#[track_caller]
+fn check_comes_back_to(before: Held) {
+    let began = Instant::now();
+    while Held::now() != before {
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?} is left of {before:?}", Held::now());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_open_store_holds_what_its_documentation_says_and_leaves_nothing_when_it_is_dropped() {
+    let Some(dir) = stage() else {
+        let dir = directory_in_memory();
+        let name =
+            "budget::an_open_store_holds_what_its_documentation_says_and_leaves_nothing_when_it_is_dropped";
+        return again(name, dir.path());
+    };
+    let root = dir.join("store");
+    let shared = || FileStoreOptions::new();
+    let verify = || shared().coherence(Coherence::Verify);
+    let off = || shared().coherence(Coherence::Off);
+    let costs = |descriptors, threads, watches, maps| Held { descriptors, threads, watches, maps };
+    let before = Held::now();
+    for (options, want) in [
+        (shared(), costs(3 + 3, 1, 256, 1)),
+        (shared().watch(false), costs(3, 0, 0, 1)),
+        (shared().cache_bytes(0), costs(3, 0, 0, 1)),
+        (verify(), costs(3, 0, 0, 0)),
+        (verify().cache_bytes(0), costs(3, 0, 0, 0)),
+        (off(), costs(2 + 3, 1, 256, 0)),
+        (off().watch(false), costs(2, 0, 0, 0)),
+    ] {
+        let what = format!("{options:?}");
+        let store = options.open(&root).unwrap();
+        for _ in 0..20 {
+            let saved = store.create(&record("old"), RELAXED).unwrap();
+            put(&store, &saved.token, &"grown".repeat(1000), RELAXED).unwrap().unwrap();
+            store.rotate(&saved.token, &mut append_plus, RELAXED).unwrap().unwrap();
+        }
+        assert_eq!(Held::now().since(before), want, "{what}");
+        drop(store);
+        check_comes_back_to(before);
+    }
+    // Five at a time: a user has 128 watchers.
+    for _ in 0..10 {
+        let stores: Vec<_> = (0..5).map(|_| shared().open(&root).unwrap()).collect();
+        assert!(stores.iter().all(|store| store.watch_error().is_none()));
+        assert_eq!(Held::now().since(before), costs(5 * (3 + 3), 5, 5 * 256, 5));
+        drop(stores);
+        check_comes_back_to(before);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------- memory
+
+/// Memory of this process that is neither a file nor shared, in bytes.
+fn own_memory() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
+}
+
+/// What sessions are like in memory.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    /// One text of half a KiB.
+    Usual,
+    /// One text of 10 KiB.
+    Large,
+    /// Fifty short names with short values.
+    ManyEntries,
+    /// A number, and nothing else.
+    Tiny,
+}
+
+impl Shape {
+    fn record(self, n: usize) -> Record {
+        let now = SystemTime::now();
+        let mut record = Record::new(now, now + Duration::from_secs(86_400));
+        let mut insert = |name: String, value: Value| record.entries.insert(name, value);
+        match self {
+            Self::Usual => drop(insert("text".into(), Value::new(&format!("{n:0512}")).unwrap())),
+            Self::Large => drop(insert("text".into(), Value::new(&format!("{n:010240}")).unwrap())),
+            Self::ManyEntries => {
+                for entry in 0..50 {
+                    insert(format!("entry {entry}"), Value::new(&(n + entry)).unwrap());
+                }
+            }
+            Self::Tiny => drop(insert("n".into(), Value::new(&n).unwrap())),
+        }
+        record
+    }
+}
+
+/// The size of a test in sessions, unless a variable says another one.
+fn scale(usual: usize) -> usize {
+    std::env::var("SESSILE_TEST_SESSIONS")
+        .map_or(usual, |text| text.parse().expect("SESSILE_TEST_SESSIONS is a whole number"))
+}
+
+/// Makes so many sessions, with two threads, and returns their tokens as text.
+fn fill(root: &Path, shape: Shape, sessions: usize) -> Vec<Token> {
+    let store = FileStoreOptions::new().watch(false).cache_bytes(0).open(root).unwrap();
+    let some = |first: usize| {
+        let numbers = (first..sessions).step_by(2);
+        numbers.map(|n| store.create(&shape.record(n), RELAXED).unwrap().token).collect::<Vec<_>>()
+    };
+    thread::scope(|scope| {
+        let halves = [0, 1].map(|first| scope.spawn(move || some(first)));
+        halves.into_iter().flat_map(|half| half.join().unwrap()).collect()
+    })
+}
+
+/// Reads far more sessions than fit, in an order without a pattern and some of them twice, and saves some.
+///
+/// In a process of its own, second half: `tokens` were made by the first.
+/// Returns what it found, for people.
+fn check_memory(root: &Path, limit: usize, tokens: &[Token]) -> String {
+    let store = FileStoreOptions::new().watch(false).cache_bytes(limit).open(root).unwrap();
+    let before = own_memory();
+    let mut most = 0;
+    let mut at = 0;
+    for round in 0..tokens.len() + tokens.len() / 2 {
+        // A prime step visits all.
+        at = (at + 1_000_003) % tokens.len();
+        assert!(matches!(store.load(&tokens[at]).unwrap(), sessile::Lookup::Live(_)));
+        if round % 16 == 0 {
+            store.update(&tokens[at], &mut |_| Ok(sessile::Verdict::Write), RELAXED).unwrap().unwrap();
+        }
+        if round % 1024 == 0 {
+            assert!(store.stats().copies_bytes <= limit, "{:?}", store.stats());
+            most = most.max(own_memory().saturating_sub(before));
+        }
+    }
+    most = most.max(own_memory().saturating_sub(before));
+    let stats = store.stats();
+    #[expect(clippy::cast_precision_loss, reason = "to be read by people")]
+    let share = |bytes: usize| bytes as f64 / limit as f64;
+    assert!(stats.evictions > 0, "all fit: {stats:?}");
+    assert!(stats.copies_bytes <= limit && share(stats.copies_bytes) > 0.9, "{stats:?}");
+    assert!(share(most) <= 1.5, "{most} bytes where {limit} are allowed: {:.2}", share(most));
+    assert!(share(most) >= 0.5, "{most} bytes where {limit} are allowed: the estimate is far too high");
+    format!("{} sessions, limit {limit}: {most} bytes, {:.3} of it; {stats:?}", tokens.len(), share(most))
+}
+
+#[track_caller]
+fn check_memory_of(shape: Shape, test: &str, sessions: usize, limit: usize) {
+    let Some(dir) = stage() else {
+        let dir = directory_in_memory();
+        let tokens = fill(&dir.path().join("store"), shape, sessions);
+        let lines: Vec<_> = tokens.iter().map(Token::expose).collect();
+        fs::write(dir.path().join("tokens"), lines.join("\n")).unwrap();
+        again(test, dir.path());
+        return println!("{shape:?}: {}", fs::read_to_string(dir.path().join("found")).unwrap());
+    };
+    let lines = fs::read_to_string(dir.join("tokens")).unwrap();
+    let tokens: Vec<_> = lines.lines().map(|line| Token::parse(line).unwrap()).collect();
+    drop(lines);
+    fs::write(dir.join("found"), check_memory(&dir.join("store"), limit, &tokens)).unwrap();
+}
+
+const SMALL_LIMIT: usize = 8 << 20;
+
+/// By hand, in a release build, with a million: `SESSILE_TEST_SESSIONS=1000000`, which takes 4 GB of room.
+#[test]
+fn copies_of_more_sessions_than_fit_take_the_memory_they_are_allowed_and_not_half_as_much_again() {
+    let name = "budget::copies_of_more_sessions_than_fit_take_the_memory_they_are_allowed_and_not_half_as_much_again";
+    let sessions = scale(30_000);
+    // That of the defaults where there are enough sessions for it.
+    let limit = if sessions < 100_000 { SMALL_LIMIT } else { 32 << 20 };
+    check_memory_of(Shape::Usual, name, sessions, limit);
+}
+
+#[test]
+fn copies_of_large_sessions_take_the_memory_they_are_allowed_and_not_half_as_much_again() {
+    let name = "budget::copies_of_large_sessions_take_the_memory_they_are_allowed_and_not_half_as_much_again";
+    check_memory_of(Shape::Large, name, 2_500, SMALL_LIMIT);
+}
+
+#[test]
+fn copies_of_sessions_of_many_entries_take_the_memory_they_are_allowed_and_not_half_as_much_again() {
+    let name = "budget::copies_of_sessions_of_many_entries_take_the_memory_they_are_allowed_and_not_half_as_much_again";
+    check_memory_of(Shape::ManyEntries, name, 4_000, SMALL_LIMIT);
+}
+
+#[test]
+fn copies_of_tiny_sessions_take_the_memory_they_are_allowed_and_not_half_as_much_again() {
+    let name = "budget::copies_of_tiny_sessions_take_the_memory_they_are_allowed_and_not_half_as_much_again";
+    check_memory_of(Shape::Tiny, name, 30_000, SMALL_LIMIT);
+}
+
+#[test]
+fn a_session_larger_than_a_32nd_of_the_limit_is_served_and_not_kept() {
+    let dir = directory_in_memory();
+    let open = |bytes| FileStoreOptions::new().watch(false).cache_bytes(bytes).open(dir.path()).unwrap();
+    let (store, reader) = (open(32 * 8192), open(32 * 8192));
+    let fits = "x".repeat(7000);
+    let does_not = "x".repeat(9000);
+    let saved = store.create(&record(&fits), RELAXED).unwrap();
+    assert_eq!(store.stats().copies, 1);
+    for (text, kept) in [(&does_not, 0), (&fits, 1), (&does_not, 0), (&fits, 1)] {
+        put(&store, &saved.token, text, RELAXED).unwrap().unwrap();
+        assert_eq!(store.stats().copies, kept, "after the save");
+        for reader in [&store, &reader] {
+            for _ in 0..3 {
+                assert_eq!(load(reader, &saved.token).unwrap().as_ref(), Some(text));
+                assert_eq!(reader.stats().copies, kept);
+            }
+        }
+    }
+    assert_eq!((store.stats().evictions, reader.stats().evictions), (0, 0));
+    assert!(store.delete(&saved.token).unwrap());
+    assert_eq!(load(&reader, &saved.token).unwrap(), None);
+    assert_eq!((store.stats().copies_bytes, reader.stats().copies_bytes), (0, 0));
+}
+
+// --------------------------------------------------------------------------------------------------- statistics
+
+/// What the statistics of a store say, without bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    hits: u64,
+    misses: u64,
+    invalidations: u64,
+    evictions: u64,
+    copies: usize,
+}
+
+fn counts(store: &FileStore) -> Counts {
+    let stats = store.stats();
+    assert_eq!(stats.copies == 0, stats.copies_bytes == 0, "{stats:?}");
+    Counts {
+        hits: stats.hits,
+        misses: stats.misses,
+        invalidations: stats.invalidations,
+        evictions: stats.evictions,
+        copies: stats.copies,
+    }
+}
+
+/// Two handles of one store with one clock, and a session.
+struct Pair {
+    _dir: tempfile::TempDir,
+    root: std::path::PathBuf,
+    clock: Clock,
+    mine: FileStore,
+    other: FileStore,
+    saved: Saved,
+}
+
+impl Pair {
+    fn new(options: &FileStoreOptions) -> Self {
+        let dir = directory_in_memory();
+        let clock = Clock::manual(SystemTime::now());
+        let open = || options.clone().watch(false).clock(clock.clone()).open(dir.path()).unwrap();
+        let (mine, other) = (open(), open());
+        let saved = mine.create(&record("old"), RELAXED).unwrap();
+        Self { root: dir.path().to_owned(), _dir: dir, clock, mine, other, saved }
+    }
+    fn token(&self) -> &Token {
+        &self.saved.token
+    }
+    fn load(&self) -> Option<String> {
+        load(&self.mine, self.token()).unwrap()
+    }
+    fn save(&self, by: &FileStore) {
+        put(by, self.token(), "new", RELAXED).unwrap();
+    }
+    fn grow(&self, by: &FileStore) {
+        put(by, self.token(), &"grown".repeat(1000), RELAXED).unwrap();
+    }
+    fn rotate(&self, by: &FileStore) {
+        by.rotate(self.token(), &mut append_plus, RELAXED).unwrap();
+    }
+    fn delete(&self, by: &FileStore) {
+        by.delete(self.token()).unwrap();
+    }
+    fn remove_by_hand(&self) {
+        fs::remove_file(path_of(&self.root, self.saved.live.id)).unwrap();
+    }
+    fn age(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+}
+
+/// After these acts, the handle that made the session counts hits, misses, invalidations and copies like this.
+type Case = (&'static str, Act, [u64; 4]);
+type Act = fn(&Pair);
+
+#[track_caller]
+fn check_counts(options: &FileStoreOptions, cases: &[Case]) {
+    for &(what, act, [hits, misses, invalidations, copies]) in cases {
+        let pair = Pair::new(options);
+        act(&pair);
+        let want = Counts { hits, misses, invalidations, copies: copies.try_into().unwrap(), evictions: 0 };
+        assert_eq!(counts(&pair.mine), want, "{what}, {options:?}");
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What happens to a session that its maker has a copy of, and what the next load then is where caches are trusted,
+/// and where files are asked.
+const ACTS: &[(&str, Act, [u64; 4], [u64; 4])] = &[
+    //                                                          hits, misses, invalidations, copies
+    ("nothing", |_| (), [0, 0, 0, 1], [0, 0, 0, 1]),
+    ("a load", |p| drop(p.load()), [1, 0, 0, 1], [1, 0, 0, 1]),
+    ("three loads", |p| drop([p.load(), p.load(), p.load()]), [3, 0, 0, 1], [3, 0, 0, 1]),
+    ("a load by another", |p| drop(load(&p.other, p.token())), [0, 0, 0, 1], [0, 0, 0, 1]),
+    ("a malformed id", |p| drop(load(&p.mine, &Token::parse("no-id").unwrap())), [0, 0, 0, 1], [0, 0, 0, 1]),
+    (
+        "an unknown id, twice",
+        |p| {
+            let unknown = sessile::SessionId::random().unwrap().to_token();
+            drop([load(&p.mine, &unknown), load(&p.mine, &unknown)]);
+        },
+        [0, 2, 0, 1],
+        [0, 2, 0, 1],
+    ),
+    (
+        "a save of one's own",
+        |p| {
+            p.save(&p.mine);
+            drop(p.load());
+        },
+        [1, 0, 0, 1],
+        [1, 0, 0, 1],
+    ),
+    (
+        "a growing save of one's own",
+        |p| {
+            p.grow(&p.mine);
+            drop(p.load());
+        },
+        [1, 0, 0, 1],
+        [1, 0, 0, 1],
+    ),
+    (
+        "another's save, then a load more",
+        |p| {
+            p.save(&p.other);
+            drop([p.load(), p.load()]);
+        },
+        [1, 1, 1, 1],
+        [1, 1, 1, 1],
+    ),
+    (
+        "another's growing save",
+        |p| {
+            p.grow(&p.other);
+            drop(p.load());
+        },
+        [0, 1, 1, 1],
+        [0, 1, 1, 1],
+    ),
+    (
+        "a save of one's own after another's",
+        |p| {
+            p.save(&p.other);
+            p.save(&p.mine);
+            drop(p.load());
+        },
+        [1, 0, 0, 1],
+        [1, 0, 0, 1],
+    ),
+    (
+        "another's save that changes nothing: it is looked at, and confirmed where that is a hit",
+        |p| {
+            p.other.update(p.token(), &mut |_| Ok(sessile::Verdict::Keep), RELAXED).unwrap();
+            drop(p.load());
+        },
+        [0, 1, 1, 1],
+        [1, 0, 0, 1],
+    ),
+    (
+        "an end of one's own",
+        |p| {
+            p.delete(&p.mine);
+            drop(p.load());
+        },
+        [0, 1, 0, 0],
+        [0, 1, 0, 0],
+    ),
+    (
+        "another's end of it, then a load more",
+        |p| {
+            p.delete(&p.other);
+            drop([p.load(), p.load()]);
+        },
+        [0, 2, 1, 0],
+        [0, 2, 1, 0],
+    ),
+    (
+        "a rotation of one's own: the successor's copy is there",
+        |p| {
+            p.rotate(&p.mine);
+            drop(p.load());
+        },
+        [0, 1, 0, 1],
+        [0, 1, 0, 1],
+    ),
+    (
+        "another's rotation",
+        |p| {
+            p.rotate(&p.other);
+            drop(p.load());
+        },
+        [0, 1, 1, 0],
+        [0, 1, 1, 0],
+    ),
+    (
+        "a removal by hand",
+        |p| {
+            p.remove_by_hand();
+            drop(p.load());
+        },
+        [1, 0, 0, 1],
+        [0, 1, 1, 0],
+    ),
+    (
+        "a minute",
+        |p| {
+            p.age(MINUTE);
+            drop([p.load(), p.load()]);
+        },
+        [1, 1, 1, 1],
+        [2, 0, 0, 1],
+    ),
+    (
+        "its deadline: whoever finds it reached looks at the file, and keeps no copy",
+        |p| {
+            p.age(MINUTE);
+            drop(p.load());
+            p.age(58 * MINUTE + MINUTE / 2);
+            drop(p.load());
+            p.age(MINUTE / 2 + Duration::from_secs(1));
+            assert_eq!(p.load(), None);
+        },
+        [0, 3, 3, 0],
+        [3, 0, 0, 0],
+    ),
+];
+
+#[test]
+fn statistics_count_what_happened() {
+    let shared: Vec<Case> = ACTS.iter().map(|&(what, act, want, _)| (what, act, want)).collect();
+    check_counts(&FileStoreOptions::new(), &shared);
+    let verify: Vec<Case> = ACTS.iter().map(|&(what, act, _, want)| (what, act, want)).collect();
+    check_counts(&FileStoreOptions::new().coherence(Coherence::Verify), &verify);
+}
+
+#[test]
+fn without_a_cache_every_load_is_a_miss_and_everything_works() {
+    for coherence in [Coherence::Shared, Coherence::Verify] {
+        let options = || FileStoreOptions::new().coherence(coherence).cache_bytes(0);
+        // Loads: the sum of what they are with a cache.
+        let cases: Vec<Case> = ACTS
+            .iter()
+            .map(|&(what, act, [hits, misses, ..], _)| (what, act, [0, hits + misses, 0, 0]))
+            .collect();
+        check_counts(&options(), &cases);
+        let pair = Pair::new(&options());
+        assert_eq!(pair.load().as_deref(), Some("old"));
+        pair.save(&pair.other);
+        assert_eq!(pair.load().as_deref(), Some("new"));
+        pair.grow(&pair.mine);
+        assert_eq!(load(&pair.other, pair.token()).unwrap(), Some("grown".repeat(1000)));
+        let moved = pair.other.rotate(pair.token(), &mut append_plus, RELAXED).unwrap().unwrap();
+        assert_eq!(pair.load(), None);
+        assert_eq!(load(&pair.mine, &moved.token).unwrap(), Some("grown".repeat(1000) + "+"));
+        assert!(pair.other.delete(&moved.token).unwrap());
+        assert_eq!(load(&pair.mine, &moved.token).unwrap(), None);
+        assert_eq!((pair.mine.stats().hits, pair.mine.stats().copies), (0, 0));
+    }
+}
+
+/// What is told of a cell is told of all its sessions.
+#[test]
+fn a_save_costs_the_copies_of_sessions_with_the_same_counter_one_look_and_no_others() {
+    let cell = |saved: &Saved| {
+        let bytes = saved.live.id.as_bytes();
+        (bytes[0], u16::from_le_bytes([bytes[2], bytes[3]]) % 512)
+    };
+    let pair = Pair::new(&FileStoreOptions::new());
+    // Of 131,072 cells, 2,000 sessions share some fifteen times.
+    let mut cells = std::collections::HashMap::new();
+    let found = std::iter::repeat_with(|| pair.mine.create(&record("old"), RELAXED).unwrap())
+        .find_map(|saved| cells.insert(cell(&saved), saved.clone()).map(|before| (before, saved)));
+    let (one, neighbour) = found.unwrap();
+    let stranger = cells.into_values().find(|saved| cell(saved) != cell(&one)).unwrap();
+    put(&pair.other, &one.token, "new", RELAXED).unwrap().unwrap();
+    for (saved, text, looks) in
+        [(&neighbour, "old", 1), (&neighbour, "old", 0), (&stranger, "old", 0), (&one, "new", 1)]
+    {
+        let before = counts(&pair.mine);
+        assert_eq!(load(&pair.mine, &saved.token).unwrap().as_deref(), Some(text));
+        let want = Counts {
+            hits: before.hits + (1 - looks),
+            misses: before.misses + looks,
+            invalidations: before.invalidations + looks,
+            ..before
+        };
+        assert_eq!(counts(&pair.mine), want);
+    }
+}
+
+#[test]
+fn evictions_are_counted_one_by_one_and_leave_the_rest() {
+    let dir = directory_in_memory();
+    let store = FileStoreOptions::new().watch(false).cache_bytes(256 << 10).open(dir.path()).unwrap();
+    let saved: Vec<_> = (0..1000).map(|_| store.create(&record("x"), RELAXED).unwrap()).collect();
+    let made = counts(&store);
+    assert_eq!((made.hits, made.misses, made.invalidations), (0, 0, 0));
+    assert!(made.evictions > 0 && made.copies > 0, "{made:?}");
+    assert_eq!(made.evictions + made.copies as u64, 1000);
+    // Every copy that is evicted once more is one that a miss brought.
+    for saved in &saved {
+        assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("x"));
+    }
+    let read = counts(&store);
+    assert_eq!((read.hits + read.misses, read.invalidations), (1000, 0));
+    assert_eq!(read.evictions + read.copies as u64, 1000 + read.misses);
+}
