@@ -86,30 +86,33 @@ impl Full {
     }
 }
 
-/// A long order of visits, the same for all who are compared.
+/// A long order of visits, the same for all who are compared. The tokens lie in memory in this order: a server has just
+/// read the one it looks up from a request.
 #[derive(Clone)]
 pub struct Visits {
-    order: Arc<[u32]>,
+    order: Arc<[Token]>,
     at: usize,
 }
 
 impl Visits {
-    const LEN: usize = 1 << 20;
+    const LEN: usize = 1 << 17;
 
-    /// Each index below `len` is as likely as any other.
-    pub fn uniform(len: usize) -> Self {
-        Self::of(Uniform::new(0.0, float(len)).expect("a range"))
+    /// Each session is as likely as any other.
+    pub fn uniform(tokens: &[Token]) -> Self {
+        Self::of(tokens, Uniform::new(0.0, float(tokens.len())).expect("a range"))
     }
 
-    /// The n-th index is visited in proportion to n to the power of -0.99, as web visitors are.
-    pub fn zipf(len: usize) -> Self {
-        Self::of(Zipf::new(float(len), 0.99).expect("a distribution").map(|rank| rank - 1.0))
+    /// The n-th session is visited in proportion to n to the power of -0.99, as web visitors are.
+    pub fn zipf(tokens: &[Token]) -> Self {
+        let ranks = Zipf::new(float(tokens.len()), 0.99).expect("a distribution");
+        Self::of(tokens, ranks.map(|rank| rank - 1.0))
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "indices, far below 2^32")]
-    fn of(indices: impl Distribution<f64>) -> Self {
+    fn of(tokens: &[Token], indices: impl Distribution<f64>) -> Self {
         let dice = StdRng::seed_from_u64(1);
-        Self { order: indices.sample_iter(dice).take(Self::LEN).map(|at| at as u32).collect(), at: 0 }
+        let order = indices.sample_iter(dice).take(Self::LEN).map(|at| tokens[at as usize].clone());
+        Self { order: order.collect(), at: 0 }
     }
 
     /// The same order, begun elsewhere.
@@ -117,9 +120,9 @@ impl Visits {
         Self { order: Arc::clone(&self.order), at: thread * 77_777 }
     }
 
-    pub fn next(&mut self) -> usize {
+    pub fn next(&mut self) -> &Token {
         self.at = (self.at + 1) % Self::LEN;
-        self.order[self.at] as usize
+        &self.order[self.at]
     }
 }
 
