@@ -31,7 +31,12 @@ fn count_visit(full: &Full, token: &Token, how: Durability) -> usize {
 /// read-modify-write needs; beside them, [`Store::update`] with [`Durability::Relaxed`].
 fn relaxed(c: &mut Criterion) {
     let raw = LazyCell::new(|| Full::with(FileStoreOptions::new(), common::sessions(), Durability::Relaxed));
-    let full = LazyCell::new(|| Full::with(FileStoreOptions::new(), common::sessions(), Durability::Relaxed));
+    let full = LazyCell::new(|| {
+        Full::with(FileStoreOptions::new().cache_bytes(0), common::sessions(), Durability::Relaxed)
+    });
+    let in_memory = LazyCell::new(|| {
+        Full::with(FileStoreOptions::new().cache_bytes(1 << 30), common::sessions(), Durability::Relaxed)
+    });
     let mut group = c.benchmark_group("update-relaxed");
 
     group.bench_function("floor-write/512", |b| {
@@ -58,6 +63,13 @@ fn relaxed(c: &mut Criterion) {
         let mut round = Round::of(&full.tokens);
         assert_eq!(count_visit(&full, &full.tokens[0], Durability::Relaxed), 8);
         b.iter(|| count_visit(&full, &full.tokens[round.next()], Durability::Relaxed));
+    });
+
+    // The store has a copy of every session, so that no version is verified or decoded.
+    group.bench_function("sessile-in-memory/512", |b| {
+        let mut round = Round::of(&in_memory.tokens);
+        assert_eq!(count_visit(&in_memory, &in_memory.tokens[0], Durability::Relaxed), 8);
+        b.iter(|| count_visit(&in_memory, &in_memory.tokens[round.next()], Durability::Relaxed));
     });
     group.finish();
 }

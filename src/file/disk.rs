@@ -357,6 +357,15 @@ pub(super) fn map(options: &MmapOptions, file: &File) -> io::Result<MmapRaw> {
     options.map_raw_read_only(file)
 }
 
+/// Lets the kernel bring in single pages of a mapped file, and none ahead. Best effort.
+pub(super) fn expect_random_access(file: &File, map: &MmapRaw) {
+    #[cfg(target_os = "linux")]
+    let _ = fs::fadvise(file, 0, None, fs::Advice::Random);
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+    let _ = map.advise(memmap2::Advice::Random);
+}
+
 /// Gives a file mode 0600, whatever the umask made of it.
 pub(super) fn make_private(file: &File) -> io::Result<()> {
     gate("change mode")?;
