@@ -31,7 +31,7 @@
 //! |---|--:|---|
 //! | load of a session that is in memory | 0 | |
 //! | load | 3 | `openat2`, `pread`, `close` |
-//! | load of an unknown id | 3 | `openat2` (fails), `openat` of the shard, `close` |
+//! | load of an unknown id | 4 | `openat2` (fails), `openat` of the shard, `openat` in it (fails), `close` |
 //! | update, relaxed | 7 | `openat2`, `flock`, `pread`, `pwrite`, `pwrite` of a counter, `flock`, `close` |
 //! | update, power-safe | 9 | the same, and `fdatasync`, `pwrite` of the state byte |
 //! | create, relaxed | 8 | `getrandom`, `openat2`, `flock`, `fstat`, `fstatat`, `pwrite`, `flock`, `close` |
@@ -52,7 +52,7 @@
 //! above the floor is the `flock` pair, the `pread`, and the announcement (0.9 µs where the floor is 8.6). Tried without
 //! gain: short values without an allocation; one hashing call over a copy of the slot.
 //!
-//! A load from memory, same sessions, same run: 1.6 to 1.7 times a bare look-up in an LRU map of the same shape, in an order
+//! A load from memory, same sessions, same run: 1.6 to 2.1 times a bare look-up in an LRU map of the same shape, in an order
 //! where each session is as likely as any other and in one where few are visited often; 64 hot sessions, 75 ns. All of it
 //! is waiting for memory: the node of the map, the record's count of owners, the counters. Tried without gain: a quarter
 //! of the counters; fetching the record while the counters are on their way. With gain: the clock's last tick instead of

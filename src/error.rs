@@ -42,7 +42,7 @@ pub enum ErrorKind {
     /// Owner or permissions are not safe for secrets.
     Permissions,
     /// A sync failed, and could not be made good: the change was made (or, for a save, may have been), and whether it
-    /// survives a power cut is unknown.
+    /// survives a power cut is unknown. Or a save that took long could not find out whether a `delete` passed it.
     DurabilityUnknown,
     /// What was asked was done, and could not be announced (the disk fails): for a minute at most, other processes may
     /// still serve the version before it from their caches. A `delete` is to be tried again; a change that is tried again

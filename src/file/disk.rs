@@ -276,6 +276,13 @@ pub(super) struct Shard {
 }
 
 impl Shard {
+    /// Opens a session's file.
+    pub(super) fn open(&self, path: &SessionPath, access: Access) -> io::Result<File> {
+        gate("open session in shard")?;
+        let (name, flags) = (path.below_shard(), access.flags());
+        Ok(retry_on_intr(|| fs::openat(&self.fd, name, flags, access.mode()))?.into())
+    }
+
     /// Makes a file that must not exist.
     pub(super) fn create(&self, name: &str) -> io::Result<File> {
         gate("create file")?;

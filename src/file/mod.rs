@@ -24,7 +24,7 @@ pub use stats::Stats;
 use crate::clock::{Glance, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId, Token};
-use crate::record::{Record, SLOT_MIN};
+use crate::record::{Decoded, Record, SLOT_MIN};
 use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store};
 use disk::{Access, Root};
 use generations::{Generations, News};
@@ -33,7 +33,7 @@ use lock::LockedRoot;
 use read_cache::{Cached, Found, Key, ReadCache};
 use rustix::io::Errno;
 use slots::{Known, View};
-use stats::{Tally, count};
+use stats::Tally;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
@@ -190,34 +190,27 @@ impl FileStore {
         let id = known.map_or_else(|| session.file_id(), |known| known.id);
         // Before the file is opened: see `generations`.
         let stamp = self.generations.stamp(&id);
-        let view = self.read(&id, known.map(Cached::known))?;
-        let found = match view {
+        let newest = match self.read(&id, known.map(Cached::known))? {
+            Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
+                Err(Absent::Expired(id))
+            }
             Some(View::Valid { newest, .. }) => Ok(newest),
-            None | Some(View::Empty) => Err(Absent::Unknown(id)),
             Some(View::Damaged) => Err(Absent::Damaged(id)),
+            None | Some(View::Empty) => Err(Absent::Unknown(id)),
         };
-        let version = found.as_ref().ok().map(|newest| newest.version);
-        let confirmed = known.is_some() && known.map(|known| known.version) == version;
-        if self.options.coherence == Coherence::Verify && confirmed {
-            count(&self.tally.confirmed);
-        } else {
-            count(&self.tally.misses);
-            if known.is_some() {
-                count(&self.tally.invalidations);
+        let is_known = |newest: &Decoded| known.is_some_and(|known| known.version == newest.version);
+        let confirmed = self.options.coherence == Coherence::Verify && newest.as_ref().is_ok_and(is_known);
+        self.tally.count_read(known.is_some(), confirmed);
+        Ok(match newest {
+            Ok(Decoded { record, version, .. }) => {
+                self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, glance.micros()));
+                Lookup::Live(Live { record, id })
             }
-        }
-        let lookup = match found {
-            Ok(newest) => {
-                let record = Arc::clone(&newest.record);
-                self.remember(session, Cached::new(record, id, newest.version, stamp, glance.micros()));
-                live_until_deadline(newest.record, id, self.now())
+            Err(absent) => {
+                self.forget(session);
+                Lookup::Absent(absent)
             }
-            Err(absent) => Lookup::Absent(absent),
-        };
-        if let Lookup::Absent(_) = lookup {
-            self.forget(session);
-        }
-        Ok(lookup)
+        })
     }
 
     /// Reads a session without a lock; `None` if it has no file.
@@ -262,9 +255,15 @@ impl FileStore {
 
     /// Opens a session's file; `None` if there is none, which is an error if its shard is gone as well.
     fn open_file(&self, id: &FileId, path: &SessionPath, access: Access) -> Result<Option<File>> {
-        match self.root.open_session(path, access) {
+        let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        let found = match self.root.open_session(path, access) {
+            // Looked for once more, in the shard that is there: it may just have been put where there was none.
+            Err(error) if absent(&error) => self.open_shard(id)?.open(path, access),
+            found => found,
+        };
+        match found {
             Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.open_shard(id).map(|_| None),
+            Err(error) if absent(&error) => Ok(None),
             Err(error) => Err(self.error("open session file", path, error)),
         }
     }
@@ -379,14 +378,5 @@ impl Store for FileStore {
 
     fn guarantees(&self) -> Guarantees {
         Guarantees { atomic_update: true, shared_state: true }
-    }
-}
-
-/// A record that was found, if it is not expired.
-fn live_until_deadline(record: Arc<Record>, id: FileId, now: SystemTime) -> Lookup {
-    if record.is_expired(now) {
-        Lookup::Absent(Absent::Expired(id))
-    } else {
-        Lookup::Live(Live { record, id })
     }
 }

@@ -91,7 +91,8 @@ impl FileStoreOptions {
     }
 
     /// How long a save waits for another writer of the same session: 1 ms to 60 s, default 5 s; then it is refused
-    /// with [`ErrorKind::Busy`]. A `delete` does not give up after it: it ends the session without the lock.
+    /// with [`ErrorKind::Busy`]. A `delete` does not give up after it: it ends the session without the lock. Opening a store
+    /// that is not free to be used so waits as long, and is then refused with [`ErrorKind::InUse`].
     #[must_use]
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.lock_wait = wait;

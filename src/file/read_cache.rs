@@ -21,7 +21,6 @@ use hashlink::linked_hash_map::RawEntryMut;
 use hashlink::{DefaultHashBuilder, LinkedHashMap};
 use parking_lot::Mutex;
 use std::hash::BuildHasher;
-use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -133,9 +132,6 @@ impl ReadCache {
             return Found::Nothing;
         };
         let kept = entry.get_mut();
-        // Lets the processor fetch the record while it waits for what `trust` looks at: counting one more owner, below,
-        // begins only when that is decided.
-        black_box(Arc::strong_count(&kept.copy.record));
         let found = if trust(&kept.copy) {
             Found::Trusted(Arc::clone(&kept.copy.record), kept.copy.id)
         } else {
@@ -422,5 +418,22 @@ mod tests {
             put(&cache, &keys[3], copy(1, 100));
             assert_eq!(sequence(&cache, &keys[1]), Some(1));
         }
+    }
+
+    #[test]
+    fn what_small_copies_needed_is_given_back_when_large_ones_take_their_place() {
+        let small = bytes_of(&copy(1, 1));
+        let cache = ReadCache::new(PARTS * 1000 * small);
+        let keys = keys(&cache, 1100);
+        let nodes = || cache.part(&keys[0]).0.0.lock().nodes;
+        for key in &keys[..1000] {
+            put(&cache, key, copy(1, 1));
+        }
+        assert!(nodes() >= 1000);
+        for key in &keys[1000..] {
+            put(&cache, key, copy(1, 100 * small));
+        }
+        assert!(nodes() < 200, "{} nodes for ten copies", nodes());
+        assert!(cache.part(&keys[0]).0.0.lock().map.capacity() < 500);
     }
 }

@@ -24,20 +24,28 @@ pub struct Stats {
     pub copies_bytes: usize,
 }
 
-/// The counts that are not the cache's own: of loads that went to a file anyway.
+/// The counts that are not the cache's own: of loads that went to a file.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    pub(super) confirmed: AtomicU64,
-    pub(super) misses: AtomicU64,
-    pub(super) invalidations: AtomicU64,
-}
-
-/// Counts one.
-pub(super) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+    confirmed: AtomicU64,
+    misses: AtomicU64,
+    invalidations: AtomicU64,
 }
 
 impl Tally {
+    /// Counts a load that read a session's file, whether there was a copy, and whether it was looked at to confirm that.
+    pub(super) fn count_read(&self, had_copy: bool, confirmed: bool) {
+        let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+        if confirmed {
+            count(&self.confirmed);
+            return;
+        }
+        count(&self.misses);
+        if had_copy {
+            count(&self.invalidations);
+        }
+    }
+
     pub(super) fn stats(&self, cache: Option<&ReadCache>) -> Stats {
         let counts = cache.map(ReadCache::counts).unwrap_or_default();
         Stats {

@@ -218,7 +218,7 @@ fn a_load_opens_reads_and_does_nothing_else() {
     check_calls(&["open session", "read"], || fixture.store.load(&token));
     // What is absent is looked for once more, by its directory.
     let nobody = SessionId::random().unwrap().to_token();
-    check_calls(&["open session", "open shard"], || fixture.store.load(&nobody));
+    check_calls(&["open session", "open shard", "open session in shard"], || fixture.store.load(&nobody));
     let malformed = crate::id::Token::parse("../../etc/passwd").unwrap();
     check_calls(&[], || fixture.store.load(&malformed));
     // A file larger than usual is measured before it is read into memory.
@@ -427,7 +427,16 @@ fn a_deletion_syncs_the_directory_also_when_nothing_was_there() {
     let session = fixture.session(false);
     let delete = || fixture.store.delete_file(&session);
     check_calls(&["open shard", "open session", "read", "write", "unlink", "announce", "sync shard"], delete);
-    check_calls(&["open shard", "open session", "open shard", "unlink", "announce", "sync shard"], delete);
+    let absent = [
+        "open shard",
+        "open session",
+        "open shard",
+        "open session in shard",
+        "unlink",
+        "announce",
+        "sync shard",
+    ];
+    check_calls(&absent, delete);
 }
 
 #[test]
@@ -437,7 +446,8 @@ fn without_synced_security_events_the_end_of_a_session_is_not_synced_and_its_suc
     check_calls(&ROTATE[..15], || Act::Rotate.run(&fixture.store, &session, &successor));
     let delete = || fixture.store.delete_file(&successor);
     check_calls(&["open shard", "open session", "read", "write", "unlink", "announce"], delete);
-    check_calls(&["open shard", "open session", "open shard", "unlink", "announce"], delete);
+    let absent = ["open shard", "open session", "open shard", "open session in shard", "unlink", "announce"];
+    check_calls(&absent, delete);
 }
 
 // ----------------------------------------------------------------------------------------------- every fault
@@ -1207,5 +1217,46 @@ fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
             assert!(saved.is_none(), "{verdict:?}, power-safe: {power_safe}");
             assert_eq!(fixture.text(&session), None);
         }
+    }
+}
+
+/// A file that went away between a save's first look and its last may hold what was saved, or not.
+#[test]
+fn a_save_that_cannot_see_whether_a_logout_passed_it_does_not_claim_that_the_old_version_stands() {
+    let fixture = Fixture::new();
+    for (look, power_safe) in [("stat file", false), ("stat session", false), ("stat session", true)] {
+        let session = fixture.session(true);
+        let fail = move |_, call| (call == look).then(|| Errno::IO.raw_os_error());
+        let mut change = |record: &mut Record| {
+            // Long enough for a logout that waits as short as it can.
+            thread::sleep(Duration::from_millis(2));
+            record.entries.insert("text".into(), Value::new("new").unwrap());
+            Ok(Verdict::Write)
+        };
+        let (saved, _) = during(fail, || fixture.store.update_file(&session, &mut change, power_safe));
+        assert_eq!(saved.unwrap_err().kind(), ErrorKind::DurabilityUnknown, "{look}");
+        assert_eq!(fixture.text(&session).as_deref(), Some("new"), "{look}");
+    }
+}
+
+/// Damaged since it was verified, and served from memory: that is the version to go on from.
+#[test]
+fn an_act_that_keeps_what_is_stored_keeps_the_version_that_is_served_and_not_the_one_before_it() {
+    let dir = directory();
+    let store = FileStoreOptions::new().watch(false).open(dir.path()).unwrap();
+    for act in [Act::Keep, Act::Rotate] {
+        let (session, successor) = (SessionId::random().unwrap(), SessionId::random().unwrap());
+        store.create_file(&session, Arc::new(record("ancient")), true).unwrap();
+        put(&store, &session, "old", true).unwrap().unwrap();
+        let path = dir.path().join(SessionPath::of(&session.file_id()).as_str());
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        // In the payload of the second slot, which holds the second version.
+        file.write_all_at(&[0xff; 4], (SLOT_MIN + crate::record::PREFIX_LEN) as u64).unwrap();
+        let mut keep = |_: &mut Record| Ok(Verdict::Keep);
+        let kept = match act {
+            Act::Rotate => store.rotate_file(&session, &successor, &mut keep),
+            _ => store.update_file(&session, &mut keep, true),
+        };
+        assert_eq!(text_of(&kept.unwrap().unwrap().record), "old", "{act:?}");
     }
 }

@@ -97,7 +97,7 @@ enum Heard {
 /// from the session's name, to `.new-…`. Where other events come in between, the exchange is taken for a change by hand.
 #[derive(Debug, Default)]
 struct Exchanges {
-    /// The event before was: from `.new-…`, in a rename with this number.
+    /// The last rename from `.new-…` has this number, if it was the last that left a name.
     ours: Option<usize>,
     /// The event before was: to this name, from `.new-…`.
     replaced: Option<PathBuf>,

@@ -216,10 +216,9 @@ fn check_noticed(by_hand: ByHand) {
             let mut want = "";
             let act = || want = by_hand.done(&stage, &saved);
             let (time, found) = time_to_notice(&mut child, &saved, act);
-            // For a moment a shard is gone before its backup is there, or empty before it is gone. (A load whose two
-            // looks, for the file and for its shard, fall before and after that moment says "absent".)
+            // For a moment a shard is gone before its backup is there, or empty before it is gone.
             let for_a_moment: &[&str] = match by_hand {
-                ByHand::ReplaceShardByBackup => &[NO_SHARD, "absent"],
+                ByHand::ReplaceShardByBackup => &[NO_SHARD],
                 ByHand::RemoveShard => &["absent"],
                 _ => &[],
             };

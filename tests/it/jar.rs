@@ -293,39 +293,30 @@ fn check(due: bool, table: &[(Act, Act, Excuse, usize)]) {
     assert_eq!(losses, table.collect::<BTreeMap<_, _>>());
 }
 
+/// What no single cookie can save, whether or not a renewal is due.
+const LOST: [(Act, Act, Excuse, usize); 7] = [
+    (Login, Login, Overtaken, 8),
+    (Logout, Login, Overtaken, 8),
+    (Rotation, Login, Overtaken, 8),
+    (Login, Save, Overtaken, 8),
+    (Logout, Save, Overtaken, 8),
+    (Rotation, Save, Overtaken, 8),
+    (Login, Save, Stranger, 26),
+];
+
 #[test]
 fn a_late_response_takes_a_newer_session_away_only_if_it_was_overtaken_or_a_strangers() {
-    check(
-        false,
-        &[
-            (Login, Login, Overtaken, 8),
-            (Logout, Login, Overtaken, 8),
-            (Rotation, Login, Overtaken, 8),
-            (Login, Save, Overtaken, 8),
-            (Logout, Save, Overtaken, 8),
-            (Rotation, Save, Overtaken, 8),
-            (Login, Save, Stranger, 26),
-        ],
-    );
+    check(false, &LOST);
 }
 
 #[test]
 fn a_late_renewal_takes_a_newer_session_away_only_if_it_was_overtaken() {
-    check(
-        true,
-        &[
-            (Login, Login, Overtaken, 8),
-            (Logout, Login, Overtaken, 8),
-            (Rotation, Login, Overtaken, 8),
-            (Login, Save, Overtaken, 8),
-            (Logout, Save, Overtaken, 8),
-            (Rotation, Save, Overtaken, 8),
-            (Login, Save, Stranger, 26),
-            // These send the cookie they came with, with a new end.
-            (Save, Login, Overtaken, 20),
-            (Renewal, Login, Overtaken, 20),
-            (Save, Rotation, Overtaken, 20),
-            (Renewal, Rotation, Overtaken, 20),
-        ],
-    );
+    // These send the cookie they came with, with a new end.
+    let renewing = [
+        (Save, Login, Overtaken, 20),
+        (Renewal, Login, Overtaken, 20),
+        (Save, Rotation, Overtaken, 20),
+        (Renewal, Rotation, Overtaken, 20),
+    ];
+    check(true, &[&LOST[..], &renewing].concat());
 }

@@ -123,6 +123,10 @@ fn directories_are_0700_and_files_0600_under_any_umask() {
     FileStore::open(&root).unwrap();
     assert!(shards_of(&root).all(|shard| mode_of(&shard) == 0o700));
     check_in_order(&root);
+    // So with the counters, whose mode is set after they are made.
+    allow(&root.join("generations"), 0);
+    FileStore::open(&root).unwrap();
+    assert_eq!(mode_of(&root.join("generations")), 0o600);
 }
 
 #[track_caller]

@@ -6,7 +6,7 @@ use crate::support::ledger::{Ledger, Life};
 use crate::support::process::{Child, Dice, Parent, Start, Worker, rounds};
 use crate::support::versions;
 use sessile::file::Coherence::Shared;
-use sessile::{Durability, ErrorKind, FileStore, FileStoreOptions, Record, Store, Verdict};
+use sessile::{Durability, ErrorKind, FileStore, FileStoreOptions, Record, Store, Token, Verdict};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -244,7 +244,8 @@ fn open_impatient(dir: &Path) -> FileStore {
     options.sync_security_events(false).watch(false).open(dir).unwrap()
 }
 
-fn save_beside_a_logout(parent: &Parent) {
+/// Says "at work" to each order, and does it to the session that it names.
+fn for_each_order(parent: &Parent, act: impl Fn(&Ledger, &FileStore, Life, &Token)) {
     let dir = Path::new(parent.argument("DIR"));
     let ledger = ledger(dir);
     let store = open(&dir.join("store"), Shared);
@@ -254,22 +255,27 @@ fn save_beside_a_logout(parent: &Parent) {
             return;
         }
         let life = Life::of(0, order.parse().unwrap());
-        let token = ledger.token(life);
         parent.report("at work");
+        act(&ledger, &store, life, &ledger.token(life));
+    }
+}
+
+fn save_beside_a_logout(parent: &Parent) {
+    for_each_order(parent, |ledger, store, life, token| {
         let found = loop {
             let change = &mut |record: &mut Record| {
                 versions::put(record, versions::of(record) + 1, 10);
                 Ok(Verdict::Write)
             };
-            store.update(&token, change, Durability::Relaxed).unwrap();
+            store.update(token, change, Durability::Relaxed).unwrap();
             let ended = ledger.row(life).ended;
-            let found = versions::stored(&store, &token);
+            let found = versions::stored(store, token);
             if ended {
                 break found;
             }
         };
         parent.report(format_args!("{found:?}"));
-    }
+    });
 }
 
 /// The one who saves is stopped about when it is done, also between putting a larger file in place and telling so; who comes
@@ -319,28 +325,18 @@ fn a_writer_stopped_beside_a_later_save_finds_that_one_when_it_goes_on() {
 
 /// Saves sessions so that they need a larger file, and loads them.
 fn save_beside_a_save(parent: &Parent) {
-    let dir = Path::new(parent.argument("DIR"));
-    let ledger = ledger(dir);
-    let store = open(&dir.join("store"), Shared);
-    loop {
-        let order = parent.line();
-        if order == "end" {
-            return;
-        }
-        let life = Life::of(0, order.parse().unwrap());
-        let token = ledger.token(life);
-        parent.report("at work");
+    for_each_order(parent, |ledger, store, life, token| {
         let change = &mut |record: &mut Record| {
             versions::put(record, versions::of(record) + 1, LARGE);
             Ok(Verdict::Write)
         };
-        let saved = store.update(&token, change, Durability::Relaxed).unwrap().expect("it is alive");
+        let saved = store.update(token, change, Durability::Relaxed).unwrap().expect("it is alive");
         let least = versions::of(&saved.live.record).max(ledger.row(life).version);
-        let found = versions::stored(&store, &token);
+        let found = versions::stored(store, token);
         if found >= Some(least) {
             parent.report("in order");
         } else {
             parent.report(format_args!("{found:?} where {least} was acknowledged"));
         }
-    }
+    });
 }
