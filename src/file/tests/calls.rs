@@ -1,0 +1,227 @@
+//! What each act costs in calls to the file system, and what it syncs before what.
+use super::*;
+
+#[test]
+fn a_load_opens_reads_and_does_nothing_else() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    let token = session.to_token();
+    check_calls(&["open session", "read"], || fixture.store.load(&token));
+    // What is absent is looked for once more, by its directory.
+    let nobody = SessionId::random().unwrap().to_token();
+    check_calls(&["open session", "open shard", "open session in shard"], || fixture.store.load(&nobody));
+    let malformed = crate::id::Token::parse("../../etc/passwd").unwrap();
+    check_calls(&[], || fixture.store.load(&malformed));
+    // A file larger than usual is measured before it is read into memory.
+    put(&fixture.store, &session, &big("x"), false).unwrap();
+    check_calls(&["open session", "read", "stat file", "read"], || fixture.store.load(&token));
+}
+
+#[test]
+fn a_relaxed_save_opens_reads_and_writes_the_other_slot() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    let other = SessionId::random().unwrap();
+    check_calls(&["open session", "read", "write", "announce"], || put(&fixture.store, &session, "x", false));
+    check_calls(&["open session", "stat file", "stat session", "write"], || {
+        fixture.store.create_file(&other, Arc::new(record("x")), false)
+    });
+}
+
+#[test]
+fn a_power_safe_save_after_a_power_safe_one_syncs_once() {
+    let fixture = Fixture::new();
+    let session = fixture.session(true);
+    for text in ["a", "b", "c"] {
+        let calls = ["open session", "read", "write", "sync file", "write"];
+        check_calls(&told(&calls), || put(&fixture.store, &session, text, true));
+    }
+}
+
+/// The older slot may be all that the disk holds.
+#[test]
+fn a_power_safe_save_syncs_an_unsynced_newest_version_before_it_writes_over_the_older_one() {
+    let fixture = Fixture::new();
+    let session = fixture.session(true);
+    put(&fixture.store, &session, "relaxed", false).unwrap();
+    let calls = ["open session", "read", "sync file", "write", "sync file", "write"];
+    check_calls(&told(&calls), || put(&fixture.store, &session, "x", true));
+    // Once only: what is known of the new version is written down.
+    let calls = ["open session", "read", "write", "sync file", "write"];
+    check_calls(&told(&calls), || put(&fixture.store, &session, "y", true));
+}
+
+#[test]
+fn a_power_safe_save_after_a_writer_was_killed_before_its_sync_syncs_first() {
+    let fixture = Fixture::new();
+    let session = fixture.session(true);
+    let killed = dying_in_call(3, || put(&fixture.store, &session, "killed", true));
+    assert!(killed.is_none(), "the fourth call of a power-safe save is the sync");
+    assert_eq!(fixture.text(&session).as_deref(), Some("killed"), "it was written, and not synced");
+    let calls = ["open session", "read", "sync file", "write", "sync file", "write"];
+    check_calls(&told(&calls), || put(&fixture.store, &session, "x", true));
+}
+
+#[test]
+fn the_first_power_safe_save_of_a_relaxed_session_syncs_its_name_before_it_returns() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    // The directory is opened before anything is written: a save must not find out half-way that it cannot be
+    // safe.
+    let calls =
+        ["open session", "read", "open shard", "sync file", "write", "sync file", "sync shard", "write"];
+    check_calls(&told(&calls), || put(&fixture.store, &session, "x", true));
+    // A relaxed save in between forgets that the data is synced, not that the name is.
+    put(&fixture.store, &session, "y", false).unwrap();
+    let calls = ["open session", "read", "sync file", "write", "sync file", "write"];
+    check_calls(&told(&calls), || put(&fixture.store, &session, "z", true));
+}
+
+#[test]
+fn a_power_safe_save_that_changes_nothing_makes_safe_what_is_there() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    let keep = || Act::Keep.run(&fixture.store, &session, &session);
+    let calls = ["open session", "read", "read", "open shard", "sync file", "sync shard", "write"];
+    check_calls(&told(&calls), keep);
+    check_calls(&told(&["open session", "read", "read"]), keep);
+    put(&fixture.store, &session, "relaxed", false).unwrap();
+    check_calls(&told(&["open session", "read", "read", "open shard", "sync file", "write"]), keep);
+}
+
+#[test]
+fn a_power_safe_creation_syncs_the_file_then_its_name() {
+    let fixture = Fixture::new();
+    let session = SessionId::random().unwrap();
+    let calls = [
+        "open shard",
+        "open session",
+        "stat file",
+        "stat session",
+        "write",
+        "sync file",
+        "sync shard",
+        "write",
+    ];
+    check_calls(&calls, || fixture.store.create_file(&session, Arc::new(record("x")), true));
+}
+
+#[test]
+fn a_larger_file_is_synced_before_it_takes_the_name_at_every_durability() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    check_calls(&told(&GROW), || put(&fixture.store, &session, &big("x"), false));
+    // Nobody synced the new file's name yet.
+    let calls = [
+        "open session",
+        "read",
+        "stat file",
+        "read",
+        "open shard",
+        "write",
+        "sync file",
+        "sync shard",
+        "write",
+    ];
+    check_calls(&told(&calls), || put(&fixture.store, &session, "y", true));
+
+    let session = fixture.session(true);
+    let calls = [&GROW[..], &["sync shard", "write"]].concat();
+    check_calls(&told(&calls), || put(&fixture.store, &session, &big("x"), true));
+}
+
+/// Else the next save could be announced before this one, whose copy would then pass for the newest.
+#[test]
+fn a_larger_file_is_not_open_to_others_before_its_save_is_announced() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    let other = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(20)));
+    let (next, met) = (session.clone(), Arc::new(Mutex::new(None)));
+    let report = Arc::clone(&met);
+    let interrupt = move |_, call| {
+        if call == "announce" {
+            let (other, next) = (Arc::clone(&other), next.clone());
+            let saved = thread::spawn(move || put(&other, &next, "next", false)).join().unwrap();
+            *report.lock().unwrap() = Some(saved.map(drop).map_err(|error| error.kind()));
+        }
+        None
+    };
+    let (grown, _) = during(interrupt, || put(&fixture.store, &session, &big("x"), false));
+    assert!(grown.unwrap().is_some());
+    assert_eq!(*met.lock().unwrap(), Some(Err(ErrorKind::Busy)));
+    assert_eq!(fixture.text(&session), Some(big("x")));
+}
+
+#[test]
+fn what_is_known_of_a_file_is_not_believed_of_the_larger_one_in_its_place() {
+    let fixture = Fixture::new();
+    let session = fixture.session(true);
+    // Not even if what is known of the larger one cannot be written down.
+    let note = GROW.iter().position(|call| *call == "sync file").unwrap() + 1;
+    let fault = Fault { call: note, errno: Errno::IO, lasting: false };
+    let (grown, calls) = during(fault.plan(), || put(&fixture.store, &session, &big("x"), false));
+    assert!(grown.unwrap().is_some());
+    assert_eq!(calls, told(&GROW));
+    let (saved, calls) = during(|_, _| None, || put(&fixture.store, &session, "y", true));
+    assert!(saved.unwrap().is_some());
+    let syncs: Vec<_> = calls.into_iter().filter(|call| call.starts_with("sync")).collect();
+    assert_eq!(syncs, ["sync file", "sync file", "sync shard"]);
+}
+
+const ROTATE: [&str; 16] = [
+    "open shard",
+    "open session",
+    "read",
+    // The successor, synced with its name …
+    "open shard",
+    "open session",
+    "stat file",
+    "stat session",
+    "write",
+    "sync file",
+    "sync shard",
+    "write",
+    // … before the old file goes.
+    "write",
+    "unlink",
+    "write",
+    "announce",
+    "sync shard",
+];
+
+#[test]
+fn a_rotation_syncs_the_successor_and_its_name_before_the_old_file_goes_and_then_its_end() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    let successor = SessionId::random().unwrap();
+    check_calls(&ROTATE, || Act::Rotate.run(&fixture.store, &session, &successor));
+}
+
+#[test]
+fn a_deletion_syncs_the_directory_also_when_nothing_was_there() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    let delete = || fixture.store.delete_file(&session);
+    check_calls(&["open shard", "open session", "read", "write", "unlink", "announce", "sync shard"], delete);
+    let absent = [
+        "open shard",
+        "open session",
+        "open shard",
+        "open session in shard",
+        "unlink",
+        "announce",
+        "sync shard",
+    ];
+    check_calls(&absent, delete);
+}
+
+#[test]
+fn without_synced_security_events_the_end_of_a_session_is_not_synced_and_its_successor_still_is() {
+    let fixture = Fixture::with(FileStoreOptions::new().sync_security_events(false));
+    let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
+    check_calls(&ROTATE[..15], || Act::Rotate.run(&fixture.store, &session, &successor));
+    let delete = || fixture.store.delete_file(&successor);
+    check_calls(&["open shard", "open session", "read", "write", "unlink", "announce"], delete);
+    let absent = ["open shard", "open session", "open shard", "open session in shard", "unlink", "announce"];
+    check_calls(&absent, delete);
+}

@@ -1,0 +1,363 @@
+//! Each call of each act fails: what is left is the old version or the new one, and the error says which.
+use super::*;
+
+/// Fails call 0, 1, 2 … of an act until a run meets no fault.
+fn fail_every_call(act: Act, power_safe: bool) {
+    let fixture = Fixture::new();
+    let errnos = [Errno::IO, Errno::NOSPC, Errno::MFILE, Errno::ACCESS, Errno::ROFS];
+    for (errno, lasting) in errnos.map(|errno| (errno, false)).into_iter().chain([(Errno::IO, true)]) {
+        for call in 0.. {
+            let fault = Fault { call, errno, lasting };
+            if !meet_fault(&fixture, act, power_safe, fault) {
+                assert!(call > 1, "no act makes fewer than two calls");
+                break;
+            }
+        }
+    }
+}
+
+/// One run. Whether it met the fault.
+fn meet_fault(fixture: &Fixture, act: Act, power_safe: bool, fault: Fault) -> bool {
+    let (session, successor) = (fixture.session(power_safe), SessionId::random().unwrap());
+    let (result, calls) = during(fault.plan(), || act.run(&fixture.store, &session, &successor));
+    let met = calls.len() > fault.call;
+    let context = format!("{act:?} with {fault:?}, after calls {calls:?}");
+    // A file that could not be removed cannot be asked to be gone.
+    let removable = !met || !fault.lasting && calls[fault.call] != "unlink";
+
+    if let Err(error) = &result {
+        assert!(met, "{context}: {error}");
+        check_error(error, fixture.dir.path(), fault.errno, &context);
+    }
+    let kind = result.as_ref().err().map(Error::kind);
+    let (old, made) = (fixture.text(&session), fixture.text(&successor));
+    let (is_old, is_new) = (old.as_deref() == Some("old"), old == Some(act.new_text()));
+    match (act, &result) {
+        (Act::Load, _) => assert!(is_old && result.is_ok() != met, "{context}"),
+        (Act::Create { .. }, Ok(_)) => assert!(is_old && made.as_deref() == Some("new"), "{context}"),
+        (Act::Create { .. }, Err(_)) => {
+            assert!(is_old, "{context}");
+            assert!(made.is_none() || fault.lasting, "{context}: what was not made can be loaded");
+            assert!(!fixture.path(&successor).exists() || !removable, "{context}: its file is left");
+        }
+        (Act::Update { .. } | Act::Grow { .. } | Act::Keep, Ok(_)) => assert!(is_new, "{context}: {old:?}"),
+        (Act::Update { .. } | Act::Grow { .. } | Act::Keep, Err(_)) => {
+            let visible = is_new && kind.is_some_and(may_be_visible);
+            assert!(is_old || visible, "{context}: {old:?}");
+        }
+        (Act::Rotate, Ok(_)) => assert!(old.is_none() && made.as_deref() == Some("new"), "{context}"),
+        (Act::Rotate, Err(_)) => {
+            assert!(is_old || old.is_none() && kind.is_some_and(may_be_visible), "{context}");
+            // A successor that cannot be removed is one that nobody was told of.
+            assert!(made.is_none() || fault.lasting, "{context}: two are alive");
+        }
+        (Act::Delete, Ok(_)) => assert!(old.is_none(), "{context}"),
+        (Act::Delete, Err(_)) => assert!(is_old || old.is_none(), "{context}: {old:?}"),
+    }
+    if let Ok(there) = result {
+        assert!(there, "{context}: trouble is an error, never \"there is no such session\"");
+    }
+    let temporary = fixture.temporary_beside(&session);
+    assert!(temporary == 0 || !removable, "{context}: a temporary file is left");
+
+    // Nothing is held, and what works without faults works again.
+    let root = fixture.dir.path();
+    let of_store = [root.to_owned(), root.join(GENERATIONS)];
+    let open = descriptors(|open| open.starts_with(root) && !of_store.contains(&open.to_owned()));
+    assert_eq!(open, 0, "{context}: a descriptor leaked");
+    assert_eq!(fixture.store.queues.len(), 0, "{context}: a queue is left");
+    for (session, alive) in [(&session, old.is_some()), (&successor, made.is_some())] {
+        assert_eq!(put(&fixture.store, session, "next", true).unwrap().is_some(), alive, "{context}");
+        assert_eq!(fixture.text(session).is_some(), alive, "{context}");
+        assert_eq!(fixture.store.delete_file(session).unwrap(), alive, "{context}");
+        assert_eq!(fixture.text(session), None, "{context}");
+        assert!(!fixture.path(session).exists(), "{context}");
+    }
+    for stale in fs::read_dir(fixture.dir.path().join(shard_of(&session.file_id()))).unwrap() {
+        fs::remove_file(stale.unwrap().path()).unwrap();
+    }
+    met
+}
+
+#[test]
+fn whichever_call_of_a_load_fails_it_is_an_error_and_never_an_absent_session() {
+    fail_every_call(Act::Load, true);
+}
+
+#[test]
+fn whichever_call_of_a_creation_fails_nothing_is_left() {
+    fail_every_call(Act::Create { power_safe: false }, false);
+    fail_every_call(Act::Create { power_safe: true }, false);
+}
+
+#[test]
+fn whichever_call_of_a_save_fails_the_old_version_stands_or_the_new_one() {
+    fail_every_call(Act::Update { power_safe: false }, true);
+    fail_every_call(Act::Update { power_safe: true }, true);
+    // Of a session that no power-safe save has seen yet.
+    fail_every_call(Act::Update { power_safe: true }, false);
+    fail_every_call(Act::Keep, false);
+}
+
+#[test]
+fn whichever_call_of_a_growing_save_fails_the_old_version_stands_or_the_new_one() {
+    fail_every_call(Act::Grow { power_safe: false }, true);
+    fail_every_call(Act::Grow { power_safe: true }, false);
+}
+
+#[test]
+fn whichever_call_of_a_rotation_fails_the_old_id_lives_or_the_new_one_and_never_both() {
+    fail_every_call(Act::Rotate, true);
+}
+
+#[test]
+fn whichever_call_of_a_deletion_fails_it_is_an_error_or_the_session_is_gone() {
+    fail_every_call(Act::Delete, true);
+}
+
+#[test]
+fn a_load_beside_a_torn_slot_fails_when_any_of_its_calls_does() {
+    let fixture = Fixture::new();
+    let session = fixture.session(true);
+    tear_newer_slot(&fixture.path(&session));
+    let token = session.to_token();
+    let calls = ["open session", "read", "open session", "read"];
+    check_calls(&calls, || fixture.store.load(&token));
+    for call in 0..calls.len() {
+        let fault = Fault { call, errno: Errno::IO, lasting: false };
+        let (result, _) = during(fault.plan(), || fixture.store.load(&token));
+        check_error(&result.unwrap_err(), fixture.dir.path(), Errno::IO, &format!("call {call}"));
+    }
+    assert_eq!(fixture.text(&session).as_deref(), Some("ancient"));
+}
+
+/// What is not synced must not be found either, and its file may refuse to go.
+#[test]
+fn a_creation_that_can_be_neither_synced_nor_removed_is_not_loadable() {
+    for unsynced in ["sync file", "sync shard"] {
+        let fixture = Fixture::new();
+        let session = SessionId::random().unwrap();
+        let fail = move |_, call| [unsynced, "unlink"].contains(&call).then(|| Errno::IO.raw_os_error());
+        let (result, _) = during(fail, || fixture.store.create_file(&session, Arc::new(record("new")), true));
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(fixture.text(&session), None, "after `{unsynced}` failed");
+    }
+}
+
+/// The gate fails a call before it has done anything; a disk that fills up fails a write in the middle.
+#[test]
+fn a_write_that_failed_in_the_middle_is_voided_and_harms_nobody_if_it_cannot_be() {
+    let fixture = Fixture::new();
+    for undone in [true, false] {
+        let session = fixture.session(true);
+        let path = fixture.path(&session);
+        let mut writes = 0;
+        let tear = move |_, call| {
+            if call != "write" {
+                return None;
+            }
+            writes += 1;
+            if writes == 1 {
+                let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+                file.write_all_at(&[0x55; 300], 0).unwrap();
+            }
+            (writes == 1 || !undone).then(|| Errno::NOSPC.raw_os_error())
+        };
+        let (result, calls) = during(tear, || put(&fixture.store, &session, "new", true));
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Full);
+        assert_eq!(calls, ["open session", "read", "write", "write", "announce"]);
+        // Torn or voided, the other slot is none that a reader may take for "never written": it reads twice.
+        check_calls(&["open session", "read", "open session", "read"], || {
+            fixture.store.load(&session.to_token())
+        });
+        assert_eq!(fixture.text(&session).as_deref(), Some("old"));
+        put(&fixture.store, &session, "next", true).unwrap();
+        check_calls(&["open session", "read"], || fixture.store.load(&session.to_token()));
+        assert_eq!(fixture.text(&session).as_deref(), Some("next"));
+    }
+}
+
+#[test]
+fn creation_refuses_an_id_that_exists_and_leaves_it_alone() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    for power_safe in [false, true] {
+        let error = fixture.store.create_file(&session, Arc::new(record("new")), power_safe).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Random);
+        let path = fixture.path(&session);
+        let text = format!(
+            "failed to create session file `{}`: the random generator repeated an id",
+            path.display()
+        );
+        assert_eq!(error.to_string(), text);
+        assert_eq!(fixture.text(&session).as_deref(), Some("old"));
+    }
+    // A rotation to an id that exists ends neither.
+    let other = fixture.session(false);
+    let error = Act::Rotate.run(&fixture.store, &session, &other).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Random);
+    assert_eq!(fixture.text(&session).as_deref(), Some("old"));
+    assert_eq!(fixture.text(&other).as_deref(), Some("old"));
+}
+
+#[test]
+fn whichever_call_of_opening_fails_it_is_an_error_that_names_the_store_and_the_next_opening_succeeds() {
+    let open = |dir: &TempDir| FileStore::open(dir.path().join("store"));
+    let dir = directory();
+    let (opened, calls) = during(|_, _| None, || open(&dir));
+    assert_eq!(opened.unwrap().path(), dir.path().join("store"));
+    // The first and the last call of each kind: there are 256 shards.
+    let mut chosen: Vec<usize> = (0..calls.len())
+        .filter(|&n| !calls[..n].contains(&calls[n]) || !calls[n + 1..].contains(&calls[n]))
+        .collect();
+    chosen.dedup();
+    assert!(chosen.len() > 8, "{calls:?}");
+    for call in chosen {
+        let dir = directory();
+        let fault = Fault { call, errno: Errno::IO, lasting: false };
+        let (result, _) = during(fault.plan(), || open(&dir));
+        let context = format!("call {call}, {}", calls[call]);
+        check_error(&result.unwrap_err(), dir.path(), Errno::IO, &context);
+        let died = dying_in_call(call, || open(&dir));
+        assert!(died.is_none_or(|opened| opened.is_ok()), "{context}: opening what is left failed");
+        let store = open(&dir).unwrap();
+        store.create_file(&SessionId::random().unwrap(), Arc::new(record("x")), true).unwrap();
+    }
+}
+
+// ----------------------------------------------------------------------------------------- syncs that failed
+
+/// From the failed sync on: the version is written to a new file, which is what is synced.
+const REBUILD: [&str; 12] = [
+    // The other slot, which may hold the version that was not synced, is marked as well.
+    "write",
+    "open shard",
+    "create file",
+    "stat file",
+    "write",
+    "sync file",
+    "write",
+    "write",
+    "exchange",
+    "unlink",
+    "sync shard",
+    "write",
+];
+
+#[track_caller]
+fn check_rebuilt(fixture: &Fixture, session: &SessionId, act: Act, before: &[&'static str]) {
+    let inode = fixture.inode(session);
+    let (result, calls) =
+        during(failing_syncs(|n| n == 0, &[]), || act.run(&fixture.store, session, session));
+    assert!(result.unwrap());
+    assert_eq!(calls, told(&[before, &REBUILD].concat()));
+    assert_ne!(
+        fixture.inode(session),
+        inode,
+        "the kernel has marked its pages clean: it must not be used again"
+    );
+    assert_eq!(fixture.text(session), Some(act.new_text()));
+    // And what the new file is known to be is true: it is as good as after any power-safe save.
+    let calls = ["open session", "read", "write", "sync file", "write"];
+    check_calls(&told(&calls), || put(&fixture.store, session, "next", true));
+}
+
+#[test]
+fn a_sync_that_failed_is_not_tried_again_on_the_same_file() {
+    let fixture = Fixture::new();
+    // The sync of the new version.
+    let session = fixture.session(true);
+    let before = ["open session", "read", "write", "sync file", "write"];
+    check_rebuilt(&fixture, &session, Act::Update { power_safe: true }, &before);
+    // The sync of the version before, which a relaxed save has left.
+    put(&fixture.store, &session, "relaxed", false).unwrap();
+    let before = ["open session", "read", "sync file"];
+    check_rebuilt(&fixture, &session, Act::Update { power_safe: true }, &before);
+    // The sync of a version that is kept.
+    put(&fixture.store, &session, "old", false).unwrap();
+    let before = ["open session", "read", "read", "open shard", "sync file"];
+    check_rebuilt(&fixture, &session, Act::Keep, &before);
+}
+
+#[test]
+fn when_a_sync_failed_and_writing_anew_fails_too_durability_is_unknown_and_the_old_version_stands() {
+    let fixture = Fixture::new();
+    let begin = ["open session", "read", "write", "sync file"].len();
+    let calls_after = 1 + REBUILD.len();
+    let mut unknown = 0;
+    for second in begin..begin + calls_after {
+        let session = fixture.session(true);
+        let fail = move |n, call| {
+            (n == begin - 1 && call == "sync file" || n == second).then(|| Errno::IO.raw_os_error())
+        };
+        let (result, calls) = during(fail, || put(&fixture.store, &session, "new", true));
+        let context = format!("the second fault was call {second}, `{}`", calls[second]);
+        let text = fixture.text(&session).unwrap();
+        match result {
+            Ok(_) => assert_eq!(text, "new", "{context}"),
+            Err(error) => {
+                unknown += 1;
+                assert_eq!(error.kind(), ErrorKind::DurabilityUnknown, "{context}");
+                let want = format!(
+                    "failed to save session after a failed sync `{}`: writing it anew failed as well",
+                    fixture.path(&session).display()
+                );
+                assert_eq!(error.to_string(), want);
+                check_error(&error, fixture.dir.path(), Errno::IO, &context);
+                // The new version has its name before the directory is synced.
+                let want = if calls[second] == "sync shard" { "new" } else { "old" };
+                assert_eq!(text, want, "{context}");
+            }
+        }
+        assert_eq!(fixture.temporary_beside(&session), usize::from(calls[second] == "unlink"), "{context}");
+        put(&fixture.store, &session, "next", true).unwrap();
+        assert_eq!(fixture.text(&session).as_deref(), Some("next"), "{context}");
+    }
+    assert_eq!(unknown, 8, "all but undoing the failed write, noting what is known, and tidying up");
+}
+
+/// The second sync of a file would succeed without having written what the first one failed to write.
+#[test]
+fn after_a_failed_sync_and_a_failed_rewrite_the_next_power_safe_save_does_not_trust_the_file_either() {
+    let fixture = Fixture::new();
+    for relaxed in [false, true] {
+        let session = fixture.session(true);
+        if relaxed {
+            put(&fixture.store, &session, "relaxed", false).unwrap();
+        }
+        let inode = fixture.inode(&session);
+        let fail = failing_syncs(|n| n == 0, &["create file"]);
+        let (result, _) = during(fail, || put(&fixture.store, &session, "new", true));
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::DurabilityUnknown);
+        // A relaxed save in between changes nothing about it.
+        put(&fixture.store, &session, "relaxed again", false).unwrap();
+        assert_eq!(fixture.inode(&session), inode);
+        put(&fixture.store, &session, "next", true).unwrap();
+        assert_ne!(fixture.inode(&session), inode, "relaxed before: {relaxed}");
+        assert_eq!(fixture.text(&session).as_deref(), Some("next"));
+        let calls = ["open session", "read", "write", "sync file", "write"];
+        check_calls(&told(&calls), || put(&fixture.store, &session, "trusted", true));
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_synced_leaves_durability_unknown_until_one_sync_succeeds() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    for text in ["a", "b"] {
+        let fail = |_, call| (call == "sync shard").then(|| Errno::IO.raw_os_error());
+        let (result, _) = during(fail, || put(&fixture.store, &session, text, true));
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DurabilityUnknown);
+        let path = fixture.path(&session);
+        let want = format!(
+            "failed to sync the directory of session file `{}`: what was changed is visible, and \
+             may not survive a power cut",
+            path.display()
+        );
+        assert_eq!(error.to_string(), want);
+        assert_eq!(fixture.text(&session).as_deref(), Some(text), "what was changed is visible");
+    }
+    let (result, calls) = during(|_, _| None, || put(&fixture.store, &session, "c", true));
+    assert!(result.unwrap().is_some() && calls.contains(&"sync shard"), "{calls:?}");
+}

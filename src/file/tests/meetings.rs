@@ -1,0 +1,297 @@
+//! What others do between one call of an act and the next.
+use super::*;
+
+/// A logout that meets a save at each of its calls, by a thread of the same process or by another process,
+/// and cannot wait for it.
+fn delete_in_every_call(act: Act) {
+    let impatient = || FileStoreOptions::new().lock_wait(Duration::from_millis(1));
+    let fixture = Fixture::with(impatient());
+    let deleters = [Arc::clone(&fixture.store), fixture.reopened(impatient())];
+    for (deleter, call) in
+        deleters.into_iter().flat_map(|deleter| (0..).map(move |call| (deleter.clone(), call)).take(20))
+    {
+        let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
+        let met = Arc::new(Mutex::new(None));
+        let (ended, report) = (session.clone(), Arc::clone(&met));
+        let interrupt = move |n, _: &str| {
+            if n == call {
+                let (deleter, ended) = (Arc::clone(&deleter), ended.clone());
+                let was_there = thread::spawn(move || deleter.delete_file(&ended)).join().unwrap().unwrap();
+                *report.lock().unwrap() = Some(was_there);
+            }
+            None
+        };
+        let (result, calls) = during(interrupt, || act.run(&fixture.store, &session, &successor));
+        let Some(was_there) = *met.lock().unwrap() else { continue };
+        let context = format!("{act:?}, met in call {call} of {calls:?}");
+        assert_eq!(fixture.text(&session), None, "{context}: it came back");
+        assert!(!fixture.path(&session).exists(), "{context}");
+        let done = match result {
+            // The meeting took all of its own wait, and it had to begin again.
+            Err(error) if error.kind() == ErrorKind::Busy => false,
+            other => other.unwrap_or_else(|error| panic!("{context}: {error}")),
+        };
+        if act == Act::Rotate {
+            // Ended before it moved: then it has not moved. Ended after it moved: the old id was dead
+            // already.
+            let made = fixture.text(&successor);
+            assert_eq!(
+                (done, made.as_deref()),
+                if was_there { (false, None) } else { (true, Some("new")) },
+                "{context}"
+            );
+        }
+        assert_eq!(fixture.temporary_beside(&session), 0, "{context}: a temporary file is left");
+        assert!(put(&fixture.store, &session, "later", true).unwrap().is_none(), "{context}");
+    }
+}
+
+#[test]
+fn a_save_does_not_bring_back_a_session_that_is_ended_during_any_of_its_calls() {
+    for act in [
+        Act::Update { power_safe: false },
+        Act::Update { power_safe: true },
+        Act::Grow { power_safe: false },
+        Act::Grow { power_safe: true },
+        Act::Keep,
+        Act::Rotate,
+    ] {
+        delete_in_every_call(act);
+    }
+}
+
+/// Also not the save that writes everything anew because a sync failed.
+#[test]
+fn a_rewrite_after_a_failed_sync_does_not_bring_back_an_ended_session() {
+    let fixture = Fixture::with(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
+    let session = fixture.session(true);
+    let (deleter, ended) = (Arc::clone(&fixture.store), session.clone());
+    let mut fail = failing_syncs(|n| n == 0, &[]);
+    let interrupt = move |n, call| {
+        if call == "exchange" {
+            let (deleter, ended) = (Arc::clone(&deleter), ended.clone());
+            assert!(thread::spawn(move || deleter.delete_file(&ended)).join().unwrap().unwrap());
+        }
+        fail(n, call)
+    };
+    let (result, _) = during(interrupt, || put(&fixture.store, &session, "new", true));
+    assert!(result.unwrap().is_none());
+    assert_eq!(fixture.text(&session), None);
+    assert_eq!(fixture.temporary_beside(&session), 0);
+}
+
+/// Another process opens the session's file and waits for its lock while we are in `call` of `act`, some of
+/// whose calls fail. Returns what the act comes to, and the other's save, which appends "+".
+fn wait_during(
+    fixture: &Fixture,
+    act: Act,
+    call: &'static str,
+    mut fail: impl FnMut(usize, &'static str) -> Option<i32> + 'static,
+    [session, successor]: [&SessionId; 2],
+) -> (Result<bool>, Option<Arc<Record>>) {
+    let other = fixture.reopened(FileStoreOptions::new());
+    let (sender, receiver) = mpsc::channel();
+    let (waited_for, path) = (session.clone(), fixture.path(session));
+    let wait = move |n, this: &'static str| {
+        if this == call {
+            let (other, waited_for) = (Arc::clone(&other), waited_for.clone());
+            let waiter = thread::spawn(move || {
+                let mut append = |record: &mut Record| {
+                    let text = text_of(record) + "+";
+                    record.entries.insert("text".into(), Value::new(&text).unwrap());
+                    Ok(Verdict::Write)
+                };
+                other.update_file(&waited_for, &mut append, false)
+            });
+            // One is ours; the other is the waiter's, who can go no further until we let go.
+            let began = Instant::now();
+            while descriptors(|open| open == path) < 2 {
+                assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
+                thread::sleep(Duration::from_millis(1));
+            }
+            sender.send(waiter).unwrap();
+        }
+        fail(n, this)
+    };
+    let (result, calls) = during(wait, || act.run(&fixture.store, session, successor));
+    let waiter = receiver.try_recv().unwrap_or_else(|_| panic!("`{call}` is not among {calls:?}"));
+    (result, waiter.join().unwrap().unwrap().map(|live| live.record))
+}
+
+#[test]
+fn a_save_that_waited_on_a_file_that_was_replaced_starts_again_with_the_one_in_its_place() {
+    let fixture = Fixture::new();
+    let check =
+        |act: Act, fail: Box<dyn FnMut(usize, &'static str) -> Option<i32>>, want: Option<ErrorKind>| {
+            let session = fixture.session(true);
+            let (result, waited) = wait_during(&fixture, act, "exchange", fail, [&session, &session]);
+            assert_eq!(result.err().map(|error| error.kind()), want, "{act:?}");
+            assert_eq!(waited.as_ref().map(|record| text_of(record)), Some(act.new_text() + "+"), "{act:?}");
+            assert_eq!(fixture.text(&session), Some(act.new_text() + "+"), "{act:?}");
+        };
+    check(Act::Grow { power_safe: false }, Box::new(|_, _| None), None);
+    check(Act::Update { power_safe: true }, Box::new(failing_syncs(|n| n == 0, &[])), None);
+    // Replaced, and then an error: the file in its place is the session all the same.
+    let unknown = Some(ErrorKind::DurabilityUnknown);
+    check(Act::Grow { power_safe: true }, Box::new(failing_syncs(|_| false, &["sync shard"])), unknown);
+    check(Act::Update { power_safe: true }, Box::new(failing_syncs(|n| n == 0, &["sync shard"])), unknown);
+}
+
+#[test]
+fn a_save_that_waited_on_a_file_that_was_removed_finds_no_session() {
+    let fixture = Fixture::new();
+    let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
+    let (rotated, waited) = wait_during(&fixture, Act::Rotate, "unlink", |_, _| None, [&session, &successor]);
+    assert_eq!((rotated.unwrap(), waited), (true, None));
+    assert_eq!(fixture.text(&successor).as_deref(), Some("new"));
+    let (deleted, waited) =
+        wait_during(&fixture, Act::Delete, "unlink", |_, _| None, [&successor, &successor]);
+    assert_eq!((deleted.unwrap(), waited), (true, None));
+    assert_eq!(fixture.text(&session), None);
+    assert_eq!(fixture.text(&successor), None);
+}
+
+/// The holder of the lock is stopped, and the logout did not wait for it; others still do.
+#[test]
+fn a_save_that_waited_while_a_logout_overtook_it_finds_no_session() {
+    for act in [Act::Update { power_safe: false }, Act::Grow { power_safe: true }, Act::Keep, Act::Rotate] {
+        let fixture = Fixture::new();
+        let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
+        let impatient = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
+        let path = fixture.path(&session);
+        let stopped = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let stopped = LockedFile::acquire(stopped, Instant::now()).unwrap().unwrap();
+        let waited = thread::scope(|scope| {
+            let waiter = scope.spawn(|| act.run(&fixture.store, &session, &successor));
+            let began = Instant::now();
+            while descriptors(|open| open == path) < 2 {
+                assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
+                thread::sleep(Duration::from_millis(1));
+            }
+            assert!(impatient.delete_file(&session).unwrap());
+            drop(stopped);
+            waiter.join().unwrap()
+        });
+        assert!(!waited.unwrap(), "{act:?} found a session that had been ended");
+        assert_eq!((fixture.text(&session), fixture.text(&successor)), (None, None), "{act:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_never_finds_the_file_at_rest_asks_the_writers_to_pause() {
+    let fixture = Fixture::with(FileStoreOptions::new().lock_wait(Duration::from_millis(20)));
+    let session = fixture.session(false);
+    let (token, path) = (session.to_token(), fixture.path(&session));
+    // Each reading finds other bytes than the one before.
+    let restless = move |_, call| {
+        if call == "read" {
+            tear_newer_slot(&path);
+        }
+        None
+    };
+    let (found, calls) = during(restless.clone(), || fixture.store.load(&token));
+    let readings = ["open session", "read"].repeat(9);
+    let paused = ["open session", "stat file", "stat session", "read"];
+    assert_eq!(calls, [&readings[..], &paused].concat());
+    let Lookup::Live(live) = found.unwrap() else { panic!("the older version is there") };
+    assert_eq!(text_of(&live.record), "ancient");
+
+    let writer = fs::OpenOptions::new().write(true).read(true).open(fixture.path(&session)).unwrap();
+    let held = LockedFile::acquire(writer, Instant::now()).unwrap().unwrap();
+    let (found, _) = during(restless, || fixture.store.load(&token));
+    assert_eq!(found.unwrap_err().kind(), ErrorKind::Busy);
+    drop(held);
+}
+
+// ------------------------------------------------------------------------------------------------ passed readers
+
+/// A reader may copy the first slot before a save and the second one in the middle of the next: what it holds then is
+/// torn beside a version that was superseded before the load began.
+#[test]
+fn a_load_that_two_saves_passed_reads_again_and_finds_the_newest() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    let path = fixture.path(&session);
+    let before = fs::read(&path).unwrap();
+    for text in ["second", "third", "fourth"] {
+        put(&fixture.store, &session, text, false).unwrap().unwrap();
+    }
+    let after = fs::read(&path).unwrap();
+    let half = after.len() / 2;
+    let mut copied = [&before[..half], &after[half..]].concat();
+    copied[half + 128] ^= 1;
+    fs::write(&path, copied).unwrap();
+    let mut opened = 0;
+    let second_look_sees_it_whole = move |_, call: &str| {
+        opened += u32::from(call == "open session");
+        if call == "open session" && opened == 2 {
+            fs::write(&path, &after).unwrap();
+        }
+        None
+    };
+    let (text, _) = during(second_look_sees_it_whole, || fixture.text(&session));
+    assert_eq!(text.as_deref(), Some("fourth"));
+}
+
+/// The same instant seen from the other side: a logout runs into its wait limit while a save holds the lock. What the
+/// save then writes has no name, and nobody may be told that it was saved.
+#[test]
+fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
+    let fixture = Fixture::new();
+    let impatient = FileStoreOptions::new().lock_wait(Duration::from_millis(1));
+    let other = impatient.open(fixture.dir.path()).unwrap();
+    for power_safe in [false, true] {
+        for verdict in [Verdict::Write, Verdict::Keep] {
+            let session = fixture.session(false);
+            let mut change = |record: &mut Record| {
+                assert!(other.delete_file(&session).unwrap(), "it does not wait for this lock");
+                record.entries.insert("text".into(), Value::new("late").unwrap());
+                Ok(verdict)
+            };
+            let saved = fixture.store.update_file(&session, &mut change, power_safe).unwrap();
+            assert!(saved.is_none(), "{verdict:?}, power-safe: {power_safe}");
+            assert_eq!(fixture.text(&session), None);
+        }
+    }
+}
+
+/// A file that went away between a save's first look and its last may hold what was saved, or not.
+#[test]
+fn a_save_that_cannot_see_whether_a_logout_passed_it_does_not_claim_that_the_old_version_stands() {
+    let fixture = Fixture::new();
+    for (look, power_safe) in [("stat file", false), ("stat session", false), ("stat session", true)] {
+        let session = fixture.session(true);
+        let fail = move |_, call| (call == look).then(|| Errno::IO.raw_os_error());
+        let mut change = |record: &mut Record| {
+            // Long enough for a logout that waits as short as it can.
+            thread::sleep(Duration::from_millis(2));
+            record.entries.insert("text".into(), Value::new("new").unwrap());
+            Ok(Verdict::Write)
+        };
+        let (saved, _) = during(fail, || fixture.store.update_file(&session, &mut change, power_safe));
+        assert_eq!(saved.unwrap_err().kind(), ErrorKind::DurabilityUnknown, "{look}");
+        assert_eq!(fixture.text(&session).as_deref(), Some("new"), "{look}");
+    }
+}
+
+/// Damaged since it was verified, and served from memory: that is the version to go on from.
+#[test]
+fn an_act_that_keeps_what_is_stored_keeps_the_version_that_is_served_and_not_the_one_before_it() {
+    let dir = directory();
+    let store = FileStoreOptions::new().watch(false).open(dir.path()).unwrap();
+    for act in [Act::Keep, Act::Rotate] {
+        let (session, successor) = (SessionId::random().unwrap(), SessionId::random().unwrap());
+        store.create_file(&session, Arc::new(record("ancient")), true).unwrap();
+        put(&store, &session, "old", true).unwrap().unwrap();
+        let path = dir.path().join(SessionPath::of(&session.file_id()).as_str());
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        // In the payload of the second slot, which holds the second version.
+        file.write_all_at(&[0xff; 4], (SLOT_MIN + crate::record::PREFIX_LEN) as u64).unwrap();
+        let mut keep = |_: &mut Record| Ok(Verdict::Keep);
+        let kept = match act {
+            Act::Rotate => store.rotate_file(&session, &successor, &mut keep),
+            _ => store.update_file(&session, &mut keep, true),
+        };
+        assert_eq!(text_of(&kept.unwrap().unwrap().record), "old", "{act:?}");
+    }
+}

@@ -1,0 +1,319 @@
+//! The engine under faults: each call to the file system fails, or is the last one of a dying process, or is
+//! met by a logout that could not wait; what is left is the old version or the new one, and an ended session
+//! stays ended. And the calls themselves: what each act costs, and what it syncs before what.
+//!
+//! The gate in `disk` sees the calls of one thread. A death is an unwinding that starts inside a call: locks
+//! are released, as they are when a process ends, and nothing is tidied up.
+mod calls;
+mod deaths;
+mod faults;
+mod meetings;
+
+use super::disk::faults::during;
+use super::layout::{GENERATIONS, SessionPath, TEMPORARY, shard_of};
+use super::lock::LockedFile;
+use super::{FileStore, FileStoreOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::SessionId;
+use crate::record::{Record, SLOT_MIN};
+use crate::store::{Absent, Live, Lookup, Store, Verdict};
+use crate::value::Value;
+use rustix::io::Errno;
+use std::cmp::Ordering::{Equal, Greater, Less};
+use std::error::Error as _;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+use tempfile::TempDir;
+
+// ---------------------------------------------------------------------------------------- sessions to act on
+
+/// A store of its own.
+struct Fixture {
+    dir: TempDir,
+    store: Arc<FileStore>,
+}
+
+/// A directory in memory, if there is such a place: what the disk makes of a sync is not the matter here.
+fn directory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// One version's text; a big one makes the file grow.
+fn big(text: &str) -> String {
+    text.repeat(SLOT_MIN)
+}
+
+fn record(text: &str) -> Record {
+    let now = SystemTime::now();
+    let mut record = Record::new(now, now + Duration::from_secs(3600));
+    record.entries.insert("text".into(), Value::new(text).unwrap());
+    record
+}
+
+fn text_of(record: &Record) -> String {
+    record.entries["text"].get().unwrap()
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self::with(FileStoreOptions::new())
+    }
+
+    /// Without a cache: what is asked here is what the files say.
+    fn with(options: FileStoreOptions) -> Self {
+        let dir = directory();
+        let store = Arc::new(options.cache_bytes(0).open(dir.path()).unwrap());
+        Self { dir, store }
+    }
+
+    /// The same store, opened once more: as another process sees it, whose queues are not ours.
+    fn reopened(&self, options: FileStoreOptions) -> Arc<FileStore> {
+        Arc::new(options.cache_bytes(0).open(self.dir.path()).unwrap())
+    }
+
+    /// A session at version "old", whose other slot holds an older version.
+    fn session(&self, power_safe: bool) -> SessionId {
+        let session = SessionId::random().unwrap();
+        self.store.create_file(&session, Arc::new(record("ancient")), power_safe).unwrap();
+        put(&self.store, &session, "old", power_safe).unwrap().unwrap();
+        session
+    }
+
+    fn path(&self, session: &SessionId) -> PathBuf {
+        self.dir.path().join(SessionPath::of(&session.file_id()).as_str())
+    }
+
+    fn inode(&self, session: &SessionId) -> u64 {
+        fs::metadata(self.path(session)).unwrap().ino()
+    }
+
+    /// The text of a session's version; `None` if there is no session.
+    #[track_caller]
+    fn text(&self, session: &SessionId) -> Option<String> {
+        match self.store.load(&session.to_token()).unwrap() {
+            Lookup::Live(live) => Some(text_of(&live.record)),
+            Lookup::Absent(Absent::Unknown(_)) => None,
+            Lookup::Absent(other) => panic!("the session is {other:?}"),
+        }
+    }
+
+    /// Temporary files beside a session.
+    fn temporary_beside(&self, session: &SessionId) -> usize {
+        let names = fs::read_dir(self.dir.path().join(shard_of(&session.file_id()))).unwrap();
+        names.filter(|name| is_temporary(&name.as_ref().unwrap().path())).count()
+    }
+}
+
+/// How many descriptors of this process lead to a path that passes.
+fn descriptors(pass: impl Fn(&Path) -> bool) -> usize {
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+    let links = descriptors.filter_map(|name| fs::read_link(name.unwrap().path()).ok());
+    links.filter(|link| pass(link)).count()
+}
+
+fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY))
+}
+
+fn put(store: &FileStore, session: &SessionId, text: &str, power_safe: bool) -> Result<Option<Live>> {
+    let mut change = |record: &mut Record| {
+        record.entries.insert("text".into(), Value::new(text).unwrap());
+        Ok(Verdict::Write)
+    };
+    store.update_file(session, &mut change, power_safe)
+}
+
+/// What a store is asked to do with a session at version "old".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Load,
+    Create {
+        power_safe: bool,
+    },
+    Update {
+        power_safe: bool,
+    },
+    Grow {
+        power_safe: bool,
+    },
+    /// A power-safe save that changes nothing.
+    Keep,
+    Rotate,
+    Delete,
+}
+
+/// Every act but loading.
+const WRITING: [Act; 9] = [
+    Act::Create { power_safe: false },
+    Act::Create { power_safe: true },
+    Act::Update { power_safe: false },
+    Act::Update { power_safe: true },
+    Act::Grow { power_safe: false },
+    Act::Grow { power_safe: true },
+    Act::Keep,
+    Act::Rotate,
+    Act::Delete,
+];
+
+impl Act {
+    /// Does it. Whether there was a session to do it to. Creation and rotation make `successor`.
+    fn run(self, store: &FileStore, session: &SessionId, successor: &SessionId) -> Result<bool> {
+        match self {
+            Self::Load => store.load(&session.to_token()).map(|found| matches!(found, Lookup::Live(_))),
+            Self::Create { power_safe } => {
+                store.create_file(successor, Arc::new(record("new")), power_safe).map(|_| true)
+            }
+            Self::Update { power_safe } => put(store, session, "new", power_safe).map(|r| r.is_some()),
+            Self::Grow { power_safe } => put(store, session, &big("new"), power_safe).map(|r| r.is_some()),
+            Self::Keep => store.update_file(session, &mut |_| Ok(Verdict::Keep), true).map(|r| r.is_some()),
+            Self::Rotate => {
+                let mut change = |record: &mut Record| {
+                    record.entries.insert("text".into(), Value::new("new").unwrap());
+                    Ok(Verdict::Write)
+                };
+                store.rotate_file(session, successor, &mut change).map(|r| r.is_some())
+            }
+            Self::Delete => store.delete_file(session),
+        }
+    }
+
+    /// The text of the version that it writes.
+    fn new_text(self) -> String {
+        match self {
+            Self::Grow { .. } => big("new"),
+            Self::Load | Self::Keep => "old".into(),
+            _ => "new".into(),
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------ what the tests share
+
+#[track_caller]
+fn check_calls<R>(want: &[&str], act: impl FnOnce() -> Result<R>) {
+    let (result, calls) = during(|_, _| None, act);
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    // A save that took a millisecond, on a busy machine, looks once more whether a logout has passed it.
+    let passed = ["stat file", "stat session", "announce"];
+    match calls.strip_suffix(&passed) {
+        Some(calls) if !want.ends_with(&passed) => assert_eq!(told(calls), want),
+        _ => assert_eq!(calls, want),
+    }
+}
+
+/// The same calls, and then those who have copies are told: after the last look at the file, before the lock is given
+/// back.
+fn told(calls: &[&'static str]) -> Vec<&'static str> {
+    [calls, &["announce"]].concat()
+}
+
+/// Which calls of an act fail.
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    /// The first of them.
+    call: usize,
+    errno: Errno,
+    /// Whether all later calls fail as well.
+    lasting: bool,
+}
+
+impl Fault {
+    fn plan(self) -> impl FnMut(usize, &'static str) -> Option<i32> + 'static {
+        move |call, _| {
+            let fails = call == self.call || self.lasting && call > self.call;
+            fails.then(|| self.errno.raw_os_error())
+        }
+    }
+}
+
+/// An error says what was being done, and to what, and keeps what the operating system said.
+#[track_caller]
+fn check_error(error: &Error, store: &Path, errno: Errno, context: &str) {
+    let text = error.to_string();
+    let path = error.path().unwrap_or_else(|| panic!("{context}: no path in `{text}`"));
+    assert!(path.starts_with(store) && text.contains(path.to_str().unwrap()), "{context}: {text}");
+    assert!(text.starts_with("failed to ") && !text.ends_with('.'), "{context}: {text}");
+    let mut cause = error.source().unwrap_or_else(|| panic!("{context}: no cause of `{text}`"));
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    let said = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    assert_eq!(said, Some(errno.raw_os_error()), "{context}: {text}: {cause}");
+    let want = if errno == Errno::NOSPC { ErrorKind::Full } else { ErrorKind::Io };
+    assert!(error.kind() == want || may_be_visible(error.kind()), "{context}: {error:?}");
+}
+
+/// Errors that may come after the deed.
+fn may_be_visible(kind: ErrorKind) -> bool {
+    [ErrorKind::DurabilityUnknown, ErrorKind::Unannounced].contains(&kind)
+}
+
+/// Fails the syncs of session files whose numbers pass, counted from 0, and any other call whose name is
+/// given.
+fn failing_syncs(
+    numbers: impl Fn(usize) -> bool + 'static,
+    others: &'static [&'static str],
+) -> impl FnMut(usize, &'static str) -> Option<i32> + 'static {
+    let mut syncs = 0;
+    move |_, call| {
+        let fails = if call == "sync file" {
+            syncs += 1;
+            numbers(syncs - 1)
+        } else {
+            others.contains(&call)
+        };
+        fails.then(|| Errno::IO.raw_os_error())
+    }
+}
+
+/// Runs `act` in a process that dies in its n-th call; `None` if it did.
+fn dying_in_call<R>(n: usize, act: impl FnOnce() -> R) -> Option<R> {
+    struct Death;
+    let die = move |call: usize, _| match call.cmp(&n) {
+        Less => None,
+        Equal => resume_unwind(Box::new(Death)),
+        // The dead make no calls.
+        Greater => Some(Errno::IO.raw_os_error()),
+    };
+    let ended = catch_unwind(AssertUnwindSafe(|| during(die, act).0));
+    // The dead leave their plan behind.
+    during(|_, _| None, || ());
+    match ended {
+        Ok(result) => Some(result),
+        Err(cause) if cause.is::<Death>() => None,
+        Err(failed_assertion) => resume_unwind(failed_assertion),
+    }
+}
+
+/// Sets the newer slot's last payload byte to what it was not. The newer slot of a session at its second
+/// version is the second.
+fn tear_newer_slot(path: &Path) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let at = SLOT_MIN as u64 + 128;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0].wrapping_add(1)], at).unwrap();
+}
+
+/// The calls of a file that grows, up to where durability makes a difference.
+const GROW: [&str; 11] = [
+    "open session",
+    "read",
+    "open shard",
+    "create file",
+    "stat file",
+    "write",
+    "sync file",
+    "write",
+    "write",
+    "exchange",
+    "unlink",
+];
