@@ -1,12 +1,15 @@
-//! The only door to the file system: every system call the engine makes on a store is made here, except the locks'.
+//! The only door to the file system: every system call the engine makes on a store is made here or below, but the locks'.
 //!
 //! - Paths are relative to the root's descriptor, and no symbolic link below the root is followed: session files are
 //!   opened with `RESOLVE_NO_SYMLINKS`, or, where `openat2` is missing, shard by shard with `O_NOFOLLOW`.
 //! - A planted fifo opens without blocking (`O_NONBLOCK`), and reading it at an offset fails.
 //! - In unit tests every call first passes a gate that can count it and make it fail.
-use super::layout::{self, GENERATIONS, SessionPath};
+pub(super) mod counters;
+#[cfg(test)]
+pub(super) mod faults;
+
+use super::layout::{self, SessionPath};
 use crate::id::FileId;
-use memmap2::{MmapOptions, MmapRaw};
 use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -131,49 +134,6 @@ impl Root {
         Ok(retry_on_intr(|| fs::openat(&self.fd, name, OFlags::RDONLY | SAFE, Mode::empty()))?.into())
     }
 
-    /// Opens the counters, not following a link: for writing, unless the file system is read-only.
-    pub(super) fn open_generations(&self) -> io::Result<File> {
-        gate("open generations")?;
-        let open = |flags| retry_on_intr(|| fs::openat(&self.fd, GENERATIONS, flags | SAFE, Mode::empty()));
-        let file = match open(OFlags::RDWR) {
-            Err(Errno::ROFS) => open(OFlags::RDONLY),
-            file => file,
-        };
-        Ok(file?.into())
-    }
-
-    /// Makes the file of the counters in place of what has its name.
-    pub(super) fn make_generations(&self) -> io::Result<File> {
-        gate("make generations")?;
-        match fs::unlinkat(&self.fd, GENERATIONS, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFE;
-        Ok(retry_on_intr(|| fs::openat(&self.fd, GENERATIONS, flags, FILE))?.into())
-    }
-
-    /// Removes the counters. Best effort.
-    pub(super) fn remove_generations(&self) {
-        let _ = fs::unlinkat(&self.fd, GENERATIONS, AtFlags::empty());
-    }
-
-    /// Whether other hosts may write to the file system behind our kernel's back, or the file system lives in a process:
-    /// what one process writes to a file there, another may not see in a mapping of it. Its name.
-    #[cfg(target_os = "linux")]
-    pub(super) fn remote_file_system(&self) -> io::Result<Option<&'static str>> {
-        gate("stat file system")?;
-        // Its type differs from target to target, in width and sign; 32 bits are used.
-        let magic = i128::from(fs::fstatfs(&self.fd)?.f_type) & 0xffff_ffff;
-        Ok(remote_name(u32::try_from(magic).expect("32 bits")))
-    }
-
-    /// Elsewhere nobody says.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn remote_file_system(&self) -> io::Result<Option<&'static str>> {
-        Ok(None)
-    }
-
     /// Forces the root's names to the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         gate("sync root")?;
@@ -206,27 +166,6 @@ impl Root {
             _ => "no space left on the file system",
         }
     }
-}
-
-/// The file systems of statfs(2) that are not the kernel's own, or not this host's alone.
-#[cfg(target_os = "linux")]
-fn remote_name(magic: u32) -> Option<&'static str> {
-    Some(match magic {
-        0x6969 => "NFS",
-        0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
-        0x0102_1997 => "9p",
-        0x6573_5546 => "FUSE",
-        0x00c3_6400 => "Ceph",
-        0x0bd0_0bd0 => "Lustre",
-        0x4750_4653 => "GPFS",
-        0x7461_636f => "OCFS2",
-        0x0116_1970 => "GFS2",
-        0x2003_0528 => "OrangeFS",
-        0xbacb_acbc => "VMware shared folder",
-        0x5346_414f | 0x6b41_4653 => "AFS",
-        0x786f_4256 => "VirtualBox shared folder",
-        _ => return None,
-    })
 }
 
 /// Opens a session's file below `root` in one call that follows no link.
@@ -333,46 +272,6 @@ pub(super) fn inode_of(file: &File) -> io::Result<(Inode, u32)> {
     Ok((Inode { device: stat.st_dev, number: stat.st_ino }, stat.st_mode & 0o7777))
 }
 
-/// The size of a file.
-///
-/// # Errors
-///
-/// [`Errno::NXIO`] if it is a pipe, a device or something else that has none.
-pub(super) fn regular_size(file: &File) -> io::Result<u64> {
-    gate("stat file")?;
-    let stat = fs::fstat(file)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Errno::NXIO.into());
-    }
-    Ok(u64::try_from(stat.st_size).unwrap_or(0))
-}
-
-/// On btrfs, lets later writes to an empty file go to the blocks it has, so that they need no space. Best effort: most
-/// file systems do that anyway, and know no such flag.
-pub(super) fn avoid_copy_on_write(file: &File) {
-    #[cfg(target_os = "linux")]
-    if let Ok(flags) = fs::ioctl_getflags(file) {
-        let _ = fs::ioctl_setflags(file, flags | fs::IFlags::NOCOW);
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = file;
-}
-
-/// Maps a file for reading.
-pub(super) fn map(options: &MmapOptions, file: &File) -> io::Result<MmapRaw> {
-    gate("map")?;
-    options.map_raw_read_only(file)
-}
-
-/// Lets the kernel bring in single pages of a mapped file, and none ahead. Best effort.
-pub(super) fn expect_random_access(file: &File, map: &MmapRaw) {
-    #[cfg(target_os = "linux")]
-    let _ = fs::fadvise(file, 0, None, fs::Advice::Random);
-    #[cfg(not(target_os = "linux"))]
-    let _ = file;
-    let _ = map.advise(memmap2::Advice::Random);
-}
-
 /// Gives a file mode 0600, whatever the umask made of it.
 pub(super) fn make_private(file: &File) -> io::Result<()> {
     gate("change mode")?;
@@ -466,9 +365,6 @@ fn gate(_call: &'static str) -> io::Result<()> {
 use faults::gate;
 
 #[cfg(test)]
-pub(super) mod faults;
-
-#[cfg(test)]
 mod tests {
     use super::*;
     use crate::id::SessionId;
@@ -502,44 +398,5 @@ mod tests {
             assert!(open(&root.fd, &path, Access::Read).is_err());
             std::fs::remove_dir_all(&shard).unwrap();
         }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn file_systems_of_other_hosts_and_of_processes_are_known_by_name_and_the_kernels_own_are_not_among_them()
-    {
-        for (magic, name) in [
-            (0x6969, Some("NFS")),
-            // SMB 1, CIFS, SMB 2 and 3
-            (0x517b, Some("SMB")),
-            (0xff53_4d42, Some("SMB")),
-            (0xfe53_4d42, Some("SMB")),
-            (0x0102_1997, Some("9p")),
-            (0x6573_5546, Some("FUSE")),
-            (0x00c3_6400, Some("Ceph")),
-            // the kernel's AFS client, OpenAFS
-            (0x6b41_4653, Some("AFS")),
-            (0x5346_414f, Some("AFS")),
-            (0x786f_4256, Some("VirtualBox shared folder")),
-            (0xbacb_acbc, Some("VMware shared folder")),
-            (0x0bd0_0bd0, Some("Lustre")),
-            (0x4750_4653, Some("GPFS")),
-            (0x7461_636f, Some("OCFS2")),
-            (0x0116_1970, Some("GFS2")),
-            (0x2003_0528, Some("OrangeFS")),
-            // ext4, xfs, btrfs, tmpfs, f2fs, overlayfs, zfs, none
-            (0xef53, None),
-            (0x5846_5342, None),
-            (0x9123_683e, None),
-            (0x0102_1994, None),
-            (0xf2f5_2010, None),
-            (0x794c_7630, None),
-            (0x2fc1_2fc1, None),
-            (0, None),
-        ] {
-            assert_eq!(remote_name(magic), name, "{magic:#x}");
-        }
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Root::open(dir.path()).unwrap().remote_file_system().unwrap(), None);
     }
 }

@@ -26,7 +26,7 @@
 //! Several sessions share a cell; one's save then costs the others' copies one more look at their files. With w saves
 //! on the host between two loads of a session, that happens to w of 131,072 loads: with a thousand saves a second and a
 //! visitor who returns every ten seconds, 8 %.
-use super::disk::{self, Root};
+use super::disk::{self, Root, counters};
 use super::io_error;
 use super::layout::{GENERATIONS, SHARDS};
 use crate::error::{Error, ErrorKind, Result};
@@ -96,15 +96,15 @@ impl Generations {
             Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
             Err(cause) => return Err(error(cause)),
         };
-        if disk::regular_size(&file).map_err(error)? != FILE_BYTES as u64 {
+        if counters::regular_size(&file).map_err(error)? != FILE_BYTES as u64 {
             return Ok(None);
         }
         if !mapped {
             return Self::new(Seen::Unmapped(file)).map(Some);
         }
-        let map = disk::map(MmapOptions::new().len(FILE_BYTES), &file).map_err(error)?;
+        let map = counters::map(MmapOptions::new().len(FILE_BYTES), &file).map_err(error)?;
         // Nor shall reading ahead bring the pages in as one.
-        disk::expect_random_access(&file, &map);
+        counters::expect_random_access(&file, &map);
         Self::new(Seen::Mapped(file, map)).map(Some)
     }
 
@@ -113,7 +113,7 @@ impl Generations {
     pub(super) fn make(root: &Root) -> Result<()> {
         let made = root.make_generations().and_then(|file| {
             disk::make_private(&file)?;
-            disk::avoid_copy_on_write(&file);
+            counters::avoid_copy_on_write(&file);
             // Page by page: the kernel keeps what is written at once as one folio, and then goes through all of it, which
             // takes 4 µs, at every announcement.
             let page = [0; 4096];

@@ -1,11 +1,14 @@
 //! The file engine: one directory is the database, one file is a session.
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::design)).
-//! This file opens and reads; `write` creates, updates, grows, rotates and deletes.
+//! This file opens and reads; `write` creates, updates and grows, `end` rotates and deletes, both under the lock that
+//! `locked` gets.
 mod disk;
+mod end;
 mod generations;
 mod layout;
 mod lock;
+mod locked;
 mod mapped;
 mod open;
 mod options;

@@ -1,54 +1,20 @@
-//! Create, update, grow, rotate, delete: each step by step, in the order that survives a kill at any instant and a
+//! Create, update, grow: each step by step, in the order that survives a kill at any instant and a
 //! power cut. The reasons are in [`design`](crate::design).
 use super::FileStore;
 use super::disk::{self, Access, Shard};
-use super::generations::{News, Stamp};
 use super::layout::{SessionPath, TEMPORARY};
-use super::lock::{LockedFile, Turn, busy};
+use super::lock::{LockedFile, busy};
+use super::locked::{Locked, entomb, invalidate, raise};
 use super::options::LOCK_WAIT_MIN;
 use super::read_cache::Cached;
-use super::slots::{self, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId};
-use crate::record::{self, Decoded, Record, STATE_AT, State, Version};
+use crate::record::{self, Record, STATE_AT, State, Version};
 use crate::store::{Change, Live, Store, Verdict};
-use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// A session's file with its lock and its newest version.
-///
-/// Whatever becomes of the act under the lock, those who have copies are told before the lock is given back: somebody
-/// may have been killed after changing the session and before telling. What no act tells itself, the drop does.
-///
-/// The fields drop in this order: the file's lock before the turn, so that the next thread of this process finds the
-/// file free.
-struct Locked<'a> {
-    store: &'a FileStore,
-    session: &'a SessionId,
-    id: FileId,
-    /// What the session's cell said before its path was opened. From then on no end of it goes unnoticed.
-    noted: Stamp,
-    /// When that was, in microseconds since 1970.
-    noted_at: u64,
-    told: Cell<bool>,
-    file: LockedFile,
-    /// The file that has taken this one's place, locked before it did: whoever saves next waits for it, until we have
-    /// told.
-    successor: OnceCell<LockedFile>,
-    _turn: Turn<'a>,
-    path: SessionPath,
-    /// Where the newest version is: 0 or 1.
-    slot: usize,
-    slot_size: usize,
-    newest: Decoded,
-    /// What was known of the session before its file was read.
-    known: Option<Cached>,
-    /// When the lock was got: a `delete` that runs into its wait limit does not respect it any longer.
-    since: Instant,
-}
 
 /// How a save under the lock ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,56 +22,6 @@ enum Written {
     Yes,
     /// The session was ended by somebody who could not wait for the lock; nothing was brought back.
     Gone,
-}
-
-impl Locked<'_> {
-    fn offset(&self, slot: usize) -> u64 {
-        (slot * self.slot_size) as u64
-    }
-
-    /// Brings the newest version to the disk, if it is not known to be there. Whether it is: after a failed sync of this
-    /// inode, also one by somebody else, no other can tell.
-    fn sync_newest(&self) -> bool {
-        let state = self.newest.state;
-        !state.has(State::SYNC_FAILED)
-            && (state.has(State::DATA_SYNCED) || disk::sync_data(&self.file).is_ok())
-    }
-
-    /// Tells whoever waits for this file's lock to look whether the path still leads here.
-    fn retire(&self) -> io::Result<()> {
-        let state = self.newest.state.and(State::RETIRING);
-        disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
-    }
-
-    /// Ends the session for whoever has the file open.
-    fn entomb(&self) {
-        entomb(&self.file, self.offset(self.slot));
-    }
-
-    /// Tells that a version was written, after the last look at the file. What copies of it are dated with: `saves` as
-    /// it is now, for whoever saves next waits for our lock; `ends` as it was before we opened the path, for whoever ends
-    /// the session need not wait for it.
-    fn tell_saved(&self) -> Result<Stamp> {
-        let saves = self.store.announce(self.session, &self.id, News::Saved)?;
-        self.told.set(true);
-        Ok(Stamp { saves, ends: self.noted.ends })
-    }
-
-    /// Tells that the session ended, after its name is gone.
-    fn tell_ended(&self) -> Result<()> {
-        self.store.announce(self.session, &self.id, News::Ended)?;
-        self.told.set(true);
-        Ok(())
-    }
-}
-
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        if !self.told.get() {
-            // Nothing was changed by us, or the error that came of it is already on its way to the caller.
-            let _ = self.store.announce(self.session, &self.id, News::Ended);
-        }
-    }
 }
 
 impl FileStore {
@@ -345,201 +261,8 @@ impl FileStore {
         Ok(Written::Yes)
     }
 
-    /// Changes a session and moves it to `successor`. The old file is gone when this returns a record.
-    pub(super) fn rotate_file(
-        &self,
-        session: &SessionId,
-        successor: &SessionId,
-        change: Change<'_>,
-    ) -> Result<Option<Live>> {
-        let shard = self.open_shard(&session.file_id())?;
-        let Some(mut locked) = self.lock_live(session)? else { return Ok(None) };
-        if locked.newest.record.is_expired(self.now()) {
-            return Ok(None);
-        }
-        if change(Arc::make_mut(&mut locked.newest.record))? == Verdict::Keep {
-            let Some(stored) = self.stored(&locked)? else { return Ok(None) };
-            locked.newest.record = stored;
-        }
-        Arc::make_mut(&mut locked.newest.record).cut();
-        // Synced with its name at every durability: else a power cut may lose both.
-        let live = self.create_file(successor, Arc::clone(&locked.newest.record), true)?;
-        let path = &locked.path;
-        let ended = (|| {
-            locked.retire().map_err(|error| self.error("mark session file", path, error))?;
-            let was_there = shard
-                .unlink(path.below_shard())
-                .map_err(|error| self.error("remove old session file", path, error))?;
-            if was_there {
-                locked.entomb();
-                locked.tell_ended()?;
-                // Whoever has the successor now must not lose it in silence, nor keep it while the old one may return.
-                self.sync_ended(&shard, path).map_err(|error| {
-                    error.with_reason("the session was ended by it, and may come back after a power cut")
-                })?;
-            }
-            Ok(was_there)
-        })();
-        self.forget(session);
-        match ended {
-            Ok(true) => Ok(Some(live)),
-            // Ended by a `delete` that could not wait for our lock: what is gone has no successor.
-            Ok(false) => self.delete_file(successor).map(|_| None),
-            Err(error) => {
-                let _ = self.delete_file(successor);
-                Err(error)
-            }
-        }
-    }
-
-    /// Ends a session. Whether a live one was there.
-    pub(super) fn delete_file(&self, session: &SessionId) -> Result<bool> {
-        let id = session.file_id();
-        let shard = self.open_shard(&id)?;
-        let path = SessionPath::of(&id);
-        let locked = self.lock(session);
-        let was_live = match &locked {
-            Ok(Some(locked)) => {
-                locked.entomb();
-                let there = self.unlink(&shard, &path)?;
-                there && !locked.newest.record.is_expired(self.now())
-            }
-            // Absent, or without a version: a name that is left goes too.
-            Ok(None) => {
-                self.unlink(&shard, &path)?;
-                false
-            }
-            // Somebody holds the session and does not let go (a stopped process, say), or it cannot be read: a logout
-            // waits for neither. Whatever the holder still writes, it writes to a file without a name.
-            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
-                let file = self.open_file(&id, &path, Access::Write);
-                let was_there = self.unlink(&shard, &path)?;
-                if let Ok(Some(file)) = file {
-                    self.entomb_unlocked(&id, &path, &file);
-                }
-                was_there
-            }
-            // What is not ours is left alone: another kind of file, or a newer version's session.
-            Err(_) => return locked.map(|_| false),
-        };
-        // Also when there was nothing: somebody may have been killed between their unlink and their telling, or their
-        // sync.
-        let told = match &locked {
-            Ok(Some(locked)) => locked.tell_ended(),
-            _ => self.announce(session, &id, News::Ended).map(drop),
-        };
-        drop(locked);
-        self.forget(session);
-        self.sync_ended(&shard, &path)?;
-        told.map(|()| was_live)
-    }
-
-    /// Ends the session for whoever waits for the lock of its file, which has just lost its name. Its holder may be
-    /// anywhere in a save: that writes the other slot, and a tombstone in either ends the session.
-    fn entomb_unlocked(&self, id: &FileId, path: &SessionPath, file: &File) {
-        let look = self.look(file, path, |bytes| (slots::view(bytes, id, None), bytes.len() / 2));
-        if let Ok((Ok(View::Valid { slot, .. }), slot_size)) = look {
-            entomb(file, (slot * slot_size) as u64);
-        }
-    }
-
-    /// Locks a session for a save; `None` if it has no version, which is told to those who have copies of one.
-    fn lock_live<'a>(&'a self, session: &'a SessionId) -> Result<Option<Locked<'a>>> {
-        let locked = self.lock(session)?;
-        if locked.is_none() {
-            self.announce(session, &session.file_id(), News::Ended)?;
-        }
-        Ok(locked)
-    }
-
-    /// Locks a session for writing; `None` if it has no version.
-    fn lock<'a>(&'a self, session: &'a SessionId) -> Result<Option<Locked<'a>>> {
-        let known = self.cache.as_ref().and_then(|cache| cache.peek(session.as_bytes()));
-        let id = known.as_ref().map_or_else(|| session.file_id(), |known| known.id);
-        let deadline = Instant::now() + self.options.lock_wait;
-        let turn = self.queues.turn(&id, deadline)?;
-        let path = SessionPath::of(&id);
-        loop {
-            let (noted, noted_at) = (self.generations.stamp(&id), self.options.clock.glance().micros());
-            let Some(file) = self.open_file(&id, &path, Access::Write)? else { return Ok(None) };
-            let file = LockedFile::acquire(file, deadline)
-                .map_err(|error| self.error("lock session file", &path, error))?
-                .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
-            let look =
-                |bytes: &[u8]| (slots::view(bytes, &id, known.as_ref().map(Cached::known)), bytes.len());
-            let (view, size) = self.look(&file, &path, look)?;
-            match self.located(view, &path)? {
-                View::Valid { slot, newest, .. }
-                    if !newest.state.has(State::RETIRING) || self.leads_to(&path, &file)? =>
-                {
-                    return Ok(Some(Locked {
-                        store: self,
-                        session,
-                        id,
-                        noted,
-                        noted_at,
-                        told: Cell::new(false),
-                        file,
-                        successor: OnceCell::new(),
-                        _turn: turn,
-                        path,
-                        slot,
-                        slot_size: size / 2,
-                        newest,
-                        known,
-                        since: Instant::now(),
-                    }));
-                }
-                View::Empty | View::Damaged if self.leads_to(&path, &file)? => return Ok(None),
-                // The file was replaced or removed between our opening and our lock: start again by the path.
-                _ if Instant::now() > deadline => return Err(busy()),
-                _ => {}
-            }
-        }
-    }
-
-    /// The newest version once more, after a change to the first copy that is not wanted; `None` if a `delete` that
-    /// could not wait has ended the session since.
-    fn stored(&self, locked: &Locked<'_>) -> Result<Option<Arc<Record>>> {
-        let known = locked.known.as_ref().map(Cached::known);
-        let look = |bytes: &[u8]| slots::view(bytes, &locked.id, known);
-        let view = self.look(&locked.file, &locked.path, look)?;
-        match self.located(view, &locked.path)? {
-            View::Valid { newest, .. } if newest.version == locked.newest.version => Ok(Some(newest.record)),
-            View::Empty => Ok(None),
-            View::Valid { .. } | View::Damaged => {
-                Err(Error::new(ErrorKind::Corrupt, "read session file again")
-                    .with_path(self.path().join(locked.path.as_str()))
-                    .with_reason("it changed while it was locked"))
-            }
-        }
-    }
-
-    /// Whether a session's path leads to this file, and not to one that has taken its place.
-    pub(super) fn leads_to(&self, path: &SessionPath, file: &File) -> Result<bool> {
-        let (inode, _) =
-            disk::inode_of(file).map_err(|error| self.error("examine session file", path, error))?;
-        match self.root.inode_at(path) {
-            Ok(there) => Ok(there == inode),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(self.error("examine session file", path, error)),
-        }
-    }
-
-    fn unlink(&self, shard: &Shard, path: &SessionPath) -> Result<bool> {
-        shard.unlink(path.below_shard()).map_err(|error| self.error("remove session file", path, error))
-    }
-
-    /// Brings the end of a session to the disk.
-    fn sync_ended(&self, shard: &Shard, path: &SessionPath) -> Result<()> {
-        if self.options.sync_security_events {
-            shard.sync().map_err(|error| self.unknown("sync the end of session", path, error))?;
-        }
-        Ok(())
-    }
-
     /// What was written can be read now, but may not survive a power cut.
-    fn unknown(&self, act: &'static str, path: &SessionPath, error: io::Error) -> Error {
+    pub(super) fn unknown(&self, act: &'static str, path: &SessionPath, error: io::Error) -> Error {
         let error = self.error(act, path, error);
         Error::new(ErrorKind::DurabilityUnknown, act)
             .with_path(self.path().join(path.as_str()))
@@ -569,22 +292,6 @@ fn whole_file(mut bytes: Vec<u8>) -> Vec<u8> {
     let slot_size = record::slot_size(&bytes);
     bytes.resize(2 * slot_size, 0);
     bytes
-}
-
-/// Writes down what is known of a slot. A failure costs the next power-safe save a sync, and nothing else.
-fn raise(file: &File, offset: u64, state: State) {
-    let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
-}
-
-/// Ends the session for whoever has the file open. Best effort: the file has lost its name, or is about to.
-fn entomb(file: &File, offset: u64) {
-    let _ = disk::write_at(file, &record::tombstone(), offset);
-}
-
-/// Voids a slot after a failed write, so that no reader takes it for one that was never written. Best effort: one that
-/// cannot be voided stays torn, which says the same.
-fn invalidate(file: &File, offset: u64) {
-    let _ = disk::write_at(file, &record::void(), offset);
 }
 
 /// A name that no other file on its way has.

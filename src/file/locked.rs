@@ -1,0 +1,200 @@
+//! A session under its lock: getting it, what is known of it then, the marks on its file, and telling those who have
+//! copies before it is given back.
+use super::FileStore;
+use super::disk::{self, Access};
+use super::generations::{News, Stamp};
+use super::layout::SessionPath;
+use super::lock::{LockedFile, Turn, busy};
+use super::read_cache::Cached;
+use super::slots::{self, View};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{FileId, SessionId};
+use crate::record::{self, Decoded, Record, STATE_AT, State};
+use std::cell::{Cell, OnceCell};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A session's file with its lock and its newest version.
+///
+/// Whatever becomes of the act under the lock, those who have copies are told before the lock is given back: somebody
+/// may have been killed after changing the session and before telling. What no act tells itself, the drop does.
+///
+/// The fields drop in this order: the file's lock before the turn, so that the next thread of this process finds the
+/// file free.
+pub(super) struct Locked<'a> {
+    pub(super) store: &'a FileStore,
+    pub(super) session: &'a SessionId,
+    pub(super) id: FileId,
+    /// What the session's cell said before its path was opened. From then on no end of it goes unnoticed.
+    pub(super) noted: Stamp,
+    /// When that was, in microseconds since 1970.
+    pub(super) noted_at: u64,
+    pub(super) told: Cell<bool>,
+    pub(super) file: LockedFile,
+    /// The file that has taken this one's place, locked before it did: whoever saves next waits for it, until we have
+    /// told.
+    pub(super) successor: OnceCell<LockedFile>,
+    _turn: Turn<'a>,
+    pub(super) path: SessionPath,
+    /// Where the newest version is: 0 or 1.
+    pub(super) slot: usize,
+    pub(super) slot_size: usize,
+    pub(super) newest: Decoded,
+    /// What was known of the session before its file was read.
+    pub(super) known: Option<Cached>,
+    /// When the lock was got: a `delete` that runs into its wait limit does not respect it any longer.
+    pub(super) since: Instant,
+}
+
+impl Locked<'_> {
+    pub(super) fn offset(&self, slot: usize) -> u64 {
+        (slot * self.slot_size) as u64
+    }
+
+    /// Brings the newest version to the disk, if it is not known to be there. Whether it is: after a failed sync of this
+    /// inode, also one by somebody else, no other can tell.
+    pub(super) fn sync_newest(&self) -> bool {
+        let state = self.newest.state;
+        !state.has(State::SYNC_FAILED)
+            && (state.has(State::DATA_SYNCED) || disk::sync_data(&self.file).is_ok())
+    }
+
+    /// Tells whoever waits for this file's lock to look whether the path still leads here.
+    pub(super) fn retire(&self) -> io::Result<()> {
+        let state = self.newest.state.and(State::RETIRING);
+        disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
+    }
+
+    /// Ends the session for whoever has the file open.
+    pub(super) fn entomb(&self) {
+        entomb(&self.file, self.offset(self.slot));
+    }
+
+    /// Tells that a version was written, after the last look at the file. What copies of it are dated with: `saves` as
+    /// it is now, for whoever saves next waits for our lock; `ends` as it was before we opened the path, for whoever ends
+    /// the session need not wait for it.
+    pub(super) fn tell_saved(&self) -> Result<Stamp> {
+        let saves = self.store.announce(self.session, &self.id, News::Saved)?;
+        self.told.set(true);
+        Ok(Stamp { saves, ends: self.noted.ends })
+    }
+
+    /// Tells that the session ended, after its name is gone.
+    pub(super) fn tell_ended(&self) -> Result<()> {
+        self.store.announce(self.session, &self.id, News::Ended)?;
+        self.told.set(true);
+        Ok(())
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        if !self.told.get() {
+            // Nothing was changed by us, or the error that came of it is already on its way to the caller.
+            let _ = self.store.announce(self.session, &self.id, News::Ended);
+        }
+    }
+}
+
+impl FileStore {
+    /// Locks a session for a save; `None` if it has no version, which is told to those who have copies of one.
+    pub(super) fn lock_live<'a>(&'a self, session: &'a SessionId) -> Result<Option<Locked<'a>>> {
+        let locked = self.lock(session)?;
+        if locked.is_none() {
+            self.announce(session, &session.file_id(), News::Ended)?;
+        }
+        Ok(locked)
+    }
+
+    /// Locks a session for writing; `None` if it has no version.
+    pub(super) fn lock<'a>(&'a self, session: &'a SessionId) -> Result<Option<Locked<'a>>> {
+        let known = self.cache.as_ref().and_then(|cache| cache.peek(session.as_bytes()));
+        let id = known.as_ref().map_or_else(|| session.file_id(), |known| known.id);
+        let deadline = Instant::now() + self.options.lock_wait;
+        let turn = self.queues.turn(&id, deadline)?;
+        let path = SessionPath::of(&id);
+        loop {
+            let (noted, noted_at) = (self.generations.stamp(&id), self.options.clock.glance().micros());
+            let Some(file) = self.open_file(&id, &path, Access::Write)? else { return Ok(None) };
+            let file = LockedFile::acquire(file, deadline)
+                .map_err(|error| self.error("lock session file", &path, error))?
+                .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
+            let look =
+                |bytes: &[u8]| (slots::view(bytes, &id, known.as_ref().map(Cached::known)), bytes.len());
+            let (view, size) = self.look(&file, &path, look)?;
+            match self.located(view, &path)? {
+                View::Valid { slot, newest, .. }
+                    if !newest.state.has(State::RETIRING) || self.leads_to(&path, &file)? =>
+                {
+                    return Ok(Some(Locked {
+                        store: self,
+                        session,
+                        id,
+                        noted,
+                        noted_at,
+                        told: Cell::new(false),
+                        file,
+                        successor: OnceCell::new(),
+                        _turn: turn,
+                        path,
+                        slot,
+                        slot_size: size / 2,
+                        newest,
+                        known,
+                        since: Instant::now(),
+                    }));
+                }
+                View::Empty | View::Damaged if self.leads_to(&path, &file)? => return Ok(None),
+                // The file was replaced or removed between our opening and our lock: start again by the path.
+                _ if Instant::now() > deadline => return Err(busy()),
+                _ => {}
+            }
+        }
+    }
+
+    /// The newest version once more, after a change to the first copy that is not wanted; `None` if a `delete` that
+    /// could not wait has ended the session since.
+    pub(super) fn stored(&self, locked: &Locked<'_>) -> Result<Option<Arc<Record>>> {
+        let known = locked.known.as_ref().map(Cached::known);
+        let look = |bytes: &[u8]| slots::view(bytes, &locked.id, known);
+        let view = self.look(&locked.file, &locked.path, look)?;
+        match self.located(view, &locked.path)? {
+            View::Valid { newest, .. } if newest.version == locked.newest.version => Ok(Some(newest.record)),
+            View::Empty => Ok(None),
+            View::Valid { .. } | View::Damaged => {
+                Err(Error::new(ErrorKind::Corrupt, "read session file again")
+                    .with_path(self.path().join(locked.path.as_str()))
+                    .with_reason("it changed while it was locked"))
+            }
+        }
+    }
+
+    /// Whether a session's path leads to this file, and not to one that has taken its place.
+    pub(super) fn leads_to(&self, path: &SessionPath, file: &File) -> Result<bool> {
+        let (inode, _) =
+            disk::inode_of(file).map_err(|error| self.error("examine session file", path, error))?;
+        match self.root.inode_at(path) {
+            Ok(there) => Ok(there == inode),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.error("examine session file", path, error)),
+        }
+    }
+}
+
+/// Writes down what is known of a slot. A failure costs the next power-safe save a sync, and nothing else.
+pub(super) fn raise(file: &File, offset: u64, state: State) {
+    let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
+}
+
+/// Ends the session for whoever has the file open. Best effort: the file has lost its name, or is about to.
+pub(super) fn entomb(file: &File, offset: u64) {
+    let _ = disk::write_at(file, &record::tombstone(), offset);
+}
+
+/// Voids a slot after a failed write, so that no reader takes it for one that was never written. Best effort: one that
+/// cannot be voided stays torn, which says the same.
+pub(super) fn invalidate(file: &File, offset: u64) {
+    let _ = disk::write_at(file, &record::void(), offset);
+}
