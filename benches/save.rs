@@ -5,7 +5,7 @@ use common::{Full, Round};
 use criterion::{Criterion, criterion_group, criterion_main};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
-use sessile::{Durability, FileStoreOptions, Record, Result, Store, Token, Value, Verdict};
+use sessile::{Durability, FileId, FileStoreOptions, Record, Result, Store, Token, Value, Verdict};
 use std::cell::LazyCell;
 use std::hint::black_box;
 
@@ -101,5 +101,31 @@ fn power_safe(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, relaxed, power_safe);
+/// Measures a new session: `openat` of a file that must not exist, `pwrite` of both its slots, `close`; beside it,
+/// [`Store::create`], which also files the session in the expiry index.
+fn create(c: &mut Criterion) {
+    let full = LazyCell::new(|| {
+        Full::with(FileStoreOptions::new().cache_bytes(0), common::sessions(), Durability::Relaxed)
+    });
+    let mut group = c.benchmark_group("create");
+    group.bench_function("floor/512", |b| {
+        let (root, _) = full.paths();
+        let mut made = 0_u64;
+        b.iter(|| {
+            made += 1;
+            let id = FileId::digest(&made.to_le_bytes()).to_string();
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let path = format!("{}/{}", &id[..2], &id[2..]);
+            let file = rustix::fs::openat(&root, path, flags, Mode::RUSR | Mode::WUSR).expect("create");
+            rustix::io::pwrite(&file, black_box(&[1; 4096]), 0).expect("pwrite")
+        });
+    });
+    group.bench_function("sessile/512", |b| {
+        let record = common::record(&full.store);
+        b.iter(|| full.store.create(black_box(&record), Durability::Relaxed).expect("a session"));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, relaxed, power_safe, create);
 criterion_main!(benches);

@@ -135,6 +135,11 @@ impl FileId {
         Some(Self(id))
     }
 
+    /// The digest with these bytes.
+    pub(crate) fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
     /// The digest's bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; Self::LEN] {

@@ -17,7 +17,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 const FILE: Mode = Mode::from_raw_mode(0o600);
@@ -33,6 +33,10 @@ pub(super) enum Access {
     Write,
     /// Makes the file, which must not exist; for writing.
     Create,
+    /// Makes the file if there is none; what is written goes behind what is there.
+    Append,
+    /// Makes the file if there is none; for reading and writing.
+    WriteOrCreate,
 }
 
 impl Access {
@@ -41,10 +45,15 @@ impl Access {
             Self::Read => OFlags::RDONLY,
             Self::Write => OFlags::RDWR,
             Self::Create => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+            Self::Append => OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND,
+            Self::WriteOrCreate => OFlags::RDWR | OFlags::CREATE,
         }
     }
     fn mode(self) -> Mode {
-        if self == Self::Create { FILE } else { Mode::empty() }
+        match self {
+            Self::Read | Self::Write => Mode::empty(),
+            Self::Create | Self::Append | Self::WriteOrCreate => FILE,
+        }
     }
 }
 
@@ -92,8 +101,7 @@ impl Root {
     /// The names in the root.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         gate("list root")?;
-        let entries = fs::Dir::read_from(&self.fd)?;
-        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        names(&self.fd)
     }
 
     /// Makes a directory in the root, mode 0700 whatever the umask; no error if it is there, with any mode: its making
@@ -118,12 +126,12 @@ impl Root {
     /// Owner and permission bits of a directory in the root. Fails if it is none.
     pub(super) fn directory_owner_and_mode(&self, name: &str) -> io::Result<(u32, u32)> {
         gate("check directory")?;
-        let stat = fs::fstat(self.open_directory(name)?)?;
+        let stat = fs::fstat(self.open_directory_fd(name)?)?;
         Ok((stat.st_uid, stat.st_mode & 0o7777))
     }
 
     /// Opens a directory in the root, not following a link.
-    fn open_directory(&self, name: &str) -> io::Result<OwnedFd> {
+    fn open_directory_fd(&self, name: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(retry_on_intr(|| fs::openat(&self.fd, name, flags, Mode::empty()))?)
     }
@@ -141,9 +149,27 @@ impl Root {
     }
 
     /// Opens the shard directory of a session.
-    pub(super) fn open_shard(&self, id: &FileId) -> io::Result<Shard> {
+    pub(super) fn open_shard(&self, id: &FileId) -> io::Result<Directory> {
         gate("open shard")?;
-        Ok(Shard { fd: self.open_directory(&layout::shard_of(id))? })
+        Ok(Directory { fd: self.open_directory_fd(&layout::shard_of(id))? })
+    }
+
+    /// Opens a directory in the root.
+    pub(super) fn open_directory(&self, name: &str) -> io::Result<Directory> {
+        gate("open directory")?;
+        Ok(Directory { fd: self.open_directory_fd(name)? })
+    }
+
+    /// Removes a name in the root. Whether it was there.
+    pub(super) fn unlink(&self, name: &str) -> io::Result<bool> {
+        gate("unlink in root")?;
+        unlink(&self.fd, name)
+    }
+
+    /// What has a name in the root.
+    pub(super) fn stat(&self, name: &str) -> io::Result<Stat> {
+        gate("stat in root")?;
+        Ok(fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.into())
     }
 
     /// Opens a session's file.
@@ -208,13 +234,13 @@ fn open_step_by_step(root: &File, path: &SessionPath, access: Access) -> io::Res
     Ok(retry_on_intr(|| fs::openat(&shard, path.below_shard(), access.flags(), access.mode()))?)
 }
 
-/// One shard directory, held open while names in it change.
+/// A directory in the root, held open while names in it change: a shard, or the expiry index.
 #[derive(Debug)]
-pub(super) struct Shard {
+pub(super) struct Directory {
     fd: OwnedFd,
 }
 
-impl Shard {
+impl Directory {
     /// Opens a session's file.
     pub(super) fn open(&self, path: &SessionPath, access: Access) -> io::Result<File> {
         gate("open session in shard")?;
@@ -251,9 +277,38 @@ impl Shard {
     /// Removes a name. Whether it was there.
     pub(super) fn unlink(&self, name: impl rustix::path::Arg) -> io::Result<bool> {
         gate("unlink")?;
-        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
-            Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
+        unlink(&self.fd, name)
+    }
+
+    /// The names in it.
+    pub(super) fn names(&self) -> io::Result<Vec<String>> {
+        gate("list directory")?;
+        names(&self.fd)
+    }
+
+    /// What has a name.
+    pub(super) fn stat(&self, name: impl rustix::path::Arg) -> io::Result<Stat> {
+        gate("stat in directory")?;
+        Ok(fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.into())
+    }
+
+    /// Opens a file by its name.
+    pub(super) fn open_named(&self, name: &str, access: Access) -> io::Result<File> {
+        gate("open file in directory")?;
+        Ok(retry_on_intr(|| fs::openat(&self.fd, name, access.flags(), access.mode()))?.into())
+    }
+
+    /// Moves a file to another directory, where nothing may have the name.
+    pub(super) fn move_to(&self, name: &CStr, other: &Self, new_name: &str) -> io::Result<()> {
+        gate("move file")?;
+        #[cfg(target_os = "linux")]
+        match fs::renameat_with(&self.fd, name, &other.fd, new_name, fs::RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            result => return Ok(result?),
+        }
+        match fs::statat(&other.fd, new_name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(Errno::EXIST.into()),
+            Err(Errno::NOENT) => Ok(fs::renameat(&self.fd, name, &other.fd, new_name)?),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -265,11 +320,58 @@ impl Shard {
     }
 }
 
-/// Which file this is, and its permission bits.
-pub(super) fn inode_of(file: &File) -> io::Result<(Inode, u32)> {
+/// What is known of a file beside its contents.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stat {
+    pub(super) inode: Inode,
+    pub(super) is_file: bool,
+    /// How many names lead to it.
+    pub(super) links: u64,
+    pub(super) mode: u32,
+    pub(super) bytes: u64,
+    /// When it was last written, in seconds since 1970, by the file system's clock.
+    pub(super) changed: i64,
+}
+
+impl From<fs::Stat> for Stat {
+    #[expect(clippy::useless_conversion, reason = "the fields' types differ from target to target")]
+    fn from(stat: fs::Stat) -> Self {
+        Self {
+            inode: Inode { device: stat.st_dev, number: stat.st_ino },
+            is_file: FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+            links: stat.st_nlink.into(),
+            mode: stat.st_mode & 0o7777,
+            bytes: u64::try_from(stat.st_size).unwrap_or(0),
+            changed: stat.st_mtime.into(),
+        }
+    }
+}
+
+/// What is known of an open file beside its contents.
+pub(super) fn stat(file: &File) -> io::Result<Stat> {
     gate("stat file")?;
-    let stat = fs::fstat(file)?;
-    Ok((Inode { device: stat.st_dev, number: stat.st_ino }, stat.st_mode & 0o7777))
+    Ok(fs::fstat(file)?.into())
+}
+
+/// Dates a file as written now, by the file system's clock, and says when that is.
+pub(super) fn touch(file: &File) -> io::Result<i64> {
+    gate("touch")?;
+    let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
+    fs::futimens(file, &fs::Timestamps { last_access: now, last_modification: now })?;
+    Ok(fs::fstat(file)?.st_mtime)
+}
+
+fn names(directory: impl AsFd) -> io::Result<Vec<String>> {
+    let entries = fs::Dir::read_from(directory)?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+fn unlink(directory: impl AsFd, name: impl rustix::path::Arg) -> io::Result<bool> {
+    match fs::unlinkat(directory, name, AtFlags::empty()) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Gives a file mode 0600, whatever the umask made of it.
@@ -303,6 +405,34 @@ fn write_all(call: &'static str, file: &File, mut bytes: &[u8], mut offset: u64)
         offset += written as u64;
     }
     Ok(())
+}
+
+/// Writes `bytes` behind what is in a file that was opened with [`Access::Append`]. What others append meanwhile lies
+/// before or behind, not in between.
+///
+/// # Errors
+///
+/// A part may have been written.
+pub(super) fn append(file: &File, bytes: &[u8]) -> io::Result<()> {
+    gate("append")?;
+    match retry_on_intr(|| rustix::io::write(file, bytes))? {
+        written if written == bytes.len() => Ok(()),
+        // The rest would not lie behind it.
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+/// Reads up to `bytes_max` bytes at `offset`, fewer only at the end.
+pub(super) fn read_at(file: &File, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(bytes_max);
+    while bytes.len() < bytes_max {
+        gate("read")?;
+        let at = offset + bytes.len() as u64;
+        if retry_on_intr(|| rustix::io::pread(file, spare_capacity(&mut bytes), at))? == 0 {
+            break;
+        }
+    }
+    Ok(bytes)
 }
 
 /// Forces a file's contents to the disk.
@@ -385,7 +515,7 @@ mod tests {
             let made = File::from(open(&root.fd, &path, Access::Create).unwrap());
             assert_eq!(refusal(Access::Create), io::ErrorKind::AlreadyExists);
             let found = File::from(open(&root.fd, &path, Access::Write).unwrap());
-            assert_eq!(inode_of(&made).unwrap().0, inode_of(&found).unwrap().0);
+            assert_eq!(stat(&made).unwrap().inode, stat(&found).unwrap().inode);
             // The same file behind a link in place of the shard, then behind a link in its own place.
             std::fs::rename(&shard, &elsewhere).unwrap();
             symlink(&elsewhere, &shard).unwrap();

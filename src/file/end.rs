@@ -1,13 +1,13 @@
 //! Rotate, delete: what ends the session of an id, step by step, so that it stays ended. The reasons are in
 //! [`design`](crate::design).
 use super::FileStore;
-use super::disk::{Access, Shard};
+use super::disk::{Access, Directory};
 use super::generations::News;
 use super::layout::SessionPath;
-use super::locked::entomb;
+use super::locked::{Whose, entomb};
 use super::slots::{self, View};
 use crate::error::{ErrorKind, Result};
-use crate::id::{FileId, SessionId};
+use crate::id::SessionId;
 use crate::store::{Change, Live, Store, Verdict};
 use std::fs::File;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl FileStore {
         }
         Arc::make_mut(&mut locked.newest.record).cut();
         // Synced with its name at every durability: else a power cut may lose both.
-        let live = self.create_file(successor, Arc::clone(&locked.newest.record), true)?;
+        let live = self.create_file(Whose::Secret(successor), Arc::clone(&locked.newest.record), true)?;
         let path = &locked.path;
         let ended = (|| {
             locked.retire().map_err(|error| self.error("mark session file", path, error))?;
@@ -52,20 +52,20 @@ impl FileStore {
         match ended {
             Ok(true) => Ok(Some(live)),
             // Ended by a `delete` that could not wait for our lock: what is gone has no successor.
-            Ok(false) => self.delete_file(successor).map(|_| None),
+            Ok(false) => self.end_file(Whose::Secret(successor)).map(|_| None),
             Err(error) => {
-                let _ = self.delete_file(successor);
+                let _ = self.end_file(Whose::Secret(successor));
                 Err(error)
             }
         }
     }
 
     /// Ends a session. Whether a live one was there.
-    pub(super) fn delete_file(&self, session: &SessionId) -> Result<bool> {
-        let id = session.file_id();
+    pub(super) fn end_file(&self, whose: Whose<'_>) -> Result<bool> {
+        let id = whose.id();
         let shard = self.open_shard(&id)?;
         let path = SessionPath::of(&id);
-        let locked = self.lock(session);
+        let locked = self.lock(whose);
         let was_live = match &locked {
             Ok(Some(locked)) => {
                 locked.entomb();
@@ -83,7 +83,7 @@ impl FileStore {
                 let file = self.open_file(&id, &path, Access::Write);
                 let was_there = self.unlink(&shard, &path)?;
                 if let Ok(Some(file)) = file {
-                    self.entomb_unlocked(&id, &path, &file);
+                    self.entomb_unlocked(whose, &path, &file);
                 }
                 was_there
             }
@@ -94,29 +94,30 @@ impl FileStore {
         // sync.
         let told = match &locked {
             Ok(Some(locked)) => locked.tell_ended(),
-            _ => self.announce(session, &id, News::Ended).map(drop),
+            _ => self.announce(whose, &id, News::Ended).map(drop),
         };
         drop(locked);
-        self.forget(session);
+        whose.secret().inspect(|session| self.forget(session));
         self.sync_ended(&shard, &path)?;
         told.map(|()| was_live)
     }
 
     /// Ends the session for whoever waits for the lock of its file, which has just lost its name. Its holder may be
     /// anywhere in a save: that writes the other slot, and a tombstone in either ends the session.
-    fn entomb_unlocked(&self, id: &FileId, path: &SessionPath, file: &File) {
-        let look = self.look(file, path, |bytes| (slots::view(bytes, id, None), bytes.len() / 2));
+    fn entomb_unlocked(&self, whose: Whose<'_>, path: &SessionPath, file: &File) {
+        let look = |bytes: &[u8]| (slots::view(bytes, &whose.id(), None), bytes.len() / 2);
+        let look = self.look(file, path, self.bytes_max(whose), look);
         if let Ok((Ok(View::Valid { slot, .. }), slot_size)) = look {
             entomb(file, (slot * slot_size) as u64);
         }
     }
 
-    fn unlink(&self, shard: &Shard, path: &SessionPath) -> Result<bool> {
+    pub(super) fn unlink(&self, shard: &Directory, path: &SessionPath) -> Result<bool> {
         shard.unlink(path.below_shard()).map_err(|error| self.error("remove session file", path, error))
     }
 
     /// Brings the end of a session to the disk.
-    fn sync_ended(&self, shard: &Shard, path: &SessionPath) -> Result<()> {
+    fn sync_ended(&self, shard: &Directory, path: &SessionPath) -> Result<()> {
         if self.options.sync_security_events {
             shard.sync().map_err(|error| self.unknown("sync the end of session", path, error))?;
         }

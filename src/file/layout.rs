@@ -3,6 +3,8 @@
 //! ```text
 //! sessile.json      the parameters
 //! generations       the counters that keep caches coherent
+//! due/…             the expiry index: which sessions to look at in which hour
+//! damaged/…         damaged session files that somebody had moved aside
 //! ab/cdef0123…      a session: the first byte of its FileId names the shard, the other 19 the file
 //! ab/.new-…         a file on its way to its name; removed by a sweep when its writer died
 //! ```
@@ -17,6 +19,12 @@ pub(super) const SHARDS: u16 = 256;
 pub(super) const PARAMETERS: &str = "sessile.json";
 /// The counters that keep caches coherent.
 pub(super) const GENERATIONS: &str = "generations";
+/// The expiry index.
+pub(super) const DUE: &str = "due";
+/// In the expiry index: locked by whoever sweeps.
+pub(super) const SWEEP: &str = "sweep";
+/// Where damaged files are moved.
+pub(super) const DAMAGED: &str = "damaged";
 /// What names of files on their way begin with; no session's name does.
 pub(super) const TEMPORARY: &str = ".new-";
 
@@ -53,7 +61,6 @@ impl SessionPath {
 }
 
 /// The session whose file has this shard and this name in it; `None` for names that are no session's.
-#[cfg(feature = "watch")]
 pub(super) fn session_at(shard: &str, name: &str) -> Option<FileId> {
     (shard.len() == SHARD_LEN).then(|| FileId::parse(&format!("{shard}{name}"))).flatten()
 }
@@ -77,7 +84,13 @@ pub(super) fn shard_named(name: &str) -> Option<u16> {
 /// Whether a name in the root may have been left there by the making of a store.
 pub(super) fn is_ours(name: &str) -> bool {
     let is_shard = name.len() == SHARD_LEN && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-    is_shard || name == PARAMETERS || name == GENERATIONS || name.starts_with(TEMPORARY)
+    is_shard || [PARAMETERS, GENERATIONS, DUE, DAMAGED].contains(&name) || is_temporary(name)
+}
+
+/// Whether a name is that of a file on its way to another one.
+pub(super) fn is_temporary(name: &str) -> bool {
+    let rest = name.strip_prefix(TEMPORARY).unwrap_or_default();
+    !rest.is_empty() && rest.bytes().all(|c| c.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]
@@ -96,10 +109,16 @@ mod tests {
         {
             assert!((0..SHARDS).all(|shard| shard_named(&shard_name(shard)) == Some(shard)));
             assert!(["100", "AB", "1", "+f", ""].iter().all(|name| shard_named(name).is_none()));
-            assert_eq!(session_at("ab", "cdef0123456789abcdef0123456789abcdef01"), Some(id));
-            assert_eq!(session_at("ab", ".new-0123456789abcdef0123456789abcdef0"), None);
-            assert_eq!(session_at("abc", "def0123456789abcdef0123456789abcdef01"), None);
         }
+        assert_eq!(session_at("ab", "cdef0123456789abcdef0123456789abcdef01"), Some(id));
+        assert_eq!(session_at("ab", ".new-0123456789abcdef0123456789abcdef0"), None);
+        assert_eq!(session_at("abc", "def0123456789abcdef0123456789abcdef01"), None);
         assert!(!is_ours("index.html") && !is_ours("AB") && !is_ours("abc"));
+        assert!(
+            is_temporary(".new-0a")
+                && !is_temporary(".new-")
+                && !is_temporary(".new-\u{fffd}")
+                && !is_temporary("new-0a")
+        );
     }
 }

@@ -9,12 +9,36 @@ use super::read_cache::Cached;
 use super::slots::{self, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId};
-use crate::record::{self, Decoded, Record, STATE_AT, State};
+use crate::record::{self, Decoded, Record, SLOT_MAX, SLOT_MIN, STATE_AT, State};
 use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Whose session is meant: its visitor's, by the secret, or that of a file, by the digest, as those mean it who look after
+/// the files and know no secrets.
+#[derive(Clone, Copy)]
+pub(super) enum Whose<'a> {
+    Secret(&'a SessionId),
+    Digest(FileId),
+}
+
+impl<'a> Whose<'a> {
+    pub(super) fn id(self) -> FileId {
+        match self {
+            Self::Secret(session) => session.file_id(),
+            Self::Digest(id) => id,
+        }
+    }
+    /// Copies in memory are filed under the secret; without it they are told to be old, and not dropped.
+    pub(super) fn secret(self) -> Option<&'a SessionId> {
+        match self {
+            Self::Secret(session) => Some(session),
+            Self::Digest(_) => None,
+        }
+    }
+}
 
 /// A session's file with its lock and its newest version.
 ///
@@ -25,7 +49,7 @@ use std::time::Instant;
 /// file free.
 pub(super) struct Locked<'a> {
     pub(super) store: &'a FileStore,
-    pub(super) session: &'a SessionId,
+    pub(super) whose: Whose<'a>,
     pub(super) id: FileId,
     /// What the session's cell said before its path was opened. From then on no end of it goes unnoticed.
     pub(super) noted: Stamp,
@@ -76,14 +100,14 @@ impl Locked<'_> {
     /// it is now, for whoever saves next waits for our lock; `ends` as it was before we opened the path, for whoever ends
     /// the session need not wait for it.
     pub(super) fn tell_saved(&self) -> Result<Stamp> {
-        let saves = self.store.announce(self.session, &self.id, News::Saved)?;
+        let saves = self.store.announce(self.whose, &self.id, News::Saved)?;
         self.told.set(true);
         Ok(Stamp { saves, ends: self.noted.ends })
     }
 
     /// Tells that the session ended, after its name is gone.
     pub(super) fn tell_ended(&self) -> Result<()> {
-        self.store.announce(self.session, &self.id, News::Ended)?;
+        self.store.announce(self.whose, &self.id, News::Ended)?;
         self.told.set(true);
         Ok(())
     }
@@ -93,44 +117,75 @@ impl Drop for Locked<'_> {
     fn drop(&mut self) {
         if !self.told.get() {
             // Nothing was changed by us, or the error that came of it is already on its way to the caller.
-            let _ = self.store.announce(self.session, &self.id, News::Ended);
+            let _ = self.store.announce(self.whose, &self.id, News::Ended);
         }
     }
+}
+
+/// What is found under a session's name, and its lock.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "each save makes one, and a place on the heap would cost more than the copy"
+)]
+pub(super) enum Held<'a> {
+    /// No file.
+    Nothing,
+    /// A file without a version, or whose versions do not verify.
+    Remains(Remains<'a>),
+    /// A session.
+    Version(Locked<'a>),
+}
+
+/// A file, locked, in a session's place, that holds none.
+pub(super) struct Remains<'a> {
+    pub(super) file: LockedFile,
+    _turn: Turn<'a>,
+    /// Whether it once held a session; if not, its creation was cut short or its session ended.
+    pub(super) is_damaged: bool,
 }
 
 impl FileStore {
     /// Locks a session for a save; `None` if it has no version, which is told to those who have copies of one.
     pub(super) fn lock_live<'a>(&'a self, session: &'a SessionId) -> Result<Option<Locked<'a>>> {
-        let locked = self.lock(session)?;
+        let whose = Whose::Secret(session);
+        let locked = self.lock(whose)?;
         if locked.is_none() {
-            self.announce(session, &session.file_id(), News::Ended)?;
+            self.announce(whose, &whose.id(), News::Ended)?;
         }
         Ok(locked)
     }
 
     /// Locks a session for writing; `None` if it has no version.
-    pub(super) fn lock<'a>(&'a self, session: &'a SessionId) -> Result<Option<Locked<'a>>> {
-        let known = self.cache.as_ref().and_then(|cache| cache.peek(session.as_bytes()));
-        let id = known.as_ref().map_or_else(|| session.file_id(), |known| known.id);
-        let deadline = Instant::now() + self.options.lock_wait;
+    pub(super) fn lock<'a>(&'a self, whose: Whose<'a>) -> Result<Option<Locked<'a>>> {
+        match self.hold(whose, Instant::now() + self.options.lock_wait)? {
+            Held::Version(locked) => Ok(Some(locked)),
+            Held::Nothing | Held::Remains(_) => Ok(None),
+        }
+    }
+
+    /// Locks what is under a session's name, and looks what it is.
+    pub(super) fn hold<'a>(&'a self, whose: Whose<'a>, deadline: Instant) -> Result<Held<'a>> {
+        let known = whose.secret().zip(self.cache.as_ref());
+        let known = known.and_then(|(session, cache)| cache.peek(session.as_bytes()));
+        let id = known.as_ref().map_or_else(|| whose.id(), |known| known.id);
         let turn = self.queues.turn(&id, deadline)?;
         let path = SessionPath::of(&id);
         loop {
             let (noted, noted_at) = (self.generations.stamp(&id), self.options.clock.glance().micros());
-            let Some(file) = self.open_file(&id, &path, Access::Write)? else { return Ok(None) };
+            let Some(file) = self.open_file(&id, &path, Access::Write)? else { return Ok(Held::Nothing) };
             let file = LockedFile::acquire(file, deadline)
                 .map_err(|error| self.error("lock session file", &path, error))?
                 .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
             let look =
                 |bytes: &[u8]| (slots::view(bytes, &id, known.as_ref().map(Cached::known)), bytes.len());
-            let (view, size) = self.look(&file, &path, look)?;
+            let (view, size) = self.look(&file, &path, self.bytes_max(whose), look)?;
             match self.located(view, &path)? {
                 View::Valid { slot, newest, .. }
                     if !newest.state.has(State::RETIRING) || self.leads_to(&path, &file)? =>
                 {
-                    return Ok(Some(Locked {
+                    return Ok(Held::Version(Locked {
                         store: self,
-                        session,
+                        whose,
                         id,
                         noted,
                         noted_at,
@@ -146,7 +201,10 @@ impl FileStore {
                         since: Instant::now(),
                     }));
                 }
-                View::Empty | View::Damaged if self.leads_to(&path, &file)? => return Ok(None),
+                view @ (View::Empty | View::Damaged) if self.leads_to(&path, &file)? => {
+                    let is_damaged = matches!(view, View::Damaged);
+                    return Ok(Held::Remains(Remains { file, _turn: turn, is_damaged }));
+                }
                 // The file was replaced or removed between our opening and our lock: start again by the path.
                 _ if Instant::now() > deadline => return Err(busy()),
                 _ => {}
@@ -154,12 +212,21 @@ impl FileStore {
         }
     }
 
+    /// The largest file that is read: a visitor's by this store's limit, any session's when files are looked after.
+    pub(super) fn bytes_max(&self, whose: Whose<'_>) -> usize {
+        let slot_max = match whose {
+            Whose::Secret(_) => self.options.record_bytes_max.next_power_of_two().max(SLOT_MIN),
+            Whose::Digest(_) => SLOT_MAX,
+        };
+        2 * slot_max
+    }
+
     /// The newest version once more, after a change to the first copy that is not wanted; `None` if a `delete` that
     /// could not wait has ended the session since.
     pub(super) fn stored(&self, locked: &Locked<'_>) -> Result<Option<Arc<Record>>> {
         let known = locked.known.as_ref().map(Cached::known);
         let look = |bytes: &[u8]| slots::view(bytes, &locked.id, known);
-        let view = self.look(&locked.file, &locked.path, look)?;
+        let view = self.look(&locked.file, &locked.path, self.bytes_max(locked.whose), look)?;
         match self.located(view, &locked.path)? {
             View::Valid { newest, .. } if newest.version == locked.newest.version => Ok(Some(newest.record)),
             View::Empty => Ok(None),
@@ -173,8 +240,7 @@ impl FileStore {
 
     /// Whether a session's path leads to this file, and not to one that has taken its place.
     pub(super) fn leads_to(&self, path: &SessionPath, file: &File) -> Result<bool> {
-        let (inode, _) =
-            disk::inode_of(file).map_err(|error| self.error("examine session file", path, error))?;
+        let inode = disk::stat(file).map_err(|error| self.error("examine session file", path, error))?.inode;
         match self.root.inode_at(path) {
             Ok(there) => Ok(there == inode),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

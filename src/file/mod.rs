@@ -4,6 +4,7 @@
 //! This file opens and reads; `write` creates, updates and grows, `end` rotates and deletes, both under the lock that
 //! `locked` gets.
 mod disk;
+mod due;
 mod end;
 mod generations;
 mod layout;
@@ -11,28 +12,37 @@ mod lock;
 mod locked;
 mod mapped;
 mod open;
+mod operate;
 mod options;
 mod read_cache;
+mod reaper;
 mod slots;
 mod stats;
+mod sweep;
 #[cfg(test)]
 mod tests;
+mod walk;
 #[cfg(feature = "watch")]
 mod watch;
 mod write;
 
 pub use options::{Coherence, FileStoreOptions};
+pub use reaper::{Reaped, Reaper, ReaperOptions};
 pub use stats::Stats;
+pub use sweep::{SweepEnd, SweepOptions, SweepPhase, SweepProgress, SweepReport};
+pub use walk::{Files, Holds, StoredFile};
 
 use crate::clock::{Glance, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId, Token};
-use crate::record::{Decoded, Record, SLOT_MIN};
+use crate::record::{Decoded, Record};
 use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store};
 use disk::{Access, Root};
+use due::Due;
 use generations::{Generations, News};
 use layout::SessionPath;
 use lock::LockedRoot;
+use locked::Whose;
 use read_cache::{Cached, Found, Key, ReadCache};
 use rustix::io::Errno;
 use slots::{Known, View};
@@ -90,6 +100,7 @@ pub struct FileStore {
     root: Root,
     queues: lock::Queues,
     generations: Arc<Generations>,
+    due: Due,
     cache: Option<ReadCache>,
     tally: Tally,
     options: FileStoreOptions,
@@ -110,7 +121,7 @@ impl FileStore {
     }
 
     fn open_with(options: FileStoreOptions, dir: &Path) -> Result<Self> {
-        let root = open::open_root(dir, options.coherence)?;
+        let root = open::open_root(dir, &options)?;
         let (in_use, generations) = open::announce_use(&root, options.coherence, options.lock_wait)?;
         let generations = Arc::new(generations);
         let cache = (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes));
@@ -121,6 +132,7 @@ impl FileStore {
             root,
             queues: lock::Queues::new(),
             generations,
+            due: Due::default(),
             cache,
             tally: Tally::default(),
             options,
@@ -136,10 +148,10 @@ impl FileStore {
         self.root.path()
     }
 
-    /// What the cache holds, and how often it was of use.
+    /// What the cache holds, how often it was of use, and what could not be filed.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.tally.stats(self.cache.as_ref())
+        Stats { unfiled: self.due.unfiled(), ..self.tally.stats(self.cache.as_ref()) }
     }
 
     /// Why the directory is not watched for what is done by hand, though that was asked; `None` if it is, or was not
@@ -176,10 +188,10 @@ impl FileStore {
 
     /// Tells every process that has a copy of the session to look at its file. Returns what copies of the version that
     /// was just written, under the session's lock, are dated with.
-    fn announce(&self, session: &SessionId, id: &FileId, news: News) -> Result<u64> {
+    fn announce(&self, whose: Whose<'_>, id: &FileId, news: News) -> Result<u64> {
         self.generations.announce(id, news).map_err(|error| {
             // Our own copy is as old as theirs.
-            self.forget(session);
+            whose.secret().inspect(|session| self.forget(session));
             Error::new(ErrorKind::Unannounced, "announce the change of session file")
                 .with_path(self.root.path().join(SessionPath::of(id).as_str()))
                 .with_reason("what was done is done; other processes may serve what was before for a minute")
@@ -193,7 +205,7 @@ impl FileStore {
         let id = known.map_or_else(|| session.file_id(), |known| known.id);
         // Before the file is opened: see `generations`.
         let stamp = self.generations.stamp(&id);
-        let newest = match self.read(&id, known.map(Cached::known))? {
+        let newest = match self.read(Whose::Secret(session), &id, known.map(Cached::known))? {
             Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
                 Err(Absent::Expired(id))
             }
@@ -217,26 +229,34 @@ impl FileStore {
     }
 
     /// Reads a session without a lock; `None` if it has no file.
-    fn read(&self, id: &FileId, known: Option<Known<'_>>) -> Result<Option<View>> {
+    fn read(&self, whose: Whose<'_>, id: &FileId, known: Option<Known<'_>>) -> Result<Option<View>> {
         let path = SessionPath::of(id);
         let Some(file) = self.open_file(id, &path, Access::Read)? else { return Ok(None) };
-        let first = self.look(&file, &path, |bytes| match slots::view(bytes, id, known) {
-            Ok(view @ View::Valid { settled: true, .. }) => Ok(view),
-            // A save may have been under way, or a writer died in one: see `slots`.
-            _ => Err(bytes.to_vec()),
-        })?;
+        let first =
+            self.look(&file, &path, self.bytes_max(whose), |bytes| match slots::view(bytes, id, known) {
+                Ok(view @ View::Valid { settled: true, .. }) => Ok(view),
+                // A save may have been under way, or a writer died in one: see `slots`.
+                _ => Err(bytes.to_vec()),
+            })?;
         match first {
             Ok(view) => Ok(Some(view)),
-            Err(bytes) => self.read_until_settled(id, &path, bytes),
+            Err(bytes) => self.read_until_settled(whose, id, &path, bytes),
         }
     }
 
     /// Reads again, by path, until two readings agree: the second then began when the first had seen all it shows.
     #[cold]
-    fn read_until_settled(&self, id: &FileId, path: &SessionPath, mut last: Vec<u8>) -> Result<Option<View>> {
+    fn read_until_settled(
+        &self,
+        whose: Whose<'_>,
+        id: &FileId,
+        path: &SessionPath,
+        mut last: Vec<u8>,
+    ) -> Result<Option<View>> {
+        let bytes_max = self.bytes_max(whose);
         for _ in 0..REREADS_MAX {
             let Some(file) = self.open_file(id, path, Access::Read)? else { return Ok(None) };
-            let bytes = self.look(&file, path, <[u8]>::to_vec)?;
+            let bytes = self.look(&file, path, bytes_max, <[u8]>::to_vec)?;
             match slots::view(&bytes, id, None) {
                 Ok(view @ View::Valid { settled: true, .. }) => return Ok(Some(view)),
                 view if bytes == last => return self.located(view, path).map(Some),
@@ -250,9 +270,9 @@ impl FileStore {
             .ok_or_else(lock::busy)?;
         if !self.leads_to(path, &file)? {
             // Replaced or ended while we waited.
-            return self.read(id, None);
+            return self.read(whose, id, None);
         }
-        let view = self.look(&file, path, |bytes| slots::view(bytes, id, None))?;
+        let view = self.look(&file, path, bytes_max, |bytes| slots::view(bytes, id, None))?;
         self.located(view, path).map(Some)
     }
 
@@ -272,7 +292,7 @@ impl FileStore {
     }
 
     /// Opens a session's shard directory. One that is gone is an error: an unmounted disk logs nobody out.
-    fn open_shard(&self, id: &FileId) -> Result<disk::Shard> {
+    fn open_shard(&self, id: &FileId) -> Result<disk::Directory> {
         self.root.open_shard(id).map_err(|error| {
             let error = io_error("open shard directory", error);
             error.with_path(self.root.path().join(layout::shard_of(id)))
@@ -280,9 +300,14 @@ impl FileStore {
     }
 
     /// Looks at the bytes of a session's file.
-    fn look<R>(&self, file: &File, path: &SessionPath, look: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        let slot_max = self.options.record_bytes_max.next_power_of_two().max(SLOT_MIN);
-        disk::read_whole(file, 2 * slot_max, look)
+    fn look<R>(
+        &self,
+        file: &File,
+        path: &SessionPath,
+        bytes_max: usize,
+        look: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        disk::read_whole(file, bytes_max, look)
             .map_err(|error| self.error("read session file", path, error))?
             .ok_or_else(|| {
                 Error::new(ErrorKind::TooLarge, "read session file")
@@ -355,7 +380,8 @@ impl Store for FileStore {
         let session = SessionId::random()?;
         let mut record = record.clone();
         record.cut();
-        let live = self.create_file(&session, Arc::new(record), self.options.is_power_safe(how))?;
+        let live =
+            self.create_file(Whose::Secret(&session), Arc::new(record), self.options.is_power_safe(how))?;
         Ok(Saved { token: session.to_token(), live })
     }
 
@@ -374,7 +400,7 @@ impl Store for FileStore {
 
     fn delete(&self, token: &Token) -> Result<bool> {
         match SessionId::parse(token.expose()) {
-            Some(session) => self.delete_file(&session),
+            Some(session) => self.end_file(Whose::Secret(&session)),
             None => Ok(false),
         }
     }

@@ -7,9 +7,11 @@
 use super::disk::Root;
 use super::generations::Generations;
 use super::io_error;
-use super::layout::{PARAMETERS, SHARDS, TEMPORARY, is_ours, shard_name};
+use super::layout::{DUE, PARAMETERS, SHARDS, TEMPORARY, is_ours, shard_name};
 use super::lock::LockedRoot;
-use super::options::Coherence;
+use super::options::{Coherence, FileStoreOptions};
+use super::sweep;
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File};
@@ -92,9 +94,14 @@ fn directory_error(act: &'static str, dir: &Path, error: io::Error) -> Error {
 }
 
 /// Opens the store in `dir`, making it if need be.
-pub(super) fn open_root(dir: &Path, coherence: Coherence) -> Result<Root> {
+pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Root> {
     let io = |act| move |error| directory_error(act, dir, error);
-    match DirBuilder::new().mode(0o700).create(dir) {
+    let made = if options.create {
+        DirBuilder::new().mode(0o700).create(dir)
+    } else {
+        Err(io::ErrorKind::AlreadyExists.into())
+    };
+    match made {
         Ok(()) => {
             // The umask may have taken bits away.
             std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
@@ -105,7 +112,7 @@ pub(super) fn open_root(dir: &Path, coherence: Coherence) -> Result<Root> {
     }
     let root = Root::open(dir).map_err(io("open session directory"))?;
     check_owner("open session directory", dir, root.owner_and_mode())?;
-    if coherence == Coherence::Shared
+    if options.coherence == Coherence::Shared
         && let Some(name) =
             root.remote_file_system().map_err(io("examine the file system of session directory"))?
     {
@@ -114,7 +121,12 @@ pub(super) fn open_root(dir: &Path, coherence: Coherence) -> Result<Root> {
         )));
     }
     if !read_parameters(&root)? {
-        make(&root)?;
+        if !options.create {
+            return Err(Error::new(ErrorKind::Foreign, "open session store")
+                .with_path(dir)
+                .with_reason("there is no session store in it"));
+        }
+        make(&root, &options.clock)?;
         if !read_parameters(&root)? {
             return Err(Error::new(ErrorKind::Io, "read the parameters of session store")
                 .with_path(dir.join(PARAMETERS))
@@ -170,7 +182,7 @@ fn read_parameters(root: &Root) -> Result<bool> {
 }
 
 /// Makes the store in a directory that has none.
-fn make(root: &Root) -> Result<()> {
+fn make(root: &Root, clock: &Clock) -> Result<()> {
     let dir = root.path();
     let io = |act| move |error| directory_error(act, dir, error);
     let names = root.names().map_err(io("list session directory"))?;
@@ -186,6 +198,8 @@ fn make(root: &Root) -> Result<()> {
         root.make_directory(&name)
             .map_err(|error| io_error("make shard directory", error).with_path(dir.join(name)))?;
     }
+    sweep::make_index(root, clock.now())
+        .map_err(|error| io_error("make expiry index", error).with_path(dir.join(DUE)))?;
     root.sync().map_err(io("sync session directory"))?;
     let mut file = tempfile::Builder::new()
         .prefix(TEMPORARY)

@@ -44,6 +44,7 @@ pub struct FileStoreOptions {
     pub(super) coherence: Coherence,
     pub(super) cache_bytes: usize,
     pub(super) watch: bool,
+    pub(super) create: bool,
     pub(super) clock: Clock,
 }
 
@@ -58,6 +59,7 @@ impl Default for FileStoreOptions {
             coherence: Coherence::Shared,
             cache_bytes: 32 << 20,
             watch: true,
+            create: true,
             clock: Clock::system(),
         }
     }
@@ -140,6 +142,15 @@ impl FileStoreOptions {
     #[must_use]
     pub fn watch(mut self, yes: bool) -> Self {
         self.watch = yes;
+        self
+    }
+
+    /// Whether to make the directory and the store in it, if there is none; default yes. If not, a directory without a store
+    /// is refused with [`ErrorKind::Foreign`]: for tools that look after a store and are not to make one where a name was
+    /// mistyped.
+    #[must_use]
+    pub fn create(mut self, yes: bool) -> Self {
+        self.create = yes;
         self
     }
 

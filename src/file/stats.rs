@@ -1,4 +1,4 @@
-//! What a store's cache did since it was opened.
+//! What a store did since it was opened.
 use super::read_cache::ReadCache;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,6 +22,8 @@ pub struct Stats {
     pub copies: usize,
     /// What they take, in bytes, as estimated for the limit.
     pub copies_bytes: usize,
+    /// Sessions that could not be filed in the expiry index (a full disk, say): a sweep finds them up to 256 hours later.
+    pub unfiled: u64,
 }
 
 /// The counts that are not the cache's own: of loads that went to a file.
@@ -55,6 +57,7 @@ impl Tally {
             evictions: counts.evicted,
             copies: counts.copies,
             copies_bytes: counts.bytes,
+            unfiled: 0,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Create, update, grow: each step by step, in the order that survives a kill at any instant and a
 //! power cut. The reasons are in [`design`](crate::design).
 use super::FileStore;
-use super::disk::{self, Access, Shard};
+use super::disk::{self, Access, Directory};
 use super::layout::{SessionPath, TEMPORARY};
 use super::lock::{LockedFile, busy};
-use super::locked::{Locked, entomb, invalidate, raise};
+use super::locked::{Locked, Whose, entomb, invalidate, raise};
 use super::options::LOCK_WAIT_MIN;
 use super::read_cache::Cached;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,12 +28,12 @@ impl FileStore {
     /// Makes a session's file. On an error, it does not exist, or holds no version.
     pub(super) fn create_file(
         &self,
-        session: &SessionId,
+        whose: Whose<'_>,
         record: Arc<Record>,
         power_safe: bool,
     ) -> Result<Live> {
         self.queues.check_process()?;
-        let id = session.file_id();
+        let id = whose.id();
         let path = SessionPath::of(&id);
         let bytes = self.encode(&record, &id, 1, State::WRITTEN, 0)?;
         let version = Version::claimed(&bytes);
@@ -41,6 +41,7 @@ impl FileStore {
         let (stamp, read_at) = (self.generations.stamp(&id), self.options.clock.glance().micros());
         // Whatever will be needed is opened before anything is changed.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
+        self.due.file(&self.root, &id, record.deadline, self.now());
         let file = match self.root.open_session(&path, Access::Create) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -57,23 +58,25 @@ impl FileStore {
                 shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.below_shard()));
         }
         made?;
-        self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
+        whose.secret().inspect(|session| {
+            self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
+        });
         Ok(Live { record, id })
     }
 
     /// Writes a new file's first version, and syncs it and its name if its shard is given.
-    fn fill(&self, file: File, path: &SessionPath, bytes: Vec<u8>, shard: Option<&Shard>) -> Result<()> {
+    fn fill(&self, file: File, path: &SessionPath, bytes: Vec<u8>, shard: Option<&Directory>) -> Result<()> {
         let io = |act| move |error| self.error(act, path, error);
         // From here on a sweep sees that the file is not a dead one.
         let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
             .map_err(io("lock new session file"))?
             .map_err(|_| busy())?;
-        let (inode, mode) = disk::inode_of(&file).map_err(io("examine new session file"))?;
-        if mode != 0o600 {
+        let made = disk::stat(&file).map_err(io("examine new session file"))?;
+        if made.mode != 0o600 {
             disk::make_private(&file).map_err(io("set the permissions of new session file"))?;
         }
         // Before the lock it might have been swept, had this process been stopped for an hour.
-        if self.root.inode_at(path).map_err(io("find new session file again"))? != inode {
+        if self.root.inode_at(path).map_err(io("find new session file again"))? != made.inode {
             let error = io::Error::from(io::ErrorKind::NotFound);
             return Err(io("find new session file again")(error));
         }
@@ -99,7 +102,9 @@ impl FileStore {
     ) -> Result<Option<Live>> {
         let Some(mut locked) = self.lock_live(session)? else { return Ok(None) };
         let id = locked.id;
-        if locked.newest.record.is_expired(self.now()) {
+        let now = self.now();
+        let deadline = locked.newest.record.deadline;
+        if deadline <= now {
             return Ok(None);
         }
         if change(Arc::make_mut(&mut locked.newest.record))? == Verdict::Keep {
@@ -112,6 +117,7 @@ impl FileStore {
         let state = locked.newest.state.inherited();
         let bytes = self.encode(&locked.newest.record, &id, sequence, state, locked.slot_size)?;
         let version = Version::claimed(&bytes);
+        self.due.file_if_sooner(&self.root, &id, deadline, locked.newest.record.deadline, now);
         let written = if record::slot_size(&bytes) > locked.slot_size {
             self.replace(&locked, bytes, power_safe)?
         } else {
@@ -226,7 +232,7 @@ impl FileStore {
             let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
                 .map_err(io("lock the larger file for session"))?
                 .map_err(|_| busy())?;
-            if disk::inode_of(&file).map_err(io("examine the larger file for session"))?.1 != 0o600 {
+            if disk::stat(&file).map_err(io("examine the larger file for session"))?.mode != 0o600 {
                 disk::make_private(&file)
                     .map_err(io("set the permissions of the larger file for session"))?;
             }

@@ -864,6 +864,5 @@ fn file_of(dir: &TempDir, token: &Token) -> PathBuf {
 }
 
 fn session_files(dir: &TempDir) -> Vec<PathBuf> {
-    let list = |dir: PathBuf| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    list(dir.path().into()).filter(|path| path.is_dir()).flat_map(list).collect()
+    crate::support::texts::files_in_shards(dir.path())
 }

@@ -32,11 +32,12 @@ impl Site {
     }
 
     /// Every file below the store's parent with its bytes, every directory without. Not the counters: they move with
-    /// every logout, also with one of nobody.
+    /// every logout, also with one of nobody. Nor the expiry index: who was there is filed until a sweep finds him gone.
     fn tree(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         let mut tree = BTreeMap::new();
         list(self.dir.path(), &mut tree);
         assert!(tree.remove(&self.dir.path().join("store/generations")).is_some());
+        tree.retain(|path, _| !path.starts_with(self.dir.path().join("store/due")));
         tree
     }
 }

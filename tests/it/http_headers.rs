@@ -133,8 +133,7 @@ impl Site {
 
     /// How many sessions are stored, dead or alive.
     fn files(&self) -> usize {
-        let shards = std::fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap().path());
-        shards.filter(|path| path.is_dir()).map(|shard| std::fs::read_dir(shard).unwrap().count()).sum()
+        crate::support::texts::files_in_shards(self.dir.path()).len()
     }
 
     fn seen(&self) -> Vec<Seen> {

@@ -21,4 +21,5 @@ mod processes;
 mod servers;
 mod stale;
 mod support;
+mod sweep;
 mod trouble;

@@ -75,12 +75,12 @@ fn check_in_order(root: &Path) {
 // -------------------------------------------------------------------------------------------------- it makes
 
 #[test]
-fn a_new_store_has_its_parameters_its_counters_and_256_shards_and_nothing_else() {
+fn a_new_store_has_its_parameters_its_counters_its_index_and_256_shards_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("sessions");
     let store = FileStore::open(&root).unwrap();
     assert_eq!(store.path(), root);
-    assert_eq!(tree(&root).len(), 1 + 2 + 256);
+    assert_eq!(tree(&root).len(), 1 + 2 + 256 + 2);
     check_in_order(&root);
 }
 
@@ -107,7 +107,7 @@ fn directories_are_0700_and_files_0600_under_any_umask() {
         let (moved, grown) = stored.unwrap_or_else(|error| panic!("umask {umask:04o}: {error:?}"));
         assert_eq!((moved.as_deref(), grown), (Some("relaxed+"), Some("grown".repeat(1000))));
         let tree = tree(&root);
-        assert_eq!(tree.len(), 1 + 2 + 256 + 2);
+        assert_eq!(tree.len(), 1 + 2 + 256 + 3 + 2);
         for (path, (mode, _)) in tree {
             let want = if path.is_dir() { 0o700 } else { 0o600 };
             assert_eq!(mode & 0o7777, want, "{} under umask {umask:04o}", path.display());
@@ -237,7 +237,7 @@ fn all_who_open_a_new_store_at_once_get_the_same_one() {
         for token in tokens {
             assert_eq!(load(&store, &token).unwrap().as_deref(), Some("x"));
         }
-        assert_eq!(tree(&root).len(), 1 + 2 + 256 + OPENERS, "a temporary file is left");
+        assert_eq!(tree(&root).len(), 1 + 2 + 256 + 3 + OPENERS, "a temporary file is left");
     }
 }
 

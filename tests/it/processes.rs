@@ -7,7 +7,7 @@ use sessile::{
 };
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -42,7 +42,7 @@ fn manager(dir: &Path) -> SessionManager {
     SessionManager::new(Arc::new(options.open(dir).unwrap()))
 }
 
-fn dir_of(parent: &Parent) -> std::path::PathBuf {
+fn dir_of(parent: &Parent) -> PathBuf {
     parent.argument("DIR").into()
 }
 
@@ -56,11 +56,8 @@ fn token(text: &str) -> Token {
 
 /// The files in the shards: sessions, and what was left on its way.
 pub(crate) fn files(dir: &Path) -> Vec<String> {
-    let shards = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()).filter(|e| e.path().is_dir());
-    shards
-        .flat_map(|shard| std::fs::read_dir(shard.path()).unwrap())
-        .map(|entry| entry.unwrap().path().strip_prefix(dir).unwrap().display().to_string())
-        .collect()
+    let relative = |path: PathBuf| path.strip_prefix(dir).unwrap().display().to_string();
+    crate::support::texts::files_in_shards(dir).into_iter().map(relative).collect()
 }
 
 /// A new session with one entry.
@@ -606,7 +603,8 @@ fn processes_that_open_one_new_directory_at_once_make_one_store() {
             .collect();
         names.sort();
         let mut want: Vec<_> = (0..256).map(|shard| format!("{shard:02x}")).collect();
-        want.extend(["generations".into(), "sessile.json".into()]);
+        want.extend(["due".into(), "generations".into(), "sessile.json".into()]);
+        want.sort();
         assert_eq!(
             names, want,
             "round {round}: shards, counters and parameters, and nothing left on its way"

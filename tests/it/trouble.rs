@@ -15,7 +15,6 @@ use sessile::{
 use std::error::Error as _;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -72,9 +71,8 @@ fn writes(store: &FileStore, token: &Token) -> Vec<(&'static str, Result<(), Err
 
 /// The names of all files in all shards.
 fn files(root: &Path) -> Vec<String> {
-    let shards = fs::read_dir(root).unwrap().map(|name| name.unwrap().path()).filter(|path| path.is_dir());
-    let names = shards.flat_map(|shard| fs::read_dir(shard).unwrap());
-    names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect()
+    let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    crate::support::texts::files_in_shards(root).into_iter().map(name).collect()
 }
 
 // ----------------------------------------------------------------------------------------------- a full disk
@@ -567,8 +565,12 @@ fn without_descriptors_every_act_fails_whole_and_with_four_more_every_act_succee
         return again(name, dir.path());
     };
     let store = FileStoreOptions::new().cache_bytes(0).open(dir.join("store")).unwrap();
+    // The bucket of the hour in which they expire is open from the first one on.
+    store.create(&record("first"), RELAXED).unwrap();
     let usual = getrlimit(Resource::Nofile);
-    let free = u64::try_from(File::open("/dev/null").unwrap().as_raw_fd()).unwrap();
+    // A limit is on the numbers, of which some are taken.
+    let is_free = |number: &u64| fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err();
+    let limit_with = |spare: usize| (0..).filter(is_free).nth(spare).unwrap();
     let mut failures = Vec::new();
     for spare in 0..=4 {
         // One session for each act; relaxed, so that a power-safe save has most to do.
@@ -576,7 +578,7 @@ fn without_descriptors_every_act_fails_whole_and_with_four_more_every_act_succee
         let tokens = sessions.map(|saved| saved.token);
         let made_before = files(store.path()).len();
         let mut limit = getrlimit(Resource::Nofile);
-        limit.current = Some(free + spare);
+        limit.current = Some(limit_with(spare));
         setrlimit(Resource::Nofile, limit).unwrap();
         let loaded = store.load(&tokens[0]);
         let created = store.create(&record("new"), POWER_SAFE);

@@ -23,9 +23,49 @@ fn a_relaxed_save_opens_reads_and_writes_the_other_slot() {
     let session = fixture.session(false);
     let other = SessionId::random().unwrap();
     check_calls(&["open session", "read", "write", "announce"], || put(&fixture.store, &session, "x", false));
-    check_calls(&["open session", "stat file", "stat session", "write"], || {
-        fixture.store.create_file(&other, Arc::new(record("x")), false)
-    });
+    let calls = ["append", "stat file", "open session", "stat file", "stat session", "write"];
+    check_calls(&calls, || fixture.store.create_file(Whose::Secret(&other), Arc::new(record("x")), false));
+}
+
+#[test]
+fn the_first_session_of_an_hour_opens_its_bucket_and_the_first_of_a_lost_index_makes_it() {
+    let fixture = Fixture::new();
+    let create = |deadline: u64| {
+        let mut record = record("x");
+        record.deadline += Duration::from_secs(3600 * deadline);
+        let session = SessionId::random().unwrap();
+        fixture.store.create_file(Whose::Secret(&session), Arc::new(record), false)
+    };
+    let rest = ["append", "stat file", "open session", "stat file", "stat session", "write"];
+    let opened = [&["open directory", "open file in directory"][..], &rest].concat();
+    check_calls(&opened, || create(1));
+    check_calls(&rest, || create(1));
+    check_calls(&opened, || create(2));
+    // Two ages do not take the buckets from each other.
+    check_calls(&rest, || create(1));
+    fs::remove_dir_all(fixture.dir.path().join(DUE)).unwrap();
+    // An entry behind which there is no name is filed once more.
+    let lost = ["append", "stat file", "open directory", "make directory"];
+    check_calls(&[&lost[..], &opened].concat(), || create(1));
+}
+
+#[test]
+fn a_save_files_its_session_again_only_if_it_expires_in_an_earlier_hour() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    let move_by = |hours: i64| {
+        let mut change = |record: &mut Record| {
+            let by = Duration::from_secs(3600 * hours.unsigned_abs());
+            record.deadline = if hours < 0 { record.deadline - by } else { record.deadline + by };
+            Ok(Verdict::Write)
+        };
+        fixture.store.update_file(&session, &mut change, false)
+    };
+    let save = ["open session", "read", "write"];
+    check_calls(&told(&save), || move_by(20));
+    let filed =
+        ["open session", "read", "open directory", "open file in directory", "append", "stat file", "write"];
+    check_calls(&told(&filed), || move_by(-3));
 }
 
 #[test]
@@ -92,9 +132,13 @@ fn a_power_safe_save_that_changes_nothing_makes_safe_what_is_there() {
 #[test]
 fn a_power_safe_creation_syncs_the_file_then_its_name() {
     let fixture = Fixture::new();
+    fixture.session(false);
     let session = SessionId::random().unwrap();
     let calls = [
         "open shard",
+        // Filed before it is made.
+        "append",
+        "stat file",
         "open session",
         "stat file",
         "stat session",
@@ -103,7 +147,7 @@ fn a_power_safe_creation_syncs_the_file_then_its_name() {
         "sync shard",
         "write",
     ];
-    check_calls(&calls, || fixture.store.create_file(&session, Arc::new(record("x")), true));
+    check_calls(&calls, || fixture.store.create_file(Whose::Secret(&session), Arc::new(record("x")), true));
 }
 
 #[test]
@@ -168,12 +212,14 @@ fn what_is_known_of_a_file_is_not_believed_of_the_larger_one_in_its_place() {
     assert_eq!(syncs, ["sync file", "sync file", "sync shard"]);
 }
 
-const ROTATE: [&str; 16] = [
+const ROTATE: [&str; 18] = [
     "open shard",
     "open session",
     "read",
     // The successor, synced with its name …
     "open shard",
+    "append",
+    "stat file",
     "open session",
     "stat file",
     "stat session",
@@ -201,7 +247,7 @@ fn a_rotation_syncs_the_successor_and_its_name_before_the_old_file_goes_and_then
 fn a_deletion_syncs_the_directory_also_when_nothing_was_there() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
-    let delete = || fixture.store.delete_file(&session);
+    let delete = || fixture.store.end_file(Whose::Secret(&session));
     check_calls(&["open shard", "open session", "read", "write", "unlink", "announce", "sync shard"], delete);
     let absent = [
         "open shard",
@@ -219,8 +265,8 @@ fn a_deletion_syncs_the_directory_also_when_nothing_was_there() {
 fn without_synced_security_events_the_end_of_a_session_is_not_synced_and_its_successor_still_is() {
     let fixture = Fixture::with(FileStoreOptions::new().sync_security_events(false));
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
-    check_calls(&ROTATE[..15], || Act::Rotate.run(&fixture.store, &session, &successor));
-    let delete = || fixture.store.delete_file(&successor);
+    check_calls(&ROTATE[..17], || Act::Rotate.run(&fixture.store, &session, &successor));
+    let delete = || fixture.store.end_file(Whose::Secret(&successor));
     check_calls(&["open shard", "open session", "read", "write", "unlink", "announce"], delete);
     let absent = ["open shard", "open session", "open shard", "open session in shard", "unlink", "announce"];
     check_calls(&absent, delete);

@@ -27,7 +27,7 @@ fn die_in_every_call(act: Act, power_safe: bool) {
         for (session, alive) in [(&session, old.is_some()), (&successor, made.is_some())] {
             assert_eq!(put(&other, session, &big("next"), true).unwrap().is_some(), alive, "{context}");
             assert_eq!(fixture.text(session), alive.then(|| big("next")), "{context}");
-            assert_eq!(other.delete_file(session).unwrap(), alive, "{context}");
+            assert_eq!(other.end_file(Whose::Secret(session)).unwrap(), alive, "{context}");
             assert_eq!(fixture.text(session), None, "{context}");
             assert!(!fixture.path(session).exists(), "{context}");
         }

@@ -16,7 +16,8 @@ fn delete_in_every_call(act: Act) {
         let interrupt = move |n, _: &str| {
             if n == call {
                 let (deleter, ended) = (Arc::clone(&deleter), ended.clone());
-                let was_there = thread::spawn(move || deleter.delete_file(&ended)).join().unwrap().unwrap();
+                let was_there =
+                    thread::spawn(move || deleter.end_file(Whose::Secret(&ended))).join().unwrap().unwrap();
                 *report.lock().unwrap() = Some(was_there);
             }
             None
@@ -70,7 +71,7 @@ fn a_rewrite_after_a_failed_sync_does_not_bring_back_an_ended_session() {
     let interrupt = move |n, call| {
         if call == "exchange" {
             let (deleter, ended) = (Arc::clone(&deleter), ended.clone());
-            assert!(thread::spawn(move || deleter.delete_file(&ended)).join().unwrap().unwrap());
+            assert!(thread::spawn(move || deleter.end_file(Whose::Secret(&ended))).join().unwrap().unwrap());
         }
         fail(n, call)
     };
@@ -168,7 +169,7 @@ fn a_save_that_waited_while_a_logout_overtook_it_finds_no_session() {
                 assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
                 thread::sleep(Duration::from_millis(1));
             }
-            assert!(impatient.delete_file(&session).unwrap());
+            assert!(impatient.end_file(Whose::Secret(&session)).unwrap());
             drop(stopped);
             waiter.join().unwrap()
         });
@@ -244,7 +245,7 @@ fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
         for verdict in [Verdict::Write, Verdict::Keep] {
             let session = fixture.session(false);
             let mut change = |record: &mut Record| {
-                assert!(other.delete_file(&session).unwrap(), "it does not wait for this lock");
+                assert!(other.end_file(Whose::Secret(&session)).unwrap(), "it does not wait for this lock");
                 record.entries.insert("text".into(), Value::new("late").unwrap());
                 Ok(verdict)
             };
@@ -281,7 +282,7 @@ fn an_act_that_keeps_what_is_stored_keeps_the_version_that_is_served_and_not_the
     let store = FileStoreOptions::new().watch(false).open(dir.path()).unwrap();
     for act in [Act::Keep, Act::Rotate] {
         let (session, successor) = (SessionId::random().unwrap(), SessionId::random().unwrap());
-        store.create_file(&session, Arc::new(record("ancient")), true).unwrap();
+        store.create_file(Whose::Secret(&session), Arc::new(record("ancient")), true).unwrap();
         put(&store, &session, "old", true).unwrap().unwrap();
         let path = dir.path().join(SessionPath::of(&session.file_id()).as_str());
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();

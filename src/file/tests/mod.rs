@@ -10,8 +10,9 @@ mod faults;
 mod meetings;
 
 use super::disk::faults::during;
-use super::layout::{GENERATIONS, SessionPath, TEMPORARY, shard_of};
+use super::layout::{DUE, GENERATIONS, SessionPath, TEMPORARY, shard_of};
 use super::lock::LockedFile;
+use super::locked::Whose;
 use super::{FileStore, FileStoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;
@@ -80,7 +81,7 @@ impl Fixture {
     /// A session at version "old", whose other slot holds an older version.
     fn session(&self, power_safe: bool) -> SessionId {
         let session = SessionId::random().unwrap();
-        self.store.create_file(&session, Arc::new(record("ancient")), power_safe).unwrap();
+        self.store.create_file(Whose::Secret(&session), Arc::new(record("ancient")), power_safe).unwrap();
         put(&self.store, &session, "old", power_safe).unwrap().unwrap();
         session
     }
@@ -167,7 +168,7 @@ impl Act {
         match self {
             Self::Load => store.load(&session.to_token()).map(|found| matches!(found, Lookup::Live(_))),
             Self::Create { power_safe } => {
-                store.create_file(successor, Arc::new(record("new")), power_safe).map(|_| true)
+                store.create_file(Whose::Secret(successor), Arc::new(record("new")), power_safe).map(|_| true)
             }
             Self::Update { power_safe } => put(store, session, "new", power_safe).map(|r| r.is_some()),
             Self::Grow { power_safe } => put(store, session, &big("new"), power_safe).map(|r| r.is_some()),
@@ -179,7 +180,7 @@ impl Act {
                 };
                 store.rotate_file(session, successor, &mut change).map(|r| r.is_some())
             }
-            Self::Delete => store.delete_file(session),
+            Self::Delete => store.end_file(Whose::Secret(session)),
         }
     }
 

@@ -345,7 +345,7 @@ impl Stage {
         let options = FileStoreOptions::new().durability(durability).clock(clock.clone());
         let store = Arc::new(options.clone().open(dir.path()).unwrap());
         let second = Arc::new(options.open(dir.path()).unwrap());
-        Self::new(clock, store, second, Box::new(move || files_in_shards(&dir)))
+        Self::new(clock, store, second, Box::new(move || super::texts::files_in_shards(dir.path()).len()))
     }
 
     fn new(
@@ -392,11 +392,6 @@ impl Stage {
             panic!("session {} is alive: {:?}", live.id, live.record);
         }
     }
-}
-
-fn files_in_shards(dir: &TempDir) -> usize {
-    let shards = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
-    shards.filter(|path| path.is_dir()).map(|shard| std::fs::read_dir(shard).unwrap().count()).sum()
 }
 
 /// A token that nobody was given.

@@ -28,6 +28,13 @@ pub(crate) fn path_of(root: &Path, id: FileId) -> PathBuf {
     root.join(&name[..2]).join(&name[2..])
 }
 
+/// The files in the shards of a store: sessions, and what was left on its way.
+pub(crate) fn files_in_shards(root: &Path) -> Vec<PathBuf> {
+    let shards = (0..=255_u8).map(|shard| root.join(format!("{shard:02x}")));
+    let list = |shard: PathBuf| std::fs::read_dir(shard).into_iter().flatten();
+    shards.flat_map(list).map(|name| name.unwrap().path()).collect()
+}
+
 /// The text of a session, if there is one.
 pub(crate) fn load(store: &impl Store, token: &Token) -> Result<Option<String>> {
     Ok(match store.load(token)? {

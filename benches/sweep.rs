@@ -1,0 +1,131 @@
+//! Removing what is expired: the cost of finding it among what is alive, and of removing it.
+//!
+//! `SESSILE_BENCH_SWEEP` says how many live sessions the larger store holds (default 100,000; the smaller one has a
+//! twentieth of it). All sweeps have the whole core.
+mod common;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use sessile::file::SweepOptions;
+use sessile::{Clock, Durability, FileId, FileStore, FileStoreOptions, Record, Store};
+use std::cell::LazyCell;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+use tempfile::TempDir;
+
+/// How many sessions expire at once.
+const DUE: usize = 1000;
+
+fn large() -> usize {
+    let text = std::env::var("SESSILE_BENCH_SWEEP").unwrap_or_else(|_| {
+        // A test run has small stores.
+        let usual = if common::sessions() < 50_000 { 20 * common::sessions() } else { 100_000 };
+        usual.to_string()
+    });
+    text.parse().expect("SESSILE_BENCH_SWEEP is a number")
+}
+
+/// A store whose clock stands still.
+struct Fixture {
+    store: FileStore,
+    clock: Clock,
+    record: Record,
+    dir: TempDir,
+}
+
+impl Fixture {
+    /// With so many sessions that live for two weeks.
+    fn with(live: usize) -> Self {
+        // The beginning of an hour: the walk, once an hour, has no part in this.
+        let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(500_000 * 3600));
+        let dir = common::directory();
+        let options = FileStoreOptions::new().clock(clock.clone()).cache_bytes(0);
+        let store = options.open(dir.path()).expect("a store");
+        let record = common::record(&store);
+        let fixture = Self { store, clock, record, dir };
+        fixture.create(live, Duration::from_secs(1_209_600));
+        fixture
+    }
+
+    /// Makes sessions that live for so long.
+    fn create(&self, sessions: usize, age: Duration) -> Vec<FileId> {
+        let mut record = self.record.clone();
+        record.deadline = self.store.now() + age;
+        let create = || self.store.create(&record, Durability::Relaxed).expect("a session").live.id;
+        (0..sessions).map(|_| create()).collect()
+    }
+
+    /// Lets so many sessions expire; they share the hour with the sweep.
+    fn let_expire(&self, sessions: usize) -> Vec<FileId> {
+        let ids = self.create(sessions, Duration::from_micros(1));
+        self.clock.advance(Duration::from_micros(1));
+        ids
+    }
+
+    /// Sweeps; how many were removed.
+    fn sweep(&self, options: SweepOptions) -> u64 {
+        let report = self.store.sweep(&options.core_share_percent(100)).expect("a sweep");
+        assert_eq!(report.failed, 0, "{report:?}");
+        report.removed
+    }
+}
+
+/// Measures a sweep of 1,000 expired sessions among few live ones and among many; beside it, looking at every file, which
+/// is what one does without an index.
+fn due_among_live(c: &mut Criterion) {
+    let (small, large) = (large() / 20, large());
+    let mut group = c.benchmark_group("sweep-1000-due");
+    group.sample_size(10).throughput(Throughput::Elements(DUE as u64));
+    let stores = [small, large].map(|live| (live, LazyCell::new(move || Fixture::with(live))));
+    for (live, fixture) in &stores {
+        group.bench_function(format!("sessile/{live}"), |b| {
+            b.iter_custom(|rounds| {
+                let round = |_| {
+                    fixture.let_expire(DUE);
+                    let began = Instant::now();
+                    let removed = fixture.sweep(SweepOptions::new());
+                    let took = began.elapsed();
+                    assert_eq!(removed, DUE as u64);
+                    took
+                };
+                (0..rounds).map(round).sum()
+            });
+        });
+    }
+    let (live, fixture) = &stores[1];
+    group.bench_function(format!("decode-all/{live}"), |b| {
+        b.iter(|| fixture.sweep(SweepOptions::new().full(true).dry_run(true)));
+    });
+    group.finish();
+}
+
+/// Measures removing expired sessions; beside it, `unlinkat` of as many files of the same store, in the order of their
+/// names.
+fn removal(c: &mut Criterion) {
+    const SESSIONS: usize = 10_000;
+    let sessions = if common::sessions() < SESSIONS { common::sessions() } else { SESSIONS };
+    let fixture = LazyCell::new(|| Fixture::with(0));
+    let mut group = c.benchmark_group("remove");
+    group.sample_size(10).throughput(Throughput::Elements(sessions as u64));
+    group.bench_function("floor/512", |b| {
+        let root = rustix::fs::open(fixture.dir.path(), OFlags::RDONLY, Mode::empty()).expect("the root");
+        let unlink = |mut ids: Vec<FileId>| {
+            ids.sort_unstable();
+            for id in ids {
+                let hex = id.to_string();
+                let path = format!("{}/{}", &hex[..2], &hex[2..]);
+                rustix::fs::unlinkat(&root, path, AtFlags::empty()).expect("unlinkat");
+            }
+        };
+        b.iter_batched(|| fixture.let_expire(sessions), unlink, BatchSize::PerIteration);
+        // What the index says of them is gone with a sweep.
+        fixture.sweep(SweepOptions::new());
+    });
+    group.bench_function("sessile/512", |b| {
+        let sweep = |ids: Vec<FileId>| assert_eq!(fixture.sweep(SweepOptions::new()), ids.len() as u64);
+        b.iter_batched(|| fixture.let_expire(sessions), sweep, BatchSize::PerIteration);
+    });
+    group.finish();
+}
+
+criterion_group!(benches, due_among_live, removal);
+criterion_main!(benches);

@@ -1,0 +1,176 @@
+//! What can be said on the command line. Never an id: other users can see the arguments of a process.
+use clap::{Parser, Subcommand};
+use sessile::FileId;
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed; standard error says why
+  2  wrong usage
+  3  done, and something is missing, damaged or could not be looked at
+  4  another sweep is at work; nothing was done
+
+All verbs run safely beside the programs that use the store. Run them as the
+user who owns the store.";
+
+/// Looks after a sessile session store.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, max_term_width = 80)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+    /// Print one JSON object instead of words
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Sweep(Sweep),
+    Stat(Stat),
+    Verify(Verify),
+    /// Print one session as JSON
+    #[command(long_about = format!("Print one session as JSON\n\n{ID}"))]
+    Show(One),
+    /// End one session, at once in every running server
+    #[command(long_about = format!("End one session, at once in every running server\n\n{ID}"))]
+    Destroy(One),
+    Export(Export),
+    Import(Import),
+}
+
+/// Remove expired sessions
+///
+/// Looks at what the expiry index says is due, and each hour at one of 256
+/// directories. A program with a reaper needs no other sweeps.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sessile sweep /var/lib/shop/sessions
+  sessile sweep --full --dry-run /var/lib/shop/sessions
+
+Each hour by cron, for a store of the user `shop` (/etc/cron.d/sessile):
+  17 * * * *  shop  sessile sweep /var/lib/shop/sessions >/dev/null
+
+JSON: end (finished, elsewhere), examined, removed, renewed, damaged,
+temporary, unknown, failed, bytes_freed, seconds.")]
+pub(crate) struct Sweep {
+    /// The store's directory
+    pub(crate) dir: PathBuf,
+    /// Look at every file
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Count only; change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Look at so many files a second at most, instead of using a quarter of
+    /// one core's time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_per_second: Option<u32>,
+    /// Share of one core's time to use, in percent; 100 never rests
+    #[arg(long, value_name = "PERCENT", conflicts_with = "max_per_second",
+          value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) core_share: Option<u8>,
+    /// Keep damaged files for so many days after they were last written
+    #[arg(long, value_name = "DAYS", default_value_t = 14,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) keep_damaged: u16,
+}
+
+/// Count sessions and their sizes, ages and deadlines
+///
+/// Reads every file.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sessile stat /var/lib/shop/sessions
+
+JSON: live, expired, damaged, unfinished, temporary, unknown, failed, bytes,
+logged_in, ages and deadlines (lists of below_seconds, sessions), seconds.")]
+pub(crate) struct Stat {
+    /// The store's directory
+    pub(crate) dir: PathBuf,
+}
+
+/// Read everything and name what is damaged
+///
+/// Damaged files are named by the digest of their session's id, as in logs.
+/// The exit code is 3 if there is damage, repaired or not.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sessile verify /var/lib/shop/sessions
+  sessile verify --repair /var/lib/shop/sessions
+
+JSON: examined, damaged (a list of id, path, moved_to), failed, seconds.")]
+pub(crate) struct Verify {
+    /// The store's directory
+    pub(crate) dir: PathBuf,
+    /// Move damaged files to the directory `damaged` of the store; delete
+    /// nothing
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
+const ID: &str = "\
+The session's id, which is its cookie's value, is read from the environment variable SESSILE_ID or else from \
+standard input: the arguments of a process can be seen by other users.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sessile show /var/lib/shop/sessions <id.txt
+  SESSILE_ID=$(cat id.txt) sessile destroy /var/lib/shop/sessions
+  sessile destroy --file-id 0f3a… /var/lib/shop/sessions
+
+JSON of show: id (of the file), created, touched, deadline, expiry, user,
+entries; or id, absent (unknown, expired, damaged). Of destroy: id, destroyed.")]
+pub(crate) struct One {
+    /// The store's directory
+    pub(crate) dir: PathBuf,
+    /// The session by the digest of its id, which is no secret: 40 hexadecimal
+    /// characters, as in logs and file names
+    #[arg(long, value_name = "HEX", value_parser = file_id)]
+    pub(crate) file_id: Option<FileId>,
+}
+
+fn file_id(text: &str) -> Result<FileId, &'static str> {
+    FileId::parse(text).ok_or("it is not 40 characters 0-9, a-f")
+}
+
+/// Print all live sessions, one JSON object a line
+///
+/// What is printed holds no ids, only their digests, and all that is in the
+/// sessions. Sessions that are created or rotated meanwhile may be missing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  sessile export /var/lib/shop/sessions | zstd >sessions.zst
+
+A line: id (of the file), created, touched, deadline, expiry, user, entries.
+Times are RFC 3339, or microseconds since 1970 beyond the year 9999. With
+--json the summary (exported, damaged, failed, seconds) is an object, too; it
+goes to standard error.")]
+pub(crate) struct Export {
+    /// The store's directory
+    pub(crate) dir: PathBuf,
+}
+
+/// Bring in sessions that were exported
+///
+/// Reads standard input. A session that is there is left alone, an expired one
+/// is skipped. A session that was ended after the export lives again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  zstd -d <sessions.zst | sessile import /var/lib/shop/sessions
+
+JSON: imported, existing, expired, failed, seconds.")]
+pub(crate) struct Import {
+    /// The store's directory; made if there is none
+    pub(crate) dir: PathBuf,
+    /// Make each session power-safe before the next
+    #[arg(long)]
+    pub(crate) power_safe: bool,
+}

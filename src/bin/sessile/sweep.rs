@@ -1,0 +1,91 @@
+//! `sessile sweep`.
+use crate::args::Sweep;
+use crate::{Done, Outcome, complain, open, print, progress, told};
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
+use serde_json::json;
+use sessile::file::{SweepEnd, SweepOptions, SweepPhase, SweepReport};
+use std::fmt::Write;
+use std::ops::ControlFlow::Continue;
+use std::time::Duration;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(crate) fn run(args: &Sweep, json: bool) -> Outcome {
+    let store = open(&args.dir, false)?;
+    let mut options = SweepOptions::new()
+        .full(args.full)
+        .dry_run(args.dry_run)
+        .keep_damaged(DAY * args.keep_damaged.into());
+    if let Some(files) = args.max_per_second {
+        options = options.files_per_second(files);
+    }
+    if let Some(percent) = args.core_share {
+        options = options.core_share_percent(percent);
+    }
+    let mut bar: Option<(SweepPhase, ProgressBar)> = None;
+    let report = store.sweep_with(&options, |now| {
+        if bar.as_ref().is_none_or(|(phase, _)| *phase != now.phase) {
+            bar.take().inspect(|(_, bar)| bar.finish_and_clear());
+            let doing = if now.phase == SweepPhase::Walk { "directories" } else { "due" };
+            bar = Some((now.phase, progress(doing, now.total)));
+        }
+        if let Some((_, bar)) = &bar {
+            bar.set_position(now.done);
+        }
+        Continue(())
+    })?;
+    if let Some((_, bar)) = bar {
+        bar.finish_and_clear();
+    }
+    for error in &report.errors {
+        complain(told(error));
+    }
+    let line = if json { as_json(&report).to_string() } else { summary(&report, args.dry_run) };
+    print(line)?;
+    Ok(match report.end {
+        SweepEnd::Elsewhere => Done::Elsewhere,
+        _ if report.failed > 0 => Done::WithFindings,
+        _ => Done::Well,
+    })
+}
+
+fn summary(report: &SweepReport, dry_run: bool) -> String {
+    if report.end == SweepEnd::Elsewhere {
+        return "another sweep is at work; nothing was done".into();
+    }
+    let mut line = format!(
+        "{} {} of {} sessions, {}",
+        if dry_run { "would remove" } else { "removed" },
+        HumanCount(report.removed),
+        HumanCount(report.examined),
+        HumanBytes(report.bytes_freed),
+    );
+    for (count, what) in [
+        (report.renewed, "renewed"),
+        (report.damaged, "damaged"),
+        (report.temporary, "leftovers"),
+        (report.unknown, "unknown"),
+        (report.failed, "failed"),
+    ] {
+        if count > 0 {
+            write!(line, "; {} {what}", HumanCount(count)).expect("into a string");
+        }
+    }
+    format!("{line}; {:.1} s", report.elapsed.as_secs_f64())
+}
+
+fn as_json(report: &SweepReport) -> serde_json::Value {
+    let end = if report.end == SweepEnd::Elsewhere { "elsewhere" } else { "finished" };
+    json!({
+        "end": end,
+        "examined": report.examined,
+        "removed": report.removed,
+        "renewed": report.renewed,
+        "damaged": report.damaged,
+        "temporary": report.temporary,
+        "unknown": report.unknown,
+        "failed": report.failed,
+        "bytes_freed": report.bytes_freed,
+        "seconds": report.elapsed.as_secs_f64(),
+    })
+}

@@ -1,0 +1,376 @@
+//! The expiry index: which sessions may have expired by now. A hint; the session's file is the truth.
+//!
+//! ```text
+//! root/due/495124     a bucket: the sessions to look at in hour 495,124 since 1970; entries, one behind the other
+//! root/due/sweep      locked by whoever sweeps; holds the hour of the last walk (see `sweep`)
+//!
+//! entry, 32 bytes:    20 FileId | 8 deadline, microseconds since 1970, little-endian | 4 check
+//! ```
+//!
+//! - **Filed before it is made.** A session is filed in the bucket of its deadline before its file is created, and
+//!   again when its deadline is moved *forward*. A deadline that moves back, as it does with each renewal, costs
+//!   nothing: the sweep finds the session alive and files it anew.
+//! - **Append-only.** Any number of processes append with one `write` each; the sweep alone, under its lock, strikes out
+//!   (with zeros) what is done in a bucket that still grows, and removes the buckets of hours that are over.
+//! - **Nobody's trouble.** What cannot be filed is counted; a sweep's walk finds the session.
+//! - **Nothing is believed.** An entry has a check: the first bytes of the BLAKE3 hash of the others. What does not verify
+//!   (a torn tail, a disk's garbage) is skipped byte by byte until something does. An entry of a session that is gone,
+//!   renewed or was never made costs a look.
+//!
+//! An hour's bucket: two weeks are 336 files, whatever the number of sessions. Nobody is filed more than 30 days ahead, so
+//! that ages of years do not make a file for each of their hours; the sweep files such a session anew each 30 days.
+use super::disk::{self, Access, Directory, Root};
+use super::layout::DUE;
+use crate::clock::micros;
+use crate::id::FileId;
+use parking_lot::RwLock;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+/// One bucket's time.
+pub(super) const BUCKET_MICROS: u64 = 3_600_000_000;
+/// How far ahead sessions are filed, in buckets: 30 days.
+const AHEAD_MAX: u64 = 30 * 24;
+/// How many buckets are kept open between two filings: as many as there are usual ages in a program.
+const OPEN_MAX: usize = 4;
+
+pub(super) const ENTRY_BYTES: usize = FileId::LEN + 8 + 4;
+/// How much of a bucket is read at once: 32,768 entries.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// One line of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    pub(super) id: FileId,
+    /// When the session was to expire as it was filed, in microseconds since 1970.
+    pub(super) deadline: u64,
+}
+
+impl Entry {
+    fn to_bytes(self) -> [u8; ENTRY_BYTES] {
+        let mut bytes = [0; ENTRY_BYTES];
+        bytes[..FileId::LEN].copy_from_slice(self.id.as_bytes());
+        bytes[FileId::LEN..][..8].copy_from_slice(&self.deadline.to_le_bytes());
+        let check = check_of(&bytes);
+        bytes[ENTRY_BYTES - 4..].copy_from_slice(&check);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; ENTRY_BYTES]) -> Option<Self> {
+        let (id, rest) = bytes.split_first_chunk::<{ FileId::LEN }>()?;
+        let deadline = u64::from_le_bytes(*rest.first_chunk()?);
+        (bytes[ENTRY_BYTES - 4..] == check_of(bytes))
+            .then_some(Self { id: FileId::from_bytes(*id), deadline })
+    }
+}
+
+fn check_of(entry: &[u8; ENTRY_BYTES]) -> [u8; 4] {
+    let hash = blake3::hash(&entry[..ENTRY_BYTES - 4]);
+    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+/// Where a session is filed: the bucket of its deadline, but never one that is over, nor one that is far ahead.
+pub(super) fn bucket_of(deadline: u64, now: u64) -> u64 {
+    let current = now / BUCKET_MICROS;
+    (deadline / BUCKET_MICROS).clamp(current, current + AHEAD_MAX)
+}
+
+/// Files sessions, for one open store.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// The buckets filed in last, by number.
+    open: RwLock<Vec<(u64, File)>>,
+    unfiled: AtomicU64,
+}
+
+impl Due {
+    /// Files a session. What cannot be filed is counted: a walk will find it.
+    pub(super) fn file(&self, root: &Root, id: &FileId, deadline: SystemTime, now: SystemTime) {
+        if self.try_file(root, Entry { id: *id, deadline: micros(deadline) }, micros(now)).is_err() {
+            self.unfiled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The same if the deadline was moved to an earlier bucket than the one it was in.
+    pub(super) fn file_if_sooner(
+        &self,
+        root: &Root,
+        id: &FileId,
+        before: SystemTime,
+        deadline: SystemTime,
+        now: SystemTime,
+    ) {
+        if deadline < before
+            && bucket_of(micros(deadline), micros(now)) < bucket_of(micros(before), micros(now))
+        {
+            self.file(root, id, deadline, now);
+        }
+    }
+
+    /// How many could not be filed since the store was opened.
+    pub(super) fn unfiled(&self) -> u64 {
+        self.unfiled.load(Ordering::Relaxed)
+    }
+
+    /// Files an entry.
+    pub(super) fn try_file(&self, root: &Root, entry: Entry, now: u64) -> io::Result<()> {
+        let bucket = bucket_of(entry.deadline, now);
+        let bytes = entry.to_bytes();
+        {
+            let open = self.open.read();
+            if let Some((_, file)) = open.iter().find(|(number, _)| *number == bucket)
+                && append(file, &bytes)?
+            {
+                return Ok(());
+            }
+        }
+        let file = open_bucket(root, bucket)?;
+        // If it is removed in between as well, an hour has passed.
+        append(&file, &bytes)?;
+        let mut open = self.open.write();
+        open.retain(|(number, _)| *number != bucket);
+        if open.len() == OPEN_MAX {
+            // Those whose hour comes first are done with first.
+            open.sort_by_key(|(number, _)| *number);
+            open.remove(0);
+        }
+        open.push((bucket, file));
+        Ok(())
+    }
+}
+
+/// Appends to a bucket. Whether it still had its name afterwards: the sweep removes the name first and then reads what
+/// was appended before that, so what has a name now will be read.
+fn append(bucket: &File, entry: &[u8; ENTRY_BYTES]) -> io::Result<bool> {
+    disk::append(bucket, entry)?;
+    let stat = disk::stat(bucket)?;
+    if stat.mode != 0o600 {
+        disk::make_private(bucket)?;
+    }
+    Ok(stat.links > 0)
+}
+
+/// Opens a bucket for appending; makes it, and the index, if there is none.
+fn open_bucket(root: &Root, bucket: u64) -> io::Result<File> {
+    let open = || root.open_directory(DUE)?.open_named(&bucket.to_string(), Access::Append);
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            root.make_directory(DUE)?;
+            open()
+        }
+        opened => opened,
+    }
+}
+
+/// The number of a bucket, from its name.
+pub(super) fn bucket_named(name: &str) -> Option<u64> {
+    name.parse().ok().filter(|number: &u64| number.to_string() == name)
+}
+
+/// A bucket that is read, from its beginning to wherever its end is when that is reached.
+pub(super) struct Reader {
+    pub(super) file: File,
+    at: u64,
+}
+
+impl Reader {
+    pub(super) fn open(index: &Directory, bucket: u64, access: Access) -> io::Result<Self> {
+        Ok(Self { file: index.open_named(&bucket.to_string(), access)?, at: 0 })
+    }
+
+    /// The next entries with their offsets; none at the end. May be asked again when more was appended.
+    pub(super) fn next(&mut self) -> io::Result<Vec<(u64, Entry)>> {
+        loop {
+            let bytes = disk::read_at(&self.file, self.at, CHUNK_BYTES)?;
+            let (entries, consumed) = parse(&bytes);
+            let from = self.at;
+            self.at += consumed as u64;
+            if consumed == 0 || !entries.is_empty() {
+                return Ok(entries
+                    .into_iter()
+                    .map(|(offset, entry)| (from + offset as u64, entry))
+                    .collect());
+            }
+        }
+    }
+}
+
+/// The entries among some bytes, with their offsets, and how many bytes were looked at. What is left is too short to say.
+fn parse(bytes: &[u8]) -> (Vec<(usize, Entry)>, usize) {
+    let (mut entries, mut at) = (Vec::new(), 0);
+    while let Some(frame) = bytes[at..].first_chunk::<ENTRY_BYTES>() {
+        if *frame == [0; ENTRY_BYTES] {
+            at += ENTRY_BYTES;
+        } else if let Some(entry) = Entry::from_bytes(frame) {
+            entries.push((at, entry));
+            at += ENTRY_BYTES;
+        } else {
+            at += 1;
+        }
+    }
+    (entries, at)
+}
+
+/// Strikes out entries that lie at these offsets, in ascending order: nobody needs to look at them again.
+pub(super) fn strike(file: &File, offsets: &[u64]) -> io::Result<()> {
+    const ZEROS: [u8; 128 * ENTRY_BYTES] = [0; 128 * ENTRY_BYTES];
+    const ONE: u64 = ENTRY_BYTES as u64;
+    let neighbours = |a: &u64, b: &u64| a + ONE == *b;
+    for run in offsets.chunk_by(neighbours).flat_map(|run| run.chunks(128)) {
+        disk::write_at(file, &ZEROS[..run.len() * ENTRY_BYTES], run[0])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn entry(n: u64) -> Entry {
+        Entry { id: FileId::digest(&n.to_le_bytes()), deadline: n }
+    }
+    fn bytes_of(entries: impl IntoIterator<Item = u64>) -> Vec<u8> {
+        entries.into_iter().flat_map(|n| entry(n).to_bytes()).collect()
+    }
+    #[track_caller]
+    fn check(bytes: &[u8], want: &[u64]) {
+        let (entries, consumed) = parse(bytes);
+        assert_eq!(
+            entries.iter().map(|(_, found)| *found).collect::<Vec<_>>(),
+            want.iter().map(|n| entry(*n)).collect::<Vec<_>>()
+        );
+        assert!(bytes.len() - consumed < ENTRY_BYTES, "{consumed} of {}", bytes.len());
+        for (offset, found) in entries {
+            assert_eq!(bytes[offset..][..ENTRY_BYTES], found.to_bytes());
+        }
+    }
+    fn at(hours: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(hours * 3600 + 1800)
+    }
+    fn store() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        (dir, root)
+    }
+    fn read(root: &Root, bucket: u64) -> Vec<Entry> {
+        let mut reader = Reader::open(&root.open_directory(DUE).unwrap(), bucket, Access::Read).unwrap();
+        reader.next().unwrap().into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    #[test]
+    fn entries_are_found_behind_a_torn_one_garbage_and_what_was_struck_out() {
+        check(&[], &[]);
+        check(&bytes_of(1..=3), &[1, 2, 3]);
+        for torn in 1..ENTRY_BYTES {
+            check(&[&bytes_of([1])[..], &bytes_of([2])[..torn], &bytes_of([3, 4])].concat(), &[1, 3, 4]);
+            check(&bytes_of([1, 2])[..ENTRY_BYTES + torn], &[1]);
+        }
+        let garbage: Vec<u8> = (0..1000_u32).map(|n| (n * 7 % 251) as u8).collect();
+        check(&[&garbage[..], &bytes_of([5, 6])].concat(), &[5, 6]);
+        check(&[&[0; 3 * ENTRY_BYTES][..], &bytes_of([7])].concat(), &[7]);
+        // Struck out behind a torn one: the zeros lie between two frames.
+        check(&[&bytes_of([1])[..11], &[0; 2 * ENTRY_BYTES], &bytes_of([8])].concat(), &[8]);
+    }
+
+    #[test]
+    fn no_flipped_bit_makes_another_entry() {
+        let bytes = bytes_of([9]);
+        for bit in 0..8 * ENTRY_BYTES {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            check(&flipped, &[]);
+        }
+    }
+
+    #[test]
+    fn a_session_is_filed_in_the_hour_of_its_deadline_but_not_in_the_past_nor_far_ahead() {
+        let hour = |hours| micros(at(hours));
+        assert_eq!(bucket_of(hour(1000), hour(990)), 1000);
+        assert_eq!(bucket_of(hour(10), hour(990)), 990);
+        assert_eq!(bucket_of(u64::MAX, hour(990)), 990 + AHEAD_MAX);
+        let (_dir, root) = store();
+        let due = Due::default();
+        due.file(&root, &entry(1).id, at(14), at(10));
+        due.file(&root, &entry(2).id, at(3), at(10));
+        assert_eq!(read(&root, 14), [Entry { deadline: hour(14), ..entry(1) }]);
+        assert_eq!(read(&root, 10), [Entry { deadline: hour(3), ..entry(2) }]);
+        assert_eq!(due.unfiled(), 0);
+    }
+
+    #[test]
+    fn only_a_deadline_that_moves_to_an_earlier_hour_is_filed_again() {
+        let (dir, root) = store();
+        let due = Due::default();
+        let id = entry(1).id;
+        let quarter = Duration::from_secs(900);
+        due.file_if_sooner(&root, &id, at(20), at(21), at(10));
+        due.file_if_sooner(&root, &id, at(20), at(20), at(10));
+        due.file_if_sooner(&root, &id, at(20), at(20) - quarter, at(10));
+        // Both are further ahead than anybody is filed.
+        due.file_if_sooner(&root, &id, at(9000), at(8000), at(10));
+        assert!(!dir.path().join(DUE).exists());
+        due.file_if_sooner(&root, &id, at(20), at(12), at(10));
+        assert_eq!(read(&root, 12).len(), 1);
+    }
+
+    #[test]
+    fn what_is_struck_out_is_not_read_again_and_what_is_appended_later_is() {
+        let (_dir, root) = store();
+        let due = Due::default();
+        let now = micros(at(5));
+        let file = |n: u64| due.try_file(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
+        (0..1000).for_each(file);
+        let mut reader = Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Write).unwrap();
+        let offsets: Vec<_> = reader.next().unwrap().iter().map(|(offset, _)| *offset).collect();
+        assert_eq!(offsets.len(), 1000);
+        let (done, rest): (Vec<u64>, Vec<u64>) =
+            offsets.iter().partition(|offset| (*offset / 32) % 7 != 0 || **offset > 16_000);
+        strike(&reader.file, &done).unwrap();
+        file(1000);
+        assert_eq!(reader.next().unwrap().len(), 1, "the one that was appended");
+        assert_eq!(read(&root, 5).len(), rest.len() + 1);
+    }
+
+    #[test]
+    fn a_bucket_that_was_removed_or_the_whole_index_is_made_anew() {
+        let (dir, root) = store();
+        let due = Due::default();
+        let now = micros(at(5));
+        for n in 0..3 {
+            due.try_file(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
+            assert_eq!(read(&root, 5).len(), 1, "round {n}");
+            match n {
+                0 => std::fs::remove_file(dir.path().join(DUE).join("5")).unwrap(),
+                _ => std::fs::remove_dir_all(dir.path().join(DUE)).unwrap(),
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_than_a_few_buckets_are_kept_open_and_what_cannot_be_filed_is_counted() {
+        let (dir, root) = store();
+        let due = Due::default();
+        for hour in 5..50 {
+            due.file(&root, &entry(hour).id, at(hour), at(5));
+            assert!(due.open.read().len() <= OPEN_MAX);
+        }
+        for hour in 5..50 {
+            assert_eq!(read(&root, hour).len(), 1);
+        }
+        std::fs::remove_dir_all(dir.path().join(DUE)).unwrap();
+        std::fs::write(dir.path().join(DUE), "in the way").unwrap();
+        due.file(&root, &entry(1).id, at(7), at(5));
+        assert_eq!(due.unfiled(), 1);
+    }
+
+    #[test]
+    fn names_of_buckets_are_plain_numbers() {
+        assert_eq!(bucket_named("495124"), Some(495_124));
+        for name in ["", "+1", "01", "-1", "1 ", "sweep", "99999999999999999999"] {
+            assert_eq!(bucket_named(name), None, "{name:?}");
+        }
+    }
+}

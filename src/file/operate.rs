@@ -1,0 +1,101 @@
+//! What somebody does who looks after a store and knows sessions by their files: find, end, bring in from elsewhere,
+//! set aside what is damaged. A [`FileId`] is no secret and opens no session to a visitor.
+use super::FileStore;
+use super::generations::News;
+use super::layout::{DAMAGED, SessionPath};
+use super::locked::{Held, Whose};
+use super::slots::View;
+use crate::error::{ErrorKind, Result};
+use crate::id::FileId;
+use crate::record::Record;
+use crate::store::{Absent, Durability, Live, Lookup, Store};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl FileStore {
+    /// Finds the session that has this file, as [`load`](Store::load) finds it by its secret; always from the file.
+    ///
+    /// # Errors
+    ///
+    /// As for [`load`](Store::load).
+    pub fn find(&self, id: &FileId) -> Result<Lookup> {
+        self.queues.check_process()?;
+        let id = *id;
+        Ok(match self.read(Whose::Digest(id), &id, None)? {
+            Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
+                Lookup::Absent(Absent::Expired(id))
+            }
+            Some(View::Valid { newest, .. }) => Lookup::Live(Live { record: newest.record, id }),
+            Some(View::Damaged) => Lookup::Absent(Absent::Damaged(id)),
+            None | Some(View::Empty) => Lookup::Absent(Absent::Unknown(id)),
+        })
+    }
+
+    /// Ends the session that has this file, as [`delete`](Store::delete) ends it by its secret: at once, in every process
+    /// that uses the store. Whether a live one was there.
+    ///
+    /// # Errors
+    ///
+    /// As for [`delete`](Store::delete).
+    pub fn end(&self, id: &FileId) -> Result<bool> {
+        self.end_file(Whose::Digest(*id))
+    }
+
+    /// Brings a session in that was in another store: whoever has its secret has it here. Whether it was; `false` if there is
+    /// a file in its place, which is left alone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`create`](Store::create).
+    pub fn bring_in(&self, id: &FileId, record: &Record, how: Durability) -> Result<bool> {
+        let mut record = record.clone();
+        record.cut();
+        // A look first: a creation files the session in the index.
+        let there = self.open_file(id, &SessionPath::of(id), super::Access::Read)?.is_some();
+        if there {
+            return Ok(false);
+        }
+        match self.create_file(Whose::Digest(*id), Arc::new(record), self.options.is_power_safe(how)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Random => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves a session's file to the directory `damaged` of the store, if it is damaged, for somebody to look at. Where it is
+    /// now; `None` if there is no damaged file (any more).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Busy`] if somebody has it locked for the whole [`lock_wait`](super::FileStoreOptions::lock_wait).
+    /// [`ErrorKind::Io`], and the file stays where it is.
+    pub fn set_aside(&self, id: &FileId) -> Result<Option<PathBuf>> {
+        let whose = Whose::Digest(*id);
+        let held = self.hold(whose, Instant::now() + self.options.lock_wait)?;
+        let Held::Remains(remains) = held else { return Ok(None) };
+        if !remains.is_damaged {
+            return Ok(None);
+        }
+        let path = SessionPath::of(id);
+        let error = |error| self.error("set damaged session file aside", &path, error);
+        self.root.make_directory(DAMAGED).map_err(error)?;
+        let aside = self.root.open_directory(DAMAGED).map_err(error)?;
+        let shard = self.open_shard(id)?;
+        // An earlier one of the same name stays.
+        for n in 0..1000 {
+            let name = if n == 0 { id.to_string() } else { format!("{id}.{n}") };
+            match shard.move_to(path.below_shard(), &aside, &name) {
+                Ok(()) => {
+                    // Somebody may have a copy of what it was before it was damaged.
+                    self.announce(whose, id, News::Ended)?;
+                    return Ok(Some(self.root.path().join(DAMAGED).join(name)));
+                }
+                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(cause) => return Err(error(cause)),
+            }
+        }
+        Err(error(io::ErrorKind::AlreadyExists.into()))
+    }
+}

@@ -1,0 +1,254 @@
+//! A thread that sweeps at its own pace, for as long as its [`Reaper`] lives.
+//!
+//! - **It keeps no store open.** It has a weak reference; when the store is dropped, it ends with its next turn.
+//! - **Nothing ends it** but that and its handle: an error is counted and told, a panic in the observer is contained.
+//! - **Any number of processes** may have one on the same store: one sweeps at a time, the others leave it to that one.
+//! - **It may be killed anywhere**, as a sweep may; a server that never returns needs not stop it.
+use super::mapped::Birthmark;
+use super::{FileStore, SweepEnd, SweepOptions, SweepReport};
+use crate::error::{Error, ErrorKind, Result};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, after, bounded, never, select};
+use std::fmt;
+use std::ops::ControlFlow::{Break, Continue};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The first sweep of a reaper comes after this time at most, so that a server that is started often sweeps as well.
+const FIRST_WITHIN: Duration = Duration::from_secs(10);
+
+type Observer = dyn FnMut(&Result<SweepReport>) + Send;
+
+/// How a [`Reaper`] works.
+///
+/// ```
+/// # use sessile::{FileStore, file::ReaperOptions};
+/// # use std::sync::Arc;
+/// # let dir = tempfile::tempdir()?;
+/// let store = Arc::new(FileStore::open(dir.path())?);
+/// let reaper = store.start_reaper(ReaperOptions::new().observer(|swept| match swept {
+///     Ok(report) => println!("{} expired sessions removed", report.removed),
+///     Err(error) => eprintln!("{error}"),
+/// }))?;
+/// // … serve; and at the end, or never:
+/// let done = reaper.close();
+/// # assert_eq!(done.errors, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct ReaperOptions {
+    interval: Duration,
+    sweep: SweepOptions,
+    observer: Box<Observer>,
+}
+
+impl Default for ReaperOptions {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(300),
+            sweep: SweepOptions::default(),
+            observer: Box::new(|_| {}),
+        }
+    }
+}
+
+impl fmt::Debug for ReaperOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReaperOptions")
+            .field("interval", &self.interval)
+            .field("sweep", &self.sweep)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ReaperOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From the end of a sweep to the beginning of the next: 100 ms to 30 days, default 5 minutes. Up to a tenth is added by
+    /// chance, so that processes started together do not meet; the first sweep comes by chance within 10 seconds, or
+    /// within the interval if that is shorter.
+    #[must_use]
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// How each sweep is done; default [`SweepOptions::new`].
+    #[must_use]
+    pub fn sweep(mut self, options: SweepOptions) -> Self {
+        self.sweep = options;
+        self
+    }
+
+    /// Is told of each sweep, in the reaper's thread. A panic in it is contained and counted.
+    #[must_use]
+    pub fn observer(mut self, observer: impl FnMut(&Result<SweepReport>) + Send + 'static) -> Self {
+        self.observer = Box::new(observer);
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        self.sweep.check()?;
+        if (Duration::from_millis(100)..=Duration::from_secs(30 * 86_400)).contains(&self.interval) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Config, "start a reaper")
+            .with_reason("the interval must be 100 ms to 30 days"))
+    }
+}
+
+/// What a reaper did between its start and its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reaped {
+    /// Sweeps that it made, also those that were stopped or failed.
+    pub sweeps: u64,
+    /// Sweeps that it left to somebody else.
+    pub elsewhere: u64,
+    /// Sessions that it removed.
+    pub removed: u64,
+    /// Sizes of the files that it removed.
+    pub bytes_freed: u64,
+    /// Sweeps that could not be made, and files and directories that could not be looked at or removed.
+    pub errors: u64,
+    /// Panics that were contained.
+    pub panics: u64,
+}
+
+/// A thread that sweeps a store; see [`FileStore::start_reaper`]. Dropping it stops the thread and waits until it has
+/// ended: 0.2 s at most, unless a call to the file system takes longer.
+#[derive(Debug)]
+#[must_use = "dropped, it stops"]
+pub struct Reaper {
+    /// Nothing is sent: it closes when the thread is to end.
+    stop: Option<Sender<()>>,
+    now: Sender<()>,
+    thread: Option<JoinHandle<Reaped>>,
+    birthmark: Birthmark,
+}
+
+impl FileStore {
+    /// Starts a thread that [sweeps](Self::sweep) this store again and again until its handle is dropped. The store may be
+    /// dropped first; the thread then ends by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for options out of bounds, [`ErrorKind::Forked`] in a process that inherited the store,
+    /// [`ErrorKind::Io`] if the system has no thread left.
+    pub fn start_reaper(self: &Arc<Self>, options: ReaperOptions) -> Result<Reaper> {
+        options.check()?;
+        self.queues.check_process()?;
+        let (stop, stopped) = bounded(0);
+        let (now, asked) = bounded(1);
+        let worker =
+            Worker { store: Arc::downgrade(self), options, stopped, asked, reaped: Reaped::default() };
+        let thread = std::thread::Builder::new()
+            .name("sessile-reaper".into())
+            .spawn(|| worker.run())
+            .map_err(|error| Error::new(ErrorKind::Io, "start a reaper").with_source(error))?;
+        Ok(Reaper { stop: Some(stop), now, thread: Some(thread), birthmark: Birthmark::new() })
+    }
+}
+
+impl Reaper {
+    /// Asks for a sweep now, and does not wait for it. One that is asked for while another is under way follows it.
+    pub fn sweep_now(&self) {
+        // Full: it was asked already. Closed: the store was dropped.
+        let _ = self.now.try_send(());
+    }
+
+    /// Stops the thread, waits until it has ended, and says what it did.
+    pub fn close(mut self) -> Reaped {
+        self.end()
+    }
+
+    fn end(&mut self) -> Reaped {
+        drop(self.stop.take());
+        let Some(thread) = self.thread.take() else { return Reaped::default() };
+        if !self.birthmark.is_here() {
+            // In a forked child there is no such thread to be waited for, and what it had is not to be given back.
+            std::mem::forget(thread);
+            return Reaped::default();
+        }
+        thread.join().unwrap_or_default()
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+struct Worker {
+    store: Weak<FileStore>,
+    options: ReaperOptions,
+    stopped: Receiver<()>,
+    asked: Receiver<()>,
+    reaped: Reaped,
+}
+
+impl Worker {
+    fn run(mut self) -> Reaped {
+        let mut wait = part_of(FIRST_WITHIN.min(self.options.interval));
+        // When its handle is forgotten, nobody asks any more, and that is no reason to sweep.
+        let mut asked = self.asked.clone();
+        loop {
+            select! {
+                recv(self.stopped) -> _ => return self.reaped,
+                recv(asked) -> message => if message.is_err() { asked = never(); continue },
+                recv(after(wait)) -> _ => {}
+            }
+            let Some(store) = self.store.upgrade() else { return self.reaped };
+            // Whoever drops the last reference closes the store; that may be this thread, here.
+            self.sweep(&store);
+            drop(store);
+            wait = self.options.interval + part_of(self.options.interval / 10);
+        }
+    }
+
+    fn sweep(&mut self, store: &FileStore) {
+        let Self { options, stopped, reaped, .. } = self;
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            let swept = store.sweep_with(&options.sweep, |_| match stopped.try_recv() {
+                Err(TryRecvError::Empty) => Continue(()),
+                _ => Break(()),
+            });
+            reaped.count(&swept);
+            (options.observer)(&swept);
+        }));
+        reaped.panics += u64::from(told.is_err());
+    }
+}
+
+impl Reaped {
+    fn count(&mut self, swept: &Result<SweepReport>) {
+        match swept {
+            Ok(report) if report.end == SweepEnd::Elsewhere => self.elsewhere += 1,
+            Ok(report) => {
+                self.sweeps += 1;
+                self.removed += report.removed;
+                self.bytes_freed += report.bytes_freed;
+                self.errors += report.failed;
+            }
+            Err(_) => {
+                self.sweeps += 1;
+                self.errors += 1;
+            }
+        }
+    }
+}
+
+/// Some part of a time, by chance.
+fn part_of(time: Duration) -> Duration {
+    let mut bits = [0; 4];
+    // Without chance, all of it.
+    if getrandom::fill(&mut bits).is_err() {
+        return time;
+    }
+    time.mul_f64(f64::from(u32::from_le_bytes(bits)) / f64::from(u32::MAX))
+}

@@ -1,0 +1,175 @@
+//! What is due: the sessions that the index has in buckets whose time has come; and the index itself.
+use super::{Became, Pass, SweepPhase, SweepProgress};
+use crate::clock::micros;
+use crate::file::disk::{Access, Directory};
+use crate::file::due::{self, ENTRY_BYTES, Entry, Reader};
+use crate::file::layout::DUE;
+use crate::id::FileId;
+use std::io;
+use std::ops::ControlFlow::{self, Continue};
+
+/// When what was in use, or could not be read, is looked at again: 10 minutes later.
+const RETRY_MICROS: u64 = 600_000_000;
+
+impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
+    pub(super) fn sweep_due(&mut self, hour: u64) -> ControlFlow<()> {
+        let buckets: Vec<u64> = self.buckets().into_iter().filter(|bucket| *bucket <= hour).collect();
+        let size = |bucket: &u64| self.index.stat(bucket.to_string()).map_or(0, |stat| stat.bytes);
+        let entries = buckets.iter().map(size).sum::<u64>() / ENTRY_BYTES as u64;
+        self.pace.begin(SweepPhase::Due, entries, &self.report)?;
+        for bucket in buckets {
+            self.sweep_bucket(bucket, bucket < hour)?;
+        }
+        Continue(())
+    }
+
+    /// Looks at what is filed in a bucket, and removes it if its hour is over and all of it is done.
+    fn sweep_bucket(&mut self, bucket: u64, is_over: bool) -> ControlFlow<()> {
+        let access = if self.options.dry_run { Access::Read } else { Access::Write };
+        let Some(mut reader) = self.open_bucket(bucket, access) else { return Continue(()) };
+        let mut all_done = true;
+        loop {
+            let Some(entries) = self.next_entries(bucket, &mut reader) else { return Continue(()) };
+            if entries.is_empty() {
+                break;
+            }
+            let count = entries.len() as u64;
+            let (begun, before) = (self.pace.done, all_done);
+            all_done = self.sweep_entries(&reader, entries, is_over)? && before;
+            self.pace.done = begun + count;
+        }
+        if is_over && all_done && !self.options.dry_run {
+            self.remove_bucket(bucket, reader);
+        }
+        Continue(())
+    }
+
+    /// Looks at sessions that are filed together. Whether all of them are done with.
+    fn sweep_entries(
+        &mut self,
+        reader: &Reader,
+        mut entries: Vec<(u64, Entry)>,
+        is_over: bool,
+    ) -> ControlFlow<(), bool> {
+        let now = micros(self.now);
+        entries.retain(|(_, entry)| {
+            (is_over || entry.deadline <= now) && !self.walked[usize::from(entry.id.as_bytes()[0])]
+        });
+        // Shard by shard, and each session once.
+        entries.sort_unstable_by_key(|(offset, entry)| (entry.id, *offset));
+        let (mut done, mut all_done) = (Vec::new(), true);
+        let mut shard: Option<(u8, Option<Directory>)> = None;
+        for same in entries.chunk_by(|(_, a), (_, b)| a.id == b.id) {
+            let entry = same[0].1;
+            let first = entry.id.as_bytes()[0];
+            if shard.as_ref().is_none_or(|(open, _)| *open != first) {
+                let opened = self.store.open_shard(&entry.id);
+                shard = Some((first, opened.map_err(|error| self.report.fail(error)).ok()));
+            }
+            let became = match &shard {
+                Some((_, Some(directory))) => self.end(directory, entry.id, None),
+                _ => Became::Later,
+            };
+            let is_done = match became {
+                Became::Done => true,
+                Became::Renewed(deadline) => {
+                    self.report.renewed += 1;
+                    self.refile(Entry { deadline: micros(deadline), ..entry })
+                }
+                // A bucket that stays keeps it.
+                Became::Later => is_over && self.refile_later(entry.id),
+            };
+            all_done &= is_done;
+            if is_done {
+                done.extend(same.iter().map(|(offset, _)| *offset));
+            }
+            self.pace.done += same.len() as u64;
+            if self.pace.file(&self.report).is_break() {
+                self.strike(reader, done, is_over);
+                return ControlFlow::Break(());
+            }
+        }
+        self.strike(reader, done, is_over);
+        Continue(all_done)
+    }
+
+    /// Notes what is done in a bucket that stays.
+    fn strike(&self, reader: &Reader, mut done: Vec<u64>, is_over: bool) {
+        if is_over || self.options.dry_run {
+            return;
+        }
+        done.sort_unstable();
+        // What is not struck out is looked at once more.
+        let _ = due::strike(&reader.file, &done);
+    }
+
+    /// Removes a bucket of which all is done.
+    fn remove_bucket(&mut self, bucket: u64, mut reader: Reader) {
+        if let Err(error) = self.index.unlink(bucket.to_string()) {
+            self.report.fail(self.store.error_at("remove bucket of expiry index", &path_of(bucket), error));
+            return;
+        }
+        // Who appended while it had its name does not know that it has lost it.
+        while let Some(late) = self.next_entries(bucket, &mut reader).filter(|late| !late.is_empty()) {
+            for (_, entry) in late {
+                self.refile(entry);
+            }
+        }
+    }
+
+    /// The buckets there are, in order.
+    pub(super) fn buckets(&mut self) -> Vec<u64> {
+        let names = self.index.names().unwrap_or_else(|error| {
+            self.report.fail(self.store.error_at("list expiry index", DUE, error));
+            Vec::new()
+        });
+        let mut buckets: Vec<u64> = names.iter().filter_map(|name| due::bucket_named(name)).collect();
+        buckets.sort_unstable();
+        buckets
+    }
+
+    /// Files a session that could not be looked at, to be tried again after some minutes.
+    pub(super) fn refile_later(&mut self, id: FileId) -> bool {
+        self.refile(Entry { id, deadline: micros(self.now) + RETRY_MICROS })
+    }
+
+    /// Files a session again. Whether that was possible; if not, its old entry is to stay.
+    pub(super) fn refile(&mut self, entry: Entry) -> bool {
+        if self.options.dry_run {
+            return true;
+        }
+        match self.store.due.try_file(&self.store.root, entry, micros(self.now)) {
+            Ok(()) => true,
+            Err(error) => {
+                self.report.fail(self.store.error_at("file session in expiry index", DUE, error));
+                false
+            }
+        }
+    }
+
+    pub(super) fn open_bucket(&mut self, bucket: u64, access: Access) -> Option<Reader> {
+        match Reader::open(&self.index, bucket, access) {
+            Ok(reader) => Some(reader),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                self.report.fail(self.store.error_at("open bucket of expiry index", &path_of(bucket), error));
+                None
+            }
+        }
+    }
+
+    /// The next entries of a bucket; `None` if it cannot be read.
+    pub(super) fn next_entries(&mut self, bucket: u64, reader: &mut Reader) -> Option<Vec<(u64, Entry)>> {
+        match reader.next() {
+            Ok(entries) => Some(entries),
+            Err(error) => {
+                self.report.fail(self.store.error_at("read bucket of expiry index", &path_of(bucket), error));
+                None
+            }
+        }
+    }
+}
+
+fn path_of(bucket: u64) -> String {
+    format!("{DUE}/{bucket}")
+}

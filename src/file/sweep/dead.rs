@@ -1,0 +1,172 @@
+//! Single files: what is dead is removed, under its lock, after another look; what it was is counted.
+use super::{Became, Pass};
+use crate::error::{ErrorKind, Result};
+use crate::file::disk::{self, Access, Directory};
+use crate::file::generations::News;
+use crate::file::io_error;
+use crate::file::layout::{SessionPath, shard_of};
+use crate::file::lock::LockedFile;
+use crate::file::locked::{Held, Remains, Whose};
+use crate::file::walk::{Holds, StoredFile};
+use crate::id::FileId;
+use crate::store::Store;
+use std::io;
+use std::time::Instant;
+
+/// How old leftovers must be, in seconds by the file system's clock: nobody takes so long for one act.
+const LEFTOVER_SECONDS: i64 = 3600;
+
+impl<F> Pass<'_, F> {
+    /// Removes what is under a session's name, if it is dead: counted, whatever it is.
+    pub(super) fn end(&mut self, shard: &Directory, id: FileId, walked: Option<u64>) -> Became {
+        let tried = if self.options.dry_run {
+            self.would_end(shard, id, walked)
+        } else {
+            self.try_end(shard, id, walked)
+        };
+        tried.unwrap_or_else(|error| match error.kind() {
+            ErrorKind::Busy => Became::Later,
+            ErrorKind::NewerFormat | ErrorKind::Foreign => {
+                self.report.unknown += 1;
+                Became::Done
+            }
+            _ => {
+                self.report.fail(error);
+                Became::Later
+            }
+        })
+    }
+
+    /// The walk has counted it, and knows its size.
+    fn try_end(&mut self, shard: &Directory, id: FileId, walked: Option<u64>) -> Result<Became> {
+        let held = self.store.hold(Whose::Digest(id), Instant::now())?;
+        if walked.is_none() && !matches!(held, Held::Nothing) {
+            self.report.examined += 1;
+        }
+        match held {
+            Held::Nothing => Ok(Became::Done),
+            Held::Version(locked) => {
+                let deadline = locked.newest.record.deadline;
+                if !locked.newest.record.is_expired(self.store.now()) {
+                    return Ok(Became::Renewed(deadline));
+                }
+                // Without a tombstone: whoever waits for the lock finds the session expired, as we do, and that is all a
+                // tombstone says.
+                if self.store.unlink(shard, &locked.path)? {
+                    self.report.removed += 1;
+                    self.report.bytes_freed += 2 * locked.slot_size as u64;
+                }
+                locked.tell_ended()?;
+                Ok(Became::Done)
+            }
+            Held::Remains(remains) => self.clear_remains(shard, id, &remains),
+        }
+    }
+
+    /// The same in a dry run.
+    fn would_end(&mut self, shard: &Directory, id: FileId, walked: Option<u64>) -> Result<Became> {
+        let path = SessionPath::of(&id);
+        let name = path.below_shard().to_str().expect("ASCII");
+        let Some(file) = self.store.file_at(&shard_of(&id), shard, name)? else { return Ok(Became::Done) };
+        if walked.is_none() {
+            self.report.examined += 1;
+        }
+        match file.holds {
+            Holds::Live(live) => return Ok(Became::Renewed(live.record.deadline)),
+            Holds::Expired(_) => {
+                self.report.removed += 1;
+                self.report.bytes_freed += file.bytes;
+            }
+            Holds::Damaged(_) => self.count_damaged(file.changed, file.bytes),
+            Holds::Unfinished(_) => {
+                if self.is_leftover(file.changed) {
+                    self.count_leftover(file.bytes);
+                }
+            }
+            Holds::Temporary | Holds::Unknown => self.report.unknown += 1,
+        }
+        Ok(Became::Done)
+    }
+
+    /// Removes what is left in a session's place, if it is old enough. A file that nobody has locked and that does not
+    /// change for so long is nobody's.
+    fn clear_remains(&mut self, shard: &Directory, id: FileId, remains: &Remains<'_>) -> Result<Became> {
+        let path = SessionPath::of(&id);
+        let stat = disk::stat(&remains.file)
+            .map_err(|error| self.store.error("examine session file", &path, error))?;
+        let goes =
+            if remains.is_damaged { self.is_given_up(stat.changed) } else { self.is_leftover(stat.changed) };
+        if goes {
+            self.store.unlink(shard, &path)?;
+            self.store.announce(Whose::Digest(id), &id, News::Ended)?;
+        }
+        if remains.is_damaged {
+            self.count_damaged(stat.changed, stat.bytes);
+        } else if goes {
+            self.count_leftover(stat.bytes);
+        }
+        Ok(Became::Done)
+    }
+
+    /// Removes a temporary file of a shard, unless its writer is at work.
+    pub(super) fn clear_temporary(&mut self, shard: &Directory, name: &str, file: &StoredFile) {
+        let cleared = (|| {
+            let opened = shard.open_named(name, Access::Read)?;
+            let Ok(locked) = LockedFile::acquire(opened, Instant::now())? else { return Ok(false) };
+            // Under the lock: a writer that goes on after an hour exchanges names under it.
+            let there = shard.stat(name)?;
+            let is_it = there.inode == disk::stat(&locked)?.inode && self.is_leftover(there.changed);
+            Ok(is_it && (self.options.dry_run || shard.unlink(name)?))
+        })();
+        match cleared {
+            Ok(true) => self.count_leftover(file.bytes),
+            Ok(false) => {}
+            Err(error) => self.fail_leftover(file, error),
+        }
+    }
+
+    /// Removes a temporary file that lies beside the shards: it was left by a store's making.
+    pub(super) fn clear_stray(&mut self, stray: &StoredFile) {
+        if !self.is_leftover(stray.changed) {
+            return;
+        }
+        if self.options.dry_run {
+            return self.count_leftover(stray.bytes);
+        }
+        let name = stray.path.file_name().unwrap_or_default().to_string_lossy();
+        match self.store.root.unlink(&name) {
+            Ok(true) => self.count_leftover(stray.bytes),
+            Ok(false) => {}
+            Err(error) => self.fail_leftover(stray, error),
+        }
+    }
+
+    fn fail_leftover(&mut self, file: &StoredFile, error: io::Error) {
+        if error.kind() != io::ErrorKind::NotFound {
+            self.report.fail(io_error("remove temporary file", error).with_path(&file.path));
+        }
+    }
+
+    pub(super) fn is_leftover(&self, changed: i64) -> bool {
+        self.disk_now.saturating_sub(changed) >= LEFTOVER_SECONDS
+    }
+
+    /// Whether a damaged file was kept for long enough.
+    fn is_given_up(&self, changed: i64) -> bool {
+        let kept = i64::try_from(self.options.keep_damaged.as_secs()).unwrap_or(i64::MAX);
+        self.disk_now.saturating_sub(changed) >= kept
+    }
+
+    fn count_damaged(&mut self, changed: i64, bytes: u64) {
+        self.report.damaged += 1;
+        if self.is_given_up(changed) {
+            self.report.removed += 1;
+            self.report.bytes_freed += bytes;
+        }
+    }
+
+    fn count_leftover(&mut self, bytes: u64) {
+        self.report.temporary += 1;
+        self.report.bytes_freed += bytes;
+    }
+}

@@ -1,0 +1,60 @@
+//! The file that is locked by whoever sweeps, and holds the hour of the last walk. It says nothing if the index is new or was
+//! lost.
+use crate::clock::micros;
+use crate::error::{Error, Result};
+use crate::file::FileStore;
+use crate::file::disk::{self, Access, Directory, Root};
+use crate::file::due::BUCKET_MICROS;
+use crate::file::layout::{DUE, SWEEP};
+use crate::file::lock::LockedFile;
+use std::fs::File;
+use std::io;
+use std::time::{Instant, SystemTime};
+
+/// The file, locked.
+pub(super) struct Marker(LockedFile);
+
+fn error(store: &FileStore, cause: io::Error) -> Error {
+    store.error_at("lock expiry index", &format!("{DUE}/{SWEEP}"), cause)
+}
+
+impl Marker {
+    /// `None` if somebody else has it.
+    pub(super) fn lock(store: &FileStore, index: &Directory) -> Result<Option<Self>> {
+        let opened = index.open_named(SWEEP, Access::WriteOrCreate);
+        let locked = opened.and_then(|file| LockedFile::acquire(file, Instant::now()));
+        let Ok(file) = locked.map_err(|cause| error(store, cause))? else { return Ok(None) };
+        // The umask may have taken bits away.
+        disk::make_private(&file).map_err(|cause| error(store, cause))?;
+        Ok(Some(Self(file)))
+    }
+
+    /// The hour of the last walk, if it is known.
+    pub(super) fn walked(&self) -> Option<u64> {
+        let text = disk::read_at(&self.0, 0, 64).ok()?;
+        str::from_utf8(&text).ok()?.trim().parse().ok()
+    }
+
+    pub(super) fn set_walked(&self, store: &FileStore, hour: u64) -> Result<()> {
+        write_walked(&self.0, hour).map_err(|cause| error(store, cause))
+    }
+
+    /// What time it is by the file system's clock, in seconds since 1970.
+    pub(super) fn touch(&self, store: &FileStore) -> Result<i64> {
+        disk::touch(&self.0).map_err(|cause| error(store, cause))
+    }
+}
+
+/// Notes the hour of a walk.
+fn write_walked(marker: &File, hour: u64) -> io::Result<()> {
+    // Of one width, so that no longer number shines through.
+    disk::write_at(marker, format!("{hour:20}\n").as_bytes(), 0)
+}
+
+/// Makes the index of a store that is new, in which nothing needs to be walked.
+pub(in crate::file) fn make_index(root: &Root, now: SystemTime) -> io::Result<()> {
+    root.make_directory(DUE)?;
+    let marker = root.open_directory(DUE)?.open_named(SWEEP, Access::WriteOrCreate)?;
+    disk::make_private(&marker)?;
+    write_walked(&marker, micros(now) / BUCKET_MICROS)
+}

@@ -1,0 +1,161 @@
+//! One pass: remove what is dead, and say what was done.
+//!
+//! A pass has two parts, and each session belongs to exactly one of them:
+//!
+//! 1. **The walk** looks at every file of a few shards: one for each hour since the last walk, so that 256 hours see all
+//!    of them, whether somebody sweeps each minute or each night. It removes what is expired, files live sessions that
+//!    the index has lost, and clears what belongs to nobody. If the index says nothing of a last walk, it is new or was
+//!    lost, and the walk covers everything.
+//! 2. **What is due**: sessions of the other shards that the index has in a bucket whose time has come. Gone: skipped.
+//!    Expired: removed. Renewed: filed anew. In use this very moment: left for the next pass.
+//!
+//! Invariants:
+//!
+//! - **Nothing is removed on hearsay.** Whatever the index, the walk or a reading without a lock says, a file is removed
+//!   under its session's lock, after another look at it.
+//! - **What was removed is told** to those who have copies, before the lock is given back, as every end of a session.
+//! - **Killed anywhere, nothing is lost.** An entry is struck out when its session is done with, a bucket is removed when all
+//!   of its entries are, the hour of the walk is written when the walk is done. The next pass does again what is not
+//!   written down, and finds it done.
+//! - **A bucket loses its name before its end is read.** Who appends to it looks afterwards whether it still has one
+//!   (`due`): either the entry is read here, or it is filed elsewhere there.
+//! - **One at a time.** The lock is held for the whole pass; a second sweep leaves.
+mod buckets;
+mod dead;
+mod marker;
+mod options;
+mod pace;
+mod shards;
+
+pub(super) use marker::make_index;
+pub use options::{SweepEnd, SweepOptions, SweepPhase, SweepProgress, SweepReport};
+
+use super::FileStore;
+use super::disk::Directory;
+use super::due::BUCKET_MICROS;
+use super::layout::{DUE, SHARDS};
+use crate::clock::micros;
+use crate::error::Result;
+use crate::store::Store;
+use marker::Marker;
+use pace::Pace;
+use std::io;
+use std::ops::ControlFlow::{self, Continue};
+use std::time::{Instant, SystemTime};
+
+/// How many shards there are to be walked.
+const ALL: u64 = SHARDS as u64;
+
+impl FileStore {
+    /// Removes what is dead: one pass, as often as one likes, beside any number of users of the store.
+    ///
+    /// Costs a look at each session that is due, and, once an hour, at one of 256. Nothing that is alive is removed, also if
+    /// it is renewed this very moment, and nothing needs a sweep but the disk's space: expired sessions cannot be read,
+    /// swept or not.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for options out of bounds. Others if the index cannot be opened or locked. What is wrong with
+    /// one file or directory is counted in the report and stops nothing.
+    pub fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
+        self.sweep_with(options, |_| Continue(()))
+    }
+
+    /// The same, telling `progress` 20 times a second how far it has come, also while it rests. If that returns `Break`, the
+    /// sweep stops within 0.2 s, unless a single call to the file system takes longer.
+    ///
+    /// # Errors
+    ///
+    /// As for [`sweep`](Self::sweep).
+    pub fn sweep_with(
+        &self,
+        options: &SweepOptions,
+        progress: impl FnMut(&SweepProgress<'_>) -> ControlFlow<()>,
+    ) -> Result<SweepReport> {
+        let began = Instant::now();
+        options.check()?;
+        self.queues.check_process()?;
+        let index = self.open_index()?;
+        let mut report = match Marker::lock(self, &index)? {
+            None => SweepReport { end: SweepEnd::Elsewhere, ..SweepReport::default() },
+            Some(marker) => {
+                let now = self.now();
+                let mut pass = Pass {
+                    store: self,
+                    index,
+                    options,
+                    now,
+                    disk_now: marker.touch(self)?,
+                    walked: [false; SHARDS as usize],
+                    report: SweepReport::default(),
+                    pace: Pace::new(options.budget, progress),
+                };
+                if pass.run(&marker).is_break() {
+                    pass.report.end = SweepEnd::Stopped;
+                }
+                pass.report
+            }
+        };
+        report.elapsed = began.elapsed();
+        Ok(report)
+    }
+
+    /// Opens the expiry index; makes it if it is lost.
+    fn open_index(&self) -> Result<Directory> {
+        let opened = match self.root.open_directory(DUE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.root.make_directory(DUE).and_then(|()| self.root.open_directory(DUE))
+            }
+            opened => opened,
+        };
+        opened.map_err(|error| self.error_at("open expiry index", DUE, error))
+    }
+}
+
+/// What became of a session that was due.
+enum Became {
+    /// Nothing is left to be done.
+    Done,
+    /// It lives until then.
+    Renewed(SystemTime),
+    /// It is in use, or cannot be read: another time.
+    Later,
+}
+
+struct Pass<'a, F> {
+    store: &'a FileStore,
+    index: Directory,
+    options: &'a SweepOptions,
+    /// When it began.
+    now: SystemTime,
+    /// The same by the file system's clock, in seconds since 1970.
+    disk_now: i64,
+    /// Shards of which every file was looked at.
+    walked: [bool; SHARDS as usize],
+    report: SweepReport,
+    pace: Pace<F>,
+}
+
+impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
+    fn run(&mut self, marker: &Marker) -> ControlFlow<()> {
+        let hour = micros(self.now) / BUCKET_MICROS;
+        let last = marker.walked();
+        let shards: Vec<u64> = match last {
+            Some(last) if !self.options.full => {
+                (last.saturating_add(1)..=hour).take(SHARDS.into()).map(|h| h % ALL).collect()
+            }
+            _ => (0..ALL).collect(),
+        };
+        if !shards.is_empty() {
+            self.walk(&shards)?;
+        }
+        // Also if the clock was set back: the walk goes on from here.
+        if last != Some(hour)
+            && !self.options.dry_run
+            && let Err(error) = marker.set_walked(self.store, hour)
+        {
+            self.report.fail(error);
+        }
+        self.sweep_due(hour)
+    }
+}

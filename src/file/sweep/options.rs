@@ -1,0 +1,179 @@
+//! How a sweep is done, and what it says it did.
+use crate::error::{Error, ErrorKind, Result};
+use std::time::Duration;
+
+/// How much of the machine a sweep takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Budget {
+    Unlimited,
+    FilesPerSecond(u32),
+    /// Of the time of one core, in percent.
+    CoreShare(u8),
+}
+
+/// How a sweep is done.
+///
+/// ```
+/// # use sessile::{FileStore, file::SweepOptions};
+/// # let dir = tempfile::tempdir()?;
+/// # let store = FileStore::open(dir.path())?;
+/// let report = store.sweep(&SweepOptions::new())?;
+/// println!("{} expired sessions removed", report.removed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SweepOptions {
+    pub(super) full: bool,
+    pub(super) dry_run: bool,
+    pub(super) budget: Budget,
+    pub(super) keep_damaged: Duration,
+}
+
+impl Default for SweepOptions {
+    fn default() -> Self {
+        Self {
+            full: false,
+            dry_run: false,
+            budget: Budget::CoreShare(25),
+            keep_damaged: Duration::from_secs(14 * 86_400),
+        }
+    }
+}
+
+impl SweepOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether to look at every file, instead of those that the expiry index says are due and a few shards; default no.
+    ///
+    /// Costs a read of each session. Nothing needs it but impatience: the index is made anew after a loss, and in 256
+    /// hours every file is looked at anyway.
+    #[must_use]
+    pub fn full(mut self, yes: bool) -> Self {
+        self.full = yes;
+        self
+    }
+
+    /// Whether to count only, and change nothing; default no.
+    #[must_use]
+    pub fn dry_run(mut self, yes: bool) -> Self {
+        self.dry_run = yes;
+        self
+    }
+
+    /// Share of one core's time, 1 to 100 percent, default 25: after each few milliseconds of work, the sweep rests. 100
+    /// never rests.
+    #[must_use]
+    pub fn core_share_percent(mut self, percent: u8) -> Self {
+        self.budget = if percent == 100 { Budget::Unlimited } else { Budget::CoreShare(percent) };
+        self
+    }
+
+    /// Files looked at per second, at most, instead of a share of one core: 1 or more.
+    #[must_use]
+    pub fn files_per_second(mut self, files: u32) -> Self {
+        self.budget = Budget::FilesPerSecond(files);
+        self
+    }
+
+    /// How long damaged files are kept after they were last written, for somebody to look at; at least an hour, default
+    /// two weeks, the usual age of a session.
+    #[must_use]
+    pub fn keep_damaged(mut self, time: Duration) -> Self {
+        self.keep_damaged = time;
+        self
+    }
+
+    pub(in crate::file) fn check(&self) -> Result<()> {
+        let reason = if matches!(self.budget, Budget::CoreShare(percent) if !(1..=99).contains(&percent)) {
+            "the share of a core must be 1 to 100 percent"
+        } else if self.budget == Budget::FilesPerSecond(0) {
+            "the files per second must be 1 or more"
+        } else if self.keep_damaged < Duration::from_secs(3600) {
+            "damaged files are kept for an hour or more"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Config, "sweep session store").with_reason(reason))
+    }
+}
+
+/// How a sweep ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SweepEnd {
+    /// It did all there was to do.
+    #[default]
+    Finished,
+    /// It was told to stop; the next one goes on.
+    Stopped,
+    /// Somebody else, in this process or another, was sweeping this store; nothing was done.
+    Elsewhere,
+}
+
+/// What a sweep did; in a dry run, what it would have done.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct SweepReport {
+    /// How it ended.
+    pub end: SweepEnd,
+    /// Files of sessions that were looked at.
+    pub examined: u64,
+    /// Expired sessions that were removed, and damaged files that had been kept long enough.
+    pub removed: u64,
+    /// Sessions that were due and turned out to be renewed.
+    pub renewed: u64,
+    /// Damaged files that were seen, also those that were removed.
+    pub damaged: u64,
+    /// Leftovers of cut-short acts that were removed, an hour after they were written.
+    pub temporary: u64,
+    /// Names that are not ours; they were left alone.
+    pub unknown: u64,
+    /// Files and directories that could not be read or removed.
+    pub failed: u64,
+    /// Sizes of the files that were removed.
+    pub bytes_freed: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// What happened to the first of those that failed.
+    pub errors: Vec<Error>,
+}
+
+impl SweepReport {
+    /// How many errors are kept.
+    const ERRORS_MAX: usize = 16;
+
+    pub(super) fn fail(&mut self, error: Error) {
+        self.failed += 1;
+        if self.errors.len() < Self::ERRORS_MAX {
+            self.errors.push(error);
+        }
+    }
+}
+
+/// What a sweep is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SweepPhase {
+    /// Looking at all files of some shards; counted in shards.
+    Walk,
+    /// Looking at what the index says is due; counted in sessions.
+    Due,
+}
+
+/// How far a sweep has come.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct SweepProgress<'a> {
+    /// What it is doing.
+    pub phase: SweepPhase,
+    /// How much of that is done.
+    pub done: u64,
+    /// How much there is in all.
+    pub total: u64,
+    /// What it has done since it began.
+    pub report: &'a SweepReport,
+}

@@ -1,0 +1,132 @@
+//! How fast a sweep may go, and who is told how far it has come. Sleeps; touches no file.
+use super::options::{Budget, SweepPhase, SweepProgress, SweepReport};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// How often somebody is told, and asked whether to stop: a sweep stops within twice this time and one file's.
+const TELL_EVERY: Duration = Duration::from_millis(50);
+/// How long it works before it rests, if it has a share of a core: short beside what anybody notices, long beside a
+/// sleep's inaccuracy.
+const WORK: Duration = Duration::from_millis(2);
+
+pub(super) struct Pace<F> {
+    budget: Budget,
+    tell: F,
+    pub(super) phase: SweepPhase,
+    pub(super) done: u64,
+    pub(super) total: u64,
+    /// When it was told last.
+    told: Instant,
+    /// When the work since the last rest began.
+    since: Instant,
+    /// When the next file may be looked at, if they are counted.
+    next: Instant,
+}
+
+impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pace<F> {
+    pub(super) fn new(budget: Budget, tell: F) -> Self {
+        let now = Instant::now();
+        Self { budget, tell, phase: SweepPhase::Walk, done: 0, total: 0, told: now, since: now, next: now }
+    }
+
+    /// Begins another kind of work.
+    pub(super) fn begin(&mut self, phase: SweepPhase, total: u64, report: &SweepReport) -> ControlFlow<()> {
+        (self.phase, self.done, self.total) = (phase, 0, total);
+        self.tell(Instant::now(), report)
+    }
+
+    /// After each file: rests if that is due. `Break` if it was told to stop.
+    pub(super) fn file(&mut self, report: &SweepReport) -> ControlFlow<()> {
+        let now = Instant::now();
+        let rest = match self.budget {
+            Budget::Unlimited => Duration::ZERO,
+            Budget::CoreShare(percent) => {
+                let worked = now - self.since;
+                if worked < WORK {
+                    Duration::ZERO
+                } else {
+                    worked * u32::from(100 - percent) / u32::from(percent)
+                }
+            }
+            Budget::FilesPerSecond(files) => {
+                // What was not used up lately is not saved for later.
+                self.next = self.next.max(now.checked_sub(TELL_EVERY).unwrap_or(now))
+                    + Duration::from_secs(1) / files;
+                self.next.saturating_duration_since(now)
+            }
+        };
+        if rest > Duration::ZERO { self.rest(now + rest, report) } else { self.breathe(now, report) }
+    }
+
+    /// In work that is no file's.
+    pub(super) fn step(&mut self, report: &SweepReport) -> ControlFlow<()> {
+        self.breathe(Instant::now(), report)
+    }
+
+    fn rest(&mut self, until: Instant, report: &SweepReport) -> ControlFlow<()> {
+        loop {
+            let now = Instant::now();
+            self.breathe(now, report)?;
+            let left = until.saturating_duration_since(now);
+            // A sleep takes a little longer than asked; what is that short is made up for by later ones.
+            if left < Duration::from_micros(200) {
+                self.since = Instant::now();
+                return ControlFlow::Continue(());
+            }
+            std::thread::sleep(left.min(TELL_EVERY));
+        }
+    }
+
+    fn breathe(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
+        if now - self.told < TELL_EVERY { ControlFlow::Continue(()) } else { self.tell(now, report) }
+    }
+
+    fn tell(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
+        self.told = now;
+        (self.tell)(&SweepProgress { phase: self.phase, done: self.done, total: self.total, report })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// Looks at files for some time, each of which takes so long; how many.
+    fn files_in(budget: Budget, each: Duration, time: Duration) -> u32 {
+        let began = Instant::now();
+        let mut pace = Pace::new(budget, |_: &SweepProgress<'_>| ControlFlow::Continue(()));
+        let mut files = 0;
+        while began.elapsed() < time {
+            let until = Instant::now() + each;
+            while Instant::now() < until {}
+            files += 1;
+            assert!(pace.file(&SweepReport::default()).is_continue());
+        }
+        files
+    }
+
+    /// Upper bounds only: a busy machine gives less time than was asked for.
+    #[test]
+    fn a_budget_is_not_exceeded() {
+        let time = Duration::from_millis(400);
+        let files = files_in(Budget::FilesPerSecond(100), Duration::ZERO, time);
+        assert!((2..=47).contains(&files), "{files} files in 0.4 s, at 100 a second");
+        let worked = files_in(Budget::CoreShare(25), Duration::from_millis(1), time);
+        assert!((2..=120).contains(&worked), "{worked} ms of work in 400, at a quarter");
+    }
+
+    #[test]
+    fn it_is_asked_whether_to_stop_also_while_it_rests() {
+        let asked = Cell::new(0);
+        let stop = |_: &SweepProgress<'_>| {
+            asked.set(asked.get() + 1);
+            if asked.get() < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        let began = Instant::now();
+        let mut pace = Pace::new(Budget::FilesPerSecond(1), stop);
+        let report = SweepReport::default();
+        assert!((0..10).any(|_| pace.file(&report).is_break()));
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,138 @@
+//! The walk: every file of some shards, and what lies beside the shards.
+use super::{ALL, Became, Pass, SweepPhase, SweepProgress};
+use crate::clock::micros;
+use crate::file::disk::{Access, Directory};
+use crate::file::due::{self, BUCKET_MICROS, Entry};
+use crate::file::layout::{SHARDS, session_at, shard_name};
+use crate::file::walk::{Holds, StoredFile};
+use crate::id::FileId;
+use std::collections::HashMap;
+use std::ops::ControlFlow::{self, Continue};
+use std::time::SystemTime;
+
+/// How much of the index is held in memory at once, as it lies on the disk: two to three times as much in memory.
+const FILED_BYTES: u64 = 8 << 20;
+
+impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
+    pub(super) fn walk(&mut self, shards: &[u64]) -> ControlFlow<()> {
+        self.pace.begin(SweepPhase::Walk, shards.len() as u64, &self.report)?;
+        for stray in self.store.strays() {
+            match stray.holds {
+                Holds::Temporary => self.clear_stray(&stray),
+                _ => self.report.unknown += 1,
+            }
+        }
+        let buckets = self.buckets();
+        let size = |bucket: &u64| self.index.stat(bucket.to_string()).map_or(0, |stat| stat.bytes);
+        let parts = buckets.iter().map(size).sum::<u64>() / FILED_BYTES + 1;
+        let group = usize::try_from(ALL / parts.min(ALL)).expect("at most 256");
+        for group in shards.chunks(group) {
+            let filed = self.filed(&buckets, group)?;
+            for &shard in group {
+                let shard = u16::try_from(shard).expect("below 256");
+                self.walked[usize::from(shard)] = self.walk_shard(&shard_name(shard), &filed)?;
+                self.pace.done += 1;
+            }
+        }
+        Continue(())
+    }
+
+    /// In which bucket each session of some shards is filed first.
+    fn filed(&mut self, buckets: &[u64], shards: &[u64]) -> ControlFlow<(), HashMap<FileId, u64>> {
+        let mut filed = HashMap::new();
+        let mut wanted = [false; SHARDS as usize];
+        for &shard in shards {
+            wanted[usize::try_from(shard).expect("below 256")] = true;
+        }
+        for &bucket in buckets {
+            let Some(mut reader) = self.open_bucket(bucket, Access::Read) else { continue };
+            loop {
+                let entries = self.next_entries(bucket, &mut reader);
+                let Some(entries) = entries.filter(|entries| !entries.is_empty()) else { break };
+                for (_, Entry { id, .. }) in entries {
+                    if wanted[usize::from(id.as_bytes()[0])] {
+                        // They come in ascending order.
+                        filed.entry(id).or_insert(bucket);
+                    }
+                }
+                self.pace.step(&self.report)?;
+            }
+        }
+        Continue(filed)
+    }
+
+    /// Looks at every file of a shard. Whether it could be listed.
+    fn walk_shard(&mut self, shard: &str, filed: &HashMap<FileId, u64>) -> ControlFlow<(), bool> {
+        let (directory, names) = match self.store.list_shard(shard) {
+            Ok(listed) => listed,
+            Err(error) => {
+                self.report.fail(error);
+                return Continue(false);
+            }
+        };
+        for name in names {
+            match self.store.file_at(shard, &directory, &name) {
+                Ok(Some(file)) => self.walk_past(&directory, &name, &file, filed),
+                Ok(None) => {}
+                Err(error) => {
+                    self.report.examined += 1;
+                    self.report.fail(error);
+                    session_at(shard, &name).inspect(|id| {
+                        self.refile_later(*id);
+                    });
+                }
+            }
+            self.pace.file(&self.report)?;
+        }
+        Continue(true)
+    }
+
+    fn walk_past(
+        &mut self,
+        directory: &Directory,
+        name: &str,
+        file: &StoredFile,
+        filed: &HashMap<FileId, u64>,
+    ) {
+        match &file.holds {
+            Holds::Unknown => self.report.unknown += 1,
+            Holds::Temporary => {
+                if self.is_leftover(file.changed) {
+                    self.clear_temporary(directory, name, file);
+                }
+            }
+            Holds::Live(live) => {
+                self.report.examined += 1;
+                self.file_if_lost(live.id, live.record.deadline, filed.get(&live.id).copied());
+            }
+            Holds::Expired(live) => {
+                self.report.examined += 1;
+                match self.end(directory, live.id, Some(file.bytes)) {
+                    Became::Renewed(deadline) => {
+                        self.file_if_lost(live.id, deadline, filed.get(&live.id).copied());
+                    }
+                    Became::Later => {
+                        self.refile_later(live.id);
+                    }
+                    Became::Done => {}
+                }
+            }
+            Holds::Damaged(id) | Holds::Unfinished(id) => {
+                self.report.examined += 1;
+                let _ = self.end(directory, *id, Some(file.bytes));
+            }
+        }
+    }
+
+    /// Files a live session that the index does not have, has too late, or has in a bucket that will be gone.
+    fn file_if_lost(&mut self, id: FileId, deadline: SystemTime, filed: Option<u64>) {
+        let (now, deadline) = (micros(self.now), micros(deadline));
+        let bucket = due::bucket_of(deadline, now);
+        // Those of this hour are left to the passes after this one.
+        let is_over = filed.is_some_and(|filed| filed < now / BUCKET_MICROS);
+        self.report.renewed += u64::from(is_over);
+        if is_over || filed.is_none_or(|filed| filed > bucket) {
+            self.refile(Entry { id, deadline });
+        }
+    }
+}

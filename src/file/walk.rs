@@ -1,0 +1,185 @@
+//! What lies in a store's directory, file by file: for sweeps, and for whoever looks after a store.
+//!
+//! Reads without locks and changes nothing. A walk beside live servers sees each session that is there from its
+//! beginning to its end; one that is created or removed meanwhile, or rotated, may be seen or not.
+use super::FileStore;
+use super::disk::Directory;
+use super::layout::{
+    DAMAGED, DUE, GENERATIONS, PARAMETERS, SHARDS, SWEEP, is_temporary, session_at, shard_name,
+};
+use super::locked::Whose;
+use super::slots::View;
+use super::{due, io_error};
+use crate::error::{ErrorKind, Result};
+use crate::id::FileId;
+use crate::store::{Live, Store};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+/// One file of a store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StoredFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// What it holds.
+    pub holds: Holds,
+    /// When it was last written, in seconds since 1970, by the file system's clock.
+    pub(super) changed: i64,
+}
+
+/// What a file of a store holds.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Holds {
+    /// A session.
+    Live(Live),
+    /// A session whose deadline is reached.
+    Expired(Live),
+    /// Bytes in a session's place that fail their checks.
+    Damaged(FileId),
+    /// A session's creation or end that was cut short; a session that is being created looks so for a moment.
+    Unfinished(FileId),
+    /// A file on its way to its name, or left by a process that was killed.
+    Temporary,
+    /// Nothing of ours, or of a newer version of this crate. It is never touched.
+    Unknown,
+}
+
+/// All files of a store that hold or held sessions, and whatever else lies there; see [`FileStore::files`].
+pub struct Files<'a> {
+    store: &'a FileStore,
+    /// The next shard to be listed.
+    shard: u16,
+    /// The directory that is being walked, and the names in it that are left.
+    open: Option<(Place, Directory, VecDeque<String>)>,
+    /// What lies beside the shards.
+    strays: VecDeque<StoredFile>,
+}
+
+type Place = String;
+
+impl FileStore {
+    /// Walks all files of the store, shard by shard, those first that belong to none. An error concerns one file or one
+    /// shard; the walk goes on after it.
+    pub fn files(&self) -> Files<'_> {
+        Files { store: self, shard: 0, open: None, strays: self.strays().into() }
+    }
+
+    /// How many shards there are to be walked, and how many a walk has begun.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        SHARDS
+    }
+
+    /// What lies beside the shards and does not belong there. What cannot be listed has nothing.
+    pub(super) fn strays(&self) -> Vec<StoredFile> {
+        let stray = |path: String, holds| {
+            let stat = self.root.stat(&path).ok();
+            StoredFile {
+                path: self.root.path().join(path),
+                bytes: stat.map_or(0, |stat| stat.bytes),
+                holds,
+                changed: stat.map_or(i64::MAX, |stat| stat.changed),
+            }
+        };
+        let in_root = self.root.names().unwrap_or_default().into_iter().filter_map(|name| {
+            let ours = [".", "..", "lost+found", PARAMETERS, GENERATIONS, DUE, DAMAGED];
+            let is_shard = (0..SHARDS).any(|shard| shard_name(shard) == name);
+            let holds = if is_temporary(&name) { Holds::Temporary } else { Holds::Unknown };
+            (!is_shard && !ours.contains(&&*name)).then(|| stray(name, holds))
+        });
+        let index = self.root.open_directory(DUE).and_then(|index| index.names()).unwrap_or_default();
+        let in_index = index.into_iter().filter_map(|name| {
+            let ours = [".", "..", SWEEP].contains(&&*name) || due::bucket_named(&name).is_some();
+            (!ours).then(|| stray(format!("{DUE}/{name}"), Holds::Unknown))
+        });
+        in_root.chain(in_index).collect()
+    }
+
+    /// Lists a shard.
+    pub(super) fn list_shard(&self, shard: &str) -> Result<(Directory, Vec<String>)> {
+        let error = |act| {
+            let path = self.root.path().join(shard);
+            move |error| io_error(act, error).with_path(path)
+        };
+        let directory = self.root.open_directory(shard).map_err(error("open shard directory"))?;
+        let mut names = directory.names().map_err(error("list shard directory"))?;
+        names.retain(|name| !matches!(name.as_str(), "." | ".."));
+        Ok((directory, names))
+    }
+
+    /// Looks at one name of a shard; `None` if it has gone.
+    pub(super) fn file_at(
+        &self,
+        shard: &str,
+        directory: &Directory,
+        name: &str,
+    ) -> Result<Option<StoredFile>> {
+        let path = self.root.path().join(shard).join(name);
+        let stat = match directory.stat(name) {
+            Ok(stat) => stat,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error("examine file", error).with_path(path)),
+        };
+        let holds = match session_at(shard, name) {
+            Some(id) if stat.is_file => match self.read(Whose::Digest(id), &id, None) {
+                Ok(None) => return Ok(None),
+                Ok(Some(View::Valid { newest, .. })) => {
+                    let live = Live { record: newest.record, id };
+                    if live.record.is_expired(self.now()) { Holds::Expired(live) } else { Holds::Live(live) }
+                }
+                Ok(Some(View::Damaged)) => Holds::Damaged(id),
+                Ok(Some(View::Empty)) => Holds::Unfinished(id),
+                Err(error) if matches!(error.kind(), ErrorKind::NewerFormat | ErrorKind::Foreign) => {
+                    Holds::Unknown
+                }
+                // Larger than any session's file ever is.
+                Err(error) if error.kind() == ErrorKind::TooLarge => Holds::Damaged(id),
+                Err(error) => return Err(error),
+            },
+            None if stat.is_file && is_temporary(name) => Holds::Temporary,
+            _ => Holds::Unknown,
+        };
+        Ok(Some(StoredFile { path, bytes: stat.bytes, holds, changed: stat.changed }))
+    }
+}
+
+impl Files<'_> {
+    /// How many of the [`shards`](FileStore::shards) have been begun.
+    #[must_use]
+    pub fn shards_begun(&self) -> u16 {
+        self.shard
+    }
+}
+
+impl Iterator for Files<'_> {
+    type Item = Result<StoredFile>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(stray) = self.strays.pop_front() {
+                return Some(Ok(stray));
+            }
+            if let Some((shard, directory, names)) = &mut self.open {
+                while let Some(name) = names.pop_front() {
+                    if let Some(file) = self.store.file_at(shard, directory, &name).transpose() {
+                        return Some(file);
+                    }
+                }
+            }
+            if self.shard == SHARDS {
+                return None;
+            }
+            let shard = shard_name(self.shard);
+            self.shard += 1;
+            self.open = None;
+            match self.store.list_shard(&shard) {
+                Ok((directory, names)) => self.open = Some((shard, directory, names.into())),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}

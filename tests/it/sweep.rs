@@ -1,0 +1,244 @@
+//! What a sweep removes, what it leaves, and what it says of both.
+use crate::support::texts::{directory_in_memory, load, path_of, record};
+use sessile::file::{SweepEnd, SweepOptions, SweepReport};
+use sessile::{Clock, Durability, FileStore, FileStoreOptions, Record, Saved, Store, Token, Verdict};
+use std::fs::{self, File};
+use std::ops::ControlFlow::{Break, Continue};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
+
+const RELAXED: Durability = Durability::Relaxed;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A store whose clock stands still, a while after the beginning of an hour.
+struct Fixture {
+    dir: TempDir,
+    clock: Clock,
+    store: FileStore,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let clock = Clock::manual(SystemTime::UNIX_EPOCH + 500_000 * HOUR + HOUR / 60);
+        let dir = directory_in_memory();
+        let store = FileStoreOptions::new().clock(clock.clone()).open(dir.path()).unwrap();
+        Self { dir, clock, store }
+    }
+
+    /// A session that lives for so long from now.
+    fn session(&self, age: Duration) -> Saved {
+        let mut record = record("text");
+        record.deadline = self.store.now() + age;
+        self.store.create(&record, RELAXED).unwrap()
+    }
+
+    fn sessions(&self, count: usize, age: Duration) -> Vec<Saved> {
+        (0..count).map(|_| self.session(age)).collect()
+    }
+
+    /// Moves a session's deadline to so long from now.
+    fn renew(&self, token: &Token, age: Duration) {
+        let deadline = self.store.now() + age;
+        let mut change = |record: &mut Record| {
+            record.deadline = deadline;
+            Ok(Verdict::Write)
+        };
+        self.store.update(token, &mut change, RELAXED).unwrap().unwrap();
+    }
+
+    #[track_caller]
+    fn sweep(&self) -> SweepReport {
+        self.sweep_with(SweepOptions::new())
+    }
+
+    #[track_caller]
+    fn sweep_with(&self, options: SweepOptions) -> SweepReport {
+        let report = self.store.sweep(&options.core_share_percent(100)).unwrap();
+        assert_eq!(report.end, SweepEnd::Finished);
+        report
+    }
+
+    fn path(&self, saved: &Saved) -> PathBuf {
+        path_of(self.dir.path(), saved.live.id)
+    }
+
+    fn exists(&self, saved: &Saved) -> bool {
+        self.path(saved).exists()
+    }
+
+    fn is_live(&self, saved: &Saved) -> bool {
+        load(&self.store, &saved.token).unwrap().is_some()
+    }
+
+    /// The buckets of the expiry index, by number.
+    fn buckets(&self) -> Vec<u64> {
+        let names = fs::read_dir(self.dir.path().join("due")).unwrap();
+        let name = |name: fs::DirEntry| name.file_name().to_str()?.parse().ok();
+        let mut buckets: Vec<u64> = names.filter_map(|entry| name(entry.unwrap())).collect();
+        buckets.sort_unstable();
+        buckets
+    }
+}
+
+/// What a report counts: examined, removed, renewed, damaged, temporary, unknown, failed.
+fn counts(report: &SweepReport) -> [u64; 7] {
+    let SweepReport { examined, removed, renewed, damaged, temporary, unknown, failed, .. } = report;
+    [*examined, *removed, *renewed, *damaged, *temporary, *unknown, *failed]
+}
+
+/// Makes a file look as if it was last written so long ago.
+fn age(path: &Path, by: Duration) {
+    File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - by).unwrap();
+}
+
+#[test]
+fn what_has_expired_is_removed_and_what_lives_is_not_looked_at() {
+    let fixture = Fixture::new();
+    let dead = fixture.sessions(20, HOUR / 60);
+    let live = fixture.sessions(30, 14 * 24 * HOUR);
+    fixture.clock.advance(HOUR / 60);
+    let report = fixture.sweep();
+    assert_eq!(counts(&report), [20, 20, 0, 0, 0, 0, 0]);
+    assert_eq!(report.bytes_freed, 20 * 4096);
+    assert!(!dead.iter().any(|session| fixture.exists(session) || fixture.is_live(session)));
+    assert!(live.iter().all(|session| fixture.is_live(session)));
+    // What is done is not done again.
+    assert_eq!(counts(&fixture.sweep()), [0; 7]);
+}
+
+#[test]
+fn a_renewed_session_is_filed_anew_until_it_expires() {
+    let fixture = Fixture::new();
+    let session = fixture.session(HOUR);
+    fixture.clock.advance(HOUR / 2);
+    fixture.renew(&session.token, 3 * HOUR);
+    fixture.clock.advance(2 * HOUR);
+    let report = fixture.sweep();
+    assert_eq!((report.removed, report.renewed), (0, 1));
+    assert!(fixture.is_live(&session));
+    assert_eq!(fixture.buckets(), [500_003], "in the hour it expires in, and in no other");
+    fixture.clock.advance(HOUR);
+    let report = fixture.sweep();
+    assert_eq!((report.removed, report.renewed), (1, 0));
+    assert!(!fixture.exists(&session));
+}
+
+#[test]
+fn a_deadline_that_was_moved_forward_is_kept() {
+    let fixture = Fixture::new();
+    let session = fixture.session(100 * HOUR);
+    fixture.renew(&session.token, HOUR / 4);
+    fixture.clock.advance(HOUR / 4);
+    assert_eq!(counts(&fixture.sweep()), [1, 1, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn buckets_go_when_their_hour_is_over() {
+    let fixture = Fixture::new();
+    fixture.sessions(5, HOUR / 60);
+    fixture.sessions(5, 2 * HOUR);
+    fixture.clock.advance(HOUR / 2);
+    assert_eq!(fixture.sweep().removed, 5);
+    assert_eq!(fixture.buckets(), [500_000, 500_002], "this hour's may still grow");
+    fixture.clock.advance(HOUR);
+    fixture.sweep();
+    assert_eq!(fixture.buckets(), [500_002]);
+}
+
+#[test]
+fn a_lost_index_is_made_anew_and_nothing_is_forgotten() {
+    let fixture = Fixture::new();
+    let dead = fixture.sessions(20, HOUR / 60);
+    let live = fixture.sessions(20, 5 * HOUR);
+    fixture.clock.advance(HOUR / 30);
+    fs::remove_dir_all(fixture.dir.path().join("due")).unwrap();
+    assert_eq!(counts(&fixture.sweep()), [40, 20, 0, 0, 0, 0, 0]);
+    assert!(!dead.iter().any(|session| fixture.exists(session)));
+    fixture.clock.advance(6 * HOUR);
+    let report = fixture.sweep();
+    assert_eq!(report.removed, 20, "those that lived were filed anew: {report:?}");
+    assert!(!live.iter().any(|session| fixture.exists(session)));
+}
+
+#[test]
+fn in_256_hours_every_file_is_looked_at_whether_somebody_sweeps_each_hour_or_each_day() {
+    for step in [1, 24] {
+        let fixture = Fixture::new();
+        let sessions = fixture.sessions(300, 1000 * HOUR);
+        for bucket in fixture.buckets() {
+            fs::remove_file(fixture.dir.path().join(format!("due/{bucket}"))).unwrap();
+        }
+        let mut examined = 0;
+        for _ in 0..256_u32.div_ceil(step) {
+            fixture.clock.advance(step * HOUR);
+            examined += fixture.sweep().examined;
+        }
+        assert!((300..=330).contains(&examined), "{examined} looks at 300 files, each {step} hours");
+        fixture.clock.advance(1000 * HOUR);
+        let report = fixture.sweep();
+        assert_eq!(report.removed, 300, "all of them are filed again");
+        assert!(!sessions.iter().any(|session| fixture.exists(session)));
+    }
+}
+
+#[test]
+fn a_dry_run_counts_what_a_sweep_does_and_changes_nothing() {
+    for full in [false, true] {
+        let fixture = Fixture::new();
+        let dead = fixture.sessions(20, HOUR / 60);
+        let renewed = fixture.sessions(10, HOUR / 60);
+        fixture.sessions(30, 50 * HOUR);
+        for session in &renewed {
+            fixture.renew(&session.token, 40 * HOUR);
+        }
+        fixture.clock.advance(3 * HOUR);
+        let left = fixture.dir.path().join("00/.new-0123");
+        fs::write(&left, "left").unwrap();
+        age(&left, 2 * HOUR);
+        let before = fixture.buckets();
+        let dry = fixture.sweep_with(SweepOptions::new().full(full).dry_run(true));
+        assert!(dead.iter().all(|session| fixture.exists(session)) && left.exists());
+        assert_eq!(fixture.buckets(), before);
+        let real = fixture.sweep_with(SweepOptions::new().full(full));
+        assert_eq!(counts(&dry), counts(&real));
+        assert_eq!((dry.removed, dry.renewed, dry.bytes_freed), (20, 10, real.bytes_freed));
+        assert!(!dead.iter().any(|session| fixture.exists(session)));
+        assert_eq!(real.temporary, u64::from(full), "shard 0 is walked in hours that 256 divides");
+    }
+}
+
+#[test]
+fn a_sweep_stops_when_it_is_told_and_the_next_one_goes_on() {
+    let fixture = Fixture::new();
+    fixture.sessions(200, HOUR / 60);
+    fixture.clock.advance(HOUR / 30);
+    let options = SweepOptions::new().files_per_second(50);
+    let mut told = 0;
+    let report = fixture.store.sweep_with(&options, |progress| {
+        told += 1;
+        assert!(progress.done <= progress.total && progress.report.removed < 200);
+        if told > 5 { Break(()) } else { Continue(()) }
+    });
+    let report = report.unwrap();
+    assert_eq!(report.end, SweepEnd::Stopped);
+    assert!(report.removed < 100, "{report:?}");
+    assert_eq!(fixture.sweep().removed, 200 - report.removed);
+}
+
+#[test]
+fn a_second_sweep_leaves_it_to_the_first() {
+    let fixture = Fixture::new();
+    fixture.sessions(3, HOUR / 60);
+    fixture.clock.advance(HOUR / 30);
+    let other = FileStoreOptions::new().clock(fixture.clock.clone()).open(fixture.dir.path()).unwrap();
+    let mut second = None;
+    let first = fixture.store.sweep_with(&SweepOptions::new(), |_| {
+        second.get_or_insert_with(|| other.sweep(&SweepOptions::new()).unwrap());
+        Continue(())
+    });
+    assert_eq!(first.unwrap().removed, 3);
+    let second = second.unwrap();
+    assert_eq!((second.end, counts(&second)), (SweepEnd::Elsewhere, [0; 7]));
+    assert_eq!(other.sweep(&SweepOptions::new()).unwrap().end, SweepEnd::Finished, "it is over");
+}
