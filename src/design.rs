@@ -7,6 +7,10 @@
 //! root/                 0700, owned by the user the program runs as
 //!   sessile.json        format and parameters; linked last when a store is made, never replaced
 //!   generations         2 MiB: counters that say which copies in memory are old; no sessions, nothing to back up
+//!   due/                0700: the expiry index; can be lost, nothing to back up
+//!     495124            the sessions to look at in hour 495,124 since 1970: 32 bytes each, appended
+//!     sweep             locked by whoever sweeps; the hour of the last walk
+//!   damaged/            damaged session files that somebody had moved aside
 //!   ab/                 256 shard directories, 0700, all made when the store is
 //!     cdef0123…         one session, 0600: 2 slots of S bytes, S a power of two from 2 KiB; nothing else
 //!     .new-…            a file on its way to its name
@@ -34,12 +38,13 @@
 //! | load of an unknown id | 4 | `openat2` (fails), `openat` of the shard, `openat` in it (fails), `close` |
 //! | update, relaxed | 7 | `openat2`, `flock`, `pread`, `pwrite`, `pwrite` of a counter, `flock`, `close` |
 //! | update, power-safe | 9 | the same, and `fdatasync`, `pwrite` of the state byte |
-//! | create, relaxed | 8 | `getrandom`, `openat2`, `flock`, `fstat`, `fstatat`, `pwrite`, `flock`, `close` |
-//! | create, power-safe | 13 | the same, and shard `openat`, `fdatasync`, shard `fsync`, `pwrite` of the state, `close` |
+//! | create, relaxed | 10 | `getrandom`, `write` to the index, `fstat`, `openat2`, `flock`, `fstat`, `fstatat`, `pwrite`, `flock`, `close` |
+//! | create, power-safe | 15 | the same, and shard `openat`, `fdatasync`, shard `fsync`, `pwrite` of the state, `close` |
 //! | delete | 11 | shard `openat`, `openat2`, `flock`, `pread`, `pwrite`, `unlinkat`, `pwrite` of the counters, `flock`, `close`, `fsync`, `close` |
 //! | grow, relaxed | 20 | see below |
 //! | grow, power-safe | 22 | the same, and shard `fsync`, `pwrite` of the state |
-//! | rotate | 25 | a power-safe create inside a delete |
+//! | rotate | 27 | a power-safe create inside a delete |
+//! | removal by a sweep | 7 | `openat`, `flock`, `pread`, `unlinkat`, `pwrite` of the counters, `flock`, `close`; and a part of a `pwrite` to the index |
 //!
 //! A save that held its lock for a millisecond or more adds `fstat` and `fstatat` (see the rules for locks). A visitor who
 //! stores nothing causes no call.
@@ -192,8 +197,55 @@
 //! **Sessions in one cell** cost each other rereads, nothing else: w saves on the host between two loads of a session
 //! doubt its copy w times in 131,072. A doubted copy of the version that the file still has is not decoded again.
 //!
+//! # Removing what is expired
+//!
+//! Expiry is decided when a session is loaded; a sweep gives back the disk's space, and nothing else depends on it. The
+//! index says which sessions may have expired by now. It is a hint: **the record is the truth**, and everything about the
+//! index may be lost, doubled, torn or late.
+//!
+//! **Filing.** Before a session is made, 32 bytes (its `FileId`, its deadline, a check) are appended to the bucket of the
+//! hour in which it expires, with one `write` to a file opened with `O_APPEND`; so again when a save moves its deadline to
+//! an earlier hour. A save that moves it to a later one, as renewals do, costs nothing. What cannot be filed is counted in
+//! [`Stats::unfiled`](crate::Stats) and found by a walk.
+//!
+//! **What is due.** A sweep reads the buckets of this hour and of those before. Of this hour's, it looks at the sessions whose
+//! deadline, as it was filed, is reached, and strikes their entries out when they are done with; of earlier ones, it looks at
+//! all, and removes the bucket when all are done with. Gone (`openat` fails): nothing to do. Expired: removed. Renewed: filed anew in the
+//! hour it expires in now. Locked by somebody, or not to be read: filed to be looked at again ten minutes later.
+//!
+//! **A bucket that goes.** A process may have a bucket open, and append to it at any time: it may have been stopped after it
+//! chose the bucket, or its clock may be behind. So the sweep removes the *name* first, and then reads on to the end, and
+//! whoever appends looks afterwards whether the file still has a name, and if not, files once more. One of them sees it:
+//! an entry is appended before the sweep's last read, and is read; or after it, and so after the name was removed.
+//! Nobody has to wait for a guard time.
+//!
+//! **The walk** looks at every file of some shards: at one shard for each hour since the last walk, which is written down in
+//! `due/sweep`. So each file is looked at once in 256 hours, whether somebody sweeps each minute or each night. (A shard
+//! chosen by the hour alone needs nothing written down, but a sweep each night at the same hour would then see 32 shards of
+//! 256, for ever.) It removes what is expired, files live sessions that the index does not have, clears leftovers, and
+//! counts the rest. If `due/sweep` says nothing, the index is new to this store or was lost: all shards are walked at once.
+//! To know what is filed, the walk reads the whole index, 32 bytes a session.
+//!
+//! **Removal.** Under the session's lock, after another look at the record, `unlink`, announce, unlock. No tombstone: who waits
+//! for this lock, on the file that has lost its name, finds the session expired, which is all that a tombstone would say; and
+//! no sync: what a power cut brings back is expired. Sweeps do not wait for locks: who holds one is saving the session.
+//!
+//! **Leftovers**: files without a version (a creation or an end that was cut short) and files under temporary names are
+//! removed an hour after they were last written, by the file system's clock, if nobody has them locked. A damaged file is
+//! kept for somebody to look at, two weeks by default. What is not ours is counted and left alone.
+//!
+//! **Clocks.** A session is never filed in an hour that is over, nor further ahead than 30 days, so buckets are few whatever
+//! the ages; one that lives longer is filed anew when its bucket's hour comes. If the clock is set back, buckets wait; if it is
+//! set forward and back, live sessions were filed anew on the way. What had expired by a clock that was wrong is gone.
+//!
+//! **Killed sweeps** leave entries that are looked at again and found done. **Two sweeps** at once exclude each other by the lock
+//! on `due/sweep`; if somebody deletes that file, they do not, and do no harm: each removal is under its session's lock.
+//!
 //! # Whys
 //!
+//! * **Why not a deadline in the file's times?** Setting them would cost each save another system call.
+//! * **Why does the sweep open each file that is due?** The index knows when a session was to expire when it was filed; renewals
+//!   tell it nothing, so that they cost nothing.
 //! * **Why a minute?** It bounds what counters cannot: killed writers, removals by hand that nobody watches. A look at the
 //!   file costs 3 µs, and each copy needs at most one a minute.
 //! * **Why are absent sessions not remembered?** An attacker with made-up ids would fill the memory. They cost a failing

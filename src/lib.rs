@@ -39,13 +39,13 @@
 //! |---|---|
 //! | [`session`] | [`Session`]: the dictionary, saving, `login`, `rotate_id`, `destroy`, expiry |
 //! | [`http`] | [`Sessions`], [`Visit`], [`Cookies`]; [`http::tiny_http`] and [`http::rouille`] |
-//! | [`mod@file`] | [`FileStore`], [`FileStoreOptions`], [`Coherence`], [`Stats`]: the engine |
+//! | [`mod@file`] | [`FileStore`], [`FileStoreOptions`], [`Coherence`], [`Stats`]: the engine; sweeps and the [`Reaper`] |
 //! | [`lifetime`] | [`Lifetime`], [`Renewal`], [`Expiry`] |
 //! | [`store`] | [`Store`]: what every storage mode promises, [`Durability`] |
 //! | [`event`] | [`Event`]: what can be observed |
 //! | [`error`] | [`Error`], [`ErrorKind`] |
 //! | [`value`], [`record`], [`id`], [`clock`] | the words the others are made of |
-//! | [`design`] | byte map, rules for crashes, locks and coherence, and why |
+//! | [`design`] | byte map, rules for crashes, locks, coherence and expiry, and why |
 pub mod clock;
 pub mod design;
 pub mod error;
@@ -62,7 +62,9 @@ pub mod value;
 pub use crate::clock::Clock;
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::event::{Event, Refusal};
-pub use crate::file::{Coherence, FileStore, FileStoreOptions, Stats};
+pub use crate::file::{
+    Coherence, FileStore, FileStoreOptions, Reaper, ReaperOptions, Stats, SweepOptions, SweepReport,
+};
 pub use crate::http::{Cookies, Headers, SameSite, Sessions, Unsaved, Visit};
 pub use crate::id::{FileId, SessionId, Token};
 pub use crate::lifetime::{Expiry, Lifetime, Renewal};

@@ -207,13 +207,7 @@ fn open_below(root: &File, path: &SessionPath, access: Access) -> io::Result<Own
     if MISSING.load(Relaxed) {
         return open_step_by_step(root, path, access);
     }
-    // Without NOATIME the first read after every save writes the inode, which costs more than the read. It is refused
-    // for files of another owner, which are opened all the same.
-    let opened = match open(access.flags() | OFlags::NOATIME) {
-        Err(Errno::PERM) => open(access.flags()),
-        opened => opened,
-    };
-    match opened {
+    match without_atime(access.flags(), open) {
         Err(errno @ (Errno::NOSYS | Errno::PERM)) => {
             let file = open_step_by_step(root, path, access);
             // An immutable file is refused in any way.
@@ -226,6 +220,21 @@ fn open_below(root: &File, path: &SessionPath, access: Access) -> io::Result<Own
 
 #[cfg(not(target_os = "linux"))]
 use open_step_by_step as open_below;
+
+/// Without NOATIME the first read after every save writes the inode, which costs more than the read. It is refused for files
+/// of another owner, which are opened all the same.
+#[cfg(target_os = "linux")]
+fn without_atime(flags: OFlags, open: impl Fn(OFlags) -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+    match open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(flags),
+        opened => opened,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn without_atime(flags: OFlags, open: impl Fn(OFlags) -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+    open(flags)
+}
 
 /// The same in two calls: the shard, then the file in it.
 fn open_step_by_step(root: &File, path: &SessionPath, access: Access) -> io::Result<OwnedFd> {
@@ -244,8 +253,8 @@ impl Directory {
     /// Opens a session's file.
     pub(super) fn open(&self, path: &SessionPath, access: Access) -> io::Result<File> {
         gate("open session in shard")?;
-        let (name, flags) = (path.below_shard(), access.flags());
-        Ok(retry_on_intr(|| fs::openat(&self.fd, name, flags, access.mode()))?.into())
+        let open = |flags| retry_on_intr(|| fs::openat(&self.fd, path.below_shard(), flags, access.mode()));
+        Ok(without_atime(access.flags(), open)?.into())
     }
 
     /// Makes a file that must not exist.

@@ -180,20 +180,15 @@ impl Reader {
         Ok(Self { file: index.open_named(&bucket.to_string(), access)?, at: 0 })
     }
 
-    /// The next entries with their offsets; none at the end. May be asked again when more was appended.
-    pub(super) fn next(&mut self) -> io::Result<Vec<(u64, Entry)>> {
-        loop {
-            let bytes = disk::read_at(&self.file, self.at, CHUNK_BYTES)?;
-            let (entries, consumed) = parse(&bytes);
-            let from = self.at;
-            self.at += consumed as u64;
-            if consumed == 0 || !entries.is_empty() {
-                return Ok(entries
-                    .into_iter()
-                    .map(|(offset, entry)| (from + offset as u64, entry))
-                    .collect());
-            }
-        }
+    /// The next entries with their offsets, if there are any among the next bytes; `None` at the end. May be asked again when
+    /// more was appended.
+    pub(super) fn next(&mut self) -> io::Result<Option<Vec<(u64, Entry)>>> {
+        let bytes = disk::read_at(&self.file, self.at, CHUNK_BYTES)?;
+        let (entries, consumed) = parse(&bytes);
+        let from = self.at;
+        self.at += consumed as u64;
+        let entries = entries.into_iter().map(|(offset, entry)| (from + offset as u64, entry));
+        Ok((consumed > 0).then(|| entries.collect()))
     }
 }
 
@@ -257,7 +252,7 @@ mod tests {
     }
     fn read(root: &Root, bucket: u64) -> Vec<Entry> {
         let mut reader = Reader::open(&root.open_directory(DUE).unwrap(), bucket, Access::Read).unwrap();
-        reader.next().unwrap().into_iter().map(|(_, entry)| entry).collect()
+        reader.next().unwrap().into_iter().flatten().map(|(_, entry)| entry).collect()
     }
 
     #[test]
@@ -324,13 +319,14 @@ mod tests {
         let file = |n: u64| due.try_file(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
         (0..1000).for_each(file);
         let mut reader = Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Write).unwrap();
-        let offsets: Vec<_> = reader.next().unwrap().iter().map(|(offset, _)| *offset).collect();
+        let offsets: Vec<_> = reader.next().unwrap().unwrap().iter().map(|(offset, _)| *offset).collect();
         assert_eq!(offsets.len(), 1000);
         let (done, rest): (Vec<u64>, Vec<u64>) =
             offsets.iter().partition(|offset| (*offset / 32) % 7 != 0 || **offset > 16_000);
         strike(&reader.file, &done).unwrap();
         file(1000);
-        assert_eq!(reader.next().unwrap().len(), 1, "the one that was appended");
+        assert_eq!(reader.next().unwrap().unwrap().len(), 1, "the one that was appended");
+        assert!(reader.next().unwrap().is_none());
         assert_eq!(read(&root, 5).len(), rest.len() + 1);
     }
 

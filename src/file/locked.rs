@@ -1,7 +1,7 @@
 //! A session under its lock: getting it, what is known of it then, the marks on its file, and telling those who have
 //! copies before it is given back.
 use super::FileStore;
-use super::disk::{self, Access};
+use super::disk::{self, Access, Directory};
 use super::generations::{News, Stamp};
 use super::layout::SessionPath;
 use super::lock::{LockedFile, Turn, busy};
@@ -157,14 +157,19 @@ impl FileStore {
 
     /// Locks a session for writing; `None` if it has no version.
     pub(super) fn lock<'a>(&'a self, whose: Whose<'a>) -> Result<Option<Locked<'a>>> {
-        match self.hold(whose, Instant::now() + self.options.lock_wait)? {
+        match self.hold(whose, None, Instant::now() + self.options.lock_wait)? {
             Held::Version(locked) => Ok(Some(locked)),
             Held::Nothing | Held::Remains(_) => Ok(None),
         }
     }
 
-    /// Locks what is under a session's name, and looks what it is.
-    pub(super) fn hold<'a>(&'a self, whose: Whose<'a>, deadline: Instant) -> Result<Held<'a>> {
+    /// Locks what is under a session's name, and looks what it is. Who has its shard open finds it faster there.
+    pub(super) fn hold<'a>(
+        &'a self,
+        whose: Whose<'a>,
+        shard: Option<&Directory>,
+        deadline: Instant,
+    ) -> Result<Held<'a>> {
         let known = whose.secret().zip(self.cache.as_ref());
         let known = known.and_then(|(session, cache)| cache.peek(session.as_bytes()));
         let id = known.as_ref().map_or_else(|| whose.id(), |known| known.id);
@@ -172,7 +177,11 @@ impl FileStore {
         let path = SessionPath::of(&id);
         loop {
             let (noted, noted_at) = (self.generations.stamp(&id), self.options.clock.glance().micros());
-            let Some(file) = self.open_file(&id, &path, Access::Write)? else { return Ok(Held::Nothing) };
+            let opened = match shard {
+                Some(shard) => self.opened(shard.open(&path, Access::Write), &path)?,
+                None => self.open_file(&id, &path, Access::Write)?,
+            };
+            let Some(file) = opened else { return Ok(Held::Nothing) };
             let file = LockedFile::acquire(file, deadline)
                 .map_err(|error| self.error("lock session file", &path, error))?
                 .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;

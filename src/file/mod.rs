@@ -2,7 +2,8 @@
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::design)).
 //! This file opens and reads; `write` creates, updates and grows, `end` rotates and deletes, both under the lock that
-//! `locked` gets.
+//! `locked` gets. `due` knows which sessions may have expired, `sweep` removes those that have, `reaper` does so again and
+//! again; `walk` and `operate` are for whoever looks after a store.
 mod disk;
 mod due;
 mod end;
@@ -75,12 +76,18 @@ const TRUST_MICROS: u64 = 60_000_000;
 /// Open a store *after* `fork`: what it keeps in the process does not survive one, and in the child every call is refused
 /// with [`ErrorKind::Forked`].
 ///
-/// An open store holds three descriptors and, if it [watches](FileStoreOptions::watch), three more, one thread and 256
-/// watches; each call needs up to four more descriptors while it runs. Copies of sessions take up to
+/// An open store holds three descriptors, up to four more for the hours in which the sessions it makes expire, and, if it
+/// [watches](FileStoreOptions::watch), three more, one thread and 256 watches; each call needs up to four more descriptors
+/// while it runs. Copies of sessions take up to
 /// [`cache_bytes`](FileStoreOptions::cache_bytes) of memory, beside 2 MiB of counters that all processes share.
 ///
 /// While processes use a store, its files are theirs: cutting its file `generations` short kills every process that has
 /// it in memory, and replacing it makes them deaf to whoever opens the store later.
+///
+/// # Removing what is expired
+///
+/// An expired session cannot be read. Its file stays until a [`sweep`](Self::sweep) removes it: call that now and then, have
+/// a [reaper](Self::start_reaper) do it, or the command `sessile`.
 ///
 /// # Loads from memory
 ///
@@ -278,15 +285,18 @@ impl FileStore {
 
     /// Opens a session's file; `None` if there is none, which is an error if its shard is gone as well.
     fn open_file(&self, id: &FileId, path: &SessionPath, access: Access) -> Result<Option<File>> {
-        let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-        let found = match self.root.open_session(path, access) {
+        match self.opened(self.root.open_session(path, access), path)? {
             // Looked for once more, in the shard that is there: it may just have been put where there was none.
-            Err(error) if absent(&error) => self.open_shard(id)?.open(path, access),
-            found => found,
-        };
-        match found {
+            None => self.opened(self.open_shard(id)?.open(path, access), path),
+            found => Ok(found),
+        }
+    }
+
+    /// What came of opening a session's file; `None` if there is none.
+    fn opened(&self, opened: io::Result<File>, path: &SessionPath) -> Result<Option<File>> {
+        match opened {
             Ok(file) => Ok(Some(file)),
-            Err(error) if absent(&error) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.error("open session file", path, error)),
         }
     }

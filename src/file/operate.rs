@@ -73,7 +73,7 @@ impl FileStore {
     /// [`ErrorKind::Io`], and the file stays where it is.
     pub fn set_aside(&self, id: &FileId) -> Result<Option<PathBuf>> {
         let whose = Whose::Digest(*id);
-        let held = self.hold(whose, Instant::now() + self.options.lock_wait)?;
+        let held = self.hold(whose, None, Instant::now() + self.options.lock_wait)?;
         let Held::Remains(remains) = held else { return Ok(None) };
         if !remains.is_damaged {
             return Ok(None);

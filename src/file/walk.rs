@@ -4,9 +4,7 @@
 //! beginning to its end; one that is created or removed meanwhile, or rotated, may be seen or not.
 use super::FileStore;
 use super::disk::Directory;
-use super::layout::{
-    DAMAGED, DUE, GENERATIONS, PARAMETERS, SHARDS, SWEEP, is_temporary, session_at, shard_name,
-};
+use super::layout::{DUE, SHARDS, SWEEP, is_ours, is_temporary, session_at, shard_name};
 use super::locked::Whose;
 use super::slots::View;
 use super::{due, io_error};
@@ -85,11 +83,11 @@ impl FileStore {
                 changed: stat.map_or(i64::MAX, |stat| stat.changed),
             }
         };
-        let in_root = self.root.names().unwrap_or_default().into_iter().filter_map(|name| {
-            let ours = [".", "..", "lost+found", PARAMETERS, GENERATIONS, DUE, DAMAGED];
-            let is_shard = (0..SHARDS).any(|shard| shard_name(shard) == name);
-            let holds = if is_temporary(&name) { Holds::Temporary } else { Holds::Unknown };
-            (!is_shard && !ours.contains(&&*name)).then(|| stray(name, holds))
+        let in_root = self.root.names().unwrap_or_default().into_iter().filter_map(|name| match &*name {
+            "." | ".." | "lost+found" => None,
+            _ if is_temporary(&name) => Some(stray(name, Holds::Temporary)),
+            _ if is_ours(&name) => None,
+            _ => Some(stray(name, Holds::Unknown)),
         });
         let index = self.root.open_directory(DUE).and_then(|index| index.names()).unwrap_or_default();
         let in_index = index.into_iter().filter_map(|name| {

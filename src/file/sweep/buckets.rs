@@ -28,15 +28,11 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
         let access = if self.options.dry_run { Access::Read } else { Access::Write };
         let Some(mut reader) = self.open_bucket(bucket, access) else { return Continue(()) };
         let mut all_done = true;
-        loop {
-            let Some(entries) = self.next_entries(bucket, &mut reader) else { return Continue(()) };
-            if entries.is_empty() {
-                break;
-            }
-            let count = entries.len() as u64;
-            let (begun, before) = (self.pace.done, all_done);
-            all_done = self.sweep_entries(&reader, entries, is_over)? && before;
-            self.pace.done = begun + count;
+        while let Some(entries) = self.next_entries(bucket, &mut reader, &mut all_done) {
+            let done = self.pace.done + entries.len() as u64;
+            all_done &= self.sweep_entries(&reader, entries, is_over)?;
+            self.pace.done = done;
+            self.pace.step(&self.report)?;
         }
         if is_over && all_done && !self.options.dry_run {
             self.remove_bucket(bucket, reader);
@@ -52,9 +48,11 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
         is_over: bool,
     ) -> ControlFlow<(), bool> {
         let now = micros(self.now);
-        entries.retain(|(_, entry)| {
-            (is_over || entry.deadline <= now) && !self.walked[usize::from(entry.id.as_bytes()[0])]
-        });
+        let walked = self.walked;
+        let is_walked = |entry: &Entry| walked[usize::from(entry.id.as_bytes()[0])];
+        // In a dry run, what the walk has seen is still there, and was counted.
+        let is_seen = |entry: &Entry| self.options.dry_run && is_walked(entry);
+        entries.retain(|(_, entry)| (is_over || entry.deadline <= now) && !is_seen(entry));
         // Shard by shard, and each session once.
         entries.sort_unstable_by_key(|(offset, entry)| (entry.id, *offset));
         let (mut done, mut all_done) = (Vec::new(), true);
@@ -67,7 +65,7 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
                 shard = Some((first, opened.map_err(|error| self.report.fail(error)).ok()));
             }
             let became = match &shard {
-                Some((_, Some(directory))) => self.end(directory, entry.id, None),
+                Some((_, Some(directory))) => self.end(directory, entry.id, is_walked(&entry)),
                 _ => Became::Later,
             };
             let is_done = match became {
@@ -110,7 +108,7 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
             return;
         }
         // Who appended while it had its name does not know that it has lost it.
-        while let Some(late) = self.next_entries(bucket, &mut reader).filter(|late| !late.is_empty()) {
+        while let Some(late) = self.next_entries(bucket, &mut reader, &mut false) {
             for (_, entry) in late {
                 self.refile(entry);
             }
@@ -158,15 +156,18 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
         }
     }
 
-    /// The next entries of a bucket; `None` if it cannot be read.
-    pub(super) fn next_entries(&mut self, bucket: u64, reader: &mut Reader) -> Option<Vec<(u64, Entry)>> {
-        match reader.next() {
-            Ok(entries) => Some(entries),
-            Err(error) => {
-                self.report.fail(self.store.error_at("read bucket of expiry index", &path_of(bucket), error));
-                None
-            }
-        }
+    /// The next entries of a bucket; `None` at its end, and if it cannot be read any further: then not all is done.
+    pub(super) fn next_entries(
+        &mut self,
+        bucket: u64,
+        reader: &mut Reader,
+        all_done: &mut bool,
+    ) -> Option<Vec<(u64, Entry)>> {
+        reader.next().unwrap_or_else(|error| {
+            self.report.fail(self.store.error_at("read bucket of expiry index", &path_of(bucket), error));
+            *all_done = false;
+            None
+        })
     }
 }
 

@@ -17,12 +17,12 @@ use std::time::Instant;
 const LEFTOVER_SECONDS: i64 = 3600;
 
 impl<F> Pass<'_, F> {
-    /// Removes what is under a session's name, if it is dead: counted, whatever it is.
-    pub(super) fn end(&mut self, shard: &Directory, id: FileId, walked: Option<u64>) -> Became {
+    /// Removes what is under a session's name, if it is dead, and counts what it is; as examined, unless that was done.
+    pub(super) fn end(&mut self, shard: &Directory, id: FileId, counted: bool) -> Became {
         let tried = if self.options.dry_run {
-            self.would_end(shard, id, walked)
+            self.would_end(shard, id, counted)
         } else {
-            self.try_end(shard, id, walked)
+            self.try_end(shard, id, counted)
         };
         tried.unwrap_or_else(|error| match error.kind() {
             ErrorKind::Busy => Became::Later,
@@ -37,10 +37,10 @@ impl<F> Pass<'_, F> {
         })
     }
 
-    /// The walk has counted it, and knows its size.
-    fn try_end(&mut self, shard: &Directory, id: FileId, walked: Option<u64>) -> Result<Became> {
-        let held = self.store.hold(Whose::Digest(id), Instant::now())?;
-        if walked.is_none() && !matches!(held, Held::Nothing) {
+    /// The same, unless it is to be done otherwise.
+    fn try_end(&mut self, shard: &Directory, id: FileId, counted: bool) -> Result<Became> {
+        let held = self.store.hold(Whose::Digest(id), Some(shard), Instant::now())?;
+        if !counted && !matches!(held, Held::Nothing) {
             self.report.examined += 1;
         }
         match held {
@@ -64,11 +64,11 @@ impl<F> Pass<'_, F> {
     }
 
     /// The same in a dry run.
-    fn would_end(&mut self, shard: &Directory, id: FileId, walked: Option<u64>) -> Result<Became> {
+    fn would_end(&mut self, shard: &Directory, id: FileId, counted: bool) -> Result<Became> {
         let path = SessionPath::of(&id);
         let name = path.below_shard().to_str().expect("ASCII");
         let Some(file) = self.store.file_at(&shard_of(&id), shard, name)? else { return Ok(Became::Done) };
-        if walked.is_none() {
+        if !counted {
             self.report.examined += 1;
         }
         match file.holds {

@@ -1,12 +1,12 @@
 //! One pass: remove what is dead, and say what was done.
 //!
-//! A pass has two parts, and each session belongs to exactly one of them:
+//! A pass has two parts:
 //!
 //! 1. **The walk** looks at every file of a few shards: one for each hour since the last walk, so that 256 hours see all
 //!    of them, whether somebody sweeps each minute or each night. It removes what is expired, files live sessions that
 //!    the index has lost, and clears what belongs to nobody. If the index says nothing of a last walk, it is new or was
 //!    lost, and the walk covers everything.
-//! 2. **What is due**: sessions of the other shards that the index has in a bucket whose time has come. Gone: skipped.
+//! 2. **What is due**: sessions that the index has in a bucket whose time has come. Gone: skipped.
 //!    Expired: removed. Renewed: filed anew. In use this very moment: left for the next pass.
 //!
 //! Invariants:
@@ -55,7 +55,7 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for options out of bounds. Others if the index cannot be opened or locked. What is wrong with
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for options out of bounds. Others if the index cannot be opened or locked. What is wrong with
     /// one file or directory is counted in the report and stops nothing.
     pub fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
         self.sweep_with(options, |_| Continue(()))

@@ -46,9 +46,7 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
         }
         for &bucket in buckets {
             let Some(mut reader) = self.open_bucket(bucket, Access::Read) else { continue };
-            loop {
-                let entries = self.next_entries(bucket, &mut reader);
-                let Some(entries) = entries.filter(|entries| !entries.is_empty()) else { break };
+            while let Some(entries) = self.next_entries(bucket, &mut reader, &mut false) {
                 for (_, Entry { id, .. }) in entries {
                     if wanted[usize::from(id.as_bytes()[0])] {
                         // They come in ascending order.
@@ -107,7 +105,7 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
             }
             Holds::Expired(live) => {
                 self.report.examined += 1;
-                match self.end(directory, live.id, Some(file.bytes)) {
+                match self.end(directory, live.id, true) {
                     Became::Renewed(deadline) => {
                         self.file_if_lost(live.id, deadline, filed.get(&live.id).copied());
                     }
@@ -119,20 +117,19 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
             }
             Holds::Damaged(id) | Holds::Unfinished(id) => {
                 self.report.examined += 1;
-                let _ = self.end(directory, *id, Some(file.bytes));
+                let _ = self.end(directory, *id, true);
             }
         }
     }
 
-    /// Files a live session that the index does not have, has too late, or has in a bucket that will be gone.
+    /// Files a live session that the index does not have, or has too late. One in a bucket whose hour is over is filed anew
+    /// when that bucket is swept.
     fn file_if_lost(&mut self, id: FileId, deadline: SystemTime, filed: Option<u64>) {
         let (now, deadline) = (micros(self.now), micros(deadline));
-        let bucket = due::bucket_of(deadline, now);
-        // Those of this hour are left to the passes after this one.
-        let is_over = filed.is_some_and(|filed| filed < now / BUCKET_MICROS);
-        self.report.renewed += u64::from(is_over);
-        if is_over || filed.is_none_or(|filed| filed > bucket) {
+        if filed.is_none_or(|filed| filed > due::bucket_of(deadline, now)) {
             self.refile(Entry { id, deadline });
+        } else if self.options.dry_run && filed.is_some_and(|filed| filed < now / BUCKET_MICROS) {
+            self.report.renewed += 1;
         }
     }
 }

@@ -1,0 +1,87 @@
+//! What a sweep costs those who load meanwhile: percentiles of loads in one thread, alone and while another thread sweeps
+//! with the default budget. Prints a table; Criterion knows means and medians only.
+//!
+//! `SESSILE_BENCH_SESSIONS` live sessions (default 50,000), `SESSILE_BENCH_DUE` expired ones (default 100,000).
+mod common;
+
+use common::Visits;
+use sessile::{Clock, Durability, FileStore, FileStoreOptions, Lookup, Store, SweepOptions, Token};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long loads are measured, alone.
+const ALONE: Duration = Duration::from_secs(3);
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn main() {
+    let live = common::sessions();
+    let is_test = std::env::args().any(|arg| arg == "--test");
+    let due = std::env::var("SESSILE_BENCH_DUE").map_or(if is_test { live } else { 100_000 }, |text| {
+        text.parse().expect("SESSILE_BENCH_DUE is a number")
+    });
+    println!(
+        "{:32} {:>9} {:>9} {:>9} {:>9} {:>11}",
+        "loads", "p50 ns", "p99 ns", "p99.9 ns", "max us", "loads"
+    );
+    for (act, cache_bytes) in [("cached", 1 << 30), ("uncached", 0)] {
+        let (dir, clock) = (common::directory(), Clock::manual(SystemTime::now()));
+        let options = FileStoreOptions::new().clock(clock.clone()).cache_bytes(cache_bytes);
+        let store = options.open(dir.path()).expect("a store");
+        let tokens = fill(&store, live, 14 * DAY);
+        fill(&store, due, Duration::from_micros(1));
+        clock.advance(Duration::from_micros(1));
+        let mut visits = Visits::uniform(&tokens);
+        for token in &tokens {
+            store.load(token).expect("a load");
+        }
+
+        let until = Instant::now() + if is_test { Duration::from_millis(20) } else { ALONE };
+        let alone = measure(&store, &mut visits, || Instant::now() < until);
+        report(&format!("{act}/alone"), alone);
+
+        let done = AtomicBool::new(false);
+        let beside = std::thread::scope(|scope| {
+            let sweep = scope.spawn(|| {
+                let swept = store.sweep(&SweepOptions::new()).expect("a sweep");
+                done.store(true, Ordering::Relaxed);
+                swept
+            });
+            let beside = measure(&store, &mut visits, || !done.load(Ordering::Relaxed));
+            let swept = sweep.join().expect("no panic");
+            assert_eq!(swept.removed, due as u64);
+            println!("{:32} {:?}", "  removed all in", swept.elapsed);
+            beside
+        });
+        report(&format!("{act}/beside-a-sweep"), beside);
+    }
+}
+
+/// Makes sessions that live for so long.
+fn fill(store: &FileStore, sessions: usize, age: Duration) -> Vec<Token> {
+    let mut record = common::record(store);
+    record.deadline = store.now() + age;
+    (0..sessions).map(|_| store.create(&record, Durability::Relaxed).expect("a session").token).collect()
+}
+
+/// Loads for as long as it is told to; how long each took, in nanoseconds.
+fn measure(store: &FileStore, visits: &mut Visits, go_on: impl Fn() -> bool) -> Vec<u32> {
+    let mut took = Vec::new();
+    while go_on() {
+        for _ in 0..8 {
+            let token = visits.next();
+            let began = Instant::now();
+            let found = store.load(token).expect("a load");
+            let nanos = began.elapsed().as_nanos();
+            assert!(matches!(found, Lookup::Live(_)), "all of them are alive");
+            took.push(u32::try_from(nanos).unwrap_or(u32::MAX));
+        }
+    }
+    took
+}
+
+fn report(what: &str, mut took: Vec<u32>) {
+    took.sort_unstable();
+    let at = |per_mille: usize| took[(took.len() - 1) * per_mille / 1000];
+    let max = took[took.len() - 1] / 1000;
+    println!("{what:32} {:>9} {:>9} {:>9} {max:>9} {:>11}", at(500), at(990), at(999), took.len());
+}
