@@ -2,16 +2,22 @@
 //!
 //! ```text
 //! cargo run --example shop -- [--port 8001] [--dir shop-sessions]
+//!     [--age 1209600] [--sweep-every 300]
 //! ```
 //!
+//! A user who does nothing for `--age` seconds is logged out; each `--sweep-every` seconds, files of expired sessions are
+//! removed.
 //! `--port 0` takes any free port. When the server is ready it prints one line,
 //! `listening on http://127.0.0.1:PORT`.
 use rouille::input::post::PostError;
 use rouille::{Request, Response, Server, post_input, router};
+use sessile::file::ReaperOptions;
 use sessile::http::rouille::{IntoResponse, serve};
-use sessile::{Cookies, Event, FileStore, Session, Sessions};
+use sessile::{Cookies, Event, FileStore, Lifetime, Renewal, Session, Sessions};
 use std::error::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Requests handled at the same time.
 const WORKERS: usize = 8;
@@ -25,23 +31,40 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut args = pico_args::Arguments::from_env();
     let port: u16 = args.opt_value_from_str("--port")?.unwrap_or(8001);
     let dir: PathBuf = args.opt_value_from_str("--dir")?.unwrap_or_else(|| "shop-sessions".into());
+    let age: u64 = args.opt_value_from_str("--age")?.unwrap_or(1_209_600);
+    let sweep_every: u64 = args.opt_value_from_str("--sweep-every")?.unwrap_or(300);
     if let [unknown, ..] = &*args.finish() {
         return Err(format!("unknown argument {}", unknown.display()).into());
     }
 
+    let store = Arc::new(FileStore::open(dir)?);
+    // The server never returns: this sweeps until the process ends, in whatever way.
+    let sweeps = ReaperOptions::new().interval(Duration::from_secs(sweep_every));
+    let _reaper = store.start_reaper(sweeps.observer(|swept| match swept {
+        Ok(report) => report.errors.iter().for_each(complain),
+        Err(error) => complain(error),
+    }))?;
+    // Who reads is not away.
+    let lifetime = Lifetime::new().age(Duration::from_secs(age)).renewal(Renewal::OnRead);
     // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. Either
     // cookie is SameSite=Lax: other sites cannot make a visitor's browser post our forms in the visitor's
     // name.
-    let sessions = Sessions::new(FileStore::open(dir)?, Cookies::plain_http())?.with_observer(|event| {
+    let sessions = Sessions::shared(store, Cookies::plain_http())?.with_lifetime(lifetime)?;
+    let sessions = sessions.with_observer(|event| {
         // The visitor is told that something failed; what it was is told here.
         if let Event::Failed(error) = event {
-            eprintln!("{error} ({:?})", error.source().map(ToString::to_string));
+            complain(error);
         }
     });
     let server = Server::new(("127.0.0.1", port), move |request| serve(&sessions, request, route))?;
     println!("listening on http://{}", server.server_addr());
     server.pool_size(WORKERS).run();
     Ok(())
+}
+
+/// Tells the operator.
+fn complain(error: &sessile::Error) {
+    eprintln!("{error} ({:?})", error.source().map(ToString::to_string));
 }
 
 /// One request. What a handler that fails has changed is dropped.
@@ -102,7 +125,7 @@ impl IntoResponse for Trouble {
             Self::Form(status, text) => Response::text(format!("{text}\n")).with_status_code(status),
             // The visitor gets a status, the operator the reason.
             Self::Session(error) => {
-                eprintln!("{error}");
+                complain(&error);
                 error.into_response()
             }
         }

@@ -2,13 +2,19 @@
 //!
 //! ```text
 //! cargo run --example visits -- [--port 8000] [--dir visits-sessions] [--workers 4]
+//!     [--age 1209600] [--sweep-every 300]
 //! ```
 //!
+//! A visitor who stays away for `--age` seconds is forgotten; each `--sweep-every` seconds, files of expired sessions are
+//! removed.
 //! `--port 0` takes any free port. When the server is ready it prints one line, `listening on http://127.0.0.1:PORT`.
+use sessile::file::ReaperOptions;
 use sessile::http::tiny_http::serve;
-use sessile::{Cookies, Event, FileStore, Session, Sessions};
+use sessile::{Cookies, Event, FileStore, Lifetime, Session, Sessions};
 use std::error::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 use tiny_http::{Header, Request, Response, Server};
 
 type Body = Response<std::io::Cursor<Vec<u8>>>;
@@ -18,17 +24,28 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let port: u16 = args.opt_value_from_str("--port")?.unwrap_or(8000);
     let dir: PathBuf = args.opt_value_from_str("--dir")?.unwrap_or_else(|| "visits-sessions".into());
     let workers: usize = args.opt_value_from_str("--workers")?.unwrap_or(4);
+    let age: u64 = args.opt_value_from_str("--age")?.unwrap_or(1_209_600);
+    let sweep_every: u64 = args.opt_value_from_str("--sweep-every")?.unwrap_or(300);
     if let [unknown, ..] = &*args.finish() {
         return Err(format!("unknown argument {}", unknown.display()).into());
     }
 
+    let store = Arc::new(FileStore::open(dir)?);
+    // Sweeps until it is dropped, or the process ends in whatever way.
+    let sweeps = ReaperOptions::new().interval(Duration::from_secs(sweep_every));
+    let _reaper = store.start_reaper(sweeps.observer(|swept| match swept {
+        Ok(report) => report.errors.iter().for_each(complain),
+        Err(error) => complain(error),
+    }))?;
     // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`.
-    // The visitor is told that something failed; what it was is told here.
-    let sessions = Sessions::new(FileStore::open(dir)?, Cookies::plain_http())?.with_observer(|event| {
-        if let Event::Failed(error) = event {
-            eprintln!("{error} ({:?})", error.source().map(ToString::to_string));
-        }
-    });
+    let sessions = Sessions::shared(store, Cookies::plain_http())?
+        .with_lifetime(Lifetime::new().age(Duration::from_secs(age)))?
+        .with_observer(|event| {
+            // The visitor is told that something failed; what it was is told here.
+            if let Event::Failed(error) = event {
+                complain(error);
+            }
+        });
     let server = Server::http(("127.0.0.1", port))?;
     println!("listening on http://{}", server.server_addr());
 
@@ -43,6 +60,11 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         }
     });
     Ok(())
+}
+
+/// Tells the operator.
+fn complain(error: &sessile::Error) {
+    eprintln!("{error} ({:?})", error.source().map(ToString::to_string));
 }
 
 /// One request. An error of the session is answered by the adapter.

@@ -160,12 +160,6 @@ impl Root {
         Ok(Directory { fd: self.open_directory_fd(name)? })
     }
 
-    /// Removes a name in the root. Whether it was there.
-    pub(super) fn unlink(&self, name: &str) -> io::Result<bool> {
-        gate("unlink in root")?;
-        unlink(&self.fd, name)
-    }
-
     /// What has a name in the root.
     pub(super) fn stat(&self, name: &str) -> io::Result<Stat> {
         gate("stat in root")?;

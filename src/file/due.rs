@@ -35,6 +35,12 @@ pub(super) const BUCKET_MICROS: u64 = 3_600_000_000;
 const AHEAD_MAX: u64 = 30 * 24;
 /// How many buckets are kept open between two filings: as many as there are usual ages in a program.
 const OPEN_MAX: usize = 4;
+/// How often a bucket is opened for one entry. Each time but the last, a whole sweep came in between.
+const OPENINGS_MAX: u32 = 8;
+
+/// The latest deadline that is written, beyond the year 6000: among garbage, seven bits that must be zero spare all but
+/// a few of the hashes.
+const DEADLINE_MAX: u64 = (1 << 57) - 1;
 
 pub(super) const ENTRY_BYTES: usize = FileId::LEN + 8 + 4;
 /// How much of a bucket is read at once: 32,768 entries.
@@ -52,7 +58,7 @@ impl Entry {
     fn to_bytes(self) -> [u8; ENTRY_BYTES] {
         let mut bytes = [0; ENTRY_BYTES];
         bytes[..FileId::LEN].copy_from_slice(self.id.as_bytes());
-        bytes[FileId::LEN..][..8].copy_from_slice(&self.deadline.to_le_bytes());
+        bytes[FileId::LEN..][..8].copy_from_slice(&self.deadline.min(DEADLINE_MAX).to_le_bytes());
         let check = check_of(&bytes);
         bytes[ENTRY_BYTES - 4..].copy_from_slice(&check);
         bytes
@@ -61,7 +67,7 @@ impl Entry {
     fn from_bytes(bytes: &[u8; ENTRY_BYTES]) -> Option<Self> {
         let (id, rest) = bytes.split_first_chunk::<{ FileId::LEN }>()?;
         let deadline = u64::from_le_bytes(*rest.first_chunk()?);
-        (bytes[ENTRY_BYTES - 4..] == check_of(bytes))
+        (deadline <= DEADLINE_MAX && bytes[ENTRY_BYTES - 4..] == check_of(bytes))
             .then_some(Self { id: FileId::from_bytes(*id), deadline })
     }
 }
@@ -126,9 +132,19 @@ impl Due {
                 return Ok(());
             }
         }
-        let file = open_bucket(root, bucket)?;
-        // If it is removed in between as well, an hour has passed.
-        append(&file, &bytes)?;
+        for _ in 0..OPENINGS_MAX {
+            let file = open_bucket(root, bucket)?;
+            // A sweep may remove it in between as well: its hour is just over, or was when the bucket was chosen.
+            if append(&file, &bytes)? {
+                self.keep_open(bucket, file);
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("the bucket was removed again and again"))
+    }
+
+    /// Keeps a bucket open for later filings.
+    fn keep_open(&self, bucket: u64, file: File) {
         let mut open = self.open.write();
         open.retain(|(number, _)| *number != bucket);
         if open.len() == OPEN_MAX {
@@ -137,7 +153,6 @@ impl Due {
             open.remove(0);
         }
         open.push((bucket, file));
-        Ok(())
     }
 }
 

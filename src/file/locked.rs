@@ -31,6 +31,10 @@ impl<'a> Whose<'a> {
             Self::Digest(id) => id,
         }
     }
+    /// Whether a file was not read because it is larger than any session's ever is.
+    pub(super) fn is_beyond_any(self, error: &Error) -> bool {
+        error.kind() == ErrorKind::TooLarge && matches!(self, Self::Digest(_))
+    }
     /// Copies in memory are filed under the secret; without it they are told to be old, and not dropped.
     pub(super) fn secret(self) -> Option<&'a SessionId> {
         match self {
@@ -187,7 +191,10 @@ impl FileStore {
                 .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
             let look =
                 |bytes: &[u8]| (slots::view(bytes, &id, known.as_ref().map(Cached::known)), bytes.len());
-            let (view, size) = self.look(&file, &path, self.bytes_max(whose), look)?;
+            let (view, size) = match self.look(&file, &path, self.bytes_max(whose), look) {
+                Err(error) if whose.is_beyond_any(&error) => (Ok(View::Damaged), 0),
+                looked => looked?,
+            };
             match self.located(view, &path)? {
                 View::Valid { slot, newest, .. }
                     if !newest.state.has(State::RETIRING) || self.leads_to(&path, &file)? =>

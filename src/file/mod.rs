@@ -244,10 +244,12 @@ impl FileStore {
                 Ok(view @ View::Valid { settled: true, .. }) => Ok(view),
                 // A save may have been under way, or a writer died in one: see `slots`.
                 _ => Err(bytes.to_vec()),
-            })?;
+            });
         match first {
-            Ok(view) => Ok(Some(view)),
-            Err(bytes) => self.read_until_settled(whose, id, &path, bytes),
+            Ok(Ok(view)) => Ok(Some(view)),
+            Ok(Err(bytes)) => self.read_until_settled(whose, id, &path, bytes),
+            Err(error) if whose.is_beyond_any(&error) => Ok(Some(View::Damaged)),
+            Err(error) => Err(error),
         }
     }
 

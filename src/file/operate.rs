@@ -93,6 +93,12 @@ impl FileStore {
                     return Ok(Some(self.root.path().join(DAMAGED).join(name)));
                 }
                 Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
+                // Ended by somebody who could not wait for our lock.
+                Err(cause)
+                    if cause.kind() == io::ErrorKind::NotFound && !self.leads_to(&path, &remains.file)? =>
+                {
+                    return Ok(None);
+                }
                 Err(cause) => return Err(error(cause)),
             }
         }

@@ -126,7 +126,7 @@ pub struct Reaped {
 pub struct Reaper {
     /// Nothing is sent: it closes when the thread is to end.
     stop: Option<Sender<()>>,
-    now: Sender<()>,
+    now: Option<Sender<()>>,
     thread: Option<JoinHandle<Reaped>>,
     birthmark: Birthmark,
 }
@@ -150,15 +150,17 @@ impl FileStore {
             .name("sessile-reaper".into())
             .spawn(|| worker.run())
             .map_err(|error| Error::new(ErrorKind::Io, "start a reaper").with_source(error))?;
-        Ok(Reaper { stop: Some(stop), now, thread: Some(thread), birthmark: Birthmark::new() })
+        Ok(Reaper { stop: Some(stop), now: Some(now), thread: Some(thread), birthmark: Birthmark::new() })
     }
 }
 
 impl Reaper {
     /// Asks for a sweep now, and does not wait for it. One that is asked for while another is under way follows it.
     pub fn sweep_now(&self) {
-        // Full: it was asked already. Closed: the store was dropped.
-        let _ = self.now.try_send(());
+        if let Some(now) = self.now.as_ref().filter(|_| self.birthmark.is_here()) {
+            // Full: it was asked already. Closed: the store was dropped.
+            let _ = now.try_send(());
+        }
     }
 
     /// Stops the thread, waits until it has ended, and says what it did.
@@ -167,11 +169,17 @@ impl Reaper {
     }
 
     fn end(&mut self) -> Reaped {
-        drop(self.stop.take());
+        let (stop, now) = (self.stop.take(), self.now.take());
         let Some(thread) = self.thread.take() else { return Reaped::default() };
         if !self.birthmark.is_here() {
-            // In a forked child there is no such thread to be waited for, and what it had is not to be given back.
-            std::mem::forget(thread);
+            // In a forked child there is no such thread to be waited for, and what it had is not to be given back: it may
+            // have held a channel's lock at the fork, which closing the channel would wait for.
+            std::mem::forget((stop, now, thread));
+            return Reaped::default();
+        }
+        drop(stop);
+        if thread.thread().id() == std::thread::current().id() {
+            // The observer has the handle: the thread ends when it returns.
             return Reaped::default();
         }
         thread.join().unwrap_or_default()
@@ -207,21 +215,29 @@ impl Worker {
             // Whoever drops the last reference closes the store; that may be this thread, here.
             self.sweep(&store);
             drop(store);
+            if self.store.strong_count() == 0 {
+                return self.reaped;
+            }
             wait = self.options.interval + part_of(self.options.interval / 10);
         }
     }
 
-    fn sweep(&mut self, store: &FileStore) {
+    fn sweep(&mut self, store: &Arc<FileStore>) {
         let Self { options, stopped, reaped, .. } = self;
         let told = catch_unwind(AssertUnwindSafe(|| {
             let swept = store.sweep_with(&options.sweep, |_| match stopped.try_recv() {
-                Err(TryRecvError::Empty) => Continue(()),
+                // Nobody else has the store any more: it is to be closed now, not when the sweep is done.
+                Err(TryRecvError::Empty) if Arc::strong_count(store) > 1 => Continue(()),
                 _ => Break(()),
             });
             reaped.count(&swept);
             (options.observer)(&swept);
         }));
         reaped.panics += u64::from(told.is_err());
+        // What was thrown may panic when it is dropped.
+        if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(told))) {
+            std::mem::forget(thrown);
+        }
     }
 }
 

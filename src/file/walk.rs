@@ -74,8 +74,10 @@ impl FileStore {
 
     /// What lies beside the shards and does not belong there. What cannot be listed has nothing.
     pub(super) fn strays(&self) -> Vec<StoredFile> {
-        let stray = |path: String, holds| {
+        let stray = |path: String, is_named_ours: bool| {
             let stat = self.root.stat(&path).ok();
+            let is_ours = is_named_ours && stat.is_some_and(|stat| stat.is_file);
+            let holds = if is_ours { Holds::Temporary } else { Holds::Unknown };
             StoredFile {
                 path: self.root.path().join(path),
                 bytes: stat.map_or(0, |stat| stat.bytes),
@@ -85,14 +87,14 @@ impl FileStore {
         };
         let in_root = self.root.names().unwrap_or_default().into_iter().filter_map(|name| match &*name {
             "." | ".." | "lost+found" => None,
-            _ if is_temporary(&name) => Some(stray(name, Holds::Temporary)),
+            _ if is_temporary(&name) => Some(stray(name, true)),
             _ if is_ours(&name) => None,
-            _ => Some(stray(name, Holds::Unknown)),
+            _ => Some(stray(name, false)),
         });
         let index = self.root.open_directory(DUE).and_then(|index| index.names()).unwrap_or_default();
         let in_index = index.into_iter().filter_map(|name| {
             let ours = [".", "..", SWEEP].contains(&&*name) || due::bucket_named(&name).is_some();
-            (!ours).then(|| stray(format!("{DUE}/{name}"), Holds::Unknown))
+            (!ours).then(|| stray(format!("{DUE}/{name}"), false))
         });
         in_root.chain(in_index).collect()
     }
@@ -119,6 +121,10 @@ impl FileStore {
         let path = self.root.path().join(shard).join(name);
         let stat = match directory.stat(name) {
             Ok(stat) => stat,
+            // What is no text was changed when it was listed. Nothing of ours has such a name.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && name.contains('\u{fffd}') => {
+                return Ok(Some(StoredFile { path, bytes: 0, holds: Holds::Unknown, changed: i64::MAX }));
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_error("examine file", error).with_path(path)),
         };
@@ -134,8 +140,6 @@ impl FileStore {
                 Err(error) if matches!(error.kind(), ErrorKind::NewerFormat | ErrorKind::Foreign) => {
                     Holds::Unknown
                 }
-                // Larger than any session's file ever is.
-                Err(error) if error.kind() == ErrorKind::TooLarge => Holds::Damaged(id),
                 Err(error) => return Err(error),
             },
             None if stat.is_file && is_temporary(name) => Holds::Temporary,

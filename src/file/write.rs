@@ -58,6 +58,11 @@ impl FileStore {
                 shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.below_shard()));
         }
         made?;
+        let now = self.now();
+        if record.is_expired(now) {
+            // A sweep may have come to its entry before there was a file, and have been done with it.
+            self.due.file(&self.root, &id, record.deadline, now);
+        }
         whose.secret().inspect(|session| {
             self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
         });

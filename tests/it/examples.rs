@@ -3,8 +3,11 @@
 //!
 //! The promise: what a response acknowledged is there after the restart, under the cookie that the browser
 //! kept.
-use crate::support::client::{Browser, Client, Example, Response};
-use std::path::PathBuf;
+use crate::support::client::{Browser, Client, Example, Jar, PATIENCE, Response};
+use crate::support::texts::{files_in_shards, path_of};
+use sessile::SessionId;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A parent for a store that does not exist yet: the program makes it.
@@ -74,6 +77,76 @@ fn visits_answers_a_page_it_does_not_have_without_a_session() {
     let visits = Example::start("visits", &dir);
     let page = Browser::new(visits.server).get("/nowhere");
     assert_eq!((page.status, page.all("Set-Cookie"), page.all("Vary")), (404, vec![], vec![]));
+}
+
+/// Where the session of a browser is.
+#[track_caller]
+fn file_of(dir: &Path, browser: &Browser) -> PathBuf {
+    let id = SessionId::parse(browser.jar.get("session").expect("a cookie")).unwrap();
+    path_of(dir, id.file_id())
+}
+
+#[track_caller]
+fn check_vanishes(file: &Path) {
+    let began = Instant::now();
+    while file.exists() {
+        assert!(began.elapsed() < PATIENCE, "{} is still there", file.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What expires a second after it was stored is removed while others are served.
+#[track_caller]
+fn check_sweeps(name: &str, store: impl Fn(&mut Browser), check_new: impl Fn(&mut Browser)) {
+    let (_parent, dir) = fresh();
+    // An hour's session of an earlier run.
+    let example = Example::start_with(name, &dir, &["--age", "3600"]);
+    let mut lives = Browser::new(example.server);
+    store(&mut lives);
+    let lives = file_of(&dir, &lives);
+    example.kill();
+
+    let example = Example::start_with(name, &dir, &["--age", "1", "--sweep-every", "1"]);
+    let mut browser = Browser::new(example.server);
+    // It goes on after it has swept.
+    for _ in 0..2 {
+        store(&mut browser);
+        let dies = file_of(&dir, &browser);
+        assert!(dies.exists());
+        check_vanishes(&dies);
+        check_new(&mut browser);
+        assert!(lives.exists(), "a session that has not expired");
+    }
+    example.kill();
+    assert!(files_in_shards(&dir).contains(&lives));
+}
+
+#[test]
+fn visits_removes_expired_sessions_and_goes_on() {
+    check_sweeps(
+        "visits",
+        |browser| {
+            browser.jar = Jar::http();
+            check_visits(browser, 1);
+        },
+        |browser| {
+            let expired = browser.jar.get("session").unwrap().to_owned();
+            check_visits(browser, 1);
+            assert_ne!(browser.jar.get("session"), Some(&*expired), "an id of its own");
+        },
+    );
+}
+
+#[test]
+fn shop_removes_expired_sessions_and_goes_on() {
+    check_sweeps(
+        "shop",
+        |browser| {
+            browser.jar = Jar::http();
+            check_moved_home(&browser.post("/login", &[("user", "Ada")]));
+        },
+        |browser| check_shop(browser, "nobody yet", "nothing yet"),
+    );
 }
 
 #[track_caller]

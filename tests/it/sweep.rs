@@ -1,96 +1,8 @@
 //! What a sweep removes, what it leaves, and what it says of both.
-use crate::support::texts::{directory_in_memory, load, path_of, record};
-use sessile::file::{SweepEnd, SweepOptions, SweepReport};
-use sessile::{Clock, Durability, FileStore, FileStoreOptions, Record, Saved, Store, Token, Verdict};
-use std::fs::{self, File};
+use crate::support::sweeping::{Fixture, HOUR, age, counts};
+use sessile::file::{SweepEnd, SweepOptions};
+use std::fs;
 use std::ops::ControlFlow::{Break, Continue};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-use tempfile::TempDir;
-
-const RELAXED: Durability = Durability::Relaxed;
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// A store whose clock stands still, a while after the beginning of an hour.
-struct Fixture {
-    dir: TempDir,
-    clock: Clock,
-    store: FileStore,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        let clock = Clock::manual(SystemTime::UNIX_EPOCH + 500_000 * HOUR + HOUR / 60);
-        let dir = directory_in_memory();
-        let store = FileStoreOptions::new().clock(clock.clone()).open(dir.path()).unwrap();
-        Self { dir, clock, store }
-    }
-
-    /// A session that lives for so long from now.
-    fn session(&self, age: Duration) -> Saved {
-        let mut record = record("text");
-        record.deadline = self.store.now() + age;
-        self.store.create(&record, RELAXED).unwrap()
-    }
-
-    fn sessions(&self, count: usize, age: Duration) -> Vec<Saved> {
-        (0..count).map(|_| self.session(age)).collect()
-    }
-
-    /// Moves a session's deadline to so long from now.
-    fn renew(&self, token: &Token, age: Duration) {
-        let deadline = self.store.now() + age;
-        let mut change = |record: &mut Record| {
-            record.deadline = deadline;
-            Ok(Verdict::Write)
-        };
-        self.store.update(token, &mut change, RELAXED).unwrap().unwrap();
-    }
-
-    #[track_caller]
-    fn sweep(&self) -> SweepReport {
-        self.sweep_with(SweepOptions::new())
-    }
-
-    #[track_caller]
-    fn sweep_with(&self, options: SweepOptions) -> SweepReport {
-        let report = self.store.sweep(&options.core_share_percent(100)).unwrap();
-        assert_eq!(report.end, SweepEnd::Finished);
-        report
-    }
-
-    fn path(&self, saved: &Saved) -> PathBuf {
-        path_of(self.dir.path(), saved.live.id)
-    }
-
-    fn exists(&self, saved: &Saved) -> bool {
-        self.path(saved).exists()
-    }
-
-    fn is_live(&self, saved: &Saved) -> bool {
-        load(&self.store, &saved.token).unwrap().is_some()
-    }
-
-    /// The buckets of the expiry index, by number.
-    fn buckets(&self) -> Vec<u64> {
-        let names = fs::read_dir(self.dir.path().join("due")).unwrap();
-        let name = |name: fs::DirEntry| name.file_name().to_str()?.parse().ok();
-        let mut buckets: Vec<u64> = names.filter_map(|entry| name(entry.unwrap())).collect();
-        buckets.sort_unstable();
-        buckets
-    }
-}
-
-/// What a report counts: examined, removed, renewed, damaged, temporary, unknown, failed.
-fn counts(report: &SweepReport) -> [u64; 7] {
-    let SweepReport { examined, removed, renewed, damaged, temporary, unknown, failed, .. } = report;
-    [*examined, *removed, *renewed, *damaged, *temporary, *unknown, *failed]
-}
-
-/// Makes a file look as if it was last written so long ago.
-fn age(path: &Path, by: Duration) {
-    File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - by).unwrap();
-}
 
 #[test]
 fn what_has_expired_is_removed_and_what_lives_is_not_looked_at() {
@@ -152,7 +64,7 @@ fn a_lost_index_is_made_anew_and_nothing_is_forgotten() {
     let dead = fixture.sessions(20, HOUR / 60);
     let live = fixture.sessions(20, 5 * HOUR);
     fixture.clock.advance(HOUR / 30);
-    fs::remove_dir_all(fixture.dir.path().join("due")).unwrap();
+    fs::remove_dir_all(fixture.root().join("due")).unwrap();
     assert_eq!(counts(&fixture.sweep()), [40, 20, 0, 0, 0, 0, 0]);
     assert!(!dead.iter().any(|session| fixture.exists(session)));
     fixture.clock.advance(6 * HOUR);
@@ -167,7 +79,7 @@ fn in_256_hours_every_file_is_looked_at_whether_somebody_sweeps_each_hour_or_eac
         let fixture = Fixture::new();
         let sessions = fixture.sessions(300, 1000 * HOUR);
         for bucket in fixture.buckets() {
-            fs::remove_file(fixture.dir.path().join(format!("due/{bucket}"))).unwrap();
+            fs::remove_file(fixture.root().join(format!("due/{bucket}"))).unwrap();
         }
         let mut examined = 0;
         for _ in 0..256_u32.div_ceil(step) {
@@ -193,7 +105,7 @@ fn a_dry_run_counts_what_a_sweep_does_and_changes_nothing() {
             fixture.renew(&session.token, 40 * HOUR);
         }
         fixture.clock.advance(3 * HOUR);
-        let left = fixture.dir.path().join("00/.new-0123");
+        let left = fixture.root().join("00/.new-0123");
         fs::write(&left, "left").unwrap();
         age(&left, 2 * HOUR);
         let before = fixture.buckets();
@@ -231,7 +143,7 @@ fn a_second_sweep_leaves_it_to_the_first() {
     let fixture = Fixture::new();
     fixture.sessions(3, HOUR / 60);
     fixture.clock.advance(HOUR / 30);
-    let other = FileStoreOptions::new().clock(fixture.clock.clone()).open(fixture.dir.path()).unwrap();
+    let other = fixture.another();
     let mut second = None;
     let first = fixture.store.sweep_with(&SweepOptions::new(), |_| {
         second.get_or_insert_with(|| other.sweep(&SweepOptions::new()).unwrap());

@@ -38,7 +38,7 @@ fn create(store: &FileStore, text: &str) -> Saved {
 }
 
 /// What the operating system said, at the bottom of an error.
-fn cause(error: &Error) -> String {
+pub(crate) fn cause(error: &Error) -> String {
     let mut cause = error.source().unwrap_or_else(|| panic!("no cause of {error:?}"));
     while let Some(deeper) = cause.source() {
         cause = deeper;
@@ -80,7 +80,7 @@ fn files(root: &Path) -> Vec<String> {
 /// Runs a test again on a file system of this size: a small ext4 image, or, where there are no loop devices,
 /// memory.
 #[track_caller]
-fn again_on_small_disk(test: &str, bytes: u32, inodes: u32) {
+pub(crate) fn again_on_small_disk(test: &str, bytes: u32, inodes: u32) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("disk")).unwrap();
     let image = format!(
@@ -201,7 +201,7 @@ fn a_disk_without_inodes_is_full_and_says_so_and_deleting_sessions_makes_room() 
 }
 
 /// All that is left, to the last block. What others give back meanwhile is taken as well.
-fn fill_up(ballast: &mut File) {
+pub(crate) fn fill_up(ballast: &mut File) {
     let mut size = 1 << 20;
     while size > 0 {
         if ballast.write_all(&vec![1; size]).and_then(|()| ballast.sync_data()).is_err() {

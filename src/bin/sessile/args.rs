@@ -54,7 +54,9 @@ Each hour by cron, for a store of the user `shop` (/etc/cron.d/sessile):
   17 * * * *  shop  sessile sweep /var/lib/shop/sessions >/dev/null
 
 JSON: end (finished, elsewhere), examined, removed, renewed, damaged,
-temporary, unknown, failed, bytes_freed, seconds.")]
+temporary, unknown, failed, bytes_freed, seconds.
+
+Exit codes: see sessile --help.")]
 pub(crate) struct Sweep {
     /// The store's directory
     pub(crate) dir: PathBuf,
@@ -87,7 +89,9 @@ Example:
   sessile stat /var/lib/shop/sessions
 
 JSON: live, expired, damaged, unfinished, temporary, unknown, failed, bytes,
-logged_in, ages and deadlines (lists of below_seconds, sessions), seconds.")]
+logged_in, ages and deadlines (lists of below_seconds, sessions), seconds.
+
+Exit codes: see sessile --help.")]
 pub(crate) struct Stat {
     /// The store's directory
     pub(crate) dir: PathBuf,
@@ -103,7 +107,9 @@ Examples:
   sessile verify /var/lib/shop/sessions
   sessile verify --repair /var/lib/shop/sessions
 
-JSON: examined, damaged (a list of id, path, moved_to), failed, seconds.")]
+JSON: examined, damaged (a list of id, path, moved_to), failed, seconds.
+
+Exit codes: see sessile --help.")]
 pub(crate) struct Verify {
     /// The store's directory
     pub(crate) dir: PathBuf,
@@ -125,7 +131,9 @@ Examples:
   sessile destroy --file-id 0f3a… /var/lib/shop/sessions
 
 JSON of show: id (of the file), created, touched, deadline, expiry, user,
-entries; or id, absent (unknown, expired, damaged). Of destroy: id, destroyed.")]
+entries; or id, absent (unknown, expired, damaged). Of destroy: id, destroyed.
+
+Exit codes: see sessile --help.")]
 pub(crate) struct One {
     /// The store's directory
     pub(crate) dir: PathBuf,
@@ -151,7 +159,9 @@ Example:
 A line: id (of the file), created, touched, deadline, expiry, user, entries.
 Times are RFC 3339, or microseconds since 1970 beyond the year 9999. With
 --json the summary (exported, damaged, failed, seconds) is an object, too; it
-goes to standard error.")]
+goes to standard error.
+
+Exit codes: see sessile --help.")]
 pub(crate) struct Export {
     /// The store's directory
     pub(crate) dir: PathBuf,
@@ -166,7 +176,9 @@ pub(crate) struct Export {
 Example:
   zstd -d <sessions.zst | sessile import /var/lib/shop/sessions
 
-JSON: imported, existing, expired, failed, seconds.")]
+JSON: imported, existing, expired, failed, seconds.
+
+Exit codes: see sessile --help.")]
 pub(crate) struct Import {
     /// The store's directory; made if there is none
     pub(crate) dir: PathBuf,

@@ -1,22 +1,31 @@
 //! `sessile stat` and `sessile verify`: both read everything.
 use crate::args::{Stat, Verify};
-use crate::{Done, Outcome, complain, open, print, progress, told};
+use crate::terminal::{Progress, complain, json_line, plain, print, told};
+use crate::{Done, Outcome, open};
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value as Json, json};
 use sessile::file::{Holds, StoredFile};
-use sessile::{FileStore, Live, Result, Store, Value};
+use sessile::{FileStore, Live, Store, Value};
 use std::fmt::Write;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Reads every file of a store, beside a progress bar.
-fn read_all(store: &FileStore, mut visit: impl FnMut(Result<StoredFile>)) {
+/// Reads every file of a store, beside a progress bar. How many could not be read; that is complained of.
+fn read_all(store: &FileStore, mut visit: impl FnMut(StoredFile)) -> u64 {
     let mut files = store.files();
-    let bar = progress("directories", store.shards().into());
+    let mut bar = Progress::of("directories", store.shards().into());
+    let mut failed = 0;
     while let Some(file) = files.next() {
-        bar.set_position(files.shards_begun().saturating_sub(1).into());
-        visit(file);
+        bar.at(files.shards_begun().saturating_sub(1).into());
+        match file {
+            Ok(file) => visit(file),
+            Err(error) => {
+                failed += 1;
+                bar.complain(told(&error));
+            }
+        }
     }
-    bar.finish_and_clear();
+    failed
 }
 
 // ------------------------------------------------------------------------------------------------------------ stat
@@ -105,15 +114,9 @@ pub(crate) fn stat(args: &Stat, json: bool) -> Outcome {
     let began = Instant::now();
     let store = open(&args.dir, false)?;
     let (mut counts, now) = (Counts::default(), store.now());
-    read_all(&store, |file| match file {
-        Ok(file) => counts.count(&file, now),
-        Err(error) => {
-            counts.failed += 1;
-            complain(told(&error));
-        }
-    });
+    counts.failed = read_all(&store, |file| counts.count(&file, now));
     if json {
-        print(json!({
+        print(json_line(&json!({
             "live": counts.live,
             "expired": counts.expired,
             "damaged": counts.damaged,
@@ -126,7 +129,7 @@ pub(crate) fn stat(args: &Stat, json: bool) -> Outcome {
             "ages": counts.ages.to_json(),
             "deadlines": counts.deadlines.to_json(),
             "seconds": began.elapsed().as_secs_f64(),
-        }))?;
+        })))?;
     } else {
         print(in_words(&counts).trim_end())?;
     }
@@ -162,45 +165,47 @@ fn in_words(counts: &Counts) -> String {
 pub(crate) fn verify(args: &Verify, json: bool) -> Outcome {
     let began = Instant::now();
     let store = open(&args.dir, false)?;
-    let (mut examined, mut failed, mut damaged) = (0_u64, 0_u64, Vec::new());
-    let mut failure = |error: &sessile::Error| {
-        failed += 1;
-        complain(told(error));
-    };
-    read_all(&store, |file| match file {
-        Ok(StoredFile { holds, path, .. }) => match holds {
-            Holds::Live(Live { record, id }) | Holds::Expired(Live { record, id }) => {
-                examined += 1;
-                if record.entries.values().any(|value| Value::to_json(value).is_err()) {
-                    damaged.push((id, path));
-                }
-            }
-            Holds::Damaged(id) => {
-                examined += 1;
+    let (mut examined, mut damaged) = (0_u64, Vec::new());
+    let mut failed = read_all(&store, |StoredFile { holds, path, .. }| match holds {
+        Holds::Live(Live { record, id }) | Holds::Expired(Live { record, id }) => {
+            examined += 1;
+            if record.entries.values().any(|value| Value::to_json(value).is_err()) {
                 damaged.push((id, path));
             }
-            Holds::Unfinished(_) => examined += 1,
-            _ => {}
-        },
-        Err(error) => failure(&error),
+        }
+        Holds::Damaged(id) => {
+            examined += 1;
+            damaged.push((id, path));
+        }
+        Holds::Unfinished(_) => examined += 1,
+        _ => {}
     });
     let mut found = Vec::new();
     for (id, path) in damaged {
         let moved_to = if args.repair { store.set_aside(&id) } else { Ok(None) };
         let moved_to = moved_to.unwrap_or_else(|error| {
-            failure(&error);
+            failed += 1;
+            complain(told(&error));
             None
         });
         if !json {
-            let moved = moved_to.as_ref().map(|to| format!(", moved to {}", to.display()));
+            let moved = moved_to.as_ref().map(|to| format!(", moved to {}", plain(to.display())));
             print(format_args!("damaged: {id}{}", moved.unwrap_or_default()))?;
         }
-        found.push(json!({"id": id.to_string(), "path": path, "moved_to": moved_to}));
+        // JSON has no other bytes than UTF-8.
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        found.push(json!({
+            "id": id.to_string(),
+            "path": text(&path),
+            "moved_to": moved_to.as_deref().map(text),
+        }));
     }
     let seconds = began.elapsed().as_secs_f64();
     let is_well = found.is_empty() && failed == 0;
     if json {
-        print(json!({"examined": examined, "damaged": found, "failed": failed, "seconds": seconds}))?;
+        print(json_line(
+            &json!({"examined": examined, "damaged": found, "failed": failed, "seconds": seconds}),
+        ))?;
     } else {
         print(format_args!(
             "{} sessions examined, {} damaged, {} could not be read; {seconds:.1} s",

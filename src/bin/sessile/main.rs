@@ -6,18 +6,16 @@ mod look;
 mod one;
 mod session_json;
 mod sweep;
+mod terminal;
 mod transfer;
 
 use args::{Args, Verb};
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use sessile::{Coherence, Error, FileStore, FileStoreOptions};
-use std::error::Error as StdError;
-use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use terminal::{complain, plain_usage, told};
 
 /// How a verb that could be carried out ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +53,10 @@ impl From<io::Error> for Failure {
 type Outcome = Result<Done, Failure>;
 
 fn main() -> ExitCode {
-    let Args { verb, json } = Args::parse();
+    let Args { verb, json } = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return wrong_usage(&error),
+    };
     let outcome = match verb {
         Verb::Sweep(args) => sweep::run(&args, json),
         Verb::Stat(args) => look::stat(&args, json),
@@ -91,6 +92,18 @@ fn main() -> ExitCode {
     })
 }
 
+/// Help that was asked for, or a complaint, which may quote what was typed: an id, by mistake.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    let safe = plain_usage(&text);
+    if safe == text {
+        // In colours, if there are any.
+        error.exit()
+    }
+    let _ = write!(io::stderr(), "{safe}");
+    ExitCode::from(2)
+}
+
 /// Opens a store that somebody may be using, with any limits, on any file system.
 fn open(dir: &Path, create: bool) -> Result<FileStore, Failure> {
     let options = FileStoreOptions::new()
@@ -101,30 +114,4 @@ fn open(dir: &Path, create: bool) -> Result<FileStore, Failure> {
         .record_bytes_max(16 << 20)
         .entries_max(1 << 16);
     Ok(options.open(dir)?)
-}
-
-/// Says something to whoever runs the command.
-fn complain(what: impl Display) {
-    // If that cannot be read either, the exit code says it.
-    let _ = writeln!(io::stderr(), "sessile: {what}");
-}
-
-/// An error with its causes, in one line.
-fn told(error: &Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| StdError::source(*cause));
-    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
-}
-
-/// Prints one line of results.
-fn print(line: impl Display) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{line}")
-}
-
-/// A progress bar on the terminal; none where there is none, and not for what takes less than a blink.
-fn progress(doing: &'static str, total: u64) -> ProgressBar {
-    let bar = ProgressBar::new(total).with_message(doing);
-    let style = ProgressStyle::with_template("{msg:12} {wide_bar} {human_pos:>9} / {human_len:9} {eta:>4}");
-    bar.set_style(style.expect("a template"));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

@@ -1,7 +1,8 @@
 //! `sessile show` and `sessile destroy`: one session, by its id or by the digest of it.
 use crate::args::One;
 use crate::session_json::SessionJson;
-use crate::{Done, Failure, Outcome, complain, open, print};
+use crate::terminal::{complain, json_line, json_pretty, print};
+use crate::{Done, Failure, Outcome, open};
 use serde_json::json;
 use sessile::{Absent, FileId, FileStore, Lookup, SessionId};
 use std::io::{self, BufRead, IsTerminal, Read};
@@ -14,18 +15,19 @@ fn which(args: &One) -> Result<FileId, Failure> {
     if let Some(id) = args.file_id {
         return Ok(id);
     }
-    let text = if let Ok(text) = std::env::var(VARIABLE) {
-        text
+    // As bytes: what is no text is no id.
+    let bytes = if let Some(value) = std::env::var_os(VARIABLE) {
+        value.into_encoded_bytes()
     } else {
         if io::stdin().is_terminal() {
             complain("the session's id, please:");
         }
-        let mut line = String::new();
-        io::stdin().lock().take(4096).read_line(&mut line).map_err(Failure::Input)?;
+        let mut line = Vec::new();
+        io::stdin().lock().take(4096).read_until(b'\n', &mut line).map_err(Failure::Input)?;
         line
     };
     // Without quoting it: it may be somebody's id with a slip in it.
-    let id = SessionId::parse(text.trim());
+    let id = str::from_utf8(&bytes).ok().and_then(|text| SessionId::parse(text.trim()));
     let id =
         id.ok_or(Failure::Usage("what was given is no session id: those have 32 characters a-z, 2-7"))?;
     Ok(id.file_id())
@@ -45,14 +47,12 @@ pub(crate) fn show(args: &One, json: bool) -> Outcome {
     match store.find(&id)? {
         Lookup::Live(live) => {
             let session = SessionJson::of(&live)?;
-            let text =
-                if json { serde_json::to_string(&session) } else { serde_json::to_string_pretty(&session) };
-            print(text.expect("maps with strings for keys"))?;
+            print(if json { json_line(&session) } else { json_pretty(&session) })?;
             Ok(Done::Well)
         }
         Lookup::Absent(absent) => {
             if json {
-                print(json!({"id": id.to_string(), "absent": why(absent)}))?;
+                print(json_line(&json!({"id": id.to_string(), "absent": why(absent)})))?;
             } else {
                 complain(format_args!("no such session: {id} is {}", why(absent)));
             }
@@ -66,7 +66,7 @@ pub(crate) fn destroy(args: &One, json: bool) -> Outcome {
     let id = which(args)?;
     let destroyed = store.end(&id)?;
     if json {
-        print(json!({"id": id.to_string(), "destroyed": destroyed}))?;
+        print(json_line(&json!({"id": id.to_string(), "destroyed": destroyed})))?;
     } else if destroyed {
         print(format_args!("destroyed: {id}"))?;
     } else {

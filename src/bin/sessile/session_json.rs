@@ -13,7 +13,7 @@ use sessile::{Expiry, FileId, Live, Record, Value};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a session as it is exported")]
 pub(crate) struct SessionJson {
     id: String,
     created: Time,
@@ -26,7 +26,7 @@ pub(crate) struct SessionJson {
 
 /// RFC 3339, or microseconds since 1970 where the year has more than four digits.
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a time is in RFC 3339, or microseconds since 1970")]
 enum Time {
     Text(Timestamp),
     Micros(u64),
@@ -96,7 +96,7 @@ impl SessionJson {
         };
         record.user = self.user;
         for (name, value) in self.entries {
-            let value = Value::new(&value).map_err(|error| error.to_string())?;
+            let value = Value::new(&value).map_err(|error| format!("entry `{name}`: {error}"))?;
             record.entries.insert(name, value);
         }
         Ok((id, record))

@@ -1,7 +1,8 @@
 //! `sessile sweep`.
 use crate::args::Sweep;
-use crate::{Done, Outcome, complain, open, print, progress, told};
-use indicatif::{HumanBytes, HumanCount, ProgressBar};
+use crate::terminal::{Progress, complain, json_line, print, told};
+use crate::{Done, Outcome, open};
+use indicatif::{HumanBytes, HumanCount};
 use serde_json::json;
 use sessile::file::{SweepEnd, SweepOptions, SweepPhase, SweepReport};
 use std::fmt::Write;
@@ -22,25 +23,24 @@ pub(crate) fn run(args: &Sweep, json: bool) -> Outcome {
     if let Some(percent) = args.core_share {
         options = options.core_share_percent(percent);
     }
-    let mut bar: Option<(SweepPhase, ProgressBar)> = None;
+    let mut bar: Option<(SweepPhase, Progress)> = None;
     let report = store.sweep_with(&options, |now| {
         if bar.as_ref().is_none_or(|(phase, _)| *phase != now.phase) {
-            bar.take().inspect(|(_, bar)| bar.finish_and_clear());
+            // The old one goes first.
+            bar = None;
             let doing = if now.phase == SweepPhase::Walk { "directories" } else { "due" };
-            bar = Some((now.phase, progress(doing, now.total)));
+            bar = Some((now.phase, Progress::of(doing, now.total)));
         }
-        if let Some((_, bar)) = &bar {
-            bar.set_position(now.done);
+        if let Some((_, bar)) = &mut bar {
+            bar.at(now.done);
         }
         Continue(())
     })?;
-    if let Some((_, bar)) = bar {
-        bar.finish_and_clear();
-    }
+    drop(bar);
     for error in &report.errors {
         complain(told(error));
     }
-    let line = if json { as_json(&report).to_string() } else { summary(&report, args.dry_run) };
+    let line = if json { json_line(&as_json(&report)) } else { summary(&report, args.dry_run) };
     print(line)?;
     Ok(match report.end {
         SweepEnd::Elsewhere => Done::Elsewhere,

@@ -64,10 +64,15 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
                 let opened = self.store.open_shard(&entry.id);
                 shard = Some((first, opened.map_err(|error| self.report.fail(error)).ok()));
             }
+            let (damaged, unknown) = (self.report.damaged, self.report.unknown);
             let became = match &shard {
                 Some((_, Some(directory))) => self.end(directory, entry.id, is_walked(&entry)),
                 _ => Became::Later,
             };
+            if is_walked(&entry) {
+                // What stays where it is was counted by the walk.
+                (self.report.damaged, self.report.unknown) = (damaged, unknown);
+            }
             let is_done = match became {
                 Became::Done => true,
                 Became::Renewed(deadline) => {
@@ -139,6 +144,7 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
         match self.store.due.try_file(&self.store.root, entry, micros(self.now)) {
             Ok(()) => true,
             Err(error) => {
+                self.unfiled += 1;
                 self.report.fail(self.store.error_at("file session in expiry index", DUE, error));
                 false
             }

@@ -48,10 +48,13 @@ impl<F> Pass<'_, F> {
             Held::Version(locked) => {
                 let deadline = locked.newest.record.deadline;
                 if !locked.newest.record.is_expired(self.store.now()) {
-                    return Ok(Became::Renewed(deadline));
+                    // One that is due by the time at which this pass began: the clock was set back since. Filed anew by
+                    // that time, it would come up again and again.
+                    return Ok(if deadline <= self.now { Became::Later } else { Became::Renewed(deadline) });
                 }
-                // Without a tombstone: whoever waits for the lock finds the session expired, as we do, and that is all a
-                // tombstone says.
+                // Whoever waits for the lock starts again by the path: the clock may have been set back when he gets it, or
+                // the session brought in anew. Best effort: a disk that is too full for it is to be swept all the same.
+                let _ = locked.retire();
                 if self.store.unlink(shard, &locked.path)? {
                     self.report.removed += 1;
                     self.report.bytes_freed += 2 * locked.slot_size as u64;
@@ -108,15 +111,18 @@ impl<F> Pass<'_, F> {
         Ok(Became::Done)
     }
 
-    /// Removes a temporary file of a shard, unless its writer is at work.
-    pub(super) fn clear_temporary(&mut self, shard: &Directory, name: &str, file: &StoredFile) {
+    /// Removes an old temporary file of a directory, unless its writer is at work.
+    pub(super) fn clear_temporary(&mut self, directory: &Directory, name: &str, file: &StoredFile) {
+        if !self.is_leftover(file.changed) {
+            return;
+        }
         let cleared = (|| {
-            let opened = shard.open_named(name, Access::Read)?;
+            let opened = directory.open_named(name, Access::Read)?;
             let Ok(locked) = LockedFile::acquire(opened, Instant::now())? else { return Ok(false) };
             // Under the lock: a writer that goes on after an hour exchanges names under it.
-            let there = shard.stat(name)?;
+            let there = directory.stat(name)?;
             let is_it = there.inode == disk::stat(&locked)?.inode && self.is_leftover(there.changed);
-            Ok(is_it && (self.options.dry_run || shard.unlink(name)?))
+            Ok(is_it && (self.options.dry_run || directory.unlink(name)?))
         })();
         match cleared {
             Ok(true) => self.count_leftover(file.bytes),
@@ -125,18 +131,11 @@ impl<F> Pass<'_, F> {
         }
     }
 
-    /// Removes a temporary file that lies beside the shards: it was left by a store's making.
+    /// The same for one that lies beside the shards: it was left by a store's making.
     pub(super) fn clear_stray(&mut self, stray: &StoredFile) {
-        if !self.is_leftover(stray.changed) {
-            return;
-        }
-        if self.options.dry_run {
-            return self.count_leftover(stray.bytes);
-        }
         let name = stray.path.file_name().unwrap_or_default().to_string_lossy();
-        match self.store.root.unlink(&name) {
-            Ok(true) => self.count_leftover(stray.bytes),
-            Ok(false) => {}
+        match self.store.root.open_directory(".") {
+            Ok(root) => self.clear_temporary(&root, &name, stray),
             Err(error) => self.fail_leftover(stray, error),
         }
     }
@@ -147,7 +146,7 @@ impl<F> Pass<'_, F> {
         }
     }
 
-    pub(super) fn is_leftover(&self, changed: i64) -> bool {
+    fn is_leftover(&self, changed: i64) -> bool {
         self.disk_now.saturating_sub(changed) >= LEFTOVER_SECONDS
     }
 

@@ -11,6 +11,9 @@ use std::fs::File;
 use std::io;
 use std::time::{Instant, SystemTime};
 
+/// A number of 20 digits and the end of its line.
+const NOTE_BYTES: usize = 21;
+
 /// The file, locked.
 pub(super) struct Marker(LockedFile);
 
@@ -31,7 +34,8 @@ impl Marker {
 
     /// The hour of the last walk, if it is known.
     pub(super) fn walked(&self) -> Option<u64> {
-        let text = disk::read_at(&self.0, 0, 64).ok()?;
+        // What lies behind it, in a file that was damaged, stays there and says nothing.
+        let text = disk::read_at(&self.0, 0, NOTE_BYTES).ok()?;
         str::from_utf8(&text).ok()?.trim().parse().ok()
     }
 

@@ -87,6 +87,7 @@ impl FileStore {
                     now,
                     disk_now: marker.touch(self)?,
                     walked: [false; SHARDS as usize],
+                    unfiled: 0,
                     report: SweepReport::default(),
                     pace: Pace::new(options.budget, progress),
                 };
@@ -132,6 +133,8 @@ struct Pass<'a, F> {
     disk_now: i64,
     /// Shards of which every file was looked at.
     walked: [bool; SHARDS as usize],
+    /// How many sessions could not be filed again.
+    unfiled: u64,
     report: SweepReport,
     pace: Pace<F>,
 }

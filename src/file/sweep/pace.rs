@@ -37,30 +37,27 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pace<F> {
 
     /// After each file: rests if that is due. `Break` if it was told to stop.
     pub(super) fn file(&mut self, report: &SweepReport) -> ControlFlow<()> {
-        let now = Instant::now();
-        let rest = match self.budget {
-            Budget::Unlimited => Duration::ZERO,
-            Budget::CoreShare(percent) => {
-                let worked = now - self.since;
-                if worked < WORK {
-                    Duration::ZERO
-                } else {
-                    worked * u32::from(100 - percent) / u32::from(percent)
-                }
-            }
-            Budget::FilesPerSecond(files) => {
-                // What was not used up lately is not saved for later.
-                self.next = self.next.max(now.checked_sub(TELL_EVERY).unwrap_or(now))
-                    + Duration::from_secs(1) / files;
-                self.next.saturating_duration_since(now)
-            }
-        };
-        if rest > Duration::ZERO { self.rest(now + rest, report) } else { self.breathe(now, report) }
+        if let Budget::FilesPerSecond(files) = self.budget {
+            // What was not used up lately is not saved for later.
+            let now = Instant::now();
+            self.next =
+                self.next.max(now.checked_sub(TELL_EVERY).unwrap_or(now)) + Duration::from_secs(1) / files;
+        }
+        self.step(report)
     }
 
-    /// In work that is no file's.
+    /// The same in work that is no file's, after each few milliseconds of it.
     pub(super) fn step(&mut self, report: &SweepReport) -> ControlFlow<()> {
-        self.breathe(Instant::now(), report)
+        let now = Instant::now();
+        let worked = now - self.since;
+        let rest = match self.budget {
+            Budget::CoreShare(percent) if worked >= WORK => {
+                worked * u32::from(100 - percent) / u32::from(percent)
+            }
+            Budget::FilesPerSecond(_) => self.next.saturating_duration_since(now),
+            Budget::CoreShare(_) | Budget::Unlimited => Duration::ZERO,
+        };
+        if rest > Duration::ZERO { self.rest(now + rest, report) } else { self.breathe(now, report) }
     }
 
     fn rest(&mut self, until: Instant, report: &SweepReport) -> ControlFlow<()> {

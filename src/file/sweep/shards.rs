@@ -30,7 +30,10 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
             let filed = self.filed(&buckets, group)?;
             for &shard in group {
                 let shard = u16::try_from(shard).expect("below 256");
-                self.walked[usize::from(shard)] = self.walk_shard(&shard_name(shard), &filed)?;
+                let unfiled = self.unfiled;
+                let listed = self.walk_shard(&shard_name(shard), &filed)?;
+                // What could not be filed anew has only the entry it had: its bucket must stay.
+                self.walked[usize::from(shard)] = listed && unfiled == self.unfiled;
                 self.pace.done += 1;
             }
         }
@@ -94,11 +97,7 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
     ) {
         match &file.holds {
             Holds::Unknown => self.report.unknown += 1,
-            Holds::Temporary => {
-                if self.is_leftover(file.changed) {
-                    self.clear_temporary(directory, name, file);
-                }
-            }
+            Holds::Temporary => self.clear_temporary(directory, name, file),
             Holds::Live(live) => {
                 self.report.examined += 1;
                 self.file_if_lost(live.id, live.record.deadline, filed.get(&live.id).copied());

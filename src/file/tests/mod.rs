@@ -8,6 +8,7 @@ mod calls;
 mod deaths;
 mod faults;
 mod meetings;
+mod sweeps;
 
 use super::disk::faults::during;
 use super::layout::{DUE, GENERATIONS, SessionPath, TEMPORARY, shard_of};

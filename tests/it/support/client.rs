@@ -347,6 +347,12 @@ impl Example {
     /// ready.
     #[track_caller]
     pub(crate) fn start(name: &str, dir: &Path) -> Self {
+        Self::start_with(name, dir, &[])
+    }
+
+    /// The same, with more arguments.
+    #[track_caller]
+    pub(crate) fn start_with(name: &str, dir: &Path, args: &[&str]) -> Self {
         // target/PROFILE/deps/it-… is running; `cargo test` has put the examples into
         // target/PROFILE/examples.
         let this = std::env::current_exe().unwrap();
@@ -354,6 +360,7 @@ impl Example {
         let mut child = Command::new(&program)
             .args(["--port", "0", "--dir"])
             .arg(dir)
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

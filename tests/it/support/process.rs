@@ -37,7 +37,9 @@ fn worker(name: &str) -> Worker {
         crate::kill::WORKERS,
         crate::opening::WORKERS,
         crate::processes::WORKERS,
+        crate::reaper::WORKERS,
         crate::stale::WORKERS,
+        crate::sweep_races::WORKERS,
         crate::trouble::WORKERS,
     ]
     .into_iter()

@@ -1,0 +1,226 @@
+//! The sweep, and what is done by those who look after a store, under the same trials: each call fails, is the last one
+//! of a dying process, or is met by what others do to the same session. Nothing alive is lost, nothing dead comes back,
+//! and one more sweep finishes what was left.
+mod calls;
+mod looked_after;
+mod meetings;
+mod trouble;
+
+use super::*;
+use crate::clock::{Clock, micros};
+use crate::file::disk::Access;
+use crate::file::due::{self, Reader, bucket_named, bucket_of};
+use crate::file::layout::{SWEEP, shard_name};
+use crate::file::{Holds, StoredFile, SweepEnd, SweepOptions, SweepReport};
+use crate::id::FileId;
+use std::cell::Cell;
+use std::sync::LazyLock;
+use std::time::UNIX_EPOCH;
+
+/// The hour in which sessions are made; they are swept in the next one, which walks one shard.
+const MADE: u64 = 500_000;
+const SWEPT: u64 = MADE + 1;
+/// That shard.
+const WALKED: u16 = (SWEPT % 256) as u16;
+
+/// Where a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Where {
+    /// In the shard that is walked.
+    Walked,
+    /// In one that is not, for days.
+    Elsewhere,
+}
+
+impl Where {
+    fn has(self, id: &FileId) -> bool {
+        match self {
+            Self::Walked => u16::from(id.as_bytes()[0]) == WALKED,
+            Self::Elsewhere => id.as_bytes()[0] >= 128,
+        }
+    }
+
+    /// One of a few ids that are there; with so many of the walked shard, one looks for long.
+    fn session(self, n: usize) -> SessionId {
+        static FOUND: LazyLock<[Vec<SessionId>; 2]> = LazyLock::new(|| {
+            [Where::Walked, Where::Elsewhere].map(|place| {
+                let random = std::iter::repeat_with(|| SessionId::random().unwrap());
+                random.filter(|session| place.has(&session.file_id())).take(24).collect()
+            })
+        });
+        FOUND[usize::from(self == Self::Elsewhere)][n].clone()
+    }
+}
+
+fn at(hour: u64, minute: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(hour * 3600 + minute * 60)
+}
+
+fn record_until(deadline: SystemTime, text: &str) -> Record {
+    let mut record = Record::new(at(MADE, 0), deadline);
+    record.entries.insert("text".into(), Value::new(text).unwrap());
+    record
+}
+
+/// Lets a session live until then, with another text.
+fn renew(store: &FileStore, session: &SessionId, deadline: SystemTime, text: &str) -> Result<Option<Live>> {
+    let mut change = |record: &mut Record| {
+        record.deadline = deadline;
+        record.entries.insert("text".into(), Value::new(text).unwrap());
+        Ok(Verdict::Write)
+    };
+    store.update_file(session, &mut change, false)
+}
+
+/// Dates a file as written two hours ago.
+fn age(path: &Path) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
+}
+
+fn unrested() -> SweepOptions {
+    SweepOptions::new().core_share_percent(100)
+}
+
+fn impatient(clock: &Clock) -> FileStoreOptions {
+    FileStoreOptions::new().clock(clock.clone()).lock_wait(Duration::from_millis(1))
+}
+
+/// A store whose time is ours.
+struct House {
+    fixture: Fixture,
+    clock: Clock,
+    /// How many ids are in use.
+    used: Cell<usize>,
+}
+
+impl House {
+    fn new() -> Self {
+        let clock = Clock::manual(at(MADE, 30));
+        Self {
+            fixture: Fixture::with(FileStoreOptions::new().clock(clock.clone())),
+            clock,
+            used: Cell::new(0),
+        }
+    }
+
+    fn store(&self) -> &FileStore {
+        &self.fixture.store
+    }
+
+    /// The same store, for somebody else who waits for nobody.
+    fn other(&self) -> Arc<FileStore> {
+        self.fixture.reopened(impatient(&self.clock))
+    }
+
+    /// An id that is in no use.
+    fn id(&self, place: Where) -> SessionId {
+        place.session(self.used.replace(self.used.get() + 1))
+    }
+
+    fn session(&self, place: Where, deadline: SystemTime, text: &str) -> SessionId {
+        let session = self.id(place);
+        let record = Arc::new(record_until(deadline, text));
+        self.store().create_file(Whose::Secret(&session), record, false).unwrap();
+        session
+    }
+
+    fn renewed(&self, place: Where, filed: SystemTime, deadline: SystemTime, text: &str) -> SessionId {
+        let session = self.session(place, filed, "before");
+        renew(self.store(), &session, deadline, text).unwrap().unwrap();
+        session
+    }
+
+    fn sweep(&self) -> Result<SweepReport> {
+        self.store().sweep(&unrested())
+    }
+
+    /// One that finds nothing in its way.
+    #[track_caller]
+    fn sweep_well(&self, options: &SweepOptions, context: &str) -> SweepReport {
+        let report = self.store().sweep(options).unwrap_or_else(|error| panic!("{context}: {error}"));
+        assert_eq!((report.end, report.failed), (SweepEnd::Finished, 0), "{context}: {report:?}");
+        report
+    }
+
+    fn exists(&self, session: &SessionId) -> bool {
+        self.fixture.path(session).exists()
+    }
+
+    /// The text of a session that is alive.
+    #[track_caller]
+    fn text(&self, session: &SessionId) -> Option<String> {
+        match self.store().load(&session.to_token()).unwrap() {
+            Lookup::Live(live) => Some(text_of(&live.record)),
+            Lookup::Absent(Absent::Unknown(_) | Absent::Expired(_)) => None,
+            Lookup::Absent(other) => panic!("the session is {other:?}"),
+        }
+    }
+
+    fn buckets(&self) -> Vec<u64> {
+        let names = fs::read_dir(self.fixture.dir.path().join(DUE)).unwrap();
+        let names = names.map(|name| name.unwrap().file_name().into_string().unwrap());
+        names.filter_map(|name| bucket_named(&name)).collect()
+    }
+
+    /// Where a session is filed first.
+    fn filed(&self, session: &SessionId) -> Option<u64> {
+        let (id, mut buckets) = (session.file_id(), self.buckets());
+        buckets.sort_unstable();
+        let index = self.store().root.open_directory(DUE).unwrap();
+        buckets.into_iter().find(|bucket| {
+            let entries = Reader::open(&index, *bucket, Access::Read).unwrap().next().unwrap();
+            entries.into_iter().flatten().any(|(_, entry)| entry.id == id)
+        })
+    }
+
+    /// Whether sweeps will look at the session by its deadline.
+    fn is_filed_by(&self, session: &SessionId, deadline: SystemTime) -> bool {
+        let want = bucket_of(micros(deadline), micros(self.clock.now()));
+        self.filed(session).is_some_and(|bucket| bucket <= want)
+    }
+
+    /// The index loses a session.
+    fn unfile(&self, session: &SessionId) {
+        let index = self.store().root.open_directory(DUE).unwrap();
+        for bucket in self.buckets() {
+            let mut reader = Reader::open(&index, bucket, Access::Write).unwrap();
+            let entries = reader
+                .next()
+                .unwrap()
+                .into_iter()
+                .flatten()
+                .filter(|(_, entry)| entry.id == session.file_id());
+            due::strike(&reader.file, &entries.map(|(offset, _)| offset).collect::<Vec<_>>()).unwrap();
+        }
+    }
+
+    /// Nothing is due, and the last walk was in the hour in which sessions are made; which is now.
+    fn begin_again(&self) {
+        let index = self.fixture.dir.path().join(DUE);
+        self.buckets().iter().for_each(|bucket| fs::remove_file(index.join(bucket.to_string())).unwrap());
+        fs::write(index.join(SWEEP), format!("{MADE:20}\n")).unwrap();
+        self.clock.set(at(MADE, 30));
+        self.used.set(0);
+    }
+
+    /// Nothing is held: no descriptor but those that are kept, no turn, no lock of the sweep's.
+    #[track_caller]
+    fn check_nothing_is_held(&self, context: &str) {
+        let root = self.fixture.dir.path();
+        let of_store = [root.to_owned(), root.join(GENERATIONS)];
+        let index = root.join(DUE);
+        let open = descriptors(|open| {
+            open.starts_with(root) && !of_store.contains(&open.to_owned()) && !open.starts_with(&index)
+        });
+        assert_eq!(open, 0, "{context}: a descriptor leaked");
+        let filing = |open: &Path| {
+            let name = open.strip_prefix(&index).ok().and_then(Path::to_str);
+            name.is_some_and(|name| bucket_named(name.trim_end_matches(" (deleted)")).is_some())
+        };
+        let open = descriptors(|open| open.starts_with(&index) && !filing(open));
+        assert_eq!(open, 0, "{context}: the index or its lock is open");
+        assert!(descriptors(filing) <= 4, "{context}: a bucket leaked");
+        assert_eq!(self.store().queues.len(), 0, "{context}: a queue is left");
+    }
+}

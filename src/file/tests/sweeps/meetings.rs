@@ -1,0 +1,363 @@
+//! What others do to a session between one call of a sweep and the next, and sweeps between the calls of others.
+use super::*;
+
+/// Does something in another thread before the n-th call, or leaves it.
+fn in_call(
+    n: usize,
+    act: impl FnOnce() + Send + 'static,
+) -> impl FnMut(usize, &'static str) -> Option<i32> + 'static {
+    let mut act = Some(act);
+    move |call, _| {
+        if call == n {
+            thread::spawn(act.take().expect("calls are counted up")).join().unwrap();
+        }
+        None
+    }
+}
+
+/// What somebody does to a session that is swept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Other {
+    Renew,
+    Grow,
+    Keep,
+    Rotate,
+    Delete,
+}
+
+impl Other {
+    const ALL: [Self; 5] = [Self::Renew, Self::Grow, Self::Keep, Self::Rotate, Self::Delete];
+
+    /// Does it. Whether that was acknowledged.
+    fn run(self, store: &FileStore, session: &SessionId, successor: &SessionId) -> Result<bool> {
+        let until = at(MADE + 9, 0);
+        let done = match self {
+            Self::Renew => renew(store, session, until, "new"),
+            Self::Grow => renew(store, session, until, &big("new")),
+            Self::Keep => store.update_file(session, &mut |_| Ok(Verdict::Keep), false),
+            Self::Rotate => {
+                let mut change = |record: &mut Record| {
+                    record.deadline = until;
+                    record.entries.insert("text".into(), Value::new("new").unwrap());
+                    Ok(Verdict::Write)
+                };
+                store.rotate_file(session, successor, &mut change)
+            }
+            Self::Delete => return store.end_file(Whose::Secret(session)),
+        };
+        done.map(|live| live.is_some())
+    }
+
+    /// What there is afterwards, under the session's id and its successor's, where `there` was before.
+    fn leaves(self, acknowledged: bool, there: Option<&str>) -> [Option<String>; 2] {
+        match self {
+            _ if !acknowledged => [there.map(str::to_owned), None],
+            Self::Renew => [Some("new".into()), None],
+            Self::Grow => [Some(big("new")), None],
+            Self::Keep => [there.map(str::to_owned), None],
+            Self::Rotate => [None, Some("new".into())],
+            Self::Delete => [None, None],
+        }
+    }
+}
+
+/// When the session that is swept expires; the index believes that it did so long before.
+const DEADLINE: (u64, u64) = (SWEPT, 31);
+
+/// The clock as the sweep begins, as the other acts, and afterwards, in minutes.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    swept: u64,
+    met: u64,
+    after: u64,
+}
+
+fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
+    let house = House::new();
+    let somebody = house.other();
+    for call in 0.. {
+        house.begin_again();
+        let session = house.renewed(place, at(MADE, 50), at(DEADLINE.0, DEADLINE.1), "old");
+        let successor = house.id(Where::Elsewhere);
+        house.clock.set(at(SWEPT, times.swept));
+        let answer = Arc::new(Mutex::new(None));
+        let act = {
+            let (answer, clock, somebody) = (Arc::clone(&answer), house.clock.clone(), Arc::clone(&somebody));
+            let (session, successor) = (session.clone(), successor.clone());
+            move || {
+                clock.set(at(SWEPT, times.met));
+                *answer.lock().unwrap() = Some(other.run(&somebody, &session, &successor));
+                clock.set(at(SWEPT, times.after));
+            }
+        };
+        let (report, calls) = during(in_call(call, act), || house.sweep());
+        let context = format!("{other:?} in call {call} of {calls:?}, {place:?}, {times:?}");
+        let report = report.unwrap_or_else(|error| panic!("{context}: {error}"));
+        assert_eq!(report.failed, 0, "{context}: {report:?}");
+        let Some(answer) = answer.lock().unwrap().take() else {
+            assert!(call > 10, "{context}");
+            return;
+        };
+        let acknowledged = match answer {
+            Ok(done) => done,
+            // Held by the sweep.
+            Err(error) if error.kind() == ErrorKind::Busy => false,
+            Err(error) => panic!("{context}: {error}"),
+        };
+        let got = [house.text(&session), house.text(&successor)];
+        // A save that was refused leaves a session that may be swept or not, and expires all the same.
+        let there = (times.after < DEADLINE.1 && house.exists(&session)).then_some("old");
+        let want = if acknowledged && other == Other::Keep && times.after >= DEADLINE.1 {
+            [None, None]
+        } else {
+            other.leaves(acknowledged, there)
+        };
+        assert_eq!(got, want, "{context}, acknowledged: {acknowledged}");
+        // Nor does an earlier time bring back what ended.
+        house.clock.set(at(SWEPT, 29));
+        if acknowledged && [Other::Rotate, Other::Delete].contains(&other) {
+            assert_eq!(house.text(&session), None, "{context}: it came back");
+        }
+        assert_eq!(house.fixture.temporary_beside(&session), 0, "{context}");
+        // And nobody is forgotten.
+        house.clock.set(at(MADE + 9, 1));
+        house.sweep_well(&unrested(), &context);
+        assert!(
+            !house.exists(&session) && !house.exists(&successor),
+            "{context}: the index has forgotten it"
+        );
+        house.check_nothing_is_held(&context);
+    }
+}
+
+#[test]
+fn whoever_saves_or_ends_a_session_in_any_call_of_a_sweep_has_the_last_word() {
+    for place in [Where::Walked, Where::Elsewhere] {
+        for other in Other::ALL {
+            // Alive when the sweep begins, and expired soon after the other has acted.
+            sweep_met_in_every_call(place, other, Times { swept: 30, met: 30, after: 32 });
+        }
+    }
+}
+
+/// The sweep has begun to remove what is alive again.
+#[test]
+fn a_clock_that_is_set_back_during_a_sweep_loses_nobody_and_brings_nobody_back() {
+    for place in [Where::Walked, Where::Elsewhere] {
+        for other in Other::ALL {
+            for after in [30, 32] {
+                sweep_met_in_every_call(place, other, Times { swept: 32, met: 30, after });
+            }
+        }
+    }
+}
+
+/// Somebody opened the session's file before a sweep removed it, and gets its lock when that has let go; the clock may
+/// have been set back meanwhile, and the session brought in anew.
+fn check_waiter(place: Where, other: Other, set_back: bool, brought_in: bool) {
+    let house = House::new();
+    let context = format!("{other:?}, {place:?}, set back: {set_back}, brought in: {brought_in}");
+    let session = house.session(place, at(MADE, 50), "old");
+    let successor = house.id(Where::Elsewhere);
+    house.clock.set(at(SWEPT, 0));
+    let waiting = house.fixture.reopened(FileStoreOptions::new().clock(house.clock.clone()));
+    let third = house.other();
+    let (sender, receiver) = mpsc::channel();
+    let path = house.fixture.path(&session);
+    let meet = {
+        let (session, successor, clock) = (session.clone(), successor.clone(), house.clock.clone());
+        let mut met = false;
+        move |_, call: &'static str| {
+            if call == "unlink" && !std::mem::replace(&mut met, true) {
+                let (waiting, session, successor) =
+                    (Arc::clone(&waiting), session.clone(), successor.clone());
+                let waiter = thread::spawn(move || other.run(&waiting, &session, &successor));
+                // One is the sweep's.
+                let began = Instant::now();
+                while descriptors(|open| open == path) < 2 {
+                    assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
+                    thread::sleep(Duration::from_millis(1));
+                }
+                sender.send(waiter).unwrap();
+                if set_back {
+                    clock.set(at(MADE, 40));
+                }
+            }
+            if call == "announce" && brought_in && !path.exists() {
+                let (third, id) = (Arc::clone(&third), session.file_id());
+                let record = record_until(at(MADE + 9, 0), "brought in");
+                let brought = thread::spawn(move || third.bring_in(&id, &record, crate::Durability::Relaxed));
+                assert!(brought.join().unwrap().unwrap());
+            }
+            None
+        }
+    };
+    let (report, _) = during(meet, || house.sweep());
+    assert_eq!(report.unwrap().removed, 1, "{context}");
+    let acknowledged = receiver.recv().unwrap().join().unwrap();
+    let acknowledged = acknowledged.unwrap_or_else(|error| panic!("{context}: {error}"));
+    assert!(brought_in || !acknowledged, "{context}: acknowledged, and removed before");
+    let want = other.leaves(acknowledged, brought_in.then_some("brought in"));
+    assert_eq!([house.text(&session), house.text(&successor)], want, "{context}: {acknowledged}");
+}
+
+#[test]
+fn nobody_who_waited_for_a_session_while_it_was_swept_is_told_that_it_was_saved() {
+    for place in [Where::Walked, Where::Elsewhere] {
+        for other in Other::ALL {
+            for (set_back, brought_in) in [(false, false), (true, false), (false, true), (true, true)] {
+                check_waiter(place, other, set_back, brought_in);
+            }
+        }
+    }
+}
+
+/// A session that is brought in where an expired one is being swept.
+#[test]
+fn a_session_that_is_brought_in_during_any_call_of_a_sweep_stays() {
+    for place in [Where::Walked, Where::Elsewhere] {
+        let house = House::new();
+        let third = house.other();
+        let mut brought_in = 0;
+        for call in 0.. {
+            house.begin_again();
+            let session = house.session(place, at(MADE, 50), "old");
+            house.clock.set(at(SWEPT, 0));
+            let answer = Arc::new(Mutex::new(None));
+            let act = {
+                let (answer, third, id) = (Arc::clone(&answer), Arc::clone(&third), session.file_id());
+                let record = record_until(at(MADE + 9, 0), "brought in");
+                move || {
+                    *answer.lock().unwrap() = Some(third.bring_in(&id, &record, crate::Durability::Relaxed));
+                }
+            };
+            let (report, calls) = during(in_call(call, act), || house.sweep());
+            let context = format!("in call {call} of {calls:?}, {place:?}");
+            assert_eq!(report.unwrap().removed, 1, "{context}");
+            let Some(answer) = answer.lock().unwrap().take() else { break };
+            let was = answer.unwrap();
+            brought_in += usize::from(was);
+            assert_eq!(house.text(&session).as_deref(), was.then_some("brought in"), "{context}");
+            house.clock.set(at(MADE + 9, 1));
+            assert_eq!(house.sweep_well(&unrested(), &context).removed, u64::from(was), "{context}");
+        }
+        assert!(brought_in > 2, "{brought_in}");
+    }
+}
+
+/// Who files a session while its bucket's hour ends has an older idea of the time.
+#[test]
+fn a_session_that_is_filed_in_a_bucket_while_that_is_removed_is_not_forgotten() {
+    let house = House::new();
+    let late = Clock::manual(at(MADE, 55));
+    let somebody = house.fixture.reopened(FileStoreOptions::new().clock(late));
+    for call in 0.. {
+        house.begin_again();
+        house.session(Where::Elsewhere, at(MADE, 50), "x");
+        house.clock.set(at(SWEPT, 0));
+        // With the bucket at hand, as it is in a process that files all the time.
+        let before = house.id(Where::Elsewhere);
+        let filed_late = house.id(Where::Elsewhere);
+        let make = |store: &FileStore, session: &SessionId| {
+            let record = Arc::new(record_until(at(MADE, 58), "x"));
+            store.create_file(Whose::Secret(session), record, false).unwrap();
+            renew(store, session, at(MADE + 9, 0), "late").unwrap().unwrap();
+        };
+        make(&somebody, &before);
+        let act = {
+            let (somebody, filed_late) = (Arc::clone(&somebody), filed_late.clone());
+            move || make(&somebody, &filed_late)
+        };
+        let (report, calls) = during(in_call(call, act), || house.sweep());
+        let context = format!("in call {call} of {calls:?}");
+        assert_eq!(report.unwrap().failed, 0, "{context}");
+        let met = house.exists(&filed_late);
+        house.clock.set(at(MADE + 9, 1));
+        assert_eq!(house.sweep_well(&unrested(), &context).removed, 1 + u64::from(met), "{context}");
+        if !met {
+            assert!(call > 20, "{context}");
+            return;
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------- sweeps that others meet
+
+/// A session reaches its deadline while somebody acts on it, and is swept that instant.
+fn expire_and_sweep_in_every_call(act: Act, until: SystemTime) {
+    let house = House::new();
+    let sweeper = house.other();
+    let deadline = at(SWEPT, 31);
+    for call in 0.. {
+        house.begin_again();
+        let session = house.renewed(Where::Elsewhere, at(MADE, 50), deadline, "old");
+        let successor = house.id(Where::Elsewhere);
+        house.clock.set(at(SWEPT, 30));
+        let met = Arc::new(Mutex::new(false));
+        let sweep = {
+            let (met, clock, sweeper) = (Arc::clone(&met), house.clock.clone(), Arc::clone(&sweeper));
+            move || {
+                clock.set(deadline);
+                let report = sweeper.sweep(&unrested()).unwrap();
+                assert_eq!((report.end, report.failed), (SweepEnd::Finished, 0), "{report:?}");
+                *met.lock().unwrap() = true;
+            }
+        };
+        let mut change = |record: &mut Record| {
+            record.deadline = until;
+            let text = if matches!(act, Act::Grow { .. }) { big("new") } else { "new".into() };
+            record.entries.insert("text".into(), Value::new(&text).unwrap());
+            Ok(Verdict::Write)
+        };
+        let store = house.store();
+        let (result, calls) = during(in_call(call, sweep), || match act {
+            Act::Create { power_safe } => {
+                let record = Arc::new(record_until(until, "new"));
+                store.create_file(Whose::Secret(&successor), record, power_safe).map(|_| true)
+            }
+            Act::Update { power_safe } | Act::Grow { power_safe } => {
+                store.update_file(&session, &mut change, power_safe).map(|live| live.is_some())
+            }
+            Act::Keep => {
+                store.update_file(&session, &mut |_| Ok(Verdict::Keep), true).map(|live| live.is_some())
+            }
+            Act::Rotate => store.rotate_file(&session, &successor, &mut change).map(|live| live.is_some()),
+            Act::Delete => store.end_file(Whose::Secret(&session)),
+            Act::Load => unreachable!(),
+        });
+        if !*met.lock().unwrap() {
+            assert!(call > 2);
+            return;
+        }
+        let context = format!("{act:?} until {until:?}, swept in call {call} of {calls:?}");
+        let acknowledged = result.unwrap_or_else(|error| panic!("{context}: {error}"));
+        let lives = acknowledged && until > deadline;
+        let [old, made] = [house.text(&session), house.text(&successor)];
+        let want = match act {
+            Act::Create { .. } | Act::Rotate => [None, lives.then(|| "new".into())],
+            Act::Update { .. } | Act::Grow { .. } => [lives.then(|| act.new_text()), None],
+            _ => [None, None],
+        };
+        assert_eq!([old, made], want, "{context}: {acknowledged}");
+        assert_eq!(house.fixture.temporary_beside(&session), 0, "{context}");
+        // Who was told that it ended, or had ended, does not see it come back with an earlier time.
+        if acknowledged && [Act::Delete, Act::Rotate].contains(&act) {
+            house.clock.set(at(SWEPT, 30));
+            assert_eq!(house.text(&session), None, "{context}: it came back");
+        }
+        house.clock.set(at(MADE + 9, 31));
+        house.sweep_well(&unrested().full(true), &context);
+        assert!(!house.exists(&session) && !house.exists(&successor), "{context}");
+        house.check_nothing_is_held(&context);
+    }
+}
+
+#[test]
+fn a_session_that_is_swept_in_any_call_of_an_act_at_its_deadline_lives_if_that_was_acknowledged() {
+    for act in WRITING {
+        // Renewed by the act, or not.
+        for until in [at(MADE + 9, 30), at(SWEPT, 31)] {
+            expire_and_sweep_in_every_call(act, until);
+        }
+    }
+}

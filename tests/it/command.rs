@@ -1,0 +1,1065 @@
+//! The command `sessile`, run as operators run it: beside servers, on stores that others made, with input that somebody
+//! mistyped.
+//!
+//! The promise: each verb does what its help says and its exit code tells how that went; what lives goes on living; no
+//! session's id is repeated, whatever the mistake; nothing that lies in a store drives a terminal.
+use crate::support::client::Browser;
+use crate::support::command::{Ran, finish, finish_with, keys, numbers, run, sessile, wait};
+use crate::support::server::{self, Running};
+use crate::support::texts::{path_of, record};
+use serde_json::{Value as Json, json};
+use sessile::file::SweepOptions;
+use sessile::{
+    Cookies, Durability, Expiry, FileId, FileStore, FileStoreOptions, Lookup, Record, Saved, Session,
+    SessionId, Sessions, Store, Token, Value, Verdict,
+};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow::{Break, Continue};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+
+const RELAXED: Durability = Durability::Relaxed;
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A store, in a directory of any name.
+struct Place {
+    parent: TempDir,
+    root: PathBuf,
+    store: Arc<FileStore>,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self::named(OsStr::new("sessions"))
+    }
+
+    fn named(name: &OsStr) -> Self {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().join(name);
+        // Without a watcher: what the command does must be heard of all the same.
+        let store = FileStoreOptions::new().watch(false).open(&root).unwrap();
+        Self { parent, root, store: Arc::new(store) }
+    }
+
+    fn put(&self, record: &Record) -> Saved {
+        self.store.create(record, RELAXED).unwrap()
+    }
+
+    fn live(&self, count: usize) -> Vec<Saved> {
+        (0..count).map(|_| self.put(&record("live"))).collect()
+    }
+
+    fn expired(&self, count: usize) -> Vec<Saved> {
+        let mut record = record("expired");
+        record.deadline = SystemTime::now() - HOUR;
+        (0..count).map(|_| self.put(&record)).collect()
+    }
+
+    fn damaged(&self) -> Saved {
+        let saved = self.put(&record("damaged"));
+        fs::write(self.path(saved.live.id), [7; 4096]).unwrap();
+        saved
+    }
+
+    /// What a creation leaves that was cut short.
+    fn unfinished(&self) -> PathBuf {
+        let path = self.path(SessionId::random().unwrap().file_id());
+        fs::write(&path, "").unwrap();
+        path
+    }
+
+    fn path(&self, id: FileId) -> PathBuf {
+        path_of(&self.root, id)
+    }
+
+    fn exists(&self, saved: &Saved) -> bool {
+        self.path(saved.live.id).exists()
+    }
+
+    fn is_live(&self, token: &Token) -> bool {
+        matches!(self.store.load(token).unwrap(), Lookup::Live(_))
+    }
+
+    fn sessions(&self) -> Sessions {
+        Sessions::shared(self.store.clone(), Cookies::plain_http()).unwrap()
+    }
+
+    /// A server on this store: `/` counts visits, `/user` says who is logged in.
+    fn server(&self) -> Running {
+        let page = |request: &mut tiny_http::Request, session: &mut Session| -> sessile::Result<_> {
+            let text = match request.url() {
+                "/user" => session.user()?.unwrap_or("nobody".into()),
+                _ => session.update("visits", |n: &mut u64| *n += 1)?.to_string(),
+            };
+            Ok(tiny_http::Response::from_string(text))
+        };
+        server::tiny_http(&self.sessions(), 2, page)
+    }
+
+    fn export(&self) -> Vec<String> {
+        let exported = run!("export", self.root).ends(0);
+        let mut lines: Vec<_> = exported.out.lines().map(str::to_owned).collect();
+        assert!(exported.err.starts_with(&format!("{} sessions exported, 0 damaged, ", lines.len())));
+        lines.sort_unstable();
+        lines
+    }
+
+    fn import(&self, lines: &[String]) -> Ran {
+        finish_with(&mut sessile([OsStr::new("import"), self.root.as_ref()]), lines.join("\n"))
+    }
+}
+
+/// The record of a session of this store.
+#[track_caller]
+fn stored(store: &FileStore, id: FileId) -> Arc<Record> {
+    match store.find(&id).unwrap() {
+        Lookup::Live(live) => live.record,
+        Lookup::Absent(absent) => panic!("{id} is {absent:?}"),
+    }
+}
+
+/// Makes a file look as if it was last written so long ago.
+fn age(path: &Path, by: Duration) {
+    File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - by).unwrap();
+}
+
+/// All names below a directory.
+fn tree(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(tree(&path));
+        }
+        found.push(path);
+    }
+    found.sort();
+    found
+}
+
+/// A text whose seconds are somebody's guess: `; 0.1 s` becomes `; T s`.
+fn timeless(text: &str) -> String {
+    let (before, time) = text.trim_end().rsplit_once("; ").unwrap();
+    let seconds = time.strip_suffix(" s").unwrap_or_else(|| panic!("no time at the end of {text:?}"));
+    assert!(seconds.parse::<f64>().unwrap() >= 0.0);
+    format!("{before}; T s")
+}
+
+// ----------------------------------------------------------------------------------------------------------- usage
+
+/// Verbs that look at a store that is there.
+const LOOKING: [&str; 6] = ["sweep", "stat", "verify", "show", "destroy", "export"];
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_so_on_standard_error_only() {
+    let place = Place::new();
+    let root = place.root.to_str().unwrap();
+    for arguments in [
+        &[][..],
+        &["frobnicate"],
+        &["sweep"],
+        &["sweep", "--fast", root],
+        &["sweep", root, root],
+        &["sweep", "--max-per-second", "0", root],
+        &["sweep", "--max-per-second", "4294967296", root],
+        &["sweep", "--core-share", "0", root],
+        &["sweep", "--core-share", "101", root],
+        &["sweep", "--core-share", "5", "--max-per-second", "5", root],
+        &["sweep", "--keep-damaged", "0", root],
+        &["sweep", "--keep-damaged", "65536", root],
+        &["show", "--file-id", "0123", root],
+        &["destroy", "--file-id", "0123456789ABCDEF0123456789abcdef01234567", root],
+    ] {
+        let ran = finish(&mut sessile(arguments));
+        assert_eq!((ran.code, &*ran.out), (2, ""), "{arguments:?}: {ran:#?}");
+        assert!(ran.err.contains("Usage: sessile") || ran.err.contains("try '--help'"), "{ran:#?}");
+    }
+}
+
+#[test]
+fn every_help_fits_a_terminal_of_80_columns_and_has_an_example() {
+    let verbs = ["sweep", "stat", "verify", "show", "destroy", "export", "import"];
+    for arguments in verbs.map(|verb| vec![verb, "--help"]).into_iter().chain([vec!["--help"], vec!["-h"]]) {
+        let help = finish(sessile(&arguments).env("COLUMNS", "200")).ends_well().out;
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "{arguments:?}: {line:?}");
+        }
+        if let [verb, _] = arguments[..] {
+            let example = format!("sessile {verb} ");
+            let has_example = help.lines().any(|line| line.starts_with("  ") && line.contains(&example));
+            assert!(help.contains("\nExample") && has_example, "{help}");
+            assert!(help.contains("Exit codes") && help.contains("JSON") | help.contains("--json"), "{help}");
+        } else {
+            assert!(help.contains("  4  another sweep is at work"), "{help}");
+            assert!(verbs.iter().all(|verb| help.contains(&format!("\n  {verb} "))), "{help}");
+        }
+    }
+    let version = run!("--version").ends_well().out;
+    assert_eq!(version, concat!("sessile ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn a_mistyped_directory_is_an_error_and_nothing_is_made() {
+    let parent = tempfile::tempdir().unwrap();
+    let (missing, empty, other) =
+        (parent.path().join("missing"), parent.path().join("empty"), parent.path().join("other"));
+    fs::create_dir(&empty).unwrap();
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("index.html"), "hello").unwrap();
+    let before = tree(parent.path());
+    for verb in LOOKING {
+        for (dir, reason) in [
+            (&missing, "failed to open session directory `DIR`: No such file or directory (os error 2)"),
+            (&empty, "failed to open session store `DIR`: there is no session store in it"),
+            (&other, "failed to open session store `DIR`: there is no session store in it"),
+            (
+                &other.join("index.html"),
+                "failed to open session directory `DIR`: Not a directory (os error 20)",
+            ),
+        ] {
+            let ran = run!(verb, dir).ends(1);
+            let reason = reason.replace("DIR", dir.to_str().unwrap());
+            assert_eq!((&*ran.out, ran.err), ("", format!("sessile: {reason}\n")), "{verb}");
+        }
+    }
+    // Import makes a store, but not in somebody else's directory, nor a way to it.
+    run!("import", other).ends(1);
+    run!("import", missing.join("sessions")).ends(1);
+    assert_eq!(tree(parent.path()), before);
+    run!("import", missing).ends_well();
+    run!("stat", missing).ends_well();
+}
+
+// ----------------------------------------------------------------------------------------------------------- sweep
+
+const SWEPT: [&str; 10] = [
+    "bytes_freed",
+    "damaged",
+    "end",
+    "examined",
+    "failed",
+    "removed",
+    "renewed",
+    "seconds",
+    "temporary",
+    "unknown",
+];
+
+#[test]
+fn sweep_removes_what_has_expired_and_leaves_what_lives() {
+    let place = Place::new();
+    let (live, expired) = (place.live(20), place.expired(10));
+    let ran = run!("sweep", "--json", place.root).ends_well();
+    let json = ran.json();
+    assert_eq!(keys(&json), SWEPT);
+    assert_eq!(json["end"], "finished");
+    assert_eq!(numbers(&json, ["removed", "bytes_freed", "failed"]), [10, 10 * 4096, 0]);
+    assert!(!expired.iter().any(|saved| place.exists(saved)));
+    assert!(live.iter().all(|saved| place.is_live(&saved.token)));
+    // Each hour, one directory is looked at besides what is due.
+    let none = run!("sweep", place.root).ends_well();
+    assert!(none.out.starts_with("removed 0 of "), "{none:#?}");
+}
+
+#[test]
+fn sweep_says_what_it_did_in_one_line() {
+    let place = Place::new();
+    place.live(20);
+    let expired = place.expired(10);
+    place.damaged();
+    age(&place.unfinished(), 2 * HOUR);
+    let temporary = place.root.join("00/.new-0a1b");
+    fs::write(&temporary, "left").unwrap();
+    age(&temporary, 2 * HOUR);
+    let unknown = place.root.join("77/notes.txt");
+    fs::write(&unknown, "mine").unwrap();
+
+    let counts = "10 of 32 sessions, 40.00 KiB; 1 damaged; 2 leftovers; 1 unknown; T s";
+    let before = tree(&place.root);
+    let dry = run!("sweep", "--full", "--dry-run", "--core-share", "100", place.root).ends_well();
+    assert_eq!(timeless(&dry.out), format!("would remove {counts}"));
+    assert_eq!(tree(&place.root), before);
+    assert!(expired.iter().all(|saved| place.exists(saved)));
+
+    let wet = run!("sweep", "--full", "--core-share", "50", place.root).ends_well();
+    assert_eq!(timeless(&wet.out), format!("removed {counts}"));
+    assert!(!temporary.exists() && unknown.exists());
+    assert!(!expired.iter().any(|saved| place.exists(saved)));
+    let again = run!("sweep", "--full", place.root).ends_well();
+    assert_eq!(timeless(&again.out), "removed 0 of 21 sessions, 0 B; 1 damaged; 1 unknown; T s");
+}
+
+#[test]
+fn sweep_keeps_damaged_files_for_as_long_as_it_is_told() {
+    let place = Place::new();
+    let damaged = place.damaged();
+    let swept = |days: &str| {
+        let ran = run!("sweep", "--full", "--json", "--keep-damaged", days, place.root).ends_well();
+        numbers(&ran.json(), ["damaged", "removed"])
+    };
+    age(&place.path(damaged.live.id), 3 * DAY);
+    let by_default = run!("sweep", "--full", "--json", place.root).ends_well();
+    assert_eq!(numbers(&by_default.json(), ["damaged", "removed"]), [1, 0]);
+    assert_eq!(swept("4"), [1, 0]);
+    assert!(place.exists(&damaged));
+    assert_eq!(swept("2"), [1, 1]);
+    assert!(!place.exists(&damaged));
+}
+
+#[test]
+fn sweep_is_no_faster_than_it_is_told() {
+    let place = Place::new();
+    place.expired(20);
+    let json = run!("sweep", "--json", "--max-per-second", "20", place.root).ends_well().json();
+    assert_eq!(json["removed"], 20);
+    assert!(json["seconds"].as_f64().unwrap() > 0.7, "20 files at 20 a second: {json}");
+}
+
+#[test]
+fn a_sweep_beside_another_one_does_nothing_and_exits_with_4() {
+    let place = Place::new();
+    place.expired(3);
+    let (began, begun) = channel();
+    let done = Arc::new(AtomicBool::new(false));
+    let (store, stop) = (place.store.clone(), done.clone());
+    let slow = std::thread::spawn(move || {
+        let options = SweepOptions::new().files_per_second(1);
+        store.sweep_with(&options, |_| {
+            let _ = began.send(());
+            if stop.load(Ordering::SeqCst) { Break(()) } else { Continue(()) }
+        })
+    });
+    begun.recv().unwrap();
+    let words = run!("sweep", place.root);
+    let json = run!("sweep", "--json", "--full", place.root);
+    done.store(true, Ordering::SeqCst);
+    slow.join().unwrap().unwrap();
+
+    let words = words.ends(4);
+    assert_eq!((&*words.out, &*words.err), ("another sweep is at work; nothing was done\n", ""));
+    let json = json.ends(4).json();
+    assert_eq!(keys(&json), SWEPT);
+    assert_eq!(json["end"], "elsewhere");
+    assert_eq!(numbers(&json, ["examined", "removed"]), [0, 0]);
+    run!("sweep", place.root).ends_well();
+}
+
+#[test]
+fn sessions_in_use_go_on_while_they_are_swept_past() {
+    let place = Place::new();
+    let server = place.server();
+    let mut browsers: Vec<_> = (0..5).map(|_| Browser::new(server.address)).collect();
+    for round in 1..=6 {
+        let expired = place.expired(10);
+        let sweep = sessile([OsStr::new("sweep"), OsStr::new("--full"), place.root.as_ref()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        for browser in &mut browsers {
+            assert_eq!(browser.get("/").text(), round.to_string());
+        }
+        let ran = wait(sweep, Vec::new()).ends_well();
+        assert!(ran.out.starts_with("removed 10 of "), "{ran:#?}");
+        assert!(!expired.iter().any(|saved| place.exists(saved)));
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------ stat
+
+#[test]
+fn stat_counts_each_file_once_and_each_session_in_its_bars() {
+    let place = Place::new();
+    let minute = HOUR / 60;
+    // One in each bar, for both histograms; in opposite orders.
+    let spans = [minute / 2, HOUR / 2, 3 * HOUR, 12 * HOUR, 2 * DAY, 5 * DAY, 10 * DAY, 20 * DAY, 90 * DAY];
+    for (n, (age, left)) in spans.iter().zip(spans.iter().rev()).enumerate() {
+        let mut record = record("live");
+        record.created -= *age;
+        record.deadline = SystemTime::now() + *left;
+        record.user = (n % 2 == 0).then(|| format!("user {n}"));
+        place.put(&record);
+    }
+    let mut young = record("young");
+    young.deadline = SystemTime::now() + 90 * DAY;
+    place.put(&young);
+    place.expired(3);
+    place.damaged();
+    place.damaged();
+    place.unfinished();
+    fs::write(place.root.join("00/.new-0a1b"), "left").unwrap();
+    fs::write(place.root.join("77/notes.txt"), "mine").unwrap();
+    fs::create_dir(place.root.join("78/directory")).unwrap();
+    fs::write(place.root.join("README"), "mine").unwrap();
+    fs::write(place.root.join("79").join(OsStr::from_bytes(b"\xff\xfe")), "no text").unwrap();
+
+    let json = run!("stat", "--json", place.root).ends_well().json();
+    let kinds = ["live", "expired", "damaged", "unfinished", "temporary", "unknown", "failed", "logged_in"];
+    let mut wanted: Vec<_> = kinds.into_iter().chain(["ages", "bytes", "deadlines", "seconds"]).collect();
+    wanted.sort_unstable();
+    assert_eq!(keys(&json), wanted);
+    assert_eq!(numbers(&json, kinds), [10, 3, 2, 1, 1, 4, 0, 5]);
+    let bytes = json["bytes"].as_u64().unwrap();
+    let of_directory = fs::metadata(place.root.join("78/directory")).unwrap().len();
+    assert_eq!(bytes, 15 * 4096 + 4 + 4 + 4 + of_directory);
+    let bounds = [60, 3600, 21_600, 86_400, 259_200, 604_800, 1_209_600, 2_592_000];
+    let bars = |sessions: [u64; 9]| -> Json {
+        let bounds = bounds.map(Some).into_iter().chain([None]);
+        bounds.zip(sessions).map(|(bound, n)| json!({"below_seconds": bound, "sessions": n})).collect()
+    };
+    assert_eq!(json["ages"], bars([2, 1, 1, 1, 1, 1, 1, 1, 1]));
+    assert_eq!(json["deadlines"], bars([1, 1, 1, 1, 1, 1, 1, 1, 2]));
+
+    let text = run!("stat", place.root).ends_well().out;
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(
+        lines[..7],
+        [
+            "          10 live",
+            "           5 of them logged in",
+            "           3 expired",
+            "           2 damaged",
+            "           1 unfinished",
+            "           1 temporary",
+            "           4 unknown",
+        ]
+    );
+    assert!(lines[7].ends_with(" in files") && lines[8].is_empty(), "{text}");
+    let (full, half) = ("#".repeat(40), "#".repeat(20));
+    assert_eq!(lines[9], "Live sessions, by the time since they were created");
+    assert_eq!(lines[10], format!("  below 1 minute            2  {full}"));
+    assert_eq!(lines[11], format!("  below 1 hour              1  {half}"));
+    assert_eq!(lines[18], format!("  more                      1  {half}"));
+    assert_eq!(lines[20], "Live sessions, by the time until they expire");
+    assert_eq!(lines[29], format!("  more                      2  {full}"));
+    assert_eq!(lines.len(), 30);
+}
+
+#[test]
+fn stat_of_an_empty_store_is_short() {
+    let place = Place::new();
+    let text = run!("stat", place.root).ends_well().out;
+    assert_eq!(text, "           0 live\n           0 expired\n         0 B in files\n");
+}
+
+// ---------------------------------------------------------------------------------------------------------- verify
+
+#[test]
+fn verify_names_what_is_damaged_and_repair_moves_it_aside() {
+    let place = Place::new();
+    let live = place.live(5);
+    let mut damaged = [place.damaged().live.id, place.damaged().live.id];
+    damaged.sort_unstable_by_key(ToString::to_string);
+    let before = tree(&place.root);
+
+    let ran = run!("verify", place.root).ends(3);
+    let [first, second] = damaged;
+    let summary = "7 sessions examined, 2 damaged, 0 could not be read; T s";
+    assert_eq!(timeless(&ran.out), format!("damaged: {first}\ndamaged: {second}\n{summary}"));
+    assert_eq!((&*ran.err, tree(&place.root)), ("", before), "a look changes nothing");
+
+    let json = run!("verify", "--json", place.root).ends(3).json();
+    assert_eq!(keys(&json), ["damaged", "examined", "failed", "seconds"]);
+    let found = |id: FileId, moved_to: Option<PathBuf>| json!({"id": id.to_string(), "path": place.path(id), "moved_to": moved_to});
+    assert_eq!(json["damaged"], json!([found(first, None), found(second, None)]));
+
+    let aside = |id: FileId| place.root.join("damaged").join(id.to_string());
+    let json = run!("verify", "--json", "--repair", place.root).ends(3).json();
+    assert_eq!(
+        json["damaged"],
+        json!([found(first, Some(aside(first))), found(second, Some(aside(second)))])
+    );
+    for id in damaged {
+        assert_eq!(fs::read(aside(id)).unwrap(), [7; 4096], "nothing is deleted");
+        assert!(!place.path(id).exists());
+    }
+    let clean = run!("verify", "--repair", place.root).ends_well();
+    assert_eq!(timeless(&clean.out), "5 sessions examined, 0 damaged, 0 could not be read; T s");
+    assert!(live.iter().all(|saved| place.is_live(&saved.token)));
+
+    // The words name the place, too.
+    let third = place.damaged().live.id;
+    let ran = run!("verify", "--repair", place.root).ends(3);
+    let line = format!("damaged: {third}, moved to {}\n", aside(third).display());
+    assert!(ran.out.starts_with(&line), "{ran:#?}");
+}
+
+#[test]
+fn a_repair_beside_a_server_disturbs_nobody_but_the_damaged() {
+    let place = Place::new();
+    let server = place.server();
+    let mut browsers: Vec<_> = (0..4).map(|_| Browser::new(server.address)).collect();
+    for browser in &mut browsers {
+        assert_eq!(browser.get("/").text(), "1");
+    }
+    let unlucky = browsers.pop().unwrap();
+    let id = SessionId::parse(unlucky.jar.get("session").unwrap()).unwrap();
+    fs::write(place.path(id.file_id()), [7; 4096]).unwrap();
+    let repair = run!("verify", "--repair", place.root).ends(3);
+    assert!(repair.out.starts_with(&format!("damaged: {}", id.file_id())), "{repair:#?}");
+    for browser in &mut browsers {
+        assert_eq!(browser.get("/").text(), "2");
+    }
+    let mut unlucky = unlucky;
+    assert_eq!(unlucky.get("/").text(), "1", "a new session");
+    assert_ne!(unlucky.jar.get("session"), Some(id.to_token().expose()));
+    run!("verify", place.root).ends_well();
+}
+
+// ------------------------------------------------------------------------------------------------ show and destroy
+
+/// How an id comes to the command.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Input,
+    Variable,
+    FileId,
+}
+
+/// Runs `show` or `destroy`, and asserts that the id is not repeated.
+#[track_caller]
+fn one(by: By, arguments: &[&str], place: &Place, token: &Token) -> Ran {
+    let mut command = sessile(arguments);
+    command.arg(&place.root);
+    let id = token.expose();
+    let ran = match by {
+        By::Input => finish_with(&mut command, format!("{id}\n")),
+        By::Variable => finish(command.env("SESSILE_ID", id)),
+        By::FileId => {
+            let digest = SessionId::parse(id).unwrap().file_id().to_string();
+            finish(command.args(["--file-id", &digest]))
+        }
+    };
+    assert!(!ran.out.contains(id) && !ran.err.contains(id), "{ran:#?}");
+    ran
+}
+
+#[test]
+fn show_prints_one_session_by_its_id_or_by_its_digest() {
+    let place = Place::new();
+    let mut record = record("hello");
+    record.created = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    record.touched = record.created + Duration::from_micros(1_500_000);
+    record.deadline = UNIX_EPOCH + Duration::from_secs(9_999_999_999);
+    record.expiry = Expiry::After(HOUR);
+    record.user = Some("ada".into());
+    let saved = place.put(&record);
+    let wanted = json!({
+        "id": saved.live.id.to_string(),
+        "created": "2023-11-14T22:13:20Z",
+        "touched": "2023-11-14T22:13:21.5Z",
+        "deadline": "2286-11-20T17:46:39Z",
+        "expiry": {"after_micros": 3_600_000_000_u64},
+        "user": "ada",
+        "entries": {"text": "hello"},
+    });
+    for by in [By::Input, By::Variable, By::FileId] {
+        let words = one(by, &["show"], &place, &saved.token).ends_well();
+        assert_eq!(serde_json::from_str::<Json>(&words.out).unwrap(), wanted, "{by:?}");
+        assert!(words.out.lines().count() > 5, "for people");
+        assert_eq!(one(by, &["show", "--json"], &place, &saved.token).ends_well().json(), wanted, "{by:?}");
+    }
+}
+
+#[test]
+fn show_and_destroy_say_why_there_is_nothing() {
+    let place = Place::new();
+    let unknown = SessionId::random().unwrap();
+    let (expired, damaged) = (place.expired(1).remove(0), place.damaged());
+    for (token, why) in
+        [(unknown.to_token(), "unknown"), (expired.token, "expired"), (damaged.token, "damaged")]
+    {
+        let id = SessionId::parse(token.expose()).unwrap().file_id();
+        for by in [By::Input, By::Variable, By::FileId] {
+            let words = one(by, &["show"], &place, &token).ends(3);
+            assert_eq!(
+                (&*words.out, words.err),
+                ("", format!("sessile: no such session: {id} is {why}\n")),
+                "{by:?}"
+            );
+            let json = one(by, &["show", "--json"], &place, &token).ends(3).json();
+            assert_eq!(json, json!({"id": id.to_string(), "absent": why}));
+        }
+        let words = one(By::Input, &["destroy"], &place, &token).ends(3);
+        assert_eq!((&*words.out, words.err), ("", format!("sessile: no such session: {id}\n")));
+        let json = one(By::Variable, &["destroy", "--json"], &place, &token).ends(3).json();
+        assert_eq!(json, json!({"id": id.to_string(), "destroyed": false}));
+    }
+}
+
+#[test]
+fn destroy_ends_a_session_at_once_in_a_server_that_has_it_in_memory() {
+    let place = Place::new();
+    let server = place.server();
+    for by in [By::Input, By::Variable, By::FileId] {
+        let (mut browser, mut other) = (Browser::new(server.address), Browser::new(server.address));
+        for n in 1..=3 {
+            assert_eq!(browser.get("/").text(), n.to_string());
+            assert_eq!(other.get("/").text(), n.to_string());
+        }
+        let hits = place.store.stats().hits;
+        assert_eq!(browser.get("/").text(), "4");
+        assert!(place.store.stats().hits > hits, "it is in memory");
+        let token = Token::parse(browser.jar.get("session").unwrap()).unwrap();
+        let id = SessionId::parse(token.expose()).unwrap().file_id();
+        let ran = one(by, &["destroy"], &place, &token).ends_well();
+        assert_eq!(ran.out, format!("destroyed: {id}\n"), "{by:?}");
+        assert_eq!(browser.get("/").text(), "1", "{by:?}");
+        assert_ne!(browser.jar.get("session"), Some(token.expose()));
+        assert_eq!(other.get("/").text(), "4", "nobody else is logged out");
+        one(by, &["destroy"], &place, &token).ends(3);
+    }
+    let saved = place.live(1).remove(0);
+    let json = one(By::Input, &["destroy", "--json"], &place, &saved.token).ends_well().json();
+    assert_eq!(json, json!({"id": saved.live.id.to_string(), "destroyed": true}));
+}
+
+#[test]
+fn an_id_is_never_repeated_wherever_it_was_put_by_mistake() {
+    let place = Place::new();
+    let root = place.root.to_str().unwrap();
+    let saved = place.live(1).remove(0);
+    let id = saved.token.expose();
+    let upper = id.to_uppercase();
+    let (long, short, slip) = (format!("{id}a"), &id[..31], format!("{}1", &id[..31]));
+    let option = format!("--{id}");
+    let assigned = format!("--file-id={id}");
+    let flag = format!("--json={id}");
+    for verb in ["show", "destroy"] {
+        for (arguments, code) in [
+            (&[verb, root, id][..], 2),
+            (&[verb, id, root], 2),
+            (&[verb, id], 1),
+            (&[verb, root, &option], 2),
+            (&[verb, root, &assigned], 2),
+            (&[verb, root, "--file-id", id], 2),
+            (&[verb, root, &flag], 2),
+            (&[id, root], 2),
+            (&[verb, root, "--file-id", &upper], 2),
+            (&[verb, root, &long], 2),
+            (&[verb, root, short], 2),
+            (&[verb, root, &slip], 2),
+        ] {
+            check_hides(&finish(&mut sessile(arguments)), code, id);
+        }
+        for wrong in [&*upper, &long, short, &slip, &format!("session={id}"), &format!("{id} {id}"), ""] {
+            let mut command = sessile([verb, root]);
+            let by_input = finish_with(&mut command, wrong);
+            check_hides(&by_input, 2, id);
+            let by_variable = finish(sessile([verb, root]).env("SESSILE_ID", wrong));
+            check_hides(&by_variable, 2, id);
+            let text = "sessile: what was given is no session id: those have 32 characters a-z, 2-7\n";
+            assert_eq!((&*by_input.err, &*by_variable.err), (text, text));
+        }
+    }
+    for line in [id.to_owned(), format!("{id:?}"), format!("{{{id:?}: 1}}"), format!("{{\"id\":{id:?}}}")] {
+        check_hides(&place.import(&[line]), 3, id);
+    }
+    assert!(place.is_live(&saved.token));
+}
+
+#[track_caller]
+fn check_hides(ran: &Ran, code: i32, id: &str) {
+    assert_eq!(ran.code, code, "{ran:#?}");
+    let said = format!("{}{}", ran.out, ran.err).to_lowercase();
+    assert!(!said.contains(&id[..31]), "{ran:#?}");
+}
+
+#[test]
+fn bytes_that_are_no_text_are_wrong_usage_and_no_panic() {
+    let place = Place::new();
+    let live = place.live(1).remove(0);
+    let bytes = b"\xff\xfe\xfd";
+    for verb in ["show", "destroy"] {
+        let mut command = sessile([OsStr::new(verb), place.root.as_ref()]);
+        finish_with(&mut command, bytes).ends(2);
+        // And standard input is not asked then.
+        let mut command = sessile([OsStr::new(verb), place.root.as_ref()]);
+        finish_with(command.env("SESSILE_ID", OsStr::from_bytes(bytes)), live.token.expose()).ends(2);
+        finish(sessile([OsStr::new(verb), place.root.as_ref()]).arg(OsStr::from_bytes(bytes))).ends(2);
+        finish(&mut sessile([OsStr::new(verb), OsStr::new("--file-id"), OsStr::from_bytes(bytes)])).ends(2);
+    }
+    finish(&mut sessile([OsStr::from_bytes(bytes)])).ends(2);
+}
+
+// ------------------------------------------------------------------------------------------------ export and import
+
+/// Sessions with every kind of value, setting and time.
+fn all_kinds() -> Vec<Record> {
+    let year_9999 = UNIX_EPOCH + Duration::from_secs(253_402_207_200);
+    let deep =
+        (0..64).fold(json!(1), |inner, n| if n % 2 == 0 { json!([inner]) } else { json!({"x": inner}) });
+    let values = [
+        json!(null),
+        json!([true, false]),
+        json!([0, -1, u64::MAX, i64::MIN, i64::MAX]),
+        json!([
+            0.1 + 0.2,
+            1e308,
+            -0.0,
+            1.0,
+            f64::MIN_POSITIVE,
+            5e-324,
+            f64::MAX,
+            1.0 / 3.0,
+            123_456_789.125e-300
+        ]),
+        json!(["", "naïve 🦀", "\u{0}\t\r\n\"\\", "\u{7f}\u{9b}31m\u{1b}[0m", "\u{202e}back", "\u{2028}"]),
+        json!({"": {}, "a": [], "ü": {"x": [[[]]]}}),
+        deep,
+    ];
+    let mut records = Vec::new();
+    for (n, value) in values.iter().enumerate() {
+        let mut record = record("value");
+        record.entries.insert(format!("value {n} ü\u{1b}"), Value::new(value).unwrap());
+        records.push(record);
+    }
+    for (expiry, deadline) in [
+        (Expiry::Default, year_9999 - Duration::from_micros(1)),
+        (Expiry::After(Duration::from_micros(3_600_000_001)), year_9999),
+        (Expiry::After(Duration::from_micros(u64::MAX)), year_9999 + 400 * DAY),
+        (Expiry::At(year_9999), UNIX_EPOCH + Duration::from_micros(u64::MAX)),
+        (Expiry::At(UNIX_EPOCH + Duration::from_micros(u64::MAX)), year_9999 + 4_000_000 * DAY),
+        (Expiry::BrowserClose, SystemTime::now() + 14 * DAY),
+    ] {
+        let mut record = record("expiry");
+        (record.expiry, record.deadline) = (expiry, deadline);
+        record.created = UNIX_EPOCH;
+        record.user = Some("Ada \"Ü\" \u{1b}[31m\u{85}".into());
+        records.push(record);
+    }
+    let mut empty = Record::new(SystemTime::now(), SystemTime::now() + DAY);
+    empty.user = Some(String::new());
+    let mut large = record("large");
+    large.entries.insert("large".into(), Value::new(&"ä".repeat(100_000)).unwrap());
+    records.extend([empty, large]);
+    records
+}
+
+#[test]
+fn what_is_exported_and_imported_is_exported_again_to_the_same_bytes() {
+    let (old, new) = (Place::new(), Place::new());
+    let saved: Vec<_> = all_kinds().iter().map(|record| old.put(record)).collect();
+    old.expired(2);
+    let exported = old.export();
+    assert_eq!(exported.len(), saved.len());
+    for line in &exported {
+        let json: Json = serde_json::from_str(line).unwrap();
+        assert_eq!(keys(&json), ["created", "deadline", "entries", "expiry", "id", "touched", "user"]);
+    }
+    let imported = new.import(&exported).ends_well();
+    let summary = format!("{} sessions imported, 0 were there, 0 had expired, 0 failed; T s", saved.len());
+    assert_eq!(timeless(&imported.out), summary);
+    assert_eq!(new.export(), exported);
+    for Saved { token, live } in &saved {
+        assert_eq!(*stored(&new.store, live.id), *stored(&old.store, live.id));
+        assert!(new.is_live(token));
+    }
+    // Into a store that is not there yet, and power-safe.
+    let third = new.parent.path().join("third");
+    let mut command = sessile([OsStr::new("import"), third.as_ref()]);
+    let ran = finish_with(command.args(["--power-safe", "--json"]), exported.join("\n")).ends_well();
+    assert_eq!(keys(&ran.json()), ["existing", "expired", "failed", "imported", "seconds"]);
+    assert_eq!(ran.json()["imported"], saved.len());
+    let again = run!("export", third, "--json").ends(0);
+    let mut lines: Vec<_> = again.out.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, exported);
+    let summary: Json = serde_json::from_str(&again.err).unwrap();
+    assert_eq!(keys(&summary), ["damaged", "exported", "failed", "seconds"]);
+    assert_eq!(numbers(&summary, ["exported", "damaged", "failed"]), [saved.len() as u64, 0, 0]);
+}
+
+#[test]
+fn who_has_the_old_cookie_is_logged_in_at_the_new_store() {
+    let (old, new) = (Place::new(), Place::new());
+    let mut session = old.sessions().manager().open([]);
+    session.login("ada").unwrap();
+    session.insert("visits", 41).unwrap();
+    session.save().unwrap();
+    let token = session.token().unwrap().unwrap();
+    let exported = old.export();
+    assert!(!exported[0].contains(token.expose()));
+    new.import(&exported).ends_well();
+    let server = new.server();
+    let mut browser = Browser::new(server.address);
+    browser.jar.put("session", token.expose());
+    assert_eq!(browser.get("/user").text(), "ada");
+    assert_eq!(browser.get("/").text(), "42");
+    assert_eq!(browser.jar.get("session"), Some(token.expose()));
+}
+
+#[test]
+fn import_leaves_alone_what_is_there_and_skips_what_has_expired() {
+    let (old, new) = (Place::new(), Place::new());
+    let sessions = old.live(3);
+    let exported = old.export();
+    new.import(&exported[..2]).ends_well();
+    let there: Vec<_> = sessions.iter().filter(|saved| new.is_live(&saved.token)).collect();
+    assert_eq!(there.len(), 2);
+    let mut change = |record: &mut Record| {
+        record.entries.insert("text".into(), Value::new("newer")?);
+        Ok(Verdict::Write)
+    };
+    for saved in &there {
+        new.store.update(&saved.token, &mut change, RELAXED).unwrap().unwrap();
+    }
+    let ghost = SessionId::random().unwrap();
+    let mut expired: Json = serde_json::from_str(&exported[0]).unwrap();
+    expired["id"] = ghost.file_id().to_string().into();
+    expired["deadline"] = "2020-01-01T00:00:00Z".into();
+    let lines = [exported, vec![String::new(), expired.to_string(), "  ".into()]].concat();
+    let ran = new.import(&lines).ends_well();
+    assert_eq!(timeless(&ran.out), "1 sessions imported, 2 were there, 1 had expired, 0 failed; T s");
+    for saved in &there {
+        assert_eq!(stored(&new.store, saved.live.id).entries["text"].get::<String>().unwrap(), "newer");
+    }
+    assert!(!new.path(ghost.file_id()).exists());
+}
+
+#[test]
+fn import_names_the_lines_it_cannot_read_and_goes_on() {
+    let (old, new) = (Place::new(), Place::new());
+    let sessions = old.live(4);
+    let good = old.export();
+    let with = |key: &str, value: Json| {
+        let mut json: Json = serde_json::from_str(&good[0]).unwrap();
+        json[key] = value;
+        json["id"] = if key == "id" { json["id"].take() } else { "0".repeat(40).into() };
+        json.to_string().into_bytes()
+    };
+    let too_deep = (0..65).fold(json!(1), |inner, _| json!([inner]));
+    let bad: [Vec<u8>; 13] = [
+        b"hello".into(),
+        b"{".into(),
+        b"{}".into(),
+        b"[]".into(),
+        b"\xff\xfe".into(),
+        good[0].as_bytes()[..good[0].len() / 2].into(),
+        format!("{}{}", good[0], good[0]).into(),
+        with("id", json!("0123")),
+        with("created", json!("yesterday")),
+        with("expiry", json!("never")),
+        with("entries", json!({"deep": too_deep})),
+        with("surprise\u{1b}[31m\u{9b}", json!(1)),
+        with("user", json!({"password": "hunter2"})),
+    ];
+    let mut input = Vec::new();
+    for (n, bad) in bad.iter().enumerate() {
+        // Good ones before, between and after.
+        input.extend(good.get(n / 4).map_or("", |line| line).as_bytes());
+        input.push(b'\n');
+        input.extend(bad);
+        input.push(b'\n');
+    }
+    let mut command = sessile([OsStr::new("import"), new.root.as_ref()]);
+    let ran = finish_with(&mut command, input).ends(3);
+    assert_eq!(timeless(&ran.out), "4 sessions imported, 9 were there, 0 had expired, 13 failed; T s");
+    let complaints: Vec<_> = ran.err.lines().collect();
+    assert_eq!(complaints.len(), bad.len(), "{ran:#?}");
+    for (n, complaint) in complaints.iter().enumerate() {
+        assert!(complaint.starts_with(&format!("sessile: line {}: ", 2 * n + 2)), "{complaint}");
+    }
+    assert!(!ran.err.contains("hunter2"), "what a session holds is not repeated: {ran:#?}");
+    assert!(sessions.iter().all(|saved| new.is_live(&saved.token)));
+    assert_eq!(new.export().len(), 4);
+}
+
+#[test]
+fn a_line_beyond_all_bounds_is_refused_and_the_next_one_is_read() {
+    let (old, new) = (Place::new(), Place::new());
+    let saved = old.live(1).remove(0);
+    let mut input = vec![b' '; (128 << 20) + 10];
+    input.extend(format!("\n{}\n", old.export()[0]).into_bytes());
+    let mut command = sessile([OsStr::new("import"), new.root.as_ref()]);
+    let ran = finish_with(&mut command, input).ends(3);
+    assert_eq!(ran.err, "sessile: line 1: it is longer than any session is\n");
+    assert!(new.is_live(&saved.token));
+}
+
+#[test]
+fn an_export_beside_a_writer_has_whole_sessions_and_all_that_stay() {
+    let place = Place::new();
+    let (still, busy) = (place.live(50), place.live(5));
+    let done = Arc::new(AtomicBool::new(false));
+    let (store, stop, tokens) =
+        (place.store.clone(), done.clone(), busy.iter().map(|saved| saved.token.clone()).collect::<Vec<_>>());
+    let writer = std::thread::spawn(move || {
+        let mut n = 0_u64;
+        while !stop.load(Ordering::SeqCst) {
+            n += 1;
+            // Two entries that always agree, of a length that now and then makes the file grow.
+            let text = n.to_string().repeat(1 + usize::try_from(n % 300).unwrap());
+            let mut change = |record: &mut Record| {
+                record.entries.insert("text".into(), Value::new(&text)?);
+                record.entries.insert("twin".into(), Value::new(&text)?);
+                Ok(Verdict::Write)
+            };
+            for token in &tokens {
+                store.update(token, &mut change, RELAXED).unwrap().unwrap();
+            }
+            let brief = store.create(&record("brief"), RELAXED).unwrap();
+            store.delete(&brief.token).unwrap();
+        }
+        n
+    });
+    for _ in 0..4 {
+        let ran = run!("export", place.root).ends(0);
+        let mut lines = std::collections::BTreeMap::new();
+        for line in ran.out.lines() {
+            let json: Json = serde_json::from_str(line).unwrap();
+            let id = json["id"].as_str().unwrap().to_owned();
+            assert!(lines.insert(id, json).is_none(), "each session once");
+        }
+        assert!(still.iter().all(|saved| lines[&saved.live.id.to_string()]["entries"]["text"] == "live"));
+        for saved in &busy {
+            let entries = &lines[&saved.live.id.to_string()]["entries"];
+            assert!(entries["text"] == entries["twin"] || entries["text"] == "live", "{entries}");
+        }
+    }
+    done.store(true, Ordering::SeqCst);
+    assert!(writer.join().unwrap() > 4, "it wrote all the time");
+}
+
+#[test]
+fn export_leaves_out_what_is_damaged_and_says_so() {
+    let place = Place::new();
+    place.live(2);
+    let damaged = place.damaged();
+    let ran = run!("export", place.root).ends(3);
+    assert_eq!(ran.out.lines().count(), 2);
+    let (complaint, summary) = ran.err.split_once('\n').unwrap();
+    assert_eq!(complaint, format!("sessile: damaged, and left out: {}", damaged.live.id));
+    assert_eq!(timeless(summary), "2 sessions exported, 1 damaged, 0 could not be read; T s");
+}
+
+// ---------------------------------------------------------------------------------------------------------- output
+
+#[test]
+fn a_reader_that_has_read_enough_ends_an_export_quietly() {
+    let place = Place::new();
+    let mut record = record("x");
+    record.entries.insert("text".into(), Value::new(&"x".repeat(100_000)).unwrap());
+    for _ in 0..20 {
+        place.put(&record);
+    }
+    let mut command = sessile([OsStr::new("export"), place.root.as_ref()]);
+    let mut export = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    // `head -1`: the pipe is closed by the drop.
+    BufReader::new(export.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.ends_with("}\n"));
+    let ran = wait(export, Vec::new()).ends(1);
+    assert_eq!(ran.err, "");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error_of_every_verb() {
+    let place = Place::new();
+    let saved = place.live(2);
+    place.damaged();
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let ids: Vec<_> = saved.iter().map(|saved| saved.live.id.to_string()).collect();
+    for (arguments, code) in [
+        (&["sweep"][..], 1),
+        (&["sweep", "--json"], 1),
+        (&["stat"], 1),
+        (&["stat", "--json"], 1),
+        (&["verify"], 1),
+        (&["verify", "--json"], 1),
+        (&["export"], 1),
+        (&["import"], 1),
+        (&["show", "--file-id", &ids[0]], 1),
+        (&["destroy", "--file-id", &ids[0]], 1),
+        (&["destroy", "--json", "--file-id", &ids[1]], 1),
+    ] {
+        let child =
+            sessile(arguments).arg(&place.root).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
+        let ran = wait(child, Vec::new()).ends(code);
+        let last = ran.err.lines().last();
+        let text = "sessile: failed to write standard output: No space left on device (os error 28)";
+        assert_eq!(last, Some(text), "{arguments:?}");
+    }
+    // Without anybody to complain to, the code still says it.
+    for (arguments, code) in [(&["verify"][..], 3), (&["export"], 3), (&["frobnicate"], 2)] {
+        let child =
+            sessile(arguments).arg(&place.root).stdout(Stdio::piped()).stderr(full()).spawn().unwrap();
+        wait(child, Vec::new()).ends(code);
+    }
+}
+
+/// Each run asserts that no control character is printed; here are those that could be.
+#[test]
+fn nothing_that_lies_in_a_store_drives_a_terminal() {
+    let place = Place::named(OsStr::new("\u{1b}]0;owned\u{7}\u{9b}31m\u{85}\n\u{202e}"));
+    let mut record = record("\u{1b}[2J\u{7}\u{7f}\u{80}\u{9b}31m\r\u{202e}");
+    record.user = Some("\u{1b}c\u{9d}0;x\u{9c}".into());
+    record.entries.insert("\u{1b}[1m\u{9b}1m".into(), Value::new(&json!({"\u{7f}\u{90}": 1})).unwrap());
+    let saved = place.put(&record);
+    fs::write(place.root.join("77/\u{1b}[31mred\u{9b}"), "mine").unwrap();
+    fs::write(place.root.join("\u{1b}[31mred"), "mine").unwrap();
+
+    for arguments in [&["show"][..], &["show", "--json"]] {
+        let ran = one(By::Input, arguments, &place, &saved.token).ends_well();
+        let json: Json = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!(json["user"], record.user.as_deref().unwrap());
+        assert_eq!(json["entries"]["text"], record.entries["text"].to_json().unwrap());
+        assert_eq!(json["entries"]["\u{1b}[1m\u{9b}1m"], json!({"\u{7f}\u{90}": 1}));
+        assert!(!ran.out.contains('\u{202e}'), "text that turns round looks like another");
+    }
+    assert_eq!(run!("export", place.root).ends(0).out.lines().count(), 1);
+    for verb in ["sweep", "stat"] {
+        let ran = run!(verb, "--json", place.root).ends_well();
+        assert!(verb == "sweep" || ran.json()["unknown"] == 2, "{ran:#?}");
+        run!(verb, place.root).ends_well();
+    }
+    assert_eq!(run!("sweep", "--full", "--json", place.root).ends_well().json()["unknown"], 2);
+
+    place.damaged();
+    run!("verify", "--json", place.root).ends(3);
+    let moved = run!("verify", "--repair", place.root).ends(3);
+    let line = moved.out.lines().next().unwrap();
+    assert!(line.contains(r"\u{1b}]0;owned\u{7}\u{9b}31m\u{85}\u{a}\u{202e}/damaged/"), "{line}");
+    // An error that names a file.
+    fs::rename(place.root.join("77"), place.parent.path().join("77")).unwrap();
+    for verb in LOOKING {
+        let ran = run!(verb, place.root).ends(1);
+        assert_eq!(ran.err.lines().count(), 1, "{ran:#?}");
+        assert!(ran.err.contains(r"\u{1b}]0;owned"), "{ran:#?}");
+    }
+}
+
+#[test]
+fn a_directory_whose_name_is_no_text_is_as_good_as_any() {
+    let place = Place::named(OsStr::from_bytes(b"sessions \xff\xfe"));
+    let live = place.live(2);
+    place.expired(1);
+    let exported = place.export();
+    assert_eq!(exported.len(), 2);
+    run!("sweep", "--full", "--json", place.root).ends_well();
+    run!("stat", "--json", place.root).ends_well();
+    one(By::Input, &["show"], &place, &live[0].token).ends_well();
+    let ended = place.damaged();
+    let json = run!("verify", "--json", place.root).ends(3).json();
+    assert_eq!(json["damaged"][0]["id"], ended.live.id.to_string());
+    let json = run!("verify", "--json", "--repair", place.root).ends(3).json();
+    let moved_to = json["damaged"][0]["moved_to"].as_str().unwrap();
+    assert!(moved_to.contains("/sessions \u{fffd}\u{fffd}/damaged/"), "{moved_to}");
+    place.damaged();
+    run!("verify", "--repair", place.root).ends(3);
+    one(By::Input, &["destroy"], &place, &live[0].token).ends_well();
+    let missing = place.parent.path().join(OsStr::from_bytes(b"missing \xff"));
+    for verb in LOOKING {
+        run!(verb, missing).ends(1);
+    }
+}

@@ -1,0 +1,851 @@
+//! The reaper: what expires vanishes without anybody's doing, nothing but its handle and the store's end stops the thread,
+//! those stop it soon, and it leaves nothing behind.
+use crate::support::client::{Client, Jar};
+use crate::support::process::{Child, Dice, Parent, Start, Worker, hear_from_all, rounds, say_to_all};
+use crate::support::rerun::{again, stage};
+use crate::support::texts::{directory_in_memory, files_in_shards, load, path_of, record};
+use sessile::file::{Reaped, Reaper, ReaperOptions, SweepEnd, SweepOptions};
+use sessile::{
+    Clock, Coherence, Cookies, Durability, ErrorKind, Expiry, FileId, FileStore, FileStoreOptions, Saved,
+    SessionId, Sessions, Store, http,
+};
+use std::fs;
+use std::net::SocketAddr;
+use std::ops::ControlFlow::Continue;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+pub(crate) const WORKERS: &[(&str, Worker)] = &[("reap", reap), ("serve and reap", serve_and_reap)];
+
+const RELAXED: Durability = Durability::Relaxed;
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+/// When what should happen counts as not happening.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than any test: a sweep that comes was asked for, or is the first.
+const NEVER: Duration = Duration::from_secs(30 * 86_400);
+
+// ------------------------------------------------------------------------------------------------ helpers
+
+fn open(dir: &Path) -> Arc<FileStore> {
+    Arc::new(FileStoreOptions::new().watch(false).open(dir).unwrap())
+}
+
+/// Whether nobody has the store open.
+fn is_closed(dir: &Path) -> bool {
+    let options = FileStoreOptions::new().watch(false).coherence(Coherence::Off);
+    match options.lock_wait(Duration::from_millis(1)).open(dir) {
+        Ok(_) => true,
+        Err(error) if error.kind() == ErrorKind::InUse => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn create(store: &FileStore, age: Duration) -> Saved {
+    let mut record = record("text");
+    record.deadline = store.now() + age;
+    store.create(&record, RELAXED).unwrap()
+}
+
+fn live(dir: &Path, count: usize) -> Vec<Saved> {
+    let store = open(dir);
+    (0..count).map(|_| create(&store, HOUR)).collect()
+}
+
+/// So many sessions that have expired, in a store that nobody sweeps yet: made by a program whose clock is behind.
+fn expired(dir: &Path, count: usize) -> Vec<Saved> {
+    let clock = Clock::manual(SystemTime::now() - 2 * HOUR);
+    let store = FileStoreOptions::new().watch(false).clock(clock).open(dir).unwrap();
+    (0..count).map(|_| create(&store, HOUR / 60)).collect()
+}
+
+/// The same where somebody may be sweeping.
+fn expired_meanwhile(store: &FileStore, count: usize) -> Vec<Saved> {
+    let sessions = (0..count).map(|_| create(store, SECOND / 4)).collect();
+    thread::sleep(SECOND / 4);
+    sessions
+}
+
+fn exist(dir: &Path, sessions: &[Saved]) -> usize {
+    sessions.iter().filter(|saved| path_of(dir, saved.live.id).exists()).count()
+}
+
+#[track_caller]
+fn check_all_live(dir: &Path, sessions: &[Saved]) {
+    let store = open(dir);
+    for saved in sessions {
+        assert_eq!(load(&*store, &saved.token).unwrap().as_deref(), Some("text"));
+    }
+}
+
+#[track_caller]
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn fast() -> SweepOptions {
+    SweepOptions::new().core_share_percent(100)
+}
+
+/// Sweeps once within ten seconds, and then when it is asked.
+fn on_demand() -> ReaperOptions {
+    ReaperOptions::new().interval(NEVER).sweep(fast())
+}
+
+fn often() -> ReaperOptions {
+    ReaperOptions::new().interval(SECOND / 10).sweep(fast())
+}
+
+/// What an observer was told: how a sweep ended, what it removed, what failed.
+type Told = Result<(SweepEnd, u64, u64), String>;
+const FINISHED: SweepEnd = SweepEnd::Finished;
+
+/// A reaper, and what it tells. They are disconnected when the thread has ended.
+fn start(store: &Arc<FileStore>, options: ReaperOptions) -> (Reaper, Receiver<Told>) {
+    let (sender, reports) = channel();
+    let options = options.observer(move |swept| {
+        let told = match swept {
+            Ok(report) => Ok((report.end, report.removed, report.failed)),
+            Err(error) => Err(error.to_string()),
+        };
+        let _ = sender.send(told);
+    });
+    (store.start_reaper(options).unwrap(), reports)
+}
+
+#[track_caller]
+fn next(reports: &Receiver<Told>) -> Told {
+    reports.recv_timeout(PATIENCE).expect("the reaper sweeps")
+}
+
+/// Drains what it told until its thread has ended.
+#[track_caller]
+fn check_ends(reports: &Receiver<Told>) {
+    let began = Instant::now();
+    while reports
+        .recv_timeout(PATIENCE)
+        .map_err(|error| assert_eq!(error, RecvTimeoutError::Disconnected))
+        .is_ok()
+    {
+        assert!(began.elapsed() < PATIENCE, "it goes on");
+    }
+}
+
+// ---------------------------------------------------------------------------------------- it sweeps by itself
+
+#[test]
+fn what_expires_is_removed_by_itself_and_what_lives_is_not() {
+    let dir = directory_in_memory();
+    let store = open(dir.path());
+    let lives = live(dir.path(), 20);
+    let reaper = store.start_reaper(often()).unwrap();
+    // Twice: it does not rest on the first.
+    for _ in 0..2 {
+        let dies: Vec<_> = (0..20).map(|_| create(&store, SECOND / 5)).collect();
+        eventually("the expired are removed", || exist(dir.path(), &dies) == 0);
+    }
+    let Reaped { sweeps, elsewhere, removed, bytes_freed, errors, panics, .. } = reaper.close();
+    assert!(sweeps >= 2, "{sweeps}");
+    assert_eq!((elsewhere, removed, bytes_freed, errors, panics), (0, 40, 40 * 4096, 0, 0));
+    check_all_live(dir.path(), &lives);
+}
+
+#[test]
+fn the_first_sweep_comes_by_chance_within_ten_seconds_and_the_second_not_before_the_interval() {
+    let dir = directory_in_memory();
+    let store = open(dir.path());
+    let began = Instant::now();
+    let (sender, came) = channel();
+    let start = |_| {
+        let sender = sender.clone();
+        store.start_reaper(on_demand().observer(move |_| drop(sender.send(began.elapsed())))).unwrap()
+    };
+    let reapers: Vec<Reaper> = (0..12).map(start).collect();
+    let came: Vec<_> = reapers.iter().map(|_| came.recv_timeout(PATIENCE).unwrap()).collect();
+    let (first, last) = (came[0], came[11]);
+    assert!(last < 15 * SECOND, "{came:?}");
+    assert!(last - first > SECOND / 2, "all at once: {came:?}");
+    for reaper in reapers {
+        let reaped = reaper.close();
+        assert_eq!((reaped.sweeps + reaped.elsewhere, reaped.errors), (1, 0));
+    }
+}
+
+#[test]
+fn a_sweep_that_is_asked_for_comes_at_once_as_often_as_it_is_asked() {
+    let dir = directory_in_memory();
+    let store = open(dir.path());
+    let (reaper, reports) = start(&store, on_demand());
+    for n in 1..=5 {
+        expired_meanwhile(&store, n);
+        reaper.sweep_now();
+        // The first may come by itself just before.
+        let mut removed = 0;
+        while removed < n as u64 {
+            removed += next(&reports).unwrap().1;
+        }
+        assert_eq!(removed, n as u64);
+    }
+    assert_eq!(reaper.close().removed, 15);
+}
+
+#[test]
+fn a_sweep_that_is_asked_for_during_another_follows_it_once() {
+    let dir = directory_in_memory();
+    let dies = expired(dir.path(), 20);
+    let store = open(dir.path());
+    let (reaper, reports) = start(&store, on_demand().sweep(SweepOptions::new().files_per_second(20)));
+    reaper.sweep_now();
+    eventually("the sweep has begun", || exist(dir.path(), &dies) < 20);
+    // Due after it began: the sweep that is under way leaves it, one that follows finds it.
+    let later = [create(&store, Duration::ZERO)];
+    for _ in 0..3 {
+        reaper.sweep_now();
+    }
+    let one = (reports.recv_timeout(PATIENCE).unwrap(), exist(dir.path(), &dies));
+    assert_eq!(one, (Ok((FINISHED, 20, 0)), 0));
+    assert_eq!(next(&reports), Ok((FINISHED, 1, 0)));
+    assert_eq!(exist(dir.path(), &later), 0);
+    let third = reports.recv_timeout(SECOND / 2);
+    assert_eq!(third, Err(RecvTimeoutError::Timeout), "three that were asked for together are one");
+    assert_eq!(reaper.close().sweeps, 2);
+}
+
+#[test]
+fn it_leaves_a_sweep_to_whoever_is_at_it_and_counts_that() {
+    let dir = directory_in_memory();
+    let dies = expired(dir.path(), 3);
+    let store = open(dir.path());
+    let (reaper, reports) = start(&store, on_demand());
+    let mut other = None;
+    let ours = store.sweep_with(&fast(), |_| {
+        other.get_or_insert_with(|| {
+            reaper.sweep_now();
+            next(&reports)
+        });
+        Continue(())
+    });
+    assert_eq!(ours.unwrap().removed, 3);
+    assert_eq!(other, Some(Ok((SweepEnd::Elsewhere, 0, 0))));
+    assert_eq!(exist(dir.path(), &dies), 0);
+    let reaped = reaper.close();
+    assert_eq!((reaped.elsewhere, reaped.removed, reaped.errors), (1, 0, 0));
+}
+
+// ------------------------------------------------------------------------------------------------ it stops
+
+/// How long it took to stop, in the midst of a sweep. By hand, `SESSILE_ROUNDS_PERCENT` and `--nocapture` tell more.
+#[track_caller]
+fn check_stops(what: &str, sessions: usize, options: &SweepOptions) {
+    for how in 0..2 * rounds(1) {
+        let is_closed = how % 2 == 0;
+        let dir = directory_in_memory();
+        expired(dir.path(), sessions);
+        let store = open(dir.path());
+        let (reaper, reports) = start(&store, on_demand().sweep(options.clone()));
+        reaper.sweep_now();
+        eventually("the sweep has begun", || files_in_shards(dir.path()).len() < sessions);
+        let began = Instant::now();
+        let reaped = is_closed.then(|| reaper.close());
+        let took = began.elapsed();
+        println!("stopped within {took:?}, {what}");
+        // Five times what is promised: other tests have the machine as well.
+        assert!(took < SECOND, "{what}: {took:?}");
+        let (end, removed, failed) = reports.try_recv().expect("it had told").unwrap();
+        assert_eq!((end, failed), (SweepEnd::Stopped, 0), "{what}");
+        reaped.inspect(|reaped| assert_eq!((reaped.sweeps, reaped.removed), (1, removed), "{what}"));
+        check_ends(&reports);
+        // Nobody sweeps any more, and what is left is done by the next one.
+        let left = files_in_shards(dir.path()).len();
+        let rest = store.sweep(&fast()).unwrap();
+        assert_eq!((rest.end, rest.removed), (FINISHED, left as u64), "{what}");
+        assert_eq!(left, sessions - usize::try_from(removed).unwrap(), "{what}");
+    }
+}
+
+#[test]
+fn it_stops_soon_while_it_works() {
+    let sessions = if cfg!(debug_assertions) { 15_000 } else { 100_000 };
+    check_stops("at work", sessions, &fast());
+}
+
+#[test]
+fn it_stops_soon_while_it_rests() {
+    check_stops("resting for a second", 20, &SweepOptions::new().files_per_second(1));
+    check_stops("resting nearly always", 2_000, &SweepOptions::new().core_share_percent(1));
+}
+
+#[test]
+fn it_stops_soon_while_it_reads_an_index_of_which_nothing_is_due() {
+    let dir = directory_in_memory();
+    let clock = Clock::manual(SystemTime::UNIX_EPOCH + 500_000 * HOUR);
+    let store = Arc::new(FileStoreOptions::new().watch(false).clock(clock).open(dir.path()).unwrap());
+    for _ in 0..1000 {
+        create(&store, HOUR / 2);
+    }
+    // As after an hour of many visitors.
+    let bucket = dir.path().join("due/500000");
+    let entries = fs::read(&bucket).unwrap();
+    assert_eq!(entries.len(), 32_000);
+    fs::write(&bucket, entries.repeat(if cfg!(debug_assertions) { 1_000 } else { 20_000 })).unwrap();
+    let (reaper, reports) = start(&store, on_demand());
+    reaper.sweep_now();
+    thread::sleep(SECOND / 20);
+    let began = Instant::now();
+    let reaped = reaper.close();
+    let took = began.elapsed();
+    println!("stopped within {took:?}");
+    assert!(took < SECOND, "{took:?}");
+    assert_eq!((reaped.sweeps, reaped.removed, reaped.errors), (1, 0, 0));
+    assert_eq!(next(&reports), Ok((SweepEnd::Stopped, 0, 0)));
+}
+
+/// What this process has: descriptors, threads, mappings.
+fn held() -> [usize; 3] {
+    let names = |dir: &str| fs::read_dir(dir).unwrap().count();
+    [
+        names("/proc/self/fd"),
+        names("/proc/self/task"),
+        fs::read_to_string("/proc/self/maps").unwrap().lines().count(),
+    ]
+}
+
+#[test]
+fn a_thousand_that_were_started_and_stopped_leave_no_thread_and_no_descriptor() {
+    let Some(stage) = stage() else {
+        let dir = directory_in_memory();
+        let name = "reaper::a_thousand_that_were_started_and_stopped_leave_no_thread_and_no_descriptor";
+        return again(name, dir.path());
+    };
+    let dir = stage.join("store");
+    let lives = live(&dir, 1);
+    let store = open(&dir);
+    let cycle = |n: usize| {
+        let (reaper, reports) = start(&store, on_demand());
+        if n % 4 < 2 {
+            reaper.sweep_now();
+        }
+        if n % 8 < 2 {
+            next(&reports).unwrap();
+        }
+        match n % 2 {
+            0 => drop(reaper),
+            _ => assert_eq!(reaper.close().errors, 0),
+        }
+    };
+    // What a process makes once is made by the first.
+    (0..8).for_each(cycle);
+    let before = held();
+    (0..1000).for_each(cycle);
+    let after = held();
+    assert_eq!(after[..2], before[..2], "descriptors and threads");
+    assert!(after[2] < before[2] + 50, "{before:?} became {after:?}");
+    drop(store);
+    assert!(is_closed(&dir));
+    check_all_live(&dir, &lives);
+}
+
+// ----------------------------------------------------------------------------------- nothing else stops it
+
+#[test]
+fn an_error_is_counted_and_told_and_the_next_sweep_comes() {
+    let dir = directory_in_memory();
+    let dies = expired(dir.path(), 10);
+    let store = open(dir.path());
+    let (due, aside) = (dir.path().join("due"), dir.path().join("aside"));
+    fs::rename(&due, &aside).unwrap();
+    fs::write(&due, "in the way").unwrap();
+    let (reaper, reports) = start(&store, often());
+    let error = format!(
+        "failed to open expiry index `{}`: a link, pipe, directory or device is in its place",
+        due.display()
+    );
+    for _ in 0..3 {
+        assert_eq!(next(&reports), Err(error.clone()));
+    }
+    fs::remove_file(&due).unwrap();
+    fs::rename(&aside, &due).unwrap();
+    let mut errors = 3;
+    while let Err(again) = next(&reports) {
+        assert_eq!(again, error);
+        errors += 1;
+    }
+    assert_eq!(exist(dir.path(), &dies), 0);
+    let reaped = reaper.close();
+    assert_eq!((reaped.errors, reaped.removed), (errors, 10));
+    assert!(reaped.sweeps > errors, "those that failed were sweeps: {reaped:?}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_looked_at_is_counted_and_tried_again() {
+    let dir = directory_in_memory();
+    let dies = expired(dir.path(), 200);
+    let store = open(dir.path());
+    let shard = path_of(dir.path(), dies[0].live.id).parent().unwrap().to_owned();
+    let aside = dir.path().with_extension("aside");
+    fs::rename(&shard, &aside).unwrap();
+    let inside = fs::read_dir(&aside).unwrap().count();
+    let (reaper, reports) = start(&store, on_demand());
+    reaper.sweep_now();
+    // The walk may have come by it as well.
+    let (end, removed, failed) = next(&reports).unwrap();
+    assert_eq!((end, removed), (FINISHED, 200 - inside as u64));
+    assert!((1..=2).contains(&failed), "{failed}");
+    fs::rename(&aside, &shard).unwrap();
+    drop(fs::remove_dir(&aside));
+    let reaped = reaper.close();
+    assert_eq!((reaped.removed, reaped.errors), (200 - inside as u64, failed));
+    assert_eq!(exist(dir.path(), &dies), inside);
+}
+
+#[test]
+fn a_panic_in_the_observer_is_contained_and_counted_and_the_next_sweep_comes() {
+    let dir = directory_in_memory();
+    let store = open(dir.path());
+    let (sender, calls) = channel();
+    let mut call = 0;
+    let observer = move |_: &sessile::Result<_>| {
+        call += 1;
+        let _ = sender.send(call);
+        assert!(call % 2 == 0, "each other call panics");
+    };
+    let reaper = store.start_reaper(often().observer(observer)).unwrap();
+    for want in 1..=6 {
+        assert_eq!(calls.recv_timeout(PATIENCE), Ok(want));
+    }
+    let reaped = reaper.close();
+    // One more may have come.
+    assert!((3..=4).contains(&reaped.panics), "{reaped:?}");
+    assert!(reaped.sweeps >= 6 && reaped.errors == 0, "what was done before a panic is counted: {reaped:?}");
+}
+
+/// Panics with something that panics again when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            panic!("and again");
+        }
+    }
+}
+
+#[test]
+fn a_panic_whose_message_panics_is_contained_as_well() {
+    let dir = directory_in_memory();
+    let store = open(dir.path());
+    let (sender, calls) = channel();
+    let observer = move |_: &sessile::Result<_>| {
+        let _ = sender.send(());
+        std::panic::panic_any(Bomb);
+    };
+    let reaper = store.start_reaper(often().observer(observer)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(calls.recv_timeout(PATIENCE), Ok(()), "the thread has ended");
+    }
+    assert!(reaper.close().panics >= 3);
+}
+
+#[test]
+fn an_observer_may_end_its_own_reaper() {
+    let dir = directory_in_memory();
+    let store = open(dir.path());
+    let own: Arc<Mutex<Option<Reaper>>> = Arc::default();
+    let (there, ended) = (own.clone(), Arc::new(AtomicBool::new(false)));
+    let flag = ended.clone();
+    let observer = move |_: &sessile::Result<_>| {
+        let own = there.lock().unwrap().take();
+        flag.store(own.map(drop).is_some(), Ordering::SeqCst);
+    };
+    *own.lock().unwrap() = Some(store.start_reaper(often().observer(observer)).unwrap());
+    // The thread has the other reference.
+    eventually("the thread has ended", || Arc::strong_count(&own) == 1);
+    assert!(ended.load(Ordering::SeqCst), "without a panic");
+}
+
+// ------------------------------------------------------------------------------------------ several processes
+
+/// Reaps until it is told to end, and reports what it did: sessions removed, and all trouble.
+fn reap(parent: &Parent) {
+    let dir = Path::new(parent.argument("DIR"));
+    let store = open(dir);
+    let files = u32::try_from(parent.number("FILES PER SECOND")).unwrap();
+    let sweep = SweepOptions::new().files_per_second(files);
+    let reaper = store.start_reaper(often().sweep(sweep)).unwrap();
+    parent.report("reaping");
+    assert_eq!(parent.line(), "end");
+    let reaped = reaper.close();
+    parent.report(reaped.removed);
+    parent.report(reaped.errors + reaped.panics);
+}
+
+fn start_reaping(dir: &Path, files_per_second: u32) -> Child {
+    let start = Start::of("reap").with("DIR", dir);
+    start.with("FILES PER SECOND", files_per_second.to_string()).start()
+}
+
+#[test]
+fn reapers_of_several_processes_remove_all_that_is_expired_once_and_nothing_that_lives() {
+    let dir = directory_in_memory();
+    let lives = live(dir.path(), 100);
+    let mut reapers: Vec<_> = (0..4).map(|_| start_reaping(dir.path(), 10_000)).collect();
+    hear_from_all(&reapers, "reaping");
+    let (store, mut dies) = (open(dir.path()), 0);
+    for _ in 0..4 {
+        let some = expired_meanwhile(&store, 250);
+        dies += some.len();
+        eventually("all is removed", || exist(dir.path(), &some) == 0);
+    }
+    say_to_all(&mut reapers, "end");
+    let ends: Vec<Vec<usize>> = reapers
+        .into_iter()
+        .map(|reaper| reaper.finish().iter().map(|line| line.parse().unwrap()).collect())
+        .collect();
+    assert_eq!(ends.iter().map(|end| end[0]).sum::<usize>(), dies, "each by one of them: {ends:?}");
+    assert!(ends.iter().all(|end| end[1] == 0), "nobody has trouble: {ends:?}");
+    check_all_live(dir.path(), &lives);
+}
+
+#[test]
+fn a_process_that_is_killed_while_it_sweeps_leaves_it_to_the_others() {
+    let dir = directory_in_memory();
+    let lives = live(dir.path(), 100);
+    let mut dice = Dice::new(7);
+    for _ in 0..rounds(3) {
+        let dies = expired(dir.path(), 300);
+        let mut left = dies.len();
+        // Each has the sweep to itself, and is killed in the midst of it.
+        while left > 100 {
+            let reaper = start_reaping(dir.path(), 1000);
+            assert_eq!(reaper.line(), "reaping");
+            eventually("it sweeps", || exist(dir.path(), &dies) < left);
+            dice.pause(50_000);
+            reaper.kill();
+            left = exist(dir.path(), &dies);
+        }
+        // One waits for its turn while the other sweeps, and is killed.
+        let mut reapers = [start_reaping(dir.path(), 400), start_reaping(dir.path(), 400)];
+        hear_from_all(&reapers, "reaping");
+        eventually("one of them sweeps", || exist(dir.path(), &dies) < left);
+        // Whichever it is.
+        reapers.rotate_left(usize::try_from(dice.roll(2)).unwrap());
+        let [killed, mut stays] = reapers;
+        killed.kill();
+        eventually("the other does the rest", || exist(dir.path(), &dies) == 0);
+        stays.say("end");
+        assert_eq!(stays.finish()[1], "0", "without trouble");
+    }
+    check_all_live(dir.path(), &lives);
+}
+
+// ------------------------------------------------------------------------------------------- the store's end
+
+#[test]
+fn a_store_that_is_dropped_is_closed_and_its_reaper_ends_by_itself() {
+    for is_asleep in [true, false] {
+        let dir = directory_in_memory();
+        let store = open(dir.path());
+        let (reaper, reports) = start(&store, if is_asleep { on_demand() } else { often() });
+        if !is_asleep {
+            next(&reports).unwrap();
+        }
+        drop(store);
+        eventually("it is closed", || is_closed(dir.path()));
+        if !is_asleep {
+            check_ends(&reports);
+        }
+        // Nobody hears it, and nobody minds.
+        reaper.sweep_now();
+        assert_eq!(reaper.close().errors, 0);
+        check_ends(&reports);
+    }
+}
+
+#[test]
+fn a_store_that_is_dropped_during_a_long_sweep_is_closed_soon() {
+    let dir = directory_in_memory();
+    let dies = expired(dir.path(), 200);
+    let store = open(dir.path());
+    let (reaper, reports) = start(&store, often().sweep(SweepOptions::new().files_per_second(1)));
+    eventually("the sweep has begun", || exist(dir.path(), &dies) < 200);
+    drop(store);
+    // The rest of the sweep would take minutes.
+    eventually("it is closed", || is_closed(dir.path()));
+    check_ends(&reports);
+    assert_eq!(reaper.close().errors, 0);
+    assert!(exist(dir.path(), &dies) > 100);
+}
+
+#[test]
+fn a_reaper_that_is_forgotten_sweeps_until_the_store_is_dropped() {
+    let dir = directory_in_memory();
+    let store = open(dir.path());
+    let (reaper, reports) = start(&store, often());
+    std::mem::forget(reaper);
+    let dies = expired_meanwhile(&store, 3);
+    eventually("it sweeps", || exist(dir.path(), &dies) == 0);
+    drop(store);
+    check_ends(&reports);
+    assert!(is_closed(dir.path()));
+}
+
+#[test]
+fn a_forked_child_can_drop_its_copy_of_a_reaper_and_that_of_the_parent_goes_on() {
+    let Some(stage) = stage() else {
+        let dir = directory_in_memory();
+        let name = "reaper::a_forked_child_can_drop_its_copy_of_a_reaper_and_that_of_the_parent_goes_on";
+        return again(name, dir.path());
+    };
+    let dir = stage.join("store");
+    let lives = live(&dir, 1);
+    for act in 0..4 {
+        let store = open(&dir);
+        let (reaper, reports) = start(&store, on_demand());
+        let mut both = Some((store, reaper));
+        // Each time the thread is somewhere else in its turn: in the child its locks stay as they are.
+        for _ in 0..rounds(100) {
+            both.as_ref().unwrap().1.sweep_now();
+            both = in_child(both, |(store, reaper)| match act {
+                0 => drop(reaper),
+                1 => assert_eq!(reaper.close(), Reaped::default()),
+                2 => {
+                    reaper.sweep_now();
+                    drop((reaper, store));
+                }
+                _ => {
+                    let refused = store.start_reaper(ReaperOptions::new()).map(drop).unwrap_err();
+                    assert_eq!(refused.kind(), ErrorKind::Forked);
+                    drop((store, reaper));
+                }
+            });
+        }
+        let (store, reaper) = both.unwrap();
+        let dies = expired_meanwhile(&store, 3);
+        reaper.sweep_now();
+        eventually("it sweeps", || exist(&dir, &dies) == 0);
+        drop(store);
+        assert_eq!(reaper.close().errors, 0);
+        check_ends(&reports);
+        eventually("it is closed", || is_closed(&dir));
+    }
+    check_all_live(&dir, &lives);
+}
+
+/// Runs `act` in a forked child with its copy of `what`, and fails as it fails, or if it hangs.
+#[expect(unsafe_code, reason = "there is no safe fork")]
+#[track_caller]
+fn in_child<T>(mut what: Option<T>, act: impl FnOnce(T)) -> Option<T> {
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+    // SAFETY: the child ends without returning from here; what it calls before that must work with the locks of other
+    // threads held for ever, which is what is tested.
+    match unsafe { libc::fork() } {
+        -1 => panic!("{}", std::io::Error::last_os_error()),
+        0 => {
+            let act = std::panic::AssertUnwindSafe(|| act(what.take().unwrap()));
+            let failed = std::panic::catch_unwind(act).is_err();
+            // SAFETY: ends the child at once, without running what the parent has registered for its own end.
+            unsafe { libc::_exit(i32::from(failed)) }
+        }
+        child => {
+            let child = Pid::from_raw(child).unwrap();
+            let began = Instant::now();
+            loop {
+                if let Some((_, status)) = waitpid(Some(child), WaitOptions::NOHANG).unwrap() {
+                    assert_eq!(status.exit_status(), Some(0), "the child has failed");
+                    return what;
+                }
+                if began.elapsed() > 5 * SECOND {
+                    kill_process(child, Signal::KILL).unwrap();
+                    waitpid(Some(child), WaitOptions::empty()).unwrap();
+                    panic!("the child hangs");
+                }
+                thread::sleep(Duration::from_micros(200));
+            }
+        }
+    }
+}
+
+// --------------------------------------------------------------------------------------- options and names
+
+#[test]
+fn options_out_of_bounds_are_refused_by_name() {
+    let dir = directory_in_memory();
+    let store = open(dir.path());
+    let options = ReaperOptions::new;
+    let interval = "failed to start a reaper: the interval must be 100 ms to 30 days";
+    for (options, want) in [
+        (options().interval(Duration::ZERO), interval),
+        (options().interval(Duration::from_micros(99_999)), interval),
+        (options().interval(NEVER + Duration::from_nanos(1)), interval),
+        (options().interval(Duration::MAX), interval),
+        (
+            options().sweep(SweepOptions::new().core_share_percent(0)),
+            "failed to sweep session store: the share of a core must be 1 to 100 percent",
+        ),
+        (
+            options().sweep(SweepOptions::new().core_share_percent(101)),
+            "failed to sweep session store: the share of a core must be 1 to 100 percent",
+        ),
+        (
+            options().sweep(SweepOptions::new().files_per_second(0)),
+            "failed to sweep session store: the files per second must be 1 or more",
+        ),
+        (
+            options().sweep(SweepOptions::new().keep_damaged(HOUR - SECOND)),
+            "failed to sweep session store: damaged files are kept for an hour or more",
+        ),
+    ] {
+        let what = format!("{options:?}");
+        let error = store.start_reaper(options).map(drop).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Config, want), "{what}");
+    }
+    for interval in [SECOND / 10, NEVER] {
+        store.start_reaper(options().interval(interval)).unwrap().close();
+    }
+}
+
+#[test]
+fn the_thread_has_a_name_and_what_is_printed_of_it_no_secret() {
+    let dir = directory_in_memory();
+    let dies = expired(dir.path(), 3);
+    let store = open(dir.path());
+    let (sender, names) = channel();
+    let secret = dies[0].token.expose().to_owned();
+    let options = on_demand().observer(move |swept| {
+        let name = thread::current().name().map(str::to_owned);
+        let of_system = fs::read_to_string("/proc/thread-self/comm").unwrap();
+        // The observer has a secret, which is nobody's business.
+        assert!(!format!("{swept:?}").contains(&secret));
+        let _ = sender.send((name, of_system));
+    });
+    let shown = format!("{options:?}");
+    assert_eq!(
+        shown,
+        "ReaperOptions { interval: 2592000s, sweep: SweepOptions { full: false, dry_run: false, budget: Unlimited, \
+         keep_damaged: 1209600s }, .. }"
+    );
+    let reaper = store.start_reaper(options).unwrap();
+    reaper.sweep_now();
+    let (name, of_system) = names.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((name.as_deref(), of_system.as_str()), (Some("sessile-reaper"), "sessile-reaper\n"));
+    let shown = format!("{reaper:?}");
+    assert!(shown.starts_with("Reaper {"), "{shown}");
+    let reaped = reaper.close();
+    assert_eq!(
+        format!("{reaped:?}"),
+        "Reaped { sweeps: 1, elsewhere: 0, removed: 3, bytes_freed: 12288, errors: 0, panics: 0 }"
+    );
+    for saved in &dies {
+        assert!(!shown.contains(saved.token.expose()), "{shown}");
+    }
+}
+
+// ---------------------------------------------------------------------------------- a server that never returns
+
+/// Serves for ever, with a reaper that nobody ever stops.
+fn serve_and_reap(parent: &Parent) {
+    let store = open(Path::new(parent.argument("DIR")));
+    let _reaper = store.start_reaper(often()).unwrap();
+    let sessions = Sessions::shared(store, Cookies::plain_http()).unwrap();
+    // As `rouille::start_server` does it, which would not say at which port.
+    let server = rouille::Server::new("127.0.0.1:0", move |request| {
+        http::rouille::serve(&sessions, request, |request, session| -> sessile::Result<_> {
+            let n = session.update_now("n", |n: &mut u64| {
+                *n += 1;
+                *n
+            })?;
+            if request.url() == "/short" {
+                session.set_expiry(Expiry::After(SECOND / 5));
+            }
+            Ok(rouille::Response::text(n.to_string()))
+        })
+    });
+    let server = server.unwrap().pool_size(4);
+    parent.report(server.server_addr());
+    server.run();
+}
+
+fn serve(dir: &Path) -> (Child, SocketAddr) {
+    let server = Start::of("serve and reap").with("DIR", dir).start();
+    let address = server.line().parse().unwrap();
+    (server, address)
+}
+
+/// A visitor: the cookie, and how many visits were answered.
+#[derive(Default)]
+struct Visitor {
+    jar: Jar,
+    visits: u64,
+}
+
+impl Visitor {
+    /// `None` when the server is gone.
+    fn visit(&mut self, server: &mut Client, path: &str) -> Option<u64> {
+        let cookie = self.jar.header().map_or_else(String::new, |cookie| format!("Cookie: {cookie}\r\n"));
+        server.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n{cookie}\r\n")).ok()?;
+        let response = server.receive().ok()?;
+        assert_eq!(response.status, 200, "{}", response.text());
+        self.jar.receive(response.all("Set-Cookie"));
+        self.visits = response.text().parse().unwrap();
+        Some(self.visits)
+    }
+
+    fn file_id(&self) -> FileId {
+        SessionId::parse(self.jar.get("session").unwrap()).unwrap().file_id()
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_at_any_instant_finds_what_lives_and_removes_what_has_expired() {
+    let dir = directory_in_memory();
+    let mut dice = Dice::new(11);
+    let mut regulars = [Visitor::default(), Visitor::default()];
+    let mut passers_by = Vec::new();
+    for round in 0..=rounds(8) {
+        let (server, address) = serve(dir.path());
+        let connect = || Client::connect(address);
+        for regular in &mut regulars {
+            let before = regular.visits;
+            let now = regular.visit(&mut connect(), "/").unwrap();
+            // A visit that was under way when the server was killed may count.
+            assert!(now > before && now <= before + 2, "{now} visits after {before}");
+        }
+        // Those of the rounds before this one, and of the server that was killed.
+        let file = |visitor: &Visitor| path_of(dir.path(), visitor.file_id());
+        eventually("expired sessions are removed", || !passers_by.iter().any(|gone| file(gone).exists()));
+        if round == rounds(8) {
+            server.kill();
+            break;
+        }
+        thread::scope(|scope| {
+            for regular in &mut regulars {
+                let mut client = connect();
+                scope.spawn(move || while regular.visit(&mut client, "/").is_some() {});
+            }
+            let mut client = connect();
+            let passing = scope.spawn(move || {
+                let mut came = Vec::new();
+                loop {
+                    let mut visitor = Visitor::default();
+                    if visitor.visit(&mut client, "/short").is_none() {
+                        return came;
+                    }
+                    came.push(visitor);
+                }
+            });
+            thread::sleep(Duration::from_millis(20 + dice.roll(400)));
+            server.kill();
+            let came = passing.join().unwrap();
+            assert!(!came.is_empty());
+            passers_by = came;
+        });
+    }
+}

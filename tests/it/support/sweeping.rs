@@ -1,0 +1,165 @@
+//! A store whose clock stands still unless a test moves it, for tests of what a sweep makes of it.
+#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use super::texts::{directory_in_memory, load, path_of, record};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+use sessile::file::{SweepEnd, SweepOptions, SweepReport};
+use sessile::{
+    Clock, Durability, FileId, FileStore, FileStoreOptions, Record, Result, Saved, Store, Token, Verdict,
+};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+
+pub(crate) const RELAXED: Durability = Durability::Relaxed;
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+/// No sweep takes a tenth of this.
+const LIMIT: Duration = Duration::from_secs(60);
+/// The hour, since 1970, in which a fixture's clock stands at first.
+pub(crate) const FIRST_HOUR: u64 = 500_000;
+
+/// A store whose clock stands still, a while after the beginning of an hour.
+pub(crate) struct Fixture {
+    pub(crate) clock: Clock,
+    pub(crate) store: Arc<FileStore>,
+    root: PathBuf,
+    _dir: Option<TempDir>,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        let dir = directory_in_memory();
+        let fixture = Self::at(dir.path());
+        Self { _dir: Some(dir), ..fixture }
+    }
+
+    /// The same in a directory of the caller's.
+    pub(crate) fn at(root: &Path) -> Self {
+        let clock = Clock::manual(UNIX_EPOCH + HOUR * u32::try_from(FIRST_HOUR).unwrap() + HOUR / 60);
+        let store = Arc::new(open(root, &clock));
+        Self { clock, store, root: root.to_owned(), _dir: None }
+    }
+
+    /// Another open store of the same directory.
+    pub(crate) fn another(&self) -> FileStore {
+        open(&self.root, &self.clock)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A session that lives for so long from now.
+    pub(crate) fn session(&self, age: Duration) -> Saved {
+        let mut record = record("text");
+        record.deadline = self.store.now() + age;
+        self.store.create(&record, RELAXED).unwrap()
+    }
+
+    pub(crate) fn sessions(&self, count: usize, age: Duration) -> Vec<Saved> {
+        (0..count).map(|_| self.session(age)).collect()
+    }
+
+    /// Moves a session's deadline to so long from now.
+    pub(crate) fn renew(&self, token: &Token, age: Duration) {
+        let deadline = self.store.now() + age;
+        let mut change = |record: &mut Record| {
+            record.deadline = deadline;
+            Ok(Verdict::Write)
+        };
+        self.store.update(token, &mut change, RELAXED).unwrap().unwrap();
+    }
+
+    #[track_caller]
+    pub(crate) fn sweep(&self) -> SweepReport {
+        self.sweep_with(SweepOptions::new())
+    }
+
+    #[track_caller]
+    pub(crate) fn sweep_with(&self, options: SweepOptions) -> SweepReport {
+        let report = self.try_sweep(options).unwrap();
+        assert_eq!(report.end, SweepEnd::Finished);
+        report
+    }
+
+    /// On a thread of its own: whatever lies in its way, a sweep hangs on nothing.
+    #[track_caller]
+    pub(crate) fn try_sweep(&self, options: SweepOptions) -> Result<SweepReport> {
+        let (sender, receiver) = mpsc::channel();
+        let store = Arc::clone(&self.store);
+        thread::spawn(move || sender.send(store.sweep(&options.core_share_percent(100))));
+        receiver.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no sweep was done in {LIMIT:?}"))
+    }
+
+    pub(crate) fn path(&self, saved: &Saved) -> PathBuf {
+        path_of(&self.root, saved.live.id)
+    }
+
+    pub(crate) fn exists(&self, saved: &Saved) -> bool {
+        fs::symlink_metadata(self.path(saved)).is_ok()
+    }
+
+    /// How many of these have a file.
+    pub(crate) fn existing(&self, sessions: &[Saved]) -> usize {
+        sessions.iter().filter(|session| self.exists(session)).count()
+    }
+
+    pub(crate) fn is_live(&self, saved: &Saved) -> bool {
+        load(&*self.store, &saved.token).unwrap().is_some()
+    }
+
+    /// The hour in which its clock stands.
+    pub(crate) fn hour(&self) -> u64 {
+        self.clock.now().duration_since(UNIX_EPOCH).unwrap().as_secs() / HOUR.as_secs()
+    }
+
+    /// Where an hour's bucket of the expiry index is.
+    pub(crate) fn bucket(&self, hour: u64) -> PathBuf {
+        self.root.join("due").join(hour.to_string())
+    }
+
+    /// The buckets of the expiry index, by number.
+    pub(crate) fn buckets(&self) -> Vec<u64> {
+        let names = fs::read_dir(self.root.join("due")).unwrap();
+        let name = |name: fs::DirEntry| name.file_name().to_str()?.parse().ok();
+        let mut buckets: Vec<u64> = names.filter_map(|entry| name(entry.unwrap())).collect();
+        buckets.sort_unstable();
+        buckets
+    }
+
+    /// Makes the next sweep of this hour one that believes the index: it walks through no shard.
+    pub(crate) fn pretend_it_was_walked(&self) {
+        fs::write(self.root.join("due/sweep"), format!("{:20}\n", self.hour())).unwrap();
+    }
+}
+
+fn open(root: &Path, clock: &Clock) -> FileStore {
+    FileStoreOptions::new().clock(clock.clone()).watch(false).open(root).unwrap()
+}
+
+/// What a report counts: examined, removed, renewed, damaged, temporary, unknown, failed.
+pub(crate) fn counts(report: &SweepReport) -> [u64; 7] {
+    let SweepReport { examined, removed, renewed, damaged, temporary, unknown, failed, .. } = report;
+    [*examined, *removed, *renewed, *damaged, *temporary, *unknown, *failed]
+}
+
+/// Makes a file, or whatever is there, look as if it was last written so long ago.
+pub(crate) fn age(path: &Path, by: Duration) {
+    let then = (SystemTime::now() - by).duration_since(UNIX_EPOCH).unwrap();
+    let then = Timespec { tv_sec: then.as_secs().try_into().unwrap(), tv_nsec: 0 };
+    let times = Timestamps { last_access: then, last_modification: then };
+    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+/// One entry of the expiry index.
+pub(crate) fn entry(id: FileId, deadline: SystemTime) -> [u8; 32] {
+    let deadline = deadline.duration_since(UNIX_EPOCH).unwrap().as_micros();
+    let mut bytes = [0; 32];
+    bytes[..20].copy_from_slice(id.as_bytes());
+    bytes[20..28].copy_from_slice(&u64::try_from(deadline).unwrap().to_le_bytes());
+    let check = blake3::hash(&bytes[..28]);
+    bytes[28..].copy_from_slice(&check.as_bytes()[..4]);
+    bytes
+}

@@ -1,0 +1,861 @@
+//! What lies in the way of a sweep: damage, leftovers, things that are not ours, a spoilt index, a clock that
+//! jumps. It is counted and stops nothing; what is dead goes all the same, what lives stays, and
+//! what is not ours is left alone.
+#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use crate::support::process::Dice;
+use crate::support::rerun::{again_as_nobody, stage};
+use crate::support::sweeping::{FIRST_HOUR, Fixture, HOUR, RELAXED, age, counts, entry};
+use crate::support::texts::{files_in_shards, record};
+use crate::trouble::cause;
+use fs2::FileExt as _;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use sessile::file::{SweepOptions, SweepReport};
+use sessile::{ErrorKind, FileId, Saved, Store};
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::ops::ControlFlow::{Break, Continue};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt as _, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+const NOTHING: [u64; 7] = [0; 7];
+
+fn due() -> SweepOptions {
+    SweepOptions::new()
+}
+
+fn full() -> SweepOptions {
+    SweepOptions::new().full(true)
+}
+
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// Sessions of shards that no sweep of the first hours walks through.
+fn unwalked(sessions: &[Saved]) -> impl Iterator<Item = &Saved> {
+    let walked = FIRST_HOUR % 256..FIRST_HOUR % 256 + 16;
+    sessions.iter().filter(move |saved| !walked.contains(&u64::from(saved.live.id.as_bytes()[0])))
+}
+
+fn shard_of(fixture: &Fixture, saved: &Saved) -> PathBuf {
+    fixture.path(saved).parent().unwrap().to_owned()
+}
+
+/// Three of them, each in a shard of its own.
+fn three_apart<'a>(fixture: &Fixture, sessions: &'a [Saved]) -> [&'a Saved; 3] {
+    let mut found: Vec<&Saved> = Vec::new();
+    for saved in unwalked(sessions) {
+        if found.iter().all(|other| shard_of(fixture, other) != shard_of(fixture, saved)) {
+            found.push(saved);
+        }
+        if let [a, b, c] = found[..] {
+            return [a, b, c];
+        }
+    }
+    panic!("so few sessions")
+}
+
+fn error_texts(report: &SweepReport) -> Vec<String> {
+    let mut texts: Vec<String> = report.errors.iter().map(ToString::to_string).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    texts
+}
+
+// ------------------------------------------------------------------------------------ one of many is spoilt
+
+/// Among `count` dead sessions one file is damaged, another has a directory in its place, and a shard cannot be
+/// read. `later`: when that is swept.
+#[track_caller]
+fn check_all_others_are_swept(
+    count: usize,
+    later: Duration,
+    options: &SweepOptions,
+    spoil: &dyn Fn(&Path, &Path),
+    reason: &str,
+) {
+    let fixture = Fixture::new();
+    let sessions = fixture.sessions(count, HOUR / 60);
+    fixture.clock.advance(later);
+    let [damaged, foreign, hidden] = three_apart(&fixture, &sessions);
+    fs::write(fixture.path(damaged), [0x5a; 4096]).unwrap();
+    fs::remove_file(fixture.path(foreign)).unwrap();
+    fs::create_dir(fixture.path(foreign)).unwrap();
+    let (shard, aside) = (shard_of(&fixture, hidden), fixture.root().join("damaged"));
+    fs::rename(&shard, &aside).unwrap();
+    spoil(&shard, &aside);
+    let hidden = fs::read_dir(&aside).unwrap().count() as u64;
+
+    let report = fixture.sweep_with(options.clone());
+    let SweepReport { removed, renewed, temporary, failed, .. } = report;
+    assert_eq!((report.damaged, report.unknown, renewed, temporary), (1, 1, 0, 0), "{report:?}");
+    assert_eq!(removed, count as u64 - 2 - hidden, "{report:?}");
+    assert!((1..=2).contains(&failed), "{report:?}");
+    let text = format!("failed to open shard directory `{}`{reason}", shard.display());
+    assert_eq!(error_texts(&report), [text]);
+    assert_eq!(fs::read_dir(&aside).unwrap().count() as u64, hidden, "it was followed");
+
+    // When it is back, what it holds is swept as well: at once, or after some minutes.
+    if is_there(&shard) {
+        fs::remove_file(&shard).unwrap();
+    }
+    fs::rename(&aside, &shard).unwrap();
+    fixture.clock.advance(HOUR / 6);
+    let report = fixture.sweep();
+    assert_eq!((report.removed, report.failed), (hidden, 0), "{report:?}");
+    assert!(fixture.exists(damaged) && fixture.path(foreign).is_dir());
+    assert_eq!(files_in_shards(fixture.root()).len(), 2);
+}
+
+#[test]
+fn one_damaged_and_one_foreign_file_and_one_lost_shard_disturb_no_other_of_ten_thousand() {
+    let soon = HOUR / 30;
+    let a_file = |shard: &Path, _: &Path| fs::write(shard, "in the way").unwrap();
+    let in_place = ": a link, pipe, directory or device is in its place";
+    check_all_others_are_swept(10_000, soon, &due(), &a_file, in_place);
+    check_all_others_are_swept(10_000, soon, &full(), &a_file, in_place);
+}
+
+#[test]
+fn whatever_is_in_place_of_a_shard_its_sessions_are_swept_when_it_is_back() {
+    let a_file = |shard: &Path, _: &Path| fs::write(shard, "in the way").unwrap();
+    let a_link = |shard: &Path, aside: &Path| symlink(aside, shard).unwrap();
+    let nothing = |_: &Path, _: &Path| ();
+    let in_place = ": a link, pipe, directory or device is in its place";
+    for later in [HOUR / 30, 2 * HOUR] {
+        for options in [due(), full()] {
+            check_all_others_are_swept(600, later, &options, &a_file, in_place);
+            check_all_others_are_swept(600, later, &options, &a_link, in_place);
+            check_all_others_are_swept(600, later, &options, &nothing, "");
+        }
+    }
+}
+
+fn allow(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn an_unreadable_file_and_an_unreadable_shard_are_named_and_disturb_no_other_of_ten_thousand() {
+    let Some(stage) = stage() else {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let name = "sweep_trouble::an_unreadable_file_and_an_unreadable_shard_are_named_and_disturb_no_other_of_ten_thousand";
+        return again_as_nobody(name, dir.path());
+    };
+    for (count, later, options) in [
+        (10_000, HOUR / 30, due()),
+        (10_000, 2 * HOUR, full()),
+        (600, HOUR / 30, full()),
+        (600, 2 * HOUR, due()),
+    ] {
+        let fixture = Fixture::at(&stage.join(format!("{count}-{later:?}")));
+        let sessions = fixture.sessions(count, HOUR / 60);
+        fixture.clock.advance(later);
+        let [file, fixed, in_shard] = three_apart(&fixture, &sessions);
+        let (file, shard, fixed) =
+            (fixture.path(file), shard_of(&fixture, in_shard), shard_of(&fixture, fixed));
+        let names = |shard: &Path| fs::read_dir(shard).unwrap().count() as u64;
+        allow(&file, 0);
+        let mut left = 1 + names(&shard);
+        allow(&shard, 0);
+        // Not so many that a report does not keep all errors.
+        if count < 1000 {
+            left += names(&fixed);
+            // Can be read, and nothing can be removed from it.
+            allow(&fixed, 0o500);
+        }
+        let report = fixture.sweep_with(options);
+        assert_eq!(report.removed, count as u64 - left, "{report:?}");
+        assert_eq!((report.damaged, report.unknown, report.renewed), (0, 0, 0), "{report:?}");
+        assert!((2..=2 * left).contains(&report.failed), "{report:?}");
+        let texts = error_texts(&report);
+        let wanted = [
+            format!("failed to open session file `{}`", file.display()),
+            format!("failed to open shard directory `{}`", shard.display()),
+        ];
+        for text in &wanted {
+            assert!(texts.contains(text), "{text} is not among {texts:?}");
+        }
+        let others = texts.iter().filter(|text| !wanted.contains(text));
+        let remove = format!("failed to remove session file `{}/", fixed.display());
+        assert!(others.into_iter().all(|text| text.starts_with(&remove)), "{texts:?}");
+        for error in &report.errors {
+            assert_eq!(cause(error), "Permission denied (os error 13)");
+        }
+        allow(&file, 0o600);
+        allow(&shard, 0o700);
+        allow(&fixed, 0o700);
+        fixture.clock.advance(HOUR / 6);
+        let report = fixture.sweep();
+        assert_eq!((report.removed, report.failed), (left, 0), "{report:?}");
+        assert_eq!(files_in_shards(fixture.root()).len(), 0);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ leftovers
+
+/// What was left is removed when it is an hour old by the disk's clock, and nobody has it locked.
+#[track_caller]
+fn check_leftover(what: &str, make: impl Fn(&Fixture) -> PathBuf) {
+    let fixture = Fixture::new();
+    let live = fixture.session(YEAR);
+    let path = make(&fixture);
+    let bytes = fs::metadata(&path).unwrap().len();
+    let examined = u64::from(!path.file_name().unwrap().to_string_lossy().starts_with('.')) + 1;
+    let mut check = |left: bool, because: &str| {
+        let want = [examined, 0, 0, 0, u64::from(!left), 0, 0];
+        let freed = if left { 0 } else { bytes };
+        for options in [full().dry_run(true), full()] {
+            let report = fixture.sweep_with(options);
+            assert_eq!(
+                (counts(&report), report.bytes_freed),
+                (want, freed),
+                "{what} that {because}: {report:?}"
+            );
+            if left {
+                assert!(is_there(&path), "{what} that {because} was removed");
+            }
+        }
+        assert_eq!(is_there(&path), left, "{what} that {because}");
+        // The store's clock is none of a file's business.
+        fixture.clock.advance(3 * HOUR);
+    };
+    check(true, "was just written");
+    age(&path, HOUR - Duration::from_secs(100));
+    check(true, "is not yet an hour old");
+    age(&path, HOUR + Duration::from_secs(100));
+    let locked = File::open(&path).unwrap();
+    locked.lock_exclusive().unwrap();
+    assert_eq!(counts(&fixture.sweep_with(full())), [examined, 0, 0, 0, 0, 0, 0], "{what} that is locked");
+    assert!(is_there(&path), "{what} was removed while somebody had it locked");
+    fs2::FileExt::unlock(&locked).unwrap();
+    check(false, "is an hour old");
+    assert!(fixture.is_live(&live));
+}
+
+/// A dead file in place of a session.
+fn dead_session(fixture: &Fixture, bytes: &[u8]) -> PathBuf {
+    let saved = fixture.session(10 * YEAR);
+    fs::write(fixture.path(&saved), bytes).unwrap();
+    fixture.path(&saved)
+}
+
+fn tombstone(fixture: &Fixture, slot: usize) -> PathBuf {
+    let path = fixture.path(&fixture.session(10 * YEAR));
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(b"GONE", 2048 * slot as u64).unwrap();
+    path
+}
+
+fn written(path: PathBuf) -> PathBuf {
+    fs::write(&path, "left").unwrap();
+    path
+}
+
+#[test]
+fn what_a_killed_creation_or_end_left_goes_after_an_hour_and_never_while_it_is_locked() {
+    check_leftover("an empty file", |fixture| dead_session(fixture, b""));
+    check_leftover("a short file", |fixture| dead_session(fixture, b"SESS\x01\x00"));
+    check_leftover("a file one byte short", |fixture| dead_session(fixture, &[1; 4095]));
+    check_leftover("a file of zeros", |fixture| dead_session(fixture, &[0; 4096]));
+    check_leftover("a large file of zeros", |fixture| dead_session(fixture, &[0; 1 << 17]));
+    check_leftover("a session with a tombstone", |fixture| tombstone(fixture, 0));
+    check_leftover("a session with a tombstone behind it", |fixture| tombstone(fixture, 1));
+}
+
+#[test]
+fn a_temporary_file_goes_after_an_hour_and_never_while_it_is_locked() {
+    let random = ".new-0123456789abcdef0123456789abcdef";
+    check_leftover("a temporary file", |fixture| written(fixture.root().join("77").join(random)));
+    check_leftover("an empty one", |fixture| {
+        let path = fixture.root().join("00/.new-Zz9");
+        fs::write(&path, "").unwrap();
+        path
+    });
+    check_leftover("one beside the shards", |fixture| written(fixture.root().join(".new-aBc123")));
+}
+
+#[test]
+fn what_is_filed_and_was_never_finished_is_a_leftover_like_any_other() {
+    for (old, left) in [(HOUR / 2, true), (2 * HOUR, false)] {
+        let fixture = Fixture::new();
+        let sessions = fixture.sessions(50, HOUR / 60);
+        let saved = unwalked(&sessions).next().unwrap();
+        File::options().write(true).open(fixture.path(saved)).unwrap().set_len(0).unwrap();
+        age(&fixture.path(saved), old);
+        fixture.clock.advance(HOUR / 30);
+        let report = fixture.sweep();
+        assert_eq!(counts(&report), [50, 49, 0, 0, u64::from(!left), 0, 0]);
+        assert_eq!(fixture.exists(saved), left);
+    }
+}
+
+// --------------------------------------------------------------------------------------------------- damage
+
+/// A session that was damaged so long ago is counted, and removed when it was kept for as long as is asked.
+#[track_caller]
+fn check_damaged(damage: &dyn Fn(&Path), old: Duration, keep: Option<Duration>, goes: bool) {
+    for is_full in [false, true] {
+        let fixture = Fixture::new();
+        let sessions = fixture.sessions(20, HOUR / 60);
+        let saved = unwalked(&sessions).next().unwrap();
+        fixture.clock.advance(HOUR / 30);
+        let path = fixture.path(saved);
+        damage(&path);
+        age(&path, old);
+        let bytes = fs::metadata(&path).unwrap().len();
+        let options = SweepOptions::new().full(is_full);
+        let options = keep.map_or(options.clone(), |keep| options.keep_damaged(keep));
+        let locked = File::open(&path).unwrap();
+        locked.lock_exclusive().unwrap();
+        let gone = 19 + u64::from(goes);
+        let want = ([20, gone, 0, 1, 0, 0, 0], 19 * 4096 + u64::from(goes) * bytes);
+        // A dry run takes no locks.
+        let dry = fixture.sweep_with(options.clone().dry_run(true));
+        assert_eq!((counts(&dry), dry.bytes_freed), want, "dry: {dry:?}");
+        let report = fixture.sweep_with(options.clone());
+        assert_eq!((report.removed, report.failed), (19, 0), "locked: {report:?}");
+        fs2::FileExt::unlock(&locked).unwrap();
+        let report = fixture.sweep_with(options.clone());
+        assert_eq!(counts(&report), [1, u64::from(goes), 0, 1, 0, 0, 0], "{report:?}");
+        assert_eq!(report.bytes_freed, u64::from(goes) * bytes);
+        assert_eq!(is_there(&path), !goes, "{old:?} old, kept for {keep:?}");
+        // From now on it is no longer due, and found by walking past.
+        let next = fixture.sweep_with(options.full(true));
+        assert_eq!(counts(&next), if goes { NOTHING } else { [1, 0, 0, 1, 0, 0, 0] });
+    }
+}
+
+#[test]
+fn a_damaged_file_is_counted_and_kept_for_one_age_and_then_removed() {
+    let flip = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[100] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    check_damaged(&flip, Duration::ZERO, None, false);
+    check_damaged(&flip, 13 * DAY, None, false);
+    check_damaged(&flip, 15 * DAY, None, true);
+    check_damaged(&flip, HOUR / 2, Some(HOUR), false);
+    check_damaged(&flip, 2 * HOUR, Some(HOUR), true);
+    check_damaged(&flip, 2 * HOUR, Some(3 * HOUR), false);
+    check_damaged(&flip, 9 * YEAR, Some(Duration::MAX), false);
+}
+
+#[test]
+fn a_file_of_no_size_that_a_session_has_is_damaged_however_large_it_is() {
+    let sized = |bytes: u64| {
+        move |path: &Path| File::options().write(true).open(path).unwrap().set_len(bytes).unwrap()
+    };
+    for bytes in [4097, 12_288, 64 << 20, (64 << 20) + 1, 1 << 40] {
+        let old = |path: &Path| {
+            fs::write(path, [7; 4096]).unwrap();
+            sized(bytes)(path);
+        };
+        check_damaged(&old, HOUR / 2, Some(HOUR), false);
+        check_damaged(&old, 2 * HOUR, Some(HOUR), true);
+    }
+}
+
+// ------------------------------------------------------------------------------------------- what is not ours
+
+#[derive(Clone, Copy, Debug)]
+enum Planted {
+    File,
+    Link,
+    DanglingLink,
+    Fifo,
+    Directory,
+    Socket,
+}
+
+impl Planted {
+    const NO_FILES: [Self; 5] = [Self::Link, Self::DanglingLink, Self::Fifo, Self::Directory, Self::Socket];
+
+    fn plant(self, place: &Path, target: &Path) {
+        match self {
+            Self::File => fs::write(place, "somebody's").unwrap(),
+            Self::Link => symlink(target, place).unwrap(),
+            Self::DanglingLink => symlink("/nowhere/at/all", place).unwrap(),
+            Self::Fifo => mknodat(CWD, place, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap(),
+            Self::Directory => fs::create_dir(place).unwrap(),
+            Self::Socket => drop(UnixListener::bind(place).unwrap()),
+        }
+    }
+}
+
+/// What is in this place is counted and left alone, by each sweep, however old it is.
+#[track_caller]
+fn check_unknown(fixture: &Fixture, planted: Planted, place: &Path) {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let target = elsewhere.path().join("target");
+    fs::write(&target, "somebody's").unwrap();
+    age(&target, YEAR);
+    planted.plant(place, &target);
+    age(place, YEAR);
+    let what = || format!("{planted:?} at {}", place.display());
+    let kind = fs::symlink_metadata(place).unwrap().file_type();
+    for options in [full().dry_run(true), full()] {
+        let report = fixture.sweep_with(options);
+        assert_eq!(counts(&report), [0, 0, 0, 0, 0, 1, 0], "{}: {report:?}", what());
+        assert_eq!(fs::symlink_metadata(place).expect("it is there").file_type(), kind, "{}", what());
+        assert_eq!(fs::read(&target).unwrap(), b"somebody's", "{} was followed", what());
+    }
+    if kind.is_dir() { fs::remove_dir(place) } else { fs::remove_file(place) }.unwrap();
+    assert_eq!(counts(&fixture.sweep_with(full())), NOTHING);
+}
+
+#[test]
+fn what_has_a_name_that_is_not_ours_is_left_alone_and_counted() {
+    let fixture = Fixture::new();
+    let hex = "0123456789abcdef0123456789abcdef012345";
+    let upper = hex.to_uppercase();
+    let in_shard: [&[u8]; 12] = [
+        b"README",
+        b"sessile.json",
+        hex[1..].as_bytes(),
+        b"0123456789abcdef0123456789abcdef0123456",
+        upper.as_bytes(),
+        b".0123456789abcdef0123456789abcdef01234",
+        b".new-",
+        b".new-0-1",
+        b".new-0.bak",
+        b"new-00",
+        "caf\u{e9}".as_bytes(),
+        b"not unicode \xff",
+    ];
+    for name in in_shard {
+        check_unknown(&fixture, Planted::File, &fixture.root().join("a7").join(OsStr::from_bytes(name)));
+    }
+    for name in ["index.html", "00.bak", "AB", "100", "0", ".new-", ".new-x y", ".gitignore"] {
+        check_unknown(&fixture, Planted::File, &fixture.root().join(name));
+    }
+    check_unknown(&fixture, Planted::File, &fixture.root().join(OsStr::from_bytes(b".new-\xff")));
+    for name in ["README", "sweep.bak", "01", "+1", "-1", ".new-0123", "99999999999999999999"] {
+        check_unknown(&fixture, Planted::File, &fixture.root().join("due").join(name));
+    }
+}
+
+#[test]
+fn links_pipes_directories_and_sockets_with_our_names_are_neither_followed_nor_hung_on_nor_removed() {
+    let fixture = Fixture::new();
+    for planted in Planted::NO_FILES {
+        for place in ["a7/0123456789abcdef0123456789abcdef012345", "a7/.new-0123", ".new-0123", "README"] {
+            check_unknown(&fixture, planted, &fixture.root().join(place));
+        }
+    }
+}
+
+/// The index leads to it, and no walk.
+#[test]
+fn what_is_in_place_of_a_session_that_is_due_is_left_alone_and_counted() {
+    for planted in Planted::NO_FILES {
+        for later in [HOUR / 30, 2 * HOUR] {
+            let fixture = Fixture::new();
+            let sessions = fixture.sessions(20, HOUR / 60);
+            let saved = unwalked(&sessions).next().unwrap();
+            let place = fixture.path(saved);
+            let target = fixture.root().join("damaged");
+            fs::rename(&place, &target).unwrap();
+            planted.plant(&place, &target);
+            fixture.clock.advance(later);
+            for options in [due().dry_run(true), due()] {
+                let report = fixture.sweep_with(options);
+                assert_eq!(
+                    (report.removed, report.unknown, report.failed),
+                    (19, 1, 0),
+                    "{planted:?}: {report:?}"
+                );
+            }
+            assert!(is_there(&place) && target.exists(), "{planted:?}");
+            assert_eq!(counts(&fixture.sweep()), NOTHING, "{planted:?}");
+        }
+    }
+}
+
+#[test]
+fn a_session_of_a_newer_format_is_left_alone_and_counted_however_old_it_is() {
+    for is_full in [false, true] {
+        let fixture = Fixture::new();
+        let sessions = fixture.sessions(20, HOUR / 60);
+        let saved = unwalked(&sessions).next().unwrap();
+        let path = fixture.path(saved);
+        File::options().write(true).open(&path).unwrap().write_all_at(&2_u16.to_le_bytes(), 4).unwrap();
+        let before = fs::read(&path).unwrap();
+        age(&path, 10 * YEAR);
+        fixture.clock.advance(HOUR / 30);
+        for dry in [true, false] {
+            let report = fixture.sweep_with(SweepOptions::new().full(is_full).dry_run(dry));
+            assert_eq!((report.removed, report.unknown, report.damaged), (19, 1, 0), "{report:?}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+}
+
+#[test]
+fn lost_and_found_is_nobodys_business() {
+    let fixture = Fixture::new();
+    let place = fixture.root().join("lost+found");
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("#12345"), "found").unwrap();
+    assert_eq!(counts(&fixture.sweep_with(full())), NOTHING);
+    assert!(place.join("#12345").exists());
+}
+
+// ------------------------------------------------------------------------------------------- a spoilt index
+
+/// What is done to the bucket of 20 sessions that are dead and 20 that were renewed.
+type Spoil<'a> = &'a dyn Fn(&Fixture, &Path);
+
+/// Some bytes that no entry begins with, or not for long.
+fn garbage(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut dice = Dice::new(seed);
+    (0..bytes).map(|_| u8::try_from(dice.roll(256)).unwrap()).collect()
+}
+
+/// Whatever is done to a bucket, what lives stays, and one full walk at most removes what is dead; afterwards the
+/// index is as good as ever. `missed`: how many of the dead the index no longer has.
+#[track_caller]
+fn check_spoilt(what: &str, missed: u64, spoil: Spoil<'_>) {
+    for later in [HOUR / 30, 2 * HOUR] {
+        let fixture = Fixture::new();
+        let dead = fixture.sessions(20, HOUR / 60);
+        let live = fixture.sessions(20, HOUR / 60);
+        for saved in &live {
+            fixture.renew(&saved.token, 5 * HOUR);
+        }
+        let bucket = fixture.bucket(FIRST_HOUR);
+        assert_eq!(fs::metadata(&bucket).unwrap().len(), 40 * 32);
+        spoil(&fixture, &bucket);
+        fixture.clock.advance(later);
+        fixture.pretend_it_was_walked();
+        let report = fixture.sweep();
+        let seen = format!("{what}, {later:?} later: {report:?}");
+        assert!(report.examined <= 40, "a session was looked at twice: {seen}");
+        assert_eq!(report.removed, 20 - missed, "{seen}");
+        assert_eq!(report.removed, 20 - fixture.existing(&dead) as u64, "{seen}");
+        let report = fixture.sweep_with(full());
+        assert_eq!(report.removed, missed, "{what}, {later:?} later, in full: {report:?}");
+        assert!(live.iter().all(|saved| fixture.is_live(saved)), "{what}, {later:?} later");
+        let new = fixture.sessions(5, HOUR);
+        fixture.clock.advance(6 * HOUR);
+        fixture.pretend_it_was_walked();
+        let report = fixture.sweep();
+        assert_eq!(report.removed, 25, "{what}, {later:?} later, at last: {report:?}");
+        assert_eq!(fixture.existing(&live) + fixture.existing(&new), 0, "{what}, {later:?} later");
+        assert_eq!(fixture.store.stats().unfiled, 0);
+    }
+}
+
+/// Puts other bytes in place of a bucket's.
+fn rewrite(bucket: &Path, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+    fs::write(bucket, change(fs::read(bucket).unwrap())).unwrap();
+}
+
+#[test]
+fn garbage_in_the_index_hides_no_entry() {
+    for length in [1, 31, 32, 33, 1000] {
+        let garbage = &garbage(length, usize::try_from(length).unwrap());
+        let at = |offset: usize| {
+            move |_: &Fixture, bucket: &Path| {
+                rewrite(bucket, |bytes| [&bytes[..offset], garbage, &bytes[offset..]].concat());
+            }
+        };
+        check_spoilt("garbage before", 0, &at(0));
+        check_spoilt("garbage inside", 0, &at(7 * 32));
+        check_spoilt("garbage behind", 0, &at(40 * 32));
+        check_spoilt("garbage in an entry", 1, &at(3 * 32 + 5));
+    }
+    let zeros = |bytes: usize| {
+        move |_: &Fixture, bucket: &Path| {
+            rewrite(bucket, |entries| [&entries[..320], &vec![0; bytes], &entries[320..]].concat());
+        }
+    };
+    check_spoilt("zeros", 0, &zeros(320));
+    check_spoilt("zeros that are no entries", 0, &zeros(77));
+}
+
+#[test]
+fn a_torn_entry_costs_its_own_session_a_walk_and_no_other_anything() {
+    for torn in [1, 16, 31] {
+        check_spoilt("a torn tail", 0, &|_, bucket| {
+            rewrite(bucket, |bytes| bytes[..40 * 32 - torn].to_vec())
+        });
+        check_spoilt("a torn head", 1, &|_, bucket| rewrite(bucket, |bytes| bytes[torn..].to_vec()));
+        let inside = |bytes: Vec<u8>| [&bytes[..6 * 32 - torn], &bytes[6 * 32..]].concat();
+        check_spoilt("torn inside", 1, &|_, bucket| rewrite(bucket, inside));
+    }
+    check_spoilt("flipped", 1, &|_, bucket| {
+        rewrite(bucket, |mut bytes| {
+            bytes[5 * 32 + 21] ^= 0x10;
+            bytes
+        });
+    });
+}
+
+#[test]
+fn what_is_filed_a_thousand_times_is_looked_at_once() {
+    // In one piece, one behind the other, and shuffled.
+    check_spoilt("all entries a thousand times", 0, &|_, bucket| rewrite(bucket, |bytes| bytes.repeat(800)));
+    check_spoilt("one entry a thousand times", 0, &|_, bucket| {
+        rewrite(bucket, |bytes| [&bytes[..32].repeat(1000), &bytes[32..]].concat());
+    });
+    check_spoilt("with other deadlines", 0, &|fixture, bucket| {
+        rewrite(bucket, |bytes| {
+            let id = FileId::parse(&bytes[..20].iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+            let other = |n| entry(id.unwrap(), fixture.store.now() - HOUR + Duration::from_secs(n));
+            [bytes, (0..1000).flat_map(other).collect()].concat()
+        });
+    });
+}
+
+#[test]
+fn entries_of_sessions_that_never_were_cost_a_look_and_no_more() {
+    let strangers = |fixture: &Fixture| -> Vec<u8> {
+        let deadlines = [Duration::ZERO, HOUR / 60, HOUR].map(|time| fixture.store.now() + time);
+        (0..3000_u64)
+            .flat_map(|n| entry(FileId::digest(&n.to_le_bytes()), deadlines[usize::try_from(n % 3).unwrap()]))
+            .collect()
+    };
+    check_spoilt("strangers before", 0, &|fixture, bucket| {
+        rewrite(bucket, |bytes| [strangers(fixture), bytes].concat());
+    });
+    check_spoilt("strangers behind", 0, &|fixture, bucket| {
+        rewrite(bucket, |bytes| [bytes, strangers(fixture)].concat());
+    });
+}
+
+#[test]
+fn a_bucket_that_is_lost_or_no_bucket_any_more_is_survived() {
+    check_spoilt("removed", 20, &|_, bucket| fs::remove_file(bucket).unwrap());
+    check_spoilt("empty", 20, &|_, bucket| fs::write(bucket, "").unwrap());
+    check_spoilt("all ones", 20, &|_, bucket| fs::write(bucket, [0xff; 10_000]).unwrap());
+    check_spoilt("all zeros", 20, &|_, bucket| fs::write(bucket, [0; 10_000]).unwrap());
+    check_spoilt("a short text", 20, &|_, bucket| fs::write(bucket, "what").unwrap());
+    for planted in Planted::NO_FILES {
+        check_spoilt(&format!("{planted:?}"), 20, &|fixture, bucket| {
+            let aside = fixture.root().join("damaged");
+            fs::rename(bucket, &aside).unwrap();
+            planted.plant(bucket, &aside);
+        });
+    }
+}
+
+/// Nor is it followed, and whoever files a session there is not held up.
+#[test]
+fn what_is_in_place_of_a_bucket_is_named_and_left_and_sessions_are_made_all_the_same() {
+    for planted in Planted::NO_FILES {
+        let fixture = Fixture::new();
+        let aside = fixture.root().join("damaged");
+        fs::write(&aside, "somebody's").unwrap();
+        let place = fixture.bucket(FIRST_HOUR + 1);
+        planted.plant(&place, &aside);
+        let sessions = fixture.sessions(10, HOUR);
+        assert_eq!(fixture.store.stats().unfiled, 10, "{planted:?}");
+        assert_eq!(fs::read(&aside).unwrap(), b"somebody's", "{planted:?} was followed");
+        fixture.clock.advance(2 * HOUR);
+        let report = fixture.sweep_with(full());
+        assert_eq!((report.removed, fixture.existing(&sessions)), (10, 0), "{planted:?}");
+        assert!(report.failed > 0, "{planted:?}");
+        let named = report.errors.iter().all(|error| error.path() == Some(&place));
+        assert!(named, "{planted:?}: {report:?}");
+        assert!(is_there(&place), "{planted:?}");
+        assert_eq!(fs::read(&aside).unwrap(), b"somebody's", "{planted:?} was followed");
+    }
+}
+
+#[test]
+fn a_bucket_of_a_million_entries_of_garbage_is_survived() {
+    let fixture = Fixture::new();
+    let dead = fixture.sessions(20, HOUR / 60);
+    let bucket = fixture.bucket(FIRST_HOUR);
+    let one = garbage(1, 1 << 15);
+    rewrite(&bucket, |bytes| [one.repeat(1 << 10), bytes].concat());
+    fixture.clock.advance(2 * HOUR);
+    let began = Instant::now();
+    let report = fixture.sweep();
+    eprintln!("due {:?}", began.elapsed());
+    assert_eq!((report.removed, fixture.existing(&dead)), (20, 0));
+    assert!(!bucket.exists());
+    fs::write(&bucket, one.repeat(1 << 10)).unwrap();
+    let began = Instant::now();
+    fixture.sweep_with(full());
+    eprintln!("full {:?}", began.elapsed());
+    fs::write(&bucket, one.repeat(1 << 10)).unwrap();
+    let began = Instant::now();
+    fixture.pretend_it_was_walked();
+    let stopped = fixture
+        .store
+        .sweep_with(&due(), |_| if began.elapsed().as_millis() > 100 { Break(()) } else { Continue(()) });
+    eprintln!("stop {:?} {:?}", began.elapsed(), stopped);
+}
+
+/// Whatever the note of the last walk says, what is dead goes, and walks go on as ever after one at most.
+#[track_caller]
+fn check_note(what: &str, is_lost: bool, spoil: &dyn Fn(&Path)) {
+    let fixture = Fixture::new();
+    let dead = fixture.sessions(300, HOUR / 60);
+    let live = fixture.sessions(300, 1000 * HOUR);
+    // Not in the index.
+    for bucket in fixture.buckets().into_iter().filter(|hour| *hour > FIRST_HOUR) {
+        fs::remove_file(fixture.bucket(bucket)).unwrap();
+    }
+    fixture.clock.advance(HOUR / 30);
+    spoil(&fixture.root().join("due/sweep"));
+    let report = fixture.sweep();
+    assert_eq!((report.removed, report.failed), (300, 0), "{what}: {report:?}");
+    assert_eq!(report.examined, if is_lost { 600 } else { 300 }, "{what}");
+    assert_eq!(counts(&fixture.sweep()), NOTHING, "{what}: a second walk in the same hour");
+    // In 256 hours everything is looked at.
+    let mut examined = 0;
+    for _ in 0..32 {
+        fixture.clock.advance(8 * HOUR);
+        examined += fixture.sweep().examined;
+    }
+    assert!((300..=320).contains(&examined), "{what}: {examined} looks at 300 files");
+    fixture.clock.advance(1000 * HOUR);
+    fixture.pretend_it_was_walked();
+    assert_eq!(fixture.sweep().removed, 300, "{what}");
+    assert_eq!(fixture.existing(&dead) + fixture.existing(&live), 0, "{what}");
+}
+
+#[test]
+fn a_spoilt_note_of_the_last_walk_costs_one_full_walk_at_most() {
+    let text = |text: &str| {
+        let text = text.to_owned();
+        move |note: &Path| fs::write(note, &text).unwrap()
+    };
+    check_note("removed", true, &|note| fs::remove_file(note).unwrap());
+    check_note("empty", true, &text(""));
+    check_note("a word", true, &text("yesterday"));
+    check_note("negative", true, &text("-1"));
+    check_note("too large a number", true, &text(&"9".repeat(40)));
+    check_note("a long text", true, &text(&"yesterday ".repeat(100)));
+    check_note("a long number", true, &text(&"1".repeat(1 << 16)));
+    check_note("all ones", true, &|note| fs::write(note, [0xff; 4096]).unwrap());
+    check_note("all zeros", true, &|note| fs::write(note, [0; 4096]).unwrap());
+    // As if the clock had been set back since.
+    check_note("the largest number", false, &text(&u64::MAX.to_string()));
+    check_note("an hour to come", false, &text("600000"));
+    check_note("zero", true, &text("0"));
+}
+
+#[test]
+fn what_is_in_place_of_the_note_is_an_error_that_names_it_or_costs_walks_only() {
+    for planted in Planted::NO_FILES {
+        let fixture = Fixture::new();
+        let dead = fixture.sessions(20, HOUR / 60);
+        fixture.clock.advance(HOUR / 30);
+        let (note, aside) = (fixture.root().join("due/sweep"), fixture.root().join("damaged"));
+        fs::rename(&note, &aside).unwrap();
+        let before = fs::read(&aside).unwrap();
+        planted.plant(&note, &aside);
+        let text = format!(
+            "failed to lock expiry index `{}`: a link, pipe, directory or device is in its place",
+            note.display()
+        );
+        match fixture.try_sweep(due()) {
+            Err(error) => assert_eq!((error.kind(), error.to_string()), (ErrorKind::Foreign, text)),
+            Ok(report) => {
+                assert_eq!((report.removed, report.failed), (20, 1), "{planted:?}");
+                assert_eq!(error_texts(&report), [text]);
+            }
+        }
+        assert!(is_there(&note), "{planted:?}");
+        assert_eq!(fs::read(&aside).unwrap(), before, "{planted:?} was followed");
+        if note.is_dir() { fs::remove_dir(&note) } else { fs::remove_file(&note) }.unwrap();
+        fs::rename(&aside, &note).unwrap();
+        fixture.sweep();
+        assert_eq!(fixture.existing(&dead), 0, "{planted:?}");
+    }
+}
+
+#[test]
+fn without_an_index_sessions_are_made_and_counted_and_a_sweep_says_what_is_in_its_place() {
+    for planted in [Planted::File, Planted::Link, Planted::DanglingLink, Planted::Fifo, Planted::Socket] {
+        let fixture = Fixture::new();
+        let (index, aside) = (fixture.root().join("due"), fixture.root().join("damaged"));
+        let filed = fixture.sessions(10, HOUR / 60);
+        fs::rename(&index, &aside).unwrap();
+        let before = fs::read_dir(&aside).unwrap().count();
+        planted.plant(&index, &aside);
+        // The hour's bucket is still open, and has a name; others cannot be opened.
+        let unfiled = fixture.sessions(10, 2 * HOUR);
+        assert_eq!(fixture.store.stats().unfiled, 10, "{planted:?}");
+        assert!(unfiled.iter().all(|saved| fixture.is_live(saved)));
+        fixture.clock.advance(3 * HOUR);
+        let error = fixture.try_sweep(due()).unwrap_err();
+        let reason = "a link, pipe, directory or device is in its place";
+        let text = format!("failed to open expiry index `{}`: {reason}", index.display());
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Foreign, text), "{planted:?}");
+        assert_eq!(fs::read_dir(&aside).unwrap().count(), before, "{planted:?} was followed");
+        assert_eq!(fixture.existing(&filed) + fixture.existing(&unfiled), 20);
+        // Made anew, it knows nothing, and everything is walked through.
+        fs::remove_file(&index).unwrap();
+        let report = fixture.sweep();
+        assert_eq!((report.removed, report.failed), (20, 0), "{planted:?}: {report:?}");
+        assert_eq!(fixture.existing(&filed) + fixture.existing(&unfiled), 0, "{planted:?}");
+    }
+}
+
+#[test]
+fn an_index_that_is_removed_while_sessions_are_made_is_made_anew_and_every_session_is_filed_or_walked_to() {
+    const ROUNDS: usize = 20;
+    let fixture = Fixture::new();
+    let stores = [fixture.another(), fixture.another()];
+    let made: [AtomicUsize; 4] = Default::default();
+    let is_over = AtomicBool::new(false);
+    let index = fixture.root().join("due");
+    thread::scope(|scope| {
+        for (n, made) in made.iter().enumerate() {
+            let (store, is_over) = (&stores[n % 2], &is_over);
+            scope.spawn(move || {
+                for k in 0_u32.. {
+                    if is_over.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let mut record = record("text");
+                    record.deadline = store.now() + HOUR * (k % 6);
+                    store.create(&record, RELAXED).unwrap();
+                    made.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        // Everybody has noticed the last removal before the next one.
+        let wait = || {
+            let before = made.each_ref().map(|made| made.load(Ordering::SeqCst));
+            while made.iter().zip(before).any(|(made, before)| made.load(Ordering::SeqCst) < before + 12) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        for round in 0..ROUNDS {
+            wait();
+            let aside = fixture.root().with_extension(round.to_string());
+            fs::rename(&index, &aside).unwrap();
+            fs::remove_dir_all(&aside).unwrap();
+        }
+        wait();
+        is_over.store(true, Ordering::SeqCst);
+    });
+    for store in &stores {
+        assert_eq!(store.stats().unfiled, 0);
+    }
+    assert_eq!(fs::metadata(&index).unwrap().permissions().mode() & 0o7777, 0o700);
+    let made: usize = made.into_iter().map(AtomicUsize::into_inner).sum();
+    assert_eq!(files_in_shards(fixture.root()).len(), made);
+    fixture.clock.advance(HOUR);
+    let some = fixture.sweep();
+    assert_eq!(some.examined, made as u64, "the note of the last walk is lost, so all is walked through");
+    fixture.clock.advance(5 * HOUR);
+    fixture.pretend_it_was_walked();
+    let rest = fixture.sweep();
+    assert_eq!((some.removed + rest.removed, rest.failed), (made as u64, 0));
+}
