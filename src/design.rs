@@ -44,7 +44,7 @@
 //! | grow, relaxed | 20 | see below |
 //! | grow, power-safe | 22 | the same, and shard `fsync`, `pwrite` of the state |
 //! | rotate | 27 | a power-safe create inside a delete |
-//! | removal by a sweep | 7 | `openat`, `flock`, `pread`, `unlinkat`, `pwrite` of the counters, `flock`, `close`; and a part of a `pwrite` to the index |
+//! | removal by a sweep | 8 | `openat`, `flock`, `pread`, `pwrite` of the mark, `unlinkat`, `pwrite` of the counters, `flock`, `close`; and a part of a `pwrite` to the index |
 //!
 //! A save that held its lock for a millisecond or more adds `fstat` and `fstatat` (see the rules for locks). A visitor who
 //! stores nothing causes no call.
@@ -226,9 +226,10 @@
 //! counts the rest. If `due/sweep` says nothing, the index is new to this store or was lost: all shards are walked at once.
 //! To know what is filed, the walk reads the whole index, 32 bytes a session.
 //!
-//! **Removal.** Under the session's lock, after another look at the record, `unlink`, announce, unlock. No tombstone: who waits
-//! for this lock, on the file that has lost its name, finds the session expired, which is all that a tombstone would say; and
-//! no sync: what a power cut brings back is expired. Sweeps do not wait for locks: who holds one is saving the session.
+//! **Removal.** Under the session's lock, after another look at the record: mark the file as retiring, `unlink`, announce,
+//! unlock. The mark is for who waits for this lock: it makes him start again by the path. That the session is expired would
+//! not do, for the clock may be set back before he looks. No sync: what a power cut brings back is expired. Sweeps do not
+//! wait for locks: who holds one is saving the session.
 //!
 //! **Leftovers**: files without a version (a creation or an end that was cut short) and files under temporary names are
 //! removed an hour after they were last written, by the file system's clock, if nobody has them locked. A damaged file is

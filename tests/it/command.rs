@@ -328,17 +328,17 @@ fn sweep_is_no_faster_than_it_is_told() {
 fn a_sweep_beside_another_one_does_nothing_and_exits_with_4() {
     let place = Place::new();
     place.expired(3);
-    let (began, begun) = channel();
+    let (tell, told) = channel();
     let done = Arc::new(AtomicBool::new(false));
     let (store, stop) = (place.store.clone(), done.clone());
     let slow = std::thread::spawn(move || {
         let options = SweepOptions::new().files_per_second(1);
         store.sweep_with(&options, |_| {
-            let _ = began.send(());
+            let _ = tell.send(());
             if stop.load(Ordering::SeqCst) { Break(()) } else { Continue(()) }
         })
     });
-    begun.recv().unwrap();
+    told.recv().unwrap();
     let words = run!("sweep", place.root);
     let json = run!("sweep", "--json", "--full", place.root);
     done.store(true, Ordering::SeqCst);
@@ -490,8 +490,8 @@ fn verify_names_what_is_damaged_and_repair_moves_it_aside() {
     // The words name the place, too.
     let third = place.damaged().live.id;
     let ran = run!("verify", "--repair", place.root).ends(3);
-    let line = format!("damaged: {third}, moved to {}\n", aside(third).display());
-    assert!(ran.out.starts_with(&line), "{ran:#?}");
+    let moved = format!("damaged: {third}, moved to {}\n", aside(third).display());
+    assert!(ran.out.starts_with(&moved), "{ran:#?}");
 }
 
 #[test]
@@ -549,7 +549,7 @@ fn show_prints_one_session_by_its_id_or_by_its_digest() {
     let place = Place::new();
     let mut record = record("hello");
     record.created = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    record.touched = record.created + Duration::from_micros(1_500_000);
+    record.touched = record.created + Duration::from_millis(1500);
     record.deadline = UNIX_EPOCH + Duration::from_secs(9_999_999_999);
     record.expiry = Expiry::After(HOUR);
     record.user = Some("ada".into());

@@ -124,7 +124,7 @@ fn wait_until(clock: &Clock, instant: SystemTime) {
     while let Ok(left) = instant.duration_since(clock.now()) {
         match left {
             Duration::ZERO => return,
-            long if long > 300 * MICRO => thread::sleep(long - 200 * MICRO),
+            long if long > 300 * MICRO => thread::sleep(long.saturating_sub(200 * MICRO)),
             _ => std::hint::spin_loop(),
         }
     }
