@@ -1,7 +1,7 @@
 //! Removing what is expired: the cost of finding it among what is alive, and of removing it.
 //!
 //! `SESSILE_BENCH_SWEEP` says how many live sessions the larger store holds (default 100,000; the smaller one has a
-//! twentieth of it). All sweeps have the whole core.
+//! twentieth of it). No sweep rests; all but one have one core.
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -14,6 +14,10 @@ use tempfile::TempDir;
 
 /// How many sessions expire at once.
 const DUE: usize = 1000;
+
+fn one_core() -> SweepOptions {
+    SweepOptions::new().core_share_percent(100)
+}
 
 fn large() -> usize {
     let text = std::env::var("SESSILE_BENCH_SWEEP").unwrap_or_else(|_| {
@@ -62,8 +66,8 @@ impl Fixture {
     }
 
     /// Sweeps; how many were removed.
-    fn sweep(&self, options: SweepOptions) -> u64 {
-        let report = self.store.sweep(&options.core_share_percent(100)).expect("a sweep");
+    fn sweep(&self, options: &SweepOptions) -> u64 {
+        let report = self.store.sweep(options).expect("a sweep");
         assert_eq!(report.failed, 0, "{report:?}");
         report.removed
     }
@@ -82,7 +86,7 @@ fn due_among_live(c: &mut Criterion) {
                 let round = |_| {
                     fixture.let_expire(DUE);
                     let began = Instant::now();
-                    let removed = fixture.sweep(SweepOptions::new());
+                    let removed = fixture.sweep(&one_core());
                     let took = began.elapsed();
                     assert_eq!(removed, DUE as u64);
                     took
@@ -93,7 +97,7 @@ fn due_among_live(c: &mut Criterion) {
     }
     let (live, fixture) = &stores[1];
     group.bench_function(format!("decode-all/{live}"), |b| {
-        b.iter(|| fixture.sweep(SweepOptions::new().full(true).dry_run(true)));
+        b.iter(|| fixture.sweep(&one_core().full(true).dry_run(true)));
     });
     group.finish();
 }
@@ -118,12 +122,14 @@ fn removal(c: &mut Criterion) {
         };
         b.iter_batched(|| fixture.let_expire(sessions), unlink, BatchSize::PerIteration);
         // What the index says of them is gone with a sweep.
-        fixture.sweep(SweepOptions::new());
+        fixture.sweep(&one_core());
     });
-    group.bench_function("sessile/512", |b| {
-        let sweep = |ids: Vec<FileId>| assert_eq!(fixture.sweep(SweepOptions::new()), ids.len() as u64);
-        b.iter_batched(|| fixture.let_expire(sessions), sweep, BatchSize::PerIteration);
-    });
+    for (who, options) in [("sessile", one_core()), ("sessile-2-cores", one_core().core_share_percent(200))] {
+        group.bench_function(format!("{who}/512"), |b| {
+            let sweep = |ids: Vec<FileId>| assert_eq!(fixture.sweep(&options), ids.len() as u64);
+            b.iter_batched(|| fixture.let_expire(sessions), sweep, BatchSize::PerIteration);
+        });
+    }
     group.finish();
 }
 

@@ -172,7 +172,7 @@ fn wrong_usage_exits_with_2_and_says_so_on_standard_error_only() {
         &["sweep", "--max-per-second", "0", root],
         &["sweep", "--max-per-second", "4294967296", root],
         &["sweep", "--core-share", "0", root],
-        &["sweep", "--core-share", "101", root],
+        &["sweep", "--core-share", "1601", root],
         &["sweep", "--core-share", "5", "--max-per-second", "5", root],
         &["sweep", "--keep-damaged", "0", root],
         &["sweep", "--keep-damaged", "65536", root],

@@ -1,8 +1,11 @@
 //! What a sweep removes, what it leaves, and what it says of both.
 use crate::support::sweeping::{Fixture, HOUR, age, counts};
+use crate::support::texts::files_in_shards;
 use sessile::file::{SweepEnd, SweepOptions};
 use std::fs;
 use std::ops::ControlFlow::{Break, Continue};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 #[test]
 fn what_has_expired_is_removed_and_what_lives_is_not_looked_at() {
@@ -153,4 +156,79 @@ fn a_second_sweep_leaves_it_to_the_first() {
     let second = second.unwrap();
     assert_eq!((second.end, counts(&second)), (SweepEnd::Elsewhere, [0; 7]));
     assert_eq!(other.sweep(&SweepOptions::new()).unwrap().end, SweepEnd::Finished, "it is over");
+}
+
+/// Enough that a sweep in several threads takes more than a tenth of a second, and every one of them gets shards to do.
+const MANY: usize = if cfg!(debug_assertions) { 6_000 } else { 20_000 };
+
+fn three_threads() -> SweepOptions {
+    SweepOptions::new().core_share_percent(300)
+}
+
+fn many_dead() -> Fixture {
+    let fixture = Fixture::new();
+    fixture.sessions(MANY, HOUR / 60);
+    fixture.clock.advance(HOUR / 30);
+    fixture
+}
+
+#[test]
+fn other_threads_go_on_while_the_one_that_tells_stands_still() {
+    for full in [false, true] {
+        let fixture = many_dead();
+        let mut left = MANY;
+        let report = fixture.store.sweep_with(&three_threads().full(full), |progress| {
+            if progress.done > 0 && left == MANY {
+                let until = Instant::now() + HOUR / 60;
+                // All but what is left of the shard that this thread is at.
+                while left > MANY / 50 && Instant::now() < until {
+                    left = files_in_shards(fixture.root()).len();
+                }
+            }
+            Continue(())
+        });
+        let report = report.unwrap();
+        assert!(left <= MANY / 50, "full: {full}: they stood still as well, at {left}");
+        assert_eq!(report.removed, u64::try_from(MANY).unwrap());
+        assert_eq!(report.bytes_freed, report.removed * 4096);
+        assert_eq!(files_in_shards(fixture.root()).len(), 0);
+        assert_eq!(counts(&fixture.sweep()), [0; 7]);
+    }
+}
+
+#[test]
+fn all_threads_stop_when_the_sweep_is_told_to_and_each_removal_was_counted() {
+    for full in [false, true] {
+        let fixture = many_dead();
+        let mut stopped = None;
+        let report = fixture.store.sweep_with(&three_threads().full(full), |progress| {
+            assert!(progress.done <= progress.total && progress.report.removed <= MANY as u64);
+            if progress.done == 0 {
+                return Continue(());
+            }
+            stopped = Some(Instant::now());
+            Break(())
+        });
+        let report = report.unwrap();
+        let took = stopped.expect("it was told").elapsed();
+        assert_eq!(report.end, SweepEnd::Stopped);
+        let left = files_in_shards(fixture.root()).len();
+        assert_eq!(usize::try_from(report.removed).unwrap() + left, MANY);
+        assert!(left > 0, "full: {full}: nothing was left to be stopped, after {took:?}");
+        assert_eq!(usize::try_from(fixture.sweep().removed).unwrap(), left);
+    }
+}
+
+#[test]
+fn a_panic_of_who_is_told_ends_the_sweep_in_all_threads_and_leaves_the_next_one_free() {
+    let fixture = many_dead();
+    let told = |progress: &sessile::file::SweepProgress<'_>| {
+        assert!(progress.done == 0, "on purpose");
+        Continue(())
+    };
+    let swept = catch_unwind(AssertUnwindSafe(|| fixture.store.sweep_with(&three_threads(), told)));
+    assert_eq!(swept.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
+    let left = files_in_shards(fixture.root()).len();
+    assert!(left > 0, "the others stopped as well");
+    assert_eq!(usize::try_from(fixture.sweep().removed).unwrap(), left);
 }

@@ -1,17 +1,29 @@
 //! What is due: the sessions that the index has in buckets whose time has come; and the index itself.
-use super::{Became, Pass, SweepPhase, SweepProgress};
+use super::{Became, Pass, SweepPhase};
 use crate::clock::micros;
-use crate::file::disk::{Access, Directory};
+use crate::file::disk::Access;
 use crate::file::due::{self, ENTRY_BYTES, Entry, Reader};
 use crate::file::layout::DUE;
 use crate::id::FileId;
 use std::io;
 use std::ops::ControlFlow::{self, Continue};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// When what was in use, or could not be read, is looked at again: 10 minutes later.
 const RETRY_MICROS: u64 = 600_000_000;
 
-impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
+/// What became of the entries of one shard.
+struct Swept {
+    /// Where those lie that are done with.
+    done: Vec<u64>,
+    all_done: bool,
+}
+
+fn shard_of(entry: &Entry) -> u8 {
+    entry.id.as_bytes()[0]
+}
+
+impl Pass<'_> {
     pub(super) fn sweep_due(&mut self, hour: u64) -> ControlFlow<()> {
         let buckets: Vec<u64> = self.buckets().into_iter().filter(|bucket| *bucket <= hour).collect();
         let size = |bucket: &u64| self.index.stat(bucket.to_string()).map_or(0, |stat| stat.bytes);
@@ -29,9 +41,9 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
         let Some(mut reader) = self.open_bucket(bucket, access) else { return Continue(()) };
         let mut all_done = true;
         while let Some(entries) = self.next_entries(bucket, &mut reader, &mut all_done) {
-            let done = self.pace.done + entries.len() as u64;
+            let done = self.pace.done.load(Relaxed) + entries.len() as u64;
             all_done &= self.sweep_entries(&reader, entries, is_over)?;
-            self.pace.done = done;
+            self.pace.done.store(done, Relaxed);
             self.pace.step(&self.report)?;
         }
         if is_over && all_done && !self.options.dry_run {
@@ -49,27 +61,35 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
     ) -> ControlFlow<(), bool> {
         let now = micros(self.now);
         let walked = self.walked;
-        let is_walked = |entry: &Entry| walked[usize::from(entry.id.as_bytes()[0])];
+        let is_walked = |entry: &Entry| walked[usize::from(shard_of(entry))];
         // In a dry run, what the walk has seen is still there, and was counted.
         let is_seen = |entry: &Entry| self.options.dry_run && is_walked(entry);
         entries.retain(|(_, entry)| (is_over || entry.deadline <= now) && !is_seen(entry));
         // Shard by shard, and each session once.
         entries.sort_unstable_by_key(|(offset, entry)| (entry.id, *offset));
-        let (mut done, mut all_done) = (Vec::new(), true);
-        let mut shard: Option<(u8, Option<Directory>)> = None;
+        let shards: Vec<_> = entries.chunk_by(|(_, a), (_, b)| shard_of(a) == shard_of(b)).collect();
+        let (swept, end) = self.together(&shards, |pass, shard| pass.sweep_shard(shard, is_over));
+        let all_done = swept.iter().all(|of_shard| of_shard.all_done);
+        let done = swept.into_iter().flat_map(|of_shard| of_shard.done).collect();
+        self.strike(reader, done, is_over);
+        end?;
+        Continue(all_done)
+    }
+
+    /// Looks at sessions of one shard, sorted.
+    fn sweep_shard(&mut self, entries: &[(u64, Entry)], is_over: bool) -> ControlFlow<(), Swept> {
+        let mut swept = Swept { done: Vec::new(), all_done: true };
+        let is_walked = self.walked[usize::from(shard_of(&entries[0].1))];
+        let opened = self.store.open_shard(&entries[0].1.id);
+        let shard = opened.map_err(|error| self.report.fail(error)).ok();
         for same in entries.chunk_by(|(_, a), (_, b)| a.id == b.id) {
             let entry = same[0].1;
-            let first = entry.id.as_bytes()[0];
-            if shard.as_ref().is_none_or(|(open, _)| *open != first) {
-                let opened = self.store.open_shard(&entry.id);
-                shard = Some((first, opened.map_err(|error| self.report.fail(error)).ok()));
-            }
             let (damaged, unknown) = (self.report.damaged, self.report.unknown);
             let became = match &shard {
-                Some((_, Some(directory))) => self.end(directory, entry.id, is_walked(&entry)),
-                _ => Became::Later,
+                Some(shard) => self.end(shard, entry.id, is_walked),
+                None => Became::Later,
             };
-            if is_walked(&entry) {
+            if is_walked {
                 // What stays where it is was counted by the walk.
                 (self.report.damaged, self.report.unknown) = (damaged, unknown);
             }
@@ -82,18 +102,14 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
                 // A bucket that stays keeps it.
                 Became::Later => is_over && self.refile_later(entry.id),
             };
-            all_done &= is_done;
+            swept.all_done &= is_done;
             if is_done {
-                done.extend(same.iter().map(|(offset, _)| *offset));
+                swept.done.extend(same.iter().map(|(offset, _)| *offset));
             }
-            self.pace.done += same.len() as u64;
-            if self.pace.file(&self.report).is_break() {
-                self.strike(reader, done, is_over);
-                return ControlFlow::Break(());
-            }
+            self.pace.done.fetch_add(same.len() as u64, Relaxed);
+            self.pace.file(&self.report)?;
         }
-        self.strike(reader, done, is_over);
-        Continue(all_done)
+        Continue(swept)
     }
 
     /// Notes what is done in a bucket that stays.
@@ -152,7 +168,7 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
     }
 
     pub(super) fn open_bucket(&mut self, bucket: u64, access: Access) -> Option<Reader> {
-        match Reader::open(&self.index, bucket, access) {
+        match Reader::open(self.index, bucket, access) {
             Ok(reader) => Some(reader),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {

@@ -16,7 +16,7 @@ use std::time::Instant;
 /// How old leftovers must be, in seconds by the file system's clock: nobody takes so long for one act.
 const LEFTOVER_SECONDS: i64 = 3600;
 
-impl<F> Pass<'_, F> {
+impl Pass<'_> {
     /// Removes what is under a session's name, if it is dead, and counts what it is; as examined, unless that was done.
     pub(super) fn end(&mut self, shard: &Directory, id: FileId, counted: bool) -> Became {
         let tried = if self.options.dry_run {

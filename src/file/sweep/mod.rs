@@ -19,8 +19,10 @@
 //!   written down, and finds it done.
 //! - **A bucket loses its name before its end is read.** Who appends to it looks afterwards whether it still has one
 //!   (`due`): either the entry is read here, or it is filed elsewhere there.
-//! - **One at a time.** The lock is held for the whole pass; a second sweep leaves.
+//! - **One at a time.** The lock is held for the whole pass; a second sweep leaves. Several threads of one pass (`crew`)
+//!   never look at files of the same shard at the same time.
 mod buckets;
+mod crew;
 mod dead;
 mod marker;
 mod options;
@@ -70,7 +72,7 @@ impl FileStore {
     pub fn sweep_with(
         &self,
         options: &SweepOptions,
-        progress: impl FnMut(&SweepProgress<'_>) -> ControlFlow<()>,
+        mut progress: impl FnMut(&SweepProgress<'_>) -> ControlFlow<()>,
     ) -> Result<SweepReport> {
         let began = Instant::now();
         options.check()?;
@@ -82,14 +84,14 @@ impl FileStore {
                 let now = self.now();
                 let mut pass = Pass {
                     store: self,
-                    index,
+                    index: &index,
                     options,
                     now,
                     disk_now: marker.touch(self)?,
                     walked: [false; SHARDS as usize],
                     unfiled: 0,
                     report: SweepReport::default(),
-                    pace: Pace::new(options.budget, progress),
+                    pace: Pace::new(options.budget, &mut progress),
                 };
                 if pass.run(&marker).is_break() {
                     pass.report.end = SweepEnd::Stopped;
@@ -123,9 +125,9 @@ enum Became {
     Later,
 }
 
-struct Pass<'a, F> {
+struct Pass<'a> {
     store: &'a FileStore,
-    index: Directory,
+    index: &'a Directory,
     options: &'a SweepOptions,
     /// When it began.
     now: SystemTime,
@@ -136,10 +138,10 @@ struct Pass<'a, F> {
     /// How many sessions could not be filed again.
     unfiled: u64,
     report: SweepReport,
-    pace: Pace<F>,
+    pace: Pace<'a>,
 }
 
-impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
+impl Pass<'_> {
     fn run(&mut self, marker: &Marker) -> ControlFlow<()> {
         let hour = micros(self.now) / BUCKET_MICROS;
         let last = marker.walked();

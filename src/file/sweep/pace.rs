@@ -1,6 +1,8 @@
 //! How fast a sweep may go, and who is told how far it has come. Sleeps; touches no file.
 use super::options::{Budget, SweepPhase, SweepProgress, SweepReport};
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// How often somebody is told, and asked whether to stop: a sweep stops within twice this time and one file's.
@@ -9,11 +11,15 @@ const TELL_EVERY: Duration = Duration::from_millis(50);
 /// sleep's inaccuracy.
 const WORK: Duration = Duration::from_millis(2);
 
-pub(super) struct Pace<F> {
-    budget: Budget,
-    tell: F,
+/// Who is told how far a sweep has come; `Break` stops it.
+pub(super) type Tell<'a> = &'a mut dyn FnMut(&SweepProgress<'_>) -> ControlFlow<()>;
+
+pub(super) struct Pace<'a> {
+    pub(super) budget: Budget,
+    tell: Tell<'a>,
     pub(super) phase: SweepPhase,
-    pub(super) done: u64,
+    /// How much of it is done, by all threads of the sweep.
+    pub(super) done: Arc<AtomicU64>,
     pub(super) total: u64,
     /// When it was told last.
     told: Instant,
@@ -23,15 +29,17 @@ pub(super) struct Pace<F> {
     next: Instant,
 }
 
-impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pace<F> {
-    pub(super) fn new(budget: Budget, tell: F) -> Self {
+impl<'a> Pace<'a> {
+    pub(super) fn new(budget: Budget, tell: Tell<'a>) -> Self {
         let now = Instant::now();
-        Self { budget, tell, phase: SweepPhase::Walk, done: 0, total: 0, told: now, since: now, next: now }
+        let (phase, done) = (SweepPhase::Walk, Arc::default());
+        Self { budget, tell, phase, done, total: 0, told: now, since: now, next: now }
     }
 
     /// Begins another kind of work.
     pub(super) fn begin(&mut self, phase: SweepPhase, total: u64, report: &SweepReport) -> ControlFlow<()> {
-        (self.phase, self.done, self.total) = (phase, 0, total);
+        (self.phase, self.total) = (phase, total);
+        self.done.store(0, Relaxed);
         self.tell(Instant::now(), report)
     }
 
@@ -52,10 +60,12 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pace<F> {
         let worked = now - self.since;
         let rest = match self.budget {
             Budget::CoreShare(percent) if worked >= WORK => {
-                worked * u32::from(100 - percent) / u32::from(percent)
+                // Of this thread's part.
+                let all = 100 * self.budget.threads();
+                worked * (all - u32::from(percent)) / u32::from(percent)
             }
             Budget::FilesPerSecond(_) => self.next.saturating_duration_since(now),
-            Budget::CoreShare(_) | Budget::Unlimited => Duration::ZERO,
+            Budget::CoreShare(_) => Duration::ZERO,
         };
         if rest > Duration::ZERO { self.rest(now + rest, report) } else { self.breathe(now, report) }
     }
@@ -80,7 +90,12 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pace<F> {
 
     fn tell(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
         self.told = now;
-        (self.tell)(&SweepProgress { phase: self.phase, done: self.done, total: self.total, report })
+        (self.tell)(&SweepProgress {
+            phase: self.phase,
+            done: self.done.load(Relaxed),
+            total: self.total,
+            report,
+        })
     }
 }
 
@@ -92,7 +107,8 @@ mod tests {
     /// Looks at files for some time, each of which takes so long; how many.
     fn files_in(budget: Budget, each: Duration, time: Duration) -> u32 {
         let began = Instant::now();
-        let mut pace = Pace::new(budget, |_: &SweepProgress<'_>| ControlFlow::Continue(()));
+        let mut tell = |_: &SweepProgress<'_>| ControlFlow::Continue(());
+        let mut pace = Pace::new(budget, &mut tell);
         let mut files = 0;
         while began.elapsed() < time {
             let until = Instant::now() + each;
@@ -116,12 +132,12 @@ mod tests {
     #[test]
     fn it_is_asked_whether_to_stop_also_while_it_rests() {
         let asked = Cell::new(0);
-        let stop = |_: &SweepProgress<'_>| {
+        let mut stop = |_: &SweepProgress<'_>| {
             asked.set(asked.get() + 1);
             if asked.get() < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let began = Instant::now();
-        let mut pace = Pace::new(Budget::FilesPerSecond(1), stop);
+        let mut pace = Pace::new(Budget::FilesPerSecond(1), &mut stop);
         let report = SweepReport::default();
         assert!((0..10).any(|_| pace.file(&report).is_break()));
         assert!(began.elapsed() < Duration::from_secs(5));

@@ -1,5 +1,5 @@
 //! The walk: every file of some shards, and what lies beside the shards.
-use super::{ALL, Became, Pass, SweepPhase, SweepProgress};
+use super::{ALL, Became, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::{Access, Directory};
 use crate::file::due::{self, BUCKET_MICROS, Entry};
@@ -8,12 +8,13 @@ use crate::file::walk::{Holds, StoredFile};
 use crate::id::FileId;
 use std::collections::HashMap;
 use std::ops::ControlFlow::{self, Continue};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 /// How much of the index is held in memory at once, as it lies on the disk: two to three times as much in memory.
 const FILED_BYTES: u64 = 8 << 20;
 
-impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
+impl Pass<'_> {
     pub(super) fn walk(&mut self, shards: &[u64]) -> ControlFlow<()> {
         self.pace.begin(SweepPhase::Walk, shards.len() as u64, &self.report)?;
         for stray in self.store.strays() {
@@ -28,14 +29,18 @@ impl<F: FnMut(&SweepProgress<'_>) -> ControlFlow<()>> Pass<'_, F> {
         let group = usize::try_from(ALL / parts.min(ALL)).expect("at most 256");
         for group in shards.chunks(group) {
             let filed = self.filed(&buckets, group)?;
-            for &shard in group {
+            let (walked, end) = self.together(group, |pass, &shard| {
                 let shard = u16::try_from(shard).expect("below 256");
-                let unfiled = self.unfiled;
-                let listed = self.walk_shard(&shard_name(shard), &filed)?;
+                let unfiled = pass.unfiled;
+                let listed = pass.walk_shard(&shard_name(shard), &filed)?;
+                pass.pace.done.fetch_add(1, Relaxed);
                 // What could not be filed anew has only the entry it had: its bucket must stay.
-                self.walked[usize::from(shard)] = listed && unfiled == self.unfiled;
-                self.pace.done += 1;
+                Continue((shard, listed && unfiled == pass.unfiled))
+            });
+            for (shard, is_walked) in walked {
+                self.walked[usize::from(shard)] = is_walked;
             }
+            end?;
         }
         Continue(())
     }

@@ -1,0 +1,103 @@
+//! Several threads that share the work of a pass.
+//!
+//! Items are handed out one by one to whoever is free; one item is done by one thread. What each thread did is added to
+//! the pass after each of its items, so that its progress is told by the thread that began it, which alone asks whether
+//! to stop.
+use super::pace::Pace;
+use super::{Pass, SweepProgress, SweepReport};
+use parking_lot::Mutex;
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+
+/// What the threads have in common.
+struct Shared<'a, T> {
+    items: &'a [T],
+    next: AtomicUsize,
+    stop: AtomicBool,
+    /// What the helpers did since it was last taken from here.
+    done: Mutex<SweepReport>,
+}
+
+/// Stops the helpers if the pass ends early, be it by a panic of those who are told of it.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+impl<T> Shared<'_, T> {
+    /// Does something with one item after the other, as long as there are any.
+    fn work<R>(&self, mut each: impl FnMut(&T) -> ControlFlow<(), R>) -> (Vec<R>, ControlFlow<()>) {
+        let mut results = Vec::new();
+        while let Some(item) = self.items.get(self.next.fetch_add(1, Relaxed)) {
+            match each(item) {
+                Continue(result) => results.push(result),
+                Break(()) => return (results, Break(())),
+            }
+        }
+        (results, Continue(()))
+    }
+
+    /// What the helpers did since the last time.
+    fn news(&self) -> SweepReport {
+        std::mem::take(&mut self.done.lock())
+    }
+}
+
+impl Pass<'_> {
+    /// Does something with each item, in as many threads as the budget takes. What came of the items that were done, in
+    /// any order; and whether it was told to stop.
+    pub(super) fn together<T: Sync, R: Send>(
+        &mut self,
+        items: &[T],
+        each: impl Fn(&mut Pass<'_>, &T) -> ControlFlow<(), R> + Sync,
+    ) -> (Vec<R>, ControlFlow<()>) {
+        let (next, stop, done) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::default());
+        let shared = Shared { items, next, stop, done };
+        let Self { store, index, options, now, disk_now, walked, .. } = *self;
+        let (budget, count) = (self.pace.budget, &Arc::clone(&self.pace.done));
+        let help = || {
+            let mut tell = |_: &SweepProgress<'_>| {
+                if shared.stop.load(Relaxed) { Break(()) } else { Continue(()) }
+            };
+            let mut pace = Pace::new(budget, &mut tell);
+            pace.done = Arc::clone(count);
+            let (unfiled, report) = (0, SweepReport::default());
+            let mut pass = Pass { store, index, options, now, disk_now, walked, unfiled, report, pace };
+            let (results, _) = shared.work(|item| {
+                let result = each(&mut pass, item);
+                shared.done.lock().add(std::mem::take(&mut pass.report));
+                result
+            });
+            (results, pass.unfiled)
+        };
+        let threads = usize::try_from(budget.threads()).expect("a few").min(items.len());
+        thread::scope(|scope| {
+            let start =
+                |_| thread::Builder::new().name("sessile-sweep".into()).spawn_scoped(scope, help).ok();
+            // One that cannot be started leaves its work to the others.
+            let helpers: Vec<_> = (1..threads).map_while(start).collect();
+            let _stop = StopOnDrop(&shared.stop);
+            let (mut results, end) = shared.work(|item| {
+                let result = each(self, item);
+                self.report.add(shared.news());
+                result
+            });
+            if end.is_break() {
+                shared.stop.store(true, Relaxed);
+            }
+            for helper in helpers {
+                let (more, unfiled) = helper.join().unwrap_or_else(|panic| resume_unwind(panic));
+                results.extend(more);
+                self.unfiled += unfiled;
+            }
+            self.report.add(shared.news());
+            (results, end)
+        })
+    }
+}
