@@ -108,9 +108,9 @@ fn create(c: &mut Criterion) {
         Full::with(FileStoreOptions::new().cache_bytes(0), common::sessions(), Durability::Relaxed)
     });
     let mut group = c.benchmark_group("create");
+    let mut made = 0_u64;
     group.bench_function("floor/512", |b| {
         let (root, _) = full.paths();
-        let mut made = 0_u64;
         b.iter(|| {
             made += 1;
             let id = FileId::digest(&made.to_le_bytes()).to_string();
