@@ -3,14 +3,14 @@
 //! what is not ours is left alone.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::support::process::Dice;
-use crate::support::rerun::{again_as_nobody, stage};
+use crate::support::rerun::{again_as_nobody, again_in_mounts, stage};
 use crate::support::sweeping::{FIRST_HOUR, Fixture, HOUR, RELAXED, age, counts, entry};
-use crate::support::texts::{files_in_shards, record};
-use crate::trouble::cause;
+use crate::support::texts::{files_in_shards, load, record};
+use crate::trouble::{again_on_small_disk, cause, fill_up};
 use fs2::FileExt as _;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use sessile::file::{SweepOptions, SweepReport};
-use sessile::{ErrorKind, FileId, Saved, Store};
+use sessile::{Clock, ErrorKind, FileId, FileStoreOptions, Saved, Store, Token};
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::ops::ControlFlow::{Break, Continue};
@@ -20,7 +20,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
@@ -858,4 +858,98 @@ fn an_index_that_is_removed_while_sessions_are_made_is_made_anew_and_every_sessi
     fixture.pretend_it_was_walked();
     let rest = fixture.sweep();
     assert_eq!((some.removed + rest.removed, rest.failed), (made as u64, 0));
+}
+
+#[test]
+fn on_a_full_disk_what_has_expired_goes_and_makes_room_and_what_was_renewed_is_not_forgotten() {
+    let Some(disk) = stage() else {
+        let name = "sweep_trouble::on_a_full_disk_what_has_expired_goes_and_makes_room_and_what_was_renewed_is_not_forgotten";
+        return again_on_small_disk(name, 16 << 20, 4096);
+    };
+    let fixture = Fixture::at(&disk.join("store"));
+    let dead = fixture.sessions(200, HOUR / 60);
+    let renewed = fixture.sessions(200, HOUR / 60);
+    for session in &renewed {
+        fixture.renew(&session.token, 50 * HOUR);
+    }
+    // Their bucket's hour is over: what lives has to be filed elsewhere, in files for which there is no room at first.
+    fixture.clock.advance(2 * HOUR);
+    let mut ballast = File::create(disk.join("ballast")).unwrap();
+    fill_up(&mut ballast);
+    assert_eq!(fixture.store.create(&record("x"), RELAXED).unwrap_err().kind(), ErrorKind::Full);
+    let report = fixture.sweep();
+    assert_eq!((report.removed, report.renewed, fixture.existing(&dead)), (200, 200, 0), "{report:?}");
+    for error in &report.errors {
+        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+    }
+    assert!(renewed.iter().all(|session| fixture.is_live(session)));
+    // It made room for new ones.
+    fixture.session(50 * HOUR);
+    fixture.sweep();
+    fixture.clock.advance(51 * HOUR);
+    assert_eq!(fixture.sweep().removed, 201, "all of them are in the index");
+    assert_eq!(files_in_shards(fixture.root()).len(), 0);
+}
+
+#[test]
+fn on_a_read_only_file_system_a_sweep_is_refused_and_nothing_is_lost() {
+    let clock = |hours: u32| Clock::manual(UNIX_EPOCH + HOUR * (490_000 + hours));
+    let open =
+        |root: &Path, hours| FileStoreOptions::new().clock(clock(hours)).watch(false).open(root).unwrap();
+    let Some(root) = stage() else {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("store"), 0);
+        let tokens = [1, 100].map(|hours| {
+            let mut record = record("text");
+            record.deadline = store.now() + HOUR * hours;
+            store.create(&record, RELAXED).unwrap().token
+        });
+        fs::write(dir.path().join("tokens"), tokens.each_ref().map(Token::expose).join(" ")).unwrap();
+        let name = "sweep_trouble::on_a_read_only_file_system_a_sweep_is_refused_and_nothing_is_lost";
+        let script = "mount --bind store store && mount -o remount,bind,ro store";
+        again_in_mounts(name, dir.path(), "store", &[script]);
+        let report = open(&dir.path().join("store"), 2).sweep(&due()).unwrap();
+        assert_eq!(report.removed, 1, "{report:?}");
+        return;
+    };
+    let tokens = fs::read_to_string(root.parent().unwrap().join("tokens")).unwrap();
+    let [dead, live] = [0, 1].map(|n| Token::parse(tokens.split(' ').nth(n).unwrap()).unwrap());
+    let store = open(&root, 2);
+    let before = files_in_shards(&root);
+    for options in [due(), full(), due().dry_run(true)] {
+        let error = store.sweep(&options).unwrap_err();
+        let text = format!("failed to lock expiry index `{}`", root.join("due/sweep").display());
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Io, text));
+        assert_eq!(cause(&error), "Read-only file system (os error 30)");
+    }
+    assert_eq!(files_in_shards(&root), before);
+    assert_eq!(load(&store, &dead).unwrap(), None, "swept or not");
+    assert_eq!(load(&store, &live).unwrap().as_deref(), Some("text"));
+}
+
+#[test]
+fn after_a_jump_of_the_clock_by_years_and_back_sessions_are_swept_by_their_own_deadlines() {
+    let fixture = Fixture::new();
+    let before = fixture.sessions(30, 10 * HOUR);
+    let now = fixture.clock.now();
+    // Somebody sets the clock wrong: by it, all that is there has expired. Nobody sweeps while that lasts.
+    fixture.clock.set(now + 10 * YEAR);
+    assert!(!before.iter().any(|session| fixture.is_live(session)));
+    let during = fixture.sessions(30, 10 * HOUR);
+    fixture.clock.set(now);
+    assert!(before.iter().all(|session| fixture.is_live(session)));
+    assert_eq!(fixture.sweep().removed, 0);
+    fixture.clock.advance(11 * HOUR);
+    assert_eq!(fixture.sweep().removed, 30, "those that were made before");
+    assert_eq!((fixture.existing(&before), fixture.existing(&during)), (0, 30));
+    // Set back by years: those that were made by the later clock live longer, and none is forgotten.
+    fixture.clock.set(now - YEAR);
+    let earlier = fixture.sessions(30, 10 * HOUR);
+    fixture.sweep();
+    fixture.clock.advance(11 * HOUR);
+    assert_eq!(fixture.sweep().removed, 30);
+    assert_eq!(fixture.existing(&earlier), 0);
+    fixture.clock.set(now + 10 * YEAR + 11 * HOUR);
+    assert_eq!(fixture.sweep().removed, 30, "those of the wrong clock, by their own deadlines");
+    assert_eq!(files_in_shards(fixture.root()).len(), 0);
 }
