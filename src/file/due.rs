@@ -40,7 +40,7 @@ const OPENINGS_MAX: u32 = 8;
 
 /// The latest deadline that is written, beyond the year 6000: among garbage, seven bits that must be zero spare all but
 /// a few of the hashes.
-const DEADLINE_MAX: u64 = (1 << 57) - 1;
+pub(super) const DEADLINE_MAX: u64 = (1 << 57) - 1;
 
 pub(super) const ENTRY_BYTES: usize = FileId::LEN + 8 + 4;
 /// How much of a bucket is read at once: 32,768 entries.

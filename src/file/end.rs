@@ -4,7 +4,7 @@ use super::FileStore;
 use super::disk::{Access, Directory};
 use super::generations::News;
 use super::layout::SessionPath;
-use super::locked::{Whose, entomb};
+use super::locked::{Locked, Whose, entomb};
 use super::slots::{self, View};
 use crate::error::{ErrorKind, Result};
 use crate::id::SessionId;
@@ -110,6 +110,16 @@ impl FileStore {
         if let Ok((Ok(View::Valid { slot, .. }), slot_size)) = look {
             entomb(file, (slot * slot_size) as u64);
         }
+    }
+
+    /// Removes a session that is locked: it is dead. Whether its name was still there.
+    pub(super) fn remove(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
+        // Whoever waits for the lock starts again by the path: the clock may have been set back when he gets it, or the
+        // session brought in anew. Best effort: a disk that is too full for it is to be swept all the same.
+        let _ = locked.retire();
+        let was_there = self.unlink(shard, &locked.path)?;
+        locked.tell_ended()?;
+        Ok(was_there)
     }
 
     pub(super) fn unlink(&self, shard: &Directory, path: &SessionPath) -> Result<bool> {

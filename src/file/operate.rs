@@ -3,16 +3,21 @@
 use super::FileStore;
 use super::generations::News;
 use super::layout::{DAMAGED, SessionPath};
+use super::lock::busy;
 use super::locked::{Held, Whose};
 use super::slots::View;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
 use crate::record::Record;
 use crate::store::{Absent, Durability, Live, Lookup, Store};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a creation takes at most, if its creator lives and is not stopped.
+const CREATION: Duration = Duration::from_millis(100);
 
 impl FileStore {
     /// Finds the session that has this file, as [`load`](Store::load) finds it by its secret; always from the file.
@@ -44,23 +49,54 @@ impl FileStore {
     }
 
     /// Brings a session in that was in another store: whoever has its secret has it here. Whether it was; `false` if there is
-    /// a file in its place, which is left alone.
+    /// a live session in its place, which is left alone. One that has expired is replaced.
     ///
     /// # Errors
     ///
-    /// As for [`create`](Store::create).
+    /// As for [`create`](Store::create). [`ErrorKind::Corrupt`] if a damaged file is in its place;
+    /// [`set_aside`](Self::set_aside) makes room. [`ErrorKind::Busy`] if somebody has it locked for the whole
+    /// [`lock_wait`](super::FileStoreOptions::lock_wait), or if its creation was cut short, which [`end`](Self::end) clears
+    /// away, as does a sweep after an hour.
     pub fn bring_in(&self, id: &FileId, record: &Record, how: Durability) -> Result<bool> {
         let mut record = record.clone();
         record.cut();
-        // A look first: a creation files the session in the index.
-        let there = self.open_file(id, &SessionPath::of(id), super::Access::Read)?.is_some();
-        if there {
-            return Ok(false);
-        }
-        match self.create_file(Whose::Digest(*id), Arc::new(record), self.options.is_power_safe(how)) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::Random => Ok(false),
-            Err(error) => Err(error),
+        let (whose, record) = (Whose::Digest(*id), Arc::new(record));
+        let began = Instant::now();
+        loop {
+            // A look first: a creation files the session in the index.
+            if self.open_file(id, &SessionPath::of(id), super::Access::Read)?.is_none() {
+                match self.create_file(whose, Arc::clone(&record), self.options.is_power_safe(how)) {
+                    Ok(_) => return Ok(true),
+                    // Somebody else was faster.
+                    Err(error) if error.kind() == ErrorKind::Random => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            match self.hold(whose, None, began + self.options.lock_wait)? {
+                Held::Nothing => {}
+                Held::Version(locked) if locked.newest.record.is_expired(self.now()) => {
+                    self.remove(&self.open_shard(id)?, &locked)?;
+                }
+                Held::Version(_) => return Ok(false),
+                Held::Remains(remains) if remains.is_damaged => {
+                    let path = self.path().join(SessionPath::of(id).as_str());
+                    let error = Error::new(ErrorKind::Corrupt, "bring a session in").with_path(path);
+                    return Err(error.with_reason("a damaged file is in its place"));
+                }
+                // Its creator may be at work, between making the file and locking it.
+                Held::Remains(remains) if began.elapsed() < CREATION => {
+                    drop(remains);
+                    thread::sleep(CREATION / 20);
+                }
+                Held::Remains(_) => {
+                    let path = self.path().join(SessionPath::of(id).as_str());
+                    let error = Error::new(ErrorKind::Busy, "bring a session in").with_path(path);
+                    return Err(error.with_reason("its creation is under way, or was cut short"));
+                }
+            }
+            if began.elapsed() > self.options.lock_wait.max(CREATION) {
+                return Err(busy());
+            }
         }
     }
 

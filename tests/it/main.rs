@@ -18,6 +18,7 @@ mod jar;
 mod kill;
 mod life;
 mod opening;
+mod operate;
 mod processes;
 mod reaper;
 mod servers;

@@ -1,11 +1,12 @@
 //! What a sweep removes, what it leaves, and what it says of both.
-use crate::support::sweeping::{Fixture, HOUR, age, counts};
-use crate::support::texts::files_in_shards;
+use crate::support::sweeping::{Fixture, HOUR, RELAXED, age, counts};
+use crate::support::texts::{files_in_shards, record};
 use sessile::file::{SweepEnd, SweepOptions};
+use sessile::{FileId, Store};
 use std::fs;
 use std::ops::ControlFlow::{Break, Continue};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[test]
 fn what_has_expired_is_removed_and_what_lives_is_not_looked_at() {
@@ -231,4 +232,95 @@ fn a_panic_of_who_is_told_ends_the_sweep_in_all_threads_and_leaves_the_next_one_
     let left = files_in_shards(fixture.root()).len();
     assert!(left > 0, "the others stopped as well");
     assert_eq!(usize::try_from(fixture.sweep().removed).unwrap(), left);
+}
+
+/// Two shards of so many sessions, all of which expire soon.
+fn two_shards(few: u64, many: u64) -> Fixture {
+    let fixture = Fixture::new();
+    let mut record = record("text");
+    record.deadline = fixture.store.now() + HOUR / 60;
+    for (shard, sessions) in [("fe", few), ("ff", many)] {
+        for n in 0..sessions {
+            let id = FileId::parse(&format!("{shard}{n:038x}")).unwrap();
+            assert!(fixture.store.bring_in(&id, &record, RELAXED).unwrap());
+        }
+    }
+    fixture.clock.advance(HOUR / 30);
+    fixture
+}
+
+#[test]
+fn who_is_told_is_also_asked_while_another_thread_is_at_the_last_shard() {
+    for full in [false, true] {
+        let fixture = two_shards(100, 3 * MANY as u64);
+        let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+        let report = fixture.store.sweep_with(&three_threads().full(full), |_| {
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+            Continue(())
+        });
+        longest = longest.max(last.elapsed());
+        let took = report.unwrap().elapsed;
+        assert!(longest < took / 2, "full: {full}: silent for {longest:?} of {took:?}");
+    }
+}
+
+#[test]
+fn a_sweep_that_is_stopped_again_and_again_gets_on_and_files_nothing_twice() {
+    let fixture = Fixture::new();
+    let renewed = fixture.sessions(400, HOUR);
+    for session in &renewed {
+        fixture.renew(&session.token, 60 * HOUR);
+    }
+    // The hour of their bucket is over.
+    fixture.clock.advance(3 * HOUR);
+    fixture.pretend_it_was_walked();
+    let mut counted = 0;
+    for pass in 0.. {
+        assert!(pass < 50, "it comes to no end; {counted} of 400");
+        let mut told = 0;
+        let report = fixture.store.sweep_with(&SweepOptions::new().files_per_second(500), |_| {
+            told += 1;
+            if told > 3 { Break(()) } else { Continue(()) }
+        });
+        let report = report.unwrap();
+        counted += report.renewed;
+        if report.end == SweepEnd::Finished {
+            break;
+        }
+    }
+    // A shard that was not done with is looked at again.
+    assert!((400..440).contains(&counted), "{counted}");
+    assert_eq!(fixture.buckets(), [500_060]);
+    let entries = fs::metadata(fixture.bucket(500_060)).unwrap().len() / 32;
+    assert!((400..440).contains(&entries), "{entries}");
+}
+
+#[test]
+fn a_walk_that_is_stopped_again_and_again_goes_on_where_it_was_and_comes_to_what_is_due() {
+    let fixture = Fixture::new();
+    fixture.sessions(300, HOUR / 60);
+    let live = fixture.sessions(300, 60 * HOUR);
+    fixture.clock.advance(HOUR / 30);
+    fs::remove_dir_all(fixture.root().join("due")).unwrap();
+    let (mut examined, mut removed) = (0, 0);
+    for pass in 0.. {
+        assert!(pass < 60, "it comes to no end: {examined} looks at 600 files");
+        let mut told = 0;
+        let report = fixture.store.sweep_with(&SweepOptions::new().files_per_second(500), |_| {
+            told += 1;
+            if told > 3 { Break(()) } else { Continue(()) }
+        });
+        let report = report.unwrap();
+        examined += report.examined;
+        removed += report.removed;
+        if report.end == SweepEnd::Finished {
+            break;
+        }
+    }
+    assert_eq!(removed, 300);
+    assert!((600..750).contains(&examined), "{examined} looks at 600 files");
+    fixture.clock.advance(61 * HOUR);
+    assert_eq!(fixture.sweep().removed, 300, "those that lived were filed");
+    assert_eq!(fixture.existing(&live), 0);
 }

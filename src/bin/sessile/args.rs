@@ -63,7 +63,7 @@ pub(crate) struct Sweep {
     /// Look at every file
     #[arg(long)]
     pub(crate) full: bool,
-    /// Count only; change nothing
+    /// Count only; remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Look at so many files a second at most, instead of using a quarter of
@@ -170,8 +170,11 @@ pub(crate) struct Export {
 
 /// Bring in sessions that were exported
 ///
-/// Reads standard input. A session that is there is left alone, an expired one
-/// is skipped. A session that was ended after the export lives again.
+/// Reads standard input. A session that is there is left alone, unless it has
+/// expired; one that has expired is skipped. Where a damaged or unfinished file
+/// is in the place, that is an error. What is read is believed: names of entries
+/// and sizes are not held against any server's limits. A session that was ended
+/// after the export lives again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:

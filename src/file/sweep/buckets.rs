@@ -59,7 +59,8 @@ impl Pass<'_> {
         mut entries: Vec<(u64, Entry)>,
         is_over: bool,
     ) -> ControlFlow<(), bool> {
-        let now = micros(self.now);
+        // None is filed for a later time than that.
+        let now = micros(self.now).min(due::DEADLINE_MAX - 1);
         let walked = self.walked;
         let is_walked = |entry: &Entry| walked[usize::from(shard_of(entry))];
         // In a dry run, what the walk has seen is still there, and was counted.
@@ -71,7 +72,8 @@ impl Pass<'_> {
         let (swept, end) = self.together(&shards, |pass, shard| pass.sweep_shard(shard, is_over));
         let all_done = swept.iter().all(|of_shard| of_shard.all_done);
         let done = swept.into_iter().flat_map(|of_shard| of_shard.done).collect();
-        self.strike(reader, done, is_over);
+        // A bucket that goes needs no marks, unless the sweep stops before it does.
+        self.strike(reader, done, is_over && end.is_continue());
         end?;
         Continue(all_done)
     }
@@ -149,7 +151,7 @@ impl Pass<'_> {
 
     /// Files a session that could not be looked at, to be tried again after some minutes.
     pub(super) fn refile_later(&mut self, id: FileId) -> bool {
-        self.refile(Entry { id, deadline: micros(self.now) + RETRY_MICROS })
+        self.refile(Entry { id, deadline: micros(self.now).saturating_add(RETRY_MICROS) })
     }
 
     /// Files a session again. Whether that was possible; if not, its old entry is to stay.

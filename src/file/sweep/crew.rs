@@ -11,6 +11,10 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
+use std::time::Duration;
+
+/// How long the thread that began it waits for the others before it looks around.
+const WAIT: Duration = Duration::from_millis(5);
 
 /// What the threads have in common.
 struct Shared<'a, T> {
@@ -61,6 +65,7 @@ impl Pass<'_> {
         let shared = Shared { items, next, stop, done };
         let Self { store, index, options, now, disk_now, walked, .. } = *self;
         let (budget, count) = (self.pace.budget, &Arc::clone(&self.pace.done));
+        let beginner = thread::current();
         let help = || {
             let mut tell = |_: &SweepProgress<'_>| {
                 if shared.stop.load(Relaxed) { Break(()) } else { Continue(()) }
@@ -74,6 +79,7 @@ impl Pass<'_> {
                 shared.done.lock().add(std::mem::take(&mut pass.report));
                 result
             });
+            beginner.unpark();
             (results, pass.unfiled)
         };
         let threads = usize::try_from(budget.threads()).expect("a few").min(items.len());
@@ -83,11 +89,17 @@ impl Pass<'_> {
             // One that cannot be started leaves its work to the others.
             let helpers: Vec<_> = (1..threads).map_while(start).collect();
             let _stop = StopOnDrop(&shared.stop);
-            let (mut results, end) = shared.work(|item| {
+            let (mut results, mut end) = shared.work(|item| {
                 let result = each(self, item);
                 self.report.add(shared.news());
                 result
             });
+            // The last items may take the others long: who is told of it is to be asked meanwhile.
+            while end.is_continue() && !helpers.iter().all(thread::ScopedJoinHandle::is_finished) {
+                thread::park_timeout(WAIT);
+                self.report.add(shared.news());
+                end = self.pace.wait(&self.report);
+            }
             if end.is_break() {
                 shared.stop.store(true, Relaxed);
             }

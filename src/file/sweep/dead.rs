@@ -52,14 +52,10 @@ impl Pass<'_> {
                     // that time, it would come up again and again.
                     return Ok(if deadline <= self.now { Became::Later } else { Became::Renewed(deadline) });
                 }
-                // Whoever waits for the lock starts again by the path: the clock may have been set back when he gets it, or
-                // the session brought in anew. Best effort: a disk that is too full for it is to be swept all the same.
-                let _ = locked.retire();
-                if self.store.unlink(shard, &locked.path)? {
+                if self.store.remove(shard, &locked)? {
                     self.report.removed += 1;
                     self.report.bytes_freed += 2 * locked.slot_size as u64;
                 }
-                locked.tell_ended()?;
                 Ok(Became::Done)
             }
             Held::Remains(remains) => self.clear_remains(shard, id, &remains),
@@ -71,7 +67,7 @@ impl Pass<'_> {
         let path = SessionPath::of(&id);
         let name = path.below_shard().to_str().expect("ASCII");
         let Some(file) = self.store.file_at(&shard_of(&id), shard, name)? else { return Ok(Became::Done) };
-        if !counted {
+        if !counted && !matches!(file.holds, Holds::Temporary | Holds::Unknown) {
             self.report.examined += 1;
         }
         match file.holds {

@@ -145,14 +145,20 @@ impl Pass<'_> {
     fn run(&mut self, marker: &Marker) -> ControlFlow<()> {
         let hour = micros(self.now) / BUCKET_MICROS;
         let last = marker.walked();
-        let shards: Vec<u64> = match last {
-            Some(last) if !self.options.full => {
-                (last.saturating_add(1)..=hour).take(SHARDS.into()).map(|h| h % ALL).collect()
+        // The hours whose shards are to be walked. In their order, so that a walk that is stopped can be gone on with.
+        let hours = match last {
+            Some(last) if !self.options.full && hour < last.saturating_add(ALL) => {
+                last.saturating_add(1)..=hour
             }
-            _ => (0..ALL).collect(),
+            _ => hour + 1..=hour + ALL,
         };
+        let shards: Vec<u64> = hours.map(|hour| hour % ALL).collect();
         if !shards.is_empty() {
-            self.walk(&shards)?;
+            let (seen, end) = self.walk(&shards);
+            if end.is_break() {
+                self.note_stop(marker, last, hour.checked_sub((shards.len() - seen) as u64));
+                return end;
+            }
         }
         // Also if the clock was set back: the walk goes on from here.
         if last != Some(hour)
@@ -162,5 +168,15 @@ impl Pass<'_> {
             self.report.fail(error);
         }
         self.sweep_due(hour)
+    }
+
+    /// Notes how far a walk has come that was stopped: as if it had been made in this hour.
+    fn note_stop(&self, marker: &Marker, last: Option<u64>, hour: Option<u64>) {
+        if let Some(hour) = hour.filter(|_| !self.options.dry_run)
+            && last.is_none_or(|last| last < hour)
+        {
+            // What cannot be noted is walked once more.
+            let _ = marker.set_walked(self.store, hour);
+        }
     }
 }

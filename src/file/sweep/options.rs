@@ -66,7 +66,7 @@ impl SweepOptions {
         self
     }
 
-    /// Whether to count only, and change nothing; default no.
+    /// Whether to count only, and change nothing that is stored; default no. It takes the place of a sweep meanwhile.
     #[must_use]
     pub fn dry_run(mut self, yes: bool) -> Self {
         self.dry_run = yes;
@@ -133,7 +133,8 @@ pub struct SweepReport {
     pub examined: u64,
     /// Expired sessions that were removed, and damaged files that had been kept long enough.
     pub removed: u64,
-    /// Sessions that were due and turned out to be renewed.
+    /// Sessions that were due and turned out to be renewed. One that is in two parts of the index counts twice, here and
+    /// among the examined and the damaged.
     pub renewed: u64,
     /// Damaged files that were seen, also those that were removed.
     pub damaged: u64,

@@ -70,6 +70,12 @@ impl<'a> Pace<'a> {
         if rest > Duration::ZERO { self.rest(now + rest, report) } else { self.breathe(now, report) }
     }
 
+    /// While others work: no work of this thread.
+    pub(super) fn wait(&mut self, report: &SweepReport) -> ControlFlow<()> {
+        self.since = Instant::now();
+        self.breathe(self.since, report)
+    }
+
     fn rest(&mut self, until: Instant, report: &SweepReport) -> ControlFlow<()> {
         loop {
             let now = Instant::now();

@@ -15,7 +15,15 @@ use std::time::SystemTime;
 const FILED_BYTES: u64 = 8 << 20;
 
 impl Pass<'_> {
-    pub(super) fn walk(&mut self, shards: &[u64]) -> ControlFlow<()> {
+    /// Looks at some shards. How many of the first of them were looked at; and whether it was told to stop.
+    pub(super) fn walk(&mut self, shards: &[u64]) -> (usize, ControlFlow<()>) {
+        let mut seen = [false; SHARDS as usize];
+        let end = self.walk_all(shards, &mut seen);
+        let is_seen = |shard: &&u64| seen[usize::try_from(**shard).expect("below 256")];
+        (shards.iter().take_while(is_seen).count(), end)
+    }
+
+    fn walk_all(&mut self, shards: &[u64], seen: &mut [bool; SHARDS as usize]) -> ControlFlow<()> {
         self.pace.begin(SweepPhase::Walk, shards.len() as u64, &self.report)?;
         for stray in self.store.strays() {
             match stray.holds {
@@ -39,6 +47,7 @@ impl Pass<'_> {
             });
             for (shard, is_walked) in walked {
                 self.walked[usize::from(shard)] = is_walked;
+                seen[usize::from(shard)] = true;
             }
             end?;
         }

@@ -132,15 +132,19 @@ impl Places {
     /// And what works without trouble works again.
     #[track_caller]
     fn check_again(&self, task: Task, fixture: &Fixture, context: &str) {
-        let again = self.run(task, &fixture.store).unwrap_or_else(|error| panic!("{context}: {error}"));
+        let again = match self.run(task, &fixture.store) {
+            Err(error) if error.kind() == ErrorKind::Busy && matches!(task, Task::BringIn { .. }) => {
+                // A creation that was cut short is in its place, for an hour.
+                assert_eq!(fixture.text(&self.free), None, "{context}");
+                age(&fixture.path(&self.free));
+                fixture.store.sweep(&unrested().full(true)).unwrap();
+                self.run(task, &fixture.store)
+            }
+            again => again,
+        };
+        let again = again.unwrap_or_else(|error| panic!("{context}: {error}"));
         match task {
             Task::BringIn { .. } => {
-                if !again && fixture.text(&self.free).is_none() {
-                    // A creation that was cut short is in its place, for an hour.
-                    age(&fixture.path(&self.free));
-                    fixture.store.sweep(&unrested().full(true)).unwrap();
-                    assert!(self.run(task, &fixture.store).unwrap(), "{context}");
-                }
                 assert_eq!(fixture.text(&self.free).as_deref(), Some("brought in"), "{context}");
             }
             Task::SetAside => assert_eq!(self.damaged(fixture), [false, true], "{context}"),
@@ -250,7 +254,11 @@ fn meet_in_every_call<R: Send + 'static>(
 fn of_two_who_bring_in_the_same_session_one_does_and_his_is_there() {
     for power_safe in [false, true] {
         let other = |store: &FileStore, [_, _, free]: &[SessionId; 3]| {
-            store.bring_in(&free.file_id(), &record("other"), Durability::Relaxed).unwrap()
+            match store.bring_in(&free.file_id(), &record("other"), Durability::Relaxed) {
+                // The first one stood still in it for the whole of the wait.
+                Err(error) if error.kind() == ErrorKind::Busy => false,
+                brought_in => brought_in.unwrap(),
+            }
         };
         meet_in_every_call(Task::BringIn { power_safe }, other, |fixture, places, result, other, context| {
             assert_ne!(result.unwrap(), other, "{context}");

@@ -233,15 +233,21 @@ fn a_session_that_is_brought_in_during_any_call_of_a_sweep_stays() {
             };
             let (report, calls) = during(in_call(call, act), || house.sweep());
             let context = format!("in call {call} of {calls:?}, {place:?}");
-            assert_eq!(report.unwrap().removed, 1, "{context}");
+            let removed = report.unwrap().removed;
             let Some(answer) = answer.lock().unwrap().take() else { break };
-            let was = answer.unwrap();
+            let was = match answer {
+                // The sweep stood still with its lock for the whole of the wait.
+                Err(error) if error.kind() == ErrorKind::Busy => false,
+                answer => answer.unwrap(),
+            };
+            // Who is brought in before the sweep comes to it takes its place.
+            assert!(removed == 1 || (was && removed == 0), "{context}: {removed}");
             brought_in += usize::from(was);
             assert_eq!(house.text(&session).as_deref(), was.then_some("brought in"), "{context}");
             house.clock.set(at(MADE + 9, 1));
             assert_eq!(house.sweep_well(&unrested(), &context).removed, u64::from(was), "{context}");
         }
-        assert!(brought_in > 2, "{brought_in}");
+        assert!(brought_in > 20, "{brought_in}");
     }
 }
 
