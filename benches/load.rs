@@ -1,24 +1,22 @@
 //! Loading one session: from memory, and from a file that is in the page cache.
 //!
-//! The floor of a load from memory is a bare look-up in a map of the same kind; beside it stands a point read of the same
-//! bytes from LMDB, the fastest embedded database for reads. The floor of a load from a file is the fewest system calls
-//! that could do it.
+//! The floor of a load from memory is a bare look-up in a map of the same kind. The floor of a load from a file is the
+//! fewest system calls that could do it; of one that finds nothing, those that find nothing. Databases stand beside it in
+//! `benches/peers`.
 mod common;
 
 use common::{Full, Round, Visits};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hashlink::LruCache;
-use heed::types::Bytes;
-use heed::{Database, Env, EnvOpenOptions};
 use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
-use sessile::{Durability, FileStoreOptions, Lookup, Record, SessionId, Store, Token};
+use sessile::{Absent, Clock, Durability, FileId, FileStoreOptions, Lookup, Record, SessionId, Store, Token};
 use std::cell::LazyCell;
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Room for all sessions: what is measured is a hit.
 fn with_cache() -> FileStoreOptions {
@@ -55,35 +53,6 @@ impl Map {
 
 fn key(token: &Token) -> [u8; 32] {
     token.expose().as_bytes().try_into().expect("an id of this store")
-}
-
-/// The bytes of a session's slot, under its id, in LMDB as its documentation recommends for reading: the file in memory,
-/// one read transaction a load.
-struct Lmdb {
-    env: Env,
-    table: Database<Bytes, Bytes>,
-    _dir: tempfile::TempDir,
-}
-
-impl Lmdb {
-    #[expect(unsafe_code, reason = "nobody else has this new directory")]
-    fn of(full: &Full) -> Self {
-        let dir = common::directory();
-        // SAFETY: the file must not be changed by others while it is mapped, and nobody knows it.
-        let env =
-            unsafe { EnvOpenOptions::new().map_size(1 << 30).open(dir.path()) }.expect("an environment");
-        let mut write = env.write_txn().expect("a transaction");
-        let table: Database<Bytes, Bytes> = env.create_database(&mut write, None).expect("a table");
-        for token in &full.tokens {
-            table.put(&mut write, &key(token), &[1; 128 + 512]).expect("put");
-        }
-        write.commit().expect("commit");
-        Self { env, table, _dir: dir }
-    }
-    fn load(&self, token: &Token) -> usize {
-        let read = self.env.read_txn().expect("a transaction");
-        self.table.get(&read, &key(token)).expect("get").expect("it was put there").len()
-    }
 }
 
 fn entries(full: &Full, token: &Token) -> usize {
@@ -130,7 +99,6 @@ fn cached(c: &mut Criterion) {
         full
     });
     let map = LazyCell::new(|| Map::of(&full));
-    let lmdb = LazyCell::new(|| Lmdb::of(&full));
     let orders = [("uniform", Visits::uniform as fn(&[Token]) -> Visits), ("zipf", Visits::zipf)];
     for (order, visits) in orders {
         let mut group = c.benchmark_group(format!("load-cached-{order}"));
@@ -138,7 +106,7 @@ fn cached(c: &mut Criterion) {
         let visits = LazyCell::new(|| visits(&full.tokens));
         for threads in [1, 2] {
             let id = |who| BenchmarkId::new(who, format!("512/{threads}-threads"));
-            group.bench_function(id("map"), |b| {
+            group.bench_function(id("floor"), |b| {
                 let map = &*map;
                 b.iter_custom(|n| in_threads(threads, n, &visits, |token| map.load(token)));
             });
@@ -151,10 +119,6 @@ fn cached(c: &mut Criterion) {
                 let after = full.store.stats();
                 let (hits, misses) = (after.hits - before.hits, after.misses - before.misses);
                 assert!(misses <= full.tokens.len() as u64 + hits / 50, "{hits} hits, {misses} misses");
-            });
-            group.bench_function(id("lmdb"), |b| {
-                let lmdb = &*lmdb;
-                b.iter_custom(|n| in_threads(threads, n, &visits, |token| lmdb.load(token)));
             });
         }
         group.finish();
@@ -202,15 +166,52 @@ fn uncached(c: &mut Criterion) {
 /// Measures finding out that a well-formed id is unknown: `openat`, which fails, and a look whether the shard is there.
 fn absent(c: &mut Criterion) {
     let full = LazyCell::new(|| Full::with(with_cache(), common::sessions(), Durability::Relaxed));
-    c.bench_function("load-absent/sessile/512", |b| {
-        let unknown: Vec<_> =
-            (0..1000).map(|_| SessionId::random().expect("random bits").to_token()).collect();
+    let mut group = c.benchmark_group("load-absent");
+    let unknown: Vec<_> = (0..1000).map(|_| SessionId::random().expect("random bits").to_token()).collect();
+    group.bench_function("floor/512", |b| {
+        let (root, _) = full.paths();
+        let path = |token: &Token| {
+            let hex = FileId::digest(token.expose().as_bytes()).to_string();
+            format!("{}/{}", &hex[..2], &hex[2..])
+        };
+        let paths: Vec<_> = unknown.iter().map(path).collect();
+        let mut round = Round::of(&paths);
+        let mut floor = || {
+            let path = paths[round.next()].as_str();
+            rustix::fs::openat(&root, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).is_err()
+        };
+        assert!(floor());
+        b.iter(|| black_box(floor()));
+    });
+    group.bench_function("sessile/512", |b| {
         let mut round = Round::of(&unknown);
         let mut load = || matches!(full.store.load(&unknown[round.next()]), Ok(Lookup::Absent(_)));
         assert!(load());
         b.iter(|| black_box(load()));
     });
+    group.finish();
 }
 
-criterion_group!(benches, cached, uncached, absent);
+/// Measures finding a session that has expired, in memory and in its file.
+fn expired(c: &mut Criterion) {
+    let mut group = c.benchmark_group("load-expired");
+    for (name, options) in [("in-memory", with_cache()), ("in-its-file", without_cache())] {
+        group.bench_function(format!("sessile/{name}"), |b| {
+            let clock = Clock::manual(SystemTime::now());
+            let full = Full::with(options.clone().clock(clock.clone()), 1000, Durability::Relaxed);
+            full.tokens.iter().for_each(|token| assert_eq!(entries(&full, token), 8));
+            clock.advance(Duration::from_secs(15 * 86_400));
+            let mut round = Round::of(&full.tokens);
+            let mut load = || {
+                let found = full.store.load(&full.tokens[round.next()]);
+                matches!(found, Ok(Lookup::Absent(Absent::Expired(_))))
+            };
+            assert!(load());
+            b.iter(|| black_box(load()));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, cached, uncached, absent, expired);
 criterion_main!(benches);

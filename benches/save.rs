@@ -2,12 +2,13 @@
 mod common;
 
 use common::{Full, Round};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use sessile::{Durability, FileId, FileStoreOptions, Record, Result, Store, Token, Value, Verdict};
 use std::cell::LazyCell;
 use std::hint::black_box;
+use std::time::Duration;
 
 /// What a slot of these sessions has in use: 128 bytes of prefix and 512 of payload.
 const SLOT: [u8; 128 + 512] = [1; 640];
@@ -127,5 +128,55 @@ fn create(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, relaxed, power_safe, create);
+/// Measures saves of other shapes: one entry of 50, one that needs a larger file each other time, and one that only moves the
+/// deadline.
+fn shapes(c: &mut Criterion) {
+    const RELAXED: Durability = Durability::Relaxed;
+    let store = LazyCell::new(|| Full::with(FileStoreOptions::new(), 10, RELAXED));
+    let create = |record: &Record| store.store.create(record, RELAXED).expect("a session").token;
+    let update = |token: &Token, change: &mut dyn FnMut(&mut Record) -> Result<Verdict>| {
+        store.store.update(token, change, RELAXED).expect("an update").expect("it is alive")
+    };
+    let mut group = c.benchmark_group("update-shapes");
+
+    group.bench_function("sessile/one-of-50-entries", |b| {
+        let mut record = Record::new(store.store.now(), common::record(&store.store).deadline);
+        for n in 0..50_u64 {
+            record.entries.insert(format!("entry {n}"), Value::new(&n).expect("a value"));
+        }
+        let token = create(&record);
+        b.iter(|| {
+            update(&token, &mut |record| {
+                let n: u64 = record.entries["entry 25"].get()?;
+                record.entries.insert("entry 25".into(), Value::new(&(n + 1))?);
+                Ok(Verdict::Write)
+            })
+        });
+    });
+
+    group.bench_function("sessile/grow", |b| {
+        // A file never shrinks: each round grows a new one.
+        let grow = |token: Token| {
+            let text = Value::new(&"x".repeat(6000)).expect("a value");
+            update(&token, &mut |record| {
+                record.entries.insert("text".into(), text.clone());
+                Ok(Verdict::Write)
+            })
+        };
+        b.iter_batched(|| create(&common::record(&store.store)), grow, BatchSize::NumIterations(100));
+    });
+
+    group.bench_function("sessile/renewal", |b| {
+        let token = create(&common::record(&store.store));
+        b.iter(|| {
+            update(&token, &mut |record| {
+                record.deadline += Duration::from_secs(1);
+                Ok(Verdict::Write)
+            })
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, relaxed, power_safe, create, shapes);
 criterion_main!(benches);

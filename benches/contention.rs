@@ -1,0 +1,84 @@
+//! Several threads at the same time: each with sessions of its own, and all with the same one.
+//!
+//! Times are of one act of one thread: with as many cores as threads and nothing in common they stay the same.
+mod common;
+
+use common::Full;
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use sessile::{Durability, FileStoreOptions, Lookup, Record, Store, Token, Value, Verdict};
+use std::cell::LazyCell;
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const THREADS: [usize; 4] = [1, 2, 4, 8];
+
+fn load(full: &Full, token: &Token) {
+    match full.store.load(token) {
+        Ok(Lookup::Live(live)) => assert_eq!(black_box(live.record.entries.len()), 8),
+        other => panic!("a session is not live: {other:?}"),
+    }
+}
+
+fn update(full: &Full, token: &Token) {
+    let mut visit = |record: &mut Record| {
+        let visits: u64 = record.entries["visits"].get()?;
+        record.entries.insert("visits".into(), Value::new(&(visits + 1))?);
+        Ok(Verdict::Write)
+    };
+    assert!(full.store.update(token, &mut visit, Durability::Relaxed).expect("an update").is_some());
+}
+
+/// Lets each thread act so often; how long that took.
+fn in_threads(threads: usize, acts: u64, act: impl Fn(usize, usize) + Sync) -> Duration {
+    let start = Barrier::new(threads + 1);
+    thread::scope(|scope| {
+        let (start, act) = (&start, &act);
+        let work = |thread| {
+            move || {
+                start.wait();
+                (0..usize::try_from(acts).expect("fits")).for_each(|n| act(thread, n));
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(work(thread))).collect();
+        start.wait();
+        let began = Instant::now();
+        for worker in workers {
+            worker.join().expect("no act fails");
+        }
+        began.elapsed()
+    })
+}
+
+type Act = fn(&Full, &Token);
+
+/// Measures loads from memory and relaxed updates.
+fn contention(c: &mut Criterion) {
+    let full = LazyCell::new(|| {
+        let options = FileStoreOptions::new().cache_bytes(1 << 30);
+        let full = Full::with(options, common::sessions(), Durability::Relaxed);
+        full.tokens.iter().for_each(|token| load(&full, token));
+        full
+    });
+    for (name, act) in [("load", load as Act), ("update", update as Act)] {
+        for hot in [false, true] {
+            let mut group =
+                c.benchmark_group(format!("contention-{name}-{}", if hot { "one" } else { "distinct" }));
+            group.sample_size(20);
+            for threads in THREADS {
+                group.bench_function(BenchmarkId::new("sessile", format!("{threads}-threads")), |b| {
+                    let full = &*full;
+                    let part = full.tokens.len() / THREADS[3];
+                    let own = |thread: usize, n: usize| &full.tokens[thread * part + n * 7919 % part];
+                    let token = |thread, n| if hot { &full.tokens[0] } else { own(thread, n) };
+                    b.iter_custom(|acts| in_threads(threads, acts, |thread, n| act(full, token(thread, n))));
+                });
+            }
+            group.finish();
+        }
+    }
+}
+
+criterion_group!(benches, contention);
+criterion_main!(benches);

@@ -1,0 +1,264 @@
+//! How the acts are timed: each peer gets a slice of time, one after the other, and this again and again, so that what else
+//! the machine does falls on all of them. The figures are medians of the rounds.
+use crate::peer::{Client, Peer};
+use crate::peers::Who;
+use crate::workload::{Act, Durability, Found, Key, keys, usual_deadline};
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+/// One act in this many is timed by itself, for the percentiles: reading the clock costs as much as a look-up in memory.
+const TIMED: u64 = 8;
+/// How many sessions expire for each sweep.
+const DUE: usize = 2000;
+/// How long those live.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// One thing that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Case {
+    pub(crate) act: Act,
+    pub(crate) durability: Durability,
+    pub(crate) threads: usize,
+    pub(crate) bytes: usize,
+}
+
+/// What came of it for one peer, over all rounds.
+#[derive(Debug)]
+pub(crate) struct Samples {
+    /// Acts per second, of each round.
+    rates: Vec<f64>,
+    nanos: Histogram<u64>,
+}
+
+/// The figures of one case for one peer.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    pub(crate) case: Case,
+    pub(crate) who: Who,
+    pub(crate) ops_per_s: f64,
+    pub(crate) p50_ns: u64,
+    pub(crate) p99_ns: u64,
+    /// How many acts were timed.
+    pub(crate) samples: u64,
+}
+
+impl Samples {
+    pub(crate) fn new() -> Self {
+        Self { rates: Vec::new(), nanos: Histogram::new(3).expect("three digits") }
+    }
+
+    pub(crate) fn figures(&self, case: Case, who: Who) -> Figures {
+        let mut rates = self.rates.clone();
+        rates.sort_by(f64::total_cmp);
+        Figures {
+            case,
+            who,
+            ops_per_s: rates[rates.len() / 2],
+            p50_ns: self.nanos.value_at_quantile(0.5),
+            p99_ns: self.nanos.value_at_quantile(0.99),
+            samples: self.nanos.len(),
+        }
+    }
+}
+
+/// A peer with its sessions.
+pub(crate) struct Subject {
+    pub(crate) who: Who,
+    pub(crate) durability: Durability,
+    pub(crate) peer: Box<dyn Peer>,
+    /// Sessions that were made while that was measured, to be removed when that is.
+    made: Mutex<Vec<Key>>,
+    /// The seed of the next new ids.
+    seed: u64,
+}
+
+impl Subject {
+    /// With all sessions made and looked at.
+    pub(crate) fn new(
+        who: Who,
+        durability: Durability,
+        peer: Box<dyn Peer>,
+        all: &[Key],
+        bytes: usize,
+    ) -> Self {
+        peer.fill(all);
+        let this = Self { who, durability, peer, made: Mutex::default(), seed: 1 << 32 };
+        this.check(all, bytes);
+        this
+    }
+
+    /// Whether it does what is measured.
+    fn check(&self, all: &[Key], bytes: usize) {
+        let who = self.who;
+        let mut client = self.peer.client();
+        let key = &all[0];
+        let visits_of = |found: Option<Found>| {
+            let found = found.unwrap_or_else(|| panic!("{who:?} has no such session"));
+            // Some store how long it is before it.
+            assert!((bytes..bytes + 9).contains(&found.bytes), "{who:?}: {found:?}");
+            found.visits
+        };
+        let visits = visits_of(client.load(key));
+        assert!(client.update(key), "{who:?}");
+        assert_eq!(visits_of(client.load(key)), visits + 1, "{who:?}");
+        if self.peer.does(Act::LoadCached) && who != Who::Floor {
+            assert_eq!(client.load_cached(key).expect("a session").visits, visits + 1, "{who:?}");
+        }
+        let new = keys(7).next().expect("they have no end");
+        assert_eq!(client.load(&new), None, "{who:?}");
+        client.create(&new, usual_deadline());
+        assert_eq!(visits_of(client.load(&new)), 0, "{who:?}");
+        assert!(client.delete(&new), "{who:?}");
+        assert_eq!(client.load(&new), None, "{who:?}");
+        if self.peer.does(Act::LoadCached) {
+            // A server that has run for a while has them in memory.
+            for key in all {
+                assert!(client.load_cached(key).is_some(), "{who:?}");
+            }
+        }
+    }
+
+    /// One slice of time for one case.
+    pub(crate) fn round(&mut self, case: Case, all: &[Key], slice: Duration, samples: &mut Samples) {
+        self.seed += 1000;
+        let seed = self.seed;
+        let (peer, made) = (&*self.peer, &self.made);
+        match case.act {
+            Act::Load => in_threads(peer, case.threads, slice, samples, |thread| {
+                let mut order = order(all, seed + thread);
+                move |client| client.load(order.next()?).map(|found| assert_ne!(found.bytes, 0))
+            }),
+            Act::LoadCached => in_threads(peer, case.threads, slice, samples, |thread| {
+                let mut order = order(all, seed + thread);
+                move |client| client.load_cached(order.next()?).map(|found| assert_ne!(found.bytes, 0))
+            }),
+            Act::Update => in_threads(peer, case.threads, slice, samples, |thread| {
+                let mut order = order(all, seed + thread);
+                move |client| client.update(order.next()?).then_some(())
+            }),
+            Act::Create => in_threads(peer, case.threads, slice, samples, |thread| {
+                let mut new = keys(seed + thread);
+                move |client| {
+                    let key = new.next()?;
+                    client.create(&key, usual_deadline());
+                    made.lock().push(key);
+                    Some(())
+                }
+            }),
+            Act::Delete => {
+                self.make_up(seed);
+                let made = &self.made;
+                in_threads(peer, case.threads, slice, samples, |_| {
+                    |client| {
+                        let key = made.lock().pop()?;
+                        assert!(client.delete(&key));
+                        Some(())
+                    }
+                });
+                self.clear();
+            }
+            Act::Sweep => self.sweep(seed, samples),
+        }
+    }
+
+    /// Makes some sessions to be removed, if none were made lately.
+    fn make_up(&self, seed: u64) {
+        let mut made = self.made.lock();
+        if made.is_empty() {
+            made.extend(keys(seed).take(DUE));
+            self.peer.fill(&made);
+        }
+    }
+
+    /// Removes what was made, so that all rounds meet the same store.
+    pub(crate) fn clear(&self) {
+        let mut client = self.peer.client();
+        for key in self.made.lock().drain(..) {
+            assert!(client.delete(&key));
+        }
+    }
+
+    fn sweep(&self, seed: u64, samples: &mut Samples) {
+        let mut client = self.peer.client();
+        for key in keys(seed).take(DUE) {
+            client.create(&key, SystemTime::now() + SHORT);
+        }
+        thread::sleep(2 * SHORT);
+        let began = Instant::now();
+        let removed = client.sweep();
+        let took = began.elapsed();
+        assert_eq!(removed, DUE as u64, "{:?}", self.who);
+        samples.rates.push(rate(DUE as u64, took));
+        samples.nanos.record(nanos(took) / DUE as u64).expect("it fits");
+    }
+}
+
+/// Some of all, again and again, each as likely as any other.
+fn order(all: &[Key], seed: u64) -> impl Iterator<Item = &Key> {
+    let mut dice = StdRng::seed_from_u64(seed);
+    std::iter::repeat_with(move || &all[dice.random_range(0..all.len())])
+}
+
+/// Lets threads do something again and again, each with a client of its own, until the time is over or one has nothing
+/// left to do.
+fn in_threads<A>(
+    peer: &dyn Peer,
+    threads: usize,
+    slice: Duration,
+    samples: &mut Samples,
+    act_of: impl Fn(u64) -> A + Sync,
+) where
+    A: FnMut(&mut (dyn Client + '_)) -> Option<()>,
+{
+    let start = &Barrier::new(threads);
+    let act_of = &act_of;
+    let done: Vec<(u64, Duration, Histogram<u64>)> = thread::scope(|scope| {
+        let work = |thread| {
+            let mut client = peer.client();
+            let mut act = act_of(thread);
+            let mut nanos_of = Histogram::new(3).expect("three digits");
+            start.wait();
+            let began = Instant::now();
+            let mut acts = 0;
+            'slice: while began.elapsed() < slice {
+                let before = Instant::now();
+                if act(&mut *client).is_none() {
+                    break;
+                }
+                nanos_of.record(nanos(before.elapsed())).expect("it fits");
+                acts += 1;
+                // What takes long is always timed: there are few of it.
+                let untimed = if before.elapsed() < Duration::from_micros(100) { TIMED - 1 } else { 0 };
+                for _ in 0..untimed {
+                    if act(&mut *client).is_none() {
+                        break 'slice;
+                    }
+                    acts += 1;
+                }
+            }
+            (acts, began.elapsed(), nanos_of)
+        };
+        let workers: Vec<_> = (0..threads as u64).map(|thread| scope.spawn(move || work(thread))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("no act fails")).collect()
+    });
+    let acts: u64 = done.iter().map(|(acts, ..)| acts).sum();
+    let longest = done.iter().map(|(_, took, _)| *took).max().unwrap_or_default();
+    samples.rates.push(rate(acts, longest));
+    for (.., nanos) in done {
+        samples.nanos.add(nanos).expect("of one kind");
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+fn rate(acts: u64, time: Duration) -> f64 {
+    acts as f64 / time.as_secs_f64()
+}
+
+fn nanos(time: Duration) -> u64 {
+    time.as_nanos().try_into().expect("below 500 years")
+}

@@ -1,0 +1,144 @@
+//! The fewest system calls that could do an act, on a directory of files like sessile's; for sessions in memory, a bare
+//! look-up in a map behind a lock.
+//!
+//! load: `openat`, `pread`, `close`. update: `openat`, `pread`, `pwrite`, `close`. create: `openat` that makes it,
+//! `pwrite`, `close`. delete: `unlinkat`. sweep: the same for each. Power-safe: `fdatasync` of what was written,
+//! `fsync` of its directory when a name comes or goes. Nothing is checked, locked, or told to anybody.
+use crate::peer::{Client, Peer, Setting, disk_usage};
+use crate::workload::{Act, Found, Key, Row, micros, text, usual_deadline};
+use hashlink::LruCache;
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fdatasync, fsync, openat, unlinkat};
+use rustix::io::{pread, pwrite};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// As many as sessile has.
+const SHARDS: usize = 256;
+const PARTS: usize = 32;
+
+pub(crate) struct Floor {
+    setting: Setting,
+    shards: Vec<OwnedFd>,
+    memory: [Mutex<LruCache<Key, Arc<Vec<u8>>>>; PARTS],
+    /// What is to be swept: a floor needs no index.
+    due: Mutex<Vec<(u64, Key)>>,
+}
+
+impl Floor {
+    pub(crate) fn open(setting: Setting) -> Self {
+        let shard = |n: usize| {
+            let path = setting.dir.join(format!("{n:02x}"));
+            std::fs::create_dir(&path).expect("a new directory");
+            openat(CWD, &path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).expect("a directory")
+        };
+        let shards = (0..SHARDS).map(shard).collect();
+        let memory = std::array::from_fn(|_| Mutex::new(LruCache::new_unbounded()));
+        Self { setting, shards, memory, due: Mutex::default() }
+    }
+
+    fn shard(&self, key: &Key) -> &OwnedFd {
+        &self.shards[number(key) % SHARDS]
+    }
+
+    fn part(&self, key: &Key) -> &Mutex<LruCache<Key, Arc<Vec<u8>>>> {
+        &self.memory[number(key) % PARTS]
+    }
+
+    fn open_file(&self, key: &Key, flags: OFlags) -> Option<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOATIME;
+        openat(self.shard(key), text(key), flags, Mode::RUSR | Mode::WUSR).ok()
+    }
+
+    /// Reads a file onto the stack, and hands what it holds to `then`.
+    fn read<R>(file: &OwnedFd, then: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut buffer = [0; 8192];
+        let length = pread(file, &mut buffer, 0).expect("pread");
+        then(&mut buffer[..length])
+    }
+
+    fn make(&self, key: &Key, deadline: SystemTime, power_safe: bool) {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let file = self.open_file(key, flags).expect("a new file");
+        pwrite(&file, &Row::of(deadline, &self.setting.payload), 0).expect("pwrite");
+        if power_safe {
+            fdatasync(&file).expect("fdatasync");
+            fsync(self.shard(key)).expect("fsync");
+        }
+    }
+}
+
+/// Some bits of an id.
+fn number(key: &Key) -> usize {
+    key[..4].iter().fold(0, |number, byte| number * 31 + usize::from(*byte))
+}
+
+impl Peer for Floor {
+    fn fill(&self, keys: &[Key]) {
+        for key in keys {
+            self.make(key, usual_deadline(), false);
+            let row = Row::of(usual_deadline(), &self.setting.payload);
+            self.part(key).lock().insert(*key, Arc::new(row));
+        }
+    }
+    fn client(&self) -> Box<dyn Client + '_> {
+        Box::new(self)
+    }
+    fn does(&self, _: Act) -> bool {
+        true
+    }
+    fn bytes_on_disk(&self) -> u64 {
+        disk_usage(&self.setting.dir)
+    }
+}
+
+impl Client for &Floor {
+    fn load(&mut self, key: &Key) -> Option<Found> {
+        let file = self.open_file(key, OFlags::RDONLY)?;
+        Some(Floor::read(&file, |row| Row::found(row)))
+    }
+    fn load_cached(&mut self, key: &Key) -> Option<Found> {
+        let row = self.part(key).lock().get(key).cloned()?;
+        Some(Row::found(&row))
+    }
+    fn update(&mut self, key: &Key) -> bool {
+        let Some(file) = self.open_file(key, OFlags::RDWR) else { return false };
+        Floor::read(&file, |row| {
+            Row::visit(row);
+            pwrite(&file, row, 0).expect("pwrite");
+        });
+        if self.setting.is_power_safe() {
+            fdatasync(&file).expect("fdatasync");
+        }
+        true
+    }
+    fn create(&mut self, key: &Key, deadline: SystemTime) {
+        self.make(key, deadline, self.setting.is_power_safe());
+        if deadline < SystemTime::now() + Duration::from_secs(60) {
+            self.due.lock().push((micros(deadline), *key));
+        }
+    }
+    fn delete(&mut self, key: &Key) -> bool {
+        let removed = unlinkat(self.shard(key), text(key), AtFlags::empty()).is_ok();
+        if self.setting.is_power_safe() {
+            fsync(self.shard(key)).expect("fsync");
+        }
+        removed
+    }
+    fn sweep(&mut self) -> u64 {
+        let now = micros(SystemTime::now());
+        let mut due = std::mem::take(&mut *self.due.lock());
+        // Directory by directory.
+        due.sort_unstable_by_key(|(_, key)| number(key) % SHARDS);
+        let mut removed = 0;
+        for (deadline, key) in due {
+            if deadline <= now {
+                removed += u64::from(unlinkat(self.shard(&key), text(&key), AtFlags::empty()).is_ok());
+            } else {
+                self.due.lock().push((deadline, key));
+            }
+        }
+        removed
+    }
+}

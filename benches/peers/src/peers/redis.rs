@@ -1,0 +1,101 @@
+//! Redis, if it is installed: a server of its own on a Unix socket, one connection a thread.
+//!
+//! A session is a hash of its visits and its payload that Redis removes by itself, so that there is no sweep to measure.
+//! `appendonly yes`; relaxed is `appendfsync everysec`, power-safe `always`, as
+//! <https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/> explains them. An update is three commands
+//! in one round trip.
+use super::server::{Server, find};
+use crate::peer::{Client, Peer, Setting, disk_usage};
+use crate::workload::{Act, Found, Key, micros, usual_deadline};
+use redis::Connection;
+use std::process::Command;
+use std::time::SystemTime;
+
+pub(crate) struct Redis {
+    setting: Setting,
+    client: redis::Client,
+    server: Server,
+}
+
+impl Redis {
+    pub(crate) fn open(setting: Setting) -> Self {
+        let socket = setting.dir.join("socket");
+        let client = redis::Client::open(format!("unix://{}", socket.display())).expect("an address");
+        let mut command = Command::new(find("redis-server").expect("it is here"));
+        let fsync = if setting.is_power_safe() { "always" } else { "everysec" };
+        command.args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", fsync]);
+        command.arg("--dir").arg(&setting.dir).arg("--unixsocket").arg(&socket);
+        let (server, _) = Server::start(&mut command, || client.get_connection().ok());
+        Self { setting, client, server }
+    }
+}
+
+fn make<'a>(
+    pipe: &'a mut redis::Pipeline,
+    key: &Key,
+    deadline: SystemTime,
+    payload: &str,
+) -> &'a mut redis::Pipeline {
+    pipe.cmd("HSET").arg(key).arg("visits").arg(0).arg("payload").arg(payload).ignore();
+    pipe.cmd("PEXPIREAT").arg(key).arg(micros(deadline) / 1000).ignore()
+}
+
+impl Peer for Redis {
+    fn fill(&self, keys: &[Key]) {
+        let mut connection = self.client.get_connection().expect("a connection");
+        for keys in keys.chunks(1000) {
+            let mut pipe = redis::pipe();
+            for key in keys {
+                make(&mut pipe, key, usual_deadline(), &self.setting.payload);
+            }
+            pipe.query::<()>(&mut connection).expect("sessions");
+        }
+    }
+    fn client(&self) -> Box<dyn Client + '_> {
+        let connection = self.client.get_connection().expect("a connection");
+        Box::new(RedisClient { payload: &self.setting.payload, connection })
+    }
+    fn does(&self, act: Act) -> bool {
+        !matches!(act, Act::LoadCached | Act::Sweep)
+    }
+    fn bytes_on_disk(&self) -> u64 {
+        disk_usage(&self.setting.dir)
+    }
+    fn server_memory(&self) -> Option<u64> {
+        Some(self.server.memory())
+    }
+}
+
+struct RedisClient<'a> {
+    payload: &'a str,
+    connection: Connection,
+}
+
+impl Client for RedisClient<'_> {
+    fn load(&mut self, key: &Key) -> Option<Found> {
+        let found = redis::cmd("HMGET").arg(key).arg("visits").arg("payload").query(&mut self.connection);
+        let (visits, payload): (Option<u64>, Option<String>) = found.expect("a look");
+        Some(Found { visits: visits?, bytes: payload?.len() })
+    }
+    fn update(&mut self, key: &Key) -> bool {
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        pipe.cmd("HGET").arg(key).arg("payload").ignore();
+        pipe.cmd("HINCRBY").arg(key).arg("visits").arg(1);
+        pipe.cmd("HSET").arg(key).arg("payload").arg(self.payload).ignore();
+        let (visits,): (u64,) = pipe.query(&mut self.connection).expect("an update");
+        visits > 0
+    }
+    fn create(&mut self, key: &Key, deadline: SystemTime) {
+        let mut pipe = redis::pipe();
+        make(pipe.atomic(), key, deadline, self.payload)
+            .query::<()>(&mut self.connection)
+            .expect("a session");
+    }
+    fn delete(&mut self, key: &Key) -> bool {
+        redis::cmd("DEL").arg(key).query::<u64>(&mut self.connection).expect("a deletion") == 1
+    }
+    fn sweep(&mut self) -> u64 {
+        unreachable!("it does not do this act")
+    }
+}

@@ -1,0 +1,97 @@
+//! What most file stores do: a session is a file in one of 256 directories, written beside its place and renamed into it.
+//! One lock a session, as a thread of another process would need, is not taken: most of them have none. Power-safe:
+//! `fsync` of the file before it is renamed, and of its directory afterwards. A sweep reads every file, as Django's
+//! `clearsessions` does.
+use crate::peer::{Client, Peer, Setting, disk_usage};
+use crate::workload::{Durability, Found, Key, Row, micros, text, usual_deadline};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+pub(crate) struct Rename {
+    setting: Setting,
+}
+
+impl Rename {
+    pub(crate) fn open(setting: Setting) -> Self {
+        for n in 0..256 {
+            fs::create_dir(setting.dir.join(format!("{n:02x}"))).expect("a new directory");
+        }
+        Self { setting }
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        let n = key[..4].iter().fold(0_usize, |number, byte| number * 31 + usize::from(*byte)) % 256;
+        self.setting.dir.join(format!("{n:02x}")).join(text(key))
+    }
+
+    fn write(&self, key: &Key, row: &[u8], durability: Durability) {
+        let path = self.path(key);
+        let dir = path.parent().expect("it lies in one of the directories");
+        let mut file = tempfile::NamedTempFile::new_in(dir).expect("a temporary file");
+        file.write_all(row).expect("a write");
+        if durability == Durability::PowerSafe {
+            file.as_file().sync_all().expect("fsync");
+        }
+        let _ = file.persist(&path).expect("rename");
+        if durability == Durability::PowerSafe {
+            File::open(dir).and_then(|dir| dir.sync_all()).expect("fsync of the directory");
+        }
+    }
+}
+
+impl Peer for Rename {
+    fn fill(&self, keys: &[Key]) {
+        let row = Row::of(usual_deadline(), &self.setting.payload);
+        for key in keys {
+            self.write(key, &row, Durability::Relaxed);
+        }
+    }
+    fn client(&self) -> Box<dyn Client + '_> {
+        Box::new(self)
+    }
+    fn bytes_on_disk(&self) -> u64 {
+        disk_usage(&self.setting.dir)
+    }
+}
+
+impl Client for &Rename {
+    fn load(&mut self, key: &Key) -> Option<Found> {
+        let row = fs::read(self.path(key)).ok()?;
+        Some(Row::found(&row))
+    }
+    fn update(&mut self, key: &Key) -> bool {
+        let Ok(mut row) = fs::read(self.path(key)) else { return false };
+        Row::visit(&mut row);
+        self.write(key, &row, self.setting.durability);
+        true
+    }
+    fn create(&mut self, key: &Key, deadline: SystemTime) {
+        self.write(key, &Row::of(deadline, &self.setting.payload), self.setting.durability);
+    }
+    fn delete(&mut self, key: &Key) -> bool {
+        let path = self.path(key);
+        let removed = fs::remove_file(&path).is_ok();
+        if self.setting.is_power_safe() {
+            let dir = path.parent().expect("it lies in one of the directories");
+            File::open(dir).and_then(|dir| dir.sync_all()).expect("fsync of the directory");
+        }
+        removed
+    }
+    fn sweep(&mut self) -> u64 {
+        let now = micros(SystemTime::now());
+        let list = |dir: PathBuf| {
+            fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path())
+        };
+        let mut removed = 0;
+        for path in list(self.setting.dir.clone()).flat_map(list) {
+            let row = fs::read(&path).expect("a file");
+            if Row::deadline(&row) <= now {
+                fs::remove_file(&path).expect("a file that was there");
+                removed += 1;
+            }
+        }
+        removed
+    }
+}

@@ -1,0 +1,70 @@
+//! Servers of their own: started in a directory of ours, on a socket in it, and stopped when they are dropped.
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program, where one finds it: on the path, or where Debian keeps PostgreSQL's.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let debian = debian.map(|version| version.path().join("bin"));
+    std::env::split_paths(&path).chain(debian).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+/// A server that runs.
+pub(crate) struct Server {
+    process: Child,
+}
+
+impl Server {
+    /// Starts it, and tries `connect` until that succeeds.
+    pub(crate) fn start<T>(command: &mut Command, mut connect: impl FnMut() -> Option<T>) -> (Self, T) {
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut this = Self { process: spawned.expect("a server that can be started") };
+        let began = Instant::now();
+        loop {
+            if let Some(connection) = connect() {
+                return (this, connection);
+            }
+            let ended = this.process.try_wait().expect("a child of ours");
+            assert!(ended.is_none() && began.elapsed() < PATIENCE, "{command:?} does not answer: {ended:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The memory it has in use, with its children's, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let pid = self.process.id();
+        let children =
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let all = children.split_whitespace().filter_map(|child| child.parse().ok()).chain([pid]);
+        all.map(resident).sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        // SIGINT: PostgreSQL's "fast" end, which disconnects everybody and removes its shared memory.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        let began = Instant::now();
+        while let Ok(None) = self.process.try_wait() {
+            if began.elapsed() > Duration::from_secs(10) {
+                let _ = self.process.kill();
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The memory a process has in use and shares with nobody, or its part of what it shares, in bytes.
+pub(crate) fn resident(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kilobytes: u64 = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0);
+    kilobytes << 10
+}

@@ -1,0 +1,99 @@
+//! This crate, with its defaults, but for the durability. `load` goes by a store that keeps nothing in memory, on the same
+//! directory.
+use crate::peer::{Client, Peer, Setting, disk_usage};
+use crate::workload::{Act, Durability, Found, Key, text, usual_deadline};
+use sessile::file::SweepOptions;
+use sessile::{FileId, FileStore, FileStoreOptions, Lookup, Record, Store, Token, Value, Verdict};
+use std::time::SystemTime;
+
+pub(crate) struct Sessile {
+    setting: Setting,
+    store: FileStore,
+    /// The same without a cache.
+    bare: FileStore,
+}
+
+impl Sessile {
+    pub(crate) fn open(setting: Setting) -> Self {
+        let power_safe = setting.is_power_safe();
+        let how = if power_safe { sessile::Durability::PowerSafe } else { sessile::Durability::Relaxed };
+        // Room for all sessions.
+        let options =
+            FileStoreOptions::new().durability(how).sync_security_events(power_safe).cache_bytes(1 << 30);
+        let store = options.clone().open(&setting.dir).expect("a store");
+        let bare = options.cache_bytes(0).open(&setting.dir).expect("the same store");
+        Self { setting, store, bare }
+    }
+
+    fn record(&self, deadline: SystemTime) -> Record {
+        let mut record = Record::new(SystemTime::now(), deadline);
+        record.entries.insert("visits".into(), Value::new(&0_u64).expect("a value"));
+        record.entries.insert("payload".into(), Value::new(&self.setting.payload).expect("a value"));
+        record
+    }
+
+    fn how(&self) -> sessile::Durability {
+        match self.setting.durability {
+            Durability::Relaxed => sessile::Durability::Relaxed,
+            Durability::PowerSafe => sessile::Durability::PowerSafe,
+        }
+    }
+}
+
+fn token(key: &Key) -> Token {
+    Token::parse(text(key)).expect("an id")
+}
+
+impl Peer for Sessile {
+    fn fill(&self, keys: &[Key]) {
+        let record = self.record(usual_deadline());
+        for key in keys {
+            let made = self.bare.bring_in(&FileId::digest(key), &record, sessile::Durability::Relaxed);
+            assert!(made.expect("a session"), "it is new");
+        }
+    }
+    fn client(&self) -> Box<dyn Client + '_> {
+        Box::new(self)
+    }
+    fn does(&self, _: Act) -> bool {
+        true
+    }
+    fn bytes_on_disk(&self) -> u64 {
+        disk_usage(&self.setting.dir)
+    }
+}
+
+fn found(store: &FileStore, key: &Key) -> Option<Found> {
+    let Lookup::Live(live) = store.load(&token(key)).expect("a look") else { return None };
+    let visits = live.record.entries["visits"].get().expect("a number");
+    Some(Found { visits, bytes: live.record.entries["payload"].as_bytes().len() })
+}
+
+impl Client for &Sessile {
+    fn load(&mut self, key: &Key) -> Option<Found> {
+        found(&self.bare, key)
+    }
+    fn load_cached(&mut self, key: &Key) -> Option<Found> {
+        found(&self.store, key)
+    }
+    fn update(&mut self, key: &Key) -> bool {
+        let mut visit = |record: &mut Record| {
+            let visits: u64 = record.entries["visits"].get()?;
+            record.entries.insert("visits".into(), Value::new(&(visits + 1))?);
+            Ok(Verdict::Write)
+        };
+        self.store.update(&token(key), &mut visit, self.how()).expect("an update").is_some()
+    }
+    fn create(&mut self, key: &Key, deadline: SystemTime) {
+        let made = self.store.bring_in(&FileId::digest(key), &self.record(deadline), self.how());
+        assert!(made.expect("a session"), "it is new");
+    }
+    fn delete(&mut self, key: &Key) -> bool {
+        self.store.delete(&token(key)).expect("an end")
+    }
+    fn sweep(&mut self) -> u64 {
+        let report = self.store.sweep(&SweepOptions::new().core_share_percent(100)).expect("a sweep");
+        assert_eq!(report.failed, 0, "{report:?}");
+        report.removed
+    }
+}

@@ -1,0 +1,98 @@
+//! The figures as tables for people, and as JSON for programs.
+use crate::measure::{Case, Figures};
+use crate::peers::Who;
+use crate::space::Space;
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde_json::{Value, json};
+
+/// A number with three digits and a unit.
+pub(crate) fn short(number: f64) -> String {
+    let (scaled, unit) = match number {
+        _ if number >= 1e6 => (number / 1e6, " M"),
+        _ if number >= 1e3 => (number / 1e3, " k"),
+        _ => (number, ""),
+    };
+    let digits = if scaled >= 100.0 {
+        0
+    } else if scaled >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{scaled:.digits$}{unit}")
+}
+
+fn label(case: Case) -> String {
+    let how = if case.act.writes() { format!(" {}", case.durability.name()) } else { String::new() };
+    format!("{}{how} {} B", case.act.name(), case.bytes)
+}
+
+fn everybody(figures: &[Figures]) -> Vec<Who> {
+    let mut who: Vec<_> = figures.iter().map(|figures| figures.who).collect();
+    who.sort_unstable();
+    who.dedup();
+    who
+}
+
+fn new_table(head: impl IntoIterator<Item = String>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(head);
+    table
+}
+
+fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+/// Acts per second: a line for each case, a column for each peer.
+pub(crate) fn table(figures: &[Figures]) -> String {
+    let everybody = everybody(figures);
+    let head = ["acts per second", "threads"].map(str::to_owned).into_iter();
+    let mut table = new_table(head.chain(everybody.iter().map(|who| who.name().to_owned())));
+    for of_case in figures.chunk_by(|a, b| a.case == b.case) {
+        let case = of_case[0].case;
+        let cell = |who: &Who| {
+            let found = of_case.iter().find(|figures| figures.who == *who);
+            right(found.map_or_else(|| "-".into(), |figures| short(figures.ops_per_s)))
+        };
+        let head = [Cell::new(label(case)), right(case.threads.to_string())];
+        table.add_row(head.into_iter().chain(everybody.iter().map(cell)));
+    }
+    table.to_string()
+}
+
+pub(crate) fn space_table(spaces: &[Space]) -> String {
+    let mut table = new_table(["bytes a session", "holds", "on disk", "resident"].map(str::to_owned));
+    for space in spaces {
+        let numbers =
+            [space.bytes as u64, space.disk, space.resident].map(|number| right(number.to_string()));
+        table.add_row([Cell::new(space.who.name())].into_iter().chain(numbers));
+    }
+    table.to_string()
+}
+
+pub(crate) fn json(figures: &Figures) -> Value {
+    let Figures { case, who, ops_per_s, p50_ns, p99_ns, samples } = figures;
+    json!({
+        "act": case.act.name(),
+        "who": who.name(),
+        "durability": case.durability.name(),
+        "threads": case.threads,
+        "bytes": case.bytes,
+        "ops_per_s": ops_per_s,
+        "p50_ns": p50_ns,
+        "p99_ns": p99_ns,
+        "samples": samples,
+    })
+}
+
+pub(crate) fn space_json(space: &Space) -> Value {
+    json!({
+        "act": "space",
+        "who": space.who.name(),
+        "bytes": space.bytes,
+        "disk_bytes": space.disk,
+        "resident_bytes": space.resident,
+    })
+}

@@ -1,0 +1,59 @@
+//! How much room a session takes, on the disk and in memory. Memory is looked at in a process of its own, which opens one
+//! peer, makes all sessions and loads each of them once.
+use crate::Args;
+use crate::peer::Setting;
+use crate::peers::Who;
+use crate::peers::resident;
+use crate::workload::{Act, Durability, payload};
+use std::error::Error;
+use std::path::Path;
+use std::process::Command;
+
+/// For one peer and size, in bytes a session.
+#[derive(Clone, Debug)]
+pub(crate) struct Space {
+    pub(crate) who: Who,
+    pub(crate) bytes: usize,
+    pub(crate) disk: u64,
+    pub(crate) resident: u64,
+}
+
+/// What a process of its own says of itself: bytes on the disk and resident ones, for all sessions.
+pub(crate) fn memory(args: &Args, who: Who, dir: &Path) -> String {
+    let bytes = usize::try_from(args.bytes[0]).expect("at most 7,000");
+    let setting =
+        Setting { dir: dir.join("store"), durability: Durability::Relaxed, payload: payload(bytes) };
+    let all = args.keys();
+    let peer = who.open(setting);
+    let now = || resident(std::process::id()) + peer.server_memory().unwrap_or(0);
+    let disk = peer.bytes_on_disk();
+    let mut client = peer.client();
+    let before = now();
+    peer.fill(&all);
+    for key in &all {
+        let found = if peer.does(Act::LoadCached) { client.load_cached(key) } else { client.load(key) };
+        assert!(found.is_some());
+    }
+    format!("{} {}", peer.bytes_on_disk().saturating_sub(disk), now().saturating_sub(before))
+}
+
+/// The same for everybody whom it makes sense to ask: a floor has no memory of its own.
+pub(crate) fn all(args: &Args, dir: &Path) -> Result<Vec<Space>, Box<dyn Error>> {
+    let mut spaces = Vec::new();
+    for &bytes in &args.bytes {
+        for who in args.who().into_iter().filter(|who| *who != Who::Floor) {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["--memory-of", who.name(), "--sessions", &args.sessions.to_string()]);
+            let output = command.args(["--bytes", &bytes.to_string(), "--dir"]).arg(dir).output()?;
+            let text = String::from_utf8(output.stdout)?;
+            let numbers: Vec<u64> = text.split_whitespace().map_while(|word| word.parse().ok()).collect();
+            let [disk, resident] = numbers[..] else {
+                return Err(format!("{}: {}", who.name(), String::from_utf8_lossy(&output.stderr)).into());
+            };
+            let sessions = u64::from(args.sessions);
+            let bytes = usize::try_from(bytes)?;
+            spaces.push(Space { who, bytes, disk: disk / sessions, resident: resident / sessions });
+        }
+    }
+    Ok(spaces)
+}

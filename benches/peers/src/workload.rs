@@ -1,0 +1,147 @@
+//! What everybody is asked to do: the same sessions under the same ids, visited in the same order.
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A session's id, as it stands in a cookie: 32 characters.
+pub(crate) type Key = [u8; 32];
+
+/// What one knows of a session that was loaded, enough to see that it is the right one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// How often it was updated.
+    pub(crate) visits: u64,
+    /// How much it holds besides, as it is stored.
+    pub(crate) bytes: usize,
+}
+
+/// When a write has reached the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Durability {
+    /// Some time after it was acknowledged: it survives the program, not the machine.
+    Relaxed,
+    /// Before it is acknowledged.
+    #[value(name = "power_safe")]
+    PowerSafe,
+}
+
+impl Durability {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Relaxed => "relaxed",
+            Self::PowerSafe => "power_safe",
+        }
+    }
+}
+
+/// What is done to sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Act {
+    /// Reads a session from the disk's cache.
+    Load,
+    /// Reads one from the program's own memory.
+    #[value(name = "load_cached")]
+    LoadCached,
+    /// Reads one, changes a number in it, and writes it back, so that no two of these lose one another's change.
+    Update,
+    /// Makes one.
+    Create,
+    /// Removes one.
+    Delete,
+    /// Removes all that have expired, some thousands among all that live.
+    Sweep,
+}
+
+impl Act {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Load, Self::LoadCached, Self::Update, Self::Create, Self::Delete, Self::Sweep];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::LoadCached => "load_cached",
+            Self::Update => "update",
+            Self::Create => "create",
+            Self::Delete => "delete",
+            Self::Sweep => "sweep",
+        }
+    }
+
+    /// Whether it writes: then it is another act at another durability.
+    pub(crate) fn writes(self) -> bool {
+        !matches!(self, Self::Load | Self::LoadCached)
+    }
+}
+
+/// The characters of an id.
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+/// How long a session lives, unless it is made to be swept.
+const TWO_WEEKS: Duration = Duration::from_secs(14 * 86_400);
+
+/// A random id.
+pub(crate) fn random_key(dice: &mut StdRng) -> Key {
+    std::array::from_fn(|_| ALPHABET[dice.random_range(0..ALPHABET.len())])
+}
+
+/// Ids without end, the same ones for the same seed.
+pub(crate) fn keys(seed: u64) -> impl Iterator<Item = Key> {
+    let mut dice = StdRng::seed_from_u64(seed);
+    std::iter::repeat_with(move || random_key(&mut dice))
+}
+
+/// An id as text.
+pub(crate) fn text(key: &Key) -> &str {
+    str::from_utf8(key).expect("its characters are ASCII")
+}
+
+/// When a session that is made now expires.
+pub(crate) fn usual_deadline() -> SystemTime {
+    SystemTime::now() + TWO_WEEKS
+}
+
+/// A time as databases store it: microseconds since 1970.
+pub(crate) fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).expect("after 1970").as_micros();
+    since.try_into().expect("before the year 500,000")
+}
+
+/// What a session holds but the count of its visits: text that does not compress to nothing.
+pub(crate) fn payload(bytes: usize) -> String {
+    let mut dice = StdRng::seed_from_u64(5);
+    (0..bytes).map(|_| char::from(ALPHABET[dice.random_range(0..ALPHABET.len())])).collect()
+}
+
+/// A session as a database without columns stores it: its deadline, the count of its visits, the payload.
+pub(crate) struct Row;
+
+impl Row {
+    const HEAD: usize = 16;
+
+    pub(crate) fn of(deadline: SystemTime, payload: &str) -> Vec<u8> {
+        [&micros(deadline).to_be_bytes(), &[0; 8], payload.as_bytes()].concat()
+    }
+    pub(crate) fn found(row: &[u8]) -> Found {
+        Found { visits: Self::number(row, 8), bytes: row.len() - Self::HEAD }
+    }
+    pub(crate) fn deadline(row: &[u8]) -> u64 {
+        Self::number(row, 0)
+    }
+    pub(crate) fn visit(row: &mut [u8]) {
+        let visits = Self::number(row, 8) + 1;
+        row[8..16].copy_from_slice(&visits.to_be_bytes());
+    }
+    /// Under which a session lies in an index of deadlines: they come in the order of time.
+    pub(crate) fn by_deadline(deadline: u64, key: &Key) -> [u8; 40] {
+        let mut entry = [0; 40];
+        entry[..8].copy_from_slice(&deadline.to_be_bytes());
+        entry[8..].copy_from_slice(key);
+        entry
+    }
+    /// The same, read back.
+    pub(crate) fn from_by_deadline(entry: &[u8]) -> (u64, Key) {
+        (Self::number(entry, 0), entry[8..40].try_into().expect("an id"))
+    }
+    fn number(row: &[u8], at: usize) -> u64 {
+        u64::from_be_bytes(row[at..at + 8].try_into().expect("eight bytes"))
+    }
+}

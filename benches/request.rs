@@ -1,0 +1,186 @@
+//! One request: from its cookie header to its response's header pairs, without a server, and through real ones on loopback.
+//!
+//! The floor of a request through a server is the same server without sessions.
+mod common;
+
+use common::{Full, Round};
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use sessile::{Cookies, Durability, FileStoreOptions, Session, Sessions};
+use std::cell::LazyCell;
+use std::hint::black_box;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+
+/// What a handler does with its session.
+#[derive(Clone, Copy, Debug)]
+enum Use {
+    Untouched,
+    Read,
+    Write,
+}
+
+const USES: [(&str, Use); 3] = [("untouched", Use::Untouched), ("read", Use::Read), ("write", Use::Write)];
+
+impl Use {
+    fn handle(self, session: &mut Session) -> sessile::Result<u64> {
+        Ok(match self {
+            Self::Untouched => 8,
+            Self::Read => session.get("visits")?.unwrap_or(0),
+            Self::Write => {
+                let visits = session.get("visits")?.unwrap_or(0_u64) + 1;
+                session.insert("visits", visits)?;
+                visits
+            }
+        })
+    }
+}
+
+/// Sessions that are all in memory, and a cookie header for each.
+struct Site {
+    sessions: Sessions,
+    headers: Vec<String>,
+    _full: Full,
+}
+
+impl Site {
+    fn new() -> Self {
+        let options = FileStoreOptions::new().cache_bytes(1 << 30);
+        let full = Full::with(options.clone(), common::sessions(), Durability::Relaxed);
+        let store = options.durability(Durability::Relaxed).open(full.path()).expect("the same store");
+        let sessions = Sessions::new(store, Cookies::plain_http()).expect("options that agree");
+        // As a browser sends it, among what others have set.
+        let header =
+            |token: &sessile::Token| format!("theme=dark; session={}; _ga=GA1.1.1234", token.expose());
+        let headers: Vec<_> = full.tokens.iter().map(header).collect();
+        let this = Self { sessions, headers, _full: full };
+        for header in &this.headers {
+            assert!(this.visit(header, Use::Read) > 0);
+        }
+        this
+    }
+
+    /// A request without a server. How many header pairs its response must carry.
+    fn visit(&self, header: &str, what: Use) -> usize {
+        let mut visit = self.sessions.open([header]);
+        assert!(what.handle(&mut visit).expect("a session") > 0);
+        visit.finish(200).expect("saved").len()
+    }
+}
+
+/// Measures [`Sessions::open`], what a handler does, and `finish`.
+fn bare(c: &mut Criterion) {
+    let site = LazyCell::new(Site::new);
+    let mut group = c.benchmark_group("request-bare");
+    for (name, what) in USES {
+        group.bench_function(BenchmarkId::new("sessile", name), |b| {
+            let mut round = Round::of(&site.headers);
+            // Untouched: nothing at all; else a `Vary` and a `Cache-Control` at least.
+            let pairs = site.visit(&site.headers[0], what);
+            assert_eq!(pairs > 0, !matches!(what, Use::Untouched), "{name}: {pairs}");
+            b.iter(|| black_box(site.visit(&site.headers[round.next()], what)));
+        });
+    }
+    group.finish();
+}
+
+/// A server on loopback that answers until the process ends: a thread of it waits for requests for ever.
+fn start(serve: impl FnOnce(TcpListener) + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || serve(listener));
+    address
+}
+
+/// A connection that is kept.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn connect(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect(to).expect("a server");
+        stream.set_nodelay(true).expect("a socket");
+        Self(BufReader::new(stream))
+    }
+
+    /// A request; how long the body of its response is.
+    fn get(&mut self, cookie: &str) -> usize {
+        let request = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n");
+        self.0.get_mut().write_all(request.as_bytes()).expect("sent");
+        let (mut line, mut length) = (String::new(), 0);
+        loop {
+            line.clear();
+            self.0.read_line(&mut line).expect("a response");
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a number");
+            }
+            assert!(!line.starts_with("HTTP/") || line.contains(" 200 "), "{line}");
+            if line.trim().is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).expect("a body");
+        length
+    }
+}
+
+fn tiny(site: Option<(Arc<Site>, Use)>) -> SocketAddr {
+    start(move |listener| {
+        let server = tiny_http::Server::from_listener(listener, None).expect("a server");
+        let server = Arc::new(server);
+        for request in server.incoming_requests() {
+            let answered = match &site {
+                None => request.respond(tiny_http::Response::from_string("hello")),
+                Some((site, what)) => {
+                    sessile::http::tiny_http::serve(&site.sessions, request, |_, session| {
+                        what.handle(session).map(|_| tiny_http::Response::from_string("hello"))
+                    })
+                }
+            };
+            answered.expect("the client waits");
+        }
+    })
+}
+
+fn rouille(site: Option<(Arc<Site>, Use)>) -> SocketAddr {
+    // It binds by itself.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let server = ::rouille::Server::new(address, move |request| match &site {
+        None => ::rouille::Response::text("hello"),
+        Some((site, what)) => sessile::http::rouille::serve(&site.sessions, request, |_, session| {
+            what.handle(session).map(|_| ::rouille::Response::text("hello"))
+        }),
+    });
+    let server = server.expect("a server");
+    thread::spawn(move || server.run());
+    address
+}
+
+type Start = fn(Option<(Arc<Site>, Use)>) -> SocketAddr;
+
+/// Measures a request over a connection that is kept, by one client.
+fn through_servers(c: &mut Criterion) {
+    let site = LazyCell::new(|| Arc::new(Site::new()));
+    for (name, server) in [("tiny_http", tiny as Start), ("rouille", rouille as Start)] {
+        let mut group = c.benchmark_group(format!("request-{name}"));
+        let mut measure = |id: BenchmarkId, site_and_use: Option<(Arc<Site>, Use)>| {
+            group.bench_function(id, |b| {
+                let mut client = Client::connect(server(site_and_use.clone()));
+                let mut round = Round::of(&site.headers);
+                assert_eq!(client.get(&site.headers[0]), 5);
+                b.iter(|| client.get(&site.headers[round.next()]));
+            });
+        };
+        measure(BenchmarkId::new("floor", "no-session"), None);
+        for (what_name, what) in USES {
+            measure(BenchmarkId::new("sessile", what_name), Some((Arc::clone(&site), what)));
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, bare, through_servers);
+criterion_main!(benches);
