@@ -72,8 +72,8 @@ impl Postgres {
             "-D",
         ])
         .arg(&data);
-        let made = init.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("initdb");
-        assert!(made.success(), "{init:?}: {made}");
+        let made = init.stdin(Stdio::null()).output().expect("initdb");
+        assert!(made.status.success(), "{init:?}: {}", String::from_utf8_lossy(&made.stderr));
         let mut config = Config::new();
         config.host_path(&setting.dir).user("sessions").dbname("postgres");
         let mut command = run("postgres");
