@@ -223,7 +223,7 @@ mod tests {
     /// These events, one after the other, say this.
     #[track_caller]
     fn check<const N: usize>(what: &str, events: [(Event, Heard); N]) {
-        let (mut exchanges, mut rests) = (Exchanges::default(), Rests::default());
+        let mut exchanges = Exchanges::default();
         for (n, (event, want)) in events.into_iter().enumerate() {
             assert_eq!(exchanges.news_of(Ok(event)), want, "{what}, event {n}");
         }
