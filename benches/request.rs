@@ -9,7 +9,7 @@ use sessile::{Cookies, Durability, FileStoreOptions, Session, Sessions};
 use std::cell::LazyCell;
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
@@ -85,14 +85,6 @@ fn bare(c: &mut Criterion) {
     group.finish();
 }
 
-/// A server on loopback that answers until the process ends: a thread of it waits for requests for ever.
-fn start(serve: impl FnOnce(TcpListener) + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    thread::spawn(move || serve(listener));
-    address
-}
-
 /// A connection that is kept.
 struct Client(BufReader<TcpStream>);
 
@@ -125,10 +117,14 @@ impl Client {
     }
 }
 
-fn tiny(site: Option<(Arc<Site>, Use)>) -> SocketAddr {
-    start(move |listener| {
-        let server = tiny_http::Server::from_listener(listener, None).expect("a server");
-        let server = Arc::new(server);
+/// What a server serves: sessions and what its handler does with them, or neither.
+type Served = Option<(Arc<Site>, Use)>;
+
+/// Servers on loopback that answer until the process ends: a thread of theirs waits for requests for ever.
+fn tiny(site: Served) -> SocketAddr {
+    let server = tiny_http::Server::http("127.0.0.1:0").expect("a server");
+    let address = server.server_addr().to_ip().expect("an address of the Internet");
+    thread::spawn(move || {
         for request in server.incoming_requests() {
             let answered = match &site {
                 None => request.respond(tiny_http::Response::from_string("hello")),
@@ -140,35 +136,33 @@ fn tiny(site: Option<(Arc<Site>, Use)>) -> SocketAddr {
             };
             answered.expect("the client waits");
         }
-    })
+    });
+    address
 }
 
-fn rouille(site: Option<(Arc<Site>, Use)>) -> SocketAddr {
-    // It binds by itself.
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
-    let server = ::rouille::Server::new(address, move |request| match &site {
+fn rouille(site: Served) -> SocketAddr {
+    let server = ::rouille::Server::new("127.0.0.1:0", move |request| match &site {
         None => ::rouille::Response::text("hello"),
         Some((site, what)) => sessile::http::rouille::serve(&site.sessions, request, |_, session| {
             what.handle(session).map(|_| ::rouille::Response::text("hello"))
         }),
     });
     let server = server.expect("a server");
+    let address = server.server_addr();
     thread::spawn(move || server.run());
     address
 }
 
-type Start = fn(Option<(Arc<Site>, Use)>) -> SocketAddr;
+type Start = fn(Served) -> SocketAddr;
 
 /// Measures a request over a connection that is kept, by one client.
 fn through_servers(c: &mut Criterion) {
     let site = LazyCell::new(|| Arc::new(Site::new()));
-    for (name, server) in [("tiny_http", tiny as Start), ("rouille", rouille as Start)] {
+    for (name, start) in [("tiny_http", tiny as Start), ("rouille", rouille as Start)] {
         let mut group = c.benchmark_group(format!("request-{name}"));
-        let mut measure = |id: BenchmarkId, site_and_use: Option<(Arc<Site>, Use)>| {
+        let mut measure = |id: BenchmarkId, served: Served| {
             group.bench_function(id, |b| {
-                let mut client = Client::connect(server(site_and_use.clone()));
+                let mut client = Client::connect(start(served.clone()));
                 let mut round = Round::of(&site.headers);
                 assert_eq!(client.get(&site.headers[0]), 5);
                 b.iter(|| client.get(&site.headers[round.next()]));

@@ -125,11 +125,18 @@ fn create(c: &mut Criterion) {
         let record = common::record(&full.store);
         b.iter(|| full.store.create(black_box(&record), Durability::Relaxed).expect("a session"));
     });
+    // As a program has it: with a cache, and with a watcher, which hears of each file that comes.
+    #[cfg(feature = "watch")]
+    group.bench_function("sessile-watched/512", |b| {
+        let watching = FileStoreOptions::new().open(full.path()).expect("the same store");
+        assert_eq!(watching.watch_error().map(ToString::to_string), None);
+        let record = common::record(&watching);
+        b.iter(|| watching.create(black_box(&record), Durability::Relaxed).expect("a session"));
+    });
     group.finish();
 }
 
-/// Measures saves of other shapes: one entry of 50, one that needs a larger file each other time, and one that only moves the
-/// deadline.
+/// Measures saves of other shapes: one entry of 50, one that needs a larger file, and one that only moves the deadline.
 fn shapes(c: &mut Criterion) {
     const RELAXED: Durability = Durability::Relaxed;
     let store = LazyCell::new(|| Full::with(FileStoreOptions::new(), 10, RELAXED));
@@ -155,7 +162,7 @@ fn shapes(c: &mut Criterion) {
     });
 
     group.bench_function("sessile/grow", |b| {
-        // A file never shrinks: each round grows a new one.
+        // A file never shrinks: each round grows one of its own.
         let grow = |token: Token| {
             let text = Value::new(&"x".repeat(6000)).expect("a value");
             update(&token, &mut |record| {

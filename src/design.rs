@@ -260,6 +260,7 @@
 //!   file costs 3 µs, and each copy needs at most one a minute.
 //! * **Why are absent sessions not remembered?** An attacker with made-up ids would fill the memory. They cost a failing
 //!   `openat2`.
+//! * **Why does the watcher rest for 10 ms after an event?** Being woken for each made a creation dearer by two thirds.
 //! * **Why is a removal by hand announced by a watcher, and a write by hand is not?** Being told of writes means being
 //!   told of our own, at every save.
 //! * **Why not a temporary file and a rename for every save?** ext4 allocates blocks at every overwriting rename: 86 µs,

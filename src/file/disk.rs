@@ -7,16 +7,19 @@
 pub(super) mod counters;
 #[cfg(test)]
 pub(super) mod faults;
+mod opened;
+
+pub(super) use opened::{
+    announce_at, append, make_private, read_at, read_whole, stat, sync_data, touch, write_at,
+};
 
 use super::layout::{self, SessionPath};
 use crate::id::FileId;
-use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -350,20 +353,6 @@ impl From<fs::Stat> for Stat {
     }
 }
 
-/// What is known of an open file beside its contents.
-pub(super) fn stat(file: &File) -> io::Result<Stat> {
-    gate("stat file")?;
-    Ok(fs::fstat(file)?.into())
-}
-
-/// Dates a file as written now, by the file system's clock, and says when that is.
-pub(super) fn touch(file: &File) -> io::Result<i64> {
-    gate("touch")?;
-    let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
-    fs::futimens(file, &fs::Timestamps { last_access: now, last_modification: now })?;
-    Ok(fs::fstat(file)?.st_mtime)
-}
-
 fn names(directory: impl AsFd) -> io::Result<Vec<String>> {
     let entries = fs::Dir::read_from(directory)?;
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
@@ -375,115 +364,6 @@ fn unlink(directory: impl AsFd, name: impl rustix::path::Arg) -> io::Result<bool
         Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
-}
-
-/// Gives a file mode 0600, whatever the umask made of it.
-pub(super) fn make_private(file: &File) -> io::Result<()> {
-    gate("change mode")?;
-    Ok(fs::fchmod(file, FILE)?)
-}
-
-/// Writes all of `bytes` at `offset`.
-///
-/// # Errors
-///
-/// A part may have been written.
-pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    write_all("write", file, bytes, offset)
-}
-
-/// The same, to the counters.
-pub(super) fn announce_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    write_all("announce", file, bytes, offset)
-}
-
-fn write_all(call: &'static str, file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        gate(call)?;
-        let written = retry_on_intr(|| rustix::io::pwrite(file, bytes, offset))?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        bytes = &bytes[written..];
-        offset += written as u64;
-    }
-    Ok(())
-}
-
-/// Writes `bytes` behind what is in a file that was opened with [`Access::Append`]. What others append meanwhile lies
-/// before or behind, not in between.
-///
-/// # Errors
-///
-/// A part may have been written.
-pub(super) fn append(file: &File, bytes: &[u8]) -> io::Result<()> {
-    gate("append")?;
-    match retry_on_intr(|| rustix::io::write(file, bytes))? {
-        written if written == bytes.len() => Ok(()),
-        // The rest would not lie behind it.
-        _ => Err(io::ErrorKind::WriteZero.into()),
-    }
-}
-
-/// Reads up to `bytes_max` bytes at `offset`, fewer only at the end.
-pub(super) fn read_at(file: &File, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(bytes_max);
-    while bytes.len() < bytes_max {
-        gate("read")?;
-        let at = offset + bytes.len() as u64;
-        if retry_on_intr(|| rustix::io::pread(file, spare_capacity(&mut bytes), at))? == 0 {
-            break;
-        }
-    }
-    Ok(bytes)
-}
-
-/// Forces a file's contents to the disk.
-///
-/// # Errors
-///
-/// The contents must be presumed lost, and a second call would lie: the kernel marks the pages clean after a failed
-/// sync.
-pub(super) fn sync_data(file: &File) -> io::Result<()> {
-    gate("sync file")?;
-    file.sync_data()
-}
-
-/// Files up to this size, which nearly all are, are read with one call, onto the stack: a heap block of this size costs
-/// as much as the rest of the decoding.
-const USUAL_SIZE: usize = 4096;
-
-/// Reads a whole session file and hands its bytes to `look`; `None` if it has more than `bytes_max` bytes.
-pub(super) fn read_whole<R>(
-    file: &File,
-    bytes_max: usize,
-    look: impl FnOnce(&[u8]) -> R,
-) -> io::Result<Option<R>> {
-    // One byte more than usual: if it does not come, that was all. The buffer is not cleared before it is filled.
-    let mut buffer = [MaybeUninit::uninit(); USUAL_SIZE + 1];
-    gate("read")?;
-    let (bytes, _) = match rustix::io::pread(file, &mut buffer[..], 0) {
-        Ok(read) => read,
-        Err(Errno::INTR) => return read_whole(file, bytes_max, look),
-        Err(errno) => return Err(errno.into()),
-    };
-    if bytes.len() <= USUAL_SIZE {
-        return Ok(Some(look(bytes)));
-    }
-    gate("stat file")?;
-    let size = usize::try_from(fs::fstat(file)?.st_size).unwrap_or(usize::MAX);
-    if size > bytes_max {
-        return Ok(None);
-    }
-    let mut bytes = Vec::with_capacity(size);
-    while bytes.len() < size {
-        gate("read")?;
-        let offset = bytes.len() as u64;
-        if retry_on_intr(|| rustix::io::pread(file, spare_capacity(&mut bytes), offset))? == 0 {
-            break;
-        }
-    }
-    Ok(Some(look(&bytes)))
 }
 
 /// Passes in release builds, without a trace.

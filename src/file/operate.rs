@@ -61,10 +61,15 @@ impl FileStore {
         let mut record = record.clone();
         record.cut();
         let (whose, record) = (Whose::Digest(*id), Arc::new(record));
+        let path = SessionPath::of(id);
+        let in_the_way = |kind, reason| {
+            let error = Error::new(kind, "bring a session in").with_path(self.path().join(path.as_str()));
+            error.with_reason(reason)
+        };
         let began = Instant::now();
         loop {
             // A look first: a creation files the session in the index.
-            if self.open_file(id, &SessionPath::of(id), super::Access::Read)?.is_none() {
+            if self.open_file(id, &path, super::Access::Read)?.is_none() {
                 match self.create_file(whose, Arc::clone(&record), self.options.is_power_safe(how)) {
                     Ok(_) => return Ok(true),
                     // Somebody else was faster.
@@ -79,9 +84,7 @@ impl FileStore {
                 }
                 Held::Version(_) => return Ok(false),
                 Held::Remains(remains) if remains.is_damaged => {
-                    let path = self.path().join(SessionPath::of(id).as_str());
-                    let error = Error::new(ErrorKind::Corrupt, "bring a session in").with_path(path);
-                    return Err(error.with_reason("a damaged file is in its place"));
+                    return Err(in_the_way(ErrorKind::Corrupt, "a damaged file is in its place"));
                 }
                 // Its creator may be at work, between making the file and locking it.
                 Held::Remains(remains) if began.elapsed() < CREATION => {
@@ -89,9 +92,7 @@ impl FileStore {
                     thread::sleep(CREATION / 20);
                 }
                 Held::Remains(_) => {
-                    let path = self.path().join(SessionPath::of(id).as_str());
-                    let error = Error::new(ErrorKind::Busy, "bring a session in").with_path(path);
-                    return Err(error.with_reason("its creation is under way, or was cut short"));
+                    return Err(in_the_way(ErrorKind::Busy, "its creation is under way, or was cut short"));
                 }
             }
             if began.elapsed() > self.options.lock_wait.max(CREATION) {

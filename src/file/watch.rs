@@ -13,7 +13,7 @@
 //! | grow | create of `.new-…`, its exchange with the session's file, remove of `.new-…` | nothing, see [`Exchanges`] |
 //! | delete, rotate, sweep | remove | news, once more than needed: it costs 0.5 µs |
 //!
-//! Being woken for each event would cost a creation half as much again as it costs by itself. So the thread rests after an
+//! Being woken for each event would cost a creation two thirds of what it costs by itself. So the thread rests after an
 //! event, and hears at once of all that came meanwhile.
 //!
 //! Nothing here is needed for correctness among users of the library. Events may be late, or be lost: when the kernel's

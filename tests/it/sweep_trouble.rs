@@ -2,13 +2,13 @@
 //! jumps. It is counted and stops nothing; what is dead goes all the same, what lives stays, and
 //! what is not ours is left alone.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use crate::support::planted::Planted;
 use crate::support::process::Dice;
 use crate::support::rerun::{again_as_nobody, again_in_mounts, stage};
 use crate::support::sweeping::{FIRST_HOUR, Fixture, HOUR, RELAXED, age, counts, entry};
 use crate::support::texts::{files_in_shards, load, record};
 use crate::trouble::{again_on_small_disk, cause, fill_up};
 use fs2::FileExt as _;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
 use sessile::file::{SweepOptions, SweepReport};
 use sessile::{Clock, ErrorKind, FileId, FileStoreOptions, Saved, Store, Token};
 use std::ffi::OsStr;
@@ -16,7 +16,6 @@ use std::fs::{self, File, Permissions};
 use std::ops::ControlFlow::{Break, Continue};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt as _, PermissionsExt, symlink};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -366,31 +365,6 @@ fn a_file_of_no_size_that_a_session_has_is_damaged_however_large_it_is() {
 
 // ------------------------------------------------------------------------------------------- what is not ours
 
-#[derive(Clone, Copy, Debug)]
-enum Planted {
-    File,
-    Link,
-    DanglingLink,
-    Fifo,
-    Directory,
-    Socket,
-}
-
-impl Planted {
-    const NO_FILES: [Self; 5] = [Self::Link, Self::DanglingLink, Self::Fifo, Self::Directory, Self::Socket];
-
-    fn plant(self, place: &Path, target: &Path) {
-        match self {
-            Self::File => fs::write(place, "somebody's").unwrap(),
-            Self::Link => symlink(target, place).unwrap(),
-            Self::DanglingLink => symlink("/nowhere/at/all", place).unwrap(),
-            Self::Fifo => mknodat(CWD, place, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap(),
-            Self::Directory => fs::create_dir(place).unwrap(),
-            Self::Socket => drop(UnixListener::bind(place).unwrap()),
-        }
-    }
-}
-
 /// What is in this place is counted and left alone, by each sweep, however old it is.
 #[track_caller]
 fn check_unknown(fixture: &Fixture, planted: Planted, place: &Path) {
@@ -466,14 +440,11 @@ fn what_is_in_place_of_a_session_that_is_due_is_left_alone_and_counted() {
             fs::rename(&place, &target).unwrap();
             planted.plant(&place, &target);
             fixture.clock.advance(later);
-            for options in [due().dry_run(true), due()] {
-                let report = fixture.sweep_with(options);
-                assert_eq!(
-                    (report.removed, report.unknown, report.failed),
-                    (19, 1, 0),
-                    "{planted:?}: {report:?}"
-                );
-            }
+            let [dry, real] =
+                [due().dry_run(true), due()].map(|options| counts(&fixture.sweep_with(options)));
+            assert_eq!(dry, real, "{planted:?}");
+            let [_, removed, .., unknown, failed] = real;
+            assert_eq!((removed, unknown, failed), (19, 1, 0), "{planted:?}");
             assert!(is_there(&place) && target.exists(), "{planted:?}");
             assert_eq!(counts(&fixture.sweep()), NOTHING, "{planted:?}");
         }
@@ -952,4 +923,20 @@ fn after_a_jump_of_the_clock_by_years_and_back_sessions_are_swept_by_their_own_d
     fixture.clock.set(now + 10 * YEAR + 11 * HOUR);
     assert_eq!(fixture.sweep().removed, 30, "those of the wrong clock, by their own deadlines");
     assert_eq!(files_in_shards(fixture.root()).len(), 0);
+}
+
+/// Deadlines are written in 57 bits, which end about the year 6500.
+#[test]
+fn a_clock_beyond_all_that_the_index_can_say_is_survived() {
+    for micros in [1_u64 << 57, u64::MAX - 10] {
+        let fixture = Fixture::new();
+        fixture.clock.set(UNIX_EPOCH + Duration::from_micros(micros));
+        let saved = fixture.session(2 * HOUR);
+        let held = File::options().write(true).open(fixture.path(&fixture.session(HOUR))).unwrap();
+        held.lock_exclusive().unwrap();
+        let report = fixture.sweep_with(full());
+        assert_eq!((report.removed, report.failed), (0, 0), "{micros}: {report:?}");
+        assert!(fixture.exists(&saved));
+        assert_eq!(counts(&fixture.sweep())[1..3], [0, 0], "{micros}: nothing is due");
+    }
 }

@@ -2,11 +2,11 @@
 //! session", never a half-done change, never a wait without end. What worked before works again when the
 //! trouble is over.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use crate::support::planted::Planted;
 use crate::support::process::{Dice, Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::rerun::{again, again_as_nobody, again_in_mounts, stage};
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
 use crate::support::versions;
-use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sessile::file::Coherence;
 use sessile::{
@@ -16,7 +16,6 @@ use std::error::Error as _;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -665,28 +664,6 @@ fn a_record_beyond_a_limit_is_refused_and_the_old_version_stands() {
 }
 
 // ----------------------------------------------------------------------- things in place of a session's file
-
-/// What somebody may have put where a session's file was. The file itself is now at `aside`.
-#[derive(Clone, Copy, Debug)]
-enum Planted {
-    Link,
-    DanglingLink,
-    Fifo,
-    Directory,
-    Socket,
-}
-
-impl Planted {
-    fn plant(self, place: &Path, aside: &Path) {
-        match self {
-            Self::Link => symlink(aside, place).unwrap(),
-            Self::DanglingLink => symlink("/nowhere/at/all", place).unwrap(),
-            Self::Fifo => mknodat(CWD, place, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap(),
-            Self::Directory => fs::create_dir(place).unwrap(),
-            Self::Socket => drop(UnixListener::bind(place).unwrap()),
-        }
-    }
-}
 
 /// Runs something that must not hang on a thread of its own.
 #[track_caller]

@@ -159,10 +159,6 @@ fn compare(args: &Args, dir: &Path) -> Vec<Figures> {
                     for ((subject, samples), does) in subjects.iter_mut().zip(&mut samples).zip(&doing) {
                         if *does {
                             subject.round(case, &all, slice, samples);
-                            // What a creation leaves is for the deletion, if that comes next.
-                            if case.act == Act::Create {
-                                subject.clear();
-                            }
                         }
                         bar.inc(1);
                     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// One act in this many is timed by itself, for the percentiles: reading the clock costs as much as a look-up in memory.
 const TIMED: u64 = 8;
-/// How many sessions expire for each sweep.
+/// How many sessions there are to be deleted in a round, and how many expire for a sweep.
 const DUE: usize = 2000;
 /// How long those live.
 const SHORT: Duration = Duration::from_millis(1);
@@ -71,8 +71,6 @@ pub(crate) struct Subject {
     pub(crate) who: Who,
     pub(crate) durability: Durability,
     pub(crate) peer: Box<dyn Peer>,
-    /// Sessions that were made while that was measured, to be removed when that is.
-    made: Mutex<Vec<Key>>,
     /// The seed of the next new ids.
     seed: u64,
 }
@@ -87,7 +85,7 @@ impl Subject {
         bytes: usize,
     ) -> Self {
         peer.fill(all);
-        let this = Self { who, durability, peer, made: Mutex::default(), seed: 1 << 32 };
+        let this = Self { who, durability, peer, seed: 1 << 32 };
         this.check(all, bytes);
         this
     }
@@ -127,20 +125,25 @@ impl Subject {
     pub(crate) fn round(&mut self, case: Case, all: &[Key], slice: Duration, samples: &mut Samples) {
         self.seed += 1000;
         let seed = self.seed;
-        let (peer, made) = (&*self.peer, &self.made);
+        let peer = &*self.peer;
+        // Sessions that come and go in this round.
+        let made = &Mutex::new(Vec::new());
         match case.act {
-            Act::Load => in_threads(peer, case.threads, slice, samples, |thread| {
-                let mut order = order(all, seed + thread);
-                move |client| client.load(order.next()?).map(|found| assert_ne!(found.bytes, 0))
-            }),
-            Act::LoadCached => in_threads(peer, case.threads, slice, samples, |thread| {
-                let mut order = order(all, seed + thread);
-                move |client| client.load_cached(order.next()?).map(|found| assert_ne!(found.bytes, 0))
-            }),
-            Act::Update => in_threads(peer, case.threads, slice, samples, |thread| {
-                let mut order = order(all, seed + thread);
-                move |client| client.update(order.next()?).then_some(())
-            }),
+            Act::Load | Act::LoadCached | Act::Update => {
+                in_threads(peer, case.threads, slice, samples, |thread| {
+                    let mut order = order(all, seed + thread);
+                    move |client| {
+                        let key = order.next()?;
+                        let is_there = match case.act {
+                            Act::Load => client.load(key).is_some(),
+                            Act::LoadCached => client.load_cached(key).is_some(),
+                            _ => client.update(key),
+                        };
+                        assert!(is_there, "a session is lost");
+                        Some(())
+                    }
+                });
+            }
             Act::Create => in_threads(peer, case.threads, slice, samples, |thread| {
                 let mut new = keys(seed + thread);
                 move |client| {
@@ -151,8 +154,8 @@ impl Subject {
                 }
             }),
             Act::Delete => {
-                self.make_up(seed);
-                let made = &self.made;
+                made.lock().extend(keys(seed).take(DUE));
+                peer.fill(&made.lock());
                 in_threads(peer, case.threads, slice, samples, |_| {
                     |client| {
                         let key = made.lock().pop()?;
@@ -160,25 +163,12 @@ impl Subject {
                         Some(())
                     }
                 });
-                self.clear();
             }
             Act::Sweep => self.sweep(seed, samples),
         }
-    }
-
-    /// Makes some sessions to be removed, if none were made lately.
-    fn make_up(&self, seed: u64) {
-        let mut made = self.made.lock();
-        if made.is_empty() {
-            made.extend(keys(seed).take(DUE));
-            self.peer.fill(&made);
-        }
-    }
-
-    /// Removes what was made, so that all rounds meet the same store.
-    pub(crate) fn clear(&self) {
+        // All rounds are to meet the same store.
         let mut client = self.peer.client();
-        for key in self.made.lock().drain(..) {
+        for key in made.lock().drain(..) {
             assert!(client.delete(&key));
         }
     }

@@ -1,6 +1,6 @@
 //! What a way to keep sessions must be able to do to be compared.
 use crate::workload::{Act, Durability, Found, Key};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 /// One way to keep sessions, opened, in a directory of its own. Threads share it.
@@ -15,9 +15,6 @@ pub(crate) trait Peer: Sync {
     fn does(&self, act: Act) -> bool {
         act != Act::LoadCached
     }
-
-    /// How much of the disk it takes.
-    fn bytes_on_disk(&self) -> u64;
 
     /// How much memory its server takes, if it has one.
     fn server_memory(&self) -> Option<u64> {
@@ -61,18 +58,4 @@ impl Setting {
     pub(crate) fn is_power_safe(&self) -> bool {
         self.durability == Durability::PowerSafe
     }
-}
-
-/// How much of the disk is taken by what lies below a directory, in blocks.
-pub(crate) fn disk_usage(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let entries = std::fs::read_dir(dir).expect("a directory that can be listed");
-    let usage = |entry: std::io::Result<std::fs::DirEntry>| {
-        let path = entry.expect("an entry").path();
-        // What was removed meanwhile takes nothing.
-        let Ok(stat) = path.symlink_metadata() else { return 0 };
-        let below = if stat.is_dir() { disk_usage(&path) } else { 0 };
-        stat.blocks() * 512 + below
-    };
-    entries.map(usage).sum()
 }

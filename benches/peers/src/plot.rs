@@ -2,6 +2,7 @@
 //! nothing has to be looked up. The scale is logarithmic: ten times faster is one step to the left.
 use crate::measure::{Case, Figures};
 use crate::peers::Who;
+use crate::report::short;
 use crate::workload::Act;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -22,21 +23,9 @@ const FONT: &str = "sans-serif";
 const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 const FAINT: RGBColor = RGBColor(0x88, 0x88, 0x88);
 
-/// A duration with three digits and a unit.
+/// A duration.
 fn time(nanos: f64) -> String {
-    let (scaled, unit) = match nanos {
-        _ if nanos >= 1e6 => (nanos / 1e6, "ms"),
-        _ if nanos >= 1e3 => (nanos / 1e3, "µs"),
-        _ => (nanos, "ns"),
-    };
-    let digits = if scaled >= 100.0 {
-        0
-    } else if scaled >= 10.0 {
-        1
-    } else {
-        2
-    };
-    format!("{scaled:.digits$} {unit}")
+    short(nanos, [(1.0, " ns"), (1e3, " µs"), (1e6, " ms")])
 }
 
 /// A power of ten.

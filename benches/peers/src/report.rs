@@ -5,22 +5,20 @@ use crate::space::Space;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
-/// A number with three digits and a unit.
-pub(crate) fn short(number: f64) -> String {
-    let (scaled, unit) = match number {
-        _ if number >= 1e6 => (number / 1e6, " M"),
-        _ if number >= 1e3 => (number / 1e3, " k"),
-        _ => (number, ""),
-    };
-    let digits = if scaled >= 100.0 {
-        0
-    } else if scaled >= 10.0 {
-        1
-    } else {
-        2
+/// A number with three digits and the largest of these units that it reaches.
+pub(crate) fn short(number: f64, units: [(f64, &str); 3]) -> String {
+    let (size, unit) = units.into_iter().rev().find(|(size, _)| number >= *size).unwrap_or(units[0]);
+    let scaled = number / size;
+    let digits = match scaled {
+        _ if scaled >= 100.0 => 0,
+        _ if scaled >= 10.0 => 1,
+        _ => 2,
     };
     format!("{scaled:.digits$}{unit}")
 }
+
+/// Thousands and millions.
+const COUNTS: [(f64, &str); 3] = [(1.0, ""), (1e3, " k"), (1e6, " M")];
 
 fn label(case: Case) -> String {
     let how = if case.act.writes() { format!(" {}", case.durability.name()) } else { String::new() };
@@ -54,7 +52,7 @@ pub(crate) fn table(figures: &[Figures]) -> String {
         let case = of_case[0].case;
         let cell = |who: &Who| {
             let found = of_case.iter().find(|figures| figures.who == *who);
-            right(found.map_or_else(|| "-".into(), |figures| short(figures.ops_per_s)))
+            right(found.map_or_else(|| "-".into(), |figures| short(figures.ops_per_s, COUNTS)))
         };
         let head = [Cell::new(label(case)), right(case.threads.to_string())];
         table.add_row(head.into_iter().chain(everybody.iter().map(cell)));

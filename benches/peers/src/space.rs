@@ -6,6 +6,7 @@ use crate::peers::Who;
 use crate::peers::resident;
 use crate::workload::{Act, Durability, payload};
 use std::error::Error;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -21,12 +22,12 @@ pub(crate) struct Space {
 /// What a process of its own says of itself: bytes on the disk and resident ones, for all sessions.
 pub(crate) fn memory(args: &Args, who: Who, dir: &Path) -> String {
     let bytes = usize::try_from(args.bytes[0]).expect("at most 7,000");
-    let setting =
-        Setting { dir: dir.join("store"), durability: Durability::Relaxed, payload: payload(bytes) };
+    let store = dir.join("store");
+    let setting = Setting { dir: store.clone(), durability: Durability::Relaxed, payload: payload(bytes) };
     let all = args.keys();
     let peer = who.open(setting);
     let now = || resident(std::process::id()) + peer.server_memory().unwrap_or(0);
-    let disk = peer.bytes_on_disk();
+    let disk = disk_usage(&store);
     let mut client = peer.client();
     let before = now();
     peer.fill(&all);
@@ -34,7 +35,7 @@ pub(crate) fn memory(args: &Args, who: Who, dir: &Path) -> String {
         let found = if peer.does(Act::LoadCached) { client.load_cached(key) } else { client.load(key) };
         assert!(found.is_some());
     }
-    format!("{} {}", peer.bytes_on_disk().saturating_sub(disk), now().saturating_sub(before))
+    format!("{} {}", disk_usage(&store).saturating_sub(disk), now().saturating_sub(before))
 }
 
 /// The same for everybody whom it makes sense to ask: a floor has no memory of its own.
@@ -56,4 +57,17 @@ pub(crate) fn all(args: &Args, dir: &Path) -> Result<Vec<Space>, Box<dyn Error>>
         }
     }
     Ok(spaces)
+}
+
+/// How much of the disk is taken by what lies below a directory, in blocks.
+fn disk_usage(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).expect("a directory that can be listed");
+    let usage = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.expect("an entry").path();
+        // What was removed meanwhile takes nothing.
+        let Ok(stat) = path.symlink_metadata() else { return 0 };
+        let below = if stat.is_dir() { disk_usage(&path) } else { 0 };
+        stat.blocks() * 512 + below
+    };
+    entries.map(usage).sum()
 }

@@ -73,13 +73,15 @@ impl Pass<'_> {
         let all_done = swept.iter().all(|of_shard| of_shard.all_done);
         let done = swept.into_iter().flat_map(|of_shard| of_shard.done).collect();
         // A bucket that goes needs no marks, unless the sweep stops before it does.
-        self.strike(reader, done, is_over && end.is_continue());
+        if !is_over || end.is_break() {
+            self.strike(reader, done);
+        }
         end?;
         Continue(all_done)
     }
 
-    /// Looks at sessions of one shard, sorted.
-    fn sweep_shard(&mut self, entries: &[(u64, Entry)], is_over: bool) -> ControlFlow<(), Swept> {
+    /// Looks at sessions of one shard, sorted. What became of them until it was told to stop, if it was.
+    fn sweep_shard(&mut self, entries: &[(u64, Entry)], is_over: bool) -> (Swept, ControlFlow<()>) {
         let mut swept = Swept { done: Vec::new(), all_done: true };
         let is_walked = self.walked[usize::from(shard_of(&entries[0].1))];
         let opened = self.store.open_shard(&entries[0].1.id);
@@ -109,14 +111,17 @@ impl Pass<'_> {
                 swept.done.extend(same.iter().map(|(offset, _)| *offset));
             }
             self.pace.done.fetch_add(same.len() as u64, Relaxed);
-            self.pace.file(&self.report)?;
+            let end = self.pace.file(&self.report);
+            if end.is_break() {
+                return (swept, end);
+            }
         }
-        Continue(swept)
+        (swept, Continue(()))
     }
 
     /// Notes what is done in a bucket that stays.
-    fn strike(&self, reader: &Reader, mut done: Vec<u64>, is_over: bool) {
-        if is_over || self.options.dry_run {
+    fn strike(&self, reader: &Reader, mut done: Vec<u64>) {
+        if self.options.dry_run {
             return;
         }
         done.sort_unstable();

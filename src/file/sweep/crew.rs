@@ -36,12 +36,13 @@ impl Drop for StopOnDrop<'_> {
 
 impl<T> Shared<'_, T> {
     /// Does something with one item after the other, as long as there are any.
-    fn work<R>(&self, mut each: impl FnMut(&T) -> ControlFlow<(), R>) -> (Vec<R>, ControlFlow<()>) {
+    fn work<R>(&self, mut each: impl FnMut(&T) -> (R, ControlFlow<()>)) -> (Vec<R>, ControlFlow<()>) {
         let mut results = Vec::new();
         while let Some(item) = self.items.get(self.next.fetch_add(1, Relaxed)) {
-            match each(item) {
-                Continue(result) => results.push(result),
-                Break(()) => return (results, Break(())),
+            let (result, end) = each(item);
+            results.push(result);
+            if end.is_break() {
+                return (results, end);
             }
         }
         (results, Continue(()))
@@ -54,12 +55,12 @@ impl<T> Shared<'_, T> {
 }
 
 impl Pass<'_> {
-    /// Does something with each item, in as many threads as the budget takes. What came of the items that were done, in
-    /// any order; and whether it was told to stop.
+    /// Does something with each item, in as many threads as the budget takes. What came of the items, in any order, also of
+    /// those that were begun when it was told to stop; and whether it was.
     pub(super) fn together<T: Sync, R: Send>(
         &mut self,
         items: &[T],
-        each: impl Fn(&mut Pass<'_>, &T) -> ControlFlow<(), R> + Sync,
+        each: impl Fn(&mut Pass<'_>, &T) -> (R, ControlFlow<()>) + Sync,
     ) -> (Vec<R>, ControlFlow<()>) {
         let (next, stop, done) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::default());
         let shared = Shared { items, next, stop, done };

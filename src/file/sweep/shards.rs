@@ -7,7 +7,7 @@ use crate::file::layout::{SHARDS, session_at, shard_name};
 use crate::file::walk::{Holds, StoredFile};
 use crate::id::FileId;
 use std::collections::HashMap;
-use std::ops::ControlFlow::{self, Continue};
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
@@ -38,14 +38,18 @@ impl Pass<'_> {
         for group in shards.chunks(group) {
             let filed = self.filed(&buckets, group)?;
             let (walked, end) = self.together(group, |pass, &shard| {
-                let shard = u16::try_from(shard).expect("below 256");
+                let number = u16::try_from(shard).expect("below 256");
                 let unfiled = pass.unfiled;
-                let listed = pass.walk_shard(&shard_name(shard), &filed)?;
-                pass.pace.done.fetch_add(1, Relaxed);
-                // What could not be filed anew has only the entry it had: its bucket must stay.
-                Continue((shard, listed && unfiled == pass.unfiled))
+                match pass.walk_shard(&shard_name(number), &filed) {
+                    Continue(listed) => {
+                        pass.pace.done.fetch_add(1, Relaxed);
+                        // What could not be filed anew has only the entry it had: its bucket must stay.
+                        (Some((number, listed && unfiled == pass.unfiled)), Continue(()))
+                    }
+                    Break(()) => (None, Break(())),
+                }
             });
-            for (shard, is_walked) in walked {
+            for (shard, is_walked) in walked.into_iter().flatten() {
                 self.walked[usize::from(shard)] = is_walked;
                 seen[usize::from(shard)] = true;
             }

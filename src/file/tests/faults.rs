@@ -61,12 +61,7 @@ fn meet_fault(fixture: &Fixture, act: Act, power_safe: bool, fault: Fault) -> bo
     assert!(temporary == 0 || !removable, "{context}: a temporary file is left");
 
     // Nothing is held, and what works without faults works again.
-    let root = fixture.dir.path();
-    let of_store = [root.to_owned(), root.join(GENERATIONS)];
-    let kept = |open: &Path| of_store.contains(&open.to_owned()) || open.starts_with(root.join(DUE));
-    let open = descriptors(|open| open.starts_with(root) && !kept(open));
-    assert_eq!(open, 0, "{context}: a descriptor leaked");
-    assert_eq!(fixture.store.queues.len(), 0, "{context}: a queue is left");
+    fixture.check_nothing_is_held(&context);
     for (session, alive) in [(&session, old.is_some()), (&successor, made.is_some())] {
         assert_eq!(put(&fixture.store, session, "next", true).unwrap().is_some(), alive, "{context}");
         assert_eq!(fixture.text(session).is_some(), alive, "{context}");

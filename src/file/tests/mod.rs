@@ -74,6 +74,17 @@ impl Fixture {
         Self { dir, store }
     }
 
+    /// No descriptor but those that an open store keeps, and no turn.
+    #[track_caller]
+    fn check_nothing_is_held(&self, context: &str) {
+        let root = self.dir.path();
+        let of_store = [root.to_owned(), root.join(GENERATIONS)];
+        let kept = |open: &Path| of_store.contains(&open.to_owned()) || open.starts_with(root.join(DUE));
+        let open = descriptors(|open| open.starts_with(root) && !kept(open));
+        assert_eq!(open, 0, "{context}: a descriptor leaked");
+        assert_eq!(self.store.queues.len(), 0, "{context}: a queue is left");
+    }
+
     /// The same store, opened once more: as another process sees it, whose queues are not ours.
     fn reopened(&self, options: FileStoreOptions) -> Arc<FileStore> {
         Arc::new(options.cache_bytes(0).open(self.dir.path()).unwrap())

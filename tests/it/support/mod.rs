@@ -4,6 +4,7 @@ pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod ledger;
 pub(crate) mod memory;
+pub(crate) mod planted;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod rerun;

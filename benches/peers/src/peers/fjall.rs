@@ -3,7 +3,7 @@
 //! Relaxed is its default: the journal is in the hands of the system with each write. Power-safe persists it
 //! (`PersistMode::SyncData`) before an act is done. Updates take no transaction, so of two at the same time one is lost:
 //! its own would cost more.
-use crate::peer::{Client, Peer, Setting, disk_usage};
+use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Found, Key, Row, micros, usual_deadline};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use std::time::SystemTime;
@@ -52,9 +52,6 @@ impl Peer for Fjall {
     }
     fn client(&self) -> Box<dyn Client + '_> {
         Box::new(self)
-    }
-    fn bytes_on_disk(&self) -> u64 {
-        disk_usage(&self.setting.dir)
     }
 }
 

@@ -4,7 +4,7 @@
 //! load: `openat`, `pread`, `close`. update: `openat`, `pread`, `pwrite`, `close`. create: `openat` that makes it,
 //! `pwrite`, `close`. delete: `unlinkat`. sweep: the same for each. Power-safe: `fdatasync` of what was written,
 //! `fsync` of its directory when a name comes or goes. Nothing is checked, locked, or told to anybody.
-use crate::peer::{Client, Peer, Setting, disk_usage};
+use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Act, Found, Key, Row, micros, text, usual_deadline};
 use hashlink::LruCache;
 use parking_lot::Mutex;
@@ -87,9 +87,6 @@ impl Peer for Floor {
     }
     fn does(&self, _: Act) -> bool {
         true
-    }
-    fn bytes_on_disk(&self) -> u64 {
-        disk_usage(&self.setting.dir)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Power-safe is its default: a commit is synced. Relaxed is `MDB_NOSYNC`, which its documentation says keeps a database
 //! whole where a file system keeps the order of writes.
-use crate::peer::{Client, Peer, Setting, disk_usage};
+use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Found, Key, Row, micros, usual_deadline};
 use heed::types::{Bytes, Unit};
 use heed::{Database, Env, EnvFlags, EnvOpenOptions};
@@ -54,9 +54,6 @@ impl Peer for Lmdb {
     }
     fn client(&self) -> Box<dyn Client + '_> {
         Box::new(self)
-    }
-    fn bytes_on_disk(&self) -> u64 {
-        disk_usage(&self.setting.dir)
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! It refuses to run for the superuser, so that it then runs for the user `postgres`.
 use super::server::{Server, find};
-use crate::peer::{Client, Peer, Setting, disk_usage};
+use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Found, Key, micros, text, usual_deadline};
 use postgres::{Config, NoTls, Statement};
 use std::os::unix::fs::chown;
@@ -118,9 +118,6 @@ impl Peer for Postgres {
             sweep: prepare("DELETE FROM sessions WHERE deadline <= $1"),
         };
         Box::new(PostgresClient { payload: &self.setting.payload, connection, statements })
-    }
-    fn bytes_on_disk(&self) -> u64 {
-        disk_usage(&self.setting.dir)
     }
     fn server_memory(&self) -> Option<u64> {
         Some(self.server.memory())

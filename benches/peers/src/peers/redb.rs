@@ -2,7 +2,7 @@
 //!
 //! Power-safe is its default (`Durability::Immediate`). Relaxed is `Durability::None`, which keeps commits in memory until
 //! one that is not: here each thousandth, so that a killed program loses little.
-use crate::peer::{Client, Peer, Setting, disk_usage};
+use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Found, Key, Row, micros, usual_deadline};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,8 @@ impl Redb {
     pub(crate) fn open(setting: Setting) -> Self {
         let database = Database::create(setting.dir.join("sessions.redb")).expect("a database");
         let this = Self { setting, database, commits: AtomicU64::new(0) };
-        this.put(&[], usual_deadline());
+        // The tables.
+        this.fill(&[]);
         this
     }
 
@@ -34,9 +35,8 @@ impl Redb {
         write
     }
 
-    fn put(&self, keys: &[Key], deadline: SystemTime) {
+    fn put(&self, write: WriteTransaction, keys: &[Key], deadline: SystemTime) {
         let row = Row::of(deadline, &self.setting.payload);
-        let write = self.write();
         {
             let mut sessions = write.open_table(SESSIONS).expect("a table");
             let mut by_deadline = write.open_table(BY_DEADLINE).expect("a table");
@@ -51,13 +51,11 @@ impl Redb {
 
 impl Peer for Redb {
     fn fill(&self, keys: &[Key]) {
-        self.put(keys, usual_deadline());
+        // Not to be kept in memory, at whichever durability.
+        self.put(self.database.begin_write().expect("a transaction"), keys, usual_deadline());
     }
     fn client(&self) -> Box<dyn Client + '_> {
         Box::new(self)
-    }
-    fn bytes_on_disk(&self) -> u64 {
-        disk_usage(&self.setting.dir)
     }
 }
 
@@ -84,7 +82,7 @@ impl Client for &Redb {
         true
     }
     fn create(&mut self, key: &Key, deadline: SystemTime) {
-        self.put(&[*key], deadline);
+        self.put(self.write(), &[*key], deadline);
     }
     fn delete(&mut self, key: &Key) -> bool {
         let write = self.write();

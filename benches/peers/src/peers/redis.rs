@@ -5,7 +5,7 @@
 //! <https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/> explains them. An update is three commands
 //! in one round trip.
 use super::server::{Server, find};
-use crate::peer::{Client, Peer, Setting, disk_usage};
+use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Act, Found, Key, micros, usual_deadline};
 use redis::Connection;
 use std::process::Command;
@@ -57,9 +57,6 @@ impl Peer for Redis {
     }
     fn does(&self, act: Act) -> bool {
         !matches!(act, Act::LoadCached | Act::Sweep)
-    }
-    fn bytes_on_disk(&self) -> u64 {
-        disk_usage(&self.setting.dir)
     }
     fn server_memory(&self) -> Option<u64> {
         Some(self.server.memory())

@@ -2,7 +2,7 @@
 //! One lock a session, as a thread of another process would need, is not taken: most of them have none. Power-safe:
 //! `fsync` of the file before it is renamed, and of its directory afterwards. A sweep reads every file, as Django's
 //! `clearsessions` does.
-use crate::peer::{Client, Peer, Setting, disk_usage};
+use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Durability, Found, Key, Row, micros, text, usual_deadline};
 use std::fs::{self, File};
 use std::io::Write;
@@ -50,9 +50,6 @@ impl Peer for Rename {
     }
     fn client(&self) -> Box<dyn Client + '_> {
         Box::new(self)
-    }
-    fn bytes_on_disk(&self) -> u64 {
-        disk_usage(&self.setting.dir)
     }
 }
 

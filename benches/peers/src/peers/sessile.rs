@@ -1,6 +1,6 @@
 //! This crate, with its defaults, but for the durability. `load` goes by a store that keeps nothing in memory, on the same
 //! directory.
-use crate::peer::{Client, Peer, Setting, disk_usage};
+use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Act, Durability, Found, Key, text, usual_deadline};
 use sessile::file::SweepOptions;
 use sessile::{FileId, FileStore, FileStoreOptions, Lookup, Record, Store, Token, Value, Verdict};
@@ -66,9 +66,6 @@ impl Peer for Sessile {
     }
     fn does(&self, _: Act) -> bool {
         true
-    }
-    fn bytes_on_disk(&self) -> u64 {
-        disk_usage(&self.setting.dir)
     }
 }
 

@@ -4,7 +4,7 @@
 //! recommends for most programs) and FULL for power-safe. A busy timeout as everybody sets who has more than one thread.
 //! Rows are larger than <https://sqlite.org/withoutrowid.html> recommends for tables without row numbers, so this is an
 //! ordinary one, with an index of deadlines. An update is one transaction that begins as a writer.
-use crate::peer::{Client, Peer, Setting, disk_usage};
+use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Found, Key, micros, usual_deadline};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use std::time::{Duration, SystemTime};
@@ -58,9 +58,6 @@ impl Peer for Sqlite {
     }
     fn client(&self) -> Box<dyn Client + '_> {
         Box::new(SqliteClient { payload: &self.setting.payload, connection: self.connection() })
-    }
-    fn bytes_on_disk(&self) -> u64 {
-        disk_usage(&self.setting.dir)
     }
 }
 

@@ -121,12 +121,7 @@ impl Places {
             }
             (_, places) => assert!(places == [true, false] && (task != Task::SetAside || !done), "{context}"),
         }
-        let root = fixture.dir.path();
-        let of_store = [root.to_owned(), root.join(GENERATIONS)];
-        let kept = |open: &Path| of_store.contains(&open.to_owned()) || open.starts_with(root.join(DUE));
-        let open = descriptors(|open| open.starts_with(root) && !kept(open));
-        assert_eq!(open, 0, "{context}: a descriptor leaked");
-        assert_eq!(fixture.store.queues.len(), 0, "{context}: a queue is left");
+        fixture.check_nothing_is_held(context);
     }
 
     /// And what works without trouble works again.
