@@ -930,10 +930,11 @@ fn after_a_jump_of_the_clock_by_years_and_back_sessions_are_swept_by_their_own_d
 fn a_clock_beyond_all_that_the_index_can_say_is_survived() {
     for micros in [1_u64 << 57, u64::MAX - 10] {
         let fixture = Fixture::new();
+        let long_due = fixture.session(HOUR);
+        let held = File::options().write(true).open(fixture.path(&long_due)).unwrap();
+        held.lock_exclusive().unwrap();
         fixture.clock.set(UNIX_EPOCH + Duration::from_micros(micros));
         let saved = fixture.session(2 * HOUR);
-        let held = File::options().write(true).open(fixture.path(&fixture.session(HOUR))).unwrap();
-        held.lock_exclusive().unwrap();
         let report = fixture.sweep_with(full());
         assert_eq!((report.removed, report.failed), (0, 0), "{micros}: {report:?}");
         assert!(fixture.exists(&saved));
