@@ -38,12 +38,12 @@
 //! | load of an unknown id | 4 | `openat2` (fails), `openat` of the shard, `openat` in it (fails), `close` |
 //! | update, relaxed | 7 | `openat2`, `flock`, `pread`, `pwrite`, `pwrite` of a counter, `flock`, `close` |
 //! | update, power-safe | 9 | the same, and `fdatasync`, `pwrite` of the state byte |
-//! | create, relaxed | 10 | `getrandom`, `write` to the index, `fstat`, `openat2`, `flock`, `fstat`, `fstatat`, `pwrite`, `flock`, `close` |
-//! | create, power-safe | 15 | the same, and shard `openat`, `fdatasync`, shard `fsync`, `pwrite` of the state, `close` |
-//! | delete | 11 | shard `openat`, `openat2`, `flock`, `pread`, `pwrite`, `unlinkat`, `pwrite` of the counters, `flock`, `close`, `fsync`, `close` |
+//! | create, relaxed | 9 | `getrandom`, `write` to the index, `fstat`, `openat2`, `flock`, `fstat`, `pwrite`, `flock`, `close` |
+//! | create, power-safe | 14 | the same, and shard `openat`, `fdatasync`, shard `fsync`, `pwrite` of the state, `close` |
+//! | delete | 11 | shard `openat`, `openat` in it, `flock`, `pread`, `pwrite`, `unlinkat`, `pwrite` of the counters, `flock`, `close`, `fsync`, `close` |
 //! | grow, relaxed | 20 | see below |
 //! | grow, power-safe | 22 | the same, and shard `fsync`, `pwrite` of the state |
-//! | rotate | 27 | a power-safe create inside a delete |
+//! | rotate | 26 | a power-safe create inside a delete |
 //! | removal by a sweep | 8 | `openat`, `flock`, `pread`, `pwrite` of the mark, `unlinkat`, `pwrite` of the counters, `flock`, `close`; and a part of a `pwrite` to the index |
 //!
 //! A save that held its lock for a millisecond or more adds `fstat` and `fstatat` (see the rules for locks). A visitor who
@@ -68,7 +68,7 @@
 //! A *kill* ends the process at any instant; what it handed to the kernel stays. A *power cut* also loses whatever the
 //! kernel had not written.
 //!
-//! 1. **Create**: exclusive open at the final path, lock, look whether the path still leads here, write both slots at
+//! 1. **Create**: exclusive open at the final path, lock, look whether the file still has a name, write both slots at
 //!    once (no later save changes the size), and, power-safe, sync file and shard. A kill leaves a file without a
 //!    version, or a session whose id nobody was told.
 //! 2. **Update** writes the older slot. A torn write leaves the newest version as it was; a failed one is voided.

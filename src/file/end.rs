@@ -21,7 +21,7 @@ impl FileStore {
         change: Change<'_>,
     ) -> Result<Option<Live>> {
         let shard = self.open_shard(&session.file_id())?;
-        let Some(mut locked) = self.lock_live(session)? else { return Ok(None) };
+        let Some(mut locked) = self.lock_live(session, Some(&shard))? else { return Ok(None) };
         if locked.newest.record.is_expired(self.now()) {
             return Ok(None);
         }
@@ -65,7 +65,7 @@ impl FileStore {
         let id = whose.id();
         let shard = self.open_shard(&id)?;
         let path = SessionPath::of(&id);
-        let locked = self.lock(whose);
+        let locked = self.lock(whose, Some(&shard));
         let was_live = match &locked {
             Ok(Some(locked)) => {
                 locked.entomb();

@@ -150,24 +150,32 @@ pub(super) struct Remains<'a> {
 
 impl FileStore {
     /// Locks a session for a save; `None` if it has no version, which is told to those who have copies of one.
-    pub(super) fn lock_live<'a>(&'a self, session: &'a SessionId) -> Result<Option<Locked<'a>>> {
+    pub(super) fn lock_live<'a>(
+        &'a self,
+        session: &'a SessionId,
+        shard: Option<&Directory>,
+    ) -> Result<Option<Locked<'a>>> {
         let whose = Whose::Secret(session);
-        let locked = self.lock(whose)?;
+        let locked = self.lock(whose, shard)?;
         if locked.is_none() {
             self.announce(whose, &whose.id(), News::Ended)?;
         }
         Ok(locked)
     }
 
-    /// Locks a session for writing; `None` if it has no version.
-    pub(super) fn lock<'a>(&'a self, whose: Whose<'a>) -> Result<Option<Locked<'a>>> {
-        match self.hold(whose, None, Instant::now() + self.options.lock_wait)? {
+    /// Locks a session for writing; `None` if it has no version. Who has its shard open finds it faster there.
+    pub(super) fn lock<'a>(
+        &'a self,
+        whose: Whose<'a>,
+        shard: Option<&Directory>,
+    ) -> Result<Option<Locked<'a>>> {
+        match self.hold(whose, shard, Instant::now() + self.options.lock_wait)? {
             Held::Version(locked) => Ok(Some(locked)),
             Held::Nothing | Held::Remains(_) => Ok(None),
         }
     }
 
-    /// Locks what is under a session's name, and looks what it is. Who has its shard open finds it faster there.
+    /// Locks what is under a session's name, and looks what it is.
     pub(super) fn hold<'a>(
         &'a self,
         whose: Whose<'a>,

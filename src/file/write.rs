@@ -80,8 +80,9 @@ impl FileStore {
         if made.mode != 0o600 {
             disk::make_private(&file).map_err(io("set the permissions of new session file"))?;
         }
-        // Before the lock it might have been swept, had this process been stopped for an hour.
-        if self.root.inode_at(path).map_err(io("find new session file again"))? != made.inode {
+        // Before the lock it might have been swept, had this process been stopped for an hour. It has had one name, and nobody
+        // gives a file without a version another.
+        if made.links == 0 {
             let error = io::Error::from(io::ErrorKind::NotFound);
             return Err(io("find new session file again")(error));
         }
@@ -105,7 +106,7 @@ impl FileStore {
         change: Change<'_>,
         power_safe: bool,
     ) -> Result<Option<Live>> {
-        let Some(mut locked) = self.lock_live(session)? else { return Ok(None) };
+        let Some(mut locked) = self.lock_live(session, None)? else { return Ok(None) };
         let id = locked.id;
         let now = self.now();
         let deadline = locked.newest.record.deadline;

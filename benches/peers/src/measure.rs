@@ -156,6 +156,8 @@ impl Subject {
             Act::Delete => {
                 made.lock().extend(keys(seed).take(DUE));
                 peer.fill(&made.lock());
+                // Sessions that end have been on the disk for a while.
+                rustix::fs::sync();
                 in_threads(peer, case.threads, slice, samples, |_| {
                     |client| {
                         let key = made.lock().pop()?;

@@ -296,3 +296,24 @@ fn an_act_that_keeps_what_is_stored_keeps_the_version_that_is_served_and_not_the
         assert_eq!(text_of(&kept.unwrap().unwrap().record), "old", "{act:?}");
     }
 }
+
+/// Its process was stopped for an hour before it had the lock: a sweep took the file for one that is dead.
+#[test]
+fn a_creation_whose_file_was_swept_before_it_was_locked_says_so() {
+    let fixture = Fixture::new();
+    fixture.session(false);
+    let session = SessionId::random().unwrap();
+    let path = fixture.path(&session);
+    let sweep = move |_, call: &str| {
+        if call == "stat file" && path.exists() {
+            fs::remove_file(&path).unwrap();
+        }
+        None
+    };
+    let create = || fixture.store.create_file(Whose::Secret(&session), Arc::new(record("x")), false);
+    let (made, calls) = during(sweep, create);
+    let error = made.map(|_| calls).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().starts_with("failed to find new session file again"), "{error}");
+    assert_eq!(fixture.text(&session), None);
+}

@@ -2,8 +2,10 @@
 //! directory.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Act, Durability, Found, Key, text, usual_deadline};
+use parking_lot::RwLock;
 use sessile::file::SweepOptions;
 use sessile::{FileId, FileStore, FileStoreOptions, Lookup, Record, Store, Token, Value, Verdict};
+use std::collections::HashMap;
 use std::thread;
 use std::time::SystemTime;
 
@@ -12,6 +14,8 @@ pub(crate) struct Sessile {
     store: FileStore,
     /// The same without a cache.
     bare: FileStore,
+    /// The store draws ids itself: those of the sessions that were created one by one.
+    tokens: RwLock<HashMap<Key, Token>>,
 }
 
 impl Sessile {
@@ -23,7 +27,7 @@ impl Sessile {
             FileStoreOptions::new().durability(how).sync_security_events(power_safe).cache_bytes(1 << 30);
         let store = options.clone().open(&setting.dir).expect("a store");
         let bare = options.cache_bytes(0).open(&setting.dir).expect("the same store");
-        Self { setting, store, bare }
+        Self { setting, store, bare, tokens: RwLock::default() }
     }
 
     fn record(&self, deadline: SystemTime) -> Record {
@@ -33,16 +37,23 @@ impl Sessile {
         record
     }
 
+    fn token(&self, key: &Key) -> Token {
+        let drawn = self.tokens.read().get(key).cloned();
+        drawn.unwrap_or_else(|| Token::parse(text(key)).expect("an id"))
+    }
+
+    fn found(&self, store: &FileStore, key: &Key) -> Option<Found> {
+        let Lookup::Live(live) = store.load(&self.token(key)).expect("a look") else { return None };
+        let visits = live.record.entries["visits"].get().expect("a number");
+        Some(Found { visits, bytes: live.record.entries["payload"].as_bytes().len() })
+    }
+
     fn how(&self) -> sessile::Durability {
         match self.setting.durability {
             Durability::Relaxed => sessile::Durability::Relaxed,
             Durability::PowerSafe => sessile::Durability::PowerSafe,
         }
     }
-}
-
-fn token(key: &Key) -> Token {
-    Token::parse(text(key)).expect("an id")
 }
 
 impl Peer for Sessile {
@@ -69,18 +80,12 @@ impl Peer for Sessile {
     }
 }
 
-fn found(store: &FileStore, key: &Key) -> Option<Found> {
-    let Lookup::Live(live) = store.load(&token(key)).expect("a look") else { return None };
-    let visits = live.record.entries["visits"].get().expect("a number");
-    Some(Found { visits, bytes: live.record.entries["payload"].as_bytes().len() })
-}
-
 impl Client for &Sessile {
     fn load(&mut self, key: &Key) -> Option<Found> {
-        found(&self.bare, key)
+        self.found(&self.bare, key)
     }
     fn load_cached(&mut self, key: &Key) -> Option<Found> {
-        found(&self.store, key)
+        self.found(&self.store, key)
     }
     fn update(&mut self, key: &Key) -> bool {
         let mut visit = |record: &mut Record| {
@@ -88,16 +93,19 @@ impl Client for &Sessile {
             record.entries.insert("visits".into(), Value::new(&(visits + 1))?);
             Ok(Verdict::Write)
         };
-        self.store.update(&token(key), &mut visit, self.how()).expect("an update").is_some()
+        self.store.update(&self.token(key), &mut visit, self.how()).expect("an update").is_some()
     }
     fn create(&mut self, key: &Key, deadline: SystemTime) {
-        let made = self.store.bring_in(&FileId::digest(key), &self.record(deadline), self.how());
-        assert!(made.expect("a session"), "it is new");
+        let saved = self.store.create(&self.record(deadline), self.how()).expect("a session");
+        self.tokens.write().insert(*key, saved.token);
     }
     fn delete(&mut self, key: &Key) -> bool {
-        self.store.delete(&token(key)).expect("an end")
+        let token = self.token(key);
+        self.tokens.write().remove(key);
+        self.store.delete(&token).expect("an end")
     }
     fn sweep(&mut self) -> u64 {
+        self.tokens.write().clear();
         let report = self.store.sweep(&SweepOptions::new().core_share_percent(100)).expect("a sweep");
         assert_eq!(report.failed, 0, "{report:?}");
         report.removed
