@@ -53,6 +53,9 @@ pub mod event;
 pub mod file;
 pub mod http;
 pub mod id;
+#[cfg(any(feature = "internals", fuzzing))]
+#[doc(hidden)]
+pub mod internals;
 pub mod lifetime;
 pub mod record;
 pub mod session;

@@ -406,7 +406,7 @@ pub(crate) fn state(slot: &[u8]) -> State {
 }
 
 /// `used` is prefix and payload; the state byte and the checksum's own place are left out.
-fn checksum(used: &[u8], id: &FileId) -> [u8; 16] {
+pub(crate) fn checksum(used: &[u8], id: &FileId) -> [u8; 16] {
     let mut key = *b"....................sessile slot";
     key[..FileId::LEN].copy_from_slice(id.as_bytes());
     let mut hasher = blake3::Hasher::new_keyed(&key);

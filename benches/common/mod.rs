@@ -46,7 +46,7 @@ pub fn record(store: &impl Store) -> Record {
         ("seen".into(), Value::new(&[17, 42, 99, 1234, 70_000]).expect("a value")),
         ("theme".into(), Value::new("dark").expect("a value")),
         ("visits".into(), Value::new(&1).expect("a value")),
-        ("zz_filler".into(), Value::new(&"x".repeat(260)).expect("a value")),
+        ("zz_filler".into(), Value::new(&"x".repeat(278)).expect("a value")),
     ]);
     record
 }
