@@ -38,12 +38,12 @@
 //! | load of an unknown id | 4 | `openat2` (fails), `openat` of the shard, `openat` in it (fails), `close` |
 //! | update, relaxed | 7 | `openat2`, `flock`, `pread`, `pwrite`, `pwrite` of a counter, `flock`, `close` |
 //! | update, power-safe | 9 | the same, and `fdatasync`, `pwrite` of the state byte |
-//! | create, relaxed | 9 | `getrandom`, `write` to the index, `fstat`, `openat2`, `flock`, `fstat`, `pwrite`, `flock`, `close` |
-//! | create, power-safe | 14 | the same, and shard `openat`, `fdatasync`, shard `fsync`, `pwrite` of the state, `close` |
+//! | create, relaxed | 10 | `getrandom`, `write` to the index, `fstat`, `openat2`, `flock`, `fstat`, `fstatat`, `pwrite`, `flock`, `close` |
+//! | create, power-safe | 15 | the same, and shard `openat`, `fdatasync`, shard `fsync`, `pwrite` of the state, `close` |
 //! | delete | 11 | shard `openat`, `openat` in it, `flock`, `pread`, `pwrite`, `unlinkat`, `pwrite` of the counters, `flock`, `close`, `fsync`, `close` |
 //! | grow, relaxed | 20 | see below |
 //! | grow, power-safe | 22 | the same, and shard `fsync`, `pwrite` of the state |
-//! | rotate | 26 | a power-safe create inside a delete |
+//! | rotate | 27 | a power-safe create inside a delete |
 //! | removal by a sweep | 8 | `openat`, `flock`, `pread`, `pwrite` of the mark, `unlinkat`, `pwrite` of the counters, `flock`, `close`; and a part of a `pwrite` to the index |
 //!
 //! A save that held its lock for a millisecond or more adds `fstat` and `fstatat` (see the rules for locks). A visitor who
@@ -57,18 +57,31 @@
 //! above the floor is the `flock` pair, the `pread`, and the announcement (0.9 µs where the floor is 8.6). Tried without
 //! gain: short values without an allocation; one hashing call over a copy of the slot.
 //!
+//! A power-safe update waits for the disk once. With a journal, ext4 then writes what an append to a preallocated log
+//! would: one block, and a flush. Without one, `fdatasync` also writes the block of the file's inode, whose times the save
+//! has moved (a log's move once a tick of the clock): 3 writes of the device instead of 2, 295 µs instead of 190, as counted
+//! in `/sys/block/…/stat`. `O_DSYNC`, `O_DIRECT` and the mount option `lazytime` do not change that.
+//!
+//! A deletion's own calls, without their thinking, take 1.6 times `unlinkat` alone, on ext4 with a journal; a creation's, 1.4
+//! times `openat` and `pwrite`. What could go, goes only with a promise: the lock and the tombstone (which tell whoever
+//! waits that the session is ended), the look (which knows whether one was alive, and leaves alone what is not ours), the entry
+//! in the index (without which an expired session is found days later).
+//!
 //! A load from memory, same sessions, same run: 1.6 to 2.1 times a bare look-up in an LRU map of the same shape, in an order
 //! where each session is as likely as any other and in one where few are visited often; 64 hot sessions, 75 ns. All of it
 //! is waiting for memory: the node of the map, the record's count of owners, the counters. Tried without gain: a quarter
 //! of the counters; fetching the record while the counters are on their way. With gain: the clock's last tick instead of
 //! its time (20 ns and two conversions), not moving a copy that was moved a moment ago.
 //!
+//! A million sessions instead of ten thousand make a load from a file 1.2 times as long, and one from memory 3 times (0.9 µs
+//! instead of 0.3): ten thousand fit into the processor's caches, a million do not, and the bare look-up is as far behind.
+//!
 //! # Rules for crashes
 //!
 //! A *kill* ends the process at any instant; what it handed to the kernel stays. A *power cut* also loses whatever the
 //! kernel had not written.
 //!
-//! 1. **Create**: exclusive open at the final path, lock, look whether the file still has a name, write both slots at
+//! 1. **Create**: exclusive open at the final path, lock, look whether the path still leads here, write both slots at
 //!    once (no later save changes the size), and, power-safe, sync file and shard. A kill leaves a file without a
 //!    version, or a session whose id nobody was told.
 //! 2. **Update** writes the older slot. A torn write leaves the newest version as it was; a failed one is voided.

@@ -323,6 +323,11 @@ pub(crate) fn slot_size(encoded: &[u8]) -> usize {
     1 << encoded[SLOT_SIZE_AT]
 }
 
+/// Whether a slot claims to be as large as it is.
+pub(crate) fn claims_size(slot: &[u8]) -> bool {
+    1_usize.checked_shl(slot[SLOT_SIZE_AT].into()) == Some(slot.len())
+}
+
 /// Looks at the first bytes of a slot without verifying anything.
 pub(crate) fn claim(slot: &[u8]) -> Claim {
     let Some(prefix) = slot.first_chunk::<PREFIX_LEN>() else { return Claim::Other };
@@ -358,7 +363,7 @@ pub(crate) fn decode(slot: &[u8], id: &FileId) -> Result<Decoded> {
                 .with_reason(format!("it has format {format}, this version knows {FORMAT}")));
         }
     }
-    if 1_usize.checked_shl(slot[SLOT_SIZE_AT].into()) != Some(slot.len()) {
+    if !claims_size(slot) {
         return Err(corrupt("its size is not that of the slot"));
     }
     let length = u32::from_le_bytes(field(slot, LENGTH_AT)) as usize;
@@ -416,6 +421,26 @@ pub(crate) fn checksum(used: &[u8], id: &FileId) -> [u8; 16] {
     prefix[CHECKSUM_AT..].fill(0);
     hasher.update(&prefix).update(&used[PREFIX_LEN..]);
     field(hasher.finalize().as_bytes(), 0)
+}
+
+/// A slot under a valid checksum, whatever it says: `fields` are its prefix from the sequence to the end of the setting (the
+/// rest is zero), `payload` its payload. For those who look what a decoder makes of it.
+#[cfg(any(feature = "internals", fuzzing))]
+pub(crate) fn sealed(fields: &[u8], payload: &[u8], id: &FileId) -> Vec<u8> {
+    let mut slot = vec![0; PREFIX_LEN];
+    for (byte, field) in slot[SEQUENCE_AT..LENGTH_AT].iter_mut().zip(fields) {
+        *byte = *field;
+    }
+    slot.extend_from_slice(payload);
+    let slot_size = slot.len().next_power_of_two().max(SLOT_MIN);
+    put(&mut slot, 0, MAGIC);
+    put(&mut slot, FORMAT_AT, FORMAT.to_le_bytes());
+    slot[SLOT_SIZE_AT] = u8::try_from(slot_size.trailing_zeros()).expect("at most 63");
+    put(&mut slot, LENGTH_AT, u32::try_from(payload.len()).expect("below 4 GiB").to_le_bytes());
+    let sum = checksum(&slot, id);
+    put(&mut slot, CHECKSUM_AT, sum);
+    slot.resize(slot_size, 0);
+    slot
 }
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

@@ -3,9 +3,9 @@
 //! - Paths are relative to the root's descriptor, and no symbolic link below the root is followed: session files are
 //!   opened with `RESOLVE_NO_SYMLINKS`, or, where `openat2` is missing, shard by shard with `O_NOFOLLOW`.
 //! - A planted fifo opens without blocking (`O_NONBLOCK`), and reading it at an offset fails.
-//! - In unit tests every call first passes a gate that can count it and make it fail.
+//! - In unit tests, and under the fuzzer, every call first passes a gate that can count it and make it fail.
 pub(super) mod counters;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) mod faults;
 mod opened;
 
@@ -367,15 +367,23 @@ fn unlink(directory: impl AsFd, name: impl rustix::path::Arg) -> io::Result<bool
 }
 
 /// Passes in release builds, without a trace.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
 fn gate(_call: &'static str) -> io::Result<()> {
     Ok(())
 }
 
-#[cfg(test)]
-use faults::gate;
+/// The same for a call that reads or writes so many bytes: how many it may.
+#[cfg(not(any(test, fuzzing)))]
+#[inline(always)]
+#[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
+fn gate_bytes(_call: &'static str, bytes: usize) -> io::Result<usize> {
+    Ok(bytes)
+}
+
+#[cfg(any(test, fuzzing))]
+use faults::{gate, gate_bytes};
 
 #[cfg(test)]
 mod tests {

@@ -319,7 +319,7 @@ impl FileStore {
         bytes_max: usize,
         look: impl FnOnce(&[u8]) -> R,
     ) -> Result<R> {
-        disk::read_whole(file, bytes_max, look)
+        disk::read_whole(file, bytes_max, slots::is_whole, look)
             .map_err(|error| self.error("read session file", path, error))?
             .ok_or_else(|| {
                 Error::new(ErrorKind::TooLarge, "read session file")

@@ -87,6 +87,16 @@ pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result
     Ok(View::Damaged)
 }
 
+/// Whether these bytes say of themselves that they are a whole file, and not the first part of a larger one. Who wants to know
+/// of others asks for the file's size.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    let Some((first, second)) = split(bytes) else { return false };
+    match record::claim(first) {
+        Claim::Sequence(_) => record::claims_size(first),
+        _ => matches!(record::claim(second), Claim::Sequence(_)) && record::claims_size(second),
+    }
+}
+
 /// What a slot holds, which is not verified again if it is known.
 fn decode(slot: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<Decoded> {
     match (record::claim(slot), known) {

@@ -1,4 +1,4 @@
-//! Faults for unit tests: counts this thread's calls, and fails the one that is due.
+//! Faults for unit tests and the fuzzer: counts this thread's calls, and fails the one that is due.
 use std::cell::RefCell;
 use std::io;
 
@@ -9,18 +9,35 @@ struct Plan {
 
 thread_local! { static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) }; }
 
-pub(super) fn gate(call: &'static str) -> io::Result<()> {
+/// In place of an error's number: the call is not refused, but reads or writes no more than half of what it could.
+pub(in crate::file) const SHORT: i32 = -1;
+/// The same, but no more than a page.
+pub(in crate::file) const PAGE: i32 = -2;
+
+/// What the plan says of a call.
+fn planned(call: &'static str) -> Option<i32> {
     PLAN.with_borrow_mut(|plan| {
-        let Some(plan) = plan else { return Ok(()) };
+        let plan = plan.as_mut()?;
         plan.calls.push(call);
-        match (plan.fail)(plan.calls.len() - 1, call) {
-            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-            None => Ok(()),
-        }
+        (plan.fail)(plan.calls.len() - 1, call)
     })
 }
 
-/// Runs `act` on this thread while `fail(n, call)` names the error of the n-th call, if it is to fail. The calls
+pub(super) fn gate(call: &'static str) -> io::Result<()> {
+    gate_bytes(call, 0).map(drop)
+}
+
+/// The same for a call that reads or writes so many bytes: how many it may.
+pub(super) fn gate_bytes(call: &'static str, bytes: usize) -> io::Result<usize> {
+    match planned(call) {
+        None => Ok(bytes),
+        Some(SHORT) => Ok(bytes.div_ceil(2)),
+        Some(PAGE) => Ok(bytes.min(4096)),
+        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// Runs `act` on this thread while `fail(n, call)` names the error of the n-th call, if it is to fail (or [`SHORT`] or [`PAGE`]). The calls
 /// that were made come back with the result.
 pub(in crate::file) fn during<R>(
     fail: impl FnMut(usize, &'static str) -> Option<i32> + 'static,

@@ -1,5 +1,5 @@
 //! What is done to a file that is open.
-use super::{FILE, Stat, gate};
+use super::{FILE, Stat, gate, gate_bytes};
 use rustix::buffer::spare_capacity;
 use rustix::fs;
 use rustix::io::{Errno, retry_on_intr};
@@ -43,8 +43,8 @@ pub(in crate::file) fn announce_at(file: &File, bytes: &[u8], offset: u64) -> io
 
 fn write_all(call: &'static str, file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
-        gate(call)?;
-        let written = retry_on_intr(|| rustix::io::pwrite(file, bytes, offset))?;
+        let most = gate_bytes(call, bytes.len())?;
+        let written = retry_on_intr(|| rustix::io::pwrite(file, &bytes[..most], offset))?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -61,8 +61,8 @@ fn write_all(call: &'static str, file: &File, mut bytes: &[u8], mut offset: u64)
 ///
 /// A part may have been written.
 pub(in crate::file) fn append(file: &File, bytes: &[u8]) -> io::Result<()> {
-    gate("append")?;
-    match retry_on_intr(|| rustix::io::write(file, bytes))? {
+    let most = gate_bytes("append", bytes.len())?;
+    match retry_on_intr(|| rustix::io::write(file, &bytes[..most]))? {
         written if written == bytes.len() => Ok(()),
         // The rest would not lie behind it.
         _ => Err(io::ErrorKind::WriteZero.into()),
@@ -73,9 +73,17 @@ pub(in crate::file) fn append(file: &File, bytes: &[u8]) -> io::Result<()> {
 pub(in crate::file) fn read_at(file: &File, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(bytes_max);
     while bytes.len() < bytes_max {
-        gate("read")?;
-        let at = offset + bytes.len() as u64;
-        if retry_on_intr(|| rustix::io::pread(file, spare_capacity(&mut bytes), at))? == 0 {
+        let (at, left) = (offset + bytes.len() as u64, bytes_max - bytes.len());
+        let most = gate_bytes("read", left)?;
+        let read = if most == left {
+            retry_on_intr(|| rustix::io::pread(file, spare_capacity(&mut bytes), at))?
+        } else {
+            let mut part = Vec::with_capacity(most);
+            retry_on_intr(|| rustix::io::pread(file, spare_capacity(&mut part), at))?;
+            bytes.append(&mut part);
+            most
+        };
+        if read == 0 {
             break;
         }
     }
@@ -98,26 +106,33 @@ pub(in crate::file) fn sync_data(file: &File) -> io::Result<()> {
 const USUAL_SIZE: usize = 4096;
 
 /// Reads a whole session file and hands its bytes to `look`; `None` if it has more than `bytes_max` bytes.
+///
+/// A call may return a part of a file, where the next page cannot be read, or over a network: a reading that does not say of
+/// itself that it `is_whole` is held against the file's size.
 pub(in crate::file) fn read_whole<R>(
     file: &File,
     bytes_max: usize,
+    is_whole: impl FnOnce(&[u8]) -> bool,
     look: impl FnOnce(&[u8]) -> R,
 ) -> io::Result<Option<R>> {
     // One byte more than usual: if it does not come, that was all. The buffer is not cleared before it is filled.
     let mut buffer = [MaybeUninit::uninit(); USUAL_SIZE + 1];
-    gate("read")?;
-    let (bytes, _) = match rustix::io::pread(file, &mut buffer[..], 0) {
+    let most = gate_bytes("read", buffer.len())?;
+    let (bytes, _) = match rustix::io::pread(file, &mut buffer[..most], 0) {
         Ok(read) => read,
-        Err(Errno::INTR) => return read_whole(file, bytes_max, look),
+        Err(Errno::INTR) => return read_whole(file, bytes_max, is_whole, look),
         Err(errno) => return Err(errno.into()),
     };
-    if bytes.len() <= USUAL_SIZE {
+    if bytes.len() <= USUAL_SIZE && is_whole(bytes) {
         return Ok(Some(look(bytes)));
     }
     gate("stat file")?;
     let size = usize::try_from(fs::fstat(file)?.st_size).unwrap_or(usize::MAX);
     if size > bytes_max {
         return Ok(None);
+    }
+    if size == bytes.len() {
+        return Ok(Some(look(bytes)));
     }
     let bytes = read_at(file, 0, size)?;
     Ok(Some(look(&bytes)))

@@ -75,6 +75,70 @@ fn meet_fault(fixture: &Fixture, act: Act, power_safe: bool, fault: Fault) -> bo
     met
 }
 
+/// A read or a write that does a part of what it was asked for is gone on with. (Of an append to the index the rest would
+/// not lie behind its beginning: the session is found by a walk.)
+#[test]
+fn calls_that_read_or_write_a_part_are_gone_on_with() {
+    let fixture = Fixture::new();
+    let acts = || WRITING.into_iter().chain([Act::Load]);
+    for (act, part) in acts().flat_map(|act| [(act, SHORT), (act, PAGE)]) {
+        for text in ["old", &big("old")] {
+            for call in 0.. {
+                let (session, successor) = (fixture.session(true), SessionId::random().unwrap());
+                put(&fixture.store, &session, text, true).unwrap().unwrap();
+                let in_part = move |n, _: &str| (n == call).then_some(part);
+                let (result, calls) = during(in_part, || act.run(&fixture.store, &session, &successor));
+                if calls.len() <= call {
+                    break;
+                }
+                let context = format!("{act:?} of {} bytes, {part} in call {call} of {calls:?}", text.len());
+                assert!(result.unwrap_or_else(|error| panic!("{context}: {error}")), "{context}");
+                let kept = Some(text.to_owned());
+                let want = match act {
+                    Act::Load | Act::Keep => (kept, None),
+                    Act::Create { .. } => (kept, Some("new".into())),
+                    Act::Update { .. } | Act::Grow { .. } => (Some(act.new_text()), None),
+                    Act::Rotate => (None, Some("new".into())),
+                    Act::Delete => (None, None),
+                };
+                assert_eq!((fixture.text(&session), fixture.text(&successor)), want, "{context}");
+            }
+        }
+    }
+}
+
+/// The disk reads or writes the first page, or half of it, and fails at the next.
+#[test]
+fn a_call_that_fails_half_way_is_an_error_and_not_the_end_of_a_session() {
+    let fixture = Fixture::new();
+    let updates = [false, true].map(|power_safe| Act::Update { power_safe });
+    let acts = || [Act::Load, Act::Keep, Act::Rotate].into_iter().chain(updates);
+    for (act, part) in acts().flat_map(|act| [(act, SHORT), (act, PAGE)]) {
+        for call in 0.. {
+            let (session, successor) = (fixture.session(true), SessionId::random().unwrap());
+            put(&fixture.store, &session, &big("old"), true).unwrap().unwrap();
+            let half = move |n: usize, _: &str| match n.checked_sub(call) {
+                Some(0) => Some(part),
+                Some(1) => Some(Errno::IO.raw_os_error()),
+                _ => None,
+            };
+            let (result, calls) = during(half, || act.run(&fixture.store, &session, &successor));
+            if calls.len() <= call + 1 {
+                break;
+            }
+            let context = format!("{act:?}, {part} in call {call} of {calls:?}: {result:?}");
+            let alive = [fixture.text(&session), fixture.text(&successor)];
+            let texts: Vec<_> = alive.iter().flatten().collect();
+            // What could not be announced may be neither.
+            let is_neither =
+                texts.is_empty() && result.as_ref().is_err_and(|error| may_be_visible(error.kind()));
+            let is_one = texts == [&big("old")] || texts == [&act.new_text()];
+            assert!(is_one || is_neither, "{context}: {texts:?}");
+            assert!(result.unwrap_or(true), "{context}: trouble is not the end");
+        }
+    }
+}
+
 #[test]
 fn whichever_call_of_a_load_fails_it_is_an_error_and_never_an_absent_session() {
     fail_every_call(Act::Load, true);

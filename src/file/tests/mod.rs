@@ -10,7 +10,7 @@ mod faults;
 mod meetings;
 mod sweeps;
 
-use super::disk::faults::during;
+use super::disk::faults::{PAGE, SHORT, during};
 use super::layout::{DUE, GENERATIONS, SessionPath, TEMPORARY, shard_of};
 use super::lock::LockedFile;
 use super::locked::Whose;
