@@ -56,7 +56,7 @@ type Act = fn(&Full, &Token);
 /// Measures loads from memory and relaxed updates.
 fn contention(c: &mut Criterion) {
     let full = LazyCell::new(|| {
-        let options = FileStoreOptions::new().cache_bytes(1 << 30);
+        let options = FileStoreOptions::new().cache_bytes(usize::MAX);
         let full = Full::with(options, common::sessions(), Durability::Relaxed);
         full.tokens.iter().for_each(|token| load(&full, token));
         full

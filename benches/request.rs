@@ -46,7 +46,7 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let options = FileStoreOptions::new().cache_bytes(1 << 30);
+        let options = FileStoreOptions::new().cache_bytes(usize::MAX);
         let full = Full::with(options.clone(), common::sessions(), Durability::Relaxed);
         let store = options.durability(Durability::Relaxed).open(full.path()).expect("the same store");
         let sessions = Sessions::new(store, Cookies::plain_http()).expect("options that agree");

@@ -36,7 +36,7 @@ fn relaxed(c: &mut Criterion) {
         Full::with(FileStoreOptions::new().cache_bytes(0), common::sessions(), Durability::Relaxed)
     });
     let in_memory = LazyCell::new(|| {
-        Full::with(FileStoreOptions::new().cache_bytes(1 << 30), common::sessions(), Durability::Relaxed)
+        Full::with(FileStoreOptions::new().cache_bytes(usize::MAX), common::sessions(), Durability::Relaxed)
     });
     let mut group = c.benchmark_group("update-relaxed");
 

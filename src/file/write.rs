@@ -80,9 +80,9 @@ impl FileStore {
         if made.mode != 0o600 {
             disk::make_private(&file).map_err(io("set the permissions of new session file"))?;
         }
-        // Before the lock it might have been swept, had this process been stopped for an hour. It has had one name, and nobody
-        // gives a file without a version another.
-        if made.links == 0 {
+        // Before the lock it might have been swept, had this process been stopped for an hour. (A count of its names would
+        // cost less, and be fooled by a backup that makes hard links.)
+        if self.root.inode_at(path).map_err(io("find new session file again"))? != made.inode {
             let error = io::Error::from(io::ErrorKind::NotFound);
             return Err(io("find new session file again")(error));
         }

@@ -23,7 +23,7 @@ fn a_relaxed_save_opens_reads_and_writes_the_other_slot() {
     let session = fixture.session(false);
     let other = SessionId::random().unwrap();
     check_calls(&["open session", "read", "write", "announce"], || put(&fixture.store, &session, "x", false));
-    let calls = ["append", "stat file", "open session", "stat file", "write"];
+    let calls = ["append", "stat file", "open session", "stat file", "stat session", "write"];
     check_calls(&calls, || fixture.store.create_file(Whose::Secret(&other), Arc::new(record("x")), false));
 }
 
@@ -36,7 +36,7 @@ fn the_first_session_of_an_hour_opens_its_bucket_and_the_first_of_a_lost_index_m
         let session = SessionId::random().unwrap();
         fixture.store.create_file(Whose::Secret(&session), Arc::new(record), false)
     };
-    let rest = ["append", "stat file", "open session", "stat file", "write"];
+    let rest = ["append", "stat file", "open session", "stat file", "stat session", "write"];
     let opened = [&["open directory", "open file in directory"][..], &rest].concat();
     check_calls(&opened, || create(1));
     check_calls(&rest, || create(1));
@@ -141,6 +141,7 @@ fn a_power_safe_creation_syncs_the_file_then_its_name() {
         "stat file",
         "open session",
         "stat file",
+        "stat session",
         "write",
         "sync file",
         "sync shard",
@@ -211,7 +212,7 @@ fn what_is_known_of_a_file_is_not_believed_of_the_larger_one_in_its_place() {
     assert_eq!(syncs, ["sync file", "sync file", "sync shard"]);
 }
 
-const ROTATE: [&str; 17] = [
+const ROTATE: [&str; 18] = [
     "open shard",
     "open session in shard",
     "read",
@@ -221,6 +222,7 @@ const ROTATE: [&str; 17] = [
     "stat file",
     "open session",
     "stat file",
+    "stat session",
     "write",
     "sync file",
     "sync shard",
@@ -255,7 +257,7 @@ fn a_deletion_syncs_the_directory_also_when_nothing_was_there() {
 fn without_synced_security_events_the_end_of_a_session_is_not_synced_and_its_successor_still_is() {
     let fixture = Fixture::with(FileStoreOptions::new().sync_security_events(false));
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
-    check_calls(&ROTATE[..16], || Act::Rotate.run(&fixture.store, &session, &successor));
+    check_calls(&ROTATE[..17], || Act::Rotate.run(&fixture.store, &session, &successor));
     let delete = || fixture.store.end_file(Whose::Secret(&successor));
     check_calls(&["open shard", "open session in shard", "read", "write", "unlink", "announce"], delete);
     check_calls(&["open shard", "open session in shard", "unlink", "announce"], delete);

@@ -24,7 +24,7 @@ impl Sessile {
         let how = if power_safe { sessile::Durability::PowerSafe } else { sessile::Durability::Relaxed };
         // Room for all sessions.
         let options =
-            FileStoreOptions::new().durability(how).sync_security_events(power_safe).cache_bytes(1 << 30);
+            FileStoreOptions::new().durability(how).sync_security_events(power_safe).cache_bytes(usize::MAX);
         let store = options.clone().open(&setting.dir).expect("a store");
         let bare = options.cache_bytes(0).open(&setting.dir).expect("the same store");
         Self { setting, store, bare, tokens: RwLock::default() }
