@@ -12,9 +12,13 @@ mod layout;
 mod lock;
 mod locked;
 mod mapped;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
 mod open;
 mod operate;
 mod options;
+#[cfg(any(feature = "internals", fuzzing))]
+pub(crate) mod probe;
 mod read_cache;
 mod reaper;
 mod slots;

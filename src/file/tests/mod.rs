@@ -7,6 +7,7 @@
 mod calls;
 mod deaths;
 mod faults;
+mod histories;
 mod meetings;
 mod sweeps;
 

@@ -1,0 +1,86 @@
+//! Any text as a request's Cookie headers, one a line: no panic, no session but ours, no file opened for what is not an id,
+//! and headers for the response that no line of the request can have broken.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use sessile::{
+    Absent, Change, Cookies, Durability, FileId, Guarantees, Live, Lookup, Record, Result, Saved, SessionId,
+    Sessions, Store, Token,
+};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The one session there is.
+const OURS: &str = "abcdefghijklmnopqrstuvwxyz234567";
+
+thread_local! { static ASKED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) }; }
+
+/// Has one session, in memory, and notes what it is asked for.
+struct One;
+
+impl One {
+    fn live() -> Live {
+        let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let mut record = Record::new(now, now + Duration::from_secs(3600));
+        record.user = Some("ada".into());
+        Live { record: Arc::new(record), id: FileId::digest(OURS.as_bytes()) }
+    }
+}
+
+impl Store for One {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+    }
+    fn is_well_formed(&self, token: &Token) -> bool {
+        SessionId::parse(token.expose()).is_some()
+    }
+    fn load(&self, token: &Token) -> Result<Lookup> {
+        ASKED.with_borrow_mut(|asked| asked.push(token.expose().to_owned()));
+        Ok(match SessionId::parse(token.expose()) {
+            None => Lookup::Absent(Absent::Malformed),
+            Some(_) if token.expose() == OURS => Lookup::Live(Self::live()),
+            Some(session) => Lookup::Absent(Absent::Unknown(session.file_id())),
+        })
+    }
+    fn create(&self, _: &Record, _: Durability) -> Result<Saved> {
+        let token = Token::parse("qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq").expect("an id");
+        Ok(Saved { token, live: Self::live() })
+    }
+    fn update(&self, token: &Token, change: Change<'_>, _: Durability) -> Result<Option<Saved>> {
+        let mut record = (*Self::live().record).clone();
+        change(&mut record)?;
+        Ok((token.expose() == OURS).then(|| Saved { token: token.clone(), live: Self::live() }))
+    }
+    fn rotate(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+        self.update(token, change, how)
+    }
+    fn delete(&self, token: &Token) -> Result<bool> {
+        Ok(token.expose() == OURS)
+    }
+    fn guarantees(&self) -> Guarantees {
+        Guarantees { atomic_update: true, shared_state: true }
+    }
+}
+
+static SESSIONS: LazyLock<[Sessions; 2]> = LazyLock::new(|| {
+    [Cookies::plain_http(), Cookies::https()]
+        .map(|cookies| Sessions::new(One, cookies).expect("cookies as they come"))
+});
+
+fuzz_target!(|headers: &str| {
+    for sessions in SESSIONS.iter() {
+        let mut visit = sessions.open(headers.split('\n'));
+        let user = visit.user().expect("the store has no trouble");
+        // Nobody is logged in whose request does not have the id.
+        assert!(user.is_none() || headers.contains(OURS), "{user:?}");
+        visit.insert("seen", true).expect("there is room");
+        let response = visit.finish(200).map_err(|unsaved| unsaved.error).expect("the store has no trouble");
+        for (name, value) in &response {
+            assert!(name.bytes().chain(value.bytes()).all(|c| (b' '..=b'~').contains(&c)), "{name}: {value}");
+        }
+        // Few are asked for, whatever the request claims to have.
+        let asked = ASKED.take();
+        assert!(asked.len() <= 64, "{} loads", asked.len());
+    }
+});

@@ -1,0 +1,38 @@
+//! Any bytes as a session's file: what is read of them is a record that was written, or nothing. As they stand, nothing
+//! verifies, so a slot of the input is also patched into a good one, at an offset the input chooses.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use sessile::internals::{decode, encode, newest};
+use sessile::{FileId, Record, Value};
+use std::time::{Duration, UNIX_EPOCH};
+
+fn good() -> (Record, Vec<u8>) {
+    let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
+    record.entries.insert("text".into(), Value::new("good").expect("a value"));
+    let mut slot = encode(&record, &id()).expect("it fits");
+    slot.resize(2048, 0);
+    (record, slot)
+}
+
+fn id() -> FileId {
+    FileId::digest(b"a session")
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    // Nobody can guess a checksum.
+    assert!(decode(bytes, &id()).is_err());
+    assert!(newest(bytes, &id()).is_ok_and(|found| found.is_none()) || bytes.len() >= 4096);
+
+    let (record, slot) = good();
+    let mut file = [slot, vec![0; 2048]].concat();
+    if let Some((at, patch)) = bytes.split_first_chunk::<2>() {
+        let at = usize::from(u16::from_le_bytes(*at)) % file.len();
+        let patched = &mut file[at..];
+        let length = patched.len().min(patch.len());
+        patched[..length].copy_from_slice(&patch[..length]);
+    }
+    // What is found is what was written, whatever happened to the file.
+    if let Ok(Some(found)) = newest(&file, &id()) {
+        assert_eq!(*found, record);
+    }
+});

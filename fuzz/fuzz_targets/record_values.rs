@@ -1,0 +1,27 @@
+//! Any contents under a valid checksum: what is decoded is a record that encodes to bytes which decode to the same record,
+//! and each of its values is one, or says that it is none.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use sessile::FileId;
+use sessile::internals::{decode, encode, sealed};
+
+const FIELDS: usize = 44;
+
+fuzz_target!(|bytes: &[u8]| {
+    let (fields, payload) = bytes.split_at(bytes.len().min(FIELDS));
+    let id = FileId::digest(b"a session");
+    let Ok(record) = decode(&sealed(fields, payload, &id), &id) else { return };
+    for value in record.entries.values() {
+        let _ = format!("{value:?}");
+        if let Ok(json) = value.to_json() {
+            // A value that can be read can be stored.
+            assert_eq!(
+                sessile::Value::new(&json).expect("it was a value").to_json().expect("it is one"),
+                json
+            );
+        }
+    }
+    let mut again = encode(&record, &id).expect("it came from a slot");
+    again.resize(again.len().next_power_of_two().max(2048), 0);
+    assert_eq!(decode(&again, &id).expect("it was just encoded"), record);
+});

@@ -1,0 +1,31 @@
+//! Any text as a session's id: it is one that reads the same again, or none; and no id leads out of its shard.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use sessile::internals::path_of;
+use sessile::{FileId, SessionId, Token};
+
+fn check_path(id: &FileId) {
+    let path = path_of(id);
+    let (shard, name) = path.split_once('/').expect("a shard and a name");
+    assert_eq!((shard.len(), name.len()), (2, 38));
+    assert!(shard.bytes().chain(name.bytes()).all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c)));
+}
+
+fuzz_target!(|text: &str| {
+    if let Some(session) = SessionId::parse(text) {
+        assert_eq!(text.len(), 32);
+        assert!(text.bytes().all(|c| c.is_ascii_lowercase() || (b'2'..=b'7').contains(&c)));
+        assert_eq!(session.to_token().expose(), text);
+        assert!(!format!("{session:?}").contains(text), "an id shows itself");
+        check_path(&session.file_id());
+    }
+    if let Some(token) = Token::parse(text) {
+        assert_eq!(token.expose(), text);
+        // It goes into a header as it is.
+        assert!(text.bytes().all(|c| c.is_ascii_graphic()));
+    }
+    if let Some(id) = FileId::parse(text) {
+        assert_eq!(id.to_string(), text);
+    }
+    check_path(&FileId::digest(text.as_bytes()));
+});

@@ -1,0 +1,69 @@
+//! Any shape that `serde` knows: what is stored is what comes back, or it is refused; and equal values have equal bytes.
+#![no_main]
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use serde::{Deserialize, Serialize};
+use sessile::Value;
+use std::collections::BTreeMap;
+
+/// One of each kind.
+#[derive(Arbitrary, Clone, Debug, Deserialize, PartialEq, Serialize)]
+enum Shape {
+    Unit,
+    Bool(bool),
+    Small(i8),
+    Signed(i64),
+    Unsigned(u64),
+    Float(f64),
+    Letter(char),
+    Text(String),
+    Bytes(Vec<u8>),
+    Pair(Box<(Shape, Shape)>),
+    Maybe(Option<Box<Shape>>),
+    List(Vec<Shape>),
+    Map(BTreeMap<String, Shape>),
+    Struct { number: u32, inner: Box<Shape>, nothing: () },
+}
+
+impl Shape {
+    /// JSON knows no infinities, and a float that is a NaN equals nothing.
+    fn is_finite(&self) -> bool {
+        match self {
+            Self::Float(float) => float.is_finite(),
+            Self::Pair(pair) => pair.0.is_finite() && pair.1.is_finite(),
+            Self::Maybe(inner) => inner.as_ref().is_none_or(|inner| inner.is_finite()),
+            Self::List(items) => items.iter().all(Self::is_finite),
+            Self::Map(members) => members.values().all(Self::is_finite),
+            Self::Struct { inner, .. } => inner.is_finite(),
+            _ => true,
+        }
+    }
+
+    /// How deep arrays and objects nest in its JSON.
+    fn depth(&self) -> usize {
+        match self {
+            Self::Unit => 0,
+            Self::Pair(pair) => 2 + pair.0.depth().max(pair.1.depth()),
+            Self::Bytes(_) => 2,
+            Self::Maybe(inner) => 1 + inner.as_ref().map_or(0, |inner| inner.depth()),
+            Self::List(items) => 2 + items.iter().map(Self::depth).max().unwrap_or(0),
+            Self::Map(members) => 2 + members.values().map(Self::depth).max().unwrap_or(0),
+            Self::Struct { inner, .. } => 2 + inner.depth(),
+            _ => 1,
+        }
+    }
+}
+
+fuzz_target!(|shape: Shape| {
+    let stored = Value::new(&shape);
+    assert_eq!(
+        stored.is_ok(),
+        shape.is_finite() && shape.depth() <= sessile::value::DEPTH_MAX,
+        "{shape:?} of depth {}: {stored:?}",
+        shape.depth()
+    );
+    let Ok(stored) = stored else { return };
+    assert_eq!(stored.get::<Shape>().expect("its own shape"), shape);
+    let again = Value::new(&stored.to_json().expect("it is a value")).expect("it was stored before");
+    assert_eq!(again, stored, "the same value has the same bytes");
+});
