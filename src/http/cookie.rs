@@ -153,8 +153,10 @@ impl Jar {
 
     /// The tokens that a `Cookie` header brings under our name, in their order; `None` for a value that can be none.
     pub(super) fn tokens<'h>(&'h self, header: &'h str) -> impl Iterator<Item = Option<Token>> + 'h {
-        Cookie::split_parse(header)
-            .filter_map(|cookie| cookie.ok().filter(|cookie| cookie.name() == self.name))
+        // Parsing is left to the crate, but only of what may be ours: a request may bring dozens that are not.
+        let pieces = header.split(';').map(str::trim).filter(|piece| piece.starts_with(&self.name));
+        pieces
+            .filter_map(|piece| Cookie::parse(piece).ok().filter(|cookie| cookie.name() == self.name))
             .map(|cookie| Token::parse(cookie.value()))
     }
 
