@@ -1,0 +1,289 @@
+//! Looks what a cut has left: mounts the image, so that its journal replays, opens the store as a program would, and compares
+//! what is there with what is owed.
+use crate::content;
+use crate::cut::{Builder, Cut, Places};
+use crate::history::{History, Known};
+use crate::log::{Life, Micros, Recording};
+use crate::rig::Rig;
+use anyhow::{Context, Result, anyhow};
+use sessile::file::{Holds, StoredFile, SweepEnd, SweepOptions};
+use sessile::{Clock, Durability, FileId, FileStore, FileStoreOptions, Lookup, Record, Store};
+use std::collections::HashMap;
+use std::fs::{File, FileTimes};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Where the store lies in the file system.
+pub(crate) const STORE: &str = "store";
+/// How old leftovers are made to look, so that a sweep need not wait for them.
+const LEFT_FOR: Duration = Duration::from_secs(7200);
+
+/// What is asked of a check.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// With the number of a state, it says everything about that state.
+    pub(crate) seed: u64,
+    /// The first state's number.
+    pub(crate) first: u32,
+    /// How many states.
+    pub(crate) states: u32,
+    /// How many disks are checked at the same time.
+    pub(crate) lanes: u32,
+    /// Whether to be content with one failure.
+    pub(crate) until_failure: bool,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// How many states were looked at.
+    pub(crate) states: u32,
+    /// States that break a promise, by their numbers: where the power was cut, and which promises.
+    pub(crate) failures: Vec<(u32, String)>,
+    /// Sessions that were owed and there, over all states.
+    pub(crate) honoured: u64,
+    /// Files in all states whose bytes fail their checks. No promise is broken: nothing was owed of them, and none is
+    /// returned as data.
+    pub(crate) damaged: u64,
+}
+
+impl Findings {
+    /// Adds what was found elsewhere.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.states += other.states;
+        self.failures.extend(other.failures);
+        self.failures.sort_unstable();
+        self.honoured += other.honoured;
+        self.damaged += other.damaged;
+    }
+}
+
+/// Checks the states of a recording, on several disks at the same time.
+///
+/// # Errors
+///
+/// A disk cannot be put up. What is wrong with a state is no error.
+pub(crate) fn check(recording: &Recording, plan: Plan) -> Result<Findings> {
+    let places = Places::of(recording);
+    let mut cuts: Vec<_> =
+        (plan.first..plan.first + plan.states).map(|state| places.cut(plan.seed, state)).collect();
+    cuts.sort_by_key(|cut| cut.at);
+    let enough = AtomicBool::new(false);
+    let share = cuts.len().div_ceil(plan.lanes.max(1) as usize).max(1);
+    thread::scope(|scope| {
+        let lanes: Vec<_> = cuts
+            .chunks_mut(share)
+            .map(|cuts| scope.spawn(|| check_lane(recording, cuts, plan.until_failure, &enough)))
+            .collect();
+        let mut findings = Findings::default();
+        for lane in lanes {
+            findings.add(lane.join().map_err(|_| anyhow!("a thread that checks states panicked"))??);
+        }
+        Ok(findings)
+    })
+}
+
+fn check_lane(
+    recording: &Recording,
+    cuts: &mut [Cut],
+    until_failure: bool,
+    enough: &AtomicBool,
+) -> Result<Findings> {
+    let below = tempfile::tempdir().context("create a directory for a disk")?;
+    let (mut builder, image) = Builder::new(recording);
+    let rig = Rig::new(recording.filesystem, image, below.path())?;
+    let mut findings = Findings::default();
+    for cut in cuts {
+        if enough.load(Ordering::Relaxed) {
+            break;
+        }
+        builder.build(cut, &mut rig.disk.contents().image);
+        let history = History::at(&recording.events, cut.at);
+        let mut state = State { history: &history, broken: Vec::new(), honoured: 0, damaged: 0 };
+        if let Err(error) = state.check(&rig) {
+            state.broken.push(format!("{error:#}"));
+        }
+        findings.states += 1;
+        findings.honoured += state.honoured;
+        findings.damaged += state.damaged;
+        if !state.broken.is_empty() {
+            findings.failures.push((cut.state, format!("{cut}: {}", state.broken.join("; "))));
+            enough.fetch_or(until_failure, Ordering::Relaxed);
+        }
+    }
+    Ok(findings)
+}
+
+/// One state while it is looked at.
+struct State<'a> {
+    history: &'a History,
+    /// What breaks a promise.
+    broken: Vec<String>,
+    honoured: u64,
+    damaged: u64,
+}
+
+/// What a life has left.
+type Found = HashMap<Life, (u32, FileId)>;
+
+impl State<'_> {
+    fn check(&mut self, rig: &Rig) -> Result<()> {
+        let mounted = rig.mount()?;
+        let store = open(&mounted.path().join(STORE), self.history.not_before)?;
+        let found = self.look(&store)?;
+        self.compare(&found);
+        self.sweep(&store, &found)?;
+        goes_on(&store, self.history.not_before)
+    }
+
+    /// Looks at every file.
+    fn look(&mut self, store: &FileStore) -> Result<Found> {
+        let mut found = Found::new();
+        for file in store.files() {
+            let file = file.context("look at a file of the store")?;
+            match &file.holds {
+                Holds::Live(live) | Holds::Expired(live) => match content::verify(&live.record) {
+                    Ok((life, version)) => {
+                        if let Some((_, other)) = found.insert(life, (version, live.id)) {
+                            self.broken
+                                .push(format!("life {life:x} is in two files, {other} and {}", live.id));
+                        }
+                        self.check_version(life, version, live.id, &live.record);
+                    }
+                    Err(error) => self.broken.push(format!("{} is torn: {error:#}", live.id)),
+                },
+                Holds::Damaged(id) => {
+                    self.damaged += 1;
+                    self.check_name(*id, "damaged");
+                }
+                Holds::Unfinished(id) => self.check_name(*id, "unfinished"),
+                Holds::Temporary => {}
+                _ => self.broken.push(format!("{} is nothing that the store makes", name(&file))),
+            }
+        }
+        Ok(found)
+    }
+
+    /// What was found is what somebody began to write there, and has not been ended.
+    fn check_version(&mut self, life: Life, version: u32, id: FileId, record: &Record) {
+        let Some(known) = self.history.lives.get(&life) else {
+            self.broken.push(format!("life {life:x} is there before anybody began it"));
+            return;
+        };
+        if known.file.is_some_and(|file| file != *id.as_bytes()) {
+            self.broken.push(format!("life {life:x} is foreign: it lies in the file of another one, {id}"));
+        }
+        if version == 0 || version > known.newest {
+            self.broken.push(format!("life {life:x} is at {version}, and {} was the newest", known.newest));
+        }
+        if record.deadline != UNIX_EPOCH + Duration::from_micros(known.deadline) {
+            self.broken.push(format!("life {life:x} has another deadline than it was given"));
+        }
+        if known.has_ended {
+            self.broken.push(format!("life {life:x} is back at {version}: its end was acknowledged"));
+        }
+    }
+
+    /// A name without a session is none that was ended for good.
+    fn check_name(&mut self, id: FileId, what: &str) {
+        let life = self.history.life_of(id.as_bytes());
+        if let Some(life) = life.filter(|life| self.history.lives[life].has_ended) {
+            self.broken.push(format!("the name of life {life:x} is back, {what}: its end was acknowledged"));
+        }
+    }
+
+    /// What is owed is there.
+    fn compare(&mut self, found: &Found) {
+        for (life, known) in &self.history.lives {
+            let Some(owed) = self.owed(known) else { continue };
+            let there = found.get(life).is_some_and(|(version, _)| *version >= owed);
+            let rotated = known.successors.iter().any(|successor| found.contains_key(successor));
+            if there || rotated {
+                self.honoured += 1;
+                continue;
+            }
+            let instead =
+                found.get(life).map_or("it is gone".into(), |(version, _)| format!("it is at {version}"));
+            self.broken
+                .push(format!("life {life:x} is lost: version {owed} was acknowledged, and {instead}"));
+        }
+    }
+
+    fn owed(&self, known: &Known) -> Option<u32> {
+        let gone = known.has_ended || known.is_ending || !self.history.was_in_time(known);
+        known.owed.filter(|_| !gone)
+    }
+
+    /// One sweep leaves sessions that have not expired, all of them, and nothing else.
+    fn sweep(&mut self, store: &FileStore, found: &Found) -> Result<()> {
+        for file in store.files() {
+            let file = file.context("look at a file before the sweep")?;
+            if matches!(file.holds, Holds::Damaged(_) | Holds::Unfinished(_) | Holds::Temporary) {
+                age(&file.path)?;
+            }
+        }
+        let options =
+            SweepOptions::new().full(true).core_share_percent(100).keep_damaged(Duration::from_secs(3600));
+        let report = store.sweep(&options).context("sweep the store")?;
+        if report.end != SweepEnd::Finished || report.failed > 0 {
+            self.broken.push(format!("the sweep ended {:?} with {:?}", report.end, report.errors));
+        }
+        let mut left = Found::new();
+        for file in store.files() {
+            let file = file.context("look at a file after the sweep")?;
+            if let Holds::Live(live) = &file.holds {
+                let (life, version) = content::identify(&live.record)?;
+                left.insert(life, (version, live.id));
+            } else {
+                self.broken.push(format!("the sweep left {}: {:?}", name(&file), file.holds));
+            }
+        }
+        for (life, (version, id)) in found {
+            let known = self.history.lives.get(life);
+            let is_live = known.is_some_and(|known| known.deadline > self.history.not_before);
+            if is_live && left.get(life) != Some(&(*version, *id)) {
+                self.broken.push(format!("the sweep took life {life:x}, which had not expired"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens the store as it was at a time, or makes it: the power may have been cut before there was one.
+fn open(path: &Path, at: Micros) -> Result<FileStore> {
+    FileStoreOptions::new()
+        .cache_bytes(0)
+        .clock(Clock::manual(UNIX_EPOCH + Duration::from_micros(at)))
+        .open(path)
+        .context("open the store after the cut")
+}
+
+/// The store is of use again: a session can be made, found and ended.
+fn goes_on(store: &FileStore, at: Micros) -> Result<()> {
+    let now = UNIX_EPOCH + Duration::from_micros(at);
+    let mut record = Record::new(now, now + Duration::from_secs(600));
+    content::fill(&mut record, Life::MAX, 1)?;
+    let saved = store.create(&record, Durability::PowerSafe).context("create a session after the cut")?;
+    let found = store.load(&saved.token).context("load a session after the cut")?;
+    let Lookup::Live(live) = found else { return Err(anyhow!("a session made after the cut is not there")) };
+    content::verify(&live.record).context("read a session made after the cut")?;
+    store.delete(&saved.token).context("end a session after the cut")?;
+    Ok(())
+}
+
+/// Makes a leftover look as if it had been written long ago.
+fn age(path: &Path) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("open the leftover {}", path.display()))?;
+    let written = file.metadata().and_then(|metadata| metadata.modified());
+    let written = written.with_context(|| format!("examine the leftover {}", path.display()))?;
+    file.set_times(FileTimes::new().set_modified(written - LEFT_FOR))
+        .with_context(|| format!("age the leftover {}", path.display()))
+}
+
+fn name(file: &StoredFile) -> String {
+    let mut parts = file.path.iter().rev().take(2).map(|part| part.to_string_lossy());
+    let last = parts.next().unwrap_or_default();
+    parts.next().map_or(last.to_string(), |shard| format!("{shard}/{last}"))
+}

@@ -1,0 +1,75 @@
+//! What a session holds in the workload: its life, its version, and a body that follows from both. So bytes that are not
+//! those of the version they claim are found out, and so are those of another session. Pure.
+use crate::log::Life;
+use anyhow::{Context, Result, bail, ensure};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use sessile::{Record, Value};
+
+/// Puts a version into a record.
+///
+/// # Errors
+///
+/// A value cannot be stored.
+pub(crate) fn fill(record: &mut Record, life: Life, version: u32) -> sessile::Result<()> {
+    record.entries.insert("life".into(), Value::new(&life)?);
+    record.entries.insert("version".into(), Value::new(&version)?);
+    record.entries.insert("body".into(), Value::new(&body(life, version))?);
+    Ok(())
+}
+
+/// Whose record it is and which version, without a look at the body.
+///
+/// # Errors
+///
+/// It is no record of the workload.
+pub(crate) fn identify(record: &Record) -> Result<(Life, u32)> {
+    let entry = |name: &str| record.entries.get(name).with_context(|| format!("it has no entry `{name}`"));
+    let life = entry("life")?.get().context("read its life")?;
+    let version = entry("version")?.get().context("read its version")?;
+    Ok((life, version))
+}
+
+/// The same, and the body is the one that belongs to it.
+///
+/// # Errors
+///
+/// It is no record of the workload, or a mixture of two.
+pub(crate) fn verify(record: &Record) -> Result<(Life, u32)> {
+    let (life, version) = identify(record)?;
+    ensure!(record.entries.len() == 3, "it has {} entries", record.entries.len());
+    let Some(held) = record.entries.get("body") else { bail!("it has no entry `body`") };
+    let held: String = held.get().context("read its body")?;
+    ensure!(held == body(life, version), "it says version {version} of {life:x} and has another body");
+    Ok((life, version))
+}
+
+/// Most bodies take two to four sectors, so that a disk can tear them; some need a larger file, a few a much larger one.
+fn body(life: Life, version: u32) -> String {
+    let mut chance = StdRng::seed_from_u64(life.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(version));
+    let length = match chance.random_range(0..100) {
+        0..8 => chance.random_range(0..200),
+        8..80 => chance.random_range(700..1800),
+        80..92 => chance.random_range(1800..3900),
+        92..98 => chance.random_range(3900..8000),
+        _ => chance.random_range(8000..30_000),
+    };
+    (0..length).map(|_| char::from(chance.random_range(b'a'..=b'z'))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn a_mixture_of_two_versions_is_found_out() {
+        let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
+        fill(&mut record, 7, 3).unwrap();
+        assert_eq!(verify(&record).unwrap(), (7, 3));
+        record.entries.insert("version".into(), Value::new(&4).unwrap());
+        assert!(verify(&record).unwrap_err().to_string().contains("another body"));
+        record.entries.remove("body");
+        assert!(verify(&record).is_err());
+    }
+}

@@ -1,0 +1,206 @@
+//! Where the power is cut, and what is then on the disk. All of it follows from a recording, a seed and the number of the
+//! state, so each state can be had again.
+//!
+//! All that was flushed is there. Of what was written since the last flush, the disk may have kept anything: nothing, all,
+//! some writes, and of those it was about some sectors. What it kept is there in the order in which it was written.
+use crate::image::Image;
+use crate::log::{Event, Note, Recording};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::fmt;
+use std::ops::Range;
+
+/// What the disk kept of what was not flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// Nothing.
+    None,
+    /// Everything.
+    All,
+    /// Some writes.
+    Some,
+    /// Some sectors of some writes.
+    Torn,
+}
+
+/// One crash state.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    /// Its number.
+    pub(crate) state: u32,
+    /// How many events happened before it.
+    pub(crate) at: usize,
+    /// What was kept.
+    pub(crate) kept: Kept,
+    chance: StdRng,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "state {}, cut after event {}, kept of what was not flushed: {:?}",
+            self.state, self.at, self.kept
+        )
+    }
+}
+
+/// Where it is worth to cut.
+pub(crate) struct Places {
+    events: usize,
+    acknowledged: Vec<usize>,
+    unflushed: Vec<usize>,
+}
+
+impl Places {
+    /// Those of a recording.
+    pub(crate) fn of(recording: &Recording) -> Self {
+        let events = &recording.events;
+        let after = |wanted: fn(&Event) -> bool| {
+            events.iter().enumerate().filter(move |(_, event)| wanted(event)).map(|(at, _)| at + 1).collect()
+        };
+        Self {
+            events: events.len(),
+            acknowledged: after(|event| matches!(event, Event::Note { note: Note::Done { .. }, .. })),
+            unflushed: after(|event| matches!(event, Event::Write { .. })),
+        }
+    }
+
+    /// One of the crash states: a third of them anywhere, a third when somebody has just been told that it was done, a third
+    /// when something has just been written and is not flushed.
+    pub(crate) fn cut(&self, seed: u64, state: u32) -> Cut {
+        let mut chance = StdRng::seed_from_u64(seed ^ (u64::from(state) << 32));
+        let list = match chance.random_range(0..3) {
+            0 => &self.acknowledged[..],
+            1 => &self.unflushed[..],
+            _ => &[][..],
+        };
+        let at = match list.len() {
+            0 => chance.random_range(0..=self.events),
+            some => list[chance.random_range(0..some)],
+        };
+        let kept = match chance.random_range(0..20) {
+            0..5 => Kept::None,
+            5..8 => Kept::All,
+            8..13 => Kept::Some,
+            _ => Kept::Torn,
+        };
+        Cut { state, at, kept, chance }
+    }
+}
+
+/// Makes the images of cuts, which come in the order of their places.
+pub(crate) struct Builder<'a> {
+    recording: &'a Recording,
+    /// What is durable in the image: the events before this one.
+    settled: usize,
+}
+
+impl<'a> Builder<'a> {
+    /// Begins with the recording's base, which is the image to be built on.
+    pub(crate) fn new(recording: &'a Recording) -> (Self, Image) {
+        let image = Image::from_extents(recording.bytes, &recording.base);
+        (Self { recording, settled: 0 }, image)
+    }
+
+    /// Makes the image that a cut leaves. What was written to it since the last cut is forgotten.
+    pub(crate) fn build(&mut self, cut: &mut Cut, image: &mut Image) {
+        image.forget_writes();
+        let events = &self.recording.events;
+        let flushed = events[..cut.at].iter().rposition(|event| matches!(event, Event::Flush)).unwrap_or(0);
+        debug_assert!(cut.at >= self.settled, "cuts come in order");
+        for event in &events[self.settled.min(flushed)..flushed] {
+            if let Event::Write { offset, bytes } = event {
+                image.settle(*offset, bytes);
+            }
+        }
+        self.settled = self.settled.max(flushed);
+        let share = cut.chance.random_range(0.1..0.9);
+        for event in &events[flushed..cut.at] {
+            let Event::Write { offset, bytes } = event else { continue };
+            let whole = 0..bytes.len();
+            let parts = match cut.kept {
+                Kept::None => vec![],
+                Kept::All => vec![whole],
+                Kept::Some => {
+                    if cut.chance.random_bool(share) {
+                        vec![whole]
+                    } else {
+                        vec![]
+                    }
+                }
+                Kept::Torn => self.torn(bytes.len(), share, &mut cut.chance),
+            };
+            for part in parts {
+                image.write(*offset + part.start as u64, &bytes[part]);
+            }
+        }
+    }
+
+    /// Which parts of a write are kept: none, all, or some of its sectors, either those before one place or any.
+    fn torn(&self, length: usize, share: f64, chance: &mut StdRng) -> Vec<Range<usize>> {
+        let sector = self.recording.filesystem.sector();
+        let sectors = (0..length).step_by(sector).map(|start| start..length.min(start + sector));
+        match chance.random_range(0..4) {
+            0 => vec![],
+            1 => vec![0..length],
+            2 => sectors.take(chance.random_range(0..=length.div_ceil(sector))).collect(),
+            _ => sectors.filter(|_| chance.random_bool(share)).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filesystem::FileSystem;
+
+    const SECTORS: usize = 4;
+
+    fn write(sector: u64, byte: u8) -> Event {
+        Event::Write { offset: sector * 512, bytes: vec![byte; SECTORS * 512] }
+    }
+    fn recording() -> Recording {
+        let events = vec![write(0, 1), Event::Flush, write(0, 2), write(4, 3), Event::Flush, write(8, 4)];
+        Recording { filesystem: FileSystem::Ext4, bytes: 8192, base: vec![], events }
+    }
+    fn built(at: usize, kept: Kept, seed: u64) -> Vec<u8> {
+        let recording = recording();
+        let (mut builder, mut image) = Builder::new(&recording);
+        // A cut before it leaves no trace.
+        for at in 0..=at {
+            let mut cut = Cut { state: 0, at, kept, chance: StdRng::seed_from_u64(seed) };
+            builder.build(&mut cut, &mut image);
+        }
+        image.read(0, 8192).chunks(512).map(|sector| sector[0]).collect()
+    }
+
+    #[test]
+    fn what_was_flushed_is_there_and_of_the_rest_what_was_kept() {
+        assert_eq!(built(1, Kept::None, 0)[..4], [0; 4]);
+        assert_eq!(built(1, Kept::All, 0)[..4], [1; 4]);
+        assert_eq!(built(4, Kept::None, 0)[..8], [1, 1, 1, 1, 0, 0, 0, 0]);
+        assert_eq!(built(5, Kept::None, 0)[..8], [2, 2, 2, 2, 3, 3, 3, 3]);
+        assert_eq!(built(6, Kept::None, 0)[8..12], [0; 4]);
+        assert_eq!(built(6, Kept::All, 0)[8..12], [4; 4]);
+    }
+
+    #[test]
+    fn some_writes_are_kept_whole_and_torn_ones_in_part() {
+        let whole = |sectors: &[u8]| sectors.iter().all(|sector| *sector == sectors[0]);
+        let some: Vec<_> = (0..200).map(|seed| built(4, Kept::Some, seed)).collect();
+        assert!(some.iter().all(|disk| whole(&disk[..4]) && whole(&disk[4..8])));
+        assert!(some.iter().any(|disk| disk[0] == 1 && disk[4] == 3), "a later write without an earlier one");
+        let torn: Vec<_> = (0..200).map(|seed| built(4, Kept::Torn, seed)).collect();
+        assert!(torn.iter().any(|disk| !whole(&disk[..4])));
+        assert!(torn.iter().all(|disk| disk[..4].iter().all(|sector| [1, 2].contains(sector))));
+    }
+
+    #[test]
+    fn a_state_can_be_had_again() {
+        let places = Places::of(&recording());
+        let again = |state| (places.cut(5, state).at, places.cut(5, state).kept);
+        assert!((0..50).all(|state| again(state) == again(state)));
+        assert!((0..50).any(|state| again(state) != again(0)));
+    }
+}

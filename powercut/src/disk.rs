@@ -1,0 +1,228 @@
+//! The logged disk: a file system of two files, served by this process through `/dev/fuse`.
+//!
+//! ```text
+//! disk     the bytes of an image; a loop device makes a disk of it
+//! notes    what the workload writes here goes into the log, one note a write
+//! ```
+//!
+//! One thread serves both, one request after the other, so the log has one order and it is the order of arrival. A write is
+//! answered when it is in the log. The loop driver turns each flush of the disk into an `fsync` of its file, which is
+//! answered when the flush is in the log. Pages are not cached on the way (`FOPEN_DIRECT_IO`): what the disk is told, it is
+//! told here, and an image that is exchanged is seen at once.
+use crate::image::Image;
+use crate::log::{Event, Micros, Note};
+use anyhow::{Context, Result};
+use fuser::{
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyWrite, Request, WriteFlags,
+};
+use parking_lot::{Mutex, MutexGuard};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const DISK: INodeNo = INodeNo(2);
+const NOTES: INodeNo = INodeNo(3);
+const FILES: [(INodeNo, &str); 2] = [(DISK, "disk"), (NOTES, "notes")];
+/// Names and sizes never change.
+const FOREVER: Duration = Duration::from_secs(1 << 20);
+
+/// What the disk holds, and what was recorded.
+pub(crate) struct Contents {
+    /// The bytes.
+    pub(crate) image: Image,
+    /// What happened since recording began; `None` while nothing is recorded.
+    pub(crate) events: Option<Vec<Event>>,
+}
+
+impl Contents {
+    fn record(&mut self, event: impl FnOnce() -> Event) {
+        if let Some(events) = &mut self.events {
+            events.push(event());
+        }
+    }
+}
+
+/// A disk that is served until it is dropped. Whoever uses it lets go of it before.
+pub(crate) struct Disk {
+    contents: Arc<Mutex<Contents>>,
+    mountpoint: PathBuf,
+    /// Unmounts when it is dropped.
+    _session: BackgroundSession,
+}
+
+impl Disk {
+    /// Serves an image in a directory, which is made.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be made, or the kernel does not let us mount there: it takes root and `/dev/fuse`.
+    pub(crate) fn serve(image: Image, mountpoint: &Path) -> Result<Self> {
+        fs::create_dir_all(mountpoint).with_context(|| format!("create {}", mountpoint.display()))?;
+        let bytes = image.len();
+        let contents = Arc::new(Mutex::new(Contents { image, events: None }));
+        let mut config = Config::default();
+        config.mount_options = vec![MountOption::FSName("sessile-powercut".into())];
+        let server = Server { contents: Arc::clone(&contents), bytes };
+        let session = fuser::spawn_mount(server, mountpoint, &config)
+            .with_context(|| format!("serve a disk at {}", mountpoint.display()))?;
+        Ok(Self { contents, mountpoint: mountpoint.to_owned(), _session: session })
+    }
+
+    /// The file that is the disk.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.mountpoint.join("disk")
+    }
+
+    /// The file that takes notes.
+    pub(crate) fn notes(&self) -> PathBuf {
+        self.mountpoint.join("notes")
+    }
+
+    /// What it holds; the disk stands still until this is dropped.
+    pub(crate) fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock()
+    }
+}
+
+/// Microseconds since 1970.
+pub(crate) fn now() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
+}
+
+struct Server {
+    contents: Arc<Mutex<Contents>>,
+    bytes: u64,
+}
+
+impl Server {
+    fn attributes(&self, inode: INodeNo) -> FileAttr {
+        let is_directory = inode == INodeNo::ROOT;
+        let size = if inode == DISK { self.bytes } else { 0 };
+        FileAttr {
+            ino: inode,
+            size,
+            blocks: size / 512,
+            atime: UNIX_EPOCH,
+            mtime: UNIX_EPOCH,
+            ctime: UNIX_EPOCH,
+            crtime: UNIX_EPOCH,
+            kind: if is_directory { FileType::Directory } else { FileType::RegularFile },
+            perm: if is_directory { 0o700 } else { 0o600 },
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        }
+    }
+
+    /// What was written; an answer of its own for what is no note or lies beyond the disk's end.
+    fn take(&self, inode: INodeNo, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        let mut contents = self.contents.lock();
+        if inode == NOTES {
+            let note: Note = postcard::from_bytes(data).map_err(|_| Errno::EINVAL)?;
+            contents.record(|| Event::Note { at: now(), note });
+            return Ok(());
+        }
+        if offset.saturating_add(data.len() as u64) > self.bytes {
+            return Err(Errno::ENOSPC);
+        }
+        contents.image.write(offset, data);
+        contents.record(|| Event::Write { offset, bytes: data.to_vec() });
+        Ok(())
+    }
+}
+
+impl Filesystem for Server {
+    fn lookup(&self, _: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match FILES.iter().find(|(_, known)| name == *known) {
+            Some((inode, _)) => reply.entry(&FOREVER, &self.attributes(*inode), Generation(0)),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&FOREVER, &self.attributes(inode));
+    }
+
+    fn open(&self, _: &Request, _inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let length = if inode == DISK { self.bytes.saturating_sub(offset).min(size.into()) } else { 0 };
+        let length = usize::try_from(length).expect("no longer than what was asked for");
+        let bytes = self.contents.lock().image.read(offset, length);
+        reply.data(&bytes);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        inode: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.take(inode, offset, data) {
+            Ok(()) => reply.written(u32::try_from(data.len()).expect("a request is smaller than 4 GiB")),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn fsync(&self, _: &Request, inode: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        if inode == DISK {
+            self.contents.lock().record(|| Event::Flush);
+        }
+        reply.ok();
+    }
+
+    /// Closing a file flushes nothing.
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    /// The disk knows neither discards nor a short way to write zeroes; the kernel then writes them.
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn readdir(&self, _: &Request, _inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let skip = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (position, (inode, name)) in FILES.iter().enumerate().skip(skip) {
+            if reply.add(*inode, position as u64 + 1, FileType::RegularFile, name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+}

@@ -1,0 +1,128 @@
+//! Whether the tester would notice: builds of the engine that break one rule each must be caught. If one is not, whatever the
+//! tester says of the engine is void.
+//!
+//! The crate has no hidden switches. Each build is a copy of the workspace in which one piece of source text is replaced by
+//! another; the piece must be there exactly once, so a change of the engine that moves a rule is an error here and not a
+//! silent pass.
+use crate::filesystem::run;
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A rule of the engine, and how it is broken.
+pub(crate) struct Breach {
+    /// Its name on the command line.
+    pub(crate) name: &'static str,
+    /// What is wrong with the build.
+    pub(crate) what: &'static str,
+    /// File, piece of its text, what stands there instead.
+    edits: &'static [(&'static str, &'static str, &'static str)],
+}
+
+/// The rules that the tester must be able to miss.
+pub(crate) const BREACHES: [Breach; 5] = [
+    Breach {
+        name: "directory-sync",
+        what: "directories are not synced",
+        edits: &[(
+            "src/file/disk.rs",
+            "gate(\"sync shard\")?;\n        Ok(fs::fsync(&self.fd)?)",
+            "gate(\"sync shard\")?;\n        Ok(())",
+        )],
+    },
+    Breach {
+        name: "file-sync",
+        what: "files are not synced",
+        edits: &[(
+            "src/file/disk/opened.rs",
+            "gate(\"sync file\")?;\n    file.sync_data()",
+            "gate(\"sync file\")?;\n    let _ = file;\n    Ok(())",
+        )],
+    },
+    Breach {
+        name: "overwrite-rule",
+        what: "a slot is overwritten while the other one is not synced",
+        edits: &[(
+            "src/file/write.rs",
+            "there too.\n        if !locked.sync_newest() {",
+            "there too.\n        if locked.newest.state.has(State::SYNC_FAILED) {",
+        )],
+    },
+    Breach {
+        name: "rotation-sync",
+        what: "a rotation does not sync its successor",
+        edits: &[(
+            "src/file/end.rs",
+            "Arc::clone(&locked.newest.record), true)?",
+            "Arc::clone(&locked.newest.record), false)?",
+        )],
+    },
+    Breach {
+        name: "newest-slot",
+        what: "the newest slot is overwritten",
+        edits: &[(
+            "src/file/write.rs",
+            "let older = locked.offset(1 - locked.slot);",
+            "let older = locked.offset(locked.slot);",
+        )],
+    },
+];
+
+/// What a copy needs to be built: all of the workspace but what is built or fetched.
+const COPIED: [&str; 9] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "README.md",
+    "LICENSE-MIT",
+    "src",
+    "benches",
+    "tests",
+    "examples",
+    "powercut",
+];
+
+impl Breach {
+    /// Builds a tester with an engine that breaks the rule; where its program is.
+    ///
+    /// # Errors
+    ///
+    /// The text to be replaced is not there exactly once, or the build fails.
+    pub(crate) fn build(&self, workspace: &Path, copy: &Path, target: &Path) -> Result<PathBuf> {
+        if copy.exists() {
+            fs::remove_dir_all(copy).with_context(|| format!("remove {}", copy.display()))?;
+        }
+        fs::create_dir_all(copy).with_context(|| format!("create {}", copy.display()))?;
+        for name in COPIED {
+            run(Command::new("cp").arg("-R").arg(workspace.join(name)).arg(copy))
+                .context("copy the workspace")?;
+        }
+        for (file, piece, instead) in self.edits {
+            let path = copy.join(file);
+            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            let times = text.matches(piece).count();
+            ensure!(times == 1, "break {}: the text to be replaced is {times} times in {file}", self.name);
+            fs::write(&path, text.replace(piece, instead))
+                .with_context(|| format!("write {}", path.display()))?;
+        }
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--release", "--locked", "-p", "sessile-powercut", "--target-dir"]);
+        run(cargo.arg(target).current_dir(copy)).with_context(|| format!("build without {}", self.name))?;
+        Ok(target.join("release/sessile-powercut"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_that_is_to_be_broken_is_in_the_source_exactly_once() {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for (file, piece, instead) in BREACHES.iter().flat_map(|breach| breach.edits) {
+            let text = fs::read_to_string(workspace.join(file)).unwrap();
+            assert_eq!(text.matches(piece).count(), 1, "{piece}");
+            assert_ne!(piece, instead);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The bytes of a disk in memory: what is durable, and over it what was written since. No I/O.
+//!
+//! Writes go to the overlay and never to what lies below it, so whatever a check does to its disk is undone by dropping
+//! the overlay.
+use std::collections::HashMap;
+
+/// Unit of the overlay. A write may cover a part of one; the rest is copied from below.
+const BLOCK: usize = 4096;
+
+/// A disk's bytes. Addresses beyond its end are the caller's mistake, and panic.
+pub(crate) struct Image {
+    durable: Vec<u8>,
+    overlay: HashMap<usize, Box<[u8]>>,
+}
+
+impl Image {
+    /// A disk with these bytes; their number is rounded down to whole blocks.
+    pub(crate) fn new(mut durable: Vec<u8>) -> Self {
+        durable.truncate(durable.len() / BLOCK * BLOCK);
+        Self { durable, overlay: HashMap::new() }
+    }
+
+    /// A disk with zeroes, but for these extents.
+    pub(crate) fn from_extents(bytes: u64, extents: &[(u64, Vec<u8>)]) -> Self {
+        // Zeroed memory that nobody has touched takes no room.
+        let mut image = Self::new(vec![0; index(bytes)]);
+        for (offset, bytes) in extents {
+            image.settle(*offset, bytes);
+        }
+        image
+    }
+
+    /// Its size in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.durable.len() as u64
+    }
+
+    /// What is on the disk now.
+    pub(crate) fn read(&self, offset: u64, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length);
+        for (block, within, part) in blocks(offset, length) {
+            let source = self.overlay.get(&block).map_or_else(|| self.below(block), |over| &**over);
+            bytes.extend_from_slice(&source[within..within + part]);
+        }
+        bytes
+    }
+
+    /// Writes over what is durable.
+    pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
+        let mut rest = bytes;
+        for (block, within, part) in blocks(offset, bytes.len()) {
+            let (now, later) = rest.split_at(part);
+            let below = &self.durable[block * BLOCK..][..BLOCK];
+            let over = self.overlay.entry(block).or_insert_with(|| below.into());
+            over[within..within + part].copy_from_slice(now);
+            rest = later;
+        }
+    }
+
+    /// Makes bytes durable that were never in the overlay.
+    pub(crate) fn settle(&mut self, offset: u64, bytes: &[u8]) {
+        self.durable[index(offset)..][..bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Makes everything durable.
+    pub(crate) fn settle_all(&mut self) {
+        for (block, bytes) in self.overlay.drain() {
+            self.durable[block * BLOCK..][..BLOCK].copy_from_slice(&bytes);
+        }
+    }
+
+    /// Forgets whatever was written and did not become durable.
+    pub(crate) fn forget_writes(&mut self) {
+        self.overlay.clear();
+    }
+
+    /// The durable blocks that are not zero: what [`from_extents`](Self::from_extents) takes.
+    pub(crate) fn extents(&self) -> Vec<(u64, Vec<u8>)> {
+        let mut extents: Vec<(u64, Vec<u8>)> = Vec::new();
+        for (block, bytes) in self.durable.chunks(BLOCK).enumerate() {
+            let offset = (block * BLOCK) as u64;
+            if bytes.iter().all(|&byte| byte == 0) {
+                continue;
+            }
+            match extents.last_mut() {
+                Some((start, run)) if *start + run.len() as u64 == offset => run.extend_from_slice(bytes),
+                _ => extents.push((offset, bytes.to_vec())),
+            }
+        }
+        extents
+    }
+
+    fn below(&self, block: usize) -> &[u8] {
+        &self.durable[block * BLOCK..][..BLOCK]
+    }
+}
+
+/// The blocks that a range touches: number, where in it the range begins, how many bytes of it.
+fn blocks(offset: u64, length: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let (start, end) = (index(offset), index(offset) + length);
+    (start / BLOCK..end.div_ceil(BLOCK)).map(move |block| {
+        let from = start.max(block * BLOCK);
+        (block, from - block * BLOCK, end.min((block + 1) * BLOCK) - from)
+    })
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).expect("a disk in memory is addressed by a usize")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_until_it_is_forgotten() {
+        let mut image = Image::from_extents(4 * BLOCK as u64, &[(4090, vec![1; 12])]);
+        assert_eq!(image.read(4088, 16), [&[0; 2][..], &[1; 12], &[0; 2]].concat());
+        image.write(4094, &[2; 4]);
+        let over = [&[1; 4][..], &[2; 4], &[1; 4]].concat();
+        assert_eq!(image.read(4090, 12), over);
+        image.forget_writes();
+        assert_eq!(image.read(4090, 12), [1; 12]);
+        image.write(4094, &[2; 4]);
+        image.settle_all();
+        image.forget_writes();
+        assert_eq!(image.read(4090, 12), over);
+    }
+
+    #[test]
+    fn extents_make_the_same_image_again() {
+        let mut image = Image::new(vec![0; 8 * BLOCK]);
+        image.settle(BLOCK as u64 - 1, &[7; 2]);
+        image.settle(5 * BLOCK as u64, &[9]);
+        let extents = image.extents();
+        assert_eq!(extents.len(), 2, "neighbours are joined, zeroes are left out");
+        let again = Image::from_extents(image.len(), &extents);
+        assert_eq!(again.read(0, 8 * BLOCK), image.read(0, 8 * BLOCK));
+    }
+}

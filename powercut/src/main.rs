@@ -1,0 +1,328 @@
+//! Cuts the power under sessile: records what a workload does to a disk and what it is told, builds the disk that a power cut
+//! would have left, at many places, and looks whether the engine kept its promises. Needs root, `/dev/fuse` and loop devices.
+//!
+//! | module | is about |
+//! |---|---|
+//! | `log` | what happened, in one order |
+//! | `disk`, `image` | the disk that is logged, and its bytes |
+//! | `filesystem`, `rig` | file systems, loop devices, mounts |
+//! | `workload`, `act`, `doomed`, `content` | who does what to the store, and how they die |
+//! | `recorder` | puts all that together |
+//! | `cut` | where the power is cut, and what the disk then holds |
+//! | `history` | what is owed after a cut |
+//! | `check` | whether it is there |
+//! | `honesty` | engines that break their promises, which must be caught |
+mod act;
+mod check;
+mod content;
+mod cut;
+mod disk;
+mod doomed;
+mod filesystem;
+mod history;
+mod honesty;
+mod image;
+mod log;
+mod recorder;
+mod rig;
+mod workload;
+
+use anyhow::{Context, Result, bail};
+use check::{Findings, Plan};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use filesystem::FileSystem;
+use honesty::{BREACHES, Breach};
+use log::Recording;
+use recorder::Script;
+use std::env;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+use workload::{Doomed, Level, Worker};
+
+/// Cut the power under the session engine, and look what is left
+#[derive(Debug, Parser)]
+#[command(
+    max_term_width = 80,
+    after_help = "\
+Examples:
+  sessile-powercut run --fs ext4 --durability power-safe --recordings 5 --states 400
+  sessile-powercut honesty
+  sessile-powercut record --fs xfs --durability relaxed --out relaxed.log
+  sessile-powercut check relaxed.log --states 500 --seed 7
+  sessile-powercut check relaxed.log --first 123 --states 1 --seed 7
+
+Exit status: 0 if every promise was kept (honesty: every broken build caught),
+1 if not, 2 if it could not be found out."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Record workloads and check their crash states
+    Run(Run),
+    /// Record a workload
+    Record {
+        #[command(flatten)]
+        scene: Stage,
+        /// The file to write it to
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Check crash states of a recording
+    Check {
+        /// The recording
+        recording: PathBuf,
+        #[command(flatten)]
+        states: States,
+        /// The first state's number
+        #[arg(long, default_value_t = 0)]
+        first: u32,
+    },
+    /// See that engines that break their promises are caught
+    Honesty(Honesty),
+    /// A process of the workload
+    #[command(hide = true)]
+    Worker(Worker),
+    /// A process of the workload that dies half-way
+    #[command(hide = true)]
+    Doomed(Doomed),
+}
+
+/// What is recorded.
+#[derive(Clone, Debug, Args)]
+struct Stage {
+    /// The file system
+    #[arg(long, default_value = "ext4")]
+    fs: FileSystem,
+    /// What most saves promise; the others promise the other
+    #[arg(long, default_value = "power-safe")]
+    durability: Level,
+    /// How long a workload runs, in seconds
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// What the first recording follows from; the next has the next one
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// What is checked.
+#[derive(Clone, Debug, Args)]
+struct States {
+    /// How many crash states
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
+    states: u32,
+    /// What the states follow from
+    #[arg(long = "seed", default_value_t = 1)]
+    seed: u64,
+    /// How many disks are checked at the same time; each takes a loop device
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
+    lanes: u32,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    stage: Stage,
+    /// How many recordings
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    recordings: u32,
+    /// How many crash states of each recording
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
+    states: u32,
+    /// How many disks are checked at the same time; each takes a loop device
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
+    lanes: u32,
+    /// Be content with one failure
+    #[arg(long)]
+    until_failure: bool,
+    /// Directory to keep recordings in that hold a failure
+    #[arg(long)]
+    keep: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Honesty {
+    /// Only these builds
+    #[arg(long, value_delimiter = ',', value_parser = BREACHES.map(|breach| breach.name))]
+    only: Vec<String>,
+    /// The file system
+    #[arg(long, default_value = "ext4")]
+    fs: FileSystem,
+    /// Within how many crash states each must be caught
+    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(5..))]
+    states: u32,
+    /// What the recordings follow from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many disks are checked at the same time; each takes a loop device
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
+    lanes: u32,
+}
+
+fn main() -> ExitCode {
+    match perform(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("sessile-powercut: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether all was as it should be.
+fn perform(task: Task) -> Result<bool> {
+    match task {
+        Task::Worker(worker) => return worker.run().map(|()| true),
+        Task::Doomed(doomed) => return doomed.run().map(|()| true),
+        Task::Honesty(honesty) => return honesty.run(),
+        _ => be_alone()?,
+    }
+    match task {
+        Task::Run(run) => run.run(),
+        Task::Record { scene, out } => {
+            let recording = recorder::record(scene.script(0)?)?;
+            describe(&recording);
+            recording.save(&out).map(|()| true)
+        }
+        Task::Check { recording, states, first } => {
+            let recording = Recording::load(&recording)?;
+            describe(&recording);
+            let States { states, seed, lanes } = states;
+            let findings =
+                check::check(&recording, Plan { seed, first, states, lanes, until_failure: false })?;
+            Ok(report(&findings))
+        }
+        Task::Honesty(_) | Task::Worker(_) | Task::Doomed(_) => Ok(true),
+    }
+}
+
+/// Starts this program again where nobody else sees its mounts: whatever becomes of it, they go with it.
+fn be_alone() -> Result<()> {
+    const ALONE: &str = "SESSILE_POWERCUT_ALONE";
+    if env::var_os(ALONE).is_some() {
+        return Ok(());
+    }
+    let program = env::current_exe().context("find the program's own file")?;
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--propagation", "private", "--"]).arg(program).args(env::args_os().skip(1));
+    Err(unshare.env(ALONE, "1").exec()).context("start anew in a mount namespace of its own")
+}
+
+impl Stage {
+    fn script(&self, recording: u32) -> Result<Script> {
+        let time = Duration::try_from_secs_f64(self.seconds).context("take the seconds of a workload")?;
+        let seed = self.seed + u64::from(recording);
+        Ok(Script { filesystem: self.fs, durability: self.durability, time, seed })
+    }
+}
+
+impl Run {
+    fn run(&self) -> Result<bool> {
+        let mut findings = Findings::default();
+        for number in 0..self.recordings {
+            let script = self.stage.script(number)?;
+            let recording = recorder::record(script)?;
+            print!("recording {number}: ");
+            describe(&recording);
+            let began = Instant::now();
+            let plan = Plan {
+                seed: script.seed,
+                first: 0,
+                states: self.states,
+                lanes: self.lanes,
+                until_failure: self.until_failure,
+            };
+            let found = check::check(&recording, plan)?;
+            let each = began.elapsed() / found.states.max(1);
+            println!("recording {number}: {} states, {} ms each", found.states, each.as_millis());
+            let failed = !found.failures.is_empty();
+            if failed && let Some(keep) = &self.keep {
+                fs::create_dir_all(keep).with_context(|| format!("create {}", keep.display()))?;
+                let path = keep.join(format!("{}-seed-{}.log", self.stage.fs.name(), script.seed));
+                recording.save(&path)?;
+                println!("kept as {}, seed {}", path.display(), script.seed);
+            }
+            findings.add(found);
+            if failed && self.until_failure {
+                break;
+            }
+        }
+        Ok(report(&findings))
+    }
+}
+
+impl Honesty {
+    fn run(&self) -> Result<bool> {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+        let target = target.join("broken");
+        let chosen =
+            |breach: &&Breach| self.only.is_empty() || self.only.iter().any(|name| name == breach.name);
+        let mut all = true;
+        for breach in BREACHES.iter().filter(chosen) {
+            let program = breach.build(&workspace, &target.join("copy"), &target)?;
+            all &= self.is_caught(breach, &program)?;
+        }
+        println!("{}", if all { "all were caught" } else { "NOT all were caught: results are void" });
+        Ok(all)
+    }
+
+    /// Runs a broken build until it fails, or has passed all its states.
+    fn is_caught(&self, breach: &Breach, program: &Path) -> Result<bool> {
+        let fs = self.fs.to_possible_value().context("name the file system")?;
+        let mut run = Command::new(program);
+        run.args(["run", "--fs", fs.get_name(), "--durability", "power-safe", "--until-failure"]);
+        run.args(["--recordings", "5", "--states", &(self.states / 5).to_string()]);
+        run.args(["--seed", &self.seed.to_string(), "--lanes", &self.lanes.to_string()]);
+        let output = run.output().with_context(|| format!("run the build {}", breach.name))?;
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let summary = printed.lines().last().unwrap_or_default();
+        match output.status.code() {
+            Some(1) => {
+                println!("{}: {}: caught; {summary}", breach.name, breach.what);
+                for failure in printed.lines().filter(|line| line.starts_with("FAILED")).take(1) {
+                    println!("  {failure}");
+                }
+                Ok(true)
+            }
+            Some(0) => {
+                println!("{}: {}: NOT caught; {summary}", breach.name, breach.what);
+                Ok(false)
+            }
+            _ => {
+                bail!("the build {} could not run: {}", breach.name, String::from_utf8_lossy(&output.stderr))
+            }
+        }
+    }
+}
+
+fn describe(recording: &Recording) {
+    let (writes, flushes, acknowledged) = recording.counts();
+    println!(
+        "{}, {writes} writes, {flushes} flushes, {acknowledged} calls acknowledged",
+        recording.filesystem.name()
+    );
+}
+
+/// Prints what was found. Whether no promise was broken.
+fn report(findings: &Findings) -> bool {
+    const SHOWN: usize = 10;
+    for (_, failure) in findings.failures.iter().take(SHOWN) {
+        println!("FAILED {failure}");
+    }
+    println!(
+        "{} states, {} failures; {} sessions were owed and there; {} damaged files, nothing owed of them",
+        findings.states,
+        findings.failures.len(),
+        findings.honoured,
+        findings.damaged
+    );
+    findings.failures.is_empty()
+}

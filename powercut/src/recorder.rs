@@ -1,0 +1,159 @@
+//! Makes a recording: a disk, a file system, a store on it, the workload, and somebody who kills and stops its processes and
+//! now and then has the kernel write something back.
+use crate::act::Act;
+use crate::check::STORE;
+use crate::filesystem::FileSystem;
+use crate::image::Image;
+use crate::log::Recording;
+use crate::rig::Rig;
+use crate::workload::{Level, Scene};
+use anyhow::{Context, Result, bail};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rustix::fs::syncfs;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Child;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Processes at work at the same time.
+const PROCESSES: usize = 3;
+
+/// What is asked of a recording.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Script {
+    /// What to format the disk with.
+    pub(crate) filesystem: FileSystem,
+    /// What most saves promise.
+    pub(crate) durability: Level,
+    /// How long the workload runs.
+    pub(crate) time: Duration,
+    /// What happens follows from it, as far as chance among processes lets it.
+    pub(crate) seed: u64,
+}
+
+/// Records a workload.
+///
+/// # Errors
+///
+/// The disk cannot be put up, or a process of the workload failed.
+pub(crate) fn record(script: Script) -> Result<Recording> {
+    let below = tempfile::tempdir().context("create a directory for the disk")?;
+    let memory = tempfile::tempdir_in("/dev/shm").context("create a directory in memory")?;
+    let formatted = memory.path().join("formatted");
+    script.filesystem.make(&formatted)?;
+    let image = Image::new(fs::read(&formatted).context("read the new file system")?);
+    fs::remove_file(&formatted).context("remove the new file system's file")?;
+    let rig = Rig::new(script.filesystem, image, below.path())?;
+    let mounted = rig.mount()?;
+    let root = File::open(mounted.path()).context("open the mounted file system")?;
+    syncfs(&root).context("sync the mounted file system")?;
+    let base = {
+        let mut contents = rig.disk.contents();
+        contents.image.settle_all();
+        contents.events = Some(Vec::new());
+        contents.image.extents()
+    };
+    let scene = Scene {
+        store: mounted.path().join(STORE),
+        table: memory.path().to_owned(),
+        notes: rig.disk.notes(),
+        durability: script.durability,
+    };
+    let worked = work(script, &scene, &root);
+    let events = rig.disk.contents().events.take().unwrap_or_default();
+    worked?;
+    Ok(Recording { filesystem: script.filesystem, bytes: script.filesystem.bytes(), base, events })
+}
+
+/// Runs the workload.
+fn work(script: Script, scene: &Scene, root: &File) -> Result<()> {
+    let mut chance = StdRng::seed_from_u64(script.seed);
+    let mut crew = Crew { scene, seed: script.seed, hired: 0, children: Vec::new() };
+    // A session is owed from the beginning.
+    let first = scene.enter()?;
+    first.act(Act::Create(Duration::from_secs(3600)), 1, 0, 1, true)?;
+    drop(first);
+    for _ in 0..PROCESSES {
+        crew.hire()?;
+    }
+    let until = Instant::now() + script.time;
+    while Instant::now() < until {
+        thread::sleep(Duration::from_millis(chance.random_range(5..60)));
+        crew.look()?;
+        match chance.random_range(0..12) {
+            0..3 => crew.kill(chance.random_range(0..PROCESSES))?,
+            3 => crew.stop_for_a_while(chance.random_range(0..PROCESSES))?,
+            4 => syncfs(root).context("have the file system written back")?,
+            5..8 => write_back(&scene.store, &mut chance),
+            _ => {}
+        }
+    }
+    crew.look()
+}
+
+/// Has some sessions written back as the kernel would, in no order: what was saved and not synced reaches the disk in part.
+fn write_back(store: &Path, chance: &mut StdRng) {
+    for _ in 0..8 {
+        let shard = store.join(format!("{:02x}", chance.random_range(0..=255)));
+        for entry in fs::read_dir(shard).into_iter().flatten().flatten() {
+            // It may have gone.
+            let _ = File::open(entry.path()).and_then(|file| file.sync_data());
+        }
+    }
+}
+
+/// The processes at work. They die with it.
+struct Crew<'a> {
+    scene: &'a Scene,
+    seed: u64,
+    hired: u32,
+    children: Vec<Child>,
+}
+
+impl Crew<'_> {
+    fn hire(&mut self) -> Result<()> {
+        self.hired += 1;
+        let mut command = self.scene.command("worker")?;
+        command.args(["--number", &self.hired.to_string(), "--seed", &self.seed.to_string()]);
+        self.children.push(command.spawn().context("start a process of the workload")?);
+        Ok(())
+    }
+
+    /// Nobody ends but by being killed.
+    fn look(&mut self) -> Result<()> {
+        for child in &mut self.children {
+            if let Some(status) = child.try_wait().context("look after a process of the workload")? {
+                bail!("a process of the workload failed: {status}, signal {:?}", status.signal());
+            }
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, which: usize) -> Result<()> {
+        let mut child = self.children.swap_remove(which);
+        child.kill().context("kill a process of the workload")?;
+        child.wait().context("wait for a process of the workload")?;
+        self.hire()
+    }
+
+    /// For longer than others wait for a lock.
+    fn stop_for_a_while(&mut self, which: usize) -> Result<()> {
+        let pid = Pid::from_child(&self.children[which]);
+        kill_process(pid, Signal::STOP).context("stop a process of the workload")?;
+        thread::sleep(Duration::from_millis(100));
+        kill_process(pid, Signal::CONT).context("let a process of the workload go on")
+    }
+}
+
+impl Drop for Crew<'_> {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

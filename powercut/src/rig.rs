@@ -1,0 +1,99 @@
+//! A disk, a loop device on it, and a place to mount it: what a recording and a check are made with.
+//!
+//! Everything is taken down in the reverse order when the rig is dropped. What the kernel keeps of a device's pages goes when
+//! its last user does, so unmounting is enough for the next mount to see an image that was exchanged meanwhile.
+use crate::disk::Disk;
+use crate::filesystem::{FileSystem, run};
+use crate::image::Image;
+use anyhow::{Context, Result};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+/// How often unmounting is tried while somebody is still about to let go, 10 ms apart.
+const UNMOUNT_TRIES: u32 = 300;
+
+/// A disk that can be mounted.
+pub(crate) struct Rig {
+    filesystem: FileSystem,
+    mountpoint: PathBuf,
+    // Dropped in this order: the loop device has the disk's file open.
+    device: LoopDevice,
+    /// The disk.
+    pub(crate) disk: Disk,
+}
+
+impl Rig {
+    /// Puts it up below a directory.
+    ///
+    /// # Errors
+    ///
+    /// The disk cannot be served, or no loop device is free.
+    pub(crate) fn new(filesystem: FileSystem, image: Image, below: &Path) -> Result<Self> {
+        let mountpoint = below.join("mounted");
+        fs::create_dir_all(&mountpoint).with_context(|| format!("create {}", mountpoint.display()))?;
+        let disk = Disk::serve(image, &below.join("served"))?;
+        let device = LoopDevice::attach(&disk.path())?;
+        Ok(Self { filesystem, mountpoint, device, disk })
+    }
+
+    /// Mounts the disk as it is now.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses: the file system is beyond what its journal can mend.
+    pub(crate) fn mount(&self) -> Result<Mounted<'_>> {
+        let flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
+        mount(&*self.device.path, &*self.mountpoint, self.filesystem.name(), flags, None)
+            .with_context(|| format!("mount the {} file system", self.filesystem.name()))?;
+        Ok(Mounted { path: &self.mountpoint })
+    }
+}
+
+/// A file system that is mounted until this is dropped.
+pub(crate) struct Mounted<'a> {
+    path: &'a Path,
+}
+
+impl Mounted<'_> {
+    /// Where.
+    pub(crate) fn path(&self) -> &Path {
+        self.path
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        for _ in 0..UNMOUNT_TRIES {
+            if unmount(self.path, UnmountFlags::empty()).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        eprintln!("{} is still in use; it is unmounted when that ends", self.path.display());
+        let _ = unmount(self.path, UnmountFlags::DETACH);
+    }
+}
+
+struct LoopDevice {
+    path: String,
+}
+
+impl LoopDevice {
+    fn attach(file: &Path) -> Result<Self> {
+        let printed = run(Command::new("losetup").args(["--find", "--show"]).arg(file))
+            .context("attach a loop device")?;
+        Ok(Self { path: printed.trim().to_owned() })
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        if let Err(error) = run(Command::new("losetup").args(["--detach", &self.path])) {
+            eprintln!("{} stays attached: {error:#}", self.path);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The workload: processes that make, change, keep, rotate and end sessions of one store, at both durabilities, each with
+//! several threads and a reaper; some of what they do is done by a process that dies half-way.
+//!
+//! Few sessions, so that those who act meet: each is changed, rotated or ended by all of them.
+use crate::act::{Act, Actor, Notes, Table};
+use crate::doomed::Death;
+use crate::log::{Life, Op};
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use sessile::file::{ReaperOptions, SweepOptions};
+use sessile::{Durability, FileStoreOptions};
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// Threads of a process.
+pub(crate) const THREADS: u32 = 2;
+/// About how many sessions there are.
+const SESSIONS: usize = 24;
+/// Shorter than a process is now and then stopped, so that a session is ended while its lock is held.
+const LOCK_WAIT: Duration = Duration::from_millis(60);
+
+/// How the processes of a workload are told what they are part of.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Scene {
+    /// The store's directory
+    #[arg(long)]
+    pub(crate) store: PathBuf,
+    /// The directory that says which sessions there are
+    #[arg(long)]
+    pub(crate) table: PathBuf,
+    /// Where to say what is done
+    #[arg(long)]
+    pub(crate) notes: PathBuf,
+    /// What most saves promise
+    #[arg(long)]
+    pub(crate) durability: Level,
+}
+
+/// What most saves of a workload promise; the others promise the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    /// That a power cut does not undo them.
+    PowerSafe,
+    /// That they are never torn.
+    Relaxed,
+}
+
+impl Level {
+    /// How many of a hundred saves are power-safe.
+    fn power_safe_percent(self) -> u32 {
+        match self {
+            Self::PowerSafe => 80,
+            Self::Relaxed => 15,
+        }
+    }
+}
+
+/// One process of the workload.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Worker {
+    #[command(flatten)]
+    scene: Scene,
+    /// Tells it from all others
+    #[arg(long)]
+    number: u32,
+    /// What it does follows from this, as far as nobody else interferes
+    #[arg(long)]
+    seed: u64,
+}
+
+/// One call of a process that does not survive it.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Doomed {
+    #[command(flatten)]
+    scene: Scene,
+    /// At which system call it dies
+    #[arg(long)]
+    at: Death,
+    /// What it does
+    #[arg(long)]
+    act: DoomedAct,
+    /// The call's number
+    #[arg(long)]
+    op: Op,
+    /// With which session
+    #[arg(long)]
+    life: Life,
+    /// As which one that goes on
+    #[arg(long)]
+    fresh: Life,
+    /// Whether it promises that a power cut does not undo it
+    #[arg(long)]
+    power_safe: bool,
+}
+
+/// What is done half-way.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DoomedAct {
+    /// A session's beginning.
+    Create,
+    /// A save.
+    Save,
+    /// A rotation.
+    Rotate,
+    /// A session's end.
+    Destroy,
+}
+
+impl Scene {
+    /// Enters it.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be opened.
+    pub(crate) fn enter(&self) -> Result<Actor> {
+        let durability = match self.durability {
+            Level::PowerSafe => Durability::PowerSafe,
+            Level::Relaxed => Durability::Relaxed,
+        };
+        let store = FileStoreOptions::new()
+            .durability(durability)
+            .lock_wait(LOCK_WAIT)
+            .open(&self.store)
+            .context("open the store")?;
+        Ok(Actor { store: Arc::new(store), notes: Notes::open(&self.notes)?, table: Table::new(&self.table) })
+    }
+
+    /// A command of this program, about this scene.
+    ///
+    /// # Errors
+    ///
+    /// The program's own file cannot be found.
+    pub(crate) fn command(&self, name: &str) -> Result<Command> {
+        let mut command = Command::new(env::current_exe().context("find the program's own file")?);
+        let level = self.durability.to_possible_value().expect("no level is hidden");
+        command.arg(name).arg("--store").arg(&self.store).arg("--table").arg(&self.table);
+        command.arg("--notes").arg(&self.notes).args(["--durability", level.get_name()]);
+        command.stdin(Stdio::null());
+        Ok(command)
+    }
+}
+
+impl Worker {
+    /// Works until it is killed.
+    ///
+    /// # Errors
+    ///
+    /// The engine refused for a reason that it has no business to have here.
+    pub(crate) fn run(&self) -> Result<()> {
+        let actor = self.scene.enter()?;
+        let sweep = SweepOptions::new().core_share_percent(100);
+        let reaper = ReaperOptions::new().interval(Duration::from_millis(100)).sweep(sweep);
+        let _reaper = actor.store.start_reaper(reaper).context("start a reaper")?;
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let number = u64::from(self.number * THREADS + thread);
+                let mut hand = Hand {
+                    actor: Actor {
+                        store: Arc::clone(&actor.store),
+                        notes: Notes::open(&self.scene.notes)?,
+                        table: actor.table.clone(),
+                    },
+                    scene: self.scene.clone(),
+                    next: number << 24,
+                    chance: StdRng::seed_from_u64(self.seed ^ number << 40),
+                };
+                Ok(thread::spawn(move || -> Result<()> {
+                    loop {
+                        hand.work()?
+                    }
+                }))
+            })
+            .collect::<Result<_>>()?;
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no thread of the workload panics"))
+    }
+}
+
+impl Doomed {
+    /// Does its one call, and dies in it, if that makes the system call at which it dies.
+    ///
+    /// # Errors
+    ///
+    /// The engine refused for a reason that it has no business to have here.
+    pub(crate) fn run(&self) -> Result<()> {
+        let actor = self.scene.enter()?;
+        self.at.await_it()?;
+        let act = match self.act {
+            DoomedAct::Create => Act::Create(Duration::from_secs(3600)),
+            DoomedAct::Save => Act::Save,
+            DoomedAct::Rotate => Act::Rotate,
+            DoomedAct::Destroy => Act::Destroy,
+        };
+        actor.act(act, self.op, self.life, self.fresh, self.power_safe).map(drop)
+    }
+}
+
+/// One thread of the workload.
+struct Hand {
+    actor: Actor,
+    scene: Scene,
+    /// The next call, and the next life; both are nobody else's.
+    next: u64,
+    chance: StdRng,
+}
+
+impl Hand {
+    fn work(&mut self) -> Result<()> {
+        let lives = self.actor.table.lives();
+        let life = match lives.len() {
+            0 => 0,
+            some => lives[self.chance.random_range(0..some)],
+        };
+        let crowd = lives.len() * 100 / SESSIONS;
+        let roll = self.chance.random_range(0..100);
+        match roll {
+            _ if crowd < 50 => self.act(self.creation(), life).map(drop),
+            0..8 if crowd < 150 => self.act(self.creation(), life).map(drop),
+            8..14 => self.act(Act::Destroy, life).map(drop),
+            14..20 => self.act(Act::Rotate, life).map(drop),
+            20..24 => self.act(Act::Keep, life).map(drop),
+            24..40 => self.send_to_death(life),
+            _ => self.act(Act::Save, life).map(drop),
+        }
+    }
+
+    /// Some sessions expire while the workload runs.
+    fn creation(&self) -> Act {
+        let short = self.next.is_multiple_of(4);
+        Act::Create(if short {
+            Duration::from_millis(300 + self.next % 700)
+        } else {
+            Duration::from_secs(3600)
+        })
+    }
+
+    fn act(&mut self, act: Act, life: Life) -> Result<bool> {
+        let power_safe = self.is_power_safe();
+        let op = self.next();
+        self.actor.act(act, op, life, op, power_safe)
+    }
+
+    fn is_power_safe(&mut self) -> bool {
+        self.chance.random_range(0..100) < self.scene.durability.power_safe_percent()
+    }
+
+    /// Has something begun by somebody who dies of it, and then saves the same session: the next writer must not lose what
+    /// the dead one's predecessor was promised.
+    fn send_to_death(&mut self, life: Life) -> Result<()> {
+        let (act, at) = match self.chance.random_range(0..10) {
+            0 => (DoomedAct::Create, Death::CHOICES[self.chance.random_range(0..6)]),
+            1 => (DoomedAct::Rotate, Death::CHOICES[self.chance.random_range(0..Death::CHOICES.len())]),
+            2 => (DoomedAct::Destroy, if self.chance.random() { Death::Fsync } else { Death::Unlinkat }),
+            3 => (DoomedAct::Save, Death::CHOICES[self.chance.random_range(0..Death::CHOICES.len())]),
+            _ => (DoomedAct::Save, Death::Fdatasync),
+        };
+        let power_safe = self.is_power_safe();
+        let op = self.next().to_string();
+        let name = |value: clap::builder::PossibleValue| value.get_name().to_owned();
+        let mut command = self.scene.command("doomed")?;
+        command.args(["--at", &name(at.to_possible_value().expect("no death is hidden"))]);
+        command.args(["--act", &name(act.to_possible_value().expect("no act is hidden"))]);
+        command.args(["--op", &op, "--life", &life.to_string(), "--fresh", &op]);
+        if power_safe {
+            command.arg("--power-safe");
+        }
+        command.status().context("run a process that dies")?;
+        let op = self.next();
+        self.actor.act(Act::Save, op, life, op, true).map(drop)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}
