@@ -2,6 +2,7 @@
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use std::ffi::CStr;
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
@@ -42,6 +43,14 @@ impl FileSystem {
         match self {
             Self::Ext4 | Self::Xfs => 512,
             Self::Btrfs => 4096,
+        }
+    }
+
+    /// How it is mounted. Several lanes mount the same file system at the same time, which xfs has to be told.
+    pub(crate) fn mount_options(self) -> Option<&'static CStr> {
+        match self {
+            Self::Ext4 | Self::Btrfs => None,
+            Self::Xfs => Some(c"nouuid"),
         }
     }
 

@@ -47,7 +47,7 @@ impl Rig {
     /// The kernel refuses: the file system is beyond what its journal can mend.
     pub(crate) fn mount(&self) -> Result<Mounted<'_>> {
         let flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
-        mount(&*self.device.path, &*self.mountpoint, self.filesystem.name(), flags, None)
+        mount(&*self.device.path, &*self.mountpoint, self.filesystem.name(), flags, self.filesystem.mount_options())
             .with_context(|| format!("mount the {} file system", self.filesystem.name()))?;
         Ok(Mounted { path: &self.mountpoint })
     }
