@@ -2,6 +2,7 @@
 //! what is there with what is owed.
 use crate::content;
 use crate::cut::{Builder, Cut, Places};
+use crate::disk::Pages;
 use crate::history::{History, Known};
 use crate::log::{Life, Micros, Recording};
 use crate::rig::Rig;
@@ -10,7 +11,7 @@ use sessile::file::{Holds, StoredFile, SweepEnd, SweepOptions};
 use sessile::{Clock, Durability, FileId, FileStore, FileStoreOptions, Lookup, Record, Store};
 use std::collections::HashMap;
 use std::fs::{File, FileTimes};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
@@ -93,15 +94,16 @@ fn check_lane(
 ) -> Result<Findings> {
     let below = tempfile::tempdir().context("create a directory for a disk")?;
     let (mut builder, image) = Builder::new(recording);
-    let rig = Rig::new(recording.filesystem, image, below.path())?;
+    let rig = Rig::new(recording.filesystem, image, Pages::Kept, below.path())?;
     let mut findings = Findings::default();
     for cut in cuts {
         if enough.load(Ordering::Relaxed) {
             break;
         }
-        builder.build(cut, &mut rig.disk.contents().image);
+        rig.disk.exchange(|image| builder.build(cut, image))?;
         let history = History::at(&recording.events, cut.at);
-        let mut state = State { history: &history, broken: Vec::new(), honoured: 0, damaged: 0 };
+        let mut state =
+            State { history: &history, broken: vec![], leftovers: vec![], honoured: 0, damaged: 0 };
         if let Err(error) = state.check(&rig) {
             state.broken.push(format!("{error:#}"));
         }
@@ -121,6 +123,8 @@ struct State<'a> {
     history: &'a History,
     /// What breaks a promise.
     broken: Vec<String>,
+    /// Files that a sweep removes when they are old enough.
+    leftovers: Vec<PathBuf>,
     honoured: u64,
     damaged: u64,
 }
@@ -143,6 +147,9 @@ impl State<'_> {
         let mut found = Found::new();
         for file in store.files() {
             let file = file.context("look at a file of the store")?;
+            if matches!(file.holds, Holds::Damaged(_) | Holds::Unfinished(_) | Holds::Temporary) {
+                self.leftovers.push(file.path.clone());
+            }
             match &file.holds {
                 Holds::Live(live) | Holds::Expired(live) => match content::verify(&live.record) {
                     Ok((life, version)) => {
@@ -218,12 +225,7 @@ impl State<'_> {
 
     /// One sweep leaves sessions that have not expired, all of them, and nothing else.
     fn sweep(&mut self, store: &FileStore, found: &Found) -> Result<()> {
-        for file in store.files() {
-            let file = file.context("look at a file before the sweep")?;
-            if matches!(file.holds, Holds::Damaged(_) | Holds::Unfinished(_) | Holds::Temporary) {
-                age(&file.path)?;
-            }
-        }
+        self.leftovers.iter().try_for_each(|path| age(path))?;
         let options =
             SweepOptions::new().full(true).core_share_percent(100).keep_damaged(Duration::from_secs(3600));
         let report = store.sweep(&options).context("sweep the store")?;

@@ -7,8 +7,8 @@
 //!
 //! One thread serves both, one request after the other, so the log has one order and it is the order of arrival. A write is
 //! answered when it is in the log. The loop driver turns each flush of the disk into an `fsync` of its file, which is
-//! answered when the flush is in the log. Pages are not cached on the way (`FOPEN_DIRECT_IO`): what the disk is told, it is
-//! told here, and an image that is exchanged is seen at once.
+//! answered when the flush is in the log. While a workload is recorded, nothing is cached on the way: what the disk is told,
+//! it is told here. While states are checked, the kernel keeps what it has read, and is told what changes between them.
 use crate::image::Image;
 use crate::log::{Event, Micros, Note};
 use anyhow::{Context, Result};
@@ -46,12 +46,21 @@ impl Contents {
     }
 }
 
+/// Whether the kernel keeps pages of the disk's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// It does; what it writes arrives here all the same, and at once.
+    Kept,
+    /// Each read and each write comes here as it is.
+    Direct,
+}
+
 /// A disk that is served until it is dropped. Whoever uses it lets go of it before.
 pub(crate) struct Disk {
     contents: Arc<Mutex<Contents>>,
     mountpoint: PathBuf,
     /// Unmounts when it is dropped.
-    _session: BackgroundSession,
+    session: BackgroundSession,
 }
 
 impl Disk {
@@ -60,16 +69,16 @@ impl Disk {
     /// # Errors
     ///
     /// The directory cannot be made, or the kernel does not let us mount there: it takes root and `/dev/fuse`.
-    pub(crate) fn serve(image: Image, mountpoint: &Path) -> Result<Self> {
+    pub(crate) fn serve(image: Image, mountpoint: &Path, pages: Pages) -> Result<Self> {
         fs::create_dir_all(mountpoint).with_context(|| format!("create {}", mountpoint.display()))?;
         let bytes = image.len();
         let contents = Arc::new(Mutex::new(Contents { image, events: None }));
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("sessile-powercut".into())];
-        let server = Server { contents: Arc::clone(&contents), bytes };
+        let server = Server { contents: Arc::clone(&contents), bytes, pages };
         let session = fuser::spawn_mount(server, mountpoint, &config)
             .with_context(|| format!("serve a disk at {}", mountpoint.display()))?;
-        Ok(Self { contents, mountpoint: mountpoint.to_owned(), _session: session })
+        Ok(Self { contents, mountpoint: mountpoint.to_owned(), session })
     }
 
     /// The file that is the disk.
@@ -80,6 +89,26 @@ impl Disk {
     /// The file that takes notes.
     pub(crate) fn notes(&self) -> PathBuf {
         self.mountpoint.join("notes")
+    }
+
+    /// Changes what is on the disk, while nobody has it mounted.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not listen.
+    pub(crate) fn exchange(&self, change: impl FnOnce(&mut Image)) -> Result<()> {
+        let changed = {
+            let mut contents = self.contents();
+            change(&mut contents.image);
+            contents.image.take_changed()
+        };
+        let notifier = self.session.notifier();
+        for range in changed {
+            let bounds = i64::try_from(range.start).and_then(|start| Ok((start, i64::try_from(range.end)?)));
+            let (start, end) = bounds.expect("a disk in memory is smaller than an i64 counts");
+            notifier.inval_inode(DISK, start, end - start).context("say what changed on the disk")?;
+        }
+        Ok(())
     }
 
     /// What it holds; the disk stands still until this is dropped.
@@ -97,6 +126,7 @@ pub(crate) fn now() -> Micros {
 struct Server {
     contents: Arc<Mutex<Contents>>,
     bytes: u64,
+    pages: Pages,
 }
 
 impl Server {
@@ -151,8 +181,12 @@ impl Filesystem for Server {
         reply.attr(&FOREVER, &self.attributes(inode));
     }
 
-    fn open(&self, _: &Request, _inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
+    fn open(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let kept = inode == DISK && self.pages == Pages::Kept;
+        reply.opened(
+            FileHandle(0),
+            if kept { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::FOPEN_DIRECT_IO },
+        );
     }
 
     fn read(

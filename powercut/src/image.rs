@@ -2,7 +2,8 @@
 //!
 //! Writes go to the overlay and never to what lies below it, so whatever a check does to its disk is undone by dropping
 //! the overlay.
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 
 /// Unit of the overlay. A write may cover a part of one; the rest is copied from below.
 const BLOCK: usize = 4096;
@@ -11,13 +12,15 @@ const BLOCK: usize = 4096;
 pub(crate) struct Image {
     durable: Vec<u8>,
     overlay: HashMap<usize, Box<[u8]>>,
+    /// Blocks that may have changed since somebody last asked.
+    changed: BTreeSet<usize>,
 }
 
 impl Image {
     /// A disk with these bytes; their number is rounded down to whole blocks.
     pub(crate) fn new(mut durable: Vec<u8>) -> Self {
         durable.truncate(durable.len() / BLOCK * BLOCK);
-        Self { durable, overlay: HashMap::new() }
+        Self { durable, overlay: HashMap::new(), changed: BTreeSet::new() }
     }
 
     /// A disk with zeroes, but for these extents.
@@ -53,6 +56,7 @@ impl Image {
             let below = &self.durable[block * BLOCK..][..BLOCK];
             let over = self.overlay.entry(block).or_insert_with(|| below.into());
             over[within..within + part].copy_from_slice(now);
+            self.changed.insert(block);
             rest = later;
         }
     }
@@ -60,6 +64,7 @@ impl Image {
     /// Makes bytes durable that were never in the overlay.
     pub(crate) fn settle(&mut self, offset: u64, bytes: &[u8]) {
         self.durable[index(offset)..][..bytes.len()].copy_from_slice(bytes);
+        self.changed.extend(blocks(offset, bytes.len()).map(|(block, ..)| block));
     }
 
     /// Makes everything durable.
@@ -72,6 +77,20 @@ impl Image {
     /// Forgets whatever was written and did not become durable.
     pub(crate) fn forget_writes(&mut self) {
         self.overlay.clear();
+    }
+
+    /// What may have changed since this was last asked, be it that it was written or that it was forgotten: ranges of
+    /// addresses.
+    pub(crate) fn take_changed(&mut self) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for block in std::mem::take(&mut self.changed) {
+            let (start, end) = ((block * BLOCK) as u64, ((block + 1) * BLOCK) as u64);
+            match ranges.last_mut() {
+                Some(range) if range.end == start => range.end = end,
+                _ => ranges.push(start..end),
+            }
+        }
+        ranges
     }
 
     /// The durable blocks that are not zero: what [`from_extents`](Self::from_extents) takes.
@@ -125,6 +144,17 @@ mod tests {
         image.settle_all();
         image.forget_writes();
         assert_eq!(image.read(4090, 12), over);
+    }
+
+    #[test]
+    fn what_changes_is_told_once_and_again_when_it_is_forgotten_after_another_write() {
+        let mut image = Image::new(vec![0; 8 * BLOCK]);
+        image.settle(0, &[1]);
+        image.write(4095, &[2; 2]);
+        image.write(5 * BLOCK as u64, &[3]);
+        let block = BLOCK as u64;
+        assert_eq!(image.take_changed(), [0..2 * block, 5 * block..6 * block]);
+        assert!(image.take_changed().is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! now and then has the kernel write something back.
 use crate::act::Act;
 use crate::check::STORE;
+use crate::disk::Pages;
 use crate::filesystem::FileSystem;
 use crate::image::Image;
 use crate::log::Recording;
@@ -47,7 +48,7 @@ pub(crate) fn record(script: Script) -> Result<Recording> {
     script.filesystem.make(&formatted)?;
     let image = Image::new(fs::read(&formatted).context("read the new file system")?);
     fs::remove_file(&formatted).context("remove the new file system's file")?;
-    let rig = Rig::new(script.filesystem, image, below.path())?;
+    let rig = Rig::new(script.filesystem, image, Pages::Direct, below.path())?;
     let mounted = rig.mount()?;
     let root = File::open(mounted.path()).context("open the mounted file system")?;
     syncfs(&root).context("sync the mounted file system")?;

@@ -2,7 +2,7 @@
 //!
 //! Everything is taken down in the reverse order when the rig is dropped. What the kernel keeps of a device's pages goes when
 //! its last user does, so unmounting is enough for the next mount to see an image that was exchanged meanwhile.
-use crate::disk::Disk;
+use crate::disk::{Disk, Pages};
 use crate::filesystem::{FileSystem, run};
 use crate::image::Image;
 use anyhow::{Context, Result};
@@ -32,10 +32,10 @@ impl Rig {
     /// # Errors
     ///
     /// The disk cannot be served, or no loop device is free.
-    pub(crate) fn new(filesystem: FileSystem, image: Image, below: &Path) -> Result<Self> {
+    pub(crate) fn new(filesystem: FileSystem, image: Image, pages: Pages, below: &Path) -> Result<Self> {
         let mountpoint = below.join("mounted");
         fs::create_dir_all(&mountpoint).with_context(|| format!("create {}", mountpoint.display()))?;
-        let disk = Disk::serve(image, &below.join("served"))?;
+        let disk = Disk::serve(image, &below.join("served"), pages)?;
         let device = LoopDevice::attach(&disk.path())?;
         Ok(Self { filesystem, mountpoint, device, disk })
     }
@@ -47,8 +47,14 @@ impl Rig {
     /// The kernel refuses: the file system is beyond what its journal can mend.
     pub(crate) fn mount(&self) -> Result<Mounted<'_>> {
         let flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
-        mount(&*self.device.path, &*self.mountpoint, self.filesystem.name(), flags, self.filesystem.mount_options())
-            .with_context(|| format!("mount the {} file system", self.filesystem.name()))?;
+        mount(
+            &*self.device.path,
+            &*self.mountpoint,
+            self.filesystem.name(),
+            flags,
+            self.filesystem.mount_options(),
+        )
+        .with_context(|| format!("mount the {} file system", self.filesystem.name()))?;
         Ok(Mounted { path: &self.mountpoint })
     }
 }
