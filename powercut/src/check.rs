@@ -145,21 +145,21 @@ impl State<'_> {
     /// Looks at every file.
     fn look(&mut self, store: &FileStore) -> Result<Found> {
         let mut found = Found::new();
-        for file in store.files() {
-            let file = file.context("look at a file of the store")?;
+        for stored in store.files() {
+            let file = stored.context("look at a file of the store")?;
             if matches!(file.holds, Holds::Damaged(_) | Holds::Unfinished(_) | Holds::Temporary) {
                 self.leftovers.push(file.path.clone());
             }
             match &file.holds {
-                Holds::Live(live) | Holds::Expired(live) => match content::verify(&live.record) {
+                Holds::Live(there) | Holds::Expired(there) => match content::verify(&there.record) {
                     Ok((life, version)) => {
-                        if let Some((_, other)) = found.insert(life, (version, live.id)) {
+                        if let Some((_, other)) = found.insert(life, (version, there.id)) {
                             self.broken
-                                .push(format!("life {life:x} is in two files, {other} and {}", live.id));
+                                .push(format!("life {life:x} is in two files, {other} and {}", there.id));
                         }
-                        self.check_version(life, version, live.id, &live.record);
+                        self.check_version(life, version, there.id, &there.record);
                     }
-                    Err(error) => self.broken.push(format!("{} is torn: {error:#}", live.id)),
+                    Err(error) => self.broken.push(format!("{} is torn: {error:#}", there.id)),
                 },
                 Holds::Damaged(id) => {
                     self.damaged += 1;

@@ -8,6 +8,7 @@ use crate::log::{Event, Note, Recording};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::fmt;
+use std::iter;
 use std::ops::Range;
 
 /// What the disk kept of what was not flushed.
@@ -66,13 +67,13 @@ impl Places {
         }
     }
 
-    /// One of the crash states: a third of them anywhere, a third when somebody has just been told that it was done, a third
-    /// when something has just been written and is not flushed.
+    /// One of the crash states: a quarter of them anywhere, a quarter when somebody has just been told that it was done, and
+    /// half of them when something has just been written and is not flushed.
     pub(crate) fn cut(&self, seed: u64, state: u32) -> Cut {
         let mut chance = StdRng::seed_from_u64(seed ^ (u64::from(state) << 32));
-        let list = match chance.random_range(0..3) {
+        let list = match chance.random_range(0..4) {
             0 => &self.acknowledged[..],
-            1 => &self.unflushed[..],
+            1 | 2 => &self.unflushed[..],
             _ => &[][..],
         };
         let at = match list.len() {
@@ -80,9 +81,9 @@ impl Places {
             some => list[chance.random_range(0..some)],
         };
         let kept = match chance.random_range(0..20) {
-            0..5 => Kept::None,
-            5..8 => Kept::All,
-            8..13 => Kept::Some,
+            0..4 => Kept::None,
+            4..6 => Kept::All,
+            6..10 => Kept::Some,
             _ => Kept::Torn,
         };
         Cut { state, at, kept, chance }
@@ -121,10 +122,10 @@ impl<'a> Builder<'a> {
             let whole = 0..bytes.len();
             let parts = match cut.kept {
                 Kept::None => vec![],
-                Kept::All => vec![whole],
+                Kept::All => iter::once(whole).collect(),
                 Kept::Some => {
                     if cut.chance.random_bool(share) {
-                        vec![whole]
+                        iter::once(whole).collect()
                     } else {
                         vec![]
                     }
@@ -141,10 +142,10 @@ impl<'a> Builder<'a> {
     fn torn(&self, length: usize, share: f64, chance: &mut StdRng) -> Vec<Range<usize>> {
         let sector = self.recording.filesystem.sector();
         let sectors = (0..length).step_by(sector).map(|start| start..length.min(start + sector));
-        match chance.random_range(0..4) {
+        match chance.random_range(0..6) {
             0 => vec![],
-            1 => vec![0..length],
-            2 => sectors.take(chance.random_range(0..=length.div_ceil(sector))).collect(),
+            1 => iter::once(0..length).collect(),
+            2 | 3 => sectors.take(chance.random_range(0..=length.div_ceil(sector))).collect(),
             _ => sectors.filter(|_| chance.random_bool(share)).collect(),
         }
     }

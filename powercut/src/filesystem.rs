@@ -67,8 +67,7 @@ impl FileSystem {
             Self::Ext4 => {
                 &["-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"]
             }
-            Self::Xfs => &["-q", "-f", "-K"],
-            Self::Btrfs => &["-q", "-f", "-K"],
+            Self::Xfs | Self::Btrfs => &["-q", "-f", "-K"],
         };
         run(Command::new(format!("mkfs.{}", self.name())).args(arguments).arg(path)).map(drop)
     }

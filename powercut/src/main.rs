@@ -79,7 +79,7 @@ enum Task {
         /// The recording
         recording: PathBuf,
         #[command(flatten)]
-        states: States,
+        sample: Sample,
         /// The first state's number
         #[arg(long, default_value_t = 0)]
         first: u32,
@@ -113,12 +113,12 @@ struct Stage {
 
 /// What is checked.
 #[derive(Clone, Debug, Args)]
-struct States {
+struct Sample {
     /// How many crash states
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
     states: u32,
     /// What the states follow from
-    #[arg(long = "seed", default_value_t = 1)]
+    #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How many disks are checked at the same time; each takes a loop device
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
@@ -191,10 +191,10 @@ fn perform(task: Task) -> Result<bool> {
             describe(&recording);
             recording.save(&out).map(|()| true)
         }
-        Task::Check { recording, states, first } => {
+        Task::Check { recording, sample, first } => {
             let recording = Recording::load(&recording)?;
             describe(&recording);
-            let States { states, seed, lanes } = states;
+            let Sample { states, seed, lanes } = sample;
             let findings =
                 check::check(&recording, Plan { seed, first, states, lanes, until_failure: false })?;
             Ok(report(&findings))

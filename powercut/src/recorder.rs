@@ -136,8 +136,9 @@ impl Crew<'_> {
 
     fn kill(&mut self, which: usize) -> Result<()> {
         let mut child = self.children.swap_remove(which);
-        child.kill().context("kill a process of the workload")?;
-        child.wait().context("wait for a process of the workload")?;
+        let killed = child.kill();
+        let waited = child.wait();
+        killed.and(waited).context("kill a process of the workload")?;
         self.hire()
     }
 

@@ -172,7 +172,7 @@ impl Worker {
                 };
                 Ok(thread::spawn(move || -> Result<()> {
                     loop {
-                        hand.work()?
+                        hand.work()?;
                     }
                 }))
             })
@@ -224,7 +224,7 @@ impl Hand {
             8..14 => self.act(Act::Destroy, life).map(drop),
             14..20 => self.act(Act::Rotate, life).map(drop),
             20..24 => self.act(Act::Keep, life).map(drop),
-            24..40 => self.send_to_death(life),
+            24..48 => self.send_to_death(life),
             _ => self.act(Act::Save, life).map(drop),
         }
     }
@@ -259,7 +259,7 @@ impl Hand {
             3 => (DoomedAct::Save, Death::CHOICES[self.chance.random_range(0..Death::CHOICES.len())]),
             _ => (DoomedAct::Save, Death::Fdatasync),
         };
-        let power_safe = self.is_power_safe();
+        let power_safe = self.scene.durability == Level::PowerSafe || self.is_power_safe();
         let op = self.next().to_string();
         let name = |value: clap::builder::PossibleValue| value.get_name().to_owned();
         let mut command = self.scene.command("doomed")?;
