@@ -6,6 +6,7 @@ use crate::disk::Pages;
 use crate::history::{History, Known};
 use crate::log::{Life, Micros, Recording};
 use crate::rig::Rig;
+use crate::stop;
 use anyhow::{Context, Result, anyhow};
 use sessile::file::{Holds, StoredFile, SweepEnd, SweepOptions};
 use sessile::{Clock, Durability, FileId, FileStore, FileStoreOptions, Lookup, Record, Store};
@@ -97,6 +98,7 @@ fn check_lane(
     let rig = Rig::new(recording.filesystem, image, Pages::Kept, below.path())?;
     let mut findings = Findings::default();
     for cut in cuts {
+        stop::unless_told()?;
         if enough.load(Ordering::Relaxed) {
             break;
         }

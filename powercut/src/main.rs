@@ -11,6 +11,7 @@
 //! | `cut` | where the power is cut, and what the disk then holds |
 //! | `history` | what is owed after a cut |
 //! | `check` | whether it is there |
+//! | `stop` | letting go in order |
 //! | `honesty` | engines that break their promises, which must be caught |
 mod act;
 mod check;
@@ -25,6 +26,7 @@ mod image;
 mod log;
 mod recorder;
 mod rig;
+mod stop;
 mod workload;
 
 use anyhow::{Context, Result, bail};
@@ -182,7 +184,7 @@ fn perform(task: Task) -> Result<bool> {
         Task::Worker(worker) => return worker.run().map(|()| true),
         Task::Doomed(doomed) => return doomed.run().map(|()| true),
         Task::Honesty(honesty) => return honesty.run(),
-        _ => be_alone()?,
+        _ => be_alone().and_then(|()| stop::listen())?,
     }
     match task {
         Task::Run(run) => run.run(),

@@ -7,6 +7,7 @@ use crate::filesystem::FileSystem;
 use crate::image::Image;
 use crate::log::Recording;
 use crate::rig::Rig;
+use crate::stop;
 use crate::workload::{Level, Scene};
 use anyhow::{Context, Result, bail};
 use rand::rngs::StdRng;
@@ -85,6 +86,7 @@ fn work(script: Script, scene: &Scene, root: &File) -> Result<()> {
     while Instant::now() < until {
         thread::sleep(Duration::from_millis(chance.random_range(5..60)));
         crew.look()?;
+        stop::unless_told()?;
         match chance.random_range(0..12) {
             0..3 => crew.kill(chance.random_range(0..PROCESSES))?,
             3 => crew.stop_for_a_while(chance.random_range(0..PROCESSES))?,
