@@ -6,7 +6,7 @@
 use crate::content;
 use crate::disk::now;
 use crate::log::{Life, Note, Op};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use sessile::{Durability, ErrorKind, FileStore, Record, Saved, Store, Token, Verdict};
 use std::fs::{self, File};
 use std::io::Write;
@@ -104,42 +104,39 @@ impl Actor {
     pub(crate) fn act(&self, act: Act, op: Op, life: Life, fresh: Life, power_safe: bool) -> Result<bool> {
         let how = if power_safe { Durability::PowerSafe } else { Durability::Relaxed };
         let say = |note| self.notes.say(note);
-        if let Act::Create(lifetime) = act {
-            let deadline = now() + u64::try_from(lifetime.as_micros()).unwrap_or(u64::MAX / 2);
-            let instant = |micros| UNIX_EPOCH + Duration::from_micros(micros);
-            let mut record = Record::new(instant(now()), instant(deadline));
-            content::fill(&mut record, fresh, 1).context("fill a record")?;
-            say(Note::Creating { op, life: fresh, deadline, power_safe });
-            return self.conclude(act, op, life, fresh, self.store.create(&record, how).map(Some));
-        }
-        let Some(token) = self.table.token(life) else { return Ok(false) };
-        let returned = match act {
-            Act::Destroy => {
+        let returned = match (act, self.table.token(life)) {
+            (Act::Create(lifetime), _) => {
+                let (begin, instant) = (now(), |micros| UNIX_EPOCH + Duration::from_micros(micros));
+                let deadline = begin + u64::try_from(lifetime.as_micros()).context("take a lifetime")?;
+                let mut record = Record::new(instant(begin), instant(deadline));
+                content::fill(&mut record, fresh, 1).context("fill a record")?;
+                say(Note::Creating { op, life: fresh, deadline, power_safe });
+                self.store.create(&record, how).map(Some)
+            }
+            (_, None) => return Ok(false),
+            (Act::Destroy, Some(token)) => {
                 say(Note::Ending { op, life });
-                if let Err(error) = self.store.delete(&token) {
-                    bail!("end a session: {error}: {:?}", error.kind());
-                }
+                self.store.delete(&token).context("end a session")?;
                 say(Note::Done { op, file: None });
                 self.table.remove(life);
                 return Ok(true);
             }
-            Act::Save => {
+            (Act::Save, Some(token)) => {
                 let mut change = |record: &mut Record| {
-                    let (_, version) = content::identify(record).expect("a live session is one of ours");
-                    say(Note::Saving { op, life, version: version + 1, power_safe });
-                    content::fill(record, life, version + 1).map(|()| Verdict::Write)
+                    let version = version_of(record) + 1;
+                    say(Note::Saving { op, life, version, power_safe });
+                    content::fill(record, life, version).map(|()| Verdict::Write)
                 };
                 self.store.update(&token, &mut change, how)
             }
-            Act::Keep => {
+            (Act::Keep, Some(token)) => {
                 let mut change = |record: &mut Record| {
-                    let (_, version) = content::identify(record).expect("a live session is one of ours");
-                    say(Note::Keeping { op, life, version, power_safe });
+                    say(Note::Keeping { op, life, version: version_of(record), power_safe });
                     Ok(Verdict::Keep)
                 };
                 self.store.update(&token, &mut change, how)
             }
-            Act::Rotate | Act::Create(_) => {
+            (Act::Rotate, Some(token)) => {
                 let mut change = |record: &mut Record| {
                     let since = record.deadline.duration_since(UNIX_EPOCH).unwrap_or_default();
                     let deadline = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
@@ -182,4 +179,9 @@ impl Actor {
         }
         Ok(true)
     }
+}
+
+/// The version that a live session of the workload is at.
+fn version_of(record: &Record) -> u32 {
+    content::identify(record).expect("a live session is one of ours").1
 }
