@@ -107,6 +107,20 @@ pub(crate) enum Note {
     },
 }
 
+impl Note {
+    /// The call, and the lives that it is about.
+    pub(crate) fn about(&self) -> (Op, Vec<Life>) {
+        match *self {
+            Self::Creating { op, life, .. }
+            | Self::Saving { op, life, .. }
+            | Self::Keeping { op, life, .. }
+            | Self::Ending { op, life } => (op, vec![life]),
+            Self::Rotating { op, life, successor, .. } => (op, vec![life, successor]),
+            Self::Done { op, .. } | Self::Missed { op } => (op, vec![]),
+        }
+    }
+}
+
 /// A workload on a disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Recording {

@@ -34,8 +34,9 @@ use check::{Findings, Plan};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use filesystem::FileSystem;
 use honesty::{BREACHES, Breach};
-use log::Recording;
+use log::{Event, Life, Recording};
 use recorder::Script;
+use std::collections::HashSet;
 use std::env;
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -85,6 +86,14 @@ enum Task {
         /// The first state's number
         #[arg(long, default_value_t = 0)]
         first: u32,
+    },
+    /// Print what a recording says of one life, with its place among the events
+    Trace {
+        /// The recording
+        recording: PathBuf,
+        /// The life, as failures name it
+        #[arg(value_parser = |text: &str| u64::from_str_radix(text, 16))]
+        life: u64,
     },
     /// See that engines that break their promises are caught
     Honesty(Honesty),
@@ -184,6 +193,10 @@ fn perform(task: Task) -> Result<bool> {
         Task::Worker(worker) => return worker.run().map(|()| true),
         Task::Doomed(doomed) => return doomed.run().map(|()| true),
         Task::Honesty(honesty) => return honesty.run(),
+        Task::Trace { recording, life } => {
+            trace(&Recording::load(&recording)?, life);
+            return Ok(true);
+        }
         _ => be_alone().and_then(|()| stop::listen())?,
     }
     match task {
@@ -201,7 +214,7 @@ fn perform(task: Task) -> Result<bool> {
                 check::check(&recording, Plan { seed, first, states, lanes, until_failure: false })?;
             Ok(report(&findings))
         }
-        Task::Honesty(_) | Task::Worker(_) | Task::Doomed(_) => Ok(true),
+        Task::Honesty(_) | Task::Trace { .. } | Task::Worker(_) | Task::Doomed(_) => Ok(true),
     }
 }
 
@@ -300,6 +313,26 @@ impl Honesty {
             }
             _ => {
                 bail!("the build {} could not run: {}", breach.name, String::from_utf8_lossy(&output.stderr))
+            }
+        }
+    }
+}
+
+/// Prints the notes about a life, and how many flushes there were before each.
+fn trace(recording: &Recording, life: Life) {
+    let (mut flushes, mut ops) = (0, HashSet::new());
+    for (at, event) in recording.events.iter().enumerate() {
+        match event {
+            Event::Flush => flushes += 1,
+            Event::Write { .. } => {}
+            Event::Note { note, .. } => {
+                let (op, about) = note.about();
+                if about.contains(&life) {
+                    ops.insert(op);
+                }
+                if ops.contains(&op) {
+                    println!("event {at}, after {flushes} flushes: {note:x?}");
+                }
             }
         }
     }
