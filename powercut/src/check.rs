@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) first: u32,
     /// How many states.
     pub(crate) states: u32,
+    /// Instead of them: after how many events the kernel crashes and the disk keeps everything.
+    pub(crate) at: Option<usize>,
     /// How many disks are checked at the same time.
     pub(crate) lanes: u32,
     /// Whether to be content with one failure.
@@ -69,8 +71,10 @@ impl Findings {
 /// A disk cannot be put up. What is wrong with a state is no error.
 pub(crate) fn check(recording: &Recording, plan: Plan) -> Result<Findings> {
     let places = Places::of(recording);
-    let mut cuts: Vec<_> =
-        (plan.first..plan.first + plan.states).map(|state| places.cut(plan.seed, state)).collect();
+    let mut cuts: Vec<_> = match plan.at {
+        Some(at) => vec![places.crash(at)],
+        None => (plan.first..plan.first + plan.states).map(|state| places.cut(plan.seed, state)).collect(),
+    };
     cuts.sort_by_key(|cut| cut.at);
     let enough = AtomicBool::new(false);
     let share = cuts.len().div_ceil(plan.lanes.max(1) as usize).max(1);

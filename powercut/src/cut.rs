@@ -67,6 +67,11 @@ impl Places {
         }
     }
 
+    /// The state that is left where all was kept that had been written, which is that of a crash of the kernel.
+    pub(crate) fn crash(&self, at: usize) -> Cut {
+        Cut { state: 0, at: at.min(self.events), kept: Kept::All, chance: StdRng::seed_from_u64(0) }
+    }
+
     /// One of the crash states: a quarter of them anywhere, a quarter when somebody has just been told that it was done, and
     /// half of them when something has just been written and is not flushed.
     pub(crate) fn cut(&self, seed: u64, state: u32) -> Cut {

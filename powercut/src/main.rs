@@ -86,6 +86,9 @@ enum Task {
         /// The first state's number
         #[arg(long, default_value_t = 0)]
         first: u32,
+        /// Instead of states that follow from the seed: cut after this event, and keep all that was written
+        #[arg(long)]
+        at: Option<usize>,
     },
     /// Print what a recording says of one life, with its place among the events
     Trace {
@@ -206,12 +209,12 @@ fn perform(task: Task) -> Result<bool> {
             describe(&recording);
             recording.save(&out).map(|()| true)
         }
-        Task::Check { recording, sample, first } => {
+        Task::Check { recording, sample, first, at } => {
             let recording = Recording::load(&recording)?;
             describe(&recording);
             let Sample { states, seed, lanes } = sample;
             let findings =
-                check::check(&recording, Plan { seed, first, states, lanes, until_failure: false })?;
+                check::check(&recording, Plan { seed, first, states, at, lanes, until_failure: false })?;
             Ok(report(&findings))
         }
         Task::Honesty(_) | Task::Trace { .. } | Task::Worker(_) | Task::Doomed(_) => Ok(true),
@@ -251,6 +254,7 @@ impl Run {
                 seed: script.seed,
                 first: 0,
                 states: self.states,
+                at: None,
                 lanes: self.lanes,
                 until_failure: self.until_failure,
             };
