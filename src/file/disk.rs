@@ -72,6 +72,8 @@ pub(super) struct Inode {
 pub(super) struct Root {
     fd: File,
     path: PathBuf,
+    /// Whether the sync of a directory does not say for certain that a name is gone from it.
+    forgets_removals: bool,
 }
 
 impl Root {
@@ -80,7 +82,14 @@ impl Root {
         gate("open root")?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| fs::open(path, flags, Mode::empty()))?;
-        Ok(Self { fd: fd.into(), path: path.to_owned() })
+        let forgets_removals = counters::is_btrfs(&fd)?;
+        Ok(Self { fd: fd.into(), path: path.to_owned(), forgets_removals })
+    }
+
+    /// Takes the root's file system for one whose directories forget removals.
+    #[cfg(test)]
+    pub(super) fn distrust_removals(&mut self) {
+        self.forgets_removals = true;
     }
 
     /// Where the root was when it was opened; for messages.
@@ -149,6 +158,20 @@ impl Root {
     pub(super) fn sync(&self) -> io::Result<()> {
         gate("sync root")?;
         Ok(fs::fsync(&self.fd)?)
+    }
+
+    /// Brings to the disk that a name is gone from a shard.
+    ///
+    /// On btrfs a removal was undone by a power cut although `fsync` of its directory had returned (see
+    /// [`design`](crate::design)): there the whole file system is brought to the disk.
+    pub(super) fn sync_removal(&self, shard: &Directory) -> io::Result<()> {
+        if !self.forgets_removals {
+            return shard.sync();
+        }
+        gate("sync file system")?;
+        #[cfg(target_os = "linux")]
+        fs::syncfs(&self.fd)?;
+        Ok(())
     }
 
     /// Opens the shard directory of a session.

@@ -129,7 +129,9 @@ impl FileStore {
     /// Brings the end of a session to the disk.
     fn sync_ended(&self, shard: &Directory, path: &SessionPath) -> Result<()> {
         if self.options.sync_security_events {
-            shard.sync().map_err(|error| self.unknown("sync the end of session", path, error))?;
+            self.root
+                .sync_removal(shard)
+                .map_err(|error| self.unknown("sync the end of session", path, error))?;
         }
         Ok(())
     }

@@ -85,7 +85,7 @@ impl FileStoreOptions {
     /// whatever the durability; default yes.
     ///
     /// Switched off, a power cut may bring a session back that was logged out during the last seconds. It saves a
-    /// directory sync a logout, 135 µs to 1 ms.
+    /// directory sync a logout, 135 µs to 1 ms; on btrfs, where that does not suffice, a sync of the file system.
     #[must_use]
     pub fn sync_security_events(mut self, yes: bool) -> Self {
         self.sync_security_events = yes;

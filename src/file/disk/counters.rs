@@ -6,6 +6,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 
 impl Root {
     /// Opens the counters, not following a link: for writing, unless the file system is read-only.
@@ -50,6 +51,19 @@ impl Root {
     pub(in crate::file) fn remote_file_system(&self) -> io::Result<Option<&'static str>> {
         Ok(None)
     }
+}
+
+/// Whether a directory lies on btrfs.
+#[cfg(target_os = "linux")]
+pub(in crate::file) fn is_btrfs(directory: impl AsFd) -> io::Result<bool> {
+    gate("stat file system")?;
+    Ok(i128::from(fs::fstatfs(directory)?.f_type) & 0xffff_ffff == 0x9123_683e)
+}
+
+/// Elsewhere there is none.
+#[cfg(not(target_os = "linux"))]
+pub(in crate::file) fn is_btrfs(_: impl AsFd) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// The file systems of statfs(2) that are not the kernel's own, or not this host's alone.

@@ -253,6 +253,20 @@ fn a_deletion_syncs_the_directory_also_when_nothing_was_there() {
     check_calls(&["open shard", "open session in shard", "unlink", "announce", "sync shard"], delete);
 }
 
+/// As on btrfs.
+#[test]
+fn where_directories_forget_removals_the_file_system_is_synced_at_the_end_of_a_session() {
+    let mut fixture = Fixture::new();
+    Arc::get_mut(&mut fixture.store).unwrap().root.distrust_removals();
+    let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
+    let rotate = [&ROTATE[..17], &["sync file system"]].concat();
+    check_calls(&rotate, || Act::Rotate.run(&fixture.store, &session, &successor));
+    let delete = || fixture.store.end_file(Whose::Secret(&successor));
+    let calls =
+        ["open shard", "open session in shard", "read", "write", "unlink", "announce", "sync file system"];
+    check_calls(&calls, delete);
+}
+
 #[test]
 fn without_synced_security_events_the_end_of_a_session_is_not_synced_and_its_successor_still_is() {
     let fixture = Fixture::with(FileStoreOptions::new().sync_security_events(false));
