@@ -139,6 +139,10 @@
 //! until two readings agree, eight times at most, and then once under a shared lock. A slot torn by a killed writer
 //! costs each load one more reading until the next save.
 //!
+//! A call may return a part of a file, for instance the page before one that cannot be read. So a reading whose first slot
+//! does not claim the size it has is held against the file's size, and gone on with: trouble is an error, never the end of
+//! a session.
+//!
 //! A load is linearized where it opens the file, if the file was replaced meanwhile, else within its `pread`.
 //!
 //! # Coherence of copies in memory

@@ -53,7 +53,7 @@ pub mod event;
 pub mod file;
 pub mod http;
 pub mod id;
-#[cfg(any(feature = "internals", fuzzing))]
+#[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
 pub mod lifetime;

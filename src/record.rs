@@ -425,7 +425,7 @@ pub(crate) fn checksum(used: &[u8], id: &FileId) -> [u8; 16] {
 
 /// A slot under a valid checksum, whatever it says: `fields` are its prefix from the sequence to the end of the setting (the
 /// rest is zero), `payload` its payload. For those who look what a decoder makes of it.
-#[cfg(any(feature = "internals", fuzzing))]
+#[cfg(feature = "internals")]
 pub(crate) fn sealed(fields: &[u8], payload: &[u8], id: &FileId) -> Vec<u8> {
     let mut slot = vec![0; PREFIX_LEN];
     for (byte, field) in slot[SEQUENCE_AT..LENGTH_AT].iter_mut().zip(fields) {

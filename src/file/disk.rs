@@ -7,6 +7,7 @@
 pub(super) mod counters;
 #[cfg(any(test, fuzzing))]
 pub(super) mod faults;
+mod file_system;
 mod opened;
 
 pub(super) use opened::{
@@ -72,8 +73,7 @@ pub(super) struct Inode {
 pub(super) struct Root {
     fd: File,
     path: PathBuf,
-    /// Whether the sync of a directory does not say for certain that a name is gone from it.
-    forgets_removals: bool,
+    kind: file_system::Kind,
 }
 
 impl Root {
@@ -81,15 +81,14 @@ impl Root {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         gate("open root")?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = retry_on_intr(|| fs::open(path, flags, Mode::empty()))?;
-        let forgets_removals = counters::is_btrfs(&fd)?;
-        Ok(Self { fd: fd.into(), path: path.to_owned(), forgets_removals })
+        let fd = File::from(retry_on_intr(|| fs::open(path, flags, Mode::empty()))?);
+        Ok(Self { kind: file_system::Kind::of(&fd)?, fd, path: path.to_owned() })
     }
 
-    /// Takes the root's file system for one whose directories forget removals.
+    /// Takes the root's file system for btrfs.
     #[cfg(test)]
-    pub(super) fn distrust_removals(&mut self) {
-        self.forgets_removals = true;
+    pub(super) fn pretend_to_be_on_btrfs(&mut self) {
+        self.kind = file_system::Kind::BTRFS;
     }
 
     /// Where the root was when it was opened; for messages.
@@ -161,17 +160,8 @@ impl Root {
     }
 
     /// Brings to the disk that a name is gone from a shard.
-    ///
-    /// On btrfs a removal was undone by a power cut although `fsync` of its directory had returned (see
-    /// [`design`](crate::design)): there the whole file system is brought to the disk.
     pub(super) fn sync_removal(&self, shard: &Directory) -> io::Result<()> {
-        if !self.forgets_removals {
-            return shard.sync();
-        }
-        gate("sync file system")?;
-        #[cfg(target_os = "linux")]
-        fs::syncfs(&self.fd)?;
-        Ok(())
+        if self.kind.forgets_removals() { self.sync_file_system() } else { shard.sync() }
     }
 
     /// Opens the shard directory of a session.
@@ -203,14 +193,6 @@ impl Root {
         gate("stat session")?;
         let stat = fs::statat(&self.fd, path.below_root(), AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(Inode { device: stat.st_dev, number: stat.st_ino })
-    }
-
-    /// What ran out, after `ENOSPC`: some file systems run out of inodes long before they run out of bytes.
-    pub(super) fn what_is_full(&self) -> &'static str {
-        match fs::fstatvfs(&self.fd) {
-            Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => "no inodes left on the file system",
-            _ => "no space left on the file system",
-        }
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) mod model;
 mod open;
 mod operate;
 mod options;
-#[cfg(any(feature = "internals", fuzzing))]
+#[cfg(feature = "internals")]
 pub(crate) mod probe;
 mod read_cache;
 mod reaper;

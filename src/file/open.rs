@@ -113,8 +113,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Root> 
     let root = Root::open(dir).map_err(io("open session directory"))?;
     check_owner("open session directory", dir, root.owner_and_mode())?;
     if options.coherence == Coherence::Shared
-        && let Some(name) =
-            root.remote_file_system().map_err(io("examine the file system of session directory"))?
+        && let Some(name) = root.remote_file_system()
     {
         return Err(Error::new(ErrorKind::Config, "open session store").with_path(dir).with_reason(format!(
             "it is on {name}, where caches cannot be kept coherent through memory; use Coherence::Verify"

@@ -1,6 +1,5 @@
 //! What is done to a file that is open.
 use super::{FILE, Stat, gate, gate_bytes};
-use rustix::buffer::spare_capacity;
 use rustix::fs;
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
@@ -71,22 +70,16 @@ pub(in crate::file) fn append(file: &File, bytes: &[u8]) -> io::Result<()> {
 
 /// Reads up to `bytes_max` bytes at `offset`, fewer only at the end.
 pub(in crate::file) fn read_at(file: &File, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(bytes_max);
-    while bytes.len() < bytes_max {
-        let (at, left) = (offset + bytes.len() as u64, bytes_max - bytes.len());
-        let most = gate_bytes("read", left)?;
-        let read = if most == left {
-            retry_on_intr(|| rustix::io::pread(file, spare_capacity(&mut bytes), at))?
-        } else {
-            let mut part = Vec::with_capacity(most);
-            retry_on_intr(|| rustix::io::pread(file, spare_capacity(&mut part), at))?;
-            bytes.append(&mut part);
-            most
-        };
-        if read == 0 {
-            break;
+    let (mut bytes, mut length) = (vec![0; bytes_max], 0);
+    while length < bytes_max {
+        let most = gate_bytes("read", bytes_max - length)?;
+        let part = &mut bytes[length..length + most];
+        match retry_on_intr(|| rustix::io::pread(file, &mut *part, offset + length as u64))? {
+            0 => break,
+            read => length += read,
         }
     }
+    bytes.truncate(length);
     Ok(bytes)
 }
 

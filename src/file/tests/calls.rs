@@ -253,11 +253,11 @@ fn a_deletion_syncs_the_directory_also_when_nothing_was_there() {
     check_calls(&["open shard", "open session in shard", "unlink", "announce", "sync shard"], delete);
 }
 
-/// As on btrfs.
+/// There directories forget removals.
 #[test]
-fn where_directories_forget_removals_the_file_system_is_synced_at_the_end_of_a_session() {
+fn on_btrfs_the_file_system_is_synced_at_the_end_of_a_session() {
     let mut fixture = Fixture::new();
-    Arc::get_mut(&mut fixture.store).unwrap().root.distrust_removals();
+    Arc::get_mut(&mut fixture.store).unwrap().root.pretend_to_be_on_btrfs();
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
     let rotate = [&ROTATE[..17], &["sync file system"]].concat();
     check_calls(&rotate, || Act::Rotate.run(&fixture.store, &session, &successor));

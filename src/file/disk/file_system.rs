@@ -1,0 +1,123 @@
+//! What the file system of a store says of itself, and is known for.
+use super::{Root, gate};
+use rustix::fs;
+use std::fs::File;
+use std::io;
+
+/// What a file system is, as statfs(2) numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kind(Option<u32>);
+
+impl Kind {
+    #[cfg(target_os = "linux")]
+    pub(super) fn of(directory: &File) -> io::Result<Self> {
+        gate("stat file system")?;
+        // The number's type differs from target to target, in width and sign; 32 bits are used.
+        let magic = i128::from(fs::fstatfs(directory)?.f_type) & 0xffff_ffff;
+        Ok(Self(u32::try_from(magic).ok()))
+    }
+
+    /// Elsewhere nobody says.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn of(_: &File) -> io::Result<Self> {
+        Ok(Self(None))
+    }
+
+    /// One whose directories' sync was seen to forget that a name is gone: btrfs, see [`design`](crate::design).
+    pub(super) fn forgets_removals(self) -> bool {
+        self == Self::BTRFS
+    }
+
+    pub(super) const BTRFS: Self = Self(Some(0x9123_683e));
+}
+
+impl Root {
+    /// Whether other hosts may write to the file system behind our kernel's back, or the file system lives in a process:
+    /// what one process writes to a file there, another may not see in a mapping of it. Its name.
+    pub(in crate::file) fn remote_file_system(&self) -> Option<&'static str> {
+        self.kind.0.and_then(remote_name)
+    }
+
+    /// Brings everything on the file system to the disk.
+    pub(super) fn sync_file_system(&self) -> io::Result<()> {
+        gate("sync file system")?;
+        #[cfg(target_os = "linux")]
+        fs::syncfs(&self.fd)?;
+        // Another kernel has no such call for one of them.
+        #[cfg(not(target_os = "linux"))]
+        fs::sync();
+        Ok(())
+    }
+
+    /// What ran out, after `ENOSPC`: some file systems run out of inodes long before they run out of bytes.
+    pub(in crate::file) fn what_is_full(&self) -> &'static str {
+        match fs::fstatvfs(&self.fd) {
+            Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => "no inodes left on the file system",
+            _ => "no space left on the file system",
+        }
+    }
+}
+
+/// The file systems of statfs(2) that are not the kernel's own, or not this host's alone.
+fn remote_name(magic: u32) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
+        0x0102_1997 => "9p",
+        0x6573_5546 => "FUSE",
+        0x00c3_6400 => "Ceph",
+        0x0bd0_0bd0 => "Lustre",
+        0x4750_4653 => "GPFS",
+        0x7461_636f => "OCFS2",
+        0x0116_1970 => "GFS2",
+        0x2003_0528 => "OrangeFS",
+        0xbacb_acbc => "VMware shared folder",
+        0x5346_414f | 0x6b41_4653 => "AFS",
+        0x786f_4256 => "VirtualBox shared folder",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn file_systems_of_other_hosts_and_of_processes_are_known_by_name_and_the_kernels_own_are_not_among_them()
+    {
+        for (magic, name) in [
+            (0x6969, Some("NFS")),
+            // SMB 1, CIFS, SMB 2 and 3
+            (0x517b, Some("SMB")),
+            (0xff53_4d42, Some("SMB")),
+            (0xfe53_4d42, Some("SMB")),
+            (0x0102_1997, Some("9p")),
+            (0x6573_5546, Some("FUSE")),
+            (0x00c3_6400, Some("Ceph")),
+            // the kernel's AFS client, OpenAFS
+            (0x6b41_4653, Some("AFS")),
+            (0x5346_414f, Some("AFS")),
+            (0x786f_4256, Some("VirtualBox shared folder")),
+            (0xbacb_acbc, Some("VMware shared folder")),
+            (0x0bd0_0bd0, Some("Lustre")),
+            (0x4750_4653, Some("GPFS")),
+            (0x7461_636f, Some("OCFS2")),
+            (0x0116_1970, Some("GFS2")),
+            (0x2003_0528, Some("OrangeFS")),
+            // ext4, xfs, btrfs, tmpfs, f2fs, overlayfs, zfs, none
+            (0xef53, None),
+            (0x5846_5342, None),
+            (0x9123_683e, None),
+            (0x0102_1994, None),
+            (0xf2f5_2010, None),
+            (0x794c_7630, None),
+            (0x2fc1_2fc1, None),
+            (0, None),
+        ] {
+            assert_eq!(remote_name(magic), name, "{magic:#x}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Root::open(dir.path()).unwrap().remote_file_system(), None);
+    }
+}
