@@ -4,7 +4,7 @@
 mod common;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sessile::internals::{checksum, decode, encode};
+use sessile::file::internals::{checksum, decode, encode};
 use sessile::{FileId, FileStore, Record, Value};
 use std::hint::black_box;
 

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! The name of a session's file is its [`FileId`](crate::FileId), the digest of the secret id: a listing or a backup
-//! gives nobody a session. The bytes of a slot are drawn in [`record`](crate::record); which slot is the newest is
+//! gives nobody a session. The bytes of a slot are drawn in [`slot`](crate::file::slot); which slot is the newest is
 //! decided in `file/slots.rs`:
 //!
 //! * The **newest** version is the valid slot with the higher sequence. A save writes the *other* slot, in place.

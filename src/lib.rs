@@ -53,9 +53,6 @@ pub mod event;
 pub mod file;
 pub mod http;
 pub mod id;
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod internals;
 pub mod lifetime;
 pub mod record;
 pub mod session;

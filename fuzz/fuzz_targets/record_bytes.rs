@@ -2,7 +2,7 @@
 //! verifies, so a slot of the input is also patched into a good one, at an offset the input chooses.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use sessile::internals::{decode, encode, newest};
+use sessile::file::internals::{decode, encode, newest};
 use sessile::{FileId, Record, Value};
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -3,7 +3,7 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::FileId;
-use sessile::internals::{decode, encode, sealed};
+use sessile::file::internals::{decode, encode, sealed};
 
 const FIELDS: usize = 44;
 

@@ -1,7 +1,7 @@
 //! Any text as a session's id: it is one that reads the same again, or none; and no id leads out of its shard.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use sessile::internals::path_of;
+use sessile::file::internals::path_of;
 use sessile::{FileId, SessionId, Token};
 
 fn check_path(id: &FileId) {

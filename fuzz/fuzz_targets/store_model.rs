@@ -3,4 +3,4 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|script: &[u8]| sessile::internals::run_script(script));
+fuzz_target!(|script: &[u8]| sessile::file::internals::run_script(script));

@@ -6,10 +6,11 @@ use super::generations::{News, Stamp};
 use super::layout::SessionPath;
 use super::lock::{LockedFile, Turn, busy};
 use super::read_cache::Cached;
+use super::slot::{self, Decoded, SLOT_MAX, SLOT_MIN, STATE_AT, State};
 use super::slots::{self, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId};
-use crate::record::{self, Decoded, Record, SLOT_MAX, SLOT_MIN, STATE_AT, State};
+use crate::record::Record;
 use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::io;
@@ -280,11 +281,11 @@ pub(super) fn raise(file: &File, offset: u64, state: State) {
 
 /// Ends the session for whoever has the file open. Best effort: the file has lost its name, or is about to.
 pub(super) fn entomb(file: &File, offset: u64) {
-    let _ = disk::write_at(file, &record::tombstone(), offset);
+    let _ = disk::write_at(file, &slot::tombstone(), offset);
 }
 
 /// Voids a slot after a failed write, so that no reader takes it for one that was never written. Best effort: one that
 /// cannot be voided stays torn, which says the same.
 pub(super) fn invalidate(file: &File, offset: u64) {
-    let _ = disk::write_at(file, &record::void(), offset);
+    let _ = disk::write_at(file, &slot::void(), offset);
 }

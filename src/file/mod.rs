@@ -1,26 +1,28 @@
 //! The file engine: one directory is the database, one file is a session.
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::design)).
-//! This file opens and reads; `write` creates, updates and grows, `end` rotates and deletes, both under the lock that
+//! This file opens and reads; [`slot`] has the bytes of a version; `write` creates, updates and grows, `end` rotates and deletes, both under the lock that
 //! `locked` gets. `due` knows which sessions may have expired, `sweep` removes those that have, `reaper` does so again and
 //! again; `walk` and `operate` are for whoever looks after a store.
 mod disk;
 mod due;
 mod end;
 mod generations;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod layout;
 mod lock;
 mod locked;
 mod mapped;
 #[cfg(any(test, fuzzing))]
-pub(crate) mod model;
+mod model;
 mod open;
 mod operate;
 mod options;
-#[cfg(feature = "internals")]
-pub(crate) mod probe;
 mod read_cache;
 mod reaper;
+pub mod slot;
 mod slots;
 mod stats;
 mod sweep;
@@ -40,7 +42,7 @@ pub use walk::{Files, Holds, StoredFile};
 use crate::clock::{Glance, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId, Token};
-use crate::record::{Decoded, Record};
+use crate::record::Record;
 use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store};
 use disk::{Access, Root};
 use due::Due;
@@ -50,6 +52,7 @@ use lock::LockedRoot;
 use locked::Whose;
 use read_cache::{Cached, Found, Key, ReadCache};
 use rustix::io::Errno;
+use slot::Decoded;
 use slots::{Known, View};
 use stats::Tally;
 use std::borrow::Cow;

@@ -30,14 +30,14 @@ const ERRNOS: [Errno; 6] = [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::MFILE,
 
 /// Which of the two stores acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum By {
+pub(super) enum By {
     Cached,
     Bare,
 }
 
 /// One line of a script. `at` is a session, by the order in which they were made.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Step {
+pub(super) enum Step {
     Create {
         by: By,
         safe: bool,
@@ -152,7 +152,7 @@ fn text_of(record: &Record) -> String {
 /// # Panics
 ///
 /// If anything differs from what the map says.
-pub(crate) fn run(script: &[Step]) {
+pub(super) fn run(script: &[Step]) {
     let dir = directory();
     let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
     let (cached, bare) = (open(dir.path(), &clock, By::Cached), open(dir.path(), &clock, By::Bare));

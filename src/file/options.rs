@@ -1,8 +1,8 @@
 //! Every knob of the file engine: its unit, bound, default and cost.
 use super::FileStore;
+use super::slot::SLOT_MIN;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::SLOT_MIN;
 use crate::store::Durability;
 use std::path::Path;
 use std::time::Duration;

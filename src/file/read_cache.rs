@@ -13,10 +13,11 @@
 //!   map's default is.
 //! - What is replaced or evicted is dropped after the lock: freeing a large record takes longer than finding one.
 use super::generations::Stamp;
+use super::slot::Version;
 use super::slots::Known;
 use crate::clock::{Glance, micros};
 use crate::id::FileId;
-use crate::record::{Record, Version};
+use crate::record::Record;
 use hashlink::linked_hash_map::RawEntryMut;
 use hashlink::{DefaultHashBuilder, LinkedHashMap};
 use parking_lot::Mutex;
@@ -233,7 +234,7 @@ impl std::fmt::Debug for ReadCache {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::record::PREFIX_LEN;
+    use crate::file::slot::{self, PREFIX_LEN, State};
     use crate::value::Value;
     use std::time::{Duration, UNIX_EPOCH};
 
@@ -243,7 +244,7 @@ mod tests {
         record.entries.insert("text".into(), Value::new(&"x".repeat(text_bytes)).unwrap());
         let mut slot = [0; PREFIX_LEN];
         let id = FileId::digest(b"");
-        let bytes = crate::record::encode(&record, &id, sequence, crate::record::State::WRITTEN, 0, 1 << 20);
+        let bytes = slot::encode(&record, &id, sequence, State::WRITTEN, 0, 1 << 20);
         slot.copy_from_slice(&bytes.unwrap()[..PREFIX_LEN]);
         let (version, stamp) = (Version::claimed(&slot), Stamp::default());
         Cached::new(Arc::new(record), id, version, stamp, 0)

@@ -18,9 +18,10 @@
 //!
 //! **Known.** Whoever has verified a version before need not do so again: a slot whose prefix says the same sequence and
 //! checksum held the same record when the prefix was written, and what is returned is the record that was verified.
+use super::slot::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN, Version};
 use crate::error::{ErrorKind, Result};
 use crate::id::FileId;
-use crate::record::{self, Claim, Decoded, Record, SLOT_MAX, SLOT_MIN, Version};
+use crate::record::Record;
 use std::sync::Arc;
 
 /// What the bytes of a session file are.
@@ -61,10 +62,10 @@ pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result
         return Ok(if short { View::Empty } else { View::Damaged });
     };
     let slots = [first, second];
-    let claims = [record::claim(first), record::claim(second)];
+    let claims = [slot::claim(first), slot::claim(second)];
     let by_claim = match claims {
-        [Claim::Newer, _] => return Err(record::decode(first, id).expect_err("a newer format is refused")),
-        [_, Claim::Newer] => return Err(record::decode(second, id).expect_err("a newer format is refused")),
+        [Claim::Newer, _] => return Err(slot::decode(first, id).expect_err("a newer format is refused")),
+        [_, Claim::Newer] => return Err(slot::decode(second, id).expect_err("a newer format is refused")),
         [Claim::Empty, Claim::Empty] | [Claim::Ended, _] | [_, Claim::Ended] => return Ok(View::Empty),
         [Claim::Sequence(a), Claim::Sequence(b)] if b > a => [1, 0],
         [Claim::Sequence(_), _] => [0, 1],
@@ -91,19 +92,19 @@ pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result
 /// of others asks for the file's size.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
     let Some((first, second)) = split(bytes) else { return false };
-    match record::claim(first) {
-        Claim::Sequence(_) => record::claims_size(first),
-        _ => matches!(record::claim(second), Claim::Sequence(_)) && record::claims_size(second),
+    match slot::claim(first) {
+        Claim::Sequence(_) => slot::claims_size(first),
+        _ => matches!(slot::claim(second), Claim::Sequence(_)) && slot::claims_size(second),
     }
 }
 
 /// What a slot holds, which is not verified again if it is known.
-fn decode(slot: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<Decoded> {
-    match (record::claim(slot), known) {
-        (Claim::Sequence(_), Some(Known { version, record })) if Version::claimed(slot) == version => {
-            Ok(Decoded { record: Arc::clone(record), version, state: record::state(slot) })
+fn decode(bytes: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<Decoded> {
+    match (slot::claim(bytes), known) {
+        (Claim::Sequence(_), Some(Known { version, record })) if Version::claimed(bytes) == version => {
+            Ok(Decoded { record: Arc::clone(record), version, state: slot::state(bytes) })
         }
-        _ => record::decode(slot, id),
+        _ => slot::decode(bytes, id),
     }
 }
 
@@ -118,7 +119,7 @@ fn split(file: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{PREFIX_LEN, Record, State};
+    use crate::file::slot::{PREFIX_LEN, State};
     use std::time::{Duration, UNIX_EPOCH};
 
     const CREATED: usize = 16;
@@ -130,7 +131,7 @@ mod tests {
     /// One slot whose deadline says its sequence.
     fn slot(sequence: u64) -> Vec<u8> {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(sequence));
-        let mut bytes = record::encode(&record, &id(), sequence, State::WRITTEN, 0, SLOT_MAX).unwrap();
+        let mut bytes = slot::encode(&record, &id(), sequence, State::WRITTEN, 0, SLOT_MAX).unwrap();
         bytes.resize(SLOT_MIN, 0);
         bytes
     }
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn a_tombstone_in_either_slot_ends_the_session_whatever_the_other_says() {
         let mut ended = empty();
-        ended[..PREFIX_LEN].copy_from_slice(&record::tombstone());
+        ended[..PREFIX_LEN].copy_from_slice(&slot::tombstone());
         check(ended.clone(), slot(4), None);
         check(slot(4), ended.clone(), None);
         assert!(matches!(view(&[ended, slot(4)].concat(), &id(), None).unwrap(), View::Empty));
@@ -211,7 +212,7 @@ mod tests {
         assert_eq!(found(slot(3), other), Some((3, false)));
         assert_eq!(found(slot(3), torn(6)), Some((3, false)));
         let mut ended = empty();
-        ended[..PREFIX_LEN].copy_from_slice(&record::tombstone());
+        ended[..PREFIX_LEN].copy_from_slice(&slot::tombstone());
         assert_eq!(found(ended, slot(4)), None);
     }
 

@@ -7,9 +7,10 @@ use super::lock::{LockedFile, busy};
 use super::locked::{Locked, Whose, entomb, invalidate, raise};
 use super::options::LOCK_WAIT_MIN;
 use super::read_cache::Cached;
+use super::slot::{self, STATE_AT, State, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId};
-use crate::record::{self, Record, STATE_AT, State, Version};
+use crate::record::Record;
 use crate::store::{Change, Live, Store, Verdict};
 use std::fs::File;
 use std::io;
@@ -124,7 +125,7 @@ impl FileStore {
         let bytes = self.encode(&locked.newest.record, &id, sequence, state, locked.slot_size)?;
         let version = Version::claimed(&bytes);
         self.due.file_if_sooner(&self.root, &id, deadline, locked.newest.record.deadline, now);
-        let written = if record::slot_size(&bytes) > locked.slot_size {
+        let written = if slot::slot_size(&bytes) > locked.slot_size {
             self.replace(&locked, bytes, power_safe)?
         } else {
             self.overwrite(&locked, bytes, power_safe)?
@@ -295,13 +296,13 @@ impl FileStore {
             let reason = format!("{entries} entries, where the limit is {}", self.options.entries_max);
             return Err(Error::new(ErrorKind::TooManyEntries, "encode session record").with_reason(reason));
         }
-        record::encode(record, id, sequence, state, slot_size, self.options.record_bytes_max)
+        slot::encode(record, id, sequence, state, slot_size, self.options.record_bytes_max)
     }
 }
 
 /// A new file's bytes: the first version in slot 0, slot 1 empty. Written whole, so that no later save changes the size.
 fn whole_file(mut bytes: Vec<u8>) -> Vec<u8> {
-    let slot_size = record::slot_size(&bytes);
+    let slot_size = slot::slot_size(&bytes);
     bytes.resize(2 * slot_size, 0);
     bytes
 }

@@ -1,5 +1,5 @@
 //! Histories of sessions, made at random and shrunk to a readable script when one breaks the law of `file/model.rs`.
-use crate::file::model::{Step, run};
+use super::super::model::{Step, run};
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, any, proptest};
 use proptest::strategy::Strategy;

@@ -287,7 +287,7 @@ fn an_act_that_keeps_what_is_stored_keeps_the_version_that_is_served_and_not_the
         let path = dir.path().join(SessionPath::of(&session.file_id()).as_str());
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();
         // In the payload of the second slot, which holds the second version.
-        file.write_all_at(&[0xff; 4], (SLOT_MIN + crate::record::PREFIX_LEN) as u64).unwrap();
+        file.write_all_at(&[0xff; 4], (SLOT_MIN + crate::file::slot::PREFIX_LEN) as u64).unwrap();
         let mut keep = |_: &mut Record| Ok(Verdict::Keep);
         let kept = match act {
             Act::Rotate => store.rotate_file(&session, &successor, &mut keep),

@@ -1,0 +1,488 @@
+//! The bytes of one slot of a session's file: documentation of the format, for who reads one by other means, and the codec.
+//! Pure: opens no file, reads no clock.
+//!
+//! ```text
+//! offset size field
+//!      0    4 magic       "SESS"
+//!      4    2 format      1; a newer one is never "invalid", it is `NewerFormat`
+//!      6    1 slot size   its binary logarithm, 11..=25
+//!      7    1 state       flags of `State`, changed in place: NOT covered by the checksum
+//!      8    8 sequence    1 for the first version, then one more with each save
+//!     16    8 created     microseconds since 1970; creation or the last login
+//!     24    8 touched     the same; the last activity that moved the deadline
+//!     32    8 deadline    the same; from then on the session is expired
+//!     40    8 age         the expiry setting's duration or instant, in microseconds; else 0
+//!     48    1 setting     0 default, 1 after a duration, 2 at an instant, 3 browser close
+//!     49    3 reserved    zero, checked
+//!     52    4 length      payload bytes
+//!     56   56 reserved    zero, checked: room for a record state and a user's digest
+//!    112   16 checksum    first half of BLAKE3, keyed with the FileId, over the prefix (state and checksum taken
+//!                         as zero) and the payload
+//!    128    … payload     postcard: the user (option of string), then the entries (map of name to value bytes)
+//! ```
+//!
+//! All integers are little-endian. A slot that is all zero was never written. One that begins with "GONE" ends the
+//! whole session: it is written over the newest slot of a file that is about to lose its name, or just has. One that
+//! begins with "VOID" is what a failed write left.
+//!
+//! - The checksum is keyed with the [`FileId`]: a file copied over another one does not verify. It detects damage;
+//!   it is no signature, for whoever knows an id knows its `FileId`.
+//! - The prefix has a fixed width: a sweep learns a deadline from 128 bytes.
+//! - What lies behind the payload in a slot is left over from older versions and is never looked at.
+use crate::clock::{from_micros, micros};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::FileId;
+use crate::lifetime::Expiry;
+use crate::record::{Entries, Record};
+use crate::value::Value;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+const MAGIC: [u8; 4] = *b"SESS";
+/// In place of the magic: the session was ended.
+const TOMBSTONE: [u8; 4] = *b"GONE";
+/// In place of the magic: a write to this slot failed, and it holds nothing.
+const VOID: [u8; 4] = *b"VOID";
+const FORMAT: u16 = 1;
+
+const FORMAT_AT: usize = MAGIC.len();
+const SLOT_SIZE_AT: usize = FORMAT_AT + 2;
+pub(super) const STATE_AT: usize = SLOT_SIZE_AT + 1;
+const SEQUENCE_AT: usize = STATE_AT + 1;
+const CREATED_AT: usize = SEQUENCE_AT + 8;
+const TOUCHED_AT: usize = CREATED_AT + 8;
+const DEADLINE_AT: usize = TOUCHED_AT + 8;
+const AGE_AT: usize = DEADLINE_AT + 8;
+const SETTING_AT: usize = AGE_AT + 8;
+const LENGTH_AT: usize = SETTING_AT + 4;
+const RESERVED_AT: usize = LENGTH_AT + 4;
+const CHECKSUM_AT: usize = RESERVED_AT + 56;
+/// Bytes before the payload.
+pub(super) const PREFIX_LEN: usize = CHECKSUM_AT + 16;
+const _: () = assert!(PREFIX_LEN == 128, "the table above says 128");
+
+/// Smallest slot: two of them are one 4 KiB block, and most sessions fit.
+pub(super) const SLOT_MIN: usize = 2048;
+/// Largest slot: 32 MiB, for the largest record limit of 16 MiB and its prefix.
+pub(super) const SLOT_MAX: usize = 1 << 25;
+
+/// What is known about a slot beyond its contents; kept in the slot's state byte, raised in place after a sync.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct State(u8);
+
+impl State {
+    /// Just written: nothing is known to have reached the disk.
+    pub(super) const WRITTEN: Self = Self(0);
+    /// The slot's contents were synced.
+    pub(super) const DATA_SYNCED: Self = Self(1);
+    /// The directory entry of this inode was synced; true of every later slot of the same inode.
+    pub(super) const NAME_SYNCED: Self = Self(2);
+    /// The inode is being replaced or unlinked: under the lock, check that the path still leads here.
+    pub(super) const RETIRING: Self = Self(4);
+    /// A sync of this inode failed, and no new one could be made: another sync of it proves nothing.
+    pub(super) const SYNC_FAILED: Self = Self(8);
+
+    pub(super) fn has(self, flags: Self) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+    pub(super) fn and(self, flags: Self) -> Self {
+        Self(self.0 | flags.0)
+    }
+    /// What a new slot of the same inode inherits.
+    pub(super) fn inherited(self) -> Self {
+        Self(self.0 & (Self::NAME_SYNCED.0 | Self::SYNC_FAILED.0))
+    }
+    pub(super) fn to_byte(self) -> u8 {
+        self.0
+    }
+}
+
+/// What the first bytes of a slot claim, before anything is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// All 128 bytes are zero: never written.
+    Empty,
+    /// A tombstone: whatever the other slot says, the session is ended.
+    Ended,
+    /// Our magic with a format newer than ours.
+    Newer,
+    /// Our magic and format: the sequence it claims.
+    Sequence(u64),
+    /// Not ours.
+    Other,
+}
+
+/// Which version of a session a slot holds. Equal versions of one session have equal contents: the checksum is a
+/// cryptographic hash's, whatever the sequence says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    /// 1 for the first one, then one more with each save.
+    pub(super) sequence: u64,
+    checksum: [u8; 16],
+}
+
+impl Version {
+    /// The version that a slot claims to hold, unverified.
+    pub(super) fn claimed(slot: &[u8]) -> Self {
+        Self { sequence: u64::from_le_bytes(field(slot, SEQUENCE_AT)), checksum: field(slot, CHECKSUM_AT) }
+    }
+}
+
+/// A slot that verified.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    /// Shared with the cache where it was there already.
+    pub(super) record: Arc<Record>,
+    pub(super) version: Version,
+    pub(super) state: State,
+}
+
+#[derive(Serialize)]
+struct Payload<'a> {
+    user: Option<&'a str>,
+    entries: &'a Entries,
+}
+
+/// The same, on its way in.
+#[derive(Deserialize)]
+struct OwnedPayload {
+    user: Option<String>,
+    #[serde(deserialize_with = "in_order")]
+    entries: Entries,
+}
+
+/// Reads entries that come in order, as all that we wrote do: collected first, they need no search for each. Those that
+/// do not are sorted.
+fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Error> {
+    struct InOrder;
+    impl<'de> Visitor<'de> for InOrder {
+        type Value = Entries;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("entries")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+            // The count is the input's claim: no more than a page of memory is spent on it before entries come.
+            let mut entries = Vec::with_capacity(map.size_hint().unwrap_or(0).min(64));
+            while let Some(entry) = map.next_entry::<String, Value>()? {
+                entries.push(entry);
+            }
+            Ok(entries.into_iter().collect())
+        }
+    }
+    deserializer.deserialize_map(InOrder)
+}
+
+impl Payload<'_> {
+    /// About how many bytes it takes: at most two for each length, for values below 16 KiB.
+    fn size_hint(&self) -> usize {
+        let entry = |(name, value): (&String, &Value)| name.len() + value.as_bytes().len() + 4;
+        self.user.map_or(0, str::len) + 8 + self.entries.iter().map(entry).sum::<usize>()
+    }
+}
+
+/// Lays a record out as the bytes of a slot: prefix and payload, without padding.
+///
+/// Its slot size is the smallest power of two, at least [`SLOT_MIN`] and `slot_size_min`, that holds it.
+///
+/// # Errors
+///
+/// [`ErrorKind::TooLarge`] beyond `bytes_max`, counted with the prefix.
+pub(super) fn encode(
+    record: &Record,
+    id: &FileId,
+    sequence: u64,
+    state: State,
+    slot_size_min: usize,
+    bytes_max: usize,
+) -> Result<Vec<u8>> {
+    let payload = Payload { user: record.user.as_deref(), entries: &record.entries };
+    let refuse = |kind| Error::new(kind, "encode session record");
+    let mut out = Vec::with_capacity(PREFIX_LEN + payload.size_hint());
+    out.resize(PREFIX_LEN, 0);
+    let mut out = postcard::to_extend(&payload, out).map_err(|e| refuse(ErrorKind::Value).with_source(e))?;
+    if out.len() > bytes_max.min(SLOT_MAX) {
+        let reason = format!("{} bytes, where the limit is {bytes_max}", out.len());
+        return Err(refuse(ErrorKind::TooLarge).with_reason(reason));
+    }
+    let (setting, age) = match record.expiry {
+        Expiry::Default => (0, 0),
+        Expiry::After(age) => (1, u64::try_from(age.as_micros()).unwrap_or(u64::MAX)),
+        Expiry::At(instant) => (2, micros(instant)),
+        Expiry::BrowserClose => (3, 0),
+    };
+    let slot_size = out.len().next_power_of_two().max(SLOT_MIN).max(slot_size_min);
+    let length = u32::try_from(out.len() - PREFIX_LEN).expect("at most SLOT_MAX, checked above");
+    put(&mut out, 0, MAGIC);
+    put(&mut out, FORMAT_AT, FORMAT.to_le_bytes());
+    put(&mut out, SLOT_SIZE_AT, [u8::try_from(slot_size.trailing_zeros()).expect("at most 25")]);
+    put(&mut out, STATE_AT, [state.to_byte()]);
+    put(&mut out, SEQUENCE_AT, sequence.to_le_bytes());
+    put(&mut out, CREATED_AT, micros(record.created).to_le_bytes());
+    put(&mut out, TOUCHED_AT, micros(record.touched).to_le_bytes());
+    put(&mut out, DEADLINE_AT, micros(record.deadline).to_le_bytes());
+    put(&mut out, AGE_AT, age.to_le_bytes());
+    put(&mut out, SETTING_AT, [setting]);
+    put(&mut out, LENGTH_AT, length.to_le_bytes());
+    let checksum = checksum(&out, id);
+    put(&mut out, CHECKSUM_AT, checksum);
+    Ok(out)
+}
+
+/// The prefix of a slot that ends its session.
+pub(super) fn tombstone() -> [u8; PREFIX_LEN] {
+    mark(TOMBSTONE)
+}
+
+/// The prefix of a slot whose write failed. Not zero: a reader must not take it for one that was never written.
+pub(super) fn void() -> [u8; PREFIX_LEN] {
+    mark(VOID)
+}
+
+fn mark(magic: [u8; 4]) -> [u8; PREFIX_LEN] {
+    let mut prefix = [0; PREFIX_LEN];
+    put(&mut prefix, 0, magic);
+    prefix
+}
+
+/// The slot size that [`encode`] chose.
+pub(super) fn slot_size(encoded: &[u8]) -> usize {
+    1 << encoded[SLOT_SIZE_AT]
+}
+
+/// Whether a slot claims to be as large as it is.
+pub(super) fn claims_size(slot: &[u8]) -> bool {
+    1_usize.checked_shl(slot[SLOT_SIZE_AT].into()) == Some(slot.len())
+}
+
+/// Looks at the first bytes of a slot without verifying anything.
+pub(super) fn claim(slot: &[u8]) -> Claim {
+    let Some(prefix) = slot.first_chunk::<PREFIX_LEN>() else { return Claim::Other };
+    if *prefix == [0; PREFIX_LEN] {
+        return Claim::Empty;
+    }
+    let format = u16::from_le_bytes(field(prefix, FORMAT_AT));
+    match (field(prefix, 0), format) {
+        (TOMBSTONE, _) => Claim::Ended,
+        (MAGIC, FORMAT) => Claim::Sequence(u64::from_le_bytes(field(prefix, SEQUENCE_AT))),
+        (MAGIC, format) if format > FORMAT => Claim::Newer,
+        _ => Claim::Other,
+    }
+}
+
+/// Reads a whole slot: the reverse of [`encode`].
+///
+/// # Errors
+///
+/// [`ErrorKind::Corrupt`] if any byte of prefix or payload is missing or changed, or if the slot belongs to
+/// another session; [`ErrorKind::NewerFormat`] for a format we do not know. An expired record is *not* an error.
+pub(super) fn decode(slot: &[u8], id: &FileId) -> Result<Decoded> {
+    let corrupt =
+        |reason: &'static str| Error::new(ErrorKind::Corrupt, "decode session record").with_reason(reason);
+    match claim(slot) {
+        Claim::Sequence(_) => {}
+        Claim::Empty => return Err(corrupt("the slot is empty")),
+        Claim::Ended => return Err(corrupt("the session was ended")),
+        Claim::Other => return Err(corrupt("not a session record")),
+        Claim::Newer => {
+            let format = u16::from_le_bytes(field(slot, FORMAT_AT));
+            return Err(Error::new(ErrorKind::NewerFormat, "decode session record")
+                .with_reason(format!("it has format {format}, this version knows {FORMAT}")));
+        }
+    }
+    if !claims_size(slot) {
+        return Err(corrupt("its size is not that of the slot"));
+    }
+    let length = u32::from_le_bytes(field(slot, LENGTH_AT)) as usize;
+    let used = PREFIX_LEN.checked_add(length).and_then(|end| slot.get(..end));
+    let used = used.ok_or_else(|| corrupt("its payload is longer than the slot"))?;
+    if checksum(used, id) != field::<16>(slot, CHECKSUM_AT) {
+        return Err(corrupt("checksum mismatch"));
+    }
+    // Past this line the bytes are those that were written; what follows fails only on crafted or future ones.
+    if slot[SETTING_AT + 1..LENGTH_AT].iter().chain(&slot[RESERVED_AT..CHECKSUM_AT]).any(|&b| b != 0) {
+        return Err(corrupt("reserved bytes are in use"));
+    }
+    let (payload, rest): (OwnedPayload, _) = postcard::take_from_bytes(&used[PREFIX_LEN..])
+        .map_err(|e| corrupt("its payload does not parse").with_source(e))?;
+    if !rest.is_empty() {
+        return Err(corrupt("bytes after its payload"));
+    }
+    let version = Version::claimed(slot);
+    if matches!(version.sequence, 0 | u64::MAX) {
+        return Err(corrupt("a sequence that no save reaches"));
+    }
+    let age = u64::from_le_bytes(field(slot, AGE_AT));
+    let expiry = match slot[SETTING_AT] {
+        0 => Expiry::Default,
+        1 => Expiry::After(Duration::from_micros(age)),
+        2 => Expiry::At(from_micros(age)),
+        3 => Expiry::BrowserClose,
+        _ => return Err(corrupt("unknown expiry setting")),
+    };
+    let time_at = |at| from_micros(u64::from_le_bytes(field(slot, at)));
+    let record = Record {
+        entries: payload.entries,
+        created: time_at(CREATED_AT),
+        touched: time_at(TOUCHED_AT),
+        expiry,
+        deadline: time_at(DEADLINE_AT),
+        user: payload.user,
+    };
+    Ok(Decoded { record: Arc::new(record), version, state: state(slot) })
+}
+
+/// What a slot's state byte says.
+pub(super) fn state(slot: &[u8]) -> State {
+    State(slot[STATE_AT])
+}
+
+/// `used` is prefix and payload; the state byte and the checksum's own place are left out.
+pub(super) fn checksum(used: &[u8], id: &FileId) -> [u8; 16] {
+    let mut key = *b"....................sessile slot";
+    key[..FileId::LEN].copy_from_slice(id.as_bytes());
+    let mut hasher = blake3::Hasher::new_keyed(&key);
+    // One contiguous run for the hasher costs less than three: the prefix is copied with its holes zeroed.
+    let mut prefix: [u8; PREFIX_LEN] = field(used, 0);
+    prefix[STATE_AT] = 0;
+    prefix[CHECKSUM_AT..].fill(0);
+    hasher.update(&prefix).update(&used[PREFIX_LEN..]);
+    field(hasher.finalize().as_bytes(), 0)
+}
+
+/// A slot under a valid checksum, whatever it says: `fields` are its prefix from the sequence to the end of the setting (the
+/// rest is zero), `payload` its payload. For those who look what a decoder makes of it.
+#[cfg(feature = "internals")]
+pub(super) fn sealed(fields: &[u8], payload: &[u8], id: &FileId) -> Vec<u8> {
+    let mut slot = vec![0; PREFIX_LEN];
+    for (byte, field) in slot[SEQUENCE_AT..LENGTH_AT].iter_mut().zip(fields) {
+        *byte = *field;
+    }
+    slot.extend_from_slice(payload);
+    let slot_size = slot.len().next_power_of_two().max(SLOT_MIN);
+    put(&mut slot, 0, MAGIC);
+    put(&mut slot, FORMAT_AT, FORMAT.to_le_bytes());
+    slot[SLOT_SIZE_AT] = u8::try_from(slot_size.trailing_zeros()).expect("at most 63");
+    put(&mut slot, LENGTH_AT, u32::try_from(payload.len()).expect("below 4 GiB").to_le_bytes());
+    let sum = checksum(&slot, id);
+    put(&mut slot, CHECKSUM_AT, sum);
+    slot.resize(slot_size, 0);
+    slot
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("the range has N bytes")
+}
+
+fn put<const N: usize>(bytes: &mut [u8], at: usize, field: [u8; N]) {
+    bytes[at..at + N].copy_from_slice(&field);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SessionId;
+    use std::time::UNIX_EPOCH;
+
+    fn id() -> FileId {
+        SessionId::parse(&"a".repeat(32)).unwrap().file_id()
+    }
+    fn sample() -> Record {
+        let mut record = Record::new(
+            UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            UNIX_EPOCH + Duration::from_secs(1_700_000_300),
+        );
+        record.expiry = Expiry::After(Duration::from_secs(300));
+        record.user = Some("ada".into());
+        record.entries.insert("cart".into(), Value::new(&["a", "b"]).unwrap());
+        record.entries.insert("visits".into(), Value::new(&6).unwrap());
+        record
+    }
+    fn slot(record: &Record) -> Vec<u8> {
+        let mut slot = encode(record, &id(), 7, State::DATA_SYNCED, 0, SLOT_MAX).unwrap();
+        slot.resize(slot_size(&slot), 0);
+        slot
+    }
+
+    #[test]
+    fn decode_returns_what_encode_wrote() {
+        for expiry in [
+            Expiry::Default,
+            Expiry::After(Duration::from_micros(1)),
+            Expiry::At(UNIX_EPOCH),
+            Expiry::BrowserClose,
+        ] {
+            let record = Record { expiry, ..sample() };
+            let decoded = decode(&slot(&record), &id()).unwrap();
+            assert_eq!((&*decoded.record, decoded.version.sequence), (&record, 7));
+            assert_eq!(decoded.state, State::DATA_SYNCED);
+        }
+    }
+
+    #[test]
+    fn every_single_bit_flip_is_refused_but_in_the_state_and_behind_the_payload() {
+        let good = slot(&sample());
+        let used = encode(&sample(), &id(), 7, State::DATA_SYNCED, 0, SLOT_MAX).unwrap().len();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let harmless = bit / 8 == STATE_AT || bit / 8 >= used;
+            assert_eq!(decode(&bad, &id()).is_ok(), harmless, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_slot_of_another_session_is_refused() {
+        let other = SessionId::parse(&"b".repeat(32)).unwrap().file_id();
+        let error = decode(&slot(&sample()), &other).unwrap_err();
+        assert_eq!(error.to_string(), "failed to decode session record: checksum mismatch");
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let good = slot(&sample());
+        for length in 0..good.len() {
+            assert_eq!(
+                decode(&good[..length], &id()).unwrap_err().kind(),
+                ErrorKind::Corrupt,
+                "{length} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_never_called_corrupt() {
+        let mut newer = slot(&sample());
+        newer[FORMAT_AT] = 2;
+        assert_eq!(claim(&newer), Claim::Newer);
+        assert_eq!(decode(&newer, &id()).unwrap_err().kind(), ErrorKind::NewerFormat);
+    }
+
+    #[test]
+    fn slots_are_powers_of_two_from_2_kib_and_the_limit_is_exact() {
+        let mut record = sample();
+        assert_eq!(slot_size(&encode(&record, &id(), 1, State::WRITTEN, 0, SLOT_MAX).unwrap()), SLOT_MIN);
+        assert_eq!(slot_size(&encode(&record, &id(), 1, State::WRITTEN, 8192, SLOT_MAX).unwrap()), 8192);
+        record.entries.insert("blob".into(), Value::new(&"x".repeat(3000)).unwrap());
+        let bytes = encode(&record, &id(), 1, State::WRITTEN, 0, SLOT_MAX).unwrap();
+        assert_eq!(slot_size(&bytes), 4096);
+        assert!(encode(&record, &id(), 1, State::WRITTEN, 0, bytes.len()).is_ok());
+        let error = encode(&record, &id(), 1, State::WRITTEN, 0, bytes.len() - 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+    }
+
+    #[test]
+    fn trailing_bytes_in_a_payload_with_a_good_checksum_are_refused() {
+        let mut bytes = encode(&sample(), &id(), 7, State::WRITTEN, 0, SLOT_MAX).unwrap();
+        bytes.push(0);
+        let length = u32::try_from(bytes.len() - PREFIX_LEN).unwrap();
+        put(&mut bytes, LENGTH_AT, length.to_le_bytes());
+        let sum = checksum(&bytes, &id());
+        put(&mut bytes, CHECKSUM_AT, sum);
+        bytes.resize(SLOT_MIN, 0);
+        let error = decode(&bytes, &id()).unwrap_err();
+        assert_eq!(error.to_string(), "failed to decode session record: bytes after its payload");
+    }
+}
