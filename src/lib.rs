@@ -57,6 +57,7 @@ pub mod lifetime;
 pub mod record;
 pub mod session;
 pub mod store;
+mod sync;
 pub mod value;
 
 pub use crate::clock::Clock;

@@ -23,7 +23,7 @@ use super::disk::{self, Access, Directory, Root};
 use super::layout::DUE;
 use crate::clock::micros;
 use crate::id::FileId;
-use parking_lot::RwLock;
+use crate::sync::RwLock;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -31,6 +31,7 @@ use super::io_error;
 use super::layout::{GENERATIONS, SHARDS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
+use crate::sync::step;
 use memmap2::{MmapOptions, MmapRaw};
 use std::fs::File;
 use std::io;
@@ -142,10 +143,13 @@ impl Generations {
             Seen::Mapped(_, map) => {
                 Stamp { saves: super::mapped::load(map, at), ends: super::mapped::load(map, at + 1) }
             }
-            Seen::Own(counters) => Stamp {
-                saves: counters[at].load(Ordering::Relaxed),
-                ends: counters[at + 1].load(Ordering::Relaxed),
-            },
+            Seen::Own(counters) => {
+                let load = |at: usize| {
+                    step();
+                    counters[at].load(Ordering::Relaxed)
+                };
+                Stamp { saves: load(at), ends: load(at + 1) }
+            }
             Seen::Unmapped(_) => Stamp::default(),
         };
         // What is read after this is not older than what was announced before it.
@@ -187,6 +191,7 @@ impl Generations {
             }
             Seen::Own(counters) => {
                 for (counter, value) in counters[first..].iter().zip(values) {
+                    step();
                     counter.store(value, Ordering::Release);
                 }
                 Ok(())

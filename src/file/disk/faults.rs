@@ -1,4 +1,5 @@
 //! Faults for unit tests and the fuzzer: counts this thread's calls, and fails the one that is due.
+use crate::sync::step;
 use std::cell::RefCell;
 use std::io;
 
@@ -29,6 +30,7 @@ pub(super) fn gate(call: &'static str) -> io::Result<()> {
 
 /// The same for a call that reads or writes so many bytes: how many it may.
 pub(super) fn gate_bytes(call: &'static str, bytes: usize) -> io::Result<usize> {
+    step();
     match planned(call) {
         None => Ok(bytes),
         Some(SHORT) => Ok(bytes.div_ceil(2)),
