@@ -24,6 +24,7 @@ mod sweeping;
 
 use super::{FileStore, FileStoreOptions};
 use crate::clock::Clock;
+use crate::error::ErrorKind;
 use crate::id::{SessionId, Token};
 use crate::record::Record;
 use crate::store::{Absent, Durability, Lookup, Store, Verdict};
@@ -182,11 +183,6 @@ impl Place {
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(1);
 
-/// A place that is made in a model's first run.
-fn place() -> Arc<OnceLock<Place>> {
-    Arc::default()
-}
-
 fn record(version: u64, now: SystemTime, age: Duration) -> Record {
     let mut record = Record::new(now, now + age);
     record.entries.insert("version".into(), Value::new(&version).unwrap());
@@ -210,17 +206,6 @@ fn load(store: &FileStore, token: &Token) -> Option<u64> {
         Lookup::Absent(Absent::Unknown(_)) => None,
         Lookup::Absent(other) => panic!("the session is {other:?}"),
     }
-}
-
-/// Adds one to the version. The version that was written; `None` if the session is gone.
-fn save(store: &FileStore, token: &Token) -> Option<u64> {
-    let mut next = |record: &mut Record| {
-        let version = version_of(record) + 1;
-        record.entries.insert("version".into(), Value::new(&version).unwrap());
-        Ok(Verdict::Write)
-    };
-    let saved = store.update(token, &mut next, Durability::Relaxed).unwrap();
-    saved.map(|saved| version_of(&saved.live.record))
 }
 
 fn session(token: &Token) -> SessionId {
