@@ -96,7 +96,10 @@ impl<T> Mutex<T> {
         });
         MutexGuard { free: &self.free, value: Some(value) }
     }
-    pub(crate) fn try_lock_arc_until(self: &Arc<Self>, deadline: Instant) -> Option<ArcMutexGuard<RawMutex, T>> {
+    pub(crate) fn try_lock_arc_until(
+        self: &Arc<Self>,
+        deadline: Instant,
+    ) -> Option<ArcMutexGuard<RawMutex, T>> {
         while self.free.try_acquire(1).is_err() {
             if Instant::now() >= deadline {
                 return None;
@@ -228,7 +231,10 @@ pub(crate) mod channel {
     pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         let [senders, receivers] = [1, 1].map(AtomicUsize::new);
         let shared = Arc::new(Shared { capacity, waiting: AtomicUsize::new(0), senders, receivers });
-        (Sender(Arc::clone(&shared), std::marker::PhantomData), Receiver(Some(shared), std::marker::PhantomData))
+        (
+            Sender(Arc::clone(&shared), std::marker::PhantomData),
+            Receiver(Some(shared), std::marker::PhantomData),
+        )
     }
 
     /// A timer, of which there is one in a `select`: it is that one's.
@@ -268,11 +274,16 @@ pub(crate) mod channel {
                 shared.waiting.fetch_sub(1, SeqCst);
                 return Ok(());
             }
-            if shared.senders.load(SeqCst) == 0 { Err(TryRecvError::Disconnected) } else { Err(TryRecvError::Empty) }
+            if shared.senders.load(SeqCst) == 0 {
+                Err(TryRecvError::Disconnected)
+            } else {
+                Err(TryRecvError::Empty)
+            }
         }
 
         fn is_ready(&self) -> bool {
-            let open = |shared: &Arc<Shared>| shared.waiting.load(SeqCst) == 0 && shared.senders.load(SeqCst) > 0;
+            let open =
+                |shared: &Arc<Shared>| shared.waiting.load(SeqCst) == 0 && shared.senders.load(SeqCst) > 0;
             self.0.as_ref().is_some_and(|shared| !open(shared))
         }
     }

@@ -119,7 +119,9 @@ const GROW: Act = |acting| {
         record.entries.insert("text".into(), Value::new(&"x".repeat(4096)).unwrap());
         Ok(Verdict::Write)
     };
-    if let Some(Saved { live, .. }) = acting.store.update(acting.token, &mut next, Durability::Relaxed).unwrap() {
+    if let Some(Saved { live, .. }) =
+        acting.store.update(acting.token, &mut next, Durability::Relaxed).unwrap()
+    {
         acting.tell(version_of(&live.record), 1);
     }
 };
@@ -142,12 +144,17 @@ fn with_stores(
     acts: &'static [(usize, Act)],
     open: impl Fn(&Place) -> Vec<Arc<FileStore>> + Send + Sync + 'static,
 ) {
-    let place = OnceLock::new();
+    // Opened in the first run, for all of them: opening one takes longer than a run.
+    let stores = OnceLock::new();
     check(preemptions_max, move || {
-        let stores = open(place.get_or_init(Place::new));
+        let (_, stores) = stores.get_or_init(|| {
+            let place = Place::new();
+            let stores = open(&place);
+            (place, stores)
+        });
         let token = create(&stores[0]);
         // All have a copy.
-        for store in &stores {
+        for store in stores {
             assert_eq!(load(store, &token), Some(1));
         }
         let acknowledged = Arc::new(Acknowledged::default());
@@ -163,7 +170,7 @@ fn with_stores(
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         let (saves, is_ended) = (acknowledged.saves.load(SeqCst), acknowledged.is_ended.load(SeqCst));
-        for store in &stores {
+        for store in stores {
             let acting = Acting { store, token: &token, acknowledged: &acknowledged };
             acting.check_load(|| load(store, &token));
             let seen = load(store, &token);
@@ -190,8 +197,9 @@ fn other_processes_see_what_was_saved_and_no_save_is_lost() {
 
 #[test]
 fn a_process_that_has_the_store_to_itself_sees_what_was_saved_and_ended() {
-    let alone =
-        |place: &Place| vec![place.open_with(FileStoreOptions::new().coherence(crate::Coherence::Off).lock_wait(LONG))];
+    let alone = |place: &Place| {
+        vec![place.open_with(FileStoreOptions::new().coherence(crate::Coherence::Off).lock_wait(LONG))]
+    };
     with_stores(2, &[(0, SAVE), (0, SAVE), (0, LOAD_ANEW)], alone);
     with_stores(2, &[(0, SAVE), (0, END), (0, LOAD)], alone);
 }
