@@ -185,5 +185,5 @@ fn shapes(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, relaxed, power_safe, create, shapes);
+criterion_group!(name = benches; config = common::criterion(); targets = relaxed, power_safe, create, shapes);
 criterion_main!(benches);
