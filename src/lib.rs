@@ -68,7 +68,7 @@ pub use crate::file::{
 pub use crate::http::{Cookies, Headers, SameSite, Sessions, Unsaved, Visit};
 pub use crate::id::{FileId, SessionId, Token};
 pub use crate::lifetime::{Expiry, Lifetime, Renewal};
-pub use crate::record::{Entries, Record};
+pub use crate::record::{Entries, Name, Record};
 pub use crate::session::{Session, SessionManager};
 pub use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store, Verdict};
 pub use crate::value::Value;

@@ -26,14 +26,18 @@ use serde::de::{
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Number, Value as Json};
+use smallvec::SmallVec;
 use std::fmt;
 
 /// Deepest nesting of arrays and objects in one value; a deeper one is refused with [`ErrorKind::Value`].
 pub const DEPTH_MAX: usize = 64;
 
-/// One entry's value in its compact form: one allocation, cheap to clone, compare and measure.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Value(Box<[u8]>);
+/// One entry's value in its compact form: one allocation at most, cheap to clone, compare and measure.
+#[derive(PartialEq, Eq)]
+pub struct Value(Bytes);
+
+/// Flags, counters, languages, times: what most entries hold lies in the map itself.
+type Bytes = SmallVec<[u8; 16]>;
 
 impl Value {
     /// Stores anything that serialises to JSON.
@@ -52,7 +56,7 @@ impl Value {
             finite::check(value).map_err(|error| refuse().with_source(error))?;
         }
         let bytes = postcard::to_stdvec(&Tagged(&json)).map_err(|error| refuse().with_source(error))?;
-        Ok(Self(bytes.into()))
+        Ok(Self(Bytes::from_slice(&bytes)))
     }
 
     /// Reads the value as a `T`.
@@ -86,10 +90,22 @@ impl Value {
         }
     }
 
+    /// How many bytes it takes elsewhere.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        if self.0.spilled() { self.0.capacity() } else { 0 }
+    }
+
     /// The compact form, in bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl Clone for Value {
+    /// In one copy and of the same size: the vector's own goes byte by byte, and rounds up.
+    fn clone(&self) -> Self {
+        Self(Bytes::from_slice(&self.0))
     }
 }
 
@@ -141,17 +157,17 @@ impl Serialize for Value {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl Visitor<'_> for Bytes {
+        struct Compact;
+        impl Visitor<'_> for Compact {
             type Value = Value;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a value's compact bytes")
             }
             fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Value, E> {
-                Ok(Value(bytes.into()))
+                Ok(Value(Bytes::from_slice(bytes)))
             }
         }
-        deserializer.deserialize_bytes(Bytes)
+        deserializer.deserialize_bytes(Compact)
     }
 }
 

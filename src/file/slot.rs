@@ -33,7 +33,7 @@ use crate::clock::{from_micros, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
 use crate::lifetime::Expiry;
-use crate::record::{Entries, Record};
+use crate::record::{Entries, Name, Record};
 use crate::value::Value;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -166,7 +166,7 @@ fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Er
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
             // The count is the input's claim: no more than a page of memory is spent on it before entries come.
             let mut entries = Vec::with_capacity(map.size_hint().unwrap_or(0).min(64));
-            while let Some(entry) = map.next_entry::<String, Value>()? {
+            while let Some(entry) = map.next_entry::<Name, Value>()? {
                 entries.push(entry);
             }
             Ok(entries.into_iter().collect())
@@ -178,7 +178,7 @@ fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Er
 impl Payload<'_> {
     /// About how many bytes it takes: at most two for each length, for values below 16 KiB.
     fn size_hint(&self) -> usize {
-        let entry = |(name, value): (&String, &Value)| name.len() + value.as_bytes().len() + 4;
+        let entry = |(name, value): (&Name, &Value)| name.len() + value.as_bytes().len() + 4;
         self.user.map_or(0, str::len) + 8 + self.entries.iter().map(entry).sum::<usize>()
     }
 }
