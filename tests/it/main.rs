@@ -12,6 +12,7 @@ mod dictionary;
 mod examples;
 mod expiry;
 mod forked;
+mod from_outside;
 mod hostile_cookies;
 mod http_headers;
 mod jar;

@@ -34,6 +34,7 @@ fn worker(name: &str) -> Worker {
         own,
         crate::by_hand::WORKERS,
         crate::coherence::WORKERS,
+        crate::from_outside::WORKERS,
         crate::kill::WORKERS,
         crate::opening::WORKERS,
         crate::processes::WORKERS,
