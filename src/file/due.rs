@@ -302,7 +302,7 @@ mod tests {
         let hour = |hours| micros(at(hours));
         assert_eq!(bucket_of(hour(1000), hour(990)), 1000);
         assert_eq!(bucket_of(hour(10), hour(990)), 990);
-        assert_eq!(bucket_of(u64::MAX, hour(990)), 990 + AHEAD_MAX);
+        assert_eq!(bucket_of(u64::MAX, hour(990)), 990 + 720);
         let (_dir, root) = store();
         let due = Due::default();
         due.file(&root, &entry(1).id, at(14), at(10));
@@ -393,6 +393,7 @@ mod tests {
             let bytes = Entry { deadline, ..entry(1) }.to_bytes();
             assert_eq!(Entry::from_bytes(&bytes), Some(Entry { deadline: want, ..entry(1) }));
         }
+        assert_eq!(DEADLINE_MAX, u64::MAX >> 7);
         let mut bytes = entry(1).to_bytes();
         bytes[FileId::LEN..][..8].copy_from_slice(&(DEADLINE_MAX + 1).to_le_bytes());
         let check = check_of(&bytes);
