@@ -137,3 +137,69 @@ impl Record {
         self.deadline <= now
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn at(micros: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_micros(micros)
+    }
+
+    #[test]
+    fn a_record_is_expired_from_its_deadline_on() {
+        let record = Record::new(at(0), at(5));
+        assert_eq!([4, 5, 6].map(|now| record.is_expired(at(now))), [false, true, true]);
+    }
+
+    #[test]
+    fn what_a_slot_has_no_room_for_is_cut() {
+        let finer = Duration::from_nanos(999);
+        let mut record = Record::new(at(1) + finer, at(3) + finer);
+        record.touched = at(2) + finer;
+        record.expiry = Expiry::After(Duration::from_micros(4) + finer);
+        record.cut();
+        assert_eq!((record.created, record.touched, record.deadline), (at(1), at(2), at(3)));
+        assert_eq!(record.expiry, Expiry::After(Duration::from_micros(4)));
+    }
+
+    #[test]
+    fn the_times_of_a_record_are_those_of_the_whole_one() {
+        let mut record = Record::new(at(1), at(3));
+        record.touched = at(2);
+        record.expiry = Expiry::At(at(4));
+        let times = record.clone();
+        record.user = Some("ada".into());
+        record.entries.insert("n".into(), Value::new(&1).unwrap());
+        assert_eq!(record.clone_times(), times);
+    }
+
+    /// As glibc's `malloc` has them: 8 bytes more than were asked for, a multiple of 16, 32 at least.
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn a_record_takes_a_block_for_itself_its_user_each_name_each_value_and_each_node() {
+        let mut record = Record::new(at(0), at(1));
+        let mut before = record.heap_bytes();
+        assert_eq!(before, (16 + size_of::<Record>() + 8).next_multiple_of(16));
+        let mut grown = |record: &Record| {
+            let bytes = record.heap_bytes();
+            bytes - std::mem::replace(&mut before, bytes)
+        };
+        record.user = Some("a".into());
+        assert_eq!(grown(&record), 32);
+        record.user = Some("a".repeat(104));
+        assert_eq!(grown(&record), 112 - 32);
+        record.user = Some("a".repeat(105));
+        assert_eq!(grown(&record), 128 - 112);
+        let value = Value::new(&"v".repeat(50)).unwrap();
+        assert_eq!((value.as_bytes().len(), size_of::<Value>()), (52, 16));
+        let (node, entry) = (11 * (24 + 16) + 16 + 8, 32 + 64);
+        assert_eq!(node, 464, "a multiple of 16");
+        for (entries, nodes) in [(1, 1), (2, 0), (3, 0), (11, 0), (12, 2), (13, 0), (15, 0), (16, 1)] {
+            let there = record.entries.len();
+            record.entries.extend((there..entries).map(|n| (format!("{n:02}"), value.clone())));
+            assert_eq!(grown(&record), (entries - there) * entry + nodes * node, "{entries} entries");
+        }
+    }
+}

@@ -72,17 +72,13 @@ pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result
         _ => [1, 0],
     };
     for slot in by_claim {
-        match decode(slots[slot], id, known) {
-            Ok(newest) => {
-                let settled = match claims[1 - slot] {
-                    Claim::Empty => true,
-                    Claim::Sequence(other) => other.checked_add(1) == Some(newest.version.sequence),
-                    Claim::Newer | Claim::Ended | Claim::Other => false,
-                };
-                return Ok(View::Valid { slot, newest, settled });
-            }
-            Err(error) if error.kind() == ErrorKind::NewerFormat => return Err(error),
-            Err(_) => {}
+        if let Ok(newest) = decode(slots[slot], id, known) {
+            let settled = match claims[1 - slot] {
+                Claim::Empty => true,
+                Claim::Sequence(other) => other.checked_add(1) == Some(newest.version.sequence),
+                Claim::Newer | Claim::Ended | Claim::Other => false,
+            };
+            return Ok(View::Valid { slot, newest, settled });
         }
     }
     Ok(View::Damaged)
@@ -130,7 +126,7 @@ mod tests {
     }
     /// One slot whose deadline says its sequence.
     fn slot(sequence: u64) -> Vec<u8> {
-        let record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(sequence));
+        let record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(sequence.min(1 << 40)));
         let mut bytes = slot::encode(&record, &id(), sequence, State::WRITTEN, 0, SLOT_MAX).unwrap();
         bytes.resize(SLOT_MIN, 0);
         bytes
@@ -165,6 +161,10 @@ mod tests {
         check(vec![0xff; SLOT_MIN], slot(4), Some((1, 4, false)));
         check(torn(1), torn(2), None);
         check(empty(), empty(), None);
+        check(empty(), slot(1), Some((1, 1, true)));
+        check(slot(4), slot(4), Some((0, 4, false)));
+        check(slot(u64::MAX), empty(), None);
+        check(slot(u64::MAX - 1), torn(u64::MAX), Some((0, u64::MAX - 1, false)));
     }
 
     #[test]
@@ -182,8 +182,42 @@ mod tests {
         for length in [0, 1, SLOT_MIN, 2 * SLOT_MIN - 1] {
             assert!(matches!(view(&whole[..length], &id(), None).unwrap(), View::Empty), "{length}");
         }
-        let longer = [&whole[..], &[0]].concat();
-        assert!(matches!(view(&longer, &id(), None).unwrap(), View::Damaged));
+        for length in [2 * SLOT_MIN + 1, 2 * SLOT_MIN + 2, 3 * SLOT_MIN, 4 * SLOT_MAX] {
+            let mut longer = vec![0; length];
+            longer[..whole.len()].copy_from_slice(&whole);
+            assert!(matches!(view(&longer, &id(), None).unwrap(), View::Damaged), "{length}");
+        }
+        // Of the largest size there is: nothing in it yet.
+        assert!(matches!(view(&vec![0; 2 * SLOT_MAX], &id(), None).unwrap(), View::Empty));
+    }
+
+    #[test]
+    fn bytes_are_a_whole_file_if_a_slot_claims_the_size_that_it_then_has() {
+        let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
+        let large = |file_bytes: usize| {
+            let mut bytes = slot::encode(&record, &id(), 1, State::WRITTEN, 2 * SLOT_MIN, SLOT_MAX).unwrap();
+            bytes.resize(file_bytes, 0);
+            bytes
+        };
+        let mut ended = empty();
+        ended[..PREFIX_LEN].copy_from_slice(&slot::tombstone());
+        for (bytes, want) in [
+            ([slot(1), slot(2)].concat(), true),
+            ([slot(1), empty()].concat(), true),
+            ([empty(), slot(1)].concat(), true),
+            ([ended.clone(), slot(1)].concat(), true),
+            (large(4 * SLOT_MIN), true),
+            // The first page of it, and what would be a second one.
+            (large(2 * SLOT_MIN), false),
+            ([large(SLOT_MIN), slot(2)].concat(), false),
+            ([empty(), large(SLOT_MIN)].concat(), false),
+            ([empty(), empty()].concat(), false),
+            ([ended, empty()].concat(), false),
+            (slot(1), false),
+            ([slot(1), slot(2), slot(3)].concat(), false),
+        ] {
+            assert_eq!(is_whole(&bytes), want, "{} bytes: {:?}", bytes.len(), slot::claim(&bytes));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 mod budget;
 mod by_hand;
+mod checklist;
 mod coherence;
 mod command;
 mod contract;

@@ -253,6 +253,15 @@ impl Dice {
         hasher.finish() % sides
     }
 
+    /// The same, as an index.
+    pub(crate) fn below(&mut self, sides: usize) -> usize {
+        usize::try_from(self.roll(sides as u64)).expect("below a usize")
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        self.roll(256).to_le_bytes()[0]
+    }
+
     /// Lets up to `micros_max` microseconds pass, without giving the processor away: a sleep is longer than
     /// an update.
     pub(crate) fn pause(&mut self, micros_max: u64) {
