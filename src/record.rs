@@ -193,13 +193,18 @@ mod tests {
         record.user = Some("a".repeat(105));
         assert_eq!(grown(&record), 128 - 112);
         let value = Value::new(&"v".repeat(50)).unwrap();
-        assert_eq!((value.as_bytes().len(), size_of::<Value>()), (52, 16));
-        let (node, entry) = (11 * (24 + 16) + 16 + 8, 32 + 64);
-        assert_eq!(node, 464, "a multiple of 16");
+        assert_eq!((value.as_bytes().len(), size_of::<Name>(), size_of::<Value>()), (52, 24, 24));
+        let (node, entry) = ((11 * (24 + 24) + 16 + 8_usize).next_multiple_of(16), 64);
         for (entries, nodes) in [(1, 1), (2, 0), (3, 0), (11, 0), (12, 2), (13, 0), (15, 0), (16, 1)] {
             let there = record.entries.len();
-            record.entries.extend((there..entries).map(|n| (format!("{n:02}"), value.clone())));
+            record.entries.extend((there..entries).map(|n| (format!("{n:02}").into(), value.clone())));
             assert_eq!(grown(&record), (entries - there) * entry + nodes * node, "{entries} entries");
         }
+        // A short name and a small value lie in the node; longer ones have blocks of their own.
+        let small = Value::new(&7).unwrap();
+        record.entries.insert("n".repeat(23).into(), small.clone());
+        assert_eq!(grown(&record), 0);
+        record.entries.insert("n".repeat(24).into(), small);
+        assert_eq!(grown(&record), 48);
     }
 }
