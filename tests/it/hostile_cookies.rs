@@ -384,7 +384,7 @@ fn check_values(store: &FileStore, victim: &str, header: &str) -> u64 {
         let found = store.load(&token).unwrap();
         match &id {
             Some(id) => {
-                assert!(matches!(found, Lookup::Absent(Absent::Unknown(file)) if file == id.file_id()))
+                assert!(matches!(found, Lookup::Absent(Absent::Unknown(file)) if file == id.file_id()));
             }
             None => assert!(matches!(found, Lookup::Absent(Absent::Malformed)), "{value:?}: {found:?}"),
         }
