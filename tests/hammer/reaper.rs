@@ -29,6 +29,8 @@ const PLACES: u64 = 24;
 /// Longest time to live, in microseconds, and longest time for which a renewal keeps the lock when it is due.
 const LIFE_MAX: u64 = 20_000;
 const HELD_MAX: u64 = 400;
+/// Earliest renewal before a deadline.
+const LEAD_MAX: u64 = 6_000;
 
 pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
     let ledger = ledger(dir);
@@ -169,8 +171,9 @@ impl<'a> Racer<'a> {
             }
         }
         let life = self.ledger.life_in(self.dice.roll(PLACES));
-        let left = self.ledger.row(life).version.saturating_sub(self.now());
-        if left > 3_000 || self.dice.roll(3) == 0 {
+        let row = self.ledger.row(life);
+        let left = row.version.saturating_sub(self.now());
+        if row.ended || left > LEAD_MAX || self.dice.roll(3) == 0 {
             self.load(life);
             return;
         }
@@ -183,7 +186,7 @@ impl<'a> Racer<'a> {
         let held = if self.dice.roll(4) == 0 { left.min(early) + self.dice.roll(HELD_MAX) } else { 0 };
         let age = Duration::from_micros(self.dice.roll(LIFE_MAX));
         let renewed = self.renew(life, age, held);
-        self.lead = if renewed { self.lead.saturating_sub(20) } else { (self.lead + 20).min(3_000) };
+        self.lead = if renewed { self.lead.saturating_sub(20) } else { (self.lead + 40).min(LEAD_MAX) };
         self.load(life);
     }
 

@@ -88,6 +88,6 @@ pub(crate) fn stop(ledger: &Ledger) {
     ledger.set_cell(STOP, 1);
 }
 
-pub(crate) fn is_stopped(ledger: &Ledger) -> bool {
+fn is_stopped(ledger: &Ledger) -> bool {
     ledger.cell(STOP) != 0
 }
