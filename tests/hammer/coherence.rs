@@ -16,7 +16,7 @@ const CROWD: Crowd = Crowd {
     processes: &[Shared, Shared, Verify, Shared],
     threads: 2,
     places: 200,
-    mix: Mix { saves: 20, ends: 2, rotations: 1 },
+    mix: Mix { saves: 8, ends: 1, rotations: 1 },
     saving: Saving { safe: false, renews: false },
     sweeps: false,
 };
