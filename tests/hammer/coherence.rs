@@ -17,7 +17,7 @@ const CROWD: Crowd = Crowd {
     threads: 2,
     places: 200,
     mix: Mix { saves: 8, ends: 1, rotations: 1 },
-    saving: Saving { safe: false, renews: false },
+    saving: Saving { safe: false, renews: false, large: false },
     sweeps: false,
 };
 

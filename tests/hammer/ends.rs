@@ -16,7 +16,7 @@ const CROWD: Crowd = Crowd {
     threads: 2,
     places: 24,
     mix: Mix { saves: 300, ends: 100, rotations: 100 },
-    saving: Saving { safe: true, renews: true },
+    saving: Saving { safe: true, renews: true, large: false },
     sweeps: true,
 };
 

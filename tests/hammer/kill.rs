@@ -231,7 +231,7 @@ fn work(parent: &Parent) {
 /// One thread, until all stop or it has found a fault: those it found, in words.
 fn work_in_places(store: &FileStore, ledger: &Ledger, writer: usize, seed: u64) -> Vec<String> {
     let mut checker = Checker::new(store, ledger, writer, seed * WRITERS as u64 + writer as u64);
-    checker.saving = Saving { safe: true, renews: false };
+    checker.saving = Saving { safe: true, renews: false, large: true };
     let mut dice = Dice::new(seed * WRITERS as u64 + writer as u64 + (1 << 32));
     let before = counts_of(ledger, writer);
     take_over(&mut checker, ledger, writer);

@@ -3,8 +3,8 @@
 //!
 //! In rounds, each on new sessions, which have to grow anew. After a round each session is compared with what was
 //! acknowledged to each process.
-use crate::figures::Figures;
-use crate::stage::{Going, ledger, open, open_without_cache, stop};
+use crate::figures::{Figures, words};
+use crate::stage::{open, open_without_cache};
 use crate::support::process::{Dice, Parent, Start, Worker, hear_from_all, say_to_all};
 use sessile::{Coherence, Durability, FileStore, Lookup, Record, Store, Token, Value, Verdict};
 use std::path::Path;
@@ -20,7 +20,6 @@ const SESSIONS: usize = 3;
 const INCREMENTS: u64 = 50;
 
 pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
-    let ledger = ledger(dir);
     let files = open_without_cache(dir);
     let start = |process: u64| {
         Start::of(WORKERS[0].0).with("DIR", dir).with("PROCESS", process.to_string()).start()
@@ -37,10 +36,11 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
         });
         say_to_all(&mut children, tokens.each_ref().map(Token::expose).join(" "));
         for (process, child) in children.iter().enumerate() {
-            let Some(line) = child.next() else {
-                figures.fault(format!("round {round}: process {process} failed"));
+            let line = child.line();
+            if let Some(fault) = line.strip_prefix(FAULT) {
+                figures.fault(format!("round {round}, process {process}: {fault}"));
                 continue;
-            };
+            }
             let acknowledged: Vec<u64> = line.split(' ').map(|count| count.parse().unwrap()).collect();
             figures.saves += acknowledged.iter().sum::<u64>();
             for (n, (token, acknowledged)) in tokens.iter().zip(acknowledged).enumerate() {
@@ -51,6 +51,9 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
                     ));
                 }
             }
+        }
+        if !figures.faults().is_empty() {
+            break;
         }
         for (n, token) in tokens.iter().enumerate() {
             let record = load(&files, token);
@@ -64,7 +67,6 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
         }
         round += 1;
     }
-    stop(&ledger);
     say_to_all(&mut children, "end");
     children.into_iter().for_each(|child| figures.add_child(child));
     let expected = round * PROCESSES * THREADS * INCREMENTS;
@@ -75,6 +77,8 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
     figures
 }
 
+/// Begins the report of a round in which a promise was broken.
+const FAULT: &str = "fault: ";
 /// The entry that everybody increments; everybody also has an entry of his own.
 const ALL: &str = "all";
 
@@ -97,7 +101,7 @@ fn load(store: &FileStore, token: &Token) -> Record {
 fn work(parent: &Parent) {
     let dir = Path::new(parent.argument("DIR"));
     let process = parent.number("PROCESS");
-    let (store, ledger) = (open(dir, Coherence::Shared), ledger(dir));
+    let store = open(dir, Coherence::Shared);
     let mut dice: Vec<_> = (0..THREADS).map(|thread| Dice::new(process * THREADS + thread)).collect();
     let mut figures = Figures::default();
     parent.report("ready");
@@ -108,18 +112,26 @@ fn work(parent: &Parent) {
         }
         let tokens: Vec<_> = line.split(' ').map(|text| Token::parse(text).unwrap()).collect();
         let mut acknowledged = [0; SESSIONS];
+        let mut fault = None;
         thread::scope(|scope| {
-            let (store, ledger, tokens) = (&store, &ledger, &tokens);
+            let (store, tokens) = (&store, &tokens);
             let start =
-                |dice| scope.spawn(move || increment(store, tokens, process, dice, Going::on(ledger)));
+                |dice| scope.spawn(move || increment(store, tokens, process, dice));
             let threads: Vec<_> = dice.iter_mut().map(start).collect();
             for thread in threads {
-                let (counts, reads) = thread.join().unwrap();
-                figures.reads += reads;
-                acknowledged.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+                match thread.join() {
+                    Ok((counts, reads)) => {
+                        figures.reads += reads;
+                        acknowledged.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+                    }
+                    Err(thrown) => fault = Some(words(&*thrown)),
+                }
             }
         });
-        parent.report(acknowledged.map(|count| count.to_string()).join(" "));
+        match fault {
+            Some(fault) => parent.report(format_args!("{FAULT}{fault}")),
+            None => parent.report(acknowledged.map(|count| count.to_string()).join(" ")),
+        }
     }
 }
 
@@ -129,7 +141,6 @@ fn increment(
     tokens: &[Token],
     process: u64,
     dice: &mut Dice,
-    _stops_the_others: Going<'_>,
 ) -> ([u64; SESSIONS], u64) {
     let mut acknowledged = [0; SESSIONS];
     let mut seen = [0; SESSIONS];

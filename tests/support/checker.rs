@@ -149,6 +149,8 @@ pub(crate) struct Saving {
     pub(crate) safe: bool,
     /// Each moves the deadline, to some hour of the next day.
     pub(crate) renews: bool,
+    /// One in three is large, and not one in twenty; up to 64 KiB, and not 16.
+    pub(crate) large: bool,
 }
 
 /// How many of the dead a checker remembers.
@@ -366,7 +368,9 @@ impl<'a> Checker<'a> {
 
     /// One save in twenty is of a record that does not fit the smallest file.
     fn text_bytes(&mut self) -> usize {
-        let bytes = if self.dice.roll(20) == 0 { 2048 << self.dice.roll(4) } else { self.dice.roll(300) };
+        let (one_in, sizes) = if self.saving.large { (3, 6) } else { (20, 4) };
+        let large = self.dice.roll(one_in) == 0;
+        let bytes = if large { 2048 << self.dice.roll(sizes) } else { self.dice.roll(300) };
         usize::try_from(bytes).unwrap()
     }
 
