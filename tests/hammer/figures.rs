@@ -54,7 +54,11 @@ impl Figures {
         let faults = self.faults + more.faults;
         let sums = self.counts();
         *self = Self {
-            told: std::mem::take(&mut self.told).into_iter().chain(more.told.clone()).take(TOLD_MOST).collect(),
+            told: std::mem::take(&mut self.told)
+                .into_iter()
+                .chain(more.told.clone())
+                .take(TOLD_MOST)
+                .collect(),
             ..Self::of_counts(std::array::from_fn(|n| sums[n] + more.counts()[n]))
         };
         self.faults = faults;
@@ -124,11 +128,12 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names =
             ["reads", "from memory", "saves", "ends", "rotations", "sweeps", "removed", "kills", "faults"];
-        for (n, (count, name)) in self.counts().into_iter().zip(names).enumerate() {
-            let comma = if n == 0 { "" } else { ", " };
-            write!(f, "{comma}{} {name}", Grouped(count))?;
-        }
-        Ok(())
+        // Not every hammer counts all of them.
+        let is_told =
+            |(count, name): &(u64, &str)| *count > 0 || !["from memory", "sweeps", "removed"].contains(name);
+        let told = self.counts().into_iter().zip(names).filter(is_told);
+        let told: Vec<_> = told.map(|(count, name)| format!("{} {name}", Grouped(count))).collect();
+        f.write_str(&told.join(", "))
     }
 }
 
@@ -151,5 +156,6 @@ impl fmt::Display for Grouped {
 /// What a panic said.
 pub(crate) fn words(thrown: &(dyn std::any::Any + Send)) -> String {
     let text = thrown.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| thrown.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".into())
+    text.or_else(|| thrown.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".into())
 }

@@ -80,7 +80,13 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
 }
 
 /// Kills now this process of its lane, now that one, until the time is over or somebody has found a fault.
-fn kill_again_and_again(dir: &Path, files: &FileStore, ledger: &Ledger, lane: usize, time: Duration) -> Figures {
+fn kill_again_and_again(
+    dir: &Path,
+    files: &FileStore,
+    ledger: &Ledger,
+    lane: usize,
+    time: Duration,
+) -> Figures {
     let mut started = lane;
     let mut start = |process: usize| {
         started += LANES;
@@ -176,7 +182,10 @@ fn clear(store: &FileStore, ledger: &Ledger, kills: u64) {
         }
     }
     assert_eq!(files.len() as u64, PLACES + nameless + torn);
-    assert!(nameless + torn <= kills, "{nameless} sessions that nobody was told of, {torn} torn ones, {kills} kills");
+    assert!(
+        nameless + torn <= kills,
+        "{nameless} sessions that nobody was told of, {torn} torn ones, {kills} kills"
+    );
     println!(
         "kill: at rest, one sweep cleared {cleared} leftovers; {nameless} sessions that nobody was told of are there, \
          and parts of {torn}"

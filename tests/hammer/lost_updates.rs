@@ -21,9 +21,8 @@ const INCREMENTS: u64 = 50;
 
 pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
     let files = open_without_cache(dir);
-    let start = |process: u64| {
-        Start::of(WORKERS[0].0).with("DIR", dir).with("PROCESS", process.to_string()).start()
-    };
+    let start =
+        |process: u64| Start::of(WORKERS[0].0).with("DIR", dir).with("PROCESS", process.to_string()).start();
     let mut children: Vec<_> = (0..PROCESSES).map(start).collect();
     hear_from_all(&children, "ready");
     let mut figures = Figures::default();
@@ -115,8 +114,7 @@ fn work(parent: &Parent) {
         let mut fault = None;
         thread::scope(|scope| {
             let (store, tokens) = (&store, &tokens);
-            let start =
-                |dice| scope.spawn(move || increment(store, tokens, process, dice));
+            let start = |dice| scope.spawn(move || increment(store, tokens, process, dice));
             let threads: Vec<_> = dice.iter_mut().map(start).collect();
             for thread in threads {
                 match thread.join() {
@@ -136,12 +134,7 @@ fn work(parent: &Parent) {
 }
 
 /// How often each session was incremented, and how often one was loaded.
-fn increment(
-    store: &FileStore,
-    tokens: &[Token],
-    process: u64,
-    dice: &mut Dice,
-) -> ([u64; SESSIONS], u64) {
+fn increment(store: &FileStore, tokens: &[Token], process: u64, dice: &mut Dice) -> ([u64; SESSIONS], u64) {
     let mut acknowledged = [0; SESSIONS];
     let mut seen = [0; SESSIONS];
     let mut reads = 0;

@@ -228,7 +228,8 @@ impl<'a> Racer<'a> {
         let Some(saved) = self.store.update(&token, change, Durability::Relaxed).unwrap() else {
             let now = self.now();
             if now < before.deadline {
-                self.figures.fault(format!("{life:?}: refused at {now}, told to live until {}", before.deadline));
+                self.figures
+                    .fault(format!("{life:?}: refused at {now}, told to live until {}", before.deadline));
             }
             self.ledger.ended(life);
             self.figures.ends += 1;

@@ -161,7 +161,8 @@ impl Ledger {
             if !self.has(life) {
                 return Row::OF_THE_DEAD;
             }
-            let mut words = bytes[TOKEN..].chunks_exact(8).skip(1).map(|word| unsealed(word.try_into().unwrap()));
+            let mut words =
+                bytes[TOKEN..].chunks_exact(8).skip(1).map(|word| unsealed(word.try_into().unwrap()));
             let mut next = || words.next().expect("a row has them all");
             let (ending, ended) = (next(), next());
             let version = (0..WRITERS).map(|_| next()).try_fold(0, |most, version| Some(most.max(version?)));
