@@ -40,7 +40,9 @@ impl Crowd {
         say_to_all(&mut children, "go");
         let mut figures = Figures::default();
         wait(&ledger, time);
-        children.into_iter().for_each(|child| figures.add_child(child));
+        for child in children {
+            figures.add_child(child);
+        }
         figures.check(|| check_at_rest(&files, &ledger, self.places));
         figures.check(|| check_heirs(&files, &ledger, self.places));
         figures
@@ -73,7 +75,9 @@ impl Crowd {
                 findings.add_stats(store);
             }
             figures.add(findings.into());
-            sweeper.into_iter().for_each(|sweeper| figures.add_thread(sweeper));
+            if let Some(sweeper) = sweeper {
+                figures.add_thread(sweeper);
+            }
             figures
         });
         figures.check(|| assert_eq!(store.stats().unfiled, 0, "what could not be filed"));
@@ -116,9 +120,9 @@ fn walk(store: &FileStore, mut going: Going<'_>) -> Figures {
 /// Each session that has not ended is in a place, and nothing else is left: nothing had two heirs.
 #[track_caller]
 fn check_heirs(store: &FileStore, ledger: &Ledger, places: u64) {
-    let placed: Vec<_> = (0..places).map(|place| ledger.life_in(place)).collect();
+    let in_place: Vec<_> = (0..places).map(|place| ledger.life_in(place)).collect();
     for life in ledger.lives().filter(|life| !ledger.row(*life).ended) {
-        assert!(placed.contains(&life), "{life:?} has not ended and is in no place: a second heir");
+        assert!(in_place.contains(&life), "{life:?} has not ended and is in no place: a second heir");
     }
     let files = files_in_shards(store.path());
     assert_eq!(files.len() as u64, places, "files, where so many sessions live: {files:?}");

@@ -51,17 +51,9 @@ impl Figures {
     }
 
     pub(crate) fn add(&mut self, more: Self) {
-        let faults = self.faults + more.faults;
-        let sums = self.counts();
-        *self = Self {
-            told: std::mem::take(&mut self.told)
-                .into_iter()
-                .chain(more.told.clone())
-                .take(TOLD_MOST)
-                .collect(),
-            ..Self::of_counts(std::array::from_fn(|n| sums[n] + more.counts()[n]))
-        };
-        self.faults = faults;
+        let sums = std::array::from_fn(|n| self.counts()[n] + more.counts()[n]);
+        let told = std::mem::take(&mut self.told).into_iter().chain(more.told).take(TOLD_MOST);
+        *self = Self { told: told.collect(), ..Self::of_counts(sums) };
     }
 
     /// Adds what a child reports at its end. One that fails is a fault; what it had to say about it is on the standard error.
@@ -95,7 +87,9 @@ impl Figures {
 
     pub(crate) fn report_to(&self, parent: &Parent) {
         parent.report(self.counts().map(|count| count.to_string()).join(" "));
-        self.told.iter().for_each(|fault| parent.report(fault.replace('\n', " ")));
+        for fault in &self.told {
+            parent.report(fault.replace('\n', " "));
+        }
     }
 
     /// What a child reported.
@@ -144,7 +138,7 @@ impl fmt::Display for Grouped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = self.0.to_string();
         for (n, digit) in digits.chars().enumerate() {
-            if n > 0 && (digits.len() - n) % 3 == 0 {
+            if n > 0 && (digits.len() - n).is_multiple_of(3) {
                 f.write_str(",")?;
             }
             write!(f, "{digit}")?;

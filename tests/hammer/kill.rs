@@ -35,7 +35,7 @@ const PLACES: u64 = 2 * WRITERS as u64;
 /// From one kill of a lane to the next, in microseconds.
 const PAUSE_MAX: u64 = 30_000;
 /// A save that waits longer meets a lock that somebody has left.
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(20);
 
 /// What a process says when it has the store open.
 const READY: &str = "ready";
@@ -56,7 +56,9 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
         let lanes: Vec<_> = (0..LANES)
             .map(|lane| scope.spawn(move || kill_again_and_again(dir, files, ledger, lane, time)))
             .collect();
-        lanes.into_iter().for_each(|lane| figures.add_thread(lane));
+        for lane in lanes {
+            figures.add_thread(lane);
+        }
     });
     for writer in 0..WRITERS {
         figures.add(Findings { counts: counts_of(&ledger, writer), faults: Vec::new() }.into());
@@ -118,7 +120,9 @@ fn kill_again_and_again(
         }
     }
     stop(ledger);
-    children.into_iter().for_each(|(_, child)| take_faults(&mut figures, child, Child::finish));
+    for (_, child) in children {
+        take_faults(&mut figures, child, Child::finish);
+    }
     figures.add(healer.findings.into());
     figures
 }
@@ -140,11 +144,11 @@ fn counts_of(ledger: &Ledger, writer: usize) -> Counts {
 /// Every session can be saved, and then is where its row says. A life in no place is what an owner was killed over.
 #[track_caller]
 fn heal(healer: &mut Checker<'_>, ledger: &Ledger) {
-    let placed: Vec<_> = (0..PLACES).map(|place| ledger.life_in(place)).collect();
-    for life in &placed {
+    let in_place: Vec<_> = (0..PLACES).map(|place| ledger.life_in(place)).collect();
+    for life in &in_place {
         assert!(healer.save(*life), "{life:?} is absent, and its owner had time to make another");
     }
-    for life in ledger.lives().filter(|life| !ledger.row(*life).ended && !placed.contains(life)) {
+    for life in ledger.lives().filter(|life| !ledger.row(*life).ended && !in_place.contains(life)) {
         healer.end(life);
     }
     let findings = &healer.findings;
@@ -229,7 +233,9 @@ fn work(parent: &Parent) {
                 let told = told.unwrap_or_else(|thrown| vec![words(&*thrown)]);
                 if !told.is_empty() {
                     // In this order: whoever sees that all stop finds out why.
-                    told.iter().for_each(|fault| parent.report(fault.replace('\n', " ")));
+                    for fault in told {
+                        parent.report(fault.replace('\n', " "));
+                    }
                     stop(ledger);
                 }
             });

@@ -67,7 +67,9 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
         round += 1;
     }
     say_to_all(&mut children, "end");
-    children.into_iter().for_each(|child| figures.add_child(child));
+    for child in children {
+        figures.add_child(child);
+    }
     let expected = round * PROCESSES * THREADS * INCREMENTS;
     if figures.faults().is_empty() && figures.saves != expected {
         figures.fault(format!("{} saves where {expected} were made", figures.saves));

@@ -151,8 +151,8 @@ impl Plan {
             if exact { hammer.name == name } else { hammer.name.contains(name.as_str()) }
         };
         let is_meant = |hammer: &&Hammer| {
-            let named = names.is_empty() || names.iter().any(|name| is(hammer, name));
-            named && !only_ignored && !skip.iter().any(|name| is(hammer, name))
+            let wanted = names.is_empty() || names.iter().any(|name| is(hammer, name));
+            wanted && !only_ignored && !skip.iter().any(|name| is(hammer, name))
         };
         let hammers: Vec<_> = HAMMERS.iter().filter(is_meant).collect();
         if lists {
@@ -185,7 +185,9 @@ impl Hammer {
             figures
         });
         println!("{}: {figures} in {:.1} s", self.name, began.elapsed().as_secs_f64());
-        figures.faults().iter().for_each(|fault| println!("  {fault}"));
+        for fault in figures.faults() {
+            println!("  {fault}");
+        }
         figures.faults().is_empty()
     }
 }

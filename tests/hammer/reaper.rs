@@ -49,7 +49,9 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
     hear_from_all(&children, "ready");
     say_to_all(&mut children, "go");
     wait(&ledger, time);
-    children.into_iter().for_each(|child| figures.add_child(child));
+    for child in children {
+        figures.add_child(child);
+    }
     figures.check(|| check_at_rest(&store, &ledger, maker));
     let met = [
         ("reads", figures.reads),
@@ -133,14 +135,18 @@ fn work(parent: &Parent) {
             thread::sleep(Duration::from_micros(dice.roll(6_000)));
             reaper.sweep_now();
         }
-        threads.into_iter().for_each(|thread| figures.add_thread(thread));
+        for thread in threads {
+            figures.add_thread(thread);
+        }
     });
-    let reaped = reaper.close();
-    figures.sweeps = reaped.sweeps;
-    figures.removed = reaped.removed;
-    trouble.lock().unwrap().iter().for_each(|trouble| figures.fault(format!("a sweep: {trouble}")));
-    if reaped.errors + reaped.panics > 0 {
-        figures.fault(format!("{reaped:?}"));
+    let done = reaper.close();
+    figures.sweeps = done.sweeps;
+    figures.removed = done.removed;
+    for trouble in &*trouble.lock().unwrap() {
+        figures.fault(format!("a sweep: {trouble}"));
+    }
+    if done.errors + done.panics > 0 {
+        figures.fault(format!("{done:?}"));
     }
     figures.report_to(parent);
 }

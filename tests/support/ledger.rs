@@ -117,9 +117,8 @@ impl Ledger {
         self.set(life.at() + LIFE, 0);
         let mut row = [0; ROW];
         row[..TOKEN].copy_from_slice(token.expose().as_bytes());
-        let at = VERSIONS as usize + 8 * writer;
-        row[at..at + 8].copy_from_slice(&sealed(version));
         self.0.write_all_at(&row, life.at()).unwrap();
+        self.acknowledge(life, writer, version);
         self.set(life.at() + LIFE, life.name());
     }
 
