@@ -85,7 +85,7 @@ impl Crowd {
     }
 
     fn check(&self, store: &FileStore, ledger: &Ledger, writer: usize, time: Duration) -> Findings {
-        let mut going = Going::on_for(ledger, time);
+        let going = Going::on_for(ledger, time);
         let mut checker = Checker::new(store, ledger, writer, writer as u64);
         checker.saving = self.saving;
         while going.on_still() {
@@ -99,7 +99,7 @@ impl Crowd {
 }
 
 /// Looks at all files, of which none is dead.
-fn walk(store: &FileStore, mut going: Going<'_>) -> Figures {
+fn walk(store: &FileStore, going: Going<'_>) -> Figures {
     let mut figures = Figures::default();
     let options = SweepOptions::new().full(true).core_share_percent(25);
     while going.on_still() {

@@ -101,7 +101,7 @@ fn kill_again_and_again(
     let mut healer = Checker::new(files, ledger, HEALER + 1 + lane, lane as u64);
     let mut dice = Dice::new(lane as u64);
     let mut figures = Figures::default();
-    let mut going = Going::on_for(ledger, time);
+    let going = Going::on_for(ledger, time);
     while going.on_still() {
         thread::sleep(Duration::from_micros(dice.roll(PAUSE_MAX)));
         let one = usize::try_from(dice.roll(children.len() as u64)).unwrap();
@@ -250,7 +250,7 @@ fn work_in_places(store: &FileStore, ledger: &Ledger, writer: usize, seed: u64) 
     let mut dice = Dice::new(seed * WRITERS as u64 + writer as u64 + (1 << 32));
     let before = counts_of(ledger, writer);
     take_over(&mut checker, ledger, writer);
-    let mut going = Going::on(ledger);
+    let going = Going::on(ledger);
     while going.on_still() && checker.findings.faults.is_empty() {
         let own = writer as u64 + dice.roll(2) * WRITERS as u64;
         match dice.roll(100) {

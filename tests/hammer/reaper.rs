@@ -115,7 +115,7 @@ fn work(parent: &Parent) {
     thread::scope(|scope| {
         let (store, ledger) = (&store, &ledger);
         let race = |writer: usize| {
-            let mut going = Going::on_for(ledger, time);
+            let going = Going::on_for(ledger, time);
             let mut racer = Racer::new(store, ledger, writer, epoch);
             while going.on_still() {
                 racer.step();
@@ -129,7 +129,7 @@ fn work(parent: &Parent) {
         let threads: Vec<_> =
             (first..first + THREADS).map(|writer| scope.spawn(move || race(writer))).collect();
         // Sweeps come far oftener than any interval allows.
-        let mut going = Going::on_for(ledger, time);
+        let going = Going::on_for(ledger, time);
         let mut dice = Dice::new(900 + process as u64);
         while going.on_still() {
             thread::sleep(Duration::from_micros(dice.roll(6_000)));

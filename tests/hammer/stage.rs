@@ -38,29 +38,24 @@ pub(crate) fn ledger(dir: &Path) -> Ledger {
 pub(crate) struct Going<'a> {
     ledger: &'a Ledger,
     until: Option<Instant>,
-    asked: u32,
 }
 
 impl<'a> Going<'a> {
     /// Until the time is over or somebody stops.
     pub(crate) fn on_for(ledger: &'a Ledger, time: Duration) -> Self {
-        Self { ledger, until: Some(Instant::now() + time), asked: 0 }
+        Self { ledger, until: Some(Instant::now() + time) }
     }
 
     /// Until somebody stops.
     pub(crate) fn on(ledger: &'a Ledger) -> Self {
-        Self { ledger, until: None, asked: 0 }
+        Self { ledger, until: None }
     }
 
-    /// Whether to go on; the ledger and the clock are asked now and then.
-    pub(crate) fn on_still(&mut self) -> bool {
-        self.asked += 1;
-        let looks = self.asked % 16 == 1;
-        !looks || (self.until.is_none_or(|until| Instant::now() < until) && !is_stopped(self.ledger))
+    /// Whether to go on.
+    pub(crate) fn on_still(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until) && !is_stopped(self.ledger)
     }
-}
 
-impl Going<'_> {
     /// Lets everybody stop.
     pub(crate) fn stop(&self) {
         stop(self.ledger);
