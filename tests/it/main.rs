@@ -30,3 +30,22 @@ mod sweep;
 mod sweep_races;
 mod sweep_trouble;
 mod trouble;
+
+use support::process::Worker;
+
+/// What makes this binary run the one test that is the entry of its children.
+const CHILD: &[&str] = &["--exact", "support::process::child", "--nocapture"];
+
+/// What its children can do.
+const WORKERS: &[&[(&str, Worker)]] = &[
+    by_hand::WORKERS,
+    coherence::WORKERS,
+    from_outside::WORKERS,
+    kill::WORKERS,
+    opening::WORKERS,
+    processes::WORKERS,
+    reaper::WORKERS,
+    stale::WORKERS,
+    sweep_races::WORKERS,
+    trouble::WORKERS,
+];

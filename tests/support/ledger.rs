@@ -6,27 +6,38 @@
 //!
 //! ```text
 //!    0  the life that is in each of the 384 places, plus one
-//! 3072  128 cells for whatever a test has to say
-//! 4096  rows of 128 bytes: token | ending | ended | highest version acknowledged to each of ten writers
+//! 3072  how many lives each of 57 writers has given
+//! 3584  576 cells for whatever a test has to say
+//! 8192  rows of 512 bytes: token | life, plus one | ending | ended | highest version acknowledged to each of 57 writers
 //! ```
 //!
 //! A writer writes `ending` before it ends a session, and the rest after the store has answered. So a load may be
 //! judged by what its row said before it began, and an absence by what the row says afterwards.
+//!
+//! **Rows are used again**, or a long run would fill the disk: after [`KEPT`] lives a writer comes back to its first row, and
+//! passes over those whose life has not ended. So a life that has no row any more has ended. A row says that it is
+//! nobody's before it is made somebody else's, and a reader looks whose it is *after* it has read what it says.
 use sessile::Token;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 const PLACES: u64 = 384;
-const CELLS_AT: u64 = 8 * PLACES;
-const ROWS_AT: u64 = 4096;
+const GIVEN_AT: u64 = 8 * PLACES;
+const CELLS_AT: u64 = GIVEN_AT + 512;
+const CELLS: u64 = 576;
+const ROWS_AT: u64 = 8192;
 const TOKEN: usize = 32;
-const WRITERS: usize = 10;
-const ENDING: u64 = TOKEN as u64;
+pub(crate) const WRITERS: usize = 57;
+const LIFE: u64 = TOKEN as u64;
+const ENDING: u64 = LIFE + 8;
 const ENDED: u64 = ENDING + 8;
 const VERSIONS: u64 = ENDED + 8;
-const ROW: usize = 128;
-const _: () = assert!(VERSIONS + 8 * WRITERS as u64 == ROW as u64 && CELLS_AT + 8 * 128 == ROWS_AT);
+const ROW: usize = 512;
+const _: () = assert!(VERSIONS + 8 * WRITERS as u64 == ROW as u64 && CELLS_AT + 8 * CELLS == ROWS_AT);
+const _: () = assert!(8 * WRITERS as u64 <= CELLS_AT - GIVEN_AT);
+/// Rows of each writer.
+const KEPT: u64 = 4096;
 
 pub(crate) struct Ledger(File);
 
@@ -42,7 +53,12 @@ impl Life {
     }
 
     fn at(self) -> u64 {
-        ROWS_AT + self.0 * ROW as u64
+        row_at(self.0 % (KEPT * WRITERS as u64))
+    }
+
+    /// What its row says of whose it is.
+    fn name(self) -> u64 {
+        self.0 + 1
     }
 }
 
@@ -55,6 +71,11 @@ pub(crate) struct Row {
     pub(crate) ended: bool,
     /// The highest version that anybody was told is saved.
     pub(crate) version: u64,
+}
+
+impl Row {
+    /// What is known of a life whose row is another's.
+    const OF_THE_DEAD: Self = Self { ending: true, ended: true, version: 0 };
 }
 
 impl Ledger {
@@ -72,21 +93,52 @@ impl Ledger {
         self.set(8 * place, life.0 + 1);
     }
 
-    /// A new life, at the version that was acknowledged to its writer.
-    pub(crate) fn begin(&self, life: Life, token: &Token, writer: usize, version: u64) {
-        self.0.write_all_at(token.expose().as_bytes(), life.at()).unwrap();
-        self.acknowledge(life, writer, version);
+    /// A life that this writer has not given, in whose row nobody lives.
+    pub(crate) fn give(&self, writer: usize) -> Life {
+        let given = GIVEN_AT + 8 * writer as u64;
+        let first = self.get(given);
+        let free = |n: &u64| {
+            let row = Life::of(writer, *n).at();
+            self.get(row + LIFE) == 0 || self.get(row + ENDED) != 0
+        };
+        let n = (first..first + KEPT).find(free).expect("not all lives of a writer go on");
+        self.set(given, n + 1);
+        Life::of(writer, n)
     }
 
+    /// The last life that this writer was [given](Self::give), if it was more than that.
+    pub(crate) fn last_given(&self, writer: usize) -> Option<Life> {
+        let last = self.get(GIVEN_AT + 8 * writer as u64).checked_sub(1)?;
+        Some(Life::of(writer, last)).filter(|life| self.has(*life))
+    }
+
+    /// A new life, at the version that was acknowledged to its writer.
+    pub(crate) fn begin(&self, life: Life, token: &Token, writer: usize, version: u64) {
+        self.set(life.at() + LIFE, 0);
+        let mut row = [0; ROW];
+        row[..TOKEN].copy_from_slice(token.expose().as_bytes());
+        self.0.write_all_at(&row, life.at()).unwrap();
+        self.acknowledge(life, writer, version);
+        self.set(life.at() + LIFE, life.name());
+    }
+
+    /// The token of a life that has its row yet.
+    #[track_caller]
     pub(crate) fn token(&self, life: Life) -> Token {
         let mut bytes = [0; TOKEN];
         self.0.read_exact_at(&mut bytes, life.at()).unwrap();
+        assert!(self.has(life), "{life:?} has no row");
         Token::parse(std::str::from_utf8(&bytes).unwrap()).unwrap()
     }
 
     pub(crate) fn has(&self, life: Life) -> bool {
-        let mut first = [0];
-        self.0.read_at(&mut first, life.at()).unwrap() == 1 && first[0] != 0
+        self.get(life.at() + LIFE) == life.name()
+    }
+
+    /// Every life that has a row.
+    pub(crate) fn lives(&self) -> impl Iterator<Item = Life> {
+        let rows = (self.0.metadata().unwrap().len().saturating_sub(ROWS_AT)).div_ceil(ROW as u64);
+        (0..rows).filter_map(|row| Some(Life(self.get(row_at(row) + LIFE).checked_sub(1)?)))
     }
 
     pub(crate) fn acknowledge(&self, life: Life, writer: usize, version: u64) {
@@ -104,9 +156,12 @@ impl Ledger {
     pub(crate) fn row(&self, life: Life) -> Row {
         loop {
             let mut bytes = [0; ROW];
-            // The last row may be shorter.
             self.0.read_at(&mut bytes, life.at()).unwrap();
-            let mut words = bytes[TOKEN..].chunks_exact(8).map(|word| unsealed(word.try_into().unwrap()));
+            if !self.has(life) {
+                return Row::OF_THE_DEAD;
+            }
+            let mut words =
+                bytes[TOKEN..].chunks_exact(8).skip(1).map(|word| unsealed(word.try_into().unwrap()));
             let mut next = || words.next().expect("a row has them all");
             let (ending, ended) = (next(), next());
             let version = (0..WRITERS).map(|_| next()).try_fold(0, |most, version| Some(most.max(version?)));
@@ -125,6 +180,13 @@ impl Ledger {
         self.set(CELLS_AT + 8 * n, value);
     }
 
+    /// Several cells, the first of them, in one call.
+    pub(crate) fn set_cells(&self, first: u64, values: &[u64]) {
+        assert!(first + values.len() as u64 <= CELLS);
+        let bytes: Vec<u8> = values.iter().flat_map(|value| sealed(*value)).collect();
+        self.0.write_all_at(&bytes, CELLS_AT + 8 * first).unwrap();
+    }
+
     fn get(&self, at: u64) -> u64 {
         loop {
             let mut bytes = [0; 8];
@@ -138,6 +200,10 @@ impl Ledger {
     fn set(&self, at: u64, value: u64) {
         self.0.write_all_at(&sealed(value), at).unwrap();
     }
+}
+
+fn row_at(row: u64) -> u64 {
+    ROWS_AT + row * ROW as u64
 }
 
 /// A number beside its complement: a reading that a writing has passed shows, and is read again.
