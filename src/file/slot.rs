@@ -473,6 +473,21 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::TooLarge);
     }
 
+    #[cfg(feature = "internals")]
+    #[test]
+    fn a_slot_that_is_sealed_for_who_looks_at_the_decoder_verifies_and_says_what_it_was_told() {
+        let whole = slot(&Record { entries: Entries::new(), user: None, ..sample() });
+        let payload = [0, 0];
+        let fields = &whole[SEQUENCE_AT..SETTING_AT + 1];
+        let found = decode(&sealed(fields, &payload, &id()), &id()).unwrap();
+        assert_eq!((&*found.record, found.version.sequence), (&*decode(&whole, &id()).unwrap().record, 7));
+        assert_eq!(sealed(fields, &[0; SLOT_MIN], &id()).len(), 2 * SLOT_MIN);
+        // No more than its fields is taken, and no less than they are is filled up with zeros.
+        let long = [fields, &[7; 100]].concat();
+        assert!(decode(&sealed(&long, &payload, &id()), &id()).is_err(), "reserved bytes");
+        assert!(decode(&sealed(&[], &payload, &id()), &id()).is_err(), "sequence 0");
+    }
+
     /// The reason for which a slot is refused that was changed before it was sealed: its checksum is good.
     #[track_caller]
     fn refusal_of_sealed(change: impl FnOnce(&mut Vec<u8>)) -> String {
