@@ -589,6 +589,9 @@ mod tests {
             assert!(!State::WRITTEN.has(flag) && !all_others.has(flag) && flag.has(flag), "{flag:?}");
             assert!(all_others.and(flag).has(flag) && flag.and(flag).has(flag) && flag.has(State::WRITTEN));
             assert!(!flag.has(flag.and(all_others)), "it has none of the others");
+            let bytes = encode(&sample(), &id(), 7, flag, SLOT_MIN, SLOT_MAX).unwrap();
+            let padded = [&bytes[..], &vec![0; SLOT_MIN - bytes.len()]].concat();
+            assert_eq!(decode(&padded, &id()).unwrap().state, flag);
             let of_the_inode = [State::NAME_SYNCED, State::SYNC_FAILED].contains(&flag);
             assert_eq!(flag.inherited(), if of_the_inode { flag } else { State::WRITTEN });
         }

@@ -19,7 +19,7 @@
 //! **Known.** Whoever has verified a version before need not do so again: a slot whose prefix says the same sequence and
 //! checksum held the same record when the prefix was written, and what is returned is the record that was verified.
 use super::slot::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN, Version};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::id::FileId;
 use crate::record::Record;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub(super) struct Known<'a> {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NewerFormat`] if either slot was written by a newer version of this crate: an old program must neither
+/// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) if either slot was written by a newer version of this crate: an old program must neither
 /// serve nor overwrite it.
 pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<View> {
     let Some((first, second)) = split(file) else {
@@ -115,6 +115,7 @@ fn split(file: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use crate::file::slot::{PREFIX_LEN, State};
     use std::time::{Duration, UNIX_EPOCH};
 
