@@ -434,4 +434,42 @@ mod tests {
         let nulls = Reading { at: None, degrees: vec![] };
         assert_eq!(Value::new(&nulls).unwrap().to_json().unwrap(), json!({"at": null, "degrees": []}));
     }
+
+    #[test]
+    fn a_float_that_is_no_number_is_found_in_whatever_shape_it_comes() {
+        #[derive(Serialize)]
+        struct Wrapped(Option<f64>);
+        #[derive(Serialize)]
+        struct Pair(Option<u8>, f64);
+        #[derive(Serialize)]
+        enum Shape {
+            Unit,
+            Newtype(Option<f64>),
+            Tuple(Option<u8>, f64),
+            Struct { none: Option<u8>, float: f64 },
+        }
+        #[track_caller]
+        fn check(store: impl Fn(f64) -> Result<Value>) {
+            assert!(store(1.5).is_ok());
+            assert_eq!(store(f64::NAN).unwrap_err().kind(), ErrorKind::Value);
+        }
+        check(|float| Value::new(&Wrapped(Some(float))));
+        check(|float| Value::new(&Pair(None, float)));
+        check(|float| Value::new(&[Shape::Unit, Shape::Newtype(Some(float))]));
+        check(|float| Value::new(&Shape::Tuple(None, float)));
+        check(|float| Value::new(&Shape::Struct { none: None, float }));
+        check(|float| Value::new(&(None::<u8>, ((), 'c', "text", true, 1_u8, -1_i64, float))));
+        let error = Value::new(&f64::NAN).unwrap_err();
+        let reason = std::error::Error::source(&error).map(ToString::to_string);
+        assert!(format!("{error} {reason:?}").contains("not a finite number"), "{error:?}");
+    }
+
+    #[test]
+    fn a_damaged_value_can_be_printed_and_an_object_is_called_one() {
+        assert_eq!(format!("{:?}", Value([0xff].as_slice().into())), "(damaged value)");
+        let object = Value::new(&json!({"n": 1})).unwrap();
+        assert_eq!(format!("{object:?}"), r#"{"n":1}"#);
+        let error = object.get::<u32>().unwrap_err();
+        assert!(error.to_string().contains("an object"), "{error}");
+    }
 }

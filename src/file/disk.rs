@@ -310,6 +310,11 @@ impl Directory {
             Err(Errno::INVAL | Errno::NOSYS) => {}
             result => return Ok(result?),
         }
+        self.move_step_by_step(name, other, new_name)
+    }
+
+    /// The same in two calls, for file systems that cannot do it in one: what comes in between is replaced.
+    fn move_step_by_step(&self, name: &CStr, other: &Self, new_name: &str) -> io::Result<()> {
         match fs::statat(&other.fd, new_name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Err(Errno::EXIST.into()),
             Err(Errno::NOENT) => Ok(fs::renameat(&self.fd, name, &other.fd, new_name)?),
@@ -413,5 +418,62 @@ mod tests {
             assert!(open(&root.fd, &path, Access::Read).is_err());
             std::fs::remove_dir_all(&shard).unwrap();
         }
+    }
+
+    /// File systems without `RENAME_NOREPLACE` take two calls.
+    #[test]
+    fn moving_step_by_step_does_what_moving_at_once_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        for name in ["from", "to"] {
+            root.make_directory(name).unwrap();
+        }
+        let [from, to] = ["from", "to"].map(|name| root.open_directory(name).unwrap());
+        let too_long = "x".repeat(300);
+        for step_by_step in [false, true] {
+            let go = |name| {
+                let move_to = if step_by_step { Directory::move_step_by_step } else { Directory::move_to };
+                move_to(&from, c"file", &to, name).map_err(|error| error.kind())
+            };
+            std::fs::write(dir.path().join("to/taken"), "theirs").unwrap();
+            std::fs::write(dir.path().join("from/file"), "ours").unwrap();
+            assert_eq!(go("taken"), Err(io::ErrorKind::AlreadyExists));
+            assert_eq!(go(&too_long), Err(io::ErrorKind::InvalidFilename));
+            assert_eq!(std::fs::read(dir.path().join("to/taken")).unwrap(), b"theirs");
+            assert_eq!(go("free"), Ok(()));
+            assert_eq!(std::fs::read(dir.path().join("to/free")).unwrap(), b"ours");
+            std::fs::remove_file(dir.path().join("to/free")).unwrap();
+            assert_eq!(go("free"), Err(io::ErrorKind::NotFound), "there is nothing to move");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_an_error_and_one_that_is_there_is_made_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let make = |name: &str| root.make_directory(name).map_err(|error| error.kind());
+        assert_eq!(make(&"x".repeat(300)), Err(io::ErrorKind::InvalidFilename));
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert_eq!(make("file"), Err(io::ErrorKind::NotADirectory));
+        std::fs::create_dir(dir.path().join("open")).unwrap();
+        fs::chmodat(&root.fd, "open", Mode::from_raw_mode(0o777), AtFlags::empty()).unwrap();
+        assert_eq!(make("open"), Ok(()));
+        assert_eq!(root.directory_owner_and_mode("open").unwrap().1, 0o700);
+    }
+
+    /// Only the owner of a file may ask for it.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_that_may_not_be_read_without_a_trace_is_opened_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let open = |refusal: Option<Errno>| {
+            without_atime(SAFE, |flags| match refusal {
+                Some(errno) if flags.contains(OFlags::NOATIME) => Err(errno),
+                _ => root.open_directory_fd("open", "."),
+            })
+        };
+        assert!(open(None).is_ok() && open(Some(Errno::PERM)).is_ok());
+        assert_eq!(open(Some(Errno::NOENT)).err(), Some(Errno::NOENT));
     }
 }

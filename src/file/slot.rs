@@ -473,6 +473,21 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::TooLarge);
     }
 
+    #[cfg(feature = "internals")]
+    #[test]
+    fn a_slot_that_is_sealed_for_who_looks_at_the_decoder_verifies_and_says_what_it_was_told() {
+        let whole = slot(&Record { entries: Entries::new(), user: None, ..sample() });
+        let payload = [0, 0];
+        let fields = &whole[SEQUENCE_AT..SETTING_AT + 1];
+        let found = decode(&sealed(fields, &payload, &id()), &id()).unwrap();
+        assert_eq!((&*found.record, found.version.sequence), (&*decode(&whole, &id()).unwrap().record, 7));
+        assert_eq!(sealed(fields, &[0; SLOT_MIN], &id()).len(), 2 * SLOT_MIN);
+        // No more than its fields is taken, and no less than they are is filled up with zeros.
+        let long = [fields, &[7; 100]].concat();
+        assert!(decode(&sealed(&long, &payload, &id()), &id()).is_err(), "reserved bytes");
+        assert!(decode(&sealed(&[], &payload, &id()), &id()).is_err(), "sequence 0");
+    }
+
     /// The reason for which a slot is refused that was changed before it was sealed: its checksum is good.
     #[track_caller]
     fn refusal_of_sealed(change: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -574,6 +589,9 @@ mod tests {
             assert!(!State::WRITTEN.has(flag) && !all_others.has(flag) && flag.has(flag), "{flag:?}");
             assert!(all_others.and(flag).has(flag) && flag.and(flag).has(flag) && flag.has(State::WRITTEN));
             assert!(!flag.has(flag.and(all_others)), "it has none of the others");
+            let bytes = encode(&sample(), &id(), 7, flag, SLOT_MIN, SLOT_MAX).unwrap();
+            let padded = [&bytes[..], &vec![0; SLOT_MIN - bytes.len()]].concat();
+            assert_eq!(decode(&padded, &id()).unwrap().state, flag);
             let of_the_inode = [State::NAME_SYNCED, State::SYNC_FAILED].contains(&flag);
             assert_eq!(flag.inherited(), if of_the_inode { flag } else { State::WRITTEN });
         }

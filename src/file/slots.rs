@@ -53,7 +53,7 @@ pub(super) struct Known<'a> {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NewerFormat`](crate::ErrorKind::NewerFormat) if either slot was written by a newer version of this crate: an old program must neither
+/// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) if either slot was written by a newer version of this crate: an old program must neither
 /// serve nor overwrite it.
 pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<View> {
     let Some((first, second)) = split(file) else {
