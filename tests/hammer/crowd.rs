@@ -62,7 +62,7 @@ impl Crowd {
             let threads: Vec<_> = (first..first + self.threads)
                 .map(|writer| scope.spawn(move || self.check(store, ledger, writer, time)))
                 .collect();
-            let sweeper = self.sweeps.then(|| scope.spawn(|| walk(store, Going::on_for(ledger, time))));
+            let sweeper = self.sweeps.then(|| scope.spawn(|| walk(store, &Going::on_for(ledger, time))));
             let mut findings = Findings::default();
             let mut figures = Figures::default();
             for thread in threads {
@@ -90,7 +90,7 @@ impl Crowd {
         checker.saving = self.saving;
         while going.on_still() {
             checker.step(0, self.places, self.mix);
-            if checker.findings.counts.faults() > 0 {
+            if !checker.findings.faults.is_empty() {
                 going.stop();
             }
         }
@@ -99,7 +99,7 @@ impl Crowd {
 }
 
 /// Looks at all files, of which none is dead.
-fn walk(store: &FileStore, going: Going<'_>) -> Figures {
+fn walk(store: &FileStore, going: &Going<'_>) -> Figures {
     let mut figures = Figures::default();
     let options = SweepOptions::new().full(true).core_share_percent(25);
     while going.on_still() {

@@ -105,13 +105,14 @@ impl Figures {
 impl From<Findings> for Figures {
     fn from(findings: Findings) -> Self {
         let counts = findings.counts;
+        let faults = [Count::Stale, Count::Revived, Count::Foreign, Count::Lost];
         Self {
             reads: counts[Count::Loads],
             hits: counts[Count::Hits],
             saves: counts[Count::Saves],
             ends: counts[Count::Ends],
             rotations: counts[Count::Rotations],
-            faults: counts.faults(),
+            faults: faults.map(|count| counts[count]).iter().sum(),
             told: findings.faults,
             ..Self::default()
         }

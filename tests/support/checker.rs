@@ -49,11 +49,6 @@ impl Counts {
         Self(std::array::from_fn(|_| words.next().expect("as many as there are counts")))
     }
 
-    /// What must not happen.
-    pub(crate) fn faults(&self) -> u64 {
-        [Stale, Revived, Foreign, Lost].into_iter().map(|count| self[count]).sum()
-    }
-
     /// Asserts that nothing happened that must not.
     #[track_caller]
     pub(crate) fn check(&self, context: &str, faults: &[String]) {

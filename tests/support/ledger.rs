@@ -29,12 +29,12 @@ const CELLS: u64 = 576;
 const ROWS_AT: u64 = 8192;
 const TOKEN: usize = 32;
 pub(crate) const WRITERS: usize = 57;
-const LIFE: u64 = TOKEN as u64;
-const ENDING: u64 = LIFE + 8;
-const ENDED: u64 = ENDING + 8;
-const VERSIONS: u64 = ENDED + 8;
+const LIFE: usize = TOKEN;
+const ENDING: usize = LIFE + 8;
+const ENDED: usize = ENDING + 8;
+const VERSIONS: usize = ENDED + 8;
 const ROW: usize = 512;
-const _: () = assert!(VERSIONS + 8 * WRITERS as u64 == ROW as u64 && CELLS_AT + 8 * CELLS == ROWS_AT);
+const _: () = assert!(VERSIONS + 8 * WRITERS == ROW && CELLS_AT + 8 * CELLS == ROWS_AT);
 const _: () = assert!(8 * WRITERS as u64 <= CELLS_AT - GIVEN_AT);
 /// Rows of each writer.
 const KEPT: u64 = 4096;
@@ -52,8 +52,9 @@ impl Life {
         Self(n * WRITERS as u64 + writer as u64)
     }
 
-    fn at(self) -> u64 {
-        row_at(self.0 % (KEPT * WRITERS as u64))
+    /// Where its row has a field.
+    fn at(self, field: usize) -> u64 {
+        row_at(self.0 % (KEPT * WRITERS as u64)) + field as u64
     }
 
     /// What its row says of whose it is.
@@ -98,8 +99,8 @@ impl Ledger {
         let given = GIVEN_AT + 8 * writer as u64;
         let first = self.get(given);
         let free = |n: &u64| {
-            let row = Life::of(writer, *n).at();
-            self.get(row + LIFE) == 0 || self.get(row + ENDED) != 0
+            let life = Life::of(writer, *n);
+            self.get(life.at(LIFE)) == 0 || self.get(life.at(ENDED)) != 0
         };
         let n = (first..first + KEPT).find(free).expect("not all lives of a writer go on");
         self.set(given, n + 1);
@@ -114,57 +115,57 @@ impl Ledger {
 
     /// A new life, at the version that was acknowledged to its writer.
     pub(crate) fn begin(&self, life: Life, token: &Token, writer: usize, version: u64) {
-        self.set(life.at() + LIFE, 0);
+        self.set(life.at(LIFE), 0);
         let mut row = [0; ROW];
         row[..TOKEN].copy_from_slice(token.expose().as_bytes());
-        self.0.write_all_at(&row, life.at()).unwrap();
+        self.0.write_all_at(&row, life.at(0)).unwrap();
         self.acknowledge(life, writer, version);
-        self.set(life.at() + LIFE, life.name());
+        self.set(life.at(LIFE), life.name());
     }
 
     /// The token of a life that has its row yet.
     #[track_caller]
     pub(crate) fn token(&self, life: Life) -> Token {
         let mut bytes = [0; TOKEN];
-        self.0.read_exact_at(&mut bytes, life.at()).unwrap();
+        self.0.read_exact_at(&mut bytes, life.at(0)).unwrap();
         assert!(self.has(life), "{life:?} has no row");
         Token::parse(std::str::from_utf8(&bytes).unwrap()).unwrap()
     }
 
     pub(crate) fn has(&self, life: Life) -> bool {
-        self.get(life.at() + LIFE) == life.name()
+        self.get(life.at(LIFE)) == life.name()
     }
 
     /// Every life that has a row.
     pub(crate) fn lives(&self) -> impl Iterator<Item = Life> {
         let rows = (self.0.metadata().unwrap().len().saturating_sub(ROWS_AT)).div_ceil(ROW as u64);
-        (0..rows).filter_map(|row| Some(Life(self.get(row_at(row) + LIFE).checked_sub(1)?)))
+        (0..rows).filter_map(|row| Some(Life(self.get(row_at(row) + LIFE as u64).checked_sub(1)?)))
     }
 
     pub(crate) fn acknowledge(&self, life: Life, writer: usize, version: u64) {
-        self.set(life.at() + VERSIONS + 8 * writer as u64, version);
+        self.set(life.at(VERSIONS + 8 * writer), version);
     }
 
     pub(crate) fn ending(&self, life: Life) {
-        self.set(life.at() + ENDING, 1);
+        self.set(life.at(ENDING), 1);
     }
 
     pub(crate) fn ended(&self, life: Life) {
-        self.set(life.at() + ENDED, 1);
+        self.set(life.at(ENDED), 1);
     }
 
     pub(crate) fn row(&self, life: Life) -> Row {
         loop {
             let mut bytes = [0; ROW];
-            self.0.read_at(&mut bytes, life.at()).unwrap();
+            self.0.read_at(&mut bytes, life.at(0)).unwrap();
             if !self.has(life) {
                 return Row::OF_THE_DEAD;
             }
-            let mut words =
-                bytes[TOKEN..].chunks_exact(8).skip(1).map(|word| unsealed(word.try_into().unwrap()));
-            let mut next = || words.next().expect("a row has them all");
-            let (ending, ended) = (next(), next());
-            let version = (0..WRITERS).map(|_| next()).try_fold(0, |most, version| Some(most.max(version?)));
+            let word = |at: &[u8]| unsealed(at.try_into().unwrap());
+            let [ending, ended] = [ENDING, ENDED].map(|at| word(&bytes[at..at + 8]));
+            // Most writers have said nothing of it.
+            let versions = bytes[VERSIONS..].chunks_exact(8).filter(|word| **word != [0; 8]);
+            let version = versions.map(word).try_fold(0, |most, version| Some(most.max(version?)));
             if let (Some(ending), Some(ended), Some(version)) = (ending, ended, version) {
                 return Row { ending: ending != 0, ended: ended != 0, version };
             }
