@@ -46,6 +46,7 @@
 //! | [`error`] | [`Error`], [`ErrorKind`] |
 //! | [`value`], [`record`], [`id`], [`clock`] | the words the others are made of |
 //! | [`design`] | byte map, rules for crashes, locks, coherence and expiry, and why |
+//! | [`tested`] | how it is tested, with figures and limits |
 pub mod clock;
 pub mod design;
 pub mod error;
@@ -57,6 +58,7 @@ pub mod lifetime;
 pub mod record;
 pub mod session;
 pub mod store;
+pub mod tested;
 pub mod value;
 
 pub use crate::clock::Clock;

@@ -254,7 +254,12 @@ pub(super) fn slot_size(encoded: &[u8]) -> usize {
 
 /// Whether a slot claims to be as large as it is.
 pub(super) fn claims_size(slot: &[u8]) -> bool {
-    1_usize.checked_shl(slot[SLOT_SIZE_AT].into()) == Some(slot.len())
+    claimed_size(slot) == Some(slot.len())
+}
+
+/// How large a slot claims to be.
+pub(super) fn claimed_size(slot: &[u8]) -> Option<usize> {
+    1_usize.checked_shl(slot[SLOT_SIZE_AT].into())
 }
 
 /// Looks at the first bytes of a slot without verifying anything.

@@ -18,7 +18,7 @@
 //!
 //! **Known.** Whoever has verified a version before need not do so again: a slot whose prefix says the same sequence and
 //! checksum held the same record when the prefix was written, and what is returned is the record that was verified.
-use super::slot::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN, Version};
+use super::slot::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN, State, Version};
 use crate::error::Result;
 use crate::id::FileId;
 use crate::record::Record;
@@ -56,11 +56,10 @@ pub(super) struct Known<'a> {
 /// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) if either slot was written by a newer version of this crate: an old program must neither
 /// serve nor overwrite it.
 pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<View> {
-    let Some((first, second)) = split(file) else {
-        // A creation that was cut short leaves a short file; its bytes are then a prefix of slot 0.
-        let short = file.len() < 2 * SLOT_MIN;
-        return Ok(if short { View::Empty } else { View::Damaged });
-    };
+    if is_beginning(file) {
+        return Ok(View::Empty);
+    }
+    let Some((first, second)) = split(file) else { return Ok(View::Damaged) };
     let slots = [first, second];
     let claims = [slot::claim(first), slot::claim(second)];
     let by_claim = match claims {
@@ -94,6 +93,15 @@ pub(super) fn is_whole(bytes: &[u8]) -> bool {
     }
 }
 
+/// Whether these bytes are what is left of a creation that was cut short, of which nobody was told. A file is made with one write
+/// and never made shorter: then it is the first part of a file whose only version is the first, and was never synced.
+fn is_beginning(file: &[u8]) -> bool {
+    file.len() < 2 * SLOT_MIN
+        || slot::claim(file) == Claim::Sequence(1)
+            && slot::state(file) == State::WRITTEN
+            && slot::claimed_size(file).is_some_and(|size| size <= SLOT_MAX && file.len() < 2 * size)
+}
+
 /// What a slot holds, which is not verified again if it is known.
 fn decode(bytes: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<Decoded> {
     match (slot::claim(bytes), known) {
@@ -116,7 +124,7 @@ fn split(file: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
-    use crate::file::slot::{PREFIX_LEN, State};
+    use crate::file::slot::PREFIX_LEN;
     use std::time::{Duration, UNIX_EPOCH};
 
     const CREATED: usize = 16;
@@ -190,6 +198,23 @@ mod tests {
         }
         // Of the largest size there is: nothing in it yet.
         assert!(matches!(view(&vec![0; 2 * SLOT_MAX], &id(), None).unwrap(), View::Empty));
+    }
+
+    #[test]
+    fn the_first_part_of_a_file_is_a_creation_that_was_cut_short_unless_anybody_was_told_of_it() {
+        let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
+        let part = |sequence, state, file_bytes: usize| {
+            let mut bytes = slot::encode(&record, &id(), sequence, state, 4 * SLOT_MIN, SLOT_MAX).unwrap();
+            bytes.resize(file_bytes, 0);
+            view(&bytes, &id(), None).unwrap()
+        };
+        for bytes in [2 * SLOT_MIN, 3 * SLOT_MIN, 4 * SLOT_MIN, 7 * SLOT_MIN, 8 * SLOT_MIN - 1] {
+            assert!(matches!(part(1, State::WRITTEN, bytes), View::Empty), "{bytes}");
+            assert!(matches!(part(2, State::WRITTEN, bytes), View::Damaged), "{bytes}");
+            assert!(matches!(part(1, State::DATA_SYNCED, bytes), View::Damaged), "{bytes}");
+        }
+        assert!(matches!(part(1, State::WRITTEN, 8 * SLOT_MIN), View::Valid { .. }));
+        assert!(matches!(part(1, State::WRITTEN, 16 * SLOT_MIN), View::Damaged));
     }
 
     #[test]
