@@ -483,7 +483,7 @@ mod tests {
     fn a_slot_that_is_sealed_for_who_looks_at_the_decoder_verifies_and_says_what_it_was_told() {
         let whole = slot(&Record { entries: Entries::new(), user: None, ..sample() });
         let payload = [0, 0];
-        let fields = &whole[SEQUENCE_AT..SETTING_AT + 1];
+        let fields = &whole[SEQUENCE_AT..=SETTING_AT];
         let found = decode(&sealed(fields, &payload, &id()), &id()).unwrap();
         assert_eq!((&*found.record, found.version.sequence), (&*decode(&whole, &id()).unwrap().record, 7));
         assert_eq!(sealed(fields, &[0; SLOT_MIN], &id()).len(), 2 * SLOT_MIN);
@@ -567,6 +567,7 @@ mod tests {
         let text = |reason| format!("failed to decode session record: {reason}");
         assert_eq!(refusal(&[]), (Claim::Empty, text("the slot is empty")));
         assert_eq!(refusal(&tombstone()), (Claim::Ended, text("the session was ended")));
+        assert!(void().starts_with(b"VOID"));
         assert_eq!(refusal(&void()), (Claim::Other, text("not a session record")));
         let mut older = slot(&sample());
         older[FORMAT_AT] = 0;

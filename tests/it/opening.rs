@@ -522,6 +522,10 @@ fn options_out_of_their_bounds_are_refused_by_name_before_anything_is_made() {
         (options().record_bytes_max(usize::MAX), record_limit),
         (options().entries_max(0), entry_limit),
         (options().entries_max(65_537), entry_limit),
+        (
+            options().durability(Durability::OfStore),
+            "the store's own durability must be Relaxed or PowerSafe",
+        ),
     ] {
         let error = options.open(&root).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
