@@ -80,5 +80,5 @@ fn contention(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, contention);
+criterion_group!(name = benches; config = common::criterion(); targets = contention);
 criterion_main!(benches);

@@ -68,5 +68,5 @@ fn delete(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, delete);
+criterion_group!(name = benches; config = common::criterion(); targets = delete);
 criterion_main!(benches);

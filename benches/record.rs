@@ -45,5 +45,5 @@ fn record(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, record);
+criterion_group!(name = benches; config = common::criterion(); targets = record);
 criterion_main!(benches);

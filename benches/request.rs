@@ -176,5 +176,5 @@ fn through_servers(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, bare, through_servers);
+criterion_group!(name = benches; config = common::criterion(); targets = bare, through_servers);
 criterion_main!(benches);

@@ -149,7 +149,7 @@ fn shapes(c: &mut Criterion) {
     group.bench_function("sessile/one-of-50-entries", |b| {
         let mut record = Record::new(store.store.now(), common::record(&store.store).deadline);
         for n in 0..50_u64 {
-            record.entries.insert(format!("entry {n}"), Value::new(&n).expect("a value"));
+            record.entries.insert(format!("entry {n}").into(), Value::new(&n).expect("a value"));
         }
         let token = create(&record);
         b.iter(|| {
@@ -185,5 +185,5 @@ fn shapes(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, relaxed, power_safe, create, shapes);
+criterion_group!(name = benches; config = common::criterion(); targets = relaxed, power_safe, create, shapes);
 criterion_main!(benches);

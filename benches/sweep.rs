@@ -22,7 +22,7 @@ fn one_core() -> SweepOptions {
 fn large() -> usize {
     let text = std::env::var("SESSILE_BENCH_SWEEP").unwrap_or_else(|_| {
         // A test run has small stores.
-        let usual = if common::sessions() < 50_000 { 20 * common::sessions() } else { 100_000 };
+        let usual = if common::sessions() < 50_000 { 20 * common::sessions() } else { 50_000 };
         usual.to_string()
     });
     text.parse().expect("SESSILE_BENCH_SWEEP is a number")
@@ -133,5 +133,5 @@ fn removal(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, due_among_live, removal);
+criterion_group!(name = benches; config = common::criterion(); targets = due_among_live, removal);
 criterion_main!(benches);

@@ -253,7 +253,8 @@
 //! wait for locks: who holds one is saving the session.
 //!
 //! **Leftovers**: files without a version (a creation or an end that was cut short) and files under temporary names are
-//! removed an hour after they were last written, by the file system's clock, if nobody has them locked. A damaged file is
+//! removed an hour after they were last written, by the file system's clock, if nobody has them locked. A file that is shorter
+//! than its only version claims, which was never synced, is a creation that was cut short: nobody was told of it. A damaged file is
 //! kept for somebody to look at, two weeks by default. What is not ours is counted and left alone.
 //!
 //! **Clocks.** A session is never filed in an hour that is over, nor further ahead than 30 days, so buckets are few whatever
@@ -294,6 +295,9 @@
 //! * **Why `O_NOATIME`?** With `relatime`, the first read after every write updates the inode, which costs more than the
 //!   read. Nobody asks when a session was last read.
 //! * **Why does `unlink` not need the overwrite rule?** It removes; what it must survive is a power cut, hence the sync.
+//! * **Why do short names and small values lie in the map of the entries itself?** A look-up compares several names, and in
+//!   blocks of their own each is a wait for memory: a request that reads one of eight entries of one of 50,000 sessions took 2.9
+//!   to 3.2 µs, and takes 2.0 to 2.6.
 //! * **Why are values decoded when they are asked for?** A request reads one or two entries; a record is checked as a
 //!   whole by its checksum when it is loaded.
 //! * **Why does `touched` not move at every save?** See [`lifetime`](crate::lifetime): the stored deadline is the one the

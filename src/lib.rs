@@ -46,6 +46,7 @@
 //! | [`error`] | [`Error`], [`ErrorKind`] |
 //! | [`value`], [`record`], [`id`], [`clock`] | the words the others are made of |
 //! | [`design`] | byte map, rules for crashes, locks, coherence and expiry, and why |
+//! | [`tested`] | how it is tested, with figures and limits |
 pub mod clock;
 pub mod design;
 pub mod error;
@@ -58,6 +59,7 @@ pub mod record;
 pub mod session;
 pub mod store;
 mod sync;
+pub mod tested;
 pub mod value;
 
 pub use crate::clock::Clock;
@@ -69,7 +71,7 @@ pub use crate::file::{
 pub use crate::http::{Cookies, Headers, SameSite, Sessions, Unsaved, Visit};
 pub use crate::id::{FileId, SessionId, Token};
 pub use crate::lifetime::{Expiry, Lifetime, Renewal};
-pub use crate::record::{Entries, Record};
+pub use crate::record::{Entries, Name, Record};
 pub use crate::session::{Session, SessionManager};
 pub use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store, Verdict};
 pub use crate::value::Value;

@@ -352,6 +352,104 @@ mod tests {
     }
 
     #[test]
+    fn a_session_is_over_at_its_deadline_and_not_before() {
+        let session = record(&Lifetime::new(), Expiry::Default, at(0));
+        let deadline = at(1_209_600);
+        assert_eq!(session.deadline, deadline);
+        assert!(!Lifetime::new().is_over(&session, deadline - Duration::from_micros(1)));
+        assert!(Lifetime::new().is_over(&session, deadline));
+        // A login lately, an activity lately: either may lie in the future.
+        for (created, touched) in [(at(10_000), at(0)), (at(0), at(10_000))] {
+            let session = Record { created, touched, ..session.clone() };
+            assert!(Lifetime::new().is_over(&session, at(10_000 - 301)));
+            assert!(!Lifetime::new().is_over(&session, at(10_000 - 300)));
+        }
+    }
+
+    #[test]
+    fn a_setting_is_cut_to_what_can_be_stored() {
+        let finer = Duration::from_nanos(1_999);
+        let whole = Duration::from_micros(1);
+        for (setting, want) in [
+            (Expiry::Default, Expiry::Default),
+            (Expiry::BrowserClose, Expiry::BrowserClose),
+            (Expiry::After(DAY + finer), Expiry::After(DAY + whole)),
+            (Expiry::After(THOUSAND_YEARS), Expiry::After(THOUSAND_YEARS)),
+            (Expiry::After(Duration::MAX), Expiry::After(THOUSAND_YEARS)),
+            (Expiry::At(at(7) + finer), Expiry::At(at(7) + whole)),
+            (Expiry::At(UNIX_EPOCH - DAY), Expiry::At(UNIX_EPOCH)),
+        ] {
+            assert_eq!(setting.normalized(), want);
+        }
+    }
+
+    #[test]
+    fn a_setting_ends_a_session_at_once_if_nothing_is_left_of_it() {
+        let moment = Duration::from_micros(1);
+        for (setting, over) in [
+            (Expiry::Default, false),
+            (Expiry::BrowserClose, false),
+            (Expiry::After(Duration::ZERO), true),
+            (Expiry::After(moment), false),
+            (Expiry::At(at(5) - moment), true),
+            (Expiry::At(at(5)), true),
+            (Expiry::At(at(5) + moment), false),
+        ] {
+            assert_eq!(setting.is_over(at(5)), over, "{setting:?}");
+        }
+    }
+
+    #[test]
+    fn which_requests_renew_is_what_the_policy_says_and_an_idle_limit_counts_reads() {
+        let idle = Lifetime::new().idle_limit(DAY);
+        // Neither, read, saved, both.
+        for (lifetime, want) in [
+            (Lifetime::new(), [false, false, true, true]),
+            (idle.clone(), [false, true, true, true]),
+            (Lifetime::new().renewal(Renewal::OnRead), [false, true, true, true]),
+            (idle.renewal(Renewal::EveryRequest), [true; 4]),
+            (Lifetime::new().renewal(Renewal::EveryRequest), [true; 4]),
+        ] {
+            let renews = [(false, false), (false, true), (true, false), (true, true)]
+                .map(|(saved, read)| lifetime.renews(saved, read));
+            assert_eq!(renews, want, "{lifetime:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_ends_with_the_browser_if_the_setting_says_so_or_the_program_does() {
+        for (program, own) in [(false, [false, false, false, true]), (true, [true, false, false, true])] {
+            let lifetime = Lifetime::new().expire_at_browser_close(program);
+            let settings = [Expiry::Default, Expiry::After(DAY), Expiry::At(at(1)), Expiry::BrowserClose];
+            assert_eq!(settings.map(|setting| lifetime.is_browser_bound(setting)), own, "{program}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_allowed_and_what_lies_just_beyond_them_is_not() {
+        let (second, moment) = (Duration::from_secs(1), Duration::from_nanos(1));
+        let new = Lifetime::new;
+        for set in [Lifetime::age, Lifetime::idle_limit, Lifetime::absolute_limit] {
+            for span in [second, Duration::from_secs(31_536_000_000)] {
+                assert!(set(new(), span).check().is_ok());
+            }
+            for span in [second.saturating_sub(moment), THOUSAND_YEARS + moment] {
+                assert!(set(new(), span).check().is_err());
+            }
+        }
+        let minute = Duration::from_secs(60);
+        for (tolerance, allowed) in
+            [(minute.saturating_sub(moment), false), (minute, true), (DAY, true), (DAY + moment, false)]
+        {
+            assert_eq!(new().future_tolerance(tolerance).check().is_ok(), allowed, "{tolerance:?}");
+        }
+        assert!(new().renewal_step_percent(50).check().is_ok());
+        let mut session = record(&new(), Expiry::After(DAY), at(0));
+        assert!(!new().renewal_step_percent(50).renew(&mut session, at(43_199)));
+        assert!(new().renewal_step_percent(50).renew(&mut session, at(43_200)));
+    }
+
+    #[test]
     fn options_out_of_bounds_are_refused_by_name() {
         let check = |lifetime: Lifetime| lifetime.check().unwrap_err().to_string();
         assert!(check(Lifetime::new().age(Duration::ZERO)).contains("the age must be"));

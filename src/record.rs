@@ -2,11 +2,72 @@
 use crate::clock::{from_micros, micros};
 use crate::lifetime::Expiry;
 use crate::value::Value;
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
 use std::time::SystemTime;
 
-/// The entries of a session, ordered by name so that equal sessions have equal bytes.
-pub type Entries = BTreeMap<String, Value>;
+/// The entries of a session, ordered by name so that equal sessions have equal bytes. Looked up by `&str`.
+pub type Entries = BTreeMap<Name, Value>;
+
+/// An entry's name. Up to 23 bytes lie side by side with the others' in the map: a look-up compares several, and would wait
+/// for memory at each.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Name(SmolStr);
+
+impl Name {
+    /// How many bytes it takes elsewhere.
+    fn heap_bytes(&self) -> usize {
+        if self.0.is_heap_allocated() { 2 * size_of::<usize>() + self.0.len() } else { 0 }
+    }
+}
+
+impl<T: AsRef<str>> From<T> for Name {
+    fn from(name: T) -> Self {
+        Self(SmolStr::new(name))
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq<str> for Name {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other
+    }
+}
+
+impl PartialEq<&str> for Name {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == *other
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// One session as a store keeps it. Times are whole microseconds; finer ones are cut when stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,13 +118,13 @@ impl Record {
     pub(crate) fn heap_bytes(&self) -> usize {
         let block = |bytes: usize| if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) };
         // A node of the map has room for eleven entries, and is at least half full if it is not the only one.
-        let node = 11 * (size_of::<String>() + size_of::<Value>()) + 16;
+        let node = 11 * (size_of::<Name>() + size_of::<Value>()) + 16;
         let nodes = match self.entries.len() {
             0 => 0,
             1..=11 => 1,
             many => many.div_ceil(5),
         };
-        let entry = |(name, value): (&String, &Value)| block(name.capacity()) + block(value.as_bytes().len());
+        let entry = |(name, value): (&Name, &Value)| block(name.heap_bytes()) + block(value.heap_bytes());
         block(2 * size_of::<usize>() + size_of::<Self>())
             + block(self.user.as_ref().map_or(0, String::capacity))
             + nodes * block(node)
@@ -74,5 +135,76 @@ impl Record {
     #[must_use]
     pub fn is_expired(&self, now: SystemTime) -> bool {
         self.deadline <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn at(micros: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_micros(micros)
+    }
+
+    #[test]
+    fn a_record_is_expired_from_its_deadline_on() {
+        let record = Record::new(at(0), at(5));
+        assert_eq!([4, 5, 6].map(|now| record.is_expired(at(now))), [false, true, true]);
+    }
+
+    #[test]
+    fn what_a_slot_has_no_room_for_is_cut() {
+        let finer = Duration::from_nanos(999);
+        let mut record = Record::new(at(1) + finer, at(3) + finer);
+        record.touched = at(2) + finer;
+        record.expiry = Expiry::After(Duration::from_micros(4) + finer);
+        record.cut();
+        assert_eq!((record.created, record.touched, record.deadline), (at(1), at(2), at(3)));
+        assert_eq!(record.expiry, Expiry::After(Duration::from_micros(4)));
+    }
+
+    #[test]
+    fn the_times_of_a_record_are_those_of_the_whole_one() {
+        let mut record = Record::new(at(1), at(3));
+        record.touched = at(2);
+        record.expiry = Expiry::At(at(4));
+        let times = record.clone();
+        record.user = Some("ada".into());
+        record.entries.insert("n".into(), Value::new(&1).unwrap());
+        assert_eq!(record.clone_times(), times);
+    }
+
+    /// As glibc's `malloc` has them: 8 bytes more than were asked for, a multiple of 16, 32 at least.
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn a_record_takes_a_block_for_itself_its_user_each_name_each_value_and_each_node() {
+        let mut record = Record::new(at(0), at(1));
+        let mut before = record.heap_bytes();
+        assert_eq!(before, (16 + size_of::<Record>() + 8).next_multiple_of(16));
+        let mut grown = |record: &Record| {
+            let bytes = record.heap_bytes();
+            bytes - std::mem::replace(&mut before, bytes)
+        };
+        record.user = Some("a".into());
+        assert_eq!(grown(&record), 32);
+        record.user = Some("a".repeat(104));
+        assert_eq!(grown(&record), 112 - 32);
+        record.user = Some("a".repeat(105));
+        assert_eq!(grown(&record), 128 - 112);
+        let value = Value::new(&"v".repeat(50)).unwrap();
+        assert_eq!((value.as_bytes().len(), size_of::<Name>(), size_of::<Value>()), (52, 24, 24));
+        let (node, entry) = ((11 * (24 + 24) + 16 + 8_usize).next_multiple_of(16), 64);
+        for (entries, nodes) in [(1, 1), (2, 0), (3, 0), (11, 0), (12, 2), (13, 0), (15, 0), (16, 1)] {
+            let there = record.entries.len();
+            record.entries.extend((there..entries).map(|n| (format!("{n:02}").into(), value.clone())));
+            assert_eq!(grown(&record), (entries - there) * entry + nodes * node, "{entries} entries");
+        }
+        // A short name and a small value lie in the node; longer ones have blocks of their own.
+        let small = Value::new(&7).unwrap();
+        record.entries.insert("n".repeat(23).into(), small.clone());
+        assert_eq!(grown(&record), 0);
+        record.entries.insert("n".repeat(24).into(), small);
+        assert_eq!(grown(&record), 48);
     }
 }

@@ -26,14 +26,18 @@ use serde::de::{
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Number, Value as Json};
+use smallvec::SmallVec;
 use std::fmt;
 
 /// Deepest nesting of arrays and objects in one value; a deeper one is refused with [`ErrorKind::Value`].
 pub const DEPTH_MAX: usize = 64;
 
-/// One entry's value in its compact form: one allocation, cheap to clone, compare and measure.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Value(Box<[u8]>);
+/// One entry's value in its compact form: one allocation at most, cheap to clone, compare and measure.
+#[derive(PartialEq, Eq)]
+pub struct Value(Bytes);
+
+/// Flags, counters, languages, times: what most entries hold lies in the map itself.
+type Bytes = SmallVec<[u8; 16]>;
 
 impl Value {
     /// Stores anything that serialises to JSON.
@@ -52,7 +56,7 @@ impl Value {
             finite::check(value).map_err(|error| refuse().with_source(error))?;
         }
         let bytes = postcard::to_stdvec(&Tagged(&json)).map_err(|error| refuse().with_source(error))?;
-        Ok(Self(bytes.into()))
+        Ok(Self(Bytes::from_slice(&bytes)))
     }
 
     /// Reads the value as a `T`.
@@ -86,10 +90,22 @@ impl Value {
         }
     }
 
+    /// How many bytes it takes elsewhere.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        if self.0.spilled() { self.0.capacity() } else { 0 }
+    }
+
     /// The compact form, in bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl Clone for Value {
+    /// In one copy and of the same size: the vector's own goes byte by byte, and rounds up.
+    fn clone(&self) -> Self {
+        Self(Bytes::from_slice(&self.0))
     }
 }
 
@@ -141,17 +157,17 @@ impl Serialize for Value {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl Visitor<'_> for Bytes {
+        struct Compact;
+        impl Visitor<'_> for Compact {
             type Value = Value;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a value's compact bytes")
             }
             fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Value, E> {
-                Ok(Value(bytes.into()))
+                Ok(Value(Bytes::from_slice(bytes)))
             }
         }
-        deserializer.deserialize_bytes(Bytes)
+        deserializer.deserialize_bytes(Compact)
     }
 }
 
@@ -417,5 +433,43 @@ mod tests {
         assert!(Value::new(&f32::NAN).is_err());
         let nulls = Reading { at: None, degrees: vec![] };
         assert_eq!(Value::new(&nulls).unwrap().to_json().unwrap(), json!({"at": null, "degrees": []}));
+    }
+
+    #[test]
+    fn a_float_that_is_no_number_is_found_in_whatever_shape_it_comes() {
+        #[derive(Serialize)]
+        struct Wrapped(Option<f64>);
+        #[derive(Serialize)]
+        struct Pair(Option<u8>, f64);
+        #[derive(Serialize)]
+        enum Shape {
+            Unit,
+            Newtype(Option<f64>),
+            Tuple(Option<u8>, f64),
+            Struct { none: Option<u8>, float: f64 },
+        }
+        #[track_caller]
+        fn check(store: impl Fn(f64) -> Result<Value>) {
+            assert!(store(1.5).is_ok());
+            assert_eq!(store(f64::NAN).unwrap_err().kind(), ErrorKind::Value);
+        }
+        check(|float| Value::new(&Wrapped(Some(float))));
+        check(|float| Value::new(&Pair(None, float)));
+        check(|float| Value::new(&[Shape::Unit, Shape::Newtype(Some(float))]));
+        check(|float| Value::new(&Shape::Tuple(None, float)));
+        check(|float| Value::new(&Shape::Struct { none: None, float }));
+        check(|float| Value::new(&(None::<u8>, ((), 'c', "text", true, 1_u8, -1_i64, float))));
+        let error = Value::new(&f64::NAN).unwrap_err();
+        let reason = std::error::Error::source(&error).map(ToString::to_string);
+        assert!(format!("{error} {reason:?}").contains("not a finite number"), "{error:?}");
+    }
+
+    #[test]
+    fn a_damaged_value_can_be_printed_and_an_object_is_called_one() {
+        assert_eq!(format!("{:?}", Value([0xff].as_slice().into())), "(damaged value)");
+        let object = Value::new(&json!({"n": 1})).unwrap();
+        assert_eq!(format!("{object:?}"), r#"{"n":1}"#);
+        let error = object.get::<u32>().unwrap_err();
+        assert!(error.to_string().contains("an object"), "{error}");
     }
 }

@@ -4,6 +4,7 @@
 //! fits a directory or a small cache, made in seconds).
 #![expect(unreachable_pub, reason = "each benchmark is a program of its own, with this as its module")]
 #![allow(dead_code, reason = "not every one of them uses all of it")]
+use criterion::Criterion;
 use rand::SeedableRng;
 use rand::distr::{Distribution, Uniform};
 use rand::rngs::StdRng;
@@ -15,6 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
+
+/// Short measurements, so that plain `cargo bench` takes minutes: what needs more is asked for with `--measurement-time`.
+pub fn criterion() -> Criterion {
+    Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2))
+}
 
 /// How many sessions a store holds.
 pub fn sessions() -> usize {

@@ -135,7 +135,7 @@ impl<'a> Builder<'a> {
                         vec![]
                     }
                 }
-                Kept::Torn => self.torn(bytes.len(), share, &mut cut.chance),
+                Kept::Torn => self.torn(*offset, bytes.len(), share, &mut cut.chance),
             };
             for part in parts {
                 image.write(*offset + part.start as u64, &bytes[part]);
@@ -144,8 +144,8 @@ impl<'a> Builder<'a> {
     }
 
     /// Which parts of a write are kept: none, all, or some of its sectors, either those before one place or any.
-    fn torn(&self, length: usize, share: f64, chance: &mut StdRng) -> Vec<Range<usize>> {
-        let sector = self.recording.filesystem.sector();
+    fn torn(&self, offset: u64, length: usize, share: f64, chance: &mut StdRng) -> Vec<Range<usize>> {
+        let sector = self.recording.filesystem.sector_at(offset);
         let sectors = (0..length).step_by(sector).map(|start| start..length.min(start + sector));
         match chance.random_range(0..6) {
             0 => vec![],
@@ -162,13 +162,15 @@ mod tests {
     use crate::filesystem::FileSystem;
 
     const SECTORS: usize = 4;
+    /// Behind the superblock.
+    const FIRST: u64 = 4096;
 
     fn write(sector: u64, byte: u8) -> Event {
-        Event::Write { offset: sector * 512, bytes: vec![byte; SECTORS * 512] }
+        Event::Write { offset: FIRST + sector * 512, bytes: vec![byte; SECTORS * 512] }
     }
     fn recording() -> Recording {
         let events = vec![write(0, 1), Event::Flush, write(0, 2), write(4, 3), Event::Flush, write(8, 4)];
-        Recording { filesystem: FileSystem::Ext4, bytes: 8192, base: vec![], events }
+        Recording { filesystem: FileSystem::Ext4, bytes: FIRST + 8192, base: vec![], events }
     }
     fn built(at: usize, kept: Kept, seed: u64) -> Vec<u8> {
         let recording = recording();
@@ -178,7 +180,7 @@ mod tests {
             let mut cut = Cut { state: 0, at, kept, chance: StdRng::seed_from_u64(seed) };
             builder.build(&mut cut, &mut image);
         }
-        image.read(0, 8192).chunks(512).map(|sector| sector[0]).collect()
+        image.read(FIRST, 8192).chunks(512).map(|sector| sector[0]).collect()
     }
 
     #[test]

@@ -37,10 +37,12 @@ impl FileSystem {
         }
     }
 
-    /// What the disk writes as a whole or not at all. Btrfs takes it for granted that a superblock of 4 KiB is not torn,
-    /// and everything else it writes is as large; the others' logs and metadata are made for sectors.
-    pub(crate) fn sector(self) -> usize {
+    /// What the disk writes there as a whole or not at all. Btrfs takes it for granted that a superblock of 4 KiB is not
+    /// torn, and everything else it writes is as large; the others' logs and metadata are made for sectors, but for ext4's
+    /// superblock, which is two of them with one checksum.
+    pub(crate) fn sector_at(self, offset: u64) -> usize {
         match self {
+            Self::Ext4 if offset < 4096 => 4096,
             Self::Ext4 | Self::Xfs => 512,
             Self::Btrfs => 4096,
         }

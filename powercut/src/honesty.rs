@@ -27,8 +27,8 @@ pub(crate) const BREACHES: [Breach; 5] = [
         what: "directories are not synced",
         edits: &[(
             "src/file/disk.rs",
-            "gate(\"sync shard\")?;\n        Ok(fs::fsync(&self.fd)?)",
-            "gate(\"sync shard\")?;\n        Ok(())",
+            "call(\"sync shard\", || fs::fsync(&self.fd))?",
+            "call(\"sync shard\", || Ok(()))?",
         )],
     },
     Breach {
@@ -36,8 +36,8 @@ pub(crate) const BREACHES: [Breach; 5] = [
         what: "files are not synced",
         edits: &[(
             "src/file/disk/opened.rs",
-            "gate(\"sync file\")?;\n    file.sync_data()",
-            "gate(\"sync file\")?;\n    let _ = file;\n    Ok(())",
+            "file.sync_data().map_err(",
+            "io::Result::Ok(file).map(drop).map_err(",
         )],
     },
     Breach {

@@ -76,7 +76,7 @@ impl Image {
 
     /// Forgets whatever was written and did not become durable.
     pub(crate) fn forget_writes(&mut self) {
-        self.overlay.clear();
+        self.changed.extend(self.overlay.drain().map(|(block, _)| block));
     }
 
     /// What may have changed since this was last asked, be it that it was written or that it was forgotten: ranges of
@@ -147,13 +147,17 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_is_told_once_and_again_when_it_is_forgotten_after_another_write() {
+    fn what_changes_is_told_once_and_again_when_it_is_forgotten() {
         let mut image = Image::new(vec![0; 8 * BLOCK]);
         image.settle(0, &[1]);
         image.write(4095, &[2; 2]);
         image.write(5 * BLOCK as u64, &[3]);
         let block = BLOCK as u64;
         assert_eq!(image.take_changed(), [0..2 * block, 5 * block..6 * block]);
+        assert!(image.take_changed().is_empty());
+        image.forget_writes();
+        assert_eq!(image.take_changed(), [0..2 * block, 5 * block..6 * block]);
+        image.forget_writes();
         assert!(image.take_changed().is_empty());
     }
 

@@ -72,7 +72,7 @@ enum Task {
     /// Record a workload
     Record {
         #[command(flatten)]
-        scene: Stage,
+        stage: Stage,
         /// The file to write it to
         #[arg(long)]
         out: PathBuf,
@@ -83,6 +83,9 @@ enum Task {
         recording: PathBuf,
         #[command(flatten)]
         sample: Sample,
+        /// What the states follow from
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
         /// The first state's number
         #[arg(long, default_value_t = 0)]
         first: u32,
@@ -125,15 +128,12 @@ struct Stage {
     seed: u64,
 }
 
-/// What is checked.
-#[derive(Clone, Debug, Args)]
+/// What of a recording is checked.
+#[derive(Clone, Copy, Debug, Args)]
 struct Sample {
-    /// How many crash states
+    /// How many crash states of each recording
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
     states: u32,
-    /// What the states follow from
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
     /// How many disks are checked at the same time; each takes a loop device
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
     lanes: u32,
@@ -146,12 +146,8 @@ struct Run {
     /// How many recordings
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     recordings: u32,
-    /// How many crash states of each recording
-    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
-    states: u32,
-    /// How many disks are checked at the same time; each takes a loop device
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
-    lanes: u32,
+    #[command(flatten)]
+    sample: Sample,
     /// Be content with one failure
     #[arg(long)]
     until_failure: bool,
@@ -193,35 +189,37 @@ fn main() -> ExitCode {
 /// Whether all was as it should be.
 fn perform(task: Task) -> Result<bool> {
     match task {
-        Task::Worker(worker) => return worker.run().map(|()| true),
-        Task::Doomed(doomed) => return doomed.run().map(|()| true),
-        Task::Honesty(honesty) => return honesty.run(),
-        Task::Trace { recording, life } => {
-            trace(&Recording::load(&recording)?, life);
-            return Ok(true);
-        }
-        _ => be_alone().and_then(|()| stop::listen())?,
-    }
-    match task {
-        Task::Run(run) => run.run(),
-        Task::Record { scene, out } => {
-            let recording = recorder::record(scene.script(0)?)?;
+        Task::Run(run) => alone().and_then(|()| run.run()),
+        Task::Record { stage, out } => {
+            alone()?;
+            let recording = recorder::record(stage.script(0)?)?;
             describe(&recording);
             recording.save(&out).map(|()| true)
         }
-        Task::Check { recording, sample, first, at } => {
+        Task::Check { recording, sample, seed, first, at } => {
+            alone()?;
             let recording = Recording::load(&recording)?;
             describe(&recording);
-            let Sample { states, seed, lanes } = sample;
-            let findings =
-                check::check(&recording, Plan { seed, first, states, at, lanes, until_failure: false })?;
+            let findings = check::check(&recording, Plan { first, at, ..sample.plan(seed) })?;
             Ok(report(&findings))
         }
-        Task::Honesty(_) | Task::Trace { .. } | Task::Worker(_) | Task::Doomed(_) => Ok(true),
+        Task::Trace { recording, life } => {
+            trace(&Recording::load(&recording)?, life);
+            Ok(true)
+        }
+        // Each of its builds sees to being alone.
+        Task::Honesty(honesty) => honesty.run(),
+        Task::Worker(worker) => worker.run().map(|()| true),
+        Task::Doomed(doomed) => doomed.run().map(|()| true),
     }
 }
 
-/// Starts this program again where nobody else sees its mounts: whatever becomes of it, they go with it.
+/// Starts this program again where nobody else sees its mounts, so that they go with it whatever becomes of it, and listens to
+/// whoever wants it to stop.
+fn alone() -> Result<()> {
+    be_alone().and_then(|()| stop::listen())
+}
+
 fn be_alone() -> Result<()> {
     const ALONE: &str = "SESSILE_POWERCUT_ALONE";
     if env::var_os(ALONE).is_some() {
@@ -241,6 +239,13 @@ impl Stage {
     }
 }
 
+impl Sample {
+    fn plan(self, seed: u64) -> Plan {
+        let Self { states, lanes } = self;
+        Plan { seed, first: 0, states, at: None, lanes, until_failure: false }
+    }
+}
+
 impl Run {
     fn run(&self) -> Result<bool> {
         let mut findings = Findings::default();
@@ -250,14 +255,7 @@ impl Run {
             print!("recording {number}: ");
             describe(&recording);
             let began = Instant::now();
-            let plan = Plan {
-                seed: script.seed,
-                first: 0,
-                states: self.states,
-                at: None,
-                lanes: self.lanes,
-                until_failure: self.until_failure,
-            };
+            let plan = Plan { until_failure: self.until_failure, ..self.sample.plan(script.seed) };
             let found = check::check(&recording, plan)?;
             let each = began.elapsed() / found.states.max(1);
             println!("recording {number}: {} states, {} ms each", found.states, each.as_millis());

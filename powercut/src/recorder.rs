@@ -76,7 +76,7 @@ fn work(script: Script, scene: &Scene, root: &File) -> Result<()> {
     let mut chance = StdRng::seed_from_u64(script.seed);
     let mut crew = Crew { scene, seed: script.seed, hired: 0, children: Vec::new() };
     // A session is owed from the beginning.
-    let first = scene.enter()?;
+    let first = scene.make()?;
     first.act(Act::Create(Duration::from_secs(3600)), 1, 0, 1, true)?;
     drop(first);
     for _ in 0..PROCESSES {

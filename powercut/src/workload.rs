@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use sessile::file::{ReaperOptions, SweepOptions};
 use sessile::{Durability, FileStoreOptions};
 use std::env;
@@ -113,12 +114,26 @@ pub(crate) enum DoomedAct {
 }
 
 impl Scene {
-    /// Enters it.
+    /// Makes the store, and enters it.
     ///
     /// # Errors
     ///
-    /// The store cannot be opened.
-    pub(crate) fn enter(&self) -> Result<Actor> {
+    /// The store cannot be made or opened.
+    pub(crate) fn make(&self) -> Result<Actor> {
+        self.open(true)
+    }
+
+    /// Enters it as a process of its own, which goes when its parent goes: nobody acts on a disk that was taken away.
+    ///
+    /// # Errors
+    ///
+    /// The store is not there or cannot be opened.
+    fn enter(&self) -> Result<Actor> {
+        set_parent_process_death_signal(Some(Signal::KILL)).context("ask to die with the parent")?;
+        self.open(false)
+    }
+
+    fn open(&self, create: bool) -> Result<Actor> {
         let durability = match self.durability {
             Level::PowerSafe => Durability::PowerSafe,
             Level::Relaxed => Durability::Relaxed,
@@ -126,6 +141,7 @@ impl Scene {
         let store = FileStoreOptions::new()
             .durability(durability)
             .lock_wait(LOCK_WAIT)
+            .create(create)
             .open(&self.store)
             .context("open the store")?;
         Ok(Actor { store: Arc::new(store), notes: Notes::open(&self.notes)?, table: Table::new(&self.table) })

@@ -79,14 +79,13 @@ pub(super) struct Root {
 impl Root {
     /// Opens the directory. The path itself may lead through symbolic links; nothing below it may.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        gate("open root")?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = File::from(retry_on_intr(|| fs::open(path, flags, Mode::empty()))?);
+        let fd = File::from(call("open root", || fs::open(path, flags, Mode::empty()))?);
         Ok(Self { kind: file_system::Kind::of(&fd)?, fd, path: path.to_owned() })
     }
 
     /// Takes the root's file system for btrfs.
-    #[cfg(test)]
+    #[cfg(all(test, not(shuttle)))]
     pub(super) fn pretend_to_be_on_btrfs(&mut self) {
         self.kind = file_system::Kind::BTRFS;
     }
@@ -104,8 +103,7 @@ impl Root {
 
     /// Owner and permission bits.
     pub(super) fn owner_and_mode(&self) -> io::Result<(u32, u32)> {
-        gate("stat root")?;
-        let stat = fs::fstat(&self.fd)?;
+        let stat = call("stat root", || fs::fstat(&self.fd))?;
         Ok((stat.st_uid, stat.st_mode & 0o7777))
     }
 
@@ -118,8 +116,7 @@ impl Root {
     /// Makes a directory in the root, mode 0700 whatever the umask; no error if it is there, with any mode: its making
     /// may have been cut short.
     pub(super) fn make_directory(&self, name: &str) -> io::Result<()> {
-        gate("make directory")?;
-        match fs::mkdirat(&self.fd, name, DIRECTORY) {
+        match call("make directory", || fs::mkdirat(&self.fd, name, DIRECTORY)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -136,27 +133,25 @@ impl Root {
 
     /// Owner and permission bits of a directory in the root. Fails if it is none.
     pub(super) fn directory_owner_and_mode(&self, name: &str) -> io::Result<(u32, u32)> {
-        gate("check directory")?;
-        let stat = fs::fstat(self.open_directory_fd(name)?)?;
+        let stat = fs::fstat(self.open_directory_fd("check directory", name)?)?;
         Ok((stat.st_uid, stat.st_mode & 0o7777))
     }
 
     /// Opens a directory in the root, not following a link.
-    fn open_directory_fd(&self, name: &str) -> io::Result<OwnedFd> {
+    fn open_directory_fd(&self, why: &'static str, name: &str) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(retry_on_intr(|| fs::openat(&self.fd, name, flags, Mode::empty()))?)
+        call(why, || fs::openat(&self.fd, name, flags, Mode::empty()))
     }
 
     /// Opens a file in the root for reading, not following a link.
     pub(super) fn open_file(&self, name: &str) -> io::Result<File> {
-        gate("open file")?;
-        Ok(retry_on_intr(|| fs::openat(&self.fd, name, OFlags::RDONLY | SAFE, Mode::empty()))?.into())
+        let open = || fs::openat(&self.fd, name, OFlags::RDONLY | SAFE, Mode::empty());
+        Ok(call("open file", open)?.into())
     }
 
     /// Forces the root's names to the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
-        gate("sync root")?;
-        Ok(fs::fsync(&self.fd)?)
+        Ok(call("sync root", || fs::fsync(&self.fd))?)
     }
 
     /// Brings to the disk that a name is gone from a shard.
@@ -166,45 +161,41 @@ impl Root {
 
     /// Opens the shard directory of a session.
     pub(super) fn open_shard(&self, id: &FileId) -> io::Result<Directory> {
-        gate("open shard")?;
-        Ok(Directory { fd: self.open_directory_fd(&layout::shard_of(id))? })
+        Ok(Directory { fd: self.open_directory_fd("open shard", &layout::shard_of(id))? })
     }
 
     /// Opens a directory in the root.
     pub(super) fn open_directory(&self, name: &str) -> io::Result<Directory> {
-        gate("open directory")?;
-        Ok(Directory { fd: self.open_directory_fd(name)? })
+        Ok(Directory { fd: self.open_directory_fd("open directory", name)? })
     }
 
     /// What has a name in the root.
     pub(super) fn stat(&self, name: &str) -> io::Result<Stat> {
-        gate("stat in root")?;
-        Ok(fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.into())
+        Ok(call("stat in root", || fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?.into())
     }
 
     /// Opens a session's file.
     pub(super) fn open_session(&self, path: &SessionPath, access: Access) -> io::Result<File> {
-        gate("open session")?;
-        Ok(open_below(&self.fd, path, access)?.into())
+        Ok(call("open session", || open_below(&self.fd, path, access))?.into())
     }
 
     /// Which file a session's path leads to now.
     pub(super) fn inode_at(&self, path: &SessionPath) -> io::Result<Inode> {
-        gate("stat session")?;
-        let stat = fs::statat(&self.fd, path.below_root(), AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = || fs::statat(&self.fd, path.below_root(), AtFlags::SYMLINK_NOFOLLOW);
+        let stat = call("stat session", stat)?;
         Ok(Inode { device: stat.st_dev, number: stat.st_ino })
     }
 }
 
 /// Opens a session's file below `root` in one call that follows no link.
 #[cfg(target_os = "linux")]
-fn open_below(root: &File, path: &SessionPath, access: Access) -> io::Result<OwnedFd> {
+fn open_below(root: &File, path: &SessionPath, access: Access) -> Result<OwnedFd, Errno> {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     // Kernels before 5.6 lack `openat2`, and some container filters forbid it; asking once is enough.
     static MISSING: AtomicBool = AtomicBool::new(false);
     let open = |flags| {
         let resolve = fs::ResolveFlags::NO_SYMLINKS;
-        retry_on_intr(|| fs::openat2(root, path.below_root(), flags, access.mode(), resolve))
+        fs::openat2(root, path.below_root(), flags, access.mode(), resolve)
     };
     if MISSING.load(Relaxed) {
         return open_step_by_step(root, path, access);
@@ -216,7 +207,7 @@ fn open_below(root: &File, path: &SessionPath, access: Access) -> io::Result<Own
             MISSING.fetch_or(errno == Errno::NOSYS || file.is_ok(), Relaxed);
             file
         }
-        opened => Ok(opened?),
+        opened => opened,
     }
 }
 
@@ -239,10 +230,10 @@ fn without_atime(flags: OFlags, open: impl Fn(OFlags) -> Result<OwnedFd, Errno>)
 }
 
 /// The same in two calls: the shard, then the file in it.
-fn open_step_by_step(root: &File, path: &SessionPath, access: Access) -> io::Result<OwnedFd> {
+fn open_step_by_step(root: &File, path: &SessionPath, access: Access) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let shard = retry_on_intr(|| fs::openat(root, &path.as_str()[..2], flags, Mode::empty()))?;
-    Ok(retry_on_intr(|| fs::openat(&shard, path.below_shard(), access.flags(), access.mode()))?)
+    let shard = fs::openat(root, &path.as_str()[..2], flags, Mode::empty())?;
+    fs::openat(&shard, path.below_shard(), access.flags(), access.mode())
 }
 
 /// A directory in the root, held open while names in it change: a shard, or the expiry index.
@@ -254,16 +245,14 @@ pub(super) struct Directory {
 impl Directory {
     /// Opens a session's file.
     pub(super) fn open(&self, path: &SessionPath, access: Access) -> io::Result<File> {
-        gate("open session in shard")?;
-        let open = |flags| retry_on_intr(|| fs::openat(&self.fd, path.below_shard(), flags, access.mode()));
-        Ok(without_atime(access.flags(), open)?.into())
+        let open = |flags| fs::openat(&self.fd, path.below_shard(), flags, access.mode());
+        Ok(call("open session in shard", || without_atime(access.flags(), open))?.into())
     }
 
     /// Makes a file that must not exist.
     pub(super) fn create(&self, name: &str) -> io::Result<File> {
-        gate("create file")?;
         let access = Access::Create;
-        Ok(retry_on_intr(|| fs::openat(&self.fd, name, access.flags(), access.mode()))?.into())
+        Ok(call("create file", || fs::openat(&self.fd, name, access.flags(), access.mode()))?.into())
     }
 
     /// Puts a file where another one is, in one step; that other one then has the first one's name.
@@ -288,7 +277,11 @@ impl Directory {
     /// Removes a name. Whether it was there.
     pub(super) fn unlink(&self, name: impl rustix::path::Arg) -> io::Result<bool> {
         gate("unlink")?;
-        unlink(&self.fd, name)
+        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// The names in it.
@@ -305,8 +298,8 @@ impl Directory {
 
     /// Opens a file by its name.
     pub(super) fn open_named(&self, name: &str, access: Access) -> io::Result<File> {
-        gate("open file in directory")?;
-        Ok(retry_on_intr(|| fs::openat(&self.fd, name, access.flags(), access.mode()))?.into())
+        let open = || fs::openat(&self.fd, name, access.flags(), access.mode());
+        Ok(call("open file in directory", open)?.into())
     }
 
     /// Moves a file to another directory, where nothing may have the name.
@@ -317,6 +310,11 @@ impl Directory {
             Err(Errno::INVAL | Errno::NOSYS) => {}
             result => return Ok(result?),
         }
+        self.move_step_by_step(name, other, new_name)
+    }
+
+    /// The same in two calls, for file systems that cannot do it in one: what comes in between is replaced.
+    fn move_step_by_step(&self, name: &CStr, other: &Self, new_name: &str) -> io::Result<()> {
         match fs::statat(&other.fd, new_name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Err(Errno::EXIST.into()),
             Err(Errno::NOENT) => Ok(fs::renameat(&self.fd, name, &other.fd, new_name)?),
@@ -326,8 +324,7 @@ impl Directory {
 
     /// Forces the shard's names to the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
-        gate("sync shard")?;
-        Ok(fs::fsync(&self.fd)?)
+        Ok(call("sync shard", || fs::fsync(&self.fd))?)
     }
 }
 
@@ -363,19 +360,16 @@ fn names(directory: impl AsFd) -> io::Result<Vec<String>> {
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-fn unlink(directory: impl AsFd, name: impl rustix::path::Arg) -> io::Result<bool> {
-    match fs::unlinkat(directory, name, AtFlags::empty()) {
-        Ok(()) => Ok(true),
-        Err(Errno::NOENT) => Ok(false),
-        Err(errno) => Err(errno.into()),
-    }
+/// Makes a call that does the same when it is made twice: once more if a signal came in between.
+fn call<T>(name: &'static str, make: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+    retry_on_intr(|| gate(name).and_then(|()| make()))
 }
 
 /// Passes in release builds, without a trace.
 #[cfg(not(any(test, fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
-fn gate(_call: &'static str) -> io::Result<()> {
+fn gate(_call: &'static str) -> Result<(), Errno> {
     Ok(())
 }
 
@@ -383,7 +377,7 @@ fn gate(_call: &'static str) -> io::Result<()> {
 #[cfg(not(any(test, fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
-fn gate_bytes(_call: &'static str, bytes: usize) -> io::Result<usize> {
+fn gate_bytes(_call: &'static str, bytes: usize) -> Result<usize, Errno> {
     Ok(bytes)
 }
 
@@ -404,12 +398,12 @@ mod tests {
         let path = SessionPath::of(&SessionId::random().unwrap().file_id());
         let (shard, elsewhere) = (dir.path().join(&path.as_str()[..2]), dir.path().join("elsewhere"));
         for open in [open_below, open_step_by_step] {
-            let refusal = |access| open(&root.fd, &path, access).map_err(|error| error.kind()).unwrap_err();
-            assert_eq!(refusal(Access::Create), io::ErrorKind::NotFound);
+            let refusal = |access| open(&root.fd, &path, access).unwrap_err();
+            assert_eq!(refusal(Access::Create), Errno::NOENT);
             root.make_directory(&path.as_str()[..2]).unwrap();
-            assert_eq!(refusal(Access::Read), io::ErrorKind::NotFound);
+            assert_eq!(refusal(Access::Read), Errno::NOENT);
             let made = File::from(open(&root.fd, &path, Access::Create).unwrap());
-            assert_eq!(refusal(Access::Create), io::ErrorKind::AlreadyExists);
+            assert_eq!(refusal(Access::Create), Errno::EXIST);
             let found = File::from(open(&root.fd, &path, Access::Write).unwrap());
             assert_eq!(stat(&made).unwrap().inode, stat(&found).unwrap().inode);
             // The same file behind a link in place of the shard, then behind a link in its own place.
@@ -424,5 +418,62 @@ mod tests {
             assert!(open(&root.fd, &path, Access::Read).is_err());
             std::fs::remove_dir_all(&shard).unwrap();
         }
+    }
+
+    /// File systems without `RENAME_NOREPLACE` take two calls.
+    #[test]
+    fn moving_step_by_step_does_what_moving_at_once_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        for name in ["from", "to"] {
+            root.make_directory(name).unwrap();
+        }
+        let [from, to] = ["from", "to"].map(|name| root.open_directory(name).unwrap());
+        let too_long = "x".repeat(300);
+        for step_by_step in [false, true] {
+            let go = |name| {
+                let move_to = if step_by_step { Directory::move_step_by_step } else { Directory::move_to };
+                move_to(&from, c"file", &to, name).map_err(|error| error.kind())
+            };
+            std::fs::write(dir.path().join("to/taken"), "theirs").unwrap();
+            std::fs::write(dir.path().join("from/file"), "ours").unwrap();
+            assert_eq!(go("taken"), Err(io::ErrorKind::AlreadyExists));
+            assert_eq!(go(&too_long), Err(io::ErrorKind::InvalidFilename));
+            assert_eq!(std::fs::read(dir.path().join("to/taken")).unwrap(), b"theirs");
+            assert_eq!(go("free"), Ok(()));
+            assert_eq!(std::fs::read(dir.path().join("to/free")).unwrap(), b"ours");
+            std::fs::remove_file(dir.path().join("to/free")).unwrap();
+            assert_eq!(go("free"), Err(io::ErrorKind::NotFound), "there is nothing to move");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_an_error_and_one_that_is_there_is_made_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let make = |name: &str| root.make_directory(name).map_err(|error| error.kind());
+        assert_eq!(make(&"x".repeat(300)), Err(io::ErrorKind::InvalidFilename));
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert_eq!(make("file"), Err(io::ErrorKind::NotADirectory));
+        std::fs::create_dir(dir.path().join("open")).unwrap();
+        fs::chmodat(&root.fd, "open", Mode::from_raw_mode(0o777), AtFlags::empty()).unwrap();
+        assert_eq!(make("open"), Ok(()));
+        assert_eq!(root.directory_owner_and_mode("open").unwrap().1, 0o700);
+    }
+
+    /// Only the owner of a file may ask for it.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_that_may_not_be_read_without_a_trace_is_opened_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let open = |refusal: Option<Errno>| {
+            without_atime(SAFE, |flags| match refusal {
+                Some(errno) if flags.contains(OFlags::NOATIME) => Err(errno),
+                _ => root.open_directory_fd("open", "."),
+            })
+        };
+        assert!(open(None).is_ok() && open(Some(Errno::PERM)).is_ok());
+        assert_eq!(open(Some(Errno::NOENT)).err(), Some(Errno::NOENT));
     }
 }

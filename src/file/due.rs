@@ -237,6 +237,8 @@ pub(super) fn strike(file: &File, offsets: &[u64]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::disk::faults::during;
+    use std::os::unix::fs::PermissionsExt;
     use std::time::{Duration, UNIX_EPOCH};
 
     fn entry(n: u64) -> Entry {
@@ -301,7 +303,7 @@ mod tests {
         let hour = |hours| micros(at(hours));
         assert_eq!(bucket_of(hour(1000), hour(990)), 1000);
         assert_eq!(bucket_of(hour(10), hour(990)), 990);
-        assert_eq!(bucket_of(u64::MAX, hour(990)), 990 + AHEAD_MAX);
+        assert_eq!(bucket_of(u64::MAX, hour(990)), 990 + 720);
         let (_dir, root) = store();
         let due = Due::default();
         due.file(&root, &entry(1).id, at(14), at(10));
@@ -373,6 +375,12 @@ mod tests {
             due.file(&root, &entry(hour).id, at(hour), at(5));
             assert!(due.open.read().len() <= OPEN_MAX);
         }
+        let numbers = || due.open.read().iter().map(|(number, _)| *number).collect::<Vec<_>>();
+        assert_eq!(numbers(), [46, 47, 48, 49]);
+        // One that was removed is opened once more, and kept once.
+        std::fs::remove_file(dir.path().join(DUE).join("48")).unwrap();
+        due.file(&root, &entry(48).id, at(48), at(5));
+        assert_eq!(numbers(), [46, 47, 49, 48]);
         for hour in 5..50 {
             assert_eq!(read(&root, hour).len(), 1);
         }
@@ -380,6 +388,97 @@ mod tests {
         std::fs::write(dir.path().join(DUE), "in the way").unwrap();
         due.file(&root, &entry(1).id, at(7), at(5));
         assert_eq!(due.unfiled(), 1);
+    }
+
+    #[test]
+    fn a_deadline_beyond_what_is_written_is_cut_and_one_that_nobody_writes_is_no_entry() {
+        for (deadline, want) in
+            [(0, 0), (DEADLINE_MAX, DEADLINE_MAX), (DEADLINE_MAX + 1, DEADLINE_MAX), (u64::MAX, DEADLINE_MAX)]
+        {
+            let bytes = Entry { deadline, ..entry(1) }.to_bytes();
+            assert_eq!(Entry::from_bytes(&bytes), Some(Entry { deadline: want, ..entry(1) }));
+        }
+        assert_eq!(DEADLINE_MAX, u64::MAX >> 7);
+        let mut bytes = entry(1).to_bytes();
+        bytes[FileId::LEN..][..8].copy_from_slice(&(DEADLINE_MAX + 1).to_le_bytes());
+        let check = check_of(&bytes);
+        bytes[ENTRY_BYTES - 4..].copy_from_slice(&check);
+        assert_eq!(Entry::from_bytes(&bytes), None);
+    }
+
+    #[test]
+    fn a_bucket_larger_than_what_is_read_at_once_is_read_to_its_end_behind_whatever_lies_before_an_entry() {
+        let (_dir, root) = store();
+        let due = Due::default();
+        due.file(&root, &entry(0).id, at(5), at(5));
+        let mut reader = Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Append).unwrap();
+        let count = CHUNK_BYTES as u64 / 32 + 7;
+        let bytes = [&[1; 11][..], &bytes_of(1..=count), &[2; ENTRY_BYTES - 1]].concat();
+        disk::append(&reader.file, &bytes).unwrap();
+        reader = Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Read).unwrap();
+        let mut found = Vec::new();
+        while let Some(some) = reader.next().unwrap() {
+            found.extend(some);
+        }
+        assert_eq!(found.len() as u64, 1 + count);
+        for (n, (offset, found)) in found[1..].iter().enumerate() {
+            assert_eq!((*offset, *found), (43 + 32 * n as u64, entry(1 + n as u64)));
+        }
+        // What is too short to say what it is may be the beginning of one.
+        assert!(reader.next().unwrap().is_none());
+        let last = entry(count + 1).to_bytes();
+        let end = Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Append).unwrap();
+        disk::append(&end.file, &last).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_bucket_that_others_can_read_is_made_private_and_nothing_is_done_to_one_that_is() {
+        let (dir, root) = store();
+        let due = Due::default();
+        let file = || due.try_file(&root, entry(1), 0).unwrap();
+        file();
+        let bucket = dir.path().join(DUE).join("0");
+        std::fs::set_permissions(&bucket, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(during(|_, _| None, file).1, ["append", "stat file", "change mode"]);
+        assert_eq!(std::fs::metadata(&bucket).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(during(|_, _| None, file).1, ["append", "stat file"]);
+    }
+
+    #[test]
+    fn whichever_call_of_a_filing_fails_it_is_an_error_and_a_bucket_that_is_always_removed_is_given_up() {
+        let (dir, root) = store();
+        let due = Due::default();
+        let file = || due.try_file(&root, entry(1), 0);
+        // Without an index, with a bucket that is not open yet, and with one that is.
+        for (prepare, calls) in [
+            (dir.path().join(DUE), &["open directory", "make directory", "open directory"][..]),
+            (dir.path().join(DUE).join("0"), &["append", "stat file", "open directory"][..]),
+        ] {
+            let mut met = 0;
+            for call in 0.. {
+                let _ = std::fs::remove_dir_all(&prepare).or_else(|_| std::fs::remove_file(&prepare));
+                let fail = move |n, _| (n == call).then_some(libc::EIO);
+                let (result, made) = during(fail, file);
+                assert_eq!(result.is_err(), made.len() > call, "{made:?}");
+                if result.is_ok() {
+                    break;
+                }
+                met += 1;
+            }
+            assert!(met >= calls.len(), "{met} calls of {calls:?}");
+        }
+        let bucket = dir.path().join(DUE).join("0");
+        let removed = move |_, call| {
+            if call == "append" {
+                std::fs::remove_file(&bucket).unwrap();
+            }
+            None
+        };
+        let (result, calls) = during(removed, file);
+        assert_eq!(result.unwrap_err().to_string(), "the bucket was removed again and again");
+        assert_eq!(calls.iter().filter(|call| **call == "append").count(), 1 + OPENINGS_MAX as usize);
+        file().unwrap();
     }
 
     #[test]

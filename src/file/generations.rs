@@ -342,4 +342,14 @@ mod tests {
             assert!(Generations::open(&root, true).unwrap().is_some(), "{length} bytes, made anew");
         }
     }
+
+    #[test]
+    fn a_directory_in_its_place_is_an_error_that_names_it_and_stays() {
+        let (dir, root) = store();
+        let path = dir.path().join(GENERATIONS);
+        std::fs::create_dir(&path).unwrap();
+        let error = Generations::make(&root).unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Foreign, Some(&*path)));
+        assert!(path.is_dir());
+    }
 }

@@ -278,4 +278,72 @@ mod tests {
         drop(shared);
         assert!(LockedFile::acquire(file.reopen().unwrap(), soon()).unwrap().is_ok());
     }
+
+    #[test]
+    fn a_root_is_shared_by_all_or_one_has_it_to_himself() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = || File::open(dir.path()).unwrap();
+        let shared = [LockedRoot::share(root(), soon()), LockedRoot::share(root(), soon())];
+        assert!(shared.iter().all(|lock| lock.as_ref().unwrap().is_some()));
+        assert!(LockedRoot::acquire(root(), soon()).unwrap().is_none());
+        drop(shared);
+        let alone = LockedRoot::acquire(root(), soon()).unwrap();
+        assert!(alone.is_some());
+        assert!(LockedRoot::share(root(), soon()).unwrap().is_none());
+        drop(alone);
+        // A copy of its descriptor keeps no lock that was given back, and a child's is not his to give back.
+        let descriptor = root();
+        let copy = descriptor.try_clone().unwrap();
+        drop(LockedRoot::acquire(descriptor, soon()).unwrap().unwrap());
+        let mut lock = LockedRoot::acquire(root(), soon()).unwrap().unwrap();
+        drop(copy);
+        let copy = lock.root.try_clone().unwrap();
+        lock.birthmark = Birthmark::of_another_process();
+        drop(lock);
+        assert!(LockedRoot::acquire(root(), soon()).unwrap().is_none());
+        drop(copy);
+        assert!(LockedRoot::acquire(root(), soon()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_is_given_back_also_while_a_copy_of_its_descriptor_is_open() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let descriptor = file.reopen().unwrap();
+        let copy = descriptor.try_clone().unwrap();
+        drop(LockedFile::acquire(descriptor, soon()).unwrap().unwrap());
+        drop(share(&copy, soon()).unwrap().unwrap());
+        assert!(LockedFile::acquire(file.reopen().unwrap(), soon()).unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_wait_tries_once_more_when_it_is_interrupted_ends_at_its_deadline_and_does_not_spin() {
+        let tries = AtomicU32::new(0);
+        let outcomes = |errors: &'static [i32]| {
+            tries.store(0, Ordering::Relaxed);
+            let tries = &tries;
+            move || match errors.get(tries.fetch_add(1, Ordering::Relaxed) as usize) {
+                Some(error) => Err(io::Error::from_raw_os_error(*error)),
+                None => Ok(()),
+            }
+        };
+        let passed = Instant::now();
+        assert!(wait_for(passed, outcomes(&[])).unwrap(), "the first try is before the look at the clock");
+        assert!(wait_for(passed, outcomes(&[libc::EINTR, libc::EINTR])).unwrap());
+        assert!(!wait_for(passed, outcomes(&[libc::EWOULDBLOCK])).unwrap());
+        let later = Instant::now() + Duration::from_secs(30);
+        assert!(wait_for(later, outcomes(&[libc::EWOULDBLOCK; 3])).unwrap());
+        let error = wait_for(later, outcomes(&[libc::EWOULDBLOCK, libc::EBADF])).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        // Pauses of 20 µs, 40 µs … 1 ms: about 55 tries in 50 ms.
+        let held = || Err(fs2::lock_contended_error());
+        tries.store(0, Ordering::Relaxed);
+        let began = Instant::now();
+        let count = || {
+            tries.fetch_add(1, Ordering::Relaxed);
+            held()
+        };
+        assert!(!wait_for(began + Duration::from_millis(50), count).unwrap());
+        assert!(began.elapsed() >= Duration::from_millis(50));
+        assert!((2..=60).contains(&tries.load(Ordering::Relaxed)), "{tries:?} tries in 50 ms");
+    }
 }

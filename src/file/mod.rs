@@ -15,7 +15,7 @@ mod layout;
 mod lock;
 mod locked;
 mod mapped;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(all(test, not(shuttle)), fuzzing))]
 mod model;
 mod open;
 mod operate;

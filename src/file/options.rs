@@ -168,7 +168,7 @@ impl FileStoreOptions {
     ///
     /// [`ErrorKind::Config`] names an option out of its bounds. [`ErrorKind::Foreign`] for a directory that holds
     /// something else, [`ErrorKind::NewerFormat`] for a store made by a newer version, [`ErrorKind::Permissions`] for a
-    /// directory that is not ours or that everybody may write to, [`ErrorKind::Io`] for a store that lacks one of its
+    /// directory that is not ours or that others may write to, [`ErrorKind::Io`] for a store that lacks one of its
     /// shard directories, and for all that the operating system refuses. [`ErrorKind::InUse`] if it is to be used alone
     /// and is not free for the whole [`lock_wait`](Self::lock_wait); also if its file of counters has to be made anew while
     /// other processes have the store open. [`ErrorKind::Config`] also for [`Coherence::Shared`] on a file system that

@@ -33,7 +33,7 @@ use crate::clock::{from_micros, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
 use crate::lifetime::Expiry;
-use crate::record::{Entries, Record};
+use crate::record::{Entries, Name, Record};
 use crate::value::Value;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -166,7 +166,7 @@ fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Er
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
             // The count is the input's claim: no more than a page of memory is spent on it before entries come.
             let mut entries = Vec::with_capacity(map.size_hint().unwrap_or(0).min(64));
-            while let Some(entry) = map.next_entry::<String, Value>()? {
+            while let Some(entry) = map.next_entry::<Name, Value>()? {
                 entries.push(entry);
             }
             Ok(entries.into_iter().collect())
@@ -178,7 +178,7 @@ fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Er
 impl Payload<'_> {
     /// About how many bytes it takes: at most two for each length, for values below 16 KiB.
     fn size_hint(&self) -> usize {
-        let entry = |(name, value): (&String, &Value)| name.len() + value.as_bytes().len() + 4;
+        let entry = |(name, value): (&Name, &Value)| name.len() + value.as_bytes().len() + 4;
         self.user.map_or(0, str::len) + 8 + self.entries.iter().map(entry).sum::<usize>()
     }
 }
@@ -254,7 +254,12 @@ pub(super) fn slot_size(encoded: &[u8]) -> usize {
 
 /// Whether a slot claims to be as large as it is.
 pub(super) fn claims_size(slot: &[u8]) -> bool {
-    1_usize.checked_shl(slot[SLOT_SIZE_AT].into()) == Some(slot.len())
+    claimed_size(slot) == Some(slot.len())
+}
+
+/// How large a slot claims to be.
+pub(super) fn claimed_size(slot: &[u8]) -> Option<usize> {
+    1_usize.checked_shl(slot[SLOT_SIZE_AT].into())
 }
 
 /// Looks at the first bytes of a slot without verifying anything.
@@ -473,16 +478,128 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::TooLarge);
     }
 
+    #[cfg(feature = "internals")]
     #[test]
-    fn trailing_bytes_in_a_payload_with_a_good_checksum_are_refused() {
+    fn a_slot_that_is_sealed_for_who_looks_at_the_decoder_verifies_and_says_what_it_was_told() {
+        let whole = slot(&Record { entries: Entries::new(), user: None, ..sample() });
+        let payload = [0, 0];
+        let fields = &whole[SEQUENCE_AT..=SETTING_AT];
+        let found = decode(&sealed(fields, &payload, &id()), &id()).unwrap();
+        assert_eq!((&*found.record, found.version.sequence), (&*decode(&whole, &id()).unwrap().record, 7));
+        assert_eq!(sealed(fields, &[0; SLOT_MIN], &id()).len(), 2 * SLOT_MIN);
+        // No more than its fields is taken, and no less than they are is filled up with zeros.
+        let long = [fields, &[7; 100]].concat();
+        assert!(decode(&sealed(&long, &payload, &id()), &id()).is_err(), "reserved bytes");
+        assert!(decode(&sealed(&[], &payload, &id()), &id()).is_err(), "sequence 0");
+    }
+
+    /// The reason for which a slot is refused that was changed before it was sealed: its checksum is good.
+    #[track_caller]
+    fn refusal_of_sealed(change: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut bytes = encode(&sample(), &id(), 7, State::WRITTEN, 0, SLOT_MAX).unwrap();
-        bytes.push(0);
+        change(&mut bytes);
         let length = u32::try_from(bytes.len() - PREFIX_LEN).unwrap();
         put(&mut bytes, LENGTH_AT, length.to_le_bytes());
         let sum = checksum(&bytes, &id());
         put(&mut bytes, CHECKSUM_AT, sum);
         bytes.resize(SLOT_MIN, 0);
         let error = decode(&bytes, &id()).unwrap_err();
-        assert_eq!(error.to_string(), "failed to decode session record: bytes after its payload");
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        error.to_string().strip_prefix("failed to decode session record: ").unwrap().to_owned()
+    }
+
+    #[test]
+    fn what_no_encoder_writes_is_refused_under_a_good_checksum() {
+        assert_eq!(refusal_of_sealed(|bytes| bytes.push(0)), "bytes after its payload");
+        for at in [SETTING_AT + 1, LENGTH_AT - 1, RESERVED_AT, CHECKSUM_AT - 1] {
+            assert_eq!(refusal_of_sealed(|bytes| bytes[at] = 1), "reserved bytes are in use", "byte {at}");
+        }
+        for setting in [4, u8::MAX] {
+            assert_eq!(refusal_of_sealed(|bytes| bytes[SETTING_AT] = setting), "unknown expiry setting");
+        }
+        for sequence in [0, u64::MAX] {
+            let reason = refusal_of_sealed(|bytes| put(bytes, SEQUENCE_AT, sequence.to_le_bytes()));
+            assert_eq!(reason, "a sequence that no save reaches");
+        }
+    }
+
+    /// The claimed counts are those of a decoder's nightmares: room for them is not there to be taken.
+    #[test]
+    fn a_payload_that_claims_more_than_it_has_is_refused_before_memory_is_spent_on_it() {
+        let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+        let no_user = [0].as_slice();
+        let user = [1].as_slice();
+        for (what, payload) in [
+            ("entries", [no_user, &huge].concat()),
+            ("bytes of the user", [user, &huge].concat()),
+            ("bytes of a name", [no_user, &[1], &huge].concat()),
+            ("bytes of a value", [no_user, &[1, 1, b'n'], &huge].concat()),
+        ] {
+            let reason = refusal_of_sealed(|bytes| {
+                bytes.truncate(PREFIX_LEN);
+                bytes.extend_from_slice(&payload);
+            });
+            assert_eq!(reason, "its payload does not parse", "{what}");
+        }
+    }
+
+    #[test]
+    fn a_payload_longer_than_its_slot_is_refused() {
+        for (length, reason) in [
+            (SLOT_MIN - PREFIX_LEN, "checksum mismatch"),
+            (SLOT_MIN - PREFIX_LEN + 1, "its payload is longer than the slot"),
+            (u32::MAX as usize, "its payload is longer than the slot"),
+        ] {
+            let mut bytes = slot(&sample());
+            put(&mut bytes, LENGTH_AT, u32::try_from(length).unwrap().to_le_bytes());
+            let error = decode(&bytes, &id()).unwrap_err();
+            assert_eq!(error.to_string(), format!("failed to decode session record: {reason}"), "{length}");
+        }
+    }
+
+    #[test]
+    fn what_holds_no_version_says_what_it_is() {
+        let refusal = |prefix: &[u8]| {
+            let mut bytes = prefix.to_vec();
+            bytes.resize(SLOT_MIN, 0);
+            (claim(&bytes), decode(&bytes, &id()).unwrap_err().to_string())
+        };
+        let text = |reason| format!("failed to decode session record: {reason}");
+        assert_eq!(refusal(&[]), (Claim::Empty, text("the slot is empty")));
+        assert_eq!(refusal(&tombstone()), (Claim::Ended, text("the session was ended")));
+        assert!(void().starts_with(b"VOID"));
+        assert_eq!(refusal(&void()), (Claim::Other, text("not a session record")));
+        let mut older = slot(&sample());
+        older[FORMAT_AT] = 0;
+        assert_eq!(refusal(&older), (Claim::Other, text("not a session record")));
+        let mut of_another_size = slot(&sample());
+        of_another_size[SLOT_SIZE_AT] += 1;
+        assert_eq!(refusal(&of_another_size), (Claim::Sequence(7), text("its size is not that of the slot")));
+        // Too large for any shift.
+        of_another_size[SLOT_SIZE_AT] = u8::MAX;
+        assert!(!claims_size(&of_another_size));
+        let mut one_bit = vec![0; SLOT_MIN];
+        one_bit[PREFIX_LEN - 1] = 1;
+        assert_eq!(claim(&one_bit), Claim::Other);
+        one_bit[PREFIX_LEN - 1] = 0;
+        one_bit[PREFIX_LEN] = 1;
+        assert_eq!(claim(&one_bit), Claim::Empty, "what lies behind the prefix is left over");
+    }
+
+    #[test]
+    fn a_state_has_what_was_added_and_a_new_slot_inherits_what_is_true_of_the_inode() {
+        let flags = [State::DATA_SYNCED, State::NAME_SYNCED, State::RETIRING, State::SYNC_FAILED];
+        for flag in flags {
+            let all_others =
+                flags.into_iter().filter(|other| *other != flag).fold(State::WRITTEN, State::and);
+            assert!(!State::WRITTEN.has(flag) && !all_others.has(flag) && flag.has(flag), "{flag:?}");
+            assert!(all_others.and(flag).has(flag) && flag.and(flag).has(flag) && flag.has(State::WRITTEN));
+            assert!(!flag.has(flag.and(all_others)), "it has none of the others");
+            let bytes = encode(&sample(), &id(), 7, flag, SLOT_MIN, SLOT_MAX).unwrap();
+            let padded = [&bytes[..], &vec![0; SLOT_MIN - bytes.len()]].concat();
+            assert_eq!(decode(&padded, &id()).unwrap().state, flag);
+            let of_the_inode = [State::NAME_SYNCED, State::SYNC_FAILED].contains(&flag);
+            assert_eq!(flag.inherited(), if of_the_inode { flag } else { State::WRITTEN });
+        }
     }
 }

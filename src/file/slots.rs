@@ -18,8 +18,8 @@
 //!
 //! **Known.** Whoever has verified a version before need not do so again: a slot whose prefix says the same sequence and
 //! checksum held the same record when the prefix was written, and what is returned is the record that was verified.
-use super::slot::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN, Version};
-use crate::error::{ErrorKind, Result};
+use super::slot::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN, State, Version};
+use crate::error::Result;
 use crate::id::FileId;
 use crate::record::Record;
 use std::sync::Arc;
@@ -53,14 +53,13 @@ pub(super) struct Known<'a> {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NewerFormat`] if either slot was written by a newer version of this crate: an old program must neither
+/// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) if either slot was written by a newer version of this crate: an old program must neither
 /// serve nor overwrite it.
 pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<View> {
-    let Some((first, second)) = split(file) else {
-        // A creation that was cut short leaves a short file; its bytes are then a prefix of slot 0.
-        let short = file.len() < 2 * SLOT_MIN;
-        return Ok(if short { View::Empty } else { View::Damaged });
-    };
+    if is_beginning(file) {
+        return Ok(View::Empty);
+    }
+    let Some((first, second)) = split(file) else { return Ok(View::Damaged) };
     let slots = [first, second];
     let claims = [slot::claim(first), slot::claim(second)];
     let by_claim = match claims {
@@ -72,17 +71,13 @@ pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result
         _ => [1, 0],
     };
     for slot in by_claim {
-        match decode(slots[slot], id, known) {
-            Ok(newest) => {
-                let settled = match claims[1 - slot] {
-                    Claim::Empty => true,
-                    Claim::Sequence(other) => other.checked_add(1) == Some(newest.version.sequence),
-                    Claim::Newer | Claim::Ended | Claim::Other => false,
-                };
-                return Ok(View::Valid { slot, newest, settled });
-            }
-            Err(error) if error.kind() == ErrorKind::NewerFormat => return Err(error),
-            Err(_) => {}
+        if let Ok(newest) = decode(slots[slot], id, known) {
+            let settled = match claims[1 - slot] {
+                Claim::Empty => true,
+                Claim::Sequence(other) => other.checked_add(1) == Some(newest.version.sequence),
+                Claim::Newer | Claim::Ended | Claim::Other => false,
+            };
+            return Ok(View::Valid { slot, newest, settled });
         }
     }
     Ok(View::Damaged)
@@ -96,6 +91,15 @@ pub(super) fn is_whole(bytes: &[u8]) -> bool {
         Claim::Sequence(_) => slot::claims_size(first),
         _ => matches!(slot::claim(second), Claim::Sequence(_)) && slot::claims_size(second),
     }
+}
+
+/// Whether these bytes are what is left of a creation that was cut short, of which nobody was told. A file is made with one write
+/// and never made shorter: then it is the first part of a file whose only version is the first, and was never synced.
+fn is_beginning(file: &[u8]) -> bool {
+    file.len() < 2 * SLOT_MIN
+        || slot::claim(file) == Claim::Sequence(1)
+            && slot::state(file) == State::WRITTEN
+            && slot::claimed_size(file).is_some_and(|size| size <= SLOT_MAX && file.len() < 2 * size)
 }
 
 /// What a slot holds, which is not verified again if it is known.
@@ -119,7 +123,8 @@ fn split(file: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file::slot::{PREFIX_LEN, State};
+    use crate::error::ErrorKind;
+    use crate::file::slot::PREFIX_LEN;
     use std::time::{Duration, UNIX_EPOCH};
 
     const CREATED: usize = 16;
@@ -130,7 +135,7 @@ mod tests {
     }
     /// One slot whose deadline says its sequence.
     fn slot(sequence: u64) -> Vec<u8> {
-        let record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(sequence));
+        let record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(sequence.min(1 << 40)));
         let mut bytes = slot::encode(&record, &id(), sequence, State::WRITTEN, 0, SLOT_MAX).unwrap();
         bytes.resize(SLOT_MIN, 0);
         bytes
@@ -165,6 +170,10 @@ mod tests {
         check(vec![0xff; SLOT_MIN], slot(4), Some((1, 4, false)));
         check(torn(1), torn(2), None);
         check(empty(), empty(), None);
+        check(empty(), slot(1), Some((1, 1, true)));
+        check(slot(4), slot(4), Some((0, 4, false)));
+        check(slot(u64::MAX), empty(), None);
+        check(slot(u64::MAX - 1), torn(u64::MAX), Some((0, u64::MAX - 1, false)));
     }
 
     #[test]
@@ -182,8 +191,59 @@ mod tests {
         for length in [0, 1, SLOT_MIN, 2 * SLOT_MIN - 1] {
             assert!(matches!(view(&whole[..length], &id(), None).unwrap(), View::Empty), "{length}");
         }
-        let longer = [&whole[..], &[0]].concat();
-        assert!(matches!(view(&longer, &id(), None).unwrap(), View::Damaged));
+        for length in [2 * SLOT_MIN + 1, 2 * SLOT_MIN + 2, 3 * SLOT_MIN, 4 * SLOT_MAX] {
+            let mut longer = vec![0; length];
+            longer[..whole.len()].copy_from_slice(&whole);
+            assert!(matches!(view(&longer, &id(), None).unwrap(), View::Damaged), "{length}");
+        }
+        // Of the largest size there is: nothing in it yet.
+        assert!(matches!(view(&vec![0; 2 * SLOT_MAX], &id(), None).unwrap(), View::Empty));
+    }
+
+    #[test]
+    fn the_first_part_of_a_file_is_a_creation_that_was_cut_short_unless_anybody_was_told_of_it() {
+        let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
+        let part = |sequence, state, file_bytes: usize| {
+            let mut bytes = slot::encode(&record, &id(), sequence, state, 4 * SLOT_MIN, SLOT_MAX).unwrap();
+            bytes.resize(file_bytes, 0);
+            view(&bytes, &id(), None).unwrap()
+        };
+        for bytes in [2 * SLOT_MIN, 3 * SLOT_MIN, 4 * SLOT_MIN, 7 * SLOT_MIN, 8 * SLOT_MIN - 1] {
+            assert!(matches!(part(1, State::WRITTEN, bytes), View::Empty), "{bytes}");
+            assert!(matches!(part(2, State::WRITTEN, bytes), View::Damaged), "{bytes}");
+            assert!(matches!(part(1, State::DATA_SYNCED, bytes), View::Damaged), "{bytes}");
+        }
+        assert!(matches!(part(1, State::WRITTEN, 8 * SLOT_MIN), View::Valid { .. }));
+        assert!(matches!(part(1, State::WRITTEN, 16 * SLOT_MIN), View::Damaged));
+    }
+
+    #[test]
+    fn bytes_are_a_whole_file_if_a_slot_claims_the_size_that_it_then_has() {
+        let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
+        let large = |file_bytes: usize| {
+            let mut bytes = slot::encode(&record, &id(), 1, State::WRITTEN, 2 * SLOT_MIN, SLOT_MAX).unwrap();
+            bytes.resize(file_bytes, 0);
+            bytes
+        };
+        let mut ended = empty();
+        ended[..PREFIX_LEN].copy_from_slice(&slot::tombstone());
+        for (bytes, want) in [
+            ([slot(1), slot(2)].concat(), true),
+            ([slot(1), empty()].concat(), true),
+            ([empty(), slot(1)].concat(), true),
+            ([ended.clone(), slot(1)].concat(), true),
+            (large(4 * SLOT_MIN), true),
+            // The first page of it, and what would be a second one.
+            (large(2 * SLOT_MIN), false),
+            ([large(SLOT_MIN), slot(2)].concat(), false),
+            ([empty(), large(SLOT_MIN)].concat(), false),
+            ([empty(), empty()].concat(), false),
+            ([ended, empty()].concat(), false),
+            (slot(1), false),
+            ([slot(1), slot(2), slot(3)].concat(), false),
+        ] {
+            assert_eq!(is_whole(&bytes), want, "{} bytes: {:?}", bytes.len(), slot::claim(&bytes));
+        }
     }
 
     #[test]

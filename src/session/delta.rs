@@ -79,7 +79,7 @@ impl Delta {
     pub(super) fn names(&self, stored: &Entries) -> BTreeSet<String> {
         let changed = self.entries.keys().filter(|name| self.view(name, None).is_some());
         let stored = stored.iter().filter(|(name, value)| self.view(name, Some(value)).is_some());
-        changed.chain(stored.map(|(name, _)| name)).cloned().collect()
+        changed.cloned().chain(stored.map(|(name, _)| name.to_string())).collect()
     }
 
     /// Whether this request changed the entry already.
@@ -111,13 +111,13 @@ impl Delta {
             self.drop_all(entries);
         }
         let mut changed = entries.len() != before;
-        for name in self.entries.keys() {
+        for name in self.entries.keys().map(String::as_str) {
             let stored = entries.get(name);
             let merged = self.merged(name, stored)?;
             if merged.as_ref() != stored {
                 changed = true;
                 match merged {
-                    Some(value) => entries.insert(name.clone(), value),
+                    Some(value) => entries.insert(name.into(), value),
                     None => entries.remove(name),
                 };
             }
@@ -127,7 +127,7 @@ impl Delta {
 
     /// Drops what exists, as [`clear`](Self::clear) or a login by another user does.
     pub(super) fn drop_all(&self, entries: &mut Entries) {
-        entries.retain(|name, _| self.dropped_but.as_ref().is_some_and(|kept| kept.contains(name)));
+        entries.retain(|name, _| self.dropped_but.as_ref().is_some_and(|kept| kept.contains(&**name)));
     }
 
     fn drops(&self, name: &str) -> bool {

@@ -76,7 +76,7 @@ impl Session {
             if stored == Some(&value) {
                 return Ok(Verdict::Keep);
             }
-            record.entries.insert(name.to_owned(), value);
+            record.entries.insert(name.into(), value);
             Ok(Verdict::Write)
         };
         if let Some(token) = self.load()?.map(|held| held.token.clone()) {

@@ -9,9 +9,10 @@
 use shuttle::future::batch_semaphore::{BatchSemaphore, Fairness};
 use shuttle::rand::{RngCore, thread_rng};
 pub(crate) use shuttle::sync::atomic;
+use std::cell::Cell;
 use std::fmt;
 use std::ops::{Add, Deref, DerefMut, Sub};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{self, Arc};
 use std::time::Duration;
 
@@ -25,12 +26,15 @@ fn choose() -> bool {
     thread_rng().next_u64() == 1
 }
 
-static READINGS: AtomicU64 = AtomicU64::new(0);
-static TIMERS: AtomicUsize = AtomicUsize::new(0);
+// All threads of a model are one thread of the system, and other proofs have others.
+std::thread_local! {
+    static READINGS: Cell<u64> = const { Cell::new(0) };
+    static TIMERS: Cell<usize> = const { Cell::new(0) };
+}
 
 /// How often timers may go off from now on.
 pub(crate) fn set_timers(times: usize) {
-    TIMERS.store(times, SeqCst);
+    TIMERS.set(times);
 }
 
 /// An instant of the model's time.
@@ -40,7 +44,7 @@ pub(crate) struct Instant(Duration);
 impl Instant {
     pub(crate) fn now() -> Self {
         // Not zero: one may ask for the time before.
-        Self(Duration::from_secs(86_400) + Duration::from_millis(READINGS.fetch_add(1, SeqCst)))
+        Self(Duration::from_secs(86_400) + Duration::from_millis(READINGS.replace(READINGS.get() + 1)))
     }
     pub(crate) fn elapsed(&self) -> Duration {
         Self::now() - *self
@@ -307,6 +311,7 @@ pub(crate) mod channel {
 
     /// What a select came to.
     pub(crate) enum Ready {
+        #[expect(dead_code, reason = "who is stopped does not ask how")]
         First(Result<(), TryRecvError>),
         Second(Result<(), TryRecvError>),
         Timer,
@@ -316,9 +321,9 @@ pub(crate) mod channel {
     /// on, time passes until the timer goes off, if it may.
     pub(crate) fn wait(first: &Receiver<()>, second: &Receiver<()>) -> Ready {
         step();
-        let may_go_off = || TIMERS.load(SeqCst) > 0;
+        let may_go_off = || TIMERS.get() > 0;
         let goes_off = || {
-            TIMERS.fetch_sub(1, SeqCst);
+            TIMERS.set(TIMERS.get() - 1);
             Ready::Timer
         };
         if may_go_off() && choose() {

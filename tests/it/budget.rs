@@ -127,7 +127,7 @@ impl Shape {
     fn record(self, n: usize) -> Record {
         let now = SystemTime::now();
         let mut record = Record::new(now, now + Duration::from_secs(86_400));
-        let mut insert = |name: String, value: Value| record.entries.insert(name, value);
+        let mut insert = |name: String, value: Value| record.entries.insert(name.into(), value);
         match self {
             Self::Usual => drop(insert("text".into(), Value::new(&format!("{n:0512}")).unwrap())),
             Self::Large => drop(insert("text".into(), Value::new(&format!("{n:010240}")).unwrap())),

@@ -721,7 +721,7 @@ fn all_kinds() -> Vec<Record> {
     let mut records = Vec::new();
     for (n, value) in values.iter().enumerate() {
         let mut record = record("value");
-        record.entries.insert(format!("value {n} ü\u{1b}"), Value::new(value).unwrap());
+        record.entries.insert(format!("value {n} ü\u{1b}").into(), Value::new(value).unwrap());
         records.push(record);
     }
     for (expiry, deadline) in [

@@ -1,6 +1,7 @@
 //! Damage to a session's file: no changed, missing or added byte is ever served as data, the version in the
 //! other slot survives where it can, and whatever is there can be saved over or deleted without a panic.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use crate::support::process::{Dice, rounds};
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record, text_of};
 use sessile::{Absent, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Lookup, Store, Token};
 use std::fs::{self, File, Permissions};
@@ -76,20 +77,34 @@ impl Victim {
         begin..begin + PREFIX + length as usize
     }
 
-    /// What a file of the same size is that differs from ours.
+    /// What a file of any bytes is, by the rules of the format and by nothing that the engine has computed.
     fn want(&self, damaged: &[u8]) -> Want {
-        let is_of_newer_format = |slot: usize| {
-            let prefix = &damaged[slot * self.slot_size()..];
-            prefix.starts_with(b"SESS") && u16::from_le_bytes([prefix[4], prefix[5]]) > 1
-        };
-        if is_of_newer_format(0) || is_of_newer_format(1) {
+        let size = damaged.len() / 2;
+        if damaged.len() < 2 * SLOT_MIN {
+            return Want::Unknown;
+        }
+        if !damaged.len().is_power_of_two() {
+            return Want::Damaged;
+        }
+        let slots = [&damaged[..size], &damaged[size..]];
+        let is_of_newer_format =
+            |slot: &[u8]| slot.starts_with(b"SESS") && u16::from_le_bytes([slot[4], slot[5]]) > 1;
+        if slots.into_iter().any(is_of_newer_format) {
             return Want::NewerFormat;
         }
-        let is_whole = |slot: usize| {
-            let state = slot * self.slot_size() + STATE_AT;
-            self.used(slot).all(|at| at == state || self.whole[at] == damaged[at])
+        let never_written = |slot: &[u8]| slot[..PREFIX].iter().all(|byte| *byte == 0);
+        if slots.into_iter().any(|slot| slot.starts_with(b"GONE")) || slots.into_iter().all(never_written) {
+            return Want::Unknown;
+        }
+        // The newer version is the one of our first slot; either may lie in either place.
+        let is_version = |version: usize, slot: &[u8]| {
+            let ours = &self.whole[self.used(version)];
+            size == self.slot_size()
+                && slot[..STATE_AT] == ours[..STATE_AT]
+                && slot[STATE_AT + 1..ours.len()] == ours[STATE_AT + 1..]
         };
-        match (is_whole(0), is_whole(1)) {
+        let has = |version| slots.into_iter().any(|slot| is_version(version, slot));
+        match (has(0), has(1)) {
             (true, _) => Want::Newer,
             (false, true) => Want::Older,
             (false, false) => Want::Damaged,
@@ -318,6 +333,83 @@ fn garbage_of_any_size_is_no_session() {
         let want = if length < 2 * SLOT_MIN { Want::Unknown } else { Want::Damaged };
         victim.check(&bytes, want, End::Delete, &|| format!("seed {seed}, {length} bytes"));
     }
+}
+
+/// Damage without a pattern to a file of two versions: bits, bytes, sectors and slots that are changed, lost, moved, or those
+/// of another session's file.
+fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
+    let mut file = whole.to_vec();
+    for _ in 0..=dice.roll(3) {
+        let length = file.len();
+        // Somewhere in it; mostly where the versions are.
+        let place = |dice: &mut Dice| match dice.roll(4) {
+            0 => dice.below(length),
+            _ => (dice.below(2) * SLOT_MIN + dice.below(PREFIX + 160)).min(length - 1),
+        };
+        // A stretch that begins there: some bytes, the rest of a sector, the rest of a slot.
+        let at = if length == 0 { 0 } else { place(dice) };
+        let end = match dice.roll(3) {
+            0 => at + 1 + dice.below(24),
+            1 => (at + 1).next_multiple_of(512),
+            _ => (at + 1).next_multiple_of(SLOT_MIN),
+        };
+        let stretch = at.min(length)..end.min(length);
+        match dice.roll(12) {
+            _ if length == 0 => file = foreign.to_vec(),
+            0..=2 => {
+                for _ in 0..=dice.roll(8) {
+                    let at = place(dice);
+                    file[at] ^= 1 << dice.roll(8);
+                }
+            }
+            3 => file[at] = dice.byte(),
+            4 => file[stretch].fill(0),
+            5 => file[stretch].fill_with(|| dice.byte()),
+            6 => file.truncate(at),
+            7 => {
+                let grown = [length + dice.below(4096), 2 * length, 4 * length][dice.below(3)].min(16 * 1024);
+                file.resize(grown, if dice.roll(2) == 0 { 0 } else { dice.byte() });
+            }
+            // A sector or a slot of another session, at its place there.
+            8 if stretch.end <= foreign.len() => file[stretch.clone()].copy_from_slice(&foreign[stretch]),
+            8 => file = foreign.to_vec(),
+            // Of its own other slot.
+            9 if length == whole.len() => {
+                let slot = dice.below(2);
+                let (from, to) = (slot * SLOT_MIN, (1 - slot) * SLOT_MIN);
+                let bytes = if dice.roll(2) == 0 { SLOT_MIN } else { dice.below(SLOT_MIN) };
+                file.copy_within(from..from + bytes, to);
+            }
+            9 | 10 => file.rotate_left(length / 2),
+            _ => {
+                // What an end, a failed write or another format begin with.
+                let magic: &[u8] = [&b"GONE"[..], b"VOID", b"SESS\x02", b"SESS\x00", b"SESS"][dice.below(5)];
+                let slot = dice.below(2) * length / 2;
+                let bytes = magic.len().min(length - slot);
+                file[slot..slot + bytes].copy_from_slice(&magic[..bytes]);
+            }
+        }
+    }
+    file
+}
+
+#[test]
+fn whatever_happened_to_a_file_what_is_served_is_one_of_its_versions_or_nothing() {
+    let victim = Victim::new(100);
+    // As large, and with the same texts: it differs in what makes it another session.
+    let foreign = Victim::new(100).whole;
+    let mut dice = Dice::new(19);
+    let mut counts = [0_u64; 5];
+    let cases = rounds(10_000);
+    for case in 0..cases {
+        let damaged = damaged_at_random(&mut dice, &victim.whole, &foreign);
+        let want = victim.want(&damaged);
+        counts[want as usize] += 1;
+        let end = if case % 2 == 0 { End::Delete } else { End::Rotate };
+        victim.check(&damaged, want, end, &|| format!("case {case}"));
+    }
+    println!("{cases} damaged files, newer, older, damaged, unknown, of a newer format: {counts:?}");
+    assert!(counts.iter().all(|count| *count > cases / 100), "{counts:?}: one of them was hardly met");
 }
 
 /// A power cut in the middle of the next save.

@@ -4,8 +4,12 @@
 //! by reading or logging out, and what is stored afterwards gets an id that the header had nothing to do
 //! with. Then the same bytes through real servers, which must answer or hang up, and serve the next visitor.
 use crate::support::client::{Browser, Client, Jar};
+use crate::support::process::{Dice, rounds};
 use crate::support::server::{self, Running};
-use sessile::{Cookies, FileId, FileStore, Session, Sessions, Token};
+use crate::support::texts::directory_in_memory;
+use sessile::{
+    Absent, Cookies, FileId, FileStore, FileStoreOptions, Lookup, Session, SessionId, Sessions, Store, Token,
+};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,8 +25,12 @@ struct Site {
 
 impl Site {
     fn new(cookies: Cookies) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let sessions = Sessions::new(FileStore::open(dir.path().join("store")).unwrap(), cookies).unwrap();
+        Self::with(FileStoreOptions::new(), cookies)
+    }
+
+    fn with(options: FileStoreOptions, cookies: Cookies) -> Self {
+        let dir = directory_in_memory();
+        let sessions = Sessions::new(options.open(dir.path().join("store")).unwrap(), cookies).unwrap();
         let mut visit = sessions.open([]);
         visit.login("victim").unwrap();
         visit.insert("secret", "the victim's").unwrap();
@@ -296,6 +304,136 @@ fn a_hostile_logout_ends_nobody_and_removes_no_cookie() {
         assert_eq!(visit.finish(200).unwrap(), [("Vary", "Cookie".to_owned())], "{header:.100?}");
     }
     assert_eq!(site.tree(), before);
+}
+
+/// What headers and ids are bent with.
+const PIECES: &[&str] = &[
+    "session=",
+    "__Host-session=",
+    "; ",
+    ";",
+    "=",
+    ",",
+    "\"",
+    " ",
+    "\t",
+    "\0",
+    "\r\n",
+    "\u{85}",
+    "\u{a0}",
+    "\u{202e}",
+    "\u{feff}",
+    "é",
+    "../",
+    "..",
+    "/",
+    "\\",
+    "%2e%2e%2f",
+    "%00",
+    "/etc/passwd",
+    "sessile.json",
+    "due/sweep",
+    ".new-",
+    "damaged",
+    UNKNOWN,
+];
+
+/// A header without a pattern: one of the above, bent a few times.
+fn bent(dice: &mut Dice, headers: &[String], pieces: &[&str]) -> String {
+    let mut header: Vec<char> = headers[dice.below(headers.len())].chars().collect();
+    for _ in 0..=dice.roll(4) {
+        let at = dice.below(header.len() + 1);
+        let end = (at + dice.below(40)).min(header.len());
+        match dice.roll(8) {
+            0..=2 => drop(header.splice(at..at, pieces[dice.below(pieces.len())].chars())),
+            3 => drop(header.splice(at..end, pieces[dice.below(pieces.len())].chars())),
+            4 => drop(header.drain(at..end)),
+            5 => header.extend_from_within(at..end),
+            6 if at < end => header[at] = char::from(dice.byte()),
+            // Likely to be an id still.
+            6 => header.push(char::from(b'a' + dice.byte() % 26)),
+            _ => {
+                header.extend("; session=".chars());
+                header
+                    .extend((0..32).map(|_| char::from(b"abcdefghijklmnopqrstuvwxyz234567"[dice.below(32)])));
+            }
+        }
+    }
+    header.into_iter().collect()
+}
+
+/// Whether somebody brings this id as it is, perhaps.
+fn may_bring(header: &str, id: &str) -> bool {
+    header.split(';').filter_map(|pair| pair.split_once('=')).any(|(_, value)| value.trim() == id)
+}
+
+/// What stands between the marks of a header, but for the victim's id, as an id, for each type that reads one. How many could
+/// be one.
+fn check_values(store: &FileStore, victim: &str, header: &str) -> u64 {
+    let mut well_formed = 0;
+    for value in header.split(['=', ';', ' ']).filter(|value| *value != victim) {
+        let id = SessionId::parse(value);
+        let is_id = value.len() == 32 && value.bytes().all(|c| matches!(c, b'a'..=b'z' | b'2'..=b'7'));
+        assert_eq!(id.is_some(), is_id, "{value:?}");
+        let is_digest = value.len() == 40 && value.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+        assert_eq!(FileId::parse(value).is_some(), is_digest, "{value:?}");
+        let Some(token) = Token::parse(value) else {
+            assert!(id.is_none(), "an id that is no token: {value:?}");
+            continue;
+        };
+        let found = store.load(&token).unwrap();
+        match &id {
+            Some(id) => {
+                assert!(matches!(found, Lookup::Absent(Absent::Unknown(file)) if file == id.file_id()));
+            }
+            None => assert!(matches!(found, Lookup::Absent(Absent::Malformed)), "{value:?}: {found:?}"),
+        }
+        well_formed += u64::from(id.is_some());
+    }
+    well_formed
+}
+
+#[test]
+fn headers_and_ids_without_a_pattern_find_make_and_touch_nothing() {
+    let options = FileStoreOptions::new().sync_security_events(false);
+    let site = Site::with(options.clone(), Cookies::plain_http());
+    let store = options.open(site.dir.path().join("store")).unwrap();
+    // Beside the store, and what a path out of it would lead to.
+    std::fs::write(site.dir.path().join("outside"), "untouched").unwrap();
+    let mut headers = hostile_headers(&site.id);
+    headers.retain(|header| header.len() <= 2000);
+    let file = FileId::digest(site.id.as_bytes()).to_string();
+    let pieces = [PIECES, &[&site.id, &site.id[..16], &file, &file[2..]]].concat();
+    let before = site.tree();
+    let mut dice = Dice::new(3);
+    let (mut cases, mut well_formed, mut brought) = (0, 0, 0_u64);
+    while cases < rounds(10_000) {
+        let header = bent(&mut dice, &headers, &pieces);
+        if may_bring(&header, &site.id) {
+            brought += 1;
+            continue;
+        }
+        well_formed += check_values(&store, &site.id, &header);
+        let mut visit = site.sessions.open([header.as_str()]);
+        assert_eq!(visit.names().unwrap(), [""; 0], "{header:?}");
+        assert_eq!(visit.user().unwrap(), None, "{header:?}");
+        match cases % 16 {
+            0 => check_fresh(&site, &header),
+            1..=4 => visit.destroy().unwrap(),
+            _ => {}
+        }
+        assert_eq!(visit.finish(200).unwrap(), [("Vary", "Cookie".to_owned())], "{header:?}");
+        cases += 1;
+        if cases % 1000 == 0 {
+            assert_eq!(site.tree(), before, "up to case {cases}");
+        }
+    }
+    assert_eq!(site.tree(), before);
+    println!("{cases} headers, {well_formed} well-formed ids in them; {brought} more brought the victim's");
+    assert!(well_formed > cases / 10, "{well_formed} of {cases} headers reached the store");
+    assert!(brought < cases / 4, "{brought} headers were left out");
+    let victim = site.sessions.open([format!("session={}", site.id).as_str()]);
+    assert_eq!(victim.user().unwrap().as_deref(), Some("victim"));
 }
 
 /// What a page says to the victim, and what to everybody else.

@@ -283,7 +283,7 @@ fn save(store: &FileStore, token: &Token, version: u64, text_bytes: usize, how: 
 }
 
 fn counter(record: &Record, writer: u64) -> u64 {
-    record.entries.get(&format!("writer {writer}")).map_or(0, |value| value.get().unwrap())
+    record.entries.get(format!("writer {writer}").as_str()).map_or(0, |value| value.get().unwrap())
 }
 
 #[track_caller]
@@ -298,7 +298,7 @@ fn counted(store: &FileStore, shared: &Token, writer: u64) -> u64 {
 fn count(store: &FileStore, shared: &Token, writer: u64, how: Durability) {
     let change = &mut |record: &mut Record| {
         let next = Value::new(&(counter(record, writer) + 1)).unwrap();
-        record.entries.insert(format!("writer {writer}"), next);
+        record.entries.insert(format!("writer {writer}").into(), next);
         Ok(Verdict::Write)
     };
     store.update(shared, change, how).unwrap().expect("it is alive");

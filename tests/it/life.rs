@@ -90,7 +90,7 @@ fn elsewhere(manager: &SessionManager, token: &Token, act: impl FnOnce(&mut Sess
 #[track_caller]
 fn entries(stage: &Stage, token: &Token) -> Json {
     let record = stage.record(token);
-    record.entries.iter().map(|(name, value)| (name.clone(), value.to_json().unwrap())).collect()
+    record.entries.iter().map(|(name, value)| (name.to_string(), value.to_json().unwrap())).collect()
 }
 
 fn token_of(session: &Session) -> Token {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 mod budget;
 mod by_hand;
+mod checklist;
 mod coherence;
 mod command;
 mod contract;
@@ -12,6 +13,7 @@ mod dictionary;
 mod examples;
 mod expiry;
 mod forked;
+mod from_outside;
 mod hostile_cookies;
 mod http_headers;
 mod jar;
@@ -28,3 +30,22 @@ mod sweep;
 mod sweep_races;
 mod sweep_trouble;
 mod trouble;
+
+use support::process::Worker;
+
+/// What makes this binary run the one test that is the entry of its children.
+const CHILD: &[&str] = &["--exact", "support::process::child", "--nocapture"];
+
+/// What its children can do.
+const WORKERS: &[&[(&str, Worker)]] = &[
+    by_hand::WORKERS,
+    coherence::WORKERS,
+    from_outside::WORKERS,
+    kill::WORKERS,
+    opening::WORKERS,
+    processes::WORKERS,
+    reaper::WORKERS,
+    stale::WORKERS,
+    sweep_races::WORKERS,
+    trouble::WORKERS,
+];

@@ -66,7 +66,7 @@ impl From<Time> for SystemTime {
 impl SessionJson {
     pub(crate) fn of(live: &Live) -> sessile::Result<Self> {
         let Live { record, id } = live;
-        let entry = |(name, value): (&String, &Value)| Ok((name.clone(), value.to_json()?));
+        let entry = |(name, value): (&sessile::Name, &Value)| Ok((name.to_string(), value.to_json()?));
         Ok(Self {
             id: id.to_string(),
             created: record.created.into(),
@@ -97,7 +97,7 @@ impl SessionJson {
         record.user = self.user;
         for (name, value) in self.entries {
             let value = Value::new(&value).map_err(|error| format!("entry `{name}`: {error}"))?;
-            record.entries.insert(name, value);
+            record.entries.insert(name.into(), value);
         }
         Ok((id, record))
     }

@@ -1,33 +1,31 @@
 //! Calls to the one file that is mapped.
-use super::{FILE, Root, SAFE, gate};
+use super::{FILE, Root, SAFE, call, gate};
 use crate::file::layout::GENERATIONS;
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 
 impl Root {
     /// Opens the counters, not following a link: for writing, unless the file system is read-only.
     pub(in crate::file) fn open_generations(&self) -> io::Result<File> {
-        gate("open generations")?;
-        let open = |flags| retry_on_intr(|| fs::openat(&self.fd, GENERATIONS, flags | SAFE, Mode::empty()));
-        let file = match open(OFlags::RDWR) {
+        let open = |flags| fs::openat(&self.fd, GENERATIONS, flags | SAFE, Mode::empty());
+        let file = call("open generations", || match open(OFlags::RDWR) {
             Err(Errno::ROFS) => open(OFlags::RDONLY),
             file => file,
-        };
+        });
         Ok(file?.into())
     }
 
     /// Makes the file of the counters in place of what has its name.
     pub(in crate::file) fn make_generations(&self) -> io::Result<File> {
-        gate("make generations")?;
-        match fs::unlinkat(&self.fd, GENERATIONS, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno.into()),
-        }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFE;
-        Ok(retry_on_intr(|| fs::openat(&self.fd, GENERATIONS, flags, FILE))?.into())
+        let made = call("make generations", || match fs::unlinkat(&self.fd, GENERATIONS, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => fs::openat(&self.fd, GENERATIONS, flags, FILE),
+            Err(errno) => Err(errno),
+        });
+        Ok(made?.into())
     }
 
     /// Removes the counters. Best effort.
@@ -42,8 +40,7 @@ impl Root {
 ///
 /// [`Errno::NXIO`] if it is a pipe, a device or something else that has none.
 pub(in crate::file) fn regular_size(file: &File) -> io::Result<u64> {
-    gate("stat file")?;
-    let stat = fs::fstat(file)?;
+    let stat = call("stat file", || fs::fstat(file))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Errno::NXIO.into());
     }

@@ -1,7 +1,7 @@
 //! Faults for unit tests and the fuzzer: counts this thread's calls, and fails the one that is due.
 use crate::sync::step;
+use rustix::io::Errno;
 use std::cell::RefCell;
-use std::io;
 
 struct Plan {
     calls: Vec<&'static str>,
@@ -24,18 +24,18 @@ fn planned(call: &'static str) -> Option<i32> {
     })
 }
 
-pub(super) fn gate(call: &'static str) -> io::Result<()> {
+pub(super) fn gate(call: &'static str) -> Result<(), Errno> {
     gate_bytes(call, 0).map(drop)
 }
 
 /// The same for a call that reads or writes so many bytes: how many it may.
-pub(super) fn gate_bytes(call: &'static str, bytes: usize) -> io::Result<usize> {
+pub(super) fn gate_bytes(call: &'static str, bytes: usize) -> Result<usize, Errno> {
     step();
     match planned(call) {
         None => Ok(bytes),
         Some(SHORT) => Ok(bytes.div_ceil(2)),
         Some(PAGE) => Ok(bytes.min(4096)),
-        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        Some(errno) => Err(Errno::from_raw_os_error(errno)),
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the file system of a store says of itself, and is known for.
-use super::{Root, gate};
+use super::{Root, call};
 use rustix::fs;
 use std::fs::File;
 use std::io;
@@ -11,9 +11,9 @@ pub(super) struct Kind(Option<u32>);
 impl Kind {
     #[cfg(target_os = "linux")]
     pub(super) fn of(directory: &File) -> io::Result<Self> {
-        gate("stat file system")?;
         // The number's type differs from target to target, in width and sign; 32 bits are used.
-        let magic = i128::from(fs::fstatfs(directory)?.f_type) & 0xffff_ffff;
+        let stat = call("stat file system", || fs::fstatfs(directory))?;
+        let magic = i128::from(stat.f_type) & 0xffff_ffff;
         Ok(Self(u32::try_from(magic).ok()))
     }
 
@@ -40,9 +40,8 @@ impl Root {
 
     /// Brings everything on the file system to the disk.
     pub(super) fn sync_file_system(&self) -> io::Result<()> {
-        gate("sync file system")?;
         #[cfg(target_os = "linux")]
-        fs::syncfs(&self.fd)?;
+        call("sync file system", || fs::syncfs(&self.fd))?;
         // Another kernel has no such call for one of them.
         #[cfg(not(target_os = "linux"))]
         fs::sync();

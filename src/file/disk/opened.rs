@@ -1,5 +1,5 @@
 //! What is done to a file that is open.
-use super::{FILE, Stat, gate, gate_bytes};
+use super::{FILE, Stat, call, gate_bytes};
 use rustix::fs;
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
@@ -8,22 +8,19 @@ use std::mem::MaybeUninit;
 
 /// What is known of an open file beside its contents.
 pub(in crate::file) fn stat(file: &File) -> io::Result<Stat> {
-    gate("stat file")?;
-    Ok(fs::fstat(file)?.into())
+    Ok(call("stat file", || fs::fstat(file))?.into())
 }
 
 /// Dates a file as written now, by the file system's clock, and says when that is.
 pub(in crate::file) fn touch(file: &File) -> io::Result<i64> {
-    gate("touch")?;
     let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
-    fs::futimens(file, &fs::Timestamps { last_access: now, last_modification: now })?;
+    call("touch", || fs::futimens(file, &fs::Timestamps { last_access: now, last_modification: now }))?;
     Ok(fs::fstat(file)?.st_mtime)
 }
 
 /// Gives a file mode 0600, whatever the umask made of it.
 pub(in crate::file) fn make_private(file: &File) -> io::Result<()> {
-    gate("change mode")?;
-    Ok(fs::fchmod(file, FILE)?)
+    Ok(call("change mode", || fs::fchmod(file, FILE))?)
 }
 
 /// Writes all of `bytes` at `offset`.
@@ -40,10 +37,10 @@ pub(in crate::file) fn announce_at(file: &File, bytes: &[u8], offset: u64) -> io
     write_all("announce", file, bytes, offset)
 }
 
-fn write_all(call: &'static str, file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+fn write_all(name: &'static str, file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
-        let most = gate_bytes(call, bytes.len())?;
-        let written = retry_on_intr(|| rustix::io::pwrite(file, &bytes[..most], offset))?;
+        let write = || rustix::io::pwrite(file, &bytes[..gate_bytes(name, bytes.len())?], offset);
+        let written = retry_on_intr(write)?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -60,8 +57,7 @@ fn write_all(call: &'static str, file: &File, mut bytes: &[u8], mut offset: u64)
 ///
 /// A part may have been written.
 pub(in crate::file) fn append(file: &File, bytes: &[u8]) -> io::Result<()> {
-    let most = gate_bytes("append", bytes.len())?;
-    match retry_on_intr(|| rustix::io::write(file, &bytes[..most]))? {
+    match retry_on_intr(|| rustix::io::write(file, &bytes[..gate_bytes("append", bytes.len())?]))? {
         written if written == bytes.len() => Ok(()),
         // The rest would not lie behind it.
         _ => Err(io::ErrorKind::WriteZero.into()),
@@ -72,9 +68,11 @@ pub(in crate::file) fn append(file: &File, bytes: &[u8]) -> io::Result<()> {
 pub(in crate::file) fn read_at(file: &File, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
     let (mut bytes, mut length) = (vec![0; bytes_max], 0);
     while length < bytes_max {
-        let most = gate_bytes("read", bytes_max - length)?;
-        let part = &mut bytes[length..length + most];
-        match retry_on_intr(|| rustix::io::pread(file, &mut *part, offset + length as u64))? {
+        let read = || {
+            let most = gate_bytes("read", bytes_max - length)?;
+            rustix::io::pread(file, &mut bytes[length..length + most], offset + length as u64)
+        };
+        match retry_on_intr(read)? {
             0 => break,
             read => length += read,
         }
@@ -90,8 +88,10 @@ pub(in crate::file) fn read_at(file: &File, offset: u64, bytes_max: usize) -> io
 /// The contents must be presumed lost, and a second call would lie: the kernel marks the pages clean after a failed
 /// sync.
 pub(in crate::file) fn sync_data(file: &File) -> io::Result<()> {
-    gate("sync file")?;
-    file.sync_data()
+    // The standard library's, which knows what a sync takes on each kind of Unix.
+    Ok(call("sync file", || {
+        file.sync_data().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })?)
 }
 
 /// Files up to this size, which nearly all are, are read with one call, onto the stack: a heap block of this size costs
@@ -110,8 +110,9 @@ pub(in crate::file) fn read_whole<R>(
 ) -> io::Result<Option<R>> {
     // One byte more than usual: if it does not come, that was all. The buffer is not cleared before it is filled.
     let mut buffer = [MaybeUninit::uninit(); USUAL_SIZE + 1];
-    let most = gate_bytes("read", buffer.len())?;
-    let (bytes, _) = match rustix::io::pread(file, &mut buffer[..most], 0) {
+    let read =
+        gate_bytes("read", buffer.len()).and_then(|most| rustix::io::pread(file, &mut buffer[..most], 0));
+    let (bytes, _) = match read {
         Ok(read) => read,
         Err(Errno::INTR) => return read_whole(file, bytes_max, is_whole, look),
         Err(errno) => return Err(errno.into()),
@@ -119,8 +120,7 @@ pub(in crate::file) fn read_whole<R>(
     if bytes.len() <= USUAL_SIZE && is_whole(bytes) {
         return Ok(Some(look(bytes)));
     }
-    gate("stat file")?;
-    let size = usize::try_from(fs::fstat(file)?.st_size).unwrap_or(usize::MAX);
+    let size = usize::try_from(call("stat file", || fs::fstat(file))?.st_size).unwrap_or(usize::MAX);
     if size > bytes_max {
         return Ok(None);
     }

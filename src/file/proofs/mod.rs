@@ -162,10 +162,6 @@ impl Place {
         Self { dir, clock: Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000)) }
     }
 
-    fn now(&self) -> SystemTime {
-        self.clock.now()
-    }
-
     /// A store as another process has it, which waits for locks for so long; long waits do not end before everybody else
     /// has.
     fn open(&self, lock_wait: Duration) -> Arc<FileStore> {

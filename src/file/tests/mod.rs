@@ -230,6 +230,15 @@ fn told(calls: &[&'static str]) -> Vec<&'static str> {
     [calls, &["announce"]].concat()
 }
 
+/// What a disk that is broken, full, used up, unreachable or sealed says.
+const REFUSALS: [Errno; 6] =
+    [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::ACCESS, Errno::ROFS];
+
+/// Each of them once, and for good.
+fn refusals() -> impl Iterator<Item = (Errno, bool)> {
+    REFUSALS.into_iter().flat_map(|errno| [(errno, false), (errno, true)])
+}
+
 /// Which calls of an act fail.
 #[derive(Clone, Copy, Debug)]
 struct Fault {
@@ -262,7 +271,8 @@ fn check_error(error: &Error, store: &Path, errno: Errno, context: &str) {
     }
     let said = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
     assert_eq!(said, Some(errno.raw_os_error()), "{context}: {text}: {cause}");
-    let want = if errno == Errno::NOSPC { ErrorKind::Full } else { ErrorKind::Io };
+    let is_full = [Errno::NOSPC, Errno::DQUOT].contains(&errno);
+    let want = if is_full { ErrorKind::Full } else { ErrorKind::Io };
     assert!(error.kind() == want || may_be_visible(error.kind()), "{context}: {error:?}");
 }
 

@@ -36,9 +36,10 @@ pub(crate) fn again_as_nobody(test: &str, dir: &Path) {
     if !rustix::process::geteuid().is_root() {
         return run(Command::new(exe), test, dir);
     }
-    // The build directory may be closed to others.
+    // The build directory may be closed to others. Another process makes the copy: no program can be run while somebody
+    // has it open for writing, and a child that another test starts has, for an instant, whatever this process has open.
     let copy = dir.join("tests");
-    fs::copy(exe, &copy).unwrap();
+    assert!(Command::new("cp").arg(exe).arg(&copy).status().unwrap().success(), "cannot copy this program");
     fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
     chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
     let mut command = Command::new(copy);

@@ -157,9 +157,7 @@ fn whichever_call_fails_of_what_is_done_by_file_it_is_an_error_or_the_right_answ
     let fixture = Fixture::new();
     fs::create_dir(fixture.dir.path().join("damaged")).unwrap();
     for task in TASKS {
-        let errnos = [Errno::IO, Errno::NOSPC, Errno::MFILE, Errno::ACCESS, Errno::ROFS];
-        let plans = errnos.map(|errno| [(errno, false), (errno, true)]).into_iter().flatten();
-        for (errno, lasting) in plans.take(if task == Task::Files { 1 } else { 10 }) {
+        for (errno, lasting) in refusals().take(if task == Task::Files { 1 } else { usize::MAX }) {
             for call in 0.. {
                 let (places, fault) = (Places::new(&fixture), Fault { call, errno, lasting });
                 let (result, calls) = during(fault.plan(), || places.run(task, &fixture.store));

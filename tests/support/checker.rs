@@ -4,9 +4,10 @@ use super::ledger::{Ledger, Life};
 use super::process::{Dice, Parent};
 use super::versions;
 use sessile::{Absent, Durability, FileStore, Live, Lookup, Record, Store, Token, Value, Verdict};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::ops::{AddAssign, Index, IndexMut};
+use std::time::{Duration, SystemTime};
 
 /// What is counted: first what was done, then what must not be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,16 @@ const COUNTS: usize = Lost as usize + 1;
 pub(crate) struct Counts([u64; COUNTS]);
 
 impl Counts {
+    /// As numbers, in the order of [`Count`].
+    pub(crate) fn words(self) -> [u64; COUNTS] {
+        self.0
+    }
+
+    pub(crate) fn of_words(words: impl IntoIterator<Item = u64>) -> Self {
+        let mut words = words.into_iter();
+        Self(std::array::from_fn(|_| words.next().expect("as many as there are counts")))
+    }
+
     /// Asserts that nothing happened that must not.
     #[track_caller]
     pub(crate) fn check(&self, context: &str, faults: &[String]) {
@@ -105,7 +116,7 @@ impl Findings {
     }
 
     pub(crate) fn report_to(&self, parent: &Parent) {
-        parent.report(self.counts.0.map(|count| count.to_string()).join(" "));
+        parent.report(self.counts.words().map(|count| count.to_string()).join(" "));
         self.faults.iter().for_each(|fault| parent.report(fault));
     }
 
@@ -113,8 +124,7 @@ impl Findings {
     #[track_caller]
     pub(crate) fn of(lines: &[String]) -> Self {
         let [counts, faults @ ..] = lines else { panic!("no findings") };
-        let mut numbers = counts.split(' ').map(|number| number.parse().unwrap());
-        let counts = Counts(std::array::from_fn(|_| numbers.next().expect("as many as there are counts")));
+        let counts = Counts::of_words(counts.split(' ').map(|number| number.parse().unwrap()));
         Self { counts, faults: faults.to_vec() }
     }
 }
@@ -127,19 +137,32 @@ pub(crate) struct Mix {
     pub(crate) rotations: u64,
 }
 
+/// How a checker saves.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Saving {
+    /// One in eight is power-safe.
+    pub(crate) safe: bool,
+    /// Each moves the deadline, to some hour of the next day.
+    pub(crate) renews: bool,
+    /// One in three is large, and not one in twenty; up to 64 KiB, and not 16.
+    pub(crate) large: bool,
+}
+
+/// How many of the dead a checker remembers.
+const GONE: usize = 4096;
+
 pub(crate) struct Checker<'a> {
     store: &'a FileStore,
     ledger: &'a Ledger,
     writer: usize,
     dice: Dice,
-    /// How many lives were given by this writer, dead ones of its name included.
-    given: u64,
+    pub(crate) saving: Saving,
     /// What this thread knows of the lives it has met.
     met: HashMap<Life, Met>,
     /// The life that it met last in each place.
     last: HashMap<u64, Life>,
-    /// Those that it met in a place where another is now.
-    gone: Vec<Life>,
+    /// Those that it met in a place where another is now: at most [`GONE`].
+    gone: VecDeque<Life>,
     pub(crate) findings: Findings,
 }
 
@@ -156,24 +179,12 @@ impl<'a> Checker<'a> {
             ledger,
             writer,
             dice: Dice::new(seed),
-            given: 0,
+            saving: Saving::default(),
             met: HashMap::new(),
             last: HashMap::new(),
-            gone: Vec::new(),
+            gone: VecDeque::new(),
             findings: Findings::default(),
         }
-    }
-
-    /// Goes on where a killed writer of the same name stopped, who had given at least so many lives.
-    pub(crate) fn go_on_from(&mut self, given: u64) {
-        self.given = given;
-        while self.ledger.has(Life::of(self.writer, self.given)) {
-            self.given += 1;
-        }
-    }
-
-    pub(crate) fn given(&self) -> u64 {
-        self.given
     }
 
     /// One act on one of these places, mostly on the first few.
@@ -206,7 +217,10 @@ impl<'a> Checker<'a> {
     pub(crate) fn life_in(&mut self, place: u64) -> Life {
         let life = self.ledger.life_in(place);
         let before = self.last.insert(place, life);
-        self.gone.extend(before.filter(|before| *before != life));
+        self.gone.extend(before.filter(|before| *before != life && self.met.contains_key(before)));
+        if self.gone.len() > GONE {
+            self.gone.pop_front().map(|forgotten| self.met.remove(&forgotten));
+        }
         life
     }
 
@@ -245,15 +259,16 @@ impl<'a> Checker<'a> {
     /// Makes a session its next version. Whether it was there.
     pub(crate) fn save(&mut self, life: Life) -> bool {
         let before = self.ledger.row(life);
-        let bytes = self.text_bytes();
+        let (bytes, how, deadline) = (self.text_bytes(), self.durability(), self.deadline());
         let token = self.met(life).token.clone();
         let mut found = None;
         let change = &mut |record: &mut Record| {
             found = Some(record.clone());
             versions::put(record, versions::of(record) + 1, bytes);
+            record.deadline = deadline.unwrap_or(record.deadline);
             Ok(Verdict::Write)
         };
-        let saved = self.store.update(&token, change, Durability::Relaxed).unwrap();
+        let saved = self.store.update(&token, change, how).unwrap();
         self.count(Saves);
         if bytes >= 2048 {
             self.count(LargeSaves);
@@ -279,10 +294,11 @@ impl<'a> Checker<'a> {
         was_there
     }
 
-    fn rotate(&mut self, place: u64, old: Life) {
+    /// Gives a session a new id.
+    pub(crate) fn rotate(&mut self, place: u64, old: Life) {
         let before = self.ledger.row(old);
-        let new = self.new_life();
-        let bytes = self.text_bytes();
+        let new = self.ledger.give(self.writer);
+        let (bytes, how) = (self.text_bytes(), self.durability());
         let token = self.met(old).token.clone();
         let mut found = None;
         let change = &mut |record: &mut Record| {
@@ -292,31 +308,28 @@ impl<'a> Checker<'a> {
             Ok(Verdict::Write)
         };
         self.ledger.ending(old);
-        let saved = self.store.rotate(&token, change, Durability::Relaxed).unwrap();
+        let saved = self.store.rotate(&token, change, how).unwrap();
         self.count(Rotations);
         if let Some(saved) = saved {
             self.ledger.begin(new, &saved.token, self.writer, versions::of(&saved.live.record));
+            // In this order: a writer that is killed leaves no life unended that is in no place, but the last it was given.
+            self.ledger.ended(old);
             self.ledger.put_in(place, new);
             self.judge(old, before, &found.expect("it was changed"));
         } else {
-            // Somebody else has ended it; the life was given to nobody.
-            self.given -= 1;
+            // Somebody else has ended it; the new life was given to nobody.
+            self.ledger.ended(old);
         }
-        self.ledger.ended(old);
     }
 
     pub(crate) fn create_in(&mut self, place: u64) {
-        let life = self.new_life();
+        let life = self.ledger.give(self.writer);
+        let how = self.durability();
         let mut record = versions::new(self.store, 1, 100);
         mark(&mut record, life);
-        let token = self.store.create(&record, Durability::Relaxed).unwrap().token;
+        let token = self.store.create(&record, how).unwrap().token;
         self.ledger.begin(life, &token, self.writer, 1);
         self.ledger.put_in(place, life);
-    }
-
-    fn new_life(&mut self) -> Life {
-        self.given += 1;
-        Life::of(self.writer, self.given - 1)
     }
 
     /// Judges a record that was found after `before` was read.
@@ -350,8 +363,19 @@ impl<'a> Checker<'a> {
 
     /// One save in twenty is of a record that does not fit the smallest file.
     fn text_bytes(&mut self) -> usize {
-        let bytes = if self.dice.roll(20) == 0 { 2048 << self.dice.roll(4) } else { self.dice.roll(300) };
+        let (one_in, sizes) = if self.saving.large { (3, 6) } else { (20, 4) };
+        let large = self.dice.roll(one_in) == 0;
+        let bytes = if large { 2048 << self.dice.roll(sizes) } else { self.dice.roll(300) };
         usize::try_from(bytes).unwrap()
+    }
+
+    fn durability(&mut self) -> Durability {
+        if self.saving.safe && self.dice.roll(8) == 0 { Durability::PowerSafe } else { Durability::Relaxed }
+    }
+
+    fn deadline(&mut self) -> Option<SystemTime> {
+        let hours = 1 + self.dice.roll(24);
+        self.saving.renews.then(|| self.store.now() + Duration::from_secs(3600 * hours))
     }
 
     fn count(&mut self, count: Count) {
@@ -374,13 +398,9 @@ fn mark(record: &mut Record, life: Life) {
 /// Compares what is stored with the ledger, when all is at rest: every session that ended is absent, and the one in
 /// each place is at its last acknowledged version.
 #[track_caller]
-pub(crate) fn check_at_rest(store: &FileStore, ledger: &Ledger, writers: usize, places: u64) {
-    for writer in 0..writers {
-        for life in (0..).map(|n| Life::of(writer, n)).take_while(|life| ledger.has(*life)) {
-            if ledger.row(life).ended {
-                assert_eq!(versions::stored(store, &ledger.token(life)), None, "{life:?} has ended");
-            }
-        }
+pub(crate) fn check_at_rest(store: &FileStore, ledger: &Ledger, places: u64) {
+    for life in ledger.lives().filter(|life| ledger.row(*life).ended) {
+        assert_eq!(versions::stored(store, &ledger.token(life)), None, "{life:?} has ended");
     }
     for place in 0..places {
         let life = ledger.life_in(place);

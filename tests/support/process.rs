@@ -1,4 +1,5 @@
-//! Real processes for tests: the test binary starts itself again, as a child that runs one named worker.
+//! Real processes for tests: the test binary starts itself again, as a child that runs one named worker. The root of
+//! the crate says what its `WORKERS` are, and by what arguments a `CHILD` comes to [`run_worker`].
 //!
 //! - A worker is a function of its [`Parent`]. It gets arguments by environment, orders as lines on its
 //!   standard input, and reports lines on its standard output.
@@ -10,6 +11,7 @@ use std::ffi::OsStr;
 use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio, exit};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
@@ -30,23 +32,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 fn worker(name: &str) -> Worker {
     let own: &[(&str, Worker)] = &[("echo", echo), ("sleep", sleep)];
-    [
-        own,
-        crate::by_hand::WORKERS,
-        crate::coherence::WORKERS,
-        crate::kill::WORKERS,
-        crate::opening::WORKERS,
-        crate::processes::WORKERS,
-        crate::reaper::WORKERS,
-        crate::stale::WORKERS,
-        crate::sweep_races::WORKERS,
-        crate::trouble::WORKERS,
-    ]
-    .into_iter()
-    .flatten()
-    .find(|(known, _)| *known == name)
-    .unwrap_or_else(|| panic!("no worker is called {name}"))
-    .1
+    let mut known = own.iter().chain(crate::WORKERS.iter().copied().flatten());
+    known.find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no worker is called {name}")).1
+}
+
+/// Runs the worker that this process is to be; whether it is somebody's child at all.
+pub(crate) fn run_worker() -> bool {
+    let name = std::env::var(WORKER);
+    name.map(|name| worker(&name)(&Parent::new())).is_ok()
 }
 
 /// A process to be started.
@@ -58,7 +51,7 @@ pub(crate) struct Start {
 impl Start {
     pub(crate) fn of(worker: &'static str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "support::process::child", "--nocapture"]).env(WORKER, worker);
+        command.args(crate::CHILD).env(WORKER, worker);
         Self { worker, command }
     }
 
@@ -133,7 +126,9 @@ impl Child {
     pub(crate) fn kill(mut self) -> Vec<String> {
         self.process.kill().unwrap();
         let rest = std::iter::from_fn(|| self.next()).collect();
-        self.process.wait().unwrap();
+        let status = self.process.wait().unwrap();
+        let killed = status.signal() == Some(rustix::process::Signal::KILL.as_raw());
+        assert!(killed || status.success(), "{} had failed before it was killed: {status}", self.worker);
         rest
     }
 
@@ -252,6 +247,15 @@ impl Dice {
         hasher.finish() % sides
     }
 
+    /// The same, as an index.
+    pub(crate) fn below(&mut self, sides: usize) -> usize {
+        usize::try_from(self.roll(sides as u64)).expect("below a usize")
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        self.roll(256).to_le_bytes()[0]
+    }
+
     /// Lets up to `micros_max` microseconds pass, without giving the processor away: a sleep is longer than
     /// an update.
     pub(crate) fn pause(&mut self, micros_max: u64) {
@@ -277,12 +281,11 @@ pub(crate) fn assert_met(what: &str, met: u64, rounds: u64) {
     assert!(met >= rounds.div_ceil(1000), "{what}: met in only {met} of {rounds} rounds");
 }
 
-/// The entry of every child process; in any other process, the test of this file.
+/// The entry of every child process of a binary of tests; in any other process, the test of this file.
 #[test]
 fn child() {
-    match std::env::var(WORKER) {
-        Ok(name) => worker(&name)(&Parent::new()),
-        Err(_) => the_harness_keeps_its_promises(),
+    if !run_worker() {
+        the_harness_keeps_its_promises();
     }
 }
 

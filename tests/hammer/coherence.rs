@@ -1,0 +1,41 @@
+//! Copies in memory are never behind: no load in any process shows less than was acknowledged to any before it began.
+//!
+//! Mostly loads, of few sessions, nearly all from memory.
+use crate::crowd::Crowd;
+use crate::figures::Figures;
+use crate::support::checker::{Mix, Saving};
+use crate::support::process::{Parent, Worker};
+use sessile::Coherence::{Shared, Verify};
+use std::path::Path;
+use std::time::Duration;
+
+pub(crate) const WORKERS: &[(&str, Worker)] = &[("load and save", work)];
+
+const CROWD: Crowd = Crowd {
+    worker: WORKERS[0].0,
+    processes: &[Shared, Shared, Verify, Shared],
+    threads: 2,
+    places: 200,
+    mix: Mix { saves: 8, ends: 1, rotations: 1 },
+    saving: Saving { safe: false, renews: false, large: false },
+    sweeps: false,
+};
+
+pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
+    let mut figures = CROWD.run(dir, time);
+    if figures.faults().is_empty() && figures.hits * 2 < figures.reads {
+        figures.fault("the caches were not in play");
+    }
+    let met = [
+        ("reads", figures.reads),
+        ("saves", figures.saves),
+        ("ends", figures.ends),
+        ("rotations", figures.rotations),
+    ];
+    figures.check_met(time, &met);
+    figures
+}
+
+fn work(parent: &Parent) {
+    CROWD.work(parent);
+}

@@ -1,0 +1,129 @@
+//! Processes full of checkers, which do everything to the same sessions at once, and judge all that they are shown.
+use crate::figures::{Figures, words};
+use crate::stage::{Going, ledger, open, open_without_cache, wait};
+use crate::support::checker::{Checker, Findings, Mix, Saving, check_at_rest};
+use crate::support::ledger::Ledger;
+use crate::support::process::{Parent, Start, hear_from_all, say_to_all};
+use crate::support::texts::files_in_shards;
+use sessile::file::SweepOptions;
+use sessile::{Coherence, FileStore};
+use std::ops::ControlFlow::{Break, Continue};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+pub(crate) struct Crowd {
+    /// The worker that is [one process](Self::work) of this crowd.
+    pub(crate) worker: &'static str,
+    pub(crate) processes: &'static [Coherence],
+    pub(crate) threads: usize,
+    pub(crate) places: u64,
+    pub(crate) mix: Mix,
+    pub(crate) saving: Saving,
+    /// Whether one more thread of each process walks through the store, again and again.
+    pub(crate) sweeps: bool,
+}
+
+impl Crowd {
+    pub(crate) fn run(&self, dir: &Path, time: Duration) -> Figures {
+        let ledger = ledger(dir);
+        let files = open_without_cache(dir);
+        // The first writer is the one who makes the sessions.
+        let mut maker = Checker::new(&files, &ledger, 0, 0);
+        (0..self.places).for_each(|place| maker.create_in(place));
+        let start = |process: usize| {
+            let start = Start::of(self.worker).with("DIR", dir).with("PROCESS", process.to_string());
+            start.with("MILLIS", time.as_millis().to_string()).start()
+        };
+        let mut children: Vec<_> = (0..self.processes.len()).map(start).collect();
+        hear_from_all(&children, "ready");
+        say_to_all(&mut children, "go");
+        let mut figures = Figures::default();
+        wait(&ledger, time);
+        for child in children {
+            figures.add_child(child);
+        }
+        figures.check(|| check_at_rest(&files, &ledger, self.places));
+        figures.check(|| check_heirs(&files, &ledger, self.places));
+        figures
+    }
+
+    /// One process.
+    pub(crate) fn work(&self, parent: &Parent) {
+        let dir = Path::new(parent.argument("DIR"));
+        let process = usize::try_from(parent.number("PROCESS")).unwrap();
+        let time = Duration::from_millis(parent.number("MILLIS"));
+        let (store, ledger) = (open(dir, self.processes[process]), ledger(dir));
+        parent.report("ready");
+        parent.line();
+        let mut figures = thread::scope(|scope| {
+            let (store, ledger) = (&store, &ledger);
+            let first = 1 + self.threads * process;
+            let threads: Vec<_> = (first..first + self.threads)
+                .map(|writer| scope.spawn(move || self.check(store, ledger, writer, time)))
+                .collect();
+            let sweeper = self.sweeps.then(|| scope.spawn(|| walk(store, &Going::on_for(ledger, time))));
+            let mut findings = Findings::default();
+            let mut figures = Figures::default();
+            for thread in threads {
+                match thread.join() {
+                    Ok(found) => findings.add(found),
+                    Err(thrown) => figures.fault(words(&*thrown)),
+                }
+            }
+            if figures.faults().is_empty() {
+                findings.add_stats(store);
+            }
+            figures.add(findings.into());
+            if let Some(sweeper) = sweeper {
+                figures.add_thread(sweeper);
+            }
+            figures
+        });
+        figures.check(|| assert_eq!(store.stats().unfiled, 0, "what could not be filed"));
+        figures.report_to(parent);
+    }
+
+    fn check(&self, store: &FileStore, ledger: &Ledger, writer: usize, time: Duration) -> Findings {
+        let going = Going::on_for(ledger, time);
+        let mut checker = Checker::new(store, ledger, writer, writer as u64);
+        checker.saving = self.saving;
+        while going.on_still() {
+            checker.step(0, self.places, self.mix);
+            if !checker.findings.faults.is_empty() {
+                going.stop();
+            }
+        }
+        checker.findings
+    }
+}
+
+/// Looks at all files, of which none is dead.
+fn walk(store: &FileStore, going: &Going<'_>) -> Figures {
+    let mut figures = Figures::default();
+    let options = SweepOptions::new().full(true).core_share_percent(25);
+    while going.on_still() {
+        let report = store.sweep_with(&options, |_| if going.on_still() { Continue(()) } else { Break(()) });
+        let report = report.unwrap();
+        figures.sweeps += u64::from(report.examined > 0);
+        figures.removed += report.removed;
+        let wrong = [report.removed, report.damaged, report.temporary, report.unknown, report.failed];
+        if wrong != [0; 5] {
+            figures.fault(format!("a sweep that had nothing to remove: {report:?}"));
+            going.stop();
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    figures
+}
+
+/// Each session that has not ended is in a place, and nothing else is left: nothing had two heirs.
+#[track_caller]
+fn check_heirs(store: &FileStore, ledger: &Ledger, places: u64) {
+    let in_place: Vec<_> = (0..places).map(|place| ledger.life_in(place)).collect();
+    for life in ledger.lives().filter(|life| !ledger.row(*life).ended) {
+        assert!(in_place.contains(&life), "{life:?} has not ended and is in no place: a second heir");
+    }
+    let files = files_in_shards(store.path());
+    assert_eq!(files.len() as u64, places, "files, where so many sessions live: {files:?}");
+}

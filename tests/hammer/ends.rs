@@ -1,0 +1,38 @@
+//! Gone is gone, and has one heir at most: rotations and logouts beside loads, saves, saves that grow, renewals and walks
+//! of the sweep, on few sessions.
+use crate::crowd::Crowd;
+use crate::figures::Figures;
+use crate::support::checker::{Mix, Saving};
+use crate::support::process::{Parent, Worker};
+use sessile::Coherence::{Shared, Verify};
+use std::path::Path;
+use std::time::Duration;
+
+pub(crate) const WORKERS: &[(&str, Worker)] = &[("end and rotate", work)];
+
+const CROWD: Crowd = Crowd {
+    worker: WORKERS[0].0,
+    processes: &[Shared, Verify, Shared, Shared],
+    threads: 2,
+    places: 24,
+    mix: Mix { saves: 300, ends: 100, rotations: 100 },
+    saving: Saving { safe: true, renews: true, large: false },
+    sweeps: true,
+};
+
+pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
+    let mut figures = CROWD.run(dir, time);
+    let met = [
+        ("reads", figures.reads),
+        ("saves", figures.saves),
+        ("ends", figures.ends),
+        ("rotations", figures.rotations),
+        ("sweeps", figures.sweeps),
+    ];
+    figures.check_met(time, &met);
+    figures
+}
+
+fn work(parent: &Parent) {
+    CROWD.work(parent);
+}

@@ -1,0 +1,156 @@
+//! What a hammer has to show: counts, and broken promises in words. Children report theirs to the process that started
+//! them.
+use crate::support::checker::{Count, Findings};
+use crate::support::process::{Child, Parent};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::ScopedJoinHandle;
+use std::time::Duration;
+
+/// Faults that are told in words; the others are only counted.
+const TOLD_MOST: usize = 8;
+
+#[derive(Default)]
+pub(crate) struct Figures {
+    pub(crate) reads: u64,
+    /// Reads that were answered from memory, where that is counted.
+    pub(crate) hits: u64,
+    pub(crate) saves: u64,
+    pub(crate) ends: u64,
+    pub(crate) rotations: u64,
+    pub(crate) sweeps: u64,
+    /// Sessions that sweeps removed.
+    pub(crate) removed: u64,
+    pub(crate) kills: u64,
+    faults: u64,
+    told: Vec<String>,
+}
+
+impl Figures {
+    pub(crate) fn fault(&mut self, text: impl Into<String>) {
+        self.faults += 1;
+        if self.told.len() < TOLD_MOST {
+            self.told.push(text.into());
+        }
+    }
+
+    /// Runs a check that panics if a promise is broken.
+    pub(crate) fn check(&mut self, check: impl FnOnce()) {
+        if let Err(thrown) = catch_unwind(AssertUnwindSafe(check)) {
+            self.fault(words(&*thrown));
+        }
+    }
+
+    /// Asserts that something was done often enough to say anything by it; a run of less than two seconds may do little.
+    pub(crate) fn check_met(&mut self, time: Duration, met: &[(&str, u64)]) {
+        for (what, _) in met.iter().filter(|(_, count)| *count == 0) {
+            if time >= Duration::from_secs(2) && self.told.is_empty() {
+                self.fault(format!("too little was done to say anything: no {what}"));
+            }
+        }
+    }
+
+    pub(crate) fn add(&mut self, more: Self) {
+        let sums = std::array::from_fn(|n| self.counts()[n] + more.counts()[n]);
+        let told = std::mem::take(&mut self.told).into_iter().chain(more.told).take(TOLD_MOST);
+        *self = Self { told: told.collect(), ..Self::of_counts(sums) };
+    }
+
+    /// Adds what a child reports at its end. One that fails is a fault; what it had to say about it is on the standard error.
+    pub(crate) fn add_child(&mut self, child: Child) {
+        match catch_unwind(AssertUnwindSafe(|| Self::of(&child.finish()))) {
+            Ok(figures) => self.add(figures),
+            Err(thrown) => self.fault(words(&*thrown)),
+        }
+    }
+
+    /// Adds what a thread found. One that panicked is a fault.
+    pub(crate) fn add_thread(&mut self, thread: ScopedJoinHandle<'_, Self>) {
+        match thread.join() {
+            Ok(figures) => self.add(figures),
+            Err(thrown) => self.fault(words(&*thrown)),
+        }
+    }
+
+    pub(crate) fn faults(&self) -> &[String] {
+        &self.told
+    }
+
+    fn counts(&self) -> [u64; 9] {
+        let Self { reads, hits, saves, ends, rotations, sweeps, removed, kills, faults, told: _ } = self;
+        [*reads, *hits, *saves, *ends, *rotations, *sweeps, *removed, *kills, *faults]
+    }
+
+    fn of_counts([reads, hits, saves, ends, rotations, sweeps, removed, kills, faults]: [u64; 9]) -> Self {
+        Self { reads, hits, saves, ends, rotations, sweeps, removed, kills, faults, told: Vec::new() }
+    }
+
+    pub(crate) fn report_to(&self, parent: &Parent) {
+        parent.report(self.counts().map(|count| count.to_string()).join(" "));
+        for fault in &self.told {
+            parent.report(fault.replace('\n', " "));
+        }
+    }
+
+    /// What a child reported.
+    #[track_caller]
+    pub(crate) fn of(lines: &[String]) -> Self {
+        let [counts, told @ ..] = lines else { panic!("a child without figures") };
+        let mut numbers = counts.split(' ').map(|number| number.parse().unwrap());
+        let counts = std::array::from_fn(|_| numbers.next().expect("as many as there are counts"));
+        Self { told: told.to_vec(), ..Self::of_counts(counts) }
+    }
+}
+
+impl From<Findings> for Figures {
+    fn from(findings: Findings) -> Self {
+        let counts = findings.counts;
+        let faults = [Count::Stale, Count::Revived, Count::Foreign, Count::Lost];
+        Self {
+            reads: counts[Count::Loads],
+            hits: counts[Count::Hits],
+            saves: counts[Count::Saves],
+            ends: counts[Count::Ends],
+            rotations: counts[Count::Rotations],
+            faults: faults.map(|count| counts[count]).iter().sum(),
+            told: findings.faults,
+            ..Self::default()
+        }
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names =
+            ["reads", "from memory", "saves", "ends", "rotations", "sweeps", "removed", "kills", "faults"];
+        // Not every hammer counts all of them.
+        let is_told =
+            |(count, name): &(u64, &str)| *count > 0 || !["from memory", "sweeps", "removed"].contains(name);
+        let told = self.counts().into_iter().zip(names).filter(is_told);
+        let told: Vec<_> = told.map(|(count, name)| format!("{} {name}", Grouped(count))).collect();
+        f.write_str(&told.join(", "))
+    }
+}
+
+/// A number that is read by people.
+struct Grouped(u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (n, digit) in digits.chars().enumerate() {
+            if n > 0 && (digits.len() - n).is_multiple_of(3) {
+                f.write_str(",")?;
+            }
+            write!(f, "{digit}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a panic said.
+pub(crate) fn words(thrown: &(dyn std::any::Any + Send)) -> String {
+    let text = thrown.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| thrown.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".into())
+}

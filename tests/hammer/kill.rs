@@ -1,0 +1,300 @@
+//! A storm of `kill -9`: processes full of writers, of which a random one is killed at a random instant, and replaced at
+//! once. No acknowledged save is lost, what ended stays ended, no record is torn or another's, no lock is left, and at the
+//! end one sweep clears all that was left on its way.
+//!
+//! All save and load in all places; only its owner ends, rotates and refills a place, so that the next process in the
+//! owner's place knows what the killed one left half done. Acknowledgements, and the counts of what was done, are in the
+//! ledger. A kill never loses what the kernel was given, so this is about atomicity and locks, not about power cuts.
+use crate::figures::{Figures, words};
+use crate::stage::{CELLS_TAKEN, Going, ledger, options, stop, store_in};
+use crate::support::checker::{Checker, Counts, Findings, Saving, check_at_rest};
+use crate::support::ledger::Ledger;
+use crate::support::process::{Child, Dice, Parent, Start, Worker};
+use crate::support::texts::files_in_shards;
+use crate::support::versions;
+use sessile::file::{Holds, SweepEnd, SweepOptions};
+use sessile::{Coherence, Durability, FileId, FileStore, Record, Store, Token, Verdict};
+use std::collections::HashSet;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+pub(crate) const WORKERS: &[(&str, Worker)] = &[("work until killed", work)];
+
+const PROCESSES: usize = 8;
+const THREADS: usize = 4;
+const WRITERS: usize = PROCESSES * THREADS;
+/// The name under which what is done before and after the storm is acknowledged; those of the lanes follow.
+const HEALER: usize = WRITERS;
+/// So many kill, each its own processes: a process that was killed needs its time to die where all processors are busy.
+const LANES: usize = 4;
+/// Two of each owner: writer `place % WRITERS`.
+const PLACES: u64 = 2 * WRITERS as u64;
+/// From one kill of a lane to the next, in microseconds.
+const PAUSE_MAX: u64 = 30_000;
+/// A save that waits longer meets a lock that somebody has left.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// What a process says when it has the store open.
+const READY: &str = "ready";
+
+/// Where a writer's counts are.
+fn cells_of(writer: usize) -> u64 {
+    CELLS_TAKEN + (writer * Counts::default().words().len()) as u64
+}
+
+pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
+    let ledger = ledger(dir);
+    let files = options().cache_bytes(0).lock_wait(WAIT).open(store_in(dir)).unwrap();
+    let mut healer = Checker::new(&files, &ledger, HEALER, 0);
+    (0..PLACES).for_each(|place| healer.create_in(place));
+    let mut figures = Figures::default();
+    thread::scope(|scope| {
+        let (files, ledger) = (&files, &ledger);
+        let lanes: Vec<_> = (0..LANES)
+            .map(|lane| scope.spawn(move || kill_again_and_again(dir, files, ledger, lane, time)))
+            .collect();
+        for lane in lanes {
+            figures.add_thread(lane);
+        }
+    });
+    for writer in 0..WRITERS {
+        figures.add(Findings { counts: counts_of(&ledger, writer), faults: Vec::new() }.into());
+    }
+    if figures.faults().is_empty() {
+        figures.check(|| heal(&mut healer, &ledger));
+        figures.check(|| check_at_rest(&files, &ledger, PLACES));
+        let kills = figures.kills;
+        figures.check(|| clear(&files, &ledger, kills));
+        figures.check(|| check_no_lock(dir, &ledger));
+    }
+    let met = [
+        ("reads", figures.reads),
+        ("saves", figures.saves),
+        ("ends", figures.ends),
+        ("rotations", figures.rotations),
+        ("kills", figures.kills),
+    ];
+    figures.check_met(time, &met);
+    figures
+}
+
+/// Kills now this process of its lane, now that one, until the time is over or somebody has found a fault.
+fn kill_again_and_again(
+    dir: &Path,
+    files: &FileStore,
+    ledger: &Ledger,
+    lane: usize,
+    time: Duration,
+) -> Figures {
+    let mut started = lane;
+    let mut start = |process: usize| {
+        started += LANES;
+        let start = Start::of(WORKERS[0].0).with("DIR", dir).with("PROCESS", process.to_string());
+        start.with("SEED", started.to_string()).start()
+    };
+    let processes = lane..PROCESSES;
+    let mut children: Vec<_> =
+        processes.step_by(LANES).map(|process| (process, Some(start(process)))).collect();
+    let mut healer = Checker::new(files, ledger, HEALER + 1 + lane, lane as u64);
+    let mut dice = Dice::new(lane as u64);
+    let mut figures = Figures::default();
+    let going = Going::on_for(ledger, time);
+    while going.on_still() {
+        thread::sleep(Duration::from_micros(dice.roll(PAUSE_MAX)));
+        let one = usize::try_from(dice.roll(children.len() as u64)).unwrap();
+        let (process, child) = &mut children[one];
+        take_faults(&mut figures, child.take(), Child::kill);
+        figures.kills += 1;
+        *child = Some(start(*process));
+        // Nobody has left a lock: here a session is saved within the wait, by the other processes all are.
+        let life = healer.life_in(dice.roll(PLACES));
+        figures.check(|| {
+            healer.load(life);
+            healer.save(life);
+        });
+        if !healer.findings.faults.is_empty() || !figures.faults().is_empty() {
+            going.stop();
+        }
+    }
+    stop(ledger);
+    for (_, child) in children {
+        take_faults(&mut figures, child, Child::finish);
+    }
+    figures.add(healer.findings.into());
+    figures
+}
+
+/// Ends a child one way or the other. What it has reported, beside that it is ready, is a fault; so is an end of its own.
+fn take_faults(figures: &mut Figures, child: Option<Child>, end: fn(Child) -> Vec<String>) {
+    let child = child.expect("who was killed is replaced at once");
+    figures.check(|| {
+        let told: Vec<_> = end(child).into_iter().filter(|line| line != READY).collect();
+        assert!(told.is_empty(), "{}", told.join("; "));
+    });
+}
+
+fn counts_of(ledger: &Ledger, writer: usize) -> Counts {
+    let first = cells_of(writer);
+    Counts::of_words((first..cells_of(writer + 1)).map(|cell| ledger.cell(cell)))
+}
+
+/// Every session can be saved, and then is where its row says. A life in no place is what an owner was killed over.
+#[track_caller]
+fn heal(healer: &mut Checker<'_>, ledger: &Ledger) {
+    let in_place: Vec<_> = (0..PLACES).map(|place| ledger.life_in(place)).collect();
+    for life in &in_place {
+        assert!(healer.save(*life), "{life:?} is absent, and its owner had time to make another");
+    }
+    for life in ledger.lives().filter(|life| !ledger.row(*life).ended && !in_place.contains(life)) {
+        healer.end(life);
+    }
+    assert_eq!(healer.findings.faults, [""; 0], "at rest");
+}
+
+/// One sweep removes all that was left on its way, once it is old, and nothing else; what stays are the sessions, and those
+/// that were made by somebody who was killed before they were told to anybody.
+///
+/// A kill also cuts a write short, at a page. So of a large session that was being made a part may be there, which passes
+/// for a damaged file; it is to be one that nobody was told of.
+#[track_caller]
+fn clear(store: &FileStore, ledger: &Ledger, kills: u64) {
+    let left = files_in_shards(store.path());
+    let then = SystemTime::now() - Duration::from_secs(2 * 3600);
+    for path in &left {
+        File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
+    }
+    let report = store.sweep(&SweepOptions::new().full(true).core_share_percent(100)).unwrap();
+    let wrong = [report.removed, report.unknown, report.failed];
+    assert_eq!((report.end, wrong), (SweepEnd::Finished, [0; 3]), "{report:?}");
+    let files = files_in_shards(store.path());
+    let cleared = (left.len() - files.len()) as u64;
+    assert_eq!(cleared, report.temporary, "{report:?}");
+    let on_its_way = |path: &&PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(".new-");
+    let left: Vec<_> = files.iter().filter(on_its_way).collect();
+    assert!(left.is_empty(), "after one sweep: {left:?}");
+    let known: HashSet<_> = ledger.lives().map(|life| id_of(&ledger.token(life))).collect();
+    let (mut torn, mut nameless) = (0, 0);
+    for file in store.files().map(Result::unwrap) {
+        match file.holds {
+            Holds::Live(live) => nameless += u64::from(!known.contains(&live.id)),
+            Holds::Damaged(id) if !known.contains(&id) => torn += 1,
+            other => panic!("{}: {other:?}", file.path.display()),
+        }
+    }
+    assert_eq!(files.len() as u64, PLACES + nameless + torn);
+    assert!(
+        nameless + torn <= kills,
+        "{nameless} sessions that nobody was told of, {torn} torn ones, {kills} kills"
+    );
+    println!(
+        "kill: at rest, one sweep cleared {cleared} leftovers; {nameless} sessions that nobody was told of are there, \
+         and parts of {torn}"
+    );
+}
+
+fn id_of(token: &Token) -> FileId {
+    FileId::digest(token.expose().as_bytes())
+}
+
+/// Somebody who has seen nothing of all this saves every session, twice, without waiting for anybody.
+#[track_caller]
+fn check_no_lock(dir: &Path, ledger: &Ledger) {
+    let store = options().lock_wait(Duration::from_millis(1)).open(store_in(dir)).unwrap();
+    for place in 0..PLACES {
+        let token = ledger.token(ledger.life_in(place));
+        for how in [Durability::Relaxed, Durability::PowerSafe] {
+            let before = versions::stored(&store, &token).expect("it is alive");
+            let change = &mut |record: &mut Record| {
+                versions::put(record, versions::of(record) + 1, 10);
+                Ok(Verdict::Write)
+            };
+            store.update(&token, change, how).unwrap().expect("it is alive");
+            assert_eq!(versions::stored(&store, &token), Some(before + 1));
+        }
+    }
+}
+
+fn work(parent: &Parent) {
+    let dir = Path::new(parent.argument("DIR"));
+    let process = usize::try_from(parent.number("PROCESS")).unwrap();
+    let coherence = if process == 1 { Coherence::Verify } else { Coherence::Shared };
+    let store = options().coherence(coherence).lock_wait(WAIT).open(store_in(dir)).unwrap();
+    let ledger = ledger(dir);
+    parent.report(READY);
+    thread::scope(|scope| {
+        for writer in THREADS * process..THREADS * (process + 1) {
+            let (store, ledger, seed) = (&store, &ledger, parent.number("SEED"));
+            scope.spawn(move || {
+                let told = catch_unwind(AssertUnwindSafe(|| work_in_places(store, ledger, writer, seed)));
+                let told = told.unwrap_or_else(|thrown| vec![words(&*thrown)]);
+                if !told.is_empty() {
+                    // In this order: whoever sees that all stop finds out why.
+                    for fault in told {
+                        parent.report(fault.replace('\n', " "));
+                    }
+                    stop(ledger);
+                }
+            });
+        }
+    });
+}
+
+/// One thread, until all stop or it has found a fault: those it found, in words.
+fn work_in_places(store: &FileStore, ledger: &Ledger, writer: usize, seed: u64) -> Vec<String> {
+    let mut checker = Checker::new(store, ledger, writer, seed * WRITERS as u64 + writer as u64);
+    checker.saving = Saving { safe: true, renews: false, large: true };
+    let mut dice = Dice::new(seed * WRITERS as u64 + writer as u64 + (1 << 32));
+    let before = counts_of(ledger, writer);
+    take_over(&mut checker, ledger, writer);
+    let going = Going::on(ledger);
+    while going.on_still() && checker.findings.faults.is_empty() {
+        let own = writer as u64 + dice.roll(2) * WRITERS as u64;
+        match dice.roll(100) {
+            0..6 => {
+                let life = checker.life_in(own);
+                checker.end(life);
+                checker.create_in(own);
+            }
+            6..12 => {
+                let life = checker.life_in(own);
+                checker.rotate(own, life);
+            }
+            12..16 => checker.load_a_dead_one(),
+            act => {
+                let life = checker.life_in(dice.roll(PLACES));
+                if act < 50 {
+                    checker.save(life);
+                } else {
+                    checker.load(life);
+                }
+            }
+        }
+        if dice.roll(16) == 0 {
+            let mut counts = before;
+            counts += checker.findings.counts;
+            ledger.set_cells(cells_of(writer), &counts.words());
+        }
+    }
+    checker.findings.faults
+}
+
+/// Finishes what a killed owner has left half done in its places.
+fn take_over(checker: &mut Checker<'_>, ledger: &Ledger, writer: usize) {
+    let own = [0, 1].map(|n| writer as u64 + n * WRITERS as u64);
+    if let Some(life) = ledger.last_given(writer)
+        && !ledger.row(life).ended
+        && own.iter().all(|place| ledger.life_in(*place) != life)
+    {
+        checker.end(life);
+    }
+    for place in own {
+        let life = checker.life_in(place);
+        if ledger.row(life).ending {
+            checker.end(life);
+            checker.create_in(place);
+        }
+    }
+}

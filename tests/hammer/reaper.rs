@@ -1,0 +1,297 @@
+//! Reapers in all processes beside renewals at the last moment: what is renewed in time is never removed, what has expired
+//! is never served, and after rest one sweep leaves nothing that expired.
+//!
+//! The ledger's versions are deadlines here, in microseconds since the hammer began. A renewal never makes a deadline
+//! earlier, so a session lives at least as long as the latest deadline that anybody was told.
+use crate::figures::Figures;
+use crate::stage::{Going, ledger, open, open_without_cache, wait};
+use crate::support::ledger::{Ledger, Life};
+use crate::support::process::{Dice, Parent, Start, Worker, hear_from_all, say_to_all};
+use crate::support::texts::{files_in_shards, path_of};
+use crate::support::versions;
+use sessile::file::{ReaperOptions, SweepEnd, SweepOptions};
+use sessile::{
+    Absent, Coherence, Durability, FileId, FileStore, Live, Lookup, Record, Store, Token, Verdict,
+};
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub(crate) const WORKERS: &[(&str, Worker)] = &[("renew beside reapers", work)];
+
+const PROCESSES: usize = 4;
+const THREADS: usize = 2;
+const WRITERS: usize = PROCESSES * THREADS;
+/// In each place one session lives after the other; the next one is made by the place's owner, writer `place % WRITERS`.
+const PLACES: u64 = 24;
+/// Longest time to live, in microseconds, and longest time for which a renewal keeps the lock when it is due.
+const LIFE_MAX: u64 = 20_000;
+const HELD_MAX: u64 = 400;
+/// Earliest renewal before a deadline.
+const LEAD_MAX: u64 = 6_000;
+
+pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
+    let ledger = ledger(dir);
+    let store = open_without_cache(dir);
+    let epoch = SystemTime::now();
+    let mut figures = Figures::default();
+    let mut maker = Racer::new(&store, &ledger, WRITERS, epoch);
+    (0..PLACES).for_each(|place| maker.create_in(place));
+    let micros = epoch.duration_since(UNIX_EPOCH).unwrap().as_micros().to_string();
+    let start = |process: usize| {
+        let start = Start::of(WORKERS[0].0).with("DIR", dir).with("EPOCH", &micros);
+        let start = start.with("PROCESS", process.to_string());
+        start.with("MILLIS", time.as_millis().to_string()).start()
+    };
+    let mut children: Vec<_> = (0..PROCESSES).map(start).collect();
+    hear_from_all(&children, "ready");
+    say_to_all(&mut children, "go");
+    wait(&ledger, time);
+    for child in children {
+        figures.add_child(child);
+    }
+    figures.check(|| check_at_rest(&store, &ledger, maker));
+    let met = [
+        ("reads", figures.reads),
+        ("renewals in time", figures.saves),
+        ("renewals that came too late", figures.ends),
+        ("sweeps", figures.sweeps),
+        ("sessions that a reaper removed", figures.removed),
+    ];
+    figures.check_met(time, &met);
+    figures
+}
+
+/// Some are made to live on, all others expire; then one sweep leaves just those.
+#[track_caller]
+fn check_at_rest(store: &FileStore, ledger: &Ledger, mut maker: Racer<'_>) {
+    (0..PLACES).for_each(|place| maker.create_in(place));
+    let kept: Vec<_> = (0..PLACES).step_by(2).map(|place| ledger.life_in(place)).collect();
+    for life in &kept {
+        // It may have expired while the others were made.
+        maker.renew(*life, Duration::from_secs(3600), 0);
+    }
+    thread::sleep(Duration::from_micros(LIFE_MAX + HELD_MAX) + Duration::from_millis(5));
+    let report = store.sweep(&SweepOptions::new().core_share_percent(100)).unwrap();
+    let trouble = [report.damaged, report.unknown, report.failed];
+    assert_eq!((report.end, trouble), (SweepEnd::Finished, [0; 3]), "{report:?}");
+    assert!(maker.figures.faults().is_empty(), "{:?}", maker.figures.faults());
+    let kept: Vec<_> = kept.into_iter().filter(|life| !ledger.row(*life).ended).collect();
+    let path = |life: &Life| path_of(store.path(), FileId::digest(ledger.token(*life).expose().as_bytes()));
+    let want: HashSet<_> = kept.iter().map(path).collect();
+    let left: HashSet<_> = files_in_shards(store.path()).into_iter().collect();
+    assert_eq!(left, want, "after one sweep: what is left, and what was renewed");
+    for life in ledger.lives() {
+        let found = versions::stored(store, &ledger.token(life)).is_some();
+        assert_eq!(found, kept.contains(&life), "{life:?}: {:?}", ledger.row(life));
+    }
+}
+
+fn work(parent: &Parent) {
+    let dir = Path::new(parent.argument("DIR"));
+    let process = usize::try_from(parent.number("PROCESS")).unwrap();
+    let time = Duration::from_millis(parent.number("MILLIS"));
+    let epoch = UNIX_EPOCH + Duration::from_micros(parent.number("EPOCH"));
+    let coherence = if process == 1 { Coherence::Verify } else { Coherence::Shared };
+    let (store, ledger) = (Arc::new(open(dir, coherence)), ledger(dir));
+    let trouble: Arc<Mutex<Vec<String>>> = Arc::default();
+    let observed = Arc::clone(&trouble);
+    let options = ReaperOptions::new().interval(Duration::from_millis(100));
+    let options = options.sweep(SweepOptions::new().core_share_percent(100)).observer(move |swept| {
+        let wrong = match swept {
+            Ok(report) => [report.damaged, report.unknown, report.failed] != [0; 3],
+            Err(_) => true,
+        };
+        if wrong {
+            observed.lock().unwrap().push(format!("{swept:?}"));
+        }
+    });
+    let reaper = store.start_reaper(options).unwrap();
+    parent.report("ready");
+    parent.line();
+    let mut figures = Figures::default();
+    thread::scope(|scope| {
+        let (store, ledger) = (&store, &ledger);
+        let race = |writer: usize| {
+            let going = Going::on_for(ledger, time);
+            let mut racer = Racer::new(store, ledger, writer, epoch);
+            while going.on_still() {
+                racer.step();
+                if !racer.figures.faults().is_empty() {
+                    going.stop();
+                }
+            }
+            racer.figures
+        };
+        let first = THREADS * process;
+        let threads: Vec<_> =
+            (first..first + THREADS).map(|writer| scope.spawn(move || race(writer))).collect();
+        // Sweeps come far oftener than any interval allows.
+        let going = Going::on_for(ledger, time);
+        let mut dice = Dice::new(900 + process as u64);
+        while going.on_still() {
+            thread::sleep(Duration::from_micros(dice.roll(6_000)));
+            reaper.sweep_now();
+        }
+        for thread in threads {
+            figures.add_thread(thread);
+        }
+    });
+    let done = reaper.close();
+    figures.sweeps = done.sweeps;
+    figures.removed = done.removed;
+    for trouble in &*trouble.lock().unwrap() {
+        figures.fault(format!("a sweep: {trouble}"));
+    }
+    if done.errors + done.panics > 0 {
+        figures.fault(format!("{done:?}"));
+    }
+    figures.report_to(parent);
+}
+
+/// One thread that renews sessions around their deadlines.
+struct Racer<'a> {
+    store: &'a FileStore,
+    ledger: &'a Ledger,
+    writer: usize,
+    epoch: SystemTime,
+    dice: Dice,
+    /// On a busy machine, who wants to be in time has to be early: by so many microseconds as many succeed as not.
+    lead: u64,
+    figures: Figures,
+}
+
+impl<'a> Racer<'a> {
+    fn new(store: &'a FileStore, ledger: &'a Ledger, writer: usize, epoch: SystemTime) -> Self {
+        let dice = Dice::new(writer as u64);
+        Self { store, ledger, writer, epoch, dice, lead: 200, figures: Figures::default() }
+    }
+
+    fn step(&mut self) {
+        let own = (self.writer as u64..PLACES).step_by(WRITERS);
+        for place in own {
+            if self.ledger.row(self.ledger.life_in(place)).ended {
+                self.create_in(place);
+            }
+        }
+        let life = self.ledger.life_in(self.dice.roll(PLACES));
+        let row = self.ledger.row(life);
+        let left = row.version.saturating_sub(self.now());
+        if row.ended || left > LEAD_MAX || self.dice.roll(3) == 0 {
+            self.load(life);
+            return;
+        }
+        let early = self.dice.roll(self.lead + 200);
+        let until = self.now() + left.saturating_sub(early);
+        while self.now() < until {
+            std::hint::spin_loop();
+        }
+        // Some have the lock until the session would have expired.
+        let held = if self.dice.roll(4) == 0 { left.min(early) + self.dice.roll(HELD_MAX) } else { 0 };
+        let age = Duration::from_micros(self.dice.roll(LIFE_MAX));
+        let renewed = self.renew(life, age, held);
+        self.lead = if renewed { self.lead.saturating_sub(20) } else { (self.lead + 40).min(LEAD_MAX) };
+        self.load(life);
+    }
+
+    /// Microseconds since the hammer began.
+    fn now(&self) -> u64 {
+        self.since_epoch(self.store.now())
+    }
+
+    fn since_epoch(&self, time: SystemTime) -> u64 {
+        u64::try_from(time.duration_since(self.epoch).unwrap_or_default().as_micros()).unwrap()
+    }
+
+    fn create_in(&mut self, place: u64) {
+        let life = self.ledger.give(self.writer);
+        let mut record = versions::new(self.store, 1, 10);
+        record.deadline = self.store.now() + Duration::from_micros(2_000 + self.dice.roll(LIFE_MAX - 2_000));
+        let saved = self.store.create(&record, Durability::Relaxed).unwrap();
+        let deadline = self.since_epoch(saved.live.record.deadline);
+        self.ledger.begin(life, &saved.token, self.writer, deadline);
+        self.ledger.put_in(place, life);
+    }
+
+    /// Moves a session's deadline to so long from now, unless it is later; has the lock for some microseconds. Whether it
+    /// was in time.
+    fn renew(&mut self, life: Life, age: Duration, held: u64) -> bool {
+        let Some((token, before)) = self.look(life) else { return false };
+        let until = Instant::now() + Duration::from_micros(held);
+        let to = self.store.now() + age;
+        // One in thirty needs a larger file.
+        let bytes = if self.dice.roll(30) == 0 { 5_000 } else { 10 };
+        let change = &mut |record: &mut Record| {
+            while Instant::now() < until {
+                std::hint::spin_loop();
+            }
+            versions::put(record, versions::of(record) + 1, bytes);
+            record.deadline = record.deadline.max(to);
+            Ok(Verdict::Write)
+        };
+        let Some(saved) = self.store.update(&token, change, Durability::Relaxed).unwrap() else {
+            let now = self.now();
+            if now < before.deadline {
+                self.figures
+                    .fault(format!("{life:?}: refused at {now}, told to live until {}", before.deadline));
+            }
+            self.ledger.ended(life);
+            self.figures.ends += 1;
+            return false;
+        };
+        let deadline = self.since_epoch(saved.live.record.deadline);
+        self.ledger.acknowledge(life, self.writer, deadline);
+        self.figures.saves += 1;
+        if before.ended {
+            self.figures.fault(format!("{life:?}: renewed to {deadline} after it was refused to somebody"));
+        }
+        true
+    }
+
+    fn load(&mut self, life: Life) {
+        let Some((token, before)) = self.look(life) else { return };
+        let asked = self.now();
+        let found = self.store.load(&token).unwrap();
+        let answered = self.now();
+        self.figures.reads += 1;
+        match found {
+            Lookup::Live(Live { record, .. }) => {
+                versions::of(&record);
+                let deadline = self.since_epoch(record.deadline);
+                if before.ended {
+                    self.figures.fault(format!("{life:?}: served after it was refused to somebody"));
+                } else if deadline <= asked {
+                    self.figures.fault(format!("{life:?}: expired at {deadline}, served at {asked}"));
+                } else if deadline < before.deadline {
+                    self.figures.fault(format!("{life:?}: until {deadline}, told {}", before.deadline));
+                }
+            }
+            Lookup::Absent(Absent::Unknown(_) | Absent::Expired(_)) => {
+                if answered < before.deadline {
+                    self.figures.fault(format!(
+                        "{life:?}: absent at {answered}, told to live until {}",
+                        before.deadline
+                    ));
+                }
+            }
+            Lookup::Absent(other) => self.figures.fault(format!("{life:?}: {other:?}")),
+        }
+    }
+
+    /// What is known of a life before something is done with it; `None` if its row is another's by now.
+    fn look(&self, life: Life) -> Option<(Token, Told)> {
+        let token = self.ledger.has(life).then(|| self.ledger.token(life))?;
+        let row = self.ledger.row(life);
+        Some((token, Told { deadline: row.version, ended: row.ended }))
+    }
+}
+
+/// What somebody was told of a session.
+struct Told {
+    /// It lives at least until then.
+    deadline: u64,
+    /// It was refused as expired, under its lock: that is final.
+    ended: bool,
+}

@@ -1,0 +1,14 @@
+//! What the tests of rounds use as well.
+#[expect(dead_code, reason = "some of it is for other tests")]
+#[path = "../support/checker.rs"]
+pub(crate) mod checker;
+#[path = "../support/ledger.rs"]
+pub(crate) mod ledger;
+#[expect(dead_code, reason = "some of it is for other tests")]
+#[path = "../support/process.rs"]
+pub(crate) mod process;
+#[expect(dead_code, reason = "some of it is for other tests")]
+#[path = "../support/texts.rs"]
+pub(crate) mod texts;
+#[path = "../support/versions.rs"]
+pub(crate) mod versions;

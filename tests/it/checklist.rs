@@ -1,0 +1,52 @@
+//! The table of `SECURITY.md` names tests that exist: a test that is renamed or removed takes its line along.
+#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// The sources below a directory, by module: the file's name, or its directory's for a `mod.rs`.
+fn sources(dir: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let named = if path.ends_with("mod.rs") { path.parent().unwrap() } else { &path };
+            let module = named.file_stem().unwrap().to_str().unwrap().to_owned();
+            *found.entry(module).or_default() += &fs::read_to_string(&path).unwrap();
+        }
+    }
+}
+
+/// Whether a source has this test: a function that is marked as one, or that a macro's list makes one of.
+fn has_test(source: &str, name: &str) -> bool {
+    let lines: Vec<_> = source.lines().map(str::trim).collect();
+    let function = format!("fn {name}(");
+    let listed = format!("{name},");
+    lines.iter().position(|line| line.starts_with(&function)).is_some_and(|at| {
+        let marks = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
+        marks.into_iter().any(|mark| *mark == "#[test]") || lines.contains(&&*listed)
+    })
+}
+
+#[test]
+fn every_test_that_the_security_page_names_exists_and_every_promise_names_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut modules = BTreeMap::new();
+    sources(&root.join("src"), &mut modules);
+    sources(&root.join("tests"), &mut modules);
+    let page = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| "));
+    let promises: Vec<_> = rows.filter(|row| !row.starts_with('|')).collect();
+    assert_eq!(promises.len(), 20, "{promises:#?}");
+    for line in promises {
+        let (promise, tests) = line.split_once(" | ").unwrap();
+        let names: Vec<_> = tests.split('`').filter_map(|word| word.split_once("::")).collect();
+        assert!(!names.is_empty(), "no test of: {promise}");
+        for (module, name) in names {
+            let source = modules.get(module).map_or("", String::as_str);
+            assert!(has_test(source, name), "`{module}::{name}` is no test, of: {promise}");
+        }
+    }
+    assert!(!has_test(&modules["damage"], "flipped"), "a helper is no test");
+}

@@ -1,0 +1,215 @@
+//! Faults from outside: what the kernel answers is replaced between it and a working process, by `strace`. The engine's own
+//! tests make its calls fail at one door; here they fail whoever makes them, so nothing can pass beside that door.
+//!
+//! They need `strace` and the right to trace, hence they are run by name:
+//! `cargo test --test it from_outside -- --ignored`.
+use crate::support::process::{Child, Parent, Start, Worker};
+use crate::support::texts::{directory_in_memory, load, put, record, text_of};
+use sessile::{Durability, Error, FileStore, FileStoreOptions, Lookup, Record, Store, Token, Value, Verdict};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub(crate) const WORKERS: &[(&str, Worker)] = &[("act as told", act_as_told)];
+
+/// What starting and stopping a tracer takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn open(dir: &Path) -> FileStore {
+    FileStoreOptions::new().watch(false).cache_bytes(0).open(dir).unwrap()
+}
+
+/// Does what each line says to one session, and reports the error, or how it went; or what text the session has.
+fn act_as_told(parent: &Parent) {
+    let store = open(Path::new(parent.argument("DIR")));
+    parent.report(std::process::id());
+    let mut token = renewed(&store);
+    loop {
+        let line = parent.line();
+        let done: Result<bool, Error> = match line.as_str() {
+            "begin" => {
+                token = renewed(&store);
+                Ok(true)
+            }
+            "text" => {
+                let text = load(&store, &token).unwrap();
+                parent.report(text.map_or("absent".into(), |text| text.chars().take(3).collect::<String>()));
+                continue;
+            }
+            "load" => store.load(&token).map(|found| matches!(found, Lookup::Live(_))),
+            "save" => put(&store, &token, "new", Durability::Relaxed).map(|saved| saved.is_some()),
+            "save safely" => put(&store, &token, "new", Durability::PowerSafe).map(|saved| saved.is_some()),
+            "grow" => {
+                put(&store, &token, &"new".repeat(2000), Durability::Relaxed).map(|saved| saved.is_some())
+            }
+            "create safely" => store.create(&record("new"), Durability::PowerSafe).map(|_| true),
+            "rotate" => store.rotate(&token, &mut renamed, Durability::Relaxed).map(|saved| saved.is_some()),
+            "end" => store.delete(&token),
+            _ => return,
+        };
+        parent.report(done.map_or_else(|error| format!("{:?}", error.kind()), |done| done.to_string()));
+    }
+}
+
+/// A session at "old", whose other slot holds an older version.
+fn renewed(store: &FileStore) -> Token {
+    let token = store.create(&record("ancient"), Durability::PowerSafe).unwrap().token;
+    put(store, &token, "old", Durability::PowerSafe).unwrap().unwrap();
+    token
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is a change")]
+fn renamed(record: &mut Record) -> sessile::Result<Verdict> {
+    assert_eq!(text_of(record), "old");
+    record.entries.insert("text".into(), Value::new("new").unwrap());
+    Ok(Verdict::Write)
+}
+
+/// A tracer of a process; the process goes on alone when it is dropped.
+struct Tracer(std::process::Child);
+
+impl Tracer {
+    fn of(pid: &str, arguments: &[&str]) -> Self {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-p", pid]).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        let tracer = Self(strace.stderr(Stdio::null()).spawn().expect("strace is installed"));
+        let threads = || fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
+        let is_traced = |task: &Path| {
+            let status = fs::read_to_string(task.join("status")).unwrap();
+            !status.lines().any(|line| line == "TracerPid:\t0")
+        };
+        let until = Instant::now() + PATIENCE;
+        while !threads().all(|task| is_traced(&task)) {
+            assert!(Instant::now() < until, "nobody may trace a process here");
+            thread::sleep(Duration::from_millis(2));
+        }
+        tracer
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+struct Actor {
+    child: Child,
+    pid: String,
+}
+
+impl Actor {
+    fn start(dir: &Path) -> Self {
+        let child = Start::of("act as told").with("DIR", dir).start();
+        let pid = child.line();
+        Self { child, pid }
+    }
+
+    fn say(&mut self, line: &str) -> String {
+        self.child.say(line);
+        self.child.line()
+    }
+
+    /// One act while these calls are answered by somebody else; what it comes to, and what text the session has then.
+    fn act(&mut self, act: &str, injected: &str) -> (String, String) {
+        assert_eq!(self.say("begin"), "true");
+        let tracer = Tracer::of(&self.pid, &["-o", "/dev/null", "-e", &format!("inject={injected}")]);
+        let done = self.say(act);
+        drop(tracer);
+        (done, self.say("text"))
+    }
+}
+
+#[test]
+#[ignore = "needs strace"]
+fn whatever_the_kernel_refuses_is_an_error_and_leaves_the_old_version_or_the_new_one() {
+    let dir = directory_in_memory();
+    let mut actor = Actor::start(dir.path());
+    for (act, injected, done, text) in [
+        ("load", "openat2:error=EIO:when=1+", "Io", "old"),
+        ("load", "openat2:error=EMFILE:when=1+", "Io", "old"),
+        ("load", "pread64:error=EIO:when=1", "Io", "old"),
+        ("save", "flock:error=ENOLCK:when=1", "Io", "old"),
+        ("save", "pwrite64:error=ENOSPC:when=1", "Full", "old"),
+        ("save", "pwrite64:error=EDQUOT:when=1+", "Full", "old"),
+        // The version is there, and those who have copies are not told.
+        ("save", "pwrite64:error=EIO:when=2", "Unannounced", "new"),
+        ("save safely", "pwrite64:error=EROFS:when=1", "Io", "old"),
+        // Written anew, to another file.
+        ("save safely", "fdatasync:error=EIO:when=1", "true", "new"),
+        ("save safely", "fdatasync:error=EIO:when=1+", "DurabilityUnknown", "old"),
+        ("grow", "fdatasync:error=EIO:when=1", "Io", "old"),
+        ("grow", "renameat2:error=EACCES:when=1", "Io", "old"),
+        ("create safely", "fsync:error=EIO:when=1", "Io", "old"),
+        ("create safely", "openat2:error=ENOSPC:when=1", "Full", "old"),
+        ("rotate", "fsync:error=EIO:when=1", "Io", "old"),
+        ("end", "openat:error=EMFILE:when=1+", "Io", "old"),
+        // Marked as ended before its name goes.
+        ("end", "unlinkat:error=EACCES:when=1", "Io", "absent"),
+    ] {
+        let want = (done.to_owned(), text.to_owned());
+        assert_eq!(actor.act(act, injected), want, "{act} with {injected}");
+    }
+    // Of all that failed nothing is left but the sessions, which are what they were.
+    actor.child.say("enough");
+    actor.child.finish();
+    let temporary = |path: &std::path::PathBuf| path.file_name().unwrap().to_string_lossy().starts_with('.');
+    assert!(!crate::support::texts::files_in_shards(dir.path()).iter().any(temporary));
+}
+
+#[test]
+#[ignore = "needs strace"]
+fn what_a_signal_interrupts_is_done_again() {
+    let dir = directory_in_memory();
+    let mut actor = Actor::start(dir.path());
+    for (act, injected) in [
+        ("load", "openat2:error=EINTR:when=1"),
+        ("load", "pread64:error=EINTR:when=1"),
+        ("save", "flock:error=EINTR:when=1"),
+        ("save", "pwrite64:error=EINTR:when=1..2"),
+        ("save safely", "fdatasync:error=EINTR:when=1"),
+        ("grow", "openat:error=EINTR:when=1"),
+        ("create safely", "fsync:error=EINTR:when=1"),
+    ] {
+        let text = if ["load", "create safely"].contains(&act) { "old" } else { "new" };
+        assert_eq!(actor.act(act, injected), ("true".into(), text.into()), "{act} with {injected}");
+    }
+    actor.child.say("enough");
+    actor.child.finish();
+}
+
+/// The door's own tests count calls by name; here are the calls that the kernel sees, all of them.
+#[test]
+#[ignore = "needs strace"]
+fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
+    let dir = directory_in_memory();
+    let log = dir.path().join("log");
+    let mut actor = Actor::start(&dir.path().join("store"));
+    for (act, calls) in [
+        ("load", "openat2 pread64 close"),
+        ("save", "openat2 flock pread64 pwrite64 pwrite64 flock close"),
+        ("save safely", "openat2 flock pread64 pwrite64 fdatasync pwrite64 pwrite64 flock close"),
+    ] {
+        assert_eq!(actor.say("begin"), "true");
+        let tracer = Tracer::of(&actor.pid, &["-o", log.to_str().unwrap(), "-e", "trace=%file,%desc"]);
+        assert_eq!(actor.say(act), "true");
+        drop(tracer);
+        let seen = fs::read_to_string(&log).unwrap();
+        fs::remove_file(&log).unwrap();
+        let words = seen.lines().filter_map(|line| line.split_once(' ')).map(|(_, call)| call.trim_start());
+        // Orders come in and reports go out by other descriptors; debug builds look whether one is open before they close it.
+        let of_files = words.filter(|call| {
+            !["read(0,", "write(1,", "<... read", "fcntl(", "+++", "---"]
+                .iter()
+                .any(|other| call.starts_with(other))
+        });
+        let names: Vec<_> = of_files.filter_map(|call| call.split_once('(')).map(|(name, _)| name).collect();
+        assert_eq!(names.join(" "), calls, "{act}:\n{seen}");
+    }
+    actor.child.say("enough");
+    actor.child.finish();
+}
