@@ -105,6 +105,8 @@ impl<T> Mutex<T> {
         deadline: Instant,
     ) -> Option<ArcMutexGuard<RawMutex, T>> {
         while self.free.try_acquire(1).is_err() {
+            // It may be given back just when nobody waits for it any longer.
+            step();
             if Instant::now() >= deadline {
                 return None;
             }

@@ -66,7 +66,7 @@ fn sweep(store: &FileStore, is_to_stop: &AtomicBool) -> SweepReport {
 }
 
 #[test]
-fn a_crew_does_each_item_once_and_its_report_has_what_each_thread_did() {
+fn a_crew_does_all_there_is_and_its_report_has_what_each_thread_did() {
     run(2, 1, |swept| {
         let files = swept.expired(3);
         let report = sweep(&swept.stores[0], &AtomicBool::new(false));
