@@ -161,6 +161,7 @@ mod tests {
     use std::io;
 
     #[test]
+    #[cfg_attr(miri, ignore = "the system's text is another in Miri")]
     fn message_names_the_act_the_path_and_the_reason_and_leaves_the_cause_to_source() {
         let error = Error::new(ErrorKind::Full, "save session")
             .with_path("a/b")

@@ -58,6 +58,7 @@ pub mod lifetime;
 pub mod record;
 pub mod session;
 pub mod store;
+mod sync;
 pub mod tested;
 pub mod value;
 

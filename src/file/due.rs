@@ -23,7 +23,7 @@ use super::disk::{self, Access, Directory, Root};
 use super::layout::DUE;
 use crate::clock::micros;
 use crate::id::FileId;
-use parking_lot::RwLock;
+use crate::sync::RwLock;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -298,6 +298,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn a_session_is_filed_in_the_hour_of_its_deadline_but_not_in_the_past_nor_far_ahead() {
         let hour = |hours| micros(at(hours));
         assert_eq!(bucket_of(hour(1000), hour(990)), 1000);
@@ -313,6 +314,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn only_a_deadline_that_moves_to_an_earlier_hour_is_filed_again() {
         let (dir, root) = store();
         let due = Due::default();
@@ -329,6 +331,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn what_is_struck_out_is_not_read_again_and_what_is_appended_later_is() {
         let (_dir, root) = store();
         let due = Due::default();
@@ -348,6 +351,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn a_bucket_that_was_removed_or_the_whole_index_is_made_anew() {
         let (dir, root) = store();
         let due = Due::default();
@@ -363,6 +367,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn no_more_than_a_few_buckets_are_kept_open_and_what_cannot_be_filed_is_counted() {
         let (dir, root) = store();
         let due = Due::default();

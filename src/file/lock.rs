@@ -15,14 +15,14 @@
 use super::mapped::Birthmark;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
+use crate::sync::{ArcMutexGuard, Instant, Mutex, RawMutex, step, thread};
 use fs2::FileExt;
-use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Parts of the queue table, so that threads writing different sessions seldom meet: 64 for tens of threads.
 const PARTS: usize = 64;
@@ -133,6 +133,7 @@ impl Deref for LockedFile {
 
 impl Drop for LockedFile {
     fn drop(&mut self) {
+        step();
         // Closing would unlock too, but for copies of the descriptor in forked children.
         let _ = FileExt::unlock(&self.0);
     }
@@ -180,6 +181,7 @@ pub(super) struct SharedFile<'a>(&'a File);
 
 impl Drop for SharedFile<'_> {
     fn drop(&mut self) {
+        step();
         let _ = FileExt::unlock(self.0);
     }
 }
@@ -189,6 +191,7 @@ fn wait_for(deadline: Instant, mut try_lock: impl FnMut() -> io::Result<()>) -> 
     let contended = fs2::lock_contended_error().raw_os_error();
     let mut pause = PAUSE_MIN;
     loop {
+        step();
         match try_lock() {
             Ok(()) => return Ok(true),
             Err(error) if error.raw_os_error() == contended => {}
@@ -199,7 +202,7 @@ fn wait_for(deadline: Instant, mut try_lock: impl FnMut() -> io::Result<()>) -> 
         if left.is_zero() {
             return Ok(false);
         }
-        std::thread::sleep(pause.min(left));
+        thread::sleep(pause.min(left));
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }

@@ -11,11 +11,11 @@ use super::slots::{self, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId};
 use crate::record::Record;
+use crate::sync::Instant;
 use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Whose session is meant: its visitor's, by the secret, or that of a file, by the digest, as those mean it who look after
 /// the files and know no secrets.

@@ -15,18 +15,20 @@ mod layout;
 mod lock;
 mod locked;
 mod mapped;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(all(test, not(shuttle)), fuzzing))]
 mod model;
 mod open;
 mod operate;
 mod options;
+#[cfg(all(test, shuttle))]
+mod proofs;
 mod read_cache;
 mod reaper;
 pub mod slot;
 mod slots;
 mod stats;
 mod sweep;
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests;
 mod walk;
 #[cfg(feature = "watch")]
@@ -44,6 +46,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId, Token};
 use crate::record::Record;
 use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store};
+use crate::sync::Instant;
 use disk::{Access, Root};
 use due::Due;
 use generations::{Generations, News};
@@ -60,7 +63,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 /// How often a reader without a lock looks again before it asks writers to pause.
 const REREADS_MAX: u32 = 8;

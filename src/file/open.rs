@@ -13,12 +13,13 @@ use super::options::{Coherence, FileStoreOptions};
 use super::sweep;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::{Instant, thread};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What `sessile.json` says.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +79,7 @@ pub(super) fn announce_use(
                     "its file of generations is missing or damaged, and other processes use it",
                 ));
             }
-            None => std::thread::sleep(Duration::from_millis(1)),
+            None => thread::sleep(Duration::from_millis(1)),
         }
     }
 }

@@ -10,11 +10,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
 use crate::record::Record;
 use crate::store::{Absent, Durability, Live, Lookup, Store};
+use crate::sync::{Instant, thread};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a creation takes at most, if its creator lives and is not stopped.
 const CREATION: Duration = Duration::from_millis(100);

@@ -7,12 +7,12 @@
 use super::mapped::Birthmark;
 use super::{FileStore, SweepEnd, SweepOptions, SweepReport};
 use crate::error::{Error, ErrorKind, Result};
-use crossbeam_channel::{Receiver, Sender, TryRecvError, after, bounded, never, select};
+use crate::sync::channel::{Receiver, Sender, TryRecvError, after, bounded, never, select};
+use crate::sync::thread::{self, JoinHandle};
 use std::fmt;
 use std::ops::ControlFlow::{Break, Continue};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The first sweep of a reaper comes after this time at most, so that a server that is started often sweeps as well.
@@ -146,7 +146,7 @@ impl FileStore {
         let (now, asked) = bounded(1);
         let worker =
             Worker { store: Arc::downgrade(self), options, stopped, asked, reaped: Reaped::default() };
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("sessile-reaper".into())
             .spawn(|| worker.run())
             .map_err(|error| Error::new(ErrorKind::Io, "start a reaper").with_source(error))?;
@@ -178,7 +178,7 @@ impl Reaper {
             return Reaped::default();
         }
         drop(stop);
-        if thread.thread().id() == std::thread::current().id() {
+        if thread.thread().id() == thread::current().id() {
             // The observer has the handle: the thread ends when it returns.
             return Reaped::default();
         }

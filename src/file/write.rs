@@ -12,10 +12,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId};
 use crate::record::Record;
 use crate::store::{Change, Live, Store, Verdict};
+use crate::sync::Instant;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// How a save under the lock ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
 //! Faults for unit tests and the fuzzer: counts this thread's calls, and fails the one that is due.
+use crate::sync::step;
 use rustix::io::Errno;
 use std::cell::RefCell;
 
@@ -29,6 +30,7 @@ pub(super) fn gate(call: &'static str) -> Result<(), Errno> {
 
 /// The same for a call that reads or writes so many bytes: how many it may.
 pub(super) fn gate_bytes(call: &'static str, bytes: usize) -> Result<usize, Errno> {
+    step();
     match planned(call) {
         None => Ok(bytes),
         Some(SHORT) => Ok(bytes.div_ceil(2)),

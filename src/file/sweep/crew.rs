@@ -5,12 +5,12 @@
 //! to stop.
 use super::pace::Pace;
 use super::{Pass, SweepProgress, SweepReport};
-use parking_lot::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicUsize};
+use crate::sync::{Mutex, thread};
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::thread;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// How long the thread that began it waits for the others before it looks around.

@@ -10,8 +10,8 @@ use crate::file::locked::{Held, Remains, Whose};
 use crate::file::walk::{Holds, StoredFile};
 use crate::id::FileId;
 use crate::store::Store;
+use crate::sync::Instant;
 use std::io;
-use std::time::Instant;
 
 /// How old leftovers must be, in seconds by the file system's clock: nobody takes so long for one act.
 const LEFTOVER_SECONDS: i64 = 3600;

@@ -7,9 +7,10 @@ use crate::file::disk::{self, Access, Directory, Root};
 use crate::file::due::BUCKET_MICROS;
 use crate::file::layout::{DUE, SWEEP};
 use crate::file::lock::LockedFile;
+use crate::sync::Instant;
 use std::fs::File;
 use std::io;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 /// A number of 20 digits and the end of its line.
 const NOTE_BYTES: usize = 21;

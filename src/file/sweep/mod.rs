@@ -39,11 +39,12 @@ use super::layout::{DUE, SHARDS};
 use crate::clock::micros;
 use crate::error::Result;
 use crate::store::Store;
+use crate::sync::Instant;
 use marker::Marker;
 use pace::Pace;
 use std::io;
 use std::ops::ControlFlow::{self, Continue};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 /// How many shards there are to be walked.
 const ALL: u64 = SHARDS as u64;

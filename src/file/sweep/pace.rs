@@ -1,9 +1,11 @@
 //! How fast a sweep may go, and who is told how far it has come. Sleeps; touches no file.
 use super::options::{Budget, SweepPhase, SweepProgress, SweepReport};
+use crate::sync::atomic::AtomicU64;
+use crate::sync::{Instant, thread};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// How often somebody is told, and asked whether to stop: a sweep stops within twice this time and one file's.
 const TELL_EVERY: Duration = Duration::from_millis(50);
@@ -86,7 +88,7 @@ impl<'a> Pace<'a> {
                 self.since = Instant::now();
                 return ControlFlow::Continue(());
             }
-            std::thread::sleep(left.min(TELL_EVERY));
+            thread::sleep(left.min(TELL_EVERY));
         }
     }
 

@@ -1,0 +1,340 @@
+//! A load that begins after a save or an end has returned sees that or something newer, in every process; and an end is one.
+//!
+//! Each model lets some acts loose on one session at once, in the stores of one process or of several, and then asks each
+//! store once more. In the negative ones, one act does what the engine does with one rule of `design` broken, by the
+//! engine's own parts.
+use super::*;
+use crate::file::Whose;
+use crate::file::disk;
+use crate::file::generations::{News, Stamp};
+use crate::file::locked::Locked;
+use crate::file::read_cache::{Cached, Found};
+use crate::file::slot::{self, State, Version};
+use crate::file::slots::View;
+use crate::store::{Live, Saved};
+use crate::sync::step;
+use std::sync::atomic::AtomicU64;
+
+/// What has been acknowledged of a session so far.
+#[derive(Default)]
+struct Acknowledged {
+    /// The newest version that anybody was told of.
+    version: AtomicU64,
+    saves: AtomicU64,
+    is_ended: AtomicBool,
+}
+
+/// An act under way.
+struct Acting<'a> {
+    store: &'a FileStore,
+    token: &'a Token,
+    acknowledged: &'a Acknowledged,
+}
+
+impl Acting<'_> {
+    fn session(&self) -> SessionId {
+        session(self.token)
+    }
+
+    /// Changes the session and tells the version that the caller was told of.
+    fn update(&self, verdict: Verdict) {
+        let was_ended = self.acknowledged.is_ended.load(SeqCst);
+        let step = u64::from(verdict == Verdict::Write);
+        let mut next = |record: &mut Record| {
+            let version = version_of(record) + step;
+            record.entries.insert("version".into(), Value::new(&version).unwrap());
+            Ok(verdict)
+        };
+        match self.store.update(self.token, &mut next, Durability::Relaxed) {
+            Ok(Some(Saved { live, .. })) => {
+                assert!(!was_ended, "revived: a session is saved after its end");
+                self.tell(version_of(&live.record), step);
+            }
+            Ok(None) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Busy, "{error}"),
+        }
+    }
+
+    fn tell(&self, version: u64, saves: u64) {
+        self.acknowledged.saves.fetch_add(saves, SeqCst);
+        self.acknowledged.version.fetch_max(version, SeqCst);
+    }
+
+    fn tell_end(&self) {
+        self.acknowledged.is_ended.store(true, SeqCst);
+    }
+
+    /// A load, by whatever means, which is not to return what was older when it began.
+    fn check_load(&self, load: impl FnOnce() -> Option<u64>) {
+        let floor = self.acknowledged.version.load(SeqCst);
+        let was_ended = self.acknowledged.is_ended.load(SeqCst);
+        step();
+        let seen = load();
+        assert!(!(was_ended && seen.is_some()), "stale: an ended session is served");
+        let is_ended = self.acknowledged.is_ended.load(SeqCst);
+        assert!(seen.is_none_or(|seen| seen >= floor), "stale: {seen:?} after version {floor}");
+        assert!(seen.is_some() || was_ended || is_ended || self.is_being_ended(), "lost");
+    }
+
+    /// Whether its file is gone: its end may not have returned yet.
+    fn is_being_ended(&self) -> bool {
+        !self.store.path().join(self.path()).exists()
+    }
+
+    fn path(&self) -> String {
+        crate::file::layout::SessionPath::of(&self.session().file_id()).as_str().to_owned()
+    }
+
+    /// Locks the session and writes its next version, as a relaxed save does, and tells nobody yet.
+    fn write<'a>(&'a self, session: &'a SessionId) -> Option<(Locked<'a>, Arc<Record>, Version)> {
+        let locked = self.store.lock_live(session, None).unwrap()?;
+        locked.told.set(true);
+        let next = record(version_of(&locked.newest.record) + 1, UNIX_EPOCH, Duration::from_secs(1 << 33));
+        let (sequence, id) = (locked.newest.version.sequence + 1, locked.id);
+        let bytes = slot::encode(&next, &id, sequence, State::WRITTEN, locked.slot_size, 1 << 20).unwrap();
+        disk::write_at(&locked.file, &bytes, locked.offset(1 - locked.slot)).unwrap();
+        Some((locked, Arc::new(next), Version::claimed(&bytes)))
+    }
+}
+
+type Act = fn(&Acting<'_>);
+
+const SAVE: Act = |acting| acting.update(Verdict::Write);
+const KEEP: Act = |acting| acting.update(Verdict::Keep);
+const LOAD: Act = |acting| acting.check_load(|| load(acting.store, acting.token));
+/// Of a session of which there is no copy.
+const LOAD_ANEW: Act = |acting| {
+    acting.store.forget(&acting.session());
+    LOAD(acting);
+};
+const END: Act = |acting| {
+    acting.store.delete(acting.token).unwrap();
+    acting.tell_end();
+};
+/// A save that needs a larger file.
+const GROW: Act = |acting| {
+    let mut next = |record: &mut Record| {
+        let version = version_of(record) + 1;
+        record.entries.insert("version".into(), Value::new(&version).unwrap());
+        record.entries.insert("text".into(), Value::new(&"x".repeat(4096)).unwrap());
+        Ok(Verdict::Write)
+    };
+    if let Some(Saved { live, .. }) =
+        acting.store.update(acting.token, &mut next, Durability::Relaxed).unwrap()
+    {
+        acting.tell(version_of(&live.record), 1);
+    }
+};
+const ROTATE: Act = |acting| {
+    let mut same = |_: &mut Record| Ok(Verdict::Keep);
+    if acting.store.rotate(acting.token, &mut same, Durability::Relaxed).unwrap().is_some() {
+        acting.tell_end();
+    }
+};
+/// A writer that is killed after it has written, before anybody is told.
+const DIE_AFTER_WRITING: Act = |acting| drop(acting.write(&acting.session()));
+
+/// Lets acts loose at once, each in the store of this number, whose waits these are.
+fn model(preemptions_max: usize, waits: &'static [Duration], acts: &'static [(usize, Act)]) {
+    with_stores(preemptions_max, acts, move |place| waits.iter().map(|wait| place.open(*wait)).collect());
+}
+
+fn with_stores(
+    preemptions_max: usize,
+    acts: &'static [(usize, Act)],
+    open: impl Fn(&Place) -> Vec<Arc<FileStore>> + Send + Sync + 'static,
+) {
+    // Opened in the first run, for all of them: opening one takes longer than a run.
+    let stores = OnceLock::new();
+    check(preemptions_max, move || {
+        let (_, stores) = stores.get_or_init(|| {
+            let place = Place::new();
+            let stores = open(&place);
+            (place, stores)
+        });
+        let token = create(&stores[0]);
+        // All have a copy.
+        for store in stores {
+            assert_eq!(load(store, &token), Some(1));
+        }
+        let acknowledged = Arc::new(Acknowledged::default());
+        let threads: Vec<_> = acts
+            .iter()
+            .map(|(store, act)| {
+                let (store, token) = (Arc::clone(&stores[*store]), token.clone());
+                let acknowledged = Arc::clone(&acknowledged);
+                shuttle::thread::spawn(move || {
+                    act(&Acting { store: &store, token: &token, acknowledged: &acknowledged });
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let (saves, is_ended) = (acknowledged.saves.load(SeqCst), acknowledged.is_ended.load(SeqCst));
+        for store in stores {
+            let acting = Acting { store, token: &token, acknowledged: &acknowledged };
+            acting.check_load(|| load(store, &token));
+            let seen = load(store, &token);
+            assert!(is_ended || seen >= Some(1 + saves), "lost: {seen:?} after {saves} saves");
+            assert_eq!(store.queues.len(), 0, "a queue is left");
+        }
+        stores[0].delete(&token).unwrap();
+    });
+}
+
+// ------------------------------------------------------------------------------------------------ the engine as it is
+
+#[test]
+fn threads_of_one_process_see_what_was_saved_and_no_save_is_lost() {
+    model(2, &[LONG], &[(0, SAVE), (0, LOAD), (0, LOAD_ANEW)]);
+    model(2, &[LONG], &[(0, SAVE), (0, SAVE), (0, LOAD_ANEW)]);
+}
+
+#[test]
+fn other_processes_see_what_was_saved_and_no_save_is_lost() {
+    model(2, &[LONG, LONG], &[(0, SAVE), (1, LOAD), (1, LOAD_ANEW)]);
+    model(2, &[LONG, LONG], &[(0, SAVE), (1, SAVE), (0, LOAD)]);
+}
+
+#[test]
+fn a_process_that_has_the_store_to_itself_sees_what_was_saved_and_ended() {
+    let alone = |place: &Place| {
+        vec![place.open_with(FileStoreOptions::new().coherence(crate::Coherence::Off).lock_wait(LONG))]
+    };
+    with_stores(2, &[(0, SAVE), (0, SAVE), (0, LOAD_ANEW)], alone);
+    with_stores(2, &[(0, SAVE), (0, END), (0, LOAD)], alone);
+}
+
+#[test]
+fn nobody_is_served_an_ended_session_nor_brings_it_back() {
+    model(2, &[LONG, LONG], &[(0, SAVE), (1, END), (0, LOAD)]);
+    model(2, &[LONG, LONG], &[(0, ROTATE), (1, SAVE), (1, LOAD)]);
+}
+
+#[test]
+fn a_writer_that_is_stopped_anywhere_and_passed_by_a_logout_does_not_serve_its_copy() {
+    model(2, &[LONG, SHORT], &[(0, SAVE), (1, END), (0, LOAD)]);
+    model(2, &[SHORT], &[(0, SAVE), (0, END), (0, LOAD)]);
+    model(2, &[LONG, SHORT], &[(0, GROW), (1, END)]);
+    model(2, &[LONG, SHORT], &[(0, ROTATE), (1, END)]);
+}
+
+#[test]
+fn a_save_into_another_file_is_seen_and_waited_for() {
+    model(2, &[LONG, LONG], &[(0, GROW), (1, SAVE), (1, LOAD)]);
+}
+
+#[test]
+fn what_a_killed_writer_left_is_spread_by_whoever_learns_of_it_first() {
+    model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_WRITING), (1, KEEP), (2, LOAD)]);
+}
+
+// ------------------------------------------------------------------------------------------- the rules, one by one broken
+
+/// Rule 1: the cell is noted before the file is opened.
+const LOAD_NOTED_AFTERWARDS: Act = |acting| {
+    let (store, session) = (acting.store, acting.session());
+    store.forget(&session);
+    acting.check_load(|| {
+        let id = session.file_id();
+        let Some(View::Valid { newest, .. }) = store.read(Whose::Secret(&session), &id, None).unwrap() else {
+            return None;
+        };
+        let stamp = store.generations.stamp(&id);
+        let read_at = store.options.clock.glance().micros();
+        store.remember(&session, Cached::new(Arc::clone(&newest.record), id, newest.version, stamp, read_at));
+        Some(version_of(&newest.record))
+    });
+};
+
+#[test]
+#[should_panic(expected = "stale: Some(1) after version 2")]
+fn a_cell_noted_after_the_file_is_read_is_found_out() {
+    model(2, &[LONG, LONG], &[(0, LOAD_NOTED_AFTERWARDS), (1, SAVE)]);
+}
+
+/// Rule 2: whoever has the lock announces before it is given back.
+const SAVE_TOLD_WITHOUT_THE_LOCK: Act = |acting| {
+    let session = acting.session();
+    let Some((locked, record, version)) = acting.write(&session) else { return };
+    let (id, ends, noted_at) = (locked.id, locked.noted.ends, locked.noted_at);
+    drop(locked);
+    let saves = acting.store.generations.announce(&id, News::Saved).unwrap();
+    let (told, stamp) = (version_of(&record), Stamp { saves, ends });
+    acting.store.remember(&session, Cached::new(record, id, version, stamp, noted_at));
+    acting.tell(told, 1);
+};
+
+#[test]
+#[should_panic(expected = "stale: Some(2) after version 3")]
+fn an_announcement_after_the_lock_is_given_back_is_found_out() {
+    model(2, &[LONG, LONG], &[(0, SAVE_TOLD_WITHOUT_THE_LOCK), (1, SAVE)]);
+}
+
+/// Rule 2: whatever came of the act.
+const KEEP_TOLD_TO_NOBODY: Act = |acting| {
+    let session = acting.session();
+    let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
+    locked.told.set(true);
+    let version = version_of(&locked.newest.record);
+    drop(locked);
+    acting.tell(version, 0);
+};
+
+#[test]
+#[should_panic(expected = "stale: Some(1) after version 2")]
+fn an_act_that_changes_nothing_and_tells_nobody_is_found_out() {
+    model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_WRITING), (1, KEEP_TOLD_TO_NOBODY), (2, LOAD)]);
+}
+
+/// Rule 3: a writer's copy is dated with the ends that were noted before the path was opened. With one counter in place of
+/// two, it is dated with what its own announcement left.
+const SAVE_WITH_ONE_COUNTER: Act = |acting| {
+    let session = acting.session();
+    let Some((locked, record, version)) = acting.write(&session) else { return };
+    if !acting.store.leads_to(&locked.path, &locked.file).unwrap() {
+        return;
+    }
+    let saves = acting.store.generations.announce(&locked.id, News::Saved).unwrap();
+    let stamp = Stamp { saves, ends: acting.store.generations.stamp(&locked.id).ends };
+    let (id, noted_at) = (locked.id, locked.noted_at);
+    acting.store.remember(&session, Cached::new(record, id, version, stamp, noted_at));
+};
+
+#[test]
+#[should_panic(expected = "stale: an ended session is served")]
+fn one_counter_in_place_of_two_is_found_out() {
+    model(2, &[LONG, SHORT], &[(0, SAVE_WITH_ONE_COUNTER), (1, END)]);
+}
+
+/// Rule 4: who ends a session removes its name first.
+const END_TOLD_FIRST: Act = |acting| {
+    let id = acting.session().file_id();
+    acting.store.generations.announce(&id, News::Ended).unwrap();
+    let path = crate::file::layout::SessionPath::of(&id);
+    acting.store.unlink(&acting.store.open_shard(&id).unwrap(), &path).unwrap();
+    acting.tell_end();
+};
+
+#[test]
+#[should_panic(expected = "stale: an ended session is served")]
+fn an_end_that_is_announced_before_it_is_done_is_found_out() {
+    model(2, &[LONG, LONG], &[(0, LOAD_ANEW), (1, END_TOLD_FIRST)]);
+}
+
+/// Rule 5: a copy is returned only while its date is what the cell says.
+const LOAD_WITHOUT_ASKING: Act = |acting| {
+    let (store, now) = (acting.store, acting.store.options.clock.glance());
+    acting.check_load(|| {
+        let cache = store.cache.as_ref().unwrap();
+        match cache.get(acting.session().as_bytes(), now, |_| true) {
+            Found::Trusted(record, id) => Some(version_of(&Live { record, id }.record)),
+            Found::Doubtful(_) | Found::Nothing => load(store, acting.token),
+        }
+    });
+};
+
+#[test]
+#[should_panic(expected = "stale: Some(1) after version 2")]
+fn a_copy_that_is_trusted_blindly_is_found_out() {
+    model(2, &[LONG, LONG], &[(0, LOAD_WITHOUT_ASKING), (1, SAVE)]);
+}

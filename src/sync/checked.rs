@@ -1,0 +1,362 @@
+//! The same names under the checker: what takes the place of locks, threads, channels and time in the proofs.
+//!
+//! - Everything runs on one thread of the system, and only one thread of the model at a time. Memory is as if each access
+//!   were sequentially consistent; what weaker orderings allow is looked for by Miri.
+//! - **Time** is a count of how often somebody asked for it: a millisecond each. So every wait with a limit ends, short ones
+//!   after one try and long ones after thousands, in which everybody else comes to an end; and a model repeats itself.
+//! - **A timer** may go off at any instant that the checker chooses, but not more often than [`set_timers`] says.
+//! - Handing a lock over is not fair here, which allows more than the real ones do.
+use shuttle::future::batch_semaphore::{BatchSemaphore, Fairness};
+use shuttle::rand::{RngCore, thread_rng};
+pub(crate) use shuttle::sync::atomic;
+use std::cell::Cell;
+use std::fmt;
+use std::ops::{Add, Deref, DerefMut, Sub};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{self, Arc};
+use std::time::Duration;
+
+/// Another thread may go on here.
+pub(crate) fn step() {
+    shuttle::thread::sleep(Duration::ZERO);
+}
+
+/// The checker tries both answers.
+fn choose() -> bool {
+    thread_rng().next_u64() == 1
+}
+
+// All threads of a model are one thread of the system, and other proofs have others.
+std::thread_local! {
+    static READINGS: Cell<u64> = const { Cell::new(0) };
+    static TIMERS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How often timers may go off from now on.
+pub(crate) fn set_timers(times: usize) {
+    TIMERS.set(times);
+}
+
+/// An instant of the model's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Instant(Duration);
+
+impl Instant {
+    pub(crate) fn now() -> Self {
+        // Not zero: one may ask for the time before.
+        Self(Duration::from_secs(86_400) + Duration::from_millis(READINGS.replace(READINGS.get() + 1)))
+    }
+    pub(crate) fn elapsed(&self) -> Duration {
+        Self::now() - *self
+    }
+    pub(crate) fn saturating_duration_since(&self, earlier: Self) -> Duration {
+        *self - earlier
+    }
+    pub(crate) fn checked_sub(&self, by: Duration) -> Option<Self> {
+        self.0.checked_sub(by).map(Self)
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+    fn add(self, by: Duration) -> Self {
+        Self(self.0 + by)
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+    fn sub(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// As parking_lot's.
+pub(crate) struct Mutex<T> {
+    free: BatchSemaphore,
+    value: sync::Mutex<T>,
+}
+
+pub(crate) struct MutexGuard<'a, T> {
+    free: &'a BatchSemaphore,
+    value: Option<sync::MutexGuard<'a, T>>,
+}
+
+/// Stands for the kind of lock in the type of a guard.
+pub(crate) struct RawMutex;
+
+/// A guard that keeps its lock alive. It guards no value here.
+pub(crate) struct ArcMutexGuard<R, T>(Arc<Mutex<T>>, std::marker::PhantomData<R>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { free: BatchSemaphore::new(1, Fairness::Unfair), value: sync::Mutex::new(value) }
+    }
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.free.acquire_blocking(1).expect("it is never closed");
+        let value = self.value.try_lock().unwrap_or_else(|error| match error {
+            sync::TryLockError::Poisoned(value) => value.into_inner(),
+            sync::TryLockError::WouldBlock => unreachable!("two threads have one lock"),
+        });
+        MutexGuard { free: &self.free, value: Some(value) }
+    }
+    pub(crate) fn try_lock_arc_until(
+        self: &Arc<Self>,
+        deadline: Instant,
+    ) -> Option<ArcMutexGuard<RawMutex, T>> {
+        while self.free.try_acquire(1).is_err() {
+            // It may be given back just when nobody waits for it any longer.
+            step();
+            if Instant::now() >= deadline {
+                return None;
+            }
+            shuttle::thread::yield_now();
+        }
+        Some(ArcMutexGuard(Arc::clone(self), std::marker::PhantomData))
+    }
+}
+
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mutex")
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect("held until it is dropped")
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect("held until it is dropped")
+    }
+}
+
+impl<T> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        self.value = None;
+        self.free.release(1);
+    }
+}
+
+impl<T> ArcMutexGuard<RawMutex, T> {
+    pub(crate) fn unlock_fair(guard: Self) {
+        drop(guard);
+    }
+}
+
+impl<R, T> Drop for ArcMutexGuard<R, T> {
+    fn drop(&mut self) {
+        self.0.free.release(1);
+    }
+}
+
+/// As parking_lot's. One reader at a time is enough: who reads changes nothing that other readers could see.
+#[derive(Debug, Default)]
+pub(crate) struct RwLock<T>(Mutex<T>);
+
+impl<T> RwLock<T> {
+    pub(crate) fn read(&self) -> MutexGuard<'_, T> {
+        self.0.lock()
+    }
+    pub(crate) fn write(&self) -> MutexGuard<'_, T> {
+        self.0.lock()
+    }
+}
+
+pub(crate) mod thread {
+    pub(crate) use shuttle::thread::{JoinHandle, Scope, ScopedJoinHandle, current, park_timeout, scope};
+    use std::io;
+    use std::time::Duration;
+
+    /// Threads have no names here, and there are always enough of them.
+    pub(crate) struct Builder;
+
+    impl Builder {
+        pub(crate) fn new() -> Self {
+            Self
+        }
+        pub(crate) fn name(self, _: String) -> Self {
+            self
+        }
+        pub(crate) fn spawn<T: Send + 'static>(
+            self,
+            run: impl FnOnce() -> T + Send + 'static,
+        ) -> io::Result<JoinHandle<T>> {
+            Ok(shuttle::thread::spawn(run))
+        }
+        pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
+            self,
+            scope: &'scope Scope<'scope, '_>,
+            run: impl FnOnce() -> T + Send + 'scope,
+        ) -> io::Result<ScopedJoinHandle<'scope, T>> {
+            Ok(scope.spawn(run))
+        }
+    }
+
+    /// Whoever sleeps lets everybody else go on.
+    pub(crate) fn sleep(_: Duration) {
+        shuttle::thread::yield_now();
+    }
+}
+
+/// As crossbeam's, as far as the engine uses them: messages that say nothing.
+pub(crate) mod channel {
+    use super::{Arc, AtomicUsize, SeqCst, TIMERS, choose, step};
+    pub(crate) use crate::select_checked as select;
+    use std::time::Duration;
+
+    #[derive(Debug)]
+    struct Shared {
+        capacity: usize,
+        waiting: AtomicUsize,
+        senders: AtomicUsize,
+        receivers: AtomicUsize,
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Sender<T>(Arc<Shared>, std::marker::PhantomData<T>);
+    #[derive(Debug)]
+    pub(crate) struct Receiver<T>(Option<Arc<Shared>>, std::marker::PhantomData<T>);
+
+    #[derive(Debug)]
+    pub(crate) enum TryRecvError {
+        Empty,
+        Disconnected,
+    }
+
+    pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+        let [senders, receivers] = [1, 1].map(AtomicUsize::new);
+        let shared = Arc::new(Shared { capacity, waiting: AtomicUsize::new(0), senders, receivers });
+        (
+            Sender(Arc::clone(&shared), std::marker::PhantomData),
+            Receiver(Some(shared), std::marker::PhantomData),
+        )
+    }
+
+    /// A timer, of which there is one in a `select`: it is that one's.
+    pub(crate) fn after(_: Duration) {}
+
+    pub(crate) fn never<T>() -> Receiver<T> {
+        Receiver(None, std::marker::PhantomData)
+    }
+
+    impl Sender<()> {
+        pub(crate) fn try_send(&self, (): ()) -> Result<(), ()> {
+            step();
+            if self.0.receivers.load(SeqCst) == 0 || self.0.waiting.load(SeqCst) == self.0.capacity {
+                return Err(());
+            }
+            self.0.waiting.fetch_add(1, SeqCst);
+            Ok(())
+        }
+    }
+
+    impl<T> Drop for Sender<T> {
+        fn drop(&mut self) {
+            step();
+            self.0.senders.fetch_sub(1, SeqCst);
+        }
+    }
+
+    impl Receiver<()> {
+        pub(crate) fn try_recv(&self) -> Result<(), TryRecvError> {
+            step();
+            self.take()
+        }
+
+        fn take(&self) -> Result<(), TryRecvError> {
+            let Some(shared) = &self.0 else { return Err(TryRecvError::Empty) };
+            if shared.waiting.load(SeqCst) > 0 {
+                shared.waiting.fetch_sub(1, SeqCst);
+                return Ok(());
+            }
+            if shared.senders.load(SeqCst) == 0 {
+                Err(TryRecvError::Disconnected)
+            } else {
+                Err(TryRecvError::Empty)
+            }
+        }
+
+        fn is_ready(&self) -> bool {
+            let open =
+                |shared: &Arc<Shared>| shared.waiting.load(SeqCst) == 0 && shared.senders.load(SeqCst) > 0;
+            self.0.as_ref().is_some_and(|shared| !open(shared))
+        }
+    }
+
+    impl<T> Clone for Receiver<T> {
+        fn clone(&self) -> Self {
+            if let Some(shared) = &self.0 {
+                shared.receivers.fetch_add(1, SeqCst);
+            }
+            Self(self.0.clone(), std::marker::PhantomData)
+        }
+    }
+
+    impl<T> Drop for Receiver<T> {
+        fn drop(&mut self) {
+            if let Some(shared) = &self.0 {
+                shared.receivers.fetch_sub(1, SeqCst);
+            }
+        }
+    }
+
+    /// What a select came to.
+    pub(crate) enum Ready {
+        #[expect(dead_code, reason = "who is stopped does not ask how")]
+        First(Result<(), TryRecvError>),
+        Second(Result<(), TryRecvError>),
+        Timer,
+    }
+
+    /// Waits for one of two channels or a timer; of those that are ready, the checker tries each. If nobody else can go
+    /// on, time passes until the timer goes off, if it may.
+    pub(crate) fn wait(first: &Receiver<()>, second: &Receiver<()>) -> Ready {
+        step();
+        let may_go_off = || TIMERS.get() > 0;
+        let goes_off = || {
+            TIMERS.set(TIMERS.get() - 1);
+            Ready::Timer
+        };
+        if may_go_off() && choose() {
+            return goes_off();
+        }
+        for patience in (0..1000).rev() {
+            match (first.is_ready(), second.is_ready()) {
+                (true, true) if choose() => return Ready::First(first.take()),
+                (_, true) => return Ready::Second(second.take()),
+                (true, false) => return Ready::First(first.take()),
+                (false, false) if patience < 900 && may_go_off() => return goes_off(),
+                (false, false) => shuttle::thread::yield_now(),
+            }
+        }
+        panic!("nobody will ever wake it");
+    }
+}
+
+/// The one shape of crossbeam's `select!` that the engine uses.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! select_checked {
+    (
+        recv($first:expr) -> $a:pat => $on_first:expr,
+        recv($second:expr) -> $b:pat => $on_second:expr,
+        recv($after:expr) -> $c:pat => $on_timer:expr
+    ) => {
+        match ($after, $crate::sync::channel::wait(&$first, &$second)).1 {
+            $crate::sync::channel::Ready::First($a) => $on_first,
+            $crate::sync::channel::Ready::Second($b) => $on_second,
+            $crate::sync::channel::Ready::Timer => $on_timer,
+        }
+    };
+}
