@@ -94,9 +94,9 @@ pub(in crate::file) fn sync_data(file: &File) -> io::Result<()> {
     })?)
 }
 
-/// Files up to this size, which nearly all are, are read with one call, onto the stack: a heap block of this size costs
+/// Files up to this size, those of sessions of 7 KiB, are read with one call, onto the stack: a heap block of a page costs
 /// as much as the rest of the decoding.
-const USUAL_SIZE: usize = 4096;
+const USUAL_SIZE: usize = 16 * 1024;
 
 /// Reads a whole session file and hands its bytes to `look`; `None` if it has more than `bytes_max` bytes.
 ///

@@ -12,6 +12,8 @@ fn a_load_opens_reads_and_does_nothing_else() {
     check_calls(&["open session", "open shard", "open session in shard"], || fixture.store.load(&nobody));
     let malformed = crate::id::Token::parse("../../etc/passwd").unwrap();
     check_calls(&[], || fixture.store.load(&malformed));
+    put(&fixture.store, &session, &"x".repeat(SLOT_MIN), false).unwrap();
+    check_calls(&["open session", "read"], || fixture.store.load(&token));
     // A file larger than usual is measured before it is read into memory.
     put(&fixture.store, &session, &big("x"), false).unwrap();
     check_calls(&["open session", "read", "stat file", "read"], || fixture.store.load(&token));

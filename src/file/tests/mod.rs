@@ -50,7 +50,7 @@ fn directory() -> TempDir {
 
 /// One version's text; a big one makes the file grow.
 fn big(text: &str) -> String {
-    text.repeat(SLOT_MIN)
+    text.repeat(4 * SLOT_MIN)
 }
 
 fn record(text: &str) -> Record {
