@@ -15,7 +15,6 @@ mod usual {
     /// Something that others can see is about to happen: a system call, or a look at memory that others write to. Nothing
     /// but in proofs.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "it is nothing")]
     pub(crate) fn step() {}
 }
 #[cfg(not(all(test, shuttle)))]

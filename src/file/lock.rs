@@ -217,6 +217,7 @@ pub(super) fn busy() -> Error {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_millis(30)
@@ -250,7 +251,7 @@ mod tests {
     fn the_queue_excludes_and_leaves_nothing_behind() {
         let queues = Queues::new();
         let (inside, id) = (AtomicU32::new(0), FileId::digest(b"hot"));
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..500 {

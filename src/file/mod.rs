@@ -20,7 +20,8 @@ mod model;
 mod open;
 mod operate;
 mod options;
-#[cfg(all(test, shuttle))]
+#[cfg(test)]
+#[cfg(shuttle)]
 mod proofs;
 mod read_cache;
 mod reaper;
@@ -28,7 +29,8 @@ pub mod slot;
 mod slots;
 mod stats;
 mod sweep;
-#[cfg(all(test, not(shuttle)))]
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests;
 mod walk;
 #[cfg(feature = "watch")]

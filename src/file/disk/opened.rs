@@ -109,6 +109,10 @@ pub(in crate::file) fn read_whole<R>(
     look: impl FnOnce(&[u8]) -> R,
 ) -> io::Result<Option<R>> {
     // One byte more than usual: if it does not come, that was all. The buffer is not cleared before it is filled.
+    #[expect(
+        clippy::large_stack_arrays,
+        reason = "threads have megabytes, and it is not touched beyond what is read"
+    )]
     let mut buffer = [MaybeUninit::uninit(); USUAL_SIZE + 1];
     let read =
         gate_bytes("read", buffer.len()).and_then(|most| rustix::io::pread(file, &mut buffer[..most], 0));
