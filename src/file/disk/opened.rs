@@ -121,7 +121,7 @@ pub(in crate::file) fn read_whole<R>(
         Err(Errno::INTR) => return read_whole(file, bytes_max, is_whole, look),
         Err(errno) => return Err(errno.into()),
     };
-    if bytes.len() <= USUAL_SIZE && is_whole(bytes) {
+    if bytes.len() <= USUAL_SIZE.min(bytes_max) && is_whole(bytes) {
         return Ok(Some(look(bytes)));
     }
     let size = usize::try_from(call("stat file", || fs::fstat(file))?.st_size).unwrap_or(usize::MAX);
