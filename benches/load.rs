@@ -163,7 +163,7 @@ fn uncached(c: &mut Criterion) {
     group.finish();
 }
 
-/// Measures finding out that a well-formed id is unknown: `openat`, which fails, and a look whether the shard is there.
+/// Measures finding out that a well-formed id is unknown: `openat`, which fails.
 fn absent(c: &mut Criterion) {
     let full = LazyCell::new(|| Full::with(with_cache(), common::sessions(), Durability::Relaxed));
     let mut group = c.benchmark_group("load-absent");

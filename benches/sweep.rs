@@ -1,6 +1,6 @@
 //! Removing what is expired: the cost of finding it among what is alive, and of removing it.
 //!
-//! `SESSILE_BENCH_SWEEP` says how many live sessions the larger store holds (default 100,000; the smaller one has a
+//! `SESSILE_BENCH_SWEEP` says how many live sessions the larger store holds (default 50,000; the smaller one has a
 //! twentieth of it). No sweep rests; all but one have one core.
 mod common;
 

@@ -1,5 +1,5 @@
-//! This crate, with its defaults, but for the durability. `load` goes by a store that keeps nothing in memory, on the same
-//! directory.
+//! This crate, with a cache for all sessions, a whole core for its sweeps, and, relaxed, ends that are not synced. `load` goes
+//! by a store that keeps nothing in memory, on the same directory.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Act, Durability, Found, Key, text, usual_deadline};
 use parking_lot::RwLock;
