@@ -53,8 +53,8 @@ pub(super) struct Known<'a> {
 ///
 /// # Errors
 ///
-/// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) if either slot was written by a newer version of this crate: an old program must neither
-/// serve nor overwrite it.
+/// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) if either slot was written by a newer version of this crate: an old
+/// program must neither serve nor overwrite it.
 pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<View> {
     if is_beginning(file) {
         return Ok(View::Empty);
@@ -93,8 +93,8 @@ pub(super) fn is_whole(bytes: &[u8]) -> bool {
     }
 }
 
-/// Whether these bytes are what is left of a creation that was cut short, of which nobody was told. A file is made with one write
-/// and never made shorter: then it is the first part of a file whose only version is the first, and was never synced.
+/// Whether these bytes are what is left of a creation that was cut short, of which nobody was told. A file is made with one
+/// write and never made shorter: then it is the first part of a file whose only version is the first, and was never synced.
 fn is_beginning(file: &[u8]) -> bool {
     file.len() < 2 * SLOT_MIN
         || slot::claim(file) == Claim::Sequence(1)

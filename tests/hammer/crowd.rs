@@ -45,6 +45,11 @@ impl Crowd {
         }
         figures.check(|| check_at_rest(&files, &ledger, self.places));
         figures.check(|| check_heirs(&files, &ledger, self.places));
+        let mut met = figures.of_checkers().to_vec();
+        if self.sweeps {
+            met.push(("sweeps", figures.sweeps));
+        }
+        figures.check_met(time, &met);
         figures
     }
 

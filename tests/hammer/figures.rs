@@ -2,6 +2,7 @@
 //! them.
 use crate::support::checker::{Count, Findings};
 use crate::support::process::{Child, Parent};
+use indicatif::HumanCount;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::ScopedJoinHandle;
@@ -72,6 +73,11 @@ impl Figures {
         }
     }
 
+    /// What every checker does.
+    pub(crate) fn of_checkers(&self) -> [(&'static str, u64); 4] {
+        [("reads", self.reads), ("saves", self.saves), ("ends", self.ends), ("rotations", self.rotations)]
+    }
+
     pub(crate) fn faults(&self) -> &[String] {
         &self.told
     }
@@ -127,24 +133,8 @@ impl fmt::Display for Figures {
         let is_told =
             |(count, name): &(u64, &str)| *count > 0 || !["from memory", "sweeps", "removed"].contains(name);
         let told = self.counts().into_iter().zip(names).filter(is_told);
-        let told: Vec<_> = told.map(|(count, name)| format!("{} {name}", Grouped(count))).collect();
+        let told: Vec<_> = told.map(|(count, name)| format!("{} {name}", HumanCount(count))).collect();
         f.write_str(&told.join(", "))
-    }
-}
-
-/// A number that is read by people.
-struct Grouped(u64);
-
-impl fmt::Display for Grouped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        for (n, digit) in digits.chars().enumerate() {
-            if n > 0 && (digits.len() - n).is_multiple_of(3) {
-                f.write_str(",")?;
-            }
-            write!(f, "{digit}")?;
-        }
-        Ok(())
     }
 }
 

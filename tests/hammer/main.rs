@@ -21,8 +21,8 @@ mod stage;
 mod support;
 
 use figures::{Figures, words};
-use pico_args::Arguments;
-use std::error::Error;
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::iter::once;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,7 +42,7 @@ struct Hammer {
     run: fn(&Path, Duration) -> Figures,
 }
 
-const HAMMERS: [Hammer; 5] = [
+static HAMMERS: [Hammer; 5] = [
     Hammer {
         name: "coherence",
         promise: "no load in any process is behind what was acknowledged to any",
@@ -63,120 +63,60 @@ const HAMMERS: [Hammer; 5] = [
 ];
 
 const HELP: &str = "\
-Usage: cargo test [--release] --test hammer -- [--seconds N] [--dir DIR] [NAME...]
+Usage: cargo test [--release] --test hammer -- [--seconds N] [--dir DIR] [NAME]
 
   --seconds N   how long each hammer works [3]
   --dir DIR     where their stores are made, and removed again [in memory, if there is such a place]
-  --exact       a NAME is all of a hammer's name, not a part
-  --skip NAME   not those
   --list        the names
   -h, --help    this text
 
-What else the usual harness understands is ignored. A kill cuts writes short where memory is handed out by the page, as it
-is for files in memory; on a disk it may never.";
-
-/// What the usual harness understands beside this, with a value and without: cargo hands the same to all binaries.
-const IGNORED_WITH_VALUE: [&str; 6] =
-    ["--test-threads", "--format", "--color", "--logfile", "--shuffle-seed", "-Z"];
-const IGNORED: [&str; 14] = [
-    "--nocapture",
-    "--no-capture",
-    "--show-output",
-    "--include-ignored",
-    "--quiet",
-    "-q",
-    "--test",
-    "--bench",
-    "--shuffle",
-    "--report-time",
-    "--ensure-time",
-    "--exclude-should-panic",
-    "--force-run-in-process",
-    "--fail-fast",
-];
+and what else the usual harness understands. A kill cuts writes short where memory is handed out by the page, as it is for
+files in memory; on a disk it may never.";
 
 fn main() -> ExitCode {
     if run_worker() {
         return ExitCode::SUCCESS;
     }
-    match Plan::of(std::env::args().skip(1)) {
-        Ok(Plan::Say(text)) => println!("{text}"),
-        Ok(Plan::Hammer { hammers, time, dir }) => return hammer(&hammers, time, dir.as_deref()),
+    let mut words = pico_args::Arguments::from_env();
+    if words.contains(["-h", "--help"]) {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    match ours(&mut words) {
+        Ok((time, dir)) => hammer(words, time, dir.as_deref()),
         Err(error) => {
             eprintln!("{error}\n\n{HELP}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
-/// What is to be done.
-enum Plan {
-    Say(String),
-    Hammer { hammers: Vec<&'static Hammer>, time: Duration, dir: Option<PathBuf> },
-}
-
-impl Plan {
-    fn of(words: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
-        // `--seconds=5` is `--seconds 5`.
-        let words = words.flat_map(|word| match word.split_once('=') {
-            Some((option, value)) if option.starts_with("--") => vec![option.into(), value.into()],
-            _ => vec![word.into()],
-        });
-        let mut args = Arguments::from_vec(words.collect());
-        if args.contains(["-h", "--help"]) {
-            return Ok(Self::Say(HELP.into()));
-        }
-        let seconds = args.opt_value_from_fn("--seconds", |text| match text.parse::<f64>() {
-            Ok(seconds) if seconds > 0.0 && seconds <= 1e6 => Ok(Duration::from_secs_f64(seconds)),
-            _ => Err("it is to be a number above 0"),
-        })?;
-        let dir = args.opt_value_from_str("--dir")?;
-        let skip: Vec<String> = args.values_from_str("--skip")?;
-        for option in IGNORED_WITH_VALUE {
-            let _: Vec<String> = args.values_from_str(option)?;
-        }
-        for option in IGNORED {
-            args.contains(option);
-        }
-        let (exact, lists) = (args.contains("--exact"), args.contains("--list"));
-        // Of which there are none.
-        let only_ignored = args.contains("--ignored");
-        let names = args.finish().into_iter().map(|word| word.into_string().expect("it was a string"));
-        let names: Vec<_> = names.collect();
-        if let Some(unknown) = names.iter().find(|name| name.starts_with('-')) {
-            return Err(format!("unknown option {unknown}").into());
-        }
-        let is = |hammer: &Hammer, name: &String| {
-            if exact { hammer.name == name } else { hammer.name.contains(name.as_str()) }
-        };
-        let is_meant = |hammer: &&Hammer| {
-            let wanted = names.is_empty() || names.iter().any(|name| is(hammer, name));
-            wanted && !only_ignored && !skip.iter().any(|name| is(hammer, name))
-        };
-        let hammers: Vec<_> = HAMMERS.iter().filter(is_meant).collect();
-        if lists {
-            let names: Vec<_> = hammers.iter().map(|hammer| format!("{}: test", hammer.name)).collect();
-            return Ok(Self::Say(names.join("\n")));
-        }
-        Ok(Self::Hammer { hammers, time: seconds.unwrap_or(Duration::from_secs(3)), dir })
-    }
+/// How long each works, and where: what the usual harness does not know.
+fn ours(words: &mut pico_args::Arguments) -> Result<(Duration, Option<PathBuf>), pico_args::Error> {
+    let time = words.opt_value_from_fn("--seconds", |text| match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 1e6 => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("it is to be a number above 0, and at most a million"),
+    })?;
+    Ok((time.unwrap_or(Duration::from_secs(3)), words.opt_value_from_str("--dir")?))
 }
 
 /// One after the other, also after one has failed.
-fn hammer(hammers: &[&Hammer], time: Duration, dir: Option<&Path>) -> ExitCode {
-    println!("{} of {} hammers, {time:?} each", hammers.len(), HAMMERS.len());
-    let failed: Vec<_> = hammers.iter().filter(|hammer| !hammer.is_kept(time, dir)).collect();
-    for Hammer { name, promise, .. } in &failed {
-        println!("FAILED: {name}: {promise}");
-    }
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+fn hammer(words: pico_args::Arguments, time: Duration, dir: Option<&Path>) -> ExitCode {
+    let mut arguments = Arguments::from_iter(once("hammer".into()).chain(words.finish()));
+    arguments.test_threads = Some(1);
+    let trial = |hammer: &'static Hammer| {
+        let dir = dir.map(Path::to_owned);
+        Trial::test(hammer.name, move || hammer.keeps_its_promise(time, dir.as_deref()))
+    };
+    libtest_mimic::run(&arguments, HAMMERS.iter().map(trial).collect()).exit_code()
 }
 
 impl Hammer {
-    /// Whether its promise was kept.
-    fn is_kept(&self, time: Duration, dir: Option<&Path>) -> bool {
-        let stage = dir.map_or_else(directory_in_memory, |dir| tempfile::tempdir_in(dir).unwrap());
+    fn keeps_its_promise(&self, time: Duration, dir: Option<&Path>) -> Result<(), Failed> {
+        let stage = match dir {
+            Some(dir) => tempfile::tempdir_in(dir)?,
+            None => directory_in_memory(),
+        };
         let began = Instant::now();
         let run = catch_unwind(AssertUnwindSafe(|| (self.run)(stage.path(), time)));
         let figures = run.unwrap_or_else(|thrown| {
@@ -184,10 +124,10 @@ impl Hammer {
             figures.fault(words(&*thrown));
             figures
         });
-        println!("{}: {figures} in {:.1} s", self.name, began.elapsed().as_secs_f64());
-        for fault in figures.faults() {
-            println!("  {fault}");
+        println!("\n  {figures} in {:.1} s", began.elapsed().as_secs_f64());
+        if figures.faults().is_empty() {
+            return Ok(());
         }
-        figures.faults().is_empty()
+        Err(format!("broken: {}\n  {}", self.promise, figures.faults().join("\n  ")).into())
     }
 }

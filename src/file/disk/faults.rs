@@ -39,8 +39,8 @@ pub(super) fn gate_bytes(call: &'static str, bytes: usize) -> Result<usize, Errn
     }
 }
 
-/// Runs `act` on this thread while `fail(n, call)` names the error of the n-th call, if it is to fail (or [`SHORT`] or [`PAGE`]). The calls
-/// that were made come back with the result.
+/// Runs `act` on this thread while `fail(n, call)` names the error of the n-th call, if it is to fail (or [`SHORT`] or
+/// [`PAGE`]). The calls that were made come back with the result.
 pub(in crate::file) fn during<R>(
     fail: impl FnMut(usize, &'static str) -> Option<i32> + 'static,
     act: impl FnOnce() -> R,
