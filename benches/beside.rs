@@ -30,6 +30,8 @@ fn main() {
         let tokens = fill(&store, live, 14 * DAY);
         fill(&store, due, Duration::from_micros(1));
         clock.advance(Duration::from_micros(1));
+        // What a sweep removes has been on the disk for a while.
+        rustix::fs::sync();
         let mut visits = Visits::uniform(&tokens);
         for token in &tokens {
             store.load(token).expect("a load");

@@ -10,7 +10,6 @@ use std::cell::LazyCell;
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::thread;
 
 /// What a handler does with its session.
@@ -118,9 +117,10 @@ impl Client {
 }
 
 /// What a server serves: sessions and what its handler does with them, or neither.
-type Served = Option<(Arc<Site>, Use)>;
+type Served = Option<(Sessions, Use)>;
 
-/// Servers on loopback that answer until the process ends: a thread of theirs waits for requests for ever.
+/// Servers on loopback that answer until the process ends: a thread of theirs waits for requests for ever. The directory of
+/// their sessions is not theirs, and goes before.
 fn tiny(site: Served) -> SocketAddr {
     let server = tiny_http::Server::http("127.0.0.1:0").expect("a server");
     let address = server.server_addr().to_ip().expect("an address of the Internet");
@@ -128,11 +128,9 @@ fn tiny(site: Served) -> SocketAddr {
         for request in server.incoming_requests() {
             let answered = match &site {
                 None => request.respond(tiny_http::Response::from_string("hello")),
-                Some((site, what)) => {
-                    sessile::http::tiny_http::serve(&site.sessions, request, |_, session| {
-                        what.handle(session).map(|_| tiny_http::Response::from_string("hello"))
-                    })
-                }
+                Some((sessions, what)) => sessile::http::tiny_http::serve(sessions, request, |_, session| {
+                    what.handle(session).map(|_| tiny_http::Response::from_string("hello"))
+                }),
             };
             answered.expect("the client waits");
         }
@@ -143,7 +141,7 @@ fn tiny(site: Served) -> SocketAddr {
 fn rouille(site: Served) -> SocketAddr {
     let server = ::rouille::Server::new("127.0.0.1:0", move |request| match &site {
         None => ::rouille::Response::text("hello"),
-        Some((site, what)) => sessile::http::rouille::serve(&site.sessions, request, |_, session| {
+        Some((sessions, what)) => sessile::http::rouille::serve(sessions, request, |_, session| {
             what.handle(session).map(|_| ::rouille::Response::text("hello"))
         }),
     });
@@ -157,7 +155,7 @@ type Start = fn(Served) -> SocketAddr;
 
 /// Measures a request over a connection that is kept, by one client.
 fn through_servers(c: &mut Criterion) {
-    let site = LazyCell::new(|| Arc::new(Site::new()));
+    let site = LazyCell::new(Site::new);
     for (name, start) in [("tiny_http", tiny as Start), ("rouille", rouille as Start)] {
         let mut group = c.benchmark_group(format!("request-{name}"));
         let mut measure = |id: BenchmarkId, served: Served| {
@@ -170,7 +168,7 @@ fn through_servers(c: &mut Criterion) {
         };
         measure(BenchmarkId::new("floor", "no-session"), None);
         for (what_name, what) in USES {
-            measure(BenchmarkId::new("sessile", what_name), Some((Arc::clone(&site), what)));
+            measure(BenchmarkId::new("sessile", what_name), Some((site.sessions.clone(), what)));
         }
         group.finish();
     }

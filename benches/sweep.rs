@@ -58,10 +58,11 @@ impl Fixture {
         (0..sessions).map(|_| create()).collect()
     }
 
-    /// Lets so many sessions expire; they share the hour with the sweep.
+    /// Lets so many sessions expire, which have been on the disk for a while; they share the hour with the sweep.
     fn let_expire(&self, sessions: usize) -> Vec<FileId> {
         let ids = self.create(sessions, Duration::from_micros(1));
         self.clock.advance(Duration::from_micros(1));
+        rustix::fs::sync();
         ids
     }
 

@@ -1,7 +1,9 @@
 //! The same session workload on sessile and on what one would pick instead: in one program, one after the other, again and
 //! again, so that ratios mean something on a noisy machine.
 //!
-//! `workload` says what is done, `peers` who does it and how each is configured, `measure` how it is timed.
+//! `workload` says what is done, `peers` who does it and how each is configured, `measure` how it is timed, `compare` in which
+//! order.
+mod compare;
 mod measure;
 mod peer;
 mod peers;
@@ -11,13 +13,15 @@ mod space;
 mod workload;
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
-use measure::{Case, Figures, Samples, Subject};
-use peer::Setting;
+use measure::Case;
 use peers::Who;
+use serde_json::Value;
+use sessile_peers::{Stop, turn};
+use std::collections::HashSet;
 use std::error::Error;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::hash::Hash;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use workload::{Act, Durability, Key};
@@ -59,8 +63,8 @@ struct Args {
     #[arg(long, value_delimiter = ',', default_value = "relaxed,power_safe")]
     durability: Vec<Durability>,
     /// How long each one does each act in each round
-    #[arg(long, default_value_t = 0.2)]
-    seconds: f64,
+    #[arg(long, default_value = "0.2", value_parser = turn)]
+    seconds: Duration,
     /// How often everybody has a turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -76,14 +80,25 @@ struct Args {
 }
 
 impl Args {
+    /// As asked for on the command line, each thing once.
+    fn parse_once() -> Self {
+        let mut args = Self::parse();
+        once_each(&mut args.bytes);
+        once_each(&mut args.threads);
+        once_each(&mut args.acts);
+        once_each(&mut args.who);
+        once_each(&mut args.durability);
+        args
+    }
+
     /// What is to be measured, in the order of the report.
     fn cases(&self) -> Vec<Case> {
         let acts = if self.acts.is_empty() { &Act::ALL[..] } else { &self.acts };
         let mut cases = Vec::new();
         for &bytes in &self.bytes {
             for &act in acts {
-                // A load is the same at each durability, and nobody sweeps in several threads.
-                let durability = if act.writes() { &self.durability[..] } else { &self.durability[..1] };
+                // Nobody sweeps in several threads.
+                let durability = if act.is_durable() { &self.durability[..] } else { &self.durability[..1] };
                 let threads = if act == Act::Sweep { &[1] } else { &self.threads[..] };
                 for &durability in durability {
                     cases.extend(threads.iter().map(|&threads| Case {
@@ -112,102 +127,52 @@ impl Args {
     }
 }
 
-/// Everybody with so many bytes a session at one durability, with all sessions made.
-fn subjects(
-    args: &Args,
-    dir: &Path,
-    bytes: usize,
-    durability: Durability,
-    all: &[Key],
-    bar: &ProgressBar,
-) -> Vec<Subject> {
-    let open = |who: Who| {
-        bar.set_message(format!("filling {}", who.name()));
-        let dir = dir.join(format!("{}-{}-{bytes}", who.name(), durability.name()));
-        let peer = who.open(Setting { dir, durability, payload: workload::payload(bytes) });
-        let subject = Subject::new(who, durability, peer, all, bytes);
-        bar.inc(1);
-        subject
-    };
-    args.who().into_iter().map(open).collect()
+fn once_each<T: Copy + Eq + Hash>(items: &mut Vec<T>) {
+    let mut seen = HashSet::new();
+    items.retain(|item| seen.insert(*item));
 }
 
-fn compare(args: &Args, dir: &Path) -> Vec<Figures> {
-    let (all, cases, who) = (args.keys(), args.cases(), args.who());
-    let slice = Duration::from_secs_f64(args.seconds);
-    let stores = args.bytes.len() * args.durability.len() * who.len();
-    let slices = cases.len() * usize::from(args.rounds) * who.len();
-    let bar = ProgressBar::new((stores + slices) as u64);
-    bar.set_style(
-        ProgressStyle::with_template("{bar:30} {percent:>3} % {eta:>5} left  {msg}").expect("a template"),
-    );
-    let mut figures = Vec::new();
-    for &bytes in &args.bytes {
-        let bytes = usize::try_from(bytes).expect("at most 7,000");
-        for &durability in &args.durability {
-            let mut subjects = subjects(args, dir, bytes, durability, &all, &bar);
-            for &case in cases.iter().filter(|case| (case.bytes, case.durability) == (bytes, durability)) {
-                bar.set_message(format!(
-                    "{} {} {} threads",
-                    case.act.name(),
-                    durability.name(),
-                    case.threads
-                ));
-                let doing: Vec<_> = subjects.iter().map(|subject| subject.peer.does(case.act)).collect();
-                let mut samples: Vec<_> = subjects.iter().map(|_| Samples::new()).collect();
-                for _ in 0..args.rounds {
-                    for ((subject, samples), does) in subjects.iter_mut().zip(&mut samples).zip(&doing) {
-                        if *does {
-                            subject.round(case, &all, slice, samples);
-                        }
-                        bar.inc(1);
-                    }
-                }
-                for ((subject, samples), does) in subjects.iter().zip(&samples).zip(doing) {
-                    assert_eq!(subject.durability, durability);
-                    if does {
-                        figures.push(samples.figures(case, subject.who));
-                    }
-                }
-            }
-            drop(subjects);
-            // Room for the next ones.
-            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-                let _ = std::fs::remove_dir_all(entry.path());
-            }
-        }
-    }
-    bar.finish_and_clear();
-    let place = |figures: &Figures| cases.iter().position(|case| *case == figures.case);
-    figures.sort_by_key(|figures| (place(figures), figures.who));
-    figures
+/// A file to write to, if one is asked for: one that cannot be written is known before the work.
+fn create(path: Option<&Path>) -> Result<Option<File>, String> {
+    let create = |path: &Path| File::create(path).map_err(|error| format!("{}: {error}", path.display()));
+    path.map(create).transpose()
+}
+
+fn write_line(to: &mut Option<File>, line: &Value) -> std::io::Result<()> {
+    to.as_mut().map_or(Ok(()), |file| writeln!(file, "{line}"))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let args = Args::parse();
+    let args = Args::parse_once();
     if args.who().is_empty() {
         return Err("nobody is left to be compared".into());
     }
+    let stop = Stop::on_signals()?;
     let dir = tempfile::Builder::new().prefix("peers-").tempdir_in(&args.dir)?;
     let dir_path = dir.path().canonicalize()?;
     if let Some(who) = args.memory_of {
-        println!("{}", space::memory(&args, who, &dir_path));
+        println!("{}", space::memory(&args, who, &dir_path, &stop)?);
         return Ok(());
     }
-    // Before the work: a file that cannot be written is known at once.
-    let mut json = args.json.as_ref().map(File::create).transpose()?.map(BufWriter::new);
-    let figures = compare(&args, &dir_path);
-    let spaces = space::all(&args, &dir_path)?;
+    let (mut json, mut plot) = (create(args.json.as_deref())?, create(args.plot.as_deref())?);
+    // What is known is told at once: a later failure does not take it away.
+    let figures =
+        compare::all(&args, &dir_path, &stop, |figures| write_line(&mut json, &report::json(figures)))?;
     println!("{}", report::table(&figures));
-    println!("{}", report::space_table(&spaces));
-    if let Some(json) = &mut json {
-        for line in figures.iter().map(report::json).chain(spaces.iter().map(report::space_json)) {
-            writeln!(json, "{line}")?;
+    if let Some(plot) = &mut plot {
+        plot.write_all(plot::draw(&figures)?.as_bytes())?;
+    }
+    let mut spaces = Vec::new();
+    let mut failed = Ok(());
+    for space in space::all(&args, &dir_path, &stop) {
+        match space {
+            Ok(space) => {
+                write_line(&mut json, &report::space_json(&space))?;
+                spaces.push(space);
+            }
+            Err(error) => failed = Err(error),
         }
-        json.flush()?;
     }
-    if let Some(path) = &args.plot {
-        plot::draw(path, &figures)?;
-    }
-    Ok(())
+    println!("{}", report::space_table(&spaces));
+    failed
 }

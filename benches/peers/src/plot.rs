@@ -8,7 +8,6 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::error::Error;
-use std::path::Path;
 
 /// A panel: one act, its bars.
 const PANEL: i32 = 460;
@@ -42,7 +41,7 @@ fn title(case: Case) -> String {
         Act::Delete => "Delete",
         Act::Sweep => "Remove an expired one",
     };
-    let how = if case.act.writes() {
+    let how = if case.act.is_durable() {
         format!(", {}", case.durability.name().replace('_', "-"))
     } else {
         String::new()
@@ -102,8 +101,14 @@ fn text(size: u32) -> TextStyle<'static> {
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Draws the cases of the fewest threads with the smallest sessions, two panels in a row.
-pub(crate) fn draw(path: &Path, figures: &[Figures]) -> Result<(), Box<dyn Error>> {
+/// Draws the cases of the fewest threads with the smallest sessions, two panels in a row, as SVG.
+pub(crate) fn draw(figures: &[Figures]) -> Result<String, Box<dyn Error>> {
+    let mut svg = String::new();
+    draw_into(&mut svg, figures)?;
+    Ok(svg)
+}
+
+fn draw_into(svg: &mut String, figures: &[Figures]) -> Result<(), Box<dyn Error>> {
     let threads = figures.iter().map(|figures| figures.case.threads).min().ok_or("no figures")?;
     let bytes = figures.iter().map(|figures| figures.case.bytes).min().ok_or("no figures")?;
     let is_drawn = |case: Case| (case.threads, case.bytes) == (threads, bytes);
@@ -115,7 +120,8 @@ pub(crate) fn draw(path: &Path, figures: &[Figures]) -> Result<(), Box<dyn Error
     for row in &rows {
         height += height_of(row)?;
     }
-    let area = SVGBackend::new(path, ((2 * PANEL).try_into()?, height.try_into()?)).into_drawing_area();
+    let area =
+        SVGBackend::with_string(svg, ((2 * PANEL).try_into()?, height.try_into()?)).into_drawing_area();
     area.fill(&WHITE)?;
     let heading = format!(
         "Time per act, {bytes} bytes a session, {threads} thread{}. Shorter is faster; each line is ten times the one before.",

@@ -21,7 +21,7 @@ pub(crate) fn short(number: f64, units: [(f64, &str); 3]) -> String {
 const COUNTS: [(f64, &str); 3] = [(1.0, ""), (1e3, " k"), (1e6, " M")];
 
 fn label(case: Case) -> String {
-    let how = if case.act.writes() { format!(" {}", case.durability.name()) } else { String::new() };
+    let how = if case.act.is_durable() { format!(" {}", case.durability.name()) } else { String::new() };
     format!("{}{how} {} B", case.act.name(), case.bytes)
 }
 

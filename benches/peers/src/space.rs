@@ -5,7 +5,9 @@ use crate::peer::Setting;
 use crate::peers::Who;
 use crate::peers::resident;
 use crate::workload::{Act, Durability, payload};
+use sessile_peers::Stop;
 use std::error::Error;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -20,7 +22,11 @@ pub(crate) struct Space {
 }
 
 /// What a process of its own says of itself: bytes on the disk and resident ones, for all sessions.
-pub(crate) fn memory(args: &Args, who: Who, dir: &Path) -> String {
+///
+/// # Errors
+///
+/// It is to stop.
+pub(crate) fn memory(args: &Args, who: Who, dir: &Path, stop: &Stop) -> io::Result<String> {
     let bytes = usize::try_from(args.bytes[0]).expect("at most 7,000");
     let store = dir.join("store");
     let setting = Setting { dir: store.clone(), durability: Durability::Relaxed, payload: payload(bytes) };
@@ -32,37 +38,45 @@ pub(crate) fn memory(args: &Args, who: Who, dir: &Path) -> String {
     let before = now();
     peer.fill(&all);
     for key in &all {
+        stop.check()?;
         let found = if peer.does(Act::LoadCached) { client.load_cached(key) } else { client.load(key) };
         assert!(found.is_some());
     }
-    format!("{} {}", disk_usage(&store).saturating_sub(disk), now().saturating_sub(before))
+    Ok(format!("{} {}", disk_usage(&store).saturating_sub(disk), now().saturating_sub(before)))
 }
 
-/// The same for everybody whom it makes sense to ask: a floor has no memory of its own.
-pub(crate) fn all(args: &Args, dir: &Path) -> Result<Vec<Space>, Box<dyn Error>> {
-    let mut spaces = Vec::new();
-    for &bytes in &args.bytes {
-        for who in args.who().into_iter().filter(|who| *who != Who::Floor) {
-            let mut command = Command::new(std::env::current_exe()?);
-            command.args(["--memory-of", who.name(), "--sessions", &args.sessions.to_string()]);
-            let output = command.args(["--bytes", &bytes.to_string(), "--dir"]).arg(dir).output()?;
-            let text = String::from_utf8(output.stdout)?;
-            let numbers: Vec<u64> = text.split_whitespace().map_while(|word| word.parse().ok()).collect();
-            let [disk, resident] = numbers[..] else {
-                return Err(format!("{}: {}", who.name(), String::from_utf8_lossy(&output.stderr)).into());
-            };
-            let sessions = u64::from(args.sessions);
-            let bytes = usize::try_from(bytes)?;
-            spaces.push(Space { who, bytes, disk: disk / sessions, resident: resident / sessions });
-        }
-    }
-    Ok(spaces)
+/// The same for everybody whom it makes sense to ask: a floor has no memory of its own. Who fails does not take the others'
+/// figures away.
+pub(crate) fn all<'a>(
+    args: &'a Args,
+    dir: &'a Path,
+    stop: &'a Stop,
+) -> impl Iterator<Item = Result<Space, Box<dyn Error>>> + 'a {
+    let who = || args.who().into_iter().filter(|who| *who != Who::Floor);
+    let asked = args.bytes.iter().flat_map(move |bytes| who().map(move |who| (*bytes, who)));
+    asked.map(move |(bytes, who)| {
+        stop.check()?;
+        ask(args, dir, bytes, who).map_err(|error| format!("{}: {error}", who.name()).into())
+    })
+}
+
+fn ask(args: &Args, dir: &Path, bytes: u32, who: Who) -> Result<Space, Box<dyn Error>> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--memory-of", who.name(), "--sessions", &args.sessions.to_string()]);
+    let output = command.args(["--bytes", &bytes.to_string(), "--dir"]).arg(dir).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let numbers: Vec<u64> = text.split_whitespace().map_while(|word| word.parse().ok()).collect();
+    let [disk, resident] = numbers[..] else {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    };
+    let sessions = u64::from(args.sessions);
+    Ok(Space { who, bytes: usize::try_from(bytes)?, disk: disk / sessions, resident: resident / sessions })
 }
 
 /// How much of the disk is taken by what lies below a directory, in blocks.
 fn disk_usage(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).expect("a directory that can be listed");
-    let usage = |entry: std::io::Result<std::fs::DirEntry>| {
+    let usage = |entry: io::Result<std::fs::DirEntry>| {
         let path = entry.expect("an entry").path();
         // What was removed meanwhile takes nothing.
         let Ok(stat) = path.symlink_metadata() else { return 0 };

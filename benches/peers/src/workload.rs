@@ -16,7 +16,7 @@ pub(crate) struct Found {
 }
 
 /// When a write has reached the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Durability {
     /// Some time after it was acknowledged: it survives the program, not the machine.
     Relaxed,
@@ -35,7 +35,7 @@ impl Durability {
 }
 
 /// What is done to sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Act {
     /// Reads a session from the disk's cache.
     Load,
@@ -67,9 +67,10 @@ impl Act {
         }
     }
 
-    /// Whether it writes: then it is another act at another durability.
-    pub(crate) fn writes(self) -> bool {
-        !matches!(self, Self::Load | Self::LoadCached)
+    /// Whether it is another act at another durability: a load brings nothing to the disk, and what a power cut brings back
+    /// of what a sweep removed has expired.
+    pub(crate) fn is_durable(self) -> bool {
+        !matches!(self, Self::Load | Self::LoadCached | Self::Sweep)
     }
 }
 

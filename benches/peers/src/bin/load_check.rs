@@ -12,6 +12,7 @@ use serde_json::json;
 use sessile::file::ReaperOptions;
 use sessile::http::tiny_http::serve;
 use sessile::{Cookies, Durability, FileStore, FileStoreOptions, Session, Sessions};
+use sessile_peers::{Stop, median, turn};
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -49,8 +50,8 @@ struct Args {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: u16,
     /// How long each server is asked in each round
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
+    #[arg(long, default_value = "2", value_parser = turn)]
+    seconds: Duration,
     /// How often both have a turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -194,9 +195,7 @@ impl Samples {
         Self { rates: Vec::new(), micros: Histogram::new(3).expect("three digits"), failed: 0 }
     }
     fn rate(&self) -> f64 {
-        let mut rates = self.rates.clone();
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
+        median(&self.rates)
     }
 }
 
@@ -237,7 +236,7 @@ fn round(
                 })
             })
             .collect();
-        thread::sleep(Duration::from_secs_f64(args.seconds));
+        thread::sleep(args.seconds);
         stop.store(true, Ordering::Relaxed);
         clients.into_iter().map(|client| client.join().expect("no client panics")).collect::<Vec<_>>()
     });
@@ -255,6 +254,7 @@ fn round(
 
 fn main() -> Result<(), Failure> {
     let args = Args::parse();
+    let stop = Stop::on_signals()?;
     let dir = tempfile::Builder::new().prefix("load-check-").tempdir_in(&args.dir)?;
     let durability = if args.power_safe { Durability::PowerSafe } else { Durability::Relaxed };
     let store: Arc<FileStore> = Arc::new(FileStoreOptions::new().durability(durability).open(dir.path())?);
@@ -267,13 +267,17 @@ fn main() -> Result<(), Failure> {
     // Everybody is logged in at first.
     let mut client = Client::connect(sites[0].address())?;
     for cookie in jars.iter_mut().flatten() {
+        stop.check()?;
         if !client.get("/login", cookie)? || cookie.is_empty() {
             return Err("a visitor could not log in".into());
         }
     }
     for n in 0..args.rounds {
-        for (site, samples) in sites.iter().zip(&mut samples) {
-            round(&args, site.address(), &mut jars, 1000 * u64::from(n), samples)?;
+        // Each of them is the first one in every other round.
+        for turn in 0..sites.len() {
+            stop.check()?;
+            let at = (usize::from(n) + turn) % sites.len();
+            round(&args, sites[at].address(), &mut jars, 1000 * u64::from(n), &mut samples[at])?;
         }
     }
     let stats = store.stats();

@@ -15,7 +15,7 @@ pub(crate) use server::resident;
 use crate::peer::{Peer, Setting};
 
 /// Who is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Who {
     Sessile,
     Floor,

@@ -4,7 +4,7 @@
 //! power-safe.
 //!
 //! It refuses to run for the superuser, so that it then runs for the user `postgres`.
-use super::server::{Server, find};
+use super::server::{self, Server, find};
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Found, Key, micros, text, usual_deadline};
 use postgres::{Config, NoTls, Statement};
@@ -57,9 +57,12 @@ impl Postgres {
             }
             command
         };
+        let sockets = server::sockets();
         if let Some((user, group)) = user {
             let_pass(&setting.dir);
-            chown(&setting.dir, Some(user), Some(group)).expect("a directory of its own");
+            for dir in [&setting.dir, sockets.path()] {
+                chown(dir, Some(user), Some(group)).expect("a directory of its own");
+            }
         }
         let data = setting.dir.join("data");
         let mut init = run("initdb");
@@ -75,12 +78,12 @@ impl Postgres {
         let made = init.stdin(Stdio::null()).output().expect("initdb");
         assert!(made.status.success(), "{init:?}: {}", String::from_utf8_lossy(&made.stderr));
         let mut config = Config::new();
-        config.host_path(&setting.dir).user("sessions").dbname("postgres");
+        config.host_path(sockets.path()).user("sessions").dbname("postgres");
         let mut command = run("postgres");
         let commit = if setting.is_power_safe() { "on" } else { "off" };
-        command.arg("-D").arg(&data).arg("-k").arg(&setting.dir);
+        command.arg("-D").arg(&data).arg("-k").arg(sockets.path());
         command.args(["-c", "listen_addresses=", "-c", &format!("synchronous_commit={commit}")]);
-        let (server, mut connection) = Server::start(&mut command, || config.connect(NoTls).ok());
+        let (server, mut connection) = Server::start(&mut command, sockets, || config.connect(NoTls).ok());
         let made = connection.batch_execute(
             "CREATE TABLE sessions (
                  id TEXT PRIMARY KEY, deadline BIGINT NOT NULL, visits BIGINT NOT NULL, payload TEXT NOT NULL);

@@ -4,7 +4,7 @@
 //! `appendonly yes`; relaxed is `appendfsync everysec`, power-safe `always`, as
 //! <https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/> explains them. An update is three commands
 //! in one round trip.
-use super::server::{Server, find};
+use super::server::{self, Server, find};
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Act, Found, Key, micros, usual_deadline};
 use redis::Connection;
@@ -19,13 +19,14 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) fn open(setting: Setting) -> Self {
-        let socket = setting.dir.join("socket");
+        let sockets = server::sockets();
+        let socket = sockets.path().join("redis");
         let client = redis::Client::open(format!("unix://{}", socket.display())).expect("an address");
         let mut command = Command::new(find("redis-server").expect("it is here"));
         let fsync = if setting.is_power_safe() { "always" } else { "everysec" };
         command.args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", fsync]);
         command.arg("--dir").arg(&setting.dir).arg("--unixsocket").arg(&socket);
-        let (server, _) = Server::start(&mut command, || client.get_connection().ok());
+        let (server, _) = Server::start(&mut command, sockets, || client.get_connection().ok());
         Self { setting, client, server }
     }
 }
@@ -77,11 +78,12 @@ impl Client for RedisClient<'_> {
     fn update(&mut self, key: &Key) -> bool {
         let mut pipe = redis::pipe();
         pipe.atomic();
-        pipe.cmd("HGET").arg(key).arg("payload").ignore();
-        pipe.cmd("HINCRBY").arg(key).arg("visits").arg(1);
+        pipe.cmd("HGET").arg(key).arg("payload");
+        pipe.cmd("HINCRBY").arg(key).arg("visits").arg(1).ignore();
         pipe.cmd("HSET").arg(key).arg("payload").arg(self.payload).ignore();
-        let (visits,): (u64,) = pipe.query(&mut self.connection).expect("an update");
-        visits > 0
+        // The others would make what is not there.
+        let (payload,): (Option<String>,) = pipe.query(&mut self.connection).expect("an update");
+        payload.is_some()
     }
     fn create(&mut self, key: &Key, deadline: SystemTime) {
         let mut pipe = redis::pipe();

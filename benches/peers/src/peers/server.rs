@@ -1,8 +1,10 @@
-//! Servers of their own: started in a directory of ours, on a socket in it, and stopped when they are dropped.
+//! Servers of their own: started on a socket in a directory of ours, and stopped when they are dropped.
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -15,16 +17,30 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(debian).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
+/// A directory for a socket. Not the one that is measured in: the path of a socket may have a hundred characters.
+pub(crate) fn sockets() -> TempDir {
+    tempfile::Builder::new().prefix("peers-").tempdir().expect("a temporary directory")
+}
+
 /// A server that runs.
 pub(crate) struct Server {
     process: Child,
+    /// Where its socket lies.
+    _sockets: TempDir,
 }
 
 impl Server {
     /// Starts it, and tries `connect` until that succeeds.
-    pub(crate) fn start<T>(command: &mut Command, mut connect: impl FnMut() -> Option<T>) -> (Self, T) {
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let mut this = Self { process: spawned.expect("a server that can be started") };
+    pub(crate) fn start<T>(
+        command: &mut Command,
+        sockets: TempDir,
+        mut connect: impl FnMut() -> Option<T>,
+    ) -> (Self, T) {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // A signal from the terminal is for us: we stop it when we have no more to ask.
+        let spawned = command.process_group(0).spawn();
+        let process = spawned.expect("a server that can be started");
+        let mut this = Self { process, _sockets: sockets };
         let began = Instant::now();
         loop {
             if let Some(connection) = connect() {

@@ -6,35 +6,37 @@
 //! ordinary one, with an index of deadlines. An update is one transaction that begins as a writer.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Found, Key, micros, usual_deadline};
+use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use std::time::{Duration, SystemTime};
 
 pub(crate) struct Sqlite {
     setting: Setting,
+    /// As a program has that runs: when the last one is closed, the log is brought into the database and removed.
+    kept: Mutex<Connection>,
 }
 
 impl Sqlite {
     pub(crate) fn open(setting: Setting) -> Self {
-        let this = Self { setting };
-        this.connection()
-            .execute_batch(
+        let kept = connection(&setting);
+        kept.execute_batch(
                 "CREATE TABLE sessions (
                      id BLOB PRIMARY KEY, deadline INTEGER NOT NULL, visits INTEGER NOT NULL, payload TEXT NOT NULL);
                  CREATE INDEX sessions_by_deadline ON sessions (deadline);",
             )
-            .expect("a table");
-        this
+        .expect("a table");
+        Self { setting, kept: Mutex::new(kept) }
     }
+}
 
-    fn connection(&self) -> Connection {
-        let connection = Connection::open(self.setting.dir.join("sessions.sqlite")).expect("a database");
-        connection.busy_timeout(Duration::from_secs(60)).expect("a timeout");
-        let synchronous = if self.setting.is_power_safe() { "FULL" } else { "NORMAL" };
-        connection.pragma_update(None, "journal_mode", "WAL").expect("a write-ahead log");
-        connection.pragma_update(None, "synchronous", synchronous).expect("a durability");
-        connection.set_prepared_statement_cache_capacity(32);
-        connection
-    }
+fn connection(setting: &Setting) -> Connection {
+    let connection = Connection::open(setting.dir.join("sessions.sqlite")).expect("a database");
+    connection.busy_timeout(Duration::from_secs(60)).expect("a timeout");
+    let synchronous = if setting.is_power_safe() { "FULL" } else { "NORMAL" };
+    connection.pragma_update(None, "journal_mode", "WAL").expect("a write-ahead log");
+    connection.pragma_update(None, "synchronous", synchronous).expect("a durability");
+    connection.set_prepared_statement_cache_capacity(32);
+    connection
 }
 
 const INSERT: &str = "INSERT INTO sessions (id, deadline, visits, payload) VALUES (?1, ?2, 0, ?3)";
@@ -46,7 +48,7 @@ fn integer(time: SystemTime) -> i64 {
 
 impl Peer for Sqlite {
     fn fill(&self, keys: &[Key]) {
-        let mut connection = self.connection();
+        let mut connection = self.kept.lock();
         let transaction = connection.transaction().expect("a transaction");
         {
             let mut insert = transaction.prepare(INSERT).expect("a statement");
@@ -55,9 +57,11 @@ impl Peer for Sqlite {
             }
         }
         transaction.commit().expect("a commit");
+        // What it takes on the disk is without what the log held for a moment.
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("a checkpoint");
     }
     fn client(&self) -> Box<dyn Client + '_> {
-        Box::new(SqliteClient { payload: &self.setting.payload, connection: self.connection() })
+        Box::new(SqliteClient { payload: &self.setting.payload, connection: connection(&self.setting) })
     }
 }
 

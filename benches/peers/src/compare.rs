@@ -1,0 +1,100 @@
+//! Who has a turn when.
+use crate::Args;
+use crate::measure::{Case, Figures, Samples, Subject};
+use crate::peer::Setting;
+use crate::workload::{Durability, Key, payload};
+use indicatif::{ProgressBar, ProgressStyle};
+use sessile_peers::Stop;
+use std::io;
+use std::path::Path;
+
+/// Measures all cases, for everybody, and tells of each case when it is known.
+///
+/// # Errors
+///
+/// It is to stop, or `tell` fails.
+pub(crate) fn all(
+    args: &Args,
+    dir: &Path,
+    stop: &Stop,
+    mut tell: impl FnMut(&Figures) -> io::Result<()>,
+) -> io::Result<Vec<Figures>> {
+    let cases = args.cases();
+    let work = Work { args, dir, stop, all: args.keys(), bar: bar(args, &cases) };
+    let mut figures = Vec::new();
+    for &bytes in &args.bytes {
+        let bytes = usize::try_from(bytes).expect("at most 7,000");
+        for &durability in &args.durability {
+            let mut subjects = work.subjects(bytes, durability)?;
+            for &case in cases.iter().filter(|case| (case.bytes, case.durability) == (bytes, durability)) {
+                let of_case = work.measure(case, &mut subjects)?;
+                of_case.iter().try_for_each(&mut tell)?;
+                figures.extend(of_case);
+            }
+            drop(subjects);
+            // Room for the next ones.
+            for entry in std::fs::read_dir(dir)? {
+                std::fs::remove_dir_all(entry?.path())?;
+            }
+        }
+    }
+    work.bar.finish_and_clear();
+    let place = |figures: &Figures| cases.iter().position(|case| *case == figures.case);
+    figures.sort_by_key(|figures| (place(figures), figures.who));
+    Ok(figures)
+}
+
+fn bar(args: &Args, cases: &[Case]) -> ProgressBar {
+    let everybody = args.who().len();
+    let fillings = args.bytes.len() * args.durability.len() * everybody;
+    let turns = cases.len() * usize::from(args.rounds) * everybody;
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {eta:>5} left  {msg}");
+    ProgressBar::new((fillings + turns) as u64).with_style(style.expect("a template"))
+}
+
+struct Work<'a> {
+    args: &'a Args,
+    dir: &'a Path,
+    stop: &'a Stop,
+    all: Vec<Key>,
+    bar: ProgressBar,
+}
+
+impl Work<'_> {
+    /// Everybody with so many bytes a session at one durability, with all sessions made and on the disk.
+    fn subjects(&self, bytes: usize, durability: Durability) -> io::Result<Vec<Subject>> {
+        let mut subjects = Vec::new();
+        for who in self.args.who() {
+            self.stop.check()?;
+            self.bar.set_message(format!("filling {}", who.name()));
+            let dir = self.dir.join(format!("{}-{}-{bytes}", who.name(), durability.name()));
+            let peer = who.open(Setting { dir, durability, payload: payload(bytes) });
+            subjects.push(Subject::new(who, peer, &self.all, bytes));
+            self.bar.inc(1);
+        }
+        rustix::fs::sync();
+        Ok(subjects)
+    }
+
+    /// All rounds of one case. Each begins with another one: who comes after whom does not decide.
+    fn measure(&self, case: Case, subjects: &mut [Subject]) -> io::Result<Vec<Figures>> {
+        let Case { act, durability, threads, .. } = case;
+        self.bar.set_message(format!("{} {} {threads} threads", act.name(), durability.name()));
+        let everybody = subjects.len();
+        let mut samples: Vec<_> = subjects.iter().map(|_| Samples::new()).collect();
+        for round in 0..usize::from(self.args.rounds) {
+            for turn in 0..everybody {
+                self.stop.check()?;
+                let at = (round + turn) % everybody;
+                if subjects[at].peer.does(act) {
+                    subjects[at].round(case, &self.all, self.args.seconds, &mut samples[at]);
+                }
+                self.bar.inc(1);
+            }
+        }
+        let of_one = |(subject, samples): (&Subject, &Samples)| {
+            subject.peer.does(act).then(|| samples.figures(case, subject.who))
+        };
+        Ok(subjects.iter().zip(&samples).filter_map(of_one).collect())
+    }
+}

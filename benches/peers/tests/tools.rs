@@ -1,0 +1,159 @@
+//! The tools as one runs them.
+#![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PEERS: &str = env!("CARGO_BIN_EXE_peers");
+const LOAD_CHECK: &str = env!("CARGO_BIN_EXE_load-check");
+
+/// A small comparison in a directory of its own.
+fn peers(dir: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(PEERS);
+    // Where servers have their sockets, too.
+    command.env("TMPDIR", dir).arg("--dir").arg(dir).args(["--sessions", "50", "--bytes", "512"]);
+    command.args(["--threads", "1", "--seconds", "0.01"]).args(words);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// What was said, on either stream.
+fn said(command: &mut Command) -> (bool, String) {
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn dir() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+#[test]
+fn each_thing_is_measured_once_however_often_it_is_named() {
+    let dir = dir();
+    let json = dir.path().join("figures.jsonl");
+    let mut command = peers(dir.path(), &["--who", "sqlite,sessile,sqlite", "--acts", "load,update,load"]);
+    command.arg("--json").arg(&json);
+    let (ok, text) = said(&mut command);
+    assert!(ok, "{text}");
+    let lines = fs::read_to_string(&json).unwrap();
+    let mut of: Vec<_> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|line| line["act"] != "space")
+        .map(|line| format!("{} {} {}", line["act"], line["durability"], line["who"]).replace('"', ""))
+        .collect();
+    of.sort_unstable();
+    let expected = [
+        "load relaxed sessile",
+        "load relaxed sqlite",
+        "update power_safe sessile",
+        "update power_safe sqlite",
+        "update relaxed sessile",
+        "update relaxed sqlite",
+    ];
+    assert_eq!(of, expected);
+    assert_eq!(names(dir.path()), ["figures.jsonl"]);
+}
+
+#[test]
+fn what_cannot_be_written_is_known_before_the_work() {
+    let dir = dir();
+    for option in ["--json", "--plot"] {
+        let (ok, text) = said(&mut peers(dir.path(), &[option, "/nonexistent/figures"]));
+        assert!(!ok && text.contains("/nonexistent/figures"), "{text}");
+        // No bar was drawn, no table printed.
+        assert!(!text.contains("acts per second") && !text.contains("filling"), "{text}");
+    }
+    assert_eq!(names(dir.path()), [""; 0]);
+}
+
+#[test]
+fn a_turn_that_does_not_end_is_refused() {
+    let dir = dir();
+    for (tool, seconds) in [(PEERS, "nan"), (PEERS, "0"), (LOAD_CHECK, "-1"), (LOAD_CHECK, "inf")] {
+        let mut command = Command::new(tool);
+        command.arg("--dir").arg(dir.path()).arg(format!("--seconds={seconds}"));
+        let (ok, text) = said(&mut command);
+        assert!(!ok && text.contains("a number of seconds above 0"), "{tool} {seconds}: {text}");
+    }
+}
+
+/// Ends even if a test fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    fn stop(&self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+    fn ends_badly(&mut self) -> bool {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return !status.success();
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "it does not stop");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Processes that have something to do with a directory.
+fn processes_in(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let commands = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    let commands = commands.map(|words| String::from_utf8_lossy(&words).replace('\0', " "));
+    commands.filter(|words| words.contains(dir.to_str().unwrap())).collect()
+}
+
+#[test]
+fn a_comparison_that_is_stopped_leaves_no_server_and_no_directory() {
+    let dir = dir();
+    let mut command = peers(dir.path(), &["--acts", "update", "--rounds", "1000"]);
+    let mut running = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let began = Instant::now();
+    // All are filled, or about to be.
+    while processes_in(dir.path()).len() < 2 && began.elapsed() < Duration::from_secs(2) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_ne!(names(dir.path()), [""; 0], "it has not begun, or is over");
+    running.stop();
+    assert!(running.ends_badly());
+    assert_eq!(names(dir.path()), [""; 0]);
+    assert_eq!(processes_in(dir.path()), [""; 0]);
+}
+
+#[test]
+fn a_load_check_that_is_stopped_leaves_no_directory() {
+    let dir = dir();
+    let mut command = Command::new(LOAD_CHECK);
+    command.args(["--visitors", "50", "--connections", "4", "--seconds", "0.2", "--rounds", "1000"]);
+    command.arg("--dir").arg(dir.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut running = Running(command.spawn().unwrap());
+    let began = Instant::now();
+    while names(dir.path()).is_empty() && began.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_ne!(names(dir.path()), [""; 0]);
+    running.stop();
+    assert!(running.ends_badly());
+    let words = BufReader::new(running.0.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+    assert!(words.contains("stopped before the end"), "{words}");
+    assert_eq!(names(dir.path()), [""; 0]);
+}
