@@ -10,7 +10,8 @@
 //! the fuzzer only. There, for each act (load, create, save, growing save, rotation, end, sweep, opening, and what is done by
 //! those who look after a store), the first call is refused, then the second, and so on until a run meets no fault:
 //!
-//! * with `EIO`, `ENOSPC`, `EDQUOT`, `EMFILE`, `EACCES`, `EROFS`, once and for good;
+//! * with `EIO`, `ENOSPC`, `EDQUOT`, `EMFILE`, `EACCES`, `EROFS`, `ENOMEM`, once, for good, and together with each later call
+//!   (tidying up fails as well), in stores with each choice that changes which calls are made;
 //! * interrupted (`EINTR`), or doing a half or a page of what it was asked for, and then going on or failing;
 //! * as the last call of a process that dies in it;
 //! * while another process, which waits for nobody, does something to the same session.
@@ -74,7 +75,7 @@
 //!
 //! | what | how much | wrong |
 //! |---|--:|--:|
-//! | fault points in one `cargo test` | 7,500 | 0 |
+//! | fault points in one `cargo test` | 24,422 | 0 |
 //! | power cuts, ext4, most saves power-safe / relaxed | 2,000 / 500 | 0 |
 //! | power cuts, xfs | 500 / 500 | 0 |
 //! | power cuts, btrfs | 500 / 500 | 0 |

@@ -204,7 +204,7 @@ fn what_is_known_of_a_file_is_not_believed_of_the_larger_one_in_its_place() {
     let session = fixture.session(true);
     // Not even if what is known of the larger one cannot be written down.
     let note = GROW.iter().position(|call| *call == "sync file").unwrap() + 1;
-    let fault = Fault { call: note, errno: Errno::IO, lasting: false };
+    let fault = Fault { call: note, errno: Errno::IO, then: Then::Works };
     let (grown, calls) = during(fault.plan(), || put(&fixture.store, &session, &big("x"), false));
     assert!(grown.unwrap().is_some());
     assert_eq!(calls, told(&GROW));

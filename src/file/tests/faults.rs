@@ -1,37 +1,49 @@
 //! Each call of each act fails: what is left is the old version or the new one, and the error says which.
 use super::*;
 
-/// Fails call 0, 1, 2 … of an act until a run meets no fault: of a usual session, of one whose file is larger than what is read
-/// at once, and of one on a file system that is synced as a whole when a session ends.
+/// Fails call 0, 1, 2 … of an act until a run meets no fault, alone, with all after it, and with each one after it: of a usual
+/// session, of one whose file is larger than what is read at once, of one on a file system that is synced as a whole when a
+/// session ends, and in stores that do not sync ends or tell nobody.
 fn fail_every_call(act: Act, power_safe: bool) {
     let mut on_btrfs = Fixture::new();
     Arc::get_mut(&mut on_btrfs.store).unwrap().root.pretend_to_be_on_btrfs();
-    for (fixture, size) in [(Fixture::new(), ""), (Fixture::new(), &big("large")), (on_btrfs, "")] {
-        for (errno, lasting) in refusals() {
+    let unsynced = Fixture::with(FileStoreOptions::new().sync_security_events(false));
+    let verifying = Fixture::with(FileStoreOptions::new().coherence(Coherence::Verify));
+    let usual = [Fixture::new(), on_btrfs, unsynced, verifying].map(|fixture| (fixture, String::new()));
+    for (fixture, size) in usual.into_iter().chain([(Fixture::new(), big("large"))]) {
+        let calls_with = |fault: Fault| {
+            let session = fixture.session(power_safe);
+            if !size.is_empty() {
+                put(&fixture.store, &session, &size, power_safe).unwrap().unwrap();
+                put(&fixture.store, &session, "old", power_safe).unwrap().unwrap();
+            }
+            meet_fault(&fixture, act, &session, fault)
+        };
+        for errno in REFUSALS {
             for call in 0.. {
-                let session = fixture.session(power_safe);
-                if !size.is_empty() {
-                    put(&fixture.store, &session, size, power_safe).unwrap().unwrap();
-                    put(&fixture.store, &session, "old", power_safe).unwrap().unwrap();
-                }
-                let fault = Fault { call, errno, lasting };
-                if !meet_fault(&fixture, act, &session, fault) {
+                let calls = calls_with(Fault { call, errno, then: Then::Works });
+                if calls <= call {
                     assert!(call > 1, "no act makes fewer than two calls");
                     break;
+                }
+                calls_with(Fault { call, errno, then: Then::Fails });
+                // The second one changes only what comes after it.
+                for later in call + 1..calls {
+                    calls_with(Fault { call, errno, then: Then::FailsOnceMore(later) });
                 }
             }
         }
     }
 }
 
-/// One run. Whether it met the fault.
-fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) -> bool {
+/// One run. How many calls were made.
+fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) -> usize {
     let successor = SessionId::random().unwrap();
     let (result, calls) = during(fault.plan(), || act.run(&fixture.store, session, &successor));
     let met = calls.len() > fault.call;
     let context = format!("{act:?} with {fault:?}, after calls {calls:?}");
     // A file that could not be removed cannot be asked to be gone.
-    let removable = !met || !fault.lasting && calls[fault.call] != "unlink";
+    let removable = !met || fault.then == Then::Works && calls[fault.call] != "unlink";
 
     if let Err(error) = &result {
         assert!(met, "{context}: {error}");
@@ -45,7 +57,10 @@ fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) ->
         (Act::Create { .. }, Ok(_)) => assert!(is_old && made.as_deref() == Some("new"), "{context}"),
         (Act::Create { .. }, Err(_)) => {
             assert!(is_old, "{context}");
-            assert!(made.is_none() || fault.lasting, "{context}: what was not made can be loaded");
+            assert!(
+                made.is_none() || fault.then != Then::Works,
+                "{context}: what was not made can be loaded"
+            );
             assert!(!fixture.path(&successor).exists() || !removable, "{context}: its file is left");
         }
         (Act::Update { .. } | Act::Grow { .. } | Act::Keep, Ok(_)) => assert!(is_new, "{context}: {old:?}"),
@@ -57,7 +72,7 @@ fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) ->
         (Act::Rotate, Err(_)) => {
             assert!(is_old || old.is_none() && kind.is_some_and(may_be_visible), "{context}");
             // A successor that cannot be removed is one that nobody was told of.
-            assert!(made.is_none() || fault.lasting, "{context}: two are alive");
+            assert!(made.is_none() || fault.then != Then::Works, "{context}: two are alive");
         }
         (Act::Delete, Ok(_)) => assert!(old.is_none(), "{context}"),
         (Act::Delete, Err(_)) => assert!(is_old || old.is_none(), "{context}: {old:?}"),
@@ -80,7 +95,7 @@ fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) ->
     for stale in fs::read_dir(fixture.dir.path().join(shard_of(&session.file_id()))).unwrap() {
         fs::remove_file(stale.unwrap().path()).unwrap();
     }
-    met
+    calls.len()
 }
 
 /// A read or a write that does a part of what it was asked for is gone on with, and what a signal interrupts is done again.
@@ -185,11 +200,13 @@ fn whichever_call_of_a_growing_save_fails_the_old_version_stands_or_the_new_one(
 #[test]
 fn whichever_call_of_a_rotation_fails_the_old_id_lives_or_the_new_one_and_never_both() {
     fail_every_call(Act::Rotate, true);
+    fail_every_call(Act::Rotate, false);
 }
 
 #[test]
 fn whichever_call_of_a_deletion_fails_it_is_an_error_or_the_session_is_gone() {
     fail_every_call(Act::Delete, true);
+    fail_every_call(Act::Delete, false);
 }
 
 #[test]
@@ -201,7 +218,7 @@ fn a_load_beside_a_torn_slot_fails_when_any_of_its_calls_does() {
     let calls = ["open session", "read", "open session", "read"];
     check_calls(&calls, || fixture.store.load(&token));
     for call in 0..calls.len() {
-        let fault = Fault { call, errno: Errno::IO, lasting: false };
+        let fault = Fault { call, errno: Errno::IO, then: Then::Works };
         let (result, _) = during(fault.plan(), || fixture.store.load(&token));
         check_error(&result.unwrap_err(), fixture.dir.path(), Errno::IO, &format!("call {call}"));
     }
@@ -296,7 +313,7 @@ fn whichever_call_of_opening_fails_it_is_an_error_that_names_the_store_and_the_n
     assert!(chosen.len() > 8, "{calls:?}");
     for call in chosen {
         let dir = directory();
-        let fault = Fault { call, errno: Errno::IO, lasting: false };
+        let fault = Fault { call, errno: Errno::IO, then: Then::Works };
         let (result, _) = during(fault.plan(), || open(&dir));
         let context = format!("call {call}, {}", calls[call]);
         check_error(&result.unwrap_err(), dir.path(), Errno::IO, &context);

@@ -16,7 +16,7 @@ use super::layout::{DUE, GENERATIONS, SessionPath, TEMPORARY, shard_of};
 use super::lock::LockedFile;
 use super::locked::Whose;
 use super::slot::SLOT_MIN;
-use super::{FileStore, FileStoreOptions};
+use super::{Coherence, FileStore, FileStoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;
 use crate::record::Record;
@@ -230,13 +230,13 @@ fn told(calls: &[&'static str]) -> Vec<&'static str> {
     [calls, &["announce"]].concat()
 }
 
-/// What a disk that is broken, full, used up, unreachable or sealed says.
-const REFUSALS: [Errno; 6] =
-    [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::ACCESS, Errno::ROFS];
+/// What a disk that is broken, full, used up, unreachable or sealed says, and a kernel without memory.
+const REFUSALS: [Errno; 7] =
+    [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::ACCESS, Errno::ROFS, Errno::NOMEM];
 
 /// Each of them once, and for good.
-fn refusals() -> impl Iterator<Item = (Errno, bool)> {
-    REFUSALS.into_iter().flat_map(|errno| [(errno, false), (errno, true)])
+fn refusals() -> impl Iterator<Item = (Errno, Then)> {
+    REFUSALS.into_iter().flat_map(|errno| [(errno, Then::Works), (errno, Then::Fails)])
 }
 
 /// Which calls of an act fail.
@@ -245,14 +245,29 @@ struct Fault {
     /// The first of them.
     call: usize,
     errno: Errno,
-    /// Whether all later calls fail as well.
-    lasting: bool,
+    then: Then,
+}
+
+/// What becomes of the calls after one that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// They work.
+    Works,
+    /// All fail in the same way.
+    Fails,
+    /// This one of them fails in the same way.
+    FailsOnceMore(usize),
 }
 
 impl Fault {
     fn plan(self) -> impl FnMut(usize, &'static str) -> Option<i32> + 'static {
         move |call, _| {
-            let fails = call == self.call || self.lasting && call > self.call;
+            let fails_later = match self.then {
+                Then::Works => false,
+                Then::Fails => call > self.call,
+                Then::FailsOnceMore(later) => call == later,
+            };
+            let fails = call == self.call || fails_later;
             fails.then(|| self.errno.raw_os_error())
         }
     }

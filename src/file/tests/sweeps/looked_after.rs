@@ -157,9 +157,9 @@ fn whichever_call_fails_of_what_is_done_by_file_it_is_an_error_or_the_right_answ
     let fixture = Fixture::new();
     fs::create_dir(fixture.dir.path().join("damaged")).unwrap();
     for task in TASKS {
-        for (errno, lasting) in refusals().take(if task == Task::Files { 1 } else { usize::MAX }) {
+        for (errno, then) in refusals().take(if task == Task::Files { 1 } else { usize::MAX }) {
             for call in 0.. {
-                let (places, fault) = (Places::new(&fixture), Fault { call, errno, lasting });
+                let (places, fault) = (Places::new(&fixture), Fault { call, errno, then });
                 let (result, calls) = during(fault.plan(), || places.run(task, &fixture.store));
                 let met = calls.len() > call;
                 let context = format!("{task:?} with {fault:?}, after {:?}", &calls[..calls.len().min(20)]);
@@ -178,7 +178,7 @@ fn whichever_call_fails_of_what_is_done_by_file_it_is_an_error_or_the_right_answ
                 }
                 if matches!(task, Task::BringIn { .. })
                     && result.is_err()
-                    && !lasting
+                    && then == Then::Works
                     && calls[call] != "unlink"
                 {
                     assert!(!fixture.path(&places.free).exists(), "{context}: a file is left");

@@ -187,7 +187,7 @@ fn meet_fault(house: &House, fault: Fault, silent: &[bool]) -> bool {
     met
 }
 
-fn fail_every_call(lasting: bool) {
+fn fail_every_call(then: Then) {
     let house = House::new();
     let scene = Scene::new(&house);
     let (report, calls) = during(|_, _| None, || house.sweep_well(&unrested(), "without a fault"));
@@ -197,7 +197,7 @@ fn fail_every_call(lasting: bool) {
     scene.check(&house, "without a fault");
     for errno in REFUSALS {
         for call in 0.. {
-            if !meet_fault(&house, Fault { call, errno, lasting }, &silent) {
+            if !meet_fault(&house, Fault { call, errno, then }, &silent) {
                 assert_eq!(call, calls.len());
                 break;
             }
@@ -207,12 +207,12 @@ fn fail_every_call(lasting: bool) {
 
 #[test]
 fn whichever_call_of_a_sweep_fails_it_is_told_and_the_next_one_finishes() {
-    fail_every_call(false);
+    fail_every_call(Then::Works);
 }
 
 #[test]
 fn from_whichever_call_of_a_sweep_on_all_fail_it_is_told_and_the_next_one_finishes() {
-    fail_every_call(true);
+    fail_every_call(Then::Fails);
 }
 
 #[test]
