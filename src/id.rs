@@ -2,7 +2,8 @@
 //!
 //! The secret exists in the cookie and in memory only. Neither secret type has `Display`, and their `Debug` is
 //! redacted; what logs and paths show is the [`FileId`], from which the secret cannot be computed.
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+use crate::random;
 use base32ct::{Base32Unpadded, Encoding};
 use std::fmt;
 
@@ -25,10 +26,7 @@ impl SessionId {
     ///
     /// [`ErrorKind::Random`] if the generator fails. There is no fallback.
     pub fn random() -> Result<Self> {
-        let mut bits = [0; ID_BYTES];
-        getrandom::fill(&mut bits).map_err(|error| {
-            Error::new(ErrorKind::Random, "draw a session id").with_reason(error.to_string())
-        })?;
+        let bits: [u8; ID_BYTES] = random::bytes("draw a session id")?;
         let mut chars = [0; ID_CHARS];
         let text = Base32Unpadded::encode(&bits, &mut chars).expect("20 bytes are exactly 32 characters");
         debug_assert_eq!(text.len(), ID_CHARS);

@@ -55,6 +55,7 @@ pub mod file;
 pub mod http;
 pub mod id;
 pub mod lifetime;
+mod random;
 pub mod record;
 pub mod session;
 pub mod store;

@@ -29,8 +29,9 @@
 use super::disk::{self, Root, counters};
 use super::io_error;
 use super::layout::{GENERATIONS, SHARDS};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::id::FileId;
+use crate::random;
 use crate::sync::step;
 use memmap2::{MmapOptions, MmapRaw};
 use std::fs::File;
@@ -128,11 +129,7 @@ impl Generations {
     }
 
     fn new(seen: Seen) -> Result<Self> {
-        let mut start = [0; 8];
-        getrandom::fill(&mut start).map_err(|error| {
-            Error::new(ErrorKind::Random, "draw a starting point for generations")
-                .with_reason(error.to_string())
-        })?;
+        let start = random::bytes("draw a starting point for generations")?;
         Ok(Self { seen, written: AtomicU64::new(u64::from_le_bytes(start)) })
     }
 
@@ -214,6 +211,7 @@ fn counter_of(id: &FileId) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use std::collections::HashSet;
 
     fn id(n: u32) -> FileId {

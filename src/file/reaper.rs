@@ -7,6 +7,7 @@
 use super::mapped::Birthmark;
 use super::{FileStore, SweepEnd, SweepOptions, SweepReport};
 use crate::error::{Error, ErrorKind, Result};
+use crate::random;
 use crate::sync::channel::{Receiver, Sender, TryRecvError, after, bounded, never, select};
 use crate::sync::thread::{self, JoinHandle};
 use std::fmt;
@@ -261,10 +262,7 @@ impl Reaped {
 
 /// Some part of a time, by chance.
 fn part_of(time: Duration) -> Duration {
-    let mut bits = [0; 4];
     // Without chance, all of it.
-    if getrandom::fill(&mut bits).is_err() {
-        return time;
-    }
+    let Ok(bits) = random::bytes("choose a time to sweep at") else { return time };
     time.mul_f64(f64::from(u32::from_le_bytes(bits)) / f64::from(u32::MAX))
 }

@@ -10,6 +10,7 @@ use super::read_cache::Cached;
 use super::slot::{self, STATE_AT, State, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId};
+use crate::random;
 use crate::record::Record;
 use crate::store::{Change, Live, Store, Verdict};
 use crate::sync::Instant;
@@ -309,9 +310,6 @@ fn whole_file(mut bytes: Vec<u8>) -> Vec<u8> {
 
 /// A name that no other file on its way has.
 fn temporary_name() -> Result<String> {
-    let mut bits = [0; 16];
-    getrandom::fill(&mut bits).map_err(|error| {
-        Error::new(ErrorKind::Random, "name a temporary file").with_reason(error.to_string())
-    })?;
+    let bits = random::bytes("name a temporary file")?;
     Ok(format!("{TEMPORARY}{:032x}", u128::from_le_bytes(bits)))
 }

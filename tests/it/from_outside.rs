@@ -182,6 +182,30 @@ fn what_a_signal_interrupts_is_done_again() {
     actor.child.finish();
 }
 
+/// Old kernels do not know the call, and some containers refuse it.
+#[test]
+#[ignore = "needs strace"]
+fn without_openat2_files_are_opened_in_two_steps() {
+    let dir = directory_in_memory();
+    for refusal in ["ENOSYS", "EPERM"] {
+        let mut actor = Actor::start(dir.path());
+        for (act, text) in [
+            ("load", "old"),
+            ("save", "new"),
+            ("save safely", "new"),
+            ("grow", "new"),
+            ("create safely", "old"),
+            ("rotate", "absent"),
+            ("end", "absent"),
+        ] {
+            let injected = format!("openat2:error={refusal}:when=1+");
+            assert_eq!(actor.act(act, &injected), ("true".into(), text.into()), "{act} with {injected}");
+        }
+        actor.child.say("enough");
+        actor.child.finish();
+    }
+}
+
 /// The door's own tests count calls by name; here are the calls that the kernel sees, all of them.
 #[test]
 #[ignore = "needs strace"]

@@ -300,6 +300,34 @@ fn creation_refuses_an_id_that_exists_and_leaves_it_alone() {
 }
 
 #[test]
+fn without_random_bits_nothing_gets_a_name_and_what_is_there_stays() {
+    let fixture = Fixture::new();
+    let session = fixture.session(true);
+    let fails = |to_do: &str, act: &dyn Fn() -> Result<bool>| {
+        let (result, _) = during(|_, _| None, || without_random_bits(act));
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Random, "{to_do}");
+        assert!(error.to_string().starts_with(&format!("failed to {to_do}: ")), "{error}");
+        assert_eq!(fixture.text(&session).as_deref(), Some("old"), "{to_do}");
+        fixture.check_nothing_is_held(to_do);
+    };
+    let (store, token) = (&fixture.store, session.to_token());
+    fails("name a temporary file", &|| put(store, &session, &big("new"), true).map(|saved| saved.is_some()));
+    fails("draw a session id", &|| store.create(&record("new"), Durability::Relaxed).map(|_| true));
+    fails("draw a session id", &|| {
+        let rotated = store.rotate(&token, &mut |_| Ok(Verdict::Write), Durability::Relaxed);
+        rotated.map(|saved| saved.is_some())
+    });
+    // What it counts saves with begins somewhere.
+    fails("draw a starting point for generations", &|| FileStore::open(store.path()).map(|_| true));
+    let files = fs::read_dir(fixture.dir.path().join(shard_of(&session.file_id()))).unwrap().count();
+    assert_eq!(files, 1, "something was made");
+    // What needs no name goes on.
+    without_random_bits(|| put(store, &session, "new", true)).unwrap().unwrap();
+    assert_eq!(fixture.text(&session).as_deref(), Some("new"));
+}
+
+#[test]
 fn whichever_call_of_opening_fails_it_is_an_error_that_names_the_store_and_the_next_opening_succeeds() {
     let open = |dir: &TempDir| FileStore::open(dir.path().join("store"));
     let dir = directory();

@@ -1,7 +1,6 @@
 //! Finding, ending, bringing in, setting aside and listing sessions by their files: each call fails, is the last one of a
 //! dying process, or is met by somebody else.
 use super::*;
-use crate::Durability;
 
 /// What is done by those who know sessions by their files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -186,7 +186,7 @@ fn check_waiter(place: Where, other: Other, set_back: bool, brought_in: bool) {
             if call == "announce" && brought_in && !path.exists() {
                 let (third, id) = (Arc::clone(&third), session.file_id());
                 let record = record_until(at(MADE + 9, 0), "brought in");
-                let brought = thread::spawn(move || third.bring_in(&id, &record, crate::Durability::Relaxed));
+                let brought = thread::spawn(move || third.bring_in(&id, &record, Durability::Relaxed));
                 assert!(brought.join().unwrap().unwrap());
             }
             None
@@ -228,7 +228,7 @@ fn a_session_that_is_brought_in_during_any_call_of_a_sweep_stays() {
                 let (answer, third, id) = (Arc::clone(&answer), Arc::clone(&third), session.file_id());
                 let record = record_until(at(MADE + 9, 0), "brought in");
                 move || {
-                    *answer.lock().unwrap() = Some(third.bring_in(&id, &record, crate::Durability::Relaxed));
+                    *answer.lock().unwrap() = Some(third.bring_in(&id, &record, Durability::Relaxed));
                 }
             };
             let (report, calls) = during(in_call(call, act), || house.sweep());
