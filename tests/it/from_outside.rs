@@ -122,6 +122,11 @@ impl Actor {
         drop(tracer);
         (done, self.say("text"))
     }
+
+    fn finish(mut self) {
+        self.child.say("enough");
+        self.child.finish();
+    }
 }
 
 #[test]
@@ -155,8 +160,7 @@ fn whatever_the_kernel_refuses_is_an_error_and_leaves_the_old_version_or_the_new
         assert_eq!(actor.act(act, injected), want, "{act} with {injected}");
     }
     // Of all that failed nothing is left but the sessions, which are what they were.
-    actor.child.say("enough");
-    actor.child.finish();
+    actor.finish();
     let temporary = |path: &std::path::PathBuf| path.file_name().unwrap().to_string_lossy().starts_with('.');
     assert!(!crate::support::texts::files_in_shards(dir.path()).iter().any(temporary));
 }
@@ -178,8 +182,7 @@ fn what_a_signal_interrupts_is_done_again() {
         let text = if ["load", "create safely"].contains(&act) { "old" } else { "new" };
         assert_eq!(actor.act(act, injected), ("true".into(), text.into()), "{act} with {injected}");
     }
-    actor.child.say("enough");
-    actor.child.finish();
+    actor.finish();
 }
 
 /// Old kernels do not know the call, and some containers refuse it.
@@ -201,8 +204,7 @@ fn without_openat2_files_are_opened_in_two_steps() {
             let injected = format!("openat2:error={refusal}:when=1+");
             assert_eq!(actor.act(act, &injected), ("true".into(), text.into()), "{act} with {injected}");
         }
-        actor.child.say("enough");
-        actor.child.finish();
+        actor.finish();
     }
 }
 
@@ -234,6 +236,5 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
         let names: Vec<_> = of_files.filter_map(|call| call.split_once('(')).map(|(name, _)| name).collect();
         assert_eq!(names.join(" "), calls, "{act}:\n{seen}");
     }
-    actor.child.say("enough");
-    actor.child.finish();
+    actor.finish();
 }
