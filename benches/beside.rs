@@ -1,7 +1,7 @@
 //! What a sweep costs those who load meanwhile: percentiles of loads in one thread, alone and while another thread sweeps
 //! with the default budget. Prints a table; Criterion knows means and medians only.
 //!
-//! `SESSILE_BENCH_SESSIONS` live sessions (default 50,000), `SESSILE_BENCH_DUE` expired ones (default 10,000).
+//! `SESSILE_BENCH_SESSIONS` live sessions (default 50,000), `SESSILE_BENCH_DUE` expired ones (default 2,000).
 mod common;
 
 use common::Visits;
@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long loads are measured, alone.
-const ALONE: Duration = Duration::from_secs(3);
+const ALONE: Duration = Duration::from_secs(2);
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn main() {
     let live = common::sessions();
     let is_test = std::env::args().any(|arg| arg == "--test");
-    let due = std::env::var("SESSILE_BENCH_DUE").map_or(if is_test { live } else { 10_000 }, |text| {
+    let due = std::env::var("SESSILE_BENCH_DUE").map_or(if is_test { live } else { 2000 }, |text| {
         text.parse().expect("SESSILE_BENCH_DUE is a number")
     });
     println!(

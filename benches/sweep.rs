@@ -106,7 +106,7 @@ fn due_among_live(c: &mut Criterion) {
 /// Measures removing expired sessions; beside it, `unlinkat` of as many files of the same store, in the order of their
 /// names.
 fn removal(c: &mut Criterion) {
-    const SESSIONS: usize = 2000;
+    const SESSIONS: usize = 1000;
     let sessions = if common::sessions() < SESSIONS { common::sessions() } else { SESSIONS };
     let fixture = LazyCell::new(|| Fixture::with(0));
     let mut group = c.benchmark_group("remove");

@@ -216,6 +216,7 @@ pub(super) fn busy() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::thread;
 
@@ -245,6 +246,14 @@ mod tests {
             "failed to use a session store: this store was opened before the process was forked; open it in the child"
         );
         assert_eq!(queues.len(), 0);
+    }
+
+    #[test]
+    fn sessions_spread_over_all_parts() {
+        let queues = Queues::new();
+        let part = |n: u32| std::ptr::from_ref(queues.part(&FileId::digest(&n.to_le_bytes())));
+        let parts: HashSet<_> = (0..4000).map(part).collect();
+        assert_eq!(parts.len(), PARTS);
     }
 
     #[test]
@@ -312,6 +321,7 @@ mod tests {
         let descriptor = file.reopen().unwrap();
         let copy = descriptor.try_clone().unwrap();
         drop(LockedFile::acquire(descriptor, soon()).unwrap().unwrap());
+        drop(LockedFile::acquire(file.reopen().unwrap(), soon()).unwrap().unwrap());
         drop(share(&copy, soon()).unwrap().unwrap());
         assert!(LockedFile::acquire(file.reopen().unwrap(), soon()).unwrap().is_ok());
     }
