@@ -6,7 +6,6 @@ mod common;
 
 use common::Visits;
 use sessile::{Clock, Durability, FileStore, FileStoreOptions, Lookup, Store, SweepOptions, Token};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long loads are measured, alone.
@@ -41,14 +40,9 @@ fn main() {
         let alone = measure(&store, &mut visits, || Instant::now() < until);
         report(&format!("{act}/alone"), alone);
 
-        let done = AtomicBool::new(false);
         let beside = std::thread::scope(|scope| {
-            let sweep = scope.spawn(|| {
-                let swept = store.sweep(&SweepOptions::new()).expect("a sweep");
-                done.store(true, Ordering::Relaxed);
-                swept
-            });
-            let beside = measure(&store, &mut visits, || !done.load(Ordering::Relaxed));
+            let sweep = scope.spawn(|| store.sweep(&SweepOptions::new()).expect("a sweep"));
+            let beside = measure(&store, &mut visits, || !sweep.is_finished());
             let swept = sweep.join().expect("no panic");
             assert_eq!(swept.removed, due as u64);
             println!("{:32} {:?}", "  removed all in", swept.elapsed);
@@ -68,7 +62,7 @@ fn fill(store: &FileStore, sessions: usize, age: Duration) -> Vec<Token> {
 /// Loads for as long as it is told to; how long each took, in nanoseconds.
 fn measure(store: &FileStore, visits: &mut Visits, go_on: impl Fn() -> bool) -> Vec<u32> {
     let mut took = Vec::new();
-    while go_on() {
+    loop {
         for _ in 0..8 {
             let token = visits.next();
             let began = Instant::now();
@@ -77,8 +71,10 @@ fn measure(store: &FileStore, visits: &mut Visits, go_on: impl Fn() -> bool) -> 
             assert!(matches!(found, Lookup::Live(_)), "all of them are alive");
             took.push(u32::try_from(nanos).unwrap_or(u32::MAX));
         }
+        if !go_on() {
+            return took;
+        }
     }
-    took
 }
 
 fn report(what: &str, mut took: Vec<u32>) {

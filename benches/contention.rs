@@ -69,7 +69,7 @@ fn contention(c: &mut Criterion) {
             for threads in THREADS {
                 group.bench_function(BenchmarkId::new("sessile", format!("{threads}-threads")), |b| {
                     let full = &*full;
-                    let part = full.tokens.len() / THREADS[3];
+                    let part = (full.tokens.len() / THREADS[3]).max(1);
                     let own = |thread: usize, n: usize| &full.tokens[thread * part + n * 7919 % part];
                     let token = |thread, n| if hot { &full.tokens[0] } else { own(thread, n) };
                     b.iter_custom(|acts| in_threads(threads, acts, |thread, n| act(full, token(thread, n))));

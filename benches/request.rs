@@ -159,8 +159,10 @@ fn through_servers(c: &mut Criterion) {
     for (name, start) in [("tiny_http", tiny as Start), ("rouille", rouille as Start)] {
         let mut group = c.benchmark_group(format!("request-{name}"));
         let mut measure = |id: BenchmarkId, served: Served| {
+            // One server for all samples.
+            let address = LazyCell::new(|| start(served.clone()));
             group.bench_function(id, |b| {
-                let mut client = Client::connect(start(served.clone()));
+                let mut client = Client::connect(*address);
                 let mut round = Round::of(&site.headers);
                 assert_eq!(client.get(&site.headers[0]), 5);
                 b.iter(|| client.get(&site.headers[round.next()]));

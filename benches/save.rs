@@ -84,6 +84,8 @@ fn power_safe(c: &mut Criterion) {
     let raw = LazyCell::new(|| Full::with(FileStoreOptions::new(), HOT, Durability::PowerSafe));
     let full = LazyCell::new(|| Full::with(FileStoreOptions::new(), HOT, Durability::PowerSafe));
     let mut group = c.benchmark_group("update-power-safe");
+    // What others have left to be written and removed is not done in this time.
+    rustix::fs::sync();
 
     group.bench_function("floor/512", |b| {
         let (root, paths) = raw.paths();
@@ -110,6 +112,7 @@ fn create(c: &mut Criterion) {
         Full::with(FileStoreOptions::new().cache_bytes(0), common::sessions(), Durability::Relaxed)
     });
     let mut group = c.benchmark_group("create");
+    rustix::fs::sync();
     let mut made = 0_u64;
     group.bench_function("floor/512", |b| {
         let (root, _) = full.paths();

@@ -106,8 +106,7 @@ fn due_among_live(c: &mut Criterion) {
 /// Measures removing expired sessions; beside it, `unlinkat` of as many files of the same store, in the order of their
 /// names.
 fn removal(c: &mut Criterion) {
-    const SESSIONS: usize = 1000;
-    let sessions = if common::sessions() < SESSIONS { common::sessions() } else { SESSIONS };
+    let sessions = common::sessions().min(DUE);
     let fixture = LazyCell::new(|| Fixture::with(0));
     let mut group = c.benchmark_group("remove");
     group.sample_size(10).throughput(Throughput::Elements(sessions as u64));

@@ -4,7 +4,11 @@ use crate::measure::{Case, Figures, Samples, Subject};
 use crate::peer::Setting;
 use crate::workload::{Durability, Key, payload};
 use indicatif::{ProgressBar, ProgressStyle};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use sessile_peers::Stop;
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
@@ -25,8 +29,13 @@ pub(crate) fn all(
     for &bytes in &args.bytes {
         let bytes = usize::try_from(bytes).expect("at most 7,000");
         for &durability in &args.durability {
+            let is_here = |case: &&Case| (case.bytes, case.durability) == (bytes, durability);
+            let here: Vec<Case> = cases.iter().filter(is_here).copied().collect();
+            if here.is_empty() {
+                continue;
+            }
             let mut subjects = work.subjects(bytes, durability)?;
-            for &case in cases.iter().filter(|case| (case.bytes, case.durability) == (bytes, durability)) {
+            for case in here {
                 let of_case = work.measure(case, &mut subjects)?;
                 of_case.iter().try_for_each(&mut tell)?;
                 figures.extend(of_case);
@@ -46,7 +55,8 @@ pub(crate) fn all(
 
 fn bar(args: &Args, cases: &[Case]) -> ProgressBar {
     let everybody = args.who().len();
-    let fillings = args.bytes.len() * args.durability.len() * everybody;
+    let kinds: HashSet<_> = cases.iter().map(|case| (case.bytes, case.durability)).collect();
+    let fillings = kinds.len() * everybody;
     let turns = cases.len() * usize::from(args.rounds) * everybody;
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {eta:>5} left  {msg}");
     ProgressBar::new((fillings + turns) as u64).with_style(style.expect("a template"))
@@ -76,16 +86,17 @@ impl Work<'_> {
         Ok(subjects)
     }
 
-    /// All rounds of one case. Each begins with another one: who comes after whom does not decide.
+    /// All rounds of one case, each in another order: who comes after whom does not decide.
     fn measure(&self, case: Case, subjects: &mut [Subject]) -> io::Result<Vec<Figures>> {
         let Case { act, durability, threads, .. } = case;
         self.bar.set_message(format!("{} {} {threads} threads", act.name(), durability.name()));
-        let everybody = subjects.len();
+        let mut dice = StdRng::seed_from_u64(3);
+        let mut order: Vec<_> = (0..subjects.len()).collect();
         let mut samples: Vec<_> = subjects.iter().map(|_| Samples::new()).collect();
-        for round in 0..usize::from(self.args.rounds) {
-            for turn in 0..everybody {
+        for _ in 0..self.args.rounds {
+            order.shuffle(&mut dice);
+            for &at in &order {
                 self.stop.check()?;
-                let at = (round + turn) % everybody;
                 if subjects[at].peer.does(act) {
                     subjects[at].round(case, &self.all, self.args.seconds, &mut samples[at]);
                 }

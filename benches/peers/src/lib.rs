@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Reads how long a turn takes: seconds, more than none and at most an hour.
+/// Reads how long a turn takes: seconds, at least a thousandth and at most an hour.
 ///
 /// # Errors
 ///
 /// What is expected instead.
 pub fn turn(text: &str) -> Result<Duration, &'static str> {
     match text.parse() {
-        Ok(seconds) if seconds > 0.0 && seconds <= 3600.0 => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("it is to be a number of seconds above 0, and at most 3,600"),
+        Ok(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("it is to be a number of seconds, from 0.001 to 3,600"),
     }
 }
 
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn a_turn_takes_some_time_and_ends() {
         assert_eq!(turn("0.25"), Ok(Duration::from_millis(250)));
-        for text in ["0", "-1", "nan", "inf", "1e9", "", "1s"] {
+        for text in ["0", "-1", "nan", "inf", "1e9", "", "1s", "1e-12"] {
             assert!(turn(text).is_err(), "{text}");
         }
     }

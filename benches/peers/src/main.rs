@@ -133,9 +133,11 @@ fn once_each<T: Copy + Eq + Hash>(items: &mut Vec<T>) {
 }
 
 /// A file to write to, if one is asked for: one that cannot be written is known before the work.
-fn create(path: Option<&Path>) -> Result<Option<File>, String> {
-    let create = |path: &Path| File::create(path).map_err(|error| format!("{}: {error}", path.display()));
-    path.map(create).transpose()
+fn open(path: Option<&Path>) -> Result<Option<File>, String> {
+    // What an earlier run has left is written over when there is something to write.
+    let open = |path: &Path| File::options().write(true).create(true).truncate(false).open(path);
+    let named = |path: &Path| open(path).map_err(|error| format!("{}: {error}", path.display()));
+    path.map(named).transpose()
 }
 
 fn write_line(to: &mut Option<File>, line: &Value) -> std::io::Result<()> {
@@ -154,25 +156,33 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{}", space::memory(&args, who, &dir_path, &stop)?);
         return Ok(());
     }
-    let (mut json, mut plot) = (create(args.json.as_deref())?, create(args.plot.as_deref())?);
+    let (mut json, mut plot) = (open(args.json.as_deref())?, open(args.plot.as_deref())?);
     // What is known is told at once: a later failure does not take it away.
+    json.as_ref().map_or(Ok(()), |json| json.set_len(0))?;
     let figures =
         compare::all(&args, &dir_path, &stop, |figures| write_line(&mut json, &report::json(figures)))?;
     println!("{}", report::table(&figures));
     if let Some(plot) = &mut plot {
+        plot.set_len(0)?;
         plot.write_all(plot::draw(&figures)?.as_bytes())?;
     }
     let mut spaces = Vec::new();
-    let mut failed = Ok(());
+    let mut failed = 0;
     for space in space::all(&args, &dir_path, &stop) {
         match space {
             Ok(space) => {
                 write_line(&mut json, &report::space_json(&space))?;
                 spaces.push(space);
             }
-            Err(error) => failed = Err(error),
+            Err(error) => {
+                failed += 1;
+                eprintln!("{error}");
+            }
         }
     }
     println!("{}", report::space_table(&spaces));
-    failed
+    match failed {
+        0 => Ok(()),
+        _ => Err(format!("{failed} could not say how much room a session takes").into()),
+    }
 }

@@ -1,18 +1,20 @@
 //! How the acts are timed: each peer gets a slice of time, one after the other, and this again and again, so that what else
-//! the machine does falls on all of them. Each round begins with another one. The figures are medians of the rounds.
+//! the machine does falls on all of them, in another order each time. The figures are medians of the rounds.
 //!
 //! A slice of writing begins when all that was written before is on the disk: what one leaves for the system to do is not
 //! done in the time of the next. So relaxed figures are what an act costs who asks for it, and not what the system then does.
+//! (What servers and trees do by themselves, in threads of their own, may still fall on others.)
 use crate::peer::{Client, Peer};
 use crate::peers::Who;
 use crate::workload::{Act, Durability, Found, Key, keys, usual_deadline};
 use hdrhistogram::Histogram;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::fs::sync;
 use sessile_peers::median;
-use std::sync::Barrier;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -208,14 +210,19 @@ fn in_threads<A>(
 ) where
     A: FnMut(&mut (dyn Client + '_)) -> Option<()>,
 {
-    let start = &Barrier::new(threads);
     let act_of = &act_of;
+    // Who fails before the start must not let the others wait for it.
+    let (tell, told) = mpsc::channel();
+    let all_are_ready = &RwLock::new(false);
+    let mut start = all_are_ready.write();
     let done: Vec<(u64, Duration, Histogram<u64>)> = thread::scope(|scope| {
-        let work = |thread| {
-            let mut client = peer.client();
+        let work = |thread, tell: mpsc::Sender<bool>| {
+            let client = catch_unwind(AssertUnwindSafe(|| peer.client()));
+            tell.send(client.is_ok()).expect("somebody waits");
+            let mut client = client.unwrap_or_else(|thrown| resume_unwind(thrown));
             let mut act = act_of(thread);
             let mut nanos_of = Histogram::new(3).expect("three digits");
-            start.wait();
+            assert!(*all_are_ready.read(), "all have a client");
             let began = Instant::now();
             let mut acts = 0;
             'slice: while began.elapsed() < slice {
@@ -236,7 +243,13 @@ fn in_threads<A>(
             }
             (acts, began.elapsed(), nanos_of)
         };
-        let workers: Vec<_> = (0..threads as u64).map(|thread| scope.spawn(move || work(thread))).collect();
+        let spawn = |thread| {
+            let tell = tell.clone();
+            scope.spawn(move || work(thread, tell))
+        };
+        let workers: Vec<_> = (0..threads as u64).map(spawn).collect();
+        *start = told.iter().take(threads).all(|is_ready| is_ready);
+        drop(start);
         workers.into_iter().map(|worker| worker.join().expect("no act fails")).collect()
     });
     let acts: u64 = done.iter().map(|(acts, ..)| acts).sum();

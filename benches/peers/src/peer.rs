@@ -16,6 +16,9 @@ pub(crate) trait Peer: Sync {
         act != Act::LoadCached
     }
 
+    /// Gives back what it holds on the disk for a moment only, where it can be told to.
+    fn settle(&self) {}
+
     /// How much memory its server takes, if it has one.
     fn server_memory(&self) -> Option<u64> {
         None

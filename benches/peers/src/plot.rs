@@ -109,9 +109,12 @@ pub(crate) fn draw(figures: &[Figures]) -> Result<String, Box<dyn Error>> {
 }
 
 fn draw_into(svg: &mut String, figures: &[Figures]) -> Result<(), Box<dyn Error>> {
-    let threads = figures.iter().map(|figures| figures.case.threads).min().ok_or("no figures")?;
+    // Nobody sweeps in several threads.
+    let is_sweep = |case: Case| case.act == Act::Sweep;
+    let others = figures.iter().filter(|figures| !is_sweep(figures.case));
+    let threads = others.map(|figures| figures.case.threads).min().unwrap_or(1);
     let bytes = figures.iter().map(|figures| figures.case.bytes).min().ok_or("no figures")?;
-    let is_drawn = |case: Case| (case.threads, case.bytes) == (threads, bytes);
+    let is_drawn = |case: Case| case.bytes == bytes && (case.threads == threads || is_sweep(case));
     let drawn: Vec<_> = figures.iter().filter(|figures| is_drawn(figures.case)).collect();
     let panels: Vec<_> = drawn.chunk_by(|a, b| a.case == b.case).collect();
     let scale = Scale::of(drawn.iter().map(|figures| nanos(figures)));

@@ -42,6 +42,7 @@ pub(crate) fn memory(args: &Args, who: Who, dir: &Path, stop: &Stop) -> io::Resu
         let found = if peer.does(Act::LoadCached) { client.load_cached(key) } else { client.load(key) };
         assert!(found.is_some());
     }
+    peer.settle();
     Ok(format!("{} {}", disk_usage(&store).saturating_sub(disk), now().saturating_sub(before)))
 }
 

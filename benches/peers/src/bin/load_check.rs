@@ -276,6 +276,8 @@ fn main() -> Result<(), Failure> {
         // Each of them is the first one in every other round.
         for turn in 0..sites.len() {
             stop.check()?;
+            // What the other one has left to be written is not written in this one's time.
+            rustix::fs::sync();
             let at = (usize::from(n) + turn) % sites.len();
             round(&args, sites[at].address(), &mut jars, 1000 * u64::from(n), &mut samples[at])?;
         }

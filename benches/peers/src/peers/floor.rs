@@ -3,7 +3,8 @@
 //!
 //! load: `openat`, `pread`, `close`. update: `openat`, `pread`, `pwrite`, `close`. create: `openat` that makes it,
 //! `pwrite`, `close`. delete: `unlinkat`. sweep: the same for each. Power-safe: `fdatasync` of what was written,
-//! `fsync` of its directory when a name comes or goes, but for sweeps, which sync nothing. Nothing is checked, locked, or told to anybody.
+//! `fsync` of its directory when a name comes or goes, but for sweeps, which sync nothing. Nothing is checked, locked, or told
+//! to anybody.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Act, Found, Key, Row, micros, text, usual_deadline};
 use hashlink::LruCache;

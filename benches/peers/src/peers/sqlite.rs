@@ -57,7 +57,10 @@ impl Peer for Sqlite {
             }
         }
         transaction.commit().expect("a commit");
-        // What it takes on the disk is without what the log held for a moment.
+    }
+    /// Brings the log into the database, and cuts it. (While it works it keeps the log, whose room is used again.)
+    fn settle(&self) {
+        let connection = self.kept.lock();
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("a checkpoint");
     }
     fn client(&self) -> Box<dyn Client + '_> {
