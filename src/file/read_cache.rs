@@ -275,6 +275,27 @@ mod tests {
     }
 
     #[test]
+    fn the_room_of_many_small_copies_is_given_back_when_few_large_ones_have_taken_their_place() {
+        let small = bytes_of(&copy(1, 10));
+        let cache = ReadCache::new(PARTS * 1000 * small);
+        let keys = keys(&cache, 1020);
+        let room = || cache.part(&keys[0]).0.0.lock().map.capacity();
+        let (small_ones, large_ones) = keys.split_at(1000);
+        for key in small_ones {
+            put(&cache, key, copy(1, 10));
+        }
+        let full = room();
+        assert!(full >= 1000);
+        // Each takes the place of a hundred.
+        let put_large = |keys: &[Key]| keys.iter().for_each(|key| put(&cache, key, copy(1, 100 * small)));
+        put_large(&large_ones[..3]);
+        assert!(room() > full / 4 * 3, "half of it is in use, and there is room for {} only", room());
+        put_large(&large_ones[3..]);
+        assert!(room() < full / 8, "room for {} is kept", room());
+        assert!(cache.part(&keys[0]).0.0.lock().nodes < 200);
+    }
+
+    #[test]
     fn the_least_recently_loaded_goes_first_and_a_peek_is_no_load() {
         let bytes = bytes_of(&copy(1, 100));
         let cache = ReadCache::new(PARTS * (3 * bytes + bytes / 2));
@@ -419,22 +440,5 @@ mod tests {
             put(&cache, &keys[3], copy(1, 100));
             assert_eq!(sequence(&cache, &keys[1]), Some(1));
         }
-    }
-
-    #[test]
-    fn what_small_copies_needed_is_given_back_when_large_ones_take_their_place() {
-        let small = bytes_of(&copy(1, 1));
-        let cache = ReadCache::new(PARTS * 1000 * small);
-        let keys = keys(&cache, 1100);
-        let nodes = || cache.part(&keys[0]).0.0.lock().nodes;
-        for key in &keys[..1000] {
-            put(&cache, key, copy(1, 1));
-        }
-        assert!(nodes() >= 1000);
-        for key in &keys[1000..] {
-            put(&cache, key, copy(1, 100 * small));
-        }
-        assert!(nodes() < 200, "{} nodes for ten copies", nodes());
-        assert!(cache.part(&keys[0]).0.0.lock().map.capacity() < 500);
     }
 }
