@@ -151,6 +151,10 @@ fn whatever_the_kernel_refuses_is_an_error_and_leaves_the_old_version_or_the_new
         ("grow", "renameat2:error=EACCES:when=1", "Io", "old"),
         ("create safely", "fsync:error=EIO:when=1", "Io", "old"),
         ("create safely", "openat2:error=ENOSPC:when=1", "Full", "old"),
+        ("create safely", "flock:error=ENOLCK:when=1", "Io", "old"),
+        ("grow", "flock:error=ENOLCK:when=2", "Io", "old"),
+        ("rotate", "flock:error=ENOLCK:when=1", "Io", "old"),
+        ("rotate", "flock:error=ENOLCK:when=2", "Io", "old"),
         ("rotate", "fsync:error=EIO:when=1", "Io", "old"),
         ("end", "openat:error=EMFILE:when=1+", "Io", "old"),
         // Marked as ended before its name goes.

@@ -1339,11 +1339,19 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     check(&[format!("Expired({recent_id:?})")]);
     // A renewal that failed is told to the operator, not to the visitor.
     let token = stored(stage, &json!({ "n": 1 }));
-    let sliding = sessions.with_lifetime(Lifetime::new().renewal(Renewal::OnRead)).unwrap();
+    let sliding = sessions.clone().with_lifetime(Lifetime::new().renewal(Renewal::OnRead)).unwrap();
     let mut session = sliding.open([token]);
     assert!(session.contains("n").unwrap());
     stage.clock.advance(secs(1_000_000));
     stage.rig.fail(Call::Update, 0);
     session.save().unwrap();
-    check(&["NotRenewed(Error { kind: Storage, message: failed to reach the store })".into()]);
+    let not_renewed = "NotRenewed(Error { kind: Storage, message: failed to reach the store })".to_owned();
+    check(std::slice::from_ref(&not_renewed));
+    // The same of one that nobody has looked at, and that cannot be.
+    let token = stored(stage, &json!({ "n": 1 }));
+    let always = sessions.with_lifetime(Lifetime::new().renewal(Renewal::EveryRequest)).unwrap();
+    let mut session = always.open([token]);
+    stage.rig.fail(Call::Load, 0);
+    session.save().unwrap();
+    check(&[not_renewed]);
 }

@@ -148,6 +148,32 @@ impl Places {
     }
 }
 
+#[test]
+fn what_is_set_aside_takes_the_place_of_nothing_that_was_set_aside_before() {
+    let fixture = Fixture::new();
+    let id = SessionId::random().unwrap().file_id();
+    let place = fixture.dir.path().join(SessionPath::of(&id).as_str());
+    let aside = |n: u32| {
+        let name = if n == 0 { id.to_string() } else { format!("{id}.{n}") };
+        fixture.dir.path().join("damaged").join(name)
+    };
+    for n in 0..3 {
+        fs::write(&place, DAMAGED).unwrap();
+        assert_eq!(fixture.store.set_aside(&id).unwrap(), Some(aside(n)));
+        assert_eq!(fixture.store.set_aside(&id).unwrap(), None, "there is none any more");
+    }
+    // Somebody damages it again and again, and nobody looks.
+    (3..1000).for_each(|n| fs::write(aside(n), "").unwrap());
+    fs::write(&place, DAMAGED).unwrap();
+    let error = fixture.store.set_aside(&id).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    let named = format!("failed to set damaged session file aside `{}`", place.display());
+    assert!(error.to_string().starts_with(&named), "{error}");
+    assert_eq!(fs::read(&place).unwrap(), DAMAGED, "it stays where it is");
+    assert!((0..3).all(|n| fs::read(aside(n)).unwrap() == DAMAGED), "and so do the others");
+    fixture.check_nothing_is_held("after 1,000 of them");
+}
+
 /// The calls of `files` that may fail without being told: what cannot be listed beside the shards has nothing.
 const BESIDE_THE_SHARDS: [&str; 3] = ["list root", "open directory", "list directory"];
 
