@@ -24,7 +24,7 @@ impl SessionId {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Random`] if the generator fails. There is no fallback.
+    /// [`ErrorKind::Random`](crate::error::ErrorKind::Random) if the generator fails. There is no fallback.
     pub fn random() -> Result<Self> {
         let bits: [u8; ID_BYTES] = random::bytes("draw a session id")?;
         let mut chars = [0; ID_CHARS];

@@ -87,6 +87,7 @@
 //! | hammer of lost updates: saves | 144,000 | 0 |
 //! | fuzzing, 20 minutes a target, without a sanitizer: executions | 397,691,202 | 0 |
 //! | orders of steps, 24 models | 420,000 | 0 |
+//! | lines of `src/` that unit and integration tests run | 98.3 % | |
 //!
 //! Found by it, and mended:
 //!
@@ -96,6 +97,9 @@
 //!   hammer of kills).
 //! * On btrfs, sessions that had ended were found again after a cut, though their directory had been synced: 21 of 360 states.
 //!   The engine syncs the whole file system there when it ends a session (power cuts).
+//! * A test that could not fail: that a lock is given back while a copy of its descriptor is open (`cargo mutants`, of the
+//!   codec, the slots, the locks, the cache and the lifetimes; what it cannot tell from the code is listed in
+//!   `.cargo/mutants.toml`, with reasons).
 //!
 //! # What it does not show
 //!
