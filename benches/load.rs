@@ -62,11 +62,12 @@ fn entries(full: &Full, token: &Token) -> usize {
     }
 }
 
-/// Lets `threads` threads share `loads` loads, each in an order of its own. How long that took.
+/// Lets `threads` threads share `loads` loads, each in an order of its own, which begins with the `first`. How long that took.
 fn in_threads(
     threads: usize,
     loads: u64,
     visits: &Visits,
+    first: usize,
     load: impl Fn(&Token) -> usize + Sync,
 ) -> Duration {
     let start = Barrier::new(threads + 1);
@@ -74,7 +75,7 @@ fn in_threads(
         let each = loads.div_ceil(threads as u64);
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
-                let (start, load, mut visits) = (&start, &load, visits.from(thread));
+                let (start, load, mut visits) = (&start, &load, visits.from(first + thread * 77_777));
                 scope.spawn(move || {
                     start.wait();
                     (0..each).map(|_| black_box(load(visits.next()))).sum::<usize>()
@@ -106,16 +107,21 @@ fn cached(c: &mut Criterion) {
         let visits = LazyCell::new(|| visits(&full.tokens));
         for threads in [1, 2] {
             let id = |who| BenchmarkId::new(who, format!("512/{threads}-threads"));
+            let mut at = 0;
+            let mut next = |loads: u64| {
+                at += usize::try_from(loads).expect("fits");
+                at
+            };
             group.bench_function(id("floor"), |b| {
                 let map = &*map;
-                b.iter_custom(|n| in_threads(threads, n, &visits, |token| map.load(token)));
+                b.iter_custom(|n| in_threads(threads, n, &visits, next(n), |token| map.load(token)));
             });
             group.bench_function(id("sessile"), |b| {
                 let full = &*full;
                 // Copies that are a minute old are read again; most of these are fresh now.
                 full.tokens.iter().for_each(|token| assert_eq!(entries(full, token), 8));
                 let before = full.store.stats();
-                b.iter_custom(|n| in_threads(threads, n, &visits, |token| entries(full, token)));
+                b.iter_custom(|n| in_threads(threads, n, &visits, next(n), |token| entries(full, token)));
                 let after = full.store.stats();
                 let (hits, misses) = (after.hits - before.hits, after.misses - before.misses);
                 assert!(misses <= full.tokens.len() as u64 + hits / 50, "{hits} hits, {misses} misses");
@@ -131,15 +137,16 @@ fn uncached(c: &mut Criterion) {
     let full = LazyCell::new(|| Full::with(without_cache(), common::sessions(), Durability::Relaxed));
     let mut group = c.benchmark_group("load-uncached");
 
+    let paths = LazyCell::new(|| full.paths());
+    let mut round = Round::below(common::sessions());
     group.bench_function("floor/512", |b| {
-        let (root, paths) = full.paths();
-        let mut round = Round::of(&paths);
+        let (root, paths) = &*paths;
         let mut bytes = Vec::with_capacity(4096);
         let mut floor = || {
             bytes.clear();
             let path = paths[round.next()].as_str();
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOATIME;
-            let file = rustix::fs::openat(&root, path, flags, Mode::empty()).expect("open");
+            let file = rustix::fs::openat(root, path, flags, Mode::empty()).expect("open");
             rustix::io::pread(&file, spare_capacity(&mut bytes), 0).expect("pread")
         };
         assert_eq!(floor(), 4096);
@@ -147,7 +154,6 @@ fn uncached(c: &mut Criterion) {
     });
 
     group.bench_function("sessile/512", |b| {
-        let mut round = Round::of(&full.tokens);
         let mut load = || entries(&full, &full.tokens[round.next()]);
         assert_eq!(load(), 8);
         b.iter(|| black_box(load()));
@@ -157,7 +163,6 @@ fn uncached(c: &mut Criterion) {
     group.bench_function("sessile-watched/512", |b| {
         let watching = with_cache().open(full.path()).expect("the same store");
         assert_eq!(watching.watch_error().map(ToString::to_string), None);
-        let mut round = Round::of(&full.tokens);
         b.iter(|| black_box(entries(&full, &full.tokens[round.next()])));
     });
     group.finish();
@@ -167,25 +172,26 @@ fn uncached(c: &mut Criterion) {
 fn absent(c: &mut Criterion) {
     let full = LazyCell::new(|| Full::with(with_cache(), common::sessions(), Durability::Relaxed));
     let mut group = c.benchmark_group("load-absent");
+    let paths = LazyCell::new(|| full.paths());
     let unknown: Vec<_> = (0..1000).map(|_| SessionId::random().expect("random bits").to_token()).collect();
     group.bench_function("floor/512", |b| {
-        let (root, _) = full.paths();
+        let (root, _) = &*paths;
         let path = |token: &Token| {
             let hex = FileId::digest(token.expose().as_bytes()).to_string();
             format!("{}/{}", &hex[..2], &hex[2..])
         };
         let paths: Vec<_> = unknown.iter().map(path).collect();
-        let mut round = Round::of(&paths);
+        let mut round = Round::below(paths.len());
         let mut floor = || {
             let path = paths[round.next()].as_str();
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOATIME;
-            rustix::fs::openat(&root, path, flags, Mode::empty()).is_err()
+            rustix::fs::openat(root, path, flags, Mode::empty()).is_err()
         };
         assert!(floor());
         b.iter(|| black_box(floor()));
     });
     group.bench_function("sessile/512", |b| {
-        let mut round = Round::of(&unknown);
+        let mut round = Round::below(unknown.len());
         let mut load = || matches!(full.store.load(&unknown[round.next()]), Ok(Lookup::Absent(_)));
         assert!(load());
         b.iter(|| black_box(load()));
@@ -205,7 +211,7 @@ fn expired(c: &mut Criterion) {
             full
         });
         group.bench_function(format!("sessile/{name}"), |b| {
-            let mut round = Round::of(&full.tokens);
+            let mut round = Round::below(full.tokens.len());
             let mut load = || {
                 let found = full.store.load(&full.tokens[round.next()]);
                 matches!(found, Ok(Lookup::Absent(Absent::Expired(_))))

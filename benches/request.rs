@@ -73,8 +73,8 @@ fn bare(c: &mut Criterion) {
     let site = LazyCell::new(Site::new);
     let mut group = c.benchmark_group("request-bare");
     for (name, what) in USES {
+        let mut round = Round::below(common::sessions());
         group.bench_function(BenchmarkId::new("sessile", name), |b| {
-            let mut round = Round::of(&site.headers);
             // Untouched: nothing at all; else a `Vary` and a `Cache-Control` at least.
             let pairs = site.visit(&site.headers[0], what);
             assert_eq!(pairs > 0, !matches!(what, Use::Untouched), "{name}: {pairs}");
@@ -158,19 +158,19 @@ fn through_servers(c: &mut Criterion) {
     let site = LazyCell::new(Site::new);
     for (name, start) in [("tiny_http", tiny as Start), ("rouille", rouille as Start)] {
         let mut group = c.benchmark_group(format!("request-{name}"));
-        let mut measure = |id: BenchmarkId, served: Served| {
+        let mut measure = |id: BenchmarkId, what: Option<Use>| {
             // One server for all samples.
-            let address = LazyCell::new(|| start(served.clone()));
+            let address = LazyCell::new(|| start(what.map(|what| (site.sessions.clone(), what))));
+            let mut round = Round::below(common::sessions());
             group.bench_function(id, |b| {
                 let mut client = Client::connect(*address);
-                let mut round = Round::of(&site.headers);
                 assert_eq!(client.get(&site.headers[0]), 5);
                 b.iter(|| client.get(&site.headers[round.next()]));
             });
         };
         measure(BenchmarkId::new("floor", "no-session"), None);
         for (what_name, what) in USES {
-            measure(BenchmarkId::new("sessile", what_name), Some((site.sessions.clone(), what)));
+            measure(BenchmarkId::new("sessile", what_name), Some(what));
         }
         group.finish();
     }

@@ -40,36 +40,34 @@ fn relaxed(c: &mut Criterion) {
         Full::with(FileStoreOptions::new().cache_bytes(usize::MAX), common::sessions(), Durability::Relaxed)
     });
     let mut group = c.benchmark_group("update-relaxed");
+    let paths = LazyCell::new(|| raw.paths());
+    let mut round = Round::below(common::sessions());
 
     group.bench_function("floor-write/512", |b| {
-        let (root, paths) = raw.paths();
-        let mut round = Round::of(&paths);
+        let (root, paths) = &*paths;
         b.iter(|| {
-            let file = open(&root, &paths[round.next()]);
+            let file = open(root, &paths[round.next()]);
             rustix::io::pwrite(&file, black_box(&SLOT), 2048).expect("pwrite")
         });
     });
 
     group.bench_function("floor-read-write/512", |b| {
-        let (root, paths) = raw.paths();
-        let mut round = Round::of(&paths);
+        let (root, paths) = &*paths;
         let mut bytes = [0; 4096];
         b.iter(|| {
-            let file = open(&root, &paths[round.next()]);
+            let file = open(root, &paths[round.next()]);
             rustix::io::pread(&file, &mut bytes, 0).expect("pread");
             rustix::io::pwrite(&file, black_box(&SLOT), 2048).expect("pwrite")
         });
     });
 
     group.bench_function("sessile/512", |b| {
-        let mut round = Round::of(&full.tokens);
         assert_eq!(count_visit(&full, &full.tokens[0], Durability::Relaxed), 8);
         b.iter(|| count_visit(&full, &full.tokens[round.next()], Durability::Relaxed));
     });
 
     // The store has a copy of every session, so that no version is verified or decoded.
     group.bench_function("sessile-in-memory/512", |b| {
-        let mut round = Round::of(&in_memory.tokens);
         assert_eq!(count_visit(&in_memory, &in_memory.tokens[0], Durability::Relaxed), 8);
         b.iter(|| count_visit(&in_memory, &in_memory.tokens[round.next()], Durability::Relaxed));
     });
@@ -84,21 +82,19 @@ fn power_safe(c: &mut Criterion) {
     let raw = LazyCell::new(|| Full::with(FileStoreOptions::new(), HOT, Durability::PowerSafe));
     let full = LazyCell::new(|| Full::with(FileStoreOptions::new(), HOT, Durability::PowerSafe));
     let mut group = c.benchmark_group("update-power-safe");
-    // What others have left to be written and removed is not done in this time.
-    rustix::fs::sync();
+    let paths = LazyCell::new(|| raw.paths());
+    let mut round = Round::below(HOT);
 
     group.bench_function("floor/512", |b| {
-        let (root, paths) = raw.paths();
-        let mut round = Round::of(&paths);
+        let (root, paths) = &*paths;
         b.iter(|| {
-            let file = open(&root, &paths[round.next()]);
+            let file = open(root, &paths[round.next()]);
             rustix::io::pwrite(&file, black_box(&SLOT), 2048).expect("pwrite");
             rustix::fs::fdatasync(&file).expect("fdatasync");
         });
     });
 
     group.bench_function("sessile/512", |b| {
-        let mut round = Round::of(&full.tokens);
         assert_eq!(count_visit(&full, &full.tokens[0], Durability::PowerSafe), 8);
         b.iter(|| count_visit(&full, &full.tokens[round.next()], Durability::PowerSafe));
     });
@@ -112,16 +108,16 @@ fn create(c: &mut Criterion) {
         Full::with(FileStoreOptions::new().cache_bytes(0), common::sessions(), Durability::Relaxed)
     });
     let mut group = c.benchmark_group("create");
-    rustix::fs::sync();
+    let paths = LazyCell::new(|| full.paths());
     let mut made = 0_u64;
     group.bench_function("floor/512", |b| {
-        let (root, _) = full.paths();
+        let (root, _) = &*paths;
         b.iter(|| {
             made += 1;
             let id = FileId::digest(&made.to_le_bytes()).to_string();
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let path = format!("{}/{}", &id[..2], &id[2..]);
-            let file = rustix::fs::openat(&root, path, flags, Mode::RUSR | Mode::WUSR).expect("create");
+            let file = rustix::fs::openat(root, path, flags, Mode::RUSR | Mode::WUSR).expect("create");
             rustix::io::pwrite(&file, black_box(&[1; 4096]), 0).expect("pwrite")
         });
     });

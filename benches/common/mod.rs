@@ -72,6 +72,8 @@ impl Full {
         let record = record(&store);
         let tokens =
             (0..sessions).map(|_| store.create(&record, durability).expect("a session").token).collect();
+        // What is there has been on the disk for a while: writing it is not measured.
+        rustix::fs::sync();
         // The tokens are random, so their order is: neighbours lie in different shards.
         Self { store, tokens, dir }
     }
@@ -122,8 +124,8 @@ impl Visits {
     }
 
     /// The same order, begun elsewhere.
-    pub fn from(&self, thread: usize) -> Self {
-        Self { order: Arc::clone(&self.order), at: thread * 77_777 }
+    pub fn from(&self, at: usize) -> Self {
+        Self { order: Arc::clone(&self.order), at }
     }
 
     pub fn next(&mut self) -> &Token {
@@ -136,15 +138,16 @@ fn float(len: usize) -> f64 {
     u32::try_from(len).expect("far fewer sessions than 2^32").into()
 }
 
-/// Visits every index below `len` in turn, in an order without neighbours.
+/// Visits every index below `len` in turn, in an order without neighbours. To be made outside of what Criterion calls again
+/// for each sample: else each begins with the same ones, and reaches no others.
 pub struct Round {
     at: usize,
     len: usize,
 }
 
 impl Round {
-    pub fn of<T>(items: &[T]) -> Self {
-        Self { at: 0, len: items.len() }
+    pub fn below(len: usize) -> Self {
+        Self { at: 0, len }
     }
     pub fn next(&mut self) -> usize {
         // A step that shares no factor with the length reaches every index once a round.

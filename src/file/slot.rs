@@ -29,15 +29,13 @@
 //!   it is no signature, for whoever knows an id knows its `FileId`.
 //! - The prefix has a fixed width: a sweep learns a deadline from 128 bytes.
 //! - What lies behind the payload in a slot is left over from older versions and is never looked at.
+mod payload;
+
 use crate::clock::{from_micros, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
 use crate::lifetime::Expiry;
-use crate::record::{Entries, Name, Record};
-use crate::value::Value;
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
-use std::fmt;
+use crate::record::Record;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,49 +138,6 @@ pub(super) struct Decoded {
     pub(super) state: State,
 }
 
-#[derive(Serialize)]
-struct Payload<'a> {
-    user: Option<&'a str>,
-    entries: &'a Entries,
-}
-
-/// The same, on its way in.
-#[derive(Deserialize)]
-struct OwnedPayload {
-    user: Option<String>,
-    #[serde(deserialize_with = "in_order")]
-    entries: Entries,
-}
-
-/// Reads entries that come in order, as all that we wrote do: collected first, they need no search for each. Those that
-/// do not are sorted.
-fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Error> {
-    struct InOrder;
-    impl<'de> Visitor<'de> for InOrder {
-        type Value = Entries;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("entries")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-            // The count is the input's claim: no more than a page of memory is spent on it before entries come.
-            let mut entries = Vec::with_capacity(map.size_hint().unwrap_or(0).min(64));
-            while let Some(entry) = map.next_entry::<Name, Value>()? {
-                entries.push(entry);
-            }
-            Ok(entries.into_iter().collect())
-        }
-    }
-    deserializer.deserialize_map(InOrder)
-}
-
-impl Payload<'_> {
-    /// About how many bytes it takes: at most two for each length, for values below 16 KiB.
-    fn size_hint(&self) -> usize {
-        let entry = |(name, value): (&Name, &Value)| name.len() + value.as_bytes().len() + 4;
-        self.user.map_or(0, str::len) + 8 + self.entries.iter().map(entry).sum::<usize>()
-    }
-}
-
 /// Lays a record out as the bytes of a slot: prefix and payload, without padding.
 ///
 /// Its slot size is the smallest power of two, at least [`SLOT_MIN`] and `slot_size_min`, that holds it.
@@ -198,11 +153,9 @@ pub(super) fn encode(
     slot_size_min: usize,
     bytes_max: usize,
 ) -> Result<Vec<u8>> {
-    let payload = Payload { user: record.user.as_deref(), entries: &record.entries };
     let refuse = |kind| Error::new(kind, "encode session record");
-    let mut out = Vec::with_capacity(PREFIX_LEN + payload.size_hint());
-    out.resize(PREFIX_LEN, 0);
-    let mut out = postcard::to_extend(&payload, out).map_err(|e| refuse(ErrorKind::Value).with_source(e))?;
+    let mut out = payload::encode_behind(PREFIX_LEN, record.user.as_deref(), &record.entries)
+        .map_err(|e| refuse(ErrorKind::Value).with_source(e))?;
     if out.len() > bytes_max.min(SLOT_MAX) {
         let reason = format!("{} bytes, where the limit is {bytes_max}", out.len());
         return Err(refuse(ErrorKind::TooLarge).with_reason(reason));
@@ -310,7 +263,7 @@ pub(super) fn decode(slot: &[u8], id: &FileId) -> Result<Decoded> {
     if slot[SETTING_AT + 1..LENGTH_AT].iter().chain(&slot[RESERVED_AT..CHECKSUM_AT]).any(|&b| b != 0) {
         return Err(corrupt("reserved bytes are in use"));
     }
-    let (payload, rest): (OwnedPayload, _) = postcard::take_from_bytes(&used[PREFIX_LEN..])
+    let (payload, rest) = payload::decode(&used[PREFIX_LEN..])
         .map_err(|e| corrupt("its payload does not parse").with_source(e))?;
     if !rest.is_empty() {
         return Err(corrupt("bytes after its payload"));
@@ -389,6 +342,8 @@ fn put<const N: usize>(bytes: &mut [u8], at: usize, field: [u8; N]) {
 mod tests {
     use super::*;
     use crate::id::SessionId;
+    use crate::record::Entries;
+    use crate::value::Value;
     use std::time::UNIX_EPOCH;
 
     fn id() -> FileId {

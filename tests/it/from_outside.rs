@@ -114,13 +114,14 @@ impl Actor {
         self.child.line()
     }
 
-    /// One act while these calls are answered by somebody else; what it comes to, and what text the session has then.
-    fn act(&mut self, act: &str, injected: &str) -> (String, String) {
+    /// Looks what one act comes to while these calls are answered by somebody else, and what text the session has then.
+    #[track_caller]
+    fn check(&mut self, act: &str, injected: &str, done: &str, text: &str) {
         assert_eq!(self.say("begin"), "true");
         let tracer = Tracer::of(&self.pid, &["-o", "/dev/null", "-e", &format!("inject={injected}")]);
-        let done = self.say(act);
+        let came_to = self.say(act);
         drop(tracer);
-        (done, self.say("text"))
+        assert_eq!([&*came_to, &*self.say("text")], [done, text], "{act} with {injected}");
     }
 
     fn finish(mut self) {
@@ -160,8 +161,7 @@ fn whatever_the_kernel_refuses_is_an_error_and_leaves_the_old_version_or_the_new
         // Marked as ended before its name goes.
         ("end", "unlinkat:error=EACCES:when=1", "Io", "absent"),
     ] {
-        let want = (done.to_owned(), text.to_owned());
-        assert_eq!(actor.act(act, injected), want, "{act} with {injected}");
+        actor.check(act, injected, done, text);
     }
     // Of all that failed nothing is left but the sessions, which are what they were.
     actor.finish();
@@ -184,7 +184,7 @@ fn what_a_signal_interrupts_is_done_again() {
         ("create safely", "fsync:error=EINTR:when=1"),
     ] {
         let text = if ["load", "create safely"].contains(&act) { "old" } else { "new" };
-        assert_eq!(actor.act(act, injected), ("true".into(), text.into()), "{act} with {injected}");
+        actor.check(act, injected, "true", text);
     }
     actor.finish();
 }
@@ -205,8 +205,7 @@ fn without_openat2_files_are_opened_in_two_steps() {
             ("rotate", "absent"),
             ("end", "absent"),
         ] {
-            let injected = format!("openat2:error={refusal}:when=1+");
-            assert_eq!(actor.act(act, &injected), ("true".into(), text.into()), "{act} with {injected}");
+            actor.check(act, &format!("openat2:error={refusal}:when=1+"), "true", text);
         }
         actor.finish();
     }

@@ -168,7 +168,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut spaces = Vec::new();
     let mut failed = 0;
-    for space in space::all(&args, &dir_path, &stop) {
+    for space in space::all(&args, &dir_path) {
+        stop.check()?;
         match space {
             Ok(space) => {
                 write_line(&mut json, &report::space_json(&space))?;
