@@ -51,8 +51,8 @@
 //!
 //! Beside the floor of the same system calls, 512 bytes, 50,000 sessions, page cache warm (`cargo bench`; ratios of
 //! medians, several runs on a shared two-core machine with ext4): load 1.3 to 1.8 times `openat`, `pread`, `close`, and no
-//! more while the directory is watched; relaxed update 1.8 to 2.1 times `openat`, `pwrite`, `close`, and 1.6 times the same
-//! with a `pread`; power-safe update about as long as `openat`, `pwrite`, `fdatasync`, `close`. Of an update's own
+//! more while the directory is watched; relaxed update 1.8 to 2.1 times `openat`, `pwrite`, `close`, and 1.6 to 1.8 times the
+//! same with a `pread`; power-safe update about as long as `openat`, `pwrite`, `fdatasync`, `close`. Of an update's own
 //! instructions BLAKE3 is 37 % (it verifies the old version and seals the new one) and the allocator 14 %; the kernel's part
 //! above the floor is the `flock` pair, the `pread`, and the announcement (0.9 µs where the floor is 8.6). Tried without
 //! gain: short values without an allocation; one hashing call over a copy of the slot.
@@ -67,14 +67,15 @@
 //! waits that the session is ended), the look (which knows whether one was alive, and leaves alone what is not ours), the entry
 //! in the index (without which an expired session is found days later).
 //!
-//! A load from memory, same sessions, same run: 1.6 to 2.1 times a bare look-up in an LRU map of the same shape, in an order
+//! A load from memory, same sessions, same run: 1.6 to 2.5 times a bare look-up in an LRU map of the same shape, in an order
 //! where each session is as likely as any other and in one where few are visited often; 64 hot sessions, 75 ns. All of it
 //! is waiting for memory: the node of the map, the record's count of owners, the counters. Tried without gain: a quarter
 //! of the counters; fetching the record while the counters are on their way. With gain: the clock's last tick instead of
 //! its time (20 ns and two conversions), not moving a copy that was moved a moment ago.
 //!
-//! A million sessions instead of ten thousand make a load from a file 1.2 times as long, and one from memory 3 times (0.9 µs
-//! instead of 0.3): ten thousand fit into the processor's caches, a million do not, and the bare look-up is as far behind.
+//! A million sessions instead of ten thousand make a load from a file 1.5 times as long (4.6 µs, 7.0; its floor 2.2 times:
+//! it is the kernel's own maps that no longer fit into the processor's caches), and one from memory 3 to 13 times, by
+//! machine and order of visits (0.3 µs, 0.9; 0.1, 1.4): ten thousand fit into those caches, a million do not.
 //!
 //! # Rules for crashes
 //!
