@@ -97,8 +97,10 @@
 //!   hammer of kills).
 //! * On btrfs, sessions that had ended were found again after a cut, though their directory had been synced: 21 of 360 states.
 //!   The engine syncs the whole file system there when it ends a session (power cuts).
+//! * Opening a store in a process that can have no more threads panicked, inside the library that watches for changes by hand. It
+//!   opens without its watcher (faults from outside).
 //! * A test that could not fail: that a lock is given back while a copy of its descriptor is open (`cargo mutants`, of the
-//!   codec, the slots, the locks, the cache and the lifetimes; what it cannot tell from the code is listed in
+//!   codec, the slots, the locks, the index, the cache and the lifetimes; what it cannot tell from the code is listed in
 //!   `.cargo/mutants.toml`, with reasons).
 //!
 //! # What it does not show

@@ -25,15 +25,16 @@ use super::layout::{SHARDS, TEMPORARY, session_at, shard_name, shard_named};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
 use notify::event::{EventKind, ModifyKind, RenameMode};
-use notify::{Config, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{Config, Event, EventHandler, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Watches until it is dropped; its thread ends soon after.
 pub(super) struct Watcher {
-    _watcher: RecommendedWatcher,
+    watcher: Option<RecommendedWatcher>,
+    thread: Weak<Alive>,
 }
 
 impl Watcher {
@@ -41,7 +42,7 @@ impl Watcher {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] if the user has no inotify instance or watches left, or the system has none.
+    /// [`ErrorKind::Io`] if the user has no inotify instance or watches left, the system has none, or the process no thread.
     pub(super) fn start(root: &Root, generations: &Arc<Generations>) -> Result<Self> {
         const ACT: &str = "watch session directory";
         let error = |cause: Box<dyn std::error::Error + Send + Sync>| {
@@ -51,32 +52,66 @@ impl Watcher {
                 .with_source(cause)
         };
         let path = std::path::absolute(root.path()).map_err(|cause| error(cause.into()))?;
-        let (mut exchanges, mut rests) = (Exchanges::default(), Rests::default());
-        // The thread outlives the store by a moment, and must not keep the counters nor write to them then.
-        let generations = Arc::downgrade(generations);
-        let hear = move |event: notify::Result<Event>| {
-            let Some(generations) = generations.upgrade() else { return };
-            // What cannot be told is told by the next act on the session, or when the copies' time is over.
-            let _ = match exchanges.news_of(event) {
-                Heard::Nothing => Ok(()),
-                Heard::Of(id) => generations.announce(&id, News::Ended).map(drop),
-                Heard::OfShard(shard) => generations.announce_shard(shard),
-                Heard::Anything => (0..SHARDS).try_for_each(|shard| generations.announce_shard(shard)),
-            };
-            drop(generations);
-            rests.rest_now_and_then();
+        let alive = Arc::new(Alive);
+        let thread = Arc::downgrade(&alive);
+        let ears = Ears {
+            generations: Arc::downgrade(generations),
+            exchanges: Exchanges::default(),
+            rests: Rests::default(),
+            _alive: alive,
         };
         // Names that come and names that go. The kernel is asked for renames with these already; `notify` hands them on
         // only if they are named too, and asks the kernel for nothing more.
         let kinds = EventKindMask::CREATE | EventKindMask::REMOVE | EventKindMask::MODIFY_NAME;
         let config = Config::default().with_event_kinds(kinds).with_follow_symlinks(false);
-        let mut watcher = RecommendedWatcher::new(hear, config).map_err(|cause| error(cause.into()))?;
+        let watcher = RecommendedWatcher::new(ears, config).map_err(|cause| error(cause.into()))?;
+        let mut watching = Self { watcher: Some(watcher), thread };
         for shard in 0..SHARDS {
-            watcher
-                .watch(&path.join(shard_name(shard)), RecursiveMode::NonRecursive)
-                .map_err(|cause| error(cause.into()))?;
+            let shard = path.join(shard_name(shard));
+            let Some(watcher) = watching.watcher.as_mut().filter(|_| watching.thread.strong_count() > 0)
+            else {
+                return Err(error("its thread cannot be started".into()));
+            };
+            watcher.watch(&shard, RecursiveMode::NonRecursive).map_err(|cause| error(cause.into()))?;
         }
-        Ok(Self { _watcher: watcher })
+        Ok(watching)
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // `notify` takes for granted that its thread lives, and panics where it does not. What is kept for ever then is a
+        // descriptor and a few hundred bytes.
+        if self.thread.strong_count() == 0 {
+            std::mem::forget(self.watcher.take());
+        }
+    }
+}
+
+/// Says that a thread lives: the thread owns it, and drops it when it ends, panics, or does not even start.
+struct Alive;
+
+/// What the thread hears with.
+struct Ears {
+    /// The thread outlives the store by a moment, and must not keep the counters nor write to them then.
+    generations: Weak<Generations>,
+    exchanges: Exchanges,
+    rests: Rests,
+    _alive: Arc<Alive>,
+}
+
+impl EventHandler for Ears {
+    fn handle_event(&mut self, event: notify::Result<Event>) {
+        let Some(generations) = self.generations.upgrade() else { return };
+        // What cannot be told is told by the next act on the session, or when the copies' time is over.
+        let _ = match self.exchanges.news_of(event) {
+            Heard::Nothing => Ok(()),
+            Heard::Of(id) => generations.announce(&id, News::Ended).map(drop),
+            Heard::OfShard(shard) => generations.announce_shard(shard),
+            Heard::Anything => (0..SHARDS).try_for_each(|shard| generations.announce_shard(shard)),
+        };
+        drop(generations);
+        self.rests.rest_now_and_then();
     }
 }
 
