@@ -338,16 +338,27 @@ mod tests {
         let now = micros(at(5));
         let file = |n: u64| due.try_file(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
         (0..1000).for_each(file);
-        let mut reader = Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Write).unwrap();
-        let offsets: Vec<_> = reader.next().unwrap().unwrap().iter().map(|(offset, _)| *offset).collect();
-        assert_eq!(offsets.len(), 1000);
-        let (done, rest): (Vec<u64>, Vec<u64>) =
-            offsets.iter().partition(|offset| (*offset / 32) % 7 != 0 || **offset > 16_000);
-        strike(&reader.file, &done).unwrap();
+        let open = || Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Write).unwrap();
+        let offsets_of = |reader: &mut Reader| -> Vec<u64> {
+            reader.next().unwrap().into_iter().flatten().map(|(offset, _)| offset).collect()
+        };
+        let mut reader = open();
+        let mut left = offsets_of(&mut reader);
+        assert_eq!(left.len(), 1000);
+        let strike = |left: &mut Vec<u64>, which: &dyn Fn(u64) -> bool| {
+            let struck: Vec<_> = left.extract_if(.., |offset| which(*offset / 32)).collect();
+            assert!(!struck.is_empty());
+            strike(&reader.file, &struck).unwrap();
+            assert_eq!(offsets_of(&mut open()), *left);
+        };
+        strike(&mut left, &|n| n == 1 || n == 32);
+        strike(&mut left, &|n| n % 7 == 3);
+        strike(&mut left, &|n| n < 7 || n > 500);
+        strike(&mut left, &|n| n % 2 == 0);
         file(1000);
-        assert_eq!(reader.next().unwrap().unwrap().len(), 1, "the one that was appended");
+        assert_eq!(offsets_of(&mut reader), [32_000], "the one that was appended");
         assert!(reader.next().unwrap().is_none());
-        assert_eq!(read(&root, 5).len(), rest.len() + 1);
+        assert_eq!(read(&root, 5).len(), left.len() + 1);
     }
 
     #[test]
