@@ -385,7 +385,8 @@ mod tests {
     fn every_single_bit_flip_is_refused_but_in_the_state_and_behind_the_payload() {
         let good = slot(&sample());
         let used = encode(&sample(), &id(), 7, State::DATA_SYNCED, 0, SLOT_MAX).unwrap().len();
-        for bit in 0..good.len() * 8 {
+        // Under an interpreter, a few that share no factor with the bits of a byte.
+        for bit in (0..good.len() * 8).step_by(if cfg!(miri) { 331 } else { 1 }) {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             let harmless = bit / 8 == STATE_AT || bit / 8 >= used;
@@ -403,7 +404,7 @@ mod tests {
     #[test]
     fn every_truncation_is_refused() {
         let good = slot(&sample());
-        for length in 0..good.len() {
+        for length in (0..good.len()).step_by(if cfg!(miri) { 97 } else { 1 }) {
             assert_eq!(
                 decode(&good[..length], &id()).unwrap_err().kind(),
                 ErrorKind::Corrupt,
