@@ -173,8 +173,8 @@ impl FileStore {
         Stats { unfiled: self.due.unfiled(), ..self.tally.stats(self.cache.as_ref()) }
     }
 
-    /// Why the directory is not watched for what is done by hand, though that was asked; `None` if it is, or was not
-    /// asked. It costs promptness and nothing else: see [`FileStoreOptions::watch`].
+    /// Why watching the directory for what is done by hand could not begin, though that was asked; `None` if it did, or was
+    /// not asked. It costs promptness and nothing else: see [`FileStoreOptions::watch`].
     #[cfg(feature = "watch")]
     #[must_use]
     pub fn watch_error(&self) -> Option<&Error> {

@@ -26,6 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
 use notify::event::{EventKind, ModifyKind, RenameMode};
 use notify::{Config, Event, EventHandler, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -70,7 +71,7 @@ impl Watcher {
             let shard = path.join(shard_name(shard));
             let Some(watcher) = watching.watcher.as_mut().filter(|_| watching.thread.strong_count() > 0)
             else {
-                return Err(error("its thread cannot be started".into()));
+                return Err(error("its thread does not run".into()));
             };
             watcher.watch(&shard, RecursiveMode::NonRecursive).map_err(|cause| error(cause.into()))?;
         }
@@ -80,10 +81,14 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
+        let watcher = self.watcher.take();
         // `notify` takes for granted that its thread lives, and panics where it does not. What is kept for ever then is a
         // descriptor and a few hundred bytes.
         if self.thread.strong_count() == 0 {
-            std::mem::forget(self.watcher.take());
+            std::mem::forget(watcher);
+        } else {
+            // Its thread may be about to end by a panic, which is not ours to hand on.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(watcher)));
         }
     }
 }
@@ -268,6 +273,28 @@ mod tests {
     fn check_one(event: Event, want: Heard) {
         let what = format!("{event:?}");
         check(&what, [(event, want)]);
+    }
+
+    #[test]
+    fn a_watcher_whose_thread_ends_by_a_panic_just_then_is_dropped_in_silence() {
+        let dir = tempfile::tempdir().unwrap();
+        // As long as this is there nobody knows that the thread is gone.
+        let alive = Arc::new(Alive);
+        let handler = Arc::new(());
+        let gone = Arc::downgrade(&handler);
+        let panics = move |_| {
+            std::panic::resume_unwind(Box::new(Arc::downgrade(&handler)));
+        };
+        let mut watcher = RecommendedWatcher::new(panics, Config::default()).unwrap();
+        watcher.watch(dir.path(), RecursiveMode::NonRecursive).unwrap();
+        let watching = Watcher { watcher: Some(watcher), thread: Arc::downgrade(&alive) };
+        std::fs::write(dir.path().join("a file"), "").unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        while gone.strong_count() > 0 {
+            assert!(Instant::now() < until, "it goes on after a panic");
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(watching);
     }
 
     #[test]
