@@ -67,12 +67,18 @@ fn contention(c: &mut Criterion) {
                 c.benchmark_group(format!("contention-{name}-{}", if hot { "one" } else { "distinct" }));
             group.sample_size(20);
             for threads in THREADS {
+                let mut done = 0;
                 group.bench_function(BenchmarkId::new("sessile", format!("{threads}-threads")), |b| {
                     let full = &*full;
                     let part = (full.tokens.len() / THREADS[3]).max(1);
                     let own = |thread: usize, n: usize| &full.tokens[thread * part + n * 7919 % part];
                     let token = |thread, n| if hot { &full.tokens[0] } else { own(thread, n) };
-                    b.iter_custom(|acts| in_threads(threads, acts, |thread, n| act(full, token(thread, n))));
+                    b.iter_custom(|acts| {
+                        let took = in_threads(threads, acts, |thread, n| act(full, token(thread, done + n)));
+                        // The next sample goes on where this one ended.
+                        done += usize::try_from(acts).expect("fits");
+                        took
+                    });
                 });
             }
             group.finish();

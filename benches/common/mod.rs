@@ -94,7 +94,7 @@ impl Full {
     }
 }
 
-/// A long order of visits, the same for all who are compared. The tokens lie in memory in this order: a server has just
+/// A long order of visits, the same for all who are compared; longer than there are sessions, which are not all among them. The tokens lie in memory in this order: a server has just
 /// read the one it looks up from a request.
 #[derive(Clone)]
 pub struct Visits {
@@ -103,8 +103,6 @@ pub struct Visits {
 }
 
 impl Visits {
-    const LEN: usize = 1 << 17;
-
     /// Each session is as likely as any other.
     pub fn uniform(tokens: &[Token]) -> Self {
         Self::of(tokens, Uniform::new(0.0, float(tokens.len())).expect("a range"))
@@ -118,8 +116,8 @@ impl Visits {
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "indices, far below 2^32")]
     fn of(tokens: &[Token], indices: impl Distribution<f64>) -> Self {
-        let dice = StdRng::seed_from_u64(1);
-        let order = indices.sample_iter(dice).take(Self::LEN).map(|at| tokens[at as usize].clone());
+        let (dice, len) = (StdRng::seed_from_u64(1), tokens.len().max(1 << 17));
+        let order = indices.sample_iter(dice).take(len).map(|at| tokens[at as usize].clone());
         Self { order: order.collect(), at: 0 }
     }
 
@@ -129,7 +127,7 @@ impl Visits {
     }
 
     pub fn next(&mut self) -> &Token {
-        self.at = (self.at + 1) % Self::LEN;
+        self.at = (self.at + 1) % self.order.len();
         &self.order[self.at]
     }
 }
@@ -138,20 +136,27 @@ fn float(len: usize) -> f64 {
     u32::try_from(len).expect("far fewer sessions than 2^32").into()
 }
 
-/// Visits every index below `len` in turn, in an order without neighbours. To be made outside of what Criterion calls again
-/// for each sample: else each begins with the same ones, and reaches no others.
+/// Visits every index below `len` in turn, in an order without neighbours. Where a sample does
+/// not reach them all, it is to be made outside of what Criterion calls again for each: else each visits the same ones.
 pub struct Round {
     at: usize,
     len: usize,
 }
 
 impl Round {
+    const STEP: usize = 7919;
+
     pub fn below(len: usize) -> Self {
+        assert!(
+            !len.is_multiple_of(Self::STEP),
+            "{len} sessions cannot all be visited in steps of {}",
+            Self::STEP
+        );
         Self { at: 0, len }
     }
     pub fn next(&mut self) -> usize {
         // A step that shares no factor with the length reaches every index once a round.
-        self.at = (self.at + 7919) % self.len;
+        self.at = (self.at + Self::STEP) % self.len;
         self.at
     }
 }

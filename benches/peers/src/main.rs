@@ -169,7 +169,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut spaces = Vec::new();
     let mut failed = 0;
     for space in space::all(&args, &dir_path) {
-        stop.check()?;
         match space {
             Ok(space) => {
                 write_line(&mut json, &report::space_json(&space))?;
@@ -180,6 +179,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 eprintln!("{error}");
             }
         }
+        stop.check()?;
     }
     println!("{}", report::space_table(&spaces));
     match failed {
