@@ -182,6 +182,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many for Miri")]
     fn a_million_ids_are_distinct_and_every_bit_is_a_fair_coin() {
         const DRAWS: u32 = 1_000_000;
         let mut seen = HashSet::with_capacity(DRAWS as usize);

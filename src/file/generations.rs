@@ -38,7 +38,8 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-const CELLS_PER_SHARD: usize = 512;
+/// Miri, which opens no shared counters, takes half a minute to make that many.
+const CELLS_PER_SHARD: usize = if cfg!(miri) { 2 } else { 512 };
 const COUNTERS_PER_SHARD: usize = 2 * CELLS_PER_SHARD;
 const COUNTERS: usize = COUNTERS_PER_SHARD * SHARDS as usize;
 const COUNTER_BYTES: usize = size_of::<u64>();
@@ -291,15 +292,17 @@ mod tests {
                     file.store(1, Ordering::Relaxed);
                     generations.announce(&id, news).unwrap();
                 });
-                let (stamp, read) = (generations.stamp(&id), file.load(Ordering::Relaxed));
-                assert!(stamp == before || read == 1, "a copy of before is dated with {news:?}");
+                while generations.stamp(&id) == before {
+                    std::thread::yield_now();
+                }
+                assert_eq!(file.load(Ordering::Relaxed), 1, "a copy of before is dated with {news:?}");
             });
         }
     }
 
     #[test]
     fn sessions_are_spread_over_all_cells() {
-        let ids = if cfg!(miri) { 500 } else { 1_000_000 };
+        let ids = if cfg!(miri) { 100 } else { 1_000_000 };
         let cells: HashSet<_> = (0..ids).map(|n| counter_of(&id(n))).collect();
         assert!(cells.iter().all(|counter| counter % 2 == 0 && counter + 1 < COUNTERS));
         if cfg!(miri) {
@@ -313,7 +316,7 @@ mod tests {
     fn values_do_not_repeat_and_share_no_half_with_their_neighbours() {
         let generations = Generations::own().unwrap();
         let values: Vec<_> =
-            (0..if cfg!(miri) { 1000 } else { 100_000 }).map(|_| generations.fresh()).collect();
+            (0..if cfg!(miri) { 100 } else { 100_000 }).map(|_| generations.fresh()).collect();
         assert_eq!(values.iter().collect::<HashSet<_>>().len(), values.len());
         for pair in values.windows(2) {
             let difference = pair[0] ^ pair[1];
