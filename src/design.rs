@@ -233,7 +233,7 @@
 //! **What is due.** A sweep reads the buckets of this hour and of those before. Of this hour's, it looks at the sessions whose
 //! deadline, as it was filed, is reached, and strikes their entries out when they are done with; of earlier ones, it looks at
 //! all, and removes the bucket when all are done with. Gone (`openat` fails): nothing to do. Expired: removed. Renewed: filed anew in the
-//! hour it expires in now. Locked by somebody, or not to be read: filed to be looked at again ten minutes later.
+//! hour it expires in now. Locked by somebody, or not to be read: left for the next sweep, and filed for it if the bucket goes.
 //!
 //! **A bucket that goes.** A process may have a bucket open, and append to it at any time: it may have been stopped after it
 //! chose the bucket, or its clock may be behind. So the sweep removes the *name* first, and then reads on to the end, and

@@ -9,9 +9,6 @@ use std::io;
 use std::ops::ControlFlow::{self, Continue};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// When what was in use, or could not be read, is looked at again: 10 minutes later.
-const RETRY_MICROS: u64 = 600_000_000;
-
 /// What became of the entries of one shard.
 struct Swept {
     /// Where those lie that are done with.
@@ -104,7 +101,7 @@ impl Pass<'_> {
                     self.refile(Entry { deadline: micros(deadline), ..entry })
                 }
                 // A bucket that stays keeps it.
-                Became::Later => is_over && self.refile_later(entry.id),
+                Became::Later => is_over && self.refile_for_next_pass(entry.id),
             };
             swept.all_done &= is_done;
             if is_done {
@@ -154,9 +151,10 @@ impl Pass<'_> {
         buckets
     }
 
-    /// Files a session that could not be looked at, to be tried again after some minutes.
-    pub(super) fn refile_later(&mut self, id: FileId) -> bool {
-        self.refile(Entry { id, deadline: micros(self.now).saturating_add(RETRY_MICROS) })
+    /// Files a session that is in use, or could not be looked at, for the next pass.
+    pub(super) fn refile_for_next_pass(&mut self, id: FileId) -> bool {
+        // What is due by this one's time would come up in it once more.
+        self.refile(Entry { id, deadline: micros(self.now).saturating_add(1) })
     }
 
     /// Files a session again. Whether that was possible; if not, its old entry is to stay.

@@ -97,7 +97,7 @@ impl Pass<'_> {
                     self.report.examined += 1;
                     self.report.fail(error);
                     session_at(shard, &name).inspect(|id| {
-                        self.refile_later(*id);
+                        self.refile_for_next_pass(*id);
                     });
                 }
             }
@@ -127,7 +127,7 @@ impl Pass<'_> {
                         self.file_if_lost(live.id, deadline, filed.get(&live.id).copied());
                     }
                     Became::Later => {
-                        self.refile_later(live.id);
+                        self.refile_for_next_pass(live.id);
                     }
                     Became::Done => {}
                 }

@@ -85,6 +85,30 @@ fn a_session_in_use_is_left_without_waiting() {
     house.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);
 }
 
+/// The same when its hour is over and the bucket goes, also if its shard is walked: no pass looks again and again, and the next one
+/// does.
+#[test]
+fn a_session_in_use_at_the_end_of_its_hour_is_looked_at_by_the_next_pass() {
+    for place in [Where::Elsewhere, Where::Walked] {
+        let house = House::new();
+        let session = house.session(place, at(MADE, 50), "x");
+        house.clock.set(at(SWEPT, 0));
+        let file = fs::File::options().read(true).write(true).open(house.fixture.path(&session)).unwrap();
+        let held = LockedFile::acquire(file, Instant::now()).unwrap().unwrap();
+        for pass in 0..3 {
+            let (report, calls) = during(|_, _| None, || house.sweep_well(&unrested(), "in use"));
+            assert_eq!(report.removed, 0, "{place:?}");
+            let tried = calls.iter().filter(|call| **call == "open session in shard").count();
+            // In the walk, and where it is filed; from then on only there.
+            let looks = if (place, pass) == (Where::Walked, 0) { 2 } else { 1 };
+            assert_eq!(tried, looks, "{place:?}: {calls:?}");
+            house.clock.advance(Duration::from_micros(1));
+        }
+        drop(held);
+        assert_eq!(house.sweep_well(&unrested(), "at rest").removed, 1, "{place:?}");
+    }
+}
+
 /// The hour's walk of an empty shard: what lies beside the shards, what is filed, the shard, the note that it was walked.
 const WALK_OF_ONE_BUCKET: [&str; 10] = [
     "list root",
