@@ -73,9 +73,10 @@
 //! of the counters; fetching the record while the counters are on their way. With gain: the clock's last tick instead of
 //! its time (20 ns and two conversions), not moving a copy that was moved a moment ago.
 //!
-//! A million sessions instead of ten thousand make a load from a file 1.5 times as long (4.6 µs, 7.0; its floor 2.2 times:
-//! it is the kernel's own maps that no longer fit into the processor's caches), and one from memory 3 to 13 times, by
-//! machine and order of visits (0.3 µs, 0.9; 0.1, 1.4): ten thousand fit into those caches, a million do not.
+//! A million sessions instead of ten thousand make a load from a file 1.3 to 1.5 times as long (4.8 µs, 6.3; its floor 2.4,
+//! 4.5: it is the kernel's own maps that no longer fit into the processor's caches), and one from memory 7 to 10 times (as web
+//! visitors come 80 ns, 590; evenly 110, 1,110): ten thousand fit into those caches, a million do not. (On another
+//! processor 3 times: 0.3 µs, 0.9.)
 //!
 //! # Rules for crashes
 //!

@@ -64,7 +64,7 @@
 //! MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --lib -- file::mapped file::generations file::read_cache
 //! ```
 //!
-//! The hammers and all tests but those of memory use and of the examples ran once under ThreadSanitizer, with a standard
+//! The hammers and all tests but those of memory use and of the examples ran once under `ThreadSanitizer`, with a standard
 //! library built for it:
 //!
 //! ```text
@@ -106,7 +106,7 @@
 //! | orders of steps, 24 models | 420,000 | 0 |
 //! | hammers, 45 s each, with hours of 0.3 s (`BUCKET_MICROS`), so that buckets go all the time: kills | 5,333 | 0 |
 //! | tests under Miri | 81 | 0 |
-//! | tests under ThreadSanitizer: data races (unit, integration, five hammers) | 754 | 0 |
+//! | tests under `ThreadSanitizer`: data races (unit, integration, five hammers) | 754 | 0 |
 //! | lines of `src/` that unit and integration tests run | 98.3 % | |
 //!
 //! Found by it, and mended:
