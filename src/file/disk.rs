@@ -1,4 +1,5 @@
-//! The only door to the file system: every system call the engine makes on a store is made here or below, but the locks'.
+//! The only door to the file system: every system call the engine makes on a store is made here or below. (`lock` has the
+//! locks', which pass the gate of this door; how a watcher hears of names is its library's matter.)
 //!
 //! - Paths are relative to the root's descriptor, and no symbolic link below the root is followed: session files are
 //!   opened with `RESOLVE_NO_SYMLINKS`, or, where `openat2` is missing, shard by shard with `O_NOFOLLOW`.
@@ -8,8 +9,10 @@ pub(super) mod counters;
 #[cfg(any(test, fuzzing))]
 pub(super) mod faults;
 mod file_system;
+mod making;
 mod opened;
 
+pub(super) use making::{make_root, make_root_private, sync_parent};
 pub(super) use opened::{
     announce_at, append, make_private, read_at, read_whole, stat, sync_data, touch, write_at,
 };
@@ -120,13 +123,14 @@ impl Root {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let mode = fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode;
+        let look = || fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+        let mode = call("stat in root", look)?.st_mode;
         if FileType::from_raw_mode(mode) != FileType::Directory {
             return Err(Errno::NOTDIR.into());
         }
         // By name: the umask may have left a directory that not even its owner can open.
         if mode & 0o7777 != DIRECTORY.as_raw_mode() {
-            fs::chmodat(&self.fd, name, DIRECTORY, AtFlags::empty())?;
+            call("change mode", || fs::chmodat(&self.fd, name, DIRECTORY, AtFlags::empty()))?;
         }
         Ok(())
     }
@@ -264,13 +268,15 @@ impl Directory {
     ///
     /// Any I/O error; nothing has changed.
     pub(super) fn put_in_place(&self, name: &str, place: &CStr) -> io::Result<()> {
-        gate("exchange")?;
         #[cfg(target_os = "linux")]
-        match fs::renameat_with(&self.fd, name, &self.fd, place, fs::RenameFlags::EXCHANGE) {
+        match gate("exchange")
+            .and_then(|()| fs::renameat_with(&self.fd, name, &self.fd, place, fs::RenameFlags::EXCHANGE))
+        {
             Err(Errno::INVAL | Errno::NOSYS) => {}
             result => return Ok(result?),
         }
-        fs::statat(&self.fd, place, AtFlags::SYMLINK_NOFOLLOW)?;
+        self.stat(place)?;
+        gate("rename")?;
         Ok(fs::renameat(&self.fd, name, &self.fd, place)?)
     }
 
@@ -304,9 +310,10 @@ impl Directory {
 
     /// Moves a file to another directory, where nothing may have the name.
     pub(super) fn move_to(&self, name: &CStr, other: &Self, new_name: &str) -> io::Result<()> {
-        gate("move file")?;
         #[cfg(target_os = "linux")]
-        match fs::renameat_with(&self.fd, name, &other.fd, new_name, fs::RenameFlags::NOREPLACE) {
+        match gate("move file")
+            .and_then(|()| fs::renameat_with(&self.fd, name, &other.fd, new_name, fs::RenameFlags::NOREPLACE))
+        {
             Err(Errno::INVAL | Errno::NOSYS) => {}
             result => return Ok(result?),
         }
@@ -315,10 +322,13 @@ impl Directory {
 
     /// The same in two calls, for file systems that cannot do it in one: what comes in between is replaced.
     fn move_step_by_step(&self, name: &CStr, other: &Self, new_name: &str) -> io::Result<()> {
-        match fs::statat(&other.fd, new_name, AtFlags::SYMLINK_NOFOLLOW) {
+        match other.stat(new_name) {
             Ok(_) => Err(Errno::EXIST.into()),
-            Err(Errno::NOENT) => Ok(fs::renameat(&self.fd, name, &other.fd, new_name)?),
-            Err(errno) => Err(errno.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                gate("rename")?;
+                Ok(fs::renameat(&self.fd, name, &other.fd, new_name)?)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -365,11 +375,11 @@ fn call<T>(name: &'static str, make: impl Fn() -> Result<T, Errno>) -> Result<T,
     retry_on_intr(|| gate(name).and_then(|()| make()))
 }
 
-/// Passes in release builds, without a trace.
+/// What a call passes before it is made: in release builds nothing, without a trace.
 #[cfg(not(any(test, fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
-fn gate(_call: &'static str) -> Result<(), Errno> {
+pub(super) fn gate(_call: &'static str) -> Result<(), Errno> {
     Ok(())
 }
 
@@ -382,7 +392,9 @@ fn gate_bytes(_call: &'static str, bytes: usize) -> Result<usize, Errno> {
 }
 
 #[cfg(any(test, fuzzing))]
-use faults::{gate, gate_bytes};
+pub(super) use faults::gate;
+#[cfg(any(test, fuzzing))]
+use faults::gate_bytes;
 
 #[cfg(test)]
 mod tests {

@@ -124,7 +124,7 @@ impl Generations {
         });
         made.map_err(|error| {
             // A part of it would be made anew as well; it need not take the space until then.
-            root.remove_generations();
+            let _ = root.remove_generations();
             io_error("make the generations of session store", error).with_path(root.path().join(GENERATIONS))
         })
     }

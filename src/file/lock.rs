@@ -12,6 +12,7 @@
 //!
 //! Every wait has a deadline. Unlocking is explicit: a child forked meanwhile holds a copy of the descriptor, and a
 //! lock lasts until the last copy is closed.
+use super::disk;
 use super::mapped::Birthmark;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
@@ -191,8 +192,7 @@ fn wait_for(deadline: Instant, mut try_lock: impl FnMut() -> io::Result<()>) -> 
     let contended = fs2::lock_contended_error().raw_os_error();
     let mut pause = PAUSE_MIN;
     loop {
-        step();
-        match try_lock() {
+        match disk::gate("lock").map_err(io::Error::from).and_then(|()| try_lock()) {
             Ok(()) => return Ok(true),
             Err(error) if error.raw_os_error() == contended => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

@@ -4,10 +4,10 @@
 //! The order of making is what lets several processes do it at once, and what a power cut cannot spoil: directory,
 //! shards, sync, and last the parameters file, linked under its name when it is complete and never replaced. Whoever
 //! loses the race reads what the winner linked.
-use super::disk::Root;
+use super::disk::{self, Root};
 use super::generations::Generations;
 use super::io_error;
-use super::layout::{DUE, PARAMETERS, SHARDS, TEMPORARY, is_ours, shard_name};
+use super::layout::{DUE, PARAMETERS, SHARDS, is_ours, shard_name};
 use super::lock::LockedRoot;
 use super::options::{Coherence, FileStoreOptions};
 use super::sweep;
@@ -15,9 +15,7 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{Instant, thread};
 use serde::{Deserialize, Serialize};
-use std::fs::{DirBuilder, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,7 +30,7 @@ struct Parameters {
 
 const FORMAT: u32 = 1;
 /// Longest parameters file that is read.
-const PARAMETERS_BYTES_MAX: u64 = 4096;
+const PARAMETERS_BYTES_MAX: usize = 4096;
 
 impl Parameters {
     fn ours() -> Self {
@@ -97,19 +95,8 @@ fn directory_error(act: &'static str, dir: &Path, error: io::Error) -> Error {
 /// Opens the store in `dir`, making it if need be.
 pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Root> {
     let io = |act| move |error| directory_error(act, dir, error);
-    let made = if options.create {
-        DirBuilder::new().mode(0o700).create(dir)
-    } else {
-        Err(io::ErrorKind::AlreadyExists.into())
-    };
-    match made {
-        Ok(()) => {
-            // The umask may have taken bits away.
-            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
-                .map_err(io("set the permissions of session directory"))?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(io("create session directory")(error)),
+    if options.create && disk::make_root(dir).map_err(io("create session directory"))? {
+        disk::make_root_private(dir).map_err(io("set the permissions of session directory"))?;
     }
     let root = Root::open(dir).map_err(io("open session directory"))?;
     check_owner("open session directory", dir, root.owner_and_mode())?;
@@ -164,9 +151,7 @@ fn read_parameters(root: &Root) -> Result<bool> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(cause) => return Err(io_error(ACT, cause).with_path(path())),
     };
-    let mut text = Vec::new();
-    file.take(PARAMETERS_BYTES_MAX)
-        .read_to_end(&mut text)
+    let text = disk::read_at(&file, 0, PARAMETERS_BYTES_MAX)
         .map_err(|cause| io_error(ACT, cause).with_path(path()))?;
     // The format alone first: a newer one may have other parameters.
     let any: serde_json::Value =
@@ -201,27 +186,14 @@ fn make(root: &Root, clock: &Clock) -> Result<()> {
     sweep::make_index(root, clock.now())
         .map_err(|error| io_error("make expiry index", error).with_path(dir.join(DUE)))?;
     root.sync().map_err(io("sync session directory"))?;
-    let mut file = tempfile::Builder::new()
-        .prefix(TEMPORARY)
-        .permissions(std::fs::Permissions::from_mode(0o600))
-        .tempfile_in(dir)
-        .map_err(io("write the parameters of session store"))?;
     let json = serde_json::to_string(&Parameters::ours()).expect("a struct of integers and a string");
-    file.as_file()
-        // Once more: the umask may have taken bits away.
-        .set_permissions(std::fs::Permissions::from_mode(0o600))
-        .and_then(|()| writeln!(file, "{json}"))
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(io("write the parameters of session store"))?;
-    match file.persist_noclobber(dir.join(PARAMETERS)) {
-        Ok(_) => {
-            root.sync().map_err(io("sync session directory"))?;
-            sync_parent(dir).map_err(io("sync the parent of session directory"))
-        }
-        // Another process was first: what it linked is read back.
-        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(io("link the parameters of session store")(error.error)),
+    let linked = root.put_new(PARAMETERS, format!("{json}\n").as_bytes());
+    if linked.map_err(io("write the parameters of session store"))? {
+        root.sync().map_err(io("sync session directory"))?;
+        disk::sync_parent(dir).map_err(io("sync the parent of session directory"))?;
     }
+    // Else another process was first: what it linked is read back.
+    Ok(())
 }
 
 /// A store without one of its shards is a disk that is not mounted, or damage: not a place to log everybody out.
@@ -231,9 +203,4 @@ fn check_shards(root: &Root) -> Result<()> {
         check_owner("open shard directory", &root.path().join(&name), root.directory_owner_and_mode(&name))?;
     }
     Ok(())
-}
-
-fn sync_parent(dir: &Path) -> io::Result<()> {
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
 }

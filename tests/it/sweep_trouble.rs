@@ -9,17 +9,17 @@ use crate::support::sweeping::{FIRST_HOUR, Fixture, HOUR, RELAXED, age, counts, 
 use crate::support::texts::{files_in_shards, load, record};
 use crate::trouble::{again_on_small_disk, cause, fill_up};
 use fs2::FileExt as _;
-use sessile::file::{SweepOptions, SweepReport};
+use sessile::file::{SweepEnd, SweepOptions, SweepReport};
 use sessile::{Clock, ErrorKind, FileId, FileStoreOptions, Saved, Store, Token};
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::ops::ControlFlow::{Break, Continue};
+use std::ops::ControlFlow::Break;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
@@ -648,25 +648,29 @@ fn a_bucket_of_a_million_entries_of_garbage_is_survived() {
     let fixture = Fixture::new();
     let dead = fixture.sessions(20, HOUR / 60);
     let bucket = fixture.bucket(FIRST_HOUR);
-    let one = garbage(1, 1 << 15);
-    rewrite(&bucket, |bytes| [one.repeat(1 << 10), bytes].concat());
+    let garbage = garbage(1, 1 << 15).repeat(1 << 10);
+    rewrite(&bucket, |bytes| [&garbage[..], &bytes].concat());
     fixture.clock.advance(2 * HOUR);
-    let began = Instant::now();
     let report = fixture.sweep();
-    eprintln!("due {:?}", began.elapsed());
     assert_eq!((report.removed, fixture.existing(&dead)), (20, 0));
     assert!(!bucket.exists());
-    fs::write(&bucket, one.repeat(1 << 10)).unwrap();
-    let began = Instant::now();
-    fixture.sweep_with(full());
-    eprintln!("full {:?}", began.elapsed());
-    fs::write(&bucket, one.repeat(1 << 10)).unwrap();
-    let began = Instant::now();
-    fixture.pretend_it_was_walked();
-    let stopped = fixture
-        .store
-        .sweep_with(&due(), |_| if began.elapsed().as_millis() > 100 { Break(()) } else { Continue(()) });
-    eprintln!("stop {:?} {:?}", began.elapsed(), stopped);
+}
+
+/// A full pass looks through the index once for every 8 MiB of it.
+#[test]
+fn a_full_sweep_that_is_stopped_amid_garbage_loses_nothing_and_the_next_one_goes_through_it() {
+    let fixture = Fixture::new();
+    let (dead, live) = (fixture.sessions(20, HOUR / 60), fixture.sessions(20, 1000 * HOUR));
+    let bucket = fixture.bucket(FIRST_HOUR);
+    let garbage = garbage(1, 1 << 15).repeat(9 << 5);
+    rewrite(&bucket, |bytes| [&garbage[..], &bytes].concat());
+    fixture.clock.advance(2 * HOUR);
+    let stopped = fixture.store.sweep_with(&full(), |_| Break(())).unwrap();
+    assert_eq!((stopped.end, stopped.removed), (SweepEnd::Stopped, 0));
+    assert!(bucket.exists());
+    let report = fixture.sweep_with(full());
+    assert_eq!((report.removed, fixture.existing(&dead), fixture.existing(&live)), (20, 0, 20));
+    assert!(!bucket.exists());
 }
 
 /// Whatever the note of the last walk says, what is dead goes, and walks go on as ever after one at most.

@@ -11,26 +11,26 @@ impl Root {
     /// Opens the counters, not following a link: for writing, unless the file system is read-only.
     pub(in crate::file) fn open_generations(&self) -> io::Result<File> {
         let open = |flags| fs::openat(&self.fd, GENERATIONS, flags | SAFE, Mode::empty());
-        let file = call("open generations", || match open(OFlags::RDWR) {
-            Err(Errno::ROFS) => open(OFlags::RDONLY),
+        let file = match call("open generations", || open(OFlags::RDWR)) {
+            Err(Errno::ROFS) => call("open generations", || open(OFlags::RDONLY)),
             file => file,
-        });
+        };
         Ok(file?.into())
     }
 
     /// Makes the file of the counters in place of what has its name.
     pub(in crate::file) fn make_generations(&self) -> io::Result<File> {
+        self.remove_generations()?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFE;
-        let made = call("make generations", || match fs::unlinkat(&self.fd, GENERATIONS, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => fs::openat(&self.fd, GENERATIONS, flags, FILE),
-            Err(errno) => Err(errno),
-        });
-        Ok(made?.into())
+        Ok(call("make generations", || fs::openat(&self.fd, GENERATIONS, flags, FILE))?.into())
     }
 
-    /// Removes the counters. Best effort.
-    pub(in crate::file) fn remove_generations(&self) {
-        let _ = fs::unlinkat(&self.fd, GENERATIONS, AtFlags::empty());
+    /// Removes the counters, if they are there.
+    pub(in crate::file) fn remove_generations(&self) -> io::Result<()> {
+        match call("remove generations", || fs::unlinkat(&self.fd, GENERATIONS, AtFlags::empty())) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 }
 
@@ -51,8 +51,8 @@ pub(in crate::file) fn regular_size(file: &File) -> io::Result<u64> {
 /// file systems do that anyway, and know no such flag.
 pub(in crate::file) fn avoid_copy_on_write(file: &File) {
     #[cfg(target_os = "linux")]
-    if let Ok(flags) = fs::ioctl_getflags(file) {
-        let _ = fs::ioctl_setflags(file, flags | fs::IFlags::NOCOW);
+    if let Ok(flags) = call("get flags", || fs::ioctl_getflags(file)) {
+        let _ = call("set flags", || fs::ioctl_setflags(file, flags | fs::IFlags::NOCOW));
     }
     #[cfg(not(target_os = "linux"))]
     let _ = file;
@@ -67,8 +67,8 @@ pub(in crate::file) fn map(options: &MmapOptions, file: &File) -> io::Result<Mma
 /// Lets the kernel bring in single pages of a mapped file, and none ahead. Best effort.
 pub(in crate::file) fn expect_random_access(file: &File, map: &MmapRaw) {
     #[cfg(target_os = "linux")]
-    let _ = fs::fadvise(file, 0, None, fs::Advice::Random);
+    let _ = call("advise", || fs::fadvise(file, 0, None, fs::Advice::Random));
     #[cfg(not(target_os = "linux"))]
     let _ = file;
-    let _ = map.advise(memmap2::Advice::Random);
+    let _ = gate("advise").map(|()| map.advise(memmap2::Advice::Random));
 }

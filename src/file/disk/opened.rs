@@ -15,7 +15,7 @@ pub(in crate::file) fn stat(file: &File) -> io::Result<Stat> {
 pub(in crate::file) fn touch(file: &File) -> io::Result<i64> {
     let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
     call("touch", || fs::futimens(file, &fs::Timestamps { last_access: now, last_modification: now }))?;
-    Ok(fs::fstat(file)?.st_mtime)
+    Ok(stat(file)?.changed)
 }
 
 /// Gives a file mode 0600, whatever the umask made of it.

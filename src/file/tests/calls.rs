@@ -24,8 +24,10 @@ fn a_relaxed_save_opens_reads_and_writes_the_other_slot() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let other = SessionId::random().unwrap();
-    check_calls(&["open session", "read", "write", "announce"], || put(&fixture.store, &session, "x", false));
-    let calls = ["append", "stat file", "open session", "stat file", "stat session", "write"];
+    check_calls(&["open session", "lock", "read", "write", "announce"], || {
+        put(&fixture.store, &session, "x", false)
+    });
+    let calls = ["append", "stat file", "open session", "lock", "stat file", "stat session", "write"];
     check_calls(&calls, || fixture.store.create_file(Whose::Secret(&other), Arc::new(record("x")), false));
 }
 
@@ -38,7 +40,7 @@ fn the_first_session_of_an_hour_opens_its_bucket_and_the_first_of_a_lost_index_m
         let session = SessionId::random().unwrap();
         fixture.store.create_file(Whose::Secret(&session), Arc::new(record), false)
     };
-    let rest = ["append", "stat file", "open session", "stat file", "stat session", "write"];
+    let rest = ["append", "stat file", "open session", "lock", "stat file", "stat session", "write"];
     let opened = [&["open directory", "open file in directory"][..], &rest].concat();
     check_calls(&opened, || create(1));
     check_calls(&rest, || create(1));
@@ -47,7 +49,7 @@ fn the_first_session_of_an_hour_opens_its_bucket_and_the_first_of_a_lost_index_m
     check_calls(&rest, || create(1));
     fs::remove_dir_all(fixture.dir.path().join(DUE)).unwrap();
     // An entry behind which there is no name is filed once more.
-    let lost = ["append", "stat file", "open directory", "make directory"];
+    let lost = ["append", "stat file", "open directory", "make directory", "stat in root"];
     check_calls(&[&lost[..], &opened].concat(), || create(1));
 }
 
@@ -63,10 +65,18 @@ fn a_save_files_its_session_again_only_if_it_expires_in_an_earlier_hour() {
         };
         fixture.store.update_file(&session, &mut change, false)
     };
-    let save = ["open session", "read", "write"];
+    let save = ["open session", "lock", "read", "write"];
     check_calls(&told(&save), || move_by(20));
-    let filed =
-        ["open session", "read", "open directory", "open file in directory", "append", "stat file", "write"];
+    let filed = [
+        "open session",
+        "lock",
+        "read",
+        "open directory",
+        "open file in directory",
+        "append",
+        "stat file",
+        "write",
+    ];
     check_calls(&told(&filed), || move_by(-3));
 }
 
@@ -75,7 +85,7 @@ fn a_power_safe_save_after_a_power_safe_one_syncs_once() {
     let fixture = Fixture::new();
     let session = fixture.session(true);
     for text in ["a", "b", "c"] {
-        let calls = ["open session", "read", "write", "sync file", "write"];
+        let calls = ["open session", "lock", "read", "write", "sync file", "write"];
         check_calls(&told(&calls), || put(&fixture.store, &session, text, true));
     }
 }
@@ -86,10 +96,10 @@ fn a_power_safe_save_syncs_an_unsynced_newest_version_before_it_writes_over_the_
     let fixture = Fixture::new();
     let session = fixture.session(true);
     put(&fixture.store, &session, "relaxed", false).unwrap();
-    let calls = ["open session", "read", "sync file", "write", "sync file", "write"];
+    let calls = ["open session", "lock", "read", "sync file", "write", "sync file", "write"];
     check_calls(&told(&calls), || put(&fixture.store, &session, "x", true));
     // Once only: what is known of the new version is written down.
-    let calls = ["open session", "read", "write", "sync file", "write"];
+    let calls = ["open session", "lock", "read", "write", "sync file", "write"];
     check_calls(&told(&calls), || put(&fixture.store, &session, "y", true));
 }
 
@@ -97,10 +107,10 @@ fn a_power_safe_save_syncs_an_unsynced_newest_version_before_it_writes_over_the_
 fn a_power_safe_save_after_a_writer_was_killed_before_its_sync_syncs_first() {
     let fixture = Fixture::new();
     let session = fixture.session(true);
-    let killed = dying_in_call(3, || put(&fixture.store, &session, "killed", true));
-    assert!(killed.is_none(), "the fourth call of a power-safe save is the sync");
+    let killed = dying_in_call(4, || put(&fixture.store, &session, "killed", true));
+    assert!(killed.is_none(), "the fifth call of a power-safe save is the sync");
     assert_eq!(fixture.text(&session).as_deref(), Some("killed"), "it was written, and not synced");
-    let calls = ["open session", "read", "sync file", "write", "sync file", "write"];
+    let calls = ["open session", "lock", "read", "sync file", "write", "sync file", "write"];
     check_calls(&told(&calls), || put(&fixture.store, &session, "x", true));
 }
 
@@ -110,12 +120,21 @@ fn the_first_power_safe_save_of_a_relaxed_session_syncs_its_name_before_it_retur
     let session = fixture.session(false);
     // The directory is opened before anything is written: a save must not find out half-way that it cannot be
     // safe.
-    let calls =
-        ["open session", "read", "open shard", "sync file", "write", "sync file", "sync shard", "write"];
+    let calls = [
+        "open session",
+        "lock",
+        "read",
+        "open shard",
+        "sync file",
+        "write",
+        "sync file",
+        "sync shard",
+        "write",
+    ];
     check_calls(&told(&calls), || put(&fixture.store, &session, "x", true));
     // A relaxed save in between forgets that the data is synced, not that the name is.
     put(&fixture.store, &session, "y", false).unwrap();
-    let calls = ["open session", "read", "sync file", "write", "sync file", "write"];
+    let calls = ["open session", "lock", "read", "sync file", "write", "sync file", "write"];
     check_calls(&told(&calls), || put(&fixture.store, &session, "z", true));
 }
 
@@ -124,11 +143,11 @@ fn a_power_safe_save_that_changes_nothing_makes_safe_what_is_there() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let keep = || Act::Keep.run(&fixture.store, &session, &session);
-    let calls = ["open session", "read", "read", "open shard", "sync file", "sync shard", "write"];
+    let calls = ["open session", "lock", "read", "read", "open shard", "sync file", "sync shard", "write"];
     check_calls(&told(&calls), keep);
-    check_calls(&told(&["open session", "read", "read"]), keep);
+    check_calls(&told(&["open session", "lock", "read", "read"]), keep);
     put(&fixture.store, &session, "relaxed", false).unwrap();
-    check_calls(&told(&["open session", "read", "read", "open shard", "sync file", "write"]), keep);
+    check_calls(&told(&["open session", "lock", "read", "read", "open shard", "sync file", "write"]), keep);
 }
 
 #[test]
@@ -142,6 +161,7 @@ fn a_power_safe_creation_syncs_the_file_then_its_name() {
         "append",
         "stat file",
         "open session",
+        "lock",
         "stat file",
         "stat session",
         "write",
@@ -160,6 +180,7 @@ fn a_larger_file_is_synced_before_it_takes_the_name_at_every_durability() {
     // Nobody synced the new file's name yet.
     let calls = [
         "open session",
+        "lock",
         "read",
         "stat file",
         "read",
@@ -214,15 +235,17 @@ fn what_is_known_of_a_file_is_not_believed_of_the_larger_one_in_its_place() {
     assert_eq!(syncs, ["sync file", "sync file", "sync shard"]);
 }
 
-const ROTATE: [&str; 18] = [
+const ROTATE: [&str; 20] = [
     "open shard",
     "open session in shard",
+    "lock",
     "read",
     // The successor, synced with its name …
     "open shard",
     "append",
     "stat file",
     "open session",
+    "lock",
     "stat file",
     "stat session",
     "write",
@@ -250,7 +273,8 @@ fn a_deletion_syncs_the_directory_also_when_nothing_was_there() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let delete = || fixture.store.end_file(Whose::Secret(&session));
-    let calls = ["open shard", "open session in shard", "read", "write", "unlink", "announce", "sync shard"];
+    let calls =
+        ["open shard", "open session in shard", "lock", "read", "write", "unlink", "announce", "sync shard"];
     check_calls(&calls, delete);
     check_calls(&["open shard", "open session in shard", "unlink", "announce", "sync shard"], delete);
 }
@@ -261,11 +285,19 @@ fn on_btrfs_the_file_system_is_synced_at_the_end_of_a_session() {
     let mut fixture = Fixture::new();
     Arc::get_mut(&mut fixture.store).unwrap().root.pretend_to_be_on_btrfs();
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
-    let rotate = [&ROTATE[..17], &["sync file system"]].concat();
+    let rotate = [&ROTATE[..19], &["sync file system"]].concat();
     check_calls(&rotate, || Act::Rotate.run(&fixture.store, &session, &successor));
     let delete = || fixture.store.end_file(Whose::Secret(&successor));
-    let calls =
-        ["open shard", "open session in shard", "read", "write", "unlink", "announce", "sync file system"];
+    let calls = [
+        "open shard",
+        "open session in shard",
+        "lock",
+        "read",
+        "write",
+        "unlink",
+        "announce",
+        "sync file system",
+    ];
     check_calls(&calls, delete);
 }
 
@@ -273,8 +305,11 @@ fn on_btrfs_the_file_system_is_synced_at_the_end_of_a_session() {
 fn without_synced_security_events_the_end_of_a_session_is_not_synced_and_its_successor_still_is() {
     let fixture = Fixture::with(FileStoreOptions::new().sync_security_events(false));
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
-    check_calls(&ROTATE[..17], || Act::Rotate.run(&fixture.store, &session, &successor));
+    check_calls(&ROTATE[..19], || Act::Rotate.run(&fixture.store, &session, &successor));
     let delete = || fixture.store.end_file(Whose::Secret(&successor));
-    check_calls(&["open shard", "open session in shard", "read", "write", "unlink", "announce"], delete);
+    check_calls(
+        &["open shard", "open session in shard", "lock", "read", "write", "unlink", "announce"],
+        delete,
+    );
     check_calls(&["open shard", "open session in shard", "unlink", "announce"], delete);
 }

@@ -56,8 +56,10 @@ fn a_file_marked_by_a_writer_that_died_before_it_replaced_it_goes_on() {
     let exchange = GROW.iter().position(|call| *call == "exchange").unwrap();
     assert!(dying_in_call(exchange, || put(&fixture.store, &session, &big("x"), false)).is_none());
     assert_eq!(fixture.text(&session).as_deref(), Some("old"));
-    let calls = ["open session", "read", "stat file", "stat session", "write"];
+    let calls = ["open session", "lock", "read", "stat file", "stat session", "write"];
     check_calls(&told(&calls), || put(&fixture.store, &session, "a", false));
-    check_calls(&["open session", "read", "write", "announce"], || put(&fixture.store, &session, "b", false));
+    check_calls(&["open session", "lock", "read", "write", "announce"], || {
+        put(&fixture.store, &session, "b", false)
+    });
     assert_eq!(fixture.text(&session).as_deref(), Some("b"));
 }

@@ -37,7 +37,7 @@ fn fail_every_call(act: Act, power_safe: bool) {
 }
 
 /// What removes a file that was made in vain.
-const TIDYING: [&str; 4] = ["open shard", "open session in shard", "read", "unlink"];
+const TIDYING: [&str; 5] = ["open shard", "open session in shard", "lock", "read", "unlink"];
 
 /// One run. How many calls were made.
 fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) -> usize {
@@ -267,7 +267,7 @@ fn a_write_that_failed_in_the_middle_is_voided_and_harms_nobody_if_it_cannot_be(
         };
         let (result, calls) = during(tear, || put(&fixture.store, &session, "new", true));
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Full);
-        assert_eq!(calls, ["open session", "read", "write", "write", "announce"]);
+        assert_eq!(calls, ["open session", "lock", "read", "write", "write", "stat file system", "announce"]);
         // Torn or voided, the other slot is none that a reader may take for "never written": it reads twice.
         check_calls(&["open session", "read", "open session", "read"], || {
             fixture.store.load(&session.to_token())
@@ -333,39 +333,159 @@ fn without_random_bits_nothing_gets_a_name_and_what_is_there_stays() {
     assert_eq!(fixture.text(&session).as_deref(), Some("new"));
 }
 
+/// What is there when a store is opened, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Nothing, nor its directory.
+    New,
+    /// Its directory.
+    Bare,
+    /// A store.
+    Made,
+    /// A store that has lost its counters.
+    Deaf,
+    /// A store whose counters are not looked at in memory.
+    Verified,
+    /// A store that is for one process.
+    Alone,
+}
+
+impl Place {
+    fn prepare(self) -> TempDir {
+        let dir = directory();
+        let root = dir.path().join("store");
+        match self {
+            Self::New => {}
+            Self::Bare => fs::create_dir(root).unwrap(),
+            Self::Made | Self::Verified | Self::Alone => drop(self.open(&dir).unwrap()),
+            Self::Deaf => {
+                drop(self.open(&dir).unwrap());
+                fs::remove_file(root.join(GENERATIONS)).unwrap();
+            }
+        }
+        dir
+    }
+
+    fn open(self, dir: &TempDir) -> Result<FileStore> {
+        let coherence = match self {
+            Self::Verified => Coherence::Verify,
+            Self::Alone => Coherence::Off,
+            _ => Coherence::Shared,
+        };
+        FileStoreOptions::new().watch(false).coherence(coherence).open(dir.path().join("store"))
+    }
+}
+
+/// One opening. How many calls were made.
+fn open_with_fault(place: Place, fault: Fault) {
+    let dir = place.prepare();
+    let root = dir.path().join("store");
+    let (opened, calls) = during(fault.plan(), || place.open(&dir));
+    let context = format!("{place:?}, {fault:?}, after calls {calls:?}");
+    let failed = calls[fault.call];
+    // What the kernel need not do, and counters that cannot be written or cannot be read: those are for reading, or made anew.
+    let is_hint = ["get flags", "set flags", "advise"].contains(&failed);
+    let is_got_over = is_hint
+        || failed == "open generations"
+            && match fault.errno {
+                Errno::ROFS => calls[fault.call - 1] != "open generations",
+                Errno::ACCESS => true,
+                _ => false,
+            };
+    match &opened {
+        Ok(_) => assert!(is_got_over, "{context}: it opened"),
+        Err(error) => {
+            assert!(!is_got_over || fault.then == Then::Fails, "{context}: {error}");
+            check_error(error, dir.path(), fault.errno, &context);
+        }
+    }
+    drop(opened);
+    assert_eq!(descriptors(|open| open.starts_with(&root)), 0, "{context}: a descriptor leaked");
+    let temporary = fs::read_dir(&root)
+        .map_or(0, |names| names.filter(|name| is_temporary(&name.as_ref().expect("a name").path())).count());
+    assert_eq!(temporary, 0, "{context}: a temporary file is left");
+    let store =
+        place.open(&dir).unwrap_or_else(|error| panic!("{context}: it cannot be opened again: {error}"));
+    store.create_file(Whose::Secret(&SessionId::random().unwrap()), Arc::new(record("x")), true).unwrap();
+}
+
 #[test]
 fn whichever_call_of_opening_fails_it_is_an_error_that_names_the_store_and_the_next_opening_succeeds() {
-    let open = |dir: &TempDir| FileStore::open(dir.path().join("store"));
-    let dir = directory();
-    let (opened, calls) = during(|_, _| None, || open(&dir));
-    assert_eq!(opened.unwrap().path(), dir.path().join("store"));
-    // The first and the last call of each kind: there are 256 shards.
-    let mut chosen: Vec<usize> = (0..calls.len())
-        .filter(|&n| !calls[..n].contains(&calls[n]) || !calls[n + 1..].contains(&calls[n]))
-        .collect();
-    chosen.dedup();
-    assert!(chosen.len() > 8, "{calls:?}");
-    for call in chosen {
-        let dir = directory();
-        let fault = Fault { call, errno: Errno::IO, then: Then::Works };
-        let (result, _) = during(fault.plan(), || open(&dir));
-        let context = format!("call {call}, {}", calls[call]);
-        check_error(&result.unwrap_err(), dir.path(), Errno::IO, &context);
-        let died = dying_in_call(call, || open(&dir));
-        assert!(died.is_none_or(|opened| opened.is_ok()), "{context}: opening what is left failed");
-        let store = open(&dir).unwrap();
-        store.create_file(Whose::Secret(&SessionId::random().unwrap()), Arc::new(record("x")), true).unwrap();
+    use Place::{Alone, Bare, Deaf, Made, New, Verified};
+    for place in [New, Bare, Made, Deaf, Verified, Alone] {
+        let dir = place.prepare();
+        let (opened, calls) = during(|_, _| None, || place.open(&dir));
+        assert_eq!(opened.unwrap().path(), dir.path().join("store"));
+        // The first and the last call of each kind: there are 256 shards.
+        let is_chosen = |n: &usize| !calls[..*n].contains(&calls[*n]) || !calls[n + 1..].contains(&calls[*n]);
+        let chosen: Vec<usize> = (0..calls.len()).filter(is_chosen).collect();
+        let least = if [New, Bare].contains(&place) { 25 } else { 8 };
+        assert!(chosen.len() >= least, "{place:?}: {calls:?}");
+        for call in chosen {
+            for (errno, then) in refusals() {
+                // What a call says makes a difference in few places; that it fails, in all.
+                let is_usual = errno == Errno::IO || calls[call] == "open generations";
+                if place == New || is_usual {
+                    open_with_fault(place, Fault { call, errno, then });
+                }
+            }
+            let dir = place.prepare();
+            let died = dying_in_call(call, || place.open(&dir));
+            let context = format!("{place:?}, call {call}, {}", calls[call]);
+            assert!(died.is_none_or(|opened| opened.is_ok()), "{context}: opening what is left failed");
+            place.open(&dir).unwrap_or_else(|error| panic!("{context}: {error}"));
+        }
+    }
+}
+
+/// File systems that cannot exchange names get two calls in place of one.
+#[test]
+fn a_growing_save_where_names_cannot_be_exchanged_replaces_the_file_and_brings_nothing_back() {
+    let fixture = Fixture::new();
+    for refusal in [Errno::INVAL, Errno::NOSYS] {
+        let refuse = move |call: &'static str| (call == "exchange").then(|| refusal.raw_os_error());
+        let session = fixture.session(true);
+        let grow = || put(&fixture.store, &session, &big("new"), true);
+        let (grown, calls) = during(move |_, call| refuse(call), grow);
+        grown.unwrap().unwrap();
+        let in_two = calls.windows(3).any(|calls| calls == ["exchange", "stat in directory", "rename"]);
+        assert!(in_two, "{calls:?}");
+        assert_eq!((fixture.text(&session), fixture.temporary_beside(&session)), (Some(big("new")), 0));
+        // Each of the two fails.
+        for failing in ["stat in directory", "rename"] {
+            let session = fixture.session(true);
+            let fail =
+                move |_, call| refuse(call).or_else(|| (call == failing).then(|| Errno::IO.raw_os_error()));
+            let (grown, _) = during(fail, || put(&fixture.store, &session, &big("new"), true));
+            check_error(&grown.unwrap_err(), fixture.dir.path(), Errno::IO, failing);
+            assert_eq!(fixture.text(&session).as_deref(), Some("old"), "{failing}");
+            assert_eq!(fixture.temporary_beside(&session), 0, "{failing}");
+            fixture.check_nothing_is_held(failing);
+        }
+        // Its name went just before, by somebody who could not wait.
+        let session = fixture.session(true);
+        let path = fixture.path(&session);
+        let remove = move |_, call: &'static str| {
+            if call == "stat in directory" {
+                fs::remove_file(&path).unwrap();
+            }
+            refuse(call)
+        };
+        let (grown, _) = during(remove, || put(&fixture.store, &session, &big("new"), true));
+        assert!(grown.unwrap().is_none(), "it is gone");
+        assert_eq!((fixture.text(&session), fixture.temporary_beside(&session)), (None, 0));
     }
 }
 
 // ----------------------------------------------------------------------------------------- syncs that failed
 
 /// From the failed sync on: the version is written to a new file, which is what is synced.
-const REBUILD: [&str; 12] = [
+const REBUILD: [&str; 13] = [
     // The other slot, which may hold the version that was not synced, is marked as well.
     "write",
     "open shard",
     "create file",
+    "lock",
     "stat file",
     "write",
     "sync file",
@@ -391,7 +511,7 @@ fn check_rebuilt(fixture: &Fixture, session: &SessionId, act: Act, before: &[&'s
     );
     assert_eq!(fixture.text(session), Some(act.new_text()));
     // And what the new file is known to be is true: it is as good as after any power-safe save.
-    let calls = ["open session", "read", "write", "sync file", "write"];
+    let calls = ["open session", "lock", "read", "write", "sync file", "write"];
     check_calls(&told(&calls), || put(&fixture.store, session, "next", true));
 }
 
@@ -400,22 +520,22 @@ fn a_sync_that_failed_is_not_tried_again_on_the_same_file() {
     let fixture = Fixture::new();
     // The sync of the new version.
     let session = fixture.session(true);
-    let before = ["open session", "read", "write", "sync file", "write"];
+    let before = ["open session", "lock", "read", "write", "sync file", "write"];
     check_rebuilt(&fixture, &session, Act::Update { power_safe: true }, &before);
     // The sync of the version before, which a relaxed save has left.
     put(&fixture.store, &session, "relaxed", false).unwrap();
-    let before = ["open session", "read", "sync file"];
+    let before = ["open session", "lock", "read", "sync file"];
     check_rebuilt(&fixture, &session, Act::Update { power_safe: true }, &before);
     // The sync of a version that is kept.
     put(&fixture.store, &session, "old", false).unwrap();
-    let before = ["open session", "read", "read", "open shard", "sync file"];
+    let before = ["open session", "lock", "read", "read", "open shard", "sync file"];
     check_rebuilt(&fixture, &session, Act::Keep, &before);
 }
 
 #[test]
 fn when_a_sync_failed_and_writing_anew_fails_too_durability_is_unknown_and_the_old_version_stands() {
     let fixture = Fixture::new();
-    let begin = ["open session", "read", "write", "sync file"].len();
+    let begin = ["open session", "lock", "read", "write", "sync file"].len();
     let calls_after = 1 + REBUILD.len();
     let mut unknown = 0;
     for second in begin..begin + calls_after {
@@ -446,7 +566,7 @@ fn when_a_sync_failed_and_writing_anew_fails_too_durability_is_unknown_and_the_o
         put(&fixture.store, &session, "next", true).unwrap();
         assert_eq!(fixture.text(&session).as_deref(), Some("next"), "{context}");
     }
-    assert_eq!(unknown, 8, "all but undoing the failed write, noting what is known, and tidying up");
+    assert_eq!(unknown, 9, "all but undoing the failed write, noting what is known, and tidying up");
 }
 
 /// The second sync of a file would succeed without having written what the first one failed to write.
@@ -468,7 +588,7 @@ fn after_a_failed_sync_and_a_failed_rewrite_the_next_power_safe_save_does_not_tr
         put(&fixture.store, &session, "next", true).unwrap();
         assert_ne!(fixture.inode(&session), inode, "relaxed before: {relaxed}");
         assert_eq!(fixture.text(&session).as_deref(), Some("next"));
-        let calls = ["open session", "read", "write", "sync file", "write"];
+        let calls = ["open session", "lock", "read", "write", "sync file", "write"];
         check_calls(&told(&calls), || put(&fixture.store, &session, "trusted", true));
     }
 }

@@ -192,7 +192,7 @@ fn a_reader_that_never_finds_the_file_at_rest_asks_the_writers_to_pause() {
     };
     let (found, calls) = during(restless.clone(), || fixture.store.load(&token));
     let readings = ["open session", "read"].repeat(9);
-    let paused = ["open session", "stat file", "stat session", "read"];
+    let paused = ["open session", "lock", "stat file", "stat session", "read"];
     assert_eq!(calls, [&readings[..], &paused].concat());
     let Lookup::Live(live) = found.unwrap() else { panic!("the older version is there") };
     assert_eq!(text_of(&live.record), "ancient");

@@ -345,11 +345,13 @@ fn tear_newer_slot(path: &Path) {
 }
 
 /// The calls of a file that grows, up to where durability makes a difference.
-const GROW: [&str; 11] = [
+const GROW: [&str; 13] = [
     "open session",
+    "lock",
     "read",
     "open shard",
     "create file",
+    "lock",
     "stat file",
     "write",
     "sync file",

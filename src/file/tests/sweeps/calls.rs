@@ -2,17 +2,18 @@
 use super::*;
 
 /// Every pass: the index, its lock, and the hour of the last walk.
-const BEGIN: [&str; 5] = ["open directory", "open file in directory", "change mode", "touch", "read"];
+const BEGIN: [&str; 7] =
+    ["open directory", "open file in directory", "lock", "change mode", "touch", "stat file", "read"];
 /// What is due: which buckets there are, and, for each, how many entries, what they are, and whether that was all.
 const LIST: &str = "list directory";
 const SIZE: &str = "stat in directory";
 const ENTRIES: [&str; 3] = ["open file in directory", "read", "read"];
 const SHARD: &str = "open shard";
 /// A session that has expired, under its lock: marked, for those who wait for the lock; removed; told.
-const REMOVED: [&str; 5] = ["open session in shard", "read", "write", "unlink", "announce"];
+const REMOVED: [&str; 6] = ["open session in shard", "lock", "read", "write", "unlink", "announce"];
 const GONE: [&str; 1] = ["open session in shard"];
 /// Whoever gave up its lock says so.
-const ALIVE: [&str; 3] = ["open session in shard", "read", "announce"];
+const ALIVE: [&str; 4] = ["open session in shard", "lock", "read", "announce"];
 /// In a bucket that is new to the store.
 const FILED: [&str; 4] = ["open directory", "open file in directory", "append", "stat file"];
 const STRUCK: &str = "write";
@@ -79,7 +80,7 @@ fn a_session_in_use_is_left_without_waiting() {
     let file = fs::File::options().read(true).write(true).open(house.fixture.path(&session)).unwrap();
     let held = LockedFile::acquire(file, Instant::now()).unwrap().unwrap();
     let bucket = [&BEGIN[..], &[LIST, SIZE], &ENTRIES].concat();
-    let left = house.check_calls(&[&bucket, &[SHARD, "open session in shard", END_OF_BUCKET]]);
+    let left = house.check_calls(&[&bucket, &[SHARD, "open session in shard", "lock", END_OF_BUCKET]]);
     assert!(left.elapsed < Duration::from_secs(4), "it waited for {:?}", left.elapsed);
     drop(held);
     house.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);

@@ -315,10 +315,10 @@ fn a_sweep_during_any_call_leaves_alone_what_is_brought_in_and_what_is_damaged()
 #[test]
 fn a_damaged_session_that_is_ended_while_it_is_set_aside_is_gone_or_aside_and_that_is_no_error() {
     let other = |store: &FileStore, [_, damaged, _]: &[SessionId; 3]| store.end(&damaged.file_id()).unwrap();
-    meet_in_every_call(Task::SetAside, other, |fixture, places, result, was_there, context| {
+    meet_in_every_call(Task::SetAside, other, |fixture, places, result, _, context| {
         let is_aside = match result {
             // The meeting took all of its wait, and it had to begin again.
-            Err(error) if error.kind() == ErrorKind::Busy && was_there => false,
+            Err(error) if error.kind() == ErrorKind::Busy => false,
             result => result.unwrap_or_else(|error| panic!("{context}: {error}")),
         };
         assert_eq!(places.damaged(fixture), [false, is_aside], "{context}");

@@ -1,0 +1,53 @@
+//! What the making of a store takes beside what its use does: the directory itself, and a file that has its name only when it
+//! is complete.
+use super::{DIRECTORY, FILE, Root, call, gate, make_private, sync_data, write_at};
+use crate::file::layout::TEMPORARY;
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Makes the directory of a store. Whether it did; not if something has its name.
+pub(in crate::file) fn make_root(path: &Path) -> io::Result<bool> {
+    match call("make root", || fs::mkdir(path, DIRECTORY)) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Gives the directory that was just made mode 0700: the umask may have taken bits away.
+pub(in crate::file) fn make_root_private(path: &Path) -> io::Result<()> {
+    Ok(call("change mode", || fs::chmod(path, DIRECTORY))?)
+}
+
+/// Brings the name of a directory to the disk.
+pub(in crate::file) fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = call("open parent", || fs::open(parent, flags, Mode::empty()))?;
+    Ok(call("sync parent", || fs::fsync(&parent))?)
+}
+
+impl Root {
+    /// Puts a file with mode 0600 under a name in the root, complete and synced before it has the name. Whether it did; not if
+    /// something has that name.
+    pub(in crate::file) fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<bool> {
+        gate("make temporary file")?;
+        let file = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .permissions(std::fs::Permissions::from_mode(FILE.as_raw_mode()))
+            .tempfile_in(&self.path)?;
+        // Once more: the umask may have taken bits away.
+        make_private(file.as_file())?;
+        write_at(file.as_file(), bytes, 0)?;
+        sync_data(file.as_file())?;
+        gate("link")?;
+        match file.persist_noclobber(self.path.join(name)) {
+            Ok(_) => Ok(true),
+            Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(refused) => Err(refused.error),
+        }
+    }
+}
