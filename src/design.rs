@@ -41,9 +41,9 @@
 //! | create, relaxed | 10 | `getrandom`, `write` to the index, `fstat`, `openat2`, `flock`, `fstat`, `fstatat`, `pwrite`, `flock`, `close` |
 //! | create, power-safe | 15 | the same, and shard `openat`, `fdatasync`, shard `fsync`, `pwrite` of the state, `close` |
 //! | delete | 11 | shard `openat`, `openat` in it, `flock`, `pread`, `pwrite`, `unlinkat`, `pwrite` of the counters, `flock`, `close`, `fsync`, `close` |
-//! | grow, relaxed | 20 | see below |
-//! | grow, power-safe | 22 | the same, and shard `fsync`, `pwrite` of the state |
-//! | rotate | 27 | a power-safe create inside a delete |
+//! | grow, relaxed | 22 | see below |
+//! | grow, power-safe | 24 | the same, and shard `fsync`, `pwrite` of the state |
+//! | rotate | 29 | a power-safe create inside a delete, and `fstat`, `fstatat` before the old name goes |
 //! | removal by a sweep | 8 | `openat`, `flock`, `pread`, `pwrite` of the mark, `unlinkat`, `pwrite` of the counters, `flock`, `close`; and a part of a `pwrite` to the index |
 //!
 //! A save that held its lock for a millisecond or more adds `fstat` and `fstatat` (see the rules for locks). A visitor who
@@ -92,10 +92,10 @@
 //!    the only one on the disk. It syncs first, and acknowledges when data and name are synced. Without this rule,
 //!    simulated power cuts lost acknowledged saves.
 //! 4. **A failed sync is final for its inode.** Linux marks the pages clean after a failed `fsync`, so that a second one
-//!    succeeds without writing anything. The new slot is voided and the session written anew to another inode; if that
-//!    fails too, the error is [`DurabilityUnknown`](crate::ErrorKind::DurabilityUnknown), and the file is marked: later
-//!    power-safe saves, by whomever, do not sync it either but write it anew. (A directory has no second inode to go to:
-//!    its failed sync is reported to the call that met it, and the next call tries again.)
+//!    succeeds without writing anything. So the file is marked at once, before anything else is tried: later power-safe
+//!    saves, by whomever, do not sync it either but write it anew. The new slot is voided and the session written to another
+//!    inode; if that fails too, the error is [`DurabilityUnknown`](crate::ErrorKind::DurabilityUnknown). (A directory has no
+//!    second inode to go to: its failed sync is reported to the call that met it, and the next call tries again.)
 //! 5. **Grow**: a larger file under a temporary name in the same shard, locked, written, *always* synced; the old file
 //!    marked retiring; then the two names are *exchanged* in one step, the temporary one removed, and, power-safe, the
 //!    shard synced. A kill leaves a temporary file at worst.
@@ -128,9 +128,13 @@
 //!    that was stopped: after the limit, `delete` unlinks without the lock, and writes the tombstone into the file
 //!    that has lost its name. So it does with a session that cannot be read. What the writer does when it goes on cannot
 //!    bring the session back: an in-place write goes to a file without a name, and is answered "gone" (a save that held
-//!    the lock for longer than the shortest limit looks whether its path still leads there); a grow *exchanges* names,
-//!    which fails when the old one is gone; a rotation that finds the old name gone removes its successor. (On a file
-//!    system that cannot exchange names, a writer stopped in the instant between its look and its rename can.)
+//!    the lock for longer than the shortest limit looks whether its path still leads there; `delete` waits twice as long
+//!    for whoever got the lock while it passed, and read the file before the tombstone was there); a grow *exchanges* names,
+//!    which fails when the old one is gone; a rotation that finds the old name gone removes its successor. Both look first
+//!    whether the name is still their session's, as does a sweep that had the lock for so long: another may have been
+//!    brought in under it. (On a file system that cannot exchange names, a writer stopped in the instant between its look
+//!    and its rename can bring the session back. And a waiter whose larger file lost its name in the instant between
+//!    `delete`'s opening of the smaller one and its unlinking may be told that it saved, though the session is gone.)
 //! 4. No lock is held when a call returns, and none while a response is sent.
 //! 5. Unlocking is explicit: a child forked meanwhile has a copy of the descriptor, and closing ours would not unlock.
 //!
@@ -292,7 +296,8 @@
 //!   and over a millisecond under load, where an in-place write takes 6.
 //! * **Why a keyed checksum, and why no signature?** Keyed with the `FileId`, so that a file copied over another does not
 //!   verify. Whoever knows an id knows its `FileId`: it detects damage, not forgery by somebody who can write to the
-//!   directory, and who needs no forgery.
+//!   directory, and who needs no forgery. A visitor can store the likeness of a slot within his own session: so slots are
+//!   found by their position only, and a file whose first slot says that it is larger than half of the file is damaged.
 //! * **Why `openat2`?** `O_NOFOLLOW` guards the last component only; `RESOLVE_NO_SYMLINKS` guards the shard as well, in
 //!   the same call. Where it is missing, shard and file are opened one after the other.
 //! * **Why `O_NOATIME`?** With `relatime`, the first read after every write updates the inode, which costs more than the

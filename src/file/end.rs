@@ -4,11 +4,14 @@ use super::FileStore;
 use super::disk::{Access, Directory};
 use super::generations::News;
 use super::layout::SessionPath;
+use super::lock::LockedFile;
 use super::locked::{Locked, Whose, entomb};
+use super::options::LOCK_WAIT_MIN;
 use super::slots::{self, View};
 use crate::error::{ErrorKind, Result};
 use crate::id::SessionId;
 use crate::store::{Change, Live, Store, Verdict};
+use crate::sync::Instant;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -35,9 +38,11 @@ impl FileStore {
         let path = &locked.path;
         let ended = (|| {
             locked.retire().map_err(|error| self.error("mark session file", path, error))?;
-            let was_there = shard
-                .unlink(path.below_shard())
-                .map_err(|error| self.error("remove old session file", path, error))?;
+            // Nor is a session removed that was brought in since this one was ended.
+            let was_there = self.leads_to(path, &locked.file)?
+                && shard
+                    .unlink(path.below_shard())
+                    .map_err(|error| self.error("remove old session file", path, error))?;
             if was_there {
                 locked.entomb();
                 locked.tell_ended()?;
@@ -84,6 +89,9 @@ impl FileStore {
                 let was_there = self.unlink(&shard, &path)?;
                 if let Ok(Some(file)) = file {
                     self.entomb_unlocked(whose, &path, &file);
+                    // Who got the lock since, and read the file before it was marked, is done by then, or has had it for so long
+                    // that he looks whether it has its name.
+                    let _ = LockedFile::acquire(file, Instant::now() + 2 * LOCK_WAIT_MIN);
                 }
                 was_there
             }
@@ -117,7 +125,7 @@ impl FileStore {
         // Whoever waits for the lock starts again by the path: the clock may have been set back when he gets it, or the
         // session brought in anew. Best effort: a disk that is too full for it is to be swept all the same.
         let _ = locked.retire();
-        let was_there = self.unlink(shard, &locked.path)?;
+        let was_there = locked.has_its_name()? && self.unlink(shard, &locked.path)?;
         locked.tell_ended()?;
         Ok(was_there)
     }

@@ -5,6 +5,7 @@ use super::disk::{self, Access, Directory};
 use super::generations::{News, Stamp};
 use super::layout::SessionPath;
 use super::lock::{LockedFile, Turn, busy};
+use super::options::LOCK_WAIT_MIN;
 use super::read_cache::Cached;
 use super::slot::{self, Decoded, SLOT_MAX, SLOT_MIN, STATE_AT, State};
 use super::slots::{self, View};
@@ -61,6 +62,8 @@ pub(super) struct Locked<'a> {
     /// When that was, in microseconds since 1970.
     pub(super) noted_at: u64,
     pub(super) told: Cell<bool>,
+    /// What was found out about the inode under this lock: whether a sync of it failed.
+    pub(super) found: Cell<State>,
     pub(super) file: LockedFile,
     /// The file that has taken this one's place, locked before it did: whoever saves next waits for it, until we have
     /// told.
@@ -86,13 +89,46 @@ impl Locked<'_> {
     /// inode, also one by somebody else, no other can tell.
     pub(super) fn sync_newest(&self) -> bool {
         let state = self.newest.state;
-        !state.has(State::SYNC_FAILED)
-            && (state.has(State::DATA_SYNCED) || disk::sync_data(&self.file).is_ok())
+        if state.has(State::SYNC_FAILED) {
+            return false;
+        }
+        let is_synced = state.has(State::DATA_SYNCED) || disk::sync_data(&self.file).is_ok();
+        if !is_synced {
+            self.distrust();
+        }
+        is_synced
+    }
+
+    /// Notes that a sync of this inode failed, for whoever saves next, and at once: we may be killed before there is
+    /// another inode.
+    pub(super) fn distrust(&self) {
+        self.found.set(State::SYNC_FAILED);
+        raise(&self.file, self.offset(self.slot), self.state());
+    }
+
+    /// The same where the other slot has a version that was written and not synced. That one would pass for the newest, also
+    /// to whoever waits for our lock; it is marked first, then voided.
+    pub(super) fn distrust_both(&self) {
+        let other = self.offset(1 - self.slot);
+        raise(&self.file, other, State::SYNC_FAILED.and(State::RETIRING));
+        self.distrust();
+        invalidate(&self.file, other, self.slot_size);
+    }
+
+    /// What is known of the inode by now.
+    pub(super) fn state(&self) -> State {
+        self.newest.state.and(self.found.get())
+    }
+
+    /// Whether the path still leads to this file, as far as that may have changed: a `delete` does not wait for our lock
+    /// any longer than its limit, and somebody may have brought a session in since, under the same name.
+    pub(super) fn has_its_name(&self) -> Result<bool> {
+        Ok(self.since.elapsed() < LOCK_WAIT_MIN || self.store.leads_to(&self.path, &self.file)?)
     }
 
     /// Tells whoever waits for this file's lock to look whether the path still leads here.
     pub(super) fn retire(&self) -> io::Result<()> {
-        let state = self.newest.state.and(State::RETIRING);
+        let state = self.state().and(State::RETIRING);
         disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
     }
 
@@ -183,6 +219,8 @@ impl FileStore {
         shard: Option<&Directory>,
         deadline: Instant,
     ) -> Result<Held<'a>> {
+        // Before a look into the cache: a part of it may be locked by a thread that does not exist in a forked child.
+        self.queues.check_process()?;
         let known = whose.secret().zip(self.cache.as_ref());
         let known = known.and_then(|(session, cache)| cache.peek(session.as_bytes()));
         let id = known.as_ref().map_or_else(|| whose.id(), |known| known.id);
@@ -198,16 +236,14 @@ impl FileStore {
             let file = LockedFile::acquire(file, deadline)
                 .map_err(|error| self.error("lock session file", &path, error))?
                 .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
-            let look =
-                |bytes: &[u8]| (slots::view(bytes, &id, known.as_ref().map(Cached::known)), bytes.len());
-            let (view, size) = match self.look(&file, &path, self.bytes_max(whose), look) {
-                Err(error) if whose.is_beyond_any(&error) => (Ok(View::Damaged), 0),
-                looked => looked?,
-            };
-            match self.located(view, &path)? {
-                View::Valid { slot, newest, .. }
-                    if !newest.state.has(State::RETIRING) || self.leads_to(&path, &file)? =>
-                {
+            let since = Instant::now();
+            let looked = self.look_under_lock(whose, &id, &path, &file, known.as_ref());
+            let (view, size, is_here) = looked.inspect_err(|_| {
+                // Whoever had it before may not have told.
+                let _ = self.announce(whose, &id, News::Ended);
+            })?;
+            match view {
+                View::Valid { slot, newest, .. } if is_here => {
                     return Ok(Held::Version(Locked {
                         store: self,
                         whose,
@@ -215,6 +251,7 @@ impl FileStore {
                         noted,
                         noted_at,
                         told: Cell::new(false),
+                        found: Cell::default(),
                         file,
                         successor: OnceCell::new(),
                         _turn: turn,
@@ -223,10 +260,10 @@ impl FileStore {
                         slot_size: size / 2,
                         newest,
                         known,
-                        since: Instant::now(),
+                        since,
                     }));
                 }
-                view @ (View::Empty | View::Damaged) if self.leads_to(&path, &file)? => {
+                View::Empty | View::Damaged if is_here => {
                     let is_damaged = matches!(view, View::Damaged);
                     return Ok(Held::Remains(Remains { file, _turn: turn, is_damaged }));
                 }
@@ -235,6 +272,26 @@ impl FileStore {
                 _ => {}
             }
         }
+    }
+
+    /// What a file is that is locked, of how many bytes, and whether the path leads to it: to one with a version that is not
+    /// marked it does.
+    fn look_under_lock(
+        &self,
+        whose: Whose<'_>,
+        id: &FileId,
+        path: &SessionPath,
+        file: &File,
+        known: Option<&Cached>,
+    ) -> Result<(View, usize, bool)> {
+        let look = |bytes: &[u8]| (slots::view(bytes, id, known.map(Cached::known)), bytes.len());
+        let (view, size) = match self.look(file, path, self.bytes_max(whose), look) {
+            Err(error) if whose.is_beyond_any(&error) => (Ok(View::Damaged), 0),
+            looked => looked?,
+        };
+        let view = self.located(view, path)?;
+        let is_unmarked = matches!(&view, View::Valid { newest, .. } if !newest.state.has(State::RETIRING));
+        Ok((view, size, is_unmarked || self.leads_to(path, file)?))
     }
 
     /// The largest file that is read: a visitor's by this store's limit, any session's when files are looked after.
@@ -286,6 +343,6 @@ pub(super) fn entomb(file: &File, offset: u64) {
 
 /// Voids a slot after a failed write, so that no reader takes it for one that was never written. Best effort: one that
 /// cannot be voided stays torn, which says the same.
-pub(super) fn invalidate(file: &File, offset: u64) {
-    let _ = disk::write_at(file, &slot::void(), offset);
+pub(super) fn invalidate(file: &File, offset: u64, slot_size: usize) {
+    let _ = disk::write_at(file, &slot::void(slot_size), offset);
 }

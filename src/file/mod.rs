@@ -167,10 +167,12 @@ impl FileStore {
         self.root.path()
     }
 
-    /// What the cache holds, how often it was of use, and what could not be filed.
+    /// What the cache holds, how often it was of use, and what could not be filed. In a process that was forked since the store
+    /// was opened, nothing of the cache: a part of it may be locked by a thread that does not exist there.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { unfiled: self.due.unfiled(), ..self.tally.stats(self.cache.as_ref()) }
+        let cache = self.cache.as_ref().filter(|_| self.queues.check_process().is_ok());
+        Stats { unfiled: self.due.unfiled(), ..self.tally.stats(cache) }
     }
 
     /// Why watching the directory for what is done by hand could not begin, though that was asked; `None` if it did, or was

@@ -188,12 +188,10 @@ fn make(root: &Root, clock: &Clock) -> Result<()> {
     root.sync().map_err(io("sync session directory"))?;
     let json = serde_json::to_string(&Parameters::ours()).expect("a struct of integers and a string");
     let linked = root.put_new(PARAMETERS, format!("{json}\n").as_bytes());
-    if linked.map_err(io("write the parameters of session store"))? {
-        root.sync().map_err(io("sync session directory"))?;
-        disk::sync_parent(dir).map_err(io("sync the parent of session directory"))?;
-    }
-    // Else another process was first: what it linked is read back.
-    Ok(())
+    // If another process was first, what it linked is read back; it may not have come to its sync.
+    linked.map_err(io("write the parameters of session store"))?;
+    root.sync().map_err(io("sync session directory"))?;
+    disk::sync_parent(dir).map_err(io("sync the parent of session directory"))
 }
 
 /// A store without one of its shards is a disk that is not mounted, or damage: not a place to log everybody out.

@@ -19,7 +19,9 @@ pub enum Coherence {
     #[default]
     Shared,
     /// Every load reads the session's file, and spares only verifying and decoding what it knows. For those file
-    /// systems, if their locks work; also sees at once what was changed by hand.
+    /// systems, if their locks work; also sees at once what was changed by hand. A server of files that is full may say so only
+    /// when a file is closed, which nobody hears: there, a save is sure to be kept if it is
+    /// [`PowerSafe`](crate::Durability::PowerSafe).
     Verify,
     /// For one process that has the directory to itself, and finds it in use otherwise (by processes of this host): the
     /// counters are its own, and announcing costs no system call.

@@ -225,8 +225,8 @@ impl ReadCache {
 
 impl std::fmt::Debug for ReadCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // No keys: they are secrets.
-        f.debug_struct("ReadCache").field("counts", &self.counts()).finish_non_exhaustive()
+        // No keys: they are secrets. No counts: that would wait for locks, also for those of threads that do not exist here.
+        f.debug_struct("ReadCache").field("bytes_max", &(self.bytes_max * PARTS)).finish_non_exhaustive()
     }
 }
 
@@ -419,7 +419,7 @@ mod tests {
         let cache = ReadCache::new(PARTS << 20);
         put(&cache, &key(1), copy(1, 10));
         let text = format!("{cache:?}");
-        assert!(text.contains("copies: 1"), "{text}");
+        assert!(text.contains("bytes_max: 33554432"), "{text}");
         // Neither as text nor as a list of bytes.
         assert!(!text.contains("kkkk") && !text.contains("107, 107"), "{text}");
     }

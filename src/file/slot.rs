@@ -23,7 +23,7 @@
 //!
 //! All integers are little-endian. A slot that is all zero was never written. One that begins with "GONE" ends the
 //! whole session: it is written over the newest slot of a file that is about to lose its name, or just has. One that
-//! begins with "VOID" is what a failed write left.
+//! begins with "VOID" is what a failed write left; its slot size stays.
 //!
 //! - The checksum is keyed with the [`FileId`]: a file copied over another one does not verify. It detects damage;
 //!   it is no signature, for whoever knows an id knows its `FileId`.
@@ -127,6 +127,10 @@ impl Version {
     pub(super) fn claimed(slot: &[u8]) -> Self {
         Self { sequence: u64::from_le_bytes(field(slot, SEQUENCE_AT)), checksum: field(slot, CHECKSUM_AT) }
     }
+    /// What the next version says, if there is one: the last number is no sequence.
+    pub(super) fn next_sequence(&self) -> Option<u64> {
+        self.sequence.checked_add(1).filter(|next| *next != u64::MAX)
+    }
 }
 
 /// A slot that verified.
@@ -170,7 +174,7 @@ pub(super) fn encode(
     let length = u32::try_from(out.len() - PREFIX_LEN).expect("at most SLOT_MAX, checked above");
     put(&mut out, 0, MAGIC);
     put(&mut out, FORMAT_AT, FORMAT.to_le_bytes());
-    put(&mut out, SLOT_SIZE_AT, [u8::try_from(slot_size.trailing_zeros()).expect("at most 25")]);
+    put(&mut out, SLOT_SIZE_AT, [log2(slot_size)]);
     put(&mut out, STATE_AT, [state.to_byte()]);
     put(&mut out, SEQUENCE_AT, sequence.to_le_bytes());
     put(&mut out, CREATED_AT, micros(record.created).to_le_bytes());
@@ -186,18 +190,21 @@ pub(super) fn encode(
 
 /// The prefix of a slot that ends its session.
 pub(super) fn tombstone() -> [u8; PREFIX_LEN] {
-    mark(TOMBSTONE)
-}
-
-/// The prefix of a slot whose write failed. Not zero: a reader must not take it for one that was never written.
-pub(super) fn void() -> [u8; PREFIX_LEN] {
-    mark(VOID)
-}
-
-fn mark(magic: [u8; 4]) -> [u8; PREFIX_LEN] {
     let mut prefix = [0; PREFIX_LEN];
-    put(&mut prefix, 0, magic);
+    put(&mut prefix, 0, TOMBSTONE);
     prefix
+}
+
+/// The prefix of a slot of this size whose write failed. Not zero: a reader must not take it for one that was never written.
+pub(super) fn void(slot_size: usize) -> [u8; PREFIX_LEN] {
+    let mut prefix = [0; PREFIX_LEN];
+    put(&mut prefix, 0, VOID);
+    put(&mut prefix, SLOT_SIZE_AT, [log2(slot_size)]);
+    prefix
+}
+
+fn log2(slot_size: usize) -> u8 {
+    u8::try_from(slot_size.trailing_zeros()).expect("at most 63")
 }
 
 /// The slot size that [`encode`] chose.
@@ -213,6 +220,13 @@ pub(super) fn claims_size(slot: &[u8]) -> bool {
 /// How large a slot claims to be.
 pub(super) fn claimed_size(slot: &[u8]) -> Option<usize> {
     1_usize.checked_shl(slot[SLOT_SIZE_AT].into())
+}
+
+/// Whether these bytes are the beginning of a slot that says it is larger: its file was made shorter. What then lies in the
+/// second half of the file is the middle of what somebody stored, who may have stored the likeness of a slot.
+pub(super) fn is_cut(slot: &[u8]) -> bool {
+    let is_larger = |size| size > slot.len() && size <= SLOT_MAX;
+    [MAGIC, VOID].contains(&field(slot, 0)) && claimed_size(slot).is_some_and(is_larger)
 }
 
 /// Looks at the first bytes of a slot without verifying anything.
@@ -322,7 +336,7 @@ pub(super) fn sealed(fields: &[u8], payload: &[u8], id: &FileId) -> Vec<u8> {
     let slot_size = slot.len().next_power_of_two().max(SLOT_MIN);
     put(&mut slot, 0, MAGIC);
     put(&mut slot, FORMAT_AT, FORMAT.to_le_bytes());
-    slot[SLOT_SIZE_AT] = u8::try_from(slot_size.trailing_zeros()).expect("at most 63");
+    slot[SLOT_SIZE_AT] = log2(slot_size);
     put(&mut slot, LENGTH_AT, u32::try_from(payload.len()).expect("below 4 GiB").to_le_bytes());
     let sum = checksum(&slot, id);
     put(&mut slot, CHECKSUM_AT, sum);
@@ -523,8 +537,8 @@ mod tests {
         let text = |reason| format!("failed to decode session record: {reason}");
         assert_eq!(refusal(&[]), (Claim::Empty, text("the slot is empty")));
         assert_eq!(refusal(&tombstone()), (Claim::Ended, text("the session was ended")));
-        assert!(void().starts_with(b"VOID"));
-        assert_eq!(refusal(&void()), (Claim::Other, text("not a session record")));
+        assert!(void(SLOT_MIN).starts_with(b"VOID"));
+        assert_eq!(refusal(&void(SLOT_MIN)), (Claim::Other, text("not a session record")));
         let mut older = slot(&sample());
         older[FORMAT_AT] = 0;
         assert_eq!(refusal(&older), (Claim::Other, text("not a session record")));

@@ -16,6 +16,10 @@
 //! what it is when no save is under way: empty, or claiming exactly the sequence before. A torn claim cannot pretend
 //! that: its lowest byte is that of v + 1 or v + 3, never that of v − 1. Otherwise the reader reads again.
 //!
+//! **By position only.** A visitor knows his id, and so the key of his checksums: he can store a text that is a slot to the
+//! last byte. It is never looked at, as it lies within a slot; a file that was cut, so that it would lie where a slot does, is
+//! damaged.
+//!
 //! **Known.** Whoever has verified a version before need not do so again: a slot whose prefix says the same sequence and
 //! checksum held the same record when the prefix was written, and what is returned is the record that was verified.
 use super::slot::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN, State, Version};
@@ -56,14 +60,18 @@ pub(super) struct Known<'a> {
 /// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) if either slot was written by a newer version of this crate: an old
 /// program must neither serve nor overwrite it.
 pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<View> {
-    if is_beginning(file) {
-        return Ok(View::Empty);
-    }
-    let Some((first, second)) = split(file) else { return Ok(View::Damaged) };
+    let Some((first, second)) = split(file) else {
+        return Ok(if is_beginning(file) { View::Empty } else { View::Damaged });
+    };
     let slots = [first, second];
     let claims = [slot::claim(first), slot::claim(second)];
     let by_claim = match claims {
         [Claim::Newer, _] => return Err(slot::decode(first, id).expect_err("a newer format is refused")),
+        _ if slot::is_cut(first) => {
+            // Behind the beginning of a first version there is none.
+            let is_beginning = is_beginning(file) && slot::decode(second, id).is_err();
+            return Ok(if is_beginning { View::Empty } else { View::Damaged });
+        }
         [_, Claim::Newer] => return Err(slot::decode(second, id).expect_err("a newer format is refused")),
         [Claim::Empty, Claim::Empty] | [Claim::Ended, _] | [_, Claim::Ended] => return Ok(View::Empty),
         [Claim::Sequence(a), Claim::Sequence(b)] if b > a => [1, 0],
@@ -84,13 +92,11 @@ pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result
 }
 
 /// Whether these bytes say of themselves that they are a whole file, and not the first part of a larger one. Who wants to know
-/// of others asks for the file's size.
+/// of others asks for the file's size: the second slot is not believed, as it may be the middle of the first.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
-    let Some((first, second)) = split(bytes) else { return false };
-    match slot::claim(first) {
-        Claim::Sequence(_) => slot::claims_size(first),
-        _ => matches!(slot::claim(second), Claim::Sequence(_)) && slot::claims_size(second),
-    }
+    split(bytes).is_some_and(|(first, _)| {
+        matches!(slot::claim(first), Claim::Sequence(_)) && slot::claims_size(first)
+    })
 }
 
 /// Whether these bytes are what is left of a creation that was cut short, of which nobody was told. A file is made with one
@@ -217,8 +223,43 @@ mod tests {
         assert!(matches!(part(1, State::WRITTEN, 16 * SLOT_MIN), View::Damaged));
     }
 
+    /// Somebody who knows his id can store the likeness of a slot, and wait until a disk loses the second half of a file.
     #[test]
-    fn bytes_are_a_whole_file_if_a_slot_claims_the_size_that_it_then_has() {
+    fn what_lies_in_the_middle_of_a_slot_is_no_version_whatever_happened_to_the_file() {
+        let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
+        let likeness = slot(9);
+        let mut first = slot::encode(&record, &id(), 1, State::WRITTEN, 2 * SLOT_MIN, SLOT_MAX).unwrap();
+        first.resize(SLOT_MIN, 0);
+        let cut = |first: &[u8]| view(&[first, &likeness].concat(), &id(), None);
+        assert!(
+            matches!(cut(&first), Ok(View::Damaged)),
+            "not unfinished either: there is something behind it"
+        );
+        for byte in 0..PREFIX_LEN {
+            let mut torn = first.clone();
+            torn[byte] ^= 4;
+            // Without its magic it says nothing of its size: that is 4 bytes of one sector, which all versions begin with.
+            let magic = byte < 4;
+            let size = byte == 6;
+            match cut(&torn) {
+                Ok(View::Damaged) => assert!(!magic, "byte {byte}"),
+                Ok(View::Valid { slot: 1, .. }) => assert!(magic || size, "byte {byte}"),
+                Err(error) => {
+                    assert!(error.kind() == ErrorKind::NewerFormat && [4, 5].contains(&byte), "byte {byte}");
+                }
+                other => panic!("byte {byte}: {other:?}"),
+            }
+        }
+        let mut voided = first.clone();
+        voided[..PREFIX_LEN].copy_from_slice(&slot::void(2 * SLOT_MIN));
+        assert!(matches!(cut(&voided), Ok(View::Damaged)));
+        // A save that failed in the first slot of a file that is whole leaves the second one.
+        voided[..PREFIX_LEN].copy_from_slice(&slot::void(SLOT_MIN));
+        assert!(matches!(cut(&voided), Ok(View::Valid { slot: 1, settled: false, .. })));
+    }
+
+    #[test]
+    fn bytes_are_a_whole_file_if_the_first_slot_claims_the_size_that_it_then_has() {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
         let large = |file_bytes: usize| {
             let mut bytes = slot::encode(&record, &id(), 1, State::WRITTEN, 2 * SLOT_MIN, SLOT_MAX).unwrap();
@@ -230,8 +271,9 @@ mod tests {
         for (bytes, want) in [
             ([slot(1), slot(2)].concat(), true),
             ([slot(1), empty()].concat(), true),
-            ([empty(), slot(1)].concat(), true),
-            ([ended.clone(), slot(1)].concat(), true),
+            // The second may be the middle of the first, which says nothing.
+            ([empty(), slot(1)].concat(), false),
+            ([ended.clone(), slot(1)].concat(), false),
             (large(4 * SLOT_MIN), true),
             // The first page of it, and what would be a second one.
             (large(2 * SLOT_MIN), false),

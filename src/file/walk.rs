@@ -105,6 +105,7 @@ impl FileStore {
             let path = self.root.path().join(shard);
             move |error| io_error(act, error).with_path(path)
         };
+        self.queues.check_process()?;
         let directory = self.root.open_directory(shard).map_err(error("open shard directory"))?;
         let mut names = directory.names().map_err(error("list shard directory"))?;
         names.retain(|name| !matches!(name.as_str(), "." | ".."));

@@ -2,10 +2,10 @@
 //! power cut. The reasons are in [`design`](crate::design).
 use super::FileStore;
 use super::disk::{self, Access, Directory};
+use super::generations::News;
 use super::layout::{SessionPath, TEMPORARY};
 use super::lock::{LockedFile, busy};
 use super::locked::{Locked, Whose, entomb, invalidate, raise};
-use super::options::LOCK_WAIT_MIN;
 use super::read_cache::Cached;
 use super::slot::{self, STATE_AT, State, Version};
 use crate::error::{Error, ErrorKind, Result};
@@ -54,12 +54,21 @@ impl FileStore {
             Err(error) => return Err(self.error("create session file", &path, error)),
         };
         let made = self.fill(file, &path, bytes, shard.as_ref());
-        if made.is_err() {
+        if made.as_ref().is_err_and(|unmade| unmade.has_the_name) {
             // What cannot be removed holds no version, or one under an id that nobody was told; the sweep finds it.
             let _ =
                 shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.below_shard()));
         }
-        made?;
+        let made = made.map_err(|unmade| unmade.error);
+        if matches!(whose, Whose::Digest(_)) {
+            // An id that was not drawn just now may have been ended by somebody who was killed before telling, and what was made
+            // for a moment may have been read.
+            let told = self.announce(whose, &id, News::Ended);
+            made?;
+            told?;
+        } else {
+            made?;
+        }
         let now = self.now();
         if record.is_expired(now) {
             // A sweep may have come to its entry before there was a file, and have been done with it.
@@ -72,12 +81,18 @@ impl FileStore {
     }
 
     /// Writes a new file's first version, and syncs it and its name if its shard is given.
-    fn fill(&self, file: File, path: &SessionPath, bytes: Vec<u8>, shard: Option<&Directory>) -> Result<()> {
-        let io = |act| move |error| self.error(act, path, error);
+    fn fill(
+        &self,
+        file: File,
+        path: &SessionPath,
+        bytes: Vec<u8>,
+        shard: Option<&Directory>,
+    ) -> Result<(), Unmade> {
+        let io = |act| move |error| Unmade { error: self.error(act, path, error), has_the_name: true };
         // From here on a sweep sees that the file is not a dead one.
         let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
             .map_err(io("lock new session file"))?
-            .map_err(|_| busy())?;
+            .map_err(|_| Unmade { error: busy(), has_the_name: true })?;
         let made = disk::stat(&file).map_err(io("examine new session file"))?;
         if made.mode != 0o600 {
             disk::make_private(&file).map_err(io("set the permissions of new session file"))?;
@@ -85,8 +100,8 @@ impl FileStore {
         // Before the lock it might have been swept, had this process been stopped for an hour. (A count of its names would
         // cost less, and be fooled by a backup that makes hard links.)
         if self.root.inode_at(path).map_err(io("find new session file again"))? != made.inode {
-            let error = io::Error::from(io::ErrorKind::NotFound);
-            return Err(io("find new session file again")(error));
+            let lost = io("find new session file again")(io::ErrorKind::NotFound.into());
+            return Err(Unmade { has_the_name: false, ..lost });
         }
         disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write new session file"))?;
         let Some(shard) = shard else { return Ok(()) };
@@ -121,7 +136,7 @@ impl FileStore {
             return Ok(kept.then_some(Live { record, id }));
         }
         Arc::make_mut(&mut locked.newest.record).cut();
-        let sequence = locked.newest.version.sequence + 1;
+        let sequence = self.next_sequence(&locked)?;
         let state = locked.newest.state.inherited();
         let bytes = self.encode(&locked.newest.record, &id, sequence, state, locked.slot_size)?;
         let version = Version::claimed(&bytes);
@@ -146,7 +161,7 @@ impl FileStore {
         let older = locked.offset(1 - locked.slot);
         let write = || {
             disk::write_at(&locked.file, &bytes, older).map_err(|error| {
-                invalidate(&locked.file, older);
+                invalidate(&locked.file, older, locked.slot_size);
                 self.error("write session file", &locked.path, error)
             })
         };
@@ -162,7 +177,7 @@ impl FileStore {
         }
         write()?;
         if disk::sync_data(&locked.file).is_err() {
-            invalidate(&locked.file, older);
+            locked.distrust_both();
             return self.rebuild(locked, bytes);
         }
         if let Some(shard) = shard {
@@ -177,14 +192,13 @@ impl FileStore {
     /// A save that held the lock for longer than the shortest wait limit may have been passed by a `delete`, and have
     /// written to a file without a name: then nothing was saved.
     fn unless_deleted(&self, locked: &Locked<'_>) -> Result<Written> {
-        let passed = locked.since.elapsed() >= LOCK_WAIT_MIN
-            && !self.leads_to(&locked.path, &locked.file).map_err(|error| {
-                Error::new(ErrorKind::DurabilityUnknown, "look for session file after saving")
-                    .with_path(self.path().join(locked.path.as_str()))
-                    .with_reason("it was written, and may have been removed before")
-                    .with_source(error)
-            })?;
-        Ok(if passed { Written::Gone } else { Written::Yes })
+        let is_there = locked.has_its_name().map_err(|error| {
+            Error::new(ErrorKind::DurabilityUnknown, "look for session file after saving")
+                .with_path(self.path().join(locked.path.as_str()))
+                .with_reason("it was written, and may have been removed before")
+                .with_source(error)
+        })?;
+        Ok(if is_there { Written::Yes } else { Written::Gone })
     }
 
     /// Brings the newest version to the disk as it is.
@@ -196,7 +210,7 @@ impl FileStore {
         }
         let shard = self.open_shard(&locked.id)?;
         if !locked.sync_newest() {
-            let sequence = locked.newest.version.sequence + 1;
+            let sequence = self.next_sequence(locked)?;
             let bytes = self.encode(stored, &locked.id, sequence, State::WRITTEN, 0)?;
             return self.rebuild(locked, bytes);
         }
@@ -213,13 +227,9 @@ impl FileStore {
     /// a second sync would succeed without having written them.
     #[cold]
     fn rebuild(&self, locked: &Locked<'_>, bytes: Vec<u8>) -> Result<Written> {
-        // Also the slot that could not be synced, if it could not be voided either: it would pass for the newest.
-        let other = locked.offset(1 - locked.slot);
-        raise(&locked.file, other, State::RETIRING);
         self.replace(locked, bytes, true).map_err(|error| {
             // For later saves, by whomever: this inode is not to be trusted, and it may have been replaced after all.
-            let state = locked.newest.state.and(State::SYNC_FAILED).and(State::RETIRING);
-            raise(&locked.file, locked.offset(locked.slot), state);
+            let _ = locked.retire();
             Error::new(ErrorKind::DurabilityUnknown, "save session after a failed sync")
                 .with_path(self.path().join(locked.path.as_str()))
                 .with_reason("writing it anew failed as well")
@@ -249,6 +259,10 @@ impl FileStore {
             disk::sync_data(&file).map_err(io("sync the larger file for session"))?;
             raise(&file, 0, State::DATA_SYNCED);
             locked.retire().map_err(io("mark session file"))?;
+            // Not over a session that was brought in since this one was ended.
+            if !self.leads_to(&locked.path, &locked.file)? {
+                return Ok(None);
+            }
             match shard.put_in_place(&temporary, locked.path.below_shard()) {
                 Ok(()) => Ok(Some(file)),
                 // Ended by a `delete` that could not wait for our lock.
@@ -284,6 +298,19 @@ impl FileStore {
             .with_source(error)
     }
 
+    /// The sequence of the next version.
+    ///
+    /// # Errors
+    ///
+    /// There is none. No number of saves leads there: somebody made the file who knows its checksum.
+    fn next_sequence(&self, locked: &Locked<'_>) -> Result<u64> {
+        locked.newest.version.next_sequence().ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, "save session file")
+                .with_path(self.path().join(locked.path.as_str()))
+                .with_reason("its sequence is one that no save reaches")
+        })
+    }
+
     fn encode(
         &self,
         record: &Record,
@@ -299,6 +326,13 @@ impl FileStore {
         }
         slot::encode(record, id, sequence, state, slot_size, self.options.record_bytes_max)
     }
+}
+
+/// Why a new file could not be filled.
+struct Unmade {
+    error: Error,
+    /// Whether the path leads to it, as far as is known; else it is not ours to remove what is there.
+    has_the_name: bool,
 }
 
 /// A new file's bytes: the first version in slot 0, slot 1 empty. Written whole, so that no later save changes the size.

@@ -43,8 +43,9 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Gone`] if the session was live when it was first read, changes wait to be saved, and it was ended
-    /// meanwhile. Otherwise the storage's trouble; the old version stands, the changes are kept, and `save` may be
-    /// called again.
+    /// meanwhile. Otherwise the storage's trouble; the changes are kept, and `save` may be called again. The old version
+    /// stands, but after [`ErrorKind::DurabilityUnknown`] and [`ErrorKind::Unannounced`] the new one may: then what
+    /// [`update`](Self::update) does is done once more by a second `save`.
     pub fn save(&mut self) -> Result<()> {
         self.accessed.set(true);
         self.commit()

@@ -31,9 +31,9 @@ pub(in crate::file) fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 impl Root {
-    /// Puts a file with mode 0600 under a name in the root, complete and synced before it has the name. Whether it did; not if
-    /// something has that name.
-    pub(in crate::file) fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<bool> {
+    /// Puts a file with mode 0600 under a name in the root, complete and synced before it has the name, unless something has that
+    /// name.
+    pub(in crate::file) fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         gate("make temporary file")?;
         let file = tempfile::Builder::new()
             .prefix(TEMPORARY)
@@ -45,9 +45,8 @@ impl Root {
         sync_data(file.as_file())?;
         gate("link")?;
         match file.persist_noclobber(self.path.join(name)) {
-            Ok(_) => Ok(true),
-            Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(refused) => Err(refused.error),
+            Err(refused) if refused.error.kind() != io::ErrorKind::AlreadyExists => Err(refused.error),
+            _ => Ok(()),
         }
     }
 }

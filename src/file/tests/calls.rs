@@ -235,7 +235,7 @@ fn what_is_known_of_a_file_is_not_believed_of_the_larger_one_in_its_place() {
     assert_eq!(syncs, ["sync file", "sync file", "sync shard"]);
 }
 
-const ROTATE: [&str; 20] = [
+const ROTATE: [&str; 22] = [
     "open shard",
     "open session in shard",
     "lock",
@@ -254,6 +254,8 @@ const ROTATE: [&str; 20] = [
     "write",
     // … before the old file goes.
     "write",
+    "stat file",
+    "stat session",
     "unlink",
     "write",
     "announce",
@@ -285,7 +287,7 @@ fn on_btrfs_the_file_system_is_synced_at_the_end_of_a_session() {
     let mut fixture = Fixture::new();
     Arc::get_mut(&mut fixture.store).unwrap().root.pretend_to_be_on_btrfs();
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
-    let rotate = [&ROTATE[..19], &["sync file system"]].concat();
+    let rotate = [&ROTATE[..21], &["sync file system"]].concat();
     check_calls(&rotate, || Act::Rotate.run(&fixture.store, &session, &successor));
     let delete = || fixture.store.end_file(Whose::Secret(&successor));
     let calls = [
@@ -305,7 +307,7 @@ fn on_btrfs_the_file_system_is_synced_at_the_end_of_a_session() {
 fn without_synced_security_events_the_end_of_a_session_is_not_synced_and_its_successor_still_is() {
     let fixture = Fixture::with(FileStoreOptions::new().sync_security_events(false));
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
-    check_calls(&ROTATE[..19], || Act::Rotate.run(&fixture.store, &session, &successor));
+    check_calls(&ROTATE[..21], || Act::Rotate.run(&fixture.store, &session, &successor));
     let delete = || fixture.store.end_file(Whose::Secret(&successor));
     check_calls(
         &["open shard", "open session in shard", "lock", "read", "write", "unlink", "announce"],

@@ -269,7 +269,7 @@ fn a_write_that_failed_in_the_middle_is_voided_and_harms_nobody_if_it_cannot_be(
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Full);
         assert_eq!(calls, ["open session", "lock", "read", "write", "write", "stat file system", "announce"]);
         // Torn or voided, the other slot is none that a reader may take for "never written": it reads twice.
-        check_calls(&["open session", "read", "open session", "read"], || {
+        check_calls(&["open session", "read", "stat file"].repeat(2), || {
             fixture.store.load(&session.to_token())
         });
         assert_eq!(fixture.text(&session).as_deref(), Some("old"));
@@ -479,9 +479,8 @@ fn a_growing_save_where_names_cannot_be_exchanged_replaces_the_file_and_brings_n
 
 // ----------------------------------------------------------------------------------------- syncs that failed
 
-/// From the failed sync on: the version is written to a new file, which is what is synced.
-const REBUILD: [&str; 13] = [
-    // The other slot, which may hold the version that was not synced, is marked as well.
+/// From the failed sync on: the file is marked, and the version is written to a new one, which is what is synced.
+const REBUILD: [&str; 15] = [
     "write",
     "open shard",
     "create file",
@@ -491,6 +490,8 @@ const REBUILD: [&str; 13] = [
     "sync file",
     "write",
     "write",
+    "stat file",
+    "stat session",
     "exchange",
     "unlink",
     "sync shard",
@@ -518,9 +519,9 @@ fn check_rebuilt(fixture: &Fixture, session: &SessionId, act: Act, before: &[&'s
 #[test]
 fn a_sync_that_failed_is_not_tried_again_on_the_same_file() {
     let fixture = Fixture::new();
-    // The sync of the new version.
+    // The sync of the new version, which is marked as well, and voided.
     let session = fixture.session(true);
-    let before = ["open session", "lock", "read", "write", "sync file", "write"];
+    let before = ["open session", "lock", "read", "write", "sync file", "write", "write"];
     check_rebuilt(&fixture, &session, Act::Update { power_safe: true }, &before);
     // The sync of the version before, which a relaxed save has left.
     put(&fixture.store, &session, "relaxed", false).unwrap();
@@ -536,7 +537,7 @@ fn a_sync_that_failed_is_not_tried_again_on_the_same_file() {
 fn when_a_sync_failed_and_writing_anew_fails_too_durability_is_unknown_and_the_old_version_stands() {
     let fixture = Fixture::new();
     let begin = ["open session", "lock", "read", "write", "sync file"].len();
-    let calls_after = 1 + REBUILD.len();
+    let calls_after = 2 + REBUILD.len();
     let mut unknown = 0;
     for second in begin..begin + calls_after {
         let session = fixture.session(true);
@@ -566,7 +567,7 @@ fn when_a_sync_failed_and_writing_anew_fails_too_durability_is_unknown_and_the_o
         put(&fixture.store, &session, "next", true).unwrap();
         assert_eq!(fixture.text(&session).as_deref(), Some("next"), "{context}");
     }
-    assert_eq!(unknown, 9, "all but undoing the failed write, noting what is known, and tidying up");
+    assert_eq!(unknown, 11, "all but undoing the failed write, noting what is known, and tidying up");
 }
 
 /// The second sync of a file would succeed without having written what the first one failed to write.
@@ -590,6 +591,98 @@ fn after_a_failed_sync_and_a_failed_rewrite_the_next_power_safe_save_does_not_tr
         assert_eq!(fixture.text(&session).as_deref(), Some("next"));
         let calls = ["open session", "lock", "read", "write", "sync file", "write"];
         check_calls(&told(&calls), || put(&fixture.store, &session, "trusted", true));
+    }
+}
+
+/// Before there is another file, the one that is there must say what it is.
+#[test]
+fn whoever_dies_in_a_save_whose_sync_failed_leaves_a_file_that_no_power_safe_save_trusts() {
+    let fixture = Fixture::new();
+    let update = Act::Update { power_safe: true };
+    for (act, relaxed) in [(Act::Keep, true), (update, true), (update, false)] {
+        for after in 1.. {
+            let session = fixture.session(true);
+            if relaxed {
+                put(&fixture.store, &session, "old", false).unwrap();
+            }
+            let inode = fixture.inode(&session);
+            let mut failed_at = None;
+            let fail = move |n, call: &str| match failed_at {
+                None if call != "sync file" => None,
+                None => {
+                    failed_at = Some(n);
+                    Some(Errno::IO.raw_os_error())
+                }
+                Some(failed) if n == failed + after => resume_unwind(Box::new("killed")),
+                Some(failed) => (n > failed + after).then(|| Errno::IO.raw_os_error()),
+            };
+            let run = || act.run(&fixture.store, &session, &session);
+            let died = catch_unwind(AssertUnwindSafe(|| during(fail, run).0)).is_err();
+            during(|_, _| None, || ());
+            let context = format!("{act:?}, relaxed before: {relaxed}, killed {after} calls after the sync");
+            assert!(fixture.text(&session).is_some(), "{context}");
+            put(&fixture.store, &session, "next", true).unwrap().unwrap();
+            // Who dies in the call that says so has said nothing.
+            let is_anew = fixture.inode(&session) != inode;
+            assert!(is_anew || after == 1, "{context}: a second sync of the same file was believed");
+            if !died {
+                assert!(after > 10, "{context}");
+                break;
+            }
+        }
+    }
+}
+
+/// A version that cannot be written anew, as it has more entries than this store allows, is not safe either.
+#[test]
+fn a_version_whose_sync_failed_and_that_cannot_be_encoded_is_not_called_safe_by_the_next_save() {
+    let fixture = Fixture::new();
+    let session = fixture.session(true);
+    let mut two = |record: &mut Record| {
+        record.entries.insert("more".into(), Value::new("x").unwrap());
+        Ok(Verdict::Write)
+    };
+    fixture.store.update_file(&session, &mut two, false).unwrap().unwrap();
+    let strict = fixture.reopened(FileStoreOptions::new().entries_max(1));
+    let keep = |fails: bool| {
+        let fail = failing_syncs(move |_| fails, &[]);
+        during(fail, || Act::Keep.run(&strict, &session, &session)).0.map_err(|error| error.kind())
+    };
+    assert_eq!(keep(true), Err(ErrorKind::TooManyEntries));
+    assert_eq!(keep(false), Err(ErrorKind::TooManyEntries), "a second sync of the same file was believed");
+    // Whoever may write it does so to another file.
+    let inode = fixture.inode(&session);
+    assert!(Act::Keep.run(&fixture.store, &session, &session).unwrap());
+    assert_ne!(fixture.inode(&session), inode);
+    assert_eq!(keep(false), Ok(true));
+}
+
+/// The marks, the voiding and the new file: whatever else fails after a sync, the file is not trusted by the next save.
+#[test]
+fn a_file_whose_sync_failed_is_not_trusted_whichever_of_the_writes_after_that_fails_too() {
+    let fixture = Fixture::new();
+    for failing in 1..=4 {
+        let session = fixture.session(true);
+        let inode = fixture.inode(&session);
+        let mut failed_at = None;
+        let fail = move |n, call: &str| {
+            let fails = match call {
+                "sync file" if failed_at.is_none() => {
+                    failed_at = Some(n);
+                    true
+                }
+                "write" => failed_at.is_some_and(|failed| n == failed + failing),
+                "create file" => true,
+                _ => false,
+            };
+            fails.then(|| Errno::IO.raw_os_error())
+        };
+        let (saved, calls) = during(fail, || put(&fixture.store, &session, "new", true));
+        let context = format!("the {failing}th call after the sync, of {calls:?}");
+        assert_eq!(saved.unwrap_err().kind(), ErrorKind::DurabilityUnknown, "{context}");
+        put(&fixture.store, &session, "next", true).unwrap().unwrap();
+        assert_ne!(fixture.inode(&session), inode, "{context}: a second sync of the same file was believed");
+        assert_eq!(fixture.text(&session).as_deref(), Some("next"), "{context}");
     }
 }
 

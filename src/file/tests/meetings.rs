@@ -256,6 +256,86 @@ fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
     }
 }
 
+/// A logout's wait is spent on those who had the lock before: it may pass one who has had it for a moment only.
+#[test]
+fn a_save_that_got_the_lock_just_before_a_logout_passed_it_is_not_acknowledged_after_the_logout_has_returned()
+{
+    let fixture = Fixture::new();
+    let impatient = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
+    for _ in 0..30 {
+        let session = fixture.session(false);
+        let stopped = fs::OpenOptions::new().read(true).write(true).open(fixture.path(&session)).unwrap();
+        let stopped = LockedFile::acquire(stopped, Instant::now()).unwrap().unwrap();
+        let (passes, is_passing) = mpsc::channel();
+        let (go, may_go) = mpsc::channel::<()>();
+        let (returned, has_returned) = mpsc::channel();
+        let (deleter, ended) = (Arc::clone(&impatient), session.clone());
+        let logout = thread::spawn(move || {
+            let wait_in_unlink = move |_, call: &str| {
+                if call == "unlink" {
+                    passes.send(()).unwrap();
+                    may_go.recv().unwrap();
+                }
+                None
+            };
+            let was_live = during(wait_in_unlink, || deleter.end_file(Whose::Secret(&ended))).0.unwrap();
+            returned.send(()).unwrap();
+            was_live
+        });
+        is_passing.recv().unwrap();
+        drop(stopped);
+        let mut has_read = false;
+        let let_it_pass = move |_, call: &str| {
+            if call == "write" && !std::mem::replace(&mut has_read, true) {
+                go.send(()).unwrap();
+                has_returned.recv().unwrap();
+            }
+            None
+        };
+        let (saved, _) = during(let_it_pass, || put(&fixture.store, &session, "late", false));
+        assert!(logout.join().unwrap(), "it ended a live session");
+        assert!(saved.unwrap().is_none(), "it wrote after the logout had returned, and was acknowledged");
+        assert_eq!(fixture.text(&session), None);
+    }
+}
+
+/// A holder that was passed knows a name only, under which there may be another session by now.
+#[test]
+fn a_writer_that_was_passed_leaves_alone_what_was_brought_in_under_its_sessions_name() {
+    for (act, at) in [
+        (Act::Update { power_safe: false }, "write"),
+        (Act::Update { power_safe: true }, "sync file"),
+        (Act::Grow { power_safe: false }, "sync file"),
+        (Act::Rotate, "open shard"),
+        (Act::Rotate, "sync file"),
+    ] {
+        let fixture = Fixture::new();
+        let other = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
+        let (session, successor) = (fixture.session(true), SessionId::random().unwrap());
+        let (id, mut calls_to_come) = (session.file_id(), if at == "open shard" { 2 } else { 1 });
+        let replace = move |_, call: &str| {
+            if call == at && calls_to_come > 0 {
+                calls_to_come -= 1;
+                if calls_to_come == 0 {
+                    let other = Arc::clone(&other);
+                    let replace = move || {
+                        assert!(other.end(&id).unwrap());
+                        assert!(other.bring_in(&id, &record("theirs"), Durability::PowerSafe).unwrap());
+                    };
+                    thread::spawn(replace).join().unwrap();
+                }
+            }
+            None
+        };
+        let (done, calls) = during(replace, || act.run(&fixture.store, &session, &successor));
+        let context = format!("{act:?}, passed in `{at}` of {calls:?}");
+        assert!(!done.unwrap(), "{context}: what it changed was ended");
+        assert_eq!(fixture.text(&session).as_deref(), Some("theirs"), "{context}");
+        assert_eq!(fixture.text(&successor), None, "{context}");
+        assert_eq!(fixture.temporary_beside(&session), 0, "{context}");
+    }
+}
+
 /// A file that went away between a save's first look and its last may hold what was saved, or not.
 #[test]
 fn a_save_that_cannot_see_whether_a_logout_passed_it_does_not_claim_that_the_old_version_stands() {

@@ -7,6 +7,8 @@
 mod calls;
 mod deaths;
 mod faults;
+mod forged;
+mod forked;
 mod histories;
 mod meetings;
 mod sweeps;
@@ -345,7 +347,7 @@ fn tear_newer_slot(path: &Path) {
 }
 
 /// The calls of a file that grows, up to where durability makes a difference.
-const GROW: [&str; 13] = [
+const GROW: [&str; 15] = [
     "open session",
     "lock",
     "read",
@@ -357,6 +359,8 @@ const GROW: [&str; 13] = [
     "sync file",
     "write",
     "write",
+    "stat file",
+    "stat session",
     "exchange",
     "unlink",
 ];

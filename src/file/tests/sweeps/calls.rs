@@ -22,7 +22,12 @@ const END_OF_BUCKET: &str = "read";
 impl House {
     #[track_caller]
     fn check_calls(&self, want: &[&[&str]]) -> SweepReport {
-        let (report, calls) = during(|_, _| None, || self.sweep_well(&unrested(), "alone"));
+        let (report, mut calls) = during(|_, _| None, || self.sweep_well(&unrested(), "alone"));
+        // A removal that took a millisecond, on a busy machine, looks first whether the name is still its session's.
+        let look = ["stat file", "stat session", "unlink"];
+        while let Some(at) = calls.windows(look.len()).position(|calls| calls == look) {
+            calls.drain(at..at + 2);
+        }
         assert_eq!(calls, want.concat());
         report
     }

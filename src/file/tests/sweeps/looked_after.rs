@@ -108,7 +108,7 @@ impl Places {
         }
         match task {
             Task::BringIn { .. } if done => assert_eq!(free.as_deref(), Some("brought in"), "{context}"),
-            // Killed, or failing so that it cannot be removed either: it may be there.
+            // Killed, or failing so that it cannot be removed either, or not announced: it may be there.
             Task::BringIn { .. } => {
                 assert!([None, Some("brought in")].contains(&free.as_deref()), "{context}: {free:?}");
             }
@@ -204,7 +204,7 @@ fn whichever_call_fails_of_what_is_done_by_file_it_is_an_error_or_the_right_answ
                 if matches!(task, Task::BringIn { .. })
                     && result.is_err()
                     && then == Then::Works
-                    && calls[call] != "unlink"
+                    && !["unlink", "announce"].contains(&calls[call])
                 {
                     assert!(!fixture.path(&places.free).exists(), "{context}: a file is left");
                 }
@@ -284,6 +284,77 @@ fn of_two_who_bring_in_the_same_session_one_does_and_his_is_there() {
             assert_eq!(fixture.text(&places.free).as_deref(), Some(want), "{context}");
         });
     }
+}
+
+/// A store with copies in memory.
+fn remembering(dir: &Path) -> FileStore {
+    FileStoreOptions::new().watch(false).lock_wait(Duration::from_millis(5)).open(dir).unwrap()
+}
+fn text_in(store: &FileStore, session: &SessionId) -> Option<String> {
+    match store.load(&session.to_token()).unwrap() {
+        Lookup::Live(live) => Some(text_of(&live.record)),
+        Lookup::Absent(_) => None,
+    }
+}
+
+/// Somebody was killed who had ended it, before he could say so.
+#[test]
+fn what_is_brought_in_is_found_by_those_who_remember_what_was_there_before() {
+    let dir = directory();
+    let (here, there) = (remembering(dir.path()), remembering(dir.path()));
+    let session = SessionId::random().unwrap();
+    here.create_file(Whose::Secret(&session), Arc::new(record("old")), false).unwrap();
+    assert_eq!(text_in(&here, &session).as_deref(), Some("old"));
+    let announce = ["open shard", "open session in shard", "lock", "read", "write", "unlink"].len();
+    assert!(dying_in_call(announce, || there.end_file(Whose::Secret(&session))).is_none());
+    assert!(there.bring_in(&session.file_id(), &record("brought in"), Durability::PowerSafe).unwrap());
+    assert_eq!(text_in(&here, &session).as_deref(), Some("brought in"));
+}
+
+#[test]
+fn what_could_not_be_brought_in_is_not_served_by_those_who_saw_it_for_a_moment() {
+    let dir = directory();
+    let (here, there) = (Arc::new(remembering(dir.path())), remembering(dir.path()));
+    for failing in ["sync file", "sync shard"] {
+        let session = SessionId::random().unwrap();
+        let (reader, read) = (Arc::clone(&here), session.clone());
+        let see_and_fail = move |_, call: &str| {
+            if call != failing {
+                return None;
+            }
+            let (reader, read) = (Arc::clone(&reader), read.clone());
+            thread::spawn(move || assert!(text_in(&reader, &read).is_some())).join().unwrap();
+            Some(Errno::IO.raw_os_error())
+        };
+        let bring_in = || there.bring_in(&session.file_id(), &record("x"), Durability::PowerSafe);
+        assert!(during(see_and_fail, bring_in).0.is_err(), "{failing}");
+        assert_eq!(text_in(&here, &session), None, "{failing}: it was refused, and is served");
+    }
+}
+
+/// It was ended while it was made, and brought in by somebody else.
+#[test]
+fn bringing_in_what_fails_does_not_take_away_what_somebody_else_brought_in() {
+    let dir = directory();
+    let (here, there) = (remembering(dir.path()), Arc::new(remembering(dir.path())));
+    let session = SessionId::random().unwrap();
+    let id = session.file_id();
+    let path = dir.path().join(SessionPath::of(&id).as_str());
+    let (other, mut is_done) = (Arc::clone(&there), false);
+    let replace = move |_, call: &str| {
+        if call == "stat file" && path.exists() && !std::mem::replace(&mut is_done, true) {
+            let other = Arc::clone(&other);
+            let replace = move || {
+                other.end(&id).unwrap();
+                assert!(other.bring_in(&id, &record("theirs"), Durability::PowerSafe).unwrap());
+            };
+            thread::spawn(replace).join().unwrap();
+        }
+        None
+    };
+    let (brought_in, _) = during(replace, || here.bring_in(&id, &record("ours"), Durability::PowerSafe));
+    assert_eq!(brought_in.unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(text_in(&there, &session).as_deref(), Some("theirs"));
 }
 
 #[test]

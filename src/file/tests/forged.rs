@@ -1,0 +1,104 @@
+//! Files that somebody made, or that a disk spoilt, under checksums that are good: whoever knows his id knows their key.
+use super::*;
+use crate::file::slot::{self, PREFIX_LEN, SLOT_MAX, State};
+
+/// Where in a slot its size is said.
+const SIZE_AT: u64 = 6;
+
+/// A visitor stores a text that is a slot to the last byte, so that it lies in the middle of his session's file, and waits until
+/// the disk loses the second half of that.
+#[cfg(feature = "internals")]
+#[test]
+fn a_session_that_a_visitor_stored_within_his_own_is_never_served() {
+    let fixture = Fixture::new();
+    let session = SessionId::random().unwrap();
+    let id = session.file_id();
+    // From the sequence on: sequence 4, created and touched at once, a deadline far away.
+    let mut fields = [0; 44];
+    (fields[0], fields[8], fields[16]) = (4, 1, 1);
+    fields[24..31].fill(0x7f);
+    // The checksum has to be text as well, which one of some thousands is.
+    let likeness = (0_u32..)
+        .map(|n| {
+            let payload = [b"\x01\x05admin\x01\x04text\x0a\x05\x08", format!("{n:08}").as_bytes()].concat();
+            slot::sealed(&fields, &payload, &id)[..PREFIX_LEN + payload.len()].to_vec()
+        })
+        .find_map(|slot| String::from_utf8(slot).ok())
+        .unwrap();
+    let text_with = |padding: usize, version: u32| {
+        format!("{}{likeness}{version}{}", "a".repeat(padding), "b".repeat(500))
+    };
+    let encoded = slot::encode(&record(&text_with(1800, 1)), &id, 1, State::WRITTEN, 0, SLOT_MAX).unwrap();
+    let magic = encoded.windows(4).rposition(|window| window == b"SESS").unwrap();
+    let text = |version| text_with(1800 + SLOT_MIN - magic, version);
+    fixture.store.create_file(Whose::Secret(&session), Arc::new(record(&text(1))), false).unwrap();
+    for versions in 1..4 {
+        if versions > 1 {
+            put(&fixture.store, &session, &text(versions), false).unwrap().unwrap();
+        }
+        let path = fixture.path(&session);
+        let whole = fs::read(&path).unwrap();
+        assert_eq!((whole.len(), &whole[SLOT_MIN..SLOT_MIN + 4]), (4 * SLOT_MIN, &b"SESS"[..]));
+        // Neither where the file lost its half nor where a call returns no more of it.
+        let in_part = |n, call: &str| (n == 1 && call == "read").then_some(PAGE);
+        let (found, _) = during(in_part, || fixture.text(&session));
+        assert_eq!(found, Some(text(versions)));
+        fs::write(&path, &whole[..2 * SLOT_MIN]).unwrap();
+        let found = fixture.store.load(&session.to_token()).unwrap();
+        assert!(matches!(found, Lookup::Absent(Absent::Damaged(_))), "{versions} versions: {found:?}");
+        assert!(put(&fixture.store, &session, "x", true).unwrap().is_none());
+        fs::write(&path, &whole).unwrap();
+    }
+}
+
+/// The older slot is not what is served, and what it says of itself is not what the file is.
+#[test]
+fn a_wrong_bit_in_the_size_of_an_older_slot_makes_a_session_damaged_at_worst_and_never_one_that_was_not_finished()
+ {
+    let fixture = Fixture::new();
+    for bit in 0..8 {
+        let session = fixture.session(false);
+        assert!(Act::Keep.run(&fixture.store, &session, &session).unwrap(), "synced");
+        let file = fs::OpenOptions::new().read(true).write(true).open(fixture.path(&session)).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, SIZE_AT).unwrap();
+        file.write_all_at(&[byte[0] ^ 1 << bit], SIZE_AT).unwrap();
+        match fixture.store.load(&session.to_token()).unwrap() {
+            Lookup::Live(live) => assert_eq!(text_of(&live.record), "old", "bit {bit}"),
+            // 32 KiB, as a slot may be.
+            Lookup::Absent(Absent::Damaged(_)) => assert_eq!(bit, 2),
+            Lookup::Absent(other) => panic!("bit {bit}: {other:?}"),
+        }
+    }
+}
+
+/// A number after which there is none is not reached by saves.
+#[test]
+fn a_session_at_the_last_sequence_is_served_and_a_save_of_it_is_refused_and_not_lost() {
+    let fixture = Fixture::new();
+    let forge = |sequence: u64| {
+        let session = fixture.session(false);
+        let id = session.file_id();
+        let mut bytes = slot::encode(&record("old"), &id, sequence, State::WRITTEN, 0, SLOT_MAX).unwrap();
+        bytes.resize(2 * SLOT_MIN, 0);
+        fs::write(fixture.path(&session), bytes).unwrap();
+        session
+    };
+    let session = forge(u64::MAX - 2);
+    put(&fixture.store, &session, "new", true).unwrap().unwrap();
+    assert_eq!(fixture.text(&session).as_deref(), Some("new"));
+    for session in [session, forge(u64::MAX - 1)] {
+        let before = fixture.text(&session);
+        for text in ["more", &big("more")] {
+            let error = put(&fixture.store, &session, text, true).unwrap_err();
+            let path = fixture.path(&session);
+            let want = format!(
+                "failed to save session file `{}`: its sequence is one that no save reaches",
+                path.display()
+            );
+            assert_eq!((error.kind(), error.to_string()), (ErrorKind::Corrupt, want));
+        }
+        assert_eq!(fixture.text(&session), before);
+        assert!(fixture.store.end_file(Whose::Secret(&session)).unwrap());
+    }
+}

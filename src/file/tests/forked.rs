@@ -1,0 +1,58 @@
+//! A child that is forked while another thread of its parent has a lock: that lock is never given back in the child.
+#![expect(unsafe_code, reason = "there is no safe fork")]
+use super::*;
+
+fn is_refused<T>(result: Result<T>) -> bool {
+    result.is_err_and(|error| error.kind() == ErrorKind::Forked)
+}
+
+#[test]
+fn a_child_that_is_forked_while_the_cache_is_looked_at_waits_for_nobody() {
+    type Call = fn(&FileStore, &SessionId) -> bool;
+    let calls: [(&str, Call); 7] = [
+        ("load", |store, id| is_refused(store.load(&id.to_token()))),
+        ("update", |store, id| is_refused(put(store, id, "x", false))),
+        ("rotate", |store, id| is_refused(Act::Rotate.run(store, id, id))),
+        ("delete", |store, id| is_refused(store.delete(&id.to_token()))),
+        ("files", |store, _| store.files().all(is_refused)),
+        ("stats", |store, _| store.stats().copies == 0),
+        ("debug", |store, _| format!("{store:?}").contains("ReadCache")),
+    ];
+    let dir = directory();
+    let store = FileStoreOptions::new().watch(false).open(dir.path()).unwrap();
+    let session = SessionId::random().unwrap();
+    store.create_file(Whose::Secret(&session), Arc::new(record("x")), false).unwrap();
+    assert_eq!(store.stats().copies, 1);
+    for (name, call) in calls {
+        let (has_it, is_held) = mpsc::channel();
+        let (let_go, may_go) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let (store, session) = (&store, &session);
+            scope.spawn(move || {
+                let cache = store.cache.as_ref().unwrap();
+                cache.get(session.as_bytes(), store.options.clock.glance(), |_| {
+                    has_it.send(()).unwrap();
+                    may_go.recv().unwrap();
+                    true
+                });
+            });
+            is_held.recv().unwrap();
+            // SAFETY: the child makes one call and ends, without returning from here; the allocator's locks are its own.
+            let child = unsafe { libc::fork() };
+            assert!(child >= 0, "{}", io::Error::last_os_error());
+            if child == 0 {
+                // SAFETY: kills the child if it waits.
+                unsafe { libc::alarm(20) };
+                let well = call(store, session);
+                // SAFETY: ends the child at once, without running what the parent has registered for its own end.
+                unsafe { libc::_exit(i32::from(!well)) }
+            }
+            let mut status = 0;
+            // SAFETY: the child is ours, and nobody else waits for it.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            let_go.send(()).unwrap();
+            assert!(libc::WIFEXITED(status), "{name} waited in the child");
+            assert_eq!(libc::WEXITSTATUS(status), 0, "{name}");
+        });
+    }
+}
