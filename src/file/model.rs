@@ -1,21 +1,24 @@
-//! The engine's law, as a map: a script drives two stores on one directory, one with a cache and one without, with clock
-//! steps, re-openings, sweeps and failing calls in between, and whatever can be observed is what a map of the sessions says.
+//! The engine's law, as a map: a script drives four stores on one directory, with caches of their own or none, through acts by id
+//! and by file, sweeps, re-openings and steps of the clock in both directions, while calls fail, once or for good, or do a part;
+//! and whatever can be observed is what a map of the sessions says.
 //!
 //! Run by `cargo test` (`tests/histories.rs`) and by the fuzzer (`fuzz/fuzz_targets/store_model.rs`).
 //!
-//! - Without a fault, every answer is exact.
+//! - Without a fault, every answer is exact: whole records, and why there is none. So is what a sweep does: afterwards there is a
+//!   file for each live session, and no other.
 //! - With one, an act may fail; then the session is what [`store`](crate::store) says of that error: at its old version,
 //!   or, where the kind leaves it open, at the old or the new one, or ended. Which one is looked up, and is the truth from
-//!   then on.
-//! - What was ended or has expired never comes back, under any store.
-use super::disk::faults::during;
-use super::layout::{DUE, SHARDS, shard_name};
-use super::{FileStore, FileStoreOptions, SweepOptions};
-use crate::clock::Clock;
+//!   then on. Sweeps are exact again after a whole walk without a fault.
+//! - What was ended or swept never comes back, under any store, unless it is brought in.
+use super::disk::faults::{PAGE, SHORT, during};
+use super::due::{BUCKET_MICROS, bucket_of};
+use super::layout::{DUE, SHARDS, SWEEP, shard_name};
+use super::{Coherence, FileStore, FileStoreOptions, Holds, SweepOptions};
+use crate::clock::{Clock, micros};
 use crate::error::{Error, ErrorKind};
-use crate::id::Token;
+use crate::id::{FileId, Token};
 use crate::record::Record;
-use crate::store::{Durability, Lookup, Saved, Store, Verdict};
+use crate::store::{Absent, Durability, Live, Lookup, Saved, Store, Verdict};
 use crate::value::Value;
 use rustix::io::Errno;
 use std::cell::RefCell;
@@ -26,14 +29,37 @@ use tempfile::TempDir;
 
 /// Longer than a copy in memory is trusted without a look.
 const TRUST: Duration = Duration::from_secs(61);
-const ERRNOS: [Errno; 6] = [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::ACCESS, Errno::ROFS];
+/// When each script begins, since 1970.
+const BEGIN: Duration = Duration::from_secs(1_700_000_000);
+/// What a call says that fails, or how much it does.
+const FAULTS: [i32; 10] = [
+    Errno::IO.raw_os_error(),
+    Errno::NOSPC.raw_os_error(),
+    Errno::DQUOT.raw_os_error(),
+    Errno::MFILE.raw_os_error(),
+    Errno::ACCESS.raw_os_error(),
+    Errno::ROFS.raw_os_error(),
+    Errno::NOMEM.raw_os_error(),
+    SHORT,
+    PAGE,
+    // Once only: it is tried again until it comes to something.
+    Errno::INTR.raw_os_error(),
+];
 
-/// Which of the two stores acts.
+/// Which of the stores acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
+    /// Remembers all of them.
     Cached,
+    /// Remembers none.
     Bare,
+    /// Has room for about one in each part of its cache.
+    Forgetful,
+    /// Asks the file each time.
+    Verifying,
 }
+
+const ALL: [By; 4] = [By::Cached, By::Bare, By::Forgetful, By::Verifying];
 
 /// One line of a script. `at` is a session, by the order in which they were made.
 #[derive(Clone, Copy, Debug)]
@@ -47,13 +73,13 @@ pub(super) enum Step {
         by: By,
         at: u8,
     },
-    /// With another text of `kilobytes`, which may need a larger file, and, if it is renewed, a later deadline.
+    /// With another text of `kilobytes`, which may need a larger file, and a deadline that moves by so many minutes.
     Update {
         by: By,
         at: u8,
         safe: bool,
         kilobytes: u8,
-        renew: bool,
+        renewed_by: i16,
     },
     Keep {
         by: By,
@@ -67,7 +93,21 @@ pub(super) enum Step {
         by: By,
         at: u8,
     },
+    /// By its file.
+    End {
+        by: By,
+        at: u8,
+    },
+    /// By its file; also one that was ended.
+    BringIn {
+        by: By,
+        at: u8,
+        safe: bool,
+    },
     Advance {
+        minutes: u8,
+    },
+    SetBack {
         minutes: u8,
     },
     Sweep {
@@ -77,29 +117,40 @@ pub(super) enum Step {
     Reopen {
         by: By,
     },
-    /// The next act's call of this number fails.
+    /// The next act's call of this number fails, or it and all that follow.
     Fail {
         call: u8,
-        errno: u8,
+        fault: u8,
+        for_good: bool,
     },
 }
 
 impl From<[u8; 4]> for Step {
     fn from([what, at, a, b]: [u8; 4]) -> Self {
-        let by = if b & 1 == 0 { By::Cached } else { By::Bare };
+        let by = ALL[usize::from(b & 1 | b >> 6 & 2)];
         let safe = b & 2 != 0;
-        match what % 12 {
+        match what % 16 {
             0 => Self::Create { by, safe, minutes: a },
             1 | 2 => Self::Load { by, at },
-            3 | 4 => Self::Update { by, at, safe, kilobytes: a % 8, renew: b & 4 != 0 },
+            3 | 4 => {
+                let renewed_by = match b >> 2 & 3 {
+                    1 => 10,
+                    2 => -i16::from(a),
+                    _ => 0,
+                };
+                Self::Update { by, at, safe, kilobytes: a % 8, renewed_by }
+            }
             5 => Self::Keep { by, at },
             6 => Self::Rotate { by, at },
             7 => Self::Delete { by, at },
             8 => Self::Advance { minutes: a },
-            // All 256 shards are walked, which takes as long as many other lines.
+            // All shards are walked, which takes as long as many other lines.
             9 => Self::Sweep { by, full: b & 0x1e == 2 },
             10 => Self::Reopen { by },
-            _ => Self::Fail { call: a % 24, errno: b },
+            11 | 12 => Self::Fail { call: a % 40, fault: b, for_good: a >= 200 },
+            13 => Self::End { by, at },
+            14 => Self::BringIn { by, at, safe },
+            _ => Self::SetBack { minutes: a % 100 },
         }
     }
 }
@@ -108,28 +159,48 @@ impl From<[u8; 4]> for Step {
 #[derive(Clone, Debug)]
 struct Known {
     token: Token,
-    /// `None` if it was ended: it must never be found again.
-    text: Option<String>,
-    deadline: SystemTime,
+    id: FileId,
+    /// `None` if it was ended, or swept: it must never be found again.
+    record: Option<Record>,
+    /// When the index has it looked at, at the latest.
+    filed: SystemTime,
+}
+
+impl Known {
+    /// Notes a deadline that was saved. One that comes sooner is filed if its hour does; the entry for a later time is looked at
+    /// first anyway.
+    fn file(&mut self, deadline: SystemTime, now: SystemTime) {
+        let bucket = |deadline| bucket_of(micros(deadline), micros(now));
+        if deadline < self.filed && bucket(deadline) < bucket(self.filed) {
+            self.filed = deadline;
+        }
+    }
 }
 
 struct Model {
     dir: TempDir,
     clock: Clock,
-    cached: FileStore,
-    bare: FileStore,
+    stores: [FileStore; ALL.len()],
     sessions: Vec<Known>,
     /// Makes each version's text different from all others.
     versions: u64,
-    fault: Option<(usize, Errno)>,
-    /// Whether a fault has met anything: what it left may be found by a sweep.
-    has_failed: bool,
+    /// The call that fails, how, and whether those after it do as well.
+    fault: Option<(usize, i32, bool)>,
+    /// Whether a sweep need not find all that is dead: a call has failed, or the clock was set back, so that what was to be filed
+    /// may not be, or later.
+    is_behind: bool,
 }
 
-fn open(dir: &Path, clock: &Clock, by: By) -> FileStore {
-    let cache_bytes = if by == By::Cached { 1 << 20 } else { 0 };
-    let options = FileStoreOptions::new().cache_bytes(cache_bytes).watch(false).clock(clock.clone());
-    options.open(dir).expect("the directory is a store")
+fn open(dir: &Path, clock: &Clock, by: By) -> Result<FileStore, Error> {
+    let (cache_bytes, coherence) = match by {
+        By::Cached => (1 << 20, Coherence::Shared),
+        By::Bare => (0, Coherence::Shared),
+        By::Forgetful => (32 << 10, Coherence::Shared),
+        By::Verifying => (1 << 20, Coherence::Verify),
+    };
+    let options = FileStoreOptions::new().cache_bytes(cache_bytes).coherence(coherence).watch(false);
+    // Nobody has a lock when a script's next line begins; where the counters cannot be read, opening waits for the others.
+    options.lock_wait(Duration::from_millis(5)).clock(clock.clone()).open(dir)
 }
 
 thread_local! {
@@ -143,10 +214,6 @@ fn directory() -> TempDir {
     EMPTY.take().unwrap_or_else(|| new().expect("a temporary directory"))
 }
 
-fn text_of(record: &Record) -> String {
-    record.entries["text"].get().expect("a text")
-}
-
 /// Runs a script.
 ///
 /// # Panics
@@ -154,10 +221,10 @@ fn text_of(record: &Record) -> String {
 /// If anything differs from what the map says.
 pub(super) fn run(script: &[Step]) {
     let dir = directory();
-    let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
-    let (cached, bare) = (open(dir.path(), &clock, By::Cached), open(dir.path(), &clock, By::Bare));
-    let (sessions, versions, fault, has_failed) = (Vec::new(), 0, None, false);
-    let mut model = Model { dir, clock, cached, bare, sessions, versions, fault, has_failed };
+    let clock = Clock::manual(UNIX_EPOCH + BEGIN);
+    let stores = ALL.map(|by| open(dir.path(), &clock, by).expect("the directory is a store"));
+    let (sessions, versions, fault, is_behind) = (Vec::new(), 0, None, false);
+    let mut model = Model { dir, clock, stores, sessions, versions, fault, is_behind };
     for step in script {
         model.step(*step);
     }
@@ -166,50 +233,58 @@ pub(super) fn run(script: &[Step]) {
         model.check(at);
     }
     // Somebody who comes later sees the same.
-    model.cached = open(model.dir.path(), &model.clock, By::Cached);
-    (0..model.sessions.len()).for_each(|at| model.check(at));
+    model.step(Step::Reopen { by: By::Cached });
+    for at in 0..model.sessions.len() {
+        model.check(at);
+    }
     model.clear();
 }
 
 impl Model {
     /// Leaves an empty store for the next script.
     fn clear(self) {
-        for known in &self.sessions {
-            self.bare.delete(&known.token).expect("no fault is left");
-        }
-        if self.has_failed {
-            // What a failed act left, under a name that it had not told anybody or a temporary one.
-            for shard in (0..SHARDS).map(shard_name) {
-                let files = fs::read_dir(self.dir.path().join(shard)).expect("a shard");
-                files.for_each(|file| fs::remove_file(file.expect("a name").path()).expect("a file"));
+        for shard in (0..SHARDS).map(shard_name) {
+            let shard = self.dir.path().join(shard);
+            // Most have none: the directory's count of names is not asked, as its list is as fast.
+            for file in fs::read_dir(shard).expect("a shard") {
+                fs::remove_file(file.expect("a name").path()).expect("a file");
             }
         }
-        let due = fs::remove_dir_all(self.dir.path().join(DUE));
-        assert!(due.is_ok() || self.sessions.is_empty() || self.has_failed, "{due:?}");
+        let index = self.dir.path().join(DUE);
+        for bucket in fs::read_dir(&index).expect("the index") {
+            fs::remove_file(bucket.expect("a name").path()).expect("a bucket");
+        }
+        // As it was when the store was made, so that not each script's first sweep walks everything.
+        let walked = micros(UNIX_EPOCH + BEGIN) / BUCKET_MICROS;
+        fs::write(index.join(SWEEP), format!("{walked:20}\n")).expect("the note of the last walk");
         EMPTY.set(Some(self.dir));
     }
 
     fn store(&self, by: By) -> &FileStore {
-        match by {
-            By::Cached => &self.cached,
-            By::Bare => &self.bare,
+        &self.stores[by as usize]
+    }
+
+    /// Lets somebody act, with the fault that is due, if any. Whether it was met.
+    fn with_fault<R>(&mut self, act: impl FnOnce(&Self) -> Result<R, Error>) -> (Result<R, Error>, bool) {
+        let Some((due, fault, for_good)) = self.fault.take() else { return (act(self), false) };
+        let for_good = for_good && fault != Errno::INTR.raw_os_error();
+        let fails = move |n, _: &str| (n == due || for_good && n > due).then_some(fault);
+        let (done, calls) = during(fails, || act(self));
+        let is_unannounced = |error: &Error| error.kind() == ErrorKind::Unannounced || for_good;
+        if done.as_ref().is_err_and(is_unannounced) {
+            // For a minute others may not see what was changed.
+            self.clock.advance(TRUST);
         }
+        (done, calls.len() > due)
     }
 
     /// Lets one store act, with the fault that is due, if any.
     fn act<R>(&mut self, by: By, act: impl FnOnce(&FileStore) -> Result<R, Error>) -> Result<R, Error> {
-        let Some((call, errno)) = self.fault.take() else {
-            let done = act(self.store(by));
-            return Ok(done.unwrap_or_else(|error| panic!("{by:?} failed without a fault: {error}")));
-        };
-        let fail = move |n, _: &str| (n == call).then_some(errno.raw_os_error());
-        let (done, calls) = during(fail, || act(self.store(by)));
-        // An act that makes fewer calls has no excuse.
-        self.has_failed |= calls.len() > call;
-        assert!(done.is_ok() || calls.len() > call, "{by:?} failed before the fault: {:?}", done.err());
-        if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unannounced) {
-            // For a minute others may not see what was changed.
-            self.clock.advance(TRUST);
+        let (done, met) = self.with_fault(|model| act(model.store(by)));
+        self.is_behind |= met;
+        if let Err(error) = &done {
+            // An act that makes fewer calls has no excuse.
+            assert!(met, "{by:?} failed without a fault: {error}");
         }
         done
     }
@@ -218,61 +293,89 @@ impl Model {
         (!self.sessions.is_empty()).then(|| usize::from(at) % self.sessions.len())
     }
 
-    fn is_live(&self, at: usize) -> bool {
-        self.sessions[at].text.is_some() && self.sessions[at].deadline > self.clock.now()
+    fn live(&self, at: usize) -> Option<&Record> {
+        self.sessions[at].record.as_ref().filter(|record| record.deadline > self.clock.now())
     }
 
-    fn text(&mut self, kilobytes: u8) -> String {
+    fn is_live(&self, at: usize) -> bool {
+        self.live(at).is_some()
+    }
+
+    fn text(&mut self, kilobytes: u8) -> Value {
         self.versions += 1;
-        format!("{} ", self.versions).repeat(1 + usize::from(kilobytes) * 1024 / 8)
+        let text = format!("{} ", self.versions).repeat(1 + usize::from(kilobytes) * 1024 / 8);
+        Value::new(&text).expect("a value")
     }
 
     fn record(&mut self, minutes: u8) -> Record {
         let now = self.clock.now();
         let mut record = Record::new(now, now + Duration::from_secs(60 * (1 + u64::from(minutes))));
-        let text = self.text(0);
-        record.entries.insert("text".into(), Value::new(&text).expect("a value"));
+        record.user = (minutes % 2 == 1).then(|| format!("user {minutes}"));
+        record.entries.insert("text".into(), self.text(0));
         record
     }
 
-    /// Both stores find what the map says.
+    fn know(&mut self, saved: Saved) {
+        let record = (*saved.live.record).clone();
+        let filed = record.deadline;
+        self.sessions.push(Known { token: saved.token, id: saved.live.id, record: Some(record), filed });
+        self.check(self.sessions.len() - 1);
+    }
+
+    /// What is found is what the map says, and says why if it is nothing.
+    #[track_caller]
+    fn check_found(&self, at: usize, found: &Lookup, context: &str) {
+        let known = &self.sessions[at];
+        match found {
+            Lookup::Live(Live { record, id }) => {
+                assert_eq!(self.live(at), Some(&**record), "session {at}, {context}");
+                assert_eq!(*id, known.id, "session {at}, {context}");
+            }
+            Lookup::Absent(Absent::Expired(id)) => {
+                assert!(known.record.is_some() && !self.is_live(at), "session {at} expired, {context}");
+                assert_eq!(*id, known.id, "session {at}, {context}");
+            }
+            Lookup::Absent(Absent::Unknown(id)) => {
+                assert_eq!(known.record, None, "session {at} is unknown, {context}");
+                assert_eq!(*id, known.id, "session {at}, {context}");
+            }
+            Lookup::Absent(other) => panic!("session {at} is {other:?}, {context}"),
+        }
+    }
+
+    /// All stores find what the map says, by the secret and by the file.
     #[track_caller]
     fn check(&self, at: usize) {
-        let known = &self.sessions[at];
-        let want = known.text.as_ref().filter(|_| self.is_live(at));
-        for by in [By::Cached, By::Bare] {
-            let found = match self.store(by).load(&known.token) {
-                Ok(Lookup::Live(live)) => Some(live.record),
-                Ok(Lookup::Absent(_)) => None,
-                Err(error) => panic!("session {at} cannot be loaded by {by:?}: {error}"),
-            };
-            assert_eq!(
-                found.as_ref().map(|record| text_of(record)).as_ref(),
-                want,
-                "session {at}, by {by:?}"
-            );
-            assert!(found.is_none_or(|record| record.deadline == known.deadline), "session {at}, by {by:?}");
+        let Known { token, id, .. } = &self.sessions[at];
+        for by in ALL {
+            let found = self.store(by).load(token);
+            let found = found.unwrap_or_else(|error| panic!("{by:?} cannot load session {at}: {error}"));
+            self.check_found(at, &found, &format!("by {by:?}"));
         }
+        let found = self.store(By::Bare).find(id);
+        self.check_found(at, &found.unwrap_or_else(|error| panic!("session {at}: {error}")), "by its file");
     }
 
     /// After an error: which of these is it? A session that has ended since stays so.
     #[track_caller]
-    fn resolve(&mut self, at: usize, error: &Error, candidates: &[(Option<String>, SystemTime)]) {
-        let found = match self.bare.load(&self.sessions[at].token) {
-            Ok(Lookup::Live(live)) => (Some(text_of(&live.record)), live.record.deadline),
-            Ok(Lookup::Absent(_)) => (None, UNIX_EPOCH),
-            Err(error) => panic!("session {at} cannot be loaded: {error}"),
-        };
-        let is_expired = |deadline: SystemTime| deadline <= self.clock.now();
-        let fits = |(text, deadline): &(Option<String>, SystemTime)| {
-            found == (text.clone(), *deadline)
-                || found.0.is_none() && (text.is_none() || is_expired(*deadline))
-        };
-        let chosen = candidates.iter().find(|candidate| fits(candidate));
-        let (text, deadline) =
-            chosen.unwrap_or_else(|| panic!("session {at} is at {found:?} after {error}")).clone();
-        self.sessions[at].text = text;
-        self.sessions[at].deadline = deadline;
+    fn resolve(&mut self, at: usize, error: &Error, candidates: Vec<Option<Record>>) {
+        let (now, token) = (self.clock.now(), self.sessions[at].token.clone());
+        let is_live = |record: &Record| record.deadline > now;
+        let found = self.store(By::Bare).load(&token).unwrap_or_else(|error| panic!("session {at}: {error}"));
+        let mut fits = candidates.into_iter().filter(|candidate| match (&found, candidate) {
+            (Lookup::Live(live), Some(record)) => is_live(record) && *live.record == *record,
+            (Lookup::Absent(Absent::Unknown(_)), None) => true,
+            (Lookup::Absent(Absent::Expired(_)), Some(record)) => !is_live(record),
+            _ => false,
+        });
+        let chosen = fits.next().unwrap_or_else(|| panic!("session {at} is {found:?} after {error}"));
+        if fits.next().is_some_and(|other| other != chosen) {
+            // Both have expired, and which it is can not be seen unless the clock is set back: it is ended.
+            self.store(By::Bare).delete(&token).expect("no fault is left");
+            self.sessions[at].record = None;
+        } else {
+            self.sessions[at].record = chosen;
+        }
         self.check(at);
     }
 
@@ -281,26 +384,22 @@ impl Model {
             Step::Create { by, safe, minutes } => {
                 let record = self.record(minutes);
                 // Nobody was told the id of one that failed.
-                if let Ok(Saved { token, live }) = self.act(by, |store| store.create(&record, how(safe))) {
-                    let (text, deadline) = (Some(text_of(&live.record)), live.record.deadline);
-                    self.sessions.push(Known { token, text, deadline });
-                    self.check(self.sessions.len() - 1);
+                if let Ok(saved) = self.act(by, |store| store.create(&record, how(safe))) {
+                    assert_eq!(*saved.live.record, record);
+                    self.know(saved);
                 }
             }
             Step::Load { by, at } => {
                 let Some(at) = self.index(at) else { return };
                 let token = self.sessions[at].token.clone();
-                match self.act(by, |store| store.load(&token)) {
-                    Ok(Lookup::Live(live)) => {
-                        assert!(self.is_live(at), "session {at} is alive");
-                        assert_eq!(Some(text_of(&live.record)), self.sessions[at].text, "session {at}");
-                    }
-                    Ok(Lookup::Absent(why)) => assert!(!self.is_live(at), "session {at} is {why:?}"),
-                    Err(_) => {}
+                if let Ok(found) = self.act(by, |store| store.load(&token)) {
+                    self.check_found(at, &found, &format!("by {by:?}"));
                 }
                 self.check(at);
             }
-            Step::Update { by, at, safe, kilobytes, renew } => self.update(by, at, safe, kilobytes, renew),
+            Step::Update { by, at, safe, kilobytes, renewed_by } => {
+                self.update(by, at, safe, kilobytes, renewed_by);
+            }
             Step::Keep { by, at } => {
                 let Some(at) = self.index(at) else { return };
                 let token = self.sessions[at].token.clone();
@@ -311,106 +410,201 @@ impl Model {
                 if let Ok(kept) =
                     self.act(by, |store| store.update(&token, &mut change, Durability::PowerSafe))
                 {
-                    assert_eq!(kept.is_some(), self.is_live(at), "session {at}");
-                    let text = kept.map(|saved| text_of(&saved.live.record));
-                    assert!(text.is_none() || text == self.sessions[at].text, "session {at}: {text:?}");
+                    assert_eq!(kept.as_ref().map(|saved| &*saved.live.record), self.live(at), "session {at}");
                 }
                 self.check(at);
             }
             Step::Rotate { by, at } => self.rotate(by, at),
             Step::Delete { by, at } => {
                 let Some(at) = self.index(at) else { return };
-                let (token, was_live) = (self.sessions[at].token.clone(), self.is_live(at));
-                let old = (self.sessions[at].text.clone(), self.sessions[at].deadline);
-                match self.act(by, |store| store.delete(&token)) {
-                    Ok(was_there) => {
-                        // Where it could not be read it was removed all the same.
-                        assert!(was_there == was_live || self.has_failed, "session {at}");
-                        self.sessions[at].text = None;
+                let token = self.sessions[at].token.clone();
+                self.end(by, at, |store| store.delete(&token));
+            }
+            Step::End { by, at } => {
+                let Some(at) = self.index(at) else { return };
+                let id = self.sessions[at].id;
+                self.end(by, at, |store| store.end(&id));
+            }
+            Step::BringIn { by, at, safe } => {
+                let Some(at) = self.index(at) else { return };
+                let (id, record) = (self.sessions[at].id, self.record(at.to_le_bytes()[0]));
+                let (old, was_live) = (self.sessions[at].record.clone(), self.is_live(at));
+                match self.act(by, |store| store.bring_in(&id, &record, how(safe))) {
+                    Ok(brought_in) => {
+                        assert_eq!(brought_in, !was_live, "session {at}");
+                        if brought_in {
+                            self.sessions[at].filed = record.deadline;
+                            self.sessions[at].record = Some(record);
+                        }
                         self.check(at);
                     }
-                    Err(error) => self.resolve(at, &error, &[(None, old.1), old.clone()]),
+                    Err(error) => {
+                        // What expired may have been removed to make room for it.
+                        let mut candidates = vec![old];
+                        candidates.extend((!was_live).then_some([None, Some(record)]).into_iter().flatten());
+                        self.resolve(at, &error, candidates);
+                    }
                 }
             }
             Step::Advance { minutes } => self.clock.advance(Duration::from_secs(97 * u64::from(minutes))),
-            Step::Sweep { by, full } => {
-                let options = SweepOptions::new().core_share_percent(100).full(full);
-                let due = (0..self.sessions.len()).filter(|at| !self.is_live(*at)).count();
-                if let Ok(report) = self.act(by, |store| store.sweep(&options)) {
-                    assert!(
-                        report.removed <= due as u64 || self.has_failed,
-                        "{report:?}, where {due} were due"
-                    );
-                    assert!(report.failed == 0 || self.has_failed, "{report:?}");
-                    assert_eq!((report.damaged, report.unknown), (0, 0), "{report:?}");
-                    if full && !self.has_failed {
-                        let live = (0..self.sessions.len()).filter(|at| self.is_live(*at)).count();
-                        let files = self.bare.files().count();
-                        assert_eq!(files, live, "after {report:?}");
-                    }
-                }
-                (0..self.sessions.len()).for_each(|at| self.check(at));
+            Step::SetBack { minutes } => {
+                self.clock.set(self.clock.now() - Duration::from_secs(97 * u64::from(minutes)));
+                self.is_behind = true;
             }
+            Step::Sweep { by, full } => self.sweep(by, full),
             Step::Reopen { by } => {
-                let store = open(self.dir.path(), &self.clock, by);
-                match by {
-                    By::Cached => self.cached = store,
-                    By::Bare => self.bare = store,
+                let (store, met) = self.with_fault(|model| open(model.dir.path(), &model.clock, by));
+                match store {
+                    Ok(store) => self.stores[by as usize] = store,
+                    Err(error) => assert!(met, "{by:?} cannot open it: {error}"),
                 }
             }
-            Step::Fail { call, errno } => {
-                self.fault = Some((call.into(), ERRNOS[usize::from(errno) % ERRNOS.len()]));
+            Step::Fail { call, fault, for_good } => {
+                self.fault = Some((call.into(), FAULTS[usize::from(fault) % FAULTS.len()], for_good));
             }
         }
     }
 
-    fn update(&mut self, by: By, at: u8, safe: bool, kilobytes: u8, renew: bool) {
+    fn update(&mut self, by: By, at: u8, safe: bool, kilobytes: u8, renewed_by: i16) {
         let Some(at) = self.index(at) else { return };
-        let (old, text) = (self.sessions[at].clone(), self.text(kilobytes));
-        let deadline = if renew { old.deadline + Duration::from_secs(600) } else { old.deadline };
+        let (token, old, text) =
+            (self.sessions[at].token.clone(), self.live(at).cloned(), self.text(kilobytes));
+        let changed = old.clone().map(|mut record| {
+            let by = Duration::from_secs(60 * u64::from(renewed_by.unsigned_abs()));
+            record.deadline = if renewed_by < 0 { record.deadline - by } else { record.deadline + by };
+            record.touched = self.clock.now();
+            record.entries.insert("text".into(), text);
+            record
+        });
         let mut change = |record: &mut Record| {
-            assert_eq!(Some(text_of(record)), old.text, "what is changed is the newest version");
-            record.entries.insert("text".into(), Value::new(&text)?);
-            record.deadline = deadline;
+            assert_eq!(Some(&*record), old.as_ref(), "what is changed is the newest version");
+            record.clone_from(changed.as_ref().expect("what is changed is alive"));
             Ok(Verdict::Write)
         };
-        match self.act(by, |store| store.update(&old.token, &mut change, how(safe))) {
+        match self.act(by, |store| store.update(&token, &mut change, how(safe))) {
             Ok(saved) => {
-                assert_eq!(saved.is_some(), self.is_live(at), "session {at}");
-                if let Some(saved) = saved {
-                    assert_eq!(text_of(&saved.live.record), text, "session {at}");
-                    self.sessions[at] = Known { text: Some(text), deadline, ..old };
+                assert_eq!(saved.as_ref().map(|saved| &*saved.live.record), changed.as_ref(), "session {at}");
+                if let Some(changed) = changed {
+                    self.sessions[at].file(changed.deadline, self.clock.now());
+                    self.sessions[at].record = Some(changed);
                 }
                 self.check(at);
             }
             Err(error) => {
-                let mut candidates = vec![(old.text, old.deadline)];
+                let mut candidates = vec![self.sessions[at].record.clone()];
                 if matches!(error.kind(), ErrorKind::DurabilityUnknown | ErrorKind::Unannounced) {
-                    candidates.push((Some(text), deadline));
+                    candidates.extend(changed.map(Some));
                 }
-                self.resolve(at, &error, &candidates);
+                self.resolve(at, &error, candidates);
             }
         }
     }
 
     fn rotate(&mut self, by: By, at: u8) {
         let Some(at) = self.index(at) else { return };
-        let (old, text) = (self.sessions[at].clone(), self.text(0));
+        let (token, old, text) = (self.sessions[at].token.clone(), self.live(at).cloned(), self.text(0));
         let mut change = |record: &mut Record| {
-            record.entries.insert("text".into(), Value::new(&text)?);
+            assert_eq!(Some(&*record), old.as_ref(), "what moves is the newest version");
+            record.entries.insert("text".into(), text.clone());
             Ok(Verdict::Write)
         };
-        match self.act(by, |store| store.rotate(&old.token, &mut change, Durability::Relaxed)) {
-            Ok(Some(Saved { token, .. })) => {
-                assert!(self.is_live(at), "session {at} was dead");
-                self.sessions[at].text = None;
-                self.sessions.push(Known { token, text: Some(text), deadline: old.deadline });
-                self.check(self.sessions.len() - 1);
+        match self.act(by, |store| store.rotate(&token, &mut change, Durability::Relaxed)) {
+            Ok(Some(saved)) => {
+                let moved = old.map(|mut record| {
+                    record.entries.insert("text".into(), text);
+                    record
+                });
+                assert_eq!(Some(&*saved.live.record), moved.as_ref(), "session {at}");
+                self.sessions[at].record = None;
+                self.know(saved);
             }
-            Ok(None) => assert!(!self.is_live(at), "session {at} was alive"),
-            Err(error) => self.resolve(at, &error, &[(old.text.clone(), old.deadline), (None, old.deadline)]),
+            Ok(None) => assert_eq!(old, None, "session {at} was alive"),
+            Err(error) => self.resolve(at, &error, vec![self.sessions[at].record.clone(), None]),
         }
         self.check(at);
+    }
+
+    fn end(&mut self, by: By, at: usize, end: impl FnOnce(&FileStore) -> Result<bool, Error>) {
+        let (was_live, old) = (self.is_live(at), self.sessions[at].record.clone());
+        let has_fault = self.fault.is_some();
+        match self.act(by, end) {
+            Ok(was_there) => {
+                // Where it could not be read it was removed all the same.
+                assert!(was_there == was_live || has_fault, "session {at}");
+                self.sessions[at].record = None;
+                self.check(at);
+            }
+            Err(error) => self.resolve(at, &error, vec![old, None]),
+        }
+    }
+
+    fn sweep(&mut self, by: By, full: bool) {
+        let options = SweepOptions::new().core_share_percent(100).full(full);
+        let had_fault = self.fault.is_some();
+        let expired: Vec<_> = (0..self.sessions.len())
+            .filter(|at| self.sessions[*at].record.is_some() && !self.is_live(*at))
+            .collect();
+        let report = self.act(by, |store| store.sweep(&options));
+        if let Ok(report) = &report {
+            let most = if self.is_behind { usize::MAX } else { expired.len() };
+            assert!(report.removed <= most as u64, "{report:?}, where {expired:?} had expired");
+            assert!(report.failed == 0 || had_fault, "{report:?}");
+            assert!(report.damaged == 0 && (report.unknown == 0 || had_fault), "{report:?}");
+        }
+        let now = self.clock.now();
+        let mut left = 0;
+        for at in expired {
+            let found = self.store(By::Bare).load(&self.sessions[at].token).expect("no fault is left");
+            if matches!(found, Lookup::Absent(Absent::Unknown(_))) {
+                self.sessions[at].record = None;
+            } else {
+                let is_due = self.sessions[at].filed <= now;
+                assert!(!is_due || self.is_behind, "session {at} had expired, and was left by {report:?}");
+                left += 1;
+            }
+        }
+        if report.is_ok() && !had_fault {
+            for known in self.sessions.iter_mut().filter(|known| known.filed <= now) {
+                known.filed = known.record.as_ref().map_or(known.filed, |record| record.deadline);
+            }
+        }
+        if full && report.is_ok() && !had_fault {
+            self.remove_leftovers();
+            self.is_behind = false;
+        }
+        if !self.is_behind {
+            let files = self.store(By::Bare).files().map(|file| file.expect("no fault is left").holds);
+            let (mut there, mut expired) = (Vec::new(), 0);
+            for holds in files {
+                match holds {
+                    Holds::Live(live) => there.push(live.id),
+                    Holds::Expired(_) => expired += 1,
+                    other => panic!("after {report:?} there is {other:?}"),
+                }
+            }
+            assert_eq!(expired, left, "after {report:?}");
+            let live = (0..self.sessions.len()).filter(|at| self.is_live(*at));
+            let mut live: Vec<_> = live.map(|at| self.sessions[at].id).collect();
+            (there.sort_unstable(), live.sort_unstable());
+            assert_eq!(there, live, "after {report:?}");
+        }
+        (0..self.sessions.len()).for_each(|at| self.check(at));
+    }
+
+    /// Removes what failing acts have left, too young for a sweep, or under a name that nobody was told.
+    fn remove_leftovers(&self) {
+        let files: Vec<_> =
+            self.store(By::Bare).files().map(|file| file.expect("no fault is left")).collect();
+        for file in files {
+            let is_leftover = match &file.holds {
+                Holds::Live(live) => !self.sessions.iter().any(|known| known.id == live.id),
+                Holds::Unfinished(_) | Holds::Temporary => true,
+                Holds::Expired(_) | Holds::Damaged(_) | Holds::Unknown => false,
+            };
+            if is_leftover {
+                fs::remove_file(file.path).expect("a file");
+            }
+        }
     }
 }
 
