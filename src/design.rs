@@ -44,7 +44,7 @@
 //! | grow, relaxed | 22 | see below |
 //! | grow, power-safe | 24 | the same, and shard `fsync`, `pwrite` of the state |
 //! | rotate | 29 | a power-safe create inside a delete, and `fstat`, `fstatat` before the old name goes |
-//! | removal by a sweep | 8 | `openat`, `flock`, `pread`, `pwrite` of the mark, `unlinkat`, `pwrite` of the counters, `flock`, `close`; and a part of a `pwrite` to the index |
+//! | removal by a sweep | 10 | `openat`, `flock`, `pread`, `pwrite` of the mark, `fstat`, `fstatat`, `unlinkat`, `pwrite` of the counters, `flock`, `close`; and a part of a `pwrite` to the index |
 //!
 //! A save that held its lock for a millisecond or more adds `fstat` and `fstatat` (see the rules for locks). A visitor who
 //! stores nothing causes no call.
@@ -131,8 +131,7 @@
 //!    the lock for longer than the shortest limit looks whether its path still leads there; `delete` waits twice as long
 //!    for whoever got the lock while it passed, and read the file before the tombstone was there); a grow *exchanges* names,
 //!    which fails when the old one is gone; a rotation that finds the old name gone removes its successor. Both look first
-//!    whether the name is still their session's, as does a sweep that had the lock for so long: another may have been
-//!    brought in under it. (On a file system that cannot exchange names, a writer stopped in the instant between its look
+//!    whether the name is still their session's, as does a sweep: another may have been brought in under it. (On a file system that cannot exchange names, a writer stopped in the instant between its look
 //!    and its rename can bring the session back. And a waiter whose larger file lost its name in the instant between
 //!    `delete`'s opening of the smaller one and its unlinking may be told that it saved, though the session is gone.)
 //! 4. No lock is held when a call returns, and none while a response is sent.

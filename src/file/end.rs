@@ -125,7 +125,7 @@ impl FileStore {
         // Whoever waits for the lock starts again by the path: the clock may have been set back when he gets it, or the
         // session brought in anew. Best effort: a disk that is too full for it is to be swept all the same.
         let _ = locked.retire();
-        let was_there = locked.has_its_name()? && self.unlink(shard, &locked.path)?;
+        let was_there = self.leads_to(&locked.path, &locked.file)? && self.unlink(shard, &locked.path)?;
         locked.tell_ended()?;
         Ok(was_there)
     }

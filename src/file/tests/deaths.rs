@@ -63,3 +63,84 @@ fn a_file_marked_by_a_writer_that_died_before_it_replaced_it_goes_on() {
     });
     assert_eq!(fixture.text(&session).as_deref(), Some("b"));
 }
+
+/// A write of more than a page may be cut short by a signal that kills.
+#[test]
+fn a_process_that_dies_half_way_through_a_write_leaves_the_old_version_or_the_new_one() {
+    struct Death;
+    for (act, part) in WRITING.into_iter().flat_map(|act| [(act, SHORT), (act, PAGE)]) {
+        for text in ["old".to_owned(), big("old")] {
+            let fixture = Fixture::new();
+            for call in 0.. {
+                let (session, successor) = (fixture.session(true), SessionId::random().unwrap());
+                put(&fixture.store, &session, &text, true).unwrap().unwrap();
+                let die = move |n: usize, _: &str| match n.checked_sub(call) {
+                    None => None,
+                    Some(0) => Some(part),
+                    Some(1) => resume_unwind(Box::new(Death)),
+                    Some(_) => Some(Errno::IO.raw_os_error()),
+                };
+                let big_record = || {
+                    let record = Arc::new(record(&big("new")));
+                    fixture.store.create_file(Whose::Secret(&successor), record, true).map(|_| true)
+                };
+                let run = || match act {
+                    Act::Create { power_safe: true } => big_record(),
+                    _ => act.run(&fixture.store, &session, &successor),
+                };
+                let ended = catch_unwind(AssertUnwindSafe(|| during(die, run)));
+                during(|_, _| None, || ());
+                let context = format!("{act:?} of {} bytes, {part}, call {call}", text.len());
+                let (old, made) = (fixture.text(&session), fixture.text(&successor));
+                let new = match act {
+                    Act::Create { .. } | Act::Keep => vec![Some(text.clone())],
+                    Act::Rotate | Act::Delete => vec![Some(text.clone()), None],
+                    _ => vec![Some(text.clone()), Some(act.new_text())],
+                };
+                assert!(new.contains(&old), "{context}: {:?}", old.map(|t| t.len()));
+                let made_text =
+                    if act == (Act::Create { power_safe: true }) { big("new") } else { "new".into() };
+                assert!(made.as_ref().is_none_or(|made| *made == made_text), "{context}");
+                if act == Act::Rotate {
+                    assert!(old.is_some() || made.is_some(), "{context}: both are dead");
+                }
+                // What is left of it is cleared away like any other leftover, and not kept as damage.
+                let mut left: Vec<_> = Vec::new();
+                for id in [&session, &successor] {
+                    for file in fs::read_dir(fixture.path(id).parent().unwrap()).unwrap() {
+                        left.push(file.unwrap().path());
+                    }
+                }
+                left.iter().for_each(|path| {
+                    if path.exists() {
+                        let file = fs::File::options().write(true).open(path).unwrap();
+                        file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
+                    }
+                });
+                let options = crate::file::SweepOptions::new().core_share_percent(100).full(true);
+                let report = fixture.store.sweep(&options).unwrap();
+                assert_eq!(
+                    (report.damaged, report.failed, report.removed),
+                    (0, 0, 0),
+                    "{context}: {report:?}"
+                );
+                let alive = usize::from(old.is_some()) + usize::from(made.is_some());
+                assert_eq!(
+                    left.iter()
+                        .collect::<std::collections::HashSet<_>>()
+                        .into_iter()
+                        .filter(|path| path.exists())
+                        .count(),
+                    alive,
+                    "{context}"
+                );
+                for id in [&session, &successor] {
+                    fixture.store.end_file(Whose::Secret(id)).unwrap();
+                }
+                if ended.is_ok() {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -8,9 +8,11 @@ fn fail_every_call(act: Act, power_safe: bool) {
     let mut on_btrfs = Fixture::new();
     Arc::get_mut(&mut on_btrfs.store).unwrap().root.pretend_to_be_on_btrfs();
     let unsynced = Fixture::with(FileStoreOptions::new().sync_security_events(false));
-    let verifying = Fixture::with(FileStoreOptions::new().coherence(Coherence::Verify));
-    let usual = [Fixture::new(), on_btrfs, unsynced, verifying].map(|fixture| (fixture, String::new()));
-    for (fixture, size) in usual.into_iter().chain([(Fixture::new(), big("large"))]) {
+    let alone = Fixture::with(FileStoreOptions::new().coherence(Coherence::Off));
+    let usual = [Fixture::new(), on_btrfs, unsynced, alone].map(|fixture| (fixture, String::new()));
+    // Two calls read it, and a larger one still is to come.
+    let large = "large".repeat(SLOT_MIN);
+    for (fixture, size) in usual.into_iter().chain([(Fixture::new(), large)]) {
         let calls_with = |fault: Fault| {
             let session = fixture.session(power_safe);
             if !size.is_empty() {
@@ -98,9 +100,16 @@ fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) ->
         assert_eq!(fixture.text(session), None, "{context}");
         assert!(!fixture.path(session).exists(), "{context}");
     }
-    for stale in fs::read_dir(fixture.dir.path().join(shard_of(&session.file_id()))).unwrap() {
-        fs::remove_file(stale.unwrap().path()).unwrap();
+    // What is left is what a sweep removes when it is an hour old.
+    let shard = shard_of(&session.file_id());
+    let (directory, names) = fixture.store.list_shard(&shard).unwrap();
+    for name in names {
+        let file = fixture.store.file_at(&shard, &directory, &name).unwrap().unwrap();
+        assert!(matches!(file.holds, Holds::Temporary | Holds::Unfinished(_)), "{context}: {file:?} is left");
+        fs::remove_file(file.path).unwrap();
     }
+    let grows = matches!(act, Act::Grow { .. });
+    assert!(met || !grows || calls.contains(&"exchange"), "{context}: it did not grow");
     calls.len()
 }
 
@@ -333,111 +342,6 @@ fn without_random_bits_nothing_gets_a_name_and_what_is_there_stays() {
     assert_eq!(fixture.text(&session).as_deref(), Some("new"));
 }
 
-/// What is there when a store is opened, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// Nothing, nor its directory.
-    New,
-    /// Its directory.
-    Bare,
-    /// A store.
-    Made,
-    /// A store that has lost its counters.
-    Deaf,
-    /// A store whose counters are not looked at in memory.
-    Verified,
-    /// A store that is for one process.
-    Alone,
-}
-
-impl Place {
-    fn prepare(self) -> TempDir {
-        let dir = directory();
-        let root = dir.path().join("store");
-        match self {
-            Self::New => {}
-            Self::Bare => fs::create_dir(root).unwrap(),
-            Self::Made | Self::Verified | Self::Alone => drop(self.open(&dir).unwrap()),
-            Self::Deaf => {
-                drop(self.open(&dir).unwrap());
-                fs::remove_file(root.join(GENERATIONS)).unwrap();
-            }
-        }
-        dir
-    }
-
-    fn open(self, dir: &TempDir) -> Result<FileStore> {
-        let coherence = match self {
-            Self::Verified => Coherence::Verify,
-            Self::Alone => Coherence::Off,
-            _ => Coherence::Shared,
-        };
-        FileStoreOptions::new().watch(false).coherence(coherence).open(dir.path().join("store"))
-    }
-}
-
-/// One opening. How many calls were made.
-fn open_with_fault(place: Place, fault: Fault) {
-    let dir = place.prepare();
-    let root = dir.path().join("store");
-    let (opened, calls) = during(fault.plan(), || place.open(&dir));
-    let context = format!("{place:?}, {fault:?}, after calls {calls:?}");
-    let failed = calls[fault.call];
-    // What the kernel need not do, and counters that cannot be written or cannot be read: those are for reading, or made anew.
-    let is_hint = ["get flags", "set flags", "advise"].contains(&failed);
-    let is_got_over = is_hint
-        || failed == "open generations"
-            && match fault.errno {
-                Errno::ROFS => calls[fault.call - 1] != "open generations",
-                Errno::ACCESS => true,
-                _ => false,
-            };
-    match &opened {
-        Ok(_) => assert!(is_got_over, "{context}: it opened"),
-        Err(error) => {
-            assert!(!is_got_over || fault.then == Then::Fails, "{context}: {error}");
-            check_error(error, dir.path(), fault.errno, &context);
-        }
-    }
-    drop(opened);
-    assert_eq!(descriptors(|open| open.starts_with(&root)), 0, "{context}: a descriptor leaked");
-    let temporary = fs::read_dir(&root)
-        .map_or(0, |names| names.filter(|name| is_temporary(&name.as_ref().expect("a name").path())).count());
-    assert_eq!(temporary, 0, "{context}: a temporary file is left");
-    let store =
-        place.open(&dir).unwrap_or_else(|error| panic!("{context}: it cannot be opened again: {error}"));
-    store.create_file(Whose::Secret(&SessionId::random().unwrap()), Arc::new(record("x")), true).unwrap();
-}
-
-#[test]
-fn whichever_call_of_opening_fails_it_is_an_error_that_names_the_store_and_the_next_opening_succeeds() {
-    use Place::{Alone, Bare, Deaf, Made, New, Verified};
-    for place in [New, Bare, Made, Deaf, Verified, Alone] {
-        let dir = place.prepare();
-        let (opened, calls) = during(|_, _| None, || place.open(&dir));
-        assert_eq!(opened.unwrap().path(), dir.path().join("store"));
-        // The first and the last call of each kind: there are 256 shards.
-        let is_chosen = |n: &usize| !calls[..*n].contains(&calls[*n]) || !calls[n + 1..].contains(&calls[*n]);
-        let chosen: Vec<usize> = (0..calls.len()).filter(is_chosen).collect();
-        let least = if [New, Bare].contains(&place) { 25 } else { 8 };
-        assert!(chosen.len() >= least, "{place:?}: {calls:?}");
-        for call in chosen {
-            for (errno, then) in refusals() {
-                // What a call says makes a difference in few places; that it fails, in all.
-                let is_usual = errno == Errno::IO || calls[call] == "open generations";
-                if place == New || is_usual {
-                    open_with_fault(place, Fault { call, errno, then });
-                }
-            }
-            let dir = place.prepare();
-            let died = dying_in_call(call, || place.open(&dir));
-            let context = format!("{place:?}, call {call}, {}", calls[call]);
-            assert!(died.is_none_or(|opened| opened.is_ok()), "{context}: opening what is left failed");
-            place.open(&dir).unwrap_or_else(|error| panic!("{context}: {error}"));
-        }
-    }
-}
-
 /// File systems that cannot exchange names get two calls in place of one.
 #[test]
 fn a_growing_save_where_names_cannot_be_exchanged_replaces_the_file_and_brings_nothing_back() {
@@ -477,233 +381,35 @@ fn a_growing_save_where_names_cannot_be_exchanged_replaces_the_file_and_brings_n
     }
 }
 
-// ----------------------------------------------------------------------------------------- syncs that failed
-
-/// From the failed sync on: the file is marked, and the version is written to a new one, which is what is synced.
-const REBUILD: [&str; 15] = [
-    "write",
-    "open shard",
-    "create file",
-    "lock",
-    "stat file",
-    "write",
-    "sync file",
-    "write",
-    "write",
-    "stat file",
-    "stat session",
-    "exchange",
-    "unlink",
-    "sync shard",
-    "write",
-];
-
-#[track_caller]
-fn check_rebuilt(fixture: &Fixture, session: &SessionId, act: Act, before: &[&'static str]) {
-    let inode = fixture.inode(session);
-    let (result, calls) =
-        during(failing_syncs(|n| n == 0, &[]), || act.run(&fixture.store, session, session));
-    assert!(result.unwrap());
-    assert_eq!(calls, told(&[before, &REBUILD].concat()));
-    assert_ne!(
-        fixture.inode(session),
-        inode,
-        "the kernel has marked its pages clean: it must not be used again"
-    );
-    assert_eq!(fixture.text(session), Some(act.new_text()));
-    // And what the new file is known to be is true: it is as good as after any power-safe save.
-    let calls = ["open session", "lock", "read", "write", "sync file", "write"];
-    check_calls(&told(&calls), || put(&fixture.store, session, "next", true));
-}
-
 #[test]
-fn a_sync_that_failed_is_not_tried_again_on_the_same_file() {
+fn whichever_call_of_a_load_of_an_unknown_id_fails_it_is_an_error() {
     let fixture = Fixture::new();
-    // The sync of the new version, which is marked as well, and voided.
-    let session = fixture.session(true);
-    let before = ["open session", "lock", "read", "write", "sync file", "write", "write"];
-    check_rebuilt(&fixture, &session, Act::Update { power_safe: true }, &before);
-    // The sync of the version before, which a relaxed save has left.
-    put(&fixture.store, &session, "relaxed", false).unwrap();
-    let before = ["open session", "lock", "read", "sync file"];
-    check_rebuilt(&fixture, &session, Act::Update { power_safe: true }, &before);
-    // The sync of a version that is kept.
-    put(&fixture.store, &session, "old", false).unwrap();
-    let before = ["open session", "lock", "read", "read", "open shard", "sync file"];
-    check_rebuilt(&fixture, &session, Act::Keep, &before);
-}
-
-#[test]
-fn when_a_sync_failed_and_writing_anew_fails_too_durability_is_unknown_and_the_old_version_stands() {
-    let fixture = Fixture::new();
-    let begin = ["open session", "lock", "read", "write", "sync file"].len();
-    let calls_after = 2 + REBUILD.len();
-    let mut unknown = 0;
-    for second in begin..begin + calls_after {
-        let session = fixture.session(true);
-        let fail = move |n, call| {
-            (n == begin - 1 && call == "sync file" || n == second).then(|| Errno::IO.raw_os_error())
-        };
-        let (result, calls) = during(fail, || put(&fixture.store, &session, "new", true));
-        let context = format!("the second fault was call {second}, `{}`", calls[second]);
-        let text = fixture.text(&session).unwrap();
-        match result {
-            Ok(_) => assert_eq!(text, "new", "{context}"),
-            Err(error) => {
-                unknown += 1;
-                assert_eq!(error.kind(), ErrorKind::DurabilityUnknown, "{context}");
-                let want = format!(
-                    "failed to save session after a failed sync `{}`: writing it anew failed as well",
-                    fixture.path(&session).display()
-                );
-                assert_eq!(error.to_string(), want);
-                check_error(&error, fixture.dir.path(), Errno::IO, &context);
-                // The new version has its name before the directory is synced.
-                let want = if calls[second] == "sync shard" { "new" } else { "old" };
-                assert_eq!(text, want, "{context}");
-            }
-        }
-        assert_eq!(fixture.temporary_beside(&session), usize::from(calls[second] == "unlink"), "{context}");
-        put(&fixture.store, &session, "next", true).unwrap();
-        assert_eq!(fixture.text(&session).as_deref(), Some("next"), "{context}");
-    }
-    assert_eq!(unknown, 11, "all but undoing the failed write, noting what is known, and tidying up");
-}
-
-/// The second sync of a file would succeed without having written what the first one failed to write.
-#[test]
-fn after_a_failed_sync_and_a_failed_rewrite_the_next_power_safe_save_does_not_trust_the_file_either() {
-    let fixture = Fixture::new();
-    for relaxed in [false, true] {
-        let session = fixture.session(true);
-        if relaxed {
-            put(&fixture.store, &session, "relaxed", false).unwrap();
-        }
-        let inode = fixture.inode(&session);
-        let fail = failing_syncs(|n| n == 0, &["create file"]);
-        let (result, _) = during(fail, || put(&fixture.store, &session, "new", true));
-        assert_eq!(result.unwrap_err().kind(), ErrorKind::DurabilityUnknown);
-        // A relaxed save in between changes nothing about it.
-        put(&fixture.store, &session, "relaxed again", false).unwrap();
-        assert_eq!(fixture.inode(&session), inode);
-        put(&fixture.store, &session, "next", true).unwrap();
-        assert_ne!(fixture.inode(&session), inode, "relaxed before: {relaxed}");
-        assert_eq!(fixture.text(&session).as_deref(), Some("next"));
-        let calls = ["open session", "lock", "read", "write", "sync file", "write"];
-        check_calls(&told(&calls), || put(&fixture.store, &session, "trusted", true));
-    }
-}
-
-/// Before there is another file, the one that is there must say what it is.
-#[test]
-fn whoever_dies_in_a_save_whose_sync_failed_leaves_a_file_that_no_power_safe_save_trusts() {
-    let fixture = Fixture::new();
-    let update = Act::Update { power_safe: true };
-    for (act, relaxed) in [(Act::Keep, true), (update, true), (update, false)] {
-        for after in 1.. {
-            let session = fixture.session(true);
-            if relaxed {
-                put(&fixture.store, &session, "old", false).unwrap();
-            }
-            let inode = fixture.inode(&session);
-            let mut failed_at = None;
-            let fail = move |n, call: &str| match failed_at {
-                None if call != "sync file" => None,
-                None => {
-                    failed_at = Some(n);
-                    Some(Errno::IO.raw_os_error())
-                }
-                Some(failed) if n == failed + after => resume_unwind(Box::new("killed")),
-                Some(failed) => (n > failed + after).then(|| Errno::IO.raw_os_error()),
-            };
-            let run = || act.run(&fixture.store, &session, &session);
-            let died = catch_unwind(AssertUnwindSafe(|| during(fail, run).0)).is_err();
-            during(|_, _| None, || ());
-            let context = format!("{act:?}, relaxed before: {relaxed}, killed {after} calls after the sync");
-            assert!(fixture.text(&session).is_some(), "{context}");
-            put(&fixture.store, &session, "next", true).unwrap().unwrap();
-            // Who dies in the call that says so has said nothing.
-            let is_anew = fixture.inode(&session) != inode;
-            assert!(is_anew || after == 1, "{context}: a second sync of the same file was believed");
-            if !died {
-                assert!(after > 10, "{context}");
-                break;
-            }
+    let nobody = SessionId::random().unwrap();
+    for errno in REFUSALS {
+        for call in 0..3 {
+            let fault = Fault { call, errno, then: Then::Works };
+            let (result, calls) = during(fault.plan(), || fixture.store.load(&nobody.to_token()));
+            check_error(&result.unwrap_err(), fixture.dir.path(), errno, &format!("{calls:?}"));
         }
     }
 }
 
-/// A version that cannot be written anew, as it has more entries than this store allows, is not safe either.
 #[test]
-fn a_version_whose_sync_failed_and_that_cannot_be_encoded_is_not_called_safe_by_the_next_save() {
+fn a_bucket_that_cannot_be_appended_to_is_closed_and_what_was_appended_in_part_is_counted() {
     let fixture = Fixture::new();
-    let session = fixture.session(true);
-    let mut two = |record: &mut Record| {
-        record.entries.insert("more".into(), Value::new("x").unwrap());
-        Ok(Verdict::Write)
-    };
-    fixture.store.update_file(&session, &mut two, false).unwrap().unwrap();
-    let strict = fixture.reopened(FileStoreOptions::new().entries_max(1));
-    let keep = |fails: bool| {
-        let fail = failing_syncs(move |_| fails, &[]);
-        during(fail, || Act::Keep.run(&strict, &session, &session)).0.map_err(|error| error.kind())
-    };
-    assert_eq!(keep(true), Err(ErrorKind::TooManyEntries));
-    assert_eq!(keep(false), Err(ErrorKind::TooManyEntries), "a second sync of the same file was believed");
-    // Whoever may write it does so to another file.
-    let inode = fixture.inode(&session);
-    assert!(Act::Keep.run(&fixture.store, &session, &session).unwrap());
-    assert_ne!(fixture.inode(&session), inode);
-    assert_eq!(keep(false), Ok(true));
-}
-
-/// The marks, the voiding and the new file: whatever else fails after a sync, the file is not trusted by the next save.
-#[test]
-fn a_file_whose_sync_failed_is_not_trusted_whichever_of_the_writes_after_that_fails_too() {
-    let fixture = Fixture::new();
-    for failing in 1..=4 {
-        let session = fixture.session(true);
-        let inode = fixture.inode(&session);
-        let mut failed_at = None;
-        let fail = move |n, call: &str| {
-            let fails = match call {
-                "sync file" if failed_at.is_none() => {
-                    failed_at = Some(n);
-                    true
-                }
-                "write" => failed_at.is_some_and(|failed| n == failed + failing),
-                "create file" => true,
-                _ => false,
-            };
-            fails.then(|| Errno::IO.raw_os_error())
-        };
-        let (saved, calls) = during(fail, || put(&fixture.store, &session, "new", true));
-        let context = format!("the {failing}th call after the sync, of {calls:?}");
-        assert_eq!(saved.unwrap_err().kind(), ErrorKind::DurabilityUnknown, "{context}");
-        put(&fixture.store, &session, "next", true).unwrap().unwrap();
-        assert_ne!(fixture.inode(&session), inode, "{context}: a second sync of the same file was believed");
-        assert_eq!(fixture.text(&session).as_deref(), Some("next"), "{context}");
+    let open = || descriptors(|open| open.starts_with(fixture.dir.path().join(DUE)));
+    for errno in [Errno::IO.raw_os_error(), SHORT] {
+        let unfiled = fixture.store.stats().unfiled;
+        for n in 1..=10 {
+            // None of them is open yet.
+            let mut record = record("x");
+            record.deadline += Duration::from_secs(3600 * n);
+            let fail = move |_, call| (call == "append").then_some(errno);
+            let session = SessionId::random().unwrap();
+            let create = || fixture.store.create_file(Whose::Secret(&session), Arc::new(record), false);
+            during(fail, create).0.unwrap();
+        }
+        assert_eq!(fixture.store.stats().unfiled, unfiled + 10);
+        assert_eq!(open(), 0, "a bucket leaked");
     }
-}
-
-#[test]
-fn a_directory_that_cannot_be_synced_leaves_durability_unknown_until_one_sync_succeeds() {
-    let fixture = Fixture::new();
-    let session = fixture.session(false);
-    for text in ["a", "b"] {
-        let fail = |_, call| (call == "sync shard").then(|| Errno::IO.raw_os_error());
-        let (result, _) = during(fail, || put(&fixture.store, &session, text, true));
-        let error = result.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::DurabilityUnknown);
-        let path = fixture.path(&session);
-        let want = format!(
-            "failed to sync the directory of session file `{}`: what was changed is visible, and \
-             may not survive a power cut",
-            path.display()
-        );
-        assert_eq!(error.to_string(), want);
-        assert_eq!(fixture.text(&session).as_deref(), Some(text), "what was changed is visible");
-    }
-    let (result, calls) = during(|_, _| None, || put(&fixture.store, &session, "c", true));
-    assert!(result.unwrap().is_some() && calls.contains(&"sync shard"), "{calls:?}");
 }

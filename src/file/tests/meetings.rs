@@ -204,6 +204,29 @@ fn a_reader_that_never_finds_the_file_at_rest_asks_the_writers_to_pause() {
     drop(held);
 }
 
+#[test]
+fn a_reader_that_asked_the_writers_of_a_replaced_file_to_pause_reads_the_one_in_its_place() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    let path = fixture.path(&session);
+    let before = fs::read(&path).unwrap();
+    let mut replaced = false;
+    let restless = move |_, call: &str| {
+        if call == "read" && !replaced {
+            tear_newer_slot(&path);
+        }
+        if call == "stat file" {
+            replaced = true;
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, &before).unwrap();
+        }
+        None
+    };
+    let (text, calls) = during(restless, || fixture.text(&session));
+    assert!(calls.contains(&"stat session"), "{calls:?}");
+    assert_eq!(text.as_deref(), Some("old"));
+}
+
 // ------------------------------------------------------------------------------------------------ passed readers
 
 /// A reader may copy the first slot before a save and the second one in the middle of the next: what it holds then is

@@ -11,14 +11,17 @@ mod forged;
 mod forked;
 mod histories;
 mod meetings;
+mod opening;
 mod sweeps;
+mod syncs;
+mod told;
 
 use super::disk::faults::{PAGE, SHORT, during};
 use super::layout::{DUE, GENERATIONS, SessionPath, TEMPORARY, shard_of};
 use super::lock::LockedFile;
 use super::locked::Whose;
 use super::slot::SLOT_MIN;
-use super::{Coherence, FileStore, FileStoreOptions};
+use super::{Coherence, FileStore, FileStoreOptions, Holds};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;
 use crate::random::tests::without_random_bits;

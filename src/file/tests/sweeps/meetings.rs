@@ -367,3 +367,55 @@ fn a_session_that_is_swept_in_any_call_of_an_act_at_its_deadline_lives_if_that_w
         }
     }
 }
+
+#[test]
+fn a_creation_that_expires_before_it_is_there_is_found_by_the_index() {
+    let house = House::new();
+    let sweeper = house.other();
+    let deadline = at(SWEPT, 31);
+    for call in 0..12 {
+        house.begin_again();
+        house.clock.set(at(SWEPT, 30));
+        let session = house.id(Where::Elsewhere);
+        let (clock, sweeper) = (house.clock.clone(), Arc::clone(&sweeper));
+        let mut sweep = Some(move || {
+            clock.set(deadline);
+            sweeper.sweep(&unrested()).unwrap();
+        });
+        let plan = move |n, _: &str| {
+            if n == call {
+                thread::spawn(sweep.take().unwrap()).join().unwrap();
+            }
+            None
+        };
+        let create = || {
+            let record = Arc::new(record_until(deadline, "x"));
+            house.store().create_file(Whose::Secret(&session), record, false)
+        };
+        let (made, calls) = during(plan, create);
+        made.unwrap();
+        house.clock.set(at(SWEPT + 1, 31));
+        house.sweep_well(&unrested(), "an hour later");
+        assert!(!house.exists(&session), "swept in call {call} of {calls:?}: the index has forgotten it");
+    }
+}
+
+#[test]
+fn a_session_that_is_alive_again_because_the_clock_was_set_back_is_looked_at_once_a_pass() {
+    let house = House::new();
+    let session = house.session(Where::Elsewhere, at(MADE, 35), "x");
+    house.clock.set(at(MADE, 36));
+    let clock = house.clock.clone();
+    let set_back = move |n, call: &str| {
+        if call == "open session in shard" {
+            clock.set(at(MADE, 34));
+        }
+        assert!(n < 1000, "it comes up again and again");
+        None
+    };
+    let (report, _) = during(set_back, || house.sweep_well(&unrested(), "set back"));
+    assert_eq!(report.removed, 0);
+    assert_eq!(house.text(&session).as_deref(), Some("x"));
+    house.clock.set(at(MADE, 37));
+    assert_eq!(house.sweep_well(&unrested(), "put right").removed, 1);
+}

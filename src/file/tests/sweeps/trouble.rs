@@ -239,3 +239,69 @@ fn a_sweep_that_dies_in_any_call_loses_nothing_and_the_next_one_finishes() {
         }
     }
 }
+
+#[test]
+fn a_bucket_that_cannot_be_read_stays() {
+    let house = House::new();
+    let session = house.session(Where::Elsewhere, at(MADE, 50), "x");
+    house.clock.set(at(SWEPT, 0));
+    let mut reads = 0;
+    // All but the hour of the last walk.
+    let fail = move |_, call: &str| {
+        reads += usize::from(call == "read");
+        (call == "read" && reads > 1).then_some(libc::EIO)
+    };
+    let (report, _) = during(fail, || house.sweep());
+    assert!(report.unwrap().failed > 0);
+    assert!(house.filed(&session).is_some(), "the index has forgotten it");
+    assert_eq!(house.sweep_well(&unrested(), "readable").removed, 1);
+}
+
+#[test]
+fn a_temporary_file_that_is_another_or_was_written_to_just_now_stays() {
+    for replaced in [false, true] {
+        let house = House::new();
+        house.clock.set(at(SWEPT, 0));
+        let path = house.fixture.dir.path().join(shard_name(WALKED)).join(".new-0a");
+        fs::write(&path, "").unwrap();
+        age(&path);
+        let (met, mut listed, mut opened) = (path.clone(), false, false);
+        let meet = move |_, call: &str| {
+            if opened && call == "stat in directory" {
+                opened = false;
+                if replaced {
+                    fs::write(met.with_extension("other"), "").unwrap();
+                    age(&met.with_extension("other"));
+                    fs::rename(met.with_extension("other"), &met).unwrap();
+                } else {
+                    fs::write(&met, "at work").unwrap();
+                }
+            }
+            // Looked at, then opened and locked, then looked at again.
+            opened |= listed && call == "open file in directory";
+            listed |= call == "stat in directory";
+            None
+        };
+        let (report, calls) = during(meet, || house.sweep());
+        assert_eq!(report.unwrap().failed, 0);
+        assert!(path.exists(), "replaced: {replaced}, {calls:?}");
+    }
+}
+
+#[test]
+fn what_the_walk_finds_expired_and_in_use_or_cannot_look_at_is_filed_for_the_next_pass() {
+    for locked in [false, true] {
+        let house = House::new();
+        let session = house.session(Where::Walked, at(MADE, 50), "x");
+        house.unfile(&session);
+        house.clock.set(at(SWEPT, 0));
+        let file = fs::File::options().read(true).write(true).open(house.fixture.path(&session)).unwrap();
+        let held = locked.then(|| LockedFile::acquire(file, Instant::now()).unwrap().unwrap());
+        let fail = move |_, call: &str| (!locked && call == "open session").then_some(libc::EIO);
+        let (report, _) = during(fail, || house.sweep());
+        assert_eq!(report.unwrap().removed, 0);
+        drop(held);
+        house.clock.advance(Duration::from_micros(1));
+        assert_eq!(house.sweep_well(&unrested(), "the next pass").removed, 1, "locked: {locked}");
+    }
+}

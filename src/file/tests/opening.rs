@@ -1,0 +1,126 @@
+//! Each call of an opening fails, or is the last one of a dying process; and what an opening brings to the disk before what.
+use super::*;
+
+/// What is there when a store is opened, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Nothing, nor its directory.
+    New,
+    /// Its directory.
+    Bare,
+    /// A store.
+    Made,
+    /// A store that has lost its counters.
+    Deaf,
+    /// A store whose counters are not looked at in memory.
+    Verified,
+    /// A store that is for one process.
+    Alone,
+}
+
+impl Place {
+    fn prepare(self) -> TempDir {
+        let dir = directory();
+        let root = dir.path().join("store");
+        match self {
+            Self::New => {}
+            Self::Bare => fs::create_dir(root).unwrap(),
+            Self::Made | Self::Verified | Self::Alone => drop(self.open(&dir).unwrap()),
+            Self::Deaf => {
+                drop(self.open(&dir).unwrap());
+                fs::remove_file(root.join(GENERATIONS)).unwrap();
+            }
+        }
+        dir
+    }
+
+    fn open(self, dir: &TempDir) -> Result<FileStore> {
+        let coherence = match self {
+            Self::Verified => Coherence::Verify,
+            Self::Alone => Coherence::Off,
+            _ => Coherence::Shared,
+        };
+        FileStoreOptions::new().watch(false).coherence(coherence).open(dir.path().join("store"))
+    }
+}
+
+/// One opening. How many calls were made.
+fn open_with_fault(place: Place, fault: Fault) {
+    let dir = place.prepare();
+    let root = dir.path().join("store");
+    let (opened, calls) = during(fault.plan(), || place.open(&dir));
+    let context = format!("{place:?}, {fault:?}, after calls {calls:?}");
+    let failed = calls[fault.call];
+    // What the kernel need not do, and counters that cannot be written or cannot be read: those are for reading, or made anew.
+    let is_hint = ["get flags", "set flags", "advise"].contains(&failed);
+    let is_got_over = is_hint
+        || failed == "open generations"
+            && match fault.errno {
+                Errno::ROFS => calls[fault.call - 1] != "open generations",
+                Errno::ACCESS => true,
+                _ => false,
+            };
+    match &opened {
+        Ok(_) => assert!(is_got_over, "{context}: it opened"),
+        Err(error) => {
+            assert!(!is_got_over || fault.then == Then::Fails, "{context}: {error}");
+            check_error(error, dir.path(), fault.errno, &context);
+        }
+    }
+    drop(opened);
+    assert_eq!(descriptors(|open| open.starts_with(&root)), 0, "{context}: a descriptor leaked");
+    let temporary = fs::read_dir(&root)
+        .map_or(0, |names| names.filter(|name| is_temporary(&name.as_ref().expect("a name").path())).count());
+    assert_eq!(temporary, 0, "{context}: a temporary file is left");
+    let store =
+        place.open(&dir).unwrap_or_else(|error| panic!("{context}: it cannot be opened again: {error}"));
+    store.create_file(Whose::Secret(&SessionId::random().unwrap()), Arc::new(record("x")), true).unwrap();
+}
+
+#[test]
+fn whichever_call_of_opening_fails_it_is_an_error_that_names_the_store_and_the_next_opening_succeeds() {
+    use Place::{Alone, Bare, Deaf, Made, New, Verified};
+    for place in [New, Bare, Made, Deaf, Verified, Alone] {
+        let dir = place.prepare();
+        let (opened, calls) = during(|_, _| None, || place.open(&dir));
+        assert_eq!(opened.unwrap().path(), dir.path().join("store"));
+        // The first and the last call of each kind: there are 256 shards.
+        let is_chosen = |n: &usize| !calls[..*n].contains(&calls[*n]) || !calls[n + 1..].contains(&calls[*n]);
+        let chosen: Vec<usize> = (0..calls.len()).filter(is_chosen).collect();
+        let least = if [New, Bare].contains(&place) { 25 } else { 8 };
+        assert!(chosen.len() >= least, "{place:?}: {calls:?}");
+        for call in chosen {
+            for (errno, then) in refusals() {
+                // What a call says makes a difference in few places; that it fails, in all.
+                let is_usual = errno == Errno::IO || calls[call] == "open generations";
+                if place == New || is_usual {
+                    open_with_fault(place, Fault { call, errno, then });
+                }
+            }
+            let dir = place.prepare();
+            let died = dying_in_call(call, || place.open(&dir));
+            let context = format!("{place:?}, call {call}, {}", calls[call]);
+            assert!(died.is_none_or(|opened| opened.is_ok()), "{context}: opening what is left failed");
+            place.open(&dir).unwrap_or_else(|error| panic!("{context}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn opening_brings_the_shards_to_the_disk_before_the_parameters_have_a_name_and_that_name_after_it() {
+    let dir = directory();
+    let (has_it, root) = (Arc::new(Mutex::new(Vec::new())), dir.path().join("store"));
+    let (report, path) = (Arc::clone(&has_it), root.join("sessile.json"));
+    let watch = move |_, call: &str| {
+        if call == "sync root" {
+            report.lock().unwrap().push(path.exists());
+        }
+        None
+    };
+    let (opened, calls) = during(watch, || FileStore::open(&root));
+    opened.unwrap();
+    let syncs: Vec<_> =
+        calls.into_iter().filter(|call| call.starts_with("sync") || *call == "link").collect();
+    assert_eq!(syncs, ["sync root", "sync file", "link", "sync root", "sync parent"]);
+    assert_eq!(*has_it.lock().unwrap(), [false, true]);
+}

@@ -1,0 +1,165 @@
+//! Whoever was refused something is told; so are those who have copies of what he, or somebody killed before him, changed.
+use super::*;
+
+/// The calls of an act that may be refused without an error, when all others work.
+fn may_be_silent(act: Act, calls: &[&'static str], n: usize) -> bool {
+    let before = |k: usize| n.checked_sub(k).map_or("", |n| calls[n]);
+    match calls[n] {
+        // What cannot be filed is counted.
+        "append" | "open directory" | "open file in directory" | "make directory" => true,
+        "stat file" => before(1) == "append",
+        // Notes of what was synced, and what tells those who wait for a file without a name.
+        "write" => ["sync file", "sync shard", "unlink"].contains(&before(1)) || act == Act::Delete,
+        // Written anew, to another file.
+        "sync file" => matches!(act, Act::Update { .. } | Act::Keep),
+        "unlink" => matches!(act, Act::Grow { .. }),
+        // Nothing was changed.
+        "announce" => act == Act::Keep,
+        // A logout does not depend on what is logged out.
+        "open session in shard" | "lock" | "read" => act == Act::Delete,
+        _ => false,
+    }
+}
+
+#[test]
+fn every_refused_call_is_told_but_those_that_may_be_silent() {
+    let mut on_btrfs = Fixture::new();
+    Arc::get_mut(&mut on_btrfs.store).unwrap().root.pretend_to_be_on_btrfs();
+    for fixture in [Fixture::new(), on_btrfs] {
+        for (act, power_safe) in WRITING.into_iter().flat_map(|act| [(act, false), (act, true)]) {
+            for call in 0.. {
+                let (session, successor) = (fixture.session(power_safe), SessionId::random().unwrap());
+                let unfiled = fixture.store.stats().unfiled;
+                let fault = Fault { call, errno: Errno::IO, then: Then::Works };
+                let (result, calls) = during(fault.plan(), || act.run(&fixture.store, &session, &successor));
+                if calls.len() <= call {
+                    break;
+                }
+                let context = format!(
+                    "{act:?} of a session that is power-safe: {power_safe}, `{}`, call {call} of {calls:?}",
+                    calls[call]
+                );
+                assert!(result.is_err() || may_be_silent(act, &calls, call), "{context}: nobody was told");
+                if calls[call] == "append" {
+                    assert_eq!(fixture.store.stats().unfiled, unfiled + 1, "{context}");
+                }
+                let unread =
+                    act == Act::Delete && ["open session in shard", "lock", "read"].contains(&calls[call]);
+                assert!(
+                    !unread || matches!(result, Ok(true)),
+                    "{context}: what cannot be read cannot be ended"
+                );
+            }
+        }
+    }
+}
+
+/// Runs `act` in a process that dies in its first call of this name.
+fn dies_at<R>(name: &'static str, act: impl FnOnce() -> R) -> bool {
+    let mut is_dead = false;
+    let die = move |_, call: &str| {
+        if !is_dead && call == name {
+            is_dead = true;
+            resume_unwind(Box::new("killed"));
+        }
+        is_dead.then(|| Errno::IO.raw_os_error())
+    };
+    let died = catch_unwind(AssertUnwindSafe(|| during(die, act))).is_err();
+    during(|_, _| None, || ());
+    died
+}
+
+/// A store with copies, beside one whose acts fail.
+fn warm(fixture: &Fixture) -> FileStore {
+    FileStoreOptions::new().watch(false).open(fixture.dir.path()).unwrap()
+}
+
+fn served(store: &FileStore, session: &SessionId) -> Option<String> {
+    match store.load(&session.to_token()).unwrap() {
+        Lookup::Live(live) => Some(text_of(&live.record)),
+        Lookup::Absent(_) => None,
+    }
+}
+
+#[test]
+fn whoever_finds_no_session_tells_those_who_have_copies() {
+    let fixture = Fixture::new();
+    let warm = warm(&fixture);
+    for act in [Act::Update { power_safe: false }, Act::Keep, Act::Rotate, Act::Delete] {
+        let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
+        assert_eq!(served(&warm, &session).as_deref(), Some("old"));
+        // Between its unlink and its telling.
+        assert!(dies_at("announce", || fixture.store.end_file(Whose::Secret(&session))));
+        assert_eq!(served(&warm, &session).as_deref(), Some("old"), "nobody was told");
+        assert!(!act.run(&fixture.store, &session, &successor).unwrap());
+        assert_eq!(served(&warm, &session), None, "{act:?}");
+    }
+}
+
+#[test]
+fn an_act_that_fails_tells_those_who_have_copies_what_it_or_a_killed_one_before_it_changed() {
+    let fixture = Fixture::new();
+    let warm = warm(&fixture);
+    for (act, call, want) in [
+        // Before anything was changed, and after everything was.
+        (Act::Grow { power_safe: true }, "create file", "killed".to_owned()),
+        (Act::Grow { power_safe: false }, "exchange", "killed".to_owned()),
+        (Act::Grow { power_safe: true }, "sync shard", big("new")),
+        (Act::Update { power_safe: true }, "sync shard", "new".to_owned()),
+        (Act::Keep, "sync shard", "killed".to_owned()),
+    ] {
+        let session = fixture.session(false);
+        assert_eq!(served(&warm, &session).as_deref(), Some("old"));
+        assert!(dies_at("announce", || put(&fixture.store, &session, "killed", false)));
+        assert_eq!(served(&warm, &session).as_deref(), Some("old"), "nobody was told");
+        let fail = move |_, name| (name == call).then(|| Errno::IO.raw_os_error());
+        let (result, _) = during(fail, || act.run(&fixture.store, &session, &session));
+        assert!(result.is_err(), "{act:?}");
+        assert_eq!(served(&warm, &session), Some(want), "{act:?}, {call}");
+    }
+}
+
+#[test]
+fn whoever_could_not_announce_does_not_serve_its_own_copy_of_before() {
+    let fixture = Fixture::new();
+    let warm = warm(&fixture);
+    for act in [Act::Update { power_safe: true }, Act::Grow { power_safe: false }, Act::Delete, Act::Rotate] {
+        let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
+        assert_eq!(served(&warm, &session).as_deref(), Some("old"));
+        let fail = |_, call| (call == "announce").then(|| Errno::IO.raw_os_error());
+        let (result, _) = during(fail, || act.run(&warm, &session, &successor));
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Unannounced, "{act:?}");
+        let want = if [Act::Delete, Act::Rotate].contains(&act) { None } else { Some(act.new_text()) };
+        assert_eq!(served(&warm, &session), want, "{act:?}");
+    }
+}
+
+#[test]
+fn a_damaged_session_that_is_set_aside_or_swept_is_not_served_from_memory() {
+    let fixture = Fixture::new();
+    let warm = warm(&fixture);
+    for swept in [false, true] {
+        let session = fixture.session(false);
+        assert_eq!(served(&warm, &session).as_deref(), Some("old"));
+        fs::write(fixture.path(&session), vec![0xa5; 2 * SLOT_MIN]).unwrap();
+        if swept {
+            let file = fs::File::options().write(true).open(fixture.path(&session)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(1 << 22)).unwrap();
+            let options = crate::file::SweepOptions::new().core_share_percent(100).full(true);
+            assert_eq!(fixture.store.sweep(&options).unwrap().removed, 1);
+        } else {
+            assert!(fixture.store.set_aside(&session.file_id()).unwrap().is_some());
+        }
+        assert_eq!(served(&warm, &session), None, "swept: {swept}");
+    }
+}
+
+#[test]
+fn an_end_that_could_not_be_announced_is_brought_to_the_disk_all_the_same() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    let fail = |_, call| (call == "announce").then(|| Errno::IO.raw_os_error());
+    let (result, calls) = during(fail, || fixture.store.end_file(Whose::Secret(&session)));
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Unannounced);
+    assert_eq!(calls.last(), Some(&"sync shard"));
+}
