@@ -15,6 +15,7 @@ enum Shape {
     Signed(i64),
     Unsigned(u64),
     Float(f64),
+    Single(f32),
     Letter(char),
     Text(String),
     Bytes(Vec<u8>),
@@ -22,18 +23,27 @@ enum Shape {
     Maybe(Option<Box<Shape>>),
     List(Vec<Shape>),
     Map(BTreeMap<String, Shape>),
+    Numbered(BTreeMap<i32, Shape>),
+    Wrapped(Wrapped),
     Struct { number: u32, inner: Box<Shape>, nothing: () },
 }
+
+/// A shape without a name of its own.
+#[derive(Arbitrary, Clone, Debug, Deserialize, PartialEq, Serialize)]
+struct Wrapped(Box<Shape>);
 
 impl Shape {
     /// JSON knows no infinities, and a float that is a NaN equals nothing.
     fn is_finite(&self) -> bool {
         match self {
             Self::Float(float) => float.is_finite(),
+            Self::Single(float) => float.is_finite(),
             Self::Pair(pair) => pair.0.is_finite() && pair.1.is_finite(),
             Self::Maybe(inner) => inner.as_ref().is_none_or(|inner| inner.is_finite()),
             Self::List(items) => items.iter().all(Self::is_finite),
             Self::Map(members) => members.values().all(Self::is_finite),
+            Self::Numbered(members) => members.values().all(Self::is_finite),
+            Self::Wrapped(Wrapped(inner)) => inner.is_finite(),
             Self::Struct { inner, .. } => inner.is_finite(),
             _ => true,
         }
@@ -48,6 +58,8 @@ impl Shape {
             Self::Maybe(inner) => 1 + inner.as_ref().map_or(0, |inner| inner.depth()),
             Self::List(items) => 2 + items.iter().map(Self::depth).max().unwrap_or(0),
             Self::Map(members) => 2 + members.values().map(Self::depth).max().unwrap_or(0),
+            Self::Numbered(members) => 2 + members.values().map(Self::depth).max().unwrap_or(0),
+            Self::Wrapped(Wrapped(inner)) => 1 + inner.depth(),
             Self::Struct { inner, .. } => 2 + inner.depth(),
             _ => 1,
         }

@@ -137,7 +137,10 @@ impl Root {
 
     /// Owner and permission bits of a directory in the root. Fails if it is none.
     pub(super) fn directory_owner_and_mode(&self, name: &str) -> io::Result<(u32, u32)> {
-        let stat = fs::fstat(self.open_directory_fd("check directory", name)?)?;
+        let stat = call("check directory", || fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return Err(Errno::NOTDIR.into());
+        }
         Ok((stat.st_uid, stat.st_mode & 0o7777))
     }
 

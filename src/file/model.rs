@@ -593,7 +593,8 @@ impl Model {
             assert_eq!(expired, left, "after {report:?}");
             let live = (0..self.sessions.len()).filter(|at| self.is_live(*at));
             let mut live: Vec<_> = live.map(|at| self.sessions[at].id).collect();
-            (there.sort_unstable(), live.sort_unstable());
+            there.sort_unstable();
+            live.sort_unstable();
             assert_eq!(there, live, "after {report:?}");
         }
         (0..self.sessions.len()).for_each(|at| self.check(at));

@@ -18,14 +18,15 @@ fn sources(dir: &Path, found: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Whether a source has this test: a function that is marked as one, or that a macro's list makes one of.
+/// Whether a source has this test: a function that is marked as one, and to be run, or that a macro's list makes one of.
 fn has_test(source: &str, name: &str) -> bool {
     let lines: Vec<_> = source.lines().map(str::trim).collect();
     let function = format!("fn {name}(");
     let listed = format!("{name},");
     lines.iter().position(|line| line.starts_with(&function)).is_some_and(|at| {
-        let marks = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
-        marks.into_iter().any(|mark| *mark == "#[test]") || lines.contains(&&*listed)
+        let marks: Vec<_> = lines[..at].iter().rev().take_while(|line| line.starts_with("#[")).collect();
+        let is_run = !marks.iter().any(|mark| mark.starts_with("#[ignore") || mark.starts_with("#[cfg("));
+        is_run && (marks.contains(&&"#[test]") || lines.contains(&&*listed))
     })
 }
 

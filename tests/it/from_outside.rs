@@ -302,6 +302,21 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
         ("load", "openat2 pread64 close"),
         ("save", "openat2 flock pread64 pwrite64 pwrite64 flock close"),
         ("save safely", "openat2 flock pread64 pwrite64 fdatasync pwrite64 pwrite64 flock close"),
+        (
+            "create safely",
+            "openat write fstat openat2 flock fstat newfstatat pwrite64 fdatasync fsync pwrite64 flock close close",
+        ),
+        (
+            "grow",
+            "openat2 flock pread64 openat openat flock fstat pwrite64 fdatasync pwrite64 pwrite64 fstat newfstatat \
+             renameat2 unlinkat close pwrite64 flock close flock close",
+        ),
+        (
+            "rotate",
+            "openat openat flock pread64 openat write fstat openat2 flock fstat newfstatat pwrite64 fdatasync fsync \
+             pwrite64 flock close close pwrite64 fstat newfstatat unlinkat pwrite64 pwrite64 fsync flock close close",
+        ),
+        ("end", "openat openat flock pread64 pwrite64 unlinkat pwrite64 flock close fsync close"),
     ] {
         // A save that held its lock for a millisecond or more, which a traced one may, looks whether it still has it.
         let slow = calls.replacen(" pwrite64 pwrite64 flock", " pwrite64 fstat newfstatat pwrite64 flock", 1);

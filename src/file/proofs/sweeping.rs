@@ -141,10 +141,12 @@ fn reaper(timers: usize, asks: bool, ending: Ending) {
         set_timers(timers);
         let place = place.get_or_init(Place::new);
         let store = place.open(LONG);
-        let is_over = Arc::new(AtomicBool::new(false));
-        let over = Arc::clone(&is_over);
-        let observer =
-            move |_: &crate::Result<SweepReport>| assert!(!over.load(SeqCst), "a sweep after the end");
+        let (is_over, late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (over, too_late) = (Arc::clone(&is_over), Arc::clone(&late));
+        // Counted, and not asserted there: a reaper survives an observer that panics.
+        let observer = move |_: &crate::Result<SweepReport>| {
+            too_late.fetch_add(usize::from(over.load(SeqCst)), SeqCst);
+        };
         let options =
             ReaperOptions::new().sweep(SweepOptions::new().core_share_percent(100)).observer(observer);
         let reaper = store.start_reaper(options).unwrap();
@@ -168,6 +170,9 @@ fn reaper(timers: usize, asks: bool, ending: Ending) {
             }
         }
         is_over.store(true, SeqCst);
+        // Time for a thread that was not waited for.
+        thread::sleep(SHORT);
+        assert_eq!(late.load(SeqCst), 0, "a sweep after the end");
         assert_eq!(Arc::strong_count(&store), 1, "its thread has the store still");
     });
 }

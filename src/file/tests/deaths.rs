@@ -1,5 +1,7 @@
 //! A process that dies in any call of any act.
+use super::sweeps::unrested;
 use super::*;
+use std::collections::HashSet;
 
 fn die_in_every_call(act: Act, power_safe: bool) {
     let fixture = Fixture::new();
@@ -105,35 +107,18 @@ fn a_process_that_dies_half_way_through_a_write_leaves_the_old_version_or_the_ne
                     assert!(old.is_some() || made.is_some(), "{context}: both are dead");
                 }
                 // What is left of it is cleared away like any other leftover, and not kept as damage.
-                let mut left: Vec<_> = Vec::new();
-                for id in [&session, &successor] {
-                    for file in fs::read_dir(fixture.path(id).parent().unwrap()).unwrap() {
-                        left.push(file.unwrap().path());
-                    }
+                let shards: HashSet<_> =
+                    [&session, &successor].map(|id| fixture.path(id).parent().unwrap().to_owned()).into();
+                let files = || shards.iter().flat_map(|shard| fs::read_dir(shard).unwrap());
+                for file in files() {
+                    let file = fs::File::options().write(true).open(file.unwrap().path()).unwrap();
+                    file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
                 }
-                left.iter().for_each(|path| {
-                    if path.exists() {
-                        let file = fs::File::options().write(true).open(path).unwrap();
-                        file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
-                    }
-                });
-                let options = crate::file::SweepOptions::new().core_share_percent(100).full(true);
-                let report = fixture.store.sweep(&options).unwrap();
-                assert_eq!(
-                    (report.damaged, report.failed, report.removed),
-                    (0, 0, 0),
-                    "{context}: {report:?}"
-                );
+                let report = fixture.store.sweep(&unrested().full(true)).unwrap();
+                let done = (report.damaged, report.failed, report.removed);
+                assert_eq!(done, (0, 0, 0), "{context}: {report:?}");
                 let alive = usize::from(old.is_some()) + usize::from(made.is_some());
-                assert_eq!(
-                    left.iter()
-                        .collect::<std::collections::HashSet<_>>()
-                        .into_iter()
-                        .filter(|path| path.exists())
-                        .count(),
-                    alive,
-                    "{context}"
-                );
+                assert_eq!(files().count(), alive, "{context}");
                 for id in [&session, &successor] {
                     fixture.store.end_file(Whose::Secret(id)).unwrap();
                 }

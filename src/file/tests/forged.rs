@@ -7,7 +7,6 @@ const SIZE_AT: u64 = 6;
 
 /// A visitor stores a text that is a slot to the last byte, so that it lies in the middle of his session's file, and waits until
 /// the disk loses the second half of that.
-#[cfg(feature = "internals")]
 #[test]
 fn a_session_that_a_visitor_stored_within_his_own_is_never_served() {
     let fixture = Fixture::new();

@@ -78,7 +78,7 @@ fn age(path: &Path) {
     file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
 }
 
-fn unrested() -> SweepOptions {
+pub(super) fn unrested() -> SweepOptions {
     SweepOptions::new().core_share_percent(100)
 }
 

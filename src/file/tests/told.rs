@@ -1,4 +1,5 @@
 //! Whoever was refused something is told; so are those who have copies of what he, or somebody killed before him, changed.
+use super::sweeps::unrested;
 use super::*;
 
 /// The calls of an act that may be refused without an error, when all others work.
@@ -145,8 +146,7 @@ fn a_damaged_session_that_is_set_aside_or_swept_is_not_served_from_memory() {
         if swept {
             let file = fs::File::options().write(true).open(fixture.path(&session)).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(1 << 22)).unwrap();
-            let options = crate::file::SweepOptions::new().core_share_percent(100).full(true);
-            assert_eq!(fixture.store.sweep(&options).unwrap().removed, 1);
+            assert_eq!(fixture.store.sweep(&unrested().full(true)).unwrap().removed, 1);
         } else {
             assert!(fixture.store.set_aside(&session.file_id()).unwrap().is_some());
         }

@@ -265,16 +265,16 @@ fn a_temporary_file_that_is_another_or_was_written_to_just_now_stays() {
         let path = house.fixture.dir.path().join(shard_name(WALKED)).join(".new-0a");
         fs::write(&path, "").unwrap();
         age(&path);
-        let (met, mut listed, mut opened) = (path.clone(), false, false);
-        let meet = move |_, call: &str| {
+        let (changed, mut listed, mut opened) = (path.clone(), false, false);
+        let interfere = move |_, call: &str| {
             if opened && call == "stat in directory" {
                 opened = false;
                 if replaced {
-                    fs::write(met.with_extension("other"), "").unwrap();
-                    age(&met.with_extension("other"));
-                    fs::rename(met.with_extension("other"), &met).unwrap();
+                    fs::write(changed.with_extension("other"), "").unwrap();
+                    age(&changed.with_extension("other"));
+                    fs::rename(changed.with_extension("other"), &changed).unwrap();
                 } else {
-                    fs::write(&met, "at work").unwrap();
+                    fs::write(&changed, "at work").unwrap();
                 }
             }
             // Looked at, then opened and locked, then looked at again.
@@ -282,7 +282,7 @@ fn a_temporary_file_that_is_another_or_was_written_to_just_now_stays() {
             listed |= call == "stat in directory";
             None
         };
-        let (report, calls) = during(meet, || house.sweep());
+        let (report, calls) = during(interfere, || house.sweep());
         assert_eq!(report.unwrap().failed, 0);
         assert!(path.exists(), "replaced: {replaced}, {calls:?}");
     }
