@@ -76,7 +76,7 @@ impl Crowd {
                     Err(thrown) => figures.fault(words(&*thrown)),
                 }
             }
-            if figures.faults().is_empty() {
+            if !figures.has_faults() {
                 findings.add_stats(store);
             }
             figures.add(findings.into());

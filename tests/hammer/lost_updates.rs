@@ -28,7 +28,7 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
     let mut figures = Figures::default();
     let began = Instant::now();
     let mut round = 0;
-    while began.elapsed() < time && figures.faults().is_empty() {
+    while began.elapsed() < time && !figures.has_faults() {
         let tokens = [(); SESSIONS].map(|()| {
             let record = Record::new(files.now(), files.now() + Duration::from_secs(86_400));
             files.create(&record, Durability::Relaxed).unwrap().token
@@ -51,7 +51,7 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
                 }
             }
         }
-        if !figures.faults().is_empty() {
+        if figures.has_faults() {
             break;
         }
         for (n, token) in tokens.iter().enumerate() {
@@ -71,7 +71,7 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
         figures.add_child(child);
     }
     let expected = round * PROCESSES * THREADS * INCREMENTS;
-    if figures.faults().is_empty() && figures.saves != expected {
+    if !figures.has_faults() && figures.saves != expected {
         figures.fault(format!("{} saves where {expected} were made", figures.saves));
     }
     figures.check_met(time, &[("reads", figures.reads), ("saves", figures.saves)]);

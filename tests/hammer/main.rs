@@ -125,9 +125,9 @@ impl Hammer {
             figures
         });
         println!("\n  {figures} in {:.1} s", began.elapsed().as_secs_f64());
-        if figures.faults().is_empty() {
+        if !figures.has_faults() {
             return Ok(());
         }
-        Err(format!("broken: {}\n  {}", self.promise, figures.faults().join("\n  ")).into())
+        Err(format!("broken: {}\n  {}", self.promise, figures.told()).into())
     }
 }

@@ -77,7 +77,7 @@ fn check_at_rest(store: &FileStore, ledger: &Ledger, mut maker: Racer<'_>) {
     let report = store.sweep(&SweepOptions::new().core_share_percent(100)).unwrap();
     let trouble = [report.damaged, report.unknown, report.failed];
     assert_eq!((report.end, trouble), (SweepEnd::Finished, [0; 3]), "{report:?}");
-    assert!(maker.figures.faults().is_empty(), "{:?}", maker.figures.faults());
+    assert!(!maker.figures.has_faults(), "{}", maker.figures.told());
     let kept: Vec<_> = kept.into_iter().filter(|life| !ledger.row(*life).ended).collect();
     let path = |life: &Life| path_of(store.path(), FileId::digest(ledger.token(*life).expose().as_bytes()));
     let want: HashSet<_> = kept.iter().map(path).collect();
@@ -119,7 +119,7 @@ fn work(parent: &Parent) {
             let mut racer = Racer::new(store, ledger, writer, epoch);
             while going.on_still() {
                 racer.step();
-                if !racer.figures.faults().is_empty() {
+                if racer.figures.has_faults() {
                     going.stop();
                 }
             }
