@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Faults that are told in words; the others are only counted.
 const TOLD_MOST: usize = 8;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Figures {
     pub(crate) reads: u64,
     /// Reads that were answered from memory, where that is counted.
@@ -22,7 +22,10 @@ pub(crate) struct Figures {
     pub(crate) sweeps: u64,
     /// Sessions that sweeps removed.
     pub(crate) removed: u64,
+    /// Of processes that had begun their work.
     pub(crate) kills: u64,
+    /// Of processes that had not.
+    pub(crate) early_kills: u64,
     faults: u64,
     told: Vec<String>,
 }
@@ -51,10 +54,12 @@ impl Figures {
         }
     }
 
-    pub(crate) fn add(&mut self, more: Self) {
-        let sums = std::array::from_fn(|n| self.counts()[n] + more.counts()[n]);
+    pub(crate) fn add(&mut self, mut more: Self) {
+        for ((_, sum), (_, more)) in self.counts().into_iter().zip(more.counts()) {
+            *sum += *more;
+        }
         let told = std::mem::take(&mut self.told).into_iter().chain(more.told).take(TOLD_MOST);
-        *self = Self { told: told.collect(), ..Self::of_counts(sums) };
+        self.told = told.collect();
     }
 
     /// Adds what a child reports at its end. One that fails is a fault; what it had to say about it is on the standard error.
@@ -86,21 +91,27 @@ impl Figures {
     /// The first faults, in words, and how many there are without.
     pub(crate) fn told(&self) -> String {
         let untold = self.faults.saturating_sub(self.told.len() as u64);
-        let untold = (untold > 0).then(|| format!("{} of which no more is told", HumanCount(untold)));
+        let untold = (untold > 0).then(|| format!("{} without words", HumanCount(untold)));
         self.told.iter().cloned().chain(untold).collect::<Vec<_>>().join("\n  ")
     }
 
-    fn counts(&self) -> [u64; 9] {
-        let Self { reads, hits, saves, ends, rotations, sweeps, removed, kills, faults, told: _ } = self;
-        [*reads, *hits, *saves, *ends, *rotations, *sweeps, *removed, *kills, *faults]
+    fn counts(&mut self) -> [(&'static str, &mut u64); 10] {
+        [
+            ("reads", &mut self.reads),
+            ("from memory", &mut self.hits),
+            ("saves", &mut self.saves),
+            ("ends", &mut self.ends),
+            ("rotations", &mut self.rotations),
+            ("sweeps", &mut self.sweeps),
+            ("removed", &mut self.removed),
+            ("kills", &mut self.kills),
+            ("kills before the work", &mut self.early_kills),
+            ("faults", &mut self.faults),
+        ]
     }
 
-    fn of_counts([reads, hits, saves, ends, rotations, sweeps, removed, kills, faults]: [u64; 9]) -> Self {
-        Self { reads, hits, saves, ends, rotations, sweeps, removed, kills, faults, told: Vec::new() }
-    }
-
-    pub(crate) fn report_to(&self, parent: &Parent) {
-        parent.report(self.counts().map(|count| count.to_string()).join(" "));
+    pub(crate) fn report_to(mut self, parent: &Parent) {
+        parent.report(self.counts().map(|(_, count)| count.to_string()).join(" "));
         for fault in &self.told {
             parent.report(fault.replace('\n', " "));
         }
@@ -110,9 +121,12 @@ impl Figures {
     #[track_caller]
     pub(crate) fn of(lines: &[String]) -> Self {
         let [counts, told @ ..] = lines else { panic!("a child without figures") };
+        let mut figures = Self { told: told.to_vec(), ..Self::default() };
         let mut numbers = counts.split(' ').map(|number| number.parse().unwrap());
-        let counts = std::array::from_fn(|_| numbers.next().expect("as many as there are counts"));
-        Self { told: told.to_vec(), ..Self::of_counts(counts) }
+        for (_, count) in figures.counts() {
+            *count = numbers.next().expect("as many as there are counts");
+        }
+        figures
     }
 }
 
@@ -135,13 +149,11 @@ impl From<Findings> for Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names =
-            ["reads", "from memory", "saves", "ends", "rotations", "sweeps", "removed", "kills", "faults"];
         // Not every hammer counts all of them.
-        let is_told =
-            |(count, name): &(u64, &str)| *count > 0 || !["from memory", "sweeps", "removed"].contains(name);
-        let told = self.counts().into_iter().zip(names).filter(is_told);
-        let told: Vec<_> = told.map(|(count, name)| format!("{} {name}", HumanCount(count))).collect();
+        let is_told = |(name, count): &(&str, &mut u64)| **count > 0 || *name == "faults";
+        let mut figures = self.clone();
+        let told = figures.counts().into_iter().filter(is_told);
+        let told: Vec<_> = told.map(|(name, count)| format!("{} {name}", HumanCount(*count))).collect();
         f.write_str(&told.join(", "))
     }
 }

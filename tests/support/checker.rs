@@ -334,9 +334,9 @@ impl<'a> Checker<'a> {
 
     /// Judges a record that was found after `before` was read.
     fn judge(&mut self, life: Life, before: super::ledger::Row, record: &Record) {
-        let of: u64 = record.entries["mark"].get().unwrap();
-        if of != life.0 {
-            return self.fault(Foreign, format_args!("{life:?}: a record of {of}"));
+        let of = marked(record);
+        if of != life {
+            return self.fault(Foreign, format_args!("{life:?}: a record of {of:?}"));
         }
         let version = versions::of(record);
         let met = self.met(life);
@@ -393,6 +393,11 @@ impl<'a> Checker<'a> {
 /// Says whose record it is.
 fn mark(record: &mut Record, life: Life) {
     record.entries.insert("mark".into(), Value::new(&life.0).unwrap());
+}
+
+/// Whose record it says it is.
+pub(crate) fn marked(record: &Record) -> Life {
+    Life(record.entries["mark"].get().unwrap())
 }
 
 /// Compares what is stored with the ledger, when all is at rest: every session that ended is absent, and the one in

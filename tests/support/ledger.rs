@@ -107,10 +107,10 @@ impl Ledger {
         Life::of(writer, n)
     }
 
-    /// The last life that this writer was [given](Self::give), if it was more than that.
+    /// The last life that this writer was [given](Self::give), begun or not.
     pub(crate) fn last_given(&self, writer: usize) -> Option<Life> {
         let last = self.get(GIVEN_AT + 8 * writer as u64).checked_sub(1)?;
-        Some(Life::of(writer, last)).filter(|life| self.has(*life))
+        Some(Life::of(writer, last))
     }
 
     /// A new life, at the version that was acknowledged to its writer.
