@@ -28,6 +28,8 @@ pub(crate) struct Figures {
     pub(crate) removed: u64,
     /// Of processes that had begun their work.
     pub(crate) kills: u64,
+    /// Those of them that came amid a sweep.
+    pub(crate) kills_in_sweeps: u64,
     /// Of processes that had not.
     pub(crate) early_kills: u64,
     faults: u64,
@@ -111,7 +113,7 @@ impl Figures {
         self.told.iter().cloned().chain(untold).collect::<Vec<_>>().join("\n  ")
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 12] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 13] {
         [
             ("reads", &mut self.reads),
             ("of the dead", &mut self.dead_reads),
@@ -123,6 +125,7 @@ impl Figures {
             ("sweeps", &mut self.sweeps),
             ("removed", &mut self.removed),
             ("kills", &mut self.kills),
+            ("amid a sweep", &mut self.kills_in_sweeps),
             ("kills before the work", &mut self.early_kills),
             ("faults", &mut self.faults),
         ]

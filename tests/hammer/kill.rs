@@ -5,14 +5,17 @@
 //! All save and load in all places; only its owner ends, rotates and refills a place, so that the next process in the
 //! owner's place knows what the killed one left half done. Acknowledgements, and the counts of what was done, are in the
 //! ledger. A kill never loses what the kernel was given, so this is about atomicity and locks, not about power cuts.
+//!
+//! One process has one thread more, which sweeps, and makes sessions that expire at once. They are not in the ledger: at the
+//! end a sweep leaves none of them.
 use crate::figures::{Figures, words};
 use crate::stage::{CELLS_TAKEN, Going, ledger, options, stop, store_in};
-use crate::support::checker::{Checker, Counts, Findings, Saving, check_at_rest, marked};
+use crate::support::checker::{COUNTS, Checker, Counts, Findings, Saving, check_at_rest, marked};
 use crate::support::ledger::{Ledger, Life};
 use crate::support::process::{Child, Dice, Parent, Start, Worker};
 use crate::support::texts::files_in_shards;
 use crate::support::versions;
-use sessile::file::{Holds, SweepEnd, SweepOptions};
+use sessile::file::{Holds, StoredFile, SweepEnd, SweepOptions};
 use sessile::{Coherence, Durability, FileId, FileStore, Record, Store, Token, Verdict};
 use std::collections::HashSet;
 use std::fs::File;
@@ -32,6 +35,10 @@ const WRITERS: usize = PROCESSES * THREADS;
 const HEALER: usize = WRITERS;
 /// So many kill, each its own processes: a process that was killed needs its time to die where all processors are busy.
 const LANES: usize = 4;
+/// The process that sweeps as well.
+const SWEEPER: usize = PROCESSES - 1;
+/// Longest time to live of a session that is made to be swept.
+const SHORT_LIFE_MAX: Duration = Duration::from_millis(50);
 /// Two of each owner: writer `place % WRITERS`.
 const PLACES: u64 = 2 * WRITERS as u64;
 /// From one kill of a lane to the next, in microseconds.
@@ -44,8 +51,13 @@ const READY: &str = "ready";
 
 /// Where a writer's counts are.
 fn cells_of(writer: usize) -> u64 {
-    CELLS_TAKEN + (writer * Counts::default().words().len()) as u64
+    CELLS_TAKEN + (writer * COUNTS) as u64
 }
+
+/// Where the sweeper says how many sweeps it has made, how many sessions they removed, and whether it is sweeping.
+const SWEEPS: u64 = CELLS_TAKEN + (WRITERS * COUNTS) as u64;
+const REMOVED: u64 = SWEEPS + 1;
+const SWEEPING: u64 = SWEEPS + 2;
 
 pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
     let ledger = ledger(dir);
@@ -66,13 +78,21 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
     for writer in 0..WRITERS {
         figures.add(Findings { counts: counts_of(&ledger, writer), faults: Vec::new() }.into());
     }
+    figures.sweeps = ledger.cell(SWEEPS);
+    figures.removed = ledger.cell(REMOVED);
     if !figures.has_faults() {
         figures.check(|| heal(&mut healer, &ledger));
         figures.check(|| check_at_rest(&files, &ledger, PLACES));
         figures.check(|| clear(&files, &ledger, begun));
         figures.check(|| check_no_lock(dir, &ledger));
     }
-    let met = [&figures.of_checkers()[..], &[("kills", figures.kills)]].concat();
+    let of_kills = [
+        ("kills", figures.kills),
+        ("sweeps", figures.sweeps),
+        ("sessions that a sweep removed", figures.removed),
+        ("kills amid a sweep", figures.kills_in_sweeps),
+    ];
+    let met = [&figures.of_checkers()[..], &of_kills].concat();
     figures.check_met(time, &met);
     figures
 }
@@ -113,7 +133,13 @@ impl Storm<'_> {
                 figures.early_kills += 1;
             }
             self.note_begun(*process);
+            if *process == SWEEPER {
+                figures.kills_in_sweeps += self.ledger.cell(SWEEPING);
+                self.ledger.set_cell(SWEEPING, 0);
+            }
             *child = Some(start(*process));
+            // Also where the sweeper never comes to making some, it has some to sweep.
+            figures.check(|| make_short_lived(self.files, &mut dice));
             // Nobody has left a lock: here a session is saved within the wait, by the other processes all are.
             let life = healer.life_in(dice.roll(PLACES));
             figures.check(|| {
@@ -175,20 +201,28 @@ fn heal(healer: &mut Checker<'_>, ledger: &Ledger) {
     assert_eq!(healer.findings.faults, [""; 0], "at rest");
 }
 
-/// One sweep removes all that was left on its way, once it is old, and nothing else; what stays are the sessions, and those
-/// that somebody had [`begun`](Storm::begun) who was killed before they were told of them.
+/// One sweep removes all that has expired, whatever became of the sweeps before it; one that looks at every file removes all
+/// that was left on its way, once it is old; and neither removes anything else. What stays are the sessions, and those that
+/// somebody had [`begun`](Storm::begun) who was killed before they were told of them.
 ///
 /// A kill also cuts a write short, at a page. So of a large session that was being made a part may be there, which passes
 /// for a damaged file. It does not say which one it is; there is one for each of those that had been begun and are not
 /// there whole, at most.
 #[track_caller]
 fn clear(store: &FileStore, ledger: &Ledger, mut begun: HashSet<Life>) {
+    thread::sleep(SHORT_LIFE_MAX);
+    let is_expired = |file: &StoredFile| matches!(file.holds, Holds::Expired(_));
+    let expired = store.files().map(Result::unwrap).filter(is_expired).count() as u64;
+    let options = SweepOptions::new().core_share_percent(100);
+    let report = store.sweep(&options).unwrap();
+    let wrong = [report.temporary, report.unknown, report.failed];
+    assert_eq!((report.end, report.removed, wrong), (SweepEnd::Finished, expired, [0; 3]), "{report:?}");
     let left = files_in_shards(store.path());
     let then = SystemTime::now() - Duration::from_secs(2 * 3600);
     for path in &left {
         File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
     }
-    let report = store.sweep(&SweepOptions::new().full(true).core_share_percent(100)).unwrap();
+    let report = store.sweep(&options.full(true)).unwrap();
     let wrong = [report.removed, report.unknown, report.failed];
     assert_eq!((report.end, wrong), (SweepEnd::Finished, [0; 3]), "{report:?}");
     let files = files_in_shards(store.path());
@@ -215,7 +249,7 @@ fn clear(store: &FileStore, ledger: &Ledger, mut begun: HashSet<Life>) {
     let others = begun.len() as u64;
     assert!(torn <= others, "{torn} torn sessions, and only {others} had been begun and are not there");
     println!(
-        "kill: at rest, one sweep cleared {cleared} leftovers; of {} sessions that had been begun, {nameless} are there, \
+        "kill: at rest, one sweep removed {expired} sessions and one {cleared} leftovers; of {} sessions that had been begun, {nameless} are there, \
          and parts of {torn}",
         nameless + others
     );
@@ -250,22 +284,68 @@ fn work(parent: &Parent) {
     let store = options().coherence(coherence).lock_wait(WAIT).open(store_in(dir)).unwrap();
     let ledger = ledger(dir);
     parent.report(READY);
+    let seed = parent.number("SEED");
+    // What a thread finds, in words.
+    let tell = |find: &dyn Fn() -> Vec<String>| {
+        let told = catch_unwind(AssertUnwindSafe(find)).unwrap_or_else(|thrown| vec![words(&*thrown)]);
+        if !told.is_empty() {
+            // In this order: whoever sees that all stop finds out why.
+            for fault in told {
+                parent.report(fault.replace('\n', " "));
+            }
+            stop(&ledger);
+        }
+    };
     thread::scope(|scope| {
+        let (store, ledger, tell) = (&store, &ledger, &tell);
+        // The sweeper first: it may not have long.
+        if process == SWEEPER {
+            scope.spawn(move || tell(&|| sweep_again_and_again(store, ledger, seed)));
+        }
         for writer in writers_of(process) {
-            let (store, ledger, seed) = (&store, &ledger, parent.number("SEED"));
-            scope.spawn(move || {
-                let told = catch_unwind(AssertUnwindSafe(|| work_in_places(store, ledger, writer, seed)));
-                let told = told.unwrap_or_else(|thrown| vec![words(&*thrown)]);
-                if !told.is_empty() {
-                    // In this order: whoever sees that all stop finds out why.
-                    for fault in told {
-                        parent.report(fault.replace('\n', " "));
-                    }
-                    stop(ledger);
-                }
-            });
+            scope.spawn(move || tell(&|| work_in_places(store, ledger, writer, seed)));
         }
     });
+}
+
+/// Sweeps, and makes sessions that expire at once, until all stop or a sweep had trouble: that, in words.
+fn sweep_again_and_again(store: &FileStore, ledger: &Ledger, seed: u64) -> Vec<String> {
+    let mut dice = Dice::new(seed + (1 << 33));
+    let going = Going::on(ledger);
+    while going.on_still() {
+        ledger.set_cell(SWEEPING, 1);
+        let options = SweepOptions::new().full(dice.roll(4) == 0).core_share_percent(100);
+        let report = store.sweep(&options).unwrap();
+        let (sweeps, removed) = (ledger.cell(SWEEPS) + 1, ledger.cell(REMOVED) + report.removed);
+        ledger.set_cells(SWEEPS, &[sweeps, removed, 0]);
+        // Part of a large session, which a kill may leave, passes for damage.
+        let wrong = [report.temporary, report.unknown, report.failed];
+        if (report.end, wrong) != (SweepEnd::Finished, [0; 3]) {
+            return vec![format!("a sweep beside kills: {report:?}")];
+        }
+        for _ in 0..dice.roll(8) {
+            make_short_lived(store, &mut dice);
+        }
+    }
+    Vec::new()
+}
+
+/// Makes a session that expires at once. One in four is renewed, so that a sweep that comes upon it has to file it anew.
+fn make_short_lived(store: &FileStore, dice: &mut Dice) {
+    let most = u64::try_from(SHORT_LIFE_MAX.as_micros()).unwrap();
+    let mut soon = || store.now() + Duration::from_micros(dice.roll(most));
+    let mut record = versions::new(store, 1, 10);
+    record.deadline = soon();
+    let saved = store.create(&record, Durability::Relaxed).unwrap();
+    let until = record.deadline.max(soon());
+    if dice.roll(4) == 0 {
+        let renew = &mut |record: &mut Record| {
+            record.deadline = until;
+            Ok(Verdict::Write)
+        };
+        // It may have expired.
+        store.update(&saved.token, renew, Durability::Relaxed).unwrap();
+    }
 }
 
 /// One thread, until all stop or it has found a fault: those it found, in words.

@@ -33,7 +33,7 @@ pub(crate) enum Count {
 }
 
 use Count::{DeadLoads, Ends, Foreign, LargeSaves, Loads, Lost, Revived, Rotations, Saves, Stale};
-const COUNTS: usize = Lost as usize + 1;
+pub(crate) const COUNTS: usize = Lost as usize + 1;
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts([u64; COUNTS]);
