@@ -94,10 +94,13 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
         ("kills", figures.kills),
         ("sweeps", figures.sweeps),
         ("sessions that a sweep removed", figures.removed),
-        ("kills amid a sweep", figures.kills_in_sweeps),
     ];
     let met = [&figures.of_checkers()[..], &of_kills].concat();
     figures.check_met(time, &met);
+    // In three seconds there are a few, on a busy machine there may be none.
+    if time >= Duration::from_secs(10) {
+        figures.check_met(time, &[("kills amid a sweep", figures.kills_in_sweeps)]);
+    }
     figures
 }
 
