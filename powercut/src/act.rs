@@ -7,11 +7,12 @@ use crate::content;
 use crate::disk::now;
 use crate::log::{Life, Note, Op};
 use anyhow::{Context, Result};
-use sessile::{Durability, ErrorKind, FileStore, Record, Saved, Store, Token, Verdict};
+use sessile::{Durability, ErrorKind, FileStore, Lookup, Record, Saved, Store, Token, Verdict};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Where notes go.
@@ -75,6 +76,10 @@ pub(crate) enum Act {
     Create(Duration),
     /// The next version is written.
     Save,
+    /// A version is written that needs a larger file, if there is one.
+    Grow,
+    /// The next version is written by somebody who holds the lock for so long.
+    Linger(Duration),
     /// The newest version is made as safe as is asked, and not changed.
     Keep,
     /// The life ends, and another one begins.
@@ -121,10 +126,16 @@ impl Actor {
                 self.table.remove(life);
                 return Ok(true);
             }
-            (Act::Save, Some(token)) => {
+            (Act::Save | Act::Grow | Act::Linger(_), Some(token)) => {
+                let slot = if act == Act::Grow { self.slot_size(&token)? } else { None };
                 let mut change = |record: &mut Record| {
-                    let version = version_of(record) + 1;
+                    let held = version_of(record);
+                    let longer = slot.and_then(|slot| content::longer_than(slot, life, held));
+                    let version = longer.unwrap_or(held + 1);
                     say(Note::Saving { op, life, version, power_safe });
+                    if let Act::Linger(time) = act {
+                        thread::sleep(time);
+                    }
                     content::fill(record, life, version).map(|()| Verdict::Write)
                 };
                 self.store.update(&token, &mut change, how)
@@ -147,6 +158,15 @@ impl Actor {
             }
         };
         self.conclude(act, op, life, fresh, returned)
+    }
+
+    /// How much room a version of a session has in its file; `None` if there is no such session any more.
+    fn slot_size(&self, token: &Token) -> Result<Option<usize>> {
+        let Lookup::Live(live) = self.store.load(token).context("load a session")? else { return Ok(None) };
+        let name = live.id.to_string();
+        let file = self.store.path().join(&name[..2]).join(&name[2..]);
+        // It may have been ended since.
+        Ok(fs::metadata(file).ok().and_then(|file| usize::try_from(file.len() / 2).ok()))
     }
 
     /// Says what came of it.

@@ -46,6 +46,21 @@ pub(crate) fn verify(record: &Record) -> Result<(Life, u32)> {
 
 /// Most bodies take two to four sectors, so that a disk can tear them; some need a larger file, a few a much larger one.
 fn body(life: Life, version: u32) -> String {
+    let (length, mut chance) = drawn(life, version);
+    (0..length).map(|_| char::from(chance.random_range(b'a'..=b'z'))).collect()
+}
+
+/// How long the body of a version is.
+pub(crate) fn length(life: Life, version: u32) -> usize {
+    drawn(life, version).0
+}
+
+/// A version after `version` that is longer than so many bytes; `None` if there is none soon.
+pub(crate) fn longer_than(bytes: usize, life: Life, version: u32) -> Option<u32> {
+    (version + 1..version + 400).find(|later| length(life, *later) > bytes)
+}
+
+fn drawn(life: Life, version: u32) -> (usize, StdRng) {
     let mut chance = StdRng::seed_from_u64(life.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(version));
     let length = match chance.random_range(0..100) {
         0..8 => chance.random_range(0..200),
@@ -54,13 +69,21 @@ fn body(life: Life, version: u32) -> String {
         92..98 => chance.random_range(3900..8000),
         _ => chance.random_range(8000..30_000),
     };
-    (0..length).map(|_| char::from(chance.random_range(b'a'..=b'z'))).collect()
+    (length, chance)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn a_longer_version_is_the_first_one_that_is_longer() {
+        let longer = longer_than(4096, 7, 3).unwrap();
+        assert!(length(7, longer) > 4096);
+        assert!((4..longer).all(|version| length(7, version) <= 4096));
+        assert_eq!(longer_than(1 << 16, 7, 3), None);
+    }
 
     #[test]
     fn a_mixture_of_two_versions_is_found_out() {

@@ -5,15 +5,17 @@
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
+use std::fmt;
 
 /// Where a process dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub(crate) enum Death {
     /// Before it syncs a file: what it wrote is in the kernel's memory and nowhere else.
     Fdatasync,
-    /// Before it syncs a directory: the file is on the disk, its name may not be.
+    /// Before it syncs a directory, or the file system instead: the file is on the disk, its name may not be.
     Fsync,
     /// Before it removes a name.
     Unlinkat,
@@ -21,7 +23,17 @@ pub(crate) enum Death {
     Renameat2,
 }
 
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("no death is hidden");
+        f.write_str(value.get_name())
+    }
+}
+
 impl Death {
+    /// Each of them once.
+    pub(crate) const ALL: [Self; 4] = [Self::Fdatasync, Self::Fsync, Self::Unlinkat, Self::Renameat2];
+
     /// All of them; the one that drafts of the engine did not survive comes most often.
     pub(crate) const CHOICES: [Self; 8] = [
         Self::Fdatasync,
@@ -40,13 +52,13 @@ impl Death {
     ///
     /// The kernel has no such filters, or does not let us set one.
     pub(crate) fn await_it(self) -> Result<()> {
-        let call = match self {
-            Self::Fdatasync => libc::SYS_fdatasync,
-            Self::Fsync => libc::SYS_fsync,
-            Self::Unlinkat => libc::SYS_unlinkat,
-            Self::Renameat2 => libc::SYS_renameat2,
+        let calls = match self {
+            Self::Fdatasync => &[libc::SYS_fdatasync][..],
+            Self::Fsync => &[libc::SYS_fsync, libc::SYS_syncfs],
+            Self::Unlinkat => &[libc::SYS_unlinkat],
+            Self::Renameat2 => &[libc::SYS_renameat2],
         };
-        let rules = BTreeMap::from([(call, Vec::new())]);
+        let rules: BTreeMap<_, _> = calls.iter().map(|call| (*call, Vec::new())).collect();
         let target = ARCH.try_into().context("find out the processor")?;
         let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::KillProcess, target)
             .context("make a filter of system calls")?;

@@ -112,6 +112,7 @@ impl History {
             Note::Missed { op } => {
                 self.pending.remove(&op);
             }
+            Note::Reaped { .. } | Note::Swept { .. } => {}
         }
     }
 
@@ -133,7 +134,7 @@ impl History {
                 known.owe(1, true);
             }
             Note::Ending { life, .. } => self.life(life).has_ended = true,
-            Note::Done { .. } | Note::Missed { .. } => {}
+            Note::Done { .. } | Note::Missed { .. } | Note::Reaped { .. } | Note::Swept { .. } => {}
         }
     }
 

@@ -4,6 +4,7 @@
 //! **The order is the proof.** A note is written through the same file system that serves the disk, and one thread serves
 //! both. So an acknowledgement stands behind every flush that its call waited for, and an intention before every write
 //! that its call made.
+use crate::doomed::Death;
 use crate::filesystem::FileSystem;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -105,18 +106,31 @@ pub(crate) enum Note {
         /// The call.
         op: Op,
     },
+    /// The process that was made for the call is no more.
+    Reaped {
+        /// The call.
+        op: Op,
+        /// Where it died; `None` if it came to its end.
+        death: Option<Death>,
+    },
+    /// A reaper has swept.
+    Swept {
+        /// How many sessions that had expired it removed.
+        removed: u64,
+    },
 }
 
 impl Note {
-    /// The call, and the lives that it is about.
-    pub(crate) fn about(&self) -> (Op, Vec<Life>) {
+    /// The call, if it is one's, and the lives that it is about.
+    pub(crate) fn about(&self) -> (Option<Op>, Vec<Life>) {
         match *self {
             Self::Creating { op, life, .. }
             | Self::Saving { op, life, .. }
             | Self::Keeping { op, life, .. }
-            | Self::Ending { op, life } => (op, vec![life]),
-            Self::Rotating { op, life, successor, .. } => (op, vec![life, successor]),
-            Self::Done { op, .. } | Self::Missed { op } => (op, vec![]),
+            | Self::Ending { op, life } => (Some(op), vec![life]),
+            Self::Rotating { op, life, successor, .. } => (Some(op), vec![life, successor]),
+            Self::Done { op, .. } | Self::Missed { op } | Self::Reaped { op, .. } => (Some(op), vec![]),
+            Self::Swept { .. } => (None, vec![]),
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | `cut` | where the power is cut, and what the disk then holds |
 //! | `history` | what is owed after a cut |
 //! | `check` | whether it is there |
+//! | `tally` | whether there was anything to find |
 //! | `stop` | letting go in order |
 //! | `honesty` | engines that break their promises, which must be caught |
 mod act;
@@ -27,9 +28,10 @@ mod log;
 mod recorder;
 mod rig;
 mod stop;
+mod tally;
 mod workload;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use check::{Findings, Plan};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use filesystem::FileSystem;
@@ -43,6 +45,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
+use tally::Tally;
 use workload::{Doomed, Level, Worker};
 
 /// Cut the power under the session engine, and look what is left
@@ -248,12 +251,13 @@ impl Sample {
 
 impl Run {
     fn run(&self) -> Result<bool> {
-        let mut findings = Findings::default();
+        let (mut findings, mut tally) = (Findings::default(), Tally::default());
         for number in 0..self.recordings {
             let script = self.stage.script(number)?;
             let recording = recorder::record(script)?;
             print!("recording {number}: ");
             describe(&recording);
+            tally.add(&Tally::of(&recording.events));
             let began = Instant::now();
             let plan = Plan { until_failure: self.until_failure, ..self.sample.plan(script.seed) };
             let found = check::check(&recording, plan)?;
@@ -271,7 +275,33 @@ impl Run {
                 break;
             }
         }
-        Ok(report(&findings))
+        println!("{tally}");
+        let kept = report(&findings);
+        if kept {
+            self.ensure_enough(&findings, &tally)?;
+        }
+        Ok(kept)
+    }
+
+    /// Promises that nobody was given are not broken either.
+    ///
+    /// # Errors
+    ///
+    /// There was too little that could have failed.
+    fn ensure_enough(&self, findings: &Findings, tally: &Tally) -> Result<()> {
+        const OWED_BY_A_STATE: u64 = 3;
+        let mut missing = tally.missing();
+        let wanted = OWED_BY_A_STATE * u64::from(findings.states);
+        if self.stage.durability == Level::PowerSafe && findings.honoured < wanted {
+            let few = findings.honoured;
+            missing.push(format!("{few} sessions were owed and there, fewer than {OWED_BY_A_STATE} a state"));
+        }
+        ensure!(
+            missing.is_empty(),
+            "too little happened for the result to say anything: {}",
+            missing.join("; ")
+        );
+        Ok(())
     }
 }
 
@@ -330,9 +360,9 @@ fn trace(recording: &Recording, life: Life) {
             Event::Note { note, .. } => {
                 let (op, about) = note.about();
                 if about.contains(&life) {
-                    ops.insert(op);
+                    ops.extend(op);
                 }
-                if ops.contains(&op) {
+                if op.is_some_and(|op| ops.contains(&op)) {
                     println!("event {at}, after {flushes} flushes: {note:x?}");
                 }
             }

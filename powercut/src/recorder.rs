@@ -9,7 +9,7 @@ use crate::log::Recording;
 use crate::rig::Rig;
 use crate::stop;
 use crate::workload::{Level, Scene};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::fs::syncfs;
@@ -140,7 +140,9 @@ impl Crew<'_> {
         let mut child = self.children.swap_remove(which);
         let killed = child.kill();
         let waited = child.wait();
-        killed.and(waited).context("kill a process of the workload")?;
+        let status = killed.and(waited).context("kill a process of the workload")?;
+        // It may have failed since it was looked after.
+        ensure!(status.signal() == Some(libc::SIGKILL), "a process of the workload failed: {status}");
         self.hire()
     }
 

@@ -4,18 +4,21 @@
 //! Few sessions, so that those who act meet: each is changed, rotated or ended by all of them.
 use crate::act::{Act, Actor, Notes, Table};
 use crate::doomed::Death;
-use crate::log::{Life, Op};
-use anyhow::{Context, Result};
+use crate::log::{Life, Note, Op};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Signal, set_parent_process_death_signal};
-use sessile::file::{ReaperOptions, SweepOptions};
+use sessile::file::{ReaperOptions, SweepOptions, SweepReport};
 use sessile::{Durability, FileStoreOptions};
 use std::env;
+use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -24,7 +27,7 @@ pub(crate) const THREADS: u32 = 2;
 /// About how many sessions there are.
 const SESSIONS: usize = 24;
 /// Shorter than a process is now and then stopped, so that a session is ended while its lock is held.
-const LOCK_WAIT: Duration = Duration::from_millis(60);
+pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(60);
 
 /// How the processes of a workload are told what they are part of.
 #[derive(Clone, Debug, Args)]
@@ -107,6 +110,8 @@ pub(crate) enum DoomedAct {
     Create,
     /// A save.
     Save,
+    /// A save that needs a larger file.
+    Grow,
     /// A rotation.
     Rotate,
     /// A session's end.
@@ -167,33 +172,51 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// The engine refused for a reason that it has no business to have here.
+    /// The engine refused, in one of the threads or in the reaper, for a reason that it has no business to have here, or
+    /// panicked. The process then ends, and is missed.
     pub(crate) fn run(&self) -> Result<()> {
         let actor = self.scene.enter()?;
+        let (fail, failed) = mpsc::channel();
         let sweep = SweepOptions::new().core_share_percent(100);
-        let reaper = ReaperOptions::new().interval(Duration::from_millis(100)).sweep(sweep);
+        let reaper = ReaperOptions::new()
+            .interval(Duration::from_millis(100))
+            .sweep(sweep)
+            .observer(observe_sweeps(Notes::open(&self.scene.notes)?, fail.clone()));
         let _reaper = actor.store.start_reaper(reaper).context("start a reaper")?;
-        let threads: Vec<_> = (0..THREADS)
-            .map(|thread| {
-                let number = u64::from(self.number * THREADS + thread);
-                let mut hand = Hand {
-                    actor: Actor {
-                        store: Arc::clone(&actor.store),
-                        notes: Notes::open(&self.scene.notes)?,
-                        table: actor.table.clone(),
-                    },
-                    scene: self.scene.clone(),
-                    next: number << 24,
-                    chance: StdRng::seed_from_u64(self.seed ^ number << 40),
-                };
-                Ok(thread::spawn(move || -> Result<()> {
-                    loop {
-                        hand.work()?;
-                    }
-                }))
-            })
-            .collect::<Result<_>>()?;
-        threads.into_iter().try_for_each(|thread| thread.join().expect("no thread of the workload panics"))
+        for thread in 0..THREADS {
+            let number = u64::from(self.number * THREADS + thread);
+            let mut hand = Hand {
+                actor: Actor {
+                    store: Arc::clone(&actor.store),
+                    notes: Notes::open(&self.scene.notes)?,
+                    table: actor.table.clone(),
+                },
+                scene: self.scene.clone(),
+                next: number << 24,
+                chance: StdRng::seed_from_u64(self.seed ^ number << 40),
+            };
+            let fail = fail.clone();
+            thread::spawn(move || fail.send(hand.work_until_failure()));
+        }
+        Err(failed.recv().context("wait for a thread to fail")?)
+    }
+}
+
+/// Notes what a reaper removes, and tells when it could not.
+fn observe_sweeps(notes: Notes, fail: Sender<anyhow::Error>) -> impl FnMut(&sessile::Result<SweepReport>) {
+    move |swept| {
+        let failure = match swept {
+            Ok(report) if report.failed == 0 => {
+                if report.removed > 0 {
+                    notes.say(Note::Swept { removed: report.removed });
+                }
+                return;
+            }
+            Ok(report) => anyhow!("a sweep failed at {} files: {:?}", report.failed, report.errors),
+            Err(error) => anyhow!("a sweep failed: {error:?}"),
+        };
+        // Whoever no longer listens has a failure already.
+        let _ = fail.send(failure);
     }
 }
 
@@ -209,6 +232,7 @@ impl Doomed {
         let act = match self.act {
             DoomedAct::Create => Act::Create(Duration::from_secs(3600)),
             DoomedAct::Save => Act::Save,
+            DoomedAct::Grow => Act::Grow,
             DoomedAct::Rotate => Act::Rotate,
             DoomedAct::Destroy => Act::Destroy,
         };
@@ -226,6 +250,17 @@ struct Hand {
 }
 
 impl Hand {
+    /// Works, and ends when something goes wrong, be it by a panic; what did.
+    fn work_until_failure(&mut self) -> anyhow::Error {
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.work())) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error,
+                Err(_) => return anyhow!("a thread of the workload panicked"),
+            }
+        }
+    }
+
     fn work(&mut self) -> Result<()> {
         let lives = self.actor.table.lives();
         let life = match lives.len() {
@@ -240,7 +275,8 @@ impl Hand {
             8..14 => self.act(Act::Destroy, life).map(drop),
             14..20 => self.act(Act::Rotate, life).map(drop),
             20..24 => self.act(Act::Keep, life).map(drop),
-            24..48 => self.send_to_death(life),
+            24..47 => self.send_to_death(life),
+            47 => self.pass(life),
             _ => self.act(Act::Save, life).map(drop),
         }
     }
@@ -265,18 +301,40 @@ impl Hand {
         self.chance.random_range(0..100) < self.scene.durability.power_safe_percent()
     }
 
+    /// Saves a session for longer than anybody waits for its lock, and has it ended meanwhile.
+    fn pass(&mut self, life: Life) -> Result<()> {
+        const HEAD_START: Duration = Duration::from_millis(10);
+        let power_safe = self.is_power_safe();
+        let (saving, ending) = (self.next(), self.next());
+        let linger = Act::Linger(LOCK_WAIT + 4 * HEAD_START);
+        let actor = &self.actor;
+        thread::scope(|scope| {
+            let saver = scope.spawn(move || actor.act(linger, saving, life, saving, power_safe));
+            thread::sleep(HEAD_START);
+            actor.act(Act::Destroy, ending, life, ending, power_safe)?;
+            saver.join().map_err(|_| anyhow!("a save of the workload panicked"))?.map(drop)
+        })
+    }
+
     /// Has something begun by somebody who dies of it, and then saves the same session: the next writer must not lose what
-    /// the dead one's predecessor was promised.
+    /// the dead one's predecessor was promised. Or ends it: then it must not come back, though it was gone already.
     fn send_to_death(&mut self, life: Life) -> Result<()> {
-        let (act, at) = match self.chance.random_range(0..10) {
-            0 => (DoomedAct::Create, Death::CHOICES[self.chance.random_range(0..6)]),
-            1 => (DoomedAct::Rotate, Death::CHOICES[self.chance.random_range(0..Death::CHOICES.len())]),
-            2 => (DoomedAct::Destroy, if self.chance.random() { Death::Fsync } else { Death::Unlinkat }),
-            3 => (DoomedAct::Save, Death::CHOICES[self.chance.random_range(0..Death::CHOICES.len())]),
+        let (act, at) = match self.chance.random_range(0..20) {
+            0..2 => (DoomedAct::Create, Death::CHOICES[self.chance.random_range(0..6)]),
+            2..4 => {
+                (DoomedAct::Rotate, Death::CHOICES[self.chance.random_range(0..Death::CHOICES.len() - 1)])
+            }
+            4..7 => (DoomedAct::Destroy, Death::Fsync),
+            7 => (DoomedAct::Destroy, Death::Unlinkat),
+            8..10 => (DoomedAct::Grow, Death::Renameat2),
+            10 => (DoomedAct::Save, Death::CHOICES[self.chance.random_range(0..Death::CHOICES.len() - 1)]),
             _ => (DoomedAct::Save, Death::Fdatasync),
         };
-        let power_safe = self.scene.durability == Level::PowerSafe || self.is_power_safe();
-        let op = self.next().to_string();
+        // A relaxed save syncs no file.
+        let syncs = self.scene.durability == Level::PowerSafe || at == Death::Fdatasync;
+        let power_safe = syncs || self.is_power_safe();
+        let dying = self.next();
+        let op = dying.to_string();
         let name = |value: clap::builder::PossibleValue| value.get_name().to_owned();
         let mut command = self.scene.command("doomed")?;
         command.args(["--at", &name(at.to_possible_value().expect("no death is hidden"))]);
@@ -285,9 +343,16 @@ impl Hand {
         if power_safe {
             command.arg("--power-safe");
         }
-        command.status().context("run a process that dies")?;
+        let status = command.status().context("run a process that dies")?;
+        let death = match status.signal() {
+            Some(signal) if signal == libc::SIGSYS => Some(at),
+            None if status.success() => None,
+            _ => bail!("a process that was to die at {at:?} ended otherwise: {status}"),
+        };
+        self.actor.notes.say(Note::Reaped { op: dying, death });
+        let ends = matches!(act, DoomedAct::Destroy | DoomedAct::Rotate) && self.chance.random();
         let op = self.next();
-        self.actor.act(Act::Save, op, life, op, true).map(drop)
+        self.actor.act(if ends { Act::Destroy } else { Act::Save }, op, life, op, true).map(drop)
     }
 
     fn next(&mut self) -> u64 {

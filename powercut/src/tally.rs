@@ -1,0 +1,244 @@
+//! What a recording holds: how many acts of each kind were acknowledged, and who died where. A workload that did nothing
+//! breaks no promise, so this says whether there was anything to find. Pure.
+use crate::content;
+use crate::doomed::Death;
+use crate::log::{Event, Life, Micros, Note, Op};
+use crate::workload::LOCK_WAIT;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+/// What somebody was told that it was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A life began.
+    Create,
+    /// A version was written.
+    Update,
+    /// A version was written that certainly needed a larger file.
+    Grow,
+    /// A version was kept.
+    Keep,
+    /// A life went on as another one.
+    Rotate,
+    /// A life ended.
+    Destroy,
+    /// A life ended, and somebody had died who was about to end it.
+    DestroyAgain,
+    /// A life ended while a save held its lock, for longer than one waits.
+    DestroyPassing,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Create,
+        Self::Update,
+        Self::Grow,
+        Self::Keep,
+        Self::Rotate,
+        Self::Destroy,
+        Self::DestroyAgain,
+        Self::DestroyPassing,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Grow => "grow",
+            Self::Keep => "keep",
+            Self::Rotate => "rotate",
+            Self::Destroy => "destroy",
+            Self::DestroyAgain => "destroy again",
+            Self::DestroyPassing => "destroy passing",
+        }
+    }
+}
+
+/// The acknowledgements among events: before which event each had been said, and of what.
+pub(crate) fn acknowledged(events: &[Event]) -> Vec<(usize, Kind)> {
+    let mut reader = Reader::default();
+    let take = |(at, event): (usize, &Event)| match event {
+        Event::Note { at: when, note } => reader.take(*when, note).map(|kind| (at + 1, kind)),
+        _ => None,
+    };
+    events.iter().enumerate().filter_map(take).collect()
+}
+
+#[derive(Default)]
+struct Reader {
+    pending: HashMap<Op, (Micros, Note)>,
+    /// Lives that somebody died of ending.
+    half_ended: HashSet<Life>,
+    /// How much room the versions so far may have had.
+    room: HashMap<Life, usize>,
+}
+
+impl Reader {
+    /// What the note acknowledges.
+    fn take(&mut self, when: Micros, note: &Note) -> Option<Kind> {
+        match *note {
+            Note::Done { op, .. } => {
+                self.pending.remove(&op).map(|(begun, note)| self.kind(begun, when, &note))
+            }
+            Note::Missed { op } => self.pending.remove(&op).and(None),
+            Note::Reaped { op, .. } => {
+                if let Some((_, Note::Ending { life, .. } | Note::Rotating { life, .. })) =
+                    self.pending.remove(&op)
+                {
+                    self.half_ended.insert(life);
+                }
+                None
+            }
+            Note::Swept { .. } => None,
+            Note::Creating { op, .. }
+            | Note::Saving { op, .. }
+            | Note::Keeping { op, .. }
+            | Note::Rotating { op, .. }
+            | Note::Ending { op, .. } => {
+                self.pending.insert(op, (when, *note));
+                None
+            }
+        }
+    }
+
+    fn kind(&mut self, begun: Micros, done: Micros, note: &Note) -> Kind {
+        match *note {
+            Note::Saving { life, version, .. } => {
+                // A record takes more than its body, and less than this more; a file has room for two of them.
+                const MORE: usize = 512;
+                let body = content::length(life, version);
+                let room = self.room.entry(life).or_insert_with(|| room_for(content::length(life, 1) + MORE));
+                let grows = room_for(body) > *room;
+                *room = room_for(body + MORE).max(*room);
+                if grows { Kind::Grow } else { Kind::Update }
+            }
+            Note::Keeping { .. } => Kind::Keep,
+            Note::Rotating { .. } => Kind::Rotate,
+            Note::Ending { life, .. } => {
+                let waited = u128::from(done - begun) >= LOCK_WAIT.as_micros();
+                let held_since = |(since, held): &(Micros, Note)| {
+                    matches!(*held, Note::Saving { life: held, .. } if held == life) && *since <= begun
+                };
+                if waited && self.pending.values().any(held_since) {
+                    Kind::DestroyPassing
+                } else if self.half_ended.contains(&life) {
+                    Kind::DestroyAgain
+                } else {
+                    Kind::Destroy
+                }
+            }
+            _ => Kind::Create,
+        }
+    }
+}
+
+fn room_for(bytes: usize) -> usize {
+    bytes.next_power_of_two().max(2048)
+}
+
+/// The counts of some recordings.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    acts: [usize; Kind::ALL.len()],
+    deaths: [usize; Death::ALL.len()],
+    survivors: usize,
+    swept: u64,
+}
+
+impl Tally {
+    /// Those of a recording.
+    pub(crate) fn of(events: &[Event]) -> Self {
+        let mut tally = Self::default();
+        for (_, kind) in acknowledged(events) {
+            tally.acts[kind as usize] += 1;
+        }
+        for event in events {
+            match event {
+                Event::Note { note: Note::Reaped { death: Some(death), .. }, .. } => {
+                    tally.deaths[*death as usize] += 1;
+                }
+                Event::Note { note: Note::Reaped { death: None, .. }, .. } => tally.survivors += 1,
+                Event::Note { note: Note::Swept { removed }, .. } => tally.swept += removed,
+                _ => {}
+            }
+        }
+        tally
+    }
+
+    /// Adds those of another one.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.acts.iter_mut().zip(other.acts).for_each(|(sum, more)| *sum += more);
+        self.deaths.iter_mut().zip(other.deaths).for_each(|(sum, more)| *sum += more);
+        self.survivors += other.survivors;
+        self.swept += other.swept;
+    }
+
+    /// What should be there and is not. Whether a destroy meets another one is up to chance, and what expires is swept
+    /// when its hour has passed: of these there may be none.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let acts = Kind::ALL.into_iter().take(6).filter(|kind| self.acts[*kind as usize] == 0);
+        let deaths = Death::ALL.into_iter().filter(|death| self.deaths[*death as usize] == 0);
+        acts.map(|kind| format!("no {} was acknowledged", kind.name()))
+            .chain(deaths.map(|death| format!("nobody died at {death}")))
+            .collect()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let acts = Kind::ALL.map(|kind| format!("{} {}", self.acts[kind as usize], kind.name()));
+        let deaths = Death::ALL.map(|death| format!("{} {death}", self.deaths[death as usize]));
+        let (acts, deaths) = (acts.join(", "), deaths.join(", "));
+        write!(f, "{acts}; died at {deaths}, not at all {}; {} swept", self.survivors, self.swept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(notes: &[(Micros, Note)], expected: &[Kind]) {
+        let events: Vec<_> = notes.iter().map(|(at, note)| Event::Note { at: *at, note: *note }).collect();
+        let kinds: Vec<_> = acknowledged(&events).into_iter().map(|(_, kind)| kind).collect();
+        assert_eq!(kinds, expected);
+    }
+    fn ending(op: Op) -> Note {
+        Note::Ending { op, life: 7 }
+    }
+    fn saving(op: Op, version: u32) -> Note {
+        Note::Saving { op, life: 7, version, power_safe: true }
+    }
+    fn done(op: Op) -> Note {
+        Note::Done { op, file: None }
+    }
+
+    #[test]
+    fn an_end_is_told_by_whom_it_met() {
+        let creating = Note::Creating { op: 1, life: 7, deadline: 9, power_safe: true };
+        check(&[(1, creating), (2, done(1)), (3, ending(2)), (4, done(2))], &[Kind::Create, Kind::Destroy]);
+        let died = Note::Reaped { op: 1, death: Some(Death::Fsync) };
+        check(&[(1, ending(1)), (2, died), (3, ending(2)), (4, done(2))], &[Kind::DestroyAgain]);
+        let passed = [(1, saving(1, 2)), (2, ending(2)), (70_000, done(2)), (90_000, Note::Missed { op: 1 })];
+        check(&passed, &[Kind::DestroyPassing]);
+        check(&[(1, saving(1, 2)), (2, ending(2)), (9, done(2))], &[Kind::Destroy]);
+    }
+
+    #[test]
+    fn a_save_grows_the_first_time_it_is_larger() {
+        let large = content::longer_than(10_000, 7, 1).unwrap();
+        let saves = [(1, saving(1, large)), (2, done(1)), (3, saving(2, large)), (4, done(2))];
+        check(&saves, &[Kind::Grow, Kind::Update]);
+    }
+
+    #[test]
+    fn a_recording_of_nothing_misses_everything() {
+        assert_eq!(Tally::default().missing().len(), 6 + Death::ALL.len());
+        let mut tally =
+            Tally::of(&[Event::Note { at: 1, note: saving(1, 2) }, Event::Note { at: 2, note: done(1) }]);
+        tally.add(&tally.clone());
+        assert_eq!(tally.acts[Kind::Update as usize], 2);
+        assert!(!tally.missing().contains(&"no update was acknowledged".to_owned()));
+    }
+}
