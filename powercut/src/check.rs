@@ -23,7 +23,7 @@ pub(crate) const STORE: &str = "store";
 const LEFT_FOR: Duration = Duration::from_secs(7200);
 
 /// What is asked of a check.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// With the number of a state, it says everything about that state.
     pub(crate) seed: u64,
@@ -35,8 +35,8 @@ pub(crate) struct Plan {
     pub(crate) at: Option<usize>,
     /// How many disks are checked at the same time.
     pub(crate) lanes: u32,
-    /// Whether to be content with one failure.
-    pub(crate) until_failure: bool,
+    /// Be content with one failure that says one of these.
+    pub(crate) until: Vec<String>,
 }
 
 /// What was found.
@@ -48,6 +48,8 @@ pub(crate) struct Findings {
     pub(crate) failures: Vec<(u32, String)>,
     /// Sessions that were owed and there, over all states.
     pub(crate) honoured: u64,
+    /// How many states had no unflushed write, one, two, and more.
+    pub(crate) unflushed: [u32; 4],
     /// Files in all states whose bytes fail their checks. No promise is broken: nothing was owed of them, and none is
     /// returned as data.
     pub(crate) damaged: u64,
@@ -60,8 +62,19 @@ impl Findings {
         self.failures.extend(other.failures);
         self.failures.sort_unstable();
         self.honoured += other.honoured;
+        self.unflushed.iter_mut().zip(other.unflushed).for_each(|(sum, more)| *sum += more);
         self.damaged += other.damaged;
     }
+
+    /// Whether a failure says one of these.
+    pub(crate) fn show(&self, shown: &[String]) -> bool {
+        self.failures.iter().any(|(_, failure)| shows(failure, shown))
+    }
+}
+
+/// Whether a failure says one of these.
+pub(crate) fn shows(failure: &str, shown: &[String]) -> bool {
+    shown.iter().any(|text| failure.contains(text))
 }
 
 /// Checks the states of a recording, on several disks at the same time.
@@ -69,7 +82,7 @@ impl Findings {
 /// # Errors
 ///
 /// A disk cannot be put up. What is wrong with a state is no error.
-pub(crate) fn check(recording: &Recording, plan: Plan) -> Result<Findings> {
+pub(crate) fn check(recording: &Recording, plan: &Plan) -> Result<Findings> {
     let places = Places::of(recording);
     let mut cuts: Vec<_> = match plan.at {
         Some(at) => vec![places.crash(at)],
@@ -81,7 +94,7 @@ pub(crate) fn check(recording: &Recording, plan: Plan) -> Result<Findings> {
     thread::scope(|scope| {
         let lanes: Vec<_> = cuts
             .chunks_mut(share)
-            .map(|cuts| scope.spawn(|| check_lane(recording, cuts, plan.until_failure, &enough)))
+            .map(|cuts| scope.spawn(|| check_lane(recording, cuts, &plan.until, &enough)))
             .collect();
         let mut findings = Findings::default();
         for lane in lanes {
@@ -94,7 +107,7 @@ pub(crate) fn check(recording: &Recording, plan: Plan) -> Result<Findings> {
 fn check_lane(
     recording: &Recording,
     cuts: &mut [Cut],
-    until_failure: bool,
+    until: &[String],
     enough: &AtomicBool,
 ) -> Result<Findings> {
     let below = tempfile::tempdir().context("create a directory for a disk")?;
@@ -106,19 +119,18 @@ fn check_lane(
         if enough.load(Ordering::Relaxed) {
             break;
         }
-        rig.disk.exchange(|image| builder.build(cut, image))?;
+        let unflushed = rig.disk.exchange(|image| builder.build(cut, image))?;
         let history = History::at(&recording.events, cut.at);
         let mut state =
             State { history: &history, broken: vec![], leftovers: vec![], honoured: 0, damaged: 0 };
-        if let Err(error) = state.check(&rig) {
-            state.broken.push(format!("{error:#}"));
-        }
+        state.check(&rig)?;
         findings.states += 1;
+        findings.unflushed[unflushed.min(3)] += 1;
         findings.honoured += state.honoured;
         findings.damaged += state.damaged;
         if !state.broken.is_empty() {
             findings.failures.push((cut.state, format!("{cut}: {}", state.broken.join("; "))));
-            enough.fetch_or(until_failure, Ordering::Relaxed);
+            enough.fetch_or(findings.show(until), Ordering::Relaxed);
         }
     }
     Ok(findings)
@@ -139,9 +151,27 @@ struct State<'a> {
 type Found = HashMap<Life, (u32, FileId)>;
 
 impl State<'_> {
+    /// Looks at a state.
+    ///
+    /// # Errors
+    ///
+    /// The disk cannot be unmounted. What is wrong with the state is no error.
     fn check(&mut self, rig: &Rig) -> Result<()> {
-        let mounted = rig.mount()?;
-        let store = open(&mounted.path().join(STORE), self.history.not_before)?;
+        let mounted = match rig.mount() {
+            Ok(mounted) => mounted,
+            Err(error) => {
+                self.broken.push(format!("{error:#}"));
+                return Ok(());
+            }
+        };
+        if let Err(error) = self.examine(mounted.path()) {
+            self.broken.push(format!("{error:#}"));
+        }
+        mounted.unmount()
+    }
+
+    fn examine(&mut self, mounted: &Path) -> Result<()> {
+        let store = open(&mounted.join(STORE), self.history.not_before)?;
         let found = self.look(&store)?;
         self.compare(&found);
         self.sweep(&store, &found)?;

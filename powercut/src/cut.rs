@@ -4,7 +4,8 @@
 //! All that was flushed is there. Of what was written since the last flush, the disk may have kept anything: nothing, all,
 //! some writes, and of those it was about some sectors. What it kept is there in the order in which it was written.
 use crate::image::Image;
-use crate::log::{Event, Note, Recording};
+use crate::log::{Event, Recording};
+use crate::tally::{Kind, acknowledged};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::fmt;
@@ -49,22 +50,39 @@ impl fmt::Display for Cut {
 /// Where it is worth to cut.
 pub(crate) struct Places {
     events: usize,
-    acknowledged: Vec<usize>,
-    unflushed: Vec<usize>,
+    /// By kind, so that what is rare comes as often as what is not.
+    acknowledged: Vec<Vec<usize>>,
+    written: Vec<usize>,
+    crowded: Vec<usize>,
 }
+
+/// So many unflushed writes make a difference to what is kept of them.
+const CROWD: usize = 3;
 
 impl Places {
     /// Those of a recording.
     pub(crate) fn of(recording: &Recording) -> Self {
         let events = &recording.events;
-        let after = |wanted: fn(&Event) -> bool| {
-            events.iter().enumerate().filter(move |(_, event)| wanted(event)).map(|(at, _)| at + 1).collect()
-        };
-        Self {
-            events: events.len(),
-            acknowledged: after(|event| matches!(event, Event::Note { note: Note::Done { .. }, .. })),
-            unflushed: after(|event| matches!(event, Event::Write { .. })),
+        let mut acknowledged_by_kind = vec![Vec::new(); Kind::ALL.len()];
+        for (at, kind) in acknowledged(events) {
+            acknowledged_by_kind[kind as usize].push(at);
         }
+        acknowledged_by_kind.retain(|places| !places.is_empty());
+        let (mut written, mut crowded, mut unflushed) = (Vec::new(), Vec::new(), 0);
+        for (at, event) in events.iter().enumerate() {
+            match event {
+                Event::Write { .. } => {
+                    unflushed += 1;
+                    written.push(at + 1);
+                }
+                Event::Flush => unflushed = 0,
+                Event::Note { .. } => {}
+            }
+            if unflushed >= CROWD {
+                crowded.push(at + 1);
+            }
+        }
+        Self { events: events.len(), acknowledged: acknowledged_by_kind, written, crowded }
     }
 
     /// The state that is left where all was kept that had been written, which is that of a crash of the kernel.
@@ -72,14 +90,16 @@ impl Places {
         Cut { state: 0, at: at.min(self.events), kept: Kept::All, chance: StdRng::seed_from_u64(0) }
     }
 
-    /// One of the crash states: a quarter of them anywhere, a quarter when somebody has just been told that it was done, and
-    /// half of them when something has just been written and is not flushed.
+    /// One of the crash states: half of them while three writes or more are not flushed, a quarter when somebody has just
+    /// been told that it was done, an eighth when something has just been written, and an eighth anywhere.
     pub(crate) fn cut(&self, seed: u64, state: u32) -> Cut {
         let mut chance = StdRng::seed_from_u64(seed ^ (u64::from(state) << 32));
-        let list = match chance.random_range(0..4) {
-            0 => &self.acknowledged[..],
-            1 | 2 => &self.unflushed[..],
-            _ => &[][..],
+        let list = match chance.random_range(0..8) {
+            0..4 => &self.crowded[..],
+            4 | 5 if self.acknowledged.is_empty() => &[],
+            4 | 5 => &self.acknowledged[chance.random_range(0..self.acknowledged.len())],
+            6 => &self.written,
+            _ => &[],
         };
         let at = match list.len() {
             0 => chance.random_range(0..=self.events),
@@ -109,8 +129,10 @@ impl<'a> Builder<'a> {
         (Self { recording, settled: 0 }, image)
     }
 
-    /// Makes the image that a cut leaves. What was written to it since the last cut is forgotten.
-    pub(crate) fn build(&mut self, cut: &mut Cut, image: &mut Image) {
+    /// Makes the image that a cut leaves, and says how many writes were not flushed. What was written to it since the last
+    /// cut is forgotten.
+    pub(crate) fn build(&mut self, cut: &mut Cut, image: &mut Image) -> usize {
+        let mut unflushed = 0;
         image.forget_writes();
         let events = &self.recording.events;
         let flushed = events[..cut.at].iter().rposition(|event| matches!(event, Event::Flush)).unwrap_or(0);
@@ -124,6 +146,7 @@ impl<'a> Builder<'a> {
         let share = cut.chance.random_range(0.1..0.9);
         for event in &events[flushed..cut.at] {
             let Event::Write { offset, bytes } = event else { continue };
+            unflushed += 1;
             let whole = 0..bytes.len();
             let parts = match cut.kept {
                 Kept::None => vec![],
@@ -141,6 +164,7 @@ impl<'a> Builder<'a> {
                 image.write(*offset + part.start as u64, &bytes[part]);
             }
         }
+        unflushed
     }
 
     /// Which parts of a write are kept: none, all, or some of its sectors, either those before one place or any.
@@ -202,6 +226,16 @@ mod tests {
         let torn: Vec<_> = (0..200).map(|seed| built(4, Kept::Torn, seed)).collect();
         assert!(torn.iter().any(|disk| !whole(&disk[..4])));
         assert!(torn.iter().all(|disk| disk[..4].iter().all(|sector| [1, 2].contains(sector))));
+    }
+
+    #[test]
+    fn half_of_the_cuts_are_where_three_writes_are_not_flushed() {
+        let events = vec![write(0, 1), Event::Flush, write(0, 2), write(4, 3), write(8, 4), Event::Flush];
+        let recording = Recording { events, ..recording() };
+        let places = Places::of(&recording);
+        assert_eq!(places.crowded, [5]);
+        let crowded = (0..800).filter(|state| places.cut(1, *state).at == 5).count();
+        assert!((400..700).contains(&crowded), "{crowded}");
     }
 
     #[test]

@@ -91,16 +91,16 @@ impl Disk {
         self.mountpoint.join("notes")
     }
 
-    /// Changes what is on the disk, while nobody has it mounted.
+    /// Changes what is on the disk, while nobody has it mounted; what the change returned.
     ///
     /// # Errors
     ///
     /// The kernel does not listen.
-    pub(crate) fn exchange(&self, change: impl FnOnce(&mut Image)) -> Result<()> {
-        let changed = {
+    pub(crate) fn exchange<T>(&self, change: impl FnOnce(&mut Image) -> T) -> Result<T> {
+        let (made, changed) = {
             let mut contents = self.contents();
-            change(&mut contents.image);
-            contents.image.take_changed()
+            let made = change(&mut contents.image);
+            (made, contents.image.take_changed())
         };
         let notifier = self.session.notifier();
         for range in changed {
@@ -108,7 +108,7 @@ impl Disk {
             let (start, end) = bounds.expect("a disk in memory is smaller than an i64 counts");
             notifier.inval_inode(DISK, start, end - start).context("say what changed on the disk")?;
         }
-        Ok(())
+        Ok(made)
     }
 
     /// What it holds; the disk stands still until this is dropped.

@@ -7,7 +7,7 @@
 //! | `disk`, `image` | the disk that is logged, and its bytes |
 //! | `filesystem`, `rig` | file systems, loop devices, mounts |
 //! | `workload`, `act`, `doomed`, `content` | who does what to the store, and how they die |
-//! | `recorder` | puts all that together |
+//! | `recorder`, `write_back` | puts all that together, and has the kernel write |
 //! | `cut` | where the power is cut, and what the disk then holds |
 //! | `history` | what is owed after a cut |
 //! | `check` | whether it is there |
@@ -30,6 +30,7 @@ mod rig;
 mod stop;
 mod tally;
 mod workload;
+mod write_back;
 
 use anyhow::{Context, Result, bail, ensure};
 use check::{Findings, Plan};
@@ -151,9 +152,9 @@ struct Run {
     recordings: u32,
     #[command(flatten)]
     sample: Sample,
-    /// Be content with one failure
+    /// Be content with one failure that says this, or one of several
     #[arg(long)]
-    until_failure: bool,
+    until: Vec<String>,
     /// Directory to keep recordings in that hold a failure
     #[arg(long)]
     keep: Option<PathBuf>,
@@ -203,8 +204,8 @@ fn perform(task: Task) -> Result<bool> {
             alone()?;
             let recording = Recording::load(&recording)?;
             describe(&recording);
-            let findings = check::check(&recording, Plan { first, at, ..sample.plan(seed) })?;
-            Ok(report(&findings))
+            let findings = check::check(&recording, &Plan { first, at, ..sample.plan(seed) })?;
+            Ok(report(&findings, &[]))
         }
         Task::Trace { recording, life } => {
             trace(&Recording::load(&recording)?, life);
@@ -245,7 +246,7 @@ impl Stage {
 impl Sample {
     fn plan(self, seed: u64) -> Plan {
         let Self { states, lanes } = self;
-        Plan { seed, first: 0, states, at: None, lanes, until_failure: false }
+        Plan { seed, first: 0, states, at: None, lanes, until: vec![] }
     }
 }
 
@@ -259,8 +260,8 @@ impl Run {
             describe(&recording);
             tally.add(&Tally::of(&recording.events));
             let began = Instant::now();
-            let plan = Plan { until_failure: self.until_failure, ..self.sample.plan(script.seed) };
-            let found = check::check(&recording, plan)?;
+            let plan = Plan { until: self.until.clone(), ..self.sample.plan(script.seed) };
+            let found = check::check(&recording, &plan)?;
             let each = began.elapsed() / found.states.max(1);
             println!("recording {number}: {} states, {} ms each", found.states, each.as_millis());
             let failed = !found.failures.is_empty();
@@ -271,12 +272,12 @@ impl Run {
                 println!("kept as {}, seed {}", path.display(), script.seed);
             }
             findings.add(found);
-            if failed && self.until_failure {
+            if findings.show(&self.until) {
                 break;
             }
         }
         println!("{tally}");
-        let kept = report(&findings);
+        let kept = report(&findings, &self.until);
         if kept {
             self.ensure_enough(&findings, &tally)?;
         }
@@ -378,12 +379,16 @@ fn describe(recording: &Recording) {
     );
 }
 
-/// Prints what was found. Whether no promise was broken.
-fn report(findings: &Findings) -> bool {
+/// Prints what was found, first what says one of the texts that are looked for. Whether no promise was broken.
+fn report(findings: &Findings, wanted: &[String]) -> bool {
     const SHOWN: usize = 10;
-    for (_, failure) in findings.failures.iter().take(SHOWN) {
+    let mut failures: Vec<_> = findings.failures.iter().map(|(_, failure)| failure).collect();
+    failures.sort_by_key(|failure| !check::shows(failure, wanted));
+    for failure in failures.iter().take(SHOWN) {
         println!("FAILED {failure}");
     }
+    let [none, one, two, more] = findings.unflushed;
+    println!("unflushed writes at a cut: 0 in {none} states, 1 in {one}, 2 in {two}, 3 or more in {more}");
     println!(
         "{} states, {} failures; {} sessions were owed and there; {} damaged files, nothing owed of them",
         findings.states,

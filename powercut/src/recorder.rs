@@ -9,8 +9,10 @@ use crate::log::Recording;
 use crate::rig::Rig;
 use crate::stop;
 use crate::workload::{Level, Scene};
+use crate::write_back::begin_write_back;
 use anyhow::{Context, Result, bail, ensure};
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rustix::fs::syncfs;
 use rustix::process::{Pid, Signal, kill_process};
@@ -98,14 +100,16 @@ fn work(script: Script, scene: &Scene, root: &File) -> Result<()> {
     crew.look()
 }
 
-/// Has some sessions written back as the kernel would, in no order: what was saved and not synced reaches the disk in part.
+/// Has some sessions written back as the kernel would, in no order and without a flush: what was saved and not synced
+/// reaches the disk in part, and may be lost from it.
 fn write_back(store: &Path, chance: &mut StdRng) {
-    for _ in 0..8 {
-        let shard = store.join(format!("{:02x}", chance.random_range(0..=255)));
-        for entry in fs::read_dir(shard).into_iter().flatten().flatten() {
-            // It may have gone.
-            let _ = File::open(entry.path()).and_then(|file| file.sync_data());
-        }
+    let shards = fs::read_dir(store).into_iter().flatten().flatten();
+    let files = shards.flat_map(|shard| fs::read_dir(shard.path()).into_iter().flatten().flatten());
+    // Any of them may have gone.
+    let mut paths: Vec<_> = files.map(|file| file.path()).collect();
+    paths.shuffle(chance);
+    for path in paths.iter().take(chance.random_range(8..=30)) {
+        let _ = File::open(path).and_then(|file| begin_write_back(&file));
     }
 }
 

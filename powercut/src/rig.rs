@@ -1,11 +1,12 @@
 //! A disk, a loop device on it, and a place to mount it: what a recording and a check are made with.
 //!
 //! Everything is taken down in the reverse order when the rig is dropped. What the kernel keeps of a device's pages goes when
-//! its last user does, so unmounting is enough for the next mount to see an image that was exchanged meanwhile.
+//! its last user does; that may be somebody who looks at every device that changes, so it is told to forget them before each
+//! mount, which then sees an image that was exchanged meanwhile.
 use crate::disk::{Disk, Pages};
 use crate::filesystem::{FileSystem, run};
 use crate::image::Image;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,8 @@ impl Rig {
     ///
     /// The kernel refuses: the file system is beyond what its journal can mend.
     pub(crate) fn mount(&self) -> Result<Mounted<'_>> {
+        run(Command::new("blockdev").args(["--flushbufs", &self.device.path]))
+            .context("forget the pages of a loop device")?;
         let flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
         mount(
             &*self.device.path,
@@ -55,13 +58,14 @@ impl Rig {
             self.filesystem.mount_options(),
         )
         .with_context(|| format!("mount the {} file system", self.filesystem.name()))?;
-        Ok(Mounted { path: &self.mountpoint })
+        Ok(Mounted { path: &self.mountpoint, is_mounted: true })
     }
 }
 
 /// A file system that is mounted until this is dropped.
 pub(crate) struct Mounted<'a> {
     path: &'a Path,
+    is_mounted: bool,
 }
 
 impl Mounted<'_> {
@@ -69,18 +73,36 @@ impl Mounted<'_> {
     pub(crate) fn path(&self) -> &Path {
         self.path
     }
+
+    /// Unmounts it, which dropping it does too.
+    ///
+    /// # Errors
+    ///
+    /// It is still in use, and is unmounted when that ends. Until then its disk must not be changed.
+    pub(crate) fn unmount(mut self) -> Result<()> {
+        self.let_go()
+    }
+
+    fn let_go(&mut self) -> Result<()> {
+        self.is_mounted = false;
+        for _ in 0..UNMOUNT_TRIES {
+            if unmount(self.path, UnmountFlags::empty()).is_ok() {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = unmount(self.path, UnmountFlags::DETACH);
+        bail!("{} is still in use; it is unmounted when that ends", self.path.display())
+    }
 }
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        for _ in 0..UNMOUNT_TRIES {
-            if unmount(self.path, UnmountFlags::empty()).is_ok() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
+        if self.is_mounted
+            && let Err(error) = self.let_go()
+        {
+            eprintln!("{error:#}");
         }
-        eprintln!("{} is still in use; it is unmounted when that ends", self.path.display());
-        let _ = unmount(self.path, UnmountFlags::DETACH);
     }
 }
 
