@@ -4,7 +4,7 @@
 //! The crate has no hidden switches. Each build is a copy of the workspace in which one piece of source text is replaced by
 //! another; the piece must be there exactly once, so a change of the engine that moves a rule is an error here and not a
 //! silent pass.
-use crate::filesystem::run;
+use crate::filesystem::{FileSystem, run};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,15 +16,27 @@ pub(crate) struct Breach {
     pub(crate) name: &'static str,
     /// What is wrong with the build.
     pub(crate) what: &'static str,
+    /// The file system that shows it, if not all of them do.
+    pub(crate) on: Option<FileSystem>,
+    /// What failures say of the promise that it breaks. Others are not what it was built for: a file system that cannot be
+    /// mounted, say.
+    pub(crate) shows: &'static [&'static str],
     /// File, piece of its text, what stands there instead.
     edits: &'static [(&'static str, &'static str, &'static str)],
 }
 
+/// What a failure says of a promise that is broken; `check` makes the sentences.
+const LOST: &str = " is lost: ";
+const BACK: &str = " is back";
+const TORN: &str = " is torn: ";
+
 /// The rules that the tester must be able to miss.
-pub(crate) const BREACHES: [Breach; 5] = [
+pub(crate) const BREACHES: [Breach; 8] = [
     Breach {
         name: "directory-sync",
         what: "directories are not synced",
+        on: None,
+        shows: &[LOST, BACK],
         edits: &[(
             "src/file/disk.rs",
             "call(\"sync shard\", || fs::fsync(&self.fd))?",
@@ -34,6 +46,8 @@ pub(crate) const BREACHES: [Breach; 5] = [
     Breach {
         name: "file-sync",
         what: "files are not synced",
+        on: None,
+        shows: &[LOST, TORN],
         edits: &[(
             "src/file/disk/opened.rs",
             "file.sync_data().map_err(",
@@ -43,6 +57,8 @@ pub(crate) const BREACHES: [Breach; 5] = [
     Breach {
         name: "overwrite-rule",
         what: "a slot is overwritten while the other one is not synced",
+        on: None,
+        shows: &[LOST, TORN],
         edits: &[(
             "src/file/write.rs",
             "there too.\n        if !locked.sync_newest() {",
@@ -52,6 +68,8 @@ pub(crate) const BREACHES: [Breach; 5] = [
     Breach {
         name: "rotation-sync",
         what: "a rotation does not sync its successor",
+        on: None,
+        shows: &[LOST],
         edits: &[(
             "src/file/end.rs",
             "Arc::clone(&locked.newest.record), true)?",
@@ -61,11 +79,45 @@ pub(crate) const BREACHES: [Breach; 5] = [
     Breach {
         name: "newest-slot",
         what: "the newest slot is overwritten",
+        on: None,
+        shows: &[LOST, TORN],
         edits: &[(
             "src/file/write.rs",
             "let older = locked.offset(1 - locked.slot);",
             "let older = locked.offset(locked.slot);",
         )],
+    },
+    Breach {
+        name: "absent-sync",
+        what: "the end of what is gone already is not synced",
+        on: None,
+        shows: &[BACK],
+        edits: &[(
+            "src/file/end.rs",
+            "                self.unlink(&shard, &path)?;\n                false\n",
+            "                if !self.unlink(&shard, &path)? {
+                    return self.announce(whose, &id, News::Ended).map(|_| false);
+                }
+                false\n",
+        )],
+    },
+    Breach {
+        name: "passing-sync",
+        what: "an end that did not wait for the lock is not synced",
+        on: None,
+        shows: &[BACK],
+        edits: &[(
+            "src/file/end.rs",
+            "                was_there\n            }\n",
+            "                return self.announce(whose, &id, News::Ended).map(|_| was_there)\n            }\n",
+        )],
+    },
+    Breach {
+        name: "btrfs-removal",
+        what: "of the end of a session only its directory is synced",
+        on: Some(FileSystem::Btrfs),
+        shows: &[BACK],
+        edits: &[("src/file/disk.rs", "if self.kind.forgets_removals() {", "if false {")],
     },
 ];
 
@@ -82,8 +134,12 @@ const COPIED: [&str; 9] = [
     "powercut",
 ];
 
+/// What the program of a broken build is called.
+const PROGRAM: &str = "sessile-powercut-broken";
+
 impl Breach {
-    /// Builds a tester with an engine that breaks the rule; where its program is.
+    /// Builds a tester with an engine that breaks the rule; where its program is. In the target directory of the unbroken one,
+    /// the crates that both need are built already.
     ///
     /// # Errors
     ///
@@ -105,10 +161,16 @@ impl Breach {
             fs::write(&path, text.replace(piece, instead))
                 .with_context(|| format!("write {}", path.display()))?;
         }
+        // A program by another name, so that nobody takes it for the unbroken one beside which it lies.
+        let manifest = copy.join("powercut/Cargo.toml");
+        let text = fs::read_to_string(&manifest).context("read the copy's manifest")?;
+        let renamed = text.replacen("[package]\n", "[package]\nautobins = false\n", 1)
+            + &format!("\n[[bin]]\nname = \"{PROGRAM}\"\npath = \"src/main.rs\"\n");
+        fs::write(&manifest, renamed).context("write the copy's manifest")?;
         let mut cargo = Command::new("cargo");
         cargo.args(["build", "--release", "--locked", "-p", "sessile-powercut", "--target-dir"]);
         run(cargo.arg(target).current_dir(copy)).with_context(|| format!("build without {}", self.name))?;
-        Ok(target.join("release/sessile-powercut"))
+        Ok(target.join("release").join(PROGRAM))
     }
 }
 

@@ -174,13 +174,14 @@ impl Tally {
         self.swept += other.swept;
     }
 
-    /// What should be there and is not. Whether a destroy meets another one is up to chance, and what expires is swept
-    /// when its hour has passed: of these there may be none.
+    /// What should be there and is not. Whether a destroy meets another one, or a save, is up to chance: of these there may
+    /// be none.
     pub(crate) fn missing(&self) -> Vec<String> {
         let acts = Kind::ALL.into_iter().take(6).filter(|kind| self.acts[*kind as usize] == 0);
         let deaths = Death::ALL.into_iter().filter(|death| self.deaths[*death as usize] == 0);
         acts.map(|kind| format!("no {} was acknowledged", kind.name()))
             .chain(deaths.map(|death| format!("nobody died at {death}")))
+            .chain((self.swept == 0).then(|| "nothing that expired was swept".to_owned()))
             .collect()
     }
 }
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_recording_of_nothing_misses_everything() {
-        assert_eq!(Tally::default().missing().len(), 6 + Death::ALL.len());
+        assert_eq!(Tally::default().missing().len(), 6 + Death::ALL.len() + 1);
         let mut tally =
             Tally::of(&[Event::Note { at: 1, note: saving(1, 2) }, Event::Note { at: 2, note: done(1) }]);
         tally.add(&tally.clone());
