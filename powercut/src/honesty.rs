@@ -154,24 +154,35 @@ impl Breach {
                 .context("copy the workspace")?;
         }
         for (file, piece, instead) in self.edits {
-            let path = copy.join(file);
-            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-            let times = text.matches(piece).count();
-            ensure!(times == 1, "break {}: the text to be replaced is {times} times in {file}", self.name);
-            fs::write(&path, text.replace(piece, instead))
-                .with_context(|| format!("write {}", path.display()))?;
+            replace(&copy.join(file), piece, instead).with_context(|| format!("break {}", self.name))?;
         }
-        // A program by another name, so that nobody takes it for the unbroken one beside which it lies.
-        let manifest = copy.join("powercut/Cargo.toml");
-        let text = fs::read_to_string(&manifest).context("read the copy's manifest")?;
-        let renamed = text.replacen("[package]\n", "[package]\nautobins = false\n", 1)
-            + &format!("\n[[bin]]\nname = \"{PROGRAM}\"\npath = \"src/main.rs\"\n");
-        fs::write(&manifest, renamed).context("write the copy's manifest")?;
+        Self::set_apart(copy)?;
         let mut cargo = Command::new("cargo");
         cargo.args(["build", "--release", "--locked", "-p", "sessile-powercut", "--target-dir"]);
         run(cargo.arg(target).current_dir(copy)).with_context(|| format!("build without {}", self.name))?;
         Ok(target.join("release").join(PROGRAM))
     }
+
+    /// Gives the engine of a copy a version of its own, and its program another name. Cargo tells the packages of two
+    /// workspaces apart by no more than that: else the next ordinary build would take what was built here for its own.
+    fn set_apart(copy: &Path) -> Result<()> {
+        const PACKAGE: &str = "name = \"sessile\"\nversion = \"";
+        let apart = format!("{PACKAGE}99");
+        replace(&copy.join("Cargo.toml"), PACKAGE, &apart)?;
+        replace(&copy.join("Cargo.lock"), PACKAGE, &apart)?;
+        let program = format!("[[bin]]\nname = \"{PROGRAM}\"\npath = \"src/main.rs\"\n\n[dependencies]\n");
+        let manifest = copy.join("powercut/Cargo.toml");
+        replace(&manifest, "[package]\n", "[package]\nautobins = false\n")?;
+        replace(&manifest, "[dependencies]\n", &program)
+    }
+}
+
+/// Replaces a piece of a file's text, which is there exactly once.
+fn replace(path: &Path, piece: &str, instead: &str) -> Result<()> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let times = text.matches(piece).count();
+    ensure!(times == 1, "the text to be replaced is {times} times in {}", path.display());
+    fs::write(path, text.replace(piece, instead)).with_context(|| format!("write {}", path.display()))
 }
 
 #[cfg(test)]
