@@ -255,7 +255,7 @@ impl State<'_> {
     }
 
     fn owed(&self, known: &Known) -> Option<u32> {
-        let gone = known.has_ended || known.is_ending || !self.history.was_in_time(known);
+        let gone = known.has_ended || !known.endings.is_empty() || !self.history.was_in_time(known);
         known.owed.filter(|_| !gone)
     }
 

@@ -6,12 +6,13 @@
 //! 1. A life is **owed** from the moment a power-safe save of it is acknowledged, at that version or a newer one, until a
 //!    relaxed save of it begins. From then on an older version may be found, or nothing, until the next power-safe save is
 //!    acknowledged. A rotation owes its successor at every durability.
-//! 2. It is owed no longer once a call begins that ends it, or its deadline has passed. While a rotation is under way, the
-//!    old life or the new one is owed, at every instant.
+//! 2. It is owed no longer once a call begins that ends it, or its deadline has passed. It is again if who made that call is
+//!    dead, and a save that began after that is acknowledged. While a rotation is under way, the old life or the new one is
+//!    owed, at every instant.
 //! 3. A life whose end was acknowledged is **never** found again, at any durability.
 //! 4. No version is found that nobody began to write.
-use crate::log::{Event, Life, Micros, Note, Op};
-use std::collections::HashMap;
+use crate::log::{Event, Life, Micros, Note, Op, dies_with};
+use std::collections::{HashMap, HashSet};
 
 /// What is known of one life.
 #[derive(Clone, Debug, Default)]
@@ -26,8 +27,10 @@ pub(crate) struct Known {
     pub(crate) owed: Option<u32>,
     /// The newest version that somebody began to write without promising anything; 0 if nobody did.
     relaxed: u32,
-    /// Somebody began to end it, other than by a rotation.
-    pub(crate) is_ending: bool,
+    /// The calls that began to end it, other than by a rotation, as far as it is not known that they did not.
+    pub(crate) endings: HashSet<Op>,
+    /// Saves that found it there, each with those of the endings that were over by then.
+    survived: Vec<(Op, Vec<Op>)>,
     /// Its end, or its rotation, was acknowledged.
     pub(crate) has_ended: bool,
     /// As which lives somebody began to let it go on.
@@ -45,6 +48,8 @@ pub(crate) struct History {
     pub(crate) not_after: Micros,
     /// What was begun and not acknowledged.
     pending: HashMap<Op, Note>,
+    /// Calls whose process was no more before they were acknowledged.
+    dead: HashSet<Op>,
 }
 
 impl History {
@@ -83,7 +88,14 @@ impl History {
                 self.pending.insert(op, *note);
             }
             Note::Saving { op, life, version, power_safe } => {
+                let over: Vec<_> = self
+                    .lives
+                    .get(&life)
+                    .map_or_else(Vec::new, |known| known.endings.intersection(&self.dead).copied().collect());
                 let known = self.under_lock(life);
+                if !over.is_empty() {
+                    known.survived.push((op, over));
+                }
                 known.newest = known.newest.max(version);
                 if !power_safe {
                     known.relaxed = known.relaxed.max(version);
@@ -101,7 +113,7 @@ impl History {
                 self.pending.insert(op, *note);
             }
             Note::Ending { op, life } => {
-                self.life(life).is_ending = true;
+                self.life(life).endings.insert(op);
                 self.pending.insert(op, *note);
             }
             Note::Done { op, file } => {
@@ -112,7 +124,11 @@ impl History {
             Note::Missed { op } => {
                 self.pending.remove(&op);
             }
-            Note::Reaped { .. } | Note::Swept { .. } => {}
+            Note::Reaped { op, .. } => self.dead.extend(self.pending.remove(&op).map(|_| op)),
+            Note::Killed { hand } => {
+                self.dead.extend(self.pending.extract_if(|op, _| dies_with(*op, hand)).map(|(op, _)| op));
+            }
+            Note::Swept { .. } => {}
         }
     }
 
@@ -123,8 +139,16 @@ impl History {
                 known.file = file;
                 known.owe(1, power_safe);
             }
-            Note::Saving { life, version, power_safe, .. }
-            | Note::Keeping { life, version, power_safe, .. } => {
+            Note::Saving { op, life, version, power_safe } => {
+                let known = self.life(life);
+                // The engine looked once more whether it had its name.
+                if let Some(at) = known.survived.iter().position(|(saved, _)| *saved == op) {
+                    let (_, over) = known.survived.swap_remove(at);
+                    known.endings.retain(|ending| !over.contains(ending));
+                }
+                known.owe(version, power_safe);
+            }
+            Note::Keeping { life, version, power_safe, .. } => {
                 self.life(life).owe(version, power_safe);
             }
             Note::Rotating { life, successor, .. } => {
@@ -134,7 +158,7 @@ impl History {
                 known.owe(1, true);
             }
             Note::Ending { life, .. } => self.life(life).has_ended = true,
-            Note::Done { .. } | Note::Missed { .. } | Note::Reaped { .. } | Note::Swept { .. } => {}
+            _ => {}
         }
     }
 
@@ -164,6 +188,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::{in_own_process, op_before};
 
     const LIFE: Life = 9;
 
@@ -225,8 +250,29 @@ mod tests {
     fn an_end_counts_when_it_is_acknowledged_and_a_debt_ends_when_it_begins() {
         let ending = Note::Ending { op: 2, life: LIFE };
         let begun = history(&[creating(1, true), done(1), ending]);
-        assert_eq!((begun.lives[&LIFE].is_ending, begun.lives[&LIFE].has_ended), (true, false));
+        assert_eq!((begun.lives[&LIFE].endings.len(), begun.lives[&LIFE].has_ended), (1, false));
         assert!(history(&[creating(1, true), done(1), ending, done(2)]).lives[&LIFE].has_ended);
+    }
+
+    #[test]
+    fn who_died_before_ending_a_life_ended_nothing_once_a_later_save_is_acknowledged() {
+        let (hand, ending) = (3, |op| Note::Ending { op, life: LIFE });
+        let dying = op_before(hand) + 1;
+        let endings = |notes: &[Note]| history(notes).lives[&LIFE].endings.len();
+        let begun = [creating(1, true), done(1), ending(dying)];
+        let killed = [&begun[..], &[Note::Killed { hand }]].concat();
+        assert_eq!(endings(&killed), 1, "it may have got that far");
+        assert_eq!(endings(&[&killed[..], &[saving(2, 2, true)]].concat()), 1);
+        assert_eq!(endings(&[&killed[..], &[saving(2, 2, true), done(2)]].concat()), 0);
+        assert_eq!(endings(&[&killed[..], &[saving(2, 2, true), Note::Missed { op: 2 }]].concat()), 1);
+        assert_eq!(endings(&[&begun[..], &[saving(2, 2, true), done(2)]].concat()), 1, "he lives");
+        let again = [&killed[..], &[saving(2, 2, true), ending(3), done(2)]].concat();
+        assert_eq!(endings(&again), 1, "somebody else has begun");
+        let own = in_own_process(dying);
+        let reaped = [ending(own), Note::Killed { hand }, saving(2, 2, true), done(2)];
+        assert_eq!(endings(&reaped), 1, "another process, which may live");
+        let reaped = [ending(own), Note::Reaped { op: own, death: None }, saving(2, 2, true), done(2)];
+        assert_eq!(endings(&reaped), 0);
     }
 
     #[test]

@@ -17,6 +17,26 @@ pub(crate) type Life = u64;
 pub(crate) type Op = u64;
 /// Microseconds since 1970.
 pub(crate) type Micros = u64;
+/// One who makes one call after the other: a thread of the workload.
+pub(crate) type Hand = u64;
+
+/// Bit of a call that has a process of its own. Above it is the hand's number, below it that of the call.
+const OWN_PROCESS: Op = 1 << 23;
+
+/// What the calls of a hand are counted from.
+pub(crate) fn op_before(hand: Hand) -> Op {
+    hand << 24
+}
+
+/// The call of a hand that a process of its own is to make.
+pub(crate) fn in_own_process(op: Op) -> Op {
+    op | OWN_PROCESS
+}
+
+/// Whether a hand makes a call itself, and it dies with that hand.
+pub(crate) fn dies_with(op: Op, hand: Hand) -> bool {
+    op & !(OWN_PROCESS - 1) == op_before(hand)
+}
 
 /// One thing that happened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -113,6 +133,11 @@ pub(crate) enum Note {
         /// Where it died; `None` if it came to its end.
         death: Option<Death>,
     },
+    /// The process of a hand is no more, nor is any call that it was making.
+    Killed {
+        /// The hand.
+        hand: Hand,
+    },
     /// A reaper has swept.
     Swept {
         /// How many sessions that had expired it removed.
@@ -130,7 +155,7 @@ impl Note {
             | Self::Ending { op, life } => (Some(op), vec![life]),
             Self::Rotating { op, life, successor, .. } => (Some(op), vec![life, successor]),
             Self::Done { op, .. } | Self::Missed { op } | Self::Reaped { op, .. } => (Some(op), vec![]),
-            Self::Swept { .. } => (None, vec![]),
+            Self::Killed { .. } | Self::Swept { .. } => (None, vec![]),
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Makes a recording: a disk, a file system, a store on it, the workload, and somebody who kills and stops its processes and
 //! now and then has the kernel write something back.
-use crate::act::Act;
+use crate::act::{Act, Notes};
 use crate::check::STORE;
 use crate::disk::Pages;
 use crate::filesystem::FileSystem;
 use crate::image::Image;
-use crate::log::Recording;
+use crate::log::{Note, Recording};
 use crate::rig::Rig;
 use crate::stop;
-use crate::workload::{Level, Scene};
+use crate::workload::{Level, Scene, THREADS, hand_of};
 use crate::write_back::begin_write_back;
 use anyhow::{Context, Result, bail, ensure};
 use rand::rngs::StdRng;
@@ -76,7 +76,8 @@ pub(crate) fn record(script: Script) -> Result<Recording> {
 /// Runs the workload.
 fn work(script: Script, scene: &Scene, root: &File) -> Result<()> {
     let mut chance = StdRng::seed_from_u64(script.seed);
-    let mut crew = Crew { scene, seed: script.seed, hired: 0, children: Vec::new() };
+    let notes = Notes::open(&scene.notes)?;
+    let mut crew = Crew { scene, notes, seed: script.seed, hired: 0, children: Vec::new() };
     // A session is owed from the beginning.
     let first = scene.make()?;
     first.act(Act::Create(Duration::from_secs(3600)), 1, 0, 1, true)?;
@@ -116,9 +117,11 @@ fn write_back(store: &Path, chance: &mut StdRng) {
 /// The processes at work. They die with it.
 struct Crew<'a> {
     scene: &'a Scene,
+    notes: Notes,
     seed: u64,
     hired: u32,
-    children: Vec<Child>,
+    /// With their numbers.
+    children: Vec<(u32, Child)>,
 }
 
 impl Crew<'_> {
@@ -126,13 +129,13 @@ impl Crew<'_> {
         self.hired += 1;
         let mut command = self.scene.command("worker")?;
         command.args(["--number", &self.hired.to_string(), "--seed", &self.seed.to_string()]);
-        self.children.push(command.spawn().context("start a process of the workload")?);
+        self.children.push((self.hired, command.spawn().context("start a process of the workload")?));
         Ok(())
     }
 
     /// Nobody ends but by being killed.
     fn look(&mut self) -> Result<()> {
-        for child in &mut self.children {
+        for (_, child) in &mut self.children {
             if let Some(status) = child.try_wait().context("look after a process of the workload")? {
                 bail!("a process of the workload failed: {status}, signal {:?}", status.signal());
             }
@@ -141,18 +144,19 @@ impl Crew<'_> {
     }
 
     fn kill(&mut self, which: usize) -> Result<()> {
-        let mut child = self.children.swap_remove(which);
+        let (number, mut child) = self.children.swap_remove(which);
         let killed = child.kill();
         let waited = child.wait();
         let status = killed.and(waited).context("kill a process of the workload")?;
         // It may have failed since it was looked after.
         ensure!(status.signal() == Some(libc::SIGKILL), "a process of the workload failed: {status}");
+        (0..THREADS).for_each(|thread| self.notes.say(Note::Killed { hand: hand_of(number, thread) }));
         self.hire()
     }
 
     /// For longer than others wait for a lock.
     fn stop_for_a_while(&mut self, which: usize) -> Result<()> {
-        let pid = Pid::from_child(&self.children[which]);
+        let pid = Pid::from_child(&self.children[which].1);
         kill_process(pid, Signal::STOP).context("stop a process of the workload")?;
         thread::sleep(Duration::from_millis(100));
         kill_process(pid, Signal::CONT).context("let a process of the workload go on")
@@ -161,7 +165,7 @@ impl Crew<'_> {
 
 impl Drop for Crew<'_> {
     fn drop(&mut self) {
-        for child in &mut self.children {
+        for (_, child) in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -2,7 +2,7 @@
 //! breaks no promise, so this says whether there was anything to find. Pure.
 use crate::content;
 use crate::doomed::Death;
-use crate::log::{Event, Life, Micros, Note, Op};
+use crate::log::{Event, Life, Micros, Note, Op, dies_with};
 use crate::workload::LOCK_WAIT;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -82,14 +82,8 @@ impl Reader {
                 self.pending.remove(&op).map(|(begun, note)| self.kind(begun, when, &note))
             }
             Note::Missed { op } => self.pending.remove(&op).and(None),
-            Note::Reaped { op, .. } => {
-                if let Some((_, Note::Ending { life, .. } | Note::Rotating { life, .. })) =
-                    self.pending.remove(&op)
-                {
-                    self.half_ended.insert(life);
-                }
-                None
-            }
+            Note::Reaped { op, .. } => self.cut_short(|pending| pending == op),
+            Note::Killed { hand } => self.cut_short(|pending| dies_with(pending, hand)),
             Note::Swept { .. } => None,
             Note::Creating { op, .. }
             | Note::Saving { op, .. }
@@ -100,6 +94,16 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// Some calls are no more, and nobody was told.
+    fn cut_short(&mut self, is_dead: impl Fn(Op) -> bool) -> Option<Kind> {
+        for (_, (_, note)) in self.pending.extract_if(|op, _| is_dead(*op)) {
+            if let Note::Ending { life, .. } | Note::Rotating { life, .. } = note {
+                self.half_ended.insert(life);
+            }
+        }
+        None
     }
 
     fn kind(&mut self, begun: Micros, done: Micros, note: &Note) -> Kind {

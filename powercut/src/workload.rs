@@ -4,7 +4,7 @@
 //! Few sessions, so that those who act meet: each is changed, rotated or ended by all of them.
 use crate::act::{Act, Actor, Notes, Table};
 use crate::doomed::Death;
-use crate::log::{Life, Note, Op};
+use crate::log::{self, Life, Note, Op};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use rand::rngs::StdRng;
@@ -184,7 +184,7 @@ impl Worker {
             .observer(observe_sweeps(Notes::open(&self.scene.notes)?, fail.clone()));
         let _reaper = actor.store.start_reaper(reaper).context("start a reaper")?;
         for thread in 0..THREADS {
-            let number = u64::from(self.number * THREADS + thread);
+            let number = hand_of(self.number, thread);
             let mut hand = Hand {
                 actor: Actor {
                     store: Arc::clone(&actor.store),
@@ -192,7 +192,7 @@ impl Worker {
                     table: actor.table.clone(),
                 },
                 scene: self.scene.clone(),
-                next: number << 24,
+                next: log::op_before(number),
                 chance: StdRng::seed_from_u64(self.seed ^ number << 40),
             };
             let fail = fail.clone();
@@ -200,6 +200,11 @@ impl Worker {
         }
         Err(failed.recv().context("wait for a thread to fail")?)
     }
+}
+
+/// The number of a thread of a process.
+pub(crate) fn hand_of(process: u32, thread: u32) -> log::Hand {
+    u64::from(process * THREADS + thread)
 }
 
 /// Notes what a reaper removes, and tells when it could not.
@@ -333,7 +338,7 @@ impl Hand {
         // A relaxed save syncs no file.
         let syncs = self.scene.durability == Level::PowerSafe || at == Death::Fdatasync;
         let power_safe = syncs || self.is_power_safe();
-        let dying = self.next();
+        let dying = log::in_own_process(self.next());
         let op = dying.to_string();
         let name = |value: clap::builder::PossibleValue| value.get_name().to_owned();
         let mut command = self.scene.command("doomed")?;
