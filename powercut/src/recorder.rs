@@ -17,6 +17,7 @@ use rand::{RngExt, SeedableRng};
 use rustix::fs::syncfs;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
+use std::ops::RangeInclusive;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Child;
@@ -94,24 +95,29 @@ fn work(script: Script, scene: &Scene, root: &File) -> Result<()> {
             0..3 => crew.kill(chance.random_range(0..PROCESSES))?,
             3 => crew.stop_for_a_while(chance.random_range(0..PROCESSES))?,
             4 => syncfs(root).context("have the file system written back")?,
-            5..8 => write_back(&scene.store, &mut chance),
+            5..7 => {
+                some_files(&scene.store, 8..=30, &mut chance).for_each(|file| drop(begin_write_back(&file)));
+            }
+            7..10 => {
+                some_files(&scene.store, 1..=6, &mut chance).for_each(|file| drop(file.sync_data()));
+            }
             _ => {}
         }
     }
     crew.look()
 }
 
-/// Has some sessions written back as the kernel would, in no order and without a flush: what was saved and not synced
-/// reaches the disk in part, and may be lost from it.
-fn write_back(store: &Path, chance: &mut StdRng) {
+/// Some sessions' files, in no order: to be written back as the kernel would, without a flush, so that what was saved and not
+/// synced reaches the disk in part, and may be lost from it; or to be synced, as somebody does who copies files, which makes
+/// the file system write down what it thinks of their names.
+fn some_files(store: &Path, count: RangeInclusive<usize>, chance: &mut StdRng) -> impl Iterator<Item = File> {
     let shards = fs::read_dir(store).into_iter().flatten().flatten();
     let files = shards.flat_map(|shard| fs::read_dir(shard.path()).into_iter().flatten().flatten());
-    // Any of them may have gone.
     let mut paths: Vec<_> = files.map(|file| file.path()).collect();
     paths.shuffle(chance);
-    for path in paths.iter().take(chance.random_range(8..=30)) {
-        let _ = File::open(path).and_then(|file| begin_write_back(&file));
-    }
+    paths.truncate(chance.random_range(count));
+    // Any of them may have gone.
+    paths.into_iter().filter_map(|path| File::open(path).ok())
 }
 
 /// The processes at work. They die with it.
