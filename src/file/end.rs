@@ -38,11 +38,14 @@ impl FileStore {
         let path = &locked.path;
         let ended = (|| {
             locked.retire().map_err(|error| self.error("mark session file", path, error))?;
-            // Nor is a session removed that was brought in since this one was ended.
-            let was_there = self.leads_to(path, &locked.file)?
-                && shard
-                    .unlink(path.below_shard())
-                    .map_err(|error| self.error("remove old session file", path, error))?;
+            let was_there = if self.leads_to(path, &locked.file)? {
+                let removed = shard.unlink(path.below_shard());
+                removed.map_err(|error| self.error("remove old session file", path, error))?
+            } else {
+                // Nor is a session removed that was brought in since this one was ended. What is none is in the way.
+                self.opened(shard.open(path, Access::Write), path)?;
+                false
+            };
             if was_there {
                 locked.entomb();
                 locked.tell_ended()?;

@@ -223,10 +223,16 @@ pub(super) fn claimed_size(slot: &[u8]) -> Option<usize> {
 }
 
 /// Whether these bytes are the beginning of a slot that says it is larger: its file was made shorter. What then lies in the
-/// second half of the file is the middle of what somebody stored, who may have stored the likeness of a slot.
-pub(super) fn is_cut(slot: &[u8]) -> bool {
+/// second half of the file is the middle of what somebody stored, who may have stored the likeness of a slot. (Not where its
+/// size is all that is wrong: its checksum covers the size that it was written with.)
+pub(super) fn is_cut(slot: &[u8], id: &FileId) -> bool {
     let is_larger = |size| size > slot.len() && size <= SLOT_MAX;
-    [MAGIC, VOID].contains(&field(slot, 0)) && claimed_size(slot).is_some_and(is_larger)
+    let says_so = [MAGIC, VOID].contains(&field(slot, 0)) && claimed_size(slot).is_some_and(is_larger);
+    says_so && {
+        let mut as_it_is = slot.to_vec();
+        as_it_is[SLOT_SIZE_AT] = log2(slot.len());
+        decode(&as_it_is, id).is_err()
+    }
 }
 
 /// Looks at the first bytes of a slot without verifying anything.

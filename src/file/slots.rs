@@ -67,7 +67,7 @@ pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result
     let claims = [slot::claim(first), slot::claim(second)];
     let by_claim = match claims {
         [Claim::Newer, _] => return Err(slot::decode(first, id).expect_err("a newer format is refused")),
-        _ if slot::is_cut(first) => {
+        _ if slot::is_cut(first, id) => {
             // Behind the beginning of a first version there is none.
             let is_beginning = is_beginning(file) && slot::decode(second, id).is_err();
             return Ok(if is_beginning { View::Empty } else { View::Damaged });
