@@ -80,8 +80,8 @@
 //! `powercut/` serves a disk by FUSE under a loop device, puts a file system and a working store on it, and writes down what is
 //! written and flushed, and what whoever works is told, in one order. Then it builds the disk that a power cut would have
 //! left, at thousands of places: all that was flushed, and of the rest nothing, all, some writes, or some sectors of some. Each
-//! is mounted, opened and checked. Five engines that break one rule each are caught by it, or its results are void. Its README
-//! says more.
+//! is mounted, opened and checked. A run in which too little happened is an error. Eight engines that break one rule each are
+//! caught by it, or its results are void. Its README says more.
 //!
 //! # Damage and hostility
 //!

@@ -253,6 +253,11 @@ mod tests {
         let mut voided = first.clone();
         voided[..PREFIX_LEN].copy_from_slice(&slot::void(2 * SLOT_MIN));
         assert!(matches!(cut(&voided), Ok(View::Damaged)));
+        // As large as a slot may be, and not larger: that is no size.
+        for (size, is_cut) in [(SLOT_MAX, true), (2 * SLOT_MAX, false)] {
+            voided[..PREFIX_LEN].copy_from_slice(&slot::void(size));
+            assert_eq!(matches!(cut(&voided), Ok(View::Damaged)), is_cut, "{size}");
+        }
         // A save that failed in the first slot of a file that is whole leaves the second one.
         voided[..PREFIX_LEN].copy_from_slice(&slot::void(SLOT_MIN));
         assert!(matches!(cut(&voided), Ok(View::Valid { slot: 1, settled: false, .. })));
