@@ -131,9 +131,11 @@
 //!    the lock for longer than the shortest limit looks whether its path still leads there; `delete` waits twice as long
 //!    for whoever got the lock while it passed, and read the file before the tombstone was there); a grow *exchanges* names,
 //!    which fails when the old one is gone; a rotation that finds the old name gone removes its successor. Both look first
-//!    whether the name is still their session's, as does a sweep: another may have been brought in under it. (On a file system that cannot exchange names, a writer stopped in the instant between its look
-//!    and its rename can bring the session back. And a waiter whose larger file lost its name in the instant between
-//!    `delete`'s opening of the smaller one and its unlinking may be told that it saved, though the session is gone.)
+//!    whether the name is still their session's, as does a sweep: another may have been brought in under it. (Stopped between
+//!    that look and its act, and passed by a logout and by a `bring_in` of the same id, it takes what was brought in. On a
+//!    file system that cannot exchange names, a writer stopped in that instant can bring the session back. And a waiter whose
+//!    larger file lost its name in the instant between `delete`'s opening of the smaller one and its unlinking may be told that
+//!    it saved, though the session is gone.)
 //! 4. No lock is held when a call returns, and none while a response is sent.
 //! 5. Unlocking is explicit: a child forked meanwhile has a copy of the descriptor, and closing ours would not unlock.
 //!

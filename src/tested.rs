@@ -100,7 +100,7 @@
 //! | power cuts, ext4, most saves power-safe / relaxed, twice | 2,000 / 500 | 0 |
 //! | power cuts, xfs, twice | 500 / 500 | 0 |
 //! | power cuts, btrfs, twice | 500 / 500 | 0 |
-//! | engines broken on purpose, caught by power cuts | 5 of 5 | |
+//! | engines broken on purpose, caught by power cuts | 8 of 8 | |
 //! | hammer of coherence: loads | 35,031,886 | 0 |
 //! | hammer of `kill -9`, without sweeps, one kill in four before the store was open: kills (saves) | 40,416 (1,121,148) | 0 |
 //! | the same with sweeps, a minute: kills of processes at work (of these amid a sweep; saves) | 2,127 (76; 161,328) | 0 |

@@ -12,7 +12,9 @@ use crate::error::{ErrorKind, Result};
 use crate::id::SessionId;
 use crate::store::{Change, Live, Store, Verdict};
 use crate::sync::Instant;
+use rustix::io::Errno;
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 impl FileStore {
@@ -42,8 +44,13 @@ impl FileStore {
                 let removed = shard.unlink(path.below_shard());
                 removed.map_err(|error| self.error("remove old session file", path, error))?
             } else {
-                // Nor is a session removed that was brought in since this one was ended. What is none is in the way.
-                self.opened(shard.open(path, Access::Write), path)?;
+                // Nor is a session removed that was brought in since this one was ended. What is no file is in the way.
+                match shard.stat(path.below_shard()) {
+                    Ok(there) if there.is_file => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Ok(_) => return Err(self.error("remove old session file", path, Errno::ISDIR.into())),
+                    Err(error) => return Err(self.error("examine old session file", path, error)),
+                }
                 false
             };
             if was_there {

@@ -331,7 +331,8 @@ impl FileStore {
     }
 }
 
-/// Writes down what is known of a slot. A failure costs the next power-safe save a sync, and nothing else.
+/// Writes down what is known of a slot. A failure costs the next power-safe save a sync; if it was a sync that failed which could
+/// not be noted, and the file cannot be written anew either, nothing tells the next one.
 pub(super) fn raise(file: &File, offset: u64, state: State) {
     let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
 }

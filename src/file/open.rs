@@ -186,12 +186,13 @@ fn make(root: &Root, clock: &Clock) -> Result<()> {
     sweep::make_index(root, clock.now())
         .map_err(|error| io_error("make expiry index", error).with_path(dir.join(DUE)))?;
     root.sync().map_err(io("sync session directory"))?;
+    // Before the parameters: where they are, the directory's own name is known to be on the disk.
+    disk::sync_parent(dir).map_err(io("sync the parent of session directory"))?;
     let json = serde_json::to_string(&Parameters::ours()).expect("a struct of integers and a string");
     let linked = root.put_new(PARAMETERS, format!("{json}\n").as_bytes());
     // If another process was first, what it linked is read back; it may not have come to its sync.
     linked.map_err(io("write the parameters of session store"))?;
-    root.sync().map_err(io("sync session directory"))?;
-    disk::sync_parent(dir).map_err(io("sync the parent of session directory"))
+    root.sync().map_err(io("sync session directory"))
 }
 
 /// A store without one of its shards is a disk that is not mounted, or damage: not a place to log everybody out.

@@ -56,7 +56,8 @@ impl FileStore {
     /// As for [`create`](Store::create). [`ErrorKind::Corrupt`] if a damaged file is in its place;
     /// [`set_aside`](Self::set_aside) makes room. [`ErrorKind::Busy`] if somebody has it locked for the whole
     /// [`lock_wait`](super::FileStoreOptions::lock_wait), or if its creation was cut short, which [`end`](Self::end) clears
-    /// away, as does a sweep after an hour.
+    /// away, as does a sweep after an hour. [`ErrorKind::Unannounced`] if it is in, and those who remember what was there before
+    /// could not be told.
     pub fn bring_in(&self, id: &FileId, record: &Record, how: Durability) -> Result<bool> {
         let mut record = record.clone();
         record.cut();

@@ -80,7 +80,7 @@ impl State {
     pub(super) const NAME_SYNCED: Self = Self(2);
     /// The inode is being replaced or unlinked: under the lock, check that the path still leads here.
     pub(super) const RETIRING: Self = Self(4);
-    /// A sync of this inode failed, and no new one could be made: another sync of it proves nothing.
+    /// A sync of this inode failed: another sync of it proves nothing.
     pub(super) const SYNC_FAILED: Self = Self(8);
 
     pub(super) fn has(self, flags: Self) -> bool {

@@ -27,7 +27,8 @@ enum Written {
 }
 
 impl FileStore {
-    /// Makes a session's file. On an error, it does not exist, or holds no version.
+    /// Makes a session's file. On an error, it does not exist, or holds no version, unless all that failed was telling of it
+    /// ([`ErrorKind::Unannounced`]).
     pub(super) fn create_file(
         &self,
         whose: Whose<'_>,
@@ -59,21 +60,19 @@ impl FileStore {
             let _ =
                 shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.below_shard()));
         }
-        let made = made.map_err(|unmade| unmade.error);
-        if matches!(whose, Whose::Digest(_)) {
-            // An id that was not drawn just now may have been ended by somebody who was killed before telling, and what was made
-            // for a moment may have been read.
-            let told = self.announce(whose, &id, News::Ended);
-            made?;
-            told?;
-        } else {
-            made?;
-        }
+        // An id that was not drawn just now may have been ended by somebody who was killed before telling, and what was made for
+        // a moment may have been read.
+        let told = match whose {
+            Whose::Secret(_) => Ok(()),
+            Whose::Digest(_) => self.announce(whose, &id, News::Ended).map(drop),
+        };
+        made.map_err(|unmade| unmade.error)?;
         let now = self.now();
         if record.is_expired(now) {
             // A sweep may have come to its entry before there was a file, and have been done with it.
             self.due.file(&self.root, &id, record.deadline, now);
         }
+        told?;
         whose.secret().inspect(|session| {
             self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
         });
@@ -92,16 +91,21 @@ impl FileStore {
         // From here on a sweep sees that the file is not a dead one.
         let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
             .map_err(io("lock new session file"))?
-            .map_err(|_| Unmade { error: busy(), has_the_name: true })?;
+            .map_err(|file| {
+                let has_the_name = self.leads_to(path, &file).unwrap_or(false);
+                Unmade { error: busy(), has_the_name }
+            })?;
         let made = disk::stat(&file).map_err(io("examine new session file"))?;
         if made.mode != 0o600 {
             disk::make_private(&file).map_err(io("set the permissions of new session file"))?;
         }
         // Before the lock it might have been swept, had this process been stopped for an hour. (A count of its names would
         // cost less, and be fooled by a backup that makes hard links.)
-        if self.root.inode_at(path).map_err(io("find new session file again"))? != made.inode {
-            let lost = io("find new session file again")(io::ErrorKind::NotFound.into());
-            return Err(Unmade { has_the_name: false, ..lost });
+        let find = io("find new session file again");
+        match self.root.inode_at(path) {
+            Ok(there) if there == made.inode => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(find(error)),
+            _ => return Err(Unmade { has_the_name: false, ..find(io::ErrorKind::NotFound.into()) }),
         }
         disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write new session file"))?;
         let Some(shard) = shard else { return Ok(()) };

@@ -121,6 +121,6 @@ fn opening_brings_the_shards_to_the_disk_before_the_parameters_have_a_name_and_t
     opened.unwrap();
     let syncs: Vec<_> =
         calls.into_iter().filter(|call| call.starts_with("sync") || *call == "link").collect();
-    assert_eq!(syncs, ["sync root", "sync file", "link", "sync root", "sync parent"]);
+    assert_eq!(syncs, ["sync root", "sync parent", "sync file", "link", "sync root"]);
     assert_eq!(*has_it.lock().unwrap(), [false, true]);
 }
