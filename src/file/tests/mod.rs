@@ -131,6 +131,14 @@ impl Fixture {
     }
 }
 
+/// The text that a store serves, from memory or not; `None` if it says that there is no session.
+fn served(store: &FileStore, session: &SessionId) -> Option<String> {
+    match store.load(&session.to_token()).unwrap() {
+        Lookup::Live(live) => Some(text_of(&live.record)),
+        Lookup::Absent(_) => None,
+    }
+}
+
 /// How many descriptors of this process lead to a path that passes.
 fn descriptors(pass: impl Fn(&Path) -> bool) -> usize {
     let descriptors = fs::read_dir("/proc/self/fd").unwrap();

@@ -75,13 +75,6 @@ fn warm(fixture: &Fixture) -> FileStore {
     FileStoreOptions::new().watch(false).open(fixture.dir.path()).unwrap()
 }
 
-fn served(store: &FileStore, session: &SessionId) -> Option<String> {
-    match store.load(&session.to_token()).unwrap() {
-        Lookup::Live(live) => Some(text_of(&live.record)),
-        Lookup::Absent(_) => None,
-    }
-}
-
 #[test]
 fn whoever_finds_no_session_tells_those_who_have_copies() {
     let fixture = Fixture::new();

@@ -290,13 +290,6 @@ fn of_two_who_bring_in_the_same_session_one_does_and_his_is_there() {
 fn remembering(dir: &Path) -> FileStore {
     FileStoreOptions::new().watch(false).lock_wait(Duration::from_millis(5)).open(dir).unwrap()
 }
-fn text_in(store: &FileStore, session: &SessionId) -> Option<String> {
-    match store.load(&session.to_token()).unwrap() {
-        Lookup::Live(live) => Some(text_of(&live.record)),
-        Lookup::Absent(_) => None,
-    }
-}
-
 /// Somebody was killed who had ended it, before he could say so.
 #[test]
 fn what_is_brought_in_is_found_by_those_who_remember_what_was_there_before() {
@@ -304,11 +297,11 @@ fn what_is_brought_in_is_found_by_those_who_remember_what_was_there_before() {
     let (here, there) = (remembering(dir.path()), remembering(dir.path()));
     let session = SessionId::random().unwrap();
     here.create_file(Whose::Secret(&session), Arc::new(record("old")), false).unwrap();
-    assert_eq!(text_in(&here, &session).as_deref(), Some("old"));
+    assert_eq!(served(&here, &session).as_deref(), Some("old"));
     let announce = ["open shard", "open session in shard", "lock", "read", "write", "unlink"].len();
     assert!(dying_in_call(announce, || there.end_file(Whose::Secret(&session))).is_none());
     assert!(there.bring_in(&session.file_id(), &record("brought in"), Durability::PowerSafe).unwrap());
-    assert_eq!(text_in(&here, &session).as_deref(), Some("brought in"));
+    assert_eq!(served(&here, &session).as_deref(), Some("brought in"));
 }
 
 #[test]
@@ -323,12 +316,12 @@ fn what_could_not_be_brought_in_is_not_served_by_those_who_saw_it_for_a_moment()
                 return None;
             }
             let (reader, read) = (Arc::clone(&reader), read.clone());
-            thread::spawn(move || assert!(text_in(&reader, &read).is_some())).join().unwrap();
+            thread::spawn(move || assert!(served(&reader, &read).is_some())).join().unwrap();
             Some(Errno::IO.raw_os_error())
         };
         let bring_in = || there.bring_in(&session.file_id(), &record("x"), Durability::PowerSafe);
         assert!(during(see_and_fail, bring_in).0.is_err(), "{failing}");
-        assert_eq!(text_in(&here, &session), None, "{failing}: it was refused, and is served");
+        assert_eq!(served(&here, &session), None, "{failing}: it was refused, and is served");
     }
 }
 
@@ -354,7 +347,7 @@ fn bringing_in_what_fails_does_not_take_away_what_somebody_else_brought_in() {
     };
     let (brought_in, _) = during(replace, || here.bring_in(&id, &record("ours"), Durability::PowerSafe));
     assert_eq!(brought_in.unwrap_err().kind(), ErrorKind::Io);
-    assert_eq!(text_in(&there, &session).as_deref(), Some("theirs"));
+    assert_eq!(served(&there, &session).as_deref(), Some("theirs"));
 }
 
 #[test]

@@ -1,0 +1,129 @@
+//! What a script says: four bytes a line, any of which say something.
+use crate::file::disk::faults::{PAGE, SHORT};
+use rustix::io::Errno;
+
+/// What a call says that fails, or how much it does.
+pub(super) const FAULTS: [i32; 10] = [
+    Errno::IO.raw_os_error(),
+    Errno::NOSPC.raw_os_error(),
+    Errno::DQUOT.raw_os_error(),
+    Errno::MFILE.raw_os_error(),
+    Errno::ACCESS.raw_os_error(),
+    Errno::ROFS.raw_os_error(),
+    Errno::NOMEM.raw_os_error(),
+    SHORT,
+    PAGE,
+    // Once only: it is tried again until it comes to something.
+    Errno::INTR.raw_os_error(),
+];
+
+/// Which of the stores acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::file) enum By {
+    /// Remembers all of them.
+    Cached,
+    /// Remembers none.
+    Bare,
+    /// Has room for about one in each part of its cache.
+    Forgetful,
+    /// Asks the file each time.
+    Verifying,
+}
+
+pub(super) const ALL: [By; 4] = [By::Cached, By::Bare, By::Forgetful, By::Verifying];
+
+/// One line of a script. `at` is a session, by the order in which they were made.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::file) enum Step {
+    Create {
+        by: By,
+        safe: bool,
+        minutes: u8,
+    },
+    Load {
+        by: By,
+        at: u8,
+    },
+    /// With another text of `kilobytes`, which may need a larger file, and a deadline that moves by so many minutes.
+    Update {
+        by: By,
+        at: u8,
+        safe: bool,
+        kilobytes: u8,
+        renewed_by: i16,
+    },
+    Keep {
+        by: By,
+        at: u8,
+    },
+    Rotate {
+        by: By,
+        at: u8,
+    },
+    Delete {
+        by: By,
+        at: u8,
+    },
+    /// By its file.
+    End {
+        by: By,
+        at: u8,
+    },
+    /// By its file; also one that was ended.
+    BringIn {
+        by: By,
+        at: u8,
+        safe: bool,
+    },
+    Advance {
+        minutes: u8,
+    },
+    SetBack {
+        minutes: u8,
+    },
+    Sweep {
+        by: By,
+        full: bool,
+    },
+    Reopen {
+        by: By,
+    },
+    /// The next act's call of this number fails, or it and all that follow.
+    Fail {
+        call: u8,
+        fault: u8,
+        for_good: bool,
+    },
+}
+
+impl From<[u8; 4]> for Step {
+    fn from([what, at, a, b]: [u8; 4]) -> Self {
+        let by = ALL[usize::from(b & 1 | b >> 6 & 2)];
+        let safe = b & 2 != 0;
+        match what % 16 {
+            0 => Self::Create { by, safe, minutes: a },
+            1 | 2 => Self::Load { by, at },
+            3 | 4 => {
+                let renewed_by = match b >> 2 & 3 {
+                    1 => 10,
+                    2 => -i16::from(a),
+                    _ => 0,
+                };
+                // One in two fits into the smallest slot; some take two calls to be read.
+                let kilobytes = [0, 0, 1, 1, 3, 7, 15, 33][usize::from(a % 8)];
+                Self::Update { by, at, safe, kilobytes, renewed_by }
+            }
+            5 => Self::Keep { by, at },
+            6 => Self::Rotate { by, at },
+            7 => Self::Delete { by, at },
+            8 => Self::Advance { minutes: a },
+            // All shards are walked, which takes as long as many other lines.
+            9 => Self::Sweep { by, full: b & 0x1e == 2 },
+            10 => Self::Reopen { by },
+            11 | 12 => Self::Fail { call: a % 40, fault: b, for_good: a >= 200 },
+            13 => Self::End { by, at },
+            14 => Self::BringIn { by, at, safe },
+            _ => Self::SetBack { minutes: a % 100 },
+        }
+    }
+}
