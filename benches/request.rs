@@ -62,13 +62,13 @@ impl Site {
 
     /// A request without a server. How many header pairs its response must carry.
     fn visit(&self, header: &str, what: Use) -> usize {
-        let mut visit = self.sessions.open([header]);
+        let mut visit = self.sessions.visit([header]);
         assert!(what.handle(&mut visit).expect("a session") > 0);
         visit.finish(200).expect("saved").len()
     }
 }
 
-/// Measures [`Sessions::open`], what a handler does, and `finish`.
+/// Measures [`Sessions::visit`], what a handler does, and `finish`.
 fn bare(c: &mut Criterion) {
     let site = LazyCell::new(Site::new);
     let mut group = c.benchmark_group("request-bare");

@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. Either
     // cookie is SameSite=Lax: other sites cannot make a visitor's browser post our forms in the visitor's
     // name.
-    let sessions = Sessions::shared(store, Cookies::plain_http())?.with_lifetime(lifetime)?;
+    let sessions = Sessions::new(store, Cookies::plain_http())?.with_lifetime(lifetime)?;
     let sessions = sessions.with_observer(|event| {
         // The visitor is told that something failed; what it was is told here.
         if let Event::Failed(error) = event {

@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         Err(error) => complain(error),
     }))?;
     // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`.
-    let sessions = Sessions::shared(store, Cookies::plain_http())?
+    let sessions = Sessions::new(store, Cookies::plain_http())?
         .with_lifetime(Lifetime::new().age(Duration::from_secs(age)))?
         .with_observer(|event| {
             // The visitor is told that something failed; what it was is told here.

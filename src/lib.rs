@@ -69,7 +69,7 @@ pub use crate::event::{Event, Refusal};
 pub use crate::file::{
     Coherence, FileStore, FileStoreOptions, Reaper, ReaperOptions, Stats, SweepOptions, SweepReport,
 };
-pub use crate::http::{Cookies, Headers, SameSite, Sessions, Unsaved, Visit};
+pub use crate::http::{CookieHeaders, Cookies, Headers, SameSite, Sessions, Unsaved, Visit};
 pub use crate::id::{FileId, SessionId, Token};
 pub use crate::lifetime::{Expiry, Lifetime, Renewal};
 pub use crate::record::{Entries, Name, Record};

@@ -76,6 +76,34 @@ pub trait Store: Send + Sync {
     fn guarantees(&self) -> Guarantees;
 }
 
+/// A store that is shared is a store.
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn now(&self) -> SystemTime {
+        (**self).now()
+    }
+    fn is_well_formed(&self, token: &Token) -> bool {
+        (**self).is_well_formed(token)
+    }
+    fn load(&self, token: &Token) -> Result<Lookup> {
+        (**self).load(token)
+    }
+    fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
+        (**self).create(record, how)
+    }
+    fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+        (**self).update(token, change, how)
+    }
+    fn rotate(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+        (**self).rotate(token, change, how)
+    }
+    fn delete(&self, token: &Token) -> Result<bool> {
+        (**self).delete(token)
+    }
+    fn guarantees(&self) -> Guarantees {
+        (**self).guarantees()
+    }
+}
+
 /// A change to a record, run by the store at the moment it holds the newest one.
 ///
 /// It may run several times, each time on a fresh copy, so it starts from its argument alone. It never calls the

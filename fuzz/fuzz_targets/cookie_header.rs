@@ -70,7 +70,7 @@ static SESSIONS: LazyLock<[(&str, Sessions); 2]> = LazyLock::new(|| {
 
 fuzz_target!(|headers: &str| {
     for (name, sessions) in SESSIONS.iter() {
-        let mut visit = sessions.open(headers.split('\n'));
+        let mut visit = sessions.visit(headers.split('\n'));
         let user = visit.user().expect("the store has no trouble");
         // Nobody is logged in whose request does not have the id, as a cookie of that name.
         let is_ours = |line: &str| line.contains(name) && line.contains(OURS);

@@ -8,7 +8,7 @@
 //! let sessions = Sessions::new(store, Cookies::plain_http())?;
 //!
 //! // For each request: its Cookie header values in …
-//! let mut visit = sessions.open(["theme=dark; lang=en"]);
+//! let mut visit = sessions.visit(["theme=dark; lang=en"]);
 //! visit.insert("cart", ["apple"])?;
 //! // … and, when the response's status is known, headers to append to it.
 //! let headers = visit.finish(200)?;
@@ -37,6 +37,34 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+/// The values of a request's `Cookie` header lines: one `&str`, an `Option` of one, or any iterator over them.
+///
+/// `Form` only tells the compiler which of the two implementations is meant; it is always inferred.
+pub trait CookieHeaders<'h, Form> {
+    /// The values, in the order of their lines.
+    fn values(self) -> impl Iterator<Item = &'h str>;
+}
+
+/// The [`CookieHeaders`] of one line.
+#[derive(Debug)]
+pub enum OneLine {}
+
+/// The [`CookieHeaders`] of any number of lines.
+#[derive(Debug)]
+pub enum ManyLines {}
+
+impl<'h> CookieHeaders<'h, OneLine> for &'h str {
+    fn values(self) -> impl Iterator<Item = &'h str> {
+        std::iter::once(self)
+    }
+}
+
+impl<'h, I: IntoIterator<Item = &'h str>> CookieHeaders<'h, ManyLines> for I {
+    fn values(self) -> impl Iterator<Item = &'h str> {
+        self.into_iter()
+    }
+}
+
 /// Headers to append to a response. Those the handler set stay.
 pub type Headers = Vec<(&'static str, String)>;
 
@@ -50,21 +78,14 @@ pub struct Sessions {
 impl Sessions {
     /// Sessions kept in `store`, carried by `cookies`, living by the default [`Lifetime`].
     ///
+    /// Takes a store, or an `Arc` of one that is used elsewhere too (by a reaper, say).
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for cookie attributes that are malformed or contradict each
     /// other.
     pub fn new(store: impl Store + 'static, cookies: Cookies) -> Result<Self> {
-        Self::shared(Arc::new(store), cookies)
-    }
-
-    /// The same, with a store that others use too.
-    ///
-    /// # Errors
-    ///
-    /// As for [`new`](Self::new).
-    pub fn shared(store: Arc<dyn Store>, cookies: Cookies) -> Result<Self> {
-        Ok(Self { manager: SessionManager::new(store), jar: Arc::new(Jar::new(cookies)?) })
+        Ok(Self { manager: SessionManager::new(Arc::new(store)), jar: Arc::new(Jar::new(cookies)?) })
     }
 
     /// Sets how long sessions live.
@@ -87,8 +108,24 @@ impl Sessions {
 
     /// The session of a request, from the values of *all* its `Cookie` header lines. Cannot fail and does no I/O: a
     /// request that never uses its session costs this parse and nothing else.
-    pub fn open<'h>(&self, cookie_headers: impl IntoIterator<Item = &'h str>) -> Visit {
-        let tokens = cookie_headers.into_iter().flat_map(|header| self.jar.tokens(header));
+    ///
+    /// Takes one header value, an `Option` of one, or any number of them:
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// let visit = sessions.visit("theme=dark; lang=en");
+    /// # visit.finish(200)?;
+    /// let header: Option<&str> = None; // no Cookie header
+    /// let visit = sessions.visit(header);
+    /// # visit.finish(200)?;
+    /// let visit = sessions.visit(["theme=dark", "lang=en"]); // two Cookie lines
+    /// # visit.finish(200)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn visit<'h, Form>(&self, cookie_headers: impl CookieHeaders<'h, Form>) -> Visit {
+        let tokens = cookie_headers.values().flat_map(|header| self.jar.tokens(header));
         let session = self.manager.open_brought(tokens);
         Visit { session, jar: self.jar.clone() }
     }

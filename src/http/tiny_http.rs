@@ -94,7 +94,7 @@ pub fn serve<R: IntoResponse>(
     handler: impl FnOnce(&mut Request, &mut Session) -> R,
 ) -> io::Result<()> {
     let cookies = request.headers().iter().filter(|header| header.field.equiv("Cookie"));
-    let visit = sessions.open(cookies.map(|header| header.value.as_str()));
+    let visit = sessions.visit(cookies.map(|header| header.value.as_str()));
     let answer = handler::run(visit, |session| {
         let result = handler(&mut request, session);
         if let Some(error) = result.session_error() {

@@ -90,7 +90,7 @@ impl Place {
     }
 
     fn sessions(&self) -> Sessions {
-        Sessions::shared(self.store.clone(), Cookies::plain_http()).unwrap()
+        Sessions::new(self.store.clone(), Cookies::plain_http()).unwrap()
     }
 
     /// A server on this store: `/` counts visits, `/user` says who is logged in.

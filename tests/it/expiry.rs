@@ -107,14 +107,14 @@ fn which_requests_move_the_deadline_is_what_the_renewal_says(stage: &Stage) {
         Session::rotate_id,
     ];
     let check = |lifetime: &Lifetime, act: Act, moves: bool| {
-        let sessions = Sessions::shared(stage.rig.clone(), Cookies::plain_http()).unwrap();
+        let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
         let sessions = sessions.with_lifetime(lifetime.clone()).unwrap();
         let token = stored(stage, lifetime);
         let before = stage.record(&token).deadline;
         // In the middle of a life, far beyond a step.
         stage.clock.advance(AGE / 2);
         let header = format!("session={}", token.expose());
-        let mut visit = sessions.open([&*header]);
+        let mut visit = sessions.visit([&*header]);
         act(&mut visit);
         let touched = visit.accessed();
         let cookie = visit.finish(200).unwrap().into_iter().find(|(name, _)| *name == "Set-Cookie");
@@ -145,7 +145,7 @@ fn which_requests_move_the_deadline_is_what_the_renewal_says(stage: &Stage) {
 
 fn a_failed_request_never_renews(stage: &Stage) {
     let lifetime = Lifetime::new().age(AGE).renewal(Renewal::EveryRequest).idle_limit(AGE);
-    let sessions = Sessions::shared(stage.rig.clone(), Cookies::plain_http()).unwrap();
+    let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
     let sessions = sessions.with_lifetime(lifetime.clone()).unwrap();
     let token = stored(stage, &lifetime);
     let before = stage.record(&token);
@@ -155,10 +155,10 @@ fn a_failed_request_never_renews(stage: &Stage) {
         [|_| (), |s| assert!(s.contains("n").unwrap()), |s| s.insert("n", 2).unwrap()];
     for act in acts {
         for status in [500, 503, 599] {
-            let mut visit = sessions.open([&*header]);
+            let mut visit = sessions.visit([&*header]);
             act(&mut visit);
             drop(visit.finish(status).unwrap());
-            let mut visit = sessions.open([&*header]);
+            let mut visit = sessions.visit([&*header]);
             act(&mut visit);
             drop(visit.discard());
             assert_eq!(stage.record(&token), before);

@@ -31,7 +31,7 @@ impl Site {
     fn with(options: FileStoreOptions, cookies: Cookies) -> Self {
         let dir = directory_in_memory();
         let sessions = Sessions::new(options.open(dir.path().join("store")).unwrap(), cookies).unwrap();
-        let mut visit = sessions.open([]);
+        let mut visit = sessions.visit([]);
         visit.login("victim").unwrap();
         visit.insert("secret", "the victim's").unwrap();
         visit.save().unwrap();
@@ -244,7 +244,7 @@ fn check(site: &Site, header: &str) {
     let shown: String = header.chars().take(100).collect();
     let before = site.tree();
 
-    let visit = site.sessions.open([header]);
+    let visit = site.sessions.visit([header]);
     assert_eq!(visit.user().unwrap(), None, "{shown:?}");
     assert_eq!(visit.get::<String>("secret").unwrap(), None, "{shown:?}");
     assert_eq!(visit.names().unwrap(), [""; 0], "{shown:?}");
@@ -256,7 +256,7 @@ fn check(site: &Site, header: &str) {
 /// What a visitor who came with this header stores is stored under a fresh id.
 fn check_fresh(site: &Site, header: &str) {
     let shown: String = header.chars().take(100).collect();
-    let mut visit = site.sessions.open([header]);
+    let mut visit = site.sessions.visit([header]);
     visit.insert("mine", 1).unwrap();
     let headers = visit.finish(200).unwrap();
     let cookies: Vec<_> = headers.iter().filter(|(name, _)| *name == "Set-Cookie").collect();
@@ -266,7 +266,7 @@ fn check_fresh(site: &Site, header: &str) {
     let id = jar.get("session").unwrap();
     assert!(Token::parse(id).is_some_and(|token| token.expose().len() == 32), "{id} for {shown:?}");
     assert!(id != site.id && !header.contains(id), "an id that the visitor chose: {shown:?}");
-    let mut next = site.sessions.open(jar.header().as_deref());
+    let mut next = site.sessions.visit(jar.header().as_deref());
     assert_eq!(next.names().unwrap(), ["mine"], "{shown:?}");
     next.destroy().unwrap();
 }
@@ -280,7 +280,7 @@ fn a_hostile_header_finds_makes_and_changes_nothing() {
         check(&site, header);
     }
     // The victim noticed nothing, and is who they were.
-    let victim = site.sessions.open([format!("session={}", site.id).as_str()]);
+    let victim = site.sessions.visit([format!("session={}", site.id).as_str()]);
     assert_eq!(victim.user().unwrap().as_deref(), Some("victim"));
 }
 
@@ -299,7 +299,7 @@ fn a_hostile_logout_ends_nobody_and_removes_no_cookie() {
     let site = Site::new(Cookies::plain_http());
     let before = site.tree();
     for header in &hostile_headers(&site.id) {
-        let mut visit = site.sessions.open([header.as_str()]);
+        let mut visit = site.sessions.visit([header.as_str()]);
         visit.destroy().unwrap();
         assert_eq!(visit.finish(200).unwrap(), [("Vary", "Cookie".to_owned())], "{header:.100?}");
     }
@@ -414,7 +414,7 @@ fn headers_and_ids_without_a_pattern_find_make_and_touch_nothing() {
             continue;
         }
         well_formed += check_values(&store, &site.id, &header);
-        let mut visit = site.sessions.open([header.as_str()]);
+        let mut visit = site.sessions.visit([header.as_str()]);
         assert_eq!(visit.names().unwrap(), [""; 0], "{header:?}");
         assert_eq!(visit.user().unwrap(), None, "{header:?}");
         match cases % 16 {
@@ -432,7 +432,7 @@ fn headers_and_ids_without_a_pattern_find_make_and_touch_nothing() {
     println!("{cases} headers, {well_formed} well-formed ids in them; {brought} more brought the victim's");
     assert!(well_formed > cases / 10, "{well_formed} of {cases} headers reached the store");
     assert!(brought < cases / 4, "{brought} headers were left out");
-    let victim = site.sessions.open([format!("session={}", site.id).as_str()]);
+    let victim = site.sessions.visit([format!("session={}", site.id).as_str()]);
     assert_eq!(victim.user().unwrap().as_deref(), Some("victim"));
 }
 

@@ -87,7 +87,7 @@ impl Site {
         let store = Probe::new(options.open(dir.path()).unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let diary = seen.clone();
-        let sessions = Sessions::shared(store.clone(), cookies)
+        let sessions = Sessions::new(store.clone(), cookies)
             .unwrap()
             .with_lifetime(lifetime)
             .unwrap()
@@ -102,7 +102,7 @@ impl Site {
 
     fn session_with(&self, prepare: impl FnOnce(&mut Visit)) -> Token {
         self.clock.set(at(0));
-        let mut visit = self.sessions.open([]);
+        let mut visit = self.sessions.visit([]);
         visit.insert("a", 1).unwrap();
         prepare(&mut visit);
         visit.save().unwrap();
@@ -113,7 +113,7 @@ impl Site {
 
     /// The names of a session's entries, as the next request sees them.
     fn names(&self, token: &Token) -> Vec<String> {
-        self.sessions.open([&*header(token)]).names().unwrap()
+        self.sessions.visit([&*header(token)]).names().unwrap()
     }
 
     #[track_caller]
@@ -279,7 +279,7 @@ fn arrive(site: &Site, visitor: Visitor, acts: &[Act]) -> (Visit, Option<Token>)
     };
     site.clock.set(at(if let After(seconds) = visitor { seconds } else { 0 }));
     let cookie = token.as_ref().map(header);
-    let mut visit = site.sessions.open(cookie.as_deref());
+    let mut visit = site.sessions.visit(cookie.as_deref());
     for act in acts {
         act.on(&mut visit).unwrap();
     }
@@ -323,7 +323,7 @@ fn an_untouched_session_costs_no_call_and_leaves_no_header() {
         assert_eq!(site.seen(), [], "{visitor:?}");
     }
     let hostile = ["session=../../etc; session=; session", "session=\"x\""];
-    assert_eq!(site.sessions.open(hostile).finish(200).unwrap(), []);
+    assert_eq!(site.sessions.visit(hostile).finish(200).unwrap(), []);
     assert_eq!(site.store.calls(), []);
 }
 
@@ -488,7 +488,7 @@ fn a_failed_logout_is_an_error_promises_nothing_and_can_be_tried_again() {
     let token = token.unwrap();
     assert!(site.is_live(&token));
 
-    let mut visit = site.sessions.open([&*header(&token)]);
+    let mut visit = site.sessions.visit([&*header(&token)]);
     visit.destroy().unwrap_err();
     site.store.leave_alone();
     visit.destroy().unwrap();
@@ -526,7 +526,7 @@ fn login_and_rotation_send_the_new_id_and_the_old_one_is_dead() {
         let headers = visit.finish(200).unwrap();
         assert_eq!(site.masked(&headers, token.as_ref()), owned(&[VARY, NEW, NO_STORE]));
         assert!(!site.is_live(&token.unwrap()));
-        let next = site.sessions.open([headers[1].1.split(';').next().unwrap()]);
+        let next = site.sessions.visit([headers[1].1.split(';').next().unwrap()]);
         assert_eq!(next.user().unwrap().as_deref(), user);
         assert_eq!(next.get::<u32>("a").unwrap(), Some(1));
         // When it is due, the deadline moves as well.
@@ -603,7 +603,7 @@ fn the_deadline_in_the_store_is_the_one_that_the_cookie_advertised_last() {
     let mut advertised = None;
     for hour in 0..24 * 20 {
         site.clock.set(at(hour * 3600));
-        let mut visit = site.sessions.open(jar.header().as_deref());
+        let mut visit = site.sessions.visit(jar.header().as_deref());
         visit.update("n", |n: &mut u64| *n += 1).unwrap();
         for (name, value) in visit.finish(200).unwrap() {
             if name == "Set-Cookie" {
@@ -667,11 +667,11 @@ fn a_cookie_that_ends_with_the_browser_has_no_dates_and_is_not_sent_again_by_a_r
     let site = Site::with(Cookies::plain_http(), Lifetime::new().renewal(Renewal::OnRead));
     let token = site.session_with(|visit| visit.set_expiry(Expiry::BrowserClose));
     site.clock.set(at(STEP));
-    let mut visit = site.sessions.open([&*header(&token)]);
+    let mut visit = site.sessions.visit([&*header(&token)]);
     Read.on(&mut visit).unwrap();
     assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, PRIVATE]));
     // Back to the program's default: now there are dates to tell.
-    let mut visit = site.sessions.open([&*header(&token)]);
+    let mut visit = site.sessions.visit([&*header(&token)]);
     visit.set_expiry(Expiry::Default);
     let headers = visit.finish(200).unwrap();
     assert_eq!(site.masked(&headers, Some(&token)), owned(&[VARY, OLD_A_STEP_LATER, NO_STORE]));
@@ -775,7 +775,7 @@ fn of_several_cookies_the_first_live_one_wins_and_at_most_four_are_tried() {
     let dead: Vec<_> = ["a", "b", "c", "d"].map(|c| format!("session={}", c.repeat(32))).into();
     let check = |lines: &[&str], found: Option<u32>, tries: usize| {
         site.store.calls();
-        let visit = site.sessions.open(lines.iter().copied());
+        let visit = site.sessions.visit(lines.iter().copied());
         assert_eq!(visit.get::<u32>("n").unwrap(), found, "{lines:?}");
         assert_eq!(site.store.calls(), vec![Call::Load; tries], "{lines:?}");
     };
@@ -794,7 +794,7 @@ fn logout_ends_every_session_that_the_request_brought() {
     let site = Site::new();
     let tokens: Vec<_> = (0..3).map(|_| site.session()).collect();
     let lines: Vec<_> = tokens.iter().map(header).collect();
-    let mut visit = site.sessions.open(lines.iter().map(String::as_str));
+    let mut visit = site.sessions.visit(lines.iter().map(String::as_str));
     visit.destroy().unwrap();
     assert_eq!(visit.finish(500).unwrap(), owned(&[VARY, REMOVAL, NO_STORE]));
     assert!(tokens.iter().all(|token| !site.is_live(token)));
@@ -825,7 +825,7 @@ fn the_cookie_has_the_attributes_that_were_asked_for_and_the_removal_repeats_the
         assert_eq!(pair.split_once('=').unwrap().0, name);
         jar.receive([set.as_str()]);
 
-        let mut visit = site.sessions.open(jar.header().as_deref());
+        let mut visit = site.sessions.visit(jar.header().as_deref());
         assert_eq!(visit.get::<u32>("b").unwrap(), Some(2), "{name} comes back");
         visit.destroy().unwrap();
         let removal = visit.finish(200).unwrap().remove(1).1;
@@ -846,17 +846,17 @@ fn a_cookie_of_another_name_is_nobodys() {
         ["session", "__host-session", "__Secure-session", "__Host-Session", "__Host-session2", "Host-session"]
     {
         let cookie = format!("{name}={}", token.expose());
-        let visit = site.sessions.open([cookie.as_str()]);
+        let visit = site.sessions.visit([cookie.as_str()]);
         assert_eq!(visit.public_id().unwrap(), None, "{name}");
     }
     let cookie = format!("__Host-session={}", token.expose());
-    assert_eq!(site.sessions.open([cookie.as_str()]).public_id().unwrap(), Some(id_of(&token)));
+    assert_eq!(site.sessions.visit([cookie.as_str()]).public_id().unwrap(), Some(id_of(&token)));
 }
 
 #[test]
 fn every_turn_in_a_sessions_life_is_observed_by_its_file_id() {
     let site = Site::without_cache(Lifetime::new().renewal(Renewal::OnRead));
-    let mut visit = site.sessions.open([]);
+    let mut visit = site.sessions.visit([]);
     Insert.on(&mut visit).unwrap();
     assert_eq!(site.seen(), [], "nothing happened yet");
     visit.save().unwrap();
@@ -880,7 +880,7 @@ fn every_turn_in_a_sessions_life_is_observed_by_its_file_id() {
 
     // What a request brings and we refuse.
     let brings = |cookie: &str| {
-        let visit = site.sessions.open([cookie]);
+        let visit = site.sessions.visit([cookie]);
         Read.on(&mut { visit }).unwrap();
         site.seen()
     };
@@ -895,7 +895,7 @@ fn every_turn_in_a_sessions_life_is_observed_by_its_file_id() {
     let token = site.session();
     let strict = site.sessions.clone().with_lifetime(Lifetime::new().age(Duration::from_secs(60))).unwrap();
     site.clock.set(at(60));
-    let visit = strict.open([&*header(&token)]);
+    let visit = strict.visit([&*header(&token)]);
     assert_eq!(visit.get::<u32>("a").unwrap(), None);
     assert_eq!(site.seen(), [Seen::Expired(id_of(&token))]);
     // Damaged behind our back.
@@ -905,7 +905,7 @@ fn every_turn_in_a_sessions_life_is_observed_by_its_file_id() {
     assert_eq!(brings(&header(&token)), [Seen::Refused(Refusal::Damaged(id_of(&token)))]);
     // A setting that ends it.
     let token = site.session();
-    let mut visit = site.sessions.open([&*header(&token)]);
+    let mut visit = site.sessions.visit([&*header(&token)]);
     visit.set_expiry(Expiry::At(UNIX_EPOCH));
     visit.finish(200).unwrap();
     assert_eq!(site.seen(), [Seen::Destroyed(id_of(&token))]);
@@ -923,7 +923,7 @@ fn the_id_is_in_no_text_that_the_library_makes() {
         site.sessions.clone().with_observer(move |event| diary.lock().unwrap().push(format!("{event:?}")));
 
     // A life, printed at every turn.
-    let mut visit = sessions.open([]);
+    let mut visit = sessions.visit([]);
     UpdateNow.on(&mut visit).unwrap();
     let token = visit.token().unwrap().unwrap();
     said.push(format!("{visit:?} {sessions:?} {:?} {token:?}", sessions.manager()));
@@ -934,7 +934,7 @@ fn the_id_is_in_no_text_that_the_library_makes() {
     assert!(unsaved.headers.iter().any(|(_, value)| value.contains(token.expose())), "it carries the cookie");
     said.push(format!("{unsaved:?} {unsaved} {unsaved:#?}"));
 
-    let mut visit = sessions.open([&*header(&token)]);
+    let mut visit = sessions.visit([&*header(&token)]);
     said.push(format!("{visit:?}"));
     visit.login("ada").unwrap();
     visit.save().unwrap();
@@ -964,7 +964,7 @@ fn the_id_is_in_no_text_that_the_library_makes() {
     let shard = site.dir.path().join(&name[..2]);
     std::fs::remove_file(shard.join(&name[2..])).unwrap();
     std::fs::create_dir(shard.join(&name[2..])).unwrap();
-    let mut visit = sessions.open([&*header(&token)]);
+    let mut visit = sessions.visit([&*header(&token)]);
     for error in [Read, UpdateNow, Destroy].map(|act| act.on(&mut visit).unwrap_err()) {
         said.push(format!("{error:?} {error} {:?}", error.path()));
     }

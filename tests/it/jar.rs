@@ -90,7 +90,7 @@ impl Site {
         let options = FileStoreOptions::new().clock(clock.clone()).sync_security_events(false);
         let store = Arc::new(options.open(dir.path()).unwrap());
         let lifetime = Lifetime::new().renewal(sessile::Renewal::OnRead);
-        let sessions = Sessions::shared(store.clone(), Cookies::plain_http()).unwrap();
+        let sessions = Sessions::new(store.clone(), Cookies::plain_http()).unwrap();
         Self { _dir: dir, clock, store, sessions: sessions.with_lifetime(lifetime).unwrap() }
     }
 
@@ -103,7 +103,7 @@ impl Site {
 
     /// Who is logged in with this id.
     fn user_of(&self, id: &str) -> Option<String> {
-        self.sessions.open([format!("session={id}").as_str()]).user().unwrap()
+        self.sessions.visit([format!("session={id}").as_str()]).user().unwrap()
     }
 }
 
@@ -128,7 +128,7 @@ fn run(site: &Site, acts: [Act; 2], order: &Order, due: bool) -> Outcome {
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     site.clock.set(start);
     let mut jar = Jar::http();
-    let mut visit = site.sessions.open([]);
+    let mut visit = site.sessions.visit([]);
     visit.insert("cart", ["apple"]).unwrap();
     jar.receive(set_cookies(&visit.finish(200).unwrap()));
     site.clock.set(start + Duration::from_secs(if due { 200_000 } else { 1 }));
@@ -141,7 +141,7 @@ fn run(site: &Site, acts: [Act; 2], order: &Order, due: bool) -> Outcome {
     let mut steps = [0; 2];
     for &who in order {
         match steps[who] {
-            OPEN => visits[who] = Some(site.sessions.open(sent.as_deref())),
+            OPEN => visits[who] = Some(site.sessions.visit(sent.as_deref())),
             LOAD => drop(visits[who].as_ref().unwrap().user().unwrap()),
             FINISH => {
                 answers[who] = Some(match act(visits[who].take().unwrap(), acts[who], who) {

@@ -161,12 +161,12 @@ fn a_visitor_who_stores_nothing_leaves_nothing(stage: &Stage) {
     stage.clock.advance(secs(1_209_600));
     for renewal in [Renewal::OnSave, Renewal::OnRead, Renewal::EveryRequest] {
         let lifetime = Lifetime::new().renewal(renewal).idle_limit(secs(600));
-        let sessions = Sessions::shared(stage.rig.clone(), Cookies::plain_http()).unwrap();
+        let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
         let sessions = sessions.with_lifetime(lifetime).unwrap();
         for cookie in [None, Some(made_up_token()), Some(expired.clone())] {
             let header = cookie.as_ref().map(|token| format!("session={}", token.expose()));
-            drop(sessions.open(header.as_deref()).finish(200).unwrap());
-            let visit = sessions.open(header.as_deref());
+            drop(sessions.visit(header.as_deref()).finish(200).unwrap());
+            let visit = sessions.visit(header.as_deref());
             assert!(visit.is_empty().unwrap());
             assert_eq!(visit.user().unwrap(), None);
             drop(visit.finish(200).unwrap());
@@ -457,10 +457,10 @@ fn destroy_ends_what_the_request_itself_made_or_moved(stage: &Stage) {
     assert_eq!(stage.stored(), 0, "a session that was brought and moved");
 
     // Of what the browser brought it is told, also if it was moved since; of what it never knew it is not.
-    let sessions = Sessions::shared(stage.rig.clone(), Cookies::plain_http()).unwrap();
+    let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
     for brought in [true, false] {
         let header = brought.then(|| format!("session={}", stored(stage, &json!({ "n": 1 })).expose()));
-        let mut visit = sessions.open(header.as_deref());
+        let mut visit = sessions.visit(header.as_deref());
         visit.insert("n", 2).unwrap();
         visit.save().unwrap();
         visit.rotate_id();
@@ -1003,7 +1003,7 @@ fn updates_of_many_threads_all_count(stage: &Stage) {
 }
 
 fn update_now_survives_what_becomes_of_the_request(stage: &Stage) {
-    let sessions = Sessions::shared(stage.rig.clone(), Cookies::plain_http()).unwrap();
+    let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
     let ends: [End<Visit>; 4] = [
         ("dropped", drop),
         ("discarded", |visit| drop(visit.discard())),
@@ -1018,7 +1018,7 @@ fn update_now_survives_what_becomes_of_the_request(stage: &Stage) {
     for (name, end) in ends {
         let token = stored(stage, &json!({ "attempts": 1, "m": 1 }));
         let header = format!("session={}", token.expose());
-        let mut visit = sessions.open([&*header]);
+        let mut visit = sessions.visit([&*header]);
         visit.insert("m", 2).unwrap();
         visit.rotate_id();
         assert_eq!(visit.update_now("attempts", add_one).unwrap(), 2);
@@ -1270,11 +1270,11 @@ fn a_store_may_run_changes_several_times(stage: &Stage) {
 
 fn a_store_may_give_a_new_token_with_every_update(stage: &Stage) {
     stage.rig.move_with_every_update();
-    let sessions = Sessions::shared(stage.rig.clone(), Cookies::plain_http()).unwrap();
+    let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
     for made_here in [false, true] {
         let first = stored(stage, &json!({ "n": 1 }));
         let header = if made_here { String::new() } else { format!("session={}", first.expose()) };
-        let mut visit = sessions.open([&*header]);
+        let mut visit = sessions.visit([&*header]);
         for _ in 0..2 {
             let n = visit.update_now("n", add_one).unwrap();
             visit.insert("m", n).unwrap();

@@ -752,7 +752,7 @@ fn the_thread_has_a_name_and_what_is_printed_of_it_no_secret() {
 fn serve_and_reap(parent: &Parent) {
     let store = open(Path::new(parent.argument("DIR")));
     let _reaper = store.start_reaper(often()).unwrap();
-    let sessions = Sessions::shared(store, Cookies::plain_http()).unwrap();
+    let sessions = Sessions::new(store, Cookies::plain_http()).unwrap();
     // As `rouille::start_server` does it, which would not say at which port.
     let server = rouille::Server::new("127.0.0.1:0", move |request| {
         http::rouille::serve(&sessions, request, |request, session| -> sessile::Result<_> {

@@ -37,7 +37,7 @@ impl Site {
         let failures = Arc::new(Mutex::new(Vec::new()));
         let told = failures.clone();
         let sessions =
-            Sessions::shared(store.clone(), Cookies::plain_http()).unwrap().with_observer(move |event| {
+            Sessions::new(store.clone(), Cookies::plain_http()).unwrap().with_observer(move |event| {
                 if let Event::Failed(error) = event {
                     told.lock().unwrap().push(error.kind());
                 }

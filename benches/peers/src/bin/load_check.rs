@@ -259,7 +259,7 @@ fn main() -> Result<(), Failure> {
     let durability = if args.power_safe { Durability::PowerSafe } else { Durability::Relaxed };
     let store: Arc<FileStore> = Arc::new(FileStoreOptions::new().durability(durability).open(dir.path())?);
     let _reaper = store.start_reaper(ReaperOptions::new())?;
-    let sessions = Sessions::shared(Arc::clone(&store) as _, Cookies::plain_http())?;
+    let sessions = Sessions::new(Arc::clone(&store), Cookies::plain_http())?;
     let sites = [Site::start(&args, Some(&sessions))?, Site::start(&args, None)?];
     let mut samples = [Samples::new(), Samples::new()];
     let each = (args.visitors / u32::from(args.connections)).max(1);
