@@ -1,6 +1,14 @@
 //! What can be observed: one hook, called with the [`FileId`] of the session concerned, never with the secret.
+//!
+//! A program without an observer still learns of failures: each is one line on standard error. A panic in an observer is
+//! contained: it reaches neither the request nor the store.
+use crate::contained::contained;
 use crate::error::Error;
 use crate::id::FileId;
+use std::error::Error as StdError;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::sync::Arc;
 
 /// Something happened to a session. For logs, counters and alarms.
 #[derive(Debug)]
@@ -36,4 +44,64 @@ pub enum Refusal {
     Unknown(FileId),
     /// What is stored under the id fails its checks.
     Damaged(FileId),
+}
+
+/// The program's observer, or standard error in its place. The one door through which events leave the library.
+#[derive(Clone, Default)]
+pub(crate) struct Observer(Option<Arc<dyn Fn(&Event<'_>) + Send + Sync>>);
+
+impl Observer {
+    pub(crate) fn new(observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(observer)))
+    }
+
+    /// Calls the observer and contains its panic. Without an observer, writes failures to standard error.
+    pub(crate) fn tell(&self, event: &Event<'_>) {
+        match &self.0 {
+            // The program's own panic hook has reported the panic; there is nothing to add.
+            Some(observer) => drop(contained(|| observer(event))),
+            None => event.failure().into_iter().for_each(|line| write_line(&line)),
+        }
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Observer" } else { "standard error" })
+    }
+}
+
+impl Event<'_> {
+    /// The line that standard error gets where there is no observer; `None` for what is not a failure.
+    fn failure(&self) -> Option<String> {
+        match self {
+            Self::Failed(error) => Some(with_causes(*error)),
+            Self::NotRenewed(error) => Some(format!("a deadline was not moved: {}", with_causes(*error))),
+            Self::Created(_)
+            | Self::Rotated { .. }
+            | Self::Destroyed(_)
+            | Self::Expired(_)
+            | Self::Refused(_) => None,
+        }
+    }
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |error| (**error).source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}
+
+/// Writes `sessile: ` and the line to standard error, with its control characters escaped. A closed standard error is
+/// not a reason to fail.
+pub(crate) fn write_line(line: &str) {
+    let escaped = line.chars().fold(String::from("sessile: "), |mut escaped, c| {
+        if c.is_control() {
+            escaped.extend(c.escape_default())
+        } else {
+            escaped.push(c)
+        }
+        escaped
+    });
+    let _ = writeln!(io::stderr().lock(), "{escaped}");
 }

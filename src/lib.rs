@@ -48,6 +48,7 @@
 //! | [`design`] | byte map, rules for crashes, locks, coherence and expiry, and why |
 //! | [`tested`] | how it is tested, with figures and limits |
 pub mod clock;
+mod contained;
 pub mod design;
 pub mod error;
 pub mod event;

@@ -3,6 +3,7 @@ use super::FileStore;
 use super::slot::SLOT_MIN;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer};
 use crate::store::Durability;
 use std::path::Path;
 use std::time::Duration;
@@ -48,6 +49,7 @@ pub struct FileStoreOptions {
     pub(super) watch: bool,
     pub(super) create: bool,
     pub(super) clock: Clock,
+    pub(super) observer: Observer,
 }
 
 impl Default for FileStoreOptions {
@@ -63,6 +65,7 @@ impl Default for FileStoreOptions {
             watch: true,
             create: true,
             clock: Clock::system(),
+            observer: Observer::default(),
         }
     }
 }
@@ -161,6 +164,24 @@ impl FileStoreOptions {
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Calls `observer` for what concerns the store as a whole and no single session: directories that were made private
+    /// again, a store that was made again. It runs on the thread that met it. A panic in it is contained. Without an
+    /// observer, each such event is one line on standard error.
+    ///
+    /// Events of sessions go to the observer of [`Sessions`](crate::Sessions::with_observer).
+    ///
+    /// ```
+    /// use sessile::FileStoreOptions;
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = FileStoreOptions::new().observer(|event| eprintln!("{event:?}")).open(dir.path())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn observer(mut self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.observer = Observer::new(observer);
         self
     }
 

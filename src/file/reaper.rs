@@ -6,13 +6,13 @@
 //! - **It may be killed anywhere**, as a sweep may; a server that never returns needs not stop it.
 use super::mapped::Birthmark;
 use super::{FileStore, SweepEnd, SweepOptions, SweepReport};
+use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
 use crate::random;
 use crate::sync::channel::{Receiver, Sender, TryRecvError, after, bounded, never, select};
 use crate::sync::thread::{self, JoinHandle};
 use std::fmt;
 use std::ops::ControlFlow::{Break, Continue};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -225,7 +225,7 @@ impl Worker {
 
     fn sweep(&mut self, store: &Arc<FileStore>) {
         let Self { options, stopped, reaped, .. } = self;
-        let told = catch_unwind(AssertUnwindSafe(|| {
+        let told = contained(|| {
             let swept = store.sweep_with(&options.sweep, |_| match stopped.try_recv() {
                 // Nobody else has the store any more: it is to be closed now, not when the sweep is done.
                 Err(TryRecvError::Empty) if Arc::strong_count(store) > 1 => Continue(()),
@@ -233,12 +233,8 @@ impl Worker {
             });
             reaped.count(&swept);
             (options.observer)(&swept);
-        }));
+        });
         reaped.panics += u64::from(told.is_err());
-        // What was thrown may panic when it is dropped.
-        if let Err(thrown) = catch_unwind(AssertUnwindSafe(|| drop(told))) {
-            std::mem::forget(thrown);
-        }
     }
 }
 

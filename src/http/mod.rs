@@ -99,7 +99,8 @@ impl Sessions {
     }
 
     /// Calls `observer` whenever something happens to a session: log it, count it, raise an alarm. It runs on the
-    /// request's thread: keep it short.
+    /// request's thread: keep it short. A panic in it is contained. Without an observer, failures are one line each on
+    /// standard error.
     #[must_use]
     pub fn with_observer(mut self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
         self.manager = self.manager.with_observer(observer);
