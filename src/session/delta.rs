@@ -107,8 +107,8 @@ impl Delta {
     /// Merges into what is stored. Whether that changed anything.
     pub(super) fn apply(&self, entries: &mut Entries) -> Result<bool> {
         let before = entries.len();
-        if self.dropped_but.is_some() {
-            self.drop_all(entries);
+        if let Some(kept) = &self.dropped_but {
+            entries.retain(|name, _| kept.contains(&**name));
         }
         let mut changed = entries.len() != before;
         for name in self.entries.keys().map(String::as_str) {
@@ -123,11 +123,6 @@ impl Delta {
             }
         }
         Ok(changed)
-    }
-
-    /// Drops what exists, as [`clear`](Self::clear) or a login by another user does.
-    pub(super) fn drop_all(&self, entries: &mut Entries) {
-        entries.retain(|name, _| self.dropped_but.as_ref().is_some_and(|kept| kept.contains(&**name)));
     }
 
     fn drops(&self, name: &str) -> bool {

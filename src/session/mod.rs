@@ -17,6 +17,7 @@
 //! [`Store::update`]: crate::store::Store::update
 mod delta;
 mod manager;
+mod now;
 mod save;
 
 pub use manager::SessionManager;
@@ -257,8 +258,8 @@ impl Session {
         self.modified
     }
 
-    /// Gives the session a new id when it is saved, and ends the old one in the same step; the entries stay. For
-    /// every change of privilege. Without effect on a session that is not stored.
+    /// Gives the session a new id when it is saved, or by the next [`update_now`](Self::update_now), and ends the old one in
+    /// the same step; the entries stay. For every change of privilege. Without effect on a session that is not stored.
     #[doc(alias = "cycle_key")]
     pub fn rotate_id(&mut self) {
         self.accessed.set(true);
@@ -267,8 +268,9 @@ impl Session {
         }
     }
 
-    /// Records who is logged in. When the session is saved it gets a new id, the absolute limit starts anew, and if
-    /// another user was logged in, that user's entries and expiry setting are dropped.
+    /// Records who is logged in. When the session is saved, or by the next [`update_now`](Self::update_now), it gets a new
+    /// id, the absolute limit starts anew, and if another user was logged in, that user's entries and expiry setting are
+    /// dropped.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
 //! How a session's changes reach the store: merge, create, rotate, end; and what the cookie must say afterwards.
-use super::{Held, Session, Transfer, check_name, read, store};
+use super::{Held, Session, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::{FileId, Token};
@@ -7,8 +7,6 @@ use crate::lifetime::Expiry;
 use crate::record::Record;
 use crate::session::delta::Delta;
 use crate::store::{Durability, Saved, Verdict};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::cell::OnceCell;
 use std::time::{Duration, SystemTime};
 
@@ -28,14 +26,6 @@ pub(crate) enum CookieNews {
     Removed,
 }
 
-/// Where a changed session is kept afterwards.
-#[derive(Clone, Copy)]
-enum Place {
-    Same,
-    /// Under a new token; the old one dies.
-    New,
-}
-
 impl Session {
     /// Writes what was changed. Creates the session if it is not stored and there is something to store; writes
     /// nothing if nothing was changed and the deadline need not move.
@@ -49,51 +39,6 @@ impl Session {
     pub fn save(&mut self) -> Result<()> {
         self.accessed.set(true);
         self.commit()
-    }
-
-    /// Changes one entry (its type's default, if there is none) in the store, at once and as one step, and returns
-    /// what the function returned: the truth, whatever other requests do. Only that entry is saved, with what this
-    /// request changed of it before; it stays saved if the request fails later.
-    ///
-    /// The function may run several times.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Type`] if the entry holds something else; [`ErrorKind::Gone`] if the session was live when it was
-    /// first read and is not any more; the storage's trouble.
-    pub fn update_now<T, R>(&mut self, name: &str, mut change: impl FnMut(&mut T) -> R) -> Result<R>
-    where
-        T: Default + Serialize + DeserializeOwned,
-    {
-        check_name(name)?;
-        let now = self.manager.store().now();
-        let mut outcome = None;
-        let mut step = |delta: &Delta, record: &mut Record| {
-            let stored = record.entries.get(name);
-            let mut value: T =
-                delta.merged(name, stored)?.map(|value| read(name, &value)).transpose()?.unwrap_or_default();
-            outcome = Some(change(&mut value));
-            let value = store(name, &value)?;
-            if stored == Some(&value) {
-                return Ok(Verdict::Keep);
-            }
-            record.entries.insert(name.into(), value);
-            Ok(Verdict::Write)
-        };
-        if let Some(token) = self.load()?.map(|held| held.token.clone()) {
-            let delta = &self.delta;
-            let saved = self.change_live(&token, now, Place::Same, &mut |record| step(delta, record))?;
-            let Some(saved) = saved else { return Err(self.gone("update an entry of session")) };
-            self.adopt(saved, now, false);
-        } else {
-            let mut record = Record::new(now, now);
-            step(&self.delta, &mut record)?;
-            self.manager.lifetime().apply(&mut record, self.expiry.unwrap_or_default(), now);
-            self.store_new(&record, now)?;
-        }
-        self.delta.committed(name);
-        self.modified = true;
-        Ok(outcome.expect("the store ran the change before it saved"))
     }
 
     /// Ends the session at once, in the store, for every token the request brought; drops the entries and forgets the
@@ -196,27 +141,28 @@ impl Session {
         }
     }
 
-    /// Stores a new session, if there is anything to store.
+    /// Stores the changes as a new session.
     fn create(&mut self, now: SystemTime) -> Result<()> {
-        let mut record = Record::new(now, now);
+        let mut record = self.new_record(now);
         self.delta.apply(&mut record.entries)?;
-        if let Transfer::Login(user) = &self.transfer {
-            record.user = Some(user.clone());
-        }
-        let expiry = self.expiry.unwrap_or_default();
-        if (!record.entries.is_empty() || record.user.is_some()) && !expiry.is_over(now) {
-            self.manager.lifetime().apply(&mut record, expiry, now);
-            self.store_new(&record, now)?;
-        }
+        self.store_new(record, now)?;
         self.settle();
         Ok(())
     }
 
+    /// What a new session begins with.
+    pub(super) fn new_record(&self, now: SystemTime) -> Record {
+        let mut record = Record::new(now, now);
+        if let Transfer::Login(user) = &self.transfer {
+            record.user = Some(user.clone());
+        }
+        record
+    }
+
     /// Merges the changes into the newest record, and moves it to a new token if that is asked.
     fn merge(&mut self, token: &Token, now: SystemTime) -> Result<()> {
-        let place = if self.transfer == Transfer::Stay { Place::Same } else { Place::New };
         let mut moved = false;
-        let saved = self.change_live(token, now, place, &mut |record| {
+        let saved = self.change_live(token, now, &mut |record| {
             let changed;
             (changed, moved) = self.apply(record, now)?;
             Ok(if changed || moved { Verdict::Write } else { Verdict::Keep })
@@ -230,18 +176,8 @@ impl Session {
     /// Lays the changes over a record. Whether that changed it, and whether the cookie has to say so.
     fn apply(&self, record: &mut Record, now: SystemTime) -> Result<(bool, bool)> {
         let lifetime = self.manager.lifetime();
-        let mut changed = false;
-        let mut moved = false;
-        if let Transfer::Login(user) = &self.transfer {
-            if record.user.as_ref().is_some_and(|other| other != user) {
-                self.delta.drop_all(&mut record.entries);
-                record.expiry = Expiry::Default;
-            }
-            record.user = Some(user.clone());
-            record.created = now;
-            lifetime.apply(record, record.expiry, now);
-            (changed, moved) = (true, true);
-        }
+        let mut moved = self.log_in(record, now);
+        let mut changed = moved;
         changed |= self.delta.apply(&mut record.entries)?;
         match self.expiry {
             Some(expiry) if expiry != record.expiry => {
@@ -257,12 +193,26 @@ impl Session {
         Ok((changed, moved))
     }
 
+    /// Carries out a pending login on the record of a live session, before any other change of the request: of another
+    /// user's record neither the entries nor the expiry setting stay. Whether one was pending.
+    pub(super) fn log_in(&self, record: &mut Record, now: SystemTime) -> bool {
+        let Transfer::Login(user) = &self.transfer else { return false };
+        if record.user.as_ref().is_some_and(|other| other != user) {
+            record.entries.clear();
+            record.expiry = Expiry::Default;
+        }
+        record.user = Some(user.clone());
+        record.created = now;
+        self.manager.lifetime().apply(record, record.expiry, now);
+        true
+    }
+
     /// Moves the deadline of a session without changes, if that still gains a step. What fails here costs the visitor
     /// nothing now: it is observed, not returned; and a session ended meanwhile stays ended.
     fn renew(&mut self, token: &Token, now: SystemTime) {
         let lifetime = self.manager.lifetime();
         let mut moved = false;
-        let saved = self.change_live(token, now, Place::Same, &mut |record| {
+        let saved = self.change_live(token, now, &mut |record| {
             let renewed = lifetime.renew(record, now);
             // A cookie that ends with the browser advertised no deadline.
             moved = renewed && !lifetime.is_browser_bound(record.expiry);
@@ -277,13 +227,12 @@ impl Session {
         }
     }
 
-    /// Changes what is stored under `token`, unless it is over by the current policy: `None` then, as if it were absent.
-    /// The one way in which a stored session is changed.
-    fn change_live(
+    /// Changes what is stored under `token`, and moves it to a new token if that is pending, unless it is over by the
+    /// current policy: `None` then, as if it were absent. The one way in which a stored session is changed.
+    pub(super) fn change_live(
         &self,
         token: &Token,
         now: SystemTime,
-        place: Place,
         change: &mut dyn FnMut(&mut Record) -> Result<Verdict>,
     ) -> Result<Option<Saved>> {
         let mut over = false;
@@ -292,18 +241,25 @@ impl Session {
             // An error, so that nothing is written or moved; nobody sees it.
             if over { Err(Error::new(ErrorKind::Gone, "change a session")) } else { change(record) }
         };
-        let saved = match place {
-            Place::Same => self.manager.store().update(token, guarded, self.durability),
-            Place::New => self.manager.store().rotate(token, guarded, self.durability),
+        let saved = match self.transfer {
+            Transfer::Stay => self.manager.store().update(token, guarded, self.durability),
+            Transfer::Rotate | Transfer::Login(_) => {
+                self.manager.store().rotate(token, guarded, self.durability)
+            }
         };
         let saved = if over { Ok(None) } else { saved };
         self.save_failed.set(!matches!(saved, Ok(Some(_))));
         saved
     }
 
-    /// Files a new session.
-    fn store_new(&mut self, record: &Record, now: SystemTime) -> Result<()> {
-        let saved = self.manager.store().create(record, self.durability);
+    /// Files a new session with the expiry setting of this request, if there is anything to store.
+    pub(super) fn store_new(&mut self, mut record: Record, now: SystemTime) -> Result<()> {
+        let expiry = self.expiry.unwrap_or(record.expiry);
+        if (record.entries.is_empty() && record.user.is_none()) || expiry.is_over(now) {
+            return Ok(());
+        }
+        self.manager.lifetime().apply(&mut record, expiry, now);
+        let saved = self.manager.store().create(&record, self.durability);
         self.save_failed.set(saved.is_err());
         let saved = saved?;
         self.manager.observe(&Event::Created(saved.live.id));
@@ -312,7 +268,7 @@ impl Session {
     }
 
     /// Takes over what an update or a rotation stored.
-    fn adopt(&mut self, saved: Saved, now: SystemTime, moved: bool) {
+    pub(super) fn adopt(&mut self, saved: Saved, now: SystemTime, moved: bool) {
         let before = self.found.get().and_then(Option::as_ref).expect("only live sessions are updated");
         if saved.token != before.token {
             if saved.live.id != before.id && self.transfer != Transfer::Stay {
@@ -358,7 +314,7 @@ impl Session {
     }
 
     /// The session was ended while this request was under way: no cookie brings it back.
-    fn gone(&mut self, act: &'static str) -> Error {
+    pub(super) fn gone(&mut self, act: &'static str) -> Error {
         self.forget_token();
         let id = self
             .found

@@ -2,6 +2,7 @@
 //!
 //! `contract` is the suite that every storage mode is run through. The others are named after what they promise.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+mod at_once;
 mod budget;
 mod by_hand;
 mod checklist;

@@ -1,0 +1,90 @@
+//! Changes of one entry that are made in the store, at once and as one step.
+//!
+//! Only that entry is saved, with what the request changed of it before. A pending `login` or `rotate_id` is carried out
+//! in the same step: nothing that follows it is ever written under the id from before it.
+use super::{Session, Transfer, check_name, read, store};
+use crate::error::Result;
+use crate::record::Record;
+use crate::store::Verdict;
+use crate::value::Value;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::SystemTime;
+
+/// What an entry becomes (`None`: it is removed), from what it is. It may run several times.
+type Step<'a> = &'a mut dyn FnMut(Option<Value>) -> Result<Option<Value>>;
+
+impl Session {
+    /// Changes one entry (its type's default, if there is none) in the store, at once and as one step, and returns
+    /// what the function returned: the truth, whatever other requests do. Only that entry is saved, with what this
+    /// request changed of it before; it stays saved if the request fails later.
+    ///
+    /// A [`login`](Self::login) or [`rotate_id`](Self::rotate_id) of this request that waits to be saved is carried out in
+    /// the same step, and stands whatever becomes of the request: the entry is written under the new id, and nothing is
+    /// written under the old one.
+    ///
+    /// The function may run several times.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Type`](crate::ErrorKind::Type) if the entry holds something else;
+    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the session was live when it was first read and is not any more;
+    /// the storage's trouble.
+    pub fn update_now<T, R>(&mut self, name: &str, mut change: impl FnMut(&mut T) -> R) -> Result<R>
+    where
+        T: Default + Serialize + DeserializeOwned,
+    {
+        let mut outcome = None;
+        self.change_now(name, &mut |stored| {
+            let mut value: T = stored.map(|value| read(name, &value)).transpose()?.unwrap_or_default();
+            outcome = Some(change(&mut value));
+            store(name, &value).map(Some)
+        })?;
+        self.modified = true;
+        Ok(outcome.expect("the store ran the change before it saved"))
+    }
+
+    /// Changes one entry in the store. Whether that changed it.
+    fn change_now(&mut self, name: &str, step: Step<'_>) -> Result<bool> {
+        check_name(name)?;
+        let now = self.manager.store().now();
+        let changed = match self.load()?.map(|held| held.token.clone()) {
+            Some(token) => {
+                let (mut changed, mut logged_in) = (false, false);
+                let saved = self.change_live(&token, now, &mut |record| {
+                    logged_in = self.log_in(record, now);
+                    changed = self.step(name, record, step)?;
+                    Ok(if changed || logged_in { Verdict::Write } else { Verdict::Keep })
+                })?;
+                let Some(saved) = saved else { return Err(self.gone("update an entry of session")) };
+                self.adopt(saved, now, logged_in);
+                changed
+            }
+            None => self.create_now(name, step, now)?,
+        };
+        self.delta.committed(name);
+        self.transfer = Transfer::Stay;
+        Ok(changed)
+    }
+
+    /// The same for a session that is not stored.
+    fn create_now(&mut self, name: &str, step: Step<'_>, now: SystemTime) -> Result<bool> {
+        let mut record = self.new_record(now);
+        let changed = self.step(name, &mut record, step)?;
+        self.store_new(record, now)?;
+        Ok(changed)
+    }
+
+    /// Lays what this request changed of the entry over a record, and then the step.
+    fn step(&self, name: &str, record: &mut Record, step: Step<'_>) -> Result<bool> {
+        let stored = record.entries.get(name);
+        let value = step(self.delta.merged(name, stored)?)?;
+        let changed = value.as_ref() != stored;
+        match value {
+            _ if !changed => {}
+            Some(value) => drop(record.entries.insert(name.into(), value)),
+            None => drop(record.entries.remove(name)),
+        }
+        Ok(changed)
+    }
+}
