@@ -74,7 +74,7 @@ pub use crate::http::{CookieHeaders, Cookies, Headers, SameSite, Sessions, Unsav
 pub use crate::id::{FileId, SessionId, Token};
 pub use crate::lifetime::{Expiry, Lifetime, Renewal};
 pub use crate::record::{Entries, Name, Record};
-pub use crate::session::{Session, SessionManager};
+pub use crate::session::{Destroyed, Session, SessionManager};
 pub use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store, Verdict};
 pub use crate::value::Value;
 

@@ -16,10 +16,12 @@
 //!
 //! [`Store::update`]: crate::store::Store::update
 mod delta;
+mod end;
 mod manager;
 mod now;
 mod save;
 
+pub use end::Destroyed;
 pub use manager::SessionManager;
 pub(crate) use save::CookieNews;
 
@@ -71,9 +73,11 @@ pub struct Session {
     saved: bool,
     /// Whether it did so with less than [`Durability::PowerSafe`].
     saved_relaxed: bool,
-    /// Whether it ended a session that it brought.
-    ended: bool,
-    /// Whether an attempt to do so failed, perhaps after the deed.
+    /// Whether the request brought a well-formed token, be it forgotten since.
+    came_with_token: bool,
+    /// Whether the response removes the cookie, unless a new session is stored.
+    removes_cookie: bool,
+    /// Whether an attempt to end the session failed, perhaps after the deed.
     end_failed: bool,
     /// Whether a save failed: then no cache may keep the response.
     save_failed: Cell<bool>,
@@ -103,13 +107,14 @@ impl Session {
     fn new(manager: SessionManager, brought: Vec<Token>) -> Self {
         Self {
             manager,
+            came_with_token: !brought.is_empty(),
             brought,
             found: OnceCell::new(),
             accessed: Cell::new(false),
             modified: false,
             saved: false,
             saved_relaxed: false,
-            ended: false,
+            removes_cookie: false,
             end_failed: false,
             save_failed: Cell::new(false),
             delta: Delta::default(),

@@ -1,8 +1,8 @@
-//! How a session's changes reach the store: merge, create, rotate, end; and what the cookie must say afterwards.
+//! How a session's changes reach the store: merge, create, rotate; and what the cookie must say afterwards.
 use super::{Held, Session, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::id::{FileId, Token};
+use crate::id::Token;
 use crate::lifetime::Expiry;
 use crate::record::Record;
 use crate::session::delta::Delta;
@@ -22,8 +22,15 @@ pub(crate) enum CookieNews {
         /// How long from the save, and until when; `None` ends with the browser.
         until: Option<(Duration, SystemTime)>,
     },
-    /// The session that the browser brought was ended.
+    /// The session that the browser brought was ended, or the visitor asked for that.
     Removed,
+}
+
+impl CookieNews {
+    /// Whether it is this token that the browser is given.
+    pub(super) fn carries(&self, token: &Token) -> bool {
+        matches!(self, Self::Token { token: carried, .. } if carried == token)
+    }
 }
 
 impl Session {
@@ -39,50 +46,6 @@ impl Session {
     pub fn save(&mut self) -> Result<()> {
         self.accessed.set(true);
         self.commit()
-    }
-
-    /// Ends the session at once, in the store, for every token the request brought; drops the entries and forgets the
-    /// id. What is stored afterwards makes a new session. Nothing that happens later in the request undoes it.
-    ///
-    /// # Errors
-    ///
-    /// The storage's trouble: the session may still be alive. Nothing is forgotten, so that it can be tried again.
-    #[doc(alias = "flush")]
-    #[doc(alias = "logout")]
-    pub fn destroy(&mut self) -> Result<()> {
-        self.accessed.set(true);
-        self.modified = true;
-        let held = self.found.get().and_then(Option::as_ref);
-        let own = held.map(|held| &held.token).filter(|token| !self.brought.contains(token));
-        let mut failure = None;
-        let mut ended = false;
-        for token in self.brought.iter().chain(own) {
-            match self.manager.store().delete(token) {
-                // After a failed attempt, "not there" may be that attempt's work.
-                Ok(was_live) if was_live || self.end_failed => {
-                    ended |= self.brought.contains(token);
-                    let digest = || FileId::digest(token.expose().as_bytes());
-                    let id = held.filter(|held| held.token == *token).map_or_else(digest, |held| held.id);
-                    self.manager.observe(&Event::Destroyed(id));
-                }
-                Ok(_) => {}
-                Err(error) => failure = failure.or(Some(error)),
-            }
-        }
-        self.end_failed = failure.is_some();
-        self.save_failed.set(failure.is_some());
-        if ended {
-            self.ended = true;
-            self.cookie = CookieNews::Removed;
-        }
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        self.forget_token();
-        self.brought.clear();
-        self.found = OnceCell::from(None);
-        self.settle();
-        Ok(())
     }
 
     /// What the response has to tell the browser.
@@ -121,7 +84,7 @@ impl Session {
         let now = self.manager.store().now();
         match found {
             Ok(None) => self.create(now),
-            Ok(Some(_)) if self.expiry.is_some_and(|expiry| expiry.is_over(now)) => self.destroy(),
+            Ok(Some(_)) if self.expiry.is_some_and(|expiry| expiry.is_over(now)) => self.expire(),
             Ok(Some(held)) if must => {
                 let token = held.token.clone();
                 self.merge(&token, now)
@@ -299,15 +262,8 @@ impl Session {
         self.saved_relaxed = self.durability != Durability::PowerSafe;
     }
 
-    /// What the cookie was to carry is dead: a late response must not put it over a fresh login's.
-    fn forget_token(&mut self) {
-        if matches!(self.cookie, CookieNews::Token { .. }) {
-            self.cookie = if self.ended { CookieNews::Removed } else { CookieNews::Nothing };
-        }
-    }
-
     /// Forgets the changes: they are saved, or pointless.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.delta = Delta::default();
         self.expiry = None;
         self.transfer = Transfer::Stay;

@@ -3,7 +3,7 @@
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use serde::Serialize;
 use serde::ser::Error as _;
-use sessile::{Error, ErrorKind, Expiry, Result, Session, Token};
+use sessile::{Destroyed, Error, ErrorKind, Expiry, Result, Session, Token};
 use std::collections::HashMap;
 
 on_every_storage! {
@@ -121,7 +121,7 @@ const OPERATIONS: &[Operation] = &[
     operation("set_expiry", |s| s.set_expiry(Expiry::BrowserClose), BLIND_WRITE),
     operation("rotate_id", Session::rotate_id, [true, false, false]),
     operation("save", |s| s.save().unwrap(), [true, false, false]),
-    operation("destroy", |s| s.destroy().unwrap(), BLIND_WRITE),
+    operation("destroy", |s| assert_eq!(s.destroy().unwrap(), Destroyed::Ended), BLIND_WRITE),
 ];
 
 fn every_operation_says_whether_it_read_and_whether_it_changed(stage: &Stage) {

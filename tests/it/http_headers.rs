@@ -2,15 +2,16 @@
 //! server.
 //!
 //! The promise: `Vary` when the session was looked at; `Set-Cookie` only for a new token or a moved deadline,
-//! and a removal only for a session that this request ended; `no-store` beside every cookie and every
+//! and a removal only for a logout that brought an id, or a session that ran out here; `no-store` beside every cookie and every
 //! failure, `private` beside a live session; nothing at all for a request that left its session alone. And
 //! whatever is printed on the way, the id is in none of it.
 use crate::support::client::{Jar, SetCookie};
 use crate::support::probe::{Call, Probe, quick_directory};
 use sessile::{
-    Clock, Cookies, Durability, ErrorKind, Event, Expiry, FileId, FileStore, FileStoreOptions, Lifetime,
-    Lookup, Record, Refusal, Renewal, SameSite, Sessions, Store, Token, Verdict, Visit,
+    Clock, Cookies, Destroyed, Durability, ErrorKind, Event, Expiry, FileId, FileStore, FileStoreOptions,
+    Lifetime, Lookup, Record, Refusal, Renewal, SameSite, Sessions, Store, Token, Verdict, Visit,
 };
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
@@ -251,7 +252,7 @@ impl Act {
             UpdateNow => visit.update_now("n", |n: &mut u32| *n += 1),
             TestCookie => visit.set_test_cookie(),
             Login => visit.login("ada"),
-            Destroy => visit.destroy(),
+            Destroy => visit.destroy().map(drop),
             Save => visit.save(),
             Clear => {
                 visit.clear();
@@ -347,7 +348,7 @@ fn an_expired_session_is_a_new_visitor() {
     let site = Site::new();
     check(&site, After(1_209_599), &[Read], ALL, &[VARY, PRIVATE]);
     check(&site, After(1_209_600), &[Read], ALL, &[VARY]);
-    check(&site, After(1_209_600), &[Destroy], ALL, &[VARY]);
+    check(&site, After(1_209_600), &[Destroy], ALL, &[VARY, REMOVAL, NO_STORE]);
 }
 
 #[test]
@@ -381,7 +382,8 @@ fn a_visitor_who_stores_nothing_gets_no_cookie() {
     ];
     for acts in fruitless {
         check(&site, Nobody, acts, ALL, &[VARY]);
-        check(&site, Stranger, acts, ALL, &[VARY]);
+        let logout = acts.iter().any(|act| matches!(act, Destroy));
+        check(&site, Stranger, acts, ALL, if logout { &[VARY, REMOVAL, NO_STORE] } else { &[VARY] });
     }
     assert_eq!(site.files(), 0);
 }
@@ -436,7 +438,7 @@ fn discard_is_a_failed_request() {
 }
 
 #[test]
-fn only_a_request_that_ended_its_own_session_removes_the_cookie_on_any_status() {
+fn a_logout_removes_the_cookie_that_was_brought_on_any_status() {
     let site = Site::new();
     let endings: [&[Act]; 7] = [
         &[Destroy],
@@ -460,19 +462,64 @@ fn only_a_request_that_ended_its_own_session_removes_the_cookie_on_any_status() 
         check(&site, Known, &[Expire(expiry)], GOOD, &[VARY, REMOVAL, NO_STORE]);
         check(&site, Known, &[Expire(expiry)], BAD, &[VARY]);
     }
-    for visitor in [Nobody, Stranger] {
-        check(&site, visitor, &[Destroy], ALL, &[VARY]);
+    // Whatever was found under the id that was brought …
+    for acts in [&[Destroy][..], &[Read, Destroy], &[Destroy, Read, Destroy], &[UpdateNow, Destroy]] {
+        check(&site, Stranger, acts, ALL, &[VARY, REMOVAL, NO_STORE]);
+        // … and never if none was: another site could log visitors out, past SameSite.
+        check(&site, Nobody, acts, ALL, &[VARY]);
+    }
+    for value in ["", "A", "../x", &"a".repeat(33)] {
+        let mut visit = site.sessions.visit(format!("session={value}").as_str());
+        assert_eq!(visit.destroy().unwrap(), Destroyed::WasGone);
+        assert_eq!(visit.finish(200).unwrap(), owned(&[VARY]), "{value:?} is no id");
     }
 }
 
+/// The first request has given the browser a new id, or is about to; the second must not leave it there.
 #[test]
-fn a_logout_that_somebody_else_was_first_with_removes_nothing() {
+fn a_logout_that_meets_a_rotation_removes_the_cookie() {
+    for act in [Rotate, Login, Destroy] {
+        let site = Site::new();
+        let (mut visit, token) = arrive(&site, Known, &[Read]);
+        let mut other = site.sessions.visit(header(&token.unwrap()).as_str());
+        act.on(&mut other).unwrap();
+        other.finish(200).unwrap();
+        assert_eq!(visit.destroy().unwrap(), Destroyed::WasGone);
+        assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, REMOVAL, NO_STORE]), "{act:?}");
+    }
+}
+
+/// What could not be ended has to be reachable, so that it can be tried again: also under an id of this request.
+#[test]
+fn a_logout_that_failed_takes_no_cookie_away() {
     let site = Site::new();
-    let (mut visit, token) = arrive(&site, Known, &[Read]);
-    assert!(site.store.inner.delete(&token.unwrap()).unwrap());
-    visit.destroy().unwrap();
-    // The cookie of a fresh login may be in the browser already.
-    assert_eq!(visit.finish(200).unwrap(), owned(&[VARY]));
+    let fail_deletions = |passes: usize| {
+        let left = AtomicUsize::new(passes);
+        site.store.before(move |call| {
+            let passes = |n: usize| n.checked_sub(1);
+            if call != Call::Delete || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, passes).is_ok() {
+                return Ok(());
+            }
+            Err(sessile::Error::new(ErrorKind::Io, "remove session file"))
+        });
+    };
+    // Of two sessions, the second stays: the first one's end removes nothing.
+    let tokens = [site.session(), site.session()];
+    let lines = tokens.each_ref().map(header);
+    let mut visit = site.sessions.visit(lines.iter().map(String::as_str));
+    fail_deletions(1);
+    visit.destroy().unwrap_err();
+    site.store.leave_alone();
+    assert_eq!(visit.finish(500).unwrap(), owned(&[VARY, NO_STORE]));
+    assert_eq!(tokens.each_ref().map(|token| site.is_live(token)), [false, true]);
+
+    // The id that a login of this request gave is sent, or it would be out of reach.
+    let (mut visit, token) = arrive(&site, Known, &[Login, Save]);
+    fail_deletions(0);
+    visit.destroy().unwrap_err();
+    site.store.leave_alone();
+    let headers = visit.finish(500).unwrap();
+    assert_eq!(site.masked(&headers, token.as_ref()), owned(&[VARY, NEW, NO_STORE]));
 }
 
 #[test]

@@ -4,8 +4,8 @@ use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs}
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use sessile::{
-    Cookies, Durability, ErrorKind, Expiry, Lifetime, Renewal, Session, SessionManager, Sessions, Token,
-    Value, Verdict, Visit,
+    Cookies, Destroyed, Durability, ErrorKind, Expiry, Lifetime, Renewal, Session, SessionManager, Sessions,
+    Token, Value, Verdict, Visit,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ on_every_storage! {
     a_request_whose_session_is_gone_can_start_a_new_one,
     a_request_that_lost_only_its_renewal_succeeds,
     destroy_ends_every_session_that_was_brought_at_once,
+    destroy_says_whether_a_live_session_was_there,
     nothing_that_happens_later_undoes_a_destruction,
     what_is_stored_after_a_destruction_is_a_new_session,
     a_destruction_that_failed_forgets_nothing_and_can_be_tried_again,
@@ -81,10 +82,15 @@ pub(super) fn loaded(stage: &Stage, token: &Token) -> Session {
 }
 
 /// What another request does to a session, from its first byte to its last.
-pub(super) fn elsewhere(manager: &SessionManager, token: &Token, act: impl FnOnce(&mut Session)) {
+pub(super) fn elsewhere<R>(
+    manager: &SessionManager,
+    token: &Token,
+    act: impl FnOnce(&mut Session) -> R,
+) -> R {
     let mut session = manager.open([token.clone()]);
-    act(&mut session);
+    let result = act(&mut session);
     session.save().unwrap();
+    result
 }
 
 #[track_caller]
@@ -190,7 +196,7 @@ fn changes_that_come_to_nothing_leave_nothing(stage: &Stage) {
         }),
         ("rotate_id", Session::rotate_id),
         ("set_expiry", |s| s.set_expiry(Expiry::After(secs(300)))),
-        ("destroy", |s| s.destroy().unwrap()),
+        ("destroy", |s| assert_eq!(s.destroy().unwrap(), Destroyed::WasGone)),
         ("insert and destroy", |s| {
             s.insert("n", 1).unwrap();
             s.login("ada").unwrap();
@@ -257,7 +263,8 @@ fn a_save_does_not_resurrect_a_destroyed_session(stage: &Stage) {
             let public_id = session.public_id().unwrap().unwrap();
             act(&mut session);
             let (others, same) = (stage.others(), token.clone());
-            let logout = move || elsewhere(&others, &same, |s| s.destroy().unwrap());
+            let logout =
+                move || assert_eq!(elsewhere(&others, &same, Session::destroy).unwrap(), Destroyed::Ended);
             if in_the_middle {
                 let moves = ["rotate_id", "login", "all"].contains(&name);
                 stage.rig.before(if moves { Call::Rotate } else { Call::Update }, logout);
@@ -311,11 +318,11 @@ fn a_request_whose_session_is_gone_can_start_a_new_one(stage: &Stage) {
 
 fn a_request_that_lost_only_its_renewal_succeeds(stage: &Stage) {
     let failures: [fn(&Stage, &Token); 3] = [
-        |stage, token| elsewhere(&stage.others(), token, |s| s.destroy().unwrap()),
+        |stage, token| drop(elsewhere(&stage.others(), token, Session::destroy)),
         |stage, _| stage.rig.fail(Call::Update, 0),
         |stage, token| {
             let (others, token) = (stage.others(), token.clone());
-            stage.rig.before(Call::Update, move || elsewhere(&others, &token, |s| s.destroy().unwrap()));
+            stage.rig.before(Call::Update, move || drop(elsewhere(&others, &token, Session::destroy)));
         },
     ];
     for fail in failures {
@@ -357,6 +364,42 @@ fn destroy_ends_every_session_that_was_brought_at_once(stage: &Stage) {
     session.destroy().unwrap();
     assert_eq!(stage.rig.calls(), [Call::Delete]);
     stage.check_absent(&token);
+}
+
+fn destroy_says_whether_a_live_session_was_there(stage: &Stage) {
+    let ended = stored(stage, &json!({ "n": 1 }));
+    elsewhere(&stage.others(), &ended, Session::destroy).unwrap();
+    let moved = stored(stage, &json!({ "n": 1 }));
+    let mut other = stage.others().open([moved.clone()]);
+    other.rotate_id();
+    other.save().unwrap();
+    for (brought, expected) in [
+        (vec![], Destroyed::WasGone),
+        (vec![made_up_token()], Destroyed::WasGone),
+        (vec![ended.clone()], Destroyed::WasGone),
+        (vec![moved], Destroyed::WasGone),
+        (vec![stored(stage, &json!({ "n": 1 }))], Destroyed::Ended),
+        (vec![made_up_token(), ended, stored(stage, &json!({ "n": 1 }))], Destroyed::Ended),
+    ] {
+        let mut session = stage.sessions().open(brought);
+        assert_eq!(session.destroy().unwrap(), expected);
+        assert_eq!(session.destroy().unwrap(), Destroyed::WasGone, "a second time");
+    }
+    let token = stored(stage, &json!({ "n": 1 }));
+    let mut session = loaded(stage, &token);
+    elsewhere(&stage.others(), &token, Session::rotate_id);
+    assert_eq!(session.destroy().unwrap(), Destroyed::WasGone, "moved since it was read");
+    // A failed attempt may have done it.
+    let token = stored(stage, &json!({ "n": 1 }));
+    let mut session = loaded(stage, &token);
+    stage.rig.fail(Call::Delete, 0);
+    session.destroy().unwrap_err();
+    stage.second.delete(&token).unwrap();
+    assert_eq!(session.destroy().unwrap(), Destroyed::Ended);
+    // Made by this request.
+    let mut session = stage.sessions().open([]);
+    session.update_now("n", add_one).unwrap();
+    assert_eq!(session.destroy().unwrap(), Destroyed::Ended);
 }
 
 fn nothing_that_happens_later_undoes_a_destruction(stage: &Stage) {
@@ -1094,7 +1137,7 @@ fn update_now_does_not_resurrect_a_destroyed_session(stage: &Stage) {
     let mut session = loaded(stage, &token);
     session.insert("m", 1).unwrap();
     let (others, same) = (stage.others(), token.clone());
-    stage.rig.before(Call::Update, move || elsewhere(&others, &same, |s| s.destroy().unwrap()));
+    stage.rig.before(Call::Update, move || drop(elsewhere(&others, &same, Session::destroy)));
     for _ in 0..2 {
         assert_eq!(session.update_now("n", add_one).unwrap_err().kind(), ErrorKind::Gone);
         assert_eq!(stage.stored(), 0);

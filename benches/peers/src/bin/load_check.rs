@@ -118,7 +118,9 @@ fn page(request: &mut Request, session: &mut Session) -> sessile::Result<Respons
         "/save" => {
             session.update("visits", |visits: &mut u64| *visits += 1)?;
         }
-        "/logout" => session.destroy()?,
+        "/logout" => {
+            session.destroy()?;
+        }
         _ => {
             let _: Option<String> = session.get("theme")?;
         }
