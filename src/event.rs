@@ -48,7 +48,9 @@ pub enum Refusal {
 
 /// The program's observer, or standard error in its place. The one door through which events leave the library.
 #[derive(Clone, Default)]
-pub(crate) struct Observer(Option<Arc<dyn Fn(&Event<'_>) + Send + Sync>>);
+pub(crate) struct Observer(Option<Arc<Observe>>);
+
+type Observe = dyn Fn(&Event<'_>) + Send + Sync;
 
 impl Observer {
     pub(crate) fn new(observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
@@ -97,9 +99,9 @@ pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
 pub(crate) fn write_line(line: &str) {
     let escaped = line.chars().fold(String::from("sessile: "), |mut escaped, c| {
         if c.is_control() {
-            escaped.extend(c.escape_default())
+            escaped.extend(c.escape_default());
         } else {
-            escaped.push(c)
+            escaped.push(c);
         }
         escaped
     });

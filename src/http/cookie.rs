@@ -1,7 +1,8 @@
 //! The session's cookie: tokens out of `Cookie` headers, `Set-Cookie` headers out of sessions.
 //!
-//! Parsing and formatting are the `cookie` crate's; what an attribute may be, and which of them contradict each other,
-//! is decided here, once, when [`Sessions`](super::Sessions) is built.
+//! Formatting is the `cookie` crate's. Reading is done here, because which bytes around a name are white space decides
+//! whose cookie it is; so is what an attribute may be, and which of them contradict each other, once, when
+//! [`Sessions`](super::Sessions) is built.
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Token;
 use cookie::time::{Duration as Span, OffsetDateTime};
@@ -152,12 +153,13 @@ impl Jar {
     }
 
     /// The tokens that a `Cookie` header brings under our name, in their order; `None` for a value that can be none.
+    ///
+    /// A cookie is ours if the text before its first `=`, without SP and HTAB around it, is exactly our name. Browsers
+    /// apply the rules of `__Host-` to the name as they have it, so a name with any other white space before it can be
+    /// set by a subdomain or over plain HTTP: it is another cookie.
     pub(super) fn tokens<'h>(&'h self, header: &'h str) -> impl Iterator<Item = Option<Token>> + 'h {
-        // Parsing is left to the crate, but only of what may be ours: a request may bring dozens that are not.
-        let pieces = header.split(';').map(str::trim).filter(|piece| piece.starts_with(&self.name));
-        pieces
-            .filter_map(|piece| Cookie::parse(piece).ok().filter(|cookie| cookie.name() == self.name))
-            .map(|cookie| Token::parse(cookie.value()))
+        let pairs = header.split(';').filter_map(|piece| piece.split_once('='));
+        pairs.filter(|(name, _)| trimmed(name) == self.name).map(|(_, value)| Token::parse(trimmed(value)))
     }
 
     /// The header that gives the browser a token, for as long as `until` says, or until it closes.
@@ -200,6 +202,11 @@ impl Jar {
         }
         cookie
     }
+}
+
+/// Without the white space of RFC 6265 section 5.2, SP and HTAB, at its ends. `str::trim` takes more away.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
 }
 
 /// Rounded up: the browser must not forget the session before the server does.
@@ -336,5 +343,35 @@ mod tests {
         assert_eq!(found("Session=a; sessions=b; xsession=c; session"), [""; 0]);
         assert_eq!(found("session=; session=\"a\"; session=a,b; session=é"), [""; 0]);
         assert_eq!(found("  session = a  ;;;"), ["a"]);
+        assert_eq!(found("\t session\t=\t a\t; session=a=b; =session=c"), ["a", "a=b"]);
+    }
+
+    #[test]
+    fn no_white_space_but_sp_and_htab_is_trimmed() {
+        for cookies in [Cookies::plain_http(), Cookies::https(), Cookies::https().path("/app")] {
+            let jar = jar(cookies);
+            let name = jar.name.clone();
+            let found = |header: &str| jar.tokens(header).collect::<Vec<_>>();
+            let space = |c: &char| c.is_whitespace() || c.is_control() || "\u{200b}\u{feff}".contains(*c);
+            let mut tried = 0;
+            for c in ('\0'..=char::MAX).filter(space).filter(|c| ![' ', '\t'].contains(c)) {
+                for header in
+                    [format!("{c}{name}=evil"), format!("{name}{c}=evil"), format!(" {c} {name}=evil")]
+                {
+                    assert_eq!(found(&format!("{header}; {name}=abc234")), [Some(token())], "{header:?}");
+                }
+                for header in
+                    [format!("{name}={c}evil"), format!("{name}=evil{c}"), format!("{name}= evil {c} ")]
+                {
+                    assert_eq!(found(&header), [None], "{header:?}");
+                }
+                tried += 1;
+            }
+            // Unicode's 25 white spaces and 65 control characters, of which 6 are both, and two of no width, without ours.
+            assert_eq!(tried, 25 + 65 - 6 + 2 - 2);
+            for c in [' ', '\t'] {
+                assert_eq!(found(&format!("{c}{name}{c}={c}abc234{c}")), [Some(token())]);
+            }
+        }
     }
 }

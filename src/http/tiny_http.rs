@@ -19,6 +19,10 @@
 //!
 //! The session is saved, and every lock released, before the response is sent: tiny_http answers the pipelined requests
 //! of a connection in order, and a worker that waited for a lock held by an unanswered one would wait forever.
+//!
+//! tiny_http hangs up on a header that is not ASCII, and trims VT and FF (not only SP and HTAB) from the ends of a header
+//! before this adapter sees it. So the first name of a `Cookie` line may have had those before it; no browser of today
+//! stores such a cookie.
 use super::handler::{self, Answer, Failure, Handled};
 use super::{Headers, Sessions};
 use crate::error::Error;
