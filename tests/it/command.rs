@@ -5,8 +5,10 @@
 //! session's id is repeated, whatever the mistake; nothing that lies in a store drives a terminal.
 use crate::support::client::Browser;
 use crate::support::command::{Ran, finish, finish_with, keys, numbers, run, sessile, wait};
+use crate::support::rerun::stage;
 use crate::support::server::{self, Running};
 use crate::support::texts::{path_of, record};
+use crate::trouble::again_on_small_disk_in;
 use serde_json::{Value as Json, json};
 use sessile::file::SweepOptions;
 use sessile::{
@@ -107,15 +109,34 @@ impl Place {
 
     fn export(&self) -> Vec<String> {
         let exported = run!("export", self.root).ends(0);
-        let mut lines: Vec<_> = exported.out.lines().map(str::to_owned).collect();
+        let mut lines = sessions_of(&exported.out);
         assert!(exported.err.starts_with(&format!("{} sessions exported, 0 damaged, ", lines.len())));
         lines.sort_unstable();
         lines
     }
 
+    /// Imports these lines as a whole export.
     fn import(&self, lines: &[String]) -> Ran {
-        finish_with(&mut sessile([OsStr::new("import"), self.root.as_ref()]), lines.join("\n"))
+        let sessions = lines.iter().filter(|line| !line.trim().is_empty()).count();
+        self.import_text([lines.join("\n"), format!("\n{}\n", last_line(sessions))].concat())
     }
+
+    fn import_text(&self, text: impl Into<Vec<u8>>) -> Ran {
+        finish_with(&mut sessile([OsStr::new("import"), self.root.as_ref()]), text)
+    }
+}
+
+/// The line that ends an export of so many sessions.
+fn last_line(sessions: usize) -> String {
+    format!(r#"{{"sessile_export":1,"sessions":{sessions}}}"#)
+}
+
+/// The lines of an export that are sessions; the last one, which counts them, is checked.
+#[track_caller]
+fn sessions_of(export: &str) -> Vec<String> {
+    let mut lines: Vec<_> = export.lines().map(str::to_owned).collect();
+    assert_eq!(lines.pop(), Some(last_line(lines.len())));
+    lines
 }
 
 /// The record of a session of this store.
@@ -235,7 +256,7 @@ fn a_mistyped_directory_is_an_error_and_nothing_is_made() {
     run!("import", other).ends(1);
     run!("import", missing.join("sessions")).ends(1);
     assert_eq!(tree(parent.path()), before);
-    run!("import", missing).ends_well();
+    run!("import", "--partial", missing).ends_well();
     run!("stat", missing).ends_well();
 }
 
@@ -768,11 +789,13 @@ fn what_is_exported_and_imported_is_exported_again_to_the_same_bytes() {
     // Into a store that is not there yet, and power-safe.
     let third = new.parent.path().join("third");
     let mut command = sessile([OsStr::new("import"), third.as_ref()]);
-    let ran = finish_with(command.args(["--power-safe", "--json"]), exported.join("\n")).ends_well();
-    assert_eq!(keys(&ran.json()), ["existing", "expired", "failed", "imported", "seconds"]);
+    let ran =
+        finish_with(command.args(["--power-safe", "--json", "--partial"]), exported.join("\n")).ends_well();
+    let kinds = ["existing", "expired", "failed", "imported", "not_tried", "seconds", "whole"];
+    assert_eq!(keys(&ran.json()), kinds);
     assert_eq!(ran.json()["imported"], saved.len());
     let again = run!("export", third, "--json").ends(0);
-    let mut lines: Vec<_> = again.out.lines().collect();
+    let mut lines = sessions_of(&again.out);
     lines.sort_unstable();
     assert_eq!(lines, exported);
     let summary: Json = serde_json::from_str(&again.err).unwrap();
@@ -857,14 +880,14 @@ fn import_names_the_lines_it_cannot_read_and_goes_on() {
     let mut input = Vec::new();
     for (n, bad) in bad.iter().enumerate() {
         // Good ones before, between and after.
-        input.extend(good.get(n / 4).map_or("", |line| line).as_bytes());
+        input.extend(good.get(n / 4).filter(|_| n % 4 == 0).map_or("", |line| line).as_bytes());
         input.push(b'\n');
         input.extend(bad);
         input.push(b'\n');
     }
-    let mut command = sessile([OsStr::new("import"), new.root.as_ref()]);
-    let ran = finish_with(&mut command, input).ends(3);
-    assert_eq!(timeless(&ran.out), "4 sessions imported, 9 were there, 0 had expired, 13 failed; T s");
+    input.extend(last_line(4 + bad.len()).into_bytes());
+    let ran = new.import_text(input).ends(3);
+    assert_eq!(timeless(&ran.out), "4 sessions imported, 0 were there, 0 had expired, 13 failed; T s");
     let complaints: Vec<_> = ran.err.lines().collect();
     assert_eq!(complaints.len(), bad.len(), "{ran:#?}");
     for (n, complaint) in complaints.iter().enumerate() {
@@ -880,11 +903,173 @@ fn a_line_beyond_all_bounds_is_refused_and_the_next_one_is_read() {
     let (old, new) = (Place::new(), Place::new());
     let saved = old.live(1).remove(0);
     let mut input = vec![b' '; (128 << 20) + 10];
-    input.extend(format!("\n{}\n", old.export()[0]).into_bytes());
-    let mut command = sessile([OsStr::new("import"), new.root.as_ref()]);
-    let ran = finish_with(&mut command, input).ends(3);
+    input.extend(format!("\n{}\n{}\n", old.export()[0], last_line(2)).into_bytes());
+    let ran = new.import_text(input).ends(3);
     assert_eq!(ran.err, "sessile: line 1: it is longer than any session is\n");
     assert!(new.is_live(&saved.token));
+}
+
+#[test]
+fn an_export_that_was_cut_short_is_imported_and_said_to_be() {
+    let old = Place::new();
+    old.live(3);
+    let whole = run!("export", old.root).ends(0).out;
+    let lines: Vec<&str> = whole.lines().collect();
+    let missing = "the last line, which counts the sessions, is missing";
+    let cut = [
+        ("", 0, 0, missing),
+        (&whole[..whole.len() - 1 - lines[3].len()], 3, 0, missing),
+        (&whole[..whole.len() - 5], 3, 0, "line 4: column 29: EOF while parsing a string"),
+        (&whole[..lines[0].len() + 20], 1, 1, missing),
+        (&[lines[0], lines[2], lines[3]].join("\n"), 2, 0, "line 3: it counts 3 sessions, and there are 2"),
+        (&whole.repeat(2)[..whole.len() + 10], 3, 1, missing),
+    ];
+    for (text, imported, failed, found) in cut {
+        let new = Place::new();
+        let ran = new.import_text(text).ends(3);
+        let want = format!("{imported} sessions imported, 0 were there, 0 had expired, {failed} failed; T s");
+        assert_eq!(timeless(&ran.out), want);
+        let remedy = "the export was cut short, or is a part of one; with --partial that is as it should be";
+        assert_eq!(ran.err.lines().last(), Some(&*format!("sessile: {found}: {remedy}")), "{text}");
+        let root = new.root.to_str().unwrap();
+        let json = finish_with(&mut sessile(["import", "--json", root]), text).ends(3).json();
+        assert_eq!(json["whole"], false);
+        if failed == 0 {
+            finish_with(&mut sessile(["import", "--partial", root]), text).ends_well();
+        }
+    }
+    // One export behind another is as whole as each of them.
+    let (other, new) = (Place::new(), Place::new());
+    other.live(2);
+    let both = whole + &run!("export", other.root).ends(0).out;
+    let ran = new.import_text(both).ends_well();
+    assert_eq!(timeless(&ran.out), "5 sessions imported, 0 were there, 0 had expired, 0 failed; T s");
+}
+
+#[test]
+fn an_export_that_could_not_be_written_to_its_end_has_no_last_line() {
+    let place = Place::new();
+    let mut record = record("x");
+    record.entries.insert("text".into(), Value::new(&"x".repeat(100_000)).unwrap());
+    for _ in 0..20 {
+        place.put(&record);
+    }
+    // As much as fits on a disk.
+    let to = place.parent.path().join("export");
+    let script = r#"ulimit -f 1000; trap '' XFSZ; exec "$0" export "$1" >"$2""#;
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script]).arg(sessile([""]).get_program()).args([&place.root, &to]);
+    assert_eq!(finish(&mut command).code, 1);
+    let (ran, new) = (fs::read(&to).unwrap(), Place::new());
+    assert!(ran.len() > 100_000, "a part of it is there");
+    assert!(
+        new.import_text(ran).ends(3).err.contains("the last line, which counts the sessions, is missing")
+    );
+}
+
+#[test]
+fn import_stops_at_a_disk_that_takes_nothing_and_can_be_repeated() {
+    let name = "command::import_stops_at_a_disk_that_takes_nothing_and_can_be_repeated";
+    let Some(disk) = stage() else {
+        let old = Place::new();
+        old.live(700);
+        let dir = old.parent.path();
+        fs::write(dir.join("export"), run!("export", old.root).ends(0).out).unwrap();
+        return again_on_small_disk_in(dir, name, 8 << 20, 700);
+    };
+    let root = disk.join("store");
+    drop(FileStoreOptions::new().watch(false).open(&root).unwrap());
+    let export = fs::read(disk.with_file_name("export")).unwrap();
+    let import = || finish_with(&mut sessile([OsStr::new("import"), root.as_ref()]), export.clone());
+    let remount = |how: &str| {
+        let status = std::process::Command::new("mount").args(["-o", how]).arg(&disk).status().unwrap();
+        assert!(status.success());
+    };
+    let not_tried = |ran: &Ran, line: usize, reason: &str| {
+        let [first, last] = ran.err.lines().collect::<Vec<_>>()[..] else {
+            panic!("two complaints: {ran:#?}")
+        };
+        assert!(
+            first.starts_with(&format!("sessile: line {line}: failed to ")) && first.ends_with(reason),
+            "{first}"
+        );
+        let rest = 700 - line;
+        let again = "import again when that is mended: sessions that are there are left alone";
+        assert_eq!(last, format!("sessile: {rest} lines were not tried; {again}"));
+        assert!(ran.out.contains(&format!(", 1 failed, {rest} not tried; ")), "{ran:#?}");
+    };
+    remount("remount,ro");
+    not_tried(&import().ends(1), 1, "Read-only file system (os error 30)");
+    remount("remount,rw");
+    let full = import().ends(1);
+    let imported: usize = full.out.split(' ').next().unwrap().parse().unwrap();
+    assert!(imported > 20, "{full:#?}");
+    not_tried(
+        &full,
+        imported + 1,
+        "no inodes left on the file system: No space left on device (os error 28)",
+    );
+    // As many as there were, and nothing half-made.
+    assert_eq!(run!("stat", "--json", root).ends_well().json()["live"], imported);
+    let again = import().ends(1);
+    assert!(again.out.starts_with(&format!("0 sessions imported, {imported} were there, ")), "{again:#?}");
+}
+
+#[test]
+fn import_takes_what_editors_add_and_refuses_what_would_be_lost() {
+    let (old, new) = (Place::new(), Place::new());
+    old.live(2);
+    let good = old.export();
+    let text = format!("\u{feff}{}\r\n\r\n{}\r\n{}\r\n", good[0], good[1], last_line(2));
+    new.import_text(text).ends_well();
+    assert_eq!(new.export(), good);
+
+    let with = |from: &str, to: &str| {
+        let (other, id) = (good[0].replacen(from, to, 1), SessionId::random().unwrap().file_id());
+        assert_ne!(other, good[0], "nothing is replaced");
+        let json: Json = serde_json::from_str(&good[0]).unwrap();
+        other.replace(json["id"].as_str().unwrap(), &id.to_string())
+    };
+    let twice = "an object has the same name twice";
+    let digits = "the number has more digits than can be kept";
+    for (line, reason) in [
+        (with(r#""text":"live""#, r#""text":18446744073709551616"#), digits),
+        (with(r#""text":"live""#, r#""text":[{"n":-9223372036854775809}]"#), digits),
+        (with(r#""text":"live""#, r#""text":12345678901234.567891"#), digits),
+        (with(r#""text":"live""#, r#""text":1,"text":2"#), twice),
+        (with(r#""text":"live""#, r#""text":[{"n":1,"n":1}]"#), twice),
+        (with(r#""user":null"#, r#""user":null,"user":null"#), "duplicate field `user`"),
+    ] {
+        let ran = new.import(std::slice::from_ref(&line)).ends(3);
+        assert!(
+            ran.err.starts_with("sessile: line 1: column ") && ran.err.contains(reason),
+            "{line}: {ran:#?}"
+        );
+    }
+    let kept = with(r#""text":"live""#, r#""text":[18446744073709551615,-9223372036854775808,0.1,1e308]"#);
+    new.import(&[kept]).ends_well();
+}
+
+#[test]
+fn import_names_both_lines_that_have_the_same_id() {
+    let (old, new) = (Place::new(), Place::new());
+    old.live(2);
+    let good = old.export();
+    let other = good[0].replace(r#""text":"live""#, r#""text":"other""#);
+    assert_ne!(other, good[0]);
+    let ran = new.import(&[good[0].clone(), good[1].clone(), other]).ends(3);
+    assert_eq!(ran.err, "sessile: line 3: it has the id of line 1, which was taken\n");
+    assert_eq!(timeless(&ran.out), "2 sessions imported, 0 were there, 0 had expired, 1 failed; T s");
+    assert_eq!(new.export(), good);
+}
+
+#[test]
+fn what_is_no_export_at_all_is_given_up_after_a_hundred_lines() {
+    let place = Place::new();
+    let ran = place.import_text("id,user\n".repeat(5000)).ends(1);
+    assert_eq!(ran.err.lines().count(), 103, "a hundred lines, and why it stopped");
+    assert!(ran.err.contains("\nsessile: none of 100 lines is a session: this is no export\n"), "{ran:#?}");
+    assert!(ran.out.contains("100 failed, 4,900 not tried; "), "{ran:#?}");
 }
 
 #[test]
@@ -916,8 +1101,8 @@ fn an_export_beside_a_writer_has_whole_sessions_and_all_that_stay() {
     for _ in 0..4 {
         let ran = run!("export", place.root).ends(0);
         let mut lines = std::collections::BTreeMap::new();
-        for line in ran.out.lines() {
-            let json: Json = serde_json::from_str(line).unwrap();
+        for line in sessions_of(&ran.out) {
+            let json: Json = serde_json::from_str(&line).unwrap();
             let id = json["id"].as_str().unwrap().to_owned();
             assert!(lines.insert(id, json).is_none(), "each session once");
         }
@@ -937,7 +1122,7 @@ fn export_leaves_out_what_is_damaged_and_says_so() {
     place.live(2);
     let damaged = place.damaged();
     let ran = run!("export", place.root).ends(3);
-    assert_eq!(ran.out.lines().count(), 2);
+    assert_eq!(sessions_of(&ran.out).len(), 2);
     let (complaint, summary) = ran.err.split_once('\n').unwrap();
     assert_eq!(complaint, format!("sessile: damaged, and left out: {}", damaged.live.id));
     assert_eq!(timeless(summary), "2 sessions exported, 1 damaged, 0 could not be read; T s");
@@ -1017,7 +1202,7 @@ fn nothing_that_lies_in_a_store_drives_a_terminal() {
         assert_eq!(json["entries"]["\u{1b}[1m\u{9b}1m"], json!({"\u{7f}\u{90}": 1}));
         assert!(!ran.out.contains('\u{202e}'), "text that turns round looks like another");
     }
-    assert_eq!(run!("export", place.root).ends(0).out.lines().count(), 1);
+    assert_eq!(place.export().len(), 1);
     for verb in ["sweep", "stat"] {
         let ran = run!(verb, "--json", place.root).ends_well();
         assert!(verb == "sweep" || ran.json()["unknown"] == 2, "{ran:#?}");

@@ -81,13 +81,19 @@ fn files(root: &Path) -> Vec<String> {
 #[track_caller]
 pub(crate) fn again_on_small_disk(test: &str, bytes: u32, inodes: u32) {
     let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("disk")).unwrap();
+    again_on_small_disk_in(dir.path(), test, bytes, inodes);
+}
+
+/// The same, with the disk in a directory that has something beside it.
+#[track_caller]
+pub(crate) fn again_on_small_disk_in(dir: &Path, test: &str, bytes: u32, inodes: u32) {
+    fs::create_dir(dir.join("disk")).unwrap();
     let image = format!(
         "truncate -s {bytes} image.$$ && mkfs.ext4 -q -m 0 -b 1024 -N {inodes} image.$$ && \
          mount -o loop image.$$ disk"
     );
     let memory = format!("mount -t tmpfs -o size={bytes},nr_inodes={inodes} none disk");
-    again_in_mounts(test, dir.path(), "disk", &[&image, &memory]);
+    again_in_mounts(test, dir, "disk", &[&image, &memory]);
 }
 
 #[track_caller]

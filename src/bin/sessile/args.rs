@@ -152,12 +152,14 @@ fn file_id(text: &str) -> Result<FileId, &'static str> {
 ///
 /// What is printed holds no ids, only their digests, and all that is in the
 /// sessions. Sessions that are created or rotated meanwhile may be missing.
+/// The last line counts the sessions: without it, the export was cut short.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   sessile export /var/lib/shop/sessions | zstd >sessions.zst
 
 A line: id (of the file), created, touched, deadline, expiry, user, entries.
+The last line: sessile_export (1), sessions. With jq: select(.id).
 Times are RFC 3339, or microseconds since 1970 beyond the year 9999. With
 --json the summary (exported, damaged, failed, seconds) is an object, too; it
 goes to standard error.
@@ -175,12 +177,19 @@ pub(crate) struct Export {
 /// is in the place, that is an error. What is read is believed: names of entries
 /// and sizes are not held against any server's limits. A session that was ended
 /// after the export lives again.
+///
+/// Lines that are wrong are named and the others imported (exit code 3), also
+/// if the input ends without the line that counts the sessions. When the disk is
+/// full or cannot be written, the import stops (exit code 1). It can be repeated.
+/// Takes about 60 bytes of memory for each session.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   zstd -d <sessions.zst | sessile import /var/lib/shop/sessions
+  grep -w ada sessions.jsonl | sessile import --partial /srv/copy
 
-JSON: imported, existing, expired, failed, seconds.
+JSON: imported, existing, expired, failed, not_tried, whole (whether the last
+line is there and counts all), seconds.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Import {
@@ -189,4 +198,8 @@ pub(crate) struct Import {
     /// Make each session power-safe before the next
     #[arg(long)]
     pub(crate) power_safe: bool,
+    /// Take a part of an export, or one of an early version: without the last
+    /// line that counts the sessions
+    #[arg(long)]
+    pub(crate) partial: bool,
 }

@@ -2,12 +2,14 @@
 //!
 //! Results go to standard output, in words or (`--json`) as one JSON object; progress and complaints go to standard error.
 mod args;
+mod export;
+mod import;
 mod look;
 mod one;
 mod session_json;
+mod strict_json;
 mod sweep;
 mod terminal;
-mod transfer;
 
 use args::{Args, Verb};
 use clap::Parser;
@@ -26,6 +28,8 @@ enum Done {
     WithFindings,
     /// Another sweep is at work.
     Elsewhere,
+    /// A part of it; the reason was complained of.
+    InPart,
 }
 
 /// Why a verb could not be carried out.
@@ -63,13 +67,14 @@ fn main() -> ExitCode {
         Verb::Verify(args) => look::verify(&args, json),
         Verb::Show(args) => one::show(&args, json),
         Verb::Destroy(args) => one::destroy(&args, json),
-        Verb::Export(args) => transfer::export(&args, json),
-        Verb::Import(args) => transfer::import(&args, json),
+        Verb::Export(args) => export::export(&args, json),
+        Verb::Import(args) => import::import(&args, json),
     };
     ExitCode::from(match outcome {
         Ok(Done::Well) => 0,
         Ok(Done::WithFindings) => 3,
         Ok(Done::Elsewhere) => 4,
+        Ok(Done::InPart) => 1,
         Err(Failure::Usage(text)) => {
             complain(text);
             2

@@ -5,7 +5,9 @@
 //!  "expiry": "default", "user": "ada", "entries": {"cart": ["apples"]}}
 //! ```
 //!
-//! Nothing is lost on the way: times are kept to the microsecond, floats to their last bit.
+//! Nothing is lost on the way: times are kept to the microsecond, floats to their last bit, and what would be lost is
+//! refused.
+use crate::strict_json::{self, lossy_number};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -21,7 +23,30 @@ pub(crate) struct SessionJson {
     deadline: Time,
     expiry: ExpiryJson,
     user: Option<String>,
+    #[serde(deserialize_with = "strict_json::object")]
     entries: Map<String, Json>,
+}
+
+/// The last line of an export: `{"sessile_export":1,"sessions":2}`. An export without it was cut short.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "the last line of an export")]
+pub(crate) struct Trailer {
+    /// Which form the lines before it have: 1.
+    sessile_export: u64,
+    /// How many lines with sessions are before it.
+    pub(crate) sessions: u64,
+}
+
+impl Trailer {
+    pub(crate) fn of(sessions: u64) -> Self {
+        Self { sessile_export: 1, sessions }
+    }
+
+    /// Reads a line, if it begins as a last line does.
+    pub(crate) fn read(line: &[u8]) -> Option<serde_json::Result<Self>> {
+        let inside = line.strip_prefix(b"{")?.trim_ascii_start();
+        inside.starts_with(br#""sessile_export""#).then(|| serde_json::from_slice(line))
+    }
 }
 
 /// RFC 3339, or microseconds since 1970 where the year has more than four digits.
@@ -83,6 +108,15 @@ impl SessionJson {
         })
     }
 
+    /// Reads a line; an error says where and why it is no session, without quoting what stands there.
+    pub(crate) fn read(line: &[u8]) -> Result<Self, String> {
+        let session = serde_json::from_slice(line).map_err(|error| unreadable(&error))?;
+        match lossy_number(line) {
+            Some(at) => Err(format!("column {}: the number has more digits than can be kept", at + 1)),
+            None => Ok(session),
+        }
+    }
+
     /// The session; an error says what is wrong with it.
     pub(crate) fn into_record(self) -> Result<(FileId, Record), String> {
         let id = FileId::parse(&self.id).ok_or("its id is not 40 characters 0-9, a-f")?;
@@ -101,4 +135,19 @@ impl SessionJson {
         }
         Ok((id, record))
     }
+}
+
+/// Why a line is no session: where, and without what stands there, which may be a secret.
+pub(crate) fn unreadable(error: &serde_json::Error) -> String {
+    let mut text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    text.truncate(text.strip_suffix(&place).map_or(text.len(), str::len));
+    for wrong in ["invalid type: ", "invalid value: "] {
+        if text.starts_with(wrong)
+            && let Some(expected) = text.rfind(", expected ")
+        {
+            text.replace_range(wrong.len() - 2..expected, "");
+        }
+    }
+    format!("column {}: {text}", error.column())
 }

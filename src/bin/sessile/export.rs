@@ -1,0 +1,62 @@
+//! `sessile export`: all live sessions, one JSON object a line, and a last line that counts them.
+use crate::args::Export;
+use crate::session_json::{SessionJson, Trailer};
+use crate::terminal::{Progress, json_line, told};
+use crate::{Done, Outcome, open};
+use indicatif::HumanCount;
+use serde_json::json;
+use sessile::file::Holds;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::time::Instant;
+
+pub(crate) fn export(args: &Export, json: bool) -> Outcome {
+    let began = Instant::now();
+    let store = open(&args.dir, false)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let (mut exported, mut damaged, mut failed) = (0_u64, 0_u64, 0_u64);
+    // On a terminal, the sessions would run through the bar.
+    let mut bar = Progress::of("directories", store.shards().into()).unless(io::stdout().is_terminal());
+    let mut files = store.files();
+    while let Some(file) = files.next() {
+        bar.at(files.shards_begun().saturating_sub(1).into());
+        let session = match file.map(|file| file.holds) {
+            Ok(Holds::Live(live)) => SessionJson::of(&live),
+            Ok(Holds::Damaged(id)) => {
+                damaged += 1;
+                bar.complain(format_args!("damaged, and left out: {id}"));
+                continue;
+            }
+            Ok(_) => continue,
+            Err(error) => Err(error),
+        };
+        match session {
+            Ok(session) => {
+                writeln!(out, "{}", json_line(&session))?;
+                exported += 1;
+            }
+            Err(error) => {
+                failed += 1;
+                bar.complain(told(&error));
+            }
+        }
+    }
+    // Last, when all else is written: an export that lacks this line was cut short.
+    writeln!(out, "{}", json_line(&Trailer::of(exported)))?;
+    out.flush()?;
+    drop(bar);
+    let seconds = began.elapsed().as_secs_f64();
+    // Standard output has the sessions.
+    let summary = if json {
+        json_line(&json!({"exported": exported, "damaged": damaged, "failed": failed, "seconds": seconds}))
+    } else {
+        format!(
+            "{} sessions exported, {} damaged, {} could not be read; {seconds:.1} s",
+            HumanCount(exported),
+            HumanCount(damaged),
+            HumanCount(failed),
+        )
+    };
+    // If it cannot be said, the sessions are written all the same.
+    let _ = writeln!(io::stderr(), "{summary}");
+    Ok(if damaged + failed > 0 { Done::WithFindings } else { Done::Well })
+}

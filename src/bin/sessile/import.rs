@@ -1,0 +1,274 @@
+//! `sessile import`: sessions that were exported, line by line.
+//!
+//! A line that is wrong is named, and the next one is read. Trouble that the next line would meet as well (a disk that is
+//! full or cannot be written) ends the import, and the lines that were not tried are counted.
+use crate::args::Import;
+use crate::session_json::{SessionJson, Trailer, unreadable};
+use crate::terminal::{Progress, json_line, print, told};
+use crate::{Done, Outcome, open};
+use indicatif::HumanCount;
+use serde_json::json;
+use sessile::{Durability, Error, ErrorKind, FileId, FileStore, Store};
+use std::collections::HashMap;
+use std::io::{self, BufRead, IsTerminal, Read};
+use std::time::Instant;
+
+/// How many lines may be unreadable before one is read: then the input is no export.
+const UNREADABLE_MAX: u64 = 100;
+
+pub(crate) fn import(args: &Import, json: bool) -> Outcome {
+    let began = Instant::now();
+    let store = open(&args.dir, true)?;
+    let how = if args.power_safe { Durability::PowerSafe } else { Durability::Relaxed };
+    let bar = Progress::counting("lines").unless(io::stdin().is_terminal());
+    let mut importing =
+        Importing { store: &store, how, bar, counts: Counts::default(), taken: HashMap::new() };
+    let mut input = Input::new(io::stdin().lock(), args.partial);
+    let mut stopped = importing.read_all(&mut input);
+    let Importing { bar, mut counts, .. } = importing;
+    // What was not tried is counted, and an end that is missing is found.
+    while stopped.is_some() {
+        match input.next() {
+            Ok(Some(_)) => counts.not_tried += 1,
+            Ok(None) => break,
+            Err(error) => {
+                stopped = Some(read_error(&error));
+                break;
+            }
+        }
+    }
+    let complaints = [stopped.clone(), input.cut().map(Into::into)];
+    complaints.into_iter().flatten().for_each(|text| bar.complain(text));
+    if counts.not_tried > 0 {
+        let not_tried = HumanCount(counts.not_tried);
+        bar.complain(format_args!(
+            "{not_tried} lines were not tried; import again when that is mended: sessions that are there are left alone"
+        ));
+    }
+    drop(bar);
+    let seconds = began.elapsed().as_secs_f64();
+    if json {
+        print(json_line(&json!({
+            "imported": counts.imported,
+            "existing": counts.existing,
+            "expired": counts.expired,
+            "failed": counts.failed,
+            "not_tried": counts.not_tried,
+            "whole": input.is_whole(),
+            "seconds": seconds,
+        })))?;
+    } else {
+        print(format_args!("{}; {seconds:.1} s", counts.in_words()))?;
+    }
+    Ok(match stopped {
+        Some(_) => Done::InPart,
+        None if counts.failed > 0 || input.cut().is_some() => Done::WithFindings,
+        None => Done::Well,
+    })
+}
+
+/// What became of the lines.
+#[derive(Default)]
+struct Counts {
+    imported: u64,
+    existing: u64,
+    expired: u64,
+    failed: u64,
+    not_tried: u64,
+}
+
+impl Counts {
+    fn in_words(&self) -> String {
+        let words = format!(
+            "{} sessions imported, {} were there, {} had expired, {} failed",
+            HumanCount(self.imported),
+            HumanCount(self.existing),
+            HumanCount(self.expired),
+            HumanCount(self.failed),
+        );
+        if self.not_tried == 0 { words } else { format!("{words}, {} not tried", HumanCount(self.not_tried)) }
+    }
+
+    /// Nothing was read yet that is a session.
+    fn is_without_a_session(&self) -> bool {
+        self.imported + self.existing + self.expired == 0
+    }
+}
+
+/// Why a line did not become a session.
+enum Refusal {
+    /// It is wrong; the next one may be right.
+    Line(String),
+    /// The store cannot take any.
+    Store(Error),
+}
+
+struct Importing<'a> {
+    store: &'a FileStore,
+    how: Durability,
+    bar: Progress,
+    counts: Counts,
+    /// In which line each id was, of those that are in the store now.
+    taken: HashMap<FileId, u64>,
+}
+
+impl Importing<'_> {
+    /// Imports line by line. What made it stop before the end of the input, if anything did.
+    fn read_all(&mut self, input: &mut Input<impl BufRead>) -> Option<String> {
+        loop {
+            let number = match input.next() {
+                Ok(Some(number)) => number,
+                Ok(None) => return None,
+                Err(error) => return Some(read_error(&error)),
+            };
+            match input.line().map_err(Refusal::Line).and_then(|line| self.import(number, line)) {
+                Ok(()) => {}
+                Err(Refusal::Line(text)) => {
+                    self.counts.failed += 1;
+                    self.bar.complain(format_args!("line {number}: {text}"));
+                    if self.counts.failed == UNREADABLE_MAX && self.counts.is_without_a_session() {
+                        return Some(format!(
+                            "none of {UNREADABLE_MAX} lines is a session: this is no export"
+                        ));
+                    }
+                }
+                Err(Refusal::Store(error)) => {
+                    self.counts.failed += 1;
+                    return Some(format!("line {number}: {}", told(&error)));
+                }
+            }
+            self.bar.at(number);
+        }
+    }
+
+    fn import(&mut self, number: u64, line: &[u8]) -> Result<(), Refusal> {
+        let (id, record) =
+            SessionJson::read(line).and_then(SessionJson::into_record).map_err(Refusal::Line)?;
+        if let Some(earlier) = self.taken.get(&id) {
+            return Err(Refusal::Line(format!("it has the id of line {earlier}, which was taken")));
+        }
+        if record.is_expired(self.store.now()) {
+            self.counts.expired += 1;
+            return Ok(());
+        }
+        let is_new = self.store.bring_in(&id, &record, self.how).map_err(|error| match error.kind() {
+            ErrorKind::Corrupt
+            | ErrorKind::Foreign
+            | ErrorKind::NewerFormat
+            | ErrorKind::Busy
+            | ErrorKind::TooLarge
+            | ErrorKind::TooManyEntries
+            | ErrorKind::Name
+            | ErrorKind::Value => Refusal::Line(told(&error)),
+            _ => Refusal::Store(error),
+        })?;
+        self.taken.insert(id, number);
+        *if is_new { &mut self.counts.imported } else { &mut self.counts.existing } += 1;
+        Ok(())
+    }
+}
+
+fn read_error(error: &io::Error) -> String {
+    format!("failed to read standard input: {error}")
+}
+
+// ----------------------------------------------------------------------------------------------------------- lines
+
+/// Longest line, in bytes: the largest record, each byte of it in the longest form that JSON has.
+const LINE_BYTES_MAX: u64 = 128 << 20;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The lines of one export, or of several, one behind the other; and whether all of them are there.
+struct Input<R> {
+    from: R,
+    line: Vec<u8>,
+    is_too_long: bool,
+    number: u64,
+    /// Whether the export may lack lines.
+    is_partial: bool,
+    /// How many lines there were since the last one that counts them.
+    since_count: u64,
+    has_count: bool,
+    /// What was found wrong with a line that counts.
+    miscount: Option<String>,
+}
+
+impl<R: BufRead> Input<R> {
+    fn new(from: R, is_partial: bool) -> Self {
+        Self {
+            from,
+            line: Vec::new(),
+            is_too_long: false,
+            number: 0,
+            is_partial,
+            since_count: 0,
+            has_count: false,
+            miscount: None,
+        }
+    }
+
+    /// Goes to the next line that ought to be a session, and says which it is, from 1; `None` at the end.
+    fn next(&mut self) -> io::Result<Option<u64>> {
+        loop {
+            self.line.clear();
+            let read = self.from.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut self.line)?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            if self.number == 1 && self.line.starts_with(BYTE_ORDER_MARK) {
+                self.line.drain(..BYTE_ORDER_MARK.len());
+            }
+            self.is_too_long = read as u64 == LINE_BYTES_MAX && !self.line.ends_with(b"\n");
+            if self.is_too_long {
+                self.from.skip_until(b'\n')?;
+            } else if self.line.trim_ascii().is_empty() || self.is_count() {
+                continue;
+            }
+            self.since_count += 1;
+            return Ok(Some(self.number));
+        }
+    }
+
+    /// Whether this line counts those before it. If so, that is checked.
+    fn is_count(&mut self) -> bool {
+        let Some(trailer) = Trailer::read(self.line.trim_ascii()) else { return false };
+        let read = std::mem::take(&mut self.since_count);
+        self.has_count = true;
+        let wrong = match trailer {
+            Ok(trailer) if trailer.sessions == read => return true,
+            Ok(Trailer { sessions, .. }) => {
+                format!("it counts {} sessions, and there are {}", HumanCount(sessions), HumanCount(read))
+            }
+            Err(error) => unreadable(&error),
+        };
+        self.miscount.get_or_insert(format!("line {}: {wrong}", self.number));
+        true
+    }
+
+    /// The line, without the white space around it.
+    fn line(&self) -> Result<&[u8], String> {
+        if self.is_too_long {
+            Err("it is longer than any session is".into())
+        } else {
+            Ok(self.line.trim_ascii())
+        }
+    }
+
+    /// At the end: whether every line was counted.
+    fn is_whole(&self) -> bool {
+        self.has_count && self.since_count == 0 && self.miscount.is_none()
+    }
+
+    /// At the end: what tells that lines are missing, unless that was to be expected.
+    fn cut(&self) -> Option<String> {
+        if self.is_partial || self.is_whole() {
+            return None;
+        }
+        let without_count = "the last line, which counts the sessions, is missing";
+        let found = self.miscount.as_deref().unwrap_or(without_count);
+        Some(format!(
+            "{found}: the export was cut short, or is a part of one; with --partial that is as it should be"
+        ))
+    }
+}

@@ -1,0 +1,202 @@
+//! JSON that is read without loss, or refused: `serde_json` alone keeps the last of two equal names, and makes a float of
+//! an integer that has more than 64 bits. Knows nothing of sessions.
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value as Json};
+use std::fmt;
+
+/// An object without two equal names, at any depth.
+pub(crate) fn object<'de, D: Deserializer<'de>>(from: D) -> Result<Map<String, Json>, D::Error> {
+    struct Object;
+    impl<'de> Visitor<'de> for Object {
+        type Value = Map<String, Json>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
+            distinct(members)
+        }
+    }
+    from.deserialize_map(Object)
+}
+
+fn distinct<'de, A: MapAccess<'de>>(mut members: A) -> Result<Map<String, Json>, A::Error> {
+    let mut object = Map::new();
+    while let Some(name) = members.next_key::<String>()? {
+        let Distinct(value) = members.next_value()?;
+        // Without the name: a name may be a secret.
+        if object.insert(name, value).is_some() {
+            return Err(A::Error::custom("an object has the same name twice"));
+        }
+    }
+    Ok(object)
+}
+
+/// Any JSON whose objects have distinct names.
+struct Distinct(Json);
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(AnyJson).map(Distinct)
+    }
+}
+
+struct AnyJson;
+
+impl<'de> Visitor<'de> for AnyJson {
+    type Value = Json;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+        Ok(value.into())
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+        Ok(value.into())
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+        Ok(value.into())
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
+        Ok(value.into())
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
+        Ok(value.into())
+    }
+    fn visit_string<E>(self, value: String) -> Result<Json, E> {
+        Ok(value.into())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Json, A::Error> {
+        let mut array = Vec::new();
+        while let Some(Distinct(element)) = elements.next_element()? {
+            array.push(element);
+        }
+        Ok(Json::Array(array))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Json, A::Error> {
+        distinct(members).map(Json::Object)
+    }
+}
+
+/// Where a number stands in JSON text, in bytes from its beginning, that neither 64 bits nor a float can hold as it is
+/// written. A float holds one that is written as floats are: with as few digits as tell it from others, or with 17.
+pub(crate) fn lossy_number(json: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while at < json.len() {
+        let length = match json[at] {
+            b'"' => string_length(&json[at..]),
+            b'-' | b'0'..=b'9' => {
+                let is_of_number = |c: &u8| matches!(c, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+                let number = &json[at..][..json[at..].iter().take_while(|c| is_of_number(c)).count()];
+                if str::from_utf8(number).is_ok_and(|number| !is_kept(number)) {
+                    return Some(at);
+                }
+                number.len()
+            }
+            _ => 1,
+        };
+        at += length;
+    }
+    None
+}
+
+/// How many bytes a string takes, with both its quotes.
+fn string_length(json: &[u8]) -> usize {
+    let mut is_escaped = false;
+    let ends = |c: &u8| {
+        let ends = *c == b'"' && !is_escaped;
+        is_escaped = *c == b'\\' && !is_escaped;
+        ends
+    };
+    json[1..].iter().position(ends).map_or(json.len(), |end| end + 2)
+}
+
+fn is_kept(number: &str) -> bool {
+    if !number.contains(['.', 'e', 'E']) {
+        return number == "-0" || number.parse::<u64>().is_ok() || number.parse::<i64>().is_ok();
+    }
+    match number.parse::<f64>() {
+        Ok(float) if float.is_finite() => {
+            let written = digits(number);
+            [format!("{float:e}"), format!("{float:.16e}")].iter().any(|form| digits(form) == written)
+        }
+        // No number at all, or out of range: the parser says so.
+        _ => true,
+    }
+}
+
+/// A number's digits without zeros at their ends, and the power of ten that 0.digits is to be multiplied by.
+fn digits(number: &str) -> (String, i64) {
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let mantissa = mantissa.trim_start_matches('-');
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{whole}{fraction}");
+    let significant = all.trim_start_matches('0');
+    if significant.is_empty() {
+        return (String::new(), 0);
+    }
+    let zeros = all.len() - significant.len();
+    let point = i64::try_from(whole.len()).unwrap_or(i64::MAX) - i64::try_from(zeros).unwrap_or(i64::MAX);
+    let exponent = exponent.parse::<i64>().unwrap_or(i64::MIN);
+    (significant.trim_end_matches('0').into(), point.saturating_add(exponent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_refused_exactly_if_it_would_change() {
+        let kept = [
+            "0",
+            "-0",
+            "18446744073709551615",
+            "-9223372036854775808",
+            "0.1",
+            "1.0",
+            "-0.0",
+            "0e99999999999999999999",
+            "1E2",
+            "100e-2",
+            "1.50",
+            "0.30000000000000004",
+            "0.10000000000000001",
+            "1e308",
+            "5e-324",
+            "9007199254740992.0",
+        ];
+        for number in kept {
+            assert_eq!(lossy_number(number.as_bytes()), None, "{number}");
+        }
+        let changed = [
+            "18446744073709551616",
+            "-9223372036854775809",
+            "123456789012345678901234567890",
+            "12345678901234.567891",
+            "0.1000000000000000000001",
+            "9007199254740993.0",
+            "1e-400",
+            "1e-99999999999999999999",
+        ];
+        for number in changed {
+            assert_eq!(lossy_number(number.as_bytes()), Some(0), "{number}");
+        }
+        let within = r#"{"18446744073709551616": ["\"18446744073709551616\\", 18446744073709551616]}"#;
+        assert_eq!(lossy_number(within.as_bytes()), within.rfind("184"));
+        assert_eq!(lossy_number(br#"["18446744073709551616"#), None, "a string without an end");
+    }
+
+    #[test]
+    fn floats_are_kept_in_both_forms_in_which_they_are_written() {
+        for bits in (0..10_000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let float = f64::from_bits(bits);
+            if float.is_finite() {
+                for number in [serde_json::to_string(&float).expect("a number"), format!("{float:.16e}")] {
+                    assert_eq!(lossy_number(number.as_bytes()), None, "{number}");
+                }
+            }
+        }
+    }
+}
