@@ -160,6 +160,7 @@ fn uncached(c: &mut Criterion) {
     });
 
     // The same while somebody watches the directory for what is done by hand; a store without a cache does not.
+    #[cfg(feature = "watch")]
     group.bench_function("sessile-watched/512", |b| {
         let watching = with_cache().open(full.path()).expect("the same store");
         assert_eq!(watching.watch_error().map(ToString::to_string), None);

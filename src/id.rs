@@ -113,7 +113,7 @@ impl FileId {
         let hash = blake3::hash(secret);
         let mut id = [0; Self::LEN];
         id.copy_from_slice(&hash.as_bytes()[..Self::LEN]);
-        if cfg!(fuzzing) {
+        if cfg!(sessile_fuzzing) {
             // A store has four shards there.
             id[0] &= 3;
         }

@@ -4,3 +4,6 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|script: &[u8]| sessile::file::internals::run_script(script));
+
+#[cfg(not(sessile_fuzzing))]
+compile_error!("set RUSTFLAGS=\"--cfg sessile_fuzzing\": the small store that scripts need is built by it");

@@ -6,7 +6,7 @@
 //! - A planted fifo opens without blocking (`O_NONBLOCK`), and reading it at an offset fails.
 //! - In unit tests, and under the fuzzer, every call first passes a gate that can count it and make it fail.
 pub(super) mod counters;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, sessile_fuzzing))]
 pub(super) mod faults;
 mod file_system;
 mod making;
@@ -379,7 +379,7 @@ fn call<T>(name: &'static str, make: impl Fn() -> Result<T, Errno>) -> Result<T,
 }
 
 /// What a call passes before it is made: in release builds nothing, without a trace.
-#[cfg(not(any(test, fuzzing)))]
+#[cfg(not(any(test, sessile_fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
 pub(super) fn gate(_call: &'static str) -> Result<(), Errno> {
@@ -387,16 +387,16 @@ pub(super) fn gate(_call: &'static str) -> Result<(), Errno> {
 }
 
 /// The same for a call that reads or writes so many bytes: how many it may.
-#[cfg(not(any(test, fuzzing)))]
+#[cfg(not(any(test, sessile_fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
 fn gate_bytes(_call: &'static str, bytes: usize) -> Result<usize, Errno> {
     Ok(bytes)
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, sessile_fuzzing))]
 pub(super) use faults::gate;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, sessile_fuzzing))]
 use faults::gate_bytes;
 
 #[cfg(test)]

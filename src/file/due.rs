@@ -44,7 +44,7 @@ pub(super) const DEADLINE_MAX: u64 = (1 << 57) - 1;
 
 pub(super) const ENTRY_BYTES: usize = FileId::LEN + 8 + 4;
 /// How much of a bucket is read at once: 32,768 entries. For the fuzzer a page, as it has few.
-const CHUNK_BYTES: usize = if cfg!(fuzzing) { 1 << 12 } else { 1 << 20 };
+const CHUNK_BYTES: usize = if cfg!(sessile_fuzzing) { 1 << 12 } else { 1 << 20 };
 
 /// One line of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 /// also share a cell.
 const CELLS_PER_SHARD: usize = if cfg!(miri) {
     2
-} else if cfg!(fuzzing) {
+} else if cfg!(sessile_fuzzing) {
     64
 } else {
     512

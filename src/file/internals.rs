@@ -57,7 +57,7 @@ pub fn path_of(id: &FileId) -> String {
 /// # Panics
 ///
 /// If they differ.
-#[cfg(fuzzing)]
+#[cfg(sessile_fuzzing)]
 pub fn run_script(bytes: &[u8]) {
     let script: Vec<_> = bytes.as_chunks::<4>().0.iter().map(|line| (*line).into()).collect();
     super::model::run(&script);

@@ -14,7 +14,7 @@ use crate::id::FileId;
 use std::ffi::CStr;
 
 /// How many shard directories there are. The fuzzer, which opens a store thousands of times a second, has few.
-pub(super) const SHARDS: u16 = if cfg!(fuzzing) { 4 } else { 256 };
+pub(super) const SHARDS: u16 = if cfg!(sessile_fuzzing) { 4 } else { 256 };
 /// The parameters file.
 pub(super) const PARAMETERS: &str = "sessile.json";
 /// The counters that keep caches coherent.

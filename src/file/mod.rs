@@ -15,7 +15,7 @@ mod layout;
 mod lock;
 mod locked;
 mod mapped;
-#[cfg(any(all(test, not(shuttle)), fuzzing))]
+#[cfg(any(all(test, not(shuttle)), sessile_fuzzing))]
 mod model;
 mod open;
 mod operate;

@@ -1,30 +1,19 @@
 //! What is done to a store by hand (`rm`, `mv`, a restored backup) is seen promptly by whoever watches, at once by
-//! whoever verifies, and within a minute by everybody; and what the library does itself is no news to it.
-use crate::support::process::{Child, Parent, Start, Worker};
-use crate::support::rerun::{again, stage};
+//! whoever verifies, and within a minute by everybody. The watcher's part is `watched`, of builds with the feature `watch`.
+#[cfg(feature = "watch")]
+pub(crate) mod watched;
+
 use crate::support::texts::{append_plus, directory_in_memory, path_of, put, record, text_of};
-use rustix::process::{Resource, getrlimit, setrlimit};
 use sessile::file::Coherence;
-use sessile::{
-    Clock, Durability, ErrorKind, FileId, FileStore, FileStoreOptions, Lookup, Saved, Store, Token,
-};
-use std::collections::HashSet;
+use sessile::{Clock, Durability, FileStore, FileStoreOptions, Lookup, Saved, Store, Token};
 use std::error::Error as _;
-use std::fs::{self, File};
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
-pub(crate) const WORKERS: &[(&str, Worker)] =
-    &[("serve until it changes", serve_until_it_changes), ("save and create", save_and_create)];
-
 const RELAXED: Durability = Durability::Relaxed;
-/// What "promptly" means.
-const PROMPT: Duration = Duration::from_millis(100);
-/// More than promptly: when the events of what was done must have arrived.
-const ARRIVED: Duration = Duration::from_millis(250);
 /// How long a copy is served without a look at its file.
 const TRUST: Duration = Duration::from_secs(60);
 const MICROSECOND: Duration = Duration::from_micros(1);
@@ -33,13 +22,6 @@ const NO_SHARD: &str = "error: Io, No such file or directory (os error 2)";
 
 fn options() -> FileStoreOptions {
     FileStoreOptions::new().sync_security_events(false)
-}
-
-#[track_caller]
-fn watching(root: &Path) -> FileStore {
-    let store = options().open(root).unwrap();
-    assert!(store.watch_error().is_none(), "{:?}", store.watch_error().and_then(|error| error.source()));
-    store
 }
 
 fn create(store: &FileStore, text: &str) -> Saved {
@@ -64,21 +46,6 @@ fn shown(store: &FileStore, token: &Token) -> String {
 fn big(n: u32) -> String {
     format!("big {n} ").repeat(200 << n)
 }
-
-/// Where a counter of the session is: sessions that share one have their copies doubted together.
-fn cell(id: FileId) -> (u8, u16) {
-    let bytes = id.as_bytes();
-    (bytes[0], u16::from_le_bytes([bytes[2], bytes[3]]) % 512)
-}
-
-/// Sessions none of which shares its counter with another.
-fn strangers(store: &FileStore, count: usize) -> Vec<Saved> {
-    let mut cells = HashSet::new();
-    let all = std::iter::repeat_with(|| create(store, "old"));
-    all.filter(|saved| cells.insert(cell(saved.live.id))).take(count).collect()
-}
-
-// ------------------------------------------------------------------------------------------- seen by the watcher
 
 /// A store in which something is done by hand to one session after the other.
 struct Stage {
@@ -165,121 +132,6 @@ impl ByHand {
             Self::MoveShardAway | Self::RemoveShard => NO_SHARD,
         }
     }
-}
-
-fn serve_until_it_changes(parent: &Parent) {
-    let store = watching(Path::new(parent.argument("DIR")));
-    parent.report("ready");
-    loop {
-        let line = parent.line();
-        if line == "end" {
-            return;
-        }
-        let token = Token::parse(&line).unwrap();
-        let first = shown(&store, &token);
-        let hits = store.stats().hits;
-        assert_eq!(shown(&store, &token), first);
-        assert_eq!(store.stats().hits, hits + 1, "no copy is there");
-        parent.report(&first);
-        let began = Instant::now();
-        let last = loop {
-            let now = shown(&store, &token);
-            if now != first || began.elapsed() > Duration::from_secs(20) {
-                break now;
-            }
-            thread::sleep(Duration::from_millis(1));
-        };
-        parent.report(last);
-    }
-}
-
-/// Until another process, which has a copy, says something else than before `act`; what it says.
-fn time_to_notice(child: &mut Child, saved: &Saved, act: impl FnOnce()) -> (Duration, String) {
-    child.say(saved.token.expose());
-    assert_eq!(child.line(), "new");
-    let began = Instant::now();
-    act();
-    let found = child.line();
-    (began.elapsed(), found)
-}
-
-#[track_caller]
-fn check_noticed(by_hand: ByHand) {
-    let mut times: Vec<Duration> = (0..7)
-        .map(|round| {
-            // The process that looks is not the one that saved; both watch.
-            let stage = Stage::new(options());
-            let mut child = Start::of("serve until it changes").with("DIR", &stage.root).start();
-            assert_eq!(child.line(), "ready");
-            // Also a session whose file was just exchanged by a save.
-            let saved = stage.backed_up(round % 2 == 0);
-            let mut want = "";
-            let act = || want = by_hand.done(&stage, &saved);
-            let (time, found) = time_to_notice(&mut child, &saved, act);
-            // For a moment a shard is gone before its backup is there, or empty before it is gone.
-            let for_a_moment: &[&str] = match by_hand {
-                ByHand::ReplaceShardByBackup => &[NO_SHARD],
-                ByHand::RemoveShard => &["absent"],
-                _ => &[],
-            };
-            let is_right = found == want || for_a_moment.contains(&&*found);
-            assert!(is_right, "{by_hand:?}: {found:?} instead of {want:?}");
-            wait_until(want, || shown(&stage.store, &saved.token) == want);
-            child.say("end");
-            child.finish();
-            time
-        })
-        .collect();
-    times.sort();
-    assert!(times[times.len() / 2] < PROMPT, "{by_hand:?} is noticed after {times:?}");
-}
-
-#[test]
-fn a_removed_session_is_noticed_promptly_by_a_process_that_has_a_copy() {
-    check_noticed(ByHand::Remove);
-}
-
-#[test]
-fn a_session_that_is_moved_away_is_noticed_promptly_by_a_process_that_has_a_copy() {
-    check_noticed(ByHand::MoveAway);
-}
-
-#[test]
-fn a_session_that_is_replaced_by_its_backup_is_noticed_promptly_by_a_process_that_has_a_copy() {
-    check_noticed(ByHand::RestoreByRename);
-}
-
-#[test]
-fn a_shard_that_is_moved_replaced_or_removed_is_noticed_promptly_and_is_an_error_and_not_an_absent_session() {
-    for by_hand in [ByHand::MoveShardAway, ByHand::ReplaceShardByBackup, ByHand::RemoveShard] {
-        check_noticed(by_hand);
-    }
-}
-
-/// Polls until it says that; not for ever.
-#[track_caller]
-fn wait_until(what: &str, is: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is() {
-        assert!(began.elapsed() < Duration::from_secs(20), "{what} does not come");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-#[test]
-fn a_shard_that_is_moved_back_is_served_and_watched_again() {
-    let stage = Stage::new(options());
-    let (store, aside) = (&stage.store, stage.aside().join("shard"));
-    let saved = stage.backed_up(false);
-    for round in 0..3 {
-        fs::rename(stage.shard(&saved), &aside).unwrap();
-        wait_until(NO_SHARD, || shown(store, &saved.token) == NO_SHARD);
-        fs::rename(&aside, stage.shard(&saved)).unwrap();
-        // An error leaves nothing behind.
-        assert_eq!(shown(store, &saved.token), "new", "round {round}");
-    }
-    fs::remove_file(stage.file(&saved)).unwrap();
-    wait_until("absent", || shown(store, &saved.token) == "absent");
 }
 
 // -------------------------------------------------------------------------------------------- seen without watcher
@@ -395,206 +247,4 @@ fn a_save_to_a_session_that_was_restored_by_hand_changes_what_was_restored() {
             assert_eq!(shown(&other.open(&stage.root).unwrap(), &saved.token), "old+", "{coherence:?}");
         }
     }
-}
-
-// --------------------------------------------------------------------------------- what the library does is no news
-
-fn save_and_create(parent: &Parent) {
-    let store = watching(Path::new(parent.argument("DIR")));
-    parent.report("ready");
-    let [mut in_place, mut growing] = [Vec::new(), Vec::new()];
-    for tokens in [&mut in_place, &mut growing] {
-        let count: usize = parent.line().parse().unwrap();
-        tokens.extend((0..count).map(|_| Token::parse(&parent.line()).unwrap()));
-    }
-    for round in 0..100 {
-        for (token, how) in in_place.iter().zip([RELAXED, Durability::PowerSafe].iter().cycle()) {
-            put(&store, token, &format!("round {round}"), *how).unwrap().unwrap();
-        }
-        store.create(&record("another"), RELAXED).unwrap();
-    }
-    for n in 1..4 {
-        for token in &growing {
-            put(&store, token, &big(n), RELAXED).unwrap().unwrap();
-        }
-    }
-    parent.report("done");
-}
-
-/// Loads every session, all of which are hits but for so many misses.
-#[track_caller]
-fn check_hits(store: &FileStore, sessions: &[Saved], text: &str) {
-    let before = store.stats();
-    for saved in sessions {
-        assert_eq!(shown(store, &saved.token), text);
-    }
-    let mut want = before;
-    want.hits += sessions.len() as u64;
-    assert_eq!(store.stats(), want);
-}
-
-#[test]
-fn saves_growing_saves_and_creations_of_others_take_no_copy_of_an_untouched_session() {
-    let dir = directory_in_memory();
-    let store = watching(dir.path());
-    let mut child = Start::of("save and create").with("DIR", dir.path()).start();
-    assert_eq!(child.line(), "ready");
-    let sessions = strangers(&store, 40);
-    let (untouched, others) = sessions.split_at(20);
-    let (in_place, growing) = others.split_at(4);
-    for tokens in [in_place, growing] {
-        child.say(tokens.len());
-        for saved in tokens {
-            child.say(saved.token.expose());
-        }
-    }
-    assert_eq!(child.line(), "done");
-    thread::sleep(ARRIVED);
-    check_hits(&store, untouched, "old");
-    // While those that were saved are read anew, once.
-    for (sessions, text) in [(in_place, "round 99".to_owned()), (growing, big(3))] {
-        let before = store.stats();
-        for saved in sessions {
-            assert_eq!(shown(&store, &saved.token), text);
-        }
-        assert_eq!(store.stats().invalidations, before.invalidations + sessions.len() as u64);
-        check_hits(&store, sessions, &text);
-    }
-    child.finish();
-}
-
-/// The store that watches is the one that saves, and has a copy of what it saved: which its own events must not take.
-#[test]
-fn after_a_save_a_growing_save_or_a_creation_of_ones_own_the_copy_is_served() {
-    let dir = directory_in_memory();
-    let store = watching(dir.path());
-    let sessions = strangers(&store, 20);
-    thread::sleep(ARRIVED);
-    check_hits(&store, &sessions, "old");
-    for (text, how) in [
-        ("new", RELAXED),
-        ("newer", Durability::PowerSafe),
-        (&big(1), RELAXED),
-        (&big(2), Durability::PowerSafe),
-    ] {
-        for saved in &sessions {
-            put(&store, &saved.token, text, how).unwrap().unwrap();
-        }
-        thread::sleep(ARRIVED);
-        check_hits(&store, &sessions, text);
-    }
-}
-
-/// Removals are announced twice, by whoever deletes and by the watchers: one look more at a file, of sessions that
-/// share the counter only.
-#[test]
-fn a_deletion_takes_no_copy_of_a_session_with_another_counter() {
-    let dir = directory_in_memory();
-    let (store, other) = (watching(dir.path()), watching(dir.path()));
-    let sessions = strangers(&store, 60);
-    let (kept, deleted) = sessions.split_at(20);
-    for saved in deleted {
-        assert!(other.delete(&saved.token).unwrap());
-    }
-    thread::sleep(ARRIVED);
-    check_hits(&store, kept, "old");
-}
-
-// --------------------------------------------------------------------------------------- who does not (or cannot) watch
-
-/// The lines of this process's watchers, and the names of its threads.
-fn watches_and_threads() -> (usize, usize) {
-    let files = fs::read_dir("/proc/self/fdinfo").unwrap().map(|file| file.unwrap().path());
-    let lines = files.map(|file| fs::read_to_string(file).unwrap_or_default());
-    let watches = lines.map(|text| text.lines().filter(|line| line.starts_with("inotify wd:")).count()).sum();
-    (watches, fs::read_dir("/proc/self/task").unwrap().count())
-}
-
-/// Counted in a process of its own: others start threads.
-#[test]
-fn whoever_has_no_use_for_a_watcher_starts_none() {
-    let Some(dir) = stage() else {
-        let dir = directory_in_memory();
-        return again("by_hand::whoever_has_no_use_for_a_watcher_starts_none", dir.path());
-    };
-    let before = watches_and_threads();
-    for options in [
-        options().watch(false),
-        options().cache_bytes(0),
-        options().coherence(Coherence::Verify),
-        options().coherence(Coherence::Off).watch(false),
-        options().coherence(Coherence::Off).cache_bytes(0),
-    ] {
-        let what = format!("{options:?}");
-        let store = options.open(dir.join("store")).unwrap();
-        assert_eq!(watches_and_threads(), before, "{what}");
-        assert!(store.watch_error().is_none(), "{what}");
-    }
-    // So that this test can fail.
-    for coherence in [Coherence::Shared, Coherence::Off] {
-        let store = options().coherence(coherence).open(dir.join("store")).unwrap();
-        assert!(store.watch_error().is_none());
-        assert!(watches_and_threads().0 > before.0, "{coherence:?} does not watch");
-    }
-}
-
-#[test]
-fn a_store_that_cannot_watch_opens_says_why_and_is_coherent_all_the_same() {
-    let Some(dir) = stage() else {
-        let dir = directory_in_memory();
-        let name = "by_hand::a_store_that_cannot_watch_opens_says_why_and_is_coherent_all_the_same";
-        return again(name, dir.path());
-    };
-    let root = dir.join("store");
-    let other = options().watch(false).open(&root).unwrap();
-    let usual = getrlimit(Resource::Nofile);
-    let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
-    // A limit is on the numbers: those between the ones that are taken, by whomever, are taken now.
-    let null = || File::open("/dev/null").unwrap();
-    let mut taken = vec![null()];
-    while usize::try_from(taken[taken.len() - 1].as_raw_fd()).unwrap() + 2 < descriptors() {
-        taken.push(null());
-    }
-    let free = u64::try_from(null().as_raw_fd()).unwrap();
-    let threads = || watches_and_threads().1;
-    let (before, threads_before) = (descriptors(), threads());
-    let mut refusals = 0;
-    // Enough for the store; then for a part of what the watcher needs, and at last for all of it.
-    for spare in 3..=8 {
-        let mut limit = usual;
-        limit.current = Some(free + spare);
-        setrlimit(Resource::Nofile, limit).unwrap();
-        let store = options().open(&root);
-        setrlimit(Resource::Nofile, usual).unwrap();
-        let store = store.unwrap_or_else(|error| panic!("{spare} spare: {error}"));
-        if let Some(error) = store.watch_error() {
-            refusals += 1;
-            assert_eq!((error.kind(), error.path()), (ErrorKind::Io, Some(&*root)));
-            let text = format!(
-                "failed to watch session directory `{}`: changes made by hand are noticed within a minute \
-                 instead of at once",
-                root.display()
-            );
-            assert_eq!(error.to_string(), text);
-            let mut cause = error.source().unwrap();
-            while let Some(deeper) = cause.source() {
-                cause = deeper;
-            }
-            assert!(cause.to_string().contains("Too many open files (os error 24)"), "{cause}");
-            wait_until("a failed start leaves nothing", || descriptors() == before + 3);
-            wait_until("the thread ends", || threads() == threads_before);
-        }
-        // Whoever cannot watch hears what others announce.
-        let saved = create(&store, "old");
-        assert_eq!(shown(&store, &saved.token), "old");
-        save(&other, &saved, "new");
-        assert_eq!(shown(&store, &saved.token), "new");
-        save(&store, &saved, "newer");
-        assert_eq!(shown(&other, &saved.token), "newer");
-        assert!(other.delete(&saved.token).unwrap());
-        assert_eq!(shown(&store, &saved.token), "absent");
-        drop(store);
-        wait_until("nothing is left", || descriptors() == before);
-    }
-    assert_eq!(refusals, 3, "as many descriptors as a watcher has");
 }

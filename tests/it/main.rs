@@ -39,7 +39,8 @@ const CHILD: &[&str] = &["--exact", "support::process::child", "--nocapture"];
 
 /// What its children can do.
 const WORKERS: &[&[(&str, Worker)]] = &[
-    by_hand::WORKERS,
+    #[cfg(feature = "watch")]
+    by_hand::watched::WORKERS,
     coherence::WORKERS,
     from_outside::WORKERS,
     kill::WORKERS,

@@ -497,6 +497,7 @@ fn a_store_on_a_read_only_file_system_is_read_through_its_caches_and_sees_what_o
     drop(alone);
     let readers = [Coherence::Shared, Coherence::Verify]
         .map(|coherence| FileStoreOptions::new().coherence(coherence).open(&root).unwrap());
+    #[cfg(feature = "watch")]
     assert!(readers[0].watch_error().is_none());
     let writer = FileStore::open(root.with_file_name("writable")).unwrap();
     let check = |want: Option<&str>| {
