@@ -155,8 +155,8 @@ impl Visit {
     /// # Errors
     ///
     /// [`Unsaved`], with the headers that the error's response must carry. If its error is
-    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone), another request ended the session and this one's changes are lost:
-    /// answer 409.
+    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone), another request ended the session and this one's changes (never a
+    /// login) are lost: answer 409.
     pub fn finish(mut self, status: u16) -> Result<Headers, Unsaved> {
         self.settle(status)
     }

@@ -12,7 +12,8 @@
 //!
 //! - What the handler sees is the record found at first read with the delta on top.
 //! - What is saved is the delta, merged by entry into whatever is stored then ([`Store::update`], under the lock).
-//! - A session that was live at first read and is absent at save is [`ErrorKind::Gone`]; nothing is resurrected.
+//! - A session that was live at first read and is absent at save is [`ErrorKind::Gone`]; nothing is resurrected. A login is
+//!   never lost so: it makes a new session.
 //!
 //! [`Store::update`]: crate::store::Store::update
 mod delta;
@@ -276,6 +277,9 @@ impl Session {
     /// Records who is logged in. When the session is saved, or by the next [`update_now`](Self::update_now), it gets a new
     /// id, the absolute limit starts anew, and if another user was logged in, that user's entries and expiry setting are
     /// dropped.
+    ///
+    /// If another request has ended or moved the session meanwhile (a login button pressed twice), the login is not refused:
+    /// it makes a new session from what this request had loaded, unless that was another user's, and what it changed.
     ///
     /// # Errors
     ///

@@ -4,6 +4,7 @@
 //! in the same step: nothing that follows it is ever written under the id from before it.
 use super::{Session, Transfer, check_name, read, store};
 use crate::error::Result;
+use crate::id::Token;
 use crate::record::Record;
 use crate::store::Verdict;
 use crate::value::Value;
@@ -28,8 +29,8 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Type`](crate::ErrorKind::Type) if the entry holds something else;
-    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the session was live when it was first read and is not any more;
-    /// the storage's trouble.
+    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the session was live when it was first read and is not any more,
+    /// and no login waits; the storage's trouble.
     pub fn update_now<T, R>(&mut self, name: &str, mut change: impl FnMut(&mut T) -> R) -> Result<R>
     where
         T: Default + Serialize + DeserializeOwned,
@@ -49,21 +50,27 @@ impl Session {
         check_name(name)?;
         let now = self.manager.store().now();
         let changed = match self.load()?.map(|held| held.token.clone()) {
-            Some(token) => {
-                let (mut changed, mut logged_in) = (false, false);
-                let saved = self.change_live(&token, now, &mut |record| {
-                    logged_in = self.log_in(record, now);
-                    changed = self.step(name, record, step)?;
-                    Ok(if changed || logged_in { Verdict::Write } else { Verdict::Keep })
-                })?;
-                let Some(saved) = saved else { return Err(self.gone("update an entry of session")) };
-                self.adopt(saved, now, logged_in);
-                changed
-            }
+            Some(token) => self.merge_now(&token, name, step, now)?,
             None => self.create_now(name, step, now)?,
         };
         self.delta.committed(name);
         self.transfer = Transfer::Stay;
+        Ok(changed)
+    }
+
+    /// The same for a session that is stored, as far as is known.
+    fn merge_now(&mut self, token: &Token, name: &str, step: Step<'_>, now: SystemTime) -> Result<bool> {
+        let (mut changed, mut logged_in) = (false, false);
+        let saved = self.change_live(token, now, &mut |record| {
+            logged_in = self.log_in(record, now);
+            changed = self.step(name, record, step)?;
+            Ok(if changed || logged_in { Verdict::Write } else { Verdict::Keep })
+        })?;
+        let Some(saved) = saved else {
+            self.outlive_session("update an entry of session")?;
+            return self.create_now(name, step, now);
+        };
+        self.adopt(saved, now, logged_in);
         Ok(changed)
     }
 

@@ -40,7 +40,7 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Gone`] if the session was live when it was first read, changes wait to be saved, and it was ended
-    /// meanwhile. Otherwise the storage's trouble; the changes are kept, and `save` may be called again. The old version
+    /// meanwhile; not if a [`login`](Self::login) is among them. Otherwise the storage's trouble; the changes are kept, and `save` may be called again. The old version
     /// stands, but after [`ErrorKind::DurabilityUnknown`] and [`ErrorKind::Unannounced`] the new one may: then what
     /// [`update`](Self::update) does is done once more by a second `save`.
     pub fn save(&mut self) -> Result<()> {
@@ -113,10 +113,17 @@ impl Session {
         Ok(())
     }
 
-    /// What a new session begins with.
+    /// What a new session begins with. One that a login makes because the session it was to move is gone goes on from what
+    /// this request had loaded of that (a cart, say), unless it was another user's.
     pub(super) fn new_record(&self, now: SystemTime) -> Record {
         let mut record = Record::new(now, now);
         if let Transfer::Login(user) = &self.transfer {
+            let lost = self.found.get().and_then(Option::as_ref).map(|held| &*held.record);
+            if let Some(lost) = lost.filter(|lost| lost.user.as_ref().is_none_or(|other| other == user)) {
+                record.entries = lost.entries.clone();
+                // One that is over may be why it is gone.
+                record.expiry = if lost.expiry.is_over(now) { Expiry::Default } else { lost.expiry };
+            }
             record.user = Some(user.clone());
         }
         record
@@ -130,7 +137,10 @@ impl Session {
             (changed, moved) = self.apply(record, now)?;
             Ok(if changed || moved { Verdict::Write } else { Verdict::Keep })
         })?;
-        let Some(saved) = saved else { return Err(self.gone("save session")) };
+        let Some(saved) = saved else {
+            self.outlive_session("save session")?;
+            return self.create(now);
+        };
         self.adopt(saved, now, moved);
         self.settle();
         Ok(())
@@ -269,15 +279,19 @@ impl Session {
         self.transfer = Transfer::Stay;
     }
 
-    /// The session was ended while this request was under way: no cookie brings it back.
-    pub(super) fn gone(&mut self, act: &'static str) -> Error {
+    /// The session was ended while this request was under way: what was to be saved in it is lost, and no cookie brings it
+    /// back. But a login is never refused for the sake of the session that was brought: `Ok`, and a new one is to be made.
+    pub(super) fn outlive_session(&mut self, act: &'static str) -> Result<()> {
+        if matches!(self.transfer, Transfer::Login(_)) {
+            return Ok(());
+        }
         self.forget_token();
         let id = self
             .found
             .get()
             .and_then(Option::as_ref)
             .map_or_else(String::new, |held| format!(" {}", held.id));
-        Error::new(ErrorKind::Gone, format!("{act}{id}"))
-            .with_reason("it was ended or has expired since it was read; nothing was saved")
+        Err(Error::new(ErrorKind::Gone, format!("{act}{id}"))
+            .with_reason("it was ended or has expired since it was read; nothing was saved"))
     }
 }

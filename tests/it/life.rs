@@ -113,7 +113,7 @@ fn panics(run: impl FnOnce()) {
 }
 
 /// A change that a request may make, with its name.
-type Act = (&'static str, fn(&mut Session));
+pub(super) type Act = (&'static str, fn(&mut Session));
 
 /// What may become of a request, with its name.
 type End<S> = (&'static str, fn(S));
@@ -256,7 +256,8 @@ fn a_malformed_token_never_reaches_the_store(stage: &Stage) {
 }
 
 fn a_save_does_not_resurrect_a_destroyed_session(stage: &Stage) {
-    for (name, act) in ACTS {
+    // A login is not lost with the session: see `logins`.
+    for (name, act) in ACTS.into_iter().filter(|(name, _)| !["login", "all"].contains(name)) {
         for in_the_middle in [false, true] {
             let token = stored(stage, &json!({ "n": 1 }));
             let mut session = loaded(stage, &token);
@@ -266,7 +267,7 @@ fn a_save_does_not_resurrect_a_destroyed_session(stage: &Stage) {
             let logout =
                 move || assert_eq!(elsewhere(&others, &same, Session::destroy).unwrap(), Destroyed::Ended);
             if in_the_middle {
-                let moves = ["rotate_id", "login", "all"].contains(&name);
+                let moves = name == "rotate_id";
                 stage.rig.before(if moves { Call::Rotate } else { Call::Update }, logout);
             } else {
                 logout();

@@ -20,6 +20,7 @@ mod http_headers;
 mod jar;
 mod kill;
 mod life;
+mod logins;
 mod opening;
 mod operate;
 mod processes;
