@@ -38,7 +38,7 @@ pub enum Event<'a> {
 /// Why what a request brought was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The cookie's value could not be an id.
+    /// A cookie's value could not be an id. Observed once a request, however many such cookies it brings.
     Malformed,
     /// An id that is not stored here: made up, destroyed, rotated or swept.
     Unknown(FileId),

@@ -1,16 +1,20 @@
 //! What all sessions of a program share: where they are kept, how long they live, and who is told.
 use super::Session;
 use crate::error::Result;
-use crate::event::{Event, Observer, Refusal};
+use crate::event::{Event, Observer};
 use crate::id::Token;
 use crate::lifetime::Lifetime;
 use crate::store::Store;
 use std::fmt;
 use std::sync::Arc;
 
-/// Most candidates that one request may bring: a request with more cookies of our name than this is hostile or broken,
-/// and each costs a look at the disk.
-const CANDIDATES_MAX: usize = 4;
+/// Most candidates of a request that are read, well-formed or not; what comes after them is ignored. A browser sends one
+/// cookie of our name, or a few (one for each path and domain): 64 leave room for that and bound the work.
+const CANDIDATES_MAX: usize = 64;
+/// Most well-formed tokens of a request that are kept, all of which a `destroy` ends.
+const BROUGHT_MAX: usize = 32;
+/// Most of them that are looked up to find the live one: each costs a look at the disk.
+pub(super) const LOOKED_UP_MAX: usize = 4;
 
 /// Opens sessions. Cheap to clone; clones share everything.
 ///
@@ -54,7 +58,8 @@ impl SessionManager {
 
     /// The session of whoever brings `tokens`: the first live one, or a new session. Does no I/O.
     ///
-    /// Tokens that cannot be of this store are dropped; of the others, the first four are tried.
+    /// The first 64 tokens are read; those that cannot be of this store are dropped. Of the others the first 32 are kept: four
+    /// are looked up when the session is first used, and all are ended by [`Session::destroy`].
     #[must_use]
     pub fn open(&self, tokens: impl IntoIterator<Item = Token>) -> Session {
         self.open_brought(tokens.into_iter().map(Some))
@@ -63,16 +68,21 @@ impl SessionManager {
     /// The same, of tokens that may have been no tokens at all.
     pub(crate) fn open_brought(&self, tokens: impl IntoIterator<Item = Option<Token>>) -> Session {
         let mut brought = Vec::new();
-        for token in tokens {
+        let mut malformed = false;
+        for token in tokens.into_iter().take(CANDIDATES_MAX) {
             match token.filter(|token| self.store().is_well_formed(token)) {
-                Some(token) if brought.len() < CANDIDATES_MAX && !brought.contains(&token) => {
+                Some(token) if brought.len() < BROUGHT_MAX && !brought.contains(&token) => {
                     brought.push(token);
                 }
                 Some(_) => {}
-                None => self.observe(&Event::Refused(Refusal::Malformed)),
+                None => malformed = true,
             }
         }
-        Session::new(self.clone(), brought)
+        let session = Session::new(self.clone(), brought);
+        if malformed {
+            session.observe_malformed();
+        }
+        session
     }
 
     /// The store.

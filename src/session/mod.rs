@@ -34,6 +34,7 @@ use crate::record::{Entries, Record};
 use crate::store::{Absent, Durability, Lookup};
 use crate::value::Value;
 use delta::Delta;
+use manager::LOOKED_UP_MAX;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::{Cell, OnceCell};
@@ -65,9 +66,10 @@ const TEST_COOKIE: &str = "_test";
 )]
 pub struct Session {
     manager: SessionManager,
-    /// Well-formed tokens of the request, not yet forgotten; the one that is live is among them.
+    /// Well-formed tokens of the request, not yet forgotten; if one is live, the first few have it. See [`manager`].
     brought: Vec<Token>,
     found: OnceCell<Option<Held>>,
+    told_malformed: Cell<bool>,
     accessed: Cell<bool>,
     modified: bool,
     /// Whether this request wrote to the store: what [`Renewal::OnSave`](crate::Renewal::OnSave) asks.
@@ -111,6 +113,7 @@ impl Session {
             came_with_token: !brought.is_empty(),
             brought,
             found: OnceCell::new(),
+            told_malformed: Cell::new(false),
             accessed: Cell::new(false),
             modified: false,
             saved: false,
@@ -453,7 +456,7 @@ impl Session {
     }
 
     fn find(&self) -> Result<Option<Held>> {
-        for token in &self.brought {
+        for token in self.brought.iter().take(LOOKED_UP_MAX) {
             let store = self.manager.store();
             match store.load(token)? {
                 Lookup::Live(live) if !self.manager.lifetime().is_over(&live.record, store.now()) => {
@@ -461,9 +464,7 @@ impl Session {
                 }
                 Lookup::Live(live) => self.manager.observe(&Event::Expired(live.id)),
                 Lookup::Absent(Absent::Expired(id)) => self.manager.observe(&Event::Expired(id)),
-                Lookup::Absent(Absent::Malformed) => {
-                    self.manager.observe(&Event::Refused(Refusal::Malformed));
-                }
+                Lookup::Absent(Absent::Malformed) => self.observe_malformed(),
                 Lookup::Absent(Absent::Unknown(id)) => {
                     self.manager.observe(&Event::Refused(Refusal::Unknown(id)));
                 }
@@ -473,6 +474,13 @@ impl Session {
             }
         }
         Ok(None)
+    }
+
+    /// Tells that the request brought something malformed, once: a header of megabytes must not fill a log.
+    fn observe_malformed(&self) {
+        if !self.told_malformed.replace(true) {
+            self.manager.observe(&Event::Refused(Refusal::Malformed));
+        }
     }
 }
 

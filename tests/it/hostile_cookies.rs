@@ -337,7 +337,8 @@ fn a_hostile_logout_ends_nobody_and_removes_a_cookie_only_for_an_id() {
     let site = Site::new(Cookies::plain_http());
     let before = site.tree();
     let mut removals = 0;
-    for header in &hostile_headers(&site.id) {
+    // A logout that brings an id as it is ends its session, however far behind.
+    for header in hostile_headers(&site.id).iter().filter(|header| !may_bring(header, &site.id)) {
         let mut visit = site.sessions.visit([header.as_str()]);
         assert_eq!(visit.destroy().unwrap(), Destroyed::WasGone, "{header:.100?}");
         removals += usize::from(removes(visit, header));

@@ -836,6 +836,36 @@ fn of_several_cookies_the_first_live_one_wins_and_at_most_four_are_tried() {
     check(&[&dead[0], &dead[0], &dead[0], &dead[0], &dead[0], &live[5]], Some(5), 2);
 }
 
+/// A header of megabytes: what it costs is bounded by the cookies that are read, not by those that are sent.
+#[test]
+fn a_header_of_62_500_cookies_costs_one_event_and_a_bounded_search() {
+    let site = Site::new();
+    let live = header(&site.session());
+    let made_up = |n: usize| {
+        let digit = |place: u32| char::from(b'a' + u8::try_from(n / 26_usize.pow(place) % 26).unwrap());
+        format!("session={}{}", (0..4).map(digit).collect::<String>(), "a".repeat(28))
+    };
+    let malformed = vec!["session=x".to_owned(); 62_500].join("; ");
+    let well_formed = (0..62_500).map(made_up).collect::<Vec<_>>().join("; ");
+    for (flood, tries, ended, events) in [(malformed, 0, 0, 1), (well_formed, 4, 32, 4)] {
+        let mut visit = site.sessions.visit([flood.as_str(), &live]);
+        assert_eq!(visit.user().unwrap(), None);
+        assert_eq!(site.store.calls(), vec![Call::Load; tries]);
+        assert_eq!(site.seen().len(), events);
+        assert_eq!(visit.destroy().unwrap(), Destroyed::WasGone);
+        assert_eq!(site.store.calls(), vec![Call::Delete; ended]);
+        assert_eq!(site.seen(), []);
+        // What was not read costs nothing either.
+        let read = AtomicUsize::new(0);
+        let lines = flood.split("; ").inspect(|_| {
+            read.fetch_add(1, Ordering::SeqCst);
+        });
+        drop(site.sessions.visit(lines));
+        assert_eq!(read.into_inner(), 64);
+        site.seen();
+    }
+}
+
 #[test]
 fn logout_ends_every_session_that_the_request_brought() {
     let site = Site::new();
@@ -932,7 +962,11 @@ fn every_turn_in_a_sessions_life_is_observed_by_its_file_id() {
         site.seen()
     };
     assert_eq!(brings("session=../../etc/passwd"), [Seen::Refused(Refusal::Malformed)]);
-    assert_eq!(brings("session=; session=x y; session=é"), vec![Seen::Refused(Refusal::Malformed); 3]);
+    assert_eq!(
+        brings("session=; session=x y; session=é"),
+        [Seen::Refused(Refusal::Malformed)],
+        "once a request"
+    );
     let unknown = Token::parse(UNKNOWN).unwrap();
     assert_eq!(brings(&header(&unknown)), [Seen::Refused(Refusal::Unknown(id_of(&unknown)))]);
     let token = site.session();

@@ -9,12 +9,15 @@ use sessile::{
 };
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 on_every_storage! {
     an_id_that_is_not_alive_is_never_adopted,
     a_visitor_who_stores_nothing_leaves_nothing,
     changes_that_come_to_nothing_leave_nothing,
     the_first_live_token_of_four_is_the_session,
+    of_many_tokens_64_are_read_and_one_event_says_that_some_were_malformed,
+    a_session_behind_the_four_that_are_tried_is_not_found_but_ended,
     a_malformed_token_never_reaches_the_store,
     a_save_does_not_resurrect_a_destroyed_session,
     a_save_does_not_follow_a_session_that_another_request_moved,
@@ -245,6 +248,35 @@ fn the_first_live_token_of_four_is_the_session(stage: &Stage) {
     assert_eq!(entries(stage, &first), json!({ "n": 3 }));
 }
 
+fn of_many_tokens_64_are_read_and_one_event_says_that_some_were_malformed(stage: &Stage) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    let sessions = stage.sessions().with_observer(move |event| log.lock().push(format!("{event:?}")));
+    let live = stored(stage, &json!({ "n": 1 }));
+    let malformed = |count: usize| std::iter::repeat_n(Token::parse("malformed").unwrap(), count);
+    for (before, found) in [(63, Some(1)), (64, None)] {
+        let session = sessions.open(malformed(before).chain([live.clone()]));
+        assert_eq!(session.get::<u64>("n").unwrap(), found, "behind {before}");
+        assert_eq!(std::mem::take(&mut *seen.lock()), ["Refused(Malformed)"], "behind {before}");
+    }
+    let read = AtomicUsize::new(0);
+    let endless = malformed(usize::MAX).inspect(|_| {
+        read.fetch_add(1, Ordering::SeqCst);
+    });
+    assert_eq!(sessions.open(endless).user().unwrap(), None);
+    assert_eq!(read.into_inner(), 64);
+}
+
+fn a_session_behind_the_four_that_are_tried_is_not_found_but_ended(stage: &Stage) {
+    let live = stored(stage, &json!({ "n": 1 }));
+    let dead = (0..31).map(|_| made_up_token());
+    let mut session = stage.sessions().open(dead.chain([live.clone()]));
+    assert_eq!(session.user().unwrap(), None);
+    assert_eq!(stage.rig.calls(), [Call::Load; 4]);
+    assert_eq!(session.destroy().unwrap(), Destroyed::Ended);
+    stage.check_absent(&live);
+}
+
 fn a_malformed_token_never_reaches_the_store(stage: &Stage) {
     for text in ["x", "../../../../../../../etc/passwd.", "%2f%2e%2e%2f", "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"]
     {
@@ -340,7 +372,7 @@ fn a_request_that_lost_only_its_renewal_succeeds(stage: &Stage) {
 
 fn destroy_ends_every_session_that_was_brought_at_once(stage: &Stage) {
     for read_before in [false, true] {
-        let tokens: Vec<_> = (0..5).map(|n| stored(stage, &json!({ "n": n }))).collect();
+        let tokens: Vec<_> = (0..33).map(|n| stored(stage, &json!({ "n": n }))).collect();
         let mut session = stage.sessions().open(tokens.clone());
         if read_before {
             assert_eq!(session.get("n").unwrap(), Some(0));
@@ -348,16 +380,16 @@ fn destroy_ends_every_session_that_was_brought_at_once(stage: &Stage) {
         session.insert("m", 1).unwrap();
         stage.rig.calls();
         session.destroy().unwrap();
-        assert_eq!(stage.rig.calls(), [Call::Delete; 4]);
-        for token in &tokens[..4] {
+        assert_eq!(stage.rig.calls(), [Call::Delete; 32]);
+        for token in &tokens[..32] {
             stage.check_absent(token);
         }
-        assert_eq!(entries(stage, &tokens[4]), json!({ "n": 4 }), "a fifth was not considered");
+        assert_eq!(entries(stage, &tokens[32]), json!({ "n": 32 }), "a 33rd was not considered");
         assert_eq!(session.token().unwrap(), None);
         assert!(session.is_empty().unwrap());
         session.save().unwrap();
         assert_eq!(stage.stored(), 1);
-        elsewhere(&stage.others(), &tokens[4], |s| s.destroy().unwrap());
+        elsewhere(&stage.others(), &tokens[32], |s| s.destroy().unwrap());
     }
     // Without having looked at it, too.
     let token = stored(stage, &json!({ "n": 1 }));
