@@ -58,7 +58,8 @@ pub enum ErrorKind {
     Config,
     /// The cookie would be larger than browsers accept (name and value: 4,096 bytes).
     CookieTooLarge,
-    /// A handler, or a function given to [`Session::update`](crate::Session::update), panicked; nothing was saved.
+    /// Code of the program that the library called panicked: a handler, a function given to
+    /// [`Session::update`](crate::Session::update) (nothing was saved), a function told of a sweep's progress.
     Panicked,
     /// Another storage (not the file engine) failed; for implementors of [`Store`](crate::store::Store).
     Storage,

@@ -2,12 +2,14 @@
 //!
 //! - **It keeps no store open.** It has a weak reference; when the store is dropped, it ends with its next turn.
 //! - **Nothing ends it** but that and its handle: an error is counted and told, a panic in the observer is contained.
+//! - **It fails aloud**: without an observer, a sweep that failed is one line on standard error.
 //! - **Any number of processes** may have one on the same store: one sweeps at a time, the others leave it to that one.
 //! - **It may be killed anywhere**, as a sweep may; a server that never returns needs not stop it.
 use super::mapped::Birthmark;
-use super::{FileStore, SweepEnd, SweepOptions, SweepReport};
+use super::{FileStore, SweepEnd, SweepOptions, SweepProgress, SweepReport};
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{with_causes, write_line};
 use crate::random;
 use crate::sync::channel::{Receiver, Sender, TryRecvError, after, bounded, never, select};
 use crate::sync::thread::{self, JoinHandle};
@@ -40,16 +42,12 @@ type Observer = dyn FnMut(&Result<SweepReport>) + Send;
 pub struct ReaperOptions {
     interval: Duration,
     sweep: SweepOptions,
-    observer: Box<Observer>,
+    observer: Option<Box<Observer>>,
 }
 
 impl Default for ReaperOptions {
     fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(300),
-            sweep: SweepOptions::default(),
-            observer: Box::new(|_| {}),
-        }
+        Self { interval: Duration::from_secs(300), sweep: SweepOptions::default(), observer: None }
     }
 }
 
@@ -85,10 +83,11 @@ impl ReaperOptions {
         self
     }
 
-    /// Is told of each sweep, in the reaper's thread. A panic in it is contained and counted.
+    /// Is told of each sweep, in the reaper's thread. A panic in it is contained and counted. Without an observer, a sweep
+    /// that failed, or left files behind that it could not look at or remove, is one line on standard error.
     #[must_use]
     pub fn observer(mut self, observer: impl FnMut(&Result<SweepReport>) + Send + 'static) -> Self {
-        self.observer = Box::new(observer);
+        self.observer = Some(Box::new(observer));
         self
     }
 
@@ -149,7 +148,7 @@ impl FileStore {
             Worker { store: Arc::downgrade(self), options, stopped, asked, reaped: Reaped::default() };
         let thread = thread::Builder::new()
             .name("sessile-reaper".into())
-            .spawn(|| worker.run())
+            .spawn(|| worker.run_and_end())
             .map_err(|error| Error::new(ErrorKind::Io, "start a reaper").with_source(error))?;
         Ok(Reaper { stop: Some(stop), now: Some(now), thread: Some(thread), birthmark: Birthmark::new() })
     }
@@ -202,7 +201,14 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self) -> Reaped {
+    /// Runs until it is stopped, and says what was done, also if dropping the observer panics.
+    fn run_and_end(mut self) -> Reaped {
+        let reaped = self.run();
+        let _ = contained(|| drop(self));
+        reaped
+    }
+
+    fn run(&mut self) -> Reaped {
         let mut wait = part_of(FIRST_WITHIN.min(self.options.interval));
         // When its handle is forgotten, nobody asks any more, and that is no reason to sweep.
         let mut asked = self.asked.clone();
@@ -225,16 +231,33 @@ impl Worker {
 
     fn sweep(&mut self, store: &Arc<FileStore>) {
         let Self { options, stopped, reaped, .. } = self;
-        let told = contained(|| {
-            let swept = store.sweep_with(&options.sweep, |_| match stopped.try_recv() {
-                // Nobody else has the store any more: it is to be closed now, not when the sweep is done.
-                Err(TryRecvError::Empty) if Arc::strong_count(store) > 1 => Continue(()),
-                _ => Break(()),
-            });
-            reaped.count(&swept);
-            (options.observer)(&swept);
+        let go_on = |_: &SweepProgress<'_>| match stopped.try_recv() {
+            // Nobody else has the store any more: it is to be closed now, not when the sweep is done.
+            Err(TryRecvError::Empty) if Arc::strong_count(store) > 1 => Continue(()),
+            _ => Break(()),
+        };
+        let swept = contained(|| store.sweep_with(&options.sweep, go_on)).unwrap_or_else(|_| {
+            reaped.panics += 1;
+            let reason = "it panicked, which is a fault of the library; please report it";
+            Err(Error::new(ErrorKind::Panicked, "sweep session store").with_reason(reason))
         });
-        reaped.panics += u64::from(told.is_err());
+        reaped.count(&swept);
+        match &mut options.observer {
+            Some(observer) => reaped.panics += u64::from(contained(|| observer(&swept)).is_err()),
+            None => failure(&swept).into_iter().for_each(|line| write_line(&line)),
+        }
+    }
+}
+
+/// The line that standard error gets where there is no observer; `None` if nothing failed.
+fn failure(swept: &Result<SweepReport>) -> Option<String> {
+    match swept {
+        Err(error) => Some(with_causes(error)),
+        Ok(report) if report.failed == 0 => None,
+        Ok(report) => {
+            let first = report.errors.first().map_or_else(String::new, |error| with_causes(error));
+            Some(format!("a sweep left {} files or directories behind; the first: {first}", report.failed))
+        }
     }
 }
 

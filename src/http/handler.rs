@@ -1,9 +1,10 @@
 //! What every adapter does around a handler: run it, contain its panics, save before responding, and turn what fails
 //! into a status. Knows no server.
-use super::{Headers, Unsaved, Visit};
+use super::{Headers, Sessions, Unsaved, Visit};
+use crate::contained::contained;
 use crate::error::{Error, ErrorKind};
+use crate::event::Event;
 use crate::session::Session;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a handler made: a response, and whether it is one that keeps the session's changes.
 pub(super) struct Handled<R> {
@@ -26,24 +27,48 @@ pub(super) struct Failure {
     pub(super) text: &'static str,
 }
 
+/// The visit of a request with these `Cookie` lines. A store that is not ours may panic at a token.
+pub(super) fn visit<'h>(
+    sessions: &Sessions,
+    cookies: impl Iterator<Item = &'h str>,
+) -> Result<Visit, Failure> {
+    contained(|| sessions.visit(cookies)).map_err(|_| {
+        let error = panicked("look at the request's cookies");
+        sessions.manager().observe(&Event::Failed(&error));
+        failure(&error)
+    })
+}
+
 /// Runs a handler on a visit's session and saves it.
-pub(super) fn run<R>(mut visit: Visit, handler: impl FnOnce(&mut Session) -> Handled<R>) -> Answer<R> {
-    let Ok(made) = catch_unwind(AssertUnwindSafe(|| handler(&mut visit))) else {
-        return panicked(&visit, "run the handler");
+pub(super) fn run<R>(
+    visit: Result<Visit, Failure>,
+    handler: impl FnOnce(&mut Session) -> Handled<R>,
+) -> Answer<R> {
+    let mut visit = match visit {
+        Ok(visit) => visit,
+        Err(failure) => return Answer { response: Err(failure), headers: Headers::new() },
+    };
+    let Ok(made) = contained(|| handler(&mut visit)) else {
+        return fail(&visit, panicked("run the handler"));
     };
     if !made.keep {
         return Answer { response: Ok(made.response), headers: visit.discard() };
     }
-    // Functions given to `update` run again while the session is saved, and may panic there.
-    match catch_unwind(AssertUnwindSafe(|| visit.settle(made.status))) {
-        Ok(Ok(headers)) => Answer { response: Ok(made.response), headers },
+    let answer = match contained(|| visit.settle(made.status)) {
+        Ok(Ok(headers)) => return Answer { response: Ok(made.response), headers },
         Ok(Err(Unsaved { error, headers })) => Answer { response: Err(failure(&error)), headers },
-        Err(_) => panicked(&visit, "save session"),
-    }
+        Err(_) => fail(&visit, panicked("save session")),
+    };
+    // The program's code, perhaps; the answer is a failure already.
+    let _ = contained(|| drop(made.response));
+    answer
 }
 
-fn panicked<R>(visit: &Visit, act: &'static str) -> Answer<R> {
-    let error = Error::new(ErrorKind::Panicked, act).with_reason("it panicked; its changes were dropped");
+fn panicked(act: &'static str) -> Error {
+    Error::new(ErrorKind::Panicked, act).with_reason("it panicked; its changes were dropped")
+}
+
+fn fail<R>(visit: &Visit, error: Error) -> Answer<R> {
     let response = Err(failure(&error));
     let Unsaved { headers, .. } = visit.fail(error);
     Answer { response, headers }

@@ -90,7 +90,7 @@ pub fn serve<R: IntoResponse>(
 ) -> Response {
     // `Request::header` would see the first Cookie line only.
     let cookies = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("Cookie"));
-    let visit = sessions.visit(cookies.map(|(_, value)| value));
+    let visit = handler::visit(sessions, cookies.map(|(_, value)| value));
     let answer = handler::run(visit, |session| {
         let result = handler(request, session);
         if let Some(error) = result.session_error() {

@@ -25,6 +25,7 @@
 //! stores such a cookie.
 use super::handler::{self, Answer, Failure, Handled};
 use super::{Headers, Sessions};
+use crate::contained::contained;
 use crate::error::Error;
 use crate::event::Event;
 use crate::session::Session;
@@ -90,15 +91,15 @@ impl IntoResponse for Error {
 ///
 /// # Errors
 ///
-/// The response could not be sent (tiny_http keeps to itself that a visitor has left; this is other trouble). What was
-/// saved stays saved.
+/// The response could not be sent (tiny_http keeps to itself that a visitor has left; this is other trouble), also
+/// because reading its body panicked. What was saved stays saved.
 pub fn serve<R: IntoResponse>(
     sessions: &Sessions,
     mut request: Request,
     handler: impl FnOnce(&mut Request, &mut Session) -> R,
 ) -> io::Result<()> {
     let cookies = request.headers().iter().filter(|header| header.field.equiv("Cookie"));
-    let visit = sessions.visit(cookies.map(|header| header.value.as_str()));
+    let visit = handler::visit(sessions, cookies.map(|header| header.value.as_str()));
     let answer = handler::run(visit, |session| {
         let result = handler(&mut request, session);
         if let Some(error) = result.session_error() {
@@ -109,8 +110,10 @@ pub fn serve<R: IntoResponse>(
         Handled { status: response.status_code().0, response, keep }
     });
     let Answer { response, headers } = answer;
-    let response = response.unwrap_or_else(|failure| render(&failure));
-    request.respond(append(response, headers))
+    let response = append(response.unwrap_or_else(|failure| render(&failure)), headers);
+    // The body is read there, which may be the program's code.
+    contained(|| request.respond(response))
+        .unwrap_or_else(|_| Err(io::Error::other("the response's body panicked while it was sent")))
 }
 
 fn render(failure: &Failure) -> AnyResponse {

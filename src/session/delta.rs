@@ -2,6 +2,7 @@
 //!
 //! Pure: no store, no clock. An entry is atomic (nested values never merge); for each entry the delta says set, remove
 //! or apply these functions, and beside them it may say "drop all else".
+use crate::contained::contained;
 use crate::error::Result;
 use crate::record::Entries;
 use crate::value::Value;
@@ -21,7 +22,19 @@ pub(super) struct Delta {
 enum Change {
     Set(Value),
     Remove,
-    Update { preview: Value, steps: Vec<Step> },
+    Update { preview: Value, steps: Steps },
+}
+
+/// The functions of one entry, in their order. What they captured is the program's: a destructor that panics is contained,
+/// because a session is also dropped where nothing else contains it, and settled when its save has succeeded.
+struct Steps(Vec<Step>);
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        for step in self.0.drain(..) {
+            let _ = contained(|| drop(step));
+        }
+    }
 }
 
 impl Delta {
@@ -50,10 +63,10 @@ impl Delta {
             Some(change @ (Change::Set(_) | Change::Remove)) => *change = Change::Set(preview),
             Some(Change::Update { preview: last, steps }) => {
                 *last = preview;
-                steps.push(step);
+                steps.0.push(step);
             }
             None => {
-                self.entries.insert(name.into(), Change::Update { preview, steps: vec![step] });
+                self.entries.insert(name.into(), Change::Update { preview, steps: Steps(vec![step]) });
             }
         }
     }
@@ -96,7 +109,7 @@ impl Delta {
             Some(Change::Remove) => None,
             Some(Change::Update { steps, .. }) => {
                 let mut value = stored.cloned();
-                for step in steps {
+                for step in &steps.0 {
                     value = Some(step(value.as_ref())?);
                 }
                 value

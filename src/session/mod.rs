@@ -26,6 +26,7 @@ pub use end::Destroyed;
 pub use manager::SessionManager;
 pub(crate) use save::CookieNews;
 
+use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Refusal};
 use crate::id::{FileId, Token};
@@ -235,22 +236,18 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Type`] if the entry holds something else: now, or when it is saved.
+    /// [`ErrorKind::Type`] if the entry holds something else, [`ErrorKind::Panicked`] if the function panics: now, or
+    /// when it is saved. Then nothing is changed, or saved.
     pub fn update<T, F>(&mut self, name: &str, change: F) -> Result<T>
     where
         T: Default + Serialize + DeserializeOwned,
         F: FnOnce(&mut T) + Clone + Send + 'static,
     {
         check_name(name)?;
-        let mut preview: T = self.view(name)?.map(|value| read(name, value)).transpose()?.unwrap_or_default();
-        change.clone()(&mut preview);
+        let (stored, preview) = changed(name, self.view(name)?, change.clone(), |value| value)?;
         let entry = name.to_owned();
-        let step = Box::new(move |stored: Option<&Value>| {
-            let mut value: T = stored.map(|value| read(&entry, value)).transpose()?.unwrap_or_default();
-            change.clone()(&mut value);
-            store(&entry, &value)
-        });
-        self.delta.update(name, store(name, &preview)?, step);
+        let step = move |stored: Option<&Value>| Ok(changed(&entry, stored, change.clone(), drop::<T>)?.0);
+        self.delta.update(name, stored, Box::new(step));
         self.modified = true;
         Ok(preview)
     }
@@ -503,6 +500,33 @@ fn check_name(name: &str) -> Result<()> {
         _ if name.starts_with('_') => refuse(format!("`{name}` is reserved, as all that begin with `_`")),
         _ => Ok(()),
     }
+}
+
+/// Runs a function of the program, with its types' code, that may run under a session's lock: its panic is an error, so
+/// that nothing is written and the lock is given back.
+fn run_program<R>(run: impl FnOnce() -> Result<R>) -> Result<R> {
+    contained(run).unwrap_or_else(|_| {
+        let reason = "the function given for it, or its type's own code, panicked; nothing was saved";
+        Err(Error::new(ErrorKind::Panicked, "update an entry of the session").with_reason(reason))
+    })
+}
+
+/// An entry (its type's default, if there is none) after a function of the program: as it is stored, and what `then`
+/// makes of it.
+fn changed<T, R>(
+    name: &str,
+    stored: Option<&Value>,
+    change: impl FnOnce(&mut T),
+    then: impl FnOnce(T) -> R,
+) -> Result<(Value, R)>
+where
+    T: Default + Serialize + DeserializeOwned,
+{
+    run_program(|| {
+        let mut value: T = stored.map(|value| read(name, value)).transpose()?.unwrap_or_default();
+        change(&mut value);
+        Ok((store(name, &value)?, then(value)))
+    })
 }
 
 fn read<T: DeserializeOwned>(name: &str, value: &Value) -> Result<T> {

@@ -2,7 +2,7 @@
 //!
 //! Only that entry is saved, with what the request changed of it before. A pending `login` or `rotate_id` is carried out
 //! in the same step: nothing that follows it is ever written under the id from before it.
-use super::{Session, Transfer, check_name, read, store};
+use super::{Session, Transfer, check_name, read, run_program, store};
 use crate::error::Result;
 use crate::id::Token;
 use crate::record::Record;
@@ -30,7 +30,8 @@ impl Session {
     ///
     /// [`ErrorKind::Type`](crate::ErrorKind::Type) if the entry holds something else;
     /// [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the session was live when it was first read and is not any more,
-    /// and no login waits; the storage's trouble.
+    /// and no login waits; [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if the function panics: nothing is
+    /// written, no lock is kept; the storage's trouble.
     pub fn update_now<T, R>(&mut self, name: &str, mut change: impl FnMut(&mut T) -> R) -> Result<R>
     where
         T: Default + Serialize + DeserializeOwned,
@@ -85,7 +86,8 @@ impl Session {
     /// Lays what this request changed of the entry over a record, and then the step.
     fn step(&self, name: &str, record: &mut Record, step: Step<'_>) -> Result<bool> {
         let stored = record.entries.get(name);
-        let value = step(self.delta.merged(name, stored)?)?;
+        let merged = self.delta.merged(name, stored)?;
+        let value = run_program(|| step(merged))?;
         let changed = value.as_ref() != stored;
         match value {
             _ if !changed => {}

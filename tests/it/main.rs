@@ -24,6 +24,7 @@ mod logins;
 mod opening;
 mod operate;
 mod processes;
+mod program_code;
 mod reaper;
 mod servers;
 mod stale;

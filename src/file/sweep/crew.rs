@@ -25,7 +25,7 @@ struct Shared<'a, T> {
     done: Mutex<SweepReport>,
 }
 
-/// Stops the helpers if the pass ends early, be it by a panic of those who are told of it.
+/// Stops the helpers if the pass ends early, be it by a panic.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {

@@ -37,7 +37,7 @@ use super::disk::Directory;
 use super::due::BUCKET_MICROS;
 use super::layout::{DUE, SHARDS};
 use crate::clock::micros;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
 use crate::sync::Instant;
 use marker::Marker;
@@ -69,7 +69,7 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// As for [`sweep`](Self::sweep).
+    /// As for [`sweep`](Self::sweep); [`ErrorKind::Panicked`] if `progress` panics, which stops the sweep as `Break` does.
     pub fn sweep_with(
         &self,
         options: &SweepOptions,
@@ -96,6 +96,10 @@ impl FileStore {
                 };
                 if pass.run(&marker).is_break() {
                     pass.report.end = SweepEnd::Stopped;
+                }
+                if pass.pace.panicked {
+                    let reason = "the function that is told of its progress panicked; what was done until then is done";
+                    return Err(Error::new(ErrorKind::Panicked, "sweep session store").with_reason(reason));
                 }
                 pass.report
             }

@@ -1,5 +1,6 @@
 //! How fast a sweep may go, and who is told how far it has come. Sleeps; touches no file.
 use super::options::{Budget, SweepPhase, SweepProgress, SweepReport};
+use crate::contained::contained;
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Instant, thread};
 use std::ops::ControlFlow;
@@ -19,6 +20,8 @@ pub(super) type Tell<'a> = &'a mut dyn FnMut(&SweepProgress<'_>) -> ControlFlow<
 pub(super) struct Pace<'a> {
     pub(super) budget: Budget,
     tell: Tell<'a>,
+    /// Whether `tell` panicked.
+    pub(super) panicked: bool,
     pub(super) phase: SweepPhase,
     /// How much of it is done, by all threads of the sweep.
     pub(super) done: Arc<AtomicU64>,
@@ -35,7 +38,7 @@ impl<'a> Pace<'a> {
     pub(super) fn new(budget: Budget, tell: Tell<'a>) -> Self {
         let now = Instant::now();
         let (phase, done) = (SweepPhase::Walk, Arc::default());
-        Self { budget, tell, phase, done, total: 0, told: now, since: now, next: now }
+        Self { budget, tell, panicked: false, phase, done, total: 0, told: now, since: now, next: now }
     }
 
     /// Begins another kind of work.
@@ -96,13 +99,13 @@ impl<'a> Pace<'a> {
         if now - self.told < TELL_EVERY { ControlFlow::Continue(()) } else { self.tell(now, report) }
     }
 
+    /// The one call of the program's function. Its panic stops the sweep, which says so when it has ended.
     fn tell(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
         self.told = now;
-        (self.tell)(&SweepProgress {
-            phase: self.phase,
-            done: self.done.load(Relaxed),
-            total: self.total,
-            report,
+        let (phase, done, total) = (self.phase, self.done.load(Relaxed), self.total);
+        contained(|| (self.tell)(&SweepProgress { phase, done, total, report })).unwrap_or_else(|_| {
+            self.panicked = true;
+            ControlFlow::Break(())
         })
     }
 }

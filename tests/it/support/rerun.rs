@@ -77,6 +77,13 @@ pub(crate) fn again_in_mounts(test: &str, dir: &Path, stage: &str, scripts: &[&s
     panic!("this test needs one of these mounts, and none can be made here:\n{refusals}");
 }
 
+/// The second run of `test` as a command whose streams are the caller's to set: for tests that watch it while it runs.
+pub(crate) fn command(test: &str, stage: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(STAGE, stage);
+    command
+}
+
 #[track_caller]
 fn run(mut command: Command, test: &str, stage: &Path) {
     let output = tempfile::NamedTempFile::new().unwrap();
