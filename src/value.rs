@@ -16,8 +16,16 @@
 //!   since changed its types, and by one that knows none of them.
 //! - Equal values have equal bytes, so "was it changed?" is a comparison of bytes.
 //! - A value is decoded when it is asked for: a request that reads one entry pays for one.
-//! - Nesting is bounded in both directions ([`DEPTH_MAX`]); no decoder here allocates more than its input holds.
-mod finite;
+//! - Nesting is bounded in both directions ([`DEPTH_MAX`], [`WRAPPERS_MAX`]) and counted on the way down, so that no value and
+//!   no type ends the stack: with types as `serde` derives them, 256 KiB of it suffice in a debug build. No decoder here
+//!   allocates more than its input holds.
+mod fault;
+mod from_json;
+mod number;
+mod room;
+mod to_json;
+
+pub use room::{DEPTH_MAX, WRAPPERS_MAX};
 
 use crate::error::{Error, ErrorKind, Result};
 use serde::de::{
@@ -28,9 +36,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Number, Value as Json};
 use smallvec::SmallVec;
 use std::fmt;
-
-/// Deepest nesting of arrays and objects in one value; a deeper one is refused with [`ErrorKind::Value`].
-pub const DEPTH_MAX: usize = 64;
 
 /// One entry's value in its compact form: one allocation at most, cheap to clone, compare and measure.
 #[derive(PartialEq, Eq)]
@@ -44,17 +49,11 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Value`] if it does not (a map whose keys are no strings, an integer beyond 64 bits, a NaN, a
-    /// `Serialize` that fails) or nests deeper than [`DEPTH_MAX`].
+    /// [`ErrorKind::Value`], naming the place in the value and why, if it does not (a map whose keys are no strings, an
+    /// integer beyond 64 bits, a NaN, a `Serialize` that fails) or nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`].
     pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
         let refuse = || Error::new(ErrorKind::Value, "store a value");
-        let json = serde_json::to_value(value).map_err(|error| refuse().with_source(error))?;
-        if !within(&json, DEPTH_MAX) {
-            return Err(refuse().with_reason(format!("nested deeper than {DEPTH_MAX} levels")));
-        }
-        if holds_null(&json) {
-            finite::check(value).map_err(|error| refuse().with_source(error))?;
-        }
+        let json = to_json::to_json(value).map_err(|fault| refuse().with_reason(fault.to_string()))?;
         let bytes = postcard::to_stdvec(&Tagged(&json)).map_err(|error| refuse().with_source(error))?;
         Ok(Self(Bytes::from_slice(&bytes)))
     }
@@ -63,15 +62,18 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Type`], naming what is held and what was asked for, if it is not one;
-    /// [`ErrorKind::Corrupt`] if the bytes are no value, which their record's checksum excludes.
+    /// [`ErrorKind::Type`], naming the path inside the value and what was missing or expected there, if it is not one, or if
+    /// `T` nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`]; [`ErrorKind::Corrupt`] if the bytes are no value, which their
+    /// record's checksum excludes.
     pub fn get<T: DeserializeOwned>(&self) -> Result<T> {
         let json = self.to_json()?;
         let kind = kind_of(&json);
-        // Without its cause, which quotes the value: what a session holds does not belong in a log.
-        serde_json::from_value(json).map_err(|_| {
-            Error::new(ErrorKind::Type, "read a value")
-                .with_reason(format!("it holds {kind}, not a `{}`", std::any::type_name::<T>()))
+        from_json::from_json(json).map_err(|fault| {
+            Error::new(ErrorKind::Type, "read a value").with_reason(if fault.is_of_the_whole(kind) {
+                format!("it holds {kind}, not a `{}`", std::any::type_name::<T>())
+            } else {
+                fault.to_string()
+            })
         })
     }
 
@@ -128,23 +130,6 @@ fn kind_of(json: &Json) -> &'static str {
         Json::String(_) => "a string",
         Json::Array(_) => "an array",
         Json::Object(_) => "an object",
-    }
-}
-
-fn holds_null(json: &Json) -> bool {
-    match json {
-        Json::Null => true,
-        Json::Array(items) => items.iter().any(holds_null),
-        Json::Object(members) => members.values().any(holds_null),
-        Json::Bool(_) | Json::Number(_) | Json::String(_) => false,
-    }
-}
-
-fn within(json: &Json, depth: usize) -> bool {
-    match json {
-        Json::Array(items) => depth > 0 && items.iter().all(|item| within(item, depth - 1)),
-        Json::Object(members) => depth > 0 && members.values().all(|item| within(item, depth - 1)),
-        _ => true,
     }
 }
 
@@ -320,7 +305,7 @@ impl<'de> Visitor<'de> for InObject {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::collections::HashMap;
+    use std::collections::{BTreeMap, HashMap};
 
     #[track_caller]
     fn check_round_trip(json: &Json) {
@@ -369,6 +354,88 @@ mod tests {
         let error = Value::new("seven").unwrap().get::<u32>().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Type);
         assert_eq!(error.to_string(), "failed to read a value: it holds a string, not a `u32`");
+    }
+
+    /// Every shape that `serde` knows.
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Shapes {
+        unit: (),
+        marker: Marker,
+        numbers: (i8, u64, i128, u128, f32, f64),
+        texts: (char, String, Option<String>, Option<char>),
+        wrapped: Wrapped,
+        pair: Pair,
+        items: Vec<Shape>,
+        by_number: BTreeMap<i32, u8>,
+        by_flag: BTreeMap<bool, u8>,
+        by_shape: BTreeMap<Plain, bool>,
+        by_newtype: BTreeMap<Wrapped, [u8; 2]>,
+        #[serde(flatten)]
+        rest: BTreeMap<String, Json>,
+    }
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Marker;
+    #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+    struct Wrapped(u64);
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Pair(u8, bool);
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+    enum Plain {
+        One,
+        Two,
+    }
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    enum Shape {
+        Unit,
+        Newtype(Option<u8>),
+        Tuple(u8, Vec<Shape>),
+        Struct { a: u8, b: Option<Plain> },
+        Tagged(Tagging),
+        Untagged(Either),
+    }
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind", content = "of")]
+    enum Tagging {
+        A(u8),
+        B { c: i64 },
+    }
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(f64),
+        Text(String),
+    }
+
+    #[test]
+    fn a_type_is_stored_and_read_as_serde_json_does() {
+        let full = Shapes {
+            numbers: (-1, u64::MAX, i64::MIN.into(), u64::MAX.into(), 0.1, -0.0),
+            texts: ('ß', "naïve".into(), Some(String::new()), None),
+            wrapped: Wrapped(7),
+            pair: Pair(1, true),
+            items: vec![
+                Shape::Unit,
+                Shape::Newtype(None),
+                Shape::Newtype(Some(1)),
+                Shape::Tuple(2, vec![Shape::Unit]),
+                Shape::Struct { a: 1, b: Some(Plain::Two) },
+                Shape::Tagged(Tagging::A(1)),
+                Shape::Tagged(Tagging::B { c: -1 }),
+                Shape::Untagged(Either::Number(0.5)),
+                Shape::Untagged(Either::Text("t".into())),
+            ],
+            by_number: BTreeMap::from([(-1, 1), (2, 2)]),
+            by_flag: BTreeMap::from([(true, 1)]),
+            by_shape: BTreeMap::from([(Plain::One, true)]),
+            by_newtype: BTreeMap::from([(Wrapped(1), [1, 2])]),
+            rest: BTreeMap::from([("other".into(), json!({"deep": [1, null, "x", {}]}))]),
+            ..Shapes::default()
+        };
+        for shapes in [Shapes::default(), full] {
+            let value = Value::new(&shapes).unwrap();
+            assert_eq!(value.to_json().unwrap(), serde_json::to_value(&shapes).unwrap());
+            assert_eq!(value.get::<Shapes>().unwrap(), shapes);
+        }
     }
 
     fn nested(depth: usize) -> Json {
@@ -459,9 +526,11 @@ mod tests {
         check(|float| Value::new(&Shape::Tuple(None, float)));
         check(|float| Value::new(&Shape::Struct { none: None, float }));
         check(|float| Value::new(&(None::<u8>, ((), 'c', "text", true, 1_u8, -1_i64, float))));
-        let error = Value::new(&f64::NAN).unwrap_err();
-        let reason = std::error::Error::source(&error).map(ToString::to_string);
-        assert!(format!("{error} {reason:?}").contains("not a finite number"), "{error:?}");
+        let error = Value::new(&Shape::Struct { none: None, float: f64::NAN }).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "failed to store a value: at `Struct.float`: a float that is not a finite number"
+        );
     }
 
     #[test]

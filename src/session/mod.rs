@@ -144,7 +144,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Value`] if the value cannot be stored.
+    /// [`ErrorKind::Value`] if the value cannot be stored or nests too deeply, see [`Value::new`].
     pub fn insert<T: Serialize>(&mut self, name: &str, value: T) -> Result<()> {
         check_name(name)?;
         self.put(name, &value)

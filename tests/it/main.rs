@@ -21,6 +21,7 @@ mod jar;
 mod kill;
 mod life;
 mod logins;
+mod nesting;
 mod opening;
 mod operate;
 mod processes;

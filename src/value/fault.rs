@@ -1,0 +1,163 @@
+//! Why a value was refused: where in it, and what was missing or expected there. Never what is there.
+//!
+//! `serde`'s own messages quote values (``invalid type: string "secret", expected u32``), and what a session holds does not
+//! belong in a log. So of what was found only its kind is kept, the words of a type's own `Serialize` or `Deserialize` are
+//! left out, and the path names fields, variants and positions; a key of a map is data, and is shown as `*`.
+use serde::de::{self, Expected, Unexpected};
+use serde::ser;
+use std::borrow::Cow;
+use std::fmt;
+
+/// A refusal. One pointer, so that the results of every level of a value stay small.
+#[derive(Debug)]
+pub(super) struct Fault(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    why: Why,
+    /// From the place of the fault outwards: it grows while the fault is passed up.
+    steps: Vec<Step>,
+}
+
+#[derive(Debug)]
+enum Why {
+    /// There is something else.
+    Other {
+        found: &'static str,
+        expected: String,
+    },
+    Said(Cow<'static, str>),
+}
+
+/// One step of the path to a part of a value.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    /// A field of a struct or a variant of an enum, as the program's types name it.
+    Named(&'static str),
+    /// An item of an array, counted from 0.
+    Index(usize),
+    /// A value of a map.
+    Key,
+}
+
+impl Fault {
+    pub(super) fn new(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::because(Why::Said(reason.into()))
+    }
+
+    fn because(why: Why) -> Self {
+        Self(Box::new(Inner { why, steps: Vec::new() }))
+    }
+
+    /// The fault as the value around its place sees it.
+    pub(super) fn within(mut self, step: Step) -> Self {
+        self.0.steps.push(step);
+        self
+    }
+
+    /// Whether it says no more than that the whole value, which is of this kind, should be something else.
+    pub(super) fn is_of_the_whole(&self, kind: &str) -> bool {
+        self.0.steps.is_empty() && matches!(self.0.why, Why::Other { found, .. } if found == kind)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { why, steps } = &*self.0;
+        if !steps.is_empty() {
+            f.write_str("at `")?;
+            for (n, step) in steps.iter().rev().enumerate() {
+                let dot = if n == 0 { "" } else { "." };
+                match step {
+                    Step::Named(name) => write!(f, "{dot}{name}")?,
+                    Step::Index(index) => write!(f, "[{index}]")?,
+                    Step::Key => write!(f, "{dot}*")?,
+                }
+            }
+            f.write_str("`: ")?;
+        }
+        match why {
+            Why::Other { found, expected } => write!(f, "expected {expected}, found {found}"),
+            Why::Said(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl ser::Error for Fault {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self::new("its `Serialize` refuses it")
+    }
+}
+
+impl de::Error for Fault {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self::new("the type's `Deserialize` refuses what is there")
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::because(Why::Other { found: kind_of(found), expected: expected.to_string() })
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::invalid_type(found, expected)
+    }
+
+    fn invalid_length(length: usize, expected: &dyn Expected) -> Self {
+        Self::new(format!("expected {expected}, found {length} in all"))
+    }
+
+    fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(format!("an unknown variant, expected {}", OneOf(expected)))
+    }
+
+    fn unknown_field(_: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(format!("an unknown field, expected {}", OneOf(expected)))
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::new(format!("missing field `{field}`"))
+    }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        Self::new(format!("field `{field}` is there twice"))
+    }
+}
+
+/// What was found is called in an error, with its article.
+fn kind_of(found: Unexpected<'_>) -> &'static str {
+    match found {
+        Unexpected::Unit | Unexpected::Option => "null",
+        Unexpected::Bool(_) => "a boolean",
+        Unexpected::Unsigned(_) | Unexpected::Signed(_) => "an integer",
+        Unexpected::Float(_) => "a float",
+        Unexpected::Char(_) | Unexpected::Str(_) => "a string",
+        Unexpected::Bytes(_) => "bytes",
+        Unexpected::Seq => "an array",
+        Unexpected::Map => "an object",
+        Unexpected::Enum
+        | Unexpected::UnitVariant
+        | Unexpected::NewtypeVariant
+        | Unexpected::TupleVariant
+        | Unexpected::StructVariant => "a variant of another shape",
+        // It may quote what it is.
+        Unexpected::NewtypeStruct | Unexpected::Other(_) => "something else",
+    }
+}
+
+/// The names that a type knows.
+struct OneOf(&'static [&'static str]);
+
+impl fmt::Display for OneOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str("none"),
+            [only] => write!(f, "`{only}`"),
+            [first, rest @ ..] => {
+                write!(f, "one of `{first}`")?;
+                rest.iter().try_for_each(|name| write!(f, ", `{name}`"))
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Numbers that reach us as text: kept where 64 bits hold them as they are written, refused where they do not.
+//!
+//! `serde_json` hands numbers over as text if any crate of the program switches on its feature `arbitrary_precision`, and whole
+//! pieces of JSON with its feature `raw_value`: in the shape of a struct with one of the two names below.
+use super::fault::Fault;
+use super::room::DEPTH_MAX;
+use serde_json::{Number, Value as Json};
+
+/// The name of the struct, and of its field, that holds a number's digits.
+pub(super) const NUMBER: &str = "$serde_json::private::Number";
+/// The same for a piece of JSON.
+pub(super) const RAW: &str = "$serde_json::private::RawValue";
+
+/// A number that was written so.
+///
+/// # Errors
+///
+/// 64 bits do not hold it.
+pub(super) fn parse(text: &str) -> Result<Json, Fault> {
+    if !text.contains(['.', 'e', 'E']) && text != "-0" {
+        let unsigned = text.parse().map(|integer: u64| integer.into());
+        let integer = unsigned.or_else(|_| text.parse().map(|integer: i64| integer.into()));
+        return integer.map(Json::Number).map_err(|_| Fault::new("an integer beyond 64 bits"));
+    }
+    let float: Option<f64> = text.parse().ok();
+    let held = float.filter(|float| Decimal::of(text) == Decimal::of(&format!("{float:e}")));
+    let number = held.and_then(Number::from_f64).map(Json::Number);
+    number.ok_or_else(|| Fault::new("a number of more digits than a 64-bit float holds"))
+}
+
+/// JSON as it was written; its nesting and its numbers are looked at before it is parsed, which takes stack and digits.
+///
+/// # Errors
+///
+/// It is no JSON, nests too deeply, or has a number that 64 bits do not hold.
+pub(super) fn parse_raw(text: &str) -> Result<Json, Fault> {
+    let (mut depth, mut rest) = (0_usize, text);
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '"' => string_length(rest),
+            '-' | '0'..='9' => {
+                let is_of_number = |c: char| matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E');
+                let length = rest.find(|c| !is_of_number(c)).unwrap_or(rest.len());
+                parse(&rest[..length])?;
+                length
+            }
+            _ => first.len_utf8(),
+        };
+        match first {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return Err(Fault::new(format!("nested deeper than {DEPTH_MAX} levels")));
+        }
+        rest = &rest[length..];
+    }
+    serde_json::from_str(text).map_err(|_| Fault::new("raw JSON that does not parse"))
+}
+
+/// How long the string is that the text begins with, with its quotes.
+fn string_length(text: &str) -> usize {
+    let mut escaped = true;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// A number as it is written, but for zeros that say nothing.
+#[derive(PartialEq)]
+struct Decimal {
+    is_negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+impl Decimal {
+    /// `None` if it is no number, or its exponent is beyond all reason.
+    fn of(text: &str) -> Option<Self> {
+        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let exponent = i64::from(exponent.parse::<i32>().ok()?);
+        let (is_negative, mantissa) = match mantissa.strip_prefix('-') {
+            Some(mantissa) => (true, mantissa),
+            None => (false, mantissa),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let all = format!("{whole}{fraction}");
+        let digits = all.trim_end_matches('0');
+        let zeros = i64::try_from(all.len() - digits.len()).ok()?;
+        let digits = digits.trim_start_matches('0');
+        let exponent = exponent + zeros - i64::try_from(fraction.len()).ok()?;
+        let exponent = if digits.is_empty() { 0 } else { exponent };
+        Some(Self { is_negative, digits: digits.into(), exponent })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, kept: Option<&str>) {
+        assert_eq!(parse(text).ok().map(|json| json.to_string()).as_deref(), kept, "{text}");
+    }
+
+    #[test]
+    fn a_number_in_text_is_kept_as_it_is_written_or_refused() {
+        for text in ["0", "7", "-7", "18446744073709551615", "-9223372036854775808", "0.1", "-0.0", "1e+300"]
+        {
+            check(text, Some(text));
+        }
+        check("0.30000000000000004", Some("0.30000000000000004"));
+        check("1e300", Some("1e+300"));
+        check("5e-324", Some("5e-324"));
+        check("-0", Some("-0.0"));
+        check("1.50", Some("1.5"));
+        check("0.0e9", Some("0.0"));
+        check("15E-1", Some("1.5"));
+        check("12E+2", Some("1200.0"));
+        for text in [
+            "12345678901234.56789",
+            "0.1000000000000000000001",
+            "18446744073709551616",
+            "-9223372036854775809",
+            "18446744073709551616.0",
+            "1e400",
+            "1e-400",
+            "1e99999999999",
+            "1.2.3",
+            "",
+            "-",
+        ] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn raw_json_is_looked_at_before_it_is_parsed() {
+        let check = |text: &str, is_kept: bool| assert_eq!(parse_raw(text).is_ok(), is_kept, "{text}");
+        check(r#"{"a": [1, 2.5, "1e400 \" [[["], "b": null}"#, true);
+        check("[12345678901234.56789]", false);
+        check(r#"{"a": 1e400}"#, false);
+        check("[1", false);
+        check("\"", false);
+        check(&("[".repeat(DEPTH_MAX) + &"]".repeat(DEPTH_MAX)), true);
+        check(&("[".repeat(DEPTH_MAX + 1) + &"]".repeat(DEPTH_MAX + 1)), false);
+        check(&"[".repeat(1_000_000), false);
+    }
+}
