@@ -1,7 +1,9 @@
 //! The crate's one error: what was being done, to what, and why it failed.
 //!
 //! "No such session" is not an error anywhere in this crate: loads answer
-//! [`Lookup::Absent`](crate::store::Lookup::Absent). An error never contains a session id.
+//! [`Lookup::Absent`](crate::store::Lookup::Absent). An error never contains a session id or a value, and is one line: what it
+//! quotes (the name of an entry or a file) is escaped where it would end the line, drive a terminal or turn the text round.
+use crate::shown::shown;
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
@@ -26,7 +28,7 @@ pub enum ErrorKind {
     TooLarge,
     /// The session would have more entries than the store's limit.
     TooManyEntries,
-    /// An entry name is empty, longer than 128 bytes, or reserved (begins with `_`).
+    /// An entry name is empty, longer than 128 bytes, has a control character, or is reserved (begins with `_`).
     Name,
     /// An entry holds a value of another type than the one asked for.
     Type,
@@ -128,12 +130,12 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "failed to {}", self.0.act)?;
+        write!(f, "failed to {}", shown(&self.0.act))?;
         if let Some(path) = &self.0.path {
-            write!(f, " `{}`", path.display())?;
+            write!(f, " `{}`", shown(path.display()))?;
         }
         if let Some(reason) = &self.0.reason {
-            write!(f, ": {reason}")?;
+            write!(f, ": {}", shown(reason))?;
         }
         Ok(())
     }
@@ -172,6 +174,17 @@ mod tests {
         assert_eq!(error.source().unwrap().to_string(), "No space left on device (os error 28)");
         assert_eq!(error.kind(), ErrorKind::Full);
         assert_eq!(error.path(), Some(Path::new("a/b")));
+    }
+
+    #[test]
+    fn an_error_is_one_line_whatever_it_quotes() {
+        let hostile = "x\n2026-01-01 admin logged in\u{1b}[2J\u{202e}";
+        let error =
+            Error::new(ErrorKind::Io, format!("read `{hostile}`")).with_path(hostile).with_reason(hostile);
+        let safe = r"x\n2026-01-01 admin logged in\u{1b}[2J\u{202e}";
+        let text = format!("failed to read `{safe}` `{safe}`: {safe}");
+        assert_eq!(error.to_string(), text);
+        assert_eq!(format!("{error:?}"), format!("Error {{ kind: Io, message: {text} }}"));
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub mod lifetime;
 mod random;
 pub mod record;
 pub mod session;
+mod shown;
 pub mod store;
 mod sync;
 pub mod tested;

@@ -59,8 +59,8 @@ const TEST_COOKIE: &str = "_test";
 /// # Errors
 ///
 /// Every method that loads can fail with the storage's trouble; such a failure is not remembered, so the next call
-/// tries again. Every method that takes a name refuses one that is empty, longer than 128 bytes or begins with `_`
-/// with [`ErrorKind::Name`].
+/// tries again. Every method that takes a name refuses one that is empty, longer than 128 bytes, has a control character
+/// or begins with `_` with [`ErrorKind::Name`].
 #[expect(
     clippy::struct_excessive_bools,
     reason = "independent facts about one request, each set in one place"
@@ -497,6 +497,8 @@ fn check_name(name: &str) -> Result<()> {
     match name.len() {
         0 => refuse("it is empty".into()),
         len if len > NAME_BYTES_MAX => refuse(format!("it has {len} bytes, the limit is {NAME_BYTES_MAX}")),
+        // Names are quoted in errors, hence in logs.
+        _ if name.contains(char::is_control) => refuse("it has a control character".into()),
         _ if name.starts_with('_') => refuse(format!("`{name}` is reserved, as all that begin with `_`")),
         _ => Ok(()),
     }

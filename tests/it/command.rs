@@ -1183,12 +1183,16 @@ fn output_that_cannot_be_written_is_an_error_of_every_verb() {
     }
 }
 
+/// What makes a line look like another, or like two, and is no control character.
+const TURNING: [char; 4] = ['\u{202e}', '\u{2066}', '\u{2028}', '\u{2029}'];
+
 /// Each run asserts that no control character is printed; here are those that could be.
 #[test]
 fn nothing_that_lies_in_a_store_drives_a_terminal() {
     let place = Place::named(OsStr::new("\u{1b}]0;owned\u{7}\u{9b}31m\u{85}\n\u{202e}"));
     let mut record = record("\u{1b}[2J\u{7}\u{7f}\u{80}\u{9b}31m\r\u{202e}");
-    record.user = Some("\u{1b}c\u{9d}0;x\u{9c}".into());
+    record.user = Some("\u{1b}c\u{9d}0;x\u{9c}\u{2028}\u{2029}".into());
+    record.entries.insert("\u{2066}\u{2028}".into(), Value::new("\u{2029}").unwrap());
     record.entries.insert("\u{1b}[1m\u{9b}1m".into(), Value::new(&json!({"\u{7f}\u{90}": 1})).unwrap());
     let saved = place.put(&record);
     fs::write(place.root.join("77/\u{1b}[31mred\u{9b}"), "mine").unwrap();
@@ -1200,9 +1204,12 @@ fn nothing_that_lies_in_a_store_drives_a_terminal() {
         assert_eq!(json["user"], record.user.as_deref().unwrap());
         assert_eq!(json["entries"]["text"], record.entries["text"].to_json().unwrap());
         assert_eq!(json["entries"]["\u{1b}[1m\u{9b}1m"], json!({"\u{7f}\u{90}": 1}));
-        assert!(!ran.out.contains('\u{202e}'), "text that turns round looks like another");
+        assert_eq!(json["entries"]["\u{2066}\u{2028}"], "\u{2029}");
+        assert!(!ran.out.contains(TURNING), "text that turns round looks like another");
     }
     assert_eq!(place.export().len(), 1);
+    let exported = run!("export", place.root).ends(0).out;
+    assert!(!exported.contains(TURNING), "{exported}");
     for verb in ["sweep", "stat"] {
         let ran = run!(verb, "--json", place.root).ends_well();
         assert!(verb == "sweep" || ran.json()["unknown"] == 2, "{ran:#?}");

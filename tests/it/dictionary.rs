@@ -3,7 +3,9 @@
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use serde::Serialize;
 use serde::ser::Error as _;
-use sessile::{Destroyed, Error, ErrorKind, Expiry, Result, Session, Token};
+use sessile::{
+    Destroyed, Durability, Error, ErrorKind, Expiry, Record, Result, Session, Store, Token, Value, Verdict,
+};
 use std::collections::HashMap;
 
 on_every_storage! {
@@ -16,6 +18,8 @@ on_every_storage! {
     an_entry_of_another_type_is_an_error_that_names_it_and_both_types,
     names_are_checked_by_every_operation_before_anything_else,
     names_of_up_to_128_bytes_are_allowed,
+    a_name_that_would_turn_a_line_of_a_log_is_escaped_in_errors,
+    stored_names_with_control_characters_still_load,
     reserved_entries_are_not_seen_among_the_others,
     a_value_that_cannot_be_stored_is_refused_and_changes_nothing,
     a_float_that_is_not_finite_is_refused_and_not_stored_as_null,
@@ -337,8 +341,13 @@ fn names_are_checked_by_every_operation_before_anything_else(stage: &Stage) {
         ("", "it is empty"),
         (&long, "it has 129 bytes, the limit is 128"),
         (&long_in_bytes, "it has 129 bytes, the limit is 128"),
+        ("a\nb", "it has a control character"),
+        ("\0", "it has a control character"),
+        ("a\u{9b}31m", "it has a control character"),
+        ("_\u{7f}", "it has a control character"),
         ("_", "`_` is reserved, as all that begin with `_`"),
         ("_test", "`_test` is reserved, as all that begin with `_`"),
+        ("_\u{202e}\u{2028}", r"`_\u{202e}\u{2028}` is reserved, as all that begin with `_`"),
     ] {
         let mut session = brought(stage, &made_up_token());
         let refusals: [(&str, Result<()>); 8] = [
@@ -363,9 +372,52 @@ fn names_are_checked_by_every_operation_before_anything_else(stage: &Stage) {
     }
 }
 
+fn a_name_that_would_turn_a_line_of_a_log_is_escaped_in_errors(stage: &Stage) {
+    let token = stored(stage);
+    let mut session = brought(stage, &token);
+    let name = "cart\u{2028}admin\u{202e}";
+    session.insert(name, "secret").unwrap();
+    let safe = r"cart\u{2028}admin\u{202e}";
+    let errors = [
+        (session.get::<u64>(name).unwrap_err(), "read"),
+        (session.update(name, |n: &mut u64| *n += 1).unwrap_err(), "read"),
+        (session.update_now(name, add_one).unwrap_err(), "read"),
+        (session.insert(name, f64::NAN).unwrap_err(), "set"),
+    ];
+    for (error, act) in errors {
+        assert!(error.to_string().starts_with(&format!("failed to {act} entry `{safe}`: ")), "{error}");
+        let debug = format!("{error:?}");
+        assert!(debug.contains(safe) && !debug.contains(['\u{2028}', '\u{202e}']), "{debug}");
+    }
+}
+
+/// An earlier version allowed them.
+fn stored_names_with_control_characters_still_load(stage: &Stage) {
+    let token = stored(stage);
+    let mut older = |record: &mut Record| {
+        record.entries.insert("a\nb".into(), Value::new(&1).unwrap());
+        Ok(Verdict::Write)
+    };
+    let saved = stage.rig.update(&token, &mut older, Durability::OfStore);
+    assert!(saved.unwrap().is_some());
+    let mut session = brought(stage, &token);
+    assert_eq!(session.get("n").unwrap(), Some(1));
+    assert_eq!(session.names().unwrap(), ["a\nb", "n", "text"]);
+    session.insert("n", 2).unwrap();
+    session.save().unwrap();
+    assert_eq!(number(stage, &token, "n"), Some(2));
+    assert_eq!(number(stage, &token, "a\nb"), Some(1), "it is kept until the session is cleared");
+    let mut session = brought(stage, &token);
+    session.clear();
+    assert_eq!(session.names().unwrap(), [""; 0]);
+    session.save().unwrap();
+    assert!(stage.record(&token).entries.is_empty());
+}
+
 fn names_of_up_to_128_bytes_are_allowed(stage: &Stage) {
     let longest = "n".repeat(128);
-    for name in [&longest, "a", "a_", "__init__".trim_start_matches('_'), " ", "\0", "../..", "né🦀", "N"]
+    for name in
+        [&longest, "a", "a_", "__init__".trim_start_matches('_'), " ", "\u{2028}", "../..", "né🦀", "N"]
     {
         let mut session = stage.sessions().open([]);
         session.insert(name, 1).unwrap();

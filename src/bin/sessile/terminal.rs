@@ -54,9 +54,10 @@ fn escape_json(json: &str) -> String {
     escape(json, is_control, |c| format!("\\u{:04x}", u32::from(c)))
 }
 
-/// Escapes controls, and what changes the direction of text: it can make a line look like another.
+/// Escapes controls, separators of lines and paragraphs, and what changes the direction of text: it can make a line look like
+/// another.
 fn escape(text: &str, is_control: impl Fn(char) -> bool, escaped: impl Fn(char) -> String) -> String {
-    let turns = |c| matches!(c, '\u{061c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns = |c| matches!(c, '\u{061c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         if is_control(c) || turns(c) {
