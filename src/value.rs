@@ -47,10 +47,23 @@ type Bytes = SmallVec<[u8; 16]>;
 impl Value {
     /// Stores anything that serialises to JSON.
     ///
+    /// JSON has one null: `None`, `()` and `Some(None)` are stored alike, and `Some(None)` reads back as `None`. Where that is a
+    /// difference, say it with an enum. A float is stored to its last bit. A number that comes as text (a
+    /// [`serde_json::Number`] in a program that switches on `serde_json`'s feature `arbitrary_precision`) is stored if 64
+    /// bits hold it as it is written, and refused if they do not: `12345678901234.56789` has more digits than a float.
+    ///
+    /// ```
+    /// use sessile::Value;
+    ///
+    /// let value = Value::new(&Some(None::<u32>))?;
+    /// assert_eq!(value.get::<Option<Option<u32>>>()?, None);
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`ErrorKind::Value`], naming the place in the value and why, if it does not (a map whose keys are no strings, an
-    /// integer beyond 64 bits, a NaN, a `Serialize` that fails) or nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`].
+    /// [`ErrorKind::Value`], naming the place in the value and why, if it does not (a map whose keys are no strings, a
+    /// number beyond 64 bits, a NaN, a `Serialize` that fails) or nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`].
     pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
         let refuse = || Error::new(ErrorKind::Value, "store a value");
         let json = to_json::to_json(value).map_err(|fault| refuse().with_reason(fault.to_string()))?;

@@ -142,6 +142,8 @@ impl Session {
 
     /// Sets an entry. Setting it to the value it has is a read.
     ///
+    /// The value is stored as JSON has it: `Some(None)` reads back as `None`, see [`Value::new`].
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Value`] if the value cannot be stored or nests too deeply, see [`Value::new`].

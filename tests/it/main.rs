@@ -13,6 +13,7 @@ mod damage;
 mod dictionary;
 mod examples;
 mod expiry;
+mod features;
 mod forked;
 mod from_outside;
 mod hostile_cookies;
