@@ -6,12 +6,14 @@
 //!
 //! ```no_run
 //! use sessile::http::tiny_http::serve;
-//! use sessile::{Cookies, FileStore, Sessions};
+//! use sessile::{Cookies, FileStore, ReaperOptions, Sessions};
+//! use std::sync::Arc;
 //! use tiny_http::{Response, Server};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-//!     let store = FileStore::open("sessions")?; // made with mode 0700 at the first start
-//!     let sessions = Sessions::new(store, Cookies::https())?;
+//!     let store = Arc::new(FileStore::open("sessions")?); // made with mode 0700 at the first start
+//!     let _reaper = store.start_reaper(ReaperOptions::new())?; // a thread that removes expired sessions
+//!     let sessions = Sessions::new(store, Cookies::plain_http())?; // behind HTTPS: Cookies::https()
 //!     let server = Server::http("127.0.0.1:8000")?;
 //!     for request in server.incoming_requests() {
 //!         let answered = serve(&sessions, request, |_request, session| -> sessile::Result<_> {
