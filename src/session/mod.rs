@@ -54,7 +54,8 @@ const TEST_COOKIE: &str = "_test";
 ///
 /// Reads take `&self` and load at first use. Writes stay in memory until [`save`](Self::save) (web programs: until
 /// the adapter or [`Visit::finish`](crate::http::Visit::finish) saves), except for those that say "at once":
-/// [`update_now`](Self::update_now) and [`destroy`](Self::destroy). Dropping a session saves nothing.
+/// [`update_now`](Self::update_now), [`take_now`](Self::take_now), [`get_or_insert_now`](Self::get_or_insert_now) and
+/// [`destroy`](Self::destroy). Dropping a session saves nothing.
 ///
 /// # Errors
 ///
@@ -130,7 +131,8 @@ impl Session {
         }
     }
 
-    /// Reads an entry; `None` if there is none.
+    /// Reads an entry; `None` if there is none. Another request may change it before this one is saved: what depends on the
+    /// value it has belongs in [`update`](Self::update) or [`update_now`](Self::update_now).
     ///
     /// # Errors
     ///
@@ -140,7 +142,8 @@ impl Session {
         self.view(name)?.map(|value| read(name, value)).transpose()
     }
 
-    /// Sets an entry. Setting it to the value it has is a read.
+    /// Sets an entry. Setting it to the value it has is a read. Of two requests that set it, the one that is saved later wins:
+    /// a value that depends on the old one belongs in [`update`](Self::update).
     ///
     /// The value is stored as JSON has it: `Some(None)` reads back as `None`, see [`Value::new`].
     ///
@@ -162,7 +165,8 @@ impl Session {
         self.discard(name)
     }
 
-    /// Reads an entry and removes it.
+    /// Reads an entry and removes it when the session is saved. Not atomic between requests: two of them at the same time both
+    /// get it. What must be taken once (a coupon, a one-time token) needs [`take_now`](Self::take_now).
     ///
     /// # Errors
     ///
@@ -176,7 +180,9 @@ impl Session {
         Ok(value)
     }
 
-    /// Reads an entry, or sets it to `value` if there is none.
+    /// Reads an entry, or sets it to `value` if there is none. Not atomic between requests: two of them at the same time each
+    /// get their own value, and the one that is saved later wins. Where all must agree, use
+    /// [`get_or_insert_now`](Self::get_or_insert_now).
     ///
     /// # Errors
     ///

@@ -46,6 +46,62 @@ impl Session {
         Ok(outcome.expect("the store ran the change before it saved"))
     }
 
+    /// Reads an entry and removes it, in the store, at once and as one step: of several requests that take it, one gets it.
+    /// For one-time tokens and coupons. It stays taken if the request fails later; a waiting login or rotation is carried out
+    /// as by [`update_now`](Self::update_now).
+    ///
+    /// # Errors
+    ///
+    /// As of [`update_now`](Self::update_now); an entry of another type is not removed.
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.insert("coupon", "SPRING")?;
+    /// session.save()?;
+    /// assert_eq!(session.take_now::<String>("coupon")?.as_deref(), Some("SPRING"));
+    /// assert_eq!(session.take_now::<String>("coupon")?, None); // in every other request, too
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn take_now<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
+        let mut taken = None;
+        let changed = self.change_now(name, &mut |stored| {
+            taken = stored.map(|stored| read(name, &stored)).transpose()?;
+            Ok(None)
+        })?;
+        self.modified |= changed;
+        Ok(taken)
+    }
+
+    /// Reads an entry, or sets it to `value` if there is none, in the store, at once and as one step: of several requests that
+    /// do it, all get the value of the first. It stays set if the request fails later; a waiting login or rotation is carried
+    /// out as by [`update_now`](Self::update_now).
+    ///
+    /// # Errors
+    ///
+    /// As of [`update_now`](Self::update_now).
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// assert_eq!(session.get_or_insert_now("ticket", 7)?, 7);
+    /// assert_eq!(session.get_or_insert_now("ticket", 8)?, 7); // in every other request, too
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_or_insert_now<T: Serialize + DeserializeOwned>(&mut self, name: &str, value: T) -> Result<T> {
+        let mut found = None;
+        let changed = self.change_now(name, &mut |stored| {
+            found = stored.as_ref().map(|stored| read(name, stored)).transpose()?;
+            stored.map_or_else(|| store(name, &value), Ok).map(Some)
+        })?;
+        self.modified |= changed;
+        Ok(found.unwrap_or(value))
+    }
+
     /// Changes one entry in the store. Whether that changed it.
     fn change_now(&mut self, name: &str, step: Step<'_>) -> Result<bool> {
         check_name(name)?;

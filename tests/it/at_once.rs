@@ -1,4 +1,5 @@
-//! Changes that are made in the store at once: they carry out a pending login or rotation in the same step.
+//! Changes that are made in the store at once: atomic among requests, kept whatever becomes of this one, and a pending login or
+//! rotation is carried out in the same step.
 use crate::life::{add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage};
 use parking_lot::Mutex;
@@ -13,6 +14,14 @@ on_every_storage! {
     what_waits_beside_an_update_now_is_saved_later_without_a_second_rotation,
     update_now_with_a_login_makes_a_new_session_that_has_the_user,
     an_update_now_that_failed_leaves_the_login_to_the_save,
+    of_two_tabs_that_take_a_coupon_one_gets_it,
+    of_many_threads_that_take_a_token_one_gets_it,
+    of_many_threads_that_set_a_missing_entry_all_get_the_first_value,
+    what_was_taken_or_set_at_once_survives_a_failed_request,
+    taking_at_once_includes_what_the_request_changed_before,
+    taking_nothing_writes_nothing_and_makes_no_session,
+    an_entry_of_another_type_is_neither_taken_nor_replaced,
+    taking_at_once_carries_out_a_login,
 }
 
 /// Sessions whose rotations are noted.
@@ -146,4 +155,118 @@ fn an_update_now_that_failed_leaves_the_login_to_the_save(stage: &Stage) {
     session.save().unwrap();
     stage.check_absent(&token);
     check_stored(stage, &token_of(&session), Some("ada"), &json!({ "text": "x" }));
+}
+
+fn of_two_tabs_that_take_a_coupon_one_gets_it(stage: &Stage) {
+    let token = stored(stage, &json!({ "coupon": "SPRING" }));
+    let mut tabs = [loaded(stage, &token), loaded(stage, &token)];
+    for tab in &tabs {
+        assert_eq!(tab.get("coupon").unwrap(), Some("SPRING".to_owned()), "both have seen it");
+    }
+    let got = tabs.each_mut().map(|tab| tab.take_now::<String>("coupon").unwrap());
+    assert_eq!(got, [Some("SPRING".to_owned()), None]);
+    for tab in &mut tabs {
+        assert!(!tab.contains("coupon").unwrap());
+        tab.save().unwrap();
+    }
+    assert_eq!(entries(stage, &token), json!({}));
+}
+
+/// What eight requests at the same time get, each with a session that was loaded before.
+fn at_the_same_time<R: Send>(
+    stage: &Stage,
+    token: &Token,
+    act: impl Fn(&mut Session, u64) -> R + Sync,
+) -> Vec<R> {
+    let mut tabs: Vec<_> = (0..8).map(|_| loaded(stage, token)).collect();
+    std::thread::scope(|scope| {
+        let act = &act;
+        let threads: Vec<_> =
+            tabs.iter_mut().zip(0..).map(|(tab, n)| scope.spawn(move || act(tab, n))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn of_many_threads_that_take_a_token_one_gets_it(stage: &Stage) {
+    for _ in 0..20 {
+        let token = stored(stage, &json!({ "token": 7 }));
+        let got = at_the_same_time(stage, &token, |s, _| s.take_now::<u64>("token").unwrap());
+        assert_eq!(got.into_iter().flatten().collect::<Vec<_>>(), [7]);
+        assert_eq!(entries(stage, &token), json!({}));
+    }
+}
+
+fn of_many_threads_that_set_a_missing_entry_all_get_the_first_value(stage: &Stage) {
+    for _ in 0..20 {
+        let token = stored(stage, &json!({ "other": 1 }));
+        let got = at_the_same_time(stage, &token, |s, n| s.get_or_insert_now("n", n).unwrap());
+        let first = got[0];
+        assert_eq!(got, vec![first; 8]);
+        assert_eq!(entries(stage, &token), json!({ "other": 1, "n": first }));
+    }
+}
+
+fn what_was_taken_or_set_at_once_survives_a_failed_request(stage: &Stage) {
+    let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
+    let token = stored(stage, &json!({ "token": 7 }));
+    let mut visit = visit(&sessions, &token);
+    visit.insert("lost", 1).unwrap();
+    assert_eq!(visit.take_now("token").unwrap(), Some(7));
+    assert_eq!(visit.get_or_insert_now("ticket", 1).unwrap(), 1);
+    drop(visit.finish(500).unwrap());
+    assert_eq!(entries(stage, &token), json!({ "ticket": 1 }));
+}
+
+fn taking_at_once_includes_what_the_request_changed_before(stage: &Stage) {
+    let token = stored(stage, &json!({ "a": 1, "b": 1, "c": 1, "d": 1 }));
+    let mut session = loaded(stage, &token);
+    session.insert("a", 2).unwrap();
+    session.remove("b").unwrap();
+    session.update("c", |n: &mut u64| *n += 1).unwrap();
+    assert_eq!(session.take_now("a").unwrap(), Some(2));
+    assert_eq!(session.get_or_insert_now("b", 9).unwrap(), 9);
+    elsewhere(&stage.others(), &token, |s| s.insert("c", 40)).unwrap();
+    assert_eq!(session.take_now("c").unwrap(), Some(41), "the truth");
+    session.clear();
+    assert_eq!(session.take_now::<u64>("d").unwrap(), None, "what was cleared is not there");
+    session.save().unwrap();
+    assert_eq!(entries(stage, &token), json!({}));
+}
+
+fn taking_nothing_writes_nothing_and_makes_no_session(stage: &Stage) {
+    let mut session = stage.sessions().open([made_up_token()]);
+    assert_eq!(session.take_now::<u64>("n").unwrap(), None);
+    session.insert("n", 1).unwrap();
+    assert_eq!(session.take_now("n").unwrap(), Some(1), "what waits to be saved");
+    session.save().unwrap();
+    assert_eq!((session.token().unwrap(), stage.stored()), (None, 0));
+
+    let mut session = loaded(stage, &stored(stage, &json!({ "m": 1 })));
+    assert_eq!(session.take_now::<u64>("n").unwrap(), None);
+    assert_eq!(session.get_or_insert_now("m", 2).unwrap(), 1);
+    assert_eq!(stage.rig.writes(), 0);
+}
+
+fn an_entry_of_another_type_is_neither_taken_nor_replaced(stage: &Stage) {
+    let token = stored(stage, &json!({ "text": "x" }));
+    let mut session = loaded(stage, &token);
+    assert_eq!(session.take_now::<u64>("text").unwrap_err().kind(), ErrorKind::Type);
+    assert_eq!(session.get_or_insert_now("text", 1).unwrap_err().kind(), ErrorKind::Type);
+    assert_eq!(session.take_now::<u64>("_text").unwrap_err().kind(), ErrorKind::Name);
+    assert_eq!(session.get_or_insert_now("_text", 1).unwrap_err().kind(), ErrorKind::Name);
+    assert_eq!(entries(stage, &token), json!({ "text": "x" }));
+    elsewhere(&stage.others(), &token, Session::destroy).unwrap();
+    assert_eq!(session.take_now::<String>("text").unwrap_err().kind(), ErrorKind::Gone);
+    assert_eq!(session.get_or_insert_now("text", 1).unwrap_err().kind(), ErrorKind::Gone);
+}
+
+fn taking_at_once_carries_out_a_login(stage: &Stage) {
+    for brought in [true, false] {
+        let token = if brought { stored_for(stage, "bob", &json!({ "token": 7 })) } else { made_up_token() };
+        let mut session = stage.sessions().open([token.clone()]);
+        session.login("ada").unwrap();
+        assert_eq!(session.take_now::<u64>("token").unwrap(), None, "bob's is not hers");
+        stage.check_absent(&token);
+        check_stored(stage, &token_of(&session), Some("ada"), &json!({}));
+    }
 }
