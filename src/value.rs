@@ -19,6 +19,47 @@
 //! - Nesting is bounded in both directions ([`DEPTH_MAX`], [`WRAPPERS_MAX`]) and counted on the way down, so that no value and
 //!   no type ends the stack: with types as `serde` derives them, 256 KiB of it suffice in a debug build. No decoder here
 //!   allocates more than its input holds.
+//!
+//! # Changing your types
+//!
+//! Sessions outlive a deployment: what an old version of a program stored is read by the new one. A field that was added needs
+//! a default (`#[serde(default)]`, or an `Option`), or every visitor with an old entry meets an error; one that was renamed
+//! keeps its old name as `#[serde(alias = "…")]`; one that was removed needs nothing, unless the type says
+//! `deny_unknown_fields`. Where the old shape cannot be read as the new one, the entry gets a new name, or is read as
+//! [`serde_json::Value`] and translated. While old and new processes serve side by side, the old ones must be able to read
+//! what the new ones store. An entry that cannot be read as the type that is asked for is an error of the kind
+//! [`ErrorKind::Type`], which names the entry, the path inside it and what was missing or expected there, never the value;
+//! `remove` and `insert` do not read the old one and always work.
+//!
+//! ```
+//! use serde::{Deserialize, Serialize};
+//! use sessile::Value;
+//!
+//! #[derive(Serialize)]
+//! struct OldItem {
+//!     price: u64,
+//! }
+//!
+//! #[derive(Deserialize)]
+//! struct Item {
+//!     #[serde(alias = "price")]
+//!     cents: u64,
+//!     #[serde(default)]
+//!     currency: Option<String>,
+//! }
+//!
+//! let stored = Value::new(&[OldItem { price: 990 }])?;
+//! let items: Vec<Item> = stored.get()?;
+//! assert_eq!((items[0].cents, &items[0].currency), (990, &None));
+//!
+//! #[derive(Debug, Deserialize)]
+//! struct Strict {
+//!     currency: String,
+//! }
+//! let error = stored.get::<Vec<Strict>>().unwrap_err();
+//! assert_eq!(error.to_string(), "failed to read a value: at `[0]`: missing field `currency`");
+//! # Ok::<(), sessile::Error>(())
+//! ```
 mod fault;
 mod from_json;
 mod number;
@@ -449,6 +490,113 @@ mod tests {
             assert_eq!(value.to_json().unwrap(), serde_json::to_value(&shapes).unwrap());
             assert_eq!(value.get::<Shapes>().unwrap(), shapes);
         }
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "it is read for the errors that come of it")]
+    struct Cart {
+        items: Vec<Item>,
+        #[serde(default)]
+        by_owner: BTreeMap<String, Item>,
+        #[serde(default)]
+        payment: Option<Payment>,
+    }
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "it is read for the errors that come of it")]
+    #[serde(deny_unknown_fields)]
+    struct Item {
+        price: Price,
+        #[serde(default)]
+        count: u8,
+        #[serde(default)]
+        size: [u8; 2],
+    }
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "it is read for the errors that come of it")]
+    struct Price {
+        amount: u64,
+        currency: String,
+    }
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "it is read for the errors that come of it")]
+    enum Payment {
+        Cash,
+        Card { digits: Vec<u8> },
+        Address(std::net::IpAddr),
+    }
+
+    #[track_caller]
+    fn check_refusal(json: &Json, reason: &str) {
+        let error = Value::new(json).unwrap().get::<Cart>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Type);
+        assert_eq!(error.to_string(), format!("failed to read a value: {reason}"));
+        let shown = format!("{error:?} {:?}", std::error::Error::source(&error));
+        assert!(!shown.contains("secret") && !shown.contains("4711"), "{shown}");
+    }
+
+    #[test]
+    fn a_refusal_names_the_path_and_what_is_missing_never_the_value() {
+        let price = json!({"amount": 1, "currency": "EUR"});
+        check_refusal(&json!({}), "missing field `items`");
+        check_refusal(&json!({"items": 4711}), "at `items`: expected a sequence, found an integer");
+        check_refusal(&json!({"items": [{}]}), "at `items[0]`: missing field `price`");
+        check_refusal(
+            &json!({"items": [{"price": price}, {"price": {"amount": 1}}]}),
+            "at `items[1].price`: missing field `currency`",
+        );
+        let in_price = |reason: &str| format!("at `items[0].price.{reason}`");
+        for (amount, found) in [
+            (json!("secret"), "a string"),
+            (json!(-4711), "an integer"),
+            (json!(4711.5), "a float"),
+            (json!(null), "null"),
+            (json!(true), "a boolean"),
+            (json!(["secret"]), "an array"),
+            (json!({"secret": 1}), "an object"),
+        ] {
+            let json = json!({"items": [{"price": {"amount": amount, "currency": "EUR"}}]});
+            check_refusal(&json, &format!("{}: expected u64, found {found}", in_price("amount")));
+        }
+        let with = |name: &str, json: Json| json!({"items": [{"price": price, name: json}]});
+        check_refusal(&with("count", json!(4711)), "at `items[0].count`: expected u8, found an integer");
+        check_refusal(
+            &with("size", json!([1, 2, 3])),
+            "at `items[0].size`: expected fewer items, found 3 in all",
+        );
+        check_refusal(
+            &with("secret", json!(1)),
+            "at `items[0]`: an unknown field, expected one of `price`, `count`, `size`",
+        );
+        // A key of a map is the visitor's, not the program's.
+        check_refusal(
+            &json!({"items": [], "by_owner": {"secret": {"price": price, "count": -1}}}),
+            "at `by_owner.*.count`: expected u8, found an integer",
+        );
+        let paid = |json: Json| json!({"items": [], "payment": json});
+        check_refusal(
+            &paid(json!("secret")),
+            "at `payment`: an unknown variant, expected one of `Cash`, `Card`, `Address`",
+        );
+        check_refusal(
+            &paid(json!({"Card": {"digits": [1, "secret"]}})),
+            "at `payment.Card.digits[1]`: expected u8, found a string",
+        );
+        check_refusal(
+            &paid(json!("Card")),
+            "at `payment`: expected struct variant, found a variant of another shape",
+        );
+        check_refusal(
+            &paid(json!({"Address": "secret"})),
+            "at `payment.Address`: the type's `Deserialize` refuses what is there",
+        );
+        check_refusal(
+            &json!("secret"),
+            &format!("it holds a string, not a `{}`", std::any::type_name::<Cart>()),
+        );
+        check_refusal(
+            &json!([[], {}, 4711]),
+            "at `[2]`: expected a variant's name, or an object of one member, found an integer",
+        );
     }
 
     fn nested(depth: usize) -> Json {

@@ -136,7 +136,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Type`], naming the entry and both types, if it holds something else.
+    /// [`ErrorKind::Type`], naming the entry, the path inside it and what was missing or expected there, if it holds
+    /// something else: see [changing your types](crate::value#changing-your-types).
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         check_name(name)?;
         self.view(name)?.map(|value| read(name, value)).transpose()

@@ -1,8 +1,8 @@
 //! What a handler sees: a dictionary that loads when it is first used, says what was done with it, and keeps
 //! a type and a name honest. What becomes of the changes when they are saved is `life`'s matter.
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
-use serde::Serialize;
 use serde::ser::Error as _;
+use serde::{Deserialize, Serialize};
 use sessile::{
     Destroyed, Durability, Error, ErrorKind, Expiry, Record, Result, Session, Store, Token, Value, Verdict,
 };
@@ -16,6 +16,7 @@ on_every_storage! {
     a_load_that_failed_is_an_error_and_is_not_remembered,
     a_missing_entry_is_none,
     an_entry_of_another_type_is_an_error_that_names_it_and_both_types,
+    a_field_that_is_missing_is_named_with_its_path_by_every_read,
     names_are_checked_by_every_operation_before_anything_else,
     names_of_up_to_128_bytes_are_allowed,
     a_name_that_would_turn_a_line_of_a_log_is_escaped_in_errors,
@@ -335,6 +336,49 @@ fn an_entry_of_another_type_is_an_error_that_names_it_and_both_types(stage: &Sta
         (Some(5), Some(1)),
         "and all is now"
     );
+}
+
+/// A cart of two items, the second stored by a program that knew no currency.
+const CART: &str = r#"{"items": [{"price": {"amount": 1, "currency": "EUR"}}, {"price": {"amount": 4711}}]}"#;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Cart {
+    items: Vec<Item>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Item {
+    price: Price,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Price {
+    amount: u32,
+    currency: String,
+}
+
+fn a_field_that_is_missing_is_named_with_its_path_by_every_read(stage: &Stage) {
+    let token = stored(stage);
+    let mut session = brought(stage, &token);
+    session.insert("cart", serde_json::from_str::<serde_json::Value>(CART).unwrap()).unwrap();
+    session.save().unwrap();
+    let refusals = [
+        session.get::<Cart>("cart").map(drop),
+        session.take::<Cart>("cart").map(drop),
+        session.get_or_insert("cart", Cart::default()).map(drop),
+        session.update("cart", |cart: &mut Cart| cart.items.clear()).map(drop),
+        session.update_now("cart", |cart: &mut Cart| cart.items.clear()),
+    ];
+    for refused in refusals {
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Type);
+        let text = "failed to read entry `cart`: at `items[1].price`: missing field `currency`";
+        assert_eq!(error.to_string(), text);
+        assert!(!format!("{error:?}").contains("4711"));
+    }
+    // What cannot be read can be replaced and removed.
+    session.insert("cart", Cart::default()).unwrap();
+    assert!(session.remove("cart").unwrap());
 }
 
 fn names_are_checked_by_every_operation_before_anything_else(stage: &Stage) {
