@@ -70,7 +70,7 @@ impl fmt::Debug for Name {
 }
 
 /// One session as a store keeps it. Times are whole microseconds; finer ones are cut when stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
     /// The visitor's data.
@@ -135,6 +135,22 @@ impl Record {
     #[must_use]
     pub fn is_expired(&self, now: SystemTime) -> bool {
         self.deadline <= now
+    }
+}
+
+/// Its times and how much it holds: neither the entries nor the user belong in a log.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { entries, created, touched, expiry, deadline, user } = self;
+        f.debug_struct("Record")
+            .field("entries", &entries.len())
+            .field("bytes", &entries.values().map(|value| value.as_bytes().len()).sum::<usize>())
+            .field("created", created)
+            .field("touched", touched)
+            .field("expiry", expiry)
+            .field("deadline", deadline)
+            .field("has_user", &user.is_some())
+            .finish()
     }
 }
 

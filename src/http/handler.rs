@@ -46,7 +46,7 @@ pub(super) fn run<R>(
 ) -> Answer<R> {
     let mut visit = match visit {
         Ok(visit) => visit,
-        Err(failure) => return Answer { response: Err(failure), headers: Headers::new() },
+        Err(failure) => return Answer { response: Err(failure), headers: Headers::default() },
     };
     let Ok(made) = contained(|| handler(&mut visit)) else {
         return fail(&visit, panicked("run the handler"));

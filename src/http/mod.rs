@@ -19,12 +19,14 @@
 mod cookie;
 #[cfg(any(feature = "tiny_http", feature = "rouille"))]
 mod handler;
+mod headers;
 #[cfg(feature = "rouille")]
 pub mod rouille;
 #[cfg(feature = "tiny_http")]
 pub mod tiny_http;
 
 pub use cookie::{Cookies, SameSite};
+pub use headers::Headers;
 
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -64,9 +66,6 @@ impl<'h, I: IntoIterator<Item = &'h str>> CookieHeaders<'h, ManyLines> for I {
         self.into_iter()
     }
 }
-
-/// Headers to append to a response. Those the handler set stay.
-pub type Headers = Vec<(&'static str, String)>;
 
 /// The sessions of a web program: a store, a cookie, a lifetime. Cheap to clone; share it between threads.
 #[derive(Clone, Debug)]
@@ -178,7 +177,12 @@ impl Visit {
     fn fail(&self, error: Error) -> Unsaved {
         self.session.manager().observe(&Event::Failed(&error));
         // Without the cookie, if that is what cannot be made.
-        let without_cookie = |_| vec![("Vary", "Cookie".into()), ("Cache-Control", "no-store".into())];
+        let without_cookie = |_| {
+            let mut headers = Headers::default();
+            headers.push("Vary", "Cookie");
+            headers.push("Cache-Control", "no-store");
+            headers
+        };
         let headers = self.headers(true).unwrap_or_else(without_cookie);
         Unsaved { error, headers }
     }
@@ -192,17 +196,19 @@ impl Visit {
             CookieNews::Token { token, until } => Some(self.jar.set(token, *until)?),
             CookieNews::Removed => Some(self.jar.removal()),
         };
-        let mut headers = Headers::new();
+        let mut headers = Headers::default();
         if self.session.accessed() {
-            headers.push(("Vary", "Cookie".into()));
+            headers.push("Vary", "Cookie");
         }
         let private = self.session.accessed() && self.session.is_live();
         let has_cookie = cookie.is_some();
-        headers.extend(cookie.map(|cookie| ("Set-Cookie", cookie)));
+        if let Some(cookie) = cookie {
+            headers.push("Set-Cookie", cookie);
+        }
         if has_cookie || failed || self.session.save_failed() {
-            headers.push(("Cache-Control", "no-store".into()));
+            headers.push("Cache-Control", "no-store");
         } else if private {
-            headers.push(("Cache-Control", "private".into()));
+            headers.push("Cache-Control", "private");
         }
         Ok(headers)
     }
@@ -231,8 +237,8 @@ pub struct Unsaved {
 
 impl fmt::Debug for Unsaved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the headers: one of them may carry the id, and an `unwrap` prints this.
-        f.debug_struct("Unsaved").field("error", &self.error).finish_non_exhaustive()
+        // The headers show no cookie: an `unwrap` prints this.
+        f.debug_struct("Unsaved").field("error", &self.error).field("headers", &self.headers).finish()
     }
 }
 

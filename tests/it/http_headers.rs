@@ -895,7 +895,7 @@ fn the_cookie_has_the_attributes_that_were_asked_for_and_the_removal_repeats_the
         let site = Site::with(cookies, Lifetime::new());
         let mut jar = if name.starts_with("__") { Jar::https() } else { Jar::http() };
         let (visit, _) = arrive(&site, Nobody, &[Insert]);
-        let set = visit.finish(200).unwrap().remove(1).1;
+        let set = visit.finish(200).unwrap()[1].1.clone();
         let (pair, rest) = set.split_once("; ").unwrap();
         let end = "; Max-Age=1209600; Expires=Tue, 28 Nov 2023 22:13:20 GMT";
         assert_eq!(rest, format!("{attributes}{end}"));
@@ -905,7 +905,7 @@ fn the_cookie_has_the_attributes_that_were_asked_for_and_the_removal_repeats_the
         let mut visit = site.sessions.visit(jar.header().as_deref());
         assert_eq!(visit.get::<u32>("b").unwrap(), Some(2), "{name} comes back");
         visit.destroy().unwrap();
-        let removal = visit.finish(200).unwrap().remove(1).1;
+        let removal = visit.finish(200).unwrap()[1].1.clone();
         assert_eq!(
             removal,
             format!("{name}=; {attributes}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT")

@@ -28,6 +28,7 @@ mod operate;
 mod processes;
 mod program_code;
 mod reaper;
+mod redacted;
 mod servers;
 mod stale;
 mod support;
