@@ -3,9 +3,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
-/// The headers to append to a response: at most one each of `Vary`, `Set-Cookie` and `Cache-Control`.
+/// The headers that a response must carry: at most one each of `Vary`, `Set-Cookie` and `Cache-Control`.
 ///
-/// Read it as a slice of pairs, or iterate over it. Its `Debug` shows no cookie, so that it may be logged.
+/// [`apply_to`](Self::apply_to) lays them over those that the response has. A program whose server has other types reads
+/// them as a slice of pairs or iterates over them; it appends `Vary` and `Set-Cookie`, and with a `Cache-Control` among
+/// these it removes the response's own first, unless that is `no-store`. `Debug` shows no cookie, so that it may be logged.
 ///
 /// ```
 /// # use sessile::{Cookies, FileStore, Sessions};
@@ -13,11 +15,9 @@ use std::ops::Deref;
 /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
 /// let mut visit = sessions.visit("theme=dark");
 /// visit.insert("cart", ["apple"])?;
-/// let mut response: Vec<(String, String)> = vec![("Content-Type".into(), "text/plain".into())];
-/// for (name, value) in visit.finish(200)? {
-///     response.push((name.into(), value));
-/// }
-/// # assert_eq!(response.len(), 4);
+/// let headers = visit.finish(200)?;
+/// let names: Vec<_> = headers.iter().map(|(name, _)| *name).collect();
+/// assert_eq!(names, ["Vary", "Set-Cookie", "Cache-Control"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -26,6 +26,64 @@ pub struct Headers(Vec<(&'static str, String)>);
 impl Headers {
     pub(super) fn push(&mut self, name: &'static str, value: impl Into<String>) {
         self.0.push((name, value.into()));
+    }
+
+    /// Adds these to the headers of a response. Its own `Vary` and `Set-Cookie` lines stay.
+    ///
+    /// Its own `Cache-Control` lines stay if the session was not used. Otherwise one line replaces them: `no-store` if
+    /// these or the response say so; the response's own if it says `private` and not `public`; else `private`, with
+    /// `no-cache` if the response says that or `max-age=0`. So no shared cache keeps a page of one visitor, whatever the
+    /// handler or a default of the program says, and what the handler made stricter stays so.
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// let mut response: Vec<(String, String)> = vec![("Cache-Control".into(), "public, max-age=3600".into())];
+    /// let mut visit = sessions.visit("theme=dark");
+    /// visit.insert("cart", ["apple"])?;
+    /// visit.finish(200)?.apply_to(&mut response);
+    /// let names: Vec<_> = response.iter().map(|(name, _)| &**name).collect();
+    /// assert_eq!(names, ["Vary", "Set-Cookie", "Cache-Control"]);
+    /// assert_eq!(response[2].1, "no-store");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn apply_to<N, V>(self, response: &mut Vec<(N, V)>)
+    where
+        N: AsRef<str> + From<&'static str>,
+        V: AsRef<str> + From<String>,
+    {
+        for (name, mut value) in self {
+            if name == CACHE_CONTROL {
+                let lines = response.iter().filter(|(name, _)| is_cache_control(name.as_ref()));
+                let theirs: Vec<_> = lines.map(|(_, value)| value.as_ref()).collect();
+                value = stricter(value, &theirs.join(", "));
+                response.retain(|(name, _)| !is_cache_control(name.as_ref()));
+            }
+            response.push((name.into(), value.into()));
+        }
+    }
+}
+
+pub(super) const CACHE_CONTROL: &str = "Cache-Control";
+
+pub(super) fn is_cache_control(name: &str) -> bool {
+    name.eq_ignore_ascii_case(CACHE_CONTROL)
+}
+
+/// What `Cache-Control` says if we say `ours` (`private` or `no-store`), and the response, in all its lines, `theirs`.
+fn stricter(ours: String, theirs: &str) -> String {
+    let says = |directive: &str| theirs.split(',').any(|one| one.trim().eq_ignore_ascii_case(directive));
+    // `private="…"` means some fields only; and commas within quotes separate no directives.
+    let is_private = says("private") && !says("public") && !theirs.contains('"');
+    if says("no-store") {
+        "no-store".into()
+    } else if ours == "private" && is_private {
+        theirs.into()
+    } else if ours == "private" && (says("no-cache") || says("max-age=0")) {
+        "private, no-cache".into()
+    } else {
+        ours
     }
 }
 
@@ -71,5 +129,67 @@ impl fmt::Debug for Headers {
             _ => (name, Cow::Borrowed(value.as_str())),
         });
         f.debug_map().entries(shown).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(ours: &'static str, theirs: &[&str], want: &str) {
+        let mut headers = Headers::default();
+        headers.push("Vary", "Cookie");
+        headers.push("Cache-Control", ours);
+        let own = theirs.iter().map(|value| ("cache-control".to_owned(), (*value).to_owned()));
+        let kept = [("Vary".to_owned(), "Accept".to_owned()), ("Set-Cookie".to_owned(), "a=b".to_owned())];
+        let mut response: Vec<_> = own.chain(kept.clone()).collect();
+        headers.apply_to(&mut response);
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let ours = [pair("Vary", "Cookie"), pair("Cache-Control", want)];
+        assert_eq!(response, kept.into_iter().chain(ours).collect::<Vec<_>>(), "beside {theirs:?}");
+    }
+
+    #[test]
+    fn a_shared_cache_is_never_allowed_and_the_stricter_wins() {
+        for theirs in [
+            &[][..],
+            &["public"],
+            &["public, max-age=3600"],
+            &["max-age=60"],
+            &["s-maxage=60", "immutable"],
+            &["PUBLIC", "private"],
+            &["public, private"],
+            &["private=\"x\""],
+            &["x=\", private, \""],
+            &["stale-while-revalidate=9"],
+            &["privately"],
+            &["x-no-store"],
+        ] {
+            check("private", theirs, "private");
+            check("no-store", theirs, "no-store");
+        }
+        for theirs in [&["no-store"][..], &["public", "No-Store"], &["max-age=0,no-store"]] {
+            check("private", theirs, "no-store");
+            check("no-store", theirs, "no-store");
+        }
+        for theirs in [&["no-cache"][..], &["public, no-cache"], &["max-age=0"], &["public", "max-age=0"]] {
+            check("private", theirs, "private, no-cache");
+            check("no-store", theirs, "no-store");
+        }
+        check("private", &["private, max-age=60"], "private, max-age=60");
+        check("private", &["max-age=60", "Private"], "max-age=60, Private");
+        check("no-store", &["private, max-age=60"], "no-store");
+    }
+
+    #[test]
+    fn without_a_cache_control_of_ours_the_handlers_stays() {
+        let mut headers = Headers::default();
+        headers.push("Vary", "Cookie");
+        let mut response: Vec<(Cow<'static, str>, Cow<'static, str>)> =
+            vec![("Cache-Control".into(), "public".into())];
+        headers.apply_to(&mut response);
+        assert_eq!(response[0].1, "public");
+        assert_eq!(response.len(), 2);
     }
 }

@@ -10,7 +10,7 @@
 //! // For each request: its Cookie header values in …
 //! let mut visit = sessions.visit(["theme=dark; lang=en"]);
 //! visit.insert("cart", ["apple"])?;
-//! // … and, when the response's status is known, headers to append to it.
+//! // … and, when the response's status is known, headers for it. `Headers::apply_to` adds them to the response's own.
 //! let headers = visit.finish(200)?;
 //! assert_eq!(headers[0], ("Vary", "Cookie".to_owned()));
 //! assert!(headers[1].1.starts_with("session="));
@@ -197,7 +197,8 @@ impl Visit {
             CookieNews::Removed => Some(self.jar.removal()),
         };
         let mut headers = Headers::default();
-        if self.session.accessed() {
+        // Also if only the deadline was moved: what a cache keeps for one visitor must not reach another.
+        if self.session.accessed() || cookie.is_some() {
             headers.push("Vary", "Cookie");
         }
         let private = self.session.accessed() && self.session.is_live();

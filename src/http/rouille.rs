@@ -102,7 +102,7 @@ pub fn serve<R: IntoResponse>(
     });
     let Answer { response, headers } = answer;
     let mut response = response.unwrap_or_else(|failure| render(&failure));
-    response.headers.extend(headers.into_iter().map(|(name, value)| (name.into(), value.into())));
+    headers.apply_to(&mut response.headers);
     response
 }
 

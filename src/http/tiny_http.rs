@@ -24,6 +24,7 @@
 //! before this adapter sees it. So the first name of a `Cookie` line may have had those before it; no browser of today
 //! stores such a cookie.
 use super::handler::{self, Answer, Failure, Handled};
+use super::headers::{CACHE_CONTROL, is_cache_control};
 use super::{Headers, Sessions};
 use crate::contained::contained;
 use crate::error::Error;
@@ -110,7 +111,7 @@ pub fn serve<R: IntoResponse>(
         Handled { status: response.status_code().0, response, keep }
     });
     let Answer { response, headers } = answer;
-    let response = append(response.unwrap_or_else(|failure| render(&failure)), headers);
+    let response = apply(response.unwrap_or_else(|failure| render(&failure)), headers);
     // The body is read there, which may be the program's code.
     contained(|| request.respond(response))
         .unwrap_or_else(|_| Err(io::Error::other("the response's body panicked while it was sent")))
@@ -120,10 +121,29 @@ fn render(failure: &Failure) -> AnyResponse {
     Response::from_string(failure.text).with_status_code(StatusCode(failure.status)).boxed()
 }
 
-fn append(mut response: AnyResponse, headers: Headers) -> AnyResponse {
-    for (name, value) in headers {
-        // Names are ours, and every value was checked or formatted by `http::cookie`: visible ASCII and spaces.
+/// The response with the session's headers.
+fn apply(response: AnyResponse, headers: Headers) -> AnyResponse {
+    let (mut response, own) = without_cache_control(response, &headers);
+    let mut pairs: Vec<_> = own.into_iter().map(|line| (CACHE_CONTROL, line)).collect();
+    headers.apply_to(&mut pairs);
+    for (name, value) in pairs {
+        // Names are ours; every value was ASCII already, or was checked or formatted by `http::cookie`.
         response.add_header(Header::from_bytes(name, value).expect("checked header"));
     }
     response
+}
+
+/// The response without its `Cache-Control` lines, and these, if the session has something to say there.
+fn without_cache_control(response: AnyResponse, headers: &Headers) -> (AnyResponse, Vec<String>) {
+    let is_ours = |header: &Header| is_cache_control(header.field.as_str().as_str());
+    let (own, others): (Vec<_>, Vec<_>) = response.headers().iter().cloned().partition(is_ours);
+    if own.is_empty() || !headers.iter().any(|(name, _)| is_cache_control(name)) {
+        return (response, Vec::new());
+    }
+    // A response's headers can be added to only: it is made again, with the same body.
+    let (status, length, chunked) =
+        (response.status_code(), response.data_length(), response.chunked_threshold());
+    let made = Response::new(status, others, response.into_reader(), length, None);
+    let lines = own.into_iter().map(|header| header.value.into()).collect();
+    (made.with_chunked_threshold(chunked), lines)
 }

@@ -149,6 +149,8 @@ impl Site {
         headers: &[(&'static str, String)],
         brought: Option<&Token>,
     ) -> Vec<(&'static str, String)> {
+        let has = |name: &str| headers.iter().any(|(n, _)| *n == name);
+        assert!(has("Vary") || !has("Set-Cookie"), "a cookie without Vary: {headers:?}");
         headers
             .iter()
             .map(|(name, value)| {
@@ -681,7 +683,7 @@ fn reads_renew_where_the_policy_says_so_but_never_on_a_failure() {
 #[test]
 fn every_request_renews_also_an_untouched_session_and_makes_none() {
     let site = Site::with(Cookies::plain_http(), Lifetime::new().renewal(Renewal::EveryRequest));
-    check(&site, After(STEP), &[], GOOD, &[OLD_A_STEP_LATER, NO_STORE]);
+    check(&site, After(STEP), &[], GOOD, &[VARY, OLD_A_STEP_LATER, NO_STORE]);
     check(&site, After(STEP), &[], BAD, &[]);
     check(&site, After(STEP - 1), &[], ALL, &[]);
     check(&site, After(STEP), &[Read], GOOD, &[VARY, OLD_A_STEP_LATER, NO_STORE]);

@@ -192,6 +192,16 @@ fn program(site: &Site) -> impl Fn(&str, &mut Session) -> Result<Page, Oops> + S
             let theirs = [("Vary", "Accept"), ("Set-Cookie", "theme=dark"), ("Cache-Control", "max-age=60")];
             Ok(Page { headers: theirs.into(), ..page("headers") })
         }
+        "/read-public" => {
+            let text = session.get::<u64>("n")?.unwrap_or_default().to_string();
+            let headers = [("Cache-Control", "public"), ("X-Theirs", "1"), ("cache-control", "max-age=60")];
+            Ok(Page { status: 203, headers: headers.into(), ..page(text) })
+        }
+        "/read-no-store" => {
+            session.get::<u64>("n")?;
+            Ok(Page { headers: [("Cache-Control", "no-store")].into(), ..page("") })
+        }
+        "/unused-public" => Ok(Page { headers: [("Cache-Control", "public")].into(), ..page("") }),
         "/insert-500" => {
             session.insert("n", 1)?;
             Ok(Page { status: 500, ..page("failed") })
@@ -487,8 +497,24 @@ fn the_headers_of_the_handler_stay_and_ours_come_behind_them() {
         let response = browser.get("/headers");
         assert_eq!(response.all("Vary"), ["Accept", "Cookie"]);
         assert_eq!(response.all("Set-Cookie"), ["theme=dark", REMOVAL.1]);
-        assert_eq!(response.all("Cache-Control"), ["max-age=60", "no-store"]);
+        assert_eq!(response.all("Cache-Control"), ["no-store"]);
         assert_eq!(browser.jar.header().as_deref(), Some("theme=dark"));
+    });
+}
+
+#[test]
+fn a_page_of_a_session_is_in_no_shared_cache_whatever_its_handler_says() {
+    on_both(|site, server| {
+        let (mut browser, _) = site.visitor(server);
+        let response = browser.get("/read-public");
+        assert_eq!((response.status, response.text()), (203, "0"), "status and body stay");
+        assert_eq!(response.all("X-Theirs"), ["1"]);
+        assert_eq!(response.all("Cache-Control"), ["private"]);
+        assert_eq!(browser.get("/read-no-store").all("Cache-Control"), ["no-store"]);
+        // Without a session, and unused, it is the handler's matter.
+        let mut nobody = Browser::new(server.address);
+        assert_eq!(nobody.get("/read-public").all("Cache-Control"), ["public", "max-age=60"]);
+        assert_eq!(browser.get("/unused-public").all("Cache-Control"), ["public"]);
     });
 }
 
