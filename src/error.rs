@@ -63,6 +63,8 @@ pub enum ErrorKind {
     /// Code of the program that the library called panicked: a handler, a function given to
     /// [`Session::update`](crate::Session::update) (nothing was saved), a function told of a sweep's progress.
     Panicked,
+    /// A handler returned an error of the program's own; its changes were dropped. The error's text is in the reason.
+    Handler,
     /// Another storage (not the file engine) failed; for implementors of [`Store`](crate::store::Store).
     Storage,
 }

@@ -29,7 +29,8 @@ pub enum Event<'a> {
     Expired(FileId),
     /// A request brought something that is no session of ours.
     Refused(Refusal),
-    /// A response says that the session failed: it could not be used or saved, or the handler panicked.
+    /// A response says that the request failed: its session could not be used or saved, or the handler panicked or returned an
+    /// error of the program's own ([`ErrorKind::Handler`](crate::ErrorKind::Handler)).
     Failed(&'a Error),
     /// The deadline of a session that was only read could not be moved; the response was not affected.
     NotRenewed(&'a Error),

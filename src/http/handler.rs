@@ -5,6 +5,11 @@ use crate::contained::contained;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::session::Session;
+use std::error::Error as StdError;
+use std::iter::successors;
+
+/// Longest text of a handler's error that the observer is told, in characters.
+const ERROR_CHARS_MAX: usize = 1000;
 
 /// What a handler made: a response, and whether it is one that keeps the session's changes.
 pub(super) struct Handled<R> {
@@ -74,7 +79,40 @@ fn fail<R>(visit: &Visit, error: Error) -> Answer<R> {
     Answer { response, headers }
 }
 
-/// The status of a failed save.
+/// The failure of the session that this error is, or that caused it.
+pub(super) fn session_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Error> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
+/// Tells the observer why a handler failed: by a failure of the session, or by an error of the program's own.
+pub(super) fn observe(
+    sessions: &Sessions,
+    session_error: Option<&Error>,
+    program_error: Option<&(dyn StdError + 'static)>,
+) {
+    let own = program_error
+        .map(|error| Error::new(ErrorKind::Handler, "handle the request").with_reason(text(error)));
+    if let Some(error) = session_error.or(own.as_ref()) {
+        sessions.manager().observe(&Event::Failed(error));
+    }
+}
+
+/// An error, its cause, the cause of that, and so on.
+fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    successors(Some(error), |&error| error.source())
+}
+
+/// An error's text and those of its causes, in one line without control characters: a visitor may have chosen a part of it.
+fn text(error: &(dyn StdError + 'static)) -> String {
+    let texts: Vec<_> = causes(error).map(ToString::to_string).collect();
+    let mut line = String::new();
+    for c in texts.join(": ").chars().take(ERROR_CHARS_MAX) {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
+/// What the visitor is told of a failure.
 pub(super) fn failure(error: &Error) -> Failure {
     let (status, text) = match error.kind() {
         ErrorKind::Gone => (409, "Your session ended while this request was under way. Please try again.\n"),
@@ -83,4 +121,10 @@ pub(super) fn failure(error: &Error) -> Failure {
         _ => (500, "The server could not handle your session.\n"),
     };
     Failure { status, text }
+}
+
+/// What the visitor is told of a handler's error: as of a failure of the session if that is behind it, and else nothing.
+pub(super) fn failure_of(error: &(dyn StdError + 'static)) -> Failure {
+    let unknown = Failure { status: 500, text: "The server could not handle your request.\n" };
+    session_error(error).map_or(unknown, failure)
 }

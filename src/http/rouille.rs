@@ -25,11 +25,21 @@
 use super::Sessions;
 use super::handler::{self, Answer, Failure, Handled};
 use crate::error::Error;
-use crate::event::Event;
 use crate::session::Session;
 use rouille::{Request, Response};
+use std::error::Error as StdError;
 
 /// What a handler may return: a response, or a `Result` of one whose error renders a response too.
+///
+/// Such errors are [`Error`], `Box<dyn Error + Send + Sync>` for a handler that meets errors of several kinds, and the program's
+/// own types that implement this trait.
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot return `{Self}`",
+    label = "this is what the handler returns",
+    note = "a handler returns a `rouille::Response`, or a `Result` of one",
+    note = "the error of that `Result` is a `sessile::Error`, a `Box<dyn std::error::Error + Send + Sync>` (for which `?` takes any \
+            error), or a type of your own that implements `sessile::http::rouille::IntoResponse`"
+)]
 pub trait IntoResponse {
     /// Whether this is the handler's error: then what it changed is dropped.
     fn is_error(&self) -> bool {
@@ -37,6 +47,11 @@ pub trait IntoResponse {
     }
     /// The failure of the session behind it, for the observer: the visitor sees no details.
     fn session_error(&self) -> Option<&Error> {
+        None
+    }
+    /// The program's own failure behind it, for the observer, which is told its text as an
+    /// [`ErrorKind::Handler`](crate::ErrorKind::Handler). Not asked if there is a [`session_error`](Self::session_error).
+    fn program_error(&self) -> Option<&(dyn StdError + 'static)> {
         None
     }
     /// The response.
@@ -57,6 +72,12 @@ impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
         match self {
             Ok(response) => response.session_error(),
             Err(error) => error.session_error(),
+        }
+    }
+    fn program_error(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Ok(response) => response.program_error(),
+            Err(error) => error.program_error(),
         }
     }
     fn into_response(self) -> Response {
@@ -81,6 +102,24 @@ impl IntoResponse for Error {
     }
 }
 
+/// Rendered without details, as 500, or with the status of the [`Error`] that it is or that caused it.
+///
+/// The observer is told its text, as [`Event::Failed`](crate::Event::Failed).
+impl IntoResponse for Box<dyn StdError + Send + Sync> {
+    fn is_error(&self) -> bool {
+        true
+    }
+    fn session_error(&self) -> Option<&Error> {
+        handler::session_error(&**self)
+    }
+    fn program_error(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&**self)
+    }
+    fn into_response(self) -> Response {
+        render(&handler::failure_of(&*self))
+    }
+}
+
 /// Runs `handler` with the request's session, saves it, and returns the response with the session's headers. A handler
 /// that panics is answered with 500.
 pub fn serve<R: IntoResponse>(
@@ -93,9 +132,7 @@ pub fn serve<R: IntoResponse>(
     let visit = handler::visit(sessions, cookies.map(|(_, value)| value));
     let answer = handler::run(visit, |session| {
         let result = handler(request, session);
-        if let Some(error) = result.session_error() {
-            sessions.manager().observe(&Event::Failed(error));
-        }
+        handler::observe(sessions, result.session_error(), result.program_error());
         let keep = !result.is_error();
         let response = result.into_response();
         Handled { status: response.status_code, response, keep }

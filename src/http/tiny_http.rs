@@ -28,8 +28,8 @@ use super::headers::{CACHE_CONTROL, is_cache_control};
 use super::{Headers, Sessions};
 use crate::contained::contained;
 use crate::error::Error;
-use crate::event::Event;
 use crate::session::Session;
+use std::error::Error as StdError;
 use std::io::{self, Read};
 use tiny_http::{Header, Request, Response, StatusCode};
 
@@ -37,6 +37,16 @@ use tiny_http::{Header, Request, Response, StatusCode};
 pub type AnyResponse = Response<Box<dyn Read + Send>>;
 
 /// What a handler may return: a response, or a `Result` of one whose error renders a response too.
+///
+/// Such errors are [`Error`], `Box<dyn Error + Send + Sync>` for a handler that meets errors of several kinds, and the program's
+/// own types that implement this trait.
+#[diagnostic::on_unimplemented(
+    message = "a handler cannot return `{Self}`",
+    label = "this is what the handler returns",
+    note = "a handler returns a `tiny_http::Response`, or a `Result` of one",
+    note = "the error of that `Result` is a `sessile::Error`, a `Box<dyn std::error::Error + Send + Sync>` (for which `?` takes any \
+            error), or a type of your own that implements `sessile::http::tiny_http::IntoResponse`"
+)]
 pub trait IntoResponse {
     /// Whether this is the handler's error: then what it changed is dropped.
     fn is_error(&self) -> bool {
@@ -44,6 +54,11 @@ pub trait IntoResponse {
     }
     /// The failure of the session behind it, for the observer: the visitor sees no details.
     fn session_error(&self) -> Option<&Error> {
+        None
+    }
+    /// The program's own failure behind it, for the observer, which is told its text as an
+    /// [`ErrorKind::Handler`](crate::ErrorKind::Handler). Not asked if there is a [`session_error`](Self::session_error).
+    fn program_error(&self) -> Option<&(dyn StdError + 'static)> {
         None
     }
     /// The response.
@@ -64,6 +79,12 @@ impl<T: IntoResponse, E: IntoResponse> IntoResponse for Result<T, E> {
         match self {
             Ok(response) => response.session_error(),
             Err(error) => error.session_error(),
+        }
+    }
+    fn program_error(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Ok(response) => response.program_error(),
+            Err(error) => error.program_error(),
         }
     }
     fn into_response(self) -> AnyResponse {
@@ -88,6 +109,24 @@ impl IntoResponse for Error {
     }
 }
 
+/// Rendered without details, as 500, or with the status of the [`Error`] that it is or that caused it.
+///
+/// The observer is told its text, as [`Event::Failed`](crate::Event::Failed).
+impl IntoResponse for Box<dyn StdError + Send + Sync> {
+    fn is_error(&self) -> bool {
+        true
+    }
+    fn session_error(&self) -> Option<&Error> {
+        handler::session_error(&**self)
+    }
+    fn program_error(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&**self)
+    }
+    fn into_response(self) -> AnyResponse {
+        render(&handler::failure_of(&*self))
+    }
+}
+
 /// Runs `handler` with the request's session, saves it, and responds. A handler that panics is answered with 500.
 ///
 /// # Errors
@@ -103,9 +142,7 @@ pub fn serve<R: IntoResponse>(
     let visit = handler::visit(sessions, cookies.map(|header| header.value.as_str()));
     let answer = handler::run(visit, |session| {
         let result = handler(&mut request, session);
-        if let Some(error) = result.session_error() {
-            sessions.manager().observe(&Event::Failed(error));
-        }
+        handler::observe(sessions, result.session_error(), result.program_error());
         let keep = !result.is_error();
         let response = result.into_response();
         Handled { status: response.status_code().0, response, keep }

@@ -629,3 +629,103 @@ fn a_handler_may_return_a_bare_response() {
     });
     assert_eq!(site.visitor(&rouille).0.get("/").status, 204);
 }
+
+// ------------------------------------------------------------------------------------------- errors of any kind
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A program's error with a failure of the session behind it.
+#[derive(Debug)]
+struct Wrapped(Error);
+
+impl std::fmt::Display for Wrapped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the cart is not there")
+    }
+}
+
+impl std::error::Error for Wrapped {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// Changes the session, and fails by `?`, as the path says.
+fn fails(path: &str, session: &mut Session, store: &Probe<FileStore>) -> Result<Page, AnyError> {
+    session.insert("n", 1)?;
+    match path {
+        "/file" => {
+            std::fs::read("/nowhere/secret prices")?;
+        }
+        "/number" => {
+            "x".parse::<u64>()?;
+        }
+        "/text" => return Err("no price\nfor \u{1b}[31m<b>tea</b>".into()),
+        "/long" => return Err("x".repeat(10_000).into()),
+        "/type" => {
+            session.get::<String>("n")?;
+        }
+        "/gone" => {
+            store.inner.delete(&session.token()?.expect("a live session"))?;
+            session.update_now("n", |n: &mut u64| *n += 1)?;
+        }
+        "/busy" => return Err(Box::new(Error::new(ErrorKind::Busy, "save session"))),
+        "/full" => return Err(Box::new(Wrapped(Error::new(ErrorKind::Full, "save session")))),
+        _ => return Err(Box::new(Wrapped(Error::new(ErrorKind::Io, "save session")))),
+    }
+    Ok(page("never"))
+}
+
+/// Of each path: the status, the text for the visitor, and that for the observer.
+#[track_caller]
+fn check_fails(serve: impl Fn(&Sessions, Arc<Probe<FileStore>>) -> Running) {
+    const OTHER: &str = "The server could not handle your request.\n";
+    const BUSY: &str = "Your session is busy. Please try again.\n";
+    const FULL: &str = "The server cannot store your session at the moment.\n";
+    let site = Site::new(FileStoreOptions::new());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let observed = told.clone();
+    let sessions =
+        Sessions::new(site.store.clone(), Cookies::plain_http()).unwrap().with_observer(move |event| {
+            if let Event::Failed(error) = event {
+                observed.lock().unwrap().push((error.kind(), error.to_string()));
+            }
+        });
+    let server = serve(&sessions, site.store.clone());
+    let own = |text: &str| (ErrorKind::Handler, format!("failed to handle the request: {text}"));
+    let of_session = |kind| (kind, "failed to save session".to_owned());
+    for (path, status, text, failure) in [
+        ("/file", 500, OTHER, own("No such file or directory (os error 2)")),
+        ("/number", 500, OTHER, own("invalid digit found in string")),
+        ("/text", 500, OTHER, own("no price\\nfor \\u{1b}[31m<b>tea</b>")),
+        ("/long", 500, OTHER, own(&"x".repeat(1000))),
+        ("/busy", 503, BUSY, of_session(ErrorKind::Busy)),
+        ("/full", 507, FULL, of_session(ErrorKind::Full)),
+        ("/else", 500, BROKEN, of_session(ErrorKind::Io)),
+    ] {
+        let (mut browser, token) = site.visitor(&server);
+        let response = browser.get(path);
+        assert_eq!((response.status, response.text()), (status, text), "{path}");
+        assert_eq!(std::mem::take(&mut *told.lock().unwrap()), [failure], "{path}");
+        assert_eq!(site.n(&token), Some(0), "{path} changed something");
+    }
+    for (path, status, text, kind) in
+        [("/type", 500, BROKEN, ErrorKind::Type), ("/gone", 409, GONE, ErrorKind::Gone)]
+    {
+        let response = site.visitor(&server).0.get(path);
+        assert_eq!((response.status, response.text()), (status, text), "{path}");
+        let kinds: Vec<_> =
+            std::mem::take(&mut *told.lock().unwrap()).into_iter().map(|(kind, _)| kind).collect();
+        assert_eq!(kinds, [kind], "{path}");
+    }
+}
+
+#[test]
+fn an_error_of_any_kind_is_500_for_the_visitor_and_told_to_the_observer() {
+    check_fails(|sessions, store| {
+        server::tiny_http(sessions, WORKERS, move |request, session| fails(request.url(), session, &store))
+    });
+    check_fails(|sessions, store| {
+        server::rouille(sessions, WORKERS, move |request, session| fails(&request.url(), session, &store))
+    });
+}

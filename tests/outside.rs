@@ -1,11 +1,11 @@
-//! README.md as a new user follows it: each block of dependencies and the program behind it make a package outside of this
-//! repository, which is built as printed; the first program is also run and asked.
+//! The crate as another package sees it. README.md as a new user follows it: each block of dependencies and the program behind
+//! it make a package outside of this repository, which is built as printed; the first program is also run and asked. And the
+//! compiler's advice where a handler returns something else than an adapter takes.
 //!
 //! A binary of its own, because cargo runs one test binary after the other: a compiler at work would slow down the tests of `it`
 //! that measure time. Builds offline, with the versions of this repository's lock file, which built this test too. Only two
 //! things differ from the page: `sessile` also has a `path`, and the program that is run gets a free port.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -44,22 +44,22 @@ fn printed(page: &str) -> Vec<Printed> {
     found
 }
 
-/// Makes a package of it and builds it; the program's path.
+/// Makes a package of it and builds it: the program's path, or what the compiler says against it.
 #[track_caller]
-fn build(dir: &Path, name: &str, printed: &Printed) -> PathBuf {
+fn build(dir: &Path, name: &str, printed: &Printed) -> Result<PathBuf, String> {
     let version = "sessile = { version = ";
     assert!(printed.dependencies.contains(version), "{}", printed.dependencies);
     let from_here = format!("sessile = {{ path = {REPOSITORY:?}, version = ");
     let mut manifest = format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n");
     manifest += &printed.dependencies.replace(version, &from_here);
     // In a directory below another package, cargo would ask that package's workspace.
-    write!(manifest, "\n\n[workspace]\n").unwrap();
+    manifest += "\n\n[workspace]\n";
     fs::create_dir(dir.join("src")).unwrap();
     fs::write(dir.join("Cargo.toml"), manifest).unwrap();
     fs::write(dir.join("src/main.rs"), &printed.program).unwrap();
     fs::copy(Path::new(REPOSITORY).join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
     // Kept, so that the dependencies are built once.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("outside");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--offline", "--target-dir"])
@@ -68,10 +68,17 @@ fn build(dir: &Path, name: &str, printed: &Printed) -> PathBuf {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "{name}, with\n{}does not build:\n{said}", printed.dependencies);
-    assert!(!said.contains("src/main.rs"), "{name} has warnings:\n{said}");
-    target.join("debug").join(name)
+    let said = String::from_utf8(built.stderr).unwrap();
+    let is_fine = built.status.success() && !said.contains("src/main.rs");
+    if is_fine { Ok(target.join("debug").join(name)) } else { Err(said) }
+}
+
+#[track_caller]
+fn builds(dir: &Path, name: &str, printed: &Printed) -> PathBuf {
+    let built = build(dir, name, printed);
+    built.unwrap_or_else(|said| {
+        panic!("with\n{}the program has warnings or errors:\n{said}", printed.dependencies)
+    })
 }
 
 /// A program that is killed when this is dropped.
@@ -115,14 +122,14 @@ fn every_program_of_the_readme_builds_as_printed_and_the_first_one_serves() {
     let mut programs = printed(&page);
     assert_eq!(programs.len(), 2, "one with tiny_http, one with rouille");
     let dirs: Vec<TempDir> = programs.iter().map(|_| tempfile::tempdir().unwrap()).collect();
-    build(dirs[1].path(), "second", &programs[1]);
+    builds(dirs[1].path(), "second", &programs[1]);
 
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = free.local_addr().unwrap();
     let first = &mut programs[0].program;
     assert_eq!(first.matches(PRINTED).count(), 1, "{first}");
     *first = first.replace(PRINTED, &server.to_string());
-    let program = build(dirs[0].path(), "first", &programs[0]);
+    let program = builds(dirs[0].path(), "first", &programs[0]);
     drop(free);
 
     let running = Running::start(&program, dirs[0].path(), server);
@@ -137,4 +144,29 @@ fn every_program_of_the_readme_builds_as_printed_and_the_first_one_serves() {
 
     let _again = Running::start(&program, dirs[0].path(), server);
     assert!(ask(server, &cookie).ends_with("visits: 3\n"), "it goes on counting");
+}
+
+#[test]
+fn the_compiler_says_what_a_handler_may_return() {
+    let page = fs::read_to_string(Path::new(REPOSITORY).join("README.md")).unwrap();
+    let printed = printed(&page);
+    for (printed, adapter, right, wrong) in [
+        (
+            &printed[0],
+            "tiny_http",
+            "Ok(Response::from_string(format!(\"visits: {visits}\\n\")))",
+            "Ok(visits)",
+        ),
+        (&printed[1], "rouille", "-> sessile::Result<_>", "-> Result<_, String>"),
+    ] {
+        assert_eq!(printed.program.matches(right).count(), 1, "{}", printed.program);
+        // `?` takes no error of the session for a `String`: what is asked is the adapter's opinion.
+        let program = printed.program.replace(right, wrong).replace('?', ".unwrap()");
+        let dir = tempfile::tempdir().unwrap();
+        let printed = Printed { dependencies: printed.dependencies.clone(), program };
+        let said = build(dir.path(), "wrong", &printed).expect_err("a handler of another type");
+        let advice = format!("`sessile::http::{adapter}::IntoResponse`");
+        let parts = ["a handler cannot return `", "Box<dyn std::error::Error + Send + Sync>", &advice];
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    }
 }
