@@ -4,7 +4,8 @@
 //! that survive a restart and a crash, shared safely by its threads and by all processes of the host. They behave like
 //! those of Django's session framework, without the faults that Django's users live with.
 //!
-//! ```no_run
+#![cfg_attr(feature = "tiny_http", doc = "```no_run")]
+#![cfg_attr(not(feature = "tiny_http"), doc = "```ignore")]
 //! use sessile::http::tiny_http::serve;
 //! use sessile::{Cookies, FileStore, ReaperOptions, Sessions};
 //! use std::sync::Arc;
@@ -40,7 +41,7 @@
 //! | module | is about |
 //! |---|---|
 //! | [`session`] | [`Session`]: the dictionary, saving, `login`, `rotate_id`, `destroy`, expiry |
-//! | [`http`] | [`Sessions`], [`Visit`], [`Cookies`]; [`http::tiny_http`] and [`http::rouille`] |
+//! | [`http`] | [`Sessions`], [`Visit`], [`Cookies`]; its modules `tiny_http` and `rouille` are the adapters, features of the same names |
 //! | [`mod@file`] | [`FileStore`], [`FileStoreOptions`], [`Coherence`], [`Stats`]: the engine; sweeps and the [`Reaper`] |
 //! | [`lifetime`] | [`Lifetime`], [`Renewal`], [`Expiry`] |
 //! | [`store`] | [`Store`]: what every storage mode promises, [`Durability`] |
@@ -49,6 +50,8 @@
 //! | [`value`], [`record`], [`id`], [`clock`] | the words the others are made of |
 //! | [`design`] | byte map, rules for crashes, locks, coherence and expiry, and why |
 //! | [`tested`] | how it is tested, with figures and limits |
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod clock;
 mod contained;
 pub mod design;
@@ -81,7 +84,7 @@ pub use crate::session::{Destroyed, Session, SessionManager};
 pub use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store, Verdict};
 pub use crate::value::Value;
 
-/// The README's programs are compiled with the documentation's tests.
-#[cfg(doctest)]
+/// The README's programs are compiled with the documentation's tests, where the features that they need are there.
+#[cfg(all(doctest, feature = "tiny_http", feature = "rouille"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

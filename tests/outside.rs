@@ -170,3 +170,33 @@ fn the_compiler_says_what_a_handler_may_return() {
         assert!(parts.iter().all(|part| said.contains(part)), "{said}");
     }
 }
+
+/// A heading's anchor: lower case, hyphens for spaces, no other signs.
+fn anchor(heading: &str) -> String {
+    let letters = heading.trim().chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+    letters.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+}
+
+/// crates.io and docs.rs show the page without the repository around it.
+#[test]
+fn every_link_of_the_readme_leads_somewhere_without_the_repository() {
+    let page = fs::read_to_string(Path::new(REPOSITORY).join("README.md")).unwrap();
+    let anchors: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).map(anchor).collect();
+    let targets: Vec<_> = page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    assert!(targets.len() > 5, "{targets:?}");
+    for target in targets {
+        let leads = match target.strip_prefix('#') {
+            Some(anchor) => anchors.iter().any(|known| known == anchor),
+            None => target.starts_with("https://"),
+        };
+        assert!(leads, "{target} leads nowhere");
+        // The package's files are shown there by their paths.
+        if let Some(file) = target.strip_prefix("https://docs.rs/crate/sessile/latest/source/") {
+            assert!(Path::new(REPOSITORY).join(file).is_file(), "{target}");
+        }
+        if let Some(module) = target.strip_prefix("https://docs.rs/sessile/latest/sessile/") {
+            let module = module.split('/').next().unwrap();
+            assert!(Path::new(REPOSITORY).join(format!("src/{module}.rs")).is_file(), "{target}");
+        }
+    }
+}

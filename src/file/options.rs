@@ -143,7 +143,7 @@ impl FileStoreOptions {
     ///
     /// Costs a thread, three descriptors, one of the user's inotify instances (128 by default) and 256 of their watches.
     /// A store that is opened where the process can have no more threads goes without, and keeps one descriptor for ever.
-    /// Without it, or if it cannot start ([`FileStore::watch_error`]), a copy of such a session is served for up to a
+    /// Without it, or if it cannot start (`FileStore::watch_error`), a copy of such a session is served for up to a
     /// minute. What is done through this library, in any process, needs no watching.
     #[must_use]
     pub fn watch(mut self, yes: bool) -> Self {

@@ -1,5 +1,5 @@
-//! The web front: `Cookie` header values in, header pairs out. Knows no server; [`tiny_http`] and [`rouille`] are thin
-//! layers over it, and any server that can hand over header strings can do without them.
+//! The web front: `Cookie` header values in, header pairs out. Knows no server; `tiny_http` and `rouille`, features of the
+//! same names, are thin layers over it, and any server that can hand over header strings can do without them.
 //!
 //! ```
 //! use sessile::{Cookies, FileStore, Sessions};
