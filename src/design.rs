@@ -4,7 +4,7 @@
 //! # On disk
 //!
 //! ```text
-//! root/                 0700, owned by the user the program runs as
+//! root/                 0700, owned by the user the program runs as (2770, and files 0660, in a group's store)
 //!   sessile.json        format and parameters; linked last when a store is made, never replaced
 //!   generations         2 MiB: counters that say which copies in memory are old; no sessions, nothing to back up
 //!   due/                0700: the expiry index; can be lost, nothing to back up
@@ -224,6 +224,31 @@
 //!
 //! **Sessions in one cell** cost each other rereads, nothing else: w saves on the host between two loads of a session
 //! doubt its copy w times in 131,072. A doubted copy of the version that the file still has is not decoded again.
+//!
+//! # Rules for owners and modes
+//!
+//! A private store is its user's alone: directories 0700, files 0600. A store with
+//! [`group_access`](crate::FileStoreOptions::group_access) is for all users of the root's group: 2770 and 0660, under any umask,
+//! owned by any of them. `flock`, writing in place and removing names need no more than that. The process that makes a file sets
+//! its mode; a process of another user could not.
+//!
+//! 1. An opening looks at the root and the directories in it, and at files only in directories that were wrong. What opens a
+//!    store to others (`fsGroup`, `chmod -R`, `setfacl -R`) sets directories too, and a file in a private directory cannot be
+//!    reached by another user. So it costs some 260 `fstatat`, whatever the number of sessions; no other call looks at a mode,
+//!    but for files that it has made.
+//! 2. What is this user's and wrong is mended, through descriptors opened without following a link: the root first if it is
+//!    made private, then files, and each directory after its files, so that a killed opening is gone on with. What is another
+//!    user's, or refuses, is counted, and is one error.
+//! 3. A directory that holds no store, a sticky one, and one of another user that all may write to are not changed, whatever
+//!    they hold.
+//!
+//! A mode mended does not undo what was done before. Others may have put back an old version of a session, or forged one (the
+//! checksum's key is the file's name), and keep files open that they had opened. The event
+//! [`MadePrivate`](crate::Event::MadePrivate) says that.
+//!
+//! An access control list shows its mask as the group's bits, so that `chmod` to 0700 or 0600 leaves its entries without
+//! effect; a default list of a directory gives new files nothing, for they are made with 0600. In a group's store the
+//! entries have the group's rights.
 //!
 //! # Removing what is expired
 //!

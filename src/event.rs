@@ -8,9 +8,10 @@ use crate::id::FileId;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 
-/// Something happened to a session. For logs, counters and alarms.
+/// Something happened to a session or a store. For logs, counters and alarms.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -34,6 +35,19 @@ pub enum Event<'a> {
     Failed(&'a Error),
     /// The deadline of a session that was only read could not be moved; the response was not affected.
     NotRenewed(&'a Error),
+    /// Directories and files of a store were open to users that it is not for, and were made private when it was opened.
+    ///
+    /// Those users may have read what was in files that were open too. Where they could write, what lies there may be
+    /// theirs: an old version of a session that was changed or ended since, or a forged one. If they are not to be trusted,
+    /// end all sessions.
+    MadePrivate {
+        /// The store.
+        path: &'a Path,
+        /// How many directories and files were open.
+        count: u64,
+        /// How many of them those users could write to.
+        writable: u64,
+    },
 }
 
 /// Why what a request brought was refused.
@@ -80,6 +94,12 @@ impl Event<'_> {
         match self {
             Self::Failed(error) => Some(with_causes(*error)),
             Self::NotRenewed(error) => Some(format!("a deadline was not moved: {}", with_causes(*error))),
+            Self::MadePrivate { path, count, writable } => Some(format!(
+                "session store `{}` was open to other users and is private again: {count} of its directories and files, of \
+                 which they could write to {writable}{}",
+                path.display(),
+                if *writable > 0 { "; sessions may have been planted there" } else { "" }
+            )),
             Self::Created(_)
             | Self::Rotated { .. }
             | Self::Destroyed(_)

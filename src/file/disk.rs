@@ -11,11 +11,11 @@ pub(super) mod faults;
 mod file_system;
 mod making;
 mod opened;
+mod sharing;
 
-pub(super) use making::{make_root, make_root_private, sync_parent};
-pub(super) use opened::{
-    announce_at, append, make_private, read_at, read_whole, stat, sync_data, touch, write_at,
-};
+pub(super) use making::{make_root, set_mode_of_root, sync_parent};
+pub(super) use opened::{announce_at, append, read_at, read_whole, stat, sync_data, touch, write_at};
+pub(super) use sharing::{Sharing, set_rights};
 
 use super::layout::{self, SessionPath};
 use crate::id::FileId;
@@ -24,11 +24,8 @@ use rustix::io::{Errno, retry_on_intr};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-
-const FILE: Mode = Mode::from_raw_mode(0o600);
-const DIRECTORY: Mode = Mode::from_raw_mode(0o700);
 
 /// Flags of every session file's opening.
 const SAFE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
@@ -56,10 +53,10 @@ impl Access {
             Self::WriteOrCreate => OFlags::RDWR | OFlags::CREATE,
         }
     }
-    fn mode(self) -> Mode {
+    fn mode(self, sharing: Sharing) -> Mode {
         match self {
             Self::Read | Self::Write => Mode::empty(),
-            Self::Create | Self::Append | Self::WriteOrCreate => FILE,
+            Self::Create | Self::Append | Self::WriteOrCreate => sharing.file(),
         }
     }
 }
@@ -77,14 +74,26 @@ pub(super) struct Root {
     fd: File,
     path: PathBuf,
     kind: file_system::Kind,
+    sharing: Sharing,
 }
 
 impl Root {
-    /// Opens the directory. The path itself may lead through symbolic links; nothing below it may.
+    /// Opens the directory, for one user. The path itself may lead through symbolic links; nothing below it may.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = File::from(call("open root", || fs::open(path, flags, Mode::empty()))?);
-        Ok(Self { kind: file_system::Kind::of(&fd)?, fd, path: path.to_owned() })
+        let kind = file_system::Kind::of(&fd)?;
+        Ok(Self { kind, fd, path: path.to_owned(), sharing: Sharing::Private })
+    }
+
+    /// The same directory, for other users.
+    pub(super) fn shared_with(self, sharing: Sharing) -> Self {
+        Self { sharing, ..self }
+    }
+
+    /// Which users its files and directories are for.
+    pub(super) fn sharing(&self) -> Sharing {
+        self.sharing
     }
 
     /// Takes the root's file system for btrfs.
@@ -104,22 +113,17 @@ impl Root {
         self.fd.try_clone()
     }
 
-    /// Owner and permission bits.
-    pub(super) fn owner_and_mode(&self) -> io::Result<(u32, u32)> {
-        let stat = call("stat root", || fs::fstat(&self.fd))?;
-        Ok((stat.st_uid, stat.st_mode & 0o7777))
-    }
-
     /// The names in the root.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         gate("list root")?;
         names(&self.fd)
     }
 
-    /// Makes a directory in the root, mode 0700 whatever the umask; no error if it is there, with any mode: its making
+    /// Makes a directory in the root, with its mode whatever the umask; no error if it is there, with any mode: its making
     /// may have been cut short.
     pub(super) fn make_directory(&self, name: &str) -> io::Result<()> {
-        match call("make directory", || fs::mkdirat(&self.fd, name, DIRECTORY)) {
+        let wanted = self.sharing.directory();
+        match call("make directory", || fs::mkdirat(&self.fd, name, wanted)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -129,19 +133,20 @@ impl Root {
             return Err(Errno::NOTDIR.into());
         }
         // By name: the umask may have left a directory that not even its owner can open.
-        if mode & 0o7777 != DIRECTORY.as_raw_mode() {
-            call("change mode", || fs::chmodat(&self.fd, name, DIRECTORY, AtFlags::empty()))?;
+        if mode & 0o7777 != wanted.as_raw_mode() {
+            call("change mode", || fs::chmodat(&self.fd, name, wanted, AtFlags::empty()))?;
         }
         Ok(())
     }
 
-    /// Owner and permission bits of a directory in the root. Fails if it is none.
-    pub(super) fn directory_owner_and_mode(&self, name: &str) -> io::Result<(u32, u32)> {
+    /// Fails if a name in the root is not a directory's.
+    pub(super) fn check_directory(&self, name: &str) -> io::Result<()> {
         let stat = call("check directory", || fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            return Err(Errno::NOTDIR.into());
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            Ok(())
+        } else {
+            Err(Errno::NOTDIR.into())
         }
-        Ok((stat.st_uid, stat.st_mode & 0o7777))
     }
 
     /// Opens a directory in the root, not following a link.
@@ -168,12 +173,16 @@ impl Root {
 
     /// Opens the shard directory of a session.
     pub(super) fn open_shard(&self, id: &FileId) -> io::Result<Directory> {
-        Ok(Directory { fd: self.open_directory_fd("open shard", &layout::shard_of(id))? })
+        Ok(self.directory_at(self.open_directory_fd("open shard", &layout::shard_of(id))?))
     }
 
     /// Opens a directory in the root.
     pub(super) fn open_directory(&self, name: &str) -> io::Result<Directory> {
-        Ok(Directory { fd: self.open_directory_fd("open directory", name)? })
+        Ok(self.directory_at(self.open_directory_fd("open directory", name)?))
+    }
+
+    fn directory_at(&self, fd: OwnedFd) -> Directory {
+        Directory { fd, sharing: self.sharing }
     }
 
     /// What has a name in the root.
@@ -183,7 +192,8 @@ impl Root {
 
     /// Opens a session's file.
     pub(super) fn open_session(&self, path: &SessionPath, access: Access) -> io::Result<File> {
-        Ok(call("open session", || open_below(&self.fd, path, access))?.into())
+        let mode = access.mode(self.sharing);
+        Ok(call("open session", || open_below(&self.fd, path, access, mode))?.into())
     }
 
     /// Which file a session's path leads to now.
@@ -196,20 +206,20 @@ impl Root {
 
 /// Opens a session's file below `root` in one call that follows no link.
 #[cfg(target_os = "linux")]
-fn open_below(root: &File, path: &SessionPath, access: Access) -> Result<OwnedFd, Errno> {
+fn open_below(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Result<OwnedFd, Errno> {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     // Kernels before 5.6 lack `openat2`, and some container filters forbid it; asking once is enough.
     static MISSING: AtomicBool = AtomicBool::new(false);
     let open = |flags| {
         let resolve = fs::ResolveFlags::NO_SYMLINKS;
-        fs::openat2(root, path.below_root(), flags, access.mode(), resolve)
+        fs::openat2(root, path.below_root(), flags, mode, resolve)
     };
     if MISSING.load(Relaxed) {
-        return open_step_by_step(root, path, access);
+        return open_step_by_step(root, path, access, mode);
     }
     match without_atime(access.flags(), open) {
         Err(errno @ (Errno::NOSYS | Errno::PERM)) => {
-            let file = open_step_by_step(root, path, access);
+            let file = open_step_by_step(root, path, access, mode);
             // An immutable file is refused in any way.
             MISSING.fetch_or(errno == Errno::NOSYS || file.is_ok(), Relaxed);
             file
@@ -237,29 +247,37 @@ fn without_atime(flags: OFlags, open: impl Fn(OFlags) -> Result<OwnedFd, Errno>)
 }
 
 /// The same in two calls: the shard, then the file in it.
-fn open_step_by_step(root: &File, path: &SessionPath, access: Access) -> Result<OwnedFd, Errno> {
+fn open_step_by_step(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let shard = fs::openat(root, &path.as_str()[..2], flags, Mode::empty())?;
-    fs::openat(&shard, path.below_shard(), access.flags(), access.mode())
+    fs::openat(&shard, path.below_shard(), access.flags(), mode)
 }
 
 /// A directory in the root, held open while names in it change: a shard, or the expiry index.
 #[derive(Debug)]
 pub(super) struct Directory {
     fd: OwnedFd,
+    sharing: Sharing,
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Directory {
     /// Opens a session's file.
     pub(super) fn open(&self, path: &SessionPath, access: Access) -> io::Result<File> {
-        let open = |flags| fs::openat(&self.fd, path.below_shard(), flags, access.mode());
+        let mode = access.mode(self.sharing);
+        let open = |flags| fs::openat(&self.fd, path.below_shard(), flags, mode);
         Ok(call("open session in shard", || without_atime(access.flags(), open))?.into())
     }
 
     /// Makes a file that must not exist.
     pub(super) fn create(&self, name: &str) -> io::Result<File> {
-        let access = Access::Create;
-        Ok(call("create file", || fs::openat(&self.fd, name, access.flags(), access.mode()))?.into())
+        let mode = Access::Create.mode(self.sharing);
+        Ok(call("create file", || fs::openat(&self.fd, name, Access::Create.flags(), mode))?.into())
     }
 
     /// Puts a file where another one is, in one step; that other one then has the first one's name.
@@ -305,9 +323,16 @@ impl Directory {
         Ok(fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.into())
     }
 
+    /// Opens a directory in it, not following a link.
+    pub(super) fn open_directory(&self, name: &str) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || fs::openat(&self.fd, name, flags, Mode::empty());
+        Ok(Self { fd: call("open directory", open)?, ..*self })
+    }
+
     /// Opens a file by its name.
     pub(super) fn open_named(&self, name: &str, access: Access) -> io::Result<File> {
-        let open = || fs::openat(&self.fd, name, access.flags(), access.mode());
+        let open = || fs::openat(&self.fd, name, access.flags(), access.mode(self.sharing));
         Ok(call("open file in directory", open)?.into())
     }
 
@@ -346,6 +371,9 @@ impl Directory {
 pub(super) struct Stat {
     pub(super) inode: Inode,
     pub(super) is_file: bool,
+    pub(super) is_directory: bool,
+    pub(super) owner: u32,
+    pub(super) group: u32,
     /// How many names lead to it.
     pub(super) links: u64,
     pub(super) mode: u32,
@@ -360,6 +388,9 @@ impl From<fs::Stat> for Stat {
         Self {
             inode: Inode { device: stat.st_dev, number: stat.st_ino },
             is_file: FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+            is_directory: FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
+            owner: stat.st_uid,
+            group: stat.st_gid,
             links: stat.st_nlink.into(),
             mode: stat.st_mode & 0o7777,
             bytes: u64::try_from(stat.st_size).unwrap_or(0),
@@ -413,24 +444,25 @@ mod tests {
         let path = SessionPath::of(&SessionId::random().unwrap().file_id());
         let (shard, elsewhere) = (dir.path().join(&path.as_str()[..2]), dir.path().join("elsewhere"));
         for open in [open_below, open_step_by_step] {
-            let refusal = |access| open(&root.fd, &path, access).unwrap_err();
+            let open = |access: Access| open(&root.fd, &path, access, access.mode(Sharing::Private));
+            let refusal = |access| open(access).unwrap_err();
             assert_eq!(refusal(Access::Create), Errno::NOENT);
             root.make_directory(&path.as_str()[..2]).unwrap();
             assert_eq!(refusal(Access::Read), Errno::NOENT);
-            let made = File::from(open(&root.fd, &path, Access::Create).unwrap());
+            let made = File::from(open(Access::Create).unwrap());
             assert_eq!(refusal(Access::Create), Errno::EXIST);
-            let found = File::from(open(&root.fd, &path, Access::Write).unwrap());
+            let found = File::from(open(Access::Write).unwrap());
             assert_eq!(stat(&made).unwrap().inode, stat(&found).unwrap().inode);
             // The same file behind a link in place of the shard, then behind a link in its own place.
             std::fs::rename(&shard, &elsewhere).unwrap();
             symlink(&elsewhere, &shard).unwrap();
-            assert!(open(&root.fd, &path, Access::Read).is_err());
+            assert!(open(Access::Read).is_err());
             std::fs::remove_file(&shard).unwrap();
             std::fs::rename(&elsewhere, &shard).unwrap();
             let file = dir.path().join(path.as_str());
             std::fs::rename(&file, dir.path().join("target")).unwrap();
             symlink(dir.path().join("target"), &file).unwrap();
-            assert!(open(&root.fd, &path, Access::Read).is_err());
+            assert!(open(Access::Read).is_err());
             std::fs::remove_dir_all(&shard).unwrap();
         }
     }
@@ -473,7 +505,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("open")).unwrap();
         fs::chmodat(&root.fd, "open", Mode::from_raw_mode(0o777), AtFlags::empty()).unwrap();
         assert_eq!(make("open"), Ok(()));
-        assert_eq!(root.directory_owner_and_mode("open").unwrap().1, 0o700);
+        assert_eq!(root.stat("open").unwrap().mode, 0o700);
     }
 
     /// Only the owner of a file may ask for it.

@@ -127,7 +127,7 @@ impl Due {
         {
             let open = self.open.read();
             if let Some((_, file)) = open.iter().find(|(number, _)| *number == bucket)
-                && append(file, &bytes)?
+                && append(root, file, &bytes)?
             {
                 return Ok(());
             }
@@ -135,7 +135,7 @@ impl Due {
         for _ in 0..OPENINGS_MAX {
             let file = open_bucket(root, bucket)?;
             // A sweep may remove it in between as well: its hour is just over, or was when the bucket was chosen.
-            if append(&file, &bytes)? {
+            if append(root, &file, &bytes)? {
                 self.keep_open(bucket, file);
                 return Ok(());
             }
@@ -158,12 +158,10 @@ impl Due {
 
 /// Appends to a bucket. Whether it still had its name afterwards: the sweep removes the name first and then reads what
 /// was appended before that, so what has a name now will be read.
-fn append(bucket: &File, entry: &[u8; ENTRY_BYTES]) -> io::Result<bool> {
+fn append(root: &Root, bucket: &File, entry: &[u8; ENTRY_BYTES]) -> io::Result<bool> {
     disk::append(bucket, entry)?;
     let stat = disk::stat(bucket)?;
-    if stat.mode != 0o600 {
-        disk::make_private(bucket)?;
-    }
+    root.sharing().mend_mode(bucket, &stat)?;
     Ok(stat.links > 0)
 }
 

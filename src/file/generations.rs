@@ -122,7 +122,7 @@ impl Generations {
     /// exclusively.
     pub(super) fn make(root: &Root) -> Result<()> {
         let made = root.make_generations().and_then(|file| {
-            disk::make_private(&file)?;
+            root.sharing().set_mode(&file)?;
             counters::avoid_copy_on_write(&file);
             // Page by page: the kernel keeps what is written at once as one folio, and then goes through all of it, which
             // takes 4 µs, at every announcement.

@@ -20,6 +20,7 @@ mod model;
 mod open;
 mod operate;
 mod options;
+mod permissions;
 #[cfg(test)]
 #[cfg(shuttle)]
 mod proofs;

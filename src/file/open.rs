@@ -10,6 +10,7 @@ use super::io_error;
 use super::layout::{DUE, PARAMETERS, SHARDS, is_ours, shard_name};
 use super::lock::LockedRoot;
 use super::options::{Coherence, FileStoreOptions};
+use super::permissions;
 use super::sweep;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -96,10 +97,10 @@ fn directory_error(act: &'static str, dir: &Path, error: io::Error) -> Error {
 pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Root> {
     let io = |act| move |error| directory_error(act, dir, error);
     if options.create && disk::make_root(dir).map_err(io("create session directory"))? {
-        disk::make_root_private(dir).map_err(io("set the permissions of session directory"))?;
+        disk::set_mode_of_root(dir, options.sharing)
+            .map_err(io("set the permissions of session directory"))?;
     }
-    let root = Root::open(dir).map_err(io("open session directory"))?;
-    check_owner("open session directory", dir, root.owner_and_mode())?;
+    let root = Root::open(dir).map_err(io("open session directory"))?.shared_with(options.sharing);
     if options.coherence == Coherence::Shared
         && let Some(name) = root.remote_file_system()
     {
@@ -107,38 +108,36 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Root> 
             "it is on {name}, where caches cannot be kept coherent through memory; use Coherence::Verify"
         )));
     }
-    if !read_parameters(&root)? {
+    let is_there = has_parameters(&root)?;
+    if !is_there {
         if !options.create {
             return Err(Error::new(ErrorKind::Foreign, "open session store")
                 .with_path(dir)
                 .with_reason("there is no session store in it"));
         }
+        permissions::check_place(&root)?;
         make(&root, &options.clock)?;
-        if !read_parameters(&root)? {
-            return Err(Error::new(ErrorKind::Io, "read the parameters of session store")
-                .with_path(dir.join(PARAMETERS))
-                .with_reason("the file vanished while the store was opened"));
-        }
     }
+    // Before the parameters are read: another user's may not be readable. Mended when they are known to be a store's.
+    let survey = permissions::Survey::of(&root)?;
+    if !read_parameters(&root)? {
+        return Err(Error::new(ErrorKind::Io, "read the parameters of session store")
+            .with_path(dir.join(PARAMETERS))
+            .with_reason("the file vanished while the store was opened"));
+    }
+    survey.mend(&root, is_there.then_some(&options.observer))?;
     check_shards(&root)?;
     Ok(root)
 }
 
-/// Refuses a directory that is not ours, or that others may write to: whoever can put files into it can bring back
-/// sessions that were logged out.
-fn check_owner(act: &'static str, path: &Path, owner_and_mode: io::Result<(u32, u32)>) -> Result<()> {
-    let (owner, mode) = owner_and_mode.map_err(|error| io_error(act, error).with_path(path))?;
-    let own = rustix::process::geteuid().as_raw();
-    let reason = if owner != own {
-        format!("it belongs to user {owner}, this process runs as user {own}")
-    } else if mode & 0o002 != 0 {
-        format!("everybody may write to it (mode {mode:04o}); make it 0700")
-    } else if mode & 0o020 != 0 {
-        format!("its group may write to it (mode {mode:04o}); make it 0700")
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(ErrorKind::Permissions, act).with_path(path).with_reason(reason))
+/// Whether something has the name of the parameters.
+fn has_parameters(root: &Root) -> Result<bool> {
+    match root.stat(PARAMETERS) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("look for the parameters of session store", error)
+            .with_path(root.path().join(PARAMETERS))),
+    }
 }
 
 /// Reads `sessile.json`. Whether it is there.
@@ -199,7 +198,8 @@ fn make(root: &Root, clock: &Clock) -> Result<()> {
 fn check_shards(root: &Root) -> Result<()> {
     for shard in 0..SHARDS {
         let name = shard_name(shard);
-        check_owner("open shard directory", &root.path().join(&name), root.directory_owner_and_mode(&name))?;
+        root.check_directory(&name)
+            .map_err(|error| io_error("open shard directory", error).with_path(root.path().join(&name)))?;
     }
     Ok(())
 }

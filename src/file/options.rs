@@ -1,5 +1,6 @@
 //! Every knob of the file engine: its unit, bound, default and cost.
 use super::FileStore;
+use super::disk::Sharing;
 use super::slot::SLOT_MIN;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -48,6 +49,7 @@ pub struct FileStoreOptions {
     pub(super) cache_bytes: usize,
     pub(super) watch: bool,
     pub(super) create: bool,
+    pub(super) sharing: Sharing,
     pub(super) clock: Clock,
     pub(super) observer: Observer,
 }
@@ -64,6 +66,7 @@ impl Default for FileStoreOptions {
             cache_bytes: 32 << 20,
             watch: true,
             create: true,
+            sharing: Sharing::Private,
             clock: Clock::system(),
             observer: Observer::default(),
         }
@@ -160,6 +163,30 @@ impl FileStoreOptions {
         self
     }
 
+    /// Whether the store is for all users of the directory's group, and not for the one that the process runs as; default
+    /// no. For a server and a scheduled sweep under two users, or for containers that run as another user each time.
+    ///
+    /// Directories are 2770 then and files 0660, under any umask, and any user may own them; the directory's group must be
+    /// one of the process's groups. Every process opens the store in the same way: one that opens it with another choice
+    /// changes all modes to it, where they are its own, and is refused with [`ErrorKind::Permissions`] where they are
+    /// not. Either way takes a few seconds for a million sessions, once. Members of the group can read every session and
+    /// bring back those that were ended. An access control list on the directory (`setfacl`) counts as the group.
+    ///
+    /// Let one process make the store before those of other users open it.
+    ///
+    /// ```
+    /// use sessile::FileStoreOptions;
+    /// # let parent = tempfile::tempdir()?;
+    /// # let dir = parent.path().join("sessions");
+    /// let store = FileStoreOptions::new().group_access(true).open(dir)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn group_access(mut self, yes: bool) -> Self {
+        self.sharing = if yes { Sharing::Group } else { Sharing::Private };
+        self
+    }
+
     /// The time source; default the system's. For tests.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -186,13 +213,16 @@ impl FileStoreOptions {
     }
 
     /// Opens the store in `dir`. Creates the directory (mode 0700; its parent must exist) and the store in it, if
-    /// there is none; several processes may do so at once.
+    /// there is none; several processes may do so at once. Directories and files of a store that are this user's and open to
+    /// others (after `chmod -R`, `setfacl -R`, or the `fsGroup` of a Kubernetes volume) are made private again, with the
+    /// event [`Event::MadePrivate`].
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`] names an option out of its bounds. [`ErrorKind::Foreign`] for a directory that holds
     /// something else, [`ErrorKind::NewerFormat`] for a store made by a newer version, [`ErrorKind::Permissions`] for a
-    /// directory that is not ours or that others may write to, [`ErrorKind::Io`] for a store that lacks one of its
+    /// store that is not ours and cannot be made so, with the command that mends it, and for a directory without a store that
+    /// is not ours or that others may write to, [`ErrorKind::Io`] for a store that lacks one of its
     /// shard directories, and for all that the operating system refuses. [`ErrorKind::InUse`] if it is to be used alone
     /// and is not free for the whole [`lock_wait`](Self::lock_wait); also if its file of counters has to be made anew while
     /// other processes have the store open. [`ErrorKind::Config`] also for [`Coherence::Shared`] on a file system that

@@ -96,9 +96,7 @@ impl FileStore {
                 Unmade { error: busy(), has_the_name }
             })?;
         let made = disk::stat(&file).map_err(io("examine new session file"))?;
-        if made.mode != 0o600 {
-            disk::make_private(&file).map_err(io("set the permissions of new session file"))?;
-        }
+        self.root.sharing().mend_mode(&file, &made).map_err(io("set the permissions of new session file"))?;
         // Before the lock it might have been swept, had this process been stopped for an hour. (A count of its names would
         // cost less, and be fooled by a backup that makes hard links.)
         let find = io("find new session file again");
@@ -254,10 +252,11 @@ impl FileStore {
             let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
                 .map_err(io("lock the larger file for session"))?
                 .map_err(|_| busy())?;
-            if disk::stat(&file).map_err(io("examine the larger file for session"))?.mode != 0o600 {
-                disk::make_private(&file)
-                    .map_err(io("set the permissions of the larger file for session"))?;
-            }
+            let made = disk::stat(&file).map_err(io("examine the larger file for session"))?;
+            self.root
+                .sharing()
+                .mend_mode(&file, &made)
+                .map_err(io("set the permissions of the larger file for session"))?;
             disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write the larger file for session"))?;
             // At every durability: a name must never point at bytes the disk may still lose.
             disk::sync_data(&file).map_err(io("sync the larger file for session"))?;

@@ -25,6 +25,7 @@ mod logins;
 mod nesting;
 mod opening;
 mod operate;
+mod permissions;
 mod processes;
 mod program_code;
 mod reaper;
@@ -50,6 +51,7 @@ const WORKERS: &[&[(&str, Worker)]] = &[
     from_outside::WORKERS,
     kill::WORKERS,
     opening::WORKERS,
+    permissions::WORKERS,
     processes::WORKERS,
     reaper::WORKERS,
     stale::WORKERS,

@@ -10,7 +10,7 @@ use sessile::{Durability, Error, ErrorKind, FileStore, FileStoreOptions, Saved, 
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Barrier, mpsc};
 use std::thread;
@@ -412,74 +412,6 @@ fn a_link_in_place_of_a_shard_is_not_followed_by_the_making_of_a_store() {
     assert_eq!(error.kind(), ErrorKind::Foreign, "{error:?}");
     assert_eq!(mode_of(&elsewhere), 0o755);
     assert!(!root.join(PARAMETERS).exists(), "it counts as made");
-}
-
-#[test]
-fn a_directory_or_shard_that_others_may_write_to_is_refused() {
-    for (mode, who) in [
-        (0o777, "everybody"),
-        (0o1777, "everybody"),
-        (0o702, "everybody"),
-        (0o703, "everybody"),
-        (0o720, "its group"),
-        (0o2770, "its group"),
-    ] {
-        let reason = format!("{who} may write to it (mode {mode:04o}); make it 0700");
-        let text = format!("failed to open session directory `DIR`: {reason}");
-        // Empty, or a store that was made before.
-        let empty = |root: &Path| {
-            fs::create_dir(root).unwrap();
-            allow(root, mode);
-        };
-        check_refused(empty, ErrorKind::Permissions, &text, None);
-        let store = |root: &Path| {
-            made(root);
-            allow(root, mode);
-        };
-        check_refused(store, ErrorKind::Permissions, &text, None);
-        for shard in ["00", "7f", "ff"] {
-            let store = |root: &Path| {
-                made(root);
-                allow(&root.join(shard), mode);
-            };
-            let text = format!("failed to open shard directory `DIR/{shard}`: {reason}");
-            check_refused(store, ErrorKind::Permissions, &text, None);
-        }
-    }
-    // Others may look: they see digests.
-    let dir = directory_in_memory();
-    let root = dir.path().join("store");
-    made(&root);
-    shards_of(&root).chain([root.clone()]).for_each(|directory| allow(&directory, 0o755));
-    FileStore::open(&root).unwrap();
-}
-
-#[test]
-fn a_directory_or_shard_of_another_user_is_refused() {
-    let own = rustix::process::geteuid().as_raw();
-    let text = |owner: u32| {
-        format!(
-            "failed to open session directory `DIR`: it belongs to user {owner}, \
-             this process runs as user {own}"
-        )
-    };
-    if own == 0 {
-        // The superuser, whom no permission stops, least of all.
-        let give_away = |root: &Path| {
-            made(root);
-            chown(root, Some(65534), None).unwrap();
-        };
-        check_refused(give_away, ErrorKind::Permissions, &text(65534), None);
-        let give_shard_away = |root: &Path| {
-            made(root);
-            chown(root.join("7f"), Some(65534), None).unwrap();
-        };
-        let text = text(65534).replace("session directory `DIR`", "shard directory `DIR/7f`");
-        check_refused(give_shard_away, ErrorKind::Permissions, &text, None);
-    } else {
-        let error = refused(Path::new("/"));
-        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Permissions, text(0).replace("DIR", "/")));
-    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio, exit};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
@@ -57,6 +58,17 @@ impl Start {
 
     pub(crate) fn with(mut self, argument: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(format!("{ARGUMENT}{argument}"), value);
+        self
+    }
+
+    /// Runs it as a copy of this program, which any user may run, behind a command that takes another command.
+    pub(crate) fn behind(mut self, command: &[&str], copy: &Path) -> Self {
+        let mut behind = Command::new(command[0]);
+        behind.args(&command[1..]).arg(copy).args(crate::CHILD);
+        for (name, value) in self.command.get_envs() {
+            behind.env(name, value.expect("none was taken away"));
+        }
+        self.command = behind;
         self
     }
 

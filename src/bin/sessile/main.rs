@@ -15,6 +15,7 @@ use args::{Args, Verb};
 use clap::Parser;
 use sessile::{Coherence, Error, FileStore, FileStoreOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 use terminal::{complain, plain_usage, told};
@@ -109,10 +110,16 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// Whether a store is its group's, by the mode that such a store has: one that is looked after stays as it is.
+fn is_groups(dir: &Path) -> bool {
+    std::fs::metadata(dir).is_ok_and(|found| found.mode() & 0o2770 == 0o2770)
+}
+
 /// Opens a store that somebody may be using, with any limits, on any file system.
 fn open(dir: &Path, create: bool) -> Result<FileStore, Failure> {
     let options = FileStoreOptions::new()
         .create(create)
+        .group_access(is_groups(dir))
         .coherence(Coherence::Verify)
         .cache_bytes(0)
         .watch(false)

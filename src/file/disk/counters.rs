@@ -1,5 +1,5 @@
 //! Calls to the one file that is mapped.
-use super::{FILE, Root, SAFE, call, gate};
+use super::{Root, SAFE, call, gate};
 use crate::file::layout::GENERATIONS;
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
@@ -22,7 +22,8 @@ impl Root {
     pub(in crate::file) fn make_generations(&self) -> io::Result<File> {
         self.remove_generations()?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFE;
-        Ok(call("make generations", || fs::openat(&self.fd, GENERATIONS, flags, FILE))?.into())
+        let make = || fs::openat(&self.fd, GENERATIONS, flags, self.sharing.file());
+        Ok(call("make generations", make)?.into())
     }
 
     /// Removes the counters, if they are there.

@@ -1,6 +1,6 @@
 //! What the making of a store takes beside what its use does: the directory itself, and a file that has its name only when it
 //! is complete.
-use super::{DIRECTORY, FILE, Root, call, gate, make_private, sync_data, write_at};
+use super::{Root, Sharing, call, gate, sync_data, write_at};
 use crate::file::layout::TEMPORARY;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
@@ -10,16 +10,16 @@ use std::path::Path;
 
 /// Makes the directory of a store. Whether it did; not if something has its name.
 pub(in crate::file) fn make_root(path: &Path) -> io::Result<bool> {
-    match call("make root", || fs::mkdir(path, DIRECTORY)) {
+    match call("make root", || fs::mkdir(path, Sharing::Private.directory())) {
         Ok(()) => Ok(true),
         Err(Errno::EXIST) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// Gives the directory that was just made mode 0700: the umask may have taken bits away.
-pub(in crate::file) fn make_root_private(path: &Path) -> io::Result<()> {
-    Ok(call("change mode", || fs::chmod(path, DIRECTORY))?)
+/// Gives the directory that was just made its mode: the umask may have taken bits away.
+pub(in crate::file) fn set_mode_of_root(path: &Path, sharing: Sharing) -> io::Result<()> {
+    Ok(call("change mode", || fs::chmod(path, sharing.directory()))?)
 }
 
 /// Brings the name of a directory to the disk.
@@ -31,16 +31,16 @@ pub(in crate::file) fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 impl Root {
-    /// Puts a file with mode 0600 under a name in the root, complete and synced before it has the name, unless something has that
+    /// Puts a file with its mode under a name in the root, complete and synced before it has the name, unless something has that
     /// name.
     pub(in crate::file) fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         gate("make temporary file")?;
         let file = tempfile::Builder::new()
             .prefix(TEMPORARY)
-            .permissions(std::fs::Permissions::from_mode(FILE.as_raw_mode()))
+            .permissions(std::fs::Permissions::from_mode(self.sharing.file().as_raw_mode()))
             .tempfile_in(&self.path)?;
         // Once more: the umask may have taken bits away.
-        make_private(file.as_file())?;
+        self.sharing.set_mode(file.as_file())?;
         write_at(file.as_file(), bytes, 0)?;
         sync_data(file.as_file())?;
         gate("link")?;

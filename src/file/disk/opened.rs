@@ -1,5 +1,5 @@
 //! What is done to a file that is open.
-use super::{FILE, Stat, call, gate_bytes};
+use super::{Stat, call, gate_bytes};
 use rustix::fs;
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
@@ -16,11 +16,6 @@ pub(in crate::file) fn touch(file: &File) -> io::Result<i64> {
     let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
     call("touch", || fs::futimens(file, &fs::Timestamps { last_access: now, last_modification: now }))?;
     Ok(stat(file)?.changed)
-}
-
-/// Gives a file mode 0600, whatever the umask made of it.
-pub(in crate::file) fn make_private(file: &File) -> io::Result<()> {
-    Ok(call("change mode", || fs::fchmod(file, FILE))?)
 }
 
 /// Writes all of `bytes` at `offset`.

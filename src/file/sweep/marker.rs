@@ -29,7 +29,8 @@ impl Marker {
         let locked = opened.and_then(|file| LockedFile::acquire(file, Instant::now()));
         let Ok(file) = locked.map_err(|cause| error(store, cause))? else { return Ok(None) };
         // The umask may have taken bits away.
-        disk::make_private(&file).map_err(|cause| error(store, cause))?;
+        let mended = disk::stat(&file).and_then(|stat| store.root.sharing().mend_mode(&file, &stat));
+        mended.map_err(|cause| error(store, cause))?;
         Ok(Some(Self(file)))
     }
 
@@ -60,6 +61,6 @@ fn write_walked(marker: &File, hour: u64) -> io::Result<()> {
 pub(in crate::file) fn make_index(root: &Root, now: SystemTime) -> io::Result<()> {
     root.make_directory(DUE)?;
     let marker = root.open_directory(DUE)?.open_named(SWEEP, Access::WriteOrCreate)?;
-    disk::make_private(&marker)?;
+    root.sharing().mend_mode(&marker, &disk::stat(&marker)?)?;
     write_walked(&marker, micros(now) / BUCKET_MICROS)
 }

@@ -1,5 +1,7 @@
 //! Each call of an opening fails, or is the last one of a dying process; and what an opening brings to the disk before what.
 use super::*;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 
 /// What is there when a store is opened, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +18,8 @@ enum Place {
     Verified,
     /// A store that is for one process.
     Alone,
+    /// A store that was opened to other users.
+    Exposed,
 }
 
 impl Place {
@@ -26,6 +30,16 @@ impl Place {
             Self::New => {}
             Self::Bare => fs::create_dir(root).unwrap(),
             Self::Made | Self::Verified | Self::Alone => drop(self.open(&dir).unwrap()),
+            Self::Exposed => {
+                let store = self.open(&dir).unwrap();
+                store.create(&record("x"), Durability::Relaxed).unwrap();
+                let bits =
+                    |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+                bits(&root, 0o775);
+                for shard in fs::read_dir(&root).unwrap().map(|name| name.unwrap().path()) {
+                    bits(&shard, 0o775);
+                }
+            }
             Self::Deaf => {
                 drop(self.open(&dir).unwrap());
                 fs::remove_file(root.join(GENERATIONS)).unwrap();
@@ -40,7 +54,8 @@ impl Place {
             Self::Alone => Coherence::Off,
             _ => Coherence::Shared,
         };
-        FileStoreOptions::new().watch(false).coherence(coherence).open(dir.path().join("store"))
+        let options = FileStoreOptions::new().watch(false).observer(|_| ());
+        options.coherence(coherence).open(dir.path().join("store"))
     }
 }
 
@@ -79,8 +94,8 @@ fn open_with_fault(place: Place, fault: Fault) {
 
 #[test]
 fn whichever_call_of_opening_fails_it_is_an_error_that_names_the_store_and_the_next_opening_succeeds() {
-    use Place::{Alone, Bare, Deaf, Made, New, Verified};
-    for place in [New, Bare, Made, Deaf, Verified, Alone] {
+    use Place::{Alone, Bare, Deaf, Exposed, Made, New, Verified};
+    for place in [New, Bare, Made, Deaf, Verified, Alone, Exposed] {
         let dir = place.prepare();
         let (opened, calls) = during(|_, _| None, || place.open(&dir));
         assert_eq!(opened.unwrap().path(), dir.path().join("store"));

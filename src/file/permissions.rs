@@ -1,0 +1,386 @@
+//! Owners and modes of a store: what is refused when it is opened, and what is mended.
+//!
+//! - **A directory that holds no store is never changed**, and no error advises to change it: it may be `/tmp`. What is not
+//!   safe there is answered by "use a directory inside it".
+//! - **A store of this user that is too open is made right**: directories first, the root before all others, as nothing in a
+//!   private root can be reached by another user. A system sets such bits on a whole tree at once (`fsGroup` of Kubernetes,
+//!   `chmod -R`, `setfacl -R`). So the directories are looked at by every opening, 260 calls, and files only in a directory
+//!   that was wrong: a look at a million files would take seconds. A directory is mended after its files (but for the
+//!   root that is made private), so that the next opening goes on with what a killed one left.
+//! - **What cannot be mended is one error**: it counts what is wrong, names the first and gives the command that cures all.
+//!   It comes before anything is changed, unless only the attempt could tell.
+//! - Only directories and regular files that are ours by name are touched, and no link is followed.
+//!
+//! A hole that no mode closes: a descriptor that another user opened before stays open.
+use super::disk::{Access, Directory, Root, Sharing, Stat, set_rights};
+use super::io_error;
+use super::layout::{GENERATIONS, PARAMETERS, is_ours};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer};
+use rustix::fs::Mode;
+use rustix::process::{getegid, geteuid, getgroups};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+const SURVEY: &str = "examine the permissions of session store";
+const OPEN: &str = "open session store";
+/// Another user may remove or rename files in a directory only if they are that user's.
+const STICKY: u32 = 0o1000;
+const OTHERS_WRITE: u32 = 0o002;
+const GROUP_WRITES: u32 = 0o020;
+
+/// What is to be true of a store's directories and files.
+struct Wanted {
+    sharing: Sharing,
+    user: u32,
+    /// The group of the root.
+    group: u32,
+}
+
+/// What is to be done about one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Right,
+    Mend,
+    /// It is another user's.
+    Refuse,
+}
+
+impl Wanted {
+    fn for_store(root: &Root, stat: &Stat) -> Self {
+        Self { sharing: root.sharing(), user: geteuid().as_raw(), group: stat.group }
+    }
+
+    fn mode(&self, stat: &Stat) -> Mode {
+        if stat.is_directory { self.sharing.directory() } else { self.sharing.file() }
+    }
+
+    fn judge(&self, stat: &Stat) -> Verdict {
+        let (mode, is_own) = (self.mode(stat).as_raw_mode(), stat.owner == self.user);
+        let is_right = match self.sharing {
+            // Bits that are missing let nobody in.
+            Sharing::Private => is_own && !self.is_exposed(stat),
+            Sharing::Group if is_own => stat.group == self.group && stat.mode == mode,
+            Sharing::Group => {
+                stat.group == self.group && stat.mode & mode == mode && stat.mode & OTHERS_WRITE == 0
+            }
+        };
+        match (is_right, is_own) {
+            (true, _) => Verdict::Right,
+            (false, true) => Verdict::Mend,
+            (false, false) => Verdict::Refuse,
+        }
+    }
+
+    /// Whether users that the store is not for may do something with it.
+    fn is_exposed(&self, stat: &Stat) -> bool {
+        stat.mode & self.outsiders() != 0
+    }
+
+    /// Whether they may write to it.
+    fn is_writable(&self, stat: &Stat) -> bool {
+        stat.mode & self.outsiders() & (GROUP_WRITES | OTHERS_WRITE) != 0
+    }
+
+    fn outsiders(&self) -> u32 {
+        match self.sharing {
+            Sharing::Private => 0o077,
+            Sharing::Group => 0o007,
+        }
+    }
+
+    /// Gives an open file or directory its group and mode.
+    fn set(&self, file: impl AsFd, stat: &Stat) -> io::Result<()> {
+        let group = (self.sharing == Sharing::Group && stat.group != self.group).then_some(self.group);
+        set_rights(file, group, self.mode(stat))
+    }
+
+    /// The command that makes everything in a store right, for the user that this process runs as.
+    fn cure(&self, dir: &Path) -> String {
+        let dir = shell_word(dir);
+        match self.sharing {
+            Sharing::Private => {
+                let (user, group) = (self.user, getegid().as_raw());
+                format!("chown -R {user}:{group} {dir} && chmod -R go= {dir}")
+            }
+            Sharing::Group => format!(
+                "chown -R :{} {dir} && chmod -R ug+rwX,o= {dir} && find {dir} -type d -exec chmod g+s {{}} +",
+                self.group
+            ),
+        }
+    }
+}
+
+/// Refuses a directory in which other users may plant what looks like a store, or in which this user may not make one
+/// that others keep their hands off. Changes nothing.
+pub(super) fn check_place(root: &Root) -> Result<()> {
+    let stat = stat_of_root(root)?;
+    let wanted = Wanted::for_store(root, &stat);
+    refuse_public(root, &wanted, &stat)?;
+    let reason = match wanted.sharing {
+        Sharing::Private if wanted.is_writable(&stat) => public(&stat),
+        Sharing::Private if stat.owner != wanted.user => format!(
+            "it belongs to user {}, this process runs as user {}; use a directory of that user's own",
+            stat.owner, wanted.user
+        ),
+        Sharing::Group if wanted.judge(&stat) == Verdict::Refuse => format!(
+            "it belongs to user {}, and has not the mode 2770 (but {:04o}) that a group's store needs; use a \
+             directory inside it",
+            stat.owner, stat.mode
+        ),
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Permissions, OPEN).with_path(root.path()).with_reason(reason))
+}
+
+/// Why a directory that other users may write to is no place for a store. The remedy is never a change of its mode.
+fn public(stat: &Stat) -> String {
+    format!("other users may write to it (mode {:04o}); use a directory inside it", stat.mode)
+}
+
+/// Refuses what no store should lie in, and no command should change: directories like `/tmp`, those of another user that
+/// all may write to, as volumes of containers are, and those of a foreign group.
+fn refuse_public(root: &Root, wanted: &Wanted, stat: &Stat) -> Result<()> {
+    let is_anothers = stat.owner != wanted.user && stat.mode & OTHERS_WRITE != 0;
+    let reason = if stat.mode & STICKY != 0 || is_anothers {
+        public(stat)
+    } else if wanted.sharing == Sharing::Group && !is_member(stat.group)? {
+        format!(
+            "it belongs to group {}, of which this process is no member; run it with that group, or give the \
+             store to a group of its own: chgrp -R {} {}",
+            stat.group,
+            getegid().as_raw(),
+            shell_word(root.path())
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Permissions, OPEN).with_path(root.path()).with_reason(reason))
+}
+
+/// Whether this process may use what a group has.
+fn is_member(group: u32) -> Result<bool> {
+    let groups = getgroups().map_err(|errno| io_error("list the groups of this process", errno.into()))?;
+    let is_one = groups.iter().any(|one| one.as_raw() == group) || getegid().as_raw() == group;
+    // The superuser may use what all groups have.
+    Ok(is_one || geteuid().is_root())
+}
+
+/// What an opening has found of a store's permissions, before it changes any.
+pub(super) struct Survey {
+    wanted: Wanted,
+    root: Stat,
+    /// What is to be mended in the root, by name.
+    wrong: Vec<(String, Stat)>,
+}
+
+impl Survey {
+    /// Looks at the root and at the directories in it; at the root's files, if it is wrong itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Permissions`] for what cannot be mended; [`ErrorKind::Io`].
+    pub(super) fn of(root: &Root) -> Result<Self> {
+        let stat = stat_of_root(root)?;
+        let wanted = Wanted::for_store(root, &stat);
+        refuse_public(root, &wanted, &stat)?;
+        let is_wrong = wanted.judge(&stat) != Verdict::Right;
+        let (mut wrong, mut refused) = (Vec::new(), Refused::default());
+        if wanted.judge(&stat) == Verdict::Refuse {
+            refused.add(".", Some(stat), None);
+        }
+        let names = root.names().map_err(|error| io_error(SURVEY, error).with_path(root.path()))?;
+        for name in names.into_iter().filter(|name| is_ours(name)) {
+            let stat = match root.stat(&name) {
+                Ok(stat) => stat,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(io_error(SURVEY, error).with_path(root.path().join(name))),
+            };
+            if !(is_own_directory(&name, &stat) || stat.is_file && is_wrong) {
+                continue;
+            }
+            match wanted.judge(&stat) {
+                Verdict::Right => {}
+                Verdict::Mend => wrong.push((name, stat)),
+                Verdict::Refuse => refused.add(&name, Some(stat), None),
+            }
+        }
+        refused.check(root, &wanted)?;
+        Ok(Self { wanted, root: stat, wrong })
+    }
+
+    /// Makes right what is wrong. Tells the observer of what other users had access to, unless the store is new.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Permissions`] counts what could not be mended; the rest is.
+    pub(super) fn mend(self, root: &Root, observer: Option<&Observer>) -> Result<()> {
+        let is_wrong = self.wanted.judge(&self.root) == Verdict::Mend;
+        if !is_wrong && self.wrong.is_empty() {
+            return Ok(());
+        }
+        let error = |error| io_error(SURVEY, error).with_path(root.path());
+        let top = root.open_directory(".").map_err(error)?;
+        let mut mending =
+            Mending { wanted: &self.wanted, exposed: 0, writable: 0, refused: Refused::default() };
+        let is_closed_first = is_wrong && self.wanted.sharing == Sharing::Private;
+        if is_closed_first {
+            mending.mend(".", &self.root, || self.wanted.set(&top, &self.root));
+        }
+        for (name, stat) in &self.wrong {
+            mending.mend_in(&top, name, Path::new(name), stat);
+        }
+        if is_wrong && !is_closed_first {
+            mending.mend(".", &self.root, || self.wanted.set(&top, &self.root));
+        }
+        if let Some(observer) = observer.filter(|_| mending.exposed > 0) {
+            observer.tell(&Event::MadePrivate {
+                path: root.path(),
+                count: mending.exposed,
+                writable: mending.writable,
+            });
+        }
+        mending.refused.check(root, &self.wanted)
+    }
+}
+
+/// The mending of one store.
+struct Mending<'a> {
+    wanted: &'a Wanted,
+    /// How many were open to users that the store is not for, and are not any more.
+    exposed: u64,
+    /// How many of those they could write to.
+    writable: u64,
+    refused: Refused,
+}
+
+impl Mending<'_> {
+    /// Mends one directory with its files, or one file.
+    fn mend_in(&mut self, parent: &Directory, name: &str, path: &Path, stat: &Stat) {
+        if !stat.is_directory {
+            return self.mend(path, stat, || self.wanted.set(parent.open_named(name, Access::Read)?, stat));
+        }
+        let before = self.refused.count;
+        let listed = parent.open_directory(name).and_then(|directory| Ok((directory.names()?, directory)));
+        let (names, directory) = match listed {
+            Ok(listed) => listed,
+            Err(error) => return self.refused.add(path, Some(*stat), Some(error)),
+        };
+        for name in names.iter().filter(|name| !matches!(name.as_str(), "." | "..")) {
+            self.look_at(&directory, name, &path.join(name));
+        }
+        // As long as one of its files is wrong, so is the directory: the next opening looks at them again.
+        if self.refused.count == before {
+            self.mend(path, stat, || self.wanted.set(&directory, stat));
+        }
+    }
+
+    /// Looks at a name in a directory that was wrong.
+    fn look_at(&mut self, directory: &Directory, name: &str, path: &Path) {
+        let stat = match directory.stat(name) {
+            // A link, a pipe, a directory that is none of ours: it is not used, and stays as it is.
+            Ok(stat) if !(stat.is_file || is_own_directory(name, &stat)) => return,
+            Ok(stat) => stat,
+            // It was removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return self.refused.add(path, None, Some(error)),
+        };
+        match self.wanted.judge(&stat) {
+            Verdict::Right => {}
+            Verdict::Mend => self.mend_in(directory, name, path, &stat),
+            Verdict::Refuse => self.refused.add(path, Some(stat), None),
+        }
+    }
+
+    fn mend(&mut self, path: impl AsRef<Path>, stat: &Stat, set: impl FnOnce() -> io::Result<()>) {
+        match set() {
+            Ok(()) => {
+                self.exposed += u64::from(self.wanted.is_exposed(stat));
+                self.writable += u64::from(self.wanted.is_writable(stat));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.refused.add(path, Some(*stat), Some(error)),
+        }
+    }
+}
+
+/// What cannot be mended.
+#[derive(Default)]
+struct Refused {
+    count: u64,
+    first: Option<(PathBuf, Option<Stat>, Option<io::Error>)>,
+}
+
+impl Refused {
+    fn add(&mut self, path: impl AsRef<Path>, found: Option<Stat>, error: Option<io::Error>) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| (path.as_ref().to_owned(), found, error));
+    }
+
+    fn check(self, root: &Root, wanted: &Wanted) -> Result<()> {
+        let Some((path, found, cause)) = self.first else { return Ok(()) };
+        let path = if path == Path::new(".") { root.path().to_owned() } else { root.path().join(path) };
+        let so = match wanted.sharing {
+            Sharing::Private => "private".to_owned(),
+            Sharing::Group => format!("accessible to group {}", wanted.group),
+        };
+        let found = found.map(|stat| format!(" (of user {}, mode {:04o})", stat.owner, stat.mode));
+        let reason = format!(
+            "of its directories and files, {} cannot be made {so} by user {}, for instance `{}`{}; to mend all: {}",
+            self.count,
+            wanted.user,
+            path.display(),
+            found.unwrap_or_default(),
+            wanted.cure(root.path())
+        );
+        let error = match cause {
+            Some(cause) if is_denial(&cause) => Error::new(ErrorKind::Permissions, OPEN).with_source(cause),
+            Some(cause) => io_error(OPEN, cause),
+            None => Error::new(ErrorKind::Permissions, OPEN),
+        };
+        Err(error.with_path(root.path()).with_reason(reason))
+    }
+}
+
+/// Whether the operating system refused because of rights, and not because of trouble.
+fn is_denial(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Whether it is one of a store's directories. One in place of a file is not ours to change.
+fn is_own_directory(name: &str, stat: &Stat) -> bool {
+    stat.is_directory && is_ours(name) && ![PARAMETERS, GENERATIONS].contains(&name)
+}
+
+fn stat_of_root(root: &Root) -> Result<Stat> {
+    root.stat(".").map_err(|error| io_error(SURVEY, error).with_path(root.path()))
+}
+
+/// A path as a word of a shell's command.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_a_command_and_nothing_else() {
+        for (path, word) in [
+            ("/srv/shop/sessions", "/srv/shop/sessions"),
+            ("/srv/my shop", "'/srv/my shop'"),
+            ("/srv/$(id)", "'/srv/$(id)'"),
+            ("/srv/it's; id", r"'/srv/it'\''s; id'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(Path::new(path)), word);
+        }
+    }
+}
