@@ -133,7 +133,8 @@
 //!    which fails when the old one is gone; a rotation that finds the old name gone removes its successor. Both look first
 //!    whether the name is still their session's, as does a sweep: another may have been brought in under it. (Stopped between
 //!    that look and its act, and passed by a logout and by a `bring_in` of the same id, it takes what was brought in. On a
-//!    file system that cannot exchange names, a writer stopped in that instant can bring the session back. And a waiter whose
+//!    file system that cannot exchange names, and on FUSE, where one may claim to and lose a file, a writer stopped in that
+//!    instant can bring the session back. And a waiter whose
 //!    larger file lost its name in the instant between `delete`'s opening of the smaller one and its unlinking may be told that
 //!    it saved, though the session is gone.)
 //! 4. No lock is held when a call returns, and none while a response is sent.
@@ -221,6 +222,9 @@
 //! and decoding what it knows, by sequence and checksum; times of files are no version, for they stand still between two
 //! saves of one clock tick. It announces like everybody else. [`Coherence::Off`](crate::Coherence::Off) holds the root's
 //! lock exclusively and has counters of its own. (A lock is one host's: on NFS it keeps no other host away.)
+//!
+//! **Without shared memory** (NFS, SMB, 9p, FUSE) the default keeps no copies: every load reads the file. It announces like
+//! everybody else, which costs a `pwrite` a save: on the host of a virtual machine, others may have the counters in memory.
 //!
 //! **Sessions in one cell** cost each other rereads, nothing else: w saves on the host between two loads of a session
 //! doubt its copy w times in 131,072. A doubted copy of the version that the file still has is not decoded again.

@@ -13,6 +13,8 @@ mod making;
 mod opened;
 mod sharing;
 
+#[cfg(all(test, not(shuttle)))]
+pub(super) use file_system::pretending;
 pub(super) use making::{make_root, set_mode_of_root, sync_parent};
 pub(super) use opened::{announce_at, append, read_at, read_whole, stat, sync_data, touch, write_at};
 pub(super) use sharing::{Sharing, set_rights};
@@ -182,7 +184,7 @@ impl Root {
     }
 
     fn directory_at(&self, fd: OwnedFd) -> Directory {
-        Directory { fd, sharing: self.sharing }
+        Directory { fd, kind: self.kind, sharing: self.sharing }
     }
 
     /// What has a name in the root.
@@ -257,6 +259,7 @@ fn open_step_by_step(root: &File, path: &SessionPath, access: Access, mode: Mode
 #[derive(Debug)]
 pub(super) struct Directory {
     fd: OwnedFd,
+    kind: file_system::Kind,
     sharing: Sharing,
 }
 
@@ -283,18 +286,20 @@ impl Directory {
     /// Puts a file where another one is, in one step; that other one then has the first one's name.
     ///
     /// Fails if nothing is there: a plain rename would bring a session back that somebody removed meanwhile, without
-    /// waiting for the lock. File systems that cannot exchange names get the plain rename.
+    /// waiting for the lock. File systems that cannot exchange names, and FUSE, get the plain rename.
     ///
     /// # Errors
     ///
     /// Any I/O error; nothing has changed.
     pub(super) fn put_in_place(&self, name: &str, place: &CStr) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        match gate("exchange")
-            .and_then(|()| fs::renameat_with(&self.fd, name, &self.fd, place, fs::RenameFlags::EXCHANGE))
-        {
-            Err(Errno::INVAL | Errno::NOSYS) => {}
-            result => return Ok(result?),
+        if self.kind.keeps_rename_flags() {
+            match gate("exchange")
+                .and_then(|()| fs::renameat_with(&self.fd, name, &self.fd, place, fs::RenameFlags::EXCHANGE))
+            {
+                Err(errno) if refuses_flags(errno) => {}
+                result => return Ok(result?),
+            }
         }
         self.stat(place)?;
         gate("rename")?;
@@ -339,11 +344,14 @@ impl Directory {
     /// Moves a file to another directory, where nothing may have the name.
     pub(super) fn move_to(&self, name: &CStr, other: &Self, new_name: &str) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        match gate("move file")
-            .and_then(|()| fs::renameat_with(&self.fd, name, &other.fd, new_name, fs::RenameFlags::NOREPLACE))
-        {
-            Err(Errno::INVAL | Errno::NOSYS) => {}
-            result => return Ok(result?),
+        if self.kind.keeps_rename_flags() {
+            let flags = fs::RenameFlags::NOREPLACE;
+            match gate("move file")
+                .and_then(|()| fs::renameat_with(&self.fd, name, &other.fd, new_name, flags))
+            {
+                Err(errno) if refuses_flags(errno) => {}
+                result => return Ok(result?),
+            }
         }
         self.move_step_by_step(name, other, new_name)
     }
@@ -364,6 +372,13 @@ impl Directory {
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(call("sync shard", || fs::fsync(&self.fd))?)
     }
+}
+
+/// Whether `renameat2` says that it, or the file system, knows no flags: old kernels, some file systems (`EOPNOTSUPP`), and
+/// filters of system calls (`EPERM`). If the rename itself is not permitted, the plain one says so again.
+#[cfg(target_os = "linux")]
+fn refuses_flags(errno: Errno) -> bool {
+    matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)
 }
 
 /// What is known of a file beside its contents.

@@ -124,6 +124,7 @@ pub struct FileStore {
     cache: Option<ReadCache>,
     tally: Tally,
     options: FileStoreOptions,
+    uncached_on: Option<&'static str>,
     #[cfg(feature = "watch")]
     watcher: Option<Result<watch::Watcher>>,
     /// Dropped last: until then the store is in use.
@@ -140,8 +141,9 @@ impl FileStore {
         FileStoreOptions::new().open(dir)
     }
 
-    fn open_with(options: FileStoreOptions, dir: &Path) -> Result<Self> {
+    fn open_with(mut options: FileStoreOptions, dir: &Path) -> Result<Self> {
         let root = open::open_root(dir, &options)?;
+        let uncached_on = open::go_without_copies(&root, &mut options);
         let (in_use, generations) = open::announce_use(&root, options.coherence, options.lock_wait)?;
         let generations = Arc::new(generations);
         let cache = (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes));
@@ -156,6 +158,7 @@ impl FileStore {
             cache,
             tally: Tally::default(),
             options,
+            uncached_on,
             #[cfg(feature = "watch")]
             watcher,
             _in_use: in_use,
@@ -174,6 +177,24 @@ impl FileStore {
     pub fn stats(&self) -> Stats {
         let cache = self.cache.as_ref().filter(|_| self.queues.check_process().is_ok());
         Stats { unfiled: self.due.unfiled(), ..self.tally.stats(cache) }
+    }
+
+    /// The name of the file system, such as `NFS`, if no copies of sessions are kept in memory because processes cannot hear
+    /// of each other's saves through memory on it; see [`Coherence::Shared`]. `None` on other file systems, and if another
+    /// coherence was asked for. It costs speed and nothing else: every load reads the session's file.
+    ///
+    /// ```
+    /// use sessile::FileStore;
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = FileStore::open(dir.path())?;
+    /// if let Some(name) = store.uncached_file_system() {
+    ///     eprintln!("sessions are on {name} and read at every load");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn uncached_file_system(&self) -> Option<&'static str> {
+        self.uncached_on
     }
 
     /// Why watching the directory for what is done by hand could not begin, though that was asked; `None` if it did, or was

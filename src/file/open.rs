@@ -83,6 +83,17 @@ pub(super) fn announce_use(
     }
 }
 
+/// Where processes cannot hear each other through memory, a store that is to be coherent through memory keeps no copies at
+/// all. The name of such a file system.
+///
+/// It announces all the same: on the host of a virtual machine, others may use the directory through memory.
+pub(super) fn go_without_copies(root: &Root, options: &mut FileStoreOptions) -> Option<&'static str> {
+    let name = root.remote_file_system().filter(|_| options.coherence == Coherence::Shared)?;
+    options.coherence = Coherence::Verify;
+    options.cache_bytes = 0;
+    Some(name)
+}
+
 /// What the operating system said about the directory itself. A link in its path is followed, so nothing there is foreign.
 fn directory_error(act: &'static str, dir: &Path, error: io::Error) -> Error {
     // By its kind: `tempfile` wraps what the operating system said.
@@ -101,13 +112,6 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Root> 
             .map_err(io("set the permissions of session directory"))?;
     }
     let root = Root::open(dir).map_err(io("open session directory"))?.shared_with(options.sharing);
-    if options.coherence == Coherence::Shared
-        && let Some(name) = root.remote_file_system()
-    {
-        return Err(Error::new(ErrorKind::Config, "open session store").with_path(dir).with_reason(format!(
-            "it is on {name}, where caches cannot be kept coherent through memory; use Coherence::Verify"
-        )));
-    }
     let is_there = has_parameters(&root)?;
     if !is_there {
         if !options.create {

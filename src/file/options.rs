@@ -16,12 +16,14 @@ pub(super) const LOCK_WAIT_MIN: Duration = Duration::from_millis(1);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Coherence {
     /// For any number of processes of one host: whoever saves or ends a session announces it in counters that all of
-    /// them have in memory. A load from memory costs no system call. Refused on file systems that are shared with other
-    /// hosts or served by a process (NFS, SMB, 9p, FUSE), where one process may not see in memory what another wrote.
+    /// them have in memory. A load from memory costs no system call. On file systems that are shared with other hosts or served
+    /// by a process (NFS, SMB, 9p, FUSE), one process may not see in memory what another wrote: there the store keeps no
+    /// copies, every load reads the session's file, and
+    /// [`uncached_file_system`](FileStore::uncached_file_system) names the file system.
     #[default]
     Shared,
-    /// Every load reads the session's file, and spares only verifying and decoding what it knows. For those file
-    /// systems, if their locks work; also sees at once what was changed by hand. A server of files that is full may say so only
+    /// Every load reads the session's file, and spares only verifying and decoding what it knows. Worth its memory on
+    /// those file systems, if their locks work; also sees at once what was changed by hand. A server of files that is full may say so only
     /// when a file is closed, which nobody hears: there, a save is sure to be kept if it is
     /// [`PowerSafe`](crate::Durability::PowerSafe).
     Verify,
@@ -225,8 +227,7 @@ impl FileStoreOptions {
     /// is not ours or that others may write to, [`ErrorKind::Io`] for a store that lacks one of its
     /// shard directories, and for all that the operating system refuses. [`ErrorKind::InUse`] if it is to be used alone
     /// and is not free for the whole [`lock_wait`](Self::lock_wait); also if its file of counters has to be made anew while
-    /// other processes have the store open. [`ErrorKind::Config`] also for [`Coherence::Shared`] on a file system that
-    /// cannot offer it.
+    /// other processes have the store open.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<FileStore> {
         self.check()?;
         FileStore::open_with(self, dir.as_ref())

@@ -6,6 +6,7 @@
 //! are released, as they are when a process ends, and nothing is tidied up.
 mod calls;
 mod deaths;
+mod elsewhere;
 mod faults;
 mod forged;
 mod forked;

@@ -1,0 +1,79 @@
+//! Stores on file systems of other hosts and of processes, as far as a local one can stand in for them.
+use super::*;
+use crate::file::disk::pretending;
+
+const FUSE: u32 = 0x6573_5546;
+const ELSEWHERE: [(u32, &str); 4] =
+    [(0x6969, "NFS"), (0xfe53_4d42, "SMB"), (0x0102_1997, "9p"), (FUSE, "FUSE")];
+
+fn open_on(magic: u32, dir: &Path, options: FileStoreOptions) -> FileStore {
+    pretending(magic, || options.watch(false).open(dir.join("store")).unwrap())
+}
+
+#[test]
+fn where_memory_is_not_shared_a_store_opens_and_keeps_no_copies() {
+    for (magic, name) in ELSEWHERE {
+        let dir = directory();
+        let stores = [0, 1].map(|_| open_on(magic, dir.path(), FileStoreOptions::new()));
+        let saved = stores[0].create(&record("0"), Durability::Relaxed).unwrap();
+        for (n, writer) in stores.iter().cycle().take(6).enumerate() {
+            let mut change = |record: &mut Record| {
+                record.entries.insert("text".into(), Value::new(&n.to_string())?);
+                Ok(Verdict::Write)
+            };
+            writer.update(&saved.token, &mut change, Durability::Relaxed).unwrap().unwrap();
+            for reader in &stores {
+                let Lookup::Live(live) = reader.load(&saved.token).unwrap() else {
+                    panic!("{name}: it is gone")
+                };
+                assert_eq!(text_of(&live.record), n.to_string(), "{name}");
+            }
+        }
+        assert!(stores[1].delete(&saved.token).unwrap());
+        for store in &stores {
+            assert!(
+                matches!(store.load(&saved.token).unwrap(), Lookup::Absent(Absent::Unknown(_))),
+                "{name}"
+            );
+            assert_eq!(store.uncached_file_system(), Some(name));
+            let stats = store.stats();
+            assert_eq!((stats.hits, stats.copies, stats.misses), (0, 0, 7), "{name}");
+        }
+        drop(stores);
+        // The choices that need no shared memory keep their copies.
+        for coherence in [Coherence::Verify, Coherence::Off] {
+            let store = open_on(magic, dir.path(), FileStoreOptions::new().coherence(coherence));
+            store.create(&record("x"), Durability::Relaxed).unwrap();
+            assert_eq!(
+                (store.uncached_file_system(), store.stats().copies),
+                (None, 1),
+                "{name}, {coherence:?}"
+            );
+        }
+    }
+    let dir = directory();
+    assert_eq!(FileStore::open(dir.path()).unwrap().uncached_file_system(), None);
+}
+
+/// A server of files may take the flags of a rename, answer that it succeeded, and have lost a file.
+#[test]
+fn on_fuse_no_rename_relies_on_flags() {
+    for (magic, relies) in [(FUSE, false), (0xef53, true)] {
+        let dir = directory();
+        let store = open_on(magic, dir.path(), FileStoreOptions::new());
+        let session = SessionId::random().unwrap();
+        store.create_file(Whose::Secret(&session), Arc::new(record("x")), true).unwrap();
+        let (grown, calls) = during(|_, _| None, || put(&store, &session, &big("new"), false));
+        grown.unwrap().unwrap();
+        assert_eq!(calls.contains(&"exchange"), relies, "{calls:?}");
+        assert_eq!(calls.contains(&"rename"), !relies, "{calls:?}");
+        let id = session.file_id();
+        let path = dir.path().join("store").join(SessionPath::of(&id).as_str());
+        let mut damaged = fs::read(&path).unwrap();
+        damaged.iter_mut().for_each(|byte| *byte = !*byte);
+        fs::write(&path, damaged).unwrap();
+        let (aside, calls) = during(|_, _| None, || store.set_aside(&id));
+        assert!(aside.unwrap().unwrap().exists() && !path.exists());
+        assert_eq!(calls.contains(&"move file"), relies, "{calls:?}");
+    }
+}
