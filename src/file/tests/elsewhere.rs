@@ -77,3 +77,18 @@ fn on_fuse_no_rename_relies_on_flags() {
         assert_eq!(calls.contains(&"move file"), relies, "{calls:?}");
     }
 }
+
+#[test]
+fn a_store_is_made_where_renames_take_no_flags() {
+    for refusal in [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM] {
+        let dir = directory();
+        let root = dir.path().join("store");
+        let refuse = move |_, call: &'static str| (call == "move file").then(|| refusal.raw_os_error());
+        let (opened, calls) = during(refuse, || FileStore::open(&root));
+        opened.unwrap_or_else(|error| panic!("{refusal}: {error:?}"));
+        assert!(calls.windows(2).any(|calls| calls == ["stat in directory", "rename"]), "{calls:?}");
+        assert!(root.join("sessile.json").exists());
+        let names = fs::read_dir(&root).unwrap().map(|name| name.unwrap().path());
+        assert_eq!(names.filter(|path| is_temporary(path)).count(), 0);
+    }
+}

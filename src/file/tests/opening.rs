@@ -135,7 +135,7 @@ fn opening_brings_the_shards_to_the_disk_before_the_parameters_have_a_name_and_t
     let (opened, calls) = during(watch, || FileStore::open(&root));
     opened.unwrap();
     let syncs: Vec<_> =
-        calls.into_iter().filter(|call| call.starts_with("sync") || *call == "link").collect();
-    assert_eq!(syncs, ["sync root", "sync parent", "sync file", "link", "sync root"]);
+        calls.into_iter().filter(|call| call.starts_with("sync") || *call == "move file").collect();
+    assert_eq!(syncs, ["sync root", "sync parent", "sync file", "move file", "sync root"]);
     assert_eq!(*has_it.lock().unwrap(), [false, true]);
 }
