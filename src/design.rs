@@ -105,7 +105,10 @@
 //!    (else a power cut may lose both), mark the old file retiring, unlink it, write the tombstone, sync its shard. A
 //!    kill before the unlink leaves the old session alive, one after it leaves neither to the visitor; the successor's
 //!    id was told to nobody.
-//! 8. Whatever descriptor will be needed is opened before anything is changed. The one exception is the new file after
+//! 8. **Making a store**: directory, shards, sync of the root and of its parent, and last the parameters under their name, synced.
+//!    Where the parent cannot be read or synced, the whole file system is (`syncfs`), which has the root's name unless the root is
+//!    where a file system is mounted.
+//! 9. Whatever descriptor will be needed is opened before anything is changed. The one exception is the new file after
 //!    a failed sync, where a refusal becomes `DurabilityUnknown`.
 //!
 //! On btrfs the sync of a shard does not bring to the disk that a name is gone from it: of 360 simulated power cuts

@@ -15,7 +15,7 @@ mod sharing;
 
 #[cfg(all(test, not(shuttle)))]
 pub(super) use file_system::pretending;
-pub(super) use making::{make_root, set_mode_of_root, sync_parent};
+pub(super) use making::{make_root, set_mode_of_root};
 pub(super) use opened::{announce_at, append, read_at, read_whole, stat, sync_data, touch, write_at};
 pub(super) use sharing::{Sharing, set_rights};
 

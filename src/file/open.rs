@@ -190,7 +190,7 @@ fn make(root: &Root, clock: &Clock) -> Result<()> {
         .map_err(|error| io_error("make expiry index", error).with_path(dir.join(DUE)))?;
     root.sync().map_err(io("sync session directory"))?;
     // Before the parameters: where they are, the directory's own name is known to be on the disk.
-    disk::sync_parent(dir).map_err(io("sync the parent of session directory"))?;
+    root.sync_name().map_err(io("sync the parent of session directory"))?;
     let json = serde_json::to_string(&Parameters::ours()).expect("a struct of integers and a string");
     let linked = root.put_new(PARAMETERS, format!("{json}\n").as_bytes());
     // If another process was first, what it linked is read back; it may not have come to its sync.

@@ -2,7 +2,7 @@
 //! ours, says why, and leaves it as it was; and what was stored before is there.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::support::process::{Child, Parent, Start, Worker};
-use crate::support::rerun::{again, again_as_nobody, stage};
+use crate::support::rerun::{again, again_as_nobody, again_in_mounts, stage};
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use sessile::file::Coherence;
@@ -187,6 +187,43 @@ fn a_store_opened_by_a_relative_path_stays_itself_when_the_process_goes_elsewher
         assert!(path_of(&stage.join(relative), saved.live.id).exists());
         assert_eq!(load(&FileStore::open(stage.join(relative)).unwrap(), &saved.token).unwrap(), Some(big));
     }
+}
+
+/// A directory in a parent that its user may not read: one that was there before, and one that is made.
+#[test]
+fn a_store_is_made_below_a_parent_that_cannot_be_read() {
+    let Some(stage) = stage() else {
+        let dir = tempfile::tempdir().unwrap();
+        return again_as_nobody("opening::a_store_is_made_below_a_parent_that_cannot_be_read", dir.path());
+    };
+    let parent = stage.join("closed");
+    fs::create_dir_all(parent.join("there before")).unwrap();
+    allow(&parent, 0o300);
+    assert_eq!(fs::read_dir(&parent).unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+    check_in_order_after_opening(&parent.join("made"));
+    allow(&parent, 0o100);
+    check_in_order_after_opening(&parent.join("there before"));
+    allow(&parent, 0o700);
+}
+
+#[track_caller]
+fn check_in_order_after_opening(root: &Path) {
+    FileStore::open(root).unwrap();
+    check_in_order(root);
+}
+
+/// Such as an image that is read only; `/proc` answers like one.
+#[test]
+fn a_store_is_made_on_a_mount_whose_parent_cannot_be_synced() {
+    let Some(_) = stage() else {
+        let dir = tempfile::tempdir().unwrap();
+        let name = "opening::a_store_is_made_on_a_mount_whose_parent_cannot_be_synced";
+        let script = "mount -t tmpfs -o mode=0700 none /proc/fs";
+        return again_in_mounts(name, dir.path(), "unused", &[script]);
+    };
+    let refusal = fs::File::open("/proc").unwrap().sync_all().unwrap_err();
+    assert_eq!(refusal.kind(), std::io::ErrorKind::InvalidInput, "{refusal}");
+    check_in_order_after_opening(Path::new("/proc/fs"));
 }
 
 #[test]

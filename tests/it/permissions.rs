@@ -290,7 +290,7 @@ fn a_volume_of_another_user_that_all_may_write_to_is_refused() {
 }
 
 #[test]
-fn a_store_of_another_user_is_one_error_with_the_command_that_mends_it() {
+fn anothers_store_is_one_error_with_the_command_that_mends_it() {
     if !is_root() {
         // Only the superuser can give anything away; another user's directory is met all the same.
         let error = refusal(FileStoreOptions::new(), Path::new("/"));

@@ -23,15 +23,28 @@ pub(in crate::file) fn set_mode_of_root(path: &Path, sharing: Sharing) -> io::Re
     Ok(call("change mode", || fs::chmod(path, sharing.directory()))?)
 }
 
-/// Brings the name of a directory to the disk.
-pub(in crate::file) fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let parent = call("open parent", || fs::open(parent, flags, Mode::empty()))?;
-    Ok(call("sync parent", || fs::fsync(&parent))?)
-}
-
 impl Root {
+    /// Brings the name of the root itself to the disk.
+    ///
+    /// The parent may be closed to this user (0711, as of homes), or lie on a file system that syncs no directory (images that
+    /// are read only, `/proc`). Then everything on the root's own file system is synced: the root's name is among it, unless
+    /// the root is where a file system is mounted, and such a name this process has not made.
+    ///
+    /// # Errors
+    ///
+    /// Any other I/O error; the name may be lost in a power cut.
+    pub(in crate::file) fn sync_name(&self) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // Not by the path: that may lead through a link, or end in a dot.
+        let parent = call("open parent", || fs::openat(&self.fd, "..", flags, Mode::empty()));
+        match parent.and_then(|parent| call("sync parent", || fs::fsync(&parent))) {
+            Err(
+                Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP,
+            ) => self.sync_file_system(),
+            synced => Ok(synced?),
+        }
+    }
+
     /// Puts a file with its mode under a name in the root, complete and synced before it has the name, unless something has that
     /// name.
     pub(in crate::file) fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<()> {

@@ -68,7 +68,11 @@ fn open_with_fault(place: Place, fault: Fault) {
     let failed = calls[fault.call];
     // What the kernel need not do, and counters that cannot be written or cannot be read: those are for reading, or made anew.
     let is_hint = ["get flags", "set flags", "advise"].contains(&failed);
+    // A parent that cannot be synced is not needed: the whole file system is synced in its place.
+    let is_closed = ["open parent", "sync parent"].contains(&failed)
+        && [Errno::ACCESS, Errno::ROFS].contains(&fault.errno);
     let is_got_over = is_hint
+        || is_closed
         || failed == "open generations"
             && match fault.errno {
                 Errno::ROFS => calls[fault.call - 1] != "open generations",
@@ -138,4 +142,29 @@ fn opening_brings_the_shards_to_the_disk_before_the_parameters_have_a_name_and_t
         calls.into_iter().filter(|call| call.starts_with("sync") || *call == "move file").collect();
     assert_eq!(syncs, ["sync root", "sync parent", "sync file", "move file", "sync root"]);
     assert_eq!(*has_it.lock().unwrap(), [false, true]);
+}
+
+#[test]
+fn where_the_parent_cannot_be_synced_the_file_system_is() {
+    for refused in ["open parent", "sync parent"] {
+        for errno in [Errno::ACCESS, Errno::PERM, Errno::ROFS, Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP] {
+            for place in [Place::New, Place::Bare] {
+                let dir = place.prepare();
+                let fail = move |_, call: &'static str| (call == refused).then(|| errno.raw_os_error());
+                let (opened, calls) = during(fail, || place.open(&dir));
+                opened.unwrap_or_else(|error| panic!("{place:?}, {refused}, {errno}: {error}"));
+                let order: Vec<_> = calls
+                    .into_iter()
+                    .filter(|call| {
+                        ["sync file system", "move file"].contains(call) || call.ends_with("parent")
+                    })
+                    .collect();
+                let want = match refused {
+                    "open parent" => &["open parent", "sync file system", "move file"][..],
+                    _ => &["open parent", "sync parent", "sync file system", "move file"],
+                };
+                assert_eq!(order, want, "{place:?}, {errno}");
+            }
+        }
+    }
 }
