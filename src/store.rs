@@ -74,6 +74,18 @@ pub trait Store: Send + Sync {
 
     /// What this storage mode can promise.
     fn guarantees(&self) -> Guarantees;
+
+    /// What [`Durability::OfStore`] means here. By default [`Durability::Relaxed`]: a request that asks for more has what it
+    /// saved before made safe by one more call.
+    fn durability(&self) -> Durability {
+        Durability::Relaxed
+    }
+
+    /// The largest record, in bytes, if there is a limit; by default none. A value that is larger alone is then refused when
+    /// it is set, and not when it is saved.
+    fn record_bytes_max(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// A store that is shared is a store.
@@ -101,6 +113,12 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     fn guarantees(&self) -> Guarantees {
         (**self).guarantees()
+    }
+    fn durability(&self) -> Durability {
+        (**self).durability()
+    }
+    fn record_bytes_max(&self) -> Option<usize> {
+        (**self).record_bytes_max()
     }
 }
 

@@ -456,4 +456,13 @@ impl Store for FileStore {
     fn guarantees(&self) -> Guarantees {
         Guarantees { atomic_update: true, shared_state: true }
     }
+
+    fn durability(&self) -> Durability {
+        let is_safe = self.options.is_power_safe(Durability::OfStore);
+        if is_safe { Durability::PowerSafe } else { Durability::Relaxed }
+    }
+
+    fn record_bytes_max(&self) -> Option<usize> {
+        Some(self.options.record_bytes_max)
+    }
 }

@@ -84,13 +84,10 @@ impl Session {
             }
         }
         self.end_failed = failure.is_some();
-        self.save_failed.set(failure.is_some());
         if news_are_dead {
             self.forget_token();
         }
-        if let Some(error) = failure {
-            return Err(error);
-        }
+        self.noting_failure(failure.map_or(Ok(()), Err))?;
         self.brought.clear();
         self.found = OnceCell::from(None);
         self.settle();

@@ -84,7 +84,7 @@ pub struct Session {
     removes_cookie: bool,
     /// Whether an attempt to end the session failed, perhaps after the deed.
     end_failed: bool,
-    /// Whether a save failed: then no cache may keep the response.
+    /// Whether a save failed, whatever succeeded since: then no cache may keep the response.
     save_failed: Cell<bool>,
     delta: Delta,
     expiry: Option<Expiry>,
@@ -150,7 +150,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Value`] if the value cannot be stored or nests too deeply, see [`Value::new`].
+    /// [`ErrorKind::Value`] if the value cannot be stored or nests too deeply, see [`Value::new`]; [`ErrorKind::TooLarge`] if
+    /// it is larger alone than the store lets a session be.
     pub fn insert<T: Serialize>(&mut self, name: &str, value: T) -> Result<()> {
         check_name(name)?;
         self.put(name, &value)
@@ -221,6 +222,31 @@ impl Session {
         Ok(names.into_iter().filter(|name| !name.starts_with('_')).collect())
     }
 
+    /// All entries, name and value, in the order of their names. For pages and logs of one's own; a program that knows what it
+    /// looks for uses [`get`](Self::get).
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.insert("lang", "en")?;
+    /// session.insert("visits", 3)?;
+    /// let shown: Vec<_> = session.entries()?.iter().map(|(name, value)| Ok(format!("{name}={}", value.to_json()?)))
+    ///     .collect::<sessile::Result<_>>()?;
+    /// assert_eq!(shown, [r#"lang="en""#, "visits=3"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "items")]
+    pub fn entries(&self) -> Result<Vec<(String, Value)>> {
+        let names = self.names()?;
+        names.into_iter().filter_map(|name| self.with_value(name).transpose()).collect()
+    }
+
     /// Whether there are no entries.
     ///
     /// # Errors
@@ -256,6 +282,7 @@ impl Session {
         let (stored, preview) = changed(name, self.view(name)?, change.clone(), |value| value)?;
         let entry = name.to_owned();
         let step = move |stored: Option<&Value>| Ok(changed(&entry, stored, change.clone(), drop::<T>)?.0);
+        self.check_size(name, &stored)?;
         self.delta.update(name, stored, Box::new(step));
         self.modified = true;
         Ok(preview)
@@ -374,7 +401,7 @@ impl Session {
     }
 
     /// Makes every save of this session from here on [`Durability::PowerSafe`]. What this request saved before becomes
-    /// so with the next save, also if nothing was changed since.
+    /// so with the next save, also if nothing was changed since. On a store that is power-safe already it costs nothing.
     pub fn power_safe(&mut self) {
         self.durability = Durability::PowerSafe;
     }
@@ -431,8 +458,28 @@ impl Session {
         Ok(self.delta.view(name, held.and_then(|held| held.record.entries.get(name))))
     }
 
+    /// An entry of the handler's view, with its name.
+    fn with_value(&self, name: String) -> Result<Option<(String, Value)>> {
+        Ok(self.view(&name)?.cloned().map(|value| (name, value)))
+    }
+
+    /// Refuses a value that no record has room for, now rather than at the save. One that makes the entry smaller is left to
+    /// the store: the limit may have been lowered since.
+    fn check_size(&self, name: &str, value: &Value) -> Result<()> {
+        let bytes = value.as_bytes().len();
+        let Some(max) = self.manager.store().record_bytes_max().filter(|max| bytes > *max) else {
+            return Ok(());
+        };
+        if self.view(name)?.is_some_and(|stored| stored.as_bytes().len() >= bytes) {
+            return Ok(());
+        }
+        let reason = format!("the value alone has {bytes} bytes, where a session has at most {max}");
+        Err(Error::new(ErrorKind::TooLarge, format!("set entry `{name}`")).with_reason(reason))
+    }
+
     fn put<T: Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
         let value = store(name, value)?;
+        self.check_size(name, &value)?;
         // Changed in this request already: then what is stored meanwhile may be anything, and setting it counts.
         if self.view(name)? != Some(&value) || self.delta.touches(name) {
             self.delta.insert(name, value);

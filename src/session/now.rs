@@ -118,11 +118,11 @@ impl Session {
     /// The same for a session that is stored, as far as is known.
     fn merge_now(&mut self, token: &Token, name: &str, step: Step<'_>, now: SystemTime) -> Result<bool> {
         let (mut changed, mut logged_in) = (false, false);
-        let saved = self.change_live(token, now, &mut |record| {
+        let saved = self.noting_failure(self.change_live(token, now, &mut |record| {
             logged_in = self.log_in(record, now);
             changed = self.step(name, record, step)?;
             Ok(if changed || logged_in { Verdict::Write } else { Verdict::Keep })
-        })?;
+        }))?;
         let Some(saved) = saved else {
             self.outlive_session("update an entry of session")?;
             return self.create_now(name, step, now);

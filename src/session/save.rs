@@ -50,6 +50,27 @@ impl Session {
         self.commit()
     }
 
+    /// Drops what this request has changed and not saved: entries, an expiry setting, a `login` or `rotate_id` that waits.
+    /// For a handler that gives up and answers all the same. What was saved stays, and what was done at once
+    /// ([`update_now`](Self::update_now), [`destroy`](Self::destroy)); [`modified`](Self::modified) goes on saying that
+    /// something was changed.
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.insert("cart", ["apple"])?;
+    /// session.save()?;
+    /// session.insert("cart", ["apple", "a pear that is sold out"])?;
+    /// session.discard_changes();
+    /// assert_eq!(session.get("cart")?, Some(["apple".to_owned()]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn discard_changes(&mut self) {
+        self.settle();
+    }
+
     /// What the response has to tell the browser.
     pub(crate) fn cookie_news(&self) -> &CookieNews {
         &self.cookie
@@ -134,11 +155,11 @@ impl Session {
     /// Merges the changes into the newest record, and moves it to a new token if that is asked.
     fn merge(&mut self, token: &Token, now: SystemTime) -> Result<()> {
         let mut moved = false;
-        let saved = self.change_live(token, now, &mut |record| {
+        let saved = self.noting_failure(self.change_live(token, now, &mut |record| {
             let changed;
             (changed, moved) = self.apply(record, now)?;
             Ok(if changed || moved { Verdict::Write } else { Verdict::Keep })
-        })?;
+        }))?;
         let Some(saved) = saved else {
             self.outlive_session("save session")?;
             return self.create(now);
@@ -193,8 +214,6 @@ impl Session {
             moved = renewed && !lifetime.is_browser_bound(record.expiry);
             Ok(if renewed { Verdict::Write } else { Verdict::Keep })
         });
-        // Nothing of the handler's is lost.
-        self.save_failed.set(false);
         match saved {
             Ok(Some(saved)) => self.adopt(saved, now, moved),
             Ok(None) => self.forget_token(),
@@ -222,8 +241,14 @@ impl Session {
                 self.manager.store().rotate(token, guarded, self.durability)
             }
         };
-        let saved = if over { Ok(None) } else { saved };
-        self.save_failed.set(!matches!(saved, Ok(Some(_))));
+        if over { Ok(None) } else { saved }
+    }
+
+    /// Remembers that something the handler wanted saved was not. A renewal that fails loses nothing of it.
+    pub(super) fn noting_failure<T>(&self, saved: Result<T>) -> Result<T> {
+        if saved.is_err() {
+            self.save_failed.set(true);
+        }
         saved
     }
 
@@ -234,9 +259,7 @@ impl Session {
             return Ok(());
         }
         self.manager.lifetime().apply(&mut record, expiry, now);
-        let saved = self.manager.store().create(&record, self.durability);
-        self.save_failed.set(saved.is_err());
-        let saved = saved?;
+        let saved = self.noting_failure(self.manager.store().create(&record, self.durability))?;
         self.manager.observe(&Event::Created(saved.live.id));
         self.hold(saved, now, true);
         Ok(())
@@ -271,7 +294,11 @@ impl Session {
         }
         self.found = OnceCell::from(Some(Held { token, record: live.record, id: live.id }));
         self.saved = true;
-        self.saved_relaxed = self.durability != Durability::PowerSafe;
+        let durability = match self.durability {
+            Durability::OfStore => self.manager.store().durability(),
+            asked => asked,
+        };
+        self.saved_relaxed = durability != Durability::PowerSafe;
     }
 
     /// Forgets the changes: they are saved, or pointless.
@@ -293,7 +320,8 @@ impl Session {
             .get()
             .and_then(Option::as_ref)
             .map_or_else(String::new, |held| format!(" {}", held.id));
-        Err(Error::new(ErrorKind::Gone, format!("{act}{id}"))
-            .with_reason("it was ended or has expired since it was read; nothing was saved"))
+        let error = Error::new(ErrorKind::Gone, format!("{act}{id}"));
+        let reason = "it was ended or has expired since it was read; nothing was saved";
+        self.noting_failure(Err(error.with_reason(reason)))
     }
 }

@@ -37,6 +37,9 @@ on_every_storage! {
     update_now_is_the_truth_and_commits_that_entry_only,
     update_now_includes_what_the_request_changed_of_the_entry_before,
     the_test_cookie_works_one_request_later_and_until_it_is_deleted,
+    entries_are_what_the_handler_sees_in_the_order_of_their_names,
+    a_value_that_no_session_has_room_for_is_refused_when_it_is_set,
+    a_value_beyond_a_lowered_limit_may_stay_or_become_smaller,
 }
 
 /// A session of another request, saved: `n` is 1, `text` is "x".
@@ -771,4 +774,60 @@ fn the_test_cookie_works_one_request_later_and_until_it_is_deleted(stage: &Stage
     session.save().unwrap();
     assert!(!brought(stage, &token).test_cookie_worked().unwrap());
     assert_eq!(stage.stored(), 1, "the session is kept");
+}
+
+fn entries_are_what_the_handler_sees_in_the_order_of_their_names(stage: &Stage) {
+    let shown = |session: &Session| {
+        let entries = session.entries().unwrap().into_iter();
+        entries.map(|(name, value)| format!("{name}={}", value.to_json().unwrap())).collect::<Vec<_>>()
+    };
+    let token = stored(stage);
+    let mut session = brought(stage, &token);
+    assert_eq!(shown(&session), ["n=1", "text=\"x\""]);
+    session.set_test_cookie().unwrap();
+    session.insert("z", true).unwrap();
+    session.insert("a", [1, 2]).unwrap();
+    session.update("n", |n: &mut u64| *n += 1).unwrap();
+    session.remove("text").unwrap();
+    assert_eq!(shown(&session), ["a=[1,2]", "n=2", "z=true"], "reserved ones are not shown");
+    session.clear();
+    assert_eq!(shown(&session), [""; 0]);
+    assert_eq!(shown(&stage.sessions().open([])), [""; 0]);
+    let session = brought(stage, &token);
+    stage.rig.fail(Call::Load, 0);
+    assert_eq!(session.entries().unwrap_err().kind(), ErrorKind::Storage);
+}
+
+fn a_value_that_no_session_has_room_for_is_refused_when_it_is_set(stage: &Stage) {
+    stage.rig.limit_records(4096);
+    let mut session = brought(stage, &stored(stage));
+    let check = |result: Result<()>| {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        let reason = "the value alone has 4097 bytes, where a session has at most 4096";
+        assert_eq!(error.to_string(), format!("failed to set entry `text`: {reason}"));
+    };
+    // 3 bytes say that it is a text, and how long.
+    let (text, longer) = ("x".repeat(4093), "x".repeat(4094));
+    session.insert("text", &text).unwrap();
+    session.remove("text").unwrap();
+    check(session.insert("text", &longer));
+    check(session.get_or_insert("text", longer.clone()).map(drop));
+    check(session.update("text", move |text: &mut String| text.clone_from(&longer)).map(drop));
+    assert!(!session.contains("text").unwrap(), "nothing was changed");
+    session.insert("text", text).unwrap();
+}
+
+/// The limit may have been lowered since: the store decides about what makes a session smaller.
+fn a_value_beyond_a_lowered_limit_may_stay_or_become_smaller(stage: &Stage) {
+    let token = stored(stage);
+    let mut session = brought(stage, &token);
+    session.insert("text", "x".repeat(6000)).unwrap();
+    session.save().unwrap();
+    stage.rig.limit_records(4096);
+    let mut session = brought(stage, &token);
+    session.insert("text", "x".repeat(6000)).unwrap();
+    session.insert("text", "x".repeat(5000)).unwrap();
+    session.save().unwrap();
+    assert_eq!(session.insert("text", "x".repeat(5001)).unwrap_err().kind(), ErrorKind::TooLarge);
 }

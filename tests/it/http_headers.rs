@@ -11,7 +11,7 @@ use sessile::{
     Clock, Cookies, Destroyed, Durability, ErrorKind, Event, Expiry, FileId, FileStore, FileStoreOptions,
     Lifetime, Lookup, Record, Refusal, Renewal, SameSite, Sessions, Store, Token, Verdict, Visit,
 };
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
@@ -247,7 +247,11 @@ impl Act {
             ReadDeadline => visit.deadline().map(drop),
             InsertSame => visit.insert("a", 1),
             Insert => visit.insert("b", 2),
-            InsertTooMuch => visit.insert("blob", "x".repeat(5000)),
+            // Each alone has room.
+            InsertTooMuch => {
+                visit.insert("blob", "x".repeat(2500))?;
+                visit.insert("glob", "x".repeat(2500))
+            }
             Remove => visit.remove("a").map(drop),
             RemoveMissing => visit.remove("missing").map(drop),
             Update => visit.update("n", |n: &mut u32| *n += 1).map(drop),
@@ -739,6 +743,48 @@ fn what_cannot_be_saved_sends_no_cookie_but_of_what_was_saved_before() {
     // An id that exists already would be lost, and the browser would keep one that is dead.
     check_unsaved(&site, Nobody, &[UpdateNow, InsertTooMuch], refused, &[VARY, NEW, NO_STORE]);
     check_unsaved(&site, Known, &[Destroy, InsertTooMuch], refused, &[VARY, REMOVAL, NO_STORE]);
+}
+
+/// What the handler wanted saved is lost, whatever succeeds afterwards: the response is not one to be kept.
+#[test]
+fn no_later_save_or_renewal_forgets_that_a_save_failed() {
+    let eager = Lifetime::new().renewal(Renewal::EveryRequest);
+    let site = Site::with(Cookies::plain_http(), eager);
+    let fail_once = |failing: Call| {
+        let is_first = AtomicBool::new(true);
+        site.store.before(move |call| {
+            if call != failing || !is_first.swap(false, Ordering::SeqCst) {
+                return Ok(());
+            }
+            Err(sessile::Error::new(ErrorKind::Full, "save session"))
+        });
+    };
+    for (visitor, failing) in [(Known, Call::Update), (Nobody, Call::Create)] {
+        // The renewal of a session that was due for none sends no cookie, which would say it as well.
+        for later in [&[][..], &[Read], &[UpdateNow], &[Insert, Save]] {
+            let (mut visit, token) = arrive(&site, visitor, &[]);
+            fail_once(failing);
+            assert_eq!(UpdateNow.on(&mut visit).unwrap_err().kind(), ErrorKind::Full);
+            for act in later {
+                act.on(&mut visit).unwrap();
+            }
+            let headers = site.masked(&visit.finish(200).unwrap(), token.as_ref());
+            assert_eq!(headers.last(), Some(&owned(&[NO_STORE])[0]), "{visitor:?}, then {later:?}");
+        }
+    }
+    // A renewal that sends no cookie: the browser keeps this one until it is closed.
+    let token = site.session_with(|visit| visit.set_expiry(Expiry::BrowserClose));
+    let deadline = site.deadline(&token);
+    site.clock.set(at(STEP));
+    let mut visit = site.sessions.visit(header(&token).as_str());
+    fail_once(Call::Update);
+    UpdateNow.on(&mut visit).unwrap_err();
+    assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, NO_STORE]));
+    assert!(site.deadline(&token) > deadline, "it was renewed");
+    // A renewal that fails loses nothing of the handler's.
+    let (visit, _) = arrive(&site, After(STEP), &[Read]);
+    fail_once(Call::Update);
+    assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, PRIVATE]));
 }
 
 /// A handler acts, its session is then ended by somebody else, and the handler goes on.

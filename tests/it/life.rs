@@ -60,6 +60,7 @@ on_every_storage! {
     a_save_that_failed_keeps_the_changes_for_another_try,
     removing_the_last_entry_keeps_the_session,
     power_safe_is_asked_of_every_save_from_then_on,
+    discarded_changes_are_not_saved_and_what_was_done_stays,
     a_store_may_run_changes_several_times,
     a_store_may_give_a_new_token_with_every_update,
     every_step_of_a_life_is_observed_by_digest,
@@ -1312,6 +1313,65 @@ fn power_safe_is_asked_of_every_save_from_then_on(stage: &Stage) {
     session.save().unwrap();
     assert_eq!(stage.rig.durabilities(), [Durability::OfStore, Durability::PowerSafe]);
     assert_eq!(stage.rig.writes(), 1, "without a new version");
+}
+
+/// What was saved is safe already: there is nothing to be made so.
+#[test]
+fn power_safe_on_a_power_safe_store_costs_nothing() {
+    for (of_store, calls) in [(Durability::PowerSafe, vec![]), (Durability::Relaxed, vec![Call::Update])] {
+        let stage = Stage::files(of_store);
+        for asks_first in [true, false] {
+            let mut session = stage.sessions().open([]);
+            if asks_first {
+                session.power_safe();
+            }
+            session.insert("n", 1).unwrap();
+            session.save().unwrap();
+            session.power_safe();
+            stage.rig.calls();
+            session.save().unwrap();
+            let expected = if asks_first { &[][..] } else { &calls[..] };
+            assert_eq!(stage.rig.calls(), expected, "{of_store:?}, asked first: {asks_first}");
+        }
+    }
+}
+
+fn discarded_changes_are_not_saved_and_what_was_done_stays(stage: &Stage) {
+    for (name, act) in ACTS {
+        let token = stored(stage, &json!({ "n": 1 }));
+        let before = stage.record(&token);
+        let mut session = loaded(stage, &token);
+        act(&mut session);
+        session.discard_changes();
+        assert_eq!(session.get("n").unwrap(), Some(1), "{name}: seen at once");
+        assert_eq!((session.user().unwrap(), session.expiry().unwrap()), (None, Expiry::Default), "{name}");
+        session.save().unwrap();
+        assert_eq!((stage.record(&token), stage.rig.calls()), (before, vec![]), "{name}");
+    }
+    // What was saved, done at once or ended stays so.
+    let token = stored(stage, &json!({ "n": 1 }));
+    let mut session = loaded(stage, &token);
+    session.insert("saved", 1).unwrap();
+    session.save().unwrap();
+    session.insert("lost", 1).unwrap();
+    assert_eq!(session.update_now("n", add_one).unwrap(), 2);
+    session.discard_changes();
+    session.insert("late", 1).unwrap();
+    session.save().unwrap();
+    assert_eq!(entries(stage, &token), json!({ "n": 2, "saved": 1, "late": 1 }));
+    session.destroy().unwrap();
+    session.insert("lost", 1).unwrap();
+    session.discard_changes();
+    session.save().unwrap();
+    stage.check_absent(&token);
+    // One that was never stored is not.
+    let before = stage.stored();
+    let mut session = stage.sessions().open([]);
+    session.insert("n", 1).unwrap();
+    session.login("ada").unwrap();
+    session.discard_changes();
+    session.save().unwrap();
+    assert_eq!((session.token().unwrap(), stage.stored()), (None, before));
 }
 
 fn a_store_may_run_changes_several_times(stage: &Stage) {

@@ -637,6 +637,7 @@ fn a_record_beyond_a_limit_is_refused_and_the_old_version_stands() {
     let dir = directory_in_memory();
     let options = FileStoreOptions::new().record_bytes_max(2048).entries_max(2);
     let store = options.open(dir.path()).unwrap();
+    assert_eq!(store.record_bytes_max(), Some(2048));
     let token = create(&store, "old").token;
     let mut three = |record: &mut sessile::Record| {
         for name in ["a", "b"] {

@@ -155,6 +155,8 @@ pub(crate) struct Rig {
     ticking: AtomicBool,
     rerunning: AtomicBool,
     moving: AtomicBool,
+    /// What it says of the largest record; zero leaves that to the inner store.
+    record_bytes_max: AtomicUsize,
 }
 
 impl Rig {
@@ -170,6 +172,7 @@ impl Rig {
             ticking: AtomicBool::new(false),
             rerunning: AtomicBool::new(false),
             moving: AtomicBool::new(false),
+            record_bytes_max: AtomicUsize::new(0),
         }
     }
 
@@ -208,6 +211,11 @@ impl Rig {
     /// Gives a new token with every update, as sealed cookies do.
     pub(crate) fn move_with_every_update(&self) {
         self.moving.store(true, Ordering::SeqCst);
+    }
+
+    /// Says that no record may be larger, and enforces nothing.
+    pub(crate) fn limit_records(&self, bytes: usize) {
+        self.record_bytes_max.store(bytes, Ordering::SeqCst);
     }
 
     /// The calls since the last time this was asked.
@@ -306,6 +314,17 @@ impl Store for Rig {
 
     fn guarantees(&self) -> Guarantees {
         self.inner.guarantees()
+    }
+
+    fn durability(&self) -> Durability {
+        self.inner.durability()
+    }
+
+    fn record_bytes_max(&self) -> Option<usize> {
+        match self.record_bytes_max.load(Ordering::SeqCst) {
+            0 => self.inner.record_bytes_max(),
+            bytes => Some(bytes),
+        }
     }
 }
 

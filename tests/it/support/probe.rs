@@ -89,4 +89,10 @@ impl<S: Store> Store for Probe<S> {
     fn guarantees(&self) -> Guarantees {
         self.inner.guarantees()
     }
+    fn durability(&self) -> Durability {
+        self.inner.durability()
+    }
+    fn record_bytes_max(&self) -> Option<usize> {
+        self.inner.record_bytes_max()
+    }
 }
