@@ -140,6 +140,9 @@
 //!    instant can bring the session back. And a waiter whose
 //!    larger file lost its name in the instant between `delete`'s opening of the smaller one and its unlinking may be told that
 //!    it saved, though the session is gone.)
+//!    A thread that would wait for itself, because a function it runs under the lock changes the same session through
+//!    another handle, is refused at once with [`Reentrant`](crate::ErrorKind::Reentrant): a queue knows the thread at its head.
+//!    (Two stores of one process on one directory have two queues: there it waits.)
 //! 4. No lock is held when a call returns, and none while a response is sent.
 //! 5. Unlocking is explicit: a child forked meanwhile has a copy of the descriptor, and closing ours would not unlock.
 //!

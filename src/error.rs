@@ -22,6 +22,9 @@ pub enum ErrorKind {
     Full,
     /// A lock was not free within its wait limit; the same call may succeed a moment later.
     Busy,
+    /// A change to a session was asked for by a thread that is inside another change to the same one (a function given to
+    /// [`Session::update_now`](crate::Session::update_now), say): it would wait for itself. Trying again cannot help.
+    Reentrant,
     /// The session was live when this request first read it and is not any more. Nothing was resurrected.
     Gone,
     /// The record would be larger than the store's limit.

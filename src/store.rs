@@ -125,7 +125,8 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 /// A change to a record, run by the store at the moment it holds the newest one.
 ///
 /// It may run several times, each time on a fresh copy, so it starts from its argument alone. It never calls the
-/// store. If it returns an error or panics, nothing is written.
+/// store; the file engine answers a change of the same session, from within, with
+/// [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant). If it returns an error or panics, nothing is written.
 pub type Change<'a> = &'a mut dyn FnMut(&mut Record) -> Result<Verdict>;
 
 /// What a change wants done with the record it was given.

@@ -16,7 +16,8 @@ use super::disk;
 use super::mapped::Birthmark;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
-use crate::sync::{ArcMutexGuard, Instant, Mutex, RawMutex, step, thread};
+use crate::sync::thread::{self, ThreadId};
+use crate::sync::{ArcMutexGuard, Instant, Mutex, RawMutex, step};
 use fs2::FileExt;
 use std::collections::HashMap;
 use std::fs::File;
@@ -31,7 +32,13 @@ const PARTS: usize = 64;
 const PAUSE_MIN: Duration = Duration::from_micros(20);
 const PAUSE_MAX: Duration = Duration::from_millis(1);
 
-type Queue = Arc<Mutex<()>>;
+/// The threads of this process that want to write one session.
+#[derive(Debug, Default)]
+struct Queue {
+    lock: Arc<Mutex<()>>,
+    /// The thread that has the lock, from just after it got it. Only that thread asks whether it is itself.
+    holder: Option<ThreadId>,
+}
 
 /// The queues of this process: one for each session that a thread is writing or waits to write.
 #[derive(Debug)]
@@ -56,17 +63,27 @@ impl Queues {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Busy`] at the deadline; [`ErrorKind::Forked`] in a process that inherited the store, where the
-    /// queues may hold turns of threads that do not exist.
+    /// [`ErrorKind::Busy`] at the deadline; [`ErrorKind::Reentrant`] at once if this thread has the turn already, and so
+    /// would wait for itself; [`ErrorKind::Forked`] in a process that inherited the store, where the queues may hold turns
+    /// of threads that do not exist.
     pub(super) fn turn(&self, id: &FileId, deadline: Instant) -> Result<Turn<'_>> {
         self.check_process()?;
-        let queue = self.part(id).lock().entry(*id).or_default().clone();
-        if let Some(guard) = queue.try_lock_arc_until(deadline) {
+        let me = thread::current().id();
+        let lock = self.join(id, me)?;
+        if let Some(guard) = lock.try_lock_arc_until(deadline) {
+            self.part(id).lock().entry(*id).or_default().holder = Some(me);
             return Ok(Turn { queues: self, id: *id, guard: Some(guard) });
         }
-        drop(queue);
+        drop(lock);
         self.leave(id);
         Err(busy())
+    }
+
+    /// The lock of a session's queue, which stays in the table as long as the copy lives.
+    fn join(&self, id: &FileId, me: ThreadId) -> Result<Arc<Mutex<()>>> {
+        let mut part = self.part(id).lock();
+        let queue = part.entry(*id).or_default();
+        if queue.holder == Some(me) { Err(reentrant()) } else { Ok(Arc::clone(&queue.lock)) }
     }
 
     /// # Errors
@@ -85,10 +102,16 @@ impl Queues {
         &self.parts[usize::from(id.as_bytes()[1]) % PARTS]
     }
 
-    /// Drops a queue that nobody stands in. Counts are exact: copies are made under the part's lock.
+    /// Ends this thread's part in a queue, whether it had the turn or gave up, and drops the queue if it is empty. Counts are
+    /// exact: copies are made under the part's lock.
     fn leave(&self, id: &FileId) {
         let mut part = self.part(id).lock();
-        if part.get(id).is_some_and(|queue| Arc::strong_count(queue) == 1) {
+        let Some(queue) = part.get_mut(id) else { return };
+        // The next thread may have the turn already.
+        if queue.holder == Some(thread::current().id()) {
+            queue.holder = None;
+        }
+        if Arc::strong_count(&queue.lock) == 1 {
             part.remove(id);
         }
     }
@@ -207,6 +230,14 @@ fn wait_for(deadline: Instant, mut try_lock: impl FnMut() -> io::Result<()>) -> 
     }
 }
 
+/// The refusal of a wait that could not end.
+fn reentrant() -> Error {
+    Error::new(ErrorKind::Reentrant, "lock a session").with_reason(
+        "this thread is changing that session already: a function given to `update_now`, `update` or `Store::update` must \
+         not save, change or end the same session; do that before or after it",
+    )
+}
+
 /// The refusal at the end of a wait.
 pub(super) fn busy() -> Error {
     Error::new(ErrorKind::Busy, "lock a session")
@@ -229,11 +260,61 @@ mod tests {
         let queues = Queues::new();
         let (a, b) = (FileId::digest(b"a"), FileId::digest(b"b"));
         let held = queues.turn(&a, soon()).unwrap();
-        assert_eq!(queues.turn(&a, soon()).err().map(|error| error.kind()), Some(ErrorKind::Busy));
+        let other = |id: &FileId| {
+            thread::scope(|scope| scope.spawn(|| queues.turn(id, soon()).map(drop)).join().unwrap())
+        };
+        assert_eq!(other(&a).err().map(|error| error.kind()), Some(ErrorKind::Busy));
+        other(&b).unwrap();
         drop(queues.turn(&b, soon()).unwrap());
         drop(held);
         drop(queues.turn(&a, soon()).unwrap());
         assert_eq!(queues.len(), 0, "queues that nobody stands in are dropped");
+    }
+
+    #[test]
+    fn a_thread_that_would_wait_for_itself_is_refused_at_once() {
+        let queues = Queues::new();
+        let (a, b) = (FileId::digest(b"a"), FileId::digest(b"b"));
+        let minute = || Instant::now() + Duration::from_secs(60);
+        let begun = Instant::now();
+        let held = queues.turn(&a, minute()).unwrap();
+        for _ in 0..2 {
+            let error = queues.turn(&a, minute()).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Reentrant);
+            assert!(
+                error.to_string().starts_with("failed to lock a session: this thread is changing"),
+                "{error}"
+            );
+        }
+        drop(queues.turn(&b, minute()).unwrap());
+        // A thread that gave up waiting has changed nothing of that.
+        thread::scope(|scope| drop(scope.spawn(|| queues.turn(&a, soon()).map(drop)).join()));
+        assert_eq!(queues.turn(&a, minute()).err().map(|error| error.kind()), Some(ErrorKind::Reentrant));
+        drop(held);
+        drop(queues.turn(&a, minute()).unwrap());
+        assert!(begun.elapsed() < Duration::from_secs(30), "it waited");
+        assert_eq!(queues.len(), 0);
+    }
+
+    /// Whoever has the turn after us is not taken for us, nor we for whoever had it before.
+    #[test]
+    fn a_turn_that_was_handed_over_is_the_next_threads() {
+        let queues = Queues::new();
+        let id = FileId::digest(b"hot");
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let far = Instant::now() + Duration::from_secs(30);
+                        let held = queues.turn(&id, far).unwrap();
+                        let again = queues.turn(&id, far).err().map(|error| error.kind());
+                        assert_eq!(again, Some(ErrorKind::Reentrant));
+                        drop(held);
+                    }
+                });
+            }
+        });
+        assert_eq!(queues.len(), 0);
     }
 
     #[test]

@@ -174,7 +174,9 @@ impl<T> RwLock<T> {
 }
 
 pub(crate) mod thread {
-    pub(crate) use shuttle::thread::{JoinHandle, Scope, ScopedJoinHandle, current, park_timeout, scope};
+    pub(crate) use shuttle::thread::{
+        JoinHandle, Scope, ScopedJoinHandle, ThreadId, current, park_timeout, scope,
+    };
     use std::io;
     use std::time::Duration;
 

@@ -1,11 +1,12 @@
 //! Changes that are made in the store at once: atomic among requests, kept whatever becomes of this one, and a pending login or
 //! rotation is carried out in the same step.
 use crate::life::{add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
-use crate::support::memory::{Call, Stage, made_up_token, on_every_storage};
+use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
-use sessile::{Cookies, ErrorKind, Event, Headers, Session, Sessions, Token, Visit};
+use sessile::{Cookies, ErrorKind, Event, Headers, Result, Session, Sessions, Token, Visit};
 use std::sync::Arc;
+use std::time::Instant;
 
 on_every_storage! {
     update_now_carries_out_a_login_under_the_new_id,
@@ -269,4 +270,43 @@ fn taking_at_once_carries_out_a_login(stage: &Stage) {
         stage.check_absent(&token);
         check_stored(stage, &token_of(&session), Some("ada"), &json!({}));
     }
+}
+
+/// In a store of files: a store in memory of one lock would wait for ever. (The contract forbids it: a change never calls
+/// the store.)
+#[test]
+fn a_change_of_the_same_session_from_within_is_refused_at_once() {
+    let stage = Stage::light_files();
+    let token = stored(&stage, &json!({ "n": 1, "m": 1 }));
+    let inner: [fn(&mut Session) -> Result<()>; 5] = [
+        |s| s.update_now("n", add_one).map(drop),
+        |s| s.take_now::<u64>("n").map(drop),
+        |s| {
+            s.insert("n", 2)?;
+            s.save()
+        },
+        |s| {
+            s.rotate_id();
+            s.save()
+        },
+        |s| s.destroy().map(drop),
+    ];
+    let begun = Instant::now();
+    for act in inner {
+        let mut refused = None;
+        let mut outer = stage.sessions().open([token.clone()]);
+        let change = |count: &mut u64| {
+            let mut session = stage.sessions().open([token.clone()]);
+            assert_eq!(session.get("m").unwrap(), Some(1), "reads wait for no lock");
+            refused = act(&mut session).err().map(|error| error.kind());
+            // Another session is no part of it.
+            assert_eq!(stage.sessions().open([]).update_now("n", add_one).unwrap(), 1);
+            *count += 1;
+        };
+        outer.update_now("count", change).unwrap();
+        assert_eq!(refused, Some(ErrorKind::Reentrant));
+    }
+    assert!(begun.elapsed() < secs(4), "a wait for a lock takes 5 seconds");
+    assert_eq!(entries(&stage, &token), json!({ "n": 1, "m": 1, "count": 5 }));
+    assert_eq!(loaded(&stage, &token).update_now("n", add_one).unwrap(), 2, "the lock was given back");
 }
