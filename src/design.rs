@@ -27,6 +27,11 @@
 //!   (2), retiring (4), a sync failed (8). New slots of a file inherit what is true of the inode, "name synced" and "a
 //!   sync failed", and nothing else.
 //!
+//! **Limits** are asked of what grows. A file is read up to the largest size that any session has, whatever `record_bytes_max`
+//! is now; a record beyond `record_bytes_max` or `entries_max` is written if its entries take no more bytes, and are no more,
+//! than those of the version before it. So lowering a limit locks nobody out: what a visitor has can be read, renewed, rotated,
+//! logged in, made smaller and ended. The user does not count, or a login would be refused for the size of a cart.
+//!
 //! # What each call does
 //!
 //! System calls of one operation on a small session, as `strace` shows them:

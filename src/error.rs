@@ -27,9 +27,9 @@ pub enum ErrorKind {
     Reentrant,
     /// The session was live when this request first read it and is not any more. Nothing was resurrected.
     Gone,
-    /// The record would be larger than the store's limit.
+    /// The record would be larger than the store's limit, and than it was. (What was stored under a higher limit stays.)
     TooLarge,
-    /// The session would have more entries than the store's limit.
+    /// The session would have more entries than the store's limit, and than it had.
     TooManyEntries,
     /// An entry name is empty, longer than 128 bytes, has a control character, or is reserved (begins with `_`).
     Name,

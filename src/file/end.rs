@@ -7,6 +7,7 @@ use super::layout::SessionPath;
 use super::lock::LockedFile;
 use super::locked::{Locked, Whose, entomb};
 use super::options::LOCK_WAIT_MIN;
+use super::slot::Extent;
 use super::slots::{self, View};
 use crate::error::{ErrorKind, Result};
 use crate::id::SessionId;
@@ -30,13 +31,15 @@ impl FileStore {
         if locked.newest.record.is_expired(self.now()) {
             return Ok(None);
         }
+        let had = Extent::of(&locked.newest.record, locked.newest.length);
         if change(Arc::make_mut(&mut locked.newest.record))? == Verdict::Keep {
             let Some(stored) = self.stored(&locked)? else { return Ok(None) };
             locked.newest.record = stored;
         }
         Arc::make_mut(&mut locked.newest.record).cut();
         // Synced with its name at every durability: else a power cut may lose both.
-        let live = self.create_file(Whose::Secret(successor), Arc::clone(&locked.newest.record), true)?;
+        let live =
+            self.create_beside(Whose::Secret(successor), Arc::clone(&locked.newest.record), true, Some(had))?;
         let path = &locked.path;
         let ended = (|| {
             locked.retire().map_err(|error| self.error("mark session file", path, error))?;
@@ -124,7 +127,7 @@ impl FileStore {
     /// anywhere in a save: that writes the other slot, and a tombstone in either ends the session.
     fn entomb_unlocked(&self, whose: Whose<'_>, path: &SessionPath, file: &File) {
         let look = |bytes: &[u8]| (slots::view(bytes, &whose.id(), None), bytes.len() / 2);
-        let look = self.look(file, path, self.bytes_max(whose), look);
+        let look = self.look(file, path, look);
         if let Ok((Ok(View::Valid { slot, .. }), slot_size)) = look {
             entomb(file, (slot * slot_size) as u64);
         }

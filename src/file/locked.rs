@@ -7,7 +7,7 @@ use super::layout::SessionPath;
 use super::lock::{LockedFile, Turn, busy};
 use super::options::LOCK_WAIT_MIN;
 use super::read_cache::Cached;
-use super::slot::{self, Decoded, SLOT_MAX, SLOT_MIN, STATE_AT, State};
+use super::slot::{self, Decoded, STATE_AT, State};
 use super::slots::{self, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId};
@@ -285,7 +285,7 @@ impl FileStore {
         known: Option<&Cached>,
     ) -> Result<(View, usize, bool)> {
         let look = |bytes: &[u8]| (slots::view(bytes, id, known.map(Cached::known)), bytes.len());
-        let (view, size) = match self.look(file, path, self.bytes_max(whose), look) {
+        let (view, size) = match self.look(file, path, look) {
             Err(error) if whose.is_beyond_any(&error) => (Ok(View::Damaged), 0),
             looked => looked?,
         };
@@ -294,21 +294,12 @@ impl FileStore {
         Ok((view, size, is_unmarked || self.leads_to(path, file)?))
     }
 
-    /// The largest file that is read: a visitor's by this store's limit, any session's when files are looked after.
-    pub(super) fn bytes_max(&self, whose: Whose<'_>) -> usize {
-        let slot_max = match whose {
-            Whose::Secret(_) => self.options.record_bytes_max.next_power_of_two().max(SLOT_MIN),
-            Whose::Digest(_) => SLOT_MAX,
-        };
-        2 * slot_max
-    }
-
     /// The newest version once more, after a change to the first copy that is not wanted; `None` if a `delete` that
     /// could not wait has ended the session since.
     pub(super) fn stored(&self, locked: &Locked<'_>) -> Result<Option<Arc<Record>>> {
         let known = locked.known.as_ref().map(Cached::known);
         let look = |bytes: &[u8]| slots::view(bytes, &locked.id, known);
-        let view = self.look(&locked.file, &locked.path, self.bytes_max(locked.whose), look)?;
+        let view = self.look(&locked.file, &locked.path, look)?;
         match self.located(view, &locked.path)? {
             View::Valid { newest, .. } if newest.version == locked.newest.version => Ok(Some(newest.record)),
             View::Empty => Ok(None),

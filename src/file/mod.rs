@@ -59,7 +59,7 @@ use locked::Whose;
 use read_cache::{Cached, Found, Key, ReadCache};
 use rustix::io::Errno;
 use slot::Decoded;
-use slots::{Known, View};
+use slots::{FILE_BYTES_MAX, Known, View};
 use stats::Tally;
 use std::borrow::Cow;
 use std::fs::File;
@@ -275,12 +275,11 @@ impl FileStore {
     fn read(&self, whose: Whose<'_>, id: &FileId, known: Option<Known<'_>>) -> Result<Option<View>> {
         let path = SessionPath::of(id);
         let Some(file) = self.open_file(id, &path, Access::Read)? else { return Ok(None) };
-        let first =
-            self.look(&file, &path, self.bytes_max(whose), |bytes| match slots::view(bytes, id, known) {
-                Ok(view @ View::Valid { settled: true, .. }) => Ok(view),
-                // A save may have been under way, or a writer died in one: see `slots`.
-                _ => Err(bytes.to_vec()),
-            });
+        let first = self.look(&file, &path, |bytes| match slots::view(bytes, id, known) {
+            Ok(view @ View::Valid { settled: true, .. }) => Ok(view),
+            // A save may have been under way, or a writer died in one: see `slots`.
+            _ => Err(bytes.to_vec()),
+        });
         match first {
             Ok(Ok(view)) => Ok(Some(view)),
             Ok(Err(bytes)) => self.read_until_settled(whose, id, &path, bytes),
@@ -298,10 +297,9 @@ impl FileStore {
         path: &SessionPath,
         mut last: Vec<u8>,
     ) -> Result<Option<View>> {
-        let bytes_max = self.bytes_max(whose);
         for _ in 0..REREADS_MAX {
             let Some(file) = self.open_file(id, path, Access::Read)? else { return Ok(None) };
-            let bytes = self.look(&file, path, bytes_max, <[u8]>::to_vec)?;
+            let bytes = self.look(&file, path, <[u8]>::to_vec)?;
             match slots::view(&bytes, id, None) {
                 Ok(view @ View::Valid { settled: true, .. }) => return Ok(Some(view)),
                 view if bytes == last => return self.located(view, path).map(Some),
@@ -317,7 +315,7 @@ impl FileStore {
             // Replaced or ended while we waited.
             return self.read(whose, id, None);
         }
-        let view = self.look(&file, path, bytes_max, |bytes| slots::view(bytes, id, None))?;
+        let view = self.look(&file, path, |bytes| slots::view(bytes, id, None))?;
         self.located(view, path).map(Some)
     }
 
@@ -348,19 +346,13 @@ impl FileStore {
     }
 
     /// Looks at the bytes of a session's file.
-    fn look<R>(
-        &self,
-        file: &File,
-        path: &SessionPath,
-        bytes_max: usize,
-        look: impl FnOnce(&[u8]) -> R,
-    ) -> Result<R> {
-        disk::read_whole(file, bytes_max, slots::is_whole, look)
+    fn look<R>(&self, file: &File, path: &SessionPath, look: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        disk::read_whole(file, FILE_BYTES_MAX, slots::is_whole, look)
             .map_err(|error| self.error("read session file", path, error))?
             .ok_or_else(|| {
                 Error::new(ErrorKind::TooLarge, "read session file")
                     .with_path(self.root.path().join(path.as_str()))
-                    .with_reason("it is larger than this store's record limit allows")
+                    .with_reason("it is larger than the file of any session")
             })
     }
 

@@ -111,16 +111,19 @@ impl FileStoreOptions {
         self
     }
 
-    /// Largest record, in bytes as stored (128 of prefix, then names and values): 2 KiB to 16 MiB, default 1 MiB. A
-    /// larger one is refused with [`ErrorKind::TooLarge`]. A session of n bytes occupies twice the next power of two
-    /// from n, at least 4 KiB.
+    /// Largest record, in bytes as stored (128 of prefix, then names and values; who is logged in does not count): 2 KiB to
+    /// 16 MiB, default 1 MiB. A larger one is refused with [`ErrorKind::TooLarge`], unless it was stored when the limit was
+    /// higher: such a session is read, saved, rotated and logged in as any other, and may shrink, but not grow.
+    ///
+    /// A session of n bytes occupies twice the next power of two from n, at least 4 KiB.
     #[must_use]
     pub fn record_bytes_max(mut self, bytes: usize) -> Self {
         self.record_bytes_max = bytes;
         self
     }
 
-    /// Most entries of a session: 1 to 65,536, default 1,024; more are refused with [`ErrorKind::TooManyEntries`].
+    /// Most entries of a session: 1 to 65,536, default 1,024; more are refused with [`ErrorKind::TooManyEntries`], unless
+    /// there were as many when the limit was higher.
     #[must_use]
     pub fn entries_max(mut self, entries: usize) -> Self {
         self.entries_max = entries;

@@ -140,6 +140,30 @@ pub(super) struct Decoded {
     pub(super) record: Arc<Record>,
     pub(super) version: Version,
     pub(super) state: State,
+    /// How many bytes it takes, with its prefix.
+    pub(super) length: usize,
+}
+
+/// How much of a record the limits of a store are about: what a visitor stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    /// With the prefix, without those of the user.
+    pub(super) bytes: usize,
+    pub(super) entries: usize,
+}
+
+impl Extent {
+    /// Of a record that takes so many bytes in a slot.
+    pub(super) fn of(record: &Record, length: usize) -> Self {
+        let bytes = length.saturating_sub(payload::user_bytes(record.user.as_deref()));
+        Self { bytes, entries: record.entries.len() }
+    }
+}
+
+/// How many bytes of a slot are in use, by its own words.
+pub(super) fn length(slot: &[u8]) -> usize {
+    let payload = u32::from_le_bytes(field(slot, LENGTH_AT)) as usize;
+    PREFIX_LEN.saturating_add(payload).min(slot.len())
 }
 
 /// Lays a record out as the bytes of a slot: prefix and payload, without padding.
@@ -148,7 +172,7 @@ pub(super) struct Decoded {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::TooLarge`] beyond `bytes_max`, counted with the prefix.
+/// [`ErrorKind::TooLarge`] beyond `bytes_max`, counted with the prefix and without the user.
 pub(super) fn encode(
     record: &Record,
     id: &FileId,
@@ -160,8 +184,9 @@ pub(super) fn encode(
     let refuse = |kind| Error::new(kind, "encode session record");
     let mut out = payload::encode_behind(PREFIX_LEN, record.user.as_deref(), &record.entries)
         .map_err(|e| refuse(ErrorKind::Value).with_source(e))?;
-    if out.len() > bytes_max.min(SLOT_MAX) {
-        let reason = format!("{} bytes, where the limit is {bytes_max}", out.len());
+    let bytes = Extent::of(record, out.len()).bytes;
+    if bytes > bytes_max || out.len() > SLOT_MAX {
+        let reason = format!("{bytes} bytes, where the limit is {bytes_max}");
         return Err(refuse(ErrorKind::TooLarge).with_reason(reason));
     }
     let (setting, age) = match record.expiry {
@@ -309,7 +334,7 @@ pub(super) fn decode(slot: &[u8], id: &FileId) -> Result<Decoded> {
         deadline: time_at(DEADLINE_AT),
         user: payload.user,
     };
-    Ok(Decoded { record: Arc::new(record), version, state: state(slot) })
+    Ok(Decoded { record: Arc::new(record), version, state: state(slot), length: used.len() })
 }
 
 /// What a slot's state byte says.
@@ -449,9 +474,14 @@ mod tests {
         record.entries.insert("blob".into(), Value::new(&"x".repeat(3000)).unwrap());
         let bytes = encode(&record, &id(), 1, State::WRITTEN, 0, SLOT_MAX).unwrap();
         assert_eq!(slot_size(&bytes), 4096);
-        assert!(encode(&record, &id(), 1, State::WRITTEN, 0, bytes.len()).is_ok());
-        let error = encode(&record, &id(), 1, State::WRITTEN, 0, bytes.len() - 1).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        // Without the user: "ada", and how long that is.
+        let counted = bytes.len() - 4;
+        assert_eq!(Extent::of(&record, bytes.len()).bytes, counted);
+        assert!(encode(&record, &id(), 1, State::WRITTEN, 0, counted).is_ok());
+        let refused = encode(&record, &id(), 1, State::WRITTEN, 0, counted - 1).map(|bytes| bytes.len());
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::TooLarge);
+        let whole = slot(&record);
+        assert_eq!((decode(&whole, &id()).unwrap().length, length(&whole)), (bytes.len(), bytes.len()));
     }
 
     #[cfg(feature = "internals")]

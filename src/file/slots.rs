@@ -53,6 +53,9 @@ pub(super) struct Known<'a> {
     pub(super) record: &'a Arc<Record>,
 }
 
+/// The largest file that a session has, whatever this store's limit is now: it may have been lowered since.
+pub(super) const FILE_BYTES_MAX: usize = 2 * SLOT_MAX;
+
 /// Finds the newest version among a whole file's bytes.
 ///
 /// # Errors
@@ -112,7 +115,12 @@ fn is_beginning(file: &[u8]) -> bool {
 fn decode(bytes: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<Decoded> {
     match (slot::claim(bytes), known) {
         (Claim::Sequence(_), Some(Known { version, record })) if Version::claimed(bytes) == version => {
-            Ok(Decoded { record: Arc::clone(record), version, state: slot::state(bytes) })
+            Ok(Decoded {
+                record: Arc::clone(record),
+                version,
+                state: slot::state(bytes),
+                length: slot::length(bytes),
+            })
         }
         _ => slot::decode(bytes, id),
     }

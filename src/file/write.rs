@@ -7,7 +7,7 @@ use super::layout::{SessionPath, TEMPORARY};
 use super::lock::{LockedFile, busy};
 use super::locked::{Locked, Whose, entomb, invalidate, raise};
 use super::read_cache::Cached;
-use super::slot::{self, STATE_AT, State, Version};
+use super::slot::{self, Extent, STATE_AT, State, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId};
 use crate::random;
@@ -35,10 +35,21 @@ impl FileStore {
         record: Arc<Record>,
         power_safe: bool,
     ) -> Result<Live> {
+        self.create_beside(whose, record, power_safe, None)
+    }
+
+    /// The same for a session that takes the place of one that had this much.
+    pub(super) fn create_beside(
+        &self,
+        whose: Whose<'_>,
+        record: Arc<Record>,
+        power_safe: bool,
+        had: Option<Extent>,
+    ) -> Result<Live> {
         self.queues.check_process()?;
         let id = whose.id();
         let path = SessionPath::of(&id);
-        let bytes = self.encode(&record, &id, 1, State::WRITTEN, 0)?;
+        let bytes = self.encode(&record, had, &id, 1, State::WRITTEN, 0)?;
         let version = Version::claimed(&bytes);
         // Nobody has a copy, so there is nobody to be told; our own copy is dated as one that is read.
         let (stamp, read_at) = (self.generations.stamp(&id), self.options.clock.glance().micros());
@@ -132,6 +143,7 @@ impl FileStore {
         if deadline <= now {
             return Ok(None);
         }
+        let had = Extent::of(&locked.newest.record, locked.newest.length);
         if change(Arc::make_mut(&mut locked.newest.record))? == Verdict::Keep {
             let Some(record) = self.stored(&locked)? else { return Ok(None) };
             let kept = !power_safe || self.make_safe(&locked, &record)? == Written::Yes;
@@ -140,7 +152,7 @@ impl FileStore {
         Arc::make_mut(&mut locked.newest.record).cut();
         let sequence = self.next_sequence(&locked)?;
         let state = locked.newest.state.inherited();
-        let bytes = self.encode(&locked.newest.record, &id, sequence, state, locked.slot_size)?;
+        let bytes = self.encode(&locked.newest.record, Some(had), &id, sequence, state, locked.slot_size)?;
         let version = Version::claimed(&bytes);
         self.due.file_if_sooner(&self.root, &id, deadline, locked.newest.record.deadline, now);
         let written = if slot::slot_size(&bytes) > locked.slot_size {
@@ -213,7 +225,8 @@ impl FileStore {
         let shard = self.open_shard(&locked.id)?;
         if !locked.sync_newest() {
             let sequence = self.next_sequence(locked)?;
-            let bytes = self.encode(stored, &locked.id, sequence, State::WRITTEN, 0)?;
+            let had = Extent::of(stored, locked.newest.length);
+            let bytes = self.encode(stored, Some(had), &locked.id, sequence, State::WRITTEN, 0)?;
             return self.rebuild(locked, bytes);
         }
         if !state.has(State::NAME_SYNCED) {
@@ -314,20 +327,39 @@ impl FileStore {
         })
     }
 
+    /// Lays a record out, if it is within the limits, or holds no more than it `had` before: a limit that was lowered since
+    /// takes nothing from a visitor.
     fn encode(
         &self,
         record: &Record,
+        had: Option<Extent>,
         id: &FileId,
         sequence: u64,
         state: State,
         slot_size: usize,
     ) -> Result<Vec<u8>> {
+        let (bytes_limit, entries_limit) = (self.options.record_bytes_max, self.options.entries_max);
         let entries = record.entries.len();
-        if entries > self.options.entries_max {
-            let reason = format!("{entries} entries, where the limit is {}", self.options.entries_max);
+        let had_entries = had.map_or(0, |had| had.entries);
+        if entries > entries_limit.max(had_entries) {
+            let beside = if had_entries > entries_limit {
+                format!(" and {had_entries} were stored")
+            } else {
+                String::new()
+            };
+            let reason = format!("{entries} entries, where the limit is {entries_limit}{beside}");
             return Err(Error::new(ErrorKind::TooManyEntries, "encode session record").with_reason(reason));
         }
-        slot::encode(record, id, sequence, state, slot_size, self.options.record_bytes_max)
+        let had_bytes = had.map_or(0, |had| had.bytes);
+        let encoded = slot::encode(record, id, sequence, state, slot_size, bytes_limit.max(had_bytes));
+        encoded.map_err(|error| {
+            if error.kind() != ErrorKind::TooLarge || had_bytes <= bytes_limit {
+                return error;
+            }
+            let reason =
+                format!("it grows, where the limit is {bytes_limit} bytes and {had_bytes} were stored");
+            error.with_reason(reason)
+        })
     }
 }
 

@@ -22,6 +22,7 @@ mod jar;
 mod kill;
 mod life;
 mod logins;
+mod limits;
 mod nesting;
 mod opening;
 mod operate;

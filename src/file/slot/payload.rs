@@ -21,6 +21,13 @@ pub(super) fn encode_behind(
     postcard::to_extend(&payload, out)
 }
 
+/// How many bytes a payload is longer for its user than one without.
+pub(super) fn user_bytes(user: Option<&str>) -> usize {
+    // A user's length is one of postcard's varints, of seven bits a byte.
+    let length = |bytes: usize| bytes.max(1).ilog2() as usize / 7 + 1;
+    user.map_or(0, |user| length(user.len()) + user.len())
+}
+
 /// The reverse, and what is left of the bytes.
 ///
 /// # Errors
@@ -70,5 +77,19 @@ impl Payload<'_> {
     fn size_hint(&self) -> usize {
         let entry = |(name, value): (&Name, &Value)| name.len() + value.as_bytes().len() + 4;
         self.user.map_or(0, str::len) + 8 + self.entries.iter().map(entry).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_a_user_are_those_that_are_written() {
+        let payload = |user: Option<&str>| encode_behind(0, user, &Entries::new()).unwrap().len();
+        for length in [0, 1, 127, 128, 129, 255, 256, 16_383, 16_384] {
+            let user = "u".repeat(length);
+            assert_eq!(payload(Some(&user)), payload(None) + user_bytes(Some(&user)), "{length}");
+        }
     }
 }
