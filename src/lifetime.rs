@@ -7,9 +7,13 @@
 //!            instant                 Expiry::At
 //! ```
 //!
-//! `touched` moves only when that gains at least a *step*, a tenth of what it can gain: the deadline in the store is
-//! always the one the cookie last advertised, and a visitor who reads all day costs a few writes, not thousands.
-//! The price: an active visitor may expire up to one step early.
+//! `touched` moves only when that gains at least a *step*, a tenth of what it can gain and at most 30 days: the deadline in
+//! the store is always the one the cookie last advertised, and a visitor who reads all day costs a few writes, not
+//! thousands. The price: an active visitor may expire up to one step early.
+//!
+//! Browsers keep no cookie longer than 400 days, whatever its `Max-Age` says (RFC 6265bis section 5.5). So what a renewal
+//! gains is asked of the browser's copy too, which ends 400 days after `touched` where the deadline is later: a cookie is
+//! sent again in time also where the deadline cannot move (an absolute limit, a fixed instant).
 use crate::clock::{from_micros, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
@@ -88,6 +92,10 @@ impl Default for Lifetime {
 }
 
 const THOUSAND_YEARS: Duration = Duration::from_secs(1000 * 365 * 86_400);
+/// How long browsers keep a cookie at most.
+const BROWSER_KEEPS: Duration = Duration::from_secs(400 * 86_400);
+/// Most that a renewal waits for, so that a visitor who comes at least every 370 days keeps the cookie.
+const STEP_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 impl Lifetime {
     /// Two weeks from the last save, as Django's.
@@ -114,6 +122,20 @@ impl Lifetime {
 
     /// How much a renewal must gain to be worth a write and a cookie: percent of the age (or of the idle limit,
     /// where that is shorter), 0..=50, default 10; 0 renews always. An active visitor may expire one step early.
+    ///
+    /// Whatever the percentage, the step is at most 30 days: browsers keep no cookie longer than 400 days, so a session of
+    /// many years needs a new cookie now and then. It gets one from any request that renews and comes 30 days or more
+    /// after the last one was sent; a visitor who stays away for more than 370 days may have lost it.
+    ///
+    /// ```
+    /// use sessile::{Lifetime, Renewal};
+    /// use std::time::Duration;
+    ///
+    /// const DAY: Duration = Duration::from_secs(86_400);
+    /// // Reads move the deadline as soon as that gains 2 days of 40.
+    /// let lifetime = Lifetime::new().age(40 * DAY).renewal(Renewal::OnRead).renewal_step_percent(5);
+    /// # let _ = lifetime;
+    /// ```
     #[must_use]
     pub fn renewal_step_percent(mut self, percent: u8) -> Self {
         self.step_percent = percent;
@@ -201,7 +223,17 @@ impl Lifetime {
     /// Moves `touched` and the deadline to `now` if that gains a step. Whether it did.
     pub(crate) fn renew(&self, record: &mut Record, now: SystemTime) -> bool {
         let deadline = self.deadline(record.expiry, record.created, now);
-        let gained = deadline.duration_since(self.current_deadline(record)).unwrap_or_default();
+        let current = self.current_deadline(record);
+        let gained = deadline.duration_since(current).unwrap_or_default();
+        let kept = if self.is_browser_bound(record.expiry) {
+            gained
+        } else {
+            // What a new cookie gains in the browser.
+            let [new, old] = [(now, deadline), (record.touched, current)]
+                .map(|(sent, deadline)| later(sent, BROWSER_KEEPS).min(deadline));
+            new.duration_since(old).unwrap_or_default()
+        };
+        let gained = gained.max(kept);
         let worth_it = !gained.is_zero() && gained >= self.step(record.expiry);
         if worth_it {
             record.touched = now;
@@ -237,7 +269,8 @@ impl Lifetime {
             Expiry::After(age) => age,
             Expiry::Default | Expiry::BrowserClose | Expiry::At(_) => self.age,
         };
-        self.idle.map_or(window, |idle| idle.min(window)) * u32::from(self.step_percent) / 100
+        let share = self.idle.map_or(window, |idle| idle.min(window)) * u32::from(self.step_percent) / 100;
+        share.min(STEP_MAX)
     }
 }
 
@@ -315,6 +348,66 @@ mod tests {
         let mut session = record(&lifetime, Expiry::Default, at(0));
         assert!(!lifetime.renew(&mut session, at(0)));
         assert!(lifetime.renew(&mut session, at(1)));
+    }
+
+    /// A browser that comes every `gap` for 60 times, or until the server says that the session is over: it has the cookie
+    /// each time until the last step, though it drops it after 400 days at the latest. Returns how often the cookie was sent.
+    #[track_caller]
+    fn check_kept(lifetime: &Lifetime, expiry: Expiry, gap: Duration) -> u32 {
+        let keeps = |record: &Record, now| {
+            let max_age = record.deadline.duration_since(now).unwrap().min(DAY * 400);
+            now + max_age
+        };
+        let mut now = at(1_700_000_000);
+        let mut session = record(lifetime, expiry, now);
+        let mut kept_until = keeps(&session, now);
+        let mut sent = 0;
+        for visit in 0..60 {
+            now += gap;
+            if lifetime.is_over(&session, now) {
+                break;
+            }
+            // One step early at the latest, as everywhere.
+            let last_step = session.deadline - lifetime.step(expiry) < kept_until;
+            assert!(
+                now < kept_until || last_step,
+                "visit {visit} of one each {gap:?}: {lifetime:?}, {expiry:?}"
+            );
+            if lifetime.renew(&mut session, now) {
+                kept_until = keeps(&session, now);
+                sent += 1;
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn an_active_visitor_never_loses_the_cookie_to_the_browsers_400_days() {
+        for days in [1, 30, 300, 399, 400, 401, 500, 4_000, 4_015, 36_500, 365_000] {
+            let age = DAY * days;
+            for percent in [0, 1, 10, 50] {
+                for gap in [1, 7, 29, 30, 31, 100, 200, 369, 370].map(|days| DAY * days) {
+                    let policy = Lifetime::new().age(age).renewal_step_percent(percent);
+                    check_kept(&policy, Expiry::Default, gap);
+                    check_kept(&policy, Expiry::At(at(1_700_000_000) + age), gap);
+                    check_kept(&policy.clone().absolute_limit(age), Expiry::Default, gap);
+                    check_kept(&policy.clone().idle_limit(age), Expiry::Default, gap);
+                    check_kept(&Lifetime::new().renewal_step_percent(percent), Expiry::After(age), gap);
+                }
+            }
+        }
+        // And not more often than needed: in 420 days of weekly visits, each 35 days, whatever the deadline does.
+        let decades = Lifetime::new().age(DAY * 10_000);
+        assert_eq!(check_kept(&decades, Expiry::Default, DAY * 7), 12);
+        assert_eq!(check_kept(&decades.absolute_limit(DAY * 10_000), Expiry::Default, DAY * 7), 12);
+    }
+
+    #[test]
+    fn the_step_is_at_most_30_days() {
+        let lifetime = Lifetime::new().age(DAY * 5_000).renewal_step_percent(50);
+        let mut session = record(&lifetime, Expiry::Default, at(0));
+        assert!(!lifetime.renew(&mut session, at(30 * 86_400 - 1)));
+        assert!(lifetime.renew(&mut session, at(30 * 86_400)));
     }
 
     #[test]

@@ -702,6 +702,23 @@ fn every_request_renews_also_an_untouched_session_and_makes_none() {
 }
 
 #[test]
+fn a_session_of_many_years_sends_its_cookie_again_each_30_days() {
+    let years = Duration::from_secs(5_000 * 86_400);
+    let lifetime = Lifetime::new().age(years).renewal(Renewal::OnRead);
+    // Also where no activity moves the deadline: browsers drop the cookie after 400 days.
+    for (lifetime, max_age) in
+        [(lifetime.clone(), 5_000 * 86_400), (lifetime.absolute_limit(years), 4_970 * 86_400)]
+    {
+        let site = Site::with(Cookies::plain_http(), lifetime);
+        check(&site, After(30 * 86_400 - 1), &[Read], GOOD, &[VARY, PRIVATE]);
+        let (visit, _) = arrive(&site, After(30 * 86_400), &[Read]);
+        let headers = visit.finish(200).unwrap();
+        let max_age = format!("; Max-Age={max_age};");
+        assert!(headers[1].1.contains(&max_age), "{}", headers[1].1);
+    }
+}
+
+#[test]
 fn a_cookie_that_ends_with_the_browser_has_no_dates_and_is_not_sent_again_by_a_renewal() {
     let bare = ("Set-Cookie", "session=NEW; HttpOnly; SameSite=Lax; Path=/");
     let policy = Lifetime::new().expire_at_browser_close(true).renewal(Renewal::OnRead);

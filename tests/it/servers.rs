@@ -155,6 +155,19 @@ fn panic_quietly() {
     resume_unwind(Box::new("on purpose"));
 }
 
+/// Pages with a `Cache-Control` of their own.
+fn cached(path: &str, session: &Session) -> Result<Page, Oops> {
+    if path == "/unused-public" {
+        return Ok(Page { headers: [("Cache-Control", "public")].into(), ..page("") });
+    }
+    let text = session.get::<u64>("n")?.unwrap_or_default().to_string();
+    let headers = match path {
+        "/read-no-store" => vec![("Cache-Control", "no-store")],
+        _ => vec![("Cache-Control", "public"), ("X-Theirs", "1"), ("cache-control", "max-age=60")],
+    };
+    Ok(Page { status: 203, headers, ..page(text) })
+}
+
 /// The program of every test here: what the path says is done to the session.
 fn program(site: &Site) -> impl Fn(&str, &mut Session) -> Result<Page, Oops> + Send + Sync + 'static {
     let store = site.store.clone();
@@ -192,16 +205,7 @@ fn program(site: &Site) -> impl Fn(&str, &mut Session) -> Result<Page, Oops> + S
             let theirs = [("Vary", "Accept"), ("Set-Cookie", "theme=dark"), ("Cache-Control", "max-age=60")];
             Ok(Page { headers: theirs.into(), ..page("headers") })
         }
-        "/read-public" => {
-            let text = session.get::<u64>("n")?.unwrap_or_default().to_string();
-            let headers = [("Cache-Control", "public"), ("X-Theirs", "1"), ("cache-control", "max-age=60")];
-            Ok(Page { status: 203, headers: headers.into(), ..page(text) })
-        }
-        "/read-no-store" => {
-            session.get::<u64>("n")?;
-            Ok(Page { headers: [("Cache-Control", "no-store")].into(), ..page("") })
-        }
-        "/unused-public" => Ok(Page { headers: [("Cache-Control", "public")].into(), ..page("") }),
+        "/read-public" | "/read-no-store" | "/unused-public" => cached(path, session),
         "/insert-500" => {
             session.insert("n", 1)?;
             Ok(Page { status: 500, ..page("failed") })
