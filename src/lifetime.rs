@@ -65,6 +65,22 @@ pub enum Renewal {
     EveryRequest,
 }
 
+/// What came of asking whether a session's deadline should move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renewed {
+    No,
+    /// The deadline moved; the browser has nothing to learn from it.
+    Quietly,
+    /// The cookie has to be sent again.
+    WithCookie,
+}
+
+impl Renewed {
+    pub(crate) fn is_worth_a_write(self) -> bool {
+        self != Self::No
+    }
+}
+
 /// The program's policy: how long sessions live and what prolongs them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifetime {
@@ -143,6 +159,13 @@ impl Lifetime {
     }
 
     /// Whether cookies end with the browser by default; default no. The server keeps its age in either case.
+    ///
+    /// Switched on or off while there are sessions, it reaches their cookies at the next save of each.
+    ///
+    /// ```
+    /// let lifetime = sessile::Lifetime::new().expire_at_browser_close(true);
+    /// # let _ = lifetime;
+    /// ```
     #[doc(alias = "SESSION_EXPIRE_AT_BROWSER_CLOSE")]
     #[must_use]
     pub fn expire_at_browser_close(mut self, yes: bool) -> Self {
@@ -165,10 +188,21 @@ impl Lifetime {
         self
     }
 
-    /// How far in the future a record's times may lie, for clocks that disagree: 1 minute to a day, default 5
-    /// minutes. A record beyond it counts as expired: a clock that went backwards makes no session immortal.
+    /// How far in the future a record's times may lie, for clocks that disagree: 1 minute or more, default 5 minutes. A
+    /// record beyond it counts as expired: a clock that went backwards makes no session immortal. Not less than a minute,
+    /// because a save may wait that long for its lock after it has read the clock.
     ///
-    /// Not less, because a save may wait that long for its lock after it has read the clock.
+    /// More than a day is for a board without a clock of its own. It starts in 1970 or at its image's date, and at the next
+    /// synchronisation its clock jumps by years: until then, each session from before the restart lies in the future and
+    /// counts as expired. `Duration::MAX` lets all of them live. (Sessions made before the synchronisation expire with it:
+    /// their deadline is reckoned from the wrong time.) The price: a session that was made or renewed while a clock was
+    /// ahead lives until its deadline by that clock.
+    ///
+    /// ```
+    /// use sessile::Lifetime;
+    /// let on_a_board_without_a_clock = Lifetime::new().future_tolerance(std::time::Duration::MAX);
+    /// # let _ = on_a_board_without_a_clock;
+    /// ```
     #[must_use]
     pub fn future_tolerance(mut self, tolerance: Duration) -> Self {
         self.future_tolerance = tolerance;
@@ -190,8 +224,8 @@ impl Lifetime {
         if self.step_percent > 50 {
             return refuse("the renewal step must be 0 to 50 percent".into());
         }
-        if !(Duration::from_secs(60)..=Duration::from_secs(86_400)).contains(&self.future_tolerance) {
-            return refuse("the future tolerance must be 1 minute to a day".into());
+        if self.future_tolerance < Duration::from_secs(60) {
+            return refuse("the future tolerance must be 1 minute or more".into());
         }
         Ok(())
     }
@@ -220,8 +254,9 @@ impl Lifetime {
         record.deadline.min(self.deadline(record.expiry, record.created, record.touched))
     }
 
-    /// Moves `touched` and the deadline to `now` if that gains a step. Whether it did.
-    pub(crate) fn renew(&self, record: &mut Record, now: SystemTime) -> bool {
+    /// Moves `touched` and the deadline to `now` if that gains a step, or if the cookie has to say from now on that it ends
+    /// with the browser, or that it does not.
+    pub(crate) fn renew(&self, record: &mut Record, now: SystemTime) -> Renewed {
         let deadline = self.deadline(record.expiry, record.created, now);
         let current = self.current_deadline(record);
         let gained = deadline.duration_since(current).unwrap_or_default();
@@ -235,16 +270,25 @@ impl Lifetime {
         };
         let gained = gained.max(kept);
         let worth_it = !gained.is_zero() && gained >= self.step(record.expiry);
-        if worth_it {
-            record.touched = now;
-            record.deadline = deadline;
+        let other_cookie = record.ends_with_browser != self.ends_with_browser(record.expiry);
+        if !worth_it && !other_cookie {
+            return Renewed::No;
         }
-        worth_it
+        record.touched = now;
+        record.deadline = deadline;
+        record.ends_with_browser = self.ends_with_browser(record.expiry);
+        // A cookie that ends with the browser advertises no deadline.
+        if other_cookie || !self.is_browser_bound(record.expiry) {
+            Renewed::WithCookie
+        } else {
+            Renewed::Quietly
+        }
     }
 
     /// Gives the record a new setting, which counts as activity and moves the deadline by however little.
     pub(crate) fn apply(&self, record: &mut Record, expiry: Expiry, now: SystemTime) {
         record.expiry = expiry;
+        record.ends_with_browser = self.ends_with_browser(expiry);
         record.touched = now;
         record.deadline = self.deadline(expiry, record.created, now);
     }
@@ -260,7 +304,12 @@ impl Lifetime {
 
     /// Whether a session with this setting has a cookie that ends with the browser.
     pub(crate) fn is_browser_bound(&self, expiry: Expiry) -> bool {
-        expiry == Expiry::BrowserClose || (expiry == Expiry::Default && self.browser_close)
+        expiry == Expiry::BrowserClose || self.ends_with_browser(expiry)
+    }
+
+    /// The same, where the program decides it.
+    fn ends_with_browser(&self, expiry: Expiry) -> bool {
+        expiry == Expiry::Default && self.browser_close
     }
 
     /// The least gain that is worth a write: a share of the most that activity can gain.
@@ -324,9 +373,9 @@ mod tests {
     fn renewal_moves_the_deadline_only_when_that_gains_a_tenth() {
         let lifetime = Lifetime::new().age(DAY * 10);
         let mut session = record(&lifetime, Expiry::Default, at(0));
-        assert!(!lifetime.renew(&mut session, at(86_399)));
+        assert!(!lifetime.renew(&mut session, at(86_399)).is_worth_a_write());
         assert_eq!(session.touched, at(0));
-        assert!(lifetime.renew(&mut session, at(86_400)));
+        assert!(lifetime.renew(&mut session, at(86_400)).is_worth_a_write());
         assert_eq!((session.touched, session.deadline), (at(86_400), at(11 * 86_400)));
     }
 
@@ -334,20 +383,20 @@ mod tests {
     fn the_step_follows_a_short_setting_and_a_short_idle_limit() {
         let lifetime = Lifetime::new();
         let mut short = record(&lifetime, Expiry::After(Duration::from_secs(300)), at(0));
-        assert!(!lifetime.renew(&mut short, at(29)));
-        assert!(lifetime.renew(&mut short, at(30)));
+        assert!(!lifetime.renew(&mut short, at(29)).is_worth_a_write());
+        assert!(lifetime.renew(&mut short, at(30)).is_worth_a_write());
         let idle = Lifetime::new().idle_limit(Duration::from_secs(600));
         let mut session = record(&idle, Expiry::Default, at(0));
-        assert!(!idle.renew(&mut session, at(59)));
-        assert!(idle.renew(&mut session, at(60)));
+        assert!(!idle.renew(&mut session, at(59)).is_worth_a_write());
+        assert!(idle.renew(&mut session, at(60)).is_worth_a_write());
     }
 
     #[test]
     fn a_step_of_zero_renews_always_but_not_twice_in_one_instant() {
         let lifetime = Lifetime::new().renewal_step_percent(0);
         let mut session = record(&lifetime, Expiry::Default, at(0));
-        assert!(!lifetime.renew(&mut session, at(0)));
-        assert!(lifetime.renew(&mut session, at(1)));
+        assert!(!lifetime.renew(&mut session, at(0)).is_worth_a_write());
+        assert!(lifetime.renew(&mut session, at(1)).is_worth_a_write());
     }
 
     /// A browser that comes every `gap` for 60 times, or until the server says that the session is over: it has the cookie
@@ -373,7 +422,7 @@ mod tests {
                 now < kept_until || last_step,
                 "visit {visit} of one each {gap:?}: {lifetime:?}, {expiry:?}"
             );
-            if lifetime.renew(&mut session, now) {
+            if lifetime.renew(&mut session, now).is_worth_a_write() {
                 kept_until = keeps(&session, now);
                 sent += 1;
             }
@@ -406,18 +455,18 @@ mod tests {
     fn the_step_is_at_most_30_days() {
         let lifetime = Lifetime::new().age(DAY * 5_000).renewal_step_percent(50);
         let mut session = record(&lifetime, Expiry::Default, at(0));
-        assert!(!lifetime.renew(&mut session, at(30 * 86_400 - 1)));
-        assert!(lifetime.renew(&mut session, at(30 * 86_400)));
+        assert!(!lifetime.renew(&mut session, at(30 * 86_400 - 1)).is_worth_a_write());
+        assert!(lifetime.renew(&mut session, at(30 * 86_400)).is_worth_a_write());
     }
 
     #[test]
     fn the_absolute_limit_and_a_fixed_instant_are_never_extended() {
         let lifetime = Lifetime::new().absolute_limit(DAY).renewal_step_percent(0);
         let mut session = record(&lifetime, Expiry::Default, at(0));
-        assert!(!lifetime.renew(&mut session, at(80_000)));
+        assert!(!lifetime.renew(&mut session, at(80_000)).is_worth_a_write());
         assert_eq!(session.deadline, at(86_400));
         let mut fixed = record(&lifetime, Expiry::At(at(500)), at(0));
-        assert!(!lifetime.renew(&mut fixed, at(400)));
+        assert!(!lifetime.renew(&mut fixed, at(400)).is_worth_a_write());
     }
 
     #[test]
@@ -433,7 +482,7 @@ mod tests {
         let mut session = record(&Lifetime::new(), Expiry::Default, at(0));
         let strict = Lifetime::new().idle_limit(Duration::from_secs(1800));
         assert_eq!(strict.current_deadline(&session), at(1800));
-        assert!(strict.renew(&mut session, at(600)));
+        assert!(strict.renew(&mut session, at(600)).is_worth_a_write());
         assert_eq!((session.touched, session.deadline), (at(600), at(2400)));
     }
 
@@ -442,6 +491,37 @@ mod tests {
         let session = record(&Lifetime::new(), Expiry::Default, at(10_000));
         assert!(!Lifetime::new().is_over(&session, at(10_000 - 300)));
         assert!(Lifetime::new().is_over(&session, at(10_000 - 301)));
+    }
+
+    #[test]
+    fn a_board_without_a_clock_may_tolerate_any_future() {
+        let session = record(&Lifetime::new(), Expiry::Default, at(1_700_000_000));
+        let board = Lifetime::new().future_tolerance(Duration::MAX);
+        for now in [0, 1, 1_000_000_000, 1_699_999_999, 1_700_000_000] {
+            assert!(!board.is_over(&session, at(now)), "{now}");
+        }
+        assert!(board.is_over(&session, session.deadline), "it ends as all do");
+        assert!(Lifetime::new().future_tolerance(DAY).is_over(&session, at(0)));
+    }
+
+    #[test]
+    fn a_change_of_browser_close_is_one_renewal_with_a_cookie() {
+        let [off, on] = [false, true].map(|yes| Lifetime::new().expire_at_browser_close(yes));
+        let mut session = record(&off, Expiry::Default, at(0));
+        for (policy, want) in [
+            (&off, Renewed::No),
+            (&on, Renewed::WithCookie),
+            (&on, Renewed::No),
+            (&off, Renewed::WithCookie),
+            (&off, Renewed::No),
+        ] {
+            assert_eq!(policy.renew(&mut session, at(1)), want, "{policy:?}");
+        }
+        // A setting of its own is not the program's matter.
+        for expiry in [Expiry::BrowserClose, Expiry::After(DAY), Expiry::At(at(9))] {
+            let mut session = record(&off, expiry, at(0));
+            assert_eq!(on.renew(&mut session, at(1)), Renewed::No, "{expiry:?}");
+        }
     }
 
     #[test]
@@ -531,15 +611,18 @@ mod tests {
             }
         }
         let minute = Duration::from_secs(60);
-        for (tolerance, allowed) in
-            [(minute.saturating_sub(moment), false), (minute, true), (DAY, true), (DAY + moment, false)]
-        {
+        for (tolerance, allowed) in [
+            (minute.saturating_sub(moment), false),
+            (minute, true),
+            (DAY + moment, true),
+            (Duration::MAX, true),
+        ] {
             assert_eq!(new().future_tolerance(tolerance).check().is_ok(), allowed, "{tolerance:?}");
         }
         assert!(new().renewal_step_percent(50).check().is_ok());
         let mut session = record(&new(), Expiry::After(DAY), at(0));
-        assert!(!new().renewal_step_percent(50).renew(&mut session, at(43_199)));
-        assert!(new().renewal_step_percent(50).renew(&mut session, at(43_200)));
+        assert!(!new().renewal_step_percent(50).renew(&mut session, at(43_199)).is_worth_a_write());
+        assert!(new().renewal_step_percent(50).renew(&mut session, at(43_200)).is_worth_a_write());
     }
 
     #[test]
@@ -549,7 +632,7 @@ mod tests {
         assert!(check(Lifetime::new().idle_limit(Duration::MAX)).contains("the idle limit must be"));
         assert!(check(Lifetime::new().absolute_limit(Duration::ZERO)).contains("the absolute limit must be"));
         assert!(check(Lifetime::new().renewal_step_percent(51)).contains("step"));
-        assert!(check(Lifetime::new().future_tolerance(DAY * 2)).contains("tolerance"));
+        assert!(check(Lifetime::new().future_tolerance(Duration::ZERO)).contains("tolerance"));
         assert!(Lifetime::new().check().is_ok());
     }
 }

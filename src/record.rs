@@ -81,6 +81,9 @@ pub struct Record {
     pub touched: SystemTime,
     /// How this session expires, if not by the program's default.
     pub expiry: Expiry,
+    /// Whether the cookie sent last ends with the browser because the program's [`Lifetime`](crate::Lifetime) said so; always
+    /// false with a setting of the session's own. A change of that policy reaches the browser with the next save.
+    pub ends_with_browser: bool,
     /// From this instant on the session is expired. The one time a store compares.
     pub deadline: SystemTime,
     /// Who is logged in.
@@ -96,6 +99,7 @@ impl Record {
             created: now,
             touched: now,
             expiry: Expiry::Default,
+            ends_with_browser: false,
             deadline,
             user: None,
         }
@@ -107,6 +111,7 @@ impl Record {
             *time = from_micros(micros(*time));
         }
         self.expiry = self.expiry.normalized();
+        self.ends_with_browser &= self.expiry == Expiry::Default;
     }
 
     /// The record without its entries and user: enough to ask the policy.
@@ -141,13 +146,14 @@ impl Record {
 /// Its times and how much it holds: neither the entries nor the user belong in a log.
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { entries, created, touched, expiry, deadline, user } = self;
+        let Self { entries, created, touched, expiry, ends_with_browser, deadline, user } = self;
         f.debug_struct("Record")
             .field("entries", &entries.len())
             .field("bytes", &entries.values().map(|value| value.as_bytes().len()).sum::<usize>())
             .field("created", created)
             .field("touched", touched)
             .field("expiry", expiry)
+            .field("ends_with_browser", ends_with_browser)
             .field("deadline", deadline)
             .field("has_user", &user.is_some())
             .finish()

@@ -12,7 +12,8 @@
 //!     24    8 touched     the same; the last activity that moved the deadline
 //!     32    8 deadline    the same; from then on the session is expired
 //!     40    8 age         the expiry setting's duration or instant, in microseconds; else 0
-//!     48    1 setting     0 default, 1 after a duration, 2 at an instant, 3 browser close
+//!     48    1 setting     0 default, 1 after a duration, 2 at an instant, 3 browser close, 4 default, and the cookie sent last
+//!                         ends with the browser
 //!     49    3 reserved    zero, checked
 //!     52    4 length      payload bytes
 //!     56   56 reserved    zero, checked: room for a record state and a user's digest
@@ -58,6 +59,8 @@ const SETTING_AT: usize = AGE_AT + 8;
 const LENGTH_AT: usize = SETTING_AT + 4;
 const RESERVED_AT: usize = LENGTH_AT + 4;
 const CHECKSUM_AT: usize = RESERVED_AT + 56;
+/// The setting `Expiry::Default` of a session whose cookie ends with the browser.
+const DEFAULT_ENDS_WITH_BROWSER: u8 = 4;
 /// Bytes before the payload.
 pub(super) const PREFIX_LEN: usize = CHECKSUM_AT + 16;
 const _: () = assert!(PREFIX_LEN == 128, "the table above says 128");
@@ -190,7 +193,7 @@ pub(super) fn encode(
         return Err(refuse(ErrorKind::TooLarge).with_reason(reason));
     }
     let (setting, age) = match record.expiry {
-        Expiry::Default => (0, 0),
+        Expiry::Default => (if record.ends_with_browser { DEFAULT_ENDS_WITH_BROWSER } else { 0 }, 0),
         Expiry::After(age) => (1, u64::try_from(age.as_micros()).unwrap_or(u64::MAX)),
         Expiry::At(instant) => (2, micros(instant)),
         Expiry::BrowserClose => (3, 0),
@@ -319,7 +322,7 @@ pub(super) fn decode(slot: &[u8], id: &FileId) -> Result<Decoded> {
     }
     let age = u64::from_le_bytes(field(slot, AGE_AT));
     let expiry = match slot[SETTING_AT] {
-        0 => Expiry::Default,
+        0 | DEFAULT_ENDS_WITH_BROWSER => Expiry::Default,
         1 => Expiry::After(Duration::from_micros(age)),
         2 => Expiry::At(from_micros(age)),
         3 => Expiry::BrowserClose,
@@ -331,6 +334,7 @@ pub(super) fn decode(slot: &[u8], id: &FileId) -> Result<Decoded> {
         created: time_at(CREATED_AT),
         touched: time_at(TOUCHED_AT),
         expiry,
+        ends_with_browser: slot[SETTING_AT] == DEFAULT_ENDS_WITH_BROWSER,
         deadline: time_at(DEADLINE_AT),
         user: payload.user,
     };
@@ -413,13 +417,14 @@ mod tests {
 
     #[test]
     fn decode_returns_what_encode_wrote() {
-        for expiry in [
-            Expiry::Default,
-            Expiry::After(Duration::from_micros(1)),
-            Expiry::At(UNIX_EPOCH),
-            Expiry::BrowserClose,
+        for (expiry, ends_with_browser) in [
+            (Expiry::Default, false),
+            (Expiry::Default, true),
+            (Expiry::After(Duration::from_micros(1)), false),
+            (Expiry::At(UNIX_EPOCH), false),
+            (Expiry::BrowserClose, false),
         ] {
-            let record = Record { expiry, ..sample() };
+            let record = Record { expiry, ends_with_browser, ..sample() };
             let decoded = decode(&slot(&record), &id()).unwrap();
             assert_eq!((&*decoded.record, decoded.version.sequence), (&record, 7));
             assert_eq!(decoded.state, State::DATA_SYNCED);
@@ -520,7 +525,7 @@ mod tests {
         for at in [SETTING_AT + 1, LENGTH_AT - 1, RESERVED_AT, CHECKSUM_AT - 1] {
             assert_eq!(refusal_of_sealed(|bytes| bytes[at] = 1), "reserved bytes are in use", "byte {at}");
         }
-        for setting in [4, u8::MAX] {
+        for setting in [5, u8::MAX] {
             assert_eq!(refusal_of_sealed(|bytes| bytes[SETTING_AT] = setting), "unknown expiry setting");
         }
         for sequence in [0, u64::MAX] {

@@ -3,7 +3,7 @@ use super::{Held, Session, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::Token;
-use crate::lifetime::Expiry;
+use crate::lifetime::{Expiry, Renewed};
 use crate::record::Record;
 use crate::session::delta::Delta;
 use crate::store::{Durability, Saved, Verdict};
@@ -113,7 +113,7 @@ impl Session {
                 self.merge(&token, now)
             }
             Ok(Some(held)) => {
-                if lifetime.renew(&mut held.record.clone_times(), now) {
+                if lifetime.renew(&mut held.record.clone_times(), now).is_worth_a_write() {
                     let token = held.token.clone();
                     self.renew(&token, now);
                 }
@@ -180,11 +180,11 @@ impl Session {
                 lifetime.apply(record, expiry, now);
                 moved = true;
             }
-            _ if lifetime.renew(record, now) => {
-                changed = true;
-                moved |= !lifetime.is_browser_bound(record.expiry);
+            _ => {
+                let renewed = lifetime.renew(record, now);
+                changed |= renewed.is_worth_a_write();
+                moved |= renewed == Renewed::WithCookie;
             }
-            _ => {}
         }
         Ok((changed, moved))
     }
@@ -210,9 +210,8 @@ impl Session {
         let mut moved = false;
         let saved = self.change_live(token, now, &mut |record| {
             let renewed = lifetime.renew(record, now);
-            // A cookie that ends with the browser advertised no deadline.
-            moved = renewed && !lifetime.is_browser_bound(record.expiry);
-            Ok(if renewed { Verdict::Write } else { Verdict::Keep })
+            moved = renewed == Renewed::WithCookie;
+            Ok(if renewed.is_worth_a_write() { Verdict::Write } else { Verdict::Keep })
         });
         match saved {
             Ok(Some(saved)) => self.adopt(saved, now, moved),

@@ -719,6 +719,29 @@ fn a_session_of_many_years_sends_its_cookie_again_each_30_days() {
 }
 
 #[test]
+fn browser_close_switched_on_or_off_reaches_cookies_at_their_next_save() {
+    let bare = ("Set-Cookie", "session=OLD; HttpOnly; SameSite=Lax; Path=/");
+    for save in [Insert, Update, UpdateNow, Remove] {
+        let site = Site::new();
+        let token = site.session();
+        site.clock.set(at(STEP));
+        let answer = |yes: bool, act: Act| {
+            let sessions = site.sessions.clone().with_lifetime(Lifetime::new().expire_at_browser_close(yes));
+            let mut visit = sessions.unwrap().visit([&*header(&token)]);
+            act.on(&mut visit).unwrap();
+            let headers = visit.finish(200).unwrap();
+            site.masked(&headers, Some(&token))
+        };
+        assert_eq!(answer(true, Read), owned(&[VARY, PRIVATE]), "{save:?}");
+        assert_eq!(answer(true, save), owned(&[VARY, bare, NO_STORE]), "{save:?}");
+        assert_eq!(answer(true, Insert), owned(&[VARY, PRIVATE]), "once: {save:?}");
+        // Back again, by another entry: this one is there.
+        assert_eq!(answer(false, TestCookie), owned(&[VARY, OLD_A_STEP_LATER, NO_STORE]), "{save:?}");
+        assert_eq!(answer(false, Read), owned(&[VARY, PRIVATE]), "{save:?}");
+    }
+}
+
+#[test]
 fn a_cookie_that_ends_with_the_browser_has_no_dates_and_is_not_sent_again_by_a_renewal() {
     let bare = ("Set-Cookie", "session=NEW; HttpOnly; SameSite=Lax; Path=/");
     let policy = Lifetime::new().expire_at_browser_close(true).renewal(Renewal::OnRead);
