@@ -1,19 +1,13 @@
 //! A shop with a login and a cart that survive restarts: rouille, with `?` inside `router!`.
 //!
 //! ```text
-//! cargo run --example shop -- [--port 8001] [--dir shop-sessions]
-//!     [--age 1209600] [--sweep-every 300]
+//! cargo run --example shop -- --help
 //! ```
-//!
-//! A user who does nothing for `--age` seconds is logged out; each `--sweep-every` seconds, files of expired sessions are
-//! removed.
-//! `--port 0` takes any free port. When the server is ready it prints one line,
-//! `listening on http://127.0.0.1:PORT`.
 use rouille::input::post::PostError;
 use rouille::{Request, Response, Server, post_input, router};
 use sessile::file::ReaperOptions;
 use sessile::http::rouille::{IntoResponse, serve};
-use sessile::{Cookies, Event, FileStore, Lifetime, Renewal, Session, Sessions};
+use sessile::{Cookies, ErrorKind, Event, FileStore, Lifetime, Renewal, Session, Sessions};
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,8 +21,26 @@ const FORM_BYTES_MAX: usize = 4096;
 const TEXT_BYTES_MAX: usize = 200;
 const ITEMS_MAX: usize = 50;
 
+const HELP: &str = "\
+A small shop with a login and a cart that survive restarts.
+
+Usage: cargo run --example shop -- [OPTIONS]
+
+  --port PORT            where to listen on 127.0.0.1; 0 takes any free port [8001]
+  --dir DIR              where the sessions are kept [shop-sessions]
+  --age SECONDS          a user who does nothing for that long is logged out [1209600]
+  --sweep-every SECONDS  pause between removals of expired sessions' files [300]
+  -h, --help             prints this
+
+When the server is ready it prints one line, `listening on http://127.0.0.1:PORT`.
+";
+
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut args = pico_args::Arguments::from_env();
+    if args.contains(["-h", "--help"]) {
+        print!("{HELP}");
+        return Ok(());
+    }
     let port: u16 = args.opt_value_from_str("--port")?.unwrap_or(8001);
     let dir: PathBuf = args.opt_value_from_str("--dir")?.unwrap_or_else(|| "shop-sessions".into());
     let age: u64 = args.opt_value_from_str("--age")?.unwrap_or(1_209_600);
@@ -48,15 +60,17 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let lifetime = Lifetime::new().age(Duration::from_secs(age)).renewal(Renewal::OnRead);
     // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. Either
     // cookie is SameSite=Lax: other sites cannot make a visitor's browser post our forms in the visitor's
-    // name.
-    let sessions = Sessions::new(store, Cookies::plain_http())?.with_lifetime(lifetime)?;
+    // name. The name is the shop's own, because a browser sends the cookies of 127.0.0.1 to all programs there, whatever
+    // their ports.
+    let cookies = Cookies::plain_http().name("shop");
+    let sessions = Sessions::new(store, cookies)?.with_lifetime(lifetime)?;
     let sessions = sessions.with_observer(|event| {
         // The visitor is told that something failed; what it was is told here.
         if let Event::Failed(error) = event {
             complain(error);
         }
     });
-    let server = Server::new(("127.0.0.1", port), move |request| serve(&sessions, request, route))?;
+    let server = Server::new(("127.0.0.1", port), move |request| serve(&sessions, request, handle))?;
     println!("listening on http://{}", server.server_addr());
     server.pool_size(WORKERS).run();
     Ok(())
@@ -67,7 +81,16 @@ fn complain(error: &sessile::Error) {
     eprintln!("{error} ({:?})", error.source().map(ToString::to_string));
 }
 
-/// One request. What a handler that fails has changed is dropped.
+/// One request. It is saved here and not by the adapter, so that a failure to save is a page of the shop, too.
+fn handle(request: &Request, session: &mut Session) -> Result<Response, Trouble> {
+    let response = route(request, session)?;
+    if session.modified() {
+        session.save()?;
+    }
+    Ok(response)
+}
+
+/// What a handler that fails has changed is dropped.
 #[expect(clippy::needless_continue, reason = "there is one inside of `post_input!`")]
 fn route(request: &Request, session: &mut Session) -> Result<Response, Trouble> {
     router!(request,
@@ -121,14 +144,21 @@ impl IntoResponse for Trouble {
         true
     }
     fn into_response(self) -> Response {
-        match self {
-            Self::Form(status, text) => Response::text(format!("{text}\n")).with_status_code(status),
-            // The visitor gets a status, the operator the reason.
+        let (status, text) = match self {
+            Self::Form(status, text) => (status, text),
+            // The visitor gets a status and a hint, the operator the reason.
             Self::Session(error) => {
                 complain(&error);
-                error.into_response()
+                let hint = match error.kind() {
+                    ErrorKind::Gone => "your session ended meanwhile, please try again",
+                    ErrorKind::Busy => "the shop is busy, please try again",
+                    _ => "something went wrong in the shop",
+                };
+                (error.into_response().status_code, hint)
             }
-        }
+        };
+        let body = format!("<section><p>{text}</p>\n<a href=\"/\">back to the shop</a></section>");
+        html(&body).with_status_code(status)
     }
 }
 
@@ -157,16 +187,20 @@ fn shop(session: &Session) -> Result<Response, Trouble> {
     let name = escape(user.as_deref().unwrap_or("nobody yet"));
     let items = if cart.is_empty() { "nothing yet".into() } else { escape(&cart.join(", ")) };
     let account = if user.is_some() { LOGOUT } else { LOGIN };
-    let (style, add) = (STYLE, ADD);
-    Ok(Response::html(format!(
+    Ok(html(&format!(
+        "<section><p>user: {name}</p>\n{account}</section>\n\
+         <section><p>cart: {items}</p>\n{ADD}</section>"
+    )))
+}
+
+/// A page of the shop.
+fn html(body: &str) -> Response {
+    Response::html(format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>shop</title>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <style>{style}</style></head>\n\
-         <body><main>\n<h1>A small shop</h1>\n\
-         <section><p>user: {name}</p>\n{account}</section>\n\
-         <section><p>cart: {items}</p>\n{add}</section>\n\
-         </main></body></html>\n"
-    )))
+         <style>{STYLE}</style></head>\n\
+         <body><main>\n<h1>A small shop</h1>\n{body}\n</main></body></html>\n"
+    ))
 }
 
 const LOGIN: &str = r#"<form method="post" action="/login">

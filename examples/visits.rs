@@ -1,13 +1,8 @@
 //! Counts a visitor's visits, across restarts: tiny_http with several worker threads.
 //!
 //! ```text
-//! cargo run --example visits -- [--port 8000] [--dir visits-sessions] [--workers 4]
-//!     [--age 1209600] [--sweep-every 300]
+//! cargo run --example visits -- --help
 //! ```
-//!
-//! A visitor who stays away for `--age` seconds is forgotten; each `--sweep-every` seconds, files of expired sessions are
-//! removed.
-//! `--port 0` takes any free port. When the server is ready it prints one line, `listening on http://127.0.0.1:PORT`.
 use sessile::file::ReaperOptions;
 use sessile::http::tiny_http::serve;
 use sessile::{Cookies, Event, FileStore, Lifetime, Session, Sessions};
@@ -15,12 +10,31 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tiny_http::{Header, Request, Response, Server};
+use tiny_http::{Header, Method, Request, Response, Server};
 
 type Body = Response<std::io::Cursor<Vec<u8>>>;
 
+const HELP: &str = "\
+Counts a visitor's visits, across restarts.
+
+Usage: cargo run --example visits -- [OPTIONS]
+
+  --port PORT            where to listen on 127.0.0.1; 0 takes any free port [8000]
+  --dir DIR              where the sessions are kept [visits-sessions]
+  --workers N            threads that answer requests [4]
+  --age SECONDS          a visitor who stays away that long is forgotten [1209600]
+  --sweep-every SECONDS  pause between removals of expired sessions' files [300]
+  -h, --help             prints this
+
+When the server is ready it prints one line, `listening on http://127.0.0.1:PORT`.
+";
+
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut args = pico_args::Arguments::from_env();
+    if args.contains(["-h", "--help"]) {
+        print!("{HELP}");
+        return Ok(());
+    }
     let port: u16 = args.opt_value_from_str("--port")?.unwrap_or(8000);
     let dir: PathBuf = args.opt_value_from_str("--dir")?.unwrap_or_else(|| "visits-sessions".into());
     let workers: usize = args.opt_value_from_str("--workers")?.unwrap_or(4);
@@ -37,8 +51,9 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(report) => report.errors.iter().for_each(complain),
         Err(error) => complain(error),
     }))?;
-    // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`.
-    let sessions = Sessions::new(store, Cookies::plain_http())?
+    // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. A name of its own, because a
+    // browser sends the cookies of 127.0.0.1 to all programs there, whatever their ports.
+    let sessions = Sessions::new(store, Cookies::plain_http().name("visits"))?
         .with_lifetime(Lifetime::new().age(Duration::from_secs(age)))?
         .with_observer(|event| {
             // The visitor is told that something failed; what it was is told here.
@@ -69,8 +84,8 @@ fn complain(error: &sessile::Error) {
 
 /// One request. An error of the session is answered by the adapter.
 fn page(request: &mut Request, session: &mut Session) -> sessile::Result<Body> {
-    match request.url() {
-        "/" => {
+    match (request.method(), request.url()) {
+        (Method::Get, "/") => {
             // In the store and at once: two tabs that load together are two visits.
             let visits = session.update_now("visits", |n: &mut u64| {
                 *n += 1;
@@ -78,18 +93,31 @@ fn page(request: &mut Request, session: &mut Session) -> sessile::Result<Body> {
             })?;
             Ok(html(&format!("<h1>visits: {visits}</h1>\n<p><a href=\"/reset\">forget me</a></p>")))
         }
-        "/reset" => {
+        // A link or a prefetch changes nothing.
+        (Method::Get, "/reset") => Ok(html(RESET)),
+        // The cookie is SameSite=Lax: no other site can make a visitor's browser post this in the visitor's name.
+        (Method::Post, "/reset") => {
             session.destroy()?;
-            Ok(html("<h1>forgotten</h1>\n<p><a href=\"/\">start again</a></p>"))
+            let home = Header::from_bytes("Location", "/forgotten").expect("a constant header");
+            Ok(html("").with_status_code(303).with_header(home))
         }
-        _ => Ok(html("<h1>not found</h1>").with_status_code(404)),
+        (Method::Get, "/forgotten") => Ok(html("<h1>forgotten</h1>\n<p><a href=\"/\">start again</a></p>")),
+        _ => {
+            Ok(html("<h1>not found</h1>\n<p><a href=\"/\">back to the visits</a></p>").with_status_code(404))
+        }
     }
 }
+
+const RESET: &str = r#"<h1>forget me?</h1>
+<form method="post" action="/reset"><button>forget my visits</button></form>
+<p><a href="/">no, go on counting</a></p>"#;
 
 fn html(body: &str) -> Body {
     let page = format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>visits</title>\n\
-         <style>body {{ font: 1.2rem system-ui; margin: 4rem auto; max-width: 30rem }}</style>\n{body}\n</html>\n"
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <style>body {{ font: 1.2rem system-ui; margin: 4rem auto; max-width: 30rem; padding: 0 1rem }}</style>\n\
+         {body}\n</html>\n"
     );
     let kind = Header::from_bytes("Content-Type", "text/html; charset=utf-8").expect("a constant header");
     Response::from_string(page).with_header(kind)

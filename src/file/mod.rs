@@ -134,6 +134,9 @@ pub struct FileStore {
 impl FileStore {
     /// Opens the store in `dir` with the default options; makes it if there is none.
     ///
+    /// Two programs on one directory share its logins, whatever their cookies are named: give each program that has visitors of its
+    /// own a directory of its own.
+    ///
     /// # Errors
     ///
     /// See [`FileStoreOptions::open`].

@@ -7,6 +7,7 @@ use crate::support::client::{Browser, Client, Example, Jar, PATIENCE, Response};
 use crate::support::texts::{files_in_shards, path_of};
 use sessile::SessionId;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -32,13 +33,13 @@ fn visits_goes_on_counting_after_a_kill() {
     for n in 1..=5 {
         check_visits(&mut browser, n);
     }
-    let id = browser.jar.get("session").unwrap().to_owned();
+    let id = browser.jar.get("visits").unwrap().to_owned();
     visits.kill();
 
     let visits = Example::start("visits", &dir);
     browser.server = visits.server;
     check_visits(&mut browser, 6);
-    assert_eq!(browser.jar.get("session"), Some(&*id), "the same session");
+    assert_eq!(browser.jar.get("visits"), Some(&*id), "the same session");
     // Somebody else is not counted in.
     check_visits(&mut Browser::new(visits.server), 1);
     visits.kill();
@@ -51,23 +52,30 @@ fn visits_forgets_on_request_also_after_a_restart() {
     let mut browser = Browser::new(visits.server);
     check_visits(&mut browser, 1);
     check_visits(&mut browser, 2);
-    let forgotten = browser.jar.get("session").unwrap().to_owned();
+    let forgotten = browser.jar.get("visits").unwrap().to_owned();
+    // The page with the button changes nothing.
     let page = browser.get("/reset");
-    assert!(page.text().contains("forgotten"));
+    assert!(page.text().contains(r#"<form method="post" action="/reset"><button>"#), "{}", page.text());
+    assert_eq!(page.all("Set-Cookie"), [""; 0]);
+    check_visits(&mut browser, 3);
+    assert_eq!(browser.jar.get("visits"), Some(&*forgotten));
+    let page = browser.post("/reset", &[]);
+    assert_eq!((page.status, page.all("Location")), (303, vec!["/forgotten"]));
     assert_eq!(
         page.all("Set-Cookie"),
-        ["session=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"]
+        ["visits=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"]
     );
+    assert!(browser.get("/forgotten").text().contains("forgotten"));
     assert_eq!(browser.jar.header(), None);
     check_visits(&mut browser, 1);
-    assert_ne!(browser.jar.get("session"), Some(&*forgotten));
+    assert_ne!(browser.jar.get("visits"), Some(&*forgotten));
     visits.kill();
 
     let visits = Example::start("visits", &dir);
     let mut thief = Browser::new(visits.server);
-    thief.jar.put("session", &forgotten);
+    thief.jar.put("visits", &forgotten);
     check_visits(&mut thief, 1);
-    assert_ne!(thief.jar.get("session"), Some(&*forgotten), "an id of its own");
+    assert_ne!(thief.jar.get("visits"), Some(&*forgotten), "an id of its own");
     visits.kill();
 }
 
@@ -81,8 +89,8 @@ fn visits_answers_a_page_it_does_not_have_without_a_session() {
 
 /// Where the session of a browser is.
 #[track_caller]
-fn file_of(dir: &Path, browser: &Browser) -> PathBuf {
-    let id = SessionId::parse(browser.jar.get("session").expect("a cookie")).unwrap();
+fn file_of(dir: &Path, cookie: &str, browser: &Browser) -> PathBuf {
+    let id = SessionId::parse(browser.jar.get(cookie).expect("a cookie")).unwrap();
     path_of(dir, id.file_id())
 }
 
@@ -103,7 +111,7 @@ fn check_sweeps(name: &str, store: impl Fn(&mut Browser), check_new: impl Fn(&mu
     let example = Example::start_with(name, &dir, &["--age", "3600"]);
     let mut lives = Browser::new(example.server);
     store(&mut lives);
-    let lives = file_of(&dir, &lives);
+    let lives = file_of(&dir, name, &lives);
     example.kill();
 
     let example = Example::start_with(name, &dir, &["--age", "1", "--sweep-every", "1"]);
@@ -111,7 +119,7 @@ fn check_sweeps(name: &str, store: impl Fn(&mut Browser), check_new: impl Fn(&mu
     // It goes on after it has swept.
     for _ in 0..2 {
         store(&mut browser);
-        let dies = file_of(&dir, &browser);
+        let dies = file_of(&dir, name, &browser);
         assert!(dies.exists());
         check_vanishes(&dies);
         check_new(&mut browser);
@@ -130,9 +138,9 @@ fn visits_removes_expired_sessions_and_goes_on() {
             check_visits(browser, 1);
         },
         |browser| {
-            let expired = browser.jar.get("session").unwrap().to_owned();
+            let expired = browser.jar.get("visits").unwrap().to_owned();
             check_visits(browser, 1);
-            assert_ne!(browser.jar.get("session"), Some(&*expired), "an id of its own");
+            assert_ne!(browser.jar.get("visits"), Some(&*expired), "an id of its own");
         },
     );
 }
@@ -172,9 +180,9 @@ fn shop_keeps_user_and_cart_after_a_kill() {
     check_shop(&mut browser, "nobody yet", "nothing yet");
     assert_eq!(browser.jar.header(), None, "a guest who only looks gets no session");
     check_moved_home(&browser.post("/cart", &[("item", "apple")]));
-    let guest = browser.jar.get("session").unwrap().to_owned();
+    let guest = browser.jar.get("shop").unwrap().to_owned();
     check_moved_home(&browser.post("/login", &[("user", "Ada Lovelace")]));
-    let user = browser.jar.get("session").unwrap().to_owned();
+    let user = browser.jar.get("shop").unwrap().to_owned();
     assert_ne!(guest, user, "a login gives a new id");
     check_moved_home(&browser.post("/cart", &[("item", "bread")]));
     check_shop(&mut browser, "Ada Lovelace", "apple, bread");
@@ -186,7 +194,7 @@ fn shop_keeps_user_and_cart_after_a_kill() {
     check_moved_home(&browser.post("/cart", &[("item", "cheese")]));
     check_shop(&mut browser, "Ada Lovelace", "apple, bread, cheese");
     let mut thief = Browser::new(shop.server);
-    thief.jar.put("session", &guest);
+    thief.jar.put("shop", &guest);
     check_shop(&mut thief, "nobody yet", "nothing yet");
 
     // Somebody else logs in on the same browser: the cart is not theirs.
@@ -200,7 +208,7 @@ fn shop_keeps_user_and_cart_after_a_kill() {
     let shop = Example::start("shop", &dir);
     let mut thief = Browser::new(shop.server);
     for id in [&guest, &user] {
-        thief.jar.put("session", id);
+        thief.jar.put("shop", id);
         check_shop(&mut thief, "nobody yet", "nothing yet");
     }
     shop.kill();
@@ -220,6 +228,22 @@ fn shop_escapes_what_visitors_type() {
         "&lt;/p&gt;&lt;script&gt;alert(1)&lt;/script&gt;, &amp;lt; tea &amp; &quot;biscuits&quot; 日本",
     );
     assert!(!browser.get("/").text().contains("<script"));
+}
+
+/// A page that says what went wrong, and leads back.
+#[track_caller]
+fn check_way_back(page: &Response, status: u16) {
+    assert_eq!(page.status, status, "{}", page.text());
+    assert_eq!(page.all("Content-Type"), ["text/html; charset=utf-8"]);
+    check_small_screens(page);
+    assert!(page.text().contains("<a href=\"/\">"), "no way back: {}", page.text());
+}
+
+/// A telephone would show a page without this as small as a letter.
+#[track_caller]
+fn check_small_screens(page: &Response) {
+    let viewport = "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">";
+    assert!(page.text().contains(viewport), "{}", page.text());
 }
 
 type Form<'a> = &'a [(&'a str, &'a str)];
@@ -244,11 +268,10 @@ fn shop_refuses_bad_forms_and_goes_on() {
         ("/login", &[("user", "")], 400),
     ];
     for (path, form, status) in cases {
-        let response = browser.post(path, form);
-        assert_eq!(response.status, status, "{path}: {}", response.text());
+        check_way_back(&browser.post(path, form), status);
     }
-    assert_eq!(browser.post("/cart", &[]).status, 411, "no length");
-    assert_eq!(browser.post("/nowhere", &[("item", "a")]).status, 404);
+    check_way_back(&browser.post("/cart", &[]), 411);
+    check_way_back(&browser.post("/nowhere", &[("item", "a")]), 404);
     // No form at all, and one whose length nobody announced.
     let cookie = browser.jar.header().unwrap();
     for (headers, body, status) in [
@@ -270,6 +293,75 @@ fn shop_refuses_bad_forms_and_goes_on() {
     for n in 1..50 {
         check_moved_home(&browser.post("/cart", &[("item", &n.to_string())]));
     }
-    assert_eq!(browser.post("/cart", &[("item", "one more")]).status, 400);
+    check_way_back(&browser.post("/cart", &[("item", "one more")]), 400);
     assert!(browser.get("/").text().contains(", 49</p>"));
+}
+
+#[test]
+fn every_page_of_the_examples_suits_small_screens() {
+    let (_parent, dir) = fresh();
+    let visits = Example::start("visits", &dir);
+    let mut browser = Browser::new(visits.server);
+    for path in ["/", "/reset", "/forgotten"] {
+        check_small_screens(&browser.get(path));
+    }
+    check_way_back(&browser.get("/nowhere"), 404);
+    visits.kill();
+    let (_parent, dir) = fresh();
+    let shop = Example::start("shop", &dir);
+    check_small_screens(&Browser::new(shop.server).get("/"));
+    shop.kill();
+}
+
+/// A browser sends the cookies of 127.0.0.1 to each program there, whatever its port.
+#[test]
+fn visits_and_shop_live_side_by_side_in_one_browser() {
+    let [(_visits, visits_dir), (_shop, shop_dir)] = [fresh(), fresh()];
+    let visits = Example::start("visits", &visits_dir);
+    let shop = Example::start("shop", &shop_dir);
+    let mut browser = Browser::new(visits.server);
+    check_visits(&mut browser, 1);
+    browser.server = shop.server;
+    check_moved_home(&browser.post("/login", &[("user", "Ada")]));
+    browser.server = visits.server;
+    check_visits(&mut browser, 2);
+    browser.post("/reset", &[]);
+    browser.server = shop.server;
+    check_shop(&mut browser, "Ada", "nothing yet");
+    visits.kill();
+    shop.kill();
+}
+
+#[test]
+fn both_examples_explain_themselves() {
+    for (name, port) in [("visits", "8000"), ("shop", "8001")] {
+        for flag in ["--help", "-h"] {
+            let (_parent, dir) = fresh();
+            let output =
+                Command::new(Example::program(name)).arg("--dir").arg(&dir).arg(flag).output().unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert!(output.status.success() && output.stderr.is_empty(), "{name} {flag}: {said}");
+            for part in
+                [&format!("--example {name} "), "--port PORT", port, &format!("{name}-sessions"), "--age"]
+            {
+                assert!(said.contains(part), "{name} {flag}: no {part} in {said}");
+            }
+            assert!(!dir.exists(), "asking for help makes no store");
+        }
+    }
+}
+
+#[test]
+fn shop_apologises_with_a_way_back_when_its_store_is_gone() {
+    let (_parent, dir) = fresh();
+    let shop = Example::start("shop", &dir);
+    let mut known = Browser::new(shop.server);
+    check_moved_home(&known.post("/cart", &[("item", "apple")]));
+    std::fs::remove_dir_all(&dir).unwrap();
+    // One session that cannot be loaded, and one that cannot be made.
+    let page = known.post("/cart", &[("item", "bread")]);
+    check_way_back(&page, 500);
+    assert!(!page.text().contains("failed"), "the reason is the operator's: {}", page.text());
+    check_way_back(&Browser::new(shop.server).post("/cart", &[("item", "bread")]), 500);
+    shop.kill();
 }

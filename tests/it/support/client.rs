@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -353,10 +353,7 @@ impl Example {
     /// The same, with more arguments.
     #[track_caller]
     pub(crate) fn start_with(name: &str, dir: &Path, args: &[&str]) -> Self {
-        // target/PROFILE/deps/it-… is running; `cargo test` has put the examples into
-        // target/PROFILE/examples.
-        let this = std::env::current_exe().unwrap();
-        let program = this.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+        let program = Self::program(name);
         let mut child = Command::new(&program)
             .args(["--port", "0", "--dir"])
             .arg(dir)
@@ -376,6 +373,13 @@ impl Example {
         let address = line.strip_prefix("listening on http://").unwrap_or_else(|| panic!("it said {line:?}"));
         example.server = address.parse().unwrap();
         example
+    }
+
+    /// Where an example is: target/PROFILE/deps/it-… is running; `cargo test` has put the examples into
+    /// target/PROFILE/examples.
+    pub(crate) fn program(name: &str) -> PathBuf {
+        let this = std::env::current_exe().unwrap();
+        this.parent().and_then(Path::parent).unwrap().join("examples").join(name)
     }
 
     /// `kill -9`. Afterwards the process is gone, and had said nothing but its first line.
