@@ -115,12 +115,24 @@ const STEP_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 impl Lifetime {
     /// Two weeks from the last save, as Django's.
+    ///
+    /// ```
+    /// use sessile::Lifetime;
+    /// assert_eq!(Lifetime::new(), Lifetime::default());
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Life after the last activity: 1 second to 1,000 years, default two weeks.
+    ///
+    /// ```
+    /// use sessile::Lifetime;
+    /// use std::time::Duration;
+    /// let lifetime = Lifetime::new().age(Duration::from_secs(30 * 24 * 3600)); // thirty days
+    /// # let _ = lifetime;
+    /// ```
     #[doc(alias = "SESSION_COOKIE_AGE")]
     #[must_use]
     pub fn age(mut self, age: Duration) -> Self {
@@ -129,6 +141,12 @@ impl Lifetime {
     }
 
     /// Which requests move the deadline; default [`Renewal::OnSave`].
+    ///
+    /// ```
+    /// use sessile::{Lifetime, Renewal};
+    /// let lifetime = Lifetime::new().renewal(Renewal::OnRead); // a visitor who reads stays
+    /// # let _ = lifetime;
+    /// ```
     #[doc(alias = "SESSION_SAVE_EVERY_REQUEST")]
     #[must_use]
     pub fn renewal(mut self, renewal: Renewal) -> Self {
@@ -174,6 +192,13 @@ impl Lifetime {
     }
 
     /// Ends sessions this long after their last activity, reads included: 1 second to 1,000 years, default none.
+    ///
+    /// ```
+    /// use sessile::Lifetime;
+    /// use std::time::Duration;
+    /// let lifetime = Lifetime::new().idle_limit(Duration::from_secs(15 * 60)); // a quarter of an hour
+    /// # let _ = lifetime;
+    /// ```
     #[must_use]
     pub fn idle_limit(mut self, limit: Duration) -> Self {
         self.idle = Some(limit);
@@ -182,6 +207,13 @@ impl Lifetime {
 
     /// Ends sessions this long after their creation or last login, whatever the activity: 1 second to 1,000
     /// years, default none. No save, renewal or rotation extends it.
+    ///
+    /// ```
+    /// use sessile::Lifetime;
+    /// use std::time::Duration;
+    /// let lifetime = Lifetime::new().absolute_limit(Duration::from_secs(12 * 3600)); // half a day after the login
+    /// # let _ = lifetime;
+    /// ```
     #[must_use]
     pub fn absolute_limit(mut self, limit: Duration) -> Self {
         self.absolute = Some(limit);

@@ -361,7 +361,7 @@ pub(super) fn checksum(used: &[u8], id: &FileId) -> [u8; 16] {
 
 /// A slot under a valid checksum, whatever it says: `fields` are its prefix from the sequence to the end of the setting (the
 /// rest is zero), `payload` its payload. For those who look what a decoder makes of it.
-#[cfg(feature = "internals")]
+#[cfg(any(test, feature = "internals"))]
 pub(super) fn sealed(fields: &[u8], payload: &[u8], id: &FileId) -> Vec<u8> {
     let mut slot = vec![0; PREFIX_LEN];
     for (byte, field) in slot[SEQUENCE_AT..LENGTH_AT].iter_mut().zip(fields) {
@@ -489,7 +489,6 @@ mod tests {
         assert_eq!((decode(&whole, &id()).unwrap().length, length(&whole)), (bytes.len(), bytes.len()));
     }
 
-    #[cfg(feature = "internals")]
     #[test]
     fn a_slot_that_is_sealed_for_who_looks_at_the_decoder_verifies_and_says_what_it_was_told() {
         let whole = slot(&Record { entries: Entries::new(), user: None, ..sample() });

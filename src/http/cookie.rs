@@ -49,12 +49,20 @@ impl Cookies {
     /// For sites reached by HTTPS: Secure, named `__Host-session`. The `__Host-` prefix makes browsers refuse a cookie of
     /// this name from a subdomain or from plain HTTP; with a [`domain`](Self::domain) or [`path`](Self::path) it becomes
     /// `__Secure-`.
+    ///
+    /// ```
+    /// assert_eq!(sessile::Cookies::https().full_name(), "__Host-session");
+    /// ```
     #[must_use]
     pub fn https() -> Self {
         Self { secure: true, ..Self::plain_http() }
     }
 
     /// For development by plain HTTP: not Secure, named `session`. Whoever sees the traffic has the session.
+    ///
+    /// ```
+    /// assert_eq!(sessile::Cookies::plain_http().full_name(), "session");
+    /// ```
     #[must_use]
     pub fn plain_http() -> Self {
         Self {
@@ -68,6 +76,11 @@ impl Cookies {
     }
 
     /// The name, without prefix: 1 to 128 bytes of an RFC 9110 token; default `session`.
+    ///
+    /// ```
+    /// let cookies = sessile::Cookies::https().name("shop");
+    /// assert_eq!(cookies.full_name(), "__Host-shop");
+    /// ```
     #[doc(alias = "SESSION_COOKIE_NAME")]
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -76,6 +89,12 @@ impl Cookies {
     }
 
     /// On which cross-site requests it is sent; default [`SameSite::Lax`].
+    ///
+    /// ```
+    /// use sessile::{Cookies, SameSite};
+    /// let cookies = Cookies::https().same_site(SameSite::Strict);
+    /// # let _ = cookies;
+    /// ```
     #[doc(alias = "SESSION_COOKIE_SAMESITE")]
     #[must_use]
     pub fn same_site(mut self, same_site: SameSite) -> Self {
@@ -84,6 +103,11 @@ impl Cookies {
     }
 
     /// Only for URLs below this path; default `/`. No protection: other paths of the site can read it.
+    ///
+    /// ```
+    /// let cookies = sessile::Cookies::https().path("/shop");
+    /// assert_eq!(cookies.full_name(), "__Secure-session"); // a `__Host-` cookie has the path `/`
+    /// ```
     #[doc(alias = "SESSION_COOKIE_PATH")]
     #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
@@ -92,6 +116,11 @@ impl Cookies {
     }
 
     /// Also for subdomains of this domain; default: this host only.
+    ///
+    /// ```
+    /// let cookies = sessile::Cookies::https().domain("example.org");
+    /// assert_eq!(cookies.full_name(), "__Secure-session"); // a `__Host-` cookie has no domain
+    /// ```
     #[doc(alias = "SESSION_COOKIE_DOMAIN")]
     #[must_use]
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
@@ -100,6 +129,11 @@ impl Cookies {
     }
 
     /// A cookie jar of its own for each site that embeds this one (CHIPS); default no. Needs HTTPS.
+    ///
+    /// ```
+    /// let cookies = sessile::Cookies::https().partitioned(true);
+    /// # let _ = cookies;
+    /// ```
     #[must_use]
     pub fn partitioned(mut self, yes: bool) -> Self {
         self.partitioned = yes;
@@ -107,6 +141,10 @@ impl Cookies {
     }
 
     /// The name as it is sent, with the prefix that the attributes allow.
+    ///
+    /// ```
+    /// assert_eq!(sessile::Cookies::https().full_name(), "__Host-session");
+    /// ```
     #[must_use]
     pub fn full_name(&self) -> String {
         let prefix = match (self.secure, self.path == "/" && self.domain.is_none()) {

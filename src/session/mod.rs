@@ -138,6 +138,17 @@ impl Session {
     ///
     /// [`ErrorKind::Type`], naming the entry, the path inside it and what was missing or expected there, if it holds
     /// something else: see [changing your types](crate::value#changing-your-types).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.insert("theme", "dark")?;
+    /// assert_eq!(session.get::<String>("theme")?.as_deref(), Some("dark"));
+    /// assert_eq!(session.get::<String>("language")?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         check_name(name)?;
         self.view(name)?.map(|value| read(name, value)).transpose()
@@ -152,6 +163,17 @@ impl Session {
     ///
     /// [`ErrorKind::Value`] if the value cannot be stored or nests too deeply, see [`Value::new`]; [`ErrorKind::TooLarge`] if
     /// it is larger alone than the store lets a session be.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.insert("theme", "dark")?;
+    /// session.insert("cart", vec!["apple", "bread"])?; // any type that serde knows
+    /// # assert_eq!(session.get::<Vec<String>>("cart")?.map(|cart| cart.len()), Some(2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn insert<T: Serialize>(&mut self, name: &str, value: T) -> Result<()> {
         check_name(name)?;
         self.put(name, &value)
@@ -162,6 +184,17 @@ impl Session {
     /// # Errors
     ///
     /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.insert("theme", "dark")?;
+    /// assert!(session.remove("theme")?);
+    /// assert!(!session.remove("theme")?, "there is none any more");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn remove(&mut self, name: &str) -> Result<bool> {
         check_name(name)?;
         self.discard(name)
@@ -173,6 +206,18 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Type`] if it holds something else; it is then not removed.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.insert("notice", "your order is on its way")?;
+    /// let notice: Option<String> = session.take("notice")?;
+    /// assert_eq!(notice.as_deref(), Some("your order is on its way"));
+    /// assert!(!session.contains("notice")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "pop")]
     pub fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
         let value = self.get(name)?;
@@ -189,6 +234,17 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Type`] if it holds something else.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// let language = session.get_or_insert("language", "en".to_owned())?;
+    /// assert_eq!(language, "en");
+    /// assert_eq!(session.get_or_insert("language", "fr".to_owned())?, "en");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "setdefault")]
     pub fn get_or_insert<T: Serialize + DeserializeOwned>(&mut self, name: &str, value: T) -> Result<T> {
         if let Some(value) = self.get(name)? {
@@ -203,6 +259,16 @@ impl Session {
     /// # Errors
     ///
     /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.insert("theme", "dark")?;
+    /// assert!(session.contains("theme")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "has_key")]
     pub fn contains(&self, name: &str) -> Result<bool> {
         check_name(name)?;
@@ -214,6 +280,19 @@ impl Session {
     /// # Errors
     ///
     /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.insert("theme", "dark")?;
+    /// session.insert("language", "en")?;
+    /// let mut names = session.names()?;
+    /// names.sort();
+    /// assert_eq!(names, ["language", "theme"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "keys")]
     pub fn names(&self) -> Result<Vec<String>> {
         let held = self.load()?;
@@ -252,11 +331,33 @@ impl Session {
     /// # Errors
     ///
     /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// assert!(session.is_empty()?);
+    /// session.insert("theme", "dark")?;
+    /// assert!(!session.is_empty()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_empty(&self) -> Result<bool> {
         Ok(self.names()?.is_empty())
     }
 
     /// Drops all entries and keeps the id. Does not load.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.insert("theme", "dark")?;
+    /// session.clear();
+    /// assert!(session.is_empty()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn clear(&mut self) {
         self.accessed.set(true);
         self.modified = true;
@@ -273,6 +374,18 @@ impl Session {
     ///
     /// [`ErrorKind::Type`] if the entry holds something else, [`ErrorKind::Panicked`] if the function panics: now, or
     /// when it is saved. Then nothing is changed, or saved.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// let add = |cart: &mut Vec<String>| cart.push("apple".into());
+    /// let preview = session.update("cart", add)?;
+    /// assert_eq!(preview, ["apple"]);
+    /// session.save()?; // `add` runs again, on the cart that is stored by now
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn update<T, F>(&mut self, name: &str, change: F) -> Result<T>
     where
         T: Default + Serialize + DeserializeOwned,
@@ -289,12 +402,35 @@ impl Session {
     }
 
     /// Whether anything was read or written.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// assert!(!session.accessed());
+    /// session.get::<String>("theme")?;
+    /// assert!(session.accessed());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn accessed(&self) -> bool {
         self.accessed.get()
     }
 
     /// Whether anything was changed.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.get::<String>("theme")?;
+    /// assert!(!session.modified());
+    /// session.insert("theme", "dark")?;
+    /// assert!(session.modified());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn modified(&self) -> bool {
         self.modified
@@ -302,6 +438,21 @@ impl Session {
 
     /// Gives the session a new id when it is saved, or by the next [`update_now`](Self::update_now), and ends the old one in
     /// the same step; the entries stay. For every change of privilege. Without effect on a session that is not stored.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.insert("theme", "dark")?;
+    /// session.save()?;
+    /// let old = session.token()?;
+    /// session.rotate_id();
+    /// session.save()?;
+    /// assert_ne!(session.token()?, old);
+    /// assert!(manager.open(old).is_empty()?, "the old id is dead");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "cycle_key")]
     pub fn rotate_id(&mut self) {
         self.accessed.set(true);
@@ -320,6 +471,17 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Value`] if `user` is empty or longer than 256 bytes.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// // After the password was checked:
+    /// session.login("ada")?;
+    /// assert_eq!(session.user()?.as_deref(), Some("ada"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "cycle_key")]
     pub fn login(&mut self, user: impl Into<String>) -> Result<()> {
         let user = user.into();
@@ -341,6 +503,17 @@ impl Session {
     /// # Errors
     ///
     /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// assert_eq!(session.user()?, None);
+    /// session.login("ada")?;
+    /// assert_eq!(session.user()?.as_deref(), Some("ada"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn user(&self) -> Result<Option<String>> {
         let held = self.load()?;
         Ok(match &self.transfer {
@@ -350,6 +523,19 @@ impl Session {
     }
 
     /// Sets how this session expires, from the next save on. A past instant or a zero duration ends it then.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// use sessile::Expiry;
+    /// use std::time::Duration;
+    /// session.insert("code", 1234)?;
+    /// session.set_expiry(Expiry::After(Duration::from_secs(600)));
+    /// assert!(session.remaining()? <= Duration::from_secs(600));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_expiry(&mut self, expiry: Expiry) {
         self.accessed.set(true);
         self.modified = true;
@@ -361,6 +547,18 @@ impl Session {
     /// # Errors
     ///
     /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// use sessile::Expiry;
+    /// assert_eq!(session.expiry()?, Expiry::Default);
+    /// session.set_expiry(Expiry::BrowserClose);
+    /// assert_eq!(session.expiry()?, Expiry::BrowserClose);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "get_expire_at_browser_close")]
     pub fn expiry(&self) -> Result<Expiry> {
         let held = self.load()?;
@@ -372,6 +570,16 @@ impl Session {
     /// # Errors
     ///
     /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// let in_an_hour = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+    /// assert!(session.deadline()? > in_an_hour, "the default is two weeks");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "get_expiry_date")]
     pub fn deadline(&self) -> Result<SystemTime> {
         self.deadline_at(self.manager.store().now())
@@ -394,6 +602,15 @@ impl Session {
     /// # Errors
     ///
     /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// assert_eq!(session.remaining()?.as_secs(), 14 * 24 * 3600);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "get_expiry_age")]
     pub fn remaining(&self) -> Result<Duration> {
         let now = self.manager.store().now();
@@ -402,6 +619,17 @@ impl Session {
 
     /// Makes every save of this session from here on [`Durability::PowerSafe`]. What this request saved before becomes
     /// so with the next save, also if nothing was changed since. On a store that is power-safe already it costs nothing.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.insert("order", 17)?;
+    /// session.power_safe();
+    /// session.save()?; // the order survives a power cut from here on
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn power_safe(&mut self) {
         self.durability = Durability::PowerSafe;
     }
@@ -411,6 +639,21 @@ impl Session {
     /// # Errors
     ///
     /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// assert_eq!(session.public_id()?, None);
+    /// session.insert("theme", "dark")?;
+    /// session.save()?;
+    /// if let Some(id) = session.public_id()? {
+    ///     println!("saved session {id}"); // no secret: it is no cookie
+    /// }
+    /// # assert!(session.public_id()?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "session_key")]
     pub fn public_id(&self) -> Result<Option<FileId>> {
         Ok(self.load()?.map(|held| held.id))
@@ -421,6 +664,19 @@ impl Session {
     /// # Errors
     ///
     /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.insert("theme", "dark")?;
+    /// session.save()?;
+    /// let token = session.token()?; // a secret: it opens the session
+    /// let again = manager.open(token);
+    /// assert_eq!(again.get::<String>("theme")?.as_deref(), Some("dark"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn token(&self) -> Result<Option<Token>> {
         Ok(self.load()?.map(|held| held.token.clone()))
     }
@@ -430,6 +686,21 @@ impl Session {
     /// # Errors
     ///
     /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.set_test_cookie()?; // with the page that has the login form
+    /// # session.save()?;
+    /// # let mut session = manager.open(session.token()?);
+    /// if session.test_cookie_worked()? {
+    ///     session.delete_test_cookie()?; // with the request that brings the form
+    /// }
+    /// # assert!(!session.test_cookie_worked()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_test_cookie(&mut self) -> Result<()> {
         self.put(TEST_COOKIE, &true)
     }
@@ -439,6 +710,19 @@ impl Session {
     /// # Errors
     ///
     /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// assert!(!session.test_cookie_worked()?);
+    /// session.set_test_cookie()?;
+    /// session.save()?;
+    /// let next = manager.open(session.token()?); // the browser's next request, with its cookie
+    /// assert!(next.test_cookie_worked()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn test_cookie_worked(&self) -> Result<bool> {
         Ok(self.view(TEST_COOKIE)?.is_some())
     }
@@ -448,6 +732,17 @@ impl Session {
     /// # Errors
     ///
     /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.set_test_cookie()?;
+    /// session.delete_test_cookie()?;
+    /// assert!(!session.test_cookie_worked()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn delete_test_cookie(&mut self) -> Result<()> {
         self.discard(TEST_COOKIE).map(drop)
     }

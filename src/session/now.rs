@@ -36,6 +36,19 @@ impl Session {
     /// [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the session was live when it was first read and is not any more,
     /// and no login waits; [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if the function panics: nothing is
     /// written, no lock is kept; the storage's trouble.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// let tries = session.update_now("tries", |n: &mut u32| {
+    ///     *n += 1;
+    ///     *n
+    /// })?;
+    /// assert_eq!(tries, 1); // the truth, also if other requests try at the same time
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn update_now<T, R>(&mut self, name: &str, mut change: impl FnMut(&mut T) -> R) -> Result<R>
     where
         T: Default + Serialize + DeserializeOwned,

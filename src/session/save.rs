@@ -45,6 +45,17 @@ impl Session {
     /// changes are kept, and `save` may be called again. The old version
     /// stands, but after [`ErrorKind::DurabilityUnknown`] and [`ErrorKind::Unannounced`] the new one may: then what
     /// [`update`](Self::update) does is done once more by a second `save`.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
+    /// # let mut session = manager.open([]);
+    /// session.insert("theme", "dark")?;
+    /// session.save()?;
+    /// assert!(session.token()?.is_some(), "it is stored");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn save(&mut self) -> Result<()> {
         self.accessed.set(true);
         self.commit()

@@ -11,6 +11,7 @@ mod command;
 mod contract;
 mod damage;
 mod dictionary;
+mod documented;
 mod examples;
 mod expiry;
 mod features;
