@@ -5,12 +5,12 @@
 //!
 //! ```text
 //! root/                 0700, owned by the user the program runs as (2770, and files 0660, in a group's store)
-//!   sessile.json        format and parameters; linked last when a store is made, never replaced
+//!   sessile.json        format and parameters; linked last when a store is made, never replaced while it can be read
 //!   generations         2 MiB: counters that say which copies in memory are old; no sessions, nothing to back up
 //!   due/                0700: the expiry index; can be lost, nothing to back up
 //!     495124            the sessions to look at in hour 495,124 since 1970: 32 bytes each, appended
 //!     sweep             locked by whoever sweeps; the hour of the last walk
-//!   damaged/            damaged session files that somebody had moved aside
+//!   damaged/            damaged session files, and what was no file in a session's place, that an operator had moved aside
 //!   ab/                 256 shard directories, 0700, all made when the store is
 //!     cdef0123…         one session, 0600: 2 slots of S bytes, S a power of two from 2 KiB; nothing else
 //!     .new-…            a file on its way to its name
@@ -31,6 +31,14 @@
 //! is now; a record beyond `record_bytes_max` or `entries_max` is written if its entries take no more bytes, and are no more,
 //! than those of the version before it. So lowering a limit locks nobody out: what a visitor has can be read, renewed, rotated,
 //! logged in, made smaller and ended. The user does not count, or a login would be refused for the size of a cart.
+//!
+//! A `sessile.json` that is lost is made anew, by opening or by [`FileStore::repair`](crate::FileStore::repair), only after every
+//! session was read and none is of a newer format: each slot says its own. The expiry index is left as it is then: its note
+//! of the last walk must not skip hours.
+//!
+//! [`FileStoreOptions::read_only`](crate::FileStoreOptions::read_only) opens a store that may belong to another user. It makes
+//! nothing and changes no mode; it reads files without the shared counters, which are opened for writing; a dry run takes the
+//! sweepers' lock on a descriptor for reading. Every act that writes passes one check first.
 //!
 //! # What each call does
 //!

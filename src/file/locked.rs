@@ -221,6 +221,7 @@ impl FileStore {
     ) -> Result<Held<'a>> {
         // Before a look into the cache: a part of it may be locked by a thread that does not exist in a forked child.
         self.queues.check_process()?;
+        self.check_may_write()?;
         let known = whose.secret().zip(self.cache.as_ref());
         let known = known.and_then(|(session, cache)| cache.peek(session.as_bytes()));
         let id = known.as_ref().map_or_else(|| whose.id(), |known| known.id);

@@ -3,7 +3,7 @@
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::design)).
 //! This file opens and reads; [`slot`] has the bytes of a version; `write` creates, updates and grows, `end` rotates and deletes, both under the lock that
 //! `locked` gets. `due` knows which sessions may have expired, `sweep` removes those that have, `reaper` does so again and
-//! again; `walk` and `operate` are for whoever looks after a store.
+//! again; `walk`, `operate` and `repair` are for operators.
 mod disk;
 mod due;
 mod end;
@@ -26,6 +26,7 @@ mod permissions;
 mod proofs;
 mod read_cache;
 mod reaper;
+mod repair;
 pub mod slot;
 mod slots;
 mod stats;
@@ -145,9 +146,13 @@ impl FileStore {
     }
 
     fn open_with(mut options: FileStoreOptions, dir: &Path) -> Result<Self> {
+        if options.read_only {
+            // The shared counters are opened for writing: who only reads asks the files instead.
+            options.coherence = Coherence::Verify;
+        }
         let root = open::open_root(dir, &options)?;
         let uncached_on = open::go_without_copies(&root, &mut options);
-        let (in_use, generations) = open::announce_use(&root, options.coherence, options.lock_wait)?;
+        let (in_use, generations) = open::announce_use(&root, &options)?;
         let generations = Arc::new(generations);
         let cache = (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes));
         #[cfg(feature = "watch")]
@@ -166,6 +171,20 @@ impl FileStore {
             watcher,
             _in_use: in_use,
         })
+    }
+
+    /// Every act that changes the store asks this first.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if the store was opened to be read only.
+    fn check_may_write(&self) -> Result<()> {
+        if !self.options.read_only {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Config, "change session store")
+            .with_path(self.path())
+            .with_reason("it was opened with read_only"))
     }
 
     /// The directory, as it was named when the store was opened.

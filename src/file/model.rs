@@ -487,7 +487,7 @@ impl Model {
             let is_leftover = match &file.holds {
                 Holds::Live(live) => !self.sessions.iter().any(|known| known.id == live.id),
                 Holds::Unfinished(_) | Holds::Temporary => true,
-                Holds::Expired(_) | Holds::Damaged(_) | Holds::Unknown => false,
+                _ => false,
             };
             if is_leftover {
                 fs::remove_file(file.path).expect("a file");

@@ -11,6 +11,7 @@ use super::layout::{DUE, PARAMETERS, SHARDS, is_ours, shard_name};
 use super::lock::LockedRoot;
 use super::options::{Coherence, FileStoreOptions};
 use super::permissions;
+use super::repair;
 use super::sweep;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -44,12 +45,11 @@ impl Parameters {
 /// The lock is shared, and exclusive for [`Coherence::Off`]. The counters are made, or made anew if their file has another
 /// size than it should, only by somebody who has the root to himself: whoever has the file mapped would not hear those
 /// who have another one.
-pub(super) fn announce_use(
-    root: &Root,
-    coherence: Coherence,
-    wait: Duration,
-) -> Result<(LockedRoot, Generations)> {
+///
+/// A store that is only read has counters of its own, which nothing moves: it asks the files.
+pub(super) fn announce_use(root: &Root, options: &FileStoreOptions) -> Result<(LockedRoot, Generations)> {
     const ACT: &str = "lock session directory";
+    let (coherence, wait) = (options.coherence, options.lock_wait);
     let io = |error| io_error(ACT, error).with_path(root.path());
     let in_use = |reason| {
         Error::new(ErrorKind::InUse, "open session store").with_path(root.path()).with_reason(reason)
@@ -64,6 +64,9 @@ pub(super) fn announce_use(
     loop {
         let locked = LockedRoot::share(root.directory().map_err(io)?, deadline).map_err(io)?;
         let lock = locked.ok_or_else(|| in_use("another process has it to itself, with Coherence::Off"))?;
+        if options.read_only {
+            return Ok((lock, Generations::own()?));
+        }
         if let Some(generations) = Generations::open(root, coherence == Coherence::Shared)? {
             return Ok((lock, generations));
         }
@@ -95,7 +98,7 @@ pub(super) fn go_without_copies(root: &Root, options: &mut FileStoreOptions) -> 
 }
 
 /// What the operating system said about the directory itself. A link in its path is followed, so nothing there is foreign.
-fn directory_error(act: &'static str, dir: &Path, error: io::Error) -> Error {
+pub(super) fn directory_error(act: &'static str, dir: &Path, error: io::Error) -> Error {
     // By its kind: `tempfile` wraps what the operating system said.
     let kind = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
@@ -107,31 +110,53 @@ fn directory_error(act: &'static str, dir: &Path, error: io::Error) -> Error {
 /// Opens the store in `dir`, making it if need be.
 pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Root> {
     let io = |act| move |error| directory_error(act, dir, error);
-    if options.create && disk::make_root(dir).map_err(io("create session directory"))? {
+    let creates = options.create && !options.read_only;
+    if creates && disk::make_root(dir).map_err(io("create session directory"))? {
         disk::set_mode_of_root(dir, options.sharing)
             .map_err(io("set the permissions of session directory"))?;
     }
     let root = Root::open(dir).map_err(io("open session directory"))?.shared_with(options.sharing);
+    if options.without_parameters {
+        return Ok(root);
+    }
     let is_there = has_parameters(&root)?;
     if !is_there {
-        if !options.create {
+        let has_sessions = repair::has_sessions(&root)?;
+        if !creates {
+            let reason = if has_sessions { repair::REMEDY } else { "there is no session store in it" };
             return Err(Error::new(ErrorKind::Foreign, "open session store")
                 .with_path(dir)
-                .with_reason("there is no session store in it"));
+                .with_reason(reason));
         }
         permissions::check_place(&root)?;
-        make(&root, &options.clock)?;
+        if has_sessions {
+            repair::check_formats(dir)?;
+            check_names(&root)?;
+            make_parameters(&root)?;
+        } else {
+            make(&root, &options.clock)?;
+        }
+    }
+    if options.read_only {
+        check_parameters(&root)?;
+        return Ok(root);
     }
     // Before the parameters are read: another user's may not be readable. Mended when they are known to be a store's.
     let survey = permissions::Survey::of(&root)?;
-    if !read_parameters(&root)? {
-        return Err(Error::new(ErrorKind::Io, "read the parameters of session store")
-            .with_path(dir.join(PARAMETERS))
-            .with_reason("the file vanished while the store was opened"));
-    }
+    check_parameters(&root)?;
     survey.mend(&root, is_there.then_some(&options.observer))?;
     check_shards(&root)?;
     Ok(root)
+}
+
+/// Refuses a directory that has no parameters, or those of something else.
+fn check_parameters(root: &Root) -> Result<()> {
+    if read_parameters(root)? {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Io, "read the parameters of session store")
+        .with_path(root.path().join(PARAMETERS))
+        .with_reason("the file vanished while the store was opened"))
 }
 
 /// Whether something has the name of the parameters.
@@ -145,7 +170,7 @@ fn has_parameters(root: &Root) -> Result<bool> {
 }
 
 /// Reads `sessile.json`. Whether it is there.
-fn read_parameters(root: &Root) -> Result<bool> {
+pub(super) fn read_parameters(root: &Root) -> Result<bool> {
     const ACT: &str = "read the parameters of session store";
     let path = || root.path().join(PARAMETERS);
     let error = |kind| Error::new(kind, ACT).with_path(path());
@@ -171,6 +196,16 @@ fn read_parameters(root: &Root) -> Result<bool> {
 
 /// Makes the store in a directory that has none.
 fn make(root: &Root, clock: &Clock) -> Result<()> {
+    check_names(root)?;
+    let dir = root.path();
+    make_shards(root)?;
+    sweep::make_index(root, clock.now())
+        .map_err(|error| io_error("make expiry index", error).with_path(dir.join(DUE)))?;
+    make_parameters(root)
+}
+
+/// Refuses a directory that holds something else.
+pub(super) fn check_names(root: &Root) -> Result<()> {
     let dir = root.path();
     let io = |act| move |error| directory_error(act, dir, error);
     let names = root.names().map_err(io("list session directory"))?;
@@ -181,13 +216,23 @@ fn make(root: &Root, clock: &Clock) -> Result<()> {
             format!("it holds something else (`{name}`); give the store a directory of its own"),
         ));
     }
+    Ok(())
+}
+
+/// Makes the shards that are missing.
+pub(super) fn make_shards(root: &Root) -> Result<()> {
     for shard in 0..SHARDS {
         let name = shard_name(shard);
         root.make_directory(&name)
-            .map_err(|error| io_error("make shard directory", error).with_path(dir.join(name)))?;
+            .map_err(|error| io_error("make shard directory", error).with_path(root.path().join(name)))?;
     }
-    sweep::make_index(root, clock.now())
-        .map_err(|error| io_error("make expiry index", error).with_path(dir.join(DUE)))?;
+    Ok(())
+}
+
+/// Makes the parameters file, when all that it stands for is on the disk.
+pub(super) fn make_parameters(root: &Root) -> Result<()> {
+    let dir = root.path();
+    let io = |act| move |error| directory_error(act, dir, error);
     root.sync().map_err(io("sync session directory"))?;
     // Before the parameters: where they are, the directory's own name is known to be on the disk.
     root.sync_name().map_err(io("sync the parent of session directory"))?;

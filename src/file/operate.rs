@@ -1,6 +1,7 @@
 //! What somebody does who looks after a store and knows sessions by their files: find, end, bring in from elsewhere,
 //! set aside what is damaged. A [`FileId`] is no secret and opens no session to a visitor.
 use super::FileStore;
+use super::disk::Directory;
 use super::generations::News;
 use super::layout::{DAMAGED, SessionPath};
 use super::lock::busy;
@@ -102,41 +103,56 @@ impl FileStore {
         }
     }
 
-    /// Moves a session's file to the directory `damaged` of the store, if it is damaged, for somebody to look at. Where it is
-    /// now; `None` if there is no damaged file (any more).
+    /// Moves a session's file to the directory `damaged` of the store, if it is damaged, for an operator to look at; also a
+    /// link, pipe or directory in its place. Where it is now; `None` if there is no such file (any more).
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Busy`] if somebody has it locked for the whole [`lock_wait`](super::FileStoreOptions::lock_wait).
     /// [`ErrorKind::Io`], and the file stays where it is.
     pub fn set_aside(&self, id: &FileId) -> Result<Option<PathBuf>> {
-        let whose = Whose::Digest(*id);
-        let held = self.hold(whose, None, Instant::now() + self.options.lock_wait)?;
+        self.queues.check_process()?;
+        self.check_may_write()?;
+        let path = SessionPath::of(id);
+        let shard = self.open_shard(id)?;
+        match shard.stat(path.below_shard()) {
+            Ok(stat) if stat.is_file => {}
+            // It cannot be locked, and no session has its name while it is there.
+            Ok(_) => return self.move_aside(id, &shard, &path, || Ok(true)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.error("examine session file", &path, error)),
+        }
+        let held = self.hold(Whose::Digest(*id), Some(&shard), Instant::now() + self.options.lock_wait)?;
         let Held::Remains(remains) = held else { return Ok(None) };
         if !remains.is_damaged {
             return Ok(None);
         }
-        let path = SessionPath::of(id);
-        let error = |error| self.error("set damaged session file aside", &path, error);
+        // Without the lock, a `delete` that could not wait for it may end it meanwhile.
+        self.move_aside(id, &shard, &path, || Ok(!self.leads_to(&path, &remains.file)?))
+    }
+
+    /// Moves what has a session's name. If it is not there, `None` if it `may_be_gone`.
+    fn move_aside(
+        &self,
+        id: &FileId,
+        shard: &Directory,
+        path: &SessionPath,
+        may_be_gone: impl Fn() -> Result<bool>,
+    ) -> Result<Option<PathBuf>> {
+        let error = |error| self.error("set damaged session file aside", path, error);
         self.root.make_directory(DAMAGED).map_err(error)?;
         let aside = self.root.open_directory(DAMAGED).map_err(error)?;
-        let shard = self.open_shard(id)?;
         // An earlier one of the same name stays.
         for n in 0..1000 {
             let name = if n == 0 { id.to_string() } else { format!("{id}.{n}") };
             match shard.move_to(path.below_shard(), &aside, &name) {
                 Ok(()) => {
                     // Somebody may have a copy of what it was before it was damaged.
-                    self.announce(whose, id, News::Ended)?;
+                    self.announce(Whose::Digest(*id), id, News::Ended)?;
                     return Ok(Some(self.root.path().join(DAMAGED).join(name)));
                 }
                 Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
-                // Ended by somebody who could not wait for our lock.
-                Err(cause)
-                    if cause.kind() == io::ErrorKind::NotFound && !self.leads_to(&path, &remains.file)? =>
-                {
-                    return Ok(None);
-                }
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound && may_be_gone()? => return Ok(None),
                 Err(cause) => return Err(error(cause)),
             }
         }

@@ -41,6 +41,7 @@ pub enum Coherence {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct FileStoreOptions {
     pub(super) durability: Durability,
     pub(super) sync_security_events: bool,
@@ -52,6 +53,9 @@ pub struct FileStoreOptions {
     pub(super) watch: bool,
     pub(super) create: bool,
     pub(super) sharing: Sharing,
+    pub(super) read_only: bool,
+    /// With `read_only`: a directory that has lost its parameters file is opened as well.
+    pub(super) without_parameters: bool,
     pub(super) clock: Clock,
     pub(super) observer: Observer,
 }
@@ -69,6 +73,8 @@ impl Default for FileStoreOptions {
             watch: true,
             create: true,
             sharing: Sharing::Private,
+            read_only: false,
+            without_parameters: false,
             clock: Clock::system(),
             observer: Observer::default(),
         }
@@ -192,6 +198,28 @@ impl FileStoreOptions {
         self
     }
 
+    /// Whether the store is opened to be looked at and nothing else; default no. For tools: nothing is created or given other
+    /// permissions, on a read-only disk as well, and the directory may belong to another user and be open to others, if this
+    /// process can read it. A shard directory that is missing is an error of the calls that need it, not of opening.
+    ///
+    /// What would change the store is refused with [`ErrorKind::Config`]. Of the sweeps, a
+    /// [dry run](crate::file::SweepOptions::dry_run) is possible. Coherence is [`Verify`](Coherence::Verify).
+    ///
+    /// ```
+    /// # use sessile::{FileStore, FileStoreOptions, Lookup, file::SweepOptions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # FileStore::open(dir.path())?;
+    /// let store = FileStoreOptions::new().read_only(true).open(dir.path())?;
+    /// assert_eq!(store.files().count(), 0);
+    /// assert!(store.sweep(&SweepOptions::new()).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn read_only(mut self, yes: bool) -> Self {
+        self.read_only = yes;
+        self
+    }
+
     /// The time source; default the system's. For tests.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -227,8 +255,9 @@ impl FileStoreOptions {
     /// [`ErrorKind::Config`] names an option out of its bounds. [`ErrorKind::Foreign`] for a directory that holds
     /// something else, [`ErrorKind::NewerFormat`] for a store made by a newer version, [`ErrorKind::Permissions`] for a
     /// store that is not ours and cannot be made so, with the command that mends it, and for a directory without a store that
-    /// is not ours or that others may write to, [`ErrorKind::Io`] for a store that lacks one of its
-    /// shard directories, and for all that the operating system refuses. [`ErrorKind::InUse`] if it is to be used alone
+    /// is not ours or that others may write to (neither if it is only [read](Self::read_only)), [`ErrorKind::Io`] for a store
+    /// that lacks one of its shard directories, and for all that the operating system refuses. [`ErrorKind::InUse`] if it is to
+    /// be used alone
     /// and is not free for the whole [`lock_wait`](Self::lock_wait); also if its file of counters has to be made anew while
     /// other processes have the store open.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<FileStore> {

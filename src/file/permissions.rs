@@ -167,6 +167,17 @@ fn is_member(group: u32) -> Result<bool> {
     Ok(is_one || geteuid().is_root())
 }
 
+/// Refuses a store that is not ours and cannot be made so. Changes nothing.
+pub(super) fn check_store(root: &Root) -> Result<()> {
+    Survey::of(root).map(drop)
+}
+
+/// For whom a store is, as far as the mode of its root says.
+pub(super) fn sharing_of(root: &Stat) -> Sharing {
+    let group = Sharing::Group.directory().as_raw_mode();
+    if root.mode & group == group { Sharing::Group } else { Sharing::Private }
+}
+
 /// What an opening has found of a store's permissions, before it changes any.
 pub(super) struct Survey {
     wanted: Wanted,

@@ -8,10 +8,11 @@ use super::layout::{DUE, SHARDS, SWEEP, is_ours, is_temporary, session_at, shard
 use super::locked::Whose;
 use super::slots::View;
 use super::{due, io_error};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
 use crate::store::{Live, Store};
 use std::collections::VecDeque;
+use std::io;
 use std::path::PathBuf;
 
 /// One file of a store.
@@ -42,7 +43,11 @@ pub enum Holds {
     Unfinished(FileId),
     /// A file on its way to its name, or left by a process that was killed.
     Temporary,
-    /// Nothing of ours, or of a newer version of this crate. It is never touched.
+    /// A link, pipe, directory or device in a session's place. Only [`set_aside`](FileStore::set_aside) touches it.
+    Foreign(FileId),
+    /// A session that a newer version of this crate wrote. It is never touched.
+    Newer(FileId),
+    /// Nothing of ours. It is never touched.
     Unknown,
 }
 
@@ -54,7 +59,7 @@ pub struct Files<'a> {
     /// The directory that is being walked, and the names in it that are left.
     open: Option<(Place, Directory, VecDeque<String>)>,
     /// What lies beside the shards.
-    strays: VecDeque<StoredFile>,
+    strays: VecDeque<Result<StoredFile>>,
 }
 
 type Place = String;
@@ -72,8 +77,8 @@ impl FileStore {
         SHARDS
     }
 
-    /// What lies beside the shards and does not belong there. What cannot be listed has nothing.
-    pub(super) fn strays(&self) -> Vec<StoredFile> {
+    /// What lies beside the shards and does not belong there; an error for a directory that cannot be listed.
+    pub(super) fn strays(&self) -> Vec<Result<StoredFile>> {
         let stray = |path: String, is_named_ours: bool| {
             let stat = self.root.stat(&path).ok();
             let is_ours = is_named_ours && stat.is_some_and(|stat| stat.is_file);
@@ -85,18 +90,35 @@ impl FileStore {
                 changed: stat.map_or(i64::MAX, |stat| stat.changed),
             }
         };
-        let in_root = self.root.names().unwrap_or_default().into_iter().filter_map(|name| match &*name {
+        let (in_root, root_error) = self.names_or_error(".", self.root.names());
+        let in_root = in_root.into_iter().filter_map(|name| match &*name {
             "." | ".." | "lost+found" => None,
             _ if is_temporary(&name) => Some(stray(name, true)),
             _ if is_ours(&name) => None,
             _ => Some(stray(name, false)),
         });
-        let index = self.root.open_directory(DUE).and_then(|index| index.names()).unwrap_or_default();
-        let in_index = index.into_iter().filter_map(|name| {
+        let index = self.root.open_directory(DUE).and_then(|index| index.names());
+        let (in_index, index_error) = self.names_or_error(DUE, index);
+        let in_index = in_index.into_iter().filter_map(|name| {
             let ours = [".", "..", SWEEP].contains(&&*name) || due::bucket_named(&name).is_some();
             (!ours).then(|| stray(format!("{DUE}/{name}"), false))
         });
-        in_root.chain(in_index).collect()
+        let errors = root_error.into_iter().chain(index_error).map(Err);
+        in_root.chain(in_index).map(Ok).chain(errors).collect()
+    }
+
+    /// The names in a directory beside the shards, or none and the reason. An index that is missing has none: it is made
+    /// anew by the next sweep.
+    fn names_or_error(
+        &self,
+        directory: &str,
+        names: io::Result<Vec<String>>,
+    ) -> (Vec<String>, Option<Error>) {
+        match names {
+            Ok(names) => (names, None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
+            Err(error) => (Vec::new(), Some(self.error_at("list directory", directory, error))),
+        }
     }
 
     /// Lists a shard.
@@ -123,14 +145,15 @@ impl FileStore {
         let stat = match directory.stat(name) {
             Ok(stat) => stat,
             // What is no text was changed when it was listed. Nothing of ours has such a name.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && name.contains('\u{fffd}') => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && name.contains('\u{fffd}') => {
                 return Ok(Some(StoredFile { path, bytes: 0, holds: Holds::Unknown, changed: i64::MAX }));
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_error("examine file", error).with_path(path)),
         };
         let holds = match session_at(shard, name) {
-            Some(id) if stat.is_file => match self.read(Whose::Digest(id), &id, None) {
+            Some(id) if !stat.is_file => Holds::Foreign(id),
+            Some(id) => match self.read(Whose::Digest(id), &id, None) {
                 Ok(None) => return Ok(None),
                 Ok(Some(View::Valid { newest, .. })) => {
                     let live = Live { record: newest.record, id };
@@ -138,9 +161,8 @@ impl FileStore {
                 }
                 Ok(Some(View::Damaged)) => Holds::Damaged(id),
                 Ok(Some(View::Empty)) => Holds::Unfinished(id),
-                Err(error) if matches!(error.kind(), ErrorKind::NewerFormat | ErrorKind::Foreign) => {
-                    Holds::Unknown
-                }
+                Err(error) if error.kind() == ErrorKind::NewerFormat => Holds::Newer(id),
+                Err(error) if error.kind() == ErrorKind::Foreign => Holds::Foreign(id),
                 Err(error) => return Err(error),
             },
             None if stat.is_file && is_temporary(name) => Holds::Temporary,
@@ -164,7 +186,7 @@ impl Iterator for Files<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(stray) = self.strays.pop_front() {
-                return Some(Ok(stray));
+                return Some(stray);
             }
             if let Some((shard, directory, names)) = &mut self.open {
                 while let Some(name) = names.pop_front() {

@@ -47,6 +47,7 @@ impl FileStore {
         had: Option<Extent>,
     ) -> Result<Live> {
         self.queues.check_process()?;
+        self.check_may_write()?;
         let id = whose.id();
         let path = SessionPath::of(&id);
         let bytes = self.encode(&record, had, &id, 1, State::WRITTEN, 0)?;

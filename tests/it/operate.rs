@@ -1,8 +1,12 @@
 //! Sessions that are found, ended, brought in and set aside by the digest of their id.
 use crate::support::sweeping::{Fixture, HOUR, RELAXED};
 use crate::support::texts::{files_in_shards, load, path_of, record};
-use sessile::{Absent, ErrorKind, FileId, Lookup, Record, Store};
+use sessile::file::SweepOptions;
+use sessile::{
+    Absent, Error, ErrorKind, FileId, FileStore, FileStoreOptions, Lookup, Record, Store, Verdict,
+};
 use std::fs::{self, File};
+use std::path::Path;
 use std::thread;
 
 /// A session from elsewhere.
@@ -107,4 +111,102 @@ fn only_what_is_damaged_is_set_aside_and_an_earlier_one_stays() {
         let name = if n == 0 { id.to_string() } else { format!("{id}.{n}") };
         assert_eq!(fs::read(fixture.root().join("damaged").join(name)).unwrap(), [0xa0 + n; 4096]);
     }
+}
+
+/// The session's version says that a newer version of this crate wrote it.
+fn make_newer(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[4] = 9;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn lost_parameters_are_never_guessed_over_a_newer_format() {
+    let fixture = Fixture::new();
+    let (old, new) = (fixture.session(HOUR), fixture.session(HOUR));
+    let parameters = fixture.root().join("sessile.json");
+    let wanted = fs::read(&parameters).unwrap();
+    make_newer(&fixture.path(&new));
+    fs::remove_file(&parameters).unwrap();
+    for attempt in [FileStore::repair(fixture.root()).map(drop), FileStore::open(fixture.root()).map(drop)] {
+        let error = attempt.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.path()),
+            (ErrorKind::NewerFormat, Some(&*fixture.path(&new))),
+            "{error}"
+        );
+        assert!(!parameters.exists());
+    }
+    // Parameters that say so themselves.
+    fs::write(&parameters, r#"{"format":2}"#).unwrap();
+    assert_eq!(FileStore::repair(fixture.root()).unwrap_err().kind(), ErrorKind::NewerFormat);
+    assert_eq!(fs::read(&parameters).unwrap(), br#"{"format":2}"#);
+    fs::remove_file(&parameters).unwrap();
+
+    fs::remove_file(fixture.path(&new)).unwrap();
+    let error = FileStoreOptions::new().create(false).open(fixture.root()).unwrap_err();
+    let text = "its sessions are there, and its parameters file `sessile.json` is lost; make that anew with \
+                FileStore::repair or `sessile verify --repair`";
+    assert_eq!((error.kind(), error.to_string().ends_with(text)), (ErrorKind::Foreign, true), "{error}");
+    assert_eq!(FileStore::repair(fixture.root()).unwrap(), [&*parameters]);
+    assert_eq!(fs::read(&parameters).unwrap(), wanted);
+    assert!(FileStore::repair(fixture.root()).unwrap().is_empty());
+    assert!(fixture.is_live(&old));
+}
+
+#[test]
+fn a_store_whose_parameters_are_made_anew_forgets_no_walk() {
+    let fixture = Fixture::new();
+    fixture.session(HOUR);
+    let walked = || fs::read(fixture.root().join("due/sweep")).unwrap();
+    let before = walked();
+    fixture.clock.advance(5 * HOUR);
+    for repairs in [true, false] {
+        fs::remove_file(fixture.root().join("sessile.json")).unwrap();
+        if repairs {
+            FileStore::repair(fixture.root()).unwrap();
+        } else {
+            fixture.another();
+        }
+        assert_eq!(walked(), before, "hours that nothing has walked would be skipped");
+    }
+}
+
+#[test]
+fn a_store_that_is_opened_to_be_read_refuses_every_change() {
+    let fixture = Fixture::new();
+    let (saved, damaged) = (fixture.session(HOUR), fixture.session(HOUR));
+    fs::write(fixture.path(&damaged), [7; 4096]).unwrap();
+    let files = || files_in_shards(fixture.root());
+    let before = files();
+    let options = FileStoreOptions::new().clock(fixture.clock.clone()).watch(false).read_only(true);
+    let store = options.open(fixture.root()).unwrap();
+    let mut keep = |_: &mut Record| Ok(Verdict::Write);
+    let id = saved.live.id;
+    let refused: [Result<(), Error>; 8] = [
+        store.create(&session(&fixture, "new"), RELAXED).map(drop),
+        store.update(&saved.token, &mut keep, RELAXED).map(drop),
+        store.rotate(&saved.token, &mut keep, RELAXED).map(drop),
+        store.delete(&saved.token).map(drop),
+        store.end(&id).map(drop),
+        store.bring_in(&FileId::digest(b"new"), &session(&fixture, "new"), RELAXED).map(drop),
+        store.set_aside(&damaged.live.id).map(drop),
+        store.sweep(&SweepOptions::new()).map(drop),
+    ];
+    let text = format!(
+        "failed to change session store `{}`: it was opened with read_only",
+        fixture.root().display()
+    );
+    for refused in refused {
+        let error = refused.unwrap_err();
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Config, text.clone()));
+    }
+    assert_eq!(files(), before);
+    assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("text"));
+    assert_eq!(store.sweep(&SweepOptions::new().dry_run(true).full(true)).unwrap().examined, 2);
+    // It sees at once what others do.
+    fixture.store.delete(&saved.token).unwrap();
+    assert_eq!(load(&store, &saved.token).unwrap(), None);
+    let nowhere = fixture.root().join("nowhere");
+    assert!(FileStoreOptions::new().read_only(true).open(&nowhere).is_err() && !nowhere.exists());
 }

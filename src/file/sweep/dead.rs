@@ -67,7 +67,11 @@ impl Pass<'_> {
         let path = SessionPath::of(&id);
         let name = path.below_shard().to_str().expect("ASCII");
         let Some(file) = self.store.file_at(&shard_of(&id), shard, name)? else { return Ok(Became::Done) };
-        if !counted && !matches!(file.holds, Holds::Temporary | Holds::Unknown) {
+        let is_of_session = matches!(
+            file.holds,
+            Holds::Live(_) | Holds::Expired(_) | Holds::Damaged(_) | Holds::Unfinished(_)
+        );
+        if !counted && is_of_session {
             self.report.examined += 1;
         }
         match file.holds {
@@ -82,7 +86,9 @@ impl Pass<'_> {
                     self.count_leftover(file.bytes);
                 }
             }
-            Holds::Temporary | Holds::Unknown => self.report.unknown += 1,
+            Holds::Temporary | Holds::Foreign(_) | Holds::Newer(_) | Holds::Unknown => {
+                self.report.unknown += 1;
+            }
         }
         Ok(Became::Done)
     }

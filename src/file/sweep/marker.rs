@@ -15,8 +15,8 @@ use std::time::SystemTime;
 /// A number of 20 digits and the end of its line.
 const NOTE_BYTES: usize = 21;
 
-/// The file, locked.
-pub(super) struct Marker(LockedFile);
+/// The file, locked; none, if the store is only read and has lost it.
+pub(super) struct Marker(Option<LockedFile>);
 
 fn error(store: &FileStore, cause: io::Error) -> Error {
     store.error_at("lock expiry index", &format!("{DUE}/{SWEEP}"), cause)
@@ -25,29 +25,41 @@ fn error(store: &FileStore, cause: io::Error) -> Error {
 impl Marker {
     /// `None` if somebody else has it.
     pub(super) fn lock(store: &FileStore, index: &Directory) -> Result<Option<Self>> {
-        let opened = index.open_named(SWEEP, Access::WriteOrCreate);
+        let access = if store.options.read_only { Access::Read } else { Access::WriteOrCreate };
+        let opened = match index.open_named(SWEEP, access) {
+            Err(cause) if store.options.read_only && cause.kind() == io::ErrorKind::NotFound => {
+                return Ok(Some(Self(None)));
+            }
+            opened => opened,
+        };
         let locked = opened.and_then(|file| LockedFile::acquire(file, Instant::now()));
         let Ok(file) = locked.map_err(|cause| error(store, cause))? else { return Ok(None) };
-        // The umask may have taken bits away.
-        let mended = disk::stat(&file).and_then(|stat| store.root.sharing().mend_mode(&file, &stat));
-        mended.map_err(|cause| error(store, cause))?;
-        Ok(Some(Self(file)))
+        if !store.options.read_only {
+            // The umask may have taken bits away.
+            let mended = disk::stat(&file).and_then(|stat| store.root.sharing().mend_mode(&file, &stat));
+            mended.map_err(|cause| error(store, cause))?;
+        }
+        Ok(Some(Self(Some(file))))
     }
 
     /// The hour of the last walk, if it is known.
     pub(super) fn walked(&self) -> Option<u64> {
         // What lies behind it, in a file that was damaged, stays there and says nothing.
-        let text = disk::read_at(&self.0, 0, NOTE_BYTES).ok()?;
+        let text = disk::read_at(self.0.as_ref()?, 0, NOTE_BYTES).ok()?;
         str::from_utf8(&text).ok()?.trim().parse().ok()
     }
 
     pub(super) fn set_walked(&self, store: &FileStore, hour: u64) -> Result<()> {
-        write_walked(&self.0, hour).map_err(|cause| error(store, cause))
+        let written = self.0.as_ref().map_or(Ok(()), |file| write_walked(file, hour));
+        written.map_err(|cause| error(store, cause))
     }
 
-    /// What time it is by the file system's clock, in seconds since 1970.
+    /// What time it is by the file system's clock, in seconds since 1970; by this host's, if the store is only read.
     pub(super) fn touch(&self, store: &FileStore) -> Result<i64> {
-        disk::touch(&self.0).map_err(|cause| error(store, cause))
+        match &self.0 {
+            Some(file) if !store.options.read_only => disk::touch(file).map_err(|cause| error(store, cause)),
+            _ => Ok(i64::try_from(micros(SystemTime::now()) / 1_000_000).unwrap_or(i64::MAX)),
+        }
     }
 }
 

@@ -78,6 +78,9 @@ impl FileStore {
         let began = Instant::now();
         options.check()?;
         self.queues.check_process()?;
+        if !options.dry_run {
+            self.check_may_write()?;
+        }
         let index = self.open_index()?;
         let mut report = match Marker::lock(self, &index)? {
             None => SweepReport { end: SweepEnd::Elsewhere, ..SweepReport::default() },
@@ -111,7 +114,7 @@ impl FileStore {
     /// Opens the expiry index; makes it if it is lost.
     fn open_index(&self) -> Result<Directory> {
         let opened = match self.root.open_directory(DUE) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.options.read_only => {
                 self.root.make_directory(DUE).and_then(|()| self.root.open_directory(DUE))
             }
             opened => opened,

@@ -26,9 +26,10 @@ impl Pass<'_> {
     fn walk_all(&mut self, shards: &[u64], seen: &mut [bool; SHARDS as usize]) -> ControlFlow<()> {
         self.pace.begin(SweepPhase::Walk, shards.len() as u64, &self.report)?;
         for stray in self.store.strays() {
-            match stray.holds {
-                Holds::Temporary => self.clear_stray(&stray),
-                _ => self.report.unknown += 1,
+            match stray {
+                Ok(stray) if matches!(stray.holds, Holds::Temporary) => self.clear_stray(&stray),
+                Ok(_) => self.report.unknown += 1,
+                Err(error) => self.report.fail(error),
             }
         }
         let buckets = self.buckets();
@@ -114,7 +115,7 @@ impl Pass<'_> {
         filed: &HashMap<FileId, u64>,
     ) {
         match &file.holds {
-            Holds::Unknown => self.report.unknown += 1,
+            Holds::Foreign(_) | Holds::Newer(_) | Holds::Unknown => self.report.unknown += 1,
             Holds::Temporary => self.clear_temporary(directory, name, file),
             Holds::Live(live) => {
                 self.report.examined += 1;
