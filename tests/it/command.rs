@@ -5,9 +5,9 @@
 //! session's id is repeated, whatever the mistake; nothing that lies in a store drives a terminal.
 use crate::support::client::Browser;
 use crate::support::command::{Ran, finish, finish_with, keys, numbers, run, sessile, wait};
-use crate::support::rerun::stage;
+use crate::support::rerun::{again_in_mounts, stage};
 use crate::support::server::{self, Running};
-use crate::support::texts::{path_of, record};
+use crate::support::texts::{path_of, put, record};
 use crate::trouble::again_on_small_disk_in;
 use serde_json::{Value as Json, json};
 use sessile::file::SweepOptions;
@@ -20,6 +20,8 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow::{Break, Continue};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -306,16 +308,17 @@ fn sweep_says_what_it_did_in_one_line() {
 
     let counts = "10 of 32 sessions, 40.00 KiB; 1 damaged; 2 leftovers; 1 unknown; T s";
     let before = tree(&place.root);
-    let dry = run!("sweep", "--full", "--dry-run", "--core-share", "100", place.root).ends_well();
+    // Something is damaged: that is exit code 3.
+    let dry = run!("sweep", "--full", "--dry-run", "--core-share", "100", place.root).ends(3);
     assert_eq!(timeless(&dry.out), format!("would remove {counts}"));
     assert_eq!(tree(&place.root), before);
     assert!(expired.iter().all(|saved| place.exists(saved)));
 
-    let wet = run!("sweep", "--full", "--core-share", "50", place.root).ends_well();
+    let wet = run!("sweep", "--full", "--core-share", "50", place.root).ends(3);
     assert_eq!(timeless(&wet.out), format!("removed {counts}"));
     assert!(!temporary.exists() && unknown.exists());
     assert!(!expired.iter().any(|saved| place.exists(saved)));
-    let again = run!("sweep", "--full", place.root).ends_well();
+    let again = run!("sweep", "--full", place.root).ends(3);
     assert_eq!(timeless(&again.out), "removed 0 of 21 sessions, 0 B; 1 damaged; 1 unknown; T s");
 }
 
@@ -324,16 +327,17 @@ fn sweep_keeps_damaged_files_for_as_long_as_it_is_told() {
     let place = Place::new();
     let damaged = place.damaged();
     let swept = |days: &str| {
-        let ran = run!("sweep", "--full", "--json", "--keep-damaged", days, place.root).ends_well();
+        let ran = run!("sweep", "--full", "--json", "--keep-damaged", days, place.root).ends(3);
         numbers(&ran.json(), ["damaged", "removed"])
     };
     age(&place.path(damaged.live.id), 3 * DAY);
-    let by_default = run!("sweep", "--full", "--json", place.root).ends_well();
+    let by_default = run!("sweep", "--full", "--json", place.root).ends(3);
     assert_eq!(numbers(&by_default.json(), ["damaged", "removed"]), [1, 0]);
     assert_eq!(swept("4"), [1, 0]);
     assert!(place.exists(&damaged));
     assert_eq!(swept("2"), [1, 1]);
     assert!(!place.exists(&damaged));
+    run!("sweep", "--full", place.root).ends_well();
 }
 
 #[test]
@@ -423,7 +427,7 @@ fn stat_counts_each_file_once_and_each_session_in_its_bars() {
     fs::write(place.root.join("README"), "mine").unwrap();
     fs::write(place.root.join("79").join(OsStr::from_bytes(b"\xff\xfe")), "no text").unwrap();
 
-    let json = run!("stat", "--json", place.root).ends_well().json();
+    let json = run!("stat", "--json", place.root).ends(3).json();
     let kinds = ["live", "expired", "damaged", "unfinished", "temporary", "unknown", "failed", "logged_in"];
     let mut wanted: Vec<_> = kinds.into_iter().chain(["ages", "bytes", "deadlines", "seconds"]).collect();
     wanted.sort_unstable();
@@ -434,13 +438,15 @@ fn stat_counts_each_file_once_and_each_session_in_its_bars() {
     assert_eq!(bytes, 15 * 4096 + 4 + 4 + 4 + of_directory);
     let bounds = [60, 3600, 21_600, 86_400, 259_200, 604_800, 1_209_600, 2_592_000];
     let bars = |sessions: [u64; 9]| -> Json {
-        let bounds = bounds.map(Some).into_iter().chain([None]);
-        bounds.zip(sessions).map(|(bound, n)| json!({"below_seconds": bound, "sessions": n})).collect()
+        let rows =
+            [0].into_iter().chain(bounds).zip(bounds.map(Some).into_iter().chain([None])).zip(sessions);
+        let row = |((from, below), n): ((u64, Option<u64>), u64)| json!({"from_seconds": from, "below_seconds": below, "sessions": n});
+        rows.map(row).collect()
     };
     assert_eq!(json["ages"], bars([2, 1, 1, 1, 1, 1, 1, 1, 1]));
     assert_eq!(json["deadlines"], bars([1, 1, 1, 1, 1, 1, 1, 1, 2]));
 
-    let text = run!("stat", place.root).ends_well().out;
+    let text = run!("stat", place.root).ends(3).out;
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(
@@ -458,12 +464,25 @@ fn stat_counts_each_file_once_and_each_session_in_its_bars() {
     assert!(lines[7].ends_with(" in files") && lines[8].is_empty(), "{text}");
     let (full, half) = ("#".repeat(40), "#".repeat(20));
     assert_eq!(lines[9], "Live sessions, by the time since they were created");
-    assert_eq!(lines[10], format!("  below 1 minute            2  {full}"));
-    assert_eq!(lines[11], format!("  below 1 hour              1  {half}"));
-    assert_eq!(lines[18], format!("  more                      1  {half}"));
+    assert_eq!(lines[10], format!("  below 1 minute                 2  {full}"));
+    assert_eq!(lines[11], format!("  1 minute to 1 hour             1  {half}"));
+    assert_eq!(lines[17], format!("  2 weeks to 30 days             1  {half}"));
+    assert_eq!(lines[18], format!("  30 days or more                1  {half}"));
     assert_eq!(lines[20], "Live sessions, by the time until they expire");
-    assert_eq!(lines[29], format!("  more                      2  {full}"));
+    assert_eq!(lines[29], format!("  30 days or more                2  {full}"));
     assert_eq!(lines.len(), 30);
+}
+
+#[test]
+fn stat_leaves_out_intervals_in_which_no_session_is() {
+    let place = Place::new();
+    let mut record = record("live");
+    record.deadline = SystemTime::now() + 2 * DAY;
+    place.put(&record);
+    let text = run!("stat", place.root).ends_well().out;
+    let drawn = text.lines().skip_while(|line| !line.starts_with("Live sessions"));
+    let rows: Vec<_> = drawn.filter(|line| line.starts_with("  ")).map(|line| line[..21].trim()).collect();
+    assert_eq!(rows, ["below 1 minute", "1 day to 3 days"], "{text}");
 }
 
 #[test]
@@ -485,27 +504,25 @@ fn verify_names_what_is_damaged_and_repair_moves_it_aside() {
 
     let ran = run!("verify", place.root).ends(3);
     let [first, second] = damaged;
-    let summary = "7 sessions examined, 2 damaged, 0 could not be read; T s";
+    let summary = "7 sessions examined, 2 damaged, 0 other findings, 0 could not be read; T s";
     assert_eq!(timeless(&ran.out), format!("damaged: {first}\ndamaged: {second}\n{summary}"));
     assert_eq!((&*ran.err, tree(&place.root)), ("", before), "a look changes nothing");
 
     let json = run!("verify", "--json", place.root).ends(3).json();
-    assert_eq!(keys(&json), ["damaged", "examined", "failed", "seconds"]);
-    let found = |id: FileId, moved_to: Option<PathBuf>| json!({"id": id.to_string(), "path": place.path(id), "moved_to": moved_to});
-    assert_eq!(json["damaged"], json!([found(first, None), found(second, None)]));
+    assert_eq!(keys(&json), ["examined", "failed", "found", "not_moved", "seconds"]);
+    let found = |id: FileId, moved_to: Option<PathBuf>| json!({"kind": "damaged", "id": id.to_string(), "path": place.path(id), "moved_to": moved_to});
+    assert_eq!(json["found"], json!([found(first, None), found(second, None)]));
 
     let aside = |id: FileId| place.root.join("damaged").join(id.to_string());
     let json = run!("verify", "--json", "--repair", place.root).ends(3).json();
-    assert_eq!(
-        json["damaged"],
-        json!([found(first, Some(aside(first))), found(second, Some(aside(second)))])
-    );
+    assert_eq!(json["found"], json!([found(first, Some(aside(first))), found(second, Some(aside(second)))]));
     for id in damaged {
         assert_eq!(fs::read(aside(id)).unwrap(), [7; 4096], "nothing is deleted");
         assert!(!place.path(id).exists());
     }
     let clean = run!("verify", "--repair", place.root).ends_well();
-    assert_eq!(timeless(&clean.out), "5 sessions examined, 0 damaged, 0 could not be read; T s");
+    let summary = "5 sessions examined, 0 damaged, 0 other findings, 0 could not be read; T s";
+    assert_eq!(timeless(&clean.out), summary);
     assert!(live.iter().all(|saved| place.is_live(&saved.token)));
 
     // The words name the place, too.
@@ -513,6 +530,179 @@ fn verify_names_what_is_damaged_and_repair_moves_it_aside() {
     let ran = run!("verify", "--repair", place.root).ends(3);
     let moved = format!("damaged: {third}, moved to {}\n", aside(third).display());
     assert!(ran.out.starts_with(&moved), "{ran:#?}");
+}
+
+#[test]
+fn verify_names_everything_that_is_no_sound_session() {
+    let place = Place::new();
+    let live = place.live(3);
+    let put = |text: &str| place.put(&record(text)).live.id;
+    // Cut to its first half, and to nothing; of a newer version.
+    let (cut, unfinished, newer) = (put("cut"), place.unfinished(), put("newer"));
+    File::options().write(true).open(place.path(cut)).unwrap().set_len(2048).unwrap();
+    let mut bytes = fs::read(place.path(newer)).unwrap();
+    bytes[4] = 9;
+    fs::write(place.path(newer), bytes).unwrap();
+    let damaged = place.damaged().live.id;
+    // In sessions' places: a link to a live session, a pipe, a directory that is not empty.
+    let [link, pipe, directory] = [0; 3].map(|_| place.path(SessionId::random().unwrap().file_id()));
+    std::os::unix::fs::symlink(place.path(live[0].live.id), &link).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("file"), "mine").unwrap();
+    let foreign = ["77/notes.txt", "README", "due/mine"].map(|name| place.root.join(name));
+    for path in &foreign {
+        fs::write(path, "mine").unwrap();
+    }
+    let temporary = place.root.join("00/.new-0a1b");
+    fs::write(&temporary, "left").unwrap();
+
+    let named = |kind: &str, path: &Path| format!("{kind}: {}", path.display());
+    let moved = |line: String, name: &str| {
+        format!("{line}, moved to {}", place.root.join("damaged").join(name).display())
+    };
+    let id_of = |path: &Path| {
+        let (shard, name) = (path.parent().unwrap().file_name().unwrap(), path.file_name().unwrap());
+        format!("{}{}", shard.to_str().unwrap(), name.to_str().unwrap())
+    };
+    let stays = [
+        named("unfinished", &place.path(cut)),
+        named("unfinished", &unfinished),
+        named("newer", &place.path(newer)),
+        named("temporary", &temporary),
+        named("unknown", &foreign[0]),
+        named("unknown", &foreign[1]),
+        named("unknown", &foreign[2]),
+    ];
+    let goes = [
+        (format!("damaged: {damaged}"), damaged.to_string()),
+        (named("no file", &link), id_of(&link)),
+        (named("no file", &pipe), id_of(&pipe)),
+        (named("no file", &directory), id_of(&directory)),
+    ];
+    let check = |ran: Ran, goes: &[String]| {
+        let mut lines: Vec<_> = ran.out.lines().map(str::to_owned).collect();
+        let summary = timeless(&lines.pop().unwrap());
+        lines.sort_unstable();
+        let mut wanted: Vec<_> = stays.iter().chain(goes).cloned().collect();
+        wanted.sort_unstable();
+        assert_eq!((lines, &*ran.err), (wanted, ""));
+        summary
+    };
+    let before = tree(&place.root);
+    let summary = check(run!("verify", place.root).ends(3), &goes.clone().map(|(line, _)| line));
+    assert_eq!(summary, "6 sessions examined, 1 damaged, 10 other findings, 0 could not be read; T s");
+    assert_eq!(tree(&place.root), before, "a look changes nothing");
+    check(run!("verify", "--repair", place.root).ends(3), &goes.clone().map(|(line, id)| moved(line, &id)));
+    let aside = |path: &Path| place.root.join("damaged").join(id_of(path));
+    assert_eq!(fs::read_link(aside(&link)).unwrap(), place.path(live[0].live.id));
+    assert_eq!(fs::read(aside(&directory).join("file")).unwrap(), b"mine");
+    check(run!("verify", "--repair", place.root).ends(3), &[]);
+    assert!(live.iter().all(|saved| place.is_live(&saved.token)));
+    for path in [&unfinished, &place.path(cut), &place.path(newer), &temporary].into_iter().chain(&foreign) {
+        assert!(path.exists(), "{path:?} is gone");
+    }
+}
+
+#[test]
+fn verify_beside_a_server_that_makes_sessions_finds_nothing() {
+    let place = Place::new();
+    let done = Arc::new(AtomicBool::new(false));
+    let (store, stop) = (place.store.clone(), done.clone());
+    let writer = std::thread::spawn(move || {
+        let mut made = 0;
+        while !stop.load(Ordering::SeqCst) {
+            let saved = store.create(&record("text"), RELAXED).unwrap();
+            put(&*store, &saved.token, &"text".repeat(1000), RELAXED).unwrap();
+            store.delete(&saved.token).unwrap();
+            made += 1;
+        }
+        made
+    });
+    for _ in 0..20 {
+        run!("verify", place.root).ends_well();
+    }
+    done.store(true, Ordering::SeqCst);
+    assert!(writer.join().unwrap() > 20);
+}
+
+#[test]
+fn a_repair_makes_lost_directories_and_lost_parameters_anew() {
+    let place = Place::new();
+    let live = place.live(20);
+    let parameters = place.root.join("sessile.json");
+    let wanted = fs::read(&parameters).unwrap();
+    let is_free = |shard: &&String| !place.root.join(shard).read_dir().unwrap().any(|_| true);
+    let shards: Vec<_> = (0..256).map(|n| format!("{n:02x}")).collect();
+    let shard = place.root.join(shards.iter().find(is_free).unwrap());
+    let made_anew = |paths: &[&Path]| {
+        let mut lines: Vec<_> =
+            paths.iter().map(|path| format!("lost: {}, made anew", path.display())).collect();
+        let summary = "20 sessions examined, 0 damaged, N other findings, 0 could not be read; T s";
+        lines.push(summary.replace('N', &paths.len().to_string()));
+        lines.join("\n")
+    };
+    for lost in [&[&*shard][..], &[&*parameters], &[&*shard, &*parameters]] {
+        for path in lost {
+            if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) }.unwrap();
+        }
+        let before = tree(&place.root);
+        let found = run!("verify", place.root);
+        assert_eq!(tree(&place.root), before, "a look changes nothing");
+        let text =
+            if lost.contains(&&*parameters) { "sessile verify --repair" } else { "open shard directory" };
+        assert!(found.err.contains(text) && found.err.lines().count() == 1 && found.code != 0, "{found:#?}");
+        let repaired = run!("verify", "--repair", place.root).ends(3);
+        assert_eq!(timeless(&repaired.out), made_anew(lost));
+        assert_eq!(fs::read(&parameters).unwrap(), wanted);
+        run!("verify", place.root).ends_well();
+        assert!(live.iter().all(|saved| place.is_live(&saved.token)));
+    }
+    // Emptied by a disk.
+    fs::write(&parameters, "").unwrap();
+    assert_eq!(timeless(&run!("verify", "--repair", place.root).ends(3).out), made_anew(&[&parameters]));
+    assert_eq!(fs::read(place.root.join("damaged/sessile.json.0")).unwrap(), b"");
+    run!("verify", place.root).ends_well();
+    // What is no store is not made one.
+    for name in ["empty", "other"] {
+        let dir = place.parent.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        if name == "other" {
+            fs::create_dir(dir.join("aa")).unwrap();
+            fs::write(dir.join("index.html"), "mine").unwrap();
+        }
+        let before = tree(&dir);
+        run!("verify", "--repair", dir).ends(1);
+        assert_eq!(tree(&dir), before);
+    }
+}
+
+#[test]
+fn a_repair_on_a_disk_that_takes_nothing_stops_and_has_named_all() {
+    let Some(root) = stage() else {
+        let place = Place::new();
+        for _ in 0..5 {
+            place.damaged();
+        }
+        let name = "command::a_repair_on_a_disk_that_takes_nothing_stops_and_has_named_all";
+        return again_on_read_only_disk(name, &place);
+    };
+    let ran = run!("verify", "--repair", root).ends(1);
+    let [first, last] = ran.err.lines().collect::<Vec<_>>()[..] else { panic!("two complaints: {ran:#?}") };
+    assert!(first.ends_with("Read-only file system (os error 30)"), "{ran:#?}");
+    assert_eq!(last, "sessile: 4 more were not moved");
+    assert!(ran.out.contains(", 5 could not be moved; "), "{ran:#?}");
+    assert_eq!(
+        run!("verify", root).ends(3).out.lines().filter(|line| line.starts_with("damaged: ")).count(),
+        5
+    );
+}
+
+/// Runs a test again where the store cannot be written.
+#[track_caller]
+fn again_on_read_only_disk(test: &str, place: &Place) {
+    let script = "mount --bind sessions sessions && mount -o remount,bind,ro sessions";
+    again_in_mounts(test, place.parent.path(), "sessions", &[script]);
 }
 
 #[test]
@@ -672,14 +862,21 @@ fn an_id_is_never_repeated_wherever_it_was_put_by_mistake() {
             (&[verb, root, &slip], 2),
         ] {
             check_hides(&finish(&mut sessile(arguments)), code, id);
+            if code == 2 {
+                let ran = finish(sessile(arguments).arg("--json"));
+                check_hides(&ran, 2, id);
+                check_json_error(&ran);
+            }
         }
-        for wrong in [&*upper, &long, short, &slip, &format!("session={id}"), &format!("{id} {id}"), ""] {
+        let wrong_name = format!("session:{id}");
+        for wrong in [&*upper, &long, short, &slip, &wrong_name, &format!("{id} {id}"), ""] {
             let mut command = sessile([verb, root]);
             let by_input = finish_with(&mut command, wrong);
             check_hides(&by_input, 2, id);
             let by_variable = finish(sessile([verb, root]).env("SESSILE_ID", wrong));
             check_hides(&by_variable, 2, id);
-            let text = "sessile: what was given is no session id: those have 32 characters a-z, 2-7\n";
+            let text =
+                "sessile: no session id was given: it has 32 characters a-z, 2-7, alone or as name=value\n";
             assert_eq!((&*by_input.err, &*by_variable.err), (text, text));
         }
     }
@@ -687,6 +884,194 @@ fn an_id_is_never_repeated_wherever_it_was_put_by_mistake() {
         check_hides(&place.import(&[line]), 3, id);
     }
     assert!(place.is_live(&saved.token));
+}
+
+/// What was said on standard error is one JSON object a line, with the text of an error.
+#[track_caller]
+fn check_json_error(ran: &Ran) -> String {
+    assert!(!ran.err.is_empty(), "{ran:#?}");
+    let error = |line: &str| {
+        let json: Json = serde_json::from_str(line).unwrap_or_else(|_| panic!("{ran:#?}"));
+        assert_eq!(keys(&json), ["error"]);
+        json["error"].as_str().unwrap().to_owned()
+    };
+    ran.err.lines().map(error).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn an_id_is_taken_as_it_is_copied_from_a_browser() {
+    let place = Place::new();
+    let saved = place.put(&record("hello"));
+    let id = saved.token.expose();
+    let root = place.root.to_str().unwrap();
+    for copied in [
+        format!("session={id}"),
+        format!("__Host-session={id}\n"),
+        format!(" __Host-session = \"{id}\" "),
+        format!("Cookie: theme=dark; session={id}; other=x=y"),
+        format!("Set-Cookie: __Host-session={id}; Path=/; Secure; HttpOnly"),
+    ] {
+        let ran = finish_with(&mut sessile(["show", "--json", root]), copied.as_str()).ends_well();
+        assert_eq!(ran.json()["id"], saved.live.id.to_string(), "{copied}");
+        let by_variable = finish(sessile(["show", root]).env("SESSILE_ID", copied.trim_end())).ends_well();
+        assert!(!by_variable.out.contains(id));
+    }
+    let two = format!("session={id}; other={}", SessionId::random().unwrap().to_token().expose());
+    let ran = finish_with(&mut sessile(["destroy", root]), two.as_str());
+    check_hides(&ran, 2, id);
+    assert_eq!(ran.err, "sessile: several session ids were given; give one\n");
+    finish_with(&mut sessile(["destroy", root]), format!("session={id}")).ends_well();
+}
+
+// ---------------------------------------------------------------------------------------------------- other users
+
+const NOBODY: u32 = 65534;
+
+/// Every file of a store: owner, mode, size and when it was changed.
+fn traces(dir: &Path) -> Vec<(PathBuf, u32, u32, u64, i64, i64)> {
+    let mut paths = tree(dir);
+    paths.push(dir.into());
+    let trace = |path: PathBuf| {
+        let stat = fs::symlink_metadata(&path).unwrap();
+        (path, stat.uid(), stat.mode(), stat.size(), stat.mtime(), stat.mtime_nsec())
+    };
+    paths.into_iter().map(trace).collect()
+}
+
+/// A name from the list of users.
+fn user(uid: u32) -> String {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let found = passwd.lines().find(|line| line.split(':').nth(2) == Some(&uid.to_string())).unwrap();
+    found.split(':').next().unwrap().into()
+}
+
+/// All verbs that only read, each with how it ends on a store with an expired, a damaged and this live session.
+fn reading(saved: &Saved) -> [(Vec<String>, i32); 5] {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let id = saved.live.id.to_string();
+    [
+        (words(&["stat"]), 3),
+        (words(&["verify"]), 3),
+        (words(&["export"]), 3),
+        (words(&["show", "--file-id", &id]), 0),
+        (words(&["sweep", "--dry-run", "--full"]), 3),
+    ]
+}
+
+#[test]
+fn root_may_read_the_store_of_another_user_and_leaves_no_trace() {
+    let place = Place::new();
+    let saved = place.live(3).remove(0);
+    place.expired(1);
+    place.damaged();
+    // What opening would make anew.
+    fs::remove_file(place.root.join("generations")).unwrap();
+    fs::remove_file(place.root.join("due/sweep")).unwrap();
+    if rustix::process::geteuid().is_root() {
+        for path in tree(&place.root).iter().chain([&place.root]) {
+            std::os::unix::fs::lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
+    let before = traces(&place.root);
+    for (arguments, code) in reading(&saved) {
+        let ran = finish(sessile(&arguments).arg(&place.root)).ends(code);
+        assert!(arguments[0] == "export" || ran.err.is_empty(), "{arguments:?}: {ran:#?}");
+        assert_eq!(traces(&place.root), before, "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_verbs_that_read_do_so_on_a_read_only_disk() {
+    let Some(root) = stage() else {
+        let place = Place::new();
+        let saved = place.live(3).remove(0);
+        place.expired(1);
+        place.damaged();
+        fs::write(place.parent.path().join("token"), saved.token.expose()).unwrap();
+        return again_on_read_only_disk("command::the_verbs_that_read_do_so_on_a_read_only_disk", &place);
+    };
+    let token = Token::parse(&fs::read_to_string(root.with_file_name("token")).unwrap()).unwrap();
+    let store = FileStoreOptions::new().read_only(true).open(&root).unwrap();
+    let Lookup::Live(live) = store.load(&token).unwrap() else { panic!("it is live") };
+    for (arguments, code) in reading(&Saved { token, live }) {
+        finish(sessile(&arguments).arg(&root)).ends(code);
+    }
+    let ran = run!("sweep", root).ends(1);
+    assert!(ran.err.ends_with("Read-only file system (os error 30)\n"), "{ran:#?}");
+}
+
+#[test]
+fn who_must_not_change_a_store_is_told_by_name_who_may() {
+    let place = Place::new();
+    place.live(1);
+    let own = rustix::process::geteuid();
+    // A directory of another user, and one that another user has closed.
+    let (dir, owner) = if own.is_root() { (&*place.root, NOBODY) } else { (Path::new("/"), 0) };
+    if own.is_root() {
+        std::os::unix::fs::chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let (owner, own_name) = (user(owner), user(own.as_raw()));
+    let remedy = format!("run it as {owner}: sudo -u {owner} sessile …");
+    let text = format!(
+        "failed to change session store `{}`: it belongs to user {owner}, and this process runs as user {own_name}; {remedy}",
+        dir.display()
+    );
+    let id = SessionId::random().unwrap().file_id().to_string();
+    let changing: [&[&str]; 4] =
+        [&["sweep"], &["destroy", "--file-id", &id], &["import"], &["verify", "--repair"]];
+    for arguments in changing {
+        let ran = finish(sessile(arguments).arg(dir)).ends(1);
+        assert_eq!((&*ran.out, &*ran.err), ("", &*format!("sessile: {text}\n")), "{arguments:?}");
+        assert_eq!(check_json_error(&finish(sessile(arguments).arg("--json").arg(dir)).ends(1)), text);
+    }
+    let (mut command, closed) = if own.is_root() {
+        // The build directory may be closed to others; another process makes the copy, as no program can be run while a
+        // process has it open for writing.
+        let closed = place.parent.path().join("closed");
+        fs::create_dir(&closed).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::set_permissions(place.parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let copy = place.parent.path().join("sessile");
+        let program = sessile([""]).get_program().to_owned();
+        assert!(std::process::Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = std::process::Command::new(copy);
+        command.uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
+        (command, closed)
+    } else {
+        (sessile::<&str>([]), PathBuf::from("/root"))
+    };
+    let dir = closed.join("sessions");
+    let ran = finish(command.arg("stat").arg(&dir)).ends(1);
+    let root = user(0);
+    let because = format!("Permission denied (os error 13); run it as {root}: sudo -u {root} sessile …");
+    assert_eq!(
+        ran.err,
+        format!("sessile: failed to open session directory `{}`: {because}\n", dir.display())
+    );
+}
+
+#[test]
+fn with_json_every_error_is_an_object_on_standard_error() {
+    let place = Place::new();
+    place.damaged();
+    let missing = place.parent.path().join("missing");
+    for verb in LOOKING {
+        let error = check_json_error(&run!(verb, "--json", missing).ends(1));
+        assert!(error.starts_with("failed to open session directory"), "{error}");
+        let error = check_json_error(&run!("--json", verb).ends(2));
+        assert!(error.starts_with("the following required arguments were not provided"), "{error}");
+    }
+    let root = place.root.to_str().unwrap();
+    let error = check_json_error(&finish_with(&mut sessile(["import", "--json", root]), "x\n").ends(3));
+    assert!(error.starts_with("line 1: column 1: expected value\nthe last line, "), "{error}");
+    let error = check_json_error(&finish(&mut sessile(["show", "--json", root])).ends(2));
+    assert!(error.starts_with("no session id was given"), "{error}");
+    // The summary of an export is an object, too.
+    let ran = run!("export", "--json", place.root).ends(3);
+    let lines: Vec<Json> = ran.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((keys(&lines[0]), &lines[1]["damaged"]), (vec!["error"], &json!(1)));
+    assert!(!run!("--json", "--help").ends_well().out.starts_with('{'));
 }
 
 #[track_caller]
@@ -1172,8 +1557,10 @@ fn output_that_cannot_be_written_is_an_error_of_every_verb() {
             sessile(arguments).arg(&place.root).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
         let ran = wait(child, Vec::new()).ends(code);
         let last = ran.err.lines().last();
-        let text = "sessile: failed to write standard output: No space left on device (os error 28)";
-        assert_eq!(last, Some(text), "{arguments:?}");
+        let text = "failed to write standard output: No space left on device (os error 28)";
+        let json = format!(r#"{{"error":"{text}"}}"#);
+        let wanted = if arguments.contains(&"--json") { json } else { format!("sessile: {text}") };
+        assert_eq!(last, Some(&*wanted), "{arguments:?}");
     }
     // Without anybody to complain to, the code still says it.
     for (arguments, code) in [(&["verify"][..], 3), (&["export"], 3), (&["frobnicate"], 2)] {
@@ -1220,13 +1607,15 @@ fn nothing_that_lies_in_a_store_drives_a_terminal() {
     place.damaged();
     run!("verify", "--json", place.root).ends(3);
     let moved = run!("verify", "--repair", place.root).ends(3);
-    let line = moved.out.lines().next().unwrap();
+    let line = moved.out.lines().find(|line| line.starts_with("damaged: ")).unwrap();
+    assert!(moved.out.contains(r"/77/\u{1b}[31mred\u{9b}"), "{moved:#?}");
     assert!(line.contains(r"\u{1b}]0;owned\u{7}\u{9b}31m\u{85}\u{a}\u{202e}/damaged/"), "{line}");
     // An error that names a file.
     fs::rename(place.root.join("77"), place.parent.path().join("77")).unwrap();
-    for verb in LOOKING {
-        let ran = run!(verb, place.root).ends(1);
-        assert_eq!(ran.err.lines().count(), 1, "{ran:#?}");
+    let id = "77".repeat(20);
+    for arguments in [&["sweep"][..], &["stat"], &["export"], &["show", "--file-id", &id], &["verify"]] {
+        let ran = finish(sessile(arguments).arg(&place.root));
+        assert!(ran.code == 1 || ran.code == 3, "{ran:#?}");
         assert!(ran.err.contains(r"\u{1b}]0;owned"), "{ran:#?}");
     }
 }
@@ -1243,9 +1632,9 @@ fn a_directory_whose_name_is_no_text_is_as_good_as_any() {
     one(By::Input, &["show"], &place, &live[0].token).ends_well();
     let ended = place.damaged();
     let json = run!("verify", "--json", place.root).ends(3).json();
-    assert_eq!(json["damaged"][0]["id"], ended.live.id.to_string());
+    assert_eq!(json["found"][0]["id"], ended.live.id.to_string());
     let json = run!("verify", "--json", "--repair", place.root).ends(3).json();
-    let moved_to = json["damaged"][0]["moved_to"].as_str().unwrap();
+    let moved_to = json["found"][0]["moved_to"].as_str().unwrap();
     assert!(moved_to.contains("/sessions \u{fffd}\u{fffd}/damaged/"), "{moved_to}");
     place.damaged();
     run!("verify", "--repair", place.root).ends(3);

@@ -12,7 +12,9 @@ Exit codes:
   4  another sweep is at work; nothing was done
 
 All verbs run safely beside the programs that use the store. Run them as the
-user who owns the store.";
+user who owns the store; root may run those that only read: stat, verify
+without --repair, show, export, sweep --dry-run. With --json, each error is an
+object on standard error: {\"error\": …}.";
 
 /// Looks after a sessile session store.
 #[derive(Debug, Parser)]
@@ -90,7 +92,8 @@ Example:
   sessile stat /var/lib/shop/sessions
 
 JSON: live, expired, damaged, unfinished, temporary, unknown, failed, bytes,
-logged_in, ages and deadlines (lists of below_seconds, sessions), seconds.
+logged_in, ages and deadlines (lists of from_seconds, below_seconds, sessions),
+seconds.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Stat {
@@ -98,23 +101,28 @@ pub(crate) struct Stat {
     pub(crate) dir: PathBuf,
 }
 
-/// Read everything and name what is damaged
+/// Read everything and name what is not a sound session
 ///
-/// Damaged files are named by the digest of their session's id, as in logs.
-/// The exit code is 3 if there is damage, repaired or not.
+/// Damaged files are named by the digest of their session's id, as in logs; all
+/// else by its path: lost (and made anew by --repair), unfinished and temporary
+/// (left by killed processes; a sweep removes them after an hour), no file (a
+/// link, pipe or directory in a session's place), newer (written by a newer
+/// version), unknown. The exit code is 3 if anything is named, repaired or not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sessile verify /var/lib/shop/sessions
   sessile verify --repair /var/lib/shop/sessions
 
-JSON: examined, damaged (a list of id, path, moved_to), failed, seconds.
+JSON: examined, found (a list of kind, id, path, moved_to), failed, not_moved,
+seconds.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Verify {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// Move damaged files to the directory `damaged` of the store; delete
+    /// Move damaged files, and what is no file, to the directory `damaged` of
+    /// the store; make lost directories and a lost sessile.json anew; delete
     /// nothing
     #[arg(long)]
     pub(crate) repair: bool,
@@ -122,7 +130,7 @@ pub(crate) struct Verify {
 
 const ID: &str = "\
 The session's id, which is its cookie's value, is read from the environment variable SESSILE_ID or else from \
-standard input: the arguments of a process can be seen by other users.";
+standard input, alone or as name=value (as copied from a browser): the arguments of a process can be seen by other users.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

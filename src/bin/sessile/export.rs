@@ -2,7 +2,7 @@
 use crate::args::Export;
 use crate::session_json::{SessionJson, Trailer};
 use crate::terminal::{Progress, json_line, told};
-use crate::{Done, Outcome, open};
+use crate::{Done, Outcome, Use, open};
 use indicatif::HumanCount;
 use serde_json::json;
 use sessile::file::Holds;
@@ -11,14 +11,14 @@ use std::time::Instant;
 
 pub(crate) fn export(args: &Export, json: bool) -> Outcome {
     let began = Instant::now();
-    let store = open(&args.dir, false)?;
+    let store = open(&args.dir, Use::Look)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let (mut exported, mut damaged, mut failed) = (0_u64, 0_u64, 0_u64);
     // On a terminal, the sessions would run through the bar.
-    let mut bar = Progress::of("directories", store.shards().into()).unless(io::stdout().is_terminal());
+    let mut bar = Progress::in_directories(store.shards().into()).unless(io::stdout().is_terminal());
     let mut files = store.files();
     while let Some(file) = files.next() {
-        bar.at(files.shards_begun().saturating_sub(1).into());
+        bar.at_directory(files.shards_begun().saturating_sub(1).into(), exported);
         let session = match file.map(|file| file.holds) {
             Ok(Holds::Live(live)) => SessionJson::of(&live),
             Ok(Holds::Damaged(id)) => {

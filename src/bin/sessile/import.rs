@@ -5,7 +5,7 @@
 use crate::args::Import;
 use crate::session_json::{SessionJson, Trailer, unreadable};
 use crate::terminal::{Progress, json_line, print, told};
-use crate::{Done, Outcome, open};
+use crate::{Done, Outcome, Use, open};
 use indicatif::HumanCount;
 use serde_json::json;
 use sessile::{Durability, Error, ErrorKind, FileId, FileStore, Store};
@@ -18,9 +18,9 @@ const UNREADABLE_MAX: u64 = 100;
 
 pub(crate) fn import(args: &Import, json: bool) -> Outcome {
     let began = Instant::now();
-    let store = open(&args.dir, true)?;
+    let store = open(&args.dir, Use::Make)?;
     let how = if args.power_safe { Durability::PowerSafe } else { Durability::Relaxed };
-    let bar = Progress::counting("lines").unless(io::stdin().is_terminal());
+    let bar = Progress::counting().unless(io::stdin().is_terminal());
     let mut importing =
         Importing { store: &store, how, bar, counts: Counts::default(), taken: HashMap::new() };
     let mut input = Input::new(io::stdin().lock(), args.partial);
@@ -37,7 +37,7 @@ pub(crate) fn import(args: &Import, json: bool) -> Outcome {
             }
         }
     }
-    let complaints = [stopped.clone(), input.cut().map(Into::into)];
+    let complaints = [stopped.clone(), input.cut()];
     complaints.into_iter().flatten().for_each(|text| bar.complain(text));
     if counts.not_tried > 0 {
         let not_tried = HumanCount(counts.not_tried);
@@ -137,7 +137,8 @@ impl Importing<'_> {
                     return Some(format!("line {number}: {}", told(&error)));
                 }
             }
-            self.bar.at(number);
+            let Counts { imported, existing, expired, failed, .. } = self.counts;
+            self.bar.at(imported + existing + expired + failed);
         }
     }
 

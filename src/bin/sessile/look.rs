@@ -1,24 +1,26 @@
-//! `sessile stat` and `sessile verify`: both read everything.
-use crate::args::{Stat, Verify};
-use crate::terminal::{Progress, complain, json_line, plain, print, told};
-use crate::{Done, Outcome, open};
+//! `sessile stat`, and what it shares with `sessile verify`: both read everything.
+use crate::args::Stat;
+use crate::terminal::{Progress, json_line, print, told};
+use crate::{Done, Outcome, Use, open};
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value as Json, json};
 use sessile::file::{Holds, StoredFile};
-use sessile::{FileStore, Live, Store, Value};
+use sessile::{FileStore, Live, Store};
 use std::fmt::Write;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Reads every file of a store, beside a progress bar. How many could not be read; that is complained of.
-fn read_all(store: &FileStore, mut visit: impl FnMut(StoredFile)) -> u64 {
+pub(crate) fn read_all(store: &FileStore, mut visit: impl FnMut(StoredFile)) -> u64 {
     let mut files = store.files();
-    let mut bar = Progress::of("directories", store.shards().into());
-    let mut failed = 0;
+    let mut bar = Progress::in_directories(store.shards().into());
+    let (mut failed, mut read) = (0, 0);
     while let Some(file) = files.next() {
-        bar.at(files.shards_begun().saturating_sub(1).into());
+        bar.at_directory(files.shards_begun().saturating_sub(1).into(), read);
         match file {
-            Ok(file) => visit(file),
+            Ok(file) => {
+                read += u64::from(matches!(file.holds, Holds::Live(_) | Holds::Expired(_)));
+                visit(file);
+            }
             Err(error) => {
                 failed += 1;
                 bar.complain(told(&error));
@@ -28,10 +30,9 @@ fn read_all(store: &FileStore, mut visit: impl FnMut(StoredFile)) -> u64 {
     failed
 }
 
-// ------------------------------------------------------------------------------------------------------------ stat
-
-/// Bounds of a histogram's bars, and what those below are called.
-const BARS: [(u64, &str); 8] = [
+/// Where a histogram's intervals begin, in seconds, and what that is called.
+const BOUNDS: [(u64, &str); 9] = [
+    (0, "0"),
     (60, "1 minute"),
     (3600, "1 hour"),
     (6 * 3600, "6 hours"),
@@ -42,34 +43,38 @@ const BARS: [(u64, &str); 8] = [
     (30 * 86_400, "30 days"),
 ];
 
-/// How many sessions are below each bound and not below the one before; the last is for all others.
+/// How many sessions are in each interval, from its bound to the next one; the last has no end.
 #[derive(Default)]
-struct Histogram([u64; BARS.len() + 1]);
+struct Histogram([u64; BOUNDS.len()]);
 
 impl Histogram {
     fn count(&mut self, duration: Duration) {
-        let bar = BARS.iter().position(|(bound, _)| duration < Duration::from_secs(*bound));
-        self.0[bar.unwrap_or(BARS.len())] += 1;
+        let interval = BOUNDS.iter().rposition(|(bound, _)| duration >= Duration::from_secs(*bound));
+        self.0[interval.expect("the first bound is 0")] += 1;
     }
 
     fn to_json(&self) -> Json {
-        let bounds = BARS.iter().map(|(bound, _)| Some(*bound)).chain([None]);
-        bounds
-            .zip(self.0)
-            .map(|(bound, sessions)| json!({"below_seconds": bound, "sessions": sessions}))
+        let intervals = BOUNDS.iter().zip(BOUNDS.iter().skip(1).map(Some).chain([None])).zip(self.0);
+        intervals
+            .map(|(((from, _), next), sessions)| {
+                json!({"from_seconds": from, "below_seconds": next.map(|(bound, _)| bound), "sessions": sessions})
+            })
             .collect()
     }
 
-    /// Bars of up to 40 characters.
+    /// Bars of up to 40 characters; none for an interval without sessions.
     fn draw(&self, title: &str) -> String {
         let most = self.0.iter().copied().max().unwrap_or(0).max(1);
         let mut drawn = format!("\n{title}\n");
-        let names = BARS.iter().map(|(_, name)| format!("below {name}")).chain(["more".into()]);
-        for (name, sessions) in names.zip(self.0) {
-            // Whoever is there at all is to be seen.
+        for (n, sessions) in self.0.into_iter().enumerate().filter(|(_, sessions)| *sessions > 0) {
+            let name = match (BOUNDS[n].1, BOUNDS.get(n + 1)) {
+                (_, Some((_, end))) if n == 0 => format!("below {end}"),
+                (begin, Some((_, end))) => format!("{begin} to {end}"),
+                (begin, None) => format!("{begin} or more"),
+            };
             let bar = "#".repeat(usize::try_from((40 * sessions).div_ceil(most)).expect("at most 40"));
-            let line = format!("  {name:<14} {:>12}  {bar}", HumanCount(sessions).to_string());
-            drawn = drawn + line.trim_end() + "\n";
+            writeln!(drawn, "  {name:<19} {:>12}  {bar}", HumanCount(sessions).to_string())
+                .expect("into a string");
         }
         drawn
     }
@@ -112,7 +117,7 @@ impl Counts {
 
 pub(crate) fn stat(args: &Stat, json: bool) -> Outcome {
     let began = Instant::now();
-    let store = open(&args.dir, false)?;
+    let store = open(&args.dir, Use::Look)?;
     let (mut counts, now) = (Counts::default(), store.now());
     counts.failed = read_all(&store, |file| counts.count(&file, now));
     if json {
@@ -133,7 +138,7 @@ pub(crate) fn stat(args: &Stat, json: bool) -> Outcome {
     } else {
         print(in_words(&counts).trim_end())?;
     }
-    Ok(if counts.failed > 0 { Done::WithFindings } else { Done::Well })
+    Ok(if counts.failed + counts.damaged > 0 { Done::WithFindings } else { Done::Well })
 }
 
 fn in_words(counts: &Counts) -> String {
@@ -158,61 +163,4 @@ fn in_words(counts: &Counts) -> String {
         text += &counts.deadlines.draw("Live sessions, by the time until they expire");
     }
     text
-}
-
-// ---------------------------------------------------------------------------------------------------------- verify
-
-pub(crate) fn verify(args: &Verify, json: bool) -> Outcome {
-    let began = Instant::now();
-    let store = open(&args.dir, false)?;
-    let (mut examined, mut damaged) = (0_u64, Vec::new());
-    let mut failed = read_all(&store, |StoredFile { holds, path, .. }| match holds {
-        Holds::Live(Live { record, id }) | Holds::Expired(Live { record, id }) => {
-            examined += 1;
-            if record.entries.values().any(|value| Value::to_json(value).is_err()) {
-                damaged.push((id, path));
-            }
-        }
-        Holds::Damaged(id) => {
-            examined += 1;
-            damaged.push((id, path));
-        }
-        Holds::Unfinished(_) => examined += 1,
-        _ => {}
-    });
-    let mut found = Vec::new();
-    for (id, path) in damaged {
-        let moved_to = if args.repair { store.set_aside(&id) } else { Ok(None) };
-        let moved_to = moved_to.unwrap_or_else(|error| {
-            failed += 1;
-            complain(told(&error));
-            None
-        });
-        if !json {
-            let moved = moved_to.as_ref().map(|to| format!(", moved to {}", plain(to.display())));
-            print(format_args!("damaged: {id}{}", moved.unwrap_or_default()))?;
-        }
-        // JSON has no other bytes than UTF-8.
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        found.push(json!({
-            "id": id.to_string(),
-            "path": text(&path),
-            "moved_to": moved_to.as_deref().map(text),
-        }));
-    }
-    let seconds = began.elapsed().as_secs_f64();
-    let is_well = found.is_empty() && failed == 0;
-    if json {
-        print(json_line(
-            &json!({"examined": examined, "damaged": found, "failed": failed, "seconds": seconds}),
-        ))?;
-    } else {
-        print(format_args!(
-            "{} sessions examined, {} damaged, {} could not be read; {seconds:.1} s",
-            HumanCount(examined),
-            HumanCount(found.len() as u64),
-            HumanCount(failed),
-        ))?;
-    }
-    Ok(if is_well { Done::Well } else { Done::WithFindings })
 }

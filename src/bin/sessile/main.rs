@@ -6,10 +6,12 @@ mod export;
 mod import;
 mod look;
 mod one;
+mod owner;
 mod session_json;
 mod strict_json;
 mod sweep;
 mod terminal;
+mod verify;
 
 use args::{Args, Verb};
 use clap::Parser;
@@ -18,7 +20,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
-use terminal::{complain, plain_usage, told};
+use terminal::{complain, json_line, plain_usage, speak_json, told};
 
 /// How a verb that could be carried out ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,13 +61,18 @@ type Outcome = Result<Done, Failure>;
 
 fn main() -> ExitCode {
     let Args { verb, json } = match Args::try_parse() {
-        Ok(args) => args,
+        Ok(args) => {
+            if args.json {
+                speak_json();
+            }
+            args
+        }
         Err(error) => return wrong_usage(&error),
     };
     let outcome = match verb {
         Verb::Sweep(args) => sweep::run(&args, json),
         Verb::Stat(args) => look::stat(&args, json),
-        Verb::Verify(args) => look::verify(&args, json),
+        Verb::Verify(args) => verify::verify(&args, json),
         Verb::Show(args) => one::show(&args, json),
         Verb::Destroy(args) => one::destroy(&args, json),
         Verb::Export(args) => export::export(&args, json),
@@ -102,6 +109,12 @@ fn main() -> ExitCode {
 fn wrong_usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let safe = plain_usage(&text);
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        let first = safe.split("\n\n").next().unwrap_or(&safe);
+        let first = first.strip_prefix("error: ").unwrap_or(first);
+        let _ = writeln!(io::stderr(), "{}", json_line(&serde_json::json!({"error": first})));
+        return ExitCode::from(2);
+    }
     if safe == text {
         // In colours, if there are any.
         error.exit()
@@ -115,10 +128,21 @@ fn is_groups(dir: &Path) -> bool {
     std::fs::metadata(dir).is_ok_and(|found| found.mode() & 0o2770 == 0o2770)
 }
 
-/// Opens a store that somebody may be using, with any limits, on any file system.
-fn open(dir: &Path, create: bool) -> Result<FileStore, Failure> {
+/// What a verb does with a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// Reads, and leaves no trace: also in the store of another user, and on a disk that cannot be written.
+    Look,
+    Change,
+    /// Makes the store if there is none.
+    Make,
+}
+
+/// Opens a store that programs may be using, with any limits, on any file system.
+fn open(dir: &Path, to: Use) -> Result<FileStore, Failure> {
     let options = FileStoreOptions::new()
-        .create(create)
+        .create(to == Use::Make)
+        .read_only(to == Use::Look)
         .group_access(is_groups(dir))
         .coherence(Coherence::Verify)
         .cache_bytes(0)

@@ -1,8 +1,8 @@
 //! `sessile show` and `sessile destroy`: one session, by its id or by the digest of it.
 use crate::args::One;
 use crate::session_json::SessionJson;
-use crate::terminal::{complain, json_line, json_pretty, print};
-use crate::{Done, Failure, Outcome, open};
+use crate::terminal::{ask, complain, json_line, json_pretty, print};
+use crate::{Done, Failure, Outcome, Use, open};
 use serde_json::json;
 use sessile::{Absent, FileId, FileStore, Lookup, SessionId};
 use std::io::{self, BufRead, IsTerminal, Read};
@@ -20,17 +20,30 @@ fn which(args: &One) -> Result<FileId, Failure> {
         value.into_encoded_bytes()
     } else {
         if io::stdin().is_terminal() {
-            complain("the session's id, please:");
+            ask("the session's id, please:");
         }
         let mut line = Vec::new();
         io::stdin().lock().take(4096).read_until(b'\n', &mut line).map_err(Failure::Input)?;
         line
     };
-    // Without quoting it: it may be somebody's id with a slip in it.
-    let id = str::from_utf8(&bytes).ok().and_then(|text| SessionId::parse(text.trim()));
-    let id =
-        id.ok_or(Failure::Usage("what was given is no session id: those have 32 characters a-z, 2-7"))?;
-    Ok(id.file_id())
+    // Without quoting it: it may be a visitor's id with a slip in it.
+    let text = str::from_utf8(&bytes).map_err(|_| Failure::Usage(NO_ID))?;
+    let mut ids = ids_in(text);
+    match (ids.next(), ids.next()) {
+        (Some(id), None) => Ok(id.file_id()),
+        (Some(_), Some(_)) => Err(Failure::Usage("several session ids were given; give one")),
+        (None, _) => Err(Failure::Usage(NO_ID)),
+    }
+}
+
+const NO_ID: &str = "no session id was given: it has 32 characters a-z, 2-7, alone or as name=value";
+
+/// The ids in a line as it is copied from a browser: an id, `name=value`, or a whole header of cookies.
+fn ids_in(text: &str) -> impl Iterator<Item = SessionId> {
+    text.split(';').filter_map(|part| {
+        let value = part.split_once('=').map_or(part, |(_, value)| value).trim();
+        SessionId::parse(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+    })
 }
 
 fn why(absent: Absent) -> &'static str {
@@ -42,7 +55,7 @@ fn why(absent: Absent) -> &'static str {
 }
 
 pub(crate) fn show(args: &One, json: bool) -> Outcome {
-    let store: FileStore = open(&args.dir, false)?;
+    let store: FileStore = open(&args.dir, Use::Look)?;
     let id = which(args)?;
     match store.find(&id)? {
         Lookup::Live(live) => {
@@ -62,7 +75,7 @@ pub(crate) fn show(args: &One, json: bool) -> Outcome {
 }
 
 pub(crate) fn destroy(args: &One, json: bool) -> Outcome {
-    let store = open(&args.dir, false)?;
+    let store = open(&args.dir, Use::Change)?;
     let id = which(args)?;
     let destroyed = store.end(&id)?;
     if json {

@@ -1,7 +1,7 @@
 //! `sessile sweep`.
 use crate::args::Sweep;
 use crate::terminal::{Progress, complain, json_line, print, told};
-use crate::{Done, Outcome, open};
+use crate::{Done, Outcome, Use, open};
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::json;
 use sessile::file::{SweepEnd, SweepOptions, SweepPhase, SweepReport};
@@ -12,7 +12,7 @@ use std::time::Duration;
 const DAY: Duration = Duration::from_secs(86_400);
 
 pub(crate) fn run(args: &Sweep, json: bool) -> Outcome {
-    let store = open(&args.dir, false)?;
+    let store = open(&args.dir, if args.dry_run { Use::Look } else { Use::Change })?;
     let mut options = SweepOptions::new()
         .full(args.full)
         .dry_run(args.dry_run)
@@ -28,11 +28,14 @@ pub(crate) fn run(args: &Sweep, json: bool) -> Outcome {
         if bar.as_ref().is_none_or(|(phase, _)| *phase != now.phase) {
             // The old one goes first.
             bar = None;
-            let doing = if now.phase == SweepPhase::Walk { "directories" } else { "due" };
-            bar = Some((now.phase, Progress::of(doing, now.total)));
+            let walks = now.phase == SweepPhase::Walk;
+            let begun = if walks { Progress::in_directories(now.total) } else { Progress::of(now.total) };
+            bar = Some((now.phase, begun));
         }
-        if let Some((_, bar)) = &mut bar {
-            bar.at(now.done);
+        match &mut bar {
+            Some((SweepPhase::Walk, bar)) => bar.at_directory(now.done, now.report.examined),
+            Some((_, bar)) => bar.at(now.done),
+            None => {}
         }
         Continue(())
     })?;
@@ -44,7 +47,7 @@ pub(crate) fn run(args: &Sweep, json: bool) -> Outcome {
     print(line)?;
     Ok(match report.end {
         SweepEnd::Elsewhere => Done::Elsewhere,
-        _ if report.failed > 0 => Done::WithFindings,
+        _ if report.failed + report.damaged > 0 => Done::WithFindings,
         _ => Done::Well,
     })
 }

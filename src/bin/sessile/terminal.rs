@@ -2,24 +2,53 @@
 //!
 //! Nothing that somebody else stored or named drives the terminal, and no session's id is repeated, wherever on the command
 //! line or in the input it was put by mistake.
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use crate::owner;
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use serde_json::json;
 use sessile::Error;
 use std::error::Error as StdError;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Says something to whoever runs the command, in one line.
-pub(crate) fn complain(what: impl Display) {
-    // If that cannot be read either, the exit code says it.
-    let _ = writeln!(io::stderr(), "sessile: {}", plain(without_ids(&what.to_string())));
+/// Whether complaints are JSON.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// From now on, each complaint is a JSON object: `{"error":"…"}`.
+pub(crate) fn speak_json() {
+    JSON.store(true, Relaxed);
 }
 
-/// An error with its causes.
+/// Tells the operator what is wrong, in one line.
+pub(crate) fn complain(what: impl Display) {
+    let text = without_ids(&what.to_string());
+    let line = if JSON.load(Relaxed) {
+        json_line(&json!({"error": text}))
+    } else {
+        format!("sessile: {}", plain(text))
+    };
+    // If that cannot be read either, the exit code says it.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Asks the operator for something.
+pub(crate) fn ask(what: &str) {
+    let _ = writeln!(io::stderr(), "sessile: {what}");
+}
+
+/// An error with its causes, and with the remedy if another user owns the store.
 pub(crate) fn told(error: &Error) -> String {
+    if let Some(told) = owner::told(error) {
+        return told;
+    }
     let causes = std::iter::successors(error.source(), |cause| StdError::source(*cause));
-    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
+    let told = causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"));
+    match owner::remedy(error) {
+        Some(remedy) => format!("{told}; {remedy}"),
+        None => told,
+    }
 }
 
 /// Prints results.
@@ -101,18 +130,23 @@ pub(crate) struct Progress {
 const BLINK: Duration = Duration::from_millis(300);
 
 impl Progress {
-    /// Of so many.
-    pub(crate) fn of(doing: &'static str, total: u64) -> Self {
-        Self::new(Some(total), "{msg:12} {wide_bar} {human_pos:>9} / {human_len:9} {eta:>4}", doing)
+    /// Of so many sessions.
+    pub(crate) fn of(total: u64) -> Self {
+        Self::new(Some(total), "sessions {wide_bar} {human_pos:>9} / {human_len:9} {eta:>4}")
     }
 
-    /// Of nobody knows how many.
-    pub(crate) fn counting(doing: &'static str) -> Self {
-        Self::new(None, "{msg:12} {human_pos:>13}  {elapsed}", doing)
+    /// Of sessions in so many directories. How many sessions there are is not known before the end.
+    pub(crate) fn in_directories(total: u64) -> Self {
+        Self::new(Some(total), "{msg:>18} {wide_bar} {percent:>3}% {eta:>4}")
     }
 
-    fn new(total: Option<u64>, template: &str, doing: &'static str) -> Self {
-        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_message(doing);
+    /// Of an unknown number of sessions.
+    pub(crate) fn counting() -> Self {
+        Self::new(None, "{human_pos:>13} sessions  {elapsed}")
+    }
+
+    fn new(total: Option<u64>, template: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         bar.set_style(ProgressStyle::with_template(template).expect("a template"));
         Self { bar, appears: Some(Instant::now() + BLINK) }
     }
@@ -133,6 +167,14 @@ impl Progress {
         }
     }
 
+    /// So many directories are done, in which there were so many sessions.
+    pub(crate) fn at_directory(&mut self, done: u64, sessions: u64) {
+        if self.bar.position() != done {
+            self.bar.set_message(format!("{} sessions", HumanCount(sessions)));
+        }
+        self.at(done);
+    }
+
     /// Complains above the bar.
     pub(crate) fn complain(&self, what: impl Display) {
         self.bar.suspend(|| complain(what));
@@ -142,5 +184,20 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_counts_sessions() {
+        let mut progress = Progress::in_directories(256);
+        progress.at_directory(3, 1234);
+        assert_eq!((progress.bar.position(), progress.bar.message()), (3, "1,234 sessions".into()));
+        let mut progress = Progress::of(10);
+        progress.at(4);
+        assert_eq!((progress.bar.position(), progress.bar.length()), (4, Some(10)));
     }
 }

@@ -1,0 +1,215 @@
+//! `sessile verify`: reads everything and names all that is not a sound session. With `--repair`, what can be moved aside is,
+//! and what the store has lost of its frame is made anew; nothing is deleted, and nothing is left without being named.
+use crate::args::Verify;
+use crate::look::read_all;
+use crate::terminal::{complain, json_line, plain, print, told};
+use crate::{Done, Outcome, Use, open};
+use indicatif::HumanCount;
+use serde_json::{Value as Json, json};
+use sessile::file::{Holds, StoredFile};
+use sessile::{Absent, ErrorKind, FileId, FileStore, Live, Lookup, Value};
+use std::fmt::Write;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a creation takes at most, if its process is not stopped: a file that is unfinished for longer is named.
+const CREATION: Duration = Duration::from_millis(200);
+
+/// What is not a sound session.
+struct Finding {
+    kind: Kind,
+    /// Of the session in whose place it is.
+    id: Option<FileId>,
+    path: PathBuf,
+    moved_to: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Was missing, and is made anew.
+    Lost,
+    Damaged,
+    Unfinished,
+    Temporary,
+    /// A link, pipe, directory or device in a session's place.
+    NoFile,
+    /// A newer version's session.
+    Newer,
+    /// Nothing of ours.
+    Unknown,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Damaged => "damaged",
+            Self::Unfinished => "unfinished",
+            Self::Temporary => "temporary",
+            Self::NoFile => "no file",
+            Self::Newer => "newer",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether a repair moves it aside. Sweeps remove leftovers; what is not ours, or a newer version's, stays.
+    fn is_movable(self) -> bool {
+        matches!(self, Self::Damaged | Self::NoFile)
+    }
+}
+
+impl Finding {
+    fn in_words(&self) -> String {
+        // A session is known by its digest, in logs too; what is no session's has a path.
+        let name = match self.id {
+            Some(id) if self.kind == Kind::Damaged => id.to_string(),
+            _ => plain(self.path.display()),
+        };
+        match &self.moved_to {
+            Some(to) => format!("{}: {name}, moved to {}", self.kind.name(), plain(to.display())),
+            None if self.kind == Kind::Lost => format!("{}: {name}, made anew", self.kind.name()),
+            None => format!("{}: {name}", self.kind.name()),
+        }
+    }
+
+    fn to_json(&self) -> Json {
+        // JSON has no other bytes than UTF-8.
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        json!({
+            "kind": self.kind.name(),
+            "id": self.id.map(|id| id.to_string()),
+            "path": text(&self.path),
+            "moved_to": self.moved_to.as_deref().map(text),
+        })
+    }
+}
+
+pub(crate) fn verify(args: &Verify, json: bool) -> Outcome {
+    let began = Instant::now();
+    // First: without its frame, a store cannot be opened.
+    let made = if args.repair { FileStore::repair(&args.dir)? } else { Vec::new() };
+    let of_frame = |path| Finding { kind: Kind::Lost, id: None, path, moved_to: None };
+    let mut findings: Vec<_> = made.into_iter().map(of_frame).collect();
+    let store = open(&args.dir, if args.repair { Use::Change } else { Use::Look })?;
+    let mut examined = 0_u64;
+    let mut failed = read_all(&store, |file| {
+        examined += u64::from(is_of_session(&file.holds));
+        findings.extend(finding(file));
+    });
+    failed += look_again(&store, &mut findings);
+    let not_moved = if args.repair { move_aside(&store, &mut findings) } else { 0 };
+    if !json {
+        for finding in &findings {
+            print(finding.in_words())?;
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    if json {
+        let found: Vec<_> = findings.iter().map(Finding::to_json).collect();
+        print(json_line(&json!({
+            "examined": examined,
+            "found": found,
+            "failed": failed,
+            "not_moved": not_moved,
+            "seconds": seconds,
+        })))?;
+    } else {
+        let damaged = findings.iter().filter(|found| found.kind == Kind::Damaged).count();
+        let mut summary = format!(
+            "{} sessions examined, {} damaged, {} other findings, {} could not be read",
+            HumanCount(examined),
+            HumanCount(damaged as u64),
+            HumanCount((findings.len() - damaged) as u64),
+            HumanCount(failed),
+        );
+        if not_moved > 0 {
+            write!(summary, ", {} could not be moved", HumanCount(not_moved)).expect("into a string");
+        }
+        print(format_args!("{summary}; {seconds:.1} s"))?;
+    }
+    Ok(match findings.is_empty() && failed == 0 {
+        _ if not_moved > 0 => Done::InPart,
+        true => Done::Well,
+        false => Done::WithFindings,
+    })
+}
+
+fn is_of_session(holds: &Holds) -> bool {
+    matches!(holds, Holds::Live(_) | Holds::Expired(_) | Holds::Damaged(_) | Holds::Unfinished(_))
+}
+
+fn finding(file: StoredFile) -> Option<Finding> {
+    let (kind, id) = match file.holds {
+        Holds::Live(Live { record, id }) | Holds::Expired(Live { record, id }) => {
+            let is_sound = record.entries.values().all(|value| Value::to_json(value).is_ok());
+            return (!is_sound).then_some(Finding {
+                kind: Kind::Damaged,
+                id: Some(id),
+                path: file.path,
+                moved_to: None,
+            });
+        }
+        Holds::Damaged(id) => (Kind::Damaged, Some(id)),
+        Holds::Unfinished(id) => (Kind::Unfinished, Some(id)),
+        Holds::Temporary => (Kind::Temporary, None),
+        Holds::Foreign(id) => (Kind::NoFile, Some(id)),
+        Holds::Newer(id) => (Kind::Newer, Some(id)),
+        _ => (Kind::Unknown, None),
+    };
+    Some(Finding { kind, id, path: file.path, moved_to: None })
+}
+
+/// Drops the findings that were sessions on their way, in which a server was at work. How many could not be looked at.
+fn look_again(store: &FileStore, findings: &mut Vec<Finding>) -> u64 {
+    let is_on_its_way = |finding: &Finding| matches!(finding.kind, Kind::Unfinished | Kind::Temporary);
+    if findings.iter().any(is_on_its_way) {
+        thread::sleep(CREATION);
+    }
+    let mut failed = 0;
+    findings.retain(|finding| {
+        if !is_on_its_way(finding) {
+            return true;
+        }
+        match finding.id.map(|id| store.find(&id)) {
+            Some(Ok(Lookup::Live(_) | Lookup::Absent(Absent::Expired(_)))) => false,
+            Some(Err(error)) => {
+                failed += 1;
+                complain(told(&error));
+                true
+            }
+            _ => {
+                let there = finding.path.symlink_metadata();
+                !there.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            }
+        }
+    });
+    failed
+}
+
+/// Moves aside what can be moved. How many could not; the first trouble that concerns the disk ends it, as each that
+/// follows would meet it as well.
+fn move_aside(store: &FileStore, findings: &mut [Finding]) -> u64 {
+    let mut movable: Vec<_> = findings.iter_mut().filter(|finding| finding.kind.is_movable()).collect();
+    let mut failed = 0;
+    let total = movable.len();
+    for (n, finding) in movable.iter_mut().enumerate() {
+        let Some(id) = finding.id else { continue };
+        match store.set_aside(&id) {
+            Ok(moved_to) => finding.moved_to = moved_to,
+            Err(error) => {
+                failed += 1;
+                complain(told(&error));
+                if !matches!(error.kind(), ErrorKind::Busy | ErrorKind::Foreign | ErrorKind::NewerFormat) {
+                    let rest = (total - n - 1) as u64;
+                    if rest > 0 {
+                        complain(format_args!("{} more were not moved", HumanCount(rest)));
+                    }
+                    return failed + rest;
+                }
+            }
+        }
+    }
+    failed
+}
