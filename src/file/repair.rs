@@ -50,13 +50,14 @@ impl FileStore {
         let root = Root::open(dir).map_err(io)?;
         let sharing = permissions::sharing_of(&root.stat(".").map_err(io)?);
         let root = root.shared_with(sharing);
-        permissions::check_store(&root)?;
         let parameters = Parameters::of(&root)?;
+        // First: of a directory that is no store, nothing needs to be private.
+        if parameters == Parameters::Lost && !has_shards(&root)? {
+            let error = Error::new(ErrorKind::Foreign, ACT).with_path(dir);
+            return Err(error.with_reason("there is no session store in it"));
+        }
+        permissions::check_store(&root)?;
         if parameters != Parameters::There {
-            if !has_shards(&root)? {
-                let error = Error::new(ErrorKind::Foreign, ACT).with_path(dir);
-                return Err(error.with_reason("there is no session store in it"));
-            }
             open::check_names(&root)?;
             check_formats(dir)?;
         }

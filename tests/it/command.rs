@@ -675,6 +675,11 @@ fn a_repair_makes_lost_directories_and_lost_parameters_anew() {
         run!("verify", "--repair", dir).ends(1);
         assert_eq!(tree(&dir), before);
     }
+    // Nor is advice given for its permissions.
+    let public = place.parent.path().join("empty");
+    fs::set_permissions(&public, fs::Permissions::from_mode(0o1777)).unwrap();
+    let ran = run!("verify", "--repair", public).ends(1);
+    assert!(ran.err.ends_with(": there is no session store in it\n"), "{ran:#?}");
 }
 
 #[test]
@@ -1446,6 +1451,22 @@ fn import_names_both_lines_that_have_the_same_id() {
     assert_eq!(ran.err, "sessile: line 3: it has the id of line 1, which was taken\n");
     assert_eq!(timeless(&ran.out), "2 sessions imported, 0 were there, 0 had expired, 1 failed; T s");
     assert_eq!(new.export(), good);
+}
+
+#[test]
+fn an_input_that_cannot_be_read_is_an_error_and_counts_as_stopped() {
+    let place = Place::new();
+    let mut command = sessile([OsStr::new("import"), place.root.as_ref()]);
+    // A directory.
+    let child = command
+        .stdin(File::open("/").unwrap())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let ran = wait(child, Vec::new()).ends(1);
+    assert_eq!(ran.err, "sessile: failed to read standard input: Is a directory (os error 21)\n");
+    assert_eq!(timeless(&ran.out), "0 sessions imported, 0 were there, 0 had expired, 0 failed; T s");
 }
 
 #[test]

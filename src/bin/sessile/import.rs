@@ -24,21 +24,18 @@ pub(crate) fn import(args: &Import, json: bool) -> Outcome {
     let mut importing =
         Importing { store: &store, how, bar, counts: Counts::default(), taken: HashMap::new() };
     let mut input = Input::new(io::stdin().lock(), args.partial);
-    let mut stopped = importing.read_all(&mut input);
+    let stopped = importing.read_all(&mut input);
     let Importing { bar, mut counts, .. } = importing;
-    // What was not tried is counted, and an end that is missing is found.
-    while stopped.is_some() {
-        match input.next() {
-            Ok(Some(_)) => counts.not_tried += 1,
-            Ok(None) => break,
-            Err(error) => {
-                stopped = Some(read_error(&error));
-                break;
-            }
+    if let Some(reason) = &stopped {
+        bar.complain(reason);
+        // What was not tried is counted, and an end that is missing is found.
+        while input.next().is_ok_and(|line| line.is_some()) {
+            counts.not_tried += 1;
         }
     }
-    let complaints = [stopped.clone(), input.cut()];
-    complaints.into_iter().flatten().for_each(|text| bar.complain(text));
+    if let Some(text) = input.cut() {
+        bar.complain(text);
+    }
     if counts.not_tried > 0 {
         let not_tried = HumanCount(counts.not_tried);
         bar.complain(format_args!(
@@ -119,7 +116,7 @@ impl Importing<'_> {
             let number = match input.next() {
                 Ok(Some(number)) => number,
                 Ok(None) => return None,
-                Err(error) => return Some(read_error(&error)),
+                Err(error) => return Some(format!("failed to read standard input: {error}")),
             };
             match input.line().map_err(Refusal::Line).and_then(|line| self.import(number, line)) {
                 Ok(()) => {}
@@ -169,10 +166,6 @@ impl Importing<'_> {
     }
 }
 
-fn read_error(error: &io::Error) -> String {
-    format!("failed to read standard input: {error}")
-}
-
 // ----------------------------------------------------------------------------------------------------------- lines
 
 /// Longest line, in bytes: the largest record, each byte of it in the longest form that JSON has.
@@ -185,7 +178,7 @@ struct Input<R> {
     line: Vec<u8>,
     is_too_long: bool,
     number: u64,
-    /// Whether the export may lack lines.
+    /// Whether lines may be missing at its end: it is a part of an export, or cannot be read any further.
     is_partial: bool,
     /// How many lines there were since the last one that counts them.
     since_count: u64,
@@ -210,6 +203,12 @@ impl<R: BufRead> Input<R> {
 
     /// Goes to the next line that ought to be a session, and says which it is, from 1; `None` at the end.
     fn next(&mut self) -> io::Result<Option<u64>> {
+        let next = self.find_next();
+        self.is_partial |= next.is_err();
+        next
+    }
+
+    fn find_next(&mut self) -> io::Result<Option<u64>> {
         loop {
             self.line.clear();
             let read = self.from.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut self.line)?;
@@ -261,7 +260,7 @@ impl<R: BufRead> Input<R> {
         self.has_count && self.since_count == 0 && self.miscount.is_none()
     }
 
-    /// At the end: what tells that lines are missing, unless that was to be expected.
+    /// At the end: what tells that lines are missing, unless that was to be expected, or the end is unknown.
     fn cut(&self) -> Option<String> {
         if self.is_partial || self.is_whole() {
             return None;

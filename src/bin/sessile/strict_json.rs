@@ -80,8 +80,11 @@ impl<'de> Visitor<'de> for AnyJson {
     }
 }
 
+/// More digits has no float, written out to its last one: 767 for the longest.
+const FLOAT_DIGITS_MAX: usize = 767;
+
 /// Where a number stands in JSON text, in bytes from its beginning, that neither 64 bits nor a float can hold as it is
-/// written. A float holds one that is written as floats are: with as few digits as tell it from others, or with 17.
+/// written. A float holds each number that it is rounded to: to as few digits as tell it from others, or to more.
 pub(crate) fn lossy_number(json: &[u8]) -> Option<usize> {
     let mut at = 0;
     while at < json.len() {
@@ -120,7 +123,10 @@ fn is_kept(number: &str) -> bool {
     match number.parse::<f64>() {
         Ok(float) if float.is_finite() => {
             let written = digits(number);
-            [format!("{float:e}"), format!("{float:.16e}")].iter().any(|form| digits(form) == written)
+            let count = written.0.len();
+            // Two forms, as a tie between two shortest ones is rounded in either way.
+            let forms = || [format!("{float:e}"), format!("{float:.*e}", count - 1)];
+            count == 0 || count <= FLOAT_DIGITS_MAX && forms().iter().any(|form| digits(form) == written)
         }
         // No number at all, or out of range: the parser says so.
         _ => true,
@@ -166,6 +172,11 @@ mod tests {
             "1e308",
             "5e-324",
             "9007199254740992.0",
+            // Between two that are as short.
+            "-689117708464244.2",
+            "-689117708464244.3",
+            // All digits of a float.
+            "0.1000000000000000055511151231257827021181583404541015625",
         ];
         for number in kept {
             assert_eq!(lossy_number(number.as_bytes()), None, "{number}");
