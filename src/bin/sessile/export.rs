@@ -26,6 +26,11 @@ pub(crate) fn export(args: &Export, json: bool) -> Outcome {
                 bar.complain(format_args!("damaged, and left out: {id}"));
                 continue;
             }
+            Ok(Holds::Newer(id)) => {
+                failed += 1;
+                bar.complain(format_args!("written by a newer version of sessile, and left out: {id}"));
+                continue;
+            }
             Ok(_) => continue,
             Err(error) => Err(error),
         };

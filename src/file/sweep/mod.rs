@@ -119,7 +119,15 @@ impl FileStore {
             }
             opened => opened,
         };
-        opened.map_err(|error| self.error_at("open expiry index", DUE, error))
+        opened.map_err(|error| {
+            let is_lost = error.kind() == io::ErrorKind::NotFound;
+            let error = self.error_at("open expiry index", DUE, error);
+            if is_lost {
+                error.with_reason("it is lost; a sweep that is no dry run makes it anew")
+            } else {
+                error
+            }
+        })
     }
 }
 
