@@ -2,9 +2,11 @@
 //! does. Nothing sweeps here: expiry is decided when a session is looked at.
 use crate::support::memory::{Call, Stage, on_every_storage, secs, start};
 use sessile::{
-    Absent, Cookies, Durability, ErrorKind, Expiry, FileId, Lifetime, Lookup, Record, Renewal, Session,
-    Sessions, Token, Value, Verdict,
+    Absent, Cookies, Durability, ErrorKind, Event, Expiry, FileId, Lifetime, Lookup, Record, Renewal,
+    Session, Sessions, Token, Value, Verdict,
 };
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 on_every_storage! {
@@ -62,6 +64,22 @@ fn visit(stage: &Stage, lifetime: &Lifetime, token: &Token) -> bool {
     let found = session.contains("n").unwrap();
     session.save().unwrap();
     found
+}
+
+/// A login is never refused for the sake of the session that the request brought.
+#[track_caller]
+fn check_a_late_login_makes_a_new_session(stage: &Stage, lifetime: &Lifetime, token: &Token, age: Duration) {
+    let mut session = brought(stage, lifetime, token);
+    assert!(session.contains("n").unwrap());
+    stage.clock.advance(age);
+    session.login("ada").unwrap();
+    session.save().unwrap();
+    let new = session.token().unwrap().unwrap();
+    assert_ne!(new, *token);
+    let found = brought(stage, lifetime, &new);
+    assert_eq!(found.user().unwrap().as_deref(), Some("ada"));
+    assert_eq!(found.get::<u64>("n").unwrap(), Some(1), "it goes on from what this request had loaded");
+    assert_eq!(brought(stage, lifetime, token).user().unwrap(), None, "the old id is nobody's");
 }
 
 fn add_one(n: &mut u64) {
@@ -405,10 +423,9 @@ fn a_setting_in_the_past_stores_no_new_session(stage: &Stage) {
 }
 
 fn a_session_that_expires_between_load_and_save_is_gone(stage: &Stage) {
-    let acts: [fn(&mut Session) -> sessile::Result<()>; 4] = [
+    let acts: [fn(&mut Session) -> sessile::Result<()>; 3] = [
         |s| s.insert("n", 2).and_then(|()| s.save()),
         |s| s.update_now("n", add_one),
-        |s| s.login("ada").and_then(|()| s.save()),
         |s| {
             // Not even a setting that would have prolonged it.
             s.set_expiry(Expiry::After(TWO_WEEKS));
@@ -423,6 +440,8 @@ fn a_session_that_expires_between_load_and_save_is_gone(stage: &Stage) {
         assert_eq!(act(&mut session).unwrap_err().kind(), ErrorKind::Gone);
         stage.check_absent(&token);
     }
+    let token = stored_with(stage, &Lifetime::new(), Expiry::After(secs(300)));
+    check_a_late_login_makes_a_new_session(stage, &Lifetime::new(), &token, secs(300));
     // A renewal that comes too late is no error, and no renewal.
     let lifetime = Lifetime::new().idle_limit(secs(300));
     let token = stored(stage, &lifetime);
@@ -568,16 +587,17 @@ fn a_stricter_policy_ends_sessions_at_their_next_load(stage: &Stage) {
 }
 
 fn a_stricter_policy_ends_sessions_inside_the_change(stage: &Stage) {
-    let acts: [fn(&mut Session) -> sessile::Result<()>; 4] = [
+    let acts: [fn(&mut Session) -> sessile::Result<()>; 3] = [
         |s| s.insert("n", 2).and_then(|()| s.save()),
         |s| s.update_now("n", add_one),
-        |s| s.login("ada").and_then(|()| s.save()),
         |s| {
             s.set_expiry(Expiry::BrowserClose);
             s.save()
         },
     ];
     for lifetime in strict() {
+        let token = stored(stage, &Lifetime::new());
+        check_a_late_login_makes_a_new_session(stage, &lifetime, &token, AGE);
         for act in acts {
             let token = stored(stage, &Lifetime::new());
             let before = stage.record(&token);
@@ -593,13 +613,16 @@ fn a_stricter_policy_ends_sessions_inside_the_change(stage: &Stage) {
         let sliding = lifetime.renewal(Renewal::OnRead);
         let token = stored(stage, &Lifetime::new());
         let before = stage.record(&token);
-        let sessions =
-            stage.sessions_living(sliding).with_observer(|event| panic!("it is no event: {event:?}"));
+        let events = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&events);
+        let count = move |_: &Event<'_>| drop(counted.fetch_add(1, Ordering::Relaxed));
+        let sessions = stage.sessions_living(sliding).with_observer(count);
         let mut session = sessions.open([token.clone()]);
         assert!(session.contains("n").unwrap());
         stage.clock.advance(AGE);
         session.save().unwrap();
         assert_eq!(stage.record(&token), before, "a renewal that comes too late is none");
+        assert_eq!(events.load(Ordering::Relaxed), 0, "nor is it an event");
     }
 }
 

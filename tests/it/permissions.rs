@@ -353,7 +353,11 @@ fn an_open_store_on_a_read_only_disk_is_one_error() {
         let script = "mount --bind store store && mount -o remount,bind,ro store";
         return again_in_mounts(name, dir.path(), "store", &[script]);
     };
-    let error = refusal(FileStoreOptions::new().observer(|event| panic!("{event:?}")), &root);
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&events);
+    let hear = move |event: &Event<'_>| heard.lock().unwrap().push(format!("{event:?}"));
+    let error = refusal(FileStoreOptions::new().observer(hear), &root);
+    assert_eq!(*events.lock().unwrap(), [""; 0], "nothing was mended");
     // Directories in which a file stays wrong are not tried.
     let tried =
         |path: &&PathBuf| *path == &root || path.is_file() || fs::read_dir(path).unwrap().next().is_none();
