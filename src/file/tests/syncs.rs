@@ -157,7 +157,7 @@ fn whoever_dies_in_a_save_whose_sync_failed_leaves_a_file_that_no_power_safe_sav
 
 /// It has more entries than this store allows to others, and is written anew all the same.
 #[test]
-fn a_version_beyond_a_lowered_limit_whose_sync_failed_is_written_anew() {
+fn a_version_beyond_a_limit_whose_sync_failed_is_written_anew() {
     let fixture = Fixture::new();
     let session = fixture.session(true);
     let mut two = |record: &mut Record| {
