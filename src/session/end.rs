@@ -43,7 +43,8 @@ impl Session {
     pub fn destroy(&mut self) -> Result<Destroyed> {
         self.accessed.set(true);
         self.modified = true;
-        let destroyed = self.end()?;
+        let destroyed = self.end();
+        let destroyed = self.noting_failure(destroyed)?;
         if self.came_with_token {
             self.remove_cookie();
         }
@@ -87,7 +88,9 @@ impl Session {
         if news_are_dead {
             self.forget_token();
         }
-        self.noting_failure(failure.map_or(Ok(()), Err))?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
         self.brought.clear();
         self.found = OnceCell::from(None);
         self.settle();

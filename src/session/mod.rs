@@ -85,7 +85,7 @@ pub struct Session {
     /// Whether an attempt to end the session failed, perhaps after the deed.
     end_failed: bool,
     /// Whether a save failed, whatever succeeded since: then no cache may keep the response.
-    save_failed: Cell<bool>,
+    save_failed: bool,
     delta: Delta,
     expiry: Option<Expiry>,
     transfer: Transfer,
@@ -122,7 +122,7 @@ impl Session {
             saved_relaxed: false,
             removes_cookie: false,
             end_failed: false,
-            save_failed: Cell::new(false),
+            save_failed: false,
             delta: Delta::default(),
             expiry: None,
             transfer: Transfer::Stay,

@@ -122,24 +122,29 @@ impl Session {
     /// Changes one entry in the store. Whether that changed it.
     fn change_now(&mut self, name: &str, step: Step<'_>) -> Result<bool> {
         check_name(name)?;
-        let now = self.manager.store().now();
-        let changed = match self.load()?.map(|held| held.token.clone()) {
-            Some(token) => self.merge_now(&token, name, step, now)?,
-            None => self.create_now(name, step, now)?,
-        };
+        let changed = self.write_now(name, step);
+        let changed = self.noting_failure(changed)?;
         self.delta.committed(name);
         self.transfer = Transfer::Stay;
         Ok(changed)
     }
 
+    fn write_now(&mut self, name: &str, step: Step<'_>) -> Result<bool> {
+        let now = self.manager.store().now();
+        match self.load()?.map(|held| held.token.clone()) {
+            Some(token) => self.merge_now(&token, name, step, now),
+            None => self.create_now(name, step, now),
+        }
+    }
+
     /// The same for a session that is stored, as far as is known.
     fn merge_now(&mut self, token: &Token, name: &str, step: Step<'_>, now: SystemTime) -> Result<bool> {
         let (mut changed, mut logged_in) = (false, false);
-        let saved = self.noting_failure(self.change_live(token, now, &mut |record| {
+        let saved = self.change_live(token, now, &mut |record| {
             logged_in = self.log_in(record, now);
             changed = self.step(name, record, step)?;
             Ok(if changed || logged_in { Verdict::Write } else { Verdict::Keep })
-        }))?;
+        })?;
         let Some(saved) = saved else {
             self.outlive_session("update an entry of session")?;
             return self.create_now(name, step, now);

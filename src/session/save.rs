@@ -58,7 +58,8 @@ impl Session {
     /// ```
     pub fn save(&mut self) -> Result<()> {
         self.accessed.set(true);
-        self.commit()
+        let saved = self.commit();
+        self.noting_failure(saved)
     }
 
     /// Drops what this request has changed and not saved: entries, an expiry setting, a `login` or `rotate_id` that waits.
@@ -98,7 +99,7 @@ impl Session {
 
     /// Whether a save failed in this request.
     pub(crate) fn save_failed(&self) -> bool {
-        self.save_failed.get()
+        self.save_failed
     }
 
     /// The save at the end of a request: writes the changes, or moves the deadline.
@@ -166,11 +167,11 @@ impl Session {
     /// Merges the changes into the newest record, and moves it to a new token if that is asked.
     fn merge(&mut self, token: &Token, now: SystemTime) -> Result<()> {
         let mut moved = false;
-        let saved = self.noting_failure(self.change_live(token, now, &mut |record| {
+        let saved = self.change_live(token, now, &mut |record| {
             let changed;
             (changed, moved) = self.apply(record, now)?;
             Ok(if changed || moved { Verdict::Write } else { Verdict::Keep })
-        }))?;
+        })?;
         let Some(saved) = saved else {
             self.outlive_session("save session")?;
             return self.create(now);
@@ -254,11 +255,9 @@ impl Session {
         if over { Ok(None) } else { saved }
     }
 
-    /// Remembers that something the handler wanted saved was not. A renewal that fails loses nothing of it.
-    pub(super) fn noting_failure<T>(&self, saved: Result<T>) -> Result<T> {
-        if saved.is_err() {
-            self.save_failed.set(true);
-        }
+    /// Remembers that something the handler wanted saved, or ended, was not. A renewal that fails loses nothing of it.
+    pub(super) fn noting_failure<T>(&mut self, saved: Result<T>) -> Result<T> {
+        self.save_failed |= saved.is_err();
         saved
     }
 
@@ -269,7 +268,7 @@ impl Session {
             return Ok(());
         }
         self.manager.lifetime().apply(&mut record, expiry, now);
-        let saved = self.noting_failure(self.manager.store().create(&record, self.durability))?;
+        let saved = self.manager.store().create(&record, self.durability)?;
         self.manager.observe(&Event::Created(saved.live.id));
         self.hold(saved, now, true);
         Ok(())
@@ -330,8 +329,7 @@ impl Session {
             .get()
             .and_then(Option::as_ref)
             .map_or_else(String::new, |held| format!(" {}", held.id));
-        let error = Error::new(ErrorKind::Gone, format!("{act}{id}"));
-        let reason = "it was ended or has expired since it was read; nothing was saved";
-        self.noting_failure(Err(error.with_reason(reason)))
+        Err(Error::new(ErrorKind::Gone, format!("{act}{id}"))
+            .with_reason("it was ended or has expired since it was read; nothing was saved"))
     }
 }

@@ -423,9 +423,14 @@ fn a_setting_in_the_past_stores_no_new_session(stage: &Stage) {
 }
 
 fn a_session_that_expires_between_load_and_save_is_gone(stage: &Stage) {
-    let acts: [fn(&mut Session) -> sessile::Result<()>; 3] = [
+    let acts: [fn(&mut Session) -> sessile::Result<()>; 4] = [
         |s| s.insert("n", 2).and_then(|()| s.save()),
         |s| s.update_now("n", add_one),
+        |s| {
+            // A login makes a new session: see `logins`.
+            s.rotate_id();
+            s.save()
+        },
         |s| {
             // Not even a setting that would have prolonged it.
             s.set_expiry(Expiry::After(TWO_WEEKS));
@@ -587,9 +592,14 @@ fn a_stricter_policy_ends_sessions_at_their_next_load(stage: &Stage) {
 }
 
 fn a_stricter_policy_ends_sessions_inside_the_change(stage: &Stage) {
-    let acts: [fn(&mut Session) -> sessile::Result<()>; 3] = [
+    let acts: [fn(&mut Session) -> sessile::Result<()>; 4] = [
         |s| s.insert("n", 2).and_then(|()| s.save()),
         |s| s.update_now("n", add_one),
+        |s| {
+            // A login makes a new session: see `logins`.
+            s.rotate_id();
+            s.save()
+        },
         |s| {
             s.set_expiry(Expiry::BrowserClose);
             s.save()
@@ -615,7 +625,9 @@ fn a_stricter_policy_ends_sessions_inside_the_change(stage: &Stage) {
         let before = stage.record(&token);
         let events = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&events);
-        let count = move |_: &Event<'_>| drop(counted.fetch_add(1, Ordering::Relaxed));
+        let count = move |_: &Event<'_>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        };
         let sessions = stage.sessions_living(sliding).with_observer(count);
         let mut session = sessions.open([token.clone()]);
         assert!(session.contains("n").unwrap());
@@ -710,7 +722,11 @@ fn a_session_that_another_request_renews_meanwhile_is_not_from_the_future(stage:
         let acts: [fn(&mut Session) -> sessile::Result<()>; 3] = [
             |s| s.insert("m", 1).and_then(|()| s.save()),
             |s| s.update_now("m", add_one),
-            |s| s.login("ada").and_then(|()| s.save()),
+            |s| {
+                // A login makes a new session: see `logins`.
+                s.rotate_id();
+                s.save()
+            },
         ];
         for act in acts {
             let token = stored(stage, &lifetime);

@@ -812,6 +812,16 @@ fn no_later_save_or_renewal_forgets_that_a_save_failed() {
             assert_eq!(headers.last(), Some(&owned(&[NO_STORE])[0]), "{visitor:?}, then {later:?}");
         }
     }
+    // Also where the store was not even reached for the save.
+    let (mut visit, _) = arrive(&site, Known, &[]);
+    fail_once(Call::Load);
+    UpdateNow.on(&mut visit).unwrap_err();
+    assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, NO_STORE]));
+    let (mut visit, _) = arrive(&site, Known, &[Update]);
+    fail_once(Call::Update);
+    Save.on(&mut visit).unwrap_err();
+    visit.discard_changes();
+    assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, NO_STORE]));
     // A renewal that sends no cookie: the browser keeps this one until it is closed.
     let token = site.session_with(|visit| visit.set_expiry(Expiry::BrowserClose));
     let deadline = site.deadline(&token);

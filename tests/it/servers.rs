@@ -178,7 +178,9 @@ fn program(site: &Site) -> impl Fn(&str, &mut Session) -> Result<Page, Oops> + S
             Ok(page("inserted"))
         }
         "/insert-too-much" => {
-            session.insert("blob", "x".repeat(5000))?;
+            // Each alone has room: it is the save that fails.
+            session.insert("blob", "x".repeat(2500))?;
+            session.insert("glob", "x".repeat(2500))?;
             Ok(page("inserted"))
         }
         "/count" => {
