@@ -68,6 +68,8 @@ pub enum ErrorKind {
     Panicked,
     /// A handler returned an error of the program's own; its changes were dropped. The error's text is in the reason.
     Handler,
+    /// A [`Visit`](crate::Visit) was dropped with changes that were not saved, or a cookie that was not sent.
+    Unfinished,
     /// Another storage (not the file engine) failed; for implementors of [`Store`](crate::store::Store).
     Storage,
 }

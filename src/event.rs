@@ -31,7 +31,9 @@ pub enum Event<'a> {
     /// A request brought something that is no session of ours.
     Refused(Refusal),
     /// A response says that the request failed: its session could not be used or saved, or the handler panicked or returned an
-    /// error of the program's own ([`ErrorKind::Handler`](crate::ErrorKind::Handler)).
+    /// error of the program's own ([`ErrorKind::Handler`](crate::ErrorKind::Handler)). Or there is no response that could say
+    /// so: a changed [`Visit`](crate::Visit) was dropped unfinished
+    /// ([`ErrorKind::Unfinished`](crate::ErrorKind::Unfinished)).
     Failed(&'a Error),
     /// The deadline of a session that was only read could not be moved; the response was not affected.
     NotRenewed(&'a Error),

@@ -54,7 +54,7 @@ pub(super) fn run<R>(
         Err(failure) => return Answer { response: Err(failure), headers: Headers::default() },
     };
     let Ok(made) = contained(|| handler(&mut visit)) else {
-        return fail(&visit, panicked("run the handler"));
+        return fail(&mut visit, panicked("run the handler"));
     };
     if !made.keep {
         return Answer { response: Ok(made.response), headers: visit.discard() };
@@ -62,7 +62,7 @@ pub(super) fn run<R>(
     let answer = match contained(|| visit.settle(made.status)) {
         Ok(Ok(headers)) => return Answer { response: Ok(made.response), headers },
         Ok(Err(Unsaved { error, headers })) => Answer { response: Err(failure(&error)), headers },
-        Err(_) => fail(&visit, panicked("save session")),
+        Err(_) => fail(&mut visit, panicked("save session")),
     };
     // The program's code, perhaps; the answer is a failure already.
     let _ = contained(|| drop(made.response));
@@ -73,7 +73,7 @@ fn panicked(act: &'static str) -> Error {
     Error::new(ErrorKind::Panicked, act).with_reason("it panicked; its changes were dropped")
 }
 
-fn fail<R>(visit: &Visit, error: Error) -> Answer<R> {
+fn fail<R>(visit: &mut Visit, error: Error) -> Answer<R> {
     let response = Err(failure(&error));
     let Unsaved { headers, .. } = visit.fail(error);
     Answer { response, headers }

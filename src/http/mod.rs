@@ -28,7 +28,7 @@ pub mod tiny_http;
 pub use cookie::{Cookies, SameSite};
 pub use headers::Headers;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::lifetime::Lifetime;
 use crate::session::{CookieNews, Session, SessionManager};
@@ -127,7 +127,7 @@ impl Sessions {
     pub fn visit<'h, Form>(&self, cookie_headers: impl CookieHeaders<'h, Form>) -> Visit {
         let tokens = cookie_headers.values().flat_map(|header| self.jar.tokens(header));
         let session = self.manager.open_brought(tokens);
-        Visit { session, jar: self.jar.clone() }
+        Visit { session, jar: self.jar.clone(), finished: false }
     }
 
     /// The manager below, for work outside of requests.
@@ -139,12 +139,15 @@ impl Sessions {
 
 /// One request's session, from its cookie to its response's headers. Use it as a [`Session`].
 ///
-/// End it with [`finish`](Self::finish); one that is dropped saves nothing.
+/// End it with [`finish`](Self::finish) or [`discard`](Self::discard). One that is dropped saves nothing; if that loses
+/// changes, or a cookie that the browser needs, it is observed as [`Event::Failed`]. (Not in a panic, which says enough.)
 #[must_use = "a visit that is dropped saves nothing; call `finish`"]
 #[derive(Debug)]
 pub struct Visit {
     session: Session,
     jar: Arc<Jar>,
+    /// Whether the response's headers were asked for.
+    finished: bool,
 }
 
 impl Visit {
@@ -162,6 +165,7 @@ impl Visit {
 
     /// [`finish`](Self::finish), for adapters that survive a panic in it.
     fn settle(&mut self, status: u16) -> Result<Headers, Unsaved> {
+        self.finished = true;
         let saved = if status < 500 { self.session.commit() } else { Ok(()) };
         saved.and_then(|()| self.headers(false)).map_err(|error| self.fail(error))
     }
@@ -169,12 +173,14 @@ impl Visit {
     /// Drops what was changed, and says what the response must carry all the same: cookies of what was already done
     /// (`destroy`, `save`, `update_now`). For failed requests.
     #[must_use]
-    pub fn discard(self) -> Headers {
+    pub fn discard(mut self) -> Headers {
+        self.finished = true;
         self.headers(false).unwrap_or_else(|error| self.fail(error).headers)
     }
 
     /// Reports a failure and says what its response must carry.
-    fn fail(&self, error: Error) -> Unsaved {
+    fn fail(&mut self, error: Error) -> Unsaved {
+        self.finished = true;
         self.session.manager().observe(&Event::Failed(&error));
         // Without the cookie, if that is what cannot be made.
         let without_cookie = |_| {
@@ -212,6 +218,18 @@ impl Visit {
             headers.push("Cache-Control", "private");
         }
         Ok(headers)
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if self.finished || !self.session.is_unfinished() || std::thread::panicking() {
+            return;
+        }
+        let reason = "its visit was dropped, with changes or a cookie for the browser; call `finish` before the response is \
+                      sent, or `discard`";
+        let error = Error::new(ErrorKind::Unfinished, "save session").with_reason(reason);
+        self.session.manager().observe(&Event::Failed(&error));
     }
 }
 

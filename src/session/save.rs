@@ -88,6 +88,16 @@ impl Session {
         &self.cookie
     }
 
+    /// Whether there are changes that are not saved.
+    fn is_changed(&self) -> bool {
+        !self.delta.is_empty() || self.expiry.is_some() || self.transfer != Transfer::Stay
+    }
+
+    /// Whether there are changes that are not saved, or is something that the browser has to be told.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.is_changed() || !matches!(self.cookie, CookieNews::Nothing)
+    }
+
     /// Whether the request found a live session, or made one.
     pub(crate) fn is_live(&self) -> bool {
         self.found.get().is_some_and(Option::is_some)
@@ -105,7 +115,7 @@ impl Session {
     /// The save at the end of a request: writes the changes, or moves the deadline.
     pub(crate) fn commit(&mut self) -> Result<()> {
         let lifetime = self.manager.lifetime();
-        let changed = !self.delta.is_empty() || self.expiry.is_some() || self.transfer != Transfer::Stay;
+        let changed = self.is_changed();
         // What was saved before `power_safe` was asked for becomes so by an update that changes nothing.
         let strengthen = self.saved_relaxed && self.durability == Durability::PowerSafe;
         let must = changed || strengthen;

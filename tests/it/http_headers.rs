@@ -107,9 +107,11 @@ impl Site {
         visit.insert("a", 1).unwrap();
         prepare(&mut visit);
         visit.save().unwrap();
+        let token = visit.token().unwrap().unwrap();
+        drop(visit.discard());
         self.store.calls();
         self.seen.lock().unwrap().clear();
-        visit.token().unwrap().unwrap()
+        token
     }
 
     /// The names of a session's entries, as the next request sees them.
@@ -699,6 +701,47 @@ fn every_request_renews_also_an_untouched_session_and_makes_none() {
     site.store.calls();
     check(&site, Stranger, &[], BAD, &[]);
     assert_eq!(site.store.calls(), [], "a failed request looks at nothing");
+}
+
+#[test]
+fn a_changed_visit_that_is_dropped_unfinished_is_observed() {
+    let site = Site::new();
+    let unfinished = [Seen::Failed(ErrorKind::Unfinished)];
+    let failures = || {
+        let seen = site.seen().into_iter();
+        seen.filter(|seen| matches!(seen, Seen::Failed(_))).collect::<Vec<_>>()
+    };
+    let expire = Expire(Expiry::After(Duration::from_secs(60)));
+    for act in [Insert, Remove, Clear, Update, TestCookie, Login, Rotate, expire, Destroy] {
+        drop(arrive(&site, Known, &[act]).0);
+        assert_eq!(failures(), unfinished, "{act:?}");
+        drop(arrive(&site, Known, &[act]).0.discard());
+        drop(arrive(&site, Known, &[act]).0.finish(200));
+        drop(arrive(&site, Known, &[act]).0.finish(500));
+        assert_eq!(failures(), [], "finished: {act:?}");
+        let visit = arrive(&site, Known, &[act]).0;
+        let panics = std::panic::AssertUnwindSafe(move || {
+            let _visit = visit;
+            std::panic::resume_unwind(Box::new("the handler gives up"));
+        });
+        std::panic::catch_unwind(panics).unwrap_err();
+        assert_eq!(failures(), [], "in a panic: {act:?}");
+    }
+    // Saved, and the browser does not learn where.
+    for act in [UpdateNow, Save] {
+        drop(arrive(&site, Nobody, &[Insert, act]).0);
+        assert_eq!(failures(), unfinished, "{act:?}");
+    }
+    for acts in
+        [&[][..], &[Read], &[ReadDeadline], &[InsertSame], &[RemoveMissing], &[UpdateNow], &[Insert, Save]]
+    {
+        drop(arrive(&site, Known, acts).0);
+        assert_eq!(failures(), [], "{acts:?}");
+    }
+    for visitor in [Nobody, Stranger] {
+        drop(arrive(&site, visitor, &[Read]).0);
+        assert_eq!(failures(), [], "{visitor:?}");
+    }
 }
 
 #[test]
