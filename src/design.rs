@@ -257,8 +257,8 @@
 //!
 //! 1. An opening looks at the root and the directories in it, and at files only in directories that were wrong. What opens a
 //!    store to others (`fsGroup`, `chmod -R`, `setfacl -R`) sets directories too, and a file in a private directory cannot be
-//!    reached by another user. So it costs some 260 `fstatat`, whatever the number of sessions; no other call looks at a mode,
-//!    but for files that it has made.
+//!    reached by another user. So it costs some 260 `fstatat`, whatever the number of sessions, and 5 µs of processor time a
+//!    session when it mends; no other call looks at a mode, but for files that it has made.
 //! 2. What is this user's and wrong is mended, through descriptors opened without following a link: the root first if it is
 //!    made private, then files, and each directory after its files, so that a killed opening is gone on with. What is another
 //!    user's, or refuses, is counted, and is one error.

@@ -180,7 +180,7 @@ impl FileStoreOptions {
     /// Directories are 2770 then and files 0660, under any umask, and any user may own them; the directory's group must be
     /// one of the process's groups. Every process opens the store in the same way: one that opens it with another choice
     /// changes all modes to it, where they are its own, and is refused with [`ErrorKind::Permissions`] where they are
-    /// not. Either way takes a few seconds for a million sessions, once. Members of the group can read every session and
+    /// not. Either way takes some 5 s of processor time for a million sessions, once. Members of the group can read every session and
     /// bring back those that were ended. An access control list on the directory (`setfacl`) counts as the group.
     ///
     /// Let one process make the store before those of other users open it.

@@ -2,11 +2,11 @@
 //!
 //! - **A directory that holds no store is never changed**, and no error advises to change it: it may be `/tmp`. What is not
 //!   safe there is answered by "use a directory inside it".
-//! - **A store of this user that is too open is made right**: directories first, the root before all others, as nothing in a
-//!   private root can be reached by another user. A system sets such bits on a whole tree at once (`fsGroup` of Kubernetes,
-//!   `chmod -R`, `setfacl -R`). So the directories are looked at by every opening, 260 calls, and files only in a directory
-//!   that was wrong: a look at a million files would take seconds. A directory is mended after its files (but for the
-//!   root that is made private), so that the next opening goes on with what a killed one left.
+//! - **A store of this user that is too open is made right.** Such bits come on a whole tree at once (`fsGroup` of Kubernetes,
+//!   `chmod -R`, `setfacl -R`). So every opening looks at the directories, 260 calls, and at files only in a directory that
+//!   was wrong: a look at a million files would take seconds. A root that is to be private is mended before all else, as
+//!   nothing in it can be reached by another user then; any other directory after its files, so that the next opening goes
+//!   on with what a killed one left. A file with several names is mended too: the other name may be another user's.
 //! - **What cannot be mended is one error**: it counts what is wrong, names the first and gives the command that cures all.
 //!   It comes before anything is changed, unless only the attempt could tell.
 //! - Only directories and regular files that are ours by name are touched, and no link is followed.
@@ -119,9 +119,9 @@ pub(super) fn check_place(root: &Root) -> Result<()> {
     let wanted = Wanted::for_store(root, &stat);
     refuse_public(root, &wanted, &stat)?;
     let reason = match wanted.sharing {
-        Sharing::Private if wanted.is_writable(&stat) => public(&stat),
+        _ if wanted.is_writable(&stat) => public(&stat),
         Sharing::Private if stat.owner != wanted.user => format!(
-            "it belongs to user {}, this process runs as user {}; use a directory of that user's own",
+            "it belongs to user {}, this process runs as user {}; use a directory that the latter owns",
             stat.owner, wanted.user
         ),
         Sharing::Group if wanted.judge(&stat) == Verdict::Refuse => format!(
@@ -147,11 +147,9 @@ fn refuse_public(root: &Root, wanted: &Wanted, stat: &Stat) -> Result<()> {
         public(stat)
     } else if wanted.sharing == Sharing::Group && !is_member(stat.group)? {
         format!(
-            "it belongs to group {}, of which this process is no member; run it with that group, or give the \
-             store to a group of its own: chgrp -R {} {}",
-            stat.group,
-            getegid().as_raw(),
-            shell_word(root.path())
+            "it belongs to group {}, of which this process is no member; run the process with that group, or use a \
+             directory of one of its groups",
+            stat.group
         )
     } else {
         return Ok(());

@@ -249,6 +249,10 @@ fn a_directory_without_a_store_is_not_changed_nor_advised_to_be() {
         assert_eq!(error.to_string(), text);
         // As it says.
         FileStore::open(root.join("sessions")).unwrap();
+        if mode & 0o1002 != 0 {
+            let shared = refusal(FileStoreOptions::new().group_access(true), &root);
+            assert_eq!(shared.to_string(), text);
+        }
     }
     // Nor one like /tmp that has something like a store, which another user may have planted.
     let dir = directory_in_memory();
@@ -262,7 +266,7 @@ fn a_directory_without_a_store_is_not_changed_nor_advised_to_be() {
         let mode = fs::metadata(path).unwrap().mode();
         let error = FileStoreOptions::new().group_access(group_access).open(path).map(drop).unwrap_err();
         let text = error.to_string();
-        assert!(!text.contains("chmod") && !text.contains("chown"), "{text}");
+        assert!(["chmod", "chown", "chgrp"].iter().all(|command| !text.contains(command)), "{text}");
         assert!(path == "/" || text.contains("use a directory inside it"), "{text}");
         assert_eq!(fs::metadata(path).unwrap().mode(), mode);
     }
@@ -287,6 +291,8 @@ fn a_volume_of_another_user_that_all_may_write_to_is_refused() {
     let error = refusal(FileStoreOptions::new(), Path::new("/"));
     let text = "failed to open session store `/`: it belongs to user 0, this process runs as user ";
     assert!(error.to_string().starts_with(text), "{error}");
+    let error = refusal(FileStoreOptions::new().group_access(true), Path::new("/"));
+    assert!(error.to_string().ends_with("or use a directory of one of its groups"), "{error}");
 }
 
 #[test]
@@ -526,8 +532,8 @@ fn a_group_that_the_process_is_not_of_is_refused() {
     chown(&root, Some(STRANGER), Some(GROUP)).unwrap();
     let text = process_of(STRANGER, "--clear-groups", &copy, &root, 0o022).line();
     let want = format!(
-        "failed to open session store `{0}`: it belongs to group {GROUP}, of which this process is no member; run it \
-         with that group, or give the store to a group of its own: chgrp -R {STRANGER} {0}, None",
+        "failed to open session store `{}`: it belongs to group {GROUP}, of which this process is no member; run \
+         the process with that group, or use a directory of one of its groups, None",
         root.display()
     );
     assert_eq!(text, want);

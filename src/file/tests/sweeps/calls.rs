@@ -3,7 +3,7 @@ use super::*;
 
 /// Every pass: the index, its lock, and the hour of the last walk.
 const BEGIN: [&str; 7] =
-    ["open directory", "open file in directory", "lock", "change mode", "touch", "stat file", "read"];
+    ["open directory", "open file in directory", "lock", "stat file", "touch", "stat file", "read"];
 /// What is due: which buckets there are, and, for each, how many entries, what they are, and whether that was all.
 const LIST: &str = "list directory";
 const SIZE: &str = "stat in directory";

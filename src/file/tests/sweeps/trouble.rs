@@ -112,7 +112,7 @@ impl Scene {
 /// What a pass over a [`Scene`] calls before it comes to the walked shard. One marked with "?" may fail without being
 /// told: nothing is left undone by it, or a later pass does it.
 const BEFORE_THE_SHARD: [(&str, &str); 7] = [
-    ("the index and its lock", "open directory, open file in directory, lock, change mode, touch, stat file"),
+    ("the index and its lock", "open directory, open file in directory, lock, stat file, touch, stat file"),
     ("without the hour of the last walk, everything is walked", "read?"),
     ("what lies beside the shards waits for the next hour", "list root?, open directory?, list directory?"),
     ("a file without a date is not old", "stat in root?, stat in root?"),
