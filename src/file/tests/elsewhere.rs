@@ -70,7 +70,9 @@ fn on_fuse_no_rename_relies_on_flags() {
         let id = session.file_id();
         let path = dir.path().join("store").join(SessionPath::of(&id).as_str());
         let mut damaged = fs::read(&path).unwrap();
-        damaged.iter_mut().for_each(|byte| *byte = !*byte);
+        for byte in &mut damaged {
+            *byte = !*byte;
+        }
         fs::write(&path, damaged).unwrap();
         let (aside, calls) = during(|_, _| None, || store.set_aside(&id));
         assert!(aside.unwrap().unwrap().exists() && !path.exists());
