@@ -147,7 +147,7 @@ impl FileStore {
 
     fn open_with(mut options: FileStoreOptions, dir: &Path) -> Result<Self> {
         if options.read_only {
-            // The shared counters are opened for writing: who only reads asks the files instead.
+            // The shared counters are opened for writing: a store that is only read asks the files instead.
             options.coherence = Coherence::Verify;
         }
         let root = open::open_root(dir, &options)?;

@@ -1006,7 +1006,7 @@ fn the_verbs_that_read_do_so_on_a_read_only_disk() {
 }
 
 #[test]
-fn who_must_not_change_a_store_is_told_by_name_who_may() {
+fn an_error_about_another_users_store_names_users_and_remedy() {
     let place = Place::new();
     place.live(1);
     let own = rustix::process::geteuid();
