@@ -81,7 +81,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for cookie attributes that are malformed or contradict each
+    /// [`ErrorKind::Config`] for cookie attributes that are malformed or contradict each
     /// other.
     pub fn new(store: impl Store + 'static, cookies: Cookies) -> Result<Self> {
         Ok(Self { manager: SessionManager::new(Arc::new(store)), jar: Arc::new(Jar::new(cookies)?) })
@@ -91,7 +91,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) names the option that is out of its bounds.
+    /// [`ErrorKind::Config`] names the option that is out of its bounds.
     pub fn with_lifetime(mut self, lifetime: Lifetime) -> Result<Self> {
         self.manager = self.manager.with_lifetime(lifetime)?;
         Ok(self)
@@ -157,7 +157,7 @@ impl Visit {
     /// # Errors
     ///
     /// [`Unsaved`], with the headers that the error's response must carry. If its error is
-    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone), another request ended the session and this one's changes (never a
+    /// [`ErrorKind::Gone`], another request ended the session and this one's changes (never a
     /// login) are lost: answer 409.
     pub fn finish(mut self, status: u16) -> Result<Headers, Unsaved> {
         self.settle(status)

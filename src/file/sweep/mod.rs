@@ -58,7 +58,7 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for options out of bounds. Others if the index cannot be opened or locked. What is wrong with
+    /// [`ErrorKind::Config`] for options out of bounds. Others if the index cannot be opened or locked. What is wrong with
     /// one file or directory is counted in the report and stops nothing.
     pub fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
         self.sweep_with(options, |_| Continue(()))
