@@ -758,14 +758,17 @@ impl Session {
         Ok(self.view(&name)?.cloned().map(|value| (name, value)))
     }
 
-    /// Refuses a value that no record has room for, now rather than at the save. One that makes the entry smaller is left to
-    /// the store: the limit may have been lowered since.
+    /// Refuses a value that no record has room for, now rather than at the save. One that is no larger than all that was
+    /// stored is left to the store: the limit may have been lowered since, and refuses only growth.
     fn check_size(&self, name: &str, value: &Value) -> Result<()> {
         let bytes = value.as_bytes().len();
         let Some(max) = self.manager.store().record_bytes_max().filter(|max| bytes > *max) else {
             return Ok(());
         };
-        if self.view(name)?.is_some_and(|stored| stored.as_bytes().len() >= bytes) {
+        let stored = self.load()?.map_or(0, |held| {
+            held.record.entries.values().map(|value| value.as_bytes().len()).sum::<usize>()
+        });
+        if stored >= bytes {
             return Ok(());
         }
         let reason = format!("the value alone has {bytes} bytes, where a session has at most {max}");
