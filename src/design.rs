@@ -14,6 +14,7 @@
 //!   ab/                 256 shard directories, 0700, all made when the store is
 //!     cdef0123…         one session, 0600: 2 slots of S bytes, S a power of two from 2 KiB; nothing else
 //!     .new-…            a file on its way to its name
+//!     .end-cdef0123…    a session that was ended without its lock, until that is announced and on the disk
 //! ```
 //!
 //! The name of a session's file is its [`FileId`](crate::FileId), the digest of the secret id: a listing or a backup
@@ -24,8 +25,8 @@
 //! * An **all-zero** slot was never written. A slot that says `GONE` ends the session, whatever the other slot says. One
 //!   that says `VOID` is left of a failed write: not zero, or a reader might take it for one that was never written.
 //! * A slot's **state byte** lies outside its checksum and is raised in place after a sync: data synced (1), name synced
-//!   (2), retiring (4), a sync failed (8). New slots of a file inherit what is true of the inode, "name synced" and "a
-//!   sync failed", and nothing else.
+//!   (2), retiring (4), a sync failed (8), replaces another file (16). New slots of a file inherit what is true of the inode,
+//!   "name synced", "a sync failed" and "replaces another file", and nothing else.
 //!
 //! **Limits** are asked of what grows. A file is read up to the largest size that any session has, whatever `record_bytes_max`
 //! is now; a record beyond `record_bytes_max` or `entries_max` is written if its entries take no more bytes, and are no more,
@@ -53,14 +54,16 @@
 //! | update, power-safe | 9 | the same, and `fdatasync`, `pwrite` of the state byte |
 //! | create, relaxed | 10 | `getrandom`, `write` to the index, `fstat`, `openat2`, `flock`, `fstat`, `fstatat`, `pwrite`, `flock`, `close` |
 //! | create, power-safe | 15 | the same, and shard `openat`, `fdatasync`, shard `fsync`, `pwrite` of the state, `close` |
-//! | delete | 11 | shard `openat`, `openat` in it, `flock`, `pread`, `pwrite`, `unlinkat`, `pwrite` of the counters, `flock`, `close`, `fsync`, `close` |
+//! | delete | 13 | shard `openat`, `openat` in it, `flock`, `pread`, `pwrite` of the tombstone, `fdatasync`, `pwrite` of the counters, `fstat`, `fstatat`, `unlinkat`, `flock`, `close`, `close` |
+//! | delete of an unknown id | 4 | shard `openat`, `openat` in it (fails), `openat` of `.end-…` (fails), `close` |
 //! | grow, relaxed | 22 | see below |
 //! | grow, power-safe | 24 | the same, and shard `fsync`, `pwrite` of the state |
-//! | rotate | 29 | a power-safe create inside a delete, and `fstat`, `fstatat` before the old name goes |
-//! | removal by a sweep | 10 | `openat`, `flock`, `pread`, `pwrite` of the mark, `fstat`, `fstatat`, `unlinkat`, `pwrite` of the counters, `flock`, `close`; and a part of a `pwrite` to the index |
+//! | rotate | 30 | a power-safe create inside a delete, and `fstat`, `fstatat` before the old session is marked |
+//! | removal by a sweep | 10 | `openat`, `flock`, `pread`, `pwrite` of the mark, `pwrite` of the counters, `fstat`, `fstatat`, `unlinkat`, `flock`, `close`; and a part of a `pwrite` to the index |
 //!
 //! A save that held its lock for a millisecond or more adds `fstat` and `fstatat` (see the rules for locks). A visitor who
-//! stores nothing causes no call.
+//! stores nothing causes no call. The end of a session whose file was replaced by a larger one, and that no power-safe save has
+//! seen since, adds an `fsync` of the shard.
 //!
 //! Beside the floor of the same system calls, 512 bytes, 50,000 sessions, page cache warm (`cargo bench`; ratios of
 //! medians, several runs on a shared two-core machine with ext4): load 1.3 to 1.8 times `openat`, `pread`, `close`, and no
@@ -77,7 +80,7 @@
 //!
 //! A deletion's own calls, without their thinking, take 1.6 times `unlinkat` alone, on ext4 with a journal; a creation's, 1.4
 //! times `openat` and `pwrite`. What could go, goes only with a promise: the lock and the tombstone (which tell whoever
-//! waits that the session is ended), the look (which knows whether one was alive, and leaves alone what is not ours), the entry
+//! waits, and the disk, that the session is ended), the looks (which know whether one was alive, and leave alone what is not ours), the entry
 //! in the index (without which an expired session is found days later).
 //!
 //! A load from memory, same sessions, same run: 1.6 to 2.5 times a bare look-up in an LRU map of the same shape, in an order
@@ -112,21 +115,43 @@
 //! 5. **Grow**: a larger file under a temporary name in the same shard, locked, written, *always* synced; the old file
 //!    marked retiring; then the two names are *exchanged* in one step, the temporary one removed, and, power-safe, the
 //!    shard synced. A kill leaves a temporary file at worst.
-//! 6. **Delete**: lock, write the tombstone, unlink, sync the shard. The shard is synced also when there was no file:
-//!    another deleter may have been killed between its unlink and its sync.
+//! 6. **Delete: the name goes last.** Lock, write the tombstone into the file, sync *the file*, announce, unlink. So a name that
+//!    is absent proves that its session's end was announced and is on the disk, and the end of an absent id is a look. A
+//!    deleter that is killed before the unlink leaves a tombstone under the name; the next deleter that finds it writes it once
+//!    more (a page that a failed sync has marked clean is written again), syncs, announces and unlinks, and so does a sweep an
+//!    hour later. A power cut that brings the name back brings the tombstone back with it, if the name cannot lead anywhere
+//!    else: an inode that took another one's place says so in its state until its name is synced, and its shard is synced
+//!    before the tombstone is written. (A name that was never synced falls back to nothing. Where a tombstone is found, its
+//!    slot's state is lost, and the shard is synced in any case. A file that was replaced outside the library is not ours to
+//!    sync: a power cut may bring back the one that was there before.)
+//!
+//!    If the tombstone cannot be written or synced, or a sync of the inode had failed before, the session ends by its name: the
+//!    file is *moved* to `.end-` and the session's name, the end announced, the shard synced, and `.end-…` removed last. If that
+//!    sync fails too, the error is [`DurabilityUnknown`](crate::ErrorKind::DurabilityUnknown), and `.end-…` stays. A deleter
+//!    that finds a name absent looks for `.end-…` too, and finishes what it finds; so does a sweep an hour later. If only the
+//!    unlink fails, the session is ended, and a sweep removes the file.
 //! 7. **Rotate**, under the old session's lock: apply the change, create the successor power-safe *at every durability*
-//!    (else a power cut may lose both), mark the old file retiring, unlink it, write the tombstone, sync its shard. A
-//!    kill before the unlink leaves the old session alive, one after it leaves neither to the visitor; the successor's
-//!    id was told to nobody.
+//!    (else a power cut may lose both), then end the old session as a delete does. A kill before the tombstone is written
+//!    leaves the old session alive, one after it leaves neither to the visitor; the successor's id was told to nobody. If the
+//!    old session cannot be ended, or has lost its name to a `delete` without the lock, the successor is ended.
 //! 8. **Making a store**: directory, shards, sync of the root and of its parent, and last the parameters under their name, synced.
 //!    Where the parent cannot be read or synced, the whole file system is (`syncfs`), which has the root's name unless the root is
 //!    where a file system is mounted.
 //! 9. Whatever descriptor will be needed is opened before anything is changed. The one exception is the new file after
 //!    a failed sync, where a refusal becomes `DurabilityUnknown`.
 //!
-//! On btrfs the sync of a shard does not bring to the disk that a name is gone from it: of 360 simulated power cuts
-//! (`powercut/`, Linux 6.18, several processes) 21 brought an ended session back, although `fsync` of the directory had
-//! returned. There rules 6 and 7 sync the whole file system (`syncfs`), which commits its transaction: none of 888 cuts did.
+//! A store that is told not to sync ends ([`sync_security_events`](crate::FileStoreOptions::sync_security_events)) leaves names
+//! absent whose ends are not on the disk; another one on the same directory that does sync them takes these ends as they are.
+//!
+//! **Expired sessions** lose their names without a sync, because what a power cut brings back has expired as well: a save that
+//! moves a deadline to an *earlier* time is power-safe at every durability (unless ends are not synced), so that no older
+//! version on the disk lives longer than the newest. A logout that finds such a session swept does not sync that either: its
+//! file may be back after a power cut, expired.
+//!
+//! On btrfs (Linux 6.18) the sync of a shard was seen not to bring to the disk that a name is gone from it: an engine that relied
+//! on it brought ended sessions back in 21 of 360 simulated power cuts (`powercut/`). A tombstone in a file that was synced
+//! needs no such sync. A file that is moved to `.end-…` is synced itself after that, which brings its change of names to
+//! the disk there.
 //!
 //! From the moment a relaxed save of a session begins, a power cut may take that session back to an older version or
 //! away altogether, until its next power-safe save. It never tears it and never brings it back after its end.
@@ -141,18 +166,18 @@
 //!    that sees no mark holds the file its path leads to. (Files replaced by hand are not marked: a save that waits
 //!    while somebody restores a backup over it may go to the replaced file.) This spares two `stat` calls a save.
 //! 3. Every wait ends at the lock limit with [`Busy`](crate::ErrorKind::Busy), but a logout does not hang on a writer
-//!    that was stopped: after the limit, `delete` unlinks without the lock, and writes the tombstone into the file
-//!    that has lost its name. So it does with a session that cannot be read. What the writer does when it goes on cannot
-//!    bring the session back: an in-place write goes to a file without a name, and is answered "gone" (a save that held
-//!    the lock for longer than the shortest limit looks whether its path still leads there; `delete` waits twice as long
-//!    for whoever got the lock while it passed, and read the file before the tombstone was there); a grow *exchanges* names,
-//!    which fails when the old one is gone; a rotation that finds the old name gone removes its successor. Both look first
-//!    whether the name is still their session's, as does a sweep: another may have been brought in under it. (Stopped between
-//!    that look and its act, and passed by a logout and by a `bring_in` of the same id, it takes what was brought in. On a
-//!    file system that cannot exchange names, and on FUSE, where one may claim to and lose a file, a writer stopped in that
-//!    instant can bring the session back. And a waiter whose
-//!    larger file lost its name in the instant between `delete`'s opening of the smaller one and its unlinking may be told that
-//!    it saved, though the session is gone.)
+//!    that was stopped: after the limit, `delete` moves the file to `.end-…` without the lock, writes the tombstone into it
+//!    there, announces, syncs, and removes it. So it does with a session that cannot be read. Here the announcement must come
+//!    after the name is gone: the writer may be about to put a larger file in place, without a tombstone. The name `.end-…`
+//!    says to the next deleter that there may be something to be announced, whenever this one was killed; it goes last. What the
+//!    writer does when it goes on cannot bring the session back: an in-place write goes to a file that has lost the session's
+//!    name, and is answered "gone" (a save that held the lock for longer than the shortest limit looks whether its path still
+//!    leads there; `delete` waits twice as long for a writer that got the lock while it passed, and read the file before the
+//!    tombstone was there); a grow *exchanges* names, which fails when the old one is gone; a rotation that finds the old name
+//!    gone removes its successor. All look first whether the name is still their session's, as do deleters under the lock and
+//!    sweeps: another may have been brought in under it. (Stopped between that look and its act, and passed by a logout
+//!    and by a `bring_in` of the same id, a writer takes what was brought in. On a file system that cannot exchange names, and
+//!    on FUSE, where one may claim to and lose a file, a writer stopped in that instant can bring the session back.)
 //!    A thread that would wait for itself, because a function it runs under the lock changes the same session through
 //!    another handle, is refused at once with [`Reentrant`](crate::ErrorKind::Reentrant): a queue knows the thread at its head.
 //!    (Two stores of one process on one directory have two queues: there it waits.)
@@ -187,11 +212,14 @@
 //! 2. Whoever has the lock of a session announces (writes to the cell) after the last look at the file and before the
 //!    lock is given back, *whatever came of the act*: written, unchanged, gone, refused. Nothing is returned before. Somebody
 //!    else may have been killed after changing the session and before announcing it, and whoever learns the new state
-//!    first spreads it.
+//!    first spreads it. A save that finds nothing announces that too: it may have been removed by hand. So does a
+//!    `delete`, if its store has a copy; one of an id that was made up has nothing to tell (rule 4).
 //! 3. A writer's own copy is dated with the *saves* it has just written, and with the *ends* it noted before it opened
 //!    the session's path.
-//! 4. Whoever ends a session without its lock (a logout past the limit) removes the name first and announces then, as
-//!    everybody who ends one.
+//! 4. An end is announced when nothing can be read of the session any more: a tombstone is in the file, under its lock, or,
+//!    without the lock, the name is gone. The name, or the one it was changed to, goes after that. So a `delete` that finds
+//!    neither has nothing to tell. (A file that was removed by hand is one that nobody announced, unless the directory is
+//!    watched: a store that has no copy of it cannot know, and copies elsewhere are trusted for a minute.)
 //! 5. A load may return a copy whose date is what the cell says now, that is not older than a minute, and whose record is
 //!    not expired.
 //!
@@ -203,8 +231,8 @@
 //!   the cell has changed since, and never changes back: L did not find C's date in it.
 //! * *C was saved by U, and W is a save* (rule 3). Both had the session's lock. If W had it first, U read what W wrote and
 //!   C is newer. If U had it first, W's announcement came after U's, and *saves* is not C's any more.
-//! * *C was saved by U, and W ended the session*, with its lock or without. If W announced before U noted *ends*, the name
-//!   was gone when U opened the path (rule 4), and there was no U. If it announced after, *ends* is not C's any more. U's own
+//! * *C was saved by U, and W ended the session*, with its lock or without. If W announced before U noted *ends*, a tombstone
+//!   or nothing was there when U opened the path (rule 4), and there was no U. If it announced after, *ends* is not C's any more. U's own
 //!   announcement cannot hide W's, for it does not touch *ends*. (With one counter it could: a writer stopped between its
 //!   last look and its announcement, passed by a logout, would announce over the logout and serve its copy for ever.)
 //!
@@ -212,8 +240,8 @@
 //! differ about which of the two versions is the newest: one has read the file, the other has a copy and has not yet been
 //! told. Inside one process an older version does not replace a newer copy that is trusted.
 //!
-//! **Late inserts are harmless**: a copy carries its date wherever it goes. Filed an hour later, it does not match. Two who
-//! end a session at once both announce after the name is gone, and it does not matter whose value stays.
+//! **Late inserts are harmless**: a copy carries its date wherever it goes. Filed an hour later, it does not match. Two acts that
+//! end a session at once both announce when nothing can be read any more, and it does not matter whose value stays.
 //!
 //! **Orderings.** An announcement is a system call after the system call that wrote the session. A reader's loads of the
 //! cell are followed by an acquire fence, then by the system calls that read the file. Between processes nothing else is
@@ -302,13 +330,15 @@
 //! counts the rest. If `due/sweep` says nothing, the index is new to this store or was lost: all shards are walked at once.
 //! To know what is filed, the walk reads the whole index, 32 bytes a session.
 //!
-//! **Removal.** Under the session's lock, after another look at the record: mark the file as retiring, `unlink`, announce,
+//! **Removal.** Under the session's lock, after another look at the record: mark the file as retiring, announce, `unlink`,
 //! unlock. The mark is for who waits for this lock: it makes him start again by the path. That the session is expired would
-//! not do, for the clock may be set back before he looks. No sync: what a power cut brings back is expired. Sweeps do not
+//! not do, for the clock may be set back before he looks. The name goes last, as at every end; a reader before that finds the
+//! session expired. No sync: what a power cut brings back is expired. Sweeps do not
 //! wait for locks: who holds one is saving the session.
 //!
 //! **Leftovers**: files without a version (a creation or an end that was cut short) and files under temporary names are
-//! removed an hour after they were last written, by the file system's clock, if nobody has them locked. A file that is shorter
+//! removed an hour after they were last written, by the file system's clock, if nobody has them locked; those that may be an
+//! end that was cut short are synced and announced before, and a file `.end-…` is finished as a deleter does. A file that is shorter
 //! than its only version claims, which was never synced, is a creation that was cut short: nobody was told of it. A damaged file is
 //! kept for somebody to look at, two weeks by default. What is not ours is counted and left alone.
 //!
@@ -351,7 +381,9 @@
 //!   the same call. Where it is missing, shard and file are opened one after the other.
 //! * **Why `O_NOATIME`?** With `relatime`, the first read after every write updates the inode, which costs more than the
 //!   read. Nobody asks when a session was last read.
-//! * **Why does `unlink` not need the overwrite rule?** It removes; what it must survive is a power cut, hence the sync.
+//! * **Why does `unlink` not need the overwrite rule?** It removes, and what it removes says on the disk that it is ended.
+//! * **Why is the file synced at the end of a session, and not its directory?** An absent name cannot say whether its removal was
+//!   synced: each logout with a made-up id would have to sync the directory again.
 //! * **Why do short names and small values lie in the map of the entries itself?** A record of eight entries takes 8 blocks
 //!   of the heap and not 20, and fewer instructions: a load from the file 7 % less, an update in memory 11 %. What that is in
 //!   time drowns in what other work does to a clock.

@@ -193,7 +193,8 @@ impl State<'_> {
                             self.broken
                                 .push(format!("life {life:x} is in two files, {other} and {}", there.id));
                         }
-                        self.check_version(life, version, there.id, &there.record);
+                        let is_live = matches!(file.holds, Holds::Live(_));
+                        self.check_version(life, version, is_live, there.id, &there.record);
                     }
                     Err(error) => self.broken.push(format!("{} is torn: {error:#}", there.id)),
                 },
@@ -201,8 +202,8 @@ impl State<'_> {
                     self.damaged += 1;
                     self.check_name(*id, "damaged");
                 }
-                Holds::Unfinished(id) => self.check_name(*id, "unfinished"),
-                Holds::Temporary => {}
+                // The name of an ended session may be back, if it leads to a tombstone.
+                Holds::Unfinished(_) | Holds::Temporary => {}
                 _ => self.broken.push(format!("{} is nothing that the store makes", name(&file))),
             }
         }
@@ -210,7 +211,7 @@ impl State<'_> {
     }
 
     /// What was found is what somebody began to write there, and has not been ended.
-    fn check_version(&mut self, life: Life, version: u32, id: FileId, record: &Record) {
+    fn check_version(&mut self, life: Life, version: u32, is_live: bool, id: FileId, record: &Record) {
         let Some(known) = self.history.lives.get(&life) else {
             self.broken.push(format!("life {life:x} is there before anybody began it"));
             return;
@@ -224,12 +225,13 @@ impl State<'_> {
         if record.deadline != UNIX_EPOCH + Duration::from_micros(known.deadline) {
             self.broken.push(format!("life {life:x} has another deadline than it was given"));
         }
-        if known.has_ended {
+        // One that had expired and was swept may be back, as expired.
+        if known.has_ended && is_live {
             self.broken.push(format!("life {life:x} is back at {version}: its end was acknowledged"));
         }
     }
 
-    /// A name without a session is none that was ended for good.
+    /// A damaged file is in no place of a session that was ended for good.
     fn check_name(&mut self, id: FileId, what: &str) {
         let life = self.history.life_of(id.as_bytes());
         if let Some(life) = life.filter(|life| self.history.lives[life].has_ended) {

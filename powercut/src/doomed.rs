@@ -15,7 +15,7 @@ use std::fmt;
 pub(crate) enum Death {
     /// Before it syncs a file: what it wrote is in the kernel's memory and nowhere else.
     Fdatasync,
-    /// Before it syncs a directory, or the file system instead: the file is on the disk, its name may not be.
+    /// Before it syncs a directory: the file is on the disk, its name may not be.
     Fsync,
     /// Before it removes a name.
     Unlinkat,
@@ -54,7 +54,7 @@ impl Death {
     pub(crate) fn await_it(self) -> Result<()> {
         let calls = match self {
             Self::Fdatasync => &[libc::SYS_fdatasync][..],
-            Self::Fsync => &[libc::SYS_fsync, libc::SYS_syncfs],
+            Self::Fsync => &[libc::SYS_fsync],
             Self::Unlinkat => &[libc::SYS_unlinkat],
             Self::Renameat2 => &[libc::SYS_renameat2],
         };

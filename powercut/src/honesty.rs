@@ -88,36 +88,36 @@ pub(crate) const BREACHES: [Breach; 8] = [
         )],
     },
     Breach {
-        name: "absent-sync",
-        what: "the end of what is gone already is not synced",
+        name: "tombstone-sync",
+        what: "the end of a session is not synced before its name goes",
         on: None,
         shows: &[BACK],
-        edits: &[(
-            "src/file/end.rs",
-            "                self.unlink(&shard, &path)?;\n                false\n",
-            "                if !self.unlink(&shard, &path)? {
-                    return self.announce(whose, &id, News::Ended).map(|_| false);
-                }
-                false\n",
-        )],
+        edits: &[("src/file/end.rs", "is_reliable && disk::sync_data(dying.file).is_ok()", "is_reliable")],
     },
     Breach {
         name: "passing-sync",
         what: "an end that did not wait for the lock is not synced",
         on: None,
         shows: &[BACK],
-        edits: &[(
-            "src/file/end.rs",
-            "                was_there\n            }\n",
-            "                return self.announce(whose, &id, News::Ended).map(|_| was_there)\n            }\n",
-        )],
+        edits: &[
+            ("src/file/end.rs", "file.inspect(|file| drop(disk::sync_data(file)));", "let _ = file;"),
+            (
+                "src/file/end.rs",
+                "shard.sync().map_err(|error| self.end_unknown(path, error))",
+                "shard.stat(path.below_shard()).map(drop).or(Ok(()))",
+            ),
+        ],
     },
     Breach {
-        name: "btrfs-removal",
-        what: "of the end of a session only its directory is synced",
-        on: Some(FileSystem::Btrfs),
+        name: "grown-name",
+        what: "a session ends while a power cut may give its name back to a smaller file",
+        on: None,
         shows: &[BACK],
-        edits: &[("src/file/disk.rs", "if self.kind.forgets_removals() {", "if false {")],
+        edits: &[(
+            "src/file/end.rs",
+            "if syncs && dying.state.name_may_fall_back() {",
+            "if syncs && false {",
+        )],
     },
 ];
 

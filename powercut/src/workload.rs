@@ -329,14 +329,16 @@ impl Hand {
             2..4 => {
                 (DoomedAct::Rotate, Death::CHOICES[self.chance.random_range(0..Death::CHOICES.len() - 1)])
             }
-            4..7 => (DoomedAct::Destroy, Death::Fsync),
-            7 => (DoomedAct::Destroy, Death::Unlinkat),
+            4..6 => (DoomedAct::Destroy, Death::Fdatasync),
+            6 => (DoomedAct::Destroy, Death::Unlinkat),
+            7 => (DoomedAct::Create, Death::Fsync),
             8..10 => (DoomedAct::Grow, Death::Renameat2),
             10 => (DoomedAct::Save, Death::CHOICES[self.chance.random_range(0..Death::CHOICES.len() - 1)]),
             _ => (DoomedAct::Save, Death::Fdatasync),
         };
-        // A relaxed save syncs no file.
-        let syncs = self.scene.durability == Level::PowerSafe || at == Death::Fdatasync;
+        // A relaxed save syncs nothing.
+        let syncs =
+            self.scene.durability == Level::PowerSafe || matches!(at, Death::Fdatasync | Death::Fsync);
         let power_safe = syncs || self.is_power_safe();
         let dying = log::in_own_process(self.next());
         let op = dying.to_string();

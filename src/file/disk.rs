@@ -98,12 +98,6 @@ impl Root {
         self.sharing
     }
 
-    /// Takes the root's file system for btrfs.
-    #[cfg(all(test, not(shuttle)))]
-    pub(super) fn pretend_to_be_on_btrfs(&mut self) {
-        self.kind = file_system::Kind::BTRFS;
-    }
-
     /// Where the root was when it was opened; for messages.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -166,11 +160,6 @@ impl Root {
     /// Forces the root's names to the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(call("sync root", || fs::fsync(&self.fd))?)
-    }
-
-    /// Brings to the disk that a name is gone from a shard.
-    pub(super) fn sync_removal(&self, shard: &Directory) -> io::Result<()> {
-        if self.kind.forgets_removals() { self.sync_file_system() } else { shard.sync() }
     }
 
     /// Opens the shard directory of a session.
@@ -310,6 +299,16 @@ impl Directory {
     pub(super) fn unlink(&self, name: impl rustix::path::Arg) -> io::Result<bool> {
         gate("unlink")?;
         match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Gives a file another name, in place of whatever has that name. Whether it was there.
+    pub(super) fn rename(&self, name: &CStr, new_name: &str) -> io::Result<bool> {
+        gate("rename")?;
+        match fs::renameat(&self.fd, name, &self.fd, new_name) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(errno.into()),

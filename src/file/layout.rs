@@ -7,6 +7,7 @@
 //! damaged/…         damaged session files that somebody had moved aside
 //! ab/cdef0123…      a session: the first byte of its FileId names the shard, the other 19 the file
 //! ab/.new-…         a file on its way to its name; removed by a sweep when its writer died
+//! ab/.end-cdef0123… a session that was ended without its lock, until everybody was told
 //! ```
 //!
 //! 256 shards: a million sessions are 4,000 names a directory.
@@ -27,6 +28,8 @@ pub(super) const SWEEP: &str = "sweep";
 pub(super) const DAMAGED: &str = "damaged";
 /// What names of files on their way begin with; no session's name does.
 pub(super) const TEMPORARY: &str = ".new-";
+/// What stands before the name of a session's file when the session was ended without its lock.
+const ENDING: &str = ".end-";
 
 /// The path of one session's file: fixed length, on the stack, ready for a system call.
 pub(super) struct SessionPath([u8; PATH_LEN + 1]);
@@ -54,6 +57,11 @@ impl SessionPath {
         CStr::from_bytes_with_nul(&self.0[SHARD_LEN + 1..]).expect("hexadecimal, one final zero")
     }
 
+    /// Relative to the shard: the name that the file gets when its session is ended without its lock.
+    pub(super) fn ending(&self) -> String {
+        format!("{ENDING}{}", &self.as_str()[SHARD_LEN + 1..])
+    }
+
     /// For messages, and for joining with the root.
     pub(super) fn as_str(&self) -> &str {
         self.below_root().to_str().expect("ASCII")
@@ -63,6 +71,11 @@ impl SessionPath {
 /// The session whose file has this shard and this name in it; `None` for names that are no session's.
 pub(super) fn session_at(shard: &str, name: &str) -> Option<FileId> {
     (shard.len() == SHARD_LEN).then(|| FileId::parse(&format!("{shard}{name}"))).flatten()
+}
+
+/// The session that was ended without its lock and whose file has this name in this shard; `None` for other names.
+pub(super) fn ending_at(shard: &str, name: &str) -> Option<FileId> {
+    session_at(shard, name.strip_prefix(ENDING)?)
 }
 
 /// The name of the shard of a session.
@@ -113,6 +126,12 @@ mod tests {
         assert_eq!(session_at("ab", "cdef0123456789abcdef0123456789abcdef01"), Some(id));
         assert_eq!(session_at("ab", ".new-0123456789abcdef0123456789abcdef0"), None);
         assert_eq!(session_at("abc", "def0123456789abcdef0123456789abcdef01"), None);
+        assert_eq!(path.ending(), ".end-cdef0123456789abcdef0123456789abcdef01");
+        assert_eq!(ending_at("ab", &path.ending()), Some(id));
+        assert_eq!(session_at("ab", &path.ending()), None);
+        for other in ["cdef0123456789abcdef0123456789abcdef01", ".end-", ".end-0a", ".new-0a"] {
+            assert_eq!(ending_at("ab", other), None, "{other}");
+        }
         assert!(!is_ours("index.html") && !is_ours("AB") && !is_ours("abc"));
         assert!(
             is_temporary(".new-0a")

@@ -132,11 +132,6 @@ impl Locked<'_> {
         disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
     }
 
-    /// Ends the session for whoever has the file open.
-    pub(super) fn entomb(&self) {
-        entomb(&self.file, self.offset(self.slot));
-    }
-
     /// Tells that a version was written, after the last look at the file. What copies of it are dated with: `saves` as
     /// it is now, for whoever saves next waits for our lock; `ends` as it was before we opened the path, for whoever ends
     /// the session need not wait for it.
@@ -146,7 +141,7 @@ impl Locked<'_> {
         Ok(Stamp { saves, ends: self.noted.ends })
     }
 
-    /// Tells that the session ended, after its name is gone.
+    /// Tells that the session ended, when nothing can be read of it any more.
     pub(super) fn tell_ended(&self) -> Result<()> {
         self.store.announce(self.whose, &self.id, News::Ended)?;
         self.told.set(true);
@@ -186,29 +181,18 @@ pub(super) struct Remains<'a> {
 }
 
 impl FileStore {
-    /// Locks a session for a save; `None` if it has no version, which is told to those who have copies of one.
+    /// Locks a session for a save; `None` if it has no version, which is told to those who have copies of one. Who has its shard
+    /// open finds it faster there.
     pub(super) fn lock_live<'a>(
         &'a self,
         session: &'a SessionId,
         shard: Option<&Directory>,
     ) -> Result<Option<Locked<'a>>> {
         let whose = Whose::Secret(session);
-        let locked = self.lock(whose, shard)?;
-        if locked.is_none() {
-            self.announce(whose, &whose.id(), News::Ended)?;
-        }
-        Ok(locked)
-    }
-
-    /// Locks a session for writing; `None` if it has no version. Who has its shard open finds it faster there.
-    pub(super) fn lock<'a>(
-        &'a self,
-        whose: Whose<'a>,
-        shard: Option<&Directory>,
-    ) -> Result<Option<Locked<'a>>> {
         match self.hold(whose, shard, Instant::now() + self.options.lock_wait)? {
             Held::Version(locked) => Ok(Some(locked)),
-            Held::Nothing | Held::Remains(_) => Ok(None),
+            // The caller had a copy, so others may have one, also if the file was removed by hand.
+            Held::Nothing | Held::Remains(_) => self.announce(whose, &whose.id(), News::Ended).map(|_| None),
         }
     }
 
@@ -329,9 +313,9 @@ pub(super) fn raise(file: &File, offset: u64, state: State) {
     let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
 }
 
-/// Ends the session for whoever has the file open. Best effort: the file has lost its name, or is about to.
-pub(super) fn entomb(file: &File, offset: u64) {
-    let _ = disk::write_at(file, &slot::tombstone(), offset);
+/// Ends the session for all that have the file open or find it by its name.
+pub(super) fn entomb(file: &File, offset: u64) -> io::Result<()> {
+    disk::write_at(file, &slot::tombstone(), offset)
 }
 
 /// Voids a slot after a failed write, so that no reader takes it for one that was never written. Best effort: one that

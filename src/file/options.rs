@@ -101,7 +101,8 @@ impl FileStoreOptions {
     /// whatever the durability; default yes.
     ///
     /// Switched off, a power cut may bring a session back that was logged out during the last seconds. It saves a
-    /// directory sync a logout, 135 µs to 1 ms; on btrfs, where that does not suffice, a sync of the file system.
+    /// sync of a file a logout, 0.1 to 1 ms. What one process has ended is on the disk as far as its own option says: another
+    /// one that finds it gone does not sync it.
     #[must_use]
     pub fn sync_security_events(mut self, yes: bool) -> Self {
         self.sync_security_events = yes;

@@ -23,7 +23,7 @@
 //! ```
 //!
 //! All integers are little-endian. A slot that is all zero was never written. One that begins with "GONE" ends the
-//! whole session: it is written over the newest slot of a file that is about to lose its name, or just has. One that
+//! whole session: it is written over a slot of a file that is about to lose its name, or just has. One that
 //! begins with "VOID" is what a failed write left; its slot size stays.
 //!
 //! - The checksum is keyed with the [`FileId`]: a file copied over another one does not verify. It detects damage;
@@ -85,6 +85,8 @@ impl State {
     pub(super) const RETIRING: Self = Self(4);
     /// A sync of this inode failed: another sync of it proves nothing.
     pub(super) const SYNC_FAILED: Self = Self(8);
+    /// This inode took another one's place: until its name is synced, a power cut may give the name back to the other.
+    pub(super) const REPLACES: Self = Self(16);
 
     pub(super) fn has(self, flags: Self) -> bool {
         self.0 & flags.0 == flags.0
@@ -94,7 +96,11 @@ impl State {
     }
     /// What a new slot of the same inode inherits.
     pub(super) fn inherited(self) -> Self {
-        Self(self.0 & (Self::NAME_SYNCED.0 | Self::SYNC_FAILED.0))
+        Self(self.0 & (Self::NAME_SYNCED.0 | Self::SYNC_FAILED.0 | Self::REPLACES.0))
+    }
+    /// Whether a power cut may give the name to an older inode.
+    pub(super) fn name_may_fall_back(self) -> bool {
+        self.has(Self::REPLACES) && !self.has(Self::NAME_SYNCED)
     }
     pub(super) fn to_byte(self) -> u8 {
         self.0

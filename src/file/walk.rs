@@ -4,7 +4,7 @@
 //! beginning to its end; one that is created or removed meanwhile, or rotated, may be seen or not.
 use super::FileStore;
 use super::disk::Directory;
-use super::layout::{DUE, SHARDS, SWEEP, is_ours, is_temporary, session_at, shard_name};
+use super::layout::{DUE, SHARDS, SWEEP, ending_at, is_ours, is_temporary, session_at, shard_name};
 use super::locked::Whose;
 use super::slots::View;
 use super::{due, io_error};
@@ -41,7 +41,7 @@ pub enum Holds {
     Damaged(FileId),
     /// A session's creation or end that was cut short; a session that is being created looks so for a moment.
     Unfinished(FileId),
-    /// A file on its way to its name, or left by a process that was killed.
+    /// A file on its way to its name, that of a session on its way to its end, or one left by a process that was killed.
     Temporary,
     /// A link, pipe, directory or device in a session's place. Only [`set_aside`](FileStore::set_aside) touches it.
     Foreign(FileId),
@@ -165,7 +165,9 @@ impl FileStore {
                 Err(error) if error.kind() == ErrorKind::Foreign => Holds::Foreign(id),
                 Err(error) => return Err(error),
             },
-            None if stat.is_file && is_temporary(name) => Holds::Temporary,
+            None if stat.is_file && (is_temporary(name) || ending_at(shard, name).is_some()) => {
+                Holds::Temporary
+            }
             _ => Holds::Unknown,
         };
         Ok(Some(StoredFile { path, bytes: stat.bytes, holds, changed: stat.changed }))

@@ -12,6 +12,7 @@
 //! | create | create | nothing: nobody has a copy of what was not there |
 //! | grow | create of `.new-…`, its exchange with the session's file, remove of `.new-…` | nothing, see [`Exchanges`] |
 //! | delete, rotate, sweep | remove | news, once more than needed: it costs 0.5 µs |
+//! | delete without the lock | rename to `.end-…`, remove of that | news, the same |
 //!
 //! Being woken for each event would cost a creation two thirds of what it costs by itself. So the thread rests after an
 //! event, and hears at once of all that came meanwhile.

@@ -125,7 +125,7 @@ impl FileStore {
         match synced {
             Ok(()) => raise(&file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED)),
             // It may refuse to be removed; then at least it holds no version.
-            Err(_) => entomb(&file, 0),
+            Err(_) => drop(entomb(&file, 0)),
         }
         synced
     }
@@ -151,6 +151,10 @@ impl FileStore {
             return Ok(kept.then_some(Live { record, id }));
         }
         Arc::make_mut(&mut locked.newest.record).cut();
+        // The name of an expired session is removed without a sync: no older version that a power cut brings back may live
+        // longer.
+        let shortens = locked.newest.record.deadline < deadline;
+        let power_safe = power_safe || shortens && self.options.sync_security_events;
         let sequence = self.next_sequence(&locked)?;
         let state = locked.newest.state.inherited();
         let bytes = self.encode(&locked.newest.record, Some(had), &id, sequence, state, locked.slot_size)?;
@@ -257,7 +261,8 @@ impl FileStore {
     fn replace(&self, locked: &Locked<'_>, mut bytes: Vec<u8>, power_safe: bool) -> Result<Written> {
         let io = |act| move |error| self.error(act, &locked.path, error);
         // What was known of the old inode is not true of the new one.
-        bytes[STATE_AT] = State::WRITTEN.to_byte();
+        let state = State::REPLACES;
+        bytes[STATE_AT] = state.to_byte();
         let shard = self.open_shard(&locked.id)?;
         let temporary = temporary_name()?;
         let file = shard.create(&temporary).map_err(io("make a larger file for session"))?;
@@ -274,7 +279,7 @@ impl FileStore {
             disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write the larger file for session"))?;
             // At every durability: a name must never point at bytes the disk may still lose.
             disk::sync_data(&file).map_err(io("sync the larger file for session"))?;
-            raise(&file, 0, State::DATA_SYNCED);
+            raise(&file, 0, state.and(State::DATA_SYNCED));
             locked.retire().map_err(io("mark session file"))?;
             // Not over a session that was brought in since this one was ended.
             if !self.leads_to(&locked.path, &locked.file)? {

@@ -535,7 +535,11 @@ fn whatever_is_done_to_a_session_after_a_deleter_died_untold_nobody_finds_it_any
     type Die = fn(&Path);
     // How far the deleter came.
     let died: [(&str, Die); 2] = [
-        ("with the name gone", |file| std::fs::remove_file(file).unwrap()),
+        // It could not wait for the lock.
+        ("with the name gone", |file| {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            std::fs::rename(file, file.with_file_name(format!(".end-{name}"))).unwrap();
+        }),
         // It begins with this, for those who have the file open.
         ("with the name there", |file| {
             File::options().write(true).open(file).unwrap().write_all_at(b"GONE", 0).unwrap();

@@ -829,5 +829,5 @@ fn a_value_beyond_a_lowered_limit_may_stay_or_become_smaller(stage: &Stage) {
     session.insert("text", "x".repeat(6000)).unwrap();
     session.insert("text", "x".repeat(5000)).unwrap();
     session.save().unwrap();
-    assert_eq!(session.insert("text", "x".repeat(5001)).unwrap_err().kind(), ErrorKind::TooLarge);
+    assert_eq!(session.insert("text", "x".repeat(6000)).unwrap_err().kind(), ErrorKind::TooLarge);
 }

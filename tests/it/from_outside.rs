@@ -14,10 +14,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(crate) const WORKERS: &[(&str, Worker)] = &[("act as told", act_as_told)];
+pub(crate) const WORKERS: &[(&str, Worker)] =
+    &[("act as told", act_as_told), ("log visitors in and out", log_in_and_out)];
 
 /// What starting and stopping a tracer takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,10 +70,48 @@ fn act_as_told(parent: &Parent) {
             "reap" => shared.start_reaper(ReaperOptions::new()).map(|reaper| reaper.close().panics == 0),
             "rotate" => store.rotate(&token, &mut renamed, Durability::Relaxed).map(|saved| saved.is_some()),
             "end" => store.delete(&token),
+            "end what is not there" => {
+                store.delete(&token).unwrap();
+                parent.report("true");
+                assert_eq!(parent.line(), "go on");
+                let made_up = (0..STRANGERS).map(stranger).chain([token.clone()]);
+                made_up
+                    .map(|token| store.delete(&token))
+                    .try_fold(true, |none, was_there| Ok(none && !was_there?))
+            }
             _ => return,
         };
         parent.report(done.map_or_else(|error| format!("{:?}", error.kind()), |done| done.to_string()));
     }
+}
+
+/// How many logouts bring an id that was made up.
+const STRANGERS: u32 = 1000;
+
+/// An id that the store did not give out.
+fn stranger(n: u32) -> Token {
+    let letters = (0..32).map(|at| if at < 30 { char::from(b'a' + (n >> (at % 32) & 1) as u8) } else { 'q' });
+    Token::parse(&letters.collect::<String>()).unwrap()
+}
+
+/// Makes and ends sessions, fifty of each a second, until it is told to stop.
+fn log_in_and_out(parent: &Parent) {
+    let store = open(Path::new(parent.argument("DIR")));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    let visitors = thread::spawn(move || {
+        let mut ended = 0;
+        while !over.load(Relaxed) {
+            let token = store.create(&record("x"), Durability::Relaxed).unwrap().token;
+            ended += u32::from(store.delete(&token).unwrap());
+            thread::sleep(Duration::from_millis(20));
+        }
+        ended
+    });
+    parent.report("begun");
+    parent.line();
+    is_over.store(true, Relaxed);
+    parent.report(visitors.join().unwrap());
 }
 
 /// Does this while files are made that nobody may write to.
@@ -218,8 +258,9 @@ fn whatever_the_kernel_refuses_is_an_error_and_leaves_the_old_version_or_the_new
         ("create masked", "fchmod:error=EPERM:when=1+", "Io", "old"),
         ("grow masked", "fchmod:error=EPERM:when=1+", "Io", "old"),
         ("end", "openat:error=EMFILE:when=1+", "Io", "old"),
-        // Marked as ended before its name goes.
-        ("end", "unlinkat:error=EACCES:when=1", "Io", "absent"),
+        // What is left has a tombstone.
+        ("end", "unlinkat:error=EACCES:when=1", "true", "absent"),
+        ("end", "fdatasync,fsync:error=EIO:when=1+", "DurabilityUnknown", "absent"),
     ];
     for (act, injected, done, text) in cases {
         actor.check(act, injected, done, text);
@@ -326,9 +367,13 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
         (
             "rotate",
             "openat openat flock pread64 openat write fstat openat2 flock fstat newfstatat pwrite64 fdatasync fsync \
-             pwrite64 flock close close pwrite64 fstat newfstatat unlinkat pwrite64 pwrite64 fsync flock close close",
+             pwrite64 flock close close fstat newfstatat pwrite64 fdatasync pwrite64 fstat newfstatat unlinkat flock \
+             close close",
         ),
-        ("end", "openat openat flock pread64 pwrite64 unlinkat pwrite64 flock close fsync close"),
+        (
+            "end",
+            "openat openat flock pread64 pwrite64 fdatasync pwrite64 fstat newfstatat unlinkat flock close close",
+        ),
     ] {
         // A save that held its lock for a millisecond or more, which a traced one may, looks whether it still has it.
         let slow = calls.replacen(" pwrite64 pwrite64 flock", " pwrite64 fstat newfstatat pwrite64 flock", 1);
@@ -340,6 +385,47 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
                 break;
             }
             assert_eq!(names, slow, "{act}:\n{seen}");
+        }
+    }
+    actor.finish();
+}
+
+/// A visitor without a login makes the server wait for nothing, however busy the others are.
+#[test]
+#[ignore = "needs strace"]
+fn logouts_with_ids_that_are_not_there_only_look() {
+    let dir = directory_in_memory();
+    let (root, log) = (dir.path().join("store"), dir.path().join("log"));
+    let mut actor = Actor::start(&root);
+    let counters = || fs::read(root.join("generations")).unwrap();
+    for is_busy in [true, false] {
+        let others = is_busy.then(|| Start::of("log visitors in and out").with("DIR", &root).start());
+        others.as_ref().inspect(|others| assert_eq!(others.line(), "begun"));
+        assert_eq!(actor.say("begin"), "true");
+        assert_eq!(actor.say("end what is not there"), "true");
+        let before = counters();
+        let tracer = Tracer::of(&actor.pid, &["-o", log.to_str().unwrap(), "-e", "trace=all"]);
+        assert_eq!(actor.say("go on"), "true");
+        drop(tracer);
+        let seen = fs::read_to_string(&log).unwrap();
+        fs::remove_file(&log).unwrap();
+        let of = |names: &[&str]| {
+            let calls =
+                seen.lines().filter_map(|line| line.split_once(' ')).map(|(_, call)| call.trim_start());
+            let calls = calls.filter(|call| !call.starts_with("write(1,"));
+            calls.filter(|call| names.iter().any(|name| call.starts_with(name))).count()
+        };
+        let acts =
+            ["write", "pwrite", "fsync", "fdatasync", "sync", "unlink", "rename", "flock", "ftruncate"];
+        assert_eq!(of(&acts), 0, "beside a busy process: {is_busy}");
+        assert!(of(&["openat("]) >= 3 * STRANGERS as usize, "they were not looked for");
+        match others {
+            Some(mut others) => {
+                others.say("enough");
+                assert_ne!(others.line(), "0", "nothing happened beside it");
+                others.finish();
+            }
+            None => assert_eq!(counters(), before, "somebody was told"),
         }
     }
     actor.finish();

@@ -27,18 +27,12 @@ impl Kind {
         Ok(Self(None))
     }
 
-    /// One whose directories' sync was seen to forget that a name is gone: btrfs, see [`design`](crate::design).
-    pub(super) fn forgets_removals(self) -> bool {
-        self == Self::BTRFS
-    }
-
     /// Whether a `renameat2` with flags that succeeds has done what they say. Not on FUSE, where a server decides: that of a
     /// virtual machine's shared folder on a Mac was seen to take an exchange, and to lose one of the two files.
     pub(super) fn keeps_rename_flags(self) -> bool {
         self != Self::FUSE
     }
 
-    pub(super) const BTRFS: Self = Self(Some(0x9123_683e));
     const FUSE: Self = Self(Some(0x6573_5546));
 }
 

@@ -76,9 +76,10 @@ impl Acting<'_> {
         assert!(seen.is_some() || was_ended || is_ended || self.is_being_ended(), "lost");
     }
 
-    /// Whether its file is gone: its end may not have returned yet.
+    /// Whether its file is gone or has a tombstone: its end may not have returned yet.
     fn is_being_ended(&self) -> bool {
-        !self.store.path().join(self.path()).exists()
+        let bytes = std::fs::read(self.store.path().join(self.path())).unwrap_or_default();
+        bytes.is_empty() || [0, bytes.len() / 2].iter().any(|&slot| bytes[slot..].starts_with(b"GONE"))
     }
 
     fn path(&self) -> String {
@@ -211,6 +212,12 @@ fn nobody_is_served_an_ended_session_nor_brings_it_back() {
 }
 
 #[test]
+fn an_end_that_finds_nothing_has_nothing_to_tell() {
+    model(2, &[LONG, LONG], &[(0, END), (1, END), (1, LOAD)]);
+    model(2, &[LONG, SHORT], &[(0, END), (1, END)]);
+}
+
+#[test]
 fn a_writer_that_is_stopped_anywhere_and_passed_by_a_logout_does_not_serve_its_copy() {
     model(2, &[LONG, SHORT], &[(0, SAVE), (1, END), (0, LOAD)]);
     model(2, &[SHORT], &[(0, SAVE), (0, END), (0, LOAD)]);
@@ -306,7 +313,21 @@ fn one_counter_in_place_of_two_is_found_out() {
     model(2, &[LONG, SHORT], &[(0, SAVE_WITH_ONE_COUNTER), (1, END)]);
 }
 
-/// Rule 4: who ends a session removes its name first.
+/// Rule 6: the name goes last. A process that is killed after it has removed the name and before it has told leaves nothing by
+/// which the next one sees that there is something to be told.
+const DIE_AFTER_REMOVING: Act = |acting| {
+    let id = acting.session().file_id();
+    let path = crate::file::layout::SessionPath::of(&id);
+    acting.store.unlink(&acting.store.open_shard(&id).unwrap(), &path).unwrap();
+};
+
+#[test]
+#[should_panic(expected = "stale: an ended session is served")]
+fn a_name_that_goes_before_the_end_is_announced_is_found_out() {
+    model(2, &[LONG, LONG], &[(0, DIE_AFTER_REMOVING), (1, END)]);
+}
+
+/// Rule 4: an end is announced when nothing can be read any more.
 const END_TOLD_FIRST: Act = |acting| {
     let id = acting.session().file_id();
     acting.store.generations.announce(&id, News::Ended).unwrap();

@@ -102,8 +102,13 @@ impl Pass<'_> {
         let goes =
             if remains.is_damaged { self.is_given_up(stat.changed) } else { self.is_leftover(stat.changed) };
         if goes {
-            self.store.unlink(shard, &path)?;
+            // Its end may have been cut short before it was on the disk or announced: the name goes last.
+            if !remains.is_damaged {
+                disk::sync_data(&remains.file)
+                    .map_err(|error| self.store.error("sync what is left of session", &path, error))?;
+            }
             self.store.announce(Whose::Digest(id), &id, News::Ended)?;
+            self.store.unlink(shard, &path)?;
         }
         if remains.is_damaged {
             self.count_damaged(stat.changed, stat.bytes);
@@ -130,6 +135,18 @@ impl Pass<'_> {
             Ok(true) => self.count_leftover(file.bytes),
             Ok(false) => {}
             Err(error) => self.fail_leftover(file, error),
+        }
+    }
+
+    /// Finishes the end of a session whose file was moved, if that was left undone.
+    pub(super) fn finish_end(&mut self, shard: &Directory, id: FileId, file: &StoredFile) {
+        if !self.is_leftover(file.changed) {
+            return;
+        }
+        let finish = || self.store.finish_moved(Whose::Digest(id), &id, shard);
+        match if self.options.dry_run { Ok(()) } else { finish() } {
+            Ok(()) => self.count_leftover(file.bytes),
+            Err(error) => self.report.fail(error),
         }
     }
 

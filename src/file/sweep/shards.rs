@@ -3,7 +3,7 @@ use super::{ALL, Became, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::{Access, Directory};
 use crate::file::due::{self, BUCKET_MICROS, Entry};
-use crate::file::layout::{SHARDS, session_at, shard_name};
+use crate::file::layout::{SHARDS, ending_at, session_at, shard_name};
 use crate::file::walk::{Holds, StoredFile};
 use crate::id::FileId;
 use std::collections::HashMap;
@@ -92,7 +92,12 @@ impl Pass<'_> {
         };
         for name in names {
             match self.store.file_at(shard, &directory, &name) {
-                Ok(Some(file)) => self.walk_past(&directory, &name, &file, filed),
+                Ok(Some(file)) => match ending_at(shard, &name) {
+                    Some(id) if matches!(file.holds, Holds::Temporary) => {
+                        self.finish_end(&directory, id, &file);
+                    }
+                    _ => self.walk_past(&directory, &name, &file, filed),
+                },
                 Ok(None) => {}
                 Err(error) => {
                     self.report.examined += 1;

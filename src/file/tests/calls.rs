@@ -75,8 +75,14 @@ fn a_save_files_its_session_again_only_if_it_expires_in_an_earlier_hour() {
         "open file in directory",
         "append",
         "stat file",
+        "open shard",
+        "sync file",
+        "write",
+        "sync file",
+        "sync shard",
         "write",
     ];
+    // Power-safe, as every save that moves a deadline to an earlier time.
     check_calls(&told(&filed), || move_by(-3));
 }
 
@@ -235,7 +241,7 @@ fn what_is_known_of_a_file_is_not_believed_of_the_larger_one_in_its_place() {
     assert_eq!(syncs, ["sync file", "sync file", "sync shard"]);
 }
 
-const ROTATE: [&str; 22] = [
+const ROTATE: [&str; 23] = [
     "open shard",
     "open session in shard",
     "lock",
@@ -252,14 +258,15 @@ const ROTATE: [&str; 22] = [
     "sync file",
     "sync shard",
     "write",
-    // … before the old file goes.
+    // … before the old session is ended, whose name goes last.
+    "stat file",
+    "stat session",
     "write",
+    "sync file",
+    "announce",
     "stat file",
     "stat session",
     "unlink",
-    "write",
-    "announce",
-    "sync shard",
 ];
 
 #[test]
@@ -270,48 +277,113 @@ fn a_rotation_syncs_the_successor_and_its_name_before_the_old_file_goes_and_then
     check_calls(&ROTATE, || Act::Rotate.run(&fixture.store, &session, &successor));
 }
 
-#[test]
-fn a_deletion_syncs_the_directory_also_when_nothing_was_there() {
-    let fixture = Fixture::new();
-    let session = fixture.session(false);
-    let delete = || fixture.store.end_file(Whose::Secret(&session));
-    let calls =
-        ["open shard", "open session in shard", "lock", "read", "write", "unlink", "announce", "sync shard"];
-    check_calls(&calls, delete);
-    check_calls(&["open shard", "open session in shard", "unlink", "announce", "sync shard"], delete);
+/// The calls of an end, up to the sync of the tombstone, and from there on.
+const MARK: [&str; 5] = ["open shard", "open session in shard", "lock", "read", "write"];
+const REMOVE: [&str; 4] = ["announce", "stat file", "stat session", "unlink"];
+/// And those of an end of what is not there.
+const LOOKS: [&str; 3] = ["open shard", "open session in shard", "open file in directory"];
+
+fn delete(fixture: &Fixture, session: &SessionId) -> Result<bool> {
+    fixture.store.end_file(Whose::Secret(session))
 }
 
-/// There directories forget removals.
 #[test]
-fn on_btrfs_the_file_system_is_synced_at_the_end_of_a_session() {
-    let mut fixture = Fixture::new();
-    Arc::get_mut(&mut fixture.store).unwrap().root.pretend_to_be_on_btrfs();
-    let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
-    let rotate = [&ROTATE[..21], &["sync file system"]].concat();
-    check_calls(&rotate, || Act::Rotate.run(&fixture.store, &session, &successor));
-    let delete = || fixture.store.end_file(Whose::Secret(&successor));
-    let calls = [
-        "open shard",
-        "open session in shard",
-        "lock",
-        "read",
-        "write",
-        "unlink",
-        "announce",
-        "sync file system",
-    ];
-    check_calls(&calls, delete);
+fn a_deletion_syncs_and_announces_before_the_name_goes() {
+    let fixture = Fixture::new();
+    for power_safe in [false, true] {
+        let session = fixture.session(power_safe);
+        check_calls(&[&MARK[..], &["sync file"], &REMOVE].concat(), || delete(&fixture, &session));
+    }
+}
+
+#[test]
+fn a_deletion_of_what_is_not_there_looks_and_does_nothing_else() {
+    let fixture = Fixture::new();
+    let (ended, rotated) = (fixture.session(false), fixture.session(false));
+    delete(&fixture, &ended).unwrap();
+    Act::Rotate.run(&fixture.store, &rotated, &SessionId::random().unwrap()).unwrap();
+    let made_up = SessionId::random().unwrap();
+    for session in [&ended, &rotated, &made_up] {
+        check_calls(&LOOKS, || delete(&fixture, session));
+    }
+}
+
+/// On the disk, the name may lead to the smaller file still, in which there is no tombstone.
+#[test]
+fn an_end_syncs_a_larger_files_name_before_the_tombstone() {
+    let fixture = Fixture::new();
+    let grown = |then_saved: bool, power_safe: bool| {
+        let session = fixture.session(false);
+        put(&fixture.store, &session, &"x".repeat(SLOT_MIN), power_safe).unwrap().unwrap();
+        if then_saved {
+            put(&fixture.store, &session, "small", false).unwrap().unwrap();
+        }
+        session
+    };
+    let end = |syncs: &[&'static str]| [&MARK[..4], &syncs[1..], &MARK[4..], &syncs[..1], &REMOVE].concat();
+    for then_saved in [false, true] {
+        let session = grown(then_saved, false);
+        check_calls(&end(&["sync file", "sync shard"]), || delete(&fixture, &session));
+        let session = grown(then_saved, true);
+        check_calls(&end(&["sync file"]), || delete(&fixture, &session));
+    }
+    // A writer that was killed between the exchange and the sync has left the same.
+    let session = fixture.session(true);
+    assert!(
+        dying_in_call(GROW.len(), || put(&fixture.store, &session, &"x".repeat(SLOT_MIN), true)).is_none()
+    );
+    check_calls(&end(&["sync file", "sync shard"]), || delete(&fixture, &session));
+    // And where an end itself was cut short, nothing says what the file was.
+    let session = grown(false, false);
+    assert!(dying_in_call(MARK.len() + 1, || delete(&fixture, &session)).is_none());
+    check_calls(
+        &[
+            "open shard",
+            "open session in shard",
+            "lock",
+            "read",
+            "stat file",
+            "stat file",
+            "stat session",
+            "sync shard",
+            "write",
+            "sync file",
+            "announce",
+            "stat file",
+            "stat session",
+            "unlink",
+        ],
+        || delete(&fixture, &session),
+    );
 }
 
 #[test]
 fn without_synced_security_events_the_end_of_a_session_is_not_synced_and_its_successor_still_is() {
     let fixture = Fixture::with(FileStoreOptions::new().sync_security_events(false));
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
-    check_calls(&ROTATE[..21], || Act::Rotate.run(&fixture.store, &session, &successor));
-    let delete = || fixture.store.end_file(Whose::Secret(&successor));
-    check_calls(
-        &["open shard", "open session in shard", "lock", "read", "write", "unlink", "announce"],
-        delete,
-    );
-    check_calls(&["open shard", "open session in shard", "unlink", "announce"], delete);
+    let unsynced = [&ROTATE[..18], &ROTATE[19..]].concat();
+    check_calls(&unsynced, || Act::Rotate.run(&fixture.store, &session, &successor));
+    check_calls(&[&MARK[..], &REMOVE].concat(), || delete(&fixture, &successor));
+    check_calls(&LOOKS, || delete(&fixture, &successor));
+}
+
+/// What a sweep removes is not synced: what comes back after a power cut must have expired too.
+#[test]
+fn a_save_that_moves_the_deadline_to_an_earlier_time_is_power_safe() {
+    let save = |store: &FileStore, session: &SessionId, sooner: bool| {
+        let mut change = |record: &mut Record| {
+            let by = Duration::from_secs(1);
+            record.deadline = if sooner { record.deadline - by } else { record.deadline + by };
+            Ok(Verdict::Write)
+        };
+        let (saved, calls) = during(|_, _| None, || store.update_file(session, &mut change, false));
+        saved.unwrap().unwrap();
+        calls.into_iter().filter(|call| call.starts_with("sync")).collect::<Vec<_>>()
+    };
+    let fixture = Fixture::new();
+    let session = fixture.session(true);
+    assert_eq!(save(&fixture.store, &session, false), [""; 0]);
+    assert_eq!(save(&fixture.store, &session, true), ["sync file"; 2]);
+    let lax = fixture.reopened(FileStoreOptions::new().sync_security_events(false));
+    assert_eq!(save(&lax, &session, true), [""; 0]);
 }

@@ -294,14 +294,14 @@ fn a_save_that_got_the_lock_just_before_a_logout_passed_it_is_not_acknowledged_a
         let (returned, has_returned) = mpsc::channel();
         let (deleter, ended) = (Arc::clone(&impatient), session.clone());
         let logout = thread::spawn(move || {
-            let wait_in_unlink = move |_, call: &str| {
-                if call == "unlink" {
+            let wait_in_rename = move |_, call: &str| {
+                if call == "rename" {
                     passes.send(()).unwrap();
                     may_go.recv().unwrap();
                 }
                 None
             };
-            let was_live = during(wait_in_unlink, || deleter.end_file(Whose::Secret(&ended))).0.unwrap();
+            let was_live = during(wait_in_rename, || deleter.end_file(Whose::Secret(&ended))).0.unwrap();
             returned.send(()).unwrap();
             was_live
         });

@@ -7,6 +7,7 @@
 mod calls;
 mod deaths;
 mod elsewhere;
+mod ends;
 mod faults;
 mod forged;
 mod forked;
@@ -346,6 +347,26 @@ fn dying_in_call<R>(n: usize, act: impl FnOnce() -> R) -> Option<R> {
         Err(cause) if cause.is::<Death>() => None,
         Err(failed_assertion) => resume_unwind(failed_assertion),
     }
+}
+
+/// Runs `act` in a process that dies in its first call of this name.
+fn dies_at<R>(name: &'static str, act: impl FnOnce() -> R) -> bool {
+    let mut is_dead = false;
+    let die = move |_, call: &str| {
+        if !is_dead && call == name {
+            is_dead = true;
+            resume_unwind(Box::new("killed"));
+        }
+        is_dead.then(|| Errno::IO.raw_os_error())
+    };
+    let died = catch_unwind(AssertUnwindSafe(|| during(die, act))).is_err();
+    during(|_, _| None, || ());
+    died
+}
+
+/// A store with copies, beside one whose acts fail.
+fn warm(fixture: &Fixture) -> FileStore {
+    FileStoreOptions::new().watch(false).open(fixture.dir.path()).unwrap()
 }
 
 /// Sets the newer slot's last payload byte to what it was not. The newer slot of a session at its second

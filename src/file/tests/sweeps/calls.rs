@@ -9,9 +9,9 @@ const LIST: &str = "list directory";
 const SIZE: &str = "stat in directory";
 const ENTRIES: [&str; 3] = ["open file in directory", "read", "read"];
 const SHARD: &str = "open shard";
-/// A session that has expired, under its lock: marked, for those who wait for the lock; removed, if the name is still its; told.
+/// A session that has expired, under its lock: marked, for those that wait for the lock; told; removed, if the name is its still.
 const REMOVED: [&str; 8] =
-    ["open session in shard", "lock", "read", "write", "stat file", "stat session", "unlink", "announce"];
+    ["open session in shard", "lock", "read", "write", "announce", "stat file", "stat session", "unlink"];
 const GONE: [&str; 1] = ["open session in shard"];
 /// Whoever gave up its lock says so.
 const ALIVE: [&str; 4] = ["open session in shard", "lock", "read", "announce"];
@@ -166,9 +166,9 @@ fn a_sweep_syncs_nothing_and_opens_no_session_that_is_neither_due_nor_in_the_wal
     assert_eq!((report.examined, report.removed), (8 + 4, 4), "{report:?}");
 }
 
-/// Whoever has a copy is told when there is nothing left to be read, and before anybody else can have the session.
+/// A name that is absent says that nothing is left to be told.
 #[test]
-fn a_removal_is_announced_after_the_name_is_gone_and_before_the_lock_is_given_back() {
+fn a_removal_is_announced_before_the_name_is_gone() {
     for place in [Where::Elsewhere, Where::Walked] {
         let house = House::new();
         let session = house.session(place, at(MADE, 50), "x");
@@ -193,7 +193,8 @@ fn a_removal_is_announced_after_the_name_is_gone_and_before_the_lock_is_given_ba
         };
         let (swept, _) = during(watch, || house.sweep());
         assert_eq!(swept.unwrap().removed, 1);
-        assert_eq!(*report.lock().unwrap(), [("unlink", true, true), ("announce", false, true)], "{place:?}");
+        assert_eq!(*report.lock().unwrap(), [("announce", true, true), ("unlink", true, true)], "{place:?}");
+        assert!(!path.exists(), "{place:?}: it was not removed");
         assert!(!is_locked(afterwards), "{place:?}: the lock was not given back");
     }
 }

@@ -286,7 +286,7 @@ fn of_two_who_bring_in_the_same_session_one_does_and_his_is_there() {
 fn remembering(dir: &Path) -> FileStore {
     FileStoreOptions::new().watch(false).lock_wait(Duration::from_millis(5)).open(dir).unwrap()
 }
-/// Somebody was killed who had ended it, before he could say so.
+/// A process was killed that had ended it without its lock, before it could say so.
 #[test]
 fn what_is_brought_in_is_found_by_those_who_remember_what_was_there_before() {
     let dir = directory();
@@ -294,8 +294,11 @@ fn what_is_brought_in_is_found_by_those_who_remember_what_was_there_before() {
     let session = SessionId::random().unwrap();
     here.create_file(Whose::Secret(&session), Arc::new(record("old")), false).unwrap();
     assert_eq!(served(&here, &session).as_deref(), Some("old"));
-    let announce = ["open shard", "open session in shard", "lock", "read", "write", "unlink"].len();
-    assert!(dying_in_call(announce, || there.end_file(Whose::Secret(&session))).is_none());
+    let path = dir.path().join(SessionPath::of(&session.file_id()).as_str());
+    let stopped = fs::File::options().read(true).write(true).open(path).unwrap();
+    let stopped = LockedFile::acquire(stopped, Instant::now()).unwrap().unwrap();
+    assert!(dies_at("announce", || there.end_file(Whose::Secret(&session))));
+    drop(stopped);
     assert!(there.bring_in(&session.file_id(), &record("brought in"), Durability::PowerSafe).unwrap());
     assert_eq!(served(&here, &session).as_deref(), Some("brought in"));
 }

@@ -171,7 +171,20 @@ fn check_waiter(place: Where, other: Other, set_back: bool, brought_in: bool) {
             if call == "unlink" && !std::mem::replace(&mut met, true) {
                 let (waiting, session, successor) =
                     (Arc::clone(&waiting), session.clone(), successor.clone());
-                let waiter = thread::spawn(move || other.run(&waiting, &session, &successor));
+                let (third, id, gone) = (Arc::clone(&third), session.file_id(), path.clone());
+                // Another session has the name by the time at which the waiter has the lock.
+                let bring_in = move |_, call: &str| {
+                    if call == "read" && brought_in && !gone.exists() {
+                        let (third, record) =
+                            (Arc::clone(&third), record_until(at(MADE + 9, 0), "brought in"));
+                        let brought =
+                            thread::spawn(move || third.bring_in(&id, &record, Durability::Relaxed));
+                        assert!(brought.join().unwrap().unwrap());
+                    }
+                    None
+                };
+                let waiter =
+                    thread::spawn(move || during(bring_in, || other.run(&waiting, &session, &successor)).0);
                 // One is the sweep's.
                 let began = Instant::now();
                 while descriptors(|open| open == path) < 2 {
@@ -182,12 +195,6 @@ fn check_waiter(place: Where, other: Other, set_back: bool, brought_in: bool) {
                 if set_back {
                     clock.set(at(MADE, 40));
                 }
-            }
-            if call == "announce" && brought_in && !path.exists() {
-                let (third, id) = (Arc::clone(&third), session.file_id());
-                let record = record_until(at(MADE + 9, 0), "brought in");
-                let brought = thread::spawn(move || third.bring_in(&id, &record, Durability::Relaxed));
-                assert!(brought.join().unwrap().unwrap());
             }
             None
         }

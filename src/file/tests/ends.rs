@@ -1,0 +1,218 @@
+//! Ends that are cut short, or that the disk does not do as usual: a name that is absent proves that nothing is left to be done.
+use super::sweeps::unrested;
+use super::*;
+
+/// How a session is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    UnderItsLock,
+    /// A writer is stopped that has it.
+    WithoutItsLock,
+    /// The tombstone cannot be synced.
+    ByItsName,
+}
+
+const WAYS: [How; 3] = [How::UnderItsLock, How::WithoutItsLock, How::ByItsName];
+
+/// A store that does not wait for long.
+fn impatient() -> Fixture {
+    Fixture::with(FileStoreOptions::new().lock_wait(Duration::from_millis(1)))
+}
+
+fn end(store: &FileStore, session: &SessionId) -> Result<bool> {
+    store.end_file(Whose::Secret(session))
+}
+
+/// A writer that has the lock of a session and does not go on.
+fn stopped(fixture: &Fixture, session: &SessionId) -> LockedFile {
+    let file = fs::File::options().read(true).write(true).open(fixture.path(session)).unwrap();
+    LockedFile::acquire(file, Instant::now()).unwrap().unwrap()
+}
+
+/// Ends a session so, in a process that dies in its n-th call. The calls that were made; whether it survived.
+fn end_dying_in(n: usize, how: How, fixture: &Fixture, session: &SessionId) -> (Vec<&'static str>, bool) {
+    let _stopped = (how == How::WithoutItsLock).then(|| stopped(fixture, session));
+    let made = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&made);
+    let mut has_failed = false;
+    let die = move |call: usize, name: &'static str| {
+        if call > n {
+            return Some(Errno::IO.raw_os_error());
+        }
+        if call == n {
+            resume_unwind(Box::new("killed"));
+        }
+        if how == How::ByItsName && name == "sync file" && !has_failed {
+            has_failed = true;
+            return Some(Errno::IO.raw_os_error());
+        }
+        seen.lock().unwrap().push(name);
+        None
+    };
+    let ended = catch_unwind(AssertUnwindSafe(|| during(die, || end(&fixture.store, session)).0));
+    during(|_, _| None, || ());
+    let survived = ended.is_ok_and(|ended| ended.unwrap());
+    let made = made.lock().unwrap().clone();
+    (made, survived)
+}
+
+/// Whether these calls, one after the other, leave nothing of a session that a power cut brings back: a tombstone that is on
+/// the disk before its name goes, or a name whose change is.
+fn are_durable(calls: &[&str]) -> bool {
+    let at = |name: &str| calls.iter().rposition(|call| *call == name);
+    let first = |name: &str| calls.iter().position(|call| *call == name);
+    if let Some(moved) = first("rename") {
+        return at("sync shard").is_some_and(|synced| synced > moved);
+    }
+    let marked = first("write");
+    first("sync file").is_some_and(|synced| marked < Some(synced) && Some(synced) < at("unlink"))
+}
+
+#[test]
+fn an_end_killed_in_any_call_is_whole_when_tried_again() {
+    for how in WAYS {
+        for call in 0.. {
+            let fixture = impatient();
+            let (session, warm) = (fixture.session(false), warm(&fixture));
+            assert_eq!(served(&warm, &session).as_deref(), Some("old"));
+            let (before, survived) = end_dying_in(call, how, &fixture, &session);
+            let (again, after) = during(|_, _| None, || end(&fixture.store, &session));
+            let calls = [&before[..], &after].concat();
+            let context = format!("{how:?} died in call {call}: {before:?}, then {after:?}");
+            again.unwrap_or_else(|error| panic!("{context}: {error}"));
+            assert_eq!(served(&warm, &session), None, "{context}: it is served from memory");
+            assert!(are_durable(&calls), "{context}: a power cut brings it back");
+            let left = fs::read_dir(fixture.path(&session).parent().unwrap()).unwrap().count();
+            assert_eq!(left, 0, "{context}: something is left");
+            if survived {
+                let looks = ["open shard", "open session in shard", "open file in directory"];
+                assert_eq!(after, looks, "{context}");
+                assert!(call > 8, "{context}");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sweep_finishes_an_end_that_was_begun_without_the_lock() {
+    let fixture = impatient();
+    let (session, warm) = (fixture.session(false), warm(&fixture));
+    assert_eq!(served(&warm, &session).as_deref(), Some("old"));
+    let stopped = stopped(&fixture, &session);
+    assert!(dies_at("announce", || end(&fixture.store, &session)));
+    drop(stopped);
+    let path = fixture.path(&session);
+    let left = path.with_file_name(SessionPath::of(&session.file_id()).ending());
+    assert!(left.exists() && !path.exists());
+    let sweep = |options| fixture.store.sweep(&options).unwrap();
+    let full = || unrested().full(true);
+    assert_eq!(sweep(full()).temporary, 0);
+    let file = fs::File::options().write(true).open(&left).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
+    assert_eq!((sweep(full().dry_run(true)).temporary, left.exists()), (1, true));
+    assert_eq!(served(&warm, &session).as_deref(), Some("old"), "nobody was told");
+    let report = sweep(full());
+    assert_eq!((report.temporary, report.unknown, report.failed), (1, 0, 0));
+    assert!(!left.exists());
+    assert_eq!(served(&warm, &session), None);
+}
+
+#[test]
+fn a_sweep_syncs_and_announces_a_tombstone_before_it_goes() {
+    let fixture = Fixture::new();
+    let (session, warm) = (fixture.session(false), warm(&fixture));
+    assert_eq!(served(&warm, &session).as_deref(), Some("old"));
+    assert!(dies_at("sync file", || end(&fixture.store, &session)));
+    let file = fs::File::options().write(true).open(fixture.path(&session)).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
+    let (report, calls) = during(|_, _| None, || fixture.store.sweep(&unrested().full(true)));
+    assert_eq!(report.unwrap().temporary, 1);
+    let order: Vec<_> =
+        calls.into_iter().filter(|call| ["sync file", "announce", "unlink"].contains(call)).collect();
+    assert_eq!(order, ["sync file", "announce", "unlink"]);
+    assert_eq!(served(&warm, &session), None);
+}
+
+#[test]
+fn an_end_that_is_not_announced_keeps_its_name() {
+    let fixture = Fixture::new();
+    let (session, warm) = (fixture.session(false), warm(&fixture));
+    assert_eq!(served(&warm, &session).as_deref(), Some("old"));
+    let fail = |_, call| (call == "announce").then(|| Errno::IO.raw_os_error());
+    let (result, calls) = during(fail, || end(&fixture.store, &session));
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Unannounced);
+    assert!(calls.contains(&"sync file") && !calls.contains(&"unlink"), "{calls:?}");
+    assert_eq!(fixture.text(&session), None);
+    // The next one does what is left.
+    assert!(!end(&fixture.store, &session).unwrap());
+    assert!(!fixture.path(&session).exists());
+    assert_eq!(served(&warm, &session), None);
+}
+
+#[test]
+fn without_a_tombstone_an_end_is_synced_by_its_name() {
+    let moved = ["stat file", "stat session", "rename"];
+    for failing in ["write", "sync file", "marked before"] {
+        let fixture = Fixture::new();
+        let session = fixture.session(true);
+        if failing == "marked before" {
+            let (_, _) = during(failing_syncs(|n| n == 0, &["create file"]), || {
+                put(&fixture.store, &session, "new", true).unwrap_err()
+            });
+        }
+        let mut has_failed = false;
+        let fail = move |_, call| {
+            let fails = call == failing && !std::mem::replace(&mut has_failed, call == failing);
+            fails.then(|| Errno::IO.raw_os_error())
+        };
+        let (ended, calls) = during(fail, || end(&fixture.store, &session));
+        assert!(ended.unwrap(), "{failing}");
+        let at = calls.windows(3).position(|calls| calls == moved).unwrap();
+        assert!(calls[at..].contains(&"sync shard"), "{failing}: {calls:?}");
+        if failing == "marked before" {
+            assert!(!calls[..at].contains(&"sync file"), "{calls:?}");
+        }
+        let left = fs::read_dir(fixture.path(&session).parent().unwrap()).unwrap().count();
+        assert_eq!(left, 0, "{failing}");
+    }
+}
+
+#[test]
+fn an_end_that_cannot_be_synced_is_synced_by_the_next() {
+    let fixture = Fixture::new();
+    let fail = |_, call: &str| call.starts_with("sync").then(|| Errno::IO.raw_os_error());
+    for grown in [false, true] {
+        let session = fixture.session(true);
+        if grown {
+            put(&fixture.store, &session, &big("x"), false).unwrap().unwrap();
+        }
+        let error = during(fail, || end(&fixture.store, &session)).0.unwrap_err();
+        let want = format!(
+            "failed to sync the end of session `{}`: the session was ended, and may come back after a power cut",
+            fixture.path(&session).display()
+        );
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::DurabilityUnknown, want));
+        assert_eq!(fixture.text(&session), None);
+        let (again, calls) = during(|_, _| None, || end(&fixture.store, &session));
+        assert!(!again.unwrap() && calls.contains(&"sync shard"), "{calls:?}");
+        check_calls(&["open shard", "open session in shard", "open file in directory"], || {
+            end(&fixture.store, &session)
+        });
+    }
+}
+
+/// A directory that others may not write to, say. What is left is a tombstone.
+#[test]
+fn a_session_whose_name_cannot_be_removed_is_ended_all_the_same() {
+    let fixture = Fixture::new();
+    for act in [Act::Delete, Act::Rotate] {
+        let (session, successor) = (fixture.session(true), SessionId::random().unwrap());
+        let fail = |_, call| (call == "unlink").then(|| Errno::ACCESS.raw_os_error());
+        assert!(during(fail, || act.run(&fixture.store, &session, &successor)).0.unwrap());
+        assert_eq!((fixture.text(&session), fixture.path(&session).exists()), (None, true));
+        assert_eq!(fixture.text(&successor).is_some(), act == Act::Rotate);
+        assert!(!end(&fixture.store, &session).unwrap());
+        assert!(!fixture.path(&session).exists());
+    }
+}
