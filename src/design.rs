@@ -5,11 +5,13 @@
 //!
 //! ```text
 //! root/                 0700, owned by the user the program runs as (2770, and files 0660, in a group's store)
-//!   sessile.json        format and parameters; linked last when a store is made, never replaced while it can be read
-//!   generations         2 MiB: counters that say which copies in memory are old; no sessions, nothing to back up
-//!   due/                0700: the expiry index; can be lost, nothing to back up
-//!     495124            the sessions to look at in hour 495,124 since 1970: 32 bytes each, appended
-//!     sweep             locked by whoever sweeps; the hour of the last walk
+//!   sessile.json        format and parameters; put there last when a store is made, never replaced while it can be read
+//!   run/                0700: what running processes need and a backup does not; made again where it is missing
+//!     CACHEDIR.TAG      tells programs that make backups to leave the directory out
+//!     generations       2 MiB: counters that say which copies in memory are old; no sessions
+//!     due/              0700: the expiry index
+//!       495124          the sessions to look at in hour 495,124 since 1970: 32 bytes each, appended
+//!       sweep           locked by whoever sweeps; the hour of the last walk
 //!   damaged/            damaged session files, and what was no file in a session's place, that an operator had moved aside
 //!   ab/                 256 shard directories, 0700, all made when the store is
 //!     cdef0123…         one session, 0600: 2 slots of S bytes, S a power of two from 2 KiB; nothing else
@@ -41,6 +43,15 @@
 //! nothing and changes no mode; it reads files without the shared counters, which are opened for writing; a dry run takes the
 //! sweepers' lock on a descriptor for reading. Every act that writes passes one check first.
 //!
+//! A store is made in an order that several processes may follow at once: shards, index, sync, and last the parameters. So it
+//! can be **made again while it is open** (`file/emptied.rs`), when an act meets a missing shard and the parameters and all other
+//! shards are gone too (or what is left has been as much for 5 seconds: `rm` could not remove it): under the shared lock that each process has on the root and an exclusive one on `run`, through the root's descriptor, which is the directory that was
+//! opened. The process whose parameters got the name tells the event. For a minute the process also makes again what is
+//! missing beside parameters, for the removal may still be under way. No session comes back: the new shards are other
+//! directories, and a save that began before holds a file to which no path leads, which it finds when it looks (rules for locks,
+//! 2 and 3), or was done before the removal. Copies in memory go with the counters, by rule 6 of coherence; if those
+//! were left, all cells are announced. A single missing shard is made again at opening only.
+//!
 //! # What each call does
 //!
 //! System calls of one operation on a small session, as `strace` shows them:
@@ -50,16 +61,18 @@
 //! | load of a session that is in memory | 0 | |
 //! | load | 3 | `openat2`, `pread`, `close` |
 //! | load of an unknown id | 4 | `openat2` (fails), `openat` of the shard, `openat` in it (fails), `close` |
-//! | update, relaxed | 7 | `openat2`, `flock`, `pread`, `pwrite`, `pwrite` of a counter, `flock`, `close` |
-//! | update, power-safe | 9 | the same, and `fdatasync`, `pwrite` of the state byte |
+//! | update, relaxed | 8 | `openat2`, `flock`, `pread`, `pwrite`, `pwrite` of a counter, `fstat` of the counters, `flock`, `close` |
+//! | update, power-safe | 10 | the same, and `fdatasync`, `pwrite` of the state byte |
 //! | create, relaxed | 10 | `getrandom`, `write` to the index, `fstat`, `openat2`, `flock`, `fstat`, `fstatat`, `pwrite`, `flock`, `close` |
 //! | create, power-safe | 15 | the same, and shard `openat`, `fdatasync`, shard `fsync`, `pwrite` of the state, `close` |
-//! | delete | 13 | shard `openat`, `openat` in it, `flock`, `pread`, `pwrite` of the tombstone, `fdatasync`, `pwrite` of the counters, `fstat`, `fstatat`, `unlinkat`, `flock`, `close`, `close` |
+//! | delete | 14 | shard `openat`, `openat` in it, `flock`, `pread`, `pwrite` of the tombstone, `fdatasync`, `pwrite` and `fstat` of the counters, `fstat`, `fstatat`, `unlinkat`, `flock`, `close`, `close` |
 //! | delete of an unknown id | 4 | shard `openat`, `openat` in it (fails), `openat` of `.end-…` (fails), `close` |
-//! | grow, relaxed | 22 | see below |
-//! | grow, power-safe | 24 | the same, and shard `fsync`, `pwrite` of the state |
-//! | rotate | 30 | a power-safe create inside a delete, and `fstat`, `fstatat` before the old session is marked |
-//! | removal by a sweep | 10 | `openat`, `flock`, `pread`, `pwrite` of the mark, `pwrite` of the counters, `fstat`, `fstatat`, `unlinkat`, `flock`, `close`; and a part of a `pwrite` to the index |
+//! | grow, relaxed | 23 | see below |
+//! | grow, power-safe | 25 | the same, and shard `fsync`, `pwrite` of the state |
+//! | rotate | 31 | a power-safe create inside a delete, and `fstat`, `fstatat` before the old session is marked |
+//! | removal by a sweep | 11 | `openat`, `flock`, `pread`, `pwrite` of the mark, `pwrite` and `fstat` of the counters, `fstat`, `fstatat`, `unlinkat`, `flock`, `close`; and a part of a `pwrite` to the index |
+//!
+//! Once a second, a load or a save also looks whether the counters still have their name: `openat`, `fstatat`, `close`.
 //!
 //! A save that held its lock for a millisecond or more adds `fstat` and `fstatat` (see the rules for locks). A visitor who
 //! stores nothing causes no call. The end of a session whose file was replaced by a larger one, and that no power-safe save has
@@ -202,7 +215,7 @@
 //! Each open store keeps copies of sessions it has read or saved (`file/read_cache.rs`). A copy is never the authority:
 //! what follows is why, as long as two counters in memory say so, a load may return it without asking the file.
 //!
-//! **The counters.** `generations` has 131,072 cells of two counters, and a session has one cell by its `FileId`. Every
+//! **The counters.** `run/generations` has 131,072 cells of two counters, and a session has one cell by its `FileId`. Every
 //! process maps the file read-only and writes to it with `pwrite`, always a value that was never written before: *saves*
 //! when there may be a new version, both when the session may have ended. (`file/generations.rs`.)
 //!
@@ -259,11 +272,42 @@
 //! written through a mapping, which would kill the process there. What remains is a disk that cannot read back a page of the
 //! counters that memory was short of: a load that needs the page then ends the process, as it does with any mapped file.
 //!
-//! **One set of counters.** Every open store holds a shared `flock` on its root. Only under the exclusive one is the file
-//! made, or made anew when it has a wrong size; if others use the store, opening it fails with
-//! [`InUse`](crate::ErrorKind::InUse). Two things cannot be survived, and are for nobody to do: cutting the file short while
-//! processes have it in memory kills them (SIGBUS), and replacing it makes them deaf to whoever opens the store later.
-//! What it says is worth nothing once all processes are gone, so it is neither synced nor backed up.
+//! **The file that has the name.** All of this takes for granted that processes that announce and processes that listen have the
+//! same file. A restored backup may put another one in its place (`rsync` renames, `tar` and `cp --remove-destination` unlink and
+//! create), the directory may be removed, and an opening replaces a file of a wrong size. So:
+//!
+//! 6. *Each process looks*, while it loads or saves and a second has gone by since it last looked, whether the name leads to
+//!    its file, with the same size, and not written before it was last seen to be. (A copy of `rsync` or `cp -a` that is
+//!    written over the file sets its time back.) If not, it takes up the file that has the name, and makes one if there is
+//!    none or one of another size: under a temporary name, then renamed, so that one making wins and none is seen half done.
+//! 7. *An announcement counts if its file has a name afterwards* (`fstat`, 0.2 µs), and is made again, into the file that has
+//!    the name, if not. Nothing returns before.
+//! 8. *Each file has a number* in each process, which is part of the dates of copies. So whatever the new file says, which may
+//!    be a copy of the old one, no older copy agrees with it, nor does one that is filed later.
+//!
+//! Let R be the instant at which the old file lost its name. *An announcement that returned after R was made into a file that
+//! had a name after R*, by rule 7, unless its last look was before R; then it was written before R. So a process that
+//! noted its cell in the new file, which is after R, hears of each announcement of the first kind, and has read its file
+//! after each one of the second kind. It is as if there had been one file. *A process that still has the old one in memory*
+//! is told of nothing after R until it looks, which its loads do within a second; from then on it trusts none of its
+//! copies. It serves what is a second old at worst. Between its threads the new file is taken up at once: copies are held
+//! against counters that are kept under the lock of each part of the cache, and all parts are given the new ones while no
+//! thread can announce. A load from memory costs one more load, of the instant of the last look.
+//!
+//! Where the old file keeps a name (it was moved aside, or has a hard link), rule 7 sees nothing, and processes come
+//! together by rule 6: between R and the last one's look, a change may not be heard, and rule 5 bounds what is served to a
+//! minute. If no file can be had (a full disk), nothing is trusted and each load reads its file; announcements go on into the
+//! old file, for others may still listen there. If there is one that cannot be opened, they fail
+//! ([`Unannounced`](crate::ErrorKind::Unannounced)).
+//!
+//! What the file says is worth nothing once all processes are gone, so it is neither synced nor backed up. An earlier version
+//! had it in the root; an opening that finds it there waits until the store is unused, and removes it.
+//!
+//! **A file that is cut short** (`cp` and `rsync --inplace` over it do that first) kills the process that reads a counter beyond
+//! the cut (SIGBUS). It cannot be excluded without a system call for each hit. Tried: pages that are locked, populated or
+//! private are taken away as well; a lease is refused while a descriptor for writing is open; seals exist for files without a name only; a
+//! file that is immutable or append-only refuses our own writing; mode 0400 keeps its owner from opening it, but not root, and root
+//! restores most backups. Nothing of this makes the file shorter, and `run` need not be in a backup.
 //!
 //! **Verify and Off.** [`Coherence::Verify`](crate::Coherence::Verify) reads the file at every load and spares verifying
 //! and decoding what it knows, by sequence and checksum; times of files are no version, for they stand still between two
@@ -324,10 +368,10 @@
 //! Nobody has to wait for a guard time.
 //!
 //! **The walk** looks at every file of some shards: at one shard for each hour since the last walk, which is written down in
-//! `due/sweep`. So each file is looked at once in 256 hours, whether somebody sweeps each minute or each night. (A shard
+//! `run/due/sweep`. So each file is looked at once in 256 hours, whether somebody sweeps each minute or each night. (A shard
 //! chosen by the hour alone needs nothing written down, but a sweep each night at the same hour would then see 32 shards of
 //! 256, for ever.) It removes what is expired, files live sessions that the index does not have, clears leftovers, and
-//! counts the rest. If `due/sweep` says nothing, the index is new to this store or was lost: all shards are walked at once.
+//! counts the rest. If `run/due/sweep` says nothing, the index is new to this store or was lost: all shards are walked at once.
 //! To know what is filed, the walk reads the whole index, 32 bytes a session.
 //!
 //! **Removal.** Under the session's lock, after another look at the record: mark the file as retiring, announce, `unlink`,
@@ -357,7 +401,7 @@
 //! waits for the others.
 //!
 //! **Killed sweeps** leave entries that are looked at again and found done. **Two sweeps** at once exclude each other by the lock
-//! on `due/sweep`; if somebody deletes that file, they do not, and do no harm: each removal is under its session's lock.
+//! on `run/due/sweep`; if somebody deletes that file, they do not, and do no harm: each removal is under its session's lock.
 //!
 //! # Whys
 //!
@@ -396,5 +440,7 @@
 //! * **Why is a file never made smaller?** It would cost a rename to save bytes that the next save may need.
 //! * **Why two syncs for a new session?** Without the directory's, simulated power cuts lost four of five acknowledged
 //!   sessions.
-//! * **Why `.new-` files and not the `tempfile` crate?** The crate works with paths; these files are made relative to the
-//!   shard's descriptor. (The parameters file, made once, is its work.)
+//! * **Why `.new-` files and not the `tempfile` crate?** The crate works with paths; these files are made relative to a
+//!   directory's descriptor.
+//! * **Why does a load look for the counters once a second, and not with each load?** A look costs 1 µs, ten times a load from
+//!   memory; and once a second bounds what is stale after a restoration far below the minute that is promised.

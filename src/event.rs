@@ -50,6 +50,20 @@ pub enum Event<'a> {
         /// How many of them those users could write to.
         writable: u64,
     },
+    /// Everything in a store's directory was removed while the store was open, and the store was made again: all sessions
+    /// are gone. Told by one of the processes that use the store, and written to standard error as well.
+    StoreRecreated {
+        /// The store's directory.
+        path: &'a Path,
+    },
+    /// Shard directories that a store lacked when it was opened were made again: some backups leave empty directories out.
+    /// Sessions that were in them are gone.
+    ShardsRecreated {
+        /// The store's directory.
+        path: &'a Path,
+        /// The names of the shards, in order.
+        shards: &'a [String],
+    },
 }
 
 /// Why what a request brought was refused.
@@ -82,6 +96,14 @@ impl Observer {
             None => event.failure().into_iter().for_each(|line| write_line(&line)),
         }
     }
+
+    /// The same, and writes the line to standard error in any case: the event means that all are logged out.
+    pub(crate) fn tell_aloud(&self, event: &Event<'_>) {
+        self.tell(event);
+        if self.0.is_some() {
+            event.failure().into_iter().for_each(|line| write_line(&line));
+        }
+    }
 }
 
 impl fmt::Debug for Observer {
@@ -101,6 +123,15 @@ impl Event<'_> {
                  which they could write to {writable}{}",
                 path.display(),
                 if *writable > 0 { "; sessions may have been planted there" } else { "" }
+            )),
+            Self::StoreRecreated { path } => Some(format!(
+                "everything in session directory `{}` was removed; the store was made again, and all sessions are gone",
+                path.display()
+            )),
+            Self::ShardsRecreated { path, shards } => Some(format!(
+                "session directory `{}` lacked shard directories, which were made again: {}",
+                path.display(),
+                shards.join(", ")
             )),
             Self::Created(_)
             | Self::Rotated { .. }

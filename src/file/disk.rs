@@ -15,7 +15,7 @@ mod sharing;
 
 #[cfg(all(test, not(shuttle)))]
 pub(super) use file_system::pretending;
-pub(super) use making::{make_root, set_mode_of_root};
+pub(super) use making::{Taken, make_root, set_mode_of_root, temporary_name};
 pub(super) use opened::{announce_at, append, read_at, read_whole, stat, sync_data, touch, write_at};
 pub(super) use sharing::{Sharing, set_rights};
 
@@ -28,6 +28,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Flags of every session file's opening.
 const SAFE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
@@ -70,10 +71,11 @@ pub(super) struct Inode {
     number: u64,
 }
 
-/// The store's root directory, held open: it stays the same directory whatever happens to its path.
-#[derive(Debug)]
+/// The store's root directory, held open: it stays the same directory whatever happens to its path. Clones share the
+/// descriptor.
+#[derive(Clone, Debug)]
 pub(super) struct Root {
-    fd: File,
+    fd: Arc<File>,
     path: PathBuf,
     kind: file_system::Kind,
     sharing: Sharing,
@@ -85,7 +87,7 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = File::from(call("open root", || fs::open(path, flags, Mode::empty()))?);
         let kind = file_system::Kind::of(&fd)?;
-        Ok(Self { kind, fd, path: path.to_owned(), sharing: Sharing::Private })
+        Ok(Self { kind, fd: Arc::new(fd), path: path.to_owned(), sharing: Sharing::Private })
     }
 
     /// The same directory, for other users.
@@ -109,30 +111,27 @@ impl Root {
         self.fd.try_clone()
     }
 
+    /// Whether the directory itself was removed: it has no name any more, and nothing can be made in it.
+    pub(super) fn is_removed(&self) -> io::Result<bool> {
+        Ok(Stat::from(call("stat root", || fs::fstat(&self.fd))?).links == 0)
+    }
+
     /// The names in the root.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         gate("list root")?;
         names(&self.fd)
     }
 
-    /// Makes a directory in the root, with its mode whatever the umask; no error if it is there, with any mode: its making
-    /// may have been cut short.
-    pub(super) fn make_directory(&self, name: &str) -> io::Result<()> {
-        let wanted = self.sharing.directory();
-        match call("make directory", || fs::mkdirat(&self.fd, name, wanted)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno.into()),
+    /// Makes a directory below the root, with its mode whatever the umask; no error if it is there, with any mode: its making may
+    /// have been cut short.
+    pub(super) fn make_directory(&self, path: &str) -> io::Result<()> {
+        match path.rsplit_once('/') {
+            None => Ok(make_directory_in(self.fd.as_fd(), path, self.sharing)?),
+            Some((parent, name)) => {
+                let parent = self.open_directory_fd("open directory", parent)?;
+                Ok(make_directory_in(parent.as_fd(), name, self.sharing)?)
+            }
         }
-        let look = || fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
-        let mode = call("stat in root", look)?.st_mode;
-        if FileType::from_raw_mode(mode) != FileType::Directory {
-            return Err(Errno::NOTDIR.into());
-        }
-        // By name: the umask may have left a directory that not even its owner can open.
-        if mode & 0o7777 != wanted.as_raw_mode() {
-            call("change mode", || fs::chmodat(&self.fd, name, wanted, AtFlags::empty()))?;
-        }
-        Ok(())
     }
 
     /// Fails if a name in the root is not a directory's.
@@ -145,10 +144,16 @@ impl Root {
         }
     }
 
-    /// Opens a directory in the root, not following a link.
-    fn open_directory_fd(&self, why: &'static str, name: &str) -> Result<OwnedFd, Errno> {
+    /// Opens a directory below the root, name by name, not following a link.
+    fn open_directory_fd(&self, why: &'static str, path: &str) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        call(why, || fs::openat(&self.fd, name, flags, Mode::empty()))
+        call(why, || match path.split_once('/') {
+            None => fs::openat(&self.fd, path, flags, Mode::empty()),
+            Some((parent, name)) => {
+                let parent = fs::openat(&self.fd, parent, flags, Mode::empty())?;
+                fs::openat(parent, name, flags, Mode::empty())
+            }
+        })
     }
 
     /// Opens a file in the root for reading, not following a link.
@@ -167,7 +172,7 @@ impl Root {
         Ok(self.directory_at(self.open_directory_fd("open shard", &layout::shard_of(id))?))
     }
 
-    /// Opens a directory in the root.
+    /// Opens a directory below the root.
     pub(super) fn open_directory(&self, name: &str) -> io::Result<Directory> {
         Ok(self.directory_at(self.open_directory_fd("open directory", name)?))
     }
@@ -193,6 +198,25 @@ impl Root {
         let stat = call("stat session", stat)?;
         Ok(Inode { device: stat.st_dev, number: stat.st_ino })
     }
+}
+
+/// Makes a directory in another one; see [`Root::make_directory`].
+fn make_directory_in(parent: BorrowedFd<'_>, name: &str, sharing: Sharing) -> Result<(), Errno> {
+    let wanted = sharing.directory();
+    match call("make directory", || fs::mkdirat(parent, name, wanted)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let look = || fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+    let mode = call("stat in root", look)?.st_mode;
+    if FileType::from_raw_mode(mode) != FileType::Directory {
+        return Err(Errno::NOTDIR);
+    }
+    // By name: the umask may have left a directory that not even its owner can open.
+    if mode & 0o7777 != wanted.as_raw_mode() {
+        call("change mode", || fs::chmodat(parent, name, wanted, AtFlags::empty()))?;
+    }
+    Ok(())
 }
 
 /// Opens a session's file below `root` in one call that follows no link.
@@ -315,6 +339,14 @@ impl Directory {
         }
     }
 
+    /// Removes an empty directory. One that is not empty stays.
+    pub(super) fn remove_directory(&self, name: &str) -> io::Result<()> {
+        match call("remove directory", || fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)) {
+            Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// The names in it.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         gate("list directory")?;
@@ -341,7 +373,12 @@ impl Directory {
     }
 
     /// Moves a file to another directory, where nothing may have the name.
-    pub(super) fn move_to(&self, name: &CStr, other: &Self, new_name: &str) -> io::Result<()> {
+    pub(super) fn move_to(
+        &self,
+        name: impl rustix::path::Arg + Copy,
+        other: &Self,
+        new_name: &str,
+    ) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if self.kind.keeps_rename_flags() {
             let flags = fs::RenameFlags::NOREPLACE;
@@ -356,7 +393,12 @@ impl Directory {
     }
 
     /// The same in two calls, for file systems that cannot do it in one: what comes in between is replaced.
-    fn move_step_by_step(&self, name: &CStr, other: &Self, new_name: &str) -> io::Result<()> {
+    fn move_step_by_step(
+        &self,
+        name: impl rustix::path::Arg,
+        other: &Self,
+        new_name: &str,
+    ) -> io::Result<()> {
         match other.stat(new_name) {
             Ok(_) => Err(Errno::EXIST.into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -493,8 +535,12 @@ mod tests {
         let too_long = "x".repeat(300);
         for step_by_step in [false, true] {
             let go = |name| {
-                let move_to = if step_by_step { Directory::move_step_by_step } else { Directory::move_to };
-                move_to(&from, c"file", &to, name).map_err(|error| error.kind())
+                let moved = if step_by_step {
+                    from.move_step_by_step(c"file", &to, name)
+                } else {
+                    from.move_to(c"file", &to, name)
+                };
+                moved.map_err(|error| error.kind())
             };
             std::fs::write(dir.path().join("to/taken"), "theirs").unwrap();
             std::fs::write(dir.path().join("from/file"), "ours").unwrap();

@@ -1,8 +1,8 @@
 //! The expiry index: which sessions may have expired by now. A hint; the session's file is the truth.
 //!
 //! ```text
-//! root/due/495124     a bucket: the sessions to look at in hour 495,124 since 1970; entries, one behind the other
-//! root/due/sweep      locked by whoever sweeps; holds the hour of the last walk (see `sweep`)
+//! root/run/due/495124 a bucket: the sessions to look at in hour 495,124 since 1970; entries, one behind the other
+//! root/run/due/sweep  locked by whoever sweeps; holds the hour of the last walk (see `sweep`)
 //!
 //! entry, 32 bytes:    20 FileId | 8 deadline, microseconds since 1970, little-endian | 4 check
 //! ```
@@ -21,6 +21,7 @@
 //! that ages of years do not make a file for each of their hours; the sweep files such a session anew each 30 days.
 use super::disk::{self, Access, Directory, Root};
 use super::layout::DUE;
+use super::run;
 use crate::clock::micros;
 use crate::id::FileId;
 use crate::sync::RwLock;
@@ -170,7 +171,7 @@ fn open_bucket(root: &Root, bucket: u64) -> io::Result<File> {
     let open = || root.open_directory(DUE)?.open_named(&bucket.to_string(), Access::Append);
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            root.make_directory(DUE)?;
+            run::make_index(root)?;
             open()
         }
         opened => opened,

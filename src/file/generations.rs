@@ -1,14 +1,14 @@
 //! Shared counters that tell whether a cached copy is still the newest.
 //!
 //! ```text
-//! root/generations    2 MiB: 512 cells for each of the 256 shards, in order
-//! cell                [ saves | ends ], 8 bytes each, little-endian
-//!                     which of the 512: bytes 2 and 3 of the FileId, little-endian, mod 512
+//! root/run/generations   2 MiB: 512 cells for each of the 256 shards, in order
+//! cell                   [ saves | ends ], 8 bytes each, little-endian
+//!                        which of the 512: bytes 2 and 3 of the FileId, little-endian, mod 512
 //! ```
 //!
 //! Every process that keeps copies maps the file *read-only*. Whoever changed a session announces it: a `pwrite` of a
 //! value that never repeats into the session's cell. Whoever reads a session notes the cell's [`Stamp`] first, and trusts
-//! the copy only while the cell still says the same. A hit costs two loads and no system call.
+//! the copy only while the cell still says the same. A hit costs two loads of the cell and no system call.
 //!
 //! Invariants; the argument built on them is in [`design`](crate::design):
 //!
@@ -20,23 +20,27 @@
 //! - **The file is never resized, and never written through a mapping.** On a full disk a store through a mapping kills
 //!   the process; a `pwrite` fails politely. It is written full of zeros when it is made, so that there is no hole that
 //!   would need space later, and on btrfs without copy-on-write, for the same reason.
-//! - **It is made, or made anew, only under the exclusive lock of the root**: processes with different files could not
-//!   hear each other.
+//! - **The file that has the name counts.** A restored backup may replace the file while processes have it mapped. An
+//!   announcement is therefore complete only if its file still has a name afterwards; each process compares the name with
+//!   its file once a second, while it loads or saves; and a stamp from one file is never equal to a stamp from another.
 //!
 //! Several sessions share a cell; one's save then costs the others' copies one more look at their files. With w saves
 //! on the host between two loads of a session, that happens to w of 131,072 loads: with a thousand saves a second and a
 //! visitor who returns every ten seconds, 8 %.
-use super::disk::{self, Root, counters};
+use super::disk::{self, Inode, Root, Taken, counters};
 use super::io_error;
-use super::layout::{GENERATIONS, SHARDS};
+use super::layout::{GENERATIONS, GENERATIONS_PATH, RUN, SHARDS};
+use super::run;
+use crate::clock::Glance;
 use crate::error::Result;
 use crate::id::FileId;
 use crate::random;
-use crate::sync::step;
+use crate::sync::{RwLock, step};
 use memmap2::{MmapOptions, MmapRaw};
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
 
 /// Miri, which opens no shared counters, takes half a minute to make that many; the fuzzer has a page of them, so that sessions
 /// also share a cell.
@@ -53,12 +57,18 @@ const COUNTER_BYTES: usize = size_of::<u64>();
 pub(super) const FILE_BYTES: usize = COUNTERS * COUNTER_BYTES;
 /// Odd, and without a pattern: the golden ratio's digits.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// How long a store goes on with its file of counters before it looks whether that still has the name: one second costs
+/// three system calls a second, and bounds how long a replaced file is served from. Unit tests and the fuzzer count calls,
+/// and are not to meet these at some instant of their own.
+const LOOK_MICROS: u64 = if cfg!(any(test, sessile_fuzzing)) { u64::MAX - 1 } else { 1_000_000 };
 
 /// What a session's cell said at some instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) saves: u64,
     pub(super) ends: u64,
+    /// The number of the [`Counters`] that said so.
+    pub(super) counters: u64,
 }
 
 /// What is announced.
@@ -70,127 +80,310 @@ pub(super) enum News {
     Ended,
 }
 
-/// The counters of one open store.
-#[derive(Debug)]
-pub(super) struct Generations {
-    seen: Seen,
-    /// How many values this store has written, from a random start.
-    written: AtomicU64,
+/// What came of an announcement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    /// What `saves` is now.
+    pub(super) saves: u64,
+    /// The number of the [`Counters`] that were written to.
+    pub(super) counters: u64,
+    /// Whether these were the counters that processes listen to when they had been written to.
+    pub(super) is_heard: bool,
 }
 
-/// Where the counters are.
+/// The counters of one open store, which may change while it is open.
+#[derive(Debug)]
+pub(super) struct Generations {
+    current: Current,
+    /// How many values this store has written, from a random start.
+    written: AtomicU64,
+    /// When it was last made sure that the file still has the name, in microseconds since 1970.
+    looked_at: AtomicU64,
+}
+
+/// Where the counters come from.
+#[derive(Debug)]
+enum Current {
+    /// From this process, which has the directory to itself.
+    Own(Arc<Counters>),
+    /// From the file that has the name; `mapped` unless this store asks each session's file instead.
+    Shared { root: Root, mapped: bool, counters: RwLock<Arc<Counters>> },
+}
+
+/// Counters in one place.
+#[derive(Debug)]
+pub(super) struct Counters {
+    /// Of all that one store has had, no two have the same.
+    number: u64,
+    seen: Seen,
+}
+
+/// Where counters are.
 #[derive(Debug)]
 enum Seen {
-    /// In the file, mapped.
-    Mapped(File, MmapRaw),
-    /// In the file; this store asks each session's file instead.
-    Unmapped(File),
-    /// In this process, which has the directory to itself.
+    /// In a file, mapped.
+    Mapped(Named, MmapRaw),
+    /// In a file; this store asks each session's file instead.
+    Unmapped(Named),
+    /// In a file that has lost its name, and no other could be had: announcements go there, and nothing is heard.
+    Lost(Arc<File>),
+    /// In this process.
     Own(Box<[AtomicU64]>),
+}
+
+/// A file that had the counters' name when it was opened.
+#[derive(Debug)]
+struct Named {
+    file: Arc<File>,
+    inode: Inode,
+    /// When it was last written, as far as was seen: a backup that is written over it sets that back.
+    changed: AtomicI64,
+}
+
+/// What is found under the counters' name.
+enum Found {
+    Counters(Counters),
+    Nothing,
+    /// A file of another size, or one that may not be opened.
+    Unfit,
 }
 
 impl Generations {
     /// Counters for a store that has its directory to itself.
     pub(super) fn own() -> Result<Self> {
-        Self::new(Seen::Own((0..COUNTERS).map(|_| AtomicU64::new(0)).collect()))
+        let seen = Seen::Own((0..COUNTERS).map(|_| AtomicU64::new(0)).collect());
+        Self::new(Current::Own(Arc::new(Counters { number: 0, seen })), 0)
     }
 
-    /// Opens the shared counters; `None` if there are none, or none of the right size. The root must be locked.
-    pub(super) fn open(root: &Root, mapped: bool) -> Result<Option<Self>> {
-        const ACT: &str = "open the generations of session store";
-        let error = |error| io_error(ACT, error).with_path(root.path().join(GENERATIONS));
-        let file = match root.open_generations() {
-            Ok(file) => file,
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
-            // Its making was cut short before its mode was set, under a umask that takes the owner's rights away.
-            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
-            Err(cause) => return Err(error(cause)),
-        };
-        if counters::regular_size(&file).map_err(error)? != FILE_BYTES as u64 {
-            return Ok(None);
-        }
-        if !mapped {
-            return Self::new(Seen::Unmapped(file)).map(Some);
-        }
-        let map = counters::map(MmapOptions::new().len(FILE_BYTES), &file).map_err(error)?;
-        // Nor shall reading ahead bring the pages in as one.
-        counters::expect_random_access(&file, &map);
-        Self::new(Seen::Mapped(file, map)).map(Some)
+    /// Opens the shared counters; makes them if there are none, or none of the right size. The root must be locked.
+    pub(super) fn open(root: &Root, mapped: bool, now: Glance) -> Result<Self> {
+        let counters = RwLock::new(Arc::new(Counters::open_or_make(root, mapped, 0)?));
+        Self::new(Current::Shared { root: root.clone(), mapped, counters }, now.micros())
     }
 
-    /// Makes the file anew: another inode, for what is there may be a link to somebody's file. The root must be locked
-    /// exclusively.
-    pub(super) fn make(root: &Root) -> Result<()> {
-        let made = root.make_generations().and_then(|file| {
-            root.sharing().set_mode(&file)?;
-            counters::avoid_copy_on_write(&file);
-            // Page by page: the kernel keeps what is written at once as one folio, and then goes through all of it, which
-            // takes 4 µs, at every announcement.
-            let page = [0; 4096];
-            (0..FILE_BYTES).step_by(page.len()).try_for_each(|at| disk::write_at(&file, &page, at as u64))
-        });
-        made.map_err(|error| {
-            // A part of it would be made anew as well; it need not take the space until then.
-            let _ = root.remove_generations();
-            io_error("make the generations of session store", error).with_path(root.path().join(GENERATIONS))
-        })
-    }
-
-    fn new(seen: Seen) -> Result<Self> {
+    fn new(current: Current, looked_at: u64) -> Result<Self> {
         let start = random::bytes("draw a starting point for generations")?;
-        Ok(Self { seen, written: AtomicU64::new(u64::from_le_bytes(start)) })
+        let written = AtomicU64::new(u64::from_le_bytes(start));
+        Ok(Self { current, written, looked_at: AtomicU64::new(looked_at) })
+    }
+
+    /// The counters that are listened to now.
+    pub(super) fn counters(&self) -> Arc<Counters> {
+        match &self.current {
+            Current::Own(counters) => Arc::clone(counters),
+            Current::Shared { counters, .. } => Arc::clone(&counters.read()),
+        }
     }
 
     /// What the session's cell says now. Read before the session's file is opened, it dates what is then read there.
     pub(super) fn stamp(&self, id: &FileId) -> Stamp {
-        let at = counter_of(id);
-        let stamp = match &self.seen {
-            Seen::Mapped(_, map) => {
-                Stamp { saves: super::mapped::load(map, at), ends: super::mapped::load(map, at + 1) }
+        self.counters().stamp(id)
+    }
+
+    /// Tells all processes that have a copy of the session to look at its file.
+    ///
+    /// # Errors
+    ///
+    /// None was told.
+    pub(super) fn announce(&self, id: &FileId, news: News) -> io::Result<Told> {
+        let (counters, at, saves) = (self.counters(), counter_of(id), self.fresh());
+        let is_named = match news {
+            News::Saved => counters.write(at, [saves])?,
+            News::Ended => counters.write(at, [saves, self.fresh()])?,
+        };
+        let is_heard = is_named && self.are_current(&counters);
+        Ok(Told { saves, counters: counters.number, is_heard })
+    }
+
+    /// Tells all processes that have a copy of a session of this shard. Whether they listen to these counters.
+    ///
+    /// # Errors
+    ///
+    /// Some were not told.
+    pub(super) fn announce_shard(&self, shard: u16) -> io::Result<bool> {
+        let counters = self.counters();
+        let first = COUNTERS_PER_SHARD * usize::from(shard);
+        let is_named = counters.write::<COUNTERS_PER_SHARD>(first, std::array::from_fn(|_| self.fresh()))?;
+        Ok(is_named && self.are_current(&counters))
+    }
+
+    /// Whether these are the counters that are listened to now: another thread may have followed the name meanwhile.
+    fn are_current(&self, written: &Arc<Counters>) -> bool {
+        matches!(self.current, Current::Own(_)) || Arc::ptr_eq(written, &self.counters())
+    }
+
+    /// Whether it is time to [`follow`](Self::follow) the name. Costs one load.
+    #[inline]
+    pub(super) fn is_due(&self, now: Glance) -> bool {
+        // Also if the clock was set back.
+        now.micros().wrapping_sub(self.looked_at.load(Ordering::Relaxed)) >= LOOK_MICROS
+    }
+
+    /// Lets the next act follow the name, whatever the time.
+    #[cfg(feature = "watch")]
+    pub(super) fn look_soon(&self) {
+        self.looked_at.store(0, Ordering::Relaxed);
+    }
+
+    /// Looks whether the counters' file still has the name, and if not, takes up the file that has it, or makes one. Other
+    /// counters are handed over before anybody can announce into them. The number of those that are listened to now.
+    ///
+    /// # Errors
+    ///
+    /// There is another file, and it cannot be taken up: processes that have it are not heard, and do not hear this one.
+    pub(super) fn follow(&self, now: Glance, hand_over: impl FnOnce(&Arc<Counters>)) -> io::Result<u64> {
+        let outcome = match &self.current {
+            Current::Own(counters) => Ok(counters.number),
+            Current::Shared { counters, root, .. } if counters.read().has_the_name(root) => {
+                Ok(counters.read().number)
             }
-            Seen::Own(counters) => {
+            Current::Shared { counters, root, mapped } => {
+                let mut current = counters.write();
+                // Another thread may have been faster.
+                if current.has_the_name(root) {
+                    Ok(current.number)
+                } else {
+                    let (next, outcome) = current.successor(root, *mapped);
+                    if let Some(next) = next {
+                        *current = Arc::new(next);
+                        hand_over(&current);
+                    }
+                    outcome.map(|()| current.number)
+                }
+            }
+        };
+        self.looked_at.store(now.micros(), Ordering::Relaxed);
+        outcome
+    }
+
+    fn fresh(&self) -> u64 {
+        self.written.fetch_add(1, Ordering::Relaxed).wrapping_mul(SPREAD)
+    }
+}
+
+impl Counters {
+    /// Opens the file that has the name, if it is fit for counters.
+    fn open(root: &Root, mapped: bool, number: u64) -> Result<Found> {
+        const ACT: &str = "open the generations of session store";
+        let error = |error| io_error(ACT, error).with_path(root.path().join(GENERATIONS_PATH));
+        let file = match root.open_generations() {
+            Ok(file) => file,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            // Whatever took its owner's rights away: it is ours, and says nothing that is worth keeping.
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => return Ok(Found::Unfit),
+            Err(cause) => return Err(error(cause)),
+        };
+        if counters::regular_size(&file).map_err(error)? != FILE_BYTES as u64 {
+            return Ok(Found::Unfit);
+        }
+        let stat = disk::stat(&file).map_err(error)?;
+        let file = Arc::new(file);
+        let named = Named { file: Arc::clone(&file), inode: stat.inode, changed: stat.changed.into() };
+        if !mapped {
+            return Ok(Found::Counters(Self { number, seen: Seen::Unmapped(named) }));
+        }
+        let map = counters::map(MmapOptions::new().len(FILE_BYTES), &file).map_err(error)?;
+        // Nor shall reading ahead bring the pages in as one.
+        counters::expect_random_access(&file, &map);
+        Ok(Found::Counters(Self { number, seen: Seen::Mapped(named, map) }))
+    }
+
+    /// The same; makes it if there is none, or none that is fit.
+    fn open_or_make(root: &Root, mapped: bool, number: u64) -> Result<Self> {
+        loop {
+            match Self::open(root, mapped, number)? {
+                Found::Counters(counters) => return Ok(counters),
+                Found::Nothing => Self::make(root, Taken::Kept)?,
+                Found::Unfit => Self::make(root, Taken::Replaced)?,
+            }
+        }
+    }
+
+    /// Makes the file, as another inode than the one that may have the name: that may be a link to a foreign file, and
+    /// processes may have it mapped.
+    fn make(root: &Root, taken: Taken) -> Result<()> {
+        let temporary = disk::temporary_name()?;
+        let made = run::make(root).and_then(|()| root.open_directory(RUN)).and_then(|run| {
+            run.put(&temporary, GENERATIONS, taken, |file| {
+                counters::avoid_copy_on_write(file);
+                // Page by page: the kernel keeps what is written at once as one folio, and then goes through all of it,
+                // which takes 4 µs, at every announcement.
+                let page = [0; 4096];
+                (0..FILE_BYTES).step_by(page.len()).try_for_each(|at| disk::write_at(file, &page, at as u64))
+            })
+        });
+        made.map(drop).map_err(|error| {
+            io_error("make the generations of session store", error)
+                .with_path(root.path().join(GENERATIONS_PATH))
+        })
+    }
+
+    /// What takes the place of counters that have lost their name, if anything else does, and why it could be no others.
+    fn successor(&self, root: &Root, mapped: bool) -> (Option<Self>, io::Result<()>) {
+        let number = self.number + 1;
+        let error = match Self::open_or_make(root, mapped, number) {
+            Ok(next) => return (Some(next), Ok(())),
+            Err(error) => error,
+        };
+        let lost = match &self.seen {
+            Seen::Mapped(Named { file, .. }, _) | Seen::Unmapped(Named { file, .. }) => {
+                Some(Self { number, seen: Seen::Lost(Arc::clone(file)) })
+            }
+            Seen::Lost(_) | Seen::Own(_) => None,
+        };
+        // Where there is no file, no process can listen to another one than this.
+        let is_nowhere = root.stat_generations().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        (lost, if is_nowhere { Ok(()) } else { Err(io::Error::other(error)) })
+    }
+
+    /// Whether the counters' name leads to this file, and it is as it was.
+    fn has_the_name(&self, root: &Root) -> bool {
+        match &self.seen {
+            Seen::Own(_) => true,
+            Seen::Lost(_) => false,
+            Seen::Mapped(named, _) | Seen::Unmapped(named) => root.stat_generations().is_ok_and(|there| {
+                there.is_file
+                    && there.inode == named.inode
+                    && there.bytes == FILE_BYTES as u64
+                    && there.changed >= named.changed.fetch_max(there.changed, Ordering::Relaxed)
+            }),
+        }
+    }
+
+    fn stamp(&self, id: &FileId) -> Stamp {
+        let at = counter_of(id);
+        let counters = self.number;
+        let stamp = match &self.seen {
+            Seen::Mapped(_, map) => Stamp {
+                saves: super::mapped::load(map, at),
+                ends: super::mapped::load(map, at + 1),
+                counters,
+            },
+            Seen::Own(values) => {
                 let load = |at: usize| {
                     step();
-                    counters[at].load(Ordering::Relaxed)
+                    values[at].load(Ordering::Relaxed)
                 };
-                Stamp { saves: load(at), ends: load(at + 1) }
+                Stamp { saves: load(at), ends: load(at + 1), counters }
             }
-            Seen::Unmapped(_) => Stamp::default(),
+            Seen::Unmapped(_) | Seen::Lost(_) => Stamp { counters, ..Stamp::default() },
         };
         // What is read after this is not older than what was announced before it.
         fence(Ordering::Acquire);
         stamp
     }
 
-    /// Tells everybody who has a copy of the session to look at its file. Returns what `saves` is now.
-    ///
-    /// # Errors
-    ///
-    /// Nobody was told.
-    pub(super) fn announce(&self, id: &FileId, news: News) -> io::Result<u64> {
-        let (at, saves) = (counter_of(id), self.fresh());
-        match news {
-            News::Saved => self.write(at, [saves])?,
-            News::Ended => self.write(at, [saves, self.fresh()])?,
-        }
-        Ok(saves)
+    /// Whether a copy of the session that has this date is the newest version, as far as anybody has said.
+    #[inline]
+    pub(super) fn confirm(&self, id: &FileId, date: Stamp) -> bool {
+        !matches!(self.seen, Seen::Unmapped(_) | Seen::Lost(_)) && self.stamp(id) == date
     }
 
-    /// Tells everybody who has a copy of a session of this shard.
-    ///
-    /// # Errors
-    ///
-    /// Some were not told.
-    #[cfg(feature = "watch")]
-    pub(super) fn announce_shard(&self, shard: u16) -> io::Result<()> {
-        let first = COUNTERS_PER_SHARD * usize::from(shard);
-        self.write::<COUNTERS_PER_SHARD>(first, std::array::from_fn(|_| self.fresh()))
-    }
-
-    /// Sets counters that lie one after the other.
-    fn write<const N: usize>(&self, first: usize, values: [u64; N]) -> io::Result<()> {
+    /// Sets counters that lie one after the other. Whether processes that open the file from now on hear of it: not if it had no
+    /// name any more when that was done.
+    fn write<const N: usize>(&self, first: usize, values: [u64; N]) -> io::Result<bool> {
         match &self.seen {
-            Seen::Mapped(file, _) | Seen::Unmapped(file) => {
+            Seen::Mapped(Named { file, .. }, _) | Seen::Unmapped(Named { file, .. }) | Seen::Lost(file) => {
                 let bytes = values.map(u64::to_le_bytes);
                 disk::announce_at(file, bytes.as_flattened(), (first * COUNTER_BYTES) as u64)
             }
@@ -199,13 +392,9 @@ impl Generations {
                     step();
                     counter.store(value, Ordering::Release);
                 }
-                Ok(())
+                Ok(true)
             }
         }
-    }
-
-    fn fresh(&self) -> u64 {
-        self.written.fetch_add(1, Ordering::Relaxed).wrapping_mul(SPREAD)
     }
 }
 
@@ -219,8 +408,13 @@ fn counter_of(id: &FileId) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::error::ErrorKind;
+    use crate::file::disk::faults::during;
+    use std::cell::Cell;
     use std::collections::HashSet;
+    use std::path::Path;
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     fn id(n: u32) -> FileId {
         FileId::digest(&n.to_le_bytes())
@@ -230,10 +424,16 @@ mod tests {
         let root = Root::open(dir.path()).unwrap();
         (dir, root)
     }
+    /// At the beginning of 1970, where a manual clock stands that was not moved.
+    fn start() -> Glance {
+        Clock::manual(UNIX_EPOCH).glance()
+    }
+    fn opened(root: &Root, mapped: bool) -> Generations {
+        Generations::open(root, mapped, start()).unwrap()
+    }
     /// Every kind of counters in which a stamp means something.
     fn kinds(root: &Root) -> [Generations; 2] {
-        Generations::make(root).unwrap();
-        [Generations::own().unwrap(), Generations::open(root, true).unwrap().unwrap()]
+        [Generations::own().unwrap(), opened(root, true)]
     }
 
     #[test]
@@ -244,7 +444,8 @@ mod tests {
             let (told, other) = (id(1), id(2));
             assert_ne!(counter_of(&told), counter_of(&other));
             let before = [generations.stamp(&told), generations.stamp(&other)];
-            let fresh = generations.announce(&told, News::Saved).unwrap();
+            let Told { saves: fresh, is_heard, .. } = generations.announce(&told, News::Saved).unwrap();
+            assert!(is_heard);
             let after_save = generations.stamp(&told);
             assert_eq!((after_save.saves, after_save.ends), (fresh, before[0].ends));
             assert_ne!(after_save.saves, before[0].saves);
@@ -261,10 +462,10 @@ mod tests {
         let (_dir, root) = store();
         let [_, hears] = kinds(&root);
         for mapped in [true, false] {
-            let tells = Generations::open(&root, mapped).unwrap().unwrap();
+            let tells = opened(&root, mapped);
             let before = hears.stamp(&id(7));
-            let saves = tells.announce(&id(7), News::Saved).unwrap();
-            assert_eq!(hears.stamp(&id(7)), Stamp { saves, ends: before.ends });
+            let saves = tells.announce(&id(7), News::Saved).unwrap().saves;
+            assert_eq!(hears.stamp(&id(7)), Stamp { saves, ..before });
         }
     }
 
@@ -334,30 +535,126 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn the_file_is_made_full_size_without_a_hole_and_any_other_size_is_not_taken_for_it() {
+    fn the_file_is_made_full_size_without_a_hole_and_any_other_size_is_replaced() {
         use std::os::unix::fs::MetadataExt;
         let (dir, root) = store();
-        let path = dir.path().join(GENERATIONS);
-        assert!(Generations::open(&root, true).unwrap().is_none());
-        Generations::make(&root).unwrap();
-        let made = std::fs::metadata(&path).unwrap();
+        let path = dir.path().join(GENERATIONS_PATH);
+        opened(&root, true);
+        let look = || std::fs::metadata(&path).unwrap();
+        let made = look();
         assert_eq!((made.len(), made.mode() & 0o7777), (FILE_BYTES as u64, 0o600));
         assert!(made.blocks() * 512 >= FILE_BYTES as u64, "it has holes");
         for length in [0, 1, FILE_BYTES as u64 - 1, FILE_BYTES as u64 + 1] {
+            let before = look().ino();
             std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
-            assert!(Generations::open(&root, true).unwrap().is_none(), "{length} bytes");
-            Generations::make(&root).unwrap();
-            assert!(Generations::open(&root, true).unwrap().is_some(), "{length} bytes, made anew");
+            opened(&root, true);
+            assert_eq!(look().len(), FILE_BYTES as u64, "{length} bytes");
+            assert_ne!(look().ino(), before, "{length} bytes: processes may have it mapped");
         }
+    }
+
+    /// What can become of the file while it is in use.
+    const REPLACEMENTS: [fn(&Path); 5] = [
+        |path| std::fs::remove_file(path).unwrap(),
+        |path| std::fs::remove_dir_all(path.parent().unwrap()).unwrap(),
+        |path| {
+            std::fs::write(path.with_file_name("restored"), vec![0; FILE_BYTES]).unwrap();
+            std::fs::rename(path.with_file_name("restored"), path).unwrap();
+        },
+        |path| {
+            std::fs::remove_file(path).unwrap();
+            std::fs::write(path, vec![0; FILE_BYTES]).unwrap();
+        },
+        |path| {
+            std::fs::rename(path, path.with_file_name("aside")).unwrap();
+            std::fs::write(path, vec![0; FILE_BYTES]).unwrap();
+        },
+    ];
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
+    fn all_who_follow_a_replaced_file_hear_each_other_and_trust_nothing_older() {
+        for replace in REPLACEMENTS {
+            let (dir, root) = store();
+            let all = [true, true, false].map(|mapped| opened(&root, mapped));
+            let before = all[0].stamp(&id(1));
+            assert!(all[0].counters().confirm(&id(1), before));
+            replace(&dir.path().join(GENERATIONS_PATH));
+            for generations in &all {
+                let handed = Cell::new(false);
+                assert_eq!(generations.follow(start(), |_| handed.set(true)).unwrap(), 1);
+                assert!(handed.get());
+                assert_eq!(generations.follow(start(), |_| panic!("there are no others")).unwrap(), 1);
+            }
+            assert!(!all[0].counters().confirm(&id(1), before), "the values may be the same");
+            let later = opened(&root, true);
+            for tells in all.iter().chain([&later]) {
+                let told = tells.announce(&id(1), News::Saved).unwrap();
+                assert!(told.is_heard);
+                assert!(all[..2].iter().chain([&later]).all(|hears| hears.stamp(&id(1)).saves == told.saves));
+            }
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
+    fn an_announcement_into_a_file_without_a_name_is_known_not_to_be_heard() {
+        for replace in &REPLACEMENTS[..4] {
+            let (dir, root) = store();
+            let generations = opened(&root, true);
+            replace(&dir.path().join(GENERATIONS_PATH));
+            let told = generations.announce(&id(1), News::Saved).unwrap();
+            assert_eq!((told.is_heard, told.counters), (false, 0));
+            generations.follow(start(), |_| ()).unwrap();
+            assert!(generations.announce(&id(1), News::Saved).unwrap().is_heard);
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
+    fn a_backup_written_over_the_file_is_noticed_by_its_time() {
+        let (dir, root) = store();
+        let generations = opened(&root, true);
+        let before = generations.stamp(&id(1));
+        let file = File::options().write(true).open(dir.path().join(GENERATIONS_PATH)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+        assert_eq!(generations.follow(start(), |_| ()).unwrap(), 1);
+        assert!(!generations.counters().confirm(&id(1), before));
+        // It is the file's time from now on.
+        assert_eq!(generations.follow(start(), |_| ()).unwrap(), 1);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
+    fn without_a_file_nothing_is_trusted_and_announcements_go_where_others_may_still_listen() {
+        let (dir, root) = store();
+        let [alone, other] = [true, true].map(|mapped| opened(&root, mapped));
+        std::fs::remove_dir_all(dir.path().join(RUN)).unwrap();
+        // Not even by root.
+        std::fs::write(dir.path().join(RUN), "").unwrap();
+        let before = alone.stamp(&id(1));
+        assert!(alone.follow(start(), |_| ()).is_err(), "another process may listen elsewhere");
+        assert!(!alone.counters().confirm(&id(1), before));
+        let stamp = alone.stamp(&id(1));
+        assert!(!alone.counters().confirm(&id(1), stamp), "nothing is heard");
+        let told = alone.announce(&id(1), News::Saved).unwrap();
+        assert_eq!((told.is_heard, other.stamp(&id(1)).saves), (false, told.saves));
+        std::fs::remove_file(dir.path().join(RUN)).unwrap();
+        // Disk operations that are refused, here all that make a file.
+        let refuse = |_, call: &str| (call == "create file").then_some(libc::ENOSPC);
+        let (followed, _) = during(refuse, || alone.follow(start(), |_| panic!("there are no others")));
+        assert_eq!(followed.unwrap(), 1, "where there is no file, no process listens to another one");
+        assert_eq!(alone.follow(start(), |_| ()).unwrap(), 2);
+        assert!(alone.announce(&id(1), News::Saved).unwrap().is_heard);
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn a_directory_in_its_place_is_an_error_that_names_it_and_stays() {
         let (dir, root) = store();
-        let path = dir.path().join(GENERATIONS);
-        std::fs::create_dir(&path).unwrap();
-        let error = Generations::make(&root).unwrap_err();
+        let path = dir.path().join(GENERATIONS_PATH);
+        std::fs::create_dir_all(&path).unwrap();
+        let error = Generations::open(&root, true, start()).unwrap_err();
         assert_eq!((error.kind(), error.path()), (ErrorKind::Foreign, Some(&*path)));
         assert!(path.is_dir());
     }

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! sessile.json      the parameters
-//! generations       the counters that keep caches coherent
-//! due/…             the expiry index: which sessions to look at in which hour
+//! run/              what running processes need and a backup does not: can be lost, is made again
+//!   CACHEDIR.TAG    says so to programs that make backups
+//!   generations     the counters that keep caches coherent
+//!   due/…           the expiry index: which sessions to look at in which hour
 //! damaged/…         damaged session files that somebody had moved aside
 //! ab/cdef0123…      a session: the first byte of its FileId names the shard, the other 19 the file
 //! ab/.new-…         a file on its way to its name; removed by a sweep when its writer died
@@ -18,10 +20,25 @@ use std::ffi::CStr;
 pub(super) const SHARDS: u16 = if cfg!(sessile_fuzzing) { 4 } else { 256 };
 /// The parameters file.
 pub(super) const PARAMETERS: &str = "sessile.json";
-/// The counters that keep caches coherent.
+/// What running processes need and a backup does not.
+pub(super) const RUN: &str = "run";
+/// In `run`: the counters that keep caches coherent.
 pub(super) const GENERATIONS: &str = "generations";
-/// The expiry index.
-pub(super) const DUE: &str = "due";
+/// The same, as a path below the root.
+pub(super) const GENERATIONS_PATH: &str = "run/generations";
+/// The expiry index, as a path below the root.
+pub(super) const DUE: &str = "run/due";
+/// In `run`: the tag by which programs that make backups know a directory that need not be in one.
+pub(super) const CACHE_TAG: &str = "CACHEDIR.TAG";
+/// What the tag holds; its first line is prescribed, to the byte (<https://bford.info/cachedir/>).
+pub(super) const CACHE_TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55
+# This directory belongs to a session store (sessile). It can be left out of backups: it is made again when it is missing.
+";
+/// The names in `run`.
+pub(super) const IN_RUN: [&str; 3] = [CACHE_TAG, GENERATIONS, "due"];
+/// Where an earlier version had its counters and its index: in the root itself.
+pub(super) const EARLIER_GENERATIONS: &str = "generations";
+pub(super) const EARLIER_DUE: &str = "due";
 /// In the expiry index: locked by whoever sweeps.
 pub(super) const SWEEP: &str = "sweep";
 /// Where damaged files are moved.
@@ -94,10 +111,16 @@ pub(super) fn shard_named(name: &str) -> Option<u16> {
     u16::from_str_radix(name, 16).ok().filter(|&shard| shard < SHARDS && shard_name(shard) == name)
 }
 
+/// Whether a name in the root is that of a shard.
+pub(super) fn is_shard(name: &str) -> bool {
+    name.len() == SHARD_LEN && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Whether a name in the root may have been left there by the making of a store.
 pub(super) fn is_ours(name: &str) -> bool {
-    let is_shard = name.len() == SHARD_LEN && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-    is_shard || [PARAMETERS, GENERATIONS, DUE, DAMAGED].contains(&name) || is_temporary(name)
+    is_shard(name)
+        || [PARAMETERS, RUN, EARLIER_GENERATIONS, EARLIER_DUE, DAMAGED].contains(&name)
+        || is_temporary(name)
 }
 
 /// Whether a name is that of a file on its way to another one.

@@ -138,7 +138,8 @@ impl Locked<'_> {
     pub(super) fn tell_saved(&self) -> Result<Stamp> {
         let saves = self.store.announce(self.whose, &self.id, News::Saved)?;
         self.told.set(true);
-        Ok(Stamp { saves, ends: self.noted.ends })
+        // The number too: what was noted in other counters dates nothing.
+        Ok(Stamp { saves, ..self.noted })
     }
 
     /// Tells that the session ended, when nothing can be read of it any more.

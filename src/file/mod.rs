@@ -6,6 +6,7 @@
 //! again; `walk`, `operate` and `repair` are for operators.
 mod disk;
 mod due;
+mod emptied;
 mod end;
 mod generations;
 #[cfg(feature = "internals")]
@@ -27,6 +28,7 @@ mod proofs;
 mod read_cache;
 mod reaper;
 mod repair;
+mod run;
 pub mod slot;
 mod slots;
 mod stats;
@@ -53,7 +55,8 @@ use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, 
 use crate::sync::Instant;
 use disk::{Access, Root};
 use due::Due;
-use generations::{Generations, News};
+use emptied::MadeAgain;
+use generations::{Counters, Generations, News};
 use layout::SessionPath;
 use lock::LockedRoot;
 use locked::Whose;
@@ -77,6 +80,10 @@ const REREADS_MAX: u32 = 8;
 /// is served if nobody watches. A look costs a few microseconds, so a longer time would gain nothing.
 const TRUST_MICROS: u64 = 60_000_000;
 
+/// How often an announcement follows the counters' name to another file before it is given up: no two backups are restored
+/// while one session is saved.
+const FOLLOWINGS_MAX: u32 = 8;
+
 /// Sessions in one directory of a local file system, shared by any number of threads and processes of one host.
 ///
 /// # Promises
@@ -91,12 +98,12 @@ const TRUST_MICROS: u64 = 60_000_000;
 /// with [`ErrorKind::Forked`].
 ///
 /// An open store holds three descriptors, up to four more for the hours in which the sessions it makes expire, and, if it
-/// [watches](FileStoreOptions::watch), three more, one thread and 256 watches; each call needs up to four more descriptors
+/// [watches](FileStoreOptions::watch), three more, one thread and 257 watches; each call needs up to four more descriptors
 /// while it runs. Copies of sessions take up to
 /// [`cache_bytes`](FileStoreOptions::cache_bytes) of memory, beside 2 MiB of counters that all processes share.
 ///
-/// While processes use a store, its files are theirs: cutting its file `generations` short kills every process that has
-/// it in memory, and replacing it makes them deaf to whoever opens the store later.
+/// While processes use a store, its files are theirs: cutting its file `run/generations` short kills every process that has
+/// it in memory (SIGBUS). A file that is put in its place, or removed, is noticed: within a second by loads, at once by saves.
 ///
 /// # Removing what is expired
 ///
@@ -120,6 +127,7 @@ const TRUST_MICROS: u64 = 60_000_000;
 pub struct FileStore {
     root: Root,
     queues: lock::Queues,
+    made_again: MadeAgain,
     generations: Arc<Generations>,
     due: Due,
     cache: Option<ReadCache>,
@@ -150,17 +158,19 @@ impl FileStore {
             // The shared counters are opened for writing: a store that is only read asks the files instead.
             options.coherence = Coherence::Verify;
         }
-        let root = open::open_root(dir, &options)?;
+        let (root, were_missing) = open::open_root(dir, &options)?;
         let uncached_on = open::go_without_copies(&root, &mut options);
         let (in_use, generations) = open::announce_use(&root, &options)?;
         let generations = Arc::new(generations);
-        let cache = (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes));
+        let cache =
+            (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes, &generations.counters()));
         #[cfg(feature = "watch")]
         let watcher = (options.watch && cache.is_some() && options.coherence != Coherence::Verify)
             .then(|| watch::Watcher::start(&root, &generations));
         Ok(Self {
             root,
             queues: lock::Queues::new(),
+            made_again: MadeAgain::at_opening(were_missing),
             generations,
             due: Due::default(),
             cache,
@@ -228,9 +238,8 @@ impl FileStore {
     }
 
     /// Whether a copy is still the newest version, as far as anybody has said, and not expired; see [`design`](crate::design).
-    fn trusts(&self, copy: &Cached, now: Glance) -> bool {
-        self.options.coherence != Coherence::Verify
-            && self.generations.stamp(&copy.id) == copy.stamp
+    fn trusts(&self, copy: &Cached, counters: &Counters, now: Glance) -> bool {
+        counters.confirm(&copy.id, copy.stamp)
             // Also if the clock was set back: a copy from the future is as good as an old one.
             && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
             && (now.is_surely_before(copy.deadline) || micros(self.now()) < copy.deadline)
@@ -240,7 +249,7 @@ impl FileStore {
     fn remember(&self, session: &SessionId, copy: Cached) {
         if let Some(cache) = &self.cache {
             let now = self.options.clock.glance();
-            cache.put(session.as_bytes(), copy, |there| self.trusts(there, now));
+            cache.put(session.as_bytes(), copy, |there, counters| self.trusts(there, counters, now));
         }
     }
 
@@ -254,14 +263,41 @@ impl FileStore {
     /// Tells every process that has a copy of the session to look at its file. Returns what copies of the version that
     /// was just written, under the session's lock, are dated with.
     fn announce(&self, whose: Whose<'_>, id: &FileId, news: News) -> Result<u64> {
-        self.generations.announce(id, news).map_err(|error| {
+        self.announce_where_it_is_heard(id, news).map_err(|error| {
             // Our own copy is as old as theirs.
             whose.secret().inspect(|session| self.forget(session));
             Error::new(ErrorKind::Unannounced, "announce the change of session file")
                 .with_path(self.root.path().join(SessionPath::of(id).as_str()))
                 .with_reason("what was done is done; other processes may serve what was before for a minute")
-                .with_source(self.error_at("write to", layout::GENERATIONS, error))
+                .with_source(self.error_at("write to", layout::GENERATIONS_PATH, error))
         })
+    }
+
+    /// Announces into the counters that have the name. Returns what `saves` is there now.
+    fn announce_where_it_is_heard(&self, id: &FileId, news: News) -> io::Result<u64> {
+        for _ in 0..FOLLOWINGS_MAX {
+            let told = self.generations.announce(id, news)?;
+            let now = self.options.clock.glance();
+            if told.is_heard && !self.generations.is_due(now) || self.follow(now)? == told.counters {
+                return Ok(told.saves);
+            }
+        }
+        Err(io::Error::other("the counters were replaced again and again"))
+    }
+
+    /// Takes up the counters that have the name by now, if they are others. The number of those that are listened to.
+    #[cold]
+    fn follow(&self, now: Glance) -> io::Result<u64> {
+        let followed = self.generations.follow(now, |counters| {
+            if let Some(cache) = &self.cache {
+                cache.heed(counters);
+            }
+        });
+        #[cfg(feature = "watch")]
+        if let Some(Ok(watcher)) = &self.watcher {
+            watcher.watch_again(&self.generations);
+        }
+        followed
     }
 
     /// Loads a session of which there is no copy to be trusted.
@@ -359,12 +395,17 @@ impl FileStore {
         }
     }
 
-    /// Opens a session's shard directory. One that is gone is an error: an unmounted disk logs nobody out.
+    /// Opens a session's shard directory. One that is gone is an error, unless the whole store is.
     fn open_shard(&self, id: &FileId) -> Result<disk::Directory> {
-        self.root.open_shard(id).map_err(|error| {
-            let error = io_error("open shard directory", error);
-            error.with_path(self.root.path().join(layout::shard_of(id)))
-        })
+        match self.root.open_shard(id) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.open_missing_shard(&layout::shard_of(id))
+            }
+            opened => opened.map_err(|error| {
+                let error = io_error("open shard directory", error);
+                error.with_path(self.root.path().join(layout::shard_of(id)))
+            }),
+        }
     }
 
     /// Looks at the bytes of a session's file.
@@ -426,7 +467,11 @@ impl Store for FileStore {
         let text = token.expose();
         let mut known = None;
         if let (Some(cache), Ok(key)) = (&self.cache, <&Key>::try_from(text.as_bytes())) {
-            match cache.get(key, now, |copy| self.trusts(copy, now)) {
+            if self.generations.is_due(now) {
+                // If none can be had, no copy is trusted.
+                let _ = self.follow(now);
+            }
+            match cache.get(key, now, |copy, counters| self.trusts(copy, counters, now)) {
                 Found::Trusted(record, id) => return Ok(Lookup::Live(Live { record, id })),
                 Found::Doubtful(copy) => known = Some(copy),
                 Found::Nothing => {}

@@ -4,17 +4,16 @@
 //! The order of making is what lets several processes do it at once, and what a power cut cannot spoil: directory,
 //! shards, sync, and last the parameters file, linked under its name when it is complete and never replaced. Whoever
 //! loses the race reads what the winner linked.
-use super::disk::{self, Root};
+use super::disk::{self, Root, Taken};
 use super::generations::Generations;
 use super::io_error;
 use super::layout::{DUE, PARAMETERS, SHARDS, is_ours, shard_name};
 use super::lock::LockedRoot;
 use super::options::{Coherence, FileStoreOptions};
-use super::permissions;
-use super::repair;
-use super::sweep;
+use super::{permissions, repair, run, sweep};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
 use crate::sync::{Instant, thread};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -42,23 +41,24 @@ impl Parameters {
 
 /// Says how a store is used, for as long as it is open, and finds its counters or makes them.
 ///
-/// The lock is shared, and exclusive for [`Coherence::Off`]. The counters are made, or made anew if their file has another
-/// size than it should, only by somebody who has the root to himself: whoever has the file mapped would not hear those
-/// who have another one.
+/// The lock is shared, and exclusive for [`Coherence::Off`]. With either, counters may be made where there are none: processes that
+/// had others follow the name (`generations`).
 ///
 /// A store that is only read has counters of its own, which nothing moves: it asks the files.
 pub(super) fn announce_use(root: &Root, options: &FileStoreOptions) -> Result<(LockedRoot, Generations)> {
     const ACT: &str = "lock session directory";
-    let (coherence, wait) = (options.coherence, options.lock_wait);
     let io = |error| io_error(ACT, error).with_path(root.path());
     let in_use = |reason| {
         Error::new(ErrorKind::InUse, "open session store").with_path(root.path()).with_reason(reason)
     };
-    let deadline = Instant::now() + wait;
-    if coherence == Coherence::Off {
+    let deadline = Instant::now() + options.lock_wait;
+    if options.coherence == Coherence::Off {
         let locked = LockedRoot::acquire(root.directory().map_err(io)?, deadline).map_err(io)?;
         let lock =
             locked.ok_or_else(|| in_use("with Coherence::Off it is for one process, and another uses it"))?;
+        if run::has_earlier(root)? {
+            run::remove_earlier(root)?;
+        }
         return Ok((lock, Generations::own()?));
     }
     loop {
@@ -67,18 +67,18 @@ pub(super) fn announce_use(root: &Root, options: &FileStoreOptions) -> Result<(L
         if options.read_only {
             return Ok((lock, Generations::own()?));
         }
-        if let Some(generations) = Generations::open(root, coherence == Coherence::Shared)? {
-            return Ok((lock, generations));
+        if !run::has_earlier(root)? {
+            let is_mapped = options.coherence == Coherence::Shared;
+            return Ok((lock, Generations::open(root, is_mapped, options.clock.glance())?));
         }
         // Given back first: a lock that is converted in place may be lost on the way.
         drop(lock);
         match LockedRoot::acquire(root.directory().map_err(io)?, Instant::now()).map_err(io)? {
-            // Perhaps somebody has just made them.
-            Some(_alone) if Generations::open(root, false)?.is_some() => {}
-            Some(_alone) => Generations::make(root)?,
+            Some(_alone) => run::remove_earlier(root)?,
             None if Instant::now() > deadline => {
                 return Err(in_use(
-                    "its file of generations is missing or damaged, and other processes use it",
+                    "its file `generations` is of an earlier version, which may still use it; stop all processes that have \
+                     the store open, or remove the file if none of them is of an earlier version",
                 ));
             }
             None => thread::sleep(Duration::from_millis(1)),
@@ -107,8 +107,8 @@ pub(super) fn directory_error(act: &'static str, dir: &Path, error: io::Error) -
     Error::new(kind, act).with_path(dir).with_source(error)
 }
 
-/// Opens the store in `dir`, making it if need be.
-pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Root> {
+/// Opens the store in `dir`, making it if need be. Says also whether shards were missing.
+pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root, bool)> {
     let io = |act| move |error| directory_error(act, dir, error);
     let creates = options.create && !options.read_only;
     if creates && disk::make_root(dir).map_err(io("create session directory"))? {
@@ -117,7 +117,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Root> 
     }
     let root = Root::open(dir).map_err(io("open session directory"))?.shared_with(options.sharing);
     if options.without_parameters {
-        return Ok(root);
+        return Ok((root, false));
     }
     let is_there = has_parameters(&root)?;
     if !is_there {
@@ -139,14 +139,22 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Root> 
     }
     if options.read_only {
         check_parameters(&root)?;
-        return Ok(root);
+        return Ok((root, false));
     }
     // Before the parameters are read: another user's may not be readable. Mended when they are known to be a store's.
     let survey = permissions::Survey::of(&root)?;
     check_parameters(&root)?;
     survey.mend(&root, is_there.then_some(&options.observer))?;
-    check_shards(&root)?;
-    Ok(root)
+    let were_missing = check_shards(&root, options)?;
+    Ok((root, were_missing))
+}
+
+/// Makes the store again, in the directory of an open one, if it is gone with its parameters. Whether this process did it, and
+/// not another one at the same time.
+///
+/// The lock of the root need not be exclusive: as with a new store, several processes may make it at once.
+pub(super) fn make_again(root: &Root, options: &FileStoreOptions) -> Result<bool> {
+    make(root, &options.clock)
 }
 
 /// Refuses a directory that has no parameters, or those of something else.
@@ -160,7 +168,7 @@ fn check_parameters(root: &Root) -> Result<()> {
 }
 
 /// Whether something has the name of the parameters.
-fn has_parameters(root: &Root) -> Result<bool> {
+pub(super) fn has_parameters(root: &Root) -> Result<bool> {
     match root.stat(PARAMETERS) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -194,8 +202,8 @@ pub(super) fn read_parameters(root: &Root) -> Result<bool> {
     }
 }
 
-/// Makes the store in a directory that has none.
-fn make(root: &Root, clock: &Clock) -> Result<()> {
+/// Makes the store in a directory that has none. Whether its parameters were put there by this call.
+fn make(root: &Root, clock: &Clock) -> Result<bool> {
     check_names(root)?;
     let dir = root.path();
     make_shards(root)?;
@@ -222,33 +230,56 @@ pub(super) fn check_names(root: &Root) -> Result<()> {
 /// Makes the shards that are missing.
 pub(super) fn make_shards(root: &Root) -> Result<()> {
     for shard in 0..SHARDS {
-        let name = shard_name(shard);
-        root.make_directory(&name)
-            .map_err(|error| io_error("make shard directory", error).with_path(root.path().join(name)))?;
+        make_shard(root, &shard_name(shard))?;
     }
     Ok(())
 }
 
-/// Makes the parameters file, when all that it stands for is on the disk.
-pub(super) fn make_parameters(root: &Root) -> Result<()> {
+/// Makes the parameters file, when all that it stands for is on the disk. Whether it was put there by this call.
+pub(super) fn make_parameters(root: &Root) -> Result<bool> {
     let dir = root.path();
     let io = |act| move |error| directory_error(act, dir, error);
     root.sync().map_err(io("sync session directory"))?;
     // Before the parameters: where they are, the directory's own name is known to be on the disk.
     root.sync_name().map_err(io("sync the parent of session directory"))?;
     let json = serde_json::to_string(&Parameters::ours()).expect("a struct of integers and a string");
-    let linked = root.put_new(PARAMETERS, format!("{json}\n").as_bytes());
-    // If another process was first, what it linked is read back; it may not have come to its sync.
-    linked.map_err(io("write the parameters of session store"))?;
-    root.sync().map_err(io("sync session directory"))
+    let temporary = disk::temporary_name()?;
+    let put = root.open_directory(".").and_then(|root| {
+        root.put(&temporary, PARAMETERS, Taken::Kept, |file| {
+            disk::write_at(file, format!("{json}\n").as_bytes(), 0)?;
+            disk::sync_data(file)
+        })
+    });
+    // If another process was first, what it put there is read back; it may not have come to its sync.
+    let is_put = put.map_err(io("write the parameters of session store"))?;
+    root.sync().map_err(io("sync session directory"))?;
+    Ok(is_put)
 }
 
-/// A store without one of its shards is a disk that is not mounted, or damage: not a place to log everybody out.
-fn check_shards(root: &Root) -> Result<()> {
+fn make_shard(root: &Root, name: &str) -> Result<()> {
+    root.make_directory(name)
+        .map_err(|error| io_error("make shard directory", error).with_path(root.path().join(name)))
+}
+
+/// Makes shards again that are missing, and says so: some backups leave empty directories out. The parameters are there, so the
+/// disk of the store is. Without leave to make anything, it is an error. Whether some were missing.
+fn check_shards(root: &Root, options: &FileStoreOptions) -> Result<bool> {
+    let mut missing = Vec::new();
     for shard in 0..SHARDS {
         let name = shard_name(shard);
-        root.check_directory(&name)
-            .map_err(|error| io_error("open shard directory", error).with_path(root.path().join(&name)))?;
+        match root.check_directory(&name) {
+            Err(error) if options.create && error.kind() == io::ErrorKind::NotFound => {
+                make_shard(root, &name)?;
+                missing.push(name);
+            }
+            found => found.map_err(|error| {
+                io_error("open shard directory", error).with_path(root.path().join(&name))
+            })?,
+        }
     }
-    Ok(())
+    if !missing.is_empty() {
+        root.sync().map_err(|error| directory_error("sync session directory", root.path(), error))?;
+        options.observer.tell(&Event::ShardsRecreated { path: root.path(), shards: &missing });
+    }
+    Ok(!missing.is_empty())
 }

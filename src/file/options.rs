@@ -156,7 +156,7 @@ impl FileStoreOptions {
     /// Whether to watch the directory for sessions that are removed or replaced by hand; default yes (it needs the
     /// feature `watch`, and a cache).
     ///
-    /// Costs a thread, three descriptors, one of the user's inotify instances (128 by default) and 256 of their watches.
+    /// Costs a thread, three descriptors, one of the user's inotify instances (128 by default) and 257 of their watches.
     /// A store that is opened where the process can have no more threads goes without, and keeps one descriptor for ever.
     /// Without it, or if it cannot start (`FileStore::watch_error`), a copy of such a session is served for up to a
     /// minute. What is done through this library, in any process, needs no watching.
@@ -166,7 +166,7 @@ impl FileStoreOptions {
         self
     }
 
-    /// Whether to make the directory and the store in it, if there is none; default yes. If not, a directory without a store
+    /// Whether to make the directory and the store in it, if there is none, also again while it is open; default yes. If not, a directory without a store
     /// is refused with [`ErrorKind::Foreign`]: for tools that look after a store and are not to make one where a name was
     /// mistyped.
     #[must_use]
@@ -256,11 +256,11 @@ impl FileStoreOptions {
     /// [`ErrorKind::Config`] names an option out of its bounds. [`ErrorKind::Foreign`] for a directory that holds
     /// something else, [`ErrorKind::NewerFormat`] for a store made by a newer version, [`ErrorKind::Permissions`] for a
     /// store that is not ours and cannot be made so, with the command that mends it, and for a directory without a store that
-    /// is not ours or that others may write to (neither if it is only [read](Self::read_only)), [`ErrorKind::Io`] for a store
-    /// that lacks one of its shard directories, and for all that the operating system refuses. [`ErrorKind::InUse`] if it is to
-    /// be used alone
-    /// and is not free for the whole [`lock_wait`](Self::lock_wait); also if its file of counters has to be made anew while
-    /// other processes have the store open.
+    /// is not ours or that others may write to (neither if it is only [read](Self::read_only)), [`ErrorKind::Io`] for all
+    /// that the operating system refuses, and without [`create`](Self::create) for a store that lacks one of its shard
+    /// directories. (With it, they are made again, and [`Event::ShardsRecreated`] names them.) [`ErrorKind::InUse`] if it is to
+    /// be used alone and is not free for the whole [`lock_wait`](Self::lock_wait); also if counters of an earlier version are
+    /// there while processes have the store open.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<FileStore> {
         self.check()?;
         FileStore::open_with(self, dir.as_ref())

@@ -14,7 +14,7 @@
 //! A hole that no mode closes: a descriptor that another user opened before stays open.
 use super::disk::{Access, Directory, Root, Sharing, Stat, set_rights};
 use super::io_error;
-use super::layout::{GENERATIONS, PARAMETERS, is_ours};
+use super::layout::{DUE, EARLIER_GENERATIONS, PARAMETERS, RUN, is_ours};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use rustix::fs::Mode;
@@ -180,7 +180,7 @@ pub(super) fn sharing_of(root: &Stat) -> Sharing {
 pub(super) struct Survey {
     wanted: Wanted,
     root: Stat,
-    /// What is to be mended in the root, by name.
+    /// What is to be mended, by its path below the root.
     wrong: Vec<(String, Stat)>,
 }
 
@@ -200,10 +200,15 @@ impl Survey {
             refused.add(".", Some(stat), None);
         }
         let names = root.names().map_err(|error| io_error(SURVEY, error).with_path(root.path()))?;
-        for name in names.into_iter().filter(|name| is_ours(name)) {
+        let names = names.into_iter().filter(|name| is_ours(name));
+        // The index comes last: if the directory that it lies in is wrong, it is looked at with that.
+        for name in names.chain([DUE.to_owned()]) {
+            if name == DUE && wrong.iter().any(|(other, _)| other == RUN) {
+                continue;
+            }
             let stat = match root.stat(&name) {
                 Ok(stat) => stat,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if is_absent(&error) => continue,
                 Err(error) => return Err(io_error(SURVEY, error).with_path(root.path().join(name))),
             };
             if !(is_own_directory(&name, &stat) || stat.is_file && is_wrong) {
@@ -237,8 +242,14 @@ impl Survey {
         if is_closed_first {
             mending.mend(".", &self.root, || self.wanted.set(&top, &self.root));
         }
-        for (name, stat) in &self.wrong {
-            mending.mend_in(&top, name, Path::new(name), stat);
+        for (path, stat) in &self.wrong {
+            match path.rsplit_once('/') {
+                Some((parent, name)) => {
+                    let parent = root.open_directory(parent).map_err(error)?;
+                    mending.mend_in(&parent, name, Path::new(path), stat);
+                }
+                None => mending.mend_in(&top, path, Path::new(path), stat),
+            }
         }
         if is_wrong && !is_closed_first {
             mending.mend(".", &self.root, || self.wanted.set(&top, &self.root));
@@ -358,8 +369,14 @@ fn is_denial(error: &io::Error) -> bool {
 }
 
 /// Whether it is one of a store's directories. One in place of a file is not ours to change.
-fn is_own_directory(name: &str, stat: &Stat) -> bool {
-    stat.is_directory && is_ours(name) && ![PARAMETERS, GENERATIONS].contains(&name)
+fn is_own_directory(path: &str, stat: &Stat) -> bool {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    stat.is_directory && is_ours(name) && ![PARAMETERS, EARLIER_GENERATIONS].contains(&name)
+}
+
+/// Whether there is nothing of that name, or the directory that it would lie in is none.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn stat_of_root(root: &Root) -> Result<Stat> {

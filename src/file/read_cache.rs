@@ -1,7 +1,8 @@
 //! Decoded records of sessions that were read or saved lately, bounded in bytes; never the authority.
 //!
-//! Knows nothing of files and counters: whether a copy may be trusted is asked of the caller, under the lock of the
-//! part that holds it. What is promised here is only that memory stays within its limit, that the least recently used
+//! Knows nothing of files and of what counters say: whether a copy may be trusted is asked of the caller, under the lock
+//! of the part that holds it. The counters to ask are kept there too: that lock is the one that each load from memory takes
+//! anyway, so that they can be exchanged without another one. What is promised here is only that memory stays within its limit, that the least recently used
 //! copies go first, and that a copy is not replaced by an older one that is no better.
 //!
 //! - Recency is kept to a tenth of a second: a copy that is used again within one is not moved, which spares writing to
@@ -12,7 +13,7 @@
 //!   visitor cannot choose what lies in one bucket, so a fast hash would do even if it were not seeded, which the
 //!   map's default is.
 //! - What is replaced or evicted is dropped after the lock: freeing a large record takes longer than finding one.
-use super::generations::Stamp;
+use super::generations::{Counters, Stamp};
 use super::slot::Version;
 use super::slots::Known;
 use crate::clock::{Glance, micros};
@@ -82,6 +83,8 @@ pub(super) struct ReadCache {
 struct Part(Mutex<Copies>);
 
 struct Copies {
+    /// The counters that copies are held against.
+    counters: Arc<Counters>,
     /// With the hasher that the cache chooses the part with: one hash serves both.
     map: LinkedHashMap<Key, Kept, DefaultHashBuilder>,
     bytes: usize,
@@ -91,8 +94,8 @@ struct Copies {
 }
 
 impl Copies {
-    fn new(hasher: DefaultHashBuilder) -> Self {
-        Self { map: LinkedHashMap::with_hasher(hasher), bytes: 0, nodes: 0, trusted: 0 }
+    fn new(hasher: DefaultHashBuilder, counters: Arc<Counters>) -> Self {
+        Self { counters, map: LinkedHashMap::with_hasher(hasher), bytes: 0, nodes: 0, trusted: 0 }
     }
 }
 
@@ -113,9 +116,9 @@ pub(super) struct Counts {
 }
 
 impl ReadCache {
-    pub(super) fn new(bytes_max: usize) -> Self {
+    pub(super) fn new(bytes_max: usize, counters: &Arc<Counters>) -> Self {
         let hasher = DefaultHashBuilder::default();
-        let part = |_| Part(Mutex::new(Copies::new(hasher.clone())));
+        let part = |_| Part(Mutex::new(Copies::new(hasher.clone(), Arc::clone(counters))));
         Self {
             parts: Box::new(std::array::from_fn(part)),
             hasher,
@@ -124,16 +127,29 @@ impl ReadCache {
         }
     }
 
+    /// From now on, copies are held against these counters.
+    pub(super) fn heed(&self, counters: &Arc<Counters>) {
+        for part in self.parts.iter() {
+            part.0.lock().counters = Arc::clone(counters);
+        }
+    }
+
     /// Looks a session up; its copy becomes the most recently used one. `trust` says whether it may be returned.
-    pub(super) fn get(&self, key: &Key, now: Glance, trust: impl FnOnce(&Cached) -> bool) -> Found {
+    pub(super) fn get(
+        &self,
+        key: &Key,
+        now: Glance,
+        trust: impl FnOnce(&Cached, &Counters) -> bool,
+    ) -> Found {
         let (part, hash) = self.part(key);
-        let mut copies = part.0.lock();
+        let mut guard = part.0.lock();
+        let copies = &mut *guard;
         let RawEntryMut::Occupied(mut entry) = copies.map.raw_entry_mut().from_key_hashed_nocheck(hash, key)
         else {
             return Found::Nothing;
         };
         let kept = entry.get_mut();
-        let found = if trust(&kept.copy) {
+        let found = if trust(&kept.copy, &copies.counters) {
             Found::Trusted(Arc::clone(&kept.copy.record), kept.copy.id)
         } else {
             Found::Doubtful(kept.copy.clone())
@@ -154,21 +170,22 @@ impl ReadCache {
     }
 
     /// Files a copy, unless a newer one is there that is trusted.
-    pub(super) fn put(&self, key: &Key, copy: Cached, trust: impl FnOnce(&Cached) -> bool) {
+    pub(super) fn put(&self, key: &Key, copy: Cached, trust: impl FnOnce(&Cached, &Counters) -> bool) {
         let bytes = COPY_BYTES + copy.record.heap_bytes();
         if bytes > self.bytes_max {
             return self.forget(key);
         }
         let (part, hash) = self.part(key);
         let (kept, mut out) = (Kept { moved_at: copy.read_at, copy, bytes }, Vec::new());
-        let mut copies = part.0.lock();
+        let mut guard = part.0.lock();
+        let copies = &mut *guard;
         match copies.map.raw_entry_mut().from_key_hashed_nocheck(hash, key) {
             RawEntryMut::Vacant(entry) => {
                 entry.insert_hashed_nocheck(hash, *key, kept);
             }
             RawEntryMut::Occupied(mut entry) => {
                 let there = &entry.get().copy;
-                if there.version.sequence > kept.copy.version.sequence && trust(there) {
+                if there.version.sequence > kept.copy.version.sequence && trust(there, &copies.counters) {
                     return;
                 }
                 entry.to_back();
@@ -190,7 +207,7 @@ impl ReadCache {
             copies.map.shrink_to_fit();
             copies.nodes = copies.map.len();
         }
-        drop(copies);
+        drop(guard);
         self.evicted.fetch_add(evicted, Ordering::Relaxed);
     }
 
@@ -234,10 +251,14 @@ impl std::fmt::Debug for ReadCache {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::file::generations::Generations;
     use crate::file::slot::{self, PREFIX_LEN, State};
     use crate::value::Value;
     use std::time::{Duration, UNIX_EPOCH};
 
+    fn cache_of(bytes_max: usize) -> ReadCache {
+        ReadCache::new(bytes_max, &Generations::own().unwrap().counters())
+    }
     /// A version that has this sequence, with a text of so many bytes.
     fn copy(sequence: u64, text_bytes: usize) -> Cached {
         let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
@@ -268,7 +289,7 @@ mod tests {
         all.take(count).collect()
     }
     fn put(cache: &ReadCache, key: &Key, copy: Cached) {
-        cache.put(key, copy, |_| true);
+        cache.put(key, copy, |_, _| true);
     }
     fn sequence(cache: &ReadCache, key: &Key) -> Option<u64> {
         cache.peek(key).map(|copy| copy.version.sequence)
@@ -278,7 +299,7 @@ mod tests {
     #[cfg_attr(miri, ignore = "too many for Miri")]
     fn the_room_of_many_small_copies_is_given_back_when_few_large_ones_have_taken_their_place() {
         let small = bytes_of(&copy(1, 10));
-        let cache = ReadCache::new(PARTS * 1000 * small);
+        let cache = cache_of(PARTS * 1000 * small);
         let keys = keys(&cache, 1020);
         let room = || cache.part(&keys[0]).0.0.lock().map.capacity();
         let (small_ones, large_ones) = keys.split_at(1000);
@@ -299,7 +320,7 @@ mod tests {
     #[test]
     fn the_least_recently_loaded_goes_first_and_a_peek_is_no_load() {
         let bytes = bytes_of(&copy(1, 100));
-        let cache = ReadCache::new(PARTS * (3 * bytes + bytes / 2));
+        let cache = cache_of(PARTS * (3 * bytes + bytes / 2));
         let keys = keys(&cache, 6);
         let there = || keys.iter().map(|key| cache.peek(key).is_some()).collect::<Vec<_>>();
         for key in &keys[..3] {
@@ -307,18 +328,18 @@ mod tests {
         }
         assert_eq!(there(), [true, true, true, false, false, false]);
         // Loaded, trusted or not, or saved: not the next to go. Looked at: the next to go all the same.
-        assert!(matches!(cache.get(&keys[0], second(1), |_| true), Found::Trusted(..)));
+        assert!(matches!(cache.get(&keys[0], second(1), |_, _| true), Found::Trusted(..)));
         cache.peek(&keys[1]).unwrap();
         put(&cache, &keys[3], copy(1, 100));
         assert_eq!(there(), [true, false, true, true, false, false]);
-        assert!(matches!(cache.get(&keys[2], second(1), |_| false), Found::Doubtful(_)));
+        assert!(matches!(cache.get(&keys[2], second(1), |_, _| false), Found::Doubtful(_)));
         put(&cache, &keys[4], copy(1, 100));
         assert_eq!(there(), [false, false, true, true, true, false]);
         put(&cache, &keys[2], copy(2, 100));
         put(&cache, &keys[3], copy(2, 100));
         put(&cache, &keys[5], copy(1, 100));
         assert_eq!(there(), [false, false, true, true, false, true]);
-        assert!(matches!(cache.get(&keys[0], second(1), |_| true), Found::Nothing));
+        assert!(matches!(cache.get(&keys[0], second(1), |_, _| true), Found::Nothing));
         let counts = cache.counts();
         assert_eq!((counts.evicted, counts.copies, counts.trusted), (3, 3, 1));
     }
@@ -326,7 +347,7 @@ mod tests {
     #[test]
     fn several_small_copies_make_room_for_a_large_one_and_for_no_more_than_that() {
         let (small, large) = (bytes_of(&copy(1, 100)), bytes_of(&copy(1, 1000)));
-        let cache = ReadCache::new(PARTS * (large + 2 * small));
+        let cache = cache_of(PARTS * (large + 2 * small));
         let keys = keys(&cache, 10);
         let fit = (large + 2 * small) / small;
         assert!(fit < 9, "{fit}");
@@ -342,7 +363,7 @@ mod tests {
     #[test]
     fn a_copy_larger_than_its_parts_share_is_not_kept_nor_the_one_it_replaces() {
         let bytes = bytes_of(&copy(1, 1000));
-        let (just, short) = (ReadCache::new(PARTS * bytes), ReadCache::new(PARTS * bytes - 1));
+        let (just, short) = (cache_of(PARTS * bytes), cache_of(PARTS * bytes - 1));
         for (cache, want) in [(just, 1), (short, 0)] {
             put(&cache, &key(1), copy(1, 10));
             put(&cache, &key(1), copy(2, 1000));
@@ -355,7 +376,7 @@ mod tests {
     #[test]
     fn the_bytes_are_those_of_the_copies_that_are_there_and_nothing_when_none_is() {
         let copies = if cfg!(miri) { 30 } else { 1000 };
-        let cache = ReadCache::new(PARTS << 20);
+        let cache = cache_of(PARTS << 20);
         let counted = || (cache.counts().copies, cache.counts().bytes);
         let mut want = 0;
         for n in 0..copies {
@@ -383,9 +404,9 @@ mod tests {
     fn an_older_version_replaces_a_newer_one_only_if_that_is_not_trusted() {
         #[track_caller]
         fn check(there: u64, comes: u64, trusted: bool, want: u64) {
-            let cache = ReadCache::new(PARTS << 20);
+            let cache = cache_of(PARTS << 20);
             put(&cache, &key(1), copy(there, 10));
-            cache.put(&key(1), copy(comes, 20), |asked| {
+            cache.put(&key(1), copy(comes, 20), |asked, _| {
                 assert_eq!(asked.version.sequence, there);
                 trusted
             });
@@ -398,7 +419,7 @@ mod tests {
         check(5, 6, true, 6);
         check(5, 6, false, 6);
         // As of a later reading.
-        let cache = ReadCache::new(PARTS << 20);
+        let cache = cache_of(PARTS << 20);
         put(&cache, &key(1), copy(5, 10));
         let later = Cached { read_at: 9, ..copy(5, 10) };
         put(&cache, &key(1), later.clone());
@@ -408,7 +429,7 @@ mod tests {
     #[test]
     fn a_cache_without_room_keeps_nothing() {
         for bytes in [0, 1, PARTS - 1, PARTS] {
-            let cache = ReadCache::new(bytes);
+            let cache = cache_of(bytes);
             put(&cache, &key(1), copy(1, 0));
             assert_eq!(cache.counts(), Counts::default(), "{bytes} bytes");
         }
@@ -416,7 +437,7 @@ mod tests {
 
     #[test]
     fn debug_output_shows_no_session_id() {
-        let cache = ReadCache::new(PARTS << 20);
+        let cache = cache_of(PARTS << 20);
         put(&cache, &key(1), copy(1, 10));
         let text = format!("{cache:?}");
         assert!(text.contains("bytes_max: 33554432"), "{text}");
@@ -427,19 +448,19 @@ mod tests {
     #[test]
     fn a_copy_that_was_moved_a_moment_ago_is_not_moved_again() {
         let bytes = bytes_of(&copy(1, 100));
-        let cache = ReadCache::new(PARTS * (2 * bytes + bytes / 2));
+        let cache = cache_of(PARTS * (2 * bytes + bytes / 2));
         let keys = keys(&cache, 4);
         for key in &keys[..2] {
             put(&cache, key, copy(1, 100));
-            cache.get(key, second(1), |_| true);
+            cache.get(key, second(1), |_, _| true);
         }
         // The first is behind the second, and stays there within the same tenth of a second.
-        cache.get(&keys[0], second(1), |_| true);
+        cache.get(&keys[0], second(1), |_, _| true);
         put(&cache, &keys[2], copy(1, 100));
         assert_eq!([sequence(&cache, &keys[0]), sequence(&cache, &keys[1])], [None, Some(1)]);
         // Later it is moved; also if the clock was set back.
         for now in [second(2), second(1)] {
-            cache.get(&keys[1], now, |_| true);
+            cache.get(&keys[1], now, |_, _| true);
             put(&cache, &keys[3], copy(1, 100));
             assert_eq!(sequence(&cache, &keys[1]), Some(1));
         }

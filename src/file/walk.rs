@@ -4,7 +4,9 @@
 //! beginning to its end; one that is created or removed meanwhile, or rotated, may be seen or not.
 use super::FileStore;
 use super::disk::Directory;
-use super::layout::{DUE, SHARDS, SWEEP, ending_at, is_ours, is_temporary, session_at, shard_name};
+use super::layout::{
+    DUE, IN_RUN, RUN, SHARDS, SWEEP, ending_at, is_ours, is_temporary, session_at, shard_name,
+};
 use super::locked::Whose;
 use super::slots::View;
 use super::{due, io_error};
@@ -103,8 +105,15 @@ impl FileStore {
             let ours = [".", "..", SWEEP].contains(&&*name) || due::bucket_named(&name).is_some();
             (!ours).then(|| stray(format!("{DUE}/{name}"), false))
         });
-        let errors = root_error.into_iter().chain(index_error).map(Err);
-        in_root.chain(in_index).map(Ok).chain(errors).collect()
+        let run = self.root.open_directory(RUN).and_then(|run| run.names());
+        let (in_run, run_error) = self.names_or_error(RUN, run);
+        let in_run = in_run.into_iter().filter_map(|name| match &*name {
+            "." | ".." => None,
+            _ if IN_RUN.contains(&&*name) => None,
+            _ => Some(stray(format!("{RUN}/{name}"), is_temporary(&name))),
+        });
+        let errors = root_error.into_iter().chain(run_error).chain(index_error).map(Err);
+        in_root.chain(in_run).chain(in_index).map(Ok).chain(errors).collect()
     }
 
     /// The names in a directory beside the shards, or none and the reason. An index that is missing has none: it is made
@@ -128,7 +137,10 @@ impl FileStore {
             move |error| io_error(act, error).with_path(path)
         };
         self.queues.check_process()?;
-        let directory = self.root.open_directory(shard).map_err(error("open shard directory"))?;
+        let directory = match self.root.open_directory(shard) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => self.open_missing_shard(shard)?,
+            opened => opened.map_err(error("open shard directory"))?,
+        };
         let mut names = directory.names().map_err(error("list shard directory"))?;
         names.retain(|name| !matches!(name.as_str(), "." | ".."));
         Ok((directory, names))

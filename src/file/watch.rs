@@ -17,16 +17,20 @@
 //! Being woken for each event would cost a creation two thirds of what it costs by itself. So the thread rests after an
 //! event, and hears at once of all that came meanwhile.
 //!
+//! The directory `run` is watched too: another file of counters is taken up at once.
+//!
 //! Nothing here is needed for correctness among users of the library. Events may be late, or be lost: when the kernel's
-//! queue overflows, everything is announced; when a shard directory itself is moved or removed, all of that shard. (A new
-//! directory in its place is not watched.)
+//! queue overflows, everything is announced; when a shard directory itself is moved or removed, all of that shard. A
+//! directory that takes its place is watched when a load or save looks after the counters next, within about a second.
 use super::disk::Root;
 use super::generations::{Generations, News};
-use super::layout::{SHARDS, TEMPORARY, session_at, shard_name, shard_named};
+use super::layout::{GENERATIONS_PATH, RUN, SHARDS, TEMPORARY, session_at, shard_name, shard_named};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::FileId;
+use crate::sync::Mutex;
 use notify::event::{EventKind, ModifyKind, RenameMode};
 use notify::{Config, Event, EventHandler, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher as _};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -35,9 +39,14 @@ use std::time::{Duration, Instant};
 
 /// Watches until it is dropped; its thread ends soon after.
 pub(super) struct Watcher {
-    watcher: Option<RecommendedWatcher>,
+    inotify: Mutex<Option<RecommendedWatcher>>,
+    root: PathBuf,
     thread: Weak<Alive>,
+    unwatched: Arc<Unwatched>,
 }
+
+/// The names in the root of directories that are to be watched, and are not since they were moved or removed.
+type Unwatched = Mutex<BTreeSet<String>>;
 
 impl Watcher {
     /// Starts to watch the shards.
@@ -56,8 +65,10 @@ impl Watcher {
         let path = std::path::absolute(root.path()).map_err(|cause| error(cause.into()))?;
         let alive = Arc::new(Alive);
         let thread = Arc::downgrade(&alive);
+        let unwatched = Arc::<Unwatched>::default();
         let ears = Ears {
             generations: Arc::downgrade(generations),
+            unwatched: Arc::clone(&unwatched),
             exchanges: Exchanges::default(),
             rests: Rests::default(),
             _alive: alive,
@@ -67,22 +78,45 @@ impl Watcher {
         let kinds = EventKindMask::CREATE | EventKindMask::REMOVE | EventKindMask::MODIFY_NAME;
         let config = Config::default().with_event_kinds(kinds).with_follow_symlinks(false);
         let watcher = RecommendedWatcher::new(ears, config).map_err(|cause| error(cause.into()))?;
-        let mut watching = Self { watcher: Some(watcher), thread };
+        let watching = Self { inotify: Mutex::new(Some(watcher)), root: path, thread, unwatched };
         for shard in 0..SHARDS {
-            let shard = path.join(shard_name(shard));
-            let Some(watcher) = watching.watcher.as_mut().filter(|_| watching.thread.strong_count() > 0)
-            else {
-                return Err(error("its thread does not run".into()));
-            };
-            watcher.watch(&shard, RecursiveMode::NonRecursive).map_err(|cause| error(cause.into()))?;
+            watching.watch(&shard_name(shard)).map_err(error)?;
+        }
+        // It is missing where the counters are this process's own. It costs no promise among users of the library.
+        if watching.watch(RUN).is_err() {
+            watching.unwatched.lock().insert(RUN.to_owned());
         }
         Ok(watching)
+    }
+
+    /// Watches a directory in the root.
+    fn watch(&self, name: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let mut watcher = self.inotify.lock();
+        let Some(watcher) = watcher.as_mut().filter(|_| self.thread.strong_count() > 0) else {
+            return Err("its thread does not run".into());
+        };
+        Ok(watcher.watch(&self.root.join(name), RecursiveMode::NonRecursive)?)
+    }
+
+    /// Watches what is there again in place of what was moved or removed. What happened there meanwhile was not heard, so
+    /// anything may have.
+    pub(super) fn watch_again(&self, generations: &Generations) {
+        let names = std::mem::take(&mut *self.unwatched.lock());
+        for name in names {
+            // The thread may end by a panic just now, which `notify` answers with another one.
+            let watched = catch_unwind(AssertUnwindSafe(|| self.watch(&name)));
+            if !matches!(watched, Ok(Ok(()))) {
+                self.unwatched.lock().insert(name);
+            } else if let Some(shard) = shard_named(&name) {
+                let _ = generations.announce_shard(shard);
+            }
+        }
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        let watcher = self.watcher.take();
+        let watcher = self.inotify.get_mut().take();
         // `notify` takes for granted that its thread lives, and panics where it does not. What is kept for ever then is a
         // descriptor and a few hundred bytes.
         if self.thread.strong_count() == 0 {
@@ -101,6 +135,7 @@ struct Alive;
 struct Ears {
     /// The thread outlives the store by a moment, and must not keep the counters nor write to them then.
     generations: Weak<Generations>,
+    unwatched: Arc<Unwatched>,
     exchanges: Exchanges,
     rests: Rests,
     _alive: Arc<Alive>,
@@ -110,12 +145,28 @@ impl EventHandler for Ears {
     fn handle_event(&mut self, event: notify::Result<Event>) {
         let Some(generations) = self.generations.upgrade() else { return };
         // What cannot be told is told by the next act on the session, or when the copies' time is over.
-        let _ = match self.exchanges.news_of(event) {
-            Heard::Nothing => Ok(()),
-            Heard::Of(id) => generations.announce(&id, News::Ended).map(drop),
-            Heard::OfShard(shard) => generations.announce_shard(shard),
-            Heard::Anything => (0..SHARDS).try_for_each(|shard| generations.announce_shard(shard)),
+        let heard = match self.exchanges.news_of(event) {
+            Heard::Nothing => Ok(true),
+            Heard::Of(id) => generations.announce(&id, News::Ended).map(|told| told.is_heard),
+            Heard::OfShard(shard) => {
+                self.unwatched.lock().insert(shard_name(shard));
+                generations.announce_shard(shard)
+            }
+            Heard::Counters => Ok(false),
+            Heard::Run => {
+                self.unwatched.lock().insert(RUN.to_owned());
+                Ok(false)
+            }
+            Heard::Anything => {
+                let mut shards = 0..SHARDS;
+                let told = shards.try_for_each(|shard| generations.announce_shard(shard).map(drop));
+                told.map(|()| false)
+            }
         };
+        if matches!(heard, Ok(false)) {
+            // This thread takes up no other counters. The next load or save does, and trusts nothing that is older.
+            generations.look_soon();
+        }
         drop(generations);
         self.rests.rest_now_and_then();
     }
@@ -155,6 +206,10 @@ enum Heard {
     Of(FileId),
     /// Any session of this shard may have.
     OfShard(u16),
+    /// The file of the counters came or went.
+    Counters,
+    /// So did the directory that it is in.
+    Run,
     /// Anything may have happened.
     Anything,
 }
@@ -178,6 +233,9 @@ impl Exchanges {
             return Heard::Anything;
         }
         let Some(path) = event.paths.first() else { return Heard::Nothing };
+        if is_counters(path) {
+            return Heard::Counters;
+        }
         let (ours, replaced) = (self.ours, self.replaced.take());
         match event.kind {
             EventKind::Create(_) => Heard::Nothing,
@@ -212,8 +270,14 @@ fn changed(path: &Path) -> Heard {
     match session_at(&parent, &file) {
         Some(id) => Heard::Of(id),
         // Perhaps the shard itself.
+        None if file == RUN => Heard::Run,
         None => shard_named(&file).map_or(Heard::Nothing, Heard::OfShard),
     }
+}
+
+/// Whether this is the file of the counters.
+fn is_counters(path: &Path) -> bool {
+    path.ends_with(GENERATIONS_PATH)
 }
 
 fn is_temporary(path: &Path) -> bool {
@@ -288,7 +352,12 @@ mod tests {
         };
         let mut watcher = RecommendedWatcher::new(panics, Config::default()).unwrap();
         watcher.watch(dir.path(), RecursiveMode::NonRecursive).unwrap();
-        let watching = Watcher { watcher: Some(watcher), thread: Arc::downgrade(&alive) };
+        let watching = Watcher {
+            inotify: Mutex::new(Some(watcher)),
+            root: dir.path().to_owned(),
+            thread: Arc::downgrade(&alive),
+            unwatched: Arc::default(),
+        };
         std::fs::write(dir.path().join("a file"), "").unwrap();
         let until = Instant::now() + Duration::from_secs(60);
         while gone.strong_count() > 0 {
@@ -317,6 +386,7 @@ mod tests {
             let want = if path == "/root/ab/" { Heard::OfShard(0xab) } else { Heard::Nothing };
             check_one(removed(path), want);
         }
+        check_one(removed("/root/run"), Heard::Run);
         // A directory that is moved says so itself, and the kernel gives that no number.
         check_one(name(RenameMode::From, None, SHARD), of_shard);
         check_one(Event::new(EventKind::Remove(RemoveKind::File)), Heard::Nothing);
@@ -352,6 +422,24 @@ mod tests {
                 (both(SESSION, NEIGHBOUR, 7), Heard::Nothing),
             ],
         );
+    }
+
+    #[test]
+    fn whatever_comes_to_the_counters_name_is_news() {
+        const COUNTERS: &str = "/root/run/generations";
+        for event in [created(COUNTERS), removed(COUNTERS), from(COUNTERS, 7), to(COUNTERS, 7)] {
+            check_one(event, Heard::Counters);
+        }
+        check(
+            "made anew by this library",
+            [
+                (from("/root/run/.new-0123456789abcdef", 1), Heard::Nothing),
+                (to(COUNTERS, 1), Heard::Counters),
+                (both("/root/run/.new-0123456789abcdef", COUNTERS, 1), Heard::Nothing),
+            ],
+        );
+        check_one(removed("/root/run/due"), Heard::Nothing);
+        check_one(removed("/root/ab/generations"), Heard::Nothing);
     }
 
     #[test]

@@ -1,16 +1,15 @@
 //! Create, update, grow: each step by step, in the order that survives a kill at any instant and a
 //! power cut. The reasons are in [`design`](crate::design).
 use super::FileStore;
-use super::disk::{self, Access, Directory};
+use super::disk::{self, Access, Directory, temporary_name};
 use super::generations::News;
-use super::layout::{SessionPath, TEMPORARY};
+use super::layout::SessionPath;
 use super::lock::{LockedFile, busy};
 use super::locked::{Locked, Whose, entomb, invalidate, raise};
 use super::read_cache::Cached;
 use super::slot::{self, Extent, STATE_AT, State, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FileId, SessionId};
-use crate::random;
 use crate::record::Record;
 use crate::store::{Change, Live, Store, Verdict};
 use crate::sync::Instant;
@@ -58,6 +57,13 @@ impl FileStore {
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
         self.due.file(&self.root, &id, record.deadline, self.now());
         let file = match self.root.open_session(&path, Access::Create) {
+            // The shard is gone, and perhaps all of the store: then it is made again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.open_shard(&id)?.open(&path, Access::Create)
+            }
+            created => created,
+        };
+        let file = match file {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(Error::new(ErrorKind::Random, "create session file")
@@ -381,10 +387,4 @@ fn whole_file(mut bytes: Vec<u8>) -> Vec<u8> {
     let slot_size = slot::slot_size(&bytes);
     bytes.resize(2 * slot_size, 0);
     bytes
-}
-
-/// A name that no other file on its way has.
-fn temporary_name() -> Result<String> {
-    let bits = random::bytes("name a temporary file")?;
-    Ok(format!("{TEMPORARY}{:032x}", u128::from_le_bytes(bits)))
 }

@@ -18,7 +18,7 @@ use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("check", check), ("meet the end", meet_the_end)];
@@ -37,11 +37,18 @@ pub(crate) fn open_without_cache(dir: &Path) -> FileStore {
     options(Shared).cache_bytes(0).open(dir).unwrap()
 }
 
-/// Puts a copy of the shared counters in their place: whoever opens the store from now on hears nobody who has
-/// it open, and is heard by none of them.
+/// Puts a copy of the shared counters in their place. Processes that have them in memory do not notice it at once.
 fn part(dir: &Path) {
-    std::fs::copy(dir.join("generations"), dir.join(".new-generations")).unwrap();
-    std::fs::rename(dir.join(".new-generations"), dir.join("generations")).unwrap();
+    std::fs::copy(dir.join("run/generations"), dir.join("run/restored")).unwrap();
+    std::fs::rename(dir.join("run/restored"), dir.join("run/generations")).unwrap();
+}
+
+/// Gives the counters another name, so that nothing tells a store that opens them next that they lose theirs. If by its clock no
+/// time goes by, it does not look either.
+fn keep_apart(dir: &Path) {
+    let run = dir.join("run");
+    let name = format!("apart-{}", std::fs::read_dir(&run).unwrap().count());
+    std::fs::hard_link(run.join("generations"), run.join(name)).unwrap();
 }
 
 fn name(coherence: Coherence) -> &'static str {
@@ -97,7 +104,11 @@ fn work(store: &FileStore, ledger: &Ledger, first: usize, threads: usize, time: 
 
 fn check(parent: &Parent) {
     let dir = PathBuf::from(parent.argument("DIR"));
-    let store = open(&dir.join("store"), coherence_of(parent));
+    let mut options = options(coherence_of(parent));
+    if parent.argument("HEARS") == "no" {
+        options = options.clock(Clock::manual(SystemTime::now()));
+    }
+    let store = options.open(dir.join("store")).unwrap();
     let ledger = Ledger::open(&dir.join("ledger"));
     parent.report("ready");
     parent.line();
@@ -115,9 +126,11 @@ fn work_in_processes(processes: &[Coherence], hearing: bool, time: Duration) -> 
     for (n, coherence) in processes.iter().enumerate() {
         if !hearing {
             part(&store_dir);
+            keep_apart(&store_dir);
         }
         let first = 1 + THREADS * n;
         let start = Start::of("check").with("DIR", dir.path()).with("COHERENCE", name(*coherence));
+        let start = start.with("HEARS", if hearing { "yes" } else { "no" });
         let start = start.with("FIRST", first.to_string()).with("MILLIS", time.as_millis().to_string());
         let child = start.start();
         assert_eq!(child.line(), "ready");
@@ -500,8 +513,13 @@ fn a_save_begins_with_what_is_stored_and_not_with_a_copy_that_nobody_corrected()
 
 /// A store whose announcements reach none that is open now: for them, it is one that is killed before each.
 fn unheard(dir: &Path) -> FileStore {
+    let (counters, heard) = (dir.join("run/generations"), dir.join("run/heard"));
+    std::fs::hard_link(&counters, &heard).unwrap();
     part(dir);
-    open(dir, Shared)
+    keep_apart(dir);
+    let store = options(Shared).clock(Clock::manual(SystemTime::now())).open(dir).unwrap();
+    std::fs::rename(heard, counters).unwrap();
+    store
 }
 
 #[test]

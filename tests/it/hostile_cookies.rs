@@ -45,8 +45,8 @@ impl Site {
     fn tree(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         let mut tree = BTreeMap::new();
         list(self.dir.path(), &mut tree);
-        assert!(tree.remove(&self.dir.path().join("store/generations")).is_some());
-        tree.retain(|path, _| !path.starts_with(self.dir.path().join("store/due")));
+        assert!(tree.remove(&self.dir.path().join("store/run/generations")).is_some());
+        tree.retain(|path, _| !path.starts_with(self.dir.path().join("store/run/due")));
         tree
     }
 }
@@ -392,7 +392,7 @@ const PIECES: &[&str] = &[
     "%00",
     "/etc/passwd",
     "sessile.json",
-    "due/sweep",
+    "run/due/sweep",
     ".new-",
     "damaged",
     UNKNOWN,

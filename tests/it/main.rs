@@ -12,6 +12,7 @@ mod contract;
 mod damage;
 mod dictionary;
 mod documented;
+mod emptied;
 mod examples;
 mod expiry;
 mod features;
@@ -32,6 +33,7 @@ mod processes;
 mod program_code;
 mod reaper;
 mod redacted;
+mod restored;
 mod servers;
 mod stale;
 mod support;
@@ -50,12 +52,14 @@ const WORKERS: &[&[(&str, Worker)]] = &[
     #[cfg(feature = "watch")]
     by_hand::watched::WORKERS,
     coherence::WORKERS,
+    emptied::WORKERS,
     from_outside::WORKERS,
     kill::WORKERS,
     opening::WORKERS,
     permissions::WORKERS,
     processes::WORKERS,
     reaper::WORKERS,
+    restored::WORKERS,
     stale::WORKERS,
     sweep_races::WORKERS,
     trouble::WORKERS,

@@ -6,13 +6,13 @@ use crate::support::rerun::{again, again_as_nobody, again_in_mounts, stage};
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use sessile::file::Coherence;
-use sessile::{Durability, Error, ErrorKind, FileStore, FileStoreOptions, Saved, Store};
+use sessile::{Durability, Error, ErrorKind, Event, FileStore, FileStoreOptions, Saved, Store};
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Barrier, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,8 @@ fn a_new_store_has_its_parameters_its_counters_its_index_and_256_shards_and_noth
     let root = dir.path().join("sessions");
     let store = FileStore::open(&root).unwrap();
     assert_eq!(store.path(), root);
-    assert_eq!(tree(&root).len(), 1 + 2 + 256 + 2);
+    // In `run`: a tag, the counters, the index and its lock.
+    assert_eq!(tree(&root).len(), 1 + 1 + 256 + 1 + 4);
     check_in_order(&root);
 }
 
@@ -107,7 +108,7 @@ fn directories_are_0700_and_files_0600_under_any_umask() {
         let (moved, grown) = stored.unwrap_or_else(|error| panic!("umask {umask:04o}: {error:?}"));
         assert_eq!((moved.as_deref(), grown), (Some("relaxed+"), Some("grown".repeat(1000))));
         let tree = tree(&root);
-        assert_eq!(tree.len(), 1 + 2 + 256 + 3 + 2);
+        assert_eq!(tree.len(), 1 + 1 + 256 + 1 + 5 + 2);
         for (path, (mode, _)) in tree {
             let want = if path.is_dir() { 0o700 } else { 0o600 };
             assert_eq!(mode & 0o7777, want, "{} under umask {umask:04o}", path.display());
@@ -124,9 +125,9 @@ fn directories_are_0700_and_files_0600_under_any_umask() {
     assert!(shards_of(&root).all(|shard| mode_of(&shard) == 0o700));
     check_in_order(&root);
     // So with the counters, whose mode is set after they are made.
-    allow(&root.join("generations"), 0);
+    allow(&root.join(GENERATIONS), 0);
     FileStore::open(&root).unwrap();
-    assert_eq!(mode_of(&root.join("generations")), 0o600);
+    assert_eq!(mode_of(&root.join(GENERATIONS)), 0o600);
 }
 
 #[track_caller]
@@ -274,7 +275,7 @@ fn all_who_open_a_new_store_at_once_get_the_same_one() {
         for token in tokens {
             assert_eq!(load(&store, &token).unwrap().as_deref(), Some("x"));
         }
-        assert_eq!(tree(&root).len(), 1 + 2 + 256 + 3 + OPENERS, "a temporary file is left");
+        assert_eq!(tree(&root).len(), 1 + 1 + 256 + 1 + 5 + OPENERS, "a temporary file is left");
     }
 }
 
@@ -419,13 +420,41 @@ fn a_link_pipe_or_directory_in_place_of_the_parameters_is_refused() {
     check_refused(pipe, ErrorKind::Foreign, &text, Some("Illegal seek (os error 29)"));
 }
 
-/// A disk that is not mounted looks like that, and making the directory anew would log its sessions' visitors
-/// out.
+/// Some backups leave empty directories out.
 #[test]
-fn a_store_that_lacks_a_shard_is_refused_and_not_repaired() {
-    let missing = "No such file or directory (os error 2)";
-    let removed = with_planted("7f", |_| ());
-    check_refused(removed, ErrorKind::Io, "failed to open shard directory `DIR/7f`", Some(missing));
+fn shards_that_a_store_lacks_are_made_again_at_opening_and_named() {
+    for (missing, names) in [(vec!["7f"], "7f"), (vec!["ff", "00", "7f"], "00, 7f, ff")] {
+        let dir = directory_in_memory();
+        let root = dir.path().join("store");
+        made(&root);
+        for shard in &missing {
+            fs::remove_dir_all(root.join(shard)).unwrap();
+        }
+        let missing_still = || missing.iter().any(|shard| !root.join(shard).exists());
+        // A program that is to make nothing does not.
+        let error = FileStoreOptions::new().create(false).open(&root).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(
+            missing_still() && error.to_string().starts_with("failed to open shard directory `"),
+            "{error}"
+        );
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&events);
+        let observer = move |event: &Event<'_>| told.lock().unwrap().push(format!("{event:?}"));
+        let open = || FileStoreOptions::new().observer(observer.clone()).open(&root).unwrap();
+        let store = open();
+        assert!(missing.iter().all(|shard| mode_of(&root.join(shard)) == 0o700));
+        let quoted = names.split(", ").map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+        let want = format!("ShardsRecreated {{ path: {root:?}, shards: [{quoted}] }}");
+        assert_eq!(*events.lock().unwrap(), [want]);
+        drop((store, open()));
+        assert_eq!(events.lock().unwrap().len(), 1, "none is missing any more");
+        check_in_order(&root);
+    }
+}
+
+#[test]
+fn what_is_no_directory_in_place_of_a_shard_is_refused() {
     let text = format!("failed to open shard directory `DIR/7f`: {IN_ITS_PLACE}");
     let no_directory = "Not a directory (os error 20)";
     let file = with_planted("7f", |place| fs::write(place, "").unwrap());
@@ -673,7 +702,7 @@ fn whoever_opens_a_store_sees_what_those_before_stored_however_they_kept_their_c
 
 // ------------------------------------------------------------------------------------------------- the counters' file
 
-const GENERATIONS: &str = "generations";
+const GENERATIONS: &str = "run/generations";
 const GENERATIONS_BYTES: u64 = 2 << 20;
 
 fn resize(path: &Path, bytes: u64) {
@@ -718,67 +747,32 @@ fn counters_that_are_missing_or_of_another_size_are_made_anew_when_nobody_uses_t
     }
 }
 
-/// Whoever has the file in memory would not hear those who use another one.
+/// As another file: a process that has the damaged one in memory follows the name, and is not killed by another cut.
 #[test]
-fn counters_that_are_damaged_while_another_process_uses_them_are_left_as_they_are() {
+fn damaged_counters_are_replaced_also_while_another_process_uses_them() {
     for bytes in DAMAGES {
-        let dir = directory_in_memory();
-        let root = dir.path().join("store");
-        let saved = made(&root);
-        let mut child = kept_open(&root, Coherence::Shared);
-        let aside = dir.path().join("aside");
-        fs::hard_link(root.join(GENERATIONS), &aside).unwrap();
-        damage(&root, bytes);
-        let names = || shards_of(&root).chain([root.clone()]).flat_map(|dir| fs::read_dir(dir).unwrap());
-        let names = || names().map(|name| name.unwrap().path()).collect::<std::collections::BTreeSet<_>>();
-        let before = names();
         for coherence in [Coherence::Shared, Coherence::Verify] {
-            let text = format!(
-                "failed to open session store `{}`: its file of generations is missing or damaged, and other \
-                 processes use it",
-                root.display()
-            );
-            assert_eq!(refused_in_use(&root, coherence).to_string(), text, "{bytes:?}");
+            let dir = directory_in_memory();
+            let root = dir.path().join("store");
+            let saved = made(&root);
+            let mut child = kept_open(&root, coherence);
+            let aside = dir.path().join("aside");
+            fs::hard_link(root.join(GENERATIONS), &aside).unwrap();
+            damage(&root, bytes);
+            let store = used_as(Coherence::Shared, SHORT_WAIT).open(&root).unwrap();
+            assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"), "{bytes:?}");
+            let [made, left] = [root.join(GENERATIONS), aside].map(|path| fs::metadata(path).unwrap());
+            assert_eq!((made.len(), left.len()), (GENERATIONS_BYTES, bytes.unwrap_or(GENERATIONS_BYTES)));
+            assert_ne!(made.ino(), left.ino(), "{bytes:?}");
+            child.say("close");
+            child.finish();
         }
-        assert_eq!(names(), before, "{bytes:?}");
-        if let Some(bytes) = bytes {
-            let left = fs::metadata(root.join(GENERATIONS)).unwrap();
-            assert_eq!((left.len(), left.ino()), (bytes, fs::metadata(&aside).unwrap().ino()));
-        }
-        child.say("close");
-        child.finish();
-        let store = used_as(Coherence::Shared, SHORT_WAIT).open(&root).unwrap();
-        assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"), "{bytes:?}");
-        assert_eq!(fs::metadata(root.join(GENERATIONS)).unwrap().len(), GENERATIONS_BYTES);
     }
-}
-
-/// Nor are they waited for longer than told, and they are made when the last one who uses the store goes.
-#[test]
-fn whoever_waits_for_damaged_counters_makes_them_when_the_store_becomes_free() {
-    let dir = directory_in_memory();
-    let root = dir.path().join("store");
-    let saved = made(&root);
-    let mut child = kept_open(&root, Coherence::Verify);
-    damage(&root, None);
-    thread::scope(|scope| {
-        let waiting = [Coherence::Shared, Coherence::Verify, Coherence::Shared].map(|coherence| {
-            let root = &root;
-            scope.spawn(move || used_as(coherence, 6 * SOON).open(root))
-        });
-        thread::sleep(Duration::from_millis(50));
-        assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
-        child.say("close");
-        for opened in waiting {
-            let store = opened.join().unwrap().unwrap();
-            assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
-        }
-    });
 }
 
 #[test]
 fn a_link_pipe_or_directory_in_place_of_the_counters_is_refused() {
-    let act = "failed to open the generations of session store `DIR/generations`";
+    let act = "failed to open the generations of session store `DIR/run/generations`";
     let text = format!("{act}: {IN_ITS_PLACE}");
     // To the right file, in its old place, or in none, or to somebody's.
     let because = "Too many levels of symbolic links (os error 40)";

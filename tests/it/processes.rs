@@ -606,7 +606,7 @@ fn processes_that_open_one_new_directory_at_once_make_one_store() {
             .collect();
         names.sort();
         let mut want: Vec<_> = (0..256).map(|shard| format!("{shard:02x}")).collect();
-        want.extend(["due".into(), "generations".into(), "sessile.json".into()]);
+        want.extend(["run".into(), "sessile.json".into()]);
         want.sort();
         assert_eq!(
             names, want,

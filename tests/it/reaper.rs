@@ -292,7 +292,7 @@ fn it_stops_soon_while_it_reads_an_index_of_which_nothing_is_due() {
         create(&store, HOUR / 2);
     }
     // As after an hour of many visitors.
-    let bucket = dir.path().join("due/500000");
+    let bucket = dir.path().join("run/due/500000");
     let entries = fs::read(&bucket).unwrap();
     assert_eq!(entries.len(), 32_000);
     fs::write(&bucket, entries.repeat(if cfg!(debug_assertions) { 1_000 } else { 20_000 })).unwrap();
@@ -360,7 +360,7 @@ fn an_error_is_counted_and_told_and_the_next_sweep_comes() {
     let dir = directory_in_memory();
     let dies = expired(dir.path(), 10);
     let store = open(dir.path());
-    let (due, aside) = (dir.path().join("due"), dir.path().join("aside"));
+    let (due, aside) = (dir.path().join("run/due"), dir.path().join("aside"));
     fs::rename(&due, &aside).unwrap();
     fs::write(&due, "in the way").unwrap();
     let (reaper, reports) = start(&store, often());

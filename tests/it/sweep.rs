@@ -68,7 +68,7 @@ fn a_lost_index_is_made_anew_and_nothing_is_forgotten() {
     let dead = fixture.sessions(20, HOUR / 60);
     let live = fixture.sessions(20, 5 * HOUR);
     fixture.clock.advance(HOUR / 30);
-    fs::remove_dir_all(fixture.root().join("due")).unwrap();
+    fs::remove_dir_all(fixture.root().join("run/due")).unwrap();
     assert_eq!(counts(&fixture.sweep()), [40, 20, 0, 0, 0, 0, 0]);
     assert!(!dead.iter().any(|session| fixture.exists(session)));
     fixture.clock.advance(6 * HOUR);
@@ -83,7 +83,7 @@ fn in_256_hours_every_file_is_looked_at_whether_somebody_sweeps_each_hour_or_eac
         let fixture = Fixture::new();
         let sessions = fixture.sessions(300, 1000 * HOUR);
         for bucket in fixture.buckets() {
-            fs::remove_file(fixture.root().join(format!("due/{bucket}"))).unwrap();
+            fs::remove_file(fixture.root().join(format!("run/due/{bucket}"))).unwrap();
         }
         let mut examined = 0;
         for _ in 0..256_u32.div_ceil(step) {
@@ -321,7 +321,7 @@ fn a_walk_that_is_stopped_again_and_again_goes_on_where_it_was_and_comes_to_what
     fixture.sessions(300, HOUR / 60);
     let live = fixture.sessions(300, 60 * HOUR);
     fixture.clock.advance(HOUR / 30);
-    fs::remove_dir_all(fixture.root().join("due")).unwrap();
+    fs::remove_dir_all(fixture.root().join("run/due")).unwrap();
     let [examined, removed, _] = sweep_in_pieces(&fixture);
     assert_eq!(removed, 300);
     // A shard in which it was stopped is begun again.

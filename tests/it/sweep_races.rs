@@ -387,7 +387,7 @@ fn entries_that_are_filed_in_a_bucket_that_is_removed_all_the_time_are_not_lost(
 fn sweep_after_the_end_of_an_hour(parent: &Parent) {
     let root = root_of(parent);
     let store = open(&root, Clock::manual(hour(BASE + 1) + Duration::from_secs(1)));
-    let bucket = root.join(format!("due/{BASE}"));
+    let bucket = root.join(format!("run/due/{BASE}"));
     let (mut buckets, mut removed) = (0, 0);
     parent.report("ready");
     while !is_stopped(parent) {
@@ -469,7 +469,7 @@ fn no_session_is_forgotten_by_the_index_that_processes_fill_while_others_empty_i
         assert!(report.removed > 0, "{counts:?}, {report:?}");
         check_empty(&root);
         let over = |name: fs::DirEntry| Some(name.file_name().to_str()?.parse::<u32>().ok()? < BASE + HOURS);
-        let mut names = fs::read_dir(root.join("due")).unwrap();
+        let mut names = fs::read_dir(root.join("run/due")).unwrap();
         assert!(!names.any(|name| over(name.unwrap()) == Some(true)), "buckets of hours that are over");
     }
 }
@@ -554,7 +554,7 @@ fn a_sweep_that_was_killed_at_any_instant_is_finished_by_the_next_one() {
         let full = kill % 3 > 0;
         kept.prepare(kill, full);
         if kill % 3 == 2 {
-            fs::remove_dir_all(kept.root.join("due")).unwrap();
+            fs::remove_dir_all(kept.root.join("run/due")).unwrap();
         }
         amid += u64::from(kept.kill(full && kill % 3 != 2));
         kept.finish(full && kill % 3 != 2);
@@ -629,7 +629,7 @@ impl Kept {
     /// Sweeps, and looks whether everything is as it must be.
     #[track_caller]
     fn finish(&mut self, full: bool) {
-        let walks_all = !self.root.join("due/sweep").exists() || full;
+        let walks_all = !self.root.join("run/due/sweep").exists() || full;
         let report = sweep(&self.store, &SweepOptions::new().full(full));
         let now = self.clock.now();
         let (root, store) = (&self.root, &self.store);

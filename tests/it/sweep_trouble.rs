@@ -413,7 +413,7 @@ fn what_has_a_name_that_is_not_ours_is_left_alone_and_counted() {
     }
     check_unknown(&fixture, Planted::File, &fixture.root().join(OsStr::from_bytes(b".new-\xff")));
     for name in ["README", "sweep.bak", "01", "+1", "-1", ".new-0123", "99999999999999999999"] {
-        check_unknown(&fixture, Planted::File, &fixture.root().join("due").join(name));
+        check_unknown(&fixture, Planted::File, &fixture.root().join("run/due").join(name));
     }
 }
 
@@ -684,7 +684,7 @@ fn check_note(what: &str, is_lost: bool, spoil: &dyn Fn(&Path)) {
         fs::remove_file(fixture.bucket(bucket)).unwrap();
     }
     fixture.clock.advance(HOUR / 30);
-    spoil(&fixture.root().join("due/sweep"));
+    spoil(&fixture.root().join("run/due/sweep"));
     let report = fixture.sweep();
     assert_eq!((report.removed, report.failed), (300, 0), "{what}: {report:?}");
     assert_eq!(report.examined, if is_lost { 600 } else { 300 }, "{what}");
@@ -729,7 +729,7 @@ fn what_is_in_place_of_the_note_is_an_error_that_names_it_or_costs_walks_only() 
         let fixture = Fixture::new();
         let dead = fixture.sessions(20, HOUR / 60);
         fixture.clock.advance(HOUR / 30);
-        let (note, aside) = (fixture.root().join("due/sweep"), fixture.root().join("damaged"));
+        let (note, aside) = (fixture.root().join("run/due/sweep"), fixture.root().join("damaged"));
         fs::rename(&note, &aside).unwrap();
         let before = fs::read(&aside).unwrap();
         planted.plant(&note, &aside);
@@ -757,7 +757,7 @@ fn what_is_in_place_of_the_note_is_an_error_that_names_it_or_costs_walks_only() 
 fn without_an_index_sessions_are_made_and_counted_and_a_sweep_says_what_is_in_its_place() {
     for planted in [Planted::File, Planted::Link, Planted::DanglingLink, Planted::Fifo, Planted::Socket] {
         let fixture = Fixture::new();
-        let (index, aside) = (fixture.root().join("due"), fixture.root().join("damaged"));
+        let (index, aside) = (fixture.root().join("run/due"), fixture.root().join("damaged"));
         let filed = fixture.sessions(10, HOUR / 60);
         fs::rename(&index, &aside).unwrap();
         let before = fs::read_dir(&aside).unwrap().count();
@@ -788,7 +788,7 @@ fn an_index_that_is_removed_while_sessions_are_made_is_made_anew_and_every_sessi
     let stores = [fixture.another(), fixture.another()];
     let made: [AtomicUsize; 4] = Default::default();
     let is_over = AtomicBool::new(false);
-    let index = fixture.root().join("due");
+    let index = fixture.root().join("run/due");
     thread::scope(|scope| {
         for (n, made) in made.iter().enumerate() {
             let (store, is_over) = (&stores[n % 2], &is_over);
@@ -893,7 +893,7 @@ fn on_a_read_only_file_system_a_sweep_is_refused_and_nothing_is_lost() {
     let before = files_in_shards(&root);
     for options in [due(), full(), due().dry_run(true)] {
         let error = store.sweep(&options).unwrap_err();
-        let text = format!("failed to lock expiry index `{}`", root.join("due/sweep").display());
+        let text = format!("failed to lock expiry index `{}`", root.join("run/due/sweep").display());
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Io, text));
         assert_eq!(cause(&error), "Read-only file system (os error 30)");
     }

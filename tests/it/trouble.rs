@@ -436,7 +436,7 @@ fn a_store_that_is_made_on_a_full_disk_is_a_clear_error_and_leaves_no_half_of_it
     };
     let (root, old) = (disk.join("new"), disk.join("old"));
     let saved = create(&FileStore::open(&old).unwrap(), "old");
-    fs::remove_file(old.join("generations")).unwrap();
+    fs::remove_file(old.join("run/generations")).unwrap();
     let reserve = disk.join("reserve");
     let check_full = |root: &Path, room: u64| {
         let error = FileStore::open(root).err();
@@ -449,7 +449,7 @@ fn a_store_that_is_made_on_a_full_disk_is_a_clear_error_and_leaves_no_half_of_it
             "{text}: {}",
             cause(&error)
         );
-        assert!(!root.join("generations").exists(), "with {room} bytes: half of it is left");
+        assert!(!root.join("run/generations").exists(), "with {room} bytes: half of it is left");
     };
     let mut acts = std::collections::BTreeSet::new();
     for room in [0, 2, 100].into_iter().chain(256..272).chain([1 << 10]).map(|kibibytes| kibibytes << 10) {
@@ -518,7 +518,7 @@ fn a_store_on_a_read_only_file_system_is_read_through_its_caches_and_sees_what_o
     check(None);
     drop((readers, writer));
     // Counters cannot be made here: who has the directory to itself needs none.
-    fs::remove_file(root.with_file_name("writable").join("generations")).unwrap();
+    fs::remove_file(root.with_file_name("writable").join("run/generations")).unwrap();
     let error = FileStore::open(&root).unwrap_err();
     assert_eq!(
         (error.kind(), &*cause(&error)),
@@ -848,7 +848,11 @@ fn a_link_in_place_of_a_shard_directory_is_not_followed() {
 fn a_store_whose_directory_is_removed_reports_errors_and_no_absent_sessions() {
     let shards = Shards::new();
     fs::remove_dir_all(&shards.root).unwrap();
-    let text = format!("failed to open shard directory `{}`", shards.shard().display());
+    let text = format!(
+        "failed to open shard directory `{}`: the session directory itself was removed while the store was open; make it \
+         again and restart the program",
+        shards.shard().display()
+    );
     shards.check(ErrorKind::Io, &text, NO_SUCH_FILE, NO_SUCH_FILE);
     let error = shards.store.create(&record("x"), RELAXED).unwrap_err();
     assert_eq!((error.kind(), &*cause(&error)), (ErrorKind::Io, NO_SUCH_FILE), "{error}");

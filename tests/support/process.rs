@@ -72,6 +72,13 @@ impl Start {
         self
     }
 
+    /// Has the child's complaints written to a file.
+    #[allow(dead_code, reason = "one of the binaries that have this module has no use for it")]
+    pub(crate) fn complaining_to(mut self, file: std::fs::File) -> Self {
+        self.command.stderr(file);
+        self
+    }
+
     pub(crate) fn start(mut self) -> Child {
         let mut process = self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (stdin, stdout) = (process.stdin.take(), process.stdout.take().unwrap());

@@ -1,8 +1,8 @@
 //! Calls to the one file that is mapped.
-use super::{Root, SAFE, call, gate};
-use crate::file::layout::GENERATIONS;
+use super::{Root, SAFE, Stat, call, gate};
+use crate::file::layout::{GENERATIONS, RUN};
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -10,7 +10,8 @@ use std::io;
 impl Root {
     /// Opens the counters, not following a link: for writing, unless the file system is read-only.
     pub(in crate::file) fn open_generations(&self) -> io::Result<File> {
-        let open = |flags| fs::openat(&self.fd, GENERATIONS, flags | SAFE, Mode::empty());
+        let run = self.open_directory_fd("open run directory", RUN)?;
+        let open = |flags| fs::openat(&run, GENERATIONS, flags | SAFE, Mode::empty());
         let file = match call("open generations", || open(OFlags::RDWR)) {
             Err(Errno::ROFS) => call("open generations", || open(OFlags::RDONLY)),
             file => file,
@@ -18,20 +19,10 @@ impl Root {
         Ok(file?.into())
     }
 
-    /// Makes the file of the counters in place of what has its name.
-    pub(in crate::file) fn make_generations(&self) -> io::Result<File> {
-        self.remove_generations()?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | SAFE;
-        let make = || fs::openat(&self.fd, GENERATIONS, flags, self.sharing.file());
-        Ok(call("make generations", make)?.into())
-    }
-
-    /// Removes the counters, if they are there.
-    pub(in crate::file) fn remove_generations(&self) -> io::Result<()> {
-        match call("remove generations", || fs::unlinkat(&self.fd, GENERATIONS, AtFlags::empty())) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
+    /// Which file has the counters' name now, and what it is.
+    pub(in crate::file) fn stat_generations(&self) -> io::Result<Stat> {
+        let run = self.directory_at(self.open_directory_fd("look for generations", RUN)?);
+        run.stat(GENERATIONS)
     }
 }
 

@@ -1,12 +1,13 @@
-//! What the making of a store takes beside what its use does: the directory itself, and a file that has its name only when it
-//! is complete.
-use super::{Root, Sharing, call, gate, sync_data, write_at};
+//! What the making of a store takes beside what its use does: the directory itself, and files that have their names only when
+//! they are complete.
+use super::{Directory, Root, Sharing, call, gate};
+use crate::error::Result as CrateResult;
 use crate::file::layout::TEMPORARY;
+use crate::random;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
-use std::ffi::CString;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Makes the directory of a store. Whether it did; not if something has its name.
@@ -44,27 +45,50 @@ impl Root {
             synced => Ok(synced?),
         }
     }
+}
 
-    /// Puts a file with its mode under a name in the root, complete and synced before it has the name, unless something has that
-    /// name.
-    pub(in crate::file) fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        gate("make temporary file")?;
-        let file = tempfile::Builder::new()
-            .prefix(TEMPORARY)
-            .permissions(std::fs::Permissions::from_mode(self.sharing.file().as_raw_mode()))
-            .tempfile_in(&self.path)?;
-        // Once more: the umask may have taken bits away.
-        self.sharing.set_mode(file.as_file())?;
-        write_at(file.as_file(), bytes, 0)?;
-        sync_data(file.as_file())?;
-        let (_, temporary) = file.into_parts();
-        let name_now = temporary.file_name().unwrap_or_default();
-        let name_now = CString::new(name_now.as_encoded_bytes()).expect("a name has no zeros");
-        // Where a rename takes no flags, two that make a store at once may both put theirs there, which are the same.
-        let here = self.open_directory(".")?;
-        match here.move_to(&name_now, &here, name) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(()),
+/// A name that no other file on its way has.
+pub(in crate::file) fn temporary_name() -> CrateResult<String> {
+    let bits = random::bytes("name a temporary file")?;
+    Ok(format!("{TEMPORARY}{:032x}", u128::from_le_bytes(bits)))
+}
+
+/// What a file that is put under a name does with the file that has the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::file) enum Taken {
+    Kept,
+    Replaced,
+}
+
+impl Directory {
+    /// Puts a file with its mode under a name. It is made and gets its contents under a temporary one, so that it is complete when it has
+    /// its own. Whether it was put there: not if the name was taken, and what has it is to be kept.
+    pub(in crate::file) fn put(
+        &self,
+        temporary: &str,
+        name: &str,
+        taken: Taken,
+        contents: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        let file = self.create(temporary)?;
+        let put = (|| {
+            // The umask may have taken bits away.
+            self.sharing.set_mode(&file)?;
+            contents(&file)?;
+            if taken == Taken::Replaced {
+                gate("rename")?;
+                fs::renameat(&self.fd, temporary, &self.fd, name)?;
+                return Ok(true);
+            }
+            match self.move_to(temporary, self, name) {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+                Err(error) => Err(error),
+            }
+        })();
+        if !matches!(put, Ok(true)) {
+            let _ = self.unlink(temporary);
         }
+        put
     }
 }

@@ -27,9 +27,10 @@ pub(in crate::file) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::R
     write_all("write", file, bytes, offset)
 }
 
-/// The same, to the counters.
-pub(in crate::file) fn announce_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-    write_all("announce", file, bytes, offset)
+/// The same, to the counters. Whether they are known to have had a name afterwards. (Two calls that pass one gate.)
+pub(in crate::file) fn announce_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<bool> {
+    write_all("announce", file, bytes, offset)?;
+    Ok(retry_on_intr(|| fs::fstat(file)).is_ok_and(|stat| stat.st_nlink > 0))
 }
 
 fn write_all(name: &'static str, file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {

@@ -265,8 +265,8 @@ const SAVE_TOLD_WITHOUT_THE_LOCK: Act = |acting| {
     let Some((locked, record, version)) = acting.write(&session) else { return };
     let (id, ends, noted_at) = (locked.id, locked.noted.ends, locked.noted_at);
     drop(locked);
-    let saves = acting.store.generations.announce(&id, News::Saved).unwrap();
-    let (told, stamp) = (version_of(&record), Stamp { saves, ends });
+    let saves = acting.store.generations.announce(&id, News::Saved).unwrap().saves;
+    let (told, stamp) = (version_of(&record), Stamp { saves, ends, counters: 0 });
     acting.store.remember(&session, Cached::new(record, id, version, stamp, noted_at));
     acting.tell(told, 1);
 };
@@ -301,8 +301,8 @@ const SAVE_WITH_ONE_COUNTER: Act = |acting| {
     if !acting.store.leads_to(&locked.path, &locked.file).unwrap() {
         return;
     }
-    let saves = acting.store.generations.announce(&locked.id, News::Saved).unwrap();
-    let stamp = Stamp { saves, ends: acting.store.generations.stamp(&locked.id).ends };
+    let saves = acting.store.generations.announce(&locked.id, News::Saved).unwrap().saves;
+    let stamp = Stamp { saves, ..acting.store.generations.stamp(&locked.id) };
     let (id, noted_at) = (locked.id, locked.noted_at);
     acting.store.remember(&session, Cached::new(record, id, version, stamp, noted_at));
 };
@@ -347,7 +347,7 @@ const LOAD_WITHOUT_ASKING: Act = |acting| {
     let (store, now) = (acting.store, acting.store.options.clock.glance());
     acting.check_load(|| {
         let cache = store.cache.as_ref().unwrap();
-        match cache.get(acting.session().as_bytes(), now, |_| true) {
+        match cache.get(acting.session().as_bytes(), now, |_, _| true) {
             Found::Trusted(record, id) => Some(version_of(&Live { record, id }.record)),
             Found::Doubtful(_) | Found::Nothing => load(store, acting.token),
         }

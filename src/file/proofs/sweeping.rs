@@ -27,7 +27,7 @@ impl Swept {
     /// So many sessions that have expired; their files. The same in each run, in shards of their own.
     fn expired(&self, count: u8) -> Vec<PathBuf> {
         // What runs before have filed, and a sweep has struck out.
-        for entry in fs::read_dir(self.place.dir.path().join("due")).unwrap() {
+        for entry in fs::read_dir(self.place.dir.path().join("run/due")).unwrap() {
             let path = entry.unwrap().path();
             if !path.ends_with("sweep") {
                 fs::remove_file(path).unwrap();

@@ -4,7 +4,7 @@ use crate::error::{ErrorKind, Result};
 use crate::file::disk::{self, Access, Directory};
 use crate::file::generations::News;
 use crate::file::io_error;
-use crate::file::layout::{SessionPath, shard_of};
+use crate::file::layout::{RUN, SessionPath, shard_of};
 use crate::file::lock::LockedFile;
 use crate::file::locked::{Held, Remains, Whose};
 use crate::file::walk::{Holds, StoredFile};
@@ -150,11 +150,12 @@ impl Pass<'_> {
         }
     }
 
-    /// The same for one that lies beside the shards: it was left by a store's making.
+    /// The same for one that lies beside the shards: it was left by the making of a store or of its counters.
     pub(super) fn clear_stray(&mut self, stray: &StoredFile) {
         let name = stray.path.file_name().unwrap_or_default().to_string_lossy();
-        match self.store.root.open_directory(".") {
-            Ok(root) => self.clear_temporary(&root, &name, stray),
+        let is_in_root = stray.path.parent() == Some(self.store.root.path());
+        match self.store.root.open_directory(if is_in_root { "." } else { RUN }) {
+            Ok(directory) => self.clear_temporary(&directory, &name, stray),
             Err(error) => self.fail_leftover(stray, error),
         }
     }

@@ -7,6 +7,7 @@ use crate::file::disk::{self, Access, Directory, Root};
 use crate::file::due::BUCKET_MICROS;
 use crate::file::layout::{DUE, SWEEP};
 use crate::file::lock::LockedFile;
+use crate::file::run;
 use crate::sync::Instant;
 use std::fs::File;
 use std::io;
@@ -71,7 +72,7 @@ fn write_walked(marker: &File, hour: u64) -> io::Result<()> {
 
 /// Makes the index of a store that is new, in which nothing needs to be walked.
 pub(in crate::file) fn make_index(root: &Root, now: SystemTime) -> io::Result<()> {
-    root.make_directory(DUE)?;
+    run::make_index(root)?;
     let marker = root.open_directory(DUE)?.open_named(SWEEP, Access::WriteOrCreate)?;
     root.sharing().mend_mode(&marker, &disk::stat(&marker)?)?;
     write_walked(&marker, micros(now) / BUCKET_MICROS)

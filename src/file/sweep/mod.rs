@@ -36,6 +36,7 @@ use super::FileStore;
 use super::disk::Directory;
 use super::due::BUCKET_MICROS;
 use super::layout::{DUE, SHARDS};
+use super::run;
 use crate::clock::micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
@@ -115,7 +116,7 @@ impl FileStore {
     fn open_index(&self) -> Result<Directory> {
         let opened = match self.root.open_directory(DUE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.options.read_only => {
-                self.root.make_directory(DUE).and_then(|()| self.root.open_directory(DUE))
+                run::make_index(&self.root).and_then(|()| self.root.open_directory(DUE))
             }
             opened => opened,
         };

@@ -19,7 +19,7 @@ mod syncs;
 mod told;
 
 use super::disk::faults::{PAGE, SHORT, during};
-use super::layout::{DUE, GENERATIONS, SessionPath, TEMPORARY, shard_of};
+use super::layout::{DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of};
 use super::lock::LockedFile;
 use super::locked::Whose;
 use super::slot::SLOT_MIN;
@@ -88,7 +88,7 @@ impl Fixture {
     #[track_caller]
     fn check_nothing_is_held(&self, context: &str) {
         let root = self.dir.path();
-        let of_store = [root.to_owned(), root.join(GENERATIONS)];
+        let of_store = [root.to_owned(), root.join(GENERATIONS_PATH)];
         let kept = |open: &Path| of_store.contains(&open.to_owned()) || open.starts_with(root.join(DUE));
         let open = descriptors(|open| open.starts_with(root) && !kept(open));
         assert_eq!(open, 0, "{context}: a descriptor leaked");

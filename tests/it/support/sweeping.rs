@@ -117,12 +117,12 @@ impl Fixture {
 
     /// Where an hour's bucket of the expiry index is.
     pub(crate) fn bucket(&self, hour: u64) -> PathBuf {
-        self.root.join("due").join(hour.to_string())
+        self.root.join("run/due").join(hour.to_string())
     }
 
     /// The buckets of the expiry index, by number.
     pub(crate) fn buckets(&self) -> Vec<u64> {
-        let names = fs::read_dir(self.root.join("due")).unwrap();
+        let names = fs::read_dir(self.root.join("run/due")).unwrap();
         let name = |name: fs::DirEntry| name.file_name().to_str()?.parse().ok();
         let mut buckets: Vec<u64> = names.filter_map(|entry| name(entry.unwrap())).collect();
         buckets.sort_unstable();
@@ -131,7 +131,7 @@ impl Fixture {
 
     /// Makes the next sweep of this hour one that believes the index: it walks through no shard.
     pub(crate) fn pretend_it_was_walked(&self) {
-        fs::write(self.root.join("due/sweep"), format!("{:20}\n", self.hour())).unwrap();
+        fs::write(self.root.join("run/due/sweep"), format!("{:20}\n", self.hour())).unwrap();
     }
 }
 

@@ -112,8 +112,10 @@ fn a_session_in_use_at_the_end_of_its_hour_is_looked_at_by_the_next_pass() {
 }
 
 /// The hour's walk of an empty shard: what lies beside the shards, what is filed, the shard, the note that it was walked.
-const WALK_OF_ONE_BUCKET: [&str; 10] = [
+const WALK_OF_ONE_BUCKET: [&str; 12] = [
     "list root",
+    "open directory",
+    "list directory",
     "open directory",
     "list directory",
     LIST,
@@ -132,9 +134,9 @@ fn a_bucket_whose_hour_is_over_loses_its_name_before_its_end_is_read() {
     house.clock.set(at(SWEPT, 0));
     let ended = [
         &BEGIN[..],
-        &WALK_OF_ONE_BUCKET[..7],
+        &WALK_OF_ONE_BUCKET[..9],
         &["read"],
-        &WALK_OF_ONE_BUCKET[7..],
+        &WALK_OF_ONE_BUCKET[9..],
         &["write", LIST, SIZE],
         &ENTRIES,
         &[SHARD],

@@ -114,7 +114,10 @@ impl Scene {
 const BEFORE_THE_SHARD: [(&str, &str); 7] = [
     ("the index and its lock", "open directory, open file in directory, lock, stat file, touch, stat file"),
     ("without the hour of the last walk, everything is walked", "read?"),
-    ("what lies beside the shards waits for the next hour", "list root?, open directory?, list directory?"),
+    (
+        "what lies beside the shards waits for the next hour",
+        "list root?, open directory?, list directory?, open directory?, list directory?",
+    ),
     ("a file without a date is not old", "stat in root?, stat in root?"),
     ("an old one", "open directory, open file in directory, lock, stat in directory, stat file, unlink"),
     (

@@ -1,0 +1,132 @@
+//! A store whose directory was emptied while it is open: `rm -rf DIR/*` logs everybody out. It is made again by the first act that
+//! meets a missing shard and finds the parameters and all shards gone too.
+//!
+//! A single shard that is missing while the parameters are there is an error: it may be on its way to another place. So is a
+//! root that was removed itself, in which nothing can be made.
+//!
+//! No session comes back by it: the new shards are other directories, and an act that has a file open of an old one finds that
+//! its path does not lead there. Copies in memory go with the counters, which were removed too; where they were not, every
+//! shard is announced.
+use super::FileStore;
+use super::disk::Directory;
+use super::layout::{RUN, SHARDS, is_shard};
+use super::lock::LockedFile;
+use super::{io_error, open};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::sync::{Instant, Mutex};
+use std::io;
+use std::time::Duration;
+
+/// How long shards that are left beside missing parameters must stay as many as they are before the removal passes for one that
+/// has ended, and left something: `rm` cannot remove a directory into which a session was put just then.
+const LEFT: Duration = Duration::from_secs(5);
+
+/// How long after it was made again a shard that is missing is made once more: the removal may still be under way.
+const REMOVAL: Duration = Duration::from_secs(60);
+
+/// What one open store knows of its removals. Locked while it is made again.
+#[derive(Debug, Default)]
+pub(super) struct MadeAgain(Mutex<Removals>);
+
+#[derive(Debug, Default)]
+struct Removals {
+    /// When it was made again last, or shards of it were.
+    made_again: Option<Instant>,
+    /// Of a removal that seems to be under way: how many shards were left, and since when.
+    left: Option<(usize, Instant)>,
+}
+
+impl Removals {
+    /// Whether a removal that has left so many shards and no parameters has ended. A session may move to another shard at any
+    /// instant, and must find none that was made again behind the removal's back.
+    fn has_ended(&mut self, left: usize) -> bool {
+        match self.left {
+            _ if left == 0 => true,
+            Some((before, since)) if before == left => since.elapsed() >= LEFT,
+            _ => {
+                self.left = Some((left, Instant::now()));
+                false
+            }
+        }
+    }
+}
+
+impl MadeAgain {
+    /// Of a store that is opened, some of whose shards were missing or not.
+    pub(super) fn at_opening(were_missing: bool) -> Self {
+        Self(Mutex::new(Removals { made_again: were_missing.then(Instant::now), left: None }))
+    }
+}
+
+impl FileStore {
+    /// Opens a shard directory that was not there a moment ago, after making the store again if it is gone.
+    #[cold]
+    pub(super) fn open_missing_shard(&self, name: &str) -> Result<Directory> {
+        let open = || self.root.open_directory(name);
+        let error =
+            |error: io::Error| io_error("open shard directory", error).with_path(self.path().join(name));
+        let mut removals = self.made_again.0.lock();
+        // Another thread or process may have been faster.
+        let missing = match open() {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => missing,
+            opened => return opened.map_err(error),
+        };
+        if self.root.is_removed().map_err(error)? {
+            return Err(error(missing).with_reason(
+                "the session directory itself was removed while the store was open; make it again and restart the program",
+            ));
+        }
+        let is_recent = removals.made_again.is_some_and(|at| at.elapsed() < REMOVAL);
+        if !self.options.create || !is_recent && open::has_parameters(&self.root)? {
+            return Err(error(missing));
+        }
+        // Another process may be making it.
+        let making = self.lock_making()?;
+        if let Ok(made) = open() {
+            return Ok(made);
+        }
+        let names = self.root.names().map_err(error)?;
+        let left = names.iter().filter(|name| is_shard(name)).count();
+        if !is_recent && !removals.has_ended(left) {
+            return Err(error(missing));
+        }
+        let is_ours = open::make_again(&self.root, &self.options)?;
+        *removals = Removals { made_again: Some(Instant::now()), left: None };
+        self.doubt_all()?;
+        let opened = open().map_err(error);
+        drop((making, removals));
+        if is_ours {
+            self.options.observer.tell_aloud(&Event::StoreRecreated { path: self.path() });
+        }
+        opened
+    }
+
+    /// Keeps other processes from making the store at the same time, and from taking what is half made for what is half removed:
+    /// by a lock on `run`, for that of the root is shared by all.
+    fn lock_making(&self) -> Result<LockedFile> {
+        let error = |error| io_error("lock run directory", error).with_path(self.path().join(RUN));
+        self.root.make_directory(RUN).map_err(error)?;
+        let run = self.root.open_file(RUN).map_err(error)?;
+        let locked = LockedFile::acquire(run, Instant::now() + self.options.lock_wait).map_err(error)?;
+        locked.map_err(|_| {
+            Error::new(ErrorKind::Busy, "make the session store again")
+                .with_path(self.path())
+                .with_reason("another process was making it for the whole wait limit")
+        })
+    }
+
+    /// Lets no process trust a copy that it has by now.
+    fn doubt_all(&self) -> Result<()> {
+        let now = self.options.clock.glance();
+        let announced = self
+            .follow(now)
+            .and_then(|_| (0..SHARDS).try_for_each(|shard| self.generations.announce_shard(shard).map(drop)));
+        announced.map_err(|error| {
+            Error::new(ErrorKind::Unannounced, "announce that the session store was made again")
+                .with_path(self.path())
+                .with_reason("other processes may serve what was before for a minute")
+                .with_source(error)
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! The directory `run`: what running processes need and a backup does not. Makes it, with its tag, and removes from the root what
+//! an earlier version kept there in its place. Knows nothing of what the files in it say.
+//!
+//! It may be missing at any time, as after the restoration of a backup that left it out: what needs something in it makes it
+//! first. So nothing in it may be needed to know that a session is alive.
+use super::disk::{self, Root, Taken};
+use super::layout::{CACHE_TAG, CACHE_TAG_TEXT, DUE, EARLIER_DUE, EARLIER_GENERATIONS, RUN, SWEEP};
+use super::{due, io_error};
+use crate::error::Result;
+use std::io;
+
+/// Makes the directory for all that need not be in a backup, and the tag that says so.
+pub(super) fn make(root: &Root) -> io::Result<()> {
+    root.make_directory(RUN)?;
+    let run = root.open_directory(RUN)?;
+    match run.stat(CACHE_TAG) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let temporary = disk::temporary_name().map_err(io::Error::other)?;
+            let text = CACHE_TAG_TEXT.as_bytes();
+            run.put(&temporary, CACHE_TAG, Taken::Kept, |file| disk::write_at(file, text, 0)).map(drop)
+        }
+        tag => tag.map(drop),
+    }
+}
+
+/// Makes the directory of the expiry index, which lies in it.
+pub(super) fn make_index(root: &Root) -> io::Result<()> {
+    make(root)?;
+    root.make_directory(DUE)
+}
+
+/// Whether an earlier version may use the store: it has its counters in the root itself, where nobody else would hear it.
+pub(super) fn has_earlier(root: &Root) -> Result<bool> {
+    match root.stat(EARLIER_GENERATIONS) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => {
+            Err(io_error("look for the generations of an earlier version", error).with_path(root.path()))
+        }
+    }
+}
+
+/// Removes the counters and the index of an earlier version, which no process uses any more. The next sweep walks the whole
+/// store, as it does when an index was lost.
+pub(super) fn remove_earlier(root: &Root) -> Result<()> {
+    let removed = (|| {
+        let here = root.open_directory(".")?;
+        match root.open_directory(EARLIER_DUE) {
+            Ok(index) => {
+                // What is not the index's own stays, and with it the directory.
+                let is_own = |name: &&String| *name == SWEEP || due::bucket_named(name).is_some();
+                index.names()?.iter().filter(is_own).try_for_each(|name| index.unlink(name).map(drop))?;
+                here.remove_directory(EARLIER_DUE)?;
+                match root.open_directory(DUE) {
+                    Ok(index) => drop(index.unlink(SWEEP)?),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        // Last: it says that there may be more.
+        here.unlink(EARLIER_GENERATIONS)
+    })();
+    removed.map(drop).map_err(|error| {
+        io_error("remove the counters and the index of an earlier version", error).with_path(root.path())
+    })
+}

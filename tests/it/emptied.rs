@@ -1,0 +1,371 @@
+//! `rm -rf DIR/*` under running servers: all are logged out, and the site goes on.
+use crate::support::process::{Child, Parent, Start, Worker, rounds};
+use crate::support::texts::{directory_in_memory, path_of, put, record, text_of};
+use sessile::file::Coherence;
+use sessile::{
+    Clock, Durability, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, Store, SweepOptions, Token,
+    Verdict,
+};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+pub(crate) const WORKERS: &[(&str, Worker)] = &[("serve in an emptied store", serve)];
+
+const RELAXED: Durability = Durability::Relaxed;
+/// Within how long a process notices that its copies are gone: it looks once a second. A copy that nobody corrects is trusted for
+/// a minute.
+const NOTICED: Duration = Duration::from_secs(10);
+
+fn options(watches: bool) -> FileStoreOptions {
+    FileStoreOptions::new().sync_security_events(false).watch(watches)
+}
+
+/// What was told of the store.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<String>>>);
+
+impl Events {
+    fn options(&self, watches: bool) -> FileStoreOptions {
+        let told = Arc::clone(&self.0);
+        options(watches).observer(move |event: &Event<'_>| told.lock().unwrap().push(format!("{event:?}")))
+    }
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+fn shown(store: &FileStore, token: &Token) -> String {
+    match store.load(token).unwrap() {
+        Lookup::Live(live) => text_of(&live.record),
+        Lookup::Absent(_) => "absent".into(),
+    }
+}
+
+fn create(store: &FileStore) -> Token {
+    store.create(&record("x"), RELAXED).unwrap().token
+}
+
+fn remove(root: &Path, how: &str) {
+    let removed = Command::new("sh").args(["-ec", how]).current_dir(root).status().unwrap();
+    assert!(removed.success(), "{how}");
+}
+
+/// As its manual would say it.
+fn empty(root: &Path) {
+    remove(root, "rm -rf ./*");
+}
+
+fn serve(parent: &Parent) {
+    let events = Events::default();
+    let options = events.options(parent.argument("WATCHES") == "yes");
+    let store = options.open(parent.argument("DIR")).unwrap();
+    parent.report("ready");
+    loop {
+        let line = parent.line();
+        match line.split_once(' ').map(|(act, token)| (act, Token::parse(token).unwrap())) {
+            Some(("load", token)) => parent.report(shown(&store, &token)),
+            Some(("end", token)) => parent.report(store.delete(&token).unwrap()),
+            _ if line == "create" => parent.report(create(&store).expose()),
+            _ if line == "events" => parent.report(events.take().len()),
+            _ => return,
+        }
+    }
+}
+
+fn start(root: &Path, watches: bool, errors: &Path) -> Child {
+    let file = fs::File::options().create(true).append(true).open(errors).unwrap();
+    let start = Start::of("serve in an emptied store").with("DIR", root).complaining_to(file);
+    let child = start.with("WATCHES", if watches { "yes" } else { "no" }).start();
+    assert_eq!(child.line(), "ready");
+    child
+}
+
+fn ask(server: &mut Child, question: &str) -> String {
+    server.say(question);
+    server.line()
+}
+
+fn ask_for(server: &mut Child, token: &str) -> String {
+    ask(server, &format!("load {token}"))
+}
+
+#[test]
+fn a_site_goes_on_after_its_store_was_emptied_and_all_are_logged_out() {
+    for watches in [false, true] {
+        let dir = directory_in_memory();
+        let (root, errors) = (dir.path().join("store"), dir.path().join("errors"));
+        let mut servers = [(); 3].map(|()| start(&root, watches, &errors));
+        let tokens: Vec<_> = (0..20).map(|_| ask(&mut servers[0], "create")).collect();
+        for server in &mut servers {
+            for token in tokens.iter().chain(&tokens) {
+                assert_eq!(ask_for(server, token), "x");
+            }
+        }
+        empty(&root);
+        let began = Instant::now();
+        for server in &mut servers {
+            for token in &tokens {
+                while ask_for(server, token) != "absent" {
+                    assert!(began.elapsed() < NOTICED, "a session lives on in a cache");
+                    thread::sleep(Duration::from_millis(10));
+                }
+            }
+        }
+        // Another one joins them.
+        let later = start(&root, watches, &errors);
+        let [a, b, c] = servers;
+        let mut servers = [a, b, c, later];
+        for n in 0..servers.len() {
+            let token = ask(&mut servers[n], "create");
+            assert!(servers.iter_mut().all(|server| ask_for(server, &token) == "x"));
+            assert_eq!(ask(&mut servers[(n + 1) % 4], &format!("end {token}")), "true");
+            assert!(servers.iter_mut().all(|server| ask_for(server, &token) == "absent"));
+        }
+        assert!(tokens.iter().all(|token| ask_for(&mut servers[3], token) == "absent"));
+        let events: usize =
+            servers.iter_mut().map(|server| ask(server, "events").parse::<usize>().unwrap()).sum();
+        assert_eq!(events, 1);
+        for mut server in servers {
+            server.say("end");
+            server.finish();
+        }
+        let line = format!(
+            "sessile: everything in session directory `{}` was removed; the store was made again, and all sessions are gone\n",
+            root.display()
+        );
+        assert_eq!(fs::read_to_string(&errors).unwrap(), line);
+    }
+}
+
+type Act = fn(&FileStore, &Token);
+
+/// Each as the first that meets the emptied store.
+const ACTS: [(&str, Act); 9] = [
+    ("load", |store, token| assert_eq!(shown(store, token), "absent")),
+    ("save", |store, token| assert!(put(store, token, "y", RELAXED).unwrap().is_none())),
+    ("power-safe save", |store, token| {
+        assert!(put(store, token, "y", Durability::PowerSafe).unwrap().is_none())
+    }),
+    ("rotate", |store, token| {
+        assert!(store.rotate(token, &mut |_| Ok(Verdict::Write), RELAXED).unwrap().is_none());
+    }),
+    ("delete", |store, token| assert!(!store.delete(token).unwrap())),
+    ("create", |store, _| assert_eq!(shown(store, &create(store)), "x")),
+    ("power-safe create", |store, _| {
+        store.create(&record("x"), Durability::PowerSafe).unwrap();
+    }),
+    ("sweep", |store, _| {
+        let report = store.sweep(&SweepOptions::new().full(true)).unwrap();
+        assert_eq!((report.failed, report.examined), (0, 0));
+    }),
+    ("walk", |store, _| {
+        assert_eq!(store.files().filter(|file| file.as_ref().unwrap().path.is_file()).count(), 0)
+    }),
+];
+
+#[test]
+fn whatever_act_meets_an_emptied_store_makes_it_again() {
+    for coherence in [Coherence::Shared, Coherence::Verify, Coherence::Off] {
+        for (name, act) in ACTS {
+            for how in ["rm -rf ./*", "rm -rf ./* .[!.]*", "rm -rf ?? sessile.json"] {
+                let context = format!("{name}, {coherence:?}, {how}");
+                let dir = directory_in_memory();
+                let events = Events::default();
+                // Copies are gone, whatever the time is.
+                let clock = Clock::manual(SystemTime::now());
+                let store = events.options(false).coherence(coherence).clock(clock).open(dir.path()).unwrap();
+                let (token, other) = (create(&store), create(&store));
+                if name == "load" {
+                    // One of which there is no copy.
+                    remove(dir.path(), how);
+                    assert!(store.load(&Token::parse(&"a".repeat(32)).unwrap()).is_ok(), "{context}");
+                } else {
+                    remove(dir.path(), how);
+                }
+                act(&store, &token);
+                let want = format!("StoreRecreated {{ path: {:?} }}", dir.path());
+                assert_eq!(events.take(), [want], "{context}");
+                assert_eq!([shown(&store, &token), shown(&store, &other)], ["absent", "absent"], "{context}");
+                let token = create(&store);
+                assert_eq!(shown(&store, &token), "x", "{context}");
+                drop(store);
+                let store = options(false).create(false).coherence(coherence).open(dir.path()).unwrap();
+                assert_eq!(shown(&store, &token), "x", "{context}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_processes_that_make_the_store_again_at_once_one_says_so() {
+    let dir = directory_in_memory();
+    let (root, errors) = (dir.path().join("store"), dir.path().join("errors"));
+    let mut servers = [(); 4].map(|()| start(&root, false, &errors));
+    for round in 0..rounds(30) {
+        empty(&root);
+        for server in &mut servers {
+            server.say("create");
+        }
+        let tokens: Vec<_> = servers.iter().map(Child::line).collect();
+        let events: Vec<usize> =
+            servers.iter_mut().map(|server| ask(server, "events").parse().unwrap()).collect();
+        assert_eq!(events.iter().sum::<usize>(), 1, "round {round}: {events:?}");
+        for token in tokens {
+            assert!(servers.iter_mut().all(|server| ask_for(server, &token) == "x"), "round {round}");
+        }
+    }
+    for mut server in servers {
+        server.say("end");
+        server.finish();
+    }
+}
+
+/// Writers that are anywhere in a save, a growing one, a rotation, while the files go one by one, in any order.
+#[test]
+fn no_save_brings_a_session_back_that_was_there_before() {
+    let ways = ["rm -rf ./*", "find . -mindepth 1 -delete", "rm -f sessile.json; sleep 0.02; rm -rf ./*"];
+    for (round, way) in (0..rounds(30)).zip(ways.into_iter().cycle()) {
+        let dir = directory_in_memory();
+        let root = dir.path();
+        let store = options(round % 2 == 0).open(root).unwrap();
+        let tokens: Vec<_> = (0..8).map(|_| create(&store)).collect();
+        let (stop, acts) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let last: Vec<_> = thread::scope(|scope| {
+            let mut writers = Vec::new();
+            for token in &tokens {
+                let (store, stop, acts) = (&store, &stop, &acts);
+                writers.push(scope.spawn(move || {
+                    let mut token = token.clone();
+                    for n in 0.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        acts.fetch_add(1, Ordering::Relaxed);
+                        // While it is going on, errors are in order.
+                        match n % 8 {
+                            7 => {
+                                let moved = store.rotate(&token, &mut |_| Ok(Verdict::Write), RELAXED);
+                                token = moved.ok().flatten().map_or(token, |moved| moved.token);
+                            }
+                            n => drop(put(store, &token, &"y".repeat(700 << n), RELAXED)),
+                        }
+                    }
+                    token
+                }));
+            }
+            while acts.load(Ordering::Relaxed) < 200 {
+                thread::yield_now();
+            }
+            // A session that is put into a directory just then keeps it from being removed.
+            let removed = |way: &str| {
+                Command::new("sh").args(["-c", way]).current_dir(root).status().unwrap().success()
+            };
+            let mut is_done = removed(way);
+            while !is_done {
+                is_done = removed("rm -rf ./*");
+            }
+            thread::sleep(Duration::from_millis(5));
+            stop.store(true, Ordering::Relaxed);
+            // What each had last may be under another id.
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+        });
+        let files = options(false).cache_bytes(0).open(root).unwrap();
+        assert!(tokens.iter().chain(&last).all(|token| shown(&files, token) == "absent"), "round {round}");
+        assert_eq!(
+            files.files().filter(|file| file.as_ref().unwrap().path.is_file()).count(),
+            0,
+            "round {round}"
+        );
+        // And all shards are there.
+        for _ in 0..600 {
+            let token = create(&store);
+            assert_eq!(shown(&files, &token), "x", "round {round}");
+        }
+    }
+}
+
+#[test]
+fn a_removal_that_goes_on_after_the_store_was_made_again_is_no_error() {
+    let dir = directory_in_memory();
+    let open = || options(false).cache_bytes(0).observer(|_| ()).open(dir.path()).unwrap();
+    let remove_shard_of = |store: &FileStore| {
+        let saved = store.create(&record("x"), RELAXED).unwrap();
+        let shard = path_of(dir.path(), saved.live.id).parent().unwrap().to_owned();
+        fs::remove_dir_all(shard).unwrap();
+        store.load(&saved.token)
+    };
+    let store = open();
+    assert_eq!(remove_shard_of(&store).unwrap_err().kind(), ErrorKind::Io, "a single one");
+    // So after an opening that has made it again.
+    let opened = open();
+    empty(dir.path());
+    create(&store);
+    for store in [&store, &opened] {
+        for _ in 0..3 {
+            let found = remove_shard_of(store).unwrap();
+            assert!(matches!(found, Lookup::Absent(_)), "{found:?}");
+        }
+    }
+}
+
+/// Until no more of them go, for some seconds: then it has ended and left something.
+#[test]
+fn a_store_is_not_made_again_while_shards_are_left() {
+    let dir = directory_in_memory();
+    let store = options(false).cache_bytes(0).open(dir.path()).unwrap();
+    let saved = store.create(&record("x"), RELAXED).unwrap();
+    let file = path_of(dir.path(), saved.live.id);
+    let shard = file.parent().unwrap().file_name().unwrap().to_str().unwrap();
+    remove(dir.path(), &format!("mv {shard} run; rm -rf ?? sessile.json; mv run/{shard} ."));
+    let began = Instant::now();
+    // Some sessions have the shard that is left.
+    let mut refused = 0;
+    while refused == 0 || !dir.path().join("sessile.json").exists() {
+        if let Err(error) = store.create(&record("x"), RELAXED) {
+            assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+            refused += 1;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "the site does not go on");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(began.elapsed() > Duration::from_secs(1), "made again while the removal may be under way");
+    assert_eq!(shown(&store, &saved.token), "x");
+}
+
+#[test]
+fn a_shard_that_is_made_again_is_watched_again() {
+    let dir = directory_in_memory();
+    let store = options(true).open(dir.path()).unwrap();
+    assert!(store.watch_error().is_none());
+    for round in 0..3 {
+        empty(dir.path());
+        // As soon as a load has looked after the counters, once in a second.
+        let began = Instant::now();
+        loop {
+            let saved = store.create(&record("x"), RELAXED).unwrap();
+            assert_eq!(shown(&store, &saved.token), "x");
+            fs::remove_file(path_of(dir.path(), saved.live.id)).unwrap();
+            thread::sleep(Duration::from_millis(100));
+            if shown(&store, &saved.token) == "absent" {
+                break;
+            }
+            assert!(began.elapsed() < NOTICED, "round {round}: what is done by hand is not noticed");
+        }
+    }
+}
+
+#[test]
+fn a_program_that_is_to_make_nothing_makes_no_store_again() {
+    let dir = directory_in_memory();
+    drop(options(false).open(dir.path()).unwrap());
+    let store = options(false).create(false).open(dir.path()).unwrap();
+    empty(dir.path());
+    let error = store.create(&record("x"), RELAXED).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(!dir.path().join("sessile.json").exists());
+}

@@ -1,0 +1,292 @@
+//! A backup that is restored over running servers, and what of a store need not be in one: the directory `run`.
+use crate::support::process::{Child, Parent, Start, Worker};
+use crate::support::texts::{directory_in_memory, put, record, text_of};
+use sessile::file::Coherence;
+use sessile::{
+    Clock, Durability, ErrorKind, FileStore, FileStoreOptions, Lookup, Store, SweepOptions, Token,
+};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+pub(crate) const WORKERS: &[(&str, Worker)] = &[("serve as asked", serve_as_asked)];
+
+const RELAXED: Durability = Durability::Relaxed;
+const COUNTERS: &str = "run/generations";
+const COUNTERS_BYTES: u64 = 2 << 20;
+/// How long a process may serve from counters that were replaced: it looks once a second. Ten times that on a busy machine, and
+/// far less than the minute for which a copy is trusted that nobody corrects.
+const NOTICED: Duration = Duration::from_secs(10);
+
+fn options(watches: bool) -> FileStoreOptions {
+    FileStoreOptions::new().sync_security_events(false).watch(watches)
+}
+
+fn shown(store: &FileStore, token: &Token) -> String {
+    match store.load(token).unwrap() {
+        Lookup::Live(live) => text_of(&live.record),
+        Lookup::Absent(_) => "absent".into(),
+    }
+}
+
+/// A server: loads, saves and ends sessions as it is told.
+fn serve_as_asked(parent: &Parent) {
+    let store = options(parent.argument("WATCHES") == "yes").open(parent.argument("DIR")).unwrap();
+    parent.report("ready");
+    loop {
+        let line = parent.line();
+        let (act, token) = line.split_once(' ').unwrap_or((&line, ""));
+        let token = Token::parse(token);
+        match (act, &token) {
+            ("load", Some(token)) => parent.report(shown(&store, token)),
+            ("warm", Some(token)) => {
+                let hits = store.stats().hits;
+                // The first may have to read the file.
+                let texts = [(); 2].map(|()| shown(&store, token));
+                assert!(store.stats().hits > hits, "there is no copy");
+                parent.report(&texts[1]);
+            }
+            ("save", Some(token)) => {
+                assert!(put(&store, token, "new", RELAXED).unwrap().is_some());
+                parent.report("saved");
+            }
+            ("end", Some(token)) => {
+                assert!(store.delete(token).unwrap());
+                parent.report("ended");
+            }
+            _ => return,
+        }
+    }
+}
+
+struct Server(Child);
+
+impl Server {
+    fn start(root: &Path, watches: bool) -> Self {
+        let start = Start::of("serve as asked").with("DIR", root);
+        let child = start.with("WATCHES", if watches { "yes" } else { "no" }).start();
+        assert_eq!(child.line(), "ready");
+        Self(child)
+    }
+    fn ask(&mut self, act: &str, token: &Token) -> String {
+        self.0.say(format_args!("{act} {}", token.expose()));
+        self.0.line()
+    }
+    /// How long it goes on to say something else.
+    #[track_caller]
+    fn check_notices(&mut self, token: &Token, want: &str, context: &str) {
+        let began = Instant::now();
+        while self.ask("load", token) != want {
+            assert!(began.elapsed() < NOTICED, "{context}: {want:?} is not heard");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    fn finish(mut self) {
+        self.0.say("end");
+        self.0.finish();
+    }
+}
+
+/// What restores a backup of the counters over those that are in use.
+const RESTORATIONS: [(&str, fn(&Path)); 5] = [
+    ("as rsync does", |counters| {
+        let restored = counters.with_file_name(".generations.x1Y2z3");
+        fs::copy(counters, &restored).unwrap();
+        fs::rename(restored, counters).unwrap();
+    }),
+    ("as tar does", |counters| {
+        let backup = fs::read(counters).unwrap();
+        fs::remove_file(counters).unwrap();
+        fs::write(counters, backup).unwrap();
+    }),
+    ("as cp does", |counters| {
+        let backup = counters.with_file_name("backup");
+        fs::copy(counters, &backup).unwrap();
+        let cp = Command::new("cp").args(["-a", "--remove-destination"]).args([&backup, counters]).status();
+        assert!(cp.unwrap().success());
+    }),
+    ("without them", |counters| fs::remove_file(counters).unwrap()),
+    ("without the directory", |counters| fs::remove_dir_all(counters.parent().unwrap()).unwrap()),
+];
+
+#[test]
+fn all_hear_each_other_again_after_the_counters_were_replaced() {
+    for (how, restore) in RESTORATIONS {
+        for watches in [false, true] {
+            let context = format!("{how}, watched: {watches}");
+            let dir = directory_in_memory();
+            let root = dir.path().join("store");
+            let store = options(false).open(&root).unwrap();
+            let tokens = [(); 6].map(|()| store.create(&record("old"), RELAXED).unwrap().token);
+            let [saved_before, ended_before, saved_after, ended_after, saved, ended] = &tokens;
+            let mut earlier = [(); 2].map(|()| Server::start(&root, watches));
+            for token in &tokens {
+                assert!(earlier.iter_mut().all(|server| server.ask("warm", token) == "old"), "{context}");
+            }
+            restore(&root.join(COUNTERS));
+            let mut later = Server::start(&root, watches);
+            assert!(tokens.iter().all(|token| later.ask("warm", token) == "old"), "{context}");
+            let [one, other] = &mut earlier;
+            // Of those who had the store open: the one who is told may not have looked yet, whoever opened it since is told at
+            // once.
+            assert_eq!(one.ask("save", saved_before), "saved");
+            assert_eq!(later.ask("load", saved_before), "new", "{context}: at once");
+            assert_eq!(one.ask("end", ended_before), "ended");
+            assert_eq!(later.ask("load", ended_before), "absent", "{context}: at once");
+            other.check_notices(saved_before, "new", &context);
+            other.check_notices(ended_before, "absent", &context);
+            assert_eq!(later.ask("save", saved_after), "saved");
+            assert_eq!(later.ask("end", ended_after), "ended");
+            for server in [&mut *one, &mut *other] {
+                server.check_notices(saved_after, "new", &context);
+                server.check_notices(ended_after, "absent", &context);
+            }
+            // Now all have come together.
+            for token in [saved, ended] {
+                assert!([&mut *one, other, &mut later].map(|server| server.ask("warm", token)) == ["old"; 3]);
+            }
+            assert_eq!(other.ask("save", saved), "saved");
+            assert_eq!([&mut *one, other, &mut later].map(|server| server.ask("load", saved)), ["new"; 3]);
+            assert_eq!(one.ask("end", ended), "ended");
+            assert_eq!([&mut *one, other, &mut later].map(|server| server.ask("load", ended)), ["absent"; 3]);
+            earlier.into_iter().chain([later]).for_each(Server::finish);
+        }
+    }
+}
+
+/// By its clock no time goes by, so that nothing but the watcher makes it look.
+#[test]
+fn a_watcher_hears_that_the_counters_were_replaced() {
+    for (how, restore) in RESTORATIONS {
+        let dir = directory_in_memory();
+        let store = options(true).clock(Clock::manual(SystemTime::now())).open(dir.path()).unwrap();
+        assert!(store.watch_error().is_none());
+        for _ in 0..2 {
+            let token = store.create(&record("old"), RELAXED).unwrap().token;
+            assert_eq!(shown(&store, &token), "old");
+            restore(&dir.path().join(COUNTERS));
+            let later = options(false).open(dir.path()).unwrap();
+            put(&later, &token, "new", RELAXED).unwrap().unwrap();
+            let began = Instant::now();
+            while shown(&store, &token) != "new" {
+                assert!(began.elapsed() < NOTICED, "{how}: nothing is heard");
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_run_directory_is_made_again_by_whoever_needs_it() {
+    let check = |root: &Path| {
+        assert_eq!(fs::metadata(root.join(COUNTERS)).unwrap().len(), COUNTERS_BYTES);
+        let tag = fs::read_to_string(root.join("run/CACHEDIR.TAG")).unwrap();
+        // To the byte, as programs that make backups look for it.
+        assert!(tag.starts_with("Signature: 8a477f597d28d172789f06886806bc55\n"), "{tag}");
+    };
+    let dir = directory_in_memory();
+    let root = dir.path();
+    let clock = Clock::manual(SystemTime::now());
+    let store = options(false).clock(clock.clone()).open(root).unwrap();
+    let saved = store.create(&record("x"), RELAXED).unwrap();
+    check(root);
+    // By a save; by a load, when it is time to look; and by an opening.
+    let acts: [&dyn Fn(); 4] = [
+        &|| drop(put(&store, &saved.token, "x", RELAXED).unwrap().unwrap()),
+        &|| {
+            clock.advance(Duration::from_secs(1));
+            shown(&store, &saved.token);
+        },
+        &|| drop(options(false).open(root).unwrap()),
+        // Also if the clock was set back.
+        &|| {
+            clock.set(clock.now() - Duration::from_secs(60));
+            shown(&store, &saved.token);
+        },
+    ];
+    for act in acts {
+        fs::remove_dir_all(root.join("run")).unwrap();
+        act();
+        check(root);
+        assert_eq!(shown(&store, &saved.token), "x");
+    }
+    // And the index with it.
+    fs::remove_dir_all(root.join("run")).unwrap();
+    store.create(&record("x"), RELAXED).unwrap();
+    assert_eq!(store.stats().unfiled, 0);
+    assert!(root.join("run/due").is_dir() && root.join("run/CACHEDIR.TAG").is_file());
+}
+
+#[test]
+fn a_backup_without_run_directory_holds_all_sessions() {
+    let dir = directory_in_memory();
+    let (root, restored) = (dir.path().join("store"), dir.path().join("restored"));
+    let store = options(false).open(&root).unwrap();
+    let tokens = [(); 20].map(|()| store.create(&record("x"), RELAXED).unwrap().token);
+    fs::create_dir(&restored).unwrap();
+    let archive = dir.path().join("backup.tar");
+    let tar = |arguments: &[&str], at: &Path| {
+        let tar = Command::new("tar").args(arguments).arg(&archive).arg("-C").arg(at).arg(".").status();
+        assert!(tar.unwrap().success());
+    };
+    tar(&["--exclude-caches", "-cf"], &root);
+    tar(&["-xf"], &restored);
+    assert!(!restored.join(COUNTERS).exists() && !restored.join("run/due").exists());
+    let store = options(false).open(&restored).unwrap();
+    assert!(tokens.iter().all(|token| shown(&store, token) == "x"));
+}
+
+/// Its index is not taken over: what has expired is found by walking, once.
+#[test]
+fn what_an_earlier_version_left_in_the_root_is_dropped_once_it_is_unused() {
+    for index_is_there_too in [false, true] {
+        let dir = directory_in_memory();
+        let root = dir.path();
+        let clock = Clock::manual(SystemTime::now());
+        let open = || {
+            let options = options(false).clock(clock.clone());
+            options.lock_wait(Duration::from_millis(50)).open(root)
+        };
+        let store = open().unwrap();
+        let saved = store.create(&record("x"), RELAXED).unwrap();
+        fs::rename(root.join(COUNTERS), root.join("generations")).unwrap();
+        fs::rename(root.join("run/due"), root.join("due")).unwrap();
+        fs::remove_dir_all(root.join("run")).unwrap();
+        if index_is_there_too {
+            fs::create_dir_all(root.join("run/due")).unwrap();
+            fs::write(root.join("run/due/sweep"), format!("{:20}\n", 1_u64 << 40)).unwrap();
+        }
+        // For all that is known, those who use the store are of the earlier version.
+        let error = open().unwrap_err();
+        let text = format!(
+            "failed to open session store `{}`: its file `generations` is of an earlier version, which may still use it; \
+             stop all processes that have the store open, or remove the file if none of them is of an earlier version",
+            root.display()
+        );
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::InUse, text));
+        drop(store);
+        let store = open().unwrap();
+        assert!(!root.join("generations").exists() && !root.join("due").exists());
+        assert_eq!(shown(&store, &saved.token), "x");
+        let age = saved.live.record.deadline.duration_since(clock.now()).unwrap();
+        clock.advance(age + Duration::from_secs(3600));
+        assert_eq!(store.sweep(&SweepOptions::new()).unwrap().removed, 1, "{index_is_there_too}");
+    }
+}
+
+/// Those who look at every file need no counters to be right, and are heard by those who do.
+#[test]
+fn a_store_that_verifies_announces_into_the_counters_that_took_the_place_of_its_own() {
+    for (how, restore) in RESTORATIONS {
+        let dir = directory_in_memory();
+        let verifies = options(false).coherence(Coherence::Verify).open(dir.path()).unwrap();
+        let token = verifies.create(&record("old"), RELAXED).unwrap().token;
+        restore(&dir.path().join(COUNTERS));
+        let shares = options(false).open(dir.path()).unwrap();
+        assert_eq!([(); 2].map(|()| shown(&shares, &token)), ["old"; 2]);
+        put(&verifies, &token, "new", RELAXED).unwrap().unwrap();
+        assert_eq!(shown(&shares, &token), "new", "{how}");
+    }
+}
