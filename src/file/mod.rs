@@ -155,8 +155,9 @@ impl FileStore {
 
     fn open_with(mut options: FileStoreOptions, dir: &Path) -> Result<Self> {
         if options.read_only {
-            // The shared counters are opened for writing: a store that is only read asks the files instead.
+            // The shared counters are opened for writing: a store that is only read keeps no copies and asks the files.
             options.coherence = Coherence::Verify;
+            options.cache_bytes = 0;
         }
         let (root, were_missing) = open::open_root(dir, &options)?;
         let uncached_on = open::go_without_copies(&root, &mut options);

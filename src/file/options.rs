@@ -204,7 +204,7 @@ impl FileStoreOptions {
     /// process can read it. A shard directory that is missing is an error of the calls that need it, not of opening.
     ///
     /// What would change the store is refused with [`ErrorKind::Config`]. Of the sweeps, a
-    /// [dry run](crate::file::SweepOptions::dry_run) is possible. Coherence is [`Verify`](Coherence::Verify).
+    /// [dry run](crate::file::SweepOptions::dry_run) is possible. No copies are kept in memory.
     ///
     /// ```
     /// # use sessile::{FileStore, FileStoreOptions, Lookup, file::SweepOptions};

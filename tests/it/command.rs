@@ -550,7 +550,7 @@ fn verify_names_everything_that_is_no_sound_session() {
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     fs::create_dir(&directory).unwrap();
     fs::write(directory.join("file"), "mine").unwrap();
-    let foreign = ["77/notes.txt", "README", "due/mine"].map(|name| place.root.join(name));
+    let foreign = ["77/notes.txt", "README", "run/due/mine"].map(|name| place.root.join(name));
     for path in &foreign {
         fs::write(path, "mine").unwrap();
     }
@@ -970,8 +970,8 @@ fn root_may_read_the_store_of_another_user_and_leaves_no_trace() {
     place.expired(1);
     place.damaged();
     // What opening would make anew.
-    fs::remove_file(place.root.join("generations")).unwrap();
-    fs::remove_file(place.root.join("due/sweep")).unwrap();
+    fs::remove_file(place.root.join("run/generations")).unwrap();
+    fs::remove_file(place.root.join("run/due/sweep")).unwrap();
     if rustix::process::geteuid().is_root() {
         for path in tree(&place.root).iter().chain([&place.root]) {
             std::os::unix::fs::lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();

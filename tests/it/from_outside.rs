@@ -397,7 +397,7 @@ fn logouts_with_ids_that_are_not_there_only_look() {
     let dir = directory_in_memory();
     let (root, log) = (dir.path().join("store"), dir.path().join("log"));
     let mut actor = Actor::start(&root);
-    let counters = || fs::read(root.join("generations")).unwrap();
+    let counters = || fs::read(root.join("run/generations")).unwrap();
     for is_busy in [true, false] {
         let others = is_busy.then(|| Start::of("log visitors in and out").with("DIR", &root).start());
         others.as_ref().inspect(|others| assert_eq!(others.line(), "begun"));

@@ -158,7 +158,7 @@ fn lost_parameters_are_never_guessed_over_a_newer_format() {
 fn a_store_whose_parameters_are_made_anew_forgets_no_walk() {
     let fixture = Fixture::new();
     fixture.session(HOUR);
-    let walked = || fs::read(fixture.root().join("due/sweep")).unwrap();
+    let walked = || fs::read(fixture.root().join("run/due/sweep")).unwrap();
     let before = walked();
     fixture.clock.advance(5 * HOUR);
     for repairs in [true, false] {
@@ -207,7 +207,7 @@ fn a_store_that_is_opened_to_be_read_refuses_every_change() {
     // It sees at once what others do.
     fixture.store.delete(&saved.token).unwrap();
     assert_eq!(load(&store, &saved.token).unwrap(), None);
-    fs::remove_dir_all(fixture.root().join("due")).unwrap();
+    fs::remove_dir_all(fixture.root().join("run/due")).unwrap();
     let error = store.sweep(&SweepOptions::new().dry_run(true)).unwrap_err();
     assert!(error.to_string().ends_with("it is lost; a sweep that is no dry run makes it anew"), "{error}");
     let nowhere = fixture.root().join("nowhere");

@@ -112,9 +112,9 @@ fn check_mended(what: &str, open_up: impl FnOnce(&Path, &[Saved; 2]), want: (u64
 
 #[test]
 fn a_store_that_was_open_to_others_is_made_private_and_told() {
-    // The root, 256 shards and the index; parameters, counters, two files of the index, two sessions.
-    const DIRECTORIES: u64 = 1 + 256 + 1;
-    const ALL: u64 = DIRECTORIES + 6;
+    // The root, 256 shards, `run` and the index; parameters, tag, counters, two files of the index, two sessions.
+    const DIRECTORIES: u64 = 1 + 256 + 2;
+    const ALL: u64 = DIRECTORIES + 7;
     check_mended("fsGroup", |root, _| allow_all(root, 0o2770, 0o660), (ALL, ALL));
     check_mended("chmod -R 775", |root, _| allow_all(root, 0o775, 0o775), (ALL, ALL));
     check_mended("chmod -R 777", |root, _| allow_all(root, 0o777, 0o777), (ALL, ALL));
@@ -122,7 +122,7 @@ fn a_store_that_was_open_to_others_is_made_private_and_told() {
     check_mended("directories", |root, _| allow_all(root, 0o775, 0o600), (DIRECTORIES, DIRECTORIES));
     check_mended("the root", |root, _| allow(root, 0o755), (1, 0));
     check_mended("a shard", |root, _| allow(&root.join("7f"), 0o702), (1, 1));
-    check_mended("the index", |root, _| allow(&root.join("due"), 0o720), (1, 1));
+    check_mended("the index", |root, _| allow(&root.join("run/due"), 0o720), (1, 1));
     let one_session = |root: &Path, saved: &[Saved; 2]| {
         let path = path_of(root, saved[0].live.id);
         allow(&path, 0o640);
@@ -307,7 +307,7 @@ fn anothers_store_is_one_error_with_the_command_that_mends_it() {
     for (give_away, count, first, mode) in [
         (&[""; 0][..], 260, "", "0700"),
         (&["7f"][..], 1, "/7f", "0700"),
-        (&["00", "7f", "due"][..], 3, "", "0700"),
+        (&["00", "7f", "run/due"][..], 3, "", "0700"),
     ] {
         let dir = directory_in_memory();
         let root = dir.path().join("store with a space");
@@ -623,7 +623,7 @@ fn without_an_observer_an_open_store_is_a_line_on_standard_error() {
     allow(&root, 0o775);
     let end = "3 of its directories and files, of which they could write to 1; sessions may have been planted there\n";
     allow(&root.join("sessile.json"), 0o644);
-    allow(&root.join("due"), 0o711);
+    allow(&root.join("run/due"), 0o711);
     assert_eq!(sweep(), format!("{begin}{end}"));
     assert_eq!(sweep(), "");
 }

@@ -331,8 +331,8 @@ fn a_server_whose_observer_prints_to_closed_pipes_goes_on() {
 /// Sweeps an index that is no directory, without an observer, and says how often that failed.
 fn fail_to_sweep(dir: &Path) {
     let store = Arc::new(FileStore::open(dir).unwrap());
-    fs::remove_dir_all(dir.join("due")).unwrap();
-    fs::write(dir.join("due"), "no directory").unwrap();
+    fs::remove_dir_all(dir.join("run/due")).unwrap();
+    fs::write(dir.join("run/due"), "no directory").unwrap();
     let reaper = store.start_reaper(ReaperOptions::new().interval(Duration::from_millis(100))).unwrap();
     thread::sleep(Duration::from_millis(500));
     println!("\nerrors: {}", reaper.close().errors);
