@@ -149,7 +149,7 @@ const ACTS: [(&str, Act); 9] = [
     ("load", |store, token| assert_eq!(shown(store, token), "absent")),
     ("save", |store, token| assert!(put(store, token, "y", RELAXED).unwrap().is_none())),
     ("power-safe save", |store, token| {
-        assert!(put(store, token, "y", Durability::PowerSafe).unwrap().is_none())
+        assert!(put(store, token, "y", Durability::PowerSafe).unwrap().is_none());
     }),
     ("rotate", |store, token| {
         assert!(store.rotate(token, &mut |_| Ok(Verdict::Write), RELAXED).unwrap().is_none());
@@ -164,7 +164,7 @@ const ACTS: [(&str, Act); 9] = [
         assert_eq!((report.failed, report.examined), (0, 0));
     }),
     ("walk", |store, _| {
-        assert_eq!(store.files().filter(|file| file.as_ref().unwrap().path.is_file()).count(), 0)
+        assert_eq!(store.files().filter(|file| file.as_ref().unwrap().path.is_file()).count(), 0);
     }),
 ];
 

@@ -89,8 +89,9 @@ impl Server {
     }
 }
 
-/// What restores a backup of the counters over those that are in use.
-const RESTORATIONS: [(&str, fn(&Path)); 5] = [
+/// What restores a backup of the counters over those that are in use, by its name.
+type Restoration = (&'static str, fn(&Path));
+const RESTORATIONS: [Restoration; 5] = [
     ("as rsync does", |counters| {
         let restored = counters.with_file_name(".generations.x1Y2z3");
         fs::copy(counters, &restored).unwrap();
