@@ -72,8 +72,8 @@ pub(crate) const BREACHES: [Breach; 8] = [
         shows: &[LOST],
         edits: &[(
             "src/file/end.rs",
-            "Arc::clone(&locked.newest.record), true)?",
-            "Arc::clone(&locked.newest.record), false)?",
+            "Arc::clone(&locked.newest.record), true, Some(had))?",
+            "Arc::clone(&locked.newest.record), false, Some(had))?",
         )],
     },
     Breach {

@@ -7,7 +7,7 @@ use super::*;
 use crate::file::Whose;
 use crate::file::disk;
 use crate::file::generations::{News, Stamp};
-use crate::file::locked::Locked;
+use crate::file::locked::{Locked, entomb};
 use crate::file::read_cache::{Cached, Found};
 use crate::file::slot::{self, State, Version};
 use crate::file::slots::View;
@@ -112,6 +112,11 @@ const END: Act = |acting| {
     acting.store.delete(acting.token).unwrap();
     acting.tell_end();
 };
+/// In a process that has no copy of the session, and so learns of it from the files alone.
+const END_ANEW: Act = |acting| {
+    acting.store.forget(&acting.session());
+    END(acting);
+};
 /// A save that needs a larger file.
 const GROW: Act = |acting| {
     let mut next = |record: &mut Record| {
@@ -134,6 +139,14 @@ const ROTATE: Act = |acting| {
 };
 /// A writer that is killed after it has written, before anybody is told.
 const DIE_AFTER_WRITING: Act = |acting| drop(acting.write(&acting.session()));
+
+/// A deleter that is killed after it has written the tombstone, before it has told.
+const DIE_AFTER_MARKING: Act = |acting| {
+    let session = acting.session();
+    let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
+    locked.told.set(true);
+    entomb(&locked.file, locked.offset(locked.slot)).unwrap();
+};
 
 /// Lets acts loose at once, each in the store of this number, whose waits these are.
 fn model(preemptions_max: usize, waits: &'static [Duration], acts: &'static [(usize, Act)]) {
@@ -235,6 +248,11 @@ fn what_a_killed_writer_left_is_spread_by_whoever_learns_of_it_first() {
     model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_WRITING), (1, KEEP), (2, LOAD)]);
 }
 
+#[test]
+fn an_end_that_a_killed_process_began_is_announced_by_the_next() {
+    model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_MARKING), (1, END_ANEW), (2, LOAD)]);
+}
+
 // ------------------------------------------------------------------------------------------- the rules, one by one broken
 
 /// Rule 1: the cell is noted before the file is opened.
@@ -324,7 +342,7 @@ const DIE_AFTER_REMOVING: Act = |acting| {
 #[test]
 #[should_panic(expected = "stale: an ended session is served")]
 fn a_name_that_goes_before_the_end_is_announced_is_found_out() {
-    model(2, &[LONG, LONG], &[(0, DIE_AFTER_REMOVING), (1, END)]);
+    model(2, &[LONG, LONG], &[(0, DIE_AFTER_REMOVING), (1, END_ANEW)]);
 }
 
 /// Rule 4: an end is announced when nothing can be read any more.
