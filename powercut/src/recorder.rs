@@ -8,6 +8,7 @@ use crate::image::Image;
 use crate::log::{Note, Recording};
 use crate::rig::Rig;
 use crate::stop;
+use crate::tally::Tally;
 use crate::workload::{Level, Scene, THREADS, hand_of};
 use crate::write_back::begin_write_back;
 use anyhow::{Context, Result, bail, ensure};
@@ -26,6 +27,9 @@ use std::time::{Duration, Instant};
 
 /// Processes at work at the same time.
 const PROCESSES: usize = 3;
+
+/// How much longer than asked a workload may run until all that should happen has happened.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// What is asked of a recording.
 #[derive(Clone, Copy, Debug)]
@@ -68,14 +72,18 @@ pub(crate) fn record(script: Script) -> Result<Recording> {
         notes: rig.disk.notes(),
         durability: script.durability,
     };
-    let worked = work(script, &scene, &root);
+    let has_all = || {
+        let contents = rig.disk.contents();
+        contents.events.as_ref().is_none_or(|events| Tally::of(events).missing().is_empty())
+    };
+    let worked = work(script, &scene, &root, &has_all);
     let events = rig.disk.contents().events.take().unwrap_or_default();
     worked?;
     Ok(Recording { filesystem: script.filesystem, bytes: script.filesystem.bytes(), base, events })
 }
 
-/// Runs the workload.
-fn work(script: Script, scene: &Scene, root: &File) -> Result<()> {
+/// Runs the workload for its time, and on a busy machine for longer, until it `has_all` that should happen.
+fn work(script: Script, scene: &Scene, root: &File, has_all: &dyn Fn() -> bool) -> Result<()> {
     let mut chance = StdRng::seed_from_u64(script.seed);
     let notes = Notes::open(&scene.notes)?;
     let mut crew = Crew { scene, notes, seed: script.seed, hired: 0, children: Vec::new() };
@@ -86,8 +94,8 @@ fn work(script: Script, scene: &Scene, root: &File) -> Result<()> {
     for _ in 0..PROCESSES {
         crew.hire()?;
     }
-    let until = Instant::now() + script.time;
-    while Instant::now() < until {
+    let began = Instant::now();
+    while began.elapsed() < script.time || began.elapsed() < script.time + PATIENCE && !has_all() {
         thread::sleep(Duration::from_millis(chance.random_range(5..60)));
         crew.look()?;
         stop::unless_told()?;

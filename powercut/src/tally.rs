@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Rotate,
     /// A life ended.
     Destroy,
+    /// A life ended whose last save certainly needed a larger file, and was relaxed.
+    DestroyGrown,
     /// A life ended, and somebody had died who was about to end it.
     DestroyAgain,
     /// A life ended while a save held its lock, for longer than one waits.
@@ -30,13 +32,14 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Create,
         Self::Update,
         Self::Grow,
         Self::Keep,
         Self::Rotate,
         Self::Destroy,
+        Self::DestroyGrown,
         Self::DestroyAgain,
         Self::DestroyPassing,
     ];
@@ -49,6 +52,7 @@ impl Kind {
             Self::Keep => "keep",
             Self::Rotate => "rotate",
             Self::Destroy => "destroy",
+            Self::DestroyGrown => "destroy grown",
             Self::DestroyAgain => "destroy again",
             Self::DestroyPassing => "destroy passing",
         }
@@ -72,6 +76,8 @@ struct Reader {
     half_ended: HashSet<Life>,
     /// How much room the versions so far may have had.
     room: HashMap<Life, usize>,
+    /// Lives whose last save went to a larger file and was relaxed.
+    grown: HashSet<Life>,
 }
 
 impl Reader {
@@ -108,13 +114,18 @@ impl Reader {
 
     fn kind(&mut self, begun: Micros, done: Micros, note: &Note) -> Kind {
         match *note {
-            Note::Saving { life, version, .. } => {
+            Note::Saving { life, version, power_safe, .. } => {
                 // A record takes more than its body, and less than this more; a file has room for two of them.
                 const MORE: usize = 512;
                 let body = content::length(life, version);
                 let room = self.room.entry(life).or_insert_with(|| room_for(content::length(life, 1) + MORE));
                 let grows = room_for(body) > *room;
                 *room = room_for(body + MORE).max(*room);
+                if grows && !power_safe {
+                    self.grown.insert(life);
+                } else {
+                    self.grown.remove(&life);
+                }
                 if grows { Kind::Grow } else { Kind::Update }
             }
             Note::Keeping { .. } => Kind::Keep,
@@ -128,6 +139,8 @@ impl Reader {
                     Kind::DestroyPassing
                 } else if self.half_ended.contains(&life) {
                     Kind::DestroyAgain
+                } else if self.grown.contains(&life) {
+                    Kind::DestroyGrown
                 } else {
                     Kind::Destroy
                 }
@@ -181,7 +194,7 @@ impl Tally {
     /// What should be there and is not. Whether a destroy meets another one, or a save, is up to chance: of these there may
     /// be none.
     pub(crate) fn missing(&self) -> Vec<String> {
-        let acts = Kind::ALL.into_iter().take(6).filter(|kind| self.acts[*kind as usize] == 0);
+        let acts = Kind::ALL.into_iter().take(7).filter(|kind| self.acts[*kind as usize] == 0);
         let deaths = Death::ALL.into_iter().filter(|death| self.deaths[*death as usize] == 0);
         acts.map(|kind| format!("no {} was acknowledged", kind.name()))
             .chain(deaths.map(|death| format!("nobody died at {death}")))
@@ -238,8 +251,17 @@ mod tests {
     }
 
     #[test]
+    fn an_end_after_a_relaxed_growth_is_told_from_others() {
+        let large = content::longer_than(10_000, 7, 1).unwrap();
+        let grow = |power_safe| Note::Saving { op: 1, life: 7, version: large, power_safe };
+        let ended = [(2, done(1)), (3, ending(2)), (4, done(2))];
+        check(&[&[(1, grow(false))], &ended[..]].concat(), &[Kind::Grow, Kind::DestroyGrown]);
+        check(&[&[(1, grow(true))], &ended[..]].concat(), &[Kind::Grow, Kind::Destroy]);
+    }
+
+    #[test]
     fn a_recording_of_nothing_misses_everything() {
-        assert_eq!(Tally::default().missing().len(), 6 + Death::ALL.len() + 1);
+        assert_eq!(Tally::default().missing().len(), 7 + Death::ALL.len() + 1);
         let mut tally =
             Tally::of(&[Event::Note { at: 1, note: saving(1, 2) }, Event::Note { at: 2, note: done(1) }]);
         tally.add(&tally.clone());

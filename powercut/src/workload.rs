@@ -282,6 +282,7 @@ impl Hand {
             20..24 => self.act(Act::Keep, life).map(drop),
             24..47 => self.send_to_death(life),
             47 => self.pass(life),
+            48..51 => self.outgrow(life),
             _ => self.act(Act::Save, life).map(drop),
         }
     }
@@ -319,6 +320,13 @@ impl Hand {
             actor.act(Act::Destroy, ending, life, ending, power_safe)?;
             saver.join().map_err(|_| anyhow!("a save of the workload panicked"))?.map(drop)
         })
+    }
+
+    /// Saves a session into a larger file, whose name no sync brings to the disk, and ends it at once.
+    fn outgrow(&mut self, life: Life) -> Result<()> {
+        let (growing, ending) = (self.next(), self.next());
+        self.actor.act(Act::Grow, growing, life, growing, false)?;
+        self.actor.act(Act::Destroy, ending, life, ending, false).map(drop)
     }
 
     /// Has something begun by somebody who dies of it, and then saves the same session: the next writer must not lose what
