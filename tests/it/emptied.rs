@@ -337,6 +337,7 @@ fn a_store_is_not_made_again_while_shards_are_left() {
     assert_eq!(shown(&store, &saved.token), "x");
 }
 
+#[cfg(feature = "watch")]
 #[test]
 fn a_shard_that_is_made_again_is_watched_again() {
     let dir = directory_in_memory();

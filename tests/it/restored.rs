@@ -158,6 +158,7 @@ fn all_hear_each_other_again_after_the_counters_were_replaced() {
 }
 
 /// By its clock no time goes by, so that nothing but the watcher makes it look.
+#[cfg(feature = "watch")]
 #[test]
 fn a_watcher_hears_that_the_counters_were_replaced() {
     for (how, restore) in RESTORATIONS {
