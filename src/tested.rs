@@ -101,7 +101,7 @@
 //! | power cuts, ext4, most saves power-safe / relaxed * (and twice before) | 2,000 / 500 | 0 |
 //! | power cuts, xfs * (and twice before) | 500 / 500 | 0 |
 //! | power cuts, btrfs * (and twice before) | 500 / 500 | 0 |
-//! | power cuts with the name last, ext4, xfs, btrfs, both durabilities | 1,300 | 0 |
+//! | power cuts with the name last, ext4, xfs, btrfs, both durabilities | 2,620 | 0 |
 //! | engines broken on purpose, caught by power cuts * (three other ones since) | 8 of 8 | |
 //! | hammer of coherence: loads | 35,031,886 | 0 |
 //! | hammer of `kill -9`, without sweeps, one kill in four before the store was open: kills (saves) | 40,416 (1,121,148) | 0 |
