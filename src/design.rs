@@ -32,7 +32,7 @@
 //!
 //! **Limits** are asked of what grows. A file is read up to the largest size that any session has, whatever `record_bytes_max`
 //! is now; a record beyond `record_bytes_max` or `entries_max` is written if its entries take no more bytes, and are no more,
-//! than those of the version before it. So lowering a limit locks nobody out: what a visitor has can be read, renewed, rotated,
+//! than those of the version before it. So lowering a limit locks no visitor out: what a visitor has can be read, renewed, rotated,
 //! logged in, made smaller and ended. The user does not count, or a login would be refused for the size of a cart.
 //!
 //! A `sessile.json` that is lost is made anew, by opening or by [`FileStore::repair`](crate::FileStore::repair), only after every
@@ -145,7 +145,7 @@
 //!    unlink fails, the session is ended, and a sweep removes the file.
 //! 7. **Rotate**, under the old session's lock: apply the change, create the successor power-safe *at every durability*
 //!    (else a power cut may lose both), then end the old session as a delete does. A kill before the tombstone is written
-//!    leaves the old session alive, one after it leaves neither to the visitor; the successor's id was told to nobody. If the
+//!    leaves the old session alive, one after it leaves neither to the visitor; no visitor was told the successor's id. If the
 //!    old session cannot be ended, or has lost its name to a `delete` without the lock, the successor is ended.
 //! 8. **Making a store**: directory, shards, sync of the root and of its parent, and last the parameters under their name, synced.
 //!    Where the parent cannot be read or synced, the whole file system is (`syncfs`), which has the root's name unless the root is
@@ -231,7 +231,7 @@
 //!    the session's path.
 //! 4. An end is announced when nothing can be read of the session any more: a tombstone is in the file, under its lock, or,
 //!    without the lock, the name is gone. The name, or the one it was changed to, goes after that. So a `delete` that finds
-//!    neither has nothing to tell. (A file that was removed by hand is one that nobody announced, unless the directory is
+//!    neither has nothing to tell. (A file that was removed by hand is one that was not announced, unless the directory is
 //!    watched: a store that has no copy of it cannot know, and copies elsewhere are trusted for a minute.)
 //! 5. A load may return a copy whose date is what the cell says now, that is not older than a minute, and whose record is
 //!    not expired.

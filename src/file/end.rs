@@ -121,7 +121,7 @@ impl FileStore {
     /// Ends what has no file: finishes an end that was begun without the lock, if there is one.
     fn end_nothing(&self, whose: Whose<'_>, id: &FileId, shard: &Directory) -> Result<()> {
         self.finish_moved(whose, id, shard)?;
-        // Removed by hand, which was announced to nobody. No copy was ever made of a session with a made-up id.
+        // Removed by hand, which was not announced. No copy was ever made of a session with a made-up id.
         let known = whose.secret().zip(self.cache.as_ref());
         if known.is_some_and(|(session, cache)| cache.peek(session.as_bytes()).is_some()) {
             self.announce(whose, id, News::Ended)?;

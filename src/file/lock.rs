@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(queues.len(), 0);
     }
 
-    /// Whoever has the turn after us is not taken for us, nor we for whoever had it before.
+    /// The thread that has the turn after this one is not taken for it, nor this one for the thread before.
     #[test]
     fn a_turn_that_was_handed_over_is_the_next_threads() {
         let queues = Queues::new();

@@ -59,7 +59,7 @@ impl Wanted {
     fn judge(&self, stat: &Stat) -> Verdict {
         let (mode, is_own) = (self.mode(stat).as_raw_mode(), stat.owner == self.user);
         let is_right = match self.sharing {
-            // Bits that are missing let nobody in.
+            // Bits that are missing let no user in.
             Sharing::Private => is_own && !self.is_exposed(stat),
             Sharing::Group if is_own => stat.group == self.group && stat.mode == mode,
             Sharing::Group => {

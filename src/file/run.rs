@@ -29,7 +29,7 @@ pub(super) fn make_index(root: &Root) -> io::Result<()> {
     root.make_directory(DUE)
 }
 
-/// Whether an earlier version may use the store: it has its counters in the root itself, where nobody else would hear it.
+/// Whether an earlier version may use the store: it has its counters in the root itself, where no other process would hear it.
 pub(super) fn has_earlier(root: &Root) -> Result<bool> {
     match root.stat(EARLIER_GENERATIONS) {
         Ok(_) => Ok(true),
