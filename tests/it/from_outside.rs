@@ -214,7 +214,7 @@ impl Actor {
         let words = seen.lines().filter_map(|line| line.split_once(' ')).map(|(_, call)| call.trim_start());
         // Orders come in and reports go out by other descriptors; debug builds look whether one is open before they close it.
         let of_files = words.filter(|call| {
-            !["read(0,", "write(1,", "<... read", "fcntl(", "+++", "---"]
+            !["read(0,", "write(1,", "<... ", "fcntl(", "+++", "---"]
                 .iter()
                 .any(|other| call.starts_with(other))
         });
@@ -353,8 +353,8 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
     let mut actor = Actor::start(&dir.path().join("store"));
     for (act, calls) in [
         ("load", "openat2 pread64 close"),
-        ("save", "openat2 flock pread64 pwrite64 pwrite64 flock close"),
-        ("save safely", "openat2 flock pread64 pwrite64 fdatasync pwrite64 pwrite64 flock close"),
+        ("save", "openat2 flock pread64 pwrite64 pwrite64 fstat flock close"),
+        ("save safely", "openat2 flock pread64 pwrite64 fdatasync pwrite64 pwrite64 fstat flock close"),
         (
             "create safely",
             "openat write fstat openat2 flock fstat newfstatat pwrite64 fdatasync fsync pwrite64 flock close close",
@@ -362,25 +362,31 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
         (
             "grow",
             "openat2 flock pread64 openat openat flock fstat pwrite64 fdatasync pwrite64 pwrite64 fstat newfstatat \
-             renameat2 unlinkat close pwrite64 flock close flock close",
+             renameat2 unlinkat close pwrite64 fstat flock close flock close",
         ),
         (
             "rotate",
             "openat openat flock pread64 openat write fstat openat2 flock fstat newfstatat pwrite64 fdatasync fsync \
-             pwrite64 flock close close fstat newfstatat pwrite64 fdatasync pwrite64 fstat newfstatat unlinkat flock \
-             close close",
+             pwrite64 flock close close fstat newfstatat pwrite64 fdatasync pwrite64 fstat fstat newfstatat unlinkat \
+             flock close close",
         ),
         (
             "end",
-            "openat openat flock pread64 pwrite64 fdatasync pwrite64 fstat newfstatat unlinkat flock close close",
+            "openat openat flock pread64 pwrite64 fdatasync pwrite64 fstat fstat newfstatat unlinkat flock close close",
         ),
     ] {
         // A save that held its lock for a millisecond or more, which a traced one may, looks whether it still has it.
-        let slow = calls.replacen(" pwrite64 pwrite64 flock", " pwrite64 fstat newfstatat pwrite64 flock", 1);
+        let slow = calls.replacen(
+            " pwrite64 pwrite64 fstat flock",
+            " pwrite64 fstat newfstatat pwrite64 fstat flock",
+            1,
+        );
         let until = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < until, "{act} takes a millisecond each time");
             let (names, seen) = actor.calls_of(act, &log);
+            // An announcement that comes a second after the last look at the counters' name looks at it again.
+            let names = names.replacen("pwrite64 fstat openat newfstatat close", "pwrite64 fstat", 1);
             if names == calls {
                 break;
             }
