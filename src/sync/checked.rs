@@ -165,6 +165,9 @@ impl<R, T> Drop for ArcMutexGuard<R, T> {
 pub(crate) struct RwLock<T>(Mutex<T>);
 
 impl<T> RwLock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
     pub(crate) fn read(&self) -> MutexGuard<'_, T> {
         self.0.lock()
     }
