@@ -4,7 +4,7 @@ mod common;
 use common::Full;
 use criterion::{Criterion, criterion_group, criterion_main};
 use rustix::fs::{AtFlags, Mode, OFlags};
-use sessile::{Durability, FileId, FileStoreOptions, Store, Token};
+use sessile::{Durability, FileStoreOptions, PublicId, Store, Token};
 use std::cell::LazyCell;
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ fn delete(c: &mut Criterion) {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
             let root = rustix::fs::open(full.path(), flags, Mode::empty()).expect("the root");
             let path_and_shard = |token: &Token| {
-                let hex = FileId::digest(token.expose().as_bytes()).to_string();
+                let hex = PublicId::digest(token.expose().as_bytes()).to_string();
                 let shard = synced
                     .then(|| rustix::fs::openat(&root, &hex[..2], flags, Mode::empty()).expect("a shard"));
                 (format!("{}/{}", &hex[..2], &hex[2..]), shard)

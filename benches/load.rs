@@ -11,7 +11,9 @@ use hashlink::LruCache;
 use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
-use sessile::{Absent, Clock, Durability, FileId, FileStoreOptions, Lookup, Record, SessionId, Store, Token};
+use sessile::{
+    Absent, Clock, Durability, FileStoreOptions, Lookup, PublicId, Record, SessionId, Store, Token,
+};
 use std::cell::LazyCell;
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
@@ -178,7 +180,7 @@ fn absent(c: &mut Criterion) {
     group.bench_function("floor/512", |b| {
         let (root, _) = &*paths;
         let path = |token: &Token| {
-            let hex = FileId::digest(token.expose().as_bytes()).to_string();
+            let hex = PublicId::digest(token.expose().as_bytes()).to_string();
             format!("{}/{}", &hex[..2], &hex[2..])
         };
         let paths: Vec<_> = unknown.iter().map(path).collect();

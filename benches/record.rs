@@ -5,7 +5,7 @@ mod common;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sessile::file::internals::{checksum, decode, encode};
-use sessile::{FileId, FileStore, Record, Value};
+use sessile::{FileStore, PublicId, Record, Value};
 use std::hint::black_box;
 
 /// The usual session, and the same with a longer text.
@@ -19,7 +19,7 @@ fn records() -> [(usize, Record); 2] {
 
 /// Measures [`encode`] and [`decode`].
 fn record(c: &mut Criterion) {
-    let id = FileId::digest(b"a session");
+    let id = PublicId::digest(b"a session");
     for (bytes, record) in records() {
         let encoded = encode(&record, &id).expect("it fits");
         assert_eq!(encoded.len(), 128 + bytes);

@@ -5,7 +5,7 @@ use common::{Full, Round};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
-use sessile::{Durability, FileId, FileStoreOptions, Record, Result, Store, Token, Value, Verdict};
+use sessile::{Durability, FileStoreOptions, PublicId, Record, Result, Store, Token, Value, Verdict};
 use std::cell::LazyCell;
 use std::hint::black_box;
 use std::time::Duration;
@@ -114,7 +114,7 @@ fn create(c: &mut Criterion) {
         let (root, _) = &*paths;
         b.iter(|| {
             made += 1;
-            let id = FileId::digest(&made.to_le_bytes()).to_string();
+            let id = PublicId::digest(&made.to_le_bytes()).to_string();
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let path = format!("{}/{}", &id[..2], &id[2..]);
             let file = rustix::fs::openat(root, path, flags, Mode::RUSR | Mode::WUSR).expect("create");

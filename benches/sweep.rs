@@ -7,7 +7,7 @@ mod common;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use sessile::file::SweepOptions;
-use sessile::{Clock, Durability, FileId, FileStore, FileStoreOptions, Record, Store};
+use sessile::{Clock, Durability, FileStore, FileStoreOptions, PublicId, Record, Store};
 use std::cell::LazyCell;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tempfile::TempDir;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const DUE: usize = 1000;
 
 fn one_core() -> SweepOptions {
-    SweepOptions::new().core_share_percent(100)
+    SweepOptions::new().cpu_percent(100)
 }
 
 fn large() -> usize {
@@ -51,7 +51,7 @@ impl Fixture {
     }
 
     /// Makes sessions that live for so long.
-    fn create(&self, sessions: usize, age: Duration) -> Vec<FileId> {
+    fn create(&self, sessions: usize, age: Duration) -> Vec<PublicId> {
         let mut record = self.record.clone();
         record.deadline = self.store.now() + age;
         let create = || self.store.create(&record, Durability::Relaxed).expect("a session").live.id;
@@ -59,7 +59,7 @@ impl Fixture {
     }
 
     /// Lets so many sessions expire, which have been on the disk for a while; they share the hour with the sweep.
-    fn let_expire(&self, sessions: usize) -> Vec<FileId> {
+    fn let_expire(&self, sessions: usize) -> Vec<PublicId> {
         let ids = self.create(sessions, Duration::from_micros(1));
         self.clock.advance(Duration::from_micros(1));
         rustix::fs::sync();
@@ -112,7 +112,7 @@ fn removal(c: &mut Criterion) {
     group.sample_size(10).throughput(Throughput::Elements(sessions as u64));
     group.bench_function("floor/512", |b| {
         let root = rustix::fs::open(fixture.dir.path(), OFlags::RDONLY, Mode::empty()).expect("the root");
-        let unlink = |mut ids: Vec<FileId>| {
+        let unlink = |mut ids: Vec<PublicId>| {
             ids.sort_unstable();
             for id in ids {
                 let hex = id.to_string();
@@ -124,9 +124,9 @@ fn removal(c: &mut Criterion) {
         // What the index says of them is gone with a sweep.
         fixture.sweep(&one_core());
     });
-    for (who, options) in [("sessile", one_core()), ("sessile-2-cores", one_core().core_share_percent(200))] {
+    for (who, options) in [("sessile", one_core()), ("sessile-2-cores", one_core().cpu_percent(200))] {
         group.bench_function(format!("{who}/512"), |b| {
-            let sweep = |ids: Vec<FileId>| assert_eq!(fixture.sweep(&options), ids.len() as u64);
+            let sweep = |ids: Vec<PublicId>| assert_eq!(fixture.sweep(&options), ids.len() as u64);
             b.iter_batched(|| fixture.let_expire(sessions), sweep, BatchSize::PerIteration);
         });
     }

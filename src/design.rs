@@ -19,7 +19,7 @@
 //!     .end-cdef0123…    a session that was ended without its lock, until that is announced and on the disk
 //! ```
 //!
-//! The name of a session's file is its [`FileId`](crate::FileId), the digest of the secret id: a listing or a backup
+//! The name of a session's file is its [`PublicId`](crate::PublicId), the digest of the secret id: a listing or a backup
 //! gives nobody a session. The bytes of a slot are drawn in [`slot`](crate::file::slot); which slot is the newest is
 //! decided in `file/slots.rs`:
 //!
@@ -189,7 +189,7 @@
 //!    tombstone was there); a grow *exchanges* names, which fails when the old one is gone; a rotation that finds the old name
 //!    gone removes its successor. All look first whether the name is still their session's, as do deleters under the lock and
 //!    sweeps: another may have been brought in under it. (Stopped between that look and its act, and passed by a logout
-//!    and by a `bring_in` of the same id, a writer takes what was brought in. On a file system that cannot exchange names, and
+//!    and by a `import` of the same id, a writer takes what was brought in. On a file system that cannot exchange names, and
 //!    on FUSE, where one may claim to and lose a file, a writer stopped in that instant can bring the session back.)
 //!    A thread that would wait for itself, because a function it runs under the lock changes the same session through
 //!    another handle, is refused at once with [`Reentrant`](crate::ErrorKind::Reentrant): a queue knows the thread at its head.
@@ -215,7 +215,7 @@
 //! Each open store keeps copies of sessions it has read or saved (`file/read_cache.rs`). A copy is never the authority:
 //! what follows is why, as long as two counters in memory say so, a load may return it without asking the file.
 //!
-//! **The counters.** `run/generations` has 131,072 cells of two counters, and a session has one cell by its `FileId`. Every
+//! **The counters.** `run/generations` has 131,072 cells of two counters, and a session has one cell by its `PublicId`. Every
 //! process maps the file read-only and writes to it with `pwrite`, always a value that was never written before: *saves*
 //! when there may be a new version, both when the session may have ended. (`file/generations.rs`.)
 //!
@@ -266,7 +266,7 @@
 //! **Killed writers.** Killed after writing and before announcing, a writer has acknowledged nothing. Whoever reads the file
 //! sees its save, whoever has a copy does not, until anybody saves or ends that session (rule 2), or for a minute (rule 5).
 //!
-//! **Trouble.** If the announcement fails (a broken disk), the error is [`Unannounced`](crate::ErrorKind::Unannounced): the
+//! **Trouble.** If the announcement fails (a broken disk), the error is [`InvalidationFailed`](crate::ErrorKind::InvalidationFailed): the
 //! change was made, and was not acknowledged; for a minute others may not see it. On a full disk it does not fail, for the
 //! file has all its blocks (unless the file system never writes in place, as ZFS, or btrfs below a snapshot). Nothing is
 //! written through a mapping, which would kill the process there. What remains is a disk that cannot read back a page of the
@@ -298,7 +298,7 @@
 //! together by rule 6: between R and the last one's look, a change may not be heard, and rule 5 bounds what is served to a
 //! minute. If no file can be had (a full disk), nothing is trusted and each load reads its file; announcements go on into the
 //! old file, for others may still listen there. If there is one that cannot be opened, they fail
-//! ([`Unannounced`](crate::ErrorKind::Unannounced)).
+//! ([`InvalidationFailed`](crate::ErrorKind::InvalidationFailed)).
 //!
 //! What the file says is worth nothing once all processes are gone, so it is neither synced nor backed up. An earlier version
 //! had it in the root; an opening that finds it there waits until the store is unused, and removes it.
@@ -351,10 +351,10 @@
 //! index says which sessions may have expired by now. It is a hint: **the record is the truth**, and everything about the
 //! index may be lost, doubled, torn or late.
 //!
-//! **Filing.** Before a session is made, 32 bytes (its `FileId`, its deadline, a check) are appended to the bucket of the
+//! **Filing.** Before a session is made, 32 bytes (its `PublicId`, its deadline, a check) are appended to the bucket of the
 //! hour in which it expires, with one `write` to a file opened with `O_APPEND`; so again when a save moves its deadline to
 //! an earlier hour. A save that moves it to a later one, as renewals do, costs nothing. What cannot be filed is counted in
-//! [`Stats::unfiled`](crate::Stats) and found by a walk.
+//! [`Stats::index_failures`](crate::Stats) and found by a walk.
 //!
 //! **What is due.** A sweep reads the buckets of this hour and of those before. Of this hour's, it looks at the sessions whose
 //! deadline, as it was filed, is reached, and strikes their entries out when they are done with; of earlier ones, it looks at
@@ -394,7 +394,7 @@
 //! the order of their hours, is noted as if it had ended in an earlier one. So a program that never runs for as long as a
 //! sweep takes is swept all the same.
 //!
-//! **Several threads** (`core_share_percent` above 100) are handed shards one by one. One thread opens, locks, reads and marks
+//! **Several threads** (`cpu_percent` above 100) are handed shards one by one. One thread opens, locks, reads and marks
 //! each file that it removes. Of files that are on the disk it removes 0.7 to 0.9 as many as bare `unlinkat` does on an ext4
 //! without a journal, where the disk decides, and 0.54 as many with one; two threads remove 1.45 times as many without. The
 //! thread that began the sweep does work of its own, tells how far all have come, and asks whether to stop, also while it
@@ -417,8 +417,8 @@
 //!   told of our own, at every save.
 //! * **Why not a temporary file and a rename for every save?** ext4 allocates blocks at every overwriting rename: 86 µs,
 //!   and over a millisecond under load, where an in-place write takes 6.
-//! * **Why a keyed checksum, and why no signature?** Keyed with the `FileId`, so that a file copied over another does not
-//!   verify. Whoever knows an id knows its `FileId`: it detects damage, not forgery by somebody who can write to the
+//! * **Why a keyed checksum, and why no signature?** Keyed with the `PublicId`, so that a file copied over another does not
+//!   verify. Whoever knows an id knows its `PublicId`: it detects damage, not forgery by somebody who can write to the
 //!   directory, and who needs no forgery. A visitor can store the likeness of a slot within his own session: so slots are
 //!   found by their position only, and a file whose first slot says that it is larger than half of the file is damaged.
 //! * **Why `openat2`?** `O_NOFOLLOW` guards the last component only; `RESOLVE_NO_SYMLINKS` guards the shard as well, in

@@ -41,9 +41,10 @@ pub enum ErrorKind {
     Corrupt,
     /// Written by a newer version of this crate; it is left untouched.
     NewerFormat,
-    /// What was found is not ours: a directory that holds something else, or a link, pipe or directory in
-    /// place of a session file.
-    Foreign,
+    /// The directory holds something other than a session store.
+    NotASessionStore,
+    /// A link, pipe, directory or device is in the place of a file of the store.
+    NotASessionFile,
     /// Owner or permissions are not safe for secrets.
     Permissions,
     /// A sync failed, and could not be made good: the change was made (or, for a save, may have been), and whether it
@@ -52,7 +53,7 @@ pub enum ErrorKind {
     /// What was asked was done, and could not be announced (the disk fails): for a minute at most, other processes may
     /// still serve the version before it from their caches. A `delete` is to be tried again; a change that is tried again
     /// is made twice. A rotation that fails so has ended the session.
-    Unannounced,
+    InvalidationFailed,
     /// Another process has the directory to itself, or others use it and what was asked for needs it alone.
     InUse,
     /// The store was opened before this process was forked; open it after the fork.

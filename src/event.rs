@@ -1,10 +1,10 @@
-//! What can be observed: one hook, called with the [`FileId`] of the session concerned, never with the secret.
+//! What can be observed: one hook, called with the [`PublicId`] of the session concerned, never with the secret.
 //!
 //! A program without an observer still learns of failures: each is one line on standard error. A panic in an observer is
 //! contained: it reaches neither the request nor the store.
 use crate::contained::contained;
 use crate::error::Error;
-use crate::id::FileId;
+use crate::id::PublicId;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io::{self, Write as _};
@@ -16,20 +16,25 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A new session was stored.
-    Created(FileId),
+    Created(PublicId),
     /// A session moved to a new id; the old one is dead.
     Rotated {
         /// The digest of the dead id.
-        from: FileId,
+        from: PublicId,
         /// The digest of the new one.
-        to: FileId,
+        to: PublicId,
     },
     /// A live session was ended.
-    Destroyed(FileId),
+    Destroyed(PublicId),
     /// A request brought a session that has expired.
-    Expired(FileId),
-    /// A request brought something that is no session of ours.
-    Refused(Refusal),
+    Expired(PublicId),
+    /// A request presented a cookie of our name whose value cannot be an id. Observed once a request, however many such cookies
+    /// it presents.
+    Malformed,
+    /// A request presented an id that is not stored: invented, destroyed, rotated or swept.
+    NotFound(PublicId),
+    /// A request presented an id whose stored record fails its checks.
+    Damaged(PublicId),
     /// A response says that the request failed: its session could not be used or saved, or the handler panicked or returned an
     /// error of the program's own ([`ErrorKind::Handler`](crate::ErrorKind::Handler)). Or there is no response that could say
     /// so: a changed [`Visit`](crate::Visit) was dropped unfinished
@@ -64,17 +69,6 @@ pub enum Event<'a> {
         /// The names of the shards, in order.
         shards: &'a [String],
     },
-}
-
-/// Why what a request brought was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// A cookie's value could not be an id. Observed once a request, however many such cookies it brings.
-    Malformed,
-    /// An id that is not stored here: made up, destroyed, rotated or swept.
-    Unknown(FileId),
-    /// What is stored under the id fails its checks.
-    Damaged(FileId),
 }
 
 /// The program's observer, or standard error in its place. The one door through which events leave the library.
@@ -137,7 +131,9 @@ impl Event<'_> {
             | Self::Rotated { .. }
             | Self::Destroyed(_)
             | Self::Expired(_)
-            | Self::Refused(_) => None,
+            | Self::Malformed
+            | Self::NotFound(_)
+            | Self::Damaged(_) => None,
         }
     }
 }

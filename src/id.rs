@@ -1,7 +1,7 @@
-//! The secret and its digest: [`SessionId`] and [`Token`] travel in the cookie, [`FileId`] names things on disk.
+//! The secret and its digest: [`SessionId`] and [`Token`] travel in the cookie, [`PublicId`] names things on disk.
 //!
 //! The secret exists in the cookie and in memory only. Neither secret type has `Display`, and their `Debug` is
-//! redacted; what logs and paths show is the [`FileId`], from which the secret cannot be computed.
+//! redacted; what logs and paths show is the [`PublicId`], from which the secret cannot be computed.
 use crate::error::Result;
 use crate::random;
 use base32ct::{Base32Unpadded, Encoding};
@@ -49,8 +49,8 @@ impl SessionId {
 
     /// The digest under which the session is filed.
     #[must_use]
-    pub fn file_id(&self) -> FileId {
-        FileId::digest(&self.0)
+    pub fn public_id(&self) -> PublicId {
+        PublicId::digest(&self.0)
     }
 
     /// The token that carries this id in the cookie.
@@ -101,9 +101,9 @@ impl fmt::Debug for Token {
 ///
 /// Safe in paths, logs and events: it cannot be turned back into the secret, and as a cookie it is worthless.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FileId([u8; Self::LEN]);
+pub struct PublicId([u8; Self::LEN]);
 
-impl FileId {
+impl PublicId {
     /// Length in bytes.
     pub const LEN: usize = 20;
 
@@ -159,15 +159,15 @@ impl FileId {
     }
 }
 
-impl fmt::Display for FileId {
+impl fmt::Display for PublicId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.hex().iter().try_for_each(|c| fmt::Write::write_char(f, char::from(*c)))
     }
 }
 
-impl fmt::Debug for FileId {
+impl fmt::Debug for PublicId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FileId({self})")
+        write!(f, "PublicId({self})")
     }
 }
 
@@ -241,13 +241,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_id_is_the_digest_reads_back_and_is_no_session_id() {
+    fn a_public_id_is_the_digest_reads_back_and_is_no_session_id() {
         let id = SessionId::parse("abcdefghijklmnopqrstuvwxyz234567").unwrap();
-        let text = id.file_id().to_string();
+        let text = id.public_id().to_string();
         assert_eq!(text, blake3::hash(b"abcdefghijklmnopqrstuvwxyz234567").to_hex()[..40]);
-        assert_eq!(FileId::parse(&text), Some(id.file_id()));
-        assert_eq!(FileId::parse(&text.to_uppercase()), None);
-        assert_eq!(FileId::parse(&text[1..]), None);
+        assert_eq!(PublicId::parse(&text), Some(id.public_id()));
+        assert_eq!(PublicId::parse(&text.to_uppercase()), None);
+        assert_eq!(PublicId::parse(&text[1..]), None);
         check_refused(&text);
     }
 }

@@ -72,12 +72,12 @@ pub mod value;
 
 pub use crate::clock::Clock;
 pub use crate::error::{Error, ErrorKind, Result};
-pub use crate::event::{Event, Refusal};
+pub use crate::event::Event;
 pub use crate::file::{
     Coherence, FileStore, FileStoreOptions, Reaper, ReaperOptions, Stats, SweepOptions, SweepReport,
 };
-pub use crate::http::{CookieHeaders, Cookies, Headers, SameSite, Sessions, Unsaved, Visit};
-pub use crate::id::{FileId, SessionId, Token};
+pub use crate::http::{CookieHeaders, Cookies, Headers, SameSite, SaveError, Sessions, Visit};
+pub use crate::id::{PublicId, SessionId, Token};
 pub use crate::lifetime::{Expiry, Lifetime, Renewal};
 pub use crate::record::{Entries, Name, Record};
 pub use crate::session::{Destroyed, Session, SessionManager};

@@ -23,7 +23,7 @@
 //!    an error the old version stands, unless the error's kind says otherwise.
 //! 8. **No lock outlives its call.**
 use crate::error::Result;
-use crate::id::{FileId, Token};
+use crate::id::{PublicId, Token};
 use crate::record::Record;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -172,11 +172,11 @@ pub enum Absent {
     /// No token of this store looks like this.
     Malformed,
     /// Nothing is stored under it.
-    Unknown(FileId),
+    NotFound(PublicId),
     /// Its deadline is reached.
-    Expired(FileId),
+    Expired(PublicId),
     /// What is stored fails its checks.
-    Damaged(FileId),
+    Damaged(PublicId),
 }
 
 /// A record that was found.
@@ -185,7 +185,7 @@ pub struct Live {
     /// The record, shared with the store's cache where it has one.
     pub record: Arc<Record>,
     /// The digest under which it is filed: for logs.
-    pub id: FileId,
+    pub id: PublicId,
 }
 
 /// A record that was written.

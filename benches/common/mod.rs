@@ -87,7 +87,7 @@ impl Full {
     pub fn paths(&self) -> (OwnedFd, Vec<String>) {
         let root = rustix::fs::open(self.dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty());
         let path = |token: &Token| {
-            let hex = sessile::FileId::digest(token.expose().as_bytes()).to_string();
+            let hex = sessile::PublicId::digest(token.expose().as_bytes()).to_string();
             format!("{}/{}", &hex[..2], &hex[2..])
         };
         (root.expect("the root"), self.tokens.iter().map(path).collect())

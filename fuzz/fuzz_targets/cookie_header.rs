@@ -3,7 +3,7 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::{
-    Absent, Change, Cookies, Durability, FileId, Guarantees, Live, Lookup, Record, Result, Saved, SessionId,
+    Absent, Change, Cookies, Durability, PublicId, Guarantees, Live, Lookup, Record, Result, Saved, SessionId,
     Sessions, Store, Token,
 };
 use std::cell::RefCell;
@@ -24,7 +24,7 @@ impl One {
         let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let mut record = Record::new(now, now + Duration::from_secs(3600));
         record.user = Some("ada".into());
-        Live { record: Arc::new(record), id: FileId::digest(OURS.as_bytes()) }
+        Live { record: Arc::new(record), id: PublicId::digest(OURS.as_bytes()) }
     }
 }
 
@@ -40,7 +40,7 @@ impl Store for One {
         Ok(match SessionId::parse(token.expose()) {
             None => Lookup::Absent(Absent::Malformed),
             Some(_) if token.expose() == OURS => Lookup::Live(Self::live()),
-            Some(session) => Lookup::Absent(Absent::Unknown(session.file_id())),
+            Some(session) => Lookup::Absent(Absent::NotFound(session.public_id())),
         })
     }
     fn create(&self, _: &Record, _: Durability) -> Result<Saved> {

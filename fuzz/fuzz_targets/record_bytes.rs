@@ -3,7 +3,7 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::file::internals::{decode, encode, newest};
-use sessile::{FileId, Record, Value};
+use sessile::{PublicId, Record, Value};
 use std::time::{Duration, UNIX_EPOCH};
 
 fn good() -> (Record, Vec<u8>) {
@@ -13,8 +13,8 @@ fn good() -> (Record, Vec<u8>) {
     (record, slot)
 }
 
-fn id() -> FileId {
-    FileId::digest(b"a session")
+fn id() -> PublicId {
+    PublicId::digest(b"a session")
 }
 
 fuzz_target!(|bytes: &[u8]| {

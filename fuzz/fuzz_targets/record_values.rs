@@ -2,14 +2,14 @@
 //! and each of its values is one, or says that it is none.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use sessile::FileId;
+use sessile::PublicId;
 use sessile::file::internals::{decode, encode, sealed};
 
 const FIELDS: usize = 44;
 
 fuzz_target!(|bytes: &[u8]| {
     let (fields, payload) = bytes.split_at(bytes.len().min(FIELDS));
-    let id = FileId::digest(b"a session");
+    let id = PublicId::digest(b"a session");
     let Ok(record) = decode(&sealed(fields, payload, &id), &id) else { return };
     for value in record.entries.values() {
         let _ = format!("{value:?}");

@@ -2,9 +2,9 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::file::internals::path_of;
-use sessile::{FileId, SessionId, Token};
+use sessile::{PublicId, SessionId, Token};
 
-fn check_path(id: &FileId) {
+fn check_path(id: &PublicId) {
     let path = path_of(id);
     let (shard, name) = path.split_once('/').expect("a shard and a name");
     assert_eq!((shard.len(), name.len()), (2, 38));
@@ -17,15 +17,15 @@ fuzz_target!(|text: &str| {
         assert!(text.bytes().all(|c| c.is_ascii_lowercase() || (b'2'..=b'7').contains(&c)));
         assert_eq!(session.to_token().expose(), text);
         assert!(!format!("{session:?}").contains(text), "an id shows itself");
-        check_path(&session.file_id());
+        check_path(&session.public_id());
     }
     if let Some(token) = Token::parse(text) {
         assert_eq!(token.expose(), text);
         // It goes into a header as it is.
         assert!(text.bytes().all(|c| c.is_ascii_graphic()));
     }
-    if let Some(id) = FileId::parse(text) {
+    if let Some(id) = PublicId::parse(text) {
         assert_eq!(id.to_string(), text);
     }
-    check_path(&FileId::digest(text.as_bytes()));
+    check_path(&PublicId::digest(text.as_bytes()));
 });

@@ -8,8 +8,8 @@ use crate::log::{Life, Micros, Recording};
 use crate::rig::Rig;
 use crate::stop;
 use anyhow::{Context, Result, anyhow};
-use sessile::file::{Holds, StoredFile, SweepEnd, SweepOptions};
-use sessile::{Clock, Durability, FileId, FileStore, FileStoreOptions, Lookup, Record, Store};
+use sessile::file::{Content, ScannedFile, SweepOptions, SweepOutcome};
+use sessile::{Clock, Durability, FileStore, FileStoreOptions, Lookup, PublicId, Record, Store};
 use std::collections::HashMap;
 use std::fs::{File, FileTimes};
 use std::path::{Path, PathBuf};
@@ -148,7 +148,7 @@ struct State<'a> {
 }
 
 /// What a life has left.
-type Found = HashMap<Life, (u32, FileId)>;
+type Found = HashMap<Life, (u32, PublicId)>;
 
 impl State<'_> {
     /// Looks at a state.
@@ -183,27 +183,27 @@ impl State<'_> {
         let mut found = Found::new();
         for stored in store.files() {
             let file = stored.context("look at a file of the store")?;
-            if matches!(file.holds, Holds::Damaged(_) | Holds::Unfinished(_) | Holds::Temporary) {
+            if matches!(file.content, Content::Damaged(_) | Content::Unfinished(_) | Content::Temporary) {
                 self.leftovers.push(file.path.clone());
             }
-            match &file.holds {
-                Holds::Live(there) | Holds::Expired(there) => match content::verify(&there.record) {
+            match &file.content {
+                Content::Live(there) | Content::Expired(there) => match content::verify(&there.record) {
                     Ok((life, version)) => {
                         if let Some((_, other)) = found.insert(life, (version, there.id)) {
                             self.broken
                                 .push(format!("life {life:x} is in two files, {other} and {}", there.id));
                         }
-                        let is_live = matches!(file.holds, Holds::Live(_));
+                        let is_live = matches!(file.content, Content::Live(_));
                         self.check_version(life, version, is_live, there.id, &there.record);
                     }
                     Err(error) => self.broken.push(format!("{} is torn: {error:#}", there.id)),
                 },
-                Holds::Damaged(id) => {
+                Content::Damaged(id) => {
                     self.damaged += 1;
                     self.check_name(*id, "damaged");
                 }
                 // The name of an ended session may be back, if it leads to a tombstone.
-                Holds::Unfinished(_) | Holds::Temporary => {}
+                Content::Unfinished(_) | Content::Temporary => {}
                 _ => self.broken.push(format!("{} is nothing that the store makes", name(&file))),
             }
         }
@@ -211,7 +211,7 @@ impl State<'_> {
     }
 
     /// What was found is what somebody began to write there, and has not been ended.
-    fn check_version(&mut self, life: Life, version: u32, is_live: bool, id: FileId, record: &Record) {
+    fn check_version(&mut self, life: Life, version: u32, is_live: bool, id: PublicId, record: &Record) {
         let Some(known) = self.history.lives.get(&life) else {
             self.broken.push(format!("life {life:x} is there before anybody began it"));
             return;
@@ -232,7 +232,7 @@ impl State<'_> {
     }
 
     /// A damaged file is in no place of a session that was ended for good.
-    fn check_name(&mut self, id: FileId, what: &str) {
+    fn check_name(&mut self, id: PublicId, what: &str) {
         let life = self.history.life_of(id.as_bytes());
         if let Some(life) = life.filter(|life| self.history.lives[life].has_ended) {
             self.broken.push(format!("the name of life {life:x} is back, {what}: its end was acknowledged"));
@@ -264,20 +264,19 @@ impl State<'_> {
     /// One sweep leaves sessions that have not expired, all of them, and nothing else.
     fn sweep(&mut self, store: &FileStore, found: &Found) -> Result<()> {
         self.leftovers.iter().try_for_each(|path| age(path))?;
-        let options =
-            SweepOptions::new().full(true).core_share_percent(100).keep_damaged(Duration::from_secs(3600));
+        let options = SweepOptions::new().full(true).cpu_percent(100).keep_damaged(Duration::from_secs(3600));
         let report = store.sweep(&options).context("sweep the store")?;
-        if report.end != SweepEnd::Finished || report.failed > 0 {
-            self.broken.push(format!("the sweep ended {:?} with {:?}", report.end, report.errors));
+        if report.outcome != SweepOutcome::Completed || report.failed > 0 {
+            self.broken.push(format!("the sweep ended {:?} with {:?}", report.outcome, report.errors));
         }
         let mut left = Found::new();
         for file in store.files() {
             let file = file.context("look at a file after the sweep")?;
-            if let Holds::Live(live) = &file.holds {
+            if let Content::Live(live) = &file.content {
                 let (life, version) = content::identify(&live.record)?;
                 left.insert(life, (version, live.id));
             } else {
-                self.broken.push(format!("the sweep left {}: {:?}", name(&file), file.holds));
+                self.broken.push(format!("the sweep left {}: {:?}", name(&file), file.content));
             }
         }
         for (life, (version, id)) in found {
@@ -322,7 +321,7 @@ fn age(path: &Path) -> Result<()> {
         .with_context(|| format!("age the leftover {}", path.display()))
 }
 
-fn name(file: &StoredFile) -> String {
+fn name(file: &ScannedFile) -> String {
     let mut parts = file.path.iter().rev().take(2).map(|part| part.to_string_lossy());
     let last = parts.next().unwrap_or_default();
     parts.next().map_or(last.to_string(), |shard| format!("{shard}/{last}"))

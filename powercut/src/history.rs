@@ -124,7 +124,7 @@ impl History {
             Note::Missed { op } => {
                 self.pending.remove(&op);
             }
-            Note::Reaped { op, .. } => self.dead.extend(self.pending.remove(&op).map(|_| op)),
+            Note::ReaperStats { op, .. } => self.dead.extend(self.pending.remove(&op).map(|_| op)),
             Note::Killed { hand } => {
                 self.dead.extend(self.pending.extract_if(|op, _| dies_with(*op, hand)).map(|(op, _)| op));
             }
@@ -271,7 +271,7 @@ mod tests {
         let own = in_own_process(dying);
         let reaped = [ending(own), Note::Killed { hand }, saving(2, 2, true), done(2)];
         assert_eq!(endings(&reaped), 1, "another process, which may live");
-        let reaped = [ending(own), Note::Reaped { op: own, death: None }, saving(2, 2, true), done(2)];
+        let reaped = [ending(own), Note::ReaperStats { op: own, death: None }, saving(2, 2, true), done(2)];
         assert_eq!(endings(&reaped), 0);
     }
 

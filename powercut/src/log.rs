@@ -127,7 +127,7 @@ pub(crate) enum Note {
         op: Op,
     },
     /// The process that was made for the call is no more.
-    Reaped {
+    ReaperStats {
         /// The call.
         op: Op,
         /// Where it died; `None` if it came to its end.
@@ -154,7 +154,7 @@ impl Note {
             | Self::Keeping { op, life, .. }
             | Self::Ending { op, life } => (Some(op), vec![life]),
             Self::Rotating { op, life, successor, .. } => (Some(op), vec![life, successor]),
-            Self::Done { op, .. } | Self::Missed { op } | Self::Reaped { op, .. } => (Some(op), vec![]),
+            Self::Done { op, .. } | Self::Missed { op } | Self::ReaperStats { op, .. } => (Some(op), vec![]),
             Self::Killed { .. } | Self::Swept { .. } => (None, vec![]),
         }
     }

@@ -88,7 +88,7 @@ impl Reader {
                 self.pending.remove(&op).map(|(begun, note)| self.kind(begun, when, &note))
             }
             Note::Missed { op } => self.pending.remove(&op).and(None),
-            Note::Reaped { op, .. } => self.cut_short(|pending| pending == op),
+            Note::ReaperStats { op, .. } => self.cut_short(|pending| pending == op),
             Note::Killed { hand } => self.cut_short(|pending| dies_with(pending, hand)),
             Note::Swept { .. } => None,
             Note::Creating { op, .. }
@@ -172,10 +172,10 @@ impl Tally {
         }
         for event in events {
             match event {
-                Event::Note { note: Note::Reaped { death: Some(death), .. }, .. } => {
+                Event::Note { note: Note::ReaperStats { death: Some(death), .. }, .. } => {
                     tally.deaths[*death as usize] += 1;
                 }
-                Event::Note { note: Note::Reaped { death: None, .. }, .. } => tally.survivors += 1,
+                Event::Note { note: Note::ReaperStats { death: None, .. }, .. } => tally.survivors += 1,
                 Event::Note { note: Note::Swept { removed }, .. } => tally.swept += removed,
                 _ => {}
             }
@@ -236,7 +236,7 @@ mod tests {
     fn an_end_is_told_by_whom_it_met() {
         let creating = Note::Creating { op: 1, life: 7, deadline: 9, power_safe: true };
         check(&[(1, creating), (2, done(1)), (3, ending(2)), (4, done(2))], &[Kind::Create, Kind::Destroy]);
-        let died = Note::Reaped { op: 1, death: Some(Death::Fsync) };
+        let died = Note::ReaperStats { op: 1, death: Some(Death::Fsync) };
         check(&[(1, ending(1)), (2, died), (3, ending(2)), (4, done(2))], &[Kind::DestroyAgain]);
         let passed = [(1, saving(1, 2)), (2, ending(2)), (70_000, done(2)), (90_000, Note::Missed { op: 1 })];
         check(&passed, &[Kind::DestroyPassing]);

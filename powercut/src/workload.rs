@@ -177,7 +177,7 @@ impl Worker {
     pub(crate) fn run(&self) -> Result<()> {
         let actor = self.scene.enter()?;
         let (fail, failed) = mpsc::channel();
-        let sweep = SweepOptions::new().core_share_percent(100);
+        let sweep = SweepOptions::new().cpu_percent(100);
         let reaper = ReaperOptions::new()
             .interval(Duration::from_millis(100))
             .sweep(sweep)
@@ -364,7 +364,7 @@ impl Hand {
             None if status.success() => None,
             _ => bail!("a process that was to die at {at:?} ended otherwise: {status}"),
         };
-        self.actor.notes.say(Note::Reaped { op: dying, death });
+        self.actor.notes.say(Note::ReaperStats { op: dying, death });
         let ends = matches!(act, DoomedAct::Destroy | DoomedAct::Rotate) && self.chance.random();
         let op = self.next();
         self.actor.act(if ends { Act::Destroy } else { Act::Save }, op, life, op, true).map(drop)

@@ -20,7 +20,7 @@ pub(super) use opened::{announce_at, append, read_at, read_whole, stat, sync_dat
 pub(super) use sharing::{Sharing, set_rights};
 
 use super::layout::{self, SessionPath};
-use crate::id::FileId;
+use crate::id::PublicId;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::ffi::CStr;
@@ -168,7 +168,7 @@ impl Root {
     }
 
     /// Opens the shard directory of a session.
-    pub(super) fn open_shard(&self, id: &FileId) -> io::Result<Directory> {
+    pub(super) fn open_shard(&self, id: &PublicId) -> io::Result<Directory> {
         Ok(self.directory_at(self.open_directory_fd("open shard", &layout::shard_of(id))?))
     }
 
@@ -497,7 +497,7 @@ mod tests {
     fn opening_step_by_step_does_what_opening_at_once_does() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
-        let path = SessionPath::of(&SessionId::random().unwrap().file_id());
+        let path = SessionPath::of(&SessionId::random().unwrap().public_id());
         let (shard, elsewhere) = (dir.path().join(&path.as_str()[..2]), dir.path().join("elsewhere"));
         for open in [open_below, open_step_by_step] {
             let open = |access: Access| open(&root.fd, &path, access, access.mode(Sharing::Private));

@@ -4,7 +4,7 @@
 //! root/run/due/495124 a bucket: the sessions to look at in hour 495,124 since 1970; entries, one behind the other
 //! root/run/due/sweep  locked by whoever sweeps; holds the hour of the last walk (see `sweep`)
 //!
-//! entry, 32 bytes:    20 FileId | 8 deadline, microseconds since 1970, little-endian | 4 check
+//! entry, 32 bytes:    20 PublicId | 8 deadline, microseconds since 1970, little-endian | 4 check
 //! ```
 //!
 //! - **Filed before it is made.** A session is filed in the bucket of its deadline before its file is created, and
@@ -23,7 +23,7 @@ use super::disk::{self, Access, Directory, Root};
 use super::layout::DUE;
 use super::run;
 use crate::clock::micros;
-use crate::id::FileId;
+use crate::id::PublicId;
 use crate::sync::RwLock;
 use std::fs::File;
 use std::io;
@@ -43,14 +43,14 @@ const OPENINGS_MAX: u32 = 8;
 /// a few of the hashes.
 pub(super) const DEADLINE_MAX: u64 = (1 << 57) - 1;
 
-pub(super) const ENTRY_BYTES: usize = FileId::LEN + 8 + 4;
+pub(super) const ENTRY_BYTES: usize = PublicId::LEN + 8 + 4;
 /// How much of a bucket is read at once: 32,768 entries. For the fuzzer a page, as it has few.
 const CHUNK_BYTES: usize = if cfg!(sessile_fuzzing) { 1 << 12 } else { 1 << 20 };
 
 /// One line of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
-    pub(super) id: FileId,
+    pub(super) id: PublicId,
     /// When the session was to expire as it was filed, in microseconds since 1970.
     pub(super) deadline: u64,
 }
@@ -58,18 +58,18 @@ pub(super) struct Entry {
 impl Entry {
     fn to_bytes(self) -> [u8; ENTRY_BYTES] {
         let mut bytes = [0; ENTRY_BYTES];
-        bytes[..FileId::LEN].copy_from_slice(self.id.as_bytes());
-        bytes[FileId::LEN..][..8].copy_from_slice(&self.deadline.min(DEADLINE_MAX).to_le_bytes());
+        bytes[..PublicId::LEN].copy_from_slice(self.id.as_bytes());
+        bytes[PublicId::LEN..][..8].copy_from_slice(&self.deadline.min(DEADLINE_MAX).to_le_bytes());
         let check = check_of(&bytes);
         bytes[ENTRY_BYTES - 4..].copy_from_slice(&check);
         bytes
     }
 
     fn from_bytes(bytes: &[u8; ENTRY_BYTES]) -> Option<Self> {
-        let (id, rest) = bytes.split_first_chunk::<{ FileId::LEN }>()?;
+        let (id, rest) = bytes.split_first_chunk::<{ PublicId::LEN }>()?;
         let deadline = u64::from_le_bytes(*rest.first_chunk()?);
         (deadline <= DEADLINE_MAX && bytes[ENTRY_BYTES - 4..] == check_of(bytes))
-            .then_some(Self { id: FileId::from_bytes(*id), deadline })
+            .then_some(Self { id: PublicId::from_bytes(*id), deadline })
     }
 }
 
@@ -89,14 +89,14 @@ pub(super) fn bucket_of(deadline: u64, now: u64) -> u64 {
 pub(super) struct Due {
     /// The buckets filed in last, by number.
     open: RwLock<Vec<(u64, File)>>,
-    unfiled: AtomicU64,
+    index_failures: AtomicU64,
 }
 
 impl Due {
     /// Files a session. What cannot be filed is counted: a walk will find it.
-    pub(super) fn file(&self, root: &Root, id: &FileId, deadline: SystemTime, now: SystemTime) {
+    pub(super) fn file(&self, root: &Root, id: &PublicId, deadline: SystemTime, now: SystemTime) {
         if self.try_file(root, Entry { id: *id, deadline: micros(deadline) }, micros(now)).is_err() {
-            self.unfiled.fetch_add(1, Ordering::Relaxed);
+            self.index_failures.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -104,7 +104,7 @@ impl Due {
     pub(super) fn file_if_sooner(
         &self,
         root: &Root,
-        id: &FileId,
+        id: &PublicId,
         before: SystemTime,
         deadline: SystemTime,
         now: SystemTime,
@@ -117,8 +117,8 @@ impl Due {
     }
 
     /// How many could not be filed since the store was opened.
-    pub(super) fn unfiled(&self) -> u64 {
-        self.unfiled.load(Ordering::Relaxed)
+    pub(super) fn index_failures(&self) -> u64 {
+        self.index_failures.load(Ordering::Relaxed)
     }
 
     /// Files an entry.
@@ -241,7 +241,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     fn entry(n: u64) -> Entry {
-        Entry { id: FileId::digest(&n.to_le_bytes()), deadline: n }
+        Entry { id: PublicId::digest(&n.to_le_bytes()), deadline: n }
     }
     fn bytes_of(entries: impl IntoIterator<Item = u64>) -> Vec<u8> {
         entries.into_iter().flat_map(|n| entry(n).to_bytes()).collect()
@@ -309,7 +309,7 @@ mod tests {
         due.file(&root, &entry(2).id, at(3), at(10));
         assert_eq!(read(&root, 14), [Entry { deadline: hour(14), ..entry(1) }]);
         assert_eq!(read(&root, 10), [Entry { deadline: hour(3), ..entry(2) }]);
-        assert_eq!(due.unfiled(), 0);
+        assert_eq!(due.index_failures(), 0);
     }
 
     #[test]
@@ -400,7 +400,7 @@ mod tests {
         std::fs::remove_dir_all(dir.path().join(DUE)).unwrap();
         std::fs::write(dir.path().join(DUE), "in the way").unwrap();
         due.file(&root, &entry(1).id, at(7), at(5));
-        assert_eq!(due.unfiled(), 1);
+        assert_eq!(due.index_failures(), 1);
     }
 
     #[test]
@@ -413,7 +413,7 @@ mod tests {
         }
         assert_eq!(DEADLINE_MAX, u64::MAX >> 7);
         let mut bytes = entry(1).to_bytes();
-        bytes[FileId::LEN..][..8].copy_from_slice(&(DEADLINE_MAX + 1).to_le_bytes());
+        bytes[PublicId::LEN..][..8].copy_from_slice(&(DEADLINE_MAX + 1).to_le_bytes());
         let check = check_of(&bytes);
         bytes[ENTRY_BYTES - 4..].copy_from_slice(&check);
         assert_eq!(Entry::from_bytes(&bytes), None);

@@ -123,7 +123,7 @@ impl FileStore {
             .follow(now)
             .and_then(|_| (0..SHARDS).try_for_each(|shard| self.generations.announce_shard(shard).map(drop)));
         announced.map_err(|error| {
-            Error::new(ErrorKind::Unannounced, "announce that the session store was made again")
+            Error::new(ErrorKind::InvalidationFailed, "announce that the session store was made again")
                 .with_path(self.path())
                 .with_reason("other processes may serve what was before for a minute")
                 .with_source(error)

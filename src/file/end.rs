@@ -15,7 +15,7 @@ use super::options::LOCK_WAIT_MIN;
 use super::slot::{Extent, State};
 use super::slots::{self, View};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{FileId, SessionId};
+use crate::id::{PublicId, SessionId};
 use crate::store::{Change, Live, Store, Verdict};
 use crate::sync::Instant;
 use rustix::io::Errno;
@@ -42,7 +42,7 @@ impl FileStore {
         successor: &SessionId,
         change: Change<'_>,
     ) -> Result<Option<Live>> {
-        let shard = self.open_shard(&session.file_id())?;
+        let shard = self.open_shard(&session.public_id())?;
         let Some(mut locked) = self.lock_live(session, Some(&shard))? else { return Ok(None) };
         if locked.newest.record.is_expired(self.now()) {
             return Ok(None);
@@ -119,7 +119,7 @@ impl FileStore {
     }
 
     /// Ends what has no file: finishes an end that was begun without the lock, if there is one.
-    fn end_nothing(&self, whose: Whose<'_>, id: &FileId, shard: &Directory) -> Result<()> {
+    fn end_nothing(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
         self.finish_moved(whose, id, shard)?;
         // Removed by hand, which was not announced. No copy was ever made of a session with a made-up id.
         let known = whose.secret().zip(self.cache.as_ref());
@@ -158,7 +158,10 @@ impl FileStore {
             // Nothing can be read of the session any more, and that is all that is known.
             (_, Err(error))
                 if is_marked
-                    && !matches!(error.kind(), ErrorKind::DurabilityUnknown | ErrorKind::Unannounced) =>
+                    && !matches!(
+                        error.kind(),
+                        ErrorKind::DurabilityUnknown | ErrorKind::InvalidationFailed
+                    ) =>
             {
                 Err(Error::new(ErrorKind::DurabilityUnknown, "remove the file of an ended session")
                     .with_path(self.path().join(dying.path.as_str()))
@@ -196,7 +199,7 @@ impl FileStore {
     }
 
     /// Ends a session whose lock is not to be had, or that cannot be read. Whether its name was there.
-    fn end_unlocked(&self, whose: Whose<'_>, id: &FileId, shard: &Directory) -> Result<bool> {
+    fn end_unlocked(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<bool> {
         let was_there = self.move_away(shard, &SessionPath::of(id))?;
         self.finish_moved(whose, id, shard)?;
         Ok(was_there)
@@ -210,7 +213,7 @@ impl FileStore {
 
     /// Finishes the end of a session whose file was moved, if there is one: also one that was begun by a process that was
     /// killed.
-    pub(super) fn finish_moved(&self, whose: Whose<'_>, id: &FileId, shard: &Directory) -> Result<()> {
+    pub(super) fn finish_moved(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
         let path = SessionPath::of(id);
         let file = match shard.open_named(&path.ending(), Access::Write) {
             Ok(file) => Some(file),

@@ -3,7 +3,7 @@
 //! ```text
 //! root/run/generations   2 MiB: 512 cells for each of the 256 shards, in order
 //! cell                   [ saves | ends ], 8 bytes each, little-endian
-//!                        which of the 512: bytes 2 and 3 of the FileId, little-endian, mod 512
+//!                        which of the 512: bytes 2 and 3 of the PublicId, little-endian, mod 512
 //! ```
 //!
 //! Every process that keeps copies maps the file *read-only*. Whoever changed a session announces it: a `pwrite` of a
@@ -33,7 +33,7 @@ use super::layout::{GENERATIONS, GENERATIONS_PATH, RUN, SHARDS};
 use super::run;
 use crate::clock::Glance;
 use crate::error::Result;
-use crate::id::FileId;
+use crate::id::PublicId;
 use crate::random;
 use crate::sync::{RwLock, step};
 use memmap2::{MmapOptions, MmapRaw};
@@ -176,7 +176,7 @@ impl Generations {
     }
 
     /// What the session's cell says now. Read before the session's file is opened, it dates what is then read there.
-    pub(super) fn stamp(&self, id: &FileId) -> Stamp {
+    pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
         self.counters().stamp(id)
     }
 
@@ -185,7 +185,7 @@ impl Generations {
     /// # Errors
     ///
     /// None was told.
-    pub(super) fn announce(&self, id: &FileId, news: News) -> io::Result<Told> {
+    pub(super) fn announce(&self, id: &PublicId, news: News) -> io::Result<Told> {
         let (counters, at, saves) = (self.counters(), counter_of(id), self.fresh());
         let is_named = match news {
             News::Saved => counters.write(at, [saves])?,
@@ -350,7 +350,7 @@ impl Counters {
         }
     }
 
-    fn stamp(&self, id: &FileId) -> Stamp {
+    fn stamp(&self, id: &PublicId) -> Stamp {
         let at = counter_of(id);
         let counters = self.number;
         let stamp = match &self.seen {
@@ -375,7 +375,7 @@ impl Counters {
 
     /// Whether a copy of the session that has this date is the newest version, as far as anybody has said.
     #[inline]
-    pub(super) fn confirm(&self, id: &FileId, date: Stamp) -> bool {
+    pub(super) fn confirm(&self, id: &PublicId, date: Stamp) -> bool {
         !matches!(self.seen, Seen::Unmapped(_) | Seen::Lost(_)) && self.stamp(id) == date
     }
 
@@ -399,7 +399,7 @@ impl Counters {
 }
 
 /// Where the session's cell begins, in counters.
-fn counter_of(id: &FileId) -> usize {
+fn counter_of(id: &PublicId) -> usize {
     // The second byte chooses the queue among writers, and has no part in this.
     let [shard, _, a, b, ..] = *id.as_bytes();
     COUNTERS_PER_SHARD * usize::from(shard) + 2 * (usize::from(u16::from_le_bytes([a, b])) % CELLS_PER_SHARD)
@@ -416,8 +416,8 @@ mod tests {
     use std::path::Path;
     use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-    fn id(n: u32) -> FileId {
-        FileId::digest(&n.to_le_bytes())
+    fn id(n: u32) -> PublicId {
+        PublicId::digest(&n.to_le_bytes())
     }
     fn store() -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap();
@@ -655,7 +655,7 @@ mod tests {
         let path = dir.path().join(GENERATIONS_PATH);
         std::fs::create_dir_all(&path).unwrap();
         let error = Generations::open(&root, true, start()).unwrap_err();
-        assert_eq!((error.kind(), error.path()), (ErrorKind::Foreign, Some(&*path)));
+        assert_eq!((error.kind(), error.path()), (ErrorKind::NotASessionFile, Some(&*path)));
         assert!(path.is_dir());
     }
 }

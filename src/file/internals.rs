@@ -3,7 +3,7 @@ use super::layout::SessionPath;
 use super::slot::{self, SLOT_MAX, State};
 use super::slots::{self, View};
 use crate::error::Result;
-use crate::id::FileId;
+use crate::id::PublicId;
 use crate::record::Record;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// # Errors
 ///
 /// Those of a save: too large.
-pub fn encode(record: &Record, id: &FileId) -> Result<Vec<u8>> {
+pub fn encode(record: &Record, id: &PublicId) -> Result<Vec<u8>> {
     slot::encode(record, id, 1, State::WRITTEN, 0, SLOT_MAX)
 }
 
@@ -21,17 +21,17 @@ pub fn encode(record: &Record, id: &FileId) -> Result<Vec<u8>> {
 /// # Errors
 ///
 /// As for a load: damaged, or of a newer format.
-pub fn decode(slot: &[u8], id: &FileId) -> Result<Arc<Record>> {
+pub fn decode(slot: &[u8], id: &PublicId) -> Result<Arc<Record>> {
     slot::decode(slot, id).map(|decoded| decoded.record)
 }
 
 /// The checksum's work on what [`encode`] returned, and nothing else.
-pub fn checksum(encoded: &[u8], id: &FileId) -> [u8; 16] {
+pub fn checksum(encoded: &[u8], id: &PublicId) -> [u8; 16] {
     slot::checksum(encoded, id)
 }
 
 /// A slot under a valid checksum, whatever it says: `fields` are its prefix from the sequence to the end of the setting.
-pub fn sealed(fields: &[u8], payload: &[u8], id: &FileId) -> Vec<u8> {
+pub fn sealed(fields: &[u8], payload: &[u8], id: &PublicId) -> Vec<u8> {
     slot::sealed(fields, payload, id)
 }
 
@@ -40,7 +40,7 @@ pub fn sealed(fields: &[u8], payload: &[u8], id: &FileId) -> Vec<u8> {
 /// # Errors
 ///
 /// [`ErrorKind::NewerFormat`](crate::ErrorKind::NewerFormat).
-pub fn newest(file: &[u8], id: &FileId) -> Result<Option<Arc<Record>>> {
+pub fn newest(file: &[u8], id: &PublicId) -> Result<Option<Arc<Record>>> {
     Ok(match slots::view(file, id, None)? {
         View::Valid { newest, .. } => Some(newest.record),
         View::Empty | View::Damaged => None,
@@ -48,7 +48,7 @@ pub fn newest(file: &[u8], id: &FileId) -> Result<Option<Arc<Record>>> {
 }
 
 /// Where a session's file lies below the root of its store.
-pub fn path_of(id: &FileId) -> String {
+pub fn path_of(id: &PublicId) -> String {
     SessionPath::of(id).as_str().to_owned()
 }
 

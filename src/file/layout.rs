@@ -7,13 +7,13 @@
 //!   generations     the counters that keep caches coherent
 //!   due/…           the expiry index: which sessions to look at in which hour
 //! damaged/…         damaged session files that somebody had moved aside
-//! ab/cdef0123…      a session: the first byte of its FileId names the shard, the other 19 the file
+//! ab/cdef0123…      a session: the first byte of its PublicId names the shard, the other 19 the file
 //! ab/.new-…         a file on its way to its name; removed by a sweep when its writer died
 //! ab/.end-cdef0123… a session that was ended without its lock, until everybody was told
 //! ```
 //!
 //! 256 shards: a million sessions are 4,000 names a directory.
-use crate::id::FileId;
+use crate::id::PublicId;
 use std::ffi::CStr;
 
 /// How many shard directories there are. The fuzzer, which opens a store thousands of times a second, has few.
@@ -51,11 +51,11 @@ const ENDING: &str = ".end-";
 /// The path of one session's file: fixed length, on the stack, ready for a system call.
 pub(super) struct SessionPath([u8; PATH_LEN + 1]);
 
-const PATH_LEN: usize = 2 * FileId::LEN + 1;
+const PATH_LEN: usize = 2 * PublicId::LEN + 1;
 const SHARD_LEN: usize = 2;
 
 impl SessionPath {
-    pub(super) fn of(id: &FileId) -> Self {
+    pub(super) fn of(id: &PublicId) -> Self {
         let hex = id.hex();
         let mut path = [0; PATH_LEN + 1];
         path[..SHARD_LEN].copy_from_slice(&hex[..SHARD_LEN]);
@@ -86,17 +86,17 @@ impl SessionPath {
 }
 
 /// The session whose file has this shard and this name in it; `None` for names that are no session's.
-pub(super) fn session_at(shard: &str, name: &str) -> Option<FileId> {
-    (shard.len() == SHARD_LEN).then(|| FileId::parse(&format!("{shard}{name}"))).flatten()
+pub(super) fn session_at(shard: &str, name: &str) -> Option<PublicId> {
+    (shard.len() == SHARD_LEN).then(|| PublicId::parse(&format!("{shard}{name}"))).flatten()
 }
 
 /// The session that was ended without its lock and whose file has this name in this shard; `None` for other names.
-pub(super) fn ending_at(shard: &str, name: &str) -> Option<FileId> {
+pub(super) fn ending_at(shard: &str, name: &str) -> Option<PublicId> {
     session_at(shard, name.strip_prefix(ENDING)?)
 }
 
 /// The name of the shard of a session.
-pub(super) fn shard_of(id: &FileId) -> String {
+pub(super) fn shard_of(id: &PublicId) -> String {
     shard_name(id.as_bytes()[0].into())
 }
 
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_session_lies_in_the_shard_of_its_first_byte() {
-        let id = FileId::parse("abcdef0123456789abcdef0123456789abcdef01").unwrap();
+        let id = PublicId::parse("abcdef0123456789abcdef0123456789abcdef01").unwrap();
         let path = SessionPath::of(&id);
         assert_eq!(path.as_str(), "ab/cdef0123456789abcdef0123456789abcdef01");
         assert_eq!(path.below_shard().to_str().unwrap(), "cdef0123456789abcdef0123456789abcdef01");

@@ -10,7 +10,7 @@ use super::read_cache::Cached;
 use super::slot::{self, Decoded, STATE_AT, State};
 use super::slots::{self, View};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{FileId, SessionId};
+use crate::id::{PublicId, SessionId};
 use crate::record::Record;
 use crate::sync::Instant;
 use std::cell::{Cell, OnceCell};
@@ -23,13 +23,13 @@ use std::sync::Arc;
 #[derive(Clone, Copy)]
 pub(super) enum Whose<'a> {
     Secret(&'a SessionId),
-    Digest(FileId),
+    Digest(PublicId),
 }
 
 impl<'a> Whose<'a> {
-    pub(super) fn id(self) -> FileId {
+    pub(super) fn id(self) -> PublicId {
         match self {
-            Self::Secret(session) => session.file_id(),
+            Self::Secret(session) => session.public_id(),
             Self::Digest(id) => id,
         }
     }
@@ -56,7 +56,7 @@ impl<'a> Whose<'a> {
 pub(super) struct Locked<'a> {
     pub(super) store: &'a FileStore,
     pub(super) whose: Whose<'a>,
-    pub(super) id: FileId,
+    pub(super) id: PublicId,
     /// What the session's cell said before its path was opened. From then on no end of it goes unnoticed.
     pub(super) noted: Stamp,
     /// When that was, in microseconds since 1970.
@@ -265,7 +265,7 @@ impl FileStore {
     fn look_under_lock(
         &self,
         whose: Whose<'_>,
-        id: &FileId,
+        id: &PublicId,
         path: &SessionPath,
         file: &File,
         known: Option<&Cached>,

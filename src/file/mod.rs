@@ -42,14 +42,14 @@ mod watch;
 mod write;
 
 pub use options::{Coherence, FileStoreOptions};
-pub use reaper::{Reaped, Reaper, ReaperOptions};
+pub use reaper::{Reaper, ReaperOptions, ReaperStats};
 pub use stats::Stats;
-pub use sweep::{SweepEnd, SweepOptions, SweepPhase, SweepProgress, SweepReport};
-pub use walk::{Files, Holds, StoredFile};
+pub use sweep::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
+pub use walk::{Content, Scan, ScannedFile};
 
 use crate::clock::{Glance, micros};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{FileId, SessionId, Token};
+use crate::id::{PublicId, SessionId, Token};
 use crate::record::Record;
 use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store};
 use crate::sync::Instant;
@@ -209,7 +209,7 @@ impl FileStore {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let cache = self.cache.as_ref().filter(|_| self.queues.check_process().is_ok());
-        Stats { unfiled: self.due.unfiled(), ..self.tally.stats(cache) }
+        Stats { index_failures: self.due.index_failures(), ..self.tally.stats(cache) }
     }
 
     /// The name of the file system, such as `NFS`, if no copies of sessions are kept in memory because processes cannot hear
@@ -263,11 +263,11 @@ impl FileStore {
 
     /// Tells every process that has a copy of the session to look at its file. Returns what copies of the version that
     /// was just written, under the session's lock, are dated with.
-    fn announce(&self, whose: Whose<'_>, id: &FileId, news: News) -> Result<u64> {
+    fn announce(&self, whose: Whose<'_>, id: &PublicId, news: News) -> Result<u64> {
         self.announce_where_it_is_heard(id, news).map_err(|error| {
             // Our own copy is as old as theirs.
             whose.secret().inspect(|session| self.forget(session));
-            Error::new(ErrorKind::Unannounced, "announce the change of session file")
+            Error::new(ErrorKind::InvalidationFailed, "announce the change of session file")
                 .with_path(self.root.path().join(SessionPath::of(id).as_str()))
                 .with_reason("what was done is done; other processes may serve what was before for a minute")
                 .with_source(self.error_at("write to", layout::GENERATIONS_PATH, error))
@@ -275,7 +275,7 @@ impl FileStore {
     }
 
     /// Announces into the counters that have the name. Returns what `saves` is there now.
-    fn announce_where_it_is_heard(&self, id: &FileId, news: News) -> io::Result<u64> {
+    fn announce_where_it_is_heard(&self, id: &PublicId, news: News) -> io::Result<u64> {
         for _ in 0..FOLLOWINGS_MAX {
             let told = self.generations.announce(id, news)?;
             let now = self.options.clock.glance();
@@ -304,7 +304,7 @@ impl FileStore {
     /// Loads a session of which there is no copy to be trusted.
     #[inline(never)]
     fn load_file(&self, session: &SessionId, known: Option<&Cached>, glance: Glance) -> Result<Lookup> {
-        let id = known.map_or_else(|| session.file_id(), |known| known.id);
+        let id = known.map_or_else(|| session.public_id(), |known| known.id);
         // Before the file is opened: see `generations`.
         let stamp = self.generations.stamp(&id);
         let newest = match self.read(Whose::Secret(session), &id, known.map(Cached::known))? {
@@ -313,7 +313,7 @@ impl FileStore {
             }
             Some(View::Valid { newest, .. }) => Ok(newest),
             Some(View::Damaged) => Err(Absent::Damaged(id)),
-            None | Some(View::Empty) => Err(Absent::Unknown(id)),
+            None | Some(View::Empty) => Err(Absent::NotFound(id)),
         };
         let is_known = |newest: &Decoded| known.is_some_and(|known| known.version == newest.version);
         let confirmed = self.options.coherence == Coherence::Verify && newest.as_ref().is_ok_and(is_known);
@@ -331,7 +331,7 @@ impl FileStore {
     }
 
     /// Reads a session without a lock; `None` if it has no file.
-    fn read(&self, whose: Whose<'_>, id: &FileId, known: Option<Known<'_>>) -> Result<Option<View>> {
+    fn read(&self, whose: Whose<'_>, id: &PublicId, known: Option<Known<'_>>) -> Result<Option<View>> {
         let path = SessionPath::of(id);
         let Some(file) = self.open_file(id, &path, Access::Read)? else { return Ok(None) };
         let first = self.look(&file, &path, |bytes| match slots::view(bytes, id, known) {
@@ -352,7 +352,7 @@ impl FileStore {
     fn read_until_settled(
         &self,
         whose: Whose<'_>,
-        id: &FileId,
+        id: &PublicId,
         path: &SessionPath,
         mut last: Vec<u8>,
     ) -> Result<Option<View>> {
@@ -379,7 +379,7 @@ impl FileStore {
     }
 
     /// Opens a session's file; `None` if there is none, which is an error if its shard is gone as well.
-    fn open_file(&self, id: &FileId, path: &SessionPath, access: Access) -> Result<Option<File>> {
+    fn open_file(&self, id: &PublicId, path: &SessionPath, access: Access) -> Result<Option<File>> {
         match self.opened(self.root.open_session(path, access), path)? {
             // Looked for once more, in the shard that is there: it may just have been put where there was none.
             None => self.opened(self.open_shard(id)?.open(path, access), path),
@@ -397,7 +397,7 @@ impl FileStore {
     }
 
     /// Opens a session's shard directory. One that is gone is an error, unless the whole store is.
-    fn open_shard(&self, id: &FileId) -> Result<disk::Directory> {
+    fn open_shard(&self, id: &PublicId) -> Result<disk::Directory> {
         match self.root.open_shard(id) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.open_missing_shard(&layout::shard_of(id))
@@ -444,7 +444,7 @@ fn io_error(act: impl Into<Cow<'static, str>>, error: io::Error) -> Error {
         Some(Errno::NOSPC) => Error::new(ErrorKind::Full, act),
         Some(Errno::DQUOT) => Error::new(ErrorKind::Full, act).with_reason("the disk quota is used up"),
         Some(Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::SPIPE | Errno::NXIO) => {
-            Error::new(ErrorKind::Foreign, act)
+            Error::new(ErrorKind::NotASessionFile, act)
                 .with_reason("a link, pipe, directory or device is in its place")
         }
         _ => Error::new(ErrorKind::Io, act),

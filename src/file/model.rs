@@ -17,10 +17,10 @@ pub(super) use script::{By, Step};
 use super::disk::faults::during;
 use super::due::{BUCKET_MICROS, bucket_of};
 use super::layout::{DUE, SHARDS, SWEEP, shard_name};
-use super::{Coherence, FileStore, FileStoreOptions, Holds, SweepOptions};
+use super::{Coherence, Content, FileStore, FileStoreOptions, SweepOptions};
 use crate::clock::{Clock, micros};
 use crate::error::{Error, ErrorKind};
-use crate::id::{FileId, Token};
+use crate::id::{PublicId, Token};
 use crate::record::Record;
 use crate::store::{Absent, Durability, Live, Lookup, Saved, Store, Verdict};
 use crate::value::Value;
@@ -40,7 +40,7 @@ const BEGIN: Duration = Duration::from_secs(1_700_000_000);
 #[derive(Clone, Debug)]
 struct Known {
     token: Token,
-    id: FileId,
+    id: PublicId,
     /// `None` if it was ended, or swept: it must never be found again.
     record: Option<Record>,
     /// When the index has it looked at, at the latest.
@@ -151,7 +151,7 @@ impl Model {
         let for_good = for_good && fault != Errno::INTR.raw_os_error();
         let fails = move |n, _: &str| (n == due || for_good && n > due).then_some(fault);
         let (done, calls) = during(fails, || act(self));
-        let is_unannounced = |error: &Error| error.kind() == ErrorKind::Unannounced || for_good;
+        let is_unannounced = |error: &Error| error.kind() == ErrorKind::InvalidationFailed || for_good;
         if done.as_ref().is_err_and(is_unannounced) {
             // For a minute others may not see what was changed.
             self.clock.advance(TRUST);
@@ -216,7 +216,7 @@ impl Model {
                 assert!(known.record.is_some() && !self.is_live(at), "session {at} expired, {context}");
                 assert_eq!(*id, known.id, "session {at}, {context}");
             }
-            Lookup::Absent(Absent::Unknown(id)) => {
+            Lookup::Absent(Absent::NotFound(id)) => {
                 assert_eq!(known.record, None, "session {at} is unknown, {context}");
                 assert_eq!(*id, known.id, "session {at}, {context}");
             }
@@ -233,7 +233,7 @@ impl Model {
             let found = found.unwrap_or_else(|error| panic!("{by:?} cannot load session {at}: {error}"));
             self.check_found(at, &found, &format!("by {by:?}"));
         }
-        let found = self.store(By::Bare).find(id);
+        let found = self.store(By::Bare).load_by_id(id);
         self.check_found(at, &found.unwrap_or_else(|error| panic!("session {at}: {error}")), "by its file");
     }
 
@@ -245,7 +245,7 @@ impl Model {
         let found = self.store(By::Bare).load(&token).unwrap_or_else(|error| panic!("session {at}: {error}"));
         let mut fits = candidates.into_iter().filter(|candidate| match (&found, candidate) {
             (Lookup::Live(live), Some(record)) => is_live(record) && *live.record == *record,
-            (Lookup::Absent(Absent::Unknown(_)), None) => true,
+            (Lookup::Absent(Absent::NotFound(_)), None) => true,
             (Lookup::Absent(Absent::Expired(_)), Some(record)) => !is_live(record),
             _ => false,
         });
@@ -304,7 +304,7 @@ impl Model {
             Step::End { by, at } => {
                 let Some(at) = self.index(at) else { return };
                 let id = self.sessions[at].id;
-                self.end(by, at, |store| store.end(&id));
+                self.end(by, at, |store| store.delete_by_id(&id));
             }
             Step::BringIn { by, at, safe } => {
                 let Some(at) = self.index(at) else { return };
@@ -312,11 +312,11 @@ impl Model {
                 let was_live = self.is_live(at);
                 if self.is_behind && !was_live {
                     // An end that failed may have left a name, which is in the way.
-                    self.store(By::Bare).end(&id).expect("no fault is met");
+                    self.store(By::Bare).delete_by_id(&id).expect("no fault is met");
                     self.sessions[at].record = None;
                 }
                 let old = self.sessions[at].record.clone();
-                match self.act(by, |store| store.bring_in(&id, &record, how(safe))) {
+                match self.act(by, |store| store.import(&id, &record, how(safe))) {
                     Ok(brought_in) => {
                         assert_eq!(brought_in, !was_live, "session {at}");
                         if brought_in {
@@ -379,7 +379,7 @@ impl Model {
             }
             Err(error) => {
                 let mut candidates = vec![self.sessions[at].record.clone()];
-                if matches!(error.kind(), ErrorKind::DurabilityUnknown | ErrorKind::Unannounced) {
+                if matches!(error.kind(), ErrorKind::DurabilityUnknown | ErrorKind::InvalidationFailed) {
                     candidates.extend(changed.map(Some));
                 }
                 self.resolve(at, &error, candidates);
@@ -426,7 +426,7 @@ impl Model {
     }
 
     fn sweep(&mut self, by: By, full: bool) {
-        let options = SweepOptions::new().core_share_percent(100).full(full);
+        let options = SweepOptions::new().cpu_percent(100).full(full);
         let had_fault = self.fault.is_some();
         let expired: Vec<_> = (0..self.sessions.len())
             .filter(|at| self.sessions[*at].record.is_some() && !self.is_live(*at))
@@ -442,7 +442,7 @@ impl Model {
         let mut left = 0;
         for at in expired {
             let found = self.store(By::Bare).load(&self.sessions[at].token).expect("no fault is left");
-            if matches!(found, Lookup::Absent(Absent::Unknown(_))) {
+            if matches!(found, Lookup::Absent(Absent::NotFound(_))) {
                 self.sessions[at].record = None;
             } else {
                 let is_due = self.sessions[at].filed <= now;
@@ -460,12 +460,12 @@ impl Model {
             self.is_behind = false;
         }
         if !self.is_behind {
-            let files = self.store(By::Bare).files().map(|file| file.expect("no fault is left").holds);
+            let files = self.store(By::Bare).files().map(|file| file.expect("no fault is left").content);
             let (mut there, mut expired) = (Vec::new(), 0);
             for holds in files {
                 match holds {
-                    Holds::Live(live) => there.push(live.id),
-                    Holds::Expired(_) => expired += 1,
+                    Content::Live(live) => there.push(live.id),
+                    Content::Expired(_) => expired += 1,
                     other => panic!("after {report:?} there is {other:?}"),
                 }
             }
@@ -484,9 +484,9 @@ impl Model {
         let files: Vec<_> =
             self.store(By::Bare).files().map(|file| file.expect("no fault is left")).collect();
         for file in files {
-            let is_leftover = match &file.holds {
-                Holds::Live(live) => !self.sessions.iter().any(|known| known.id == live.id),
-                Holds::Unfinished(_) | Holds::Temporary => true,
+            let is_leftover = match &file.content {
+                Content::Live(live) => !self.sessions.iter().any(|known| known.id == live.id),
+                Content::Unfinished(_) | Content::Temporary => true,
                 _ => false,
             };
             if is_leftover {

@@ -26,7 +26,7 @@ struct Parameters {
     /// Newer ones are refused.
     format: u32,
     shards: u16,
-    file_id: String,
+    public_id: String,
 }
 
 const FORMAT: u32 = 1;
@@ -35,7 +35,7 @@ const PARAMETERS_BYTES_MAX: usize = 4096;
 
 impl Parameters {
     fn ours() -> Self {
-        Self { format: FORMAT, shards: SHARDS, file_id: "blake3-160".into() }
+        Self { format: FORMAT, shards: SHARDS, public_id: "blake3-160".into() }
     }
 }
 
@@ -124,7 +124,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
         let has_sessions = repair::has_sessions(&root)?;
         if !creates {
             let reason = if has_sessions { repair::REMEDY } else { "there is no session store in it" };
-            return Err(Error::new(ErrorKind::Foreign, "open session store")
+            return Err(Error::new(ErrorKind::NotASessionStore, "open session store")
                 .with_path(dir)
                 .with_reason(reason));
         }
@@ -190,15 +190,18 @@ pub(super) fn read_parameters(root: &Root) -> Result<bool> {
     let text = disk::read_at(&file, 0, PARAMETERS_BYTES_MAX)
         .map_err(|cause| io_error(ACT, cause).with_path(path()))?;
     // The format alone first: a newer one may have other parameters.
-    let any: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|cause| error(ErrorKind::Foreign).with_source(cause))?;
+    let any: serde_json::Value = serde_json::from_slice(&text)
+        .map_err(|cause| error(ErrorKind::NotASessionStore).with_source(cause))?;
     match any.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format > FORMAT.into() => Err(error(ErrorKind::NewerFormat)
             .with_reason(format!("the store has format {format}, this version knows {FORMAT}"))),
         _ if serde_json::from_value::<Parameters>(any).is_ok_and(|found| found == Parameters::ours()) => {
             Ok(true)
         }
-        _ => Err(error(ErrorKind::Foreign).with_reason("these are not the parameters of a session store")),
+        _ => {
+            Err(error(ErrorKind::NotASessionStore)
+                .with_reason("these are not the parameters of a session store"))
+        }
     }
 }
 
@@ -220,9 +223,11 @@ pub(super) fn check_names(root: &Root) -> Result<()> {
     // A fresh file system has `lost+found` in its root.
     let foreign = |name: &&String| !matches!(name.as_str(), "." | ".." | "lost+found") && !is_ours(name);
     if let Some(name) = names.iter().find(foreign) {
-        return Err(Error::new(ErrorKind::Foreign, "make a session store in").with_path(dir).with_reason(
-            format!("it holds something else (`{name}`); give the store a directory of its own"),
-        ));
+        return Err(Error::new(ErrorKind::NotASessionStore, "make a session store in")
+            .with_path(dir)
+            .with_reason(format!(
+                "it holds something else (`{name}`); give the store a directory of its own"
+            )));
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! What somebody does who looks after a store and knows sessions by their files: find, end, bring in from elsewhere,
-//! set aside what is damaged. A [`FileId`] is no secret and opens no session to a visitor.
+//! set aside what is damaged. A [`PublicId`] is no secret and opens no session to a visitor.
 use super::FileStore;
 use super::disk::Directory;
 use super::generations::News;
@@ -8,7 +8,7 @@ use super::lock::busy;
 use super::locked::{Held, Whose};
 use super::slots::View;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::FileId;
+use crate::id::PublicId;
 use crate::record::Record;
 use crate::store::{Absent, Durability, Live, Lookup, Store};
 use crate::sync::{Instant, thread};
@@ -26,7 +26,7 @@ impl FileStore {
     /// # Errors
     ///
     /// As for [`load`](Store::load).
-    pub fn find(&self, id: &FileId) -> Result<Lookup> {
+    pub fn load_by_id(&self, id: &PublicId) -> Result<Lookup> {
         self.queues.check_process()?;
         let id = *id;
         Ok(match self.read(Whose::Digest(id), &id, None)? {
@@ -35,7 +35,7 @@ impl FileStore {
             }
             Some(View::Valid { newest, .. }) => Lookup::Live(Live { record: newest.record, id }),
             Some(View::Damaged) => Lookup::Absent(Absent::Damaged(id)),
-            None | Some(View::Empty) => Lookup::Absent(Absent::Unknown(id)),
+            None | Some(View::Empty) => Lookup::Absent(Absent::NotFound(id)),
         })
     }
 
@@ -45,7 +45,7 @@ impl FileStore {
     /// # Errors
     ///
     /// As for [`delete`](Store::delete).
-    pub fn end(&self, id: &FileId) -> Result<bool> {
+    pub fn delete_by_id(&self, id: &PublicId) -> Result<bool> {
         self.end_file(Whose::Digest(*id))
     }
 
@@ -55,11 +55,11 @@ impl FileStore {
     /// # Errors
     ///
     /// As for [`create`](Store::create). [`ErrorKind::Corrupt`] if a damaged file is in its place;
-    /// [`set_aside`](Self::set_aside) makes room. [`ErrorKind::Busy`] if somebody has it locked for the whole
-    /// [`lock_wait`](super::FileStoreOptions::lock_wait), or if its creation was cut short, which [`end`](Self::end) clears
-    /// away, as does a sweep after an hour. [`ErrorKind::Unannounced`] if it is in, and those who remember what was there before
+    /// [`quarantine`](Self::quarantine) makes room. [`ErrorKind::Busy`] if somebody has it locked for the whole
+    /// [`lock_wait`](super::FileStoreOptions::lock_wait), or if its creation was cut short, which [`delete_by_id`](Self::delete_by_id) clears
+    /// away, as does a sweep after an hour. [`ErrorKind::InvalidationFailed`] if it is in, and those who remember what was there before
     /// could not be told.
-    pub fn bring_in(&self, id: &FileId, record: &Record, how: Durability) -> Result<bool> {
+    pub fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
         let mut record = record.clone();
         record.cut();
         let (whose, record) = (Whose::Digest(*id), Arc::new(record));
@@ -110,7 +110,7 @@ impl FileStore {
     ///
     /// [`ErrorKind::Busy`] if somebody has it locked for the whole [`lock_wait`](super::FileStoreOptions::lock_wait).
     /// [`ErrorKind::Io`], and the file stays where it is.
-    pub fn set_aside(&self, id: &FileId) -> Result<Option<PathBuf>> {
+    pub fn quarantine(&self, id: &PublicId) -> Result<Option<PathBuf>> {
         self.queues.check_process()?;
         self.check_may_write()?;
         let path = SessionPath::of(id);
@@ -134,7 +134,7 @@ impl FileStore {
     /// Moves what has a session's name. If it is not there, `None` if it `may_be_gone`.
     fn move_aside(
         &self,
-        id: &FileId,
+        id: &PublicId,
         shard: &Directory,
         path: &SessionPath,
         may_be_gone: impl Fn() -> Result<bool>,

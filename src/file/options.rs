@@ -167,7 +167,7 @@ impl FileStoreOptions {
     }
 
     /// Whether to make the directory and the store in it, if there is none, also again while it is open; default yes. If not, a directory without a store
-    /// is refused with [`ErrorKind::Foreign`]: for tools that look after a store and are not to make one where a name was
+    /// is refused with [`ErrorKind::NotASessionStore`]: for tools that look after a store and are not to make one where a name was
     /// mistyped.
     #[must_use]
     pub fn create(mut self, yes: bool) -> Self {
@@ -253,7 +253,7 @@ impl FileStoreOptions {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] names an option out of its bounds. [`ErrorKind::Foreign`] for a directory that holds
+    /// [`ErrorKind::Config`] names an option out of its bounds. [`ErrorKind::NotASessionStore`] for a directory that holds
     /// something else, [`ErrorKind::NewerFormat`] for a store made by a newer version, [`ErrorKind::Permissions`] for a
     /// store that is not ours and cannot be made so, with the command that mends it, and for a directory without a store that
     /// is not ours or that others may write to (neither if it is only [read](Self::read_only)), [`ErrorKind::Io`] for all

@@ -17,7 +17,7 @@ use super::generations::{Counters, Stamp};
 use super::slot::Version;
 use super::slots::Known;
 use crate::clock::{Glance, micros};
-use crate::id::FileId;
+use crate::id::PublicId;
 use crate::record::Record;
 use crate::sync::Mutex;
 use hashlink::linked_hash_map::RawEntryMut;
@@ -45,12 +45,18 @@ pub(super) struct Cached {
     pub(super) stamp: Stamp,
     /// When that was, by the store's clock, in microseconds since 1970.
     pub(super) read_at: u64,
-    pub(super) id: FileId,
+    pub(super) id: PublicId,
     pub(super) version: Version,
 }
 
 impl Cached {
-    pub(super) fn new(record: Arc<Record>, id: FileId, version: Version, stamp: Stamp, read_at: u64) -> Self {
+    pub(super) fn new(
+        record: Arc<Record>,
+        id: PublicId,
+        version: Version,
+        stamp: Stamp,
+        read_at: u64,
+    ) -> Self {
         Self { deadline: micros(record.deadline), record, stamp, read_at, id, version }
     }
 
@@ -62,7 +68,7 @@ impl Cached {
 
 /// What became of a look into the cache.
 pub(super) enum Found {
-    Trusted(Arc<Record>, FileId),
+    Trusted(Arc<Record>, PublicId),
     /// It may have been overtaken.
     Doubtful(Cached),
     Nothing,
@@ -264,7 +270,7 @@ mod tests {
         let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
         record.entries.insert("text".into(), Value::new(&"x".repeat(text_bytes)).unwrap());
         let mut slot = [0; PREFIX_LEN];
-        let id = FileId::digest(b"");
+        let id = PublicId::digest(b"");
         let bytes = slot::encode(&record, &id, sequence, State::WRITTEN, 0, 1 << 20);
         slot.copy_from_slice(&bytes.unwrap()[..PREFIX_LEN]);
         let (version, stamp) = (Version::claimed(&slot), Stamp::default());

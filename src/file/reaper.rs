@@ -6,7 +6,7 @@
 //! - **Any number of processes** may have one on the same store: one sweeps at a time, the others leave it to that one.
 //! - **It may be killed anywhere**, as a sweep may; a server that never returns needs not stop it.
 use super::mapped::Birthmark;
-use super::{FileStore, SweepEnd, SweepOptions, SweepProgress, SweepReport};
+use super::{FileStore, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{with_causes, write_line};
@@ -104,7 +104,7 @@ impl ReaperOptions {
 /// What a reaper did between its start and its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Reaped {
+pub struct ReaperStats {
     /// Sweeps that it made, also those that were stopped or failed.
     pub sweeps: u64,
     /// Sweeps that it left to somebody else.
@@ -127,7 +127,7 @@ pub struct Reaper {
     /// Nothing is sent: it closes when the thread is to end.
     stop: Option<Sender<()>>,
     now: Option<Sender<()>>,
-    thread: Option<JoinHandle<Reaped>>,
+    thread: Option<JoinHandle<ReaperStats>>,
     birthmark: Birthmark,
 }
 
@@ -145,7 +145,7 @@ impl FileStore {
         let (stop, stopped) = bounded(0);
         let (now, asked) = bounded(1);
         let worker =
-            Worker { store: Arc::downgrade(self), options, stopped, asked, reaped: Reaped::default() };
+            Worker { store: Arc::downgrade(self), options, stopped, asked, reaped: ReaperStats::default() };
         let thread = thread::Builder::new()
             .name("sessile-reaper".into())
             .spawn(|| worker.run_and_end())
@@ -164,23 +164,23 @@ impl Reaper {
     }
 
     /// Stops the thread, waits until it has ended, and says what it did.
-    pub fn close(mut self) -> Reaped {
+    pub fn close(mut self) -> ReaperStats {
         self.end()
     }
 
-    fn end(&mut self) -> Reaped {
+    fn end(&mut self) -> ReaperStats {
         let (stop, now) = (self.stop.take(), self.now.take());
-        let Some(thread) = self.thread.take() else { return Reaped::default() };
+        let Some(thread) = self.thread.take() else { return ReaperStats::default() };
         if !self.birthmark.is_here() {
             // In a forked child there is no such thread to be waited for, and what it had is not to be given back: it may
             // have held a channel's lock at the fork, which closing the channel would wait for.
             std::mem::forget((stop, now, thread));
-            return Reaped::default();
+            return ReaperStats::default();
         }
         drop(stop);
         if thread.thread().id() == thread::current().id() {
             // The observer has the handle: the thread ends when it returns.
-            return Reaped::default();
+            return ReaperStats::default();
         }
         thread.join().unwrap_or_default()
     }
@@ -197,18 +197,18 @@ struct Worker {
     options: ReaperOptions,
     stopped: Receiver<()>,
     asked: Receiver<()>,
-    reaped: Reaped,
+    reaped: ReaperStats,
 }
 
 impl Worker {
     /// Runs until it is stopped, and says what was done, also if dropping the observer panics.
-    fn run_and_end(mut self) -> Reaped {
+    fn run_and_end(mut self) -> ReaperStats {
         let reaped = self.run();
         let _ = contained(|| drop(self));
         reaped
     }
 
-    fn run(&mut self) -> Reaped {
+    fn run(&mut self) -> ReaperStats {
         let mut wait = part_of(FIRST_WITHIN.min(self.options.interval));
         // When its handle is forgotten, nobody asks any more, and that is no reason to sweep.
         let mut asked = self.asked.clone();
@@ -261,10 +261,10 @@ fn failure(swept: &Result<SweepReport>) -> Option<String> {
     }
 }
 
-impl Reaped {
+impl ReaperStats {
     fn count(&mut self, swept: &Result<SweepReport>) {
         match swept {
-            Ok(report) if report.end == SweepEnd::Elsewhere => self.elsewhere += 1,
+            Ok(report) if report.outcome == SweepOutcome::AlreadyRunning => self.elsewhere += 1,
             Ok(report) => {
                 self.sweeps += 1;
                 self.removed += report.removed;

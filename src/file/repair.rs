@@ -5,7 +5,7 @@
 //! which format it has. A version of this crate that knows format 1 makes the file only where no session has another one.
 use super::disk::Root;
 use super::layout::{DAMAGED, PARAMETERS, SHARDS, shard_name};
-use super::{FileStore, FileStoreOptions, Holds, io_error};
+use super::{Content, FileStore, FileStoreOptions, io_error};
 use super::{open, permissions};
 use crate::error::{Error, ErrorKind, Result};
 use rustix::io::Errno;
@@ -30,7 +30,7 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Foreign`] if `dir` holds no store or something else, too; [`ErrorKind::NewerFormat`] if a newer version of
+    /// [`ErrorKind::NotASessionStore`] if `dir` holds no store or something else, too; [`ErrorKind::NewerFormat`] if a newer version of
     /// this crate wrote the parameters or, if they are lost, any session; [`ErrorKind::Permissions`] for a directory that is
     /// not ours; [`ErrorKind::Io`] and others for all that the operating system refuses.
     ///
@@ -53,7 +53,7 @@ impl FileStore {
         let parameters = Parameters::of(&root)?;
         // First: of a directory that is no store, nothing needs to be private.
         if parameters == Parameters::Lost && !has_shards(&root)? {
-            let error = Error::new(ErrorKind::Foreign, ACT).with_path(dir);
+            let error = Error::new(ErrorKind::NotASessionStore, ACT).with_path(dir);
             return Err(error.with_reason("there is no session store in it"));
         }
         permissions::check_store(&root)?;
@@ -160,7 +160,7 @@ pub(super) fn check_formats(dir: &Path) -> Result<()> {
     let store = options.open(dir)?;
     for file in store.files() {
         match file {
-            Ok(file) if matches!(file.holds, Holds::Newer(_)) => {
+            Ok(file) if matches!(file.content, Content::Newer(_)) => {
                 return Err(Error::new(
                     ErrorKind::NewerFormat,
                     "make the parameters of session store anew for",

@@ -17,7 +17,7 @@
 //!     49    3 reserved    zero, checked
 //!     52    4 length      payload bytes
 //!     56   56 reserved    zero, checked: room for a record state and a user's digest
-//!    112   16 checksum    first half of BLAKE3, keyed with the FileId, over the prefix (state and checksum taken
+//!    112   16 checksum    first half of BLAKE3, keyed with the PublicId, over the prefix (state and checksum taken
 //!                         as zero) and the payload
 //!    128    … payload     postcard: the user (option of string), then the entries (map of name to value bytes)
 //! ```
@@ -26,15 +26,15 @@
 //! whole session: it is written over a slot of a file that is about to lose its name, or just has. One that
 //! begins with "VOID" is what a failed write left; its slot size stays.
 //!
-//! - The checksum is keyed with the [`FileId`]: a file copied over another one does not verify. It detects damage;
-//!   it is no signature, for whoever knows an id knows its `FileId`.
+//! - The checksum is keyed with the [`PublicId`]: a file copied over another one does not verify. It detects damage;
+//!   it is no signature, for whoever knows an id knows its `PublicId`.
 //! - The prefix has a fixed width: a sweep learns a deadline from 128 bytes.
 //! - What lies behind the payload in a slot is left over from older versions and is never looked at.
 mod payload;
 
 use crate::clock::{from_micros, micros};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::FileId;
+use crate::id::PublicId;
 use crate::lifetime::Expiry;
 use crate::record::Record;
 use std::sync::Arc;
@@ -184,7 +184,7 @@ pub(super) fn length(slot: &[u8]) -> usize {
 /// [`ErrorKind::TooLarge`] beyond `bytes_max`, counted with the prefix and without the user.
 pub(super) fn encode(
     record: &Record,
-    id: &FileId,
+    id: &PublicId,
     sequence: u64,
     state: State,
     slot_size_min: usize,
@@ -259,7 +259,7 @@ pub(super) fn claimed_size(slot: &[u8]) -> Option<usize> {
 /// Whether these bytes are the beginning of a slot that says it is larger: its file was made shorter. What then lies in the
 /// second half of the file is the middle of what somebody stored, who may have stored the likeness of a slot. (Not where its
 /// size is all that is wrong: its checksum covers the size that it was written with.)
-pub(super) fn is_cut(slot: &[u8], id: &FileId) -> bool {
+pub(super) fn is_cut(slot: &[u8], id: &PublicId) -> bool {
     let is_larger = |size| size > slot.len() && size <= SLOT_MAX;
     let says_so = [MAGIC, VOID].contains(&field(slot, 0)) && claimed_size(slot).is_some_and(is_larger);
     says_so && {
@@ -290,7 +290,7 @@ pub(super) fn claim(slot: &[u8]) -> Claim {
 ///
 /// [`ErrorKind::Corrupt`] if any byte of prefix or payload is missing or changed, or if the slot belongs to
 /// another session; [`ErrorKind::NewerFormat`] for a format we do not know. An expired record is *not* an error.
-pub(super) fn decode(slot: &[u8], id: &FileId) -> Result<Decoded> {
+pub(super) fn decode(slot: &[u8], id: &PublicId) -> Result<Decoded> {
     let corrupt =
         |reason: &'static str| Error::new(ErrorKind::Corrupt, "decode session record").with_reason(reason);
     match claim(slot) {
@@ -353,9 +353,9 @@ pub(super) fn state(slot: &[u8]) -> State {
 }
 
 /// `used` is prefix and payload; the state byte and the checksum's own place are left out.
-pub(super) fn checksum(used: &[u8], id: &FileId) -> [u8; 16] {
+pub(super) fn checksum(used: &[u8], id: &PublicId) -> [u8; 16] {
     let mut key = *b"....................sessile slot";
-    key[..FileId::LEN].copy_from_slice(id.as_bytes());
+    key[..PublicId::LEN].copy_from_slice(id.as_bytes());
     let mut hasher = blake3::Hasher::new_keyed(&key);
     // One contiguous run for the hasher costs less than three: the prefix is copied with its holes zeroed.
     let mut prefix: [u8; PREFIX_LEN] = field(used, 0);
@@ -368,7 +368,7 @@ pub(super) fn checksum(used: &[u8], id: &FileId) -> [u8; 16] {
 /// A slot under a valid checksum, whatever it says: `fields` are its prefix from the sequence to the end of the setting (the
 /// rest is zero), `payload` its payload. For those who look what a decoder makes of it.
 #[cfg(any(test, feature = "internals"))]
-pub(super) fn sealed(fields: &[u8], payload: &[u8], id: &FileId) -> Vec<u8> {
+pub(super) fn sealed(fields: &[u8], payload: &[u8], id: &PublicId) -> Vec<u8> {
     let mut slot = vec![0; PREFIX_LEN];
     for (byte, field) in slot[SEQUENCE_AT..LENGTH_AT].iter_mut().zip(fields) {
         *byte = *field;
@@ -401,8 +401,8 @@ mod tests {
     use crate::value::Value;
     use std::time::UNIX_EPOCH;
 
-    fn id() -> FileId {
-        SessionId::parse(&"a".repeat(32)).unwrap().file_id()
+    fn id() -> PublicId {
+        SessionId::parse(&"a".repeat(32)).unwrap().public_id()
     }
     fn sample() -> Record {
         let mut record = Record::new(
@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn a_slot_of_another_session_is_refused() {
-        let other = SessionId::parse(&"b".repeat(32)).unwrap().file_id();
+        let other = SessionId::parse(&"b".repeat(32)).unwrap().public_id();
         let error = decode(&slot(&sample()), &other).unwrap_err();
         assert_eq!(error.to_string(), "failed to decode session record: checksum mismatch");
     }

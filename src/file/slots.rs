@@ -24,7 +24,7 @@
 //! checksum held the same record when the prefix was written, and what is returned is the record that was verified.
 use super::slot::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN, State, Version};
 use crate::error::Result;
-use crate::id::FileId;
+use crate::id::PublicId;
 use crate::record::Record;
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ pub(super) const FILE_BYTES_MAX: usize = 2 * SLOT_MAX;
 ///
 /// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) if either slot was written by a newer version of this crate: an old
 /// program must neither serve nor overwrite it.
-pub(super) fn view(file: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<View> {
+pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Result<View> {
     let Some((first, second)) = split(file) else {
         return Ok(if is_beginning(file) { View::Empty } else { View::Damaged });
     };
@@ -112,7 +112,7 @@ fn is_beginning(file: &[u8]) -> bool {
 }
 
 /// What a slot holds, which is not verified again if it is known.
-fn decode(bytes: &[u8], id: &FileId, known: Option<Known<'_>>) -> Result<Decoded> {
+fn decode(bytes: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Result<Decoded> {
     match (slot::claim(bytes), known) {
         (Claim::Sequence(_), Some(Known { version, record })) if Version::claimed(bytes) == version => {
             Ok(Decoded {
@@ -144,8 +144,8 @@ mod tests {
     const CREATED: usize = 16;
     const CHECKSUM: usize = 112;
 
-    fn id() -> FileId {
-        FileId::digest(b"a session")
+    fn id() -> PublicId {
+        PublicId::digest(b"a session")
     }
     /// One slot whose deadline says its sequence.
     fn slot(sequence: u64) -> Vec<u8> {

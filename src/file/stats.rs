@@ -23,7 +23,7 @@ pub struct Stats {
     /// What they take, in bytes, as estimated for the limit.
     pub copies_bytes: usize,
     /// Sessions that could not be filed in the expiry index (a full disk, say): a sweep finds them up to 256 hours later.
-    pub unfiled: u64,
+    pub index_failures: u64,
 }
 
 /// The counts that are not the cache's own: of loads that went to a file.
@@ -57,7 +57,7 @@ impl Tally {
             evictions: counts.evicted,
             copies: counts.copies,
             copies_bytes: counts.bytes,
-            unfiled: 0,
+            index_failures: 0,
         }
     }
 }

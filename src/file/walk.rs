@@ -11,7 +11,7 @@ use super::locked::Whose;
 use super::slots::View;
 use super::{due, io_error};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::FileId;
+use crate::id::PublicId;
 use crate::store::{Live, Store};
 use std::collections::VecDeque;
 use std::io;
@@ -20,13 +20,13 @@ use std::path::PathBuf;
 /// One file of a store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct StoredFile {
+pub struct ScannedFile {
     /// Where it is.
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
     /// What it holds.
-    pub holds: Holds,
+    pub content: Content,
     /// When it was last written, in seconds since 1970, by the file system's clock.
     pub(super) changed: i64,
 }
@@ -34,34 +34,34 @@ pub struct StoredFile {
 /// What a file of a store holds.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Holds {
+pub enum Content {
     /// A session.
     Live(Live),
     /// A session whose deadline is reached.
     Expired(Live),
     /// Bytes in a session's place that fail their checks.
-    Damaged(FileId),
+    Damaged(PublicId),
     /// A session's creation or end that was cut short; a session that is being created looks so for a moment.
-    Unfinished(FileId),
+    Unfinished(PublicId),
     /// A file on its way to its name, that of a session on its way to its end, or one left by a process that was killed.
     Temporary,
-    /// A link, pipe, directory or device in a session's place. Only [`set_aside`](FileStore::set_aside) touches it.
-    Foreign(FileId),
+    /// A link, pipe, directory or device in a session's place. Only [`quarantine`](FileStore::quarantine) touches it.
+    Foreign(PublicId),
     /// A session that a newer version of this crate wrote. It is never touched.
-    Newer(FileId),
+    Newer(PublicId),
     /// Nothing of ours. It is never touched.
     Unknown,
 }
 
 /// All files of a store that hold or held sessions, and whatever else lies there; see [`FileStore::files`].
-pub struct Files<'a> {
+pub struct Scan<'a> {
     store: &'a FileStore,
     /// The next shard to be listed.
     shard: u16,
     /// The directory that is being walked, and the names in it that are left.
     open: Option<(Place, Directory, VecDeque<String>)>,
     /// What lies beside the shards.
-    strays: VecDeque<Result<StoredFile>>,
+    strays: VecDeque<Result<ScannedFile>>,
 }
 
 type Place = String;
@@ -69,8 +69,8 @@ type Place = String;
 impl FileStore {
     /// Walks all files of the store, shard by shard, those first that belong to none. An error concerns one file or one
     /// shard; the walk goes on after it.
-    pub fn files(&self) -> Files<'_> {
-        Files { store: self, shard: 0, open: None, strays: self.strays().into() }
+    pub fn files(&self) -> Scan<'_> {
+        Scan { store: self, shard: 0, open: None, strays: self.strays().into() }
     }
 
     /// How many shards there are to be walked, and how many a walk has begun.
@@ -80,15 +80,15 @@ impl FileStore {
     }
 
     /// What lies beside the shards and does not belong there; an error for a directory that cannot be listed.
-    pub(super) fn strays(&self) -> Vec<Result<StoredFile>> {
+    pub(super) fn strays(&self) -> Vec<Result<ScannedFile>> {
         let stray = |path: String, is_named_ours: bool| {
             let stat = self.root.stat(&path).ok();
             let is_ours = is_named_ours && stat.is_some_and(|stat| stat.is_file);
-            let holds = if is_ours { Holds::Temporary } else { Holds::Unknown };
-            StoredFile {
+            let content = if is_ours { Content::Temporary } else { Content::Unknown };
+            ScannedFile {
                 path: self.root.path().join(path),
                 bytes: stat.map_or(0, |stat| stat.bytes),
-                holds,
+                content,
                 changed: stat.map_or(i64::MAX, |stat| stat.changed),
             }
         };
@@ -152,41 +152,50 @@ impl FileStore {
         shard: &str,
         directory: &Directory,
         name: &str,
-    ) -> Result<Option<StoredFile>> {
+    ) -> Result<Option<ScannedFile>> {
         let path = self.root.path().join(shard).join(name);
         let stat = match directory.stat(name) {
             Ok(stat) => stat,
             // What is no text was changed when it was listed. Nothing of ours has such a name.
             Err(error) if error.kind() == io::ErrorKind::NotFound && name.contains('\u{fffd}') => {
-                return Ok(Some(StoredFile { path, bytes: 0, holds: Holds::Unknown, changed: i64::MAX }));
+                return Ok(Some(ScannedFile {
+                    path,
+                    bytes: 0,
+                    content: Content::Unknown,
+                    changed: i64::MAX,
+                }));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io_error("examine file", error).with_path(path)),
         };
-        let holds = match session_at(shard, name) {
-            Some(id) if !stat.is_file => Holds::Foreign(id),
+        let content = match session_at(shard, name) {
+            Some(id) if !stat.is_file => Content::Foreign(id),
             Some(id) => match self.read(Whose::Digest(id), &id, None) {
                 Ok(None) => return Ok(None),
                 Ok(Some(View::Valid { newest, .. })) => {
                     let live = Live { record: newest.record, id };
-                    if live.record.is_expired(self.now()) { Holds::Expired(live) } else { Holds::Live(live) }
+                    if live.record.is_expired(self.now()) {
+                        Content::Expired(live)
+                    } else {
+                        Content::Live(live)
+                    }
                 }
-                Ok(Some(View::Damaged)) => Holds::Damaged(id),
-                Ok(Some(View::Empty)) => Holds::Unfinished(id),
-                Err(error) if error.kind() == ErrorKind::NewerFormat => Holds::Newer(id),
-                Err(error) if error.kind() == ErrorKind::Foreign => Holds::Foreign(id),
+                Ok(Some(View::Damaged)) => Content::Damaged(id),
+                Ok(Some(View::Empty)) => Content::Unfinished(id),
+                Err(error) if error.kind() == ErrorKind::NewerFormat => Content::Newer(id),
+                Err(error) if error.kind() == ErrorKind::NotASessionFile => Content::Foreign(id),
                 Err(error) => return Err(error),
             },
             None if stat.is_file && (is_temporary(name) || ending_at(shard, name).is_some()) => {
-                Holds::Temporary
+                Content::Temporary
             }
-            _ => Holds::Unknown,
+            _ => Content::Unknown,
         };
-        Ok(Some(StoredFile { path, bytes: stat.bytes, holds, changed: stat.changed }))
+        Ok(Some(ScannedFile { path, bytes: stat.bytes, content, changed: stat.changed }))
     }
 }
 
-impl Files<'_> {
+impl Scan<'_> {
     /// How many of the [`shards`](FileStore::shards) have been begun.
     #[must_use]
     pub fn shards_begun(&self) -> u16 {
@@ -194,8 +203,8 @@ impl Files<'_> {
     }
 }
 
-impl Iterator for Files<'_> {
-    type Item = Result<StoredFile>;
+impl Iterator for Scan<'_> {
+    type Item = Result<ScannedFile>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {

@@ -26,7 +26,7 @@ use super::disk::Root;
 use super::generations::{Generations, News};
 use super::layout::{GENERATIONS_PATH, RUN, SHARDS, TEMPORARY, session_at, shard_name, shard_named};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::FileId;
+use crate::id::PublicId;
 use crate::sync::Mutex;
 use notify::event::{EventKind, ModifyKind, RenameMode};
 use notify::{Config, Event, EventHandler, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -203,7 +203,7 @@ impl Rests {
 enum Heard {
     Nothing,
     /// This session may have ended, or have been replaced.
-    Of(FileId),
+    Of(PublicId),
     /// Any session of this shard may have.
     OfShard(u16),
     /// The file of the counters came or went.
@@ -296,8 +296,8 @@ mod tests {
     const TEMPORARY: &str = "/root/ab/.new-0123456789abcdef0123456789abcdef";
     const SHARD: &str = "/root/ab";
 
-    fn id(path: &str) -> FileId {
-        FileId::parse(&path["/root/".len()..].replace('/', "")).unwrap()
+    fn id(path: &str) -> PublicId {
+        PublicId::parse(&path["/root/".len()..].replace('/', "")).unwrap()
     }
     fn of(path: &str) -> Heard {
         Heard::Of(id(path))

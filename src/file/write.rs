@@ -9,7 +9,7 @@ use super::locked::{Locked, Whose, entomb, invalidate, raise};
 use super::read_cache::Cached;
 use super::slot::{self, Extent, STATE_AT, State, Version};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{FileId, SessionId};
+use crate::id::{PublicId, SessionId};
 use crate::record::Record;
 use crate::store::{Change, Live, Store, Verdict};
 use crate::sync::Instant;
@@ -27,7 +27,7 @@ enum Written {
 
 impl FileStore {
     /// Makes a session's file. On an error, it does not exist, or holds no version, unless all that failed was telling of it
-    /// ([`ErrorKind::Unannounced`]).
+    /// ([`ErrorKind::InvalidationFailed`]).
     pub(super) fn create_file(
         &self,
         whose: Whose<'_>,
@@ -345,7 +345,7 @@ impl FileStore {
         &self,
         record: &Record,
         had: Option<Extent>,
-        id: &FileId,
+        id: &PublicId,
         sequence: u64,
         state: State,
         slot_size: usize,

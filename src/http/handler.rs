@@ -1,6 +1,6 @@
 //! What every adapter does around a handler: run it, contain its panics, save before responding, and turn what fails
 //! into a status. Knows no server.
-use super::{Headers, Sessions, Unsaved, Visit};
+use super::{Headers, SaveError, Sessions, Visit};
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -61,7 +61,7 @@ pub(super) fn run<R>(
     }
     let answer = match contained(|| visit.settle(made.status)) {
         Ok(Ok(headers)) => return Answer { response: Ok(made.response), headers },
-        Ok(Err(Unsaved { error, headers })) => Answer { response: Err(failure(&error)), headers },
+        Ok(Err(SaveError { error, headers })) => Answer { response: Err(failure(&error)), headers },
         Err(_) => fail(&mut visit, panicked("save session")),
     };
     // The program's code, perhaps; the answer is a failure already.
@@ -75,7 +75,7 @@ fn panicked(act: &'static str) -> Error {
 
 fn fail<R>(visit: &mut Visit, error: Error) -> Answer<R> {
     let response = Err(failure(&error));
-    let Unsaved { headers, .. } = visit.fail(error);
+    let SaveError { headers, .. } = visit.fail(error);
     Answer { response, headers }
 }
 

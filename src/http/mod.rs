@@ -156,15 +156,15 @@ impl Visit {
     ///
     /// # Errors
     ///
-    /// [`Unsaved`], with the headers that the error's response must carry. If its error is
+    /// [`SaveError`], with the headers that the error's response must carry. If its error is
     /// [`ErrorKind::Gone`], another request ended the session and this one's changes (never a
     /// login) are lost: answer 409.
-    pub fn finish(mut self, status: u16) -> Result<Headers, Unsaved> {
+    pub fn finish(mut self, status: u16) -> Result<Headers, SaveError> {
         self.settle(status)
     }
 
     /// [`finish`](Self::finish), for adapters that survive a panic in it.
-    fn settle(&mut self, status: u16) -> Result<Headers, Unsaved> {
+    fn settle(&mut self, status: u16) -> Result<Headers, SaveError> {
         self.finished = true;
         let saved = if status < 500 { self.session.commit() } else { Ok(()) };
         saved.and_then(|()| self.headers(false)).map_err(|error| self.fail(error))
@@ -179,7 +179,7 @@ impl Visit {
     }
 
     /// Reports a failure and says what its response must carry.
-    fn fail(&mut self, error: Error) -> Unsaved {
+    fn fail(&mut self, error: Error) -> SaveError {
         self.finished = true;
         self.session.manager().observe(&Event::Failed(&error));
         // Without the cookie, if that is what cannot be made.
@@ -190,7 +190,7 @@ impl Visit {
             headers
         };
         let headers = self.headers(true).unwrap_or_else(without_cookie);
-        Unsaved { error, headers }
+        SaveError { error, headers }
     }
 
     /// # Errors
@@ -247,27 +247,27 @@ impl DerefMut for Visit {
 }
 
 /// A session that could not be saved, with the headers that the response to it must carry.
-pub struct Unsaved {
+pub struct SaveError {
     /// Why.
     pub error: Error,
     /// To append to the response that says so.
     pub headers: Headers,
 }
 
-impl fmt::Debug for Unsaved {
+impl fmt::Debug for SaveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The headers show no cookie: an `unwrap` prints this.
-        f.debug_struct("Unsaved").field("error", &self.error).field("headers", &self.headers).finish()
+        f.debug_struct("SaveError").field("error", &self.error).field("headers", &self.headers).finish()
     }
 }
 
-impl fmt::Display for Unsaved {
+impl fmt::Display for SaveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)
     }
 }
 
-impl StdError for Unsaved {
+impl StdError for SaveError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.error.source()
     }

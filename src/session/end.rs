@@ -2,7 +2,7 @@
 use super::{CookieNews, Session};
 use crate::error::Result;
 use crate::event::Event;
-use crate::id::FileId;
+use crate::id::PublicId;
 use std::cell::OnceCell;
 
 /// What [`Session::destroy`] found.
@@ -76,7 +76,7 @@ impl Session {
                 // After a failed attempt, "not there" may be that attempt's work.
                 Ok(was_live) if was_live || self.end_failed => {
                     ended = true;
-                    let digest = || FileId::digest(token.expose().as_bytes());
+                    let digest = || PublicId::digest(token.expose().as_bytes());
                     let id = held.filter(|held| held.token == *token).map_or_else(digest, |held| held.id);
                     self.manager.observe(&Event::Destroyed(id));
                 }

@@ -28,8 +28,8 @@ pub(crate) use save::CookieNews;
 
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Refusal};
-use crate::id::{FileId, Token};
+use crate::event::Event;
+use crate::id::{PublicId, Token};
 use crate::lifetime::Expiry;
 use crate::record::{Entries, Record};
 use crate::store::{Absent, Durability, Lookup};
@@ -97,7 +97,7 @@ pub struct Session {
 struct Held {
     token: Token,
     record: Arc<Record>,
-    id: FileId,
+    id: PublicId,
 }
 
 /// Whether the next save moves the session to a new id.
@@ -655,7 +655,7 @@ impl Session {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[doc(alias = "session_key")]
-    pub fn public_id(&self) -> Result<Option<FileId>> {
+    pub fn public_id(&self) -> Result<Option<PublicId>> {
         Ok(self.load()?.map(|held| held.id))
     }
 
@@ -816,11 +816,11 @@ impl Session {
                 Lookup::Live(live) => self.manager.observe(&Event::Expired(live.id)),
                 Lookup::Absent(Absent::Expired(id)) => self.manager.observe(&Event::Expired(id)),
                 Lookup::Absent(Absent::Malformed) => self.observe_malformed(),
-                Lookup::Absent(Absent::Unknown(id)) => {
-                    self.manager.observe(&Event::Refused(Refusal::Unknown(id)));
+                Lookup::Absent(Absent::NotFound(id)) => {
+                    self.manager.observe(&Event::NotFound(id));
                 }
                 Lookup::Absent(Absent::Damaged(id)) => {
-                    self.manager.observe(&Event::Refused(Refusal::Damaged(id)));
+                    self.manager.observe(&Event::Damaged(id));
                 }
             }
         }
@@ -830,7 +830,7 @@ impl Session {
     /// Tells that the request brought something malformed, once: a header of megabytes must not fill a log.
     fn observe_malformed(&self) {
         if !self.told_malformed.replace(true) {
-            self.manager.observe(&Event::Refused(Refusal::Malformed));
+            self.manager.observe(&Event::Malformed);
         }
     }
 }

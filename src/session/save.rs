@@ -43,7 +43,7 @@ impl Session {
     /// meanwhile; not if a [`login`](Self::login) is among them. [`ErrorKind::Panicked`] if a function given to
     /// [`update`](Self::update) panics on what is stored now; nothing is written then. Otherwise the storage's trouble; the
     /// changes are kept, and `save` may be called again. The old version
-    /// stands, but after [`ErrorKind::DurabilityUnknown`] and [`ErrorKind::Unannounced`] the new one may: then what
+    /// stands, but after [`ErrorKind::DurabilityUnknown`] and [`ErrorKind::InvalidationFailed`] the new one may: then what
     /// [`update`](Self::update) does is done once more by a second `save`.
     ///
     /// ```

@@ -85,7 +85,7 @@ impl Crowd {
             }
             figures
         });
-        figures.check(|| assert_eq!(store.stats().unfiled, 0, "what could not be filed"));
+        figures.check(|| assert_eq!(store.stats().index_failures, 0, "what could not be filed"));
         figures.report_to(parent);
     }
 
@@ -106,7 +106,7 @@ impl Crowd {
 /// Looks at all files, of which none is dead.
 fn walk(store: &FileStore, going: &Going<'_>) -> Figures {
     let mut figures = Figures::default();
-    let options = SweepOptions::new().full(true).core_share_percent(25);
+    let options = SweepOptions::new().full(true).cpu_percent(25);
     while going.on_still() {
         let report = store.sweep_with(&options, |_| if going.on_still() { Continue(()) } else { Break(()) });
         let report = report.unwrap();

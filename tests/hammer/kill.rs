@@ -15,8 +15,8 @@ use crate::support::ledger::{Ledger, Life};
 use crate::support::process::{Child, Dice, Parent, Start, Worker};
 use crate::support::texts::files_in_shards;
 use crate::support::versions;
-use sessile::file::{Holds, StoredFile, SweepEnd, SweepOptions};
-use sessile::{Coherence, Durability, FileId, FileStore, Record, Store, Token, Verdict};
+use sessile::file::{Content, ScannedFile, SweepOptions, SweepOutcome};
+use sessile::{Coherence, Durability, FileStore, PublicId, Record, Store, Token, Verdict};
 use std::collections::HashSet;
 use std::fs::File;
 use std::ops::Range;
@@ -219,10 +219,14 @@ fn heal(healer: &mut Checker<'_>, ledger: &Ledger) {
 fn clear(store: &FileStore, ledger: &Ledger, mut begun: HashSet<Life>) {
     thread::sleep(SHORT_LIFE_MAX);
     let expired = expired(store).len() as u64;
-    let options = SweepOptions::new().core_share_percent(100);
+    let options = SweepOptions::new().cpu_percent(100);
     let report = store.sweep(&options).unwrap();
     let wrong = [report.unknown, report.failed];
-    assert_eq!((report.end, report.removed, wrong), (SweepEnd::Finished, expired, [0; 2]), "{report:?}");
+    assert_eq!(
+        (report.outcome, report.removed, wrong),
+        (SweepOutcome::Completed, expired, [0; 2]),
+        "{report:?}"
+    );
     let left = files_in_shards(store.path());
     let then = SystemTime::now() - Duration::from_secs(2 * 3600);
     for path in &left {
@@ -230,7 +234,7 @@ fn clear(store: &FileStore, ledger: &Ledger, mut begun: HashSet<Life>) {
     }
     let report = store.sweep(&options.full(true)).unwrap();
     let wrong = [report.removed, report.unknown, report.failed];
-    assert_eq!((report.end, wrong), (SweepEnd::Finished, [0; 3]), "{report:?}");
+    assert_eq!((report.outcome, wrong), (SweepOutcome::Completed, [0; 3]), "{report:?}");
     let files = files_in_shards(store.path());
     let cleared = (left.len() - files.len()) as u64;
     assert_eq!(cleared, report.temporary, "{report:?}");
@@ -240,14 +244,14 @@ fn clear(store: &FileStore, ledger: &Ledger, mut begun: HashSet<Life>) {
     let known: HashSet<_> = ledger.lives().map(|life| id_of(&ledger.token(life))).collect();
     let (mut torn, mut nameless) = (0, 0);
     for file in store.files().map(Result::unwrap) {
-        match file.holds {
-            Holds::Live(found) if known.contains(&found.id) => {}
-            Holds::Live(found) => {
+        match file.content {
+            Content::Live(found) if known.contains(&found.id) => {}
+            Content::Live(found) => {
                 let life = marked(&found.record);
                 assert!(begun.remove(&life), "{life:?} is there, and nobody was killed who had begun it");
                 nameless += 1;
             }
-            Holds::Damaged(id) if !known.contains(&id) => torn += 1,
+            Content::Damaged(id) if !known.contains(&id) => torn += 1,
             other => panic!("{}: {other:?}", file.path.display()),
         }
     }
@@ -261,8 +265,8 @@ fn clear(store: &FileStore, ledger: &Ledger, mut begun: HashSet<Life>) {
     );
 }
 
-fn id_of(token: &Token) -> FileId {
-    FileId::digest(token.expose().as_bytes())
+fn id_of(token: &Token) -> PublicId {
+    PublicId::digest(token.expose().as_bytes())
 }
 
 /// Somebody who has seen nothing of all this saves every session, twice, without waiting for anybody.
@@ -347,17 +351,17 @@ fn sweep_again_and_again(store: &FileStore, ledger: &Ledger, seed: u64) {
 #[track_caller]
 fn sweep(store: &FileStore, ledger: &Ledger, full: bool) {
     ledger.set_cell(SWEEPING, 1);
-    let report = store.sweep(&SweepOptions::new().full(full).core_share_percent(100)).unwrap();
+    let report = store.sweep(&SweepOptions::new().full(full).cpu_percent(100)).unwrap();
     let (sweeps, removed) = (ledger.cell(SWEEPS) + 1, ledger.cell(REMOVED) + report.removed);
     ledger.set_cells(SWEEPS, &[sweeps, removed, 0]);
     // Part of a large session, which a kill may leave, passes for damage.
     let wrong = [report.unknown, report.failed];
-    assert_eq!((report.end, wrong), (SweepEnd::Finished, [0; 2]), "{report:?}");
+    assert_eq!((report.outcome, wrong), (SweepOutcome::Completed, [0; 2]), "{report:?}");
 }
 
 /// The files of sessions that have expired.
 fn expired(store: &FileStore) -> Vec<PathBuf> {
-    let expired = |file: StoredFile| matches!(file.holds, Holds::Expired(_)).then_some(file.path);
+    let expired = |file: ScannedFile| matches!(file.content, Content::Expired(_)).then_some(file.path);
     store.files().map(Result::unwrap).filter_map(expired).collect()
 }
 

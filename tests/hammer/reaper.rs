@@ -9,9 +9,9 @@ use crate::support::ledger::{Ledger, Life};
 use crate::support::process::{Dice, Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::texts::{files_in_shards, path_of};
 use crate::support::versions;
-use sessile::file::{ReaperOptions, SweepEnd, SweepOptions};
+use sessile::file::{ReaperOptions, SweepOptions, SweepOutcome};
 use sessile::{
-    Absent, Coherence, Durability, FileId, FileStore, Live, Lookup, Record, Store, Token, Verdict,
+    Absent, Coherence, Durability, FileStore, Live, Lookup, PublicId, Record, Store, Token, Verdict,
 };
 use std::collections::HashSet;
 use std::path::Path;
@@ -74,12 +74,12 @@ fn check_at_rest(store: &FileStore, ledger: &Ledger, mut maker: Racer<'_>) {
         maker.renew(*life, Duration::from_secs(3600), 0);
     }
     thread::sleep(Duration::from_micros(LIFE_MAX + HELD_MAX) + Duration::from_millis(5));
-    let report = store.sweep(&SweepOptions::new().core_share_percent(100)).unwrap();
+    let report = store.sweep(&SweepOptions::new().cpu_percent(100)).unwrap();
     let trouble = [report.damaged, report.unknown, report.failed];
-    assert_eq!((report.end, trouble), (SweepEnd::Finished, [0; 3]), "{report:?}");
+    assert_eq!((report.outcome, trouble), (SweepOutcome::Completed, [0; 3]), "{report:?}");
     assert!(!maker.figures.has_faults(), "{}", maker.figures.told());
     let kept: Vec<_> = kept.into_iter().filter(|life| !ledger.row(*life).ended).collect();
-    let path = |life: &Life| path_of(store.path(), FileId::digest(ledger.token(*life).expose().as_bytes()));
+    let path = |life: &Life| path_of(store.path(), PublicId::digest(ledger.token(*life).expose().as_bytes()));
     let want: HashSet<_> = kept.iter().map(path).collect();
     let left: HashSet<_> = files_in_shards(store.path()).into_iter().collect();
     assert_eq!(left, want, "after one sweep: what is left, and what was renewed");
@@ -99,7 +99,7 @@ fn work(parent: &Parent) {
     let trouble: Arc<Mutex<Vec<String>>> = Arc::default();
     let observed = Arc::clone(&trouble);
     let options = ReaperOptions::new().interval(Duration::from_millis(100));
-    let options = options.sweep(SweepOptions::new().core_share_percent(100)).observer(move |swept| {
+    let options = options.sweep(SweepOptions::new().cpu_percent(100)).observer(move |swept| {
         let wrong = match swept {
             Ok(report) => [report.damaged, report.unknown, report.failed] != [0; 3],
             Err(_) => true,
@@ -268,7 +268,7 @@ impl<'a> Racer<'a> {
                     self.figures.fault(format!("{life:?}: until {deadline}, told {}", before.deadline));
                 }
             }
-            Lookup::Absent(Absent::Unknown(_) | Absent::Expired(_)) => {
+            Lookup::Absent(Absent::NotFound(_) | Absent::Expired(_)) => {
                 if answered < before.deadline {
                     self.figures.fault(format!(
                         "{life:?}: absent at {answered}, told to live until {}",

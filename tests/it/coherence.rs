@@ -10,7 +10,7 @@ use crate::support::process::{Parent, Start, Worker, rounds, say_to_all};
 use crate::support::versions;
 use sessile::file::Coherence::{self, Off, Shared, Verify};
 use sessile::{
-    Clock, Durability, Error, ErrorKind, FileId, FileStore, FileStoreOptions, Record, Result, Store, Token,
+    Clock, Durability, Error, ErrorKind, FileStore, FileStoreOptions, PublicId, Record, Result, Store, Token,
     Value, Verdict,
 };
 use std::fs::File;
@@ -436,7 +436,7 @@ fn new_session(store: &FileStore) -> Token {
 }
 
 pub(crate) fn file_of(dir: &Path, token: &Token) -> PathBuf {
-    let id = FileId::digest(token.expose().as_bytes()).to_string();
+    let id = PublicId::digest(token.expose().as_bytes()).to_string();
     dir.join(&id[..2]).join(&id[2..])
 }
 

@@ -12,7 +12,7 @@ use crate::trouble::again_on_small_disk_in;
 use serde_json::{Value as Json, json};
 use sessile::file::SweepOptions;
 use sessile::{
-    Cookies, Durability, Expiry, FileId, FileStore, FileStoreOptions, Lookup, Record, Saved, Session,
+    Cookies, Durability, Expiry, FileStore, FileStoreOptions, Lookup, PublicId, Record, Saved, Session,
     SessionId, Sessions, Store, Token, Value, Verdict,
 };
 use std::ffi::OsStr;
@@ -76,12 +76,12 @@ impl Place {
 
     /// What a creation leaves that was cut short.
     fn unfinished(&self) -> PathBuf {
-        let path = self.path(SessionId::random().unwrap().file_id());
+        let path = self.path(SessionId::random().unwrap().public_id());
         fs::write(&path, "").unwrap();
         path
     }
 
-    fn path(&self, id: FileId) -> PathBuf {
+    fn path(&self, id: PublicId) -> PathBuf {
         path_of(&self.root, id)
     }
 
@@ -143,8 +143,8 @@ fn sessions_of(export: &str) -> Vec<String> {
 
 /// The record of a session of this store.
 #[track_caller]
-fn stored(store: &FileStore, id: FileId) -> Arc<Record> {
-    match store.find(&id).unwrap() {
+fn stored(store: &FileStore, id: PublicId) -> Arc<Record> {
+    match store.load_by_id(&id).unwrap() {
         Lookup::Live(live) => live.record,
         Lookup::Absent(absent) => panic!("{id} is {absent:?}"),
     }
@@ -199,8 +199,8 @@ fn wrong_usage_exits_with_2_and_says_so_on_standard_error_only() {
         &["sweep", "--core-share", "5", "--max-per-second", "5", root],
         &["sweep", "--keep-damaged", "0", root],
         &["sweep", "--keep-damaged", "65536", root],
-        &["show", "--file-id", "0123", root],
-        &["destroy", "--file-id", "0123456789ABCDEF0123456789abcdef01234567", root],
+        &["show", "--public-id", "0123", root],
+        &["destroy", "--public-id", "0123456789ABCDEF0123456789abcdef01234567", root],
     ] {
         let ran = finish(&mut sessile(arguments));
         assert_eq!((ran.code, &*ran.out), (2, ""), "{arguments:?}: {ran:#?}");
@@ -510,10 +510,10 @@ fn verify_names_what_is_damaged_and_repair_moves_it_aside() {
 
     let json = run!("verify", "--json", place.root).ends(3).json();
     assert_eq!(keys(&json), ["examined", "failed", "found", "not_moved", "seconds"]);
-    let found = |id: FileId, moved_to: Option<PathBuf>| json!({"kind": "damaged", "id": id.to_string(), "path": place.path(id), "moved_to": moved_to});
+    let found = |id: PublicId, moved_to: Option<PathBuf>| json!({"kind": "damaged", "id": id.to_string(), "path": place.path(id), "moved_to": moved_to});
     assert_eq!(json["found"], json!([found(first, None), found(second, None)]));
 
-    let aside = |id: FileId| place.root.join("damaged").join(id.to_string());
+    let aside = |id: PublicId| place.root.join("damaged").join(id.to_string());
     let json = run!("verify", "--json", "--repair", place.root).ends(3).json();
     assert_eq!(json["found"], json!([found(first, Some(aside(first))), found(second, Some(aside(second)))]));
     for id in damaged {
@@ -545,7 +545,7 @@ fn verify_names_everything_that_is_no_sound_session() {
     fs::write(place.path(newer), bytes).unwrap();
     let damaged = place.damaged().live.id;
     // In sessions' places: a link to a live session, a pipe, a directory that is not empty.
-    let [link, pipe, directory] = [0; 3].map(|_| place.path(SessionId::random().unwrap().file_id()));
+    let [link, pipe, directory] = [0; 3].map(|_| place.path(SessionId::random().unwrap().public_id()));
     std::os::unix::fs::symlink(place.path(live[0].live.id), &link).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
     fs::create_dir(&directory).unwrap();
@@ -720,9 +720,9 @@ fn a_repair_beside_a_server_disturbs_nobody_but_the_damaged() {
     }
     let unlucky = browsers.pop().unwrap();
     let id = SessionId::parse(unlucky.jar.get("session").unwrap()).unwrap();
-    fs::write(place.path(id.file_id()), [7; 4096]).unwrap();
+    fs::write(place.path(id.public_id()), [7; 4096]).unwrap();
     let repair = run!("verify", "--repair", place.root).ends(3);
-    assert!(repair.out.starts_with(&format!("damaged: {}", id.file_id())), "{repair:#?}");
+    assert!(repair.out.starts_with(&format!("damaged: {}", id.public_id())), "{repair:#?}");
     for browser in &mut browsers {
         assert_eq!(browser.get("/").text(), "2");
     }
@@ -739,7 +739,7 @@ fn a_repair_beside_a_server_disturbs_nobody_but_the_damaged() {
 enum By {
     Input,
     Variable,
-    FileId,
+    PublicId,
 }
 
 /// Runs `show` or `destroy`, and asserts that the id is not repeated.
@@ -751,9 +751,9 @@ fn one(by: By, arguments: &[&str], place: &Place, token: &Token) -> Ran {
     let ran = match by {
         By::Input => finish_with(&mut command, format!("{id}\n")),
         By::Variable => finish(command.env("SESSILE_ID", id)),
-        By::FileId => {
-            let digest = SessionId::parse(id).unwrap().file_id().to_string();
-            finish(command.args(["--file-id", &digest]))
+        By::PublicId => {
+            let digest = SessionId::parse(id).unwrap().public_id().to_string();
+            finish(command.args(["--public-id", &digest]))
         }
     };
     assert!(!ran.out.contains(id) && !ran.err.contains(id), "{ran:#?}");
@@ -779,7 +779,7 @@ fn show_prints_one_session_by_its_id_or_by_its_digest() {
         "user": "ada",
         "entries": {"text": "hello"},
     });
-    for by in [By::Input, By::Variable, By::FileId] {
+    for by in [By::Input, By::Variable, By::PublicId] {
         let words = one(by, &["show"], &place, &saved.token).ends_well();
         assert_eq!(serde_json::from_str::<Json>(&words.out).unwrap(), wanted, "{by:?}");
         assert!(words.out.lines().count() > 5, "for people");
@@ -795,8 +795,8 @@ fn show_and_destroy_say_why_there_is_nothing() {
     for (token, why) in
         [(unknown.to_token(), "unknown"), (expired.token, "expired"), (damaged.token, "damaged")]
     {
-        let id = SessionId::parse(token.expose()).unwrap().file_id();
-        for by in [By::Input, By::Variable, By::FileId] {
+        let id = SessionId::parse(token.expose()).unwrap().public_id();
+        for by in [By::Input, By::Variable, By::PublicId] {
             let words = one(by, &["show"], &place, &token).ends(3);
             assert_eq!(
                 (&*words.out, words.err),
@@ -817,7 +817,7 @@ fn show_and_destroy_say_why_there_is_nothing() {
 fn destroy_ends_a_session_at_once_in_a_server_that_has_it_in_memory() {
     let place = Place::new();
     let server = place.server();
-    for by in [By::Input, By::Variable, By::FileId] {
+    for by in [By::Input, By::Variable, By::PublicId] {
         let (mut browser, mut other) = (Browser::new(server.address), Browser::new(server.address));
         for n in 1..=3 {
             assert_eq!(browser.get("/").text(), n.to_string());
@@ -827,7 +827,7 @@ fn destroy_ends_a_session_at_once_in_a_server_that_has_it_in_memory() {
         assert_eq!(browser.get("/").text(), "4");
         assert!(place.store.stats().hits > hits, "it is in memory");
         let token = Token::parse(browser.jar.get("session").unwrap()).unwrap();
-        let id = SessionId::parse(token.expose()).unwrap().file_id();
+        let id = SessionId::parse(token.expose()).unwrap().public_id();
         let ran = one(by, &["destroy"], &place, &token).ends_well();
         assert_eq!(ran.out, format!("destroyed: {id}\n"), "{by:?}");
         assert_eq!(browser.get("/").text(), "1", "{by:?}");
@@ -849,7 +849,7 @@ fn an_id_is_never_repeated_wherever_it_was_put_by_mistake() {
     let upper = id.to_uppercase();
     let (long, short, slip) = (format!("{id}a"), &id[..31], format!("{}1", &id[..31]));
     let option = format!("--{id}");
-    let assigned = format!("--file-id={id}");
+    let assigned = format!("--public-id={id}");
     let flag = format!("--json={id}");
     for verb in ["show", "destroy"] {
         for (arguments, code) in [
@@ -858,10 +858,10 @@ fn an_id_is_never_repeated_wherever_it_was_put_by_mistake() {
             (&[verb, id], 1),
             (&[verb, root, &option], 2),
             (&[verb, root, &assigned], 2),
-            (&[verb, root, "--file-id", id], 2),
+            (&[verb, root, "--public-id", id], 2),
             (&[verb, root, &flag], 2),
             (&[id, root], 2),
-            (&[verb, root, "--file-id", &upper], 2),
+            (&[verb, root, "--public-id", &upper], 2),
             (&[verb, root, &long], 2),
             (&[verb, root, short], 2),
             (&[verb, root, &slip], 2),
@@ -958,7 +958,7 @@ fn reading(saved: &Saved) -> [(Vec<String>, i32); 5] {
         (words(&["stat"]), 3),
         (words(&["verify"]), 3),
         (words(&["export"]), 3),
-        (words(&["show", "--file-id", &id]), 0),
+        (words(&["show", "--public-id", &id]), 0),
         (words(&["sweep", "--dry-run", "--full"]), 3),
     ]
 }
@@ -1021,9 +1021,9 @@ fn an_error_about_another_users_store_names_users_and_remedy() {
         "failed to change session store `{}`: it belongs to user {owner}, and this process runs as user {own_name}; {remedy}",
         dir.display()
     );
-    let id = SessionId::random().unwrap().file_id().to_string();
+    let id = SessionId::random().unwrap().public_id().to_string();
     let changing: [&[&str]; 4] =
-        [&["sweep"], &["destroy", "--file-id", &id], &["import"], &["verify", "--repair"]];
+        [&["sweep"], &["destroy", "--public-id", &id], &["import"], &["verify", "--repair"]];
     for arguments in changing {
         let ran = finish(sessile(arguments).arg(dir)).ends(1);
         assert_eq!((&*ran.out, &*ran.err), ("", &*format!("sessile: {text}\n")), "{arguments:?}");
@@ -1098,7 +1098,7 @@ fn bytes_that_are_no_text_are_wrong_usage_and_no_panic() {
         let mut command = sessile([OsStr::new(verb), place.root.as_ref()]);
         finish_with(command.env("SESSILE_ID", OsStr::from_bytes(bytes)), live.token.expose()).ends(2);
         finish(sessile([OsStr::new(verb), place.root.as_ref()]).arg(OsStr::from_bytes(bytes))).ends(2);
-        finish(&mut sessile([OsStr::new(verb), OsStr::new("--file-id"), OsStr::from_bytes(bytes)])).ends(2);
+        finish(&mut sessile([OsStr::new(verb), OsStr::new("--public-id"), OsStr::from_bytes(bytes)])).ends(2);
     }
     finish(&mut sessile([OsStr::from_bytes(bytes)])).ends(2);
 }
@@ -1229,7 +1229,7 @@ fn import_leaves_alone_what_is_there_and_skips_what_has_expired() {
     }
     let ghost = SessionId::random().unwrap();
     let mut expired: Json = serde_json::from_str(&exported[0]).unwrap();
-    expired["id"] = ghost.file_id().to_string().into();
+    expired["id"] = ghost.public_id().to_string().into();
     expired["deadline"] = "2020-01-01T00:00:00Z".into();
     let lines = [exported, vec![String::new(), expired.to_string(), "  ".into()]].concat();
     let ran = new.import(&lines).ends_well();
@@ -1237,7 +1237,7 @@ fn import_leaves_alone_what_is_there_and_skips_what_has_expired() {
     for saved in &there {
         assert_eq!(stored(&new.store, saved.live.id).entries["text"].get::<String>().unwrap(), "newer");
     }
-    assert!(!new.path(ghost.file_id()).exists());
+    assert!(!new.path(ghost.public_id()).exists());
 }
 
 #[test]
@@ -1415,7 +1415,7 @@ fn import_takes_what_editors_add_and_refuses_what_would_be_lost() {
     assert_eq!(new.export(), good);
 
     let with = |from: &str, to: &str| {
-        let (other, id) = (good[0].replacen(from, to, 1), SessionId::random().unwrap().file_id());
+        let (other, id) = (good[0].replacen(from, to, 1), SessionId::random().unwrap().public_id());
         assert_ne!(other, good[0], "nothing is replaced");
         let json: Json = serde_json::from_str(&good[0]).unwrap();
         other.replace(json["id"].as_str().unwrap(), &id.to_string())
@@ -1579,9 +1579,9 @@ fn output_that_cannot_be_written_is_an_error_of_every_verb() {
         (&["verify", "--json"], 1),
         (&["export"], 1),
         (&["import"], 1),
-        (&["show", "--file-id", &ids[0]], 1),
-        (&["destroy", "--file-id", &ids[0]], 1),
-        (&["destroy", "--json", "--file-id", &ids[1]], 1),
+        (&["show", "--public-id", &ids[0]], 1),
+        (&["destroy", "--public-id", &ids[0]], 1),
+        (&["destroy", "--json", "--public-id", &ids[1]], 1),
     ] {
         let child =
             sessile(arguments).arg(&place.root).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
@@ -1643,7 +1643,7 @@ fn nothing_that_lies_in_a_store_drives_a_terminal() {
     // An error that names a file.
     fs::rename(place.root.join("77"), place.parent.path().join("77")).unwrap();
     let id = "77".repeat(20);
-    for arguments in [&["sweep"][..], &["stat"], &["export"], &["show", "--file-id", &id], &["verify"]] {
+    for arguments in [&["sweep"][..], &["stat"], &["export"], &["show", "--public-id", &id], &["verify"]] {
         let ran = finish(sessile(arguments).arg(&place.root));
         assert!(ran.code == 1 || ran.code == 3, "{ran:#?}");
         assert!(ran.err.contains(r"\u{1b}]0;owned"), "{ran:#?}");

@@ -6,7 +6,7 @@
 use crate::support::memory::{Stage, made_up_token, secs, start};
 use serde_json::json;
 use sessile::{
-    Absent, Durability, Error, ErrorKind, Expiry, FileId, FileStore, FileStoreOptions, Guarantees, Lookup,
+    Absent, Durability, Error, ErrorKind, Expiry, FileStore, FileStoreOptions, Guarantees, Lookup, PublicId,
     Record, Result, Saved, Store, Token, Value, Verdict,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -222,7 +222,7 @@ fn every_durability_stores_the_same(stage: &Stage) {
 fn a_record_is_filed_under_the_digest_of_its_token(stage: &Stage) {
     let check = |saved: &Saved| {
         assert!(stage.store.is_well_formed(&saved.token), "a store's own token is well-formed");
-        let digest = FileId::digest(saved.token.expose().as_bytes());
+        let digest = PublicId::digest(saved.token.expose().as_bytes());
         assert_eq!(saved.live.id, digest);
         match stage.store.load(&saved.token).unwrap() {
             Lookup::Live(live) => assert_eq!(live.id, digest),
@@ -239,17 +239,17 @@ fn a_record_is_filed_under_the_digest_of_its_token(stage: &Stage) {
 
 fn a_token_that_nobody_was_given_is_absent_everywhere(stage: &Stage) {
     let token = made_up_token();
-    let id = FileId::digest(token.expose().as_bytes());
-    assert_eq!(absent(&*stage.store, &token), Absent::Unknown(id));
+    let id = PublicId::digest(token.expose().as_bytes());
+    assert_eq!(absent(&*stage.store, &token), Absent::NotFound(id));
     check_nothing_to_change(stage, &token);
     assert!(!stage.store.delete(&token).unwrap());
-    assert_eq!(absent(&*stage.store, &token), Absent::Unknown(id), "looking for it did not make it");
+    assert_eq!(absent(&*stage.store, &token), Absent::NotFound(id), "looking for it did not make it");
     assert_eq!(stage.stored(), 0);
 }
 
 fn a_malformed_token_is_absent_everywhere(stage: &Stage) {
     let token = create(&*stage.store, &record(1));
-    let id = FileId::digest(token.expose().as_bytes()).to_string();
+    let id = PublicId::digest(token.expose().as_bytes()).to_string();
     for text in [
         "x".into(),
         "a".repeat(31),
@@ -284,7 +284,7 @@ fn a_record_is_absent_from_its_deadline_on_by_the_clock_of_the_store(stage: &Sta
             token
         };
         let token = make();
-        let id = FileId::digest(token.expose().as_bytes());
+        let id = PublicId::digest(token.expose().as_bytes());
         if lives {
             assert_eq!(n(&stage.record(&token)), 1);
             assert!(update(&*stage.store, &token, add_one).unwrap().is_some());
@@ -443,8 +443,8 @@ fn rotation_moves_the_record_and_kills_the_old_token(stage: &Stage) {
         assert_eq!(*saved.live.record, record(round));
         assert_eq!(*stage.record(&saved.token), record(round));
         if stage.store.guarantees().shared_state {
-            let id = FileId::digest(old.expose().as_bytes());
-            assert_eq!(absent(&*stage.store, &old), Absent::Unknown(id));
+            let id = PublicId::digest(old.expose().as_bytes());
+            assert_eq!(absent(&*stage.store, &old), Absent::NotFound(id));
             check_nothing_to_change(stage, &old);
             assert!(!stage.store.delete(&old).unwrap());
             assert_eq!(stage.stored(), 1);
@@ -508,12 +508,12 @@ fn updates_acknowledged_before_a_rotation_are_in_its_result(stage: &Stage) {
 
 fn delete_is_true_once_and_final(stage: &Stage) {
     let (token, bystander) = (create(&*stage.store, &record(1)), create(&*stage.store, &record(2)));
-    let id = FileId::digest(token.expose().as_bytes());
+    let id = PublicId::digest(token.expose().as_bytes());
     assert!(stage.store.delete(&token).unwrap());
     if stage.store.guarantees().shared_state {
         assert!(!stage.store.delete(&token).unwrap());
         for store in [&stage.store, &stage.second] {
-            assert_eq!(absent(&**store, &token), Absent::Unknown(id));
+            assert_eq!(absent(&**store, &token), Absent::NotFound(id));
         }
         check_nothing_to_change(stage, &token);
         assert_eq!(stage.stored(), 1);
@@ -793,7 +793,7 @@ fn a_rotation_that_cannot_remove_the_old_file_is_an_error_and_leaves_no_successo
         Ok(Verdict::Write)
     };
     let error = rotate(&store, &token, obstruct).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Foreign);
+    assert_eq!(error.kind(), ErrorKind::NotASessionFile);
     assert_eq!(error.path(), Some(&*file));
     assert_eq!(session_files(&dir), [&*file], "the successor is gone");
     std::fs::remove_dir(&file).unwrap();
@@ -859,7 +859,7 @@ fn files_end_a_session_that_another_writer_holds_and_nothing_he_does_brings_it_b
 }
 
 fn file_of(dir: &TempDir, token: &Token) -> PathBuf {
-    let id = FileId::digest(token.expose().as_bytes()).to_string();
+    let id = PublicId::digest(token.expose().as_bytes()).to_string();
     dir.path().join(&id[..2]).join(&id[2..])
 }
 

@@ -138,7 +138,7 @@ impl Victim {
                 text => panic!("{}: wrong data: {text}", context()),
             },
             Ok(Lookup::Absent(Absent::Damaged(_))) => Want::Damaged,
-            Ok(Lookup::Absent(Absent::Unknown(_))) => Want::Unknown,
+            Ok(Lookup::Absent(Absent::NotFound(_))) => Want::Unknown,
             Err(error) if error.kind() == ErrorKind::NewerFormat => Want::NewerFormat,
             other => panic!("{}: {other:?}", context()),
         };

@@ -91,7 +91,7 @@ fn visits_answers_a_page_it_does_not_have_without_a_session() {
 #[track_caller]
 fn file_of(dir: &Path, cookie: &str, browser: &Browser) -> PathBuf {
     let id = SessionId::parse(browser.jar.get(cookie).expect("a cookie")).unwrap();
-    path_of(dir, id.file_id())
+    path_of(dir, id.public_id())
 }
 
 #[track_caller]

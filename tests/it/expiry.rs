@@ -2,7 +2,7 @@
 //! does. Nothing sweeps here: expiry is decided when a session is looked at.
 use crate::support::memory::{Call, Stage, on_every_storage, secs, start};
 use sessile::{
-    Absent, Cookies, Durability, ErrorKind, Event, Expiry, FileId, Lifetime, Lookup, Record, Renewal,
+    Absent, Cookies, Durability, ErrorKind, Event, Expiry, Lifetime, Lookup, PublicId, Record, Renewal,
     Session, Sessions, Token, Value, Verdict,
 };
 use std::sync::Arc;
@@ -346,7 +346,7 @@ fn a_custom_expiry_is_enforced_by_the_store_itself(stage: &Stage) {
         stage.clock.set(start() + secs(300) - MICRO);
         assert_eq!(stage.record(&token).expiry, expiry);
         stage.clock.set(start() + secs(300));
-        let id = FileId::digest(token.expose().as_bytes());
+        let id = PublicId::digest(token.expose().as_bytes());
         match stage.store.load(&token).unwrap() {
             Lookup::Absent(why) => assert_eq!(why, Absent::Expired(id)),
             Lookup::Live(live) => panic!("{:?}", live.record),

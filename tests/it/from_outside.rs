@@ -241,7 +241,7 @@ fn whatever_the_kernel_refuses_is_an_error_and_leaves_the_old_version_or_the_new
         ("save", "pwrite64:error=ENOSPC:when=1", "Full", "old"),
         ("save", "pwrite64:error=EDQUOT:when=1+", "Full", "old"),
         // The version is there, and those who have copies are not told.
-        ("save", "pwrite64:error=EIO:when=2", "Unannounced", "new"),
+        ("save", "pwrite64:error=EIO:when=2", "InvalidationFailed", "new"),
         ("save safely", "pwrite64:error=EROFS:when=1", "Io", "old"),
         // Written anew, to another file.
         ("save safely", "fdatasync:error=EIO:when=1", "true", "new"),

@@ -8,7 +8,7 @@ use crate::support::process::{Dice, rounds};
 use crate::support::server::{self, Running};
 use crate::support::texts::directory_in_memory;
 use sessile::{
-    Absent, Cookies, Destroyed, FileId, FileStore, FileStoreOptions, Lookup, Session, SessionId, Sessions,
+    Absent, Cookies, Destroyed, FileStore, FileStoreOptions, Lookup, PublicId, Session, SessionId, Sessions,
     Store, Token, Visit,
 };
 use std::collections::BTreeMap;
@@ -164,7 +164,7 @@ fn hostile_headers(id: &str) -> Vec<String> {
 
 /// Few of each kind.
 fn various_headers(id: &str) -> Vec<String> {
-    let file = FileId::digest(id.as_bytes()).to_string();
+    let file = PublicId::digest(id.as_bytes()).to_string();
     let flipped = format!("{}{}", &id[..31], if id.ends_with('a') { 'b' } else { 'a' });
     let mut headers: Vec<String> = STRANGE.iter().map(ToString::to_string).collect();
     headers.extend([
@@ -436,7 +436,7 @@ fn check_values(store: &FileStore, victim: &str, header: &str) -> u64 {
         let is_id = value.len() == 32 && value.bytes().all(|c| matches!(c, b'a'..=b'z' | b'2'..=b'7'));
         assert_eq!(id.is_some(), is_id, "{value:?}");
         let is_digest = value.len() == 40 && value.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-        assert_eq!(FileId::parse(value).is_some(), is_digest, "{value:?}");
+        assert_eq!(PublicId::parse(value).is_some(), is_digest, "{value:?}");
         let Some(token) = Token::parse(value) else {
             assert!(id.is_none(), "an id that is no token: {value:?}");
             continue;
@@ -444,7 +444,7 @@ fn check_values(store: &FileStore, victim: &str, header: &str) -> u64 {
         let found = store.load(&token).unwrap();
         match &id {
             Some(id) => {
-                assert!(matches!(found, Lookup::Absent(Absent::Unknown(file)) if file == id.file_id()));
+                assert!(matches!(found, Lookup::Absent(Absent::NotFound(file)) if file == id.public_id()));
             }
             None => assert!(matches!(found, Lookup::Absent(Absent::Malformed)), "{value:?}: {found:?}"),
         }
@@ -462,7 +462,7 @@ fn headers_and_ids_without_a_pattern_find_make_and_touch_nothing() {
     std::fs::write(site.dir.path().join("outside"), "untouched").unwrap();
     let mut headers = various_headers(&site.id);
     headers.retain(|header| header.len() <= 2000);
-    let file = FileId::digest(site.id.as_bytes()).to_string();
+    let file = PublicId::digest(site.id.as_bytes()).to_string();
     let pieces = [PIECES, &[&site.id, &site.id[..16], &file, &file[2..]]].concat();
     let before = site.tree();
     let mut dice = Dice::new(3);

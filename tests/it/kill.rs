@@ -5,7 +5,7 @@
 use crate::processes::{Act, files, holder};
 use crate::support::process::{Dice, Parent, Start, Worker, rounds};
 use crate::support::versions;
-use sessile::{Durability, FileId, FileStore, FileStoreOptions, Record, Store, Token, Value, Verdict};
+use sessile::{Durability, FileStore, FileStoreOptions, PublicId, Record, Store, Token, Value, Verdict};
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -22,8 +22,8 @@ const SESSIONS: usize = 8;
 /// Writers that run, and are killed, side by side.
 const WRITERS: u64 = 2;
 
-fn id_of(token: &Token) -> FileId {
-    FileId::digest(token.expose().as_bytes())
+fn id_of(token: &Token) -> PublicId {
+    PublicId::digest(token.expose().as_bytes())
 }
 
 fn open(dir: &Path) -> FileStore {
@@ -59,7 +59,7 @@ struct Ledger {
     /// Tokens that nobody may find alive again.
     dead: Vec<Token>,
     /// What was ended by a rotation whose new token died with the writer.
-    moved: Vec<FileId>,
+    moved: Vec<PublicId>,
     /// How many kills came amid a creation or a rotation: each may leave a session that nobody can name.
     lost_most: usize,
     kills_amid: [u32; 5],
@@ -94,7 +94,7 @@ fn after_kills_at_random_instants_every_session_is_at_its_last_acknowledged_vers
     let mut on_their_way = 0;
     let mut nameless = Vec::new();
     for path in files(dir.path()) {
-        match FileId::parse(&path.replacen('/', "", 1)) {
+        match PublicId::parse(&path.replacen('/', "", 1)) {
             Some(id) if known.contains(&id) => {}
             Some(_) => nameless.push(std::fs::read(dir.path().join(path)).unwrap()),
             None if path[2..].starts_with("/.new-") => on_their_way += 1,

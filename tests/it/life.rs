@@ -258,7 +258,7 @@ fn of_many_tokens_64_are_read_and_one_event_says_that_some_were_malformed(stage:
     for (before, found) in [(63, Some(1)), (64, None)] {
         let session = sessions.open(malformed(before).chain([live.clone()]));
         assert_eq!(session.get::<u64>("n").unwrap(), found, "behind {before}");
-        assert_eq!(std::mem::take(&mut *seen.lock()), ["Refused(Malformed)"], "behind {before}");
+        assert_eq!(std::mem::take(&mut *seen.lock()), ["Malformed"], "behind {before}");
     }
     let read = AtomicUsize::new(0);
     let endless = malformed(usize::MAX).inspect(|_| {
@@ -1435,12 +1435,12 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     let sessions = stage.sessions().with_observer(move |event| log.lock().push(format!("{event:?}")));
     let check = |expected: &[String]| assert_eq!(std::mem::take(&mut *seen.lock()), expected);
     let made_up = made_up_token();
-    let unknown = sessile::FileId::digest(made_up.expose().as_bytes());
+    let unknown = sessile::PublicId::digest(made_up.expose().as_bytes());
 
     let mut session = sessions.open([Token::parse("malformed").unwrap(), made_up]);
-    check(&["Refused(Malformed)".into()]);
+    check(&["Malformed".into()]);
     session.insert("n", 1).unwrap();
-    check(&[format!("Refused(Unknown({unknown:?}))")]);
+    check(&[format!("NotFound({unknown:?})")]);
     session.save().unwrap();
     let first = session.public_id().unwrap().unwrap();
     check(&[format!("Created({first:?})")]);
@@ -1456,7 +1456,7 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     check(&[format!("Destroyed({second:?})")]);
     session.destroy().unwrap();
     assert!(sessions.open([token]).is_empty().unwrap());
-    check(&[format!("Refused(Unknown({second:?}))")]);
+    check(&[format!("NotFound({second:?})")]);
     assert_eq!(session.update_now("n", add_one).unwrap(), 1);
     let third = session.public_id().unwrap().unwrap();
     check(&[format!("Created({third:?})")]);
@@ -1468,7 +1468,7 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     stage.clock.advance(secs(3600) * 2);
     let strict = sessions.clone().with_lifetime(Lifetime::new().idle_limit(secs(3600))).unwrap();
     let recent = stored(stage, &json!({ "n": 1 }));
-    let recent_id = sessile::FileId::digest(recent.expose().as_bytes());
+    let recent_id = sessile::PublicId::digest(recent.expose().as_bytes());
     stage.clock.advance(secs(3600));
     assert!(strict.open([recent]).is_empty().unwrap());
     check(&[format!("Expired({recent_id:?})")]);

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("keep open", keep_open)];
 
 const PARAMETERS: &str = "sessile.json";
-const OURS: &str = "{\"format\":1,\"shards\":256,\"file_id\":\"blake3-160\"}\n";
+const OURS: &str = "{\"format\":1,\"shards\":256,\"public_id\":\"blake3-160\"}\n";
 
 fn mode_of(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o7777
@@ -318,12 +318,12 @@ fn a_directory_that_holds_anything_else_is_refused() {
             fs::create_dir(root).unwrap();
             fs::write(root.join(name), "").unwrap();
         };
-        check_refused(file, ErrorKind::Foreign, &text, None);
+        check_refused(file, ErrorKind::NotASessionStore, &text, None);
         let directory_among_ours = |root: &Path| {
             fs::create_dir_all(root.join(name)).unwrap();
             shards_of(root).for_each(|shard| fs::create_dir(shard).unwrap());
         };
-        check_refused(directory_among_ours, ErrorKind::Foreign, &text, None);
+        check_refused(directory_among_ours, ErrorKind::NotASessionStore, &text, None);
     }
 }
 
@@ -338,7 +338,7 @@ fn with_parameters(parameters: &[u8]) -> impl FnOnce(&Path) {
 #[test]
 fn a_store_of_a_newer_format_is_refused_whatever_else_its_parameters_say() {
     for (format, parameters) in [
-        ("2", "{\"format\":2,\"shards\":256,\"file_id\":\"blake3-160\"}"),
+        ("2", "{\"format\":2,\"shards\":256,\"public_id\":\"blake3-160\"}"),
         ("3", "{\"of\":[\"another\",{\"kind\":null}],\"format\":3}"),
         ("18446744073709551615", "{\"format\":18446744073709551615}"),
     ] {
@@ -360,24 +360,24 @@ fn parameters_that_are_not_ours_are_refused() {
         "17",
         "null",
         "{\"format\":1}",
-        "{\"format\":0,\"shards\":256,\"file_id\":\"blake3-160\"}",
-        "{\"format\":-1,\"shards\":256,\"file_id\":\"blake3-160\"}",
-        "{\"format\":\"1\",\"shards\":256,\"file_id\":\"blake3-160\"}",
-        "{\"format\":1,\"shards\":16,\"file_id\":\"blake3-160\"}",
-        "{\"format\":1,\"shards\":256,\"file_id\":\"sha256\"}",
-        "{\"format\":1,\"shards\":99999999,\"file_id\":\"blake3-160\"}",
+        "{\"format\":0,\"shards\":256,\"public_id\":\"blake3-160\"}",
+        "{\"format\":-1,\"shards\":256,\"public_id\":\"blake3-160\"}",
+        "{\"format\":\"1\",\"shards\":256,\"public_id\":\"blake3-160\"}",
+        "{\"format\":1,\"shards\":16,\"public_id\":\"blake3-160\"}",
+        "{\"format\":1,\"shards\":256,\"public_id\":\"sha256\"}",
+        "{\"format\":1,\"shards\":99999999,\"public_id\":\"blake3-160\"}",
     ] {
-        check_refused(with_parameters(parameters.as_bytes()), ErrorKind::Foreign, &text, None);
+        check_refused(with_parameters(parameters.as_bytes()), ErrorKind::NotASessionStore, &text, None);
     }
     let eof = "EOF while parsing a value at line 1 column 0";
-    check_refused(with_parameters(b""), ErrorKind::Foreign, act, Some(eof));
+    check_refused(with_parameters(b""), ErrorKind::NotASessionStore, act, Some(eof));
     let because = "expected value at line 1 column 1";
-    check_refused(with_parameters(b"<html>"), ErrorKind::Foreign, act, Some(because));
-    check_refused(with_parameters(&[0xff; 64]), ErrorKind::Foreign, act, Some(because));
-    check_refused(with_parameters(&[0; 64]), ErrorKind::Foreign, act, Some(because));
+    check_refused(with_parameters(b"<html>"), ErrorKind::NotASessionStore, act, Some(because));
+    check_refused(with_parameters(&[0xff; 64]), ErrorKind::NotASessionStore, act, Some(because));
+    check_refused(with_parameters(&[0; 64]), ErrorKind::NotASessionStore, act, Some(because));
     let deep = [b"[".repeat(1000), b"]".repeat(1000)].concat();
     let because = "recursion limit exceeded at line 1 column 128";
-    check_refused(with_parameters(&deep), ErrorKind::Foreign, act, Some(because));
+    check_refused(with_parameters(&deep), ErrorKind::NotASessionStore, act, Some(because));
 }
 
 /// A tebibyte without a single block.
@@ -388,7 +388,7 @@ fn huge_parameters_are_refused_without_reading_them_all() {
     made(&root);
     fs::File::options().write(true).open(root.join(PARAMETERS)).unwrap().set_len(1 << 40).unwrap();
     let error = refused(&root);
-    assert_eq!(error.kind(), ErrorKind::Foreign, "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::NotASessionStore, "{error:?}");
 }
 
 /// A store in good order but for something that is not a file in place of its parameters.
@@ -409,15 +409,15 @@ fn a_link_pipe_or_directory_in_place_of_the_parameters_is_refused() {
     // To the right parameters, in their old place or in none.
     let link = with_planted(PARAMETERS, |place| symlink("../aside", place).unwrap());
     let because = "Too many levels of symbolic links (os error 40)";
-    check_refused(link, ErrorKind::Foreign, &text, Some(because));
+    check_refused(link, ErrorKind::NotASessionFile, &text, Some(because));
     let link = with_planted(PARAMETERS, |place| symlink("nowhere", place).unwrap());
-    check_refused(link, ErrorKind::Foreign, &text, Some(because));
+    check_refused(link, ErrorKind::NotASessionFile, &text, Some(because));
     let directory = with_planted(PARAMETERS, |place| fs::create_dir(place).unwrap());
-    check_refused(directory, ErrorKind::Foreign, &text, Some("Is a directory (os error 21)"));
+    check_refused(directory, ErrorKind::NotASessionFile, &text, Some("Is a directory (os error 21)"));
     let pipe = with_planted(PARAMETERS, |place| {
         mknodat(CWD, place, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     });
-    check_refused(pipe, ErrorKind::Foreign, &text, Some("Illegal seek (os error 29)"));
+    check_refused(pipe, ErrorKind::NotASessionFile, &text, Some("Illegal seek (os error 29)"));
 }
 
 /// Some backups leave empty directories out.
@@ -458,9 +458,9 @@ fn what_is_no_directory_in_place_of_a_shard_is_refused() {
     let text = format!("failed to open shard directory `DIR/7f`: {IN_ITS_PLACE}");
     let no_directory = "Not a directory (os error 20)";
     let file = with_planted("7f", |place| fs::write(place, "").unwrap());
-    check_refused(file, ErrorKind::Foreign, &text, Some(no_directory));
+    check_refused(file, ErrorKind::NotASessionFile, &text, Some(no_directory));
     let link = with_planted("7f", |place| symlink("../aside", place).unwrap());
-    check_refused(link, ErrorKind::Foreign, &text, Some(no_directory));
+    check_refused(link, ErrorKind::NotASessionFile, &text, Some(no_directory));
 }
 
 /// Also while the store is being made: whoever may plant a link must not choose where sessions go, or whose
@@ -475,7 +475,7 @@ fn a_link_in_place_of_a_shard_is_not_followed_by_the_making_of_a_store() {
     allow(&elsewhere, 0o755);
     symlink(&elsewhere, root.join("7f")).unwrap();
     let error = refused(&root);
-    assert_eq!(error.kind(), ErrorKind::Foreign, "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::NotASessionFile, "{error:?}");
     assert_eq!(mode_of(&elsewhere), 0o755);
     assert!(!root.join(PARAMETERS).exists(), "it counts as made");
 }
@@ -778,19 +778,19 @@ fn a_link_pipe_or_directory_in_place_of_the_counters_is_refused() {
     let because = "Too many levels of symbolic links (os error 40)";
     for target in ["../aside", "nowhere", "sessile.json"] {
         let link = with_planted(GENERATIONS, |place| symlink(target, place).unwrap());
-        check_refused(link, ErrorKind::Foreign, &text, Some(because));
+        check_refused(link, ErrorKind::NotASessionFile, &text, Some(because));
     }
     let directory = with_planted(GENERATIONS, |place| fs::create_dir(place).unwrap());
-    check_refused(directory, ErrorKind::Foreign, &text, Some("Is a directory (os error 21)"));
+    check_refused(directory, ErrorKind::NotASessionFile, &text, Some("Is a directory (os error 21)"));
     let no_file = "No such device or address (os error 6)";
     let pipe = with_planted(GENERATIONS, |place| {
         mknodat(CWD, place, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     });
-    check_refused(pipe, ErrorKind::Foreign, &text, Some(no_file));
+    check_refused(pipe, ErrorKind::NotASessionFile, &text, Some(no_file));
     let socket = with_planted(GENERATIONS, |place| {
         drop(std::os::unix::net::UnixListener::bind(place).unwrap());
     });
-    check_refused(socket, ErrorKind::Foreign, &text, Some(no_file));
+    check_refused(socket, ErrorKind::NotASessionFile, &text, Some(no_file));
 }
 
 /// A hard link to it, that is: whoever planted it chose the file.

@@ -3,7 +3,7 @@ use crate::support::sweeping::{Fixture, HOUR, RELAXED};
 use crate::support::texts::{files_in_shards, load, path_of, record};
 use sessile::file::SweepOptions;
 use sessile::{
-    Absent, Error, ErrorKind, FileId, FileStore, FileStoreOptions, Lookup, Record, Store, Verdict,
+    Absent, Error, ErrorKind, FileStore, FileStoreOptions, Lookup, PublicId, Record, Store, Verdict,
 };
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,8 +16,8 @@ fn session(fixture: &Fixture, text: &str) -> Record {
     record
 }
 
-fn text_of(fixture: &Fixture, id: FileId) -> Option<String> {
-    match fixture.store.find(&id).unwrap() {
+fn text_of(fixture: &Fixture, id: PublicId) -> Option<String> {
+    match fixture.store.load_by_id(&id).unwrap() {
         Lookup::Live(live) => Some(live.record.entries["text"].get().unwrap()),
         Lookup::Absent(_) => None,
     }
@@ -30,11 +30,11 @@ fn a_session_is_found_and_ended_by_its_digest_in_every_open_store() {
     let other = fixture.another();
     assert_eq!(load(&other, &saved.token).unwrap().as_deref(), Some("text"), "it is in memory now");
     assert_eq!(text_of(&fixture, saved.live.id).as_deref(), Some("text"));
-    assert!(fixture.store.end(&saved.live.id).unwrap());
+    assert!(fixture.store.delete_by_id(&saved.live.id).unwrap());
     assert_eq!(load(&other, &saved.token).unwrap(), None);
-    assert!(!fixture.store.end(&saved.live.id).unwrap(), "it is gone");
-    let gone = fixture.store.find(&saved.live.id).unwrap();
-    assert!(matches!(gone, Lookup::Absent(Absent::Unknown(id)) if id == saved.live.id), "{gone:?}");
+    assert!(!fixture.store.delete_by_id(&saved.live.id).unwrap(), "it is gone");
+    let gone = fixture.store.load_by_id(&saved.live.id).unwrap();
+    assert!(matches!(gone, Lookup::Absent(Absent::NotFound(id)) if id == saved.live.id), "{gone:?}");
 }
 
 #[test]
@@ -42,32 +42,32 @@ fn a_session_is_brought_in_unless_a_live_one_is_there() {
     let fixture = Fixture::new();
     let saved = fixture.session(HOUR);
     let (id, path) = (saved.live.id, fixture.path(&saved));
-    let bring_in = |text| fixture.store.bring_in(&id, &session(&fixture, text), RELAXED);
-    assert!(!bring_in("live").unwrap());
+    let import = |text| fixture.store.import(&id, &session(&fixture, text), RELAXED);
+    assert!(!import("live").unwrap());
     assert!(fixture.is_live(&saved));
 
     fixture.clock.advance(2 * HOUR);
-    assert!(bring_in("expired").unwrap());
+    assert!(import("expired").unwrap());
     assert_eq!(text_of(&fixture, id).as_deref(), Some("expired"));
     assert_eq!(load(&*fixture.store, &saved.token).unwrap().as_deref(), Some("expired"), "by its old secret");
 
     // As a creation leaves it that is killed before it writes.
     fs::write(&path, "").unwrap();
-    let error = bring_in("cut short").unwrap_err();
+    let error = import("cut short").unwrap_err();
     let reason = "its creation is under way, or was cut short";
     let want = format!("failed to bring a session in `{}`: {reason}", path.display());
     assert_eq!((error.kind(), error.to_string()), (ErrorKind::Busy, want));
-    assert!(!fixture.store.end(&id).unwrap(), "there was no live one");
-    assert!(bring_in("cut short").unwrap());
+    assert!(!fixture.store.delete_by_id(&id).unwrap(), "there was no live one");
+    assert!(import("cut short").unwrap());
     assert_eq!(text_of(&fixture, id).as_deref(), Some("cut short"));
 
     fs::write(&path, [0xa5; 4096]).unwrap();
-    let error = bring_in("damaged").unwrap_err();
+    let error = import("damaged").unwrap_err();
     let want = format!("failed to bring a session in `{}`: a damaged file is in its place", path.display());
     assert_eq!((error.kind(), error.to_string()), (ErrorKind::Corrupt, want));
-    let aside = fixture.store.set_aside(&id).unwrap().expect("it is damaged");
+    let aside = fixture.store.quarantine(&id).unwrap().expect("it is damaged");
     assert_eq!(fs::read(aside).unwrap(), [0xa5; 4096]);
-    assert!(bring_in("room").unwrap());
+    assert!(import("room").unwrap());
     assert_eq!(text_of(&fixture, id).as_deref(), Some("room"));
     assert_eq!(files_in_shards(fixture.root()), [path]);
 }
@@ -75,12 +75,12 @@ fn a_session_is_brought_in_unless_a_live_one_is_there() {
 #[test]
 fn of_several_who_bring_the_same_session_in_one_does_and_none_fails() {
     let fixture = Fixture::new();
-    let ids: Vec<FileId> = (0_u32..500).map(|n| FileId::digest(&n.to_le_bytes())).collect();
+    let ids: Vec<PublicId> = (0_u32..500).map(|n| PublicId::digest(&n.to_le_bytes())).collect();
     let brought_in: usize = thread::scope(|scope| {
         let bring_all_in = || {
             let store = fixture.another();
             let record = session(&fixture, "text");
-            ids.iter().filter(|id| store.bring_in(id, &record, RELAXED).unwrap()).count()
+            ids.iter().filter(|id| store.import(id, &record, RELAXED).unwrap()).count()
         };
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(bring_all_in)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
@@ -94,15 +94,15 @@ fn only_what_is_damaged_is_set_aside_and_an_earlier_one_stays() {
     let fixture = Fixture::new();
     let saved = fixture.session(HOUR);
     let (id, path) = (saved.live.id, fixture.path(&saved));
-    assert_eq!(fixture.store.set_aside(&id).unwrap(), None);
+    assert_eq!(fixture.store.quarantine(&id).unwrap(), None);
     assert!(fixture.is_live(&saved));
-    let unfinished = FileId::digest(b"unfinished");
+    let unfinished = PublicId::digest(b"unfinished");
     File::create(path_of(fixture.root(), unfinished)).unwrap();
-    assert_eq!(fixture.store.set_aside(&unfinished).unwrap(), None, "a session may be on its way there");
-    assert_eq!(fixture.store.set_aside(&FileId::digest(b"nobody")).unwrap(), None);
+    assert_eq!(fixture.store.quarantine(&unfinished).unwrap(), None, "a session may be on its way there");
+    assert_eq!(fixture.store.quarantine(&PublicId::digest(b"nobody")).unwrap(), None);
     for n in 0..3_u8 {
         fs::write(&path, [0xa0 + n; 4096]).unwrap();
-        let aside = fixture.store.set_aside(&id).unwrap().expect("it is damaged");
+        let aside = fixture.store.quarantine(&id).unwrap().expect("it is damaged");
         let name = if n == 0 { id.to_string() } else { format!("{id}.{n}") };
         assert_eq!(aside, fixture.root().join("damaged").join(name));
         assert!(!path.exists());
@@ -147,7 +147,11 @@ fn lost_parameters_are_never_guessed_over_a_newer_format() {
     let error = FileStoreOptions::new().create(false).open(fixture.root()).unwrap_err();
     let text = "its sessions are there, and its parameters file `sessile.json` is lost; make that anew with \
                 FileStore::repair or `sessile verify --repair`";
-    assert_eq!((error.kind(), error.to_string().ends_with(text)), (ErrorKind::Foreign, true), "{error}");
+    assert_eq!(
+        (error.kind(), error.to_string().ends_with(text)),
+        (ErrorKind::NotASessionStore, true),
+        "{error}"
+    );
     assert_eq!(FileStore::repair(fixture.root()).unwrap(), [&*parameters]);
     assert_eq!(fs::read(&parameters).unwrap(), wanted);
     assert!(FileStore::repair(fixture.root()).unwrap().is_empty());
@@ -188,9 +192,9 @@ fn a_store_that_is_opened_to_be_read_refuses_every_change() {
         store.update(&saved.token, &mut keep, RELAXED).map(drop),
         store.rotate(&saved.token, &mut keep, RELAXED).map(drop),
         store.delete(&saved.token).map(drop),
-        store.end(&id).map(drop),
-        store.bring_in(&FileId::digest(b"new"), &session(&fixture, "new"), RELAXED).map(drop),
-        store.set_aside(&damaged.live.id).map(drop),
+        store.delete_by_id(&id).map(drop),
+        store.import(&PublicId::digest(b"new"), &session(&fixture, "new"), RELAXED).map(drop),
+        store.quarantine(&damaged.live.id).map(drop),
         store.sweep(&SweepOptions::new()).map(drop),
     ];
     let text = format!(

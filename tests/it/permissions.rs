@@ -449,7 +449,7 @@ fn user_of_a_group(parent: &Parent) {
                 assert!(report.errors.is_empty(), "{:?}", report.errors);
                 parent.report(report.removed);
             }
-            _ => return parent.report(format!("unfiled: {}", store.stats().unfiled)),
+            _ => return parent.report(format!("index_failures: {}", store.stats().index_failures)),
         }
     }
 }
@@ -500,7 +500,7 @@ fn two_users_of_one_group_share_a_store_under_any_umask() {
             assert_eq!(ask(me, "sweep"), "0");
         }
         for child in [&mut first, &mut second] {
-            assert_eq!(ask(child, "end"), "unfiled: 0", "umasks {umasks:?}");
+            assert_eq!(ask(child, "end"), "index_failures: 0", "umasks {umasks:?}");
         }
         check_modes(&root, 0o2770, 0o660);
         let group = fs::metadata(&root).unwrap().gid();
@@ -547,7 +547,7 @@ fn a_group_that_the_process_is_not_of_is_refused() {
     ask(&mut child, "create x");
     let mut child = member(USERS[1], &copy, &root, 0o022);
     assert_eq!(child.line(), "open");
-    assert_eq!(ask(&mut child, "end"), "unfiled: 0");
+    assert_eq!(ask(&mut child, "end"), "index_failures: 0");
     // What one of the users closed is an error for the other, with its remedy.
     allow(&root.join("7f"), 0o700);
     allow(&root.join("80"), 0o2750);

@@ -4,9 +4,9 @@ use crate::support::client::{Client, Jar};
 use crate::support::process::{Child, Dice, Parent, Start, Worker, hear_from_all, rounds, say_to_all};
 use crate::support::rerun::{again, stage};
 use crate::support::texts::{directory_in_memory, files_in_shards, load, path_of, record};
-use sessile::file::{Reaped, Reaper, ReaperOptions, SweepEnd, SweepOptions};
+use sessile::file::{Reaper, ReaperOptions, ReaperStats, SweepOptions, SweepOutcome};
 use sessile::{
-    Clock, Coherence, Cookies, Durability, ErrorKind, Expiry, FileId, FileStore, FileStoreOptions, Saved,
+    Clock, Coherence, Cookies, Durability, ErrorKind, Expiry, FileStore, FileStoreOptions, PublicId, Saved,
     SessionId, Sessions, Store, http,
 };
 use std::fs;
@@ -92,7 +92,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 fn fast() -> SweepOptions {
-    SweepOptions::new().core_share_percent(100)
+    SweepOptions::new().cpu_percent(100)
 }
 
 /// Sweeps once within ten seconds, and then when it is asked.
@@ -105,15 +105,15 @@ fn often() -> ReaperOptions {
 }
 
 /// What an observer was told: how a sweep ended, what it removed, what failed.
-type Told = Result<(SweepEnd, u64, u64), String>;
-const FINISHED: SweepEnd = SweepEnd::Finished;
+type Told = Result<(SweepOutcome, u64, u64), String>;
+const FINISHED: SweepOutcome = SweepOutcome::Completed;
 
 /// A reaper, and what it tells. They are disconnected when the thread has ended.
 fn start(store: &Arc<FileStore>, options: ReaperOptions) -> (Reaper, Receiver<Told>) {
     let (sender, reports) = channel();
     let options = options.observer(move |swept| {
         let told = match swept {
-            Ok(report) => Ok((report.end, report.removed, report.failed)),
+            Ok(report) => Ok((report.outcome, report.removed, report.failed)),
             Err(error) => Err(error.to_string()),
         };
         let _ = sender.send(told);
@@ -152,7 +152,7 @@ fn what_expires_is_removed_by_itself_and_what_lives_is_not() {
         let dies: Vec<_> = (0..20).map(|_| create(&store, SECOND / 5)).collect();
         eventually("the expired are removed", || exist(dir.path(), &dies) == 0);
     }
-    let Reaped { sweeps, elsewhere, removed, bytes_freed, errors, panics, .. } = reaper.close();
+    let ReaperStats { sweeps, elsewhere, removed, bytes_freed, errors, panics, .. } = reaper.close();
     assert!(sweeps >= 2, "{sweeps}");
     assert_eq!((elsewhere, removed, bytes_freed, errors, panics), (0, 40, 40 * 4096, 0, 0));
     check_all_live(dir.path(), &lives);
@@ -234,7 +234,7 @@ fn it_leaves_a_sweep_to_whoever_is_at_it_and_counts_that() {
         Continue(())
     });
     assert_eq!(ours.unwrap().removed, 3);
-    assert_eq!(other, Some(Ok((SweepEnd::Elsewhere, 0, 0))));
+    assert_eq!(other, Some(Ok((SweepOutcome::AlreadyRunning, 0, 0))));
     assert_eq!(exist(dir.path(), &dies), 0);
     let total = reaper.close();
     assert_eq!((total.elsewhere, total.removed, total.errors), (1, 0, 0));
@@ -260,13 +260,13 @@ fn check_stops(what: &str, sessions: usize, options: &SweepOptions) {
         // Five times what is promised: other tests have the machine as well.
         assert!(took < SECOND, "{what}: {took:?}");
         let (end, removed, failed) = reports.try_recv().expect("it had told").unwrap();
-        assert_eq!((end, failed), (SweepEnd::Stopped, 0), "{what}");
+        assert_eq!((end, failed), (SweepOutcome::Cancelled, 0), "{what}");
         total.inspect(|total| assert_eq!((total.sweeps, total.removed), (1, removed), "{what}"));
         check_ends(&reports);
         // Nobody sweeps any more, and what is left is done by the next one.
         let left = files_in_shards(dir.path()).len();
         let rest = store.sweep(&fast()).unwrap();
-        assert_eq!((rest.end, rest.removed), (FINISHED, left as u64), "{what}");
+        assert_eq!((rest.outcome, rest.removed), (FINISHED, left as u64), "{what}");
         assert_eq!(left, sessions - usize::try_from(removed).unwrap(), "{what}");
     }
 }
@@ -280,7 +280,7 @@ fn it_stops_soon_while_it_works() {
 #[test]
 fn it_stops_soon_while_it_rests() {
     check_stops("resting for a second", 20, &SweepOptions::new().files_per_second(1));
-    check_stops("resting nearly always", 2_000, &SweepOptions::new().core_share_percent(1));
+    check_stops("resting nearly always", 2_000, &SweepOptions::new().cpu_percent(1));
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn it_stops_soon_while_it_reads_an_index_of_which_nothing_is_due() {
     println!("stopped within {took:?}");
     assert!(took < SECOND, "{took:?}");
     assert_eq!((total.sweeps, total.removed, total.errors), (1, 0, 0));
-    assert_eq!(next(&reports), Ok((SweepEnd::Stopped, 0, 0)));
+    assert_eq!(next(&reports), Ok((SweepOutcome::Cancelled, 0, 0)));
 }
 
 /// What this process has: descriptors, threads, mappings.
@@ -613,7 +613,7 @@ fn a_forked_child_can_drop_its_copy_of_a_reaper_and_that_of_the_parent_goes_on()
             both.as_ref().unwrap().1.sweep_now();
             both = in_child(both, |(store, reaper)| match act {
                 0 => drop(reaper),
-                1 => assert_eq!(reaper.close(), Reaped::default()),
+                1 => assert_eq!(reaper.close(), ReaperStats::default()),
                 2 => {
                     reaper.sweep_now();
                     drop((reaper, store));
@@ -685,11 +685,11 @@ fn options_out_of_bounds_are_refused_by_name() {
         (options().interval(NEVER + Duration::from_nanos(1)), interval),
         (options().interval(Duration::MAX), interval),
         (
-            options().sweep(SweepOptions::new().core_share_percent(0)),
+            options().sweep(SweepOptions::new().cpu_percent(0)),
             "failed to sweep session store: the share of a core must be 1 to 1600 percent",
         ),
         (
-            options().sweep(SweepOptions::new().core_share_percent(1_601)),
+            options().sweep(SweepOptions::new().cpu_percent(1_601)),
             "failed to sweep session store: the share of a core must be 1 to 1600 percent",
         ),
         (
@@ -739,7 +739,7 @@ fn the_thread_has_a_name_and_what_is_printed_of_it_no_secret() {
     let total = reaper.close();
     assert_eq!(
         format!("{total:?}"),
-        "Reaped { sweeps: 1, elsewhere: 0, removed: 3, bytes_freed: 12288, errors: 0, panics: 0 }"
+        "ReaperStats { sweeps: 1, elsewhere: 0, removed: 3, bytes_freed: 12288, errors: 0, panics: 0 }"
     );
     for saved in &dies {
         assert!(!shown.contains(saved.token.expose()), "{shown}");
@@ -796,8 +796,8 @@ impl Visitor {
         Some(self.visits)
     }
 
-    fn file_id(&self) -> FileId {
-        SessionId::parse(self.jar.get("session").unwrap()).unwrap().file_id()
+    fn public_id(&self) -> PublicId {
+        SessionId::parse(self.jar.get("session").unwrap()).unwrap().public_id()
     }
 }
 
@@ -817,7 +817,7 @@ fn a_server_that_is_killed_at_any_instant_finds_what_lives_and_removes_what_has_
             assert!(now > before && now <= before + 2, "{now} visits after {before}");
         }
         // Those of the rounds before this one, and of the server that was killed.
-        let file = |visitor: &Visitor| path_of(dir.path(), visitor.file_id());
+        let file = |visitor: &Visitor| path_of(dir.path(), visitor.public_id());
         eventually("expired sessions are removed", || !passers_by.iter().any(|gone| file(gone).exists()));
         if round == rounds(8) {
             server.kill();

@@ -3,7 +3,7 @@
 //!
 //! Shown are kinds, counts, sizes, times, names of entries, and digests of ids.
 use sessile::{
-    Cookies, Entries, Event, FileStore, Lookup, Name, Record, SessionId, Sessions, Store, Unsaved, Value,
+    Cookies, Entries, Event, FileStore, Lookup, Name, Record, SaveError, SessionId, Sessions, Store, Value,
 };
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -62,14 +62,14 @@ fn debug_of_no_public_type_shows_an_id_or_a_value() {
     secrets.check(&headers, "Set-Cookie");
     let error = sessions.visit(&*format!("session={id}")).get::<u64>("password").unwrap_err();
     secrets.check(&error, "password");
-    secrets.check(&Unsaved { error, headers }, "Set-Cookie");
+    secrets.check(&SaveError { error, headers }, "Set-Cookie");
 
     let session_id = SessionId::parse(&id).unwrap();
     secrets.check(&token, "Token");
     secrets.check(&session_id, "SessionId");
-    secrets.check(&session_id.file_id(), &session_id.file_id().to_string());
+    secrets.check(&session_id.public_id(), &session_id.public_id().to_string());
     let found = store.load(&token).unwrap();
-    secrets.check(&found, &session_id.file_id().to_string());
+    secrets.check(&found, &session_id.public_id().to_string());
     let Lookup::Live(live) = found else { panic!("it is stored") };
     secrets.check(&live, "Live");
     let record: &Record = &live.record;
@@ -91,5 +91,5 @@ fn debug_of_no_public_type_shows_an_id_or_a_value() {
     let _ = sessions.visit(&*format!("session={id}")).get::<u64>("card");
     let told = told.lock().unwrap();
     secrets.check(&*told, "Rotated");
-    secrets.check(&*told, "Unknown");
+    secrets.check(&*told, "NotFound");
 }

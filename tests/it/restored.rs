@@ -217,7 +217,7 @@ fn a_missing_run_directory_is_made_again_by_whoever_needs_it() {
     // And the index with it.
     fs::remove_dir_all(root.join("run")).unwrap();
     store.create(&record("x"), RELAXED).unwrap();
-    assert_eq!(store.stats().unfiled, 0);
+    assert_eq!(store.stats().index_failures, 0);
     assert!(root.join("run/due").is_dir() && root.join("run/CACHEDIR.TAG").is_file());
 }
 

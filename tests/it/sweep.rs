@@ -1,8 +1,8 @@
 //! What a sweep removes, what it leaves, and what it says of both.
 use crate::support::sweeping::{Fixture, HOUR, RELAXED, age, counts};
 use crate::support::texts::{files_in_shards, record};
-use sessile::file::{SweepEnd, SweepOptions};
-use sessile::{ErrorKind, FileId, SessionId, Store};
+use sessile::file::{SweepOptions, SweepOutcome};
+use sessile::{ErrorKind, PublicId, SessionId, Store};
 use std::fs;
 use std::ops::ControlFlow::{Break, Continue};
 use std::panic::resume_unwind;
@@ -137,7 +137,7 @@ fn a_sweep_stops_when_it_is_told_and_the_next_one_goes_on() {
         if told > 5 { Break(()) } else { Continue(()) }
     });
     let report = report.unwrap();
-    assert_eq!(report.end, SweepEnd::Stopped);
+    assert_eq!(report.outcome, SweepOutcome::Cancelled);
     assert!(report.removed < 100, "{report:?}");
     assert_eq!(fixture.sweep().removed, 200 - report.removed);
 }
@@ -155,15 +155,15 @@ fn a_second_sweep_leaves_it_to_the_first() {
     });
     assert_eq!(first.unwrap().removed, 3);
     let second = second.unwrap();
-    assert_eq!((second.end, counts(&second)), (SweepEnd::Elsewhere, [0; 7]));
-    assert_eq!(other.sweep(&SweepOptions::new()).unwrap().end, SweepEnd::Finished, "it is over");
+    assert_eq!((second.outcome, counts(&second)), (SweepOutcome::AlreadyRunning, [0; 7]));
+    assert_eq!(other.sweep(&SweepOptions::new()).unwrap().outcome, SweepOutcome::Completed, "it is over");
 }
 
 /// Enough that a sweep in several threads takes more than a tenth of a second, and every one of them gets shards to do.
 const MANY: usize = if cfg!(debug_assertions) { 6_000 } else { 20_000 };
 
 fn three_threads() -> SweepOptions {
-    SweepOptions::new().core_share_percent(300)
+    SweepOptions::new().cpu_percent(300)
 }
 
 fn many_dead() -> Fixture {
@@ -212,7 +212,7 @@ fn all_threads_stop_when_the_sweep_is_told_to_and_each_removal_was_counted() {
         });
         let report = report.unwrap();
         let took = stopped.expect("it was told").elapsed();
-        assert_eq!(report.end, SweepEnd::Stopped);
+        assert_eq!(report.outcome, SweepOutcome::Cancelled);
         let left = files_in_shards(fixture.root()).len();
         assert_eq!(usize::try_from(report.removed).unwrap() + left, MANY);
         assert!(left > 0, "full: {full}: nothing was left to be stopped, after {took:?}");
@@ -248,8 +248,8 @@ fn two_shards(few: u64, many: u64) -> Fixture {
     record.deadline = fixture.store.now() + HOUR / 60;
     for (shard, sessions) in [("fe", few), ("ff", many)] {
         for n in 0..sessions {
-            let id = FileId::parse(&format!("{shard}{n:038x}")).unwrap();
-            assert!(fixture.store.bring_in(&id, &record, RELAXED).unwrap());
+            let id = PublicId::parse(&format!("{shard}{n:038x}")).unwrap();
+            assert!(fixture.store.import(&id, &record, RELAXED).unwrap());
         }
     }
     fixture.clock.advance(HOUR / 30);
@@ -287,7 +287,7 @@ fn sweep_in_pieces(fixture: &Fixture) -> [u64; 3] {
         let report = report.unwrap();
         let [examined, removed, renewed, ..] = counts(&report);
         sums = [sums[0] + examined, sums[1] + removed, sums[2] + renewed];
-        if report.end == SweepEnd::Finished {
+        if report.outcome == SweepOutcome::Completed {
             break;
         }
     }
@@ -301,9 +301,9 @@ fn a_sweep_that_is_stopped_again_and_again_gets_on_and_does_nothing_twice() {
         let mut record = record("text");
         record.deadline = fixture.store.now() + HOUR;
         let ids = std::iter::repeat_with(|| SessionId::random().unwrap());
-        let ids = ids.filter(|id| !in_one_shard || id.file_id().as_bytes()[0] == 0xff);
+        let ids = ids.filter(|id| !in_one_shard || id.public_id().as_bytes()[0] == 0xff);
         for id in ids.take(400) {
-            assert!(fixture.store.bring_in(&id.file_id(), &record, RELAXED).unwrap());
+            assert!(fixture.store.import(&id.public_id(), &record, RELAXED).unwrap());
             fixture.renew(&id.to_token(), 60 * HOUR);
         }
         // The hour of their bucket is over.

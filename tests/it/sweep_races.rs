@@ -4,9 +4,9 @@
 use crate::support::process::{Child, Dice, Parent, Start, Worker, assert_met, rounds};
 use crate::support::texts::{directory_in_memory, files_in_shards, path_of};
 use crate::support::versions;
-use sessile::file::{SweepEnd, SweepOptions, SweepPhase, SweepReport};
+use sessile::file::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
 use sessile::{
-    Clock, Durability, FileId, FileStore, FileStoreOptions, Lookup, Record, Saved, Store, Token, Verdict,
+    Clock, Durability, FileStore, FileStoreOptions, Lookup, PublicId, Record, Saved, Store, Token, Verdict,
 };
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
@@ -79,7 +79,7 @@ fn renew(store: &FileStore, token: &Token, to: SystemTime, mut inside: impl FnMu
 fn is_live(store: &FileStore, token: &Token) -> bool {
     match store.load(token).unwrap() {
         Lookup::Live(live) => versions::of(&live.record) > 0,
-        Lookup::Absent(sessile::Absent::Unknown(_) | sessile::Absent::Expired(_)) => false,
+        Lookup::Absent(sessile::Absent::NotFound(_) | sessile::Absent::Expired(_)) => false,
         Lookup::Absent(other) => panic!("{other:?}"),
     }
 }
@@ -88,14 +88,14 @@ fn is_live(store: &FileStore, token: &Token) -> bool {
 #[track_caller]
 fn sweep(store: &FileStore, options: &SweepOptions) -> SweepReport {
     let report = sweep_or_leave(store, options);
-    assert_eq!(report.end, SweepEnd::Finished);
+    assert_eq!(report.outcome, SweepOutcome::Completed);
     report
 }
 
 /// The same, unless another one is under way.
 #[track_caller]
 fn sweep_or_leave(store: &FileStore, options: &SweepOptions) -> SweepReport {
-    let report = store.sweep(&options.clone().core_share_percent(200)).unwrap();
+    let report = store.sweep(&options.clone().cpu_percent(200)).unwrap();
     let trouble = (report.damaged, report.unknown, report.failed);
     assert_eq!(trouble, (0, 0, 0), "{report:?}");
     report
@@ -104,13 +104,13 @@ fn sweep_or_leave(store: &FileStore, options: &SweepOptions) -> SweepReport {
 /// One sweep that goes by the index alone.
 #[track_caller]
 fn sweep_due(store: &FileStore) -> SweepReport {
-    let options = SweepOptions::new().core_share_percent(200);
+    let options = SweepOptions::new().cpu_percent(200);
     let report = store.sweep_with(&options, |progress| {
         assert_eq!(progress.phase, SweepPhase::Due, "nobody walks twice in an hour");
         Continue(())
     });
     let report = report.unwrap();
-    assert_eq!((report.end, report.failed), (SweepEnd::Finished, 0), "{report:?}");
+    assert_eq!((report.outcome, report.failed), (SweepOutcome::Completed, 0), "{report:?}");
     report
 }
 
@@ -376,7 +376,7 @@ fn entries_that_are_filed_in_a_bucket_that_is_removed_all_the_time_are_not_lost(
     let [buckets, removed] = swept(sweeper);
     assert_met("sweeps that found the bucket", buckets, rounds);
     assert_met("sessions that they removed", removed, rounds);
-    assert_eq!(ending.stats().unfiled, 0);
+    assert_eq!(ending.stats().index_failures, 0);
     // What was in use is looked at again by the next sweep.
     begun.advance(MICRO);
     sweep_due(&late);
@@ -518,7 +518,7 @@ fn sweep_in_fast_hours(parent: &Parent) {
         let is_last = fast.set() >= hour(BASE + HOURS);
         let report = sweep_or_leave(&store, &SweepOptions::new());
         removed += report.removed;
-        if is_last && report.end == SweepEnd::Finished {
+        if is_last && report.outcome == SweepOutcome::Completed {
             break;
         }
     }
@@ -533,7 +533,7 @@ struct Kept {
     store: FileStore,
     dice: Dice,
     /// The sessions that may be there.
-    sessions: HashMap<FileId, (Token, SystemTime)>,
+    sessions: HashMap<PublicId, (Token, SystemTime)>,
     /// What a walk is to remove, and what no sweep is to touch.
     old: Vec<PathBuf>,
     young: Vec<PathBuf>,
@@ -818,13 +818,13 @@ fn a_sweep_comes_to_an_end_also_if_the_clock_is_set_back_meanwhile() {
     let session = create(&store, clock.now() + MINUTE);
     clock.advance(2 * MINUTE);
     let began = Instant::now();
-    let report = store.sweep_with(&SweepOptions::new().core_share_percent(100), |progress| {
+    let report = store.sweep_with(&SweepOptions::new().cpu_percent(100), |progress| {
         assert_eq!(progress.phase, SweepPhase::Due);
         clock.set(hour(BASE) + 30 * MINUTE);
         if began.elapsed() < SOON / 4 { Continue(()) } else { Break(()) }
     });
     let report = report.unwrap();
-    assert_eq!((report.end, report.removed), (SweepEnd::Finished, 0), "{} looks", report.examined);
+    assert_eq!((report.outcome, report.removed), (SweepOutcome::Completed, 0), "{} looks", report.examined);
     assert!(is_live(&store, &session.token), "by the time that it is now");
     clock.advance(20 * MINUTE);
     assert_eq!(sweep_due(&store).removed, 1, "it was not forgotten");

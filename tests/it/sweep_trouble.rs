@@ -9,8 +9,8 @@ use crate::support::sweeping::{FIRST_HOUR, Fixture, HOUR, RELAXED, age, counts, 
 use crate::support::texts::{files_in_shards, load, record};
 use crate::trouble::{again_on_small_disk, cause, fill_up};
 use fs2::FileExt as _;
-use sessile::file::{SweepEnd, SweepOptions, SweepReport};
-use sessile::{Clock, ErrorKind, FileId, FileStoreOptions, Saved, Store, Token};
+use sessile::file::{SweepOptions, SweepOutcome, SweepReport};
+use sessile::{Clock, ErrorKind, FileStoreOptions, PublicId, Saved, Store, Token};
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::ops::ControlFlow::Break;
@@ -521,7 +521,7 @@ fn check_spoilt(what: &str, missed: u64, spoil: Spoil<'_>) {
         let report = fixture.sweep();
         assert_eq!(report.removed, 25, "{what}, {later:?} later, at last: {report:?}");
         assert_eq!(fixture.existing(&live) + fixture.existing(&new), 0, "{what}, {later:?} later");
-        assert_eq!(fixture.store.stats().unfiled, 0);
+        assert_eq!(fixture.store.stats().index_failures, 0);
     }
 }
 
@@ -581,7 +581,7 @@ fn what_is_filed_a_thousand_times_is_looked_at_once() {
     check_spoilt("with other deadlines", 0, &|fixture, bucket| {
         rewrite(bucket, |bytes| {
             let hex: Vec<_> = bytes[..20].iter().map(|byte| format!("{byte:02x}")).collect();
-            let id = FileId::parse(&hex.concat());
+            let id = PublicId::parse(&hex.concat());
             let other = |n| entry(id.unwrap(), fixture.store.now() - HOUR + Duration::from_secs(n));
             [bytes, (0..1000).flat_map(other).collect()].concat()
         });
@@ -593,7 +593,9 @@ fn entries_of_sessions_that_never_were_cost_a_look_and_no_more() {
     let strangers = |fixture: &Fixture| -> Vec<u8> {
         let deadlines = [Duration::ZERO, HOUR / 60, HOUR].map(|time| fixture.store.now() + time);
         (0..3000_u64)
-            .flat_map(|n| entry(FileId::digest(&n.to_le_bytes()), deadlines[usize::try_from(n % 3).unwrap()]))
+            .flat_map(|n| {
+                entry(PublicId::digest(&n.to_le_bytes()), deadlines[usize::try_from(n % 3).unwrap()])
+            })
             .collect()
     };
     check_spoilt("strangers before", 0, &|fixture, bucket| {
@@ -630,7 +632,7 @@ fn what_is_in_place_of_a_bucket_is_named_and_left_and_sessions_are_made_all_the_
         let place = fixture.bucket(FIRST_HOUR + 1);
         planted.plant(&place, &aside);
         let sessions = fixture.sessions(10, HOUR);
-        assert_eq!(fixture.store.stats().unfiled, 10, "{planted:?}");
+        assert_eq!(fixture.store.stats().index_failures, 10, "{planted:?}");
         assert_eq!(fs::read(&aside).unwrap(), b"somebody's", "{planted:?} was followed");
         fixture.clock.advance(2 * HOUR);
         let report = fixture.sweep_with(full());
@@ -666,7 +668,7 @@ fn a_full_sweep_that_is_stopped_amid_garbage_loses_nothing_and_the_next_one_goes
     rewrite(&bucket, |bytes| [&garbage[..], &bytes].concat());
     fixture.clock.advance(2 * HOUR);
     let stopped = fixture.store.sweep_with(&full(), |_| Break(())).unwrap();
-    assert_eq!((stopped.end, stopped.removed), (SweepEnd::Stopped, 0));
+    assert_eq!((stopped.outcome, stopped.removed), (SweepOutcome::Cancelled, 0));
     assert!(bucket.exists());
     let report = fixture.sweep_with(full());
     assert_eq!((report.removed, fixture.existing(&dead), fixture.existing(&live)), (20, 0, 20));
@@ -738,7 +740,7 @@ fn what_is_in_place_of_the_note_is_an_error_that_names_it_or_costs_walks_only() 
             note.display()
         );
         match fixture.try_sweep(due()) {
-            Err(error) => assert_eq!((error.kind(), error.to_string()), (ErrorKind::Foreign, text)),
+            Err(error) => assert_eq!((error.kind(), error.to_string()), (ErrorKind::NotASessionFile, text)),
             Ok(report) => {
                 assert_eq!((report.removed, report.failed), (20, 1), "{planted:?}");
                 assert_eq!(error_texts(&report), [text]);
@@ -763,21 +765,21 @@ fn without_an_index_sessions_are_made_and_counted_and_a_sweep_says_what_is_in_it
         let before = fs::read_dir(&aside).unwrap().count();
         planted.plant(&index, &aside);
         // The hour's bucket is still open, and has a name; others cannot be opened.
-        let unfiled = fixture.sessions(10, 2 * HOUR);
-        assert_eq!(fixture.store.stats().unfiled, 10, "{planted:?}");
-        assert!(unfiled.iter().all(|saved| fixture.is_live(saved)));
+        let index_failures = fixture.sessions(10, 2 * HOUR);
+        assert_eq!(fixture.store.stats().index_failures, 10, "{planted:?}");
+        assert!(index_failures.iter().all(|saved| fixture.is_live(saved)));
         fixture.clock.advance(3 * HOUR);
         let error = fixture.try_sweep(due()).unwrap_err();
         let reason = "a link, pipe, directory or device is in its place";
         let text = format!("failed to open expiry index `{}`: {reason}", index.display());
-        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Foreign, text), "{planted:?}");
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::NotASessionFile, text), "{planted:?}");
         assert_eq!(fs::read_dir(&aside).unwrap().count(), before, "{planted:?} was followed");
-        assert_eq!(fixture.existing(&filed) + fixture.existing(&unfiled), 20);
+        assert_eq!(fixture.existing(&filed) + fixture.existing(&index_failures), 20);
         // Made anew, it knows nothing, and everything is walked through.
         fs::remove_file(&index).unwrap();
         let report = fixture.sweep();
         assert_eq!((report.removed, report.failed), (20, 0), "{planted:?}: {report:?}");
-        assert_eq!(fixture.existing(&filed) + fixture.existing(&unfiled), 0, "{planted:?}");
+        assert_eq!(fixture.existing(&filed) + fixture.existing(&index_failures), 0, "{planted:?}");
     }
 }
 
@@ -821,7 +823,7 @@ fn an_index_that_is_removed_while_sessions_are_made_is_made_anew_and_every_sessi
         is_over.store(true, Ordering::SeqCst);
     });
     for store in &stores {
-        assert_eq!(store.stats().unfiled, 0);
+        assert_eq!(store.stats().index_failures, 0);
     }
     assert_eq!(fs::metadata(&index).unwrap().permissions().mode() & 0o7777, 0o700);
     let made: usize = made.into_iter().map(AtomicUsize::into_inner).sum();

@@ -698,13 +698,13 @@ fn check_planted(planted: Planted, act_of_load: &str, because: &'static str) {
     let text = format!("failed to {act_of_load} `{}`: {reason}", place.display());
     let (other, token) = (Arc::clone(&store), saved.token.clone());
     let loaded = within_five_seconds(&text, move || other.load(&token));
-    check_error(loaded, ErrorKind::Foreign, &text, because);
+    check_error(loaded, ErrorKind::NotASessionFile, &text, because);
     let (other, token) = (Arc::clone(&store), saved.token.clone());
     for (act, result) in within_five_seconds("writing", move || writes(&other, &token)) {
         let error = result.expect_err(act);
         assert_eq!(
             (error.kind(), &*cause(&error)),
-            (ErrorKind::Foreign, because),
+            (ErrorKind::NotASessionFile, because),
             "{planted:?}, {act}: {error}"
         );
         assert!(
@@ -791,7 +791,7 @@ fn a_missing_shard_directory_is_an_error_and_no_session_is_absent() {
     shards.check_unharmed();
     // With its directory there, a session that is not is absent.
     let found = shards.store.load(&shards.saved.token).unwrap();
-    let Lookup::Absent(Absent::Unknown(id)) = found else { panic!("{found:?}") };
+    let Lookup::Absent(Absent::NotFound(id)) = found else { panic!("{found:?}") };
     assert_eq!(id, shards.saved.live.id);
 }
 
@@ -806,7 +806,7 @@ fn a_file_in_place_of_a_shard_directory_is_an_error() {
         path_of(&shards.root, shards.saved.live.id).display()
     );
     let because = "Not a directory (os error 20)";
-    shards.check(ErrorKind::Foreign, &text, because, because);
+    shards.check(ErrorKind::NotASessionFile, &text, because, because);
     fs::remove_file(&shard).unwrap();
     fs::rename(&aside, &shard).unwrap();
     shards.check_unharmed();
@@ -830,10 +830,10 @@ fn a_link_in_place_of_a_shard_directory_is_not_followed() {
     );
     let link = "Too many levels of symbolic links (os error 40)";
     let no_directory = "Not a directory (os error 20)";
-    shards.check(ErrorKind::Foreign, &text, link, no_directory);
+    shards.check(ErrorKind::NotASessionFile, &text, link, no_directory);
     for how in [RELAXED, POWER_SAFE] {
         let error = shards.store.create(&record("x"), how).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
+        assert_eq!(error.kind(), ErrorKind::NotASessionFile, "{error}");
     }
     assert_eq!(files(&aside).len(), 1, "something was made behind a link");
     assert_eq!(fs::read(path_of(&aside, shards.saved.live.id)).unwrap(), before, "a link was followed");

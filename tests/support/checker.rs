@@ -244,7 +244,7 @@ impl<'a> Checker<'a> {
         }
         match found {
             Lookup::Live(Live { record, .. }) => self.judge(life, before, &record),
-            Lookup::Absent(Absent::Unknown(_)) => self.judge_absence(life),
+            Lookup::Absent(Absent::NotFound(_)) => self.judge_absence(life),
             Lookup::Absent(other) => panic!("{other:?}"),
         }
     }

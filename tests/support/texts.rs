@@ -1,6 +1,6 @@
 //! Sessions that hold one text, for tests of the engine itself.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
-use sessile::{Durability, FileId, Lookup, Record, Result, Saved, Store, Token, Value, Verdict};
+use sessile::{Durability, Lookup, PublicId, Record, Result, Saved, Store, Token, Value, Verdict};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
@@ -23,7 +23,7 @@ pub(crate) fn text_of(record: &Record) -> String {
 }
 
 /// Where a session's file is: the first byte of its digest names the directory.
-pub(crate) fn path_of(root: &Path, id: FileId) -> PathBuf {
+pub(crate) fn path_of(root: &Path, id: PublicId) -> PathBuf {
     let name = id.to_string();
     root.join(&name[..2]).join(&name[2..])
 }

@@ -33,7 +33,7 @@ pub(crate) fn of(record: &Record) -> u64 {
 pub(crate) fn stored(store: &impl Store, token: &Token) -> Option<u64> {
     match store.load(token).unwrap() {
         Lookup::Live(Live { record, .. }) => Some(of(&record)),
-        Lookup::Absent(sessile::Absent::Unknown(_)) => None,
+        Lookup::Absent(sessile::Absent::NotFound(_)) => None,
         Lookup::Absent(other) => panic!("{other:?}"),
     }
 }

@@ -1,6 +1,6 @@
 //! What can be said on the command line. Never an id: other users can see the arguments of a process.
 use clap::{Parser, Subcommand};
-use sessile::FileId;
+use sessile::PublicId;
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "\
@@ -137,7 +137,7 @@ standard input, alone or as name=value (as copied from a browser): the arguments
 Examples:
   sessile show /var/lib/shop/sessions <id.txt
   SESSILE_ID=$(cat id.txt) sessile destroy /var/lib/shop/sessions
-  sessile destroy --file-id 0f3a… /var/lib/shop/sessions
+  sessile destroy --public-id 0f3a… /var/lib/shop/sessions
 
 JSON of show: id (of the file), created, touched, deadline, expiry, user,
 entries; or id, absent (unknown, expired, damaged). Of destroy: id, destroyed.
@@ -148,12 +148,12 @@ pub(crate) struct One {
     pub(crate) dir: PathBuf,
     /// The session by the digest of its id, which is no secret: 40 hexadecimal
     /// characters, as in logs and file names
-    #[arg(long, value_name = "HEX", value_parser = file_id)]
-    pub(crate) file_id: Option<FileId>,
+    #[arg(long, value_name = "HEX", value_parser = public_id)]
+    pub(crate) public_id: Option<PublicId>,
 }
 
-fn file_id(text: &str) -> Result<FileId, &'static str> {
-    FileId::parse(text).ok_or("it is not 40 characters 0-9, a-f")
+fn public_id(text: &str) -> Result<PublicId, &'static str> {
+    PublicId::parse(text).ok_or("it is not 40 characters 0-9, a-f")
 }
 
 /// Print all live sessions, one JSON object a line

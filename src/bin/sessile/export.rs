@@ -5,7 +5,7 @@ use crate::terminal::{Progress, json_line, told};
 use crate::{Done, Outcome, Use, open};
 use indicatif::HumanCount;
 use serde_json::json;
-use sessile::file::Holds;
+use sessile::file::Content;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::time::Instant;
 
@@ -19,14 +19,14 @@ pub(crate) fn export(args: &Export, json: bool) -> Outcome {
     let mut files = store.files();
     while let Some(file) = files.next() {
         bar.at_directory(files.shards_begun().saturating_sub(1).into(), exported);
-        let session = match file.map(|file| file.holds) {
-            Ok(Holds::Live(live)) => SessionJson::of(&live),
-            Ok(Holds::Damaged(id)) => {
+        let session = match file.map(|file| file.content) {
+            Ok(Content::Live(live)) => SessionJson::of(&live),
+            Ok(Content::Damaged(id)) => {
                 damaged += 1;
                 bar.complain(format_args!("damaged, and left out: {id}"));
                 continue;
             }
-            Ok(Holds::Newer(id)) => {
+            Ok(Content::Newer(id)) => {
                 failed += 1;
                 bar.complain(format_args!("written by a newer version of sessile, and left out: {id}"));
                 continue;

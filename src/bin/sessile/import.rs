@@ -8,7 +8,7 @@ use crate::terminal::{Progress, json_line, print, told};
 use crate::{Done, Outcome, Use, open};
 use indicatif::HumanCount;
 use serde_json::json;
-use sessile::{Durability, Error, ErrorKind, FileId, FileStore, Store};
+use sessile::{Durability, Error, ErrorKind, FileStore, PublicId, Store};
 use std::collections::HashMap;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::time::Instant;
@@ -106,7 +106,7 @@ struct Importing<'a> {
     bar: Progress,
     counts: Counts,
     /// In which line each id was, of those that are in the store now.
-    taken: HashMap<FileId, u64>,
+    taken: HashMap<PublicId, u64>,
 }
 
 impl Importing<'_> {
@@ -149,9 +149,9 @@ impl Importing<'_> {
             self.counts.expired += 1;
             return Ok(());
         }
-        let is_new = self.store.bring_in(&id, &record, self.how).map_err(|error| match error.kind() {
+        let is_new = self.store.import(&id, &record, self.how).map_err(|error| match error.kind() {
             ErrorKind::Corrupt
-            | ErrorKind::Foreign
+            | ErrorKind::NotASessionFile
             | ErrorKind::NewerFormat
             | ErrorKind::Busy
             | ErrorKind::TooLarge

@@ -4,13 +4,13 @@ use crate::terminal::{Progress, json_line, print, told};
 use crate::{Done, Outcome, Use, open};
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value as Json, json};
-use sessile::file::{Holds, StoredFile};
+use sessile::file::{Content, ScannedFile};
 use sessile::{FileStore, Live, Store};
 use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Reads every file of a store, beside a progress bar. How many could not be read; that is complained of.
-pub(crate) fn read_all(store: &FileStore, mut visit: impl FnMut(StoredFile)) -> u64 {
+pub(crate) fn read_all(store: &FileStore, mut visit: impl FnMut(ScannedFile)) -> u64 {
     let mut files = store.files();
     let mut bar = Progress::in_directories(store.shards().into());
     let (mut failed, mut read) = (0, 0);
@@ -18,7 +18,7 @@ pub(crate) fn read_all(store: &FileStore, mut visit: impl FnMut(StoredFile)) -> 
         bar.at_directory(files.shards_begun().saturating_sub(1).into(), read);
         match file {
             Ok(file) => {
-                read += u64::from(matches!(file.holds, Holds::Live(_) | Holds::Expired(_)));
+                read += u64::from(matches!(file.content, Content::Live(_) | Content::Expired(_)));
                 visit(file);
             }
             Err(error) => {
@@ -96,18 +96,18 @@ struct Counts {
 }
 
 impl Counts {
-    fn count(&mut self, file: &StoredFile, now: SystemTime) {
-        let kind = match &file.holds {
-            Holds::Live(Live { record, .. }) => {
+    fn count(&mut self, file: &ScannedFile, now: SystemTime) {
+        let kind = match &file.content {
+            Content::Live(Live { record, .. }) => {
                 self.logged_in += u64::from(record.user.is_some());
                 self.ages.count(now.duration_since(record.created).unwrap_or_default());
                 self.deadlines.count(record.deadline.duration_since(now).unwrap_or_default());
                 &mut self.live
             }
-            Holds::Expired(_) => &mut self.expired,
-            Holds::Damaged(_) => &mut self.damaged,
-            Holds::Unfinished(_) => &mut self.unfinished,
-            Holds::Temporary => &mut self.temporary,
+            Content::Expired(_) => &mut self.expired,
+            Content::Damaged(_) => &mut self.damaged,
+            Content::Unfinished(_) => &mut self.unfinished,
+            Content::Temporary => &mut self.temporary,
             _ => &mut self.unknown,
         };
         *kind += 1;

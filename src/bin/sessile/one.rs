@@ -4,15 +4,15 @@ use crate::session_json::SessionJson;
 use crate::terminal::{ask, complain, json_line, json_pretty, print};
 use crate::{Done, Failure, Outcome, Use, open};
 use serde_json::json;
-use sessile::{Absent, FileId, FileStore, Lookup, SessionId};
+use sessile::{Absent, FileStore, Lookup, PublicId, SessionId};
 use std::io::{self, BufRead, IsTerminal, Read};
 
 /// The environment variable that may hold the id.
 const VARIABLE: &str = "SESSILE_ID";
 
 /// Which session is meant. The id is dropped where it was read, but for its digest, which is all that is needed.
-fn which(args: &One) -> Result<FileId, Failure> {
-    if let Some(id) = args.file_id {
+fn which(args: &One) -> Result<PublicId, Failure> {
+    if let Some(id) = args.public_id {
         return Ok(id);
     }
     // As bytes: what is no text is no id.
@@ -30,7 +30,7 @@ fn which(args: &One) -> Result<FileId, Failure> {
     let text = str::from_utf8(&bytes).map_err(|_| Failure::Usage(NO_ID))?;
     let mut ids = ids_in(text);
     match (ids.next(), ids.next()) {
-        (Some(id), None) => Ok(id.file_id()),
+        (Some(id), None) => Ok(id.public_id()),
         (Some(_), Some(_)) => Err(Failure::Usage("several session ids were given; give one")),
         (None, _) => Err(Failure::Usage(NO_ID)),
     }
@@ -50,14 +50,14 @@ fn why(absent: Absent) -> &'static str {
     match absent {
         Absent::Expired(_) => "expired",
         Absent::Damaged(_) => "damaged",
-        Absent::Unknown(_) | Absent::Malformed => "unknown",
+        Absent::NotFound(_) | Absent::Malformed => "unknown",
     }
 }
 
 pub(crate) fn show(args: &One, json: bool) -> Outcome {
     let store: FileStore = open(&args.dir, Use::Look)?;
     let id = which(args)?;
-    match store.find(&id)? {
+    match store.load_by_id(&id)? {
         Lookup::Live(live) => {
             let session = SessionJson::of(&live)?;
             print(if json { json_line(&session) } else { json_pretty(&session) })?;
@@ -77,7 +77,7 @@ pub(crate) fn show(args: &One, json: bool) -> Outcome {
 pub(crate) fn destroy(args: &One, json: bool) -> Outcome {
     let store = open(&args.dir, Use::Change)?;
     let id = which(args)?;
-    let destroyed = store.end(&id)?;
+    let destroyed = store.delete_by_id(&id)?;
     if json {
         print(json_line(&json!({"id": id.to_string(), "destroyed": destroyed})))?;
     } else if destroyed {

@@ -11,7 +11,7 @@ use crate::strict_json::{self, lossy_number};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
-use sessile::{Expiry, FileId, Live, Record, Value};
+use sessile::{Expiry, Live, PublicId, Record, Value};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[derive(Serialize, Deserialize)]
@@ -118,8 +118,8 @@ impl SessionJson {
     }
 
     /// The session; an error says what is wrong with it.
-    pub(crate) fn into_record(self) -> Result<(FileId, Record), String> {
-        let id = FileId::parse(&self.id).ok_or("its id is not 40 characters 0-9, a-f")?;
+    pub(crate) fn into_record(self) -> Result<(PublicId, Record), String> {
+        let id = PublicId::parse(&self.id).ok_or("its id is not 40 characters 0-9, a-f")?;
         let mut record = Record::new(self.created.into(), self.deadline.into());
         record.touched = self.touched.into();
         record.expiry = match self.expiry {

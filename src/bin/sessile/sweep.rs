@@ -4,7 +4,7 @@ use crate::terminal::{Progress, complain, json_line, print, told};
 use crate::{Done, Outcome, Use, open};
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::json;
-use sessile::file::{SweepEnd, SweepOptions, SweepPhase, SweepReport};
+use sessile::file::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
 use std::fmt::Write;
 use std::ops::ControlFlow::Continue;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Sweep, json: bool) -> Outcome {
         options = options.files_per_second(files);
     }
     if let Some(percent) = args.core_share {
-        options = options.core_share_percent(percent);
+        options = options.cpu_percent(percent);
     }
     let mut bar: Option<(SweepPhase, Progress)> = None;
     let report = store.sweep_with(&options, |now| {
@@ -45,15 +45,15 @@ pub(crate) fn run(args: &Sweep, json: bool) -> Outcome {
     }
     let line = if json { json_line(&as_json(&report)) } else { summary(&report, args.dry_run) };
     print(line)?;
-    Ok(match report.end {
-        SweepEnd::Elsewhere => Done::Elsewhere,
+    Ok(match report.outcome {
+        SweepOutcome::AlreadyRunning => Done::Elsewhere,
         _ if report.failed + report.damaged > 0 => Done::WithFindings,
         _ => Done::Well,
     })
 }
 
 fn summary(report: &SweepReport, dry_run: bool) -> String {
-    if report.end == SweepEnd::Elsewhere {
+    if report.outcome == SweepOutcome::AlreadyRunning {
         return "another sweep is at work; nothing was done".into();
     }
     let mut line = format!(
@@ -78,7 +78,7 @@ fn summary(report: &SweepReport, dry_run: bool) -> String {
 }
 
 fn as_json(report: &SweepReport) -> serde_json::Value {
-    let end = if report.end == SweepEnd::Elsewhere { "elsewhere" } else { "finished" };
+    let end = if report.outcome == SweepOutcome::AlreadyRunning { "elsewhere" } else { "finished" };
     json!({
         "end": end,
         "examined": report.examined,

@@ -6,8 +6,8 @@ use crate::terminal::{complain, json_line, plain, print, told};
 use crate::{Done, Outcome, Use, open};
 use indicatif::HumanCount;
 use serde_json::{Value as Json, json};
-use sessile::file::{Holds, StoredFile};
-use sessile::{Absent, ErrorKind, FileId, FileStore, Live, Lookup, Value};
+use sessile::file::{Content, ScannedFile};
+use sessile::{Absent, ErrorKind, FileStore, Live, Lookup, PublicId, Value};
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ const CREATION: Duration = Duration::from_millis(200);
 struct Finding {
     kind: Kind,
     /// Of the session in whose place it is.
-    id: Option<FileId>,
+    id: Option<PublicId>,
     path: PathBuf,
     moved_to: Option<PathBuf>,
 }
@@ -95,7 +95,7 @@ pub(crate) fn verify(args: &Verify, json: bool) -> Outcome {
     let store = open(&args.dir, if args.repair { Use::Change } else { Use::Look })?;
     let mut examined = 0_u64;
     let mut failed = read_all(&store, |file| {
-        examined += u64::from(is_of_session(&file.holds));
+        examined += u64::from(is_of_session(&file.content));
         findings.extend(finding(file));
     });
     failed += look_again(&store, &mut findings);
@@ -136,13 +136,13 @@ pub(crate) fn verify(args: &Verify, json: bool) -> Outcome {
     })
 }
 
-fn is_of_session(holds: &Holds) -> bool {
-    matches!(holds, Holds::Live(_) | Holds::Expired(_) | Holds::Damaged(_) | Holds::Unfinished(_))
+fn is_of_session(holds: &Content) -> bool {
+    matches!(holds, Content::Live(_) | Content::Expired(_) | Content::Damaged(_) | Content::Unfinished(_))
 }
 
-fn finding(file: StoredFile) -> Option<Finding> {
-    let (kind, id) = match file.holds {
-        Holds::Live(Live { record, id }) | Holds::Expired(Live { record, id }) => {
+fn finding(file: ScannedFile) -> Option<Finding> {
+    let (kind, id) = match file.content {
+        Content::Live(Live { record, id }) | Content::Expired(Live { record, id }) => {
             let is_sound = record.entries.values().all(|value| Value::to_json(value).is_ok());
             return (!is_sound).then_some(Finding {
                 kind: Kind::Damaged,
@@ -151,11 +151,11 @@ fn finding(file: StoredFile) -> Option<Finding> {
                 moved_to: None,
             });
         }
-        Holds::Damaged(id) => (Kind::Damaged, Some(id)),
-        Holds::Unfinished(id) => (Kind::Unfinished, Some(id)),
-        Holds::Temporary => (Kind::Temporary, None),
-        Holds::Foreign(id) => (Kind::NoFile, Some(id)),
-        Holds::Newer(id) => (Kind::Newer, Some(id)),
+        Content::Damaged(id) => (Kind::Damaged, Some(id)),
+        Content::Unfinished(id) => (Kind::Unfinished, Some(id)),
+        Content::Temporary => (Kind::Temporary, None),
+        Content::Foreign(id) => (Kind::NoFile, Some(id)),
+        Content::Newer(id) => (Kind::Newer, Some(id)),
         _ => (Kind::Unknown, None),
     };
     Some(Finding { kind, id, path: file.path, moved_to: None })
@@ -172,7 +172,7 @@ fn look_again(store: &FileStore, findings: &mut Vec<Finding>) -> u64 {
         if !is_on_its_way(finding) {
             return true;
         }
-        match finding.id.map(|id| store.find(&id)) {
+        match finding.id.map(|id| store.load_by_id(&id)) {
             Some(Ok(Lookup::Live(_) | Lookup::Absent(Absent::Expired(_)))) => false,
             Some(Err(error)) => {
                 failed += 1;
@@ -196,12 +196,15 @@ fn move_aside(store: &FileStore, findings: &mut [Finding]) -> u64 {
     let total = movable.len();
     for (n, finding) in movable.iter_mut().enumerate() {
         let Some(id) = finding.id else { continue };
-        match store.set_aside(&id) {
+        match store.quarantine(&id) {
             Ok(moved_to) => finding.moved_to = moved_to,
             Err(error) => {
                 failed += 1;
                 complain(told(&error));
-                if !matches!(error.kind(), ErrorKind::Busy | ErrorKind::Foreign | ErrorKind::NewerFormat) {
+                if !matches!(
+                    error.kind(),
+                    ErrorKind::Busy | ErrorKind::NotASessionFile | ErrorKind::NewerFormat
+                ) {
                     let rest = (total - n - 1) as u64;
                     if rest > 0 {
                         complain(format_args!("{} more were not moved", HumanCount(rest)));

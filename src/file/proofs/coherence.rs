@@ -83,7 +83,7 @@ impl Acting<'_> {
     }
 
     fn path(&self) -> String {
-        crate::file::layout::SessionPath::of(&self.session().file_id()).as_str().to_owned()
+        crate::file::layout::SessionPath::of(&self.session().public_id()).as_str().to_owned()
     }
 
     /// Locks the session and writes its next version, as a relaxed save does, and tells nobody yet.
@@ -260,7 +260,7 @@ const LOAD_NOTED_AFTERWARDS: Act = |acting| {
     let (store, session) = (acting.store, acting.session());
     store.forget(&session);
     acting.check_load(|| {
-        let id = session.file_id();
+        let id = session.public_id();
         let Some(View::Valid { newest, .. }) = store.read(Whose::Secret(&session), &id, None).unwrap() else {
             return None;
         };
@@ -334,7 +334,7 @@ fn one_counter_in_place_of_two_is_found_out() {
 /// Rule 6: the name goes last. A process that is killed after it has removed the name and before it has told leaves nothing by
 /// which the next one sees that there is something to be told.
 const DIE_AFTER_REMOVING: Act = |acting| {
-    let id = acting.session().file_id();
+    let id = acting.session().public_id();
     let path = crate::file::layout::SessionPath::of(&id);
     acting.store.unlink(&acting.store.open_shard(&id).unwrap(), &path).unwrap();
 };
@@ -347,7 +347,7 @@ fn a_name_that_goes_before_the_end_is_announced_is_found_out() {
 
 /// Rule 4: an end is announced when nothing can be read any more.
 const END_TOLD_FIRST: Act = |acting| {
-    let id = acting.session().file_id();
+    let id = acting.session().public_id();
     acting.store.generations.announce(&id, News::Ended).unwrap();
     let path = crate::file::layout::SessionPath::of(&id);
     acting.store.unlink(&acting.store.open_shard(&id).unwrap(), &path).unwrap();

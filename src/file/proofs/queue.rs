@@ -2,7 +2,7 @@
 use super::{LONG, SHORT, check};
 use crate::error::ErrorKind;
 use crate::file::lock::Queues;
-use crate::id::FileId;
+use crate::id::PublicId;
 use crate::sync::{Instant, step};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -16,7 +16,7 @@ fn queue(waits: &'static [Duration]) {
         .map(|wait| {
             let (queues, inside) = (Arc::clone(&queues), Arc::clone(&inside));
             shuttle::thread::spawn(move || {
-                let turn = match queues.turn(&FileId::digest(b"hot"), Instant::now() + *wait) {
+                let turn = match queues.turn(&PublicId::digest(b"hot"), Instant::now() + *wait) {
                     Ok(turn) => turn,
                     Err(error) => {
                         assert_eq!((error.kind(), *wait), (ErrorKind::Busy, SHORT));

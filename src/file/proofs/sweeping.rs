@@ -1,7 +1,7 @@
 //! Sweeps: the threads that share one, the lock that lets one go on at a time, and the thread that makes them.
 use super::*;
-use crate::file::{ReaperOptions, SweepEnd, SweepOptions, SweepProgress, SweepReport};
-use crate::id::FileId;
+use crate::file::{ReaperOptions, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
+use crate::id::PublicId;
 use crate::sync::{set_timers, step, thread};
 use std::collections::HashSet;
 use std::fs;
@@ -40,9 +40,9 @@ impl Swept {
 
     /// Makes this session, whose time is over.
     fn expire(&self, n: u8) -> PathBuf {
-        let (store, id) = (&self.stores[0], FileId::digest(&[n]));
+        let (store, id) = (&self.stores[0], PublicId::digest(&[n]));
         let second = Duration::from_secs(1);
-        assert!(store.bring_in(&id, &record(1, store.now() - second, second), Durability::Relaxed).unwrap());
+        assert!(store.import(&id, &record(1, store.now() - second, second), Durability::Relaxed).unwrap());
         store.path().join(crate::file::layout::SessionPath::of(&id).as_str())
     }
 }
@@ -57,7 +57,7 @@ fn run(preemptions_max: usize, stores: usize, model: impl Fn(&Swept) + Send + Sy
 
 /// Two threads' worth.
 fn crew() -> SweepOptions {
-    SweepOptions::new().core_share_percent(200)
+    SweepOptions::new().cpu_percent(200)
 }
 
 fn sweep(store: &FileStore, is_to_stop: &AtomicBool) -> SweepReport {
@@ -71,8 +71,8 @@ fn a_crew_does_all_there_is_and_its_report_has_what_each_thread_did() {
         let files = swept.expired(3);
         let report = sweep(&swept.stores[0], &AtomicBool::new(false));
         assert_eq!(
-            (report.end, report.removed, report.examined, report.failed),
-            (SweepEnd::Finished, 3, 3, 0)
+            (report.outcome, report.removed, report.examined, report.failed),
+            (SweepOutcome::Completed, 3, 3, 0)
         );
         assert!(!files.iter().any(|file| file.exists()));
     });
@@ -90,10 +90,10 @@ fn a_crew_that_is_stopped_at_any_point_comes_home_and_the_next_sweep_does_the_re
         });
         let first = sweep(&swept.stores[0], &is_to_stop);
         assert_eq!(first.removed, files.iter().filter(|file| !file.exists()).count() as u64);
-        assert!(first.end == SweepEnd::Stopped || first.removed == 2, "{first:?}");
+        assert!(first.outcome == SweepOutcome::Cancelled || first.removed == 2, "{first:?}");
         stopper.join().unwrap();
         let second = sweep(&swept.stores[0], &AtomicBool::new(false));
-        assert_eq!((second.end, first.removed + second.removed), (SweepEnd::Finished, 2));
+        assert_eq!((second.outcome, first.removed + second.removed), (SweepOutcome::Completed, 2));
     });
 }
 
@@ -110,13 +110,13 @@ fn one_of_two_sweeps_goes_on_and_the_other_leaves() {
                         told.lock().unwrap().push(n);
                         Continue(())
                     };
-                    store.sweep_with(&SweepOptions::new().core_share_percent(100), tell).unwrap()
+                    store.sweep_with(&SweepOptions::new().cpu_percent(100), tell).unwrap()
                 })
             })
             .collect();
         let reports: Vec<_> = sweeps.into_iter().map(|sweep| sweep.join().unwrap()).collect();
         assert_eq!(reports.iter().map(|report| report.removed).sum::<u64>(), 1);
-        assert!(reports.iter().any(|report| report.end == SweepEnd::Finished));
+        assert!(reports.iter().any(|report| report.outcome == SweepOutcome::Completed));
         assert!(!files[0].exists());
         // Who is told of two sweeps at a time hears of them in turns.
         let mut told = told.lock().unwrap().clone();
@@ -147,8 +147,7 @@ fn reaper(timers: usize, asks: bool, ending: Ending) {
         let observer = move |_: &crate::Result<SweepReport>| {
             too_late.fetch_add(usize::from(over.load(SeqCst)), SeqCst);
         };
-        let options =
-            ReaperOptions::new().sweep(SweepOptions::new().core_share_percent(100)).observer(observer);
+        let options = ReaperOptions::new().sweep(SweepOptions::new().cpu_percent(100)).observer(observer);
         let reaper = store.start_reaper(options).unwrap();
         if asks {
             reaper.sweep_now();

@@ -4,7 +4,7 @@ use crate::clock::micros;
 use crate::file::disk::Access;
 use crate::file::due::{self, ENTRY_BYTES, Entry, Reader};
 use crate::file::layout::DUE;
-use crate::id::FileId;
+use crate::id::PublicId;
 use std::io;
 use std::ops::ControlFlow::{self, Continue};
 use std::sync::atomic::Ordering::Relaxed;
@@ -152,7 +152,7 @@ impl Pass<'_> {
     }
 
     /// Files a session that is in use, or could not be looked at, for the next pass.
-    pub(super) fn refile_for_next_pass(&mut self, id: FileId) -> bool {
+    pub(super) fn refile_for_next_pass(&mut self, id: PublicId) -> bool {
         // What is due by this one's time would come up in it once more.
         self.refile(Entry { id, deadline: micros(self.now).saturating_add(1) })
     }
@@ -165,7 +165,7 @@ impl Pass<'_> {
         match self.store.due.try_file(&self.store.root, entry, micros(self.now)) {
             Ok(()) => true,
             Err(error) => {
-                self.unfiled += 1;
+                self.index_failures += 1;
                 self.report.fail(self.store.error_at("file session in expiry index", DUE, error));
                 false
             }

@@ -73,15 +73,16 @@ impl Pass<'_> {
             };
             let mut pace = Pace::new(budget, &mut tell);
             pace.done = Arc::clone(count);
-            let (unfiled, report) = (0, SweepReport::default());
-            let mut pass = Pass { store, index, options, now, disk_now, walked, unfiled, report, pace };
+            let (index_failures, report) = (0, SweepReport::default());
+            let mut pass =
+                Pass { store, index, options, now, disk_now, walked, index_failures, report, pace };
             let (results, _) = shared.work(|item| {
                 let result = each(&mut pass, item);
                 shared.done.lock().add(std::mem::take(&mut pass.report));
                 result
             });
             beginner.unpark();
-            (results, pass.unfiled)
+            (results, pass.index_failures)
         };
         let threads = usize::try_from(budget.threads()).expect("a few").min(items.len());
         thread::scope(|scope| {
@@ -105,9 +106,9 @@ impl Pass<'_> {
                 shared.stop.store(true, Relaxed);
             }
             for helper in helpers {
-                let (more, unfiled) = helper.join().unwrap_or_else(|panic| resume_unwind(panic));
+                let (more, index_failures) = helper.join().unwrap_or_else(|panic| resume_unwind(panic));
                 results.extend(more);
-                self.unfiled += unfiled;
+                self.index_failures += index_failures;
             }
             self.report.add(shared.news());
             (results, end)

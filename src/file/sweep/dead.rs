@@ -7,8 +7,8 @@ use crate::file::io_error;
 use crate::file::layout::{RUN, SessionPath, shard_of};
 use crate::file::lock::LockedFile;
 use crate::file::locked::{Held, Remains, Whose};
-use crate::file::walk::{Holds, StoredFile};
-use crate::id::FileId;
+use crate::file::walk::{Content, ScannedFile};
+use crate::id::PublicId;
 use crate::store::Store;
 use crate::sync::Instant;
 use std::io;
@@ -18,7 +18,7 @@ const LEFTOVER_SECONDS: i64 = 3600;
 
 impl Pass<'_> {
     /// Removes what is under a session's name, if it is dead, and counts what it is; as examined, unless that was done.
-    pub(super) fn end(&mut self, shard: &Directory, id: FileId, counted: bool) -> Became {
+    pub(super) fn end(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Became {
         let tried = if self.options.dry_run {
             self.would_end(shard, id, counted)
         } else {
@@ -26,7 +26,7 @@ impl Pass<'_> {
         };
         tried.unwrap_or_else(|error| match error.kind() {
             ErrorKind::Busy => Became::Later,
-            ErrorKind::NewerFormat | ErrorKind::Foreign => {
+            ErrorKind::NewerFormat | ErrorKind::NotASessionFile => {
                 self.report.unknown += 1;
                 Became::Done
             }
@@ -38,7 +38,7 @@ impl Pass<'_> {
     }
 
     /// The same, unless it is to be done otherwise.
-    fn try_end(&mut self, shard: &Directory, id: FileId, counted: bool) -> Result<Became> {
+    fn try_end(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<Became> {
         let held = self.store.hold(Whose::Digest(id), Some(shard), Instant::now())?;
         if !counted && !matches!(held, Held::Nothing) {
             self.report.examined += 1;
@@ -63,30 +63,30 @@ impl Pass<'_> {
     }
 
     /// The same in a dry run.
-    fn would_end(&mut self, shard: &Directory, id: FileId, counted: bool) -> Result<Became> {
+    fn would_end(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<Became> {
         let path = SessionPath::of(&id);
         let name = path.below_shard().to_str().expect("ASCII");
         let Some(file) = self.store.file_at(&shard_of(&id), shard, name)? else { return Ok(Became::Done) };
         let is_of_session = matches!(
-            file.holds,
-            Holds::Live(_) | Holds::Expired(_) | Holds::Damaged(_) | Holds::Unfinished(_)
+            file.content,
+            Content::Live(_) | Content::Expired(_) | Content::Damaged(_) | Content::Unfinished(_)
         );
         if !counted && is_of_session {
             self.report.examined += 1;
         }
-        match file.holds {
-            Holds::Live(live) => return Ok(Became::Renewed(live.record.deadline)),
-            Holds::Expired(_) => {
+        match file.content {
+            Content::Live(live) => return Ok(Became::Renewed(live.record.deadline)),
+            Content::Expired(_) => {
                 self.report.removed += 1;
                 self.report.bytes_freed += file.bytes;
             }
-            Holds::Damaged(_) => self.count_damaged(file.changed, file.bytes),
-            Holds::Unfinished(_) => {
+            Content::Damaged(_) => self.count_damaged(file.changed, file.bytes),
+            Content::Unfinished(_) => {
                 if self.is_leftover(file.changed) {
                     self.count_leftover(file.bytes);
                 }
             }
-            Holds::Temporary | Holds::Foreign(_) | Holds::Newer(_) | Holds::Unknown => {
+            Content::Temporary | Content::Foreign(_) | Content::Newer(_) | Content::Unknown => {
                 self.report.unknown += 1;
             }
         }
@@ -95,7 +95,7 @@ impl Pass<'_> {
 
     /// Removes what is left in a session's place, if it is old enough. A file that nobody has locked and that does not
     /// change for so long is nobody's.
-    fn clear_remains(&mut self, shard: &Directory, id: FileId, remains: &Remains<'_>) -> Result<Became> {
+    fn clear_remains(&mut self, shard: &Directory, id: PublicId, remains: &Remains<'_>) -> Result<Became> {
         let path = SessionPath::of(&id);
         let stat = disk::stat(&remains.file)
             .map_err(|error| self.store.error("examine session file", &path, error))?;
@@ -119,7 +119,7 @@ impl Pass<'_> {
     }
 
     /// Removes an old temporary file of a directory, unless its writer is at work.
-    pub(super) fn clear_temporary(&mut self, directory: &Directory, name: &str, file: &StoredFile) {
+    pub(super) fn clear_temporary(&mut self, directory: &Directory, name: &str, file: &ScannedFile) {
         if !self.is_leftover(file.changed) {
             return;
         }
@@ -139,7 +139,7 @@ impl Pass<'_> {
     }
 
     /// Finishes the end of a session whose file was moved, if that was left undone.
-    pub(super) fn finish_end(&mut self, shard: &Directory, id: FileId, file: &StoredFile) {
+    pub(super) fn finish_end(&mut self, shard: &Directory, id: PublicId, file: &ScannedFile) {
         if !self.is_leftover(file.changed) {
             return;
         }
@@ -151,7 +151,7 @@ impl Pass<'_> {
     }
 
     /// The same for one that lies beside the shards: it was left by the making of a store or of its counters.
-    pub(super) fn clear_stray(&mut self, stray: &StoredFile) {
+    pub(super) fn clear_stray(&mut self, stray: &ScannedFile) {
         let name = stray.path.file_name().unwrap_or_default().to_string_lossy();
         let is_in_root = stray.path.parent() == Some(self.store.root.path());
         match self.store.root.open_directory(if is_in_root { "." } else { RUN }) {
@@ -160,7 +160,7 @@ impl Pass<'_> {
         }
     }
 
-    fn fail_leftover(&mut self, file: &StoredFile, error: io::Error) {
+    fn fail_leftover(&mut self, file: &ScannedFile, error: io::Error) {
         if error.kind() != io::ErrorKind::NotFound {
             self.report.fail(io_error("remove temporary file", error).with_path(&file.path));
         }

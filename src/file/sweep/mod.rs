@@ -30,7 +30,7 @@ mod pace;
 mod shards;
 
 pub(super) use marker::make_index;
-pub use options::{SweepEnd, SweepOptions, SweepPhase, SweepProgress, SweepReport};
+pub use options::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
 
 use super::FileStore;
 use super::disk::Directory;
@@ -84,7 +84,7 @@ impl FileStore {
         }
         let index = self.open_index()?;
         let mut report = match Marker::lock(self, &index)? {
-            None => SweepReport { end: SweepEnd::Elsewhere, ..SweepReport::default() },
+            None => SweepReport { outcome: SweepOutcome::AlreadyRunning, ..SweepReport::default() },
             Some(marker) => {
                 let now = self.now();
                 let mut pass = Pass {
@@ -94,12 +94,12 @@ impl FileStore {
                     now,
                     disk_now: marker.touch(self)?,
                     walked: [false; SHARDS as usize],
-                    unfiled: 0,
+                    index_failures: 0,
                     report: SweepReport::default(),
                     pace: Pace::new(options.budget, &mut progress),
                 };
                 if pass.run(&marker).is_break() {
-                    pass.report.end = SweepEnd::Stopped;
+                    pass.report.outcome = SweepOutcome::Cancelled;
                 }
                 if pass.pace.panicked {
                     let reason = "the function that is told of its progress panicked; what was done until then is done";
@@ -153,7 +153,7 @@ struct Pass<'a> {
     /// Shards of which every file was looked at.
     walked: [bool; SHARDS as usize],
     /// How many sessions could not be filed again.
-    unfiled: u64,
+    index_failures: u64,
     report: SweepReport,
     pace: Pace<'a>,
 }

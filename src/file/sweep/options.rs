@@ -76,7 +76,7 @@ impl SweepOptions {
     /// Share of one core's time, 1 to 1,600 percent, default 25: after each few milliseconds of work, the sweep rests. 100
     /// never rests; beyond that, several threads do the work: 200 keeps two cores busy, 250 takes three threads.
     #[must_use]
-    pub fn core_share_percent(mut self, percent: u16) -> Self {
+    pub fn cpu_percent(mut self, percent: u16) -> Self {
         self.budget = Budget::CoreShare(percent);
         self
     }
@@ -113,14 +113,14 @@ impl SweepOptions {
 /// How a sweep ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum SweepEnd {
+pub enum SweepOutcome {
     /// It did all there was to do.
     #[default]
-    Finished,
+    Completed,
     /// It was told to stop; the next one goes on.
-    Stopped,
+    Cancelled,
     /// Somebody else, in this process or another, was sweeping this store; nothing was done.
-    Elsewhere,
+    AlreadyRunning,
 }
 
 /// What a sweep did; in a dry run, what it would have done.
@@ -128,7 +128,7 @@ pub enum SweepEnd {
 #[non_exhaustive]
 pub struct SweepReport {
     /// How it ended.
-    pub end: SweepEnd,
+    pub outcome: SweepOutcome,
     /// Files of sessions that were looked at.
     pub examined: u64,
     /// Expired sessions that were removed, and damaged files that had been kept long enough.
@@ -166,7 +166,7 @@ impl SweepReport {
     /// Adds what another thread of the same sweep did.
     pub(super) fn add(&mut self, other: Self) {
         let Self {
-            end: _,
+            outcome: _,
             elapsed: _,
             examined,
             removed,

@@ -4,8 +4,8 @@ use crate::clock::micros;
 use crate::file::disk::{Access, Directory};
 use crate::file::due::{self, BUCKET_MICROS, Entry};
 use crate::file::layout::{SHARDS, ending_at, session_at, shard_name};
-use crate::file::walk::{Holds, StoredFile};
-use crate::id::FileId;
+use crate::file::walk::{Content, ScannedFile};
+use crate::id::PublicId;
 use std::collections::HashMap;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,7 +27,7 @@ impl Pass<'_> {
         self.pace.begin(SweepPhase::Walk, shards.len() as u64, &self.report)?;
         for stray in self.store.strays() {
             match stray {
-                Ok(stray) if matches!(stray.holds, Holds::Temporary) => self.clear_stray(&stray),
+                Ok(stray) if matches!(stray.content, Content::Temporary) => self.clear_stray(&stray),
                 Ok(_) => self.report.unknown += 1,
                 Err(error) => self.report.fail(error),
             }
@@ -40,12 +40,12 @@ impl Pass<'_> {
             let filed = self.filed(&buckets, group)?;
             let (walked, end) = self.together(group, |pass, &shard| {
                 let number = u16::try_from(shard).expect("below 256");
-                let unfiled = pass.unfiled;
+                let index_failures = pass.index_failures;
                 match pass.walk_shard(&shard_name(number), &filed) {
                     Continue(listed) => {
                         pass.pace.done.fetch_add(1, Relaxed);
                         // What could not be filed anew has only the entry it had: its bucket must stay.
-                        (Some((number, listed && unfiled == pass.unfiled)), Continue(()))
+                        (Some((number, listed && index_failures == pass.index_failures)), Continue(()))
                     }
                     Break(()) => (None, Break(())),
                 }
@@ -60,7 +60,7 @@ impl Pass<'_> {
     }
 
     /// In which bucket each session of some shards is filed first.
-    fn filed(&mut self, buckets: &[u64], shards: &[u64]) -> ControlFlow<(), HashMap<FileId, u64>> {
+    fn filed(&mut self, buckets: &[u64], shards: &[u64]) -> ControlFlow<(), HashMap<PublicId, u64>> {
         let mut filed = HashMap::new();
         let mut wanted = [false; SHARDS as usize];
         for &shard in shards {
@@ -82,7 +82,7 @@ impl Pass<'_> {
     }
 
     /// Looks at every file of a shard. Whether it could be listed.
-    fn walk_shard(&mut self, shard: &str, filed: &HashMap<FileId, u64>) -> ControlFlow<(), bool> {
+    fn walk_shard(&mut self, shard: &str, filed: &HashMap<PublicId, u64>) -> ControlFlow<(), bool> {
         let (directory, names) = match self.store.list_shard(shard) {
             Ok(listed) => listed,
             Err(error) => {
@@ -93,7 +93,7 @@ impl Pass<'_> {
         for name in names {
             match self.store.file_at(shard, &directory, &name) {
                 Ok(Some(file)) => match ending_at(shard, &name) {
-                    Some(id) if matches!(file.holds, Holds::Temporary) => {
+                    Some(id) if matches!(file.content, Content::Temporary) => {
                         self.finish_end(&directory, id, &file);
                     }
                     _ => self.walk_past(&directory, &name, &file, filed),
@@ -116,17 +116,17 @@ impl Pass<'_> {
         &mut self,
         directory: &Directory,
         name: &str,
-        file: &StoredFile,
-        filed: &HashMap<FileId, u64>,
+        file: &ScannedFile,
+        filed: &HashMap<PublicId, u64>,
     ) {
-        match &file.holds {
-            Holds::Foreign(_) | Holds::Newer(_) | Holds::Unknown => self.report.unknown += 1,
-            Holds::Temporary => self.clear_temporary(directory, name, file),
-            Holds::Live(live) => {
+        match &file.content {
+            Content::Foreign(_) | Content::Newer(_) | Content::Unknown => self.report.unknown += 1,
+            Content::Temporary => self.clear_temporary(directory, name, file),
+            Content::Live(live) => {
                 self.report.examined += 1;
                 self.file_if_lost(live.id, live.record.deadline, filed.get(&live.id).copied());
             }
-            Holds::Expired(live) => {
+            Content::Expired(live) => {
                 self.report.examined += 1;
                 match self.end(directory, live.id, true) {
                     Became::Renewed(deadline) => {
@@ -138,7 +138,7 @@ impl Pass<'_> {
                     Became::Done => {}
                 }
             }
-            Holds::Damaged(id) | Holds::Unfinished(id) => {
+            Content::Damaged(id) | Content::Unfinished(id) => {
                 self.report.examined += 1;
                 let _ = self.end(directory, *id, true);
             }
@@ -147,7 +147,7 @@ impl Pass<'_> {
 
     /// Files a live session that the index does not have, or has too late. One in a bucket whose hour is over is filed anew
     /// when that bucket is swept.
-    fn file_if_lost(&mut self, id: FileId, deadline: SystemTime, filed: Option<u64>) {
+    fn file_if_lost(&mut self, id: PublicId, deadline: SystemTime, filed: Option<u64>) {
         let (now, deadline) = (micros(self.now), micros(deadline));
         if filed.is_none_or(|filed| filed > due::bucket_of(deadline, now)) {
             self.refile(Entry { id, deadline });

@@ -32,7 +32,7 @@ fn where_memory_is_not_shared_a_store_opens_and_keeps_no_copies() {
         assert!(stores[1].delete(&saved.token).unwrap());
         for store in &stores {
             assert!(
-                matches!(store.load(&saved.token).unwrap(), Lookup::Absent(Absent::Unknown(_))),
+                matches!(store.load(&saved.token).unwrap(), Lookup::Absent(Absent::NotFound(_))),
                 "{name}"
             );
             assert_eq!(store.uncached_file_system(), Some(name));
@@ -67,14 +67,14 @@ fn on_fuse_no_rename_relies_on_flags() {
         grown.unwrap().unwrap();
         assert_eq!(calls.contains(&"exchange"), relies, "{calls:?}");
         assert_eq!(calls.contains(&"rename"), !relies, "{calls:?}");
-        let id = session.file_id();
+        let id = session.public_id();
         let path = dir.path().join("store").join(SessionPath::of(&id).as_str());
         let mut damaged = fs::read(&path).unwrap();
         for byte in &mut damaged {
             *byte = !*byte;
         }
         fs::write(&path, damaged).unwrap();
-        let (aside, calls) = during(|_, _| None, || store.set_aside(&id));
+        let (aside, calls) = during(|_, _| None, || store.quarantine(&id));
         assert!(aside.unwrap().unwrap().exists() && !path.exists());
         assert_eq!(calls.contains(&"move file"), relies, "{calls:?}");
     }

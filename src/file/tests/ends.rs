@@ -103,7 +103,7 @@ fn a_sweep_finishes_an_end_that_was_begun_without_the_lock() {
     assert!(dies_at("announce", || end(&fixture.store, &session)));
     drop(stopped);
     let path = fixture.path(&session);
-    let left = path.with_file_name(SessionPath::of(&session.file_id()).ending());
+    let left = path.with_file_name(SessionPath::of(&session.public_id()).ending());
     assert!(left.exists() && !path.exists());
     let sweep = |options| fixture.store.sweep(&options).unwrap();
     let full = || unrested().full(true);
@@ -141,7 +141,7 @@ fn an_end_that_is_not_announced_keeps_its_name() {
     assert_eq!(served(&warm, &session).as_deref(), Some("old"));
     let fail = |_, call| (call == "announce").then(|| Errno::IO.raw_os_error());
     let (result, calls) = during(fail, || end(&fixture.store, &session));
-    assert_eq!(result.unwrap_err().kind(), ErrorKind::Unannounced);
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidationFailed);
     assert!(calls.contains(&"sync file") && !calls.contains(&"unlink"), "{calls:?}");
     assert_eq!(fixture.text(&session), None);
     // The next one does what is left.

@@ -98,11 +98,14 @@ fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) ->
         assert!(!fixture.path(session).exists(), "{context}");
     }
     // What is left is what a sweep removes when it is an hour old.
-    let shard = shard_of(&session.file_id());
+    let shard = shard_of(&session.public_id());
     let (directory, names) = fixture.store.list_shard(&shard).unwrap();
     for name in names {
         let file = fixture.store.file_at(&shard, &directory, &name).unwrap().unwrap();
-        assert!(matches!(file.holds, Holds::Temporary | Holds::Unfinished(_)), "{context}: {file:?} is left");
+        assert!(
+            matches!(file.content, Content::Temporary | Content::Unfinished(_)),
+            "{context}: {file:?} is left"
+        );
         fs::remove_file(file.path).unwrap();
     }
     let grows = matches!(act, Act::Grow { .. });
@@ -332,7 +335,7 @@ fn without_random_bits_nothing_gets_a_name_and_what_is_there_stays() {
     });
     // What it counts saves with begins somewhere.
     fails("draw a starting point for generations", &|| FileStore::open(store.path()).map(|_| true));
-    let files = fs::read_dir(fixture.dir.path().join(shard_of(&session.file_id()))).unwrap().count();
+    let files = fs::read_dir(fixture.dir.path().join(shard_of(&session.public_id()))).unwrap().count();
     assert_eq!(files, 1, "something was made");
     // What needs no name goes on.
     without_random_bits(|| put(store, &session, "new", true)).unwrap().unwrap();
@@ -396,7 +399,7 @@ fn a_bucket_that_cannot_be_appended_to_is_closed_and_what_was_appended_in_part_i
     let fixture = Fixture::new();
     let open = || descriptors(|open| open.starts_with(fixture.dir.path().join(DUE)));
     for errno in [Errno::IO.raw_os_error(), SHORT] {
-        let unfiled = fixture.store.stats().unfiled;
+        let index_failures = fixture.store.stats().index_failures;
         for n in 1..=10 {
             // None of them is open yet.
             let mut record = record("x");
@@ -406,7 +409,7 @@ fn a_bucket_that_cannot_be_appended_to_is_closed_and_what_was_appended_in_part_i
             let create = || fixture.store.create_file(Whose::Secret(&session), Arc::new(record), false);
             during(fail, create).0.unwrap();
         }
-        assert_eq!(fixture.store.stats().unfiled, unfiled + 10);
+        assert_eq!(fixture.store.stats().index_failures, index_failures + 10);
         assert_eq!(open(), 0, "a bucket leaked");
     }
 }

@@ -11,7 +11,7 @@ const SIZE_AT: u64 = 6;
 fn a_session_that_a_visitor_stored_within_his_own_is_never_served() {
     let fixture = Fixture::new();
     let session = SessionId::random().unwrap();
-    let id = session.file_id();
+    let id = session.public_id();
     // From the sequence on: sequence 4, created and touched at once, a deadline far away.
     let mut fields = [0; 44];
     (fields[0], fields[8], fields[16]) = (4, 1, 1);
@@ -71,7 +71,7 @@ fn a_session_at_the_last_sequence_is_served_and_a_save_of_it_is_refused_and_not_
     let fixture = Fixture::new();
     let forge = |sequence: u64| {
         let session = fixture.session(false);
-        let id = session.file_id();
+        let id = session.public_id();
         let mut bytes = slot::encode(&record("old"), &id, sequence, State::WRITTEN, 0, SLOT_MAX).unwrap();
         bytes.resize(2 * SLOT_MIN, 0);
         fs::write(fixture.path(&session), bytes).unwrap();

@@ -335,15 +335,15 @@ fn a_writer_that_was_passed_leaves_alone_what_was_brought_in_under_its_sessions_
         let fixture = Fixture::new();
         let other = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
         let (session, successor) = (fixture.session(true), SessionId::random().unwrap());
-        let (id, mut calls_to_come) = (session.file_id(), if at == "open shard" { 2 } else { 1 });
+        let (id, mut calls_to_come) = (session.public_id(), if at == "open shard" { 2 } else { 1 });
         let replace = move |_, call: &str| {
             if call == at && calls_to_come > 0 {
                 calls_to_come -= 1;
                 if calls_to_come == 0 {
                     let other = Arc::clone(&other);
                     let replace = move || {
-                        assert!(other.end(&id).unwrap());
-                        assert!(other.bring_in(&id, &record("theirs"), Durability::PowerSafe).unwrap());
+                        assert!(other.delete_by_id(&id).unwrap());
+                        assert!(other.import(&id, &record("theirs"), Durability::PowerSafe).unwrap());
                     };
                     thread::spawn(replace).join().unwrap();
                 }
@@ -387,7 +387,7 @@ fn an_act_that_keeps_what_is_stored_keeps_the_version_that_is_served_and_not_the
         let (session, successor) = (SessionId::random().unwrap(), SessionId::random().unwrap());
         store.create_file(Whose::Secret(&session), Arc::new(record("ancient")), true).unwrap();
         put(&store, &session, "old", true).unwrap().unwrap();
-        let path = dir.path().join(SessionPath::of(&session.file_id()).as_str());
+        let path = dir.path().join(SessionPath::of(&session.public_id()).as_str());
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();
         // In the payload of the second slot, which holds the second version.
         file.write_all_at(&[0xff; 4], (SLOT_MIN + crate::file::slot::PREFIX_LEN) as u64).unwrap();

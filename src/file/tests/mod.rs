@@ -23,7 +23,7 @@ use super::layout::{DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of
 use super::lock::LockedFile;
 use super::locked::Whose;
 use super::slot::SLOT_MIN;
-use super::{Coherence, FileStore, FileStoreOptions, Holds};
+use super::{Coherence, Content, FileStore, FileStoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;
 use crate::random::tests::without_random_bits;
@@ -109,7 +109,7 @@ impl Fixture {
     }
 
     fn path(&self, session: &SessionId) -> PathBuf {
-        self.dir.path().join(SessionPath::of(&session.file_id()).as_str())
+        self.dir.path().join(SessionPath::of(&session.public_id()).as_str())
     }
 
     fn inode(&self, session: &SessionId) -> u64 {
@@ -121,14 +121,14 @@ impl Fixture {
     fn text(&self, session: &SessionId) -> Option<String> {
         match self.store.load(&session.to_token()).unwrap() {
             Lookup::Live(live) => Some(text_of(&live.record)),
-            Lookup::Absent(Absent::Unknown(_)) => None,
+            Lookup::Absent(Absent::NotFound(_)) => None,
             Lookup::Absent(other) => panic!("the session is {other:?}"),
         }
     }
 
     /// Temporary files beside a session.
     fn temporary_beside(&self, session: &SessionId) -> usize {
-        let names = fs::read_dir(self.dir.path().join(shard_of(&session.file_id()))).unwrap();
+        let names = fs::read_dir(self.dir.path().join(shard_of(&session.public_id()))).unwrap();
         names.filter(|name| is_temporary(&name.as_ref().unwrap().path())).count()
     }
 }
@@ -309,7 +309,7 @@ fn check_error(error: &Error, store: &Path, errno: Errno, context: &str) {
 
 /// Errors that may come after the deed.
 fn may_be_visible(kind: ErrorKind) -> bool {
-    [ErrorKind::DurabilityUnknown, ErrorKind::Unannounced].contains(&kind)
+    [ErrorKind::DurabilityUnknown, ErrorKind::InvalidationFailed].contains(&kind)
 }
 
 /// Fails the syncs of session files whose numbers pass, counted from 0, and any other call whose name is

@@ -11,8 +11,8 @@ use crate::clock::{Clock, micros};
 use crate::file::disk::Access;
 use crate::file::due::{self, Reader, bucket_named, bucket_of};
 use crate::file::layout::{SWEEP, shard_name};
-use crate::file::{Holds, StoredFile, SweepEnd, SweepOptions, SweepReport};
-use crate::id::FileId;
+use crate::file::{Content, ScannedFile, SweepOptions, SweepOutcome, SweepReport};
+use crate::id::PublicId;
 use std::cell::Cell;
 use std::sync::LazyLock;
 use std::time::UNIX_EPOCH;
@@ -33,7 +33,7 @@ enum Where {
 }
 
 impl Where {
-    fn has(self, id: &FileId) -> bool {
+    fn has(self, id: &PublicId) -> bool {
         match self {
             Self::Walked => u16::from(id.as_bytes()[0]) == WALKED,
             Self::Elsewhere => id.as_bytes()[0] >= 128,
@@ -45,7 +45,7 @@ impl Where {
         static FOUND: LazyLock<[Vec<SessionId>; 2]> = LazyLock::new(|| {
             [Where::Walked, Where::Elsewhere].map(|place| {
                 let random = std::iter::repeat_with(|| SessionId::random().unwrap());
-                random.filter(|session| place.has(&session.file_id())).take(24).collect()
+                random.filter(|session| place.has(&session.public_id())).take(24).collect()
             })
         });
         FOUND[usize::from(self == Self::Elsewhere)][n].clone()
@@ -79,7 +79,7 @@ fn age(path: &Path) {
 }
 
 pub(super) fn unrested() -> SweepOptions {
-    SweepOptions::new().core_share_percent(100)
+    SweepOptions::new().cpu_percent(100)
 }
 
 fn impatient(clock: &Clock) -> FileStoreOptions {
@@ -139,7 +139,7 @@ impl House {
     #[track_caller]
     fn sweep_well(&self, options: &SweepOptions, context: &str) -> SweepReport {
         let report = self.store().sweep(options).unwrap_or_else(|error| panic!("{context}: {error}"));
-        assert_eq!((report.end, report.failed), (SweepEnd::Finished, 0), "{context}: {report:?}");
+        assert_eq!((report.outcome, report.failed), (SweepOutcome::Completed, 0), "{context}: {report:?}");
         report
     }
 
@@ -152,7 +152,7 @@ impl House {
     fn text(&self, session: &SessionId) -> Option<String> {
         match self.store().load(&session.to_token()).unwrap() {
             Lookup::Live(live) => Some(text_of(&live.record)),
-            Lookup::Absent(Absent::Unknown(_) | Absent::Expired(_)) => None,
+            Lookup::Absent(Absent::NotFound(_) | Absent::Expired(_)) => None,
             Lookup::Absent(other) => panic!("the session is {other:?}"),
         }
     }
@@ -165,7 +165,7 @@ impl House {
 
     /// Where a session is filed first.
     fn filed(&self, session: &SessionId) -> Option<u64> {
-        let (id, mut buckets) = (session.file_id(), self.buckets());
+        let (id, mut buckets) = (session.public_id(), self.buckets());
         buckets.sort_unstable();
         let index = self.store().root.open_directory(DUE).unwrap();
         buckets.into_iter().find(|bucket| {
@@ -190,7 +190,7 @@ impl House {
                 .unwrap()
                 .into_iter()
                 .flatten()
-                .filter(|(_, entry)| entry.id == session.file_id());
+                .filter(|(_, entry)| entry.id == session.public_id());
             due::strike(&reader.file, &entries.map(|(offset, _)| offset).collect::<Vec<_>>()).unwrap();
         }
     }

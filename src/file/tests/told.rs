@@ -31,7 +31,7 @@ fn every_refused_call_is_told_but_those_that_may_be_silent() {
     for (act, power_safe) in WRITING.into_iter().flat_map(|act| [(act, false), (act, true)]) {
         for call in 0.. {
             let (session, successor) = (fixture.session(power_safe), SessionId::random().unwrap());
-            let unfiled = fixture.store.stats().unfiled;
+            let index_failures = fixture.store.stats().index_failures;
             let fault = Fault { call, errno: Errno::IO, then: Then::Works };
             let (result, calls) = during(fault.plan(), || act.run(&fixture.store, &session, &successor));
             if calls.len() <= call {
@@ -43,7 +43,7 @@ fn every_refused_call_is_told_but_those_that_may_be_silent() {
             );
             assert!(result.is_err() || may_be_silent(act, &calls, call), "{context}: nobody was told");
             if calls[call] == "append" {
-                assert_eq!(fixture.store.stats().unfiled, unfiled + 1, "{context}");
+                assert_eq!(fixture.store.stats().index_failures, index_failures + 1, "{context}");
             }
             let unread =
                 act == Act::Delete && ["open session in shard", "lock", "read"].contains(&calls[call]);
@@ -99,7 +99,7 @@ fn whoever_could_not_announce_does_not_serve_its_own_copy_of_before() {
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
         let fail = |_, call| (call == "announce").then(|| Errno::IO.raw_os_error());
         let (result, _) = during(fail, || act.run(&warm, &session, &successor));
-        assert_eq!(result.unwrap_err().kind(), ErrorKind::Unannounced, "{act:?}");
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidationFailed, "{act:?}");
         let want = if [Act::Delete, Act::Rotate].contains(&act) { None } else { Some(act.new_text()) };
         assert_eq!(served(&warm, &session), want, "{act:?}");
     }
@@ -118,7 +118,7 @@ fn a_damaged_session_that_is_set_aside_or_swept_is_not_served_from_memory() {
             file.set_modified(SystemTime::now() - Duration::from_secs(1 << 22)).unwrap();
             assert_eq!(fixture.store.sweep(&unrested().full(true)).unwrap().removed, 1);
         } else {
-            assert!(fixture.store.set_aside(&session.file_id()).unwrap().is_some());
+            assert!(fixture.store.quarantine(&session.public_id()).unwrap().is_some());
         }
         assert_eq!(served(&warm, &session), None, "swept: {swept}");
     }

@@ -6,7 +6,7 @@ use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::rerun::{again, stage};
 use crate::support::texts::{directory_in_memory, put, record};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use sessile::{Coherence, Durability, ErrorKind, FileId, FileStore, Saved, Store, Token};
+use sessile::{Coherence, Durability, ErrorKind, FileStore, PublicId, Saved, Store, Token};
 use std::collections::HashSet;
 use std::error::Error as _;
 use std::fs::{self, File};
@@ -31,7 +31,7 @@ fn watching(root: &Path) -> FileStore {
 }
 
 /// Where a counter of the session is: sessions that share one have their copies doubted together.
-fn cell(id: FileId) -> (u8, u16) {
+fn cell(id: PublicId) -> (u8, u16) {
     let bytes = id.as_bytes();
     (bytes[0], u16::from_le_bytes([bytes[2], bytes[3]]) % 512)
 }

@@ -2,8 +2,8 @@
 //! rig around any store that counts, fails and interferes; and the stage that holds them with their clock.
 use parking_lot::Mutex;
 use sessile::{
-    Absent, Change, Clock, Durability, Error, ErrorKind, Expiry, FileId, FileStoreOptions, Guarantees,
-    Lifetime, Live, Lookup, Record, Result, Saved, SessionId, SessionManager, Store, Token, Verdict,
+    Absent, Change, Clock, Durability, Error, ErrorKind, Expiry, FileStoreOptions, Guarantees, Lifetime,
+    Live, Lookup, PublicId, Record, Result, Saved, SessionId, SessionManager, Store, Token, Verdict,
 };
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -23,7 +23,7 @@ pub(crate) const fn secs(n: u64) -> Duration {
 
 /// Sessions in a map: the simplest thing that keeps the promises of [`Store`].
 pub(crate) struct MemoryStore {
-    records: Mutex<HashMap<FileId, Arc<Record>>>,
+    records: Mutex<HashMap<PublicId, Arc<Record>>>,
     clock: Clock,
 }
 
@@ -37,8 +37,12 @@ impl MemoryStore {
         self.records.lock().len()
     }
 
-    fn alive(&self, records: &HashMap<FileId, Arc<Record>>, token: &Token) -> Option<(FileId, Arc<Record>)> {
-        let id = SessionId::parse(token.expose())?.file_id();
+    fn alive(
+        &self,
+        records: &HashMap<PublicId, Arc<Record>>,
+        token: &Token,
+    ) -> Option<(PublicId, Arc<Record>)> {
+        let id = SessionId::parse(token.expose())?.public_id();
         let record = records.get(&id).filter(|record| !record.is_expired(self.now()))?;
         Some((id, record.clone()))
     }
@@ -57,9 +61,9 @@ impl Store for MemoryStore {
         let Some(session) = SessionId::parse(token.expose()) else {
             return Ok(Lookup::Absent(Absent::Malformed));
         };
-        let id = session.file_id();
+        let id = session.public_id();
         Ok(match self.records.lock().get(&id) {
-            None => Lookup::Absent(Absent::Unknown(id)),
+            None => Lookup::Absent(Absent::NotFound(id)),
             Some(record) if record.is_expired(self.now()) => Lookup::Absent(Absent::Expired(id)),
             Some(record) => Lookup::Live(Live { record: record.clone(), id }),
         })
@@ -87,7 +91,7 @@ impl Store for MemoryStore {
 
     fn delete(&self, token: &Token) -> Result<bool> {
         let Some(session) = SessionId::parse(token.expose()) else { return Ok(false) };
-        let removed = self.records.lock().remove(&session.file_id());
+        let removed = self.records.lock().remove(&session.public_id());
         Ok(removed.is_some_and(|record| !record.is_expired(self.now())))
     }
 
@@ -96,9 +100,9 @@ impl Store for MemoryStore {
     }
 }
 
-fn file_new(records: &mut HashMap<FileId, Arc<Record>>, record: Record) -> Result<Saved> {
+fn file_new(records: &mut HashMap<PublicId, Arc<Record>>, record: Record) -> Result<Saved> {
     let session = SessionId::random()?;
-    let id = session.file_id();
+    let id = session.public_id();
     let Entry::Vacant(place) = records.entry(id) else {
         return Err(Error::new(ErrorKind::Random, "file a session").with_reason("the id is taken"));
     };

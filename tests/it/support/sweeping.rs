@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use super::texts::{directory_in_memory, load, path_of, record};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
-use sessile::file::{SweepEnd, SweepOptions, SweepReport};
+use sessile::file::{SweepOptions, SweepOutcome, SweepReport};
 use sessile::{
-    Clock, Durability, FileId, FileStore, FileStoreOptions, Record, Result, Saved, Store, Token, Verdict,
+    Clock, Durability, FileStore, FileStoreOptions, PublicId, Record, Result, Saved, Store, Token, Verdict,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -80,7 +80,7 @@ impl Fixture {
     #[track_caller]
     pub(crate) fn sweep_with(&self, options: SweepOptions) -> SweepReport {
         let report = self.try_sweep(options).unwrap();
-        assert_eq!(report.end, SweepEnd::Finished);
+        assert_eq!(report.outcome, SweepOutcome::Completed);
         report
     }
 
@@ -89,7 +89,7 @@ impl Fixture {
     pub(crate) fn try_sweep(&self, options: SweepOptions) -> Result<SweepReport> {
         let (sender, receiver) = mpsc::channel();
         let store = Arc::clone(&self.store);
-        thread::spawn(move || sender.send(store.sweep(&options.core_share_percent(200))));
+        thread::spawn(move || sender.send(store.sweep(&options.cpu_percent(200))));
         receiver.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no sweep was done in {LIMIT:?}"))
     }
 
@@ -154,7 +154,7 @@ pub(crate) fn age(path: &Path, by: Duration) {
 }
 
 /// One entry of the expiry index.
-pub(crate) fn entry(id: FileId, deadline: SystemTime) -> [u8; 32] {
+pub(crate) fn entry(id: PublicId, deadline: SystemTime) -> [u8; 32] {
     let deadline = deadline.duration_since(UNIX_EPOCH).unwrap().as_micros();
     let mut bytes = [0; 32];
     bytes[..20].copy_from_slice(id.as_bytes());

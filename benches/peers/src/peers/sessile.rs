@@ -4,7 +4,7 @@ use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Act, Durability, Found, Key, text, usual_deadline};
 use parking_lot::RwLock;
 use sessile::file::SweepOptions;
-use sessile::{FileId, FileStore, FileStoreOptions, Lookup, Record, Store, Token, Value, Verdict};
+use sessile::{FileStore, FileStoreOptions, Lookup, PublicId, Record, Store, Token, Value, Verdict};
 use std::collections::HashMap;
 use std::thread;
 use std::time::SystemTime;
@@ -62,7 +62,7 @@ impl Peer for Sessile {
         // As they are to be kept: the first power-safe save after a relaxed one has more to bring to the disk.
         let fill = &|keys: &[Key]| {
             for key in keys {
-                let made = self.bare.bring_in(&FileId::digest(key), &record, self.how());
+                let made = self.bare.import(&PublicId::digest(key), &record, self.how());
                 assert!(made.expect("a session"), "it is new");
             }
         };
@@ -106,7 +106,7 @@ impl Client for &Sessile {
     }
     fn sweep(&mut self) -> u64 {
         self.tokens.write().clear();
-        let report = self.store.sweep(&SweepOptions::new().core_share_percent(100)).expect("a sweep");
+        let report = self.store.sweep(&SweepOptions::new().cpu_percent(100)).expect("a sweep");
         assert_eq!(report.failed, 0, "{report:?}");
         report.removed
     }

@@ -57,7 +57,7 @@ fn what_is_due_this_hour_costs_a_look_each_and_what_is_not_yet_due_none() {
     house.check_calls(&[&bucket, &[END_OF_BUCKET]]);
 
     let gone = house.session(Where::Elsewhere, at(MADE, 37), "gone");
-    house.store().end(&gone.file_id()).unwrap();
+    house.store().delete_by_id(&gone.public_id()).unwrap();
     house.clock.set(at(MADE, 38));
     let report = house.check_calls(&[&bucket, &[SHARD], &GONE, &[STRUCK, END_OF_BUCKET]]);
     assert_eq!((report.examined, report.removed), (0, 0));

@@ -50,25 +50,26 @@ impl Places {
         let durability = |power_safe| if power_safe { Durability::PowerSafe } else { Durability::Relaxed };
         match task {
             Task::BringIn { power_safe } => {
-                store.bring_in(&self.free.file_id(), &record("brought in"), durability(power_safe))
+                store.import(&self.free.public_id(), &record("brought in"), durability(power_safe))
             }
             Task::BringInAgain => {
                 let there =
-                    store.bring_in(&self.alive.file_id(), &record("brought in"), Durability::PowerSafe);
+                    store.import(&self.alive.public_id(), &record("brought in"), Durability::PowerSafe);
                 there.map(|brought_in| !brought_in)
             }
-            Task::SetAside => store.set_aside(&self.damaged.file_id()).map(|path| path.is_some()),
-            Task::SetAsideHealthy => store.set_aside(&self.alive.file_id()).map(|path| path.is_none()),
-            Task::End => store.end(&self.alive.file_id()),
-            Task::Find => store.find(&self.alive.file_id()).map(|found| match found {
-                Lookup::Live(live) => text_of(&live.record) == "old" && live.id == self.alive.file_id(),
+            Task::SetAside => store.quarantine(&self.damaged.public_id()).map(|path| path.is_some()),
+            Task::SetAsideHealthy => store.quarantine(&self.alive.public_id()).map(|path| path.is_none()),
+            Task::End => store.delete_by_id(&self.alive.public_id()),
+            Task::Find => store.load_by_id(&self.alive.public_id()).map(|found| match found {
+                Lookup::Live(live) => text_of(&live.record) == "old" && live.id == self.alive.public_id(),
                 Lookup::Absent(_) => false,
             }),
             Task::Files => {
                 let files = store.files().collect::<Result<Vec<_>>>()?;
-                let is = |live: &Live| live.id == self.alive.file_id() && text_of(&live.record) == "old";
-                let alive = files.iter().filter(|file| matches!(&file.holds, Holds::Live(live) if is(live)));
-                let damaged = |file: &&StoredFile| matches!(file.holds, Holds::Damaged(id) if id == self.damaged.file_id());
+                let is = |live: &Live| live.id == self.alive.public_id() && text_of(&live.record) == "old";
+                let alive =
+                    files.iter().filter(|file| matches!(&file.content, Content::Live(live) if is(live)));
+                let damaged = |file: &&ScannedFile| matches!(file.content, Content::Damaged(id) if id == self.damaged.public_id());
                 Ok((files.len(), alive.count(), files.iter().filter(damaged).count()) == (2, 1, 1))
             }
         }
@@ -76,7 +77,7 @@ impl Places {
 
     /// What is damaged, wherever it is: in its place, or aside.
     fn damaged(&self, fixture: &Fixture) -> [bool; 2] {
-        let aside = fixture.dir.path().join("damaged").join(self.damaged.file_id().to_string());
+        let aside = fixture.dir.path().join("damaged").join(self.damaged.public_id().to_string());
         [fixture.path(&self.damaged), aside].map(|path| {
             let bytes = fs::read(path).ok();
             assert!(bytes.as_ref().is_none_or(|bytes| *bytes == DAMAGED));
@@ -85,7 +86,7 @@ impl Places {
     }
 
     fn clear(&self, fixture: &Fixture) {
-        let aside = fixture.dir.path().join("damaged").join(self.damaged.file_id().to_string());
+        let aside = fixture.dir.path().join("damaged").join(self.damaged.public_id().to_string());
         for path in [fixture.path(&self.alive), fixture.path(&self.damaged), fixture.path(&self.free), aside]
         {
             let _ = fs::remove_file(path);
@@ -116,7 +117,7 @@ impl Places {
         }
         match (task, self.damaged(fixture)) {
             (Task::SetAside, [false, true]) => {
-                assert!(result.is_none() || done || kind == Some(ErrorKind::Unannounced), "{context}");
+                assert!(result.is_none() || done || kind == Some(ErrorKind::InvalidationFailed), "{context}");
             }
             (_, places) => assert!(places == [true, false] && (task != Task::SetAside || !done), "{context}"),
         }
@@ -151,7 +152,7 @@ impl Places {
 #[test]
 fn what_is_set_aside_takes_the_place_of_nothing_that_was_set_aside_before() {
     let fixture = Fixture::new();
-    let id = SessionId::random().unwrap().file_id();
+    let id = SessionId::random().unwrap().public_id();
     let place = fixture.dir.path().join(SessionPath::of(&id).as_str());
     let aside = |n: u32| {
         let name = if n == 0 { id.to_string() } else { format!("{id}.{n}") };
@@ -159,13 +160,13 @@ fn what_is_set_aside_takes_the_place_of_nothing_that_was_set_aside_before() {
     };
     for n in 0..3 {
         fs::write(&place, DAMAGED).unwrap();
-        assert_eq!(fixture.store.set_aside(&id).unwrap(), Some(aside(n)));
-        assert_eq!(fixture.store.set_aside(&id).unwrap(), None, "there is none any more");
+        assert_eq!(fixture.store.quarantine(&id).unwrap(), Some(aside(n)));
+        assert_eq!(fixture.store.quarantine(&id).unwrap(), None, "there is none any more");
     }
     // Somebody damages it again and again, and nobody looks.
     (3..1000).for_each(|n| fs::write(aside(n), "").unwrap());
     fs::write(&place, DAMAGED).unwrap();
-    let error = fixture.store.set_aside(&id).unwrap_err();
+    let error = fixture.store.quarantine(&id).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     let named = format!("failed to set damaged session file aside `{}`", place.display());
     assert!(error.to_string().starts_with(&named), "{error}");
@@ -268,7 +269,7 @@ fn meet_in_every_call<R: Send + 'static>(
 fn of_two_who_bring_in_the_same_session_one_does_and_his_is_there() {
     for power_safe in [false, true] {
         let other = |store: &FileStore, [_, _, free]: &[SessionId; 3]| {
-            match store.bring_in(&free.file_id(), &record("other"), Durability::Relaxed) {
+            match store.import(&free.public_id(), &record("other"), Durability::Relaxed) {
                 // The first one stood still in it for the whole of the wait.
                 Err(error) if error.kind() == ErrorKind::Busy => false,
                 brought_in => brought_in.unwrap(),
@@ -294,12 +295,12 @@ fn what_is_brought_in_is_found_by_those_who_remember_what_was_there_before() {
     let session = SessionId::random().unwrap();
     here.create_file(Whose::Secret(&session), Arc::new(record("old")), false).unwrap();
     assert_eq!(served(&here, &session).as_deref(), Some("old"));
-    let path = dir.path().join(SessionPath::of(&session.file_id()).as_str());
+    let path = dir.path().join(SessionPath::of(&session.public_id()).as_str());
     let stopped = fs::File::options().read(true).write(true).open(path).unwrap();
     let stopped = LockedFile::acquire(stopped, Instant::now()).unwrap().unwrap();
     assert!(dies_at("announce", || there.end_file(Whose::Secret(&session))));
     drop(stopped);
-    assert!(there.bring_in(&session.file_id(), &record("brought in"), Durability::PowerSafe).unwrap());
+    assert!(there.import(&session.public_id(), &record("brought in"), Durability::PowerSafe).unwrap());
     assert_eq!(served(&here, &session).as_deref(), Some("brought in"));
 }
 
@@ -318,8 +319,8 @@ fn what_could_not_be_brought_in_is_not_served_by_those_who_saw_it_for_a_moment()
             thread::spawn(move || assert!(served(&reader, &read).is_some())).join().unwrap();
             Some(Errno::IO.raw_os_error())
         };
-        let bring_in = || there.bring_in(&session.file_id(), &record("x"), Durability::PowerSafe);
-        assert!(during(see_and_fail, bring_in).0.is_err(), "{failing}");
+        let import = || there.import(&session.public_id(), &record("x"), Durability::PowerSafe);
+        assert!(during(see_and_fail, import).0.is_err(), "{failing}");
         assert_eq!(served(&here, &session), None, "{failing}: it was refused, and is served");
     }
 }
@@ -330,21 +331,21 @@ fn bringing_in_what_fails_does_not_take_away_what_somebody_else_brought_in() {
     let dir = directory();
     let (here, there) = (remembering(dir.path()), Arc::new(remembering(dir.path())));
     let session = SessionId::random().unwrap();
-    let id = session.file_id();
+    let id = session.public_id();
     let path = dir.path().join(SessionPath::of(&id).as_str());
     let (other, mut is_done) = (Arc::clone(&there), false);
     let replace = move |_, call: &str| {
         if call == "stat file" && path.exists() && !std::mem::replace(&mut is_done, true) {
             let other = Arc::clone(&other);
             let replace = move || {
-                other.end(&id).unwrap();
-                assert!(other.bring_in(&id, &record("theirs"), Durability::PowerSafe).unwrap());
+                other.delete_by_id(&id).unwrap();
+                assert!(other.import(&id, &record("theirs"), Durability::PowerSafe).unwrap());
             };
             thread::spawn(replace).join().unwrap();
         }
         None
     };
-    let (brought_in, _) = during(replace, || here.bring_in(&id, &record("ours"), Durability::PowerSafe));
+    let (brought_in, _) = during(replace, || here.import(&id, &record("ours"), Durability::PowerSafe));
     assert_eq!(brought_in.unwrap_err().kind(), ErrorKind::Io);
     assert_eq!(served(&there, &session).as_deref(), Some("theirs"));
 }
@@ -352,7 +353,8 @@ fn bringing_in_what_fails_does_not_take_away_what_somebody_else_brought_in() {
 #[test]
 fn a_session_that_is_ended_while_it_is_brought_in_is_there_or_not_as_both_were_told() {
     for power_safe in [false, true] {
-        let other = |store: &FileStore, [_, _, free]: &[SessionId; 3]| store.end(&free.file_id()).unwrap();
+        let other =
+            |store: &FileStore, [_, _, free]: &[SessionId; 3]| store.delete_by_id(&free.public_id()).unwrap();
         meet_in_every_call(Task::BringIn { power_safe }, other, |fixture, places, result, _, context| {
             // An end before the beginning ended nothing.
             let text = fixture.text(&places.free);
@@ -377,7 +379,9 @@ fn a_sweep_during_any_call_leaves_alone_what_is_brought_in_and_what_is_damaged()
 
 #[test]
 fn a_damaged_session_that_is_ended_while_it_is_set_aside_is_gone_or_aside_and_that_is_no_error() {
-    let other = |store: &FileStore, [_, damaged, _]: &[SessionId; 3]| store.end(&damaged.file_id()).unwrap();
+    let other = |store: &FileStore, [_, damaged, _]: &[SessionId; 3]| {
+        store.delete_by_id(&damaged.public_id()).unwrap()
+    };
     meet_in_every_call(Task::SetAside, other, |fixture, places, result, _, context| {
         let is_aside = match result {
             // The meeting took all of its wait, and it had to begin again.
@@ -398,7 +402,9 @@ fn who_finds_a_session_that_is_saved_or_ended_meanwhile_finds_one_of_its_version
         put(store, alive, "old", true).unwrap().unwrap();
     };
     meet_in_every_call(Task::Find, grow, |_, _, result, (), context| assert!(result.unwrap(), "{context}"));
-    let end = |store: &FileStore, [alive, ..]: &[SessionId; 3]| assert!(store.end(&alive.file_id()).unwrap());
+    let end = |store: &FileStore, [alive, ..]: &[SessionId; 3]| {
+        assert!(store.delete_by_id(&alive.public_id()).unwrap());
+    };
     meet_in_every_call(Task::Find, end, |fixture, places, result, (), context| {
         result.unwrap_or_else(|error| panic!("{context}: {error}"));
         assert_eq!(fixture.text(&places.alive), None, "{context}");

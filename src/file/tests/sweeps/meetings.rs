@@ -171,20 +171,19 @@ fn check_waiter(place: Where, other: Other, set_back: bool, brought_in: bool) {
             if call == "unlink" && !std::mem::replace(&mut met, true) {
                 let (waiting, session, successor) =
                     (Arc::clone(&waiting), session.clone(), successor.clone());
-                let (third, id, gone) = (Arc::clone(&third), session.file_id(), path.clone());
+                let (third, id, gone) = (Arc::clone(&third), session.public_id(), path.clone());
                 // Another session has the name by the time at which the waiter has the lock.
-                let bring_in = move |_, call: &str| {
+                let import = move |_, call: &str| {
                     if call == "read" && brought_in && !gone.exists() {
                         let (third, record) =
                             (Arc::clone(&third), record_until(at(MADE + 9, 0), "brought in"));
-                        let brought =
-                            thread::spawn(move || third.bring_in(&id, &record, Durability::Relaxed));
+                        let brought = thread::spawn(move || third.import(&id, &record, Durability::Relaxed));
                         assert!(brought.join().unwrap().unwrap());
                     }
                     None
                 };
                 let waiter =
-                    thread::spawn(move || during(bring_in, || other.run(&waiting, &session, &successor)).0);
+                    thread::spawn(move || during(import, || other.run(&waiting, &session, &successor)).0);
                 // One is the sweep's.
                 let began = Instant::now();
                 while descriptors(|open| open == path) < 2 {
@@ -232,10 +231,10 @@ fn a_session_that_is_brought_in_during_any_call_of_a_sweep_stays() {
             house.clock.set(at(SWEPT, 0));
             let answer = Arc::new(Mutex::new(None));
             let act = {
-                let (answer, third, id) = (Arc::clone(&answer), Arc::clone(&third), session.file_id());
+                let (answer, third, id) = (Arc::clone(&answer), Arc::clone(&third), session.public_id());
                 let record = record_until(at(MADE + 9, 0), "brought in");
                 move || {
-                    *answer.lock().unwrap() = Some(third.bring_in(&id, &record, Durability::Relaxed));
+                    *answer.lock().unwrap() = Some(third.import(&id, &record, Durability::Relaxed));
                 }
             };
             let (report, calls) = during(in_call(call, act), || house.sweep());
@@ -312,7 +311,7 @@ fn expire_and_sweep_in_every_call(act: Act, until: SystemTime) {
             move || {
                 clock.set(deadline);
                 let report = sweeper.sweep(&unrested()).unwrap();
-                assert_eq!((report.end, report.failed), (SweepEnd::Finished, 0), "{report:?}");
+                assert_eq!((report.outcome, report.failed), (SweepOutcome::Completed, 0), "{report:?}");
                 *met.lock().unwrap() = true;
             }
         };

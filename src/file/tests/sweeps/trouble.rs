@@ -9,7 +9,7 @@ struct Scene {
     /// Alive, and in the index.
     filed: Alive,
     /// Alive, and lost by the index; in the shard that is walked.
-    unfiled: Alive,
+    index_failures: Alive,
     /// Expired, and in the index.
     expired: Vec<SessionId>,
     /// Expired, and lost by the index; in the shard that is walked.
@@ -31,7 +31,7 @@ impl Scene {
         let expired = [(Elsewhere, this_hour), (Elsewhere, over), (Walked, over)]
             .map(|(place, deadline)| house.session(place, deadline, "expired"));
         let gone = house.session(Elsewhere, over, "gone");
-        house.store().end(&gone.file_id()).unwrap();
+        house.store().delete_by_id(&gone.public_id()).unwrap();
         let filed = vec![
             (house.renewed(Elsewhere, over, until, "a"), until, "a"),
             (house.renewed(Walked, over, until, "b"), until, "b"),
@@ -40,8 +40,8 @@ impl Scene {
         ];
         let expired_unfiled = house.session(Walked, over, "expired");
         house.unfile(&expired_unfiled);
-        let unfiled = vec![(house.session(Walked, until, "e"), until, "e")];
-        house.unfile(&unfiled[0].0);
+        let index_failures = vec![(house.session(Walked, until, "e"), until, "e")];
+        house.unfile(&index_failures[0].0);
 
         let root = house.fixture.dir.path();
         let shard = root.join(shard_name(WALKED));
@@ -56,13 +56,13 @@ impl Scene {
             fs::write(path, [0xa5; 2 * SLOT_MIN]).unwrap();
         }
         house.clock.set(at(SWEPT, 30));
-        Self { filed, unfiled, expired: expired.into(), expired_unfiled, leftovers, kept }
+        Self { filed, index_failures, expired: expired.into(), expired_unfiled, leftovers, kept }
     }
 
     /// After a sweep that met trouble: nothing is lost, and one more sweep finishes.
     #[track_caller]
     fn check(&self, house: &House, context: &str) {
-        let alive = || self.filed.iter().chain(&self.unfiled);
+        let alive = || self.filed.iter().chain(&self.index_failures);
         let check_alive = |context: &str| {
             for (session, _, text) in alive() {
                 assert_eq!(house.text(session).as_deref(), Some(*text), "{context}: lost");
@@ -94,7 +94,7 @@ impl Scene {
         for path in &self.leftovers {
             assert!(!path.exists(), "{context}: {} is left", path.display());
         }
-        for (session, deadline, text) in &self.unfiled {
+        for (session, deadline, text) in &self.index_failures {
             assert!(house.is_filed_by(session, *deadline), "{context}: the index has not found `{text}`");
         }
 
@@ -176,7 +176,7 @@ fn meet_fault(house: &House, fault: Fault, silent: &[bool]) -> bool {
             true
         }
         Ok(report) => {
-            assert_eq!(report.end, SweepEnd::Finished, "{context}");
+            assert_eq!(report.outcome, SweepOutcome::Completed, "{context}");
             assert_eq!(report.failed.min(16), report.errors.len() as u64, "{context}");
             report.errors.iter().for_each(|error| check_error(error, root, fault.errno, &context));
             report.failed > 0
@@ -232,7 +232,7 @@ fn a_sweep_that_dies_in_any_call_loses_nothing_and_the_next_one_finishes() {
         let walked =
             scene.leftovers.iter().all(|path| !path.exists()) && !house.exists(&scene.expired_unfiled);
         assert!(
-            walked && house.filed(&scene.unfiled[0].0).is_some(),
+            walked && house.filed(&scene.index_failures[0].0).is_some(),
             "died in call {call}: the walk is not done"
         );
         scene.check(&house, &format!("died in call {call}"));
