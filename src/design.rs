@@ -162,7 +162,7 @@
 //! file may be back after a power cut, expired.
 //!
 //! On btrfs (Linux 6.18) the sync of a shard was seen not to bring to the disk that a name is gone from it: an engine that relied
-//! on it brought ended sessions back in 21 of 360 simulated power cuts (`powercut/`). A tombstone in a file that was synced
+//! on it brought ended sessions back in 21 of 360 simulated power cuts (`tests/powercut/`). A tombstone in a file that was synced
 //! needs no such sync. A file that is moved to `.end-…` is synced itself after that, which brings its change of names to
 //! the disk there.
 //!

@@ -77,7 +77,7 @@
 //!
 //! # Power cuts
 //!
-//! `powercut/` serves a disk by FUSE under a loop device, puts a file system and a working store on it, and writes down what is
+//! `tests/powercut/` serves a disk by FUSE under a loop device, puts a file system and a working store on it, and writes down what is
 //! written and flushed, and what whoever works is told, in one order. Then it builds the disk that a power cut would have
 //! left, at thousands of places: all that was flushed, and of the rest nothing, all, some writes, or some sectors of some. Each
 //! is mounted, opened and checked. A run in which too little happened is an error. Eight engines that break one rule each are
@@ -143,7 +143,7 @@
 //!   copies that were not told of an end (`src/file/tests/told.rs`); an index in which nothing was ever found, which the histories
 //!   did not notice; loops of faults that did not do what they said.
 //! * By a third, who read the tools: a run of power cuts in which nothing happened would have passed, two ways to end a session
-//!   were hardly met by it, and most cuts came when all was flushed (`powercut/`).
+//!   were hardly met by it, and most cuts came when all was flushed (`tests/powercut/`).
 //! * A hammer that could hide what it looks for: of the sessions that nobody was told of, the hammer of kills asked only that
 //!   there be fewer than kills. Now each has to be one that a killed writer had begun (a reader of the code).
 //! * A test that could not fail: that nothing older is read after an announcement was seen. Its threads met in no round (the
