@@ -1,7 +1,7 @@
 //! Removing what is expired: the cost of finding it among what is alive, and of removing it.
 //!
 //! `SESSILE_BENCH_SWEEP` says how many live sessions the larger store holds (default 50,000; the smaller one has a
-//! twentieth of it). No sweep rests; all but one have one core.
+//! twentieth of it). No sweep sleeps.
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 /// How many sessions expire at once.
 const DUE: usize = 1000;
 
-fn one_core() -> SweepOptions {
+fn unthrottled() -> SweepOptions {
     SweepOptions::new().cpu_percent(100)
 }
 
@@ -87,7 +87,7 @@ fn due_among_live(c: &mut Criterion) {
                 let round = |_| {
                     fixture.let_expire(DUE);
                     let began = Instant::now();
-                    let removed = fixture.sweep(&one_core());
+                    let removed = fixture.sweep(&unthrottled());
                     let took = began.elapsed();
                     assert_eq!(removed, DUE as u64);
                     took
@@ -98,7 +98,7 @@ fn due_among_live(c: &mut Criterion) {
     }
     let (live, fixture) = &stores[1];
     group.bench_function(format!("decode-all/{live}"), |b| {
-        b.iter(|| fixture.sweep(&one_core().full(true).dry_run(true)));
+        b.iter(|| fixture.sweep(&unthrottled().full(true).dry_run(true)));
     });
     group.finish();
 }
@@ -122,14 +122,12 @@ fn removal(c: &mut Criterion) {
         };
         b.iter_batched(|| fixture.let_expire(sessions), unlink, BatchSize::PerIteration);
         // What the index says of them is gone with a sweep.
-        fixture.sweep(&one_core());
+        fixture.sweep(&unthrottled());
     });
-    for (who, options) in [("sessile", one_core()), ("sessile-2-cores", one_core().cpu_percent(200))] {
-        group.bench_function(format!("{who}/512"), |b| {
-            let sweep = |ids: Vec<PublicId>| assert_eq!(fixture.sweep(&options), ids.len() as u64);
-            b.iter_batched(|| fixture.let_expire(sessions), sweep, BatchSize::PerIteration);
-        });
-    }
+    group.bench_function("sessile/512", |b| {
+        let sweep = |ids: Vec<PublicId>| assert_eq!(fixture.sweep(&unthrottled()), ids.len() as u64);
+        b.iter_batched(|| fixture.let_expire(sessions), sweep, BatchSize::PerIteration);
+    });
     group.finish();
 }
 

@@ -194,9 +194,9 @@ fn wrong_usage_exits_with_2_and_says_so_on_standard_error_only() {
         &["sweep", root, root],
         &["sweep", "--max-per-second", "0", root],
         &["sweep", "--max-per-second", "4294967296", root],
-        &["sweep", "--core-share", "0", root],
-        &["sweep", "--core-share", "1601", root],
-        &["sweep", "--core-share", "5", "--max-per-second", "5", root],
+        &["sweep", "--cpu-percent", "0", root],
+        &["sweep", "--cpu-percent", "101", root],
+        &["sweep", "--cpu-percent", "5", "--max-per-second", "5", root],
         &["sweep", "--keep-damaged", "0", root],
         &["sweep", "--keep-damaged", "65536", root],
         &["show", "--public-id", "0123", root],
@@ -309,12 +309,12 @@ fn sweep_says_what_it_did_in_one_line() {
     let counts = "10 of 32 sessions, 40.00 KiB; 1 damaged; 2 leftovers; 1 unknown; T s";
     let before = tree(&place.root);
     // Something is damaged: that is exit code 3.
-    let dry = run!("sweep", "--full", "--dry-run", "--core-share", "100", place.root).ends(3);
+    let dry = run!("sweep", "--full", "--dry-run", "--cpu-percent", "100", place.root).ends(3);
     assert_eq!(timeless(&dry.out), format!("would remove {counts}"));
     assert_eq!(tree(&place.root), before);
     assert!(expired.iter().all(|saved| place.exists(saved)));
 
-    let wet = run!("sweep", "--full", "--core-share", "50", place.root).ends(3);
+    let wet = run!("sweep", "--full", "--cpu-percent", "50", place.root).ends(3);
     assert_eq!(timeless(&wet.out), format!("removed {counts}"));
     assert!(!temporary.exists() && unknown.exists());
     assert!(!expired.iter().any(|saved| place.exists(saved)));

@@ -686,11 +686,11 @@ fn options_out_of_bounds_are_refused_by_name() {
         (options().interval(Duration::MAX), interval),
         (
             options().sweep(SweepOptions::new().cpu_percent(0)),
-            "failed to sweep session store: the share of a core must be 1 to 1600 percent",
+            "failed to sweep session store: `cpu_percent` must be 1 to 100",
         ),
         (
-            options().sweep(SweepOptions::new().cpu_percent(1_601)),
-            "failed to sweep session store: the share of a core must be 1 to 1600 percent",
+            options().sweep(SweepOptions::new().cpu_percent(101)),
+            "failed to sweep session store: `cpu_percent` must be 1 to 100",
         ),
         (
             options().sweep(SweepOptions::new().files_per_second(0)),
@@ -727,7 +727,7 @@ fn the_thread_has_a_name_and_what_is_printed_of_it_no_secret() {
     let shown = format!("{options:?}");
     assert_eq!(
         shown,
-        "ReaperOptions { interval: 2592000s, sweep: SweepOptions { full: false, dry_run: false, budget: CoreShare(100), \
+        "ReaperOptions { interval: 2592000s, sweep: SweepOptions { full: false, dry_run: false, budget: CpuPercent(100), \
          keep_damaged: 1209600s }, .. }"
     );
     let reaper = store.start_reaper(options).unwrap();

@@ -95,7 +95,7 @@ fn sweep(store: &FileStore, options: &SweepOptions) -> SweepReport {
 /// The same, unless another one is under way.
 #[track_caller]
 fn sweep_or_leave(store: &FileStore, options: &SweepOptions) -> SweepReport {
-    let report = store.sweep(&options.clone().cpu_percent(200)).unwrap();
+    let report = store.sweep(&options.clone().cpu_percent(100)).unwrap();
     let trouble = (report.damaged, report.unknown, report.failed);
     assert_eq!(trouble, (0, 0, 0), "{report:?}");
     report
@@ -104,7 +104,7 @@ fn sweep_or_leave(store: &FileStore, options: &SweepOptions) -> SweepReport {
 /// One sweep that goes by the index alone.
 #[track_caller]
 fn sweep_due(store: &FileStore) -> SweepReport {
-    let options = SweepOptions::new().cpu_percent(200);
+    let options = SweepOptions::new().cpu_percent(100);
     let report = store.sweep_with(&options, |progress| {
         assert_eq!(progress.phase, SweepPhase::Due, "nobody walks twice in an hour");
         Continue(())

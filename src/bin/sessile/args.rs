@@ -72,11 +72,10 @@ pub(crate) struct Sweep {
     /// one core's time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_per_second: Option<u32>,
-    /// Share of one core's time to use, in percent; 100 never rests, 200
-    /// keeps two cores busy
+    /// Share of one core's time to use, in percent; 100 never sleeps
     #[arg(long, value_name = "PERCENT", conflicts_with = "max_per_second",
-          value_parser = clap::value_parser!(u16).range(1..=1600))]
-    pub(crate) core_share: Option<u16>,
+          value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) cpu_percent: Option<u16>,
     /// Keep damaged files for so many days after they were last written
     #[arg(long, value_name = "DAYS", default_value_t = 14,
           value_parser = clap::value_parser!(u16).range(1..))]

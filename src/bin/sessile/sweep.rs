@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Sweep, json: bool) -> Outcome {
     if let Some(files) = args.max_per_second {
         options = options.files_per_second(files);
     }
-    if let Some(percent) = args.core_share {
+    if let Some(percent) = args.cpu_percent {
         options = options.cpu_percent(percent);
     }
     let mut bar: Option<(SweepPhase, Progress)> = None;

@@ -1,4 +1,4 @@
-//! Sweeps: the threads that share one, the lock that lets one go on at a time, and the thread that makes them.
+//! Sweeps: the stop of one, the lock that lets one run at a time, and the thread that runs them.
 use super::*;
 use crate::file::{ReaperOptions, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
 use crate::id::PublicId;
@@ -55,31 +55,17 @@ fn run(preemptions_max: usize, stores: usize, model: impl Fn(&Swept) + Send + Sy
     });
 }
 
-/// Two threads' worth.
-fn crew() -> SweepOptions {
-    SweepOptions::new().cpu_percent(200)
+fn unthrottled() -> SweepOptions {
+    SweepOptions::new().cpu_percent(100)
 }
 
 fn sweep(store: &FileStore, is_to_stop: &AtomicBool) -> SweepReport {
     let tell = |_: &SweepProgress<'_>| if is_to_stop.load(SeqCst) { Break(()) } else { Continue(()) };
-    store.sweep_with(&crew(), tell).unwrap()
+    store.sweep_with(&unthrottled(), tell).unwrap()
 }
 
 #[test]
-fn a_crew_does_all_there_is_and_its_report_has_what_each_thread_did() {
-    run(2, 1, |swept| {
-        let files = swept.expired(3);
-        let report = sweep(&swept.stores[0], &AtomicBool::new(false));
-        assert_eq!(
-            (report.outcome, report.removed, report.examined, report.failed),
-            (SweepOutcome::Completed, 3, 3, 0)
-        );
-        assert!(!files.iter().any(|file| file.exists()));
-    });
-}
-
-#[test]
-fn a_crew_that_is_stopped_at_any_point_comes_home_and_the_next_sweep_does_the_rest() {
+fn a_sweep_stopped_at_any_point_leaves_the_rest_to_the_next() {
     run(2, 1, |swept| {
         let files = swept.expired(2);
         let is_to_stop = Arc::new(AtomicBool::new(false));
@@ -110,7 +96,7 @@ fn one_of_two_sweeps_goes_on_and_the_other_leaves() {
                         told.lock().unwrap().push(n);
                         Continue(())
                     };
-                    store.sweep_with(&SweepOptions::new().cpu_percent(100), tell).unwrap()
+                    store.sweep_with(&unthrottled(), tell).unwrap()
                 })
             })
             .collect();
@@ -147,7 +133,7 @@ fn reaper(timers: usize, asks: bool, ending: Ending) {
         let observer = move |_: &crate::Result<SweepReport>| {
             too_late.fetch_add(usize::from(over.load(SeqCst)), SeqCst);
         };
-        let options = ReaperOptions::new().sweep(SweepOptions::new().cpu_percent(100)).observer(observer);
+        let options = ReaperOptions::new().sweep(unthrottled()).observer(observer);
         let reaper = store.start_reaper(options).unwrap();
         if asks {
             reaper.sweep_now();

@@ -7,9 +7,8 @@ use crate::file::layout::DUE;
 use crate::id::PublicId;
 use std::io;
 use std::ops::ControlFlow::{self, Continue};
-use std::sync::atomic::Ordering::Relaxed;
 
-/// What became of the entries of one shard.
+/// What became of the entries that were looked at.
 struct Swept {
     /// Where those lie that are done with.
     done: Vec<u64>,
@@ -38,9 +37,9 @@ impl Pass<'_> {
         let Some(mut reader) = self.open_bucket(bucket, access) else { return Continue(()) };
         let mut all_done = true;
         while let Some(entries) = self.next_entries(bucket, &mut reader, &mut all_done) {
-            let done = self.pace.done.load(Relaxed) + entries.len() as u64;
+            let done = self.pace.done + entries.len() as u64;
             all_done &= self.sweep_entries(&reader, entries, is_over)?;
-            self.pace.done.store(done, Relaxed);
+            self.pace.done = done;
             self.pace.step(&self.report)?;
         }
         if is_over && all_done && !self.options.dry_run {
@@ -65,21 +64,19 @@ impl Pass<'_> {
         entries.retain(|(_, entry)| (is_over || entry.deadline <= now) && !is_seen(entry));
         // Shard by shard, and each session once.
         entries.sort_unstable_by_key(|(offset, entry)| (entry.id, *offset));
-        let shards: Vec<_> = entries.chunk_by(|(_, a), (_, b)| shard_of(a) == shard_of(b)).collect();
-        let (swept, end) = self.together(&shards, |pass, shard| pass.sweep_shard(shard, is_over));
-        let all_done = swept.iter().all(|of_shard| of_shard.all_done);
-        let done = swept.into_iter().flat_map(|of_shard| of_shard.done).collect();
+        let mut swept = Swept { done: Vec::new(), all_done: true };
+        let mut shards = entries.chunk_by(|(_, a), (_, b)| shard_of(a) == shard_of(b));
+        let end = shards.try_for_each(|shard| self.sweep_shard(shard, is_over, &mut swept));
         // A bucket that goes needs no marks, unless the sweep stops before it does.
         if !is_over || end.is_break() {
-            self.strike(reader, done);
+            self.strike(reader, swept.done);
         }
         end?;
-        Continue(all_done)
+        Continue(swept.all_done)
     }
 
-    /// Looks at sessions of one shard, sorted. What became of them until it was told to stop, if it was.
-    fn sweep_shard(&mut self, entries: &[(u64, Entry)], is_over: bool) -> (Swept, ControlFlow<()>) {
-        let mut swept = Swept { done: Vec::new(), all_done: true };
+    /// Looks at sessions of one shard, sorted, and notes in `swept` what became of them.
+    fn sweep_shard(&mut self, entries: &[(u64, Entry)], is_over: bool, swept: &mut Swept) -> ControlFlow<()> {
         let is_walked = self.walked[usize::from(shard_of(&entries[0].1))];
         let opened = self.store.open_shard(&entries[0].1.id);
         let shard = opened.map_err(|error| self.report.fail(error)).ok();
@@ -107,13 +104,10 @@ impl Pass<'_> {
             if is_done {
                 swept.done.extend(same.iter().map(|(offset, _)| *offset));
             }
-            self.pace.done.fetch_add(same.len() as u64, Relaxed);
-            let end = self.pace.file(&self.report);
-            if end.is_break() {
-                return (swept, end);
-            }
+            self.pace.done += same.len() as u64;
+            self.pace.file(&self.report)?;
         }
-        (swept, Continue(()))
+        Continue(())
     }
 
     /// Notes what is done in a bucket that stays.

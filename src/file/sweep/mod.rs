@@ -19,10 +19,8 @@
 //!   written down, and finds it done.
 //! - **A bucket loses its name before its end is read.** Who appends to it looks afterwards whether it still has one
 //!   (`due`): either the entry is read here, or it is filed elsewhere there.
-//! - **One at a time.** The lock is held for the whole pass; a second sweep leaves. Several threads of one pass (`crew`)
-//!   never look at files of the same shard at the same time.
+//! - **One at a time.** The lock is held for the whole pass, which is one thread's; a second sweep leaves.
 mod buckets;
-mod crew;
 mod dead;
 mod marker;
 mod options;

@@ -7,17 +7,7 @@ use std::time::Duration;
 pub(super) enum Budget {
     FilesPerSecond(u32),
     /// Of the time of one core, in percent.
-    CoreShare(u16),
-}
-
-impl Budget {
-    /// How many threads it takes.
-    pub(super) fn threads(self) -> u32 {
-        match self {
-            Self::FilesPerSecond(_) => 1,
-            Self::CoreShare(percent) => u32::from(percent).div_ceil(100),
-        }
-    }
+    CpuPercent(u16),
 }
 
 /// How a sweep is done.
@@ -43,7 +33,7 @@ impl Default for SweepOptions {
         Self {
             full: false,
             dry_run: false,
-            budget: Budget::CoreShare(25),
+            budget: Budget::CpuPercent(25),
             keep_damaged: Duration::from_secs(14 * 86_400),
         }
     }
@@ -73,11 +63,11 @@ impl SweepOptions {
         self
     }
 
-    /// Share of one core's time, 1 to 1,600 percent, default 25: after each few milliseconds of work, the sweep rests. 100
-    /// never rests; beyond that, several threads do the work: 200 keeps two cores busy, 250 takes three threads.
+    /// Share of one core's time, 1 to 100 percent, default 25: after each few milliseconds of work, the sweep sleeps. 100
+    /// never sleeps. A sweep is one thread, so more than 100 is refused.
     #[must_use]
     pub fn cpu_percent(mut self, percent: u16) -> Self {
-        self.budget = Budget::CoreShare(percent);
+        self.budget = Budget::CpuPercent(percent);
         self
     }
 
@@ -97,8 +87,8 @@ impl SweepOptions {
     }
 
     pub(in crate::file) fn check(&self) -> Result<()> {
-        let reason = if matches!(self.budget, Budget::CoreShare(percent) if !(1..=1_600).contains(&percent)) {
-            "the share of a core must be 1 to 1600 percent"
+        let reason = if matches!(self.budget, Budget::CpuPercent(percent) if !(1..=100).contains(&percent)) {
+            "`cpu_percent` must be 1 to 100"
         } else if self.budget == Budget::FilesPerSecond(0) {
             "the files per second must be 1 or more"
         } else if self.keep_damaged < Duration::from_secs(3600) {
@@ -161,33 +151,6 @@ impl SweepReport {
         if self.errors.len() < Self::ERRORS_MAX {
             self.errors.push(error);
         }
-    }
-
-    /// Adds what another thread of the same sweep did.
-    pub(super) fn add(&mut self, other: Self) {
-        let Self {
-            outcome: _,
-            elapsed: _,
-            examined,
-            removed,
-            renewed,
-            damaged,
-            temporary,
-            unknown,
-            failed,
-            bytes_freed,
-            errors,
-        } = other;
-        self.examined += examined;
-        self.removed += removed;
-        self.renewed += renewed;
-        self.damaged += damaged;
-        self.temporary += temporary;
-        self.unknown += unknown;
-        self.failed += failed;
-        self.bytes_freed += bytes_freed;
-        self.errors.extend(errors);
-        self.errors.truncate(Self::ERRORS_MAX);
     }
 }
 

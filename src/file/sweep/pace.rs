@@ -1,11 +1,8 @@
 //! How fast a sweep may go, and who is told how far it has come. Sleeps; touches no file.
 use super::options::{Budget, SweepPhase, SweepProgress, SweepReport};
 use crate::contained::contained;
-use crate::sync::atomic::AtomicU64;
 use crate::sync::{Instant, thread};
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// How often somebody is told, and asked whether to stop: a sweep stops within twice this time and one file's.
@@ -18,13 +15,13 @@ const WORK: Duration = Duration::from_millis(2);
 pub(super) type Tell<'a> = &'a mut dyn FnMut(&SweepProgress<'_>) -> ControlFlow<()>;
 
 pub(super) struct Pace<'a> {
-    pub(super) budget: Budget,
+    budget: Budget,
     tell: Tell<'a>,
     /// Whether `tell` panicked.
     pub(super) panicked: bool,
     pub(super) phase: SweepPhase,
-    /// How much of it is done, by all threads of the sweep.
-    pub(super) done: Arc<AtomicU64>,
+    /// How much of it is done.
+    pub(super) done: u64,
     pub(super) total: u64,
     /// When it was told last.
     told: Instant,
@@ -37,14 +34,13 @@ pub(super) struct Pace<'a> {
 impl<'a> Pace<'a> {
     pub(super) fn new(budget: Budget, tell: Tell<'a>) -> Self {
         let now = Instant::now();
-        let (phase, done) = (SweepPhase::Walk, Arc::default());
-        Self { budget, tell, panicked: false, phase, done, total: 0, told: now, since: now, next: now }
+        let phase = SweepPhase::Walk;
+        Self { budget, tell, panicked: false, phase, done: 0, total: 0, told: now, since: now, next: now }
     }
 
     /// Begins another kind of work.
     pub(super) fn begin(&mut self, phase: SweepPhase, total: u64, report: &SweepReport) -> ControlFlow<()> {
-        (self.phase, self.total) = (phase, total);
-        self.done.store(0, Relaxed);
+        (self.phase, self.done, self.total) = (phase, 0, total);
         self.tell(Instant::now(), report)
     }
 
@@ -64,21 +60,13 @@ impl<'a> Pace<'a> {
         let now = Instant::now();
         let worked = now - self.since;
         let rest = match self.budget {
-            Budget::CoreShare(percent) if worked >= WORK => {
-                // Of this thread's part.
-                let all = 100 * self.budget.threads();
-                worked * (all - u32::from(percent)) / u32::from(percent)
+            Budget::CpuPercent(percent) if worked >= WORK => {
+                worked * u32::from(100 - percent) / u32::from(percent)
             }
             Budget::FilesPerSecond(_) => self.next.saturating_duration_since(now),
-            Budget::CoreShare(_) => Duration::ZERO,
+            Budget::CpuPercent(_) => Duration::ZERO,
         };
         if rest > Duration::ZERO { self.rest(now + rest, report) } else { self.breathe(now, report) }
-    }
-
-    /// While others work: no work of this thread.
-    pub(super) fn wait(&mut self, report: &SweepReport) -> ControlFlow<()> {
-        self.since = Instant::now();
-        self.breathe(self.since, report)
     }
 
     fn rest(&mut self, until: Instant, report: &SweepReport) -> ControlFlow<()> {
@@ -102,7 +90,7 @@ impl<'a> Pace<'a> {
     /// The one call of the program's function. Its panic stops the sweep, which says so when it has ended.
     fn tell(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
         self.told = now;
-        let (phase, done, total) = (self.phase, self.done.load(Relaxed), self.total);
+        let (phase, done, total) = (self.phase, self.done, self.total);
         contained(|| (self.tell)(&SweepProgress { phase, done, total, report })).unwrap_or_else(|_| {
             self.panicked = true;
             ControlFlow::Break(())
@@ -136,7 +124,7 @@ mod tests {
         let time = Duration::from_millis(400);
         let files = files_in(Budget::FilesPerSecond(100), Duration::ZERO, time);
         assert!((2..=47).contains(&files), "{files} files in 0.4 s, at 100 a second");
-        let worked = files_in(Budget::CoreShare(25), Duration::from_millis(1), time);
+        let worked = files_in(Budget::CpuPercent(25), Duration::from_millis(1), time);
         assert!((2..=120).contains(&worked), "{worked} ms of work in 400, at a quarter");
     }
 

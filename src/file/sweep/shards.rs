@@ -7,8 +7,7 @@ use crate::file::layout::{SHARDS, ending_at, session_at, shard_name};
 use crate::file::walk::{Content, ScannedFile};
 use crate::id::PublicId;
 use std::collections::HashMap;
-use std::ops::ControlFlow::{self, Break, Continue};
-use std::sync::atomic::Ordering::Relaxed;
+use std::ops::ControlFlow::{self, Continue};
 use std::time::SystemTime;
 
 /// How much of the index is held in memory at once, as it lies on the disk: two to three times as much in memory.
@@ -17,13 +16,12 @@ const FILED_BYTES: u64 = 8 << 20;
 impl Pass<'_> {
     /// Looks at some shards. How many of the first of them were looked at; and whether it was told to stop.
     pub(super) fn walk(&mut self, shards: &[u64]) -> (usize, ControlFlow<()>) {
-        let mut seen = [false; SHARDS as usize];
+        let mut seen = 0;
         let end = self.walk_all(shards, &mut seen);
-        let is_seen = |shard: &&u64| seen[usize::try_from(**shard).expect("below 256")];
-        (shards.iter().take_while(is_seen).count(), end)
+        (seen, end)
     }
 
-    fn walk_all(&mut self, shards: &[u64], seen: &mut [bool; SHARDS as usize]) -> ControlFlow<()> {
+    fn walk_all(&mut self, shards: &[u64], seen: &mut usize) -> ControlFlow<()> {
         self.pace.begin(SweepPhase::Walk, shards.len() as u64, &self.report)?;
         for stray in self.store.strays() {
             match stray {
@@ -38,23 +36,15 @@ impl Pass<'_> {
         let group = usize::try_from(ALL / parts.min(ALL)).expect("at most 256");
         for group in shards.chunks(group) {
             let filed = self.filed(&buckets, group)?;
-            let (walked, end) = self.together(group, |pass, &shard| {
+            for &shard in group {
                 let number = u16::try_from(shard).expect("below 256");
-                let index_failures = pass.index_failures;
-                match pass.walk_shard(&shard_name(number), &filed) {
-                    Continue(listed) => {
-                        pass.pace.done.fetch_add(1, Relaxed);
-                        // What could not be filed anew has only the entry it had: its bucket must stay.
-                        (Some((number, listed && index_failures == pass.index_failures)), Continue(()))
-                    }
-                    Break(()) => (None, Break(())),
-                }
-            });
-            for (shard, is_walked) in walked.into_iter().flatten() {
-                self.walked[usize::from(shard)] = is_walked;
-                seen[usize::from(shard)] = true;
+                let index_failures = self.index_failures;
+                let listed = self.walk_shard(&shard_name(number), &filed)?;
+                // A session that could not be filed again has only its earlier entry: that entry's bucket must stay.
+                self.walked[usize::from(number)] = listed && index_failures == self.index_failures;
+                self.pace.done += 1;
+                *seen += 1;
             }
-            end?;
         }
         Continue(())
     }
