@@ -180,7 +180,7 @@ fn timeless(text: &str) -> String {
 // ----------------------------------------------------------------------------------------------------------- usage
 
 /// Verbs that look at a store that is there.
-const LOOKING: [&str; 6] = ["sweep", "stat", "verify", "show", "destroy", "export"];
+const LOOKING: [&str; 6] = ["sweep", "stat", "verify", "show", "delete", "export"];
 
 #[test]
 fn wrong_usage_exits_with_2_and_says_so_on_standard_error_only() {
@@ -200,7 +200,7 @@ fn wrong_usage_exits_with_2_and_says_so_on_standard_error_only() {
         &["sweep", "--keep-damaged", "0", root],
         &["sweep", "--keep-damaged", "65536", root],
         &["show", "--public-id", "0123", root],
-        &["destroy", "--public-id", "0123456789ABCDEF0123456789abcdef01234567", root],
+        &["delete", "--public-id", "0123456789ABCDEF0123456789abcdef01234567", root],
     ] {
         let ran = finish(&mut sessile(arguments));
         assert_eq!((ran.code, &*ran.out), (2, ""), "{arguments:?}: {ran:#?}");
@@ -210,7 +210,7 @@ fn wrong_usage_exits_with_2_and_says_so_on_standard_error_only() {
 
 #[test]
 fn every_help_fits_a_terminal_of_80_columns_and_has_an_example() {
-    let verbs = ["sweep", "stat", "verify", "show", "destroy", "export", "import"];
+    let verbs = ["sweep", "stat", "verify", "show", "delete", "export", "import"];
     for arguments in verbs.map(|verb| vec![verb, "--help"]).into_iter().chain([vec!["--help"], vec!["-h"]]) {
         let help = finish(sessile(&arguments).env("COLUMNS", "200")).ends_well().out;
         for line in help.lines() {
@@ -222,7 +222,7 @@ fn every_help_fits_a_terminal_of_80_columns_and_has_an_example() {
             assert!(help.contains("\nExample") && has_example, "{help}");
             assert!(help.contains("Exit codes") && help.contains("JSON") | help.contains("--json"), "{help}");
         } else {
-            assert!(help.contains("  4  another sweep is at work"), "{help}");
+            assert!(help.contains("  4  another sweep is running"), "{help}");
             assert!(verbs.iter().all(|verb| help.contains(&format!("\n  {verb} "))), "{help}");
         }
     }
@@ -267,9 +267,9 @@ fn a_mistyped_directory_is_an_error_and_nothing_is_made() {
 const SWEPT: [&str; 10] = [
     "bytes_freed",
     "damaged",
-    "end",
     "examined",
     "failed",
+    "outcome",
     "removed",
     "renewed",
     "seconds",
@@ -284,7 +284,7 @@ fn sweep_removes_what_has_expired_and_leaves_what_lives() {
     let ran = run!("sweep", "--json", place.root).ends_well();
     let json = ran.json();
     assert_eq!(keys(&json), SWEPT);
-    assert_eq!(json["end"], "finished");
+    assert_eq!(json["outcome"], "completed");
     assert_eq!(numbers(&json, ["removed", "bytes_freed", "failed"]), [10, 10 * 4096, 0]);
     assert!(!expired.iter().any(|saved| place.exists(saved)));
     assert!(live.iter().all(|saved| place.is_live(&saved.token)));
@@ -370,10 +370,10 @@ fn a_sweep_beside_another_one_does_nothing_and_exits_with_4() {
     slow.join().unwrap().unwrap();
 
     let words = words.ends(4);
-    assert_eq!((&*words.out, &*words.err), ("another sweep is at work; nothing was done\n", ""));
+    assert_eq!((&*words.out, &*words.err), ("another sweep is running; nothing was done\n", ""));
     let json = json.ends(4).json();
     assert_eq!(keys(&json), SWEPT);
-    assert_eq!(json["end"], "elsewhere");
+    assert_eq!(json["outcome"], "already_running");
     assert_eq!(numbers(&json, ["examined", "removed"]), [0, 0]);
     run!("sweep", place.root).ends_well();
 }
@@ -637,7 +637,7 @@ fn a_repair_makes_lost_directories_and_lost_parameters_anew() {
     let shard = place.root.join(shards.iter().find(is_free).unwrap());
     let made_anew = |paths: &[&Path]| {
         let mut lines: Vec<_> =
-            paths.iter().map(|path| format!("lost: {}, made anew", path.display())).collect();
+            paths.iter().map(|path| format!("lost: {}, recreated", path.display())).collect();
         let summary = "20 sessions examined, 0 damaged, N other findings, 0 could not be read; T s";
         lines.push(summary.replace('N', &paths.len().to_string()));
         lines.join("\n")
@@ -732,7 +732,7 @@ fn a_repair_beside_a_server_disturbs_nobody_but_the_damaged() {
     run!("verify", place.root).ends_well();
 }
 
-// ------------------------------------------------------------------------------------------------ show and destroy
+// ------------------------------------------------------------------------------------------------ show and delete
 
 /// How an id comes to the command.
 #[derive(Clone, Copy, Debug)]
@@ -742,7 +742,7 @@ enum By {
     PublicId,
 }
 
-/// Runs `show` or `destroy`, and asserts that the id is not repeated.
+/// Runs `show` or `delete`, and asserts that the id is not repeated.
 #[track_caller]
 fn one(by: By, arguments: &[&str], place: &Place, token: &Token) -> Ran {
     let mut command = sessile(arguments);
@@ -788,12 +788,12 @@ fn show_prints_one_session_by_its_id_or_by_its_digest() {
 }
 
 #[test]
-fn show_and_destroy_say_why_there_is_nothing() {
+fn show_and_delete_give_the_reason_for_absence() {
     let place = Place::new();
     let unknown = SessionId::random().unwrap();
     let (expired, damaged) = (place.expired(1).remove(0), place.damaged());
     for (token, why) in
-        [(unknown.to_token(), "unknown"), (expired.token, "expired"), (damaged.token, "damaged")]
+        [(unknown.to_token(), "not found"), (expired.token, "expired"), (damaged.token, "damaged")]
     {
         let id = SessionId::parse(token.expose()).unwrap().public_id();
         for by in [By::Input, By::Variable, By::PublicId] {
@@ -806,15 +806,15 @@ fn show_and_destroy_say_why_there_is_nothing() {
             let json = one(by, &["show", "--json"], &place, &token).ends(3).json();
             assert_eq!(json, json!({"id": id.to_string(), "absent": why}));
         }
-        let words = one(By::Input, &["destroy"], &place, &token).ends(3);
+        let words = one(By::Input, &["delete"], &place, &token).ends(3);
         assert_eq!((&*words.out, words.err), ("", format!("sessile: no such session: {id}\n")));
-        let json = one(By::Variable, &["destroy", "--json"], &place, &token).ends(3).json();
-        assert_eq!(json, json!({"id": id.to_string(), "destroyed": false}));
+        let json = one(By::Variable, &["delete", "--json"], &place, &token).ends(3).json();
+        assert_eq!(json, json!({"id": id.to_string(), "deleted": false}));
     }
 }
 
 #[test]
-fn destroy_ends_a_session_at_once_in_a_server_that_has_it_in_memory() {
+fn delete_acts_at_once_in_a_server_that_caches_the_session() {
     let place = Place::new();
     let server = place.server();
     for by in [By::Input, By::Variable, By::PublicId] {
@@ -828,16 +828,16 @@ fn destroy_ends_a_session_at_once_in_a_server_that_has_it_in_memory() {
         assert!(place.store.stats().hits > hits, "it is in memory");
         let token = Token::parse(browser.jar.get("session").unwrap()).unwrap();
         let id = SessionId::parse(token.expose()).unwrap().public_id();
-        let ran = one(by, &["destroy"], &place, &token).ends_well();
-        assert_eq!(ran.out, format!("destroyed: {id}\n"), "{by:?}");
+        let ran = one(by, &["delete"], &place, &token).ends_well();
+        assert_eq!(ran.out, format!("deleted: {id}\n"), "{by:?}");
         assert_eq!(browser.get("/").text(), "1", "{by:?}");
         assert_ne!(browser.jar.get("session"), Some(token.expose()));
         assert_eq!(other.get("/").text(), "4", "nobody else is logged out");
-        one(by, &["destroy"], &place, &token).ends(3);
+        one(by, &["delete"], &place, &token).ends(3);
     }
     let saved = place.live(1).remove(0);
-    let json = one(By::Input, &["destroy", "--json"], &place, &saved.token).ends_well().json();
-    assert_eq!(json, json!({"id": saved.live.id.to_string(), "destroyed": true}));
+    let json = one(By::Input, &["delete", "--json"], &place, &saved.token).ends_well().json();
+    assert_eq!(json, json!({"id": saved.live.id.to_string(), "deleted": true}));
 }
 
 #[test]
@@ -851,7 +851,7 @@ fn an_id_is_never_repeated_wherever_it_was_put_by_mistake() {
     let option = format!("--{id}");
     let assigned = format!("--public-id={id}");
     let flag = format!("--json={id}");
-    for verb in ["show", "destroy"] {
+    for verb in ["show", "delete"] {
         for (arguments, code) in [
             (&[verb, root, id][..], 2),
             (&[verb, id, root], 2),
@@ -922,10 +922,10 @@ fn an_id_is_taken_as_it_is_copied_from_a_browser() {
         assert!(!by_variable.out.contains(id));
     }
     let two = format!("session={id}; other={}", SessionId::random().unwrap().to_token().expose());
-    let ran = finish_with(&mut sessile(["destroy", root]), two.as_str());
+    let ran = finish_with(&mut sessile(["delete", root]), two.as_str());
     check_hides(&ran, 2, id);
     assert_eq!(ran.err, "sessile: several session ids were given; give one\n");
-    finish_with(&mut sessile(["destroy", root]), format!("session={id}")).ends_well();
+    finish_with(&mut sessile(["delete", root]), format!("session={id}")).ends_well();
 }
 
 // ---------------------------------------------------------------------------------------------------- other users
@@ -1023,7 +1023,7 @@ fn an_error_about_another_users_store_names_users_and_remedy() {
     );
     let id = SessionId::random().unwrap().public_id().to_string();
     let changing: [&[&str]; 4] =
-        [&["sweep"], &["destroy", "--public-id", &id], &["import"], &["verify", "--repair"]];
+        [&["sweep"], &["delete", "--public-id", &id], &["import"], &["verify", "--repair"]];
     for arguments in changing {
         let ran = finish(sessile(arguments).arg(dir)).ends(1);
         assert_eq!((&*ran.out, &*ran.err), ("", &*format!("sessile: {text}\n")), "{arguments:?}");
@@ -1091,7 +1091,7 @@ fn bytes_that_are_no_text_are_wrong_usage_and_no_panic() {
     let place = Place::new();
     let live = place.live(1).remove(0);
     let bytes = b"\xff\xfe\xfd";
-    for verb in ["show", "destroy"] {
+    for verb in ["show", "delete"] {
         let mut command = sessile([OsStr::new(verb), place.root.as_ref()]);
         finish_with(&mut command, bytes).ends(2);
         // And standard input is not asked then.
@@ -1384,7 +1384,7 @@ fn import_stops_at_a_disk_that_takes_nothing_and_can_be_repeated() {
             "{first}"
         );
         let rest = 700 - line;
-        let again = "import again when that is mended: sessions that are there are left alone";
+        let again = "import again when that is fixed: sessions that exist are left alone";
         assert_eq!(last, format!("sessile: {rest} lines were not tried; {again}"));
         assert!(ran.out.contains(&format!(", 1 failed, {rest} not tried; ")), "{ran:#?}");
     };
@@ -1580,8 +1580,8 @@ fn output_that_cannot_be_written_is_an_error_of_every_verb() {
         (&["export"], 1),
         (&["import"], 1),
         (&["show", "--public-id", &ids[0]], 1),
-        (&["destroy", "--public-id", &ids[0]], 1),
-        (&["destroy", "--json", "--public-id", &ids[1]], 1),
+        (&["delete", "--public-id", &ids[0]], 1),
+        (&["delete", "--json", "--public-id", &ids[1]], 1),
     ] {
         let child =
             sessile(arguments).arg(&place.root).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
@@ -1668,7 +1668,7 @@ fn a_directory_whose_name_is_no_text_is_as_good_as_any() {
     assert!(moved_to.contains("/sessions \u{fffd}\u{fffd}/damaged/"), "{moved_to}");
     place.damaged();
     run!("verify", "--repair", place.root).ends(3);
-    one(By::Input, &["destroy"], &place, &live[0].token).ends_well();
+    one(By::Input, &["delete"], &place, &live[0].token).ends_well();
     let missing = place.parent.path().join(OsStr::from_bytes(b"missing \xff"));
     for verb in LOOKING {
         run!(verb, missing).ends(1);

@@ -1,8 +1,8 @@
 //! What is due: the sessions that the index has in buckets whose time has come; and the index itself.
-use super::{Became, Pass, SweepPhase};
+use super::{EntryOutcome, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::Access;
-use crate::file::due::{self, ENTRY_BYTES, Entry, Reader};
+use crate::file::expiry_index::{self, ENTRY_BYTES, Entry, Reader};
 use crate::file::layout::DUE;
 use crate::id::PublicId;
 use std::io;
@@ -40,7 +40,7 @@ impl Pass<'_> {
             let done = self.pace.done + entries.len() as u64;
             all_done &= self.sweep_entries(&reader, entries, is_over)?;
             self.pace.done = done;
-            self.pace.step(&self.report)?;
+            self.pace.checkpoint(&self.report)?;
         }
         if is_over && all_done && !self.options.dry_run {
             self.remove_bucket(bucket, reader);
@@ -56,7 +56,7 @@ impl Pass<'_> {
         is_over: bool,
     ) -> ControlFlow<(), bool> {
         // None is filed for a later time than that.
-        let now = micros(self.now).min(due::DEADLINE_MAX - 1);
+        let now = micros(self.now).min(expiry_index::DEADLINE_MAX - 1);
         let walked = self.walked;
         let is_walked = |entry: &Entry| walked[usize::from(shard_of(entry))];
         // In a dry run, what the walk has seen is still there, and was counted.
@@ -69,7 +69,7 @@ impl Pass<'_> {
         let end = shards.try_for_each(|shard| self.sweep_shard(shard, is_over, &mut swept));
         // A bucket that goes needs no marks, unless the sweep stops before it does.
         if !is_over || end.is_break() {
-            self.strike(reader, swept.done);
+            self.erase(reader, swept.done);
         }
         end?;
         Continue(swept.all_done)
@@ -84,40 +84,40 @@ impl Pass<'_> {
             let entry = same[0].1;
             let (damaged, unknown) = (self.report.damaged, self.report.unknown);
             let became = match &shard {
-                Some(shard) => self.end(shard, entry.id, is_walked),
-                None => Became::Later,
+                Some(shard) => self.remove_if_dead(shard, entry.id, is_walked),
+                None => EntryOutcome::Retry,
             };
             if is_walked {
                 // What stays where it is was counted by the walk.
                 (self.report.damaged, self.report.unknown) = (damaged, unknown);
             }
             let is_done = match became {
-                Became::Done => true,
-                Became::Renewed(deadline) => {
+                EntryOutcome::Done => true,
+                EntryOutcome::Renewed(deadline) => {
                     self.report.renewed += 1;
-                    self.refile(Entry { deadline: micros(deadline), ..entry })
+                    self.reinsert(Entry { deadline: micros(deadline), ..entry })
                 }
                 // A bucket that stays keeps it.
-                Became::Later => is_over && self.refile_for_next_pass(entry.id),
+                EntryOutcome::Retry => is_over && self.reinsert_for_next_pass(entry.id),
             };
             swept.all_done &= is_done;
             if is_done {
                 swept.done.extend(same.iter().map(|(offset, _)| *offset));
             }
             self.pace.done += same.len() as u64;
-            self.pace.file(&self.report)?;
+            self.pace.after_file(&self.report)?;
         }
         Continue(())
     }
 
     /// Notes what is done in a bucket that stays.
-    fn strike(&self, reader: &Reader, mut done: Vec<u64>) {
+    fn erase(&self, reader: &Reader, mut done: Vec<u64>) {
         if self.options.dry_run {
             return;
         }
         done.sort_unstable();
         // What is not struck out is looked at once more.
-        let _ = due::strike(&reader.file, &done);
+        let _ = expiry_index::erase(&reader.file, &done);
     }
 
     /// Removes a bucket of which all is done.
@@ -129,7 +129,7 @@ impl Pass<'_> {
         // Who appended while it had its name does not know that it has lost it.
         while let Some(late) = self.next_entries(bucket, &mut reader, &mut false) {
             for (_, entry) in late {
-                self.refile(entry);
+                self.reinsert(entry);
             }
         }
     }
@@ -140,23 +140,24 @@ impl Pass<'_> {
             self.report.fail(self.store.error_at("list expiry index", DUE, error));
             Vec::new()
         });
-        let mut buckets: Vec<u64> = names.iter().filter_map(|name| due::bucket_named(name)).collect();
+        let mut buckets: Vec<u64> =
+            names.iter().filter_map(|name| expiry_index::bucket_named(name)).collect();
         buckets.sort_unstable();
         buckets
     }
 
     /// Files a session that is in use, or could not be looked at, for the next pass.
-    pub(super) fn refile_for_next_pass(&mut self, id: PublicId) -> bool {
+    pub(super) fn reinsert_for_next_pass(&mut self, id: PublicId) -> bool {
         // What is due by this one's time would come up in it once more.
-        self.refile(Entry { id, deadline: micros(self.now).saturating_add(1) })
+        self.reinsert(Entry { id, deadline: micros(self.now).saturating_add(1) })
     }
 
     /// Files a session again. Whether that was possible; if not, its old entry is to stay.
-    pub(super) fn refile(&mut self, entry: Entry) -> bool {
+    pub(super) fn reinsert(&mut self, entry: Entry) -> bool {
         if self.options.dry_run {
             return true;
         }
-        match self.store.due.try_file(&self.store.root, entry, micros(self.now)) {
+        match self.store.expiry_index.try_insert(&self.store.root, entry, micros(self.now)) {
             Ok(()) => true,
             Err(error) => {
                 self.index_failures += 1;

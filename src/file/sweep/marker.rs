@@ -3,18 +3,13 @@
 use crate::clock::micros;
 use crate::error::{Error, Result};
 use crate::file::FileStore;
-use crate::file::disk::{self, Access, Directory, Root};
-use crate::file::due::BUCKET_MICROS;
+use crate::file::disk::{self, Access, Directory};
+use crate::file::expiry_index;
 use crate::file::layout::{DUE, SWEEP};
 use crate::file::lock::LockedFile;
-use crate::file::run;
 use crate::sync::Instant;
-use std::fs::File;
 use std::io;
 use std::time::SystemTime;
-
-/// A number of 20 digits and the end of its line.
-const NOTE_BYTES: usize = 21;
 
 /// The file, locked; none, if the store is only read and has lost it.
 pub(super) struct Marker(Option<LockedFile>);
@@ -45,13 +40,11 @@ impl Marker {
 
     /// The hour of the last walk, if it is known.
     pub(super) fn walked(&self) -> Option<u64> {
-        // What lies behind it, in a file that was damaged, stays there and says nothing.
-        let text = disk::read_at(self.0.as_ref()?, 0, NOTE_BYTES).ok()?;
-        str::from_utf8(&text).ok()?.trim().parse().ok()
+        expiry_index::read_last_walk(self.0.as_ref()?)
     }
 
     pub(super) fn set_walked(&self, store: &FileStore, hour: u64) -> Result<()> {
-        let written = self.0.as_ref().map_or(Ok(()), |file| write_walked(file, hour));
+        let written = self.0.as_ref().map_or(Ok(()), |file| expiry_index::write_last_walk(file, hour));
         written.map_err(|cause| error(store, cause))
     }
 
@@ -62,18 +55,4 @@ impl Marker {
             _ => Ok(i64::try_from(micros(SystemTime::now()) / 1_000_000).unwrap_or(i64::MAX)),
         }
     }
-}
-
-/// Notes the hour of a walk.
-fn write_walked(marker: &File, hour: u64) -> io::Result<()> {
-    // Of one width, so that no longer number shines through.
-    disk::write_at(marker, format!("{hour:20}\n").as_bytes(), 0)
-}
-
-/// Makes the index of a store that is new, in which nothing needs to be walked.
-pub(in crate::file) fn make_index(root: &Root, now: SystemTime) -> io::Result<()> {
-    run::make_index(root)?;
-    let marker = root.open_directory(DUE)?.open_named(SWEEP, Access::WriteOrCreate)?;
-    root.sharing().mend_mode(&marker, &disk::stat(&marker)?)?;
-    write_walked(&marker, micros(now) / BUCKET_MICROS)
 }

@@ -21,20 +21,18 @@
 //!   (`due`): either the entry is read here, or it is filed elsewhere there.
 //! - **One at a time.** The lock is held for the whole pass, which is one thread's; a second sweep leaves.
 mod buckets;
-mod dead;
 mod marker;
 mod options;
 mod pace;
+mod remove;
 mod shards;
 
-pub(super) use marker::make_index;
 pub use options::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
 
 use super::FileStore;
 use super::disk::Directory;
-use super::due::BUCKET_MICROS;
+use super::expiry_index::{self, BUCKET_MICROS};
 use super::layout::{DUE, SHARDS};
-use super::run;
 use crate::clock::micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
@@ -114,7 +112,7 @@ impl FileStore {
     fn open_index(&self) -> Result<Directory> {
         let opened = match self.root.open_directory(DUE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.options.read_only => {
-                run::make_index(&self.root).and_then(|()| self.root.open_directory(DUE))
+                expiry_index::make_directory(&self.root).and_then(|()| self.root.open_directory(DUE))
             }
             opened => opened,
         };
@@ -131,13 +129,13 @@ impl FileStore {
 }
 
 /// What became of a session that was due.
-enum Became {
+enum EntryOutcome {
     /// Nothing is left to be done.
     Done,
     /// It lives until then.
     Renewed(SystemTime),
     /// It is in use, or cannot be read: another time.
-    Later,
+    Retry,
 }
 
 struct Pass<'a> {

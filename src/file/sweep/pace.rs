@@ -6,17 +6,17 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// How often somebody is told, and asked whether to stop: a sweep stops within twice this time and one file's.
-const TELL_EVERY: Duration = Duration::from_millis(50);
+const REPORT_EVERY: Duration = Duration::from_millis(50);
 /// How long it works before it rests, if it has a share of a core: short beside what anybody notices, long beside a
 /// sleep's inaccuracy.
-const WORK: Duration = Duration::from_millis(2);
+const WORK_SLICE: Duration = Duration::from_millis(2);
 
 /// Who is told how far a sweep has come; `Break` stops it.
-pub(super) type Tell<'a> = &'a mut dyn FnMut(&SweepProgress<'_>) -> ControlFlow<()>;
+pub(super) type ProgressFn<'a> = &'a mut dyn FnMut(&SweepProgress<'_>) -> ControlFlow<()>;
 
 pub(super) struct Pace<'a> {
     budget: Budget,
-    tell: Tell<'a>,
+    progress: ProgressFn<'a>,
     /// Whether `tell` panicked.
     pub(super) panicked: bool,
     pub(super) phase: SweepPhase,
@@ -24,74 +24,92 @@ pub(super) struct Pace<'a> {
     pub(super) done: u64,
     pub(super) total: u64,
     /// When it was told last.
-    told: Instant,
+    reported_at: Instant,
     /// When the work since the last rest began.
-    since: Instant,
+    working_since: Instant,
     /// When the next file may be looked at, if they are counted.
-    next: Instant,
+    next_file: Instant,
 }
 
 impl<'a> Pace<'a> {
-    pub(super) fn new(budget: Budget, tell: Tell<'a>) -> Self {
+    pub(super) fn new(budget: Budget, progress: ProgressFn<'a>) -> Self {
         let now = Instant::now();
         let phase = SweepPhase::Walk;
-        Self { budget, tell, panicked: false, phase, done: 0, total: 0, told: now, since: now, next: now }
+        Self {
+            budget,
+            progress,
+            panicked: false,
+            phase,
+            done: 0,
+            total: 0,
+            reported_at: now,
+            working_since: now,
+            next_file: now,
+        }
     }
 
     /// Begins another kind of work.
     pub(super) fn begin(&mut self, phase: SweepPhase, total: u64, report: &SweepReport) -> ControlFlow<()> {
         (self.phase, self.done, self.total) = (phase, 0, total);
-        self.tell(Instant::now(), report)
+        self.report(Instant::now(), report)
     }
 
     /// After each file: rests if that is due. `Break` if it was told to stop.
-    pub(super) fn file(&mut self, report: &SweepReport) -> ControlFlow<()> {
+    pub(super) fn after_file(&mut self, report: &SweepReport) -> ControlFlow<()> {
         if let Budget::FilesPerSecond(files) = self.budget {
             // What was not used up lately is not saved for later.
             let now = Instant::now();
-            self.next =
-                self.next.max(now.checked_sub(TELL_EVERY).unwrap_or(now)) + Duration::from_secs(1) / files;
+            self.next_file = self.next_file.max(now.checked_sub(REPORT_EVERY).unwrap_or(now))
+                + Duration::from_secs(1) / files;
         }
-        self.step(report)
+        self.checkpoint(report)
     }
 
     /// The same in work that is no file's, after each few milliseconds of it.
-    pub(super) fn step(&mut self, report: &SweepReport) -> ControlFlow<()> {
+    pub(super) fn checkpoint(&mut self, report: &SweepReport) -> ControlFlow<()> {
         let now = Instant::now();
-        let worked = now - self.since;
+        let worked = now - self.working_since;
         let rest = match self.budget {
-            Budget::CpuPercent(percent) if worked >= WORK => {
+            Budget::CpuPercent(percent) if worked >= WORK_SLICE => {
                 worked * u32::from(100 - percent) / u32::from(percent)
             }
-            Budget::FilesPerSecond(_) => self.next.saturating_duration_since(now),
+            Budget::FilesPerSecond(_) => self.next_file.saturating_duration_since(now),
             Budget::CpuPercent(_) => Duration::ZERO,
         };
-        if rest > Duration::ZERO { self.rest(now + rest, report) } else { self.breathe(now, report) }
-    }
-
-    fn rest(&mut self, until: Instant, report: &SweepReport) -> ControlFlow<()> {
-        loop {
-            let now = Instant::now();
-            self.breathe(now, report)?;
-            let left = until.saturating_duration_since(now);
-            // A sleep takes a little longer than asked; what is that short is made up for by later ones.
-            if left < Duration::from_micros(200) {
-                self.since = Instant::now();
-                return ControlFlow::Continue(());
-            }
-            thread::sleep(left.min(TELL_EVERY));
+        if rest > Duration::ZERO {
+            self.sleep_until(now + rest, report)
+        } else {
+            self.maybe_report(now, report)
         }
     }
 
-    fn breathe(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
-        if now - self.told < TELL_EVERY { ControlFlow::Continue(()) } else { self.tell(now, report) }
+    fn sleep_until(&mut self, until: Instant, report: &SweepReport) -> ControlFlow<()> {
+        loop {
+            let now = Instant::now();
+            self.maybe_report(now, report)?;
+            let left = until.saturating_duration_since(now);
+            // A sleep takes a little longer than asked; what is that short is made up for by later ones.
+            if left < Duration::from_micros(200) {
+                self.working_since = Instant::now();
+                return ControlFlow::Continue(());
+            }
+            thread::sleep(left.min(REPORT_EVERY));
+        }
+    }
+
+    fn maybe_report(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
+        if now - self.reported_at < REPORT_EVERY {
+            ControlFlow::Continue(())
+        } else {
+            self.report(now, report)
+        }
     }
 
     /// The one call of the program's function. Its panic stops the sweep, which says so when it has ended.
-    fn tell(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
-        self.told = now;
+    fn report(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
+        self.reported_at = now;
         let (phase, done, total) = (self.phase, self.done, self.total);
-        contained(|| (self.tell)(&SweepProgress { phase, done, total, report })).unwrap_or_else(|_| {
+        contained(|| (self.progress)(&SweepProgress { phase, done, total, report })).unwrap_or_else(|_| {
             self.panicked = true;
             ControlFlow::Break(())
         })
@@ -113,7 +131,7 @@ mod tests {
             let until = Instant::now() + each;
             while Instant::now() < until {}
             files += 1;
-            assert!(pace.file(&SweepReport::default()).is_continue());
+            assert!(pace.after_file(&SweepReport::default()).is_continue());
         }
         files
     }
@@ -138,7 +156,7 @@ mod tests {
         let began = Instant::now();
         let mut pace = Pace::new(Budget::FilesPerSecond(1), &mut stop);
         let report = SweepReport::default();
-        assert!((0..10).any(|_| pace.file(&report).is_break()));
+        assert!((0..10).any(|_| pace.after_file(&report).is_break()));
         assert!(began.elapsed() < Duration::from_secs(5));
     }
 }

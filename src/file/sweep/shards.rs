@@ -1,10 +1,10 @@
 //! The walk: every file of some shards, and what lies beside the shards.
-use super::{ALL, Became, Pass, SweepPhase};
+use super::{ALL, EntryOutcome, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::{Access, Directory};
-use crate::file::due::{self, BUCKET_MICROS, Entry};
+use crate::file::expiry_index::{self, BUCKET_MICROS, Entry};
 use crate::file::layout::{SHARDS, ending_at, session_at, shard_name};
-use crate::file::walk::{Content, ScannedFile};
+use crate::file::scan::{Content, ScannedFile};
 use crate::id::PublicId;
 use std::collections::HashMap;
 use std::ops::ControlFlow::{self, Continue};
@@ -25,7 +25,7 @@ impl Pass<'_> {
         self.pace.begin(SweepPhase::Walk, shards.len() as u64, &self.report)?;
         for stray in self.store.strays() {
             match stray {
-                Ok(stray) if matches!(stray.content, Content::Temporary) => self.clear_stray(&stray),
+                Ok(stray) if matches!(stray.content, Content::Temporary) => self.remove_stray(&stray),
                 Ok(_) => self.report.unknown += 1,
                 Err(error) => self.report.fail(error),
             }
@@ -65,7 +65,7 @@ impl Pass<'_> {
                         filed.entry(id).or_insert(bucket);
                     }
                 }
-                self.pace.step(&self.report)?;
+                self.pace.checkpoint(&self.report)?;
             }
         }
         Continue(filed)
@@ -84,25 +84,25 @@ impl Pass<'_> {
             match self.store.file_at(shard, &directory, &name) {
                 Ok(Some(file)) => match ending_at(shard, &name) {
                     Some(id) if matches!(file.content, Content::Temporary) => {
-                        self.finish_end(&directory, id, &file);
+                        self.finish_delete(&directory, id, &file);
                     }
-                    _ => self.walk_past(&directory, &name, &file, filed),
+                    _ => self.walk_file(&directory, &name, &file, filed),
                 },
                 Ok(None) => {}
                 Err(error) => {
                     self.report.examined += 1;
                     self.report.fail(error);
                     session_at(shard, &name).inspect(|id| {
-                        self.refile_for_next_pass(*id);
+                        self.reinsert_for_next_pass(*id);
                     });
                 }
             }
-            self.pace.file(&self.report)?;
+            self.pace.after_file(&self.report)?;
         }
         Continue(true)
     }
 
-    fn walk_past(
+    fn walk_file(
         &mut self,
         directory: &Directory,
         name: &str,
@@ -111,36 +111,36 @@ impl Pass<'_> {
     ) {
         match &file.content {
             Content::Foreign(_) | Content::Newer(_) | Content::Unknown => self.report.unknown += 1,
-            Content::Temporary => self.clear_temporary(directory, name, file),
+            Content::Temporary => self.remove_temporary(directory, name, file),
             Content::Live(live) => {
                 self.report.examined += 1;
-                self.file_if_lost(live.id, live.record.deadline, filed.get(&live.id).copied());
+                self.insert_if_lost(live.id, live.record.deadline, filed.get(&live.id).copied());
             }
             Content::Expired(live) => {
                 self.report.examined += 1;
-                match self.end(directory, live.id, true) {
-                    Became::Renewed(deadline) => {
-                        self.file_if_lost(live.id, deadline, filed.get(&live.id).copied());
+                match self.remove_if_dead(directory, live.id, true) {
+                    EntryOutcome::Renewed(deadline) => {
+                        self.insert_if_lost(live.id, deadline, filed.get(&live.id).copied());
                     }
-                    Became::Later => {
-                        self.refile_for_next_pass(live.id);
+                    EntryOutcome::Retry => {
+                        self.reinsert_for_next_pass(live.id);
                     }
-                    Became::Done => {}
+                    EntryOutcome::Done => {}
                 }
             }
             Content::Damaged(id) | Content::Unfinished(id) => {
                 self.report.examined += 1;
-                let _ = self.end(directory, *id, true);
+                let _ = self.remove_if_dead(directory, *id, true);
             }
         }
     }
 
     /// Files a live session that the index does not have, or has too late. One in a bucket whose hour is over is filed anew
     /// when that bucket is swept.
-    fn file_if_lost(&mut self, id: PublicId, deadline: SystemTime, filed: Option<u64>) {
+    fn insert_if_lost(&mut self, id: PublicId, deadline: SystemTime, filed: Option<u64>) {
         let (now, deadline) = (micros(self.now), micros(deadline));
-        if filed.is_none_or(|filed| filed > due::bucket_of(deadline, now)) {
-            self.refile(Entry { id, deadline });
+        if filed.is_none_or(|filed| filed > expiry_index::bucket_of(deadline, now)) {
+            self.reinsert(Entry { id, deadline });
         } else if self.options.dry_run && filed.is_some_and(|filed| filed < now / BUCKET_MICROS) {
             self.report.renewed += 1;
         }

@@ -1,15 +1,15 @@
 //! The sweep, and what is done by those who look after a store, under the same trials: each call fails, is the last one
 //! of a dying process, or is met by what others do to the same session. Nothing alive is lost, nothing dead comes back,
 //! and one more sweep finishes what was left.
+mod admin;
 mod calls;
-mod looked_after;
-mod meetings;
-mod trouble;
+mod interleavings;
+mod io_errors;
 
 use super::*;
 use crate::clock::{Clock, micros};
 use crate::file::disk::Access;
-use crate::file::due::{self, Reader, bucket_named, bucket_of};
+use crate::file::expiry_index::{self, Reader, bucket_named, bucket_of};
 use crate::file::layout::{SWEEP, shard_name};
 use crate::file::{Content, ScannedFile, SweepOptions, SweepOutcome, SweepReport};
 use crate::id::PublicId;
@@ -191,7 +191,8 @@ impl House {
                 .into_iter()
                 .flatten()
                 .filter(|(_, entry)| entry.id == session.public_id());
-            due::strike(&reader.file, &entries.map(|(offset, _)| offset).collect::<Vec<_>>()).unwrap();
+            expiry_index::erase(&reader.file, &entries.map(|(offset, _)| offset).collect::<Vec<_>>())
+                .unwrap();
         }
     }
 

@@ -9,7 +9,7 @@ use super::layout::{
 };
 use super::locked::Whose;
 use super::slots::View;
-use super::{due, io_error};
+use super::{expiry_index, io_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::store::{Live, Store};
@@ -102,7 +102,7 @@ impl FileStore {
         let index = self.root.open_directory(DUE).and_then(|index| index.names());
         let (in_index, index_error) = self.names_or_error(DUE, index);
         let in_index = in_index.into_iter().filter_map(|name| {
-            let ours = [".", "..", SWEEP].contains(&&*name) || due::bucket_named(&name).is_some();
+            let ours = [".", "..", SWEEP].contains(&&*name) || expiry_index::bucket_named(&name).is_some();
             (!ours).then(|| stray(format!("{DUE}/{name}"), false))
         });
         let run = self.root.open_directory(RUN).and_then(|run| run.names());

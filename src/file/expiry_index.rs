@@ -20,9 +20,11 @@
 //! An hour's bucket: two weeks are 336 files, whatever the number of sessions. Nobody is filed more than 30 days ahead, so
 //! that ages of years do not make a file for each of their hours; the sweep files such a session anew each 30 days.
 use super::disk::{self, Access, Directory, Root};
-use super::layout::DUE;
+use super::io_error;
+use super::layout::{DUE, SWEEP};
 use super::run;
 use crate::clock::micros;
+use crate::error::Result;
 use crate::id::PublicId;
 use crate::sync::RwLock;
 use std::fs::File;
@@ -86,22 +88,22 @@ pub(super) fn bucket_of(deadline: u64, now: u64) -> u64 {
 
 /// Files sessions, for one open store.
 #[derive(Debug, Default)]
-pub(super) struct Due {
+pub(super) struct ExpiryIndex {
     /// The buckets filed in last, by number.
     open: RwLock<Vec<(u64, File)>>,
     index_failures: AtomicU64,
 }
 
-impl Due {
+impl ExpiryIndex {
     /// Files a session. What cannot be filed is counted: a walk will find it.
-    pub(super) fn file(&self, root: &Root, id: &PublicId, deadline: SystemTime, now: SystemTime) {
-        if self.try_file(root, Entry { id: *id, deadline: micros(deadline) }, micros(now)).is_err() {
+    pub(super) fn insert(&self, root: &Root, id: &PublicId, deadline: SystemTime, now: SystemTime) {
+        if self.try_insert(root, Entry { id: *id, deadline: micros(deadline) }, micros(now)).is_err() {
             self.index_failures.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// The same if the deadline was moved to an earlier bucket than the one it was in.
-    pub(super) fn file_if_sooner(
+    pub(super) fn insert_if_earlier(
         &self,
         root: &Root,
         id: &PublicId,
@@ -112,7 +114,7 @@ impl Due {
         if deadline < before
             && bucket_of(micros(deadline), micros(now)) < bucket_of(micros(before), micros(now))
         {
-            self.file(root, id, deadline, now);
+            self.insert(root, id, deadline, now);
         }
     }
 
@@ -122,7 +124,7 @@ impl Due {
     }
 
     /// Files an entry.
-    pub(super) fn try_file(&self, root: &Root, entry: Entry, now: u64) -> io::Result<()> {
+    pub(super) fn try_insert(&self, root: &Root, entry: Entry, now: u64) -> io::Result<()> {
         let bucket = bucket_of(entry.deadline, now);
         let bytes = entry.to_bytes();
         {
@@ -171,11 +173,40 @@ fn open_bucket(root: &Root, bucket: u64) -> io::Result<File> {
     let open = || root.open_directory(DUE)?.open_named(&bucket.to_string(), Access::Append);
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            run::make_index(root)?;
+            make_directory(root)?;
             open()
         }
         opened => opened,
     }
+}
+
+/// Creates the directory of the index, below `run`. Its buckets are created when they are needed.
+pub(super) fn make_directory(root: &Root) -> io::Result<()> {
+    run::make(root)?;
+    root.make_directory(DUE)
+}
+
+/// Creates the index of a new store, in which no shard needs a walk: the current hour is noted as that of the last one.
+pub(super) fn create(root: &Root, now: SystemTime) -> Result<()> {
+    let created = (|| {
+        make_directory(root)?;
+        let marker = root.open_directory(DUE)?.open_named(SWEEP, Access::WriteOrCreate)?;
+        root.sharing().mend_mode(&marker, &disk::stat(&marker)?)?;
+        write_last_walk(&marker, micros(now) / BUCKET_MICROS)
+    })();
+    created.map_err(|error| io_error("make expiry index", error).with_path(root.path().join(DUE)))
+}
+
+/// The hour of the last walk, from the file `sweep`: 20 digits and a line feed. `None` if it holds no number.
+pub(super) fn read_last_walk(marker: &File) -> Option<u64> {
+    // Bytes behind the line, in a damaged file, are ignored.
+    let text = disk::read_at(marker, 0, 21).ok()?;
+    str::from_utf8(&text).ok()?.trim().parse().ok()
+}
+
+pub(super) fn write_last_walk(marker: &File, hour: u64) -> io::Result<()> {
+    // Of constant width, so that no digit of an earlier number remains.
+    disk::write_at(marker, format!("{hour:20}\n").as_bytes(), 0)
 }
 
 /// The number of a bucket, from its name.
@@ -223,7 +254,7 @@ fn parse(bytes: &[u8]) -> (Vec<(usize, Entry)>, usize) {
 }
 
 /// Strikes out entries that lie at these offsets, in ascending order: nobody needs to look at them again.
-pub(super) fn strike(file: &File, offsets: &[u64]) -> io::Result<()> {
+pub(super) fn erase(file: &File, offsets: &[u64]) -> io::Result<()> {
     const ZEROS: [u8; 128 * ENTRY_BYTES] = [0; 128 * ENTRY_BYTES];
     const ONE: u64 = ENTRY_BYTES as u64;
     let neighbours = |a: &u64, b: &u64| a + ONE == *b;
@@ -304,28 +335,28 @@ mod tests {
         assert_eq!(bucket_of(hour(10), hour(990)), 990);
         assert_eq!(bucket_of(u64::MAX, hour(990)), 990 + 720);
         let (_dir, root) = store();
-        let due = Due::default();
-        due.file(&root, &entry(1).id, at(14), at(10));
-        due.file(&root, &entry(2).id, at(3), at(10));
+        let index = ExpiryIndex::default();
+        index.insert(&root, &entry(1).id, at(14), at(10));
+        index.insert(&root, &entry(2).id, at(3), at(10));
         assert_eq!(read(&root, 14), [Entry { deadline: hour(14), ..entry(1) }]);
         assert_eq!(read(&root, 10), [Entry { deadline: hour(3), ..entry(2) }]);
-        assert_eq!(due.index_failures(), 0);
+        assert_eq!(index.index_failures(), 0);
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn only_a_deadline_that_moves_to_an_earlier_hour_is_filed_again() {
         let (dir, root) = store();
-        let due = Due::default();
+        let index = ExpiryIndex::default();
         let id = entry(1).id;
         let quarter = Duration::from_secs(900);
-        due.file_if_sooner(&root, &id, at(20), at(21), at(10));
-        due.file_if_sooner(&root, &id, at(20), at(20), at(10));
-        due.file_if_sooner(&root, &id, at(20), at(20) - quarter, at(10));
+        index.insert_if_earlier(&root, &id, at(20), at(21), at(10));
+        index.insert_if_earlier(&root, &id, at(20), at(20), at(10));
+        index.insert_if_earlier(&root, &id, at(20), at(20) - quarter, at(10));
         // Both are further ahead than anybody is filed.
-        due.file_if_sooner(&root, &id, at(9000), at(8000), at(10));
+        index.insert_if_earlier(&root, &id, at(9000), at(8000), at(10));
         assert!(!dir.path().join(DUE).exists());
-        due.file_if_sooner(&root, &id, at(20), at(12), at(10));
+        index.insert_if_earlier(&root, &id, at(20), at(12), at(10));
         assert_eq!(read(&root, 12).len(), 1);
     }
 
@@ -333,9 +364,9 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn what_is_struck_out_is_not_read_again_and_what_is_appended_later_is() {
         let (_dir, root) = store();
-        let due = Due::default();
+        let index = ExpiryIndex::default();
         let now = micros(at(5));
-        let file = |n: u64| due.try_file(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
+        let file = |n: u64| index.try_insert(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
         (0..1000).for_each(file);
         let open = || Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Write).unwrap();
         let offsets_of = |reader: &mut Reader| -> Vec<u64> {
@@ -347,7 +378,7 @@ mod tests {
         let strike = |left: &mut Vec<u64>, which: &dyn Fn(u64) -> bool| {
             let struck: Vec<_> = left.extract_if(.., |offset| which(*offset / 32)).collect();
             assert!(!struck.is_empty());
-            strike(&reader.file, &struck).unwrap();
+            erase(&reader.file, &struck).unwrap();
             assert_eq!(offsets_of(&mut open()), *left);
         };
         // As many neighbours as are written at once, one more, many more, some between others, and none.
@@ -367,10 +398,10 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn a_bucket_that_was_removed_or_the_whole_index_is_made_anew() {
         let (dir, root) = store();
-        let due = Due::default();
+        let index = ExpiryIndex::default();
         let now = micros(at(5));
         for n in 0..3 {
-            due.try_file(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
+            index.try_insert(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
             assert_eq!(read(&root, 5).len(), 1, "round {n}");
             match n {
                 0 => std::fs::remove_file(dir.path().join(DUE).join("5")).unwrap(),
@@ -383,24 +414,24 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn no_more_than_a_few_buckets_are_kept_open_and_what_cannot_be_filed_is_counted() {
         let (dir, root) = store();
-        let due = Due::default();
+        let index = ExpiryIndex::default();
         for hour in 5..50 {
-            due.file(&root, &entry(hour).id, at(hour), at(5));
-            assert!(due.open.read().len() <= OPEN_MAX);
+            index.insert(&root, &entry(hour).id, at(hour), at(5));
+            assert!(index.open.read().len() <= OPEN_MAX);
         }
-        let numbers = || due.open.read().iter().map(|(number, _)| *number).collect::<Vec<_>>();
+        let numbers = || index.open.read().iter().map(|(number, _)| *number).collect::<Vec<_>>();
         assert_eq!(numbers(), [46, 47, 48, 49]);
         // One that was removed is opened once more, and kept once.
         std::fs::remove_file(dir.path().join(DUE).join("48")).unwrap();
-        due.file(&root, &entry(48).id, at(48), at(5));
+        index.insert(&root, &entry(48).id, at(48), at(5));
         assert_eq!(numbers(), [46, 47, 49, 48]);
         for hour in 5..50 {
             assert_eq!(read(&root, hour).len(), 1);
         }
         std::fs::remove_dir_all(dir.path().join(DUE)).unwrap();
         std::fs::write(dir.path().join(DUE), "in the way").unwrap();
-        due.file(&root, &entry(1).id, at(7), at(5));
-        assert_eq!(due.index_failures(), 1);
+        index.insert(&root, &entry(1).id, at(7), at(5));
+        assert_eq!(index.index_failures(), 1);
     }
 
     #[test]
@@ -423,8 +454,8 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn a_bucket_larger_than_what_is_read_at_once_is_read_to_its_end_behind_whatever_lies_before_an_entry() {
         let (_dir, root) = store();
-        let due = Due::default();
-        due.file(&root, &entry(0).id, at(5), at(5));
+        let index = ExpiryIndex::default();
+        index.insert(&root, &entry(0).id, at(5), at(5));
         let mut reader = Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Append).unwrap();
         let count = CHUNK_BYTES as u64 / 32 + 7;
         let bytes = [&[1; 11][..], &bytes_of(1..=count), &[2; ENTRY_BYTES - 1]].concat();
@@ -450,8 +481,8 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn a_bucket_that_others_can_read_is_made_private_and_nothing_is_done_to_one_that_is() {
         let (dir, root) = store();
-        let due = Due::default();
-        let file = || due.try_file(&root, entry(1), 0).unwrap();
+        let index = ExpiryIndex::default();
+        let file = || index.try_insert(&root, entry(1), 0).unwrap();
         file();
         let bucket = dir.path().join(DUE).join("0");
         std::fs::set_permissions(&bucket, std::fs::Permissions::from_mode(0o644)).unwrap();
@@ -464,8 +495,8 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn whichever_call_of_a_filing_fails_it_is_an_error_and_a_bucket_that_is_always_removed_is_given_up() {
         let (dir, root) = store();
-        let due = Due::default();
-        let file = || due.try_file(&root, entry(1), 0);
+        let index = ExpiryIndex::default();
+        let file = || index.try_insert(&root, entry(1), 0);
         // Without an index, with a bucket that is not open yet, and with one that is.
         for (prepare, calls) in [
             (dir.path().join(DUE), &["open directory", "make directory", "open directory"][..]),

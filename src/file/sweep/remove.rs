@@ -1,5 +1,5 @@
 //! Single files: what is dead is removed, under its lock, after another look; what it was is counted.
-use super::{Became, Pass};
+use super::{EntryOutcome, Pass};
 use crate::error::{ErrorKind, Result};
 use crate::file::disk::{self, Access, Directory};
 use crate::file::generations::News;
@@ -7,7 +7,7 @@ use crate::file::io_error;
 use crate::file::layout::{RUN, SessionPath, shard_of};
 use crate::file::lock::LockedFile;
 use crate::file::locked::{Held, Remains, Whose};
-use crate::file::walk::{Content, ScannedFile};
+use crate::file::scan::{Content, ScannedFile};
 use crate::id::PublicId;
 use crate::store::Store;
 use crate::sync::Instant;
@@ -18,55 +18,61 @@ const LEFTOVER_SECONDS: i64 = 3600;
 
 impl Pass<'_> {
     /// Removes what is under a session's name, if it is dead, and counts what it is; as examined, unless that was done.
-    pub(super) fn end(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Became {
+    pub(super) fn remove_if_dead(&mut self, shard: &Directory, id: PublicId, counted: bool) -> EntryOutcome {
         let tried = if self.options.dry_run {
-            self.would_end(shard, id, counted)
+            self.dry_run(shard, id, counted)
         } else {
-            self.try_end(shard, id, counted)
+            self.remove(shard, id, counted)
         };
         tried.unwrap_or_else(|error| match error.kind() {
-            ErrorKind::Busy => Became::Later,
+            ErrorKind::Busy => EntryOutcome::Retry,
             ErrorKind::NewerFormat | ErrorKind::NotASessionFile => {
                 self.report.unknown += 1;
-                Became::Done
+                EntryOutcome::Done
             }
             _ => {
                 self.report.fail(error);
-                Became::Later
+                EntryOutcome::Retry
             }
         })
     }
 
     /// The same, unless it is to be done otherwise.
-    fn try_end(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<Became> {
+    fn remove(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
         let held = self.store.hold(Whose::Digest(id), Some(shard), Instant::now())?;
         if !counted && !matches!(held, Held::Nothing) {
             self.report.examined += 1;
         }
         match held {
-            Held::Nothing => Ok(Became::Done),
+            Held::Nothing => Ok(EntryOutcome::Done),
             Held::Version(locked) => {
                 let deadline = locked.newest.record.deadline;
                 if !locked.newest.record.is_expired(self.store.now()) {
                     // One that is due by the time at which this pass began: the clock was set back since. Filed anew by
                     // that time, it would come up again and again.
-                    return Ok(if deadline <= self.now { Became::Later } else { Became::Renewed(deadline) });
+                    return Ok(if deadline <= self.now {
+                        EntryOutcome::Retry
+                    } else {
+                        EntryOutcome::Renewed(deadline)
+                    });
                 }
                 if self.store.remove(shard, &locked)? {
                     self.report.removed += 1;
                     self.report.bytes_freed += 2 * locked.slot_size as u64;
                 }
-                Ok(Became::Done)
+                Ok(EntryOutcome::Done)
             }
-            Held::Remains(remains) => self.clear_remains(shard, id, &remains),
+            Held::Remains(remains) => self.remove_unreadable(shard, id, &remains),
         }
     }
 
     /// The same in a dry run.
-    fn would_end(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<Became> {
+    fn dry_run(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
         let path = SessionPath::of(&id);
         let name = path.below_shard().to_str().expect("ASCII");
-        let Some(file) = self.store.file_at(&shard_of(&id), shard, name)? else { return Ok(Became::Done) };
+        let Some(file) = self.store.file_at(&shard_of(&id), shard, name)? else {
+            return Ok(EntryOutcome::Done);
+        };
         let is_of_session = matches!(
             file.content,
             Content::Live(_) | Content::Expired(_) | Content::Damaged(_) | Content::Unfinished(_)
@@ -75,7 +81,7 @@ impl Pass<'_> {
             self.report.examined += 1;
         }
         match file.content {
-            Content::Live(live) => return Ok(Became::Renewed(live.record.deadline)),
+            Content::Live(live) => return Ok(EntryOutcome::Renewed(live.record.deadline)),
             Content::Expired(_) => {
                 self.report.removed += 1;
                 self.report.bytes_freed += file.bytes;
@@ -90,12 +96,17 @@ impl Pass<'_> {
                 self.report.unknown += 1;
             }
         }
-        Ok(Became::Done)
+        Ok(EntryOutcome::Done)
     }
 
     /// Removes what is left in a session's place, if it is old enough. A file that nobody has locked and that does not
     /// change for so long is nobody's.
-    fn clear_remains(&mut self, shard: &Directory, id: PublicId, remains: &Remains<'_>) -> Result<Became> {
+    fn remove_unreadable(
+        &mut self,
+        shard: &Directory,
+        id: PublicId,
+        remains: &Remains<'_>,
+    ) -> Result<EntryOutcome> {
         let path = SessionPath::of(&id);
         let stat = disk::stat(&remains.file)
             .map_err(|error| self.store.error("examine session file", &path, error))?;
@@ -115,11 +126,11 @@ impl Pass<'_> {
         } else if goes {
             self.count_leftover(stat.bytes);
         }
-        Ok(Became::Done)
+        Ok(EntryOutcome::Done)
     }
 
     /// Removes an old temporary file of a directory, unless its writer is at work.
-    pub(super) fn clear_temporary(&mut self, directory: &Directory, name: &str, file: &ScannedFile) {
+    pub(super) fn remove_temporary(&mut self, directory: &Directory, name: &str, file: &ScannedFile) {
         if !self.is_leftover(file.changed) {
             return;
         }
@@ -139,7 +150,7 @@ impl Pass<'_> {
     }
 
     /// Finishes the end of a session whose file was moved, if that was left undone.
-    pub(super) fn finish_end(&mut self, shard: &Directory, id: PublicId, file: &ScannedFile) {
+    pub(super) fn finish_delete(&mut self, shard: &Directory, id: PublicId, file: &ScannedFile) {
         if !self.is_leftover(file.changed) {
             return;
         }
@@ -151,11 +162,11 @@ impl Pass<'_> {
     }
 
     /// The same for one that lies beside the shards: it was left by the making of a store or of its counters.
-    pub(super) fn clear_stray(&mut self, stray: &ScannedFile) {
+    pub(super) fn remove_stray(&mut self, stray: &ScannedFile) {
         let name = stray.path.file_name().unwrap_or_default().to_string_lossy();
         let is_in_root = stray.path.parent() == Some(self.store.root.path());
         match self.store.root.open_directory(if is_in_root { "." } else { RUN }) {
-            Ok(directory) => self.clear_temporary(&directory, &name, stray),
+            Ok(directory) => self.remove_temporary(&directory, &name, stray),
             Err(error) => self.fail_leftover(stray, error),
         }
     }

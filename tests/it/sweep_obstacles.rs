@@ -145,7 +145,7 @@ fn allow(path: &Path, mode: u32) {
 fn an_unreadable_file_and_an_unreadable_shard_are_named_and_disturb_no_other_of_ten_thousand() {
     let Some(stage) = stage() else {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let name = "sweep_trouble::an_unreadable_file_and_an_unreadable_shard_are_named_and_disturb_no_other_of_ten_thousand";
+        let name = "sweep_obstacles::an_unreadable_file_and_an_unreadable_shard_are_named_and_disturb_no_other_of_ten_thousand";
         return again_as_nobody(name, dir.path());
     };
     for (count, later, options) in [
@@ -840,7 +840,7 @@ fn an_index_that_is_removed_while_sessions_are_made_is_made_anew_and_every_sessi
 #[test]
 fn on_a_full_disk_what_has_expired_goes_and_makes_room_and_what_was_renewed_is_not_forgotten() {
     let Some(disk) = stage() else {
-        let name = "sweep_trouble::on_a_full_disk_what_has_expired_goes_and_makes_room_and_what_was_renewed_is_not_forgotten";
+        let name = "sweep_obstacles::on_a_full_disk_what_has_expired_goes_and_makes_room_and_what_was_renewed_is_not_forgotten";
         return again_on_small_disk(name, 16 << 20, 4096);
     };
     let fixture = Fixture::at(&disk.join("store"));
@@ -882,7 +882,7 @@ fn on_a_read_only_file_system_a_sweep_is_refused_and_nothing_is_lost() {
             store.create(&record, RELAXED).unwrap().token
         });
         fs::write(dir.path().join("tokens"), tokens.each_ref().map(Token::expose).join(" ")).unwrap();
-        let name = "sweep_trouble::on_a_read_only_file_system_a_sweep_is_refused_and_nothing_is_lost";
+        let name = "sweep_obstacles::on_a_read_only_file_system_a_sweep_is_refused_and_nothing_is_lost";
         let script = "mount --bind store store && mount -o remount,bind,ro store";
         again_in_mounts(name, dir.path(), "store", &[script]);
         let report = open(&dir.path().join("store"), 2).sweep(&due()).unwrap();
