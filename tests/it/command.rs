@@ -1,8 +1,7 @@
-//! The command `sessile`, run as operators run it: beside servers, on stores that others made, with input that somebody
-//! mistyped.
+//! The command `sessile`, run as operators run it: beside servers, on stores of other users, with mistyped input.
 //!
-//! The promise: each verb does what its help says and its exit code tells how that went; what lives goes on living; no
-//! session's id is repeated, whatever the mistake; nothing that lies in a store drives a terminal.
+//! The promise: each verb acts as its help says and its exit code reports the result; live sessions stay; no session's id is
+//! repeated, after any mistake; no stored text drives a terminal.
 use crate::support::client::Browser;
 use crate::support::command::{Ran, finish, finish_with, keys, numbers, run, sessile, wait};
 use crate::support::rerun::{again_in_mounts, stage};
@@ -49,7 +48,7 @@ impl Place {
     fn named(name: &OsStr) -> Self {
         let parent = tempfile::tempdir().unwrap();
         let root = parent.path().join(name);
-        // Without a watcher: what the command does must be heard of all the same.
+        // Without a watcher: changes by the command must be seen all the same.
         let store = FileStoreOptions::new().watch(false).open(&root).unwrap();
         Self { parent, root, store: Arc::new(store) }
     }
@@ -74,7 +73,7 @@ impl Place {
         saved
     }
 
-    /// What a creation leaves that was cut short.
+    /// The leftover of an interrupted creation.
     fn unfinished(&self) -> PathBuf {
         let path = self.path(SessionId::random().unwrap().public_id());
         fs::write(&path, "").unwrap();
@@ -97,7 +96,7 @@ impl Place {
         Sessions::new(self.store.clone(), Cookies::plain_http()).unwrap()
     }
 
-    /// A server on this store: `/` counts visits, `/user` says who is logged in.
+    /// A server on this store: `/` counts visits, `/user` returns the user's name.
     fn server(&self) -> Running {
         let page = |request: &mut tiny_http::Request, session: &mut Session| -> sessile::Result<_> {
             let text = match request.url() {
@@ -128,7 +127,7 @@ impl Place {
     }
 }
 
-/// The line that ends an export of so many sessions.
+/// The last line of an export of this many sessions.
 fn last_line(sessions: usize) -> String {
     format!(r#"{{"sessile_export":1,"sessions":{sessions}}}"#)
 }
@@ -150,7 +149,7 @@ fn stored(store: &FileStore, id: PublicId) -> Arc<Record> {
     }
 }
 
-/// Makes a file look as if it was last written so long ago.
+/// Sets a file's modification time to `by` ago.
 fn age(path: &Path, by: Duration) {
     File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - by).unwrap();
 }
@@ -169,7 +168,7 @@ fn tree(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A text whose seconds are somebody's guess: `; 0.1 s` becomes `; T s`.
+/// A text without its seconds: `; 0.1 s` becomes `; T s`.
 fn timeless(text: &str) -> String {
     let (before, time) = text.trim_end().rsplit_once("; ").unwrap();
     let seconds = time.strip_suffix(" s").unwrap_or_else(|| panic!("no time at the end of {text:?}"));
@@ -254,7 +253,7 @@ fn a_mistyped_directory_is_an_error_and_nothing_is_made() {
             assert_eq!((&*ran.out, ran.err), ("", format!("sessile: {reason}\n")), "{verb}");
         }
     }
-    // Import makes a store, but not in somebody else's directory, nor a way to it.
+    // Import creates a store, but not in another program's directory, nor its parent directories.
     run!("import", other).ends(1);
     run!("import", missing.join("sessions")).ends(1);
     assert_eq!(tree(parent.path()), before);
@@ -278,7 +277,7 @@ const SWEPT: [&str; 10] = [
 ];
 
 #[test]
-fn sweep_removes_what_has_expired_and_leaves_what_lives() {
+fn sweep_removes_expired_sessions_and_leaves_live_ones() {
     let place = Place::new();
     let (live, expired) = (place.live(20), place.expired(10));
     let ran = run!("sweep", "--json", place.root).ends_well();
@@ -288,13 +287,13 @@ fn sweep_removes_what_has_expired_and_leaves_what_lives() {
     assert_eq!(numbers(&json, ["removed", "bytes_freed", "failed"]), [10, 10 * 4096, 0]);
     assert!(!expired.iter().any(|saved| place.exists(saved)));
     assert!(live.iter().all(|saved| place.is_live(&saved.token)));
-    // Each hour, one directory is looked at besides what is due.
+    // Each hour, one directory is read besides the due sessions.
     let none = run!("sweep", place.root).ends_well();
     assert!(none.out.starts_with("removed 0 of "), "{none:#?}");
 }
 
 #[test]
-fn sweep_says_what_it_did_in_one_line() {
+fn sweep_reports_its_counts_in_one_line() {
     let place = Place::new();
     place.live(20);
     let expired = place.expired(10);
@@ -323,7 +322,7 @@ fn sweep_says_what_it_did_in_one_line() {
 }
 
 #[test]
-fn sweep_keeps_damaged_files_for_as_long_as_it_is_told() {
+fn sweep_keeps_damaged_files_for_the_given_time() {
     let place = Place::new();
     let damaged = place.damaged();
     let swept = |days: &str| {
@@ -341,7 +340,7 @@ fn sweep_keeps_damaged_files_for_as_long_as_it_is_told() {
 }
 
 #[test]
-fn sweep_is_no_faster_than_it_is_told() {
+fn sweep_keeps_to_its_rate() {
     let place = Place::new();
     place.expired(20);
     let json = run!("sweep", "--json", "--max-per-second", "20", place.root).ends_well().json();
@@ -353,17 +352,17 @@ fn sweep_is_no_faster_than_it_is_told() {
 fn a_sweep_beside_another_one_does_nothing_and_exits_with_4() {
     let place = Place::new();
     place.expired(3);
-    let (tell, told) = channel();
+    let (begin, begun) = channel();
     let done = Arc::new(AtomicBool::new(false));
     let (store, stop) = (place.store.clone(), done.clone());
     let slow = std::thread::spawn(move || {
         let options = SweepOptions::new().files_per_second(1);
         store.sweep_with(&options, |_| {
-            let _ = tell.send(());
+            let _ = begin.send(());
             if stop.load(Ordering::SeqCst) { Break(()) } else { Continue(()) }
         })
     });
-    told.recv().unwrap();
+    begun.recv().unwrap();
     let words = run!("sweep", place.root);
     let json = run!("sweep", "--json", "--full", place.root);
     done.store(true, Ordering::SeqCst);
@@ -495,7 +494,7 @@ fn stat_of_an_empty_store_is_short() {
 // ---------------------------------------------------------------------------------------------------------- verify
 
 #[test]
-fn verify_names_what_is_damaged_and_repair_moves_it_aside() {
+fn verify_lists_damaged_files_and_repair_moves_them() {
     let place = Place::new();
     let live = place.live(5);
     let mut damaged = [place.damaged().live.id, place.damaged().live.id];
@@ -605,7 +604,7 @@ fn verify_names_everything_that_is_no_sound_session() {
 }
 
 #[test]
-fn verify_beside_a_server_that_makes_sessions_finds_nothing() {
+fn verify_beside_a_server_that_creates_sessions_finds_nothing() {
     let place = Place::new();
     let done = Arc::new(AtomicBool::new(false));
     let (store, stop) = (place.store.clone(), done.clone());
@@ -627,7 +626,7 @@ fn verify_beside_a_server_that_makes_sessions_finds_nothing() {
 }
 
 #[test]
-fn a_repair_makes_lost_directories_and_lost_parameters_anew() {
+fn a_repair_recreates_lost_directories_and_parameters() {
     let place = Place::new();
     let live = place.live(20);
     let parameters = place.root.join("sessile.json");
@@ -663,7 +662,7 @@ fn a_repair_makes_lost_directories_and_lost_parameters_anew() {
     assert_eq!(timeless(&run!("verify", "--repair", place.root).ends(3).out), made_anew(&[&parameters]));
     assert_eq!(fs::read(place.root.join("damaged/sessile.json.0")).unwrap(), b"");
     run!("verify", place.root).ends_well();
-    // What is no store is not made one.
+    // No store is created in a directory that is none.
     for name in ["empty", "other"] {
         let dir = place.parent.path().join(name);
         fs::create_dir(&dir).unwrap();
@@ -683,13 +682,13 @@ fn a_repair_makes_lost_directories_and_lost_parameters_anew() {
 }
 
 #[test]
-fn a_repair_on_a_disk_that_takes_nothing_stops_and_has_named_all() {
+fn a_repair_on_an_unwritable_disk_stops_and_has_listed_all() {
     let Some(root) = stage() else {
         let place = Place::new();
         for _ in 0..5 {
             place.damaged();
         }
-        let name = "command::a_repair_on_a_disk_that_takes_nothing_stops_and_has_named_all";
+        let name = "command::a_repair_on_an_unwritable_disk_stops_and_has_listed_all";
         return again_on_read_only_disk(name, &place);
     };
     let ran = run!("verify", "--repair", root).ends(1);
@@ -711,7 +710,7 @@ fn again_on_read_only_disk(test: &str, place: &Place) {
 }
 
 #[test]
-fn a_repair_beside_a_server_disturbs_nobody_but_the_damaged() {
+fn a_repair_beside_a_server_disturbs_no_sound_session() {
     let place = Place::new();
     let server = place.server();
     let mut browsers: Vec<_> = (0..4).map(|_| Browser::new(server.address)).collect();
@@ -734,7 +733,7 @@ fn a_repair_beside_a_server_disturbs_nobody_but_the_damaged() {
 
 // ------------------------------------------------------------------------------------------------ show and delete
 
-/// How an id comes to the command.
+/// How an id is given to the command.
 #[derive(Clone, Copy, Debug)]
 enum By {
     Input,
@@ -832,7 +831,7 @@ fn delete_acts_at_once_in_a_server_that_caches_the_session() {
         assert_eq!(ran.out, format!("deleted: {id}\n"), "{by:?}");
         assert_eq!(browser.get("/").text(), "1", "{by:?}");
         assert_ne!(browser.jar.get("session"), Some(token.expose()));
-        assert_eq!(other.get("/").text(), "4", "nobody else is logged out");
+        assert_eq!(other.get("/").text(), "4", "no other session is deleted");
         one(by, &["delete"], &place, &token).ends(3);
     }
     let saved = place.live(1).remove(0);
@@ -891,7 +890,7 @@ fn an_id_is_never_repeated_wherever_it_was_put_by_mistake() {
     assert!(place.is_live(&saved.token));
 }
 
-/// What was said on standard error is one JSON object a line, with the text of an error.
+/// Standard error is one JSON object a line. Returns the texts of the errors.
 #[track_caller]
 fn check_json_error(ran: &Ran) -> String {
     assert!(!ran.err.is_empty(), "{ran:#?}");
@@ -969,7 +968,7 @@ fn root_may_read_the_store_of_another_user_and_leaves_no_trace() {
     let saved = place.live(3).remove(0);
     place.expired(1);
     place.damaged();
-    // What opening would make anew.
+    // A directory that opening would recreate.
     fs::remove_file(place.root.join("run/generations")).unwrap();
     fs::remove_file(place.root.join("run/due/sweep")).unwrap();
     if rustix::process::geteuid().is_root() {
@@ -1094,7 +1093,7 @@ fn bytes_that_are_no_text_are_wrong_usage_and_no_panic() {
     for verb in ["show", "delete"] {
         let mut command = sessile([OsStr::new(verb), place.root.as_ref()]);
         finish_with(&mut command, bytes).ends(2);
-        // And standard input is not asked then.
+        // Standard input is not read then.
         let mut command = sessile([OsStr::new(verb), place.root.as_ref()]);
         finish_with(command.env("SESSILE_ID", OsStr::from_bytes(bytes)), live.token.expose()).ends(2);
         finish(sessile([OsStr::new(verb), place.root.as_ref()]).arg(OsStr::from_bytes(bytes))).ends(2);
@@ -1158,7 +1157,7 @@ fn all_kinds() -> Vec<Record> {
 }
 
 #[test]
-fn what_is_exported_and_imported_is_exported_again_to_the_same_bytes() {
+fn an_export_of_an_import_has_the_same_bytes() {
     let (old, new) = (Place::new(), Place::new());
     let saved: Vec<_> = all_kinds().iter().map(|record| old.put(record)).collect();
     old.expired(2);
@@ -1194,7 +1193,7 @@ fn what_is_exported_and_imported_is_exported_again_to_the_same_bytes() {
 }
 
 #[test]
-fn who_has_the_old_cookie_is_logged_in_at_the_new_store() {
+fn the_old_cookie_is_logged_in_at_the_new_store() {
     let (old, new) = (Place::new(), Place::new());
     let mut session = old.sessions().manager().open([]);
     session.login("ada").unwrap();
@@ -1213,7 +1212,7 @@ fn who_has_the_old_cookie_is_logged_in_at_the_new_store() {
 }
 
 #[test]
-fn import_leaves_alone_what_is_there_and_skips_what_has_expired() {
+fn import_leaves_live_sessions_alone_and_skips_expired_ones() {
     let (old, new) = (Place::new(), Place::new());
     let sessions = old.live(3);
     let exported = old.export();
@@ -1283,7 +1282,7 @@ fn import_names_the_lines_it_cannot_read_and_goes_on() {
     for (n, complaint) in complaints.iter().enumerate() {
         assert!(complaint.starts_with(&format!("sessile: line {}: ", 2 * n + 2)), "{complaint}");
     }
-    assert!(!ran.err.contains("hunter2"), "what a session holds is not repeated: {ran:#?}");
+    assert!(!ran.err.contains("hunter2"), "the content of a session is not repeated: {ran:#?}");
     assert!(sessions.iter().all(|saved| new.is_live(&saved.token)));
     assert_eq!(new.export().len(), 4);
 }
@@ -1300,7 +1299,7 @@ fn a_line_beyond_all_bounds_is_refused_and_the_next_one_is_read() {
 }
 
 #[test]
-fn an_export_that_was_cut_short_is_imported_and_said_to_be() {
+fn an_incomplete_export_is_imported_and_reported() {
     let old = Place::new();
     old.live(3);
     let whole = run!("export", old.root).ends(0).out;
@@ -1337,7 +1336,7 @@ fn an_export_that_was_cut_short_is_imported_and_said_to_be() {
 }
 
 #[test]
-fn an_export_that_could_not_be_written_to_its_end_has_no_last_line() {
+fn an_export_with_a_write_error_has_no_last_line() {
     let place = Place::new();
     let mut record = record("x");
     record.entries.insert("text".into(), Value::new(&"x".repeat(100_000)).unwrap());
@@ -1358,8 +1357,8 @@ fn an_export_that_could_not_be_written_to_its_end_has_no_last_line() {
 }
 
 #[test]
-fn import_stops_at_a_disk_that_takes_nothing_and_can_be_repeated() {
-    let name = "command::import_stops_at_a_disk_that_takes_nothing_and_can_be_repeated";
+fn import_stops_at_an_unwritable_disk_and_can_be_repeated() {
+    let name = "command::import_stops_at_an_unwritable_disk_and_can_be_repeated";
     let Some(disk) = stage() else {
         let old = Place::new();
         old.live(700);
@@ -1399,14 +1398,14 @@ fn import_stops_at_a_disk_that_takes_nothing_and_can_be_repeated() {
         imported + 1,
         "no inodes left on the file system: No space left on device (os error 28)",
     );
-    // As many as there were, and nothing half-made.
+    // As many as before, and no leftover.
     assert_eq!(run!("stat", "--json", root).ends_well().json()["live"], imported);
     let again = import().ends(1);
     assert!(again.out.starts_with(&format!("0 sessions imported, {imported} were there, ")), "{again:#?}");
 }
 
 #[test]
-fn import_takes_what_editors_add_and_refuses_what_would_be_lost() {
+fn import_accepts_white_space_and_refuses_lossy_numbers() {
     let (old, new) = (Place::new(), Place::new());
     old.live(2);
     let good = old.export();
@@ -1454,7 +1453,7 @@ fn import_names_both_lines_that_have_the_same_id() {
 }
 
 #[test]
-fn an_input_that_cannot_be_read_is_an_error_and_counts_as_stopped() {
+fn an_unreadable_input_is_an_error_and_counts_as_stopped() {
     let place = Place::new();
     let mut command = sessile([OsStr::new("import"), place.root.as_ref()]);
     // A directory.
@@ -1470,7 +1469,7 @@ fn an_input_that_cannot_be_read_is_an_error_and_counts_as_stopped() {
 }
 
 #[test]
-fn what_is_no_export_at_all_is_given_up_after_a_hundred_lines() {
+fn an_input_that_is_no_export_is_abandoned_after_100_lines() {
     let place = Place::new();
     let ran = place.import_text("id,user\n".repeat(5000)).ends(1);
     assert_eq!(ran.err.lines().count(), 103, "a hundred lines, and why it stopped");
@@ -1479,7 +1478,7 @@ fn what_is_no_export_at_all_is_given_up_after_a_hundred_lines() {
 }
 
 #[test]
-fn an_export_beside_a_writer_has_whole_sessions_and_all_that_stay() {
+fn an_export_beside_a_writer_has_every_session_that_stays() {
     let place = Place::new();
     let (still, busy) = (place.live(50), place.live(5));
     let done = Arc::new(AtomicBool::new(false));
@@ -1523,7 +1522,7 @@ fn an_export_beside_a_writer_has_whole_sessions_and_all_that_stay() {
 }
 
 #[test]
-fn export_leaves_out_what_it_cannot_read_and_says_so() {
+fn export_leaves_out_unreadable_sessions_and_says_so() {
     let place = Place::new();
     place.live(2);
     let (damaged, newer) = (place.damaged().live.id, place.put(&record("newer")).live.id);
@@ -1592,7 +1591,7 @@ fn output_that_cannot_be_written_is_an_error_of_every_verb() {
         let wanted = if arguments.contains(&"--json") { json } else { format!("sessile: {text}") };
         assert_eq!(last, Some(&*wanted), "{arguments:?}");
     }
-    // Without anybody to complain to, the code still says it.
+    // Without standard error, the exit code still reports it.
     for (arguments, code) in [(&["verify"][..], 3), (&["export"], 3), (&["frobnicate"], 2)] {
         let child =
             sessile(arguments).arg(&place.root).stdout(Stdio::piped()).stderr(full()).spawn().unwrap();
@@ -1600,7 +1599,7 @@ fn output_that_cannot_be_written_is_an_error_of_every_verb() {
     }
 }
 
-/// What makes a line look like another, or like two, and is no control character.
+/// Characters other than controls that make a line look like another, or like two.
 const TURNING: [char; 4] = ['\u{202e}', '\u{2066}', '\u{2028}', '\u{2029}'];
 
 /// Each run asserts that no control character is printed; here are those that could be.
@@ -1651,7 +1650,7 @@ fn nothing_that_lies_in_a_store_drives_a_terminal() {
 }
 
 #[test]
-fn a_directory_whose_name_is_no_text_is_as_good_as_any() {
+fn a_directory_whose_name_is_not_utf_8_works() {
     let place = Place::named(OsStr::from_bytes(b"sessions \xff\xfe"));
     let live = place.live(2);
     place.expired(1);

@@ -64,7 +64,7 @@ pub(crate) fn import(args: &Import, json: bool) -> VerbResult {
     })
 }
 
-/// The lines, by what was done with them.
+/// The number of lines by result.
 #[derive(Default)]
 struct Counts {
     imported: u64,

@@ -15,7 +15,7 @@ fn read_session_ref(args: &One) -> Result<PublicId, Failure> {
     if let Some(id) = args.public_id {
         return Ok(id);
     }
-    // As bytes: an id may be among bytes that are not UTF-8, which is an error and no panic.
+    // As bytes: an input that is not UTF-8 holds no id.
     let bytes = if let Some(value) = std::env::var_os(VARIABLE) {
         value.into_encoded_bytes()
     } else {

@@ -143,7 +143,7 @@ pub(crate) fn stat(args: &Stat, json: bool) -> VerbResult {
 
 fn in_words(counts: &Counts) -> String {
     let mut text = String::new();
-    for (count, what) in [
+    for (count, noun) in [
         (counts.live, "live"),
         (counts.logged_in, "of them logged in"),
         (counts.expired, "expired"),
@@ -153,8 +153,8 @@ fn in_words(counts: &Counts) -> String {
         (counts.unknown, "unknown"),
         (counts.failed, "could not be read"),
     ] {
-        if count > 0 || what == "live" || what == "expired" {
-            writeln!(text, "{:>12} {what}", HumanCount(count).to_string()).expect("into a string");
+        if count > 0 || noun == "live" || noun == "expired" {
+            writeln!(text, "{:>12} {noun}", HumanCount(count).to_string()).expect("into a string");
         }
     }
     writeln!(text, "{:>12} in files", HumanBytes(counts.bytes).to_string()).expect("into a string");

@@ -63,7 +63,7 @@ fn summary(report: &SweepReport, dry_run: bool) -> String {
         HumanCount(report.examined),
         HumanBytes(report.bytes_freed),
     );
-    for (count, what) in [
+    for (count, noun) in [
         (report.renewed, "renewed"),
         (report.damaged, "damaged"),
         (report.temporary, "leftovers"),
@@ -71,7 +71,7 @@ fn summary(report: &SweepReport, dry_run: bool) -> String {
         (report.failed, "failed"),
     ] {
         if count > 0 {
-            write!(line, "; {} {what}", HumanCount(count)).expect("into a string");
+            write!(line, "; {} {noun}", HumanCount(count)).expect("into a string");
         }
     }
     format!("{line}; {:.1} s", report.elapsed.as_secs_f64())
