@@ -2,8 +2,8 @@
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::design)).
 //! This file opens and reads; [`slot`] has the bytes of a version; `write` creates, updates and grows, `end` rotates and deletes, both under the lock that
-//! `locked` gets. `due` knows which sessions may have expired, `sweep` removes those that have, `reaper` does so again and
-//! again; `walk`, `operate` and `repair` are for operators.
+//! `locked` gets. `expiry_index` knows which sessions may have expired, `sweep` removes those that have, `reaper` does so again and
+//! again; `scan`, `admin` and `repair` are for operators.
 mod admin;
 mod disk;
 mod emptied;
