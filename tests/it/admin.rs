@@ -213,7 +213,7 @@ fn a_store_that_is_opened_to_be_read_refuses_every_change() {
     assert_eq!(load(&store, &saved.token).unwrap(), None);
     fs::remove_dir_all(fixture.root().join("run/due")).unwrap();
     let error = store.sweep(&SweepOptions::new().dry_run(true)).unwrap_err();
-    assert!(error.to_string().ends_with("it is lost; a sweep that is no dry run makes it anew"), "{error}");
+    assert!(error.to_string().ends_with("it is lost; a sweep without dry run recreates it"), "{error}");
     let nowhere = fixture.root().join("nowhere");
     assert!(FileStoreOptions::new().read_only(true).open(&nowhere).is_err() && !nowhere.exists());
 }

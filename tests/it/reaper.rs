@@ -694,11 +694,11 @@ fn options_out_of_bounds_are_refused_by_name() {
         ),
         (
             options().sweep(SweepOptions::new().files_per_second(0)),
-            "failed to sweep session store: the files per second must be 1 or more",
+            "failed to sweep session store: `files_per_second` must be 1 or more",
         ),
         (
             options().sweep(SweepOptions::new().keep_damaged(Duration::from_secs(3599))),
-            "failed to sweep session store: damaged files are kept for an hour or more",
+            "failed to sweep session store: `keep_damaged` must be an hour or more",
         ),
     ] {
         let what = format!("{options:?}");

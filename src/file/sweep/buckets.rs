@@ -1,4 +1,4 @@
-//! What is due: the sessions that the index has in buckets whose time has come; and the index itself.
+//! Due entries: the sessions in buckets of the index whose time has come; and the maintenance of the index.
 use super::{EntryOutcome, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::Access;
@@ -8,9 +8,9 @@ use crate::id::PublicId;
 use std::io;
 use std::ops::ControlFlow::{self, Continue};
 
-/// What became of the entries that were looked at.
+/// The result for some entries.
 struct Swept {
-    /// Where those lie that are done with.
+    /// Offsets of the entries that are done.
     done: Vec<u64>,
     all_done: bool,
 }
@@ -31,7 +31,7 @@ impl Pass<'_> {
         Continue(())
     }
 
-    /// Looks at what is filed in a bucket, and removes it if its hour is over and all of it is done.
+    /// Sweeps the entries of a bucket, and removes it if its hour is over and all of them are done.
     fn sweep_bucket(&mut self, bucket: u64, is_over: bool) -> ControlFlow<()> {
         let access = if self.options.dry_run { Access::Read } else { Access::Write };
         let Some(mut reader) = self.open_bucket(bucket, access) else { return Continue(()) };
@@ -48,26 +48,26 @@ impl Pass<'_> {
         Continue(())
     }
 
-    /// Looks at sessions that are filed together. Whether all of them are done with.
+    /// Sweeps some entries of a bucket. Returns whether all of them are done.
     fn sweep_entries(
         &mut self,
         reader: &Reader,
         mut entries: Vec<(u64, Entry)>,
         is_over: bool,
     ) -> ControlFlow<(), bool> {
-        // None is filed for a later time than that.
+        // No entry has a later deadline than that.
         let now = micros(self.now).min(expiry_index::DEADLINE_MAX - 1);
         let walked = self.walked;
         let is_walked = |entry: &Entry| walked[usize::from(shard_of(entry))];
-        // In a dry run, what the walk has seen is still there, and was counted.
-        let is_seen = |entry: &Entry| self.options.dry_run && is_walked(entry);
-        entries.retain(|(_, entry)| (is_over || entry.deadline <= now) && !is_seen(entry));
+        // In a dry run, the walk has counted the session and left it.
+        let is_counted = |entry: &Entry| self.options.dry_run && is_walked(entry);
+        entries.retain(|(_, entry)| (is_over || entry.deadline <= now) && !is_counted(entry));
         // Shard by shard, and each session once.
         entries.sort_unstable_by_key(|(offset, entry)| (entry.id, *offset));
         let mut swept = Swept { done: Vec::new(), all_done: true };
         let mut shards = entries.chunk_by(|(_, a), (_, b)| shard_of(a) == shard_of(b));
         let end = shards.try_for_each(|shard| self.sweep_shard(shard, is_over, &mut swept));
-        // A bucket that goes needs no marks, unless the sweep stops before it does.
+        // A bucket that will be removed needs no erasures, unless the sweep stops before.
         if !is_over || end.is_break() {
             self.erase(reader, swept.done);
         }
@@ -75,7 +75,7 @@ impl Pass<'_> {
         Continue(swept.all_done)
     }
 
-    /// Looks at sessions of one shard, sorted, and notes in `swept` what became of them.
+    /// Sweeps sorted entries of one shard, and adds the result to `swept`.
     fn sweep_shard(&mut self, entries: &[(u64, Entry)], is_over: bool, swept: &mut Swept) -> ControlFlow<()> {
         let is_walked = self.walked[usize::from(shard_of(&entries[0].1))];
         let opened = self.store.open_shard(&entries[0].1.id);
@@ -83,21 +83,21 @@ impl Pass<'_> {
         for same in entries.chunk_by(|(_, a), (_, b)| a.id == b.id) {
             let entry = same[0].1;
             let (damaged, unknown) = (self.report.damaged, self.report.unknown);
-            let became = match &shard {
+            let outcome = match &shard {
                 Some(shard) => self.remove_if_dead(shard, entry.id, is_walked),
                 None => EntryOutcome::Retry,
             };
             if is_walked {
-                // What stays where it is was counted by the walk.
+                // The walk has counted the files that stay.
                 (self.report.damaged, self.report.unknown) = (damaged, unknown);
             }
-            let is_done = match became {
+            let is_done = match outcome {
                 EntryOutcome::Done => true,
                 EntryOutcome::Renewed(deadline) => {
                     self.report.renewed += 1;
                     self.reinsert(Entry { deadline: micros(deadline), ..entry })
                 }
-                // A bucket that stays keeps it.
+                // In a bucket that stays, the entry stays.
                 EntryOutcome::Retry => is_over && self.reinsert_for_next_pass(entry.id),
             };
             swept.all_done &= is_done;
@@ -110,23 +110,23 @@ impl Pass<'_> {
         Continue(())
     }
 
-    /// Notes what is done in a bucket that stays.
+    /// Erases the entries that are done in a bucket that stays.
     fn erase(&self, reader: &Reader, mut done: Vec<u64>) {
         if self.options.dry_run {
             return;
         }
         done.sort_unstable();
-        // What is not struck out is looked at once more.
+        // A failure is ignored: the next pass reads these sessions again.
         let _ = expiry_index::erase(&reader.file, &done);
     }
 
-    /// Removes a bucket of which all is done.
+    /// Removes a bucket whose entries are all done.
     fn remove_bucket(&mut self, bucket: u64, mut reader: Reader) {
         if let Err(error) = self.index.unlink(bucket.to_string()) {
             self.report.fail(self.store.error_at("remove bucket of expiry index", &path_of(bucket), error));
             return;
         }
-        // Who appended while it had its name does not know that it has lost it.
+        // An entry that was appended before the unlink is only here.
         while let Some(late) = self.next_entries(bucket, &mut reader, &mut false) {
             for (_, entry) in late {
                 self.reinsert(entry);
@@ -134,7 +134,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The buckets there are, in order.
+    /// The existing buckets, in order.
     pub(super) fn buckets(&mut self) -> Vec<u64> {
         let names = self.index.names().unwrap_or_else(|error| {
             self.report.fail(self.store.error_at("list expiry index", DUE, error));
@@ -146,13 +146,13 @@ impl Pass<'_> {
         buckets
     }
 
-    /// Files a session that is in use, or could not be looked at, for the next pass.
+    /// Inserts a session that is locked, or could not be read, for the next pass.
     pub(super) fn reinsert_for_next_pass(&mut self, id: PublicId) -> bool {
-        // What is due by this one's time would come up in it once more.
+        // With a deadline that is due in this pass, this pass would meet it again.
         self.reinsert(Entry { id, deadline: micros(self.now).saturating_add(1) })
     }
 
-    /// Files a session again. Whether that was possible; if not, its old entry is to stay.
+    /// Inserts a session in the index again. Returns whether that succeeded; if not, its earlier entry must stay.
     pub(super) fn reinsert(&mut self, entry: Entry) -> bool {
         if self.options.dry_run {
             return true;
@@ -161,7 +161,7 @@ impl Pass<'_> {
             Ok(()) => true,
             Err(error) => {
                 self.index_failures += 1;
-                self.report.fail(self.store.error_at("file session in expiry index", DUE, error));
+                self.report.fail(self.store.error_at("insert session in expiry index", DUE, error));
                 false
             }
         }
@@ -178,7 +178,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The next entries of a bucket; `None` at its end, and if it cannot be read any further: then not all is done.
+    /// The next entries of a bucket; `None` at its end, and on an error, which clears `all_done`.
     pub(super) fn next_entries(
         &mut self,
         bucket: u64,

@@ -1,5 +1,4 @@
-//! The file that is locked by whoever sweeps, and holds the hour of the last walk. It says nothing if the index is new or was
-//! lost.
+//! The file that a sweep locks, and that holds the hour of the last walk. It is empty if the index was lost.
 use crate::clock::micros;
 use crate::error::{Error, Result};
 use crate::file::FileStore;
@@ -11,7 +10,7 @@ use crate::sync::Instant;
 use std::io;
 use std::time::SystemTime;
 
-/// The file, locked; none, if the store is only read and has lost it.
+/// The locked file; `None` for a read-only store that has lost it.
 pub(super) struct Marker(Option<LockedFile>);
 
 fn error(store: &FileStore, cause: io::Error) -> Error {
@@ -19,7 +18,7 @@ fn error(store: &FileStore, cause: io::Error) -> Error {
 }
 
 impl Marker {
-    /// `None` if somebody else has it.
+    /// `None` if another sweep has locked it.
     pub(super) fn lock(store: &FileStore, index: &Directory) -> Result<Option<Self>> {
         let access = if store.options.read_only { Access::Read } else { Access::WriteOrCreate };
         let opened = match index.open_named(SWEEP, access) {
@@ -31,24 +30,24 @@ impl Marker {
         let locked = opened.and_then(|file| LockedFile::acquire(file, Instant::now()));
         let Ok(file) = locked.map_err(|cause| error(store, cause))? else { return Ok(None) };
         if !store.options.read_only {
-            // The umask may have taken bits away.
-            let mended = disk::stat(&file).and_then(|stat| store.root.sharing().mend_mode(&file, &stat));
-            mended.map_err(|cause| error(store, cause))?;
+            // The umask may have cleared bits.
+            let fixed = disk::stat(&file).and_then(|stat| store.root.sharing().mend_mode(&file, &stat));
+            fixed.map_err(|cause| error(store, cause))?;
         }
         Ok(Some(Self(Some(file))))
     }
 
     /// The hour of the last walk, if it is known.
-    pub(super) fn walked(&self) -> Option<u64> {
+    pub(super) fn last_walk(&self) -> Option<u64> {
         expiry_index::read_last_walk(self.0.as_ref()?)
     }
 
-    pub(super) fn set_walked(&self, store: &FileStore, hour: u64) -> Result<()> {
+    pub(super) fn set_last_walk(&self, store: &FileStore, hour: u64) -> Result<()> {
         let written = self.0.as_ref().map_or(Ok(()), |file| expiry_index::write_last_walk(file, hour));
         written.map_err(|cause| error(store, cause))
     }
 
-    /// What time it is by the file system's clock, in seconds since 1970; by this host's, if the store is only read.
+    /// The file system's time, in seconds since 1970; this host's, if the store is read-only.
     pub(super) fn touch(&self, store: &FileStore) -> Result<i64> {
         match &self.0 {
             Some(file) if !store.options.read_only => disk::touch(file).map_err(|cause| error(store, cause)),

@@ -1,33 +1,33 @@
-//! How fast a sweep may go, and who is told how far it has come. Sleeps; touches no file.
+//! Rate limit and progress callback of a sweep. Sleeps; touches no file.
 use super::options::{Budget, SweepPhase, SweepProgress, SweepReport};
 use crate::contained::contained;
 use crate::sync::{Instant, thread};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// How often somebody is told, and asked whether to stop: a sweep stops within twice this time and one file's.
+/// Interval of the progress callback, which can stop the sweep: it stops within twice this time and one file's.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
-/// How long it works before it rests, if it has a share of a core: short beside what anybody notices, long beside a
-/// sleep's inaccuracy.
+/// Work between two sleeps, if the limit is a share of a core: too short to be noticed, long beside a sleep's
+/// inaccuracy.
 const WORK_SLICE: Duration = Duration::from_millis(2);
 
-/// Who is told how far a sweep has come; `Break` stops it.
+/// The progress callback; `Break` stops the sweep.
 pub(super) type ProgressFn<'a> = &'a mut dyn FnMut(&SweepProgress<'_>) -> ControlFlow<()>;
 
 pub(super) struct Pace<'a> {
     budget: Budget,
     progress: ProgressFn<'a>,
-    /// Whether `tell` panicked.
+    /// Whether `progress` panicked.
     pub(super) panicked: bool,
     pub(super) phase: SweepPhase,
-    /// How much of it is done.
+    /// How much of the phase is done.
     pub(super) done: u64,
     pub(super) total: u64,
-    /// When it was told last.
+    /// Time of the last progress callback.
     reported_at: Instant,
-    /// When the work since the last rest began.
+    /// End of the last sleep.
     working_since: Instant,
-    /// When the next file may be looked at, if they are counted.
+    /// Earliest time of the next file, if the limit is in files per second.
     next_file: Instant,
 }
 
@@ -48,16 +48,16 @@ impl<'a> Pace<'a> {
         }
     }
 
-    /// Begins another kind of work.
+    /// Begins a phase.
     pub(super) fn begin(&mut self, phase: SweepPhase, total: u64, report: &SweepReport) -> ControlFlow<()> {
         (self.phase, self.done, self.total) = (phase, 0, total);
         self.report(Instant::now(), report)
     }
 
-    /// After each file: rests if that is due. `Break` if it was told to stop.
+    /// After each file: sleeps if the limit is reached. `Break` if the callback stopped the sweep.
     pub(super) fn after_file(&mut self, report: &SweepReport) -> ControlFlow<()> {
         if let Budget::FilesPerSecond(files) = self.budget {
-            // What was not used up lately is not saved for later.
+            // No burst credit.
             let now = Instant::now();
             self.next_file = self.next_file.max(now.checked_sub(REPORT_EVERY).unwrap_or(now))
                 + Duration::from_secs(1) / files;
@@ -65,19 +65,19 @@ impl<'a> Pace<'a> {
         self.checkpoint(report)
     }
 
-    /// The same in work that is no file's, after each few milliseconds of it.
+    /// The same in other work than that on files, every few milliseconds.
     pub(super) fn checkpoint(&mut self, report: &SweepReport) -> ControlFlow<()> {
         let now = Instant::now();
         let worked = now - self.working_since;
-        let rest = match self.budget {
+        let pause = match self.budget {
             Budget::CpuPercent(percent) if worked >= WORK_SLICE => {
                 worked * u32::from(100 - percent) / u32::from(percent)
             }
             Budget::FilesPerSecond(_) => self.next_file.saturating_duration_since(now),
             Budget::CpuPercent(_) => Duration::ZERO,
         };
-        if rest > Duration::ZERO {
-            self.sleep_until(now + rest, report)
+        if pause > Duration::ZERO {
+            self.sleep_until(now + pause, report)
         } else {
             self.maybe_report(now, report)
         }
@@ -88,7 +88,7 @@ impl<'a> Pace<'a> {
             let now = Instant::now();
             self.maybe_report(now, report)?;
             let left = until.saturating_duration_since(now);
-            // A sleep takes a little longer than asked; what is that short is made up for by later ones.
+            // A sleep takes a little longer than asked, which makes up for the remainder.
             if left < Duration::from_micros(200) {
                 self.working_since = Instant::now();
                 return ControlFlow::Continue(());
@@ -105,7 +105,7 @@ impl<'a> Pace<'a> {
         }
     }
 
-    /// The one call of the program's function. Its panic stops the sweep, which says so when it has ended.
+    /// The only call of the callback. Its panic stops the sweep, which then returns an error.
     fn report(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
         self.reported_at = now;
         let (phase, done, total) = (self.phase, self.done, self.total);
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    /// Looks at files for some time, each of which takes so long; how many.
+    /// How many files, each of which takes `each`, are done in `time`.
     fn files_in(budget: Budget, each: Duration, time: Duration) -> u32 {
         let began = Instant::now();
         let mut tell = |_: &SweepProgress<'_>| ControlFlow::Continue(());
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_asked_whether_to_stop_also_while_it_rests() {
+    fn a_sleeping_sweep_can_be_stopped() {
         let asked = Cell::new(0);
         let mut stop = |_: &SweepProgress<'_>| {
             asked.set(asked.get() + 1);

@@ -1,4 +1,4 @@
-//! Single files: what is dead is removed, under its lock, after another look; what it was is counted.
+//! Single files: expired sessions and leftovers are read again under their lock, removed, and counted.
 use super::{EntryOutcome, Pass};
 use crate::error::{ErrorKind, Result};
 use crate::file::disk::{self, Access, Directory};
@@ -13,11 +13,12 @@ use crate::store::Store;
 use crate::sync::Instant;
 use std::io;
 
-/// How old leftovers must be, in seconds by the file system's clock: nobody takes so long for one act.
+/// Age of a leftover that is removed, in seconds by the file system's clock: no operation takes so long.
 const LEFTOVER_SECONDS: i64 = 3600;
 
 impl Pass<'_> {
-    /// Removes what is under a session's name, if it is dead, and counts what it is; as examined, unless that was done.
+    /// Removes the file under a session's name, if it is expired or a leftover, and counts it; as examined unless
+    /// `counted`.
     pub(super) fn remove_if_dead(&mut self, shard: &Directory, id: PublicId, counted: bool) -> EntryOutcome {
         let tried = if self.options.dry_run {
             self.dry_run(shard, id, counted)
@@ -37,7 +38,7 @@ impl Pass<'_> {
         })
     }
 
-    /// The same, unless it is to be done otherwise.
+    /// The same outside of dry runs.
     fn remove(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
         let held = self.store.hold(Whose::Digest(id), Some(shard), Instant::now())?;
         if !counted && !matches!(held, Held::Nothing) {
@@ -48,8 +49,8 @@ impl Pass<'_> {
             Held::Version(locked) => {
                 let deadline = locked.newest.record.deadline;
                 if !locked.newest.record.is_expired(self.store.now()) {
-                    // One that is due by the time at which this pass began: the clock was set back since. Filed anew by
-                    // that time, it would come up again and again.
+                    // Due by the time at which this pass began: the clock was set back since. With that deadline in the
+                    // index, this pass would meet it again and again.
                     return Ok(if deadline <= self.now {
                         EntryOutcome::Retry
                     } else {
@@ -99,8 +100,7 @@ impl Pass<'_> {
         Ok(EntryOutcome::Done)
     }
 
-    /// Removes what is left in a session's place, if it is old enough. A file that nobody has locked and that does not
-    /// change for so long is nobody's.
+    /// Removes an unreadable file, if it is old enough: no operation has it locked, and none takes so long.
     fn remove_unreadable(
         &mut self,
         shard: &Directory,
@@ -110,13 +110,16 @@ impl Pass<'_> {
         let path = SessionPath::of(&id);
         let stat = disk::stat(&remains.file)
             .map_err(|error| self.store.error("examine session file", &path, error))?;
-        let goes =
-            if remains.is_damaged { self.is_given_up(stat.changed) } else { self.is_leftover(stat.changed) };
+        let goes = if remains.is_damaged {
+            self.is_kept_enough(stat.changed)
+        } else {
+            self.is_leftover(stat.changed)
+        };
         if goes {
-            // Its end may have been cut short before it was on the disk or announced: the name goes last.
+            // A delete may have been interrupted before its sync or its invalidation: the name goes last.
             if !remains.is_damaged {
                 disk::sync_data(&remains.file)
-                    .map_err(|error| self.store.error("sync what is left of session", &path, error))?;
+                    .map_err(|error| self.store.error("sync leftover of session", &path, error))?;
             }
             self.store.announce(Whose::Digest(id), &id, News::Ended)?;
             self.store.unlink(shard, &path)?;
@@ -129,27 +132,27 @@ impl Pass<'_> {
         Ok(EntryOutcome::Done)
     }
 
-    /// Removes an old temporary file of a directory, unless its writer is at work.
+    /// Removes an old temporary file of a directory, unless its writer has it locked.
     pub(super) fn remove_temporary(&mut self, directory: &Directory, name: &str, file: &ScannedFile) {
         if !self.is_leftover(file.changed) {
             return;
         }
-        let cleared = (|| {
+        let removed = (|| {
             let opened = directory.open_named(name, Access::Read)?;
             let Ok(locked) = LockedFile::acquire(opened, Instant::now())? else { return Ok(false) };
-            // Under the lock: a writer that goes on after an hour exchanges names under it.
+            // Under the lock: a writer that continues after an hour exchanges names under it.
             let there = directory.stat(name)?;
             let is_it = there.inode == disk::stat(&locked)?.inode && self.is_leftover(there.changed);
             Ok(is_it && (self.options.dry_run || directory.unlink(name)?))
         })();
-        match cleared {
+        match removed {
             Ok(true) => self.count_leftover(file.bytes),
             Ok(false) => {}
             Err(error) => self.fail_leftover(file, error),
         }
     }
 
-    /// Finishes the end of a session whose file was moved, if that was left undone.
+    /// Finishes an interrupted delete that had moved the session's file.
     pub(super) fn finish_delete(&mut self, shard: &Directory, id: PublicId, file: &ScannedFile) {
         if !self.is_leftover(file.changed) {
             return;
@@ -161,7 +164,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The same for one that lies beside the shards: it was left by the making of a store or of its counters.
+    /// Removes an old temporary file beside the shards: a leftover of the creation of the store or of its counters.
     pub(super) fn remove_stray(&mut self, stray: &ScannedFile) {
         let name = stray.path.file_name().unwrap_or_default().to_string_lossy();
         let is_in_root = stray.path.parent() == Some(self.store.root.path());
@@ -181,15 +184,15 @@ impl Pass<'_> {
         self.disk_now.saturating_sub(changed) >= LEFTOVER_SECONDS
     }
 
-    /// Whether a damaged file was kept for long enough.
-    fn is_given_up(&self, changed: i64) -> bool {
+    /// Whether a damaged file has been kept for long enough.
+    fn is_kept_enough(&self, changed: i64) -> bool {
         let kept = i64::try_from(self.options.keep_damaged.as_secs()).unwrap_or(i64::MAX);
         self.disk_now.saturating_sub(changed) >= kept
     }
 
     fn count_damaged(&mut self, changed: i64, bytes: u64) {
         self.report.damaged += 1;
-        if self.is_given_up(changed) {
+        if self.is_kept_enough(changed) {
             self.report.removed += 1;
             self.report.bytes_freed += bytes;
         }

@@ -1,4 +1,4 @@
-//! The walk: every file of some shards, and what lies beside the shards.
+//! The walk: every file of some shards, and foreign files beside the shards.
 use super::{ALL, EntryOutcome, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::{Access, Directory};
@@ -10,18 +10,18 @@ use std::collections::HashMap;
 use std::ops::ControlFlow::{self, Continue};
 use std::time::SystemTime;
 
-/// How much of the index is held in memory at once, as it lies on the disk: two to three times as much in memory.
-const FILED_BYTES: u64 = 8 << 20;
+/// Part of the index that is held in memory at once, in bytes on the disk: two to three times as many in memory.
+const INDEX_BYTES: u64 = 8 << 20;
 
 impl Pass<'_> {
-    /// Looks at some shards. How many of the first of them were looked at; and whether it was told to stop.
+    /// Walks some shards. Returns how many of them were walked, in order; and whether the sweep was stopped.
     pub(super) fn walk(&mut self, shards: &[u64]) -> (usize, ControlFlow<()>) {
-        let mut seen = 0;
-        let end = self.walk_all(shards, &mut seen);
-        (seen, end)
+        let mut walked = 0;
+        let end = self.walk_all(shards, &mut walked);
+        (walked, end)
     }
 
-    fn walk_all(&mut self, shards: &[u64], seen: &mut usize) -> ControlFlow<()> {
+    fn walk_all(&mut self, shards: &[u64], walked: &mut usize) -> ControlFlow<()> {
         self.pace.begin(SweepPhase::Walk, shards.len() as u64, &self.report)?;
         for stray in self.store.strays() {
             match stray {
@@ -32,26 +32,26 @@ impl Pass<'_> {
         }
         let buckets = self.buckets();
         let size = |bucket: &u64| self.index.stat(bucket.to_string()).map_or(0, |stat| stat.bytes);
-        let parts = buckets.iter().map(size).sum::<u64>() / FILED_BYTES + 1;
+        let parts = buckets.iter().map(size).sum::<u64>() / INDEX_BYTES + 1;
         let group = usize::try_from(ALL / parts.min(ALL)).expect("at most 256");
         for group in shards.chunks(group) {
-            let filed = self.filed(&buckets, group)?;
+            let indexed = self.indexed(&buckets, group)?;
             for &shard in group {
                 let number = u16::try_from(shard).expect("below 256");
                 let index_failures = self.index_failures;
-                let listed = self.walk_shard(&shard_name(number), &filed)?;
-                // A session that could not be filed again has only its earlier entry: that entry's bucket must stay.
+                let listed = self.walk_shard(&shard_name(number), &indexed)?;
+                // A session that could not be inserted again has only its earlier entry: that entry's bucket must stay.
                 self.walked[usize::from(number)] = listed && index_failures == self.index_failures;
                 self.pace.done += 1;
-                *seen += 1;
+                *walked += 1;
             }
         }
         Continue(())
     }
 
-    /// In which bucket each session of some shards is filed first.
-    fn filed(&mut self, buckets: &[u64], shards: &[u64]) -> ControlFlow<(), HashMap<PublicId, u64>> {
-        let mut filed = HashMap::new();
+    /// The first bucket that has an entry of each session of some shards.
+    fn indexed(&mut self, buckets: &[u64], shards: &[u64]) -> ControlFlow<(), HashMap<PublicId, u64>> {
+        let mut indexed = HashMap::new();
         let mut wanted = [false; SHARDS as usize];
         for &shard in shards {
             wanted[usize::try_from(shard).expect("below 256")] = true;
@@ -61,18 +61,18 @@ impl Pass<'_> {
             while let Some(entries) = self.next_entries(bucket, &mut reader, &mut false) {
                 for (_, Entry { id, .. }) in entries {
                     if wanted[usize::from(id.as_bytes()[0])] {
-                        // They come in ascending order.
-                        filed.entry(id).or_insert(bucket);
+                        // Buckets are in ascending order.
+                        indexed.entry(id).or_insert(bucket);
                     }
                 }
                 self.pace.checkpoint(&self.report)?;
             }
         }
-        Continue(filed)
+        Continue(indexed)
     }
 
-    /// Looks at every file of a shard. Whether it could be listed.
-    fn walk_shard(&mut self, shard: &str, filed: &HashMap<PublicId, u64>) -> ControlFlow<(), bool> {
+    /// Walks every file of a shard. Returns whether the shard could be listed.
+    fn walk_shard(&mut self, shard: &str, indexed: &HashMap<PublicId, u64>) -> ControlFlow<(), bool> {
         let (directory, names) = match self.store.list_shard(shard) {
             Ok(listed) => listed,
             Err(error) => {
@@ -86,7 +86,7 @@ impl Pass<'_> {
                     Some(id) if matches!(file.content, Content::Temporary) => {
                         self.finish_delete(&directory, id, &file);
                     }
-                    _ => self.walk_file(&directory, &name, &file, filed),
+                    _ => self.walk_file(&directory, &name, &file, indexed),
                 },
                 Ok(None) => {}
                 Err(error) => {
@@ -107,20 +107,20 @@ impl Pass<'_> {
         directory: &Directory,
         name: &str,
         file: &ScannedFile,
-        filed: &HashMap<PublicId, u64>,
+        indexed: &HashMap<PublicId, u64>,
     ) {
         match &file.content {
             Content::Foreign(_) | Content::Newer(_) | Content::Unknown => self.report.unknown += 1,
             Content::Temporary => self.remove_temporary(directory, name, file),
             Content::Live(live) => {
                 self.report.examined += 1;
-                self.insert_if_lost(live.id, live.record.deadline, filed.get(&live.id).copied());
+                self.insert_if_lost(live.id, live.record.deadline, indexed.get(&live.id).copied());
             }
             Content::Expired(live) => {
                 self.report.examined += 1;
                 match self.remove_if_dead(directory, live.id, true) {
                     EntryOutcome::Renewed(deadline) => {
-                        self.insert_if_lost(live.id, deadline, filed.get(&live.id).copied());
+                        self.insert_if_lost(live.id, deadline, indexed.get(&live.id).copied());
                     }
                     EntryOutcome::Retry => {
                         self.reinsert_for_next_pass(live.id);
@@ -135,13 +135,13 @@ impl Pass<'_> {
         }
     }
 
-    /// Files a live session that the index does not have, or has too late. One in a bucket whose hour is over is filed anew
-    /// when that bucket is swept.
-    fn insert_if_lost(&mut self, id: PublicId, deadline: SystemTime, filed: Option<u64>) {
+    /// Inserts a live session that the index does not have, or has too late. A session in a bucket whose hour is over is
+    /// inserted again when that bucket is swept.
+    fn insert_if_lost(&mut self, id: PublicId, deadline: SystemTime, bucket: Option<u64>) {
         let (now, deadline) = (micros(self.now), micros(deadline));
-        if filed.is_none_or(|filed| filed > expiry_index::bucket_of(deadline, now)) {
+        if bucket.is_none_or(|bucket| bucket > expiry_index::bucket_of(deadline, now)) {
             self.reinsert(Entry { id, deadline });
-        } else if self.options.dry_run && filed.is_some_and(|filed| filed < now / BUCKET_MICROS) {
+        } else if self.options.dry_run && bucket.is_some_and(|bucket| bucket < now / BUCKET_MICROS) {
             self.report.renewed += 1;
         }
     }

@@ -1,4 +1,4 @@
-//! A sweep each of whose calls fails, or is the last one of a dying process.
+//! A sweep each of whose calls fails, or is the last one of a process.
 use super::*;
 
 /// A text for each session that must not be lost.
@@ -14,7 +14,7 @@ struct Scene {
     expired: Vec<SessionId>,
     /// Expired, and lost by the index; in the shard that is walked.
     expired_unfiled: SessionId,
-    /// Old, and nobody's.
+    /// An old leftover.
     leftovers: Vec<PathBuf>,
     /// Damaged, and unknown.
     kept: Vec<PathBuf>,
@@ -59,7 +59,7 @@ impl Scene {
         Self { filed, index_failures, expired: expired.into(), expired_unfiled, leftovers, kept }
     }
 
-    /// After a sweep that met trouble: nothing is lost, and one more sweep finishes.
+    /// After a sweep with a fault: nothing is lost, and one more sweep finishes.
     #[track_caller]
     fn check(&self, house: &House, context: &str) {
         let alive = || self.filed.iter().chain(&self.index_failures);
@@ -75,7 +75,7 @@ impl Scene {
         }
         house.check_nothing_is_held(context);
 
-        // What could not be looked at is tried again some minutes later.
+        // Unreadable files are tried again some minutes later.
         house.clock.set(at(SWEPT, 41));
         house.sweep_well(&unrested(), context);
         check_alive(context);
@@ -86,7 +86,7 @@ impl Scene {
             assert!(house.is_filed_by(session, *deadline), "{context}: the index has forgotten `{text}`");
         }
 
-        // What the index does not know waits for the next walk.
+        // Files that the index does not have wait for the next walk.
         let report = house.sweep_well(&unrested().full(true), context);
         assert_eq!((report.damaged, report.unknown), (1, 2), "{context}");
         check_alive(context);
@@ -109,13 +109,13 @@ impl Scene {
     }
 }
 
-/// What a pass over a [`Scene`] calls before it comes to the walked shard. One marked with "?" may fail without being
-/// told: nothing is left undone by it, or a later pass does it.
+/// The calls of a pass over a [`Scene`] before the walked shard. One marked with "?" may fail without an error: no work is
+/// lost by it, or a later pass does it.
 const BEFORE_THE_SHARD: [(&str, &str); 7] = [
     ("the index and its lock", "open directory, open file in directory, lock, stat file, touch, stat file"),
     ("without the hour of the last walk, everything is walked", "read?"),
     (
-        "what lies beside the shards waits for the next hour",
+        "files beside the shards wait for the next hour",
         "list root?, open directory?, list directory?, open directory?, list directory?",
     ),
     ("a file without a date is not old", "stat in root?, stat in root?"),
@@ -126,7 +126,7 @@ const BEFORE_THE_SHARD: [(&str, &str); 7] = [
     ),
     ("three buckets", "open file in directory, read, read, read"),
 ];
-/// And between the shard and what is due: the hour is noted.
+/// The calls between the walked shard and the due entries: the hour is noted.
 const AFTER_THE_SHARD: (&str, &str) =
     ("sizes", "write, list directory, stat in directory?, stat in directory?");
 
@@ -134,7 +134,7 @@ fn parse(calls: &str) -> Vec<(String, bool)> {
     calls.split(", ").map(|call| (call.trim_end_matches('?').to_owned(), call.ends_with('?'))).collect()
 }
 
-/// Whether each call of a pass without trouble may fail without being told.
+/// For each call of a pass without faults, whether it may fail without an error.
 #[track_caller]
 fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
     let mut before: Vec<_> = BEFORE_THE_SHARD.iter().flat_map(|(_, calls)| parse(calls)).collect();
@@ -148,9 +148,9 @@ fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
     let is_after = |n: &usize| calls[*n..].iter().zip(&names_after).all(|(a, b)| a == b);
     let after_at = (before.len()..calls.len() - after.len()).find(is_after).expect("the hour is noted");
     let other = |n: usize| match calls[n] {
-        // The mark for those who wait for the lock, or what is done in a bucket that stays: it is looked at once more.
+        // The mark for waiters, or the erasure in a bucket that stays: the session is read once more.
         "write" => true,
-        // Nothing was changed, so there is nothing to be told.
+        // Nothing was changed, so no invalidation is missed.
         "announce" => calls[n - 1] == "read",
         _ => false,
     };
@@ -163,7 +163,7 @@ fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
         .collect()
 }
 
-/// One run. Whether it met the fault.
+/// One run. Returns whether it met the fault.
 fn meet_fault(house: &House, fault: Fault, silent: &[bool]) -> bool {
     let scene = Scene::new(house);
     let (result, calls) = during(fault.plan(), || house.sweep());
@@ -184,7 +184,7 @@ fn meet_fault(house: &House, fault: Fault, silent: &[bool]) -> bool {
     };
     assert!(met || !is_told, "{context}: {result:?}");
     if met && !silent[fault.call] {
-        assert!(is_told, "{context}: nobody was told");
+        assert!(is_told, "{context}: no error was reported");
     }
     scene.check(house, &context);
     met
@@ -209,17 +209,17 @@ fn fail_every_call(then: Then) {
 }
 
 #[test]
-fn whichever_call_of_a_sweep_fails_it_is_told_and_the_next_one_finishes() {
+fn a_failing_call_is_reported_and_the_next_sweep_finishes() {
     fail_every_call(Then::Works);
 }
 
 #[test]
-fn from_whichever_call_of_a_sweep_on_all_fail_it_is_told_and_the_next_one_finishes() {
+fn a_failing_disk_is_reported_and_the_next_sweep_finishes() {
     fail_every_call(Then::Fails);
 }
 
 #[test]
-fn a_sweep_that_dies_in_any_call_loses_nothing_and_the_next_one_finishes() {
+fn a_killed_sweep_loses_nothing_and_the_next_one_finishes() {
     let house = House::new();
     for call in 0.. {
         let scene = Scene::new(&house);
@@ -261,7 +261,7 @@ fn a_bucket_that_cannot_be_read_stays() {
 }
 
 #[test]
-fn a_temporary_file_that_is_another_or_was_written_to_just_now_stays() {
+fn a_replaced_or_just_written_temporary_file_stays() {
     for replaced in [false, true] {
         let house = House::new();
         house.clock.set(at(SWEPT, 0));
@@ -280,7 +280,7 @@ fn a_temporary_file_that_is_another_or_was_written_to_just_now_stays() {
                     fs::write(&changed, "at work").unwrap();
                 }
             }
-            // Looked at, then opened and locked, then looked at again.
+            // Its state is read, it is opened and locked, and its state is read again.
             opened |= listed && call == "open file in directory";
             listed |= call == "stat in directory";
             None
@@ -292,7 +292,7 @@ fn a_temporary_file_that_is_another_or_was_written_to_just_now_stays() {
 }
 
 #[test]
-fn what_the_walk_finds_expired_and_in_use_or_cannot_look_at_is_filed_for_the_next_pass() {
+fn the_walk_leaves_locked_and_unreadable_files_to_the_next_pass() {
     for locked in [false, true] {
         let house = House::new();
         let session = house.session(Where::Walked, at(MADE, 50), "x");
