@@ -494,7 +494,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn each_failing_call_of_an_insertion_is_an_error_as_are_8_removals() {
+    fn each_failing_call_of_an_insertion_is_an_error() {
         let (dir, root) = store();
         let index = ExpiryIndex::default();
         let file = || index.try_insert(&root, entry(1), 0);

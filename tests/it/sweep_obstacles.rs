@@ -761,26 +761,26 @@ fn a_foreign_file_in_place_of_the_index_is_named_and_survived() {
     for planted in [Planted::File, Planted::Link, Planted::DanglingLink, Planted::Fifo, Planted::Socket] {
         let fixture = Fixture::new();
         let (index, aside) = (fixture.root().join("run/due"), fixture.root().join("damaged"));
-        let filed = fixture.sessions(10, HOUR / 60);
+        let indexed = fixture.sessions(10, HOUR / 60);
         fs::rename(&index, &aside).unwrap();
         let before = fs::read_dir(&aside).unwrap().count();
         planted.plant(&index, &aside);
         // The hour's bucket is still open, and has a name; others cannot be opened.
-        let index_failures = fixture.sessions(10, 2 * HOUR);
+        let unindexed = fixture.sessions(10, 2 * HOUR);
         assert_eq!(fixture.store.stats().index_failures, 10, "{planted:?}");
-        assert!(index_failures.iter().all(|saved| fixture.is_live(saved)));
+        assert!(unindexed.iter().all(|saved| fixture.is_live(saved)));
         fixture.clock.advance(3 * HOUR);
         let error = fixture.try_sweep(due()).unwrap_err();
         let reason = "a link, pipe, directory or device is in its place";
         let text = format!("failed to open expiry index `{}`: {reason}", index.display());
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::NotASessionFile, text), "{planted:?}");
         assert_eq!(fs::read_dir(&aside).unwrap().count(), before, "{planted:?} was followed");
-        assert_eq!(fixture.existing(&filed) + fixture.existing(&index_failures), 20);
+        assert_eq!(fixture.existing(&indexed) + fixture.existing(&unindexed), 20);
         // A recreated index is empty, and all shards are walked.
         fs::remove_file(&index).unwrap();
         let report = fixture.sweep();
         assert_eq!((report.removed, report.failed), (20, 0), "{planted:?}: {report:?}");
-        assert_eq!(fixture.existing(&filed) + fixture.existing(&index_failures), 0, "{planted:?}");
+        assert_eq!(fixture.existing(&indexed) + fixture.existing(&unindexed), 0, "{planted:?}");
     }
 }
 

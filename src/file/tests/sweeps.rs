@@ -87,14 +87,14 @@ fn impatient(clock: &Clock) -> FileStoreOptions {
 }
 
 /// A store with a manual clock.
-struct House {
+struct Stage {
     fixture: Fixture,
     clock: Clock,
     /// How many ids are in use.
     used: Cell<usize>,
 }
 
-impl House {
+impl Stage {
     fn new() -> Self {
         let clock = Clock::manual(at(MADE, 30));
         Self {
@@ -137,7 +137,7 @@ impl House {
 
     /// Sweeps, and asserts that it completes without failures.
     #[track_caller]
-    fn sweep_well(&self, options: &SweepOptions, context: &str) -> SweepReport {
+    fn sweep_without_failures(&self, options: &SweepOptions, context: &str) -> SweepReport {
         let report = self.store().sweep(options).unwrap_or_else(|error| panic!("{context}: {error}"));
         assert_eq!((report.outcome, report.failed), (SweepOutcome::Completed, 0), "{context}: {report:?}");
         report
@@ -164,7 +164,7 @@ impl House {
     }
 
     /// The first bucket that has an entry of the session.
-    fn filed(&self, session: &SessionId) -> Option<u64> {
+    fn first_bucket(&self, session: &SessionId) -> Option<u64> {
         let (id, mut buckets) = (session.public_id(), self.buckets());
         buckets.sort_unstable();
         let index = self.store().root.open_directory(DUE).unwrap();
@@ -175,13 +175,13 @@ impl House {
     }
 
     /// Whether sweeps will read the session by its deadline.
-    fn is_filed_by(&self, session: &SessionId, deadline: SystemTime) -> bool {
+    fn is_indexed_by(&self, session: &SessionId, deadline: SystemTime) -> bool {
         let want = bucket_of(micros(deadline), micros(self.clock.now()));
-        self.filed(session).is_some_and(|bucket| bucket <= want)
+        self.first_bucket(session).is_some_and(|bucket| bucket <= want)
     }
 
     /// Erases a session's entries in the index.
-    fn unfile(&self, session: &SessionId) {
+    fn erase_entries(&self, session: &SessionId) {
         let index = self.store().root.open_directory(DUE).unwrap();
         for bucket in self.buckets() {
             let mut reader = Reader::open(&index, bucket, Access::Write).unwrap();
@@ -197,7 +197,7 @@ impl House {
     }
 
     /// Empties the index, notes the hour in which sessions are created as that of the last walk, and sets the clock to it.
-    fn begin_again(&self) {
+    fn reset(&self) {
         let index = self.fixture.dir.path().join(DUE);
         self.buckets().iter().for_each(|bucket| fs::remove_file(index.join(bucket.to_string())).unwrap());
         fs::write(index.join(SWEEP), format!("{MADE:20}\n")).unwrap();

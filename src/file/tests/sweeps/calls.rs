@@ -20,10 +20,10 @@ const FILED: [&str; 4] = ["open directory", "open file in directory", "append", 
 const STRUCK: &str = "write";
 const END_OF_BUCKET: &str = "read";
 
-impl House {
+impl Stage {
     #[track_caller]
     fn check_calls(&self, want: &[&[&str]]) -> SweepReport {
-        let (report, calls) = during(|_, _| None, || self.sweep_well(&unrested(), "alone"));
+        let (report, calls) = during(|_, _| None, || self.sweep_without_failures(&unrested(), "alone"));
         assert_eq!(calls, want.concat());
         report
     }
@@ -31,60 +31,60 @@ impl House {
 
 #[test]
 fn a_pass_with_nothing_due_costs_a_look_at_the_index() {
-    let house = House::new();
-    house.check_calls(&[&BEGIN, &[LIST]]);
+    let stage = Stage::new();
+    stage.check_calls(&[&BEGIN, &[LIST]]);
     // Also with any number of live sessions in later hours.
     for _ in 0..10 {
-        house.session(Where::Elsewhere, at(SWEPT, 1), "x");
+        stage.session(Where::Elsewhere, at(SWEPT, 1), "x");
     }
-    house.check_calls(&[&BEGIN, &[LIST]]);
+    stage.check_calls(&[&BEGIN, &[LIST]]);
 }
 
 #[test]
 fn a_due_session_costs_one_read_and_a_later_one_none() {
-    let house = House::new();
+    let stage = Stage::new();
     for _ in 0..10 {
-        house.session(Where::Elsewhere, at(MADE, 50), "not yet");
+        stage.session(Where::Elsewhere, at(MADE, 50), "not yet");
     }
     let bucket = [&BEGIN[..], &[LIST, SIZE], &ENTRIES].concat();
-    house.check_calls(&[&bucket, &[END_OF_BUCKET]]);
+    stage.check_calls(&[&bucket, &[END_OF_BUCKET]]);
 
-    house.session(Where::Elsewhere, at(MADE, 35), "expired");
-    house.clock.set(at(MADE, 36));
-    let report = house.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);
+    stage.session(Where::Elsewhere, at(MADE, 35), "expired");
+    stage.clock.set(at(MADE, 36));
+    let report = stage.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);
     assert_eq!((report.examined, report.removed), (1, 1));
     // Once only.
-    house.check_calls(&[&bucket, &[END_OF_BUCKET]]);
+    stage.check_calls(&[&bucket, &[END_OF_BUCKET]]);
 
-    let gone = house.session(Where::Elsewhere, at(MADE, 37), "gone");
-    house.store().delete_by_id(&gone.public_id()).unwrap();
-    house.clock.set(at(MADE, 38));
-    let report = house.check_calls(&[&bucket, &[SHARD], &GONE, &[STRUCK, END_OF_BUCKET]]);
+    let gone = stage.session(Where::Elsewhere, at(MADE, 37), "gone");
+    stage.store().delete_by_id(&gone.public_id()).unwrap();
+    stage.clock.set(at(MADE, 38));
+    let report = stage.check_calls(&[&bucket, &[SHARD], &GONE, &[STRUCK, END_OF_BUCKET]]);
     assert_eq!((report.examined, report.removed), (0, 0));
-    house.check_calls(&[&bucket, &[END_OF_BUCKET]]);
+    stage.check_calls(&[&bucket, &[END_OF_BUCKET]]);
 
-    let renewed = house.renewed(Where::Elsewhere, at(MADE, 39), at(MADE + 9, 0), "renewed");
-    house.clock.set(at(MADE, 40));
-    let report = house.check_calls(&[&bucket, &[SHARD], &ALIVE, &FILED, &[STRUCK, END_OF_BUCKET]]);
+    let renewed = stage.renewed(Where::Elsewhere, at(MADE, 39), at(MADE + 9, 0), "renewed");
+    stage.clock.set(at(MADE, 40));
+    let report = stage.check_calls(&[&bucket, &[SHARD], &ALIVE, &FILED, &[STRUCK, END_OF_BUCKET]]);
     assert_eq!((report.examined, report.renewed), (1, 1));
     // Not read until its new hour.
-    house.check_calls(&[&BEGIN, &[LIST, SIZE], &ENTRIES, &[END_OF_BUCKET]]);
-    assert_eq!(house.text(&renewed).as_deref(), Some("renewed"));
+    stage.check_calls(&[&BEGIN, &[LIST, SIZE], &ENTRIES, &[END_OF_BUCKET]]);
+    assert_eq!(stage.text(&renewed).as_deref(), Some("renewed"));
 }
 
 /// Due and locked: the entry stays for the next pass, without a wait.
 #[test]
 fn a_session_in_use_is_left_without_waiting() {
-    let house = House::new();
-    let session = house.session(Where::Elsewhere, at(MADE, 35), "x");
-    house.clock.set(at(MADE, 36));
-    let file = fs::File::options().read(true).write(true).open(house.fixture.path(&session)).unwrap();
+    let stage = Stage::new();
+    let session = stage.session(Where::Elsewhere, at(MADE, 35), "x");
+    stage.clock.set(at(MADE, 36));
+    let file = fs::File::options().read(true).write(true).open(stage.fixture.path(&session)).unwrap();
     let held = LockedFile::acquire(file, Instant::now()).unwrap().unwrap();
     let bucket = [&BEGIN[..], &[LIST, SIZE], &ENTRIES].concat();
-    let left = house.check_calls(&[&bucket, &[SHARD, "open session in shard", "lock", END_OF_BUCKET]]);
+    let left = stage.check_calls(&[&bucket, &[SHARD, "open session in shard", "lock", END_OF_BUCKET]]);
     assert!(left.elapsed < Duration::from_secs(4), "it waited for {:?}", left.elapsed);
     drop(held);
-    house.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);
+    stage.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);
 }
 
 /// The same when its hour is over and the bucket is removed, also if its shard is walked: each pass tries once, and the next
@@ -92,22 +92,22 @@ fn a_session_in_use_is_left_without_waiting() {
 #[test]
 fn a_locked_session_is_tried_again_by_the_next_pass() {
     for place in [Where::Elsewhere, Where::Walked] {
-        let house = House::new();
-        let session = house.session(place, at(MADE, 50), "x");
-        house.clock.set(at(SWEPT, 0));
-        let file = fs::File::options().read(true).write(true).open(house.fixture.path(&session)).unwrap();
+        let stage = Stage::new();
+        let session = stage.session(place, at(MADE, 50), "x");
+        stage.clock.set(at(SWEPT, 0));
+        let file = fs::File::options().read(true).write(true).open(stage.fixture.path(&session)).unwrap();
         let held = LockedFile::acquire(file, Instant::now()).unwrap().unwrap();
         for pass in 0..3 {
-            let (report, calls) = during(|_, _| None, || house.sweep_well(&unrested(), "in use"));
+            let (report, calls) = during(|_, _| None, || stage.sweep_without_failures(&unrested(), "in use"));
             assert_eq!(report.removed, 0, "{place:?}");
             let tried = calls.iter().filter(|call| **call == "open session in shard").count();
             // In the walk and by its entry; from then on only by its entry.
             let looks = if (place, pass) == (Where::Walked, 0) { 2 } else { 1 };
             assert_eq!(tried, looks, "{place:?}: {calls:?}");
-            house.clock.advance(Duration::from_micros(1));
+            stage.clock.advance(Duration::from_micros(1));
         }
         drop(held);
-        assert_eq!(house.sweep_well(&unrested(), "at rest").removed, 1, "{place:?}");
+        assert_eq!(stage.sweep_without_failures(&unrested(), "at rest").removed, 1, "{place:?}");
     }
 }
 
@@ -129,9 +129,9 @@ const WALK_OF_ONE_BUCKET: [&str; 12] = [
 
 #[test]
 fn a_bucket_is_unlinked_before_its_tail_is_read() {
-    let house = House::new();
-    house.session(Where::Elsewhere, at(MADE, 50), "x");
-    house.clock.set(at(SWEPT, 0));
+    let stage = Stage::new();
+    stage.session(Where::Elsewhere, at(MADE, 50), "x");
+    stage.clock.set(at(SWEPT, 0));
     let ended = [
         &BEGIN[..],
         &WALK_OF_ONE_BUCKET[..9],
@@ -144,23 +144,23 @@ fn a_bucket_is_unlinked_before_its_tail_is_read() {
         // Not erased: the whole bucket is removed.
         &[END_OF_BUCKET, "unlink", END_OF_BUCKET],
     ];
-    house.check_calls(&ended);
-    assert!(house.buckets().is_empty());
-    house.check_calls(&[&BEGIN, &[LIST]]);
+    stage.check_calls(&ended);
+    assert!(stage.buckets().is_empty());
+    stage.check_calls(&[&BEGIN, &[LIST]]);
 }
 
 /// A removal that a power cut reverts leaves an expired session.
 #[test]
 fn a_sweep_syncs_nothing_and_opens_due_or_walked_sessions_only() {
-    let house = House::new();
+    let stage = Stage::new();
     for place in [Where::Walked, Where::Elsewhere] {
-        for filed in [at(MADE, 40), at(SWEPT, 10), at(SWEPT, 50), at(MADE + 9, 0)] {
-            house.session(place, filed, "x");
-            house.renewed(place, filed, at(MADE + 9, 30), "renewed");
+        for deadline in [at(MADE, 40), at(SWEPT, 10), at(SWEPT, 50), at(MADE + 9, 0)] {
+            stage.session(place, deadline, "x");
+            stage.renewed(place, deadline, at(MADE + 9, 30), "renewed");
         }
     }
-    house.clock.set(at(SWEPT, 30));
-    let (report, calls) = during(|_, _| None, || house.sweep_well(&unrested(), "alone"));
+    stage.clock.set(at(SWEPT, 30));
+    let (report, calls) = during(|_, _| None, || stage.sweep_without_failures(&unrested(), "alone"));
     assert!(calls.iter().all(|call| !call.starts_with("sync")), "{calls:?}");
     // All in the walked shard, two of them once more, to be removed. The entries for 40 and 10 past, of both places.
     let opened = |by| calls.iter().filter(|call| **call == by).count();
@@ -172,10 +172,10 @@ fn a_sweep_syncs_nothing_and_opens_due_or_walked_sessions_only() {
 #[test]
 fn a_removal_is_announced_before_the_name_is_gone() {
     for place in [Where::Elsewhere, Where::Walked] {
-        let house = House::new();
-        let session = house.session(place, at(MADE, 50), "x");
-        house.clock.set(at(SWEPT, 0));
-        let path = house.fixture.path(&session);
+        let stage = Stage::new();
+        let session = stage.session(place, at(MADE, 50), "x");
+        stage.clock.set(at(SWEPT, 0));
+        let path = stage.fixture.path(&session);
         let open = || fs::File::options().read(true).write(true).open(&path).unwrap();
         let (at_removal, at_announcement, afterwards) = (open(), open(), open());
         let is_locked = |file: fs::File| LockedFile::acquire(file, Instant::now()).unwrap().is_err();
@@ -193,7 +193,7 @@ fn a_removal_is_announced_before_the_name_is_gone() {
             }
             None
         };
-        let (swept, _) = during(watch, || house.sweep());
+        let (swept, _) = during(watch, || stage.sweep());
         assert_eq!(swept.unwrap().removed, 1);
         assert_eq!(*report.lock().unwrap(), [("announce", true, true), ("unlink", true, true)], "{place:?}");
         assert!(!path.exists(), "{place:?}: it was not removed");

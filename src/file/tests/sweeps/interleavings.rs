@@ -73,16 +73,16 @@ struct Times {
 }
 
 fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
-    let house = House::new();
-    let somebody = house.other();
+    let stage = Stage::new();
+    let somebody = stage.other();
     for call in 0.. {
-        house.begin_again();
-        let session = house.renewed(place, at(MADE, 50), at(DEADLINE.0, DEADLINE.1), "old");
-        let successor = house.id(Where::Elsewhere);
-        house.clock.set(at(SWEPT, times.swept));
+        stage.reset();
+        let session = stage.renewed(place, at(MADE, 50), at(DEADLINE.0, DEADLINE.1), "old");
+        let successor = stage.id(Where::Elsewhere);
+        stage.clock.set(at(SWEPT, times.swept));
         let answer = Arc::new(Mutex::new(None));
         let operation = {
-            let (answer, clock, somebody) = (Arc::clone(&answer), house.clock.clone(), Arc::clone(&somebody));
+            let (answer, clock, somebody) = (Arc::clone(&answer), stage.clock.clone(), Arc::clone(&somebody));
             let (session, successor) = (session.clone(), successor.clone());
             move || {
                 clock.set(at(SWEPT, times.met));
@@ -90,7 +90,7 @@ fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
                 clock.set(at(SWEPT, times.after));
             }
         };
-        let (report, calls) = during(in_call(call, operation), || house.sweep());
+        let (report, calls) = during(in_call(call, operation), || stage.sweep());
         let context = format!("{other:?} in call {call} of {calls:?}, {place:?}, {times:?}");
         let report = report.unwrap_or_else(|error| panic!("{context}: {error}"));
         assert_eq!(report.failed, 0, "{context}: {report:?}");
@@ -104,9 +104,9 @@ fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
             Err(error) if error.kind() == ErrorKind::Busy => false,
             Err(error) => panic!("{context}: {error}"),
         };
-        let got = [house.text(&session), house.text(&successor)];
+        let got = [stage.text(&session), stage.text(&successor)];
         // A save that was refused leaves a session that may be swept or not, and expires all the same.
-        let there = (times.after < DEADLINE.1 && house.exists(&session)).then_some("old");
+        let there = (times.after < DEADLINE.1 && stage.exists(&session)).then_some("old");
         let want = if acknowledged && other == Other::Keep && times.after >= DEADLINE.1 {
             [None, None]
         } else {
@@ -114,19 +114,19 @@ fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
         };
         assert_eq!(got, want, "{context}, acknowledged: {acknowledged}");
         // Nor does an earlier time bring back a deleted session.
-        house.clock.set(at(SWEPT, 29));
+        stage.clock.set(at(SWEPT, 29));
         if acknowledged && [Other::Rotate, Other::Delete].contains(&other) {
-            assert_eq!(house.text(&session), None, "{context}: it came back");
+            assert_eq!(stage.text(&session), None, "{context}: it came back");
         }
-        assert_eq!(house.fixture.temporary_beside(&session), 0, "{context}");
+        assert_eq!(stage.fixture.temporary_beside(&session), 0, "{context}");
         // No session is forgotten.
-        house.clock.set(at(MADE + 9, 1));
-        house.sweep_well(&unrested(), &context);
+        stage.clock.set(at(MADE + 9, 1));
+        stage.sweep_without_failures(&unrested(), &context);
         assert!(
-            !house.exists(&session) && !house.exists(&successor),
+            !stage.exists(&session) && !stage.exists(&successor),
             "{context}: the index has forgotten it"
         );
-        house.check_nothing_is_held(&context);
+        stage.check_nothing_is_held(&context);
     }
 }
 
@@ -155,17 +155,17 @@ fn a_clock_set_back_during_a_sweep_loses_and_revives_nothing() {
 /// A waiter opened the session's file before a sweep removed it, and gets the lock after the sweep; the clock may have been
 /// set back meanwhile, and the session imported again.
 fn check_waiter(place: Where, other: Other, set_back: bool, imported: bool) {
-    let house = House::new();
+    let stage = Stage::new();
     let context = format!("{other:?}, {place:?}, set back: {set_back}, imported: {imported}");
-    let session = house.session(place, at(MADE, 50), "old");
-    let successor = house.id(Where::Elsewhere);
-    house.clock.set(at(SWEPT, 0));
-    let waiting = house.fixture.reopened(FileStoreOptions::new().clock(house.clock.clone()));
-    let third = house.other();
+    let session = stage.session(place, at(MADE, 50), "old");
+    let successor = stage.id(Where::Elsewhere);
+    stage.clock.set(at(SWEPT, 0));
+    let waiting = stage.fixture.reopened(FileStoreOptions::new().clock(stage.clock.clone()));
+    let third = stage.other();
     let (sender, receiver) = mpsc::channel();
-    let path = house.fixture.path(&session);
+    let path = stage.fixture.path(&session);
     let meet = {
-        let (session, successor, clock) = (session.clone(), successor.clone(), house.clock.clone());
+        let (session, successor, clock) = (session.clone(), successor.clone(), stage.clock.clone());
         let mut met = false;
         move |_, call: &'static str| {
             if call == "unlink" && !std::mem::replace(&mut met, true) {
@@ -197,13 +197,13 @@ fn check_waiter(place: Where, other: Other, set_back: bool, imported: bool) {
             None
         }
     };
-    let (report, _) = during(meet, || house.sweep());
+    let (report, _) = during(meet, || stage.sweep());
     assert_eq!(report.unwrap().removed, 1, "{context}");
     let acknowledged = receiver.recv().unwrap().join().unwrap();
     let acknowledged = acknowledged.unwrap_or_else(|error| panic!("{context}: {error}"));
     assert!(imported || !acknowledged, "{context}: acknowledged, and removed before");
     let want = other.leaves(acknowledged, imported.then_some("imported"));
-    assert_eq!([house.text(&session), house.text(&successor)], want, "{context}: {acknowledged}");
+    assert_eq!([stage.text(&session), stage.text(&successor)], want, "{context}: {acknowledged}");
 }
 
 #[test]
@@ -221,13 +221,13 @@ fn a_waiter_for_a_swept_session_is_not_told_that_it_saved() {
 #[test]
 fn a_session_imported_during_a_sweep_stays() {
     for place in [Where::Walked, Where::Elsewhere] {
-        let house = House::new();
-        let third = house.other();
+        let stage = Stage::new();
+        let third = stage.other();
         let mut imported = 0;
         for call in 0.. {
-            house.begin_again();
-            let session = house.session(place, at(MADE, 50), "old");
-            house.clock.set(at(SWEPT, 0));
+            stage.reset();
+            let session = stage.session(place, at(MADE, 50), "old");
+            stage.clock.set(at(SWEPT, 0));
             let answer = Arc::new(Mutex::new(None));
             let operation = {
                 let (answer, third, id) = (Arc::clone(&answer), Arc::clone(&third), session.public_id());
@@ -236,7 +236,7 @@ fn a_session_imported_during_a_sweep_stays() {
                     *answer.lock().unwrap() = Some(third.import(&id, &record, Durability::Relaxed));
                 }
             };
-            let (report, calls) = during(in_call(call, operation), || house.sweep());
+            let (report, calls) = during(in_call(call, operation), || stage.sweep());
             let context = format!("in call {call} of {calls:?}, {place:?}");
             let removed = report.unwrap().removed;
             let Some(answer) = answer.lock().unwrap().take() else { break };
@@ -248,9 +248,13 @@ fn a_session_imported_during_a_sweep_stays() {
             // An import before the sweep's lock replaces the expired session.
             assert!(removed == 1 || (was && removed == 0), "{context}: {removed}");
             imported += usize::from(was);
-            assert_eq!(house.text(&session).as_deref(), was.then_some("imported"), "{context}");
-            house.clock.set(at(MADE + 9, 1));
-            assert_eq!(house.sweep_well(&unrested(), &context).removed, u64::from(was), "{context}");
+            assert_eq!(stage.text(&session).as_deref(), was.then_some("imported"), "{context}");
+            stage.clock.set(at(MADE + 9, 1));
+            assert_eq!(
+                stage.sweep_without_failures(&unrested(), &context).removed,
+                u64::from(was),
+                "{context}"
+            );
         }
         assert!(imported > 20, "{imported}");
     }
@@ -259,16 +263,16 @@ fn a_session_imported_during_a_sweep_stays() {
 /// The inserting process has read the clock before the hour ended.
 #[test]
 fn an_insertion_during_a_bucket_removal_is_not_lost() {
-    let house = House::new();
+    let stage = Stage::new();
     let late = Clock::manual(at(MADE, 55));
-    let somebody = house.fixture.reopened(FileStoreOptions::new().clock(late));
+    let somebody = stage.fixture.reopened(FileStoreOptions::new().clock(late));
     for call in 0.. {
-        house.begin_again();
-        house.session(Where::Elsewhere, at(MADE, 50), "x");
-        house.clock.set(at(SWEPT, 0));
+        stage.reset();
+        stage.session(Where::Elsewhere, at(MADE, 50), "x");
+        stage.clock.set(at(SWEPT, 0));
         // With the bucket open, as it is in a process that inserts all the time.
-        let before = house.id(Where::Elsewhere);
-        let filed_late = house.id(Where::Elsewhere);
+        let before = stage.id(Where::Elsewhere);
+        let filed_late = stage.id(Where::Elsewhere);
         let make = |store: &FileStore, session: &SessionId| {
             let record = Arc::new(record_until(at(MADE, 58), "x"));
             store.create_file(Whose::Secret(session), record, false).unwrap();
@@ -279,12 +283,16 @@ fn an_insertion_during_a_bucket_removal_is_not_lost() {
             let (somebody, filed_late) = (Arc::clone(&somebody), filed_late.clone());
             move || make(&somebody, &filed_late)
         };
-        let (report, calls) = during(in_call(call, operation), || house.sweep());
+        let (report, calls) = during(in_call(call, operation), || stage.sweep());
         let context = format!("in call {call} of {calls:?}");
         assert_eq!(report.unwrap().failed, 0, "{context}");
-        let met = house.exists(&filed_late);
-        house.clock.set(at(MADE + 9, 1));
-        assert_eq!(house.sweep_well(&unrested(), &context).removed, 1 + u64::from(met), "{context}");
+        let met = stage.exists(&filed_late);
+        stage.clock.set(at(MADE + 9, 1));
+        assert_eq!(
+            stage.sweep_without_failures(&unrested(), &context).removed,
+            1 + u64::from(met),
+            "{context}"
+        );
         if !met {
             assert!(call > 20, "{context}");
             return;
@@ -296,17 +304,17 @@ fn an_insertion_during_a_bucket_removal_is_not_lost() {
 
 /// A session reaches its deadline during an operation on it, and is swept at that instant.
 fn expire_and_sweep_in_every_call(operation: Act, until: SystemTime) {
-    let house = House::new();
-    let sweeper = house.other();
+    let stage = Stage::new();
+    let sweeper = stage.other();
     let deadline = at(SWEPT, 31);
     for call in 0.. {
-        house.begin_again();
-        let session = house.renewed(Where::Elsewhere, at(MADE, 50), deadline, "old");
-        let successor = house.id(Where::Elsewhere);
-        house.clock.set(at(SWEPT, 30));
+        stage.reset();
+        let session = stage.renewed(Where::Elsewhere, at(MADE, 50), deadline, "old");
+        let successor = stage.id(Where::Elsewhere);
+        stage.clock.set(at(SWEPT, 30));
         let met = Arc::new(Mutex::new(false));
         let sweep = {
-            let (met, clock, sweeper) = (Arc::clone(&met), house.clock.clone(), Arc::clone(&sweeper));
+            let (met, clock, sweeper) = (Arc::clone(&met), stage.clock.clone(), Arc::clone(&sweeper));
             move || {
                 clock.set(deadline);
                 let report = sweeper.sweep(&unrested()).unwrap();
@@ -320,7 +328,7 @@ fn expire_and_sweep_in_every_call(operation: Act, until: SystemTime) {
             record.entries.insert("text".into(), Value::new(&text).unwrap());
             Ok(Verdict::Write)
         };
-        let store = house.store();
+        let store = stage.store();
         let (result, calls) = during(in_call(call, sweep), || match operation {
             Act::Create { power_safe } => {
                 let record = Arc::new(record_until(until, "new"));
@@ -343,23 +351,23 @@ fn expire_and_sweep_in_every_call(operation: Act, until: SystemTime) {
         let context = format!("{operation:?} until {until:?}, swept in call {call} of {calls:?}");
         let acknowledged = result.unwrap_or_else(|error| panic!("{context}: {error}"));
         let lives = acknowledged && until > deadline;
-        let [old, made] = [house.text(&session), house.text(&successor)];
+        let [old, made] = [stage.text(&session), stage.text(&successor)];
         let want = match operation {
             Act::Create { .. } | Act::Rotate => [None, lives.then(|| "new".into())],
             Act::Update { .. } | Act::Grow { .. } => [lives.then(|| operation.new_text()), None],
             _ => [None, None],
         };
         assert_eq!([old, made], want, "{context}: {acknowledged}");
-        assert_eq!(house.fixture.temporary_beside(&session), 0, "{context}");
+        assert_eq!(stage.fixture.temporary_beside(&session), 0, "{context}");
         // A session that was reported as deleted or expired does not come back with an earlier time.
         if acknowledged && [Act::Delete, Act::Rotate].contains(&operation) {
-            house.clock.set(at(SWEPT, 30));
-            assert_eq!(house.text(&session), None, "{context}: it came back");
+            stage.clock.set(at(SWEPT, 30));
+            assert_eq!(stage.text(&session), None, "{context}: it came back");
         }
-        house.clock.set(at(MADE + 9, 31));
-        house.sweep_well(&unrested().full(true), &context);
-        assert!(!house.exists(&session) && !house.exists(&successor), "{context}");
-        house.check_nothing_is_held(&context);
+        stage.clock.set(at(MADE + 9, 31));
+        stage.sweep_without_failures(&unrested().full(true), &context);
+        assert!(!stage.exists(&session) && !stage.exists(&successor), "{context}");
+        stage.check_nothing_is_held(&context);
     }
 }
 
@@ -375,14 +383,14 @@ fn an_acknowledged_renewal_survives_a_sweep_at_the_deadline() {
 
 #[test]
 fn a_session_that_expires_during_its_creation_is_indexed() {
-    let house = House::new();
-    let sweeper = house.other();
+    let stage = Stage::new();
+    let sweeper = stage.other();
     let deadline = at(SWEPT, 31);
     for call in 0..12 {
-        house.begin_again();
-        house.clock.set(at(SWEPT, 30));
-        let session = house.id(Where::Elsewhere);
-        let (clock, sweeper) = (house.clock.clone(), Arc::clone(&sweeper));
+        stage.reset();
+        stage.clock.set(at(SWEPT, 30));
+        let session = stage.id(Where::Elsewhere);
+        let (clock, sweeper) = (stage.clock.clone(), Arc::clone(&sweeper));
         let mut sweep = Some(move || {
             clock.set(deadline);
             sweeper.sweep(&unrested()).unwrap();
@@ -395,22 +403,22 @@ fn a_session_that_expires_during_its_creation_is_indexed() {
         };
         let create = || {
             let record = Arc::new(record_until(deadline, "x"));
-            house.store().create_file(Whose::Secret(&session), record, false)
+            stage.store().create_file(Whose::Secret(&session), record, false)
         };
         let (made, calls) = during(plan, create);
         made.unwrap();
-        house.clock.set(at(SWEPT + 1, 31));
-        house.sweep_well(&unrested(), "an hour later");
-        assert!(!house.exists(&session), "swept in call {call} of {calls:?}: the index has forgotten it");
+        stage.clock.set(at(SWEPT + 1, 31));
+        stage.sweep_without_failures(&unrested(), "an hour later");
+        assert!(!stage.exists(&session), "swept in call {call} of {calls:?}: the index has forgotten it");
     }
 }
 
 #[test]
 fn a_session_revived_by_the_clock_is_read_once_a_pass() {
-    let house = House::new();
-    let session = house.session(Where::Elsewhere, at(MADE, 35), "x");
-    house.clock.set(at(MADE, 36));
-    let clock = house.clock.clone();
+    let stage = Stage::new();
+    let session = stage.session(Where::Elsewhere, at(MADE, 35), "x");
+    stage.clock.set(at(MADE, 36));
+    let clock = stage.clock.clone();
     let set_back = move |n, call: &str| {
         if call == "open session in shard" {
             clock.set(at(MADE, 34));
@@ -418,9 +426,9 @@ fn a_session_revived_by_the_clock_is_read_once_a_pass() {
         assert!(n < 1000, "it comes up again and again");
         None
     };
-    let (report, _) = during(set_back, || house.sweep_well(&unrested(), "set back"));
+    let (report, _) = during(set_back, || stage.sweep_without_failures(&unrested(), "set back"));
     assert_eq!(report.removed, 0);
-    assert_eq!(house.text(&session).as_deref(), Some("x"));
-    house.clock.set(at(MADE, 37));
-    assert_eq!(house.sweep_well(&unrested(), "put right").removed, 1);
+    assert_eq!(stage.text(&session).as_deref(), Some("x"));
+    stage.clock.set(at(MADE, 37));
+    assert_eq!(stage.sweep_without_failures(&unrested(), "put right").removed, 1);
 }
