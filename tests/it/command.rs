@@ -352,17 +352,17 @@ fn sweep_keeps_to_its_rate() {
 fn a_sweep_beside_another_one_does_nothing_and_exits_with_4() {
     let place = Place::new();
     place.expired(3);
-    let (begin, begun) = channel();
+    let (sender, receiver) = channel();
     let done = Arc::new(AtomicBool::new(false));
     let (store, stop) = (place.store.clone(), done.clone());
     let slow = std::thread::spawn(move || {
         let options = SweepOptions::new().files_per_second(1);
         store.sweep_with(&options, |_| {
-            let _ = begin.send(());
+            let _ = sender.send(());
             if stop.load(Ordering::SeqCst) { Break(()) } else { Continue(()) }
         })
     });
-    begun.recv().unwrap();
+    receiver.recv().unwrap();
     let words = run!("sweep", place.root);
     let json = run!("sweep", "--json", "--full", place.root);
     done.store(true, Ordering::SeqCst);

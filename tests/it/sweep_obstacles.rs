@@ -574,7 +574,7 @@ fn a_torn_entry_affects_only_its_own_session() {
 fn a_session_inserted_a_thousand_times_is_read_once() {
     // In one piece, one behind the other, and shuffled.
     check_damaged_bucket("all entries a thousand times", 0, &|_, bucket| {
-        rewrite(bucket, |bytes| bytes.repeat(800))
+        rewrite(bucket, |bytes| bytes.repeat(800));
     });
     check_damaged_bucket("one entry a thousand times", 0, &|_, bucket| {
         rewrite(bucket, |bytes| [&bytes[..32].repeat(1000), &bytes[32..]].concat());

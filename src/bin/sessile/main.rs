@@ -36,7 +36,7 @@ enum Outcome {
 
 /// Why a verb could not be carried out.
 enum Failure {
-    /// Wrong usage beyond what the argument parser knows.
+    /// Wrong usage that the argument parser cannot detect.
     Usage(&'static str),
     Store(Error),
     /// Standard output is closed, or cannot be written.

@@ -119,7 +119,7 @@ impl Places {
                 assert!(result.is_none() || done || kind == Some(ErrorKind::InvalidationFailed), "{context}");
             }
             (_, places) => {
-                assert!(places == [true, false] && (task != Task::Quarantine || !done), "{context}")
+                assert!(places == [true, false] && (task != Task::Quarantine || !done), "{context}");
             }
         }
         fixture.check_nothing_is_held(context);
