@@ -1,7 +1,7 @@
-//! Removing what is expired: the cost of finding it among what is alive, and of removing it.
+//! Removing expired sessions: the cost of finding them among live ones, and of removing them.
 //!
 //! `SESSILE_BENCH_SWEEP` says how many live sessions the larger store holds (default 50,000; the smaller one has a
-//! twentieth of it). No sweep rests; all but one have one core.
+//! twentieth of it). No sweep sleeps.
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 /// How many sessions expire at once.
 const DUE: usize = 1000;
 
-fn one_core() -> SweepOptions {
+fn unthrottled() -> SweepOptions {
     SweepOptions::new().cpu_percent(100)
 }
 
@@ -37,7 +37,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// With so many sessions that live for two weeks.
+    /// With `live` sessions that live for two weeks.
     fn with(live: usize) -> Self {
         // The beginning of an hour: the walk, once an hour, has no part in this.
         let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(500_000 * 3600));
@@ -50,7 +50,7 @@ impl Fixture {
         fixture
     }
 
-    /// Makes sessions that live for so long.
+    /// Creates sessions with this lifetime.
     fn create(&self, sessions: usize, age: Duration) -> Vec<PublicId> {
         let mut record = self.record.clone();
         record.deadline = self.store.now() + age;
@@ -58,7 +58,7 @@ impl Fixture {
         (0..sessions).map(|_| create()).collect()
     }
 
-    /// Lets so many sessions expire, which have been on the disk for a while; they share the hour with the sweep.
+    /// Creates sessions, lets them expire in the hour of the sweep, and syncs them to the disk.
     fn let_expire(&self, sessions: usize) -> Vec<PublicId> {
         let ids = self.create(sessions, Duration::from_micros(1));
         self.clock.advance(Duration::from_micros(1));
@@ -66,7 +66,7 @@ impl Fixture {
         ids
     }
 
-    /// Sweeps; how many were removed.
+    /// Sweeps. Returns how many sessions were removed.
     fn sweep(&self, options: &SweepOptions) -> u64 {
         let report = self.store.sweep(options).expect("a sweep");
         assert_eq!(report.failed, 0, "{report:?}");
@@ -74,8 +74,8 @@ impl Fixture {
     }
 }
 
-/// Measures a sweep of 1,000 expired sessions among few live ones and among many; beside it, looking at every file, which
-/// is what one does without an index.
+/// Measures a sweep of 1,000 expired sessions among few live ones and among many; beside it, reading every file, which is
+/// the way without an index.
 fn due_among_live(c: &mut Criterion) {
     let (small, large) = (large() / 20, large());
     let mut group = c.benchmark_group("sweep-1000-due");
@@ -87,7 +87,7 @@ fn due_among_live(c: &mut Criterion) {
                 let round = |_| {
                     fixture.let_expire(DUE);
                     let began = Instant::now();
-                    let removed = fixture.sweep(&one_core());
+                    let removed = fixture.sweep(&unthrottled());
                     let took = began.elapsed();
                     assert_eq!(removed, DUE as u64);
                     took
@@ -98,7 +98,7 @@ fn due_among_live(c: &mut Criterion) {
     }
     let (live, fixture) = &stores[1];
     group.bench_function(format!("decode-all/{live}"), |b| {
-        b.iter(|| fixture.sweep(&one_core().full(true).dry_run(true)));
+        b.iter(|| fixture.sweep(&unthrottled().full(true).dry_run(true)));
     });
     group.finish();
 }
@@ -121,15 +121,13 @@ fn removal(c: &mut Criterion) {
             }
         };
         b.iter_batched(|| fixture.let_expire(sessions), unlink, BatchSize::PerIteration);
-        // What the index says of them is gone with a sweep.
-        fixture.sweep(&one_core());
+        // A sweep erases their entries in the index.
+        fixture.sweep(&unthrottled());
     });
-    for (who, options) in [("sessile", one_core()), ("sessile-2-cores", one_core().cpu_percent(200))] {
-        group.bench_function(format!("{who}/512"), |b| {
-            let sweep = |ids: Vec<PublicId>| assert_eq!(fixture.sweep(&options), ids.len() as u64);
-            b.iter_batched(|| fixture.let_expire(sessions), sweep, BatchSize::PerIteration);
-        });
-    }
+    group.bench_function("sessile/512", |b| {
+        let sweep = |ids: Vec<PublicId>| assert_eq!(fixture.sweep(&unthrottled()), ids.len() as u64);
+        b.iter_batched(|| fixture.let_expire(sessions), sweep, BatchSize::PerIteration);
+    });
     group.finish();
 }
 

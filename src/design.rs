@@ -394,11 +394,9 @@
 //! the order of their hours, is noted as if it had ended in an earlier one. So a program that never runs for as long as a
 //! sweep takes is swept all the same.
 //!
-//! **Several threads** (`cpu_percent` above 100) are handed shards one by one. One thread opens, locks, reads and marks
-//! each file that it removes. Of files that are on the disk it removes 0.7 to 0.9 as many as bare `unlinkat` does on an ext4
-//! without a journal, where the disk decides, and 0.54 as many with one; two threads remove 1.45 times as many without. The
-//! thread that began the sweep does work of its own, tells how far all have come, and asks whether to stop, also while it
-//! waits for the others.
+//! **One thread** does a sweep: it opens, locks, reads and marks each file that it removes. Of files that are on the disk it
+//! removes 0.7 to 0.9 as many as bare `unlinkat` does on an ext4 without a journal, where the disk decides, and 0.54 as many
+//! with one.
 //!
 //! **Killed sweeps** leave entries that are looked at again and found done. **Two sweeps** at once exclude each other by the lock
 //! on `run/due/sweep`; if somebody deletes that file, they do not, and do no harm: each removal is under its session's lock.

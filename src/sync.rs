@@ -1,4 +1,4 @@
-//! What threads meet at, for the engine: locks, atomics, threads, channels, and the time that waits are measured in.
+//! What threads meet at, for the engine: locks, threads, channels, and the time that waits are measured in.
 //!
 //! One door, so that the proofs (`file/proofs`) can have the engine itself under a scheduler of their own: in every other
 //! build this module is a list of names of other crates. Under `--cfg shuttle`, in unit tests, the same names are those of
@@ -8,7 +8,6 @@
 mod usual {
     pub(crate) use crossbeam_channel as channel;
     pub(crate) use parking_lot::{ArcMutexGuard, Mutex, RawMutex, RwLock};
-    pub(crate) use std::sync::atomic;
     pub(crate) use std::thread;
     pub(crate) use std::time::Instant;
 

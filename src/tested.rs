@@ -49,8 +49,8 @@
 //!
 //! The engine itself, on real files, under a scheduler that tries every order in which threads and processes can take their
 //! steps (each system call, each lock, each half of a counter that is read) with up to two preemptions: coherence of copies in
-//! one process and in several, writers that are stopped or killed anywhere, the queue of a session's writers, the threads of
-//! one sweep, two sweeps, and the end of a reaper. Beside the models of coherence stand the same with one rule of
+//! one process and in several, writers that are stopped or killed anywhere, the queue of a session's writers, a sweep that is
+//! stopped, two sweeps, and the end of a reaper. Beside the models of coherence stand the same with one rule of
 //! [`design`](crate::design) broken, and each of these has to be found out (`src/file/proofs`, with
 //! [shuttle](https://docs.rs/shuttle)):
 //!

@@ -2,12 +2,13 @@
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::design)).
 //! This file opens and reads; [`slot`] has the bytes of a version; `write` creates, updates and grows, `end` rotates and deletes, both under the lock that
-//! `locked` gets. `due` knows which sessions may have expired, `sweep` removes those that have, `reaper` does so again and
-//! again; `walk`, `operate` and `repair` are for operators.
+//! `locked` gets. `expiry_index` knows which sessions may have expired, `sweep` removes those that have, `reaper` does so again and
+//! again; `scan`, `admin` and `repair` are for operators.
+mod admin;
 mod disk;
-mod due;
 mod emptied;
 mod end;
+mod expiry_index;
 mod generations;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
@@ -19,7 +20,6 @@ mod mapped;
 #[cfg(any(all(test, not(shuttle)), sessile_fuzzing))]
 mod model;
 mod open;
-mod operate;
 mod options;
 mod permissions;
 #[cfg(test)]
@@ -29,6 +29,7 @@ mod read_cache;
 mod reaper;
 mod repair;
 mod run;
+mod scan;
 pub mod slot;
 mod slots;
 mod stats;
@@ -36,16 +37,15 @@ mod sweep;
 #[cfg(test)]
 #[cfg(not(shuttle))]
 mod tests;
-mod walk;
 #[cfg(feature = "watch")]
 mod watch;
 mod write;
 
 pub use options::{Coherence, FileStoreOptions};
 pub use reaper::{Reaper, ReaperOptions, ReaperStats};
+pub use scan::{Content, Scan, ScannedFile};
 pub use stats::Stats;
 pub use sweep::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
-pub use walk::{Content, Scan, ScannedFile};
 
 use crate::clock::{Glance, micros};
 use crate::error::{Error, ErrorKind, Result};
@@ -54,8 +54,8 @@ use crate::record::Record;
 use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store};
 use crate::sync::Instant;
 use disk::{Access, Root};
-use due::Due;
 use emptied::MadeAgain;
+use expiry_index::ExpiryIndex;
 use generations::{Counters, Generations, News};
 use layout::SessionPath;
 use lock::LockedRoot;
@@ -129,7 +129,7 @@ pub struct FileStore {
     queues: lock::Queues,
     made_again: MadeAgain,
     generations: Arc<Generations>,
-    due: Due,
+    expiry_index: ExpiryIndex,
     cache: Option<ReadCache>,
     tally: Tally,
     options: FileStoreOptions,
@@ -173,7 +173,7 @@ impl FileStore {
             queues: lock::Queues::new(),
             made_again: MadeAgain::at_opening(were_missing),
             generations,
-            due: Due::default(),
+            expiry_index: ExpiryIndex::default(),
             cache,
             tally: Tally::default(),
             options,
@@ -209,7 +209,7 @@ impl FileStore {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let cache = self.cache.as_ref().filter(|_| self.queues.check_process().is_ok());
-        Stats { index_failures: self.due.index_failures(), ..self.tally.stats(cache) }
+        Stats { index_failures: self.expiry_index.index_failures(), ..self.tally.stats(cache) }
     }
 
     /// The name of the file system, such as `NFS`, if no copies of sessions are kept in memory because processes cannot hear

@@ -15,7 +15,7 @@ mod script;
 pub(super) use script::{By, Step};
 
 use super::disk::faults::during;
-use super::due::{BUCKET_MICROS, bucket_of};
+use super::expiry_index::{BUCKET_MICROS, bucket_of};
 use super::layout::{DUE, SHARDS, SWEEP, shard_name};
 use super::{Coherence, Content, FileStore, FileStoreOptions, SweepOptions};
 use crate::clock::{Clock, micros};

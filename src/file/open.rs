@@ -7,10 +7,10 @@
 use super::disk::{self, Root, Taken};
 use super::generations::Generations;
 use super::io_error;
-use super::layout::{DUE, PARAMETERS, SHARDS, is_ours, shard_name};
+use super::layout::{PARAMETERS, SHARDS, is_ours, shard_name};
 use super::lock::LockedRoot;
 use super::options::{Coherence, FileStoreOptions};
-use super::{permissions, repair, run, sweep};
+use super::{expiry_index, permissions, repair, run};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -208,10 +208,8 @@ pub(super) fn read_parameters(root: &Root) -> Result<bool> {
 /// Makes the store in a directory that has none. Whether its parameters were put there by this call.
 fn make(root: &Root, clock: &Clock) -> Result<bool> {
     check_names(root)?;
-    let dir = root.path();
     make_shards(root)?;
-    sweep::make_index(root, clock.now())
-        .map_err(|error| io_error("make expiry index", error).with_path(dir.join(DUE)))?;
+    expiry_index::create(root, clock.now())?;
     make_parameters(root)
 }
 

@@ -1,10 +1,10 @@
-//! A thread that sweeps at its own pace, for as long as its [`Reaper`] lives.
+//! A thread that sweeps at intervals, for as long as its [`Reaper`] lives.
 //!
 //! - **It keeps no store open.** It has a weak reference; when the store is dropped, it ends with its next turn.
-//! - **Nothing ends it** but that and its handle: an error is counted and told, a panic in the observer is contained.
-//! - **It fails aloud**: without an observer, a sweep that failed is one line on standard error.
-//! - **Any number of processes** may have one on the same store: one sweeps at a time, the others leave it to that one.
-//! - **It may be killed anywhere**, as a sweep may; a server that never returns needs not stop it.
+//! - **Only that and its handle end it**: an error is counted and reported, a panic in the observer is contained.
+//! - **No failure is silent**: without an observer, a failed sweep is one line on standard error.
+//! - **Any number of processes** may have one on the same store: one sweeps at a time, the others skip that sweep.
+//! - **It may be killed anywhere**, as a sweep may; a server that never returns need not stop it.
 use super::mapped::Birthmark;
 use super::{FileStore, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
 use crate::contained::contained;
@@ -18,12 +18,12 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// The first sweep of a reaper comes after this time at most, so that a server that is started often sweeps as well.
+/// Longest time before the first sweep of a reaper, so that a server that is restarted often sweeps as well.
 const FIRST_WITHIN: Duration = Duration::from_secs(10);
 
 type Observer = dyn FnMut(&Result<SweepReport>) + Send;
 
-/// How a [`Reaper`] works.
+/// Options of a [`Reaper`].
 ///
 /// ```
 /// # use sessile::{FileStore, file::ReaperOptions};
@@ -67,24 +67,24 @@ impl ReaperOptions {
         Self::default()
     }
 
-    /// From the end of a sweep to the beginning of the next: 100 ms to 30 days, default 5 minutes. Up to a tenth is added by
-    /// chance, so that processes started together do not meet; the first sweep comes by chance within 10 seconds, or
-    /// within the interval if that is shorter.
+    /// From the end of a sweep to the beginning of the next: 100 ms to 30 days, default 5 minutes. Up to a tenth is added at
+    /// random, so that processes started together do not meet; the first sweep begins at a random time within 10 seconds,
+    /// or within the interval if that is shorter.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
-    /// How each sweep is done; default [`SweepOptions::new`].
+    /// Options of each sweep; default [`SweepOptions::new`].
     #[must_use]
     pub fn sweep(mut self, options: SweepOptions) -> Self {
         self.sweep = options;
         self
     }
 
-    /// Is told of each sweep, in the reaper's thread. A panic in it is contained and counted. Without an observer, a sweep
-    /// that failed, or left files behind that it could not look at or remove, is one line on standard error.
+    /// Called with the result of each sweep, in the reaper's thread. A panic in it is contained and counted. Without an
+    /// observer, a sweep that failed, or could not read or remove some files, is one line on standard error.
     #[must_use]
     pub fn observer(mut self, observer: impl FnMut(&Result<SweepReport>) + Send + 'static) -> Self {
         self.observer = Some(Box::new(observer));
@@ -101,19 +101,19 @@ impl ReaperOptions {
     }
 }
 
-/// What a reaper did between its start and its end.
+/// Counts of a reaper from its start to its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReaperStats {
-    /// Sweeps that it made, also those that were stopped or failed.
+    /// Sweeps, also those that were stopped or failed.
     pub sweeps: u64,
-    /// Sweeps that it left to somebody else.
+    /// Sweeps that were skipped, as another sweep was running.
     pub elsewhere: u64,
-    /// Sessions that it removed.
+    /// Sessions that were removed.
     pub removed: u64,
-    /// Sizes of the files that it removed.
+    /// Sizes of the files that were removed.
     pub bytes_freed: u64,
-    /// Sweeps that could not be made, and files and directories that could not be looked at or removed.
+    /// Sweeps that failed, and files and directories that could not be read or removed.
     pub errors: u64,
     /// Panics that were contained.
     pub panics: u64,
@@ -124,62 +124,72 @@ pub struct ReaperStats {
 #[derive(Debug)]
 #[must_use = "dropped, it stops"]
 pub struct Reaper {
-    /// Nothing is sent: it closes when the thread is to end.
+    /// Closed to stop the thread; no message is sent.
     stop: Option<Sender<()>>,
-    now: Option<Sender<()>>,
+    requests: Option<Sender<()>>,
     thread: Option<JoinHandle<ReaperStats>>,
     birthmark: Birthmark,
 }
 
 impl FileStore {
-    /// Starts a thread that [sweeps](Self::sweep) this store again and again until its handle is dropped. The store may be
+    /// Starts a thread that [sweeps](Self::sweep) this store at intervals until its handle is dropped. The store may be
     /// dropped first; the thread then ends by itself.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`] for options out of bounds, [`ErrorKind::Forked`] in a process that inherited the store,
-    /// [`ErrorKind::Io`] if the system has no thread left.
+    /// [`ErrorKind::Io`] if the system can start no thread.
     pub fn start_reaper(self: &Arc<Self>, options: ReaperOptions) -> Result<Reaper> {
         options.check()?;
         self.queues.check_process()?;
         let (stop, stopped) = bounded(0);
-        let (now, asked) = bounded(1);
-        let worker =
-            Worker { store: Arc::downgrade(self), options, stopped, asked, reaped: ReaperStats::default() };
+        let (requests, requested) = bounded(1);
+        let worker = Worker {
+            store: Arc::downgrade(self),
+            options,
+            stopped,
+            requested,
+            stats: ReaperStats::default(),
+        };
         let thread = thread::Builder::new()
             .name("sessile-reaper".into())
-            .spawn(|| worker.run_and_end())
+            .spawn(|| worker.run_and_drop())
             .map_err(|error| Error::new(ErrorKind::Io, "start a reaper").with_source(error))?;
-        Ok(Reaper { stop: Some(stop), now: Some(now), thread: Some(thread), birthmark: Birthmark::new() })
+        Ok(Reaper {
+            stop: Some(stop),
+            requests: Some(requests),
+            thread: Some(thread),
+            birthmark: Birthmark::new(),
+        })
     }
 }
 
 impl Reaper {
-    /// Asks for a sweep now, and does not wait for it. One that is asked for while another is under way follows it.
+    /// Requests a sweep now, and does not wait for it. A sweep that is requested during another one follows it.
     pub fn sweep_now(&self) {
-        if let Some(now) = self.now.as_ref().filter(|_| self.birthmark.is_here()) {
-            // Full: it was asked already. Closed: the store was dropped.
-            let _ = now.try_send(());
+        if let Some(requests) = self.requests.as_ref().filter(|_| self.birthmark.is_here()) {
+            // Full: a request is waiting. Closed: the store was dropped.
+            let _ = requests.try_send(());
         }
     }
 
-    /// Stops the thread, waits until it has ended, and says what it did.
+    /// Stops the thread, waits until it has ended, and returns its counts.
     pub fn close(mut self) -> ReaperStats {
-        self.end()
+        self.stop()
     }
 
-    fn end(&mut self) -> ReaperStats {
-        let (stop, now) = (self.stop.take(), self.now.take());
+    fn stop(&mut self) -> ReaperStats {
+        let (stop, requests) = (self.stop.take(), self.requests.take());
         let Some(thread) = self.thread.take() else { return ReaperStats::default() };
         if !self.birthmark.is_here() {
-            // In a forked child there is no such thread to be waited for, and what it had is not to be given back: it may
-            // have held a channel's lock at the fork, which closing the channel would wait for.
-            std::mem::forget((stop, now, thread));
+            // A forked child has no such thread to join, and must not close its channels: the thread may have held a
+            // channel's lock at the fork, which closing would wait for.
+            std::mem::forget((stop, requests, thread));
             return ReaperStats::default();
         }
         drop(stop);
         if thread.thread().id() == thread::current().id() {
-            // The observer has the handle: the thread ends when it returns.
+            // The observer stops its own thread, which ends when the observer returns.
             return ReaperStats::default();
         }
         thread.join().unwrap_or_default()
@@ -188,7 +198,7 @@ impl Reaper {
 
 impl Drop for Reaper {
     fn drop(&mut self) {
-        self.end();
+        self.stop();
     }
 }
 
@@ -196,67 +206,70 @@ struct Worker {
     store: Weak<FileStore>,
     options: ReaperOptions,
     stopped: Receiver<()>,
-    asked: Receiver<()>,
-    reaped: ReaperStats,
+    requested: Receiver<()>,
+    stats: ReaperStats,
 }
 
 impl Worker {
-    /// Runs until it is stopped, and says what was done, also if dropping the observer panics.
-    fn run_and_end(mut self) -> ReaperStats {
-        let reaped = self.run();
+    /// Runs until it is stopped, and returns the counts, also if dropping the observer panics.
+    fn run_and_drop(mut self) -> ReaperStats {
+        let stats = self.run();
         let _ = contained(|| drop(self));
-        reaped
+        stats
     }
 
     fn run(&mut self) -> ReaperStats {
-        let mut wait = part_of(FIRST_WITHIN.min(self.options.interval));
-        // When its handle is forgotten, nobody asks any more, and that is no reason to sweep.
-        let mut asked = self.asked.clone();
+        let mut wait = random_part_of(FIRST_WITHIN.min(self.options.interval));
+        // A closed channel, as after `mem::forget` of the handle, is no request.
+        let mut requested = self.requested.clone();
         loop {
             select! {
-                recv(self.stopped) -> _ => return self.reaped,
-                recv(asked) -> message => if message.is_err() { asked = never(); continue },
+                recv(self.stopped) -> _ => return self.stats,
+                recv(requested) -> message => if message.is_err() { requested = never(); continue },
                 recv(after(wait)) -> _ => {}
             }
-            let Some(store) = self.store.upgrade() else { return self.reaped };
-            // Whoever drops the last reference closes the store; that may be this thread, here.
+            let Some(store) = self.store.upgrade() else { return self.stats };
+            // Dropping the last reference closes the store; this thread may have it.
             self.sweep(&store);
             drop(store);
             if self.store.strong_count() == 0 {
-                return self.reaped;
+                return self.stats;
             }
-            wait = self.options.interval + part_of(self.options.interval / 10);
+            wait = self.options.interval + random_part_of(self.options.interval / 10);
         }
     }
 
     fn sweep(&mut self, store: &Arc<FileStore>) {
-        let Self { options, stopped, reaped, .. } = self;
+        let Self { options, stopped, stats, .. } = self;
         let go_on = |_: &SweepProgress<'_>| match stopped.try_recv() {
-            // Nobody else has the store any more: it is to be closed now, not when the sweep is done.
+            // With the only reference, the store is to be closed now, not at the end of the sweep.
             Err(TryRecvError::Empty) if Arc::strong_count(store) > 1 => Continue(()),
             _ => Break(()),
         };
         let swept = contained(|| store.sweep_with(&options.sweep, go_on)).unwrap_or_else(|_| {
-            reaped.panics += 1;
+            stats.panics += 1;
             let reason = "it panicked, which is a fault of the library; please report it";
             Err(Error::new(ErrorKind::Panicked, "sweep session store").with_reason(reason))
         });
-        reaped.count(&swept);
+        stats.count(&swept);
         match &mut options.observer {
-            Some(observer) => reaped.panics += u64::from(contained(|| observer(&swept)).is_err()),
-            None => failure(&swept).into_iter().for_each(|line| write_line(&line)),
+            Some(observer) => stats.panics += u64::from(contained(|| observer(&swept)).is_err()),
+            None => failure_line(&swept).into_iter().for_each(|line| write_line(&line)),
         }
     }
 }
 
-/// The line that standard error gets where there is no observer; `None` if nothing failed.
-fn failure(swept: &Result<SweepReport>) -> Option<String> {
+/// The line for standard error without an observer; `None` if nothing failed.
+fn failure_line(swept: &Result<SweepReport>) -> Option<String> {
     match swept {
         Err(error) => Some(with_causes(error)),
         Ok(report) if report.failed == 0 => None,
         Ok(report) => {
             let first = report.errors.first().map_or_else(String::new, |error| with_causes(error));
-            Some(format!("a sweep left {} files or directories behind; the first: {first}", report.failed))
+            Some(format!(
+                "a sweep could not read or remove {} files or directories; the first: {first}",
+                report.failed
+            ))
         }
     }
 }
@@ -279,9 +292,8 @@ impl ReaperStats {
     }
 }
 
-/// Some part of a time, by chance.
-fn part_of(time: Duration) -> Duration {
-    // Without chance, all of it.
+/// A random part of a time; all of it without random bytes.
+fn random_part_of(time: Duration) -> Duration {
     let Ok(bits) = random::bytes("choose a time to sweep at") else { return time };
     time.mul_f64(f64::from(u32::from_le_bytes(bits)) / f64::from(u32::MAX))
 }

@@ -5,7 +5,7 @@
 //! first. So nothing in it may be needed to know that a session is alive.
 use super::disk::{self, Root, Taken};
 use super::layout::{CACHE_TAG, CACHE_TAG_TEXT, DUE, EARLIER_DUE, EARLIER_GENERATIONS, RUN, SWEEP};
-use super::{due, io_error};
+use super::{expiry_index, io_error};
 use crate::error::Result;
 use std::io;
 
@@ -21,12 +21,6 @@ pub(super) fn make(root: &Root) -> io::Result<()> {
         }
         tag => tag.map(drop),
     }
-}
-
-/// Makes the directory of the expiry index, which lies in it.
-pub(super) fn make_index(root: &Root) -> io::Result<()> {
-    make(root)?;
-    root.make_directory(DUE)
 }
 
 /// Whether an earlier version may use the store: it has its counters in the root itself, where no other process would hear it.
@@ -48,7 +42,7 @@ pub(super) fn remove_earlier(root: &Root) -> Result<()> {
         match root.open_directory(EARLIER_DUE) {
             Ok(index) => {
                 // What is not the index's own stays, and with it the directory.
-                let is_own = |name: &&String| *name == SWEEP || due::bucket_named(name).is_some();
+                let is_own = |name: &&String| *name == SWEEP || expiry_index::bucket_named(name).is_some();
                 index.names()?.iter().filter(is_own).try_for_each(|name| index.unlink(name).map(drop))?;
                 here.remove_directory(EARLIER_DUE)?;
                 match root.open_directory(DUE) {

@@ -55,7 +55,7 @@ impl FileStore {
         let (stamp, read_at) = (self.generations.stamp(&id), self.options.clock.glance().micros());
         // Whatever will be needed is opened before anything is changed.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
-        self.due.file(&self.root, &id, record.deadline, self.now());
+        self.expiry_index.insert(&self.root, &id, record.deadline, self.now());
         let file = match self.root.open_session(&path, Access::Create) {
             // The shard is gone, and perhaps all of the store: then it is made again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -88,7 +88,7 @@ impl FileStore {
         let now = self.now();
         if record.is_expired(now) {
             // A sweep may have come to its entry before there was a file, and have been done with it.
-            self.due.file(&self.root, &id, record.deadline, now);
+            self.expiry_index.insert(&self.root, &id, record.deadline, now);
         }
         told?;
         whose.secret().inspect(|session| {
@@ -165,7 +165,7 @@ impl FileStore {
         let state = locked.newest.state.inherited();
         let bytes = self.encode(&locked.newest.record, Some(had), &id, sequence, state, locked.slot_size)?;
         let version = Version::claimed(&bytes);
-        self.due.file_if_sooner(&self.root, &id, deadline, locked.newest.record.deadline, now);
+        self.expiry_index.insert_if_earlier(&self.root, &id, deadline, locked.newest.record.deadline, now);
         let written = if slot::slot_size(&bytes) > locked.slot_size {
             self.replace(&locked, bytes, power_safe)?
         } else {

@@ -8,7 +8,6 @@
 //! - Handing a lock over is not fair here, which allows more than the real ones do.
 use shuttle::future::batch_semaphore::{BatchSemaphore, Fairness};
 use shuttle::rand::{RngCore, thread_rng};
-pub(crate) use shuttle::sync::atomic;
 use std::cell::Cell;
 use std::fmt;
 use std::ops::{Add, Deref, DerefMut, Sub};
@@ -177,9 +176,7 @@ impl<T> RwLock<T> {
 }
 
 pub(crate) mod thread {
-    pub(crate) use shuttle::thread::{
-        JoinHandle, Scope, ScopedJoinHandle, ThreadId, current, park_timeout, scope,
-    };
+    pub(crate) use shuttle::thread::{JoinHandle, ThreadId, current};
     use std::io;
     use std::time::Duration;
 
@@ -198,13 +195,6 @@ pub(crate) mod thread {
             run: impl FnOnce() -> T + Send + 'static,
         ) -> io::Result<JoinHandle<T>> {
             Ok(shuttle::thread::spawn(run))
-        }
-        pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
-            self,
-            scope: &'scope Scope<'scope, '_>,
-            run: impl FnOnce() -> T + Send + 'scope,
-        ) -> io::Result<ScopedJoinHandle<'scope, T>> {
-            Ok(scope.spawn(run))
         }
     }
 

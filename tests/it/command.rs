@@ -1,8 +1,7 @@
-//! The command `sessile`, run as operators run it: beside servers, on stores that others made, with input that somebody
-//! mistyped.
+//! The command `sessile`, run as operators run it: beside servers, on stores of other users, with mistyped input.
 //!
-//! The promise: each verb does what its help says and its exit code tells how that went; what lives goes on living; no
-//! session's id is repeated, whatever the mistake; nothing that lies in a store drives a terminal.
+//! The promise: each verb acts as its help says and its exit code reports the result; live sessions stay; no session's id is
+//! repeated, after any mistake; no stored text drives a terminal.
 use crate::support::client::Browser;
 use crate::support::command::{Ran, finish, finish_with, keys, numbers, run, sessile, wait};
 use crate::support::rerun::{again_in_mounts, stage};
@@ -49,7 +48,7 @@ impl Place {
     fn named(name: &OsStr) -> Self {
         let parent = tempfile::tempdir().unwrap();
         let root = parent.path().join(name);
-        // Without a watcher: what the command does must be heard of all the same.
+        // Without a watcher: changes by the command must be seen all the same.
         let store = FileStoreOptions::new().watch(false).open(&root).unwrap();
         Self { parent, root, store: Arc::new(store) }
     }
@@ -74,7 +73,7 @@ impl Place {
         saved
     }
 
-    /// What a creation leaves that was cut short.
+    /// The leftover of an interrupted creation.
     fn unfinished(&self) -> PathBuf {
         let path = self.path(SessionId::random().unwrap().public_id());
         fs::write(&path, "").unwrap();
@@ -97,7 +96,7 @@ impl Place {
         Sessions::new(self.store.clone(), Cookies::plain_http()).unwrap()
     }
 
-    /// A server on this store: `/` counts visits, `/user` says who is logged in.
+    /// A server on this store: `/` counts visits, `/user` returns the user's name.
     fn server(&self) -> Running {
         let page = |request: &mut tiny_http::Request, session: &mut Session| -> sessile::Result<_> {
             let text = match request.url() {
@@ -128,7 +127,7 @@ impl Place {
     }
 }
 
-/// The line that ends an export of so many sessions.
+/// The last line of an export of this many sessions.
 fn last_line(sessions: usize) -> String {
     format!(r#"{{"sessile_export":1,"sessions":{sessions}}}"#)
 }
@@ -150,7 +149,7 @@ fn stored(store: &FileStore, id: PublicId) -> Arc<Record> {
     }
 }
 
-/// Makes a file look as if it was last written so long ago.
+/// Sets a file's modification time to `by` ago.
 fn age(path: &Path, by: Duration) {
     File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - by).unwrap();
 }
@@ -169,7 +168,7 @@ fn tree(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A text whose seconds are somebody's guess: `; 0.1 s` becomes `; T s`.
+/// A text without its seconds: `; 0.1 s` becomes `; T s`.
 fn timeless(text: &str) -> String {
     let (before, time) = text.trim_end().rsplit_once("; ").unwrap();
     let seconds = time.strip_suffix(" s").unwrap_or_else(|| panic!("no time at the end of {text:?}"));
@@ -180,7 +179,7 @@ fn timeless(text: &str) -> String {
 // ----------------------------------------------------------------------------------------------------------- usage
 
 /// Verbs that look at a store that is there.
-const LOOKING: [&str; 6] = ["sweep", "stat", "verify", "show", "destroy", "export"];
+const LOOKING: [&str; 6] = ["sweep", "stat", "verify", "show", "delete", "export"];
 
 #[test]
 fn wrong_usage_exits_with_2_and_says_so_on_standard_error_only() {
@@ -194,13 +193,13 @@ fn wrong_usage_exits_with_2_and_says_so_on_standard_error_only() {
         &["sweep", root, root],
         &["sweep", "--max-per-second", "0", root],
         &["sweep", "--max-per-second", "4294967296", root],
-        &["sweep", "--core-share", "0", root],
-        &["sweep", "--core-share", "1601", root],
-        &["sweep", "--core-share", "5", "--max-per-second", "5", root],
+        &["sweep", "--cpu-percent", "0", root],
+        &["sweep", "--cpu-percent", "101", root],
+        &["sweep", "--cpu-percent", "5", "--max-per-second", "5", root],
         &["sweep", "--keep-damaged", "0", root],
         &["sweep", "--keep-damaged", "65536", root],
         &["show", "--public-id", "0123", root],
-        &["destroy", "--public-id", "0123456789ABCDEF0123456789abcdef01234567", root],
+        &["delete", "--public-id", "0123456789ABCDEF0123456789abcdef01234567", root],
     ] {
         let ran = finish(&mut sessile(arguments));
         assert_eq!((ran.code, &*ran.out), (2, ""), "{arguments:?}: {ran:#?}");
@@ -210,7 +209,7 @@ fn wrong_usage_exits_with_2_and_says_so_on_standard_error_only() {
 
 #[test]
 fn every_help_fits_a_terminal_of_80_columns_and_has_an_example() {
-    let verbs = ["sweep", "stat", "verify", "show", "destroy", "export", "import"];
+    let verbs = ["sweep", "stat", "verify", "show", "delete", "export", "import"];
     for arguments in verbs.map(|verb| vec![verb, "--help"]).into_iter().chain([vec!["--help"], vec!["-h"]]) {
         let help = finish(sessile(&arguments).env("COLUMNS", "200")).ends_well().out;
         for line in help.lines() {
@@ -222,7 +221,7 @@ fn every_help_fits_a_terminal_of_80_columns_and_has_an_example() {
             assert!(help.contains("\nExample") && has_example, "{help}");
             assert!(help.contains("Exit codes") && help.contains("JSON") | help.contains("--json"), "{help}");
         } else {
-            assert!(help.contains("  4  another sweep is at work"), "{help}");
+            assert!(help.contains("  4  another sweep is running"), "{help}");
             assert!(verbs.iter().all(|verb| help.contains(&format!("\n  {verb} "))), "{help}");
         }
     }
@@ -254,7 +253,7 @@ fn a_mistyped_directory_is_an_error_and_nothing_is_made() {
             assert_eq!((&*ran.out, ran.err), ("", format!("sessile: {reason}\n")), "{verb}");
         }
     }
-    // Import makes a store, but not in somebody else's directory, nor a way to it.
+    // Import creates a store, but not in another program's directory, nor its parent directories.
     run!("import", other).ends(1);
     run!("import", missing.join("sessions")).ends(1);
     assert_eq!(tree(parent.path()), before);
@@ -267,9 +266,9 @@ fn a_mistyped_directory_is_an_error_and_nothing_is_made() {
 const SWEPT: [&str; 10] = [
     "bytes_freed",
     "damaged",
-    "end",
     "examined",
     "failed",
+    "outcome",
     "removed",
     "renewed",
     "seconds",
@@ -278,23 +277,23 @@ const SWEPT: [&str; 10] = [
 ];
 
 #[test]
-fn sweep_removes_what_has_expired_and_leaves_what_lives() {
+fn sweep_removes_expired_sessions_and_leaves_live_ones() {
     let place = Place::new();
     let (live, expired) = (place.live(20), place.expired(10));
     let ran = run!("sweep", "--json", place.root).ends_well();
     let json = ran.json();
     assert_eq!(keys(&json), SWEPT);
-    assert_eq!(json["end"], "finished");
+    assert_eq!(json["outcome"], "completed");
     assert_eq!(numbers(&json, ["removed", "bytes_freed", "failed"]), [10, 10 * 4096, 0]);
     assert!(!expired.iter().any(|saved| place.exists(saved)));
     assert!(live.iter().all(|saved| place.is_live(&saved.token)));
-    // Each hour, one directory is looked at besides what is due.
+    // Each hour, one directory is read besides the due sessions.
     let none = run!("sweep", place.root).ends_well();
     assert!(none.out.starts_with("removed 0 of "), "{none:#?}");
 }
 
 #[test]
-fn sweep_says_what_it_did_in_one_line() {
+fn sweep_reports_its_counts_in_one_line() {
     let place = Place::new();
     place.live(20);
     let expired = place.expired(10);
@@ -309,12 +308,12 @@ fn sweep_says_what_it_did_in_one_line() {
     let counts = "10 of 32 sessions, 40.00 KiB; 1 damaged; 2 leftovers; 1 unknown; T s";
     let before = tree(&place.root);
     // Something is damaged: that is exit code 3.
-    let dry = run!("sweep", "--full", "--dry-run", "--core-share", "100", place.root).ends(3);
+    let dry = run!("sweep", "--full", "--dry-run", "--cpu-percent", "100", place.root).ends(3);
     assert_eq!(timeless(&dry.out), format!("would remove {counts}"));
     assert_eq!(tree(&place.root), before);
     assert!(expired.iter().all(|saved| place.exists(saved)));
 
-    let wet = run!("sweep", "--full", "--core-share", "50", place.root).ends(3);
+    let wet = run!("sweep", "--full", "--cpu-percent", "50", place.root).ends(3);
     assert_eq!(timeless(&wet.out), format!("removed {counts}"));
     assert!(!temporary.exists() && unknown.exists());
     assert!(!expired.iter().any(|saved| place.exists(saved)));
@@ -323,7 +322,7 @@ fn sweep_says_what_it_did_in_one_line() {
 }
 
 #[test]
-fn sweep_keeps_damaged_files_for_as_long_as_it_is_told() {
+fn sweep_keeps_damaged_files_for_the_given_time() {
     let place = Place::new();
     let damaged = place.damaged();
     let swept = |days: &str| {
@@ -341,7 +340,7 @@ fn sweep_keeps_damaged_files_for_as_long_as_it_is_told() {
 }
 
 #[test]
-fn sweep_is_no_faster_than_it_is_told() {
+fn sweep_keeps_to_its_rate() {
     let place = Place::new();
     place.expired(20);
     let json = run!("sweep", "--json", "--max-per-second", "20", place.root).ends_well().json();
@@ -353,27 +352,27 @@ fn sweep_is_no_faster_than_it_is_told() {
 fn a_sweep_beside_another_one_does_nothing_and_exits_with_4() {
     let place = Place::new();
     place.expired(3);
-    let (tell, told) = channel();
+    let (sender, receiver) = channel();
     let done = Arc::new(AtomicBool::new(false));
     let (store, stop) = (place.store.clone(), done.clone());
     let slow = std::thread::spawn(move || {
         let options = SweepOptions::new().files_per_second(1);
         store.sweep_with(&options, |_| {
-            let _ = tell.send(());
+            let _ = sender.send(());
             if stop.load(Ordering::SeqCst) { Break(()) } else { Continue(()) }
         })
     });
-    told.recv().unwrap();
+    receiver.recv().unwrap();
     let words = run!("sweep", place.root);
     let json = run!("sweep", "--json", "--full", place.root);
     done.store(true, Ordering::SeqCst);
     slow.join().unwrap().unwrap();
 
     let words = words.ends(4);
-    assert_eq!((&*words.out, &*words.err), ("another sweep is at work; nothing was done\n", ""));
+    assert_eq!((&*words.out, &*words.err), ("another sweep is running; nothing was done\n", ""));
     let json = json.ends(4).json();
     assert_eq!(keys(&json), SWEPT);
-    assert_eq!(json["end"], "elsewhere");
+    assert_eq!(json["outcome"], "already_running");
     assert_eq!(numbers(&json, ["examined", "removed"]), [0, 0]);
     run!("sweep", place.root).ends_well();
 }
@@ -495,7 +494,7 @@ fn stat_of_an_empty_store_is_short() {
 // ---------------------------------------------------------------------------------------------------------- verify
 
 #[test]
-fn verify_names_what_is_damaged_and_repair_moves_it_aside() {
+fn verify_lists_damaged_files_and_repair_moves_them() {
     let place = Place::new();
     let live = place.live(5);
     let mut damaged = [place.damaged().live.id, place.damaged().live.id];
@@ -605,7 +604,7 @@ fn verify_names_everything_that_is_no_sound_session() {
 }
 
 #[test]
-fn verify_beside_a_server_that_makes_sessions_finds_nothing() {
+fn verify_beside_a_server_that_creates_sessions_finds_nothing() {
     let place = Place::new();
     let done = Arc::new(AtomicBool::new(false));
     let (store, stop) = (place.store.clone(), done.clone());
@@ -627,7 +626,7 @@ fn verify_beside_a_server_that_makes_sessions_finds_nothing() {
 }
 
 #[test]
-fn a_repair_makes_lost_directories_and_lost_parameters_anew() {
+fn a_repair_recreates_lost_directories_and_parameters() {
     let place = Place::new();
     let live = place.live(20);
     let parameters = place.root.join("sessile.json");
@@ -637,7 +636,7 @@ fn a_repair_makes_lost_directories_and_lost_parameters_anew() {
     let shard = place.root.join(shards.iter().find(is_free).unwrap());
     let made_anew = |paths: &[&Path]| {
         let mut lines: Vec<_> =
-            paths.iter().map(|path| format!("lost: {}, made anew", path.display())).collect();
+            paths.iter().map(|path| format!("lost: {}, recreated", path.display())).collect();
         let summary = "20 sessions examined, 0 damaged, N other findings, 0 could not be read; T s";
         lines.push(summary.replace('N', &paths.len().to_string()));
         lines.join("\n")
@@ -663,7 +662,7 @@ fn a_repair_makes_lost_directories_and_lost_parameters_anew() {
     assert_eq!(timeless(&run!("verify", "--repair", place.root).ends(3).out), made_anew(&[&parameters]));
     assert_eq!(fs::read(place.root.join("damaged/sessile.json.0")).unwrap(), b"");
     run!("verify", place.root).ends_well();
-    // What is no store is not made one.
+    // No store is created in a directory that is none.
     for name in ["empty", "other"] {
         let dir = place.parent.path().join(name);
         fs::create_dir(&dir).unwrap();
@@ -683,13 +682,13 @@ fn a_repair_makes_lost_directories_and_lost_parameters_anew() {
 }
 
 #[test]
-fn a_repair_on_a_disk_that_takes_nothing_stops_and_has_named_all() {
+fn a_repair_on_an_unwritable_disk_stops_and_has_listed_all() {
     let Some(root) = stage() else {
         let place = Place::new();
         for _ in 0..5 {
             place.damaged();
         }
-        let name = "command::a_repair_on_a_disk_that_takes_nothing_stops_and_has_named_all";
+        let name = "command::a_repair_on_an_unwritable_disk_stops_and_has_listed_all";
         return again_on_read_only_disk(name, &place);
     };
     let ran = run!("verify", "--repair", root).ends(1);
@@ -711,7 +710,7 @@ fn again_on_read_only_disk(test: &str, place: &Place) {
 }
 
 #[test]
-fn a_repair_beside_a_server_disturbs_nobody_but_the_damaged() {
+fn a_repair_beside_a_server_disturbs_no_sound_session() {
     let place = Place::new();
     let server = place.server();
     let mut browsers: Vec<_> = (0..4).map(|_| Browser::new(server.address)).collect();
@@ -732,9 +731,9 @@ fn a_repair_beside_a_server_disturbs_nobody_but_the_damaged() {
     run!("verify", place.root).ends_well();
 }
 
-// ------------------------------------------------------------------------------------------------ show and destroy
+// ------------------------------------------------------------------------------------------------ show and delete
 
-/// How an id comes to the command.
+/// How an id is given to the command.
 #[derive(Clone, Copy, Debug)]
 enum By {
     Input,
@@ -742,7 +741,7 @@ enum By {
     PublicId,
 }
 
-/// Runs `show` or `destroy`, and asserts that the id is not repeated.
+/// Runs `show` or `delete`, and asserts that the id is not repeated.
 #[track_caller]
 fn one(by: By, arguments: &[&str], place: &Place, token: &Token) -> Ran {
     let mut command = sessile(arguments);
@@ -788,12 +787,12 @@ fn show_prints_one_session_by_its_id_or_by_its_digest() {
 }
 
 #[test]
-fn show_and_destroy_say_why_there_is_nothing() {
+fn show_and_delete_give_the_reason_for_absence() {
     let place = Place::new();
     let unknown = SessionId::random().unwrap();
     let (expired, damaged) = (place.expired(1).remove(0), place.damaged());
     for (token, why) in
-        [(unknown.to_token(), "unknown"), (expired.token, "expired"), (damaged.token, "damaged")]
+        [(unknown.to_token(), "not found"), (expired.token, "expired"), (damaged.token, "damaged")]
     {
         let id = SessionId::parse(token.expose()).unwrap().public_id();
         for by in [By::Input, By::Variable, By::PublicId] {
@@ -806,15 +805,15 @@ fn show_and_destroy_say_why_there_is_nothing() {
             let json = one(by, &["show", "--json"], &place, &token).ends(3).json();
             assert_eq!(json, json!({"id": id.to_string(), "absent": why}));
         }
-        let words = one(By::Input, &["destroy"], &place, &token).ends(3);
+        let words = one(By::Input, &["delete"], &place, &token).ends(3);
         assert_eq!((&*words.out, words.err), ("", format!("sessile: no such session: {id}\n")));
-        let json = one(By::Variable, &["destroy", "--json"], &place, &token).ends(3).json();
-        assert_eq!(json, json!({"id": id.to_string(), "destroyed": false}));
+        let json = one(By::Variable, &["delete", "--json"], &place, &token).ends(3).json();
+        assert_eq!(json, json!({"id": id.to_string(), "deleted": false}));
     }
 }
 
 #[test]
-fn destroy_ends_a_session_at_once_in_a_server_that_has_it_in_memory() {
+fn delete_acts_at_once_in_a_server_that_caches_the_session() {
     let place = Place::new();
     let server = place.server();
     for by in [By::Input, By::Variable, By::PublicId] {
@@ -828,16 +827,16 @@ fn destroy_ends_a_session_at_once_in_a_server_that_has_it_in_memory() {
         assert!(place.store.stats().hits > hits, "it is in memory");
         let token = Token::parse(browser.jar.get("session").unwrap()).unwrap();
         let id = SessionId::parse(token.expose()).unwrap().public_id();
-        let ran = one(by, &["destroy"], &place, &token).ends_well();
-        assert_eq!(ran.out, format!("destroyed: {id}\n"), "{by:?}");
+        let ran = one(by, &["delete"], &place, &token).ends_well();
+        assert_eq!(ran.out, format!("deleted: {id}\n"), "{by:?}");
         assert_eq!(browser.get("/").text(), "1", "{by:?}");
         assert_ne!(browser.jar.get("session"), Some(token.expose()));
-        assert_eq!(other.get("/").text(), "4", "nobody else is logged out");
-        one(by, &["destroy"], &place, &token).ends(3);
+        assert_eq!(other.get("/").text(), "4", "no other session is deleted");
+        one(by, &["delete"], &place, &token).ends(3);
     }
     let saved = place.live(1).remove(0);
-    let json = one(By::Input, &["destroy", "--json"], &place, &saved.token).ends_well().json();
-    assert_eq!(json, json!({"id": saved.live.id.to_string(), "destroyed": true}));
+    let json = one(By::Input, &["delete", "--json"], &place, &saved.token).ends_well().json();
+    assert_eq!(json, json!({"id": saved.live.id.to_string(), "deleted": true}));
 }
 
 #[test]
@@ -851,7 +850,7 @@ fn an_id_is_never_repeated_wherever_it_was_put_by_mistake() {
     let option = format!("--{id}");
     let assigned = format!("--public-id={id}");
     let flag = format!("--json={id}");
-    for verb in ["show", "destroy"] {
+    for verb in ["show", "delete"] {
         for (arguments, code) in [
             (&[verb, root, id][..], 2),
             (&[verb, id, root], 2),
@@ -891,7 +890,7 @@ fn an_id_is_never_repeated_wherever_it_was_put_by_mistake() {
     assert!(place.is_live(&saved.token));
 }
 
-/// What was said on standard error is one JSON object a line, with the text of an error.
+/// Standard error is one JSON object a line. Returns the texts of the errors.
 #[track_caller]
 fn check_json_error(ran: &Ran) -> String {
     assert!(!ran.err.is_empty(), "{ran:#?}");
@@ -922,10 +921,10 @@ fn an_id_is_taken_as_it_is_copied_from_a_browser() {
         assert!(!by_variable.out.contains(id));
     }
     let two = format!("session={id}; other={}", SessionId::random().unwrap().to_token().expose());
-    let ran = finish_with(&mut sessile(["destroy", root]), two.as_str());
+    let ran = finish_with(&mut sessile(["delete", root]), two.as_str());
     check_hides(&ran, 2, id);
     assert_eq!(ran.err, "sessile: several session ids were given; give one\n");
-    finish_with(&mut sessile(["destroy", root]), format!("session={id}")).ends_well();
+    finish_with(&mut sessile(["delete", root]), format!("session={id}")).ends_well();
 }
 
 // ---------------------------------------------------------------------------------------------------- other users
@@ -969,7 +968,7 @@ fn root_may_read_the_store_of_another_user_and_leaves_no_trace() {
     let saved = place.live(3).remove(0);
     place.expired(1);
     place.damaged();
-    // What opening would make anew.
+    // A directory that opening would recreate.
     fs::remove_file(place.root.join("run/generations")).unwrap();
     fs::remove_file(place.root.join("run/due/sweep")).unwrap();
     if rustix::process::geteuid().is_root() {
@@ -1023,7 +1022,7 @@ fn an_error_about_another_users_store_names_users_and_remedy() {
     );
     let id = SessionId::random().unwrap().public_id().to_string();
     let changing: [&[&str]; 4] =
-        [&["sweep"], &["destroy", "--public-id", &id], &["import"], &["verify", "--repair"]];
+        [&["sweep"], &["delete", "--public-id", &id], &["import"], &["verify", "--repair"]];
     for arguments in changing {
         let ran = finish(sessile(arguments).arg(dir)).ends(1);
         assert_eq!((&*ran.out, &*ran.err), ("", &*format!("sessile: {text}\n")), "{arguments:?}");
@@ -1091,10 +1090,10 @@ fn bytes_that_are_no_text_are_wrong_usage_and_no_panic() {
     let place = Place::new();
     let live = place.live(1).remove(0);
     let bytes = b"\xff\xfe\xfd";
-    for verb in ["show", "destroy"] {
+    for verb in ["show", "delete"] {
         let mut command = sessile([OsStr::new(verb), place.root.as_ref()]);
         finish_with(&mut command, bytes).ends(2);
-        // And standard input is not asked then.
+        // Standard input is not read then.
         let mut command = sessile([OsStr::new(verb), place.root.as_ref()]);
         finish_with(command.env("SESSILE_ID", OsStr::from_bytes(bytes)), live.token.expose()).ends(2);
         finish(sessile([OsStr::new(verb), place.root.as_ref()]).arg(OsStr::from_bytes(bytes))).ends(2);
@@ -1158,7 +1157,7 @@ fn all_kinds() -> Vec<Record> {
 }
 
 #[test]
-fn what_is_exported_and_imported_is_exported_again_to_the_same_bytes() {
+fn an_export_of_an_import_has_the_same_bytes() {
     let (old, new) = (Place::new(), Place::new());
     let saved: Vec<_> = all_kinds().iter().map(|record| old.put(record)).collect();
     old.expired(2);
@@ -1194,7 +1193,7 @@ fn what_is_exported_and_imported_is_exported_again_to_the_same_bytes() {
 }
 
 #[test]
-fn who_has_the_old_cookie_is_logged_in_at_the_new_store() {
+fn the_old_cookie_is_logged_in_at_the_new_store() {
     let (old, new) = (Place::new(), Place::new());
     let mut session = old.sessions().manager().open([]);
     session.login("ada").unwrap();
@@ -1213,7 +1212,7 @@ fn who_has_the_old_cookie_is_logged_in_at_the_new_store() {
 }
 
 #[test]
-fn import_leaves_alone_what_is_there_and_skips_what_has_expired() {
+fn import_leaves_live_sessions_alone_and_skips_expired_ones() {
     let (old, new) = (Place::new(), Place::new());
     let sessions = old.live(3);
     let exported = old.export();
@@ -1283,7 +1282,7 @@ fn import_names_the_lines_it_cannot_read_and_goes_on() {
     for (n, complaint) in complaints.iter().enumerate() {
         assert!(complaint.starts_with(&format!("sessile: line {}: ", 2 * n + 2)), "{complaint}");
     }
-    assert!(!ran.err.contains("hunter2"), "what a session holds is not repeated: {ran:#?}");
+    assert!(!ran.err.contains("hunter2"), "the content of a session is not repeated: {ran:#?}");
     assert!(sessions.iter().all(|saved| new.is_live(&saved.token)));
     assert_eq!(new.export().len(), 4);
 }
@@ -1300,7 +1299,7 @@ fn a_line_beyond_all_bounds_is_refused_and_the_next_one_is_read() {
 }
 
 #[test]
-fn an_export_that_was_cut_short_is_imported_and_said_to_be() {
+fn an_incomplete_export_is_imported_and_reported() {
     let old = Place::new();
     old.live(3);
     let whole = run!("export", old.root).ends(0).out;
@@ -1337,7 +1336,7 @@ fn an_export_that_was_cut_short_is_imported_and_said_to_be() {
 }
 
 #[test]
-fn an_export_that_could_not_be_written_to_its_end_has_no_last_line() {
+fn an_export_with_a_write_error_has_no_last_line() {
     let place = Place::new();
     let mut record = record("x");
     record.entries.insert("text".into(), Value::new(&"x".repeat(100_000)).unwrap());
@@ -1358,8 +1357,8 @@ fn an_export_that_could_not_be_written_to_its_end_has_no_last_line() {
 }
 
 #[test]
-fn import_stops_at_a_disk_that_takes_nothing_and_can_be_repeated() {
-    let name = "command::import_stops_at_a_disk_that_takes_nothing_and_can_be_repeated";
+fn import_stops_at_an_unwritable_disk_and_can_be_repeated() {
+    let name = "command::import_stops_at_an_unwritable_disk_and_can_be_repeated";
     let Some(disk) = stage() else {
         let old = Place::new();
         old.live(700);
@@ -1384,7 +1383,7 @@ fn import_stops_at_a_disk_that_takes_nothing_and_can_be_repeated() {
             "{first}"
         );
         let rest = 700 - line;
-        let again = "import again when that is mended: sessions that are there are left alone";
+        let again = "import again when that is fixed: sessions that exist are left alone";
         assert_eq!(last, format!("sessile: {rest} lines were not tried; {again}"));
         assert!(ran.out.contains(&format!(", 1 failed, {rest} not tried; ")), "{ran:#?}");
     };
@@ -1399,14 +1398,14 @@ fn import_stops_at_a_disk_that_takes_nothing_and_can_be_repeated() {
         imported + 1,
         "no inodes left on the file system: No space left on device (os error 28)",
     );
-    // As many as there were, and nothing half-made.
+    // As many as before, and no leftover.
     assert_eq!(run!("stat", "--json", root).ends_well().json()["live"], imported);
     let again = import().ends(1);
     assert!(again.out.starts_with(&format!("0 sessions imported, {imported} were there, ")), "{again:#?}");
 }
 
 #[test]
-fn import_takes_what_editors_add_and_refuses_what_would_be_lost() {
+fn import_accepts_white_space_and_refuses_lossy_numbers() {
     let (old, new) = (Place::new(), Place::new());
     old.live(2);
     let good = old.export();
@@ -1454,7 +1453,7 @@ fn import_names_both_lines_that_have_the_same_id() {
 }
 
 #[test]
-fn an_input_that_cannot_be_read_is_an_error_and_counts_as_stopped() {
+fn an_unreadable_input_is_an_error_and_counts_as_stopped() {
     let place = Place::new();
     let mut command = sessile([OsStr::new("import"), place.root.as_ref()]);
     // A directory.
@@ -1470,7 +1469,7 @@ fn an_input_that_cannot_be_read_is_an_error_and_counts_as_stopped() {
 }
 
 #[test]
-fn what_is_no_export_at_all_is_given_up_after_a_hundred_lines() {
+fn an_input_that_is_no_export_is_abandoned_after_100_lines() {
     let place = Place::new();
     let ran = place.import_text("id,user\n".repeat(5000)).ends(1);
     assert_eq!(ran.err.lines().count(), 103, "a hundred lines, and why it stopped");
@@ -1479,7 +1478,7 @@ fn what_is_no_export_at_all_is_given_up_after_a_hundred_lines() {
 }
 
 #[test]
-fn an_export_beside_a_writer_has_whole_sessions_and_all_that_stay() {
+fn an_export_beside_a_writer_has_every_session_that_stays() {
     let place = Place::new();
     let (still, busy) = (place.live(50), place.live(5));
     let done = Arc::new(AtomicBool::new(false));
@@ -1523,7 +1522,7 @@ fn an_export_beside_a_writer_has_whole_sessions_and_all_that_stay() {
 }
 
 #[test]
-fn export_leaves_out_what_it_cannot_read_and_says_so() {
+fn export_leaves_out_unreadable_sessions_and_says_so() {
     let place = Place::new();
     place.live(2);
     let (damaged, newer) = (place.damaged().live.id, place.put(&record("newer")).live.id);
@@ -1580,8 +1579,8 @@ fn output_that_cannot_be_written_is_an_error_of_every_verb() {
         (&["export"], 1),
         (&["import"], 1),
         (&["show", "--public-id", &ids[0]], 1),
-        (&["destroy", "--public-id", &ids[0]], 1),
-        (&["destroy", "--json", "--public-id", &ids[1]], 1),
+        (&["delete", "--public-id", &ids[0]], 1),
+        (&["delete", "--json", "--public-id", &ids[1]], 1),
     ] {
         let child =
             sessile(arguments).arg(&place.root).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
@@ -1592,7 +1591,7 @@ fn output_that_cannot_be_written_is_an_error_of_every_verb() {
         let wanted = if arguments.contains(&"--json") { json } else { format!("sessile: {text}") };
         assert_eq!(last, Some(&*wanted), "{arguments:?}");
     }
-    // Without anybody to complain to, the code still says it.
+    // Without standard error, the exit code still reports it.
     for (arguments, code) in [(&["verify"][..], 3), (&["export"], 3), (&["frobnicate"], 2)] {
         let child =
             sessile(arguments).arg(&place.root).stdout(Stdio::piped()).stderr(full()).spawn().unwrap();
@@ -1600,7 +1599,7 @@ fn output_that_cannot_be_written_is_an_error_of_every_verb() {
     }
 }
 
-/// What makes a line look like another, or like two, and is no control character.
+/// Characters other than controls that make a line look like another, or like two.
 const TURNING: [char; 4] = ['\u{202e}', '\u{2066}', '\u{2028}', '\u{2029}'];
 
 /// Each run asserts that no control character is printed; here are those that could be.
@@ -1651,7 +1650,7 @@ fn nothing_that_lies_in_a_store_drives_a_terminal() {
 }
 
 #[test]
-fn a_directory_whose_name_is_no_text_is_as_good_as_any() {
+fn a_directory_whose_name_is_not_utf_8_works() {
     let place = Place::named(OsStr::from_bytes(b"sessions \xff\xfe"));
     let live = place.live(2);
     place.expired(1);
@@ -1668,7 +1667,7 @@ fn a_directory_whose_name_is_no_text_is_as_good_as_any() {
     assert!(moved_to.contains("/sessions \u{fffd}\u{fffd}/damaged/"), "{moved_to}");
     place.damaged();
     run!("verify", "--repair", place.root).ends(3);
-    one(By::Input, &["destroy"], &place, &live[0].token).ends_well();
+    one(By::Input, &["delete"], &place, &live[0].token).ends_well();
     let missing = place.parent.path().join(OsStr::from_bytes(b"missing \xff"));
     for verb in LOOKING {
         run!(verb, missing).ends(1);

@@ -1,5 +1,5 @@
-//! When a session ends by itself: deadlines, what moves them, who enforces them, and what a clock that jumps
-//! does. Nothing sweeps here: expiry is decided when a session is looked at.
+//! Expiry of sessions: deadlines, the saves that move them, their enforcement, and clocks that jump. No sweep runs here:
+//! expiry is decided when a session is read.
 use crate::support::memory::{Call, Stage, on_every_storage, secs, start};
 use sessile::{
     Absent, Cookies, Durability, ErrorKind, Event, Expiry, Lifetime, Lookup, PublicId, Record, Renewal,
@@ -11,13 +11,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 on_every_storage! {
     a_session_lives_two_weeks_from_its_last_save,
-    which_requests_move_the_deadline_is_what_the_renewal_says,
+    the_renewal_decides_which_requests_move_the_deadline,
     a_failed_request_never_renews,
     the_deadline_moves_only_when_that_gains_a_step,
     an_active_visitor_stays_and_an_idle_one_is_gone,
     the_absolute_limit_ends_a_session_whatever_the_activity,
-    a_limit_that_is_introduced_later_counts_activity_like_any_other,
-    the_stored_deadline_is_the_earliest_of_setting_idle_and_absolute,
+    a_limit_that_is_introduced_later_counts_earlier_activity,
+    the_stored_deadline_is_the_earliest_of_all_limits,
     a_custom_expiry_is_enforced_by_the_store_itself,
     a_setting_in_the_past_ends_the_session_at_the_save,
     a_setting_in_the_past_stores_no_new_session,
@@ -32,7 +32,7 @@ on_every_storage! {
     a_laxer_policy_revives_nothing_and_prolongs_at_the_next_save,
     a_clock_that_goes_backwards_makes_no_session_immortal,
     a_clock_that_goes_backwards_under_a_request_saves_nothing,
-    a_session_that_another_request_renews_meanwhile_is_not_from_the_future,
+    a_session_renewed_by_another_request_is_not_from_the_future,
     a_save_reads_the_clock_once,
 }
 
@@ -54,32 +54,36 @@ fn stored_with(stage: &Stage, lifetime: &Lifetime, expiry: Expiry) -> Token {
     session.token().unwrap().unwrap()
 }
 
-fn brought(stage: &Stage, lifetime: &Lifetime, token: &Token) -> Session {
+fn presented(stage: &Stage, lifetime: &Lifetime, token: &Token) -> Session {
     stage.sessions_living(lifetime.clone()).open([token.clone()])
 }
 
-/// One request that reads its session and is saved. Whether it found one.
+/// One request that reads its session and is saved. Returns whether it found one.
 fn visit(stage: &Stage, lifetime: &Lifetime, token: &Token) -> bool {
-    let mut session = brought(stage, lifetime, token);
+    let mut session = presented(stage, lifetime, token);
     let found = session.contains("n").unwrap();
     session.save().unwrap();
     found
 }
 
-/// A login is never refused for the sake of the session that the request brought.
+/// A login is never refused because of the session that the request presented.
 #[track_caller]
 fn check_a_late_login_makes_a_new_session(stage: &Stage, lifetime: &Lifetime, token: &Token, age: Duration) {
-    let mut session = brought(stage, lifetime, token);
+    let mut session = presented(stage, lifetime, token);
     assert!(session.contains("n").unwrap());
     stage.clock.advance(age);
     session.login("ada").unwrap();
     session.save().unwrap();
     let new = session.token().unwrap().unwrap();
     assert_ne!(new, *token);
-    let found = brought(stage, lifetime, &new);
+    let found = presented(stage, lifetime, &new);
     assert_eq!(found.user().unwrap().as_deref(), Some("ada"));
-    assert_eq!(found.get::<u64>("n").unwrap(), Some(1), "it goes on from what this request had loaded");
-    assert_eq!(brought(stage, lifetime, token).user().unwrap(), None, "the old id is nobody's");
+    assert_eq!(
+        found.get::<u64>("n").unwrap(),
+        Some(1),
+        "it continues with the data that this request had loaded"
+    );
+    assert_eq!(presented(stage, lifetime, token).user().unwrap(), None, "the old id has no user");
 }
 
 fn add_one(n: &mut u64) {
@@ -93,7 +97,7 @@ fn a_session_lives_two_weeks_from_its_last_save(stage: &Stage) {
     stage.clock.set(start() + TWO_WEEKS - MICRO);
     assert!(visit(stage, &lifetime, &token), "reading is not activity, and the session is still alive");
     assert_eq!(stage.record(&token).deadline, start() + TWO_WEEKS);
-    let mut session = brought(stage, &lifetime, &token);
+    let mut session = presented(stage, &lifetime, &token);
     session.insert("n", 2).unwrap();
     session.save().unwrap();
     let deadline = stage.clock.now() + TWO_WEEKS;
@@ -104,16 +108,16 @@ fn a_session_lives_two_weeks_from_its_last_save(stage: &Stage) {
     assert!(!visit(stage, &lifetime, &token));
 }
 
-fn which_requests_move_the_deadline_is_what_the_renewal_says(stage: &Stage) {
-    type Act = fn(&mut Session);
-    let untouched: Act = |_| ();
-    let reads: [Act; 4] = [
+fn the_renewal_decides_which_requests_move_the_deadline(stage: &Stage) {
+    type Operation = fn(&mut Session);
+    let untouched: Operation = |_| ();
+    let reads: [Operation; 4] = [
         |s| assert!(s.contains("n").unwrap()),
         |s| s.insert("n", 1).unwrap(),
         |s| assert!(!s.remove("none").unwrap()),
         |s| assert!(s.deadline().is_ok()),
     ];
-    let saves: [Act; 6] = [
+    let saves: [Operation; 6] = [
         |s| s.insert("n", 2).unwrap(),
         |s| assert!(s.remove("n").unwrap()),
         |s| s.update_now("n", add_one).unwrap(),
@@ -124,16 +128,16 @@ fn which_requests_move_the_deadline_is_what_the_renewal_says(stage: &Stage) {
         Session::clear,
         Session::rotate_id,
     ];
-    let check = |lifetime: &Lifetime, act: Act, moves: bool| {
+    let check = |lifetime: &Lifetime, operation: Operation, moves: bool| {
         let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
         let sessions = sessions.with_lifetime(lifetime.clone()).unwrap();
         let token = stored(stage, lifetime);
         let before = stage.record(&token).deadline;
-        // In the middle of a life, far beyond a step.
+        // In the middle of a lifetime, far beyond a renewal step.
         stage.clock.advance(AGE / 2);
         let header = format!("session={}", token.expose());
         let mut visit = sessions.visit([&*header]);
-        act(&mut visit);
+        operation(&mut visit);
         let touched = visit.accessed();
         let cookie = visit.finish(200).unwrap().into_iter().find(|(name, _)| *name == "Set-Cookie");
         let now_at = cookie.map_or(token, |(_, cookie)| {
@@ -152,11 +156,11 @@ fn which_requests_move_the_deadline_is_what_the_renewal_says(stage: &Stage) {
         (idle, false, true),
     ] {
         check(&lifetime, untouched, untouched_moves);
-        for act in reads {
-            check(&lifetime, act, reads_move);
+        for operation in reads {
+            check(&lifetime, operation, reads_move);
         }
-        for act in saves {
-            check(&lifetime, act, true);
+        for operation in saves {
+            check(&lifetime, operation, true);
         }
     }
 }
@@ -169,15 +173,15 @@ fn a_failed_request_never_renews(stage: &Stage) {
     let before = stage.record(&token);
     stage.clock.advance(AGE / 2);
     let header = format!("session={}", token.expose());
-    let acts: [fn(&mut Session); 3] =
+    let operations: [fn(&mut Session); 3] =
         [|_| (), |s| assert!(s.contains("n").unwrap()), |s| s.insert("n", 2).unwrap()];
-    for act in acts {
+    for operation in operations {
         for status in [500, 503, 599] {
             let mut visit = sessions.visit([&*header]);
-            act(&mut visit);
+            operation(&mut visit);
             drop(visit.finish(status).unwrap());
             let mut visit = sessions.visit([&*header]);
-            act(&mut visit);
+            operation(&mut visit);
             drop(visit.discard());
             assert_eq!(stage.record(&token), before);
         }
@@ -190,11 +194,11 @@ fn the_deadline_moves_only_when_that_gains_a_step(stage: &Stage) {
         let token = stored_with(stage, &lifetime, expiry);
         let before = stage.record(&token);
         stage.clock.set(before.touched + step - MICRO);
-        let acts: [fn(&mut Session); 2] =
+        let operations: [fn(&mut Session); 2] =
             [|s| assert!(s.contains("n").unwrap()), |s| s.insert("n", 2).unwrap()];
-        for act in acts {
-            let mut session = brought(stage, &lifetime, &token);
-            act(&mut session);
+        for operation in operations {
+            let mut session = presented(stage, &lifetime, &token);
+            operation(&mut session);
             session.save().unwrap();
             let now = stage.record(&token);
             assert_eq!(
@@ -251,7 +255,7 @@ fn the_absolute_limit_ends_a_session_whatever_the_activity(stage: &Stage) {
         let created = stage.clock.now();
         for round in 1..30 {
             stage.clock.set(created + secs(100 * round));
-            let mut session = brought(stage, &lifetime, &token);
+            let mut session = presented(stage, &lifetime, &token);
             assert!(!session.is_empty().unwrap(), "after {round} rounds");
             session.insert("n", round).unwrap();
             match round % 3 {
@@ -270,9 +274,9 @@ fn the_absolute_limit_ends_a_session_whatever_the_activity(stage: &Stage) {
     }
 }
 
-fn a_limit_that_is_introduced_later_counts_activity_like_any_other(stage: &Stage) {
+fn a_limit_that_is_introduced_later_counts_earlier_activity(stage: &Stage) {
     let save = |lifetime: &Lifetime, token: &Token| {
-        let mut session = brought(stage, lifetime, token);
+        let mut session = presented(stage, lifetime, token);
         session.update("n", add_one).unwrap();
         session.save().unwrap();
     };
@@ -296,7 +300,7 @@ fn a_limit_that_is_introduced_later_counts_activity_like_any_other(stage: &Stage
     }
 }
 
-fn the_stored_deadline_is_the_earliest_of_setting_idle_and_absolute(stage: &Stage) {
+fn the_stored_deadline_is_the_earliest_of_all_limits(stage: &Stage) {
     let check = |lifetime: Lifetime, expiry: Expiry, expected: Duration| {
         // At creation.
         let token = stored_with(stage, &lifetime, expiry);
@@ -304,7 +308,7 @@ fn the_stored_deadline_is_the_earliest_of_setting_idle_and_absolute(stage: &Stag
         // And at a merge, 100 seconds later, from the merged setting.
         let token = stored(stage, &lifetime);
         stage.clock.advance(secs(100));
-        let mut session = brought(stage, &lifetime, &token);
+        let mut session = presented(stage, &lifetime, &token);
         session.insert("n", 2).unwrap();
         session.set_expiry(expiry);
         session.save().unwrap();
@@ -312,7 +316,7 @@ fn the_stored_deadline_is_the_earliest_of_setting_idle_and_absolute(stage: &Stag
         let absolute = lifetime == Lifetime::new().absolute_limit(secs(3000)).idle_limit(secs(5000));
         let expected = if absolute { expected.min(secs(2900)) } else { expected };
         if matches!(expiry, Expiry::Default) {
-            // Nothing new was asked, and 100 seconds may be less than a step.
+            // The setting is unchanged, and 100 seconds may be less than a step.
             assert!(record.deadline <= stage.clock.now() + expected);
         } else {
             assert_eq!(record.deadline, stage.clock.now() + expected, "{lifetime:?}, {expiry:?}, merged");
@@ -372,7 +376,7 @@ fn past(stage: &Stage) -> [Expiry; 6] {
 }
 
 fn a_setting_in_the_past_ends_the_session_at_the_save(stage: &Stage) {
-    let acts: [fn(&mut Session); 5] = [
+    let operations: [fn(&mut Session); 5] = [
         |_| (),
         |s| s.insert("n", 2).unwrap(),
         |s| s.login("ada").unwrap(),
@@ -380,11 +384,11 @@ fn a_setting_in_the_past_ends_the_session_at_the_save(stage: &Stage) {
         |s| s.update_now("n", add_one).unwrap(),
     ];
     for expiry in past(stage) {
-        for act in acts {
+        for operation in operations {
             let token = stored(stage, &Lifetime::new());
             let mut session = stage.sessions().open([token.clone()]);
             session.set_expiry(expiry);
-            act(&mut session);
+            operation(&mut session);
             assert!(session.deadline().unwrap() <= stage.clock.now());
             assert_eq!(session.remaining().unwrap(), Duration::ZERO);
             drop(stage.record(&token));
@@ -423,7 +427,7 @@ fn a_setting_in_the_past_stores_no_new_session(stage: &Stage) {
 }
 
 fn a_session_that_expires_between_load_and_save_is_gone(stage: &Stage) {
-    let acts: [fn(&mut Session) -> sessile::Result<()>; 4] = [
+    let operations: [fn(&mut Session) -> sessile::Result<()>; 4] = [
         |s| s.insert("n", 2).and_then(|()| s.save()),
         |s| s.update_now("n", add_one),
         |s| {
@@ -437,12 +441,12 @@ fn a_session_that_expires_between_load_and_save_is_gone(stage: &Stage) {
             s.save()
         },
     ];
-    for act in acts {
+    for operation in operations {
         let token = stored_with(stage, &Lifetime::new(), Expiry::After(secs(300)));
         let mut session = stage.sessions().open([token.clone()]);
         assert!(session.contains("n").unwrap());
         stage.clock.advance(secs(300));
-        assert_eq!(act(&mut session).unwrap_err().kind(), ErrorKind::Gone);
+        assert_eq!(operation(&mut session).unwrap_err().kind(), ErrorKind::Gone);
         stage.check_absent(&token);
     }
     let token = stored_with(stage, &Lifetime::new(), Expiry::After(secs(300)));
@@ -450,7 +454,7 @@ fn a_session_that_expires_between_load_and_save_is_gone(stage: &Stage) {
     // A renewal that comes too late is no error, and no renewal.
     let lifetime = Lifetime::new().idle_limit(secs(300));
     let token = stored(stage, &lifetime);
-    let mut session = brought(stage, &lifetime, &token);
+    let mut session = presented(stage, &lifetime, &token);
     assert!(session.contains("n").unwrap());
     stage.clock.advance(secs(300));
     session.save().unwrap();
@@ -504,7 +508,7 @@ fn the_deadline_that_is_read_is_the_one_that_a_save_stores(stage: &Stage) {
                 let token = stored_with(stage, &lifetime, before);
                 // Less than any step.
                 stage.clock.advance(secs(10));
-                let mut session = brought(stage, &lifetime, &token);
+                let mut session = presented(stage, &lifetime, &token);
                 session.insert("n", 2).unwrap();
                 session.set_expiry(after);
                 let promised = session.deadline().unwrap();
@@ -551,7 +555,7 @@ fn settings_beyond_all_bounds_are_stored_as_the_longest_life(stage: &Stage) {
         (Expiry::At(far), far),
     ] {
         let token = stored_with(stage, &lifetime, expiry);
-        let session = brought(stage, &lifetime, &token);
+        let session = presented(stage, &lifetime, &token);
         assert_eq!(session.deadline().unwrap(), deadline);
         assert!(visit(stage, &lifetime, &token));
     }
@@ -567,7 +571,7 @@ fn settings_beyond_all_bounds_are_stored_as_the_longest_life(stage: &Stage) {
     }
 }
 
-/// Policies that end a session `AGE` after its last save, which is also its creation.
+/// Policies under which a session expires `AGE` after its last save, which is also its creation.
 fn strict() -> [Lifetime; 3] {
     [Lifetime::new().age(AGE), Lifetime::new().idle_limit(AGE), Lifetime::new().absolute_limit(AGE)]
 }
@@ -576,9 +580,9 @@ fn a_stricter_policy_ends_sessions_at_their_next_load(stage: &Stage) {
     for lifetime in strict() {
         let token = stored(stage, &Lifetime::new());
         stage.clock.advance(NEARLY_AGE);
-        assert!(brought(stage, &lifetime, &token).contains("n").unwrap());
+        assert!(presented(stage, &lifetime, &token).contains("n").unwrap());
         stage.clock.advance(MICRO);
-        let mut session = brought(stage, &lifetime, &token);
+        let mut session = presented(stage, &lifetime, &token);
         assert!(!session.contains("n").unwrap(), "{lifetime:?}");
         session.insert("m", 1).unwrap();
         session.save().unwrap();
@@ -587,12 +591,12 @@ fn a_stricter_policy_ends_sessions_at_their_next_load(stage: &Stage) {
         let long = stored_with(stage, &Lifetime::new(), Expiry::After(TWO_WEEKS));
         stage.clock.advance(AGE);
         let limited = lifetime != Lifetime::new().age(AGE);
-        assert_eq!(brought(stage, &lifetime, &long).contains("n").unwrap(), !limited, "{lifetime:?}");
+        assert_eq!(presented(stage, &lifetime, &long).contains("n").unwrap(), !limited, "{lifetime:?}");
     }
 }
 
 fn a_stricter_policy_ends_sessions_inside_the_change(stage: &Stage) {
-    let acts: [fn(&mut Session) -> sessile::Result<()>; 4] = [
+    let operations: [fn(&mut Session) -> sessile::Result<()>; 4] = [
         |s| s.insert("n", 2).and_then(|()| s.save()),
         |s| s.update_now("n", add_one),
         |s| {
@@ -608,13 +612,13 @@ fn a_stricter_policy_ends_sessions_inside_the_change(stage: &Stage) {
     for lifetime in strict() {
         let token = stored(stage, &Lifetime::new());
         check_a_late_login_makes_a_new_session(stage, &lifetime, &token, AGE);
-        for act in acts {
+        for operation in operations {
             let token = stored(stage, &Lifetime::new());
             let before = stage.record(&token);
-            let mut session = brought(stage, &lifetime, &token);
+            let mut session = presented(stage, &lifetime, &token);
             assert!(session.contains("n").unwrap());
             stage.clock.advance(AGE);
-            let error = act(&mut session).unwrap_err();
+            let error = operation(&mut session).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Gone, "{lifetime:?}");
             let reason = "it was ended or has expired since it was read; nothing was saved";
             assert!(error.to_string().ends_with(reason), "like any session that is gone: {error}");
@@ -642,13 +646,13 @@ fn a_laxer_policy_revives_nothing_and_prolongs_at_the_next_save(stage: &Stage) {
     let strict = Lifetime::new().age(AGE);
     let token = stored(stage, &strict);
     stage.clock.advance(NEARLY_AGE);
-    let mut session = brought(stage, &Lifetime::new(), &token);
+    let mut session = presented(stage, &Lifetime::new(), &token);
     session.insert("n", 2).unwrap();
     session.save().unwrap();
     assert_eq!(session.deadline().unwrap(), stage.clock.now() + TWO_WEEKS);
     let token = stored(stage, &strict);
     stage.clock.advance(AGE);
-    assert!(!brought(stage, &Lifetime::new(), &token).contains("n").unwrap());
+    assert!(!presented(stage, &Lifetime::new(), &token).contains("n").unwrap());
 }
 
 fn a_clock_that_goes_backwards_makes_no_session_immortal(stage: &Stage) {
@@ -670,24 +674,24 @@ fn a_clock_that_goes_backwards_makes_no_session_immortal(stage: &Stage) {
             };
             stage.store.update(&token, &mut { touch }, Durability::OfStore).unwrap().unwrap();
             stage.clock.set(start() + secs(200_000) - tolerance);
-            assert!(brought(stage, &lifetime, &token).contains("n").unwrap(), "{tolerance:?}");
+            assert!(presented(stage, &lifetime, &token).contains("n").unwrap(), "{tolerance:?}");
             stage.clock.set(start() + secs(200_000) - tolerance - MICRO);
-            let mut session = brought(stage, &lifetime, &token);
+            let mut session = presented(stage, &lifetime, &token);
             assert!(!session.contains("n").unwrap(), "{tolerance:?}");
             session.insert("m", 1).unwrap();
             session.save().unwrap();
             assert_ne!(session.token().unwrap(), Some(token.clone()));
-            // A clock that is put right again brings back what was not ended by anybody.
+            // When the clock is corrected, a session that was not deleted is there again.
             stage.clock.set(start() + secs(200_000));
-            assert!(brought(stage, &lifetime, &token).contains("n").unwrap());
+            assert!(presented(stage, &lifetime, &token).contains("n").unwrap());
         }
     }
-    // Small jumps prolong nothing: what is saved while the clock is behind never lives longer for it.
+    // Small jumps prolong nothing: a save while the clock is behind does not lengthen a lifetime.
     let lifetime = Lifetime::new().age(AGE);
     let token = stored(stage, &lifetime);
     let deadline = stage.record(&token).deadline;
     stage.clock.set(stage.clock.now() - secs(200));
-    let mut session = brought(stage, &lifetime, &token);
+    let mut session = presented(stage, &lifetime, &token);
     session.insert("n", 2).unwrap();
     session.save().unwrap();
     assert_eq!(stage.record(&token).deadline, deadline);
@@ -700,7 +704,7 @@ fn a_clock_that_goes_backwards_under_a_request_saves_nothing(stage: &Stage) {
     let lifetime = Lifetime::new().renewal(Renewal::OnRead);
     let token = stored(stage, &lifetime);
     let before = stage.record(&token);
-    let mut session = brought(stage, &lifetime, &token);
+    let mut session = presented(stage, &lifetime, &token);
     assert!(session.contains("n").unwrap());
     stage.clock.set(stage.clock.now() - secs(301));
     session.save().unwrap();
@@ -710,16 +714,16 @@ fn a_clock_that_goes_backwards_under_a_request_saves_nothing(stage: &Stage) {
     assert_eq!(stage.record(&token), before);
 }
 
-fn a_session_that_another_request_renews_meanwhile_is_not_from_the_future(stage: &Stage) {
-    // A save reads the clock, and then may wait a minute for the lock, in which others use the session.
+fn a_session_renewed_by_another_request_is_not_from_the_future(stage: &Stage) {
+    // A save reads the clock, and then may wait a minute for the lock, while other requests use the session.
     for tolerance in [Duration::ZERO, MICRO, secs(1), secs(59), secs(60), secs(300)] {
         let lifetime = Lifetime::new().renewal_step_percent(0).future_tolerance(tolerance);
         let Ok(sessions) = stage.sessions().with_lifetime(lifetime.clone()) else {
-            // A tolerance that would not do is refused, but the default is none of those.
+            // A tolerance out of bounds is refused; the default is within them.
             assert!(tolerance < secs(300));
             continue;
         };
-        let acts: [fn(&mut Session) -> sessile::Result<()>; 3] = [
+        let operations: [fn(&mut Session) -> sessile::Result<()>; 3] = [
             |s| s.insert("m", 1).and_then(|()| s.save()),
             |s| s.update_now("m", add_one),
             |s| {
@@ -728,7 +732,7 @@ fn a_session_that_another_request_renews_meanwhile_is_not_from_the_future(stage:
                 s.save()
             },
         ];
-        for act in acts {
+        for operation in operations {
             let token = stored(stage, &lifetime);
             let mut session = sessions.open([token.clone()]);
             assert!(session.contains("n").unwrap());
@@ -742,7 +746,7 @@ fn a_session_that_another_request_renews_meanwhile_is_not_from_the_future(stage:
                     other.save().unwrap();
                 });
             }
-            act(&mut session).unwrap_or_else(|error| panic!("{tolerance:?}: {error}"));
+            operation(&mut session).unwrap_or_else(|error| panic!("{tolerance:?}: {error}"));
             let record = stage.record(&session.token().unwrap().unwrap());
             assert_eq!(record.entries["n"], Value::new(&2).unwrap());
             stage.rig.forget_plans();
@@ -755,16 +759,16 @@ fn a_save_reads_the_clock_once(stage: &Stage) {
     let lifetime = Lifetime::new().renewal(Renewal::OnRead).renewal_step_percent(0);
     let sessions = stage.sessions_living(lifetime);
     let mut session = sessions.open([]);
-    let mut check = |act: fn(&mut Session) -> sessile::Result<()>, what: &str| {
+    let mut check = |operation: fn(&mut Session) -> sessile::Result<()>, case: &str| {
         stage.rig.readings();
-        act(&mut session).unwrap();
-        assert_eq!(stage.rig.readings(), 1, "{what}");
+        operation(&mut session).unwrap();
+        assert_eq!(stage.rig.readings(), 1, "{case}");
         let now = stage.clock.now();
         let record = stage.record(&session.token().unwrap().unwrap());
-        if what == "update_now" {
+        if case == "update_now" {
             assert!(record.deadline < now + TWO_WEEKS, "it commits its entry and does not renew");
         } else {
-            assert_eq!((record.touched, record.deadline), (now, now + TWO_WEEKS), "{what}");
+            assert_eq!((record.touched, record.deadline), (now, now + TWO_WEEKS), "{case}");
         }
     };
     check(|s| s.insert("n", 1).and_then(|()| s.save()), "create");

@@ -2,6 +2,7 @@
 //!
 //! `contract` is the suite that every storage mode is run through. The others are named after what they promise.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+mod admin;
 mod at_once;
 mod budget;
 mod by_hand;
@@ -27,7 +28,6 @@ mod limits;
 mod logins;
 mod nesting;
 mod opening;
-mod operate;
 mod permissions;
 mod processes;
 mod program_code;
@@ -38,8 +38,8 @@ mod servers;
 mod stale;
 mod support;
 mod sweep;
+mod sweep_obstacles;
 mod sweep_races;
-mod sweep_trouble;
 mod trouble;
 
 use support::process::Worker;

@@ -1,6 +1,6 @@
-//! The sweep beside whatever else is done to the same sessions at the same time, in other processes: what is renewed in
-//! time lives on, what was refused or has expired is gone for good, no entry of the expiry index is lost between those
-//! who file and the one who sweeps, and a sweep that is killed is finished by the next one.
+//! The sweep beside all other operations on the same sessions in other processes: a session that is renewed in time lives
+//! on, one whose renewal was refused or that has expired is gone for good, no entry of the expiry index is lost between
+//! insertions and a sweep, and a sweep that is killed is finished by the next one.
 use crate::support::process::{Child, Dice, Parent, Start, Worker, assert_met, rounds};
 use crate::support::texts::{directory_in_memory, files_in_shards, path_of};
 use crate::support::versions;
@@ -19,11 +19,11 @@ use tempfile::TempDir;
 pub(crate) const WORKERS: &[(&str, Worker)] = &[
     ("sweep all the time", sweep_all_the_time),
     ("sweep once, to be killed", sweep_once),
-    ("file at the end of an hour", file_at_the_end_of_an_hour),
+    ("insert at the end of an hour", insert_at_the_end_of_an_hour),
     ("sweep after the end of an hour", sweep_after_the_end_of_an_hour),
     ("work in fast hours", work_in_fast_hours),
     ("sweep in fast hours", sweep_in_fast_hours),
-    ("act near deadlines", act_near_deadlines),
+    ("operation near deadlines", operate_near_deadlines),
 ];
 
 const RELAXED: Durability = Durability::Relaxed;
@@ -33,7 +33,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 /// An hour that manual clocks show.
 const BASE: u32 = 490_000;
-/// What "does not hang" means on a busy machine.
+/// Longest wait on a busy machine: beyond it, an operation hangs.
 const SOON: Duration = Duration::from_secs(20);
 
 /// The beginning of an hour.
@@ -84,7 +84,7 @@ fn is_live(store: &FileStore, token: &Token) -> bool {
     }
 }
 
-/// A sweep that does all there is to do, and meets no trouble.
+/// A sweep that completes without failures.
 #[track_caller]
 fn sweep(store: &FileStore, options: &SweepOptions) -> SweepReport {
     let report = sweep_or_leave(store, options);
@@ -92,21 +92,21 @@ fn sweep(store: &FileStore, options: &SweepOptions) -> SweepReport {
     report
 }
 
-/// The same, unless another one is under way.
+/// The same, unless another one is running.
 #[track_caller]
 fn sweep_or_leave(store: &FileStore, options: &SweepOptions) -> SweepReport {
-    let report = store.sweep(&options.clone().cpu_percent(200)).unwrap();
-    let trouble = (report.damaged, report.unknown, report.failed);
-    assert_eq!(trouble, (0, 0, 0), "{report:?}");
+    let report = store.sweep(&options.clone().cpu_percent(100)).unwrap();
+    let failures = (report.damaged, report.unknown, report.failed);
+    assert_eq!(failures, (0, 0, 0), "{report:?}");
     report
 }
 
-/// One sweep that goes by the index alone.
+/// One sweep by the index alone.
 #[track_caller]
 fn sweep_due(store: &FileStore) -> SweepReport {
-    let options = SweepOptions::new().cpu_percent(200);
+    let options = SweepOptions::new().cpu_percent(100);
     let report = store.sweep_with(&options, |progress| {
-        assert_eq!(progress.phase, SweepPhase::Due, "nobody walks twice in an hour");
+        assert_eq!(progress.phase, SweepPhase::Due, "a second walk in the same hour");
         Continue(())
     });
     let report = report.unwrap();
@@ -119,7 +119,7 @@ fn check_empty(root: &Path) {
     assert_eq!(files_in_shards(root), [""; 0].map(PathBuf::from), "left behind");
 }
 
-/// Comes back at an instant, without sleeping over it.
+/// Waits until an instant, without sleeping beyond it.
 fn wait_until(clock: &Clock, instant: SystemTime) {
     while let Ok(left) = instant.duration_since(clock.now()) {
         match left {
@@ -130,7 +130,7 @@ fn wait_until(clock: &Clock, instant: SystemTime) {
     }
 }
 
-/// A process that does something again and again, until a file beside the store says that it is enough.
+/// Starts a process that repeats an operation until a file beside the store stops it.
 fn start(worker: Start, dir: &TempDir) -> Child {
     let child = worker.with("DIR", dir.path()).start();
     assert_eq!(child.line(), "ready");
@@ -149,7 +149,7 @@ fn by_the_index() -> Start {
     Start::of("sweep all the time").with("WALKS", "0")
 }
 
-/// Sweeps by the system's clock, if it is told so also by walks, and says how many sessions it removed and found renewed.
+/// Sweeps by the system's clock, with `WALKS` also by walks, and reports how many sessions it removed and found renewed.
 fn sweep_all_the_time(parent: &Parent) {
     let store = open(&root_of(parent), Clock::system());
     let (mut removed, mut renewed) = (0, 0);
@@ -166,7 +166,7 @@ fn sweep_all_the_time(parent: &Parent) {
     parent.report(format_args!("{removed} {renewed}"));
 }
 
-/// What the process that [sweeps all the time](sweep_all_the_time) has removed and found renewed.
+/// The counts of removed and renewed sessions from the process that [sweeps all the time](sweep_all_the_time).
 #[track_caller]
 fn swept(child: Child) -> [u64; 2] {
     let last = child.finish().pop().unwrap();
@@ -179,14 +179,14 @@ fn swept(child: Child) -> [u64; 2] {
 struct Renewals {
     renewed: u64,
     refused: u64,
-    /// Sessions that are to be gone at the end, and when the last of them expires.
+    /// Sessions that must be gone at the end.
     dead: Vec<Saved>,
-    /// Sessions that are to be there.
+    /// Sessions that must be there.
     kept: Vec<Saved>,
 }
 
 #[test]
-fn a_renewal_that_was_acknowledged_beside_the_sweep_holds_and_one_that_was_refused_is_final() {
+fn a_renewal_beside_a_sweep_holds_exactly_if_acknowledged() {
     const IN_ONE_STORE: u64 = 500;
     const THREADS: u64 = 2;
     let rounds = rounds(2_000);
@@ -228,7 +228,7 @@ fn a_renewal_that_was_acknowledged_beside_the_sweep_holds_and_one_that_was_refus
     assert_met("sessions that the sweep found renewed", found_renewed, rounds);
 }
 
-/// Renews sessions around their deadlines, one after the other, again and again until it is too late or often enough.
+/// Renews sessions around their deadlines, one after the other, each until a renewal is refused or four have succeeded.
 fn renew_near_deadlines(store: &FileStore, seed: u64, rounds: u64) -> Renewals {
     const AT_ONCE: usize = 4;
     let clock = Clock::system();
@@ -236,7 +236,7 @@ fn renew_near_deadlines(store: &FileStore, seed: u64, rounds: u64) -> Renewals {
     let mut done = Renewals::default();
     let mut racing = VecDeque::new();
     let mut last = clock.now();
-    // On a busy machine, who wants to be in time has to be early: as many are to succeed as not.
+    // How early a renewal begins, in microseconds; adjusted so that about half of them succeed on a busy machine.
     let mut lead: u32 = 200;
     for _ in 0..rounds {
         // One after the other, in the order of their deadlines.
@@ -250,7 +250,7 @@ fn renew_near_deadlines(store: &FileStore, seed: u64, rounds: u64) -> Renewals {
         let (session, renewals): (Saved, u32) = racing.pop_front().unwrap();
         let deadline = session.live.record.deadline;
         wait_until(&clock, deadline - lead * MICRO + some(&mut dice, MICRO, 200));
-        // Half of them have the lock until the session would have expired.
+        // Half of them hold the lock until the session would have expired.
         let until = if dice.roll(2) == 0 { deadline + some(&mut dice, MICRO, 400) } else { UNIX_EPOCH };
         let is_last = renewals == 3;
         let to = if is_last { clock.now() + HOUR } else { next(&mut dice) };
@@ -281,9 +281,9 @@ fn renew_near_deadlines(store: &FileStore, seed: u64, rounds: u64) -> Renewals {
     done
 }
 
-/// Their entries may come to the sweep before their files are there.
+/// A sweep may read their entries before their files exist.
 #[test]
-fn sessions_that_expire_while_they_are_being_made_are_swept() {
+fn sessions_that_expire_during_their_creation_are_swept() {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     let store = open(&root, Clock::system());
@@ -308,16 +308,16 @@ fn sessions_that_expire_while_they_are_being_made_are_swept() {
     check_empty(&root);
 }
 
-/// One process files sessions in an hour that is over for the other one, which removes that hour's bucket; it is stopped
-/// anywhere between looking at its clock and the end of its save.
+/// One process inserts sessions in an hour that is over for the other one, which removes that hour's bucket; it is stopped
+/// anywhere between reading its clock and the end of its save.
 #[test]
-fn an_entry_that_is_filed_while_its_bucket_is_removed_is_not_lost() {
+fn an_entry_inserted_during_its_buckets_removal_is_not_lost() {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     let early = open(&root, Clock::manual(hour(BASE + 1) + Duration::from_secs(1)));
     let late = open(&root, Clock::manual(hour(BASE + 2) - MINUTE));
     sweep(&early, &SweepOptions::new());
-    let mut filer = start(Start::of("file at the end of an hour"), &dir);
+    let mut filer = start(Start::of("insert at the end of an hour"), &dir);
     let mut dice = Dice::new(30);
     let rounds = rounds(1_500);
     let (mut at_once, mut left_to_later) = (0, 0);
@@ -329,7 +329,7 @@ fn an_entry_that_is_filed_while_its_bucket_is_removed_is_not_lost() {
         dice.pause(pause_max);
         filer.stop();
         let removed = sweep_due(&early).removed;
-        // The stops are to come about when it files.
+        // Adjusts the pause so that the stop comes near the insertion.
         pause_max = if removed > 0 { pause_max.saturating_sub(4) } else { (pause_max + 6).min(5_000) };
         at_once += removed;
         filer.go_on();
@@ -346,9 +346,9 @@ fn an_entry_that_is_filed_while_its_bucket_is_removed_is_not_lost() {
     filer.finish();
 }
 
-/// The same without stops: the one removes the bucket again and again, the others file in it again and again.
+/// The same without stops: one process removes the bucket again and again, the others insert in it again and again.
 #[test]
-fn entries_that_are_filed_in_a_bucket_that_is_removed_all_the_time_are_not_lost() {
+fn entries_in_constantly_removed_buckets_are_not_lost() {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     let ending = open(&root, Clock::manual(hour(BASE + 1) - MILLI));
@@ -363,7 +363,7 @@ fn entries_that_are_filed_in_a_bucket_that_is_removed_all_the_time_are_not_lost(
             scope.spawn(move || {
                 let mut dice = Dice::new(35 + thread);
                 for _ in 0..rounds.div_ceil(2) {
-                    // The other one is to come to the end of the bucket now and then.
+                    // Lets the sweep reach the end of the bucket now and then.
                     dice.pause(400);
                     let session = create(ending, hour(BASE + 100));
                     let to = hour(BASE + 1) - MICRO;
@@ -377,13 +377,13 @@ fn entries_that_are_filed_in_a_bucket_that_is_removed_all_the_time_are_not_lost(
     assert_met("sweeps that found the bucket", buckets, rounds);
     assert_met("sessions that they removed", removed, rounds);
     assert_eq!(ending.stats().index_failures, 0);
-    // What was in use is looked at again by the next sweep.
+    // The next sweep tries locked sessions again.
     begun.advance(MICRO);
     sweep_due(&late);
     check_empty(&root);
 }
 
-/// Sweeps all the time; says how often there was a bucket of the hour before, and how many sessions it removed.
+/// Sweeps all the time; reports how often there was a bucket of the hour before, and how many sessions it removed.
 fn sweep_after_the_end_of_an_hour(parent: &Parent) {
     let root = root_of(parent);
     let store = open(&root, Clock::manual(hour(BASE + 1) + Duration::from_secs(1)));
@@ -398,7 +398,7 @@ fn sweep_after_the_end_of_an_hour(parent: &Parent) {
 }
 
 /// Shortens sessions, at the very end of an hour.
-fn file_at_the_end_of_an_hour(parent: &Parent) {
+fn insert_at_the_end_of_an_hour(parent: &Parent) {
     let end = hour(BASE + 1);
     let store = open(&root_of(parent), Clock::manual(end - MILLI));
     parent.report("ready");
@@ -434,7 +434,7 @@ impl FastClock {
         this
     }
 
-    /// Sets it, and says what time it is.
+    /// Sets the clock, and returns its time.
     fn set(&self) -> SystemTime {
         let passed = self.began.elapsed().unwrap_or_default();
         let now = hour(BASE) + passed * u32::try_from(HOUR.as_micros() / FAST_HOUR.as_micros()).unwrap();
@@ -445,7 +445,7 @@ impl FastClock {
 }
 
 #[test]
-fn no_session_is_forgotten_by_the_index_that_processes_fill_while_others_empty_it() {
+fn concurrent_insertions_and_sweeps_forget_no_session() {
     for _ in 0..rounds(1) {
         let dir = directory_in_memory();
         let root = dir.path().join("store");
@@ -474,7 +474,7 @@ fn no_session_is_forgotten_by_the_index_that_processes_fill_while_others_empty_i
     }
 }
 
-/// Makes sessions that expire some hours later, and moves their deadlines to and fro. Says how many it made.
+/// Creates sessions that expire some hours later, and moves their deadlines to and fro. Reports how many it created.
 fn work_in_fast_hours(parent: &Parent) {
     let fast = FastClock::of(parent);
     let store = open(&root_of(parent), fast.clock.clone());
@@ -495,7 +495,7 @@ fn work_in_fast_hours(parent: &Parent) {
             if fast.set() < deadline {
                 sessions.push(session);
             } else {
-                // It took longer than it was to live, and the clock that stood still did not tell.
+                // The creation took longer than the session's life, which the stopped clock did not show.
                 store.delete(&session.token).unwrap();
             }
         } else {
@@ -509,7 +509,7 @@ fn work_in_fast_hours(parent: &Parent) {
     parent.report(created);
 }
 
-/// Sweeps until the last hour has begun. Says how many sessions it removed.
+/// Sweeps until the last hour has begun. Reports how many sessions it removed.
 fn sweep_in_fast_hours(parent: &Parent) {
     let fast = FastClock::of(parent);
     let store = open(&root_of(parent), fast.clock.clone());
@@ -525,7 +525,7 @@ fn sweep_in_fast_hours(parent: &Parent) {
     parent.report(removed);
 }
 
-/// What the test knows of the sessions that killed sweeps have looked at.
+/// The sessions that killed sweeps have read, as the test knows them.
 struct Kept {
     dir: TempDir,
     root: PathBuf,
@@ -534,13 +534,13 @@ struct Kept {
     dice: Dice,
     /// The sessions that may be there.
     sessions: HashMap<PublicId, (Token, SystemTime)>,
-    /// What a walk is to remove, and what no sweep is to touch.
+    /// Files that a walk must remove, and files that no sweep may change.
     old: Vec<PathBuf>,
     young: Vec<PathBuf>,
 }
 
 #[test]
-fn a_sweep_that_was_killed_at_any_instant_is_finished_by_the_next_one() {
+fn a_sweep_killed_at_any_instant_is_finished_by_the_next_one() {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     let clock = Clock::manual(hour(BASE));
@@ -550,7 +550,7 @@ fn a_sweep_that_was_killed_at_any_instant_is_finished_by_the_next_one() {
     let kills = rounds(60);
     let mut amid = 0;
     for kill in 0..kills {
-        // By the index alone; by a walk as well; and by a walk that has nothing but the files to go by.
+        // By the index alone; by a walk as well; and by a walk without an index.
         let full = kill % 3 > 0;
         kept.prepare(kill, full);
         if kill % 3 == 2 {
@@ -560,7 +560,7 @@ fn a_sweep_that_was_killed_at_any_instant_is_finished_by_the_next_one() {
         kept.finish(full && kill % 3 != 2);
     }
     assert!(kills < 20 || amid > kills / 10, "{amid} of {kills} kills came amid a sweep");
-    // Those that were alive in the last rounds are found by the index, whoever filed them there.
+    // The index has the sessions that were alive in the last rounds.
     kept.clock.advance(8 * HOUR);
     kept.finish(false);
     assert_eq!(kept.sessions.len(), 0);
@@ -579,7 +579,7 @@ impl Kept {
         some(&mut self.dice, MINUTE, below)
     }
 
-    /// Makes work for a sweep some hours later.
+    /// Creates work for a sweep some hours later.
     fn prepare(&mut self, round: u64, walked: bool) {
         let now = self.clock.now();
         for _ in 0..12 {
@@ -599,7 +599,7 @@ impl Kept {
             let shard = format!("{:02x}", self.dice.roll(256));
             let path = self.root.join(shard).join(match n % 2 {
                 0 => format!(".new-{round:030x}{n:02x}"),
-                // A creation that was cut short.
+                // The leftover of an interrupted creation.
                 _ => format!("{round:036x}{n:02x}"),
             });
             fs::write(&path, if n % 2 == 0 { "left" } else { "" }).unwrap();
@@ -615,7 +615,7 @@ impl Kept {
         self.clock.advance(passes);
     }
 
-    /// Kills a sweep. Whether it was under way.
+    /// Kills a sweep. Returns whether it was running.
     fn kill(&mut self, full: bool) -> bool {
         let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap().as_micros();
         let start = Start::of("sweep once, to be killed").with("DIR", self.dir.path());
@@ -626,7 +626,7 @@ impl Kept {
         child.kill().is_empty()
     }
 
-    /// Sweeps, and looks whether everything is as it must be.
+    /// Sweeps, and checks all files.
     #[track_caller]
     fn finish(&mut self, full: bool) {
         let walks_all = !self.root.join("run/due/sweep").exists() || full;
@@ -645,7 +645,7 @@ impl Kept {
             }
         }
         for path in &self.young {
-            assert!(path.exists(), "{} may be somebody's", path.display());
+            assert!(path.exists(), "{} is not a leftover", path.display());
         }
         let known = |path: &PathBuf| self.old.contains(path) || self.young.contains(path);
         let files = files_in_shards(root).iter().filter(|path| !known(path)).count();
@@ -662,9 +662,9 @@ fn sweep_once(parent: &Parent) {
     parent.line();
 }
 
-/// What two processes do to the same sessions beside the sweep.
+/// An operation of two processes on the same sessions beside the sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Act {
+enum Operation {
     Delete,
     Rotate,
     Grow,
@@ -672,21 +672,27 @@ enum Act {
     Create,
 }
 
-/// What an act came to: whether it found a live session, and the session that it made.
-struct Acted {
-    act: Act,
+/// The result of an operation: whether it found a live session, and the session that it created.
+struct OperationResult {
+    operation: Operation,
     found: bool,
     made: Option<(Token, SystemTime)>,
 }
 
-impl Act {
+impl Operation {
     fn roll(dice: &mut Dice) -> Self {
         [Self::Delete, Self::Rotate, Self::Grow, Self::Renew, Self::Create]
             [usize::try_from(dice.roll(5)).unwrap()]
     }
 
-    /// Does it, near the deadline of a session.
-    fn run(self, store: &FileStore, session: &Token, deadline: SystemTime, dice: &mut Dice) -> Acted {
+    /// Runs it near the deadline of a session.
+    fn run(
+        self,
+        store: &FileStore,
+        session: &Token,
+        deadline: SystemTime,
+        dice: &mut Dice,
+    ) -> OperationResult {
         wait_until(&Clock::system(), deadline - 300 * MICRO + some(dice, MICRO, 350));
         let to = deadline + some(dice, MICRO, 2_000);
         let bytes = if self == Self::Grow { 6_000 } else { 10 };
@@ -704,21 +710,21 @@ impl Act {
             Self::Grow | Self::Renew => (store.update(session, change, RELAXED).unwrap().is_some(), None),
             Self::Create => (false, Some(create(store, to).token)),
         };
-        Acted { act: self, found, made: made.map(|token| (token, to)) }
+        OperationResult { operation: self, found, made: made.map(|token| (token, to)) }
     }
 }
 
 const AT_ONCE: usize = 4;
 
 #[test]
-fn logout_rotation_growth_and_creation_beside_the_sweep_revive_nothing_and_leave_nothing() {
+fn concurrent_changes_beside_the_sweep_revive_or_leave_nothing() {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     let store = open(&root, Clock::system());
     let sweeper = start(Start::of("sweep all the time").with("WALKS", "1"), &dir);
-    let mut other = start(Start::of("act near deadlines"), &dir);
+    let mut other = start(Start::of("operation near deadlines"), &dir);
     let mut dice = Dice::new(60);
-    let mut found: HashMap<(Act, bool), u64> = HashMap::new();
+    let mut found: HashMap<(Operation, bool), u64> = HashMap::new();
     let mut ended: Vec<Token> = Vec::new();
     let mut made: Vec<(Token, SystemTime)> = Vec::new();
     let rounds = rounds(1_200).div_ceil(AT_ONCE as u64);
@@ -731,25 +737,31 @@ fn logout_rotation_growth_and_creation_beside_the_sweep_revive_nothing_and_leave
         });
         other.say(line.join(" "));
         let ours = sessions.each_ref().map(|Saved { token, live }| {
-            Act::roll(&mut dice).run(&store, token, live.record.deadline, &mut dice)
+            Operation::roll(&mut dice).run(&store, token, live.record.deadline, &mut dice)
         });
         for (session, ours) in sessions.iter().zip(ours) {
             let theirs = read_acted(&other.line());
-            let acts = [&ours, &theirs];
-            let ends = acts.map(|acted| acted.found && matches!(acted.act, Act::Delete | Act::Rotate));
-            assert!(ends != [true; 2], "round {round}: ended twice, by {:?}", acts.map(|acted| acted.act));
-            if ends != [false; 2] || acts.iter().any(|acted| acted.act == Act::Delete) {
+            let operations = [&ours, &theirs];
+            let ends = operations.map(|result| {
+                result.found && matches!(result.operation, Operation::Delete | Operation::Rotate)
+            });
+            assert!(
+                ends != [true; 2],
+                "round {round}: ended twice, by {:?}",
+                operations.map(|result| result.operation)
+            );
+            if ends != [false; 2] || operations.iter().any(|result| result.operation == Operation::Delete) {
                 assert!(!is_live(&store, &session.token), "round {round}: alive after its end");
                 assert!(!path_of(&root, session.live.id).exists());
             }
             ended.push(session.token.clone());
-            for acted in [ours, theirs] {
-                *found.entry((acted.act, acted.found)).or_default() += 1;
-                if let Some((token, deadline)) = &acted.made {
+            for result in [ours, theirs] {
+                *found.entry((result.operation, result.found)).or_default() += 1;
+                if let Some((token, deadline)) = &result.made {
                     let lives = is_live(&store, token);
                     assert!(lives || store.now() >= *deadline, "round {round}: a new session is gone");
                 }
-                made.extend(acted.made);
+                made.extend(result.made);
             }
         }
     }
@@ -769,13 +781,13 @@ fn logout_rotation_growth_and_creation_beside_the_sweep_revive_nothing_and_leave
         assert!(late.is_none(), "saved after all");
     }
     check_empty(&root);
-    for act in [Act::Delete, Act::Rotate, Act::Grow, Act::Renew] {
-        let both = [true, false].map(|was| found.get(&(act, was)).copied().unwrap_or(0));
-        assert!(rounds < 100 || both.iter().all(|count| *count > 5), "{act:?} met both: {found:?}");
+    for operation in [Operation::Delete, Operation::Rotate, Operation::Grow, Operation::Renew] {
+        let both = [true, false].map(|was| found.get(&(operation, was)).copied().unwrap_or(0));
+        assert!(rounds < 100 || both.iter().all(|count| *count > 5), "{operation:?} met both: {found:?}");
     }
 }
 
-fn act_near_deadlines(parent: &Parent) {
+fn operate_near_deadlines(parent: &Parent) {
     let store = open(&root_of(parent), Clock::system());
     let mut dice = Dice::new(61);
     parent.report("ready");
@@ -787,31 +799,33 @@ fn act_near_deadlines(parent: &Parent) {
         let words: Vec<&str> = line.split(' ').collect();
         for session in words.chunks(2) {
             let deadline = UNIX_EPOCH + Duration::from_micros(session[1].parse().unwrap());
-            let acted = Act::roll(&mut dice).run(&store, &token(session[0]), deadline, &mut dice);
-            let made = acted.made.map_or(String::new(), |(token, deadline)| {
+            let result = Operation::roll(&mut dice).run(&store, &token(session[0]), deadline, &mut dice);
+            let made = result.made.map_or(String::new(), |(token, deadline)| {
                 format!(" {} {}", token.expose(), deadline.duration_since(UNIX_EPOCH).unwrap().as_micros())
             });
-            parent.report(format_args!("{:?} {}{made}", acted.act, acted.found));
+            parent.report(format_args!("{:?} {}{made}", result.operation, result.found));
         }
     }
 }
 
-/// What the other process has [said](act_near_deadlines) of an act.
+/// The result that the other process has [reported](operate_near_deadlines).
 #[track_caller]
-fn read_acted(line: &str) -> Acted {
+fn read_acted(line: &str) -> OperationResult {
     let words: Vec<&str> = line.split(' ').collect();
-    let acts = [Act::Delete, Act::Rotate, Act::Grow, Act::Renew, Act::Create];
-    let act = acts.into_iter().find(|act| format!("{act:?}") == words[0]).expect(line);
+    let operations =
+        [Operation::Delete, Operation::Rotate, Operation::Grow, Operation::Renew, Operation::Create];
+    let operation =
+        operations.into_iter().find(|operation| format!("{operation:?}") == words[0]).expect(line);
     let made = words.get(2).map(|text| {
         let micros = words[3].parse().unwrap();
         (token(text), UNIX_EPOCH + Duration::from_micros(micros))
     });
-    Acted { act, found: words[1] == "true", made }
+    OperationResult { operation, found: words[1] == "true", made }
 }
 
-/// A session that is renewed, and by the new time is not to expire yet, is due by the time at which the sweep began.
+/// By the clock at the beginning of the sweep, the session is due; by the clock that was set back, it is alive.
 #[test]
-fn a_sweep_comes_to_an_end_also_if_the_clock_is_set_back_meanwhile() {
+fn a_sweep_ends_though_the_clock_is_set_back_meanwhile() {
     let dir = directory_in_memory();
     let clock = Clock::manual(hour(BASE) + 30 * MINUTE);
     let store = open(&dir.path().join("store"), clock.clone());

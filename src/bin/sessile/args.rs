@@ -1,4 +1,4 @@
-//! What can be said on the command line. Never an id: other users can see the arguments of a process.
+//! The command line: verbs and options. None takes a session's id: other users can see the arguments of a process.
 use clap::{Parser, Subcommand};
 use sessile::PublicId;
 use std::path::PathBuf;
@@ -8,15 +8,15 @@ Exit codes:
   0  done
   1  failed; standard error says why
   2  wrong usage
-  3  done, and something is missing, damaged or could not be looked at
-  4  another sweep is at work; nothing was done
+  3  done, and something is missing, damaged or could not be read
+  4  another sweep is running; nothing was done
 
 All verbs run safely beside the programs that use the store. Run them as the
 user who owns the store; root may run those that only read: stat, verify
 without --repair, show, export, sweep --dry-run. With --json, each error is an
 object on standard error: {\"error\": …}.";
 
-/// Looks after a sessile session store.
+/// Administers a sessile session store.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT_CODES, max_term_width = 80)]
 pub(crate) struct Args {
@@ -35,17 +35,18 @@ pub(crate) enum Verb {
     /// Print one session as JSON
     #[command(long_about = format!("Print one session as JSON\n\n{ID}"))]
     Show(One),
-    /// End one session, at once in every running server
-    #[command(long_about = format!("End one session, at once in every running server\n\n{ID}"))]
-    Destroy(One),
+    /// Delete one session, at once in every running server
+    #[command(long_about = format!("Delete one session, at once in every running server\n\n{ID}"))]
+    Delete(One),
     Export(Export),
     Import(Import),
 }
 
 /// Remove expired sessions
 ///
-/// Looks at what the expiry index says is due, and each hour at one of 256
-/// directories. A program with a reaper needs no other sweeps.
+/// Reads the sessions that the expiry index lists as due, and each hour the
+/// files of one of 256 directories. A program with a reaper needs no other
+/// sweeps.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -55,29 +56,28 @@ Examples:
 Each hour by cron, for a store of the user `shop` (/etc/cron.d/sessile):
   17 * * * *  shop  sessile sweep /var/lib/shop/sessions >/dev/null
 
-JSON: end (finished, elsewhere), examined, removed, renewed, damaged,
-temporary, unknown, failed, bytes_freed, seconds.
+JSON: outcome (completed, already_running), examined, removed, renewed,
+damaged, temporary, unknown, failed, bytes_freed, seconds.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Sweep {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// Look at every file
+    /// Read every file
     #[arg(long)]
     pub(crate) full: bool,
     /// Count only; remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Look at so many files a second at most, instead of using a quarter of
-    /// one core's time
+    /// Read at most N files a second, instead of using a quarter of one core's
+    /// time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) max_per_second: Option<u32>,
-    /// Share of one core's time to use, in percent; 100 never rests, 200
-    /// keeps two cores busy
+    /// Share of one core's time to use, in percent; 100 never sleeps
     #[arg(long, value_name = "PERCENT", conflicts_with = "max_per_second",
-          value_parser = clap::value_parser!(u16).range(1..=1600))]
-    pub(crate) core_share: Option<u16>,
-    /// Keep damaged files for so many days after they were last written
+          value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) cpu_percent: Option<u16>,
+    /// Keep damaged files for DAYS days after they were last written
     #[arg(long, value_name = "DAYS", default_value_t = 14,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) keep_damaged: u16,
@@ -101,13 +101,14 @@ pub(crate) struct Stat {
     pub(crate) dir: PathBuf,
 }
 
-/// Read everything and name what is not a sound session
+/// Read every file and list each that is not a sound session
 ///
-/// Damaged files are named by the digest of their session's id, as in logs; all
-/// else by its path: lost (and made anew by --repair), unfinished and temporary
-/// (left by killed processes; a sweep removes them after an hour), no file (a
-/// link, pipe or directory in a session's place), newer (written by a newer
-/// version), unknown. The exit code is 3 if anything is named, repaired or not.
+/// Damaged files are listed by the digest of their session's id, as in logs;
+/// all others by path: lost (and recreated by --repair), unfinished and
+/// temporary (left by killed processes; a sweep removes them after an hour), no
+/// file (a link, pipe or directory in a session's place), newer (written by a
+/// newer version), unknown. The exit code is 3 if anything is listed, repaired
+/// or not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -121,9 +122,9 @@ Exit codes: see sessile --help.")]
 pub(crate) struct Verify {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// Move damaged files, and what is no file, to the directory `damaged` of
-    /// the store; make lost directories and a lost sessile.json anew; delete
-    /// nothing
+    /// Move damaged files, links, pipes and directories in a session's place to
+    /// the directory `damaged` of the store; recreate lost directories and a
+    /// lost sessile.json; delete nothing
     #[arg(long)]
     pub(crate) repair: bool,
 }
@@ -136,11 +137,11 @@ standard input, alone or as name=value (as copied from a browser): the arguments
 #[command(after_help = "\
 Examples:
   sessile show /var/lib/shop/sessions <id.txt
-  SESSILE_ID=$(cat id.txt) sessile destroy /var/lib/shop/sessions
-  sessile destroy --public-id 0f3a… /var/lib/shop/sessions
+  SESSILE_ID=$(cat id.txt) sessile delete /var/lib/shop/sessions
+  sessile delete --public-id 0f3a… /var/lib/shop/sessions
 
-JSON of show: id (of the file), created, touched, deadline, expiry, user,
-entries; or id, absent (unknown, expired, damaged). Of destroy: id, destroyed.
+JSON of show: id (the public one), created, touched, deadline, expiry, user,
+entries; or id, absent (not found, expired, damaged). Of delete: id, deleted.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct One {
@@ -158,15 +159,15 @@ fn public_id(text: &str) -> Result<PublicId, &'static str> {
 
 /// Print all live sessions, one JSON object a line
 ///
-/// What is printed holds no ids, only their digests, and all that is in the
-/// sessions. Sessions that are created or rotated meanwhile may be missing.
+/// The output has the digests of the ids, not the ids, and everything that the
+/// sessions hold. Sessions that are created or rotated meanwhile may be missing.
 /// The last line counts the sessions: without it, the export was cut short.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   sessile export /var/lib/shop/sessions | zstd >sessions.zst
 
-A line: id (of the file), created, touched, deadline, expiry, user, entries.
+A line: id (the public one), created, touched, deadline, expiry, user, entries.
 The last line: sessile_export (1), sessions. With jq: select(.id).
 Times are RFC 3339, or microseconds since 1970 beyond the year 9999. With
 --json the summary (exported, damaged, failed, seconds) is an object, too; it
@@ -178,17 +179,17 @@ pub(crate) struct Export {
     pub(crate) dir: PathBuf,
 }
 
-/// Bring in sessions that were exported
+/// Import sessions that were exported
 ///
-/// Reads standard input. A session that is there is left alone, unless it has
-/// expired; one that has expired is skipped. Where a damaged or unfinished file
-/// is in the place, that is an error. What is read is believed: names of entries
-/// and sizes are not held against any server's limits. A session that was ended
-/// after the export lives again.
+/// Reads standard input. A session that exists is left alone, unless it has
+/// expired; an expired session in the input is skipped. A damaged or unfinished
+/// file in a session's place is an error. Names of entries and sizes are not
+/// checked against any server's limits. A session that was deleted after the
+/// export lives again.
 ///
-/// Lines that are wrong are named and the others imported (exit code 3), also
-/// if the input ends without the line that counts the sessions. When the disk is
-/// full or cannot be written, the import stops (exit code 1). It can be repeated.
+/// Wrong lines are listed and the others imported (exit code 3), also if the
+/// input ends without the line that counts the sessions. When the disk is full
+/// or cannot be written, the import stops (exit code 1). It can be repeated.
 /// Takes about 60 bytes of memory for each session.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -1,20 +1,20 @@
 //! `sessile export`: all live sessions, one JSON object a line, and a last line that counts them.
 use crate::args::Export;
 use crate::session_json::{SessionJson, Trailer};
-use crate::terminal::{Progress, json_line, told};
-use crate::{Done, Outcome, Use, open};
+use crate::terminal::{Progress, error_chain, json_line};
+use crate::{Access, Outcome, VerbResult, open};
 use indicatif::HumanCount;
 use serde_json::json;
 use sessile::file::Content;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::time::Instant;
 
-pub(crate) fn export(args: &Export, json: bool) -> Outcome {
+pub(crate) fn export(args: &Export, json: bool) -> VerbResult {
     let began = Instant::now();
-    let store = open(&args.dir, Use::Look)?;
+    let store = open(&args.dir, Access::Read)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let (mut exported, mut damaged, mut failed) = (0_u64, 0_u64, 0_u64);
-    // On a terminal, the sessions would run through the bar.
+    // On a terminal, the sessions would be printed across the bar.
     let mut bar = Progress::in_directories(store.shards().into()).unless(io::stdout().is_terminal());
     let mut files = store.files();
     while let Some(file) = files.next() {
@@ -23,12 +23,12 @@ pub(crate) fn export(args: &Export, json: bool) -> Outcome {
             Ok(Content::Live(live)) => SessionJson::of(&live),
             Ok(Content::Damaged(id)) => {
                 damaged += 1;
-                bar.complain(format_args!("damaged, and left out: {id}"));
+                bar.warn(format_args!("damaged, and left out: {id}"));
                 continue;
             }
             Ok(Content::Newer(id)) => {
                 failed += 1;
-                bar.complain(format_args!("written by a newer version of sessile, and left out: {id}"));
+                bar.warn(format_args!("written by a newer version of sessile, and left out: {id}"));
                 continue;
             }
             Ok(_) => continue,
@@ -41,11 +41,11 @@ pub(crate) fn export(args: &Export, json: bool) -> Outcome {
             }
             Err(error) => {
                 failed += 1;
-                bar.complain(told(&error));
+                bar.warn(error_chain(&error));
             }
         }
     }
-    // Last, when all else is written: an export that lacks this line was cut short.
+    // Last: an export that lacks this line was cut short.
     writeln!(out, "{}", json_line(&Trailer::of(exported)))?;
     out.flush()?;
     drop(bar);
@@ -61,7 +61,7 @@ pub(crate) fn export(args: &Export, json: bool) -> Outcome {
             HumanCount(failed),
         )
     };
-    // If it cannot be said, the sessions are written all the same.
+    // A failure is ignored: the sessions are written.
     let _ = writeln!(io::stderr(), "{summary}");
-    Ok(if damaged + failed > 0 { Done::WithFindings } else { Done::Well })
+    Ok(if damaged + failed > 0 { Outcome::Findings } else { Outcome::Ok })
 }

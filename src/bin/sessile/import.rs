@@ -1,11 +1,11 @@
 //! `sessile import`: sessions that were exported, line by line.
 //!
-//! A line that is wrong is named, and the next one is read. Trouble that the next line would meet as well (a disk that is
-//! full or cannot be written) ends the import, and the lines that were not tried are counted.
+//! A wrong line is listed, and the next one is read. A failure that the next line would meet as well (a disk that is full or
+//! cannot be written) ends the import, and the lines that were not tried are counted.
 use crate::args::Import;
 use crate::session_json::{SessionJson, Trailer, unreadable};
-use crate::terminal::{Progress, json_line, print, told};
-use crate::{Done, Outcome, Use, open};
+use crate::terminal::{Progress, error_chain, json_line, print};
+use crate::{Access, Outcome, VerbResult, open};
 use indicatif::HumanCount;
 use serde_json::json;
 use sessile::{Durability, Error, ErrorKind, FileStore, PublicId, Store};
@@ -16,9 +16,9 @@ use std::time::Instant;
 /// How many lines may be unreadable before one is read: then the input is no export.
 const UNREADABLE_MAX: u64 = 100;
 
-pub(crate) fn import(args: &Import, json: bool) -> Outcome {
+pub(crate) fn import(args: &Import, json: bool) -> VerbResult {
     let began = Instant::now();
-    let store = open(&args.dir, Use::Make)?;
+    let store = open(&args.dir, Access::Create)?;
     let how = if args.power_safe { Durability::PowerSafe } else { Durability::Relaxed };
     let bar = Progress::counting().unless(io::stdin().is_terminal());
     let mut importing =
@@ -27,19 +27,19 @@ pub(crate) fn import(args: &Import, json: bool) -> Outcome {
     let stopped = importing.read_all(&mut input);
     let Importing { bar, mut counts, .. } = importing;
     if let Some(reason) = &stopped {
-        bar.complain(reason);
-        // What was not tried is counted, and an end that is missing is found.
+        bar.warn(reason);
+        // Counts the lines that were not tried, and checks the last one.
         while input.next().is_ok_and(|line| line.is_some()) {
             counts.not_tried += 1;
         }
     }
     if let Some(text) = input.cut() {
-        bar.complain(text);
+        bar.warn(text);
     }
     if counts.not_tried > 0 {
         let not_tried = HumanCount(counts.not_tried);
-        bar.complain(format_args!(
-            "{not_tried} lines were not tried; import again when that is mended: sessions that are there are left alone"
+        bar.warn(format_args!(
+            "{not_tried} lines were not tried; import again when that is fixed: sessions that exist are left alone"
         ));
     }
     drop(bar);
@@ -58,13 +58,13 @@ pub(crate) fn import(args: &Import, json: bool) -> Outcome {
         print(format_args!("{}; {seconds:.1} s", counts.in_words()))?;
     }
     Ok(match stopped {
-        Some(_) => Done::InPart,
-        None if counts.failed > 0 || input.cut().is_some() => Done::WithFindings,
-        None => Done::Well,
+        Some(_) => Outcome::Incomplete,
+        None if counts.failed > 0 || input.cut().is_some() => Outcome::Findings,
+        None => Outcome::Ok,
     })
 }
 
-/// What became of the lines.
+/// The number of lines by result.
 #[derive(Default)]
 struct Counts {
     imported: u64,
@@ -86,7 +86,7 @@ impl Counts {
         if self.not_tried == 0 { words } else { format!("{words}, {} not tried", HumanCount(self.not_tried)) }
     }
 
-    /// Nothing was read yet that is a session.
+    /// No line so far was a session.
     fn is_without_a_session(&self) -> bool {
         self.imported + self.existing + self.expired == 0
     }
@@ -105,12 +105,12 @@ struct Importing<'a> {
     how: Durability,
     bar: Progress,
     counts: Counts,
-    /// In which line each id was, of those that are in the store now.
+    /// The line of each id that was imported or exists.
     taken: HashMap<PublicId, u64>,
 }
 
 impl Importing<'_> {
-    /// Imports line by line. What made it stop before the end of the input, if anything did.
+    /// Imports line by line. Returns the reason if it stops before the end of the input.
     fn read_all(&mut self, input: &mut Input<impl BufRead>) -> Option<String> {
         loop {
             let number = match input.next() {
@@ -122,7 +122,7 @@ impl Importing<'_> {
                 Ok(()) => {}
                 Err(Refusal::Line(text)) => {
                     self.counts.failed += 1;
-                    self.bar.complain(format_args!("line {number}: {text}"));
+                    self.bar.warn(format_args!("line {number}: {text}"));
                     if self.counts.failed == UNREADABLE_MAX && self.counts.is_without_a_session() {
                         return Some(format!(
                             "none of {UNREADABLE_MAX} lines is a session: this is no export"
@@ -131,7 +131,7 @@ impl Importing<'_> {
                 }
                 Err(Refusal::Store(error)) => {
                     self.counts.failed += 1;
-                    return Some(format!("line {number}: {}", told(&error)));
+                    return Some(format!("line {number}: {}", error_chain(&error)));
                 }
             }
             let Counts { imported, existing, expired, failed, .. } = self.counts;
@@ -157,7 +157,7 @@ impl Importing<'_> {
             | ErrorKind::TooLarge
             | ErrorKind::TooManyEntries
             | ErrorKind::Name
-            | ErrorKind::Value => Refusal::Line(told(&error)),
+            | ErrorKind::Value => Refusal::Line(error_chain(&error)),
             _ => Refusal::Store(error),
         })?;
         self.taken.insert(id, number);
@@ -172,7 +172,7 @@ impl Importing<'_> {
 const LINE_BYTES_MAX: u64 = 128 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The lines of one export, or of several, one behind the other; and whether all of them are there.
+/// The lines of one export, or of several in a row; and whether all of them are there.
 struct Input<R> {
     from: R,
     line: Vec<u8>,
@@ -183,7 +183,7 @@ struct Input<R> {
     /// How many lines there were since the last one that counts them.
     since_count: u64,
     has_count: bool,
-    /// What was found wrong with a line that counts.
+    /// The error of a line that counts.
     miscount: Option<String>,
 }
 
@@ -201,7 +201,7 @@ impl<R: BufRead> Input<R> {
         }
     }
 
-    /// Goes to the next line that ought to be a session, and says which it is, from 1; `None` at the end.
+    /// Goes to the next line that ought to be a session. Returns its number, from 1; `None` at the end.
     fn next(&mut self) -> io::Result<Option<u64>> {
         let next = self.find_next();
         self.is_partial |= next.is_err();
@@ -260,7 +260,7 @@ impl<R: BufRead> Input<R> {
         self.has_count && self.since_count == 0 && self.miscount.is_none()
     }
 
-    /// At the end: what tells that lines are missing, unless that was to be expected, or the end is unknown.
+    /// At the end: the sign that lines are missing, unless that is expected, or the end is unknown.
     fn cut(&self) -> Option<String> {
         if self.is_partial || self.is_whole() {
             return None;

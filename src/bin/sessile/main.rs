@@ -1,13 +1,13 @@
-//! The command `sessile`: looks after a store from outside, beside the programs that use it. Public API only.
+//! The command `sessile`: administers a store from outside, beside the programs that use it. Public API only.
 //!
-//! Results go to standard output, in words or (`--json`) as one JSON object; progress and complaints go to standard error.
+//! Results go to standard output, in words or (`--json`) as one JSON object; progress and warnings go to standard error.
 mod args;
 mod export;
 mod import;
-mod look;
 mod one;
 mod owner;
 mod session_json;
+mod stat;
 mod strict_json;
 mod sweep;
 mod terminal;
@@ -20,27 +20,26 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
-use terminal::{complain, json_line, plain_usage, speak_json, told};
+use terminal::{error_chain, json_line, plain_usage, report_errors_as_json, warn};
 
 /// How a verb that could be carried out ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Done {
-    /// As asked.
-    Well,
-    /// Something is missing, damaged, or could not be looked at.
-    WithFindings,
-    /// Another sweep is at work.
-    Elsewhere,
-    /// A part of it; the reason was complained of.
-    InPart,
+enum Outcome {
+    Ok,
+    /// Something is missing, damaged, or could not be read.
+    Findings,
+    /// Another sweep is running.
+    AlreadyRunning,
+    /// A part was done; a warning has said why not all.
+    Incomplete,
 }
 
 /// Why a verb could not be carried out.
 enum Failure {
-    /// Wrong usage beyond what the argument parser knows.
+    /// Wrong usage that the argument parser cannot detect.
     Usage(&'static str),
     Store(Error),
-    /// Nobody reads what we print, or it cannot be written.
+    /// Standard output is closed, or cannot be written.
     Output(io::Error),
     Input(io::Error),
 }
@@ -57,13 +56,13 @@ impl From<io::Error> for Failure {
     }
 }
 
-type Outcome = Result<Done, Failure>;
+type VerbResult = Result<Outcome, Failure>;
 
 fn main() -> ExitCode {
     let Args { verb, json } = match Args::try_parse() {
         Ok(args) => {
             if args.json {
-                speak_json();
+                report_errors_as_json();
             }
             args
         }
@@ -71,41 +70,41 @@ fn main() -> ExitCode {
     };
     let outcome = match verb {
         Verb::Sweep(args) => sweep::run(&args, json),
-        Verb::Stat(args) => look::stat(&args, json),
+        Verb::Stat(args) => stat::stat(&args, json),
         Verb::Verify(args) => verify::verify(&args, json),
         Verb::Show(args) => one::show(&args, json),
-        Verb::Destroy(args) => one::destroy(&args, json),
+        Verb::Delete(args) => one::delete(&args, json),
         Verb::Export(args) => export::export(&args, json),
         Verb::Import(args) => import::import(&args, json),
     };
     ExitCode::from(match outcome {
-        Ok(Done::Well) => 0,
-        Ok(Done::WithFindings) => 3,
-        Ok(Done::Elsewhere) => 4,
-        Ok(Done::InPart) => 1,
+        Ok(Outcome::Ok) => 0,
+        Ok(Outcome::Findings) => 3,
+        Ok(Outcome::AlreadyRunning) => 4,
+        Ok(Outcome::Incomplete) => 1,
         Err(Failure::Usage(text)) => {
-            complain(text);
+            warn(text);
             2
         }
         Err(Failure::Store(error)) => {
-            complain(told(&error));
+            warn(error_chain(&error));
             1
         }
         Err(Failure::Input(error)) => {
-            complain(format_args!("failed to read standard input: {error}"));
+            warn(format_args!("failed to read standard input: {error}"));
             1
         }
         Err(Failure::Output(error)) => {
-            // Who closes the pipe has read enough.
+            // A reader that closes the pipe has read enough.
             if error.kind() != io::ErrorKind::BrokenPipe {
-                complain(format_args!("failed to write standard output: {error}"));
+                warn(format_args!("failed to write standard output: {error}"));
             }
             1
         }
     })
 }
 
-/// Help that was asked for, or a complaint, which may quote what was typed: an id, by mistake.
+/// Help that was asked for, or a usage error. Its text may quote an argument, which may be an id by mistake.
 fn wrong_usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let safe = plain_usage(&text);
@@ -116,33 +115,33 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
         return ExitCode::from(2);
     }
     if safe == text {
-        // In colours, if there are any.
+        // In colours, if the terminal has them.
         error.exit()
     }
     let _ = write!(io::stderr(), "{safe}");
     ExitCode::from(2)
 }
 
-/// Whether a store is its group's, by the mode that such a store has: one that is looked after stays as it is.
+/// Whether the store is shared with its group, by its mode: the command changes no store's sharing.
 fn is_groups(dir: &Path) -> bool {
     std::fs::metadata(dir).is_ok_and(|found| found.mode() & 0o2770 == 0o2770)
 }
 
-/// What a verb does with a store.
+/// How a verb uses a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
-    /// Reads, and leaves no trace: also in the store of another user, and on a disk that cannot be written.
-    Look,
-    Change,
-    /// Makes the store if there is none.
-    Make,
+enum Access {
+    /// Leaves no trace: also in the store of another user, and on a disk that cannot be written.
+    Read,
+    Write,
+    /// Writes, and creates the store if there is none.
+    Create,
 }
 
 /// Opens a store that programs may be using, with any limits, on any file system.
-fn open(dir: &Path, to: Use) -> Result<FileStore, Failure> {
+fn open(dir: &Path, access: Access) -> Result<FileStore, Failure> {
     let options = FileStoreOptions::new()
-        .create(to == Use::Make)
-        .read_only(to == Use::Look)
+        .create(access == Access::Create)
+        .read_only(access == Access::Read)
         .group_access(is_groups(dir))
         .coherence(Coherence::Verify)
         .cache_bytes(0)

@@ -1,8 +1,8 @@
-//! `sessile show` and `sessile destroy`: one session, by its id or by the digest of it.
+//! `sessile show` and `sessile delete`: one session, by its id or by the digest of it.
 use crate::args::One;
 use crate::session_json::SessionJson;
-use crate::terminal::{ask, complain, json_line, json_pretty, print};
-use crate::{Done, Failure, Outcome, Use, open};
+use crate::terminal::{json_line, json_pretty, print, prompt, warn};
+use crate::{Access, Failure, Outcome, VerbResult, open};
 use serde_json::json;
 use sessile::{Absent, FileStore, Lookup, PublicId, SessionId};
 use std::io::{self, BufRead, IsTerminal, Read};
@@ -10,23 +10,23 @@ use std::io::{self, BufRead, IsTerminal, Read};
 /// The environment variable that may hold the id.
 const VARIABLE: &str = "SESSILE_ID";
 
-/// Which session is meant. The id is dropped where it was read, but for its digest, which is all that is needed.
-fn which(args: &One) -> Result<PublicId, Failure> {
+/// The public id of the session that the operator names. A secret id is dropped where it was read: its digest is enough.
+fn read_session_ref(args: &One) -> Result<PublicId, Failure> {
     if let Some(id) = args.public_id {
         return Ok(id);
     }
-    // As bytes: what is no text is no id.
+    // As bytes: an input that is not UTF-8 holds no id.
     let bytes = if let Some(value) = std::env::var_os(VARIABLE) {
         value.into_encoded_bytes()
     } else {
         if io::stdin().is_terminal() {
-            ask("the session's id, please:");
+            prompt("the session's id, please:");
         }
         let mut line = Vec::new();
         io::stdin().lock().take(4096).read_until(b'\n', &mut line).map_err(Failure::Input)?;
         line
     };
-    // Without quoting it: it may be a visitor's id with a slip in it.
+    // Not quoted in the error: it may be a mistyped id.
     let text = str::from_utf8(&bytes).map_err(|_| Failure::Usage(NO_ID))?;
     let mut ids = ids_in(text);
     match (ids.next(), ids.next()) {
@@ -46,44 +46,44 @@ fn ids_in(text: &str) -> impl Iterator<Item = SessionId> {
     })
 }
 
-fn why(absent: Absent) -> &'static str {
+fn absence_reason(absent: Absent) -> &'static str {
     match absent {
         Absent::Expired(_) => "expired",
         Absent::Damaged(_) => "damaged",
-        Absent::NotFound(_) | Absent::Malformed => "unknown",
+        Absent::NotFound(_) | Absent::Malformed => "not found",
     }
 }
 
-pub(crate) fn show(args: &One, json: bool) -> Outcome {
-    let store: FileStore = open(&args.dir, Use::Look)?;
-    let id = which(args)?;
+pub(crate) fn show(args: &One, json: bool) -> VerbResult {
+    let store: FileStore = open(&args.dir, Access::Read)?;
+    let id = read_session_ref(args)?;
     match store.load_by_id(&id)? {
         Lookup::Live(live) => {
             let session = SessionJson::of(&live)?;
             print(if json { json_line(&session) } else { json_pretty(&session) })?;
-            Ok(Done::Well)
+            Ok(Outcome::Ok)
         }
         Lookup::Absent(absent) => {
             if json {
-                print(json_line(&json!({"id": id.to_string(), "absent": why(absent)})))?;
+                print(json_line(&json!({"id": id.to_string(), "absent": absence_reason(absent)})))?;
             } else {
-                complain(format_args!("no such session: {id} is {}", why(absent)));
+                warn(format_args!("no such session: {id} is {}", absence_reason(absent)));
             }
-            Ok(Done::WithFindings)
+            Ok(Outcome::Findings)
         }
     }
 }
 
-pub(crate) fn destroy(args: &One, json: bool) -> Outcome {
-    let store = open(&args.dir, Use::Change)?;
-    let id = which(args)?;
-    let destroyed = store.delete_by_id(&id)?;
+pub(crate) fn delete(args: &One, json: bool) -> VerbResult {
+    let store = open(&args.dir, Access::Write)?;
+    let id = read_session_ref(args)?;
+    let deleted = store.delete_by_id(&id)?;
     if json {
-        print(json_line(&json!({"id": id.to_string(), "destroyed": destroyed})))?;
-    } else if destroyed {
-        print(format_args!("destroyed: {id}"))?;
+        print(json_line(&json!({"id": id.to_string(), "deleted": deleted})))?;
+    } else if deleted {
+        print(format_args!("deleted: {id}"))?;
     } else {
-        complain(format_args!("no such session: {id}"));
+        warn(format_args!("no such session: {id}"));
     }
-    Ok(if destroyed { Done::Well } else { Done::WithFindings })
+    Ok(if deleted { Outcome::Ok } else { Outcome::Findings })
 }

@@ -1,4 +1,4 @@
-//! Whose store it is, by name: for errors that another user of the machine would not meet.
+//! The owner of a store, by name: for errors that its owner would not get.
 use nix::unistd::{Uid, User, geteuid};
 use sessile::{Error, ErrorKind};
 use std::error::Error as StdError;
@@ -7,11 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// An error about a store that belongs to another user, with names in place of numbers.
-pub(crate) fn told(error: &Error) -> Option<String> {
+pub(crate) fn ownership_error(error: &Error) -> Option<String> {
     let owner = other_owner(error.path()?).filter(|_| error.kind() == ErrorKind::Permissions)?;
     let (path, own) = (error.path()?.display(), Named::of(geteuid()));
-    let whose = format!("it belongs to user {}, and this process runs as user {}", owner.name, own.name);
-    Some(format!("failed to change session store `{path}`: {whose}; {}", owner.remedy()))
+    let reason = format!("it belongs to user {}, and this process runs as user {}", owner.name, own.name);
+    Some(format!("failed to change session store `{path}`: {reason}; {}", owner.remedy()))
 }
 
 /// The remedy for an error of the operating system that the store's owner would not get.
@@ -21,11 +21,11 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
         cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
     };
     causes.into_iter().find(is_denied)?;
-    // What lies in a directory that is closed to this process cannot be asked for its owner.
+    // The owner of a file below a directory without access is unknown: the nearest readable ancestor's owner is taken.
     error.path()?.ancestors().find_map(owner_of)?.if_other().map(|owner| owner.remedy())
 }
 
-/// A user, for people.
+/// A user, as error texts name them.
 struct Named {
     uid: Uid,
     name: String,

@@ -5,8 +5,8 @@
 //!  "expiry": "default", "user": "ada", "entries": {"cart": ["apples"]}}
 //! ```
 //!
-//! Nothing is lost on the way: times are kept to the microsecond, floats to their last bit, and what would be lost is
-//! refused.
+//! Nothing is lost on the way: times are kept to the microsecond, floats to their last bit, and a number or name that would
+//! be lost is refused.
 use crate::strict_json::{self, lossy_number};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -31,9 +31,9 @@ pub(crate) struct SessionJson {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the last line of an export")]
 pub(crate) struct Trailer {
-    /// Which form the lines before it have: 1.
+    /// The format of the lines before it: 1.
     sessile_export: u64,
-    /// How many lines with sessions are before it.
+    /// The number of lines with sessions before it.
     pub(crate) sessions: u64,
 }
 
@@ -108,7 +108,7 @@ impl SessionJson {
         })
     }
 
-    /// Reads a line; an error says where and why it is no session, without quoting what stands there.
+    /// Reads a line; an error says where and why it is no session, without quoting it.
     pub(crate) fn read(line: &[u8]) -> Result<Self, String> {
         let session = serde_json::from_slice(line).map_err(|error| unreadable(&error))?;
         match lossy_number(line) {
@@ -117,7 +117,7 @@ impl SessionJson {
         }
     }
 
-    /// The session; an error says what is wrong with it.
+    /// The session, or the reason why it is none.
     pub(crate) fn into_record(self) -> Result<(PublicId, Record), String> {
         let id = PublicId::parse(&self.id).ok_or("its id is not 40 characters 0-9, a-f")?;
         let mut record = Record::new(self.created.into(), self.deadline.into());
@@ -137,7 +137,7 @@ impl SessionJson {
     }
 }
 
-/// Why a line is no session: where, and without what stands there, which may be a secret.
+/// Why a line is no session: the column and the reason, without the text there, which may be a secret.
 pub(crate) fn unreadable(error: &serde_json::Error) -> String {
     let mut text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());

@@ -80,10 +80,10 @@ impl<'de> Visitor<'de> for AnyJson {
     }
 }
 
-/// More digits has no float, written out to its last one: 767 for the longest.
+/// No float has more digits, written out to its last one.
 const FLOAT_DIGITS_MAX: usize = 767;
 
-/// Where a number stands in JSON text, in bytes from its beginning, that neither 64 bits nor a float can hold as it is
+/// The position in JSON text, in bytes from its beginning, of a number that neither 64 bits nor a float can hold as it is
 /// written. A float holds each number that it is rounded to: to as few digits as tell it from others, or to more.
 pub(crate) fn lossy_number(json: &[u8]) -> Option<usize> {
     let mut at = 0;

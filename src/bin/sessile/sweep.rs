@@ -1,7 +1,7 @@
 //! `sessile sweep`.
 use crate::args::Sweep;
-use crate::terminal::{Progress, complain, json_line, print, told};
-use crate::{Done, Outcome, Use, open};
+use crate::terminal::{Progress, error_chain, json_line, print, warn};
+use crate::{Access, Outcome, VerbResult, open};
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::json;
 use sessile::file::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-pub(crate) fn run(args: &Sweep, json: bool) -> Outcome {
-    let store = open(&args.dir, if args.dry_run { Use::Look } else { Use::Change })?;
+pub(crate) fn run(args: &Sweep, json: bool) -> VerbResult {
+    let store = open(&args.dir, if args.dry_run { Access::Read } else { Access::Write })?;
     let mut options = SweepOptions::new()
         .full(args.full)
         .dry_run(args.dry_run)
@@ -20,13 +20,13 @@ pub(crate) fn run(args: &Sweep, json: bool) -> Outcome {
     if let Some(files) = args.max_per_second {
         options = options.files_per_second(files);
     }
-    if let Some(percent) = args.core_share {
+    if let Some(percent) = args.cpu_percent {
         options = options.cpu_percent(percent);
     }
     let mut bar: Option<(SweepPhase, Progress)> = None;
     let report = store.sweep_with(&options, |now| {
         if bar.as_ref().is_none_or(|(phase, _)| *phase != now.phase) {
-            // The old one goes first.
+            // The old bar is removed first.
             bar = None;
             let walks = now.phase == SweepPhase::Walk;
             let begun = if walks { Progress::in_directories(now.total) } else { Progress::of(now.total) };
@@ -41,20 +41,20 @@ pub(crate) fn run(args: &Sweep, json: bool) -> Outcome {
     })?;
     drop(bar);
     for error in &report.errors {
-        complain(told(error));
+        warn(error_chain(error));
     }
     let line = if json { json_line(&as_json(&report)) } else { summary(&report, args.dry_run) };
     print(line)?;
     Ok(match report.outcome {
-        SweepOutcome::AlreadyRunning => Done::Elsewhere,
-        _ if report.failed + report.damaged > 0 => Done::WithFindings,
-        _ => Done::Well,
+        SweepOutcome::AlreadyRunning => Outcome::AlreadyRunning,
+        _ if report.failed + report.damaged > 0 => Outcome::Findings,
+        _ => Outcome::Ok,
     })
 }
 
 fn summary(report: &SweepReport, dry_run: bool) -> String {
     if report.outcome == SweepOutcome::AlreadyRunning {
-        return "another sweep is at work; nothing was done".into();
+        return "another sweep is running; nothing was done".into();
     }
     let mut line = format!(
         "{} {} of {} sessions, {}",
@@ -63,7 +63,7 @@ fn summary(report: &SweepReport, dry_run: bool) -> String {
         HumanCount(report.examined),
         HumanBytes(report.bytes_freed),
     );
-    for (count, what) in [
+    for (count, noun) in [
         (report.renewed, "renewed"),
         (report.damaged, "damaged"),
         (report.temporary, "leftovers"),
@@ -71,16 +71,16 @@ fn summary(report: &SweepReport, dry_run: bool) -> String {
         (report.failed, "failed"),
     ] {
         if count > 0 {
-            write!(line, "; {} {what}", HumanCount(count)).expect("into a string");
+            write!(line, "; {} {noun}", HumanCount(count)).expect("into a string");
         }
     }
     format!("{line}; {:.1} s", report.elapsed.as_secs_f64())
 }
 
 fn as_json(report: &SweepReport) -> serde_json::Value {
-    let end = if report.outcome == SweepOutcome::AlreadyRunning { "elsewhere" } else { "finished" };
+    let is_done = report.outcome != SweepOutcome::AlreadyRunning;
     json!({
-        "end": end,
+        "outcome": if is_done { "completed" } else { "already_running" },
         "examined": report.examined,
         "removed": report.removed,
         "renewed": report.renewed,

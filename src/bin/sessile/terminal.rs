@@ -1,7 +1,7 @@
-//! What whoever runs the command gets to see: results, complaints, progress.
+//! Output for the operator: results, warnings, progress.
 //!
-//! Nothing that somebody else stored or named drives the terminal, and no session's id is repeated, wherever on the command
-//! line or in the input it was put by mistake.
+//! No stored text or file name drives the terminal, and no session's id is repeated, wherever on the command line or in the
+//! input it was put by mistake.
 use crate::owner;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -13,41 +13,41 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Whether complaints are JSON.
+/// Whether warnings are JSON.
 static JSON: AtomicBool = AtomicBool::new(false);
 
-/// From now on, each complaint is a JSON object: `{"error":"…"}`.
-pub(crate) fn speak_json() {
+/// From now on, each warning is a JSON object: `{"error":"…"}`.
+pub(crate) fn report_errors_as_json() {
     JSON.store(true, Relaxed);
 }
 
-/// Tells the operator what is wrong, in one line.
-pub(crate) fn complain(what: impl Display) {
-    let text = without_ids(&what.to_string());
+/// Prints a warning or an error, in one line.
+pub(crate) fn warn(message: impl Display) {
+    let text = without_ids(&message.to_string());
     let line = if JSON.load(Relaxed) {
         json_line(&json!({"error": text}))
     } else {
         format!("sessile: {}", plain(text))
     };
-    // If that cannot be read either, the exit code says it.
+    // A failure is ignored: the exit code says it.
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Asks the operator for something.
-pub(crate) fn ask(what: &str) {
-    let _ = writeln!(io::stderr(), "sessile: {what}");
+/// Asks the operator for input.
+pub(crate) fn prompt(text: &str) {
+    let _ = writeln!(io::stderr(), "sessile: {text}");
 }
 
 /// An error with its causes, and with the remedy if another user owns the store.
-pub(crate) fn told(error: &Error) -> String {
-    if let Some(told) = owner::told(error) {
-        return told;
+pub(crate) fn error_chain(error: &Error) -> String {
+    if let Some(text) = owner::ownership_error(error) {
+        return text;
     }
     let causes = std::iter::successors(error.source(), |cause| StdError::source(*cause));
-    let told = causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"));
+    let chain = causes.fold(error.to_string(), |chain, cause| format!("{chain}: {cause}"));
     match owner::remedy(error) {
-        Some(remedy) => format!("{told}; {remedy}"),
-        None => told,
+        Some(remedy) => format!("{chain}; {remedy}"),
+        None => chain,
     }
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn plain(text: impl Display) -> String {
     escape(&text.to_string(), char::is_control, |c| c.escape_unicode().to_string())
 }
 
-/// A usage error's text: it may quote what was typed.
+/// A usage error's text: it may quote arguments.
 pub(crate) fn plain_usage(text: &str) -> String {
     let is_control = |c: char| c != '\n' && c.is_control();
     escape(&without_ids(text), is_control, |c| c.escape_unicode().to_string())
@@ -77,14 +77,14 @@ pub(crate) fn json_pretty(value: &impl Serialize) -> String {
     escape_json(&serde_json::to_string_pretty(value).expect("maps with strings for keys"))
 }
 
-/// JSON allows DEL and the controls from U+0080 to U+009F as they are; terminals act on them. They can only be in strings.
+/// JSON allows DEL and the controls from U+0080 to U+009F unescaped; terminals act on them. They can only be in strings.
 fn escape_json(json: &str) -> String {
     let is_control = |c: char| c != '\n' && c.is_control();
     escape(json, is_control, |c| format!("\\u{:04x}", u32::from(c)))
 }
 
-/// Escapes controls, separators of lines and paragraphs, and what changes the direction of text: it can make a line look like
-/// another.
+/// Escapes controls, separators of lines and paragraphs, and marks that change the direction of text: they can make a line
+/// look like another.
 fn escape(text: &str, is_control: impl Fn(char) -> bool, escaped: impl Fn(char) -> String) -> String {
     let turns = |c| matches!(c, '\u{061c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut safe = String::with_capacity(text.len());
@@ -98,7 +98,7 @@ fn escape(text: &str, is_control: impl Fn(char) -> bool, escaped: impl Fn(char) 
     safe
 }
 
-/// Leaves out what is a session's id, or one with a slip in it.
+/// Replaces each word that may be a session's id, mistyped ones included.
 fn without_ids(text: &str) -> String {
     let mut rest = text;
     let mut safe = String::with_capacity(text.len());
@@ -120,22 +120,22 @@ fn may_be_id(word: &str) -> bool {
     (24..=36).contains(&word.len()) && slips <= 1
 }
 
-/// A progress bar on the terminal; none where there is none, and not for what takes less than a blink.
+/// A progress bar on the terminal; none without a terminal, and none for work of less than 0.3 s.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    /// When it appears; `None` if it has, or never will.
+    /// When it appears; `None` if it has appeared, or never will.
     appears: Option<Instant>,
 }
 
-const BLINK: Duration = Duration::from_millis(300);
+const DELAY: Duration = Duration::from_millis(300);
 
 impl Progress {
-    /// Of so many sessions.
+    /// Of `total` sessions.
     pub(crate) fn of(total: u64) -> Self {
         Self::new(Some(total), "sessions {wide_bar} {human_pos:>9} / {human_len:9} {eta:>4}")
     }
 
-    /// Of sessions in so many directories. How many sessions there are is not known before the end.
+    /// Of sessions in `total` directories. The number of sessions is not known before the end.
     pub(crate) fn in_directories(total: u64) -> Self {
         Self::new(Some(total), "{msg:>18} {wide_bar} {percent:>3}% {eta:>4}")
     }
@@ -148,12 +148,12 @@ impl Progress {
     fn new(total: Option<u64>, template: &str) -> Self {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
         bar.set_style(ProgressStyle::with_template(template).expect("a template"));
-        Self { bar, appears: Some(Instant::now() + BLINK) }
+        Self { bar, appears: Some(Instant::now() + DELAY) }
     }
 
-    /// None, if the terminal is needed for something else.
-    pub(crate) fn unless(mut self, is_needed: bool) -> Self {
-        self.appears = self.appears.filter(|_| !is_needed);
+    /// Never appears if the terminal is in use.
+    pub(crate) fn unless(mut self, terminal_in_use: bool) -> Self {
+        self.appears = self.appears.filter(|_| !terminal_in_use);
         self
     }
 
@@ -167,7 +167,7 @@ impl Progress {
         }
     }
 
-    /// So many directories are done, in which there were so many sessions.
+    /// `done` directories are done, with `sessions` sessions in them.
     pub(crate) fn at_directory(&mut self, done: u64, sessions: u64) {
         if self.bar.position() != done {
             self.bar.set_message(format!("{} sessions", HumanCount(sessions)));
@@ -175,9 +175,9 @@ impl Progress {
         self.at(done);
     }
 
-    /// Complains above the bar.
-    pub(crate) fn complain(&self, what: impl Display) {
-        self.bar.suspend(|| complain(what));
+    /// Warns above the bar.
+    pub(crate) fn warn(&self, message: impl Display) {
+        self.bar.suspend(|| warn(message));
     }
 }
 

@@ -1,9 +1,9 @@
-//! `sessile verify`: reads everything and names all that is not a sound session. With `--repair`, what can be moved aside is,
-//! and what the store has lost of its frame is made anew; nothing is deleted, and nothing is left without being named.
+//! `sessile verify`: reads every file and lists each that is not a sound session. With `--repair`, damaged files are moved
+//! aside, and lost directories and parameters are recreated; nothing is deleted, and nothing is left unlisted.
 use crate::args::Verify;
-use crate::look::read_all;
-use crate::terminal::{complain, json_line, plain, print, told};
-use crate::{Done, Outcome, Use, open};
+use crate::stat::read_all;
+use crate::terminal::{error_chain, json_line, plain, print, warn};
+use crate::{Access, Outcome, VerbResult, open};
 use indicatif::HumanCount;
 use serde_json::{Value as Json, json};
 use sessile::file::{Content, ScannedFile};
@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What a creation takes at most, if its process is not stopped: a file that is unfinished for longer is named.
+/// Longest creation of a process that is not stopped: a file that is unfinished for longer is listed.
 const CREATION: Duration = Duration::from_millis(200);
 
-/// What is not a sound session.
+/// A file that is not a sound session.
 struct Finding {
     kind: Kind,
-    /// Of the session in whose place it is.
+    /// The session whose place the file has.
     id: Option<PublicId>,
     path: PathBuf,
     moved_to: Option<PathBuf>,
@@ -28,7 +28,7 @@ struct Finding {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Was missing, and is made anew.
+    /// Was missing, and is recreated.
     Lost,
     Damaged,
     Unfinished,
@@ -37,7 +37,7 @@ enum Kind {
     NoFile,
     /// A newer version's session.
     Newer,
-    /// Nothing of ours.
+    /// Not a file of this crate.
     Unknown,
 }
 
@@ -54,7 +54,7 @@ impl Kind {
         }
     }
 
-    /// Whether a repair moves it aside. Sweeps remove leftovers; what is not ours, or a newer version's, stays.
+    /// Whether a repair moves it aside. Sweeps remove leftovers; files of a newer version or of other programs stay.
     fn is_movable(self) -> bool {
         matches!(self, Self::Damaged | Self::NoFile)
     }
@@ -62,14 +62,14 @@ impl Kind {
 
 impl Finding {
     fn in_words(&self) -> String {
-        // A session is known by its digest, in logs too; what is no session's has a path.
+        // A session is listed by its digest, as in logs, and any other file by its path.
         let name = match self.id {
             Some(id) if self.kind == Kind::Damaged => id.to_string(),
             _ => plain(self.path.display()),
         };
         match &self.moved_to {
             Some(to) => format!("{}: {name}, moved to {}", self.kind.name(), plain(to.display())),
-            None if self.kind == Kind::Lost => format!("{}: {name}, made anew", self.kind.name()),
+            None if self.kind == Kind::Lost => format!("{}: {name}, recreated", self.kind.name()),
             None => format!("{}: {name}", self.kind.name()),
         }
     }
@@ -86,13 +86,13 @@ impl Finding {
     }
 }
 
-pub(crate) fn verify(args: &Verify, json: bool) -> Outcome {
+pub(crate) fn verify(args: &Verify, json: bool) -> VerbResult {
     let began = Instant::now();
-    // First: without its frame, a store cannot be opened.
+    // First: without its directories and parameters, a store cannot be opened.
     let made = if args.repair { FileStore::repair(&args.dir)? } else { Vec::new() };
-    let of_frame = |path| Finding { kind: Kind::Lost, id: None, path, moved_to: None };
-    let mut findings: Vec<_> = made.into_iter().map(of_frame).collect();
-    let store = open(&args.dir, if args.repair { Use::Change } else { Use::Look })?;
+    let lost = |path| Finding { kind: Kind::Lost, id: None, path, moved_to: None };
+    let mut findings: Vec<_> = made.into_iter().map(lost).collect();
+    let store = open(&args.dir, if args.repair { Access::Write } else { Access::Read })?;
     let mut examined = 0_u64;
     let mut failed = read_all(&store, |file| {
         examined += u64::from(is_of_session(&file.content));
@@ -130,14 +130,14 @@ pub(crate) fn verify(args: &Verify, json: bool) -> Outcome {
         print(format_args!("{summary}; {seconds:.1} s"))?;
     }
     Ok(match findings.is_empty() && failed == 0 {
-        _ if not_moved > 0 => Done::InPart,
-        true => Done::Well,
-        false => Done::WithFindings,
+        _ if not_moved > 0 => Outcome::Incomplete,
+        true => Outcome::Ok,
+        false => Outcome::Findings,
     })
 }
 
-fn is_of_session(holds: &Content) -> bool {
-    matches!(holds, Content::Live(_) | Content::Expired(_) | Content::Damaged(_) | Content::Unfinished(_))
+fn is_of_session(content: &Content) -> bool {
+    matches!(content, Content::Live(_) | Content::Expired(_) | Content::Damaged(_) | Content::Unfinished(_))
 }
 
 fn finding(file: ScannedFile) -> Option<Finding> {
@@ -161,22 +161,22 @@ fn finding(file: ScannedFile) -> Option<Finding> {
     Some(Finding { kind, id, path: file.path, moved_to: None })
 }
 
-/// Drops the findings that were sessions on their way, in which a server was at work. How many could not be looked at.
+/// Drops the findings that were sessions in the middle of an operation. Returns how many could not be read.
 fn look_again(store: &FileStore, findings: &mut Vec<Finding>) -> u64 {
-    let is_on_its_way = |finding: &Finding| matches!(finding.kind, Kind::Unfinished | Kind::Temporary);
-    if findings.iter().any(is_on_its_way) {
+    let is_in_progress = |finding: &Finding| matches!(finding.kind, Kind::Unfinished | Kind::Temporary);
+    if findings.iter().any(is_in_progress) {
         thread::sleep(CREATION);
     }
     let mut failed = 0;
     findings.retain(|finding| {
-        if !is_on_its_way(finding) {
+        if !is_in_progress(finding) {
             return true;
         }
         match finding.id.map(|id| store.load_by_id(&id)) {
             Some(Ok(Lookup::Live(_) | Lookup::Absent(Absent::Expired(_)))) => false,
             Some(Err(error)) => {
                 failed += 1;
-                complain(told(&error));
+                warn(error_chain(&error));
                 true
             }
             _ => {
@@ -188,8 +188,8 @@ fn look_again(store: &FileStore, findings: &mut Vec<Finding>) -> u64 {
     failed
 }
 
-/// Moves aside what can be moved. How many could not; the first trouble that concerns the disk ends it, as each that
-/// follows would meet it as well.
+/// Moves aside each finding that is movable. Returns how many could not be moved. The first failure of the disk ends it:
+/// the others would fail as well.
 fn move_aside(store: &FileStore, findings: &mut [Finding]) -> u64 {
     let mut movable: Vec<_> = findings.iter_mut().filter(|finding| finding.kind.is_movable()).collect();
     let mut failed = 0;
@@ -200,14 +200,14 @@ fn move_aside(store: &FileStore, findings: &mut [Finding]) -> u64 {
             Ok(moved_to) => finding.moved_to = moved_to,
             Err(error) => {
                 failed += 1;
-                complain(told(&error));
+                warn(error_chain(&error));
                 if !matches!(
                     error.kind(),
                     ErrorKind::Busy | ErrorKind::NotASessionFile | ErrorKind::NewerFormat
                 ) {
                     let rest = (total - n - 1) as u64;
                     if rest > 0 {
-                        complain(format_args!("{} more were not moved", HumanCount(rest)));
+                        warn(format_args!("{} more were not moved", HumanCount(rest)));
                     }
                     return failed + rest;
                 }

@@ -15,7 +15,7 @@
 //!   and the checker has to find what comes of it.
 //!
 //! Why shuttle and not loom: what is to be proved is in the order of system calls on real files, locks of files included,
-//! and loom would have seen a copy of it. The engine needs scoped threads, parking and its own stack, which loom has not.
+//! and loom would have seen a copy of it. The engine needs its own stack, which loom does not have.
 //! What loom could add, the weak memory of the counters, is one function. Shuttle's own exhaustive scheduler has no bound of
 //! preemptions; [`Bounded`] has.
 mod coherence;

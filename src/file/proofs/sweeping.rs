@@ -1,4 +1,4 @@
-//! Sweeps: the threads that share one, the lock that lets one go on at a time, and the thread that makes them.
+//! Sweeps: the stop of one, the lock that lets one run at a time, and the thread that runs them.
 use super::*;
 use crate::file::{ReaperOptions, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
 use crate::id::PublicId;
@@ -9,7 +9,7 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-/// Stores on one directory, for all runs of a model; in each, the index begins anew.
+/// Stores on one directory, for all runs of a model; each run begins with an empty index.
 struct Swept {
     place: Place,
     stores: Vec<Arc<FileStore>>,
@@ -19,14 +19,14 @@ impl Swept {
     fn new(stores: usize) -> Self {
         let place = Place::new();
         let stores: Vec<_> = (0..stores).map(|_| place.open(LONG)).collect();
-        // The first sweep of all looks at every shard, and no other does.
+        // Only the first sweep walks every shard.
         sweep(&stores[0], &AtomicBool::new(false));
         Self { place, stores }
     }
 
-    /// So many sessions that have expired; their files. The same in each run, in shards of their own.
+    /// Creates `count` expired sessions, the same in each run, each in a shard of its own. Returns their files.
     fn expired(&self, count: u8) -> Vec<PathBuf> {
-        // What runs before have filed, and a sweep has struck out.
+        // Entries of earlier runs, which a sweep has erased.
         for entry in fs::read_dir(self.place.dir.path().join("run/due")).unwrap() {
             let path = entry.unwrap().path();
             if !path.ends_with("sweep") {
@@ -38,7 +38,7 @@ impl Swept {
         files
     }
 
-    /// Makes this session, whose time is over.
+    /// Creates session `n`, expired.
     fn expire(&self, n: u8) -> PathBuf {
         let (store, id) = (&self.stores[0], PublicId::digest(&[n]));
         let second = Duration::from_secs(1);
@@ -55,31 +55,17 @@ fn run(preemptions_max: usize, stores: usize, model: impl Fn(&Swept) + Send + Sy
     });
 }
 
-/// Two threads' worth.
-fn crew() -> SweepOptions {
-    SweepOptions::new().cpu_percent(200)
+fn unthrottled() -> SweepOptions {
+    SweepOptions::new().cpu_percent(100)
 }
 
 fn sweep(store: &FileStore, is_to_stop: &AtomicBool) -> SweepReport {
     let tell = |_: &SweepProgress<'_>| if is_to_stop.load(SeqCst) { Break(()) } else { Continue(()) };
-    store.sweep_with(&crew(), tell).unwrap()
+    store.sweep_with(&unthrottled(), tell).unwrap()
 }
 
 #[test]
-fn a_crew_does_all_there_is_and_its_report_has_what_each_thread_did() {
-    run(2, 1, |swept| {
-        let files = swept.expired(3);
-        let report = sweep(&swept.stores[0], &AtomicBool::new(false));
-        assert_eq!(
-            (report.outcome, report.removed, report.examined, report.failed),
-            (SweepOutcome::Completed, 3, 3, 0)
-        );
-        assert!(!files.iter().any(|file| file.exists()));
-    });
-}
-
-#[test]
-fn a_crew_that_is_stopped_at_any_point_comes_home_and_the_next_sweep_does_the_rest() {
+fn a_sweep_stopped_at_any_point_leaves_the_rest_to_the_next() {
     run(2, 1, |swept| {
         let files = swept.expired(2);
         let is_to_stop = Arc::new(AtomicBool::new(false));
@@ -98,19 +84,19 @@ fn a_crew_that_is_stopped_at_any_point_comes_home_and_the_next_sweep_does_the_re
 }
 
 #[test]
-fn one_of_two_sweeps_goes_on_and_the_other_leaves() {
+fn one_of_two_concurrent_sweeps_returns_at_once() {
     run(2, 2, |swept| {
         let files = swept.expired(1);
-        let told = Arc::new(Mutex::new(Vec::new()));
+        let reported = Arc::new(Mutex::new(Vec::new()));
         let sweeps: Vec<_> = (0..2)
             .map(|n| {
-                let (store, told) = (Arc::clone(&swept.stores[n]), Arc::clone(&told));
+                let (store, reported) = (Arc::clone(&swept.stores[n]), Arc::clone(&reported));
                 shuttle::thread::spawn(move || {
                     let tell = |_: &SweepProgress<'_>| {
-                        told.lock().unwrap().push(n);
+                        reported.lock().unwrap().push(n);
                         Continue(())
                     };
-                    store.sweep_with(&SweepOptions::new().cpu_percent(100), tell).unwrap()
+                    store.sweep_with(&unthrottled(), tell).unwrap()
                 })
             })
             .collect();
@@ -118,14 +104,14 @@ fn one_of_two_sweeps_goes_on_and_the_other_leaves() {
         assert_eq!(reports.iter().map(|report| report.removed).sum::<u64>(), 1);
         assert!(reports.iter().any(|report| report.outcome == SweepOutcome::Completed));
         assert!(!files[0].exists());
-        // Who is told of two sweeps at a time hears of them in turns.
-        let mut told = told.lock().unwrap().clone();
-        told.dedup();
-        assert!(told.len() <= 2, "two sweeps at a time: {told:?}");
+        // Two sweeps at the same time would report in turns.
+        let mut reported = reported.lock().unwrap().clone();
+        reported.dedup();
+        assert!(reported.len() <= 2, "two sweeps at a time: {reported:?}");
     });
 }
 
-/// How a reaper ends.
+/// How a reaper is stopped.
 #[derive(Clone, Copy)]
 enum Ending {
     Closed,
@@ -134,7 +120,7 @@ enum Ending {
     Orphaned,
 }
 
-/// A reaper that is asked for a sweep at once, whose timer goes off so often, and that is ended at any point.
+/// A reaper that gets a request for a sweep (`asks`), whose timer goes off `timers` times, and that is stopped at any point.
 fn reaper(timers: usize, asks: bool, ending: Ending) {
     let place = OnceLock::new();
     check(2, move || {
@@ -147,7 +133,7 @@ fn reaper(timers: usize, asks: bool, ending: Ending) {
         let observer = move |_: &crate::Result<SweepReport>| {
             too_late.fetch_add(usize::from(over.load(SeqCst)), SeqCst);
         };
-        let options = ReaperOptions::new().sweep(SweepOptions::new().cpu_percent(100)).observer(observer);
+        let options = ReaperOptions::new().sweep(unthrottled()).observer(observer);
         let reaper = store.start_reaper(options).unwrap();
         if asks {
             reaper.sweep_now();
@@ -162,14 +148,14 @@ fn reaper(timers: usize, asks: bool, ending: Ending) {
             Ending::Orphaned => {
                 drop(store);
                 drop(reaper);
-                // Nobody has the store any more.
+                // The store is closed: it can be opened for one process alone.
                 let alone = FileStoreOptions::new().coherence(crate::Coherence::Off).lock_wait(SHORT);
                 drop(place.open_with(alone));
                 return;
             }
         }
         is_over.store(true, SeqCst);
-        // Time for a thread that was not waited for.
+        // Time for a thread that was not joined.
         thread::sleep(SHORT);
         assert_eq!(late.load(SeqCst), 0, "a sweep after the end");
         assert_eq!(Arc::strong_count(&store), 1, "its thread has the store still");
@@ -177,7 +163,7 @@ fn reaper(timers: usize, asks: bool, ending: Ending) {
 }
 
 #[test]
-fn a_reaper_is_ended_at_any_point_and_nothing_is_swept_afterwards() {
+fn a_reaper_stopped_at_any_point_sweeps_no_more() {
     reaper(1, false, Ending::Closed);
     reaper(0, true, Ending::Closed);
     reaper(1, false, Ending::Dropped);
@@ -189,7 +175,7 @@ fn a_store_is_closed_at_any_point_though_a_reaper_has_it() {
 }
 
 #[test]
-fn a_sweep_that_is_asked_for_comes_also_while_another_is_under_way() {
+fn a_sweep_requested_during_another_one_comes() {
     run(1, 1, |swept| {
         let mut files = swept.expired(1);
         let reaper = swept.stores[0].start_reaper(ReaperOptions::new()).unwrap();

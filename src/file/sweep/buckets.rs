@@ -1,17 +1,16 @@
-//! What is due: the sessions that the index has in buckets whose time has come; and the index itself.
-use super::{Became, Pass, SweepPhase};
+//! Due entries: the sessions in buckets of the index whose time has come; and the maintenance of the index.
+use super::{EntryOutcome, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::Access;
-use crate::file::due::{self, ENTRY_BYTES, Entry, Reader};
+use crate::file::expiry_index::{self, ENTRY_BYTES, Entry, Reader};
 use crate::file::layout::DUE;
 use crate::id::PublicId;
 use std::io;
 use std::ops::ControlFlow::{self, Continue};
-use std::sync::atomic::Ordering::Relaxed;
 
-/// What became of the entries of one shard.
+/// The result for some entries.
 struct Swept {
-    /// Where those lie that are done with.
+    /// Offsets of the entries that are done.
     done: Vec<u64>,
     all_done: bool,
 }
@@ -32,16 +31,16 @@ impl Pass<'_> {
         Continue(())
     }
 
-    /// Looks at what is filed in a bucket, and removes it if its hour is over and all of it is done.
+    /// Sweeps the entries of a bucket, and removes it if its hour is over and all of them are done.
     fn sweep_bucket(&mut self, bucket: u64, is_over: bool) -> ControlFlow<()> {
         let access = if self.options.dry_run { Access::Read } else { Access::Write };
         let Some(mut reader) = self.open_bucket(bucket, access) else { return Continue(()) };
         let mut all_done = true;
         while let Some(entries) = self.next_entries(bucket, &mut reader, &mut all_done) {
-            let done = self.pace.done.load(Relaxed) + entries.len() as u64;
+            let done = self.pace.done + entries.len() as u64;
             all_done &= self.sweep_entries(&reader, entries, is_over)?;
-            self.pace.done.store(done, Relaxed);
-            self.pace.step(&self.report)?;
+            self.pace.done = done;
+            self.pace.checkpoint(&self.report)?;
         }
         if is_over && all_done && !self.options.dry_run {
             self.remove_bucket(bucket, reader);
@@ -49,124 +48,120 @@ impl Pass<'_> {
         Continue(())
     }
 
-    /// Looks at sessions that are filed together. Whether all of them are done with.
+    /// Sweeps some entries of a bucket. Returns whether all of them are done.
     fn sweep_entries(
         &mut self,
         reader: &Reader,
         mut entries: Vec<(u64, Entry)>,
         is_over: bool,
     ) -> ControlFlow<(), bool> {
-        // None is filed for a later time than that.
-        let now = micros(self.now).min(due::DEADLINE_MAX - 1);
+        // No entry has a later deadline than that.
+        let now = micros(self.now).min(expiry_index::DEADLINE_MAX - 1);
         let walked = self.walked;
         let is_walked = |entry: &Entry| walked[usize::from(shard_of(entry))];
-        // In a dry run, what the walk has seen is still there, and was counted.
-        let is_seen = |entry: &Entry| self.options.dry_run && is_walked(entry);
-        entries.retain(|(_, entry)| (is_over || entry.deadline <= now) && !is_seen(entry));
+        // In a dry run, the walk has counted the session and left it.
+        let is_counted = |entry: &Entry| self.options.dry_run && is_walked(entry);
+        entries.retain(|(_, entry)| (is_over || entry.deadline <= now) && !is_counted(entry));
         // Shard by shard, and each session once.
         entries.sort_unstable_by_key(|(offset, entry)| (entry.id, *offset));
-        let shards: Vec<_> = entries.chunk_by(|(_, a), (_, b)| shard_of(a) == shard_of(b)).collect();
-        let (swept, end) = self.together(&shards, |pass, shard| pass.sweep_shard(shard, is_over));
-        let all_done = swept.iter().all(|of_shard| of_shard.all_done);
-        let done = swept.into_iter().flat_map(|of_shard| of_shard.done).collect();
-        // A bucket that goes needs no marks, unless the sweep stops before it does.
+        let mut swept = Swept { done: Vec::new(), all_done: true };
+        let mut shards = entries.chunk_by(|(_, a), (_, b)| shard_of(a) == shard_of(b));
+        let end = shards.try_for_each(|shard| self.sweep_shard(shard, is_over, &mut swept));
+        // A bucket that will be removed needs no erasures, unless the sweep stops before.
         if !is_over || end.is_break() {
-            self.strike(reader, done);
+            self.erase(reader, swept.done);
         }
         end?;
-        Continue(all_done)
+        Continue(swept.all_done)
     }
 
-    /// Looks at sessions of one shard, sorted. What became of them until it was told to stop, if it was.
-    fn sweep_shard(&mut self, entries: &[(u64, Entry)], is_over: bool) -> (Swept, ControlFlow<()>) {
-        let mut swept = Swept { done: Vec::new(), all_done: true };
+    /// Sweeps sorted entries of one shard, and adds the result to `swept`.
+    fn sweep_shard(&mut self, entries: &[(u64, Entry)], is_over: bool, swept: &mut Swept) -> ControlFlow<()> {
         let is_walked = self.walked[usize::from(shard_of(&entries[0].1))];
         let opened = self.store.open_shard(&entries[0].1.id);
         let shard = opened.map_err(|error| self.report.fail(error)).ok();
         for same in entries.chunk_by(|(_, a), (_, b)| a.id == b.id) {
             let entry = same[0].1;
             let (damaged, unknown) = (self.report.damaged, self.report.unknown);
-            let became = match &shard {
-                Some(shard) => self.end(shard, entry.id, is_walked),
-                None => Became::Later,
+            let outcome = match &shard {
+                Some(shard) => self.remove_if_dead(shard, entry.id, is_walked),
+                None => EntryOutcome::Retry,
             };
             if is_walked {
-                // What stays where it is was counted by the walk.
+                // The walk has counted the files that stay.
                 (self.report.damaged, self.report.unknown) = (damaged, unknown);
             }
-            let is_done = match became {
-                Became::Done => true,
-                Became::Renewed(deadline) => {
+            let is_done = match outcome {
+                EntryOutcome::Done => true,
+                EntryOutcome::Renewed(deadline) => {
                     self.report.renewed += 1;
-                    self.refile(Entry { deadline: micros(deadline), ..entry })
+                    self.reinsert(Entry { deadline: micros(deadline), ..entry })
                 }
-                // A bucket that stays keeps it.
-                Became::Later => is_over && self.refile_for_next_pass(entry.id),
+                // In a bucket that stays, the entry stays.
+                EntryOutcome::Retry => is_over && self.reinsert_for_next_pass(entry.id),
             };
             swept.all_done &= is_done;
             if is_done {
                 swept.done.extend(same.iter().map(|(offset, _)| *offset));
             }
-            self.pace.done.fetch_add(same.len() as u64, Relaxed);
-            let end = self.pace.file(&self.report);
-            if end.is_break() {
-                return (swept, end);
-            }
+            self.pace.done += same.len() as u64;
+            self.pace.after_file(&self.report)?;
         }
-        (swept, Continue(()))
+        Continue(())
     }
 
-    /// Notes what is done in a bucket that stays.
-    fn strike(&self, reader: &Reader, mut done: Vec<u64>) {
+    /// Erases the entries that are done in a bucket that stays.
+    fn erase(&self, reader: &Reader, mut done: Vec<u64>) {
         if self.options.dry_run {
             return;
         }
         done.sort_unstable();
-        // What is not struck out is looked at once more.
-        let _ = due::strike(&reader.file, &done);
+        // A failure is ignored: the next pass reads these sessions again.
+        let _ = expiry_index::erase(&reader.file, &done);
     }
 
-    /// Removes a bucket of which all is done.
+    /// Removes a bucket whose entries are all done.
     fn remove_bucket(&mut self, bucket: u64, mut reader: Reader) {
         if let Err(error) = self.index.unlink(bucket.to_string()) {
             self.report.fail(self.store.error_at("remove bucket of expiry index", &path_of(bucket), error));
             return;
         }
-        // Who appended while it had its name does not know that it has lost it.
+        // An entry that was appended before the unlink is only here.
         while let Some(late) = self.next_entries(bucket, &mut reader, &mut false) {
             for (_, entry) in late {
-                self.refile(entry);
+                self.reinsert(entry);
             }
         }
     }
 
-    /// The buckets there are, in order.
+    /// The existing buckets, in order.
     pub(super) fn buckets(&mut self) -> Vec<u64> {
         let names = self.index.names().unwrap_or_else(|error| {
             self.report.fail(self.store.error_at("list expiry index", DUE, error));
             Vec::new()
         });
-        let mut buckets: Vec<u64> = names.iter().filter_map(|name| due::bucket_named(name)).collect();
+        let mut buckets: Vec<u64> =
+            names.iter().filter_map(|name| expiry_index::bucket_named(name)).collect();
         buckets.sort_unstable();
         buckets
     }
 
-    /// Files a session that is in use, or could not be looked at, for the next pass.
-    pub(super) fn refile_for_next_pass(&mut self, id: PublicId) -> bool {
-        // What is due by this one's time would come up in it once more.
-        self.refile(Entry { id, deadline: micros(self.now).saturating_add(1) })
+    /// Inserts a session that is locked, or could not be read, for the next pass.
+    pub(super) fn reinsert_for_next_pass(&mut self, id: PublicId) -> bool {
+        // With a deadline that is due in this pass, this pass would meet it again.
+        self.reinsert(Entry { id, deadline: micros(self.now).saturating_add(1) })
     }
 
-    /// Files a session again. Whether that was possible; if not, its old entry is to stay.
-    pub(super) fn refile(&mut self, entry: Entry) -> bool {
+    /// Inserts a session in the index again. Returns whether that succeeded; if not, its earlier entry must stay.
+    pub(super) fn reinsert(&mut self, entry: Entry) -> bool {
         if self.options.dry_run {
             return true;
         }
-        match self.store.due.try_file(&self.store.root, entry, micros(self.now)) {
+        match self.store.expiry_index.try_insert(&self.store.root, entry, micros(self.now)) {
             Ok(()) => true,
             Err(error) => {
                 self.index_failures += 1;
-                self.report.fail(self.store.error_at("file session in expiry index", DUE, error));
+                self.report.fail(self.store.error_at("insert session in expiry index", DUE, error));
                 false
             }
         }
@@ -183,7 +178,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The next entries of a bucket; `None` at its end, and if it cannot be read any further: then not all is done.
+    /// The next entries of a bucket; `None` at its end, and on an error, which clears `all_done`.
     pub(super) fn next_entries(
         &mut self,
         bucket: u64,

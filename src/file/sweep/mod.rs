@@ -1,42 +1,38 @@
-//! One pass: remove what is dead, and say what was done.
+//! One pass: removes expired sessions and leftovers, and reports the result.
 //!
 //! A pass has two parts:
 //!
-//! 1. **The walk** looks at every file of a few shards: one for each hour since the last walk, so that 256 hours see all
-//!    of them, whether somebody sweeps each minute or each night. It removes what is expired, files live sessions that
-//!    the index has lost, and clears what belongs to nobody. If the index says nothing of a last walk, it is new or was
-//!    lost, and the walk covers everything.
-//! 2. **What is due**: sessions that the index has in a bucket whose time has come. Gone: skipped.
-//!    Expired: removed. Renewed: filed anew. In use this very moment: left for the next pass.
+//! 1. **The walk** reads every file of a few shards: one for each hour since the last walk, so that 256 hours cover all
+//!    of them, whether sweeps run each minute or each night. It removes expired sessions and leftovers, and inserts live
+//!    sessions that the index has lost. If the index has no hour of a last walk, it is new or was lost, and the walk
+//!    covers all shards.
+//! 2. **Due entries**: sessions in buckets of the index whose time has come. Missing: skipped. Expired: removed. Renewed:
+//!    inserted again. Locked: left for the next pass.
 //!
 //! Invariants:
 //!
-//! - **Nothing is removed on hearsay.** Whatever the index, the walk or a reading without a lock says, a file is removed
-//!   under its session's lock, after another look at it.
-//! - **What was removed is told** to those who have copies, before the lock is given back, as every end of a session.
-//! - **Killed anywhere, nothing is lost.** An entry is struck out when its session is done with, a bucket is removed when all
-//!   of its entries are, the hour of the walk is written when the walk is done. The next pass does again what is not
-//!   written down, and finds it done.
-//! - **A bucket loses its name before its end is read.** Who appends to it looks afterwards whether it still has one
-//!   (`due`): either the entry is read here, or it is filed elsewhere there.
-//! - **One at a time.** The lock is held for the whole pass; a second sweep leaves. Several threads of one pass (`crew`)
-//!   never look at files of the same shard at the same time.
+//! - **A file is removed only under its session's lock**, after it was read again there. The index, the walk and readings
+//!   without a lock only say where to look.
+//! - **Each removal is invalidated** in all caches before the lock is released, as each delete is.
+//! - **A sweep that is killed loses nothing.** An entry is erased when its session is done, a bucket is removed when all of
+//!   its entries are, the hour of the walk is written when the walk is done. The next pass repeats the work that is not
+//!   recorded, and finds it done.
+//! - **A bucket is unlinked before its tail is read.** An appender checks the link count afterwards (`expiry_index`):
+//!   either the entry is read here, or it is inserted elsewhere there.
+//! - **One at a time.** The lock is held for the whole pass, which is one thread's; a second sweep returns at once.
 mod buckets;
-mod crew;
-mod dead;
 mod marker;
 mod options;
 mod pace;
+mod remove;
 mod shards;
 
-pub(super) use marker::make_index;
 pub use options::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
 
 use super::FileStore;
 use super::disk::Directory;
-use super::due::BUCKET_MICROS;
+use super::expiry_index::{self, BUCKET_MICROS};
 use super::layout::{DUE, SHARDS};
-use super::run;
 use crate::clock::micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
@@ -47,26 +43,26 @@ use std::io;
 use std::ops::ControlFlow::{self, Continue};
 use std::time::SystemTime;
 
-/// How many shards there are to be walked.
+/// The number of shards.
 const ALL: u64 = SHARDS as u64;
 
 impl FileStore {
-    /// Removes what is dead: one pass, as often as one likes, beside any number of users of the store.
+    /// Removes expired sessions and leftovers: one pass, at any time, beside any number of users of the store.
     ///
-    /// Costs a look at each session that is due, and, once an hour, at one of 256. Nothing that is alive is removed, also if
-    /// it is renewed this very moment, and nothing needs a sweep but the disk's space: expired sessions cannot be read,
-    /// swept or not.
+    /// Costs a read of each session that is due, and, once an hour, of the sessions of one shard in 256. A live session is
+    /// never removed, also if it is renewed during the sweep. Sweeps free disk space and nothing else depends on them:
+    /// expired sessions cannot be read, swept or not.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for options out of bounds. Others if the index cannot be opened or locked. What is wrong with
-    /// one file or directory is counted in the report and stops nothing.
+    /// [`ErrorKind::Config`] for options out of bounds. Others if the index cannot be opened or locked. A failure with one
+    /// file or directory is counted in the report and stops nothing.
     pub fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
         self.sweep_with(options, |_| Continue(()))
     }
 
-    /// The same, telling `progress` 20 times a second how far it has come, also while it rests. If that returns `Break`, the
-    /// sweep stops within 0.2 s, unless a single call to the file system takes longer.
+    /// [`sweep`](Self::sweep) with a report to `progress` 20 times a second, also while it sleeps. If `progress` returns
+    /// `Break`, the sweep stops within 0.2 s, unless a single call to the file system takes longer.
     ///
     /// # Errors
     ///
@@ -102,7 +98,7 @@ impl FileStore {
                     pass.report.outcome = SweepOutcome::Cancelled;
                 }
                 if pass.pace.panicked {
-                    let reason = "the function that is told of its progress panicked; what was done until then is done";
+                    let reason = "the `progress` function panicked; the work until then is done";
                     return Err(Error::new(ErrorKind::Panicked, "sweep session store").with_reason(reason));
                 }
                 pass.report
@@ -112,11 +108,11 @@ impl FileStore {
         Ok(report)
     }
 
-    /// Opens the expiry index; makes it if it is lost.
+    /// Opens the expiry index; recreates it if it is lost.
     fn open_index(&self) -> Result<Directory> {
         let opened = match self.root.open_directory(DUE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.options.read_only => {
-                run::make_index(&self.root).and_then(|()| self.root.open_directory(DUE))
+                expiry_index::make_directory(&self.root).and_then(|()| self.root.open_directory(DUE))
             }
             opened => opened,
         };
@@ -124,7 +120,7 @@ impl FileStore {
             let is_lost = error.kind() == io::ErrorKind::NotFound;
             let error = self.error_at("open expiry index", DUE, error);
             if is_lost {
-                error.with_reason("it is lost; a sweep that is no dry run makes it anew")
+                error.with_reason("it is lost; a sweep without dry run recreates it")
             } else {
                 error
             }
@@ -132,27 +128,27 @@ impl FileStore {
     }
 }
 
-/// What became of a session that was due.
-enum Became {
-    /// Nothing is left to be done.
+/// The result for one session that was due.
+enum EntryOutcome {
+    /// Its entry can be erased.
     Done,
-    /// It lives until then.
+    /// It lives until this deadline.
     Renewed(SystemTime),
-    /// It is in use, or cannot be read: another time.
-    Later,
+    /// It is locked, or cannot be read: the next pass tries again.
+    Retry,
 }
 
 struct Pass<'a> {
     store: &'a FileStore,
     index: &'a Directory,
     options: &'a SweepOptions,
-    /// When it began.
+    /// The time at its beginning.
     now: SystemTime,
     /// The same by the file system's clock, in seconds since 1970.
     disk_now: i64,
-    /// Shards of which every file was looked at.
+    /// Shards of which every file was read.
     walked: [bool; SHARDS as usize],
-    /// How many sessions could not be filed again.
+    /// How many sessions could not be inserted in the index again.
     index_failures: u64,
     report: SweepReport,
     pace: Pace<'a>,
@@ -161,8 +157,8 @@ struct Pass<'a> {
 impl Pass<'_> {
     fn run(&mut self, marker: &Marker) -> ControlFlow<()> {
         let hour = micros(self.now) / BUCKET_MICROS;
-        let last = marker.walked();
-        // The hours whose shards are to be walked. In their order, so that a walk that is stopped can be gone on with.
+        let last = marker.last_walk();
+        // The hours whose shards are to be walked: in order, so that a walk that was stopped can be continued.
         let hours = match last {
             Some(last) if !self.options.full && hour < last.saturating_add(ALL) => {
                 last.saturating_add(1)..=hour
@@ -171,29 +167,29 @@ impl Pass<'_> {
         };
         let shards: Vec<u64> = hours.map(|hour| hour % ALL).collect();
         if !shards.is_empty() {
-            let (seen, end) = self.walk(&shards);
+            let (walked, end) = self.walk(&shards);
             if end.is_break() {
-                self.note_stop(marker, last, hour.checked_sub((shards.len() - seen) as u64));
+                self.record_stop(marker, last, hour.checked_sub((shards.len() - walked) as u64));
                 return end;
             }
         }
-        // Also if the clock was set back: the walk goes on from here.
+        // Also if the clock was set back: the next walk continues from this hour.
         if last != Some(hour)
             && !self.options.dry_run
-            && let Err(error) = marker.set_walked(self.store, hour)
+            && let Err(error) = marker.set_last_walk(self.store, hour)
         {
             self.report.fail(error);
         }
         self.sweep_due(hour)
     }
 
-    /// Notes how far a walk has come that was stopped: as if it had been made in this hour.
-    fn note_stop(&self, marker: &Marker, last: Option<u64>, hour: Option<u64>) {
+    /// Records how far a stopped walk has come: as if it had completed in the earlier `hour`.
+    fn record_stop(&self, marker: &Marker, last: Option<u64>, hour: Option<u64>) {
         if let Some(hour) = hour.filter(|_| !self.options.dry_run)
             && last.is_none_or(|last| last < hour)
         {
-            // What cannot be noted is walked once more.
-            let _ = marker.set_walked(self.store, hour);
+            // A failure is ignored: the next pass walks these shards again.
+            let _ = marker.set_last_walk(self.store, hour);
         }
     }
 }

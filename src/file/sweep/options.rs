@@ -1,26 +1,16 @@
-//! How a sweep is done, and what it says it did.
+//! Options, progress and report of a sweep.
 use crate::error::{Error, ErrorKind, Result};
 use std::time::Duration;
 
-/// How much of the machine a sweep takes.
+/// The limit on a sweep's use of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Budget {
     FilesPerSecond(u32),
     /// Of the time of one core, in percent.
-    CoreShare(u16),
+    CpuPercent(u16),
 }
 
-impl Budget {
-    /// How many threads it takes.
-    pub(super) fn threads(self) -> u32 {
-        match self {
-            Self::FilesPerSecond(_) => 1,
-            Self::CoreShare(percent) => u32::from(percent).div_ceil(100),
-        }
-    }
-}
-
-/// How a sweep is done.
+/// Options of a sweep.
 ///
 /// ```
 /// # use sessile::{FileStore, file::SweepOptions};
@@ -43,7 +33,7 @@ impl Default for SweepOptions {
         Self {
             full: false,
             dry_run: false,
-            budget: Budget::CoreShare(25),
+            budget: Budget::CpuPercent(25),
             keep_damaged: Duration::from_secs(14 * 86_400),
         }
     }
@@ -56,40 +46,41 @@ impl SweepOptions {
         Self::default()
     }
 
-    /// Whether to look at every file, instead of those that the expiry index says are due and a few shards; default no.
+    /// Whether to read every file, instead of those that the expiry index lists as due and those of a few shards; default
+    /// no.
     ///
-    /// Costs a read of each session. Nothing needs it but impatience: the index is made anew after a loss, and in 256
-    /// hours every file is looked at anyway.
+    /// Costs a read of each session. It is never necessary: the index is recreated after a loss, and in 256 hours every
+    /// file is read anyway.
     #[must_use]
     pub fn full(mut self, yes: bool) -> Self {
         self.full = yes;
         self
     }
 
-    /// Whether to count only, and change nothing that is stored; default no. It takes the place of a sweep meanwhile.
+    /// Whether to count only, and change nothing that is stored; default no. No other sweep runs at the same time.
     #[must_use]
     pub fn dry_run(mut self, yes: bool) -> Self {
         self.dry_run = yes;
         self
     }
 
-    /// Share of one core's time, 1 to 1,600 percent, default 25: after each few milliseconds of work, the sweep rests. 100
-    /// never rests; beyond that, several threads do the work: 200 keeps two cores busy, 250 takes three threads.
+    /// Share of one core's time, 1 to 100 percent, default 25: after each few milliseconds of work, the sweep sleeps. 100
+    /// never sleeps. A sweep is one thread, so more than 100 is refused.
     #[must_use]
     pub fn cpu_percent(mut self, percent: u16) -> Self {
-        self.budget = Budget::CoreShare(percent);
+        self.budget = Budget::CpuPercent(percent);
         self
     }
 
-    /// Files looked at per second, at most, instead of a share of one core: 1 or more.
+    /// Files read per second, at most, instead of a share of one core: 1 or more.
     #[must_use]
     pub fn files_per_second(mut self, files: u32) -> Self {
         self.budget = Budget::FilesPerSecond(files);
         self
     }
 
-    /// How long damaged files are kept after they were last written, for somebody to look at; at least an hour, default
-    /// two weeks, the usual age of a session.
+    /// How long damaged files are kept for inspection after they were last written; at least an hour, default two weeks,
+    /// the usual age of a session.
     #[must_use]
     pub fn keep_damaged(mut self, time: Duration) -> Self {
         self.keep_damaged = time;
@@ -97,12 +88,12 @@ impl SweepOptions {
     }
 
     pub(in crate::file) fn check(&self) -> Result<()> {
-        let reason = if matches!(self.budget, Budget::CoreShare(percent) if !(1..=1_600).contains(&percent)) {
-            "the share of a core must be 1 to 1600 percent"
+        let reason = if matches!(self.budget, Budget::CpuPercent(percent) if !(1..=100).contains(&percent)) {
+            "`cpu_percent` must be 1 to 100"
         } else if self.budget == Budget::FilesPerSecond(0) {
-            "the files per second must be 1 or more"
+            "`files_per_second` must be 1 or more"
         } else if self.keep_damaged < Duration::from_secs(3600) {
-            "damaged files are kept for an hour or more"
+            "`keep_damaged` must be an hour or more"
         } else {
             return Ok(());
         };
@@ -114,41 +105,41 @@ impl SweepOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SweepOutcome {
-    /// It did all there was to do.
+    /// It did all of its work.
     #[default]
     Completed,
-    /// It was told to stop; the next one goes on.
+    /// `progress` stopped it; the next sweep continues.
     Cancelled,
-    /// Somebody else, in this process or another, was sweeping this store; nothing was done.
+    /// Another sweep of this store was running, in this process or another; nothing was done.
     AlreadyRunning,
 }
 
-/// What a sweep did; in a dry run, what it would have done.
+/// The result of a sweep; of a dry run, the result that a sweep would have had.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct SweepReport {
     /// How it ended.
     pub outcome: SweepOutcome,
-    /// Files of sessions that were looked at.
+    /// Session files that were read.
     pub examined: u64,
     /// Expired sessions that were removed, and damaged files that had been kept long enough.
     pub removed: u64,
-    /// Sessions that were due and turned out to be renewed. One that is in two parts of the index counts twice, here and
-    /// among the examined and the damaged.
+    /// Sessions that were due and had been renewed. A session in two buckets of the index counts twice, here, in `examined`
+    /// and in `damaged`.
     pub renewed: u64,
-    /// Damaged files that were seen, also those that were removed.
+    /// Damaged files, also those that were removed.
     pub damaged: u64,
-    /// Leftovers of cut-short acts that were removed, an hour after they were written.
+    /// Leftovers of interrupted operations that were removed, an hour after they were written.
     pub temporary: u64,
-    /// Names that are not ours; they were left alone.
+    /// Names that are not this crate's; they were left alone.
     pub unknown: u64,
     /// Files and directories that could not be read or removed.
     pub failed: u64,
     /// Sizes of the files that were removed.
     pub bytes_freed: u64,
-    /// How long it took.
+    /// Duration of the sweep.
     pub elapsed: Duration,
-    /// What happened to the first of those that failed.
+    /// The errors of the first 16 of those that failed.
     pub errors: Vec<Error>,
 }
 
@@ -162,42 +153,15 @@ impl SweepReport {
             self.errors.push(error);
         }
     }
-
-    /// Adds what another thread of the same sweep did.
-    pub(super) fn add(&mut self, other: Self) {
-        let Self {
-            outcome: _,
-            elapsed: _,
-            examined,
-            removed,
-            renewed,
-            damaged,
-            temporary,
-            unknown,
-            failed,
-            bytes_freed,
-            errors,
-        } = other;
-        self.examined += examined;
-        self.removed += removed;
-        self.renewed += renewed;
-        self.damaged += damaged;
-        self.temporary += temporary;
-        self.unknown += unknown;
-        self.failed += failed;
-        self.bytes_freed += bytes_freed;
-        self.errors.extend(errors);
-        self.errors.truncate(Self::ERRORS_MAX);
-    }
 }
 
-/// What a sweep is doing.
+/// A part of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SweepPhase {
-    /// Looking at all files of some shards; counted in shards.
+    /// Reading all files of some shards; counted in shards.
     Walk,
-    /// Looking at what the index says is due; counted in sessions.
+    /// Reading the sessions that the index lists as due; counted in sessions.
     Due,
 }
 
@@ -205,12 +169,12 @@ pub enum SweepPhase {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SweepProgress<'a> {
-    /// What it is doing.
+    /// The current part.
     pub phase: SweepPhase,
-    /// How much of that is done.
+    /// How much of this part is done.
     pub done: u64,
-    /// How much there is in all.
+    /// How much this part has in all.
     pub total: u64,
-    /// What it has done since it began.
+    /// The counts since the sweep began.
     pub report: &'a SweepReport,
 }

@@ -1,109 +1,115 @@
-//! How fast a sweep may go, and who is told how far it has come. Sleeps; touches no file.
+//! Rate limit and progress callback of a sweep. Sleeps; touches no file.
 use super::options::{Budget, SweepPhase, SweepProgress, SweepReport};
 use crate::contained::contained;
-use crate::sync::atomic::AtomicU64;
 use crate::sync::{Instant, thread};
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// How often somebody is told, and asked whether to stop: a sweep stops within twice this time and one file's.
-const TELL_EVERY: Duration = Duration::from_millis(50);
-/// How long it works before it rests, if it has a share of a core: short beside what anybody notices, long beside a
-/// sleep's inaccuracy.
-const WORK: Duration = Duration::from_millis(2);
+/// Interval of the progress callback, which can stop the sweep: it stops within twice this time and one file's.
+const REPORT_EVERY: Duration = Duration::from_millis(50);
+/// Work between two sleeps, if the limit is a share of a core: too short to be noticed, long beside a sleep's
+/// inaccuracy.
+const WORK_SLICE: Duration = Duration::from_millis(2);
 
-/// Who is told how far a sweep has come; `Break` stops it.
-pub(super) type Tell<'a> = &'a mut dyn FnMut(&SweepProgress<'_>) -> ControlFlow<()>;
+/// The progress callback; `Break` stops the sweep.
+pub(super) type ProgressFn<'a> = &'a mut dyn FnMut(&SweepProgress<'_>) -> ControlFlow<()>;
 
 pub(super) struct Pace<'a> {
-    pub(super) budget: Budget,
-    tell: Tell<'a>,
-    /// Whether `tell` panicked.
+    budget: Budget,
+    progress: ProgressFn<'a>,
+    /// Whether `progress` panicked.
     pub(super) panicked: bool,
     pub(super) phase: SweepPhase,
-    /// How much of it is done, by all threads of the sweep.
-    pub(super) done: Arc<AtomicU64>,
+    /// How much of the phase is done.
+    pub(super) done: u64,
     pub(super) total: u64,
-    /// When it was told last.
-    told: Instant,
-    /// When the work since the last rest began.
-    since: Instant,
-    /// When the next file may be looked at, if they are counted.
-    next: Instant,
+    /// Time of the last progress callback.
+    reported_at: Instant,
+    /// End of the last sleep.
+    working_since: Instant,
+    /// Earliest time of the next file, if the limit is in files per second.
+    next_file: Instant,
 }
 
 impl<'a> Pace<'a> {
-    pub(super) fn new(budget: Budget, tell: Tell<'a>) -> Self {
+    pub(super) fn new(budget: Budget, progress: ProgressFn<'a>) -> Self {
         let now = Instant::now();
-        let (phase, done) = (SweepPhase::Walk, Arc::default());
-        Self { budget, tell, panicked: false, phase, done, total: 0, told: now, since: now, next: now }
-    }
-
-    /// Begins another kind of work.
-    pub(super) fn begin(&mut self, phase: SweepPhase, total: u64, report: &SweepReport) -> ControlFlow<()> {
-        (self.phase, self.total) = (phase, total);
-        self.done.store(0, Relaxed);
-        self.tell(Instant::now(), report)
-    }
-
-    /// After each file: rests if that is due. `Break` if it was told to stop.
-    pub(super) fn file(&mut self, report: &SweepReport) -> ControlFlow<()> {
-        if let Budget::FilesPerSecond(files) = self.budget {
-            // What was not used up lately is not saved for later.
-            let now = Instant::now();
-            self.next =
-                self.next.max(now.checked_sub(TELL_EVERY).unwrap_or(now)) + Duration::from_secs(1) / files;
+        let phase = SweepPhase::Walk;
+        Self {
+            budget,
+            progress,
+            panicked: false,
+            phase,
+            done: 0,
+            total: 0,
+            reported_at: now,
+            working_since: now,
+            next_file: now,
         }
-        self.step(report)
     }
 
-    /// The same in work that is no file's, after each few milliseconds of it.
-    pub(super) fn step(&mut self, report: &SweepReport) -> ControlFlow<()> {
+    /// Begins a phase.
+    pub(super) fn begin(&mut self, phase: SweepPhase, total: u64, report: &SweepReport) -> ControlFlow<()> {
+        (self.phase, self.done, self.total) = (phase, 0, total);
+        self.report(Instant::now(), report)
+    }
+
+    /// After each file: sleeps if the limit is reached. `Break` if the callback stopped the sweep.
+    pub(super) fn after_file(&mut self, report: &SweepReport) -> ControlFlow<()> {
+        if let Budget::FilesPerSecond(files) = self.budget {
+            // No burst credit.
+            let now = Instant::now();
+            self.next_file = self.next_file.max(now.checked_sub(REPORT_EVERY).unwrap_or(now))
+                + Duration::from_secs(1) / files;
+        }
+        self.checkpoint(report)
+    }
+
+    /// The same in other work than that on files, every few milliseconds.
+    pub(super) fn checkpoint(&mut self, report: &SweepReport) -> ControlFlow<()> {
         let now = Instant::now();
-        let worked = now - self.since;
-        let rest = match self.budget {
-            Budget::CoreShare(percent) if worked >= WORK => {
-                // Of this thread's part.
-                let all = 100 * self.budget.threads();
-                worked * (all - u32::from(percent)) / u32::from(percent)
+        let worked = now - self.working_since;
+        let pause = match self.budget {
+            Budget::CpuPercent(percent) if worked >= WORK_SLICE => {
+                worked * u32::from(100 - percent) / u32::from(percent)
             }
-            Budget::FilesPerSecond(_) => self.next.saturating_duration_since(now),
-            Budget::CoreShare(_) => Duration::ZERO,
+            Budget::FilesPerSecond(_) => self.next_file.saturating_duration_since(now),
+            Budget::CpuPercent(_) => Duration::ZERO,
         };
-        if rest > Duration::ZERO { self.rest(now + rest, report) } else { self.breathe(now, report) }
+        if pause > Duration::ZERO {
+            self.sleep_until(now + pause, report)
+        } else {
+            self.maybe_report(now, report)
+        }
     }
 
-    /// While others work: no work of this thread.
-    pub(super) fn wait(&mut self, report: &SweepReport) -> ControlFlow<()> {
-        self.since = Instant::now();
-        self.breathe(self.since, report)
-    }
-
-    fn rest(&mut self, until: Instant, report: &SweepReport) -> ControlFlow<()> {
+    fn sleep_until(&mut self, until: Instant, report: &SweepReport) -> ControlFlow<()> {
         loop {
             let now = Instant::now();
-            self.breathe(now, report)?;
+            self.maybe_report(now, report)?;
             let left = until.saturating_duration_since(now);
-            // A sleep takes a little longer than asked; what is that short is made up for by later ones.
+            // A sleep takes a little longer than asked, which makes up for the remainder.
             if left < Duration::from_micros(200) {
-                self.since = Instant::now();
+                self.working_since = Instant::now();
                 return ControlFlow::Continue(());
             }
-            thread::sleep(left.min(TELL_EVERY));
+            thread::sleep(left.min(REPORT_EVERY));
         }
     }
 
-    fn breathe(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
-        if now - self.told < TELL_EVERY { ControlFlow::Continue(()) } else { self.tell(now, report) }
+    fn maybe_report(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
+        if now - self.reported_at < REPORT_EVERY {
+            ControlFlow::Continue(())
+        } else {
+            self.report(now, report)
+        }
     }
 
-    /// The one call of the program's function. Its panic stops the sweep, which says so when it has ended.
-    fn tell(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
-        self.told = now;
-        let (phase, done, total) = (self.phase, self.done.load(Relaxed), self.total);
-        contained(|| (self.tell)(&SweepProgress { phase, done, total, report })).unwrap_or_else(|_| {
+    /// The only call of the callback. Its panic stops the sweep, which then returns an error.
+    fn report(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
+        self.reported_at = now;
+        let (phase, done, total) = (self.phase, self.done, self.total);
+        contained(|| (self.progress)(&SweepProgress { phase, done, total, report })).unwrap_or_else(|_| {
             self.panicked = true;
             ControlFlow::Break(())
         })
@@ -115,7 +121,7 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    /// Looks at files for some time, each of which takes so long; how many.
+    /// How many files, each of which takes `each`, are done in `time`.
     fn files_in(budget: Budget, each: Duration, time: Duration) -> u32 {
         let began = Instant::now();
         let mut tell = |_: &SweepProgress<'_>| ControlFlow::Continue(());
@@ -125,7 +131,7 @@ mod tests {
             let until = Instant::now() + each;
             while Instant::now() < until {}
             files += 1;
-            assert!(pace.file(&SweepReport::default()).is_continue());
+            assert!(pace.after_file(&SweepReport::default()).is_continue());
         }
         files
     }
@@ -136,12 +142,12 @@ mod tests {
         let time = Duration::from_millis(400);
         let files = files_in(Budget::FilesPerSecond(100), Duration::ZERO, time);
         assert!((2..=47).contains(&files), "{files} files in 0.4 s, at 100 a second");
-        let worked = files_in(Budget::CoreShare(25), Duration::from_millis(1), time);
+        let worked = files_in(Budget::CpuPercent(25), Duration::from_millis(1), time);
         assert!((2..=120).contains(&worked), "{worked} ms of work in 400, at a quarter");
     }
 
     #[test]
-    fn it_is_asked_whether_to_stop_also_while_it_rests() {
+    fn a_sleeping_sweep_can_be_stopped() {
         let asked = Cell::new(0);
         let mut stop = |_: &SweepProgress<'_>| {
             asked.set(asked.get() + 1);
@@ -150,7 +156,7 @@ mod tests {
         let began = Instant::now();
         let mut pace = Pace::new(Budget::FilesPerSecond(1), &mut stop);
         let report = SweepReport::default();
-        assert!((0..10).any(|_| pace.file(&report).is_break()));
+        assert!((0..10).any(|_| pace.after_file(&report).is_break()));
         assert!(began.elapsed() < Duration::from_secs(5));
     }
 }

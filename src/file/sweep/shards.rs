@@ -1,67 +1,57 @@
-//! The walk: every file of some shards, and what lies beside the shards.
-use super::{ALL, Became, Pass, SweepPhase};
+//! The walk: every file of some shards, and foreign files beside the shards.
+use super::{ALL, EntryOutcome, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::{Access, Directory};
-use crate::file::due::{self, BUCKET_MICROS, Entry};
+use crate::file::expiry_index::{self, BUCKET_MICROS, Entry};
 use crate::file::layout::{SHARDS, ending_at, session_at, shard_name};
-use crate::file::walk::{Content, ScannedFile};
+use crate::file::scan::{Content, ScannedFile};
 use crate::id::PublicId;
 use std::collections::HashMap;
-use std::ops::ControlFlow::{self, Break, Continue};
-use std::sync::atomic::Ordering::Relaxed;
+use std::ops::ControlFlow::{self, Continue};
 use std::time::SystemTime;
 
-/// How much of the index is held in memory at once, as it lies on the disk: two to three times as much in memory.
-const FILED_BYTES: u64 = 8 << 20;
+/// Part of the index that is held in memory at once, in bytes on the disk: two to three times as many in memory.
+const INDEX_BYTES: u64 = 8 << 20;
 
 impl Pass<'_> {
-    /// Looks at some shards. How many of the first of them were looked at; and whether it was told to stop.
+    /// Walks some shards. Returns how many of them were walked, in order; and whether the sweep was stopped.
     pub(super) fn walk(&mut self, shards: &[u64]) -> (usize, ControlFlow<()>) {
-        let mut seen = [false; SHARDS as usize];
-        let end = self.walk_all(shards, &mut seen);
-        let is_seen = |shard: &&u64| seen[usize::try_from(**shard).expect("below 256")];
-        (shards.iter().take_while(is_seen).count(), end)
+        let mut walked = 0;
+        let end = self.walk_all(shards, &mut walked);
+        (walked, end)
     }
 
-    fn walk_all(&mut self, shards: &[u64], seen: &mut [bool; SHARDS as usize]) -> ControlFlow<()> {
+    fn walk_all(&mut self, shards: &[u64], walked: &mut usize) -> ControlFlow<()> {
         self.pace.begin(SweepPhase::Walk, shards.len() as u64, &self.report)?;
         for stray in self.store.strays() {
             match stray {
-                Ok(stray) if matches!(stray.content, Content::Temporary) => self.clear_stray(&stray),
+                Ok(stray) if matches!(stray.content, Content::Temporary) => self.remove_stray(&stray),
                 Ok(_) => self.report.unknown += 1,
                 Err(error) => self.report.fail(error),
             }
         }
         let buckets = self.buckets();
         let size = |bucket: &u64| self.index.stat(bucket.to_string()).map_or(0, |stat| stat.bytes);
-        let parts = buckets.iter().map(size).sum::<u64>() / FILED_BYTES + 1;
+        let parts = buckets.iter().map(size).sum::<u64>() / INDEX_BYTES + 1;
         let group = usize::try_from(ALL / parts.min(ALL)).expect("at most 256");
         for group in shards.chunks(group) {
-            let filed = self.filed(&buckets, group)?;
-            let (walked, end) = self.together(group, |pass, &shard| {
+            let indexed = self.indexed(&buckets, group)?;
+            for &shard in group {
                 let number = u16::try_from(shard).expect("below 256");
-                let index_failures = pass.index_failures;
-                match pass.walk_shard(&shard_name(number), &filed) {
-                    Continue(listed) => {
-                        pass.pace.done.fetch_add(1, Relaxed);
-                        // What could not be filed anew has only the entry it had: its bucket must stay.
-                        (Some((number, listed && index_failures == pass.index_failures)), Continue(()))
-                    }
-                    Break(()) => (None, Break(())),
-                }
-            });
-            for (shard, is_walked) in walked.into_iter().flatten() {
-                self.walked[usize::from(shard)] = is_walked;
-                seen[usize::from(shard)] = true;
+                let index_failures = self.index_failures;
+                let listed = self.walk_shard(&shard_name(number), &indexed)?;
+                // A session that could not be inserted again has only its earlier entry: that entry's bucket must stay.
+                self.walked[usize::from(number)] = listed && index_failures == self.index_failures;
+                self.pace.done += 1;
+                *walked += 1;
             }
-            end?;
         }
         Continue(())
     }
 
-    /// In which bucket each session of some shards is filed first.
-    fn filed(&mut self, buckets: &[u64], shards: &[u64]) -> ControlFlow<(), HashMap<PublicId, u64>> {
-        let mut filed = HashMap::new();
+    /// The first bucket that has an entry of each session of some shards.
+    fn indexed(&mut self, buckets: &[u64], shards: &[u64]) -> ControlFlow<(), HashMap<PublicId, u64>> {
+        let mut indexed = HashMap::new();
         let mut wanted = [false; SHARDS as usize];
         for &shard in shards {
             wanted[usize::try_from(shard).expect("below 256")] = true;
@@ -71,18 +61,18 @@ impl Pass<'_> {
             while let Some(entries) = self.next_entries(bucket, &mut reader, &mut false) {
                 for (_, Entry { id, .. }) in entries {
                     if wanted[usize::from(id.as_bytes()[0])] {
-                        // They come in ascending order.
-                        filed.entry(id).or_insert(bucket);
+                        // Buckets are in ascending order.
+                        indexed.entry(id).or_insert(bucket);
                     }
                 }
-                self.pace.step(&self.report)?;
+                self.pace.checkpoint(&self.report)?;
             }
         }
-        Continue(filed)
+        Continue(indexed)
     }
 
-    /// Looks at every file of a shard. Whether it could be listed.
-    fn walk_shard(&mut self, shard: &str, filed: &HashMap<PublicId, u64>) -> ControlFlow<(), bool> {
+    /// Walks every file of a shard. Returns whether the shard could be listed.
+    fn walk_shard(&mut self, shard: &str, indexed: &HashMap<PublicId, u64>) -> ControlFlow<(), bool> {
         let (directory, names) = match self.store.list_shard(shard) {
             Ok(listed) => listed,
             Err(error) => {
@@ -94,64 +84,64 @@ impl Pass<'_> {
             match self.store.file_at(shard, &directory, &name) {
                 Ok(Some(file)) => match ending_at(shard, &name) {
                     Some(id) if matches!(file.content, Content::Temporary) => {
-                        self.finish_end(&directory, id, &file);
+                        self.finish_delete(&directory, id, &file);
                     }
-                    _ => self.walk_past(&directory, &name, &file, filed),
+                    _ => self.walk_file(&directory, &name, &file, indexed),
                 },
                 Ok(None) => {}
                 Err(error) => {
                     self.report.examined += 1;
                     self.report.fail(error);
                     session_at(shard, &name).inspect(|id| {
-                        self.refile_for_next_pass(*id);
+                        self.reinsert_for_next_pass(*id);
                     });
                 }
             }
-            self.pace.file(&self.report)?;
+            self.pace.after_file(&self.report)?;
         }
         Continue(true)
     }
 
-    fn walk_past(
+    fn walk_file(
         &mut self,
         directory: &Directory,
         name: &str,
         file: &ScannedFile,
-        filed: &HashMap<PublicId, u64>,
+        indexed: &HashMap<PublicId, u64>,
     ) {
         match &file.content {
             Content::Foreign(_) | Content::Newer(_) | Content::Unknown => self.report.unknown += 1,
-            Content::Temporary => self.clear_temporary(directory, name, file),
+            Content::Temporary => self.remove_temporary(directory, name, file),
             Content::Live(live) => {
                 self.report.examined += 1;
-                self.file_if_lost(live.id, live.record.deadline, filed.get(&live.id).copied());
+                self.insert_if_lost(live.id, live.record.deadline, indexed.get(&live.id).copied());
             }
             Content::Expired(live) => {
                 self.report.examined += 1;
-                match self.end(directory, live.id, true) {
-                    Became::Renewed(deadline) => {
-                        self.file_if_lost(live.id, deadline, filed.get(&live.id).copied());
+                match self.remove_if_dead(directory, live.id, true) {
+                    EntryOutcome::Renewed(deadline) => {
+                        self.insert_if_lost(live.id, deadline, indexed.get(&live.id).copied());
                     }
-                    Became::Later => {
-                        self.refile_for_next_pass(live.id);
+                    EntryOutcome::Retry => {
+                        self.reinsert_for_next_pass(live.id);
                     }
-                    Became::Done => {}
+                    EntryOutcome::Done => {}
                 }
             }
             Content::Damaged(id) | Content::Unfinished(id) => {
                 self.report.examined += 1;
-                let _ = self.end(directory, *id, true);
+                let _ = self.remove_if_dead(directory, *id, true);
             }
         }
     }
 
-    /// Files a live session that the index does not have, or has too late. One in a bucket whose hour is over is filed anew
-    /// when that bucket is swept.
-    fn file_if_lost(&mut self, id: PublicId, deadline: SystemTime, filed: Option<u64>) {
+    /// Inserts a live session that the index does not have, or has too late. A session in a bucket whose hour is over is
+    /// inserted again when that bucket is swept.
+    fn insert_if_lost(&mut self, id: PublicId, deadline: SystemTime, bucket: Option<u64>) {
         let (now, deadline) = (micros(self.now), micros(deadline));
-        if filed.is_none_or(|filed| filed > due::bucket_of(deadline, now)) {
-            self.refile(Entry { id, deadline });
-        } else if self.options.dry_run && filed.is_some_and(|filed| filed < now / BUCKET_MICROS) {
+        if bucket.is_none_or(|bucket| bucket > expiry_index::bucket_of(deadline, now)) {
+            self.reinsert(Entry { id, deadline });
+        } else if self.options.dry_run && bucket.is_some_and(|bucket| bucket < now / BUCKET_MICROS) {
             self.report.renewed += 1;
         }
     }

@@ -1,15 +1,15 @@
-//! The sweep, and what is done by those who look after a store, under the same trials: each call fails, is the last one
-//! of a dying process, or is met by what others do to the same session. Nothing alive is lost, nothing dead comes back,
-//! and one more sweep finishes what was left.
+//! The sweep and the operations of administration, under the same trials: each call fails, is the last one of a process,
+//! or runs beside operations of other processes on the same session. No live session is lost, no deleted or expired one
+//! comes back, and one more sweep finishes the work.
+mod admin;
 mod calls;
-mod looked_after;
-mod meetings;
-mod trouble;
+mod interleavings;
+mod io_errors;
 
 use super::*;
 use crate::clock::{Clock, micros};
 use crate::file::disk::Access;
-use crate::file::due::{self, Reader, bucket_named, bucket_of};
+use crate::file::expiry_index::{self, Reader, bucket_named, bucket_of};
 use crate::file::layout::{SWEEP, shard_name};
 use crate::file::{Content, ScannedFile, SweepOptions, SweepOutcome, SweepReport};
 use crate::id::PublicId;
@@ -17,18 +17,18 @@ use std::cell::Cell;
 use std::sync::LazyLock;
 use std::time::UNIX_EPOCH;
 
-/// The hour in which sessions are made; they are swept in the next one, which walks one shard.
+/// The hour in which sessions are created; they are swept in the next one, which walks one shard.
 const MADE: u64 = 500_000;
 const SWEPT: u64 = MADE + 1;
 /// That shard.
 const WALKED: u16 = (SWEPT % 256) as u16;
 
-/// Where a session is.
+/// The shard of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Where {
-    /// In the shard that is walked.
+    /// The shard that is walked.
     Walked,
-    /// In one that is not, for days.
+    /// A shard that is not walked for days.
     Elsewhere,
 }
 
@@ -40,7 +40,7 @@ impl Where {
         }
     }
 
-    /// One of a few ids that are there; with so many of the walked shard, one looks for long.
+    /// One of 24 ids per place, which are drawn once: ids in the walked shard are rare.
     fn session(self, n: usize) -> SessionId {
         static FOUND: LazyLock<[Vec<SessionId>; 2]> = LazyLock::new(|| {
             [Where::Walked, Where::Elsewhere].map(|place| {
@@ -62,7 +62,7 @@ fn record_until(deadline: SystemTime, text: &str) -> Record {
     record
 }
 
-/// Lets a session live until then, with another text.
+/// Moves a session's deadline and changes its text.
 fn renew(store: &FileStore, session: &SessionId, deadline: SystemTime, text: &str) -> Result<Option<Live>> {
     let mut change = |record: &mut Record| {
         record.deadline = deadline;
@@ -72,7 +72,7 @@ fn renew(store: &FileStore, session: &SessionId, deadline: SystemTime, text: &st
     store.update_file(session, &mut change, false)
 }
 
-/// Dates a file as written two hours ago.
+/// Sets a file's modification time to two hours ago.
 fn age(path: &Path) {
     let file = fs::File::options().write(true).open(path).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
@@ -86,15 +86,15 @@ fn impatient(clock: &Clock) -> FileStoreOptions {
     FileStoreOptions::new().clock(clock.clone()).lock_wait(Duration::from_millis(1))
 }
 
-/// A store whose time is ours.
-struct House {
+/// A store with a manual clock.
+struct Stage {
     fixture: Fixture,
     clock: Clock,
     /// How many ids are in use.
     used: Cell<usize>,
 }
 
-impl House {
+impl Stage {
     fn new() -> Self {
         let clock = Clock::manual(at(MADE, 30));
         Self {
@@ -108,12 +108,12 @@ impl House {
         &self.fixture.store
     }
 
-    /// The same store, for somebody else who waits for nobody.
+    /// The same store, opened a second time, with the shortest lock wait.
     fn other(&self) -> Arc<FileStore> {
         self.fixture.reopened(impatient(&self.clock))
     }
 
-    /// An id that is in no use.
+    /// An unused id.
     fn id(&self, place: Where) -> SessionId {
         place.session(self.used.replace(self.used.get() + 1))
     }
@@ -135,9 +135,9 @@ impl House {
         self.store().sweep(&unrested())
     }
 
-    /// One that finds nothing in its way.
+    /// Sweeps, and asserts that it completes without failures.
     #[track_caller]
-    fn sweep_well(&self, options: &SweepOptions, context: &str) -> SweepReport {
+    fn sweep_without_failures(&self, options: &SweepOptions, context: &str) -> SweepReport {
         let report = self.store().sweep(options).unwrap_or_else(|error| panic!("{context}: {error}"));
         assert_eq!((report.outcome, report.failed), (SweepOutcome::Completed, 0), "{context}: {report:?}");
         report
@@ -147,7 +147,7 @@ impl House {
         self.fixture.path(session).exists()
     }
 
-    /// The text of a session that is alive.
+    /// The text of a session, if it is alive.
     #[track_caller]
     fn text(&self, session: &SessionId) -> Option<String> {
         match self.store().load(&session.to_token()).unwrap() {
@@ -163,8 +163,8 @@ impl House {
         names.filter_map(|name| bucket_named(&name)).collect()
     }
 
-    /// Where a session is filed first.
-    fn filed(&self, session: &SessionId) -> Option<u64> {
+    /// The first bucket that has an entry of the session.
+    fn first_bucket(&self, session: &SessionId) -> Option<u64> {
         let (id, mut buckets) = (session.public_id(), self.buckets());
         buckets.sort_unstable();
         let index = self.store().root.open_directory(DUE).unwrap();
@@ -174,14 +174,14 @@ impl House {
         })
     }
 
-    /// Whether sweeps will look at the session by its deadline.
-    fn is_filed_by(&self, session: &SessionId, deadline: SystemTime) -> bool {
+    /// Whether sweeps will read the session by its deadline.
+    fn is_indexed_by(&self, session: &SessionId, deadline: SystemTime) -> bool {
         let want = bucket_of(micros(deadline), micros(self.clock.now()));
-        self.filed(session).is_some_and(|bucket| bucket <= want)
+        self.first_bucket(session).is_some_and(|bucket| bucket <= want)
     }
 
-    /// The index loses a session.
-    fn unfile(&self, session: &SessionId) {
+    /// Erases a session's entries in the index.
+    fn erase_entries(&self, session: &SessionId) {
         let index = self.store().root.open_directory(DUE).unwrap();
         for bucket in self.buckets() {
             let mut reader = Reader::open(&index, bucket, Access::Write).unwrap();
@@ -191,12 +191,13 @@ impl House {
                 .into_iter()
                 .flatten()
                 .filter(|(_, entry)| entry.id == session.public_id());
-            due::strike(&reader.file, &entries.map(|(offset, _)| offset).collect::<Vec<_>>()).unwrap();
+            expiry_index::erase(&reader.file, &entries.map(|(offset, _)| offset).collect::<Vec<_>>())
+                .unwrap();
         }
     }
 
-    /// Nothing is due, and the last walk was in the hour in which sessions are made; which is now.
-    fn begin_again(&self) {
+    /// Empties the index, notes the hour in which sessions are created as that of the last walk, and sets the clock to it.
+    fn reset(&self) {
         let index = self.fixture.dir.path().join(DUE);
         self.buckets().iter().for_each(|bucket| fs::remove_file(index.join(bucket.to_string())).unwrap());
         fs::write(index.join(SWEEP), format!("{MADE:20}\n")).unwrap();
@@ -204,7 +205,7 @@ impl House {
         self.used.set(0);
     }
 
-    /// Nothing is held: no descriptor but those that are kept, no turn, no lock of the sweep's.
+    /// Asserts that nothing is held: no descriptor but those that are kept, no queue, no lock of a sweep.
     #[track_caller]
     fn check_nothing_is_held(&self, context: &str) {
         self.fixture.check_nothing_is_held(context);

@@ -1,4 +1,4 @@
-//! A store whose clock stands still unless a test moves it, for tests of what a sweep makes of it.
+//! A store whose clock stands still unless a test moves it, for tests of sweeps.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use super::texts::{directory_in_memory, load, path_of, record};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 pub(crate) const RELAXED: Durability = Durability::Relaxed;
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
-/// No sweep takes a hundredth of this where nothing else runs: it tells a sweep that hangs from one that is slow.
+/// A hundred times a slow sweep on an idle machine: beyond it, a sweep hangs.
 const LIMIT: Duration = Duration::from_secs(600);
 /// The hour, since 1970, in which a fixture's clock stands at first.
 pub(crate) const FIRST_HOUR: u64 = 500_000;
@@ -51,7 +51,7 @@ impl Fixture {
         &self.root
     }
 
-    /// A session that lives for so long from now.
+    /// Creates a session with this lifetime.
     pub(crate) fn session(&self, age: Duration) -> Saved {
         let mut record = record("text");
         record.deadline = self.store.now() + age;
@@ -62,7 +62,7 @@ impl Fixture {
         (0..count).map(|_| self.session(age)).collect()
     }
 
-    /// Moves a session's deadline to so long from now.
+    /// Moves a session's deadline to `age` from now.
     pub(crate) fn renew(&self, token: &Token, age: Duration) {
         let deadline = self.store.now() + age;
         let mut change = |record: &mut Record| {
@@ -84,12 +84,12 @@ impl Fixture {
         report
     }
 
-    /// On a thread of its own: whatever lies in its way, a sweep hangs on nothing.
+    /// Sweeps on a thread of its own, and panics if the sweep hangs.
     #[track_caller]
     pub(crate) fn try_sweep(&self, options: SweepOptions) -> Result<SweepReport> {
         let (sender, receiver) = mpsc::channel();
         let store = Arc::clone(&self.store);
-        thread::spawn(move || sender.send(store.sweep(&options.cpu_percent(200))));
+        thread::spawn(move || sender.send(store.sweep(&options.cpu_percent(100))));
         receiver.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no sweep was done in {LIMIT:?}"))
     }
 
@@ -101,7 +101,7 @@ impl Fixture {
         fs::symlink_metadata(self.path(saved)).is_ok()
     }
 
-    /// How many of these have a file.
+    /// How many of these sessions have a file.
     pub(crate) fn existing(&self, sessions: &[Saved]) -> usize {
         sessions.iter().filter(|session| self.exists(session)).count()
     }
@@ -110,12 +110,12 @@ impl Fixture {
         load(&*self.store, &saved.token).unwrap().is_some()
     }
 
-    /// The hour in which its clock stands.
+    /// The current hour of its clock.
     pub(crate) fn hour(&self) -> u64 {
         self.clock.now().duration_since(UNIX_EPOCH).unwrap().as_secs() / HOUR.as_secs()
     }
 
-    /// Where an hour's bucket of the expiry index is.
+    /// The path of an hour's bucket in the expiry index.
     pub(crate) fn bucket(&self, hour: u64) -> PathBuf {
         self.root.join("run/due").join(hour.to_string())
     }
@@ -129,7 +129,7 @@ impl Fixture {
         buckets
     }
 
-    /// Makes the next sweep of this hour one that believes the index: it walks through no shard.
+    /// Notes the current hour as that of the last walk: the next sweep of this hour walks no shard.
     pub(crate) fn pretend_it_was_walked(&self) {
         fs::write(self.root.join("run/due/sweep"), format!("{:20}\n", self.hour())).unwrap();
     }
@@ -139,13 +139,13 @@ fn open(root: &Path, clock: &Clock) -> FileStore {
     FileStoreOptions::new().clock(clock.clone()).watch(false).open(root).unwrap()
 }
 
-/// What a report counts: examined, removed, renewed, damaged, temporary, unknown, failed.
+/// The counts of a report: examined, removed, renewed, damaged, temporary, unknown, failed.
 pub(crate) fn counts(report: &SweepReport) -> [u64; 7] {
     let SweepReport { examined, removed, renewed, damaged, temporary, unknown, failed, .. } = report;
     [*examined, *removed, *renewed, *damaged, *temporary, *unknown, *failed]
 }
 
-/// Makes a file, or whatever is there, look as if it was last written so long ago.
+/// Sets the times of a file, directory or link to `by` ago.
 pub(crate) fn age(path: &Path, by: Duration) {
     let then = (SystemTime::now() - by).duration_since(UNIX_EPOCH).unwrap();
     let then = Timespec { tv_sec: then.as_secs().try_into().unwrap(), tv_nsec: 0 };

@@ -1,29 +1,29 @@
-//! What a sweep costs, and in which order it does things.
+//! The system calls of a sweep, and their order.
 use super::*;
 
 /// Every pass: the index, its lock, and the hour of the last walk.
 const BEGIN: [&str; 7] =
     ["open directory", "open file in directory", "lock", "stat file", "touch", "stat file", "read"];
-/// What is due: which buckets there are, and, for each, how many entries, what they are, and whether that was all.
+/// Due entries: the list of buckets, and, for each, its size, its entries, and its end.
 const LIST: &str = "list directory";
 const SIZE: &str = "stat in directory";
 const ENTRIES: [&str; 3] = ["open file in directory", "read", "read"];
 const SHARD: &str = "open shard";
-/// A session that has expired, under its lock: marked, for those that wait for the lock; told; removed, if the name is its still.
+/// An expired session, under its lock: marked as deleted, for waiters; invalidated; unlinked, if it still has its name.
 const REMOVED: [&str; 8] =
     ["open session in shard", "lock", "read", "write", "announce", "stat file", "stat session", "unlink"];
 const GONE: [&str; 1] = ["open session in shard"];
-/// Whoever gave up its lock says so.
+/// Every lock holder invalidates before it unlocks.
 const ALIVE: [&str; 4] = ["open session in shard", "lock", "read", "announce"];
 /// In a bucket that is new to the store.
 const FILED: [&str; 4] = ["open directory", "open file in directory", "append", "stat file"];
 const STRUCK: &str = "write";
 const END_OF_BUCKET: &str = "read";
 
-impl House {
+impl Stage {
     #[track_caller]
     fn check_calls(&self, want: &[&[&str]]) -> SweepReport {
-        let (report, calls) = during(|_, _| None, || self.sweep_well(&unrested(), "alone"));
+        let (report, calls) = during(|_, _| None, || self.sweep_without_failures(&unrested(), "alone"));
         assert_eq!(calls, want.concat());
         report
     }
@@ -31,87 +31,87 @@ impl House {
 
 #[test]
 fn a_pass_with_nothing_due_costs_a_look_at_the_index() {
-    let house = House::new();
-    house.check_calls(&[&BEGIN, &[LIST]]);
-    // Also if any number of sessions is alive, in hours that have not come.
+    let stage = Stage::new();
+    stage.check_calls(&[&BEGIN, &[LIST]]);
+    // Also with any number of live sessions in later hours.
     for _ in 0..10 {
-        house.session(Where::Elsewhere, at(SWEPT, 1), "x");
+        stage.session(Where::Elsewhere, at(SWEPT, 1), "x");
     }
-    house.check_calls(&[&BEGIN, &[LIST]]);
+    stage.check_calls(&[&BEGIN, &[LIST]]);
 }
 
 #[test]
-fn what_is_due_this_hour_costs_a_look_each_and_what_is_not_yet_due_none() {
-    let house = House::new();
+fn a_due_session_costs_one_read_and_a_later_one_none() {
+    let stage = Stage::new();
     for _ in 0..10 {
-        house.session(Where::Elsewhere, at(MADE, 50), "not yet");
+        stage.session(Where::Elsewhere, at(MADE, 50), "not yet");
     }
     let bucket = [&BEGIN[..], &[LIST, SIZE], &ENTRIES].concat();
-    house.check_calls(&[&bucket, &[END_OF_BUCKET]]);
+    stage.check_calls(&[&bucket, &[END_OF_BUCKET]]);
 
-    house.session(Where::Elsewhere, at(MADE, 35), "expired");
-    house.clock.set(at(MADE, 36));
-    let report = house.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);
+    stage.session(Where::Elsewhere, at(MADE, 35), "expired");
+    stage.clock.set(at(MADE, 36));
+    let report = stage.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);
     assert_eq!((report.examined, report.removed), (1, 1));
     // Once only.
-    house.check_calls(&[&bucket, &[END_OF_BUCKET]]);
+    stage.check_calls(&[&bucket, &[END_OF_BUCKET]]);
 
-    let gone = house.session(Where::Elsewhere, at(MADE, 37), "gone");
-    house.store().delete_by_id(&gone.public_id()).unwrap();
-    house.clock.set(at(MADE, 38));
-    let report = house.check_calls(&[&bucket, &[SHARD], &GONE, &[STRUCK, END_OF_BUCKET]]);
+    let gone = stage.session(Where::Elsewhere, at(MADE, 37), "gone");
+    stage.store().delete_by_id(&gone.public_id()).unwrap();
+    stage.clock.set(at(MADE, 38));
+    let report = stage.check_calls(&[&bucket, &[SHARD], &GONE, &[STRUCK, END_OF_BUCKET]]);
     assert_eq!((report.examined, report.removed), (0, 0));
-    house.check_calls(&[&bucket, &[END_OF_BUCKET]]);
+    stage.check_calls(&[&bucket, &[END_OF_BUCKET]]);
 
-    let renewed = house.renewed(Where::Elsewhere, at(MADE, 39), at(MADE + 9, 0), "renewed");
-    house.clock.set(at(MADE, 40));
-    let report = house.check_calls(&[&bucket, &[SHARD], &ALIVE, &FILED, &[STRUCK, END_OF_BUCKET]]);
+    let renewed = stage.renewed(Where::Elsewhere, at(MADE, 39), at(MADE + 9, 0), "renewed");
+    stage.clock.set(at(MADE, 40));
+    let report = stage.check_calls(&[&bucket, &[SHARD], &ALIVE, &FILED, &[STRUCK, END_OF_BUCKET]]);
     assert_eq!((report.examined, report.renewed), (1, 1));
-    // Not looked at until its new hour.
-    house.check_calls(&[&BEGIN, &[LIST, SIZE], &ENTRIES, &[END_OF_BUCKET]]);
-    assert_eq!(house.text(&renewed).as_deref(), Some("renewed"));
+    // Not read until its new hour.
+    stage.check_calls(&[&BEGIN, &[LIST, SIZE], &ENTRIES, &[END_OF_BUCKET]]);
+    assert_eq!(stage.text(&renewed).as_deref(), Some("renewed"));
 }
 
-/// Due, and in use: the entry stays for the next pass, and the wait is none.
+/// Due and locked: the entry stays for the next pass, without a wait.
 #[test]
 fn a_session_in_use_is_left_without_waiting() {
-    let house = House::new();
-    let session = house.session(Where::Elsewhere, at(MADE, 35), "x");
-    house.clock.set(at(MADE, 36));
-    let file = fs::File::options().read(true).write(true).open(house.fixture.path(&session)).unwrap();
+    let stage = Stage::new();
+    let session = stage.session(Where::Elsewhere, at(MADE, 35), "x");
+    stage.clock.set(at(MADE, 36));
+    let file = fs::File::options().read(true).write(true).open(stage.fixture.path(&session)).unwrap();
     let held = LockedFile::acquire(file, Instant::now()).unwrap().unwrap();
     let bucket = [&BEGIN[..], &[LIST, SIZE], &ENTRIES].concat();
-    let left = house.check_calls(&[&bucket, &[SHARD, "open session in shard", "lock", END_OF_BUCKET]]);
+    let left = stage.check_calls(&[&bucket, &[SHARD, "open session in shard", "lock", END_OF_BUCKET]]);
     assert!(left.elapsed < Duration::from_secs(4), "it waited for {:?}", left.elapsed);
     drop(held);
-    house.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);
+    stage.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);
 }
 
-/// The same when its hour is over and the bucket goes, also if its shard is walked: no pass looks again and again, and the next one
-/// does.
+/// The same when its hour is over and the bucket is removed, also if its shard is walked: each pass tries once, and the next
+/// one again.
 #[test]
-fn a_session_in_use_at_the_end_of_its_hour_is_looked_at_by_the_next_pass() {
+fn a_locked_session_is_tried_again_by_the_next_pass() {
     for place in [Where::Elsewhere, Where::Walked] {
-        let house = House::new();
-        let session = house.session(place, at(MADE, 50), "x");
-        house.clock.set(at(SWEPT, 0));
-        let file = fs::File::options().read(true).write(true).open(house.fixture.path(&session)).unwrap();
+        let stage = Stage::new();
+        let session = stage.session(place, at(MADE, 50), "x");
+        stage.clock.set(at(SWEPT, 0));
+        let file = fs::File::options().read(true).write(true).open(stage.fixture.path(&session)).unwrap();
         let held = LockedFile::acquire(file, Instant::now()).unwrap().unwrap();
         for pass in 0..3 {
-            let (report, calls) = during(|_, _| None, || house.sweep_well(&unrested(), "in use"));
+            let (report, calls) = during(|_, _| None, || stage.sweep_without_failures(&unrested(), "in use"));
             assert_eq!(report.removed, 0, "{place:?}");
             let tried = calls.iter().filter(|call| **call == "open session in shard").count();
-            // In the walk, and where it is filed; from then on only there.
+            // In the walk and by its entry; from then on only by its entry.
             let looks = if (place, pass) == (Where::Walked, 0) { 2 } else { 1 };
             assert_eq!(tried, looks, "{place:?}: {calls:?}");
-            house.clock.advance(Duration::from_micros(1));
+            stage.clock.advance(Duration::from_micros(1));
         }
         drop(held);
-        assert_eq!(house.sweep_well(&unrested(), "at rest").removed, 1, "{place:?}");
+        assert_eq!(stage.sweep_without_failures(&unrested(), "at rest").removed, 1, "{place:?}");
     }
 }
 
-/// The hour's walk of an empty shard: what lies beside the shards, what is filed, the shard, the note that it was walked.
+/// The hour's walk of an empty shard: files beside the shards, entries of the index, the shard, the note of the walk.
 const WALK_OF_ONE_BUCKET: [&str; 12] = [
     "list root",
     "open directory",
@@ -128,10 +128,10 @@ const WALK_OF_ONE_BUCKET: [&str; 12] = [
 ];
 
 #[test]
-fn a_bucket_whose_hour_is_over_loses_its_name_before_its_end_is_read() {
-    let house = House::new();
-    house.session(Where::Elsewhere, at(MADE, 50), "x");
-    house.clock.set(at(SWEPT, 0));
+fn a_bucket_is_unlinked_before_its_tail_is_read() {
+    let stage = Stage::new();
+    stage.session(Where::Elsewhere, at(MADE, 50), "x");
+    stage.clock.set(at(SWEPT, 0));
     let ended = [
         &BEGIN[..],
         &WALK_OF_ONE_BUCKET[..9],
@@ -141,41 +141,41 @@ fn a_bucket_whose_hour_is_over_loses_its_name_before_its_end_is_read() {
         &ENTRIES,
         &[SHARD],
         &REMOVED,
-        // Not struck out: the bucket goes as a whole.
+        // Not erased: the whole bucket is removed.
         &[END_OF_BUCKET, "unlink", END_OF_BUCKET],
     ];
-    house.check_calls(&ended);
-    assert!(house.buckets().is_empty());
-    house.check_calls(&[&BEGIN, &[LIST]]);
+    stage.check_calls(&ended);
+    assert!(stage.buckets().is_empty());
+    stage.check_calls(&[&BEGIN, &[LIST]]);
 }
 
-/// What expired is no loss after a power cut, and comes back as expired.
+/// A removal that a power cut reverts leaves an expired session.
 #[test]
-fn a_sweep_syncs_nothing_and_opens_no_session_that_is_neither_due_nor_in_the_walked_shard() {
-    let house = House::new();
+fn a_sweep_syncs_nothing_and_opens_due_or_walked_sessions_only() {
+    let stage = Stage::new();
     for place in [Where::Walked, Where::Elsewhere] {
-        for filed in [at(MADE, 40), at(SWEPT, 10), at(SWEPT, 50), at(MADE + 9, 0)] {
-            house.session(place, filed, "x");
-            house.renewed(place, filed, at(MADE + 9, 30), "renewed");
+        for deadline in [at(MADE, 40), at(SWEPT, 10), at(SWEPT, 50), at(MADE + 9, 0)] {
+            stage.session(place, deadline, "x");
+            stage.renewed(place, deadline, at(MADE + 9, 30), "renewed");
         }
     }
-    house.clock.set(at(SWEPT, 30));
-    let (report, calls) = during(|_, _| None, || house.sweep_well(&unrested(), "alone"));
+    stage.clock.set(at(SWEPT, 30));
+    let (report, calls) = during(|_, _| None, || stage.sweep_without_failures(&unrested(), "alone"));
     assert!(calls.iter().all(|call| !call.starts_with("sync")), "{calls:?}");
-    // All in the walked shard, two of them once more, to be removed. What is filed for 40 and 10 past, there and elsewhere.
+    // All in the walked shard, two of them once more, to be removed. The entries for 40 and 10 past, of both places.
     let opened = |by| calls.iter().filter(|call| **call == by).count();
     assert_eq!((opened("open session"), opened("open session in shard")), (8, 2 + 4 + 4), "{report:?}");
     assert_eq!((report.examined, report.removed), (8 + 4, 4), "{report:?}");
 }
 
-/// A name that is absent says that nothing is left to be told.
+/// An absent name means that no invalidation is pending.
 #[test]
 fn a_removal_is_announced_before_the_name_is_gone() {
     for place in [Where::Elsewhere, Where::Walked] {
-        let house = House::new();
-        let session = house.session(place, at(MADE, 50), "x");
-        house.clock.set(at(SWEPT, 0));
-        let path = house.fixture.path(&session);
+        let stage = Stage::new();
+        let session = stage.session(place, at(MADE, 50), "x");
+        stage.clock.set(at(SWEPT, 0));
+        let path = stage.fixture.path(&session);
         let open = || fs::File::options().read(true).write(true).open(&path).unwrap();
         let (at_removal, at_announcement, afterwards) = (open(), open(), open());
         let is_locked = |file: fs::File| LockedFile::acquire(file, Instant::now()).unwrap().is_err();
@@ -193,7 +193,7 @@ fn a_removal_is_announced_before_the_name_is_gone() {
             }
             None
         };
-        let (swept, _) = during(watch, || house.sweep());
+        let (swept, _) = during(watch, || stage.sweep());
         assert_eq!(swept.unwrap().removed, 1);
         assert_eq!(*report.lock().unwrap(), [("announce", true, true), ("unlink", true, true)], "{place:?}");
         assert!(!path.exists(), "{place:?}: it was not removed");

@@ -1,28 +1,31 @@
-//! The expiry index: which sessions may have expired by now. A hint; the session's file is the truth.
+//! The expiry index: when to look whether a session has expired. A hint; the session's file is the truth.
 //!
 //! ```text
-//! root/run/due/495124 a bucket: the sessions to look at in hour 495,124 since 1970; entries, one behind the other
-//! root/run/due/sweep  locked by whoever sweeps; holds the hour of the last walk (see `sweep`)
+//! root/run/due/495124 a bucket: the sessions to read in hour 495,124 since 1970; a sequence of entries
+//! root/run/due/sweep  locked by a sweep; holds the hour of the last walk (see `sweep`)
 //!
 //! entry, 32 bytes:    20 PublicId | 8 deadline, microseconds since 1970, little-endian | 4 check
 //! ```
 //!
-//! - **Filed before it is made.** A session is filed in the bucket of its deadline before its file is created, and
-//!   again when its deadline is moved *forward*. A deadline that moves back, as it does with each renewal, costs
-//!   nothing: the sweep finds the session alive and files it anew.
-//! - **Append-only.** Any number of processes append with one `write` each; the sweep alone, under its lock, strikes out
-//!   (with zeros) what is done in a bucket that still grows, and removes the buckets of hours that are over.
-//! - **Nobody's trouble.** What cannot be filed is counted; a sweep's walk finds the session.
-//! - **Nothing is believed.** An entry has a check: the first bytes of the BLAKE3 hash of the others. What does not verify
-//!   (a torn tail, a disk's garbage) is skipped byte by byte until something does. An entry of a session that is gone,
-//!   renewed or was never made costs a look.
+//! - **Inserted before the session is created.** A session is inserted in the bucket of its deadline before its file is
+//!   created, and again when its deadline moves to an *earlier* bucket. A later deadline, as each renewal brings, costs
+//!   nothing: the sweep finds the session alive and inserts it again.
+//! - **Append-only.** Any number of processes append with one `write` each; only the sweep, under its lock, erases (with
+//!   zeros) entries that are done in a bucket that still grows, and removes the buckets of hours that are over.
+//! - **Best effort.** A failed insertion is counted and fails no operation; a sweep's walk finds the session.
+//! - **Every entry is checksummed**, with the first bytes of the BLAKE3 hash of the others. Bytes that do not verify (a
+//!   torn tail, a disk's garbage) are skipped one by one until an entry does. An entry of a session that is deleted,
+//!   renewed or was never created costs one read.
 //!
-//! An hour's bucket: two weeks are 336 files, whatever the number of sessions. Nobody is filed more than 30 days ahead, so
-//! that ages of years do not make a file for each of their hours; the sweep files such a session anew each 30 days.
+//! A bucket is an hour: two weeks are 336 files, whatever the number of sessions. No session is inserted more than 30 days
+//! ahead, so that ages of years do not create a file for each of their hours; the sweep inserts such a session again each
+//! 30 days.
 use super::disk::{self, Access, Directory, Root};
-use super::layout::DUE;
+use super::io_error;
+use super::layout::{DUE, SWEEP};
 use super::run;
 use crate::clock::micros;
+use crate::error::Result;
 use crate::id::PublicId;
 use crate::sync::RwLock;
 use std::fs::File;
@@ -32,11 +35,11 @@ use std::time::SystemTime;
 
 /// One bucket's time.
 pub(super) const BUCKET_MICROS: u64 = 3_600_000_000;
-/// How far ahead sessions are filed, in buckets: 30 days.
+/// How far ahead sessions are inserted, in buckets: 30 days.
 const AHEAD_MAX: u64 = 30 * 24;
-/// How many buckets are kept open between two filings: as many as there are usual ages in a program.
+/// Buckets that are kept open for later insertions: as many as there are usual ages in a program.
 const OPEN_MAX: usize = 4;
-/// How often a bucket is opened for one entry. Each time but the last, a whole sweep came in between.
+/// Openings of a bucket for one entry. A retry means that a whole sweep ran in between.
 const OPENINGS_MAX: u32 = 8;
 
 /// The latest deadline that is written, beyond the year 6000: among garbage, seven bits that must be zero spare all but
@@ -44,14 +47,14 @@ const OPENINGS_MAX: u32 = 8;
 pub(super) const DEADLINE_MAX: u64 = (1 << 57) - 1;
 
 pub(super) const ENTRY_BYTES: usize = PublicId::LEN + 8 + 4;
-/// How much of a bucket is read at once: 32,768 entries. For the fuzzer a page, as it has few.
+/// Bytes of a bucket that are read at once: 32,768 entries. A page for the fuzzer, whose buckets are small.
 const CHUNK_BYTES: usize = if cfg!(sessile_fuzzing) { 1 << 12 } else { 1 << 20 };
 
 /// One line of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
     pub(super) id: PublicId,
-    /// When the session was to expire as it was filed, in microseconds since 1970.
+    /// The deadline at the insertion, in microseconds since 1970.
     pub(super) deadline: u64,
 }
 
@@ -78,30 +81,30 @@ fn check_of(entry: &[u8; ENTRY_BYTES]) -> [u8; 4] {
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
-/// Where a session is filed: the bucket of its deadline, but never one that is over, nor one that is far ahead.
+/// The bucket of a deadline, but never one whose hour is over, nor one that is more than 30 days ahead.
 pub(super) fn bucket_of(deadline: u64, now: u64) -> u64 {
     let current = now / BUCKET_MICROS;
     (deadline / BUCKET_MICROS).clamp(current, current + AHEAD_MAX)
 }
 
-/// Files sessions, for one open store.
+/// The index of one open store, for insertions.
 #[derive(Debug, Default)]
-pub(super) struct Due {
-    /// The buckets filed in last, by number.
+pub(super) struct ExpiryIndex {
+    /// The buckets of the last insertions, by number.
     open: RwLock<Vec<(u64, File)>>,
     index_failures: AtomicU64,
 }
 
-impl Due {
-    /// Files a session. What cannot be filed is counted: a walk will find it.
-    pub(super) fn file(&self, root: &Root, id: &PublicId, deadline: SystemTime, now: SystemTime) {
-        if self.try_file(root, Entry { id: *id, deadline: micros(deadline) }, micros(now)).is_err() {
+impl ExpiryIndex {
+    /// Inserts a session. A failure is counted: a walk will find the session.
+    pub(super) fn insert(&self, root: &Root, id: &PublicId, deadline: SystemTime, now: SystemTime) {
+        if self.try_insert(root, Entry { id: *id, deadline: micros(deadline) }, micros(now)).is_err() {
             self.index_failures.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// The same if the deadline was moved to an earlier bucket than the one it was in.
-    pub(super) fn file_if_sooner(
+    /// Inserts a session if its deadline has moved to an earlier bucket.
+    pub(super) fn insert_if_earlier(
         &self,
         root: &Root,
         id: &PublicId,
@@ -112,17 +115,17 @@ impl Due {
         if deadline < before
             && bucket_of(micros(deadline), micros(now)) < bucket_of(micros(before), micros(now))
         {
-            self.file(root, id, deadline, now);
+            self.insert(root, id, deadline, now);
         }
     }
 
-    /// How many could not be filed since the store was opened.
+    /// Failed insertions since the store was opened.
     pub(super) fn index_failures(&self) -> u64 {
         self.index_failures.load(Ordering::Relaxed)
     }
 
-    /// Files an entry.
-    pub(super) fn try_file(&self, root: &Root, entry: Entry, now: u64) -> io::Result<()> {
+    /// Inserts an entry.
+    pub(super) fn try_insert(&self, root: &Root, entry: Entry, now: u64) -> io::Result<()> {
         let bucket = bucket_of(entry.deadline, now);
         let bytes = entry.to_bytes();
         {
@@ -135,7 +138,7 @@ impl Due {
         }
         for _ in 0..OPENINGS_MAX {
             let file = open_bucket(root, bucket)?;
-            // A sweep may remove it in between as well: its hour is just over, or was when the bucket was chosen.
+            // A sweep may have removed the bucket: its hour is just over, or was when the bucket was chosen.
             if append(root, &file, &bytes)? {
                 self.keep_open(bucket, file);
                 return Ok(());
@@ -144,12 +147,12 @@ impl Due {
         Err(io::Error::other("the bucket was removed again and again"))
     }
 
-    /// Keeps a bucket open for later filings.
+    /// Keeps a bucket open for later insertions.
     fn keep_open(&self, bucket: u64, file: File) {
         let mut open = self.open.write();
         open.retain(|(number, _)| *number != bucket);
         if open.len() == OPEN_MAX {
-            // Those whose hour comes first are done with first.
+            // The earliest hour is over first.
             open.sort_by_key(|(number, _)| *number);
             open.remove(0);
         }
@@ -157,8 +160,8 @@ impl Due {
     }
 }
 
-/// Appends to a bucket. Whether it still had its name afterwards: the sweep removes the name first and then reads what
-/// was appended before that, so what has a name now will be read.
+/// Appends to a bucket. Returns whether the bucket was still linked afterwards: the sweep unlinks it first and then reads
+/// its tail, so an entry in a linked bucket will be read.
 fn append(root: &Root, bucket: &File, entry: &[u8; ENTRY_BYTES]) -> io::Result<bool> {
     disk::append(bucket, entry)?;
     let stat = disk::stat(bucket)?;
@@ -166,16 +169,45 @@ fn append(root: &Root, bucket: &File, entry: &[u8; ENTRY_BYTES]) -> io::Result<b
     Ok(stat.links > 0)
 }
 
-/// Opens a bucket for appending; makes it, and the index, if there is none.
+/// Opens a bucket for appending; creates it, and the index, if there is none.
 fn open_bucket(root: &Root, bucket: u64) -> io::Result<File> {
     let open = || root.open_directory(DUE)?.open_named(&bucket.to_string(), Access::Append);
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            run::make_index(root)?;
+            make_directory(root)?;
             open()
         }
         opened => opened,
     }
+}
+
+/// Creates the directory of the index, below `run`. Its buckets are created when they are needed.
+pub(super) fn make_directory(root: &Root) -> io::Result<()> {
+    run::make(root)?;
+    root.make_directory(DUE)
+}
+
+/// Creates the index of a new store, in which no shard needs a walk: the current hour is noted as that of the last one.
+pub(super) fn create(root: &Root, now: SystemTime) -> Result<()> {
+    let created = (|| {
+        make_directory(root)?;
+        let marker = root.open_directory(DUE)?.open_named(SWEEP, Access::WriteOrCreate)?;
+        root.sharing().mend_mode(&marker, &disk::stat(&marker)?)?;
+        write_last_walk(&marker, micros(now) / BUCKET_MICROS)
+    })();
+    created.map_err(|error| io_error("make expiry index", error).with_path(root.path().join(DUE)))
+}
+
+/// The hour of the last walk, from the file `sweep`: 20 digits and a line feed. `None` if it holds no number.
+pub(super) fn read_last_walk(marker: &File) -> Option<u64> {
+    // Bytes behind the line, in a damaged file, are ignored.
+    let text = disk::read_at(marker, 0, 21).ok()?;
+    str::from_utf8(&text).ok()?.trim().parse().ok()
+}
+
+pub(super) fn write_last_walk(marker: &File, hour: u64) -> io::Result<()> {
+    // Of constant width, so that no digit of an earlier number remains.
+    disk::write_at(marker, format!("{hour:20}\n").as_bytes(), 0)
 }
 
 /// The number of a bucket, from its name.
@@ -183,7 +215,7 @@ pub(super) fn bucket_named(name: &str) -> Option<u64> {
     name.parse().ok().filter(|number: &u64| number.to_string() == name)
 }
 
-/// A bucket that is read, from its beginning to wherever its end is when that is reached.
+/// Reads a bucket from its beginning to its current end.
 pub(super) struct Reader {
     pub(super) file: File,
     at: u64,
@@ -194,8 +226,8 @@ impl Reader {
         Ok(Self { file: index.open_named(&bucket.to_string(), access)?, at: 0 })
     }
 
-    /// The next entries with their offsets, if there are any among the next bytes; `None` at the end. May be asked again when
-    /// more was appended.
+    /// The entries of the next chunk with their offsets, which may be none; `None` at the end. Entries that are appended
+    /// later are returned by later calls.
     pub(super) fn next(&mut self) -> io::Result<Option<Vec<(u64, Entry)>>> {
         let bytes = disk::read_at(&self.file, self.at, CHUNK_BYTES)?;
         let (entries, consumed) = parse(&bytes);
@@ -206,7 +238,7 @@ impl Reader {
     }
 }
 
-/// The entries among some bytes, with their offsets, and how many bytes were looked at. What is left is too short to say.
+/// The entries in `bytes` with their offsets, and how many bytes were parsed. The rest is shorter than an entry.
 fn parse(bytes: &[u8]) -> (Vec<(usize, Entry)>, usize) {
     let (mut entries, mut at) = (Vec::new(), 0);
     while let Some(frame) = bytes[at..].first_chunk::<ENTRY_BYTES>() {
@@ -222,8 +254,8 @@ fn parse(bytes: &[u8]) -> (Vec<(usize, Entry)>, usize) {
     (entries, at)
 }
 
-/// Strikes out entries that lie at these offsets, in ascending order: nobody needs to look at them again.
-pub(super) fn strike(file: &File, offsets: &[u64]) -> io::Result<()> {
+/// Overwrites the entries at these offsets, in ascending order, with zeros: they are done.
+pub(super) fn erase(file: &File, offsets: &[u64]) -> io::Result<()> {
     const ZEROS: [u8; 128 * ENTRY_BYTES] = [0; 128 * ENTRY_BYTES];
     const ONE: u64 = ENTRY_BYTES as u64;
     let neighbours = |a: &u64, b: &u64| a + ONE == *b;
@@ -272,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_found_behind_a_torn_one_garbage_and_what_was_struck_out() {
+    fn entries_are_found_behind_torn_erased_and_garbage_bytes() {
         check(&[], &[]);
         check(&bytes_of(1..=3), &[1, 2, 3]);
         for torn in 1..ENTRY_BYTES {
@@ -282,7 +314,7 @@ mod tests {
         let garbage: Vec<u8> = (0..1000_u32).map(|n| (n * 7 % 251) as u8).collect();
         check(&[&garbage[..], &bytes_of([5, 6])].concat(), &[5, 6]);
         check(&[&[0; 3 * ENTRY_BYTES][..], &bytes_of([7])].concat(), &[7]);
-        // Struck out behind a torn one: the zeros lie between two frames.
+        // Erased behind a torn one: the zeros lie between two frames.
         check(&[&bytes_of([1])[..11], &[0; 2 * ENTRY_BYTES], &bytes_of([8])].concat(), &[8]);
     }
 
@@ -298,44 +330,44 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn a_session_is_filed_in_the_hour_of_its_deadline_but_not_in_the_past_nor_far_ahead() {
+    fn an_entry_goes_to_its_hour_but_not_to_the_past_or_far_ahead() {
         let hour = |hours| micros(at(hours));
         assert_eq!(bucket_of(hour(1000), hour(990)), 1000);
         assert_eq!(bucket_of(hour(10), hour(990)), 990);
         assert_eq!(bucket_of(u64::MAX, hour(990)), 990 + 720);
         let (_dir, root) = store();
-        let due = Due::default();
-        due.file(&root, &entry(1).id, at(14), at(10));
-        due.file(&root, &entry(2).id, at(3), at(10));
+        let index = ExpiryIndex::default();
+        index.insert(&root, &entry(1).id, at(14), at(10));
+        index.insert(&root, &entry(2).id, at(3), at(10));
         assert_eq!(read(&root, 14), [Entry { deadline: hour(14), ..entry(1) }]);
         assert_eq!(read(&root, 10), [Entry { deadline: hour(3), ..entry(2) }]);
-        assert_eq!(due.index_failures(), 0);
+        assert_eq!(index.index_failures(), 0);
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn only_a_deadline_that_moves_to_an_earlier_hour_is_filed_again() {
+    fn only_a_move_to_an_earlier_hour_is_inserted_again() {
         let (dir, root) = store();
-        let due = Due::default();
+        let index = ExpiryIndex::default();
         let id = entry(1).id;
         let quarter = Duration::from_secs(900);
-        due.file_if_sooner(&root, &id, at(20), at(21), at(10));
-        due.file_if_sooner(&root, &id, at(20), at(20), at(10));
-        due.file_if_sooner(&root, &id, at(20), at(20) - quarter, at(10));
-        // Both are further ahead than anybody is filed.
-        due.file_if_sooner(&root, &id, at(9000), at(8000), at(10));
+        index.insert_if_earlier(&root, &id, at(20), at(21), at(10));
+        index.insert_if_earlier(&root, &id, at(20), at(20), at(10));
+        index.insert_if_earlier(&root, &id, at(20), at(20) - quarter, at(10));
+        // Both are more than 30 days ahead.
+        index.insert_if_earlier(&root, &id, at(9000), at(8000), at(10));
         assert!(!dir.path().join(DUE).exists());
-        due.file_if_sooner(&root, &id, at(20), at(12), at(10));
+        index.insert_if_earlier(&root, &id, at(20), at(12), at(10));
         assert_eq!(read(&root, 12).len(), 1);
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn what_is_struck_out_is_not_read_again_and_what_is_appended_later_is() {
+    fn erased_entries_are_not_read_again_and_later_ones_are() {
         let (_dir, root) = store();
-        let due = Due::default();
+        let index = ExpiryIndex::default();
         let now = micros(at(5));
-        let file = |n: u64| due.try_file(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
+        let file = |n: u64| index.try_insert(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
         (0..1000).for_each(file);
         let open = || Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Write).unwrap();
         let offsets_of = |reader: &mut Reader| -> Vec<u64> {
@@ -347,10 +379,10 @@ mod tests {
         let strike = |left: &mut Vec<u64>, which: &dyn Fn(u64) -> bool| {
             let struck: Vec<_> = left.extract_if(.., |offset| which(*offset / 32)).collect();
             assert!(!struck.is_empty());
-            strike(&reader.file, &struck).unwrap();
+            erase(&reader.file, &struck).unwrap();
             assert_eq!(offsets_of(&mut open()), *left);
         };
-        // As many neighbours as are written at once, one more, many more, some between others, and none.
+        // As many neighbours as one write erases, one more, many more, single ones, every seventh, every second.
         strike(&mut left, &|n| n < 128);
         strike(&mut left, &|n| (200..=328).contains(&n));
         strike(&mut left, &|n| n > 500);
@@ -365,12 +397,12 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn a_bucket_that_was_removed_or_the_whole_index_is_made_anew() {
+    fn a_removed_bucket_or_index_is_recreated() {
         let (dir, root) = store();
-        let due = Due::default();
+        let index = ExpiryIndex::default();
         let now = micros(at(5));
         for n in 0..3 {
-            due.try_file(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
+            index.try_insert(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
             assert_eq!(read(&root, 5).len(), 1, "round {n}");
             match n {
                 0 => std::fs::remove_file(dir.path().join(DUE).join("5")).unwrap(),
@@ -381,30 +413,30 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn no_more_than_a_few_buckets_are_kept_open_and_what_cannot_be_filed_is_counted() {
+    fn few_buckets_stay_open_and_a_failed_insertion_is_counted() {
         let (dir, root) = store();
-        let due = Due::default();
+        let index = ExpiryIndex::default();
         for hour in 5..50 {
-            due.file(&root, &entry(hour).id, at(hour), at(5));
-            assert!(due.open.read().len() <= OPEN_MAX);
+            index.insert(&root, &entry(hour).id, at(hour), at(5));
+            assert!(index.open.read().len() <= OPEN_MAX);
         }
-        let numbers = || due.open.read().iter().map(|(number, _)| *number).collect::<Vec<_>>();
+        let numbers = || index.open.read().iter().map(|(number, _)| *number).collect::<Vec<_>>();
         assert_eq!(numbers(), [46, 47, 48, 49]);
-        // One that was removed is opened once more, and kept once.
+        // A removed bucket is opened again, and kept once.
         std::fs::remove_file(dir.path().join(DUE).join("48")).unwrap();
-        due.file(&root, &entry(48).id, at(48), at(5));
+        index.insert(&root, &entry(48).id, at(48), at(5));
         assert_eq!(numbers(), [46, 47, 49, 48]);
         for hour in 5..50 {
             assert_eq!(read(&root, hour).len(), 1);
         }
         std::fs::remove_dir_all(dir.path().join(DUE)).unwrap();
         std::fs::write(dir.path().join(DUE), "in the way").unwrap();
-        due.file(&root, &entry(1).id, at(7), at(5));
-        assert_eq!(due.index_failures(), 1);
+        index.insert(&root, &entry(1).id, at(7), at(5));
+        assert_eq!(index.index_failures(), 1);
     }
 
     #[test]
-    fn a_deadline_beyond_what_is_written_is_cut_and_one_that_nobody_writes_is_no_entry() {
+    fn a_deadline_beyond_the_maximum_is_clamped_and_never_read() {
         for (deadline, want) in
             [(0, 0), (DEADLINE_MAX, DEADLINE_MAX), (DEADLINE_MAX + 1, DEADLINE_MAX), (u64::MAX, DEADLINE_MAX)]
         {
@@ -421,10 +453,10 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn a_bucket_larger_than_what_is_read_at_once_is_read_to_its_end_behind_whatever_lies_before_an_entry() {
+    fn a_bucket_of_several_chunks_is_read_to_its_end() {
         let (_dir, root) = store();
-        let due = Due::default();
-        due.file(&root, &entry(0).id, at(5), at(5));
+        let index = ExpiryIndex::default();
+        index.insert(&root, &entry(0).id, at(5), at(5));
         let mut reader = Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Append).unwrap();
         let count = CHUNK_BYTES as u64 / 32 + 7;
         let bytes = [&[1; 11][..], &bytes_of(1..=count), &[2; ENTRY_BYTES - 1]].concat();
@@ -438,7 +470,7 @@ mod tests {
         for (n, (offset, found)) in found[1..].iter().enumerate() {
             assert_eq!((*offset, *found), (43 + 32 * n as u64, entry(1 + n as u64)));
         }
-        // What is too short to say what it is may be the beginning of one.
+        // Bytes that are too short for an entry may be the beginning of one.
         assert!(reader.next().unwrap().is_none());
         let last = entry(count + 1).to_bytes();
         let end = Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Append).unwrap();
@@ -448,10 +480,10 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn a_bucket_that_others_can_read_is_made_private_and_nothing_is_done_to_one_that_is() {
+    fn a_bucket_that_others_can_read_is_made_private() {
         let (dir, root) = store();
-        let due = Due::default();
-        let file = || due.try_file(&root, entry(1), 0).unwrap();
+        let index = ExpiryIndex::default();
+        let file = || index.try_insert(&root, entry(1), 0).unwrap();
         file();
         let bucket = dir.path().join(DUE).join("0");
         std::fs::set_permissions(&bucket, std::fs::Permissions::from_mode(0o644)).unwrap();
@@ -462,10 +494,10 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn whichever_call_of_a_filing_fails_it_is_an_error_and_a_bucket_that_is_always_removed_is_given_up() {
+    fn each_failing_call_of_an_insertion_is_an_error() {
         let (dir, root) = store();
-        let due = Due::default();
-        let file = || due.try_file(&root, entry(1), 0);
+        let index = ExpiryIndex::default();
+        let file = || index.try_insert(&root, entry(1), 0);
         // Without an index, with a bucket that is not open yet, and with one that is.
         for (prepare, calls) in [
             (dir.path().join(DUE), &["open directory", "make directory", "open directory"][..]),

@@ -1,4 +1,4 @@
-//! A sweep each of whose calls fails, or is the last one of a dying process.
+//! A sweep each of whose calls fails, or is the last one of a process.
 use super::*;
 
 /// A text for each session that must not be lost.
@@ -7,14 +7,14 @@ type Alive = Vec<(SessionId, SystemTime, &'static str)>;
 /// One of each kind, to be swept at half past [`SWEPT`].
 struct Scene {
     /// Alive, and in the index.
-    filed: Alive,
+    indexed: Alive,
     /// Alive, and lost by the index; in the shard that is walked.
-    index_failures: Alive,
+    unindexed: Alive,
     /// Expired, and in the index.
     expired: Vec<SessionId>,
     /// Expired, and lost by the index; in the shard that is walked.
-    expired_unfiled: SessionId,
-    /// Old, and nobody's.
+    expired_unindexed: SessionId,
+    /// An old leftover.
     leftovers: Vec<PathBuf>,
     /// Damaged, and unknown.
     kept: Vec<PathBuf>,
@@ -23,29 +23,29 @@ struct Scene {
 const UNTIL: (u64, u64) = (MADE + 9, 30);
 
 impl Scene {
-    fn new(house: &House) -> Self {
+    fn new(stage: &Stage) -> Self {
         use Where::{Elsewhere, Walked};
-        house.begin_again();
+        stage.reset();
         let until = at(UNTIL.0, UNTIL.1);
         let (over, this_hour) = (at(MADE, 50), at(SWEPT, 20));
         let expired = [(Elsewhere, this_hour), (Elsewhere, over), (Walked, over)]
-            .map(|(place, deadline)| house.session(place, deadline, "expired"));
-        let gone = house.session(Elsewhere, over, "gone");
-        house.store().delete_by_id(&gone.public_id()).unwrap();
-        let filed = vec![
-            (house.renewed(Elsewhere, over, until, "a"), until, "a"),
-            (house.renewed(Walked, over, until, "b"), until, "b"),
-            (house.renewed(Elsewhere, this_hour, until, "c"), until, "c"),
-            (house.session(Elsewhere, until, "d"), until, "d"),
+            .map(|(place, deadline)| stage.session(place, deadline, "expired"));
+        let gone = stage.session(Elsewhere, over, "gone");
+        stage.store().delete_by_id(&gone.public_id()).unwrap();
+        let indexed = vec![
+            (stage.renewed(Elsewhere, over, until, "a"), until, "a"),
+            (stage.renewed(Walked, over, until, "b"), until, "b"),
+            (stage.renewed(Elsewhere, this_hour, until, "c"), until, "c"),
+            (stage.session(Elsewhere, until, "d"), until, "d"),
         ];
-        let expired_unfiled = house.session(Walked, over, "expired");
-        house.unfile(&expired_unfiled);
-        let index_failures = vec![(house.session(Walked, until, "e"), until, "e")];
-        house.unfile(&index_failures[0].0);
+        let expired_unindexed = stage.session(Walked, over, "expired");
+        stage.erase_entries(&expired_unindexed);
+        let unindexed = vec![(stage.session(Walked, until, "e"), until, "e")];
+        stage.erase_entries(&unindexed[0].0);
 
-        let root = house.fixture.dir.path();
+        let root = stage.fixture.dir.path();
         let shard = root.join(shard_name(WALKED));
-        let place = || house.fixture.path(&house.id(Walked));
+        let place = || stage.fixture.path(&stage.id(Walked));
         let leftovers = vec![shard.join(".new-0a"), root.join(".new-0b"), place()];
         for path in &leftovers {
             fs::write(path, "").unwrap();
@@ -55,67 +55,67 @@ impl Scene {
         for path in &kept {
             fs::write(path, [0xa5; 2 * SLOT_MIN]).unwrap();
         }
-        house.clock.set(at(SWEPT, 30));
-        Self { filed, index_failures, expired: expired.into(), expired_unfiled, leftovers, kept }
+        stage.clock.set(at(SWEPT, 30));
+        Self { indexed, unindexed, expired: expired.into(), expired_unindexed, leftovers, kept }
     }
 
-    /// After a sweep that met trouble: nothing is lost, and one more sweep finishes.
+    /// After a sweep with a fault: nothing is lost, and one more sweep finishes.
     #[track_caller]
-    fn check(&self, house: &House, context: &str) {
-        let alive = || self.filed.iter().chain(&self.index_failures);
+    fn check(&self, stage: &Stage, context: &str) {
+        let alive = || self.indexed.iter().chain(&self.unindexed);
         let check_alive = |context: &str| {
             for (session, _, text) in alive() {
-                assert_eq!(house.text(session).as_deref(), Some(*text), "{context}: lost");
+                assert_eq!(stage.text(session).as_deref(), Some(*text), "{context}: lost");
             }
             self.kept.iter().for_each(|path| assert!(path.exists(), "{context}: {} is lost", path.display()));
         };
         check_alive(context);
-        for session in self.expired.iter().chain([&self.expired_unfiled]) {
-            assert_eq!(house.text(session), None, "{context}: an expired session is readable");
+        for session in self.expired.iter().chain([&self.expired_unindexed]) {
+            assert_eq!(stage.text(session), None, "{context}: an expired session is readable");
         }
-        house.check_nothing_is_held(context);
+        stage.check_nothing_is_held(context);
 
-        // What could not be looked at is tried again some minutes later.
-        house.clock.set(at(SWEPT, 41));
-        house.sweep_well(&unrested(), context);
+        // Unreadable files are tried again some minutes later.
+        stage.clock.set(at(SWEPT, 41));
+        stage.sweep_without_failures(&unrested(), context);
         check_alive(context);
         for session in &self.expired {
-            assert!(!house.exists(session), "{context}: an expired session is left");
+            assert!(!stage.exists(session), "{context}: an expired session is left");
         }
-        for (session, deadline, text) in &self.filed {
-            assert!(house.is_filed_by(session, *deadline), "{context}: the index has forgotten `{text}`");
+        for (session, deadline, text) in &self.indexed {
+            assert!(stage.is_indexed_by(session, *deadline), "{context}: the index has forgotten `{text}`");
         }
 
-        // What the index does not know waits for the next walk.
-        let report = house.sweep_well(&unrested().full(true), context);
+        // Files that the index does not have wait for the next walk.
+        let report = stage.sweep_without_failures(&unrested().full(true), context);
         assert_eq!((report.damaged, report.unknown), (1, 2), "{context}");
         check_alive(context);
-        assert!(!house.exists(&self.expired_unfiled), "{context}");
+        assert!(!stage.exists(&self.expired_unindexed), "{context}");
         for path in &self.leftovers {
             assert!(!path.exists(), "{context}: {} is left", path.display());
         }
-        for (session, deadline, text) in &self.index_failures {
-            assert!(house.is_filed_by(session, *deadline), "{context}: the index has not found `{text}`");
+        for (session, deadline, text) in &self.unindexed {
+            assert!(stage.is_indexed_by(session, *deadline), "{context}: the index has not found `{text}`");
         }
 
         // Their shards are not walked before they expire, so that it is the index that finds them.
-        house.clock.set(at(UNTIL.0, UNTIL.1 + 10));
-        let report = house.sweep_well(&unrested(), context);
+        stage.clock.set(at(UNTIL.0, UNTIL.1 + 10));
+        let report = stage.sweep_without_failures(&unrested(), context);
         assert_eq!(report.removed, alive().count() as u64, "{context}");
         for (session, _, text) in alive() {
-            assert!(!house.exists(session), "{context}: `{text}` is left");
+            assert!(!stage.exists(session), "{context}: `{text}` is left");
         }
         self.kept.iter().for_each(|path| fs::remove_file(path).unwrap());
     }
 }
 
-/// What a pass over a [`Scene`] calls before it comes to the walked shard. One marked with "?" may fail without being
-/// told: nothing is left undone by it, or a later pass does it.
+/// The calls of a pass over a [`Scene`] before the walked shard. One marked with "?" may fail without an error: no work is
+/// lost by it, or a later pass does it.
 const BEFORE_THE_SHARD: [(&str, &str); 7] = [
     ("the index and its lock", "open directory, open file in directory, lock, stat file, touch, stat file"),
     ("without the hour of the last walk, everything is walked", "read?"),
     (
-        "what lies beside the shards waits for the next hour",
+        "files beside the shards wait for the next hour",
         "list root?, open directory?, list directory?, open directory?, list directory?",
     ),
     ("a file without a date is not old", "stat in root?, stat in root?"),
@@ -126,7 +126,7 @@ const BEFORE_THE_SHARD: [(&str, &str); 7] = [
     ),
     ("three buckets", "open file in directory, read, read, read"),
 ];
-/// And between the shard and what is due: the hour is noted.
+/// The calls between the walked shard and the due entries: the hour is noted.
 const AFTER_THE_SHARD: (&str, &str) =
     ("sizes", "write, list directory, stat in directory?, stat in directory?");
 
@@ -134,7 +134,7 @@ fn parse(calls: &str) -> Vec<(String, bool)> {
     calls.split(", ").map(|call| (call.trim_end_matches('?').to_owned(), call.ends_with('?'))).collect()
 }
 
-/// Whether each call of a pass without trouble may fail without being told.
+/// For each call of a pass without faults, whether it may fail without an error.
 #[track_caller]
 fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
     let mut before: Vec<_> = BEFORE_THE_SHARD.iter().flat_map(|(_, calls)| parse(calls)).collect();
@@ -148,9 +148,9 @@ fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
     let is_after = |n: &usize| calls[*n..].iter().zip(&names_after).all(|(a, b)| a == b);
     let after_at = (before.len()..calls.len() - after.len()).find(is_after).expect("the hour is noted");
     let other = |n: usize| match calls[n] {
-        // The mark for those who wait for the lock, or what is done in a bucket that stays: it is looked at once more.
+        // The mark for waiters, or the erasure in a bucket that stays: the session is read once more.
         "write" => true,
-        // Nothing was changed, so there is nothing to be told.
+        // Nothing was changed, so no invalidation is missed.
         "announce" => calls[n - 1] == "read",
         _ => false,
     };
@@ -163,13 +163,13 @@ fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
         .collect()
 }
 
-/// One run. Whether it met the fault.
-fn meet_fault(house: &House, fault: Fault, silent: &[bool]) -> bool {
-    let scene = Scene::new(house);
-    let (result, calls) = during(fault.plan(), || house.sweep());
+/// One run. Returns whether it met the fault.
+fn meet_fault(stage: &Stage, fault: Fault, silent: &[bool]) -> bool {
+    let scene = Scene::new(stage);
+    let (result, calls) = during(fault.plan(), || stage.sweep());
     let met = calls.len() > fault.call;
     let context = format!("{fault:?}, after calls {calls:?}");
-    let root = house.fixture.dir.path();
+    let root = stage.fixture.dir.path();
     let is_told = match &result {
         Err(error) => {
             check_error(error, root, fault.errno, &context);
@@ -184,23 +184,24 @@ fn meet_fault(house: &House, fault: Fault, silent: &[bool]) -> bool {
     };
     assert!(met || !is_told, "{context}: {result:?}");
     if met && !silent[fault.call] {
-        assert!(is_told, "{context}: nobody was told");
+        assert!(is_told, "{context}: no error was reported");
     }
-    scene.check(house, &context);
+    scene.check(stage, &context);
     met
 }
 
 fn fail_every_call(then: Then) {
-    let house = House::new();
-    let scene = Scene::new(&house);
-    let (report, calls) = during(|_, _| None, || house.sweep_well(&unrested(), "without a fault"));
+    let stage = Stage::new();
+    let scene = Scene::new(&stage);
+    let (report, calls) =
+        during(|_, _| None, || stage.sweep_without_failures(&unrested(), "without a fault"));
     let counts = [report.examined, report.removed, report.renewed, report.damaged, report.temporary];
     assert_eq!((counts, report.unknown), ([10, 4, 3, 1, 3], 2));
     let silent = silent_calls(&calls);
-    scene.check(&house, "without a fault");
+    scene.check(&stage, "without a fault");
     for errno in REFUSALS {
         for call in 0.. {
-            if !meet_fault(&house, Fault { call, errno, then }, &silent) {
+            if !meet_fault(&stage, Fault { call, errno, then }, &silent) {
                 assert_eq!(call, calls.len());
                 break;
             }
@@ -209,33 +210,33 @@ fn fail_every_call(then: Then) {
 }
 
 #[test]
-fn whichever_call_of_a_sweep_fails_it_is_told_and_the_next_one_finishes() {
+fn a_failing_call_is_reported_and_the_next_sweep_finishes() {
     fail_every_call(Then::Works);
 }
 
 #[test]
-fn from_whichever_call_of_a_sweep_on_all_fail_it_is_told_and_the_next_one_finishes() {
+fn a_failing_disk_is_reported_and_the_next_sweep_finishes() {
     fail_every_call(Then::Fails);
 }
 
 #[test]
-fn a_sweep_that_dies_in_any_call_loses_nothing_and_the_next_one_finishes() {
-    let house = House::new();
+fn a_killed_sweep_loses_nothing_and_the_next_one_finishes() {
+    let stage = Stage::new();
     for call in 0.. {
-        let scene = Scene::new(&house);
-        let survived = dying_in_call(call, || house.sweep().unwrap()).is_some();
+        let scene = Scene::new(&stage);
+        let survived = dying_in_call(call, || stage.sweep().unwrap()).is_some();
         // The hour of the walk is written when the walk is done: until then, the next pass does all of it.
-        let marker = fs::read_to_string(house.fixture.dir.path().join(DUE).join(SWEEP)).unwrap();
+        let marker = fs::read_to_string(stage.fixture.dir.path().join(DUE).join(SWEEP)).unwrap();
         if marker.trim() == MADE.to_string() {
-            house.sweep_well(&unrested(), &format!("died in call {call}"));
+            stage.sweep_without_failures(&unrested(), &format!("died in call {call}"));
         }
         let walked =
-            scene.leftovers.iter().all(|path| !path.exists()) && !house.exists(&scene.expired_unfiled);
+            scene.leftovers.iter().all(|path| !path.exists()) && !stage.exists(&scene.expired_unindexed);
         assert!(
-            walked && house.filed(&scene.index_failures[0].0).is_some(),
+            walked && stage.first_bucket(&scene.unindexed[0].0).is_some(),
             "died in call {call}: the walk is not done"
         );
-        scene.check(&house, &format!("died in call {call}"));
+        scene.check(&stage, &format!("died in call {call}"));
         if survived {
             assert!(call > 60, "{call}");
             return;
@@ -245,27 +246,27 @@ fn a_sweep_that_dies_in_any_call_loses_nothing_and_the_next_one_finishes() {
 
 #[test]
 fn a_bucket_that_cannot_be_read_stays() {
-    let house = House::new();
-    let session = house.session(Where::Elsewhere, at(MADE, 50), "x");
-    house.clock.set(at(SWEPT, 0));
+    let stage = Stage::new();
+    let session = stage.session(Where::Elsewhere, at(MADE, 50), "x");
+    stage.clock.set(at(SWEPT, 0));
     let mut reads = 0;
     // All but the hour of the last walk.
     let fail = move |_, call: &str| {
         reads += usize::from(call == "read");
         (call == "read" && reads > 1).then_some(libc::EIO)
     };
-    let (report, _) = during(fail, || house.sweep());
+    let (report, _) = during(fail, || stage.sweep());
     assert!(report.unwrap().failed > 0);
-    assert!(house.filed(&session).is_some(), "the index has forgotten it");
-    assert_eq!(house.sweep_well(&unrested(), "readable").removed, 1);
+    assert!(stage.first_bucket(&session).is_some(), "the index has forgotten it");
+    assert_eq!(stage.sweep_without_failures(&unrested(), "readable").removed, 1);
 }
 
 #[test]
-fn a_temporary_file_that_is_another_or_was_written_to_just_now_stays() {
+fn a_replaced_or_just_written_temporary_file_stays() {
     for replaced in [false, true] {
-        let house = House::new();
-        house.clock.set(at(SWEPT, 0));
-        let path = house.fixture.dir.path().join(shard_name(WALKED)).join(".new-0a");
+        let stage = Stage::new();
+        stage.clock.set(at(SWEPT, 0));
+        let path = stage.fixture.dir.path().join(shard_name(WALKED)).join(".new-0a");
         fs::write(&path, "").unwrap();
         age(&path);
         let (changed, mut listed, mut opened) = (path.clone(), false, false);
@@ -280,31 +281,31 @@ fn a_temporary_file_that_is_another_or_was_written_to_just_now_stays() {
                     fs::write(&changed, "at work").unwrap();
                 }
             }
-            // Looked at, then opened and locked, then looked at again.
+            // Its state is read, it is opened and locked, and its state is read again.
             opened |= listed && call == "open file in directory";
             listed |= call == "stat in directory";
             None
         };
-        let (report, calls) = during(interfere, || house.sweep());
+        let (report, calls) = during(interfere, || stage.sweep());
         assert_eq!(report.unwrap().failed, 0);
         assert!(path.exists(), "replaced: {replaced}, {calls:?}");
     }
 }
 
 #[test]
-fn what_the_walk_finds_expired_and_in_use_or_cannot_look_at_is_filed_for_the_next_pass() {
+fn the_walk_leaves_locked_and_unreadable_files_to_the_next_pass() {
     for locked in [false, true] {
-        let house = House::new();
-        let session = house.session(Where::Walked, at(MADE, 50), "x");
-        house.unfile(&session);
-        house.clock.set(at(SWEPT, 0));
-        let file = fs::File::options().read(true).write(true).open(house.fixture.path(&session)).unwrap();
+        let stage = Stage::new();
+        let session = stage.session(Where::Walked, at(MADE, 50), "x");
+        stage.erase_entries(&session);
+        stage.clock.set(at(SWEPT, 0));
+        let file = fs::File::options().read(true).write(true).open(stage.fixture.path(&session)).unwrap();
         let held = locked.then(|| LockedFile::acquire(file, Instant::now()).unwrap().unwrap());
         let fail = move |_, call: &str| (!locked && call == "open session").then_some(libc::EIO);
-        let (report, _) = during(fail, || house.sweep());
+        let (report, _) = during(fail, || stage.sweep());
         assert_eq!(report.unwrap().removed, 0);
         drop(held);
-        house.clock.advance(Duration::from_micros(1));
-        assert_eq!(house.sweep_well(&unrested(), "the next pass").removed, 1, "locked: {locked}");
+        stage.clock.advance(Duration::from_micros(1));
+        assert_eq!(stage.sweep_without_failures(&unrested(), "the next pass").removed, 1, "locked: {locked}");
     }
 }

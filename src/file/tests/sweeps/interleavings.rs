@@ -1,21 +1,21 @@
-//! What others do to a session between one call of a sweep and the next, and sweeps between the calls of others.
+//! Operations on a session between two calls of a sweep, and sweeps between two calls of other operations.
 use super::*;
 
-/// Does something in another thread before the n-th call, or leaves it.
+/// Runs an operation in another thread before the n-th call, if there is one.
 fn in_call(
     n: usize,
-    act: impl FnOnce() + Send + 'static,
+    operation: impl FnOnce() + Send + 'static,
 ) -> impl FnMut(usize, &'static str) -> Option<i32> + 'static {
-    let mut act = Some(act);
+    let mut operation = Some(operation);
     move |call, _| {
         if call == n {
-            thread::spawn(act.take().expect("calls are counted up")).join().unwrap();
+            thread::spawn(operation.take().expect("calls are counted up")).join().unwrap();
         }
         None
     }
 }
 
-/// What somebody does to a session that is swept.
+/// An operation on a session that is swept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Other {
     Renew,
@@ -28,7 +28,7 @@ enum Other {
 impl Other {
     const ALL: [Self; 5] = [Self::Renew, Self::Grow, Self::Keep, Self::Rotate, Self::Delete];
 
-    /// Does it. Whether that was acknowledged.
+    /// Runs it. Returns whether it was acknowledged.
     fn run(self, store: &FileStore, session: &SessionId, successor: &SessionId) -> Result<bool> {
         let until = at(MADE + 9, 0);
         let done = match self {
@@ -48,7 +48,7 @@ impl Other {
         done.map(|live| live.is_some())
     }
 
-    /// What there is afterwards, under the session's id and its successor's, where `there` was before.
+    /// The texts afterwards under the session's id and its successor's; `there` is the text before.
     fn leaves(self, acknowledged: bool, there: Option<&str>) -> [Option<String>; 2] {
         match self {
             _ if !acknowledged => [there.map(str::to_owned), None],
@@ -61,10 +61,10 @@ impl Other {
     }
 }
 
-/// When the session that is swept expires; the index believes that it did so long before.
+/// The deadline of the swept session; its entry in the index has an earlier one.
 const DEADLINE: (u64, u64) = (SWEPT, 31);
 
-/// The clock as the sweep begins, as the other acts, and afterwards, in minutes.
+/// The clock at the beginning of the sweep, during the other operation, and afterwards, in minutes.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     swept: u64,
@@ -73,16 +73,16 @@ struct Times {
 }
 
 fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
-    let house = House::new();
-    let somebody = house.other();
+    let stage = Stage::new();
+    let somebody = stage.other();
     for call in 0.. {
-        house.begin_again();
-        let session = house.renewed(place, at(MADE, 50), at(DEADLINE.0, DEADLINE.1), "old");
-        let successor = house.id(Where::Elsewhere);
-        house.clock.set(at(SWEPT, times.swept));
+        stage.reset();
+        let session = stage.renewed(place, at(MADE, 50), at(DEADLINE.0, DEADLINE.1), "old");
+        let successor = stage.id(Where::Elsewhere);
+        stage.clock.set(at(SWEPT, times.swept));
         let answer = Arc::new(Mutex::new(None));
-        let act = {
-            let (answer, clock, somebody) = (Arc::clone(&answer), house.clock.clone(), Arc::clone(&somebody));
+        let operation = {
+            let (answer, clock, somebody) = (Arc::clone(&answer), stage.clock.clone(), Arc::clone(&somebody));
             let (session, successor) = (session.clone(), successor.clone());
             move || {
                 clock.set(at(SWEPT, times.met));
@@ -90,7 +90,7 @@ fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
                 clock.set(at(SWEPT, times.after));
             }
         };
-        let (report, calls) = during(in_call(call, act), || house.sweep());
+        let (report, calls) = during(in_call(call, operation), || stage.sweep());
         let context = format!("{other:?} in call {call} of {calls:?}, {place:?}, {times:?}");
         let report = report.unwrap_or_else(|error| panic!("{context}: {error}"));
         assert_eq!(report.failed, 0, "{context}: {report:?}");
@@ -100,49 +100,49 @@ fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
         };
         let acknowledged = match answer {
             Ok(done) => done,
-            // Held by the sweep.
+            // Locked by the sweep.
             Err(error) if error.kind() == ErrorKind::Busy => false,
             Err(error) => panic!("{context}: {error}"),
         };
-        let got = [house.text(&session), house.text(&successor)];
+        let got = [stage.text(&session), stage.text(&successor)];
         // A save that was refused leaves a session that may be swept or not, and expires all the same.
-        let there = (times.after < DEADLINE.1 && house.exists(&session)).then_some("old");
+        let there = (times.after < DEADLINE.1 && stage.exists(&session)).then_some("old");
         let want = if acknowledged && other == Other::Keep && times.after >= DEADLINE.1 {
             [None, None]
         } else {
             other.leaves(acknowledged, there)
         };
         assert_eq!(got, want, "{context}, acknowledged: {acknowledged}");
-        // Nor does an earlier time bring back what ended.
-        house.clock.set(at(SWEPT, 29));
+        // Nor does an earlier time bring back a deleted session.
+        stage.clock.set(at(SWEPT, 29));
         if acknowledged && [Other::Rotate, Other::Delete].contains(&other) {
-            assert_eq!(house.text(&session), None, "{context}: it came back");
+            assert_eq!(stage.text(&session), None, "{context}: it came back");
         }
-        assert_eq!(house.fixture.temporary_beside(&session), 0, "{context}");
-        // And nobody is forgotten.
-        house.clock.set(at(MADE + 9, 1));
-        house.sweep_well(&unrested(), &context);
+        assert_eq!(stage.fixture.temporary_beside(&session), 0, "{context}");
+        // No session is forgotten.
+        stage.clock.set(at(MADE + 9, 1));
+        stage.sweep_without_failures(&unrested(), &context);
         assert!(
-            !house.exists(&session) && !house.exists(&successor),
+            !stage.exists(&session) && !stage.exists(&successor),
             "{context}: the index has forgotten it"
         );
-        house.check_nothing_is_held(&context);
+        stage.check_nothing_is_held(&context);
     }
 }
 
 #[test]
-fn whoever_saves_or_ends_a_session_in_any_call_of_a_sweep_has_the_last_word() {
+fn a_save_or_delete_during_a_sweep_prevails() {
     for place in [Where::Walked, Where::Elsewhere] {
         for other in Other::ALL {
-            // Alive when the sweep begins, and expired soon after the other has acted.
+            // Alive at the beginning of the sweep, and expired soon after the other operation.
             sweep_met_in_every_call(place, other, Times { swept: 30, met: 30, after: 32 });
         }
     }
 }
 
-/// The sweep has begun to remove what is alive again.
+/// The sweep has begun to remove a session that is alive again.
 #[test]
-fn a_clock_that_is_set_back_during_a_sweep_loses_nobody_and_brings_nobody_back() {
+fn a_clock_set_back_during_a_sweep_loses_and_revives_nothing() {
     for place in [Where::Walked, Where::Elsewhere] {
         for other in Other::ALL {
             for after in [30, 32] {
@@ -152,20 +152,20 @@ fn a_clock_that_is_set_back_during_a_sweep_loses_nobody_and_brings_nobody_back()
     }
 }
 
-/// Somebody opened the session's file before a sweep removed it, and gets its lock when that has let go; the clock may
-/// have been set back meanwhile, and the session brought in anew.
-fn check_waiter(place: Where, other: Other, set_back: bool, brought_in: bool) {
-    let house = House::new();
-    let context = format!("{other:?}, {place:?}, set back: {set_back}, brought in: {brought_in}");
-    let session = house.session(place, at(MADE, 50), "old");
-    let successor = house.id(Where::Elsewhere);
-    house.clock.set(at(SWEPT, 0));
-    let waiting = house.fixture.reopened(FileStoreOptions::new().clock(house.clock.clone()));
-    let third = house.other();
+/// A waiter opened the session's file before a sweep removed it, and gets the lock after the sweep; the clock may have been
+/// set back meanwhile, and the session imported again.
+fn check_waiter(place: Where, other: Other, set_back: bool, imported: bool) {
+    let stage = Stage::new();
+    let context = format!("{other:?}, {place:?}, set back: {set_back}, imported: {imported}");
+    let session = stage.session(place, at(MADE, 50), "old");
+    let successor = stage.id(Where::Elsewhere);
+    stage.clock.set(at(SWEPT, 0));
+    let waiting = stage.fixture.reopened(FileStoreOptions::new().clock(stage.clock.clone()));
+    let third = stage.other();
     let (sender, receiver) = mpsc::channel();
-    let path = house.fixture.path(&session);
+    let path = stage.fixture.path(&session);
     let meet = {
-        let (session, successor, clock) = (session.clone(), successor.clone(), house.clock.clone());
+        let (session, successor, clock) = (session.clone(), successor.clone(), stage.clock.clone());
         let mut met = false;
         move |_, call: &'static str| {
             if call == "unlink" && !std::mem::replace(&mut met, true) {
@@ -174,11 +174,10 @@ fn check_waiter(place: Where, other: Other, set_back: bool, brought_in: bool) {
                 let (third, id, gone) = (Arc::clone(&third), session.public_id(), path.clone());
                 // Another session has the name by the time at which the waiter has the lock.
                 let import = move |_, call: &str| {
-                    if call == "read" && brought_in && !gone.exists() {
-                        let (third, record) =
-                            (Arc::clone(&third), record_until(at(MADE + 9, 0), "brought in"));
-                        let brought = thread::spawn(move || third.import(&id, &record, Durability::Relaxed));
-                        assert!(brought.join().unwrap().unwrap());
+                    if call == "read" && imported && !gone.exists() {
+                        let (third, record) = (Arc::clone(&third), record_until(at(MADE + 9, 0), "imported"));
+                        let import = thread::spawn(move || third.import(&id, &record, Durability::Relaxed));
+                        assert!(import.join().unwrap().unwrap());
                     }
                     None
                 };
@@ -198,94 +197,102 @@ fn check_waiter(place: Where, other: Other, set_back: bool, brought_in: bool) {
             None
         }
     };
-    let (report, _) = during(meet, || house.sweep());
+    let (report, _) = during(meet, || stage.sweep());
     assert_eq!(report.unwrap().removed, 1, "{context}");
     let acknowledged = receiver.recv().unwrap().join().unwrap();
     let acknowledged = acknowledged.unwrap_or_else(|error| panic!("{context}: {error}"));
-    assert!(brought_in || !acknowledged, "{context}: acknowledged, and removed before");
-    let want = other.leaves(acknowledged, brought_in.then_some("brought in"));
-    assert_eq!([house.text(&session), house.text(&successor)], want, "{context}: {acknowledged}");
+    assert!(imported || !acknowledged, "{context}: acknowledged, and removed before");
+    let want = other.leaves(acknowledged, imported.then_some("imported"));
+    assert_eq!([stage.text(&session), stage.text(&successor)], want, "{context}: {acknowledged}");
 }
 
 #[test]
-fn nobody_who_waited_for_a_session_while_it_was_swept_is_told_that_it_was_saved() {
+fn a_waiter_for_a_swept_session_is_not_told_that_it_saved() {
     for place in [Where::Walked, Where::Elsewhere] {
         for other in Other::ALL {
-            for (set_back, brought_in) in [(false, false), (true, false), (false, true), (true, true)] {
-                check_waiter(place, other, set_back, brought_in);
+            for (set_back, imported) in [(false, false), (true, false), (false, true), (true, true)] {
+                check_waiter(place, other, set_back, imported);
             }
         }
     }
 }
 
-/// A session that is brought in where an expired one is being swept.
+/// A session that is imported in place of an expired one that is being swept.
 #[test]
-fn a_session_that_is_brought_in_during_any_call_of_a_sweep_stays() {
+fn a_session_imported_during_a_sweep_stays() {
     for place in [Where::Walked, Where::Elsewhere] {
-        let house = House::new();
-        let third = house.other();
-        let mut brought_in = 0;
+        let stage = Stage::new();
+        let third = stage.other();
+        let mut imported = 0;
         for call in 0.. {
-            house.begin_again();
-            let session = house.session(place, at(MADE, 50), "old");
-            house.clock.set(at(SWEPT, 0));
+            stage.reset();
+            let session = stage.session(place, at(MADE, 50), "old");
+            stage.clock.set(at(SWEPT, 0));
             let answer = Arc::new(Mutex::new(None));
-            let act = {
+            let operation = {
                 let (answer, third, id) = (Arc::clone(&answer), Arc::clone(&third), session.public_id());
-                let record = record_until(at(MADE + 9, 0), "brought in");
+                let record = record_until(at(MADE + 9, 0), "imported");
                 move || {
                     *answer.lock().unwrap() = Some(third.import(&id, &record, Durability::Relaxed));
                 }
             };
-            let (report, calls) = during(in_call(call, act), || house.sweep());
+            let (report, calls) = during(in_call(call, operation), || stage.sweep());
             let context = format!("in call {call} of {calls:?}, {place:?}");
             let removed = report.unwrap().removed;
             let Some(answer) = answer.lock().unwrap().take() else { break };
             let was = match answer {
-                // The sweep stood still with its lock for the whole of the wait.
+                // The sweep was stopped with the lock for the whole lock wait.
                 Err(error) if error.kind() == ErrorKind::Busy => false,
                 answer => answer.unwrap(),
             };
-            // Who is brought in before the sweep comes to it takes its place.
+            // An import before the sweep's lock replaces the expired session.
             assert!(removed == 1 || (was && removed == 0), "{context}: {removed}");
-            brought_in += usize::from(was);
-            assert_eq!(house.text(&session).as_deref(), was.then_some("brought in"), "{context}");
-            house.clock.set(at(MADE + 9, 1));
-            assert_eq!(house.sweep_well(&unrested(), &context).removed, u64::from(was), "{context}");
+            imported += usize::from(was);
+            assert_eq!(stage.text(&session).as_deref(), was.then_some("imported"), "{context}");
+            stage.clock.set(at(MADE + 9, 1));
+            assert_eq!(
+                stage.sweep_without_failures(&unrested(), &context).removed,
+                u64::from(was),
+                "{context}"
+            );
         }
-        assert!(brought_in > 20, "{brought_in}");
+        assert!(imported > 20, "{imported}");
     }
 }
 
-/// Who files a session while its bucket's hour ends has an older idea of the time.
+/// The inserting process has read the clock before the hour ended.
 #[test]
-fn a_session_that_is_filed_in_a_bucket_while_that_is_removed_is_not_forgotten() {
-    let house = House::new();
+fn an_insertion_during_a_bucket_removal_is_not_lost() {
+    let stage = Stage::new();
     let late = Clock::manual(at(MADE, 55));
-    let somebody = house.fixture.reopened(FileStoreOptions::new().clock(late));
+    let somebody = stage.fixture.reopened(FileStoreOptions::new().clock(late));
     for call in 0.. {
-        house.begin_again();
-        house.session(Where::Elsewhere, at(MADE, 50), "x");
-        house.clock.set(at(SWEPT, 0));
-        // With the bucket at hand, as it is in a process that files all the time.
-        let before = house.id(Where::Elsewhere);
-        let filed_late = house.id(Where::Elsewhere);
+        stage.reset();
+        stage.session(Where::Elsewhere, at(MADE, 50), "x");
+        stage.clock.set(at(SWEPT, 0));
+        // With the bucket open, as it is in a process that inserts all the time.
+        let before = stage.id(Where::Elsewhere);
+        let filed_late = stage.id(Where::Elsewhere);
         let make = |store: &FileStore, session: &SessionId| {
             let record = Arc::new(record_until(at(MADE, 58), "x"));
             store.create_file(Whose::Secret(session), record, false).unwrap();
             renew(store, session, at(MADE + 9, 0), "late").unwrap().unwrap();
         };
         make(&somebody, &before);
-        let act = {
+        let operation = {
             let (somebody, filed_late) = (Arc::clone(&somebody), filed_late.clone());
             move || make(&somebody, &filed_late)
         };
-        let (report, calls) = during(in_call(call, act), || house.sweep());
+        let (report, calls) = during(in_call(call, operation), || stage.sweep());
         let context = format!("in call {call} of {calls:?}");
         assert_eq!(report.unwrap().failed, 0, "{context}");
-        let met = house.exists(&filed_late);
-        house.clock.set(at(MADE + 9, 1));
-        assert_eq!(house.sweep_well(&unrested(), &context).removed, 1 + u64::from(met), "{context}");
+        let met = stage.exists(&filed_late);
+        stage.clock.set(at(MADE + 9, 1));
+        assert_eq!(
+            stage.sweep_without_failures(&unrested(), &context).removed,
+            1 + u64::from(met),
+            "{context}"
+        );
         if !met {
             assert!(call > 20, "{context}");
             return;
@@ -293,21 +300,21 @@ fn a_session_that_is_filed_in_a_bucket_while_that_is_removed_is_not_forgotten() 
     }
 }
 
-// ------------------------------------------------------------------------------------------- sweeps that others meet
+// --------------------------------------------------------------------------------------- sweeps beside operations
 
-/// A session reaches its deadline while somebody acts on it, and is swept that instant.
-fn expire_and_sweep_in_every_call(act: Act, until: SystemTime) {
-    let house = House::new();
-    let sweeper = house.other();
+/// A session reaches its deadline during an operation on it, and is swept at that instant.
+fn expire_and_sweep_in_every_call(operation: Act, until: SystemTime) {
+    let stage = Stage::new();
+    let sweeper = stage.other();
     let deadline = at(SWEPT, 31);
     for call in 0.. {
-        house.begin_again();
-        let session = house.renewed(Where::Elsewhere, at(MADE, 50), deadline, "old");
-        let successor = house.id(Where::Elsewhere);
-        house.clock.set(at(SWEPT, 30));
+        stage.reset();
+        let session = stage.renewed(Where::Elsewhere, at(MADE, 50), deadline, "old");
+        let successor = stage.id(Where::Elsewhere);
+        stage.clock.set(at(SWEPT, 30));
         let met = Arc::new(Mutex::new(false));
         let sweep = {
-            let (met, clock, sweeper) = (Arc::clone(&met), house.clock.clone(), Arc::clone(&sweeper));
+            let (met, clock, sweeper) = (Arc::clone(&met), stage.clock.clone(), Arc::clone(&sweeper));
             move || {
                 clock.set(deadline);
                 let report = sweeper.sweep(&unrested()).unwrap();
@@ -317,12 +324,12 @@ fn expire_and_sweep_in_every_call(act: Act, until: SystemTime) {
         };
         let mut change = |record: &mut Record| {
             record.deadline = until;
-            let text = if matches!(act, Act::Grow { .. }) { big("new") } else { "new".into() };
+            let text = if matches!(operation, Act::Grow { .. }) { big("new") } else { "new".into() };
             record.entries.insert("text".into(), Value::new(&text).unwrap());
             Ok(Verdict::Write)
         };
-        let store = house.store();
-        let (result, calls) = during(in_call(call, sweep), || match act {
+        let store = stage.store();
+        let (result, calls) = during(in_call(call, sweep), || match operation {
             Act::Create { power_safe } => {
                 let record = Arc::new(record_until(until, "new"));
                 store.create_file(Whose::Secret(&successor), record, power_safe).map(|_| true)
@@ -341,49 +348,49 @@ fn expire_and_sweep_in_every_call(act: Act, until: SystemTime) {
             assert!(call > 2);
             return;
         }
-        let context = format!("{act:?} until {until:?}, swept in call {call} of {calls:?}");
+        let context = format!("{operation:?} until {until:?}, swept in call {call} of {calls:?}");
         let acknowledged = result.unwrap_or_else(|error| panic!("{context}: {error}"));
         let lives = acknowledged && until > deadline;
-        let [old, made] = [house.text(&session), house.text(&successor)];
-        let want = match act {
+        let [old, made] = [stage.text(&session), stage.text(&successor)];
+        let want = match operation {
             Act::Create { .. } | Act::Rotate => [None, lives.then(|| "new".into())],
-            Act::Update { .. } | Act::Grow { .. } => [lives.then(|| act.new_text()), None],
+            Act::Update { .. } | Act::Grow { .. } => [lives.then(|| operation.new_text()), None],
             _ => [None, None],
         };
         assert_eq!([old, made], want, "{context}: {acknowledged}");
-        assert_eq!(house.fixture.temporary_beside(&session), 0, "{context}");
-        // Who was told that it ended, or had ended, does not see it come back with an earlier time.
-        if acknowledged && [Act::Delete, Act::Rotate].contains(&act) {
-            house.clock.set(at(SWEPT, 30));
-            assert_eq!(house.text(&session), None, "{context}: it came back");
+        assert_eq!(stage.fixture.temporary_beside(&session), 0, "{context}");
+        // A session that was reported as deleted or expired does not come back with an earlier time.
+        if acknowledged && [Act::Delete, Act::Rotate].contains(&operation) {
+            stage.clock.set(at(SWEPT, 30));
+            assert_eq!(stage.text(&session), None, "{context}: it came back");
         }
-        house.clock.set(at(MADE + 9, 31));
-        house.sweep_well(&unrested().full(true), &context);
-        assert!(!house.exists(&session) && !house.exists(&successor), "{context}");
-        house.check_nothing_is_held(&context);
+        stage.clock.set(at(MADE + 9, 31));
+        stage.sweep_without_failures(&unrested().full(true), &context);
+        assert!(!stage.exists(&session) && !stage.exists(&successor), "{context}");
+        stage.check_nothing_is_held(&context);
     }
 }
 
 #[test]
-fn a_session_that_is_swept_in_any_call_of_an_act_at_its_deadline_lives_if_that_was_acknowledged() {
-    for act in WRITING {
-        // Renewed by the act, or not.
+fn an_acknowledged_renewal_survives_a_sweep_at_the_deadline() {
+    for operation in WRITING {
+        // Renewed by the operation, or not.
         for until in [at(MADE + 9, 30), at(SWEPT, 31)] {
-            expire_and_sweep_in_every_call(act, until);
+            expire_and_sweep_in_every_call(operation, until);
         }
     }
 }
 
 #[test]
-fn a_creation_that_expires_before_it_is_there_is_found_by_the_index() {
-    let house = House::new();
-    let sweeper = house.other();
+fn a_session_that_expires_during_its_creation_is_indexed() {
+    let stage = Stage::new();
+    let sweeper = stage.other();
     let deadline = at(SWEPT, 31);
     for call in 0..12 {
-        house.begin_again();
-        house.clock.set(at(SWEPT, 30));
-        let session = house.id(Where::Elsewhere);
-        let (clock, sweeper) = (house.clock.clone(), Arc::clone(&sweeper));
+        stage.reset();
+        stage.clock.set(at(SWEPT, 30));
+        let session = stage.id(Where::Elsewhere);
+        let (clock, sweeper) = (stage.clock.clone(), Arc::clone(&sweeper));
         let mut sweep = Some(move || {
             clock.set(deadline);
             sweeper.sweep(&unrested()).unwrap();
@@ -396,22 +403,22 @@ fn a_creation_that_expires_before_it_is_there_is_found_by_the_index() {
         };
         let create = || {
             let record = Arc::new(record_until(deadline, "x"));
-            house.store().create_file(Whose::Secret(&session), record, false)
+            stage.store().create_file(Whose::Secret(&session), record, false)
         };
         let (made, calls) = during(plan, create);
         made.unwrap();
-        house.clock.set(at(SWEPT + 1, 31));
-        house.sweep_well(&unrested(), "an hour later");
-        assert!(!house.exists(&session), "swept in call {call} of {calls:?}: the index has forgotten it");
+        stage.clock.set(at(SWEPT + 1, 31));
+        stage.sweep_without_failures(&unrested(), "an hour later");
+        assert!(!stage.exists(&session), "swept in call {call} of {calls:?}: the index has forgotten it");
     }
 }
 
 #[test]
-fn a_session_that_is_alive_again_because_the_clock_was_set_back_is_looked_at_once_a_pass() {
-    let house = House::new();
-    let session = house.session(Where::Elsewhere, at(MADE, 35), "x");
-    house.clock.set(at(MADE, 36));
-    let clock = house.clock.clone();
+fn a_session_revived_by_the_clock_is_read_once_a_pass() {
+    let stage = Stage::new();
+    let session = stage.session(Where::Elsewhere, at(MADE, 35), "x");
+    stage.clock.set(at(MADE, 36));
+    let clock = stage.clock.clone();
     let set_back = move |n, call: &str| {
         if call == "open session in shard" {
             clock.set(at(MADE, 34));
@@ -419,9 +426,9 @@ fn a_session_that_is_alive_again_because_the_clock_was_set_back_is_looked_at_onc
         assert!(n < 1000, "it comes up again and again");
         None
     };
-    let (report, _) = during(set_back, || house.sweep_well(&unrested(), "set back"));
+    let (report, _) = during(set_back, || stage.sweep_without_failures(&unrested(), "set back"));
     assert_eq!(report.removed, 0);
-    assert_eq!(house.text(&session).as_deref(), Some("x"));
-    house.clock.set(at(MADE, 37));
-    assert_eq!(house.sweep_well(&unrested(), "put right").removed, 1);
+    assert_eq!(stage.text(&session).as_deref(), Some("x"));
+    stage.clock.set(at(MADE, 37));
+    assert_eq!(stage.sweep_without_failures(&unrested(), "put right").removed, 1);
 }

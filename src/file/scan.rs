@@ -1,7 +1,7 @@
-//! What lies in a store's directory, file by file: for sweeps, and for whoever looks after a store.
+//! Every file in a store's directory: for sweeps and for administration.
 //!
-//! Reads without locks and changes nothing. A walk beside live servers sees each session that is there from its
-//! beginning to its end; one that is created or removed meanwhile, or rotated, may be seen or not.
+//! Reads without locks and changes nothing. A scan beside live servers returns each session that exists from its beginning
+//! to its end; a session that is created, removed or rotated meanwhile may be returned or not.
 use super::FileStore;
 use super::disk::Directory;
 use super::layout::{
@@ -9,7 +9,7 @@ use super::layout::{
 };
 use super::locked::Whose;
 use super::slots::View;
-use super::{due, io_error};
+use super::{expiry_index, io_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::store::{Live, Store};
@@ -21,17 +21,17 @@ use std::path::PathBuf;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ScannedFile {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
-    /// What it holds.
+    /// Its content.
     pub content: Content,
     /// When it was last written, in seconds since 1970, by the file system's clock.
     pub(super) changed: i64,
 }
 
-/// What a file of a store holds.
+/// The content of a file of a store.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Content {
@@ -41,45 +41,43 @@ pub enum Content {
     Expired(Live),
     /// Bytes in a session's place that fail their checks.
     Damaged(PublicId),
-    /// A session's creation or end that was cut short; a session that is being created looks so for a moment.
+    /// An interrupted creation or delete of a session; a session that is being created is in this state for a moment.
     Unfinished(PublicId),
-    /// A file on its way to its name, that of a session on its way to its end, or one left by a process that was killed.
+    /// A file under a temporary name, of a running operation or of a process that was killed.
     Temporary,
     /// A link, pipe, directory or device in a session's place. Only [`quarantine`](FileStore::quarantine) touches it.
     Foreign(PublicId),
-    /// A session that a newer version of this crate wrote. It is never touched.
+    /// A session that a newer version of this crate wrote. It is never changed.
     Newer(PublicId),
-    /// Nothing of ours. It is never touched.
+    /// A file that is not this crate's. It is never changed.
     Unknown,
 }
 
-/// All files of a store that hold or held sessions, and whatever else lies there; see [`FileStore::files`].
+/// An iterator over all files in a store's directory; see [`FileStore::files`].
 pub struct Scan<'a> {
     store: &'a FileStore,
     /// The next shard to be listed.
     shard: u16,
-    /// The directory that is being walked, and the names in it that are left.
-    open: Option<(Place, Directory, VecDeque<String>)>,
-    /// What lies beside the shards.
+    /// The current shard, and the names in it that are left.
+    open: Option<(String, Directory, VecDeque<String>)>,
+    /// Files beside the shards that do not belong there.
     strays: VecDeque<Result<ScannedFile>>,
 }
 
-type Place = String;
-
 impl FileStore {
-    /// Walks all files of the store, shard by shard, those first that belong to none. An error concerns one file or one
-    /// shard; the walk goes on after it.
+    /// Scans all files of the store, shard by shard, foreign files beside the shards first. An error concerns one file or
+    /// one directory; the scan continues after it.
     pub fn files(&self) -> Scan<'_> {
         Scan { store: self, shard: 0, open: None, strays: self.strays().into() }
     }
 
-    /// How many shards there are to be walked, and how many a walk has begun.
+    /// The number of shards, for the progress of a scan ([`Scan::shards_begun`]).
     #[must_use]
     pub fn shards(&self) -> u16 {
         SHARDS
     }
 
-    /// What lies beside the shards and does not belong there; an error for a directory that cannot be listed.
+    /// Files beside the shards that do not belong there; an error for a directory that cannot be listed.
     pub(super) fn strays(&self) -> Vec<Result<ScannedFile>> {
         let stray = |path: String, is_named_ours: bool| {
             let stat = self.root.stat(&path).ok();
@@ -102,7 +100,7 @@ impl FileStore {
         let index = self.root.open_directory(DUE).and_then(|index| index.names());
         let (in_index, index_error) = self.names_or_error(DUE, index);
         let in_index = in_index.into_iter().filter_map(|name| {
-            let ours = [".", "..", SWEEP].contains(&&*name) || due::bucket_named(&name).is_some();
+            let ours = [".", "..", SWEEP].contains(&&*name) || expiry_index::bucket_named(&name).is_some();
             (!ours).then(|| stray(format!("{DUE}/{name}"), false))
         });
         let run = self.root.open_directory(RUN).and_then(|run| run.names());
@@ -116,8 +114,8 @@ impl FileStore {
         in_root.chain(in_run).chain(in_index).map(Ok).chain(errors).collect()
     }
 
-    /// The names in a directory beside the shards, or none and the reason. An index that is missing has none: it is made
-    /// anew by the next sweep.
+    /// The names in a directory beside the shards, or none and the reason. A missing index has none: the next sweep
+    /// recreates it.
     fn names_or_error(
         &self,
         directory: &str,
@@ -132,9 +130,9 @@ impl FileStore {
 
     /// Lists a shard.
     pub(super) fn list_shard(&self, shard: &str) -> Result<(Directory, Vec<String>)> {
-        let error = |act| {
+        let error = |operation| {
             let path = self.root.path().join(shard);
-            move |error| io_error(act, error).with_path(path)
+            move |error| io_error(operation, error).with_path(path)
         };
         self.queues.check_process()?;
         let directory = match self.root.open_directory(shard) {
@@ -146,7 +144,7 @@ impl FileStore {
         Ok((directory, names))
     }
 
-    /// Looks at one name of a shard; `None` if it has gone.
+    /// Reads the file of one name in a shard; `None` if there is none any more.
     pub(super) fn file_at(
         &self,
         shard: &str,
@@ -156,7 +154,7 @@ impl FileStore {
         let path = self.root.path().join(shard).join(name);
         let stat = match directory.stat(name) {
             Ok(stat) => stat,
-            // What is no text was changed when it was listed. Nothing of ours has such a name.
+            // The listing replaced bytes that are not UTF-8. No file of this crate has such a name.
             Err(error) if error.kind() == io::ErrorKind::NotFound && name.contains('\u{fffd}') => {
                 return Ok(Some(ScannedFile {
                     path,
@@ -196,7 +194,7 @@ impl FileStore {
 }
 
 impl Scan<'_> {
-    /// How many of the [`shards`](FileStore::shards) have been begun.
+    /// How many of the [`shards`](FileStore::shards) this scan has begun.
     #[must_use]
     pub fn shards_begun(&self) -> u16 {
         self.shard

@@ -1,5 +1,5 @@
-//! Single files: what is dead is removed, under its lock, after another look; what it was is counted.
-use super::{Became, Pass};
+//! Single files: expired sessions and leftovers are read again under their lock, removed, and counted.
+use super::{EntryOutcome, Pass};
 use crate::error::{ErrorKind, Result};
 use crate::file::disk::{self, Access, Directory};
 use crate::file::generations::News;
@@ -7,66 +7,73 @@ use crate::file::io_error;
 use crate::file::layout::{RUN, SessionPath, shard_of};
 use crate::file::lock::LockedFile;
 use crate::file::locked::{Held, Remains, Whose};
-use crate::file::walk::{Content, ScannedFile};
+use crate::file::scan::{Content, ScannedFile};
 use crate::id::PublicId;
 use crate::store::Store;
 use crate::sync::Instant;
 use std::io;
 
-/// How old leftovers must be, in seconds by the file system's clock: nobody takes so long for one act.
+/// Age of a leftover that is removed, in seconds by the file system's clock: no operation takes so long.
 const LEFTOVER_SECONDS: i64 = 3600;
 
 impl Pass<'_> {
-    /// Removes what is under a session's name, if it is dead, and counts what it is; as examined, unless that was done.
-    pub(super) fn end(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Became {
+    /// Removes the file under a session's name, if it is expired or a leftover, and counts it; as examined unless
+    /// `counted`.
+    pub(super) fn remove_if_dead(&mut self, shard: &Directory, id: PublicId, counted: bool) -> EntryOutcome {
         let tried = if self.options.dry_run {
-            self.would_end(shard, id, counted)
+            self.dry_run(shard, id, counted)
         } else {
-            self.try_end(shard, id, counted)
+            self.remove(shard, id, counted)
         };
         tried.unwrap_or_else(|error| match error.kind() {
-            ErrorKind::Busy => Became::Later,
+            ErrorKind::Busy => EntryOutcome::Retry,
             ErrorKind::NewerFormat | ErrorKind::NotASessionFile => {
                 self.report.unknown += 1;
-                Became::Done
+                EntryOutcome::Done
             }
             _ => {
                 self.report.fail(error);
-                Became::Later
+                EntryOutcome::Retry
             }
         })
     }
 
-    /// The same, unless it is to be done otherwise.
-    fn try_end(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<Became> {
+    /// The same outside of dry runs.
+    fn remove(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
         let held = self.store.hold(Whose::Digest(id), Some(shard), Instant::now())?;
         if !counted && !matches!(held, Held::Nothing) {
             self.report.examined += 1;
         }
         match held {
-            Held::Nothing => Ok(Became::Done),
+            Held::Nothing => Ok(EntryOutcome::Done),
             Held::Version(locked) => {
                 let deadline = locked.newest.record.deadline;
                 if !locked.newest.record.is_expired(self.store.now()) {
-                    // One that is due by the time at which this pass began: the clock was set back since. Filed anew by
-                    // that time, it would come up again and again.
-                    return Ok(if deadline <= self.now { Became::Later } else { Became::Renewed(deadline) });
+                    // Due by the time at which this pass began: the clock was set back since. With that deadline in the
+                    // index, this pass would meet it again and again.
+                    return Ok(if deadline <= self.now {
+                        EntryOutcome::Retry
+                    } else {
+                        EntryOutcome::Renewed(deadline)
+                    });
                 }
                 if self.store.remove(shard, &locked)? {
                     self.report.removed += 1;
                     self.report.bytes_freed += 2 * locked.slot_size as u64;
                 }
-                Ok(Became::Done)
+                Ok(EntryOutcome::Done)
             }
-            Held::Remains(remains) => self.clear_remains(shard, id, &remains),
+            Held::Remains(remains) => self.remove_unreadable(shard, id, &remains),
         }
     }
 
     /// The same in a dry run.
-    fn would_end(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<Became> {
+    fn dry_run(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
         let path = SessionPath::of(&id);
         let name = path.below_shard().to_str().expect("ASCII");
-        let Some(file) = self.store.file_at(&shard_of(&id), shard, name)? else { return Ok(Became::Done) };
+        let Some(file) = self.store.file_at(&shard_of(&id), shard, name)? else {
+            return Ok(EntryOutcome::Done);
+        };
         let is_of_session = matches!(
             file.content,
             Content::Live(_) | Content::Expired(_) | Content::Damaged(_) | Content::Unfinished(_)
@@ -75,7 +82,7 @@ impl Pass<'_> {
             self.report.examined += 1;
         }
         match file.content {
-            Content::Live(live) => return Ok(Became::Renewed(live.record.deadline)),
+            Content::Live(live) => return Ok(EntryOutcome::Renewed(live.record.deadline)),
             Content::Expired(_) => {
                 self.report.removed += 1;
                 self.report.bytes_freed += file.bytes;
@@ -90,22 +97,29 @@ impl Pass<'_> {
                 self.report.unknown += 1;
             }
         }
-        Ok(Became::Done)
+        Ok(EntryOutcome::Done)
     }
 
-    /// Removes what is left in a session's place, if it is old enough. A file that nobody has locked and that does not
-    /// change for so long is nobody's.
-    fn clear_remains(&mut self, shard: &Directory, id: PublicId, remains: &Remains<'_>) -> Result<Became> {
+    /// Removes an unreadable file, if it is old enough: no operation has it locked, and none takes so long.
+    fn remove_unreadable(
+        &mut self,
+        shard: &Directory,
+        id: PublicId,
+        remains: &Remains<'_>,
+    ) -> Result<EntryOutcome> {
         let path = SessionPath::of(&id);
         let stat = disk::stat(&remains.file)
             .map_err(|error| self.store.error("examine session file", &path, error))?;
-        let goes =
-            if remains.is_damaged { self.is_given_up(stat.changed) } else { self.is_leftover(stat.changed) };
+        let goes = if remains.is_damaged {
+            self.is_kept_enough(stat.changed)
+        } else {
+            self.is_leftover(stat.changed)
+        };
         if goes {
-            // Its end may have been cut short before it was on the disk or announced: the name goes last.
+            // A delete may have been interrupted before its sync or its invalidation: the name goes last.
             if !remains.is_damaged {
                 disk::sync_data(&remains.file)
-                    .map_err(|error| self.store.error("sync what is left of session", &path, error))?;
+                    .map_err(|error| self.store.error("sync leftover of session", &path, error))?;
             }
             self.store.announce(Whose::Digest(id), &id, News::Ended)?;
             self.store.unlink(shard, &path)?;
@@ -115,31 +129,31 @@ impl Pass<'_> {
         } else if goes {
             self.count_leftover(stat.bytes);
         }
-        Ok(Became::Done)
+        Ok(EntryOutcome::Done)
     }
 
-    /// Removes an old temporary file of a directory, unless its writer is at work.
-    pub(super) fn clear_temporary(&mut self, directory: &Directory, name: &str, file: &ScannedFile) {
+    /// Removes an old temporary file of a directory, unless its writer has it locked.
+    pub(super) fn remove_temporary(&mut self, directory: &Directory, name: &str, file: &ScannedFile) {
         if !self.is_leftover(file.changed) {
             return;
         }
-        let cleared = (|| {
+        let removed = (|| {
             let opened = directory.open_named(name, Access::Read)?;
             let Ok(locked) = LockedFile::acquire(opened, Instant::now())? else { return Ok(false) };
-            // Under the lock: a writer that goes on after an hour exchanges names under it.
+            // Under the lock: a writer that continues after an hour exchanges names under it.
             let there = directory.stat(name)?;
             let is_it = there.inode == disk::stat(&locked)?.inode && self.is_leftover(there.changed);
             Ok(is_it && (self.options.dry_run || directory.unlink(name)?))
         })();
-        match cleared {
+        match removed {
             Ok(true) => self.count_leftover(file.bytes),
             Ok(false) => {}
             Err(error) => self.fail_leftover(file, error),
         }
     }
 
-    /// Finishes the end of a session whose file was moved, if that was left undone.
-    pub(super) fn finish_end(&mut self, shard: &Directory, id: PublicId, file: &ScannedFile) {
+    /// Finishes an interrupted delete that had moved the session's file.
+    pub(super) fn finish_delete(&mut self, shard: &Directory, id: PublicId, file: &ScannedFile) {
         if !self.is_leftover(file.changed) {
             return;
         }
@@ -150,12 +164,12 @@ impl Pass<'_> {
         }
     }
 
-    /// The same for one that lies beside the shards: it was left by the making of a store or of its counters.
-    pub(super) fn clear_stray(&mut self, stray: &ScannedFile) {
+    /// Removes an old temporary file beside the shards: a leftover of the creation of the store or of its counters.
+    pub(super) fn remove_stray(&mut self, stray: &ScannedFile) {
         let name = stray.path.file_name().unwrap_or_default().to_string_lossy();
         let is_in_root = stray.path.parent() == Some(self.store.root.path());
         match self.store.root.open_directory(if is_in_root { "." } else { RUN }) {
-            Ok(directory) => self.clear_temporary(&directory, &name, stray),
+            Ok(directory) => self.remove_temporary(&directory, &name, stray),
             Err(error) => self.fail_leftover(stray, error),
         }
     }
@@ -170,15 +184,15 @@ impl Pass<'_> {
         self.disk_now.saturating_sub(changed) >= LEFTOVER_SECONDS
     }
 
-    /// Whether a damaged file was kept for long enough.
-    fn is_given_up(&self, changed: i64) -> bool {
+    /// Whether a damaged file has been kept for long enough.
+    fn is_kept_enough(&self, changed: i64) -> bool {
         let kept = i64::try_from(self.options.keep_damaged.as_secs()).unwrap_or(i64::MAX);
         self.disk_now.saturating_sub(changed) >= kept
     }
 
     fn count_damaged(&mut self, changed: i64, bytes: u64) {
         self.report.damaged += 1;
-        if self.is_given_up(changed) {
+        if self.is_kept_enough(changed) {
             self.report.removed += 1;
             self.report.bytes_freed += bytes;
         }

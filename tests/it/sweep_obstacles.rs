@@ -1,6 +1,5 @@
-//! What lies in the way of a sweep: damage, leftovers, things that are not ours, a spoilt index, a clock that
-//! jumps. It is counted and stops nothing; what is dead goes all the same, what lives stays, and
-//! what is not ours is left alone.
+//! Obstacles of a sweep: damage, leftovers, foreign files, a damaged index, a clock that jumps. They are counted and stop
+//! nothing: expired sessions are removed, live ones stay, and foreign files are left alone.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::support::planted::Planted;
 use crate::support::process::Dice;
@@ -68,7 +67,7 @@ fn error_texts(report: &SweepReport) -> Vec<String> {
     texts
 }
 
-// ------------------------------------------------------------------------------------ one of many is spoilt
+// ----------------------------------------------------------------------------------- one of many is damaged
 
 /// Among `count` dead sessions one file is damaged, another has a directory in its place, and a shard cannot be
 /// read. `later`: when that is swept.
@@ -77,7 +76,7 @@ fn check_all_others_are_swept(
     count: usize,
     later: Duration,
     options: &SweepOptions,
-    spoil: &dyn Fn(&Path, &Path),
+    damage: &dyn Fn(&Path, &Path),
     reason: &str,
 ) {
     let fixture = Fixture::new();
@@ -89,7 +88,7 @@ fn check_all_others_are_swept(
     fs::create_dir(fixture.path(foreign)).unwrap();
     let (shard, aside) = (shard_of(&fixture, hidden), fixture.root().join("damaged"));
     fs::rename(&shard, &aside).unwrap();
-    spoil(&shard, &aside);
+    damage(&shard, &aside);
     let hidden = fs::read_dir(&aside).unwrap().count() as u64;
 
     let report = fixture.sweep_with(options.clone());
@@ -101,7 +100,7 @@ fn check_all_others_are_swept(
     assert_eq!(error_texts(&report), [text]);
     assert_eq!(fs::read_dir(&aside).unwrap().count() as u64, hidden, "it was followed");
 
-    // When it is back, what it holds is swept as well, by the next sweep.
+    // When it is back, the next sweep removes its sessions as well.
     if is_there(&shard) {
         fs::remove_file(&shard).unwrap();
     }
@@ -114,7 +113,7 @@ fn check_all_others_are_swept(
 }
 
 #[test]
-fn one_damaged_and_one_foreign_file_and_one_lost_shard_disturb_no_other_of_ten_thousand() {
+fn damaged_foreign_and_lost_files_disturb_no_other_session() {
     let soon = HOUR / 30;
     let a_file = |shard: &Path, _: &Path| fs::write(shard, "in the way").unwrap();
     let in_place = ": a link, pipe, directory or device is in its place";
@@ -123,7 +122,7 @@ fn one_damaged_and_one_foreign_file_and_one_lost_shard_disturb_no_other_of_ten_t
 }
 
 #[test]
-fn whatever_is_in_place_of_a_shard_its_sessions_are_swept_when_it_is_back() {
+fn a_replaced_shard_is_swept_when_it_is_back() {
     let a_file = |shard: &Path, _: &Path| fs::write(shard, "in the way").unwrap();
     let a_link = |shard: &Path, aside: &Path| symlink(aside, shard).unwrap();
     let nothing = |_: &Path, _: &Path| ();
@@ -142,10 +141,10 @@ fn allow(path: &Path, mode: u32) {
 }
 
 #[test]
-fn an_unreadable_file_and_an_unreadable_shard_are_named_and_disturb_no_other_of_ten_thousand() {
+fn unreadable_files_and_shards_are_named_and_disturb_no_other() {
     let Some(stage) = stage() else {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let name = "sweep_trouble::an_unreadable_file_and_an_unreadable_shard_are_named_and_disturb_no_other_of_ten_thousand";
+        let name = "sweep_obstacles::unreadable_files_and_shards_are_named_and_disturb_no_other";
         return again_as_nobody(name, dir.path());
     };
     for (count, later, options) in [
@@ -200,9 +199,9 @@ fn an_unreadable_file_and_an_unreadable_shard_are_named_and_disturb_no_other_of_
 
 // ------------------------------------------------------------------------------------------------ leftovers
 
-/// What was left is removed when it is an hour old by the disk's clock, and nobody has it locked.
+/// A leftover is removed when it is an hour old by the disk's clock, and is not locked.
 #[track_caller]
-fn check_leftover(what: &str, make: impl Fn(&Fixture) -> PathBuf) {
+fn check_leftover(case: &str, make: impl Fn(&Fixture) -> PathBuf) {
     let fixture = Fixture::new();
     let live = fixture.session(YEAR);
     let path = make(&fixture);
@@ -216,14 +215,14 @@ fn check_leftover(what: &str, make: impl Fn(&Fixture) -> PathBuf) {
             assert_eq!(
                 (counts(&report), report.bytes_freed),
                 (want, freed),
-                "{what} that {because}: {report:?}"
+                "{case} that {because}: {report:?}"
             );
             if left {
-                assert!(is_there(&path), "{what} that {because} was removed");
+                assert!(is_there(&path), "{case} that {because} was removed");
             }
         }
-        assert_eq!(is_there(&path), left, "{what} that {because}");
-        // The store's clock is none of a file's business.
+        assert_eq!(is_there(&path), left, "{case} that {because}");
+        // The store's clock does not decide the age of a file.
         fixture.clock.advance(3 * HOUR);
     };
     check(true, "was just written");
@@ -232,8 +231,8 @@ fn check_leftover(what: &str, make: impl Fn(&Fixture) -> PathBuf) {
     age(&path, HOUR + Duration::from_secs(100));
     let locked = File::open(&path).unwrap();
     locked.lock_exclusive().unwrap();
-    assert_eq!(counts(&fixture.sweep_with(full())), [examined, 0, 0, 0, 0, 0, 0], "{what} that is locked");
-    assert!(is_there(&path), "{what} was removed while somebody had it locked");
+    assert_eq!(counts(&fixture.sweep_with(full())), [examined, 0, 0, 0, 0, 0, 0], "{case} that is locked");
+    assert!(is_there(&path), "{case} was removed while it was locked");
     fs2::FileExt::unlock(&locked).unwrap();
     check(false, "is an hour old");
     assert!(fixture.is_live(&live));
@@ -259,7 +258,7 @@ fn written(path: PathBuf) -> PathBuf {
 }
 
 #[test]
-fn what_a_killed_creation_or_end_left_goes_after_an_hour_and_never_while_it_is_locked() {
+fn leftovers_go_after_an_hour_and_never_while_locked() {
     check_leftover("an empty file", |fixture| dead_session(fixture, b""));
     check_leftover("a short file", |fixture| dead_session(fixture, b"SESS\x01\x00"));
     check_leftover("a file one byte short", |fixture| dead_session(fixture, &[1; 4095]));
@@ -270,7 +269,7 @@ fn what_a_killed_creation_or_end_left_goes_after_an_hour_and_never_while_it_is_l
 }
 
 #[test]
-fn a_temporary_file_goes_after_an_hour_and_never_while_it_is_locked() {
+fn temporary_files_go_after_an_hour_and_never_while_locked() {
     let random = ".new-0123456789abcdef0123456789abcdef";
     check_leftover("a temporary file", |fixture| written(fixture.root().join("77").join(random)));
     check_leftover("an empty one", |fixture| {
@@ -282,7 +281,7 @@ fn a_temporary_file_goes_after_an_hour_and_never_while_it_is_locked() {
 }
 
 #[test]
-fn what_is_filed_and_was_never_finished_is_a_leftover_like_any_other() {
+fn an_indexed_unfinished_creation_is_a_leftover() {
     for (old, left) in [(HOUR / 2, true), (2 * HOUR, false)] {
         let fixture = Fixture::new();
         let sessions = fixture.sessions(50, HOUR / 60);
@@ -298,7 +297,7 @@ fn what_is_filed_and_was_never_finished_is_a_leftover_like_any_other() {
 
 // --------------------------------------------------------------------------------------------------- damage
 
-/// A session that was damaged so long ago is counted, and removed when it was kept for as long as is asked.
+/// A damaged file of this age is counted, and removed when it was kept for the given time.
 #[track_caller]
 fn check_damaged(damage: &dyn Fn(&Path), old: Duration, keep: Option<Duration>, goes: bool) {
     for is_full in [false, true] {
@@ -326,14 +325,14 @@ fn check_damaged(damage: &dyn Fn(&Path), old: Duration, keep: Option<Duration>, 
         assert_eq!(counts(&report), [1, u64::from(goes), 0, 1, 0, 0, 0], "{report:?}");
         assert_eq!(report.bytes_freed, u64::from(goes) * bytes);
         assert_eq!(is_there(&path), !goes, "{old:?} old, kept for {keep:?}");
-        // From now on it is no longer due, and found by walking past.
+        // From now on it is no longer due, and found by the walk.
         let next = fixture.sweep_with(options.full(true));
         assert_eq!(counts(&next), if goes { NOTHING } else { [1, 0, 0, 1, 0, 0, 0] });
     }
 }
 
 #[test]
-fn a_damaged_file_is_counted_and_kept_for_one_age_and_then_removed() {
+fn a_damaged_file_is_counted_kept_for_one_age_and_removed() {
     let flip = |path: &Path| {
         let mut bytes = fs::read(path).unwrap();
         bytes[100] ^= 1;
@@ -349,7 +348,7 @@ fn a_damaged_file_is_counted_and_kept_for_one_age_and_then_removed() {
 }
 
 #[test]
-fn a_file_of_no_size_that_a_session_has_is_damaged_however_large_it_is() {
+fn a_file_of_an_impossible_size_is_damaged() {
     let sized = |bytes: u64| {
         move |path: &Path| File::options().write(true).open(path).unwrap().set_len(bytes).unwrap()
     };
@@ -363,31 +362,31 @@ fn a_file_of_no_size_that_a_session_has_is_damaged_however_large_it_is() {
     }
 }
 
-// ------------------------------------------------------------------------------------------- what is not ours
+// ---------------------------------------------------------------------------------------------- foreign files
 
-/// What is in this place is counted and left alone, by each sweep, however old it is.
+/// A foreign file in this place is counted and left alone by each sweep, at any age.
 #[track_caller]
 fn check_unknown(fixture: &Fixture, planted: Planted, place: &Path) {
     let elsewhere = tempfile::tempdir().unwrap();
     let target = elsewhere.path().join("target");
-    fs::write(&target, "somebody's").unwrap();
+    fs::write(&target, "foreign").unwrap();
     age(&target, YEAR);
     planted.plant(place, &target);
     age(place, YEAR);
-    let what = || format!("{planted:?} at {}", place.display());
+    let case = || format!("{planted:?} at {}", place.display());
     let kind = fs::symlink_metadata(place).unwrap().file_type();
     for options in [full().dry_run(true), full()] {
         let report = fixture.sweep_with(options);
-        assert_eq!(counts(&report), [0, 0, 0, 0, 0, 1, 0], "{}: {report:?}", what());
-        assert_eq!(fs::symlink_metadata(place).expect("it is there").file_type(), kind, "{}", what());
-        assert_eq!(fs::read(&target).unwrap(), b"somebody's", "{} was followed", what());
+        assert_eq!(counts(&report), [0, 0, 0, 0, 0, 1, 0], "{}: {report:?}", case());
+        assert_eq!(fs::symlink_metadata(place).expect("it is there").file_type(), kind, "{}", case());
+        assert_eq!(fs::read(&target).unwrap(), b"foreign", "{} was followed", case());
     }
     if kind.is_dir() { fs::remove_dir(place) } else { fs::remove_file(place) }.unwrap();
     assert_eq!(counts(&fixture.sweep_with(full())), NOTHING);
 }
 
 #[test]
-fn what_has_a_name_that_is_not_ours_is_left_alone_and_counted() {
+fn foreign_names_are_left_alone_and_counted() {
     let fixture = Fixture::new();
     let hex = "0123456789abcdef0123456789abcdef012345";
     let upper = hex.to_uppercase();
@@ -418,7 +417,7 @@ fn what_has_a_name_that_is_not_ours_is_left_alone_and_counted() {
 }
 
 #[test]
-fn links_pipes_directories_and_sockets_with_our_names_are_neither_followed_nor_hung_on_nor_removed() {
+fn links_pipes_and_sockets_with_our_names_are_left_alone() {
     let fixture = Fixture::new();
     for planted in Planted::NO_FILES {
         for place in ["a7/0123456789abcdef0123456789abcdef012345", "a7/.new-0123", ".new-0123", "README"] {
@@ -427,9 +426,9 @@ fn links_pipes_directories_and_sockets_with_our_names_are_neither_followed_nor_h
     }
 }
 
-/// The index leads to it, and no walk.
+/// Found by the index, not by a walk.
 #[test]
-fn what_is_in_place_of_a_session_that_is_due_is_left_alone_and_counted() {
+fn foreign_files_in_place_of_a_due_session_are_left_alone() {
     for planted in Planted::NO_FILES {
         for later in [HOUR / 30, 2 * HOUR] {
             let fixture = Fixture::new();
@@ -452,7 +451,7 @@ fn what_is_in_place_of_a_session_that_is_due_is_left_alone_and_counted() {
 }
 
 #[test]
-fn a_session_of_a_newer_format_is_left_alone_and_counted_however_old_it_is() {
+fn a_session_of_a_newer_format_is_left_alone_and_counted() {
     for is_full in [false, true] {
         let fixture = Fixture::new();
         let sessions = fixture.sessions(20, HOUR / 60);
@@ -471,7 +470,7 @@ fn a_session_of_a_newer_format_is_left_alone_and_counted_however_old_it_is() {
 }
 
 #[test]
-fn lost_and_found_is_nobodys_business() {
+fn lost_and_found_is_ignored() {
     let fixture = Fixture::new();
     let place = fixture.root().join("lost+found");
     fs::create_dir(&place).unwrap();
@@ -480,10 +479,10 @@ fn lost_and_found_is_nobodys_business() {
     assert!(place.join("#12345").exists());
 }
 
-// ------------------------------------------------------------------------------------------- a spoilt index
+// ------------------------------------------------------------------------------------------- a damaged index
 
-/// What is done to the bucket of 20 sessions that are dead and 20 that were renewed.
-type Spoil<'a> = &'a dyn Fn(&Fixture, &Path);
+/// Damage to the bucket of 20 expired and 20 renewed sessions.
+type Damage<'a> = &'a dyn Fn(&Fixture, &Path);
 
 /// Some bytes that no entry begins with, or not for long.
 fn garbage(seed: u64, bytes: usize) -> Vec<u8> {
@@ -491,10 +490,10 @@ fn garbage(seed: u64, bytes: usize) -> Vec<u8> {
     (0..bytes).map(|_| u8::try_from(dice.roll(256)).unwrap()).collect()
 }
 
-/// Whatever is done to a bucket, what lives stays, and one full walk at most removes what is dead; afterwards the
-/// index is as good as ever. `missed`: how many of the dead the index no longer has.
+/// After any damage to a bucket, live sessions stay, and one full walk at most removes the expired ones; afterwards the
+/// index works again. `missed`: how many of the expired sessions the index no longer has.
 #[track_caller]
-fn check_spoilt(what: &str, missed: u64, spoil: Spoil<'_>) {
+fn check_damaged_bucket(case: &str, missed: u64, damage: Damage<'_>) {
     for later in [HOUR / 30, 2 * HOUR] {
         let fixture = Fixture::new();
         let dead = fixture.sessions(20, HOUR / 60);
@@ -504,28 +503,28 @@ fn check_spoilt(what: &str, missed: u64, spoil: Spoil<'_>) {
         }
         let bucket = fixture.bucket(FIRST_HOUR);
         assert_eq!(fs::metadata(&bucket).unwrap().len(), 40 * 32);
-        spoil(&fixture, &bucket);
+        damage(&fixture, &bucket);
         fixture.clock.advance(later);
         fixture.pretend_it_was_walked();
         let report = fixture.sweep();
-        let seen = format!("{what}, {later:?} later: {report:?}");
+        let seen = format!("{case}, {later:?} later: {report:?}");
         assert!(report.examined <= 40, "a session was looked at twice: {seen}");
         assert_eq!(report.removed, 20 - missed, "{seen}");
         assert_eq!(report.removed, 20 - fixture.existing(&dead) as u64, "{seen}");
         let report = fixture.sweep_with(full());
-        assert_eq!(report.removed, missed, "{what}, {later:?} later, in full: {report:?}");
-        assert!(live.iter().all(|saved| fixture.is_live(saved)), "{what}, {later:?} later");
+        assert_eq!(report.removed, missed, "{case}, {later:?} later, in full: {report:?}");
+        assert!(live.iter().all(|saved| fixture.is_live(saved)), "{case}, {later:?} later");
         let new = fixture.sessions(5, HOUR);
         fixture.clock.advance(6 * HOUR);
         fixture.pretend_it_was_walked();
         let report = fixture.sweep();
-        assert_eq!(report.removed, 25, "{what}, {later:?} later, at last: {report:?}");
-        assert_eq!(fixture.existing(&live) + fixture.existing(&new), 0, "{what}, {later:?} later");
+        assert_eq!(report.removed, 25, "{case}, {later:?} later, at last: {report:?}");
+        assert_eq!(fixture.existing(&live) + fixture.existing(&new), 0, "{case}, {later:?} later");
         assert_eq!(fixture.store.stats().index_failures, 0);
     }
 }
 
-/// Puts other bytes in place of a bucket's.
+/// Replaces the bytes of a bucket.
 fn rewrite(bucket: &Path, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
     fs::write(bucket, change(fs::read(bucket).unwrap())).unwrap();
 }
@@ -539,31 +538,31 @@ fn garbage_in_the_index_hides_no_entry() {
                 rewrite(bucket, |bytes| [&bytes[..offset], garbage, &bytes[offset..]].concat());
             }
         };
-        check_spoilt("garbage before", 0, &at(0));
-        check_spoilt("garbage inside", 0, &at(7 * 32));
-        check_spoilt("garbage behind", 0, &at(40 * 32));
-        check_spoilt("garbage in an entry", 1, &at(3 * 32 + 5));
+        check_damaged_bucket("garbage before", 0, &at(0));
+        check_damaged_bucket("garbage inside", 0, &at(7 * 32));
+        check_damaged_bucket("garbage behind", 0, &at(40 * 32));
+        check_damaged_bucket("garbage in an entry", 1, &at(3 * 32 + 5));
     }
     let zeros = |bytes: usize| {
         move |_: &Fixture, bucket: &Path| {
             rewrite(bucket, |entries| [&entries[..320], &vec![0; bytes], &entries[320..]].concat());
         }
     };
-    check_spoilt("zeros", 0, &zeros(320));
-    check_spoilt("zeros that are no entries", 0, &zeros(77));
+    check_damaged_bucket("zeros", 0, &zeros(320));
+    check_damaged_bucket("zeros that are no entries", 0, &zeros(77));
 }
 
 #[test]
-fn a_torn_entry_costs_its_own_session_a_walk_and_no_other_anything() {
+fn a_torn_entry_affects_only_its_own_session() {
     for torn in [1, 16, 31] {
-        check_spoilt("a torn tail", 0, &|_, bucket| {
+        check_damaged_bucket("a torn tail", 0, &|_, bucket| {
             rewrite(bucket, |bytes| bytes[..40 * 32 - torn].to_vec());
         });
-        check_spoilt("a torn head", 1, &|_, bucket| rewrite(bucket, |bytes| bytes[torn..].to_vec()));
+        check_damaged_bucket("a torn head", 1, &|_, bucket| rewrite(bucket, |bytes| bytes[torn..].to_vec()));
         let inside = |bytes: Vec<u8>| [&bytes[..6 * 32 - torn], &bytes[6 * 32..]].concat();
-        check_spoilt("torn inside", 1, &|_, bucket| rewrite(bucket, inside));
+        check_damaged_bucket("torn inside", 1, &|_, bucket| rewrite(bucket, inside));
     }
-    check_spoilt("flipped", 1, &|_, bucket| {
+    check_damaged_bucket("flipped", 1, &|_, bucket| {
         rewrite(bucket, |mut bytes| {
             bytes[5 * 32 + 21] ^= 0x10;
             bytes
@@ -572,13 +571,15 @@ fn a_torn_entry_costs_its_own_session_a_walk_and_no_other_anything() {
 }
 
 #[test]
-fn what_is_filed_a_thousand_times_is_looked_at_once() {
+fn a_session_inserted_a_thousand_times_is_read_once() {
     // In one piece, one behind the other, and shuffled.
-    check_spoilt("all entries a thousand times", 0, &|_, bucket| rewrite(bucket, |bytes| bytes.repeat(800)));
-    check_spoilt("one entry a thousand times", 0, &|_, bucket| {
+    check_damaged_bucket("all entries a thousand times", 0, &|_, bucket| {
+        rewrite(bucket, |bytes| bytes.repeat(800));
+    });
+    check_damaged_bucket("one entry a thousand times", 0, &|_, bucket| {
         rewrite(bucket, |bytes| [&bytes[..32].repeat(1000), &bytes[32..]].concat());
     });
-    check_spoilt("with other deadlines", 0, &|fixture, bucket| {
+    check_damaged_bucket("with other deadlines", 0, &|fixture, bucket| {
         rewrite(bucket, |bytes| {
             let hex: Vec<_> = bytes[..20].iter().map(|byte| format!("{byte:02x}")).collect();
             let id = PublicId::parse(&hex.concat());
@@ -589,7 +590,7 @@ fn what_is_filed_a_thousand_times_is_looked_at_once() {
 }
 
 #[test]
-fn entries_of_sessions_that_never_were_cost_a_look_and_no_more() {
+fn entries_of_unknown_sessions_cost_one_read_each() {
     let strangers = |fixture: &Fixture| -> Vec<u8> {
         let deadlines = [Duration::ZERO, HOUR / 60, HOUR].map(|time| fixture.store.now() + time);
         (0..3000_u64)
@@ -598,23 +599,23 @@ fn entries_of_sessions_that_never_were_cost_a_look_and_no_more() {
             })
             .collect()
     };
-    check_spoilt("strangers before", 0, &|fixture, bucket| {
+    check_damaged_bucket("strangers before", 0, &|fixture, bucket| {
         rewrite(bucket, |bytes| [strangers(fixture), bytes].concat());
     });
-    check_spoilt("strangers behind", 0, &|fixture, bucket| {
+    check_damaged_bucket("strangers behind", 0, &|fixture, bucket| {
         rewrite(bucket, |bytes| [bytes, strangers(fixture)].concat());
     });
 }
 
 #[test]
-fn a_bucket_that_is_lost_or_no_bucket_any_more_is_survived() {
-    check_spoilt("removed", 20, &|_, bucket| fs::remove_file(bucket).unwrap());
-    check_spoilt("empty", 20, &|_, bucket| fs::write(bucket, "").unwrap());
-    check_spoilt("all ones", 20, &|_, bucket| fs::write(bucket, [0xff; 10_000]).unwrap());
-    check_spoilt("all zeros", 20, &|_, bucket| fs::write(bucket, [0; 10_000]).unwrap());
-    check_spoilt("a short text", 20, &|_, bucket| fs::write(bucket, "what").unwrap());
+fn a_lost_or_overwritten_bucket_is_survived() {
+    check_damaged_bucket("removed", 20, &|_, bucket| fs::remove_file(bucket).unwrap());
+    check_damaged_bucket("empty", 20, &|_, bucket| fs::write(bucket, "").unwrap());
+    check_damaged_bucket("all ones", 20, &|_, bucket| fs::write(bucket, [0xff; 10_000]).unwrap());
+    check_damaged_bucket("all zeros", 20, &|_, bucket| fs::write(bucket, [0; 10_000]).unwrap());
+    check_damaged_bucket("a short text", 20, &|_, bucket| fs::write(bucket, "text").unwrap());
     for planted in Planted::NO_FILES {
-        check_spoilt(&format!("{planted:?}"), 20, &|fixture, bucket| {
+        check_damaged_bucket(&format!("{planted:?}"), 20, &|fixture, bucket| {
             let aside = fixture.root().join("damaged");
             fs::rename(bucket, &aside).unwrap();
             planted.plant(bucket, &aside);
@@ -622,18 +623,18 @@ fn a_bucket_that_is_lost_or_no_bucket_any_more_is_survived() {
     }
 }
 
-/// Nor is it followed, and whoever files a session there is not held up.
+/// Nor is it followed, and an insertion there does not hang.
 #[test]
-fn what_is_in_place_of_a_bucket_is_named_and_left_and_sessions_are_made_all_the_same() {
+fn foreign_files_in_place_of_a_bucket_are_named_and_left() {
     for planted in Planted::NO_FILES {
         let fixture = Fixture::new();
         let aside = fixture.root().join("damaged");
-        fs::write(&aside, "somebody's").unwrap();
+        fs::write(&aside, "foreign").unwrap();
         let place = fixture.bucket(FIRST_HOUR + 1);
         planted.plant(&place, &aside);
         let sessions = fixture.sessions(10, HOUR);
         assert_eq!(fixture.store.stats().index_failures, 10, "{planted:?}");
-        assert_eq!(fs::read(&aside).unwrap(), b"somebody's", "{planted:?} was followed");
+        assert_eq!(fs::read(&aside).unwrap(), b"foreign", "{planted:?} was followed");
         fixture.clock.advance(2 * HOUR);
         let report = fixture.sweep_with(full());
         assert_eq!((report.removed, fixture.existing(&sessions)), (10, 0), "{planted:?}");
@@ -641,7 +642,7 @@ fn what_is_in_place_of_a_bucket_is_named_and_left_and_sessions_are_made_all_the_
         let named = report.errors.iter().all(|error| error.path() == Some(&place));
         assert!(named, "{planted:?}: {report:?}");
         assert!(is_there(&place), "{planted:?}");
-        assert_eq!(fs::read(&aside).unwrap(), b"somebody's", "{planted:?} was followed");
+        assert_eq!(fs::read(&aside).unwrap(), b"foreign", "{planted:?} was followed");
     }
 }
 
@@ -658,9 +659,9 @@ fn a_bucket_of_a_million_entries_of_garbage_is_survived() {
     assert!(!bucket.exists());
 }
 
-/// A full pass looks through the index once for every 8 MiB of it.
+/// A full pass reads the index once for every 8 MiB of it.
 #[test]
-fn a_full_sweep_that_is_stopped_amid_garbage_loses_nothing_and_the_next_one_goes_through_it() {
+fn a_full_sweep_stopped_amid_garbage_is_continued() {
     let fixture = Fixture::new();
     let (dead, live) = (fixture.sessions(20, HOUR / 60), fixture.sessions(20, 1000 * HOUR));
     let bucket = fixture.bucket(FIRST_HOUR);
@@ -675,9 +676,9 @@ fn a_full_sweep_that_is_stopped_amid_garbage_loses_nothing_and_the_next_one_goes
     assert!(!bucket.exists());
 }
 
-/// Whatever the note of the last walk says, what is dead goes, and walks go on as ever after one at most.
+/// With any note of the last walk, expired sessions are removed, and after one full walk at most the walks are hourly.
 #[track_caller]
-fn check_note(what: &str, is_lost: bool, spoil: &dyn Fn(&Path)) {
+fn check_note(case: &str, is_lost: bool, damage: &dyn Fn(&Path)) {
     let fixture = Fixture::new();
     let dead = fixture.sessions(300, HOUR / 60);
     let live = fixture.sessions(300, 1000 * HOUR);
@@ -686,26 +687,26 @@ fn check_note(what: &str, is_lost: bool, spoil: &dyn Fn(&Path)) {
         fs::remove_file(fixture.bucket(bucket)).unwrap();
     }
     fixture.clock.advance(HOUR / 30);
-    spoil(&fixture.root().join("run/due/sweep"));
+    damage(&fixture.root().join("run/due/sweep"));
     let report = fixture.sweep();
-    assert_eq!((report.removed, report.failed), (300, 0), "{what}: {report:?}");
-    assert_eq!(report.examined, if is_lost { 600 } else { 300 }, "{what}");
-    assert_eq!(counts(&fixture.sweep()), NOTHING, "{what}: a second walk in the same hour");
-    // In 256 hours everything is looked at.
+    assert_eq!((report.removed, report.failed), (300, 0), "{case}: {report:?}");
+    assert_eq!(report.examined, if is_lost { 600 } else { 300 }, "{case}");
+    assert_eq!(counts(&fixture.sweep()), NOTHING, "{case}: a second walk in the same hour");
+    // In 256 hours every file is read.
     let mut examined = 0;
     for _ in 0..32 {
         fixture.clock.advance(8 * HOUR);
         examined += fixture.sweep().examined;
     }
-    assert!((300..=320).contains(&examined), "{what}: {examined} looks at 300 files");
+    assert!((300..=320).contains(&examined), "{case}: {examined} reads of 300 files");
     fixture.clock.advance(1000 * HOUR);
     fixture.pretend_it_was_walked();
-    assert_eq!(fixture.sweep().removed, 300, "{what}");
-    assert_eq!(fixture.existing(&dead) + fixture.existing(&live), 0, "{what}");
+    assert_eq!(fixture.sweep().removed, 300, "{case}");
+    assert_eq!(fixture.existing(&dead) + fixture.existing(&live), 0, "{case}");
 }
 
 #[test]
-fn a_spoilt_note_of_the_last_walk_costs_one_full_walk_at_most() {
+fn a_damaged_note_of_the_last_walk_costs_one_walk_at_most() {
     let text = |text: &str| {
         let text = text.to_owned();
         move |note: &Path| fs::write(note, &text).unwrap()
@@ -726,7 +727,7 @@ fn a_spoilt_note_of_the_last_walk_costs_one_full_walk_at_most() {
 }
 
 #[test]
-fn what_is_in_place_of_the_note_is_an_error_that_names_it_or_costs_walks_only() {
+fn foreign_files_in_place_of_the_note_are_named() {
     for planted in Planted::NO_FILES {
         let fixture = Fixture::new();
         let dead = fixture.sessions(20, HOUR / 60);
@@ -756,35 +757,35 @@ fn what_is_in_place_of_the_note_is_an_error_that_names_it_or_costs_walks_only() 
 }
 
 #[test]
-fn without_an_index_sessions_are_made_and_counted_and_a_sweep_says_what_is_in_its_place() {
+fn a_foreign_file_in_place_of_the_index_is_named_and_survived() {
     for planted in [Planted::File, Planted::Link, Planted::DanglingLink, Planted::Fifo, Planted::Socket] {
         let fixture = Fixture::new();
         let (index, aside) = (fixture.root().join("run/due"), fixture.root().join("damaged"));
-        let filed = fixture.sessions(10, HOUR / 60);
+        let indexed = fixture.sessions(10, HOUR / 60);
         fs::rename(&index, &aside).unwrap();
         let before = fs::read_dir(&aside).unwrap().count();
         planted.plant(&index, &aside);
         // The hour's bucket is still open, and has a name; others cannot be opened.
-        let index_failures = fixture.sessions(10, 2 * HOUR);
+        let unindexed = fixture.sessions(10, 2 * HOUR);
         assert_eq!(fixture.store.stats().index_failures, 10, "{planted:?}");
-        assert!(index_failures.iter().all(|saved| fixture.is_live(saved)));
+        assert!(unindexed.iter().all(|saved| fixture.is_live(saved)));
         fixture.clock.advance(3 * HOUR);
         let error = fixture.try_sweep(due()).unwrap_err();
         let reason = "a link, pipe, directory or device is in its place";
         let text = format!("failed to open expiry index `{}`: {reason}", index.display());
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::NotASessionFile, text), "{planted:?}");
         assert_eq!(fs::read_dir(&aside).unwrap().count(), before, "{planted:?} was followed");
-        assert_eq!(fixture.existing(&filed) + fixture.existing(&index_failures), 20);
-        // Made anew, it knows nothing, and everything is walked through.
+        assert_eq!(fixture.existing(&indexed) + fixture.existing(&unindexed), 20);
+        // A recreated index is empty, and all shards are walked.
         fs::remove_file(&index).unwrap();
         let report = fixture.sweep();
         assert_eq!((report.removed, report.failed), (20, 0), "{planted:?}: {report:?}");
-        assert_eq!(fixture.existing(&filed) + fixture.existing(&index_failures), 0, "{planted:?}");
+        assert_eq!(fixture.existing(&indexed) + fixture.existing(&unindexed), 0, "{planted:?}");
     }
 }
 
 #[test]
-fn an_index_that_is_removed_while_sessions_are_made_is_made_anew_and_every_session_is_filed_or_walked_to() {
+fn an_index_removed_during_creations_loses_no_session() {
     const ROUNDS: usize = 20;
     let fixture = Fixture::new();
     let stores = [fixture.another(), fixture.another()];
@@ -806,7 +807,7 @@ fn an_index_that_is_removed_while_sessions_are_made_is_made_anew_and_every_sessi
                 }
             });
         }
-        // Everybody has noticed the last removal before the next one.
+        // All threads have recreated the index before the next removal.
         let wait = || {
             let before = made.each_ref().map(|made| made.load(Ordering::SeqCst));
             while made.iter().zip(before).any(|(made, before)| made.load(Ordering::SeqCst) < before + 12) {
@@ -838,9 +839,9 @@ fn an_index_that_is_removed_while_sessions_are_made_is_made_anew_and_every_sessi
 }
 
 #[test]
-fn on_a_full_disk_what_has_expired_goes_and_makes_room_and_what_was_renewed_is_not_forgotten() {
+fn a_sweep_of_a_full_disk_makes_room_and_forgets_nothing() {
     let Some(disk) = stage() else {
-        let name = "sweep_trouble::on_a_full_disk_what_has_expired_goes_and_makes_room_and_what_was_renewed_is_not_forgotten";
+        let name = "sweep_obstacles::a_sweep_of_a_full_disk_makes_room_and_forgets_nothing";
         return again_on_small_disk(name, 16 << 20, 4096);
     };
     let fixture = Fixture::at(&disk.join("store"));
@@ -849,7 +850,7 @@ fn on_a_full_disk_what_has_expired_goes_and_makes_room_and_what_was_renewed_is_n
     for session in &renewed {
         fixture.renew(&session.token, 50 * HOUR);
     }
-    // Their bucket's hour is over: what lives has to be filed elsewhere, in files for which there is no room at first.
+    // Their bucket's hour is over: live sessions must be inserted elsewhere, in files for which there is no room at first.
     fixture.clock.advance(2 * HOUR);
     let mut ballast = File::create(disk.join("ballast")).unwrap();
     fill_up(&mut ballast);
@@ -869,7 +870,7 @@ fn on_a_full_disk_what_has_expired_goes_and_makes_room_and_what_was_renewed_is_n
 }
 
 #[test]
-fn on_a_read_only_file_system_a_sweep_is_refused_and_nothing_is_lost() {
+fn a_sweep_of_a_read_only_file_system_is_refused() {
     let clock = |hours: u32| Clock::manual(UNIX_EPOCH + HOUR * (490_000 + hours));
     let open =
         |root: &Path, hours| FileStoreOptions::new().clock(clock(hours)).watch(false).open(root).unwrap();
@@ -882,7 +883,7 @@ fn on_a_read_only_file_system_a_sweep_is_refused_and_nothing_is_lost() {
             store.create(&record, RELAXED).unwrap().token
         });
         fs::write(dir.path().join("tokens"), tokens.each_ref().map(Token::expose).join(" ")).unwrap();
-        let name = "sweep_trouble::on_a_read_only_file_system_a_sweep_is_refused_and_nothing_is_lost";
+        let name = "sweep_obstacles::a_sweep_of_a_read_only_file_system_is_refused";
         let script = "mount --bind store store && mount -o remount,bind,ro store";
         again_in_mounts(name, dir.path(), "store", &[script]);
         let report = open(&dir.path().join("store"), 2).sweep(&due()).unwrap();
@@ -905,11 +906,11 @@ fn on_a_read_only_file_system_a_sweep_is_refused_and_nothing_is_lost() {
 }
 
 #[test]
-fn after_a_jump_of_the_clock_by_years_and_back_sessions_are_swept_by_their_own_deadlines() {
+fn sessions_are_swept_by_their_deadlines_after_clock_jumps() {
     let fixture = Fixture::new();
     let before = fixture.sessions(30, 10 * HOUR);
     let now = fixture.clock.now();
-    // Somebody sets the clock wrong: by it, all that is there has expired. Nobody sweeps while that lasts.
+    // By a wrong clock, all sessions have expired. No sweep runs while that lasts.
     fixture.clock.set(now + 10 * YEAR);
     assert!(!before.iter().any(|session| fixture.is_live(session)));
     let during = fixture.sessions(30, 10 * HOUR);
@@ -919,7 +920,7 @@ fn after_a_jump_of_the_clock_by_years_and_back_sessions_are_swept_by_their_own_d
     fixture.clock.advance(11 * HOUR);
     assert_eq!(fixture.sweep().removed, 30, "those that were made before");
     assert_eq!((fixture.existing(&before), fixture.existing(&during)), (0, 30));
-    // Set back by years: those that were made by the later clock live longer, and none is forgotten.
+    // Set back by years: sessions of the later clock live longer, and none is forgotten.
     fixture.clock.set(now - YEAR);
     let earlier = fixture.sessions(30, 10 * HOUR);
     fixture.sweep();
@@ -933,7 +934,7 @@ fn after_a_jump_of_the_clock_by_years_and_back_sessions_are_swept_by_their_own_d
 
 /// Deadlines are written in 57 bits, which end about the year 6500.
 #[test]
-fn a_clock_beyond_all_that_the_index_can_say_is_survived() {
+fn a_clock_beyond_the_range_of_the_index_is_survived() {
     for micros in [1_u64 << 57, u64::MAX - 10] {
         let fixture = Fixture::new();
         let long_due = fixture.session(HOUR);

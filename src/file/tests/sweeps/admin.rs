@@ -1,33 +1,33 @@
-//! Finding, ending, bringing in, setting aside and listing sessions by their files: each call fails, is the last one of a
-//! dying process, or is met by somebody else.
+//! Load, delete, import, quarantine and scan by public id: each call fails, is the last one of a process, or runs beside an
+//! operation of another process.
 use super::*;
 
-/// What is done by those who know sessions by their files.
+/// An operation of administration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Task {
-    BringIn { power_safe: bool },
-    BringInAgain,
-    SetAside,
-    SetAsideHealthy,
-    End,
-    Find,
-    Files,
+    Import { power_safe: bool },
+    ImportExisting,
+    Quarantine,
+    QuarantineLive,
+    Delete,
+    Load,
+    Scan,
 }
 
 const TASKS: [Task; 8] = [
-    Task::BringIn { power_safe: false },
-    Task::BringIn { power_safe: true },
-    Task::BringInAgain,
-    Task::SetAside,
-    Task::SetAsideHealthy,
-    Task::End,
-    Task::Find,
-    Task::Files,
+    Task::Import { power_safe: false },
+    Task::Import { power_safe: true },
+    Task::ImportExisting,
+    Task::Quarantine,
+    Task::QuarantineLive,
+    Task::Delete,
+    Task::Load,
+    Task::Scan,
 ];
 
 const DAMAGED: [u8; 2 * SLOT_MIN] = [0xa5; 2 * SLOT_MIN];
 
-/// Three sessions' places: one that is alive, one that is damaged, one that is free.
+/// Three ids: of a live session, of a damaged file, and an unused one.
 struct Places {
     alive: SessionId,
     damaged: SessionId,
@@ -45,26 +45,25 @@ impl Places {
         places
     }
 
-    /// Whether what there was to be done was done.
+    /// Runs the operation. Returns whether it did its work.
     fn run(&self, task: Task, store: &FileStore) -> Result<bool> {
         let durability = |power_safe| if power_safe { Durability::PowerSafe } else { Durability::Relaxed };
         match task {
-            Task::BringIn { power_safe } => {
-                store.import(&self.free.public_id(), &record("brought in"), durability(power_safe))
+            Task::Import { power_safe } => {
+                store.import(&self.free.public_id(), &record("imported"), durability(power_safe))
             }
-            Task::BringInAgain => {
-                let there =
-                    store.import(&self.alive.public_id(), &record("brought in"), Durability::PowerSafe);
-                there.map(|brought_in| !brought_in)
+            Task::ImportExisting => {
+                let there = store.import(&self.alive.public_id(), &record("imported"), Durability::PowerSafe);
+                there.map(|imported| !imported)
             }
-            Task::SetAside => store.quarantine(&self.damaged.public_id()).map(|path| path.is_some()),
-            Task::SetAsideHealthy => store.quarantine(&self.alive.public_id()).map(|path| path.is_none()),
-            Task::End => store.delete_by_id(&self.alive.public_id()),
-            Task::Find => store.load_by_id(&self.alive.public_id()).map(|found| match found {
+            Task::Quarantine => store.quarantine(&self.damaged.public_id()).map(|path| path.is_some()),
+            Task::QuarantineLive => store.quarantine(&self.alive.public_id()).map(|path| path.is_none()),
+            Task::Delete => store.delete_by_id(&self.alive.public_id()),
+            Task::Load => store.load_by_id(&self.alive.public_id()).map(|found| match found {
                 Lookup::Live(live) => text_of(&live.record) == "old" && live.id == self.alive.public_id(),
                 Lookup::Absent(_) => false,
             }),
-            Task::Files => {
+            Task::Scan => {
                 let files = store.files().collect::<Result<Vec<_>>>()?;
                 let is = |live: &Live| live.id == self.alive.public_id() && text_of(&live.record) == "old";
                 let alive =
@@ -75,7 +74,7 @@ impl Places {
         }
     }
 
-    /// What is damaged, wherever it is: in its place, or aside.
+    /// The damaged bytes, wherever the file is: in its place, or in quarantine.
     fn damaged(&self, fixture: &Fixture) -> [bool; 2] {
         let aside = fixture.dir.path().join("damaged").join(self.damaged.public_id().to_string());
         [fixture.path(&self.damaged), aside].map(|path| {
@@ -93,43 +92,45 @@ impl Places {
         }
     }
 
-    /// After trouble: nothing is lost.
+    /// After a fault: nothing is lost.
     #[track_caller]
     fn check(&self, task: Task, result: Option<&Result<bool>>, fixture: &Fixture, context: &str) {
         if let Some(Ok(done)) = result {
-            assert!(done, "{context}: trouble is an error, never another answer");
+            assert!(done, "{context}: a fault is an error, never another answer");
         }
         let kind = result.and_then(|result| result.as_ref().err()).map(Error::kind);
         let done = matches!(result, Some(Ok(true)));
         let (alive, free) = (fixture.text(&self.alive), fixture.text(&self.free));
         match task {
-            Task::End if done => assert_eq!(alive, None, "{context}"),
-            Task::End => assert!([None, Some("old")].contains(&alive.as_deref()), "{context}: {alive:?}"),
+            Task::Delete if done => assert_eq!(alive, None, "{context}"),
+            Task::Delete => assert!([None, Some("old")].contains(&alive.as_deref()), "{context}: {alive:?}"),
             _ => assert_eq!(alive.as_deref(), Some("old"), "{context}"),
         }
         match task {
-            Task::BringIn { .. } if done => assert_eq!(free.as_deref(), Some("brought in"), "{context}"),
-            // Killed, or failing so that it cannot be removed either, or not announced: it may be there.
-            Task::BringIn { .. } => {
-                assert!([None, Some("brought in")].contains(&free.as_deref()), "{context}: {free:?}");
+            Task::Import { .. } if done => assert_eq!(free.as_deref(), Some("imported"), "{context}"),
+            // Killed, or failed so that it could not be removed either, or not invalidated: it may be there.
+            Task::Import { .. } => {
+                assert!([None, Some("imported")].contains(&free.as_deref()), "{context}: {free:?}");
             }
             _ => assert_eq!(free, None, "{context}"),
         }
         match (task, self.damaged(fixture)) {
-            (Task::SetAside, [false, true]) => {
+            (Task::Quarantine, [false, true]) => {
                 assert!(result.is_none() || done || kind == Some(ErrorKind::InvalidationFailed), "{context}");
             }
-            (_, places) => assert!(places == [true, false] && (task != Task::SetAside || !done), "{context}"),
+            (_, places) => {
+                assert!(places == [true, false] && (task != Task::Quarantine || !done), "{context}");
+            }
         }
         fixture.check_nothing_is_held(context);
     }
 
-    /// And what works without trouble works again.
+    /// Without faults, each operation works again.
     #[track_caller]
     fn check_again(&self, task: Task, fixture: &Fixture, context: &str) {
         let again = match self.run(task, &fixture.store) {
-            Err(error) if error.kind() == ErrorKind::Busy && matches!(task, Task::BringIn { .. }) => {
-                // A creation that was cut short is in its place, for an hour.
+            Err(error) if error.kind() == ErrorKind::Busy && matches!(task, Task::Import { .. }) => {
+                // The leftover of an interrupted creation is in its place, for an hour.
                 assert_eq!(fixture.text(&self.free), None, "{context}");
                 age(&fixture.path(&self.free));
                 fixture.store.sweep(&unrested().full(true)).unwrap();
@@ -139,18 +140,18 @@ impl Places {
         };
         let again = again.unwrap_or_else(|error| panic!("{context}: {error}"));
         match task {
-            Task::BringIn { .. } => {
-                assert_eq!(fixture.text(&self.free).as_deref(), Some("brought in"), "{context}");
+            Task::Import { .. } => {
+                assert_eq!(fixture.text(&self.free).as_deref(), Some("imported"), "{context}");
             }
-            Task::SetAside => assert_eq!(self.damaged(fixture), [false, true], "{context}"),
-            Task::End => assert!(!fixture.path(&self.alive).exists(), "{context}"),
+            Task::Quarantine => assert_eq!(self.damaged(fixture), [false, true], "{context}"),
+            Task::Delete => assert!(!fixture.path(&self.alive).exists(), "{context}"),
             _ => assert!(again, "{context}"),
         }
     }
 }
 
 #[test]
-fn what_is_set_aside_takes_the_place_of_nothing_that_was_set_aside_before() {
+fn quarantine_overwrites_no_earlier_file() {
     let fixture = Fixture::new();
     let id = SessionId::random().unwrap().public_id();
     let place = fixture.dir.path().join(SessionPath::of(&id).as_str());
@@ -163,12 +164,12 @@ fn what_is_set_aside_takes_the_place_of_nothing_that_was_set_aside_before() {
         assert_eq!(fixture.store.quarantine(&id).unwrap(), Some(aside(n)));
         assert_eq!(fixture.store.quarantine(&id).unwrap(), None, "there is none any more");
     }
-    // Somebody damages it again and again, and nobody looks.
+    // Damaged and quarantined again and again.
     (3..1000).for_each(|n| fs::write(aside(n), "").unwrap());
     fs::write(&place, DAMAGED).unwrap();
     let error = fixture.store.quarantine(&id).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
-    let named = format!("failed to set damaged session file aside `{}`", place.display());
+    let named = format!("failed to quarantine session file `{}`", place.display());
     assert!(error.to_string().starts_with(&named), "{error}");
     assert_eq!(fs::read(&place).unwrap(), DAMAGED, "it stays where it is");
     assert!((0..3).all(|n| fs::read(aside(n)).unwrap() == DAMAGED), "and so do the others");
@@ -176,11 +177,11 @@ fn what_is_set_aside_takes_the_place_of_nothing_that_was_set_aside_before() {
 }
 
 #[test]
-fn whichever_call_fails_of_what_is_done_by_file_it_is_an_error_or_the_right_answer_and_nothing_is_lost() {
+fn a_failing_call_of_an_admin_operation_loses_nothing() {
     let fixture = Fixture::new();
     fs::create_dir(fixture.dir.path().join("damaged")).unwrap();
     for task in TASKS {
-        for (errno, then) in refusals().take(if task == Task::Files { 1 } else { usize::MAX }) {
+        for (errno, then) in refusals().take(if task == Task::Scan { 1 } else { usize::MAX }) {
             for call in 0.. {
                 let (places, fault) = (Places::new(&fixture), Fault { call, errno, then });
                 let (result, calls) = during(fault.plan(), || places.run(task, &fixture.store));
@@ -190,15 +191,14 @@ fn whichever_call_fails_of_what_is_done_by_file_it_is_an_error_or_the_right_answ
                     assert!(met, "{context}: {error}");
                     check_error(error, fixture.dir.path(), errno, &context);
                 }
-                if task == Task::Files && met {
+                if task == Task::Scan && met {
                     assert!(result.is_err(), "{context}: it was left out in silence");
                 }
-                if matches!(task, Task::Find | Task::SetAsideHealthy | Task::BringInAgain) && met {
-                    // What cannot be looked at is not said to be there. (The last call tells those who have copies that
-                    // nothing was changed.)
+                if matches!(task, Task::Load | Task::QuarantineLive | Task::ImportExisting) && met {
+                    // An unreadable file is not reported as present. (The last call is the invalidation at the unlock.)
                     assert!(result.is_err() || calls[call] == "announce", "{context}");
                 }
-                if matches!(task, Task::BringIn { .. })
+                if matches!(task, Task::Import { .. })
                     && result.is_err()
                     && then == Then::Works
                     && !["unlink", "announce"].contains(&calls[call])
@@ -206,7 +206,7 @@ fn whichever_call_fails_of_what_is_done_by_file_it_is_an_error_or_the_right_answ
                     assert!(!fixture.path(&places.free).exists(), "{context}: a file is left");
                 }
                 places.check(task, Some(&result), &fixture, &context);
-                if task != Task::Files {
+                if task != Task::Scan {
                     places.check_again(task, &fixture, &context);
                 }
                 places.clear(&fixture);
@@ -220,9 +220,9 @@ fn whichever_call_fails_of_what_is_done_by_file_it_is_an_error_or_the_right_answ
 }
 
 #[test]
-fn who_dies_in_any_call_of_what_is_done_by_file_loses_nothing_and_leaves_nothing_in_the_way() {
+fn a_crash_in_an_admin_operation_loses_and_blocks_nothing() {
     let fixture = Fixture::new();
-    for task in TASKS.into_iter().filter(|task| *task != Task::Files) {
+    for task in TASKS.into_iter().filter(|task| *task != Task::Scan) {
         for call in 0.. {
             let places = Places::new(&fixture);
             let survived = dying_in_call(call, || places.run(task, &fixture.store)).is_some();
@@ -238,23 +238,23 @@ fn who_dies_in_any_call_of_what_is_done_by_file_loses_nothing_and_leaves_nothing
     }
 }
 
-/// Runs a task while somebody else, who waits for nobody, does something in each of its calls.
+/// Runs a task while another process, with the shortest lock wait, runs an operation in each of its calls.
 fn meet_in_every_call<R: Send + 'static>(
     task: Task,
     other: impl Fn(&FileStore, &[SessionId; 3]) -> R + Clone + Send + 'static,
     check: impl Fn(&Fixture, &Places, Result<bool>, R, &str),
 ) {
     let fixture = Fixture::with(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
-    let somebody = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
+    let other_store = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
     for call in 0.. {
         let places = Places::new(&fixture);
         let ids = [&places.alive, &places.damaged, &places.free].map(Clone::clone);
         let answer = Arc::new(Mutex::new(None));
-        let (other, slot, somebody) = (other.clone(), Arc::clone(&answer), Arc::clone(&somebody));
-        let mut act = Some(move || *slot.lock().unwrap() = Some(other(&somebody, &ids)));
+        let (other, slot, other_store) = (other.clone(), Arc::clone(&answer), Arc::clone(&other_store));
+        let mut operation = Some(move || *slot.lock().unwrap() = Some(other(&other_store, &ids)));
         let interrupt = move |n, _: &str| {
             if n == call {
-                thread::spawn(act.take().unwrap()).join().unwrap();
+                thread::spawn(operation.take().unwrap()).join().unwrap();
             }
             None
         };
@@ -266,30 +266,30 @@ fn meet_in_every_call<R: Send + 'static>(
 }
 
 #[test]
-fn of_two_who_bring_in_the_same_session_one_does_and_his_is_there() {
+fn one_of_two_imports_of_the_same_session_wins() {
     for power_safe in [false, true] {
         let other = |store: &FileStore, [_, _, free]: &[SessionId; 3]| {
             match store.import(&free.public_id(), &record("other"), Durability::Relaxed) {
-                // The first one stood still in it for the whole of the wait.
+                // The first one was stopped in it for the whole lock wait.
                 Err(error) if error.kind() == ErrorKind::Busy => false,
-                brought_in => brought_in.unwrap(),
+                imported => imported.unwrap(),
             }
         };
-        meet_in_every_call(Task::BringIn { power_safe }, other, |fixture, places, result, other, context| {
+        meet_in_every_call(Task::Import { power_safe }, other, |fixture, places, result, other, context| {
             assert_ne!(result.unwrap(), other, "{context}");
-            let want = if other { "other" } else { "brought in" };
+            let want = if other { "other" } else { "imported" };
             assert_eq!(fixture.text(&places.free).as_deref(), Some(want), "{context}");
         });
     }
 }
 
-/// A store with copies in memory.
+/// A store with a cache.
 fn remembering(dir: &Path) -> FileStore {
     FileStoreOptions::new().watch(false).lock_wait(Duration::from_millis(5)).open(dir).unwrap()
 }
-/// A process was killed that had ended it without its lock, before it could say so.
+/// A process was killed after a forced delete, before its invalidation.
 #[test]
-fn what_is_brought_in_is_found_by_those_who_remember_what_was_there_before() {
+fn an_import_replaces_the_cached_earlier_session() {
     let dir = directory();
     let (here, there) = (remembering(dir.path()), remembering(dir.path()));
     let session = SessionId::random().unwrap();
@@ -300,12 +300,12 @@ fn what_is_brought_in_is_found_by_those_who_remember_what_was_there_before() {
     let stopped = LockedFile::acquire(stopped, Instant::now()).unwrap().unwrap();
     assert!(dies_at("announce", || there.end_file(Whose::Secret(&session))));
     drop(stopped);
-    assert!(there.import(&session.public_id(), &record("brought in"), Durability::PowerSafe).unwrap());
-    assert_eq!(served(&here, &session).as_deref(), Some("brought in"));
+    assert!(there.import(&session.public_id(), &record("imported"), Durability::PowerSafe).unwrap());
+    assert_eq!(served(&here, &session).as_deref(), Some("imported"));
 }
 
 #[test]
-fn what_could_not_be_brought_in_is_not_served_by_those_who_saw_it_for_a_moment() {
+fn a_failed_import_is_not_served_from_a_cache() {
     let dir = directory();
     let (here, there) = (Arc::new(remembering(dir.path())), remembering(dir.path()));
     for failing in ["sync file", "sync shard"] {
@@ -325,9 +325,9 @@ fn what_could_not_be_brought_in_is_not_served_by_those_who_saw_it_for_a_moment()
     }
 }
 
-/// It was ended while it was made, and brought in by somebody else.
+/// The session was deleted during its import, and imported by another process.
 #[test]
-fn bringing_in_what_fails_does_not_take_away_what_somebody_else_brought_in() {
+fn a_failed_import_does_not_remove_another_import() {
     let dir = directory();
     let (here, there) = (remembering(dir.path()), Arc::new(remembering(dir.path())));
     let session = SessionId::random().unwrap();
@@ -345,30 +345,33 @@ fn bringing_in_what_fails_does_not_take_away_what_somebody_else_brought_in() {
         }
         None
     };
-    let (brought_in, _) = during(replace, || here.import(&id, &record("ours"), Durability::PowerSafe));
-    assert_eq!(brought_in.unwrap_err().kind(), ErrorKind::Io);
+    let (imported, _) = during(replace, || here.import(&id, &record("ours"), Durability::PowerSafe));
+    assert_eq!(imported.unwrap_err().kind(), ErrorKind::Io);
     assert_eq!(served(&there, &session).as_deref(), Some("theirs"));
 }
 
 #[test]
-fn a_session_that_is_ended_while_it_is_brought_in_is_there_or_not_as_both_were_told() {
+fn a_delete_during_an_import_agrees_with_both_results() {
     for power_safe in [false, true] {
         let other =
             |store: &FileStore, [_, _, free]: &[SessionId; 3]| store.delete_by_id(&free.public_id()).unwrap();
-        meet_in_every_call(Task::BringIn { power_safe }, other, |fixture, places, result, _, context| {
-            // An end before the beginning ended nothing.
+        meet_in_every_call(Task::Import { power_safe }, other, |fixture, places, result, _, context| {
+            // A delete before the import deleted nothing.
             let text = fixture.text(&places.free);
-            assert!(text.is_none() || result.is_ok_and(|brought_in| brought_in), "{context}: {text:?}");
+            assert!(text.is_none() || result.is_ok_and(|imported| imported), "{context}: {text:?}");
             assert_eq!(text.is_some(), fixture.path(&places.free).exists(), "{context}");
         });
     }
 }
 
 #[test]
-fn a_sweep_during_any_call_leaves_alone_what_is_brought_in_and_what_is_damaged() {
-    for task in
-        [Task::BringIn { power_safe: false }, Task::BringIn { power_safe: true }, Task::SetAside, Task::End]
-    {
+fn a_sweep_leaves_imported_and_damaged_files_alone() {
+    for task in [
+        Task::Import { power_safe: false },
+        Task::Import { power_safe: true },
+        Task::Quarantine,
+        Task::Delete,
+    ] {
         let other = |store: &FileStore, _: &[SessionId; 3]| store.sweep(&unrested().full(true)).unwrap();
         meet_in_every_call(task, other, |fixture, places, result, report, context| {
             assert_eq!((report.removed, report.failed), (0, 0), "{context}: {report:?}");
@@ -378,13 +381,13 @@ fn a_sweep_during_any_call_leaves_alone_what_is_brought_in_and_what_is_damaged()
 }
 
 #[test]
-fn a_damaged_session_that_is_ended_while_it_is_set_aside_is_gone_or_aside_and_that_is_no_error() {
+fn a_delete_during_a_quarantine_is_no_error() {
     let other = |store: &FileStore, [_, damaged, _]: &[SessionId; 3]| {
         store.delete_by_id(&damaged.public_id()).unwrap()
     };
-    meet_in_every_call(Task::SetAside, other, |fixture, places, result, _, context| {
+    meet_in_every_call(Task::Quarantine, other, |fixture, places, result, _, context| {
         let is_aside = match result {
-            // The meeting took all of its wait, and it had to begin again.
+            // The other operation took the whole lock wait, and the task had to begin again.
             Err(error) if error.kind() == ErrorKind::Busy => false,
             result => result.unwrap_or_else(|error| panic!("{context}: {error}")),
         };
@@ -393,19 +396,19 @@ fn a_damaged_session_that_is_ended_while_it_is_set_aside_is_gone_or_aside_and_th
 }
 
 #[test]
-fn who_finds_a_session_that_is_saved_or_ended_meanwhile_finds_one_of_its_versions_or_none() {
+fn a_load_by_id_during_a_change_returns_one_version_or_none() {
     let save =
         |store: &FileStore, [alive, ..]: &[SessionId; 3]| drop(put(store, alive, "old", true).unwrap());
-    meet_in_every_call(Task::Find, save, |_, _, result, (), context| assert!(result.unwrap(), "{context}"));
+    meet_in_every_call(Task::Load, save, |_, _, result, (), context| assert!(result.unwrap(), "{context}"));
     let grow = |store: &FileStore, [alive, ..]: &[SessionId; 3]| {
         put(store, alive, &big("new"), true).unwrap().unwrap();
         put(store, alive, "old", true).unwrap().unwrap();
     };
-    meet_in_every_call(Task::Find, grow, |_, _, result, (), context| assert!(result.unwrap(), "{context}"));
+    meet_in_every_call(Task::Load, grow, |_, _, result, (), context| assert!(result.unwrap(), "{context}"));
     let end = |store: &FileStore, [alive, ..]: &[SessionId; 3]| {
         assert!(store.delete_by_id(&alive.public_id()).unwrap());
     };
-    meet_in_every_call(Task::Find, end, |fixture, places, result, (), context| {
+    meet_in_every_call(Task::Load, end, |fixture, places, result, (), context| {
         result.unwrap_or_else(|error| panic!("{context}: {error}"));
         assert_eq!(fixture.text(&places.alive), None, "{context}");
     });

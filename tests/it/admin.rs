@@ -1,4 +1,4 @@
-//! Sessions that are found, ended, brought in and set aside by the digest of their id.
+//! Sessions that are loaded, deleted, imported and quarantined by their public id.
 use crate::support::sweeping::{Fixture, HOUR, RELAXED};
 use crate::support::texts::{files_in_shards, load, path_of, record};
 use sessile::file::SweepOptions;
@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::thread;
 
-/// A session from elsewhere.
+/// A session of another store.
 fn session(fixture: &Fixture, text: &str) -> Record {
     let mut record = record(text);
     record.deadline = fixture.store.now() + HOUR;
@@ -24,7 +24,7 @@ fn text_of(fixture: &Fixture, id: PublicId) -> Option<String> {
 }
 
 #[test]
-fn a_session_is_found_and_ended_by_its_digest_in_every_open_store() {
+fn a_session_is_loaded_and_deleted_by_id_in_every_open_store() {
     let fixture = Fixture::new();
     let saved = fixture.session(HOUR);
     let other = fixture.another();
@@ -38,7 +38,7 @@ fn a_session_is_found_and_ended_by_its_digest_in_every_open_store() {
 }
 
 #[test]
-fn a_session_is_brought_in_unless_a_live_one_is_there() {
+fn a_session_is_imported_unless_a_live_one_is_there() {
     let fixture = Fixture::new();
     let saved = fixture.session(HOUR);
     let (id, path) = (saved.live.id, fixture.path(&saved));
@@ -54,8 +54,8 @@ fn a_session_is_brought_in_unless_a_live_one_is_there() {
     // As a creation leaves it that is killed before it writes.
     fs::write(&path, "").unwrap();
     let error = import("cut short").unwrap_err();
-    let reason = "its creation is under way, or was cut short";
-    let want = format!("failed to bring a session in `{}`: {reason}", path.display());
+    let reason = "its creation is running, or was interrupted";
+    let want = format!("failed to import session `{}`: {reason}", path.display());
     assert_eq!((error.kind(), error.to_string()), (ErrorKind::Busy, want));
     assert!(!fixture.store.delete_by_id(&id).unwrap(), "there was no live one");
     assert!(import("cut short").unwrap());
@@ -63,7 +63,7 @@ fn a_session_is_brought_in_unless_a_live_one_is_there() {
 
     fs::write(&path, [0xa5; 4096]).unwrap();
     let error = import("damaged").unwrap_err();
-    let want = format!("failed to bring a session in `{}`: a damaged file is in its place", path.display());
+    let want = format!("failed to import session `{}`: a damaged file is in its place", path.display());
     assert_eq!((error.kind(), error.to_string()), (ErrorKind::Corrupt, want));
     let aside = fixture.store.quarantine(&id).unwrap().expect("it is damaged");
     assert_eq!(fs::read(aside).unwrap(), [0xa5; 4096]);
@@ -73,10 +73,10 @@ fn a_session_is_brought_in_unless_a_live_one_is_there() {
 }
 
 #[test]
-fn of_several_who_bring_the_same_session_in_one_does_and_none_fails() {
+fn one_of_several_imports_of_a_session_wins_and_none_fails() {
     let fixture = Fixture::new();
     let ids: Vec<PublicId> = (0_u32..500).map(|n| PublicId::digest(&n.to_le_bytes())).collect();
-    let brought_in: usize = thread::scope(|scope| {
+    let imported: usize = thread::scope(|scope| {
         let bring_all_in = || {
             let store = fixture.another();
             let record = session(&fixture, "text");
@@ -85,12 +85,12 @@ fn of_several_who_bring_the_same_session_in_one_does_and_none_fails() {
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(bring_all_in)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
-    assert_eq!(brought_in, 500, "each once");
+    assert_eq!(imported, 500, "each once");
     assert!(ids.iter().all(|id| text_of(&fixture, *id).as_deref() == Some("text")));
 }
 
 #[test]
-fn only_what_is_damaged_is_set_aside_and_an_earlier_one_stays() {
+fn only_damaged_files_are_quarantined_and_earlier_ones_stay() {
     let fixture = Fixture::new();
     let saved = fixture.session(HOUR);
     let (id, path) = (saved.live.id, fixture.path(&saved));
@@ -99,7 +99,7 @@ fn only_what_is_damaged_is_set_aside_and_an_earlier_one_stays() {
     let unfinished = PublicId::digest(b"unfinished");
     File::create(path_of(fixture.root(), unfinished)).unwrap();
     assert_eq!(fixture.store.quarantine(&unfinished).unwrap(), None, "a session may be on its way there");
-    assert_eq!(fixture.store.quarantine(&PublicId::digest(b"nobody")).unwrap(), None);
+    assert_eq!(fixture.store.quarantine(&PublicId::digest(b"unused")).unwrap(), None);
     for n in 0..3_u8 {
         fs::write(&path, [0xa0 + n; 4096]).unwrap();
         let aside = fixture.store.quarantine(&id).unwrap().expect("it is damaged");
@@ -159,7 +159,7 @@ fn lost_parameters_are_never_guessed_over_a_newer_format() {
 }
 
 #[test]
-fn a_store_whose_parameters_are_made_anew_forgets_no_walk() {
+fn a_store_whose_parameters_are_recreated_forgets_no_walk() {
     let fixture = Fixture::new();
     fixture.session(HOUR);
     let walked = || fs::read(fixture.root().join("run/due/sweep")).unwrap();
@@ -177,7 +177,7 @@ fn a_store_whose_parameters_are_made_anew_forgets_no_walk() {
 }
 
 #[test]
-fn a_store_that_is_opened_to_be_read_refuses_every_change() {
+fn a_read_only_store_refuses_every_change() {
     let fixture = Fixture::new();
     let (saved, damaged) = (fixture.session(HOUR), fixture.session(HOUR));
     fs::write(fixture.path(&damaged), [7; 4096]).unwrap();
@@ -208,12 +208,12 @@ fn a_store_that_is_opened_to_be_read_refuses_every_change() {
     assert_eq!(files(), before);
     assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("text"));
     assert_eq!(store.sweep(&SweepOptions::new().dry_run(true).full(true)).unwrap().examined, 2);
-    // It sees at once what others do.
+    // It sees changes of other processes at once.
     fixture.store.delete(&saved.token).unwrap();
     assert_eq!(load(&store, &saved.token).unwrap(), None);
     fs::remove_dir_all(fixture.root().join("run/due")).unwrap();
     let error = store.sweep(&SweepOptions::new().dry_run(true)).unwrap_err();
-    assert!(error.to_string().ends_with("it is lost; a sweep that is no dry run makes it anew"), "{error}");
+    assert!(error.to_string().ends_with("it is lost; a sweep without dry run recreates it"), "{error}");
     let nowhere = fixture.root().join("nowhere");
     assert!(FileStoreOptions::new().read_only(true).open(&nowhere).is_err() && !nowhere.exists());
 }

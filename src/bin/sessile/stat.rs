@@ -1,7 +1,7 @@
-//! `sessile stat`, and what it shares with `sessile verify`: both read everything.
+//! `sessile stat`, and the scan of all files that it shares with `sessile verify`.
 use crate::args::Stat;
-use crate::terminal::{Progress, json_line, print, told};
-use crate::{Done, Outcome, Use, open};
+use crate::terminal::{Progress, error_chain, json_line, print};
+use crate::{Access, Outcome, VerbResult, open};
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value as Json, json};
 use sessile::file::{Content, ScannedFile};
@@ -9,7 +9,7 @@ use sessile::{FileStore, Live, Store};
 use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Reads every file of a store, beside a progress bar. How many could not be read; that is complained of.
+/// Reads every file of a store, with a progress bar. Returns how many could not be read; each has a warning.
 pub(crate) fn read_all(store: &FileStore, mut visit: impl FnMut(ScannedFile)) -> u64 {
     let mut files = store.files();
     let mut bar = Progress::in_directories(store.shards().into());
@@ -23,14 +23,14 @@ pub(crate) fn read_all(store: &FileStore, mut visit: impl FnMut(ScannedFile)) ->
             }
             Err(error) => {
                 failed += 1;
-                bar.complain(told(&error));
+                bar.warn(error_chain(&error));
             }
         }
     }
     failed
 }
 
-/// Where a histogram's intervals begin, in seconds, and what that is called.
+/// Where a histogram's intervals begin: in seconds, and in words.
 const BOUNDS: [(u64, &str); 9] = [
     (0, "0"),
     (60, "1 minute"),
@@ -43,7 +43,7 @@ const BOUNDS: [(u64, &str); 9] = [
     (30 * 86_400, "30 days"),
 ];
 
-/// How many sessions are in each interval, from its bound to the next one; the last has no end.
+/// The number of sessions in each interval, from its bound to the next one; the last has no end.
 #[derive(Default)]
 struct Histogram([u64; BOUNDS.len()]);
 
@@ -115,9 +115,9 @@ impl Counts {
     }
 }
 
-pub(crate) fn stat(args: &Stat, json: bool) -> Outcome {
+pub(crate) fn stat(args: &Stat, json: bool) -> VerbResult {
     let began = Instant::now();
-    let store = open(&args.dir, Use::Look)?;
+    let store = open(&args.dir, Access::Read)?;
     let (mut counts, now) = (Counts::default(), store.now());
     counts.failed = read_all(&store, |file| counts.count(&file, now));
     if json {
@@ -138,12 +138,12 @@ pub(crate) fn stat(args: &Stat, json: bool) -> Outcome {
     } else {
         print(in_words(&counts).trim_end())?;
     }
-    Ok(if counts.failed + counts.damaged > 0 { Done::WithFindings } else { Done::Well })
+    Ok(if counts.failed + counts.damaged > 0 { Outcome::Findings } else { Outcome::Ok })
 }
 
 fn in_words(counts: &Counts) -> String {
     let mut text = String::new();
-    for (count, what) in [
+    for (count, noun) in [
         (counts.live, "live"),
         (counts.logged_in, "of them logged in"),
         (counts.expired, "expired"),
@@ -153,8 +153,8 @@ fn in_words(counts: &Counts) -> String {
         (counts.unknown, "unknown"),
         (counts.failed, "could not be read"),
     ] {
-        if count > 0 || what == "live" || what == "expired" {
-            writeln!(text, "{:>12} {what}", HumanCount(count).to_string()).expect("into a string");
+        if count > 0 || noun == "live" || noun == "expired" {
+            writeln!(text, "{:>12} {noun}", HumanCount(count).to_string()).expect("into a string");
         }
     }
     writeln!(text, "{:>12} in files", HumanBytes(counts.bytes).to_string()).expect("into a string");

@@ -1,5 +1,5 @@
-//! What somebody does who looks after a store and knows sessions by their files: find, end, bring in from elsewhere,
-//! set aside what is damaged. A [`PublicId`] is no secret and opens no session to a visitor.
+//! Administration by public id: load, delete, import, quarantine. A [`PublicId`] is no secret and opens no session to a
+//! visitor.
 use super::FileStore;
 use super::disk::Directory;
 use super::generations::News;
@@ -17,11 +17,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a creation takes at most, if its creator lives and is not stopped.
+/// Longest creation by a process that is neither killed nor stopped.
 const CREATION: Duration = Duration::from_millis(100);
 
 impl FileStore {
-    /// Finds the session that has this file, as [`load`](Store::load) finds it by its secret; always from the file.
+    /// Loads a session by its public id, as [`load`](Store::load) does by its secret; always from the file.
     ///
     /// # Errors
     ///
@@ -39,8 +39,8 @@ impl FileStore {
         })
     }
 
-    /// Ends the session that has this file, as [`delete`](Store::delete) ends it by its secret: at once, in every process
-    /// that uses the store. Whether a live one was there.
+    /// Deletes a session by its public id, as [`delete`](Store::delete) does by its secret: at once, in every process that
+    /// uses the store. Returns whether a live session was there.
     ///
     /// # Errors
     ///
@@ -49,32 +49,32 @@ impl FileStore {
         self.end_file(Whose::Digest(*id))
     }
 
-    /// Brings a session in that was in another store: whoever has its secret has it here. Whether it was; `false` if there is
-    /// a live session in its place, which is left alone. One that has expired is replaced.
+    /// Imports a session of another store under its public id: its secret opens it here. Returns whether it was imported;
+    /// `false` if a live session is in its place, which is left alone. An expired one is replaced.
     ///
     /// # Errors
     ///
     /// As for [`create`](Store::create). [`ErrorKind::Corrupt`] if a damaged file is in its place;
-    /// [`quarantine`](Self::quarantine) makes room. [`ErrorKind::Busy`] if somebody has it locked for the whole
-    /// [`lock_wait`](super::FileStoreOptions::lock_wait), or if its creation was cut short, which [`delete_by_id`](Self::delete_by_id) clears
-    /// away, as does a sweep after an hour. [`ErrorKind::InvalidationFailed`] if it is in, and those who remember what was there before
-    /// could not be told.
+    /// [`quarantine`](Self::quarantine) makes room. [`ErrorKind::Busy`] if the session is locked for the whole
+    /// [`lock_wait`](super::FileStoreOptions::lock_wait), or if an earlier creation was interrupted: its leftover is removed
+    /// by [`delete_by_id`](Self::delete_by_id), or by a sweep after an hour. [`ErrorKind::InvalidationFailed`] if it is
+    /// imported, and cache entries of an earlier session under the same id could not be invalidated.
     pub fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
         let mut record = record.clone();
         record.cut();
         let (whose, record) = (Whose::Digest(*id), Arc::new(record));
         let path = SessionPath::of(id);
         let in_the_way = |kind, reason| {
-            let error = Error::new(kind, "bring a session in").with_path(self.path().join(path.as_str()));
+            let error = Error::new(kind, "import session").with_path(self.path().join(path.as_str()));
             error.with_reason(reason)
         };
         let began = Instant::now();
         loop {
-            // A look first: a creation files the session in the index.
+            // Existence first: a creation inserts the session in the index.
             if self.open_file(id, &path, super::Access::Read)?.is_none() {
                 match self.create_file(whose, Arc::clone(&record), self.options.is_power_safe(how)) {
                     Ok(_) => return Ok(true),
-                    // Somebody else was faster.
+                    // Another process was faster.
                     Err(error) if error.kind() == ErrorKind::Random => {}
                     Err(error) => return Err(error),
                 }
@@ -88,13 +88,13 @@ impl FileStore {
                 Held::Remains(remains) if remains.is_damaged => {
                     return Err(in_the_way(ErrorKind::Corrupt, "a damaged file is in its place"));
                 }
-                // Its creator may be at work, between making the file and locking it.
+                // Its creator may be between creating the file and locking it.
                 Held::Remains(remains) if began.elapsed() < CREATION => {
                     drop(remains);
                     thread::sleep(CREATION / 20);
                 }
                 Held::Remains(_) => {
-                    return Err(in_the_way(ErrorKind::Busy, "its creation is under way, or was cut short"));
+                    return Err(in_the_way(ErrorKind::Busy, "its creation is running, or was interrupted"));
                 }
             }
             if began.elapsed() > self.options.lock_wait.max(CREATION) {
@@ -103,13 +103,13 @@ impl FileStore {
         }
     }
 
-    /// Moves a session's file to the directory `damaged` of the store, if it is damaged, for an operator to look at; also a
-    /// link, pipe or directory in its place. Where it is now; `None` if there is no such file (any more).
+    /// Moves a session's file to the directory `damaged` of the store, if it is damaged, for inspection; also a link, pipe or
+    /// directory in its place. Returns its new path; `None` if there is no such file (any more).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Busy`] if somebody has it locked for the whole [`lock_wait`](super::FileStoreOptions::lock_wait).
-    /// [`ErrorKind::Io`], and the file stays where it is.
+    /// [`ErrorKind::Busy`] if the file is locked for the whole [`lock_wait`](super::FileStoreOptions::lock_wait).
+    /// [`ErrorKind::Io`], and the file stays in its place.
     pub fn quarantine(&self, id: &PublicId) -> Result<Option<PathBuf>> {
         self.queues.check_process()?;
         self.check_may_write()?;
@@ -118,7 +118,7 @@ impl FileStore {
         match shard.stat(path.below_shard()) {
             Ok(stat) if stat.is_file => {}
             // It cannot be locked, and no session has its name while it is there.
-            Ok(_) => return self.move_aside(id, &shard, &path, || Ok(true)),
+            Ok(_) => return self.move_to_damaged(id, &shard, &path, || Ok(true)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.error("examine session file", &path, error)),
         }
@@ -127,27 +127,27 @@ impl FileStore {
         if !remains.is_damaged {
             return Ok(None);
         }
-        // Without the lock, a `delete` that could not wait for it may end it meanwhile.
-        self.move_aside(id, &shard, &path, || Ok(!self.leads_to(&path, &remains.file)?))
+        // A `delete` that does not wait for our lock may remove the file meanwhile.
+        self.move_to_damaged(id, &shard, &path, || Ok(!self.leads_to(&path, &remains.file)?))
     }
 
-    /// Moves what has a session's name. If it is not there, `None` if it `may_be_gone`.
-    fn move_aside(
+    /// Moves the file under a session's name. If it is missing, `None` if it `may_be_gone`.
+    fn move_to_damaged(
         &self,
         id: &PublicId,
         shard: &Directory,
         path: &SessionPath,
         may_be_gone: impl Fn() -> Result<bool>,
     ) -> Result<Option<PathBuf>> {
-        let error = |error| self.error("set damaged session file aside", path, error);
+        let error = |error| self.error("quarantine session file", path, error);
         self.root.make_directory(DAMAGED).map_err(error)?;
-        let aside = self.root.open_directory(DAMAGED).map_err(error)?;
-        // An earlier one of the same name stays.
+        let damaged = self.root.open_directory(DAMAGED).map_err(error)?;
+        // An earlier file of the same name stays.
         for n in 0..1000 {
             let name = if n == 0 { id.to_string() } else { format!("{id}.{n}") };
-            match shard.move_to(path.below_shard(), &aside, &name) {
+            match shard.move_to(path.below_shard(), &damaged, &name) {
                 Ok(()) => {
-                    // Somebody may have a copy of what it was before it was damaged.
+                    // A cache may have the session as it was before the damage.
                     self.announce(Whose::Digest(*id), id, News::Ended)?;
                     return Ok(Some(self.root.path().join(DAMAGED).join(name)));
                 }
