@@ -104,9 +104,9 @@ pub(super) struct Generations {
 /// Where the counters come from.
 #[derive(Debug)]
 enum Current {
-    /// From this process, which has the directory to itself.
-    Own(Arc<Counters>),
-    /// From the file that has the name; `mapped` unless this store asks each session's file instead.
+    /// They are always the same.
+    Fixed(Arc<Counters>),
+    /// From the file that has the name; `mapped` unless this store keeps no copies.
     Shared { root: Root, mapped: bool, counters: RwLock<Arc<Counters>> },
 }
 
@@ -123,11 +123,14 @@ pub(super) struct Counters {
 enum Seen {
     /// In a file, mapped.
     Mapped(Named, MmapRaw),
-    /// In a file; this store asks each session's file instead.
+    /// In a file; this store keeps no copies.
     Unmapped(Named),
     /// In a file that has lost its name, and no other could be had: announcements go there, and nothing is heard.
     Lost(Arc<File>),
-    /// In this process.
+    /// There are none: the store is only read, keeps no copies and changes nothing.
+    Nowhere,
+    /// In this process; for tests where no file can be mapped.
+    #[cfg(test)]
     Own(Box<[AtomicU64]>),
 }
 
@@ -149,10 +152,18 @@ enum Found {
 }
 
 impl Generations {
-    /// Counters for a store that has its directory to itself.
+    /// For a store that is only read.
+    pub(super) fn none() -> Result<Self> {
+        Self::fixed(Seen::Nowhere)
+    }
+
+    #[cfg(test)]
     pub(super) fn own() -> Result<Self> {
-        let seen = Seen::Own((0..COUNTERS).map(|_| AtomicU64::new(0)).collect());
-        Self::new(Current::Own(Arc::new(Counters { number: 0, seen })), 0)
+        Self::fixed(Seen::Own((0..COUNTERS).map(|_| AtomicU64::new(0)).collect()))
+    }
+
+    fn fixed(seen: Seen) -> Result<Self> {
+        Self::new(Current::Fixed(Arc::new(Counters { number: 0, seen })), 0)
     }
 
     /// Opens the shared counters; makes them if there are none, or none of the right size. The root must be locked.
@@ -170,7 +181,7 @@ impl Generations {
     /// The counters that are listened to now.
     pub(super) fn counters(&self) -> Arc<Counters> {
         match &self.current {
-            Current::Own(counters) => Arc::clone(counters),
+            Current::Fixed(counters) => Arc::clone(counters),
             Current::Shared { counters, .. } => Arc::clone(&counters.read()),
         }
     }
@@ -209,7 +220,7 @@ impl Generations {
 
     /// Whether these are the counters that are listened to now: another thread may have followed the name meanwhile.
     fn are_current(&self, written: &Arc<Counters>) -> bool {
-        matches!(self.current, Current::Own(_)) || Arc::ptr_eq(written, &self.counters())
+        matches!(self.current, Current::Fixed(_)) || Arc::ptr_eq(written, &self.counters())
     }
 
     /// Whether it is time to [`follow`](Self::follow) the name. Costs one load.
@@ -233,7 +244,7 @@ impl Generations {
     /// There is another file, and it cannot be taken up: processes that have it are not heard, and do not hear this one.
     pub(super) fn follow(&self, now: Glance, hand_over: impl FnOnce(&Arc<Counters>)) -> io::Result<u64> {
         let outcome = match &self.current {
-            Current::Own(counters) => Ok(counters.number),
+            Current::Fixed(counters) => Ok(counters.number),
             Current::Shared { counters, root, .. } if counters.read().has_the_name(root) => {
                 Ok(counters.read().number)
             }
@@ -329,7 +340,7 @@ impl Counters {
             Seen::Mapped(Named { file, .. }, _) | Seen::Unmapped(Named { file, .. }) => {
                 Some(Self { number, seen: Seen::Lost(Arc::clone(file)) })
             }
-            Seen::Lost(_) | Seen::Own(_) => None,
+            _ => None,
         };
         // Where there is no file, no process can listen to another one than this.
         let is_nowhere = root.stat_generations().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
@@ -339,8 +350,10 @@ impl Counters {
     /// Whether the counters' name leads to this file, and it is as it was.
     fn has_the_name(&self, root: &Root) -> bool {
         match &self.seen {
-            Seen::Own(_) => true,
             Seen::Lost(_) => false,
+            Seen::Nowhere => true,
+            #[cfg(test)]
+            Seen::Own(_) => true,
             Seen::Mapped(named, _) | Seen::Unmapped(named) => root.stat_generations().is_ok_and(|there| {
                 there.is_file
                     && there.inode == named.inode
@@ -359,6 +372,7 @@ impl Counters {
                 ends: super::mapped::load(map, at + 1),
                 counters,
             },
+            #[cfg(test)]
             Seen::Own(values) => {
                 let load = |at: usize| {
                     step();
@@ -366,7 +380,7 @@ impl Counters {
                 };
                 Stamp { saves: load(at), ends: load(at + 1), counters }
             }
-            Seen::Unmapped(_) | Seen::Lost(_) => Stamp { counters, ..Stamp::default() },
+            Seen::Unmapped(_) | Seen::Lost(_) | Seen::Nowhere => Stamp { counters, ..Stamp::default() },
         };
         // What is read after this is not older than what was announced before it.
         fence(Ordering::Acquire);
@@ -376,7 +390,7 @@ impl Counters {
     /// Whether a copy of the session that has this date is the newest version, as far as anybody has said.
     #[inline]
     pub(super) fn confirm(&self, id: &PublicId, date: Stamp) -> bool {
-        !matches!(self.seen, Seen::Unmapped(_) | Seen::Lost(_)) && self.stamp(id) == date
+        !matches!(self.seen, Seen::Unmapped(_) | Seen::Lost(_) | Seen::Nowhere) && self.stamp(id) == date
     }
 
     /// Sets counters that lie one after the other. Whether processes that open the file from now on hear of it: not if it had no
@@ -387,6 +401,8 @@ impl Counters {
                 let bytes = values.map(u64::to_le_bytes);
                 disk::announce_at(file, bytes.as_flattened(), (first * COUNTER_BYTES) as u64)
             }
+            Seen::Nowhere => Err(io::Error::other("the store is only read")),
+            #[cfg(test)]
             Seen::Own(counters) => {
                 for (counter, value) in counters[first..].iter().zip(values) {
                     step();

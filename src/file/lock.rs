@@ -7,8 +7,8 @@
 //! 2. `flock` on the session's file (fs2), among processes. Never `fcntl`, whose locks vanish when *any* descriptor of
 //!    the file is closed. A flock belongs to the open file: every lock is taken on a fresh one.
 //!
-//! And one lock for as long as a store is open: `flock` on its root, shared by all that use it, exclusive for one that
-//! has it to itself.
+//! And one lock for as long as a store is open: `flock` on its root, shared by all that use it. It is exclusive for the moment in
+//! which an opening removes what an earlier version left.
 //!
 //! Every wait has a deadline. Unlocking is explicit: a child forked meanwhile holds a copy of the descriptor, and a
 //! lock lasts until the last copy is closed.
@@ -167,8 +167,8 @@ impl Drop for LockedFile {
     }
 }
 
-/// The root of an open store, locked among processes until dropped: shared by all that use the store, or exclusively by
-/// one that has it to itself.
+/// The root of an open store, locked among processes until dropped: shared by all that use the store, or exclusively by an
+/// opening that must be alone.
 #[derive(Debug)]
 pub(super) struct LockedRoot {
     root: File,

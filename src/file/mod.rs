@@ -41,7 +41,7 @@ mod walk;
 mod watch;
 mod write;
 
-pub use options::{Coherence, FileStoreOptions};
+pub use options::FileStoreOptions;
 pub use reaper::{Reaper, ReaperOptions, ReaperStats};
 pub use stats::Stats;
 pub use sweep::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
@@ -114,7 +114,17 @@ const FOLLOWINGS_MAX: u32 = 8;
 ///
 /// A session that was read or saved lately is loaded without a system call, and never stale: after a save or a `delete`
 /// returned in any process, no later load in any process returns what was before it. [`design`](crate::design) has the
-/// argument, [`Coherence`] the choices, [`stats`](Self::stats) the counts.
+/// argument, [`stats`](Self::stats) the counts.
+///
+/// A store keeps copies where processes share memory, and nowhere else; that is decided when it is opened. It keeps none, and
+/// every load reads the session's file,
+///
+/// * on file systems of other hosts and of processes (NFS, SMB, 9p, FUSE):
+///   [`uncached_file_system`](Self::uncached_file_system) then returns the name. A server of files that is full may report that
+///   only when a file is closed, where no error is seen: there, a save is sure to be kept if it is
+///   [`PowerSafe`](Durability::PowerSafe);
+/// * in a store that is opened [read only](FileStoreOptions::read_only);
+/// * with [`cache_bytes(0)`](FileStoreOptions::cache_bytes).
 ///
 /// ```
 /// use sessile::FileStore;
@@ -156,7 +166,6 @@ impl FileStore {
     fn open_with(mut options: FileStoreOptions, dir: &Path) -> Result<Self> {
         if options.read_only {
             // The shared counters are opened for writing: a store that is only read keeps no copies and asks the files.
-            options.coherence = Coherence::Verify;
             options.cache_bytes = 0;
         }
         let (root, were_missing) = open::open_root(dir, &options)?;
@@ -166,8 +175,7 @@ impl FileStore {
         let cache =
             (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes, &generations.counters()));
         #[cfg(feature = "watch")]
-        let watcher = (options.watch && cache.is_some() && options.coherence != Coherence::Verify)
-            .then(|| watch::Watcher::start(&root, &generations));
+        let watcher = (options.watch && cache.is_some()).then(|| watch::Watcher::start(&root, &generations));
         Ok(Self {
             root,
             queues: lock::Queues::new(),
@@ -212,9 +220,9 @@ impl FileStore {
         Stats { index_failures: self.due.index_failures(), ..self.tally.stats(cache) }
     }
 
-    /// The name of the file system, such as `NFS`, if no copies of sessions are kept in memory because processes cannot hear
-    /// of each other's saves through memory on it; see [`Coherence::Shared`]. `None` on other file systems, and if another
-    /// coherence was asked for. It costs speed and nothing else: every load reads the session's file.
+    /// The name of the file system, such as `NFS`, if no copies of sessions are kept in memory because one process may not see
+    /// there in memory what another one wrote. `None` on other file systems, and if no copies were to be kept anyway. It costs
+    /// speed and nothing else: every load reads the session's file.
     ///
     /// ```
     /// use sessile::FileStore;
@@ -315,9 +323,7 @@ impl FileStore {
             Some(View::Damaged) => Err(Absent::Damaged(id)),
             None | Some(View::Empty) => Err(Absent::NotFound(id)),
         };
-        let is_known = |newest: &Decoded| known.is_some_and(|known| known.version == newest.version);
-        let confirmed = self.options.coherence == Coherence::Verify && newest.as_ref().is_ok_and(is_known);
-        self.tally.count_read(known.is_some(), confirmed);
+        self.tally.count_read(known.is_some());
         Ok(match newest {
             Ok(Decoded { record, version, .. }) => {
                 self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, glance.micros()));

@@ -15,7 +15,7 @@ mod verify;
 
 use args::{Args, Verb};
 use clap::Parser;
-use sessile::{Coherence, Error, FileStore, FileStoreOptions};
+use sessile::{Error, FileStore, FileStoreOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -144,7 +144,6 @@ fn open(dir: &Path, to: Use) -> Result<FileStore, Failure> {
         .create(to == Use::Make)
         .read_only(to == Use::Look)
         .group_access(is_groups(dir))
-        .coherence(Coherence::Verify)
         .cache_bytes(0)
         .watch(false)
         .record_bytes_max(16 << 20)

@@ -150,20 +150,12 @@ const DIE_AFTER_MARKING: Act = |acting| {
 
 /// Lets acts loose at once, each in the store of this number, whose waits these are.
 fn model(preemptions_max: usize, waits: &'static [Duration], acts: &'static [(usize, Act)]) {
-    with_stores(preemptions_max, acts, move |place| waits.iter().map(|wait| place.open(*wait)).collect());
-}
-
-fn with_stores(
-    preemptions_max: usize,
-    acts: &'static [(usize, Act)],
-    open: impl Fn(&Place) -> Vec<Arc<FileStore>> + Send + Sync + 'static,
-) {
     // Opened in the first run, for all of them: opening one takes longer than a run.
     let stores = OnceLock::new();
     check(preemptions_max, move || {
         let (_, stores) = stores.get_or_init(|| {
             let place = Place::new();
-            let stores = open(&place);
+            let stores: Vec<_> = waits.iter().map(|wait| place.open(*wait)).collect();
             (place, stores)
         });
         let token = create(&stores[0]);
@@ -199,6 +191,7 @@ fn with_stores(
 
 #[test]
 fn threads_of_one_process_see_what_was_saved_and_no_save_is_lost() {
+    model(2, &[LONG], &[(0, SAVE), (0, END), (0, LOAD)]);
     model(2, &[LONG], &[(0, SAVE), (0, LOAD), (0, LOAD_ANEW)]);
     model(2, &[LONG], &[(0, SAVE), (0, SAVE), (0, LOAD_ANEW)]);
 }
@@ -207,15 +200,6 @@ fn threads_of_one_process_see_what_was_saved_and_no_save_is_lost() {
 fn other_processes_see_what_was_saved_and_no_save_is_lost() {
     model(2, &[LONG, LONG], &[(0, SAVE), (1, LOAD), (1, LOAD_ANEW)]);
     model(2, &[LONG, LONG], &[(0, SAVE), (1, SAVE), (0, LOAD)]);
-}
-
-#[test]
-fn a_process_that_has_the_store_to_itself_sees_what_was_saved_and_ended() {
-    let alone = |place: &Place| {
-        vec![place.open_with(FileStoreOptions::new().coherence(crate::Coherence::Off).lock_wait(LONG))]
-    };
-    with_stores(2, &[(0, SAVE), (0, SAVE), (0, LOAD_ANEW)], alone);
-    with_stores(2, &[(0, SAVE), (0, END), (0, LOAD)], alone);
 }
 
 #[test]

@@ -2,11 +2,11 @@
 use super::*;
 
 /// Fails call 0, 1, 2 … of an act until a run meets no fault, alone, with all after it, and with each one after it: of a usual
-/// session, of one whose file is larger than what is read at once, and in stores that do not sync ends or tell nobody.
+/// session, of one whose file is larger than what is read at once, and in stores that do not sync ends or keep no copies.
 fn fail_every_call(act: Act, power_safe: bool) {
     let unsynced = Fixture::with(FileStoreOptions::new().sync_security_events(false));
-    let alone = Fixture::with(FileStoreOptions::new().coherence(Coherence::Off));
-    let usual = [Fixture::new(), unsynced, alone].map(|fixture| (fixture, String::new()));
+    let uncached = Fixture::with(FileStoreOptions::new().cache_bytes(0));
+    let usual = [Fixture::new(), unsynced, uncached].map(|fixture| (fixture, String::new()));
     // Two calls read it, and a larger one still is to come.
     let large = "large".repeat(SLOT_MIN);
     for (fixture, size) in usual.into_iter().chain([(Fixture::new(), large)]) {

@@ -23,7 +23,7 @@ use super::layout::{DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of
 use super::lock::LockedFile;
 use super::locked::Whose;
 use super::slot::SLOT_MIN;
-use super::{Coherence, Content, FileStore, FileStoreOptions};
+use super::{Content, FileStore, FileStoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;
 use crate::random::tests::without_random_bits;

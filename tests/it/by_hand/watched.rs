@@ -6,7 +6,7 @@ use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::rerun::{again, stage};
 use crate::support::texts::{directory_in_memory, put, record};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use sessile::{Coherence, Durability, ErrorKind, FileStore, PublicId, Saved, Store, Token};
+use sessile::{Durability, ErrorKind, FileStore, PublicId, Saved, Store, Token};
 use std::collections::HashSet;
 use std::error::Error as _;
 use std::fs::{self, File};
@@ -281,24 +281,16 @@ fn whoever_has_no_use_for_a_watcher_starts_none() {
         return again("by_hand::watched::whoever_has_no_use_for_a_watcher_starts_none", dir.path());
     };
     let before = watches_and_threads();
-    for options in [
-        options().watch(false),
-        options().cache_bytes(0),
-        options().coherence(Coherence::Verify),
-        options().coherence(Coherence::Off).watch(false),
-        options().coherence(Coherence::Off).cache_bytes(0),
-    ] {
+    for options in [options().watch(false), options().cache_bytes(0), options().watch(false).cache_bytes(0)] {
         let what = format!("{options:?}");
         let store = options.open(dir.join("store")).unwrap();
         assert_eq!(watches_and_threads(), before, "{what}");
         assert!(store.watch_error().is_none(), "{what}");
     }
     // So that this test can fail.
-    for coherence in [Coherence::Shared, Coherence::Off] {
-        let store = options().coherence(coherence).open(dir.join("store")).unwrap();
-        assert!(store.watch_error().is_none());
-        assert!(watches_and_threads().0 > before.0, "{coherence:?} does not watch");
-    }
+    let store = options().open(dir.join("store")).unwrap();
+    assert!(store.watch_error().is_none());
+    assert!(watches_and_threads().0 > before.0, "it does not watch");
 }
 
 #[test]
