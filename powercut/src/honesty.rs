@@ -72,8 +72,8 @@ pub(crate) const BREACHES: [Breach; 8] = [
         shows: &[LOST],
         edits: &[(
             "src/file/end.rs",
-            "Arc::clone(&locked.newest.record), true, Some(had))?",
-            "Arc::clone(&locked.newest.record), false, Some(had))?",
+            "Whose::Secret(successor), record, true, Some(had))?",
+            "Whose::Secret(successor), record, false, Some(had))?",
         )],
     },
     Breach {

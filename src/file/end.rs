@@ -16,6 +16,7 @@ use super::slot::{Extent, State};
 use super::slots::{self, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
+use crate::record::Record;
 use crate::store::{Change, Live, Store, Verdict};
 use crate::sync::Instant;
 use rustix::io::Errno;
@@ -43,19 +44,21 @@ impl FileStore {
         change: Change<'_>,
     ) -> Result<Option<Live>> {
         let shard = self.open_shard(&session.public_id())?;
-        let Some(mut locked) = self.lock_live(session, Some(&shard))? else { return Ok(None) };
+        let Some(locked) = self.lock_live(session, Some(&shard))? else { return Ok(None) };
         if locked.newest.record.is_expired(self.now()) {
             return Ok(None);
         }
+        let mut changed = Record::clone(&locked.newest.record);
+        let record = match change(&mut changed)? {
+            Verdict::Keep => Arc::clone(&locked.newest.record),
+            Verdict::Write => {
+                changed.cut();
+                Arc::new(changed)
+            }
+        };
         let had = Extent::of(&locked.newest.record, locked.newest.length);
-        if change(Arc::make_mut(&mut locked.newest.record))? == Verdict::Keep {
-            let Some(stored) = self.stored(&locked)? else { return Ok(None) };
-            locked.newest.record = stored;
-        }
-        Arc::make_mut(&mut locked.newest.record).cut();
         // Synced with its name at every durability: else a power cut may lose both.
-        let live =
-            self.create_beside(Whose::Secret(successor), Arc::clone(&locked.newest.record), true, Some(had))?;
+        let live = self.create_beside(Whose::Secret(successor), record, true, Some(had))?;
         let ended = (|| {
             // Before anything is written to a file that was moved away by hand.
             let was_there = self.leads_to(&locked.path, &locked.file)? && self.end_locked(&shard, &locked)?;

@@ -11,12 +11,10 @@ use super::slot::{self, Decoded, STATE_AT, State};
 use super::slots::{self, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
-use crate::record::Record;
 use crate::sync::Instant;
 use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 /// Whose session is meant: its visitor's, by the secret, or that of a file, by the digest, as those mean it who look after
 /// the files and know no secrets.
@@ -74,8 +72,6 @@ pub(super) struct Locked<'a> {
     pub(super) slot: usize,
     pub(super) slot_size: usize,
     pub(super) newest: Decoded,
-    /// What was known of the session before its file was read.
-    pub(super) known: Option<Cached>,
     /// When the lock was got: a `delete` that runs into its wait limit does not respect it any longer.
     pub(super) since: Instant,
 }
@@ -245,7 +241,6 @@ impl FileStore {
                         slot,
                         slot_size: size / 2,
                         newest,
-                        known,
                         since,
                     }));
                 }
@@ -278,23 +273,6 @@ impl FileStore {
         let view = self.located(view, path)?;
         let is_unmarked = matches!(&view, View::Valid { newest, .. } if !newest.state.has(State::RETIRING));
         Ok((view, size, is_unmarked || self.leads_to(path, file)?))
-    }
-
-    /// The newest version once more, after a change to the first copy that is not wanted; `None` if a `delete` that
-    /// could not wait has ended the session since.
-    pub(super) fn stored(&self, locked: &Locked<'_>) -> Result<Option<Arc<Record>>> {
-        let known = locked.known.as_ref().map(Cached::known);
-        let look = |bytes: &[u8]| slots::view(bytes, &locked.id, known);
-        let view = self.look(&locked.file, &locked.path, look)?;
-        match self.located(view, &locked.path)? {
-            View::Valid { newest, .. } if newest.version == locked.newest.version => Ok(Some(newest.record)),
-            View::Empty => Ok(None),
-            View::Valid { .. } | View::Damaged => {
-                Err(Error::new(ErrorKind::Corrupt, "read session file again")
-                    .with_path(self.path().join(locked.path.as_str()))
-                    .with_reason("it changed while it was locked"))
-            }
-        }
     }
 
     /// Whether a session's path leads to this file, and not to one that has taken its place.

@@ -143,29 +143,28 @@ impl FileStore {
         change: Change<'_>,
         power_safe: bool,
     ) -> Result<Option<Live>> {
-        let Some(mut locked) = self.lock_live(session, None)? else { return Ok(None) };
+        let Some(locked) = self.lock_live(session, None)? else { return Ok(None) };
         let id = locked.id;
         let now = self.now();
         let deadline = locked.newest.record.deadline;
         if deadline <= now {
             return Ok(None);
         }
-        let had = Extent::of(&locked.newest.record, locked.newest.length);
-        if change(Arc::make_mut(&mut locked.newest.record))? == Verdict::Keep {
-            let Some(record) = self.stored(&locked)? else { return Ok(None) };
-            let kept = !power_safe || self.make_safe(&locked, &record)? == Written::Yes;
-            return Ok(kept.then_some(Live { record, id }));
+        let mut record = Record::clone(&locked.newest.record);
+        if change(&mut record)? == Verdict::Keep {
+            return self.keep(&locked, power_safe);
         }
-        Arc::make_mut(&mut locked.newest.record).cut();
+        record.cut();
         // The name of an expired session is removed without a sync: no older version that a power cut brings back may live
         // longer.
-        let shortens = locked.newest.record.deadline < deadline;
+        let shortens = record.deadline < deadline;
         let power_safe = power_safe || shortens && self.options.sync_security_events;
         let sequence = self.next_sequence(&locked)?;
         let state = locked.newest.state.inherited();
-        let bytes = self.encode(&locked.newest.record, Some(had), &id, sequence, state, locked.slot_size)?;
+        let had = Extent::of(&locked.newest.record, locked.newest.length);
+        let bytes = self.encode(&record, Some(had), &id, sequence, state, locked.slot_size)?;
         let version = Version::claimed(&bytes);
-        self.due.file_if_sooner(&self.root, &id, deadline, locked.newest.record.deadline, now);
+        self.due.file_if_sooner(&self.root, &id, deadline, record.deadline, now);
         let written = if slot::slot_size(&bytes) > locked.slot_size {
             self.replace(&locked, bytes, power_safe)?
         } else {
@@ -175,10 +174,17 @@ impl FileStore {
             return Ok(None);
         }
         let stamp = locked.tell_saved()?;
-        let record = Arc::clone(&locked.newest.record);
+        let record = Arc::new(record);
         // Still under the lock: the next writer's copy is not to be replaced by ours.
         self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, locked.noted_at));
         Ok(Some(Live { record, id }))
+    }
+
+    /// Leaves a session as it is, on the disk if that is asked; `None` if a `delete` that could not wait for the lock has ended
+    /// it.
+    fn keep(&self, locked: &Locked<'_>, power_safe: bool) -> Result<Option<Live>> {
+        let is_live = locked.has_its_name()? && (!power_safe || self.make_safe(locked)? == Written::Yes);
+        Ok(is_live.then(|| Live { record: Arc::clone(&locked.newest.record), id: locked.id }))
     }
 
     /// Writes the next version over the older slot.
@@ -227,7 +233,7 @@ impl FileStore {
     }
 
     /// Brings the newest version to the disk as it is.
-    fn make_safe(&self, locked: &Locked<'_>, stored: &Record) -> Result<Written> {
+    fn make_safe(&self, locked: &Locked<'_>) -> Result<Written> {
         let state = locked.newest.state;
         let safe = State::DATA_SYNCED.and(State::NAME_SYNCED);
         if state.has(safe) {
@@ -236,8 +242,9 @@ impl FileStore {
         let shard = self.open_shard(&locked.id)?;
         if !locked.sync_newest() {
             let sequence = self.next_sequence(locked)?;
-            let had = Extent::of(stored, locked.newest.length);
-            let bytes = self.encode(stored, Some(had), &locked.id, sequence, State::WRITTEN, 0)?;
+            let had = Extent::of(&locked.newest.record, locked.newest.length);
+            let bytes =
+                self.encode(&locked.newest.record, Some(had), &locked.id, sequence, State::WRITTEN, 0)?;
             return self.rebuild(locked, bytes);
         }
         if !state.has(State::NAME_SYNCED) {
