@@ -35,7 +35,9 @@ use crate::clock::Glance;
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::random;
-use crate::sync::{RwLock, step};
+use crate::sync::RwLock;
+#[cfg(test)]
+use crate::sync::step;
 use memmap2::{MmapOptions, MmapRaw};
 use std::fs::File;
 use std::io;
