@@ -13,7 +13,7 @@
 //! Every wait has a deadline. Unlocking is explicit: a child forked meanwhile holds a copy of the descriptor, and a
 //! lock lasts until the last copy is closed.
 use super::disk;
-use super::mapped::Birthmark;
+use super::fork::ForkGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::sync::thread::{self, ThreadId};
@@ -48,7 +48,7 @@ type Queued = std::collections::HashMap<PublicId, Queue, DefaultHashBuilder>;
 #[derive(Debug)]
 pub(super) struct Queues {
     parts: [Mutex<Queued>; PARTS],
-    birthmark: Birthmark,
+    fork_guard: ForkGuard,
 }
 
 /// A place at the head of a session's queue.
@@ -60,7 +60,7 @@ pub(super) struct Turn<'a> {
 
 impl Queues {
     pub(super) fn new() -> Self {
-        Self { parts: std::array::from_fn(|_| Mutex::default()), birthmark: Birthmark::new() }
+        Self { parts: std::array::from_fn(|_| Mutex::default()), fork_guard: ForkGuard::new() }
     }
 
     /// Waits for this thread's turn to write the session.
@@ -94,7 +94,7 @@ impl Queues {
     ///
     /// [`ErrorKind::Forked`] in a process other than the one that opened the store.
     pub(super) fn check_process(&self) -> Result<()> {
-        if self.birthmark.is_here() {
+        if self.fork_guard.same_process() {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Forked, "use a session store")
@@ -172,20 +172,20 @@ impl Drop for LockedFile {
 #[derive(Debug)]
 pub(super) struct LockedRoot {
     root: File,
-    birthmark: Birthmark,
+    fork_guard: ForkGuard,
 }
 
 impl LockedRoot {
     /// Waits until nobody has the root to himself. Whether it came to that.
     pub(super) fn share(root: File, deadline: Instant) -> io::Result<Option<Self>> {
         let locked = wait_for(deadline, || FileExt::try_lock_shared(&root))?;
-        Ok(locked.then(|| Self { root, birthmark: Birthmark::new() }))
+        Ok(locked.then(|| Self { root, fork_guard: ForkGuard::new() }))
     }
 
     /// Waits until nobody uses the root. Whether it came to that.
     pub(super) fn acquire(root: File, deadline: Instant) -> io::Result<Option<Self>> {
         let locked = wait_for(deadline, || FileExt::try_lock_exclusive(&root))?;
-        Ok(locked.then(|| Self { root, birthmark: Birthmark::new() }))
+        Ok(locked.then(|| Self { root, fork_guard: ForkGuard::new() }))
     }
 }
 
@@ -193,7 +193,7 @@ impl Drop for LockedRoot {
     fn drop(&mut self) {
         // The lock is the open file's, which a forked child shares: closing its copy changes nothing for the parent,
         // unlocking it would.
-        if self.birthmark.is_here() {
+        if self.fork_guard.same_process() {
             let _ = FileExt::unlock(&self.root);
         }
     }
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_process_that_did_not_open_the_store_is_refused_and_takes_no_place() {
-        let queues = Queues { birthmark: Birthmark::of_another_process(), ..Queues::new() };
+        let queues = Queues { fork_guard: ForkGuard::of_another_process(), ..Queues::new() };
         let error = queues.turn(&PublicId::digest(b"a"), soon()).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Forked);
         assert_eq!(
@@ -393,7 +393,7 @@ mod tests {
         let mut lock = LockedRoot::acquire(root(), soon()).unwrap().unwrap();
         drop(copy);
         let copy = lock.root.try_clone().unwrap();
-        lock.birthmark = Birthmark::of_another_process();
+        lock.fork_guard = ForkGuard::of_another_process();
         drop(lock);
         assert!(LockedRoot::acquire(root(), soon()).unwrap().is_none());
         drop(copy);

@@ -8,6 +8,7 @@ mod disk;
 mod due;
 mod emptied;
 mod end;
+mod fork;
 mod generations;
 #[cfg(feature = "internals")]
 #[doc(hidden)]

@@ -5,7 +5,7 @@
 //! - **It fails aloud**: without an observer, a sweep that failed is one line on standard error.
 //! - **Any number of processes** may have one on the same store: one sweeps at a time, the others leave it to that one.
 //! - **It may be killed anywhere**, as a sweep may; a server that never returns needs not stop it.
-use super::mapped::Birthmark;
+use super::fork::ForkGuard;
 use super::{FileStore, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
@@ -128,7 +128,7 @@ pub struct Reaper {
     stop: Option<Sender<()>>,
     now: Option<Sender<()>>,
     thread: Option<JoinHandle<ReaperStats>>,
-    birthmark: Birthmark,
+    birthmark: ForkGuard,
 }
 
 impl FileStore {
@@ -150,14 +150,14 @@ impl FileStore {
             .name("sessile-reaper".into())
             .spawn(|| worker.run_and_end())
             .map_err(|error| Error::new(ErrorKind::Io, "start a reaper").with_source(error))?;
-        Ok(Reaper { stop: Some(stop), now: Some(now), thread: Some(thread), birthmark: Birthmark::new() })
+        Ok(Reaper { stop: Some(stop), now: Some(now), thread: Some(thread), birthmark: ForkGuard::new() })
     }
 }
 
 impl Reaper {
     /// Asks for a sweep now, and does not wait for it. One that is asked for while another is under way follows it.
     pub fn sweep_now(&self) {
-        if let Some(now) = self.now.as_ref().filter(|_| self.birthmark.is_here()) {
+        if let Some(now) = self.now.as_ref().filter(|_| self.birthmark.same_process()) {
             // Full: it was asked already. Closed: the store was dropped.
             let _ = now.try_send(());
         }
@@ -171,7 +171,7 @@ impl Reaper {
     fn end(&mut self) -> ReaperStats {
         let (stop, now) = (self.stop.take(), self.now.take());
         let Some(thread) = self.thread.take() else { return ReaperStats::default() };
-        if !self.birthmark.is_here() {
+        if !self.birthmark.same_process() {
             // In a forked child there is no such thread to be waited for, and what it had is not to be given back: it may
             // have held a channel's lock at the fork, which closing the channel would wait for.
             std::mem::forget((stop, now, thread));
