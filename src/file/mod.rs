@@ -26,6 +26,7 @@ mod permissions;
 #[cfg(test)]
 #[cfg(shuttle)]
 mod proofs;
+mod queue;
 mod read_cache;
 mod reaper;
 mod repair;
@@ -137,7 +138,7 @@ const FOLLOWINGS_MAX: u32 = 8;
 #[derive(Debug)]
 pub struct FileStore {
     root: Root,
-    queues: lock::Queues,
+    queues: queue::Queues,
     made_again: MadeAgain,
     generations: Arc<Generations>,
     due: Due,
@@ -179,7 +180,7 @@ impl FileStore {
         let watcher = (options.watch && cache.is_some()).then(|| watch::Watcher::start(&root, &generations));
         Ok(Self {
             root,
-            queues: lock::Queues::new(),
+            queues: queue::Queues::new(),
             made_again: MadeAgain::at_opening(were_missing),
             generations,
             due: Due::default(),
@@ -376,7 +377,7 @@ impl FileStore {
         let deadline = Instant::now() + self.options.lock_wait;
         let _shared = lock::share(&file, deadline)
             .map_err(|error| self.error("lock session file", path, error))?
-            .ok_or_else(lock::busy)?;
+            .ok_or_else(queue::busy)?;
         if !self.leads_to(path, &file)? {
             // Replaced or ended while we waited.
             return self.read(whose, id, None);
