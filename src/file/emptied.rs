@@ -9,8 +9,8 @@
 //! shard is announced.
 use super::FileStore;
 use super::disk::Directory;
+use super::flock::LockedFile;
 use super::layout::{RUN, SHARDS, is_shard};
-use super::lock::LockedFile;
 use super::{io_error, open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;

@@ -7,9 +7,9 @@
 //! a name that says that its end is under way; that name goes last.
 use super::FileStore;
 use super::disk::{self, Access, Directory};
+use super::flock::LockedFile;
 use super::generations::News;
 use super::layout::SessionPath;
-use super::lock::LockedFile;
 use super::locked::{Held, Locked, Remains, Whose, entomb};
 use super::options::LOCK_WAIT_MIN;
 use super::slot::{Extent, State};

@@ -2,9 +2,9 @@
 //! copies before it is given back.
 use super::FileStore;
 use super::disk::{self, Access, Directory};
+use super::flock::LockedFile;
 use super::generations::{News, Stamp};
 use super::layout::SessionPath;
-use super::lock::LockedFile;
 use super::options::LOCK_WAIT_MIN;
 use super::queue::{Turn, busy};
 use super::read_cache::Cached;

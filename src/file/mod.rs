@@ -8,13 +8,13 @@ mod disk;
 mod due;
 mod emptied;
 mod end;
+mod flock;
 mod fork;
 mod generations;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
 mod layout;
-mod lock;
 mod locked;
 mod mapped;
 #[cfg(any(all(test, not(shuttle)), sessile_fuzzing))]
@@ -30,6 +30,7 @@ mod queue;
 mod read_cache;
 mod reaper;
 mod repair;
+mod root_lock;
 mod run;
 pub mod slot;
 mod slots;
@@ -60,9 +61,9 @@ use due::Due;
 use emptied::MadeAgain;
 use generations::{Counters, Generations, News};
 use layout::SessionPath;
-use lock::LockedRoot;
 use locked::Whose;
 use read_cache::{Cached, Found, Key, ReadCache};
+use root_lock::LockedRoot;
 use rustix::io::Errno;
 use slot::Decoded;
 use slots::{FILE_BYTES_MAX, Known, View};
@@ -375,7 +376,7 @@ impl FileStore {
         }
         let Some(file) = self.open_file(id, path, Access::Read)? else { return Ok(None) };
         let deadline = Instant::now() + self.options.lock_wait;
-        let _shared = lock::share(&file, deadline)
+        let _shared = flock::share(&file, deadline)
             .map_err(|error| self.error("lock session file", path, error))?
             .ok_or_else(queue::busy)?;
         if !self.leads_to(path, &file)? {

@@ -2,9 +2,9 @@
 //! power cut. The reasons are in [`design`](crate::design).
 use super::FileStore;
 use super::disk::{self, Access, Directory, temporary_name};
+use super::flock::LockedFile;
 use super::generations::News;
 use super::layout::SessionPath;
-use super::lock::LockedFile;
 use super::locked::{Locked, Whose, entomb, invalidate, raise};
 use super::queue::busy;
 use super::read_cache::Cached;

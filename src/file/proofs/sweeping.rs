@@ -1,6 +1,6 @@
 //! Sweeps: the threads that share one, the lock that lets one go on at a time, and the thread that makes them.
 use super::*;
-use crate::file::lock::LockedRoot;
+use crate::file::root_lock::LockedRoot;
 use crate::file::{ReaperOptions, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
 use crate::id::PublicId;
 use crate::sync::{Instant, set_timers, step, thread};

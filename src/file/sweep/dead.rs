@@ -2,10 +2,10 @@
 use super::{Became, Pass};
 use crate::error::{ErrorKind, Result};
 use crate::file::disk::{self, Access, Directory};
+use crate::file::flock::LockedFile;
 use crate::file::generations::News;
 use crate::file::io_error;
 use crate::file::layout::{RUN, SessionPath, shard_of};
-use crate::file::lock::LockedFile;
 use crate::file::locked::{Held, Remains, Whose};
 use crate::file::walk::{Content, ScannedFile};
 use crate::id::PublicId;

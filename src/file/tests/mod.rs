@@ -19,8 +19,8 @@ mod syncs;
 mod told;
 
 use super::disk::faults::{PAGE, SHORT, during};
+use super::flock::LockedFile;
 use super::layout::{DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of};
-use super::lock::LockedFile;
 use super::locked::Whose;
 use super::slot::SLOT_MIN;
 use super::{Content, FileStore, FileStoreOptions};

@@ -1,19 +1,11 @@
-//! Who may write this session now: one thread of one process.
+//! The lock of a session's file among processes: `flock` (fs2).
 //!
-//! Two locks, always in this order:
-//!
-//! 1. A fair queue among the threads of this process, one per session that is being written (parking_lot). Polling a
-//!    file lock alone starves: with it, one thread of a process polls at a time.
-//! 2. `flock` on the session's file (fs2), among processes. Never `fcntl`, whose locks vanish when *any* descriptor of
-//!    the file is closed. A flock belongs to the open file: every lock is taken on a fresh one.
-//!
-//! And one lock for as long as a store is open: `flock` on its root, shared by all that use it. It is exclusive for the moment in
-//! which an opening removes what an earlier version left.
-//!
-//! Every wait has a deadline. Unlocking is explicit: a child forked meanwhile holds a copy of the descriptor, and a
-//! lock lasts until the last copy is closed.
+//! - Never `fcntl`, whose locks vanish when *any* descriptor of the file is closed. An `flock` belongs to the open file: every lock
+//!   is taken on a fresh one.
+//! - Every wait has a deadline, and polls: the kernel has no wait for `flock` that ends by itself.
+//! - Unlocking is explicit: a child that is forked meanwhile holds a copy of the descriptor, and a lock lasts until the last copy is
+//!   closed.
 use super::disk;
-use super::fork::ForkGuard;
 use crate::sync::{Instant, step, thread};
 use fs2::FileExt;
 use std::fs::File;
@@ -56,39 +48,7 @@ impl Drop for LockedFile {
     }
 }
 
-/// The root of an open store, locked among processes until dropped: shared by all that use the store, or exclusively by an
-/// opening that must be alone.
-#[derive(Debug)]
-pub(super) struct LockedRoot {
-    root: File,
-    fork_guard: ForkGuard,
-}
-
-impl LockedRoot {
-    /// Waits until nobody has the root to himself. Whether it came to that.
-    pub(super) fn share(root: File, deadline: Instant) -> io::Result<Option<Self>> {
-        let locked = wait_for(deadline, || FileExt::try_lock_shared(&root))?;
-        Ok(locked.then(|| Self { root, fork_guard: ForkGuard::new() }))
-    }
-
-    /// Waits until nobody uses the root. Whether it came to that.
-    pub(super) fn acquire(root: File, deadline: Instant) -> io::Result<Option<Self>> {
-        let locked = wait_for(deadline, || FileExt::try_lock_exclusive(&root))?;
-        Ok(locked.then(|| Self { root, fork_guard: ForkGuard::new() }))
-    }
-}
-
-impl Drop for LockedRoot {
-    fn drop(&mut self) {
-        // The lock is the open file's, which a forked child shares: closing its copy changes nothing for the parent,
-        // unlocking it would.
-        if self.fork_guard.same_process() {
-            let _ = FileExt::unlock(&self.root);
-        }
-    }
-}
-
-/// Waits until no writer holds the file, and keeps writers away until the guard drops. Whether it came to that.
+/// Waits until no writer holds the file, and keeps writers away until the guard drops; `None` at the deadline.
 pub(super) fn share(file: &File, deadline: Instant) -> io::Result<Option<SharedFile<'_>>> {
     wait_for(deadline, || FileExt::try_lock_shared(file)).map(|locked| locked.then_some(SharedFile(file)))
 }
@@ -103,8 +63,8 @@ impl Drop for SharedFile<'_> {
     }
 }
 
-/// Tries until it succeeds or the deadline has passed, which is checked after the first try.
-fn wait_for(deadline: Instant, mut try_lock: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
+/// Tries until it succeeds, or until the deadline has passed, which is checked after the first try. Whether it succeeded.
+pub(super) fn wait_for(deadline: Instant, mut try_lock: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
     let contended = fs2::lock_contended_error().raw_os_error();
     let mut pause = PAUSE_MIN;
     loop {
@@ -145,32 +105,6 @@ mod tests {
         assert!(LockedFile::acquire(file.reopen().unwrap(), soon()).unwrap().is_err());
         drop(shared);
         assert!(LockedFile::acquire(file.reopen().unwrap(), soon()).unwrap().is_ok());
-    }
-
-    #[test]
-    fn a_root_is_shared_by_all_or_one_has_it_to_himself() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = || File::open(dir.path()).unwrap();
-        let shared = [LockedRoot::share(root(), soon()), LockedRoot::share(root(), soon())];
-        assert!(shared.iter().all(|lock| lock.as_ref().unwrap().is_some()));
-        assert!(LockedRoot::acquire(root(), soon()).unwrap().is_none());
-        drop(shared);
-        let alone = LockedRoot::acquire(root(), soon()).unwrap();
-        assert!(alone.is_some());
-        assert!(LockedRoot::share(root(), soon()).unwrap().is_none());
-        drop(alone);
-        // A copy of its descriptor keeps no lock that was given back, and a child's is not his to give back.
-        let descriptor = root();
-        let copy = descriptor.try_clone().unwrap();
-        drop(LockedRoot::acquire(descriptor, soon()).unwrap().unwrap());
-        let mut lock = LockedRoot::acquire(root(), soon()).unwrap().unwrap();
-        drop(copy);
-        let copy = lock.root.try_clone().unwrap();
-        lock.fork_guard = ForkGuard::of_another_process();
-        drop(lock);
-        assert!(LockedRoot::acquire(root(), soon()).unwrap().is_none());
-        drop(copy);
-        assert!(LockedRoot::acquire(root(), soon()).unwrap().is_some());
     }
 
     #[test]
