@@ -8,6 +8,7 @@ mod disk;
 mod due;
 mod emptied;
 mod end;
+mod errors;
 mod flock;
 mod fork;
 mod generations;
@@ -59,16 +60,15 @@ use crate::sync::Instant;
 use disk::{Access, Root};
 use due::Due;
 use emptied::MadeAgain;
+use errors::io_error;
 use generations::{Counters, Generations, News};
 use layout::SessionPath;
 use locked::Whose;
 use read_cache::{Cached, Found, Key, ReadCache};
 use root_lock::LockedRoot;
-use rustix::io::Errno;
 use slot::Decoded;
 use slots::{FILE_BYTES_MAX, Known, View};
 use stats::Tally;
-use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -428,37 +428,6 @@ impl FileStore {
                     .with_reason("it is larger than the file of any session")
             })
     }
-
-    /// Names the file in an error about its contents.
-    fn located<T>(&self, result: Result<T>, path: &SessionPath) -> Result<T> {
-        result.map_err(|error| error.with_path(self.root.path().join(path.as_str())))
-    }
-
-    /// What the operating system said about a session's file.
-    fn error(&self, act: &'static str, path: &SessionPath, error: io::Error) -> Error {
-        self.error_at(act, path.as_str(), error)
-    }
-
-    /// What the operating system said about a file below the root.
-    fn error_at(&self, act: &'static str, path: &str, error: io::Error) -> Error {
-        let full = matches!(Errno::from_io_error(&error), Some(Errno::NOSPC));
-        let error = io_error(act, error).with_path(self.root.path().join(path));
-        if full { error.with_reason(self.root.what_is_full()) } else { error }
-    }
-}
-
-/// Sorts what the operating system said.
-fn io_error(act: impl Into<Cow<'static, str>>, error: io::Error) -> Error {
-    match Errno::from_io_error(&error) {
-        Some(Errno::NOSPC) => Error::new(ErrorKind::Full, act),
-        Some(Errno::DQUOT) => Error::new(ErrorKind::Full, act).with_reason("the disk quota is used up"),
-        Some(Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::SPIPE | Errno::NXIO) => {
-            Error::new(ErrorKind::NotASessionFile, act)
-                .with_reason("a link, pipe, directory or device is in its place")
-        }
-        _ => Error::new(ErrorKind::Io, act),
-    }
-    .with_source(error)
 }
 
 impl Store for FileStore {

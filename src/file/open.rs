@@ -5,8 +5,8 @@
 //! shards, sync, and last the parameters file, linked under its name when it is complete and never replaced. Whoever
 //! loses the race reads what the winner linked.
 use super::disk::{self, Root, Taken};
+use super::errors::{directory_error, io_error};
 use super::generations::Generations;
-use super::io_error;
 use super::layout::{DUE, PARAMETERS, SHARDS, is_ours, shard_name};
 use super::options::FileStoreOptions;
 use super::root_lock::LockedRoot;
@@ -84,16 +84,6 @@ pub(super) fn go_without_copies(root: &Root, options: &mut FileStoreOptions) -> 
     let name = root.remote_file_system().filter(|_| options.cache_bytes > 0)?;
     options.cache_bytes = 0;
     Some(name)
-}
-
-/// What the operating system said about the directory itself. A link in its path is followed, so nothing there is foreign.
-pub(super) fn directory_error(act: &'static str, dir: &Path, error: io::Error) -> Error {
-    // By its kind: `tempfile` wraps what the operating system said.
-    let kind = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
-        _ => ErrorKind::Io,
-    };
-    Error::new(kind, act).with_path(dir).with_source(error)
 }
 
 /// Opens the store in `dir`, making it if need be. Says also whether shards were missing.

@@ -325,15 +325,6 @@ impl FileStore {
         Ok(Written::Yes)
     }
 
-    /// What was written can be read now, but may not survive a power cut.
-    pub(super) fn unknown(&self, act: &'static str, path: &SessionPath, error: io::Error) -> Error {
-        let error = self.error(act, path, error);
-        Error::new(ErrorKind::DurabilityUnknown, act)
-            .with_path(self.path().join(path.as_str()))
-            .with_reason("what was changed is visible, and may not survive a power cut")
-            .with_source(error)
-    }
-
     /// The sequence of the next version.
     ///
     /// # Errors
