@@ -16,6 +16,7 @@ mod generations;
 #[doc(hidden)]
 pub mod internals;
 mod layout;
+mod limits;
 mod locked;
 mod mapped;
 #[cfg(any(all(test, not(shuttle)), sessile_fuzzing))]
