@@ -4,6 +4,7 @@
 //! This file opens and reads; [`slot`] has the bytes of a version; `write` creates, updates and grows, `end` rotates and deletes, both under the lock that
 //! `locked` gets. `due` knows which sessions may have expired, `sweep` removes those that have, `reaper` does so again and
 //! again; `walk`, `operate` and `repair` are for operators.
+mod create;
 mod disk;
 mod due;
 mod emptied;

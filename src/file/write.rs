@@ -1,20 +1,19 @@
 //! Create, update, grow: each step by step, in the order that survives a kill at any instant and a
 //! power cut. The reasons are in [`design`](crate::design).
 use super::FileStore;
-use super::disk::{self, Access, Directory, temporary_name};
+use super::create::whole_file;
+use super::disk::{self, temporary_name};
 use super::flock::LockedFile;
-use super::generations::News;
 use super::layout::SessionPath;
-use super::locked::{Locked, Whose, entomb, invalidate, raise};
+use super::locked::{Locked, invalidate, raise};
 use super::queue::busy;
 use super::read_cache::Cached;
 use super::slot::{self, Extent, STATE_AT, State, Version};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{PublicId, SessionId};
+use crate::id::SessionId;
 use crate::record::Record;
 use crate::store::{Change, Live, Store, Verdict};
 use crate::sync::Instant;
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -27,116 +26,6 @@ enum Written {
 }
 
 impl FileStore {
-    /// Makes a session's file. On an error, it does not exist, or holds no version, unless all that failed was telling of it
-    /// ([`ErrorKind::InvalidationFailed`]).
-    pub(super) fn create_file(
-        &self,
-        whose: Whose<'_>,
-        record: Arc<Record>,
-        power_safe: bool,
-    ) -> Result<Live> {
-        self.create_beside(whose, record, power_safe, None)
-    }
-
-    /// The same for a session that takes the place of one that had this much.
-    pub(super) fn create_beside(
-        &self,
-        whose: Whose<'_>,
-        record: Arc<Record>,
-        power_safe: bool,
-        had: Option<Extent>,
-    ) -> Result<Live> {
-        self.queues.check_process()?;
-        self.check_may_write()?;
-        let id = whose.id();
-        let path = SessionPath::of(&id);
-        let bytes = self.encode(&record, had, &id, 1, State::WRITTEN, 0)?;
-        let version = Version::claimed(&bytes);
-        // Nobody has a copy, so there is nobody to be told; our own copy is dated as one that is read.
-        let (stamp, read_at) = (self.generations.stamp(&id), self.options.clock.glance().micros());
-        // Whatever will be needed is opened before anything is changed.
-        let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
-        self.due.file(&self.root, &id, record.deadline, self.now());
-        let file = match self.root.open_session(&path, Access::Create) {
-            // The shard is gone, and perhaps all of the store: then it is made again.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.open_shard(&id)?.open(&path, Access::Create)
-            }
-            created => created,
-        };
-        let file = match file {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(Error::new(ErrorKind::Random, "create session file")
-                    .with_path(self.path().join(path.as_str()))
-                    .with_reason("the random generator repeated an id"));
-            }
-            Err(error) => return Err(self.error("create session file", &path, error)),
-        };
-        let made = self.fill(file, &path, bytes, shard.as_ref());
-        if made.as_ref().is_err_and(|unmade| unmade.has_the_name) {
-            // What cannot be removed holds no version, or one under an id that nobody was told; the sweep finds it.
-            let _ =
-                shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.below_shard()));
-        }
-        // An id that was not drawn just now may have been ended by somebody who was killed before telling, and what was made for
-        // a moment may have been read.
-        let told = match whose {
-            Whose::Secret(_) => Ok(()),
-            Whose::Digest(_) => self.announce(whose, &id, News::Ended).map(drop),
-        };
-        made.map_err(|unmade| unmade.error)?;
-        let now = self.now();
-        if record.is_expired(now) {
-            // A sweep may have come to its entry before there was a file, and have been done with it.
-            self.due.file(&self.root, &id, record.deadline, now);
-        }
-        told?;
-        whose.secret().inspect(|session| {
-            self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
-        });
-        Ok(Live { record, id })
-    }
-
-    /// Writes a new file's first version, and syncs it and its name if its shard is given.
-    fn fill(
-        &self,
-        file: File,
-        path: &SessionPath,
-        bytes: Vec<u8>,
-        shard: Option<&Directory>,
-    ) -> Result<(), Unmade> {
-        let io = |act| move |error| Unmade { error: self.error(act, path, error), has_the_name: true };
-        // From here on a sweep sees that the file is not a dead one.
-        let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
-            .map_err(io("lock new session file"))?
-            .map_err(|file| {
-                let has_the_name = self.leads_to(path, &file).unwrap_or(false);
-                Unmade { error: busy(), has_the_name }
-            })?;
-        let made = disk::stat(&file).map_err(io("examine new session file"))?;
-        self.root.sharing().mend_mode(&file, &made).map_err(io("set the permissions of new session file"))?;
-        // Before the lock it might have been swept, had this process been stopped for an hour. (A count of its names would
-        // cost less, and be fooled by a backup that makes hard links.)
-        let find = io("find new session file again");
-        match self.root.inode_at(path) {
-            Ok(there) if there == made.inode => {}
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(find(error)),
-            _ => return Err(Unmade { has_the_name: false, ..find(io::ErrorKind::NotFound.into()) }),
-        }
-        disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write new session file"))?;
-        let Some(shard) = shard else { return Ok(()) };
-        let synced = disk::sync_data(&file)
-            .map_err(io("sync new session file"))
-            .and_then(|()| shard.sync().map_err(io("sync the directory of new session file")));
-        match synced {
-            Ok(()) => raise(&file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED)),
-            // It may refuse to be removed; then at least it holds no version.
-            Err(_) => drop(entomb(&file, 0)),
-        }
-        synced
-    }
-
     /// Reads, changes and writes a session under its lock. Returns what is stored afterwards.
     pub(super) fn update_file(
         &self,
@@ -337,18 +226,4 @@ impl FileStore {
                 .with_reason("its sequence is one that no save reaches")
         })
     }
-}
-
-/// Why a new file could not be filled.
-struct Unmade {
-    error: Error,
-    /// Whether the path leads to it, as far as is known; else it is not ours to remove what is there.
-    has_the_name: bool,
-}
-
-/// A new file's bytes: the first version in slot 0, slot 1 empty. Written whole, so that no later save changes the size.
-fn whole_file(mut bytes: Vec<u8>) -> Vec<u8> {
-    let slot_size = slot::slot_size(&bytes);
-    bytes.resize(2 * slot_size, 0);
-    bytes
 }
