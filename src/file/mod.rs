@@ -13,6 +13,7 @@ mod errors;
 mod flock;
 mod fork;
 mod generations;
+mod grow;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;

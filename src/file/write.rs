@@ -1,25 +1,19 @@
 //! Create, update, grow: each step by step, in the order that survives a kill at any instant and a
 //! power cut. The reasons are in [`design`](crate::design).
 use super::FileStore;
-use super::create::whole_file;
-use super::disk::{self, temporary_name};
-use super::flock::LockedFile;
-use super::layout::SessionPath;
+use super::disk;
 use super::locked::{Locked, invalidate, raise};
-use super::queue::busy;
 use super::read_cache::Cached;
-use super::slot::{self, Extent, STATE_AT, State, Version};
+use super::slot::{self, Extent, State, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;
 use crate::record::Record;
 use crate::store::{Change, Live, Store, Verdict};
-use crate::sync::Instant;
-use std::io;
 use std::sync::Arc;
 
 /// How a save under the lock ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Written {
+pub(super) enum Written {
     Yes,
     /// The session was ended by somebody who could not wait for the lock; nothing was brought back.
     Gone,
@@ -144,74 +138,6 @@ impl FileStore {
         }
         raise(&locked.file, locked.offset(locked.slot), state.and(safe));
         self.unless_deleted(locked)
-    }
-
-    /// After a failed sync, which must not be tried again on the same inode: the kernel has marked the pages clean, and
-    /// a second sync would succeed without having written them.
-    #[cold]
-    fn rebuild(&self, locked: &Locked<'_>, bytes: Vec<u8>) -> Result<Written> {
-        self.replace(locked, bytes, true).map_err(|error| {
-            // For later saves, by whomever: this inode is not to be trusted, and it may have been replaced after all.
-            let _ = locked.retire();
-            Error::new(ErrorKind::DurabilityUnknown, "save session after a failed sync")
-                .with_path(self.path().join(locked.path.as_str()))
-                .with_reason("writing it anew failed as well")
-                .with_source(error)
-        })
-    }
-
-    /// Puts the next version into a new file of the size it needs, in place of the old one.
-    fn replace(&self, locked: &Locked<'_>, mut bytes: Vec<u8>, power_safe: bool) -> Result<Written> {
-        let io = |act| move |error| self.error(act, &locked.path, error);
-        // What was known of the old inode is not true of the new one.
-        let state = State::REPLACES;
-        bytes[STATE_AT] = state.to_byte();
-        let shard = self.open_shard(&locked.id)?;
-        let temporary = temporary_name()?;
-        let file = shard.create(&temporary).map_err(io("make a larger file for session"))?;
-        let replaced = (|| {
-            // Locked before it has the name: whoever opens it by the name waits until it is what they may rely on.
-            let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
-                .map_err(io("lock the larger file for session"))?
-                .map_err(|_| busy())?;
-            let made = disk::stat(&file).map_err(io("examine the larger file for session"))?;
-            self.root
-                .sharing()
-                .mend_mode(&file, &made)
-                .map_err(io("set the permissions of the larger file for session"))?;
-            disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write the larger file for session"))?;
-            // At every durability: a name must never point at bytes the disk may still lose.
-            disk::sync_data(&file).map_err(io("sync the larger file for session"))?;
-            raise(&file, 0, state.and(State::DATA_SYNCED));
-            locked.retire().map_err(io("mark session file"))?;
-            // Not over a session that was brought in since this one was ended.
-            if !self.leads_to(&locked.path, &locked.file)? {
-                return Ok(None);
-            }
-            match shard.put_in_place(&temporary, locked.path.below_shard()) {
-                Ok(()) => Ok(Some(file)),
-                // Ended by a `delete` that could not wait for our lock.
-                Err(error)
-                    if error.kind() == io::ErrorKind::NotFound
-                        && !self.leads_to(&locked.path, &locked.file)? =>
-                {
-                    Ok(None)
-                }
-                Err(error) => Err(io("replace session file")(error)),
-            }
-        })();
-        // After the exchange the temporary name has the old file, after a failure the new one. If it stays, it is the
-        // sweep's; nobody reads it.
-        let _ = shard.unlink(&temporary);
-        let Some(file) = replaced? else { return Ok(Written::Gone) };
-        let file = locked.successor.get_or_init(|| file);
-        if power_safe {
-            shard
-                .sync()
-                .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
-            raise(file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED));
-        }
-        Ok(Written::Yes)
     }
 
     /// The sequence of the next version.
