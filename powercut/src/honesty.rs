@@ -60,7 +60,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
         on: None,
         shows: &[LOST, TORN],
         edits: &[(
-            "src/file/write.rs",
+            "src/file/update.rs",
             "there too.\n        if !locked.sync_newest() {",
             "there too.\n        if locked.newest.state.has(State::SYNC_FAILED) {",
         )],
@@ -82,7 +82,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
         on: None,
         shows: &[LOST, TORN],
         edits: &[(
-            "src/file/write.rs",
+            "src/file/update.rs",
             "let older = locked.offset(1 - locked.slot);",
             "let older = locked.offset(locked.slot);",
         )],

@@ -15,7 +15,7 @@ use super::flock::LockedFile;
 use super::locked::{Locked, raise};
 use super::queue::busy;
 use super::slot::{STATE_AT, State};
-use super::write::Written;
+use super::update::Written;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Instant;
 use std::io;

@@ -44,10 +44,10 @@ mod sweep;
 #[cfg(test)]
 #[cfg(not(shuttle))]
 mod tests;
+mod update;
 mod walk;
 #[cfg(feature = "watch")]
 mod watch;
-mod write;
 
 pub use options::FileStoreOptions;
 pub use reaper::{Reaper, ReaperOptions, ReaperStats};

@@ -1,5 +1,13 @@
-//! Create, update, grow: each step by step, in the order that survives a kill at any instant and a
-//! power cut. The reasons are in [`design`](crate::design).
+//! Updating a session in place: read, change and write under its lock.
+//!
+//! The next version goes over the older slot (rules 2 to 4 for crashes in [`design`](crate::design)). A version that does not fit is
+//! written by `grow`.
+//!
+//! - The record is cloned, and the clone changed: a change that is refused, or that keeps the version, leaves no trace.
+//! - A power-safe save never writes over a slot while the newest one is not known to be on the disk.
+//! - A failed sync is never repeated on the same inode.
+//! - A save that held its lock for long looks whether a forced delete has ended the session meanwhile (`force_delete`).
+//! - The copies of other processes are invalidated before the lock is given back.
 use super::FileStore;
 use super::disk;
 use super::locked::{Locked, invalidate, raise};
@@ -15,7 +23,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
     Yes,
-    /// The session was ended by somebody who could not wait for the lock; nothing was brought back.
+    /// A forced delete has ended the session; nothing was brought back.
     Gone,
 }
 
@@ -64,8 +72,7 @@ impl FileStore {
         Ok(Some(Live { record, id }))
     }
 
-    /// Leaves a session as it is, on the disk if that is asked; `None` if a `delete` that could not wait for the lock has ended
-    /// it.
+    /// Leaves a session as it is, on the disk if that is asked; `None` if a forced delete has ended it.
     fn keep(&self, locked: &Locked<'_>, power_safe: bool) -> Result<Option<Live>> {
         let is_live = locked.has_its_name()? && (!power_safe || self.make_safe(locked)? == Written::Yes);
         Ok(is_live.then(|| Live { record: Arc::clone(&locked.newest.record), id: locked.id }))
@@ -144,7 +151,8 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// There is none. No number of saves leads there: somebody made the file who knows its checksum.
+    /// [`ErrorKind::Corrupt`] if there is none. No number of saves leads there: the file was made outside the library, by a
+    /// program that knows the checksum.
     fn next_sequence(&self, locked: &Locked<'_>) -> Result<u64> {
         locked.newest.version.next_sequence().ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, "save session file")
