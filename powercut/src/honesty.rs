@@ -71,7 +71,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
         on: None,
         shows: &[LOST],
         edits: &[(
-            "src/file/end.rs",
+            "src/file/rotate.rs",
             "Whose::Secret(successor), record, true, Some(had))?",
             "Whose::Secret(successor), record, false, Some(had))?",
         )],

@@ -12,17 +12,14 @@ use super::generations::News;
 use super::layout::SessionPath;
 use super::locked::{Held, Locked, Remains, Whose, entomb};
 use super::options::LOCK_WAIT_MIN;
-use super::slot::{Extent, State};
+use super::slot::State;
 use super::slots::{self, View};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{PublicId, SessionId};
-use crate::record::Record;
-use crate::store::{Change, Live, Store, Verdict};
+use crate::id::PublicId;
+use crate::store::Store;
 use crate::sync::Instant;
-use rustix::io::Errno;
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 /// A file in a session's place that is to lose its name, locked by us.
 struct Dying<'a> {
@@ -36,49 +33,6 @@ struct Dying<'a> {
 }
 
 impl FileStore {
-    /// Changes a session and moves it to `successor`. The old session is ended when this returns a record.
-    pub(super) fn rotate_file(
-        &self,
-        session: &SessionId,
-        successor: &SessionId,
-        change: Change<'_>,
-    ) -> Result<Option<Live>> {
-        let shard = self.open_shard(&session.public_id())?;
-        let Some(locked) = self.lock_live(session, Some(&shard))? else { return Ok(None) };
-        if locked.newest.record.is_expired(self.now()) {
-            return Ok(None);
-        }
-        let mut changed = Record::clone(&locked.newest.record);
-        let record = match change(&mut changed)? {
-            Verdict::Keep => Arc::clone(&locked.newest.record),
-            Verdict::Write => {
-                changed.cut();
-                Arc::new(changed)
-            }
-        };
-        let had = Extent::of(&locked.newest.record, locked.newest.length);
-        // Synced with its name at every durability: else a power cut may lose both.
-        let live = self.create_beside(Whose::Secret(successor), record, true, Some(had))?;
-        let ended = (|| {
-            // Before anything is written to a file that was moved away by hand.
-            let was_there = self.leads_to(&locked.path, &locked.file)? && self.end_locked(&shard, &locked)?;
-            if !was_there {
-                self.check_unobstructed(&shard, &locked.path)?;
-            }
-            Ok(was_there)
-        })();
-        self.forget(session);
-        match ended {
-            Ok(true) => Ok(Some(live)),
-            // Ended by a `delete` that could not wait for our lock: what is gone has no successor.
-            Ok(false) => self.end_file(Whose::Secret(successor)).map(|_| None),
-            Err(error) => {
-                let _ = self.end_file(Whose::Secret(successor));
-                Err(error)
-            }
-        }
-    }
-
     /// Ends a session. Whether a live one was there.
     ///
     /// An id under which there is nothing costs looks: no write, no lock, no sync.
@@ -133,7 +87,7 @@ impl FileStore {
     }
 
     /// Ends a session under its lock. Whether its name was still there.
-    fn end_locked(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
+    pub(super) fn end_locked(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
         let dying = Dying {
             shard,
             path: &locked.path,
@@ -282,16 +236,6 @@ impl FileStore {
 
     pub(super) fn unlink(&self, shard: &Directory, path: &SessionPath) -> Result<bool> {
         shard.unlink(path.below_shard()).map_err(|error| self.error("remove session file", path, error))
-    }
-
-    /// Refuses what is no file in the place of a session that was rotated away meanwhile.
-    fn check_unobstructed(&self, shard: &Directory, path: &SessionPath) -> Result<()> {
-        match shard.stat(path.below_shard()) {
-            Ok(there) if there.is_file => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Ok(_) => Err(self.error("remove old session file", path, Errno::ISDIR.into())),
-            Err(error) => Err(self.error("examine old session file", path, error)),
-        }
     }
 
     /// The session is ended for all that look, and may come back after a power cut.

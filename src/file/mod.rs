@@ -36,6 +36,7 @@ mod read_cache;
 mod reaper;
 mod repair;
 mod root_lock;
+mod rotate;
 mod run;
 pub mod slot;
 mod slots;
