@@ -100,7 +100,11 @@ pub(crate) const BREACHES: [Breach; 8] = [
         on: None,
         shows: &[BACK],
         edits: &[
-            ("src/file/end.rs", "file.inspect(|file| drop(disk::sync_data(file)));", "let _ = file;"),
+            (
+                "src/file/force_delete.rs",
+                "file.inspect(|file| drop(disk::sync_data(file)));",
+                "let _ = file;",
+            ),
             (
                 "src/file/end.rs",
                 "shard.sync().map_err(|error| self.end_unknown(path, error))",

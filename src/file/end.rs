@@ -6,14 +6,11 @@
 //! cannot be had, because another holds the lock, or the file cannot be read, written or synced, the file is *moved* first, to
 //! a name that says that its end is under way; that name goes last.
 use super::FileStore;
-use super::disk::{self, Access, Directory};
-use super::flock::LockedFile;
+use super::disk::{self, Directory};
 use super::generations::News;
 use super::layout::SessionPath;
 use super::locked::{Held, Locked, Remains, Whose, entomb};
-use super::options::LOCK_WAIT_MIN;
 use super::slot::State;
-use super::slots::{self, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::store::Store;
@@ -155,74 +152,12 @@ impl FileStore {
         !self.options.sync_security_events || is_reliable && disk::sync_data(dying.file).is_ok()
     }
 
-    /// Ends a session whose lock is not to be had, or that cannot be read. Whether its name was there.
-    fn end_unlocked(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<bool> {
-        let was_there = self.move_away(shard, &SessionPath::of(id))?;
-        self.finish_moved(whose, id, shard)?;
-        Ok(was_there)
-    }
-
-    /// Takes a session's name from its file, which gets the name that says that its end is under way. Whether it was there.
-    fn move_away(&self, shard: &Directory, path: &SessionPath) -> Result<bool> {
-        let moved = shard.rename(path.below_shard(), &path.ending());
-        moved.map_err(|error| self.error("remove session file", path, error))
-    }
-
-    /// Finishes the end of a session whose file was moved, if there is one: also one that was begun by a process that was
-    /// killed.
-    pub(super) fn finish_moved(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
-        let path = SessionPath::of(id);
-        let file = match shard.open_named(&path.ending(), Access::Write) {
-            Ok(file) => Some(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            // It cannot be marked, but it has lost its name.
-            Err(_) => None,
-        };
-        file.as_ref().inspect(|file| self.entomb_moved(whose, &path, file));
-        let told = || self.announce(whose, id, News::Ended).map(drop);
-        self.finish_end(shard, &path, file.as_ref(), told)?;
-        // A writer that got the lock since, and read the file before it was marked, is done by then, or has had it for so long
-        // that it looks whether the file has its name.
-        file.map(|file| LockedFile::acquire(file, Instant::now() + 2 * LOCK_WAIT_MIN));
-        Ok(())
-    }
-
-    /// Announces the end of a session whose file was moved, brings it to the disk if ends are, and removes the file.
-    fn finish_end(
-        &self,
-        shard: &Directory,
-        path: &SessionPath,
-        file: Option<&File>,
-        tell: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
-        let told = tell();
-        if self.options.sync_security_events {
-            // On btrfs the sync of a directory may forget that a name is gone. That of a file whose name has changed does not.
-            file.inspect(|file| drop(disk::sync_data(file)));
-        }
-        self.sync_name(shard, path)?;
-        told?;
-        // One that stays is finished once more, by the next `delete` or by a sweep.
-        let _ = shard.unlink(path.ending());
-        Ok(())
-    }
-
     /// Brings to the disk that a session's name is gone, if ends are.
-    fn sync_name(&self, shard: &Directory, path: &SessionPath) -> Result<()> {
+    pub(super) fn sync_name(&self, shard: &Directory, path: &SessionPath) -> Result<()> {
         if !self.options.sync_security_events {
             return Ok(());
         }
         shard.sync().map_err(|error| self.end_unknown(path, error))
-    }
-
-    /// Ends the session for those that wait for the lock of its file, which has lost its name. Its holder may be anywhere in a
-    /// save: that writes the other slot, and a tombstone in either ends the session.
-    fn entomb_moved(&self, whose: Whose<'_>, path: &SessionPath, file: &File) {
-        let look = |bytes: &[u8]| (slots::view(bytes, &whose.id(), None), bytes.len() / 2);
-        let look = self.look(file, path, look);
-        if let Ok((Ok(View::Valid { slot, .. }), slot_size)) = look {
-            let _ = entomb(file, (slot * slot_size) as u64);
-        }
     }
 
     /// Removes a session that is locked: it has expired, or is dead. Whether its name was still there.

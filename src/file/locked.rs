@@ -5,7 +5,6 @@ use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
 use super::generations::{News, Stamp};
 use super::layout::SessionPath;
-use super::options::LOCK_WAIT_MIN;
 use super::queue::{Turn, busy};
 use super::read_cache::Cached;
 use super::slot::{self, Decoded, STATE_AT, State};
@@ -115,12 +114,6 @@ impl Locked<'_> {
     /// What is known of the inode by now.
     pub(super) fn state(&self) -> State {
         self.newest.state.and(self.found.get())
-    }
-
-    /// Whether the path still leads to this file, as far as that may have changed: a `delete` does not wait for our lock
-    /// any longer than its limit, and somebody may have brought a session in since, under the same name.
-    pub(super) fn has_its_name(&self) -> Result<bool> {
-        Ok(self.since.elapsed() < LOCK_WAIT_MIN || self.store.leads_to(&self.path, &self.file)?)
     }
 
     /// Tells whoever waits for this file's lock to look whether the path still leads here.

@@ -11,6 +11,7 @@ mod emptied;
 mod end;
 mod errors;
 mod flock;
+mod force_delete;
 mod fork;
 mod generations;
 mod grow;

@@ -111,18 +111,6 @@ impl FileStore {
         self.unless_deleted(locked)
     }
 
-    /// A save that held the lock for longer than the shortest wait limit may have been passed by a `delete`, and have
-    /// written to a file without a name: then nothing was saved.
-    fn unless_deleted(&self, locked: &Locked<'_>) -> Result<Written> {
-        let is_there = locked.has_its_name().map_err(|error| {
-            Error::new(ErrorKind::DurabilityUnknown, "look for session file after saving")
-                .with_path(self.path().join(locked.path.as_str()))
-                .with_reason("it was written, and may have been removed before")
-                .with_source(error)
-        })?;
-        Ok(if is_there { Written::Yes } else { Written::Gone })
-    }
-
     /// Brings the newest version to the disk as it is.
     fn make_safe(&self, locked: &Locked<'_>) -> Result<Written> {
         let state = locked.newest.state;
