@@ -92,7 +92,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
         what: "the end of a session is not synced before its name goes",
         on: None,
         shows: &[BACK],
-        edits: &[("src/file/end.rs", "is_reliable && disk::sync_data(dying.file).is_ok()", "is_reliable")],
+        edits: &[("src/file/delete.rs", "is_reliable && disk::sync_data(dying.file).is_ok()", "is_reliable")],
     },
     Breach {
         name: "passing-sync",
@@ -106,7 +106,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
                 "let _ = file;",
             ),
             (
-                "src/file/end.rs",
+                "src/file/delete.rs",
                 "shard.sync().map_err(|error| self.end_unknown(path, error))",
                 "shard.stat(path.below_shard()).map(drop).or(Ok(()))",
             ),
@@ -118,7 +118,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
         on: None,
         shows: &[BACK],
         edits: &[(
-            "src/file/end.rs",
+            "src/file/delete.rs",
             "if syncs && dying.state.name_may_fall_back() {",
             "if syncs && false {",
         )],

@@ -5,10 +5,10 @@
 //! `locked` gets. `due` knows which sessions may have expired, `sweep` removes those that have, `reaper` does so again and
 //! again; `walk`, `operate` and `repair` are for operators.
 mod create;
+mod delete;
 mod disk;
 mod due;
 mod emptied;
-mod end;
 mod errors;
 mod flock;
 mod force_delete;

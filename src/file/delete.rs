@@ -1,10 +1,12 @@
-//! Rotate, delete: what ends the session of an id, step by step, so that it stays ended. The reasons are in
-//! [`design`](crate::design).
+//! Deleting a session, so that it stays deleted.
 //!
-//! **The name goes last.** Under the session's lock, the tombstone is written into its file and brought to the disk, the end
-//! is announced, and only then is the name removed: a name that is absent proves that nothing is left to be done. Where that
-//! cannot be had, because another holds the lock, or the file cannot be read, written or synced, the file is *moved* first, to
-//! a name that says that its end is under way; that name goes last.
+//! **The name goes last.** Under the session's lock, the tombstone is written into its file and brought to the disk, all caches are
+//! invalidated, and only then is the name removed (rule 6 for crashes in [`design`](crate::design)): a name that is absent proves
+//! that nothing is left to be done. Where a tombstone cannot be written or synced, the file is *moved* first, to a name that says that
+//! its end is under way; that name goes last. Where the lock cannot be had, or the file cannot be read: see `force_delete`.
+//!
+//! - An id under which there is nothing costs looks: no write, no lock, no sync.
+//! - A link, pipe, directory or device, and a file of a newer version, are refused and stay.
 use super::FileStore;
 use super::disk::{self, Directory};
 use super::generations::News;
@@ -18,14 +20,14 @@ use crate::sync::Instant;
 use std::fs::File;
 use std::io;
 
-/// A file in a session's place that is to lose its name, locked by us.
+/// A file under a session's name, locked by us, that is to lose its name.
 struct Dying<'a> {
     shard: &'a Directory,
     path: &'a SessionPath,
     file: &'a File,
     /// Where in the file the tombstone goes.
     offset: u64,
-    /// What is known of the inode.
+    /// The flags of the inode.
     state: State,
 }
 
@@ -44,25 +46,25 @@ impl FileStore {
             }
             Ok(Held::Remains(remains)) => self.end_remains(whose, &shard, &remains).map(|()| false),
             Ok(Held::Nothing) => self.end_nothing(whose, &id, &shard).map(|()| false),
-            // Another writer has the lock and does not let go (a stopped process, say), or the file cannot be read: a logout
-            // waits for neither. Whatever the holder still writes, it writes to a file that has lost the session's name.
+            // Another writer has the lock and does not give it back (a stopped process, say), or the file cannot be read: a logout
+            // waits for neither.
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
                 self.end_unlocked(whose, &id, &shard)
             }
-            // What is not ours is left alone: another kind of file, or a newer version's session.
+            // A foreign file is left alone: another kind of file, or a newer version's session.
             Err(error) => return Err(error),
         };
         whose.secret().inspect(|session| self.forget(session));
         ended
     }
 
-    /// Removes what is left in a session's place, and finishes its end if that was cut short.
+    /// Removes a file without a readable version, and finishes the session's end if that was cut short.
     fn end_remains(&self, whose: Whose<'_>, shard: &Directory, remains: &Remains<'_>) -> Result<()> {
         let id = whose.id();
         let path = &SessionPath::of(&id);
         let tell = || self.announce(whose, &id, News::Ended).map(drop);
         if !remains.is_damaged {
-            // What was known of the inode was lost with its versions.
+            // The flags of the inode were lost with its versions.
             let dying = Dying { shard, path, file: &remains.file, offset: 0, state: State::REPLACES };
             return self.end_in_place(&dying, tell).map(drop);
         }
@@ -72,10 +74,10 @@ impl FileStore {
         self.sync_name(shard, path)
     }
 
-    /// Ends what has no file: finishes an end that was begun without the lock, if there is one.
+    /// Ends a session that has no file: finishes an end that was begun without the lock, if there is one.
     fn end_nothing(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
         self.finish_moved(whose, id, shard)?;
-        // Removed by hand, which was not announced. No copy was ever made of a session with a made-up id.
+        // Removed outside the library, which invalidated nothing. No copy was ever made of a session with a made-up id.
         let known = whose.secret().zip(self.cache.as_ref());
         if known.is_some_and(|(session, cache)| cache.peek(session.as_bytes()).is_some()) {
             self.announce(whose, id, News::Ended)?;
@@ -95,7 +97,7 @@ impl FileStore {
         self.end_in_place(&dying, || locked.tell_ended())
     }
 
-    /// Ends what is in a file that we have locked, the name last. Whether the name was still there.
+    /// Ends the session of a file that we have locked, the name last. Whether the name was still there.
     fn end_in_place(&self, dying: &Dying<'_>, tell: impl FnOnce() -> Result<()>) -> Result<bool> {
         let syncs = self.options.sync_security_events;
         // A name that a power cut gives back to an older file has to lead here for good before it goes.
@@ -109,7 +111,7 @@ impl FileStore {
         };
         match (name, ended) {
             (Err(error), Ok(_)) => Err(self.end_unknown(dying.path, error)),
-            // Nothing can be read of the session any more, and that is all that is known.
+            // The session cannot be read any more; whether its file is gone is not known.
             (_, Err(error))
                 if is_marked
                     && !matches!(
@@ -137,7 +139,7 @@ impl FileStore {
 
     /// Ends a session under its lock where a tombstone cannot be written or synced. Whether its name was still there.
     fn end_by_moving(&self, dying: &Dying<'_>, tell: impl FnOnce() -> Result<()>) -> Result<bool> {
-        // Another session may have been brought in, after a `delete` that could not wait for our lock.
+        // Another session may have been imported, after a forced delete.
         if !self.leads_to(dying.path, dying.file)? || !self.move_away(dying.shard, dying.path)? {
             return Ok(false);
         }
@@ -162,8 +164,8 @@ impl FileStore {
 
     /// Removes a session that is locked: it has expired, or is dead. Whether its name was still there.
     pub(super) fn remove(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
-        // Whoever waits for the lock starts again by the path: the clock may have been set back when he gets it, or the
-        // session brought in anew. Best effort: a disk that is too full for it is to be swept all the same.
+        // Writers that wait for the lock start again by the path: when they get it, the clock may have been set back, or the session
+        // imported again. Best effort: a disk that is too full for the mark is to be swept all the same.
         let _ = locked.retire();
         locked.tell_ended()?;
         Ok(self.leads_to(&locked.path, &locked.file)? && self.unlink(shard, &locked.path)?)
