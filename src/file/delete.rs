@@ -11,7 +11,7 @@ use super::FileStore;
 use super::disk::{self, Directory};
 use super::generations::News;
 use super::layout::SessionPath;
-use super::locked::{Held, Locked, Remains, Whose, entomb};
+use super::session_lock::{Held, Locked, Remains, Whose, entomb};
 use super::slot::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;

@@ -10,8 +10,8 @@
 use super::disk::{self, Access};
 use super::errors::io_error;
 use super::layout::{self, SessionPath};
-use super::locked::Whose;
 use super::read_cache::Cached;
+use super::session_lock::Whose;
 use super::slot::Decoded;
 use super::slots::{self, FILE_BYTES_MAX, Known, View};
 use super::{FileStore, flock, queue};

@@ -8,7 +8,7 @@
 use super::FileStore;
 use super::disk::Directory;
 use super::layout::SessionPath;
-use super::locked::Whose;
+use super::session_lock::Whose;
 use super::slot::Extent;
 use crate::error::Result;
 use crate::id::SessionId;

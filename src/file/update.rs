@@ -10,8 +10,8 @@
 //! - The copies of other processes are invalidated before the lock is given back.
 use super::FileStore;
 use super::disk;
-use super::locked::{Locked, invalidate, raise};
 use super::read_cache::Cached;
+use super::session_lock::{Locked, invalidate, raise};
 use super::slot::{self, Extent, State, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;

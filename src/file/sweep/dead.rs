@@ -6,7 +6,7 @@ use crate::file::flock::LockedFile;
 use crate::file::generations::News;
 use crate::file::io_error;
 use crate::file::layout::{RUN, SessionPath, shard_of};
-use crate::file::locked::{Held, Remains, Whose};
+use crate::file::session_lock::{Held, Remains, Whose};
 use crate::file::walk::{Content, ScannedFile};
 use crate::id::PublicId;
 use crate::store::Store;

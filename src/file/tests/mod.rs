@@ -21,7 +21,7 @@ mod told;
 use super::disk::faults::{PAGE, SHORT, during};
 use super::flock::LockedFile;
 use super::layout::{DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of};
-use super::locked::Whose;
+use super::session_lock::Whose;
 use super::slot::SLOT_MIN;
 use super::{Content, FileStore, FileStoreOptions};
 use crate::error::{Error, ErrorKind, Result};

@@ -1,5 +1,12 @@
-//! A session under its lock: getting it, what is known of it then, the marks on its file, and telling those who have
-//! copies before it is given back.
+//! The lock of one session: getting it, the version and the flags that are known under it, and the marks on the file.
+//!
+//! A writer waits for its turn among the threads (`queue`), then for the lock of the file (`flock`). A lock is on an inode, and a
+//! name may change its inode meanwhile. So the file is read under the lock: a slot that is *retiring*, or a file without a version,
+//! says "look whether the path still leads here"; if not, the writer starts again by the path.
+//!
+//! - Every lock holder invalidates the session's copies before it unlocks, whatever the result: another process may have been killed
+//!   between changing the session and invalidating it. An operation that did not do so leaves it to the drop.
+//! - A forced delete does not wait for this lock (`force_delete`).
 use super::FileStore;
 use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
@@ -16,8 +23,7 @@ use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::io;
 
-/// Whose session is meant: its visitor's, by the secret, or that of a file, by the digest, as those mean it who look after
-/// the files and know no secrets.
+/// How a caller names a session: requests by the secret id, maintenance tools by the public id.
 #[derive(Clone, Copy)]
 pub(super) enum Whose<'a> {
     Secret(&'a SessionId),
@@ -31,11 +37,11 @@ impl<'a> Whose<'a> {
             Self::Digest(id) => id,
         }
     }
-    /// Whether a file was not read because it is larger than any session's ever is.
+    /// Whether the error says that a file is larger than that of any session.
     pub(super) fn is_beyond_any(self, error: &Error) -> bool {
         error.kind() == ErrorKind::TooLarge && matches!(self, Self::Digest(_))
     }
-    /// Copies in memory are filed under the secret; without it they are told to be old, and not dropped.
+    /// The cache is keyed by the secret id; by public id an entry can be invalidated, and not removed.
     pub(super) fn secret(self) -> Option<&'a SessionId> {
         match self {
             Self::Secret(session) => Some(session),
@@ -46,25 +52,21 @@ impl<'a> Whose<'a> {
 
 /// A session's file with its lock and its newest version.
 ///
-/// Whatever becomes of the act under the lock, those who have copies are told before the lock is given back: somebody
-/// may have been killed after changing the session and before telling. What no act tells itself, the drop does.
-///
 /// The fields drop in this order: the file's lock before the turn, so that the next thread of this process finds the
 /// file free.
 pub(super) struct Locked<'a> {
     pub(super) store: &'a FileStore,
     pub(super) whose: Whose<'a>,
     pub(super) id: PublicId,
-    /// What the session's cell said before its path was opened. From then on no end of it goes unnoticed.
+    /// The cell's stamp, read before the path was opened. No later end of the session goes unnoticed.
     pub(super) noted: Stamp,
     /// When that was, in microseconds since 1970.
     pub(super) noted_at: u64,
     pub(super) told: Cell<bool>,
-    /// What was found out about the inode under this lock: whether a sync of it failed.
+    /// Flags of the inode that were found out under this lock: whether a sync of it failed.
     pub(super) found: Cell<State>,
     pub(super) file: LockedFile,
-    /// The file that has taken this one's place, locked before it did: whoever saves next waits for it, until we have
-    /// told.
+    /// The file that has taken this one's place. It was locked before: the next writer waits until the copies are invalidated.
     pub(super) successor: OnceCell<LockedFile>,
     _turn: Turn<'a>,
     pub(super) path: SessionPath,
@@ -72,7 +74,7 @@ pub(super) struct Locked<'a> {
     pub(super) slot: usize,
     pub(super) slot_size: usize,
     pub(super) newest: Decoded,
-    /// When the lock was got: a `delete` that runs into its wait limit does not respect it any longer.
+    /// When the lock was taken: a delete that has waited up to its limit does not respect the lock any longer.
     pub(super) since: Instant,
 }
 
@@ -81,8 +83,8 @@ impl Locked<'_> {
         (slot * self.slot_size) as u64
     }
 
-    /// Brings the newest version to the disk, if it is not known to be there. Whether it is: after a failed sync of this
-    /// inode, also one by somebody else, no other can tell.
+    /// Syncs the newest version, unless it is known to be on the disk. Whether it is there: after a failed sync of this inode,
+    /// also one by another process, no later sync can tell.
     pub(super) fn sync_newest(&self) -> bool {
         let state = self.newest.state;
         if state.has(State::SYNC_FAILED) {
@@ -95,15 +97,15 @@ impl Locked<'_> {
         is_synced
     }
 
-    /// Notes that a sync of this inode failed, for whoever saves next, and at once: we may be killed before there is
+    /// Marks the file, for later saves, because a sync of it failed; at once, for this process may be killed before there is
     /// another inode.
     pub(super) fn distrust(&self) {
         self.found.set(State::SYNC_FAILED);
         raise(&self.file, self.offset(self.slot), self.state());
     }
 
-    /// The same where the other slot has a version that was written and not synced. That one would pass for the newest, also
-    /// to whoever waits for our lock; it is marked first, then voided.
+    /// The same where the other slot has a version that was written and not synced. It would pass for the newest, also in the eyes
+    /// of a writer that waits for our lock; so it is marked first, then voided.
     pub(super) fn distrust_both(&self) {
         let other = self.offset(1 - self.slot);
         raise(&self.file, other, State::SYNC_FAILED.and(State::RETIRING));
@@ -111,28 +113,28 @@ impl Locked<'_> {
         invalidate(&self.file, other, self.slot_size);
     }
 
-    /// What is known of the inode by now.
+    /// The flags of the inode, with those that were found out under this lock.
     pub(super) fn state(&self) -> State {
         self.newest.state.and(self.found.get())
     }
 
-    /// Tells whoever waits for this file's lock to look whether the path still leads here.
+    /// Marks the file as retiring: writers that wait for its lock look whether the path still leads here.
     pub(super) fn retire(&self) -> io::Result<()> {
         let state = self.state().and(State::RETIRING);
         disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
     }
 
-    /// Tells that a version was written, after the last look at the file. What copies of it are dated with: `saves` as
-    /// it is now, for whoever saves next waits for our lock; `ends` as it was before we opened the path, for whoever ends
-    /// the session need not wait for it.
+    /// Invalidates the copies of older versions, after the last look at the file. Returns the stamp for the writer's own copy: the
+    /// new `saves`, for the next writer waits for our lock; but the `ends` from before we opened the path, because a forced delete
+    /// does not wait for it.
     pub(super) fn tell_saved(&self) -> Result<Stamp> {
         let saves = self.store.announce(self.whose, &self.id, News::Saved)?;
         self.told.set(true);
-        // The number too: what was noted in other counters dates nothing.
+        // With the number of the counters that `ends` was read from: a stamp of other counters is worth nothing.
         Ok(Stamp { saves, ..self.noted })
     }
 
-    /// Tells that the session ended, when nothing can be read of it any more.
+    /// Invalidates all copies of a session that ended, when no version of it can be read any more.
     pub(super) fn tell_ended(&self) -> Result<()> {
         self.store.announce(self.whose, &self.id, News::Ended)?;
         self.told.set(true);
@@ -143,13 +145,13 @@ impl Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         if !self.told.get() {
-            // Nothing was changed by us, or the error that came of it is already on its way to the caller.
+            // We changed nothing, or the caller gets the error of the change.
             let _ = self.store.announce(self.whose, &self.id, News::Ended);
         }
     }
 }
 
-/// What is found under a session's name, and its lock.
+/// A session's name, looked up and locked.
 #[expect(
     clippy::large_enum_variant,
     reason = "each save makes one, and a place on the heap would cost more than the copy"
@@ -157,23 +159,23 @@ impl Drop for Locked<'_> {
 pub(super) enum Held<'a> {
     /// No file.
     Nothing,
-    /// A file without a version, or whose versions do not verify.
+    /// A file without a version, or with versions that do not verify.
     Remains(Remains<'a>),
     /// A session.
     Version(Locked<'a>),
 }
 
-/// A file, locked, in a session's place, that holds none.
+/// A locked file under a session's name that has no readable version.
 pub(super) struct Remains<'a> {
     pub(super) file: LockedFile,
     _turn: Turn<'a>,
-    /// Whether it once held a session; if not, its creation was cut short or its session ended.
+    /// Whether the file once held a session; if not, its creation was cut short or its session ended.
     pub(super) is_damaged: bool,
 }
 
 impl FileStore {
-    /// Locks a session for a save; `None` if it has no version, which is told to those who have copies of one. Who has its shard
-    /// open finds it faster there.
+    /// Locks a session for a save; `None` if it has no version, which invalidates its copies. Through an open shard the file is
+    /// found faster.
     pub(super) fn lock_live<'a>(
         &'a self,
         session: &'a SessionId,
@@ -182,12 +184,12 @@ impl FileStore {
         let whose = Whose::Secret(session);
         match self.hold(whose, shard, Instant::now() + self.options.lock_wait)? {
             Held::Version(locked) => Ok(Some(locked)),
-            // The caller had a copy, so others may have one, also if the file was removed by hand.
+            // The caller had a copy, so other processes may have one, also if the file was removed outside the library.
             Held::Nothing | Held::Remains(_) => self.announce(whose, &whose.id(), News::Ended).map(|_| None),
         }
     }
 
-    /// Locks what is under a session's name, and looks what it is.
+    /// Locks the file under a session's name, and reads it.
     pub(super) fn hold<'a>(
         &'a self,
         whose: Whose<'a>,
@@ -215,7 +217,7 @@ impl FileStore {
             let since = Instant::now();
             let looked = self.look_under_lock(whose, &id, &path, &file, known.as_ref());
             let (view, size, is_here) = looked.inspect_err(|_| {
-                // Whoever had it before may not have told.
+                // The holder before us may have been killed before it invalidated the copies.
                 let _ = self.announce(whose, &id, News::Ended);
             })?;
             match view {
@@ -249,8 +251,8 @@ impl FileStore {
         }
     }
 
-    /// What a file is that is locked, of how many bytes, and whether the path leads to it: to one with a version that is not
-    /// marked it does.
+    /// Reads a locked file: its view, its size, and whether the path leads to it. A version without the mark of retiring proves that
+    /// it does.
     fn look_under_lock(
         &self,
         whose: Whose<'_>,
@@ -280,19 +282,19 @@ impl FileStore {
     }
 }
 
-/// Writes down what is known of a slot. A failure costs the next power-safe save a sync; if it was a sync that failed which could
-/// not be noted, and the file cannot be written anew either, nothing tells the next one.
+/// Writes a slot's state byte. A failure costs the next power-safe save a sync. If the mark of a failed sync cannot be written, and
+/// the session cannot be written to another file either, the next save does not know of the failed sync.
 pub(super) fn raise(file: &File, offset: u64, state: State) {
     let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
 }
 
-/// Ends the session for all that have the file open or find it by its name.
+/// Writes a tombstone: ends the session for all that have the file open or find it by its name.
 pub(super) fn entomb(file: &File, offset: u64) -> io::Result<()> {
     disk::write_at(file, &slot::tombstone(), offset)
 }
 
-/// Voids a slot after a failed write, so that no reader takes it for one that was never written. Best effort: one that
-/// cannot be voided stays torn, which says the same.
+/// Voids a slot after a failed write, so that no reader takes it for a slot that was never written. Best effort: a slot that cannot
+/// be voided stays torn, which says the same.
 pub(super) fn invalidate(file: &File, offset: u64, slot_size: usize) {
     let _ = disk::write_at(file, &slot::void(slot_size), offset);
 }
