@@ -9,11 +9,11 @@
 use super::FileStore;
 use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
-use super::generations::News;
+use super::generations::Cause;
 use super::layout::SessionPath;
 use super::queue::busy;
 use super::read_cache::Cached;
-use super::session_lock::{Whose, entomb, raise};
+use super::session_lock::{Whose, write_state, write_tombstone};
 use super::slot::{self, Extent, State, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
@@ -50,7 +50,7 @@ impl FileStore {
         let bytes = self.encode(&record, had, &id, 1, State::WRITTEN, 0)?;
         let version = Version::claimed(&bytes);
         // A fresh random id cannot be cached anywhere: no invalidation needed. Our own copy has the stamp of one that is read.
-        let (stamp, read_at) = (self.generations.stamp(&id), self.options.clock.glance().micros());
+        let (stamp, read_at) = (self.generations.stamp(&id), self.options.clock.now_coarse().micros());
         // Whatever will be needed is opened before anything is changed.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
         self.due.file(&self.root, &id, record.deadline, self.now());
@@ -71,24 +71,24 @@ impl FileStore {
             Err(error) => return Err(self.error("create session file", &path, error)),
         };
         let made = self.fill(file, &path, bytes, shard.as_ref());
-        if made.as_ref().is_err_and(|unmade| unmade.has_the_name) {
+        if made.as_ref().is_err_and(|error| error.owns_path) {
             // A file that cannot be removed holds no version, or one under an id that was never handed out; a sweep removes it.
             let _ =
                 shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.below_shard()));
         }
-        // An imported id may still be cached from an earlier life, whose end was never announced; and a file that existed for a
+        // An imported id may still be cached from an earlier life, whose end invalidated nothing; and a file that existed for a
         // moment may have been read.
-        let told = match whose {
+        let invalidated = match whose {
             Whose::Secret(_) => Ok(()),
-            Whose::Digest(_) => self.announce(whose, &id, News::Ended).map(drop),
+            Whose::Digest(_) => self.invalidate(whose, &id, Cause::Ended).map(drop),
         };
-        made.map_err(|unmade| unmade.error)?;
+        made.map_err(|error| error.error)?;
         let now = self.now();
         if record.is_expired(now) {
             // A sweep may have read its entry before there was a file, and have struck it out.
             self.due.file(&self.root, &id, record.deadline, now);
         }
-        told?;
+        invalidated?;
         whose.secret().inspect(|session| {
             self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
         });
@@ -102,14 +102,14 @@ impl FileStore {
         path: &SessionPath,
         bytes: Vec<u8>,
         shard: Option<&Directory>,
-    ) -> Result<(), Unmade> {
-        let io = |act| move |error| Unmade { error: self.error(act, path, error), has_the_name: true };
+    ) -> Result<(), CreateError> {
+        let io = |act| move |error| CreateError { error: self.error(act, path, error), owns_path: true };
         // From here on a sweep sees that the file is not a dead one.
         let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
             .map_err(io("lock new session file"))?
             .map_err(|file| {
-                let has_the_name = self.leads_to(path, &file).unwrap_or(false);
-                Unmade { error: busy(), has_the_name }
+                let owns_path = self.is_current_file(path, &file).unwrap_or(false);
+                CreateError { error: busy(), owns_path }
             })?;
         let made = disk::stat(&file).map_err(io("examine new session file"))?;
         self.root.sharing().mend_mode(&file, &made).map_err(io("set the permissions of new session file"))?;
@@ -119,7 +119,7 @@ impl FileStore {
         match self.root.inode_at(path) {
             Ok(there) if there == made.inode => {}
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(find(error)),
-            _ => return Err(Unmade { has_the_name: false, ..find(io::ErrorKind::NotFound.into()) }),
+            _ => return Err(CreateError { owns_path: false, ..find(io::ErrorKind::NotFound.into()) }),
         }
         disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write new session file"))?;
         let Some(shard) = shard else { return Ok(()) };
@@ -127,19 +127,19 @@ impl FileStore {
             .map_err(io("sync new session file"))
             .and_then(|()| shard.sync().map_err(io("sync the directory of new session file")));
         match synced {
-            Ok(()) => raise(&file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED)),
+            Ok(()) => write_state(&file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED)),
             // Its removal may fail too; then at least it holds no version.
-            Err(_) => drop(entomb(&file, 0)),
+            Err(_) => drop(write_tombstone(&file, 0)),
         }
         synced
     }
 }
 
 /// Why a new file could not be filled with its first version.
-struct Unmade {
+struct CreateError {
     error: Error,
     /// Whether the path leads to the new file, as far as is known. If not, the file under the path is not ours to remove.
-    has_the_name: bool,
+    owns_path: bool,
 }
 
 /// A new file's bytes: the first version in slot 0, slot 1 empty. Written whole, so that no later save changes the size.

@@ -9,9 +9,9 @@
 //! - A link, pipe, directory or device, and a file of a newer version, are refused and stay.
 use super::FileStore;
 use super::disk::{self, Directory};
-use super::generations::News;
+use super::generations::Cause;
 use super::layout::SessionPath;
-use super::session_lock::{Held, Locked, Remains, Whose, entomb};
+use super::session_lock::{LockResult, Locked, UnreadableFile, Whose, write_tombstone};
 use super::slot::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
@@ -38,14 +38,14 @@ impl FileStore {
     pub(super) fn end_file(&self, whose: Whose<'_>) -> Result<bool> {
         let id = whose.id();
         let shard = self.open_shard(&id)?;
-        let held = self.hold(whose, Some(&shard), Instant::now() + self.options.lock_wait);
+        let held = self.lock_session(whose, Some(&shard), Instant::now() + self.options.lock_wait);
         let ended = match held {
-            Ok(Held::Version(locked)) => {
+            Ok(LockResult::Session(locked)) => {
                 let is_live = !locked.newest.record.is_expired(self.now());
                 self.end_locked(&shard, &locked).map(|was_there| was_there && is_live)
             }
-            Ok(Held::Remains(remains)) => self.end_remains(whose, &shard, &remains).map(|()| false),
-            Ok(Held::Nothing) => self.end_nothing(whose, &id, &shard).map(|()| false),
+            Ok(LockResult::Unreadable(remains)) => self.end_remains(whose, &shard, &remains).map(|()| false),
+            Ok(LockResult::Missing) => self.end_nothing(whose, &id, &shard).map(|()| false),
             // Another writer has the lock and does not give it back (a stopped process, say), or the file cannot be read: a logout
             // waits for neither.
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
@@ -59,17 +59,17 @@ impl FileStore {
     }
 
     /// Removes a file without a readable version, and finishes the session's end if that was cut short.
-    fn end_remains(&self, whose: Whose<'_>, shard: &Directory, remains: &Remains<'_>) -> Result<()> {
+    fn end_remains(&self, whose: Whose<'_>, shard: &Directory, remains: &UnreadableFile<'_>) -> Result<()> {
         let id = whose.id();
         let path = &SessionPath::of(&id);
-        let tell = || self.announce(whose, &id, News::Ended).map(drop);
+        let invalidate = || self.invalidate(whose, &id, Cause::Ended).map(drop);
         if !remains.is_damaged {
             // The flags of the inode were lost with its versions.
             let dying = Dying { shard, path, file: &remains.file, offset: 0, state: State::REPLACES };
-            return self.end_in_place(&dying, tell).map(drop);
+            return self.end_in_place(&dying, invalidate).map(drop);
         }
         // Without a tombstone: it may be a hard link to another session's file. As damage it may come back.
-        tell()?;
+        invalidate()?;
         self.unlink(shard, path)?;
         self.sync_name(shard, path)
     }
@@ -80,7 +80,7 @@ impl FileStore {
         // Removed outside the library, which invalidated nothing. No copy was ever made of a session with a made-up id.
         let known = whose.secret().zip(self.cache.as_ref());
         if known.is_some_and(|(session, cache)| cache.peek(session.as_bytes()).is_some()) {
-            self.announce(whose, id, News::Ended)?;
+            self.invalidate(whose, id, Cause::Ended)?;
         }
         Ok(())
     }
@@ -94,20 +94,20 @@ impl FileStore {
             offset: locked.offset(locked.slot),
             state: locked.state(),
         };
-        self.end_in_place(&dying, || locked.tell_ended())
+        self.end_in_place(&dying, || locked.invalidate_ended())
     }
 
     /// Ends the session of a file that we have locked, the name last. Whether the name was still there.
-    fn end_in_place(&self, dying: &Dying<'_>, tell: impl FnOnce() -> Result<()>) -> Result<bool> {
+    fn end_in_place(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
         let syncs = self.options.sync_security_events;
         // A name that a power cut gives back to an older file has to lead here for good before it goes.
         let name = if syncs && dying.state.name_may_fall_back() { dying.shard.sync() } else { Ok(()) };
-        let is_marked = name.is_ok() && entomb(dying.file, dying.offset).is_ok();
+        let is_marked = name.is_ok() && write_tombstone(dying.file, dying.offset).is_ok();
         let ended = if is_marked && self.sync_tombstone(dying) {
-            tell()?;
+            invalidate()?;
             self.remove_ended(dying)
         } else {
-            self.end_by_moving(dying, tell)
+            self.end_by_moving(dying, invalidate)
         };
         match (name, ended) {
             (Err(error), Ok(_)) => Err(self.end_unknown(dying.path, error)),
@@ -128,9 +128,10 @@ impl FileStore {
         }
     }
 
-    /// Removes the name of a session whose end is announced, and on the disk if ends are. Whether it was still there.
+    /// Removes the name of a session whose copies are invalidated, and whose end is on the disk if ends are synced. Whether the name
+    /// was still there.
     fn remove_ended(&self, dying: &Dying<'_>) -> Result<bool> {
-        if !self.leads_to(dying.path, dying.file)? {
+        if !self.is_current_file(dying.path, dying.file)? {
             return Ok(false);
         }
         // A name that cannot be removed leads to a tombstone: the session is ended, and a sweep removes the file.
@@ -138,13 +139,13 @@ impl FileStore {
     }
 
     /// Ends a session under its lock where a tombstone cannot be written or synced. Whether its name was still there.
-    fn end_by_moving(&self, dying: &Dying<'_>, tell: impl FnOnce() -> Result<()>) -> Result<bool> {
+    fn end_by_moving(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
         // Another session may have been imported, after a forced delete.
-        if !self.leads_to(dying.path, dying.file)? || !self.move_away(dying.shard, dying.path)? {
+        if !self.is_current_file(dying.path, dying.file)? || !self.move_away(dying.shard, dying.path)? {
             return Ok(false);
         }
-        let _ = entomb(dying.file, dying.offset);
-        self.finish_end(dying.shard, dying.path, Some(dying.file), tell)?;
+        let _ = write_tombstone(dying.file, dying.offset);
+        self.finish_end(dying.shard, dying.path, Some(dying.file), invalidate)?;
         Ok(true)
     }
 
@@ -167,8 +168,8 @@ impl FileStore {
         // Writers that wait for the lock start again by the path: when they get it, the clock may have been set back, or the session
         // imported again. Best effort: a disk that is too full for the mark is to be swept all the same.
         let _ = locked.retire();
-        locked.tell_ended()?;
-        Ok(self.leads_to(&locked.path, &locked.file)? && self.unlink(shard, &locked.path)?)
+        locked.invalidate_ended()?;
+        Ok(self.is_current_file(&locked.path, &locked.file)? && self.unlink(shard, &locked.path)?)
     }
 
     pub(super) fn unlink(&self, shard: &Directory, path: &SessionPath) -> Result<bool> {

@@ -25,7 +25,7 @@ impl FileStore {
     pub(super) fn error_at(&self, act: &'static str, path: &str, error: io::Error) -> Error {
         let full = matches!(Errno::from_io_error(&error), Some(Errno::NOSPC));
         let error = io_error(act, error).with_path(self.root.path().join(path));
-        if full { error.with_reason(self.root.what_is_full()) } else { error }
+        if full { error.with_reason(self.root.enospc_reason()) } else { error }
     }
 
     /// An error after a write: what was changed can be read now, and may not survive a power cut.

@@ -68,7 +68,7 @@ pub(super) fn wait_for(deadline: Instant, mut try_lock: impl FnMut() -> io::Resu
     let contended = fs2::lock_contended_error().raw_os_error();
     let mut pause = PAUSE_MIN;
     loop {
-        match disk::gate("lock").map_err(io::Error::from).and_then(|()| try_lock()) {
+        match disk::failpoint("lock").map_err(io::Error::from).and_then(|()| try_lock()) {
             Ok(()) => return Ok(true),
             Err(error) if error.raw_os_error() == contended => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

@@ -33,10 +33,10 @@
 use super::FileStore;
 use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
-use super::generations::News;
+use super::generations::Cause;
 use super::layout::SessionPath;
 use super::options::LOCK_WAIT_MIN;
-use super::session_lock::{Locked, Whose, entomb};
+use super::session_lock::{Locked, Whose, write_tombstone};
 use super::slots::{self, View};
 use super::update::Written;
 use crate::error::{Error, ErrorKind, Result};
@@ -69,30 +69,30 @@ impl FileStore {
             // No tombstone can be written into it, but it has lost its name.
             Err(_) => None,
         };
-        file.as_ref().inspect(|file| self.entomb_moved(whose, &path, file));
-        let told = || self.announce(whose, id, News::Ended).map(drop);
-        self.finish_end(shard, &path, file.as_ref(), told)?;
+        file.as_ref().inspect(|file| self.write_tombstone_unlocked(whose, &path, file));
+        let invalidate = || self.invalidate(whose, id, Cause::Ended).map(drop);
+        self.finish_end(shard, &path, file.as_ref(), invalidate)?;
         // Waits until any writer that missed the tombstone has finished, or has held the lock for so long that it looks whether the
         // path still leads to its file.
         file.map(|file| LockedFile::acquire(file, Instant::now() + 2 * LOCK_WAIT_MIN));
         Ok(())
     }
 
-    /// Announces the end of a session whose file was moved, brings it to the disk if ends are, and removes the file.
+    /// Invalidates a session whose file was moved, syncs its end if ends are synced, and removes the file.
     pub(super) fn finish_end(
         &self,
         shard: &Directory,
         path: &SessionPath,
         file: Option<&File>,
-        tell: impl FnOnce() -> Result<()>,
+        invalidate: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let told = tell();
+        let invalidated = invalidate();
         if self.options.sync_security_events {
             // On btrfs the sync of a directory may forget that a name is gone. That of a file whose name has changed does not.
             file.inspect(|file| drop(disk::sync_data(file)));
         }
         self.sync_name(shard, path)?;
-        told?;
+        invalidated?;
         // If the file stays, the next delete or a sweep finishes it once more.
         let _ = shard.unlink(path.ending());
         Ok(())
@@ -100,17 +100,17 @@ impl FileStore {
 
     /// Writes a tombstone into a file that has lost its name, for the writers that wait for its lock. The holder of the lock may be
     /// anywhere in a save: that writes the other slot, and a tombstone in either slot ends the session.
-    fn entomb_moved(&self, whose: Whose<'_>, path: &SessionPath, file: &File) {
+    fn write_tombstone_unlocked(&self, whose: Whose<'_>, path: &SessionPath, file: &File) {
         let look = |bytes: &[u8]| (slots::view(bytes, &whose.id(), None), bytes.len() / 2);
         let look = self.look(file, path, look);
         if let Ok((Ok(View::Valid { slot, .. }), slot_size)) = look {
-            let _ = entomb(file, (slot * slot_size) as u64);
+            let _ = write_tombstone(file, (slot * slot_size) as u64);
         }
     }
 
     /// A forced delete may have taken the file's name away while we held the lock; if so, the save is void.
     pub(super) fn unless_deleted(&self, locked: &Locked<'_>) -> Result<Written> {
-        let is_there = locked.has_its_name().map_err(|error| {
+        let is_there = locked.is_still_linked().map_err(|error| {
             Error::new(ErrorKind::DurabilityUnknown, "look for session file after saving")
                 .with_path(self.path().join(locked.path.as_str()))
                 .with_reason("it was written, and may have been removed before")
@@ -123,7 +123,7 @@ impl FileStore {
 impl Locked<'_> {
     /// Whether the path still leads to this file. It is looked at only if the lock was held for so long that a forced delete may
     /// have taken the name away, and another session may have been imported under it.
-    pub(super) fn has_its_name(&self) -> Result<bool> {
-        Ok(self.since.elapsed() < LOCK_WAIT_MIN || self.store.leads_to(&self.path, &self.file)?)
+    pub(super) fn is_still_linked(&self) -> Result<bool> {
+        Ok(self.locked_at.elapsed() < LOCK_WAIT_MIN || self.store.is_current_file(&self.path, &self.file)?)
     }
 }

@@ -13,7 +13,7 @@ use super::create::whole_file;
 use super::disk::{self, temporary_name};
 use super::flock::LockedFile;
 use super::queue::busy;
-use super::session_lock::{Locked, raise};
+use super::session_lock::{Locked, write_state};
 use super::slot::{STATE_AT, State};
 use super::update::Written;
 use crate::error::{Error, ErrorKind, Result};
@@ -62,18 +62,18 @@ impl FileStore {
             disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write the larger file for session"))?;
             // At every durability: a name must never point at bytes the disk may still lose.
             disk::sync_data(&file).map_err(io("sync the larger file for session"))?;
-            raise(&file, 0, state.and(State::DATA_SYNCED));
+            write_state(&file, 0, state.and(State::DATA_SYNCED));
             locked.retire().map_err(io("mark session file"))?;
             // Not over a session that was imported since this one was ended.
-            if !self.leads_to(&locked.path, &locked.file)? {
+            if !self.is_current_file(&locked.path, &locked.file)? {
                 return Ok(None);
             }
-            match shard.put_in_place(&temporary, locked.path.below_shard()) {
+            match shard.exchange_or_rename(&temporary, locked.path.below_shard()) {
                 Ok(()) => Ok(Some(file)),
                 // Ended by a `delete` that could not wait for our lock.
                 Err(error)
                     if error.kind() == io::ErrorKind::NotFound
-                        && !self.leads_to(&locked.path, &locked.file)? =>
+                        && !self.is_current_file(&locked.path, &locked.file)? =>
                 {
                     Ok(None)
                 }
@@ -88,7 +88,7 @@ impl FileStore {
             shard
                 .sync()
                 .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
-            raise(file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED));
+            write_state(file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED));
         }
         Ok(Written::Yes)
     }

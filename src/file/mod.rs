@@ -1,9 +1,10 @@
 //! The file engine: one directory is the database, one file is a session.
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::design)).
-//! This file opens and reads; [`slot`] has the bytes of a version; `write` creates, updates and grows, `end` rotates and deletes, both under the lock that
-//! `locked` gets. `due` knows which sessions may have expired, `sweep` removes those that have, `reaper` does so again and
-//! again; `walk`, `operate` and `repair` are for operators.
+//! A file for each operation: `open`, `read`, `create`, `update`, `grow`, `rotate`, `delete`, `force_delete`. [`slot`] has the bytes
+//! of a version, `slots` decides which is the newest. `queue`, `flock` and `session_lock` are the locks; `generations`, `read_cache`
+//! and `watch` the cache and its invalidation. `due` knows which sessions may have expired, `sweep` removes those that have, `reaper`
+//! does so again and again; `walk`, `operate` and `repair` are for operators. This file holds the store and its cache together.
 mod create;
 mod delete;
 mod disk;
@@ -57,7 +58,7 @@ pub use stats::Stats;
 pub use sweep::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
 pub use walk::{Content, Scan, ScannedFile};
 
-use crate::clock::{Glance, micros};
+use crate::clock::{CoarseTime, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId, Token};
 use crate::record::Record;
@@ -66,7 +67,7 @@ use disk::{Access, Root};
 use due::Due;
 use emptied::MadeAgain;
 use errors::io_error;
-use generations::{Counters, Generations, News};
+use generations::{Cause, Counters, Generations};
 use layout::SessionPath;
 use read_cache::{Cached, Found, Key, ReadCache};
 use root_lock::LockedRoot;
@@ -78,11 +79,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// How long a copy is trusted without a look at the file. It bounds what the counters cannot: how long processes may
-/// differ about a save whose writer was killed before it announced it, and how long a session that was removed by hand
+/// differ about a save whose writer was killed before it invalidated the copies, and how long a session that was removed by hand
 /// is served if nobody watches. A look costs a few microseconds, so a longer time would gain nothing.
 const TRUST_MICROS: u64 = 60_000_000;
 
-/// How often an announcement follows the counters' name to another file before it is given up: no two backups are restored
+/// How often an invalidation follows the counters' name to another file before it is given up: no two backups are restored
 /// while one session is saved.
 const FOLLOWINGS_MAX: u32 = 8;
 
@@ -172,7 +173,7 @@ impl FileStore {
         }
         let (root, were_missing) = open::open_root(dir, &options)?;
         let uncached_on = open::go_without_copies(&root, &mut options);
-        let (in_use, generations) = open::announce_use(&root, &options)?;
+        let (in_use, generations) = open::lock_root(&root, &options)?;
         let generations = Arc::new(generations);
         let cache =
             (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes, &generations.counters()));
@@ -248,18 +249,18 @@ impl FileStore {
         self.watcher.as_ref()?.as_ref().err()
     }
 
-    /// Whether a copy is still the newest version, as far as anybody has said, and not expired; see [`design`](crate::design).
-    fn trusts(&self, copy: &Cached, counters: &Counters, now: Glance) -> bool {
+    /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired; see [`design`](crate::design).
+    fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> bool {
         counters.confirm(&copy.id, copy.stamp)
             // Also if the clock was set back: a copy from the future is as good as an old one.
             && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
-            && (now.is_surely_before(copy.deadline) || micros(self.now()) < copy.deadline)
+            && (now.certainly_before(copy.deadline) || micros(self.now()) < copy.deadline)
     }
 
     /// Keeps a copy of a version for later loads.
     fn remember(&self, session: &SessionId, copy: Cached) {
         if let Some(cache) = &self.cache {
-            let now = self.options.clock.glance();
+            let now = self.options.clock.now_coarse();
             cache.put(session.as_bytes(), copy, |there, counters| self.trusts(there, counters, now));
         }
     }
@@ -271,34 +272,34 @@ impl FileStore {
         }
     }
 
-    /// Tells every process that has a copy of the session to look at its file. Returns what copies of the version that
-    /// was just written, under the session's lock, are dated with.
-    fn announce(&self, whose: Whose<'_>, id: &PublicId, news: News) -> Result<u64> {
-        self.announce_where_it_is_heard(id, news).map_err(|error| {
-            // Our own copy is as old as theirs.
+    /// Invalidates the session in all caches; returns the new `saves` value.
+    fn invalidate(&self, whose: Whose<'_>, id: &PublicId, cause: Cause) -> Result<u64> {
+        self.invalidate_current(id, cause).map_err(|error| {
+            // Our own copy is as stale as those of other processes.
             whose.secret().inspect(|session| self.forget(session));
-            Error::new(ErrorKind::InvalidationFailed, "announce the change of session file")
+            Error::new(ErrorKind::InvalidationFailed, "invalidate the copies of session file")
                 .with_path(self.root.path().join(SessionPath::of(id).as_str()))
                 .with_reason("what was done is done; other processes may serve what was before for a minute")
                 .with_source(self.error_at("write to", layout::GENERATIONS_PATH, error))
         })
     }
 
-    /// Announces into the counters that have the name. Returns what `saves` is there now.
-    fn announce_where_it_is_heard(&self, id: &PublicId, news: News) -> io::Result<u64> {
+    /// Invalidates through the counters that have the name. Returns the new value of `saves`.
+    fn invalidate_current(&self, id: &PublicId, cause: Cause) -> io::Result<u64> {
         for _ in 0..FOLLOWINGS_MAX {
-            let told = self.generations.announce(id, news)?;
-            let now = self.options.clock.glance();
-            if told.is_heard && !self.generations.is_due(now) || self.follow(now)? == told.counters {
-                return Ok(told.saves);
+            let invalidated = self.generations.invalidate(id, cause)?;
+            let now = self.options.clock.now_coarse();
+            let is_current = invalidated.is_current && !self.generations.is_due(now);
+            if is_current || self.follow(now)? == invalidated.counters {
+                return Ok(invalidated.saves);
             }
         }
         Err(io::Error::other("the counters were replaced again and again"))
     }
 
-    /// Takes up the counters that have the name by now, if they are others. The number of those that are listened to.
+    /// Takes up the counters that have the name by now, if they are others. Returns the number of the current ones.
     #[cold]
-    fn follow(&self, now: Glance) -> io::Result<u64> {
+    fn follow(&self, now: CoarseTime) -> io::Result<u64> {
         let followed = self.generations.follow(now, |counters| {
             if let Some(cache) = &self.cache {
                 cache.heed(counters);
@@ -324,7 +325,7 @@ impl Store for FileStore {
     fn load(&self, token: &Token) -> Result<Lookup> {
         // A part of the cache may be locked by a thread that does not exist in the child.
         self.queues.check_process()?;
-        let now = self.options.clock.glance();
+        let now = self.options.clock.now_coarse();
         let text = token.expose();
         let mut known = None;
         if let (Some(cache), Ok(key)) = (&self.cache, <&Key>::try_from(text.as_bytes())) {

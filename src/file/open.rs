@@ -39,13 +39,13 @@ impl Parameters {
     }
 }
 
-/// Says how a store is used, for as long as it is open, and finds its counters or makes them.
+/// Locks the root for as long as the store is open, and opens its counters or makes them.
 ///
 /// The lock is shared: counters may be made where there are none, for processes that had others follow the name
 /// (`generations`). A store without a cache opens the counters' file, and does not map it.
 ///
 /// A store that is only read has no counters: it asks the files, and changes nothing.
-pub(super) fn announce_use(root: &Root, options: &FileStoreOptions) -> Result<(LockedRoot, Generations)> {
+pub(super) fn lock_root(root: &Root, options: &FileStoreOptions) -> Result<(LockedRoot, Generations)> {
     const ACT: &str = "lock session directory";
     let io = |error| io_error(ACT, error).with_path(root.path());
     let in_use = |reason| {
@@ -60,7 +60,7 @@ pub(super) fn announce_use(root: &Root, options: &FileStoreOptions) -> Result<(L
         }
         if !run::has_earlier(root)? {
             let is_mapped = options.cache_bytes > 0;
-            return Ok((lock, Generations::open(root, is_mapped, options.clock.glance())?));
+            return Ok((lock, Generations::open(root, is_mapped, options.clock.now_coarse())?));
         }
         // Given back first: a lock that is converted in place may be lost on the way.
         drop(lock);
@@ -79,7 +79,7 @@ pub(super) fn announce_use(root: &Root, options: &FileStoreOptions) -> Result<(L
 
 /// Where processes do not share memory, a store keeps no copies. The name of such a file system, if any were to be kept.
 ///
-/// It announces all the same: on the host of a virtual machine, others may use the directory through memory.
+/// It invalidates all the same: on the host of a virtual machine, others may use the directory through memory.
 pub(super) fn go_without_copies(root: &Root, options: &mut FileStoreOptions) -> Option<&'static str> {
     let name = root.remote_file_system().filter(|_| options.cache_bytes > 0)?;
     options.cache_bytes = 0;

@@ -15,7 +15,7 @@ use super::session_lock::Whose;
 use super::slot::Decoded;
 use super::slots::{self, FILE_BYTES_MAX, Known, View};
 use super::{FileStore, flock, queue};
-use crate::clock::Glance;
+use crate::clock::CoarseTime;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
 use crate::store::{Absent, Live, Lookup, Store};
@@ -34,7 +34,7 @@ impl FileStore {
         &self,
         session: &SessionId,
         known: Option<&Cached>,
-        glance: Glance,
+        now: CoarseTime,
     ) -> Result<Lookup> {
         let id = known.map_or_else(|| session.public_id(), |known| known.id);
         // Before the file is opened: see `generations`.
@@ -50,7 +50,7 @@ impl FileStore {
         self.tally.count_read(known.is_some());
         Ok(match newest {
             Ok(Decoded { record, version, .. }) => {
-                self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, glance.micros()));
+                self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, now.micros()));
                 Lookup::Live(Live { record, id })
             }
             Err(absent) => {
@@ -77,7 +77,7 @@ impl FileStore {
         match first {
             Ok(Ok(view)) => Ok(Some(view)),
             Ok(Err(bytes)) => self.read_until_settled(whose, id, &path, bytes),
-            Err(error) if whose.is_beyond_any(&error) => Ok(Some(View::Damaged)),
+            Err(error) if whose.is_oversized(&error) => Ok(Some(View::Damaged)),
             Err(error) => Err(error),
         }
     }
@@ -105,7 +105,7 @@ impl FileStore {
         let _shared = flock::share(&file, deadline)
             .map_err(|error| self.error("lock session file", path, error))?
             .ok_or_else(queue::busy)?;
-        if !self.leads_to(path, &file)? {
+        if !self.is_current_file(path, &file)? {
             // Replaced or ended while we waited.
             return self.read(whose, id, None);
         }

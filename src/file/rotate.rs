@@ -44,7 +44,8 @@ impl FileStore {
         let live = self.create_beside(Whose::Secret(successor), record, true, Some(had))?;
         let ended = (|| {
             // Looked at first: nothing must be written to a file that was moved away outside the library.
-            let was_there = self.leads_to(&locked.path, &locked.file)? && self.end_locked(&shard, &locked)?;
+            let was_there =
+                self.is_current_file(&locked.path, &locked.file)? && self.end_locked(&shard, &locked)?;
             if !was_there {
                 self.check_unobstructed(&shard, &locked.path)?;
             }

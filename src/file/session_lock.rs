@@ -10,7 +10,7 @@
 use super::FileStore;
 use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
-use super::generations::{News, Stamp};
+use super::generations::{Cause, Stamp};
 use super::layout::SessionPath;
 use super::queue::{Turn, busy};
 use super::read_cache::Cached;
@@ -38,7 +38,7 @@ impl<'a> Whose<'a> {
         }
     }
     /// Whether the error says that a file is larger than that of any session.
-    pub(super) fn is_beyond_any(self, error: &Error) -> bool {
+    pub(super) fn is_oversized(self, error: &Error) -> bool {
         error.kind() == ErrorKind::TooLarge && matches!(self, Self::Digest(_))
     }
     /// The cache is keyed by the secret id; by public id an entry can be invalidated, and not removed.
@@ -59,12 +59,12 @@ pub(super) struct Locked<'a> {
     pub(super) whose: Whose<'a>,
     pub(super) id: PublicId,
     /// The cell's stamp, read before the path was opened. No later end of the session goes unnoticed.
-    pub(super) noted: Stamp,
+    pub(super) stamp_before_open: Stamp,
     /// When that was, in microseconds since 1970.
-    pub(super) noted_at: u64,
-    pub(super) told: Cell<bool>,
+    pub(super) opened_at: u64,
+    pub(super) invalidated: Cell<bool>,
     /// Flags of the inode that were found out under this lock: whether a sync of it failed.
-    pub(super) found: Cell<State>,
+    pub(super) new_flags: Cell<State>,
     pub(super) file: LockedFile,
     /// The file that has taken this one's place. It was locked before: the next writer waits until the copies are invalidated.
     pub(super) successor: OnceCell<LockedFile>,
@@ -75,7 +75,7 @@ pub(super) struct Locked<'a> {
     pub(super) slot_size: usize,
     pub(super) newest: Decoded,
     /// When the lock was taken: a delete that has waited up to its limit does not respect the lock any longer.
-    pub(super) since: Instant,
+    pub(super) locked_at: Instant,
 }
 
 impl Locked<'_> {
@@ -92,30 +92,30 @@ impl Locked<'_> {
         }
         let is_synced = state.has(State::DATA_SYNCED) || disk::sync_data(&self.file).is_ok();
         if !is_synced {
-            self.distrust();
+            self.mark_sync_failed();
         }
         is_synced
     }
 
     /// Marks the file, for later saves, because a sync of it failed; at once, for this process may be killed before there is
     /// another inode.
-    pub(super) fn distrust(&self) {
-        self.found.set(State::SYNC_FAILED);
-        raise(&self.file, self.offset(self.slot), self.state());
+    pub(super) fn mark_sync_failed(&self) {
+        self.new_flags.set(State::SYNC_FAILED);
+        write_state(&self.file, self.offset(self.slot), self.state());
     }
 
     /// The same where the other slot has a version that was written and not synced. It would pass for the newest, also in the eyes
     /// of a writer that waits for our lock; so it is marked first, then voided.
-    pub(super) fn distrust_both(&self) {
+    pub(super) fn mark_both_sync_failed(&self) {
         let other = self.offset(1 - self.slot);
-        raise(&self.file, other, State::SYNC_FAILED.and(State::RETIRING));
-        self.distrust();
-        invalidate(&self.file, other, self.slot_size);
+        write_state(&self.file, other, State::SYNC_FAILED.and(State::RETIRING));
+        self.mark_sync_failed();
+        void_slot(&self.file, other, self.slot_size);
     }
 
     /// The flags of the inode, with those that were found out under this lock.
     pub(super) fn state(&self) -> State {
-        self.newest.state.and(self.found.get())
+        self.newest.state.and(self.new_flags.get())
     }
 
     /// Marks the file as retiring: writers that wait for its lock look whether the path still leads here.
@@ -127,26 +127,26 @@ impl Locked<'_> {
     /// Invalidates the copies of older versions, after the last look at the file. Returns the stamp for the writer's own copy: the
     /// new `saves`, for the next writer waits for our lock; but the `ends` from before we opened the path, because a forced delete
     /// does not wait for it.
-    pub(super) fn tell_saved(&self) -> Result<Stamp> {
-        let saves = self.store.announce(self.whose, &self.id, News::Saved)?;
-        self.told.set(true);
+    pub(super) fn invalidate_saved(&self) -> Result<Stamp> {
+        let saves = self.store.invalidate(self.whose, &self.id, Cause::Saved)?;
+        self.invalidated.set(true);
         // With the number of the counters that `ends` was read from: a stamp of other counters is worth nothing.
-        Ok(Stamp { saves, ..self.noted })
+        Ok(Stamp { saves, ..self.stamp_before_open })
     }
 
     /// Invalidates all copies of a session that ended, when no version of it can be read any more.
-    pub(super) fn tell_ended(&self) -> Result<()> {
-        self.store.announce(self.whose, &self.id, News::Ended)?;
-        self.told.set(true);
+    pub(super) fn invalidate_ended(&self) -> Result<()> {
+        self.store.invalidate(self.whose, &self.id, Cause::Ended)?;
+        self.invalidated.set(true);
         Ok(())
     }
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        if !self.told.get() {
+        if !self.invalidated.get() {
             // We changed nothing, or the caller gets the error of the change.
-            let _ = self.store.announce(self.whose, &self.id, News::Ended);
+            let _ = self.store.invalidate(self.whose, &self.id, Cause::Ended);
         }
     }
 }
@@ -156,17 +156,17 @@ impl Drop for Locked<'_> {
     clippy::large_enum_variant,
     reason = "each save makes one, and a place on the heap would cost more than the copy"
 )]
-pub(super) enum Held<'a> {
-    /// No file.
-    Nothing,
+pub(super) enum LockResult<'a> {
+    /// There is no file.
+    Missing,
     /// A file without a version, or with versions that do not verify.
-    Remains(Remains<'a>),
+    Unreadable(UnreadableFile<'a>),
     /// A session.
-    Version(Locked<'a>),
+    Session(Locked<'a>),
 }
 
 /// A locked file under a session's name that has no readable version.
-pub(super) struct Remains<'a> {
+pub(super) struct UnreadableFile<'a> {
     pub(super) file: LockedFile,
     _turn: Turn<'a>,
     /// Whether the file once held a session; if not, its creation was cut short or its session ended.
@@ -182,20 +182,22 @@ impl FileStore {
         shard: Option<&Directory>,
     ) -> Result<Option<Locked<'a>>> {
         let whose = Whose::Secret(session);
-        match self.hold(whose, shard, Instant::now() + self.options.lock_wait)? {
-            Held::Version(locked) => Ok(Some(locked)),
+        match self.lock_session(whose, shard, Instant::now() + self.options.lock_wait)? {
+            LockResult::Session(locked) => Ok(Some(locked)),
             // The caller had a copy, so other processes may have one, also if the file was removed outside the library.
-            Held::Nothing | Held::Remains(_) => self.announce(whose, &whose.id(), News::Ended).map(|_| None),
+            LockResult::Missing | LockResult::Unreadable(_) => {
+                self.invalidate(whose, &whose.id(), Cause::Ended).map(|_| None)
+            }
         }
     }
 
     /// Locks the file under a session's name, and reads it.
-    pub(super) fn hold<'a>(
+    pub(super) fn lock_session<'a>(
         &'a self,
         whose: Whose<'a>,
         shard: Option<&Directory>,
         deadline: Instant,
-    ) -> Result<Held<'a>> {
+    ) -> Result<LockResult<'a>> {
         // Before a look into the cache: a part of it may be locked by a thread that does not exist in a forked child.
         self.queues.check_process()?;
         self.check_may_write()?;
@@ -205,31 +207,32 @@ impl FileStore {
         let turn = self.queues.turn(&id, deadline)?;
         let path = SessionPath::of(&id);
         loop {
-            let (noted, noted_at) = (self.generations.stamp(&id), self.options.clock.glance().micros());
+            let (stamp_before_open, opened_at) =
+                (self.generations.stamp(&id), self.options.clock.now_coarse().micros());
             let opened = match shard {
                 Some(shard) => self.opened(shard.open(&path, Access::Write), &path)?,
                 None => self.open_file(&id, &path, Access::Write)?,
             };
-            let Some(file) = opened else { return Ok(Held::Nothing) };
+            let Some(file) = opened else { return Ok(LockResult::Missing) };
             let file = LockedFile::acquire(file, deadline)
                 .map_err(|error| self.error("lock session file", &path, error))?
                 .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
-            let since = Instant::now();
+            let locked_at = Instant::now();
             let looked = self.look_under_lock(whose, &id, &path, &file, known.as_ref());
             let (view, size, is_here) = looked.inspect_err(|_| {
                 // The holder before us may have been killed before it invalidated the copies.
-                let _ = self.announce(whose, &id, News::Ended);
+                let _ = self.invalidate(whose, &id, Cause::Ended);
             })?;
             match view {
                 View::Valid { slot, newest, .. } if is_here => {
-                    return Ok(Held::Version(Locked {
+                    return Ok(LockResult::Session(Locked {
                         store: self,
                         whose,
                         id,
-                        noted,
-                        noted_at,
-                        told: Cell::new(false),
-                        found: Cell::default(),
+                        stamp_before_open,
+                        opened_at,
+                        invalidated: Cell::new(false),
+                        new_flags: Cell::default(),
                         file,
                         successor: OnceCell::new(),
                         _turn: turn,
@@ -237,12 +240,12 @@ impl FileStore {
                         slot,
                         slot_size: size / 2,
                         newest,
-                        since,
+                        locked_at,
                     }));
                 }
                 View::Empty | View::Damaged if is_here => {
                     let is_damaged = matches!(view, View::Damaged);
-                    return Ok(Held::Remains(Remains { file, _turn: turn, is_damaged }));
+                    return Ok(LockResult::Unreadable(UnreadableFile { file, _turn: turn, is_damaged }));
                 }
                 // The file was replaced or removed between our opening and our lock: start again by the path.
                 _ if Instant::now() > deadline => return Err(busy()),
@@ -263,16 +266,16 @@ impl FileStore {
     ) -> Result<(View, usize, bool)> {
         let look = |bytes: &[u8]| (slots::view(bytes, id, known.map(Cached::known)), bytes.len());
         let (view, size) = match self.look(file, path, look) {
-            Err(error) if whose.is_beyond_any(&error) => (Ok(View::Damaged), 0),
+            Err(error) if whose.is_oversized(&error) => (Ok(View::Damaged), 0),
             looked => looked?,
         };
         let view = self.located(view, path)?;
         let is_unmarked = matches!(&view, View::Valid { newest, .. } if !newest.state.has(State::RETIRING));
-        Ok((view, size, is_unmarked || self.leads_to(path, file)?))
+        Ok((view, size, is_unmarked || self.is_current_file(path, file)?))
     }
 
     /// Whether a session's path leads to this file, and not to one that has taken its place.
-    pub(super) fn leads_to(&self, path: &SessionPath, file: &File) -> Result<bool> {
+    pub(super) fn is_current_file(&self, path: &SessionPath, file: &File) -> Result<bool> {
         let inode = disk::stat(file).map_err(|error| self.error("examine session file", path, error))?.inode;
         match self.root.inode_at(path) {
             Ok(there) => Ok(there == inode),
@@ -284,17 +287,17 @@ impl FileStore {
 
 /// Writes a slot's state byte. A failure costs the next power-safe save a sync. If the mark of a failed sync cannot be written, and
 /// the session cannot be written to another file either, the next save does not know of the failed sync.
-pub(super) fn raise(file: &File, offset: u64, state: State) {
+pub(super) fn write_state(file: &File, offset: u64, state: State) {
     let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
 }
 
 /// Writes a tombstone: ends the session for all that have the file open or find it by its name.
-pub(super) fn entomb(file: &File, offset: u64) -> io::Result<()> {
+pub(super) fn write_tombstone(file: &File, offset: u64) -> io::Result<()> {
     disk::write_at(file, &slot::tombstone(), offset)
 }
 
 /// Voids a slot after a failed write, so that no reader takes it for a slot that was never written. Best effort: a slot that cannot
 /// be voided stays torn, which says the same.
-pub(super) fn invalidate(file: &File, offset: u64, slot_size: usize) {
+pub(super) fn void_slot(file: &File, offset: u64, slot_size: usize) {
     let _ = disk::write_at(file, &slot::void(slot_size), offset);
 }

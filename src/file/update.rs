@@ -11,7 +11,7 @@
 use super::FileStore;
 use super::disk;
 use super::read_cache::Cached;
-use super::session_lock::{Locked, invalidate, raise};
+use super::session_lock::{Locked, void_slot, write_state};
 use super::slot::{self, Extent, State, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;
@@ -65,16 +65,16 @@ impl FileStore {
         if written == Written::Gone {
             return Ok(None);
         }
-        let stamp = locked.tell_saved()?;
+        let stamp = locked.invalidate_saved()?;
         let record = Arc::new(record);
         // Still under the lock: the next writer's copy is not to be replaced by ours.
-        self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, locked.noted_at));
+        self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, locked.opened_at));
         Ok(Some(Live { record, id }))
     }
 
     /// Leaves a session as it is, on the disk if that is asked; `None` if a forced delete has ended it.
     fn keep(&self, locked: &Locked<'_>, power_safe: bool) -> Result<Option<Live>> {
-        let is_live = locked.has_its_name()? && (!power_safe || self.make_safe(locked)? == Written::Yes);
+        let is_live = locked.is_still_linked()? && (!power_safe || self.make_safe(locked)? == Written::Yes);
         Ok(is_live.then(|| Live { record: Arc::clone(&locked.newest.record), id: locked.id }))
     }
 
@@ -83,7 +83,7 @@ impl FileStore {
         let older = locked.offset(1 - locked.slot);
         let write = || {
             disk::write_at(&locked.file, &bytes, older).map_err(|error| {
-                invalidate(&locked.file, older, locked.slot_size);
+                void_slot(&locked.file, older, locked.slot_size);
                 self.error("write session file", &locked.path, error)
             })
         };
@@ -99,7 +99,7 @@ impl FileStore {
         }
         write()?;
         if disk::sync_data(&locked.file).is_err() {
-            locked.distrust_both();
+            locked.mark_both_sync_failed();
             return self.rebuild(locked, bytes);
         }
         if let Some(shard) = shard {
@@ -107,7 +107,7 @@ impl FileStore {
                 .sync()
                 .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
         }
-        raise(&locked.file, older, State::DATA_SYNCED.and(State::NAME_SYNCED));
+        write_state(&locked.file, older, State::DATA_SYNCED.and(State::NAME_SYNCED));
         self.unless_deleted(locked)
     }
 
@@ -131,7 +131,7 @@ impl FileStore {
                 .sync()
                 .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
         }
-        raise(&locked.file, locked.offset(locked.slot), state.and(safe));
+        write_state(&locked.file, locked.offset(locked.slot), state.and(safe));
         self.unless_deleted(locked)
     }
 

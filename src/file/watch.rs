@@ -26,7 +26,7 @@
 //! queue overflows, everything is announced; when a shard directory itself is moved or removed, all of that shard. A
 //! directory that takes its place is watched when a load or save looks after the counters next, within about a second.
 use super::disk::Root;
-use super::generations::{Generations, News};
+use super::generations::{Cause, Generations};
 use super::layout::{GENERATIONS_PATH, RUN, SHARDS, session_at, shard_name, shard_named};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
@@ -110,7 +110,7 @@ impl Watcher {
             if !matches!(watched, Ok(Ok(()))) {
                 self.unwatched.lock().insert(name);
             } else if let Some(shard) = shard_named(&name) {
-                let _ = generations.announce_shard(shard);
+                let _ = generations.invalidate_shard(shard);
             }
         }
     }
@@ -148,10 +148,10 @@ impl EventHandler for Ears {
         // What cannot be told is told by the next act on the session, or when the copies' time is over.
         let heard = match heard_of(event) {
             Heard::Nothing => Ok(true),
-            Heard::Of(id) => generations.announce(&id, News::Ended).map(|told| told.is_heard),
+            Heard::Of(id) => generations.invalidate(&id, Cause::Ended).map(|told| told.is_current),
             Heard::OfShard(shard) => {
                 self.unwatched.lock().insert(shard_name(shard));
-                generations.announce_shard(shard)
+                generations.invalidate_shard(shard)
             }
             Heard::Counters => Ok(false),
             Heard::Run => {
@@ -160,7 +160,7 @@ impl EventHandler for Ears {
             }
             Heard::Anything => {
                 let mut shards = 0..SHARDS;
-                let told = shards.try_for_each(|shard| generations.announce_shard(shard).map(drop));
+                let told = shards.try_for_each(|shard| generations.invalidate_shard(shard).map(drop));
                 told.map(|()| false)
             }
         };

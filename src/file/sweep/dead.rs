@@ -3,10 +3,10 @@ use super::{Became, Pass};
 use crate::error::{ErrorKind, Result};
 use crate::file::disk::{self, Access, Directory};
 use crate::file::flock::LockedFile;
-use crate::file::generations::News;
+use crate::file::generations::Cause;
 use crate::file::io_error;
 use crate::file::layout::{RUN, SessionPath, shard_of};
-use crate::file::session_lock::{Held, Remains, Whose};
+use crate::file::session_lock::{LockResult, UnreadableFile, Whose};
 use crate::file::walk::{Content, ScannedFile};
 use crate::id::PublicId;
 use crate::store::Store;
@@ -39,13 +39,13 @@ impl Pass<'_> {
 
     /// The same, unless it is to be done otherwise.
     fn try_end(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<Became> {
-        let held = self.store.hold(Whose::Digest(id), Some(shard), Instant::now())?;
-        if !counted && !matches!(held, Held::Nothing) {
+        let held = self.store.lock_session(Whose::Digest(id), Some(shard), Instant::now())?;
+        if !counted && !matches!(held, LockResult::Missing) {
             self.report.examined += 1;
         }
         match held {
-            Held::Nothing => Ok(Became::Done),
-            Held::Version(locked) => {
+            LockResult::Missing => Ok(Became::Done),
+            LockResult::Session(locked) => {
                 let deadline = locked.newest.record.deadline;
                 if !locked.newest.record.is_expired(self.store.now()) {
                     // One that is due by the time at which this pass began: the clock was set back since. Filed anew by
@@ -58,7 +58,7 @@ impl Pass<'_> {
                 }
                 Ok(Became::Done)
             }
-            Held::Remains(remains) => self.clear_remains(shard, id, &remains),
+            LockResult::Unreadable(remains) => self.clear_remains(shard, id, &remains),
         }
     }
 
@@ -95,7 +95,12 @@ impl Pass<'_> {
 
     /// Removes what is left in a session's place, if it is old enough. A file that nobody has locked and that does not
     /// change for so long is nobody's.
-    fn clear_remains(&mut self, shard: &Directory, id: PublicId, remains: &Remains<'_>) -> Result<Became> {
+    fn clear_remains(
+        &mut self,
+        shard: &Directory,
+        id: PublicId,
+        remains: &UnreadableFile<'_>,
+    ) -> Result<Became> {
         let path = SessionPath::of(&id);
         let stat = disk::stat(&remains.file)
             .map_err(|error| self.store.error("examine session file", &path, error))?;
@@ -107,7 +112,7 @@ impl Pass<'_> {
                 disk::sync_data(&remains.file)
                     .map_err(|error| self.store.error("sync what is left of session", &path, error))?;
             }
-            self.store.announce(Whose::Digest(id), &id, News::Ended)?;
+            self.store.invalidate(Whose::Digest(id), &id, Cause::Ended)?;
             self.store.unlink(shard, &path)?;
         }
         if remains.is_damaged {

@@ -196,12 +196,12 @@ fn whichever_call_fails_of_what_is_done_by_file_it_is_an_error_or_the_right_answ
                 if matches!(task, Task::Find | Task::SetAsideHealthy | Task::BringInAgain) && met {
                     // What cannot be looked at is not said to be there. (The last call tells those who have copies that
                     // nothing was changed.)
-                    assert!(result.is_err() || calls[call] == "announce", "{context}");
+                    assert!(result.is_err() || calls[call] == "invalidate", "{context}");
                 }
                 if matches!(task, Task::BringIn { .. })
                     && result.is_err()
                     && then == Then::Works
-                    && !["unlink", "announce"].contains(&calls[call])
+                    && !["unlink", "invalidate"].contains(&calls[call])
                 {
                     assert!(!fixture.path(&places.free).exists(), "{context}: a file is left");
                 }
@@ -298,7 +298,7 @@ fn what_is_brought_in_is_found_by_those_who_remember_what_was_there_before() {
     let path = dir.path().join(SessionPath::of(&session.public_id()).as_str());
     let stopped = fs::File::options().read(true).write(true).open(path).unwrap();
     let stopped = LockedFile::acquire(stopped, Instant::now()).unwrap().unwrap();
-    assert!(dies_at("announce", || there.end_file(Whose::Secret(&session))));
+    assert!(dies_at("invalidate", || there.end_file(Whose::Secret(&session))));
     drop(stopped);
     assert!(there.import(&session.public_id(), &record("brought in"), Durability::PowerSafe).unwrap());
     assert_eq!(served(&here, &session).as_deref(), Some("brought in"));

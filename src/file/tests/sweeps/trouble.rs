@@ -151,7 +151,7 @@ fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
         // The mark for those who wait for the lock, or what is done in a bucket that stays: it is looked at once more.
         "write" => true,
         // Nothing was changed, so there is nothing to be told.
-        "announce" => calls[n - 1] == "read",
+        "invalidate" => calls[n - 1] == "read",
         _ => false,
     };
     (0..calls.len())
