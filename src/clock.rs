@@ -40,8 +40,8 @@ impl Clock {
     }
 
     /// The current time at a quarter of the price: as of the last tick of the system's clock, a few milliseconds ago.
-    pub(crate) fn glance(&self) -> Glance {
-        Glance(match &self.manual {
+    pub(crate) fn now_coarse(&self) -> CoarseTime {
+        CoarseTime(match &self.manual {
             Some(manual) => manual.load(Ordering::SeqCst),
             #[cfg(target_os = "linux")]
             None => {
@@ -70,9 +70,9 @@ impl Clock {
 
 /// A reading of the clock that may be behind by a tick.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Glance(u64);
+pub(crate) struct CoarseTime(u64);
 
-impl Glance {
+impl CoarseTime {
     /// Far more than a tick, of which there are 100 to 1,000 in a second.
     const BEHIND_MAX: u64 = 1_000_000;
 
@@ -81,9 +81,9 @@ impl Glance {
         self.0
     }
 
-    /// Whether an instant lies in the future for certain, though the reading may be behind. Who wants to know more about
-    /// one that is near asks the clock.
-    pub(crate) fn is_surely_before(self, instant: u64) -> bool {
+    /// Whether an instant lies in the future for certain, though the reading may be behind. For an instant that is near, ask the
+    /// clock.
+    pub(crate) fn certainly_before(self, instant: u64) -> bool {
         instant > self.0.saturating_add(Self::BEHIND_MAX)
     }
 }
@@ -116,23 +116,24 @@ mod tests {
     }
 
     #[test]
-    fn a_glance_is_behind_by_less_than_it_admits_and_never_ahead() {
+    fn a_coarse_time_is_behind_by_less_than_it_admits_and_never_ahead() {
         let clock = Clock::system();
         for _ in 0..1000 {
-            let (before, glance, after) = (micros(clock.now()), clock.glance(), micros(clock.now()));
-            assert!(glance.micros() <= after, "{} is after {after}", glance.micros());
+            let (before, coarse, after) = (micros(clock.now()), clock.now_coarse(), micros(clock.now()));
+            assert!(coarse.micros() <= after, "{} is after {after}", coarse.micros());
             assert!(
-                before < glance.micros() + Glance::BEHIND_MAX / 2,
+                before < coarse.micros() + CoarseTime::BEHIND_MAX / 2,
                 "{} is long before {before}",
-                glance.micros()
+                coarse.micros()
             );
             assert!(
-                !glance.is_surely_before(after) && !glance.is_surely_before(after + Glance::BEHIND_MAX / 2)
+                !coarse.certainly_before(after)
+                    && !coarse.certainly_before(after + CoarseTime::BEHIND_MAX / 2)
             );
-            assert!(glance.is_surely_before(after + 2 * Glance::BEHIND_MAX));
+            assert!(coarse.certainly_before(after + 2 * CoarseTime::BEHIND_MAX));
         }
         let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(9));
-        assert_eq!(clock.glance().micros(), 9_000_000);
+        assert_eq!(clock.now_coarse().micros(), 9_000_000);
     }
 
     #[test]

@@ -309,13 +309,10 @@
 //! file that is immutable or append-only refuses our own writing; mode 0400 keeps its owner from opening it, but not root, and root
 //! restores most backups. Nothing of this makes the file shorter, and `run` need not be in a backup.
 //!
-//! **Verify and Off.** [`Coherence::Verify`](crate::Coherence::Verify) reads the file at every load and spares verifying
-//! and decoding what it knows, by sequence and checksum; times of files are no version, for they stand still between two
-//! saves of one clock tick. It announces like everybody else. [`Coherence::Off`](crate::Coherence::Off) holds the root's
-//! lock exclusively and has counters of its own. (A lock is one host's: on NFS it keeps no other host away.)
-//!
-//! **Without shared memory** (NFS, SMB, 9p, FUSE) the default keeps no copies: every load reads the file. It announces like
-//! everybody else, which costs a `pwrite` a save: on the host of a virtual machine, others may have the counters in memory.
+//! **Without a cache** every load reads the file. That is so where processes do not share memory (NFS, SMB, 9p, FUSE), with
+//! `cache_bytes(0)`, and in a store that is only read; it is decided when the store is opened. A store without a cache does not
+//! map the counters. It announces like all others, which costs a `pwrite` a save: on the host of a virtual machine, other
+//! processes may have the counters of an NFS directory in memory.
 //!
 //! **Sessions in one cell** cost each other rereads, nothing else: w saves on the host between two loads of a session
 //! doubt its copy w times in 131,072. A doubted copy of the version that the file still has is not decoded again.

@@ -54,7 +54,7 @@ pub enum ErrorKind {
     /// still serve the version before it from their caches. A `delete` is to be tried again; a change that is tried again
     /// is made twice. A rotation that fails so has ended the session.
     InvalidationFailed,
-    /// Another process has the directory to itself, or others use it and what was asked for needs it alone.
+    /// Another process has locked the directory of the store, or uses it with an earlier version of this library.
     InUse,
     /// The store was opened before this process was forked; open it after the fork.
     Forked,

@@ -42,7 +42,7 @@
 //! |---|---|
 //! | [`session`] | [`Session`]: the dictionary, saving, `login`, `rotate_id`, `destroy`, expiry |
 //! | [`http`] | [`Sessions`], [`Visit`], [`Cookies`]; its modules `tiny_http` and `rouille` are the adapters, features of the same names |
-//! | [`mod@file`] | [`FileStore`], [`FileStoreOptions`], [`Coherence`], [`Stats`]: the engine; sweeps and the [`Reaper`] |
+//! | [`mod@file`] | [`FileStore`], [`FileStoreOptions`], [`Stats`]: the engine; sweeps and the [`Reaper`] |
 //! | [`lifetime`] | [`Lifetime`], [`Renewal`], [`Expiry`] |
 //! | [`store`] | [`Store`]: what every storage mode promises, [`Durability`] |
 //! | [`event`] | [`Event`]: what can be observed |
@@ -73,9 +73,7 @@ pub mod value;
 pub use crate::clock::Clock;
 pub use crate::error::{Error, ErrorKind, Result};
 pub use crate::event::Event;
-pub use crate::file::{
-    Coherence, FileStore, FileStoreOptions, Reaper, ReaperOptions, Stats, SweepOptions, SweepReport,
-};
+pub use crate::file::{FileStore, FileStoreOptions, Reaper, ReaperOptions, Stats, SweepOptions, SweepReport};
 pub use crate::http::{CookieHeaders, Cookies, Headers, SameSite, SaveError, Sessions, Visit};
 pub use crate::id::{PublicId, SessionId, Token};
 pub use crate::lifetime::{Expiry, Lifetime, Renewal};

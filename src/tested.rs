@@ -6,8 +6,8 @@
 //!
 //! # Faults
 //!
-//! Every call to a store's files is made in one module, `file/disk.rs`, behind a gate that exists in unit tests and under
-//! the fuzzer only; the locks pass the same gate. (What is released has no trace of it: its calls' names are not in the
+//! Every call to a store's files is made in one module, `file/disk.rs`, behind a failpoint that exists in unit tests and under
+//! the fuzzer only; the locks pass the same failpoint. (What is released has no trace of it: its calls' names are not in the
 //! program, and CI looks.) There, for each act (load, create, save, growing save, rotation, end, sweep, opening, and what is
 //! done by those who look after a store), the first call is refused, then the second, and so on until a run meets no fault:
 //!
@@ -22,7 +22,7 @@
 //! was before, and the next act without faults works. Of opening, which makes 256 directories, the first and the last call of
 //! each kind are refused, in six kinds of places. (`src/file/tests`.)
 //!
-//! The same from outside: `strace` replaces what the kernel answers, so nothing can pass beside the gate, and the calls that
+//! The same from outside: `strace` replaces what the kernel answers, so nothing can pass beside the failpoint, and the calls that
 //! the kernel sees are those that [`design`](crate::design) lists (`tests/it/from_outside.rs`).
 //!
 //! # Histories

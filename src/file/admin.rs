@@ -2,10 +2,10 @@
 //! visitor.
 use super::FileStore;
 use super::disk::Directory;
-use super::generations::News;
+use super::generations::Cause;
 use super::layout::{DAMAGED, SessionPath};
-use super::lock::busy;
-use super::locked::{Held, Whose};
+use super::queue::busy;
+use super::session_lock::{LockResult, Whose};
 use super::slots::View;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
@@ -79,21 +79,21 @@ impl FileStore {
                     Err(error) => return Err(error),
                 }
             }
-            match self.hold(whose, None, began + self.options.lock_wait)? {
-                Held::Nothing => {}
-                Held::Version(locked) if locked.newest.record.is_expired(self.now()) => {
+            match self.lock_session(whose, None, began + self.options.lock_wait)? {
+                LockResult::Missing => {}
+                LockResult::Session(locked) if locked.newest.record.is_expired(self.now()) => {
                     self.remove(&self.open_shard(id)?, &locked)?;
                 }
-                Held::Version(_) => return Ok(false),
-                Held::Remains(remains) if remains.is_damaged => {
+                LockResult::Session(_) => return Ok(false),
+                LockResult::Unreadable(remains) if remains.is_damaged => {
                     return Err(in_the_way(ErrorKind::Corrupt, "a damaged file is in its place"));
                 }
                 // Its creator may be between creating the file and locking it.
-                Held::Remains(remains) if began.elapsed() < CREATION => {
+                LockResult::Unreadable(remains) if began.elapsed() < CREATION => {
                     drop(remains);
                     thread::sleep(CREATION / 20);
                 }
-                Held::Remains(_) => {
+                LockResult::Unreadable(_) => {
                     return Err(in_the_way(ErrorKind::Busy, "its creation is running, or was interrupted"));
                 }
             }
@@ -122,13 +122,14 @@ impl FileStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.error("examine session file", &path, error)),
         }
-        let held = self.hold(Whose::Digest(*id), Some(&shard), Instant::now() + self.options.lock_wait)?;
-        let Held::Remains(remains) = held else { return Ok(None) };
+        let held =
+            self.lock_session(Whose::Digest(*id), Some(&shard), Instant::now() + self.options.lock_wait)?;
+        let LockResult::Unreadable(remains) = held else { return Ok(None) };
         if !remains.is_damaged {
             return Ok(None);
         }
         // A `delete` that does not wait for our lock may remove the file meanwhile.
-        self.move_to_damaged(id, &shard, &path, || Ok(!self.leads_to(&path, &remains.file)?))
+        self.move_to_damaged(id, &shard, &path, || Ok(!self.is_current_file(&path, &remains.file)?))
     }
 
     /// Moves the file under a session's name. If it is missing, `None` if it `may_be_gone`.
@@ -148,7 +149,7 @@ impl FileStore {
             match shard.move_to(path.below_shard(), &damaged, &name) {
                 Ok(()) => {
                     // A cache may have the session as it was before the damage.
-                    self.announce(Whose::Digest(*id), id, News::Ended)?;
+                    self.invalidate(Whose::Digest(*id), id, Cause::Ended)?;
                     return Ok(Some(self.root.path().join(DAMAGED).join(name)));
                 }
                 Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}

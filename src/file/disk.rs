@@ -1,10 +1,10 @@
 //! The only door to the file system: every system call the engine makes on a store is made here or below. (`lock` has the
-//! locks', which pass the gate of this door; how a watcher hears of names is its library's matter.)
+//! locks', which pass the failpoint of this door; how a watcher hears of names is its library's matter.)
 //!
 //! - Paths are relative to the root's descriptor, and no symbolic link below the root is followed: session files are
 //!   opened with `RESOLVE_NO_SYMLINKS`, or, where `openat2` is missing, shard by shard with `O_NOFOLLOW`.
 //! - A planted fifo opens without blocking (`O_NONBLOCK`), and reading it at an offset fails.
-//! - In unit tests, and under the fuzzer, every call first passes a gate that can count it and make it fail.
+//! - In unit tests, and under the fuzzer, every call first passes a failpoint that can count it and make it fail.
 pub(super) mod counters;
 #[cfg(any(test, sessile_fuzzing))]
 pub(super) mod faults;
@@ -16,7 +16,7 @@ mod sharing;
 #[cfg(all(test, not(shuttle)))]
 pub(super) use file_system::pretending;
 pub(super) use making::{Taken, make_root, set_mode_of_root, temporary_name};
-pub(super) use opened::{announce_at, append, read_at, read_whole, stat, sync_data, touch, write_at};
+pub(super) use opened::{append, invalidate_at, read_at, read_whole, stat, sync_data, touch, write_at};
 pub(super) use sharing::{Sharing, set_rights};
 
 use super::layout::{self, SessionPath};
@@ -107,7 +107,7 @@ impl Root {
 
     /// The directory itself, to be locked: a second descriptor of the same open file.
     pub(super) fn directory(&self) -> io::Result<File> {
-        gate("copy root")?;
+        failpoint("copy root")?;
         self.fd.try_clone()
     }
 
@@ -118,7 +118,7 @@ impl Root {
 
     /// The names in the root.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
-        gate("list root")?;
+        failpoint("list root")?;
         names(&self.fd)
     }
 
@@ -304,10 +304,10 @@ impl Directory {
     /// # Errors
     ///
     /// Any I/O error; nothing has changed.
-    pub(super) fn put_in_place(&self, name: &str, place: &CStr) -> io::Result<()> {
+    pub(super) fn exchange_or_rename(&self, name: &str, place: &CStr) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if self.kind.keeps_rename_flags() {
-            match gate("exchange")
+            match failpoint("exchange")
                 .and_then(|()| fs::renameat_with(&self.fd, name, &self.fd, place, fs::RenameFlags::EXCHANGE))
             {
                 Err(errno) if refuses_flags(errno) => {}
@@ -315,13 +315,13 @@ impl Directory {
             }
         }
         self.stat(place)?;
-        gate("rename")?;
+        failpoint("rename")?;
         Ok(fs::renameat(&self.fd, name, &self.fd, place)?)
     }
 
     /// Removes a name. Whether it was there.
     pub(super) fn unlink(&self, name: impl rustix::path::Arg) -> io::Result<bool> {
-        gate("unlink")?;
+        failpoint("unlink")?;
         match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -331,7 +331,7 @@ impl Directory {
 
     /// Gives a file another name, in place of whatever has that name. Whether it was there.
     pub(super) fn rename(&self, name: &CStr, new_name: &str) -> io::Result<bool> {
-        gate("rename")?;
+        failpoint("rename")?;
         match fs::renameat(&self.fd, name, &self.fd, new_name) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -349,13 +349,13 @@ impl Directory {
 
     /// The names in it.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
-        gate("list directory")?;
+        failpoint("list directory")?;
         names(&self.fd)
     }
 
     /// What has a name.
     pub(super) fn stat(&self, name: impl rustix::path::Arg) -> io::Result<Stat> {
-        gate("stat in directory")?;
+        failpoint("stat in directory")?;
         Ok(fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.into())
     }
 
@@ -382,7 +382,7 @@ impl Directory {
         #[cfg(target_os = "linux")]
         if self.kind.keeps_rename_flags() {
             let flags = fs::RenameFlags::NOREPLACE;
-            match gate("move file")
+            match failpoint("move file")
                 .and_then(|()| fs::renameat_with(&self.fd, name, &other.fd, new_name, flags))
             {
                 Err(errno) if refuses_flags(errno) => {}
@@ -402,7 +402,7 @@ impl Directory {
         match other.stat(new_name) {
             Ok(_) => Err(Errno::EXIST.into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                gate("rename")?;
+                failpoint("rename")?;
                 Ok(fs::renameat(&self.fd, name, &other.fd, new_name)?)
             }
             Err(error) => Err(error),
@@ -462,14 +462,14 @@ fn names(directory: impl AsFd) -> io::Result<Vec<String>> {
 
 /// Makes a call that does the same when it is made twice: once more if a signal came in between.
 fn call<T>(name: &'static str, make: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
-    retry_on_intr(|| gate(name).and_then(|()| make()))
+    retry_on_intr(|| failpoint(name).and_then(|()| make()))
 }
 
 /// What a call passes before it is made: in release builds nothing, without a trace.
 #[cfg(not(any(test, sessile_fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
-pub(super) fn gate(_call: &'static str) -> Result<(), Errno> {
+pub(super) fn failpoint(_call: &'static str) -> Result<(), Errno> {
     Ok(())
 }
 
@@ -477,14 +477,14 @@ pub(super) fn gate(_call: &'static str) -> Result<(), Errno> {
 #[cfg(not(any(test, sessile_fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
-fn gate_bytes(_call: &'static str, bytes: usize) -> Result<usize, Errno> {
+fn failpoint_len(_call: &'static str, bytes: usize) -> Result<usize, Errno> {
     Ok(bytes)
 }
 
 #[cfg(any(test, sessile_fuzzing))]
-pub(super) use faults::gate;
+pub(super) use faults::failpoint;
 #[cfg(any(test, sessile_fuzzing))]
-use faults::gate_bytes;
+use faults::failpoint_len;
 
 #[cfg(test)]
 mod tests {

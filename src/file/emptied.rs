@@ -6,11 +6,11 @@
 //!
 //! No session comes back by it: the new shards are other directories, and an act that has a file open of an old one finds that
 //! its path does not lead there. Copies in memory go with the counters, which were removed too; where they were not, every
-//! shard is announced.
+//! shard is invalidated.
 use super::FileStore;
 use super::disk::Directory;
+use super::flock::LockedFile;
 use super::layout::{RUN, SHARDS, is_shard};
-use super::lock::LockedFile;
 use super::{io_error, open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -118,15 +118,18 @@ impl FileStore {
 
     /// Lets no process trust a copy that it has by now.
     fn doubt_all(&self) -> Result<()> {
-        let now = self.options.clock.glance();
-        let announced = self
-            .follow(now)
-            .and_then(|_| (0..SHARDS).try_for_each(|shard| self.generations.announce_shard(shard).map(drop)));
-        announced.map_err(|error| {
-            Error::new(ErrorKind::InvalidationFailed, "announce that the session store was made again")
-                .with_path(self.path())
-                .with_reason("other processes may serve what was before for a minute")
-                .with_source(error)
+        let now = self.options.clock.now_coarse();
+        let invalidated = self.follow(now).and_then(|_| {
+            (0..SHARDS).try_for_each(|shard| self.generations.invalidate_shard(shard).map(drop))
+        });
+        invalidated.map_err(|error| {
+            Error::new(
+                ErrorKind::InvalidationFailed,
+                "invalidate all copies after the session store was made again",
+            )
+            .with_path(self.path())
+            .with_reason("other processes may serve what was before for a minute")
+            .with_source(error)
         })
     }
 }

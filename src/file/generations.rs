@@ -1,4 +1,4 @@
-//! Shared counters that tell whether a cached copy is still the newest.
+//! Cache invalidation: shared counters that say whether a cached copy is still the newest version.
 //!
 //! ```text
 //! root/run/generations   2 MiB: 512 cells for each of the 256 shards, in order
@@ -6,22 +6,22 @@
 //!                        which of the 512: bytes 2 and 3 of the PublicId, little-endian, mod 512
 //! ```
 //!
-//! Every process that keeps copies maps the file *read-only*. Whoever changed a session announces it: a `pwrite` of a
-//! value that never repeats into the session's cell. Whoever reads a session notes the cell's [`Stamp`] first, and trusts
-//! the copy only while the cell still says the same. A hit costs two loads of the cell and no system call.
+//! Every process that keeps copies maps the file *read-only*. A change of a session *invalidates* its copies: a `pwrite` of a value
+//! that never repeats into the session's cell. A reading of the cell is a [`Stamp`]. It is taken before the session's file is read,
+//! and the copy is returned only while the cell still says the same. A hit costs two loads of the cell and no system call.
 //!
 //! Invariants; the argument built on them is in [`design`](crate::design):
 //!
-//! - **A value is never written twice** while anybody may remember it. Each open store counts on from a point drawn at
+//! - **A value is never written twice** while a copy may have it in its stamp. Each open store counts on from a point drawn at
 //!   random, and multiplies by an odd number, which keeps different counts different, and neighbours different in both
 //!   halves: also a reading torn between two values is like no third one.
 //! - **`saves` moves with every save, under the session's lock; `ends` with everything that ends a session**, with or
-//!   without its lock. So a writer that was passed by a logout, and goes on, cannot overwrite the logout's announcement.
+//!   without its lock. So a writer that was overtaken by a logout, and goes on, cannot overwrite the logout's invalidation.
 //! - **The file is never resized, and never written through a mapping.** On a full disk a store through a mapping kills
 //!   the process; a `pwrite` fails politely. It is written full of zeros when it is made, so that there is no hole that
 //!   would need space later, and on btrfs without copy-on-write, for the same reason.
 //! - **The file that has the name counts.** A restored backup may replace the file while processes have it mapped. An
-//!   announcement is therefore complete only if its file still has a name afterwards; each process compares the name with
+//!   invalidation is therefore complete only if its file still has a name afterwards; each process compares the name with
 //!   its file once a second, while it loads or saves; and a stamp from one file is never equal to a stamp from another.
 //!
 //! Several sessions share a cell; one's save then costs the others' copies one more look at their files. With w saves
@@ -31,11 +31,13 @@ use super::disk::{self, Inode, Root, Taken, counters};
 use super::io_error;
 use super::layout::{GENERATIONS, GENERATIONS_PATH, RUN, SHARDS};
 use super::run;
-use crate::clock::Glance;
+use crate::clock::CoarseTime;
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::random;
-use crate::sync::{RwLock, step};
+use crate::sync::RwLock;
+#[cfg(test)]
+use crate::sync::step;
 use memmap2::{MmapOptions, MmapRaw};
 use std::fs::File;
 use std::io;
@@ -62,7 +64,7 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// and are not to meet these at some instant of their own.
 const LOOK_MICROS: u64 = if cfg!(any(test, sessile_fuzzing)) { u64::MAX - 1 } else { 1_000_000 };
 
-/// What a session's cell said at some instant.
+/// A reading of a session's cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) saves: u64,
@@ -71,24 +73,24 @@ pub(super) struct Stamp {
     pub(super) counters: u64,
 }
 
-/// What is announced.
+/// The cause of an invalidation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum Cause {
     /// There is a new version, or may be.
     Saved,
     /// The session ended, or may have.
     Ended,
 }
 
-/// What came of an announcement.
+/// The result of an invalidation.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told {
-    /// What `saves` is now.
+pub(super) struct Invalidated {
+    /// The new value of `saves`.
     pub(super) saves: u64,
     /// The number of the [`Counters`] that were written to.
     pub(super) counters: u64,
-    /// Whether these were the counters that processes listen to when they had been written to.
-    pub(super) is_heard: bool,
+    /// Whether these were the counters of this store, in a file that had a name, when they had been written to.
+    pub(super) is_current: bool,
 }
 
 /// The counters of one open store, which may change while it is open.
@@ -104,9 +106,9 @@ pub(super) struct Generations {
 /// Where the counters come from.
 #[derive(Debug)]
 enum Current {
-    /// From this process, which has the directory to itself.
-    Own(Arc<Counters>),
-    /// From the file that has the name; `mapped` unless this store asks each session's file instead.
+    /// They are always the same.
+    Fixed(Arc<Counters>),
+    /// From the file that has the name; `mapped` unless this store keeps no copies.
     Shared { root: Root, mapped: bool, counters: RwLock<Arc<Counters>> },
 }
 
@@ -115,20 +117,23 @@ enum Current {
 pub(super) struct Counters {
     /// Of all that one store has had, no two have the same.
     number: u64,
-    seen: Seen,
+    backing: Backing,
 }
 
 /// Where counters are.
 #[derive(Debug)]
-enum Seen {
+enum Backing {
     /// In a file, mapped.
     Mapped(Named, MmapRaw),
-    /// In a file; this store asks each session's file instead.
-    Unmapped(Named),
-    /// In a file that has lost its name, and no other could be had: announcements go there, and nothing is heard.
+    /// In a file; this store keeps no copies.
+    File(Named),
+    /// In a file that has lost its name, where no other could be opened: invalidations are written to it, and no copy is trusted.
     Lost(Arc<File>),
-    /// In this process.
-    Own(Box<[AtomicU64]>),
+    /// There are none: the store is only read, keeps no copies and changes nothing.
+    Nowhere,
+    /// In this process; for tests where no file can be mapped.
+    #[cfg(test)]
+    Private(Box<[AtomicU64]>),
 }
 
 /// A file that had the counters' name when it was opened.
@@ -149,14 +154,22 @@ enum Found {
 }
 
 impl Generations {
-    /// Counters for a store that has its directory to itself.
+    /// For a store that is only read.
+    pub(super) fn none() -> Result<Self> {
+        Self::fixed(Backing::Nowhere)
+    }
+
+    #[cfg(test)]
     pub(super) fn own() -> Result<Self> {
-        let seen = Seen::Own((0..COUNTERS).map(|_| AtomicU64::new(0)).collect());
-        Self::new(Current::Own(Arc::new(Counters { number: 0, seen })), 0)
+        Self::fixed(Backing::Private((0..COUNTERS).map(|_| AtomicU64::new(0)).collect()))
+    }
+
+    fn fixed(backing: Backing) -> Result<Self> {
+        Self::new(Current::Fixed(Arc::new(Counters { number: 0, backing })), 0)
     }
 
     /// Opens the shared counters; makes them if there are none, or none of the right size. The root must be locked.
-    pub(super) fn open(root: &Root, mapped: bool, now: Glance) -> Result<Self> {
+    pub(super) fn open(root: &Root, mapped: bool, now: CoarseTime) -> Result<Self> {
         let counters = RwLock::new(Arc::new(Counters::open_or_make(root, mapped, 0)?));
         Self::new(Current::Shared { root: root.clone(), mapped, counters }, now.micros())
     }
@@ -167,54 +180,54 @@ impl Generations {
         Ok(Self { current, written, looked_at: AtomicU64::new(looked_at) })
     }
 
-    /// The counters that are listened to now.
+    /// The counters that copies are held against now.
     pub(super) fn counters(&self) -> Arc<Counters> {
         match &self.current {
-            Current::Own(counters) => Arc::clone(counters),
+            Current::Fixed(counters) => Arc::clone(counters),
             Current::Shared { counters, .. } => Arc::clone(&counters.read()),
         }
     }
 
-    /// What the session's cell says now. Read before the session's file is opened, it dates what is then read there.
+    /// Reads the session's cell: the stamp of a copy that is read from the session's file after this.
     pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
         self.counters().stamp(id)
     }
 
-    /// Tells all processes that have a copy of the session to look at its file.
+    /// Invalidates the session's copies in all processes.
     ///
     /// # Errors
     ///
-    /// None was told.
-    pub(super) fn announce(&self, id: &PublicId, news: News) -> io::Result<Told> {
+    /// No copy was invalidated.
+    pub(super) fn invalidate(&self, id: &PublicId, cause: Cause) -> io::Result<Invalidated> {
         let (counters, at, saves) = (self.counters(), counter_of(id), self.fresh());
-        let is_named = match news {
-            News::Saved => counters.write(at, [saves])?,
-            News::Ended => counters.write(at, [saves, self.fresh()])?,
+        let is_named = match cause {
+            Cause::Saved => counters.write(at, [saves])?,
+            Cause::Ended => counters.write(at, [saves, self.fresh()])?,
         };
-        let is_heard = is_named && self.are_current(&counters);
-        Ok(Told { saves, counters: counters.number, is_heard })
+        let is_current = is_named && self.are_current(&counters);
+        Ok(Invalidated { saves, counters: counters.number, is_current })
     }
 
-    /// Tells all processes that have a copy of a session of this shard. Whether they listen to these counters.
+    /// Invalidates the copies of all sessions of this shard. Whether these are the current counters.
     ///
     /// # Errors
     ///
-    /// Some were not told.
-    pub(super) fn announce_shard(&self, shard: u16) -> io::Result<bool> {
+    /// Some copies were not invalidated.
+    pub(super) fn invalidate_shard(&self, shard: u16) -> io::Result<bool> {
         let counters = self.counters();
         let first = COUNTERS_PER_SHARD * usize::from(shard);
         let is_named = counters.write::<COUNTERS_PER_SHARD>(first, std::array::from_fn(|_| self.fresh()))?;
         Ok(is_named && self.are_current(&counters))
     }
 
-    /// Whether these are the counters that are listened to now: another thread may have followed the name meanwhile.
+    /// Whether these are still the counters of this store: another thread may have followed the name meanwhile.
     fn are_current(&self, written: &Arc<Counters>) -> bool {
-        matches!(self.current, Current::Own(_)) || Arc::ptr_eq(written, &self.counters())
+        matches!(self.current, Current::Fixed(_)) || Arc::ptr_eq(written, &self.counters())
     }
 
     /// Whether it is time to [`follow`](Self::follow) the name. Costs one load.
     #[inline]
-    pub(super) fn is_due(&self, now: Glance) -> bool {
+    pub(super) fn is_due(&self, now: CoarseTime) -> bool {
         // Also if the clock was set back.
         now.micros().wrapping_sub(self.looked_at.load(Ordering::Relaxed)) >= LOOK_MICROS
     }
@@ -226,14 +239,14 @@ impl Generations {
     }
 
     /// Looks whether the counters' file still has the name, and if not, takes up the file that has it, or makes one. Other
-    /// counters are handed over before anybody can announce into them. The number of those that are listened to now.
+    /// counters are handed over before any thread can write to them. Returns the number of the current counters.
     ///
     /// # Errors
     ///
-    /// There is another file, and it cannot be taken up: processes that have it are not heard, and do not hear this one.
-    pub(super) fn follow(&self, now: Glance, hand_over: impl FnOnce(&Arc<Counters>)) -> io::Result<u64> {
+    /// There is another file, and it cannot be taken up: this process does not see the invalidations of processes that have it, nor they its own.
+    pub(super) fn follow(&self, now: CoarseTime, hand_over: impl FnOnce(&Arc<Counters>)) -> io::Result<u64> {
         let outcome = match &self.current {
-            Current::Own(counters) => Ok(counters.number),
+            Current::Fixed(counters) => Ok(counters.number),
             Current::Shared { counters, root, .. } if counters.read().has_the_name(root) => {
                 Ok(counters.read().number)
             }
@@ -280,12 +293,12 @@ impl Counters {
         let file = Arc::new(file);
         let named = Named { file: Arc::clone(&file), inode: stat.inode, changed: stat.changed.into() };
         if !mapped {
-            return Ok(Found::Counters(Self { number, seen: Seen::Unmapped(named) }));
+            return Ok(Found::Counters(Self { number, backing: Backing::File(named) }));
         }
         let map = counters::map(MmapOptions::new().len(FILE_BYTES), &file).map_err(error)?;
         // Nor shall reading ahead bring the pages in as one.
         counters::expect_random_access(&file, &map);
-        Ok(Found::Counters(Self { number, seen: Seen::Mapped(named, map) }))
+        Ok(Found::Counters(Self { number, backing: Backing::Mapped(named, map) }))
     }
 
     /// The same; makes it if there is none, or none that is fit.
@@ -307,7 +320,7 @@ impl Counters {
             run.put(&temporary, GENERATIONS, taken, |file| {
                 counters::avoid_copy_on_write(file);
                 // Page by page: the kernel keeps what is written at once as one folio, and then goes through all of it,
-                // which takes 4 µs, at every announcement.
+                // which takes 4 µs, at every invalidation.
                 let page = [0; 4096];
                 (0..FILE_BYTES).step_by(page.len()).try_for_each(|at| disk::write_at(file, &page, at as u64))
             })
@@ -325,23 +338,25 @@ impl Counters {
             Ok(next) => return (Some(next), Ok(())),
             Err(error) => error,
         };
-        let lost = match &self.seen {
-            Seen::Mapped(Named { file, .. }, _) | Seen::Unmapped(Named { file, .. }) => {
-                Some(Self { number, seen: Seen::Lost(Arc::clone(file)) })
+        let lost = match &self.backing {
+            Backing::Mapped(Named { file, .. }, _) | Backing::File(Named { file, .. }) => {
+                Some(Self { number, backing: Backing::Lost(Arc::clone(file)) })
             }
-            Seen::Lost(_) | Seen::Own(_) => None,
+            _ => None,
         };
-        // Where there is no file, no process can listen to another one than this.
+        // Where there is no file, no process can have another one than this.
         let is_nowhere = root.stat_generations().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         (lost, if is_nowhere { Ok(()) } else { Err(io::Error::other(error)) })
     }
 
     /// Whether the counters' name leads to this file, and it is as it was.
     fn has_the_name(&self, root: &Root) -> bool {
-        match &self.seen {
-            Seen::Own(_) => true,
-            Seen::Lost(_) => false,
-            Seen::Mapped(named, _) | Seen::Unmapped(named) => root.stat_generations().is_ok_and(|there| {
+        match &self.backing {
+            Backing::Lost(_) => false,
+            Backing::Nowhere => true,
+            #[cfg(test)]
+            Backing::Private(_) => true,
+            Backing::Mapped(named, _) | Backing::File(named) => root.stat_generations().is_ok_and(|there| {
                 there.is_file
                     && there.inode == named.inode
                     && there.bytes == FILE_BYTES as u64
@@ -353,41 +368,47 @@ impl Counters {
     fn stamp(&self, id: &PublicId) -> Stamp {
         let at = counter_of(id);
         let counters = self.number;
-        let stamp = match &self.seen {
-            Seen::Mapped(_, map) => Stamp {
+        let stamp = match &self.backing {
+            Backing::Mapped(_, map) => Stamp {
                 saves: super::mapped::load(map, at),
                 ends: super::mapped::load(map, at + 1),
                 counters,
             },
-            Seen::Own(values) => {
+            #[cfg(test)]
+            Backing::Private(values) => {
                 let load = |at: usize| {
                     step();
                     values[at].load(Ordering::Relaxed)
                 };
                 Stamp { saves: load(at), ends: load(at + 1), counters }
             }
-            Seen::Unmapped(_) | Seen::Lost(_) => Stamp { counters, ..Stamp::default() },
+            Backing::File(_) | Backing::Lost(_) | Backing::Nowhere => Stamp { counters, ..Stamp::default() },
         };
-        // What is read after this is not older than what was announced before it.
+        // A file that is read after this is not older than the invalidation that the stamp shows.
         fence(Ordering::Acquire);
         stamp
     }
 
-    /// Whether a copy of the session that has this date is the newest version, as far as anybody has said.
+    /// Whether a copy of the session with this stamp was not invalidated.
     #[inline]
-    pub(super) fn confirm(&self, id: &PublicId, date: Stamp) -> bool {
-        !matches!(self.seen, Seen::Unmapped(_) | Seen::Lost(_)) && self.stamp(id) == date
+    pub(super) fn confirm(&self, id: &PublicId, stamp: Stamp) -> bool {
+        !matches!(self.backing, Backing::File(_) | Backing::Lost(_) | Backing::Nowhere)
+            && self.stamp(id) == stamp
     }
 
-    /// Sets counters that lie one after the other. Whether processes that open the file from now on hear of it: not if it had no
-    /// name any more when that was done.
+    /// Sets counters that lie one after the other. Whether the file still had a name afterwards: if not, processes that open the
+    /// counters later do not see it.
     fn write<const N: usize>(&self, first: usize, values: [u64; N]) -> io::Result<bool> {
-        match &self.seen {
-            Seen::Mapped(Named { file, .. }, _) | Seen::Unmapped(Named { file, .. }) | Seen::Lost(file) => {
+        match &self.backing {
+            Backing::Mapped(Named { file, .. }, _)
+            | Backing::File(Named { file, .. })
+            | Backing::Lost(file) => {
                 let bytes = values.map(u64::to_le_bytes);
-                disk::announce_at(file, bytes.as_flattened(), (first * COUNTER_BYTES) as u64)
+                disk::invalidate_at(file, bytes.as_flattened(), (first * COUNTER_BYTES) as u64)
             }
-            Seen::Own(counters) => {
+            Backing::Nowhere => Err(io::Error::other("the store is only read")),
+            #[cfg(test)]
+            Backing::Private(counters) => {
                 for (counter, value) in counters[first..].iter().zip(values) {
                     step();
                     counter.store(value, Ordering::Release);
@@ -425,8 +446,8 @@ mod tests {
         (dir, root)
     }
     /// At the beginning of 1970, where a manual clock stands that was not moved.
-    fn start() -> Glance {
-        Clock::manual(UNIX_EPOCH).glance()
+    fn start() -> CoarseTime {
+        Clock::manual(UNIX_EPOCH).now_coarse()
     }
     fn opened(root: &Root, mapped: bool) -> Generations {
         Generations::open(root, mapped, start()).unwrap()
@@ -438,18 +459,19 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn an_announcement_moves_the_stamp_of_its_session_as_far_as_it_says_and_no_others() {
+    fn an_invalidation_moves_the_stamp_of_its_session_and_no_other() {
         let (_dir, root) = store();
         for generations in kinds(&root) {
             let (told, other) = (id(1), id(2));
             assert_ne!(counter_of(&told), counter_of(&other));
             let before = [generations.stamp(&told), generations.stamp(&other)];
-            let Told { saves: fresh, is_heard, .. } = generations.announce(&told, News::Saved).unwrap();
-            assert!(is_heard);
+            let Invalidated { saves: fresh, is_current, .. } =
+                generations.invalidate(&told, Cause::Saved).unwrap();
+            assert!(is_current);
             let after_save = generations.stamp(&told);
             assert_eq!((after_save.saves, after_save.ends), (fresh, before[0].ends));
             assert_ne!(after_save.saves, before[0].saves);
-            generations.announce(&told, News::Ended).unwrap();
+            generations.invalidate(&told, Cause::Ended).unwrap();
             let after_end = generations.stamp(&told);
             assert!(after_end.saves != after_save.saves && after_end.ends != after_save.ends);
             assert_eq!(generations.stamp(&other), before[1]);
@@ -458,13 +480,13 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn whoever_has_the_file_open_hears_what_others_announce_whether_they_have_it_in_memory_or_not() {
+    fn an_invalidation_is_seen_by_all_who_have_the_file_mapped() {
         let (_dir, root) = store();
         let [_, hears] = kinds(&root);
         for mapped in [true, false] {
             let tells = opened(&root, mapped);
             let before = hears.stamp(&id(7));
-            let saves = tells.announce(&id(7), News::Saved).unwrap().saves;
+            let saves = tells.invalidate(&id(7), Cause::Saved).unwrap().saves;
             assert_eq!(hears.stamp(&id(7)), Stamp { saves, ..before });
         }
     }
@@ -472,13 +494,13 @@ mod tests {
     #[cfg(feature = "watch")]
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn a_shards_announcement_moves_the_stamps_of_all_its_sessions_and_no_others() {
+    fn a_shards_invalidation_moves_the_stamps_of_its_sessions_only() {
         let (_dir, root) = store();
         let ids: Vec<_> = (0..2000).map(id).collect();
         for generations in kinds(&root) {
             for shard in [0, 0x7f, 0xff] {
                 let before: Vec<_> = ids.iter().map(|id| generations.stamp(id)).collect();
-                generations.announce_shard(shard).unwrap();
+                generations.invalidate_shard(shard).unwrap();
                 for (id, before) in ids.iter().zip(before) {
                     let now = generations.stamp(id);
                     let [saves, ends] = [now.saves != before.saves, now.ends != before.ends];
@@ -491,19 +513,19 @@ mod tests {
 
     /// For Miri, which lets a thread see whatever old values the orderings allow. Elsewhere it can hardly fail.
     #[test]
-    fn what_is_read_after_a_stamp_is_as_new_as_what_was_announced_before_it() {
+    fn what_is_read_after_a_stamp_is_as_new_as_its_invalidation() {
         let (generations, id) = (Generations::own().unwrap(), id(1));
-        for news in [News::Saved, News::Ended].into_iter().cycle().take(200) {
+        for cause in [Cause::Saved, Cause::Ended].into_iter().cycle().take(200) {
             let (file, before) = (AtomicU64::new(0), generations.stamp(&id));
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     file.store(1, Ordering::Relaxed);
-                    generations.announce(&id, news).unwrap();
+                    generations.invalidate(&id, cause).unwrap();
                 });
                 while generations.stamp(&id) == before {
                     std::thread::yield_now();
                 }
-                assert_eq!(file.load(Ordering::Relaxed), 1, "a copy of before is dated with {news:?}");
+                assert_eq!(file.load(Ordering::Relaxed), 1, "an older copy has the stamp of {cause:?}");
             });
         }
     }
@@ -573,7 +595,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn all_who_follow_a_replaced_file_hear_each_other_and_trust_nothing_older() {
+    fn all_who_follow_a_replaced_file_share_stamps_and_trust_nothing_older() {
         for replace in REPLACEMENTS {
             let (dir, root) = store();
             let all = [true, true, false].map(|mapped| opened(&root, mapped));
@@ -589,8 +611,8 @@ mod tests {
             assert!(!all[0].counters().confirm(&id(1), before), "the values may be the same");
             let later = opened(&root, true);
             for tells in all.iter().chain([&later]) {
-                let told = tells.announce(&id(1), News::Saved).unwrap();
-                assert!(told.is_heard);
+                let told = tells.invalidate(&id(1), Cause::Saved).unwrap();
+                assert!(told.is_current);
                 assert!(all[..2].iter().chain([&later]).all(|hears| hears.stamp(&id(1)).saves == told.saves));
             }
         }
@@ -598,15 +620,15 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn an_announcement_into_a_file_without_a_name_is_known_not_to_be_heard() {
+    fn an_invalidation_in_a_file_without_a_name_is_not_complete() {
         for replace in &REPLACEMENTS[..4] {
             let (dir, root) = store();
             let generations = opened(&root, true);
             replace(&dir.path().join(GENERATIONS_PATH));
-            let told = generations.announce(&id(1), News::Saved).unwrap();
-            assert_eq!((told.is_heard, told.counters), (false, 0));
+            let told = generations.invalidate(&id(1), Cause::Saved).unwrap();
+            assert_eq!((told.is_current, told.counters), (false, 0));
             generations.follow(start(), |_| ()).unwrap();
-            assert!(generations.announce(&id(1), News::Saved).unwrap().is_heard);
+            assert!(generations.invalidate(&id(1), Cause::Saved).unwrap().is_current);
         }
     }
 
@@ -626,26 +648,26 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn without_a_file_nothing_is_trusted_and_announcements_go_where_others_may_still_listen() {
+    fn without_a_file_no_copy_is_trusted_and_others_are_still_invalidated() {
         let (dir, root) = store();
         let [alone, other] = [true, true].map(|mapped| opened(&root, mapped));
         std::fs::remove_dir_all(dir.path().join(RUN)).unwrap();
         // Not even by root.
         std::fs::write(dir.path().join(RUN), "").unwrap();
         let before = alone.stamp(&id(1));
-        assert!(alone.follow(start(), |_| ()).is_err(), "another process may listen elsewhere");
+        assert!(alone.follow(start(), |_| ()).is_err(), "another process may have another file");
         assert!(!alone.counters().confirm(&id(1), before));
         let stamp = alone.stamp(&id(1));
-        assert!(!alone.counters().confirm(&id(1), stamp), "nothing is heard");
-        let told = alone.announce(&id(1), News::Saved).unwrap();
-        assert_eq!((told.is_heard, other.stamp(&id(1)).saves), (false, told.saves));
+        assert!(!alone.counters().confirm(&id(1), stamp), "no invalidation is seen");
+        let told = alone.invalidate(&id(1), Cause::Saved).unwrap();
+        assert_eq!((told.is_current, other.stamp(&id(1)).saves), (false, told.saves));
         std::fs::remove_file(dir.path().join(RUN)).unwrap();
         // Disk operations that are refused, here all that make a file.
         let refuse = |_, call: &str| (call == "create file").then_some(libc::ENOSPC);
         let (followed, _) = during(refuse, || alone.follow(start(), |_| panic!("there are no others")));
-        assert_eq!(followed.unwrap(), 1, "where there is no file, no process listens to another one");
+        assert_eq!(followed.unwrap(), 1, "where there is no file, no process has another one");
         assert_eq!(alone.follow(start(), |_| ()).unwrap(), 2);
-        assert!(alone.announce(&id(1), News::Saved).unwrap().is_heard);
+        assert!(alone.invalidate(&id(1), Cause::Saved).unwrap().is_current);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! damaged/…         damaged session files that somebody had moved aside
 //! ab/cdef0123…      a session: the first byte of its PublicId names the shard, the other 19 the file
 //! ab/.new-…         a file on its way to its name; removed by a sweep when its writer died
-//! ab/.end-cdef0123… a session that was ended without its lock, until everybody was told
+//! ab/.end-cdef0123… a session that was ended without its lock, until that is invalidated
 //! ```
 //!
 //! 256 shards: a million sessions are 4,000 names a directory.

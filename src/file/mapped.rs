@@ -1,55 +1,8 @@
-//! Reading one counter in a mapped file, and marking a page that a fork wipes: the crate's only `unsafe` code.
-#![expect(
-    unsafe_code,
-    reason = "memory that others change, and what the kernel does to memory, is outside the language"
-)]
+//! Reading one counter in a mapped file. With `fork`, the crate's only `unsafe` code.
+#![expect(unsafe_code, reason = "memory that other processes change is outside the language")]
 use crate::sync::step;
-use memmap2::{MmapMut, MmapRaw};
+use memmap2::MmapRaw;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Tells the process that made it from its forked children, without a system call.
-#[derive(Debug)]
-pub(super) struct Birthmark {
-    /// One page that says 1 here, and 0 in a child; `None` if the kernel cannot do that.
-    page: Option<MmapMut>,
-    process: u32,
-}
-
-impl Birthmark {
-    pub(super) fn new() -> Self {
-        Self { page: page_wiped_by_fork(), process: std::process::id() }
-    }
-
-    /// Whether this is the process that made it.
-    #[inline]
-    pub(super) fn is_here(&self) -> bool {
-        match &self.page {
-            Some(page) => page[0] == 1,
-            None => self.process == std::process::id(),
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn of_another_process() -> Self {
-        Self { page: None, process: std::process::id() + 1 }
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn page_wiped_by_fork() -> Option<MmapMut> {
-    use rustix::mm::{Advice, madvise};
-    let mut page = MmapMut::map_anon(1).ok()?;
-    // SAFETY: the range is that of the mapping, which is ours alone. What the advice changes is the memory of children,
-    // before they run: here it reads as it was written, there as zero, and both are bytes.
-    unsafe { madvise(page.as_mut_ptr().cast(), page.len(), Advice::LinuxWipeOnFork) }.ok()?;
-    page[0] = 1;
-    Some(page)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn page_wiped_by_fork() -> Option<MmapMut> {
-    None
-}
 
 /// The value of the counter with this index at some instant during the call; it may be torn between two values if it is
 /// written meanwhile.
@@ -79,7 +32,7 @@ pub(super) fn load(map: &MmapRaw, index: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use memmap2::MmapOptions;
+    use memmap2::{MmapMut, MmapOptions};
     use std::os::unix::fs::FileExt;
 
     #[test]

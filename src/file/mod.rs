@@ -1,21 +1,27 @@
 //! The file engine: one directory is the database, one file is a session.
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::design)).
-//! This file opens and reads; [`slot`] has the bytes of a version; `write` creates, updates and grows, `end` rotates and deletes, both under the lock that
-//! `locked` gets. `expiry_index` knows which sessions may have expired, `sweep` removes those that have, `reaper` does so again and
-//! again; `scan`, `admin` and `repair` are for operators.
+//! A file for each operation: `open`, `read`, `create`, `update`, `grow`, `rotate`, `delete`, `force_delete`. [`slot`] has the bytes
+//! of a version, `slots` decides which is the newest. `queue`, `flock` and `session_lock` are the locks; `generations`, `read_cache`
+//! and `watch` the cache and its invalidation. `expiry_index` knows which sessions may have expired, `sweep` removes those that have,
+//! `reaper` does so again and again; `scan`, `admin` and `repair` are for operators. This file holds the store and its cache together.
 mod admin;
+mod create;
+mod delete;
 mod disk;
 mod emptied;
-mod end;
+mod errors;
 mod expiry_index;
+mod flock;
+mod force_delete;
+mod fork;
 mod generations;
+mod grow;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
 mod layout;
-mod lock;
-mod locked;
+mod limits;
 mod mapped;
 #[cfg(any(all(test, not(shuttle)), sessile_fuzzing))]
 mod model;
@@ -25,11 +31,16 @@ mod permissions;
 #[cfg(test)]
 #[cfg(shuttle)]
 mod proofs;
+mod queue;
+mod read;
 mod read_cache;
 mod reaper;
 mod repair;
+mod root_lock;
+mod rotate;
 mod run;
 mod scan;
+mod session_lock;
 pub mod slot;
 mod slots;
 mod stats;
@@ -37,50 +48,42 @@ mod sweep;
 #[cfg(test)]
 #[cfg(not(shuttle))]
 mod tests;
+mod update;
 #[cfg(feature = "watch")]
 mod watch;
-mod write;
 
-pub use options::{Coherence, FileStoreOptions};
+pub use options::FileStoreOptions;
 pub use reaper::{Reaper, ReaperOptions, ReaperStats};
 pub use scan::{Content, Scan, ScannedFile};
 pub use stats::Stats;
 pub use sweep::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
 
-use crate::clock::{Glance, micros};
+use crate::clock::{CoarseTime, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId, Token};
 use crate::record::Record;
 use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store};
-use crate::sync::Instant;
 use disk::{Access, Root};
 use emptied::MadeAgain;
+use errors::io_error;
 use expiry_index::ExpiryIndex;
-use generations::{Counters, Generations, News};
+use generations::{Cause, Counters, Generations};
 use layout::SessionPath;
-use lock::LockedRoot;
-use locked::Whose;
 use read_cache::{Cached, Found, Key, ReadCache};
-use rustix::io::Errno;
-use slot::Decoded;
-use slots::{FILE_BYTES_MAX, Known, View};
+use root_lock::LockedRoot;
+use session_lock::Whose;
 use stats::Tally;
-use std::borrow::Cow;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// How often a reader without a lock looks again before it asks writers to pause.
-const REREADS_MAX: u32 = 8;
-
 /// How long a copy is trusted without a look at the file. It bounds what the counters cannot: how long processes may
-/// differ about a save whose writer was killed before it announced it, and how long a session that was removed by hand
+/// differ about a save whose writer was killed before it invalidated the copies, and how long a session that was removed by hand
 /// is served if nobody watches. A look costs a few microseconds, so a longer time would gain nothing.
 const TRUST_MICROS: u64 = 60_000_000;
 
-/// How often an announcement follows the counters' name to another file before it is given up: no two backups are restored
+/// How often an invalidation follows the counters' name to another file before it is given up: no two backups are restored
 /// while one session is saved.
 const FOLLOWINGS_MAX: u32 = 8;
 
@@ -114,7 +117,17 @@ const FOLLOWINGS_MAX: u32 = 8;
 ///
 /// A session that was read or saved lately is loaded without a system call, and never stale: after a save or a `delete`
 /// returned in any process, no later load in any process returns what was before it. [`design`](crate::design) has the
-/// argument, [`Coherence`] the choices, [`stats`](Self::stats) the counts.
+/// argument, [`stats`](Self::stats) the counts.
+///
+/// A store keeps copies where processes share memory, and nowhere else; that is decided when it is opened. It keeps none, and
+/// every load reads the session's file,
+///
+/// * on file systems of other hosts and of processes (NFS, SMB, 9p, FUSE):
+///   [`uncached_file_system`](Self::uncached_file_system) then returns the name. A server of files that is full may report that
+///   only when a file is closed, where no error is seen: there, a save is sure to be kept if it is
+///   [`PowerSafe`](Durability::PowerSafe);
+/// * in a store that is opened [read only](FileStoreOptions::read_only);
+/// * with [`cache_bytes(0)`](FileStoreOptions::cache_bytes).
 ///
 /// ```
 /// use sessile::FileStore;
@@ -126,7 +139,7 @@ const FOLLOWINGS_MAX: u32 = 8;
 #[derive(Debug)]
 pub struct FileStore {
     root: Root,
-    queues: lock::Queues,
+    queues: queue::Queues,
     made_again: MadeAgain,
     generations: Arc<Generations>,
     expiry_index: ExpiryIndex,
@@ -156,21 +169,19 @@ impl FileStore {
     fn open_with(mut options: FileStoreOptions, dir: &Path) -> Result<Self> {
         if options.read_only {
             // The shared counters are opened for writing: a store that is only read keeps no copies and asks the files.
-            options.coherence = Coherence::Verify;
             options.cache_bytes = 0;
         }
         let (root, were_missing) = open::open_root(dir, &options)?;
         let uncached_on = open::go_without_copies(&root, &mut options);
-        let (in_use, generations) = open::announce_use(&root, &options)?;
+        let (in_use, generations) = open::lock_root(&root, &options)?;
         let generations = Arc::new(generations);
         let cache =
             (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes, &generations.counters()));
         #[cfg(feature = "watch")]
-        let watcher = (options.watch && cache.is_some() && options.coherence != Coherence::Verify)
-            .then(|| watch::Watcher::start(&root, &generations));
+        let watcher = (options.watch && cache.is_some()).then(|| watch::Watcher::start(&root, &generations));
         Ok(Self {
             root,
-            queues: lock::Queues::new(),
+            queues: queue::Queues::new(),
             made_again: MadeAgain::at_opening(were_missing),
             generations,
             expiry_index: ExpiryIndex::default(),
@@ -212,9 +223,9 @@ impl FileStore {
         Stats { index_failures: self.expiry_index.index_failures(), ..self.tally.stats(cache) }
     }
 
-    /// The name of the file system, such as `NFS`, if no copies of sessions are kept in memory because processes cannot hear
-    /// of each other's saves through memory on it; see [`Coherence::Shared`]. `None` on other file systems, and if another
-    /// coherence was asked for. It costs speed and nothing else: every load reads the session's file.
+    /// The name of the file system, such as `NFS`, if no copies of sessions are kept in memory because one process may not see
+    /// there in memory what another one wrote. `None` on other file systems, and if no copies were to be kept anyway. It costs
+    /// speed and nothing else: every load reads the session's file.
     ///
     /// ```
     /// use sessile::FileStore;
@@ -238,18 +249,18 @@ impl FileStore {
         self.watcher.as_ref()?.as_ref().err()
     }
 
-    /// Whether a copy is still the newest version, as far as anybody has said, and not expired; see [`design`](crate::design).
-    fn trusts(&self, copy: &Cached, counters: &Counters, now: Glance) -> bool {
+    /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired; see [`design`](crate::design).
+    fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> bool {
         counters.confirm(&copy.id, copy.stamp)
             // Also if the clock was set back: a copy from the future is as good as an old one.
             && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
-            && (now.is_surely_before(copy.deadline) || micros(self.now()) < copy.deadline)
+            && (now.certainly_before(copy.deadline) || micros(self.now()) < copy.deadline)
     }
 
     /// Keeps a copy of a version for later loads.
     fn remember(&self, session: &SessionId, copy: Cached) {
         if let Some(cache) = &self.cache {
-            let now = self.options.clock.glance();
+            let now = self.options.clock.now_coarse();
             cache.put(session.as_bytes(), copy, |there, counters| self.trusts(there, counters, now));
         }
     }
@@ -261,34 +272,34 @@ impl FileStore {
         }
     }
 
-    /// Tells every process that has a copy of the session to look at its file. Returns what copies of the version that
-    /// was just written, under the session's lock, are dated with.
-    fn announce(&self, whose: Whose<'_>, id: &PublicId, news: News) -> Result<u64> {
-        self.announce_where_it_is_heard(id, news).map_err(|error| {
-            // Our own copy is as old as theirs.
+    /// Invalidates the session in all caches; returns the new `saves` value.
+    fn invalidate(&self, whose: Whose<'_>, id: &PublicId, cause: Cause) -> Result<u64> {
+        self.invalidate_current(id, cause).map_err(|error| {
+            // Our own copy is as stale as those of other processes.
             whose.secret().inspect(|session| self.forget(session));
-            Error::new(ErrorKind::InvalidationFailed, "announce the change of session file")
+            Error::new(ErrorKind::InvalidationFailed, "invalidate the copies of session file")
                 .with_path(self.root.path().join(SessionPath::of(id).as_str()))
                 .with_reason("what was done is done; other processes may serve what was before for a minute")
                 .with_source(self.error_at("write to", layout::GENERATIONS_PATH, error))
         })
     }
 
-    /// Announces into the counters that have the name. Returns what `saves` is there now.
-    fn announce_where_it_is_heard(&self, id: &PublicId, news: News) -> io::Result<u64> {
+    /// Invalidates through the counters that have the name. Returns the new value of `saves`.
+    fn invalidate_current(&self, id: &PublicId, cause: Cause) -> io::Result<u64> {
         for _ in 0..FOLLOWINGS_MAX {
-            let told = self.generations.announce(id, news)?;
-            let now = self.options.clock.glance();
-            if told.is_heard && !self.generations.is_due(now) || self.follow(now)? == told.counters {
-                return Ok(told.saves);
+            let invalidated = self.generations.invalidate(id, cause)?;
+            let now = self.options.clock.now_coarse();
+            let is_current = invalidated.is_current && !self.generations.is_due(now);
+            if is_current || self.follow(now)? == invalidated.counters {
+                return Ok(invalidated.saves);
             }
         }
         Err(io::Error::other("the counters were replaced again and again"))
     }
 
-    /// Takes up the counters that have the name by now, if they are others. The number of those that are listened to.
+    /// Takes up the counters that have the name by now, if they are others. Returns the number of the current ones.
     #[cold]
-    fn follow(&self, now: Glance) -> io::Result<u64> {
+    fn follow(&self, now: CoarseTime) -> io::Result<u64> {
         let followed = self.generations.follow(now, |counters| {
             if let Some(cache) = &self.cache {
                 cache.heed(counters);
@@ -300,156 +311,6 @@ impl FileStore {
         }
         followed
     }
-
-    /// Loads a session of which there is no copy to be trusted.
-    #[inline(never)]
-    fn load_file(&self, session: &SessionId, known: Option<&Cached>, glance: Glance) -> Result<Lookup> {
-        let id = known.map_or_else(|| session.public_id(), |known| known.id);
-        // Before the file is opened: see `generations`.
-        let stamp = self.generations.stamp(&id);
-        let newest = match self.read(Whose::Secret(session), &id, known.map(Cached::known))? {
-            Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
-                Err(Absent::Expired(id))
-            }
-            Some(View::Valid { newest, .. }) => Ok(newest),
-            Some(View::Damaged) => Err(Absent::Damaged(id)),
-            None | Some(View::Empty) => Err(Absent::NotFound(id)),
-        };
-        let is_known = |newest: &Decoded| known.is_some_and(|known| known.version == newest.version);
-        let confirmed = self.options.coherence == Coherence::Verify && newest.as_ref().is_ok_and(is_known);
-        self.tally.count_read(known.is_some(), confirmed);
-        Ok(match newest {
-            Ok(Decoded { record, version, .. }) => {
-                self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, glance.micros()));
-                Lookup::Live(Live { record, id })
-            }
-            Err(absent) => {
-                self.forget(session);
-                Lookup::Absent(absent)
-            }
-        })
-    }
-
-    /// Reads a session without a lock; `None` if it has no file.
-    fn read(&self, whose: Whose<'_>, id: &PublicId, known: Option<Known<'_>>) -> Result<Option<View>> {
-        let path = SessionPath::of(id);
-        let Some(file) = self.open_file(id, &path, Access::Read)? else { return Ok(None) };
-        let first = self.look(&file, &path, |bytes| match slots::view(bytes, id, known) {
-            Ok(view @ View::Valid { settled: true, .. }) => Ok(view),
-            // A save may have been under way, or a writer died in one: see `slots`.
-            _ => Err(bytes.to_vec()),
-        });
-        match first {
-            Ok(Ok(view)) => Ok(Some(view)),
-            Ok(Err(bytes)) => self.read_until_settled(whose, id, &path, bytes),
-            Err(error) if whose.is_beyond_any(&error) => Ok(Some(View::Damaged)),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Reads again, by path, until two readings agree: the second then began when the first had seen all it shows.
-    #[cold]
-    fn read_until_settled(
-        &self,
-        whose: Whose<'_>,
-        id: &PublicId,
-        path: &SessionPath,
-        mut last: Vec<u8>,
-    ) -> Result<Option<View>> {
-        for _ in 0..REREADS_MAX {
-            let Some(file) = self.open_file(id, path, Access::Read)? else { return Ok(None) };
-            let bytes = self.look(&file, path, <[u8]>::to_vec)?;
-            match slots::view(&bytes, id, None) {
-                Ok(view @ View::Valid { settled: true, .. }) => return Ok(Some(view)),
-                view if bytes == last => return self.located(view, path).map(Some),
-                _ => last = bytes,
-            }
-        }
-        let Some(file) = self.open_file(id, path, Access::Read)? else { return Ok(None) };
-        let deadline = Instant::now() + self.options.lock_wait;
-        let _shared = lock::share(&file, deadline)
-            .map_err(|error| self.error("lock session file", path, error))?
-            .ok_or_else(lock::busy)?;
-        if !self.leads_to(path, &file)? {
-            // Replaced or ended while we waited.
-            return self.read(whose, id, None);
-        }
-        let view = self.look(&file, path, |bytes| slots::view(bytes, id, None))?;
-        self.located(view, path).map(Some)
-    }
-
-    /// Opens a session's file; `None` if there is none, which is an error if its shard is gone as well.
-    fn open_file(&self, id: &PublicId, path: &SessionPath, access: Access) -> Result<Option<File>> {
-        match self.opened(self.root.open_session(path, access), path)? {
-            // Looked for once more, in the shard that is there: it may just have been put where there was none.
-            None => self.opened(self.open_shard(id)?.open(path, access), path),
-            found => Ok(found),
-        }
-    }
-
-    /// What came of opening a session's file; `None` if there is none.
-    fn opened(&self, opened: io::Result<File>, path: &SessionPath) -> Result<Option<File>> {
-        match opened {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.error("open session file", path, error)),
-        }
-    }
-
-    /// Opens a session's shard directory. One that is gone is an error, unless the whole store is.
-    fn open_shard(&self, id: &PublicId) -> Result<disk::Directory> {
-        match self.root.open_shard(id) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.open_missing_shard(&layout::shard_of(id))
-            }
-            opened => opened.map_err(|error| {
-                let error = io_error("open shard directory", error);
-                error.with_path(self.root.path().join(layout::shard_of(id)))
-            }),
-        }
-    }
-
-    /// Looks at the bytes of a session's file.
-    fn look<R>(&self, file: &File, path: &SessionPath, look: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        disk::read_whole(file, FILE_BYTES_MAX, slots::is_whole, look)
-            .map_err(|error| self.error("read session file", path, error))?
-            .ok_or_else(|| {
-                Error::new(ErrorKind::TooLarge, "read session file")
-                    .with_path(self.root.path().join(path.as_str()))
-                    .with_reason("it is larger than the file of any session")
-            })
-    }
-
-    /// Names the file in an error about its contents.
-    fn located<T>(&self, result: Result<T>, path: &SessionPath) -> Result<T> {
-        result.map_err(|error| error.with_path(self.root.path().join(path.as_str())))
-    }
-
-    /// What the operating system said about a session's file.
-    fn error(&self, act: &'static str, path: &SessionPath, error: io::Error) -> Error {
-        self.error_at(act, path.as_str(), error)
-    }
-
-    /// What the operating system said about a file below the root.
-    fn error_at(&self, act: &'static str, path: &str, error: io::Error) -> Error {
-        let full = matches!(Errno::from_io_error(&error), Some(Errno::NOSPC));
-        let error = io_error(act, error).with_path(self.root.path().join(path));
-        if full { error.with_reason(self.root.what_is_full()) } else { error }
-    }
-}
-
-/// Sorts what the operating system said.
-fn io_error(act: impl Into<Cow<'static, str>>, error: io::Error) -> Error {
-    match Errno::from_io_error(&error) {
-        Some(Errno::NOSPC) => Error::new(ErrorKind::Full, act),
-        Some(Errno::DQUOT) => Error::new(ErrorKind::Full, act).with_reason("the disk quota is used up"),
-        Some(Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::SPIPE | Errno::NXIO) => {
-            Error::new(ErrorKind::NotASessionFile, act)
-                .with_reason("a link, pipe, directory or device is in its place")
-        }
-        _ => Error::new(ErrorKind::Io, act),
-    }
-    .with_source(error)
 }
 
 impl Store for FileStore {
@@ -464,7 +325,7 @@ impl Store for FileStore {
     fn load(&self, token: &Token) -> Result<Lookup> {
         // A part of the cache may be locked by a thread that does not exist in the child.
         self.queues.check_process()?;
-        let now = self.options.clock.glance();
+        let now = self.options.clock.now_coarse();
         let text = token.expose();
         let mut known = None;
         if let (Some(cache), Ok(key)) = (&self.cache, <&Key>::try_from(text.as_bytes())) {

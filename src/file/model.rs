@@ -17,7 +17,7 @@ pub(super) use script::{By, Step};
 use super::disk::faults::during;
 use super::expiry_index::{BUCKET_MICROS, bucket_of};
 use super::layout::{DUE, SHARDS, SWEEP, shard_name};
-use super::{Coherence, Content, FileStore, FileStoreOptions, SweepOptions};
+use super::{Content, FileStore, FileStoreOptions, SweepOptions};
 use crate::clock::{Clock, micros};
 use crate::error::{Error, ErrorKind};
 use crate::id::{PublicId, Token};
@@ -73,13 +73,12 @@ struct Model {
 }
 
 fn open(dir: &Path, clock: &Clock, by: By) -> Result<FileStore, Error> {
-    let (cache_bytes, coherence) = match by {
-        By::Cached => (1 << 20, Coherence::Shared),
-        By::Bare => (0, Coherence::Shared),
-        By::Forgetful => (32 << 10, Coherence::Shared),
-        By::Verifying => (1 << 20, Coherence::Verify),
+    let cache_bytes = match by {
+        By::Cached | By::AlsoCached => 1 << 20,
+        By::Bare => 0,
+        By::Forgetful => 32 << 10,
     };
-    let options = FileStoreOptions::new().cache_bytes(cache_bytes).coherence(coherence).watch(false);
+    let options = FileStoreOptions::new().cache_bytes(cache_bytes).watch(false);
     // Nobody has a lock when a script's next line begins; where the counters cannot be read, opening waits for the others.
     options.lock_wait(Duration::from_millis(5)).clock(clock.clone()).open(dir)
 }

@@ -5,11 +5,11 @@
 //! shards, sync, and last the parameters file, linked under its name when it is complete and never replaced. Whoever
 //! loses the race reads what the winner linked.
 use super::disk::{self, Root, Taken};
+use super::errors::{directory_error, io_error};
 use super::generations::Generations;
-use super::io_error;
 use super::layout::{PARAMETERS, SHARDS, is_ours, shard_name};
-use super::lock::LockedRoot;
-use super::options::{Coherence, FileStoreOptions};
+use super::options::FileStoreOptions;
+use super::root_lock::LockedRoot;
 use super::{expiry_index, permissions, repair, run};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -39,37 +39,28 @@ impl Parameters {
     }
 }
 
-/// Says how a store is used, for as long as it is open, and finds its counters or makes them.
+/// Locks the root for as long as the store is open, and opens its counters or makes them.
 ///
-/// The lock is shared, and exclusive for [`Coherence::Off`]. With either, counters may be made where there are none: processes that
-/// had others follow the name (`generations`).
+/// The lock is shared: counters may be made where there are none, for processes that had others follow the name
+/// (`generations`). A store without a cache opens the counters' file, and does not map it.
 ///
-/// A store that is only read has counters of its own, which nothing moves: it asks the files.
-pub(super) fn announce_use(root: &Root, options: &FileStoreOptions) -> Result<(LockedRoot, Generations)> {
+/// A store that is only read has no counters: it asks the files, and changes nothing.
+pub(super) fn lock_root(root: &Root, options: &FileStoreOptions) -> Result<(LockedRoot, Generations)> {
     const ACT: &str = "lock session directory";
     let io = |error| io_error(ACT, error).with_path(root.path());
     let in_use = |reason| {
         Error::new(ErrorKind::InUse, "open session store").with_path(root.path()).with_reason(reason)
     };
     let deadline = Instant::now() + options.lock_wait;
-    if options.coherence == Coherence::Off {
-        let locked = LockedRoot::acquire(root.directory().map_err(io)?, deadline).map_err(io)?;
-        let lock =
-            locked.ok_or_else(|| in_use("with Coherence::Off it is for one process, and another uses it"))?;
-        if run::has_earlier(root)? {
-            run::remove_earlier(root)?;
-        }
-        return Ok((lock, Generations::own()?));
-    }
     loop {
         let locked = LockedRoot::share(root.directory().map_err(io)?, deadline).map_err(io)?;
-        let lock = locked.ok_or_else(|| in_use("another process has it to itself, with Coherence::Off"))?;
+        let lock = locked.ok_or_else(|| in_use("another process has locked the directory"))?;
         if options.read_only {
-            return Ok((lock, Generations::own()?));
+            return Ok((lock, Generations::none()?));
         }
         if !run::has_earlier(root)? {
-            let is_mapped = options.coherence == Coherence::Shared;
-            return Ok((lock, Generations::open(root, is_mapped, options.clock.glance())?));
+            let is_mapped = options.cache_bytes > 0;
+            return Ok((lock, Generations::open(root, is_mapped, options.clock.now_coarse())?));
         }
         // Given back first: a lock that is converted in place may be lost on the way.
         drop(lock);
@@ -86,25 +77,13 @@ pub(super) fn announce_use(root: &Root, options: &FileStoreOptions) -> Result<(L
     }
 }
 
-/// Where processes cannot hear each other through memory, a store that is to be coherent through memory keeps no copies at
-/// all. The name of such a file system.
+/// Where processes do not share memory, a store keeps no copies. The name of such a file system, if any were to be kept.
 ///
-/// It announces all the same: on the host of a virtual machine, others may use the directory through memory.
+/// It invalidates all the same: on the host of a virtual machine, others may use the directory through memory.
 pub(super) fn go_without_copies(root: &Root, options: &mut FileStoreOptions) -> Option<&'static str> {
-    let name = root.remote_file_system().filter(|_| options.coherence == Coherence::Shared)?;
-    options.coherence = Coherence::Verify;
+    let name = root.remote_file_system().filter(|_| options.cache_bytes > 0)?;
     options.cache_bytes = 0;
     Some(name)
-}
-
-/// What the operating system said about the directory itself. A link in its path is followed, so nothing there is foreign.
-pub(super) fn directory_error(act: &'static str, dir: &Path, error: io::Error) -> Error {
-    // By its kind: `tempfile` wraps what the operating system said.
-    let kind = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
-        _ => ErrorKind::Io,
-    };
-    Error::new(kind, act).with_path(dir).with_source(error)
 }
 
 /// Opens the store in `dir`, making it if need be. Says also whether shards were missing.

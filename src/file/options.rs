@@ -12,26 +12,6 @@ use std::time::Duration;
 /// Shortest wait for a lock: a save that took longer may have been passed by a `delete`.
 pub(super) const LOCK_WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// How copies in memory are kept from growing stale.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Coherence {
-    /// For any number of processes of one host: whoever saves or ends a session announces it in counters that all of
-    /// them have in memory. A load from memory costs no system call. On file systems that are shared with other hosts or served
-    /// by a process (NFS, SMB, 9p, FUSE), one process may not see in memory what another wrote: there the store keeps no
-    /// copies, every load reads the session's file, and
-    /// [`uncached_file_system`](FileStore::uncached_file_system) names the file system.
-    #[default]
-    Shared,
-    /// Every load reads the session's file, and spares only verifying and decoding what it knows. Worth its memory on
-    /// those file systems, if their locks work; also sees at once what was changed by hand. A server of files that is full may say so only
-    /// when a file is closed, which nobody hears: there, a save is sure to be kept if it is
-    /// [`PowerSafe`](crate::Durability::PowerSafe).
-    Verify,
-    /// For one process that has the directory to itself, and finds it in use otherwise (by processes of this host): the
-    /// counters are its own, and announcing costs no system call.
-    Off,
-}
-
 /// How a [`FileStore`] is opened.
 ///
 /// ```
@@ -48,7 +28,6 @@ pub struct FileStoreOptions {
     pub(super) lock_wait: Duration,
     pub(super) record_bytes_max: usize,
     pub(super) entries_max: usize,
-    pub(super) coherence: Coherence,
     pub(super) cache_bytes: usize,
     pub(super) watch: bool,
     pub(super) create: bool,
@@ -68,7 +47,6 @@ impl Default for FileStoreOptions {
             lock_wait: Duration::from_secs(5),
             record_bytes_max: 1 << 20,
             entries_max: 1024,
-            coherence: Coherence::Shared,
             cache_bytes: 32 << 20,
             watch: true,
             create: true,
@@ -111,7 +89,7 @@ impl FileStoreOptions {
 
     /// How long a save waits for another writer of the same session: 1 ms to 60 s, default 5 s; then it is refused
     /// with [`ErrorKind::Busy`]. A `delete` does not give up after it: it ends the session without the lock. Opening a store
-    /// that is not free to be used so waits as long, and is then refused with [`ErrorKind::InUse`].
+    /// whose directory another process has locked waits as long, and is then refused with [`ErrorKind::InUse`].
     #[must_use]
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.lock_wait = wait;
@@ -137,16 +115,20 @@ impl FileStoreOptions {
         self
     }
 
-    /// How copies in memory are kept from growing stale; default [`Coherence::Shared`].
-    #[must_use]
-    pub fn coherence(mut self, coherence: Coherence) -> Self {
-        self.coherence = coherence;
-        self
-    }
-
     /// How much memory copies of sessions may take, in bytes, as estimated; default 32 MiB, which is about 20,000
-    /// sessions of 512 bytes. 0 keeps none: every load then reads a file. A session larger than a 32nd of it is not
+    /// sessions of 512 bytes. 0 keeps none: every load then reads the session's file. A session larger than a 32nd of it is not
     /// kept either.
+    ///
+    /// The store keeps no copies, whatever is set here, where processes do not share memory (NFS, SMB, 9p, FUSE; see
+    /// [`FileStore::uncached_file_system`]) and if it is [read only](Self::read_only).
+    ///
+    /// ```
+    /// use sessile::FileStoreOptions;
+    /// # let dir = tempfile::tempdir()?;
+    /// let store = FileStoreOptions::new().cache_bytes(0).open(dir.path())?;
+    /// assert_eq!(store.stats().copies, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
@@ -258,8 +240,8 @@ impl FileStoreOptions {
     /// store that is not ours and cannot be made so, with the command that mends it, and for a directory without a store that
     /// is not ours or that others may write to (neither if it is only [read](Self::read_only)), [`ErrorKind::Io`] for all
     /// that the operating system refuses, and without [`create`](Self::create) for a store that lacks one of its shard
-    /// directories. (With it, they are made again, and [`Event::ShardsRecreated`] names them.) [`ErrorKind::InUse`] if it is to
-    /// be used alone and is not free for the whole [`lock_wait`](Self::lock_wait); also if counters of an earlier version are
+    /// directories. (With it, they are made again, and [`Event::ShardsRecreated`] names them.) [`ErrorKind::InUse`] if another
+    /// process has the directory locked for the whole [`lock_wait`](Self::lock_wait), or if counters of an earlier version are
     /// there while processes have the store open.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<FileStore> {
         self.check()?;

@@ -16,7 +16,7 @@
 use super::generations::{Counters, Stamp};
 use super::slot::Version;
 use super::slots::Known;
-use crate::clock::{Glance, micros};
+use crate::clock::{CoarseTime, micros};
 use crate::id::PublicId;
 use crate::record::Record;
 use crate::sync::Mutex;
@@ -144,7 +144,7 @@ impl ReadCache {
     pub(super) fn get(
         &self,
         key: &Key,
-        now: Glance,
+        now: CoarseTime,
         trust: impl FnOnce(&Cached, &Counters) -> bool,
     ) -> Found {
         let (part, hash) = self.part(key);
@@ -277,8 +277,8 @@ mod tests {
         Cached::new(Arc::new(record), id, version, stamp, 0)
     }
     /// So many seconds after the copies were read.
-    fn second(n: u64) -> Glance {
-        Clock::manual(UNIX_EPOCH + Duration::from_secs(n)).glance()
+    fn second(n: u64) -> CoarseTime {
+        Clock::manual(UNIX_EPOCH + Duration::from_secs(n)).now_coarse()
     }
     fn bytes_of(copy: &Cached) -> usize {
         COPY_BYTES + copy.record.heap_bytes()

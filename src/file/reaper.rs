@@ -5,7 +5,7 @@
 //! - **No failure is silent**: without an observer, a failed sweep is one line on standard error.
 //! - **Any number of processes** may have one on the same store: one sweeps at a time, the others skip that sweep.
 //! - **It may be killed anywhere**, as a sweep may; a server that never returns need not stop it.
-use super::mapped::Birthmark;
+use super::fork::ForkGuard;
 use super::{FileStore, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
@@ -128,7 +128,7 @@ pub struct Reaper {
     stop: Option<Sender<()>>,
     requests: Option<Sender<()>>,
     thread: Option<JoinHandle<ReaperStats>>,
-    birthmark: Birthmark,
+    birthmark: ForkGuard,
 }
 
 impl FileStore {
@@ -159,7 +159,7 @@ impl FileStore {
             stop: Some(stop),
             requests: Some(requests),
             thread: Some(thread),
-            birthmark: Birthmark::new(),
+            birthmark: ForkGuard::new(),
         })
     }
 }
@@ -167,7 +167,7 @@ impl FileStore {
 impl Reaper {
     /// Requests a sweep now, and does not wait for it. A sweep that is requested during another one follows it.
     pub fn sweep_now(&self) {
-        if let Some(requests) = self.requests.as_ref().filter(|_| self.birthmark.is_here()) {
+        if let Some(requests) = self.requests.as_ref().filter(|_| self.birthmark.same_process()) {
             // Full: a request is waiting. Closed: the store was dropped.
             let _ = requests.try_send(());
         }
@@ -181,7 +181,7 @@ impl Reaper {
     fn stop(&mut self) -> ReaperStats {
         let (stop, requests) = (self.stop.take(), self.requests.take());
         let Some(thread) = self.thread.take() else { return ReaperStats::default() };
-        if !self.birthmark.is_here() {
+        if !self.birthmark.same_process() {
             // A forked child has no such thread to join, and must not close its channels: the thread may have held a
             // channel's lock at the fork, which closing would wait for.
             std::mem::forget((stop, requests, thread));

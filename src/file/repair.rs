@@ -4,6 +4,7 @@
 //! The parameters are never guessed over a newer format: before their file is made, every session is read, and each says
 //! which format it has. A version of this crate that knows format 1 makes the file only where no session has another one.
 use super::disk::Root;
+use super::errors::directory_error;
 use super::layout::{DAMAGED, PARAMETERS, SHARDS, shard_name};
 use super::{Content, FileStore, FileStoreOptions, io_error};
 use super::{open, permissions};
@@ -138,7 +139,7 @@ fn is_of_making(errno: Errno) -> bool {
 
 /// Whether there is anything in a shard, as there is not while a store is being made.
 pub(super) fn has_sessions(root: &Root) -> Result<bool> {
-    let list = |error| open::directory_error("list session directory", root.path(), error);
+    let list = |error| directory_error("list session directory", root.path(), error);
     let there: HashSet<String> = root.names().map_err(list)?.into_iter().collect();
     for name in (0..SHARDS).map(shard_name).filter(|name| there.contains(name)) {
         match root.open_directory(&name).and_then(|shard| shard.names()) {

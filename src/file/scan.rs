@@ -7,7 +7,7 @@ use super::disk::Directory;
 use super::layout::{
     DUE, IN_RUN, RUN, SHARDS, SWEEP, ending_at, is_ours, is_temporary, session_at, shard_name,
 };
-use super::locked::Whose;
+use super::session_lock::Whose;
 use super::slots::View;
 use super::{expiry_index, io_error};
 use crate::error::{Error, ErrorKind, Result};

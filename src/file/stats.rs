@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Loads answered by a copy in memory. With [`Coherence::Verify`](super::Coherence::Verify): by a copy that the
-    /// session's file confirmed.
+    /// Loads answered by a copy in memory.
     pub hits: u64,
     /// Loads of well-formed ids that read the session's record from its file, or found none.
     pub misses: u64,
@@ -29,29 +28,21 @@ pub struct Stats {
 /// The counts that are not the cache's own: of loads that went to a file.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    confirmed: AtomicU64,
     misses: AtomicU64,
     invalidations: AtomicU64,
 }
 
 impl Tally {
-    /// Counts a load that read a session's file, whether there was a copy, and whether it was looked at to confirm that.
-    pub(super) fn count_read(&self, had_copy: bool, confirmed: bool) {
-        let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-        if confirmed {
-            count(&self.confirmed);
-            return;
-        }
-        count(&self.misses);
-        if had_copy {
-            count(&self.invalidations);
-        }
+    /// Counts a load that read a session's file, and whether there was a copy.
+    pub(super) fn count_read(&self, had_copy: bool) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        self.invalidations.fetch_add(u64::from(had_copy), Ordering::Relaxed);
     }
 
     pub(super) fn stats(&self, cache: Option<&ReadCache>) -> Stats {
         let counts = cache.map(ReadCache::counts).unwrap_or_default();
         Stats {
-            hits: counts.trusted + self.confirmed.load(Ordering::Relaxed),
+            hits: counts.trusted,
             misses: self.misses.load(Ordering::Relaxed),
             invalidations: self.invalidations.load(Ordering::Relaxed),
             evictions: counts.evicted,

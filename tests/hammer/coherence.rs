@@ -5,7 +5,6 @@ use crate::crowd::Crowd;
 use crate::figures::Figures;
 use crate::support::checker::{Mix, Saving};
 use crate::support::process::{Parent, Worker};
-use sessile::Coherence::{Shared, Verify};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[("load and save", work)];
 
 const CROWD: Crowd = Crowd {
     worker: WORKERS[0].0,
-    processes: &[Shared, Shared, Verify, Shared],
+    have_caches: &[true, true, false, true],
     threads: 2,
     places: 200,
     mix: Mix { saves: 8, ends: 1, rotations: 1 },

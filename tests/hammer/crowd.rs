@@ -1,12 +1,12 @@
 //! Processes full of checkers, which do everything to the same sessions at once, and judge all that they are shown.
 use crate::figures::{Figures, words};
-use crate::stage::{Going, ledger, open, open_without_cache, wait};
+use crate::stage::{Going, ledger, open_in, open_without_cache, wait};
 use crate::support::checker::{Checker, Findings, Mix, Saving, check_at_rest};
 use crate::support::ledger::Ledger;
 use crate::support::process::{Parent, Start, hear_from_all, say_to_all};
 use crate::support::texts::files_in_shards;
+use sessile::FileStore;
 use sessile::file::SweepOptions;
-use sessile::{Coherence, FileStore};
 use std::ops::ControlFlow::{Break, Continue};
 use std::path::Path;
 use std::thread;
@@ -15,7 +15,8 @@ use std::time::Duration;
 pub(crate) struct Crowd {
     /// The worker that is [one process](Self::work) of this crowd.
     pub(crate) worker: &'static str,
-    pub(crate) processes: &'static [Coherence],
+    /// For each process, whether it keeps copies in memory.
+    pub(crate) have_caches: &'static [bool],
     pub(crate) threads: usize,
     pub(crate) places: u64,
     pub(crate) mix: Mix,
@@ -35,7 +36,7 @@ impl Crowd {
             let start = Start::of(self.worker).with("DIR", dir).with("PROCESS", process.to_string());
             start.with("MILLIS", time.as_millis().to_string()).start()
         };
-        let mut children: Vec<_> = (0..self.processes.len()).map(start).collect();
+        let mut children: Vec<_> = (0..self.have_caches.len()).map(start).collect();
         hear_from_all(&children, "ready");
         say_to_all(&mut children, "go");
         let mut figures = Figures::default();
@@ -58,7 +59,7 @@ impl Crowd {
         let dir = Path::new(parent.argument("DIR"));
         let process = usize::try_from(parent.number("PROCESS")).unwrap();
         let time = Duration::from_millis(parent.number("MILLIS"));
-        let (store, ledger) = (open(dir, self.processes[process]), ledger(dir));
+        let (store, ledger) = (open_in(dir, self.have_caches[process]), ledger(dir));
         parent.report("ready");
         parent.line();
         let mut figures = thread::scope(|scope| {

@@ -4,7 +4,6 @@ use crate::crowd::Crowd;
 use crate::figures::Figures;
 use crate::support::checker::{Mix, Saving};
 use crate::support::process::{Parent, Worker};
-use sessile::Coherence::{Shared, Verify};
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[("end and rotate", work)];
 
 const CROWD: Crowd = Crowd {
     worker: WORKERS[0].0,
-    processes: &[Shared, Verify, Shared, Shared],
+    have_caches: &[true, false, true, true],
     threads: 2,
     places: 24,
     mix: Mix { saves: 300, ends: 100, rotations: 100 },

@@ -16,7 +16,7 @@ use crate::support::process::{Child, Dice, Parent, Start, Worker};
 use crate::support::texts::files_in_shards;
 use crate::support::versions;
 use sessile::file::{Content, ScannedFile, SweepOptions, SweepOutcome};
-use sessile::{Coherence, Durability, FileStore, PublicId, Record, Store, Token, Verdict};
+use sessile::{Durability, FileStore, PublicId, Record, Store, Token, Verdict};
 use std::collections::HashSet;
 use std::fs::File;
 use std::ops::Range;
@@ -290,8 +290,9 @@ fn check_no_lock(dir: &Path, ledger: &Ledger) {
 fn work(parent: &Parent) {
     let dir = Path::new(parent.argument("DIR"));
     let process = usize::try_from(parent.number("PROCESS")).unwrap();
-    let coherence = if process == 1 { Coherence::Verify } else { Coherence::Shared };
-    let store = options().coherence(coherence).lock_wait(WAIT).open(store_in(dir)).unwrap();
+    let options = options().lock_wait(WAIT);
+    let options = if process == 1 { options.cache_bytes(0) } else { options };
+    let store = options.open(store_in(dir)).unwrap();
     let ledger = ledger(dir);
     parent.report(READY);
     let seed = parent.number("SEED");

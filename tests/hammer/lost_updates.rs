@@ -6,7 +6,7 @@
 use crate::figures::{Figures, words};
 use crate::stage::{open, open_without_cache};
 use crate::support::process::{Dice, Parent, Start, Worker, hear_from_all, say_to_all};
-use sessile::{Coherence, Durability, FileStore, Lookup, Record, Store, Token, Value, Verdict};
+use sessile::{Durability, FileStore, Lookup, Record, Store, Token, Value, Verdict};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ fn load(store: &FileStore, token: &Token) -> Record {
 fn work(parent: &Parent) {
     let dir = Path::new(parent.argument("DIR"));
     let process = parent.number("PROCESS");
-    let store = open(dir, Coherence::Shared);
+    let store = open(dir);
     let mut dice: Vec<_> = (0..THREADS).map(|thread| Dice::new(process * THREADS + thread)).collect();
     let mut figures = Figures::default();
     parent.report("ready");

@@ -4,15 +4,13 @@
 //! The ledger's versions are deadlines here, in microseconds since the hammer began. A renewal never makes a deadline
 //! earlier, so a session lives at least as long as the latest deadline that anybody was told.
 use crate::figures::Figures;
-use crate::stage::{Going, ledger, open, open_without_cache, wait};
+use crate::stage::{Going, ledger, open_in, open_without_cache, wait};
 use crate::support::ledger::{Ledger, Life};
 use crate::support::process::{Dice, Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::texts::{files_in_shards, path_of};
 use crate::support::versions;
 use sessile::file::{ReaperOptions, SweepOptions, SweepOutcome};
-use sessile::{
-    Absent, Coherence, Durability, FileStore, Live, Lookup, PublicId, Record, Store, Token, Verdict,
-};
+use sessile::{Absent, Durability, FileStore, Live, Lookup, PublicId, Record, Store, Token, Verdict};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -94,8 +92,7 @@ fn work(parent: &Parent) {
     let process = usize::try_from(parent.number("PROCESS")).unwrap();
     let time = Duration::from_millis(parent.number("MILLIS"));
     let epoch = UNIX_EPOCH + Duration::from_micros(parent.number("EPOCH"));
-    let coherence = if process == 1 { Coherence::Verify } else { Coherence::Shared };
-    let (store, ledger) = (Arc::new(open(dir, coherence)), ledger(dir));
+    let (store, ledger) = (Arc::new(open_in(dir, process != 1)), ledger(dir));
     let trouble: Arc<Mutex<Vec<String>>> = Arc::default();
     let observed = Arc::clone(&trouble);
     let options = ReaperOptions::new().interval(Duration::from_millis(100));

@@ -1,6 +1,6 @@
 //! Where a hammer works: a store, beside it a ledger, and the word that everybody stops when somebody has found a fault.
 use crate::support::ledger::Ledger;
-use sessile::{Coherence, FileStore, FileStoreOptions};
+use sessile::{FileStore, FileStoreOptions};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,8 +17,13 @@ pub(crate) fn options() -> FileStoreOptions {
     FileStoreOptions::new().lock_wait(LOCK_WAIT).sync_security_events(false).watch(false)
 }
 
-pub(crate) fn open(dir: &Path, coherence: Coherence) -> FileStore {
-    options().coherence(coherence).open(store_in(dir)).unwrap()
+pub(crate) fn open(dir: &Path) -> FileStore {
+    options().open(store_in(dir)).unwrap()
+}
+
+/// One process of several keeps no copies.
+pub(crate) fn open_in(dir: &Path, has_cache: bool) -> FileStore {
+    if has_cache { open(dir) } else { open_without_cache(dir) }
 }
 
 /// One that says what the files say.

@@ -1,10 +1,9 @@
 //! What is done to a store by hand (`rm`, `mv`, a restored backup) is seen promptly by whoever watches, at once by
-//! whoever verifies, and within a minute by everybody. The watcher's part is `watched`, of builds with the feature `watch`.
+//! stores without a cache, and within a minute by all others. The watcher's part is `watched`, of builds with the feature `watch`.
 #[cfg(feature = "watch")]
 pub(crate) mod watched;
 
 use crate::support::texts::{append_plus, directory_in_memory, path_of, put, record, text_of};
-use sessile::file::Coherence;
 use sessile::{Clock, Durability, FileStore, FileStoreOptions, Lookup, Saved, Store, Token};
 use std::error::Error as _;
 use std::fs;
@@ -137,13 +136,12 @@ impl ByHand {
 // -------------------------------------------------------------------------------------------- seen without watcher
 
 #[test]
-fn whoever_verifies_sees_at_once_what_was_done_by_hand() {
+fn a_store_without_a_cache_sees_at_once_what_was_done_by_hand() {
     for by_hand in ByHand::ALL {
         for grown in [false, true] {
-            let stage = Stage::new(options().coherence(Coherence::Verify));
+            let stage = Stage::new(options().cache_bytes(0));
             let saved = stage.backed_up(grown);
             assert_eq!(shown(&stage.store, &saved.token), "new");
-            assert_eq!(stage.store.stats().hits, 1, "{by_hand:?}: there was a copy");
             let want = by_hand.done(&stage, &saved);
             assert_eq!(shown(&stage.store, &saved.token), want, "{by_hand:?}");
             assert_eq!(shown(&stage.store, &saved.token), want, "{by_hand:?}, once more");
@@ -152,41 +150,39 @@ fn whoever_verifies_sees_at_once_what_was_done_by_hand() {
 }
 
 /// A store that does not watch, with a clock of its own.
-fn unwatched(coherence: Coherence) -> (Stage, Clock) {
+fn unwatched() -> (Stage, Clock) {
+    unwatched_with(32 << 20)
+}
+
+fn unwatched_with(cache_bytes: usize) -> (Stage, Clock) {
     let clock = Clock::manual(std::time::SystemTime::now());
-    (Stage::new(options().watch(false).coherence(coherence).clock(clock.clone())), clock)
+    (Stage::new(options().watch(false).cache_bytes(cache_bytes).clock(clock.clone())), clock)
 }
 
 #[test]
 fn whoever_does_not_watch_serves_what_was_changed_by_hand_for_a_minute_and_not_longer() {
-    for coherence in [Coherence::Shared, Coherence::Off] {
-        for by_hand in ByHand::ALL {
-            let (stage, clock) = unwatched(coherence);
-            let saved = stage.backed_up(false);
-            let want = by_hand.done(&stage, &saved);
-            thread::sleep(Duration::from_millis(20));
-            let almost_half = Duration::from_micros(30 * 1_000_000 - 1);
-            for step in [Duration::ZERO, TRUST / 2, almost_half] {
-                clock.advance(step);
-                assert_eq!(shown(&stage.store, &saved.token), "new", "{coherence:?}, {by_hand:?}, {step:?}");
-            }
-            clock.advance(MICROSECOND);
-            assert_eq!(shown(&stage.store, &saved.token), want, "{coherence:?}, {by_hand:?}");
-            // From then on what was restored is kept as any other, though it is an older version.
-            let hits = stage.store.stats().hits;
-            assert_eq!(shown(&stage.store, &saved.token), want, "{coherence:?}, {by_hand:?}, once more");
-            assert_eq!(
-                stage.store.stats().hits,
-                hits + u64::from(want == "old"),
-                "{coherence:?}, {by_hand:?}"
-            );
+    for by_hand in ByHand::ALL {
+        let (stage, clock) = unwatched();
+        let saved = stage.backed_up(false);
+        let want = by_hand.done(&stage, &saved);
+        thread::sleep(Duration::from_millis(20));
+        let almost_half = Duration::from_micros(30 * 1_000_000 - 1);
+        for step in [Duration::ZERO, TRUST / 2, almost_half] {
+            clock.advance(step);
+            assert_eq!(shown(&stage.store, &saved.token), "new", "{by_hand:?}, {step:?}");
         }
+        clock.advance(MICROSECOND);
+        assert_eq!(shown(&stage.store, &saved.token), want, "{by_hand:?}");
+        // From then on what was restored is kept as any other, though it is an older version.
+        let hits = stage.store.stats().hits;
+        assert_eq!(shown(&stage.store, &saved.token), want, "{by_hand:?}, once more");
+        assert_eq!(stage.store.stats().hits, hits + u64::from(want == "old"), "{by_hand:?}");
     }
 }
 
 #[test]
 fn a_copy_of_the_future_is_not_trusted() {
-    let (stage, clock) = unwatched(Coherence::Shared);
+    let (stage, clock) = unwatched();
     let saved = stage.backed_up(false);
     fs::remove_file(stage.file(&saved)).unwrap();
     // Somebody set the clock back; the copy must not be good until the time it was read comes round again.
@@ -196,7 +192,7 @@ fn a_copy_of_the_future_is_not_trusted() {
 
 #[test]
 fn a_load_that_finds_an_old_copy_confirmed_trusts_it_for_another_minute_without_decoding_it() {
-    let (stage, clock) = unwatched(Coherence::Shared);
+    let (stage, clock) = unwatched();
     let saved = stage.backed_up(false);
     let record = |store: &FileStore| match store.load(&saved.token).unwrap() {
         Lookup::Live(live) => live.record,
@@ -214,8 +210,8 @@ fn a_load_that_finds_an_old_copy_confirmed_trusts_it_for_another_minute_without_
 
 #[test]
 fn a_save_to_a_session_that_was_removed_by_hand_finds_none_whatever_copy_is_there() {
-    for coherence in [Coherence::Shared, Coherence::Verify, Coherence::Off] {
-        let (stage, _clock) = unwatched(coherence);
+    for cache_bytes in [32 << 20, 0] {
+        let (stage, _clock) = unwatched_with(cache_bytes);
         let [updated, rotated] = [(); 2].map(|()| stage.backed_up(false));
         for saved in [&updated, &rotated] {
             fs::remove_file(stage.file(saved)).unwrap();
@@ -223,17 +219,17 @@ fn a_save_to_a_session_that_was_removed_by_hand_finds_none_whatever_copy_is_ther
         assert!(put(&stage.store, &updated.token, "back", RELAXED).unwrap().is_none());
         assert!(stage.store.rotate(&rotated.token, &mut append_plus, RELAXED).unwrap().is_none());
         for saved in [updated, rotated] {
-            assert!(!stage.file(&saved).exists(), "{coherence:?}: it was brought back");
+            assert!(!stage.file(&saved).exists(), "cache of {cache_bytes}: it was brought back");
             // Whoever tried knows, and so do all others.
-            assert_eq!(shown(&stage.store, &saved.token), "absent", "{coherence:?}");
+            assert_eq!(shown(&stage.store, &saved.token), "absent", "cache of {cache_bytes}");
         }
     }
 }
 
 #[test]
 fn a_save_to_a_session_that_was_restored_by_hand_changes_what_was_restored() {
-    for coherence in [Coherence::Shared, Coherence::Verify, Coherence::Off] {
-        let (stage, _clock) = unwatched(coherence);
+    for cache_bytes in [32 << 20, 0] {
+        let (stage, _clock) = unwatched_with(cache_bytes);
         let saved = stage.backed_up(false);
         // The copy is some versions ahead of what the save will write.
         for text in ["newer", "newest"] {
@@ -241,10 +237,8 @@ fn a_save_to_a_session_that_was_restored_by_hand_changes_what_was_restored() {
         }
         ByHand::RestoreByRename.done(&stage, &saved);
         stage.store.update(&saved.token, &mut append_plus, RELAXED).unwrap().unwrap();
-        assert_eq!(shown(&stage.store, &saved.token), "old+", "{coherence:?}");
-        let other = options().watch(false).coherence(Coherence::Verify);
-        if coherence != Coherence::Off {
-            assert_eq!(shown(&other.open(&stage.root).unwrap(), &saved.token), "old+", "{coherence:?}");
-        }
+        assert_eq!(shown(&stage.store, &saved.token), "old+", "cache of {cache_bytes}");
+        let other = options().cache_bytes(0).open(&stage.root).unwrap();
+        assert_eq!(shown(&other, &saved.token), "old+", "cache of {cache_bytes}");
     }
 }

@@ -8,7 +8,6 @@ use crate::support::checker::{Checker, Count, Findings, Mix, check_at_rest};
 use crate::support::ledger::{Ledger, Life};
 use crate::support::process::{Parent, Start, Worker, rounds, say_to_all};
 use crate::support::versions;
-use sessile::file::Coherence::{self, Off, Shared, Verify};
 use sessile::{
     Clock, Durability, Error, ErrorKind, FileStore, FileStoreOptions, PublicId, Record, Result, Store, Token,
     Value, Verdict,
@@ -23,18 +22,18 @@ use tempfile::TempDir;
 
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("check", check), ("meet the end", meet_the_end)];
 
-fn options(coherence: Coherence) -> FileStoreOptions {
+fn options() -> FileStoreOptions {
     let options = FileStoreOptions::new().lock_wait(Duration::from_secs(30)).sync_security_events(false);
-    options.watch(false).coherence(coherence)
+    options.watch(false)
 }
 
-pub(crate) fn open(dir: &Path, coherence: Coherence) -> FileStore {
-    options(coherence).open(dir).unwrap()
+pub(crate) fn open(dir: &Path) -> FileStore {
+    options().open(dir).unwrap()
 }
 
 /// What the files say.
 pub(crate) fn open_without_cache(dir: &Path) -> FileStore {
-    options(Shared).cache_bytes(0).open(dir).unwrap()
+    options().cache_bytes(0).open(dir).unwrap()
 }
 
 /// Puts a copy of the shared counters in their place. Processes that have them in memory do not notice it at once.
@@ -51,17 +50,11 @@ fn keep_apart(dir: &Path) {
     std::fs::hard_link(run.join("generations"), run.join(name)).unwrap();
 }
 
-fn name(coherence: Coherence) -> &'static str {
-    match coherence {
-        Shared => "shared",
-        Verify => "verify",
-        Off => "off",
-    }
-}
-
-fn coherence_of(parent: &Parent) -> Coherence {
-    let named = |coherence: &Coherence| name(*coherence) == parent.argument("COHERENCE");
-    [Shared, Verify, Off].into_iter().find(named).unwrap()
+/// Whether a process keeps copies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cache {
+    Kept,
+    None,
 }
 
 // The checker: saves, ends, rotations and loads at random, everything seen is compared with what was
@@ -104,7 +97,10 @@ fn work(store: &FileStore, ledger: &Ledger, first: usize, threads: usize, time: 
 
 fn check(parent: &Parent) {
     let dir = PathBuf::from(parent.argument("DIR"));
-    let mut options = options(coherence_of(parent));
+    let mut options = options();
+    if parent.argument("CACHE") == "None" {
+        options = options.cache_bytes(0);
+    }
     if parent.argument("HEARS") == "no" {
         options = options.clock(Clock::manual(SystemTime::now()));
     }
@@ -117,19 +113,19 @@ fn check(parent: &Parent) {
 }
 
 /// Runs one process for each of these, at once; all hear each other, or nobody hears anybody.
-fn work_in_processes(processes: &[Coherence], hearing: bool, time: Duration) -> Findings {
+fn work_in_processes(processes: &[Cache], hearing: bool, time: Duration) -> Findings {
     let dir = TempDir::new().unwrap();
     let store_dir = dir.path().join("store");
     let ledger = Ledger::open(&dir.path().join("ledger"));
     fill(&open_without_cache(&store_dir), &ledger);
     let mut children = Vec::new();
-    for (n, coherence) in processes.iter().enumerate() {
+    for (n, cache) in processes.iter().enumerate() {
         if !hearing {
             part(&store_dir);
             keep_apart(&store_dir);
         }
         let first = 1 + THREADS * n;
-        let start = Start::of("check").with("DIR", dir.path()).with("COHERENCE", name(*coherence));
+        let start = Start::of("check").with("DIR", dir.path()).with("CACHE", format!("{cache:?}"));
         let start = start.with("HEARS", if hearing { "yes" } else { "no" });
         let start = start.with("FIRST", first.to_string()).with("MILLIS", time.as_millis().to_string());
         let child = start.start();
@@ -150,9 +146,19 @@ fn usual_time() -> Duration {
     Duration::from_millis(rounds(3_000))
 }
 
-/// Asserts that nothing was wrong, and that enough was done to say so.
+/// Asserts that nothing was wrong, that enough was done to say so, and that it was done from memory.
 #[track_caller]
 fn check_findings(context: &str, findings: &Findings) {
+    check_findings_of_any(context, findings);
+    let counts = findings.counts;
+    assert!(
+        counts[Count::Hits] > counts[Count::Misses],
+        "{context}: the caches were not in play: {counts:?}"
+    );
+}
+
+#[track_caller]
+fn check_findings_of_any(context: &str, findings: &Findings) {
     let counts = findings.counts;
     counts.check(context, &findings.faults);
     let least = [
@@ -166,36 +172,35 @@ fn check_findings(context: &str, findings: &Findings) {
     for (count, least) in least {
         assert!(counts[count] >= least, "{context}: too little was done: {count:?} of {counts:?}");
     }
-    assert!(
-        counts[Count::Hits] > counts[Count::Misses],
-        "{context}: the caches were not in play: {counts:?}"
-    );
 }
 
 #[test]
 fn whatever_four_processes_do_at_once_no_load_is_behind_what_was_acknowledged() {
-    let findings = work_in_processes(&[Shared; 4], true, usual_time());
+    let findings = work_in_processes(&[Cache::Kept; 4], true, usual_time());
     check_findings("shared", &findings);
 }
 
-/// Those who look at every file need not be told anything, and tell those who have to be.
+/// A process without a cache looks at every file: it needs no invalidation, and invalidates the copies of the others.
 #[test]
-fn processes_that_verify_are_never_behind_though_nobody_tells_them_and_tell_those_who_share() {
-    let findings = work_in_processes(&[Verify; 4], false, usual_time() / 2);
-    check_findings("verify, unheard", &findings);
-    let findings = work_in_processes(&[Verify, Shared, Verify, Shared], true, usual_time() / 2);
-    check_findings("verify beside shared", &findings);
+fn processes_without_a_cache_are_never_behind_and_invalidate_copies() {
+    let findings = work_in_processes(&[Cache::None; 4], false, usual_time() / 2);
+    check_findings_of_any("without a cache, unheard", &findings);
+    assert_eq!(findings.counts[Count::Hits], 0, "{:?}", findings.counts);
+    let processes = [Cache::None, Cache::Kept, Cache::None, Cache::Kept];
+    let findings = work_in_processes(&processes, true, usual_time() / 2);
+    check_findings_of_any("with a cache and without", &findings);
+    assert!(findings.counts[Count::Hits] > 1_000, "{:?}", findings.counts);
 }
 
 #[test]
-fn whatever_eight_threads_do_in_a_directory_of_their_own_no_load_is_behind() {
+fn whatever_eight_threads_of_one_process_do_no_load_is_behind() {
     let dir = TempDir::new().unwrap();
     let store_dir = dir.path().join("store");
     let ledger = Ledger::open(&dir.path().join("ledger"));
-    let store = open(&store_dir, Off);
+    let store = open(&store_dir);
     fill(&store, &ledger);
     let findings = work(&store, &ledger, 1, 8, usual_time());
-    check_findings("off", &findings);
+    check_findings("one process", &findings);
     drop(store);
     check_at_rest(&open_without_cache(&store_dir), &ledger, PLACES);
 }
@@ -203,7 +208,7 @@ fn whatever_eight_threads_do_in_a_directory_of_their_own_no_load_is_behind() {
 /// The tests above could fail: processes that cannot hear each other are found out, and of nothing else.
 #[test]
 fn without_announcements_the_check_finds_stale_copies_and_ended_sessions() {
-    let findings = work_in_processes(&[Shared; 4], false, Duration::from_millis(700));
+    let findings = work_in_processes(&[Cache::Kept; 4], false, Duration::from_millis(700));
     let counts = findings.counts;
     assert!(counts[Count::Loads] > 1_000, "{counts:?}");
     assert!(counts[Count::Stale] > counts[Count::Loads] / 20, "{counts:?}");
@@ -239,7 +244,7 @@ fn after_a_rotation_no_process_finds_the_old_id_and_every_process_finds_the_new_
 #[track_caller]
 fn check_ends(end: End, rounds: u64) {
     let dir = TempDir::new().unwrap();
-    let store = open(&dir.path().join("store"), Shared);
+    let store = open(&dir.path().join("store"));
     let ledger = Ledger::open(&dir.path().join("ledger"));
     let mut other = Start::of("meet the end").with("DIR", dir.path()).start();
     for round in 0..rounds {
@@ -280,7 +285,7 @@ fn rotate(store: &FileStore, old: &Token) -> Result<Option<Token>> {
 
 fn meet_the_end(parent: &Parent) {
     let dir = PathBuf::from(parent.argument("DIR"));
-    let store = open(&dir.join("store"), Shared);
+    let store = open(&dir.join("store"));
     let ledger = Ledger::open(&dir.join("ledger"));
     let mut hits = 0;
     loop {
@@ -407,18 +412,13 @@ struct Two {
 
 type Open = fn(&Path) -> FileStore;
 
-/// Whoever writes, whoever reads. One that has no cache is a writer like the others.
-const PAIRS: &[(&str, Open, Coherence)] = &[
-    ("shared, shared", |dir| open(dir, Shared), Shared),
-    ("verifying, shared", |dir| open(dir, Verify), Shared),
-    ("without a cache, shared", open_without_cache, Shared),
-    ("shared, verifying", |dir| open(dir, Shared), Verify),
-];
+/// The writers. One that has no cache is a writer like the other.
+const PAIRS: &[(&str, Open)] = &[("with a cache", open), ("without a cache", open_without_cache)];
 
 impl Two {
-    fn new(writer: Open, reader: Coherence) -> Self {
+    fn new(writer: Open) -> Self {
         let dir = TempDir::new().unwrap();
-        Self { writer: writer(dir.path()), reader: open(dir.path(), reader), dir }
+        Self { writer: writer(dir.path()), reader: open(dir.path()), dir }
     }
 
     /// A new session at version 1, of which the reader has a copy, and the writer, if it keeps any.
@@ -440,7 +440,7 @@ pub(crate) fn file_of(dir: &Path, token: &Token) -> PathBuf {
     dir.join(&id[..2]).join(&id[2..])
 }
 
-/// Loads a session twice: the second time it was in memory, or was only confirmed.
+/// Loads a session twice: the second time it was in memory.
 #[track_caller]
 fn assert_warm(store: &FileStore, token: &Token, version: u64) {
     assert_eq!(versions::stored(store, token), Some(version));
@@ -451,8 +451,8 @@ fn assert_warm(store: &FileStore, token: &Token, version: u64) {
 
 #[test]
 fn what_one_process_did_the_others_see_at_the_next_load() {
-    for &(pair, writer, reader) in PAIRS {
-        let two = Two::new(writer, reader);
+    for &(pair, writer) in PAIRS {
+        let two = Two::new(writer);
         for &(name, act, outcome) in ACTS {
             let context = format!("{name}; {pair}");
             let token = two.session();
@@ -472,8 +472,8 @@ fn what_one_process_did_the_others_see_at_the_next_load() {
 
 #[test]
 fn a_rotated_session_is_found_under_its_new_id_by_every_process() {
-    for &(pair, writer, reader) in PAIRS {
-        let two = Two::new(writer, reader);
+    for &(pair, writer) in PAIRS {
+        let two = Two::new(writer);
         let old = two.session();
         let new = rotate(&two.writer, &old).unwrap().expect("it is alive");
         assert_warm(&two.reader, &new, 2);
@@ -483,8 +483,8 @@ fn a_rotated_session_is_found_under_its_new_id_by_every_process() {
 
 #[test]
 fn two_processes_that_save_in_turns_see_each_other_and_themselves() {
-    for &(pair, writer, reader) in PAIRS {
-        let two = Two::new(writer, reader);
+    for &(pair, writer) in PAIRS {
+        let two = Two::new(writer);
         let token = two.session();
         for version in 2..100 {
             let by = if version % 2 == 0 { &two.writer } else { &two.reader };
@@ -500,7 +500,7 @@ fn two_processes_that_save_in_turns_see_each_other_and_themselves() {
 /// Saving takes the copy in memory for what is in the file, if the file says so; and not otherwise.
 #[test]
 fn a_save_begins_with_what_is_stored_and_not_with_a_copy_that_nobody_corrected() {
-    let two = Two::new(|dir| open(dir, Shared), Shared);
+    let two = Two::new(open);
     let token = two.session();
     let unheard = unheard(two.dir.path());
     for _ in 0..2 {
@@ -517,24 +517,23 @@ fn unheard(dir: &Path) -> FileStore {
     std::fs::hard_link(&counters, &heard).unwrap();
     part(dir);
     keep_apart(dir);
-    let store = options(Shared).clock(Clock::manual(SystemTime::now())).open(dir).unwrap();
+    let store = options().clock(Clock::manual(SystemTime::now())).open(dir).unwrap();
     std::fs::rename(heard, counters).unwrap();
     store
 }
 
 #[test]
 fn whatever_is_done_to_a_session_after_a_writer_died_untold_all_see_its_version_or_newer() {
-    for &(pair, writer, reader) in PAIRS {
+    for &(pair, writer) in PAIRS {
         for large in [false, true] {
-            let two = Two::new(writer, reader);
+            let two = Two::new(writer);
             let acts: Vec<_> = ACTS.iter().map(|act| (act, two.session())).collect();
             let unheard = unheard(two.dir.path());
             for ((name, act, outcome), token) in acts {
                 let context = format!("{name}; {pair}; large: {large}");
                 let bytes = if large { LARGE } else { 10 };
                 assert!(update(&unheard, &token, RELAXED, |record| raise(record, bytes)).unwrap());
-                let before = if reader == Verify { Some(2) } else { Some(1) };
-                assert_eq!(versions::stored(&two.reader, &token), before, "{context}: before");
+                assert_eq!(versions::stored(&two.reader, &token), Some(1), "{context}: before");
                 assert_eq!(
                     act(&two.writer, &token).map_err(|error| error.kind()),
                     outcome.map(|_| true),
@@ -563,15 +562,14 @@ fn whatever_is_done_to_a_session_after_a_deleter_died_untold_nobody_finds_it_any
             File::options().write(true).open(file).unwrap().write_all_at(b"GONE", 0).unwrap();
         }),
     ];
-    for &(pair, writer, reader) in PAIRS {
-        let two = Two::new(writer, reader);
+    for &(pair, writer) in PAIRS {
+        let two = Two::new(writer);
         for &(name, act, _) in ACTS {
             for (how, die) in died {
                 let context = format!("{name}; {pair}; {how}");
                 let token = two.session();
                 die(&file_of(two.dir.path(), &token));
-                let before = if reader == Verify { None } else { Some(1) };
-                assert_eq!(versions::stored(&two.reader, &token), before, "{context}: before");
+                assert_eq!(versions::stored(&two.reader, &token), Some(1), "{context}: before");
                 assert_eq!(act(&two.writer, &token).map_err(|e| e.kind()), Ok(false), "{context}");
                 assert_eq!(versions::stored(&two.reader, &token), None, "{context}: the reader");
                 assert_eq!(versions::stored(&two.writer, &token), None, "{context}: the writer itself");
@@ -583,7 +581,7 @@ fn whatever_is_done_to_a_session_after_a_deleter_died_untold_nobody_finds_it_any
 /// A rotation that died untold between the end of the old id and the announcement: the old id, and only it.
 #[test]
 fn a_session_that_was_rotated_unheard_is_found_under_one_id_after_the_next_act_on_the_old_one() {
-    let two = Two::new(|dir| open(dir, Shared), Shared);
+    let two = Two::new(open);
     let old = two.session();
     let unheard = unheard(two.dir.path());
     let new = rotate(&unheard, &old).unwrap().expect("it is alive");
@@ -620,14 +618,15 @@ fn a_logout_that_passed_a_save_is_seen_by_all_and_by_the_one_that_saved() {
             s.rotate(t, change, RELAXED).ok().map(|saved| saved.is_some())
         }),
     ];
-    for (pair, coherence) in [("shared", Shared), ("verifying", Verify)] {
+    for &(pair, open_writer) in PAIRS {
         let dir = TempDir::new().unwrap();
-        let [writer, reader] = [coherence, Shared].map(|coherence| open(dir.path(), coherence));
-        let deleter = options(Shared).lock_wait(Duration::from_millis(5)).open(dir.path()).unwrap();
+        let (writer, reader) = (open_writer(dir.path()), open(dir.path()));
+        let deleter = options().lock_wait(Duration::from_millis(5)).open(dir.path()).unwrap();
         for (name, act) in acts {
             let context = format!("{name}; {pair}");
             let token = new_session(&writer);
-            for store in [&writer, &reader, &deleter] {
+            assert_eq!(versions::stored(&writer, &token), Some(1), "{context}");
+            for store in [&reader, &deleter] {
                 assert_warm(store, &token, 1);
             }
             let check_gone = |when: &str| {
@@ -674,32 +673,30 @@ fn a_change_that_was_not_stored_shows_in_no_copy() {
             std::panic::resume_unwind(Box::new("a change that panics"));
         }),
     ];
-    for coherence in [Shared, Verify, Off] {
-        let dir = TempDir::new().unwrap();
-        let store = open(dir.path(), coherence);
-        for (name, change) in changes {
-            for rotates in [false, true] {
-                let token = new_session(&store);
-                assert_warm(&store, &token, 1);
-                // The copy is held by somebody else as well, and must not change under their hands.
-                let held = live(&store, &token);
-                let mut change = change;
-                let mut moved = None;
-                let _ = catch_unwind(AssertUnwindSafe(|| {
-                    let how = RELAXED;
-                    if rotates {
-                        moved = store.rotate(&token, &mut change, how)?.map(|saved| saved.token);
-                    } else {
-                        store.update(&token, &mut change, how)?;
-                    }
-                    Ok::<_, Error>(())
-                }));
-                assert_eq!(moved.is_some(), rotates && name == "kept", "{name}");
-                let token = moved.unwrap_or(token);
-                assert_eq!(versions::of(&held), 1, "{name}, {coherence:?}");
-                assert_eq!(versions::stored(&store, &token), Some(1), "{name}, {coherence:?}: {rotates}");
-                assert_warm(&store, &token, 1);
-            }
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    for (name, change) in changes {
+        for rotates in [false, true] {
+            let token = new_session(&store);
+            assert_warm(&store, &token, 1);
+            // The copy is held by somebody else as well, and must not change under their hands.
+            let held = live(&store, &token);
+            let mut change = change;
+            let mut moved = None;
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                let how = RELAXED;
+                if rotates {
+                    moved = store.rotate(&token, &mut change, how)?.map(|saved| saved.token);
+                } else {
+                    store.update(&token, &mut change, how)?;
+                }
+                Ok::<_, Error>(())
+            }));
+            assert_eq!(moved.is_some(), rotates && name == "kept", "{name}");
+            let token = moved.unwrap_or(token);
+            assert_eq!(versions::of(&held), 1, "{name}");
+            assert_eq!(versions::stored(&store, &token), Some(1), "{name}: {rotates}");
+            assert_warm(&store, &token, 1);
         }
     }
 }
@@ -715,7 +712,7 @@ fn live(store: &FileStore, token: &Token) -> std::sync::Arc<Record> {
 #[test]
 fn a_record_that_was_loaded_and_changed_is_not_what_the_next_load_finds() {
     let dir = TempDir::new().unwrap();
-    let store = open(dir.path(), Shared);
+    let store = open(dir.path());
     let token = new_session(&store);
     let mut mine = live(&store, &token);
     std::sync::Arc::make_mut(&mut mine).entries.insert("mine".into(), Value::new(&1).unwrap());
@@ -737,10 +734,10 @@ struct Removed {
 
 impl Removed {
     /// `copy` makes the copy that is to be judged; there is none but one that is an hour old.
-    fn new(coherence: Coherence, copy: fn(&mut Self)) -> Self {
+    fn new(copy: fn(&mut Self)) -> Self {
         let dir = TempDir::new().unwrap();
         let clock = Clock::manual(UNIX_EPOCH + START);
-        let store = options(coherence).clock(clock.clone()).open(dir.path()).unwrap();
+        let store = options().clock(clock.clone()).open(dir.path()).unwrap();
         let token = new_session(&store);
         let mut removed = Self { store, clock, token, _dir: dir };
         copy(&mut removed);
@@ -781,23 +778,20 @@ fn a_copy_is_trusted_for_a_minute_from_when_it_was_read_and_no_longer() {
             this.token = new_session(&this.store);
         }),
     ];
-    for coherence in [Shared, Off] {
-        for (name, copy) in copies {
-            let removed = Removed::new(coherence, copy);
-            for (second, found) in [(0.0, true), (30.0, true), (59.0, true), (59.999, true), (60.001, false)]
-            {
-                removed.at(second);
-                assert_eq!(removed.is_found(), found, "{name}, {coherence:?}: after {second} s");
-            }
-            removed.at(1.0);
-            assert!(!removed.is_found(), "{name}, {coherence:?}: brought back by the clock");
+    for (name, copy) in copies {
+        let removed = Removed::new(copy);
+        for (second, found) in [(0.0, true), (30.0, true), (59.0, true), (59.999, true), (60.001, false)] {
+            removed.at(second);
+            assert_eq!(removed.is_found(), found, "{name}: after {second} s");
         }
+        removed.at(1.0);
+        assert!(!removed.is_found(), "{name}: brought back by the clock");
     }
 }
 
 #[test]
 fn a_copy_from_the_future_is_not_trusted() {
-    let removed = Removed::new(Shared, |this| {
+    let removed = Removed::new(|this| {
         this.at(0.0);
         assert!(this.is_found());
     });
@@ -808,10 +802,8 @@ fn a_copy_from_the_future_is_not_trusted() {
 }
 
 #[test]
-fn who_verifies_or_keeps_no_copies_sees_at_once_what_was_removed_by_hand() {
-    let removed = Removed::new(Verify, |this| assert_warm(&this.store, &this.token, 1));
-    assert!(!removed.is_found());
-    let two = Two::new(|dir| open(dir, Shared), Shared);
+fn without_a_cache_every_load_reads_the_file() {
+    let two = Two::new(open);
     let blank = open_without_cache(two.dir.path());
     let token = two.session();
     assert_eq!(versions::stored(&blank, &token), Some(1));

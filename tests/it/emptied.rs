@@ -1,7 +1,6 @@
 //! `rm -rf DIR/*` under running servers: all are logged out, and the site goes on.
 use crate::support::process::{Child, Parent, Start, Worker, rounds};
 use crate::support::texts::{directory_in_memory, path_of, put, record, text_of};
-use sessile::file::Coherence;
 use sessile::{
     Clock, Durability, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, Store, SweepOptions, Token,
     Verdict,
@@ -170,15 +169,16 @@ const ACTS: [(&str, Act); 9] = [
 
 #[test]
 fn whatever_act_meets_an_emptied_store_makes_it_again() {
-    for coherence in [Coherence::Shared, Coherence::Verify, Coherence::Off] {
+    for cache_bytes in [1 << 20, 0] {
         for (name, act) in ACTS {
             for how in ["rm -rf ./*", "rm -rf ./* .[!.]*", "rm -rf ?? sessile.json"] {
-                let context = format!("{name}, {coherence:?}, {how}");
+                let context = format!("{name}, cache of {cache_bytes}, {how}");
                 let dir = directory_in_memory();
                 let events = Events::default();
                 // Copies are gone, whatever the time is.
                 let clock = Clock::manual(SystemTime::now());
-                let store = events.options(false).coherence(coherence).clock(clock).open(dir.path()).unwrap();
+                let store =
+                    events.options(false).cache_bytes(cache_bytes).clock(clock).open(dir.path()).unwrap();
                 let (token, other) = (create(&store), create(&store));
                 if name == "load" {
                     // One of which there is no copy.
@@ -194,7 +194,7 @@ fn whatever_act_meets_an_emptied_store_makes_it_again() {
                 let token = create(&store);
                 assert_eq!(shown(&store, &token), "x", "{context}");
                 drop(store);
-                let store = options(false).create(false).coherence(coherence).open(dir.path()).unwrap();
+                let store = options(false).create(false).cache_bytes(cache_bytes).open(dir.path()).unwrap();
                 assert_eq!(shown(&store, &token), "x", "{context}");
             }
         }

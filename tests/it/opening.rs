@@ -5,11 +5,10 @@ use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::rerun::{again, again_as_nobody, again_in_mounts, stage};
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use sessile::file::Coherence;
 use sessile::{Durability, Error, ErrorKind, Event, FileStore, FileStoreOptions, Saved, Store};
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
@@ -222,7 +221,7 @@ fn a_store_is_made_on_a_mount_whose_parent_cannot_be_synced() {
         let script = "mount -t tmpfs -o mode=0700 none /proc/fs";
         return again_in_mounts(name, dir.path(), "unused", &[script]);
     };
-    let refusal = fs::File::open("/proc").unwrap().sync_all().unwrap_err();
+    let refusal = File::open("/proc").unwrap().sync_all().unwrap_err();
     assert_eq!(refusal.kind(), std::io::ErrorKind::InvalidInput, "{refusal}");
     check_in_order_after_opening(Path::new("/proc/fs"));
 }
@@ -386,7 +385,7 @@ fn huge_parameters_are_refused_without_reading_them_all() {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     made(&root);
-    fs::File::options().write(true).open(root.join(PARAMETERS)).unwrap().set_len(1 << 40).unwrap();
+    File::options().write(true).open(root.join(PARAMETERS)).unwrap().set_len(1 << 40).unwrap();
     let error = refused(&root);
     assert_eq!(error.kind(), ErrorKind::NotASessionStore, "{error:?}");
 }
@@ -537,22 +536,22 @@ fn options_out_of_their_bounds_are_refused_by_name_before_anything_is_made() {
     check_in_order(&root);
 }
 
-// ------------------------------------------------------------------------------------- who has the directory to whom
+// ------------------------------------------------------------------------------------ how the directory is shared
 
 const SHORT_WAIT: Duration = Duration::from_millis(60);
 /// What "does not hang" means on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
-const ALL: [Coherence; 3] = [Coherence::Shared, Coherence::Verify, Coherence::Off];
+/// With a cache, and without one.
+const CACHES: [usize; 2] = [32 << 20, 0];
 
 /// Without a watcher: nothing here is about one.
-fn used_as(coherence: Coherence, lock_wait: Duration) -> FileStoreOptions {
-    FileStoreOptions::new().watch(false).coherence(coherence).lock_wait(lock_wait)
+fn with_cache(cache_bytes: usize) -> FileStoreOptions {
+    FileStoreOptions::new().watch(false).cache_bytes(cache_bytes).lock_wait(SHORT_WAIT)
 }
 
 fn keep_open(parent: &Parent) {
-    let name = parent.argument("COHERENCE");
-    let coherence = ALL.into_iter().find(|coherence| format!("{coherence:?}") == name).unwrap();
-    let store = used_as(coherence, SOON).open(parent.argument("DIR")).unwrap();
+    let cache_bytes = usize::try_from(parent.number("CACHE")).unwrap();
+    let store = with_cache(cache_bytes).open(parent.argument("DIR")).unwrap();
     parent.report("open");
     parent.line();
     drop(store);
@@ -560,80 +559,46 @@ fn keep_open(parent: &Parent) {
 }
 
 /// Another process that has the store open.
-fn kept_open(root: &Path, coherence: Coherence) -> Child {
-    let start = Start::of("keep open").with("DIR", root).with("COHERENCE", format!("{coherence:?}"));
-    let child = start.start();
+fn kept_open(root: &Path, cache_bytes: usize) -> Child {
+    let child = Start::of("keep open").with("DIR", root).with("CACHE", cache_bytes.to_string()).start();
     assert_eq!(child.line(), "open");
     child
 }
 
-/// The refusal of an opening that waited as long as it was told to, and not for ever.
-#[track_caller]
-fn refused_in_use(root: &Path, coherence: Coherence) -> Error {
-    let began = Instant::now();
-    let error = used_as(coherence, SHORT_WAIT).open(root).err();
-    let took = began.elapsed();
-    let error = error.unwrap_or_else(|| panic!("it was opened with {coherence:?}"));
-    assert!((SHORT_WAIT..SOON).contains(&took), "refused after {took:?}: {error}");
-    assert_eq!((error.kind(), error.path()), (ErrorKind::InUse, Some(root)), "{error:?}");
-    error
-}
-
-const NOT_ALONE: &str = "with Coherence::Off it is for one process, and another uses it";
-const NOT_SHARED: &str = "another process has it to itself, with Coherence::Off";
-
-#[track_caller]
-fn check_excludes(first: Coherence, second: Coherence, reason: &str) {
+#[test]
+fn a_store_whose_directory_is_locked_opens_when_it_is_free() {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
-    let check_refused = |who: &str| {
-        let text = format!("failed to open session store `{}`: {reason}", root.display());
-        assert_eq!(refused_in_use(&root, second).to_string(), text, "{who}");
-    };
-    let check_free = |who: &str| {
-        let opened = used_as(second, SHORT_WAIT).open(&root);
-        opened.unwrap_or_else(|error| panic!("{who}, {first:?} then {second:?}: {error}"));
-    };
-    let store = used_as(first, SHORT_WAIT).open(&root).unwrap();
-    let saved = store.create(&record("old"), Durability::Relaxed).unwrap();
-    check_refused("the same process");
-    // Whoever has it is not disturbed by the refusal.
-    assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
-    put(&store, &saved.token, "new", Durability::Relaxed).unwrap().unwrap();
-    drop(store);
-    check_free("dropped");
-    let mut child = kept_open(&root, first);
-    check_refused("another process");
-    child.say("close");
-    assert_eq!(child.line(), "closed");
-    check_free("closed by another process");
-    child.finish();
-    let child = kept_open(&root, first);
-    check_refused("another process that will be killed");
-    child.kill();
-    check_free("killed");
-}
-
-#[test]
-fn a_store_that_is_used_is_not_opened_for_one_process_alone_until_it_is_free() {
-    for first in ALL {
-        check_excludes(first, Coherence::Off, NOT_ALONE);
+    drop(with_cache(0).open(&root).unwrap());
+    for cache_bytes in CACHES {
+        let locked = File::open(&root).unwrap();
+        locked.lock().unwrap();
+        let began = Instant::now();
+        let error = with_cache(cache_bytes).open(&root).unwrap_err();
+        let took = began.elapsed();
+        assert!((SHORT_WAIT..SOON).contains(&took), "refused after {took:?}: {error}");
+        assert_eq!((error.kind(), error.path()), (ErrorKind::InUse, Some(&*root)));
+        let text = "another process has locked the directory";
+        assert_eq!(error.to_string(), format!("failed to open session store `{}`: {text}", root.display()));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| with_cache(cache_bytes).lock_wait(6 * SOON).open(&root).map(drop));
+            thread::sleep(Duration::from_millis(50));
+            assert!(!waiting.is_finished(), "it was not kept waiting");
+            drop(locked);
+            let began = Instant::now();
+            waiting.join().unwrap().unwrap();
+            assert!(began.elapsed() < SOON);
+        });
     }
 }
 
 #[test]
-fn a_store_that_one_process_has_to_itself_is_not_opened_by_others_until_it_is_free() {
-    for second in [Coherence::Shared, Coherence::Verify] {
-        check_excludes(Coherence::Off, second, NOT_SHARED);
-    }
-}
-
-#[test]
-fn any_number_of_handles_and_processes_share_a_store_whether_they_map_its_counters_or_verify() {
+fn any_number_of_handles_and_processes_share_a_store() {
     let dir = directory_in_memory();
-    let sharing = [Coherence::Shared, Coherence::Verify, Coherence::Shared, Coherence::Verify];
-    let stores = sharing.map(|coherence| used_as(coherence, SHORT_WAIT).open(dir.path()).unwrap());
-    let children = sharing.map(|coherence| kept_open(dir.path(), coherence));
+    let sharing = [CACHES, CACHES].concat();
+    let open = |cache_bytes: &usize| with_cache(*cache_bytes).open(dir.path()).unwrap();
+    let stores: Vec<_> = sharing.iter().map(open).collect();
+    let children: Vec<_> = sharing.iter().map(|cache_bytes| kept_open(dir.path(), *cache_bytes)).collect();
     let saved = stores[0].create(&record("old"), Durability::Relaxed).unwrap();
     for (n, writer) in stores.iter().enumerate() {
         put(writer, &saved.token, &format!("by {n}"), Durability::Relaxed).unwrap().unwrap();
@@ -646,67 +611,13 @@ fn any_number_of_handles_and_processes_share_a_store_whether_they_map_its_counte
     drop(children);
 }
 
-#[test]
-fn whoever_waits_for_a_store_opens_it_when_it_becomes_free() {
-    let pairs = ALL.map(|first| (first, Coherence::Off)).into_iter();
-    let pairs = pairs.chain([Coherence::Shared, Coherence::Verify].map(|second| (Coherence::Off, second)));
-    for (first, second) in pairs {
-        for killed in [false, true] {
-            let dir = directory_in_memory();
-            let root = dir.path().join("store");
-            let mut child = kept_open(&root, first);
-            thread::scope(|scope| {
-                let waiting = scope.spawn(|| used_as(second, 6 * SOON).open(&root).map(drop));
-                thread::sleep(Duration::from_millis(50));
-                assert!(!waiting.is_finished(), "{first:?} then {second:?}: it was not kept waiting");
-                if killed {
-                    child.kill();
-                } else {
-                    child.say("close");
-                    child.finish();
-                }
-                let began = Instant::now();
-                waiting.join().unwrap().unwrap_or_else(|error| panic!("{first:?} then {second:?}: {error}"));
-                assert!(began.elapsed() < SOON);
-            });
-        }
-    }
-}
-
-/// What one process wrote that had the directory to itself, and so told nobody, all see who come later; and the
-/// other way round.
-#[test]
-fn whoever_opens_a_store_sees_what_those_before_stored_however_they_kept_their_caches_coherent() {
-    let dir = directory_in_memory();
-    let root = dir.path().join("store");
-    let alone = used_as(Coherence::Off, SOON).open(&root).unwrap();
-    let saved = alone.create(&record(""), Durability::Relaxed).unwrap();
-    drop(alone);
-    let mut want = String::new();
-    let mut ended: Vec<Saved> = Vec::new();
-    for coherence in ALL.into_iter().chain(ALL).chain(ALL.into_iter().rev()) {
-        let store = used_as(coherence, SOON).open(&root).unwrap();
-        assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some(&*want), "{coherence:?}");
-        for ended in &ended {
-            assert_eq!(load(&store, &ended.token).unwrap(), None, "{coherence:?}");
-        }
-        store.update(&saved.token, &mut append_plus, Durability::Relaxed).unwrap().unwrap();
-        want += "+";
-        assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some(&*want), "{coherence:?}");
-        let other = store.create(&record("other"), Durability::Relaxed).unwrap();
-        assert!(store.delete(&other.token).unwrap());
-        assert_eq!(load(&store, &other.token).unwrap(), None, "{coherence:?}");
-        ended.push(other);
-    }
-}
-
 // ------------------------------------------------------------------------------------------------- the counters' file
 
 const GENERATIONS: &str = "run/generations";
 const GENERATIONS_BYTES: u64 = 2 << 20;
 
 fn resize(path: &Path, bytes: u64) {
-    fs::File::options().write(true).open(path).unwrap().set_len(bytes).unwrap();
+    File::options().write(true).open(path).unwrap().set_len(bytes).unwrap();
 }
 
 /// What can have become of the counters' file; `None`: it is gone.
@@ -724,13 +635,13 @@ fn damage(root: &Path, bytes: Option<u64>) {
 #[test]
 fn counters_that_are_missing_or_of_another_size_are_made_anew_when_nobody_uses_the_store() {
     for bytes in DAMAGES {
-        for coherence in [Coherence::Shared, Coherence::Verify] {
+        for cache_bytes in CACHES {
             let dir = directory_in_memory();
             let root = dir.path().join("store");
             let saved = made(&root);
             damage(&root, bytes);
-            let open = |coherence| used_as(coherence, SHORT_WAIT).open(&root).unwrap();
-            let stores = [open(coherence), open(Coherence::Shared)];
+            let open = |cache_bytes| with_cache(cache_bytes).open(&root).unwrap();
+            let stores = [open(cache_bytes), open(CACHES[0])];
             let made = fs::metadata(root.join(GENERATIONS)).unwrap();
             assert_eq!((made.len(), made.mode() & 0o7777), (GENERATIONS_BYTES, 0o600), "{bytes:?}");
             for store in &stores {
@@ -751,15 +662,15 @@ fn counters_that_are_missing_or_of_another_size_are_made_anew_when_nobody_uses_t
 #[test]
 fn damaged_counters_are_replaced_also_while_another_process_uses_them() {
     for bytes in DAMAGES {
-        for coherence in [Coherence::Shared, Coherence::Verify] {
+        for cache_bytes in CACHES {
             let dir = directory_in_memory();
             let root = dir.path().join("store");
             let saved = made(&root);
-            let mut child = kept_open(&root, coherence);
+            let mut child = kept_open(&root, cache_bytes);
             let aside = dir.path().join("aside");
             fs::hard_link(root.join(GENERATIONS), &aside).unwrap();
             damage(&root, bytes);
-            let store = used_as(Coherence::Shared, SHORT_WAIT).open(&root).unwrap();
+            let store = with_cache(CACHES[0]).open(&root).unwrap();
             assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"), "{bytes:?}");
             let [made, left] = [root.join(GENERATIONS), aside].map(|path| fs::metadata(path).unwrap());
             assert_eq!((made.len(), left.len()), (GENERATIONS_BYTES, bytes.unwrap_or(GENERATIONS_BYTES)));

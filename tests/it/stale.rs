@@ -5,7 +5,6 @@ use crate::support::checker::{Checker, Count, Counts, Findings, Mix, check_at_re
 use crate::support::ledger::{Ledger, Life};
 use crate::support::process::{Child, Dice, Parent, Start, Worker, assert_met, rounds};
 use crate::support::versions;
-use sessile::file::Coherence::Shared;
 use sessile::{Durability, ErrorKind, FileStore, FileStoreOptions, Record, Store, Token, Verdict};
 use std::path::Path;
 use std::thread;
@@ -100,7 +99,7 @@ fn kill_again_and_again(
     lane: u64,
     kills: u64,
 ) -> (Untold, Findings) {
-    let warm = open(&dir.join("store"), Shared);
+    let warm = open(&dir.join("store"));
     let places = lane * PLACES..(lane + 1) * PLACES;
     let mut dice = Dice::new(300 + lane);
     let mut healer = Checker::new(files, ledger, HEALER + number(lane), 310 + lane);
@@ -176,7 +175,7 @@ fn wait_for_change(file: &Path, until: Instant) -> bool {
 fn change_until_killed(parent: &Parent) {
     let dir = Path::new(parent.argument("DIR"));
     let (lane, ledger) = (parent.number("LANE"), ledger(dir));
-    let store = open(&dir.join("store"), Shared);
+    let store = open(&dir.join("store"));
     let mut checker = Checker::new(&store, &ledger, WRITER + number(lane), parent.number("SEED"));
     parent.report("ready");
     while checker.findings.faults.is_empty() {
@@ -188,7 +187,7 @@ fn change_until_killed(parent: &Parent) {
 fn load_all_the_time(parent: &Parent) {
     let dir = Path::new(parent.argument("DIR"));
     let (reader, ledger) = (parent.number("READER"), ledger(dir));
-    let store = open(&dir.join("store"), Shared);
+    let store = open(&dir.join("store"));
     let mut checker = Checker::new(&store, &ledger, READER, 330 + reader);
     for round in 1.. {
         for place in 0..LANES * PLACES {
@@ -243,7 +242,7 @@ fn open_impatient(dir: &Path) -> FileStore {
 fn for_each_order(parent: &Parent, act: impl Fn(&Ledger, &FileStore, Life, &Token)) {
     let dir = Path::new(parent.argument("DIR"));
     let ledger = ledger(dir);
-    let store = open(&dir.join("store"), Shared);
+    let store = open(&dir.join("store"));
     loop {
         let order = parent.line();
         if order == "end" {

@@ -15,7 +15,7 @@ mod verify;
 
 use args::{Args, Verb};
 use clap::Parser;
-use sessile::{Coherence, Error, FileStore, FileStoreOptions};
+use sessile::{Error, FileStore, FileStoreOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -143,7 +143,6 @@ fn open(dir: &Path, access: Access) -> Result<FileStore, Failure> {
         .create(access == Access::Create)
         .read_only(access == Access::Read)
         .group_access(is_groups(dir))
-        .coherence(Coherence::Verify)
         .cache_bytes(0)
         .watch(false)
         .record_bytes_max(16 << 20)

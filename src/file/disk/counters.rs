@@ -1,5 +1,5 @@
 //! Calls to the one file that is mapped.
-use super::{Root, SAFE, Stat, call, gate};
+use super::{Root, SAFE, Stat, call, failpoint};
 use crate::file::layout::{GENERATIONS, RUN};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{self, FileType, Mode, OFlags};
@@ -52,7 +52,7 @@ pub(in crate::file) fn avoid_copy_on_write(file: &File) {
 
 /// Maps a file for reading.
 pub(in crate::file) fn map(options: &MmapOptions, file: &File) -> io::Result<MmapRaw> {
-    gate("map")?;
+    failpoint("map")?;
     options.map_raw_read_only(file)
 }
 
@@ -62,5 +62,5 @@ pub(in crate::file) fn expect_random_access(file: &File, map: &MmapRaw) {
     let _ = call("advise", || fs::fadvise(file, 0, None, fs::Advice::Random));
     #[cfg(not(target_os = "linux"))]
     let _ = file;
-    let _ = gate("advise").map(|()| map.advise(memmap2::Advice::Random));
+    let _ = failpoint("advise").map(|()| map.advise(memmap2::Advice::Random));
 }

@@ -30,12 +30,12 @@ fn planned(call: &'static str) -> Option<i32> {
     (plan.fail)(plan.calls.len() - 1, call)
 }
 
-pub(in crate::file) fn gate(call: &'static str) -> Result<(), Errno> {
-    gate_bytes(call, 0).map(drop)
+pub(in crate::file) fn failpoint(call: &'static str) -> Result<(), Errno> {
+    failpoint_len(call, 0).map(drop)
 }
 
 /// The same for a call that reads or writes so many bytes: how many it may.
-pub(super) fn gate_bytes(call: &'static str, bytes: usize) -> Result<usize, Errno> {
+pub(super) fn failpoint_len(call: &'static str, bytes: usize) -> Result<usize, Errno> {
     step();
     match planned(call) {
         None => Ok(bytes),

@@ -1,6 +1,6 @@
 //! What the making of a store takes beside what its use does: the directory itself, and files that have their names only when
 //! they are complete.
-use super::{Directory, Root, Sharing, call, gate};
+use super::{Directory, Root, Sharing, call, failpoint};
 use crate::error::Result as CrateResult;
 use crate::file::layout::TEMPORARY;
 use crate::random;
@@ -76,7 +76,7 @@ impl Directory {
             self.sharing.set_mode(&file)?;
             contents(&file)?;
             if taken == Taken::Replaced {
-                gate("rename")?;
+                failpoint("rename")?;
                 fs::renameat(&self.fd, temporary, &self.fd, name)?;
                 return Ok(true);
             }

@@ -1,5 +1,5 @@
 //! What is done to a file that is open.
-use super::{Stat, call, gate_bytes};
+use super::{Stat, call, failpoint_len};
 use rustix::fs;
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
@@ -27,15 +27,15 @@ pub(in crate::file) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::R
     write_all("write", file, bytes, offset)
 }
 
-/// The same, to the counters. Whether they are known to have had a name afterwards. (Two calls that pass one gate.)
-pub(in crate::file) fn announce_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<bool> {
-    write_all("announce", file, bytes, offset)?;
+/// The same, to the counters. Whether they are known to have had a name afterwards. (Two calls that pass one failpoint.)
+pub(in crate::file) fn invalidate_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<bool> {
+    write_all("invalidate", file, bytes, offset)?;
     Ok(retry_on_intr(|| fs::fstat(file)).is_ok_and(|stat| stat.st_nlink > 0))
 }
 
 fn write_all(name: &'static str, file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
-        let write = || rustix::io::pwrite(file, &bytes[..gate_bytes(name, bytes.len())?], offset);
+        let write = || rustix::io::pwrite(file, &bytes[..failpoint_len(name, bytes.len())?], offset);
         let written = retry_on_intr(write)?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
@@ -53,7 +53,7 @@ fn write_all(name: &'static str, file: &File, mut bytes: &[u8], mut offset: u64)
 ///
 /// A part may have been written.
 pub(in crate::file) fn append(file: &File, bytes: &[u8]) -> io::Result<()> {
-    match retry_on_intr(|| rustix::io::write(file, &bytes[..gate_bytes("append", bytes.len())?]))? {
+    match retry_on_intr(|| rustix::io::write(file, &bytes[..failpoint_len("append", bytes.len())?]))? {
         written if written == bytes.len() => Ok(()),
         // The rest would not lie behind it.
         _ => Err(io::ErrorKind::WriteZero.into()),
@@ -65,7 +65,7 @@ pub(in crate::file) fn read_at(file: &File, offset: u64, bytes_max: usize) -> io
     let (mut bytes, mut length) = (vec![0; bytes_max], 0);
     while length < bytes_max {
         let read = || {
-            let most = gate_bytes("read", bytes_max - length)?;
+            let most = failpoint_len("read", bytes_max - length)?;
             rustix::io::pread(file, &mut bytes[length..length + most], offset + length as u64)
         };
         match retry_on_intr(read)? {
@@ -111,7 +111,7 @@ pub(in crate::file) fn read_whole<R>(
     )]
     let mut buffer = [MaybeUninit::uninit(); USUAL_SIZE + 1];
     let read =
-        gate_bytes("read", buffer.len()).and_then(|most| rustix::io::pread(file, &mut buffer[..most], 0));
+        failpoint_len("read", buffer.len()).and_then(|most| rustix::io::pread(file, &mut buffer[..most], 0));
     let (bytes, _) = match read {
         Ok(read) => read,
         Err(Errno::INTR) => return read_whole(file, bytes_max, is_whole, look),

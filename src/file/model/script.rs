@@ -26,11 +26,11 @@ pub(in crate::file) enum By {
     Bare,
     /// Has room for about one in each part of its cache.
     Forgetful,
-    /// Asks the file each time.
-    Verifying,
+    /// Remembers all of them, as another process does.
+    AlsoCached,
 }
 
-pub(super) const ALL: [By; 4] = [By::Cached, By::Bare, By::Forgetful, By::Verifying];
+pub(super) const ALL: [By; 4] = [By::Cached, By::Bare, By::Forgetful, By::AlsoCached];
 
 /// One line of a script. `at` is a session, by the order in which they were made.
 #[derive(Clone, Copy, Debug)]

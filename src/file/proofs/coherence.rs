@@ -6,9 +6,9 @@
 use super::*;
 use crate::file::Whose;
 use crate::file::disk;
-use crate::file::generations::{News, Stamp};
-use crate::file::locked::{Locked, entomb};
+use crate::file::generations::{Cause, Stamp};
 use crate::file::read_cache::{Cached, Found};
+use crate::file::session_lock::{Locked, write_tombstone};
 use crate::file::slot::{self, State, Version};
 use crate::file::slots::View;
 use crate::store::{Live, Saved};
@@ -89,7 +89,7 @@ impl Acting<'_> {
     /// Locks the session and writes its next version, as a relaxed save does, and tells nobody yet.
     fn write<'a>(&'a self, session: &'a SessionId) -> Option<(Locked<'a>, Arc<Record>, Version)> {
         let locked = self.store.lock_live(session, None).unwrap()?;
-        locked.told.set(true);
+        locked.invalidated.set(true);
         let next = record(version_of(&locked.newest.record) + 1, UNIX_EPOCH, Duration::from_secs(1 << 33));
         let (sequence, id) = (locked.newest.version.sequence + 1, locked.id);
         let bytes = slot::encode(&next, &id, sequence, State::WRITTEN, locked.slot_size, 1 << 20).unwrap();
@@ -144,26 +144,18 @@ const DIE_AFTER_WRITING: Act = |acting| drop(acting.write(&acting.session()));
 const DIE_AFTER_MARKING: Act = |acting| {
     let session = acting.session();
     let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
-    locked.told.set(true);
-    entomb(&locked.file, locked.offset(locked.slot)).unwrap();
+    locked.invalidated.set(true);
+    write_tombstone(&locked.file, locked.offset(locked.slot)).unwrap();
 };
 
 /// Lets acts loose at once, each in the store of this number, whose waits these are.
 fn model(preemptions_max: usize, waits: &'static [Duration], acts: &'static [(usize, Act)]) {
-    with_stores(preemptions_max, acts, move |place| waits.iter().map(|wait| place.open(*wait)).collect());
-}
-
-fn with_stores(
-    preemptions_max: usize,
-    acts: &'static [(usize, Act)],
-    open: impl Fn(&Place) -> Vec<Arc<FileStore>> + Send + Sync + 'static,
-) {
     // Opened in the first run, for all of them: opening one takes longer than a run.
     let stores = OnceLock::new();
     check(preemptions_max, move || {
         let (_, stores) = stores.get_or_init(|| {
             let place = Place::new();
-            let stores = open(&place);
+            let stores: Vec<_> = waits.iter().map(|wait| place.open(*wait)).collect();
             (place, stores)
         });
         let token = create(&stores[0]);
@@ -199,6 +191,7 @@ fn with_stores(
 
 #[test]
 fn threads_of_one_process_see_what_was_saved_and_no_save_is_lost() {
+    model(2, &[LONG], &[(0, SAVE), (0, END), (0, LOAD)]);
     model(2, &[LONG], &[(0, SAVE), (0, LOAD), (0, LOAD_ANEW)]);
     model(2, &[LONG], &[(0, SAVE), (0, SAVE), (0, LOAD_ANEW)]);
 }
@@ -207,15 +200,6 @@ fn threads_of_one_process_see_what_was_saved_and_no_save_is_lost() {
 fn other_processes_see_what_was_saved_and_no_save_is_lost() {
     model(2, &[LONG, LONG], &[(0, SAVE), (1, LOAD), (1, LOAD_ANEW)]);
     model(2, &[LONG, LONG], &[(0, SAVE), (1, SAVE), (0, LOAD)]);
-}
-
-#[test]
-fn a_process_that_has_the_store_to_itself_sees_what_was_saved_and_ended() {
-    let alone = |place: &Place| {
-        vec![place.open_with(FileStoreOptions::new().coherence(crate::Coherence::Off).lock_wait(LONG))]
-    };
-    with_stores(2, &[(0, SAVE), (0, SAVE), (0, LOAD_ANEW)], alone);
-    with_stores(2, &[(0, SAVE), (0, END), (0, LOAD)], alone);
 }
 
 #[test]
@@ -265,7 +249,7 @@ const LOAD_NOTED_AFTERWARDS: Act = |acting| {
             return None;
         };
         let stamp = store.generations.stamp(&id);
-        let read_at = store.options.clock.glance().micros();
+        let read_at = store.options.clock.now_coarse().micros();
         store.remember(&session, Cached::new(Arc::clone(&newest.record), id, newest.version, stamp, read_at));
         Some(version_of(&newest.record))
     });
@@ -281,11 +265,11 @@ fn a_cell_noted_after_the_file_is_read_is_found_out() {
 const SAVE_TOLD_WITHOUT_THE_LOCK: Act = |acting| {
     let session = acting.session();
     let Some((locked, record, version)) = acting.write(&session) else { return };
-    let (id, ends, noted_at) = (locked.id, locked.noted.ends, locked.noted_at);
+    let (id, ends, opened_at) = (locked.id, locked.stamp_before_open.ends, locked.opened_at);
     drop(locked);
-    let saves = acting.store.generations.announce(&id, News::Saved).unwrap().saves;
+    let saves = acting.store.generations.invalidate(&id, Cause::Saved).unwrap().saves;
     let (told, stamp) = (version_of(&record), Stamp { saves, ends, counters: 0 });
-    acting.store.remember(&session, Cached::new(record, id, version, stamp, noted_at));
+    acting.store.remember(&session, Cached::new(record, id, version, stamp, opened_at));
     acting.tell(told, 1);
 };
 
@@ -299,7 +283,7 @@ fn an_announcement_after_the_lock_is_given_back_is_found_out() {
 const KEEP_TOLD_TO_NOBODY: Act = |acting| {
     let session = acting.session();
     let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
-    locked.told.set(true);
+    locked.invalidated.set(true);
     let version = version_of(&locked.newest.record);
     drop(locked);
     acting.tell(version, 0);
@@ -316,13 +300,13 @@ fn an_act_that_changes_nothing_and_tells_nobody_is_found_out() {
 const SAVE_WITH_ONE_COUNTER: Act = |acting| {
     let session = acting.session();
     let Some((locked, record, version)) = acting.write(&session) else { return };
-    if !acting.store.leads_to(&locked.path, &locked.file).unwrap() {
+    if !acting.store.is_current_file(&locked.path, &locked.file).unwrap() {
         return;
     }
-    let saves = acting.store.generations.announce(&locked.id, News::Saved).unwrap().saves;
+    let saves = acting.store.generations.invalidate(&locked.id, Cause::Saved).unwrap().saves;
     let stamp = Stamp { saves, ..acting.store.generations.stamp(&locked.id) };
-    let (id, noted_at) = (locked.id, locked.noted_at);
-    acting.store.remember(&session, Cached::new(record, id, version, stamp, noted_at));
+    let (id, opened_at) = (locked.id, locked.opened_at);
+    acting.store.remember(&session, Cached::new(record, id, version, stamp, opened_at));
 };
 
 #[test]
@@ -348,7 +332,7 @@ fn a_name_that_goes_before_the_end_is_announced_is_found_out() {
 /// Rule 4: an end is announced when nothing can be read any more.
 const END_TOLD_FIRST: Act = |acting| {
     let id = acting.session().public_id();
-    acting.store.generations.announce(&id, News::Ended).unwrap();
+    acting.store.generations.invalidate(&id, Cause::Ended).unwrap();
     let path = crate::file::layout::SessionPath::of(&id);
     acting.store.unlink(&acting.store.open_shard(&id).unwrap(), &path).unwrap();
     acting.tell_end();
@@ -362,7 +346,7 @@ fn an_end_that_is_announced_before_it_is_done_is_found_out() {
 
 /// Rule 5: a copy is returned only while its date is what the cell says.
 const LOAD_WITHOUT_ASKING: Act = |acting| {
-    let (store, now) = (acting.store, acting.store.options.clock.glance());
+    let (store, now) = (acting.store, acting.store.options.clock.now_coarse());
     acting.check_load(|| {
         let cache = store.cache.as_ref().unwrap();
         match cache.get(acting.session().as_bytes(), now, |_, _| true) {

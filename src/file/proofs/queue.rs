@@ -1,7 +1,7 @@
 //! The queue among the threads of one process: one inside, everybody comes in, nothing is left behind.
 use super::{LONG, SHORT, check};
 use crate::error::ErrorKind;
-use crate::file::lock::Queues;
+use crate::file::queue::Queues;
 use crate::id::PublicId;
 use crate::sync::{Instant, step};
 use std::sync::Arc;

@@ -1,10 +1,11 @@
 //! Sweeps: the stop of one, the lock that lets one run at a time, and the thread that runs them.
 use super::*;
+use crate::file::root_lock::LockedRoot;
 use crate::file::{ReaperOptions, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
 use crate::id::PublicId;
-use crate::sync::{set_timers, step, thread};
+use crate::sync::{Instant, set_timers, step, thread};
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
 use std::ops::ControlFlow::{Break, Continue};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -148,9 +149,9 @@ fn reaper(timers: usize, asks: bool, ending: Ending) {
             Ending::Orphaned => {
                 drop(store);
                 drop(reaper);
-                // The store is closed: it can be opened for one process alone.
-                let alone = FileStoreOptions::new().coherence(crate::Coherence::Off).lock_wait(SHORT);
-                drop(place.open_with(alone));
+                let root = File::open(place.dir.path()).unwrap();
+                let alone = LockedRoot::acquire(root, Instant::now() + SHORT).unwrap();
+                assert!(alone.is_some(), "the store is still open");
                 return;
             }
         }

@@ -2,12 +2,12 @@
 use super::{EntryOutcome, Pass};
 use crate::error::{ErrorKind, Result};
 use crate::file::disk::{self, Access, Directory};
-use crate::file::generations::News;
+use crate::file::flock::LockedFile;
+use crate::file::generations::Cause;
 use crate::file::io_error;
 use crate::file::layout::{RUN, SessionPath, shard_of};
-use crate::file::lock::LockedFile;
-use crate::file::locked::{Held, Remains, Whose};
 use crate::file::scan::{Content, ScannedFile};
+use crate::file::session_lock::{LockResult, UnreadableFile, Whose};
 use crate::id::PublicId;
 use crate::store::Store;
 use crate::sync::Instant;
@@ -40,13 +40,13 @@ impl Pass<'_> {
 
     /// The same outside of dry runs.
     fn remove(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
-        let held = self.store.hold(Whose::Digest(id), Some(shard), Instant::now())?;
-        if !counted && !matches!(held, Held::Nothing) {
+        let held = self.store.lock_session(Whose::Digest(id), Some(shard), Instant::now())?;
+        if !counted && !matches!(held, LockResult::Missing) {
             self.report.examined += 1;
         }
         match held {
-            Held::Nothing => Ok(EntryOutcome::Done),
-            Held::Version(locked) => {
+            LockResult::Missing => Ok(EntryOutcome::Done),
+            LockResult::Session(locked) => {
                 let deadline = locked.newest.record.deadline;
                 if !locked.newest.record.is_expired(self.store.now()) {
                     // Due by the time at which this pass began: the clock was set back since. With that deadline in the
@@ -63,7 +63,7 @@ impl Pass<'_> {
                 }
                 Ok(EntryOutcome::Done)
             }
-            Held::Remains(remains) => self.remove_unreadable(shard, id, &remains),
+            LockResult::Unreadable(remains) => self.remove_unreadable(shard, id, &remains),
         }
     }
 
@@ -105,7 +105,7 @@ impl Pass<'_> {
         &mut self,
         shard: &Directory,
         id: PublicId,
-        remains: &Remains<'_>,
+        remains: &UnreadableFile<'_>,
     ) -> Result<EntryOutcome> {
         let path = SessionPath::of(&id);
         let stat = disk::stat(&remains.file)
@@ -121,7 +121,7 @@ impl Pass<'_> {
                 disk::sync_data(&remains.file)
                     .map_err(|error| self.store.error("sync leftover of session", &path, error))?;
             }
-            self.store.announce(Whose::Digest(id), &id, News::Ended)?;
+            self.store.invalidate(Whose::Digest(id), &id, Cause::Ended)?;
             self.store.unlink(shard, &path)?;
         }
         if remains.is_damaged {

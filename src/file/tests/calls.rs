@@ -24,7 +24,7 @@ fn a_relaxed_save_opens_reads_and_writes_the_other_slot() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let other = SessionId::random().unwrap();
-    check_calls(&["open session", "lock", "read", "write", "announce"], || {
+    check_calls(&["open session", "lock", "read", "write", "invalidate"], || {
         put(&fixture.store, &session, "x", false)
     });
     let calls = ["append", "stat file", "open session", "lock", "stat file", "stat session", "write"];
@@ -151,11 +151,11 @@ fn a_power_safe_save_that_changes_nothing_makes_safe_what_is_there() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let keep = || Act::Keep.run(&fixture.store, &session, &session);
-    let calls = ["open session", "lock", "read", "read", "open shard", "sync file", "sync shard", "write"];
+    let calls = ["open session", "lock", "read", "open shard", "sync file", "sync shard", "write"];
     check_calls(&told(&calls), keep);
-    check_calls(&told(&["open session", "lock", "read", "read"]), keep);
+    check_calls(&told(&["open session", "lock", "read"]), keep);
     put(&fixture.store, &session, "relaxed", false).unwrap();
-    check_calls(&told(&["open session", "lock", "read", "read", "open shard", "sync file", "write"]), keep);
+    check_calls(&told(&["open session", "lock", "read", "open shard", "sync file", "write"]), keep);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn a_larger_file_is_not_open_to_others_before_its_save_is_announced() {
     let (next, met) = (session.clone(), Arc::new(Mutex::new(None)));
     let report = Arc::clone(&met);
     let interrupt = move |_, call| {
-        if call == "announce" {
+        if call == "invalidate" {
             let (other, next) = (Arc::clone(&other), next.clone());
             let saved = thread::spawn(move || put(&other, &next, "next", false)).join().unwrap();
             *report.lock().unwrap() = Some(saved.map(drop).map_err(|error| error.kind()));
@@ -265,7 +265,7 @@ const ROTATE: [&str; 23] = [
     "stat session",
     "write",
     "sync file",
-    "announce",
+    "invalidate",
     "stat file",
     "stat session",
     "unlink",
@@ -281,7 +281,7 @@ fn a_rotation_syncs_the_successor_and_its_name_before_the_old_file_goes_and_then
 
 /// The calls of an end, up to the sync of the tombstone, and from there on.
 const MARK: [&str; 5] = ["open shard", "open session in shard", "lock", "read", "write"];
-const REMOVE: [&str; 4] = ["announce", "stat file", "stat session", "unlink"];
+const REMOVE: [&str; 4] = ["invalidate", "stat file", "stat session", "unlink"];
 /// And those of an end of what is not there.
 const LOOKS: [&str; 3] = ["open shard", "open session in shard", "open file in directory"];
 
@@ -350,7 +350,7 @@ fn an_end_syncs_a_larger_files_name_before_the_tombstone() {
             "sync shard",
             "write",
             "sync file",
-            "announce",
+            "invalidate",
             "stat file",
             "stat session",
             "unlink",

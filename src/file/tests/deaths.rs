@@ -60,7 +60,7 @@ fn a_file_marked_by_a_writer_that_died_before_it_replaced_it_goes_on() {
     assert_eq!(fixture.text(&session).as_deref(), Some("old"));
     let calls = ["open session", "lock", "read", "stat file", "stat session", "write"];
     check_calls(&told(&calls), || put(&fixture.store, &session, "a", false));
-    check_calls(&["open session", "lock", "read", "write", "announce"], || {
+    check_calls(&["open session", "lock", "read", "write", "invalidate"], || {
         put(&fixture.store, &session, "b", false)
     });
     assert_eq!(fixture.text(&session).as_deref(), Some("b"));

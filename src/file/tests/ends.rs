@@ -100,7 +100,7 @@ fn a_sweep_finishes_an_end_that_was_begun_without_the_lock() {
     let (session, warm) = (fixture.session(false), warm(&fixture));
     assert_eq!(served(&warm, &session).as_deref(), Some("old"));
     let stopped = stopped(&fixture, &session);
-    assert!(dies_at("announce", || end(&fixture.store, &session)));
+    assert!(dies_at("invalidate", || end(&fixture.store, &session)));
     drop(stopped);
     let path = fixture.path(&session);
     let left = path.with_file_name(SessionPath::of(&session.public_id()).ending());
@@ -129,8 +129,8 @@ fn a_sweep_syncs_and_announces_a_tombstone_before_it_goes() {
     let (report, calls) = during(|_, _| None, || fixture.store.sweep(&unrested().full(true)));
     assert_eq!(report.unwrap().temporary, 1);
     let order: Vec<_> =
-        calls.into_iter().filter(|call| ["sync file", "announce", "unlink"].contains(call)).collect();
-    assert_eq!(order, ["sync file", "announce", "unlink"]);
+        calls.into_iter().filter(|call| ["sync file", "invalidate", "unlink"].contains(call)).collect();
+    assert_eq!(order, ["sync file", "invalidate", "unlink"]);
     assert_eq!(served(&warm, &session), None);
 }
 
@@ -139,7 +139,7 @@ fn an_end_that_is_not_announced_keeps_its_name() {
     let fixture = Fixture::new();
     let (session, warm) = (fixture.session(false), warm(&fixture));
     assert_eq!(served(&warm, &session).as_deref(), Some("old"));
-    let fail = |_, call| (call == "announce").then(|| Errno::IO.raw_os_error());
+    let fail = |_, call| (call == "invalidate").then(|| Errno::IO.raw_os_error());
     let (result, calls) = during(fail, || end(&fixture.store, &session));
     assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidationFailed);
     assert!(calls.contains(&"sync file") && !calls.contains(&"unlink"), "{calls:?}");

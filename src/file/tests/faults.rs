@@ -2,11 +2,11 @@
 use super::*;
 
 /// Fails call 0, 1, 2 … of an act until a run meets no fault, alone, with all after it, and with each one after it: of a usual
-/// session, of one whose file is larger than what is read at once, and in stores that do not sync ends or tell nobody.
+/// session, of one whose file is larger than what is read at once, and in stores that do not sync ends or keep no copies.
 fn fail_every_call(act: Act, power_safe: bool) {
     let unsynced = Fixture::with(FileStoreOptions::new().sync_security_events(false));
-    let alone = Fixture::with(FileStoreOptions::new().coherence(Coherence::Off));
-    let usual = [Fixture::new(), unsynced, alone].map(|fixture| (fixture, String::new()));
+    let uncached = Fixture::with(FileStoreOptions::new().cache_bytes(0));
+    let usual = [Fixture::new(), unsynced, uncached].map(|fixture| (fixture, String::new()));
     // Two calls read it, and a larger one still is to come.
     let large = "large".repeat(SLOT_MIN);
     for (fixture, size) in usual.into_iter().chain([(Fixture::new(), large)]) {
@@ -255,7 +255,7 @@ fn a_creation_that_can_be_neither_synced_nor_removed_is_not_loadable() {
     }
 }
 
-/// The gate fails a call before it has done anything; a disk that fills up fails a write in the middle.
+/// The failpoint fails a call before it has done anything; a disk that fills up fails a write in the middle.
 #[test]
 fn a_write_that_failed_in_the_middle_is_voided_and_harms_nobody_if_it_cannot_be() {
     let fixture = Fixture::new();
@@ -276,7 +276,10 @@ fn a_write_that_failed_in_the_middle_is_voided_and_harms_nobody_if_it_cannot_be(
         };
         let (result, calls) = during(tear, || put(&fixture.store, &session, "new", true));
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Full);
-        assert_eq!(calls, ["open session", "lock", "read", "write", "write", "stat file system", "announce"]);
+        assert_eq!(
+            calls,
+            ["open session", "lock", "read", "write", "write", "stat file system", "invalidate"]
+        );
         // Torn or voided, the other slot is none that a reader may take for "never written": it reads twice.
         check_calls(&["open session", "read", "stat file"].repeat(2), || {
             fixture.store.load(&session.to_token())

@@ -30,7 +30,7 @@ fn a_child_that_is_forked_while_the_cache_is_looked_at_waits_for_nobody() {
             let (store, session) = (&store, &session);
             scope.spawn(move || {
                 let cache = store.cache.as_ref().unwrap();
-                cache.get(session.as_bytes(), store.options.clock.glance(), |_, _| {
+                cache.get(session.as_bytes(), store.options.clock.now_coarse(), |_, _| {
                     has_it.send(()).unwrap();
                     may_go.recv().unwrap();
                     true

@@ -400,29 +400,6 @@ fn an_act_that_keeps_what_is_stored_keeps_the_version_that_is_served_and_not_the
     }
 }
 
-/// It is read a second time for who changed his copy and then kept the version. By hand is the only way.
-#[test]
-fn a_session_whose_file_is_changed_by_hand_under_its_lock_is_an_error_of_who_keeps_it() {
-    let fixture = Fixture::new();
-    for both in [false, true] {
-        let session = fixture.session(true);
-        let path = fixture.path(&session);
-        let mut keep = |_: &mut Record| {
-            tear_newer_slot(&path);
-            if both {
-                let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
-                file.write_all_at(&[0xff; 4], crate::file::slot::PREFIX_LEN as u64).unwrap();
-            }
-            Ok(Verdict::Keep)
-        };
-        let error = fixture.store.update_file(&session, &mut keep, false).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Corrupt);
-        let text =
-            format!("failed to read session file again `{}`: it changed while it was locked", path.display());
-        assert_eq!(error.to_string(), text);
-    }
-}
-
 /// Its process was stopped for an hour before it had the lock: a sweep took the file for one that is dead.
 #[test]
 fn a_creation_whose_file_was_swept_before_it_was_locked_says_so() {

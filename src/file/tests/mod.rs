@@ -2,7 +2,7 @@
 //! met by a logout that could not wait; what is left is the old version or the new one, and an ended session
 //! stays ended. And the calls themselves: what each act costs, and what it syncs before what.
 //!
-//! The gate in `disk` sees the calls of one thread. A death is an unwinding that starts inside a call: locks
+//! The failpoint in `disk` sees the calls of one thread. A death is an unwinding that starts inside a call: locks
 //! are released, as they are when a process ends, and nothing is tidied up.
 mod calls;
 mod deaths;
@@ -19,11 +19,11 @@ mod syncs;
 mod told;
 
 use super::disk::faults::{PAGE, SHORT, during};
+use super::flock::LockedFile;
 use super::layout::{DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of};
-use super::lock::LockedFile;
-use super::locked::Whose;
+use super::session_lock::Whose;
 use super::slot::SLOT_MIN;
-use super::{Coherence, Content, FileStore, FileStoreOptions};
+use super::{Content, FileStore, FileStoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;
 use crate::random::tests::without_random_bits;
@@ -233,7 +233,7 @@ fn check_calls<R>(want: &[&str], act: impl FnOnce() -> Result<R>) {
         panic!("{error}");
     }
     // A save that took a millisecond, on a busy machine, looks once more whether a logout has passed it.
-    let passed = ["stat file", "stat session", "announce"];
+    let passed = ["stat file", "stat session", "invalidate"];
     match calls.strip_suffix(&passed) {
         Some(calls) if !want.ends_with(&passed) => assert_eq!(told(calls), want),
         _ => assert_eq!(calls, want),
@@ -243,7 +243,7 @@ fn check_calls<R>(want: &[&str], act: impl FnOnce() -> Result<R>) {
 /// The same calls, and then those who have copies are told: after the last look at the file, before the lock is given
 /// back.
 fn told(calls: &[&'static str]) -> Vec<&'static str> {
-    [calls, &["announce"]].concat()
+    [calls, &["invalidate"]].concat()
 }
 
 /// What a disk that is broken, full, used up, unreachable or sealed says, and a kernel without memory.

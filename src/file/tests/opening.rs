@@ -14,10 +14,8 @@ enum Place {
     Made,
     /// A store that has lost its counters.
     Deaf,
-    /// A store whose counters are not looked at in memory.
-    Verified,
-    /// A store that is for one process.
-    Alone,
+    /// A store that is opened without a cache: its counters are not mapped.
+    Uncached,
     /// A store that was opened to other users.
     Exposed,
 }
@@ -29,7 +27,7 @@ impl Place {
         match self {
             Self::New => {}
             Self::Bare => fs::create_dir(root).unwrap(),
-            Self::Made | Self::Verified | Self::Alone => drop(self.open(&dir).unwrap()),
+            Self::Made | Self::Uncached => drop(self.open(&dir).unwrap()),
             Self::Exposed => {
                 let store = self.open(&dir).unwrap();
                 store.create(&record("x"), Durability::Relaxed).unwrap();
@@ -49,13 +47,9 @@ impl Place {
     }
 
     fn open(self, dir: &TempDir) -> Result<FileStore> {
-        let coherence = match self {
-            Self::Verified => Coherence::Verify,
-            Self::Alone => Coherence::Off,
-            _ => Coherence::Shared,
-        };
         let options = FileStoreOptions::new().watch(false).observer(|_| ());
-        options.coherence(coherence).open(dir.path().join("store"))
+        let options = if self == Self::Uncached { options.cache_bytes(0) } else { options };
+        options.open(dir.path().join("store"))
     }
 }
 
@@ -103,8 +97,8 @@ fn open_with_fault(place: Place, fault: Fault) {
 
 #[test]
 fn whichever_call_of_opening_fails_it_is_an_error_that_names_the_store_and_the_next_opening_succeeds() {
-    use Place::{Alone, Bare, Deaf, Exposed, Made, New, Verified};
-    for place in [New, Bare, Made, Deaf, Verified, Alone, Exposed] {
+    use Place::{Bare, Deaf, Exposed, Made, New, Uncached};
+    for place in [New, Bare, Made, Deaf, Uncached, Exposed] {
         let dir = place.prepare();
         let (opened, calls) = during(|_, _| None, || place.open(&dir));
         assert_eq!(opened.unwrap().path(), dir.path().join("store"));

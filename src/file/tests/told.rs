@@ -18,7 +18,7 @@ fn may_be_silent(act: Act, calls: &[&'static str], n: usize) -> bool {
         // What is left is a tombstone, or nobody's.
         "unlink" => matches!(act, Act::Grow { .. } | Act::Rotate | Act::Delete),
         // Nothing was changed.
-        "announce" => act == Act::Keep,
+        "invalidate" => act == Act::Keep,
         // A logout does not depend on what is logged out.
         "open session in shard" | "lock" | "read" => act == Act::Delete,
         _ => false,
@@ -60,7 +60,7 @@ fn whoever_finds_no_session_tells_those_who_have_copies() {
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
         // Between its unlink and its telling.
-        assert!(dies_at("announce", || fixture.store.end_file(Whose::Secret(&session))));
+        assert!(dies_at("invalidate", || fixture.store.end_file(Whose::Secret(&session))));
         assert_eq!(served(&warm, &session).as_deref(), Some("old"), "nobody was told");
         assert!(!act.run(&fixture.store, &session, &successor).unwrap());
         assert_eq!(served(&warm, &session), None, "{act:?}");
@@ -81,7 +81,7 @@ fn an_act_that_fails_tells_those_who_have_copies_what_it_or_a_killed_one_before_
     ] {
         let session = fixture.session(false);
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
-        assert!(dies_at("announce", || put(&fixture.store, &session, "killed", false)));
+        assert!(dies_at("invalidate", || put(&fixture.store, &session, "killed", false)));
         assert_eq!(served(&warm, &session).as_deref(), Some("old"), "nobody was told");
         let fail = move |_, name| (name == call).then(|| Errno::IO.raw_os_error());
         let (result, _) = during(fail, || act.run(&fixture.store, &session, &session));
@@ -97,7 +97,7 @@ fn whoever_could_not_announce_does_not_serve_its_own_copy_of_before() {
     for act in [Act::Update { power_safe: true }, Act::Grow { power_safe: false }, Act::Delete, Act::Rotate] {
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
-        let fail = |_, call| (call == "announce").then(|| Errno::IO.raw_os_error());
+        let fail = |_, call| (call == "invalidate").then(|| Errno::IO.raw_os_error());
         let (result, _) = during(fail, || act.run(&warm, &session, &successor));
         assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidationFailed, "{act:?}");
         let want = if [Act::Delete, Act::Rotate].contains(&act) { None } else { Some(act.new_text()) };

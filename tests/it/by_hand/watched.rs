@@ -1,4 +1,4 @@
-//! The watcher: a change by hand is noticed promptly, and a change by the library itself takes no copy away.
+//! The watcher: a change by hand is noticed promptly, and the library's own changes take no copy of another session away.
 //!
 //! Only of builds with the feature `watch`.
 use super::{ByHand, NO_SHARD, RELAXED, Stage, big, create, options, save, shown};
@@ -6,7 +6,7 @@ use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::rerun::{again, stage};
 use crate::support::texts::{directory_in_memory, put, record};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use sessile::{Coherence, Durability, ErrorKind, FileStore, PublicId, Saved, Store, Token};
+use sessile::{Durability, ErrorKind, FileStore, PublicId, Saved, Store, Token};
 use std::collections::HashSet;
 use std::error::Error as _;
 use std::fs::{self, File};
@@ -160,7 +160,7 @@ fn a_shard_that_is_moved_back_is_served_and_watched_again() {
     wait_until("absent", || shown(store, &saved.token) == "absent");
 }
 
-// --------------------------------------------------------------------------------- what the library does is no news
+// ----------------------------------------------------------------- what the library does takes no other session's copy
 
 fn save_and_create(parent: &Parent) {
     let store = watching(Path::new(parent.argument("DIR")));
@@ -226,30 +226,33 @@ fn saves_growing_saves_and_creations_of_others_take_no_copy_of_an_untouched_sess
     child.finish();
 }
 
-/// The store that watches is the one that saves, and has a copy of what it saved: which its own events must not take.
+/// The store that watches is the one that saves. A growing save's own events cost one look at the file.
 #[test]
-fn after_a_save_a_growing_save_or_a_creation_of_ones_own_the_copy_is_served() {
+fn after_a_save_of_its_own_a_watching_store_serves_its_copy() {
     let dir = directory_in_memory();
     let store = watching(dir.path());
     let sessions = strangers(&store, 20);
     thread::sleep(ARRIVED);
     check_hits(&store, &sessions, "old");
-    for (text, how) in [
-        ("new", RELAXED),
-        ("newer", Durability::PowerSafe),
-        (&big(1), RELAXED),
-        (&big(2), Durability::PowerSafe),
+    for (text, how, grows) in [
+        ("new", RELAXED, false),
+        ("newer", Durability::PowerSafe, false),
+        (&big(1), RELAXED, true),
+        (&big(2), Durability::PowerSafe, true),
     ] {
         for saved in &sessions {
             put(&store, &saved.token, text, how).unwrap().unwrap();
         }
         thread::sleep(ARRIVED);
+        for saved in sessions.iter().filter(|_| grows) {
+            assert_eq!(shown(&store, &saved.token), text);
+        }
         check_hits(&store, &sessions, text);
     }
 }
 
-/// Removals are announced twice, by whoever deletes and by the watchers: one look more at a file, of sessions that
-/// share the counter only.
+/// A removal invalidates twice, by the deletion and by the watchers: one look more at a file, of sessions that share the
+/// counter only.
 #[test]
 fn a_deletion_takes_no_copy_of_a_session_with_another_counter() {
     let dir = directory_in_memory();
@@ -281,24 +284,16 @@ fn whoever_has_no_use_for_a_watcher_starts_none() {
         return again("by_hand::watched::whoever_has_no_use_for_a_watcher_starts_none", dir.path());
     };
     let before = watches_and_threads();
-    for options in [
-        options().watch(false),
-        options().cache_bytes(0),
-        options().coherence(Coherence::Verify),
-        options().coherence(Coherence::Off).watch(false),
-        options().coherence(Coherence::Off).cache_bytes(0),
-    ] {
+    for options in [options().watch(false), options().cache_bytes(0), options().watch(false).cache_bytes(0)] {
         let what = format!("{options:?}");
         let store = options.open(dir.join("store")).unwrap();
         assert_eq!(watches_and_threads(), before, "{what}");
         assert!(store.watch_error().is_none(), "{what}");
     }
     // So that this test can fail.
-    for coherence in [Coherence::Shared, Coherence::Off] {
-        let store = options().coherence(coherence).open(dir.join("store")).unwrap();
-        assert!(store.watch_error().is_none());
-        assert!(watches_and_threads().0 > before.0, "{coherence:?} does not watch");
-    }
+    let store = options().open(dir.join("store")).unwrap();
+    assert!(store.watch_error().is_none());
+    assert!(watches_and_threads().0 > before.0, "it does not watch");
 }
 
 #[test]

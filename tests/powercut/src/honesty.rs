@@ -60,7 +60,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
         on: None,
         shows: &[LOST, TORN],
         edits: &[(
-            "src/file/write.rs",
+            "src/file/update.rs",
             "there too.\n        if !locked.sync_newest() {",
             "there too.\n        if locked.newest.state.has(State::SYNC_FAILED) {",
         )],
@@ -71,9 +71,9 @@ pub(crate) const BREACHES: [Breach; 8] = [
         on: None,
         shows: &[LOST],
         edits: &[(
-            "src/file/end.rs",
-            "Arc::clone(&locked.newest.record), true, Some(had))?",
-            "Arc::clone(&locked.newest.record), false, Some(had))?",
+            "src/file/rotate.rs",
+            "Whose::Secret(successor), record, true, Some(had))?",
+            "Whose::Secret(successor), record, false, Some(had))?",
         )],
     },
     Breach {
@@ -82,7 +82,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
         on: None,
         shows: &[LOST, TORN],
         edits: &[(
-            "src/file/write.rs",
+            "src/file/update.rs",
             "let older = locked.offset(1 - locked.slot);",
             "let older = locked.offset(locked.slot);",
         )],
@@ -92,7 +92,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
         what: "the end of a session is not synced before its name goes",
         on: None,
         shows: &[BACK],
-        edits: &[("src/file/end.rs", "is_reliable && disk::sync_data(dying.file).is_ok()", "is_reliable")],
+        edits: &[("src/file/delete.rs", "is_reliable && disk::sync_data(dying.file).is_ok()", "is_reliable")],
     },
     Breach {
         name: "passing-sync",
@@ -100,9 +100,13 @@ pub(crate) const BREACHES: [Breach; 8] = [
         on: None,
         shows: &[BACK],
         edits: &[
-            ("src/file/end.rs", "file.inspect(|file| drop(disk::sync_data(file)));", "let _ = file;"),
             (
-                "src/file/end.rs",
+                "src/file/force_delete.rs",
+                "file.inspect(|file| drop(disk::sync_data(file)));",
+                "let _ = file;",
+            ),
+            (
+                "src/file/delete.rs",
                 "shard.sync().map_err(|error| self.end_unknown(path, error))",
                 "shard.stat(path.below_shard()).map(drop).or(Ok(()))",
             ),
@@ -114,7 +118,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
         on: None,
         shows: &[BACK],
         edits: &[(
-            "src/file/end.rs",
+            "src/file/delete.rs",
             "if syncs && dying.state.name_may_fall_back() {",
             "if syncs && false {",
         )],
@@ -122,16 +126,8 @@ pub(crate) const BREACHES: [Breach; 8] = [
 ];
 
 /// What a copy needs to be built: all of the workspace but what is built or fetched.
-const COPIED: [&str; 8] = [
-    "Cargo.toml",
-    "Cargo.lock",
-    "README.md",
-    "LICENSE-MIT",
-    "src",
-    "benches",
-    "tests",
-    "examples",
-];
+const COPIED: [&str; 8] =
+    ["Cargo.toml", "Cargo.lock", "README.md", "LICENSE-MIT", "src", "benches", "tests", "examples"];
 
 /// What the program of a broken build is called.
 const PROGRAM: &str = "sessile-powercut-broken";

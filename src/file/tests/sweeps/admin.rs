@@ -196,12 +196,12 @@ fn a_failing_call_of_an_admin_operation_loses_nothing() {
                 }
                 if matches!(task, Task::Load | Task::QuarantineLive | Task::ImportExisting) && met {
                     // An unreadable file is not reported as present. (The last call is the invalidation at the unlock.)
-                    assert!(result.is_err() || calls[call] == "announce", "{context}");
+                    assert!(result.is_err() || calls[call] == "invalidate", "{context}");
                 }
                 if matches!(task, Task::Import { .. })
                     && result.is_err()
                     && then == Then::Works
-                    && !["unlink", "announce"].contains(&calls[call])
+                    && !["unlink", "invalidate"].contains(&calls[call])
                 {
                     assert!(!fixture.path(&places.free).exists(), "{context}: a file is left");
                 }
@@ -298,7 +298,7 @@ fn an_import_replaces_the_cached_earlier_session() {
     let path = dir.path().join(SessionPath::of(&session.public_id()).as_str());
     let stopped = fs::File::options().read(true).write(true).open(path).unwrap();
     let stopped = LockedFile::acquire(stopped, Instant::now()).unwrap().unwrap();
-    assert!(dies_at("announce", || there.end_file(Whose::Secret(&session))));
+    assert!(dies_at("invalidate", || there.end_file(Whose::Secret(&session))));
     drop(stopped);
     assert!(there.import(&session.public_id(), &record("imported"), Durability::PowerSafe).unwrap());
     assert_eq!(served(&here, &session).as_deref(), Some("imported"));

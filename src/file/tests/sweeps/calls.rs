@@ -11,10 +11,10 @@ const ENTRIES: [&str; 3] = ["open file in directory", "read", "read"];
 const SHARD: &str = "open shard";
 /// An expired session, under its lock: marked as deleted, for waiters; invalidated; unlinked, if it still has its name.
 const REMOVED: [&str; 8] =
-    ["open session in shard", "lock", "read", "write", "announce", "stat file", "stat session", "unlink"];
+    ["open session in shard", "lock", "read", "write", "invalidate", "stat file", "stat session", "unlink"];
 const GONE: [&str; 1] = ["open session in shard"];
 /// Every lock holder invalidates before it unlocks.
-const ALIVE: [&str; 4] = ["open session in shard", "lock", "read", "announce"];
+const ALIVE: [&str; 4] = ["open session in shard", "lock", "read", "invalidate"];
 /// In a bucket that is new to the store.
 const FILED: [&str; 4] = ["open directory", "open file in directory", "append", "stat file"];
 const STRUCK: &str = "write";
@@ -185,7 +185,7 @@ fn a_removal_is_announced_before_the_name_is_gone() {
         let watch = move |_, call| {
             let file = match call {
                 "unlink" => at_removal.take(),
-                "announce" => at_announcement.take(),
+                "invalidate" => at_announcement.take(),
                 _ => None,
             };
             if let Some(file) = file {
@@ -195,7 +195,11 @@ fn a_removal_is_announced_before_the_name_is_gone() {
         };
         let (swept, _) = during(watch, || stage.sweep());
         assert_eq!(swept.unwrap().removed, 1);
-        assert_eq!(*report.lock().unwrap(), [("announce", true, true), ("unlink", true, true)], "{place:?}");
+        assert_eq!(
+            *report.lock().unwrap(),
+            [("invalidate", true, true), ("unlink", true, true)],
+            "{place:?}"
+        );
         assert!(!path.exists(), "{place:?}: it was not removed");
         assert!(!is_locked(afterwards), "{place:?}: the lock was not given back");
     }

@@ -151,7 +151,7 @@ fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
         // The mark for waiters, or the erasure in a bucket that stays: the session is read once more.
         "write" => true,
         // Nothing was changed, so no invalidation is missed.
-        "announce" => calls[n - 1] == "read",
+        "invalidate" => calls[n - 1] == "read",
         _ => false,
     };
     (0..calls.len())

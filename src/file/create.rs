@@ -1,0 +1,150 @@
+//! Creating a session: a new file under the session's name, with its first version in slot 0.
+//!
+//! The order survives a kill at any instant and a power cut (rule 1 for crashes in [`design`](crate::design)): index entry,
+//! exclusive open at the final path, lock, a look whether the path still leads here, both slots in one write, and, power-safe, sync of
+//! the file and of its directory. A kill leaves a file without a version, or a session whose id was never handed out.
+//!
+//! - The file has its final size from the first write: no save of the same size changes it.
+//! - A random id is in no cache. An imported id may be, so creating it invalidates.
+use super::FileStore;
+use super::disk::{self, Access, Directory};
+use super::flock::LockedFile;
+use super::generations::Cause;
+use super::layout::SessionPath;
+use super::queue::busy;
+use super::read_cache::Cached;
+use super::session_lock::{Whose, write_state, write_tombstone};
+use super::slot::{self, Extent, State, Version};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::Record;
+use crate::store::{Live, Store};
+use crate::sync::Instant;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+impl FileStore {
+    /// Creates a session's file. On an error nothing was created, or a file without a version, except after
+    /// [`ErrorKind::InvalidationFailed`].
+    pub(super) fn create_file(
+        &self,
+        whose: Whose<'_>,
+        record: Arc<Record>,
+        power_safe: bool,
+    ) -> Result<Live> {
+        self.create_beside(whose, record, power_safe, None)
+    }
+
+    /// The same for the successor of a session that had this much.
+    pub(super) fn create_beside(
+        &self,
+        whose: Whose<'_>,
+        record: Arc<Record>,
+        power_safe: bool,
+        had: Option<Extent>,
+    ) -> Result<Live> {
+        self.queues.check_process()?;
+        self.check_may_write()?;
+        let id = whose.id();
+        let path = SessionPath::of(&id);
+        let bytes = self.encode(&record, had, &id, 1, State::WRITTEN, 0)?;
+        let version = Version::claimed(&bytes);
+        // A fresh random id cannot be cached anywhere: no invalidation needed. Our own copy has the stamp of one that is read.
+        let (stamp, read_at) = (self.generations.stamp(&id), self.options.clock.now_coarse().micros());
+        // Whatever will be needed is opened before anything is changed.
+        let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
+        self.expiry_index.insert(&self.root, &id, record.deadline, self.now());
+        let file = match self.root.open_session(&path, Access::Create) {
+            // The shard is gone, and perhaps all of the store: then it is made again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.open_shard(&id)?.open(&path, Access::Create)
+            }
+            created => created,
+        };
+        let file = match file {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(Error::new(ErrorKind::Random, "create session file")
+                    .with_path(self.path().join(path.as_str()))
+                    .with_reason("the random generator repeated an id"));
+            }
+            Err(error) => return Err(self.error("create session file", &path, error)),
+        };
+        let made = self.fill(file, &path, bytes, shard.as_ref());
+        if made.as_ref().is_err_and(|error| error.owns_path) {
+            // A file that cannot be removed holds no version, or one under an id that was never handed out; a sweep removes it.
+            let _ =
+                shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.below_shard()));
+        }
+        // An imported id may still be cached from an earlier life, whose end invalidated nothing; and a file that existed for a
+        // moment may have been read.
+        let invalidated = match whose {
+            Whose::Secret(_) => Ok(()),
+            Whose::Digest(_) => self.invalidate(whose, &id, Cause::Ended).map(drop),
+        };
+        made.map_err(|error| error.error)?;
+        let now = self.now();
+        if record.is_expired(now) {
+            // A sweep may have read its entry before there was a file, and have struck it out.
+            self.expiry_index.insert(&self.root, &id, record.deadline, now);
+        }
+        invalidated?;
+        whose.secret().inspect(|session| {
+            self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
+        });
+        Ok(Live { record, id })
+    }
+
+    /// Writes a new file's first version, and syncs it and its name if its shard is given.
+    fn fill(
+        &self,
+        file: File,
+        path: &SessionPath,
+        bytes: Vec<u8>,
+        shard: Option<&Directory>,
+    ) -> Result<(), CreateError> {
+        let io = |act| move |error| CreateError { error: self.error(act, path, error), owns_path: true };
+        // From here on a sweep sees that the file is not a dead one.
+        let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
+            .map_err(io("lock new session file"))?
+            .map_err(|file| {
+                let owns_path = self.is_current_file(path, &file).unwrap_or(false);
+                CreateError { error: busy(), owns_path }
+            })?;
+        let made = disk::stat(&file).map_err(io("examine new session file"))?;
+        self.root.sharing().mend_mode(&file, &made).map_err(io("set the permissions of new session file"))?;
+        // Before the lock it might have been swept, had this process been stopped for an hour. (A count of its names would
+        // cost less, and be fooled by a backup that makes hard links.)
+        let find = io("find new session file again");
+        match self.root.inode_at(path) {
+            Ok(there) if there == made.inode => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(find(error)),
+            _ => return Err(CreateError { owns_path: false, ..find(io::ErrorKind::NotFound.into()) }),
+        }
+        disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write new session file"))?;
+        let Some(shard) = shard else { return Ok(()) };
+        let synced = disk::sync_data(&file)
+            .map_err(io("sync new session file"))
+            .and_then(|()| shard.sync().map_err(io("sync the directory of new session file")));
+        match synced {
+            Ok(()) => write_state(&file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED)),
+            // Its removal may fail too; then at least it holds no version.
+            Err(_) => drop(write_tombstone(&file, 0)),
+        }
+        synced
+    }
+}
+
+/// Why a new file could not be filled with its first version.
+struct CreateError {
+    error: Error,
+    /// Whether the path leads to the new file, as far as is known. If not, the file under the path is not ours to remove.
+    owns_path: bool,
+}
+
+/// A new file's bytes: the first version in slot 0, slot 1 empty. Written whole, so that no later save changes the size.
+pub(super) fn whole_file(mut bytes: Vec<u8>) -> Vec<u8> {
+    let slot_size = slot::slot_size(&bytes);
+    bytes.resize(2 * slot_size, 0);
+    bytes
+}

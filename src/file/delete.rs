@@ -1,0 +1,184 @@
+//! Deleting a session, so that it stays deleted.
+//!
+//! **The name goes last.** Under the session's lock, the tombstone is written into its file and brought to the disk, all caches are
+//! invalidated, and only then is the name removed (rule 6 for crashes in [`design`](crate::design)): a name that is absent proves
+//! that nothing is left to be done. Where a tombstone cannot be written or synced, the file is *moved* first, to a name that says that
+//! its end is under way; that name goes last. Where the lock cannot be had, or the file cannot be read: see `force_delete`.
+//!
+//! - An id under which there is nothing costs looks: no write, no lock, no sync.
+//! - A link, pipe, directory or device, and a file of a newer version, are refused and stay.
+use super::FileStore;
+use super::disk::{self, Directory};
+use super::generations::Cause;
+use super::layout::SessionPath;
+use super::session_lock::{LockResult, Locked, UnreadableFile, Whose, write_tombstone};
+use super::slot::State;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::PublicId;
+use crate::store::Store;
+use crate::sync::Instant;
+use std::fs::File;
+use std::io;
+
+/// A file under a session's name, locked by us, that is to lose its name.
+struct Dying<'a> {
+    shard: &'a Directory,
+    path: &'a SessionPath,
+    file: &'a File,
+    /// Where in the file the tombstone goes.
+    offset: u64,
+    /// The flags of the inode.
+    state: State,
+}
+
+impl FileStore {
+    /// Ends a session. Whether a live one was there.
+    ///
+    /// An id under which there is nothing costs looks: no write, no lock, no sync.
+    pub(super) fn end_file(&self, whose: Whose<'_>) -> Result<bool> {
+        let id = whose.id();
+        let shard = self.open_shard(&id)?;
+        let held = self.lock_session(whose, Some(&shard), Instant::now() + self.options.lock_wait);
+        let ended = match held {
+            Ok(LockResult::Session(locked)) => {
+                let is_live = !locked.newest.record.is_expired(self.now());
+                self.end_locked(&shard, &locked).map(|was_there| was_there && is_live)
+            }
+            Ok(LockResult::Unreadable(remains)) => self.end_remains(whose, &shard, &remains).map(|()| false),
+            Ok(LockResult::Missing) => self.end_nothing(whose, &id, &shard).map(|()| false),
+            // Another writer has the lock and does not give it back (a stopped process, say), or the file cannot be read: a logout
+            // waits for neither.
+            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
+                self.end_unlocked(whose, &id, &shard)
+            }
+            // A foreign file is left alone: another kind of file, or a newer version's session.
+            Err(error) => return Err(error),
+        };
+        whose.secret().inspect(|session| self.forget(session));
+        ended
+    }
+
+    /// Removes a file without a readable version, and finishes the session's end if that was cut short.
+    fn end_remains(&self, whose: Whose<'_>, shard: &Directory, remains: &UnreadableFile<'_>) -> Result<()> {
+        let id = whose.id();
+        let path = &SessionPath::of(&id);
+        let invalidate = || self.invalidate(whose, &id, Cause::Ended).map(drop);
+        if !remains.is_damaged {
+            // The flags of the inode were lost with its versions.
+            let dying = Dying { shard, path, file: &remains.file, offset: 0, state: State::REPLACES };
+            return self.end_in_place(&dying, invalidate).map(drop);
+        }
+        // Without a tombstone: it may be a hard link to another session's file. As damage it may come back.
+        invalidate()?;
+        self.unlink(shard, path)?;
+        self.sync_name(shard, path)
+    }
+
+    /// Ends a session that has no file: finishes an end that was begun without the lock, if there is one.
+    fn end_nothing(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
+        self.finish_moved(whose, id, shard)?;
+        // Removed outside the library, which invalidated nothing. No copy was ever made of a session with a made-up id.
+        let known = whose.secret().zip(self.cache.as_ref());
+        if known.is_some_and(|(session, cache)| cache.peek(session.as_bytes()).is_some()) {
+            self.invalidate(whose, id, Cause::Ended)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a session under its lock. Whether its name was still there.
+    pub(super) fn end_locked(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
+        let dying = Dying {
+            shard,
+            path: &locked.path,
+            file: &locked.file,
+            offset: locked.offset(locked.slot),
+            state: locked.state(),
+        };
+        self.end_in_place(&dying, || locked.invalidate_ended())
+    }
+
+    /// Ends the session of a file that we have locked, the name last. Whether the name was still there.
+    fn end_in_place(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
+        let syncs = self.options.sync_security_events;
+        // A name that a power cut gives back to an older file has to lead here for good before it goes.
+        let name = if syncs && dying.state.name_may_fall_back() { dying.shard.sync() } else { Ok(()) };
+        let is_marked = name.is_ok() && write_tombstone(dying.file, dying.offset).is_ok();
+        let ended = if is_marked && self.sync_tombstone(dying) {
+            invalidate()?;
+            self.remove_ended(dying)
+        } else {
+            self.end_by_moving(dying, invalidate)
+        };
+        match (name, ended) {
+            (Err(error), Ok(_)) => Err(self.end_unknown(dying.path, error)),
+            // The session cannot be read any more; whether its file is gone is not known.
+            (_, Err(error))
+                if is_marked
+                    && !matches!(
+                        error.kind(),
+                        ErrorKind::DurabilityUnknown | ErrorKind::InvalidationFailed
+                    ) =>
+            {
+                Err(Error::new(ErrorKind::DurabilityUnknown, "remove the file of an ended session")
+                    .with_path(self.path().join(dying.path.as_str()))
+                    .with_reason("the session was ended, and its file may be left")
+                    .with_source(error))
+            }
+            (_, ended) => ended,
+        }
+    }
+
+    /// Removes the name of a session whose copies are invalidated, and whose end is on the disk if ends are synced. Whether the name
+    /// was still there.
+    fn remove_ended(&self, dying: &Dying<'_>) -> Result<bool> {
+        if !self.is_current_file(dying.path, dying.file)? {
+            return Ok(false);
+        }
+        // A name that cannot be removed leads to a tombstone: the session is ended, and a sweep removes the file.
+        Ok(dying.shard.unlink(dying.path.below_shard()).unwrap_or(true))
+    }
+
+    /// Ends a session under its lock where a tombstone cannot be written or synced. Whether its name was still there.
+    fn end_by_moving(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
+        // Another session may have been imported, after a forced delete.
+        if !self.is_current_file(dying.path, dying.file)? || !self.move_away(dying.shard, dying.path)? {
+            return Ok(false);
+        }
+        let _ = write_tombstone(dying.file, dying.offset);
+        self.finish_end(dying.shard, dying.path, Some(dying.file), invalidate)?;
+        Ok(true)
+    }
+
+    /// Brings the tombstone to the disk, if ends are. Whether that was done.
+    fn sync_tombstone(&self, dying: &Dying<'_>) -> bool {
+        let is_reliable = !dying.state.has(State::SYNC_FAILED);
+        !self.options.sync_security_events || is_reliable && disk::sync_data(dying.file).is_ok()
+    }
+
+    /// Brings to the disk that a session's name is gone, if ends are.
+    pub(super) fn sync_name(&self, shard: &Directory, path: &SessionPath) -> Result<()> {
+        if !self.options.sync_security_events {
+            return Ok(());
+        }
+        shard.sync().map_err(|error| self.end_unknown(path, error))
+    }
+
+    /// Removes a session that is locked: it has expired, or is dead. Whether its name was still there.
+    pub(super) fn remove(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
+        // Writers that wait for the lock start again by the path: when they get it, the clock may have been set back, or the session
+        // imported again. Best effort: a disk that is too full for the mark is to be swept all the same.
+        let _ = locked.retire();
+        locked.invalidate_ended()?;
+        Ok(self.is_current_file(&locked.path, &locked.file)? && self.unlink(shard, &locked.path)?)
+    }
+
+    pub(super) fn unlink(&self, shard: &Directory, path: &SessionPath) -> Result<bool> {
+        shard.unlink(path.below_shard()).map_err(|error| self.error("remove session file", path, error))
+    }
+
+    /// The session is ended for all that look, and may come back after a power cut.
+    fn end_unknown(&self, path: &SessionPath, error: io::Error) -> Error {
+        self.unknown("sync the end of session", path, error)
+            .with_reason("the session was ended, and may come back after a power cut")
+    }
+}

@@ -1,0 +1,63 @@
+//! Errors of the operating system, turned into the crate's: which kind, about which path, with which reason.
+//!
+//! Changes nothing and reads nothing but the kind of the file system, for the reason of a full disk. The path is always that of a
+//! file in the store; an error names no id and no value.
+use super::FileStore;
+use super::layout::SessionPath;
+use crate::error::{Error, ErrorKind, Result};
+use rustix::io::Errno;
+use std::borrow::Cow;
+use std::io;
+use std::path::Path;
+
+impl FileStore {
+    /// Names the file in an error about its contents.
+    pub(super) fn located<T>(&self, result: Result<T>, path: &SessionPath) -> Result<T> {
+        result.map_err(|error| error.with_path(self.root.path().join(path.as_str())))
+    }
+
+    /// An error of the operating system about a session's file.
+    pub(super) fn error(&self, act: &'static str, path: &SessionPath, error: io::Error) -> Error {
+        self.error_at(act, path.as_str(), error)
+    }
+
+    /// An error of the operating system about a file below the root.
+    pub(super) fn error_at(&self, act: &'static str, path: &str, error: io::Error) -> Error {
+        let full = matches!(Errno::from_io_error(&error), Some(Errno::NOSPC));
+        let error = io_error(act, error).with_path(self.root.path().join(path));
+        if full { error.with_reason(self.root.enospc_reason()) } else { error }
+    }
+
+    /// An error after a write: what was changed can be read now, and may not survive a power cut.
+    pub(super) fn unknown(&self, act: &'static str, path: &SessionPath, error: io::Error) -> Error {
+        let error = self.error(act, path, error);
+        Error::new(ErrorKind::DurabilityUnknown, act)
+            .with_path(self.path().join(path.as_str()))
+            .with_reason("what was changed is visible, and may not survive a power cut")
+            .with_source(error)
+    }
+}
+
+/// An error of the operating system, with the kind and the reason that its number stands for.
+pub(super) fn io_error(act: impl Into<Cow<'static, str>>, error: io::Error) -> Error {
+    match Errno::from_io_error(&error) {
+        Some(Errno::NOSPC) => Error::new(ErrorKind::Full, act),
+        Some(Errno::DQUOT) => Error::new(ErrorKind::Full, act).with_reason("the disk quota is used up"),
+        Some(Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::SPIPE | Errno::NXIO) => {
+            Error::new(ErrorKind::NotASessionFile, act)
+                .with_reason("a link, pipe, directory or device is in its place")
+        }
+        _ => Error::new(ErrorKind::Io, act),
+    }
+    .with_source(error)
+}
+
+/// An error of the operating system about the root itself. A link in its path is followed, so no error means a foreign file.
+pub(super) fn directory_error(act: &'static str, dir: &Path, error: io::Error) -> Error {
+    // By its kind: `tempfile` wraps the number of the error.
+    let kind = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+        _ => ErrorKind::Io,
+    };
+    Error::new(kind, act).with_path(dir).with_source(error)
+}

@@ -1,0 +1,53 @@
+//! Whether this process opened the store, or was forked from the one that did. Costs one load from memory, and no system call.
+//!
+//! A forked child has a copy of the store's memory, in which locks may be held by threads that do not exist there, and shares the
+//! descriptors, on which the parent's `flock`s are. So the child is refused every call, and releases no lock.
+//!
+//! Limit: where the kernel cannot wipe a page in children (before Linux 4.14, and on other systems) the process id decides, which
+//! a later process may have again.
+#![expect(unsafe_code, reason = "what the kernel does to memory is outside the language")]
+use memmap2::MmapMut;
+
+/// Tells the process that made it from its forked children.
+#[derive(Debug)]
+pub(super) struct ForkGuard {
+    /// One page that says 1 here, and 0 in a child; `None` if the kernel cannot do that.
+    page: Option<MmapMut>,
+    process: u32,
+}
+
+impl ForkGuard {
+    pub(super) fn new() -> Self {
+        Self { page: page_wiped_by_fork(), process: std::process::id() }
+    }
+
+    /// Whether this is the process that made the guard.
+    #[inline]
+    pub(super) fn same_process(&self) -> bool {
+        match &self.page {
+            Some(page) => page[0] == 1,
+            None => self.process == std::process::id(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_another_process() -> Self {
+        Self { page: None, process: std::process::id() + 1 }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn page_wiped_by_fork() -> Option<MmapMut> {
+    use rustix::mm::{Advice, madvise};
+    let mut page = MmapMut::map_anon(1).ok()?;
+    // SAFETY: the range is that of the mapping, which is ours alone. What the advice changes is the memory of children,
+    // before they run: here it reads as it was written, there as zero, and both are bytes.
+    unsafe { madvise(page.as_mut_ptr().cast(), page.len(), Advice::LinuxWipeOnFork) }.ok()?;
+    page[0] = 1;
+    Some(page)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn page_wiped_by_fork() -> Option<MmapMut> {
+    None
+}

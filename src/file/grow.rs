@@ -1,0 +1,95 @@
+//! Growing a session: a larger file takes the place of the old one. The same way serves after a failed sync, where the old inode
+//! must not be written again.
+//!
+//! The order survives a kill at any instant and a power cut (rules 4 and 5 for crashes in [`design`](crate::design)): a new file
+//! under a temporary name in the same shard, locked, written, always synced; the old file marked retiring; the two names exchanged
+//! in one step; the temporary one removed; and, power-safe, the shard synced. A kill leaves a temporary file at worst.
+//!
+//! - A name never points at bytes that the disk may still lose.
+//! - The exchange fails where a forced delete has taken the old name away, so a session that was ended does not come back. (Where
+//!   names cannot be exchanged, a look before the rename stands in for that; see `force_delete`.)
+use super::FileStore;
+use super::create::whole_file;
+use super::disk::{self, temporary_name};
+use super::flock::LockedFile;
+use super::queue::busy;
+use super::session_lock::{Locked, write_state};
+use super::slot::{STATE_AT, State};
+use super::update::Written;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Instant;
+use std::io;
+
+impl FileStore {
+    /// After a failed sync, which must not be tried again on the same inode: the kernel has marked the pages clean, and
+    /// a second sync would succeed without having written them.
+    #[cold]
+    pub(super) fn rebuild(&self, locked: &Locked<'_>, bytes: Vec<u8>) -> Result<Written> {
+        self.replace(locked, bytes, true).map_err(|error| {
+            // For later saves, also of other processes: this inode must not be synced again, and may have been replaced after all.
+            let _ = locked.retire();
+            Error::new(ErrorKind::DurabilityUnknown, "save session after a failed sync")
+                .with_path(self.path().join(locked.path.as_str()))
+                .with_reason("writing it anew failed as well")
+                .with_source(error)
+        })
+    }
+
+    /// Writes the next version into a new file of the size it needs, and puts that in place of the old one.
+    pub(super) fn replace(
+        &self,
+        locked: &Locked<'_>,
+        mut bytes: Vec<u8>,
+        power_safe: bool,
+    ) -> Result<Written> {
+        let io = |act| move |error| self.error(act, &locked.path, error);
+        // The flags of the old inode are not true of the new one.
+        let state = State::REPLACES;
+        bytes[STATE_AT] = state.to_byte();
+        let shard = self.open_shard(&locked.id)?;
+        let temporary = temporary_name()?;
+        let file = shard.create(&temporary).map_err(io("make a larger file for session"))?;
+        let replaced = (|| {
+            // Locked before it has the name: a writer that opens it by the name waits until this save is complete.
+            let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
+                .map_err(io("lock the larger file for session"))?
+                .map_err(|_| busy())?;
+            let made = disk::stat(&file).map_err(io("examine the larger file for session"))?;
+            self.root
+                .sharing()
+                .mend_mode(&file, &made)
+                .map_err(io("set the permissions of the larger file for session"))?;
+            disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write the larger file for session"))?;
+            // At every durability: a name must never point at bytes the disk may still lose.
+            disk::sync_data(&file).map_err(io("sync the larger file for session"))?;
+            write_state(&file, 0, state.and(State::DATA_SYNCED));
+            locked.retire().map_err(io("mark session file"))?;
+            // Not over a session that was imported since this one was ended.
+            if !self.is_current_file(&locked.path, &locked.file)? {
+                return Ok(None);
+            }
+            match shard.exchange_or_rename(&temporary, locked.path.below_shard()) {
+                Ok(()) => Ok(Some(file)),
+                // Ended by a `delete` that could not wait for our lock.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound
+                        && !self.is_current_file(&locked.path, &locked.file)? =>
+                {
+                    Ok(None)
+                }
+                Err(error) => Err(io("replace session file")(error)),
+            }
+        })();
+        // Either way the temporary name is garbage; a sweep removes it if this fails.
+        let _ = shard.unlink(&temporary);
+        let Some(file) = replaced? else { return Ok(Written::Gone) };
+        let file = locked.successor.get_or_init(|| file);
+        if power_safe {
+            shard
+                .sync()
+                .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
+            write_state(file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED));
+        }
+        Ok(Written::Yes)
+    }
+}

@@ -1,0 +1,45 @@
+//! How large a record may be: encoding one for the disk, or refusing it by name.
+//!
+//! Two limits: bytes (`record_bytes_max`) and entries (`entries_max`). A record beyond one of them is encoded if it has no more of
+//! that than the version before it: a limit that was lowered since takes nothing from a visitor. Touches no file.
+use super::FileStore;
+use super::slot::{self, Extent, State};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::PublicId;
+use crate::record::Record;
+
+impl FileStore {
+    /// Encodes a record, if it is within the limits, or holds no more than it `had` before.
+    pub(super) fn encode(
+        &self,
+        record: &Record,
+        had: Option<Extent>,
+        id: &PublicId,
+        sequence: u64,
+        state: State,
+        slot_size: usize,
+    ) -> Result<Vec<u8>> {
+        let (bytes_limit, entries_limit) = (self.options.record_bytes_max, self.options.entries_max);
+        let entries = record.entries.len();
+        let had_entries = had.map_or(0, |had| had.entries);
+        if entries > entries_limit.max(had_entries) {
+            let beside = if had_entries > entries_limit {
+                format!(" and {had_entries} were stored")
+            } else {
+                String::new()
+            };
+            let reason = format!("{entries} entries, where the limit is {entries_limit}{beside}");
+            return Err(Error::new(ErrorKind::TooManyEntries, "encode session record").with_reason(reason));
+        }
+        let had_bytes = had.map_or(0, |had| had.bytes);
+        let encoded = slot::encode(record, id, sequence, state, slot_size, bytes_limit.max(had_bytes));
+        encoded.map_err(|error| {
+            if error.kind() != ErrorKind::TooLarge || had_bytes <= bytes_limit {
+                return error;
+            }
+            let reason =
+                format!("it grows, where the limit is {bytes_limit} bytes and {had_bytes} were stored");
+            error.with_reason(reason)
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! Reading a session's file without a lock, and opening files and shards.
+//!
+//! A reader copies the file while saves may pass. It trusts a reading whose newest slot is settled (see [`slots`]), or two
+//! identical readings in a row; after eight re-reads it takes a shared lock for one more. So a reader waits for writers only
+//! beside a torn slot.
+//!
+//! - The stamp of the session's cell is taken before the file is opened: a copy with that stamp is never newer than its stamp.
+//! - A file that is missing is looked for once more through its shard. A shard that is missing too is an error, or an emptied
+//!   store, and never an absent session.
+use super::disk::{self, Access};
+use super::errors::io_error;
+use super::layout::{self, SessionPath};
+use super::read_cache::Cached;
+use super::session_lock::Whose;
+use super::slot::Decoded;
+use super::slots::{self, FILE_BYTES_MAX, Known, View};
+use super::{FileStore, flock, queue};
+use crate::clock::CoarseTime;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{PublicId, SessionId};
+use crate::store::{Absent, Live, Lookup, Store};
+use crate::sync::Instant;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+/// Lock-free re-reads before a reader falls back to a shared lock.
+const REREADS_MAX: u32 = 8;
+
+impl FileStore {
+    /// Loads a session from its file, and keeps a copy if it is alive.
+    #[inline(never)]
+    pub(super) fn load_file(
+        &self,
+        session: &SessionId,
+        known: Option<&Cached>,
+        now: CoarseTime,
+    ) -> Result<Lookup> {
+        let id = known.map_or_else(|| session.public_id(), |known| known.id);
+        // Before the file is opened: see `generations`.
+        let stamp = self.generations.stamp(&id);
+        let newest = match self.read(Whose::Secret(session), &id, known.map(Cached::known))? {
+            Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
+                Err(Absent::Expired(id))
+            }
+            Some(View::Valid { newest, .. }) => Ok(newest),
+            Some(View::Damaged) => Err(Absent::Damaged(id)),
+            None | Some(View::Empty) => Err(Absent::NotFound(id)),
+        };
+        self.tally.count_read(known.is_some());
+        Ok(match newest {
+            Ok(Decoded { record, version, .. }) => {
+                self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, now.micros()));
+                Lookup::Live(Live { record, id })
+            }
+            Err(absent) => {
+                self.forget(session);
+                Lookup::Absent(absent)
+            }
+        })
+    }
+
+    /// Reads a session without a lock; `None` if it has no file.
+    pub(super) fn read(
+        &self,
+        whose: Whose<'_>,
+        id: &PublicId,
+        known: Option<Known<'_>>,
+    ) -> Result<Option<View>> {
+        let path = SessionPath::of(id);
+        let Some(file) = self.open_file(id, &path, Access::Read)? else { return Ok(None) };
+        let first = self.look(&file, &path, |bytes| match slots::view(bytes, id, known) {
+            Ok(view @ View::Valid { settled: true, .. }) => Ok(view),
+            // A save may have been under way, or a writer died in one: see `slots`.
+            _ => Err(bytes.to_vec()),
+        });
+        match first {
+            Ok(Ok(view)) => Ok(Some(view)),
+            Ok(Err(bytes)) => self.read_until_settled(whose, id, &path, bytes),
+            Err(error) if whose.is_oversized(&error) => Ok(Some(View::Damaged)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Re-reads, by path, until two consecutive readings are identical; then no write was in flight between them.
+    #[cold]
+    fn read_until_settled(
+        &self,
+        whose: Whose<'_>,
+        id: &PublicId,
+        path: &SessionPath,
+        mut last: Vec<u8>,
+    ) -> Result<Option<View>> {
+        for _ in 0..REREADS_MAX {
+            let Some(file) = self.open_file(id, path, Access::Read)? else { return Ok(None) };
+            let bytes = self.look(&file, path, <[u8]>::to_vec)?;
+            match slots::view(&bytes, id, None) {
+                Ok(view @ View::Valid { settled: true, .. }) => return Ok(Some(view)),
+                view if bytes == last => return self.located(view, path).map(Some),
+                _ => last = bytes,
+            }
+        }
+        let Some(file) = self.open_file(id, path, Access::Read)? else { return Ok(None) };
+        let deadline = Instant::now() + self.options.lock_wait;
+        let _shared = flock::share(&file, deadline)
+            .map_err(|error| self.error("lock session file", path, error))?
+            .ok_or_else(queue::busy)?;
+        if !self.is_current_file(path, &file)? {
+            // Replaced or ended while we waited.
+            return self.read(whose, id, None);
+        }
+        let view = self.look(&file, path, |bytes| slots::view(bytes, id, None))?;
+        self.located(view, path).map(Some)
+    }
+
+    /// Opens a session's file; `None` if there is none. A shard that is gone as well is an error.
+    pub(super) fn open_file(
+        &self,
+        id: &PublicId,
+        path: &SessionPath,
+        access: Access,
+    ) -> Result<Option<File>> {
+        match self.opened(self.root.open_session(path, access), path)? {
+            // Looked for once more, in the shard that is there: it may just have been put where there was none.
+            None => self.opened(self.open_shard(id)?.open(path, access), path),
+            found => Ok(found),
+        }
+    }
+
+    /// The result of opening a session's file; `None` if there is none.
+    pub(super) fn opened(&self, opened: io::Result<File>, path: &SessionPath) -> Result<Option<File>> {
+        match opened {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.error("open session file", path, error)),
+        }
+    }
+
+    /// Opens a session's shard directory. One that is gone is an error, unless the whole store is.
+    pub(super) fn open_shard(&self, id: &PublicId) -> Result<disk::Directory> {
+        match self.root.open_shard(id) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.open_missing_shard(&layout::shard_of(id))
+            }
+            opened => opened.map_err(|error| {
+                let error = io_error("open shard directory", error);
+                error.with_path(self.root.path().join(layout::shard_of(id)))
+            }),
+        }
+    }
+
+    /// Looks at the bytes of a session's file.
+    pub(super) fn look<R>(
+        &self,
+        file: &File,
+        path: &SessionPath,
+        look: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        disk::read_whole(file, FILE_BYTES_MAX, slots::is_whole, look)
+            .map_err(|error| self.error("read session file", path, error))?
+            .ok_or_else(|| {
+                Error::new(ErrorKind::TooLarge, "read session file")
+                    .with_path(self.root.path().join(path.as_str()))
+                    .with_reason("it is larger than the file of any session")
+            })
+    }
+}

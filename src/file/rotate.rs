@@ -1,0 +1,75 @@
+//! Rotating a session: the same record under a new id, and the old id ended, in one step for all that look.
+//!
+//! Under the old session's lock (rule 7 for crashes in [`design`](crate::design)): apply the change, create the successor,
+//! power-safe at every durability, then end the old session as a delete does. A kill before the tombstone is written leaves the old
+//! session alive; one after it leaves neither session to the visitor. The successor's id is handed out last.
+//!
+//! - A session has one successor at most: if the old one cannot be ended, or a forced delete has ended it, the successor is deleted.
+use super::FileStore;
+use super::disk::Directory;
+use super::layout::SessionPath;
+use super::session_lock::Whose;
+use super::slot::Extent;
+use crate::error::Result;
+use crate::id::SessionId;
+use crate::record::Record;
+use crate::store::{Change, Live, Store, Verdict};
+use rustix::io::Errno;
+use std::io;
+use std::sync::Arc;
+
+impl FileStore {
+    /// Changes a session and moves it to `successor`. The old session is ended when this returns a record.
+    pub(super) fn rotate_file(
+        &self,
+        session: &SessionId,
+        successor: &SessionId,
+        change: Change<'_>,
+    ) -> Result<Option<Live>> {
+        let shard = self.open_shard(&session.public_id())?;
+        let Some(locked) = self.lock_live(session, Some(&shard))? else { return Ok(None) };
+        if locked.newest.record.is_expired(self.now()) {
+            return Ok(None);
+        }
+        let mut changed = Record::clone(&locked.newest.record);
+        let record = match change(&mut changed)? {
+            Verdict::Keep => Arc::clone(&locked.newest.record),
+            Verdict::Write => {
+                changed.cut();
+                Arc::new(changed)
+            }
+        };
+        let had = Extent::of(&locked.newest.record, locked.newest.length);
+        // Synced with its name at every durability: else a power cut may lose both.
+        let live = self.create_beside(Whose::Secret(successor), record, true, Some(had))?;
+        let ended = (|| {
+            // Looked at first: nothing must be written to a file that was moved away outside the library.
+            let was_there =
+                self.is_current_file(&locked.path, &locked.file)? && self.end_locked(&shard, &locked)?;
+            if !was_there {
+                self.check_unobstructed(&shard, &locked.path)?;
+            }
+            Ok(was_there)
+        })();
+        self.forget(session);
+        match ended {
+            Ok(true) => Ok(Some(live)),
+            // A forced delete has ended it: a session that is gone has no successor.
+            Ok(false) => self.end_file(Whose::Secret(successor)).map(|_| None),
+            Err(error) => {
+                let _ = self.end_file(Whose::Secret(successor));
+                Err(error)
+            }
+        }
+    }
+
+    /// Refuses a link, pipe, directory or device in the place of a session that has lost its name.
+    fn check_unobstructed(&self, shard: &Directory, path: &SessionPath) -> Result<()> {
+        match shard.stat(path.below_shard()) {
+            Ok(there) if there.is_file => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(_) => Err(self.error("remove old session file", path, Errno::ISDIR.into())),
+            Err(error) => Err(self.error("examine old session file", path, error)),
+        }
+    }
+}

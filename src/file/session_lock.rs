@@ -1,0 +1,303 @@
+//! The lock of one session: getting it, the version and the flags that are known under it, and the marks on the file.
+//!
+//! A writer waits for its turn among the threads (`queue`), then for the lock of the file (`flock`). A lock is on an inode, and a
+//! name may change its inode meanwhile. So the file is read under the lock: a slot that is *retiring*, or a file without a version,
+//! says "look whether the path still leads here"; if not, the writer starts again by the path.
+//!
+//! - Every lock holder invalidates the session's copies before it unlocks, whatever the result: another process may have been killed
+//!   between changing the session and invalidating it. An operation that did not do so leaves it to the drop.
+//! - A forced delete does not wait for this lock (`force_delete`).
+use super::FileStore;
+use super::disk::{self, Access, Directory};
+use super::flock::LockedFile;
+use super::generations::{Cause, Stamp};
+use super::layout::SessionPath;
+use super::queue::{Turn, busy};
+use super::read_cache::Cached;
+use super::slot::{self, Decoded, STATE_AT, State};
+use super::slots::{self, View};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{PublicId, SessionId};
+use crate::sync::Instant;
+use std::cell::{Cell, OnceCell};
+use std::fs::File;
+use std::io;
+
+/// How a caller names a session: requests by the secret id, maintenance tools by the public id.
+#[derive(Clone, Copy)]
+pub(super) enum Whose<'a> {
+    Secret(&'a SessionId),
+    Digest(PublicId),
+}
+
+impl<'a> Whose<'a> {
+    pub(super) fn id(self) -> PublicId {
+        match self {
+            Self::Secret(session) => session.public_id(),
+            Self::Digest(id) => id,
+        }
+    }
+    /// Whether the error says that a file is larger than that of any session.
+    pub(super) fn is_oversized(self, error: &Error) -> bool {
+        error.kind() == ErrorKind::TooLarge && matches!(self, Self::Digest(_))
+    }
+    /// The cache is keyed by the secret id; by public id an entry can be invalidated, and not removed.
+    pub(super) fn secret(self) -> Option<&'a SessionId> {
+        match self {
+            Self::Secret(session) => Some(session),
+            Self::Digest(_) => None,
+        }
+    }
+}
+
+/// A session's file with its lock and its newest version.
+///
+/// The fields drop in this order: the file's lock before the turn, so that the next thread of this process finds the
+/// file free.
+pub(super) struct Locked<'a> {
+    pub(super) store: &'a FileStore,
+    pub(super) whose: Whose<'a>,
+    pub(super) id: PublicId,
+    /// The cell's stamp, read before the path was opened. No later end of the session goes unnoticed.
+    pub(super) stamp_before_open: Stamp,
+    /// When that was, in microseconds since 1970.
+    pub(super) opened_at: u64,
+    pub(super) invalidated: Cell<bool>,
+    /// Flags of the inode that were found out under this lock: whether a sync of it failed.
+    pub(super) new_flags: Cell<State>,
+    pub(super) file: LockedFile,
+    /// The file that has taken this one's place. It was locked before: the next writer waits until the copies are invalidated.
+    pub(super) successor: OnceCell<LockedFile>,
+    _turn: Turn<'a>,
+    pub(super) path: SessionPath,
+    /// Where the newest version is: 0 or 1.
+    pub(super) slot: usize,
+    pub(super) slot_size: usize,
+    pub(super) newest: Decoded,
+    /// When the lock was taken: a delete that has waited up to its limit does not respect the lock any longer.
+    pub(super) locked_at: Instant,
+}
+
+impl Locked<'_> {
+    pub(super) fn offset(&self, slot: usize) -> u64 {
+        (slot * self.slot_size) as u64
+    }
+
+    /// Syncs the newest version, unless it is known to be on the disk. Whether it is there: after a failed sync of this inode,
+    /// also one by another process, no later sync can tell.
+    pub(super) fn sync_newest(&self) -> bool {
+        let state = self.newest.state;
+        if state.has(State::SYNC_FAILED) {
+            return false;
+        }
+        let is_synced = state.has(State::DATA_SYNCED) || disk::sync_data(&self.file).is_ok();
+        if !is_synced {
+            self.mark_sync_failed();
+        }
+        is_synced
+    }
+
+    /// Marks the file, for later saves, because a sync of it failed; at once, for this process may be killed before there is
+    /// another inode.
+    pub(super) fn mark_sync_failed(&self) {
+        self.new_flags.set(State::SYNC_FAILED);
+        write_state(&self.file, self.offset(self.slot), self.state());
+    }
+
+    /// The same where the other slot has a version that was written and not synced. It would pass for the newest, also in the eyes
+    /// of a writer that waits for our lock; so it is marked first, then voided.
+    pub(super) fn mark_both_sync_failed(&self) {
+        let other = self.offset(1 - self.slot);
+        write_state(&self.file, other, State::SYNC_FAILED.and(State::RETIRING));
+        self.mark_sync_failed();
+        void_slot(&self.file, other, self.slot_size);
+    }
+
+    /// The flags of the inode, with those that were found out under this lock.
+    pub(super) fn state(&self) -> State {
+        self.newest.state.and(self.new_flags.get())
+    }
+
+    /// Marks the file as retiring: writers that wait for its lock look whether the path still leads here.
+    pub(super) fn retire(&self) -> io::Result<()> {
+        let state = self.state().and(State::RETIRING);
+        disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
+    }
+
+    /// Invalidates the copies of older versions, after the last look at the file. Returns the stamp for the writer's own copy: the
+    /// new `saves`, for the next writer waits for our lock; but the `ends` from before we opened the path, because a forced delete
+    /// does not wait for it.
+    pub(super) fn invalidate_saved(&self) -> Result<Stamp> {
+        let saves = self.store.invalidate(self.whose, &self.id, Cause::Saved)?;
+        self.invalidated.set(true);
+        // With the number of the counters that `ends` was read from: a stamp of other counters is worth nothing.
+        Ok(Stamp { saves, ..self.stamp_before_open })
+    }
+
+    /// Invalidates all copies of a session that ended, when no version of it can be read any more.
+    pub(super) fn invalidate_ended(&self) -> Result<()> {
+        self.store.invalidate(self.whose, &self.id, Cause::Ended)?;
+        self.invalidated.set(true);
+        Ok(())
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        if !self.invalidated.get() {
+            // We changed nothing, or the caller gets the error of the change.
+            let _ = self.store.invalidate(self.whose, &self.id, Cause::Ended);
+        }
+    }
+}
+
+/// A session's name, looked up and locked.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "each save makes one, and a place on the heap would cost more than the copy"
+)]
+pub(super) enum LockResult<'a> {
+    /// There is no file.
+    Missing,
+    /// A file without a version, or with versions that do not verify.
+    Unreadable(UnreadableFile<'a>),
+    /// A session.
+    Session(Locked<'a>),
+}
+
+/// A locked file under a session's name that has no readable version.
+pub(super) struct UnreadableFile<'a> {
+    pub(super) file: LockedFile,
+    _turn: Turn<'a>,
+    /// Whether the file once held a session; if not, its creation was cut short or its session ended.
+    pub(super) is_damaged: bool,
+}
+
+impl FileStore {
+    /// Locks a session for a save; `None` if it has no version, which invalidates its copies. Through an open shard the file is
+    /// found faster.
+    pub(super) fn lock_live<'a>(
+        &'a self,
+        session: &'a SessionId,
+        shard: Option<&Directory>,
+    ) -> Result<Option<Locked<'a>>> {
+        let whose = Whose::Secret(session);
+        match self.lock_session(whose, shard, Instant::now() + self.options.lock_wait)? {
+            LockResult::Session(locked) => Ok(Some(locked)),
+            // The caller had a copy, so other processes may have one, also if the file was removed outside the library.
+            LockResult::Missing | LockResult::Unreadable(_) => {
+                self.invalidate(whose, &whose.id(), Cause::Ended).map(|_| None)
+            }
+        }
+    }
+
+    /// Locks the file under a session's name, and reads it.
+    pub(super) fn lock_session<'a>(
+        &'a self,
+        whose: Whose<'a>,
+        shard: Option<&Directory>,
+        deadline: Instant,
+    ) -> Result<LockResult<'a>> {
+        // Before a look into the cache: a part of it may be locked by a thread that does not exist in a forked child.
+        self.queues.check_process()?;
+        self.check_may_write()?;
+        let known = whose.secret().zip(self.cache.as_ref());
+        let known = known.and_then(|(session, cache)| cache.peek(session.as_bytes()));
+        let id = known.as_ref().map_or_else(|| whose.id(), |known| known.id);
+        let turn = self.queues.turn(&id, deadline)?;
+        let path = SessionPath::of(&id);
+        loop {
+            let (stamp_before_open, opened_at) =
+                (self.generations.stamp(&id), self.options.clock.now_coarse().micros());
+            let opened = match shard {
+                Some(shard) => self.opened(shard.open(&path, Access::Write), &path)?,
+                None => self.open_file(&id, &path, Access::Write)?,
+            };
+            let Some(file) = opened else { return Ok(LockResult::Missing) };
+            let file = LockedFile::acquire(file, deadline)
+                .map_err(|error| self.error("lock session file", &path, error))?
+                .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
+            let locked_at = Instant::now();
+            let looked = self.look_under_lock(whose, &id, &path, &file, known.as_ref());
+            let (view, size, is_here) = looked.inspect_err(|_| {
+                // The holder before us may have been killed before it invalidated the copies.
+                let _ = self.invalidate(whose, &id, Cause::Ended);
+            })?;
+            match view {
+                View::Valid { slot, newest, .. } if is_here => {
+                    return Ok(LockResult::Session(Locked {
+                        store: self,
+                        whose,
+                        id,
+                        stamp_before_open,
+                        opened_at,
+                        invalidated: Cell::new(false),
+                        new_flags: Cell::default(),
+                        file,
+                        successor: OnceCell::new(),
+                        _turn: turn,
+                        path,
+                        slot,
+                        slot_size: size / 2,
+                        newest,
+                        locked_at,
+                    }));
+                }
+                View::Empty | View::Damaged if is_here => {
+                    let is_damaged = matches!(view, View::Damaged);
+                    return Ok(LockResult::Unreadable(UnreadableFile { file, _turn: turn, is_damaged }));
+                }
+                // The file was replaced or removed between our opening and our lock: start again by the path.
+                _ if Instant::now() > deadline => return Err(busy()),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads a locked file: its view, its size, and whether the path leads to it. A version without the mark of retiring proves that
+    /// it does.
+    fn look_under_lock(
+        &self,
+        whose: Whose<'_>,
+        id: &PublicId,
+        path: &SessionPath,
+        file: &File,
+        known: Option<&Cached>,
+    ) -> Result<(View, usize, bool)> {
+        let look = |bytes: &[u8]| (slots::view(bytes, id, known.map(Cached::known)), bytes.len());
+        let (view, size) = match self.look(file, path, look) {
+            Err(error) if whose.is_oversized(&error) => (Ok(View::Damaged), 0),
+            looked => looked?,
+        };
+        let view = self.located(view, path)?;
+        let is_unmarked = matches!(&view, View::Valid { newest, .. } if !newest.state.has(State::RETIRING));
+        Ok((view, size, is_unmarked || self.is_current_file(path, file)?))
+    }
+
+    /// Whether a session's path leads to this file, and not to one that has taken its place.
+    pub(super) fn is_current_file(&self, path: &SessionPath, file: &File) -> Result<bool> {
+        let inode = disk::stat(file).map_err(|error| self.error("examine session file", path, error))?.inode;
+        match self.root.inode_at(path) {
+            Ok(there) => Ok(there == inode),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.error("examine session file", path, error)),
+        }
+    }
+}
+
+/// Writes a slot's state byte. A failure costs the next power-safe save a sync. If the mark of a failed sync cannot be written, and
+/// the session cannot be written to another file either, the next save does not know of the failed sync.
+pub(super) fn write_state(file: &File, offset: u64, state: State) {
+    let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
+}
+
+/// Writes a tombstone: ends the session for all that have the file open or find it by its name.
+pub(super) fn write_tombstone(file: &File, offset: u64) -> io::Result<()> {
+    disk::write_at(file, &slot::tombstone(), offset)
+}
+
+/// Voids a slot after a failed write, so that no reader takes it for a slot that was never written. Best effort: a slot that cannot
+/// be voided stays torn, which says the same.
+pub(super) fn void_slot(file: &File, offset: u64, slot_size: usize) {
+    let _ = disk::write_at(file, &slot::void(slot_size), offset);
+}

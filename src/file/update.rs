@@ -1,0 +1,151 @@
+//! Updating a session in place: read, change and write under its lock.
+//!
+//! The next version goes over the older slot (rules 2 to 4 for crashes in [`design`](crate::design)). A version that does not fit is
+//! written by `grow`.
+//!
+//! - The record is cloned, and the clone changed: a change that is refused, or that keeps the version, leaves no trace.
+//! - A power-safe save never writes over a slot while the newest one is not known to be on the disk.
+//! - A failed sync is never repeated on the same inode.
+//! - A save that held its lock for long looks whether a forced delete has ended the session meanwhile (`force_delete`).
+//! - The copies of other processes are invalidated before the lock is given back.
+use super::FileStore;
+use super::disk;
+use super::read_cache::Cached;
+use super::session_lock::{Locked, void_slot, write_state};
+use super::slot::{self, Extent, State, Version};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::SessionId;
+use crate::record::Record;
+use crate::store::{Change, Live, Store, Verdict};
+use std::sync::Arc;
+
+/// How a save under the lock ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    Yes,
+    /// A forced delete has ended the session; nothing was brought back.
+    Gone,
+}
+
+impl FileStore {
+    /// Reads, changes and writes a session under its lock. Returns what is stored afterwards.
+    pub(super) fn update_file(
+        &self,
+        session: &SessionId,
+        change: Change<'_>,
+        power_safe: bool,
+    ) -> Result<Option<Live>> {
+        let Some(locked) = self.lock_live(session, None)? else { return Ok(None) };
+        let id = locked.id;
+        let now = self.now();
+        let deadline = locked.newest.record.deadline;
+        if deadline <= now {
+            return Ok(None);
+        }
+        let mut record = Record::clone(&locked.newest.record);
+        if change(&mut record)? == Verdict::Keep {
+            return self.keep(&locked, power_safe);
+        }
+        record.cut();
+        // The name of an expired session is removed without a sync: no older version that a power cut brings back may live
+        // longer.
+        let shortens = record.deadline < deadline;
+        let power_safe = power_safe || shortens && self.options.sync_security_events;
+        let sequence = self.next_sequence(&locked)?;
+        let state = locked.newest.state.inherited();
+        let had = Extent::of(&locked.newest.record, locked.newest.length);
+        let bytes = self.encode(&record, Some(had), &id, sequence, state, locked.slot_size)?;
+        let version = Version::claimed(&bytes);
+        self.expiry_index.insert_if_earlier(&self.root, &id, deadline, record.deadline, now);
+        let written = if slot::slot_size(&bytes) > locked.slot_size {
+            self.replace(&locked, bytes, power_safe)?
+        } else {
+            self.overwrite(&locked, bytes, power_safe)?
+        };
+        if written == Written::Gone {
+            return Ok(None);
+        }
+        let stamp = locked.invalidate_saved()?;
+        let record = Arc::new(record);
+        // Still under the lock: the next writer's copy is not to be replaced by ours.
+        self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, locked.opened_at));
+        Ok(Some(Live { record, id }))
+    }
+
+    /// Leaves a session as it is, on the disk if that is asked; `None` if a forced delete has ended it.
+    fn keep(&self, locked: &Locked<'_>, power_safe: bool) -> Result<Option<Live>> {
+        let is_live = locked.is_still_linked()? && (!power_safe || self.make_safe(locked)? == Written::Yes);
+        Ok(is_live.then(|| Live { record: Arc::clone(&locked.newest.record), id: locked.id }))
+    }
+
+    /// Writes the next version over the older slot.
+    fn overwrite(&self, locked: &Locked<'_>, bytes: Vec<u8>, power_safe: bool) -> Result<Written> {
+        let older = locked.offset(1 - locked.slot);
+        let write = || {
+            disk::write_at(&locked.file, &bytes, older).map_err(|error| {
+                void_slot(&locked.file, older, locked.slot_size);
+                self.error("write session file", &locked.path, error)
+            })
+        };
+        if !power_safe {
+            write()?;
+            return self.unless_deleted(locked);
+        }
+        let name_synced = locked.newest.state.has(State::NAME_SYNCED);
+        let shard = if name_synced { None } else { Some(self.open_shard(&locked.id)?) };
+        // The older slot may be the only one on the disk: it must not be touched before the newest one is there too.
+        if !locked.sync_newest() {
+            return self.rebuild(locked, bytes);
+        }
+        write()?;
+        if disk::sync_data(&locked.file).is_err() {
+            locked.mark_both_sync_failed();
+            return self.rebuild(locked, bytes);
+        }
+        if let Some(shard) = shard {
+            shard
+                .sync()
+                .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
+        }
+        write_state(&locked.file, older, State::DATA_SYNCED.and(State::NAME_SYNCED));
+        self.unless_deleted(locked)
+    }
+
+    /// Brings the newest version to the disk as it is.
+    fn make_safe(&self, locked: &Locked<'_>) -> Result<Written> {
+        let state = locked.newest.state;
+        let safe = State::DATA_SYNCED.and(State::NAME_SYNCED);
+        if state.has(safe) {
+            return Ok(Written::Yes);
+        }
+        let shard = self.open_shard(&locked.id)?;
+        if !locked.sync_newest() {
+            let sequence = self.next_sequence(locked)?;
+            let had = Extent::of(&locked.newest.record, locked.newest.length);
+            let bytes =
+                self.encode(&locked.newest.record, Some(had), &locked.id, sequence, State::WRITTEN, 0)?;
+            return self.rebuild(locked, bytes);
+        }
+        if !state.has(State::NAME_SYNCED) {
+            shard
+                .sync()
+                .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
+        }
+        write_state(&locked.file, locked.offset(locked.slot), state.and(safe));
+        self.unless_deleted(locked)
+    }
+
+    /// The sequence of the next version.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`] if there is none. No number of saves leads there: the file was made outside the library, by a
+    /// program that knows the checksum.
+    fn next_sequence(&self, locked: &Locked<'_>) -> Result<u64> {
+        locked.newest.version.next_sequence().ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, "save session file")
+                .with_path(self.path().join(locked.path.as_str()))
+                .with_reason("its sequence is one that no save reaches")
+        })
+    }
+}
