@@ -80,7 +80,7 @@ pub use crate::http::{CookieHeaders, Cookies, Headers, SameSite, SaveError, Sess
 pub use crate::id::{PublicId, SessionId, Token};
 pub use crate::lifetime::{Expiry, Lifetime, Renewal};
 pub use crate::record::{Entries, Name, Record};
-pub use crate::session::{Destroyed, Session, SessionManager};
+pub use crate::session::{Destroyed, Session};
 pub use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store, Verdict};
 pub use crate::value::Value;
 

@@ -39,7 +39,7 @@ pub(super) fn visit<'h>(
 ) -> Result<Visit, Failure> {
     contained(|| sessions.visit(cookies)).map_err(|_| {
         let error = panicked("look at the request's cookies");
-        sessions.manager().observe(&Event::Failed(&error));
+        sessions.observe(&Event::Failed(&error));
         failure(&error)
     })
 }
@@ -93,7 +93,7 @@ pub(super) fn observe(
     let own = program_error
         .map(|error| Error::new(ErrorKind::Handler, "handle the request").with_reason(text(error)));
     if let Some(error) = session_error.or(own.as_ref()) {
-        sessions.manager().observe(&Event::Failed(error));
+        sessions.observe(&Event::Failed(error));
     }
 }
 

@@ -29,9 +29,10 @@ pub use cookie::{Cookies, SameSite};
 pub use headers::Headers;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Event;
+use crate::event::{Event, Observer};
+use crate::id::Token;
 use crate::lifetime::Lifetime;
-use crate::session::{CookieNews, Session, SessionManager};
+use crate::session::{Context, CookieNews, Session};
 use crate::store::Store;
 use cookie::Jar;
 use std::error::Error as StdError;
@@ -68,9 +69,12 @@ impl<'h, I: IntoIterator<Item = &'h str>> CookieHeaders<'h, ManyLines> for I {
 }
 
 /// The sessions of a web program: a store, a cookie, a lifetime. Cheap to clone; share it between threads.
-#[derive(Clone, Debug)]
+///
+/// Work outside of requests (a job, a message from a queue, a command) has the [`store`](Self::store), and opens a session by
+/// its token with [`session`](Self::session).
+#[derive(Clone)]
 pub struct Sessions {
-    manager: SessionManager,
+    context: Arc<Context>,
     jar: Arc<Jar>,
 }
 
@@ -83,8 +87,18 @@ impl Sessions {
     ///
     /// [`ErrorKind::Config`] for cookie attributes that are malformed or contradict each
     /// other.
+    ///
+    /// ```
+    /// use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::https())?;
+    /// # let _ = sessions;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(store: impl Store + 'static, cookies: Cookies) -> Result<Self> {
-        Ok(Self { manager: SessionManager::new(Arc::new(store)), jar: Arc::new(Jar::new(cookies)?) })
+        let jar = Arc::new(Jar::new(cookies)?);
+        let (lifetime, observer) = (Lifetime::default(), Observer::default());
+        Ok(Self { context: Arc::new(Context { store: Arc::new(store), lifetime, observer }), jar })
     }
 
     /// Sets how long sessions live.
@@ -92,17 +106,44 @@ impl Sessions {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] names the option that is out of its bounds.
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// use sessile::Lifetime;
+    /// use std::time::Duration;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = FileStore::open(dir.path())?;
+    /// let month = Lifetime::new().age(Duration::from_secs(30 * 24 * 3600));
+    /// let sessions = Sessions::new(store, Cookies::https())?.with_lifetime(month)?;
+    /// # let _ = sessions;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_lifetime(mut self, lifetime: Lifetime) -> Result<Self> {
-        self.manager = self.manager.with_lifetime(lifetime)?;
+        lifetime.check()?;
+        Arc::make_mut(&mut self.context).lifetime = lifetime;
         Ok(self)
     }
 
     /// Calls `observer` whenever something happens to a session: log it, count it, raise an alarm. It runs on the
     /// request's thread: keep it short. A panic in it is contained. Without an observer, failures are one line each on
     /// standard error.
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// use sessile::Event;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = FileStore::open(dir.path())?;
+    /// let sessions = Sessions::new(store, Cookies::https())?.with_observer(|event| match event {
+    ///     Event::Failed(error) => eprintln!("a request failed: {error}"),
+    ///     Event::Created(id) => println!("new session {id}"), // an id for logs, no secret
+    ///     _ => {}
+    /// });
+    /// # let _ = sessions;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn with_observer(mut self, observer: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        self.manager = self.manager.with_observer(observer);
+        Arc::make_mut(&mut self.context).observer = Observer::new(observer);
         self
     }
 
@@ -126,14 +167,77 @@ impl Sessions {
     /// ```
     pub fn visit<'h, Form>(&self, cookie_headers: impl CookieHeaders<'h, Form>) -> Visit {
         let tokens = cookie_headers.values().flat_map(|header| self.jar.tokens(header));
-        let session = self.manager.open_brought(tokens);
+        let session = self.context.open_tokens(tokens);
         Visit { session, jar: self.jar.clone(), finished: false }
     }
 
-    /// The manager below, for work outside of requests.
+    /// The session of the first live token among `tokens`, or a new session: for work outside of requests, and for programs
+    /// that carry the token by other means than a cookie. Does no I/O. No response follows, so
+    /// [`save`](Session::save) it yourself; one that is dropped saves nothing, and no event says so.
+    ///
+    /// The first 64 tokens are read; those that cannot be of this store are dropped. Of the others the first 32 are kept: four
+    /// are looked up when the session is first used, and all are ended by [`Session::destroy`].
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// let mut session = sessions.session([]); // a new one
+    /// session.insert("report", "is being written")?;
+    /// session.save()?;
+    /// let token = session.token()?; // a secret: keep it where the job can find it
+    ///
+    /// let mut session = sessions.session(token);
+    /// session.insert("report", "is ready")?;
+    /// session.save()?;
+    /// # assert_eq!(session.get::<String>("report")?.as_deref(), Some("is ready"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
-    pub fn manager(&self) -> &SessionManager {
-        &self.manager
+    pub fn session(&self, tokens: impl IntoIterator<Item = Token>) -> Session {
+        self.context.open_tokens(tokens.into_iter().map(Some))
+    }
+
+    /// The store.
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// assert!(sessions.store().guarantees().atomic_update);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.context.store
+    }
+
+    /// How long sessions live.
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Lifetime, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// assert_eq!(*sessions.lifetime(), Lifetime::default());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn lifetime(&self) -> &Lifetime {
+        &self.context.lifetime
+    }
+
+    #[cfg(any(feature = "tiny_http", feature = "rouille"))]
+    pub(super) fn observe(&self, event: &Event<'_>) {
+        self.context.observe(event);
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions")
+            .field("lifetime", &self.context.lifetime)
+            .field("cookies", &self.jar)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,6 +263,22 @@ impl Visit {
     /// [`SaveError`], with the headers that the error's response must carry. If its error is
     /// [`ErrorKind::Gone`], another request ended the session and this one's changes (never a
     /// login) are lost: answer 409.
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// # let mut response: Vec<(String, String)> = Vec::new();
+    /// let mut visit = sessions.visit("theme=dark");
+    /// visit.insert("cart", ["apple"])?;
+    /// match visit.finish(200) {
+    ///     Ok(headers) => headers.apply_to(&mut response),
+    ///     // A response of status 500 or 409, with these headers.
+    ///     Err(failed) => failed.headers.apply_to(&mut response),
+    /// }
+    /// # assert_eq!(response.len(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn finish(mut self, status: u16) -> Result<Headers, SaveError> {
         self.settle(status)
     }
@@ -172,6 +292,17 @@ impl Visit {
 
     /// Drops what was changed, and says what the response must carry all the same: cookies of what was already done
     /// (`destroy`, `save`, `update_now`). For failed requests.
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// let mut visit = sessions.visit("theme=dark");
+    /// visit.insert("cart", ["apple"])?;
+    /// let headers = visit.discard(); // the cart is not stored, and no cookie is set
+    /// assert_eq!(headers, [("Vary", "Cookie".to_owned())]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn discard(mut self) -> Headers {
         self.finished = true;
@@ -181,7 +312,7 @@ impl Visit {
     /// Reports a failure and says what its response must carry.
     fn fail(&mut self, error: Error) -> SaveError {
         self.finished = true;
-        self.session.manager().observe(&Event::Failed(&error));
+        self.session.observe(&Event::Failed(&error));
         // Without the cookie, if that is what cannot be made.
         let without_cookie = |_| {
             let mut headers = Headers::default();
@@ -229,7 +360,7 @@ impl Drop for Visit {
         let reason = "its visit was dropped, with changes or a cookie for the browser; call `finish` before the response is \
                       sent, or `discard`";
         let error = Error::new(ErrorKind::Unfinished, "save session").with_reason(reason);
-        self.session.manager().observe(&Event::Failed(&error));
+        self.session.observe(&Event::Failed(&error));
     }
 }
 

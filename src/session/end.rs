@@ -70,7 +70,7 @@ impl Session {
         let mut ended = false;
         let mut news_are_dead = false;
         for token in self.brought.iter().chain(own) {
-            let deleted = self.manager.store().delete(token);
+            let deleted = self.context.store.delete(token);
             news_are_dead |= deleted.is_ok() && self.cookie.carries(token);
             match deleted {
                 // After a failed attempt, "not there" may be that attempt's work.
@@ -78,7 +78,7 @@ impl Session {
                     ended = true;
                     let digest = || PublicId::digest(token.expose().as_bytes());
                     let id = held.filter(|held| held.token == *token).map_or_else(digest, |held| held.id);
-                    self.manager.observe(&Event::Destroyed(id));
+                    self.context.observe(&Event::Destroyed(id));
                 }
                 Ok(_) => {}
                 Err(error) => failure = failure.or(Some(error)),

@@ -16,14 +16,14 @@
 //!   never lost so: it makes a new session.
 //!
 //! [`Store::update`]: crate::store::Store::update
+mod context;
 mod delta;
 mod end;
-mod manager;
 mod now;
 mod save;
 
+pub(crate) use context::Context;
 pub use end::Destroyed;
-pub use manager::SessionManager;
 pub(crate) use save::CookieNews;
 
 use crate::contained::contained;
@@ -34,8 +34,8 @@ use crate::lifetime::Expiry;
 use crate::record::{Entries, Record};
 use crate::store::{Absent, Durability, Lookup};
 use crate::value::Value;
+use context::LOOKED_UP_MAX;
 use delta::Delta;
-use manager::LOOKED_UP_MAX;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::{Cell, OnceCell};
@@ -67,8 +67,8 @@ const TEST_COOKIE: &str = "_test";
     reason = "independent facts about one request, each set in one place"
 )]
 pub struct Session {
-    manager: SessionManager,
-    /// Well-formed tokens of the request, not yet forgotten; if one is live, the first few have it. See [`manager`].
+    context: Arc<Context>,
+    /// Well-formed tokens of the request, not yet forgotten; if one is live, the first few have it. See [`context`].
     brought: Vec<Token>,
     found: OnceCell<Option<Held>>,
     told_malformed: Cell<bool>,
@@ -109,9 +109,9 @@ enum Transfer {
 }
 
 impl Session {
-    fn new(manager: SessionManager, brought: Vec<Token>) -> Self {
+    fn new(context: Arc<Context>, brought: Vec<Token>) -> Self {
         Self {
-            manager,
+            context,
             came_with_token: !brought.is_empty(),
             brought,
             found: OnceCell::new(),
@@ -142,8 +142,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.insert("theme", "dark")?;
     /// assert_eq!(session.get::<String>("theme")?.as_deref(), Some("dark"));
     /// assert_eq!(session.get::<String>("language")?, None);
@@ -167,8 +167,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.insert("theme", "dark")?;
     /// session.insert("cart", vec!["apple", "bread"])?; // any type that serde knows
     /// # assert_eq!(session.get::<Vec<String>>("cart")?.map(|cart| cart.len()), Some(2));
@@ -188,8 +188,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.insert("theme", "dark")?;
     /// assert!(session.remove("theme")?);
     /// assert!(!session.remove("theme")?, "there is none any more");
@@ -210,8 +210,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.insert("notice", "your order is on its way")?;
     /// let notice: Option<String> = session.take("notice")?;
     /// assert_eq!(notice.as_deref(), Some("your order is on its way"));
@@ -238,8 +238,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// let language = session.get_or_insert("language", "en".to_owned())?;
     /// assert_eq!(language, "en");
     /// assert_eq!(session.get_or_insert("language", "fr".to_owned())?, "en");
@@ -263,8 +263,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.insert("theme", "dark")?;
     /// assert!(session.contains("theme")?);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -284,8 +284,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.insert("theme", "dark")?;
     /// session.insert("language", "en")?;
     /// let mut names = session.names()?;
@@ -335,8 +335,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// assert!(session.is_empty()?);
     /// session.insert("theme", "dark")?;
     /// assert!(!session.is_empty()?);
@@ -351,8 +351,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.insert("theme", "dark")?;
     /// session.clear();
     /// assert!(session.is_empty()?);
@@ -378,8 +378,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// let add = |cart: &mut Vec<String>| cart.push("apple".into());
     /// let preview = session.update("cart", add)?;
     /// assert_eq!(preview, ["apple"]);
@@ -406,8 +406,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// assert!(!session.accessed());
     /// session.get::<String>("theme")?;
     /// assert!(session.accessed());
@@ -423,8 +423,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.get::<String>("theme")?;
     /// assert!(!session.modified());
     /// session.insert("theme", "dark")?;
@@ -442,15 +442,15 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.insert("theme", "dark")?;
     /// session.save()?;
     /// let old = session.token()?;
     /// session.rotate_id();
     /// session.save()?;
     /// assert_ne!(session.token()?, old);
-    /// assert!(manager.open(old).is_empty()?, "the old id is dead");
+    /// assert!(sessions.session(old).is_empty()?, "the old id is dead");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[doc(alias = "cycle_key")]
@@ -475,8 +475,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// // After the password was checked:
     /// session.login("ada")?;
     /// assert_eq!(session.user()?.as_deref(), Some("ada"));
@@ -507,8 +507,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// assert_eq!(session.user()?, None);
     /// session.login("ada")?;
     /// assert_eq!(session.user()?.as_deref(), Some("ada"));
@@ -527,8 +527,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// use sessile::Expiry;
     /// use std::time::Duration;
     /// session.insert("code", 1234)?;
@@ -551,8 +551,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// use sessile::Expiry;
     /// assert_eq!(session.expiry()?, Expiry::Default);
     /// session.set_expiry(Expiry::BrowserClose);
@@ -574,25 +574,25 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// let in_an_hour = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
     /// assert!(session.deadline()? > in_an_hour, "the default is two weeks");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[doc(alias = "get_expiry_date")]
     pub fn deadline(&self) -> Result<SystemTime> {
-        self.deadline_at(self.manager.store().now())
+        self.deadline_at(self.context.store.now())
     }
 
     fn deadline_at(&self, now: SystemTime) -> Result<SystemTime> {
         Ok(match (self.load()?, self.expiry) {
             (Some(held), expiry) if expiry.is_none_or(|expiry| expiry == held.record.expiry) => {
-                self.manager.lifetime().current_deadline(&held.record)
+                self.context.lifetime.current_deadline(&held.record)
             }
             (held, expiry) => {
                 let created = held.map_or(now, |held| held.record.created);
-                self.manager.lifetime().deadline(expiry.unwrap_or_default(), created, now)
+                self.context.lifetime.deadline(expiry.unwrap_or_default(), created, now)
             }
         })
     }
@@ -606,14 +606,14 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// assert_eq!(session.remaining()?.as_secs(), 14 * 24 * 3600);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[doc(alias = "get_expiry_age")]
     pub fn remaining(&self) -> Result<Duration> {
-        let now = self.manager.store().now();
+        let now = self.context.store.now();
         Ok(self.deadline_at(now)?.duration_since(now).unwrap_or_default())
     }
 
@@ -623,8 +623,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.insert("order", 17)?;
     /// session.power_safe();
     /// session.save()?; // the order survives a power cut from here on
@@ -643,8 +643,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// assert_eq!(session.public_id()?, None);
     /// session.insert("theme", "dark")?;
     /// session.save()?;
@@ -668,12 +668,12 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.insert("theme", "dark")?;
     /// session.save()?;
     /// let token = session.token()?; // a secret: it opens the session
-    /// let again = manager.open(token);
+    /// let again = sessions.session(token);
     /// assert_eq!(again.get::<String>("theme")?.as_deref(), Some("dark"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -690,11 +690,11 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.set_test_cookie()?; // with the page that has the login form
     /// # session.save()?;
-    /// # let mut session = manager.open(session.token()?);
+    /// # let mut session = sessions.session(session.token()?);
     /// if session.test_cookie_worked()? {
     ///     session.delete_test_cookie()?; // with the request that brings the form
     /// }
@@ -714,12 +714,12 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// assert!(!session.test_cookie_worked()?);
     /// session.set_test_cookie()?;
     /// session.save()?;
-    /// let next = manager.open(session.token()?); // the browser's next request, with its cookie
+    /// let next = sessions.session(session.token()?); // the browser's next request, with its cookie
     /// assert!(next.test_cookie_worked()?);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -736,8 +736,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.set_test_cookie()?;
     /// session.delete_test_cookie()?;
     /// assert!(!session.test_cookie_worked()?);
@@ -762,7 +762,7 @@ impl Session {
     /// stored is left to the store: the limit may have been lowered since, and refuses only growth.
     fn check_size(&self, name: &str, value: &Value) -> Result<()> {
         let bytes = value.as_bytes().len();
-        let Some(max) = self.manager.store().record_bytes_max().filter(|max| bytes > *max) else {
+        let Some(max) = self.context.store.record_bytes_max().filter(|max| bytes > *max) else {
             return Ok(());
         };
         let stored = self.load()?.map_or(0, |held| {
@@ -808,19 +808,19 @@ impl Session {
 
     fn find(&self) -> Result<Option<Held>> {
         for token in self.brought.iter().take(LOOKED_UP_MAX) {
-            let store = self.manager.store();
+            let store = &self.context.store;
             match store.load(token)? {
-                Lookup::Live(live) if !self.manager.lifetime().is_over(&live.record, store.now()) => {
+                Lookup::Live(live) if !self.context.lifetime.is_over(&live.record, store.now()) => {
                     return Ok(Some(Held { token: token.clone(), record: live.record, id: live.id }));
                 }
-                Lookup::Live(live) => self.manager.observe(&Event::Expired(live.id)),
-                Lookup::Absent(Absent::Expired(id)) => self.manager.observe(&Event::Expired(id)),
+                Lookup::Live(live) => self.context.observe(&Event::Expired(live.id)),
+                Lookup::Absent(Absent::Expired(id)) => self.context.observe(&Event::Expired(id)),
                 Lookup::Absent(Absent::Malformed) => self.observe_malformed(),
                 Lookup::Absent(Absent::NotFound(id)) => {
-                    self.manager.observe(&Event::NotFound(id));
+                    self.context.observe(&Event::NotFound(id));
                 }
                 Lookup::Absent(Absent::Damaged(id)) => {
-                    self.manager.observe(&Event::Damaged(id));
+                    self.context.observe(&Event::Damaged(id));
                 }
             }
         }
@@ -830,7 +830,7 @@ impl Session {
     /// Tells that the request brought something malformed, once: a header of megabytes must not fill a log.
     fn observe_malformed(&self) {
         if !self.told_malformed.replace(true) {
-            self.manager.observe(&Event::Malformed);
+            self.context.observe(&Event::Malformed);
         }
     }
 }

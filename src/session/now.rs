@@ -40,8 +40,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// let tries = session.update_now("tries", |n: &mut u32| {
     ///     *n += 1;
     ///     *n
@@ -130,7 +130,7 @@ impl Session {
     }
 
     fn write_now(&mut self, name: &str, step: Step<'_>) -> Result<bool> {
-        let now = self.manager.store().now();
+        let now = self.context.store.now();
         match self.load()?.map(|held| held.token.clone()) {
             Some(token) => self.merge_now(&token, name, step, now),
             None => self.create_now(name, step, now),

@@ -49,8 +49,8 @@ impl Session {
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// session.insert("theme", "dark")?;
     /// session.save()?;
     /// assert!(session.token()?.is_some(), "it is stored");
@@ -103,8 +103,9 @@ impl Session {
         self.found.get().is_some_and(Option::is_some)
     }
 
-    pub(crate) fn manager(&self) -> &super::SessionManager {
-        &self.manager
+    /// Tells the program's observer of an event.
+    pub(crate) fn observe(&self, event: &Event<'_>) {
+        self.context.observe(event);
     }
 
     /// Whether a save failed in this request.
@@ -114,7 +115,7 @@ impl Session {
 
     /// The save at the end of a request: writes the changes, or moves the deadline.
     pub(crate) fn commit(&mut self) -> Result<()> {
-        let lifetime = self.manager.lifetime();
+        let lifetime = &self.context.lifetime;
         let changed = self.is_changed();
         // What was saved before `power_safe` was asked for becomes so by an update that changes nothing.
         let strengthen = self.saved_relaxed && self.durability == Durability::PowerSafe;
@@ -126,7 +127,7 @@ impl Session {
         let accessed = self.accessed.get();
         let found = self.load();
         self.accessed.set(accessed);
-        let now = self.manager.store().now();
+        let now = self.context.store.now();
         match found {
             Ok(None) => self.create(now),
             Ok(Some(_)) if self.expiry.is_some_and(|expiry| expiry.is_over(now)) => self.expire(),
@@ -143,7 +144,7 @@ impl Session {
             }
             Err(error) if must => Err(error),
             Err(error) => {
-                self.manager.observe(&Event::NotRenewed(&error));
+                self.context.observe(&Event::NotRenewed(&error));
                 Ok(())
             }
         }
@@ -193,7 +194,7 @@ impl Session {
 
     /// Lays the changes over a record. Whether that changed it, and whether the cookie has to say so.
     fn apply(&self, record: &mut Record, now: SystemTime) -> Result<(bool, bool)> {
-        let lifetime = self.manager.lifetime();
+        let lifetime = &self.context.lifetime;
         let mut moved = self.log_in(record, now);
         let mut changed = moved;
         changed |= self.delta.apply(&mut record.entries)?;
@@ -221,14 +222,14 @@ impl Session {
         }
         record.user = Some(user.clone());
         record.created = now;
-        self.manager.lifetime().apply(record, record.expiry, now);
+        self.context.lifetime.apply(record, record.expiry, now);
         true
     }
 
     /// Moves the deadline of a session without changes, if that still gains a step. What fails here costs the visitor
     /// nothing now: it is observed, not returned; and a session ended meanwhile stays ended.
     fn renew(&mut self, token: &Token, now: SystemTime) {
-        let lifetime = self.manager.lifetime();
+        let lifetime = &self.context.lifetime;
         let mut moved = false;
         let saved = self.change_live(token, now, &mut |record| {
             let renewed = lifetime.renew(record, now);
@@ -238,7 +239,7 @@ impl Session {
         match saved {
             Ok(Some(saved)) => self.adopt(saved, now, moved),
             Ok(None) => self.forget_token(),
-            Err(error) => self.manager.observe(&Event::NotRenewed(&error)),
+            Err(error) => self.context.observe(&Event::NotRenewed(&error)),
         }
     }
 
@@ -252,14 +253,14 @@ impl Session {
     ) -> Result<Option<Saved>> {
         let mut over = false;
         let guarded = &mut |record: &mut Record| {
-            over = self.manager.lifetime().is_over(record, now);
+            over = self.context.lifetime.is_over(record, now);
             // An error, so that nothing is written or moved; nobody sees it.
             if over { Err(Error::new(ErrorKind::Gone, "change a session")) } else { change(record) }
         };
         let saved = match self.transfer {
-            Transfer::Stay => self.manager.store().update(token, guarded, self.durability),
+            Transfer::Stay => self.context.store.update(token, guarded, self.durability),
             Transfer::Rotate | Transfer::Login(_) => {
-                self.manager.store().rotate(token, guarded, self.durability)
+                self.context.store.rotate(token, guarded, self.durability)
             }
         };
         if over { Ok(None) } else { saved }
@@ -277,9 +278,9 @@ impl Session {
         if (record.entries.is_empty() && record.user.is_none()) || expiry.is_over(now) {
             return Ok(());
         }
-        self.manager.lifetime().apply(&mut record, expiry, now);
-        let saved = self.manager.store().create(&record, self.durability)?;
-        self.manager.observe(&Event::Created(saved.live.id));
+        self.context.lifetime.apply(&mut record, expiry, now);
+        let saved = self.context.store.create(&record, self.durability)?;
+        self.context.observe(&Event::Created(saved.live.id));
         self.hold(saved, now, true);
         Ok(())
     }
@@ -289,7 +290,7 @@ impl Session {
         let before = self.found.get().and_then(Option::as_ref).expect("only live sessions are updated");
         if saved.token != before.token {
             if saved.live.id != before.id && self.transfer != Transfer::Stay {
-                self.manager.observe(&Event::Rotated { from: before.id, to: saved.live.id });
+                self.context.observe(&Event::Rotated { from: before.id, to: saved.live.id });
             }
             // A session that moved is still the one the request brought.
             if let Some(place) = self.brought.iter_mut().find(|token| **token == before.token) {
@@ -304,7 +305,7 @@ impl Session {
         let Saved { token, live } = saved;
         if news {
             let record = &live.record;
-            let browser_bound = self.manager.lifetime().is_browser_bound(record.expiry);
+            let browser_bound = self.context.lifetime.is_browser_bound(record.expiry);
             let left = record.deadline.duration_since(now).unwrap_or_default();
             self.cookie = CookieNews::Token {
                 token: token.clone(),
@@ -314,7 +315,7 @@ impl Session {
         self.found = OnceCell::from(Some(Held { token, record: live.record, id: live.id }));
         self.saved = true;
         let durability = match self.durability {
-            Durability::OfStore => self.manager.store().durability(),
+            Durability::OfStore => self.context.store.durability(),
             asked => asked,
         };
         self.saved_relaxed = durability != Durability::PowerSafe;

@@ -1196,7 +1196,7 @@ fn what_is_exported_and_imported_is_exported_again_to_the_same_bytes() {
 #[test]
 fn who_has_the_old_cookie_is_logged_in_at_the_new_store() {
     let (old, new) = (Place::new(), Place::new());
-    let mut session = old.sessions().manager().open([]);
+    let mut session = old.sessions().session([]);
     session.login("ada").unwrap();
     session.insert("visits", 41).unwrap();
     session.save().unwrap();

@@ -47,7 +47,7 @@ impl Site {
 
     /// A browser with a live session, whose entry `n` is 0.
     fn visitor(&self, server: &Running) -> (Browser, Token) {
-        let mut session = self.sessions.manager().open([]);
+        let mut session = self.sessions.session([]);
         session.insert("n", 0).unwrap();
         session.save().unwrap();
         let token = session.token().unwrap().unwrap();

@@ -2,8 +2,8 @@
 //! rig around any store that counts, fails and interferes; and the stage that holds them with their clock.
 use parking_lot::Mutex;
 use sessile::{
-    Absent, Change, Clock, Durability, Error, ErrorKind, Expiry, FileStoreOptions, Guarantees, Lifetime,
-    Live, Lookup, PublicId, Record, Result, Saved, SessionId, SessionManager, Store, Token, Verdict,
+    Absent, Change, Clock, Cookies, Durability, Error, ErrorKind, Expiry, FileStoreOptions, Guarantees,
+    Lifetime, Live, Lookup, PublicId, Record, Result, Saved, SessionId, Sessions, Store, Token, Verdict,
 };
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -387,17 +387,17 @@ impl Stage {
     }
 
     /// Sessions of the requests that are watched: they go through the rig.
-    pub(crate) fn sessions(&self) -> SessionManager {
-        SessionManager::new(self.rig.clone())
+    pub(crate) fn sessions(&self) -> Sessions {
+        sessions_in(self.rig.clone())
     }
 
-    pub(crate) fn sessions_living(&self, lifetime: Lifetime) -> SessionManager {
+    pub(crate) fn sessions_living(&self, lifetime: Lifetime) -> Sessions {
         self.sessions().with_lifetime(lifetime).unwrap()
     }
 
     /// Sessions of the requests that interfere: they use the storage's second opening, past the rig.
-    pub(crate) fn others(&self) -> SessionManager {
-        SessionManager::new(self.second.clone())
+    pub(crate) fn others(&self) -> Sessions {
+        sessions_in(self.second.clone())
     }
 
     /// What is stored under a token now.
@@ -415,6 +415,11 @@ impl Stage {
             panic!("session {} is alive: {:?}", live.id, live.record);
         }
     }
+}
+
+/// The sessions of a store, with a cookie that needs no HTTPS.
+pub(crate) fn sessions_in(store: impl Store + 'static) -> Sessions {
+    Sessions::new(store, Cookies::plain_http()).unwrap()
 }
 
 /// A token that nobody was given.
