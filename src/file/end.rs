@@ -48,7 +48,11 @@ impl FileStore {
             return Ok(None);
         }
         let had = Extent::of(&locked.newest.record, locked.newest.length);
-        if change(Arc::make_mut(&mut locked.newest.record))? == Verdict::Keep {
+        let verdict = change(Arc::make_mut(&mut locked.newest.record))?;
+        if verdict == Verdict::Abort {
+            return Ok(None);
+        }
+        if verdict == Verdict::Keep {
             let Some(stored) = self.stored(&locked)? else { return Ok(None) };
             locked.newest.record = stored;
         }

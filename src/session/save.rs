@@ -251,19 +251,15 @@ impl Session {
         now: SystemTime,
         change: &mut dyn FnMut(&mut Record) -> Result<Verdict>,
     ) -> Result<Option<Saved>> {
-        let mut over = false;
         let guarded = &mut |record: &mut Record| {
-            over = self.context.lifetime.is_over(record, now);
-            // An error, so that nothing is written or moved; nobody sees it.
-            if over { Err(Error::new(ErrorKind::Gone, "change a session")) } else { change(record) }
+            if self.context.lifetime.is_over(record, now) { Ok(Verdict::Abort) } else { change(record) }
         };
-        let saved = match self.transfer {
+        match self.transfer {
             Transfer::Stay => self.context.store.update(token, guarded, self.durability),
             Transfer::Rotate | Transfer::Login(_) => {
                 self.context.store.rotate(token, guarded, self.durability)
             }
-        };
-        if over { Ok(None) } else { saved }
+        }
     }
 
     /// Remembers that something the handler wanted saved, or ended, was not. A renewal that fails loses nothing of it.

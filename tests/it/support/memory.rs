@@ -76,7 +76,7 @@ impl Store for MemoryStore {
     fn update(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
         let mut records = self.records.lock();
         let Some((id, newest)) = self.alive(&records, token) else { return Ok(None) };
-        let record = Arc::new(changed(&newest, change)?);
+        let Some(record) = changed(&newest, change)?.map(Arc::new) else { return Ok(None) };
         records.insert(id, record.clone());
         Ok(Some(Saved { token: token.clone(), live: Live { record, id } }))
     }
@@ -84,7 +84,8 @@ impl Store for MemoryStore {
     fn rotate(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
         let mut records = self.records.lock();
         let Some((id, newest)) = self.alive(&records, token) else { return Ok(None) };
-        let saved = file_new(&mut records, changed(&newest, change)?)?;
+        let Some(record) = changed(&newest, change)? else { return Ok(None) };
+        let saved = file_new(&mut records, record)?;
         records.remove(&id);
         Ok(Some(saved))
     }
@@ -110,11 +111,12 @@ fn file_new(records: &mut HashMap<PublicId, Arc<Record>>, record: Record) -> Res
     Ok(Saved { token: session.to_token(), live: Live { record, id } })
 }
 
-fn changed(newest: &Record, change: Change<'_>) -> Result<Record> {
+fn changed(newest: &Record, change: Change<'_>) -> Result<Option<Record>> {
     let mut record = newest.clone();
     Ok(match change(&mut record)? {
-        Verdict::Write => storable(record),
-        Verdict::Keep => newest.clone(),
+        Verdict::Write => Some(storable(record)),
+        Verdict::Keep => Some(newest.clone()),
+        Verdict::Abort => None,
     })
 }
 
