@@ -1,5 +1,65 @@
-//! The web front: `Cookie` header values in, header pairs out. Knows no server; `tiny_http` and `rouille`, features of the
-//! same names, are thin layers over it, and any server that can hand over header strings can do without them.
+//! The web front: `Cookie` header values in, header pairs out. Knows no server. The modules `tiny_http` and `rouille`, features
+//! of the same names, are adapters of about 40 lines of code each over one core, [`serve`].
+//!
+//! # Another server
+//!
+//! An adapter for a third server costs 40 lines too. It implements [`ServerResponse`] for the server's response (a type of its own
+//! around it, because neither the trait nor the response is the program's) and [`IntoResponse`] for what handlers return, and calls
+//! [`serve`]:
+//!
+//! ```
+//! use sessile::http::{self, IntoResponse, ServerResponse};
+//! use sessile::{Cookies, FileStore, Session, Sessions};
+//! # mod server {
+//! #     pub struct Request { pub headers: Vec<(String, String)> }
+//! #     pub struct Response { pub status: u16, pub headers: Vec<(String, String)>, pub body: String }
+//! # }
+//!
+//! /// The response of the server, which has public fields `status`, `headers` (pairs of strings) and `body`.
+//! struct Reply(server::Response);
+//!
+//! impl ServerResponse for Reply {
+//!     fn status(&self) -> u16 {
+//!         self.0.status
+//!     }
+//!     fn plain_text(status: u16, text: &'static str) -> Self {
+//!         let headers = vec![("Content-Type".into(), "text/plain; charset=utf-8".into())];
+//!         Self(server::Response { status, headers, body: text.into() })
+//!     }
+//! }
+//!
+//! impl IntoResponse<Reply> for server::Response {
+//!     fn into_response(self) -> Reply {
+//!         Reply(self)
+//!     }
+//! }
+//!
+//! fn serve<T: IntoResponse<Reply>>(
+//!     sessions: &Sessions,
+//!     request: &server::Request,
+//!     handler: impl FnOnce(&server::Request, &mut Session) -> T,
+//! ) -> server::Response {
+//!     // Every `Cookie` line of the request.
+//!     let cookies = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("Cookie"));
+//!     let cookies = cookies.map(|(_, value)| value.as_str());
+//!     let (Reply(mut response), headers) = http::serve(sessions, cookies, |session| handler(request, session));
+//!     headers.apply_to(&mut response.headers);
+//!     response
+//! }
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+//! let request = server::Request { headers: vec![("cookie".into(), "theme=dark".into())] };
+//! let response = serve(&sessions, &request, |_request, session| -> sessile::Result<_> {
+//!     let visits = session.update_now("visits", |n: &mut u64| { *n += 1; *n })?;
+//!     Ok(server::Response { status: 200, headers: Vec::new(), body: format!("visits: {visits}\n") })
+//! });
+//! assert_eq!((response.status, &*response.body), (200, "visits: 1\n"));
+//! assert!(response.headers[1].1.starts_with("session="));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A program whose handlers are not functions of one type does without [`serve`]:
 //!
 //! ```
 //! use sessile::{Cookies, FileStore, Sessions};
@@ -17,16 +77,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 mod cookie;
-#[cfg(any(feature = "tiny_http", feature = "rouille"))]
 mod handler;
 mod headers;
+mod into_response;
 #[cfg(feature = "rouille")]
 pub mod rouille;
 #[cfg(feature = "tiny_http")]
 pub mod tiny_http;
 
 pub use cookie::{Cookies, SameSite};
+pub use handler::serve;
 pub use headers::Headers;
+pub use into_response::{IntoResponse, ServerResponse};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
@@ -226,8 +288,7 @@ impl Sessions {
         &self.context.lifetime
     }
 
-    #[cfg(any(feature = "tiny_http", feature = "rouille"))]
-    pub(super) fn observe(&self, event: &Event<'_>) {
+    fn observe(&self, event: &Event<'_>) {
         self.context.observe(event);
     }
 }

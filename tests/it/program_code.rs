@@ -9,7 +9,8 @@ use crate::support::rerun;
 use crate::support::server;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sessile::file::ReaperOptions;
-use sessile::http::tiny_http::{AnyResponse, IntoResponse};
+use sessile::http::IntoResponse;
+use sessile::http::tiny_http::AnyResponse;
 use sessile::{
     Change, Cookies, Durability, ErrorKind, FileStore, FileStoreOptions, Guarantees, Lookup, Record, Result,
     Saved, Session, Sessions, Store, Token,
@@ -180,7 +181,7 @@ impl Store for Theirs {
 /// A response that panics in this code of its own.
 struct Mine(&'static str);
 
-impl IntoResponse for Mine {
+impl IntoResponse<AnyResponse> for Mine {
     fn is_error(&self) -> bool {
         if self.0 == "is_error" {
             panic_quietly();
