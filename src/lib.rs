@@ -78,8 +78,8 @@ pub use crate::file::{
 };
 pub use crate::http::{CookieHeaders, Cookies, Headers, SameSite, SaveError, Sessions, Visit};
 pub use crate::id::{PublicId, SessionId, Token};
-pub use crate::lifetime::{Expiry, Lifetime, Renewal};
-pub use crate::record::{Entries, Name, Record};
+pub use crate::lifetime::{Lifetime, Renewal};
+pub use crate::record::{Entries, Expiry, Name, Record};
 pub use crate::session::{Destroyed, Session};
 pub use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store, Verdict};
 pub use crate::value::Value;

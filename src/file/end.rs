@@ -56,7 +56,7 @@ impl FileStore {
             let Some(stored) = self.stored(&locked)? else { return Ok(None) };
             locked.newest.record = stored;
         }
-        Arc::make_mut(&mut locked.newest.record).cut();
+        Arc::make_mut(&mut locked.newest.record).truncate_to_micros();
         // Synced with its name at every durability: else a power cut may lose both.
         let live =
             self.create_beside(Whose::Secret(successor), Arc::clone(&locked.newest.record), true, Some(had))?;

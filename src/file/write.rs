@@ -160,7 +160,7 @@ impl FileStore {
             let kept = !power_safe || self.make_safe(&locked, &record)? == Written::Yes;
             return Ok(kept.then_some(Live { record, id }));
         }
-        Arc::make_mut(&mut locked.newest.record).cut();
+        Arc::make_mut(&mut locked.newest.record).truncate_to_micros();
         // The name of an expired session is removed without a sync: no older version that a power cut brings back may live
         // longer.
         let shortens = locked.newest.record.deadline < deadline;

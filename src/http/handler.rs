@@ -39,8 +39,8 @@ where
     if made.is_error {
         return (made.response, visit.discard());
     }
-    let saved =
-        contained(|| visit.settle(made.status)).unwrap_or_else(|_| Err(visit.fail(panicked("save session"))));
+    let saved = contained(|| visit.complete(made.status))
+        .unwrap_or_else(|_| Err(visit.fail(panicked("save session"))));
     match saved {
         Ok(headers) => (made.response, headers),
         Err(error) => {
