@@ -6,7 +6,8 @@
 use rouille::input::post::PostError;
 use rouille::{Request, Response, Server, post_input, router};
 use sessile::file::ReaperOptions;
-use sessile::http::rouille::{IntoResponse, serve};
+use sessile::http::IntoResponse;
+use sessile::http::rouille::serve;
 use sessile::{Cookies, ErrorKind, Event, FileStore, Lifetime, Renewal, Session, Sessions};
 use std::error::Error;
 use std::path::PathBuf;
@@ -139,7 +140,7 @@ impl From<sessile::Error> for Trouble {
     }
 }
 
-impl IntoResponse for Trouble {
+impl IntoResponse<Response> for Trouble {
     fn is_error(&self) -> bool {
         true
     }
@@ -154,7 +155,8 @@ impl IntoResponse for Trouble {
                     ErrorKind::Busy => "the shop is busy, please try again",
                     _ => "something went wrong in the shop",
                 };
-                (error.into_response().status_code, hint)
+                let plain: Response = error.into_response();
+                (plain.status_code, hint)
             }
         };
         let body = format!("<section><p>{text}</p>\n<a href=\"/\">back to the shop</a></section>");

@@ -5,7 +5,7 @@
 use crate::contained::contained;
 use crate::error::Error;
 use crate::id::PublicId;
-use std::error::Error as StdError;
+use crate::shown::{shown, with_causes};
 use std::fmt;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -138,22 +138,8 @@ impl Event<'_> {
     }
 }
 
-/// An error and its causes, in one line.
-pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |error| (**error).source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
-}
-
 /// Writes `sessile: ` and the line to standard error, with its control characters escaped. A closed standard error is
 /// not a reason to fail.
 pub(crate) fn write_line(line: &str) {
-    let escaped = line.chars().fold(String::from("sessile: "), |mut escaped, c| {
-        if c.is_control() {
-            escaped.extend(c.escape_default());
-        } else {
-            escaped.push(c);
-        }
-        escaped
-    });
-    let _ = writeln!(io::stderr().lock(), "{escaped}");
+    let _ = writeln!(io::stderr().lock(), "sessile: {}", shown(line));
 }

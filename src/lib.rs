@@ -76,9 +76,9 @@ pub use crate::event::Event;
 pub use crate::file::{FileStore, FileStoreOptions, Reaper, ReaperOptions, Stats, SweepOptions, SweepReport};
 pub use crate::http::{CookieHeaders, Cookies, Headers, SameSite, SaveError, Sessions, Visit};
 pub use crate::id::{PublicId, SessionId, Token};
-pub use crate::lifetime::{Expiry, Lifetime, Renewal};
-pub use crate::record::{Entries, Name, Record};
-pub use crate::session::{Destroyed, Session, SessionManager};
+pub use crate::lifetime::{Lifetime, Renewal};
+pub use crate::record::{Entries, Expiry, Name, Record};
+pub use crate::session::{Destroyed, Session};
 pub use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store, Verdict};
 pub use crate::value::Value;
 

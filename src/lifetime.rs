@@ -16,42 +16,8 @@
 //! sent again in time also where the deadline cannot move (an absolute limit, a fixed instant).
 use crate::clock::{from_micros, micros};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::Record;
+use crate::record::{Expiry, Record, THOUSAND_YEARS};
 use std::time::{Duration, SystemTime};
-
-/// How one session expires.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Expiry {
-    /// By the program's [`Lifetime`].
-    #[default]
-    Default,
-    /// This long after the last activity, instead of the program's age; zero ends the session when it is saved.
-    After(Duration),
-    /// At this instant, whatever the activity; one in the past ends the session when it is saved.
-    At(SystemTime),
-    /// When the browser closes (the cookie has neither `Max-Age` nor `Expires`); the server keeps its age.
-    BrowserClose,
-}
-
-impl Expiry {
-    /// The setting as it can be stored: whole microseconds, durations of at most a thousand years.
-    pub(crate) fn normalized(self) -> Self {
-        match self {
-            Self::After(age) => Self::After(whole_micros(age)),
-            Self::At(instant) => Self::At(from_micros(micros(instant))),
-            other => other,
-        }
-    }
-
-    /// Whether the setting ends the session at once.
-    pub(crate) fn is_over(self, now: SystemTime) -> bool {
-        match self {
-            Self::After(age) => age.is_zero(),
-            Self::At(instant) => instant <= now,
-            Self::Default | Self::BrowserClose => false,
-        }
-    }
-}
 
 /// Which requests move the deadline of a session they use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,7 +73,6 @@ impl Default for Lifetime {
     }
 }
 
-const THOUSAND_YEARS: Duration = Duration::from_secs(1000 * 365 * 86_400);
 /// How long browsers keep a cookie at most.
 const BROWSER_KEEPS: Duration = Duration::from_secs(400 * 86_400);
 /// Most that a renewal waits for, so that a visitor who comes at least every 370 days keeps the cookie.
@@ -360,11 +325,6 @@ fn later(time: SystemTime, span: Duration) -> SystemTime {
     from_micros(micros(time).saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
 }
 
-fn whole_micros(span: Duration) -> Duration {
-    let span = span.min(THOUSAND_YEARS);
-    Duration::new(span.as_secs(), span.subsec_micros() * 1000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -572,39 +532,6 @@ mod tests {
             let session = Record { created, touched, ..session.clone() };
             assert!(Lifetime::new().is_over(&session, at(10_000 - 301)));
             assert!(!Lifetime::new().is_over(&session, at(10_000 - 300)));
-        }
-    }
-
-    #[test]
-    fn a_setting_is_cut_to_what_can_be_stored() {
-        let finer = Duration::from_nanos(1_999);
-        let whole = Duration::from_micros(1);
-        for (setting, want) in [
-            (Expiry::Default, Expiry::Default),
-            (Expiry::BrowserClose, Expiry::BrowserClose),
-            (Expiry::After(DAY + finer), Expiry::After(DAY + whole)),
-            (Expiry::After(THOUSAND_YEARS), Expiry::After(THOUSAND_YEARS)),
-            (Expiry::After(Duration::MAX), Expiry::After(THOUSAND_YEARS)),
-            (Expiry::At(at(7) + finer), Expiry::At(at(7) + whole)),
-            (Expiry::At(UNIX_EPOCH - DAY), Expiry::At(UNIX_EPOCH)),
-        ] {
-            assert_eq!(setting.normalized(), want);
-        }
-    }
-
-    #[test]
-    fn a_setting_ends_a_session_at_once_if_nothing_is_left_of_it() {
-        let moment = Duration::from_micros(1);
-        for (setting, over) in [
-            (Expiry::Default, false),
-            (Expiry::BrowserClose, false),
-            (Expiry::After(Duration::ZERO), true),
-            (Expiry::After(moment), false),
-            (Expiry::At(at(5) - moment), true),
-            (Expiry::At(at(5)), true),
-            (Expiry::At(at(5) + moment), false),
-        ] {
-            assert_eq!(setting.is_over(at(5)), over, "{setting:?}");
         }
     }
 

@@ -1,6 +1,5 @@
 //! One session at rest, as every storage mode keeps it.
 use crate::clock::{from_micros, micros};
-use crate::lifetime::Expiry;
 use crate::value::Value;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -8,7 +7,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The entries of a session, ordered by name so that equal sessions have equal bytes. Looked up by `&str`.
 pub type Entries = BTreeMap<Name, Value>;
@@ -20,8 +19,8 @@ pub type Entries = BTreeMap<Name, Value>;
 pub struct Name(SmolStr);
 
 impl Name {
-    /// How many bytes it takes elsewhere.
-    fn heap_bytes(&self) -> usize {
+    /// Heap bytes owned.
+    fn heap_size(&self) -> usize {
         if self.0.is_heap_allocated() { 2 * size_of::<usize>() + self.0.len() } else { 0 }
     }
 }
@@ -90,6 +89,48 @@ pub struct Record {
     pub user: Option<String>,
 }
 
+/// Longest duration that a setting or a policy may have.
+pub(crate) const THOUSAND_YEARS: Duration = Duration::from_secs(1000 * 365 * 86_400);
+
+/// How one session expires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// By the program's [`Lifetime`](crate::Lifetime).
+    #[default]
+    Default,
+    /// This long after the last activity, instead of the program's age; zero ends the session when it is saved.
+    After(Duration),
+    /// At this instant, whatever the activity; one in the past ends the session when it is saved.
+    At(SystemTime),
+    /// When the browser closes (the cookie has neither `Max-Age` nor `Expires`); the server keeps its age.
+    BrowserClose,
+}
+
+impl Expiry {
+    /// The setting as it can be stored: whole microseconds, durations of at most a thousand years.
+    pub(crate) fn normalized(self) -> Self {
+        match self {
+            Self::After(age) => Self::After(whole_micros(age)),
+            Self::At(instant) => Self::At(from_micros(micros(instant))),
+            other => other,
+        }
+    }
+
+    /// Whether the setting ends the session at once.
+    pub(crate) fn is_over(self, now: SystemTime) -> bool {
+        match self {
+            Self::After(age) => age.is_zero(),
+            Self::At(instant) => instant <= now,
+            Self::Default | Self::BrowserClose => false,
+        }
+    }
+}
+
+fn whole_micros(span: Duration) -> Duration {
+    let span = span.min(THOUSAND_YEARS);
+    Duration::new(span.as_secs(), span.subsec_micros() * 1000)
+}
+
 impl Record {
     /// A record without entries, created and touched at `now`.
     #[must_use]
@@ -105,8 +146,8 @@ impl Record {
         }
     }
 
-    /// Cuts what a slot has no room for: what is returned of a save is what the next load finds.
-    pub(crate) fn cut(&mut self) {
+    /// Rounds times down to microseconds, so that a save returns exactly the record that the next load reads.
+    pub(crate) fn truncate_to_micros(&mut self) {
         for time in [&mut self.created, &mut self.touched, &mut self.deadline] {
             *time = from_micros(micros(*time));
         }
@@ -114,13 +155,13 @@ impl Record {
         self.ends_with_browser &= self.expiry == Expiry::Default;
     }
 
-    /// The record without its entries and user: enough to ask the policy.
-    pub(crate) fn clone_times(&self) -> Self {
+    /// The record without its entries and user: enough for the policy.
+    pub(crate) fn metadata(&self) -> Self {
         Self { entries: Entries::new(), user: None, ..*self }
     }
 
     /// About how many bytes of memory it takes behind an `Arc`, as blocks of glibc's allocator.
-    pub(crate) fn heap_bytes(&self) -> usize {
+    pub(crate) fn heap_size(&self) -> usize {
         let block = |bytes: usize| if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) };
         // A node of the map has room for eleven entries, and is at least half full if it is not the only one.
         let node = 11 * (size_of::<Name>() + size_of::<Value>()) + 16;
@@ -129,7 +170,7 @@ impl Record {
             1..=11 => 1,
             many => many.div_ceil(5),
         };
-        let entry = |(name, value): (&Name, &Value)| block(name.heap_bytes()) + block(value.heap_bytes());
+        let entry = |(name, value): (&Name, &Value)| block(name.heap_size()) + block(value.heap_size());
         block(2 * size_of::<usize>() + size_of::<Self>())
             + block(self.user.as_ref().map_or(0, String::capacity))
             + nodes * block(node)
@@ -181,7 +222,7 @@ mod tests {
         let mut record = Record::new(at(1) + finer, at(3) + finer);
         record.touched = at(2) + finer;
         record.expiry = Expiry::After(Duration::from_micros(4) + finer);
-        record.cut();
+        record.truncate_to_micros();
         assert_eq!((record.created, record.touched, record.deadline), (at(1), at(2), at(3)));
         assert_eq!(record.expiry, Expiry::After(Duration::from_micros(4)));
     }
@@ -194,7 +235,41 @@ mod tests {
         let times = record.clone();
         record.user = Some("ada".into());
         record.entries.insert("n".into(), Value::new(&1).unwrap());
-        assert_eq!(record.clone_times(), times);
+        assert_eq!(record.metadata(), times);
+    }
+
+    #[test]
+    fn a_setting_is_cut_to_what_can_be_stored() {
+        let finer = Duration::from_nanos(1_999);
+        let whole = Duration::from_micros(1);
+        let day = Duration::from_secs(86_400);
+        for (setting, want) in [
+            (Expiry::Default, Expiry::Default),
+            (Expiry::BrowserClose, Expiry::BrowserClose),
+            (Expiry::After(day + finer), Expiry::After(day + whole)),
+            (Expiry::After(THOUSAND_YEARS), Expiry::After(THOUSAND_YEARS)),
+            (Expiry::After(Duration::MAX), Expiry::After(THOUSAND_YEARS)),
+            (Expiry::At(at(7) + finer), Expiry::At(at(7) + whole)),
+            (Expiry::At(UNIX_EPOCH - day), Expiry::At(UNIX_EPOCH)),
+        ] {
+            assert_eq!(setting.normalized(), want);
+        }
+    }
+
+    #[test]
+    fn a_setting_ends_a_session_at_once_if_nothing_is_left_of_it() {
+        let moment = Duration::from_micros(1);
+        for (setting, over) in [
+            (Expiry::Default, false),
+            (Expiry::BrowserClose, false),
+            (Expiry::After(Duration::ZERO), true),
+            (Expiry::After(moment), false),
+            (Expiry::At(at(5) - moment), true),
+            (Expiry::At(at(5)), true),
+            (Expiry::At(at(5) + moment), false),
+        ] {
+            assert_eq!(setting.is_over(at(5)), over, "{setting:?}");
+        }
     }
 
     /// As glibc's `malloc` has them: 8 bytes more than were asked for, a multiple of 16, 32 at least.
@@ -202,10 +277,10 @@ mod tests {
     #[test]
     fn a_record_takes_a_block_for_itself_its_user_each_name_each_value_and_each_node() {
         let mut record = Record::new(at(0), at(1));
-        let mut before = record.heap_bytes();
+        let mut before = record.heap_size();
         assert_eq!(before, (16 + size_of::<Record>() + 8).next_multiple_of(16));
         let mut grown = |record: &Record| {
-            let bytes = record.heap_bytes();
+            let bytes = record.heap_size();
             bytes - std::mem::replace(&mut before, bytes)
         };
         record.user = Some("a".into());

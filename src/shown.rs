@@ -1,10 +1,26 @@
 //! Text that a visitor, a program or a directory chose, as one line of a message: what would end the line, drive a terminal
-//! or turn the direction of the text is escaped. All else is shown as it is, whatever its script.
+//! or turn the direction of the text is escaped. All else is shown as it is, whatever its script. And an error with its causes,
+//! as such a line.
+use std::error::Error as StdError;
 use std::fmt::{self, Display, Write};
+use std::iter::successors;
 
 /// Shows `text` so in a message.
 pub(crate) fn shown<T: Display>(text: T) -> impl Display {
     Shown(text)
+}
+
+/// An error, its cause, the cause of that, and so on.
+pub(crate) fn causes<'e>(
+    error: &'e (dyn StdError + 'static),
+) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    successors(Some(error), |&error| error.source())
+}
+
+/// The texts of an error and of its causes, joined by `: `, in one line.
+pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
+    let texts: Vec<_> = causes(error).map(ToString::to_string).collect();
+    shown(texts.join(": ")).to_string()
 }
 
 struct Shown<T>(T);
@@ -35,6 +51,18 @@ fn is_unseen(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{Error, ErrorKind};
+    use std::io;
+
+    #[test]
+    fn an_error_and_its_causes_are_one_line() {
+        let cause =
+            io::Error::other(Error::new(ErrorKind::Storage, "reach\nit").with_source("gone\u{1b}[2J"));
+        let error = Error::new(ErrorKind::Full, "save session").with_source(cause);
+        let line = r"failed to save session: failed to reach\nit: gone\u{1b}[2J";
+        assert_eq!(with_causes(&error), line);
+        assert_eq!(with_causes(&io::Error::other("a")), "a");
+    }
 
     #[test]
     fn what_ends_a_line_or_turns_it_is_escaped_and_nothing_else() {

@@ -12,6 +12,7 @@
 //! 3. **Update is read-modify-write.** [`update`](Store::update) hands the change the newest record and writes what
 //!    the change made of it, with nothing written by anybody in between (where
 //!    [`Guarantees::atomic_update`] says so). It never creates: on a token that is absent or expired it is `None`.
+//!    A change that answers [`Verdict::Abort`] makes it `None` as well, with nothing written.
 //! 4. **Rotation is one step.** [`rotate`](Store::rotate) is an update whose result lives under a new token. When it
 //!    returns, the old token is dead; before that, the new one already exists. Of two rotations of one token, one
 //!    succeeds. If the old one cannot be removed, the new one is, and the call is an error.
@@ -50,7 +51,8 @@ pub trait Store: Send + Sync {
     /// Nothing was stored: no room, record too large, no random bits, storage trouble.
     fn create(&self, record: &Record, how: Durability) -> Result<Saved>;
 
-    /// Reads, changes and writes one record as one step; `None` if it is absent or expired.
+    /// Reads, changes and writes one record as one step; `None` if it is absent or expired, or if the change answers
+    /// [`Verdict::Abort`].
     ///
     /// # Errors
     ///
@@ -134,8 +136,11 @@ pub type Change<'a> = &'a mut dyn FnMut(&mut Record) -> Result<Verdict>;
 pub enum Verdict {
     /// Write it.
     Write,
-    /// Leave what is stored as it is.
+    /// Leave the stored record as it is. A rotation still moves it.
     Keep,
+    /// Write and move nothing: [`update`](Store::update) and [`rotate`](Store::rotate) return `Ok(None)`, as if the session were
+    /// absent. For a record that the caller's policy does not accept any more.
+    Abort,
 }
 
 /// What a save survives, once it has returned.

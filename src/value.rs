@@ -147,7 +147,7 @@ impl Value {
     }
 
     /// How many bytes it takes elsewhere.
-    pub(crate) fn heap_bytes(&self) -> usize {
+    pub(crate) fn heap_size(&self) -> usize {
         if self.0.spilled() { self.0.capacity() } else { 0 }
     }
 

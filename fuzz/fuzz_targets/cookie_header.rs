@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use sessile::{
     Absent, Change, Cookies, Durability, Guarantees, Live, Lookup, PublicId, Record, Result, Saved,
-    SessionId, Sessions, Store, Token,
+    SessionId, Sessions, Store, Token, Verdict,
 };
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -49,8 +49,8 @@ impl Store for One {
     }
     fn update(&self, token: &Token, change: Change<'_>, _: Durability) -> Result<Option<Saved>> {
         let mut record = (*Self::live().record).clone();
-        change(&mut record)?;
-        Ok((token.expose() == OURS).then(|| Saved { token: token.clone(), live: Self::live() }))
+        let aborted = change(&mut record)? == Verdict::Abort;
+        Ok((!aborted && token.expose() == OURS).then(|| Saved { token: token.clone(), live: Self::live() }))
     }
     fn rotate(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
         self.update(token, change, how)

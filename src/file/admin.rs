@@ -61,7 +61,7 @@ impl FileStore {
     /// imported, and cache entries of an earlier session under the same id could not be invalidated.
     pub fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
         let mut record = record.clone();
-        record.cut();
+        record.truncate_to_micros();
         let (whose, record) = (Whose::Digest(*id), Arc::new(record));
         let path = SessionPath::of(id);
         let in_the_way = |kind, reason| {

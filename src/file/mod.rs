@@ -348,7 +348,7 @@ impl Store for FileStore {
     fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
         let session = SessionId::random()?;
         let mut record = record.clone();
-        record.cut();
+        record.truncate_to_micros();
         let live =
             self.create_file(Whose::Secret(&session), Arc::new(record), self.options.is_power_safe(how))?;
         Ok(Saved { token: session.to_token(), live })

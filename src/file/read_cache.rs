@@ -177,7 +177,7 @@ impl ReadCache {
 
     /// Files a copy, unless a newer one is there that is trusted.
     pub(super) fn put(&self, key: &Key, copy: Cached, trust: impl FnOnce(&Cached, &Counters) -> bool) {
-        let bytes = COPY_BYTES + copy.record.heap_bytes();
+        let bytes = COPY_BYTES + copy.record.heap_size();
         if bytes > self.bytes_max {
             return self.forget(key);
         }
@@ -281,7 +281,7 @@ mod tests {
         Clock::manual(UNIX_EPOCH + Duration::from_secs(n)).now_coarse()
     }
     fn bytes_of(copy: &Cached) -> usize {
-        COPY_BYTES + copy.record.heap_bytes()
+        COPY_BYTES + copy.record.heap_size()
     }
     fn key(n: u32) -> Key {
         let mut key = [b'k'; 32];

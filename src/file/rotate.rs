@@ -33,9 +33,10 @@ impl FileStore {
         }
         let mut changed = Record::clone(&locked.newest.record);
         let record = match change(&mut changed)? {
+            Verdict::Abort => return Ok(None),
             Verdict::Keep => Arc::clone(&locked.newest.record),
             Verdict::Write => {
-                changed.cut();
+                changed.truncate_to_micros();
                 Arc::new(changed)
             }
         };

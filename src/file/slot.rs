@@ -35,7 +35,7 @@ mod payload;
 use crate::clock::{from_micros, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
-use crate::lifetime::Expiry;
+use crate::record::Expiry;
 use crate::record::Record;
 use std::sync::Arc;
 use std::time::Duration;

@@ -43,10 +43,12 @@ impl FileStore {
             return Ok(None);
         }
         let mut record = Record::clone(&locked.newest.record);
-        if change(&mut record)? == Verdict::Keep {
-            return self.keep(&locked, power_safe);
+        match change(&mut record)? {
+            Verdict::Abort => return Ok(None),
+            Verdict::Keep => return self.keep(&locked, power_safe),
+            Verdict::Write => {}
         }
-        record.cut();
+        record.truncate_to_micros();
         // The name of an expired session is removed without a sync: no older version that a power cut brings back may live
         // longer.
         let shortens = record.deadline < deadline;

@@ -1,38 +1,38 @@
-//! What a request changed, kept as changes, so that it can be merged into whatever is stored when it is saved.
+//! The changes of a request, kept as changes so that they can be merged into the record that is stored when they are saved.
 //!
 //! Pure: no store, no clock. An entry is atomic (nested values never merge); for each entry the delta says set, remove
-//! or apply these functions, and beside them it may say "drop all else".
+//! or apply these functions, and beside them it may say "drop all other entries".
 use crate::contained::contained;
 use crate::error::Result;
 use crate::record::Entries;
 use crate::value::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One function of `Session::update`: from what is stored (or nothing) to what it becomes.
-pub(super) type Step = Box<dyn Fn(Option<&Value>) -> Result<Value> + Send>;
+/// One function of `Session::update`: from the stored value (or none) to the new one.
+pub(super) type UpdateFn = Box<dyn Fn(Option<&Value>) -> Result<Value> + Send>;
 
 /// The changes of one request that are not saved yet.
 #[derive(Default)]
 pub(super) struct Delta {
     /// Drops every entry that exists at the merge, but these: `update_now` committed them after the drop.
     dropped_but: Option<BTreeSet<String>>,
-    entries: BTreeMap<String, Change>,
+    entries: BTreeMap<String, EntryDelta>,
 }
 
-enum Change {
+enum EntryDelta {
     Set(Value),
     Remove,
-    Update { preview: Value, steps: Steps },
+    Update { preview: Value, functions: UpdateFns },
 }
 
-/// The functions of one entry, in their order. What they captured is the program's: a destructor that panics is contained,
-/// because a session is also dropped where nothing else contains it, and settled when its save has succeeded.
-struct Steps(Vec<Step>);
+/// The functions of one entry, in their order. They capture values of the program: a destructor that panics is contained,
+/// because a session is also dropped where nothing else contains the panic, and cleared when its save has succeeded.
+struct UpdateFns(Vec<UpdateFn>);
 
-impl Drop for Steps {
+impl Drop for UpdateFns {
     fn drop(&mut self) {
-        for step in self.0.drain(..) {
-            let _ = contained(|| drop(step));
+        for function in self.0.drain(..) {
+            let _ = contained(|| drop(function));
         }
     }
 }
@@ -43,35 +43,36 @@ impl Delta {
     }
 
     pub(super) fn insert(&mut self, name: &str, value: Value) {
-        self.entries.insert(name.into(), Change::Set(value));
+        self.entries.insert(name.into(), EntryDelta::Set(value));
     }
 
     pub(super) fn remove(&mut self, name: &str) {
-        self.entries.insert(name.into(), Change::Remove);
+        self.entries.insert(name.into(), EntryDelta::Remove);
     }
 
-    /// Drops all that exists at the merge, and all changes so far.
+    /// Drops every entry that exists at the merge, and all changes so far.
     pub(super) fn clear(&mut self) {
         self.dropped_but = Some(BTreeSet::new());
         self.entries.clear();
     }
 
-    /// Adds one more function for an entry; `preview` is what it made of the handler's copy.
-    pub(super) fn update(&mut self, name: &str, preview: Value, step: Step) {
+    /// Adds one more function for an entry; `preview` is its result on the handler's copy.
+    pub(super) fn update(&mut self, name: &str, preview: Value, function: UpdateFn) {
         match self.entries.get_mut(name) {
             // On top of a value this request set (or removed) the function's result is certain.
-            Some(change @ (Change::Set(_) | Change::Remove)) => *change = Change::Set(preview),
-            Some(Change::Update { preview: last, steps }) => {
+            Some(change @ (EntryDelta::Set(_) | EntryDelta::Remove)) => *change = EntryDelta::Set(preview),
+            Some(EntryDelta::Update { preview: last, functions }) => {
                 *last = preview;
-                steps.0.push(step);
+                functions.0.push(function);
             }
             None => {
-                self.entries.insert(name.into(), Change::Update { preview, steps: Steps(vec![step]) });
+                let functions = UpdateFns(vec![function]);
+                self.entries.insert(name.into(), EntryDelta::Update { preview, functions });
             }
         }
     }
 
-    /// An entry was written to the store with all changes of it: nothing is left to do for it.
+    /// An entry was written to the store with all changes of it: nothing of it is pending.
     pub(super) fn committed(&mut self, name: &str) {
         self.entries.remove(name);
         if let Some(kept) = &mut self.dropped_but {
@@ -82,8 +83,8 @@ impl Delta {
     /// The handler's view of an entry of which `stored` was loaded.
     pub(super) fn view<'a>(&'a self, name: &str, stored: Option<&'a Value>) -> Option<&'a Value> {
         match self.entries.get(name) {
-            Some(Change::Set(value) | Change::Update { preview: value, .. }) => Some(value),
-            Some(Change::Remove) => None,
+            Some(EntryDelta::Set(value) | EntryDelta::Update { preview: value, .. }) => Some(value),
+            Some(EntryDelta::Remove) => None,
             None => stored.filter(|_| !self.drops(name)),
         }
     }
@@ -100,24 +101,24 @@ impl Delta {
         self.entries.contains_key(name) || self.drops(name)
     }
 
-    /// What the entry becomes when the delta meets `stored`.
+    /// The entry's value when the delta is merged into `stored`.
     pub(super) fn merged(&self, name: &str, stored: Option<&Value>) -> Result<Option<Value>> {
         let stored = stored.filter(|_| !self.drops(name));
         Ok(match self.entries.get(name) {
             None => stored.cloned(),
-            Some(Change::Set(value)) => Some(value.clone()),
-            Some(Change::Remove) => None,
-            Some(Change::Update { steps, .. }) => {
+            Some(EntryDelta::Set(value)) => Some(value.clone()),
+            Some(EntryDelta::Remove) => None,
+            Some(EntryDelta::Update { functions, .. }) => {
                 let mut value = stored.cloned();
-                for step in &steps.0 {
-                    value = Some(step(value.as_ref())?);
+                for function in &functions.0 {
+                    value = Some(function(value.as_ref())?);
                 }
                 value
             }
         })
     }
 
-    /// Merges into what is stored. Whether that changed anything.
+    /// Merges into the stored entries. Whether that changed anything.
     pub(super) fn apply(&self, entries: &mut Entries) -> Result<bool> {
         let before = entries.len();
         if let Some(kept) = &self.dropped_but {
@@ -153,7 +154,7 @@ mod tests {
     fn stored(entries: &[(&str, u32)]) -> Entries {
         entries.iter().map(|(name, n)| ((*name).into(), value(*n))).collect()
     }
-    fn plus_one() -> Step {
+    fn plus_one() -> UpdateFn {
         Box::new(|old| Value::new(&(old.map(Value::get::<u32>).transpose()?.unwrap_or_default() + 1)))
     }
 
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_merge_one_by_one_into_whatever_is_stored() {
+    fn entries_merge_one_by_one_into_those_stored() {
         let mut delta = Delta::default();
         check(&delta, &[("a", 1)], &[("a", 1)]);
         delta.insert("a", value(5));
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn update_counts_from_what_is_stored_at_the_merge_and_from_nothing_if_it_was_removed() {
+    fn update_counts_from_the_value_stored_at_the_merge() {
         let mut delta = Delta::default();
         delta.update("n", value(2), plus_one());
         delta.update("n", value(3), plus_one());
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn clear_drops_what_exists_at_the_merge_and_spares_what_was_committed_after_it() {
+    fn clear_drops_all_but_entries_committed_after_it() {
         let mut delta = Delta::default();
         delta.insert("early", value(1));
         delta.clear();

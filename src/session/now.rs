@@ -1,8 +1,9 @@
 //! Changes of one entry that are made in the store, at once and as one step.
 //!
-//! Only that entry is saved, with what the request changed of it before. A pending `login` or `rotate_id` is carried out
-//! in the same step: nothing that follows it is ever written under the id from before it.
-use super::{Session, Transfer, check_name, read, run_program, store};
+//! Only that entry is saved, with the request's earlier changes of it. A pending `login` or `rotate_id` is carried out in the
+//! same step: no later change is written under the id from before it.
+use super::dictionary::{check_name, read, run_program, store};
+use super::{IdChange, Session};
 use crate::error::Result;
 use crate::id::Token;
 use crate::record::Record;
@@ -12,17 +13,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::SystemTime;
 
-/// What an entry becomes (`None`: it is removed), from what it is. It may run several times.
-type Step<'a> = &'a mut dyn FnMut(Option<Value>) -> Result<Option<Value>>;
+/// From the value of an entry to its new value (`None`: the entry is removed). It may run several times.
+type EntryFn<'a> = &'a mut dyn FnMut(Option<Value>) -> Result<Option<Value>>;
 
 impl Session {
-    /// Changes one entry (its type's default, if there is none) in the store, at once and as one step, and returns
-    /// what the function returned: the truth, whatever other requests do. Only that entry is saved, with what this
-    /// request changed of it before; it stays saved if the request fails later.
+    /// Changes one entry (its type's default, if there is none) in the store, at once and as one step, and returns the result of
+    /// the function: the truth, whatever other requests do. Only that entry is saved, with the request's earlier changes of it;
+    /// it stays saved if the request fails later.
     ///
-    /// A [`login`](Self::login) or [`rotate_id`](Self::rotate_id) of this request that waits to be saved is carried out in
-    /// the same step, and stands whatever becomes of the request: the entry is written under the new id, and nothing is
-    /// written under the old one.
+    /// A pending [`login`](Self::login) or [`rotate_id`](Self::rotate_id) of this request is carried out in the same step, and
+    /// stands also if the request fails later: the entry is written under the new id, and nothing is written under the old one.
     ///
     /// The function may run several times. It must not use another handle on the same session (a second [`Visit`] of the same
     /// cookie, say): a save or `destroy` from within it would wait for itself, and is
@@ -32,16 +32,16 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Type`](crate::ErrorKind::Type) if the entry holds something else;
+    /// [`ErrorKind::Type`](crate::ErrorKind::Type) if the entry holds another type;
     /// [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the session was live when it was first read and is not any more,
-    /// and no login waits; [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if the function panics: nothing is
-    /// written, no lock is kept; the storage's trouble.
+    /// and no login is pending; [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if the function panics: nothing is
+    /// written, no lock is kept; otherwise the storage failed.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
-    /// # let manager = sessile::SessionManager::new(std::sync::Arc::new(store));
-    /// # let mut session = manager.open([]);
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
     /// let tries = session.update_now("tries", |n: &mut u32| {
     ///     *n += 1;
     ///     *n
@@ -64,7 +64,7 @@ impl Session {
     }
 
     /// Reads an entry and removes it, in the store, at once and as one step: of several requests that take it, one gets it.
-    /// For one-time tokens and coupons. It stays taken if the request fails later; a waiting login or rotation is carried out
+    /// For one-time tokens and coupons. It stays taken if the request fails later; a pending login or rotation is carried out
     /// as by [`update_now`](Self::update_now).
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Session {
     }
 
     /// Reads an entry, or sets it to `value` if there is none, in the store, at once and as one step: of several requests that
-    /// do it, all get the value of the first. It stays set if the request fails later; a waiting login or rotation is carried
+    /// do it, all get the value of the first. It stays set if the request fails later; a pending login or rotation is carried
     /// out as by [`update_now`](Self::update_now).
     ///
     /// # Errors
@@ -120,52 +120,52 @@ impl Session {
     }
 
     /// Changes one entry in the store. Whether that changed it.
-    fn change_now(&mut self, name: &str, step: Step<'_>) -> Result<bool> {
+    fn change_now(&mut self, name: &str, change: EntryFn<'_>) -> Result<bool> {
         check_name(name)?;
-        let changed = self.write_now(name, step);
-        let changed = self.noting_failure(changed)?;
+        let changed = self.write_now(name, change);
+        let changed = self.note_failure(changed)?;
         self.delta.committed(name);
-        self.transfer = Transfer::Stay;
+        self.id_change = IdChange::Keep;
         Ok(changed)
     }
 
-    fn write_now(&mut self, name: &str, step: Step<'_>) -> Result<bool> {
-        let now = self.manager.store().now();
-        match self.load()?.map(|held| held.token.clone()) {
-            Some(token) => self.merge_now(&token, name, step, now),
-            None => self.create_now(name, step, now),
+    fn write_now(&mut self, name: &str, change: EntryFn<'_>) -> Result<bool> {
+        let now = self.context.store.now();
+        match self.load()?.map(|current| current.token.clone()) {
+            Some(token) => self.merge_now(&token, name, change, now),
+            None => self.create_now(name, change, now),
         }
     }
 
     /// The same for a session that is stored, as far as is known.
-    fn merge_now(&mut self, token: &Token, name: &str, step: Step<'_>, now: SystemTime) -> Result<bool> {
+    fn merge_now(&mut self, token: &Token, name: &str, change: EntryFn<'_>, now: SystemTime) -> Result<bool> {
         let (mut changed, mut logged_in) = (false, false);
         let saved = self.change_live(token, now, &mut |record| {
             logged_in = self.log_in(record, now);
-            changed = self.step(name, record, step)?;
+            changed = self.change_entry(name, record, change)?;
             Ok(if changed || logged_in { Verdict::Write } else { Verdict::Keep })
         })?;
         let Some(saved) = saved else {
-            self.outlive_session("update an entry of session")?;
-            return self.create_now(name, step, now);
+            self.gone_unless_login("update an entry of session")?;
+            return self.create_now(name, change, now);
         };
-        self.adopt(saved, now, logged_in);
+        self.apply_saved(saved, now, logged_in);
         Ok(changed)
     }
 
     /// The same for a session that is not stored.
-    fn create_now(&mut self, name: &str, step: Step<'_>, now: SystemTime) -> Result<bool> {
+    fn create_now(&mut self, name: &str, change: EntryFn<'_>, now: SystemTime) -> Result<bool> {
         let mut record = self.new_record(now);
-        let changed = self.step(name, &mut record, step)?;
+        let changed = self.change_entry(name, &mut record, change)?;
         self.store_new(record, now)?;
         Ok(changed)
     }
 
-    /// Lays what this request changed of the entry over a record, and then the step.
-    fn step(&self, name: &str, record: &mut Record, step: Step<'_>) -> Result<bool> {
+    /// Applies the request's earlier changes of the entry to a record, and then `change`.
+    fn change_entry(&self, name: &str, record: &mut Record, change: EntryFn<'_>) -> Result<bool> {
         let stored = record.entries.get(name);
         let merged = self.delta.merged(name, stored)?;
-        let value = run_program(|| step(merged))?;
+        let value = run_program(|| change(merged))?;
         let changed = value.as_ref() != stored;
         match value {
             _ if !changed => {}

@@ -132,7 +132,7 @@ fn what_waits_beside_an_update_now_is_saved_later_without_a_second_rotation(stag
 }
 
 fn update_now_with_a_login_makes_a_new_session_that_has_the_user(stage: &Stage) {
-    let mut session = stage.sessions().open([made_up_token()]);
+    let mut session = stage.sessions().session([made_up_token()]);
     session.login("ada").unwrap();
     stage.rig.calls();
     assert_eq!(session.update_now("n", add_one).unwrap(), 1);
@@ -235,7 +235,7 @@ fn taking_at_once_includes_what_the_request_changed_before(stage: &Stage) {
 }
 
 fn taking_nothing_writes_nothing_and_makes_no_session(stage: &Stage) {
-    let mut session = stage.sessions().open([made_up_token()]);
+    let mut session = stage.sessions().session([made_up_token()]);
     assert_eq!(session.take_now::<u64>("n").unwrap(), None);
     session.insert("n", 1).unwrap();
     assert_eq!(session.take_now("n").unwrap(), Some(1), "what waits to be saved");
@@ -264,7 +264,7 @@ fn an_entry_of_another_type_is_neither_taken_nor_replaced(stage: &Stage) {
 fn taking_at_once_carries_out_a_login(stage: &Stage) {
     for brought in [true, false] {
         let token = if brought { stored_for(stage, "bob", &json!({ "token": 7 })) } else { made_up_token() };
-        let mut session = stage.sessions().open([token.clone()]);
+        let mut session = stage.sessions().session([token.clone()]);
         session.login("ada").unwrap();
         assert_eq!(session.take_now::<u64>("token").unwrap(), None, "bob's is not hers");
         stage.check_absent(&token);
@@ -294,13 +294,13 @@ fn a_change_of_the_same_session_from_within_is_refused_at_once() {
     let begun = Instant::now();
     for act in inner {
         let mut refused = None;
-        let mut outer = stage.sessions().open([token.clone()]);
+        let mut outer = stage.sessions().session([token.clone()]);
         let change = |count: &mut u64| {
-            let mut session = stage.sessions().open([token.clone()]);
+            let mut session = stage.sessions().session([token.clone()]);
             assert_eq!(session.get("m").unwrap(), Some(1), "reads wait for no lock");
             refused = act(&mut session).err().map(|error| error.kind());
             // Another session is no part of it.
-            assert_eq!(stage.sessions().open([]).update_now("n", add_one).unwrap(), 1);
+            assert_eq!(stage.sessions().session([]).update_now("n", add_one).unwrap(), 1);
             *count += 1;
         };
         outer.update_now("count", change).unwrap();

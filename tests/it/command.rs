@@ -1195,7 +1195,7 @@ fn an_export_of_an_import_has_the_same_bytes() {
 #[test]
 fn the_old_cookie_is_logged_in_at_the_new_store() {
     let (old, new) = (Place::new(), Place::new());
-    let mut session = old.sessions().manager().open([]);
+    let mut session = old.sessions().session([]);
     session.login("ada").unwrap();
     session.insert("visits", 41).unwrap();
     session.save().unwrap();

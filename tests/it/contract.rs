@@ -33,6 +33,7 @@ macro_rules! store_contract {
                 creation_gives_a_token_of_its_own_and_disturbs_no_other_record,
                 update_hands_over_the_newest_version,
                 keep_writes_nothing_whatever_the_change_did_to_its_copy,
+                abort_writes_and_moves_nothing_as_if_there_were_no_session,
                 an_error_of_the_change_is_returned_and_nothing_is_written,
                 a_panic_in_the_change_writes_nothing_and_releases_the_lock,
                 no_lock_outlives_its_call,
@@ -363,6 +364,30 @@ fn keep_writes_nothing_whatever_the_change_did_to_its_copy(stage: &Stage) {
     assert_eq!(*saved.live.record, record(2), "a rotation that keeps moves what is stored");
     assert_eq!(*stage.record(&saved.token), record(2));
     stage.check_absent(&token);
+}
+
+fn abort_writes_and_moves_nothing_as_if_there_were_no_session(stage: &Stage) {
+    let token = create(&*stage.store, &record(1));
+    let spoil_and_abort = |record: &mut Record| {
+        put(record, "n", 99);
+        record.deadline = start();
+        Ok(Verdict::Abort)
+    };
+    for how in [Durability::Relaxed, Durability::PowerSafe] {
+        assert!(stage.store.update(&token, &mut { spoil_and_abort }, how).unwrap().is_none());
+        assert!(stage.store.rotate(&token, &mut { spoil_and_abort }, how).unwrap().is_none());
+        assert_eq!(*stage.record(&token), record(1));
+        let Lookup::Live(live) = stage.store.load(&token).unwrap() else { panic!("it is alive") };
+        assert_eq!(*live.record, record(1), "neither on the disk nor in memory");
+        assert_eq!(stage.stored(), 1, "nothing was made");
+    }
+    update(&*stage.second, &token, add_one).unwrap().unwrap();
+    update(&*stage.store, &token, add_one).unwrap().unwrap();
+    assert_eq!(
+        *stage.record(&token),
+        record(3),
+        "no lock is kept, and the next change starts from what is stored"
+    );
 }
 
 fn refuse(record: &mut Record) -> Result<Verdict> {

@@ -44,7 +44,7 @@ on_every_storage! {
 
 /// A session of another request, saved: `n` is 1, `text` is "x".
 fn stored(stage: &Stage) -> Token {
-    let mut session = stage.others().open([]);
+    let mut session = stage.others().session([]);
     session.insert("n", 1).unwrap();
     session.insert("text", "x").unwrap();
     session.save().unwrap();
@@ -53,7 +53,7 @@ fn stored(stage: &Stage) -> Token {
 
 /// The session that a watched request brings.
 fn brought(stage: &Stage, token: &Token) -> Session {
-    stage.sessions().open([token.clone()])
+    stage.sessions().session([token.clone()])
 }
 
 #[track_caller]
@@ -152,7 +152,7 @@ fn every_operation_says_whether_it_read_and_whether_it_changed(stage: &Stage) {
 
 fn an_operation_on_a_new_session_says_the_same_as_on_a_stored_one(stage: &Stage) {
     for made_up in [false, true] {
-        let open = || stage.sessions().open(made_up.then(made_up_token));
+        let open = || stage.sessions().session(made_up.then(made_up_token));
         let check = |what: &str, run: &dyn Fn(&mut Session), modified: bool| {
             let mut session = open();
             run(&mut session);
@@ -216,7 +216,7 @@ fn data_is_loaded_at_the_first_use_and_once(stage: &Stage) {
     assert_eq!(stage.rig.calls(), [Call::Load]);
 
     // And without a cookie there is nothing to look for.
-    let mut none = stage.sessions().open([]);
+    let mut none = stage.sessions().session([]);
     assert!(none.is_empty().unwrap());
     none.save().unwrap();
     assert_eq!(stage.rig.calls(), []);
@@ -325,7 +325,7 @@ fn an_entry_of_another_type_is_an_error_that_names_it_and_both_types(stage: &Sta
     let mut session = brought(stage, &token);
     session.update("n", |n: &mut u64| *n += 1).unwrap();
     session.insert("m", 1).unwrap();
-    let mut other = stage.others().open([token.clone()]);
+    let mut other = stage.others().session([token.clone()]);
     other.insert("n", "one").unwrap();
     other.save().unwrap();
     let error = session.save().unwrap_err();
@@ -470,7 +470,7 @@ fn names_of_up_to_128_bytes_are_allowed(stage: &Stage) {
     for name in
         [&longest, "a", "a_", "__init__".trim_start_matches('_'), " ", "\u{2028}", "../..", "né🦀", "N"]
     {
-        let mut session = stage.sessions().open([]);
+        let mut session = stage.sessions().session([]);
         session.insert(name, 1).unwrap();
         session.save().unwrap();
         let again = brought(stage, &session.token().unwrap().unwrap());
@@ -480,7 +480,7 @@ fn names_of_up_to_128_bytes_are_allowed(stage: &Stage) {
 }
 
 fn reserved_entries_are_not_seen_among_the_others(stage: &Stage) {
-    let mut session = stage.sessions().open([]);
+    let mut session = stage.sessions().session([]);
     session.set_test_cookie().unwrap();
     session.save().unwrap();
     let session = brought(stage, &session.token().unwrap().unwrap());
@@ -570,7 +570,7 @@ fn the_handler_sees_what_was_saved_after_a_save(stage: &Stage) {
     let token = stored(stage);
     let mut session = brought(stage, &token);
     assert_eq!(session.update("n", |n: &mut u64| *n += 1).unwrap(), 2);
-    let mut other = stage.others().open([token]);
+    let mut other = stage.others().session([token]);
     other.insert("n", 10).unwrap();
     other.insert("m", 3).unwrap();
     other.save().unwrap();
@@ -639,7 +639,7 @@ fn inserting_the_value_that_was_loaded_again_after_a_change_counts(stage: &Stage
         assert_eq!(session.get("n").unwrap(), Some(1));
         change(&mut session);
         session.insert("n", 1).unwrap();
-        let mut other = stage.others().open([token.clone()]);
+        let mut other = stage.others().session([token.clone()]);
         other.insert("n", 40).unwrap();
         other.save().unwrap();
         session.save().unwrap();
@@ -657,7 +657,7 @@ fn update_shows_a_preview_and_applies_to_what_is_stored_at_the_save(stage: &Stag
     assert_eq!(session.update("n", |n: &mut u64| *n *= 2).unwrap(), 4, "the second continues from the first");
     assert_eq!(session.get("n").unwrap(), Some(4));
     assert_eq!(number(stage, &token, "n"), Some(1), "all this is a preview");
-    let mut other = stage.others().open([token.clone()]);
+    let mut other = stage.others().session([token.clone()]);
     other.insert("n", 20).unwrap();
     other.insert("cart", ["pear"]).unwrap();
     other.save().unwrap();
@@ -709,7 +709,7 @@ fn an_update_whose_function_panics_changes_nothing(stage: &Stage) {
             }
         })
         .unwrap();
-    let mut other = stage.others().open([token.clone()]);
+    let mut other = stage.others().session([token.clone()]);
     other.insert("n", 6).unwrap();
     other.save().unwrap();
     assert_eq!(session.save().unwrap_err().kind(), ErrorKind::Panicked);
@@ -725,7 +725,7 @@ fn update_now_is_the_truth_and_commits_that_entry_only(stage: &Stage) {
     session.insert("m", 5).unwrap();
     session.remove("text").unwrap();
     assert_eq!(session.get("n").unwrap(), Some(1));
-    let mut other = stage.others().open([token.clone()]);
+    let mut other = stage.others().session([token.clone()]);
     assert_eq!(other.update_now("n", add_one).unwrap(), 2);
     assert_eq!(session.update_now("n", add_one).unwrap(), 3, "what others did is counted");
     assert_eq!(session.get("n").unwrap(), Some(3), "and seen");
@@ -750,7 +750,7 @@ fn update_now_includes_what_the_request_changed_of_the_entry_before(stage: &Stag
         let token = stored(stage);
         let mut session = brought(stage, &token);
         change(&mut session);
-        let mut other = stage.others().open([token.clone()]);
+        let mut other = stage.others().session([token.clone()]);
         other.insert("n", 20).unwrap();
         other.save().unwrap();
         assert_eq!(session.update_now("n", add_one).unwrap(), result, "after {name}");
@@ -762,7 +762,7 @@ fn update_now_includes_what_the_request_changed_of_the_entry_before(stage: &Stag
 }
 
 fn the_test_cookie_works_one_request_later_and_until_it_is_deleted(stage: &Stage) {
-    let mut session = stage.sessions().open([]);
+    let mut session = stage.sessions().session([]);
     assert!(!session.test_cookie_worked().unwrap());
     session.set_test_cookie().unwrap();
     session.save().unwrap();
@@ -792,7 +792,7 @@ fn entries_are_what_the_handler_sees_in_the_order_of_their_names(stage: &Stage) 
     assert_eq!(shown(&session), ["a=[1,2]", "n=2", "z=true"], "reserved ones are not shown");
     session.clear();
     assert_eq!(shown(&session), [""; 0]);
-    assert_eq!(shown(&stage.sessions().open([])), [""; 0]);
+    assert_eq!(shown(&stage.sessions().session([])), [""; 0]);
     let session = brought(stage, &token);
     stage.rig.fail(Call::Load, 0);
     assert_eq!(session.entries().unwrap_err().kind(), ErrorKind::Storage);

@@ -40,10 +40,14 @@ fn check(of: &str, files: &[&str], least: usize) {
 }
 
 #[test]
-fn every_method_of_session_lifetime_and_cookies_has_an_example() {
-    check("Session", &["session/mod.rs", "session/save.rs"], 28);
+fn every_method_that_handlers_call_has_an_example() {
+    let session = ["mod", "dictionary", "save", "now", "rotate", "expiry", "destroy"];
+    let session = session.map(|file| format!("session/{file}.rs"));
+    check("Session", &session.each_ref().map(String::as_str), 32);
     check("Lifetime", &["lifetime.rs"], 8);
     check("Cookies", &["http/cookie.rs"], 8);
+    check("Sessions", &["http/mod.rs"], 7);
+    check("Visit", &["http/visit.rs"], 2);
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn stored(stage: &Stage, lifetime: &Lifetime) -> Token {
 }
 
 fn stored_with(stage: &Stage, lifetime: &Lifetime, expiry: Expiry) -> Token {
-    let mut session = stage.others().with_lifetime(lifetime.clone()).unwrap().open([]);
+    let mut session = stage.others().with_lifetime(lifetime.clone()).unwrap().session([]);
     session.insert("n", 1).unwrap();
     session.set_expiry(expiry);
     session.save().unwrap();
@@ -55,7 +55,7 @@ fn stored_with(stage: &Stage, lifetime: &Lifetime, expiry: Expiry) -> Token {
 }
 
 fn presented(stage: &Stage, lifetime: &Lifetime, token: &Token) -> Session {
-    stage.sessions_living(lifetime.clone()).open([token.clone()])
+    stage.sessions_living(lifetime.clone()).session([token.clone()])
 }
 
 /// One request that reads its session and is saved. Returns whether it found one.
@@ -386,7 +386,7 @@ fn a_setting_in_the_past_ends_the_session_at_the_save(stage: &Stage) {
     for expiry in past(stage) {
         for operation in operations {
             let token = stored(stage, &Lifetime::new());
-            let mut session = stage.sessions().open([token.clone()]);
+            let mut session = stage.sessions().session([token.clone()]);
             session.set_expiry(expiry);
             operation(&mut session);
             assert!(session.deadline().unwrap() <= stage.clock.now());
@@ -401,7 +401,7 @@ fn a_setting_in_the_past_ends_the_session_at_the_save(stage: &Stage) {
         }
         // Taken back before the save.
         let token = stored(stage, &Lifetime::new());
-        let mut session = stage.sessions().open([token.clone()]);
+        let mut session = stage.sessions().session([token.clone()]);
         session.set_expiry(expiry);
         session.set_expiry(Expiry::Default);
         session.save().unwrap();
@@ -412,7 +412,7 @@ fn a_setting_in_the_past_ends_the_session_at_the_save(stage: &Stage) {
 
 fn a_setting_in_the_past_stores_no_new_session(stage: &Stage) {
     for expiry in past(stage) {
-        let mut session = stage.sessions().open([]);
+        let mut session = stage.sessions().session([]);
         session.insert("n", 1).unwrap();
         session.login("ada").unwrap();
         session.set_expiry(expiry);
@@ -443,7 +443,7 @@ fn a_session_that_expires_between_load_and_save_is_gone(stage: &Stage) {
     ];
     for operation in operations {
         let token = stored_with(stage, &Lifetime::new(), Expiry::After(secs(300)));
-        let mut session = stage.sessions().open([token.clone()]);
+        let mut session = stage.sessions().session([token.clone()]);
         assert!(session.contains("n").unwrap());
         stage.clock.advance(secs(300));
         assert_eq!(operation(&mut session).unwrap_err().kind(), ErrorKind::Gone);
@@ -468,7 +468,7 @@ fn the_setting_the_deadline_and_the_remaining_time_can_be_read(stage: &Stage) {
         assert_eq!(session.remaining().unwrap(), left);
     };
     // Of a new session: as if it was saved now.
-    let mut session = stage.sessions().open([]);
+    let mut session = stage.sessions().session([]);
     check(&session, Expiry::Default, TWO_WEEKS);
     session.set_expiry(Expiry::After(secs(300)));
     check(&session, Expiry::After(secs(300)), secs(300));
@@ -487,12 +487,12 @@ fn the_setting_the_deadline_and_the_remaining_time_can_be_read(stage: &Stage) {
     check(&session, Expiry::BrowserClose, TWO_WEEKS);
     session.save().unwrap();
     check(&session, Expiry::BrowserClose, TWO_WEEKS);
-    let again = stage.sessions().open([session.token().unwrap().unwrap()]);
+    let again = stage.sessions().session([session.token().unwrap().unwrap()]);
     check(&again, Expiry::BrowserClose, TWO_WEEKS);
     stage.clock.advance(TWO_WEEKS + secs(1));
     assert_eq!(again.remaining().unwrap(), Duration::ZERO, "read before, over now");
     // An instant is kept as exactly as a store can keep it.
-    let mut session = stage.sessions().open([]);
+    let mut session = stage.sessions().session([]);
     let fine = stage.clock.now() + Duration::from_nanos(5_000_001_999);
     session.set_expiry(Expiry::At(fine));
     check(&session, Expiry::At(fine - Duration::from_nanos(999)), Duration::from_micros(5_000_001));
@@ -522,7 +522,7 @@ fn the_deadline_that_is_read_is_the_one_that_a_save_stores(stage: &Stage) {
 
 fn the_remaining_time_comes_from_one_reading_of_the_clock(stage: &Stage) {
     stage.rig.tick();
-    let mut session = stage.sessions().open([]);
+    let mut session = stage.sessions().session([]);
     assert_eq!(
         session.remaining().unwrap(),
         TWO_WEEKS,
@@ -633,7 +633,7 @@ fn a_stricter_policy_ends_sessions_inside_the_change(stage: &Stage) {
             counted.fetch_add(1, Ordering::Relaxed);
         };
         let sessions = stage.sessions_living(sliding).with_observer(count);
-        let mut session = sessions.open([token.clone()]);
+        let mut session = sessions.session([token.clone()]);
         assert!(session.contains("n").unwrap());
         stage.clock.advance(AGE);
         session.save().unwrap();
@@ -734,14 +734,14 @@ fn a_session_renewed_by_another_request_is_not_from_the_future(stage: &Stage) {
         ];
         for operation in operations {
             let token = stored(stage, &lifetime);
-            let mut session = sessions.open([token.clone()]);
+            let mut session = sessions.session([token.clone()]);
             assert!(session.contains("n").unwrap());
             for call in [Call::Update, Call::Rotate] {
                 let (clock, same) = (stage.clock.clone(), token.clone());
                 let others = stage.others().with_lifetime(lifetime.clone()).unwrap();
                 stage.rig.before(call, move || {
                     clock.advance(secs(59));
-                    let mut other = others.open([same]);
+                    let mut other = others.session([same]);
                     other.update("n", add_one).unwrap();
                     other.save().unwrap();
                 });
@@ -758,7 +758,7 @@ fn a_save_reads_the_clock_once(stage: &Stage) {
     stage.rig.tick();
     let lifetime = Lifetime::new().renewal(Renewal::OnRead).renewal_step_percent(0);
     let sessions = stage.sessions_living(lifetime);
-    let mut session = sessions.open([]);
+    let mut session = sessions.session([]);
     let mut check = |operation: fn(&mut Session) -> sessile::Result<()>, case: &str| {
         stage.rig.readings();
         operation(&mut session).unwrap();
@@ -800,7 +800,7 @@ fn a_save_reads_the_clock_once(stage: &Stage) {
     };
     check_login(true);
     // And a new session by `update_now` is made of one reading as well.
-    let mut session = sessions.open([]);
+    let mut session = sessions.session([]);
     stage.rig.readings();
     session.update_now("n", add_one).unwrap();
     assert_eq!(stage.rig.readings(), 1);

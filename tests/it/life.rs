@@ -4,8 +4,8 @@ use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs}
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use sessile::{
-    Cookies, Destroyed, Durability, ErrorKind, Expiry, Lifetime, Renewal, Session, SessionManager, Sessions,
-    Token, Value, Verdict, Visit,
+    Cookies, Destroyed, Durability, ErrorKind, Expiry, Lifetime, Renewal, Session, Sessions, Token, Value,
+    Verdict, Visit,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ on_every_storage! {
 
 /// A session of another request, saved.
 pub(super) fn stored(stage: &Stage, entries: &Json) -> Token {
-    let mut session = stage.others().open([]);
+    let mut session = stage.others().session([]);
     for (name, value) in entries.as_object().unwrap() {
         session.insert(name, value).unwrap();
     }
@@ -78,7 +78,7 @@ pub(super) fn stored(stage: &Stage, entries: &Json) -> Token {
 
 /// The session that a watched request brings, loaded.
 pub(super) fn loaded(stage: &Stage, token: &Token) -> Session {
-    let session = stage.sessions().open([token.clone()]);
+    let session = stage.sessions().session([token.clone()]);
     assert!(session.token().unwrap().is_some());
     stage.rig.calls();
     stage.rig.writes();
@@ -86,12 +86,8 @@ pub(super) fn loaded(stage: &Stage, token: &Token) -> Session {
 }
 
 /// What another request does to a session, from its first byte to its last.
-pub(super) fn elsewhere<R>(
-    manager: &SessionManager,
-    token: &Token,
-    act: impl FnOnce(&mut Session) -> R,
-) -> R {
-    let mut session = manager.open([token.clone()]);
+pub(super) fn elsewhere<R>(sessions: &Sessions, token: &Token, act: impl FnOnce(&mut Session) -> R) -> R {
+    let mut session = sessions.session([token.clone()]);
     let result = act(&mut session);
     session.save().unwrap();
     result
@@ -154,7 +150,7 @@ fn an_id_that_is_not_alive_is_never_adopted(stage: &Stage) {
             ("login", |s| s.login("ada").unwrap()),
         ];
         for (change, run) in changes {
-            let mut session = stage.sessions().open([token.clone()]);
+            let mut session = stage.sessions().session([token.clone()]);
             assert!(session.is_empty().unwrap(), "{name}");
             run(&mut session);
             session.save().unwrap();
@@ -208,7 +204,7 @@ fn changes_that_come_to_nothing_leave_nothing(stage: &Stage) {
         }),
     ];
     for (name, run) in nothings {
-        let mut session = stage.sessions().open([made_up_token()]);
+        let mut session = stage.sessions().session([made_up_token()]);
         run(&mut session);
         session.save().unwrap();
         assert_eq!(session.token().unwrap(), None, "{name}");
@@ -229,7 +225,7 @@ fn the_first_live_token_of_four_is_the_session(stage: &Stage) {
     let dead = made_up_token;
     let malformed = Token::parse("malformed").unwrap();
     let check = |tokens: &[&Token], found: Option<u64>, loads: usize| {
-        let session = stage.sessions().open(tokens.iter().map(|&token| token.clone()));
+        let session = stage.sessions().session(tokens.iter().map(|&token| token.clone()));
         assert_eq!(session.get("n").unwrap(), found);
         assert_eq!(stage.rig.calls().len(), loads);
     };
@@ -243,7 +239,7 @@ fn the_first_live_token_of_four_is_the_session(stage: &Stage) {
     check(&[&one, &one, &one, &one, &first], Some(1), 2);
     check(&[&malformed, &malformed, &malformed, &malformed, &first], Some(1), 1);
     // A session that is found behind a dead token is saved where it was.
-    let mut session = stage.sessions().open([dead(), first.clone()]);
+    let mut session = stage.sessions().session([dead(), first.clone()]);
     session.insert("n", 3).unwrap();
     session.save().unwrap();
     assert_eq!(entries(stage, &first), json!({ "n": 3 }));
@@ -256,7 +252,7 @@ fn of_many_tokens_64_are_read_and_one_event_says_that_some_were_malformed(stage:
     let live = stored(stage, &json!({ "n": 1 }));
     let malformed = |count: usize| std::iter::repeat_n(Token::parse("malformed").unwrap(), count);
     for (before, found) in [(63, Some(1)), (64, None)] {
-        let session = sessions.open(malformed(before).chain([live.clone()]));
+        let session = sessions.session(malformed(before).chain([live.clone()]));
         assert_eq!(session.get::<u64>("n").unwrap(), found, "behind {before}");
         assert_eq!(std::mem::take(&mut *seen.lock()), ["Malformed"], "behind {before}");
     }
@@ -264,14 +260,14 @@ fn of_many_tokens_64_are_read_and_one_event_says_that_some_were_malformed(stage:
     let endless = malformed(usize::MAX).inspect(|_| {
         read.fetch_add(1, Ordering::SeqCst);
     });
-    assert_eq!(sessions.open(endless).user().unwrap(), None);
+    assert_eq!(sessions.session(endless).user().unwrap(), None);
     assert_eq!(read.into_inner(), 64);
 }
 
 fn a_session_behind_the_four_that_are_tried_is_not_found_but_ended(stage: &Stage) {
     let live = stored(stage, &json!({ "n": 1 }));
     let dead = (0..31).map(|_| made_up_token());
-    let mut session = stage.sessions().open(dead.chain([live.clone()]));
+    let mut session = stage.sessions().session(dead.chain([live.clone()]));
     assert_eq!(session.user().unwrap(), None);
     assert_eq!(stage.rig.calls(), [Call::Load; 4]);
     assert_eq!(session.destroy().unwrap(), Destroyed::Ended);
@@ -281,7 +277,7 @@ fn a_session_behind_the_four_that_are_tried_is_not_found_but_ended(stage: &Stage
 fn a_malformed_token_never_reaches_the_store(stage: &Stage) {
     for text in ["x", "../../../../../../../etc/passwd.", "%2f%2e%2e%2f", "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"]
     {
-        let mut session = stage.sessions().open([Token::parse(text).unwrap()]);
+        let mut session = stage.sessions().session([Token::parse(text).unwrap()]);
         assert!(session.is_empty().unwrap(), "{text}");
         session.destroy().unwrap();
         assert_eq!(stage.rig.calls(), [], "{text}");
@@ -327,7 +323,7 @@ fn a_save_does_not_follow_a_session_that_another_request_moved(stage: &Stage) {
         let token = stored(stage, &json!({ "n": 1 }));
         let mut session = loaded(stage, &token);
         session.insert("n", 2).unwrap();
-        let mut other = stage.others().open([token.clone()]);
+        let mut other = stage.others().session([token.clone()]);
         act(&mut other);
         other.save().unwrap();
         assert_eq!(session.save().unwrap_err().kind(), ErrorKind::Gone);
@@ -362,7 +358,7 @@ fn a_request_that_lost_only_its_renewal_succeeds(stage: &Stage) {
     for fail in failures {
         let token = stored(stage, &json!({ "n": 1 }));
         let sessions = stage.sessions_living(Lifetime::new().renewal(Renewal::OnRead));
-        let mut session = sessions.open([token.clone()]);
+        let mut session = sessions.session([token.clone()]);
         assert!(session.contains("n").unwrap());
         stage.clock.advance(secs(1_000_000));
         fail(stage, &token);
@@ -374,7 +370,7 @@ fn a_request_that_lost_only_its_renewal_succeeds(stage: &Stage) {
 fn destroy_ends_every_session_that_was_brought_at_once(stage: &Stage) {
     for read_before in [false, true] {
         let tokens: Vec<_> = (0..33).map(|n| stored(stage, &json!({ "n": n }))).collect();
-        let mut session = stage.sessions().open(tokens.clone());
+        let mut session = stage.sessions().session(tokens.clone());
         if read_before {
             assert_eq!(session.get("n").unwrap(), Some(0));
         }
@@ -394,7 +390,7 @@ fn destroy_ends_every_session_that_was_brought_at_once(stage: &Stage) {
     }
     // Without having looked at it, too.
     let token = stored(stage, &json!({ "n": 1 }));
-    let mut session = stage.sessions().open([token.clone()]);
+    let mut session = stage.sessions().session([token.clone()]);
     session.destroy().unwrap();
     assert_eq!(stage.rig.calls(), [Call::Delete]);
     stage.check_absent(&token);
@@ -404,7 +400,7 @@ fn destroy_says_whether_a_live_session_was_there(stage: &Stage) {
     let ended = stored(stage, &json!({ "n": 1 }));
     elsewhere(&stage.others(), &ended, Session::destroy).unwrap();
     let moved = stored(stage, &json!({ "n": 1 }));
-    let mut other = stage.others().open([moved.clone()]);
+    let mut other = stage.others().session([moved.clone()]);
     other.rotate_id();
     other.save().unwrap();
     for (brought, expected) in [
@@ -415,7 +411,7 @@ fn destroy_says_whether_a_live_session_was_there(stage: &Stage) {
         (vec![stored(stage, &json!({ "n": 1 }))], Destroyed::Ended),
         (vec![made_up_token(), ended, stored(stage, &json!({ "n": 1 }))], Destroyed::Ended),
     ] {
-        let mut session = stage.sessions().open(brought);
+        let mut session = stage.sessions().session(brought);
         assert_eq!(session.destroy().unwrap(), expected);
         assert_eq!(session.destroy().unwrap(), Destroyed::WasGone, "a second time");
     }
@@ -431,7 +427,7 @@ fn destroy_says_whether_a_live_session_was_there(stage: &Stage) {
     stage.second.delete(&token).unwrap();
     assert_eq!(session.destroy().unwrap(), Destroyed::Ended);
     // Made by this request.
-    let mut session = stage.sessions().open([]);
+    let mut session = stage.sessions().session([]);
     session.update_now("n", add_one).unwrap();
     assert_eq!(session.destroy().unwrap(), Destroyed::Ended);
 }
@@ -487,7 +483,7 @@ fn what_is_stored_after_a_destruction_is_a_new_session(stage: &Stage) {
 fn a_destruction_that_failed_forgets_nothing_and_can_be_tried_again(stage: &Stage) {
     for failing in 0..3 {
         let tokens: Vec<_> = (0..3).map(|n| stored(stage, &json!({ "n": n }))).collect();
-        let mut session = stage.sessions().open(tokens.clone());
+        let mut session = stage.sessions().session(tokens.clone());
         assert_eq!(session.get("n").unwrap(), Some(0));
         stage.rig.fail(Call::Delete, failing);
         assert_eq!(session.destroy().unwrap_err().kind(), ErrorKind::Storage);
@@ -517,7 +513,7 @@ fn destroy_ends_what_the_request_itself_made_or_moved(stage: &Stage) {
     ];
     for (name, make) in made {
         for dead in [None, Some(made_up_token())] {
-            let mut session = stage.sessions().open(dead);
+            let mut session = stage.sessions().session(dead);
             make(&mut session);
             assert_eq!(stage.stored(), 1);
             session.destroy().unwrap();
@@ -525,7 +521,7 @@ fn destroy_ends_what_the_request_itself_made_or_moved(stage: &Stage) {
         }
     }
     let token = stored(stage, &json!({ "n": 1 }));
-    let mut session = stage.sessions().open([made_up_token(), token]);
+    let mut session = stage.sessions().session([made_up_token(), token]);
     session.rotate_id();
     session.save().unwrap();
     session.rotate_id();
@@ -559,7 +555,7 @@ fn destruction_wins_against_saves_in_flight(stage: &Stage) {
                 let token = token.clone();
                 scope.spawn(move || {
                     loop {
-                        let mut session = sessions.open([token.clone()]);
+                        let mut session = sessions.session([token.clone()]);
                         if session.is_empty().unwrap() {
                             break;
                         }
@@ -572,7 +568,7 @@ fn destruction_wins_against_saves_in_flight(stage: &Stage) {
                     }
                 });
             }
-            let mut session = stage.sessions().open([token.clone()]);
+            let mut session = stage.sessions().session([token.clone()]);
             assert!(session.contains("n").unwrap());
             if rotate {
                 session.rotate_id();
@@ -590,7 +586,7 @@ fn rotate_id_moves_the_session_when_it_is_saved(stage: &Stage) {
     for with_changes in [false, true] {
         let token = stored(stage, &json!({ "n": 1 }));
         let before = stage.record(&token);
-        let mut session = stage.sessions().open([token.clone()]);
+        let mut session = stage.sessions().session([token.clone()]);
         session.rotate_id();
         session.rotate_id();
         if with_changes {
@@ -618,7 +614,7 @@ fn rotate_id_moves_the_session_when_it_is_saved(stage: &Stage) {
 
 fn rotate_id_does_nothing_to_a_session_that_was_never_stored(stage: &Stage) {
     for dead in [None, Some(made_up_token())] {
-        let mut session = stage.sessions().open(dead);
+        let mut session = stage.sessions().session(dead);
         session.rotate_id();
         session.save().unwrap();
         assert_eq!((session.token().unwrap(), stage.stored()), (None, 0));
@@ -712,7 +708,7 @@ fn login_moves_the_session_and_records_the_user(stage: &Stage) {
 }
 
 fn login_of_a_new_visitor_makes_one_session(stage: &Stage) {
-    let mut session = stage.sessions().open([made_up_token()]);
+    let mut session = stage.sessions().session([made_up_token()]);
     session.login("ada").unwrap();
     stage.rig.calls();
     session.save().unwrap();
@@ -739,7 +735,7 @@ fn login_keeps_what_an_anonymous_visitor_has(stage: &Stage) {
 /// A session in which `user` is logged in.
 pub(super) fn stored_for(stage: &Stage, user: &str, entries: &Json) -> Token {
     let token = stored(stage, entries);
-    let mut session = stage.others().open([token]);
+    let mut session = stage.others().session([token]);
     session.login(user).unwrap();
     session.save().unwrap();
     token_of(&session)
@@ -786,7 +782,7 @@ fn login_of_another_user_drops_what_the_first_one_had(stage: &Stage) {
     session.login("ada").unwrap();
     session.save().unwrap();
     assert_eq!(entries(stage, &token_of(&session)), json!({}));
-    let mut session = stage.sessions().open([]);
+    let mut session = stage.sessions().session([]);
     session.login("ada").unwrap();
     session.insert("secret", 1).unwrap();
     session.login("bob").unwrap();
@@ -862,7 +858,7 @@ fn a_login_that_is_not_saved_has_not_happened(stage: &Stage) {
 
 fn a_user_has_1_to_256_bytes(stage: &Stage) {
     for (user, allowed) in [("", false), ("a", true), (&"é".repeat(128), true), (&"a".repeat(257), false)] {
-        let mut session = stage.sessions().open([]);
+        let mut session = stage.sessions().session([]);
         if allowed {
             session.login(user).unwrap();
             session.save().unwrap();
@@ -884,7 +880,7 @@ fn login_restarts_the_absolute_limit_and_rotation_does_not(stage: &Stage) {
     let limit = secs(10_000);
     let sessions = stage.sessions_living(Lifetime::new().absolute_limit(limit));
     let begin = stage.clock.now();
-    let mut session = sessions.open([]);
+    let mut session = sessions.session([]);
     session.insert("n", 1).unwrap();
     session.save().unwrap();
     assert_eq!(session.deadline().unwrap(), begin + limit);
@@ -1063,7 +1059,7 @@ fn updates_of_many_threads_all_count(stage: &Stage) {
             scope.spawn(move || {
                 let name = format!("own {thread}");
                 for round in 0..20_u64 {
-                    let mut session = sessions.open([token.clone()]);
+                    let mut session = sessions.session([token.clone()]);
                     session.update("later", |n: &mut u64| *n += 1).unwrap();
                     session.insert(&name, round).unwrap();
                     session.update_now("now", add_one).unwrap();
@@ -1152,7 +1148,7 @@ fn update_now_after_the_login_of_another_user_does_not_continue_from_the_first_o
 }
 
 fn update_now_makes_a_new_session_once(stage: &Stage) {
-    let mut session = stage.sessions().open([made_up_token()]);
+    let mut session = stage.sessions().session([made_up_token()]);
     session.insert("later", 1).unwrap();
     session.set_expiry(Expiry::After(secs(300)));
     assert_eq!(session.update_now("n", add_one).unwrap(), 1);
@@ -1188,7 +1184,7 @@ fn update_now_that_failed_changes_nothing(stage: &Stage) {
     assert_eq!(session.get("n").unwrap(), Some(11), "what was to be saved still is");
     assert_eq!(session.update_now("n", add_one).unwrap(), 12);
     // Of a new session.
-    let mut session = stage.sessions().open([]);
+    let mut session = stage.sessions().session([]);
     stage.rig.fail(Call::Create, 0);
     assert_eq!(session.update_now("n", add_one).unwrap_err().kind(), ErrorKind::Storage);
     assert!(session.is_empty().unwrap());
@@ -1197,7 +1193,7 @@ fn update_now_that_failed_changes_nothing(stage: &Stage) {
 }
 
 fn an_explicit_save_is_kept_and_the_request_goes_on(stage: &Stage) {
-    let mut session = stage.sessions().open([]);
+    let mut session = stage.sessions().session([]);
     session.insert("n", 1).unwrap();
     session.save().unwrap();
     let token = token_of(&session);
@@ -1207,7 +1203,7 @@ fn an_explicit_save_is_kept_and_the_request_goes_on(stage: &Stage) {
     session.save().unwrap();
     assert_eq!(token_of(&session), token);
     // What was saved once is not saved again over what others have made of it.
-    for mut session in [stage.sessions().open([]), loaded(stage, &stored(stage, &json!({ "n": 0 })))] {
+    for mut session in [stage.sessions().session([]), loaded(stage, &stored(stage, &json!({ "n": 0 })))] {
         session.insert("n", 1).unwrap();
         session.update("m", |m: &mut u64| *m += 1).unwrap();
         session.set_expiry(Expiry::BrowserClose);
@@ -1247,7 +1243,7 @@ fn a_save_that_failed_keeps_the_changes_for_another_try(stage: &Stage) {
         assert_eq!((found, record.user.clone(), record.expiry), expected, "{name}");
         assert_eq!(token_of(&session) != token, moves, "{name}");
     }
-    let mut session = stage.sessions().open([]);
+    let mut session = stage.sessions().session([]);
     session.insert("n", 1).unwrap();
     session.login("ada").unwrap();
     let before = stage.stored();
@@ -1259,7 +1255,7 @@ fn a_save_that_failed_keeps_the_changes_for_another_try(stage: &Stage) {
     assert_eq!(stage.stored(), before + 1);
     // The load that a blind change needs at its save.
     let token = token_of(&session);
-    let mut session = stage.sessions().open([token.clone()]);
+    let mut session = stage.sessions().session([token.clone()]);
     session.clear();
     stage.rig.fail(Call::Load, 0);
     assert_eq!(session.save().unwrap_err().kind(), ErrorKind::Storage);
@@ -1284,7 +1280,7 @@ fn removing_the_last_entry_keeps_the_session(stage: &Stage) {
 
 fn power_safe_is_asked_of_every_save_from_then_on(stage: &Stage) {
     let sessions = stage.sessions_living(Lifetime::new().renewal(Renewal::OnRead));
-    let mut session = sessions.open([]);
+    let mut session = sessions.session([]);
     let mut save_in_every_way = || {
         session.insert("n", 1).unwrap();
         session.save().unwrap();
@@ -1305,7 +1301,7 @@ fn power_safe_is_asked_of_every_save_from_then_on(stage: &Stage) {
     assert_eq!(save_in_every_way(), (8, vec![Durability::PowerSafe; 6]));
     // And what the request had saved already is made so.
     stage.rig.writes();
-    let mut session = sessions.open([]);
+    let mut session = sessions.session([]);
     session.insert("n", 1).unwrap();
     session.save().unwrap();
     session.power_safe();
@@ -1321,7 +1317,7 @@ fn power_safe_on_a_power_safe_store_costs_nothing() {
     for (of_store, calls) in [(Durability::PowerSafe, vec![]), (Durability::Relaxed, vec![Call::Update])] {
         let stage = Stage::files(of_store);
         for asks_first in [true, false] {
-            let mut session = stage.sessions().open([]);
+            let mut session = stage.sessions().session([]);
             if asks_first {
                 session.power_safe();
             }
@@ -1366,7 +1362,7 @@ fn discarded_changes_are_not_saved_and_what_was_done_stays(stage: &Stage) {
     stage.check_absent(&token);
     // One that was never stored is not.
     let before = stage.stored();
-    let mut session = stage.sessions().open([]);
+    let mut session = stage.sessions().session([]);
     session.insert("n", 1).unwrap();
     session.login("ada").unwrap();
     session.discard_changes();
@@ -1437,7 +1433,7 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     let made_up = made_up_token();
     let unknown = sessile::PublicId::digest(made_up.expose().as_bytes());
 
-    let mut session = sessions.open([Token::parse("malformed").unwrap(), made_up]);
+    let mut session = sessions.session([Token::parse("malformed").unwrap(), made_up]);
     check(&["Malformed".into()]);
     session.insert("n", 1).unwrap();
     check(&[format!("NotFound({unknown:?})")]);
@@ -1455,14 +1451,14 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     session.destroy().unwrap();
     check(&[format!("Destroyed({second:?})")]);
     session.destroy().unwrap();
-    assert!(sessions.open([token]).is_empty().unwrap());
+    assert!(sessions.session([token]).is_empty().unwrap());
     check(&[format!("NotFound({second:?})")]);
     assert_eq!(session.update_now("n", add_one).unwrap(), 1);
     let third = session.public_id().unwrap().unwrap();
     check(&[format!("Created({third:?})")]);
     let token = token_of(&session);
     stage.clock.advance(secs(1_209_600));
-    assert!(sessions.open([token.clone()]).is_empty().unwrap());
+    assert!(sessions.session([token.clone()]).is_empty().unwrap());
     check(&[format!("Expired({third:?})")]);
     // One that only the policy ends is expired, too.
     stage.clock.advance(secs(3600) * 2);
@@ -1470,12 +1466,12 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     let recent = stored(stage, &json!({ "n": 1 }));
     let recent_id = sessile::PublicId::digest(recent.expose().as_bytes());
     stage.clock.advance(secs(3600));
-    assert!(strict.open([recent]).is_empty().unwrap());
+    assert!(strict.session([recent]).is_empty().unwrap());
     check(&[format!("Expired({recent_id:?})")]);
     // A renewal that failed is told to the operator, not to the visitor.
     let token = stored(stage, &json!({ "n": 1 }));
     let sliding = sessions.clone().with_lifetime(Lifetime::new().renewal(Renewal::OnRead)).unwrap();
-    let mut session = sliding.open([token]);
+    let mut session = sliding.session([token]);
     assert!(session.contains("n").unwrap());
     stage.clock.advance(secs(1_000_000));
     stage.rig.fail(Call::Update, 0);
@@ -1485,7 +1481,7 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     // The same of one that nobody has looked at, and that cannot be.
     let token = stored(stage, &json!({ "n": 1 }));
     let always = sessions.with_lifetime(Lifetime::new().renewal(Renewal::EveryRequest)).unwrap();
-    let mut session = always.open([token]);
+    let mut session = always.session([token]);
     stage.rig.fail(Call::Load, 0);
     session.save().unwrap();
     check(&[not_renewed]);

@@ -1,9 +1,10 @@
 //! A limit that is lowered takes nothing from a visitor: what was stored under the old one is read, and can be used in every
 //! way that does not make it larger.
+use crate::support::memory::sessions_in;
 use crate::support::texts::files_in_shards;
 use sessile::{
     Durability, Error, ErrorKind, Expiry, FileStore, FileStoreOptions, Lifetime, Lookup, Record, Renewal,
-    Session, SessionManager, Store, Token, Value, Verdict,
+    Session, Store, Token, Value, Verdict,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +29,8 @@ impl Lowered {
     /// Beyond both limits: five entries of 3,000 bytes.
     fn new(options: FileStoreOptions) -> Self {
         let dir = TempDir::new().unwrap();
-        let before = manager(&Arc::new(FileStore::open(dir.path()).unwrap()));
-        let mut session = before.open([]);
+        let before = sessions_in(FileStore::open(dir.path()).unwrap());
+        let mut session = before.session([]);
         for name in ["a", "b", "c", "d", "e"] {
             session.insert(name, text("x", 3000)).unwrap();
         }
@@ -40,7 +41,7 @@ impl Lowered {
     }
 
     fn session(&self) -> Session {
-        manager(&self.store).open([self.token.clone()])
+        sessions_in(Arc::clone(&self.store)).session([self.token.clone()])
     }
 
     fn record(&self, token: &Token) -> Arc<Record> {
@@ -49,10 +50,6 @@ impl Lowered {
             Lookup::Absent(why) => panic!("{why:?}"),
         }
     }
-}
-
-fn manager(store: &Arc<FileStore>) -> SessionManager {
-    SessionManager::new(Arc::clone(store) as Arc<dyn Store>)
 }
 
 /// Each act in a store of its own, with and without a copy in memory, relaxed and power-safe. How many entries it leaves.
@@ -113,7 +110,8 @@ fn a_session_beyond_a_lowered_limit_is_renewed_and_ended() {
     let lowered = Lowered::new(FileStoreOptions::new());
     let step = Lifetime::new().renewal(Renewal::EveryRequest).renewal_step_percent(0);
     let before = lowered.record(&lowered.token).deadline;
-    let mut session = manager(&lowered.store).with_lifetime(step).unwrap().open([lowered.token.clone()]);
+    let mut session =
+        sessions_in(Arc::clone(&lowered.store)).with_lifetime(step).unwrap().session([lowered.token.clone()]);
     session.save().unwrap();
     assert!(lowered.record(&lowered.token).deadline > before);
     session.destroy().unwrap();
@@ -189,12 +187,12 @@ fn a_login_is_not_refused_for_the_size_of_what_was_stored() {
     let options = FileStoreOptions::new().record_bytes_max(BYTES_MAX);
     let store = Arc::new(options.open(dir.path()).unwrap());
     let stored = |bytes: usize| -> Result<Session, Error> {
-        let mut session = manager(&store).open([]);
+        let mut session = sessions_in(Arc::clone(&store)).session([]);
         session.insert("a", text("x", bytes)).unwrap();
         session.save().map(|()| session)
     };
     let most = (3900..BYTES_MAX).take_while(|bytes| stored(*bytes).is_ok()).last().unwrap();
-    let mut session = manager(&store).open([]);
+    let mut session = sessions_in(Arc::clone(&store)).session([]);
     session.insert("a", text("x", most)).unwrap();
     session.login("ada").unwrap();
     session.save().unwrap();

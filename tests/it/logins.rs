@@ -132,7 +132,7 @@ fn a_login_outlives_the_expiry_of_its_session(stage: &Stage) {
             [Expiry::After(secs(300)), Expiry::At(stage.clock.now() + secs(300)), Expiry::Default][at];
         let token = stored(stage, &json!({ "n": 1 }));
         elsewhere(&stage.others(), &token, |s| s.set_expiry(expiry));
-        let mut session = sessions.open([token.clone()]);
+        let mut session = sessions.session([token.clone()]);
         session.login("ada").unwrap();
         stage.clock.advance(secs(300));
         session.save().unwrap();

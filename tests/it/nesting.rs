@@ -1,10 +1,11 @@
 //! Values that nest without end: an error in both directions, before the stack is used up, whatever they nest in. All of it
 //! on a thread whose stack is an eighth of the usual one.
+use crate::support::memory::sessions_in;
 use serde::de::value::BytesDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
 use sessile::value::{DEPTH_MAX, WRAPPERS_MAX};
-use sessile::{Error, ErrorKind, FileStore, Record, Session, SessionManager, Store, Value};
+use sessile::{Error, ErrorKind, FileStore, Record, Session, Store, Value};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ fn with_little_stack<T: Send + Sync>(given: T, act: impl FnOnce(&T) + Send) {
 
 /// A visitor's new session in a store of its own.
 fn session(store: &Arc<FileStore>) -> Session {
-    SessionManager::new(Arc::clone(store) as Arc<dyn Store>).open([])
+    sessions_in(Arc::clone(store)).session([])
 }
 
 fn store(dir: &tempfile::TempDir) -> Arc<FileStore> {
@@ -187,7 +188,7 @@ fn check_deepest<T: Nest + for<'de> Deserialize<'de>>(store: &Arc<FileStore>, le
         session.insert("deep", deepest).unwrap();
         session.save().unwrap();
         let token = session.token().unwrap().unwrap();
-        let session = SessionManager::new(Arc::clone(store) as Arc<dyn Store>).open([token]);
+        let session = sessions_in(Arc::clone(store)).session([token]);
         let read: T = session.get("deep").unwrap().unwrap();
         assert_eq!(Value::new(&read).unwrap(), Value::new(deepest).unwrap());
         assert_eq!(Value::new(too_deep).unwrap_err().kind(), ErrorKind::Value);
@@ -280,7 +281,7 @@ fn check_stored<T: Debug + for<'de> Deserialize<'de>>(store: &Arc<FileStore>, va
     let mut record = Record::new(store.now(), store.now() + Duration::from_secs(60));
     record.entries.insert("bomb".into(), value.clone());
     let token = store.create(&record, sessile::Durability::Relaxed).unwrap().token;
-    let session = SessionManager::new(Arc::clone(store) as Arc<dyn Store>).open([token]);
+    let session = sessions_in(Arc::clone(store)).session([token]);
     let error = session.get::<T>("bomb").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
 }

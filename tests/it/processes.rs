@@ -1,16 +1,16 @@
 //! Several processes, one directory: no update is lost, what ended stays ended whoever is in the middle of
 //! what, and every load sees the last acknowledged save or something newer.
+use crate::support::memory::sessions_in;
 use crate::support::process::{
     Child, Dice, Parent, Start, Worker, assert_met, hear_from_all, rounds, say_to_all,
 };
 use crate::support::versions;
 use sessile::{
-    Durability, ErrorKind, FileStore, FileStoreOptions, Record, Saved, SessionManager, Store, Token, Verdict,
+    Durability, ErrorKind, FileStore, FileStoreOptions, Record, Saved, Sessions, Store, Token, Verdict,
 };
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,9 +39,9 @@ fn open(dir: &Path, lock_wait: Duration) -> FileStore {
 }
 
 /// The races here are about locks and names; none needs its logouts on the disk.
-fn manager(dir: &Path) -> SessionManager {
+fn sessions(dir: &Path) -> Sessions {
     let options = FileStoreOptions::new().lock_wait(LONG_WAIT).sync_security_events(false);
-    SessionManager::new(Arc::new(options.open(dir).unwrap()))
+    sessions_in(options.open(dir).unwrap())
 }
 
 fn dir_of(parent: &Parent) -> PathBuf {
@@ -63,8 +63,8 @@ pub(crate) fn files(dir: &Path) -> Vec<String> {
 }
 
 /// A new session with one entry.
-fn create(manager: &SessionManager, name: &str, value: u64) -> Token {
-    let mut session = manager.open([]);
+fn create(sessions: &Sessions, name: &str, value: u64) -> Token {
+    let mut session = sessions.session([]);
     session.insert(name, value).unwrap();
     session.save().unwrap();
     session.token().unwrap().unwrap()
@@ -84,8 +84,8 @@ const THREADS: u64 = 4;
 #[track_caller]
 fn check_increments(how: &str, each: u64) {
     let dir = TempDir::new().unwrap();
-    let manager = manager(dir.path());
-    let shared = create(&manager, "n", 0);
+    let sessions = sessions(dir.path());
+    let shared = create(&sessions, "n", 0);
     let mut children: Vec<_> = (0..2)
         .map(|_| {
             let start = start("increment", &dir).with("TOKEN", shared.expose()).with("HOW", how);
@@ -97,12 +97,12 @@ fn check_increments(how: &str, each: u64) {
     for child in children {
         assert_eq!(child.finish(), [""; 0]);
     }
-    let sum: Option<u64> = manager.open([shared]).get("n").unwrap();
+    let sum: Option<u64> = sessions.session([shared]).get("n").unwrap();
     assert_eq!(sum, Some(2 * THREADS * each), "by {how}");
 }
 
 fn increment(parent: &Parent) {
-    let manager = manager(&dir_of(parent));
+    let sessions = sessions(&dir_of(parent));
     let shared = token(parent.argument("TOKEN"));
     let how = parent.argument("HOW");
     parent.report("ready");
@@ -111,7 +111,7 @@ fn increment(parent: &Parent) {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 for done in 0..parent.number("EACH") {
-                    let mut session = manager.open([shared.clone()]);
+                    let mut session = sessions.session([shared.clone()]);
                     match how {
                         "update and save" => {
                             session.update("n", |n: &mut u64| *n += 1).unwrap();
@@ -138,16 +138,16 @@ fn increment(parent: &Parent) {
 #[test]
 fn eight_requests_that_set_different_entries_at_once_all_win() {
     let dir = TempDir::new().unwrap();
-    let manager = manager(dir.path());
+    let sessions = sessions(dir.path());
     let mut children =
         [0, 1].map(|process| start("set own entries", &dir).with("PROCESS", process.to_string()).start());
     for round in 0..rounds(100) {
-        let shared = create(&manager, "round", round);
+        let shared = create(&sessions, "round", round);
         say_to_all(&mut children, shared.expose());
         hear_from_all(&children, "all have read");
         say_to_all(&mut children, "save");
         hear_from_all(&children, "all have saved");
-        let session = manager.open([shared]);
+        let session = sessions.session([shared]);
         for request in 0..2 * THREADS {
             assert_eq!(session.get(&format!("of {request}")).unwrap(), Some(round), "round {round}");
         }
@@ -160,7 +160,7 @@ fn eight_requests_that_set_different_entries_at_once_all_win() {
 }
 
 fn set_own_entries(parent: &Parent) {
-    let manager = manager(&dir_of(parent));
+    let sessions = sessions(&dir_of(parent));
     let first = parent.number("PROCESS") * THREADS;
     loop {
         let line = parent.line();
@@ -169,7 +169,7 @@ fn set_own_entries(parent: &Parent) {
         }
         let mut requests: Vec<_> = (0..THREADS)
             .map(|n| {
-                let session = manager.open([token(&line)]);
+                let session = sessions.session([token(&line)]);
                 let round: u64 = session.get("round").unwrap().unwrap();
                 (session, format!("of {}", first + n), round)
             })
@@ -191,9 +191,9 @@ fn set_own_entries(parent: &Parent) {
 #[test]
 fn saves_in_flight_do_not_resurrect_a_session_that_another_process_destroys() {
     let dir = TempDir::new().unwrap();
-    let manager = manager(dir.path());
-    check_against_saves(&dir, &manager, 2_000, |old| {
-        let mut session = manager.open([old]);
+    let sessions = sessions(dir.path());
+    check_against_saves(&dir, &sessions, 2_000, |old| {
+        let mut session = sessions.session([old]);
         session.destroy().unwrap();
         None
     });
@@ -203,10 +203,10 @@ fn saves_in_flight_do_not_resurrect_a_session_that_another_process_destroys() {
 #[test]
 fn saves_in_flight_are_in_the_successor_of_a_session_that_another_process_rotates_or_are_gone() {
     let dir = TempDir::new().unwrap();
-    let manager = manager(dir.path());
+    let sessions = sessions(dir.path());
     let mut successors = 0;
-    check_against_saves(&dir, &manager, 800, |old| {
-        let mut session = manager.open([old.clone()]);
+    check_against_saves(&dir, &sessions, 800, |old| {
+        let mut session = sessions.session([old.clone()]);
         session.rotate_id();
         session.save().unwrap();
         successors += 1;
@@ -221,7 +221,7 @@ fn saves_in_flight_are_in_the_successor_of_a_session_that_another_process_rotate
 /// the session went, if it went anywhere.
 fn check_against_saves(
     dir: &TempDir,
-    manager: &SessionManager,
+    sessions: &Sessions,
     usual: u64,
     mut end: impl FnMut(Token) -> Option<Token>,
 ) {
@@ -230,20 +230,20 @@ fn check_against_saves(
     let mut in_all = 0;
     let rounds = rounds(usual);
     for round in 0..rounds {
-        let old = create(manager, "saved", 0);
+        let old = create(sessions, "saved", 0);
         saver.say(old.expose());
         assert_eq!(saver.line(), "saving");
         dice.pause(400);
         let successor = end(old.clone());
-        let here = manager.open([old.clone()]);
+        let here = sessions.session([old.clone()]);
         assert_eq!(here.get::<u64>("saved").unwrap(), None, "round {round}: alive after it was ended");
         // The other process goes on until it is told that the session is gone, and then tries once more.
         let acknowledged: u64 = saver.line().parse().unwrap();
         in_all += acknowledged;
-        let here = manager.open([old]);
+        let here = sessions.session([old]);
         assert_eq!(here.public_id().unwrap(), None, "round {round}: alive after a late save");
         if let Some(successor) = successor {
-            let session = manager.open([successor]);
+            let session = sessions.session([successor]);
             assert_eq!(
                 session.get("saved").unwrap(),
                 Some(acknowledged),
@@ -258,7 +258,7 @@ fn check_against_saves(
 
 /// Saves a session, each time otherwise, until it is gone; every load meanwhile sees what was saved last.
 fn save_until_gone(parent: &Parent) {
-    let manager = manager(&dir_of(parent));
+    let sessions = sessions(&dir_of(parent));
     let mut dice = Dice::new(4);
     loop {
         let line = parent.line();
@@ -266,12 +266,12 @@ fn save_until_gone(parent: &Parent) {
             return;
         }
         let brought = token(&line);
-        let mut late = manager.open([brought.clone()]);
+        let mut late = sessions.session([brought.clone()]);
         assert_eq!(late.get("saved").unwrap(), Some(0_u64));
         let mut saved = 0_u64;
         parent.report("saving");
         loop {
-            let mut session = manager.open([brought.clone()]);
+            let mut session = sessions.session([brought.clone()]);
             let Some(found) = session.get::<u64>("saved").unwrap() else { break };
             assert_eq!(found, saved, "a load saw another version than the last one that was saved");
             // In place; in place, at once; larger by and by.
@@ -292,7 +292,7 @@ fn save_until_gone(parent: &Parent) {
         }
         late.update("saved", |n: &mut u64| *n += 1).unwrap();
         assert_eq!(late.save().unwrap_err().kind(), ErrorKind::Gone);
-        assert_eq!(manager.open([brought]).public_id().unwrap(), None, "alive after a late save");
+        assert_eq!(sessions.session([brought]).public_id().unwrap(), None, "alive after a late save");
         parent.report(saved);
     }
 }
@@ -574,15 +574,15 @@ fn a_session_whose_save_was_told_busy_keeps_its_changes_and_saves_them_later() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path(), SHORT_WAIT);
     let held = store.create(&versions::new(&store, 1, 10), Durability::OfStore).unwrap().token;
-    let manager = SessionManager::new(Arc::new(store));
-    let mut session = manager.open([held.clone()]);
+    let sessions = sessions_in(store);
+    let mut session = sessions.session([held.clone()]);
     session.insert("mine", 7).unwrap();
     let mut holder = holder(&dir, &held, Act::Overwrite);
     assert_eq!(session.save().unwrap_err().kind(), ErrorKind::Busy);
     holder.say("go on");
     holder.finish();
     session.save().unwrap();
-    let session = manager.open([held]);
+    let session = sessions.session([held]);
     assert_eq!(session.get("mine").unwrap(), Some(7));
     assert_eq!(session.get("version").unwrap(), Some(2), "what the holder wrote is there as well");
 }

@@ -9,7 +9,8 @@ use crate::support::rerun;
 use crate::support::server;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sessile::file::ReaperOptions;
-use sessile::http::tiny_http::{AnyResponse, IntoResponse};
+use sessile::http::IntoResponse;
+use sessile::http::tiny_http::AnyResponse;
 use sessile::{
     Change, Cookies, Durability, ErrorKind, FileStore, FileStoreOptions, Guarantees, Lookup, Record, Result,
     Saved, Session, Sessions, Store, Token,
@@ -102,7 +103,7 @@ fn a_panic_under_the_lock_is_an_error_that_writes_and_locks_nothing() {
     for code in ["function", "serialize", "deserialize", "drop", "default"] {
         // The entry that has no default to be asked for is there.
         let name = if code == "default" { "missing" } else { "n" };
-        let mut session = sessions.manager().open([token.clone()]);
+        let mut session = sessions.session([token.clone()]);
         session.update(name, count).unwrap();
         TRAP.set(code);
         assert_eq!(session.save().unwrap_err().kind(), ErrorKind::Panicked, "save: {code}");
@@ -114,7 +115,7 @@ fn a_panic_under_the_lock_is_an_error_that_writes_and_locks_nothing() {
         );
         // What `update` returns is dropped by its caller.
         if code != "drop" {
-            let mut preview = sessions.manager().open([token.clone()]);
+            let mut preview = sessions.session([token.clone()]);
             TRAP.set(code);
             let error = preview.update(name, count).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Panicked, "update: {code}");
@@ -126,7 +127,7 @@ fn a_panic_under_the_lock_is_an_error_that_writes_and_locks_nothing() {
         assert_eq!(new.update_now(name, count).unwrap_err().kind(), ErrorKind::Panicked, "new: {code}");
         assert_eq!(new.public_id().unwrap(), None);
 
-        let mut other = others.manager().open([token.clone()]);
+        let mut other = others.session([token.clone()]);
         assert_eq!(other.get::<u64>("n").unwrap(), Some(stored), "{code} left something");
         assert!(!other.contains("missing").unwrap());
         stored = other
@@ -137,7 +138,7 @@ fn a_panic_under_the_lock_is_an_error_that_writes_and_locks_nothing() {
             .expect("no lock is left");
         session.save().unwrap();
         stored += u64::from(code != "default");
-        let last = others.manager().open([token.clone()]);
+        let last = others.session([token.clone()]);
         assert_eq!(last.get("n").unwrap(), Some(stored), "what waited is saved: {code}");
     }
 }
@@ -180,7 +181,7 @@ impl Store for Theirs {
 /// A response that panics in this code of its own.
 struct Mine(&'static str);
 
-impl IntoResponse for Mine {
+impl IntoResponse<AnyResponse> for Mine {
     fn is_error(&self) -> bool {
         if self.0 == "is_error" {
             panic_quietly();

@@ -6,7 +6,8 @@
 use crate::support::client::{Browser, Client, PATIENCE, Response};
 use crate::support::probe::{Call, Probe};
 use crate::support::server::{self, Running};
-use sessile::http;
+use sessile::http::IntoResponse;
+use sessile::http::tiny_http::AnyResponse;
 use sessile::{
     Cookies, Durability, Error, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, Session, Sessions,
     Store, Token, Verdict,
@@ -47,7 +48,7 @@ impl Site {
 
     /// A browser with a live session, whose entry `n` is 0.
     fn visitor(&self, server: &Running) -> (Browser, Token) {
-        let mut session = self.sessions.manager().open([]);
+        let mut session = self.sessions.session([]);
         session.insert("n", 0).unwrap();
         session.save().unwrap();
         let token = session.token().unwrap().unwrap();
@@ -80,8 +81,8 @@ fn page(text: impl Into<String>) -> Page {
     Page { status: 200, headers: Vec::new(), text: text.into() }
 }
 
-impl http::tiny_http::IntoResponse for Page {
-    fn into_response(self) -> http::tiny_http::AnyResponse {
+impl IntoResponse<AnyResponse> for Page {
+    fn into_response(self) -> AnyResponse {
         let mut response = tiny_http::Response::from_string(self.text).with_status_code(self.status);
         for (name, value) in self.headers {
             response.add_header(tiny_http::Header::from_bytes(name, value).unwrap());
@@ -90,7 +91,7 @@ impl http::tiny_http::IntoResponse for Page {
     }
 }
 
-impl http::rouille::IntoResponse for Page {
+impl IntoResponse<rouille::Response> for Page {
     fn into_response(self) -> rouille::Response {
         let mut response = rouille::Response::text(self.text).with_status_code(self.status);
         response.headers.extend(self.headers.into_iter().map(|(name, value)| (name.into(), value.into())));
@@ -111,38 +112,21 @@ impl From<Error> for Oops {
     }
 }
 
-impl Oops {
-    fn of_session(&self) -> Option<&Error> {
+impl<R> IntoResponse<R> for Oops
+where
+    Page: IntoResponse<R>,
+    Error: IntoResponse<R>,
+{
+    fn is_error(&self) -> bool {
+        true
+    }
+    fn session_error(&self) -> Option<&Error> {
         match self {
             Self::Mine(_) => None,
             Self::Session(error) => Some(error),
         }
     }
-}
-
-impl http::tiny_http::IntoResponse for Oops {
-    fn is_error(&self) -> bool {
-        true
-    }
-    fn session_error(&self) -> Option<&Error> {
-        self.of_session()
-    }
-    fn into_response(self) -> http::tiny_http::AnyResponse {
-        match self {
-            Self::Mine(status) => Page { status, ..page("oops") }.into_response(),
-            Self::Session(error) => error.into_response(),
-        }
-    }
-}
-
-impl http::rouille::IntoResponse for Oops {
-    fn is_error(&self) -> bool {
-        true
-    }
-    fn session_error(&self) -> Option<&Error> {
-        self.of_session()
-    }
-    fn into_response(self) -> rouille::Response {
+    fn into_response(self) -> R {
         match self {
             Self::Mine(status) => Page { status, ..page("oops") }.into_response(),
             Self::Session(error) => error.into_response(),

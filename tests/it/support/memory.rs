@@ -2,8 +2,8 @@
 //! rig around any store that counts, fails and interferes; and the stage that holds them with their clock.
 use parking_lot::Mutex;
 use sessile::{
-    Absent, Change, Clock, Durability, Error, ErrorKind, Expiry, FileStoreOptions, Guarantees, Lifetime,
-    Live, Lookup, PublicId, Record, Result, Saved, SessionId, SessionManager, Store, Token, Verdict,
+    Absent, Change, Clock, Cookies, Durability, Error, ErrorKind, Expiry, FileStoreOptions, Guarantees,
+    Lifetime, Live, Lookup, PublicId, Record, Result, Saved, SessionId, Sessions, Store, Token, Verdict,
 };
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -76,7 +76,7 @@ impl Store for MemoryStore {
     fn update(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
         let mut records = self.records.lock();
         let Some((id, newest)) = self.alive(&records, token) else { return Ok(None) };
-        let record = Arc::new(changed(&newest, change)?);
+        let Some(record) = changed(&newest, change)?.map(Arc::new) else { return Ok(None) };
         records.insert(id, record.clone());
         Ok(Some(Saved { token: token.clone(), live: Live { record, id } }))
     }
@@ -84,7 +84,8 @@ impl Store for MemoryStore {
     fn rotate(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
         let mut records = self.records.lock();
         let Some((id, newest)) = self.alive(&records, token) else { return Ok(None) };
-        let saved = file_new(&mut records, changed(&newest, change)?)?;
+        let Some(record) = changed(&newest, change)? else { return Ok(None) };
+        let saved = file_new(&mut records, record)?;
         records.remove(&id);
         Ok(Some(saved))
     }
@@ -110,11 +111,12 @@ fn file_new(records: &mut HashMap<PublicId, Arc<Record>>, record: Record) -> Res
     Ok(Saved { token: session.to_token(), live: Live { record, id } })
 }
 
-fn changed(newest: &Record, change: Change<'_>) -> Result<Record> {
+fn changed(newest: &Record, change: Change<'_>) -> Result<Option<Record>> {
     let mut record = newest.clone();
     Ok(match change(&mut record)? {
-        Verdict::Write => storable(record),
-        Verdict::Keep => newest.clone(),
+        Verdict::Write => Some(storable(record)),
+        Verdict::Keep => Some(newest.clone()),
+        Verdict::Abort => None,
     })
 }
 
@@ -387,17 +389,17 @@ impl Stage {
     }
 
     /// Sessions of the requests that are watched: they go through the rig.
-    pub(crate) fn sessions(&self) -> SessionManager {
-        SessionManager::new(self.rig.clone())
+    pub(crate) fn sessions(&self) -> Sessions {
+        sessions_in(self.rig.clone())
     }
 
-    pub(crate) fn sessions_living(&self, lifetime: Lifetime) -> SessionManager {
+    pub(crate) fn sessions_living(&self, lifetime: Lifetime) -> Sessions {
         self.sessions().with_lifetime(lifetime).unwrap()
     }
 
     /// Sessions of the requests that interfere: they use the storage's second opening, past the rig.
-    pub(crate) fn others(&self) -> SessionManager {
-        SessionManager::new(self.second.clone())
+    pub(crate) fn others(&self) -> Sessions {
+        sessions_in(self.second.clone())
     }
 
     /// What is stored under a token now.
@@ -415,6 +417,11 @@ impl Stage {
             panic!("session {} is alive: {:?}", live.id, live.record);
         }
     }
+}
+
+/// The sessions of a store, with a cookie that needs no HTTPS.
+pub(crate) fn sessions_in(store: impl Store + 'static) -> Sessions {
+    Sessions::new(store, Cookies::plain_http()).unwrap()
 }
 
 /// A token that nobody was given.

@@ -28,7 +28,7 @@ impl Drop for Running {
 }
 
 /// `tiny_http` with so many worker threads, each of which dies of a panic that the adapter lets through.
-pub(crate) fn tiny_http<R: http::tiny_http::IntoResponse>(
+pub(crate) fn tiny_http<R: http::IntoResponse<http::tiny_http::AnyResponse>>(
     sessions: &Sessions,
     workers: usize,
     handler: impl Fn(&mut tiny_http::Request, &mut Session) -> R + Send + Sync + 'static,
@@ -51,7 +51,7 @@ pub(crate) fn tiny_http<R: http::tiny_http::IntoResponse>(
 }
 
 /// rouille with a pool of so many threads.
-pub(crate) fn rouille<R: http::rouille::IntoResponse>(
+pub(crate) fn rouille<R: http::IntoResponse<rouille::Response>>(
     sessions: &Sessions,
     workers: usize,
     handler: impl Fn(&rouille::Request, &mut Session) -> R + Send + Sync + 'static,

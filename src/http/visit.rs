@@ -1,0 +1,177 @@
+//! One request's session: opened from its cookie, saved before its response, with the headers that the response must carry.
+use super::Headers;
+use super::cookie::Jar;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::session::{PendingCookie, Session};
+use std::error::Error as StdError;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+/// One request's session, from its cookie to its response's headers. Use it as a [`Session`].
+///
+/// End it with [`finish`](Self::finish) or [`discard`](Self::discard). One that is dropped saves nothing; if that loses
+/// changes, or a cookie that the browser needs, it is observed as [`Event::Failed`]. (Not in a panic, which says enough.)
+#[must_use = "a visit that is dropped saves nothing; call `finish`"]
+#[derive(Debug)]
+pub struct Visit {
+    session: Session,
+    jar: Arc<Jar>,
+    /// Whether the response's headers were asked for.
+    finished: bool,
+}
+
+impl Visit {
+    pub(super) fn new(session: Session, jar: Arc<Jar>) -> Self {
+        Self { session, jar, finished: false }
+    }
+
+    /// Saves the session and says what the response must carry. `status` is the response's: at 500 and above nothing is
+    /// saved. Call it *before* the response is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`SaveError`], with the headers that the error's response must carry. If its error is
+    /// [`ErrorKind::Gone`], another request ended the session and this one's changes (never a
+    /// login) are lost: answer 409.
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// # let mut response: Vec<(String, String)> = Vec::new();
+    /// let mut visit = sessions.visit("theme=dark");
+    /// visit.insert("cart", ["apple"])?;
+    /// match visit.finish(200) {
+    ///     Ok(headers) => headers.apply_to(&mut response),
+    ///     // A response of status 500 or 409, with these headers.
+    ///     Err(failed) => failed.headers.apply_to(&mut response),
+    /// }
+    /// # assert_eq!(response.len(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn finish(mut self, status: u16) -> Result<Headers, SaveError> {
+        self.complete(status)
+    }
+
+    /// [`finish`](Self::finish), for adapters that survive a panic in it.
+    pub(super) fn complete(&mut self, status: u16) -> Result<Headers, SaveError> {
+        self.finished = true;
+        let saved = if status < 500 { self.session.commit() } else { Ok(()) };
+        saved.and_then(|()| self.headers(false)).map_err(|error| self.fail(error))
+    }
+
+    /// Drops what was changed, and says what the response must carry all the same: cookies of what was already done
+    /// (`destroy`, `save`, `update_now`). For failed requests.
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// let mut visit = sessions.visit("theme=dark");
+    /// visit.insert("cart", ["apple"])?;
+    /// let headers = visit.discard(); // the cart is not stored, and no cookie is set
+    /// assert_eq!(headers, [("Vary", "Cookie".to_owned())]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn discard(mut self) -> Headers {
+        self.finished = true;
+        self.headers(false).unwrap_or_else(|error| self.fail(error).headers)
+    }
+
+    /// Reports a failure and says what its response must carry.
+    pub(super) fn fail(&mut self, error: Error) -> SaveError {
+        self.finished = true;
+        self.session.observe(&Event::Failed(&error));
+        // Without the cookie, if that is what cannot be made.
+        let without_cookie = |_| {
+            let mut headers = Headers::default();
+            headers.push("Vary", "Cookie");
+            headers.push("Cache-Control", "no-store");
+            headers
+        };
+        let headers = self.headers(true).unwrap_or_else(without_cookie);
+        SaveError { error, headers }
+    }
+
+    /// # Errors
+    ///
+    /// The token does not fit into a cookie.
+    fn headers(&self, failed: bool) -> Result<Headers> {
+        let cookie = match self.session.pending_cookie() {
+            PendingCookie::Nothing => None,
+            PendingCookie::Token { token, until } => Some(self.jar.set(token, *until)?),
+            PendingCookie::Removed => Some(self.jar.removal()),
+        };
+        let mut headers = Headers::default();
+        // Also if only the deadline was moved: what a cache keeps for one visitor must not reach another.
+        if self.session.accessed() || cookie.is_some() {
+            headers.push("Vary", "Cookie");
+        }
+        let private = self.session.accessed() && self.session.is_live();
+        let has_cookie = cookie.is_some();
+        if let Some(cookie) = cookie {
+            headers.push("Set-Cookie", cookie);
+        }
+        if has_cookie || failed || self.session.save_failed() {
+            headers.push("Cache-Control", "no-store");
+        } else if private {
+            headers.push("Cache-Control", "private");
+        }
+        Ok(headers)
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if self.finished || !self.session.is_unfinished() || std::thread::panicking() {
+            return;
+        }
+        let reason = "its visit was dropped, with changes or a cookie for the browser; call `finish` before the response is \
+                      sent, or `discard`";
+        let error = Error::new(ErrorKind::Unfinished, "save session").with_reason(reason);
+        self.session.observe(&Event::Failed(&error));
+    }
+}
+
+impl Deref for Visit {
+    type Target = Session;
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl DerefMut for Visit {
+    fn deref_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+}
+
+/// A session that could not be saved, with the headers that the response to it must carry.
+pub struct SaveError {
+    /// Why.
+    pub error: Error,
+    /// To append to the response that says so.
+    pub headers: Headers,
+}
+
+impl fmt::Debug for SaveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The headers show no cookie: an `unwrap` prints this.
+        f.debug_struct("SaveError").field("error", &self.error).field("headers", &self.headers).finish()
+    }
+}
+
+impl fmt::Display for SaveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl StdError for SaveError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error.source()
+    }
+}

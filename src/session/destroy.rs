@@ -1,0 +1,90 @@
+//! How a request ends its session: in the store, at once, and in the browser, with its response.
+use super::Session;
+use crate::error::Result;
+use crate::event::Event;
+use crate::id::PublicId;
+use std::cell::OnceCell;
+
+/// Whether [`Session::destroy`] found a live session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destroyed {
+    /// A live session, which is ended now. Also if an earlier `destroy` of this request was an error and had ended it.
+    Ended,
+    /// No live session: the request presented no id, or nothing is stored under it any more (it was ended or moved by another
+    /// request, it has expired, or it was made up).
+    WasGone,
+}
+
+impl Session {
+    /// Ends the session at once, in the store, for every token that the request presented; drops the entries and forgets the
+    /// id. An entry that is stored afterwards makes a new session. Nothing that happens later in the request undoes it.
+    ///
+    /// If the request presented a token, the response removes the cookie, also if no session was found under it: else a logout
+    /// that comes after another request has moved or ended the session would leave a cookie in the browser.
+    ///
+    /// # Errors
+    ///
+    /// The storage failed: the session may still be alive. Nothing is forgotten and the cookie stays, so that the call can be
+    /// tried again.
+    ///
+    /// ```
+    /// use sessile::{Cookies, Destroyed, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// let mut visit = sessions.visit([]);
+    /// visit.insert("cart", ["apple"])?;
+    /// visit.save()?;
+    /// assert_eq!(visit.destroy()?, Destroyed::Ended);
+    /// assert_eq!(visit.destroy()?, Destroyed::WasGone);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "flush")]
+    #[doc(alias = "logout")]
+    pub fn destroy(&mut self) -> Result<Destroyed> {
+        self.accessed.set(true);
+        self.modified = true;
+        let destroyed = self.destroy_in_store();
+        let destroyed = self.note_failure(destroyed)?;
+        if self.presented_token {
+            self.remove_cookie();
+        }
+        Ok(destroyed)
+    }
+
+    /// Deletes every session of the candidates, and one that this request created. Forgets nothing unless all are deleted.
+    pub(super) fn destroy_in_store(&mut self) -> Result<Destroyed> {
+        let current = self.current();
+        let own = current.map(|current| &current.token).filter(|token| !self.candidates.contains(token));
+        let mut failure = None;
+        let mut ended = false;
+        let mut cookie_is_dead = false;
+        for token in self.candidates.iter().chain(own) {
+            let deleted = self.context.store.delete(token);
+            cookie_is_dead |= deleted.is_ok() && self.cookie.carries(token);
+            match deleted {
+                // After a failed attempt, "not there" may be the effect of that attempt.
+                Ok(was_live) if was_live || self.destroy_failed => {
+                    ended = true;
+                    let digest = || PublicId::digest(token.expose().as_bytes());
+                    let id = current
+                        .filter(|current| current.token == *token)
+                        .map_or_else(digest, |current| current.id);
+                    self.context.observe(&Event::Destroyed(id));
+                }
+                Ok(_) => {}
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        self.destroy_failed = failure.is_some();
+        if cookie_is_dead {
+            self.drop_cookie();
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        self.candidates.clear();
+        self.current = OnceCell::from(None);
+        self.clear_pending();
+        Ok(if ended { Destroyed::Ended } else { Destroyed::WasGone })
+    }
+}

@@ -1,0 +1,447 @@
+//! A session's entries: read with the changes of this request on top, and changed in memory.
+use super::Session;
+use crate::contained::contained;
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::Entries;
+use crate::value::Value;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Longest entry name, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Where the test cookie's entry is kept.
+const TEST_COOKIE: &str = "_test";
+
+impl Session {
+    /// Reads an entry; `None` if there is none. Another request may change it before this one is saved: a change that depends
+    /// on the value belongs in [`update`](Self::update) or [`update_now`](Self::update_now).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Type`] if the entry holds another type; the error names the entry, the path inside it and the missing or
+    /// expected part: see [changing your types](crate::value#changing-your-types).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.insert("theme", "dark")?;
+    /// assert_eq!(session.get::<String>("theme")?.as_deref(), Some("dark"));
+    /// assert_eq!(session.get::<String>("language")?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        check_name(name)?;
+        self.view(name)?.map(|value| read(name, value)).transpose()
+    }
+
+    /// Sets an entry. Setting it to the value it has is a read. Of two requests that set it, the one that is saved later wins:
+    /// a value that depends on the old one belongs in [`update`](Self::update).
+    ///
+    /// The value is stored as JSON has it: `Some(None)` reads back as `None`, see [`Value::new`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Value`] if the value cannot be stored or nests too deeply, see [`Value::new`]; [`ErrorKind::TooLarge`] if
+    /// it alone is larger than the store lets a session be.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.insert("theme", "dark")?;
+    /// session.insert("cart", vec!["apple", "bread"])?; // any type that serde knows
+    /// # assert_eq!(session.get::<Vec<String>>("cart")?.map(|cart| cart.len()), Some(2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn insert<T: Serialize>(&mut self, name: &str, value: T) -> Result<()> {
+        check_name(name)?;
+        self.put(name, &value)
+    }
+
+    /// Removes an entry. Whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.insert("theme", "dark")?;
+    /// assert!(session.remove("theme")?);
+    /// assert!(!session.remove("theme")?, "there is none any more");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn remove(&mut self, name: &str) -> Result<bool> {
+        check_name(name)?;
+        self.discard(name)
+    }
+
+    /// Reads an entry and removes it when the session is saved. Not atomic between requests: two of them at the same time both
+    /// get it. An entry that must be taken once (a coupon, a one-time token) needs [`take_now`](Self::take_now).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Type`] if it holds another type; it is then not removed.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.insert("notice", "your order is on its way")?;
+    /// let notice: Option<String> = session.take("notice")?;
+    /// assert_eq!(notice.as_deref(), Some("your order is on its way"));
+    /// assert!(!session.contains("notice")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "pop")]
+    pub fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
+        let value = self.get(name)?;
+        if value.is_some() {
+            self.remove(name)?;
+        }
+        Ok(value)
+    }
+
+    /// Reads an entry, or sets it to `value` if there is none. Not atomic between requests: two of them at the same time each
+    /// get their own value, and the one that is saved later wins. Where all must agree, use
+    /// [`get_or_insert_now`](Self::get_or_insert_now).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Type`] if it holds another type.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// let language = session.get_or_insert("language", "en".to_owned())?;
+    /// assert_eq!(language, "en");
+    /// assert_eq!(session.get_or_insert("language", "fr".to_owned())?, "en");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "setdefault")]
+    pub fn get_or_insert<T: Serialize + DeserializeOwned>(&mut self, name: &str, value: T) -> Result<T> {
+        if let Some(value) = self.get(name)? {
+            return Ok(value);
+        }
+        self.insert(name, &value)?;
+        Ok(value)
+    }
+
+    /// Changes an entry (its type's default, if there is none) with a function that runs now, on the handler's copy,
+    /// and again when the session is saved, on the value that is stored then: concurrent updates all count.
+    ///
+    /// It returns the handler's copy, a *preview*: for the truth (a counter that decides something), use
+    /// [`update_now`](Self::update_now).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Type`] if the entry holds another type, [`ErrorKind::Panicked`] if the function panics: now, or when it is
+    /// saved. Then nothing is changed, or saved.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// let add = |cart: &mut Vec<String>| cart.push("apple".into());
+    /// let preview = session.update("cart", add)?;
+    /// assert_eq!(preview, ["apple"]);
+    /// session.save()?; // `add` runs again, on the cart that is stored by now
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn update<T, F>(&mut self, name: &str, change: F) -> Result<T>
+    where
+        T: Default + Serialize + DeserializeOwned,
+        F: FnOnce(&mut T) + Clone + Send + 'static,
+    {
+        check_name(name)?;
+        let (stored, preview) = changed(name, self.view(name)?, change.clone(), |value| value)?;
+        let entry = name.to_owned();
+        let function =
+            move |stored: Option<&Value>| Ok(changed(&entry, stored, change.clone(), drop::<T>)?.0);
+        self.check_size(name, &stored)?;
+        self.delta.update(name, stored, Box::new(function));
+        self.modified = true;
+        Ok(preview)
+    }
+
+    /// Whether there is an entry of this name.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.insert("theme", "dark")?;
+    /// assert!(session.contains("theme")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "has_key")]
+    pub fn contains(&self, name: &str) -> Result<bool> {
+        check_name(name)?;
+        Ok(self.view(name)?.is_some())
+    }
+
+    /// The names of all entries, in order.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.insert("theme", "dark")?;
+    /// session.insert("language", "en")?;
+    /// let mut names = session.names()?;
+    /// names.sort();
+    /// assert_eq!(names, ["language", "theme"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "keys")]
+    pub fn names(&self) -> Result<Vec<String>> {
+        let current = self.load()?;
+        let none = Entries::new();
+        let names = self.delta.names(current.map_or(&none, |current| &current.record.entries));
+        Ok(names.into_iter().filter(|name| !name.starts_with('_')).collect())
+    }
+
+    /// All entries, name and value, in the order of their names. For pages and logs; a program that knows the name uses
+    /// [`get`](Self::get).
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    ///
+    /// ```
+    /// # use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.insert("lang", "en")?;
+    /// session.insert("visits", 3)?;
+    /// let shown: Vec<_> = session.entries()?.iter().map(|(name, value)| Ok(format!("{name}={}", value.to_json()?)))
+    ///     .collect::<sessile::Result<_>>()?;
+    /// assert_eq!(shown, [r#"lang="en""#, "visits=3"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "items")]
+    pub fn entries(&self) -> Result<Vec<(String, Value)>> {
+        let names = self.names()?;
+        names.into_iter().filter_map(|name| self.with_value(name).transpose()).collect()
+    }
+
+    /// Whether there are no entries.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// assert!(session.is_empty()?);
+    /// session.insert("theme", "dark")?;
+    /// assert!(!session.is_empty()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.names()?.is_empty())
+    }
+
+    /// Drops all entries and keeps the id. Does not load.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.insert("theme", "dark")?;
+    /// session.clear();
+    /// assert!(session.is_empty()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn clear(&mut self) {
+        self.accessed.set(true);
+        self.modified = true;
+        self.delta.clear();
+    }
+
+    /// Sets an entry that the next request can look for, to learn whether the browser accepts cookies.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.set_test_cookie()?; // with the page that has the login form
+    /// # session.save()?;
+    /// # let mut session = sessions.session(session.token()?);
+    /// if session.test_cookie_worked()? {
+    ///     session.delete_test_cookie()?; // with the request that brings the form
+    /// }
+    /// # assert!(!session.test_cookie_worked()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_test_cookie(&mut self) -> Result<()> {
+        self.put(TEST_COOKIE, &true)
+    }
+
+    /// Whether the test cookie of an earlier request came back.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// assert!(!session.test_cookie_worked()?);
+    /// session.set_test_cookie()?;
+    /// session.save()?;
+    /// let next = sessions.session(session.token()?); // the browser's next request, with its cookie
+    /// assert!(next.test_cookie_worked()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn test_cookie_worked(&self) -> Result<bool> {
+        Ok(self.view(TEST_COOKIE)?.is_some())
+    }
+
+    /// Removes the test cookie.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.set_test_cookie()?;
+    /// session.delete_test_cookie()?;
+    /// assert!(!session.test_cookie_worked()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn delete_test_cookie(&mut self) -> Result<()> {
+        self.discard(TEST_COOKIE).map(drop)
+    }
+
+    /// The handler's view of an entry; loads.
+    pub(super) fn view(&self, name: &str) -> Result<Option<&Value>> {
+        let current = self.load()?;
+        Ok(self.delta.view(name, current.and_then(|current| current.record.entries.get(name))))
+    }
+
+    /// An entry of the handler's view, with its name.
+    fn with_value(&self, name: String) -> Result<Option<(String, Value)>> {
+        Ok(self.view(&name)?.cloned().map(|value| (name, value)))
+    }
+
+    /// Refuses a value that no record has room for, now rather than at the save. A value that is no larger than all stored
+    /// entries is left to the store: the limit may have been lowered since, and refuses only growth.
+    fn check_size(&self, name: &str, value: &Value) -> Result<()> {
+        let bytes = value.as_bytes().len();
+        let Some(max) = self.context.store.record_bytes_max().filter(|max| bytes > *max) else {
+            return Ok(());
+        };
+        let stored = self.load()?.map_or(0, |current| {
+            current.record.entries.values().map(|value| value.as_bytes().len()).sum::<usize>()
+        });
+        if stored >= bytes {
+            return Ok(());
+        }
+        let reason = format!("the value alone has {bytes} bytes, where a session has at most {max}");
+        Err(Error::new(ErrorKind::TooLarge, format!("set entry `{name}`")).with_reason(reason))
+    }
+
+    fn put<T: Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
+        let value = store(name, value)?;
+        self.check_size(name, &value)?;
+        // An entry that this request has changed already may have any value in the store by now: setting it counts.
+        if self.view(name)? != Some(&value) || self.delta.touches(name) {
+            self.delta.insert(name, value);
+            self.modified = true;
+        }
+        Ok(())
+    }
+
+    fn discard(&mut self, name: &str) -> Result<bool> {
+        let existed = self.view(name)?.is_some();
+        if existed {
+            self.delta.remove(name);
+            self.modified = true;
+        }
+        Ok(existed)
+    }
+}
+
+pub(super) fn check_name(name: &str) -> Result<()> {
+    let refuse = |reason: String| Err(Error::new(ErrorKind::Name, "use an entry name").with_reason(reason));
+    match name.len() {
+        0 => refuse("it is empty".into()),
+        len if len > NAME_BYTES_MAX => refuse(format!("it has {len} bytes, the limit is {NAME_BYTES_MAX}")),
+        // Names are quoted in errors, hence in logs.
+        _ if name.contains(char::is_control) => refuse("it has a control character".into()),
+        _ if name.starts_with('_') => refuse(format!("`{name}` is reserved, as all that begin with `_`")),
+        _ => Ok(()),
+    }
+}
+
+/// Runs a function of the program, with its types' code, that may run under a session's lock: its panic is an error, so
+/// that nothing is written and the lock is given back.
+pub(super) fn run_program<R>(run: impl FnOnce() -> Result<R>) -> Result<R> {
+    contained(run).unwrap_or_else(|_| {
+        let reason = "the function given for it, or its type's own code, panicked; nothing was saved";
+        Err(Error::new(ErrorKind::Panicked, "update an entry of the session").with_reason(reason))
+    })
+}
+
+/// An entry (its type's default, if there is none) after a function of the program: as it is stored, and the result of `then`
+/// on it.
+fn changed<T, R>(
+    name: &str,
+    stored: Option<&Value>,
+    change: impl FnOnce(&mut T),
+    then: impl FnOnce(T) -> R,
+) -> Result<(Value, R)>
+where
+    T: Default + Serialize + DeserializeOwned,
+{
+    run_program(|| {
+        let mut value: T = stored.map(|value| read(name, value)).transpose()?.unwrap_or_default();
+        change(&mut value);
+        Ok((store(name, &value)?, then(value)))
+    })
+}
+
+pub(super) fn read<T: DeserializeOwned>(name: &str, value: &Value) -> Result<T> {
+    value.get().map_err(|error| error.with_act(format!("read entry `{name}`")))
+}
+
+pub(super) fn store<T: Serialize>(name: &str, value: &T) -> Result<Value> {
+    Value::new(value).map_err(|error| error.with_act(format!("set entry `{name}`")))
+}

@@ -1,0 +1,136 @@
+//! When a session expires: its setting, its deadline, the renewal of the deadline, and the end of a session whose setting has
+//! passed.
+use super::{Destroyed, Session};
+use crate::error::Result;
+use crate::event::Event;
+use crate::id::Token;
+use crate::lifetime::Renewed;
+use crate::record::Expiry;
+use crate::store::Verdict;
+use std::time::{Duration, SystemTime};
+
+impl Session {
+    /// Sets how this session expires, from the next save on. A past instant or a zero duration ends it then.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// use sessile::Expiry;
+    /// use std::time::Duration;
+    /// session.insert("code", 1234)?;
+    /// session.set_expiry(Expiry::After(Duration::from_secs(600)));
+    /// assert!(session.remaining()? <= Duration::from_secs(600));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_expiry(&mut self, expiry: Expiry) {
+        self.accessed.set(true);
+        self.modified = true;
+        self.expiry = Some(expiry.normalized());
+    }
+
+    /// How this session expires.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// use sessile::Expiry;
+    /// assert_eq!(session.expiry()?, Expiry::Default);
+    /// session.set_expiry(Expiry::BrowserClose);
+    /// assert_eq!(session.expiry()?, Expiry::BrowserClose);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "get_expire_at_browser_close")]
+    pub fn expiry(&self) -> Result<Expiry> {
+        let current = self.load()?;
+        Ok(self.expiry.or(current.map(|current| current.record.expiry)).unwrap_or_default())
+    }
+
+    /// When this session expires: as it is stored, or earlier if the policy has become stricter since; for a new session or a
+    /// new setting, as a save now would store it.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// let in_an_hour = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+    /// assert!(session.deadline()? > in_an_hour, "the default is two weeks");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "get_expiry_date")]
+    pub fn deadline(&self) -> Result<SystemTime> {
+        self.deadline_at(self.context.store.now())
+    }
+
+    /// How long until [`deadline`](Self::deadline); zero if it has passed.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// assert_eq!(session.remaining()?.as_secs(), 14 * 24 * 3600);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "get_expiry_age")]
+    pub fn remaining(&self) -> Result<Duration> {
+        let now = self.context.store.now();
+        Ok(self.deadline_at(now)?.duration_since(now).unwrap_or_default())
+    }
+
+    fn deadline_at(&self, now: SystemTime) -> Result<SystemTime> {
+        Ok(match (self.load()?, self.expiry) {
+            (Some(current), expiry) if expiry.is_none_or(|expiry| expiry == current.record.expiry) => {
+                self.context.lifetime.current_deadline(&current.record)
+            }
+            (current, expiry) => {
+                let created = current.map_or(now, |current| current.record.created);
+                self.context.lifetime.deadline(expiry.unwrap_or_default(), created, now)
+            }
+        })
+    }
+
+    /// Moves the deadline of a session without changes, if that still gains a step. A failed renewal is reported to the
+    /// observer, not to the handler: it costs the visitor nothing now. A session that was ended meanwhile stays ended.
+    pub(super) fn renew(&mut self, token: &Token, now: SystemTime) {
+        let lifetime = &self.context.lifetime;
+        let mut moved = false;
+        let saved = self.change_live(token, now, &mut |record| {
+            let renewed = lifetime.renew(record, now);
+            moved = renewed == Renewed::WithCookie;
+            Ok(if renewed.is_worth_a_write() { Verdict::Write } else { Verdict::Keep })
+        });
+        match saved {
+            Ok(Some(saved)) => self.apply_saved(saved, now, moved),
+            Ok(None) => self.drop_cookie(),
+            Err(error) => self.context.observe(&Event::NotRenewed(&error)),
+        }
+    }
+
+    /// Ends the session because its own expiry setting has passed. That is no logout: the cookie is removed only if it carries
+    /// the ended session.
+    pub(super) fn expire(&mut self) -> Result<()> {
+        let current = self.current();
+        let was_presented = current.is_some_and(|current| self.candidates.contains(&current.token));
+        if self.destroy_in_store()? == Destroyed::Ended && was_presented {
+            self.remove_cookie();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Login and a new id: pending until the next save, which moves the session in the same step.
+use super::Session;
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{Expiry, Record};
+use std::time::SystemTime;
+
+/// Longest user, in bytes.
+pub const USER_BYTES_MAX: usize = 256;
+
+/// Whether the next save moves the session to a new id.
+#[derive(PartialEq)]
+pub(super) enum IdChange {
+    Keep,
+    Rotate,
+    /// And records this user.
+    Login(String),
+}
+
+impl Session {
+    /// Gives the session a new id when it is saved, or by the next [`update_now`](Self::update_now), and ends the old one in
+    /// the same step; the entries stay. For every change of privilege. Without effect on a session that is not stored.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.insert("theme", "dark")?;
+    /// session.save()?;
+    /// let old = session.token()?;
+    /// session.rotate_id();
+    /// session.save()?;
+    /// assert_ne!(session.token()?, old);
+    /// assert!(sessions.session(old).is_empty()?, "the old id is dead");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "cycle_key")]
+    pub fn rotate_id(&mut self) {
+        self.accessed.set(true);
+        if self.id_change == IdChange::Keep {
+            self.id_change = IdChange::Rotate;
+        }
+    }
+
+    /// Logs a user in. When the session is saved, or by the next [`update_now`](Self::update_now), it gets a new id, the absolute
+    /// limit starts again, and if another user was logged in, that user's entries and expiry setting are dropped.
+    ///
+    /// If another request has ended or moved the session meanwhile (a login button pressed twice), the login is not refused:
+    /// it makes a new session from the entries that this request had loaded, unless they were another user's, and its changes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Value`] if `user` is empty or longer than 256 bytes.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// // After the password was checked:
+    /// session.login("ada")?;
+    /// assert_eq!(session.user()?.as_deref(), Some("ada"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "cycle_key")]
+    pub fn login(&mut self, user: impl Into<String>) -> Result<()> {
+        let user = user.into();
+        if user.is_empty() || user.len() > USER_BYTES_MAX {
+            let reason = format!("a user has 1 to {USER_BYTES_MAX} bytes, this one {}", user.len());
+            return Err(Error::new(ErrorKind::Value, "log in").with_reason(reason));
+        }
+        if self.user()?.is_some_and(|other| other != user) {
+            self.delta.clear();
+            self.expiry = None;
+        }
+        self.modified = true;
+        self.id_change = IdChange::Login(user);
+        Ok(())
+    }
+
+    /// The user that is logged in; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// See [`Session`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// assert_eq!(session.user()?, None);
+    /// session.login("ada")?;
+    /// assert_eq!(session.user()?.as_deref(), Some("ada"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn user(&self) -> Result<Option<String>> {
+        let current = self.load()?;
+        Ok(match &self.id_change {
+            IdChange::Login(user) => Some(user.clone()),
+            IdChange::Keep | IdChange::Rotate => current.and_then(|current| current.record.user.clone()),
+        })
+    }
+
+    /// Carries out a pending login on the record of a live session, before any other change of the request. The entries and
+    /// the expiry setting of another user are dropped. Whether a login was pending.
+    pub(super) fn log_in(&self, record: &mut Record, now: SystemTime) -> bool {
+        let IdChange::Login(user) = &self.id_change else { return false };
+        if record.user.as_ref().is_some_and(|other| other != user) {
+            record.entries.clear();
+            record.expiry = Expiry::Default;
+        }
+        record.user = Some(user.clone());
+        record.created = now;
+        self.context.lifetime.apply(record, record.expiry, now);
+        true
+    }
+
+    /// The first record of a new session. A login whose session is gone starts from the entries that this request had loaded
+    /// of it (a cart, say), unless they were another user's.
+    pub(super) fn new_record(&self, now: SystemTime) -> Record {
+        let mut record = Record::new(now, now);
+        if let IdChange::Login(user) = &self.id_change {
+            let lost = self.current().map(|current| &*current.record);
+            if let Some(lost) = lost.filter(|lost| lost.user.as_ref().is_none_or(|other| other == user)) {
+                record.entries = lost.entries.clone();
+                // A setting that has passed may be the reason why the session is gone.
+                record.expiry = if lost.expiry.is_over(now) { Expiry::Default } else { lost.expiry };
+            }
+            record.user = Some(user.clone());
+        }
+        record
+    }
+}
