@@ -118,8 +118,7 @@ fn ask(server: SocketAddr, cookie: &str) -> String {
 
 #[test]
 fn every_program_of_the_readme_builds_as_printed_and_the_first_one_serves() {
-    let page = fs::read_to_string(Path::new(REPOSITORY).join("README.md")).unwrap();
-    let mut programs = printed(&page);
+    let mut programs = printed(&page("README.md"));
     assert_eq!(programs.len(), 2, "one with tiny_http, one with rouille");
     let dirs: Vec<TempDir> = programs.iter().map(|_| tempfile::tempdir().unwrap()).collect();
     builds(dirs[1].path(), "second", &programs[1]);
@@ -148,8 +147,7 @@ fn every_program_of_the_readme_builds_as_printed_and_the_first_one_serves() {
 
 #[test]
 fn the_compiler_says_what_a_handler_may_return() {
-    let page = fs::read_to_string(Path::new(REPOSITORY).join("README.md")).unwrap();
-    let printed = printed(&page);
+    let printed = printed(&page("README.md"));
     for (printed, adapter, right, wrong) in [
         (
             &printed[0],
@@ -177,16 +175,35 @@ fn anchor(heading: &str) -> String {
     letters.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
 }
 
+/// The anchors of a page's headings.
+fn anchors(page: &str) -> Vec<String> {
+    let headings = page
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with("##")));
+    headings.map(anchor).collect()
+}
+
+/// The targets of a page's links.
+fn targets(page: &str) -> Vec<&str> {
+    page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect()
+}
+
+/// A page of the repository.
+fn page(path: &str) -> String {
+    fs::read_to_string(Path::new(REPOSITORY).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+const DOCUMENTS: [&str; 4] = ["docs/guide.md", "docs/design.md", "docs/format.md", "docs/testing.md"];
+
 /// crates.io and docs.rs show the page without the repository around it.
 #[test]
 fn every_link_of_the_readme_leads_somewhere_without_the_repository() {
-    let page = fs::read_to_string(Path::new(REPOSITORY).join("README.md")).unwrap();
-    let anchors: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).map(anchor).collect();
-    let targets: Vec<_> = page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    let readme = page("README.md");
+    let targets = targets(&readme);
     assert!(targets.len() > 5, "{targets:?}");
     for target in targets {
         let leads = match target.strip_prefix('#') {
-            Some(anchor) => anchors.iter().any(|known| known == anchor),
+            Some(anchor) => anchors(&readme).iter().any(|known| known == anchor),
             None => target.starts_with("https://"),
         };
         assert!(leads, "{target} leads nowhere");
@@ -194,9 +211,60 @@ fn every_link_of_the_readme_leads_somewhere_without_the_repository() {
         if let Some(file) = target.strip_prefix("https://docs.rs/crate/sessile/latest/source/") {
             assert!(Path::new(REPOSITORY).join(file).is_file(), "{target}");
         }
-        if let Some(module) = target.strip_prefix("https://docs.rs/sessile/latest/sessile/") {
+        if let Some(document) = target.strip_prefix("https://docs.rs/sessile/latest/sessile/_documentation/")
+        {
+            let (document, anchor) = document.split_once('/').unwrap();
+            let document = format!("docs/{document}.md");
+            assert!(DOCUMENTS.contains(&&*document), "{target}");
+            let anchors = anchors(&page(&document));
+            assert!(anchor.is_empty() || anchors.iter().any(|known| *known == anchor[1..]), "{target}");
+        } else if let Some(module) = target.strip_prefix("https://docs.rs/sessile/latest/sessile/") {
             let module = module.split('/').next().unwrap();
             assert!(Path::new(REPOSITORY).join(format!("src/{module}.rs")).is_file(), "{target}");
         }
     }
+}
+
+#[test]
+fn every_link_within_a_document_leads_to_one_of_its_headings() {
+    for document in DOCUMENTS {
+        let text = page(document);
+        let anchors = anchors(&text);
+        for target in targets(&text).into_iter().filter(|target| !target.starts_with("https://")) {
+            let leads =
+                target.strip_prefix('#').is_some_and(|anchor| anchors.iter().any(|known| known == anchor));
+            assert!(leads, "{target} of {document} leads nowhere");
+        }
+    }
+}
+
+/// Whether a path that a document names is there: from the top, or from the engine's folder.
+fn is_there(path: &str) -> bool {
+    ["", "src/file"].iter().any(|folder| Path::new(REPOSITORY).join(folder).join(path).exists())
+}
+
+/// The sources and folders that a document names in backticks.
+fn named(text: &str) -> impl Iterator<Item = &str> {
+    let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let is_path = |span: &&str| {
+        let folder = ["src/", "tests/", "benches/", "fuzz/", "powercut/", ".cargo/", ".ci/"];
+        !span.contains(' ') && (span.ends_with(".rs") || folder.iter().any(|folder| span.starts_with(folder)))
+    };
+    spans.filter(is_path)
+}
+
+#[test]
+fn every_source_that_the_documents_name_is_there() {
+    let mut names = 0;
+    for document in ["docs/design.md", "docs/testing.md", "SECURITY.md"] {
+        let text = page(document);
+        let missing: Vec<_> = named(&text).inspect(|_| names += 1).filter(|path| !is_there(path)).collect();
+        assert!(missing.is_empty(), "{document} names {missing:?}");
+    }
+    assert!(names > 40, "{names}");
+    assert!(!is_there("slots.txt"));
+    assert_eq!(
+        named("in `slots.rs`, `fuzz/`, `fuzz x.rs` and `slot`").collect::<Vec<_>>(),
+        ["slots.rs", "fuzz/"]
+    );
 }

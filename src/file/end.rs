@@ -1,5 +1,5 @@
 //! Rotate, delete: what ends the session of an id, step by step, so that it stays ended. The reasons are in
-//! [`design`](crate::design).
+//! [`design`](crate::_documentation::design).
 //!
 //! **The name goes last.** Under the session's lock, the tombstone is written into its file and brought to the disk, the end
 //! is announced, and only then is the name removed: a name that is absent proves that nothing is left to be done. Where that

@@ -10,7 +10,7 @@
 //! value that never repeats into the session's cell. Whoever reads a session notes the cell's [`Stamp`] first, and trusts
 //! the copy only while the cell still says the same. A hit costs two loads of the cell and no system call.
 //!
-//! Invariants; the argument built on them is in [`design`](crate::design):
+//! Invariants; the argument built on them is in [`design`](crate::_documentation::design):
 //!
 //! - **A value is never written twice** while anybody may remember it. Each open store counts on from a point drawn at
 //!   random, and multiplies by an odd number, which keeps different counts different, and neighbours different in both

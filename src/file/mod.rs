@@ -1,6 +1,6 @@
 //! The file engine: one directory is the database, one file is a session.
 //!
-//! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::design)).
+//! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::_documentation::design)).
 //! This file opens and reads; [`slot`] has the bytes of a version; `write` creates, updates and grows, `end` rotates and deletes, both under the lock that
 //! `locked` gets. `due` knows which sessions may have expired, `sweep` removes those that have, `reaper` does so again and
 //! again; `walk`, `operate` and `repair` are for operators.
@@ -113,7 +113,7 @@ const FOLLOWINGS_MAX: u32 = 8;
 /// # Loads from memory
 ///
 /// A session that was read or saved lately is loaded without a system call, and never stale: after a save or a `delete`
-/// returned in any process, no later load in any process returns what was before it. [`design`](crate::design) has the
+/// returned in any process, no later load in any process returns what was before it. [`design`](crate::_documentation::design) has the
 /// argument, [`Coherence`] the choices, [`stats`](Self::stats) the counts.
 ///
 /// ```
@@ -238,7 +238,7 @@ impl FileStore {
         self.watcher.as_ref()?.as_ref().err()
     }
 
-    /// Whether a copy is still the newest version, as far as anybody has said, and not expired; see [`design`](crate::design).
+    /// Whether a copy is still the newest version, as far as anybody has said, and not expired; see [`design`](crate::_documentation::design).
     fn trusts(&self, copy: &Cached, counters: &Counters, now: Glance) -> bool {
         counters.confirm(&copy.id, copy.stamp)
             // Also if the clock was set back: a copy from the future is as good as an old one.

@@ -1,5 +1,5 @@
 //! Create, update, grow: each step by step, in the order that survives a kill at any instant and a
-//! power cut. The reasons are in [`design`](crate::design).
+//! power cut. The reasons are in [`design`](crate::_documentation::design).
 use super::FileStore;
 use super::disk::{self, Access, Directory, temporary_name};
 use super::generations::News;
