@@ -1,4 +1,4 @@
-//! Longer texts: a guide with recipes, and the documents for those who change or judge the crate. They are the files in `docs/`.
+//! The files in `docs/`: a guide with recipes, and the documents on the engine's design, its format and its tests.
 //!
 //! Exists in the documentation only: programs get no module.
 
