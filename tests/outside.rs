@@ -275,3 +275,57 @@ fn every_source_that_the_documents_name_is_there() {
         ["slots.rs", "fuzz/"]
     );
 }
+
+/// All sources below a directory, as one text.
+fn sources(dir: &Path) -> String {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    paths
+        .map(|path| if path.is_dir() { sources(&path) } else { fs::read_to_string(&path).unwrap() })
+        .collect()
+}
+
+/// The methods of this crate that a text names, as `session.get(…)`, `Lifetime::age` or `Cookies::{name, path}`.
+fn methods(text: &str) -> Vec<&str> {
+    let of = [
+        "session.",
+        "Session::",
+        "Sessions::",
+        "Lifetime::",
+        "Cookies::",
+        "FileStore::",
+        "FileStoreOptions::",
+        "Headers::",
+    ];
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let behind = |prefix| text.match_indices(prefix).map(move |(at, _)| &text[at + str::len(prefix)..]);
+    let mut found = Vec::new();
+    for rest in of.into_iter().flat_map(behind) {
+        let list =
+            rest.strip_prefix('{').and_then(|list| list.split_once('}')).map_or(rest, |(list, _)| list);
+        let all = if list.len() < rest.len() {
+            list
+        } else {
+            &rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())]
+        };
+        found.extend(all.split(", ").filter(|name| !name.is_empty() && name.chars().all(is_part)));
+    }
+    found
+}
+
+#[test]
+fn every_method_that_the_tables_of_names_give_exists() {
+    let guide = page("docs/guide.md");
+    let sources = sources(&Path::new(REPOSITORY).join("src"));
+    // The last cell of a row is this crate's.
+    let cells = guide.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit(" | ").next());
+    let named: Vec<_> = cells.flat_map(methods).collect();
+    assert!(named.len() > 80, "{named:?}");
+    let exists =
+        |name: &&&str| ["(", "<"].iter().any(|next| sources.contains(&format!("pub fn {name}{next}")));
+    let missing: Vec<_> = named.iter().filter(|name| !exists(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert_eq!(
+        methods("`session.get::<T>(k)?`, `Cookies::{name, path}`, `Lifetime::new`"),
+        ["get", "new", "name", "path"]
+    );
+}
