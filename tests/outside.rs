@@ -1,6 +1,7 @@
 //! The crate as another package sees it. README.md as a new user follows it: each block of dependencies and the program behind
 //! it make a package outside of this repository, which is built as printed; the first program is also run and asked. And the
-//! compiler's advice where a handler returns something else than an adapter takes.
+//! compiler's advice where a handler returns something else than an adapter takes. And the links, files and methods that README
+//! and `docs/` name.
 //!
 //! A binary of its own, because cargo runs one test binary after the other: a compiler at work would slow down the tests of `it`
 //! that measure time. Builds offline, with the versions of this repository's lock file, which built this test too. Only two
@@ -238,7 +239,7 @@ fn every_link_within_a_document_leads_to_one_of_its_headings() {
     }
 }
 
-/// What the published package leaves out, with all that documents name there.
+/// Folders that the published package leaves out.
 const REPOSITORY_ONLY: [&str; 3] = ["fuzz", "powercut", "benches/peers"];
 
 /// Whether a path that a document names is there: from the top, or from the engine's folder.
