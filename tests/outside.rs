@@ -240,7 +240,7 @@ fn every_link_within_a_document_leads_to_one_of_its_headings() {
 }
 
 /// Folders that the published package leaves out.
-const REPOSITORY_ONLY: [&str; 3] = ["fuzz", "powercut", "benches/peers"];
+const REPOSITORY_ONLY: [&str; 3] = ["fuzz", "tests/powercut", "benches/peers"];
 
 /// Whether a path that a document names is there: from the top, or from the engine's folder.
 fn is_there(path: &str) -> bool {
@@ -255,7 +255,7 @@ fn named(text: &str) -> impl Iterator<Item = &str> {
     let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
     let is_source = |span: &str| Path::new(span).extension().is_some_and(|extension| extension == "rs");
     let is_path = move |span: &&str| {
-        let folder = ["src/", "tests/", "benches/", "fuzz/", "powercut/", ".cargo/", ".ci/"];
+        let folder = ["src/", "tests/", "benches/", "fuzz/", ".cargo/", ".ci/"];
         !span.contains(' ') && (is_source(span) || folder.iter().any(|folder| span.starts_with(folder)))
     };
     spans.filter(is_path)

@@ -3,8 +3,8 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::{
-    Absent, Change, Cookies, Durability, PublicId, Guarantees, Live, Lookup, Record, Result, Saved, SessionId,
-    Sessions, Store, Token,
+    Absent, Change, Cookies, Durability, Guarantees, Live, Lookup, PublicId, Record, Result, Saved,
+    SessionId, Sessions, Store, Token,
 };
 use std::cell::RefCell;
 use std::sync::Arc;

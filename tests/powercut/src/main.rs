@@ -308,7 +308,7 @@ impl Run {
 
 impl Honesty {
     fn run(&self) -> Result<bool> {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
         let chosen = |breach: &&Breach| {
             let is_named = self.only.iter().any(|name| name == breach.name);
