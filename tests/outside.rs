@@ -221,7 +221,8 @@ fn every_link_of_the_readme_leads_somewhere_without_the_repository() {
             assert!(anchor.is_empty() || anchors.iter().any(|known| *known == anchor[1..]), "{target}");
         } else if let Some(module) = target.strip_prefix("https://docs.rs/sessile/latest/sessile/") {
             let module = module.split('/').next().unwrap();
-            assert!(Path::new(REPOSITORY).join(format!("src/{module}.rs")).is_file(), "{target}");
+            let files = [format!("src/{module}.rs"), format!("src/{module}/mod.rs")];
+            assert!(files.iter().any(|file| Path::new(REPOSITORY).join(file).is_file()), "{target}");
         }
     }
 }
