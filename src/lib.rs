@@ -48,13 +48,14 @@
 //! | [`event`] | [`Event`]: what can be observed |
 //! | [`error`] | [`Error`], [`ErrorKind`] |
 //! | [`value`], [`record`], [`id`], [`clock`] | the words the others are made of |
-//! | [`design`] | byte map, rules for crashes, locks, coherence and expiry, and why |
-//! | [`tested`] | how it is tested, with figures and limits |
+//! | [`_documentation`] | the [guide](_documentation::guide) with recipes; [design](_documentation::design), [format](_documentation::format), [testing](_documentation::testing) |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(doc)]
+#[path = "documentation.rs"]
+pub mod _documentation;
 pub mod clock;
 mod contained;
-pub mod design;
 pub mod error;
 pub mod event;
 pub mod file;
@@ -67,7 +68,6 @@ pub mod session;
 mod shown;
 pub mod store;
 mod sync;
-pub mod tested;
 pub mod value;
 
 pub use crate::clock::Clock;

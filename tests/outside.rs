@@ -1,6 +1,7 @@
 //! The crate as another package sees it. README.md as a new user follows it: each block of dependencies and the program behind
 //! it make a package outside of this repository, which is built as printed; the first program is also run and asked. And the
-//! compiler's advice where a handler returns something else than an adapter takes.
+//! compiler's advice where a handler returns something else than an adapter takes. And the links, files and methods that README
+//! and `docs/` name.
 //!
 //! A binary of its own, because cargo runs one test binary after the other: a compiler at work would slow down the tests of `it`
 //! that measure time. Builds offline, with the versions of this repository's lock file, which built this test too. Only two
@@ -118,8 +119,7 @@ fn ask(server: SocketAddr, cookie: &str) -> String {
 
 #[test]
 fn every_program_of_the_readme_builds_as_printed_and_the_first_one_serves() {
-    let page = fs::read_to_string(Path::new(REPOSITORY).join("README.md")).unwrap();
-    let mut programs = printed(&page);
+    let mut programs = printed(&page("README.md"));
     assert_eq!(programs.len(), 2, "one with tiny_http, one with rouille");
     let dirs: Vec<TempDir> = programs.iter().map(|_| tempfile::tempdir().unwrap()).collect();
     builds(dirs[1].path(), "second", &programs[1]);
@@ -148,8 +148,7 @@ fn every_program_of_the_readme_builds_as_printed_and_the_first_one_serves() {
 
 #[test]
 fn the_compiler_says_what_a_handler_may_return() {
-    let page = fs::read_to_string(Path::new(REPOSITORY).join("README.md")).unwrap();
-    let printed = printed(&page);
+    let printed = printed(&page("README.md"));
     for (printed, response, right, wrong) in [
         (
             &printed[0],
@@ -182,16 +181,35 @@ fn anchor(heading: &str) -> String {
     letters.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
 }
 
+/// The anchors of a page's headings.
+fn anchors(page: &str) -> Vec<String> {
+    let headings = page
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with("##")));
+    headings.map(anchor).collect()
+}
+
+/// The targets of a page's links.
+fn targets(page: &str) -> Vec<&str> {
+    page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect()
+}
+
+/// A page of the repository.
+fn page(path: &str) -> String {
+    fs::read_to_string(Path::new(REPOSITORY).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+const DOCUMENTS: [&str; 4] = ["docs/guide.md", "docs/design.md", "docs/format.md", "docs/testing.md"];
+
 /// crates.io and docs.rs show the page without the repository around it.
 #[test]
 fn every_link_of_the_readme_leads_somewhere_without_the_repository() {
-    let page = fs::read_to_string(Path::new(REPOSITORY).join("README.md")).unwrap();
-    let anchors: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).map(anchor).collect();
-    let targets: Vec<_> = page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()).collect();
+    let readme = page("README.md");
+    let targets = targets(&readme);
     assert!(targets.len() > 5, "{targets:?}");
     for target in targets {
         let leads = match target.strip_prefix('#') {
-            Some(anchor) => anchors.iter().any(|known| known == anchor),
+            Some(anchor) => anchors(&readme).iter().any(|known| known == anchor),
             None => target.starts_with("https://"),
         };
         assert!(leads, "{target} leads nowhere");
@@ -199,10 +217,122 @@ fn every_link_of_the_readme_leads_somewhere_without_the_repository() {
         if let Some(file) = target.strip_prefix("https://docs.rs/crate/sessile/latest/source/") {
             assert!(Path::new(REPOSITORY).join(file).is_file(), "{target}");
         }
-        if let Some(module) = target.strip_prefix("https://docs.rs/sessile/latest/sessile/") {
+        if let Some(document) = target.strip_prefix("https://docs.rs/sessile/latest/sessile/_documentation/")
+        {
+            let (document, anchor) = document.split_once('/').unwrap();
+            let document = format!("docs/{document}.md");
+            assert!(DOCUMENTS.contains(&&*document), "{target}");
+            let anchors = anchors(&page(&document));
+            assert!(anchor.is_empty() || anchors.iter().any(|known| *known == anchor[1..]), "{target}");
+        } else if let Some(module) = target.strip_prefix("https://docs.rs/sessile/latest/sessile/") {
             let module = module.split('/').next().unwrap();
             let files = [format!("src/{module}.rs"), format!("src/{module}/mod.rs")];
             assert!(files.iter().any(|file| Path::new(REPOSITORY).join(file).is_file()), "{target}");
         }
     }
+}
+
+#[test]
+fn every_link_within_a_document_leads_to_one_of_its_headings() {
+    for document in DOCUMENTS {
+        let text = page(document);
+        let anchors = anchors(&text);
+        for target in targets(&text).into_iter().filter(|target| !target.starts_with("https://")) {
+            let leads =
+                target.strip_prefix('#').is_some_and(|anchor| anchors.iter().any(|known| known == anchor));
+            assert!(leads, "{target} of {document} leads nowhere");
+        }
+    }
+}
+
+/// Folders that the published package leaves out.
+const REPOSITORY_ONLY: [&str; 3] = ["fuzz", "tests/powercut", "benches/peers"];
+
+/// Whether a path that a document names is there: from the top, or from the engine's folder.
+fn is_there(path: &str) -> bool {
+    let top = Path::new(REPOSITORY);
+    let is_left_out = |folder: &&str| path.starts_with(*folder) && !top.join(folder).exists();
+    ["", "src/file"].iter().any(|folder| top.join(folder).join(path).exists())
+        || REPOSITORY_ONLY.iter().any(is_left_out)
+}
+
+/// The sources and folders that a document names in backticks.
+fn named(text: &str) -> impl Iterator<Item = &str> {
+    let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let is_source = |span: &str| Path::new(span).extension().is_some_and(|extension| extension == "rs");
+    let is_path = move |span: &&str| {
+        let folder = ["src/", "tests/", "benches/", "fuzz/", ".cargo/", ".ci/"];
+        !span.contains(' ') && (is_source(span) || folder.iter().any(|folder| span.starts_with(folder)))
+    };
+    spans.filter(is_path)
+}
+
+#[test]
+fn every_source_that_the_documents_name_is_there() {
+    let mut names = 0;
+    for document in ["docs/design.md", "docs/testing.md", "SECURITY.md"] {
+        let text = page(document);
+        let missing: Vec<_> = named(&text).inspect(|_| names += 1).filter(|path| !is_there(path)).collect();
+        assert!(missing.is_empty(), "{document} names {missing:?}");
+    }
+    assert!(names > 40, "{names}");
+    assert!(!is_there("slots.txt"));
+    assert_eq!(
+        named("in `slots.rs`, `fuzz/`, `fuzz x.rs` and `slot`").collect::<Vec<_>>(),
+        ["slots.rs", "fuzz/"]
+    );
+}
+
+/// All sources below a directory, as one text.
+fn sources(dir: &Path) -> String {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    paths
+        .map(|path| if path.is_dir() { sources(&path) } else { fs::read_to_string(&path).unwrap() })
+        .collect()
+}
+
+/// The methods of this crate that a text names, as `session.get(…)`, `Lifetime::age` or `Cookies::{name, path}`.
+fn methods(text: &str) -> Vec<&str> {
+    let of = [
+        "session.",
+        "Session::",
+        "Sessions::",
+        "Lifetime::",
+        "Cookies::",
+        "FileStore::",
+        "FileStoreOptions::",
+        "Headers::",
+    ];
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let behind = |prefix| text.match_indices(prefix).map(move |(at, _)| &text[at + str::len(prefix)..]);
+    let mut found = Vec::new();
+    for rest in of.into_iter().flat_map(behind) {
+        let list =
+            rest.strip_prefix('{').and_then(|list| list.split_once('}')).map_or(rest, |(list, _)| list);
+        let all = if list.len() < rest.len() {
+            list
+        } else {
+            &rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())]
+        };
+        found.extend(all.split(", ").filter(|name| !name.is_empty() && name.chars().all(is_part)));
+    }
+    found
+}
+
+#[test]
+fn every_method_that_the_tables_of_names_give_exists() {
+    let guide = page("docs/guide.md");
+    let sources = sources(&Path::new(REPOSITORY).join("src"));
+    // The last cell of a row is this crate's.
+    let cells = guide.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit(" | ").next());
+    let named: Vec<_> = cells.flat_map(methods).collect();
+    assert!(named.len() > 80, "{named:?}");
+    let exists =
+        |name: &&&str| ["(", "<"].iter().any(|next| sources.contains(&format!("pub fn {name}{next}")));
+    let missing: Vec<_> = named.iter().filter(|name| !exists(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert_eq!(
+        methods("`session.get::<T>(k)?`, `Cookies::{name, path}`, `Lifetime::new`"),
+        ["get", "new", "name", "path"]
+    );
 }

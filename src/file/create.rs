@@ -1,6 +1,6 @@
 //! Creating a session: a new file under the session's name, with its first version in slot 0.
 //!
-//! The order survives a kill at any instant and a power cut (rule 1 for crashes in [`design`](crate::design)): index entry,
+//! The order survives a kill at any instant and a power cut (rule 1 for crashes in [`design`](crate::_documentation::design)): index entry,
 //! exclusive open at the final path, lock, a look whether the path still leads here, both slots in one write, and, power-safe, sync of
 //! the file and of its directory. A kill leaves a file without a version, or a session whose id was never handed out.
 //!

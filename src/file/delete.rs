@@ -1,7 +1,7 @@
 //! Deleting a session, so that it stays deleted.
 //!
 //! **The name goes last.** Under the session's lock, the tombstone is written into its file and brought to the disk, all caches are
-//! invalidated, and only then is the name removed (rule 6 for crashes in [`design`](crate::design)): a name that is absent proves
+//! invalidated, and only then is the name removed (rule 6 for crashes in [`design`](crate::_documentation::design)): a name that is absent proves
 //! that nothing is left to be done. Where a tombstone cannot be written or synced, the file is *moved* first, to a name that says that
 //! its end is under way; that name goes last. Where the lock cannot be had, or the file cannot be read: see `force_delete`.
 //!

@@ -25,7 +25,7 @@
 //! - All of them, deletes under the lock and sweeps look first whether the path leads to their file: another session may have been
 //!   imported under it.
 //! - *Its copy in memory* has the stamp of `ends` from before it opened the path. Step 3 changes `ends`, and an invalidation by a
-//!   save does not touch `ends`, so the copy is never served (rule 3 of coherence in [`design`](crate::design)).
+//!   save does not touch `ends`, so the copy is never served (rule 3 of coherence in [`design`](crate::_documentation::design)).
 //!
 //! Limits: a writer that is stopped between its last look and its rename, and overtaken by a forced delete and by an import of the
 //! same id, takes the place of the import. On a file system that cannot exchange names, and on FUSE, a grow that is stopped in that

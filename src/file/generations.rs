@@ -10,7 +10,7 @@
 //! that never repeats into the session's cell. A reading of the cell is a [`Stamp`]. It is taken before the session's file is read,
 //! and the copy is returned only while the cell still says the same. A hit costs two loads of the cell and no system call.
 //!
-//! Invariants; the argument built on them is in [`design`](crate::design):
+//! Invariants; the argument built on them is in [`design`](crate::_documentation::design):
 //!
 //! - **A value is never written twice** while a copy may have it in its stamp. Each open store counts on from a point drawn at
 //!   random, and multiplies by an odd number, which keeps different counts different, and neighbours different in both

@@ -1,7 +1,7 @@
 //! Growing a session: a larger file takes the place of the old one. The same way serves after a failed sync, where the old inode
 //! must not be written again.
 //!
-//! The order survives a kill at any instant and a power cut (rules 4 and 5 for crashes in [`design`](crate::design)): a new file
+//! The order survives a kill at any instant and a power cut (rules 4 and 5 for crashes in [`design`](crate::_documentation::design)): a new file
 //! under a temporary name in the same shard, locked, written, always synced; the old file marked retiring; the two names exchanged
 //! in one step; the temporary one removed; and, power-safe, the shard synced. A kill leaves a temporary file at worst.
 //!

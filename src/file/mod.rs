@@ -1,6 +1,6 @@
 //! The file engine: one directory is the database, one file is a session.
 //!
-//! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::design)).
+//! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::_documentation::design)).
 //! A file for each operation: `open`, `read`, `create`, `update`, `grow`, `rotate`, `delete`, `force_delete`. [`slot`] has the bytes
 //! of a version, `slots` decides which is the newest. `queue`, `flock` and `session_lock` are the locks; `generations`, `read_cache`
 //! and `watch` the cache and its invalidation. `expiry_index` knows which sessions may have expired, `sweep` removes those that have,
@@ -116,7 +116,7 @@ const FOLLOWINGS_MAX: u32 = 8;
 /// # Loads from memory
 ///
 /// A session that was read or saved lately is loaded without a system call, and never stale: after a save or a `delete`
-/// returned in any process, no later load in any process returns what was before it. [`design`](crate::design) has the
+/// returned in any process, no later load in any process returns what was before it. [`design`](crate::_documentation::design) has the
 /// argument, [`stats`](Self::stats) the counts.
 ///
 /// A store keeps copies where processes share memory, and nowhere else; that is decided when it is opened. It keeps none, and
@@ -249,7 +249,7 @@ impl FileStore {
         self.watcher.as_ref()?.as_ref().err()
     }
 
-    /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired; see [`design`](crate::design).
+    /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired; see [`design`](crate::_documentation::design).
     fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> bool {
         counters.confirm(&copy.id, copy.stamp)
             // Also if the clock was set back: a copy from the future is as good as an old one.

@@ -1,6 +1,6 @@
 //! Rotating a session: the same record under a new id, and the old id ended, in one step for all that look.
 //!
-//! Under the old session's lock (rule 7 for crashes in [`design`](crate::design)): apply the change, create the successor,
+//! Under the old session's lock (rule 7 for crashes in [`design`](crate::_documentation::design)): apply the change, create the successor,
 //! power-safe at every durability, then end the old session as a delete does. A kill before the tombstone is written leaves the old
 //! session alive; one after it leaves neither session to the visitor. The successor's id is handed out last.
 //!

@@ -1,6 +1,6 @@
 //! Updating a session in place: read, change and write under its lock.
 //!
-//! The next version goes over the older slot (rules 2 to 4 for crashes in [`design`](crate::design)). A version that does not fit is
+//! The next version goes over the older slot (rules 2 to 4 for crashes in [`design`](crate::_documentation::design)). A version that does not fit is
 //! written by `grow`.
 //!
 //! - The record is cloned, and the clone changed: a change that is refused, or that keeps the version, leaves no trace.

@@ -395,7 +395,7 @@ fn check_killed_holder(act: Act) {
     assert!(act.run(&store, &held, || {}).unwrap().is_some(), "{act:?}");
 }
 
-/// Flags of a slot's state byte, and where it is: see the byte map on the design page.
+/// Flags of a slot's state byte, and where it is: see `docs/format.md`.
 const DATA_SYNCED: u8 = 1;
 const NAME_SYNCED: u8 = 2;
 const RETIRING: u8 = 4;

@@ -11,7 +11,7 @@
 //!   could go on; that a thread waits or ends costs none. Races are nearly all found with two.
 //! - **What is not**: more preemptions, other models, and memory that is weaker than the order of the steps. Memory between
 //!   the counters and a file is Miri's (`generations::tests`); between processes it is the kernel's.
-//! - **Each proof is shown able to fail**: beside it stands the same model with a rule of [`design`](crate::design) broken,
+//! - **Each proof is shown able to fail**: beside it stands the same model with a rule of [`design`](crate::_documentation::design) broken,
 //!   and the checker has to find what comes of it.
 //!
 //! Why shuttle and not loom: what is to be proved is in the order of system calls on real files, locks of files included,
