@@ -40,6 +40,8 @@ mod support;
 mod sweep;
 mod sweep_obstacles;
 mod sweep_races;
+mod sweep_trouble;
+mod tidy;
 mod trouble;
 
 use support::process::Worker;
