@@ -40,7 +40,6 @@ mod support;
 mod sweep;
 mod sweep_obstacles;
 mod sweep_races;
-mod sweep_trouble;
 mod tidy;
 mod trouble;
 
