@@ -16,7 +16,7 @@
 //!   ab/                 256 shard directories, 0700, all made when the store is
 //!     cdef0123…         one session, 0600: 2 slots of S bytes, S a power of two from 2 KiB; nothing else
 //!     .new-…            a file on its way to its name
-//!     .end-cdef0123…    a session that was ended without its lock, until that is announced and on the disk
+//!     .end-cdef0123…    a session that was ended without its lock, until that is invalidated and on the disk
 //! ```
 //!
 //! The name of a session's file is its [`PublicId`](crate::PublicId), the digest of the secret id: a listing or a backup
@@ -50,7 +50,7 @@
 //! missing beside parameters, for the removal may still be under way. No session comes back: the new shards are other
 //! directories, and a save that began before holds a file to which no path leads, which it finds when it looks (rules for locks,
 //! 2 and 3), or was done before the removal. Copies in memory go with the counters, by rule 6 of coherence; if those
-//! were left, all cells are announced. A single missing shard is made again at opening only.
+//! were left, all cells are invalidated. A single missing shard is made again at opening only.
 //!
 //! # What each call does
 //!
@@ -83,7 +83,7 @@
 //! more while the directory is watched; relaxed update 1.8 to 2.1 times `openat`, `pwrite`, `close`, and 1.6 to 1.8 times the
 //! same with a `pread`; power-safe update about as long as `openat`, `pwrite`, `fdatasync`, `close`. Of an update's own
 //! instructions BLAKE3 is 37 % (it verifies the old version and seals the new one) and the allocator 14 %; the kernel's part
-//! above the floor is the `flock` pair, the `pread`, and the announcement (0.9 µs where the floor is 8.6). Tried without
+//! above the floor is the `flock` pair, the `pread`, and the invalidation (0.9 µs where the floor is 8.6). Tried without
 //! gain: short values without an allocation; one hashing call over a copy of the slot.
 //!
 //! A power-safe update waits for the disk once. With a journal, ext4 then writes what an append to a preallocated log
@@ -128,10 +128,10 @@
 //! 5. **Grow**: a larger file under a temporary name in the same shard, locked, written, *always* synced; the old file
 //!    marked retiring; then the two names are *exchanged* in one step, the temporary one removed, and, power-safe, the
 //!    shard synced. A kill leaves a temporary file at worst.
-//! 6. **Delete: the name goes last.** Lock, write the tombstone into the file, sync *the file*, announce, unlink. So a name that
-//!    is absent proves that its session's end was announced and is on the disk, and the end of an absent id is a look. A
+//! 6. **Delete: the name goes last.** Lock, write the tombstone into the file, sync *the file*, invalidate, unlink. So a name that
+//!    is absent proves that its session's copies were invalidated and its end is on the disk, and the end of an absent id is a look. A
 //!    deleter that is killed before the unlink leaves a tombstone under the name; the next deleter that finds it writes it once
-//!    more (a page that a failed sync has marked clean is written again), syncs, announces and unlinks, and so does a sweep an
+//!    more (a page that a failed sync has marked clean is written again), syncs, invalidates and unlinks, and so does a sweep an
 //!    hour later. A power cut that brings the name back brings the tombstone back with it, if the name cannot lead anywhere
 //!    else: an inode that took another one's place says so in its state until its name is synced, and its shard is synced
 //!    before the tombstone is written. (A name that was never synced falls back to nothing. Where a tombstone is found, its
@@ -139,7 +139,7 @@
 //!    sync: a power cut may bring back the one that was there before.)
 //!
 //!    If the tombstone cannot be written or synced, or a sync of the inode had failed before, the session ends by its name: the
-//!    file is *moved* to `.end-` and the session's name, the end announced, the shard synced, and `.end-…` removed last. If that
+//!    file is *moved* to `.end-` and the session's name, the copies invalidated, the shard synced, and `.end-…` removed last. If that
 //!    sync fails too, the error is [`DurabilityUnknown`](crate::ErrorKind::DurabilityUnknown), and `.end-…` stays. A deleter
 //!    that finds a name absent looks for `.end-…` too, and finishes what it finds; so does a sweep an hour later. If only the
 //!    unlink fails, the session is ended, and a sweep removes the file.
@@ -179,11 +179,11 @@
 //!    that sees no mark holds the file its path leads to. (Files replaced by hand are not marked: a save that waits
 //!    while somebody restores a backup over it may go to the replaced file.) This spares two `stat` calls a save.
 //! 3. Every wait ends at the lock limit with [`Busy`](crate::ErrorKind::Busy), but a logout does not hang on a writer
-//!    that was stopped: after the limit, `delete` moves the file to `.end-…` without the lock, writes the tombstone into it
-//!    there, announces, syncs, and removes it. So it does with a session that cannot be read. Here the announcement must come
-//!    after the name is gone: the writer may be about to put a larger file in place, without a tombstone. The name `.end-…`
-//!    says to the next deleter that there may be something to be announced, whenever this one was killed; it goes last. What the
-//!    writer does when it goes on cannot bring the session back: an in-place write goes to a file that has lost the session's
+//!    that was stopped (`file/force_delete.rs`): after the limit, `delete` moves the file to `.end-…` without the lock, writes the
+//!    tombstone into it there, invalidates, syncs, and removes it. So it does with a session that cannot be read. Here the
+//!    invalidation must come after the name is gone: the writer may be about to put a larger file in place, without a tombstone. The
+//!    name `.end-…` tells the next deleter that there may be copies to be invalidated, whenever this one was killed; it goes last.
+//!    When the writer goes on, it cannot bring the session back: an in-place write goes to a file that has lost the session's
 //!    name, and is answered "gone" (a save that held the lock for longer than the shortest limit looks whether its path still
 //!    leads there; `delete` waits twice as long for a writer that got the lock while it passed, and read the file before the
 //!    tombstone was there); a grow *exchanges* names, which fails when the old one is gone; a rotation that finds the old name
@@ -212,95 +212,97 @@
 //!
 //! # Coherence of copies in memory
 //!
-//! Each open store keeps copies of sessions it has read or saved (`file/read_cache.rs`). A copy is never the authority:
-//! what follows is why, as long as two counters in memory say so, a load may return it without asking the file.
+//! Each open store that has a cache keeps copies of sessions it has read or saved (`file/read_cache.rs`). A copy is never the
+//! authority: this section argues why a load may return it without asking the file, as long as two counters in memory say so.
 //!
 //! **The counters.** `run/generations` has 131,072 cells of two counters, and a session has one cell by its `PublicId`. Every
 //! process maps the file read-only and writes to it with `pwrite`, always a value that was never written before: *saves*
-//! when there may be a new version, both when the session may have ended. (`file/generations.rs`.)
+//! when there may be a new version, both when the session may have ended. Writing to a session's cell *invalidates* its copies; a
+//! reading of the cell is a *stamp*. (`file/generations.rs`.)
 //!
 //! **The rules.**
 //!
-//! 1. Whoever reads a session notes its cell *before* opening its file. The copy is dated with what was noted.
-//! 2. Whoever has the lock of a session announces (writes to the cell) after the last look at the file and before the
-//!    lock is given back, *whatever came of the act*: written, unchanged, gone, refused. Nothing is returned before. Somebody
-//!    else may have been killed after changing the session and before announcing it, and whoever learns the new state
-//!    first spreads it. A save that finds nothing announces that too: it may have been removed by hand. So does a
-//!    `delete`, if its store has a copy; one of an id that was made up has nothing to tell (rule 4).
-//! 3. A writer's own copy is dated with the *saves* it has just written, and with the *ends* it noted before it opened
-//!    the session's path.
-//! 4. An end is announced when nothing can be read of the session any more: a tombstone is in the file, under its lock, or,
+//! 1. A reader takes the cell's stamp *before* it opens the session's file. The copy has that stamp.
+//! 2. The holder of a session's lock invalidates (writes to the cell) after its last look at the file and before it gives the lock
+//!    back, *whatever the result of the operation*: written, unchanged, gone, refused. Nothing is returned before. Another process may
+//!    have been killed between changing the session and invalidating it; the next holder of the lock does it instead. A save that
+//!    finds nothing invalidates too: the file may have been removed outside the library. So does a `delete`, if its store has a copy;
+//!    a `delete` of a made-up id has nothing to invalidate (rule 4).
+//! 3. The stamp of a writer's own copy has the *saves* that it has just written, and the *ends* that it read before it opened the
+//!    session's path.
+//! 4. An end invalidates when no version of the session can be read any more: a tombstone is in the file, under its lock, or,
 //!    without the lock, the name is gone. The name, or the one it was changed to, goes after that. So a `delete` that finds
-//!    neither has nothing to tell. (A file that was removed by hand is one that was not announced, unless the directory is
-//!    watched: a store that has no copy of it cannot know, and copies elsewhere are trusted for a minute.)
-//! 5. A load may return a copy whose date is what the cell says now, that is not older than a minute, and whose record is
+//!    neither has nothing to invalidate. (A file that was removed outside the library invalidates nothing, unless the directory is
+//!    watched: a store that has no copy of it cannot know, and copies elsewhere are served for a minute.)
+//! 5. A load may return a copy whose stamp is what the cell says now, that is not older than a minute, and whose record is
 //!    not expired.
 //!
 //! **A hit is never stale.** Let W be a save or an end of the session that had returned before a load L began, and C the
-//! copy that L returns. W announced before it returned, so L read the cell after that, and found C's date in it.
+//! copy that L returns. W invalidated before it returned, so L read the cell after that, and found C's stamp in it.
 //!
-//! * *C was read from the file* (rule 1). If its date was noted after W's announcement, the file was opened after W
-//!   wrote, so C is W's version or a newer one, or, W being an end, there was nothing to read. If it was noted before,
-//!   the cell has changed since, and never changes back: L did not find C's date in it.
+//! * *C was read from the file* (rule 1). If its stamp was taken after W's invalidation, the file was opened after W
+//!   wrote, so C is W's version or a newer one, or, W being an end, there was nothing to read. If it was taken before,
+//!   the cell has changed since, and never changes back: L did not find C's stamp in it.
 //! * *C was saved by U, and W is a save* (rule 3). Both had the session's lock. If W had it first, U read what W wrote and
-//!   C is newer. If U had it first, W's announcement came after U's, and *saves* is not C's any more.
-//! * *C was saved by U, and W ended the session*, with its lock or without. If W announced before U noted *ends*, a tombstone
-//!   or nothing was there when U opened the path (rule 4), and there was no U. If it announced after, *ends* is not C's any more. U's own
-//!   announcement cannot hide W's, for it does not touch *ends*. (With one counter it could: a writer stopped between its
-//!   last look and its announcement, passed by a logout, would announce over the logout and serve its copy for ever.)
+//!   C is newer. If U had it first, W's invalidation came after U's, and *saves* is not C's any more.
+//! * *C was saved by U, and W ended the session*, with its lock or without. If W invalidated before U read *ends*, a tombstone
+//!   or nothing was there when U opened the path (rule 4), and there was no U. If it invalidated after, *ends* is not C's any more.
+//!   U's own invalidation cannot hide W's, for it does not touch *ends*. (With one counter it could: a writer stopped between its
+//!   last look and its invalidation, overtaken by a logout, would overwrite the logout's value and serve its copy for ever.)
 //!
 //! So a load from memory takes effect when it reads the cell. While a save is under way, and only then, two processes may
-//! differ about which of the two versions is the newest: one has read the file, the other has a copy and has not yet been
-//! told. Inside one process an older version does not replace a newer copy that is trusted.
+//! differ about which of the two versions is the newest: one has read the file, the other has a copy that is not yet invalidated.
+//! Inside one process an older version does not replace a newer copy that is trusted.
 //!
-//! **Late inserts are harmless**: a copy carries its date wherever it goes. Filed an hour later, it does not match. Two acts that
-//! end a session at once both announce when nothing can be read any more, and it does not matter whose value stays.
+//! **Late inserts are harmless**: a copy keeps its stamp. Inserted an hour later, it does not match. Two operations that
+//! end a session at once both invalidate when nothing can be read any more, and it does not matter whose value stays.
 //!
-//! **Orderings.** An announcement is a system call after the system call that wrote the session. A reader's loads of the
+//! **Orderings.** An invalidation is a system call after the system call that wrote the session. A reader's loads of the
 //! cell are followed by an acquire fence, then by the system calls that read the file. Between processes nothing else is
 //! needed: one kernel, one page cache, and memory that the processor keeps coherent. What "returned before L began" means
-//! is up to the two callers; whatever lets one know of the other orders their memory. A `pwrite` of eight bytes may be
-//! seen half done; such a mixture is no value that was ever written, or ever will be, so it matches no date, and the call
+//! is up to the two callers; any means by which one knows of the other orders their memory. A `pwrite` of eight bytes may be
+//! seen half done; such a mixture is no value that was ever written, or ever will be, so it matches no stamp, and the call
 //! that is writing it has not returned.
 //!
-//! **Killed writers.** Killed after writing and before announcing, a writer has acknowledged nothing. Whoever reads the file
-//! sees its save, whoever has a copy does not, until anybody saves or ends that session (rule 2), or for a minute (rule 5).
+//! **Killed writers.** A writer that was killed after writing and before invalidating has acknowledged nothing. Processes that read
+//! the file see its save, processes that have a copy do not, until the next save or end of that session (rule 2), or for a minute
+//! (rule 5).
 //!
-//! **Trouble.** If the announcement fails (a broken disk), the error is [`InvalidationFailed`](crate::ErrorKind::InvalidationFailed): the
-//! change was made, and was not acknowledged; for a minute others may not see it. On a full disk it does not fail, for the
+//! **Failures.** If the invalidation fails (a broken disk), the error is [`InvalidationFailed`](crate::ErrorKind::InvalidationFailed): the
+//! change was made, and was not acknowledged; for a minute other processes may not see it. On a full disk it does not fail, for the
 //! file has all its blocks (unless the file system never writes in place, as ZFS, or btrfs below a snapshot). Nothing is
-//! written through a mapping, which would kill the process there. What remains is a disk that cannot read back a page of the
-//! counters that memory was short of: a load that needs the page then ends the process, as it does with any mapped file.
+//! written through a mapping, which would kill the process there. One failure remains: a disk that cannot read back a page of the
+//! counters that memory was short of. A load that needs the page then ends the process, as it does with any mapped file.
 //!
-//! **The file that has the name.** All of this takes for granted that processes that announce and processes that listen have the
-//! same file. A restored backup may put another one in its place (`rsync` renames, `tar` and `cp --remove-destination` unlink and
+//! **The file that has the name.** All of this takes for granted that all processes have the same file of counters. A restored backup
+//! may put another one in its place (`rsync` renames, `tar` and `cp --remove-destination` unlink and
 //! create), the directory may be removed, and an opening replaces a file of a wrong size. So:
 //!
 //! 6. *Each process looks*, while it loads or saves and a second has gone by since it last looked, whether the name leads to
 //!    its file, with the same size, and not written before it was last seen to be. (A copy of `rsync` or `cp -a` that is
 //!    written over the file sets its time back.) If not, it takes up the file that has the name, and makes one if there is
-//!    none or one of another size: under a temporary name, then renamed, so that one making wins and none is seen half done.
-//! 7. *An announcement counts if its file has a name afterwards* (`fstat`, 0.2 µs), and is made again, into the file that has
+//!    none or one of another size: under a temporary name, then renamed, so that one process wins and none sees a half-made file.
+//! 7. *An invalidation is complete if its file has a name afterwards* (`fstat`, 0.2 µs), and is made again, in the file that has
 //!    the name, if not. Nothing returns before.
-//! 8. *Each file has a number* in each process, which is part of the dates of copies. So whatever the new file says, which may
-//!    be a copy of the old one, no older copy agrees with it, nor does one that is filed later.
+//! 8. *Each file has a number* in each process, which is part of a stamp. So whatever the new file says, which may
+//!    be a copy of the old one, no older copy matches it, nor does one that is inserted later.
 //!
-//! Let R be the instant at which the old file lost its name. *An announcement that returned after R was made into a file that
+//! Let R be the instant at which the old file lost its name. *An invalidation that returned after R was made in a file that
 //! had a name after R*, by rule 7, unless its last look was before R; then it was written before R. So a process that
-//! noted its cell in the new file, which is after R, hears of each announcement of the first kind, and has read its file
+//! took a stamp from the new file, which is after R, sees each invalidation of the first kind, and has read the session's file
 //! after each one of the second kind. It is as if there had been one file. *A process that still has the old one in memory*
-//! is told of nothing after R until it looks, which its loads do within a second; from then on it trusts none of its
-//! copies. It serves what is a second old at worst. Between its threads the new file is taken up at once: copies are held
+//! sees no invalidation after R until it looks, which its loads do within a second; from then on it trusts none of its
+//! copies. What it serves is a second old at worst. Between its threads the new file is taken up at once: copies are held
 //! against counters that are kept under the lock of each part of the cache, and all parts are given the new ones while no
-//! thread can announce. A load from memory costs one more load, of the instant of the last look.
+//! thread can write to them. A load from memory costs one more load, of the instant of the last look.
 //!
 //! Where the old file keeps a name (it was moved aside, or has a hard link), rule 7 sees nothing, and processes come
-//! together by rule 6: between R and the last one's look, a change may not be heard, and rule 5 bounds what is served to a
-//! minute. If no file can be had (a full disk), nothing is trusted and each load reads its file; announcements go on into the
-//! old file, for others may still listen there. If there is one that cannot be opened, they fail
+//! together by rule 6: between R and the last one's look, an invalidation may be missed, and rule 5 bounds what is served to a
+//! minute. If no file can be had (a full disk), nothing is trusted and each load reads its file; invalidations go on into the
+//! old file, which other processes may still have. If there is one that cannot be opened, they fail
 //! ([`InvalidationFailed`](crate::ErrorKind::InvalidationFailed)).
 //!
-//! What the file says is worth nothing once all processes are gone, so it is neither synced nor backed up. An earlier version
+//! The counters are worth nothing once all processes are gone, so the file is neither synced nor backed up. An earlier version
 //! had it in the root; an opening that finds it there waits until the store is unused, and removes it.
 //!
 //! **A file that is cut short** (`cp` and `rsync --inplace` over it do that first) kills the process that reads a counter beyond
@@ -311,7 +313,7 @@
 //!
 //! **Without a cache** every load reads the file. That is so where processes do not share memory (NFS, SMB, 9p, FUSE), with
 //! `cache_bytes(0)`, and in a store that is only read; it is decided when the store is opened. A store without a cache does not
-//! map the counters. It announces like all others, which costs a `pwrite` a save: on the host of a virtual machine, other
+//! map the counters. It invalidates like all others, which costs a `pwrite` a save: on the host of a virtual machine, other
 //! processes may have the counters of an NFS directory in memory.
 //!
 //! **Sessions in one cell** cost each other rereads, nothing else: w saves on the host between two loads of a session
@@ -371,7 +373,7 @@
 //! counts the rest. If `run/due/sweep` says nothing, the index is new to this store or was lost: all shards are walked at once.
 //! To know what is filed, the walk reads the whole index, 32 bytes a session.
 //!
-//! **Removal.** Under the session's lock, after another look at the record: mark the file as retiring, announce, `unlink`,
+//! **Removal.** Under the session's lock, after another look at the record: mark the file as retiring, invalidate, `unlink`,
 //! unlock. The mark is for who waits for this lock: it makes him start again by the path. That the session is expired would
 //! not do, for the clock may be set back before he looks. The name goes last, as at every end; a reader before that finds the
 //! session expired. No sync: what a power cut brings back is expired. Sweeps do not
@@ -379,7 +381,7 @@
 //!
 //! **Leftovers**: files without a version (a creation or an end that was cut short) and files under temporary names are
 //! removed an hour after they were last written, by the file system's clock, if nobody has them locked; those that may be an
-//! end that was cut short are synced and announced before, and a file `.end-…` is finished as a deleter does. A file that is shorter
+//! end that was cut short are synced and invalidated before, and a file `.end-…` is finished as a deleter does. A file that is shorter
 //! than its only version claims, which was never synced, is a creation that was cut short: nobody was told of it. A damaged file is
 //! kept for somebody to look at, two weeks by default. What is not ours is counted and left alone.
 //!
@@ -410,8 +412,8 @@
 //! * **Why are absent sessions not remembered?** An attacker with made-up ids would fill the memory. They cost a failing
 //!   `openat2`.
 //! * **Why does the watcher rest for 10 ms after an event?** Being woken for each made a creation dearer by two thirds.
-//! * **Why is a removal by hand announced by a watcher, and a write by hand is not?** Being told of writes means being
-//!   told of our own, at every save.
+//! * **Why does the watcher see a removal outside the library, and not a write?** An event for each write would come at every save
+//!   of our own.
 //! * **Why not a temporary file and a rename for every save?** ext4 allocates blocks at every overwriting rename: 86 µs,
 //!   and over a millisecond under load, where an in-place write takes 6.
 //! * **Why a keyed checksum, and why no signature?** Keyed with the `PublicId`, so that a file copied over another does not
