@@ -1,4 +1,4 @@
-//! The only door to the file system: every system call the engine makes on a store is made here or below. (`lock` has the
+//! The only door to the file system: every system call the engine makes on a store is made here or below. (`flock` has the
 //! locks', which pass the failpoint of this door; how a watcher hears of names is its library's matter.)
 //!
 //! - Paths are relative to the root's descriptor, and no symbolic link below the root is followed: session files are

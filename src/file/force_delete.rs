@@ -124,6 +124,7 @@ impl Locked<'_> {
     /// Whether the path still leads to this file. It is looked at only if the lock was held for so long that a forced delete may
     /// have taken the name away, and another session may have been imported under it.
     pub(super) fn is_still_linked(&self) -> Result<bool> {
-        Ok(self.locked_at.elapsed() < LOCK_WAIT_MIN || self.store.is_current_file(&self.path, &self.file)?)
+        Ok(self.lock_taken_at.elapsed() < LOCK_WAIT_MIN
+            || self.store.is_current_file(&self.path, &self.file)?)
     }
 }

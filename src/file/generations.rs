@@ -145,7 +145,7 @@ struct Named {
     changed: AtomicI64,
 }
 
-/// What is found under the counters' name.
+/// The file under the counters' name.
 enum Found {
     Counters(Counters),
     Nothing,
@@ -232,7 +232,7 @@ impl Generations {
         now.micros().wrapping_sub(self.looked_at.load(Ordering::Relaxed)) >= LOOK_MICROS
     }
 
-    /// Lets the next act follow the name, whatever the time.
+    /// Lets the next load or save follow the name at once.
     #[cfg(feature = "watch")]
     pub(super) fn look_soon(&self) {
         self.looked_at.store(0, Ordering::Relaxed);
@@ -282,7 +282,7 @@ impl Counters {
         let file = match root.open_generations() {
             Ok(file) => file,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            // Whatever took its owner's rights away: it is ours, and says nothing that is worth keeping.
+            // The file has lost its owner's permissions. It is ours, and its contents are not worth keeping.
             Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => return Ok(Found::Unfit),
             Err(cause) => return Err(error(cause)),
         };
@@ -296,7 +296,7 @@ impl Counters {
             return Ok(Found::Counters(Self { number, backing: Backing::File(named) }));
         }
         let map = counters::map(MmapOptions::new().len(FILE_BYTES), &file).map_err(error)?;
-        // Nor shall reading ahead bring the pages in as one.
+        // Disables read-ahead on the mapping: it would bring the pages in as one folio.
         counters::expect_random_access(&file, &map);
         Ok(Found::Counters(Self { number, backing: Backing::Mapped(named, map) }))
     }
@@ -331,7 +331,7 @@ impl Counters {
         })
     }
 
-    /// What takes the place of counters that have lost their name, if anything else does, and why it could be no others.
+    /// The counters that take the place of these, which have lost their name, and the error if no other file could be had.
     fn successor(&self, root: &Root, mapped: bool) -> (Option<Self>, io::Result<()>) {
         let number = self.number + 1;
         let error = match Self::open_or_make(root, mapped, number) {
@@ -575,7 +575,7 @@ mod tests {
         }
     }
 
-    /// What can become of the file while it is in use.
+    /// Changes of the file while it is in use.
     const REPLACEMENTS: [fn(&Path); 5] = [
         |path| std::fs::remove_file(path).unwrap(),
         |path| std::fs::remove_dir_all(path.parent().unwrap()).unwrap(),

@@ -18,10 +18,10 @@ pub(super) fn load(map: &MmapRaw, index: usize) -> u64 {
         step();
         // SAFETY: the assertion keeps the index within the mapping, which `map` keeps in place; it begins at a page, so
         // every half is aligned. Others change the memory at any instant, which a shared reference to an atomic allows;
-        // nobody here writes to it: the mapping is read-only. On read-only memory an atomic load is
+        // this process never writes to it: the mapping is read-only. On read-only memory an atomic load is
         // allowed if it is relaxed and small, and 4 bytes are on every target (std::sync::atomic, "Atomic accesses to
-        // read-only memory"); who needs an order sets a fence. We never make the file shorter: if somebody does, the load
-        // ends the process (SIGBUS), it does not return.
+        // read-only memory"); callers that need an order set a fence. We never make the file shorter: if another program does,
+        // the load ends the process (SIGBUS), it does not return.
         unsafe { &*halves.add(n) }.load(Ordering::Relaxed)
     };
     // Files hold little-endian integers.

@@ -79,8 +79,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// How long a copy is trusted without a look at the file. It bounds what the counters cannot: how long processes may
-/// differ about a save whose writer was killed before it invalidated the copies, and how long a session that was removed by hand
-/// is served if nobody watches. A look costs a few microseconds, so a longer time would gain nothing.
+/// differ about a save whose writer was killed before it invalidated the copies, and how long a session that was removed
+/// outside the library is served if no watcher runs. A look costs a few microseconds, so a longer time would gain nothing.
 const TRUST_MICROS: u64 = 60_000_000;
 
 /// How often an invalidation follows the counters' name to another file before it is given up: no two backups are restored
@@ -195,7 +195,7 @@ impl FileStore {
         })
     }
 
-    /// Every act that changes the store asks this first.
+    /// Every operation that changes the store asks this first.
     ///
     /// # Errors
     ///
@@ -241,8 +241,8 @@ impl FileStore {
         self.uncached_on
     }
 
-    /// Why watching the directory for what is done by hand could not begin, though that was asked; `None` if it did, or was
-    /// not asked. It costs promptness and nothing else: see [`FileStoreOptions::watch`].
+    /// Why the watcher for changes outside the library could not start, though it was asked for; `None` if it did start, or was
+    /// not asked for. It costs promptness and nothing else: see [`FileStoreOptions::watch`].
     #[cfg(feature = "watch")]
     #[must_use]
     pub fn watch_error(&self) -> Option<&Error> {

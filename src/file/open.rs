@@ -1,9 +1,9 @@
-//! Opening: makes the store if there is none, refuses what is not a store of ours, and says to the others that it is
-//! in use.
+//! Opening: makes the store if there is none, refuses a directory that is no store of ours, and locks the root for as long as the
+//! store is open.
 //!
-//! The order of making is what lets several processes do it at once, and what a power cut cannot spoil: directory,
-//! shards, sync, and last the parameters file, linked under its name when it is complete and never replaced. Whoever
-//! loses the race reads what the winner linked.
+//! Several processes may make a store at once, and a power cut spoils nothing, because of the order: directory, shards, sync, and last
+//! the parameters file, linked under its name when it is complete and never replaced. A process that loses the race reads the file
+//! that the winner linked.
 use super::disk::{self, Root, Taken};
 use super::errors::{directory_error, io_error};
 use super::generations::Generations;

@@ -75,7 +75,7 @@ pub(super) struct Locked<'a> {
     pub(super) slot_size: usize,
     pub(super) newest: Decoded,
     /// When the lock was taken: a delete that has waited up to its limit does not respect the lock any longer.
-    pub(super) locked_at: Instant,
+    pub(super) lock_taken_at: Instant,
 }
 
 impl Locked<'_> {
@@ -217,7 +217,7 @@ impl FileStore {
             let file = LockedFile::acquire(file, deadline)
                 .map_err(|error| self.error("lock session file", &path, error))?
                 .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
-            let locked_at = Instant::now();
+            let lock_taken_at = Instant::now();
             let looked = self.look_under_lock(whose, &id, &path, &file, known.as_ref());
             let (view, size, is_here) = looked.inspect_err(|_| {
                 // The holder before us may have been killed before it invalidated the copies.
@@ -240,7 +240,7 @@ impl FileStore {
                         slot,
                         slot_size: size / 2,
                         newest,
-                        locked_at,
+                        lock_taken_at,
                     }));
                 }
                 View::Empty | View::Damaged if is_here => {

@@ -12,8 +12,8 @@ pub struct Stats {
     pub hits: u64,
     /// Loads of well-formed ids that read the session's record from its file, or found none.
     pub misses: u64,
-    /// Misses though there was a copy: somebody saved or ended the session since, or one that shares its counter, or the
-    /// copy had reached the age limit, or it is expired.
+    /// Misses though there was a copy: the session was saved or ended since, or one that shares its counter was, or the copy had
+    /// reached the age limit, or it is expired.
     pub invalidations: u64,
     /// Copies that were dropped to stay within [`cache_bytes`](super::FileStoreOptions::cache_bytes).
     pub evictions: u64,

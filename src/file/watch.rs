@@ -1,8 +1,8 @@
-//! Changes made by hand: a session's file that is removed or replaced, and not by this library, is announced here.
+//! Changes outside the library: a session's file that is removed or replaced invalidates the session's copies.
 //!
-//! One thread, notify's, hears of names that come and go in the 256 shard directories, and turns them into
-//! announcements (`generations`). It is not asked for openings and writes in place, which would cost every load and
-//! every save. A file that is written *into* by hand is therefore not noticed.
+//! One thread, notify's, gets the events of names that come and go in the 256 shard directories, and turns them into
+//! invalidations (`generations`). It does not ask for the events of openings and of writes in place, which would cost every load and
+//! every save. A file that is written *into* outside the library is therefore not noticed.
 //!
 //! One rule: a session's name that is removed, or that a rename takes or gives, invalidates the session; a name that is created does
 //! not, for no copy exists of a session that was not there. The library's own operations invalidate by themselves, and some of
@@ -17,13 +17,13 @@
 //! | delete, rotate, sweep | remove | an invalidation |
 //! | delete without the lock | rename to `.end-…`, remove of that | an invalidation |
 //!
-//! Being woken for each event would cost a creation two thirds of what it costs by itself. So the thread rests after an
-//! event, and hears at once of all that came meanwhile.
+//! Being woken for each event would cost a creation two thirds of what it costs by itself. So the thread sleeps after an
+//! event, and then gets all that came meanwhile at once.
 //!
 //! The directory `run` is watched too: another file of counters is taken up at once.
 //!
 //! Nothing here is needed for correctness among users of the library. Events may be late, or be lost: when the kernel's
-//! queue overflows, everything is announced; when a shard directory itself is moved or removed, all of that shard. A
+//! queue overflows, all sessions are invalidated; when a shard directory itself is moved or removed, all of that shard. A
 //! directory that takes its place is watched when a load or save looks after the counters next, within about a second.
 use super::disk::Root;
 use super::generations::{Cause, Generations};
@@ -100,8 +100,8 @@ impl Watcher {
         Ok(watcher.watch(&self.root.join(name), RecursiveMode::NonRecursive)?)
     }
 
-    /// Watches what is there again in place of what was moved or removed. What happened there meanwhile was not heard, so
-    /// anything may have.
+    /// Watches directories that are there again in place of those that were moved or removed. There were no events of them
+    /// meanwhile, so any session of theirs may have changed.
     pub(super) fn watch_again(&self, generations: &Generations) {
         let names = std::mem::take(&mut *self.unwatched.lock());
         for name in names {
@@ -145,10 +145,12 @@ struct Ears {
 impl EventHandler for Ears {
     fn handle_event(&mut self, event: notify::Result<Event>) {
         let Some(generations) = self.generations.upgrade() else { return };
-        // What cannot be told is told by the next act on the session, or when the copies' time is over.
+        // If an invalidation fails, the next operation on the session makes up for it, or the copies reach their age limit.
         let heard = match heard_of(event) {
             Heard::Nothing => Ok(true),
-            Heard::Of(id) => generations.invalidate(&id, Cause::Ended).map(|told| told.is_current),
+            Heard::Of(id) => {
+                generations.invalidate(&id, Cause::Ended).map(|invalidated| invalidated.is_current)
+            }
             Heard::OfShard(shard) => {
                 self.unwatched.lock().insert(shard_name(shard));
                 generations.invalidate_shard(shard)
@@ -160,8 +162,8 @@ impl EventHandler for Ears {
             }
             Heard::Anything => {
                 let mut shards = 0..SHARDS;
-                let told = shards.try_for_each(|shard| generations.invalidate_shard(shard).map(drop));
-                told.map(|()| false)
+                let invalidated = shards.try_for_each(|shard| generations.invalidate_shard(shard).map(drop));
+                invalidated.map(|()| false)
             }
         };
         if matches!(heard, Ok(false)) {
@@ -179,8 +181,8 @@ impl std::fmt::Debug for Watcher {
     }
 }
 
-/// How long it rests, which is by how much news of what is done by hand may be late; and how long it listens in between, which
-/// is enough for the thousands of events that the busiest store causes in the meantime.
+/// Throttle: the thread handles events for 4 ms, which is enough for the thousands of events that the busiest store causes
+/// meanwhile, and then sleeps for 10 ms; that is the latency that it adds at worst.
 const REST: Duration = Duration::from_millis(10);
 const AWAKE: Duration = Duration::from_millis(4);
 
@@ -345,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_went_is_news_of_its_session_or_of_its_shard_and_nobody_elses_is() {
+    fn a_name_that_went_invalidates_its_session_or_its_shard() {
         let of_shard = Heard::OfShard(0xab);
         for kind in [RemoveKind::File, RemoveKind::Folder, RemoveKind::Other, RemoveKind::Any] {
             check_one(event(EventKind::Remove(kind), SESSION), of(SESSION));
@@ -362,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_came_by_creation_is_nobodys_news_and_by_renaming_is_its_sessions() {
+    fn a_name_that_came_invalidates_if_it_came_by_a_rename() {
         for path in [SESSION, TEMPORARY, "/root/ab/backup"] {
             check_one(created(path), Heard::Nothing);
         }
@@ -394,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_comes_to_the_counters_name_is_news() {
+    fn every_change_of_the_counters_name_is_noticed() {
         const COUNTERS: &str = "/root/run/generations";
         for event in [created(COUNTERS), removed(COUNTERS), from(COUNTERS, 7), to(COUNTERS, 7)] {
             check_one(event, Heard::Counters);

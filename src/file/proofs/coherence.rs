@@ -137,10 +137,10 @@ const ROTATE: Act = |acting| {
         acting.tell_end();
     }
 };
-/// A writer that is killed after it has written, before anybody is told.
+/// A writer that is killed after it has written, before it has invalidated.
 const DIE_AFTER_WRITING: Act = |acting| drop(acting.write(&acting.session()));
 
-/// A deleter that is killed after it has written the tombstone, before it has told.
+/// A deleter that is killed after it has written the tombstone, before it has invalidated.
 const DIE_AFTER_MARKING: Act = |acting| {
     let session = acting.session();
     let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
@@ -239,8 +239,8 @@ fn an_end_that_a_killed_process_began_is_announced_by_the_next() {
 
 // ------------------------------------------------------------------------------------------- the rules, one by one broken
 
-/// Rule 1: the cell is noted before the file is opened.
-const LOAD_NOTED_AFTERWARDS: Act = |acting| {
+/// Rule 1: the stamp is taken before the file is opened.
+const LOAD_STAMPED_AFTERWARDS: Act = |acting| {
     let (store, session) = (acting.store, acting.session());
     store.forget(&session);
     acting.check_load(|| {
@@ -258,11 +258,11 @@ const LOAD_NOTED_AFTERWARDS: Act = |acting| {
 #[test]
 #[should_panic(expected = "stale: Some(1) after version 2")]
 fn a_cell_noted_after_the_file_is_read_is_found_out() {
-    model(2, &[LONG, LONG], &[(0, LOAD_NOTED_AFTERWARDS), (1, SAVE)]);
+    model(2, &[LONG, LONG], &[(0, LOAD_STAMPED_AFTERWARDS), (1, SAVE)]);
 }
 
-/// Rule 2: whoever has the lock announces before it is given back.
-const SAVE_TOLD_WITHOUT_THE_LOCK: Act = |acting| {
+/// Rule 2: the holder of the lock invalidates before it gives the lock back.
+const SAVE_INVALIDATED_WITHOUT_THE_LOCK: Act = |acting| {
     let session = acting.session();
     let Some((locked, record, version)) = acting.write(&session) else { return };
     let (id, ends, opened_at) = (locked.id, locked.stamp_before_open.ends, locked.opened_at);
@@ -276,11 +276,11 @@ const SAVE_TOLD_WITHOUT_THE_LOCK: Act = |acting| {
 #[test]
 #[should_panic(expected = "stale: Some(2) after version 3")]
 fn an_announcement_after_the_lock_is_given_back_is_found_out() {
-    model(2, &[LONG, LONG], &[(0, SAVE_TOLD_WITHOUT_THE_LOCK), (1, SAVE)]);
+    model(2, &[LONG, LONG], &[(0, SAVE_INVALIDATED_WITHOUT_THE_LOCK), (1, SAVE)]);
 }
 
 /// Rule 2: whatever came of the act.
-const KEEP_TOLD_TO_NOBODY: Act = |acting| {
+const KEEP_WITHOUT_INVALIDATION: Act = |acting| {
     let session = acting.session();
     let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
     locked.invalidated.set(true);
@@ -292,11 +292,11 @@ const KEEP_TOLD_TO_NOBODY: Act = |acting| {
 #[test]
 #[should_panic(expected = "stale: Some(1) after version 2")]
 fn an_act_that_changes_nothing_and_tells_nobody_is_found_out() {
-    model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_WRITING), (1, KEEP_TOLD_TO_NOBODY), (2, LOAD)]);
+    model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_WRITING), (1, KEEP_WITHOUT_INVALIDATION), (2, LOAD)]);
 }
 
-/// Rule 3: a writer's copy is dated with the ends that were noted before the path was opened. With one counter in place of
-/// two, it is dated with what its own announcement left.
+/// Rule 3: the stamp of a writer's copy has the `ends` from before the path was opened. With one counter in place of two, it
+/// has the value of the writer's own invalidation.
 const SAVE_WITH_ONE_COUNTER: Act = |acting| {
     let session = acting.session();
     let Some((locked, record, version)) = acting.write(&session) else { return };
@@ -315,8 +315,8 @@ fn one_counter_in_place_of_two_is_found_out() {
     model(2, &[LONG, SHORT], &[(0, SAVE_WITH_ONE_COUNTER), (1, END)]);
 }
 
-/// Rule 6: the name goes last. A process that is killed after it has removed the name and before it has told leaves nothing by
-/// which the next one sees that there is something to be told.
+/// Rule 6 for crashes: the name goes last. A process that is killed after it has removed the name and before it has invalidated
+/// leaves nothing by which the next one sees that there are copies to be invalidated.
 const DIE_AFTER_REMOVING: Act = |acting| {
     let id = acting.session().public_id();
     let path = crate::file::layout::SessionPath::of(&id);
@@ -329,8 +329,8 @@ fn a_name_that_goes_before_the_end_is_announced_is_found_out() {
     model(2, &[LONG, LONG], &[(0, DIE_AFTER_REMOVING), (1, END_ANEW)]);
 }
 
-/// Rule 4: an end is announced when nothing can be read any more.
-const END_TOLD_FIRST: Act = |acting| {
+/// Rule 4: an end invalidates when no version can be read any more.
+const END_INVALIDATED_FIRST: Act = |acting| {
     let id = acting.session().public_id();
     acting.store.generations.invalidate(&id, Cause::Ended).unwrap();
     let path = crate::file::layout::SessionPath::of(&id);
@@ -341,10 +341,10 @@ const END_TOLD_FIRST: Act = |acting| {
 #[test]
 #[should_panic(expected = "stale: an ended session is served")]
 fn an_end_that_is_announced_before_it_is_done_is_found_out() {
-    model(2, &[LONG, LONG], &[(0, LOAD_ANEW), (1, END_TOLD_FIRST)]);
+    model(2, &[LONG, LONG], &[(0, LOAD_ANEW), (1, END_INVALIDATED_FIRST)]);
 }
 
-/// Rule 5: a copy is returned only while its date is what the cell says.
+/// Rule 5: a copy is returned only while its stamp is what the cell says.
 const LOAD_WITHOUT_ASKING: Act = |acting| {
     let (store, now) = (acting.store, acting.store.options.clock.now_coarse());
     acting.check_load(|| {
