@@ -117,7 +117,7 @@ fn ask(server: SocketAddr, cookie: &str) -> String {
 }
 
 #[test]
-fn every_program_of_the_readme_builds_as_printed_and_the_first_one_serves() {
+fn the_readmes_programs_build_as_printed_and_the_first_serves() {
     let page = fs::read_to_string(Path::new(REPOSITORY).join("README.md")).unwrap();
     let mut programs = printed(&page);
     assert_eq!(programs.len(), 2, "one with tiny_http, one with rouille");
