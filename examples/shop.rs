@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(report) => report.errors.iter().for_each(complain),
         Err(error) => complain(error),
     }))?;
-    // Who reads is not away.
+    // Reading counts as activity.
     let lifetime = Lifetime::new().age(Duration::from_secs(age)).renewal(Renewal::OnRead);
     // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. Either
     // cookie is SameSite=Lax: other sites cannot make a visitor's browser post our forms in the visitor's
@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let cookies = Cookies::plain_http().name("shop");
     let sessions = Sessions::new(store, cookies)?.with_lifetime(lifetime)?;
     let sessions = sessions.with_observer(|event| {
-        // The visitor is told that something failed; what it was is told here.
+        // The visitor learns that something failed; the reason is written here.
         if let Event::Failed(error) = event {
             complain(error);
         }
@@ -83,7 +83,7 @@ fn complain(error: &sessile::Error) {
 }
 
 /// One request. It is saved here and not by the adapter, so that a failure to save is a page of the shop, too.
-fn handle(request: &Request, session: &mut Session) -> Result<Response, Trouble> {
+fn handle(request: &Request, session: &mut Session) -> Result<Response, Failure> {
     let response = route(request, session)?;
     if session.modified() {
         session.save()?;
@@ -91,9 +91,9 @@ fn handle(request: &Request, session: &mut Session) -> Result<Response, Trouble>
     Ok(response)
 }
 
-/// What a handler that fails has changed is dropped.
+/// The changes of a handler that fails are dropped.
 #[expect(clippy::needless_continue, reason = "there is one inside of `post_input!`")]
-fn route(request: &Request, session: &mut Session) -> Result<Response, Trouble> {
+fn route(request: &Request, session: &mut Session) -> Result<Response, Failure> {
     router!(request,
         (GET) (/) => { shop(session) },
         (POST) (/login) => {
@@ -110,7 +110,7 @@ fn route(request: &Request, session: &mut Session) -> Result<Response, Trouble> 
             // Runs again when the session is saved: of two tabs that add at the same time, both win.
             let cart = session.update("cart", move |cart: &mut Vec<String>| cart.push(item))?;
             if cart.len() > ITEMS_MAX {
-                return Err(Trouble::Form(400, "the cart is full"));
+                return Err(Failure::Form(400, "the cart is full"));
             }
             Ok(Response::redirect_303("/"))
         },
@@ -118,29 +118,29 @@ fn route(request: &Request, session: &mut Session) -> Result<Response, Trouble> 
             session.destroy()?;
             Ok(Response::redirect_303("/"))
         },
-        _ => Err(Trouble::Form(404, "there is no such page"))
+        _ => Err(Failure::Form(404, "there is no such page"))
     )
 }
 
-/// Why there is no page: something about the request, or the session's trouble.
-enum Trouble {
+/// Why there is no page: something about the request, or a failure of the session.
+enum Failure {
     Form(u16, &'static str),
     Session(sessile::Error),
 }
 
-impl From<PostError> for Trouble {
+impl From<PostError> for Failure {
     fn from(_: PostError) -> Self {
         Self::Form(400, "a field of the form is missing, or came twice")
     }
 }
 
-impl From<sessile::Error> for Trouble {
+impl From<sessile::Error> for Failure {
     fn from(error: sessile::Error) -> Self {
         Self::Session(error)
     }
 }
 
-impl IntoResponse<Response> for Trouble {
+impl IntoResponse<Response> for Failure {
     fn is_error(&self) -> bool {
         true
     }
@@ -165,24 +165,24 @@ impl IntoResponse<Response> for Trouble {
 }
 
 /// `post_input!` reads to the end whatever comes: only forms that announce a small end may come.
-fn check_length(request: &Request) -> Result<(), Trouble> {
+fn check_length(request: &Request) -> Result<(), Failure> {
     let length = request.header("Content-Length").and_then(|length| length.parse::<usize>().ok());
     match (length, request.header("Transfer-Encoding")) {
         (Some(..=FORM_BYTES_MAX), None) => Ok(()),
-        (Some(_), None) => Err(Trouble::Form(413, "the form is too large")),
-        _ => Err(Trouble::Form(411, "the form does not say how long it is")),
+        (Some(_), None) => Err(Failure::Form(413, "the form is too large")),
+        _ => Err(Failure::Form(411, "the form does not say how long it is")),
     }
 }
 
-fn text(field: &str) -> Result<&str, Trouble> {
+fn text(field: &str) -> Result<&str, Failure> {
     match field.trim() {
-        "" => Err(Trouble::Form(400, "a field of the form is empty")),
-        text if text.len() > TEXT_BYTES_MAX => Err(Trouble::Form(400, "a field of the form is too long")),
+        "" => Err(Failure::Form(400, "a field of the form is empty")),
+        text if text.len() > TEXT_BYTES_MAX => Err(Failure::Form(400, "a field of the form is too long")),
         text => Ok(text),
     }
 }
 
-fn shop(session: &Session) -> Result<Response, Trouble> {
+fn shop(session: &Session) -> Result<Response, Failure> {
     let user = session.user()?;
     let cart: Vec<String> = session.get("cart")?.unwrap_or_default();
 

@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let sessions = Sessions::new(store, Cookies::plain_http().name("visits"))?
         .with_lifetime(Lifetime::new().age(Duration::from_secs(age)))?
         .with_observer(|event| {
-            // The visitor is told that something failed; what it was is told here.
+            // The visitor learns that something failed; the reason is written here.
             if let Event::Failed(error) = event {
                 complain(error);
             }

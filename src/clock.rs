@@ -24,7 +24,7 @@ impl Clock {
         Self::default()
     }
 
-    /// A clock that stands still at `now` until it is told otherwise; for tests.
+    /// A clock that stands still at `now` until it is set or advanced; for tests.
     #[must_use]
     pub fn manual(now: SystemTime) -> Self {
         Self { manual: Some(Arc::new(AtomicU64::new(micros(now)))) }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manual_clock_moves_only_when_told_and_its_clones_agree() {
+    fn a_manual_clock_moves_only_when_set_and_its_clones_agree() {
         let start = UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
         let clock = Clock::manual(start);
         let other = clock.clone();

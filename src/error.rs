@@ -1,8 +1,8 @@
-//! The crate's one error: what was being done, to what, and why it failed.
+//! The crate's one error: the operation that failed, its object, and the reason.
 //!
 //! "No such session" is not an error anywhere in this crate: loads answer
-//! [`Lookup::Absent`](crate::store::Lookup::Absent). An error never contains a session id or a value, and is one line: what it
-//! quotes (the name of an entry or a file) is escaped where it would end the line, drive a terminal or turn the text round.
+//! [`Lookup::Absent`](crate::store::Lookup::Absent). An error never contains a session id or a value, and is one line: a
+//! quoted name (of an entry or a file) is escaped where it would end the line, drive a terminal or turn the text round.
 use crate::shown::shown;
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of trouble it was: for programs. People read the [`Display`](fmt::Display) text.
+/// The kind of failure: for programs. People read the [`Display`](fmt::Display) text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -22,12 +22,12 @@ pub enum ErrorKind {
     Full,
     /// A lock was not free within its wait limit; the same call may succeed a moment later.
     Busy,
-    /// A change to a session was asked for by a thread that is inside another change to the same one (a function given to
+    /// A thread that is inside a change of a session asked for another change of the same one (a function given to
     /// [`Session::update_now`](crate::Session::update_now), say): it would wait for itself. Trying again cannot help.
     Reentrant,
     /// The session was live when this request first read it and is not any more. Nothing was resurrected.
     Gone,
-    /// The record would be larger than the store's limit, and than it was. (What was stored under a higher limit stays.)
+    /// The record would be larger than the store's limit, and than it was. (A record that was stored under a higher limit stays.)
     TooLarge,
     /// The session would have more entries than the store's limit, and than it had.
     TooManyEntries,
@@ -47,11 +47,11 @@ pub enum ErrorKind {
     NotASessionFile,
     /// Owner or permissions are not safe for secrets.
     Permissions,
-    /// A sync failed, and could not be made good: the change was made (or, for a save, may have been), and whether it
-    /// survives a power cut is unknown. Or a save that took long could not find out whether a `delete` passed it.
+    /// A sync failed, and could not be repaired: the change was made (or, for a save, may have been), and whether it survives a
+    /// power cut is unknown. Or a save that took long could not find out whether a `delete` overtook it.
     DurabilityUnknown,
-    /// What was asked was done, and could not be announced (the disk fails): for a minute at most, other processes may
-    /// still serve the version before it from their caches. A `delete` is to be tried again; a change that is tried again
+    /// The operation was done, but other processes could not be notified (the disk fails): for a minute at most, they may still
+    /// serve the version before it from their caches. A `delete` is to be tried again; a change that is tried again
     /// is made twice. A rotation that fails so has ended the session.
     InvalidationFailed,
     /// Another process has locked the directory of the store, or uses it with an earlier version of this library.
@@ -65,7 +65,7 @@ pub enum ErrorKind {
     /// The cookie would be larger than browsers accept (name and value: 4,096 bytes).
     CookieTooLarge,
     /// Code of the program that the library called panicked: a handler, a function given to
-    /// [`Session::update`](crate::Session::update) (nothing was saved), a function told of a sweep's progress.
+    /// [`Session::update`](crate::Session::update) (nothing was saved), a progress callback of a sweep.
     Panicked,
     /// A handler returned an error of the program's own; its changes were dropped. The error's text is in the reason.
     Handler,
@@ -77,23 +77,23 @@ pub enum ErrorKind {
 
 /// One failure.
 ///
-/// Its text says what was being done and to what, in lower case, without a full stop; a cause in the operating
-/// system or a library waits in [`source`](StdError::source).
+/// Its text names the operation and its object, in lower case, without a full stop; a cause in the operating system or a
+/// library is in [`source`](StdError::source).
 pub struct Error(Box<Inner>);
 
 struct Inner {
     kind: ErrorKind,
-    act: Cow<'static, str>,
+    operation: Cow<'static, str>,
     path: Option<PathBuf>,
     reason: Option<Cow<'static, str>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
-    /// A failure of `act`, which completes the sentence "failed to …".
+    /// A failure of `operation`, which completes the sentence "failed to …".
     #[must_use]
-    pub fn new(kind: ErrorKind, act: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { kind, act: act.into(), path: None, reason: None, source: None }))
+    pub fn new(kind: ErrorKind, operation: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner { kind, operation: operation.into(), path: None, reason: None, source: None }))
     }
 
     /// Names the file or directory concerned.
@@ -117,13 +117,13 @@ impl Error {
         self
     }
 
-    /// Says more exactly what was being done.
-    pub(crate) fn with_act(mut self, act: String) -> Self {
-        self.0.act = act.into();
+    /// Names the operation more exactly.
+    pub(crate) fn with_operation(mut self, operation: String) -> Self {
+        self.0.operation = operation.into();
         self
     }
 
-    /// What kind of trouble it was.
+    /// The kind of failure.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -138,7 +138,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "failed to {}", shown(&self.0.act))?;
+        write!(f, "failed to {}", shown(&self.0.operation))?;
         if let Some(path) = &self.0.path {
             write!(f, " `{}`", shown(path.display()))?;
         }
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "the system's text is another in Miri")]
-    fn message_names_the_act_the_path_and_the_reason_and_leaves_the_cause_to_source() {
+    fn a_message_leaves_its_cause_to_source() {
         let error = Error::new(ErrorKind::Full, "save session")
             .with_path("a/b")
             .with_reason("no inodes left")

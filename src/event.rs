@@ -1,4 +1,4 @@
-//! What can be observed: one hook, called with the [`PublicId`] of the session concerned, never with the secret.
+//! Events: one hook, called with the [`PublicId`] of the session concerned, never with the secret.
 //!
 //! A program without an observer still learns of failures: each is one line on standard error. A panic in an observer is
 //! contained: it reaches neither the request nor the store.
@@ -26,7 +26,7 @@ pub enum Event<'a> {
     },
     /// A live session was ended.
     Destroyed(PublicId),
-    /// A request brought a session that has expired.
+    /// A request presented a session that has expired.
     Expired(PublicId),
     /// A request presented a cookie of our name whose value cannot be an id. Observed once a request, however many such cookies
     /// it presents.
@@ -42,10 +42,10 @@ pub enum Event<'a> {
     Failed(&'a Error),
     /// The deadline of a session that was only read could not be moved; the response was not affected.
     NotRenewed(&'a Error),
-    /// Directories and files of a store were open to users that it is not for, and were made private when it was opened.
+    /// Directories and files of a store were open to other users, and were made private when it was opened.
     ///
-    /// Those users may have read what was in files that were open too. Where they could write, what lies there may be
-    /// theirs: an old version of a session that was changed or ended since, or a forged one. If they are not to be trusted,
+    /// Those users may have read files that were open too. Where they could write, they may have planted files: an old version
+    /// of a session that was changed or ended since, or a forged one. If they are not to be trusted,
     /// end all sessions.
     MadePrivate {
         /// The store.
@@ -55,13 +55,13 @@ pub enum Event<'a> {
         /// How many of them those users could write to.
         writable: u64,
     },
-    /// Everything in a store's directory was removed while the store was open, and the store was made again: all sessions
-    /// are gone. Told by one of the processes that use the store, and written to standard error as well.
+    /// Everything in a store's directory was removed while the store was open, and the store was recreated: all sessions
+    /// are gone. Observed by one of the processes that use the store, and written to standard error as well.
     StoreRecreated {
         /// The store's directory.
         path: &'a Path,
     },
-    /// Shard directories that a store lacked when it was opened were made again: some backups leave empty directories out.
+    /// Shard directories that a store lacked when it was opened were recreated: some backups leave empty directories out.
     /// Sessions that were in them are gone.
     ShardsRecreated {
         /// The store's directory.
@@ -107,7 +107,7 @@ impl fmt::Debug for Observer {
 }
 
 impl Event<'_> {
-    /// The line that standard error gets where there is no observer; `None` for what is not a failure.
+    /// The line for standard error where there is no observer; `None` if the event is not a failure.
     fn failure(&self) -> Option<String> {
         match self {
             Self::Failed(error) => Some(with_causes(*error)),
@@ -119,11 +119,11 @@ impl Event<'_> {
                 if *writable > 0 { "; sessions may have been planted there" } else { "" }
             )),
             Self::StoreRecreated { path } => Some(format!(
-                "everything in session directory `{}` was removed; the store was made again, and all sessions are gone",
+                "everything in session directory `{}` was removed; the store was recreated, and all sessions are gone",
                 path.display()
             )),
             Self::ShardsRecreated { path, shards } => Some(format!(
-                "session directory `{}` lacked shard directories, which were made again: {}",
+                "session directory `{}` lacked shard directories, which were recreated: {}",
                 path.display(),
                 shards.join(", ")
             )),

@@ -1,7 +1,7 @@
-//! The secret and its digest: [`SessionId`] and [`Token`] travel in the cookie, [`PublicId`] names things on disk.
+//! The secret and its digest: [`SessionId`] and [`Token`] travel in the cookie, [`PublicId`] names files on the disk.
 //!
 //! The secret exists in the cookie and in memory only. Neither secret type has `Display`, and their `Debug` is
-//! redacted; what logs and paths show is the [`PublicId`], from which the secret cannot be computed.
+//! redacted; logs and paths show the [`PublicId`], from which the secret cannot be computed.
 use crate::error::Result;
 use crate::random;
 use base32ct::{Base32Unpadded, Encoding};
@@ -33,7 +33,7 @@ impl SessionId {
         Ok(Self(chars))
     }
 
-    /// Accepts exactly what [`random`](Self::random) can make: 32 characters, each of `[a-z2-7]`.
+    /// Accepts exactly the ids that [`random`](Self::random) can make: 32 characters, each of `[a-z2-7]`.
     ///
     /// Anything else (empty, longer, upper case, `../`, `%2f`, NUL, non-ASCII) is `None`.
     #[must_use]
@@ -66,7 +66,7 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// What travels in the cookie: an id, or (sealed cookies) the sealed session itself.
+/// The value of the cookie: an id, or (sealed cookies) the sealed session itself.
 ///
 /// A token is 1..=4,096 bytes, each of them allowed in a cookie value by RFC 6265 section 4.1.1.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -30,24 +30,24 @@
 //! }
 //! ```
 //!
-//! # What it is not
+//! # Limits
 //!
 //! Not for asynchronous servers (it blocks), not for several hosts (its locks and its clock are one host's), not a
 //! general database (a session is a small dictionary, 1 MiB at most by default), and not an authentication library: it
-//! remembers who logged in, and leaves checking passwords to others.
+//! remembers the user that logged in; the program checks passwords.
 //!
 //! # Where to read next
 //!
 //! | module | is about |
 //! |---|---|
 //! | [`session`] | [`Session`]: the dictionary, saving, `login`, `rotate_id`, `destroy`, expiry |
-//! | [`http`] | [`Sessions`], [`Visit`], [`Cookies`]; its modules `tiny_http` and `rouille` are the adapters, features of the same names |
+//! | [`http`] | [`Sessions`], [`Visit`], [`Cookies`]; `serve`, the core of the adapters `tiny_http` and `rouille`, features of the same names |
 //! | [`mod@file`] | [`FileStore`], [`FileStoreOptions`], [`Stats`]: the engine; sweeps and the [`Reaper`] |
 //! | [`lifetime`] | [`Lifetime`], [`Renewal`], [`Expiry`] |
-//! | [`store`] | [`Store`]: what every storage mode promises, [`Durability`] |
-//! | [`event`] | [`Event`]: what can be observed |
+//! | [`store`] | [`Store`]: the promises of every storage mode, [`Durability`] |
+//! | [`event`] | [`Event`]: the events that a program can observe |
 //! | [`error`] | [`Error`], [`ErrorKind`] |
-//! | [`value`], [`record`], [`id`], [`clock`] | the words the others are made of |
+//! | [`value`], [`record`], [`id`], [`clock`] | basic types |
 //! | [`_documentation`] | the [guide](_documentation::guide) with recipes; [design](_documentation::design), [format](_documentation::format), [testing](_documentation::testing) |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

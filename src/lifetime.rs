@@ -8,12 +8,12 @@
 //! ```
 //!
 //! `touched` moves only when that gains at least a *step*, a tenth of what it can gain and at most 30 days: the deadline in
-//! the store is always the one the cookie last advertised, and a visitor who reads all day costs a few writes, not
+//! the store is always the one the cookie last advertised, and a visitor that reads all day costs a few writes, not
 //! thousands. The price: an active visitor may expire up to one step early.
 //!
-//! Browsers keep no cookie longer than 400 days, whatever its `Max-Age` says (RFC 6265bis section 5.5). So what a renewal
-//! gains is asked of the browser's copy too, which ends 400 days after `touched` where the deadline is later: a cookie is
-//! sent again in time also where the deadline cannot move (an absolute limit, a fixed instant).
+//! Browsers keep no cookie longer than 400 days, whatever its `Max-Age` says (RFC 6265bis section 5.5). So the gain
+//! of a renewal is reckoned for the browser's cookie too, which ends 400 days after `touched` where the deadline is later: a
+//! cookie is sent again in time also where the deadline cannot move (an absolute limit, a fixed instant).
 use crate::clock::{from_micros, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Expiry, Record, THOUSAND_YEARS};
@@ -27,15 +27,15 @@ pub enum Renewal {
     OnSave,
     /// Those that read or save something: a sliding expiry. Implied by an idle limit.
     OnRead,
-    /// All that bring a live session, used or not (Django's `SESSION_SAVE_EVERY_REQUEST`).
+    /// All that present a live session, used or not (Django's `SESSION_SAVE_EVERY_REQUEST`).
     EveryRequest,
 }
 
-/// What came of asking whether a session's deadline should move.
+/// Whether a session's deadline moved, and whether the cookie has to say so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Renewed {
     No,
-    /// The deadline moved; the browser has nothing to learn from it.
+    /// The deadline moved; the browser's cookie stays right.
     Quietly,
     /// The cookie has to be sent again.
     WithCookie,
@@ -47,7 +47,7 @@ impl Renewed {
     }
 }
 
-/// The program's policy: how long sessions live and what prolongs them.
+/// The program's policy: how long sessions live, and which requests prolong them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     age: Duration,
@@ -75,7 +75,7 @@ impl Default for Lifetime {
 
 /// How long browsers keep a cookie at most.
 const BROWSER_KEEPS: Duration = Duration::from_secs(400 * 86_400);
-/// Most that a renewal waits for, so that a visitor who comes at least every 370 days keeps the cookie.
+/// Largest gain that a renewal waits for, so that a visitor that comes at least every 370 days keeps the cookie.
 const STEP_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 impl Lifetime {
@@ -109,7 +109,7 @@ impl Lifetime {
     ///
     /// ```
     /// use sessile::{Lifetime, Renewal};
-    /// let lifetime = Lifetime::new().renewal(Renewal::OnRead); // a visitor who reads stays
+    /// let lifetime = Lifetime::new().renewal(Renewal::OnRead); // reading counts as activity
     /// # let _ = lifetime;
     /// ```
     #[doc(alias = "SESSION_SAVE_EVERY_REQUEST")]
@@ -124,7 +124,7 @@ impl Lifetime {
     ///
     /// Whatever the percentage, the step is at most 30 days: browsers keep no cookie longer than 400 days, so a session of
     /// many years needs a new cookie now and then. It gets one from any request that renews and comes 30 days or more
-    /// after the last one was sent; a visitor who stays away for more than 370 days may have lost it.
+    /// after the last one was sent; a visitor that stays away for more than 370 days may have lost it.
     ///
     /// ```
     /// use sessile::{Lifetime, Renewal};
@@ -260,7 +260,7 @@ impl Lifetime {
         let kept = if self.is_browser_bound(record.expiry) {
             gained
         } else {
-            // What a new cookie gains in the browser.
+            // The gain of a new cookie in the browser.
             let [new, old] = [(now, deadline), (record.touched, current)]
                 .map(|(sent, deadline)| later(sent, BROWSER_KEEPS).min(deadline));
             new.duration_since(old).unwrap_or_default()
@@ -290,7 +290,7 @@ impl Lifetime {
         record.deadline = self.deadline(expiry, record.created, now);
     }
 
-    /// Whether requests of this kind renew.
+    /// Whether a request that saved or read renews.
     pub(crate) fn renews(&self, saved: bool, read: bool) -> bool {
         match self.renewal {
             Renewal::EveryRequest => true,
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn an_active_visitor_never_loses_the_cookie_to_the_browsers_400_days() {
+    fn an_active_visitor_never_loses_the_cookie_to_400_days() {
         // Miri takes a thousand times as long: a few of each.
         let some = if cfg!(miri) { 4 } else { 1 };
         for days in [400, 1, 30, 300, 4_000, 399, 401, 500, 4_015, 36_500, 365_000].into_iter().step_by(some)
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn which_requests_renew_is_what_the_policy_says_and_an_idle_limit_counts_reads() {
+    fn the_policy_says_which_requests_renew() {
         let idle = Lifetime::new().idle_limit(DAY);
         // Neither, read, saved, both.
         for (lifetime, want) in [
@@ -553,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_ends_with_the_browser_if_the_setting_says_so_or_the_program_does() {
+    fn the_setting_or_the_program_ends_a_cookie_with_the_browser() {
         for (program, own) in [(false, [false, false, false, true]), (true, [true, false, false, true])] {
             let lifetime = Lifetime::new().expire_at_browser_close(program);
             let settings = [Expiry::Default, Expiry::After(DAY), Expiry::At(at(1)), Expiry::BrowserClose];
@@ -562,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_allowed_and_what_lies_just_beyond_them_is_not() {
+    fn options_are_allowed_up_to_their_bounds() {
         let (second, moment) = (Duration::from_secs(1), Duration::from_nanos(1));
         let new = Lifetime::new;
         for set in [Lifetime::age, Lifetime::idle_limit, Lifetime::absolute_limit] {

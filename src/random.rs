@@ -1,16 +1,16 @@
 //! Random bits, from the operating system's generator. There is no fallback.
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bits to do something with, which an error names.
+/// Random bytes for `operation`, which an error names.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::Random`]: the generator fails.
-pub(crate) fn bytes<const N: usize>(to_do: &'static str) -> Result<[u8; N]> {
+pub(crate) fn bytes<const N: usize>(operation: &'static str) -> Result<[u8; N]> {
     let mut bytes = [0; N];
     match fill(&mut bytes) {
         Ok(()) => Ok(bytes),
-        Err(error) => Err(Error::new(ErrorKind::Random, to_do).with_reason(error.to_string())),
+        Err(error) => Err(Error::new(ErrorKind::Random, operation).with_reason(error.to_string())),
     }
 }
 
@@ -30,16 +30,16 @@ pub(crate) mod tests {
         if IS_DRY.get() { Err(getrandom::Error::UNSUPPORTED) } else { getrandom::fill(bytes) }
     }
 
-    /// Runs `act` on this thread while the generator fails.
-    pub(crate) fn without_random_bits<R>(act: impl FnOnce() -> R) -> R {
+    /// Runs `run` on this thread while the generator fails.
+    pub(crate) fn without_random_bits<R>(run: impl FnOnce() -> R) -> R {
         IS_DRY.set(true);
-        let result = act();
+        let result = run();
         IS_DRY.set(false);
         result
     }
 
     #[test]
-    fn bits_are_not_the_same_twice_and_an_error_says_what_they_were_for() {
+    fn bits_do_not_repeat_and_an_error_names_the_operation() {
         let draw = || bytes::<16>("draw a card");
         assert_ne!(draw().unwrap(), draw().unwrap());
         let error = without_random_bits(draw).unwrap_err();

@@ -68,7 +68,7 @@ impl fmt::Debug for Name {
     }
 }
 
-/// One session as a store keeps it. Times are whole microseconds; finer ones are cut when stored.
+/// One session as a store keeps it. Times are whole microseconds; finer ones are rounded down when stored.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
@@ -85,7 +85,7 @@ pub struct Record {
     pub ends_with_browser: bool,
     /// From this instant on the session is expired. The one time a store compares.
     pub deadline: SystemTime,
-    /// Who is logged in.
+    /// The user that is logged in.
     pub user: Option<String>,
 }
 
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_slot_has_no_room_for_is_cut() {
+    fn times_are_rounded_down_to_microseconds() {
         let finer = Duration::from_nanos(999);
         let mut record = Record::new(at(1) + finer, at(3) + finer);
         record.touched = at(2) + finer;
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_is_cut_to_what_can_be_stored() {
+    fn a_setting_is_rounded_down_to_microseconds() {
         let finer = Duration::from_nanos(1_999);
         let whole = Duration::from_micros(1);
         let day = Duration::from_secs(86_400);
@@ -275,7 +275,7 @@ mod tests {
     /// As glibc's `malloc` has them: 8 bytes more than were asked for, a multiple of 16, 32 at least.
     #[cfg(target_pointer_width = "64")]
     #[test]
-    fn a_record_takes_a_block_for_itself_its_user_each_name_each_value_and_each_node() {
+    fn the_heap_size_counts_the_blocks_of_every_part() {
         let mut record = Record::new(at(0), at(1));
         let mut before = record.heap_size();
         assert_eq!(before, (16 + size_of::<Record>() + 8).next_multiple_of(16));

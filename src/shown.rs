@@ -1,6 +1,6 @@
-//! Text that a visitor, a program or a directory chose, as one line of a message: what would end the line, drive a terminal
-//! or turn the direction of the text is escaped. All else is shown as it is, whatever its script. And an error with its causes,
-//! as such a line.
+//! Text that a visitor, a program or a directory chose, as one line of a message: characters that would end the line, drive a
+//! terminal or turn the direction of the text are escaped, all others are shown as they are, whatever their script. And an error
+//! with its causes, as such a line.
 use std::error::Error as StdError;
 use std::fmt::{self, Display, Write};
 use std::iter::successors;
@@ -41,8 +41,8 @@ impl Write for Escaping<'_, '_> {
     }
 }
 
-/// Controls (Unicode's Cc), separators of lines and paragraphs, and what sets the direction of text, so that one line looks
-/// like another.
+/// Controls (Unicode's Cc), separators of lines and paragraphs, and the marks that set the direction of text, which make one line
+/// look like another.
 fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_a_line_or_turns_it_is_escaped_and_nothing_else() {
+    fn only_characters_that_end_or_turn_a_line_are_escaped() {
         for text in ["", "plain", r"back\slash 'quote' \u{1b}", "naïve e\u{301}", "日本 🦀"] {
             assert_eq!(shown(text).to_string(), text);
         }

@@ -1,4 +1,4 @@
-//! What every storage mode promises.
+//! The promises of every storage mode.
 //!
 //! A [`Store`] keeps records under tokens. The file engine is one; a database, a cache server and a sealed cookie are
 //! others. The session layer above knows nothing else, so every rule it relies on is written here, and tested by one
@@ -8,10 +8,9 @@
 //!
 //! 1. **One version.** [`load`](Store::load) returns one complete record that some call wrote, or says that there is
 //!    none; after a call that wrote returned, that version or a newer one.
-//! 2. **Creation never overwrites.** [`create`](Store::create) files the record under a token nobody has.
-//! 3. **Update is read-modify-write.** [`update`](Store::update) hands the change the newest record and writes what
-//!    the change made of it, with nothing written by anybody in between (where
-//!    [`Guarantees::atomic_update`] says so). It never creates: on a token that is absent or expired it is `None`.
+//! 2. **Creation never overwrites.** [`create`](Store::create) stores the record under a new, unused token.
+//! 3. **Update is read-modify-write.** [`update`](Store::update) hands the change the newest record and writes
+//!    the result, with no other write in between (where [`Guarantees::atomic_update`] says so). It never creates: on a token that is absent or expired it is `None`.
 //!    A change that answers [`Verdict::Abort`] makes it `None` as well, with nothing written.
 //! 4. **Rotation is one step.** [`rotate`](Store::rotate) is an update whose result lives under a new token. When it
 //!    returns, the old token is dead; before that, the new one already exists. Of two rotations of one token, one
@@ -20,8 +19,8 @@
 //!    was in flight (where [`Guarantees::shared_state`] says so).
 //! 6. **Expired is absent.** A record whose deadline is reached, by the store's own clock, is absent for load, update
 //!    and rotate. The deadline is all a store looks at; policy is the session's.
-//! 7. **Trouble is an error.** Only a token that is certainly not there is [`Absent`]; I/O trouble is an error. After
-//!    an error the old version stands, unless the error's kind says otherwise.
+//! 7. **A failure is an error.** Only a token that is certainly not there is [`Absent`]; a failed read is an error. After an
+//!    error the old version stands, unless the error's kind says otherwise.
 //! 8. **No lock outlives its call.**
 use crate::error::Result;
 use crate::id::{PublicId, Token};
@@ -29,9 +28,9 @@ use crate::record::Record;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Keeps sessions. See the [module](self) for what an implementation promises.
+/// Keeps sessions. See the [module](self) for the promises of an implementation.
 pub trait Store: Send + Sync {
-    /// The one clock: everything that compares times with what this store holds asks here.
+    /// The one clock: every comparison with a time of this store's records uses it.
     fn now(&self) -> SystemTime;
 
     /// Whether a token could be one of this store's, by its form alone: no I/O, and no promise that it is known.
@@ -44,11 +43,11 @@ pub trait Store: Send + Sync {
     /// The storage could not be read. "There is none" is [`Lookup::Absent`], not an error.
     fn load(&self, token: &Token) -> Result<Lookup>;
 
-    /// Files `record` under a new token.
+    /// Stores `record` under a new token.
     ///
     /// # Errors
     ///
-    /// Nothing was stored: no room, record too large, no random bits, storage trouble.
+    /// Nothing was stored: no room, record too large, no random bits, the storage failed.
     fn create(&self, record: &Record, how: Durability) -> Result<Saved>;
 
     /// Reads, changes and writes one record as one step; `None` if it is absent or expired, or if the change answers
@@ -56,7 +55,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     ///
-    /// What the change returned, or the storage's trouble; the old version stands.
+    /// The error of the change, or the storage failed; the old version stands.
     fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>>;
 
     /// The same, and moves the result to a new token, also if the change says [`Verdict::Keep`].
@@ -74,11 +73,11 @@ pub trait Store: Send + Sync {
     /// The session may still be alive: try again.
     fn delete(&self, token: &Token) -> Result<bool>;
 
-    /// What this storage mode can promise.
+    /// The promises that not every storage mode can make.
     fn guarantees(&self) -> Guarantees;
 
-    /// What [`Durability::OfStore`] means here. By default [`Durability::Relaxed`]: a request that asks for more has what it
-    /// saved before made safe by one more call.
+    /// The meaning of [`Durability::OfStore`] here. By default [`Durability::Relaxed`]: a request that asks for more makes its
+    /// earlier saves safe by one more call.
     fn durability(&self) -> Durability {
         Durability::Relaxed
     }
@@ -131,7 +130,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 /// [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant). If it returns an error or panics, nothing is written.
 pub type Change<'a> = &'a mut dyn FnMut(&mut Record) -> Result<Verdict>;
 
-/// What a change wants done with the record it was given.
+/// The answer of a change: the record that it was given is written or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Write it.
@@ -143,12 +142,12 @@ pub enum Verdict {
     Abort,
 }
 
-/// What a save survives, once it has returned.
+/// The failures that a save survives, once it has returned.
 ///
 /// Every level survives the death of the process. They differ in a power cut or a crash of the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// What the store was opened with.
+    /// The durability that the store was opened with.
     #[default]
     OfStore,
     /// Handed to the kernel, which writes it to disk when it sees fit (Linux: within about 30 seconds). After a
@@ -180,7 +179,7 @@ pub enum Absent {
     NotFound(PublicId),
     /// Its deadline is reached.
     Expired(PublicId),
-    /// What is stored fails its checks.
+    /// The stored record fails its checks.
     Damaged(PublicId),
 }
 
@@ -189,24 +188,24 @@ pub enum Absent {
 pub struct Live {
     /// The record, shared with the store's cache where it has one.
     pub record: Arc<Record>,
-    /// The digest under which it is filed: for logs.
+    /// The digest of its id: for logs.
     pub id: PublicId,
 }
 
 /// A record that was written.
 #[derive(Clone, Debug)]
 pub struct Saved {
-    /// Where it can be found from now on; differs from the token given for rotations and for sealed cookies.
+    /// Its token from now on; differs from the token given for rotations and for sealed cookies.
     pub token: Token,
-    /// What is there.
+    /// The record that is stored there now.
     pub live: Live,
 }
 
-/// What a storage mode can promise beyond keeping records.
+/// The promises that not every storage mode can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guarantees {
     /// Concurrent updates of one session are serialised: none is lost.
     pub atomic_update: bool,
-    /// There is one state of a session, on the server: deleting it ends it for everybody.
+    /// There is one state of a session, on the server: deleting it ends it everywhere.
     pub shared_state: bool,
 }

@@ -22,13 +22,13 @@
 //!
 //! # Changing your types
 //!
-//! Sessions outlive a deployment: what an old version of a program stored is read by the new one. A field that was added needs
+//! Sessions outlive a deployment: entries of an old version of a program are read by the new one. A field that was added needs
 //! a default (`#[serde(default)]`, or an `Option`), or every visitor with an old entry meets an error; one that was renamed
 //! keeps its old name as `#[serde(alias = "…")]`; one that was removed needs nothing, unless the type says
 //! `deny_unknown_fields`. Where the old shape cannot be read as the new one, the entry gets a new name, or is read as
 //! [`serde_json::Value`] and translated. While old and new processes serve side by side, the old ones must be able to read
-//! what the new ones store. An entry that cannot be read as the type that is asked for is an error of the kind
-//! [`ErrorKind::Type`], which names the entry, the path inside it and what was missing or expected there, never the value;
+//! the entries of the new ones. An entry that cannot be read as the type that is asked for is an error of the kind
+//! [`ErrorKind::Type`], which names the entry, the path inside it and the missing or expected part, never the value;
 //! `remove` and `insert` do not read the old one and always work.
 //!
 //! ```
@@ -82,7 +82,7 @@ use std::fmt;
 #[derive(PartialEq, Eq)]
 pub struct Value(Bytes);
 
-/// Flags, counters, languages, times: what most entries hold lies in the map itself.
+/// Flags, counters, languages, times: most values lie in the map itself, without a heap allocation.
 type Bytes = SmallVec<[u8; 16]>;
 
 impl Value {
@@ -116,7 +116,7 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Type`], naming the path inside the value and what was missing or expected there, if it is not one, or if
+    /// [`ErrorKind::Type`], naming the path inside the value and the missing or expected part, if it is not one, or if
     /// `T` nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`]; [`ErrorKind::Corrupt`] if the bytes are no value, which their
     /// record's checksum excludes.
     pub fn get<T: DeserializeOwned>(&self) -> Result<T> {
@@ -146,7 +146,7 @@ impl Value {
         }
     }
 
-    /// How many bytes it takes elsewhere.
+    /// Heap bytes owned.
     pub(crate) fn heap_size(&self) -> usize {
         if self.0.spilled() { self.0.capacity() } else { 0 }
     }
@@ -167,13 +167,13 @@ impl Clone for Value {
 
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not what it holds: that does not belong in a log.
+        // Without the data, which does not belong in a log.
         let kind = self.to_json().map_or("damaged", |json| kind_of(&json));
         write!(f, "Value({kind}, {} bytes)", self.0.len())
     }
 }
 
-/// What a JSON value is called in an error, with its article.
+/// The name of a JSON value's kind in an error, with its article.
 fn kind_of(json: &Json) -> &'static str {
     match json {
         Json::Null => "null",
@@ -643,7 +643,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_that_are_no_numbers_are_refused_and_not_turned_into_null() {
+    fn a_float_that_is_no_number_is_refused_and_not_made_null() {
         for degrees in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             for reading in [
                 Reading { at: None, degrees: vec![degrees] },

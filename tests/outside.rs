@@ -118,7 +118,7 @@ fn ask(server: SocketAddr, cookie: &str) -> String {
 }
 
 #[test]
-fn every_program_of_the_readme_builds_as_printed_and_the_first_one_serves() {
+fn the_readmes_programs_build_as_printed_and_the_first_serves() {
     let mut programs = printed(&page("README.md"));
     assert_eq!(programs.len(), 2, "one with tiny_http, one with rouille");
     let dirs: Vec<TempDir> = programs.iter().map(|_| tempfile::tempdir().unwrap()).collect();

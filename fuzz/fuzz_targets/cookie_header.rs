@@ -16,7 +16,7 @@ const OURS: &str = "abcdefghijklmnopqrstuvwxyz234567";
 
 thread_local! { static ASKED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) }; }
 
-/// Has one session, in memory, and notes what it is asked for.
+/// Has one session, in memory, and notes the tokens that are looked up.
 struct One;
 
 impl One {
@@ -72,7 +72,7 @@ fuzz_target!(|headers: &str| {
     for (name, sessions) in SESSIONS.iter() {
         let mut visit = sessions.visit(headers.split('\n'));
         let user = visit.user().expect("the store has no trouble");
-        // Nobody is logged in whose request does not have the id, as a cookie of that name.
+        // A request without the id, as a cookie of that name, has no user.
         let is_ours = |line: &str| line.contains(name) && line.contains(OURS);
         assert!(user.is_none() || headers.split('\n').any(is_ours), "{user:?}");
         visit.insert("seen", true).expect("there is room");

@@ -1,8 +1,8 @@
 //! The session's cookie: tokens out of `Cookie` headers, `Set-Cookie` headers out of sessions.
 //!
-//! Formatting is the `cookie` crate's. Reading is done here, because which bytes around a name are white space decides
-//! whose cookie it is; so is what an attribute may be, and which of them contradict each other, once, when
-//! [`Sessions`](super::Sessions) is built.
+//! Formatting is the `cookie` crate's. Reading is done here, because the bytes that count as white space around a name decide
+//! which cookie it is. Attributes are checked here too, each and against each other, once, when [`Sessions`](super::Sessions) is
+//! built.
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Token;
 use cookie::time::{Duration as Span, OffsetDateTime};
@@ -58,7 +58,7 @@ impl Cookies {
         Self { secure: true, ..Self::plain_http() }
     }
 
-    /// For development by plain HTTP: not Secure, named `session`. Whoever sees the traffic has the session.
+    /// For development by plain HTTP: not Secure, named `session`. A listener on the network has the session.
     ///
     /// ```
     /// assert_eq!(sessile::Cookies::plain_http().full_name(), "session");
@@ -155,7 +155,7 @@ impl Cookies {
         format!("{prefix}{}", self.name)
     }
 
-    /// Refuses what is malformed and what contradicts itself.
+    /// Refuses malformed attributes, and those that contradict each other.
     pub(super) fn check(&self) -> Result<()> {
         let reason = if !is_token(&self.name) || self.name.len() > NAME_BYTES_MAX {
             "the name must be 1 to 128 letters, digits or !#$%&'*+-.^_`|~"
@@ -190,7 +190,7 @@ impl Jar {
         Ok(Self { cookies, name })
     }
 
-    /// The tokens that a `Cookie` header brings under our name, in their order; `None` for a value that can be none.
+    /// The tokens that a `Cookie` header has under our name, in their order; `None` for a value that cannot be a token.
     ///
     /// A cookie is ours if the text before its first `=`, without SP and HTAB around it, is exactly our name. Browsers
     /// apply the rules of `__Host-` to the name as they have it, so a name with any other white space before it can be
@@ -272,7 +272,7 @@ fn has_prefix(name: &str) -> bool {
     ["__host-", "__secure-", "__http-", "__host-http-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// What an attribute's value may hold: RFC 6265 section 4.1.1.
+/// Whether an attribute may have this value: RFC 6265 section 4.1.1.
 fn is_attribute(value: &str) -> bool {
     value.bytes().all(|c| (0x20..0x7f).contains(&c) && c != b';')
 }

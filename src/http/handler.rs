@@ -78,8 +78,8 @@ fn run<T: IntoResponse<R>, R: ServerResponse>(
     Made { status: response.status(), response, is_error }
 }
 
-fn panicked(act: &'static str) -> Error {
-    Error::new(ErrorKind::Panicked, act).with_reason("it panicked; its changes were dropped")
+fn panicked(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Panicked, operation).with_reason("it panicked; its changes were dropped")
 }
 
 fn failed<R: ServerResponse>(save: SaveError) -> (R, Headers) {

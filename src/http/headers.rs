@@ -5,9 +5,9 @@ use std::ops::Deref;
 
 /// The headers that a response must carry: at most one each of `Vary`, `Set-Cookie` and `Cache-Control`.
 ///
-/// [`apply_to`](Self::apply_to) lays them over those that the response has. A program whose server has other types reads
-/// them as a slice of pairs or iterates over them; it appends `Vary` and `Set-Cookie`, and with a `Cache-Control` among
-/// these it removes the response's own first, unless that is `no-store`. `Debug` shows no cookie, so that it may be logged.
+/// [`apply_to`](Self::apply_to) adds them to the response's own. A program whose server has other types reads them as a slice
+/// of pairs or iterates over them; it appends `Vary` and `Set-Cookie`, and with a `Cache-Control` among these it removes the
+/// response's own first, unless that is `no-store`. `Debug` shows no cookie, so that it may be logged.
 ///
 /// ```
 /// # use sessile::{Cookies, FileStore, Sessions};
@@ -33,7 +33,7 @@ impl Headers {
     /// Its own `Cache-Control` lines stay if the session was not used. Otherwise one line replaces them: `no-store` if
     /// these or the response say so; the response's own if it says `private` and not `public`; else `private`, with
     /// `no-cache` if the response says that or `max-age=0`. So no shared cache keeps a page of one visitor, whatever the
-    /// handler or a default of the program says, and what the handler made stricter stays so.
+    /// handler or a default of the program says, and a stricter line of the handler stays.
     ///
     /// ```
     /// # use sessile::{Cookies, FileStore, Sessions};
@@ -71,7 +71,7 @@ pub(super) fn is_cache_control(name: &str) -> bool {
     name.eq_ignore_ascii_case(CACHE_CONTROL)
 }
 
-/// What `Cache-Control` says if we say `ours` (`private` or `no-store`), and the response, in all its lines, `theirs`.
+/// The value of `Cache-Control` from `ours` (`private` or `no-store`) and `theirs`, all lines of the response.
 fn stricter(ours: String, theirs: &str) -> String {
     let says = |directive: &str| theirs.split(',').any(|one| one.trim().eq_ignore_ascii_case(directive));
     // `private="…"` means some fields only; and commas within quotes separate no directives.

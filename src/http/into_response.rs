@@ -1,5 +1,5 @@
-//! What a handler may return, for any server: a response, or a `Result` of one whose error renders a response too. Knows no
-//! server; an adapter implements [`ServerResponse`] for its server's response type.
+//! The types that a handler may return, for any server: a response, or a `Result` of one whose error renders a response too.
+//! Knows no server; an adapter implements [`ServerResponse`] for its server's response type.
 use crate::error::{Error, ErrorKind};
 use crate::shown::causes;
 use std::error::Error as StdError;
@@ -13,7 +13,7 @@ pub trait ServerResponse: Sized {
     fn plain_text(status: u16, text: &'static str) -> Self;
 }
 
-/// What a handler may return to a server with responses of type `R`: a response, or a `Result` of one.
+/// A type that a handler may return to a server with responses of type `R`: a response, or a `Result` of one.
 ///
 /// The error of that `Result` is an [`Error`], a `Box<dyn Error + Send + Sync>` for a handler that meets errors of several kinds,
 /// or a type of the program's own that implements this trait:

@@ -4,8 +4,8 @@
 //! # Another server
 //!
 //! An adapter for a third server costs 40 lines too. It implements [`ServerResponse`] for the server's response (a type of its own
-//! around it, because neither the trait nor the response is the program's) and [`IntoResponse`] for what handlers return, and calls
-//! [`serve`]:
+//! around it, because neither the trait nor the response is the program's) and [`IntoResponse`] for the types that handlers return, and
+//! calls [`serve`]:
 //!
 //! ```
 //! use sessile::http::{self, IntoResponse, ServerResponse};

@@ -1,4 +1,4 @@
-//! Glue for [rouille](https://docs.rs/rouille) 3.6.
+//! Adapter for [rouille](https://docs.rs/rouille) 3.6.
 //!
 //! ```no_run
 //! use rouille::{Response, router};

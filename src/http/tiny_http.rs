@@ -1,4 +1,4 @@
-//! Glue for [tiny_http](https://docs.rs/tiny_http) 0.12.
+//! Adapter for [tiny_http](https://docs.rs/tiny_http) 0.12.
 //!
 //! ```no_run
 //! use sessile::{Cookies, FileStore, Sessions};
@@ -53,7 +53,7 @@ impl<B: Read + Send + 'static> IntoResponse<AnyResponse> for Response<B> {
 /// # Errors
 ///
 /// The response could not be sent (tiny_http does not report that a visitor has left; this is another failure), also
-/// because reading its body panicked. What was saved stays saved.
+/// because reading its body panicked. Saved changes stay saved.
 pub fn serve<T: IntoResponse<AnyResponse>>(
     sessions: &Sessions,
     mut request: Request,
@@ -82,7 +82,7 @@ fn apply(response: AnyResponse, headers: Headers) -> AnyResponse {
     response
 }
 
-/// The response without its `Cache-Control` lines, and these, if the session has something to say there.
+/// The response without its `Cache-Control` lines, and these, if the session's headers have one too.
 fn without_cache_control(response: AnyResponse, headers: &Headers) -> (AnyResponse, Vec<String>) {
     let is_ours = |header: &Header| is_cache_control(header.field.as_str().as_str());
     let (own, others): (Vec<_>, Vec<_>) = response.headers().iter().cloned().partition(is_ours);

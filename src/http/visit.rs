@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub struct Visit {
     session: Session,
     jar: Arc<Jar>,
-    /// Whether the response's headers were asked for.
+    /// Whether the response's headers were returned.
     finished: bool,
 }
 
@@ -27,8 +27,8 @@ impl Visit {
         Self { session, jar, finished: false }
     }
 
-    /// Saves the session and says what the response must carry. `status` is the response's: at 500 and above nothing is
-    /// saved. Call it *before* the response is sent.
+    /// Saves the session and returns the headers that the response must carry. `status` is the response's: at 500 and above
+    /// nothing is saved. Call it *before* the response is sent.
     ///
     /// # Errors
     ///
@@ -62,8 +62,8 @@ impl Visit {
         saved.and_then(|()| self.headers(false)).map_err(|error| self.fail(error))
     }
 
-    /// Drops what was changed, and says what the response must carry all the same: cookies of what was already done
-    /// (`destroy`, `save`, `update_now`). For failed requests.
+    /// Drops the changes, and returns the headers that the response must carry all the same, for operations that are done
+    /// already (`destroy`, `save`, `update_now`). For failed requests.
     ///
     /// ```
     /// # use sessile::{Cookies, FileStore, Sessions};
@@ -81,11 +81,11 @@ impl Visit {
         self.headers(false).unwrap_or_else(|error| self.fail(error).headers)
     }
 
-    /// Reports a failure and says what its response must carry.
+    /// Reports a failure and returns the headers that its response must carry.
     pub(super) fn fail(&mut self, error: Error) -> SaveError {
         self.finished = true;
         self.session.observe(&Event::Failed(&error));
-        // Without the cookie, if that is what cannot be made.
+        // Without the cookie, if the cookie cannot be made.
         let without_cookie = |_| {
             let mut headers = Headers::default();
             headers.push("Vary", "Cookie");
@@ -106,7 +106,7 @@ impl Visit {
             PendingCookie::Removed => Some(self.jar.removal()),
         };
         let mut headers = Headers::default();
-        // Also if only the deadline was moved: what a cache keeps for one visitor must not reach another.
+        // Also if only the deadline was moved: a response that a cache keeps for one visitor must not reach another.
         if self.session.accessed() || cookie.is_some() {
             headers.push("Vary", "Cookie");
         }

@@ -1,4 +1,4 @@
-//! What all sessions of a program share: the store, the lifetime and the observer; and how a session is opened from the
+//! The store, the lifetime and the observer, which all sessions of a program share; and how a session is opened from the
 //! tokens that a request presents. Has no setters: `Sessions` builds it.
 use super::Session;
 use crate::event::{Event, Observer};

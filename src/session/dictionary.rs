@@ -299,7 +299,7 @@ impl Session {
     /// # session.save()?;
     /// # let mut session = sessions.session(session.token()?);
     /// if session.test_cookie_worked()? {
-    ///     session.delete_test_cookie()?; // with the request that brings the form
+    ///     session.delete_test_cookie()?; // with the request that sends the form
     /// }
     /// # assert!(!session.test_cookie_worked()?);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -439,9 +439,9 @@ where
 }
 
 pub(super) fn read<T: DeserializeOwned>(name: &str, value: &Value) -> Result<T> {
-    value.get().map_err(|error| error.with_act(format!("read entry `{name}`")))
+    value.get().map_err(|error| error.with_operation(format!("read entry `{name}`")))
 }
 
 pub(super) fn store<T: Serialize>(name: &str, value: &T) -> Result<Value> {
-    Value::new(value).map_err(|error| error.with_act(format!("set entry `{name}`")))
+    Value::new(value).map_err(|error| error.with_operation(format!("set entry `{name}`")))
 }

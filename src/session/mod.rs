@@ -1,4 +1,4 @@
-//! One visitor's session: a dictionary that loads when it is first read and saves what was changed.
+//! One visitor's session: a dictionary that loads when it is first read and saves its changes.
 //!
 //! Knows the [`Store`](crate::store::Store) trait and no storage, no HTTP.
 //!

@@ -25,7 +25,7 @@ impl Session {
     /// stands also if the request fails later: the entry is written under the new id, and nothing is written under the old one.
     ///
     /// The function may run several times. It must not use another handle on the same session (a second [`Visit`] of the same
-    /// cookie, say): a save or `destroy` from within it would wait for itself, and is
+    /// cookie, say): a save or `destroy` inside it would wait for itself, and is
     /// [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant) at once where the storage can tell.
     ///
     /// [`Visit`]: crate::http::Visit

@@ -229,7 +229,7 @@ impl Session {
         self.set_current(saved, now, send_cookie);
     }
 
-    /// The session is what was saved now.
+    /// Makes the saved version the current one.
     fn set_current(&mut self, saved: Saved, now: SystemTime, send_cookie: bool) {
         let Saved { token, live } = saved;
         if send_cookie {
@@ -259,13 +259,13 @@ impl Session {
 
     /// For a session that was ended while this request was under way. Its changes are lost, and its cookie is not sent. But a
     /// pending login is not refused because its old session is gone: `Ok`, and the caller creates a new session.
-    pub(super) fn gone_unless_login(&mut self, act: &'static str) -> Result<()> {
+    pub(super) fn gone_unless_login(&mut self, operation: &'static str) -> Result<()> {
         if matches!(self.id_change, IdChange::Login(_)) {
             return Ok(());
         }
         self.drop_cookie();
         let id = self.current().map_or_else(String::new, |current| format!(" {}", current.id));
-        Err(Error::new(ErrorKind::Gone, format!("{act}{id}"))
+        Err(Error::new(ErrorKind::Gone, format!("{operation}{id}"))
             .with_reason("it was ended or has expired since it was read; nothing was saved"))
     }
 }

@@ -1,8 +1,8 @@
-//! Why a value was refused: where in it, and what was missing or expected there. Never what is there.
+//! Why a value was refused: the place in it, and the missing or expected part. Never the data that is there.
 //!
-//! `serde`'s own messages quote values (``invalid type: string "secret", expected u32``), and what a session holds does not
-//! belong in a log. So of what was found only its kind is kept, the words of a type's own `Serialize` or `Deserialize` are
-//! left out, and the path names fields, variants and positions; a key of a map is data, and is shown as `*`.
+//! `serde`'s own messages quote values (``invalid type: string "secret", expected u32``), and the data of a session does not
+//! belong in a log. So only the kind of the data is kept, the messages of a type's own `Serialize` or `Deserialize` are left
+//! out, and the path names fields, variants and positions; a key of a map is data, and is shown as `*`.
 use serde::de::{self, Expected, Unexpected};
 use serde::ser;
 use std::borrow::Cow;
@@ -16,12 +16,12 @@ pub(super) struct Fault(Box<Inner>);
 struct Inner {
     why: Why,
     /// From the place of the fault outwards: it grows while the fault is passed up.
-    steps: Vec<Step>,
+    path: Vec<Segment>,
 }
 
 #[derive(Debug)]
 enum Why {
-    /// There is something else.
+    /// Data of another kind.
     Other {
         found: &'static str,
         expected: String,
@@ -29,9 +29,9 @@ enum Why {
     Said(Cow<'static, str>),
 }
 
-/// One step of the path to a part of a value.
+/// One segment of the path to a part of a value.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step {
+pub(super) enum Segment {
     /// A field of a struct or a variant of an enum, as the program's types name it.
     Named(&'static str),
     /// An item of an array, counted from 0.
@@ -46,32 +46,32 @@ impl Fault {
     }
 
     fn because(why: Why) -> Self {
-        Self(Box::new(Inner { why, steps: Vec::new() }))
+        Self(Box::new(Inner { why, path: Vec::new() }))
     }
 
     /// The fault as the value around its place sees it.
-    pub(super) fn within(mut self, step: Step) -> Self {
-        self.0.steps.push(step);
+    pub(super) fn within(mut self, segment: Segment) -> Self {
+        self.0.path.push(segment);
         self
     }
 
-    /// Whether it says no more than that the whole value, which is of this kind, should be something else.
+    /// Whether it says only that the whole value, which is of this kind, should be of another kind.
     pub(super) fn is_of_the_whole(&self, kind: &str) -> bool {
-        self.0.steps.is_empty() && matches!(self.0.why, Why::Other { found, .. } if found == kind)
+        self.0.path.is_empty() && matches!(self.0.why, Why::Other { found, .. } if found == kind)
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { why, steps } = &*self.0;
-        if !steps.is_empty() {
+        let Inner { why, path } = &*self.0;
+        if !path.is_empty() {
             f.write_str("at `")?;
-            for (n, step) in steps.iter().rev().enumerate() {
+            for (n, segment) in path.iter().rev().enumerate() {
                 let dot = if n == 0 { "" } else { "." };
-                match step {
-                    Step::Named(name) => write!(f, "{dot}{name}")?,
-                    Step::Index(index) => write!(f, "[{index}]")?,
-                    Step::Key => write!(f, "{dot}*")?,
+                match segment {
+                    Segment::Named(name) => write!(f, "{dot}{name}")?,
+                    Segment::Index(index) => write!(f, "[{index}]")?,
+                    Segment::Key => write!(f, "{dot}*")?,
                 }
             }
             f.write_str("`: ")?;
@@ -125,7 +125,7 @@ impl de::Error for Fault {
     }
 }
 
-/// What was found is called in an error, with its article.
+/// The name of the data's kind in an error, with its article.
 fn kind_of(found: Unexpected<'_>) -> &'static str {
     match found {
         Unexpected::Unit | Unexpected::Option => "null",
@@ -141,7 +141,7 @@ fn kind_of(found: Unexpected<'_>) -> &'static str {
         | Unexpected::NewtypeVariant
         | Unexpected::TupleVariant
         | Unexpected::StructVariant => "a variant of another shape",
-        // It may quote what it is.
+        // The text may quote the data.
         Unexpected::NewtypeStruct | Unexpected::Other(_) => "something else",
     }
 }

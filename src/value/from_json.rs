@@ -2,9 +2,9 @@
 //!
 //! - Nesting is counted on the way down ([`Room`]), also that of options and newtypes, which a type can ask for without end.
 //!   Parts that `serde` keeps aside (untagged and internally tagged enums, flattened fields) it reads by itself, uncounted:
-//!   what they hold is bounded by the depth of what was stored.
+//!   their depth is bounded by that of the stored value.
 //! - A refusal says where and why, and quotes nothing ([`Fault`]).
-use super::fault::{Fault, Step};
+use super::fault::{Fault, Segment};
 use super::number::RAW;
 use super::room::Room;
 use serde::de::value::MapDeserializer;
@@ -30,7 +30,7 @@ struct Deserializer {
     room: Room,
 }
 
-/// JSON's kind for `serde`, without what it holds.
+/// JSON's kind for `serde`, without its contents.
 fn unexpected(json: &Json) -> Unexpected<'static> {
     match json {
         Json::Null => Unexpected::Unit,
@@ -73,9 +73,9 @@ fn visit_object<'de, V: Visitor<'de>>(
     if is_all { Ok(visited) } else { Err(Fault::invalid_length(length, &"fewer members")) }
 }
 
-/// The step to a field or variant: by its name if the type knows it, else it is data.
-fn step_to(name: &str, known: &'static [&'static str]) -> Step {
-    known.iter().find(|known| **known == name).map_or(Step::Key, |known| Step::Named(known))
+/// The path segment of a field or variant: its name if the type knows it, else it is data.
+fn segment_of(name: &str, known: &'static [&'static str]) -> Segment {
+    known.iter().find(|known| **known == name).map_or(Segment::Key, |known| Segment::Named(known))
 }
 
 impl<'de> de::Deserializer<'de> for Deserializer {
@@ -170,7 +170,7 @@ impl<'de> SeqAccess<'de> for Items {
         let index = self.next;
         self.next += 1;
         let item = seed.deserialize(Deserializer { json, room: self.room });
-        item.map(Some).map_err(|fault| fault.within(Step::Index(index)))
+        item.map(Some).map_err(|fault| fault.within(Segment::Index(index)))
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -181,8 +181,8 @@ impl<'de> SeqAccess<'de> for Items {
 /// The members of an object that are still to be read.
 struct Members {
     rest: map::IntoIter,
-    /// The value whose key was read, and the step to it.
-    value: Option<(Json, Step)>,
+    /// The value whose key was read, and its path segment.
+    value: Option<(Json, Segment)>,
     fields: &'static [&'static str],
     room: Room,
 }
@@ -192,15 +192,15 @@ impl<'de> MapAccess<'de> for Members {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
         let Some((name, value)) = self.rest.next() else { return Ok(None) };
-        self.value = Some((value, step_to(&name, self.fields)));
+        self.value = Some((value, segment_of(&name, self.fields)));
         seed.deserialize(Key { name, room: self.room }).map(Some)
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Fault> {
-        let Some((json, step)) = self.value.take() else {
+        let Some((json, segment)) = self.value.take() else {
             return Err(Fault::new("the type's `Deserialize` asks for a value before its key"));
         };
-        seed.deserialize(Deserializer { json, room: self.room }).map_err(|fault| fault.within(step))
+        seed.deserialize(Deserializer { json, room: self.room }).map_err(|fault| fault.within(segment))
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -216,10 +216,10 @@ struct Variant {
     room: Room,
 }
 
-/// What a variant holds.
+/// The contents of a variant.
 struct Content {
     json: Option<Json>,
-    step: Step,
+    segment: Segment,
     room: Room,
 }
 
@@ -228,14 +228,14 @@ impl<'de> EnumAccess<'de> for Variant {
     type Variant = Content;
 
     fn variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<(T::Value, Content), Fault> {
-        let step = step_to(&self.name, self.variants);
+        let segment = segment_of(&self.name, self.variants);
         let variant = seed.deserialize(Key { name: self.name, room: self.room })?;
-        Ok((variant, Content { json: self.content, step, room: self.room }))
+        Ok((variant, Content { json: self.content, segment, room: self.room }))
     }
 }
 
 impl Content {
-    /// Reads what is there with this.
+    /// Reads the contents with `read`.
     fn read<R>(
         self,
         expected: &'static str,
@@ -244,7 +244,7 @@ impl Content {
         let Some(json) = self.json else {
             return Err(Fault::invalid_type(Unexpected::UnitVariant, &expected));
         };
-        read(json, self.room).map_err(|fault| fault.within(self.step))
+        read(json, self.room).map_err(|fault| fault.within(self.segment))
     }
 }
 

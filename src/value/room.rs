@@ -5,11 +5,11 @@ use super::fault::Fault;
 /// deeper one is refused with [`ErrorKind::Value`](crate::ErrorKind::Value) before it is descended into.
 pub const DEPTH_MAX: usize = 64;
 
-/// Most options (`Some`) and newtypes around one part of a value, all levels together. They leave no trace in what is stored,
-/// and use the stack like arrays do.
+/// Most options (`Some`) and newtypes around one part of a value, all levels together. They leave no trace in the stored
+/// value, and use the stack like arrays do.
 pub const WRAPPERS_MAX: usize = 128;
 
-/// What is left of both limits on the way to one part of a value.
+/// The rest of both limits on the way to one part of a value.
 #[derive(Clone, Copy)]
 pub(super) struct Room {
     containers: usize,

@@ -5,7 +5,7 @@
 //!   around itself, a `Box` around a `Box`).
 //! - A float that is not finite is refused; `serde_json` writes null.
 //! - A number that reaches us as text is kept or refused ([`number`](super::number)).
-use super::fault::{Fault, Step};
+use super::fault::{Fault, Segment};
 use super::number;
 use super::room::Room;
 use serde::ser::{
@@ -30,8 +30,8 @@ const CLAIM_MAX: usize = 128;
 struct Serializer(Room);
 
 impl Serializer {
-    fn part<T: Serialize + ?Sized>(room: Room, value: &T, step: Step) -> Result<Json, Fault> {
-        value.serialize(Self(room)).map_err(|fault| fault.within(step))
+    fn part<T: Serialize + ?Sized>(room: Room, value: &T, segment: Segment) -> Result<Json, Fault> {
+        value.serialize(Self(room)).map_err(|fault| fault.within(segment))
     }
 
     fn wrapped<T: Serialize + ?Sized>(self, value: &T) -> Result<Json, Fault> {
@@ -45,7 +45,7 @@ impl Serializer {
     }
 }
 
-/// Integers that JSON's numbers hold as they are.
+/// Integers that JSON's numbers hold exactly.
 macro_rules! integers {
     ($($name:ident($ty:ty)),* $(,)?) => {
         $(fn $name(self, integer: $ty) -> Result<Json, Fault> { Ok(Json::Number(integer.into())) })*
@@ -125,7 +125,7 @@ impl ser::Serializer for Serializer {
         variant: &'static str,
         value: &T,
     ) -> Result<Json, Fault> {
-        let content = Self::part(self.0.in_container()?, value, Step::Named(variant))?;
+        let content = Self::part(self.0.in_container()?, value, Segment::Named(variant))?;
         Ok(object_of(variant, content))
     }
     fn serialize_seq(self, length: Option<usize>) -> Result<Items, Fault> {
@@ -186,7 +186,7 @@ struct Items {
 
 impl Items {
     fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-        let item = Serializer::part(self.room, value, Step::Index(self.done.len()));
+        let item = Serializer::part(self.room, value, Segment::Index(self.done.len()));
         self.done.push(item.map_err(|fault| of_variant(fault, self.variant))?);
         Ok(())
     }
@@ -202,7 +202,7 @@ impl Items {
 fn of_variant(fault: Fault, variant: Option<&'static str>) -> Fault {
     match variant {
         None => fault,
-        Some(variant) => fault.within(Step::Named(variant)),
+        Some(variant) => fault.within(Segment::Named(variant)),
     }
 }
 
@@ -237,7 +237,7 @@ struct Members {
 
 impl Members {
     fn set<T: Serialize + ?Sized>(&mut self, field: &'static str, value: &T) -> Result<(), Fault> {
-        let member = Serializer::part(self.room, value, Step::Named(field));
+        let member = Serializer::part(self.room, value, Segment::Named(field));
         self.done.insert(field.into(), member.map_err(|fault| of_variant(fault, self.variant))?);
         Ok(())
     }
@@ -260,7 +260,7 @@ impl SerializeMap for Members {
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
         let key =
             self.key.take().ok_or_else(|| Fault::new("its `Serialize` gives a value before its key"))?;
-        self.done.insert(key, Serializer::part(self.room, value, Step::Key)?);
+        self.done.insert(key, Serializer::part(self.room, value, Segment::Key)?);
         Ok(())
     }
     fn end(self) -> Result<Json, Fault> {
@@ -283,7 +283,7 @@ impl SerializeStructVariant for Members {
     }
 }
 
-/// A struct on its way, or what `serde_json` hands over in the shape of one.
+/// A struct on its way, or a number or JSON that `serde_json` hands over in the shape of one.
 enum Struct {
     Members(Members),
     /// JSON as text.
@@ -307,7 +307,7 @@ impl SerializeStruct for Struct {
                 let text = value.serialize(Key(*room))?;
                 *json = Some(match field {
                     number::NUMBER => number::parse(&text)?,
-                    // What the text holds is counted like all else.
+                    // Nesting inside the text is counted too.
                     _ => number::parse_raw(&text)?.serialize(Serializer(*room))?,
                 });
                 Ok(())
@@ -322,7 +322,7 @@ impl SerializeStruct for Struct {
     }
 }
 
-/// The key of a map: strings, and what has one spelling as a string.
+/// The key of a map: a string, or a value with one spelling as a string.
 struct Key(Room);
 
 fn no_string<T>() -> Result<T, Fault> {

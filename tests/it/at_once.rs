@@ -10,9 +10,9 @@ use std::time::Instant;
 
 on_every_storage! {
     update_now_carries_out_a_login_under_the_new_id,
-    a_failed_login_request_leaves_nothing_of_its_user_under_the_old_id,
+    a_failed_login_leaves_nothing_of_its_user_under_the_old_id,
     update_now_carries_out_a_rotation_under_the_new_id,
-    what_waits_beside_an_update_now_is_saved_later_without_a_second_rotation,
+    changes_beside_an_update_now_are_saved_without_a_rotation,
     update_now_with_a_login_makes_a_new_session_that_has_the_user,
     an_update_now_that_failed_leaves_the_login_to_the_save,
     of_two_tabs_that_take_a_coupon_one_gets_it,
@@ -63,7 +63,7 @@ fn update_now_carries_out_a_login_under_the_new_id(stage: &Stage) {
     }
 }
 
-fn a_failed_login_request_leaves_nothing_of_its_user_under_the_old_id(stage: &Stage) {
+fn a_failed_login_leaves_nothing_of_its_user_under_the_old_id(stage: &Stage) {
     let (sessions, rotations) = noting_rotations(stage);
     let ends: [fn(Visit) -> Headers; 2] = [|visit| visit.finish(500).unwrap(), Visit::discard];
     for end in ends {
@@ -112,7 +112,7 @@ fn update_now_carries_out_a_rotation_under_the_new_id(stage: &Stage) {
     assert_eq!(session.update_now("n", add_one).unwrap_err().kind(), ErrorKind::Gone);
 }
 
-fn what_waits_beside_an_update_now_is_saved_later_without_a_second_rotation(stage: &Stage) {
+fn changes_beside_an_update_now_are_saved_without_a_rotation(stage: &Stage) {
     let acts: [fn(&mut Session); 2] = [Session::rotate_id, |s| s.login("ada").unwrap()];
     for act in acts {
         let (sessions, rotations) = noting_rotations(stage);
@@ -173,7 +173,7 @@ fn of_two_tabs_that_take_a_coupon_one_gets_it(stage: &Stage) {
     assert_eq!(entries(stage, &token), json!({}));
 }
 
-/// What eight requests at the same time get, each with a session that was loaded before.
+/// The answers to eight requests at the same time, each with a session that was loaded before.
 fn at_the_same_time<R: Send>(
     stage: &Stage,
     token: &Token,

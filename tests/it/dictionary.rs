@@ -1,5 +1,5 @@
-//! What a handler sees: a dictionary that loads when it is first used, says what was done with it, and keeps
-//! a type and a name honest. What becomes of the changes when they are saved is `life`'s matter.
+//! The handler's view: a dictionary that loads when it is first used, says whether it was read or changed, and checks types and
+//! names. `life` tests how its changes are saved.
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ on_every_storage! {
     data_is_loaded_at_the_first_use_and_once,
     a_load_that_failed_is_an_error_and_is_not_remembered,
     a_missing_entry_is_none,
-    an_entry_of_another_type_is_an_error_that_names_it_and_both_types,
+    an_entry_of_another_type_is_an_error_that_names_both,
     a_field_that_is_missing_is_named_with_its_path_by_every_read,
     names_are_checked_by_every_operation_before_anything_else,
     names_of_up_to_128_bytes_are_allowed,
@@ -31,13 +31,13 @@ on_every_storage! {
     clear_drops_everything_without_loading_and_keeps_the_id,
     inserting_the_value_that_is_there_saves_nothing,
     inserting_the_value_that_was_loaded_again_after_a_change_counts,
-    update_shows_a_preview_and_applies_to_what_is_stored_at_the_save,
-    update_on_top_of_other_changes_of_the_request_continues_from_them,
+    update_shows_a_preview_and_applies_at_the_save,
+    update_continues_from_other_changes_of_the_request,
     an_update_whose_function_panics_changes_nothing,
     update_now_is_the_truth_and_commits_that_entry_only,
-    update_now_includes_what_the_request_changed_of_the_entry_before,
+    update_now_includes_earlier_changes_of_the_entry,
     the_test_cookie_works_one_request_later_and_until_it_is_deleted,
-    entries_are_what_the_handler_sees_in_the_order_of_their_names,
+    entries_are_the_handlers_view_in_the_order_of_names,
     a_value_that_no_session_has_room_for_is_refused_when_it_is_set,
     a_value_beyond_a_lowered_limit_may_stay_or_become_smaller,
 }
@@ -51,7 +51,7 @@ fn stored(stage: &Stage) -> Token {
     session.token().unwrap().unwrap()
 }
 
-/// The session that a watched request brings.
+/// The session of a watched request.
 fn brought(stage: &Stage, token: &Token) -> Session {
     stage.sessions().session([token.clone()])
 }
@@ -66,7 +66,7 @@ fn add_one(n: &mut u64) -> u64 {
     *n
 }
 
-/// Something done to a session, and what it has to say.
+/// An operation on a session, and its answer.
 struct Operation {
     name: &'static str,
     run: fn(&mut Session),
@@ -82,7 +82,7 @@ const fn operation(name: &'static str, run: fn(&mut Session), flags: [bool; 3]) 
 
 /// A change that a request may make, with its name.
 type Act = (&'static str, fn(&mut Session));
-/// The same, with what one more than the result of it is.
+/// The same, with one more than its result.
 type ActOnN = (&'static str, fn(&mut Session), u64);
 
 /// Flags of [`operation`]: accessed, modified, loads.
@@ -292,7 +292,7 @@ fn check_type_error<T: std::fmt::Debug>(result: Result<T>, held: &str, asked: &s
     assert_eq!(error.to_string(), format!("failed to read entry `entry`: it holds {held}, not a `{asked}`"));
 }
 
-fn an_entry_of_another_type_is_an_error_that_names_it_and_both_types(stage: &Stage) {
+fn an_entry_of_another_type_is_an_error_that_names_both(stage: &Stage) {
     let token = stored(stage);
     let mut session = brought(stage, &token);
     let mut check = |value: serde_json::Value, held: &str| {
@@ -379,7 +379,7 @@ fn a_field_that_is_missing_is_named_with_its_path_by_every_read(stage: &Stage) {
         assert_eq!(error.to_string(), text);
         assert!(!format!("{error:?}").contains("4711"));
     }
-    // What cannot be read can be replaced and removed.
+    // An entry that cannot be read can be replaced and removed.
     session.insert("cart", Cart::default()).unwrap();
     assert!(session.remove("cart").unwrap());
 }
@@ -647,10 +647,10 @@ fn inserting_the_value_that_was_loaded_again_after_a_change_counts(stage: &Stage
     }
 }
 
-fn update_shows_a_preview_and_applies_to_what_is_stored_at_the_save(stage: &Stage) {
+fn update_shows_a_preview_and_applies_at_the_save(stage: &Stage) {
     let token = stored(stage);
     let mut session = brought(stage, &token);
-    // What is moved into the function moves into what is stored: it need not be `FnMut`.
+    // A value that the function captures can be moved into the entry: the function need not be `FnMut`.
     let item = "apple".to_owned();
     assert_eq!(session.update("cart", move |cart: &mut Vec<String>| cart.push(item)).unwrap(), ["apple"]);
     assert_eq!(session.update("n", |n: &mut u64| *n += 1).unwrap(), 2);
@@ -669,7 +669,7 @@ fn update_shows_a_preview_and_applies_to_what_is_stored_at_the_save(stage: &Stag
     assert_eq!(number(stage, &token, "n"), Some(42), "and once");
 }
 
-fn update_on_top_of_other_changes_of_the_request_continues_from_them(stage: &Stage) {
+fn update_continues_from_other_changes_of_the_request(stage: &Stage) {
     let changes: [ActOnN; 4] = [
         ("insert", |s| s.insert("n", 7).unwrap(), 8),
         ("remove", |s| assert!(s.remove("n").unwrap()), 1),
@@ -701,7 +701,7 @@ fn an_update_whose_function_panics_changes_nothing(stage: &Stage) {
     assert_eq!(error.to_string(), want);
     assert!(!session.modified());
     assert_eq!(session.get("n").unwrap(), Some(1));
-    // One that panics only on what it meets at the save.
+    // One that panics only on the value that is stored at the save.
     session
         .update("n", |n: &mut u64| {
             if *n > 5 {
@@ -738,7 +738,7 @@ fn update_now_is_the_truth_and_commits_that_entry_only(stage: &Stage) {
     assert_eq!(number(stage, &token, "n"), Some(3), "the save does not count again");
 }
 
-fn update_now_includes_what_the_request_changed_of_the_entry_before(stage: &Stage) {
+fn update_now_includes_earlier_changes_of_the_entry(stage: &Stage) {
     let changes: [ActOnN; 5] = [
         ("insert", |s| s.insert("n", 7).unwrap(), 8),
         ("remove", |s| assert!(s.remove("n").unwrap()), 1),
@@ -776,7 +776,7 @@ fn the_test_cookie_works_one_request_later_and_until_it_is_deleted(stage: &Stage
     assert_eq!(stage.stored(), 1, "the session is kept");
 }
 
-fn entries_are_what_the_handler_sees_in_the_order_of_their_names(stage: &Stage) {
+fn entries_are_the_handlers_view_in_the_order_of_names(stage: &Stage) {
     let shown = |session: &Session| {
         let entries = session.entries().unwrap().into_iter();
         entries.map(|(name, value)| format!("{name}={}", value.to_json().unwrap())).collect::<Vec<_>>()
@@ -818,7 +818,7 @@ fn a_value_that_no_session_has_room_for_is_refused_when_it_is_set(stage: &Stage)
     session.insert("text", text).unwrap();
 }
 
-/// The limit may have been lowered since: the store decides about what makes a session smaller.
+/// The limit may have been lowered since: the store decides about changes that make a session smaller.
 fn a_value_beyond_a_lowered_limit_may_stay_or_become_smaller(stage: &Stage) {
     let token = stored(stage);
     let mut session = brought(stage, &token);

@@ -21,7 +21,7 @@ fn methods(source: &str, of: &str) -> Vec<(String, bool)> {
             let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             found.push((name, has_example));
         }
-        // Another item begins: what was said belongs to this one.
+        // Another item begins: the documentation so far belongs to this one.
         if !text.starts_with("//") && !text.starts_with("#[") {
             has_example = false;
         }

@@ -134,7 +134,7 @@ fn a_site_goes_on_after_its_store_was_emptied_and_all_are_logged_out() {
             server.finish();
         }
         let line = format!(
-            "sessile: everything in session directory `{}` was removed; the store was made again, and all sessions are gone\n",
+            "sessile: everything in session directory `{}` was removed; the store was recreated, and all sessions are gone\n",
             root.display()
         );
         assert_eq!(fs::read_to_string(&errors).unwrap(), line);

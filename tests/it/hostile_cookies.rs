@@ -1,7 +1,7 @@
 //! Whatever comes in a `Cookie` header, its sender is a new visitor.
 //!
 //! For each of the headers below: nothing panics, nothing is found, nothing is made or touched in the store
-//! by reading or logging out, and what is stored afterwards gets an id that the header had nothing to do
+//! by reading or logging out, and a session that is stored afterwards gets an id that the header had nothing to do
 //! with. Then the same bytes through real servers, which must answer or hang up, and serve the next visitor.
 use crate::support::client::{Browser, Client, Jar};
 use crate::support::process::{Dice, rounds};
@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// A store with one session in it, which nobody below may get hold of.
+/// A store with one session in it, which no hostile request may reach.
 struct Site {
     dir: TempDir,
     sessions: Sessions,
@@ -41,7 +41,7 @@ impl Site {
     }
 
     /// Every file below the store's parent with its bytes, every directory without. Not the counters: they move with
-    /// every logout, also with one of nobody. Nor the expiry index: who was there is filed until a sweep finds him gone.
+    /// every logout, also with an id of no session. Nor the expiry index: an ended session stays there until a sweep.
     fn tree(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         let mut tree = BTreeMap::new();
         list(self.dir.path(), &mut tree);
@@ -64,10 +64,10 @@ fn list(dir: &Path, tree: &mut BTreeMap<PathBuf, Option<Vec<u8>>>) {
     }
 }
 
-/// An id that nobody has.
+/// An id of no session.
 const UNKNOWN: &str = "abcdefghijklmnopqrstuvwxyz234567";
 
-/// From somebody who knows nothing.
+/// From an attacker that knows nothing.
 const STRANGE: &[&str] = &[
     // Nothing, and less than a cookie.
     "",
@@ -122,7 +122,7 @@ const STRANGE: &[&str] = &[
     "session=ａｂｃｄｅｆｇｈｉｊｋｌｍｎｏｐｑｒｓｔｕｖｗｘｙｚ２３４５６７",
     "session=😀",
     "sessión=x",
-    // Values that mean something to somebody.
+    // Values with a meaning in some other software.
     "session=\"\"",
     "session=\"x",
     "session=' OR 1=1 --",
@@ -156,8 +156,8 @@ const STRANGE: &[&str] = &[
     "session=abcdefghijklmnopqrstuvwxyz234567; session=abcdefghijklmnopqrstuvwxyz234567",
 ];
 
-/// What may come as the value of one `Cookie` line, from somebody who may know the victim's id, or the name
-/// of its file, or neither; but who does not send the id as it is under the right name.
+/// The value of one `Cookie` line from an attacker that may know the victim's id, or the name of its file, or neither; but does
+/// not send the id as it is under the right name.
 fn hostile_headers(id: &str) -> Vec<String> {
     [various_headers(id), around_the_name(id)].concat()
 }
@@ -207,7 +207,7 @@ fn various_headers(id: &str) -> Vec<String> {
         format!("theme=\"dark; x={id}"),
         id.to_owned(),
         format!("={id}"),
-        // What stands in a listing or a backup of the store.
+        // The names in a listing or a backup of the store.
         format!("session={file}"),
         format!("session={}", &file[..32]),
         format!("session={}", &file[2..]),
@@ -243,7 +243,7 @@ fn various_headers(id: &str) -> Vec<String> {
 /// one without a prefix, so that a subdomain may set it.
 ///
 /// Other cookies stand around it, because `tiny_http` (and rouille above it) trims VT and FF from the ends of the whole
-/// header before we see it. Both hang up on what is not ASCII; the front without a server gets to see that.
+/// header before we see it. Both close the connection on other bytes than ASCII; the front without a server sees them.
 fn around_the_name(id: &str) -> Vec<String> {
     let space = |c: &char| c.is_whitespace() || c.is_control();
     let near = ('\0'..=char::MAX).filter(space).filter(|c| ![' ', '\t'].contains(c));
@@ -257,13 +257,13 @@ fn around_the_name(id: &str) -> Vec<String> {
     .collect()
 }
 
-/// A well-formed id that nobody has.
+/// A well-formed id of no session.
 fn number_as_id(n: usize) -> String {
     let digits = b"abcdefghijklmnopqrstuvwxyz234567";
     (0..32).map(|place| char::from(digits[(n >> (5 * (place % 12))) % 32])).collect()
 }
 
-/// Nobody the store knows comes with this header, and the store is none the wiser.
+/// No session of the store is found by this header, and the store does not change.
 fn check(site: &Site, header: &str) {
     let shown: String = header.chars().take(100).collect();
     let before = site.tree();
@@ -277,7 +277,7 @@ fn check(site: &Site, header: &str) {
     assert_eq!(site.tree(), before, "reading left something behind: {shown:?}");
 }
 
-/// What a visitor who came with this header stores is stored under a fresh id.
+/// A session that is stored by a request with this header gets a fresh id.
 fn check_fresh(site: &Site, header: &str) {
     let shown: String = header.chars().take(100).collect();
     let mut visit = site.sessions.visit([header]);
@@ -303,7 +303,7 @@ fn a_hostile_header_finds_makes_and_changes_nothing() {
     for header in &headers {
         check(&site, header);
     }
-    // The victim noticed nothing, and is who they were.
+    // The victim's session is as it was.
     let victim = site.sessions.visit([format!("session={}", site.id).as_str()]);
     assert_eq!(victim.user().unwrap().as_deref(), Some("victim"));
 }
@@ -323,7 +323,7 @@ fn a_cookie_with_other_white_space_at_its_name_does_not_win() {
 }
 
 #[test]
-fn what_a_hostile_visitor_stores_gets_a_fresh_id() {
+fn a_session_stored_by_a_hostile_visitor_gets_a_fresh_id() {
     let site = Site::new(Cookies::plain_http());
     let before = site.tree();
     for header in &hostile_headers(&site.id) {
@@ -333,11 +333,11 @@ fn what_a_hostile_visitor_stores_gets_a_fresh_id() {
 }
 
 #[test]
-fn a_hostile_logout_ends_nobody_and_removes_a_cookie_only_for_an_id() {
+fn a_hostile_logout_ends_nothing_and_removes_only_an_ids_cookie() {
     let site = Site::new(Cookies::plain_http());
     let before = site.tree();
     let mut removals = 0;
-    // A logout that brings an id as it is ends its session, however far behind.
+    // A logout that presents an id as it is ends its session, however far behind.
     for header in hostile_headers(&site.id).iter().filter(|header| !may_bring(header, &site.id)) {
         let mut visit = site.sessions.visit([header.as_str()]);
         assert_eq!(visit.destroy().unwrap(), Destroyed::WasGone, "{header:.100?}");
@@ -347,7 +347,7 @@ fn a_hostile_logout_ends_nobody_and_removes_a_cookie_only_for_an_id() {
     assert_eq!(site.tree(), before);
 }
 
-/// Whether the response of a logout removes the cookie; it does nothing else, and only if an id was brought.
+/// Whether the response of a logout removes the cookie; it does nothing else, and only if an id was presented.
 #[track_caller]
 fn removes(visit: Visit, header: &str) -> bool {
     let headers = visit.finish(200).unwrap();
@@ -366,7 +366,7 @@ fn removes(visit: Visit, header: &str) -> bool {
     }
 }
 
-/// What headers and ids are bent with.
+/// The pieces that headers and ids are bent with.
 const PIECES: &[&str] = &[
     "session=",
     "__Host-session=",
@@ -422,12 +422,12 @@ fn bent(dice: &mut Dice, headers: &[String], pieces: &[&str]) -> String {
     header.into_iter().collect()
 }
 
-/// Whether somebody brings this id as it is, perhaps.
+/// Whether a header may present this id as it is.
 fn may_bring(header: &str, id: &str) -> bool {
     header.split(';').filter_map(|pair| pair.split_once('=')).any(|(_, value)| value.trim() == id)
 }
 
-/// What stands between the marks of a header, but for the victim's id, as an id, for each type that reads one. How many could
+/// The parts between the marks of a header, but for the victim's id, as an id, for each type that reads one. How many could
 /// be one.
 fn check_values(store: &FileStore, victim: &str, header: &str) -> u64 {
     let mut well_formed = 0;
@@ -458,7 +458,7 @@ fn headers_and_ids_without_a_pattern_find_make_and_touch_nothing() {
     let options = FileStoreOptions::new().sync_security_events(false);
     let site = Site::with(options.clone(), Cookies::plain_http());
     let store = options.open(site.dir.path().join("store")).unwrap();
-    // Beside the store, and what a path out of it would lead to.
+    // Beside the store, and the target of a path out of it.
     std::fs::write(site.dir.path().join("outside"), "untouched").unwrap();
     let mut headers = various_headers(&site.id);
     headers.retain(|header| header.len() <= 2000);
@@ -498,7 +498,7 @@ fn headers_and_ids_without_a_pattern_find_make_and_touch_nothing() {
     assert_eq!(victim.user().unwrap().as_deref(), Some("victim"));
 }
 
-/// What a page says to the victim, and what to everybody else.
+/// The text of a page for the victim, and for all others.
 fn page(session: &Session) -> sessile::Result<String> {
     Ok(session.user()?.unwrap_or_else(|| "nobody".to_owned()))
 }
@@ -543,7 +543,7 @@ fn check_server(site: &Site, server: &Running) {
 }
 
 #[test]
-fn tiny_http_takes_hostile_bytes_for_a_new_visitor_or_refuses_them_and_goes_on() {
+fn tiny_http_finds_no_session_in_hostile_bytes_and_goes_on() {
     let site = Site::new(Cookies::plain_http());
     let server = server::tiny_http(&site.sessions, 2, |_, session| {
         page(session).map(tiny_http::Response::from_string)
@@ -552,7 +552,7 @@ fn tiny_http_takes_hostile_bytes_for_a_new_visitor_or_refuses_them_and_goes_on()
 }
 
 #[test]
-fn rouille_takes_hostile_bytes_for_a_new_visitor_or_refuses_them_and_goes_on() {
+fn rouille_finds_no_session_in_hostile_bytes_and_goes_on() {
     let site = Site::new(Cookies::plain_http());
     let server = server::rouille(&site.sessions, 2, |_, session| page(session).map(rouille::Response::text));
     check_server(&site, &server);

@@ -1,8 +1,8 @@
-//! What a response carries, for everything that a handler may have done: exact header pairs, without any
+//! The headers of a response, for every operation of a handler: exact header pairs, without any
 //! server.
 //!
 //! The promise: `Vary` when the session was looked at; `Set-Cookie` only for a new token or a moved deadline,
-//! and a removal only for a logout that brought an id, or a session that ran out here; `no-store` beside every cookie and every
+//! and a removal only for a logout that presented an id, or a session that ran out here; `no-store` beside every cookie and every
 //! failure, `private` beside a live session; nothing at all for a request that left its session alone. And
 //! whatever is printed on the way, the id is in none of it.
 use crate::support::client::{Jar, SetCookie};
@@ -28,7 +28,7 @@ type Pair = (&'static str, &'static str);
 const VARY: Pair = ("Vary", "Cookie");
 const PRIVATE: Pair = ("Cache-Control", "private");
 const NO_STORE: Pair = ("Cache-Control", "no-store");
-/// `NEW` stands for an id that was never seen before and that loads; `OLD` for the one the request brought.
+/// `NEW` stands for an id that was never seen before and that loads; `OLD` for the one that the request presented.
 const NEW: Pair = (
     "Set-Cookie",
     "session=NEW; HttpOnly; SameSite=Lax; Path=/; Max-Age=1209600; Expires=Tue, 28 Nov 2023 22:13:20 GMT",
@@ -78,7 +78,7 @@ impl Site {
         Self::in_store(cookies, lifetime, FileStoreOptions::new())
     }
 
-    /// One that sees at once what is done to its files behind its back.
+    /// One that sees changes of its files outside the library at once.
     fn without_cache(lifetime: Lifetime) -> Self {
         Self::in_store(Cookies::plain_http(), lifetime, FileStoreOptions::new().cache_bytes(0))
     }
@@ -200,15 +200,15 @@ fn id_of(token: &Token) -> PublicId {
     PublicId::digest(token.expose().as_bytes())
 }
 
-/// An id that nobody has.
+/// An id of no session.
 const UNKNOWN: &str = "abcdefghijklmnopqrstuvwxyz234567";
 
-/// Who comes.
+/// The request's visitor.
 #[derive(Clone, Copy, Debug)]
 enum Visitor {
     /// Without a cookie.
     Nobody,
-    /// With an id that nobody has.
+    /// With an id of no session.
     Stranger,
     /// With a session, made just now.
     Known,
@@ -282,7 +282,7 @@ impl Act {
     }
 }
 
-/// Somebody comes, and a handler does these acts.
+/// A request of this visitor, with a handler of these operations.
 #[track_caller]
 fn arrive(site: &Site, visitor: Visitor, acts: &[Act]) -> (Visit, Option<Token>) {
     let token = match visitor {
@@ -310,7 +310,7 @@ fn check(site: &Site, visitor: Visitor, acts: &[Act], statuses: &[u16], want: &[
     }
 }
 
-/// The same for what cannot be saved.
+/// The same for a session that cannot be saved.
 #[track_caller]
 fn check_unsaved(site: &Site, visitor: Visitor, acts: &[Act], kind: ErrorKind, want: &[Pair]) {
     let (visit, token) = arrive(site, visitor, acts);
@@ -429,7 +429,7 @@ fn a_failed_request_saves_nothing_but_what_was_saved_explicitly() {
     check(&site, Known, &[UpdateNow], ALL, &[VARY, PRIVATE]);
     // Counted, and not renewed.
     check(&site, After(STEP), &[UpdateNow], BAD, &[VARY, PRIVATE]);
-    // What came after the explicit save is lost.
+    // Changes after the explicit save are lost.
     let (visit, token) = arrive(&site, Known, &[Insert, Save, Update, Remove]);
     visit.finish(500).unwrap();
     assert_eq!(site.names(&token.unwrap()), ["a", "b"]);
@@ -459,7 +459,7 @@ fn a_logout_removes_the_cookie_that_was_brought_on_any_status() {
         &[Destroy, Read],
         &[Login, Save, Destroy],
         &[UpdateNow, Destroy],
-        // Made and ended in one request: the browser never had that one, but what it brought is dead.
+        // Made and ended in one request: the browser never had that one, but the presented one is dead.
         &[Destroy, UpdateNow, Destroy],
     ];
     for acts in endings {
@@ -474,7 +474,7 @@ fn a_logout_removes_the_cookie_that_was_brought_on_any_status() {
         check(&site, Known, &[Expire(expiry)], GOOD, &[VARY, REMOVAL, NO_STORE]);
         check(&site, Known, &[Expire(expiry)], BAD, &[VARY]);
     }
-    // Whatever was found under the id that was brought …
+    // Whatever was found under the presented id …
     for acts in [&[Destroy][..], &[Read, Destroy], &[Destroy, Read, Destroy], &[UpdateNow, Destroy]] {
         check(&site, Stranger, acts, ALL, &[VARY, REMOVAL, NO_STORE]);
         // … and never if none was: another site could log visitors out, past SameSite.
@@ -501,7 +501,7 @@ fn a_logout_that_meets_a_rotation_removes_the_cookie() {
     }
 }
 
-/// What could not be ended has to be reachable, so that it can be tried again: also under an id of this request.
+/// A session that could not be ended has to be reachable, so that it can be tried again: also under an id of this request.
 #[test]
 fn a_logout_that_failed_takes_no_cookie_away() {
     let site = Site::new();
@@ -535,7 +535,7 @@ fn a_logout_that_failed_takes_no_cookie_away() {
 }
 
 #[test]
-fn a_failed_logout_is_an_error_promises_nothing_and_can_be_tried_again() {
+fn a_failed_logout_promises_nothing_and_can_be_tried_again() {
     let site = Site::new();
     let (mut visit, token) = arrive(&site, Known, &[]);
     site.store.before(|call| match call {
@@ -555,10 +555,10 @@ fn a_failed_logout_is_an_error_promises_nothing_and_can_be_tried_again() {
     assert!(!site.is_live(&token));
 }
 
-/// The session may be gone although the logout failed: its last step is a sync. What the second try finds is then nothing,
+/// The session may be gone although the logout failed: its last step is a sync. The second try finds nothing then,
 /// and the cookie goes all the same.
 #[test]
-fn a_logout_that_failed_after_the_deed_removes_the_cookie_when_it_is_tried_again() {
+fn a_retried_logout_removes_the_cookie_of_an_ended_session() {
     let site = Site::new();
     let (mut visit, token) = arrive(&site, Known, &[]);
     let token = token.unwrap();
@@ -591,7 +591,7 @@ fn login_and_rotation_send_the_new_id_and_the_old_one_is_dead() {
         // When it is due, the deadline moves as well.
         check(&site, After(STEP), &[act], GOOD, &[VARY, NEW_A_STEP_LATER, NO_STORE]);
     }
-    // Else a rotated session keeps its deadline, and the new cookie says what is left.
+    // Else a rotated session keeps its deadline, and the new cookie has the remaining time.
     let left = NEW.1.replace("Max-Age=1209600", "Max-Age=1209599").leak();
     check(&site, After(1), &[Rotate], GOOD, &[VARY, ("Set-Cookie", left), NO_STORE]);
 }
@@ -633,7 +633,7 @@ fn a_new_expiry_is_advertised_exactly() {
 fn max_age_and_expires_come_from_one_reading_of_the_clock() {
     let site = Site::new();
     let clock = site.clock.clone();
-    // Time passes whenever somebody looks: after a second look, Max-Age would come out a second short.
+    // Time passes with every reading of the clock: after a second one, Max-Age would be a second short.
     site.store.before(move |call| {
         if call == Call::Now {
             clock.advance(Duration::from_secs(1));
@@ -656,7 +656,7 @@ fn max_age_and_expires_come_from_one_reading_of_the_clock() {
 }
 
 #[test]
-fn the_deadline_in_the_store_is_the_one_that_the_cookie_advertised_last() {
+fn the_stored_deadline_is_the_one_last_advertised() {
     let site = Site::new();
     let mut jar = Jar::http();
     let mut advertised = None;
@@ -766,7 +766,7 @@ fn a_session_of_many_years_sends_its_cookie_again_each_30_days() {
 }
 
 #[test]
-fn browser_close_switched_on_or_off_reaches_cookies_at_their_next_save() {
+fn a_change_of_browser_close_reaches_cookies_at_the_next_save() {
     let bare = ("Set-Cookie", "session=OLD; HttpOnly; SameSite=Lax; Path=/");
     for save in [Insert, Update, UpdateNow, Remove] {
         let site = Site::new();
@@ -789,7 +789,7 @@ fn browser_close_switched_on_or_off_reaches_cookies_at_their_next_save() {
 }
 
 #[test]
-fn a_cookie_that_ends_with_the_browser_has_no_dates_and_is_not_sent_again_by_a_renewal() {
+fn a_browser_bound_cookie_has_no_dates_and_no_renewals() {
     let bare = ("Set-Cookie", "session=NEW; HttpOnly; SameSite=Lax; Path=/");
     let policy = Lifetime::new().expire_at_browser_close(true).renewal(Renewal::OnRead);
     let site = Site::with(Cookies::plain_http(), policy);
@@ -818,7 +818,7 @@ fn a_cookie_that_ends_with_the_browser_has_no_dates_and_is_not_sent_again_by_a_r
 }
 
 #[test]
-fn what_cannot_be_saved_sends_no_cookie_but_of_what_was_saved_before() {
+fn a_failed_save_sends_no_cookie_but_of_an_earlier_save() {
     let site = Site::new();
     let refused = ErrorKind::TooLarge;
     check_unsaved(&site, Nobody, &[InsertTooMuch], refused, &[VARY, NO_STORE]);
@@ -832,7 +832,7 @@ fn what_cannot_be_saved_sends_no_cookie_but_of_what_was_saved_before() {
     check_unsaved(&site, Known, &[Destroy, InsertTooMuch], refused, &[VARY, REMOVAL, NO_STORE]);
 }
 
-/// What the handler wanted saved is lost, whatever succeeds afterwards: the response is not one to be kept.
+/// Changes of the handler are lost, also if a later save succeeds: no cache may keep the response.
 #[test]
 fn no_later_save_or_renewal_forgets_that_a_save_failed() {
     let eager = Lifetime::new().renewal(Renewal::EveryRequest);
@@ -884,7 +884,7 @@ fn no_later_save_or_renewal_forgets_that_a_save_failed() {
     assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, PRIVATE]));
 }
 
-/// A handler acts, its session is then ended by somebody else, and the handler goes on.
+/// A handler uses its session, another request ends it, and the handler goes on.
 #[track_caller]
 fn check_gone(site: &Site, before: &[Act], after: &[Act]) {
     let (mut visit, _) = arrive(site, After(STEP), before);
@@ -910,7 +910,7 @@ fn a_session_that_went_away_meanwhile_is_gone_without_a_cookie() {
 /// A save that moved the deadline has a cookie to send; then the session ends. That cookie would put a dead
 /// id over whatever the browser was given by the request that ended it.
 #[test]
-fn a_session_that_went_away_after_an_explicit_save_is_gone_without_a_cookie() {
+fn a_session_that_ends_after_a_save_is_gone_without_a_cookie() {
     let site = Site::new();
     check_gone(&site, &[Insert, Save], &[Update]);
     check_gone(&site, &[Rotate, Save], &[Insert]);
@@ -949,7 +949,7 @@ fn a_lost_renewal_is_nobodys_loss() {
     assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, PRIVATE]));
     assert_eq!(site.seen(), []);
 
-    // Nor is one that the storage refuses, but somebody should know.
+    // Nor is one that the storage refuses, but the observer gets it.
     let (visit, _) = arrive(&site, After(STEP), &[Read]);
     site.store.before(|call| match call {
         Call::Update => Err(sessile::Error::new(ErrorKind::Full, "save session")),
@@ -960,7 +960,7 @@ fn a_lost_renewal_is_nobodys_loss() {
 }
 
 #[test]
-fn of_several_cookies_the_first_live_one_wins_and_at_most_four_are_tried() {
+fn of_several_cookies_the_first_live_one_of_four_wins() {
     let site = Site::new();
     let live: Vec<_> =
         (0..6).map(|n| header(&site.session_with(|visit| visit.insert("n", n).unwrap()))).collect();
@@ -976,12 +976,12 @@ fn of_several_cookies_the_first_live_one_wins_and_at_most_four_are_tried() {
     check(&[&format!("{}; x=y; {}", dead[0], live[2])], Some(2), 2);
     check(&["theme=dark", &dead[0], &format!("{}; {}", dead[1], dead[2]), &live[3]], Some(3), 4);
     check(&[&dead[0], &dead[1], &dead[2], &dead[3], &live[3]], None, 4);
-    // What cannot be an id costs no try; nor does one that came already.
+    // A value that cannot be an id costs no look-up; nor does a repeated one.
     check(&["session=; session=../x; session=A", "session=\"a\"", &dead[0], &live[4]], Some(4), 2);
     check(&[&dead[0], &dead[0], &dead[0], &dead[0], &dead[0], &live[5]], Some(5), 2);
 }
 
-/// A header of megabytes: what it costs is bounded by the cookies that are read, not by those that are sent.
+/// A header of megabytes: its cost is bounded by the cookies that are read, not by those that are sent.
 #[test]
 fn a_header_of_62_500_cookies_costs_one_event_and_a_bounded_search() {
     let site = Site::new();
@@ -1000,7 +1000,7 @@ fn a_header_of_62_500_cookies_costs_one_event_and_a_bounded_search() {
         assert_eq!(visit.destroy().unwrap(), Destroyed::WasGone);
         assert_eq!(site.store.calls(), vec![Call::Delete; ended]);
         assert_eq!(site.seen(), []);
-        // What was not read costs nothing either.
+        // Cookies that are not read cost nothing either.
         let read = AtomicUsize::new(0);
         let lines = flood.split("; ").inspect(|_| {
             read.fetch_add(1, Ordering::SeqCst);
@@ -1024,7 +1024,7 @@ fn logout_ends_every_session_that_the_request_brought() {
 }
 
 #[test]
-fn the_cookie_has_the_attributes_that_were_asked_for_and_the_removal_repeats_them() {
+fn the_cookie_has_its_attributes_and_the_removal_repeats_them() {
     let strict = Cookies::plain_http().name("sid").same_site(SameSite::Strict);
     let embedded = Cookies::https().same_site(SameSite::None).partitioned(true);
     let (host, secure) = ("__Host-session", "__Secure-session");
@@ -1100,7 +1100,7 @@ fn every_turn_in_a_sessions_life_is_observed_by_its_public_id() {
     visit.destroy().unwrap();
     assert_eq!(site.seen(), [], "nothing was there to end");
 
-    // What a request brings and we refuse.
+    // Refused tokens of a request.
     let brings = |cookie: &str| {
         let visit = site.sessions.visit([cookie]);
         Read.on(&mut { visit }).unwrap();
@@ -1164,7 +1164,7 @@ fn the_id_is_in_no_text_that_the_library_makes() {
     said.push(format!("{visit:#?} {:?} {:?}", *visit, visit.public_id()));
     tokens.push(token.clone());
 
-    // What the store says.
+    // Errors of the store.
     let store = &site.store.inner;
     said.push(format!("{store:?} {:?} {:?}", store.load(&token).unwrap(), store.path()));
     let saved = store.update(&token, &mut |_| Ok(Verdict::Write), Durability::OfStore).unwrap();

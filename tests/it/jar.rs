@@ -1,4 +1,4 @@
-//! Two requests of one browser that overlap, in every order: what its cookie jar ends up with.
+//! Two requests of one browser that overlap, in every order, and the final contents of its cookie jar.
 //!
 //! Both are sent with the cookie of the same live session. Each is opened by the server, first reads its
 //! session, is finished, and its response reaches the jar; 70 orders interleave these four steps of both.
@@ -6,13 +6,13 @@
 //! is due to move (so that saves and renewals send the cookie again) and once without: 3,500 runs, each on a
 //! store of files.
 //!
-//! # What holds in every run
+//! # Promises of every run
 //!
 //! - An id that was destroyed or rotated away does not load; one that was not, does.
 //! - A request that is too late (`Gone`) sends no cookie. A login is never too late: it makes a new session.
 //! - Every login that was acknowledged is alive on the server, with its user, whatever the jar holds.
 //!
-//! # What the jar may lose, and nothing else
+//! # The only losses of the jar
 //!
 //! The jar has lost something if it held an id that is still alive and ends with an older one or none, or if
 //! it does not end with the id of the last login that was acknowledged. In three classes of orders that
@@ -27,8 +27,8 @@
 //!   Nothing on the disk says that the unknown id was rotated rather than made up or expired; the login lives
 //!   on, under an id that the browser has dropped.
 //! - **Logged out**: a logout was finished after a login or rotation that it does not follow, and its response
-//!   was the last to arrive. It removes the cookie all the same: the visitor was told that nobody is logged
-//!   in, and that is what the jar holds.
+//!   was the last to arrive. It removes the cookie all the same: the visitor saw a logout
+//!   succeed, and the jar agrees.
 use crate::support::client::Jar;
 use crate::support::probe::quick_directory;
 use sessile::{
@@ -51,7 +51,7 @@ enum Act {
 use Act::{Login, Logout, Renewal, Rotation, Save};
 
 const ACTS: [Act; 5] = [Login, Logout, Save, Renewal, Rotation];
-/// Who logs in, if the first or the second request does.
+/// The user of a login by the first or the second request.
 const USERS: [&str; 2] = ["ada", "ben"];
 
 const OPEN: usize = 0;
@@ -59,7 +59,7 @@ const LOAD: usize = 1;
 const FINISH: usize = 2;
 const DELIVER: usize = 3;
 
-/// Who takes each of the eight steps; each takes its own four in order.
+/// The request of each of the eight steps; each request takes its own four in order.
 type Order = [usize; 8];
 
 fn orders() -> Vec<Order> {
@@ -67,7 +67,7 @@ fn orders() -> Vec<Order> {
     (0..256_u32).filter(|bits| bits.count_ones() == 4).map(order).collect()
 }
 
-/// Who finishes first, and who second.
+/// The requests in the order in which they finish.
 fn by_finish(order: &Order) -> [usize; 2] {
     if time(order, 0, FINISH) < time(order, 1, FINISH) { [0, 1] } else { [1, 0] }
 }
@@ -104,13 +104,13 @@ impl Site {
         }
     }
 
-    /// Who is logged in with this id.
+    /// The user that is logged in with this id.
     fn user_of(&self, id: &str) -> Option<String> {
         self.sessions.visit([format!("session={id}").as_str()]).user().unwrap()
     }
 }
 
-/// What a response did to the cookie.
+/// The effect of a response on the cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum News {
     Nothing,
@@ -118,12 +118,12 @@ enum News {
     Removal,
 }
 
-/// What a run left behind.
+/// The result of a run.
 struct Outcome {
     first_id: String,
     saved: [Result<(), ErrorKind>; 2],
     news: [News; 2],
-    /// What the jar held, from the beginning on.
+    /// The contents of the jar, from the beginning on.
     held: Vec<Option<String>>,
 }
 
@@ -199,7 +199,7 @@ enum Excuse {
 }
 use Excuse::{LoggedOut, Overtaken, Stranger};
 
-/// The three classes, said by the order of the steps alone: nothing here looks at what happened.
+/// The three classes, said by the order of the steps alone: nothing here looks at the run.
 fn excuse(acts: [Act; 2], order: &Order, due: bool) -> Option<Excuse> {
     let at = |who, step| time(order, who, step);
     let [early, late] = by_finish(order);
@@ -224,7 +224,7 @@ fn excuse(acts: [Act; 2], order: &Order, due: bool) -> Option<Excuse> {
     }
 }
 
-/// Whether the jar has lost something: by what it holds and what is alive, not by how it came.
+/// Whether the jar has lost something: by its contents and the live sessions, not by the order of events.
 fn lost(site: &Site, acts: [Act; 2], order: &Order, outcome: &Outcome) -> bool {
     let by_finish = by_finish(order);
     let mut ids = vec![outcome.first_id.clone()];
@@ -248,7 +248,7 @@ fn lost(site: &Site, acts: [Act; 2], order: &Order, outcome: &Outcome) -> bool {
     lost_a_live_one || lost_the_login
 }
 
-/// What holds in every run.
+/// Checks the promises of every run.
 #[track_caller]
 fn check_the_server(site: &Site, acts: [Act; 2], outcome: &Outcome) {
     for (who, act) in acts.into_iter().enumerate() {
@@ -267,7 +267,7 @@ fn check_the_server(site: &Site, acts: [Act; 2], outcome: &Outcome) {
     // ends it.
     let ended = acts.iter().any(|act| [Login, Logout, Rotation].contains(act));
     assert_eq!(!site.is_alive(&outcome.first_id), ended, "the first id");
-    // Every id that was handed out instead of it is alive: nobody else knew it.
+    // Every id that was handed out instead of it is alive: no other request knew it.
     for news in &outcome.news {
         if let News::Id(id) = news
             && *id != outcome.first_id
@@ -277,7 +277,7 @@ fn check_the_server(site: &Site, acts: [Act; 2], outcome: &Outcome) {
     }
 }
 
-/// Runs every pair in every order, and holds the losses against the table: who finished first, who finished
+/// Runs every pair in every order, and compares the losses with the table: which request finished first, which
 /// second, why something was lost, in how many orders of both placements together.
 #[track_caller]
 fn check(due: bool, table: &[(Act, Act, Excuse, usize)]) {
@@ -300,7 +300,7 @@ fn check(due: bool, table: &[(Act, Act, Excuse, usize)]) {
     assert_eq!(losses, table.collect::<BTreeMap<_, _>>());
 }
 
-/// What no single cookie can save, whether or not a renewal is due.
+/// The losses that no single cookie can prevent, whether or not a renewal is due.
 const LOST: [(Act, Act, Excuse, usize); 9] = [
     (Login, Login, Overtaken, 20),
     (Logout, Login, Overtaken, 20),
@@ -319,7 +319,7 @@ fn a_late_response_takes_a_newer_session_away_in_three_cases_only() {
 }
 
 #[test]
-fn a_late_renewal_takes_a_newer_session_away_only_if_it_was_overtaken() {
+fn a_late_renewal_hides_a_newer_session_only_if_overtaken() {
     // These send the cookie they came with, with a new end.
     let renewing = [
         (Save, Login, Overtaken, 20),

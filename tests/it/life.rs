@@ -1,5 +1,5 @@
-//! From the first save to the end: ids are never adopted and move when told, concurrent saves merge by entry,
-//! what was ended stays ended, and what could not be saved can be tried again.
+//! From the first save to the end: unknown ids are never adopted, ids move on request, concurrent saves merge by entry, an ended
+//! session stays ended, and a failed save can be tried again.
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
@@ -13,35 +13,35 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 on_every_storage! {
     an_id_that_is_not_alive_is_never_adopted,
-    a_visitor_who_stores_nothing_leaves_nothing,
+    a_visitor_that_stores_nothing_leaves_nothing,
     changes_that_come_to_nothing_leave_nothing,
     the_first_live_token_of_four_is_the_session,
-    of_many_tokens_64_are_read_and_one_event_says_that_some_were_malformed,
+    of_many_tokens_64_are_read_and_malformed_ones_are_one_event,
     a_session_behind_the_four_that_are_tried_is_not_found_but_ended,
     a_malformed_token_never_reaches_the_store,
     a_save_does_not_resurrect_a_destroyed_session,
     a_save_does_not_follow_a_session_that_another_request_moved,
     a_request_whose_session_is_gone_can_start_a_new_one,
     a_request_that_lost_only_its_renewal_succeeds,
-    destroy_ends_every_session_that_was_brought_at_once,
+    destroy_ends_every_presented_session_at_once,
     destroy_says_whether_a_live_session_was_there,
     nothing_that_happens_later_undoes_a_destruction,
-    what_is_stored_after_a_destruction_is_a_new_session,
+    entries_stored_after_a_destruction_make_a_new_session,
     a_destruction_that_failed_forgets_nothing_and_can_be_tried_again,
-    destroy_ends_what_the_request_itself_made_or_moved,
+    destroy_ends_a_session_that_the_request_made_or_moved,
     destruction_wins_against_saves_in_flight,
     rotate_id_moves_the_session_when_it_is_saved,
     rotate_id_does_nothing_to_a_session_that_was_never_stored,
-    what_was_acknowledged_during_a_rotation_is_in_its_result,
-    of_two_requests_that_rotate_one_is_told_that_the_session_is_gone,
+    changes_acknowledged_during_a_rotation_are_in_its_result,
+    of_two_requests_that_rotate_one_finds_the_session_gone,
     a_rotation_that_failed_leaves_the_old_id_alive,
     login_moves_the_session_and_records_the_user,
     login_of_a_new_visitor_makes_one_session,
-    login_keeps_what_an_anonymous_visitor_has,
+    login_keeps_an_anonymous_visitors_entries,
     login_of_the_same_user_keeps_the_entries,
-    login_of_another_user_drops_what_the_first_one_had,
+    login_of_another_user_drops_the_first_ones_entries,
     login_of_another_user_drops_the_expiry_setting_of_the_first_one,
-    login_of_another_user_drops_what_is_there_when_it_is_saved,
+    login_of_another_user_drops_the_entries_at_the_save,
     a_login_that_is_not_saved_has_not_happened,
     a_user_has_1_to_256_bytes,
     login_restarts_the_absolute_limit_and_rotation_does_not,
@@ -50,9 +50,9 @@ on_every_storage! {
     a_save_without_changes_writes_nothing,
     changes_that_others_made_already_are_not_written_again,
     updates_of_many_threads_all_count,
-    update_now_survives_what_becomes_of_the_request,
-    update_now_after_clear_commits_its_entry_and_the_save_drops_the_rest,
-    update_now_after_the_login_of_another_user_does_not_continue_from_the_first_ones_value,
+    update_now_survives_the_request_that_made_it,
+    update_now_after_clear_survives_the_save_that_drops_the_rest,
+    update_now_after_another_users_login_starts_from_nothing,
     update_now_makes_a_new_session_once,
     update_now_does_not_resurrect_a_destroyed_session,
     update_now_that_failed_changes_nothing,
@@ -60,7 +60,7 @@ on_every_storage! {
     a_save_that_failed_keeps_the_changes_for_another_try,
     removing_the_last_entry_keeps_the_session,
     power_safe_is_asked_of_every_save_from_then_on,
-    discarded_changes_are_not_saved_and_what_was_done_stays,
+    discarded_changes_are_not_saved_and_saved_ones_stay,
     a_store_may_run_changes_several_times,
     a_store_may_give_a_new_token_with_every_update,
     every_step_of_a_life_is_observed_by_digest,
@@ -76,7 +76,7 @@ pub(super) fn stored(stage: &Stage, entries: &Json) -> Token {
     session.token().unwrap().unwrap()
 }
 
-/// The session that a watched request brings, loaded.
+/// The session of a watched request, loaded.
 pub(super) fn loaded(stage: &Stage, token: &Token) -> Session {
     let session = stage.sessions().session([token.clone()]);
     assert!(session.token().unwrap().is_some());
@@ -85,7 +85,7 @@ pub(super) fn loaded(stage: &Stage, token: &Token) -> Session {
     session
 }
 
-/// What another request does to a session, from its first byte to its last.
+/// Another request on a session, from its first byte to its last.
 pub(super) fn elsewhere<R>(sessions: &Sessions, token: &Token, act: impl FnOnce(&mut Session) -> R) -> R {
     let mut session = sessions.session([token.clone()]);
     let result = act(&mut session);
@@ -115,7 +115,7 @@ fn panics(run: impl FnOnce()) {
 /// A change that a request may make, with its name.
 pub(super) type Act = (&'static str, fn(&mut Session));
 
-/// What may become of a request, with its name.
+/// The possible ends of a request, with a name each.
 type End<S> = (&'static str, fn(S));
 
 const ACTS: [Act; 8] = [
@@ -162,7 +162,7 @@ fn an_id_that_is_not_alive_is_never_adopted(stage: &Stage) {
     }
 }
 
-fn a_visitor_who_stores_nothing_leaves_nothing(stage: &Stage) {
+fn a_visitor_that_stores_nothing_leaves_nothing(stage: &Stage) {
     let expired = stored(stage, &json!({ "n": 1 }));
     stage.clock.advance(secs(1_209_600));
     for renewal in [Renewal::OnSave, Renewal::OnRead, Renewal::EveryRequest] {
@@ -245,7 +245,7 @@ fn the_first_live_token_of_four_is_the_session(stage: &Stage) {
     assert_eq!(entries(stage, &first), json!({ "n": 3 }));
 }
 
-fn of_many_tokens_64_are_read_and_one_event_says_that_some_were_malformed(stage: &Stage) {
+fn of_many_tokens_64_are_read_and_malformed_ones_are_one_event(stage: &Stage) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = seen.clone();
     let sessions = stage.sessions().with_observer(move |event| log.lock().push(format!("{event:?}")));
@@ -367,7 +367,7 @@ fn a_request_that_lost_only_its_renewal_succeeds(stage: &Stage) {
     assert_eq!(stage.stored(), 1, "the one whose renewal failed; the others stay ended");
 }
 
-fn destroy_ends_every_session_that_was_brought_at_once(stage: &Stage) {
+fn destroy_ends_every_presented_session_at_once(stage: &Stage) {
     for read_before in [false, true] {
         let tokens: Vec<_> = (0..33).map(|n| stored(stage, &json!({ "n": n }))).collect();
         let mut session = stage.sessions().session(tokens.clone());
@@ -460,7 +460,7 @@ fn nothing_that_happens_later_undoes_a_destruction(stage: &Stage) {
     }
 }
 
-fn what_is_stored_after_a_destruction_is_a_new_session(stage: &Stage) {
+fn entries_stored_after_a_destruction_make_a_new_session(stage: &Stage) {
     let token = stored(stage, &json!({ "n": 1 }));
     let mut session = loaded(stage, &token);
     session.login("ada").unwrap();
@@ -497,7 +497,7 @@ fn a_destruction_that_failed_forgets_nothing_and_can_be_tried_again(stage: &Stag
     }
 }
 
-fn destroy_ends_what_the_request_itself_made_or_moved(stage: &Stage) {
+fn destroy_ends_a_session_that_the_request_made_or_moved(stage: &Stage) {
     let made: [Act; 3] = [
         ("saved", |s| {
             s.insert("n", 1).unwrap();
@@ -529,7 +529,7 @@ fn destroy_ends_what_the_request_itself_made_or_moved(stage: &Stage) {
     session.destroy().unwrap();
     assert_eq!(stage.stored(), 0, "a session that was brought and moved");
 
-    // Of what the browser brought it is told, also if it was moved since; of what it never knew it is not.
+    // The cookie of a session that the browser presented is removed, also if the session was moved since; else it stays.
     let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
     for brought in [true, false] {
         let header = brought.then(|| format!("session={}", stored(stage, &json!({ "n": 1 })).expose()));
@@ -627,7 +627,7 @@ fn rotate_id_does_nothing_to_a_session_that_was_never_stored(stage: &Stage) {
     }
 }
 
-fn what_was_acknowledged_during_a_rotation_is_in_its_result(stage: &Stage) {
+fn changes_acknowledged_during_a_rotation_are_in_its_result(stage: &Stage) {
     let moves: [Act; 2] = [("rotate_id", Session::rotate_id), ("login", |s| s.login("ada").unwrap())];
     for (name, act) in moves {
         let token = stored(stage, &json!({ "n": 1, "m": 1 }));
@@ -651,7 +651,7 @@ fn what_was_acknowledged_during_a_rotation_is_in_its_result(stage: &Stage) {
     }
 }
 
-fn of_two_requests_that_rotate_one_is_told_that_the_session_is_gone(stage: &Stage) {
+fn of_two_requests_that_rotate_one_finds_the_session_gone(stage: &Stage) {
     let token = stored(stage, &json!({ "n": 1 }));
     let (mut first, mut second) = (loaded(stage, &token), loaded(stage, &token));
     first.rotate_id();
@@ -723,7 +723,7 @@ fn login_of_a_new_visitor_makes_one_session(stage: &Stage) {
     assert_eq!(stage.stored(), 1);
 }
 
-fn login_keeps_what_an_anonymous_visitor_has(stage: &Stage) {
+fn login_keeps_an_anonymous_visitors_entries(stage: &Stage) {
     let token = stored(stage, &json!({ "cart": ["apple"] }));
     let mut session = loaded(stage, &token);
     session.insert("seen", 1).unwrap();
@@ -750,7 +750,7 @@ fn login_of_the_same_user_keeps_the_entries(stage: &Stage) {
     assert_eq!(entries(stage, &token_of(&session)), json!({ "n": 1 }));
 }
 
-fn login_of_another_user_drops_what_the_first_one_had(stage: &Stage) {
+fn login_of_another_user_drops_the_first_ones_entries(stage: &Stage) {
     for order in [&["bob"][..], &["ada", "bob"], &["bob", "ada", "bob"]] {
         let token = stored_for(stage, "ada", &json!({ "secret": 1 }));
         let mut session = loaded(stage, &token);
@@ -766,7 +766,7 @@ fn login_of_another_user_drops_what_the_first_one_had(stage: &Stage) {
         assert_eq!(stage.record(&new).user.as_deref(), Some("bob"));
         stage.check_absent(&token);
     }
-    // What the first one did in this request goes as well, be it stored or not.
+    // Changes of the first one in this request are dropped as well, stored or not.
     let token = stored_for(stage, "ada", &json!({ "secret": 1 }));
     let mut session = loaded(stage, &token);
     session.update_now("counted", add_one).unwrap();
@@ -803,7 +803,7 @@ fn login_of_another_user_drops_the_expiry_setting_of_the_first_one(stage: &Stage
         session.save().unwrap();
         let record = stage.record(&token_of(&session));
         assert_eq!((record.expiry, record.deadline), (Expiry::Default, stage.clock.now() + secs(1_209_600)));
-        // One's own survives, and so does what the new one has set.
+        // The same user's setting survives, and so does one of the new user.
         session.set_expiry(remember_me);
         session.login("bob").unwrap();
         session.save().unwrap();
@@ -817,7 +817,7 @@ fn login_of_another_user_drops_the_expiry_setting_of_the_first_one(stage: &Stage
     }
 }
 
-fn login_of_another_user_drops_what_is_there_when_it_is_saved(stage: &Stage) {
+fn login_of_another_user_drops_the_entries_at_the_save(stage: &Stage) {
     let token = stored_for(stage, "ada", &json!({ "secret": 1 }));
     let mut session = loaded(stage, &token);
     session.login("bob").unwrap();
@@ -827,7 +827,7 @@ fn login_of_another_user_drops_what_is_there_when_it_is_saved(stage: &Stage) {
     session.save().unwrap();
     assert_eq!(entries(stage, &token_of(&session)), json!({ "after": 1 }));
 
-    // In a storage where a login does not end the old token: who is logged in is looked up at the merge.
+    // In a storage where a login does not end the old token: the user is looked up at the merge.
     let token = stored(stage, &json!({ "n": 1 }));
     let mut session = loaded(stage, &token);
     session.login("bob").unwrap();
@@ -899,7 +899,7 @@ fn login_restarts_the_absolute_limit_and_rotation_does_not(stage: &Stage) {
     stage.check_absent(&token);
 }
 
-/// Does what a script says: `n=2` inserts, `-n` removes, `n+1` and `n*3` update, `n++` updates now, `clear`
+/// Runs a script: `n=2` inserts, `-n` removes, `n+1` and `n*3` update, `n++` updates now, `clear`
 /// clears.
 fn play(session: &mut Session, script: &str) {
     for word in script.split_whitespace() {
@@ -954,20 +954,20 @@ fn concurrent_saves_merge_by_entry(stage: &Stage) {
     check("-n", "-n", json!({ "m": 1 }));
     check("n=2 -n", "n=3", json!({ "m": 1 }));
     check("-n n=1", "n=3", json!({ "n": 1, "m": 1 }));
-    // `clear` drops what is there at the merge.
+    // `clear` drops the entries that exist at the merge.
     check("clear", "late=3", json!({}));
     check("clear n=1", "n=3 late=3", json!({ "n": 1 }));
     check("n=2 clear", "late=3", json!({}));
     check("n=2", "clear", json!({ "n": 2 }));
     check("clear", "clear", json!({}));
-    // An update continues from what is there, or from the default.
+    // An update continues from the stored value, or from the default.
     check("n+1", "n+5", json!({ "n": 7, "m": 1 }));
     check("n*3", "n++", json!({ "n": 6, "m": 1 }));
     check("n+1 n*10", "n=4", json!({ "n": 50, "m": 1 }));
     check("n+1", "-n", json!({ "n": 1, "m": 1 }));
     check("n+1", "clear", json!({ "n": 1 }));
     check("new+1", "new+1", json!({ "n": 1, "m": 1, "new": 2 }));
-    // Unless the request has decided what it continues from.
+    // Unless the request has set or removed the entry before.
     check("n=7 n+1", "n=40", json!({ "n": 8, "m": 1 }));
     check("-n n+1", "n=40", json!({ "n": 1, "m": 1 }));
     check("clear n+1", "n=40 m=40", json!({ "n": 1 }));
@@ -1075,7 +1075,7 @@ fn updates_of_many_threads_all_count(stage: &Stage) {
     assert_eq!(entries(stage, &token), expected);
 }
 
-fn update_now_survives_what_becomes_of_the_request(stage: &Stage) {
+fn update_now_survives_the_request_that_made_it(stage: &Stage) {
     let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
     let ends: [End<Visit>; 4] = [
         ("dropped", drop),
@@ -1100,7 +1100,7 @@ fn update_now_survives_what_becomes_of_the_request(stage: &Stage) {
     }
 }
 
-fn update_now_after_clear_commits_its_entry_and_the_save_drops_the_rest(stage: &Stage) {
+fn update_now_after_clear_survives_the_save_that_drops_the_rest(stage: &Stage) {
     let token = stored(stage, &json!({ "n": 5, "m": 1 }));
     let mut session = loaded(stage, &token);
     session.insert("early", 1).unwrap();
@@ -1126,7 +1126,7 @@ fn update_now_after_clear_commits_its_entry_and_the_save_drops_the_rest(stage: &
     assert_eq!(entries(stage, &token), json!({}));
 }
 
-fn update_now_after_the_login_of_another_user_does_not_continue_from_the_first_ones_value(stage: &Stage) {
+fn update_now_after_another_users_login_starts_from_nothing(stage: &Stage) {
     let token = stored_for(stage, "ada", &json!({ "n": 5, "secret": 1 }));
     let mut session = loaded(stage, &token);
     session.login("bob").unwrap();
@@ -1202,7 +1202,7 @@ fn an_explicit_save_is_kept_and_the_request_goes_on(stage: &Stage) {
     assert_eq!(entries(stage, &token), json!({ "n": 1 }));
     session.save().unwrap();
     assert_eq!(token_of(&session), token);
-    // What was saved once is not saved again over what others have made of it.
+    // A change that was saved once is not saved again over those of others.
     for mut session in [stage.sessions().session([]), loaded(stage, &stored(stage, &json!({ "n": 0 })))] {
         session.insert("n", 1).unwrap();
         session.update("m", |m: &mut u64| *m += 1).unwrap();
@@ -1299,7 +1299,7 @@ fn power_safe_is_asked_of_every_save_from_then_on(stage: &Stage) {
     };
     assert_eq!(save_in_every_way(), (8, vec![Durability::OfStore; 6]), "by default the store decides");
     assert_eq!(save_in_every_way(), (8, vec![Durability::PowerSafe; 6]));
-    // And what the request had saved already is made so.
+    // And the request's earlier saves become so.
     stage.rig.writes();
     let mut session = sessions.session([]);
     session.insert("n", 1).unwrap();
@@ -1311,7 +1311,7 @@ fn power_safe_is_asked_of_every_save_from_then_on(stage: &Stage) {
     assert_eq!(stage.rig.writes(), 1, "without a new version");
 }
 
-/// What was saved is safe already: there is nothing to be made so.
+/// The earlier saves are safe already: nothing is left to do.
 #[test]
 fn power_safe_on_a_power_safe_store_costs_nothing() {
     for (of_store, calls) in [(Durability::PowerSafe, vec![]), (Durability::Relaxed, vec![Call::Update])] {
@@ -1332,7 +1332,7 @@ fn power_safe_on_a_power_safe_store_costs_nothing() {
     }
 }
 
-fn discarded_changes_are_not_saved_and_what_was_done_stays(stage: &Stage) {
+fn discarded_changes_are_not_saved_and_saved_ones_stay(stage: &Stage) {
     for (name, act) in ACTS {
         let token = stored(stage, &json!({ "n": 1 }));
         let before = stage.record(&token);
@@ -1344,7 +1344,7 @@ fn discarded_changes_are_not_saved_and_what_was_done_stays(stage: &Stage) {
         session.save().unwrap();
         assert_eq!((stage.record(&token), stage.rig.calls()), (before, vec![]), "{name}");
     }
-    // What was saved, done at once or ended stays so.
+    // Saved changes, changes at once and a destruction stay.
     let token = stored(stage, &json!({ "n": 1 }));
     let mut session = loaded(stage, &token);
     session.insert("saved", 1).unwrap();
@@ -1389,7 +1389,7 @@ fn a_store_may_run_changes_several_times(stage: &Stage) {
     session.save().unwrap();
     let token = token_of(&session);
     assert_eq!(entries(stage, &token), json!({ "n": 3, "list": [1, 2], "m": 1 }));
-    // The first run meets what is there, the second what another request has made of it meanwhile.
+    // The first run meets the stored value, the second that of another request.
     session.update("n", |n: &mut u64| *n += 1).unwrap();
     session.clear();
     session.insert("m", 2).unwrap();
@@ -1468,7 +1468,7 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     stage.clock.advance(secs(3600));
     assert!(strict.session([recent]).is_empty().unwrap());
     check(&[format!("Expired({recent_id:?})")]);
-    // A renewal that failed is told to the operator, not to the visitor.
+    // A renewal that failed is reported to the operator, not to the visitor.
     let token = stored(stage, &json!({ "n": 1 }));
     let sliding = sessions.clone().with_lifetime(Lifetime::new().renewal(Renewal::OnRead)).unwrap();
     let mut session = sliding.session([token]);
@@ -1478,7 +1478,7 @@ fn every_step_of_a_life_is_observed_by_digest(stage: &Stage) {
     session.save().unwrap();
     let not_renewed = "NotRenewed(Error { kind: Storage, message: failed to reach the store })".to_owned();
     check(std::slice::from_ref(&not_renewed));
-    // The same of one that nobody has looked at, and that cannot be.
+    // The same of one that was not loaded, and cannot be.
     let token = stored(stage, &json!({ "n": 1 }));
     let always = sessions.with_lifetime(Lifetime::new().renewal(Renewal::EveryRequest)).unwrap();
     let mut session = always.session([token]);

@@ -1,4 +1,4 @@
-//! A limit that is lowered takes nothing from a visitor: what was stored under the old one is read, and can be used in every
+//! A limit that is lowered takes nothing from a visitor: a session of the old limit is read, and can be used in every
 //! way that does not make it larger.
 use crate::support::memory::sessions_in;
 use crate::support::texts::files_in_shards;
@@ -14,7 +14,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const BYTES_MAX: usize = 4096;
 const ENTRIES_MAX: usize = 3;
 
-/// A store whose limits were lowered, and what a visitor stored before.
+/// A store whose limits were lowered, and a session from before.
 struct Lowered {
     dir: TempDir,
     store: Arc<FileStore>,
@@ -154,7 +154,7 @@ fn only_what_grows_beyond_a_lowered_limit_is_refused() {
         session.insert("f", 1).unwrap();
     });
 
-    // What was given up is not had again.
+    // Room that was given up does not come back.
     let mut session = lowered.session();
     for name in ["a", "b", "c"] {
         assert!(session.remove(name).unwrap());
@@ -166,7 +166,7 @@ fn only_what_grows_beyond_a_lowered_limit_is_refused() {
     let mut session = lowered.session();
     session.remove("d").unwrap();
     session.save().unwrap();
-    // Within the limits they are what they say again.
+    // Within the limits they hold again.
     let mut session = lowered.session();
     session.insert("a", text("x", 3000)).unwrap();
     let error = session.save().unwrap_err().to_string();
@@ -180,7 +180,7 @@ fn only_what_grows_beyond_a_lowered_limit_is_refused() {
     });
 }
 
-/// The room for who is logged in does not come out of the visitor's.
+/// The user's name does not count against the limit of the entries.
 #[test]
 fn a_login_is_not_refused_for_the_size_of_what_was_stored() {
     let dir = TempDir::new().unwrap();
@@ -214,7 +214,7 @@ fn a_new_session_is_within_the_limits() {
     large.entries.insert("a".into(), Value::new(&text("x", 5000)).unwrap());
     let created = lowered.store.create(&large, Durability::OfStore);
     assert_eq!(created.unwrap_err().kind(), ErrorKind::TooLarge);
-    // A rotation that changes nothing is none, and keeps what is there.
+    // A rotation that changes nothing is none, and keeps the entries.
     let moved = lowered.store.rotate(&lowered.token, &mut |_| Ok(Verdict::Keep), Durability::OfStore);
     assert_eq!(*lowered.record(&moved.unwrap().unwrap().token), *beyond);
 }

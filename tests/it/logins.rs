@@ -1,11 +1,11 @@
-//! A login is never refused for the sake of the session that was brought: if that is gone, it makes a new one.
+//! A login is not refused because the presented session is gone: it makes a new one.
 use crate::life::{Act, add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
 use crate::support::memory::{Call, Stage, on_every_storage, secs};
 use serde_json::{Value as Json, json};
 use sessile::{Cookies, Destroyed, ErrorKind, Expiry, Headers, Lifetime, Session, Sessions, Token};
 
 on_every_storage! {
-    a_login_whose_session_is_gone_makes_a_new_one_from_what_was_loaded,
+    a_login_whose_session_is_gone_makes_a_new_one,
     a_login_whose_session_is_gone_takes_nothing_of_another_user,
     a_login_whose_session_is_gone_keeps_its_changes_if_it_fails,
     a_login_that_followed_a_failed_save_still_makes_a_new_session,
@@ -13,7 +13,7 @@ on_every_storage! {
     a_login_button_pressed_twice_keeps_the_cart_in_both_answers,
 }
 
-/// How another request is first, by name; each ends the id that both brought.
+/// How another request is first, by name; each ends the id that both presented.
 const FIRST: [Act; 4] = [
     ("logout", |s| assert_eq!(s.destroy().unwrap(), Destroyed::Ended)),
     ("rotation", Session::rotate_id),
@@ -61,7 +61,7 @@ fn check_stored(stage: &Stage, token: &Token, user: &str, expected: &Json, conte
     assert_eq!(stage.record(token).user.as_deref(), Some(user), "{context}");
 }
 
-fn a_login_whose_session_is_gone_makes_a_new_one_from_what_was_loaded(stage: &Stage) {
+fn a_login_whose_session_is_gone_makes_a_new_one(stage: &Stage) {
     in_every_order(stage, |name, token, end_and_save| {
         let mut session = loaded(stage, &token);
         session.login("ada").unwrap();
@@ -125,7 +125,7 @@ fn a_login_that_followed_a_failed_save_still_makes_a_new_session(stage: &Stage) 
 }
 
 fn a_login_outlives_the_expiry_of_its_session(stage: &Stage) {
-    // The last one is over by the policy and not yet by what is stored.
+    // The last one is over by the policy and not yet by its stored deadline.
     let sessions = stage.sessions_living(Lifetime::new().idle_limit(secs(300)));
     for at in 0..3 {
         let expiry =

@@ -17,7 +17,7 @@ const DEEP: usize = 2_000;
 /// In a debug build the deepest value that is allowed needs less.
 const STACK: usize = 256 << 10;
 
-/// Runs this with little stack. What is given is made and dropped with much.
+/// Runs this with little stack. Its argument is made and dropped with much.
 fn with_little_stack<T: Send + Sync>(given: T, act: impl FnOnce(&T) + Send) {
     thread::scope(|scope| {
         let much = thread::Builder::new().stack_size(64 << 20);
@@ -42,7 +42,7 @@ fn store(dir: &tempfile::TempDir) -> Arc<FileStore> {
     Arc::new(FileStore::open(dir.path()).unwrap())
 }
 
-/// What holds one of itself, in a way that serialises to an array, an object, or nothing of its own.
+/// A type that holds one of itself, in a way that serialises to an array, an object, or nothing of its own.
 trait Nest: Serialize + Send + Sync + Sized {
     fn end() -> Self;
     fn around(inner: Self) -> Self;
@@ -85,7 +85,7 @@ nests! {
         end: Self { by_name: BTreeMap::new() };
         around: |inner| Self { by_name: BTreeMap::from([("x".into(), inner)]) };
     }
-    // Those below leave no trace in what is stored: `null`.
+    // Those below leave no trace in the stored value: `null`.
     #[derive(Serialize, Deserialize)]
     Newtype {
         struct Newtype(Option<Box<Newtype>>);

@@ -53,7 +53,7 @@ fn step_into(code: &str) {
     }
 }
 
-/// A number whose type's own code panics once, where it is told to.
+/// A number whose type's own code panics once, in the named place.
 #[derive(Debug)]
 struct Trap(u64);
 
@@ -113,7 +113,7 @@ fn a_panic_under_the_lock_is_an_error_that_writes_and_locks_nothing() {
             ErrorKind::Panicked,
             "update_now: {code}"
         );
-        // What `update` returns is dropped by its caller.
+        // The result of `update` is dropped by its caller.
         if code != "drop" {
             let mut preview = sessions.session([token.clone()]);
             TRAP.set(code);
@@ -340,12 +340,12 @@ fn fail_to_sweep(dir: &Path) {
 }
 
 #[test]
-fn a_reaper_without_an_observer_says_on_standard_error_what_failed() {
+fn a_reaper_without_an_observer_reports_on_standard_error() {
     if let Some(dir) = rerun::stage() {
         return fail_to_sweep(&dir);
     }
     let dir = tempfile::tempdir().unwrap();
-    let name = "program_code::a_reaper_without_an_observer_says_on_standard_error_what_failed";
+    let name = "program_code::a_reaper_without_an_observer_reports_on_standard_error";
     let output = rerun::command(name, dir.path()).output().unwrap();
     let said = |bytes: &[u8], start: &str| {
         let text = String::from_utf8_lossy(bytes).into_owned();

@@ -1,4 +1,4 @@
-//! `Debug` shows no id and nothing that a session holds: what a program logs, and what an `unwrap` prints, is read by
+//! `Debug` shows no id and no data of a session: a program's log, and the output of an `unwrap`, is read by
 //! more people than the visitor meant.
 //!
 //! Shown are kinds, counts, sizes, times, names of entries, and digests of ids.
@@ -12,7 +12,7 @@ const SECRET: &str = "Str0ngSecret";
 const NUMBER: u64 = 6_021_407_621;
 const USER: &str = "ada.lovelace@example.org";
 
-/// What must not be shown: the texts, and the same as lists of bytes.
+/// The secrets: the texts, and the same as lists of bytes.
 struct Secrets(Vec<String>);
 
 impl Secrets {

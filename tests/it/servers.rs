@@ -1,8 +1,8 @@
-//! What a handler may do to its session inside of a real server, and what the visitor then gets: `tiny_http`
+//! A handler's operations on its session inside of a real server, and the visitor's response: `tiny_http`
 //! with several workers and rouille, on loopback, side by side.
 //!
 //! The promise: the session is saved before the response is sent; a handler that fails changes nothing but
-//! what it did at once; no panic costs a worker; what cannot be saved is answered with a status that says so.
+//! by operations at once; no panic costs a worker; a failed save is answered with a status that says so.
 use crate::support::client::{Browser, Client, PATIENCE, Response};
 use crate::support::probe::{Call, Probe};
 use crate::support::server::{self, Running};
@@ -27,7 +27,7 @@ struct Site {
     dir: TempDir,
     store: Arc<Probe<FileStore>>,
     sessions: Sessions,
-    /// What the observer was told of failures.
+    /// The failures that the observer got.
     failures: Arc<Mutex<Vec<ErrorKind>>>,
 }
 
@@ -152,7 +152,7 @@ fn cached(path: &str, session: &Session) -> Result<Page, Oops> {
     Ok(Page { status: 203, headers, ..page(text) })
 }
 
-/// The program of every test here: what the path says is done to the session.
+/// The program of every test here: the path names the operation on the session.
 fn program(site: &Site) -> impl Fn(&str, &mut Session) -> Result<Page, Oops> + Send + Sync + 'static {
     let store = site.store.clone();
     move |path, session| match path {
@@ -243,7 +243,7 @@ fn program(site: &Site) -> impl Fn(&str, &mut Session) -> Result<Page, Oops> + S
             Ok(page("never"))
         }
         "/insert-gone" | "/count-gone" => {
-            // Somebody else logs out in the middle of this request.
+            // Another request logs out in the middle of this one.
             store.inner.delete(&session.token()?.expect("a live session"))?;
             if path == "/count-gone" {
                 session.update_now("n", |n: &mut u64| *n += 1)?;
@@ -279,7 +279,7 @@ fn on_both_with(options: &FileStoreOptions, test: impl Fn(&Site, &Running)) {
 
 const BROKEN: &str = "The server could not handle your session.\n";
 
-/// Asks for a page that fails, and holds against what comes: status, text, session headers.
+/// Asks for a page that fails, and compares the response: status, text, session headers.
 #[track_caller]
 fn check_failure(response: &Response, status: u16, text: &str, headers: &[(&str, &str)]) {
     assert_eq!((response.status, response.text()), (status, text));
@@ -319,7 +319,7 @@ fn the_session_is_saved_before_the_response_is_sent() {
 }
 
 #[test]
-fn twenty_pipelined_requests_that_write_one_session_are_all_answered_and_all_count() {
+fn twenty_pipelined_requests_on_one_session_all_count() {
     on_both(|site, server| {
         let (browser, token) = site.visitor(server);
         let cookie = browser.jar.header().unwrap();
@@ -341,7 +341,7 @@ fn twenty_pipelined_requests_that_write_one_session_are_all_answered_and_all_cou
 }
 
 #[test]
-fn a_panicking_handler_is_answered_with_500_changes_nothing_and_costs_no_worker() {
+fn a_panicking_handler_is_a_500_and_costs_no_worker() {
     on_both(|site, server| {
         let (mut browser, token) = site.visitor(server);
         for path in ["/insert-panic", "/update-panic", "/update-now-panic"] {
@@ -354,7 +354,7 @@ fn a_panicking_handler_is_answered_with_500_changes_nothing_and_costs_no_worker(
         // And no lock: others write the session right away.
         assert_eq!(browser.get("/count").text(), "1");
         assert_eq!(site.n(&token), Some(1));
-        // A visitor who is new gets no session out of it.
+        // A new visitor gets no session from it.
         let mut nobody = Browser::new(server.address);
         check_failure(&nobody.get("/insert-panic"), 500, BROKEN, &[VARY, NO_STORE]);
         assert_eq!(nobody.jar.header(), None);
@@ -362,7 +362,7 @@ fn a_panicking_handler_is_answered_with_500_changes_nothing_and_costs_no_worker(
 }
 
 #[test]
-fn what_was_done_at_once_stays_done_when_the_handler_panics() {
+fn operations_at_once_stay_done_when_the_handler_panics() {
     on_both(|site, server| {
         let (mut browser, token) = site.visitor(server);
         check_failure(&browser.get("/count-panic"), 500, BROKEN, &[VARY, NO_STORE]);
@@ -383,7 +383,7 @@ fn check_cookie(response: &Response) {
 }
 
 #[test]
-fn a_failed_handler_drops_its_changes_whatever_status_it_is_rendered_with() {
+fn a_failed_handler_drops_its_changes_at_any_status() {
     on_both(|site, server| {
         let (mut browser, token) = site.visitor(server);
         check_failure(&browser.get("/insert-500"), 500, "failed", &[VARY, PRIVATE]);
@@ -413,7 +413,7 @@ fn a_session_that_went_away_is_answered_with_409_and_no_cookie() {
         assert_eq!(site.failures(), [ErrorKind::Gone]);
         assert_eq!(site.n(&token), None);
         assert_eq!(browser.jar.get("session"), Some(token.expose()), "the response left the cookie alone");
-        // The same told by the handler's own `?`.
+        // The same by the handler's own `?`.
         let (mut browser, token) = site.visitor(server);
         check_failure(&browser.get("/count-gone"), 409, GONE, &[VARY, NO_STORE]);
         assert_eq!(site.failures(), [ErrorKind::Gone]);
@@ -422,7 +422,7 @@ fn a_session_that_went_away_is_answered_with_409_and_no_cookie() {
 }
 
 #[test]
-fn a_session_that_another_process_holds_is_answered_with_503_but_a_logout_goes_through() {
+fn a_locked_session_is_answered_with_503_and_a_logout_passes() {
     on_both_with(&FileStoreOptions::new().lock_wait(Duration::from_millis(50)), |site, server| {
         let (mut browser, token) = site.visitor(server);
         let (report, reported) = channel();
@@ -493,7 +493,7 @@ fn the_headers_of_the_handler_stay_and_ours_come_behind_them() {
 }
 
 #[test]
-fn a_page_of_a_session_is_in_no_shared_cache_whatever_its_handler_says() {
+fn a_page_of_a_session_is_never_in_a_shared_cache() {
     on_both(|site, server| {
         let (mut browser, _) = site.visitor(server);
         let response = browser.get("/read-public");
@@ -711,7 +711,7 @@ fn check_fails(serve: impl Fn(&Sessions, Arc<Probe<FileStore>>) -> Running) {
 }
 
 #[test]
-fn an_error_of_any_kind_is_500_for_the_visitor_and_told_to_the_observer() {
+fn an_error_of_any_kind_is_500_and_the_observer_gets_its_text() {
     check_fails(|sessions, store| {
         server::tiny_http(sessions, WORKERS, move |request, session| fails(request.url(), session, &store))
     });

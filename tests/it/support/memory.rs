@@ -147,13 +147,13 @@ pub(crate) enum Call {
 
 type Act = Box<dyn FnOnce() -> Result<()> + Send>;
 
-/// A store that does what another one does, counts it, and can be told to interfere before a chosen call: to
-/// run what another request does at that moment, or to fail.
+/// A store that passes every call to another one, counts it, and interferes before a chosen call: runs another request at that
+/// moment, or fails.
 pub(crate) struct Rig {
     inner: Arc<dyn Store>,
     clock: Clock,
     calls: Mutex<Vec<Call>>,
-    /// For each: the call, how many of those to let pass first, and what to do then.
+    /// For each: the call, how many of those to let pass first, and the interference.
     plan: Mutex<Vec<(Call, usize, Act)>>,
     durabilities: Mutex<Vec<Durability>>,
     writes: AtomicUsize,
@@ -161,7 +161,7 @@ pub(crate) struct Rig {
     ticking: AtomicBool,
     rerunning: AtomicBool,
     moving: AtomicBool,
-    /// What it says of the largest record; zero leaves that to the inner store.
+    /// Its limit of a record; zero leaves that to the inner store.
     record_bytes_max: AtomicUsize,
 }
 
@@ -199,7 +199,7 @@ impl Rig {
         self.plan.lock().push((call, passes, Box::new(act)));
     }
 
-    /// Drops what `before` and `fail` planned and no call has met.
+    /// Drops the plans of `before` and `fail` that no call has met.
     pub(crate) fn forget_plans(&self) {
         self.plan.lock().clear();
     }
@@ -229,7 +229,7 @@ impl Rig {
         std::mem::take(&mut *self.calls.lock())
     }
 
-    /// What the saves since the last time this was asked were told to survive.
+    /// The durabilities of the saves since the last time this was asked.
     pub(crate) fn durabilities(&self) -> Vec<Durability> {
         std::mem::take(&mut *self.durabilities.lock())
     }
@@ -257,12 +257,12 @@ impl Rig {
         due.map_or(Ok(()), |act| act())
     }
 
-    /// Runs a change as told, and counts what it has written.
+    /// Runs a change, and counts its writes.
     fn counted<R>(&self, token: &Token, change: Change<'_>, run: impl FnOnce(Change<'_>) -> R) -> R {
         if self.rerunning.load(Ordering::SeqCst)
             && let Ok(Lookup::Live(live)) = self.inner.load(token)
         {
-            // What it says here is thrown away with the copy.
+            // Its answer here is thrown away with the copy.
             let _ = change(&mut Record::clone(&live.record));
         }
         run(&mut |record| {
@@ -402,7 +402,7 @@ impl Stage {
         sessions_in(self.second.clone())
     }
 
-    /// What is stored under a token now.
+    /// The record under a token now.
     #[track_caller]
     pub(crate) fn record(&self, token: &Token) -> Arc<Record> {
         match self.second.load(token).unwrap() {
@@ -424,7 +424,7 @@ pub(crate) fn sessions_in(store: impl Store + 'static) -> Sessions {
     Sessions::new(store, Cookies::plain_http()).unwrap()
 }
 
-/// A token that nobody was given.
+/// A token that was never given out.
 pub(crate) fn made_up_token() -> Token {
     SessionId::random().unwrap().to_token()
 }
