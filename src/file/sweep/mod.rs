@@ -13,7 +13,7 @@
 //!
 //! - **A file is removed only under its session's lock**, after it was read again there. The index, the walk and readings
 //!   without a lock only say where to look.
-//! - **Each removal is invalidated** in all caches before the lock is released, as each delete is.
+//! - **Each removed session is invalidated** in all caches before the lock is released, as by each delete.
 //! - **A sweep that is killed loses nothing.** An entry is erased when its session is done, a bucket is removed when all of
 //!   its entries are, the hour of the walk is written when the walk is done. The next pass repeats the work that is not
 //!   recorded, and finds it done.
