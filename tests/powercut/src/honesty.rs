@@ -122,16 +122,8 @@ pub(crate) const BREACHES: [Breach; 8] = [
 ];
 
 /// What a copy needs to be built: all of the workspace but what is built or fetched.
-const COPIED: [&str; 8] = [
-    "Cargo.toml",
-    "Cargo.lock",
-    "README.md",
-    "LICENSE-MIT",
-    "src",
-    "benches",
-    "tests",
-    "examples",
-];
+const COPIED: [&str; 8] =
+    ["Cargo.toml", "Cargo.lock", "README.md", "LICENSE-MIT", "src", "benches", "tests", "examples"];
 
 /// What the program of a broken build is called.
 const PROGRAM: &str = "sessile-powercut-broken";
