@@ -1,7 +1,7 @@
-//! Removing what is expired: the cost of finding it among what is alive, and of removing it.
+//! Removing expired sessions: the cost of finding them among live ones, and of removing them.
 //!
-//! `SESSILE_BENCH_SWEEP` says how many live sessions the larger store holds (default 50,000; the smaller one has a
-//! twentieth of it). No sweep rests; all but one have one core.
+//! `SESSILE_BENCH_SWEEP` is the number of live sessions in the larger store (default 50,000; the smaller one
+//! has a twentieth of it). No sweep is throttled; all but one use one core.
 mod common;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -12,7 +12,7 @@ use std::cell::LazyCell;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tempfile::TempDir;
 
-/// How many sessions expire at once.
+/// Number of sessions that expire at once.
 const DUE: usize = 1000;
 
 fn one_core() -> SweepOptions {
@@ -37,9 +37,9 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// With so many sessions that live for two weeks.
+    /// With `live` sessions that live for two weeks.
     fn with(live: usize) -> Self {
-        // The beginning of an hour: the walk, once an hour, has no part in this.
+        // The beginning of an hour: so the full sweep, once an hour, does not run.
         let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(500_000 * 3600));
         let dir = common::directory();
         let options = FileStoreOptions::new().clock(clock.clone()).cache_bytes(0);
@@ -50,7 +50,7 @@ impl Fixture {
         fixture
     }
 
-    /// Makes sessions that live for so long.
+    /// Creates sessions that live for `age`.
     fn create(&self, sessions: usize, age: Duration) -> Vec<PublicId> {
         let mut record = self.record.clone();
         record.deadline = self.store.now() + age;
@@ -58,7 +58,8 @@ impl Fixture {
         (0..sessions).map(|_| create()).collect()
     }
 
-    /// Lets so many sessions expire, which have been on the disk for a while; they share the hour with the sweep.
+    /// Lets `sessions` sessions expire, which were written to the disk earlier and expire in the same hour as
+    /// the sweep.
     fn let_expire(&self, sessions: usize) -> Vec<PublicId> {
         let ids = self.create(sessions, Duration::from_micros(1));
         self.clock.advance(Duration::from_micros(1));
@@ -66,7 +67,7 @@ impl Fixture {
         ids
     }
 
-    /// Sweeps; how many were removed.
+    /// Sweeps. Returns the number of removed sessions.
     fn sweep(&self, options: &SweepOptions) -> u64 {
         let report = self.store.sweep(options).expect("a sweep");
         assert_eq!(report.failed, 0, "{report:?}");
@@ -74,8 +75,8 @@ impl Fixture {
     }
 }
 
-/// Measures a sweep of 1,000 expired sessions among few live ones and among many; beside it, looking at every file, which
-/// is what one does without an index.
+/// Measures a sweep of 1,000 expired sessions among few live ones and among many; beside it, a scan of every
+/// file, the method without an index.
 fn due_among_live(c: &mut Criterion) {
     let (small, large) = (large() / 20, large());
     let mut group = c.benchmark_group("sweep-1000-due");
@@ -103,8 +104,8 @@ fn due_among_live(c: &mut Criterion) {
     group.finish();
 }
 
-/// Measures removing expired sessions; beside it, `unlinkat` of as many files of the same store, in the order of their
-/// names.
+/// Measures removing expired sessions; beside it, `unlinkat` of as many files of the same store, in the order
+/// of their names.
 fn removal(c: &mut Criterion) {
     let sessions = common::sessions().min(DUE);
     let fixture = LazyCell::new(|| Fixture::with(0));
@@ -121,7 +122,7 @@ fn removal(c: &mut Criterion) {
             }
         };
         b.iter_batched(|| fixture.let_expire(sessions), unlink, BatchSize::PerIteration);
-        // What the index says of them is gone with a sweep.
+        // A sweep removes their entries from the index.
         fixture.sweep(&one_core());
     });
     for (who, options) in [("sessile", one_core()), ("sessile-2-cores", one_core().cpu_percent(200))] {
