@@ -116,7 +116,7 @@ fn check_lane(
     let rig = Rig::new(recording.filesystem, image, Pages::Kept, below.path())?;
     let mut findings = Findings::default();
     for cut in cuts {
-        stop::unless_requested()?;
+        stop::ensure_not_stopped()?;
         if enough.load(Ordering::Relaxed) {
             break;
         }

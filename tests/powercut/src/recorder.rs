@@ -99,7 +99,7 @@ fn work(script: Script, scene: &Scene, root: &File, has_all: &dyn Fn() -> bool) 
     while began.elapsed() < script.time || began.elapsed() < script.time + PATIENCE && !has_all() {
         thread::sleep(Duration::from_millis(chance.random_range(5..60)));
         processes.check()?;
-        stop::unless_requested()?;
+        stop::ensure_not_stopped()?;
         match chance.random_range(0..12) {
             0..3 => processes.kill(chance.random_range(0..PROCESSES))?,
             3 => processes.stop_for_a_while(chance.random_range(0..PROCESSES))?,

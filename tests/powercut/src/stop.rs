@@ -27,7 +27,7 @@ pub(crate) fn listen() -> Result<()> {
 /// # Errors
 ///
 /// A signal has requested a stop.
-pub(crate) fn unless_requested() -> Result<()> {
+pub(crate) fn ensure_not_stopped() -> Result<()> {
     let requested = STOP_REQUESTED.get().is_some_and(|requested| requested.load(Ordering::Relaxed));
     ensure!(!requested, "stopped by a signal");
     Ok(())
