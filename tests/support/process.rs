@@ -76,7 +76,7 @@ impl Start {
 
     /// Redirects the child's standard error to a file.
     #[allow(dead_code, reason = "one of the binaries that include this module does not use it")]
-    pub(crate) fn complaining_to(mut self, file: std::fs::File) -> Self {
+    pub(crate) fn stderr_to(mut self, file: std::fs::File) -> Self {
         self.command.stderr(file);
         self
     }
