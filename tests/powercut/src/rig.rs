@@ -1,7 +1,7 @@
 //! A disk, a loop device on it and a mount point: the base of a recording and of a check.
 //!
 //! All parts are removed in reverse order when the rig is dropped. The kernel keeps a device's pages until
-//! its last user closes it, which may be a service that examines every changed device. So the kernel is told
+//! its last user closes it, which may be a service that examines every changed device. So the kernel is instructed
 //! to discard them before each mount, which then sees an image that was exchanged meanwhile.
 use crate::disk::{Disk, Pages};
 use crate::filesystem::{FileSystem, run};
