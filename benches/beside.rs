@@ -1,5 +1,5 @@
-//! What a sweep costs those who load meanwhile: percentiles of loads in one thread, alone and while another thread sweeps
-//! with the default budget. Prints a table; Criterion knows means and medians only.
+//! The cost of a sweep for concurrent loads: percentiles of loads in one thread, alone and while another
+//! thread sweeps with the default budget. Prints a table, because Criterion reports means and medians only.
 //!
 //! `SESSILE_BENCH_SESSIONS` live sessions (default 50,000), `SESSILE_BENCH_DUE` expired ones (default 2,000).
 mod common;
@@ -8,7 +8,7 @@ use common::Visits;
 use sessile::{Clock, Durability, FileStore, FileStoreOptions, Lookup, Store, SweepOptions, Token};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long loads are measured, alone.
+/// How long loads are measured without a sweep.
 const ALONE: Duration = Duration::from_secs(2);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -29,7 +29,7 @@ fn main() {
         let tokens = fill(&store, live, 14 * DAY);
         fill(&store, due, Duration::from_micros(1));
         clock.advance(Duration::from_micros(1));
-        // What a sweep removes has been on the disk for a while.
+        // The sessions that a sweep removes were written to the disk earlier.
         rustix::fs::sync();
         let mut visits = Visits::uniform(&tokens);
         for token in &tokens {
@@ -43,7 +43,7 @@ fn main() {
         let beside = std::thread::scope(|scope| {
             let sweep = scope.spawn(|| store.sweep(&SweepOptions::new()).expect("a sweep"));
             let beside = measure(&store, &mut visits, || !sweep.is_finished());
-            let swept = sweep.join().expect("no panic");
+            let swept = sweep.join().expect("the sweep does not panic");
             assert_eq!(swept.removed, due as u64);
             println!("{:32} {:?}", "  removed all in", swept.elapsed);
             beside
@@ -52,14 +52,14 @@ fn main() {
     }
 }
 
-/// Makes sessions that live for so long.
+/// Creates sessions that live for `age`.
 fn fill(store: &FileStore, sessions: usize, age: Duration) -> Vec<Token> {
     let mut record = common::record(store);
     record.deadline = store.now() + age;
     (0..sessions).map(|_| store.create(&record, Durability::Relaxed).expect("a session").token).collect()
 }
 
-/// Loads for as long as it is told to; how long each took, in nanoseconds.
+/// Loads for as long as `go_on` returns true. Returns the time of each load, in nanoseconds.
 fn measure(store: &FileStore, visits: &mut Visits, go_on: impl Fn() -> bool) -> Vec<u32> {
     let mut took = Vec::new();
     loop {
@@ -68,7 +68,7 @@ fn measure(store: &FileStore, visits: &mut Visits, go_on: impl Fn() -> bool) -> 
             let began = Instant::now();
             let found = store.load(token).expect("a load");
             let nanos = began.elapsed().as_nanos();
-            assert!(matches!(found, Lookup::Live(_)), "all of them are alive");
+            assert!(matches!(found, Lookup::Live(_)), "all sessions are live");
             took.push(u32::try_from(nanos).unwrap_or(u32::MAX));
         }
         if !go_on() {

@@ -1,6 +1,7 @@
-//! Several threads at the same time: each with sessions of its own, and all with the same one.
+//! Several threads at the same time: each on its own sessions, and all on the same session.
 //!
-//! Times are of one act of one thread: with as many cores as threads and nothing in common they stay the same.
+//! Times are per operation of one thread: with as many cores as threads and no shared data they stay the
+//! same.
 mod common;
 
 use common::Full;
@@ -30,22 +31,22 @@ fn update(full: &Full, token: &Token) {
     assert!(full.store.update(token, &mut visit, Durability::Relaxed).expect("an update").is_some());
 }
 
-/// Lets each thread act so often; how long that took.
-fn in_threads(threads: usize, acts: u64, act: impl Fn(usize, usize) + Sync) -> Duration {
+/// Lets each thread perform this many operations. Returns the total time.
+fn in_threads(threads: usize, operations: u64, act: impl Fn(usize, usize) + Sync) -> Duration {
     let start = Barrier::new(threads + 1);
     thread::scope(|scope| {
         let (start, act) = (&start, &act);
         let work = |thread| {
             move || {
                 start.wait();
-                (0..usize::try_from(acts).expect("fits")).for_each(|n| act(thread, n));
+                (0..usize::try_from(operations).expect("fits")).for_each(|n| act(thread, n));
             }
         };
         let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(work(thread))).collect();
         start.wait();
         let began = Instant::now();
         for worker in workers {
-            worker.join().expect("no act fails");
+            worker.join().expect("no operation fails");
         }
         began.elapsed()
     })
@@ -73,10 +74,11 @@ fn contention(c: &mut Criterion) {
                     let part = (full.tokens.len() / THREADS[3]).max(1);
                     let own = |thread: usize, n: usize| &full.tokens[thread * part + n * 7919 % part];
                     let token = |thread, n| if hot { &full.tokens[0] } else { own(thread, n) };
-                    b.iter_custom(|acts| {
-                        let took = in_threads(threads, acts, |thread, n| act(full, token(thread, done + n)));
-                        // The next sample goes on where this one ended.
-                        done += usize::try_from(acts).expect("fits");
+                    b.iter_custom(|operations| {
+                        let took =
+                            in_threads(threads, operations, |thread, n| act(full, token(thread, done + n)));
+                        // The next sample continues where this one ended.
+                        done += usize::try_from(operations).expect("fits");
                         took
                     });
                 });

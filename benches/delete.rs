@@ -1,4 +1,4 @@
-//! Ending a session: relaxed, and with its directory synced, beside `unlinkat` alone.
+//! Deleting a session: relaxed, and with its directory synced, beside `unlinkat` alone.
 mod common;
 
 use common::Full;
@@ -8,17 +8,18 @@ use sessile::{Durability, FileStoreOptions, PublicId, Store, Token};
 use std::cell::LazyCell;
 use std::time::{Duration, Instant};
 
-/// How many are made before so many are ended.
+/// How many sessions are created before they are deleted.
 const BATCH: u64 = 500;
 
-/// Measures [`Store::delete`]; its floor is `unlinkat`, and `fsync` of the directory where the end is brought to the disk.
+/// Measures [`Store::delete`]; its floor is `unlinkat`, and `fsync` of the directory where the deletion is
+/// synced.
 fn delete(c: &mut Criterion) {
     for (name, synced) in [("delete-relaxed", false), ("delete-power-safe", true)] {
-        // Without a cache, and so without a watcher, who would hear of the floor's removals as well.
+        // Without a cache, and so without a watcher, which would be notified of the floor's removals as well.
         let options = FileStoreOptions::new().cache_bytes(0).sync_security_events(synced);
         let full = LazyCell::new(|| Full::with(options.clone(), common::sessions(), Durability::Relaxed));
-        // What `end` takes for so many sessions, which were made and brought to the disk before: sessions that end have been
-        // there for a while.
+        // Measures `end` for a batch of sessions, which were created and written to the disk before the
+        // measurement, as ending sessions usually were.
         let in_batches = |count: u64, end: &dyn Fn(&[Token]) -> Duration| -> Duration {
             let batch = |size: u64| {
                 let record = common::record(&full.store);
@@ -59,7 +60,7 @@ fn delete(c: &mut Criterion) {
                 in_batches(count, &|tokens| {
                     let began = Instant::now();
                     for token in tokens {
-                        assert!(full.store.delete(token).expect("an end"), "it was there");
+                        assert!(full.store.delete(token).expect("a deletion"), "it was there");
                     }
                     began.elapsed()
                 })

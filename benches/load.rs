@@ -1,8 +1,8 @@
 //! Loading one session: from memory, and from a file that is in the page cache.
 //!
-//! The floor of a load from memory is a bare look-up in a map of the same kind. The floor of a load from a file is the
-//! fewest system calls that could do it; of one that finds nothing, those that find nothing. Databases stand beside it in
-//! `benches/peers`.
+//! The floor of a load from memory is a bare look-up in a map of the same kind. The floor of a load from a
+//! file is the fewest system calls that could do it; the floor of a load that finds no session is the system
+//! calls that fail. `benches/peers` compares databases.
 mod common;
 
 use common::{Full, Round, Visits};
@@ -20,12 +20,12 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Room for all sessions: what is measured is a hit.
+/// Room for all sessions: every load is a hit.
 fn with_cache() -> FileStoreOptions {
     FileStoreOptions::new().cache_bytes(usize::MAX)
 }
 
-/// Nothing is kept: what is measured is a file.
+/// No cache: every load reads a file.
 fn without_cache() -> FileStoreOptions {
     FileStoreOptions::new().cache_bytes(0)
 }
@@ -38,7 +38,7 @@ impl Map {
         let map = Self(std::array::from_fn(|_| Mutex::new(LruCache::new_unbounded())));
         for token in &full.tokens {
             let Ok(Lookup::Live(live)) = full.store.load(token) else { panic!("a session is not live") };
-            // A copy of its own: the store's shall not be warmed by it.
+            // A separate copy, so that this look-up does not warm the store's entry.
             map.part(token).lock().insert(key(token), Arc::new(live.record.as_ref().clone()));
         }
         map
@@ -49,7 +49,7 @@ impl Map {
     }
     fn load(&self, token: &Token) -> usize {
         let record = self.part(token).lock().get(&key(token)).cloned();
-        record.expect("it was put there").entries.len()
+        record.expect("every session was inserted").entries.len()
     }
 }
 
@@ -64,7 +64,8 @@ fn entries(full: &Full, token: &Token) -> usize {
     }
 }
 
-/// Lets `threads` threads share `loads` loads, each in an order of its own, which begins with the `first`. How long that took.
+/// Lets `threads` threads share `loads` loads. Each has its own order, which begins with the `first`. Returns
+/// the total time.
 fn in_threads(
     threads: usize,
     loads: u64,
@@ -93,8 +94,8 @@ fn in_threads(
     })
 }
 
-/// Measures [`Store::load`] of sessions that are in memory, in an order where each is as likely as any other, and in one
-/// where few are visited often (Zipf, exponent 0.99), by one thread and by two.
+/// Measures [`Store::load`] of sessions that are in memory, by one thread and by two. In one order every
+/// session is equally likely; in the other a few sessions are loaded often (Zipf, exponent 0.99).
 fn cached(c: &mut Criterion) {
     let full = LazyCell::new(|| {
         let full = Full::with(with_cache(), common::sessions(), Durability::Relaxed);
@@ -120,7 +121,7 @@ fn cached(c: &mut Criterion) {
             });
             group.bench_function(id("sessile"), |b| {
                 let full = &*full;
-                // Copies that are a minute old are read again; most of these are fresh now.
+                // Entries that are a minute old are read again; after this most are fresh.
                 full.tokens.iter().for_each(|token| assert_eq!(entries(full, token), 8));
                 let before = full.store.stats();
                 b.iter_custom(|n| in_threads(threads, n, &visits, next(n), |token| entries(full, token)));
@@ -133,8 +134,8 @@ fn cached(c: &mut Criterion) {
     }
 }
 
-/// Measures `openat`, `pread` of the whole file, `close`: beside it, [`Store::load`] of the same files, which adds
-/// finding the newest slot, verifying and decoding it.
+/// Measures `openat`, `pread` of the whole file, `close`; beside it, [`Store::load`] of the same files, which
+/// also finds the newest slot, verifies it and decodes it.
 fn uncached(c: &mut Criterion) {
     let full = LazyCell::new(|| Full::with(without_cache(), common::sessions(), Durability::Relaxed));
     let mut group = c.benchmark_group("load-uncached");
@@ -161,7 +162,7 @@ fn uncached(c: &mut Criterion) {
         b.iter(|| black_box(load()));
     });
 
-    // The same while somebody watches the directory for what is done by hand; a store without a cache does not.
+    // The same while a watcher of changes outside the library runs; a store without a cache has none.
     #[cfg(feature = "watch")]
     group.bench_function("sessile-watched/512", |b| {
         let watching = with_cache().open(full.path()).expect("the same store");
@@ -171,7 +172,7 @@ fn uncached(c: &mut Criterion) {
     group.finish();
 }
 
-/// Measures finding out that a well-formed id is unknown: `openat`, which fails.
+/// Measures a load of a well-formed id that is unknown: `openat`, which fails.
 fn absent(c: &mut Criterion) {
     let full = LazyCell::new(|| Full::with(with_cache(), common::sessions(), Durability::Relaxed));
     let mut group = c.benchmark_group("load-absent");
@@ -202,7 +203,7 @@ fn absent(c: &mut Criterion) {
     group.finish();
 }
 
-/// Measures finding a session that has expired, in memory and in its file.
+/// Measures a load of a session that has expired, in memory and in its file.
 fn expired(c: &mut Criterion) {
     let mut group = c.benchmark_group("load-expired");
     for (name, options) in [("in-memory", with_cache()), ("in-its-file", without_cache())] {

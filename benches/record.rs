@@ -1,6 +1,6 @@
-//! The codec alone, without a file: a slot's bytes from a record and a record from a slot's bytes, for the usual session of
-//! 512 bytes and for one of 4 KiB. The floors are the checksum of the same bytes, which is the least that an intact
-//! record costs, and a copy of them.
+//! The codec alone, without a file: a slot's bytes from a record and a record from a slot's bytes, for the
+//! usual session of 512 bytes and for one of 4 KiB. The floors are the checksum of the same bytes, which is
+//! the minimum cost of an intact record, and a copy of them.
 mod common;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

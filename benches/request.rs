@@ -1,4 +1,5 @@
-//! One request: from its cookie header to its response's header pairs, without a server, and through real ones on loopback.
+//! One request, from its cookie header to its response's header pairs: without a server, and through real
+//! servers on loopback.
 //!
 //! The floor of a request through a server is the same server without sessions.
 mod common;
@@ -12,7 +13,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
-/// What a handler does with its session.
+/// How a handler uses its session.
 #[derive(Clone, Copy, Debug)]
 enum Use {
     Untouched,
@@ -49,7 +50,7 @@ impl Site {
         let full = Full::with(options.clone(), common::sessions(), Durability::Relaxed);
         let store = options.durability(Durability::Relaxed).open(full.path()).expect("the same store");
         let sessions = Sessions::new(store, Cookies::plain_http()).expect("options that agree");
-        // As a browser sends it, among what others have set.
+        // The header as a browser sends it, with cookies of other origins.
         let header =
             |token: &sessile::Token| format!("theme=dark; session={}; _ga=GA1.1.1234", token.expose());
         let headers: Vec<_> = full.tokens.iter().map(header).collect();
@@ -60,7 +61,7 @@ impl Site {
         this
     }
 
-    /// A request without a server. How many header pairs its response must carry.
+    /// A request without a server. Returns the number of header pairs in its response.
     fn visit(&self, header: &str, what: Use) -> usize {
         let mut visit = self.sessions.visit([header]);
         assert!(what.handle(&mut visit).expect("a session") > 0);
@@ -68,14 +69,14 @@ impl Site {
     }
 }
 
-/// Measures [`Sessions::visit`], what a handler does, and `finish`.
+/// Measures [`Sessions::visit`], the handler, and `finish`.
 fn bare(c: &mut Criterion) {
     let site = LazyCell::new(Site::new);
     let mut group = c.benchmark_group("request-bare");
     for (name, what) in USES {
         let mut round = Round::below(common::sessions());
         group.bench_function(BenchmarkId::new("sessile", name), |b| {
-            // Untouched: nothing at all; else a `Vary` and a `Cache-Control` at least.
+            // Untouched: no header pairs. Otherwise at least a `Vary` and a `Cache-Control`.
             let pairs = site.visit(&site.headers[0], what);
             assert_eq!(pairs > 0, !matches!(what, Use::Untouched), "{name}: {pairs}");
             b.iter(|| black_box(site.visit(&site.headers[round.next()], what)));
@@ -84,7 +85,7 @@ fn bare(c: &mut Criterion) {
     group.finish();
 }
 
-/// A connection that is kept.
+/// A persistent connection.
 struct Client(BufReader<TcpStream>);
 
 impl Client {
@@ -94,7 +95,7 @@ impl Client {
         Self(BufReader::new(stream))
     }
 
-    /// A request; how long the body of its response is.
+    /// Makes a request. Returns the length of the response's body.
     fn get(&mut self, cookie: &str) -> usize {
         let request = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n");
         self.0.get_mut().write_all(request.as_bytes()).expect("sent");
@@ -116,14 +117,14 @@ impl Client {
     }
 }
 
-/// What a server serves: sessions and what its handler does with them, or neither.
+/// The sessions of a server and how its handler uses them; `None` without sessions.
 type Served = Option<(Sessions, Use)>;
 
-/// Servers on loopback that answer until the process ends: a thread of theirs waits for requests for ever. The directory of
-/// their sessions is not theirs, and goes before.
+/// Servers on loopback that answer until the process ends, because a thread of theirs always waits for
+/// requests. The directory of their sessions is removed before.
 fn tiny(site: Served) -> SocketAddr {
     let server = tiny_http::Server::http("127.0.0.1:0").expect("a server");
-    let address = server.server_addr().to_ip().expect("an address of the Internet");
+    let address = server.server_addr().to_ip().expect("an IP address");
     thread::spawn(move || {
         for request in server.incoming_requests() {
             let answered = match &site {
@@ -153,7 +154,7 @@ fn rouille(site: Served) -> SocketAddr {
 
 type Start = fn(Served) -> SocketAddr;
 
-/// Measures a request over a connection that is kept, by one client.
+/// Measures a request over a persistent connection, by one client.
 fn through_servers(c: &mut Criterion) {
     let site = LazyCell::new(Site::new);
     for (name, start) in [("tiny_http", tiny as Start), ("rouille", rouille as Start)] {

@@ -1,4 +1,5 @@
-//! Saving one existing session of 512 bytes. The floors write as many bytes to files of the same size, in place.
+//! Saving one existing session of 512 bytes. The floors write the same number of bytes to files of the same
+//! size, in place.
 mod common;
 
 use common::{Full, Round};
@@ -10,7 +11,7 @@ use std::cell::LazyCell;
 use std::hint::black_box;
 use std::time::Duration;
 
-/// What a slot of these sessions has in use: 128 bytes of prefix and 512 of payload.
+/// The used bytes of a slot of these sessions: 128 bytes of prefix and 512 of payload.
 const SLOT: [u8; 128 + 512] = [1; 640];
 
 fn open(root: &OwnedFd, path: &str) -> OwnedFd {
@@ -18,7 +19,7 @@ fn open(root: &OwnedFd, path: &str) -> OwnedFd {
     rustix::fs::openat(root, path, flags, Mode::empty()).expect("open")
 }
 
-/// Changes one entry, as a page that counts visits does, and saves.
+/// Changes one entry, as a page does that counts visits, and saves.
 fn count_visit(full: &Full, token: &Token, how: Durability) -> usize {
     let mut change = |record: &mut Record| -> Result<Verdict> {
         let visits: u64 = record.entries["visits"].get()?;
@@ -29,8 +30,8 @@ fn count_visit(full: &Full, token: &Token, how: Durability) -> usize {
     saved.live.record.entries.len()
 }
 
-/// Measures handing a save to the kernel: `openat`, `pwrite`, `close`, and the same with the `pread` that a
-/// read-modify-write needs; beside them, [`Store::update`] with [`Durability::Relaxed`].
+/// Measures a save that only reaches the kernel: `openat`, `pwrite`, `close`, and the same with the `pread`
+/// that a read-modify-write needs; beside them, [`Store::update`] with [`Durability::Relaxed`].
 fn relaxed(c: &mut Criterion) {
     let raw = LazyCell::new(|| Full::with(FileStoreOptions::new(), common::sessions(), Durability::Relaxed));
     let full = LazyCell::new(|| {
@@ -66,7 +67,7 @@ fn relaxed(c: &mut Criterion) {
         b.iter(|| count_visit(&full, &full.tokens[round.next()], Durability::Relaxed));
     });
 
-    // The store has a copy of every session, so that no version is verified or decoded.
+    // The store has every session in memory, so it verifies and decodes no version.
     group.bench_function("sessile-in-memory/512", |b| {
         assert_eq!(count_visit(&in_memory, &in_memory.tokens[0], Durability::Relaxed), 8);
         b.iter(|| count_visit(&in_memory, &in_memory.tokens[round.next()], Durability::Relaxed));
@@ -74,10 +75,10 @@ fn relaxed(c: &mut Criterion) {
     group.finish();
 }
 
-/// Measures a save that is on the disk: `openat`, `pwrite`, `fdatasync`, `close`; beside it, [`Store::update`] with
-/// [`Durability::PowerSafe`]. The time is the disk's.
+/// Measures a save that reaches the disk: `openat`, `pwrite`, `fdatasync`, `close`; beside it,
+/// [`Store::update`] with [`Durability::PowerSafe`]. The disk determines the time.
 fn power_safe(c: &mut Criterion) {
-    // Few sessions, saved again and again: the first power-safe save after a relaxed one has to sync twice.
+    // Few sessions, saved repeatedly: the first power-safe save after a relaxed one has to sync twice.
     const HOT: usize = 200;
     let raw = LazyCell::new(|| Full::with(FileStoreOptions::new(), HOT, Durability::PowerSafe));
     let full = LazyCell::new(|| Full::with(FileStoreOptions::new(), HOT, Durability::PowerSafe));
@@ -101,8 +102,8 @@ fn power_safe(c: &mut Criterion) {
     group.finish();
 }
 
-/// Measures a new session: `openat` of a file that must not exist, `pwrite` of both its slots, `close`; beside it,
-/// [`Store::create`], which also files the session in the expiry index.
+/// Measures a new session: `openat` of a file that must not exist, `pwrite` of both its slots, `close`;
+/// beside it, [`Store::create`], which also inserts the session into the expiry index.
 fn create(c: &mut Criterion) {
     let full = LazyCell::new(|| {
         Full::with(FileStoreOptions::new().cache_bytes(0), common::sessions(), Durability::Relaxed)
@@ -125,7 +126,7 @@ fn create(c: &mut Criterion) {
         let record = common::record(&full.store);
         b.iter(|| full.store.create(black_box(&record), Durability::Relaxed).expect("a session"));
     });
-    // As a program has it: with a cache, and with a watcher, which hears of each file that comes.
+    // As in a program: with a cache, and with a watcher, which is notified of each new file.
     #[cfg(feature = "watch")]
     group.bench_function("sessile-watched/512", |b| {
         let watching = FileStoreOptions::new().open(full.path()).expect("the same store");
@@ -136,13 +137,14 @@ fn create(c: &mut Criterion) {
     group.finish();
 }
 
-/// Measures saves of other shapes: one entry of 50, one that needs a larger file, and one that only moves the deadline.
+/// Measures saves of other shapes: one entry of 50, a save that needs a larger file, and a save that only
+/// moves the deadline.
 fn shapes(c: &mut Criterion) {
     const RELAXED: Durability = Durability::Relaxed;
     let store = LazyCell::new(|| Full::with(FileStoreOptions::new(), 10, RELAXED));
     let create = |record: &Record| store.store.create(record, RELAXED).expect("a session").token;
     let update = |token: &Token, change: &mut dyn FnMut(&mut Record) -> Result<Verdict>| {
-        store.store.update(token, change, RELAXED).expect("an update").expect("it is alive")
+        store.store.update(token, change, RELAXED).expect("an update").expect("it is live")
     };
     let mut group = c.benchmark_group("update-shapes");
 
@@ -162,7 +164,7 @@ fn shapes(c: &mut Criterion) {
     });
 
     group.bench_function("sessile/grow", |b| {
-        // A file never shrinks: each round grows one of its own.
+        // A file never shrinks, so each round grows a new session.
         let grow = |token: Token| {
             let text = Value::new(&"x".repeat(6000)).expect("a value");
             update(&token, &mut |record| {

@@ -12,7 +12,7 @@ use std::cell::LazyCell;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tempfile::TempDir;
 
-/// How many sessions expire at once.
+/// Number of sessions that expire at once.
 const DUE: usize = 1000;
 
 fn unthrottled() -> SweepOptions {
@@ -39,7 +39,7 @@ struct Fixture {
 impl Fixture {
     /// With `live` sessions that live for two weeks.
     fn with(live: usize) -> Self {
-        // The beginning of an hour: the walk, once an hour, has no part in this.
+        // The beginning of an hour: so the full sweep, once an hour, does not run.
         let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(500_000 * 3600));
         let dir = common::directory();
         let options = FileStoreOptions::new().clock(clock.clone()).cache_bytes(0);
@@ -103,8 +103,8 @@ fn due_among_live(c: &mut Criterion) {
     group.finish();
 }
 
-/// Measures removing expired sessions; beside it, `unlinkat` of as many files of the same store, in the order of their
-/// names.
+/// Measures removing expired sessions; beside it, `unlinkat` of as many files of the same store, in the order
+/// of their names.
 fn removal(c: &mut Criterion) {
     let sessions = common::sessions().min(DUE);
     let fixture = LazyCell::new(|| Fixture::with(0));

@@ -1,9 +1,10 @@
-//! What the benchmarks share: a store full of equal sessions, raw files of the same shape, a fixed order of visits.
+//! Shared parts of the benchmarks: a store full of equal sessions, raw files of the same shape, a fixed order
+//! of visits.
 //!
-//! Sessions hold 512 bytes of payload. `SESSILE_BENCH_SESSIONS` says how many there are (default 50,000: more than
-//! fits a directory or a small cache, made in seconds).
-#![expect(unreachable_pub, reason = "each benchmark is a program of its own, with this as its module")]
-#![allow(dead_code, reason = "not every one of them uses all of it")]
+//! Sessions hold 512 bytes of payload. `SESSILE_BENCH_SESSIONS` is their number (default 50,000: more than
+//! fit a directory or a small cache, and created in seconds).
+#![expect(unreachable_pub, reason = "each benchmark is a separate program that includes this module")]
+#![allow(dead_code, reason = "not every benchmark uses all of it")]
 use criterion::Criterion;
 use rand::SeedableRng;
 use rand::distr::{Distribution, Uniform};
@@ -17,12 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Short measurements, so that plain `cargo bench` takes minutes: what needs more is asked for with `--measurement-time`.
+/// Short measurements, so that plain `cargo bench` takes minutes; `--measurement-time` sets a longer time.
 pub fn criterion() -> Criterion {
     Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2))
 }
 
-/// How many sessions a store holds.
+/// Number of sessions in a store.
 pub fn sessions() -> usize {
     let text = std::env::var("SESSILE_BENCH_SESSIONS").unwrap_or_else(|_| "50000".into());
     text.parse().expect("SESSILE_BENCH_SESSIONS is a number")
@@ -57,8 +58,8 @@ pub fn record(store: &impl Store) -> Record {
     record
 }
 
-/// A store full of sessions, and their tokens in a shuffled order. Made lazily: a benchmark that a filter leaves out
-/// makes none.
+/// A store full of sessions, and their tokens in a shuffled order. It is created lazily: a benchmark that a
+/// filter excludes creates none.
 pub struct Full {
     pub store: FileStore,
     pub tokens: Vec<Token>,
@@ -72,9 +73,9 @@ impl Full {
         let record = record(&store);
         let tokens =
             (0..sessions).map(|_| store.create(&record, durability).expect("a session").token).collect();
-        // What is there has been on the disk for a while: writing it is not measured.
+        // The sessions are written to the disk before the measurement.
         rustix::fs::sync();
-        // The tokens are random, so their order is: neighbours lie in different shards.
+        // The tokens are random, so their order is too: neighbours lie in different shards.
         Self { store, tokens, dir }
     }
 
@@ -94,8 +95,9 @@ impl Full {
     }
 }
 
-/// A long order of visits, the same for all who are compared; longer than there are sessions, which are not all among them. The tokens lie in memory in this order: a server has just
-/// read the one it looks up from a request.
+/// A long order of visits, the same for every candidate. It is longer than the number of sessions, but does
+/// not contain all of them. The tokens lie in memory in this order: a server has just read the token of the
+/// request that it looks up.
 #[derive(Clone)]
 pub struct Visits {
     order: Arc<[Token]>,
@@ -108,7 +110,7 @@ impl Visits {
         Self::of(tokens, Uniform::new(0.0, float(tokens.len())).expect("a range"))
     }
 
-    /// The n-th session is visited in proportion to n to the power of -0.99, as web visitors are.
+    /// The n-th session is visited in proportion to n to the power of -0.99, as on web sites.
     pub fn zipf(tokens: &[Token]) -> Self {
         let ranks = Zipf::new(float(tokens.len()), 0.99).expect("a distribution");
         Self::of(tokens, ranks.map(|rank| rank - 1.0))
@@ -121,7 +123,7 @@ impl Visits {
         Self { order: order.collect(), at: 0 }
     }
 
-    /// The same order, begun elsewhere.
+    /// The same order, from another place.
     pub fn from(&self, at: usize) -> Self {
         Self { order: Arc::clone(&self.order), at }
     }
@@ -136,8 +138,9 @@ fn float(len: usize) -> f64 {
     u32::try_from(len).expect("far fewer sessions than 2^32").into()
 }
 
-/// Visits every index below `len` in turn, in an order without neighbours. Where a sample does
-/// not reach them all, it is to be made outside of what Criterion calls again for each: else each visits the same ones.
+/// Visits every index below `len` in turn, in an order without neighbours. Where a sample does not reach all
+/// indices, create it outside of the closure that Criterion calls for each sample; otherwise each sample
+/// visits the same ones.
 pub struct Round {
     at: usize,
     len: usize,

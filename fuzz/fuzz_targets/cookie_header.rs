@@ -1,5 +1,5 @@
-//! Any text as a request's Cookie headers, one a line: no panic, no session but ours, the store asked for nothing but ids,
-//! and headers for the response that no line of the request can have broken.
+//! Any text as a request's Cookie headers, one a line. It causes no panic, finds no session but the one in the store, and
+//! loads only well-formed ids; the response's headers contain no control characters.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::{
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The one session there is.
+/// The id of the only session.
 const OURS: &str = "abcdefghijklmnopqrstuvwxyz234567";
 
 thread_local! { static ASKED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) }; }
@@ -65,7 +65,7 @@ impl Store for One {
 
 static SESSIONS: LazyLock<[(&str, Sessions); 2]> = LazyLock::new(|| {
     [("session=", Cookies::plain_http()), ("__Host-session=", Cookies::https())]
-        .map(|(name, cookies)| (name, Sessions::new(One, cookies).expect("cookies as they come")))
+        .map(|(name, cookies)| (name, Sessions::new(One, cookies).expect("valid cookie options")))
 });
 
 fuzz_target!(|headers: &str| {
@@ -76,11 +76,11 @@ fuzz_target!(|headers: &str| {
         let is_ours = |line: &str| line.contains(name) && line.contains(OURS);
         assert!(user.is_none() || headers.split('\n').any(is_ours), "{user:?}");
         visit.insert("seen", true).expect("there is room");
-        let response = visit.finish(200).map_err(|unsaved| unsaved.error).expect("the store has no trouble");
+        let response = visit.finish(200).map_err(|unsaved| unsaved.error).expect("the store does not fail");
         for (name, value) in &response {
             assert!(name.bytes().chain(value.bytes()).all(|c| (b' '..=b'~').contains(&c)), "{name}: {value}");
         }
-        // Few are asked for, whatever the request claims to have, and nothing that is no id.
+        // Few ids are loaded, however many the request contains, and only well-formed ones.
         let asked = ASKED.take();
         assert!(asked.len() <= 4, "{} loads", asked.len());
         assert!(asked.iter().all(|token| SessionId::parse(token).is_some()), "{asked:?}");

@@ -1,5 +1,5 @@
-//! Any bytes as a session's file: what is read of them is a record that was written, or nothing. As they stand, nothing
-//! verifies, so a slot of the input is also patched into a good one, at an offset the input chooses.
+//! Any bytes as a session's file: reading them returns a record that was written, or none. Random bytes never pass the
+//! checksum, so the input is also patched into a good file, at an offset that the input chooses.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::file::internals::{decode, encode, newest};
@@ -18,7 +18,7 @@ fn id() -> PublicId {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    // Nobody can guess a checksum.
+    // Random bytes do not pass the checksum.
     assert!(decode(bytes, &id()).is_err());
     assert!(!matches!(newest(bytes, &id()), Ok(Some(_))));
 
@@ -32,12 +32,12 @@ fuzz_target!(|bytes: &[u8]| {
         let patched = &mut file[at..];
         let length = patched.len().min(patch.len());
         patched[..length].copy_from_slice(&patch[..length]);
-        // Between what the first slot uses and the second slot is what nobody looks at.
+        // The bytes between the used part of the first slot and the second slot are never read.
         spared = length == 0 || at >= used && at + length <= 2048;
     }
     match newest(&file, &id()) {
-        // What is found is what was written, whatever happened to the file.
+        // A record that is found is the one that was written, however the file was changed.
         Ok(Some(found)) => assert_eq!(*found, record),
-        nothing => assert!(!spared, "{nothing:?}, though all of it is there"),
+        nothing => assert!(!spared, "{nothing:?}, although no used byte was changed"),
     }
 });

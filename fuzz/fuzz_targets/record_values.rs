@@ -1,5 +1,5 @@
-//! Any contents under a valid checksum: what is decoded is a record that encodes to bytes which decode to the same record,
-//! and each of its values is one, or says that it is none.
+//! Any contents under a valid checksum: a record that is decoded encodes to bytes that decode to the same record, and each
+//! of its values is valid or returns an error.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::PublicId;
@@ -14,9 +14,9 @@ fuzz_target!(|bytes: &[u8]| {
     for value in record.entries.values() {
         let _ = format!("{value:?}");
         if let Ok(json) = value.to_json() {
-            // A value that can be read can be stored.
+            // Every value that can be read can be stored.
             assert_eq!(
-                sessile::Value::new(&json).expect("it was a value").to_json().expect("it is one"),
+                sessile::Value::new(&json).expect("it is valid").to_json().expect("it is valid"),
                 json
             );
         }

@@ -1,4 +1,4 @@
-//! Any text as a session's id: it is one that reads the same again, or none; and no id leads out of its shard.
+//! Any text as a session's id: it is refused or prints as the same text again; and no id leads out of its shard.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::file::internals::path_of;
@@ -16,12 +16,12 @@ fuzz_target!(|text: &str| {
         assert_eq!(text.len(), 32);
         assert!(text.bytes().all(|c| c.is_ascii_lowercase() || (b'2'..=b'7').contains(&c)));
         assert_eq!(session.to_token().expose(), text);
-        assert!(!format!("{session:?}").contains(text), "an id shows itself");
+        assert!(!format!("{session:?}").contains(text), "Debug shows the id");
         check_path(&session.public_id());
     }
     if let Some(token) = Token::parse(text) {
         assert_eq!(token.expose(), text);
-        // It goes into a header as it is.
+        // A token is written into a header unchanged.
         assert!(text.bytes().all(|c| c.is_ascii_graphic()));
     }
     if let Some(id) = PublicId::parse(text) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sessile::Value;
 use std::collections::BTreeMap;
 
-/// One of each kind.
+/// One variant for each kind of the data model.
 #[derive(Arbitrary, Clone, Debug, Deserialize, PartialEq, Serialize)]
 enum Shape {
     Unit,
@@ -28,12 +28,12 @@ enum Shape {
     Struct { number: u32, inner: Box<Shape>, nothing: () },
 }
 
-/// A shape without a name of its own.
+/// A newtype around a shape.
 #[derive(Arbitrary, Clone, Debug, Deserialize, PartialEq, Serialize)]
 struct Wrapped(Box<Shape>);
 
 impl Shape {
-    /// JSON knows no infinities, and a float that is a NaN equals nothing.
+    /// JSON has no infinities, and a NaN is not equal to itself.
     fn is_finite(&self) -> bool {
         match self {
             Self::Float(float) => float.is_finite(),
@@ -49,7 +49,7 @@ impl Shape {
         }
     }
 
-    /// How deep arrays and objects nest in its JSON.
+    /// Nesting depth of arrays and objects in its JSON.
     fn depth(&self) -> usize {
         match self {
             Self::Unit => 0,

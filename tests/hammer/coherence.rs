@@ -1,16 +1,17 @@
-//! Copies in memory are never behind: no load in any process shows less than was acknowledged to any before it began.
+//! Cache coherence: no load in any process returns less than was acknowledged to any process before the load
+//! began.
 //!
-//! Mostly loads, of few sessions, nearly all from memory.
-use crate::crowd::Crowd;
+//! Mostly loads of a few sessions, nearly all answered from memory.
 use crate::figures::Figures;
 use crate::support::checker::{Mix, Saving};
 use crate::support::process::{Parent, Worker};
+use crate::workers::Workers;
 use std::path::Path;
 use std::time::Duration;
 
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("load and save", work)];
 
-const CROWD: Crowd = Crowd {
+const CHECKERS: Workers = Workers {
     worker: WORKERS[0].0,
     have_caches: &[true, true, false, true],
     threads: 2,
@@ -21,13 +22,13 @@ const CROWD: Crowd = Crowd {
 };
 
 pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
-    let mut figures = CROWD.run(dir, time);
+    let mut figures = CHECKERS.run(dir, time);
     if !figures.has_faults() && figures.hits * 2 < figures.reads {
-        figures.fault("the caches were not in play");
+        figures.fault("the caches answered no load");
     }
     figures
 }
 
 fn work(parent: &Parent) {
-    CROWD.work(parent);
+    CHECKERS.work(parent);
 }

@@ -1,15 +1,15 @@
-//! Gone is gone, and has one heir at most: rotations and logouts beside loads, saves, saves that grow, renewals and walks
-//! of the sweep, on few sessions.
-use crate::crowd::Crowd;
+//! An ended session stays ended and has at most one successor: rotations and logouts beside loads, saves,
+//! saves that grow, renewals and sweeps, on a few sessions.
 use crate::figures::Figures;
 use crate::support::checker::{Mix, Saving};
 use crate::support::process::{Parent, Worker};
+use crate::workers::Workers;
 use std::path::Path;
 use std::time::Duration;
 
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("end and rotate", work)];
 
-const CROWD: Crowd = Crowd {
+const CHECKERS: Workers = Workers {
     worker: WORKERS[0].0,
     have_caches: &[true, false, true, true],
     threads: 2,
@@ -20,9 +20,9 @@ const CROWD: Crowd = Crowd {
 };
 
 pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
-    CROWD.run(dir, time)
+    CHECKERS.run(dir, time)
 }
 
 fn work(parent: &Parent) {
-    CROWD.work(parent);
+    CHECKERS.work(parent);
 }

@@ -1,5 +1,5 @@
-//! What a hammer has to show: counts, and broken promises in words. Children report theirs to the process that started
-//! them.
+//! Results of a hammer: counters, and descriptions of broken promises. Children report theirs to the process
+//! that started them.
 use crate::support::checker::{Count, Findings};
 use crate::support::process::{Child, Parent};
 use indicatif::HumanCount;
@@ -8,15 +8,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
-/// Faults that are told in words; the others are only counted.
-const TOLD_MOST: usize = 8;
+/// Number of faults that are described; the others are only counted.
+const DESCRIBED_MAX: usize = 8;
 
 #[derive(Clone, Default)]
 pub(crate) struct Figures {
     pub(crate) reads: u64,
-    /// Reads of sessions that were known to have ended, where that is counted.
+    /// Loads of sessions that were known to have ended, where that is counted.
     pub(crate) dead_reads: u64,
-    /// Reads that were answered from memory, where that is counted.
+    /// Loads that were answered from memory, where that is counted.
     pub(crate) hits: u64,
     pub(crate) saves: u64,
     /// Saves that do not fit the smallest file, where that is counted.
@@ -26,21 +26,21 @@ pub(crate) struct Figures {
     pub(crate) sweeps: u64,
     /// Sessions that sweeps removed.
     pub(crate) removed: u64,
-    /// Of processes that had begun their work.
+    /// Kills of processes that had begun their work.
     pub(crate) kills: u64,
-    /// Those of them that came amid a sweep.
+    /// Those kills that came during a sweep.
     pub(crate) kills_in_sweeps: u64,
-    /// Of processes that had not.
+    /// Kills of processes that had not begun their work.
     pub(crate) early_kills: u64,
     faults: u64,
-    told: Vec<String>,
+    described: Vec<String>,
 }
 
 impl Figures {
     pub(crate) fn fault(&mut self, text: impl Into<String>) {
         self.faults += 1;
-        if self.told.len() < TOLD_MOST {
-            self.told.push(text.into());
+        if self.described.len() < DESCRIBED_MAX {
+            self.described.push(text.into());
         }
     }
 
@@ -51,8 +51,8 @@ impl Figures {
         }
     }
 
-    /// Asserts that something was done often enough to say anything by it: once, and once in ten seconds of a longer run,
-    /// which any machine does. A run of less than two seconds may do little.
+    /// Asserts that each operation was done often enough for the result to mean something: once, and in a
+    /// longer run once in ten seconds, which any machine reaches. A run of less than two seconds is exempt.
     pub(crate) fn check_met(&mut self, time: Duration, met: &[(&str, u64)]) {
         if time < Duration::from_secs(2) || self.has_faults() {
             return;
@@ -60,7 +60,7 @@ impl Figures {
         let least = (time.as_secs() / 10).max(1);
         for (what, count) in met.iter().filter(|(_, count)| *count < least) {
             self.fault(format!(
-                "too little was done to say anything: {count} {what}, at least {least} are to be"
+                "too little was done for a result: {count} {what}, at least {least} are required"
             ));
         }
     }
@@ -69,11 +69,13 @@ impl Figures {
         for ((_, sum), (_, more)) in self.counts().into_iter().zip(more.counts()) {
             *sum += *more;
         }
-        let told = std::mem::take(&mut self.told).into_iter().chain(more.told).take(TOLD_MOST);
-        self.told = told.collect();
+        let described =
+            std::mem::take(&mut self.described).into_iter().chain(more.described).take(DESCRIBED_MAX);
+        self.described = described.collect();
     }
 
-    /// Adds what a child reports at its end. One that fails is a fault; what it had to say about it is on the standard error.
+    /// Adds the report of a child at its end. A child that fails is a fault; its message is on standard
+    /// error.
     pub(crate) fn add_child(&mut self, child: Child) {
         match catch_unwind(AssertUnwindSafe(|| Self::of(&child.finish()))) {
             Ok(figures) => self.add(figures),
@@ -81,7 +83,7 @@ impl Figures {
         }
     }
 
-    /// Adds what a thread found. One that panicked is a fault.
+    /// Adds the results of a thread. A thread that panicked is a fault.
     pub(crate) fn add_thread(&mut self, thread: ScopedJoinHandle<'_, Self>) {
         match thread.join() {
             Ok(figures) => self.add(figures),
@@ -89,11 +91,11 @@ impl Figures {
         }
     }
 
-    /// What every checker does.
+    /// The operations that every checker performs.
     pub(crate) fn of_checkers(&self) -> [(&'static str, u64); 6] {
         [
             ("reads", self.reads),
-            ("reads of the dead", self.dead_reads),
+            ("reads of ended sessions", self.dead_reads),
             ("saves", self.saves),
             ("large saves", self.large_saves),
             ("ends", self.ends),
@@ -101,22 +103,22 @@ impl Figures {
         ]
     }
 
-    /// By their number: whoever counted one may have been killed before it told of it.
+    /// Decided by the counter: a process may have been killed between counting a fault and describing it.
     pub(crate) fn has_faults(&self) -> bool {
         self.faults > 0
     }
 
-    /// The first faults, in words, and how many there are without.
-    pub(crate) fn told(&self) -> String {
-        let untold = self.faults.saturating_sub(self.told.len() as u64);
-        let untold = (untold > 0).then(|| format!("{} without words", HumanCount(untold)));
-        self.told.iter().cloned().chain(untold).collect::<Vec<_>>().join("\n  ")
+    /// Descriptions of the first faults, and the number of the others.
+    pub(crate) fn descriptions(&self) -> String {
+        let omitted = self.faults.saturating_sub(self.described.len() as u64);
+        let omitted = (omitted > 0).then(|| format!("{} not described", HumanCount(omitted)));
+        self.described.iter().cloned().chain(omitted).collect::<Vec<_>>().join("\n  ")
     }
 
     fn counts(&mut self) -> [(&'static str, &mut u64); 13] {
         [
             ("reads", &mut self.reads),
-            ("of the dead", &mut self.dead_reads),
+            ("of ended sessions", &mut self.dead_reads),
             ("from memory", &mut self.hits),
             ("saves", &mut self.saves),
             ("large ones", &mut self.large_saves),
@@ -125,7 +127,7 @@ impl Figures {
             ("sweeps", &mut self.sweeps),
             ("removed", &mut self.removed),
             ("kills", &mut self.kills),
-            ("amid a sweep", &mut self.kills_in_sweeps),
+            ("during a sweep", &mut self.kills_in_sweeps),
             ("kills before the work", &mut self.early_kills),
             ("faults", &mut self.faults),
         ]
@@ -133,16 +135,16 @@ impl Figures {
 
     pub(crate) fn report_to(mut self, parent: &Parent) {
         parent.report(self.counts().map(|(_, count)| count.to_string()).join(" "));
-        for fault in &self.told {
+        for fault in &self.described {
             parent.report(fault.replace('\n', " "));
         }
     }
 
-    /// What a child reported.
+    /// Parses the report of a child process.
     #[track_caller]
     pub(crate) fn of(lines: &[String]) -> Self {
-        let [counts, told @ ..] = lines else { panic!("a child without figures") };
-        let mut figures = Self { told: told.to_vec(), ..Self::default() };
+        let [counts, described @ ..] = lines else { panic!("a child reported no figures") };
+        let mut figures = Self { described: described.to_vec(), ..Self::default() };
         let mut numbers = counts.split(' ').map(|number| number.parse().unwrap());
         for (_, count) in figures.counts() {
             *count = numbers.next().expect("as many as there are counts");
@@ -164,7 +166,7 @@ impl From<Findings> for Figures {
             ends: counts[Count::Ends],
             rotations: counts[Count::Rotations],
             faults: faults.map(|count| counts[count]).iter().sum(),
-            told: findings.faults,
+            described: findings.faults,
             ..Self::default()
         }
     }
@@ -172,18 +174,18 @@ impl From<Findings> for Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not every hammer counts all of them.
-        let is_told = |(name, count): &(&str, &mut u64)| **count > 0 || *name == "faults";
+        // No hammer counts all of them.
+        let is_shown = |(name, count): &(&str, &mut u64)| **count > 0 || *name == "faults";
         let mut figures = self.clone();
-        let told = figures.counts().into_iter().filter(is_told);
-        let told: Vec<_> = told.map(|(name, count)| format!("{} {name}", HumanCount(*count))).collect();
-        f.write_str(&told.join(", "))
+        let shown = figures.counts().into_iter().filter(is_shown);
+        let shown: Vec<_> = shown.map(|(name, count)| format!("{} {name}", HumanCount(*count))).collect();
+        f.write_str(&shown.join(", "))
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn words(thrown: &(dyn std::any::Any + Send)) -> String {
     let text = thrown.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| thrown.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without words".into())
+        .unwrap_or_else(|| "a panic without a message".into())
 }

@@ -1,13 +1,14 @@
-//! A storm of `kill -9`: processes full of writers, of which a random one is killed at a random instant, and replaced at
-//! once. No acknowledged save is lost, what ended stays ended, no record is torn or another's, no lock is left, and at the
-//! end one sweep clears all that was left on its way.
+//! A series of `kill -9`: several processes full of writers, of which a random one is killed at a random
+//! instant and replaced at once. No acknowledged save is lost, an ended session stays ended, no record is
+//! torn or another session's, no lock stays held, and at the end one sweep removes all leftovers.
 //!
-//! All save and load in all places; only its owner ends, rotates and refills a place, so that the next process in the
-//! owner's place knows what the killed one left half done. Acknowledgements, and the counts of what was done, are in the
-//! ledger. A kill never loses what the kernel was given, so this is about atomicity and locks, not about power cuts.
+//! All writers save and load in all places. Only its owner ends, rotates and refills a place, so the process
+//! that replaces a killed owner knows which operations are half done. Acknowledgements and operation counts
+//! are in the ledger. A kill never loses data that the kernel has received, so this tests atomicity and
+//! locks, not power cuts.
 //!
-//! One process has one thread more, which sweeps, and makes sessions that expire at once. They are not in the ledger: at the
-//! end a sweep leaves none of them.
+//! One process has an extra thread that sweeps and creates sessions that expire at once. These are not in the
+//! ledger: at the end a sweep leaves none of them.
 use crate::figures::{Figures, words};
 use crate::stage::{CELLS_TAKEN, Going, ledger, options, stop, store_in};
 use crate::support::checker::{COUNTS, Checker, Counts, Findings, Saving, check_at_rest, marked};
@@ -31,30 +32,31 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[("work until killed", work)];
 const PROCESSES: usize = 8;
 const THREADS: usize = 4;
 const WRITERS: usize = PROCESSES * THREADS;
-/// The name under which what is done before and after the storm is acknowledged; those of the lanes follow.
+/// Writer number for operations before and after the kills; the numbers of the lanes follow.
 const HEALER: usize = WRITERS;
-/// So many kill, each its own processes: a process that was killed needs its time to die where all processors are busy.
+/// Number of threads that kill, each its own processes: a killed process takes time to die where all
+/// processors are busy.
 const LANES: usize = 4;
-/// The process that sweeps as well.
+/// The process that also sweeps.
 const SWEEPER: usize = PROCESSES - 1;
-/// Longest time to live of a session that is made to be swept.
+/// Longest lifetime of a session that is created to be swept.
 const SHORT_LIFE_MAX: Duration = Duration::from_millis(50);
-/// Two of each owner: writer `place % WRITERS`.
+/// Two places of each owner, which is writer `place % WRITERS`.
 const PLACES: u64 = 2 * WRITERS as u64;
-/// From one kill of a lane to the next, in microseconds.
+/// Longest pause between two kills of a lane, in microseconds.
 const PAUSE_MAX: u64 = 30_000;
-/// A save that waits longer meets a lock that somebody has left.
+/// A save that waits longer has met a lock that was never released.
 const WAIT: Duration = Duration::from_secs(20);
 
-/// What a process says when it has the store open.
+/// A process reports this when it has opened the store.
 const READY: &str = "ready";
 
-/// Where a writer's counts are.
+/// First cell of a writer's counters.
 fn cells_of(writer: usize) -> u64 {
     CELLS_TAKEN + (writer * COUNTS) as u64
 }
 
-/// Where the sweeper says how many sweeps it has made, how many sessions they removed, and whether it is sweeping.
+/// Cells in which the sweeper counts its sweeps and the removed sessions, and marks that it is sweeping.
 const SWEEPS: u64 = CELLS_TAKEN + (WRITERS * COUNTS) as u64;
 const REMOVED: u64 = SWEEPS + 1;
 const SWEEPING: u64 = SWEEPS + 2;
@@ -77,7 +79,7 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
     });
     let begun = storm.begun.into_inner().unwrap();
     if start.elapsed() < time && !figures.has_faults() {
-        figures.fault("somebody stopped the storm, who was killed before they said why");
+        figures.fault("a process stopped the run and was killed before it reported the reason");
     }
     for writer in 0..WRITERS {
         figures.add(Findings { counts: counts_of(&ledger, writer), faults: Vec::new() }.into());
@@ -97,25 +99,26 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
     ];
     let met = [&figures.of_checkers()[..], &of_kills].concat();
     figures.check_met(time, &met);
-    // In three seconds there are a few, on a busy machine there may be none.
+    // In three seconds there are a few; on a busy machine there may be none.
     if time >= Duration::from_secs(10) {
-        figures.check_met(time, &[("kills amid a sweep", figures.kills_in_sweeps)]);
+        figures.check_met(time, &[("kills during a sweep", figures.kills_in_sweeps)]);
     }
     figures
 }
 
-/// What the lanes share.
+/// State that the lanes share.
 struct Storm<'a> {
     dir: &'a Path,
     files: &'a FileStore,
     ledger: &'a Ledger,
     time: Duration,
-    /// The lives that somebody set out to create, or to rotate another to, who was killed before the ledger had them.
+    /// Lives whose creation, or rotation to them, had begun when the process was killed, and which the ledger
+    /// does not have.
     begun: Mutex<HashSet<Life>>,
 }
 
 impl Storm<'_> {
-    /// Kills now this process of its lane, now that one, until the time is over or somebody has found a fault.
+    /// Kills random processes of its lane until the time is over or a fault was found.
     fn kill_again_and_again(&self, lane: usize) -> Figures {
         let mut started = lane;
         let mut start = |process: usize| {
@@ -145,9 +148,10 @@ impl Storm<'_> {
                 self.ledger.set_cell(SWEEPING, 0);
             }
             *child = Some(start(*process));
-            // Also where the sweeper never comes to making some, it has some to sweep.
+            // The sweeper has sessions to sweep even if it is killed before it creates any.
             figures.check(|| make_short_lived(self.files, &mut dice));
-            // Nobody has left a lock: here a session is saved within the wait, by the other processes all are.
+            // No lock stays held: this thread saves one session within the lock wait, and the other processes
+            // save all of them.
             let life = healer.life_in(dice.roll(PLACES));
             figures.check(|| {
                 healer.load(life);
@@ -165,8 +169,8 @@ impl Storm<'_> {
         figures
     }
 
-    /// Takes down what the writers of a process were making when it was killed: what they were given, and the ledger does
-    /// not have.
+    /// Notes the lives that the writers of a process were creating when it was killed: those they had been
+    /// given and the ledger does not have.
     fn note_begun(&self, process: usize) {
         let given = writers_of(process).filter_map(|writer| self.ledger.last_given(writer));
         self.begun.lock().unwrap().extend(given.filter(|life| !self.ledger.has(*life)));
@@ -177,15 +181,15 @@ fn writers_of(process: usize) -> Range<usize> {
     THREADS * process..THREADS * (process + 1)
 }
 
-/// Ends a child one way or the other. What it has reported, beside that it is ready, is a fault; so is an end of its own.
-/// Whether it was ready.
+/// Ends a child by `end`. Any report other than "ready" is a fault, and so is an exit of its own. Returns
+/// whether it was ready.
 fn take_faults(figures: &mut Figures, child: Option<Child>, end: fn(Child) -> Vec<String>) -> bool {
-    let child = child.expect("who was killed is replaced at once");
+    let child = child.expect("a killed process is replaced at once");
     let mut was_ready = false;
     figures.check(|| {
-        let (ready, told): (Vec<_>, Vec<_>) = end(child).into_iter().partition(|line| line == READY);
+        let (ready, faults): (Vec<_>, Vec<_>) = end(child).into_iter().partition(|line| line == READY);
         was_ready = !ready.is_empty();
-        assert!(told.is_empty(), "{}", told.join("; "));
+        assert!(faults.is_empty(), "{}", faults.join("; "));
     });
     was_ready
 }
@@ -195,12 +199,13 @@ fn counts_of(ledger: &Ledger, writer: usize) -> Counts {
     Counts::of_words((first..cells_of(writer + 1)).map(|cell| ledger.cell(cell)))
 }
 
-/// Every session can be saved, and then is where its row says. A life in no place is what an owner was killed over.
+/// Every session can be saved, and then is at the version in its row. A life in no place is one whose owner
+/// was killed.
 #[track_caller]
 fn heal(healer: &mut Checker<'_>, ledger: &Ledger) {
     let in_place: Vec<_> = (0..PLACES).map(|place| ledger.life_in(place)).collect();
     for life in &in_place {
-        assert!(healer.save(*life), "{life:?} is absent, and its owner had time to make another");
+        assert!(healer.save(*life), "{life:?} is absent, and its owner had time to create another");
     }
     for life in ledger.lives().filter(|life| !ledger.row(*life).ended && !in_place.contains(life)) {
         healer.end(life);
@@ -208,13 +213,13 @@ fn heal(healer: &mut Checker<'_>, ledger: &Ledger) {
     assert_eq!(healer.findings.faults, [""; 0], "at rest");
 }
 
-/// One sweep removes all that has expired, whatever became of the sweeps before it; one that looks at every file removes all
-/// that was left on its way, once it is old; and neither removes anything else. What stays are the sessions, and those that
-/// somebody had [`begun`](Storm::begun) who was killed before they were told of them.
+/// One sweep removes all expired sessions, whatever happened to earlier sweeps. One full sweep removes all
+/// leftovers once they are old. Neither removes anything else: the sessions stay, and those whose creation
+/// had [`begun`](Storm::begun) in a process that was killed before the acknowledgement.
 ///
-/// A kill also cuts a write short, at a page. So of a large session that was being made a part may be there, which passes
-/// for a damaged file. It does not say which one it is; there is one for each of those that had been begun and are not
-/// there whole, at most.
+/// A kill also cuts a write short, at a page boundary. So a part of a large session that was being created
+/// may be there, which is counted as a damaged file. It does not name its life; there is at most one for each
+/// life that had begun and is not there whole.
 #[track_caller]
 fn clear(store: &FileStore, ledger: &Ledger, mut begun: HashSet<Life>) {
     thread::sleep(SHORT_LIFE_MAX);
@@ -248,7 +253,7 @@ fn clear(store: &FileStore, ledger: &Ledger, mut begun: HashSet<Life>) {
             Content::Live(found) if known.contains(&found.id) => {}
             Content::Live(found) => {
                 let life = marked(&found.record);
-                assert!(begun.remove(&life), "{life:?} is there, and nobody was killed who had begun it");
+                assert!(begun.remove(&life), "{life:?} is there, and no killed process had begun it");
                 nameless += 1;
             }
             Content::Damaged(id) if !known.contains(&id) => torn += 1,
@@ -257,9 +262,9 @@ fn clear(store: &FileStore, ledger: &Ledger, mut begun: HashSet<Life>) {
     }
     assert_eq!(files.len() as u64, PLACES + nameless + torn);
     let others = begun.len() as u64;
-    assert!(torn <= others, "{torn} torn sessions, and only {others} had been begun and are not there");
+    assert!(torn <= others, "{torn} torn sessions, but only {others} of those that had begun are absent");
     println!(
-        "kill: at rest, one sweep removed {expired} sessions and one {cleared} leftovers; of {} sessions that had been begun, {nameless} are there, \
+        "kill: at rest, one sweep removed {expired} sessions and one {cleared} leftovers; of {} sessions whose creation had begun, {nameless} are there, \
          and parts of {torn}",
         nameless + others
     );
@@ -269,19 +274,19 @@ fn id_of(token: &Token) -> PublicId {
     PublicId::digest(token.expose().as_bytes())
 }
 
-/// Somebody who has seen nothing of all this saves every session, twice, without waiting for anybody.
+/// A store that has seen none of this saves every session twice, without waiting for a lock.
 #[track_caller]
 fn check_no_lock(dir: &Path, ledger: &Ledger) {
     let store = options().lock_wait(Duration::from_millis(1)).open(store_in(dir)).unwrap();
     for place in 0..PLACES {
         let token = ledger.token(ledger.life_in(place));
         for how in [Durability::Relaxed, Durability::PowerSafe] {
-            let before = versions::stored(&store, &token).expect("it is alive");
+            let before = versions::stored(&store, &token).expect("it is live");
             let change = &mut |record: &mut Record| {
                 versions::put(record, versions::of(record) + 1, 10);
                 Ok(Verdict::Write)
             };
-            store.update(&token, change, how).unwrap().expect("it is alive");
+            store.update(&token, change, how).unwrap().expect("it is live");
             assert_eq!(versions::stored(&store, &token), Some(before + 1));
         }
     }
@@ -296,49 +301,49 @@ fn work(parent: &Parent) {
     let ledger = ledger(dir);
     parent.report(READY);
     let seed = parent.number("SEED");
-    // What a thread finds, in words.
-    let tell = |find: &dyn Fn() -> Vec<String>| {
-        let told = catch_unwind(AssertUnwindSafe(find)).unwrap_or_else(|thrown| vec![words(&*thrown)]);
-        if !told.is_empty() {
-            // In this order: whoever sees that all stop finds out why.
-            for fault in told {
+    // Reports the faults that a thread found.
+    let report = |find: &dyn Fn() -> Vec<String>| {
+        let faults = catch_unwind(AssertUnwindSafe(find)).unwrap_or_else(|thrown| vec![words(&*thrown)]);
+        if !faults.is_empty() {
+            // This order matters: a process that sees the stop flag then finds the reason too.
+            for fault in faults {
                 parent.report(fault.replace('\n', " "));
             }
             stop(&ledger);
         }
     };
     thread::scope(|scope| {
-        let (store, ledger, tell) = (&store, &ledger, &tell);
-        // The sweeper first: it may not have long.
+        let (store, ledger, report) = (&store, &ledger, &report);
+        // The sweeper starts first: the process may be killed soon.
         if process == SWEEPER {
             scope.spawn(move || {
-                tell(&|| {
+                report(&|| {
                     sweep_again_and_again(store, ledger, seed);
                     Vec::new()
                 });
             });
         }
         for writer in writers_of(process) {
-            scope.spawn(move || tell(&|| work_in_places(store, ledger, writer, seed)));
+            scope.spawn(move || report(&|| work_in_places(store, ledger, writer, seed)));
         }
     });
 }
 
-/// Sweeps, and makes sessions that expire at once, until all stop.
+/// Sweeps, and creates sessions that expire at once, until the run stops.
 #[track_caller]
 fn sweep_again_and_again(store: &FileStore, ledger: &Ledger, seed: u64) {
     let mut dice = Dice::new(seed + (1 << 33));
     let going = Going::on(ledger);
     while going.on_still() {
         if dice.roll(4) == 0 {
-            // Before a walk, which would find what the index has lost.
+            // Read before a full sweep, which would also find sessions that the index has lost.
             let mut due = expired(store);
             for _ in 0..3 {
                 sweep(store, ledger, false);
                 due.retain(|path| path.exists());
             }
-            // One that is in use is left to the next sweep.
-            assert!(due.is_empty(), "expired, and left by three sweeps: {due:?}");
+            // A session that is in use is left to the next sweep.
+            assert!(due.is_empty(), "expired, and still there after three sweeps: {due:?}");
             sweep(store, ledger, true);
         } else {
             sweep(store, ledger, false);
@@ -355,7 +360,7 @@ fn sweep(store: &FileStore, ledger: &Ledger, full: bool) {
     let report = store.sweep(&SweepOptions::new().full(full).cpu_percent(100)).unwrap();
     let (sweeps, removed) = (ledger.cell(SWEEPS) + 1, ledger.cell(REMOVED) + report.removed);
     ledger.set_cells(SWEEPS, &[sweeps, removed, 0]);
-    // Part of a large session, which a kill may leave, passes for damage.
+    // A part of a large session, which a kill may leave, is counted as damage.
     let wrong = [report.unknown, report.failed];
     assert_eq!((report.outcome, wrong), (SweepOutcome::Completed, [0; 2]), "{report:?}");
 }
@@ -366,7 +371,8 @@ fn expired(store: &FileStore) -> Vec<PathBuf> {
     store.files().map(Result::unwrap).filter_map(expired).collect()
 }
 
-/// Makes a session that expires at once. One in four is renewed, so that a sweep that comes upon it has to file it anew.
+/// Creates a session that expires at once. One in four is renewed, so that a sweep has to insert it into the
+/// index again.
 fn make_short_lived(store: &FileStore, dice: &mut Dice) {
     let most = u64::try_from(SHORT_LIFE_MAX.as_micros()).unwrap();
     let mut soon = || store.now() + Duration::from_micros(dice.roll(most));
@@ -384,7 +390,7 @@ fn make_short_lived(store: &FileStore, dice: &mut Dice) {
     }
 }
 
-/// One thread, until all stop or it has found a fault: those it found, in words.
+/// One writer thread, until the run stops or it has found a fault. Returns descriptions of the faults.
 fn work_in_places(store: &FileStore, ledger: &Ledger, writer: usize, seed: u64) -> Vec<String> {
     let mut checker = Checker::new(store, ledger, writer, seed * WRITERS as u64 + writer as u64);
     checker.saving = Saving { safe: true, renews: false, large: true };
@@ -405,16 +411,16 @@ fn work_in_places(store: &FileStore, ledger: &Ledger, writer: usize, seed: u64) 
                 checker.rotate(own, life);
             }
             12..16 => checker.load_a_dead_one(),
-            act => {
+            choice => {
                 let life = checker.life_in(dice.roll(PLACES));
-                if act < 50 {
+                if choice < 50 {
                     checker.save(life);
                 } else {
                     checker.load(life);
                 }
             }
         }
-        // A fault is counted before it is told: a kill between the two leaves the number.
+        // A fault is counted before it is reported: a kill between the two leaves the counter.
         if dice.roll(16) == 0 || !checker.findings.faults.is_empty() {
             let mut counts = before;
             counts += checker.findings.counts;
@@ -424,7 +430,7 @@ fn work_in_places(store: &FileStore, ledger: &Ledger, writer: usize, seed: u64) 
     checker.findings.faults
 }
 
-/// Finishes what a killed owner has left half done in its places.
+/// Completes the operations that a killed owner has left half done in its places.
 fn take_over(checker: &mut Checker<'_>, ledger: &Ledger, writer: usize) {
     let own = [0, 1].map(|n| writer as u64 + n * WRITERS as u64);
     if let Some(life) = ledger.last_given(writer)

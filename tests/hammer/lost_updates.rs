@@ -1,8 +1,8 @@
-//! No update is lost: threads of several processes increment the same few sessions, at both durabilities, now and then
-//! growing them; the sums are what was acknowledged.
+//! No update is lost: threads of several processes increment the same few sessions, at both durabilities, and
+//! sometimes grow them. The sums equal the acknowledged increments.
 //!
-//! In rounds, each on new sessions, which have to grow anew. After a round each session is compared with what was
-//! acknowledged to each process.
+//! Each round uses new sessions, which have to grow again. After a round each session is compared with the
+//! increments acknowledged to each process.
 use crate::figures::{Figures, words};
 use crate::stage::{open, open_without_cache};
 use crate::support::process::{Dice, Parent, Start, Worker, hear_from_all, say_to_all};
@@ -46,7 +46,7 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
                 let found = count(&load(&files, token), &by(process));
                 if found != acknowledged {
                     figures.fault(format!(
-                        "round {round}, session {n}: {found} increments by process {process}, which was told of {acknowledged}"
+                        "round {round}, session {n}: {found} increments by process {process}, to which {acknowledged} were acknowledged"
                     ));
                 }
             }
@@ -78,9 +78,9 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
     figures
 }
 
-/// Begins the report of a round in which a promise was broken.
+/// Prefix of the report of a round in which a promise was broken.
 const FAULT: &str = "fault: ";
-/// The entry that everybody increments; everybody also has an entry of his own.
+/// The entry that all processes increment; each process also has its own entry.
 const ALL: &str = "all";
 
 fn by(process: usize) -> String {
@@ -95,7 +95,7 @@ fn count(record: &Record, name: &str) -> u64 {
 fn load(store: &FileStore, token: &Token) -> Record {
     match store.load(token).unwrap() {
         Lookup::Live(live) => (*live.record).clone(),
-        Lookup::Absent(absent) => panic!("a session that nobody ended is absent: {absent:?}"),
+        Lookup::Absent(absent) => panic!("a session that was not ended is absent: {absent:?}"),
     }
 }
 
@@ -135,7 +135,7 @@ fn work(parent: &Parent) {
     }
 }
 
-/// How often each session was incremented, and how often one was loaded.
+/// Returns how often each session was incremented, and how often one was loaded.
 fn increment(store: &FileStore, tokens: &[Token], process: u64, dice: &mut Dice) -> ([u64; SESSIONS], u64) {
     let mut acknowledged = [0; SESSIONS];
     let mut seen = [0; SESSIONS];
@@ -144,7 +144,7 @@ fn increment(store: &FileStore, tokens: &[Token], process: u64, dice: &mut Dice)
     for _ in 0..INCREMENTS {
         let n = usize::try_from(dice.roll(SESSIONS as u64)).unwrap();
         let how = if dice.roll(4) == 0 { Durability::PowerSafe } else { Durability::Relaxed };
-        // Up to 16 KiB: a session grows three times, when it is still small.
+        // Up to 16 KiB: a session that is still small grows three times.
         let bytes = usize::try_from(if dice.roll(20) == 0 { dice.roll(16_000) } else { 10 }).unwrap();
         let change = &mut |record: &mut Record| {
             for name in [ALL, &own] {
@@ -154,7 +154,7 @@ fn increment(store: &FileStore, tokens: &[Token], process: u64, dice: &mut Dice)
             record.entries.insert("text".into(), Value::new(&"x".repeat(bytes)).unwrap());
             Ok(Verdict::Write)
         };
-        let saved = store.update(&tokens[n], change, how).unwrap().expect("nobody ends it");
+        let saved = store.update(&tokens[n], change, how).unwrap().expect("no operation ends it");
         acknowledged[n] += 1;
         let all = count(&saved.live.record, ALL);
         assert!(all > seen[n], "session {n} was incremented to {all}, after {} had been seen", seen[n]);

@@ -1,17 +1,16 @@
-//! Hammers: races between processes, for as long as one likes. Each does one promise to the sessions of one store, from
-//! several processes with several threads, judges every answer by what had been acknowledged before, stops at the first
-//! fault, and prints one line of figures.
+//! Hammers: races between processes, for as long as desired. Each hammer tests one promise on the sessions of
+//! one store, from several processes with several threads. It checks every result against earlier
+//! acknowledgements, stops at the first fault, and prints one line of figures.
 //!
 //! ```text
 //! cargo test --test hammer                                          # three seconds each, with the other tests
-//! cargo test --release --test hammer -- --seconds 600 coherence     # a hunt
+//! cargo test --release --test hammer -- --seconds 600 coherence     # a long search
 //! cargo test --test hammer -- --help
 //! ```
 //!
 //! Tests with a given number of rounds, each aimed at one race, are in `tests/it`.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 mod coherence;
-mod crowd;
 mod ends;
 mod figures;
 mod kill;
@@ -19,6 +18,7 @@ mod lost_updates;
 mod reaper;
 mod stage;
 mod support;
+mod workers;
 
 use figures::{Figures, words};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -45,19 +45,27 @@ struct Hammer {
 static HAMMERS: [Hammer; 5] = [
     Hammer {
         name: "coherence",
-        promise: "no load in any process is behind what was acknowledged to any",
+        promise: "no load in any process returns less than was acknowledged to any",
         run: coherence::run,
     },
-    Hammer { name: "lost-updates", promise: "sums are what was acknowledged", run: lost_updates::run },
+    Hammer {
+        name: "lost-updates",
+        promise: "sums equal the acknowledged increments",
+        run: lost_updates::run,
+    },
     Hammer {
         name: "reaper",
-        promise: "what is renewed in time stays, what has expired is not served and goes",
+        promise: "a session renewed in time stays; an expired one is not served and is removed",
         run: reaper::run,
     },
-    Hammer { name: "ends", promise: "what ended stays ended, and has one heir at most", run: ends::run },
+    Hammer {
+        name: "ends",
+        promise: "an ended session stays ended and has at most one successor",
+        run: ends::run,
+    },
     Hammer {
         name: "kill",
-        promise: "kill -9 loses nothing, revives nothing, tears nothing and leaves no lock",
+        promise: "kill -9 loses, revives and tears no session and leaves no lock held",
         run: kill::run,
     },
 ];
@@ -65,13 +73,13 @@ static HAMMERS: [Hammer; 5] = [
 const HELP: &str = "\
 Usage: cargo test [--release] --test hammer -- [--seconds N] [--dir DIR] [NAME]
 
-  --seconds N   how long each hammer works [3]
-  --dir DIR     where their stores are made, and removed again [in memory, if there is such a place]
-  --list        the names
-  -h, --help    this text
+  --seconds N   how long each hammer runs [3]
+  --dir DIR     where the stores are created and removed again [in memory, where available]
+  --list        list the names
+  -h, --help    print this text
 
-and what else the usual harness understands. A kill cuts writes short where memory is handed out by the page, as it is for
-files in memory; on a disk it may never.";
+and the other options of the usual harness. A kill cuts a write short where memory is allocated page by page, as for files in
+memory; on a disk this may never happen.";
 
 fn main() -> ExitCode {
     if run_worker() {
@@ -91,16 +99,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// How long each works, and where: what the usual harness does not know.
+/// Duration and directory of each hammer: the options that the usual harness does not have.
 fn ours(words: &mut pico_args::Arguments) -> Result<(Duration, Option<PathBuf>), pico_args::Error> {
     let time = words.opt_value_from_fn("--seconds", |text| match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 1e6 => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("it is to be a number above 0, and at most a million"),
+        _ => Err("it must be a number above 0 and at most a million"),
     })?;
     Ok((time.unwrap_or(Duration::from_secs(3)), words.opt_value_from_str("--dir")?))
 }
 
-/// One after the other, also after one has failed.
+/// Runs one hammer after the other, even after one has failed.
 fn hammer(words: pico_args::Arguments, time: Duration, dir: Option<&Path>) -> ExitCode {
     let mut arguments = Arguments::from_iter(once("hammer".into()).chain(words.finish()));
     arguments.test_threads = Some(1);
@@ -128,6 +136,6 @@ impl Hammer {
         if !figures.has_faults() {
             return Ok(());
         }
-        Err(format!("broken: {}\n  {}", self.promise, figures.told()).into())
+        Err(format!("broken: {}\n  {}", self.promise, figures.descriptions()).into())
     }
 }

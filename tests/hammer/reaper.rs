@@ -1,8 +1,8 @@
-//! Reapers in all processes beside renewals at the last moment: what is renewed in time is never removed, what has expired
-//! is never served, and after rest one sweep leaves nothing that expired.
+//! Reapers in all processes beside renewals at the last moment: a session renewed in time is never removed,
+//! an expired one is never served, and at the end one sweep leaves no expired session.
 //!
-//! The ledger's versions are deadlines here, in microseconds since the hammer began. A renewal never makes a deadline
-//! earlier, so a session lives at least as long as the latest deadline that anybody was told.
+//! The ledger's versions are deadlines here, in microseconds since the hammer began. A renewal never makes a
+//! deadline earlier, so a session lives at least until the latest acknowledged deadline.
 use crate::figures::Figures;
 use crate::stage::{Going, ledger, open_in, open_without_cache, wait};
 use crate::support::ledger::{Ledger, Life};
@@ -22,12 +22,13 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[("renew beside reapers", work)];
 const PROCESSES: usize = 4;
 const THREADS: usize = 2;
 const WRITERS: usize = PROCESSES * THREADS;
-/// In each place one session lives after the other; the next one is made by the place's owner, writer `place % WRITERS`.
+/// In each place sessions live one after the other; the place's owner, writer `place % WRITERS`, creates the
+/// next one.
 const PLACES: u64 = 24;
-/// Longest time to live, in microseconds, and longest time for which a renewal keeps the lock when it is due.
+/// Longest lifetime, in microseconds, and longest time for which a due renewal holds the lock.
 const LIFE_MAX: u64 = 20_000;
 const HELD_MAX: u64 = 400;
-/// Earliest renewal before a deadline.
+/// Earliest renewal before a deadline, in microseconds.
 const LEAD_MAX: u64 = 6_000;
 
 pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
@@ -62,25 +63,25 @@ pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
     figures
 }
 
-/// Some are made to live on, all others expire; then one sweep leaves just those.
+/// A few sessions are renewed, all others expire; then one sweep leaves exactly the renewed ones.
 #[track_caller]
 fn check_at_rest(store: &FileStore, ledger: &Ledger, mut maker: Racer<'_>) {
     (0..PLACES).for_each(|place| maker.create_in(place));
     let kept: Vec<_> = (0..PLACES).step_by(2).map(|place| ledger.life_in(place)).collect();
     for life in &kept {
-        // It may have expired while the others were made.
+        // It may have expired while the others were created.
         maker.renew(*life, Duration::from_secs(3600), 0);
     }
     thread::sleep(Duration::from_micros(LIFE_MAX + HELD_MAX) + Duration::from_millis(5));
     let report = store.sweep(&SweepOptions::new().cpu_percent(100)).unwrap();
-    let trouble = [report.damaged, report.unknown, report.failed];
-    assert_eq!((report.outcome, trouble), (SweepOutcome::Completed, [0; 3]), "{report:?}");
-    assert!(!maker.figures.has_faults(), "{}", maker.figures.told());
+    let failures = [report.damaged, report.unknown, report.failed];
+    assert_eq!((report.outcome, failures), (SweepOutcome::Completed, [0; 3]), "{report:?}");
+    assert!(!maker.figures.has_faults(), "{}", maker.figures.descriptions());
     let kept: Vec<_> = kept.into_iter().filter(|life| !ledger.row(*life).ended).collect();
     let path = |life: &Life| path_of(store.path(), PublicId::digest(ledger.token(*life).expose().as_bytes()));
     let want: HashSet<_> = kept.iter().map(path).collect();
     let left: HashSet<_> = files_in_shards(store.path()).into_iter().collect();
-    assert_eq!(left, want, "after one sweep: what is left, and what was renewed");
+    assert_eq!(left, want, "after one sweep: remaining sessions, and renewed sessions");
     for life in ledger.lives() {
         let found = versions::stored(store, &ledger.token(life)).is_some();
         assert_eq!(found, kept.contains(&life), "{life:?}: {:?}", ledger.row(life));
@@ -93,8 +94,8 @@ fn work(parent: &Parent) {
     let time = Duration::from_millis(parent.number("MILLIS"));
     let epoch = UNIX_EPOCH + Duration::from_micros(parent.number("EPOCH"));
     let (store, ledger) = (Arc::new(open_in(dir, process != 1)), ledger(dir));
-    let trouble: Arc<Mutex<Vec<String>>> = Arc::default();
-    let observed = Arc::clone(&trouble);
+    let failures: Arc<Mutex<Vec<String>>> = Arc::default();
+    let observed = Arc::clone(&failures);
     let options = ReaperOptions::new().interval(Duration::from_millis(100));
     let options = options.sweep(SweepOptions::new().cpu_percent(100)).observer(move |swept| {
         let wrong = match swept {
@@ -125,7 +126,7 @@ fn work(parent: &Parent) {
         let first = THREADS * process;
         let threads: Vec<_> =
             (first..first + THREADS).map(|writer| scope.spawn(move || race(writer))).collect();
-        // Sweeps come far oftener than any interval allows.
+        // Sweeps are far more frequent than any interval allows.
         let going = Going::on_for(ledger, time);
         let mut dice = Dice::new(900 + process as u64);
         while going.on_still() {
@@ -139,8 +140,8 @@ fn work(parent: &Parent) {
     let done = reaper.close();
     figures.sweeps = done.sweeps;
     figures.removed = done.removed;
-    for trouble in &*trouble.lock().unwrap() {
-        figures.fault(format!("a sweep: {trouble}"));
+    for failure in &*failures.lock().unwrap() {
+        figures.fault(format!("a sweep: {failure}"));
     }
     if done.errors + done.panics > 0 {
         figures.fault(format!("{done:?}"));
@@ -148,14 +149,15 @@ fn work(parent: &Parent) {
     figures.report_to(parent);
 }
 
-/// One thread that renews sessions around their deadlines.
+/// A thread that renews sessions around their deadlines.
 struct Racer<'a> {
     store: &'a FileStore,
     ledger: &'a Ledger,
     writer: usize,
     epoch: SystemTime,
     dice: Dice,
-    /// On a busy machine, who wants to be in time has to be early: by so many microseconds as many succeed as not.
+    /// A renewal starts this many microseconds before the deadline. The value adapts to the load, so that
+    /// about half of the renewals are in time.
     lead: u64,
     figures: Figures,
 }
@@ -185,7 +187,7 @@ impl<'a> Racer<'a> {
         while self.now() < until {
             std::hint::spin_loop();
         }
-        // Some have the lock until the session would have expired.
+        // Some renewals hold the lock until the session would have expired.
         let held = if self.dice.roll(4) == 0 { left.min(early) + self.dice.roll(HELD_MAX) } else { 0 };
         let age = Duration::from_micros(self.dice.roll(LIFE_MAX));
         let renewed = self.renew(life, age, held);
@@ -212,13 +214,13 @@ impl<'a> Racer<'a> {
         self.ledger.put_in(place, life);
     }
 
-    /// Moves a session's deadline to so long from now, unless it is later; has the lock for some microseconds. Whether it
-    /// was in time.
+    /// Moves a session's deadline to `age` from now, unless it is later already; holds the lock for `held`
+    /// microseconds. Returns whether the renewal was in time.
     fn renew(&mut self, life: Life, age: Duration, held: u64) -> bool {
         let Some((token, before)) = self.look(life) else { return false };
         let until = Instant::now() + Duration::from_micros(held);
         let to = self.store.now() + age;
-        // One in thirty needs a larger file.
+        // One renewal in thirty needs a larger file.
         let bytes = if self.dice.roll(30) == 0 { 5_000 } else { 10 };
         let change = &mut |record: &mut Record| {
             while Instant::now() < until {
@@ -231,8 +233,10 @@ impl<'a> Racer<'a> {
         let Some(saved) = self.store.update(&token, change, Durability::Relaxed).unwrap() else {
             let now = self.now();
             if now < before.deadline {
-                self.figures
-                    .fault(format!("{life:?}: refused at {now}, told to live until {}", before.deadline));
+                self.figures.fault(format!(
+                    "{life:?}: refused at {now}, acknowledged to live until {}",
+                    before.deadline
+                ));
             }
             self.ledger.ended(life);
             self.figures.ends += 1;
@@ -242,7 +246,7 @@ impl<'a> Racer<'a> {
         self.ledger.acknowledge(life, self.writer, deadline);
         self.figures.saves += 1;
         if before.ended {
-            self.figures.fault(format!("{life:?}: renewed to {deadline} after it was refused to somebody"));
+            self.figures.fault(format!("{life:?}: renewed to {deadline} after it was reported as expired"));
         }
         true
     }
@@ -258,17 +262,18 @@ impl<'a> Racer<'a> {
                 versions::of(&record);
                 let deadline = self.since_epoch(record.deadline);
                 if before.ended {
-                    self.figures.fault(format!("{life:?}: served after it was refused to somebody"));
+                    self.figures.fault(format!("{life:?}: served after it was reported as expired"));
                 } else if deadline <= asked {
                     self.figures.fault(format!("{life:?}: expired at {deadline}, served at {asked}"));
                 } else if deadline < before.deadline {
-                    self.figures.fault(format!("{life:?}: until {deadline}, told {}", before.deadline));
+                    self.figures
+                        .fault(format!("{life:?}: until {deadline}, acknowledged {}", before.deadline));
                 }
             }
             Lookup::Absent(Absent::NotFound(_) | Absent::Expired(_)) => {
                 if answered < before.deadline {
                     self.figures.fault(format!(
-                        "{life:?}: absent at {answered}, told to live until {}",
+                        "{life:?}: absent at {answered}, acknowledged to live until {}",
                         before.deadline
                     ));
                 }
@@ -277,18 +282,18 @@ impl<'a> Racer<'a> {
         }
     }
 
-    /// What is known of a life before something is done with it; `None` if its row is another's by now.
-    fn look(&self, life: Life) -> Option<(Token, Told)> {
+    /// State of a life before an operation; `None` if its row has been reused.
+    fn look(&self, life: Life) -> Option<(Token, Acknowledged)> {
         let token = self.ledger.has(life).then(|| self.ledger.token(life))?;
         let row = self.ledger.row(life);
-        Some((token, Told { deadline: row.version, ended: row.ended }))
+        Some((token, Acknowledged { deadline: row.version, ended: row.ended }))
     }
 }
 
-/// What somebody was told of a session.
-struct Told {
+/// Acknowledged state of a session.
+struct Acknowledged {
     /// It lives at least until then.
     deadline: u64,
-    /// It was refused as expired, under its lock: that is final.
+    /// It was reported as expired, under its lock: that is final.
     ended: bool,
 }

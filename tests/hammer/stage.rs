@@ -1,18 +1,19 @@
-//! Where a hammer works: a store, beside it a ledger, and the word that everybody stops when somebody has found a fault.
+//! A hammer's environment: a store, a ledger beside it, and a flag that stops all threads after a fault.
 use crate::support::ledger::Ledger;
 use sessile::{FileStore, FileStoreOptions};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The cell of the ledger that says that all are to stop.
+/// The cell of the ledger with the stop flag.
 const STOP: u64 = 0;
-/// How many cells are taken by this file.
+/// Number of cells that this file uses.
 pub(crate) const CELLS_TAKEN: u64 = 1;
-/// Far above what any lock here is held for.
+/// Far longer than any operation here holds a lock.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 
-/// Who sweeps is told of nothing done by hand, and none of the races here needs its logouts on the disk.
+/// No watcher: nothing is changed outside the library. No syncs of security events: none of the races here
+/// needs them.
 pub(crate) fn options() -> FileStoreOptions {
     FileStoreOptions::new().lock_wait(LOCK_WAIT).sync_security_events(false).watch(false)
 }
@@ -26,7 +27,7 @@ pub(crate) fn open_in(dir: &Path, has_cache: bool) -> FileStore {
     if has_cache { open(dir) } else { open_without_cache(dir) }
 }
 
-/// One that says what the files say.
+/// A store without a cache, which returns the state of the files.
 pub(crate) fn open_without_cache(dir: &Path) -> FileStore {
     options().cache_bytes(0).open(store_in(dir)).unwrap()
 }
@@ -39,29 +40,29 @@ pub(crate) fn ledger(dir: &Path) -> Ledger {
     Ledger::open(&dir.join("ledger"))
 }
 
-/// Asked before each step whether to go on.
+/// Tells a loop before each step whether to continue.
 pub(crate) struct Going<'a> {
     ledger: &'a Ledger,
     until: Option<Instant>,
 }
 
 impl<'a> Going<'a> {
-    /// Until the time is over or somebody stops.
+    /// Until the time is over or the stop flag is set.
     pub(crate) fn on_for(ledger: &'a Ledger, time: Duration) -> Self {
         Self { ledger, until: Some(Instant::now() + time) }
     }
 
-    /// Until somebody stops.
+    /// Until the stop flag is set.
     pub(crate) fn on(ledger: &'a Ledger) -> Self {
         Self { ledger, until: None }
     }
 
-    /// Whether to go on.
+    /// Whether to continue.
     pub(crate) fn on_still(&self) -> bool {
         self.until.is_none_or(|until| Instant::now() < until) && !is_stopped(self.ledger)
     }
 
-    /// Lets everybody stop.
+    /// Sets the stop flag.
     pub(crate) fn stop(&self) {
         stop(self.ledger);
     }
@@ -69,14 +70,14 @@ impl<'a> Going<'a> {
 
 impl Drop for Going<'_> {
     fn drop(&mut self) {
-        // What has failed here is not to be waited for by the others.
+        // The others do not wait for a thread that failed.
         if thread::panicking() {
             stop(self.ledger);
         }
     }
 }
 
-/// Lets the children work for so long, or until one stops.
+/// Lets the children work for `time`, or until the stop flag is set.
 pub(crate) fn wait(ledger: &Ledger, time: Duration) {
     let until = Instant::now() + time;
     while Instant::now() < until && !is_stopped(ledger) {

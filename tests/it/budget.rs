@@ -1,5 +1,5 @@
-//! What an open store costs is what its documentation says: descriptors, threads, watches, memory; and its statistics
-//! count what happened.
+//! The resources of an open store are those in its documentation: descriptors, threads, watches, memory; and
+//! its statistics are correct.
 use crate::support::rerun::{again, stage};
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
 use sessile::{Clock, Durability, FileStore, FileStoreOptions, Record, Saved, Store, Token, Value};
@@ -12,7 +12,7 @@ const RELAXED: Durability = Durability::Relaxed;
 
 // ------------------------------------------------------------------------------- descriptors, threads, watches
 
-/// What this process has of each.
+/// Resources of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Held {
     descriptors: usize,
@@ -27,7 +27,7 @@ impl Held {
         let lines = |text: String, what: &str| text.lines().filter(|line| line.contains(what)).count();
         let watches = |path| lines(fs::read_to_string(path).unwrap_or_default(), "inotify wd:");
         Self {
-            // Without the one that lists them.
+            // Without the descriptor that lists them.
             descriptors: names("/proc/self/fd").count() - 1,
             threads: names("/proc/self/task").count(),
             watches: names("/proc/self/fdinfo").map(watches).sum(),
@@ -45,12 +45,12 @@ impl Held {
     }
 }
 
-/// A thread that was told to end does so within a second, on a machine that has the time.
+/// A thread that was asked to stop does so within a second on an idle machine.
 #[track_caller]
 fn check_comes_back_to(before: Held) {
     let began = Instant::now();
     while Held::now() != before {
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?} is left of {before:?}", Held::now());
+        assert!(began.elapsed() < Duration::from_secs(5), "now {:?}, before {before:?}", Held::now());
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -67,9 +67,9 @@ fn an_open_store_holds_what_its_documentation_says_and_leaves_nothing_when_it_is
     let shared = || FileStoreOptions::new();
     let costs = |descriptors, threads, watches, maps| Held { descriptors, threads, watches, maps };
     let before = Held::now();
-    // A watcher, where there is one by default: its descriptors, thread and watches.
+    // A watcher, if one is the default: its descriptors, thread and watches.
     let (files, threads, watches) = if cfg!(feature = "watch") { (3, 1, 257) } else { (0, 0, 0) };
-    // One is of the expiry index: all these sessions expire in the same hour.
+    // One descriptor belongs to the expiry index: all these sessions expire in the same hour.
     for (options, want) in [
         (shared(), costs(1 + 3 + files, threads, watches, 1)),
         (shared().watch(false), costs(1 + 3, 0, 0, 1)),
@@ -87,7 +87,7 @@ fn an_open_store_holds_what_its_documentation_says_and_leaves_nothing_when_it_is
         drop(store);
         check_comes_back_to(before);
     }
-    // Five at a time: a user has 128 watchers.
+    // Five at a time: a user may have 128 watchers.
     for _ in 0..10 {
         let stores: Vec<_> = (0..5).map(|_| shared().open(&root).unwrap()).collect();
         #[cfg(feature = "watch")]
@@ -100,14 +100,14 @@ fn an_open_store_holds_what_its_documentation_says_and_leaves_nothing_when_it_is
 
 // ------------------------------------------------------------------------------------------------------- memory
 
-/// Memory of this process that is neither a file nor shared, in bytes.
+/// Memory of this process that is neither file-backed nor shared, in bytes.
 fn own_memory() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
 }
 
-/// What sessions are like in memory.
+/// Shapes of sessions in memory.
 #[derive(Clone, Copy, Debug)]
 enum Shape {
     /// One text of half a KiB.
@@ -116,7 +116,7 @@ enum Shape {
     Large,
     /// Fifty short names with short values.
     ManyEntries,
-    /// A number, and nothing else.
+    /// One number.
     Tiny,
 }
 
@@ -139,13 +139,13 @@ impl Shape {
     }
 }
 
-/// The size of a test in sessions, unless a variable says another one.
+/// The number of sessions of a test, unless an environment variable sets another one.
 fn scale(usual: usize) -> usize {
     std::env::var("SESSILE_TEST_SESSIONS")
         .map_or(usual, |text| text.parse().expect("SESSILE_TEST_SESSIONS is a whole number"))
 }
 
-/// Makes so many sessions, with two threads, and returns their tokens as text.
+/// Creates this many sessions with two threads, and returns their tokens.
 fn fill(root: &Path, shape: Shape, sessions: usize) -> Vec<Token> {
     let store = FileStoreOptions::new().watch(false).cache_bytes(0).open(root).unwrap();
     let some = |first: usize| {
@@ -158,10 +158,10 @@ fn fill(root: &Path, shape: Shape, sessions: usize) -> Vec<Token> {
     })
 }
 
-/// Reads far more sessions than fit, in an order without a pattern and some of them twice, and saves some.
+/// Loads far more sessions than fit into the cache, in random order and some of them twice, and saves some.
 ///
-/// In a process of its own, second half: `tokens` were made by the first.
-/// Returns what it found, for people.
+/// Runs in a separate process, the second half of the test: the first half created the `tokens`. Returns a
+/// report.
 fn check_memory(root: &Path, limit: usize, tokens: &[Token]) -> String {
     let store = FileStoreOptions::new().watch(false).cache_bytes(limit).open(root).unwrap();
     let before = own_memory();
@@ -181,9 +181,9 @@ fn check_memory(root: &Path, limit: usize, tokens: &[Token]) -> String {
     }
     most = most.max(own_memory().saturating_sub(before));
     let stats = store.stats();
-    #[expect(clippy::cast_precision_loss, reason = "to be read by people")]
+    #[expect(clippy::cast_precision_loss, reason = "only for the report")]
     let share = |bytes: usize| bytes as f64 / limit as f64;
-    assert!(stats.evictions > 0, "all fit: {stats:?}");
+    assert!(stats.evictions > 0, "all sessions fit: {stats:?}");
     assert!(stats.copies_bytes <= limit && share(stats.copies_bytes) > 0.9, "{stats:?}");
     assert!(share(most) <= 1.5, "{most} bytes where {limit} are allowed: {:.2}", share(most));
     assert!(share(most) >= 0.5, "{most} bytes where {limit} are allowed: the estimate is far too high");
@@ -208,12 +208,13 @@ fn check_memory_of(shape: Shape, test: &str, sessions: usize, limit: usize) {
 
 const SMALL_LIMIT: usize = 8 << 20;
 
-/// By hand, in a release build, with a million: `SESSILE_TEST_SESSIONS=1000000`, which takes 4 GB of room.
+/// For a million sessions, run manually in a release build: `SESSILE_TEST_SESSIONS=1000000`, which needs 4 GB
+/// of disk space.
 #[test]
 fn copies_of_more_sessions_than_fit_take_the_memory_they_are_allowed_and_not_half_as_much_again() {
     let name = "budget::copies_of_more_sessions_than_fit_take_the_memory_they_are_allowed_and_not_half_as_much_again";
     let sessions = scale(30_000);
-    // That of the defaults where there are enough sessions for it.
+    // The default limit where there are enough sessions for it.
     let limit = if sessions < 100_000 { SMALL_LIMIT } else { 32 << 20 };
     check_memory_of(Shape::Usual, name, sessions, limit);
 }
@@ -263,7 +264,7 @@ fn a_session_larger_than_a_32nd_of_the_limit_is_served_and_not_kept() {
 
 // --------------------------------------------------------------------------------------------------- statistics
 
-/// What the statistics of a store say, without bytes.
+/// The statistics of a store, without byte counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     hits: u64,
@@ -322,7 +323,7 @@ impl Pair {
     fn delete(&self, by: &FileStore) {
         by.delete(self.token()).unwrap();
     }
-    fn remove_by_hand(&self) {
+    fn remove_externally(&self) {
         fs::remove_file(path_of(&self.root, self.saved.live.id)).unwrap();
     }
     fn age(&self, by: Duration) {
@@ -330,7 +331,8 @@ impl Pair {
     }
 }
 
-/// After these acts, the handle that made the session counts hits, misses, invalidations and copies like this.
+/// After these operations, the handle that created the session counts these hits, misses, invalidations and
+/// cached records.
 type Case = (&'static str, Act, [u64; 4]);
 type Act = fn(&Pair);
 
@@ -363,7 +365,7 @@ const ACTS: &[Case] = &[
         [0, 2, 0, 1],
     ),
     (
-        "a save of one's own",
+        "an own save",
         |p| {
             p.save(&p.mine);
             drop(p.load());
@@ -371,7 +373,7 @@ const ACTS: &[Case] = &[
         [1, 0, 0, 1],
     ),
     (
-        "a growing save of one's own",
+        "an own growing save",
         |p| {
             p.grow(&p.mine);
             drop(p.load());
@@ -379,7 +381,7 @@ const ACTS: &[Case] = &[
         [1, 0, 0, 1],
     ),
     (
-        "another's save, then a load more",
+        "a save by the other handle, then one more load",
         |p| {
             p.save(&p.other);
             drop([p.load(), p.load()]);
@@ -387,7 +389,7 @@ const ACTS: &[Case] = &[
         [1, 1, 1, 1],
     ),
     (
-        "another's growing save",
+        "a growing save by the other handle",
         |p| {
             p.grow(&p.other);
             drop(p.load());
@@ -395,7 +397,7 @@ const ACTS: &[Case] = &[
         [0, 1, 1, 1],
     ),
     (
-        "a save of one's own after another's",
+        "an own save after one by the other handle",
         |p| {
             p.save(&p.other);
             p.save(&p.mine);
@@ -412,7 +414,7 @@ const ACTS: &[Case] = &[
         [0, 1, 1, 1],
     ),
     (
-        "an end of one's own",
+        "an own deletion",
         |p| {
             p.delete(&p.mine);
             drop(p.load());
@@ -420,7 +422,7 @@ const ACTS: &[Case] = &[
         [0, 1, 0, 0],
     ),
     (
-        "another's end of it, then a load more",
+        "a deletion by the other handle, then one more load",
         |p| {
             p.delete(&p.other);
             drop([p.load(), p.load()]);
@@ -428,7 +430,7 @@ const ACTS: &[Case] = &[
         [0, 2, 1, 0],
     ),
     (
-        "a rotation of one's own: the successor's copy is there",
+        "an own rotation: the successor is cached",
         |p| {
             p.rotate(&p.mine);
             drop(p.load());
@@ -436,7 +438,7 @@ const ACTS: &[Case] = &[
         [0, 1, 0, 1],
     ),
     (
-        "another's rotation",
+        "a rotation by the other handle",
         |p| {
             p.rotate(&p.other);
             drop(p.load());
@@ -444,9 +446,9 @@ const ACTS: &[Case] = &[
         [0, 1, 1, 0],
     ),
     (
-        "a removal by hand",
+        "a removal outside the library",
         |p| {
-            p.remove_by_hand();
+            p.remove_externally();
             drop(p.load());
         },
         [1, 0, 0, 1],
@@ -460,7 +462,7 @@ const ACTS: &[Case] = &[
         [1, 1, 1, 1],
     ),
     (
-        "its deadline: whoever finds it reached looks at the file, and keeps no copy",
+        "its deadline: the load that finds it reached reads the file and caches nothing",
         |p| {
             p.age(MINUTE);
             drop(p.load());
@@ -499,7 +501,7 @@ fn without_a_cache_every_load_is_a_miss_and_everything_works() {
     assert_eq!((pair.mine.stats().hits, pair.mine.stats().copies), (0, 0));
 }
 
-/// What is told of a cell is told of all its sessions.
+/// A counter is shared by all its sessions, so an invalidation applies to all of them.
 #[test]
 fn a_save_costs_the_copies_of_sessions_with_the_same_counter_one_look_and_no_others() {
     let cell = |saved: &Saved| {
@@ -507,7 +509,7 @@ fn a_save_costs_the_copies_of_sessions_with_the_same_counter_one_look_and_no_oth
         (bytes[0], u16::from_le_bytes([bytes[2], bytes[3]]) % 512)
     };
     let pair = Pair::new(&FileStoreOptions::new());
-    // Of 131,072 cells, 2,000 sessions share some fifteen times.
+    // With 131,072 counters, 2,000 sessions share one about fifteen times.
     let mut cells = std::collections::HashMap::new();
     let found = std::iter::repeat_with(|| pair.mine.create(&record("old"), RELAXED).unwrap())
         .find_map(|saved| cells.insert(cell(&saved), saved.clone()).map(|before| (before, saved)));
@@ -538,7 +540,7 @@ fn evictions_are_counted_one_by_one_and_leave_the_rest() {
     assert_eq!((made.hits, made.misses, made.invalidations), (0, 0, 0));
     assert!(made.evictions > 0 && made.copies > 0, "{made:?}");
     assert_eq!(made.evictions + made.copies as u64, 1000);
-    // Every copy that is evicted once more is one that a miss brought.
+    // Each additional eviction makes room for the record of a miss.
     for saved in &saved {
         assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("x"));
     }

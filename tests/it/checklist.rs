@@ -1,4 +1,5 @@
-//! The table of `SECURITY.md` names tests that exist: a test that is renamed or removed takes its line along.
+//! The table of `SECURITY.md` names existing tests: renaming or removing a test requires a change of its
+//! line.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +19,8 @@ fn sources(dir: &Path, found: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Whether a source has this test: a function that is marked as one, and to be run, or that a macro's list makes one of.
+/// Whether a source has this test: a function with the attribute, which is not ignored, or one that a macro's
+/// list turns into a test.
 fn has_test(source: &str, name: &str) -> bool {
     let lines: Vec<_> = source.lines().map(str::trim).collect();
     let function = format!("fn {name}(");
@@ -43,11 +45,11 @@ fn every_test_that_the_security_page_names_exists_and_every_promise_names_one() 
     for line in promises {
         let (promise, tests) = line.split_once(" | ").unwrap();
         let names: Vec<_> = tests.split('`').filter_map(|word| word.split_once("::")).collect();
-        assert!(!names.is_empty(), "no test of: {promise}");
+        assert!(!names.is_empty(), "no test for: {promise}");
         for (module, name) in names {
             let source = modules.get(module).map_or("", String::as_str);
-            assert!(has_test(source, name), "`{module}::{name}` is no test, of: {promise}");
+            assert!(has_test(source, name), "`{module}::{name}` is not a test, for: {promise}");
         }
     }
-    assert!(!has_test(&modules["damage"], "flipped"), "a helper is no test");
+    assert!(!has_test(&modules["damage"], "flipped"), "a helper is not a test");
 }

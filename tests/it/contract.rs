@@ -1,8 +1,7 @@
-//! What every storage mode promises (see the header of `store`), as one suite that each of them is run
-//! through.
+//! The promises of every storage mode (see the header of `store`), as one suite that is run for each mode.
 //!
-//! A new mode adds one line to the list of [`store_contract`] and the line of its guarantees. What a mode
-//! does not guarantee is not expected of it; that it still guarantees what it did is checked as well.
+//! A new mode adds one line to the list of [`store_contract`] and the line of its guarantees. A promise that
+//! a mode does not guarantee is not tested for it; the suite also checks that each mode keeps its guarantees.
 use crate::support::memory::{Stage, made_up_token, secs, start};
 use serde_json::json;
 use sessile::{
@@ -71,7 +70,7 @@ fn every_mode_guarantees_what_it_is_known_for() {
 const HOUR: Duration = secs(3600);
 const THREADS: u64 = 8;
 
-/// A record of the stage's time that lives for an hour and holds `n`.
+/// A record at the stage's time that lives for an hour and holds `n`.
 fn record(n: u64) -> Record {
     let mut record = Record::new(start(), start() + HOUR);
     put(&mut record, "n", n);
@@ -107,7 +106,7 @@ fn rotate(
     store.rotate(token, &mut change, Durability::OfStore)
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the shape of a change")]
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a change")]
 fn add_one(record: &mut Record) -> Result<Verdict> {
     let next = n(record) + 1;
     put(record, "n", next);
@@ -118,18 +117,18 @@ fn add_one(record: &mut Record) -> Result<Verdict> {
 fn absent(store: &dyn Store, token: &Token) -> Absent {
     match store.load(token).unwrap() {
         Lookup::Absent(why) => why,
-        Lookup::Live(live) => panic!("session {} is alive: {:?}", live.id, live.record),
+        Lookup::Live(live) => panic!("session {} is live: {:?}", live.id, live.record),
     }
 }
 
-/// Update and rotation must find nothing, run nothing, and make nothing.
+/// Update and rotation must find no session, call no function, and create no session.
 #[track_caller]
 fn check_nothing_to_change(stage: &Stage, token: &Token) {
     let before = stage.stored();
-    let change = |_: &mut Record| -> Result<Verdict> { panic!("there is nothing to change") };
+    let change = |_: &mut Record| -> Result<Verdict> { panic!("the change must not be called") };
     assert!(update(&*stage.store, token, change).unwrap().is_none(), "an update of what is absent is None");
     assert!(rotate(&*stage.store, token, change).unwrap().is_none(), "a rotation of what is absent is None");
-    assert_eq!(stage.stored(), before, "and creates nothing");
+    assert_eq!(stage.stored(), before, "and creates no session");
 }
 
 fn every_field_of_a_record_is_found_again_as_it_was_stored(stage: &Stage) {
@@ -180,7 +179,7 @@ fn what_a_call_returns_is_what_the_next_load_finds(stage: &Stage) {
     let check = |saved: &Saved, act: &str| {
         assert_eq!(*saved.live.record, *stage.record(&saved.token), "{act}");
     };
-    // Finer than what is stored.
+    // Finer than the stored resolution.
     let fine = Duration::from_nanos(1_234_567_891);
     let mut record = Record::new(start() + fine, start() + HOUR + fine);
     record.expiry = Expiry::After(fine);
@@ -208,7 +207,7 @@ fn every_durability_stores_the_same(stage: &Stage) {
     for made in levels {
         let token = stage.store.create(&record(0), made).unwrap().token;
         let mut expected = 0;
-        // Each level after each other, twice, so that each of the two places of a version is written by each.
+        // Each level after each other, twice, so that each slot of the file is written at each level.
         for how in levels.iter().flat_map(|&level| levels.map(|next| [level, next])).flatten() {
             stage.store.update(&token, &mut add_one, how).unwrap().unwrap();
             expected += 1;
@@ -244,7 +243,7 @@ fn a_token_that_nobody_was_given_is_absent_everywhere(stage: &Stage) {
     assert_eq!(absent(&*stage.store, &token), Absent::NotFound(id));
     check_nothing_to_change(stage, &token);
     assert!(!stage.store.delete(&token).unwrap());
-    assert_eq!(absent(&*stage.store, &token), Absent::NotFound(id), "looking for it did not make it");
+    assert_eq!(absent(&*stage.store, &token), Absent::NotFound(id), "the load did not create it");
     assert_eq!(stage.stored(), 0);
 }
 
@@ -270,7 +269,7 @@ fn a_malformed_token_is_absent_everywhere(stage: &Stage) {
         check_nothing_to_change(stage, &bad);
         assert!(!stage.store.delete(&bad).unwrap(), "{text:?}");
     }
-    assert_eq!(n(&stage.record(&token)), 1, "what is there was not disturbed");
+    assert_eq!(n(&stage.record(&token)), 1, "the existing session is unchanged");
 }
 
 fn a_record_is_absent_from_its_deadline_on_by_the_clock_of_the_store(stage: &Stage) {
@@ -294,7 +293,11 @@ fn a_record_is_absent_from_its_deadline_on_by_the_clock_of_the_store(stage: &Sta
             assert_eq!(absent(&*stage.store, &token), Absent::Expired(id));
             check_nothing_to_change(stage, &token);
         }
-        assert_eq!(stage.store.delete(&make()).unwrap(), lives, "delete says whether a live one was there");
+        assert_eq!(
+            stage.store.delete(&make()).unwrap(),
+            lives,
+            "delete returns whether the session was live"
+        );
     }
 }
 
@@ -314,7 +317,7 @@ fn a_deadline_is_the_one_of_the_newest_version(stage: &Stage) {
     stage.check_absent(&shortened);
     stage.clock.set(start() + HOUR);
     assert_eq!(n(&stage.record(&prolonged)), 2);
-    // A change may end what it changes.
+    // A change may end the session it changes.
     move_to(&prolonged, start() + HOUR);
     stage.check_absent(&prolonged);
 }
@@ -330,17 +333,17 @@ fn creation_gives_a_token_of_its_own_and_disturbs_no_other_record(stage: &Stage)
 fn update_hands_over_the_newest_version(stage: &Stage) {
     let token = create(&*stage.store, &record(1));
     for version in 1..20 {
-        // By turns through either opening of the storage: neither may rely on what it wrote itself.
+        // Alternately through both openings of the storage: neither may rely on its own writes.
         let store = if version % 2 == 0 { &stage.store } else { &stage.second };
         let mut seen = None;
         let saved = update(&**store, &token, |record| {
             seen = Some(record.clone());
             add_one(record)
         });
-        assert_eq!(seen, Some(record(version)), "the change is given what was stored last");
+        assert_eq!(seen, Some(record(version)), "the change receives the newest version");
         let saved = saved.unwrap().unwrap();
-        assert_eq!(*saved.live.record, record(version + 1), "and what it made of it is stored");
-        assert_eq!(saved.token, token, "where it was");
+        assert_eq!(*saved.live.record, record(version + 1), "and its result is stored");
+        assert_eq!(saved.token, token, "under the same token");
         assert_eq!(*stage.record(&token), record(version + 1));
     }
 }
@@ -359,9 +362,9 @@ fn keep_writes_nothing_whatever_the_change_did_to_its_copy(stage: &Stage) {
         assert_eq!(*stage.record(&token), record(1));
     }
     update(&*stage.store, &token, add_one).unwrap();
-    assert_eq!(*stage.record(&token), record(2), "the next change starts from what is stored");
+    assert_eq!(*stage.record(&token), record(2), "the next change starts from the stored version");
     let saved = rotate(&*stage.store, &token, spoil_and_keep).unwrap().unwrap();
-    assert_eq!(*saved.live.record, record(2), "a rotation that keeps moves what is stored");
+    assert_eq!(*saved.live.record, record(2), "a rotation that keeps moves the stored version");
     assert_eq!(*stage.record(&saved.token), record(2));
     stage.check_absent(&token);
 }
@@ -402,7 +405,7 @@ fn an_error_of_the_change_is_returned_and_nothing_is_written(stage: &Stage) {
         assert_eq!(error.kind(), ErrorKind::Storage);
         assert_eq!(error.to_string(), "failed to agree with it: no");
         assert_eq!(*stage.record(&token), record(1));
-        assert_eq!(stage.stored(), 1, "nothing was made that stays");
+        assert_eq!(stage.stored(), 1, "no further session was created");
     };
     check(update(&*stage.store, &token, refuse));
     check(rotate(&*stage.store, &token, refuse));
@@ -418,7 +421,7 @@ fn a_panic_in_the_change_writes_nothing_and_releases_the_lock(stage: &Stage) {
     catch_unwind(AssertUnwindSafe(|| update(store, &token, panicking))).unwrap_err();
     catch_unwind(AssertUnwindSafe(|| rotate(store, &token, panicking))).unwrap_err();
     assert_eq!(*stage.record(&token), record(1));
-    assert_eq!(stage.stored(), 1, "nothing was made that stays");
+    assert_eq!(stage.stored(), 1, "no further session was created");
     update(&*stage.second, &token, add_one).unwrap().unwrap();
     update(store, &token, add_one).unwrap().unwrap();
     assert_eq!(*stage.record(&token), record(3));
@@ -440,7 +443,7 @@ fn no_lock_outlives_its_call(stage: &Stage) {
     ];
     for (name, call) in calls {
         call();
-        // By another thread and another opening; with a lock left behind, these end as `Busy`.
+        // By another thread and another opening; these return `Busy` if a lock is still held.
         std::thread::scope(|scope| {
             for handle in [store, &*stage.second] {
                 let saved = scope.spawn(|| update(handle, &token, add_one)).join().unwrap();
@@ -448,7 +451,7 @@ fn no_lock_outlives_its_call(stage: &Stage) {
             }
         });
     }
-    // The successor of a rotation is free as well, and so is what a failed call touched.
+    // The successor of a rotation is not locked either, nor are the sessions of failed calls.
     let moved = rotate(store, &token, add_one).unwrap().unwrap();
     assert!(update(&*stage.second, &moved.token, add_one).unwrap().is_some());
     assert!(stage.second.delete(&moved.token).unwrap());
@@ -551,7 +554,7 @@ fn after_a_deletion_nothing_in_flight_brings_the_session_back(stage: &Stage) {
         let token = create(&*stage.store, &record(0));
         let deleted = AtomicBool::new(false);
         let running = AtomicU64::new(0);
-        // Saves of changing size, so that some of them are growing when the deletion comes.
+        // Saves of varying size, so that some of them are growing when the deletion comes.
         let save = |store: &dyn Store, seed: usize| {
             for step in seed.. {
                 let was_deleted = deleted.load(Ordering::SeqCst);
@@ -582,7 +585,7 @@ fn after_a_deletion_nothing_in_flight_brings_the_session_back(stage: &Stage) {
         assert!(was_there);
         if stage.store.guarantees().shared_state {
             stage.check_absent(&token);
-            assert_eq!(stage.stored(), 0, "and nothing is left behind");
+            assert_eq!(stage.stored(), 0, "and no file is left");
         }
     }
 }
@@ -602,7 +605,7 @@ fn of_a_deletion_and_a_rotation_at_once_one_wins(stage: &Stage) {
         });
         if stage.store.guarantees().shared_state {
             stage.check_absent(&token);
-            assert_eq!(successor.is_none(), deleted, "a session that was ended has no successor");
+            assert_eq!(successor.is_none(), deleted, "an ended session has no successor");
             assert_eq!(stage.stored(), usize::from(!deleted));
         }
         if let Some(saved) = successor {
@@ -661,11 +664,11 @@ fn concurrent_updates_all_count_while_the_record_outgrows_its_place(stage: &Stag
         }
         assert!(stage.store.delete(&token).unwrap());
     }
-    assert_eq!(stage.stored(), 0, "nothing is left behind");
+    assert_eq!(stage.stored(), 0, "no file is left");
 }
 
 fn a_reader_beside_a_writer_sees_whole_versions_and_never_an_older_one(stage: &Stage) {
-    /// A version whose size changes with its number, and of which every part says the number.
+    /// A version whose size depends on its number, and of which every part states the number.
     fn version(number: u64) -> Record {
         let mut record = record(number);
         let length = usize::try_from(number * 997 % 6000).unwrap();
@@ -724,7 +727,7 @@ fn a_record_keeps_its_contents_while_it_grows_and_shrinks(stage: &Stage) {
         assert_eq!(n(&found), number);
         assert_eq!(found.entries["text"].get::<String>().unwrap(), text);
     }
-    assert_eq!(stage.stored(), 1, "nothing is left behind");
+    assert_eq!(stage.stored(), 1, "no further file is left");
 }
 
 fn many_and_large_entries_are_kept(stage: &Stage) {
@@ -749,9 +752,9 @@ fn many_and_large_entries_are_kept(stage: &Stage) {
     assert_eq!(*stage.record(&moved.token), large);
 }
 
-// What only the file engine has: limits, and files that can be meddled with.
+// Properties of the file engine only: limits, and files that can be changed outside the library.
 
-/// An error must leave what was stored, and nothing beside it.
+/// An error must leave the stored version, and no other file.
 #[track_caller]
 fn check_refused(result: Result<Option<Saved>>, kind: ErrorKind, text: &str) {
     let error = result.unwrap_err();
@@ -759,7 +762,7 @@ fn check_refused(result: Result<Option<Saved>>, kind: ErrorKind, text: &str) {
     assert_eq!(error.to_string(), text);
 }
 
-/// A change that goes beyond a limit, and what is then said.
+/// A change that exceeds a limit, and the expected error.
 type Limit<'a> = (&'a dyn Fn(&mut Record) -> Result<Verdict>, ErrorKind, &'a str);
 
 #[test]
@@ -812,7 +815,7 @@ fn a_rotation_that_cannot_remove_the_old_file_is_an_error_and_leaves_no_successo
     let token = create(&store, &Record::new(store.now(), store.now() + HOUR));
     let (file, aside) = (file_of(&dir, &token), dir.path().join("aside"));
     let obstruct = |_: &mut Record| {
-        // A directory cannot be unlinked, by nobody: the one obstacle that root meets too.
+        // A directory cannot be unlinked by any user: the one obstacle that also applies to root.
         std::fs::rename(&file, &aside).unwrap();
         std::fs::create_dir(&file).unwrap();
         Ok(Verdict::Write)
@@ -820,10 +823,10 @@ fn a_rotation_that_cannot_remove_the_old_file_is_an_error_and_leaves_no_successo
     let error = rotate(&store, &token, obstruct).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotASessionFile);
     assert_eq!(error.path(), Some(&*file));
-    assert_eq!(session_files(&dir), [&*file], "the successor is gone");
+    assert_eq!(session_files(&dir), [&*file], "the successor was removed");
     std::fs::remove_dir(&file).unwrap();
     std::fs::rename(&aside, &file).unwrap();
-    assert!(rotate(&store, &token, |_| Ok(Verdict::Keep)).unwrap().is_some(), "the old one is as it was");
+    assert!(rotate(&store, &token, |_| Ok(Verdict::Keep)).unwrap().is_some(), "the old session is unchanged");
 }
 
 #[test]
@@ -832,7 +835,7 @@ fn a_rotation_of_a_session_whose_file_was_removed_meanwhile_makes_no_successor()
     let store = FileStore::open(dir.path()).unwrap();
     let token = create(&store, &Record::new(store.now(), store.now() + HOUR));
     let remove = |_: &mut Record| {
-        // As a deletion does that could not wait for the lock.
+        // Like a deletion that could not wait for the lock.
         std::fs::remove_file(file_of(&dir, &token)).unwrap();
         Ok(Verdict::Write)
     };
@@ -856,7 +859,7 @@ fn files_end_a_session_that_another_writer_holds_and_nothing_he_does_brings_it_b
         ),
         ("rotation", |store, token, change| store.rotate(token, change, Durability::Relaxed), 10),
     ];
-    // Whoever ends it may be a thread of the holder's process or of another one.
+    // The session may be ended by a thread of the holder's process or by another process.
     for deleter in [&holder, &other] {
         for (name, write, length) in kinds {
             let token = create(&holder, &Record::new(holder.now(), holder.now() + HOUR));
@@ -864,18 +867,15 @@ fn files_end_a_session_that_another_writer_holds_and_nothing_he_does_brings_it_b
                 put(record, "blob", "x".repeat(length));
                 let from_elsewhere = || {
                     let refused = update(deleter, &token, |_| Ok(Verdict::Keep));
-                    assert_eq!(
-                        refused.unwrap_err().kind(),
-                        ErrorKind::Busy,
-                        "{name}: a save gives up waiting"
-                    );
+                    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Busy, "{name}: a save stops waiting");
                     assert!(deleter.delete(&token).unwrap(), "{name}: a logout does not wait for it");
                     assert_eq!(session_files(&dir), Vec::<PathBuf>::new());
                 };
                 std::thread::scope(|scope| scope.spawn(from_elsewhere).join().unwrap());
                 Ok(Verdict::Write)
             });
-            // An update that was under way may count as done before the end; what needs a name knows better.
+            // An update in progress may count as completed before the end; an operation that needs the file's
+            // name may not.
             assert!(saved.unwrap().is_none() || name == "update", "{name}");
             assert_eq!(session_files(&dir), Vec::<PathBuf>::new(), "{name}");
             assert!(update(&holder, &token, |_| Ok(Verdict::Keep)).unwrap().is_none(), "{name}");

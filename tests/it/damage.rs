@@ -1,5 +1,5 @@
 //! Damage to a session's file: no changed, missing or added byte is ever served as data, the version in the
-//! other slot survives where it can, and whatever is there can be saved over or deleted without a panic.
+//! other slot survives where it can, and any damaged file can be saved over or deleted without a panic.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::support::process::{Dice, rounds};
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record, text_of};
@@ -13,8 +13,8 @@ use tempfile::TempDir;
 const SLOT_MIN: usize = 2048;
 /// Where a slot's prefix ends and its payload begins.
 const PREFIX: usize = 128;
-/// The one byte of a version that is not covered by its checksum: it says what is known of it, not what it
-/// is.
+/// The one byte of a version that its checksum does not cover: it holds flags about the version, not its
+/// content.
 const STATE_AT: usize = 7;
 
 /// A session with two versions: the newer one in the first slot, the older one in the second.
@@ -28,21 +28,21 @@ struct Victim {
     _dir: TempDir,
 }
 
-/// What a damaged file is.
+/// Expected result of reading a damaged file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Want {
     Newer,
     Older,
     /// Neither version verifies.
     Damaged,
-    /// Too short for any version: as if a creation had been cut short.
+    /// Too short for any version, like an interrupted creation.
     Unknown,
     /// An error; the file stays as it is.
     NewerFormat,
 }
 
 impl Victim {
-    /// Its texts are about `length` bytes long.
+    /// A session whose texts are about `length` bytes long.
     fn new(length: usize) -> Self {
         let dir = directory_in_memory();
         let store =
@@ -77,7 +77,7 @@ impl Victim {
         begin..begin + PREFIX + length as usize
     }
 
-    /// What a file of any bytes is, by the rules of the format and by nothing that the engine has computed.
+    /// The expected result for any bytes, from the rules of the format alone, without code of the engine.
     fn want(&self, damaged: &[u8]) -> Want {
         let size = damaged.len() / 2;
         if damaged.len() < 2 * SLOT_MIN {
@@ -96,7 +96,7 @@ impl Victim {
         if slots.into_iter().any(|slot| slot.starts_with(b"GONE")) || slots.into_iter().all(never_written) {
             return Want::Unknown;
         }
-        // The newer version is the one of our first slot; either may lie in either place.
+        // The newer version was in the first slot; either may be in either place now.
         let is_version = |version: usize, slot: &[u8]| {
             let ours = &self.whole[self.used(version)];
             size == self.slot_size()
@@ -118,7 +118,7 @@ impl Victim {
         file.write_all_at(bytes, 0).unwrap();
     }
 
-    /// What is served of a damaged file.
+    /// The text that is served from a damaged file.
     fn served(&self, want: Want) -> Option<&String> {
         match want {
             Want::Newer => Some(&self.newer),
@@ -145,7 +145,7 @@ impl Victim {
         assert_eq!(found, want, "{}", context());
     }
 
-    /// Loads, updates and ends the session when its file is `damaged`, each time from that state.
+    /// Loads, updates and ends the session, with its file `damaged` again before each.
     #[track_caller]
     fn check(&self, damaged: &[u8], want: Want, end: End, context: &dyn Fn() -> String) {
         self.check_load(damaged, want, context);
@@ -154,7 +154,7 @@ impl Victim {
             return self.check_left_alone(damaged, context);
         }
 
-        // A save starts from what was served, and heals; where nothing was, it makes nothing.
+        // A save starts from the version that was served, and repairs the file; if none was, it creates none.
         let updated = self.store.update(&self.token, &mut append_plus, Durability::Relaxed).unwrap();
         let want = served.map(|text| text.clone() + "+");
         assert_eq!(updated.map(|saved| text_of(&saved.live.record)), want, "{}", context());
@@ -165,7 +165,7 @@ impl Victim {
             End::Delete => {
                 let was_live = self.store.delete(&self.token).unwrap();
                 assert_eq!(was_live, served.is_some(), "{}", context());
-                assert!(!self.path.exists(), "{}: the file is left", context());
+                assert!(!self.path.exists(), "{}: the file still exists", context());
             }
             End::Rotate => {
                 let moved = self.store.rotate(&self.token, &mut append_plus, Durability::Relaxed).unwrap();
@@ -179,7 +179,7 @@ impl Victim {
         assert_eq!(after, None, "{}: it came back", context());
     }
 
-    /// What a newer version of this crate wrote is neither changed nor removed by this one.
+    /// A file in the format of a newer version of this crate is neither changed nor removed.
     #[track_caller]
     fn check_left_alone(&self, bytes: &[u8], context: &dyn Fn() -> String) {
         let update = self.store.update(&self.token, &mut append_plus, Durability::PowerSafe).map(drop);
@@ -192,7 +192,7 @@ impl Victim {
     }
 }
 
-/// How a session is ended after it was damaged.
+/// How a session is ended after its file was damaged.
 #[derive(Clone, Copy)]
 enum End {
     Delete,
@@ -222,7 +222,8 @@ fn a_flipped_bit_costs_at_most_the_version_it_is_in() {
             victim.check_load(&damaged, want, &context);
         }
     }
-    // Of the newer version, all bits but those of its state, and those that make it look like a newer format.
+    // All bits of the newer version, except those of its state and those that make it look like a newer
+    // format.
     let of_newer_format = 15;
     assert_eq!(counts[Want::Older as usize], 8 * (victim.used(0).len() - 1) - of_newer_format);
     assert_eq!(counts[Want::NewerFormat as usize], 2 * of_newer_format);
@@ -255,7 +256,7 @@ fn damage_to_both_versions_is_damage_and_never_data() {
 fn larger_sessions_are_guarded_like_small_ones() {
     let victim = Victim::new(5000);
     assert_eq!(victim.slot_size(), 4 * SLOT_MIN);
-    // Every bit of the prefixes, and one of every fifth byte of the rest.
+    // Every bit of the prefixes, and one bit of every fifth byte of the rest.
     let is_prefix = |at: usize| at % victim.slot_size() < PREFIX;
     let bits = (0..victim.whole.len() * 8).filter(|bit| is_prefix(bit / 8) || bit % 39 == 0);
     for bit in bits {
@@ -290,7 +291,7 @@ fn a_file_of_a_size_that_no_session_has_is_damage() {
     {
         victim.check(&longer(length), Want::Damaged, End::Delete, &|| format!("{length} bytes"));
     }
-    // Each half a whole session file: slots are found by their place and by nothing else.
+    // Each half is a whole session file: slots are recognised by their place only.
     let twice = victim.whole.repeat(2);
     victim.check(&twice, Want::Damaged, End::Delete, &|| "twice itself".into());
     victim.check(&[0; 4096], Want::Unknown, End::Delete, &|| "all zero".into());
@@ -319,7 +320,7 @@ fn garbage_of_any_size_is_no_session() {
         };
         let mut bytes: Vec<u8> = std::iter::repeat_with(|| next().to_le_bytes()[3]).take(length).collect();
         if seed % 3 == 0 {
-            // Behind prefixes that look right up to their checksum.
+            // Behind prefixes that are valid up to their checksum.
             for slot in 0..2 {
                 let at = slot * length / 2;
                 let end = (at + PREFIX).min(length);
@@ -335,18 +336,18 @@ fn garbage_of_any_size_is_no_session() {
     }
 }
 
-/// Damage without a pattern to a file of two versions: bits, bytes, sectors and slots that are changed, lost, moved, or those
-/// of another session's file.
+/// Random damage to a file of two versions: bits, bytes, sectors and slots that are changed, lost, moved, or
+/// copied from another session's file.
 fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
     let mut file = whole.to_vec();
     for _ in 0..=dice.roll(3) {
         let length = file.len();
-        // Somewhere in it; mostly where the versions are.
+        // A random place, mostly where the versions are.
         let place = |dice: &mut Dice| match dice.roll(4) {
             0 => dice.below(length),
             _ => (dice.below(2) * SLOT_MIN + dice.below(PREFIX + 160)).min(length - 1),
         };
-        // A stretch that begins there: some bytes, the rest of a sector, the rest of a slot.
+        // A range that begins there: some bytes, the rest of a sector, the rest of a slot.
         let at = if length == 0 { 0 } else { place(dice) };
         let end = match dice.roll(3) {
             0 => at + 1 + dice.below(24),
@@ -370,10 +371,10 @@ fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
                 let grown = [length + dice.below(4096), 2 * length, 4 * length][dice.below(3)].min(16 * 1024);
                 file.resize(grown, if dice.roll(2) == 0 { 0 } else { dice.byte() });
             }
-            // A sector or a slot of another session, at its place there.
+            // A sector or a slot of another session, at the same place.
             8 if stretch.end <= foreign.len() => file[stretch.clone()].copy_from_slice(&foreign[stretch]),
             8 => file = foreign.to_vec(),
-            // Of its own other slot.
+            // A range of the file's other slot.
             9 if length == whole.len() => {
                 let slot = dice.below(2);
                 let (from, to) = (slot * SLOT_MIN, (1 - slot) * SLOT_MIN);
@@ -382,7 +383,7 @@ fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
             }
             9 | 10 => file.rotate_left(length / 2),
             _ => {
-                // What an end, a failed write or another format begin with.
+                // First bytes of a tombstone, a failed write or another format.
                 let magic: &[u8] = [&b"GONE"[..], b"VOID", b"SESS\x02", b"SESS\x00", b"SESS"][dice.below(5)];
                 let slot = dice.below(2) * length / 2;
                 let bytes = magic.len().min(length - slot);
@@ -396,7 +397,7 @@ fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
 #[test]
 fn whatever_happened_to_a_file_what_is_served_is_one_of_its_versions_or_nothing() {
     let victim = Victim::new(100);
-    // As large, and with the same texts: it differs in what makes it another session.
+    // Same size and same texts: it differs only in the bytes that identify the session.
     let foreign = Victim::new(100).whole;
     let mut dice = Dice::new(19);
     let mut counts = [0_u64; 5];
@@ -409,14 +410,14 @@ fn whatever_happened_to_a_file_what_is_served_is_one_of_its_versions_or_nothing(
         victim.check(&damaged, want, end, &|| format!("case {case}"));
     }
     println!("{cases} damaged files, newer, older, damaged, unknown, of a newer format: {counts:?}");
-    assert!(counts.iter().all(|count| *count > cases / 100), "{counts:?}: one of them was hardly met");
+    assert!(counts.iter().all(|count| *count > cases / 100), "{counts:?}: one result was too rare");
 }
 
 /// A power cut in the middle of the next save.
 #[test]
 fn however_far_a_save_came_the_version_before_it_is_served_until_the_next_one_is_whole() {
     let victim = Victim::new(100);
-    // The next save wrote over the second slot, as far as `length`.
+    // The next save wrote the first `length` bytes of the second slot.
     put(&victim.store, &victim.token, "next", Durability::PowerSafe).unwrap().unwrap();
     let next = fs::read(&victim.path).unwrap();
     let slot = victim.slot_size();
@@ -431,7 +432,7 @@ fn however_far_a_save_came_the_version_before_it_is_served_until_the_next_one_is
         assert_eq!(load(&victim.store, &victim.token).unwrap().as_deref(), Some(want), "{length} bytes");
         let how = if length % 2 == 0 { Durability::PowerSafe } else { Durability::Relaxed };
         put(&victim.store, &victim.token, "healed", how).unwrap().unwrap();
-        // The torn slot is the one that was written over: both verify now.
+        // The torn slot is the one that was overwritten: both slots are valid now.
         let healed = fs::read(&victim.path).unwrap();
         let kept = usize::from(is_whole);
         assert_eq!(healed[kept * slot..][8..PREFIX], torn[kept * slot..][8..PREFIX], "{length} bytes");
@@ -495,7 +496,7 @@ fn a_hard_link_elsewhere_disturbs_no_session() {
     }
     fs::hard_link(path_of(&root, saved.live.id), &backup).unwrap();
     assert!(store.delete(&saved.token).unwrap());
-    // Put back by hand: ended is ended, also for a link that shares the file.
+    // Restored outside the library: an ended session stays ended, also for a link that shares the file.
     fs::rename(&backup, path_of(&root, saved.live.id)).unwrap();
     assert_eq!(load(&store, &saved.token).unwrap(), None);
 }
@@ -509,7 +510,7 @@ fn check_too_large<T: std::fmt::Debug>(result: Result<T, Error>, victim: &Victim
     assert_eq!(error.to_string(), want);
 }
 
-/// A tebibyte without a single block: whoever would read it into memory dies of it.
+/// A sparse file of one tebibyte: reading it into memory would kill the process.
 #[test]
 fn a_huge_file_is_refused_before_memory_is_spent_on_it_and_can_be_deleted() {
     let victim = Victim::new(100);
@@ -517,13 +518,13 @@ fn a_huge_file_is_refused_before_memory_is_spent_on_it_and_can_be_deleted() {
     check_too_large(victim.store.load(&victim.token), &victim);
     check_too_large(put(&victim.store, &victim.token, "x", Durability::Relaxed), &victim);
     check_too_large(victim.store.rotate(&victim.token, &mut append_plus, Durability::Relaxed), &victim);
-    // A logout does not depend on what is logged out.
+    // A logout does not depend on the content of the file.
     victim.store.delete(&victim.token).unwrap();
     assert_eq!(load(&victim.store, &victim.token).unwrap(), None);
     assert!(!victim.path.exists());
 }
 
-/// An option that was lowered since does not make a session unreadable.
+/// Lowering an option does not make a session unreadable.
 #[test]
 fn a_file_is_read_whatever_the_record_limit_is_now() {
     let victim = Victim::new(5000);

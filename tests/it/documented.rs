@@ -1,8 +1,10 @@
-//! Every public method of the types that programs call in each handler has an example, which the documentation's tests compile.
+//! Every public method of the types that programs use in each handler has an example, which the documentation
+//! tests compile.
 use std::fs;
 use std::path::Path;
 
-/// The public methods of this type in a source, each with whether its documentation has an example that is compiled.
+/// The public methods of this type in a source, each with whether its documentation has an example that is
+/// compiled.
 fn methods(source: &str, of: &str) -> Vec<(String, bool)> {
     let mut found = Vec::new();
     let (mut inside, mut has_example, mut in_block) = (false, false, false);

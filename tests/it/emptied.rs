@@ -1,4 +1,4 @@
-//! `rm -rf DIR/*` under running servers: all are logged out, and the site goes on.
+//! `rm -rf DIR/*` under running servers: all visitors are logged out, and the site keeps working.
 use crate::support::process::{Child, Parent, Start, Worker, rounds};
 use crate::support::texts::{directory_in_memory, path_of, put, record, text_of};
 use sessile::{
@@ -16,22 +16,22 @@ use std::time::{Duration, Instant, SystemTime};
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("serve in an emptied store", serve)];
 
 const RELAXED: Durability = Durability::Relaxed;
-/// Within how long a process notices that its copies are gone: it looks once a second. A copy that nobody corrects is trusted for
-/// a minute.
+/// How long a process may use its cache entries after the removal: it checks once a second. Without an
+/// invalidation a cache entry is trusted for a minute.
 const NOTICED: Duration = Duration::from_secs(10);
 
 fn options(watches: bool) -> FileStoreOptions {
     FileStoreOptions::new().sync_security_events(false).watch(watches)
 }
 
-/// What was told of the store.
+/// Events that the store has reported.
 #[derive(Clone, Default)]
 struct Events(Arc<Mutex<Vec<String>>>);
 
 impl Events {
     fn options(&self, watches: bool) -> FileStoreOptions {
-        let told = Arc::clone(&self.0);
-        options(watches).observer(move |event: &Event<'_>| told.lock().unwrap().push(format!("{event:?}")))
+        let events = Arc::clone(&self.0);
+        options(watches).observer(move |event: &Event<'_>| events.lock().unwrap().push(format!("{event:?}")))
     }
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap())
@@ -54,7 +54,7 @@ fn remove(root: &Path, how: &str) {
     assert!(removed.success(), "{how}");
 }
 
-/// As its manual would say it.
+/// The usual command to empty a directory.
 fn empty(root: &Path) {
     remove(root, "rm -rf ./*");
 }
@@ -78,7 +78,7 @@ fn serve(parent: &Parent) {
 
 fn start(root: &Path, watches: bool, errors: &Path) -> Child {
     let file = fs::File::options().create(true).append(true).open(errors).unwrap();
-    let start = Start::of("serve in an emptied store").with("DIR", root).complaining_to(file);
+    let start = Start::of("serve in an emptied store").with("DIR", root).stderr_to(file);
     let child = start.with("WATCHES", if watches { "yes" } else { "no" }).start();
     assert_eq!(child.line(), "ready");
     child
@@ -110,12 +110,12 @@ fn a_site_goes_on_after_its_store_was_emptied_and_all_are_logged_out() {
         for server in &mut servers {
             for token in &tokens {
                 while ask_for(server, token) != "absent" {
-                    assert!(began.elapsed() < NOTICED, "a session lives on in a cache");
+                    assert!(began.elapsed() < NOTICED, "a session is still served from a cache");
                     thread::sleep(Duration::from_millis(10));
                 }
             }
         }
-        // Another one joins them.
+        // Another server joins.
         let later = start(&root, watches, &errors);
         let [a, b, c] = servers;
         let mut servers = [a, b, c, later];
@@ -143,7 +143,7 @@ fn a_site_goes_on_after_its_store_was_emptied_and_all_are_logged_out() {
 
 type Act = fn(&FileStore, &Token);
 
-/// Each as the first that meets the emptied store.
+/// Each operation is the first one that finds the store emptied.
 const ACTS: [(&str, Act); 9] = [
     ("load", |store, token| assert_eq!(shown(store, token), "absent")),
     ("save", |store, token| assert!(put(store, token, "y", RELAXED).unwrap().is_none())),
@@ -175,13 +175,13 @@ fn whatever_act_meets_an_emptied_store_makes_it_again() {
                 let context = format!("{name}, cache of {cache_bytes}, {how}");
                 let dir = directory_in_memory();
                 let events = Events::default();
-                // Copies are gone, whatever the time is.
+                // Cache entries are dropped at once, without waiting for a check.
                 let clock = Clock::manual(SystemTime::now());
                 let store =
                     events.options(false).cache_bytes(cache_bytes).clock(clock).open(dir.path()).unwrap();
                 let (token, other) = (create(&store), create(&store));
                 if name == "load" {
-                    // One of which there is no copy.
+                    // The id of a session that is not cached.
                     remove(dir.path(), how);
                     assert!(store.load(&Token::parse(&"a".repeat(32)).unwrap()).is_ok(), "{context}");
                 } else {
@@ -225,7 +225,8 @@ fn of_processes_that_make_the_store_again_at_once_one_says_so() {
     }
 }
 
-/// Writers that are anywhere in a save, a growing one, a rotation, while the files go one by one, in any order.
+/// Writers that are at any point of a save, a growing save or a rotation while the files are removed one by
+/// one, in any order.
 #[test]
 fn no_save_brings_a_session_back_that_was_there_before() {
     let ways = ["rm -rf ./*", "find . -mindepth 1 -delete", "rm -f sessile.json; sleep 0.02; rm -rf ./*"];
@@ -246,7 +247,7 @@ fn no_save_brings_a_session_back_that_was_there_before() {
                             break;
                         }
                         acts.fetch_add(1, Ordering::Relaxed);
-                        // While it is going on, errors are in order.
+                        // During the removal, errors are permitted.
                         match n % 8 {
                             7 => {
                                 let moved = store.rotate(&token, &mut |_| Ok(Verdict::Write), RELAXED);
@@ -261,7 +262,8 @@ fn no_save_brings_a_session_back_that_was_there_before() {
             while acts.load(Ordering::Relaxed) < 200 {
                 thread::yield_now();
             }
-            // A session that is put into a directory just then keeps it from being removed.
+            // A session that is created in a directory at that instant keeps the directory from being
+            // removed.
             let removed = |way: &str| {
                 Command::new("sh").args(["-c", way]).current_dir(root).status().unwrap().success()
             };
@@ -271,7 +273,7 @@ fn no_save_brings_a_session_back_that_was_there_before() {
             }
             thread::sleep(Duration::from_millis(5));
             stop.store(true, Ordering::Relaxed);
-            // What each had last may be under another id.
+            // Each writer's last session may be under another id.
             writers.into_iter().map(|writer| writer.join().unwrap()).collect()
         });
         let files = options(false).cache_bytes(0).open(root).unwrap();
@@ -281,7 +283,7 @@ fn no_save_brings_a_session_back_that_was_there_before() {
             0,
             "round {round}"
         );
-        // And all shards are there.
+        // All shards are there.
         for _ in 0..600 {
             let token = create(&store);
             assert_eq!(shown(&files, &token), "x", "round {round}");
@@ -300,8 +302,8 @@ fn a_removal_that_goes_on_after_the_store_was_made_again_is_no_error() {
         store.load(&saved.token)
     };
     let store = open();
-    assert_eq!(remove_shard_of(&store).unwrap_err().kind(), ErrorKind::Io, "a single one");
-    // So after an opening that has made it again.
+    assert_eq!(remove_shard_of(&store).unwrap_err().kind(), ErrorKind::Io, "a single missing shard");
+    // The same after an opening that has recreated the store.
     let opened = open();
     empty(dir.path());
     create(&store);
@@ -313,7 +315,7 @@ fn a_removal_that_goes_on_after_the_store_was_made_again_is_no_error() {
     }
 }
 
-/// Until no more of them go, for some seconds: then it has ended and left something.
+/// If no more shards are removed for some seconds, the removal has ended and has left some.
 #[test]
 fn a_store_is_not_made_again_while_shards_are_left() {
     let dir = directory_in_memory();
@@ -323,17 +325,17 @@ fn a_store_is_not_made_again_while_shards_are_left() {
     let shard = file.parent().unwrap().file_name().unwrap().to_str().unwrap();
     remove(dir.path(), &format!("mv {shard} run; rm -rf ?? sessile.json; mv run/{shard} ."));
     let began = Instant::now();
-    // Some sessions have the shard that is left.
+    // Some sessions belong to the shard that is left.
     let mut refused = 0;
     while refused == 0 || !dir.path().join("sessile.json").exists() {
         if let Err(error) = store.create(&record("x"), RELAXED) {
             assert_eq!(error.kind(), ErrorKind::Io, "{error}");
             refused += 1;
         }
-        assert!(began.elapsed() < Duration::from_secs(60), "the site does not go on");
+        assert!(began.elapsed() < Duration::from_secs(60), "the site does not recover");
         thread::sleep(Duration::from_millis(10));
     }
-    assert!(began.elapsed() > Duration::from_secs(1), "made again while the removal may be under way");
+    assert!(began.elapsed() > Duration::from_secs(1), "recreated while the removal may still run");
     assert_eq!(shown(&store, &saved.token), "x");
 }
 
@@ -345,7 +347,7 @@ fn a_shard_that_is_made_again_is_watched_again() {
     assert!(store.watch_error().is_none());
     for round in 0..3 {
         empty(dir.path());
-        // As soon as a load has looked after the counters, once in a second.
+        // As soon as a load has checked the counters, which happens once a second.
         let began = Instant::now();
         loop {
             let saved = store.create(&record("x"), RELAXED).unwrap();
@@ -355,7 +357,7 @@ fn a_shard_that_is_made_again_is_watched_again() {
             if shown(&store, &saved.token) == "absent" {
                 break;
             }
-            assert!(began.elapsed() < NOTICED, "round {round}: what is done by hand is not noticed");
+            assert!(began.elapsed() < NOTICED, "round {round}: a change outside the library is not noticed");
         }
     }
 }

@@ -1,8 +1,6 @@
-//! The example programs as their readers run them: real processes that are killed with SIGKILL and started
-//! again.
+//! The example programs as users run them: real processes that are killed with SIGKILL and restarted.
 //!
-//! The promise: what a response acknowledged is there after the restart, under the cookie that the browser
-//! kept.
+//! The promise: acknowledged changes are there after the restart, under the cookie that the browser kept.
 use crate::support::client::{Browser, Client, Example, Jar, PATIENCE, Response};
 use crate::support::texts::{files_in_shards, path_of};
 use sessile::SessionId;
@@ -11,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// A parent for a store that does not exist yet: the program makes it.
+/// The parent of a store that does not exist yet: the program creates it.
 fn fresh() -> (TempDir, PathBuf) {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("sessions");
@@ -40,7 +38,7 @@ fn visits_goes_on_counting_after_a_kill() {
     browser.server = visits.server;
     check_visits(&mut browser, 6);
     assert_eq!(browser.jar.get("visits"), Some(&*id), "the same session");
-    // Somebody else is not counted in.
+    // Another browser's visits are counted separately.
     check_visits(&mut Browser::new(visits.server), 1);
     visits.kill();
 }
@@ -75,7 +73,7 @@ fn visits_forgets_on_request_also_after_a_restart() {
     let mut thief = Browser::new(visits.server);
     thief.jar.put("visits", &forgotten);
     check_visits(&mut thief, 1);
-    assert_ne!(thief.jar.get("visits"), Some(&*forgotten), "an id of its own");
+    assert_ne!(thief.jar.get("visits"), Some(&*forgotten), "a new id");
     visits.kill();
 }
 
@@ -87,7 +85,7 @@ fn visits_answers_a_page_it_does_not_have_without_a_session() {
     assert_eq!((page.status, page.all("Set-Cookie"), page.all("Vary")), (404, vec![], vec![]));
 }
 
-/// Where the session of a browser is.
+/// File of a browser's session.
 #[track_caller]
 fn file_of(dir: &Path, cookie: &str, browser: &Browser) -> PathBuf {
     let id = SessionId::parse(browser.jar.get(cookie).expect("a cookie")).unwrap();
@@ -103,11 +101,11 @@ fn check_vanishes(file: &Path) {
     }
 }
 
-/// What expires a second after it was stored is removed while others are served.
+/// A session that expires after a second is removed while others are served.
 #[track_caller]
 fn check_sweeps(name: &str, store: impl Fn(&mut Browser), check_new: impl Fn(&mut Browser)) {
     let (_parent, dir) = fresh();
-    // An hour's session of an earlier run.
+    // A session of an hour from an earlier run.
     let example = Example::start_with(name, &dir, &["--age", "3600"]);
     let mut lives = Browser::new(example.server);
     store(&mut lives);
@@ -116,14 +114,14 @@ fn check_sweeps(name: &str, store: impl Fn(&mut Browser), check_new: impl Fn(&mu
 
     let example = Example::start_with(name, &dir, &["--age", "1", "--sweep-every", "1"]);
     let mut browser = Browser::new(example.server);
-    // It goes on after it has swept.
+    // It keeps serving after a sweep.
     for _ in 0..2 {
         store(&mut browser);
         let dies = file_of(&dir, name, &browser);
         assert!(dies.exists());
         check_vanishes(&dies);
         check_new(&mut browser);
-        assert!(lives.exists(), "a session that has not expired");
+        assert!(lives.exists(), "a session that has not expired stays");
     }
     example.kill();
     assert!(files_in_shards(&dir).contains(&lives));
@@ -140,7 +138,7 @@ fn visits_removes_expired_sessions_and_goes_on() {
         |browser| {
             let expired = browser.jar.get("visits").unwrap().to_owned();
             check_visits(browser, 1);
-            assert_ne!(browser.jar.get("visits"), Some(&*expired), "an id of its own");
+            assert_ne!(browser.jar.get("visits"), Some(&*expired), "a new id");
         },
     );
 }
@@ -178,7 +176,7 @@ fn shop_keeps_user_and_cart_after_a_kill() {
     let shop = Example::start("shop", &dir);
     let mut browser = Browser::new(shop.server);
     check_shop(&mut browser, "nobody yet", "nothing yet");
-    assert_eq!(browser.jar.header(), None, "a guest who only looks gets no session");
+    assert_eq!(browser.jar.header(), None, "a guest that only views pages gets no session");
     check_moved_home(&browser.post("/cart", &[("item", "apple")]));
     let guest = browser.jar.get("shop").unwrap().to_owned();
     check_moved_home(&browser.post("/login", &[("user", "Ada Lovelace")]));
@@ -197,7 +195,7 @@ fn shop_keeps_user_and_cart_after_a_kill() {
     thief.jar.put("shop", &guest);
     check_shop(&mut thief, "nobody yet", "nothing yet");
 
-    // Somebody else logs in on the same browser: the cart is not theirs.
+    // Another user logs in on the same browser: the cart does not carry over.
     check_moved_home(&browser.post("/login", &[("user", "Ben")]));
     check_shop(&mut browser, "Ben", "nothing yet");
     check_moved_home(&browser.post("/logout", &[]));
@@ -230,7 +228,7 @@ fn shop_escapes_what_visitors_type() {
     assert!(!browser.get("/").text().contains("<script"));
 }
 
-/// A page that says what went wrong, and leads back.
+/// A page that describes the error, and links back.
 #[track_caller]
 fn check_way_back(page: &Response, status: u16) {
     assert_eq!(page.status, status, "{}", page.text());
@@ -239,7 +237,7 @@ fn check_way_back(page: &Response, status: u16) {
     assert!(page.text().contains("<a href=\"/\">"), "no way back: {}", page.text());
 }
 
-/// A telephone would show a page without this as small as a letter.
+/// Without this, a phone would render the page in a tiny font.
 #[track_caller]
 fn check_small_screens(page: &Response) {
     let viewport = "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">";
@@ -272,7 +270,7 @@ fn shop_refuses_bad_forms_and_goes_on() {
     }
     check_way_back(&browser.post("/cart", &[]), 411);
     check_way_back(&browser.post("/nowhere", &[("item", "a")]), 404);
-    // No form at all, and one whose length nobody announced.
+    // A body that is not a form, and one without a length.
     let cookie = browser.jar.header().unwrap();
     for (headers, body, status) in [
         ("Content-Type: text/plain\r\nContent-Length: 6\r\n", "item=a", 400),
@@ -289,7 +287,7 @@ fn shop_refuses_bad_forms_and_goes_on() {
         assert_eq!(client.receive().unwrap().status, status, "{headers}");
     }
     check_shop(&mut browser, "nobody yet", "apple");
-    // The cart has an end, and what does not fit is dropped, not saved.
+    // The cart has a limit; an item beyond it is dropped, not saved.
     for n in 1..50 {
         check_moved_home(&browser.post("/cart", &[("item", &n.to_string())]));
     }
@@ -313,7 +311,7 @@ fn every_page_of_the_examples_suits_small_screens() {
     shop.kill();
 }
 
-/// A browser sends the cookies of 127.0.0.1 to each program there, whatever its port.
+/// A browser sends the cookies of 127.0.0.1 to each program on that host, whatever its port.
 #[test]
 fn visits_and_shop_live_side_by_side_in_one_browser() {
     let [(_visits, visits_dir), (_shop, shop_dir)] = [fresh(), fresh()];
@@ -346,7 +344,7 @@ fn both_examples_explain_themselves() {
             {
                 assert!(said.contains(part), "{name} {flag}: no {part} in {said}");
             }
-            assert!(!dir.exists(), "asking for help makes no store");
+            assert!(!dir.exists(), "--help creates no store");
         }
     }
 }
@@ -358,10 +356,14 @@ fn shop_apologises_with_a_way_back_when_its_store_is_gone() {
     let mut known = Browser::new(shop.server);
     check_moved_home(&known.post("/cart", &[("item", "apple")]));
     std::fs::remove_dir_all(&dir).unwrap();
-    // One session that cannot be loaded, and one that cannot be made.
+    // One session that cannot be loaded, and one that cannot be created.
     let page = known.post("/cart", &[("item", "bread")]);
     check_way_back(&page, 500);
-    assert!(!page.text().contains("failed"), "the reason is the operator's: {}", page.text());
+    assert!(
+        !page.text().contains("failed"),
+        "the page shows the reason, which is for the operator: {}",
+        page.text()
+    );
     check_way_back(&Browser::new(shop.server).post("/cart", &[("item", "bread")]), 500);
     shop.kill();
 }

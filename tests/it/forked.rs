@@ -1,4 +1,4 @@
-//! A child that is forked with an open store in its memory can do nothing with it, and nothing to its parent.
+//! A forked child that inherits an open store can neither use it nor harm its parent.
 use crate::support::rerun::{again, stage};
 use sessile::{Durability, ErrorKind, FileStore, FileStoreOptions, Lookup, Record, Result, Store, Verdict};
 use std::fs::File;
@@ -7,7 +7,8 @@ use std::time::Duration;
 #[test]
 fn a_forked_child_is_refused_every_call_and_does_its_parent_no_harm() {
     let Some(stage) = stage() else {
-        // In a process of its own: the copy of a process with many threads has only one of them, and their locks.
+        // In a separate process: the child of a process with many threads has only one of them, but all their
+        // locks.
         let dir = tempfile::tempdir().unwrap();
         let name = "forked::a_forked_child_is_refused_every_call_and_does_its_parent_no_harm";
         return again(name, dir.path());
@@ -39,17 +40,19 @@ fn a_forked_child_is_refused_every_call_and_does_its_parent_no_harm() {
     }
 }
 
-/// Runs `act` in a forked child, which then drops its copy of the store. Whether `act` and the drop went well.
+/// Runs `act` in a forked child, which then drops its copy of the store. Returns whether `act` and the drop
+/// succeeded.
 #[expect(unsafe_code, reason = "there is no safe fork")]
 fn in_child(store: FileStore, act: impl FnOnce(&FileStore) -> bool) -> (FileStore, bool) {
-    // SAFETY: this process has no other thread that holds a lock (the test runs alone in it), and the child ends without
-    // returning from here.
+    // SAFETY: no other thread of this process holds a lock (the test runs alone in it), and the child exits
+    // without returning from here.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", std::io::Error::last_os_error()),
         0 => {
             let well = act(&store);
             drop(store);
-            // SAFETY: ends the child at once, without running what the parent has registered for its own end.
+            // SAFETY: exits the child at once, without running the exit handlers that the parent has
+            // registered.
             unsafe { libc::_exit(i32::from(!well)) }
         }
         child => {

@@ -1,8 +1,9 @@
-//! Faults from outside: what the kernel answers is replaced between it and a working process, by `strace`. The engine's own
-//! tests make its calls fail at one door; here they fail whoever makes them, so nothing can pass beside that door.
+//! Faults injected from outside: `strace` replaces results of system calls in a working process. The engine's
+//! own tests fail its calls in one module; here every call of the process fails, so none can bypass that
+//! module.
 //!
-//! They need `strace` and the right to trace, hence they are run by name:
-//! `cargo test --test it from_outside -- --ignored`.
+//! They need `strace` and the permission to trace, so they are run by name: `cargo test --test it
+//! from_outside -- --ignored`.
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{directory_in_memory, files_in_shards, load, put, record, text_of};
 use sessile::{
@@ -19,17 +20,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) const WORKERS: &[(&str, Worker)] =
-    &[("act as told", act_as_told), ("log visitors in and out", log_in_and_out)];
+    &[("perform operations", perform_operations), ("log visitors in and out", log_in_and_out)];
 
-/// What starting and stopping a tracer takes on a busy machine.
+/// Time to start and stop a tracer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn open(dir: &Path) -> FileStore {
     FileStoreOptions::new().watch(false).cache_bytes(0).open(dir).unwrap()
 }
 
-/// Does what each line says to one session, and reports the error, or how it went; or what text the session has.
-fn act_as_told(parent: &Parent) {
+/// Performs the operation of each line on one session, and reports the error, the result, or the session's
+/// text.
+fn perform_operations(parent: &Parent) {
     let dir = Path::new(parent.argument("DIR"));
     let shared = Arc::new(open(dir));
     let store = &*shared;
@@ -85,16 +87,16 @@ fn act_as_told(parent: &Parent) {
     }
 }
 
-/// How many logouts bring an id that was made up.
+/// Number of logouts that present an unknown id.
 const STRANGERS: u32 = 1000;
 
-/// An id that the store did not give out.
+/// An id that the store did not generate.
 fn stranger(n: u32) -> Token {
     let letters = (0..32).map(|at| if at < 30 { char::from(b'a' + (n >> (at % 32) & 1) as u8) } else { 'q' });
     Token::parse(&letters.collect::<String>()).unwrap()
 }
 
-/// Makes and ends sessions, fifty of each a second, until it is told to stop.
+/// Creates and ends sessions, fifty of each a second, until it is asked to stop.
 fn log_in_and_out(parent: &Parent) {
     let store = open(Path::new(parent.argument("DIR")));
     let is_over = Arc::new(AtomicBool::new(false));
@@ -114,7 +116,7 @@ fn log_in_and_out(parent: &Parent) {
     parent.report(visitors.join().unwrap());
 }
 
-/// Does this while files are made that nobody may write to.
+/// Runs `act` with a umask that creates files without write permission.
 fn masked<T>(act: impl FnOnce() -> T) -> T {
     let mask = |mode| rustix::process::umask(rustix::fs::Mode::from_raw_mode(mode));
     let usual = mask(0o277);
@@ -138,14 +140,14 @@ fn renewed(store: &FileStore) -> Token {
     token
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "it is a change")]
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a change")]
 fn renamed(record: &mut Record) -> sessile::Result<Verdict> {
     assert_eq!(text_of(record), "old");
     record.entries.insert("text".into(), Value::new("new").unwrap());
     Ok(Verdict::Write)
 }
 
-/// A tracer of a process; the process goes on alone when it is dropped.
+/// A tracer of a process; the process continues without it when it is dropped.
 struct Tracer(std::process::Child);
 
 impl Tracer {
@@ -154,14 +156,14 @@ impl Tracer {
         strace.args(["-f", "-qq", "-p", pid]).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
         let tracer = Self(strace.stderr(Stdio::null()).spawn().expect("strace is installed"));
         let threads = || fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
-        // One that ends meanwhile has no status any more.
+        // A thread that has ended meanwhile has no status.
         let is_traced = |task: &Path| {
             let status = fs::read_to_string(task.join("status"));
             status.map_or(true, |status| !status.lines().any(|line| line == "TracerPid:\t0"))
         };
         let until = Instant::now() + PATIENCE;
         while !threads().all(|task| is_traced(&task)) {
-            assert!(Instant::now() < until, "nobody may trace a process here");
+            assert!(Instant::now() < until, "tracing processes is not permitted here");
             thread::sleep(Duration::from_millis(2));
         }
         tracer
@@ -183,7 +185,7 @@ struct Actor {
 
 impl Actor {
     fn start(dir: &Path) -> Self {
-        let child = Start::of("act as told").with("DIR", dir).start();
+        let child = Start::of("perform operations").with("DIR", dir).start();
         let pid = child.line();
         Self { child, pid }
     }
@@ -193,7 +195,8 @@ impl Actor {
         self.child.line()
     }
 
-    /// Looks what one act comes to while these calls are answered by somebody else, and what text the session has then.
+    /// Checks the result of one operation while the results of these calls are replaced, and the text of the
+    /// session afterwards.
     #[track_caller]
     fn check(&mut self, act: &str, injected: &str, done: &str, text: &str) {
         assert_eq!(self.say("begin"), "true");
@@ -203,7 +206,7 @@ impl Actor {
         assert_eq!([&*came_to, &*self.say("text")], [done, text], "{act} with {injected}");
     }
 
-    /// The names of the calls that an act makes to files, and all that `strace` says of it.
+    /// The names of the operation's calls on files, and the full output of `strace`.
     fn calls_of(&mut self, act: &str, log: &Path) -> (String, String) {
         assert_eq!(self.say("begin"), "true");
         let tracer = Tracer::of(&self.pid, &["-o", log.to_str().unwrap(), "-e", "trace=%file,%desc"]);
@@ -212,7 +215,8 @@ impl Actor {
         let seen = fs::read_to_string(log).unwrap();
         fs::remove_file(log).unwrap();
         let words = seen.lines().filter_map(|line| line.split_once(' ')).map(|(_, call)| call.trim_start());
-        // Orders come in and reports go out by other descriptors; debug builds look whether one is open before they close it.
+        // Orders and reports use other descriptors; debug builds check whether a descriptor is open before
+        // they close it.
         let of_files = words.filter(|call| {
             !["read(0,", "write(1,", "<... ", "fcntl(", "+++", "---"]
                 .iter()
@@ -240,10 +244,10 @@ fn whatever_the_kernel_refuses_is_an_error_and_leaves_the_old_version_or_the_new
         ("save", "flock:error=ENOLCK:when=1", "Io", "old"),
         ("save", "pwrite64:error=ENOSPC:when=1", "Full", "old"),
         ("save", "pwrite64:error=EDQUOT:when=1+", "Full", "old"),
-        // The version is there, and those who have copies are not told.
+        // The version is written, but other caches are not notified.
         ("save", "pwrite64:error=EIO:when=2", "InvalidationFailed", "new"),
         ("save safely", "pwrite64:error=EROFS:when=1", "Io", "old"),
-        // Written anew, to another file.
+        // Written again, to another file.
         ("save safely", "fdatasync:error=EIO:when=1", "true", "new"),
         ("save safely", "fdatasync:error=EIO:when=1+", "DurabilityUnknown", "old"),
         ("grow", "fdatasync:error=EIO:when=1", "Io", "old"),
@@ -258,14 +262,14 @@ fn whatever_the_kernel_refuses_is_an_error_and_leaves_the_old_version_or_the_new
         ("create masked", "fchmod:error=EPERM:when=1+", "Io", "old"),
         ("grow masked", "fchmod:error=EPERM:when=1+", "Io", "old"),
         ("end", "openat:error=EMFILE:when=1+", "Io", "old"),
-        // What is left has a tombstone.
+        // The file that is left has a tombstone.
         ("end", "unlinkat:error=EACCES:when=1", "true", "absent"),
         ("end", "fdatasync,fsync:error=EIO:when=1+", "DurabilityUnknown", "absent"),
     ];
     for (act, injected, done, text) in cases {
         actor.check(act, injected, done, text);
     }
-    // Of all that failed nothing is left but one session for each of them, and that of the start.
+    // The failed operations leave one session for each that succeeded, and the first one.
     actor.finish();
     let left = files_in_shards(dir.path());
     for path in &left {
@@ -322,7 +326,7 @@ fn what_a_signal_interrupts_is_done_again() {
     actor.finish();
 }
 
-/// Old kernels do not know the call, and some containers refuse it.
+/// Old kernels do not have the call, and some containers refuse it.
 #[test]
 #[ignore = "needs strace"]
 fn without_openat2_files_are_opened_in_two_steps() {
@@ -344,7 +348,7 @@ fn without_openat2_files_are_opened_in_two_steps() {
     }
 }
 
-/// The door's own tests count calls by name; here are the calls that the kernel sees, all of them.
+/// The engine's own tests count calls by name; these are all calls that the kernel sees.
 #[test]
 #[ignore = "needs strace"]
 fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
@@ -375,7 +379,8 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
             "openat openat flock pread64 pwrite64 fdatasync pwrite64 fstat fstat newfstatat unlinkat flock close close",
         ),
     ] {
-        // A save that held its lock for a millisecond or more, which a traced one may, looks whether it still has it.
+        // A save that held its lock for a millisecond or more, as a traced one may, checks whether it still
+        // holds it.
         let slow = calls.replacen(
             " pwrite64 pwrite64 fstat flock",
             " pwrite64 fstat newfstatat pwrite64 fstat flock",
@@ -385,7 +390,7 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
         loop {
             assert!(Instant::now() < until, "{act} takes a millisecond each time");
             let (names, seen) = actor.calls_of(act, &log);
-            // An announcement that comes a second after the last look at the counters' name looks at it again.
+            // An invalidation more than a second after the last check of the counters' name checks it again.
             let names = names.replacen("pwrite64 fstat openat newfstatat close", "pwrite64 fstat", 1);
             if names == calls {
                 break;
@@ -396,7 +401,7 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
     actor.finish();
 }
 
-/// A visitor without a login makes the server wait for nothing, however busy the others are.
+/// A visitor without a login never makes the server wait, however busy the other processes are.
 #[test]
 #[ignore = "needs strace"]
 fn logouts_with_ids_that_are_not_there_only_look() {
@@ -424,14 +429,14 @@ fn logouts_with_ids_that_are_not_there_only_look() {
         let acts =
             ["write", "pwrite", "fsync", "fdatasync", "sync", "unlink", "rename", "flock", "ftruncate"];
         assert_eq!(of(&acts), 0, "beside a busy process: {is_busy}");
-        assert!(of(&["openat("]) >= 3 * STRANGERS as usize, "they were not looked for");
+        assert!(of(&["openat("]) >= 3 * STRANGERS as usize, "the ids were not looked up");
         match others {
             Some(mut others) => {
                 others.say("enough");
-                assert_ne!(others.line(), "0", "nothing happened beside it");
+                assert_ne!(others.line(), "0", "the other process did nothing");
                 others.finish();
             }
-            None => assert_eq!(counters(), before, "somebody was told"),
+            None => assert_eq!(counters(), before, "another cache was invalidated"),
         }
     }
     actor.finish();

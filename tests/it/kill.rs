@@ -1,7 +1,8 @@
 //! `kill -9` at any instant: every session is at its last acknowledged version or at the one that was being
-//! written, what ended stays ended, nothing appears, no lock is left, and the next save works.
+//! written, an ended session stays ended, no unexpected file appears, no lock stays held, and the next save
+//! works.
 //!
-//! A kill never loses what the kernel was given, so this is about atomicity and locks, not about power cuts.
+//! A kill never loses data that the kernel has received, so this tests atomicity and locks, not power cuts.
 use crate::processes::{Act, files, holder};
 use crate::support::process::{Dice, Parent, Start, Worker, rounds};
 use crate::support::versions;
@@ -19,7 +20,7 @@ pub(crate) const WORKERS: &[(&str, Worker)] =
 
 /// Sessions of each writer that is killed.
 const SESSIONS: usize = 8;
-/// Writers that run, and are killed, side by side.
+/// Writers that run, and are killed, at the same time.
 const WRITERS: u64 = 2;
 
 fn id_of(token: &Token) -> PublicId {
@@ -30,37 +31,38 @@ fn open(dir: &Path) -> FileStore {
     FileStoreOptions::new().lock_wait(Duration::from_secs(20)).open(dir).unwrap()
 }
 
-/// One that says what the files say: a writer that is killed may not have told anybody of its last save.
+/// A store without a cache, which returns the state of the files: a killed writer may not have invalidated
+/// its last save.
 fn open_without_cache(dir: &Path) -> FileStore {
     FileStoreOptions::new().lock_wait(Duration::from_secs(20)).cache_bytes(0).open(dir).unwrap()
 }
 
-/// A session as its last acknowledgement left it.
+/// A session as of its last acknowledgement.
 type Known = Option<(Token, u64)>;
 
-/// What a writer does next, as it says before it does it.
+/// The next step of a writer, which it reports before it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Create(usize),
     Update(usize),
     Rotate(usize),
     Delete(usize),
-    /// Adds one to this writer's entry of the session that all writers share.
+    /// Increments this writer's entry of the session that all writers share.
     Count,
 }
 
-/// What the test knows of one writer after another, all killed, that worked on the same sessions.
+/// State of a sequence of killed writers that worked on the same sessions.
 struct Ledger {
     writer: u64,
     shared: Token,
     sessions: [Known; SESSIONS],
     counted: u64,
     in_flight: Option<Step>,
-    /// Tokens that nobody may find alive again.
+    /// Tokens that must never be found live again.
     dead: Vec<Token>,
-    /// What was ended by a rotation whose new token died with the writer.
+    /// Sessions ended by a rotation whose new token was lost with the killed writer.
     moved: Vec<PublicId>,
-    /// How many kills came amid a creation or a rotation: each may leave a session that nobody can name.
+    /// Number of kills during a creation or a rotation: each may leave a session whose token is unknown.
     lost_most: usize,
     kills_amid: [u32; 5],
 }
@@ -85,12 +87,12 @@ fn after_kills_at_random_instants_every_session_is_at_its_last_acknowledged_vers
     for ledger in &ledgers {
         ledger.check_dead(&store, 0);
         known.extend(ledger.sessions.iter().flatten().map(|(token, _)| id_of(token)));
-        // The file of a session that ended may be there, without a version, if the kill came before it lost
-        // its name.
+        // The file of an ended session may be there, without a version, if the kill came before the file was
+        // unlinked.
         known.extend(ledger.dead.iter().map(id_of));
     }
     let lost_most: usize = ledgers.iter().map(|ledger| ledger.lost_most).sum();
-    // Beside those: files on their way, and sessions that nobody can name.
+    // Other files: temporary ones, and sessions whose token is unknown.
     let mut on_their_way = 0;
     let mut nameless = Vec::new();
     for path in files(dir.path()) {
@@ -101,15 +103,19 @@ fn after_kills_at_random_instants_every_session_is_at_its_last_acknowledged_vers
             None => panic!("{path}"),
         }
     }
-    assert!(on_their_way <= kills * WRITERS, "one for each kill at most");
-    assert!(nameless.len() <= lost_most, "{} sessions nobody can name, {lost_most} may be", nameless.len());
+    assert!(on_their_way <= kills * WRITERS, "at most one for each kill");
+    assert!(
+        nameless.len() <= lost_most,
+        "{} sessions without a known token, at most {lost_most} expected",
+        nameless.len()
+    );
     for old in ledgers.iter().flat_map(|ledger| &ledger.moved) {
         let old = old.to_string();
         let is_successor = |bytes: &Vec<u8>| bytes.windows(old.len()).any(|part| part == old.as_bytes());
         assert!(nameless.iter().any(is_successor), "a rotation ended {old} before its successor was there");
     }
 
-    // A process that has seen nothing of all this can save every session.
+    // A process that has seen none of this can save every session.
     let tokens: Vec<_> = ledgers.iter().flat_map(|ledger| ledger.sessions.iter().flatten()).collect();
     let mut fresh = Start::of("save all").with("DIR", dir.path()).start();
     fresh.say(tokens.len());
@@ -142,7 +148,7 @@ fn kill_again_and_again(dir: &Path, store: &FileStore, mut ledger: Ledger, kills
         ledger.save(store, &mut dice);
     }
     let amid = ledger.kills_amid;
-    assert!(kills < 100 || amid.iter().all(|kills| *kills > 0), "a step that no kill met: {amid:?}");
+    assert!(kills < 100 || amid.iter().all(|kills| *kills > 0), "a step that no kill interrupted: {amid:?}");
     ledger
 }
 
@@ -161,7 +167,8 @@ impl Ledger {
         }
     }
 
-    /// Takes a writer's report: `begin act session`, or `done version token` of what began last.
+    /// Processes a writer's report: `begin act session`, or `done version token` for the step that began
+    /// last.
     #[track_caller]
     fn note(&mut self, line: &str) {
         let words: Vec<_> = line.split(' ').collect();
@@ -197,7 +204,8 @@ impl Ledger {
         self.dead.extend(ended.map(|(token, _)| token));
     }
 
-    /// Compares with the store after a kill, and takes over what the step in flight has or has not done.
+    /// Compares the sessions with the store after a kill, and records whether the step in progress took
+    /// effect.
     #[track_caller]
     fn check(&mut self, store: &FileStore, kill: u64) {
         let in_flight = self.in_flight.take();
@@ -244,7 +252,7 @@ impl Ledger {
     #[track_caller]
     fn check_dead(&self, store: &FileStore, first: usize) {
         for token in &self.dead[first..] {
-            assert_eq!(versions::stored(store, token), None, "alive after its end");
+            assert_eq!(versions::stored(store, token), None, "live after its end");
         }
     }
 
@@ -261,7 +269,7 @@ impl Ledger {
     }
 }
 
-/// One in sixteen does not fit where the session is, at first.
+/// One save in sixteen does not fit the session's first file.
 fn text_bytes(dice: &mut Dice) -> usize {
     let bytes = if dice.roll(16) == 0 { dice.roll(20_000) } else { dice.roll(1_500) };
     usize::try_from(bytes).unwrap()
@@ -271,7 +279,7 @@ fn durability(dice: &mut Dice) -> Durability {
     if dice.roll(3) == 0 { Durability::PowerSafe } else { Durability::Relaxed }
 }
 
-/// Makes a session that is at `version` the next one.
+/// Saves the version after `version` of a session.
 #[track_caller]
 fn save(store: &FileStore, token: &Token, version: u64, text_bytes: usize, how: Durability) {
     let change = &mut |record: &mut Record| {
@@ -279,7 +287,7 @@ fn save(store: &FileStore, token: &Token, version: u64, text_bytes: usize, how: 
         versions::put(record, version + 1, text_bytes);
         Ok(Verdict::Write)
     };
-    store.update(token, change, how).unwrap().expect("it is alive");
+    store.update(token, change, how).unwrap().expect("it is live");
 }
 
 fn counter(record: &Record, writer: u64) -> u64 {
@@ -301,7 +309,7 @@ fn count(store: &FileStore, shared: &Token, writer: u64, how: Durability) {
         record.entries.insert(format!("writer {writer}").into(), next);
         Ok(Verdict::Write)
     };
-    store.update(shared, change, how).unwrap().expect("it is alive");
+    store.update(shared, change, how).unwrap().expect("it is live");
 }
 
 fn work_until_killed(parent: &Parent) {
@@ -362,10 +370,10 @@ fn save_all(parent: &Parent) {
     for _ in 0..parent.line().parse().unwrap() {
         let token = Token::parse(&parent.line()).unwrap();
         for how in [Durability::Relaxed, Durability::PowerSafe] {
-            let version = versions::stored(&store, &token).expect("it is alive");
+            let version = versions::stored(&store, &token).expect("it is live");
             save(&store, &token, version, 10, how);
         }
-        parent.report(versions::stored(&store, &token).expect("it is alive"));
+        parent.report(versions::stored(&store, &token).expect("it is live"));
     }
 }
 
@@ -383,10 +391,10 @@ fn check_killed_holder(act: Act) {
     let held = store.create(&versions::new(&store, 1, 10), Durability::OfStore).unwrap().token;
     let holder = holder(&dir, &held, act);
     thread::scope(|scope| {
-        // Waits in another process's place: it polls for the lock while the holder dies.
+        // Waits like another process: it polls for the lock while the holder is killed.
         let waiter = scope.spawn(|| save(&store, &held, 1, 10, Durability::OfStore));
         thread::sleep(Duration::from_millis(20));
-        assert_eq!(versions::stored(&store, &held), Some(1), "{act:?}: changed before the change is made");
+        assert_eq!(versions::stored(&store, &held), Some(1), "{act:?}: changed before the change was made");
         assert_eq!(holder.kill(), [""; 0]);
         waiter.join().unwrap();
     });
@@ -402,8 +410,8 @@ const RETIRING: u8 = 4;
 const STATE_AT: usize = 7;
 const SLOT: usize = 2048;
 
-/// A killed writer may leave any of these in the newest slot: the next save must not believe more than it
-/// says, and not say more than it did.
+/// A killed writer may leave any of these flags in the newest slot. The next save must not assume more than
+/// they state, and must not set flags for syncs it did not make.
 #[test]
 fn a_power_safe_save_ends_synced_whatever_state_a_killed_writer_left_and_a_relaxed_one_claims_nothing() {
     let dir = TempDir::new().unwrap();

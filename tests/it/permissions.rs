@@ -1,5 +1,5 @@
-//! Owners and modes: a store is made private again, or its group's; what cannot be mended is one error with one remedy; and
-//! a directory that holds no store is never touched.
+//! Owners and modes: a store is made private again, or accessible to its group; permissions that cannot be
+//! fixed are one error with one remedy; and a directory without a store is never changed.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::rerun::{again_as_nobody, again_in_mounts, stage};
@@ -30,7 +30,7 @@ fn allow(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// Everything in a directory and the directory itself, links not followed.
+/// All files below a directory and the directory itself, without following links.
 fn all(root: &Path) -> Vec<PathBuf> {
     let mut found = vec![root.to_owned()];
     let mut at = 0;
@@ -43,14 +43,14 @@ fn all(root: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// As `chmod -R` does: one mode for directories, one for files.
+/// Like `chmod -R`: one mode for directories, one for files.
 fn allow_all(root: &Path, directories: u32, files: u32) {
     for path in all(root).iter().filter(|path| !path.is_symlink()) {
         allow(path, if path.is_dir() { directories } else { files });
     }
 }
 
-/// Owner and mode of everything.
+/// Owner and mode of every file.
 fn modes(root: &Path) -> Vec<(PathBuf, u32, u32)> {
     let look = |path: PathBuf| {
         let found = fs::symlink_metadata(&path).unwrap();
@@ -75,17 +75,18 @@ fn made(root: &Path) -> [Saved; 2] {
     ["old", "other"].map(|text| store.create(&record(text), Durability::Relaxed).unwrap())
 }
 
-type Told = Arc<Mutex<Vec<(u64, u64)>>>;
+type Events = Arc<Mutex<Vec<(u64, u64)>>>;
 
-/// Options with an observer, and what that is told: how many were open, and how many of them could be written to.
-fn observed() -> (FileStoreOptions, Told) {
-    let told = Told::default();
-    let telling = Arc::clone(&told);
+/// Options with an observer, and the events it receives: how many files were open to others, and how many of
+/// them were writable.
+fn observed() -> (FileStoreOptions, Events) {
+    let events = Events::default();
+    let sink = Arc::clone(&events);
     let options = FileStoreOptions::new().watch(false).observer(move |event| {
         let Event::MadePrivate { count, writable, .. } = event else { panic!("{event:?}") };
-        telling.lock().unwrap().push((*count, *writable));
+        sink.lock().unwrap().push((*count, *writable));
     });
-    (options, told)
+    (options, events)
 }
 
 // ------------------------------------------------------------------------------------------------ it mends
@@ -96,23 +97,24 @@ fn check_mended(what: &str, open_up: impl FnOnce(&Path, &[Saved; 2]), want: (u64
     let root = dir.path().join("store");
     let saved = made(&root);
     open_up(&root, &saved);
-    let (options, told) = observed();
+    let (options, events) = observed();
     let store = options.open(&root).unwrap_or_else(|error| panic!("{what}: {error}"));
     check_modes(&root, 0o700, 0o600);
-    assert_eq!(*told.lock().unwrap(), [want], "{what}");
+    assert_eq!(*events.lock().unwrap(), [want], "{what}");
     for (saved, text) in saved.iter().zip(["old", "other"]) {
         assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some(text), "{what}");
     }
     drop(store);
-    // Once: the next opening finds it private.
-    let (options, told) = observed();
+    // Only once: the next opening finds the store private.
+    let (options, events) = observed();
     options.open(&root).unwrap();
-    assert_eq!(*told.lock().unwrap(), [], "{what}");
+    assert_eq!(*events.lock().unwrap(), [], "{what}");
 }
 
 #[test]
 fn a_store_that_was_open_to_others_is_made_private_and_told() {
-    // The root, 256 shards, `run` and the index; parameters, tag, counters, two files of the index, two sessions.
+    // The root, 256 shards, `run` and the index; parameters, tag, counters, two files of the index, two
+    // sessions.
     const DIRECTORIES: u64 = 1 + 256 + 2;
     const ALL: u64 = DIRECTORIES + 7;
     check_mended("fsGroup", |root, _| allow_all(root, 0o2770, 0o660), (ALL, ALL));
@@ -131,7 +133,8 @@ fn a_store_that_was_open_to_others_is_made_private_and_told() {
     check_mended("a session in its shard", one_session, (2, 1));
 }
 
-/// A link that another user planted must not choose whose mode is changed, nor a pipe hang the opening.
+/// A link that another user planted must not decide which file's mode is changed, and a pipe must not block
+/// the opening.
 #[test]
 fn links_pipes_and_strangers_in_an_open_store_are_left_alone() {
     let dir = directory_in_memory();
@@ -157,12 +160,12 @@ fn links_pipes_and_strangers_in_an_open_store_are_left_alone() {
     assert_eq!(fs::metadata(root.join("7f")).unwrap().mode() & 0o7777, 0o700);
 }
 
-/// One entry of an access control list, as the kernel keeps it: tag, permissions, user.
+/// One entry of an access control list, in the kernel's encoding: tag, permissions, user.
 fn entry(tag: u16, permissions: u16, user: u32) -> Vec<u8> {
     [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &user.to_le_bytes()].concat()
 }
 
-/// `setfacl -m u:nobody:rwx`, and `-d` with it.
+/// Like `setfacl -m u:nobody:rwx`, and the same with `-d`.
 fn let_nobody_in(path: &Path) {
     let none = u32::MAX;
     let entries = [
@@ -199,10 +202,11 @@ fn access_control_lists_let_no_other_user_in() {
     }
     let path = path_of(&root, saved[0].live.id);
     assert!(!is_root() || nobody_reads(&path), "the list has no effect here");
-    let (options, told) = observed();
+    let (options, events) = observed();
     let store = options.open(&root).unwrap();
-    assert_eq!(told.lock().unwrap().len(), 1);
-    // The directories' default lists are there still, and give what is made in them nothing.
+    assert_eq!(events.lock().unwrap().len(), 1);
+    // The default lists of the directories are still there, but grant nothing on files that are created in
+    // them.
     let new = store.create(&record("new"), Durability::Relaxed).unwrap();
     put(&store, &saved[1].token, &"grown".repeat(1000), Durability::Relaxed).unwrap().unwrap();
     check_modes(&root, 0o700, 0o600);
@@ -221,11 +225,15 @@ fn refusal(options: FileStoreOptions, root: &Path) -> Error {
     let before = root.starts_with("/dev/shm").then(|| modes(root));
     let error = options.open(root).map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Permissions, "{error:?}");
-    assert_eq!(before, root.starts_with("/dev/shm").then(|| modes(root)), "it was changed: {error}");
+    assert_eq!(
+        before,
+        root.starts_with("/dev/shm").then(|| modes(root)),
+        "the directory was changed: {error}"
+    );
     error
 }
 
-/// Runs the command that an error ends with.
+/// Runs the command at the end of an error.
 #[track_caller]
 fn obey(error: &Error) {
     let text = error.to_string();
@@ -247,21 +255,21 @@ fn a_directory_without_a_store_is_not_changed_nor_advised_to_be() {
             root.display()
         );
         assert_eq!(error.to_string(), text);
-        // As it says.
+        // The advice of the error works.
         FileStore::open(root.join("sessions")).unwrap();
         if mode & 0o1002 != 0 {
             let shared = refusal(FileStoreOptions::new().group_access(true), &root);
             assert_eq!(shared.to_string(), text);
         }
     }
-    // Nor one like /tmp that has something like a store, which another user may have planted.
+    // The same for a directory like /tmp with a store in it, which another user may have planted.
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     made(&root);
     allow(&root, 0o1777);
     let error = refusal(FileStoreOptions::new(), &root);
     assert!(error.to_string().ends_with("(mode 1777); use a directory inside it"), "{error}");
-    // Nor the real ones.
+    // The same for the real directories.
     for (path, group_access) in [("/tmp", false), ("/tmp", true), ("/", false), ("/", true)] {
         let mode = fs::metadata(path).unwrap().mode();
         let error = FileStoreOptions::new().group_access(group_access).open(path).map(drop).unwrap_err();
@@ -272,7 +280,7 @@ fn a_directory_without_a_store_is_not_changed_nor_advised_to_be() {
     }
 }
 
-/// As the volume of a container is, before anything is in it.
+/// Like an empty volume of a container.
 #[test]
 fn a_volume_of_another_user_that_all_may_write_to_is_refused() {
     let Some(stage) = stage() else {
@@ -298,7 +306,7 @@ fn a_volume_of_another_user_that_all_may_write_to_is_refused() {
 #[test]
 fn anothers_store_is_one_error_with_the_command_that_mends_it() {
     if !is_root() {
-        // Only the superuser can give anything away; another user's directory is met all the same.
+        // Only the superuser can change owners, but every user can try another user's directory.
         let error = refusal(FileStoreOptions::new(), Path::new("/"));
         assert!(error.to_string().contains("it belongs to user 0"), "{error}");
         return;
@@ -333,7 +341,8 @@ fn anothers_store_is_one_error_with_the_command_that_mends_it() {
         let store = FileStore::open(&root).unwrap();
         assert_eq!(load(&store, &saved[0].token).unwrap().as_deref(), Some("old"));
     }
-    // A file that was planted, or is left of another user, in a directory that was open: nothing but that is left.
+    // A file that was planted, or that another user left, in a directory that was open to others: the error
+    // names only that file.
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     let saved = made(&root);
@@ -363,8 +372,8 @@ fn an_open_store_on_a_read_only_disk_is_one_error() {
     let heard = Arc::clone(&events);
     let hear = move |event: &Event<'_>| heard.lock().unwrap().push(format!("{event:?}"));
     let error = refusal(FileStoreOptions::new().observer(hear), &root);
-    assert_eq!(*events.lock().unwrap(), [""; 0], "nothing was mended");
-    // Directories in which a file stays wrong are not tried.
+    assert_eq!(*events.lock().unwrap(), [""; 0], "no event was observed");
+    // Files in directories that cannot be fixed are not tried.
     let tried =
         |path: &&PathBuf| *path == &root || path.is_file() || fs::read_dir(path).unwrap().next().is_none();
     let tried = all(&root).iter().filter(tried).count();
@@ -376,12 +385,12 @@ fn an_open_store_on_a_read_only_disk_is_one_error() {
 
 // --------------------------------------------------------------------------------------------- it is a group's
 
-/// The numbers of a group and of three users, two of whom are members. No such users need to exist.
+/// The numbers of a group and of three users, two of which are members. No such users need to exist.
 const GROUP: u32 = 12_345;
 const USERS: [u32; 2] = [12_001, 12_002];
 const STRANGER: u32 = 12_003;
 
-/// A place where other users can work, and a copy of this program that they may run.
+/// A directory that other users can access, and a copy of this program that they can execute.
 fn common_place() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     allow(dir.path(), 0o755);
@@ -392,7 +401,7 @@ fn common_place() -> (tempfile::TempDir, PathBuf) {
     (dir, copy)
 }
 
-/// A process of a user. Where this one may not become another user, it is this one's.
+/// A process of a user. Without the right to change users, it runs as the current user.
 fn process_of(user: u32, groups: &str, copy: &Path, root: &Path, umask: u32) -> Child {
     let number = user.to_string();
     let other = ["setpriv", "--reuid", &number, "--regid", &number, groups];
@@ -524,7 +533,7 @@ fn a_group_that_the_process_is_not_of_is_refused() {
     let root = dir.path().join("store");
     fs::create_dir(&root).unwrap();
     if !is_root() {
-        // No other user's process can be had, but there is a directory of another group.
+        // Another user's process cannot be started, but there is a directory of another group.
         let error = refusal(FileStoreOptions::new().group_access(true), Path::new("/"));
         assert!(error.to_string().contains("of which this process is no member"), "{error}");
         return;
@@ -537,7 +546,7 @@ fn a_group_that_the_process_is_not_of_is_refused() {
         root.display()
     );
     assert_eq!(text, want);
-    // A directory of another user is a place for a group's store if it has the mode of one.
+    // A directory of another user can become a group's store if it has the required mode.
     chown(&root, Some(0), Some(GROUP)).unwrap();
     let text = member(USERS[0], &copy, &root, 0o022).line();
     assert!(text.contains("it belongs to user 0, and has not the mode 2770 (but 0755)"), "{text}");
@@ -548,7 +557,7 @@ fn a_group_that_the_process_is_not_of_is_refused() {
     let mut child = member(USERS[1], &copy, &root, 0o022);
     assert_eq!(child.line(), "open");
     assert_eq!(ask(&mut child, "end"), "index_failures: 0");
-    // What one of the users closed is an error for the other, with its remedy.
+    // A directory that one user has closed is an error for the other, with its remedy.
     allow(&root.join("7f"), 0o700);
     allow(&root.join("80"), 0o2750);
     let text = member(USERS[1], &copy, &root, 0o022).line();
@@ -559,7 +568,7 @@ fn a_group_that_the_process_is_not_of_is_refused() {
     let (command, _) = command.rsplit_once(", None").unwrap();
     assert!(Command::new("sh").args(["-ec", command]).status().unwrap().success(), "{command}");
     assert_eq!(member(USERS[1], &copy, &root, 0o022).line(), "open");
-    // The owner mends it without a word.
+    // The owner fixes it at opening, without an error.
     allow(&root.join("7f"), 0o700);
     assert_eq!(member(USERS[0], &copy, &root, 0o022).line(), "open");
 }
@@ -572,27 +581,27 @@ fn a_store_changes_between_its_user_and_its_group_and_back() {
     let all_of_it = u64::try_from(all(&root).len()).unwrap();
     for _ in 0..2 {
         for (group_access, directories, files) in [(true, 0o2770, 0o660), (false, 0o700, 0o600)] {
-            let (options, told) = observed();
+            let (options, events) = observed();
             let store = options.group_access(group_access).open(&root).unwrap();
             check_modes(&root, directories, files);
             for (saved, text) in saved.iter().zip(["old", "other"]) {
                 assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some(text));
             }
             let want = if group_access { &[][..] } else { &[(all_of_it, all_of_it)] };
-            assert_eq!(*told.lock().unwrap(), want, "group access: {group_access}");
+            assert_eq!(*events.lock().unwrap(), want, "group access: {group_access}");
         }
     }
-    // In a group's store, what all may write to is told as well.
+    // In a group's store, files that all users may write to are reported as well.
     FileStoreOptions::new().group_access(true).open(&root).unwrap();
     allow(&root, 0o2777);
     allow(&root.join("7f"), 0o2775);
-    let (options, told) = observed();
+    let (options, events) = observed();
     options.group_access(true).open(&root).unwrap();
-    assert_eq!(*told.lock().unwrap(), [(2, 1)]);
+    assert_eq!(*events.lock().unwrap(), [(2, 1)]);
     check_modes(&root, 0o2770, 0o660);
 }
 
-/// A command that looks after a store does not take it from its group.
+/// A maintenance command does not take a store from its group.
 #[test]
 fn the_command_leaves_a_groups_store_to_its_group() {
     let dir = directory_in_memory();

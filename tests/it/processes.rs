@@ -28,10 +28,10 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[
     ("read versions", read_versions),
 ];
 
-/// Far above what any lock here is held for, unless a test holds it.
+/// Far longer than any operation here holds a lock, unless a test holds it.
 const LONG_WAIT: Duration = Duration::from_secs(60);
 const SHORT_WAIT: Duration = Duration::from_millis(100);
-/// What "does not hang" means on a busy machine, where the wait limit is [`SHORT_WAIT`].
+/// Time limit for an operation on a busy machine, where the lock wait is [`SHORT_WAIT`].
 const SOON: Duration = Duration::from_secs(10);
 
 fn open(dir: &Path, lock_wait: Duration) -> FileStore {
@@ -56,7 +56,7 @@ fn token(text: &str) -> Token {
     Token::parse(text).unwrap()
 }
 
-/// The files in the shards: sessions, and what was left on its way.
+/// The files in the shards: sessions and leftovers of unfinished operations.
 pub(crate) fn files(dir: &Path) -> Vec<String> {
     let relative = |path: PathBuf| path.strip_prefix(dir).unwrap().display().to_string();
     crate::support::texts::files_in_shards(dir).into_iter().map(relative).collect()
@@ -117,7 +117,7 @@ fn increment(parent: &Parent) {
                             session.update("n", |n: &mut u64| *n += 1).unwrap();
                             session.save().unwrap();
                         }
-                        // From 2 KiB to 64: at each doubling, seven others wait for the file that is
+                        // From 2 KiB to 64: at each doubling, seven other threads wait for the file that is
                         // replaced.
                         "update and save, growing" => {
                             session.update("n", |n: &mut u64| *n += 1).unwrap();
@@ -197,7 +197,7 @@ fn saves_in_flight_do_not_resurrect_a_session_that_another_process_destroys() {
         session.destroy().unwrap();
         None
     });
-    assert_eq!(files(dir.path()), [""; 0], "nothing is left of sessions that were destroyed");
+    assert_eq!(files(dir.path()), [""; 0], "no file is left of destroyed sessions");
 }
 
 #[test]
@@ -214,11 +214,11 @@ fn saves_in_flight_are_in_the_successor_of_a_session_that_another_process_rotate
         assert_ne!(new, old);
         Some(new)
     });
-    assert_eq!(files(dir.path()).len(), successors, "one file for each session, and nothing else");
+    assert_eq!(files(dir.path()).len(), successors, "one file for each session, and no other file");
 }
 
-/// Ends sessions at random instants while another process saves them as fast as it can. `end` returns where
-/// the session went, if it went anywhere.
+/// Ends sessions at random instants while another process saves them as fast as it can. `end` returns the id
+/// of the successor, if there is one.
 fn check_against_saves(
     dir: &TempDir,
     sessions: &Sessions,
@@ -247,7 +247,7 @@ fn check_against_saves(
             assert_eq!(
                 session.get("saved").unwrap(),
                 Some(acknowledged),
-                "round {round}: acknowledged, and not there"
+                "round {round}: acknowledged, but absent"
             );
         }
     }
@@ -256,7 +256,8 @@ fn check_against_saves(
     saver.finish();
 }
 
-/// Saves a session, each time otherwise, until it is gone; every load meanwhile sees what was saved last.
+/// Saves a session, in varying ways, until it is gone; every load meanwhile returns the version that was
+/// saved last.
 fn save_until_gone(parent: &Parent) {
     let sessions = sessions(&dir_of(parent));
     let mut dice = Dice::new(4);
@@ -274,7 +275,7 @@ fn save_until_gone(parent: &Parent) {
             let mut session = sessions.session([brought.clone()]);
             let Some(found) = session.get::<u64>("saved").unwrap() else { break };
             assert_eq!(found, saved, "a load saw another version than the last one that was saved");
-            // In place; in place, at once; larger by and by.
+            // In place; in place, at once; gradually larger.
             let result = match dice.roll(8) {
                 0..4 => session.update("saved", |n: &mut u64| *n += 1).and_then(|_| session.save()),
                 4..7 => session.update_now("saved", |n: &mut u64| *n += 1),
@@ -322,7 +323,7 @@ fn of_two_rotations_at_once_one_succeeds_and_leaves_one_live_successor() {
         assert_eq!(versions::stored(&store, &successor), Some(2), "changed once");
     }
     let files = files(dir.path());
-    assert_eq!(files.len() as u64, rounds, "one successor a round, and no other, whoever knows its id");
+    assert_eq!(files.len() as u64, rounds, "one successor a round, and no other file");
     assert_met("rotations that were won here", won, rounds);
     assert_met("rotations that were won there", rounds - won, rounds);
     rival.say("end");
@@ -350,7 +351,7 @@ fn rotate(parent: &Parent) {
     }
 }
 
-/// What a holder of the lock may be about to do.
+/// The operation that a holder of the lock is about to complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     Overwrite,
@@ -380,8 +381,8 @@ impl Act {
     }
 }
 
-/// Starts a process that is in the middle of an update or a rotation, and stays there until it is told to go
-/// on.
+/// Starts a process that is in the middle of an update or a rotation, and stays there until it is sent a
+/// line.
 pub(crate) fn holder(dir: &TempDir, held: &Token, act: Act) -> Child {
     let child = start("hold", dir).with("TOKEN", held.expose()).with("ACT", format!("{act:?}")).start();
     assert_eq!(child.line(), "inside");
@@ -414,21 +415,20 @@ fn check_delete_beside(act: Act) {
     let store = open(dir.path(), SHORT_WAIT);
     let held = store.create(&versions::new(&store, 1, 10), Durability::OfStore).unwrap().token;
     let mut holder = holder(&dir, &held, act);
-    // A third process's save, which has opened the file and waits for the holder.
+    // A save of a third process, which has opened the file and waits for the holder.
     let waiter = start("hold", &dir).with("TOKEN", held.expose()).with("ACT", format!("{act:?}")).start();
     thread::sleep(SHORT_WAIT);
     holder.stop();
     let begun = Instant::now();
-    assert!(store.delete(&held).unwrap(), "{act:?}: a live one was there");
+    assert!(store.delete(&held).unwrap(), "{act:?}: the session was live");
     let took = begun.elapsed();
     assert!(took >= SHORT_WAIT && took < SOON, "{act:?}: a delete took {took:?}");
-    assert_eq!(versions::stored(&store, &held), None, "{act:?}: alive after its delete");
+    assert_eq!(versions::stored(&store, &held), None, "{act:?}: live after its deletion");
 
     holder.say("go on");
     holder.go_on();
     let [outcome] = &holder.finish()[..] else { panic!("{act:?}: one outcome") };
-    // An update in place began before the delete and may be said to have come before it; it is gone all the
-    // same.
+    // An update in place began before the deletion and may count as earlier; the session is gone in any case.
     if act != Act::Overwrite {
         assert_eq!(outcome, "gone", "{act:?}");
     }
@@ -443,7 +443,11 @@ fn check_delete_beside(act: Act) {
     if act != Act::Overwrite {
         assert_eq!(outcome, "gone", "{act:?}");
     }
-    assert_eq!(versions::stored(&store, &held), None, "{act:?}: revived by one who waited for the holder");
+    assert_eq!(
+        versions::stored(&store, &held),
+        None,
+        "{act:?}: revived by the process that waited for the holder"
+    );
     assert_eq!(files(dir.path()), [""; 0], "{act:?}: neither the session nor a successor is left");
     assert!(!store.delete(&held).unwrap(), "{act:?}: it was gone already");
 }
@@ -464,25 +468,25 @@ fn a_delete_beside_a_process_stopped_at_any_instant_is_not_undone_when_it_goes_o
         dice.pause(3_000);
         worker.stop();
         let was_live = store.delete(&old).unwrap();
-        assert_eq!(versions::stored(&store, &old), None, "round {round}: alive after its delete");
+        assert_eq!(versions::stored(&store, &old), None, "round {round}: live after its deletion");
         worker.go_on();
         let outcome = worker.line();
         assert_eq!(versions::stored(&store, &old), None, "round {round}: revived");
-        // Only a rotation that was done before the delete began has a successor.
+        // Only a rotation that was complete before the deletion began has a successor.
         assert_eq!(outcome == "gone", was_live, "round {round}");
         if was_live {
             deleted += 1;
         } else {
-            assert!(store.delete(&token(&outcome)).unwrap(), "round {round}: the new id is alive");
+            assert!(store.delete(&token(&outcome)).unwrap(), "round {round}: the new id is live");
         }
         assert_eq!(files(dir.path()), [""; 0], "round {round}: was live: {was_live}");
     }
-    assert_met("sessions that were still alive", deleted, rounds);
+    assert_met("sessions that were still live", deleted, rounds);
     worker.say("end");
     worker.finish();
 }
 
-/// Saves a session, now and then growing it, in the end rotating it; until it is gone or has a new id.
+/// Saves a session, sometimes growing it, and finally rotates it, until it is gone or has a new id.
 fn work_until_gone(parent: &Parent) {
     let store = open(&dir_of(parent), LONG_WAIT);
     let mut dice = Dice::new(8);
@@ -491,7 +495,7 @@ fn work_until_gone(parent: &Parent) {
         if line == "end" {
             return;
         }
-        let brought = token(&line);
+        let presented = token(&line);
         let mut bytes = 10;
         parent.report("at work");
         loop {
@@ -505,9 +509,9 @@ fn work_until_gone(parent: &Parent) {
                 Ok(Verdict::Write)
             };
             let saved = if rotates {
-                store.rotate(&brought, change, Durability::OfStore)
+                store.rotate(&presented, change, Durability::OfStore)
             } else {
-                store.update(&brought, change, Durability::OfStore)
+                store.update(&presented, change, Durability::OfStore)
             };
             match saved.unwrap() {
                 Some(saved) if rotates => break parent.report(saved.token.expose()),
@@ -525,7 +529,7 @@ fn a_writer_that_waits_longer_than_the_limit_is_told_busy_and_loses_nothing() {
     }
 }
 
-/// `act` is what is refused, while another thread, then another process, is in the middle of an update.
+/// `act` must be refused while another thread, then another process, is in the middle of an update.
 #[track_caller]
 fn check_busy(act: Act) {
     let dir = TempDir::new().unwrap();
@@ -537,7 +541,7 @@ fn check_busy(act: Act) {
         let took = begun.elapsed();
         assert_eq!(error.kind(), ErrorKind::Busy, "{act:?} beside {by}: {error}");
         assert!(took >= SHORT_WAIT && took < SOON, "{act:?} beside {by}: refused after {took:?}");
-        // Loads wait for nobody.
+        // Loads do not wait for a lock.
         assert_eq!(versions::stored(&store, &held), Some(1), "{act:?} beside {by}");
         assert_eq!(files(dir.path()).len(), 1, "{act:?} beside {by}");
     };
@@ -549,7 +553,7 @@ fn check_busy(act: Act) {
         scope.spawn(move || {
             let change = &mut |_: &mut Record| {
                 entered.send(()).unwrap();
-                // An error here means that the test has failed, and says so itself.
+                // An error here means that the test has failed, and the test reports it.
                 let _ = left.recv();
                 Ok(Verdict::Keep)
             };
@@ -584,7 +588,7 @@ fn a_session_whose_save_was_told_busy_keeps_its_changes_and_saves_them_later() {
     session.save().unwrap();
     let session = sessions.session([held]);
     assert_eq!(session.get("mine").unwrap(), Some(7));
-    assert_eq!(session.get("version").unwrap(), Some(2), "what the holder wrote is there as well");
+    assert_eq!(session.get("version").unwrap(), Some(2), "the holder's change is there as well");
 }
 
 #[test]
@@ -597,9 +601,13 @@ fn processes_that_open_one_new_directory_at_once_make_one_store() {
         let store = open(&dir, LONG_WAIT);
         let ours = store.create(&versions::new(&store, 1, 10), Durability::OfStore).unwrap().token;
         let theirs = token(&rival.line());
-        assert_eq!(versions::stored(&store, &theirs), Some(1), "round {round}: they made two stores");
+        assert_eq!(
+            versions::stored(&store, &theirs),
+            Some(1),
+            "round {round}: the processes created two stores"
+        );
         rival.say(ours.expose());
-        assert_eq!(rival.line(), "Some(1)", "round {round}: they made two stores");
+        assert_eq!(rival.line(), "Some(1)", "round {round}: the processes created two stores");
         let mut names: Vec<_> = std::fs::read_dir(&dir)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -608,10 +616,7 @@ fn processes_that_open_one_new_directory_at_once_make_one_store() {
         let mut want: Vec<_> = (0..256).map(|shard| format!("{shard:02x}")).collect();
         want.extend(["run".into(), "sessile.json".into()]);
         want.sort();
-        assert_eq!(
-            names, want,
-            "round {round}: shards, counters and parameters, and nothing left on its way"
-        );
+        assert_eq!(names, want, "round {round}: shards, counters and parameters, and no leftovers");
         std::fs::remove_dir_all(dir).unwrap();
     }
     rival.say("end");
@@ -632,13 +637,13 @@ fn open_stores(parent: &Parent) {
     }
 }
 
-/// What a writer has acknowledged, for readers in any process: one small file, changed in place.
+/// Acknowledgements of a writer, for readers in any process: one small file, changed in place.
 struct Board(File);
 
 /// One state of the board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Notice {
-    /// Which session is being written.
+    /// The session that is being written.
     session: u64,
     /// Its last acknowledged version.
     version: u64,
@@ -647,13 +652,13 @@ struct Notice {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
-    /// It is alive.
+    /// It is live.
     Alive,
-    /// Somebody is ending it.
+    /// An operation is ending it.
     Ending,
     /// It was ended.
     Ended,
-    /// So were all.
+    /// All sessions were ended.
     AllEnded,
 }
 
@@ -669,7 +674,7 @@ impl Board {
         self.0.write_all_at(&bytes, 0).unwrap();
     }
 
-    /// The last notice. A reading that a writing has passed is read again.
+    /// The last notice. A read that overlaps a write is repeated.
     fn get(&self) -> Notice {
         loop {
             let mut bytes = [0; 32];
@@ -693,8 +698,9 @@ fn check(words: [u64; 3]) -> u64 {
     words.into_iter().fold(1, |sum, word| (sum ^ word).wrapping_mul(0x0123_4567_89ab_cdef).rotate_left(29))
 }
 
-/// One process writes session after session, as fast as it can: in place, growing, shrinking, and to its end
-/// by a delete or a rotation. Another process and this one load whichever session is being written.
+/// One process writes session after session, as fast as it can: in place, growing, shrinking, and finally
+/// ends each by a deletion or a rotation. Another process and this one load the session that is being
+/// written.
 #[test]
 fn loads_beside_a_writer_are_complete_never_go_back_and_never_miss_what_was_acknowledged() {
     let dir = TempDir::new().unwrap();
@@ -716,12 +722,12 @@ fn loads_beside_a_writer_are_complete_never_go_back_and_never_miss_what_was_ackn
     let here = read_along(&store, &tokens, &board);
     let [reader, writer] = children;
     assert_eq!(writer.finish(), [""; 0]);
-    let [there] = &reader.finish()[..] else { panic!("one report") };
+    let [there] = &reader.finish()[..] else { panic!("the reader reports once") };
     let there: u64 = there.parse().unwrap();
     assert!(here.min(there) > rounds(150), "both were reading: {here} and {there} loads");
 }
 
-/// Loads what the board names, until all is ended; how often.
+/// Loads the session on the board until all are ended. Returns the number of loads.
 fn read_along(store: &FileStore, tokens: &[Token], board: &Board) -> u64 {
     let mut loads = 0;
     let mut last = (0, 0);
@@ -740,18 +746,18 @@ fn read_along(store: &FileStore, tokens: &[Token], board: &Board) -> u64 {
         let after = board.get();
         let Some(found) = found else {
             let ended = after.session != before.session || after.end >= End::Ending;
-            assert!(ended, "absent, while it was alive: {before:?}, {after:?}");
+            assert!(ended, "absent while it was live: {before:?}, {after:?}");
             continue;
         };
-        assert!(before.end < End::Ended, "alive after its end: {found} of {before:?}");
+        assert!(before.end < End::Ended, "live after its end: {found} of {before:?}");
         assert!(found >= before.version, "{found} was loaded after {before:?} was acknowledged");
         assert!(last <= (before.session, found), "{found} of {before:?} was loaded after {last:?}");
         last = (before.session, found);
     }
 }
 
-/// The tokens that the test tells a reader or a writer, and its go.
-fn told_tokens(parent: &Parent) -> Vec<Token> {
+/// The tokens that the test sends to a reader or a writer, before they start.
+fn received_tokens(parent: &Parent) -> Vec<Token> {
     let count = parent.line().parse().unwrap();
     let tokens = (0..count).map(|_: u64| token(&parent.line())).collect();
     parent.report("ready");
@@ -762,7 +768,7 @@ fn told_tokens(parent: &Parent) -> Vec<Token> {
 fn read_versions(parent: &Parent) {
     let dir = dir_of(parent);
     let store = open(&dir.join("store"), LONG_WAIT);
-    let tokens = told_tokens(parent);
+    let tokens = received_tokens(parent);
     parent.report(read_along(&store, &tokens, &Board::open(&dir.join("board"))));
 }
 
@@ -772,11 +778,11 @@ fn write_versions(parent: &Parent) {
     let store = open(&dir.join("store"), LONG_WAIT);
     let board = Board::open(&dir.join("board"));
     let mut dice = Dice::new(6);
-    for (token, session) in told_tokens(parent).iter().zip(0..) {
+    for (token, session) in received_tokens(parent).iter().zip(0..) {
         let mut notice = Notice { session, version: 1, end: End::Alive };
         for version in 2..=VERSIONS {
             board.put(notice);
-            // Two KiB at first, then four, eight, and 16; now and then the session is small again.
+            // 2 KiB at first, then 4, 8, and 16; at times the session is small again.
             let most = 1_500 << (version * 4 / (VERSIONS + 1));
             let bytes = usize::try_from(dice.roll(most)).unwrap();
             let change = &mut |record: &mut Record| {

@@ -1,4 +1,5 @@
-//! A backup that is restored over running servers, and what of a store need not be in one: the directory `run`.
+//! A backup that is restored over running servers, and the part of a store that a backup can leave out: the
+//! directory `run`.
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{directory_in_memory, put, record, text_of};
 use sessile::{
@@ -15,8 +16,9 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[("serve as asked", serve_as_aske
 const RELAXED: Durability = Durability::Relaxed;
 const COUNTERS: &str = "run/generations";
 const COUNTERS_BYTES: u64 = 2 << 20;
-/// How long a process may serve from counters that were replaced: it looks once a second. Ten times that on a busy machine, and
-/// far less than the minute for which a copy is trusted that nobody corrects.
+/// How long a process may use counters that were replaced: it checks once a second. The limit is ten times
+/// that for a busy machine, and far less than the minute for which a cache entry is trusted without an
+/// invalidation.
 const NOTICED: Duration = Duration::from_secs(10);
 
 fn options(watches: bool) -> FileStoreOptions {
@@ -30,7 +32,7 @@ fn shown(store: &FileStore, token: &Token) -> String {
     }
 }
 
-/// A server: loads, saves and ends sessions as it is told.
+/// A server: loads, saves and ends sessions on request.
 fn serve_as_asked(parent: &Parent) {
     let store = options(parent.argument("WATCHES") == "yes").open(parent.argument("DIR")).unwrap();
     parent.report("ready");
@@ -42,9 +44,9 @@ fn serve_as_asked(parent: &Parent) {
             ("load", Some(token)) => parent.report(shown(&store, token)),
             ("warm", Some(token)) => {
                 let hits = store.stats().hits;
-                // The first may have to read the file.
+                // The first load may have to read the file.
                 let texts = [(); 2].map(|()| shown(&store, token));
-                assert!(store.stats().hits > hits, "there is no copy");
+                assert!(store.stats().hits > hits, "the session is not cached");
                 parent.report(&texts[1]);
             }
             ("save", Some(token)) => {
@@ -73,12 +75,12 @@ impl Server {
         self.0.say(format_args!("{act} {}", token.expose()));
         self.0.line()
     }
-    /// How long it goes on to say something else.
+    /// Waits until the server returns the new state.
     #[track_caller]
     fn check_notices(&mut self, token: &Token, want: &str, context: &str) {
         let began = Instant::now();
         while self.ask("load", token) != want {
-            assert!(began.elapsed() < NOTICED, "{context}: {want:?} is not heard");
+            assert!(began.elapsed() < NOTICED, "{context}: {want:?} does not appear");
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -88,7 +90,7 @@ impl Server {
     }
 }
 
-/// What restores a backup of the counters over those that are in use, by its name.
+/// Ways of restoring a backup of the counters over those in use, by name.
 type Restoration = (&'static str, fn(&Path));
 const RESTORATIONS: [Restoration; 5] = [
     ("as rsync does", |counters| {
@@ -129,8 +131,8 @@ fn all_hear_each_other_again_after_the_counters_were_replaced() {
             let mut later = Server::start(&root, watches);
             assert!(tokens.iter().all(|token| later.ask("warm", token) == "old"), "{context}");
             let [one, other] = &mut earlier;
-            // Of those who had the store open: the one who is told may not have looked yet, whoever opened it since is told at
-            // once.
+            // Of the earlier servers, one that must be notified may not have checked the counters yet; a
+            // server that opened the store later is notified at once.
             assert_eq!(one.ask("save", saved_before), "saved");
             assert_eq!(later.ask("load", saved_before), "new", "{context}: at once");
             assert_eq!(one.ask("end", ended_before), "ended");
@@ -143,7 +145,7 @@ fn all_hear_each_other_again_after_the_counters_were_replaced() {
                 server.check_notices(saved_after, "new", &context);
                 server.check_notices(ended_after, "absent", &context);
             }
-            // Now all have come together.
+            // Now all servers use the same counters.
             for token in [saved, ended] {
                 assert!([&mut *one, other, &mut later].map(|server| server.ask("warm", token)) == ["old"; 3]);
             }
@@ -156,7 +158,7 @@ fn all_hear_each_other_again_after_the_counters_were_replaced() {
     }
 }
 
-/// By its clock no time goes by, so that nothing but the watcher makes it look.
+/// Its clock stands still, so only the watcher makes it check the counters.
 #[cfg(feature = "watch")]
 #[test]
 fn a_watcher_hears_that_the_counters_were_replaced() {
@@ -172,7 +174,7 @@ fn a_watcher_hears_that_the_counters_were_replaced() {
             put(&later, &token, "new", RELAXED).unwrap().unwrap();
             let began = Instant::now();
             while shown(&store, &token) != "new" {
-                assert!(began.elapsed() < NOTICED, "{how}: nothing is heard");
+                assert!(began.elapsed() < NOTICED, "{how}: no invalidation arrives");
                 thread::sleep(Duration::from_millis(1));
             }
         }
@@ -184,7 +186,7 @@ fn a_missing_run_directory_is_made_again_by_whoever_needs_it() {
     let check = |root: &Path| {
         assert_eq!(fs::metadata(root.join(COUNTERS)).unwrap().len(), COUNTERS_BYTES);
         let tag = fs::read_to_string(root.join("run/CACHEDIR.TAG")).unwrap();
-        // To the byte, as programs that make backups look for it.
+        // Byte for byte, because backup programs compare it.
         assert!(tag.starts_with("Signature: 8a477f597d28d172789f06886806bc55\n"), "{tag}");
     };
     let dir = directory_in_memory();
@@ -193,7 +195,7 @@ fn a_missing_run_directory_is_made_again_by_whoever_needs_it() {
     let store = options(false).clock(clock.clone()).open(root).unwrap();
     let saved = store.create(&record("x"), RELAXED).unwrap();
     check(root);
-    // By a save; by a load, when it is time to look; and by an opening.
+    // By a save; by a load, when a check is due; and by an opening.
     let acts: [&dyn Fn(); 4] = [
         &|| drop(put(&store, &saved.token, "x", RELAXED).unwrap().unwrap()),
         &|| {
@@ -213,7 +215,7 @@ fn a_missing_run_directory_is_made_again_by_whoever_needs_it() {
         check(root);
         assert_eq!(shown(&store, &saved.token), "x");
     }
-    // And the index with it.
+    // The index is recreated, too.
     fs::remove_dir_all(root.join("run")).unwrap();
     store.create(&record("x"), RELAXED).unwrap();
     assert_eq!(store.stats().index_failures, 0);
@@ -239,7 +241,7 @@ fn a_backup_without_run_directory_holds_all_sessions() {
     assert!(tokens.iter().all(|token| shown(&store, token) == "x"));
 }
 
-/// Its index is not taken over: what has expired is found by walking, once.
+/// The old index is not used: a full sweep finds expired sessions once.
 #[test]
 fn what_an_earlier_version_left_in_the_root_is_dropped_once_it_is_unused() {
     for index_is_there_too in [false, true] {
@@ -259,7 +261,7 @@ fn what_an_earlier_version_left_in_the_root_is_dropped_once_it_is_unused() {
             fs::create_dir_all(root.join("run/due")).unwrap();
             fs::write(root.join("run/due/sweep"), format!("{:20}\n", 1_u64 << 40)).unwrap();
         }
-        // For all that is known, those who use the store are of the earlier version.
+        // The processes that use the store may be of the earlier version.
         let error = open().unwrap_err();
         let text = format!(
             "failed to open session store `{}`: its file `generations` is of an earlier version, which may still use it; \

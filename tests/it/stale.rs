@@ -1,5 +1,5 @@
-//! Writers that are killed or stopped between a change and its announcement, beside processes with warm caches:
-//! the next act on a session, by anybody, makes good what was not announced.
+//! Writers that are killed or stopped between a change and its invalidation, beside processes with warm
+//! caches: the next operation on the session, by any process, makes the missing invalidation.
 use crate::coherence::{file_of, open, open_without_cache};
 use crate::support::checker::{Checker, Count, Counts, Findings, Mix, check_at_rest};
 use crate::support::ledger::{Ledger, Life};
@@ -18,21 +18,21 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[
     ("save beside a save", save_beside_a_save),
 ];
 
-/// Writers that run, and are killed, side by side; each has sessions of its own.
+/// Writers that run, and are killed, at the same time; each has its own sessions.
 const LANES: u64 = 2;
 const PLACES: u64 = 8;
 const READERS: u64 = 2;
-/// The cells of the ledger: whether the readers are to stop, and how often each has loaded every session.
+/// Cells of the ledger: whether the readers must stop, and how often each has loaded every session.
 const STOP: u64 = 0;
 const ROUNDS: u64 = 1;
-/// The names under which the acts after a kill, and those of killed writers, are acknowledged.
+/// Writer numbers of the operations after a kill, of killed writers, and of readers.
 const HEALER: usize = 0;
 const WRITER: usize = 2;
 const READER: usize = 4;
 const _: () = assert!(HEALER as u64 + LANES <= WRITER as u64 && WRITER as u64 + LANES <= READER as u64);
-/// Bytes of a text that fits no file that was made for a small session.
+/// Bytes of a text that does not fit a file created for a small session.
 const LARGE: usize = 6_000;
-/// What "does not hang" means on a busy machine.
+/// Time limit for an operation on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
 fn ledger(dir: &Path) -> Ledger {
@@ -56,16 +56,16 @@ fn after_kills_at_random_instants_one_act_on_a_session_shows_every_warm_reader_w
         .map(|n| Start::of("load all the time").with("DIR", dir.path()).with("READER", n.to_string()).start())
         .collect();
     let kills = rounds(500).div_ceil(LANES);
-    let mut sum = Untold::default();
+    let mut sum = Missed::default();
     let mut findings = Findings::default();
     thread::scope(|scope| {
         let (dir, files, ledger) = (dir.path(), &files, &ledger);
         let kill = |lane| kill_again_and_again(dir, files, ledger, lane, kills);
         let lanes: Vec<_> = (0..LANES).map(|lane| scope.spawn(move || kill(lane))).collect();
         for lane in lanes {
-            let (untold, found) = lane.join().unwrap();
-            sum.saves += untold.saves;
-            sum.ends += untold.ends;
+            let (missed, found) = lane.join().unwrap();
+            sum.saves += missed.saves;
+            sum.ends += missed.ends;
             findings.add(found);
         }
     });
@@ -77,34 +77,34 @@ fn after_kills_at_random_instants_one_act_on_a_session_shows_every_warm_reader_w
     counts.check("killed writers", &findings.faults);
     check_at_rest(&files, &ledger, LANES * PLACES);
     if kills > 100 {
-        assert!(sum.saves + sum.ends > 0, "no kill came between a change and its announcement: {sum:?}");
+        assert!(sum.saves + sum.ends > 0, "no kill came between a change and its invalidation: {sum:?}");
         assert!(counts[Count::Loads] > 20 * kills && counts[Count::DeadLoads] > kills, "{counts:?}");
-        assert!(counts[Count::Hits] > counts[Count::Misses], "the caches were not in play: {counts:?}");
+        assert!(counts[Count::Hits] > counts[Count::Misses], "the caches answered too few loads: {counts:?}");
     }
 }
 
-/// How many changes by killed writers a warm cache had not heard of.
+/// Number of changes by killed writers that did not invalidate a warm cache.
 #[derive(Debug, Default)]
-struct Untold {
+struct Missed {
     saves: u64,
     ends: u64,
 }
 
-/// Kills one writer after the other. Loads its sessions while it works; after it died, does one act on each of
-/// them, and waits until every reader has loaded it again.
+/// Kills one writer after the other. Loads its sessions while it works; after the kill, performs one
+/// operation on each of them, and waits until every reader has loaded it again.
 fn kill_again_and_again(
     dir: &Path,
     files: &FileStore,
     ledger: &Ledger,
     lane: u64,
     kills: u64,
-) -> (Untold, Findings) {
+) -> (Missed, Findings) {
     let warm = open(&dir.join("store"));
     let places = lane * PLACES..(lane + 1) * PLACES;
     let mut dice = Dice::new(300 + lane);
     let mut healer = Checker::new(files, ledger, HEALER + number(lane), 310 + lane);
     let mut reader = Checker::new(&warm, ledger, READER, 320 + lane);
-    let mut untold = Untold::default();
+    let mut missed = Missed::default();
     for kill in 0..kills {
         let start = Start::of("change until killed").with("DIR", dir).with("LANE", lane.to_string());
         let child = start.with("SEED", (kill * LANES + lane).to_string()).start();
@@ -116,12 +116,13 @@ fn kill_again_and_again(
                 let life = reader.life_in(place);
                 reader.load(life);
             }
-            // Every other one is hit where it hurts: when a file has just lost its name, or its place to a larger one.
+            // Every other kill comes at the critical instant: when a file has just been unlinked, or replaced
+            // by a larger one.
             let life = reader.life_in(places.start + dice.roll(PLACES));
             let file = file_of(warm.path(), &ledger.token(life));
             let pause = Instant::now() + Duration::from_micros(300);
             met = kill % 2 == 0 && wait_for_change(&file, pause);
-            // The writer is to be hit while it runs.
+            // Otherwise the writer is killed while it runs.
             if !met {
                 thread::sleep(pause.saturating_duration_since(Instant::now()));
             }
@@ -131,24 +132,24 @@ fn kill_again_and_again(
             let life = ledger.life_in(place);
             let there = versions::stored(files, &ledger.token(life));
             match (there, reader.peek(life)) {
-                (None, Some(_)) => untold.ends += 1,
-                (there, heard) => untold.saves += u64::from(there != heard),
+                (None, Some(_)) => missed.ends += 1,
+                (there, seen) => missed.saves += u64::from(there != seen),
             }
-            let alive = if dice.roll(4) == 0 {
+            let is_live = if dice.roll(4) == 0 {
                 healer.end(life);
                 false
             } else {
                 healer.save(life)
             };
-            // Now it was said what is there, and everybody's loads are held against it.
+            // Now the invalidation was made, and all loads are checked against the new state.
             reader.load(life);
-            if !alive {
+            if !is_live {
                 healer.create_in(place);
             }
         }
         let rounds: Vec<_> = (0..READERS).map(|n| ledger.cell(ROUNDS + n)).collect();
         let began = Instant::now();
-        // The round that is under way may have been at that session already.
+        // The round in progress may have passed that session already.
         while (0..READERS).any(|n| ledger.cell(ROUNDS + n) < rounds[number(n)] + 2) {
             assert!(began.elapsed() < SOON, "a reader is stuck");
             thread::yield_now();
@@ -157,10 +158,10 @@ fn kill_again_and_again(
     let mut findings = reader.findings;
     findings.add_stats(&warm);
     findings.add(healer.findings);
-    (untold, findings)
+    (missed, findings)
 }
 
-/// Waits until a file is gone or has another size. Whether that came to pass before the time was over.
+/// Waits until a file is gone or has another size. Returns whether that happened before `until`.
 fn wait_for_change(file: &Path, until: Instant) -> bool {
     let size = || std::fs::metadata(file).ok().map(|file| file.len());
     let before = size();
@@ -205,8 +206,8 @@ fn load_all_the_time(parent: &Parent) {
     checker.findings.report_to(parent);
 }
 
-/// The one who saves is stopped anywhere, a logout does not wait for it; when it goes on, it knows of the logout,
-/// also if it was just about to keep a copy of what it had saved.
+/// A writer is stopped at any instant, and a logout does not wait for it. When the writer continues, it knows
+/// of the logout, even if it was about to cache the record that it had saved.
 #[test]
 fn a_writer_stopped_beside_a_logout_does_not_find_the_session_in_its_own_cache_when_it_goes_on() {
     let dir = TempDir::new().unwrap();
@@ -225,20 +226,20 @@ fn a_writer_stopped_beside_a_logout_does_not_find_the_session_in_its_own_cache_w
         assert!(store.delete(&token).unwrap(), "round {round}");
         ledger.ended(life);
         worker.go_on();
-        assert_eq!(worker.line(), "None", "round {round}: found by the one who was stopped");
+        assert_eq!(worker.line(), "None", "round {round}: found by the stopped writer");
         assert_eq!(versions::stored(&store, &token), None, "round {round}");
     }
     worker.say("end");
     worker.finish();
 }
 
-/// Many find the session locked, by somebody who does not move, and wait as long as this.
+/// Many operations find the session locked by a stopped process, and wait this long.
 fn open_impatient(dir: &Path) -> FileStore {
     let options = FileStoreOptions::new().lock_wait(Duration::from_millis(1));
     options.sync_security_events(false).watch(false).open(dir).unwrap()
 }
 
-/// Says "at work" to each order, and does it to the session that it names.
+/// Reports "at work" for each order, and applies `act` to the session that it names.
 fn for_each_order(parent: &Parent, act: impl Fn(&Ledger, &FileStore, Life, &Token)) {
     let dir = Path::new(parent.argument("DIR"));
     let ledger = ledger(dir);
@@ -272,8 +273,9 @@ fn save_beside_a_logout(parent: &Parent) {
     });
 }
 
-/// The one who saves is stopped about when it is done, also between putting a larger file in place and telling so; who comes
-/// then saves the next version, and tells first. When the stopped one goes on, it does not take its own for the newest.
+/// A writer is stopped near its end, also between putting a larger file in place and the invalidation.
+/// Another process then saves the next version, and invalidates first. When the stopped writer continues, it
+/// does not cache its own version as the newest.
 #[test]
 fn a_writer_stopped_beside_a_later_save_finds_that_one_when_it_goes_on() {
     let dir = TempDir::new().unwrap();
@@ -289,7 +291,7 @@ fn a_writer_stopped_beside_a_later_save_finds_that_one_when_it_goes_on() {
         ledger.begin(life, &token, 0, 1);
         worker.say(round);
         assert_eq!(worker.line(), "at work");
-        // Its larger file is in place; what is left to be done takes less than this.
+        // Its larger file is in place; the remaining work takes less time than this.
         while std::fs::metadata(file_of(store.path(), &token)).unwrap().len() < LARGE as u64 {
             std::hint::spin_loop();
         }
@@ -302,7 +304,7 @@ fn a_writer_stopped_beside_a_later_save_finds_that_one_when_it_goes_on() {
         };
         match store.update(&token, change, Durability::Relaxed) {
             Ok(next) => {
-                let version = versions::of(&next.expect("it is alive").live.record);
+                let version = versions::of(&next.expect("it is live").live.record);
                 ledger.acknowledge(life, 0, version);
                 saved += 1;
             }
@@ -310,7 +312,7 @@ fn a_writer_stopped_beside_a_later_save_finds_that_one_when_it_goes_on() {
         }
         worker.go_on();
         let found = worker.line();
-        assert_eq!(found, "in order", "round {round}: by the one who was stopped");
+        assert_eq!(found, "in order", "round {round}: by the stopped writer");
     }
     assert_met("saves", saved, rounds);
     assert_met("saves that were refused", rounds - saved, rounds);
@@ -325,7 +327,7 @@ fn save_beside_a_save(parent: &Parent) {
             versions::put(record, versions::of(record) + 1, LARGE);
             Ok(Verdict::Write)
         };
-        let saved = store.update(token, change, Durability::Relaxed).unwrap().expect("it is alive");
+        let saved = store.update(token, change, Durability::Relaxed).unwrap().expect("it is live");
         let least = versions::of(&saved.live.record).max(ledger.row(life).version);
         let found = versions::stored(store, token);
         if found >= Some(least) {

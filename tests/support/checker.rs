@@ -1,5 +1,6 @@
-//! One thread that saves, ends, rotates and loads the sessions of a [`Ledger`], and judges everything it is
-//! shown by what had been acknowledged, to whomever, before it asked.
+//! A worker thread that saves, deletes, rotates and loads the sessions of a [`Ledger`]. Every record it loads
+//! is compared with the acknowledgements that the ledger held before the load began, from whichever process
+//! they came.
 use super::ledger::{Ledger, Life};
 use super::process::{Dice, Parent};
 use super::versions;
@@ -9,11 +10,11 @@ use std::fmt;
 use std::ops::{AddAssign, Index, IndexMut};
 use std::time::{Duration, SystemTime};
 
-/// What is counted: first what was done, then what must not be.
+/// Counters: operations first, then violations of a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Count {
     Loads,
-    /// Of sessions known to have ended.
+    /// Loads of sessions that were known to have ended.
     DeadLoads,
     Hits,
     Misses,
@@ -22,13 +23,13 @@ pub(crate) enum Count {
     LargeSaves,
     Ends,
     Rotations,
-    /// An older version than was acknowledged, or than this thread had seen.
+    /// A load returned an older version than was acknowledged, or than this thread had seen.
     Stale,
-    /// Alive after its end was acknowledged.
+    /// A load returned a session whose end had been acknowledged.
     Revived,
-    /// Another session's record.
+    /// A load returned another session's record.
     Foreign,
-    /// Absent, though nobody had set out to end it.
+    /// A session was absent although no operation had begun to end it.
     Lost,
 }
 
@@ -39,7 +40,7 @@ pub(crate) const COUNTS: usize = Lost as usize + 1;
 pub(crate) struct Counts([u64; COUNTS]);
 
 impl Counts {
-    /// As numbers, in the order of [`Count`].
+    /// The counters as numbers, in the order of [`Count`].
     pub(crate) fn words(self) -> [u64; COUNTS] {
         self.0
     }
@@ -49,7 +50,7 @@ impl Counts {
         Self(std::array::from_fn(|_| words.next().expect("as many as there are counts")))
     }
 
-    /// Asserts that nothing happened that must not.
+    /// Asserts that no promise was violated.
     #[track_caller]
     pub(crate) fn check(&self, context: &str, faults: &[String]) {
         let bad = [Stale, Revived, Foreign, Lost].map(|count| self[count]);
@@ -82,20 +83,20 @@ impl fmt::Debug for Counts {
             self.0;
         write!(
             f,
-            "{loads} loads ({dead} of the dead; {hits} hits, {misses} misses), {saves} saves ({large} large), \
+            "{loads} loads ({dead} of ended sessions; {hits} hits, {misses} misses), {saves} saves ({large} large), \
              {ends} ends, {rotations} rotations; {stale} stale, {revived} revived, {foreign} foreign, {lost} lost"
         )
     }
 }
 
-/// Faults that are told in words; the others are only counted.
-const TOLD_MOST: usize = 3;
+/// Number of violations that are described; the others are only counted.
+const DESCRIBED_MAX: usize = 3;
 
-/// What one or several threads found.
+/// Results of one or several threads.
 #[derive(Default)]
 pub(crate) struct Findings {
     pub(crate) counts: Counts,
-    /// The first faults, in words.
+    /// Descriptions of the first violations.
     pub(crate) faults: Vec<String>,
 }
 
@@ -105,7 +106,7 @@ impl Findings {
         self.faults.extend(more.faults);
     }
 
-    /// Counts how a store answered the loads that were made through it, all of them by checkers.
+    /// Adds the hit and miss counters of a store whose loads were all made by checkers.
     #[track_caller]
     pub(crate) fn add_stats(&mut self, store: &FileStore) {
         let stats = store.stats();
@@ -120,7 +121,7 @@ impl Findings {
         self.faults.iter().for_each(|fault| parent.report(fault));
     }
 
-    /// What a child reported.
+    /// Parses the report of a child process.
     #[track_caller]
     pub(crate) fn of(lines: &[String]) -> Self {
         let [counts, faults @ ..] = lines else { panic!("no findings") };
@@ -129,7 +130,7 @@ impl Findings {
     }
 }
 
-/// How many of a thousand steps change something; the others load.
+/// How many of a thousand steps change a session; the others are loads.
 #[derive(Clone, Copy)]
 pub(crate) struct Mix {
     pub(crate) saves: u64,
@@ -140,15 +141,15 @@ pub(crate) struct Mix {
 /// How a checker saves.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Saving {
-    /// One in eight is power-safe.
+    /// One save in eight is power-safe.
     pub(crate) safe: bool,
-    /// Each moves the deadline, to some hour of the next day.
+    /// Each save moves the deadline to a random hour of the next day.
     pub(crate) renews: bool,
-    /// One in three is large, and not one in twenty; up to 64 KiB, and not 16.
+    /// One save in three is large, instead of one in twenty, and up to 64 KiB instead of 16 KiB.
     pub(crate) large: bool,
 }
 
-/// How many of the dead a checker remembers.
+/// How many ended sessions a checker remembers.
 const GONE: usize = 4096;
 
 pub(crate) struct Checker<'a> {
@@ -157,18 +158,18 @@ pub(crate) struct Checker<'a> {
     writer: usize,
     dice: Dice,
     pub(crate) saving: Saving,
-    /// What this thread knows of the lives it has met.
+    /// State of each life that this thread has seen.
     met: HashMap<Life, Met>,
-    /// The life that it met last in each place.
+    /// The life last seen in each place.
     last: HashMap<u64, Life>,
-    /// Those that it met in a place where another is now: at most [`GONE`].
+    /// Lives that were replaced in their place: at most [`GONE`].
     gone: VecDeque<Life>,
     pub(crate) findings: Findings,
 }
 
 struct Met {
     token: Token,
-    /// The newest version that this thread was shown.
+    /// The newest version that this thread has loaded.
     version: u64,
 }
 
@@ -187,15 +188,15 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// One act on one of these places, mostly on the first few.
+    /// One operation in one of these places, mostly in the first few.
     pub(crate) fn step(&mut self, first: u64, places: u64, mix: Mix) {
         let few = if self.dice.roll(2) == 0 { places.min(16) } else { places };
         let place = first + self.dice.roll(few);
         let life = self.life_in(place);
-        let mut act = self.dice.roll(1000);
+        let mut choice = self.dice.roll(1000);
         let mut is = |share| {
-            let is = act < share;
-            act = act.wrapping_sub(share);
+            let is = choice < share;
+            choice = choice.wrapping_sub(share);
             is
         };
         if is(mix.saves) {
@@ -224,7 +225,7 @@ impl<'a> Checker<'a> {
         life
     }
 
-    /// One of those that ended lately, or at any time.
+    /// Loads a session that ended recently, or at any time.
     pub(crate) fn load_a_dead_one(&mut self) {
         let some = self.gone.len() as u64;
         if some > 0 {
@@ -249,14 +250,14 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The version that a load finds now; it is not judged.
+    /// The version that a load returns now, without checking it.
     pub(crate) fn peek(&mut self, life: Life) -> Option<u64> {
         self.count(Loads);
         let (store, token) = (self.store, &self.met(life).token);
         versions::stored(store, token)
     }
 
-    /// Makes a session its next version. Whether it was there.
+    /// Saves the next version of a session. Returns whether the session was there.
     pub(crate) fn save(&mut self, life: Life) -> bool {
         let before = self.ledger.row(life);
         let (bytes, how, deadline) = (self.text_bytes(), self.durability(), self.deadline());
@@ -284,7 +285,7 @@ impl<'a> Checker<'a> {
         true
     }
 
-    /// Ends a session. Whether it was there.
+    /// Deletes a session. Returns whether it was there.
     pub(crate) fn end(&mut self, life: Life) -> bool {
         let token = self.met(life).token.clone();
         self.ledger.ending(life);
@@ -294,7 +295,7 @@ impl<'a> Checker<'a> {
         was_there
     }
 
-    /// Gives a session a new id.
+    /// Rotates a session to a new id.
     pub(crate) fn rotate(&mut self, place: u64, old: Life) {
         let before = self.ledger.row(old);
         let new = self.ledger.give(self.writer);
@@ -312,12 +313,13 @@ impl<'a> Checker<'a> {
         self.count(Rotations);
         if let Some(saved) = saved {
             self.ledger.begin(new, &saved.token, self.writer, versions::of(&saved.live.record));
-            // In this order: a writer that is killed leaves no life unended that is in no place, but the last it was given.
+            // This order matters: a killed writer then leaves at most one life that has not ended and is in
+            // no place, the last one it was given.
             self.ledger.ended(old);
             self.ledger.put_in(place, new);
             self.judge(old, before, &found.expect("it was changed"));
         } else {
-            // Somebody else has ended it; the new life was given to nobody.
+            // Another thread has ended it; the new life was never created.
             self.ledger.ended(old);
         }
     }
@@ -332,7 +334,7 @@ impl<'a> Checker<'a> {
         self.ledger.put_in(place, life);
     }
 
-    /// Judges a record that was found after `before` was read.
+    /// Checks a record that was loaded after `before` was read.
     fn judge(&mut self, life: Life, before: super::ledger::Row, record: &Record) {
         let of = marked(record);
         if of != life {
@@ -361,7 +363,7 @@ impl<'a> Checker<'a> {
         self.met.entry(life).or_insert_with(|| Met { token: ledger.token(life), version: 0 })
     }
 
-    /// One save in twenty is of a record that does not fit the smallest file.
+    /// Length of the text. One save in twenty does not fit the smallest file.
     fn text_bytes(&mut self) -> usize {
         let (one_in, sizes) = if self.saving.large { (3, 6) } else { (20, 4) };
         let large = self.dice.roll(one_in) == 0;
@@ -384,24 +386,24 @@ impl<'a> Checker<'a> {
 
     fn fault(&mut self, count: Count, text: fmt::Arguments<'_>) {
         self.count(count);
-        if self.findings.faults.len() < TOLD_MOST {
+        if self.findings.faults.len() < DESCRIBED_MAX {
             self.findings.faults.push(format!("{count:?}: {text}"));
         }
     }
 }
 
-/// Says whose record it is.
+/// Stores the life in the record.
 fn mark(record: &mut Record, life: Life) {
     record.entries.insert("mark".into(), Value::new(&life.0).unwrap());
 }
 
-/// Whose record it says it is.
+/// The life that the record names.
 pub(crate) fn marked(record: &Record) -> Life {
     Life(record.entries["mark"].get().unwrap())
 }
 
-/// Compares what is stored with the ledger, when all is at rest: every session that ended is absent, and the one in
-/// each place is at its last acknowledged version.
+/// Compares the store with the ledger when no operation is running: every session that ended is absent, and
+/// the one in each place has its last acknowledged version.
 #[track_caller]
 pub(crate) fn check_at_rest(store: &FileStore, ledger: &Ledger, places: u64) {
     for life in ledger.lives().filter(|life| ledger.row(*life).ended) {

@@ -1,22 +1,23 @@
-//! What was acknowledged, kept outside the store where every process can read it: one small file, changed in
-//! place, which a killed process leaves as it is.
+//! A record of all acknowledgements, kept outside the store in one small file that every process can read.
+//! The file is changed in place, so a killed process leaves it intact.
 //!
-//! A test works on *places*. In each place one session lives after the other; each of those is a [`Life`], with a
-//! row of its own:
+//! A test works on *places*. In each place sessions live one after the other; each session is a [`Life`] and
+//! has its own row:
 //!
 //! ```text
 //!    0  the life that is in each of the 384 places, plus one
 //! 3072  how many lives each of 57 writers has given
-//! 3584  576 cells for whatever a test has to say
+//! 3584  576 cells, whose meaning the test defines
 //! 8192  rows of 512 bytes: token | life, plus one | ending | ended | highest version acknowledged to each of 57 writers
 //! ```
 //!
-//! A writer writes `ending` before it ends a session, and the rest after the store has answered. So a load may be
-//! judged by what its row said before it began, and an absence by what the row says afterwards.
+//! A writer sets `ending` before it ends a session, and the other fields after the store has answered. So a
+//! load is checked against the row as read before the load began, and an absence against the row as read
+//! afterwards.
 //!
-//! **Rows are used again**, or a long run would fill the disk: after [`KEPT`] lives a writer comes back to its first row, and
-//! passes over those whose life has not ended. So a life that has no row any more has ended. A row says that it is
-//! nobody's before it is made somebody else's, and a reader looks whose it is *after* it has read what it says.
+//! **Rows are reused**; otherwise a long run would fill the disk. After [`KEPT`] lives a writer returns to
+//! its first row and skips rows whose life has not ended, so a life without a row has ended. A row is marked
+//! as unowned before it gets a new owner, and a reader checks the owner *after* it has read the fields.
 use sessile::Token;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -36,46 +37,46 @@ const VERSIONS: usize = ENDED + 8;
 const ROW: usize = 512;
 const _: () = assert!(VERSIONS + 8 * WRITERS == ROW && CELLS_AT + 8 * CELLS == ROWS_AT);
 const _: () = assert!(8 * WRITERS as u64 <= CELLS_AT - GIVEN_AT);
-/// Rows of each writer.
+/// Number of rows of each writer.
 const KEPT: u64 = 4096;
 
 pub(crate) struct Ledger(File);
 
-/// One session, from its creation or the rotation that led to it, to its end.
+/// One session, from its creation, or the rotation that created it, to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Life(pub(crate) u64);
 
 impl Life {
-    /// The `n`-th life that this writer may give; no other writer gives it.
+    /// The `n`-th life of this writer; no other writer uses it.
     pub(crate) fn of(writer: usize, n: u64) -> Self {
         assert!(writer < WRITERS);
         Self(n * WRITERS as u64 + writer as u64)
     }
 
-    /// Where its row has a field.
+    /// File offset of a field of its row.
     fn at(self, field: usize) -> u64 {
         row_at(self.0 % (KEPT * WRITERS as u64)) + field as u64
     }
 
-    /// What its row says of whose it is.
+    /// The owner field of its row.
     fn name(self) -> u64 {
         self.0 + 1
     }
 }
 
-/// What was known of a life at some instant.
+/// The state of a life at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// Somebody has set out to end it.
+    /// An operation that ends it has begun.
     pub(crate) ending: bool,
-    /// Somebody was told that it is gone.
+    /// Its end was acknowledged.
     pub(crate) ended: bool,
-    /// The highest version that anybody was told is saved.
+    /// The highest version that was acknowledged as saved.
     pub(crate) version: u64,
 }
 
 impl Row {
-    /// What is known of a life whose row is another's.
+    /// The state of a life whose row has been reused.
     const OF_THE_DEAD: Self = Self { ending: true, ended: true, version: 0 };
 }
 
@@ -94,7 +95,7 @@ impl Ledger {
         self.set(8 * place, life.0 + 1);
     }
 
-    /// A life that this writer has not given, in whose row nobody lives.
+    /// Takes a life that this writer has not used, in a row that is free.
     pub(crate) fn give(&self, writer: usize) -> Life {
         let given = GIVEN_AT + 8 * writer as u64;
         let first = self.get(given);
@@ -107,13 +108,13 @@ impl Ledger {
         Life::of(writer, n)
     }
 
-    /// The last life that this writer was [given](Self::give), begun or not.
+    /// The last life that this writer was [given](Self::give), whether or not its session was created.
     pub(crate) fn last_given(&self, writer: usize) -> Option<Life> {
         let last = self.get(GIVEN_AT + 8 * writer as u64).checked_sub(1)?;
         Some(Life::of(writer, last))
     }
 
-    /// A new life, at the version that was acknowledged to its writer.
+    /// Begins a life, at the version that was acknowledged to its writer.
     pub(crate) fn begin(&self, life: Life, token: &Token, writer: usize, version: u64) {
         self.set(life.at(LIFE), 0);
         let mut row = [0; ROW];
@@ -123,7 +124,7 @@ impl Ledger {
         self.set(life.at(LIFE), life.name());
     }
 
-    /// The token of a life that has its row yet.
+    /// The token of a life that still has its row.
     #[track_caller]
     pub(crate) fn token(&self, life: Life) -> Token {
         let mut bytes = [0; TOKEN];
@@ -163,7 +164,7 @@ impl Ledger {
             }
             let word = |at: &[u8]| unsealed(at.try_into().unwrap());
             let [ending, ended] = [ENDING, ENDED].map(|at| word(&bytes[at..at + 8]));
-            // Most writers have said nothing of it.
+            // Most writers have acknowledged no version of it.
             let versions = bytes[VERSIONS..].chunks_exact(8).filter(|word| **word != [0; 8]);
             let version = versions.map(word).try_fold(0, |most, version| Some(most.max(version?)));
             if let (Some(ending), Some(ended), Some(version)) = (ending, ended, version) {
@@ -172,7 +173,7 @@ impl Ledger {
         }
     }
 
-    /// One of the cells that mean what a test says they do; 0 until it is set.
+    /// A cell, whose meaning the test defines; 0 until it is set.
     pub(crate) fn cell(&self, n: u64) -> u64 {
         self.get(CELLS_AT + 8 * n)
     }
@@ -181,7 +182,7 @@ impl Ledger {
         self.set(CELLS_AT + 8 * n, value);
     }
 
-    /// Several cells, the first of them, in one call.
+    /// Sets several cells, from `first` on, in one call.
     pub(crate) fn set_cells(&self, first: u64, values: &[u64]) {
         assert!(first + values.len() as u64 <= CELLS);
         let bytes: Vec<u8> = values.iter().flat_map(|value| sealed(*value)).collect();
@@ -207,7 +208,7 @@ fn row_at(row: u64) -> u64 {
     ROWS_AT + row * ROW as u64
 }
 
-/// A number beside its complement: a reading that a writing has passed shows, and is read again.
+/// A number followed by its complement: a read that overlaps a write is recognised and repeated.
 fn sealed(value: u64) -> [u8; 8] {
     let value = u32::try_from(value).unwrap();
     (u64::from(value) | u64::from(!value) << 32).to_le_bytes()

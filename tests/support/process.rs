@@ -1,11 +1,12 @@
-//! Real processes for tests: the test binary starts itself again, as a child that runs one named worker. The root of
-//! the crate says what its `WORKERS` are, and by what arguments a `CHILD` comes to [`run_worker`].
+//! Real processes for tests: the test binary starts itself again as a child that runs one named worker. The
+//! root of the crate defines its `WORKERS` and the arguments, `CHILD`, with which a child reaches
+//! [`run_worker`].
 //!
 //! - A worker is a function of its [`Parent`]. It gets arguments by environment, orders as lines on its
 //!   standard input, and reports lines on its standard output.
 //! - A [`Child`] that is dropped is killed with SIGKILL and reaped. One whose parent died sees the end of its
 //!   standard input and exits.
-//! - Nothing waits for ever: a child that says nothing for [`PATIENCE`] fails the test.
+//! - No wait is unbounded: a child that reports nothing for [`PATIENCE`] fails the test.
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -19,16 +20,16 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What a child process runs.
+/// The function that a child process runs.
 pub(crate) type Worker = fn(&Parent);
 
-/// Names the worker; unset in a process that is nobody's child.
+/// Environment variable with the worker's name; unset in a process that is not a child.
 const WORKER: &str = "SESSILE_TEST_WORKER";
-/// Begins the name of every argument.
+/// Prefix of the environment variable of every argument.
 const ARGUMENT: &str = "SESSILE_TEST_ARGUMENT_";
-/// Precedes each report, for the test harness prints lines of its own.
+/// Prefix of each report, because the test harness prints lines of its own.
 const MARK: &str = "reports: ";
-/// Longest silence of a child that works.
+/// Longest time that a working child may report nothing.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn worker(name: &str) -> Worker {
@@ -37,7 +38,7 @@ fn worker(name: &str) -> Worker {
     known.find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no worker is called {name}")).1
 }
 
-/// Runs the worker that this process is to be; whether it is somebody's child at all.
+/// Runs the worker of this process. Returns whether this process is a child at all.
 pub(crate) fn run_worker() -> bool {
     let name = std::env::var(WORKER);
     name.map(|name| worker(&name)(&Parent::new())).is_ok()
@@ -61,20 +62,21 @@ impl Start {
         self
     }
 
-    /// Runs it as a copy of this program, which any user may run, behind a command that takes another command.
+    /// Runs the worker as a copy of this program that every user may execute, behind a command that runs
+    /// another command.
     pub(crate) fn behind(mut self, command: &[&str], copy: &Path) -> Self {
         let mut behind = Command::new(command[0]);
         behind.args(&command[1..]).arg(copy).args(crate::CHILD);
         for (name, value) in self.command.get_envs() {
-            behind.env(name, value.expect("none was taken away"));
+            behind.env(name, value.expect("no variable was removed"));
         }
         self.command = behind;
         self
     }
 
-    /// Has the child's complaints written to a file.
-    #[allow(dead_code, reason = "one of the binaries that have this module has no use for it")]
-    pub(crate) fn complaining_to(mut self, file: std::fs::File) -> Self {
+    /// Redirects the child's standard error to a file.
+    #[allow(dead_code, reason = "one of the binaries that include this module does not use it")]
+    pub(crate) fn stderr_to(mut self, file: std::fs::File) -> Self {
         self.command.stderr(file);
         self
     }
@@ -85,7 +87,7 @@ impl Start {
         let (sender, lines) = channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-                // The last line of a killed child may be half a line; it then lacks the end mark.
+                // The last line of a killed child may be incomplete; it then lacks the end mark.
                 let line = String::from_utf8_lossy(&line);
                 let report = line.split_once(MARK).and_then(|(_, report)| report.strip_suffix('.'));
                 if let Some(report) = report
@@ -99,7 +101,7 @@ impl Start {
     }
 }
 
-/// A child process that runs.
+/// A running child process.
 pub(crate) struct Child {
     worker: &'static str,
     process: std::process::Child,
@@ -131,7 +133,7 @@ impl Child {
         }
     }
 
-    /// Waits until the child is done, and returns what it still reported.
+    /// Waits until the child has ended, and returns its remaining reports.
     #[track_caller]
     pub(crate) fn finish(mut self) -> Vec<String> {
         let rest: Vec<_> = std::iter::from_fn(|| self.next()).collect();
@@ -140,7 +142,7 @@ impl Child {
         rest
     }
 
-    /// Kills the child with SIGKILL, and returns what it still reported.
+    /// Kills the child with SIGKILL, and returns its remaining reports.
     #[track_caller]
     pub(crate) fn kill(mut self) -> Vec<String> {
         self.process.kill().unwrap();
@@ -151,14 +153,14 @@ impl Child {
         rest
     }
 
-    /// Stops the child, as ^Z or a debugger does, and returns when it stands still.
+    /// Stops the child, as ^Z or a debugger does, and returns when it is stopped.
     pub(crate) fn stop(&self) {
         self.signal(rustix::process::Signal::STOP);
         let pid = rustix::process::WaitId::Pid(self.pid());
         rustix::process::waitid(pid, rustix::process::WaitIdOptions::STOPPED).unwrap();
     }
 
-    /// Lets a stopped child go on.
+    /// Continues a stopped child.
     pub(crate) fn go_on(&self) {
         self.signal(rustix::process::Signal::CONT);
     }
@@ -180,7 +182,7 @@ impl Drop for Child {
     }
 }
 
-/// What a worker knows of the test that started it.
+/// A worker's view of the test that started it.
 pub(crate) struct Parent {
     arguments: HashMap<String, String>,
     lines: Mutex<Receiver<String>>,
@@ -217,14 +219,14 @@ impl Parent {
         self.argument(name).parse().unwrap()
     }
 
-    /// Reports a line, in one write: a reader gets all of it or nothing.
+    /// Reports a line in one write, so a reader gets all of it or nothing.
     pub(crate) fn report(&self, text: impl Display) {
         if self.reports.lock().write_all(format!("{MARK}{text}.\n").as_bytes()).is_err() {
             exit(2);
         }
     }
 
-    /// Waits for the next line. Ends the process if there is no parent any more.
+    /// Waits for the next line. Exits if the parent has ended.
     pub(crate) fn line(&self) -> String {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.recv().unwrap_or_else(|_| exit(2))
@@ -247,7 +249,7 @@ pub(crate) fn hear_from_all(children: &[Child], line: &str) {
     }
 }
 
-/// Numbers without a pattern, the same ones for the same seed.
+/// Pseudo-random numbers; the same seed gives the same sequence.
 pub(crate) struct Dice {
     seed: u64,
     rolled: u64,
@@ -258,7 +260,7 @@ impl Dice {
         Self { seed, rolled: 0 }
     }
 
-    /// One of 0, 1, … below `sides`.
+    /// One of the integers 0 to `sides - 1`.
     pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.rolled += 1;
         let mut hasher = DefaultHasher::new();
@@ -275,8 +277,7 @@ impl Dice {
         self.roll(256).to_le_bytes()[0]
     }
 
-    /// Lets up to `micros_max` microseconds pass, without giving the processor away: a sleep is longer than
-    /// an update.
+    /// Busy-waits for up to `micros_max` microseconds: a sleep takes longer than an update.
     pub(crate) fn pause(&mut self, micros_max: u64) {
         let until = Instant::now() + Duration::from_micros(self.roll(micros_max + 1));
         while Instant::now() < until {
@@ -285,22 +286,22 @@ impl Dice {
     }
 }
 
-/// How many rounds to run where `usual` are usual: the variable `SESSILE_ROUNDS_PERCENT` scales all tests
-/// that hunt for races.
+/// Number of rounds to run where `usual` is the default. The variable `SESSILE_ROUNDS_PERCENT` scales all
+/// tests that search for races.
 pub(crate) fn rounds(usual: u64) -> u64 {
     let percent = std::env::var("SESSILE_ROUNDS_PERCENT")
         .map_or(100, |text| text.parse().expect("SESSILE_ROUNDS_PERCENT is a whole number"));
     (usual * percent).div_ceil(100)
 }
 
-/// Fails a test that hunted for a race and hardly ever met it: how often it did depends on what else the machine does,
-/// and one round of a thousand, where a busy machine met fourteen, is enough to say that there was a hunt.
+/// Fails a test that searched for a race and hardly ever provoked it. The frequency depends on the load of
+/// the machine: a busy machine met 14 of 1,000 rounds, so 1 of 1,000 is required.
 #[track_caller]
 pub(crate) fn assert_met(what: &str, met: u64, rounds: u64) {
     assert!(met >= rounds.div_ceil(1000), "{what}: met in only {met} of {rounds} rounds");
 }
 
-/// The entry of every child process of a binary of tests; in any other process, the test of this file.
+/// The entry point of every child process of a test binary; in any other process, the test of this file.
 #[test]
 fn child() {
     if !run_worker() {
@@ -318,7 +319,7 @@ fn the_harness_keeps_its_promises() {
     }
     echo.say("end");
     assert_eq!(echo.finish(), ["bye"]);
-    // A dropped child is gone when the drop returns; so is a killed one.
+    // A dropped child has ended when the drop returns; so has a killed one.
     let dropped = Start::of("sleep").start();
     assert_eq!(dropped.line(), "asleep");
     let pid = dropped.pid();
@@ -330,11 +331,11 @@ fn the_harness_keeps_its_promises() {
     assert_eq!(killed.line(), "asleep");
     assert_eq!(killed.kill(), [""; 0]);
     assert!(!is_there(pid));
-    // A child whose parent is gone ends by itself.
+    // A child whose parent has ended exits by itself.
     let mut orphan = Start::of("sleep").start();
     orphan.stdin = None;
     assert_eq!(orphan.process.wait().unwrap().code(), Some(2));
-    // One that fails is noticed.
+    // A child that fails is noticed.
     let status: ExitStatus = Start::of("no such worker").quiet().start().process.wait().unwrap();
     assert!(!status.success());
     // The dice reach every side.
@@ -347,7 +348,7 @@ fn the_harness_keeps_its_promises() {
 }
 
 impl Start {
-    /// Lets the child complain to nobody.
+    /// Discards the child's standard error.
     fn quiet(mut self) -> Self {
         self.command.stderr(Stdio::null());
         self

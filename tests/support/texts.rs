@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
-/// A directory in memory, if there is such a place: for tests that write a lot and do not ask what the disk
-/// makes of it.
+/// A directory in memory, where the machine has one: for tests that write a lot and do not depend on the
+/// disk.
 pub(crate) fn directory_in_memory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -22,20 +22,20 @@ pub(crate) fn text_of(record: &Record) -> String {
     record.entries["text"].get().unwrap()
 }
 
-/// Where a session's file is: the first byte of its digest names the directory.
+/// Path of a session's file: the first byte of its digest is the directory.
 pub(crate) fn path_of(root: &Path, id: PublicId) -> PathBuf {
     let name = id.to_string();
     root.join(&name[..2]).join(&name[2..])
 }
 
-/// The files in the shards of a store: sessions, and what was left on its way.
+/// The files in the shards of a store: sessions and leftovers of unfinished operations.
 pub(crate) fn files_in_shards(root: &Path) -> Vec<PathBuf> {
     let shards = (0..=255_u8).map(|shard| root.join(format!("{shard:02x}")));
     let list = |shard: PathBuf| std::fs::read_dir(shard).into_iter().flatten();
     shards.flat_map(list).map(|name| name.unwrap().path()).collect()
 }
 
-/// The text of a session, if there is one.
+/// The text of a session, if it exists.
 pub(crate) fn load(store: &impl Store, token: &Token) -> Result<Option<String>> {
     Ok(match store.load(token)? {
         Lookup::Live(live) => Some(text_of(&live.record)),
@@ -51,7 +51,7 @@ pub(crate) fn put(store: &impl Store, token: &Token, text: &str, how: Durability
     store.update(token, &mut change, how)
 }
 
-/// A change that shows which version it was made to.
+/// A change whose result shows the version it was applied to.
 pub(crate) fn append_plus(record: &mut Record) -> Result<Verdict> {
     let text = text_of(record) + "+";
     record.entries.insert("text".into(), Value::new(&text)?);

@@ -1,8 +1,8 @@
-//! Records that say which version they are in every part, so that a mixture of two shows.
+//! Records in which every part states the version, so that a mixture of two versions is recognised.
 use sessile::{Live, Lookup, Record, Store, Token, Value};
 use std::time::Duration;
 
-/// Makes the record this version, with a text of so many bytes.
+/// Sets the record to this version, with a text of `text_bytes` bytes.
 pub(crate) fn put(record: &mut Record, version: u64, text_bytes: usize) {
     let entries = &mut record.entries;
     entries.insert("version".into(), Value::new(&version).unwrap());
@@ -10,14 +10,14 @@ pub(crate) fn put(record: &mut Record, version: u64, text_bytes: usize) {
     entries.insert("text".into(), Value::new(&text(version, text_bytes)).unwrap());
 }
 
-/// A record of this version that lives for a day.
+/// A record of this version that expires in a day.
 pub(crate) fn new(store: &impl Store, version: u64, text_bytes: usize) -> Record {
     let mut record = Record::new(store.now(), store.now() + Duration::from_secs(86_400));
     put(&mut record, version, text_bytes);
     record
 }
 
-/// Which version a record is, all of it.
+/// The version of a record, all parts of which must agree.
 #[track_caller]
 pub(crate) fn of(record: &Record) -> u64 {
     let version = record.entries["version"].get().unwrap();
@@ -27,8 +27,8 @@ pub(crate) fn of(record: &Record) -> u64 {
     version
 }
 
-/// The version that a store has of a session; `None` if it is absent, of which the reason must be that
-/// nothing is there: not damage, not age.
+/// The version of a session in a store; `None` if the session is absent because no file is there. Any other
+/// reason, damage or expiry, is an error.
 #[track_caller]
 pub(crate) fn stored(store: &impl Store, token: &Token) -> Option<u64> {
     match store.load(token).unwrap() {

@@ -1,4 +1,4 @@
-//! Who has a turn when.
+//! The order of the turns.
 use crate::Args;
 use crate::measure::{Case, Figures, Samples, Subject};
 use crate::peer::Setting;
@@ -12,11 +12,11 @@ use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
-/// Measures all cases, for everybody, and tells of each case when it is known.
+/// Measures all cases for all peers, and calls `tell` with the figures of each case.
 ///
 /// # Errors
 ///
-/// It is to stop, or `tell` fails.
+/// The tool was asked to stop, or `tell` failed.
 pub(crate) fn all(
     args: &Args,
     dir: &Path,
@@ -41,7 +41,7 @@ pub(crate) fn all(
                 figures.extend(of_case);
             }
             drop(subjects);
-            // Room for the next ones.
+            // Frees the disk for the next peers.
             for entry in std::fs::read_dir(dir)? {
                 std::fs::remove_dir_all(entry?.path())?;
             }
@@ -54,10 +54,10 @@ pub(crate) fn all(
 }
 
 fn bar(args: &Args, cases: &[Case]) -> ProgressBar {
-    let everybody = args.who().len();
+    let peers = args.who().len();
     let kinds: HashSet<_> = cases.iter().map(|case| (case.bytes, case.durability)).collect();
-    let fillings = kinds.len() * everybody;
-    let turns = cases.len() * usize::from(args.rounds) * everybody;
+    let fillings = kinds.len() * peers;
+    let turns = cases.len() * usize::from(args.rounds) * peers;
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {eta:>5} left  {msg}");
     ProgressBar::new((fillings + turns) as u64).with_style(style.expect("a template"))
 }
@@ -71,7 +71,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Everybody with so many bytes a session at one durability, with all sessions made and on the disk.
+    /// All peers at one session size and durability, with all sessions created and written to the disk.
     fn subjects(&self, bytes: usize, durability: Durability) -> io::Result<Vec<Subject>> {
         let mut subjects = Vec::new();
         for who in self.args.who() {
@@ -86,7 +86,7 @@ impl Work<'_> {
         Ok(subjects)
     }
 
-    /// All rounds of one case, each in another order: who comes after whom does not decide.
+    /// All rounds of one case, each in another order, so that the order of the peers does not decide.
     fn measure(&self, case: Case, subjects: &mut [Subject]) -> io::Result<Vec<Figures>> {
         let Case { act, durability, threads, .. } = case;
         self.bar.set_message(format!("{} {} {threads} threads", act.name(), durability.name()));

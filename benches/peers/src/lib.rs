@@ -1,5 +1,5 @@
-//! What both tools share: how long a turn takes, how turns are summed up, and how a tool is stopped without leaving anything
-//! behind.
+//! Shared parts of both tools: the length of a turn, the median of turns, and a stop that leaves no processes
+//! or directories behind.
 use signal_hook::consts::TERM_SIGNALS;
 use signal_hook::flag;
 use std::io;
@@ -7,19 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Reads how long a turn takes: seconds, at least a thousandth and at most an hour.
+/// Parses the length of a turn: seconds, at least a thousandth and at most an hour.
 ///
 /// # Errors
 ///
-/// What is expected instead.
+/// A description of the valid values.
 pub fn turn(text: &str) -> Result<Duration, &'static str> {
     match text.parse() {
         Ok(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("it is to be a number of seconds, from 0.001 to 3,600"),
+        _ => Err("it must be a number of seconds, from 0.001 to 3,600"),
     }
 }
 
-/// What as many lie below as above; of an even number, the middle between the two in the middle.
+/// The median; of an even number of values, the mean of the two in the middle.
 pub fn median(numbers: &[f64]) -> f64 {
     let mut sorted = numbers.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -27,13 +27,13 @@ pub fn median(numbers: &[f64]) -> f64 {
     if sorted.len().is_multiple_of(2) { f64::midpoint(sorted[half - 1], sorted[half]) } else { sorted[half] }
 }
 
-/// Whether somebody asked the tool to stop, by a signal. It then ends as after a failure, between two turns: its servers are
-/// stopped, its directories removed. Who asks twice does not wait for that.
+/// Whether a signal has asked the tool to stop. It then ends as after a failure, between two turns: its
+/// servers are stopped, its directories removed. A second signal ends it at once.
 #[derive(Clone, Debug)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// From now on, signals are heard.
+    /// Installs the signal handlers.
     ///
     /// # Errors
     ///
@@ -47,11 +47,11 @@ impl Stop {
         Ok(Self(asked))
     }
 
-    /// To be asked before each turn.
+    /// Returns an error once a stop was requested; call it before each turn.
     ///
     /// # Errors
     ///
-    /// The tool is to stop.
+    /// The tool was asked to stop.
     pub fn check(&self) -> io::Result<()> {
         if self.0.load(Ordering::Relaxed) {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "stopped before the end"));

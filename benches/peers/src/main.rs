@@ -1,8 +1,8 @@
-//! The same session workload on sessile and on what one would pick instead: in one program, one after the other, again and
-//! again, so that ratios mean something on a noisy machine.
+//! The same session workload on sessile and on its alternatives: in one program, in turns, over several
+//! rounds, so that ratios are meaningful on a noisy machine.
 //!
-//! `workload` says what is done, `peers` who does it and how each is configured, `measure` how it is timed, `compare` in which
-//! order.
+//! `workload` defines the operations, `peers` the candidates and their configuration, `measure` the timing,
+//! `compare` the order.
 mod compare;
 mod measure;
 mod peer;
@@ -14,7 +14,7 @@ mod workload;
 
 use clap::Parser;
 use measure::Case;
-use peers::Who;
+use peers::PeerName;
 use serde_json::Value;
 use sessile_peers::{Stop, turn};
 use std::collections::HashSet;
@@ -37,50 +37,50 @@ Examples:
   peers --dir /mnt/journaled
 
 JSON: one object a line: act, who, durability, threads, bytes, ops_per_s (the
-median of the rounds), p50_ns and p99_ns (of single acts, all rounds together),
+median of the rounds), p50_ns and p99_ns (of single operations, all rounds together),
 samples; and with act = \"space\": disk_bytes and resident_bytes a session."
 )]
 struct Args {
-    /// Directory to measure in, on the disk that is meant [default: the current one]
+    /// Directory to measure in, on the disk in question [default: the current one]
     #[arg(long, default_value = ".", hide_default_value = true)]
     dir: PathBuf,
-    /// How many sessions each store holds
+    /// Number of sessions in each store
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
     sessions: u32,
-    /// What each session holds, in bytes
+    /// Size of each session, in bytes
     #[arg(long, value_delimiter = ',', default_value = "512,4096", value_parser = clap::value_parser!(u32).range(1..=7000))]
     bytes: Vec<u32>,
-    /// How many threads act at the same time
+    /// Number of threads at the same time
     #[arg(long, value_delimiter = ',', default_value = "1,2,8", value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: Vec<u16>,
-    /// What is done [default: everything]
+    /// The operations [default: all]
     #[arg(long, value_delimiter = ',')]
     acts: Vec<Act>,
-    /// Who does it [default: everybody who is on this machine]
+    /// The peers [default: all that are installed on this machine]
     #[arg(long, value_delimiter = ',')]
-    who: Vec<Who>,
-    /// When writes are to have reached the disk
+    who: Vec<PeerName>,
+    /// When writes must have reached the disk
     #[arg(long, value_delimiter = ',', default_value = "relaxed,power_safe")]
     durability: Vec<Durability>,
-    /// How long each one does each act in each round
+    /// How long each peer performs each operation in each round
     #[arg(long, default_value = "0.2", value_parser = turn)]
     seconds: Duration,
-    /// How often everybody has a turn
+    /// Number of rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Write the figures there, one JSON object a line
+    /// Write the figures to this file, one JSON object a line
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Draw the figures of one thread there, as SVG
+    /// Draw the figures of one thread to this file, as SVG
     #[arg(long)]
     plot: Option<PathBuf>,
-    /// Say how much memory one takes, and nothing else: in a process of its own
+    /// Only measure the memory of one peer, in this process
     #[arg(long, hide = true)]
-    memory_of: Option<Who>,
+    memory_of: Option<PeerName>,
 }
 
 impl Args {
-    /// As asked for on the command line, each thing once.
+    /// The arguments of the command line, without duplicates.
     fn parse_once() -> Self {
         let mut args = Self::parse();
         once_each(&mut args.bytes);
@@ -91,13 +91,13 @@ impl Args {
         args
     }
 
-    /// What is to be measured, in the order of the report.
+    /// The cases to measure, in the order of the report.
     fn cases(&self) -> Vec<Case> {
         let acts = if self.acts.is_empty() { &Act::ALL[..] } else { &self.acts };
         let mut cases = Vec::new();
         for &bytes in &self.bytes {
             for &act in acts {
-                // Nobody sweeps in several threads.
+                // Sweeps run in one thread.
                 let durability = if act.is_durable() { &self.durability[..] } else { &self.durability[..1] };
                 let threads = if act == Act::Sweep { &[1] } else { &self.threads[..] };
                 for &durability in durability {
@@ -113,11 +113,11 @@ impl Args {
         cases
     }
 
-    fn who(&self) -> Vec<Who> {
-        let asked = if self.who.is_empty() { &Who::ALL[..] } else { &self.who };
-        let (here, missing): (Vec<Who>, Vec<Who>) = asked.iter().partition(|who| who.is_here());
+    fn who(&self) -> Vec<PeerName> {
+        let asked = if self.who.is_empty() { &PeerName::ALL[..] } else { &self.who };
+        let (here, missing): (Vec<PeerName>, Vec<PeerName>) = asked.iter().partition(|who| who.is_here());
         for who in missing {
-            eprintln!("{} is not on this machine", who.name());
+            eprintln!("{} is not installed on this machine", who.name());
         }
         here
     }
@@ -132,9 +132,10 @@ fn once_each<T: Copy + Eq + Hash>(items: &mut Vec<T>) {
     items.retain(|item| seen.insert(*item));
 }
 
-/// A file to write to, if one is asked for: one that cannot be written is known before the work.
+/// Opens a file for writing, if one was requested: a file that cannot be written is reported before the
+/// measurement.
 fn open(path: Option<&Path>) -> Result<Option<File>, String> {
-    // What an earlier run has left is written over when there is something to write.
+    // The content of an earlier run is kept until there is a result to write.
     let open = |path: &Path| File::options().write(true).create(true).truncate(false).open(path);
     let named = |path: &Path| open(path).map_err(|error| format!("{}: {error}", path.display()));
     path.map(named).transpose()
@@ -147,7 +148,7 @@ fn write_line(to: &mut Option<File>, line: &Value) -> std::io::Result<()> {
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse_once();
     if args.who().is_empty() {
-        return Err("nobody is left to be compared".into());
+        return Err("there is no peer to compare".into());
     }
     let stop = Stop::on_signals()?;
     let dir = tempfile::Builder::new().prefix("peers-").tempdir_in(&args.dir)?;
@@ -157,7 +158,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let (mut json, mut plot) = (open(args.json.as_deref())?, open(args.plot.as_deref())?);
-    // What is known is told at once: a later failure does not take it away.
+    // Each result is written at once: a later failure does not discard it.
     json.as_ref().map_or(Ok(()), |json| json.set_len(0))?;
     let figures =
         compare::all(&args, &dir_path, &stop, |figures| write_line(&mut json, &report::json(figures)))?;
@@ -184,6 +185,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}", report::space_table(&spaces));
     match failed {
         0 => Ok(()),
-        _ => Err(format!("{failed} could not say how much room a session takes").into()),
+        _ => Err(format!("{failed} could not report the size of a session").into()),
     }
 }

@@ -1,11 +1,12 @@
-//! How the acts are timed: each peer gets a slice of time, one after the other, and this again and again, so that what else
-//! the machine does falls on all of them, in another order each time. The figures are medians of the rounds.
+//! Timing of the operations: each peer gets a slice of time, in turns, over several rounds and in another
+//! order each time, so that other load of the machine affects all peers. The figures are medians of the
+//! rounds.
 //!
-//! A slice of writing begins when all that was written before is on the disk: what one leaves for the system to do is not
-//! done in the time of the next. So relaxed figures are what an act costs who asks for it, and not what the system then does.
-//! (What servers and trees do by themselves, in threads of their own, may still fall on others.)
+//! A slice of writes begins when all earlier writes are on the disk: deferred writes of one peer do not fall
+//! into the slice of the next. So relaxed figures are the cost for the caller, without later work of the
+//! system. (Background threads of servers and trees may still affect other peers.)
 use crate::peer::{Client, Peer};
-use crate::peers::Who;
+use crate::peers::PeerName;
 use crate::workload::{Act, Durability, Found, Key, keys, usual_deadline};
 use hdrhistogram::Histogram;
 use parking_lot::{Mutex, RwLock};
@@ -18,14 +19,15 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-/// One act in this many is timed by itself, for the percentiles: reading the clock costs as much as a look-up in memory.
+/// One operation in this many is timed separately, for the percentiles: reading the clock costs as much as a
+/// look-up in memory.
 const TIMED: u64 = 8;
-/// How many sessions there are to be deleted in a round, and how many expire for a sweep.
+/// Number of sessions to delete in a round, and number that expire for a sweep.
 const DUE: usize = 2000;
-/// How long those live.
+/// Lifetime of those that expire.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// One thing that is measured.
+/// One measured case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Case {
     pub(crate) act: Act,
@@ -34,10 +36,10 @@ pub(crate) struct Case {
     pub(crate) bytes: usize,
 }
 
-/// What came of it for one peer, over all rounds.
+/// The results of a case for one peer, over all rounds.
 #[derive(Debug)]
 pub(crate) struct Samples {
-    /// Acts per second, of each round.
+    /// Operations per second, of each round.
     rates: Vec<f64>,
     nanos: Histogram<u64>,
 }
@@ -46,11 +48,11 @@ pub(crate) struct Samples {
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
     pub(crate) case: Case,
-    pub(crate) who: Who,
+    pub(crate) who: PeerName,
     pub(crate) ops_per_s: f64,
     pub(crate) p50_ns: u64,
     pub(crate) p99_ns: u64,
-    /// How many acts were timed.
+    /// Number of operations that were timed.
     pub(crate) samples: u64,
 }
 
@@ -59,7 +61,7 @@ impl Samples {
         Self { rates: Vec::new(), nanos: Histogram::new(3).expect("three digits") }
     }
 
-    pub(crate) fn figures(&self, case: Case, who: Who) -> Figures {
+    pub(crate) fn figures(&self, case: Case, who: PeerName) -> Figures {
         Figures {
             case,
             who,
@@ -73,39 +75,39 @@ impl Samples {
 
 /// A peer with its sessions.
 pub(crate) struct Subject {
-    pub(crate) who: Who,
+    pub(crate) who: PeerName,
     pub(crate) peer: Box<dyn Peer>,
     /// The seed of the next new ids.
     seed: u64,
 }
 
 impl Subject {
-    /// With all sessions made and looked at.
-    pub(crate) fn new(who: Who, peer: Box<dyn Peer>, all: &[Key], bytes: usize) -> Self {
+    /// Creates all sessions and checks them.
+    pub(crate) fn new(who: PeerName, peer: Box<dyn Peer>, all: &[Key], bytes: usize) -> Self {
         peer.fill(all);
         let this = Self { who, peer, seed: 1 << 32 };
         this.check(all, bytes);
         this
     }
 
-    /// Whether it does what is measured.
+    /// Asserts that the peer performs the measured operations.
     fn check(&self, all: &[Key], bytes: usize) {
         let who = self.who;
         let mut client = self.peer.client();
         let key = &all[0];
         let visits_of = |found: Option<Found>| {
             let found = found.unwrap_or_else(|| panic!("{who:?} has no such session"));
-            // Some store how long it is before it.
+            // Some peers store the length before the payload.
             assert!((bytes..bytes + 9).contains(&found.bytes), "{who:?}: {found:?}");
             found.visits
         };
         let visits = visits_of(client.load(key));
         assert!(client.update(key), "{who:?}");
         assert_eq!(visits_of(client.load(key)), visits + 1, "{who:?}");
-        if self.peer.does(Act::LoadCached) && who != Who::Floor {
+        if self.peer.does(Act::LoadCached) && who != PeerName::Floor {
             assert_eq!(client.load_cached(key).expect("a session").visits, visits + 1, "{who:?}");
         }
-        let new = keys(7).next().expect("they have no end");
+        let new = keys(7).next().expect("the sequence is endless");
         assert_eq!(client.load(&new), None, "{who:?}");
         client.create(&new, usual_deadline());
         assert_eq!(visits_of(client.load(&new)), 0, "{who:?}");
@@ -124,7 +126,7 @@ impl Subject {
         self.seed += 1000;
         let seed = self.seed;
         let peer = &*self.peer;
-        // Sessions that come and go in this round.
+        // Sessions that are created and deleted in this round.
         let made = &Mutex::new(Vec::new());
         if matches!(case.act, Act::Update | Act::Create) {
             sync();
@@ -157,7 +159,7 @@ impl Subject {
             Act::Delete => {
                 made.lock().extend(keys(seed).take(DUE));
                 peer.fill(&made.lock());
-                // Sessions that end have been on the disk for a while.
+                // Sessions that are deleted were written to the disk earlier.
                 sync();
                 in_threads(peer, case.threads, slice, samples, |_| {
                     |client| {
@@ -169,7 +171,7 @@ impl Subject {
             }
             Act::Sweep => self.sweep(seed, samples),
         }
-        // All rounds are to meet the same store.
+        // All rounds start with the same store.
         let mut client = self.peer.client();
         for key in made.lock().drain(..) {
             assert!(client.delete(&key));
@@ -182,7 +184,7 @@ impl Subject {
             client.create(&key, SystemTime::now() + SHORT);
         }
         thread::sleep(2 * SHORT);
-        // Nor has what expires just been made.
+        // Expired sessions were written to the disk earlier, too.
         sync();
         let began = Instant::now();
         let removed = client.sweep();
@@ -193,14 +195,14 @@ impl Subject {
     }
 }
 
-/// Some of all, again and again, each as likely as any other.
+/// Keys in an endless random order, each as likely as any other.
 fn order(all: &[Key], seed: u64) -> impl Iterator<Item = &Key> {
     let mut dice = StdRng::seed_from_u64(seed);
     std::iter::repeat_with(move || &all[dice.random_range(0..all.len())])
 }
 
-/// Lets threads do something again and again, each with a client of its own, until the time is over or one has nothing
-/// left to do.
+/// Lets each thread repeat an operation with its own client, until the time is over or one thread has no
+/// sessions left.
 fn in_threads<A>(
     peer: &dyn Peer,
     threads: usize,
@@ -211,58 +213,58 @@ fn in_threads<A>(
     A: FnMut(&mut (dyn Client + '_)) -> Option<()>,
 {
     let act_of = &act_of;
-    // Who fails before the start must not let the others wait for it.
-    let (tell, told) = mpsc::channel();
+    // A thread that fails before the start must not make the others wait for it.
+    let (report, reports) = mpsc::channel();
     let all_are_ready = &RwLock::new(false);
     let mut start = all_are_ready.write();
     let done: Vec<(u64, Duration, Histogram<u64>)> = thread::scope(|scope| {
-        let work = |thread, tell: mpsc::Sender<bool>| {
+        let work = |thread, report: mpsc::Sender<bool>| {
             let client = catch_unwind(AssertUnwindSafe(|| peer.client()));
-            tell.send(client.is_ok()).expect("somebody waits");
+            report.send(client.is_ok()).expect("the receiver waits");
             let mut client = client.unwrap_or_else(|thrown| resume_unwind(thrown));
             let mut act = act_of(thread);
             let mut nanos_of = Histogram::new(3).expect("three digits");
             assert!(*all_are_ready.read(), "all have a client");
             let began = Instant::now();
-            let mut acts = 0;
+            let mut operations = 0;
             'slice: while began.elapsed() < slice {
                 let before = Instant::now();
                 if act(&mut *client).is_none() {
                     break;
                 }
                 nanos_of.record(nanos(before.elapsed())).expect("it fits");
-                acts += 1;
-                // What takes long is always timed: there are few of it.
+                operations += 1;
+                // A long operation is always timed, because there are few of them.
                 let untimed = if before.elapsed() < Duration::from_micros(100) { TIMED - 1 } else { 0 };
                 for _ in 0..untimed {
                     if act(&mut *client).is_none() {
                         break 'slice;
                     }
-                    acts += 1;
+                    operations += 1;
                 }
             }
-            (acts, began.elapsed(), nanos_of)
+            (operations, began.elapsed(), nanos_of)
         };
         let spawn = |thread| {
-            let tell = tell.clone();
-            scope.spawn(move || work(thread, tell))
+            let report = report.clone();
+            scope.spawn(move || work(thread, report))
         };
         let workers: Vec<_> = (0..threads as u64).map(spawn).collect();
-        *start = told.iter().take(threads).all(|is_ready| is_ready);
+        *start = reports.iter().take(threads).all(|is_ready| is_ready);
         drop(start);
-        workers.into_iter().map(|worker| worker.join().expect("no act fails")).collect()
+        workers.into_iter().map(|worker| worker.join().expect("no operation fails")).collect()
     });
-    let acts: u64 = done.iter().map(|(acts, ..)| acts).sum();
+    let operations: u64 = done.iter().map(|(operations, ..)| operations).sum();
     let longest = done.iter().map(|(_, took, _)| *took).max().unwrap_or_default();
-    samples.rates.push(rate(acts, longest));
+    samples.rates.push(rate(operations, longest));
     for (.., nanos) in done {
         samples.nanos.add(nanos).expect("of one kind");
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-fn rate(acts: u64, time: Duration) -> f64 {
-    acts as f64 / time.as_secs_f64()
+fn rate(operations: u64, time: Duration) -> f64 {
+    operations as f64 / time.as_secs_f64()
 }
 
 fn nanos(time: Duration) -> u64 {

@@ -1,33 +1,33 @@
-//! What a way to keep sessions must be able to do to be compared.
+//! The operations that a session store must support to be compared.
 use crate::workload::{Act, Durability, Found, Key};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-/// One way to keep sessions, opened, in a directory of its own. Threads share it.
+/// A session store, opened in its own directory. Threads share it.
 pub(crate) trait Peer: Sync {
-    /// Makes sessions as fast as it can; nobody measures that.
+    /// Creates sessions as fast as it can; this is not measured.
     fn fill(&self, keys: &[Key]);
 
-    /// What one thread works with: a connection of its own, where connections are a thread's.
+    /// The client of one thread: its own connection, where connections are per thread.
     fn client(&self) -> Box<dyn Client + '_>;
 
-    /// Whether it does this act in a way of its own.
+    /// Whether it supports this operation.
     fn does(&self, act: Act) -> bool {
         act != Act::LoadCached
     }
 
-    /// Gives back what it holds on the disk for a moment only, where it can be told to.
+    /// Releases disk space that it holds temporarily, where it has a command for that.
     fn settle(&self) {}
 
-    /// How much memory its server takes, if it has one.
+    /// Memory of its server in bytes, if it has one.
     fn server_memory(&self) -> Option<u64> {
         None
     }
 }
 
-/// One thread's view of a peer. Whatever fails is a panic: there is nothing to measure then.
+/// One thread's view of a peer. Every failure is a panic, because the measurement is void then.
 pub(crate) trait Client {
-    /// `None` if there is no such session, or it has expired.
+    /// `None` if the session does not exist or has expired.
     fn load(&mut self, key: &Key) -> Option<Found>;
 
     /// The same from the program's own memory.
@@ -35,25 +35,25 @@ pub(crate) trait Client {
         self.load(key)
     }
 
-    /// Counts a visit. Whether there was a session to count it in.
+    /// Counts a visit. Returns whether the session existed.
     fn update(&mut self, key: &Key) -> bool;
 
     fn create(&mut self, key: &Key, deadline: SystemTime);
 
-    /// Whether there was one.
+    /// Returns whether the session existed.
     fn delete(&mut self, key: &Key) -> bool;
 
-    /// Removes what has expired; how many that were.
+    /// Removes expired sessions and returns their number.
     fn sweep(&mut self) -> u64;
 }
 
-/// How a peer is opened.
+/// Options with which a peer is opened.
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
     /// An empty directory.
     pub(crate) dir: PathBuf,
     pub(crate) durability: Durability,
-    /// What each session holds but the count of its visits.
+    /// Content of each session except the visit counter.
     pub(crate) payload: String,
 }
 

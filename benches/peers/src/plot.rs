@@ -1,7 +1,7 @@
-//! The figures as a picture: for each act a group of bars, each with its name before it and its figure behind it, so that
-//! nothing has to be looked up. The scale is logarithmic: ten times faster is one step to the left.
+//! The figures as a chart: for each operation a group of bars, each with its name on the left and its figure on the
+//! right, so that no legend is needed. The scale is logarithmic: ten times faster is one step to the left.
 use crate::measure::{Case, Figures};
-use crate::peers::Who;
+use crate::peers::PeerName;
 use crate::report::short;
 use crate::workload::Act;
 use plotters::coord::Shift;
@@ -9,9 +9,9 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::error::Error;
 
-/// A panel: one act, its bars.
+/// A panel: one operation, its bars.
 const PANEL: i32 = 460;
-/// For names, and for figures behind the longest bar.
+/// Space for names, and for figures to the right of the longest bar.
 const LEFT: i32 = 74;
 const RIGHT: i32 = 76;
 const TOP: i32 = 44;
@@ -49,15 +49,15 @@ fn title(case: Case) -> String {
     format!("{act}{how}")
 }
 
-fn color(who: Who) -> RGBColor {
+fn color(who: PeerName) -> RGBColor {
     match who {
-        Who::Sessile => RGBColor(0x1b, 0x7a, 0x5a),
-        Who::Floor => RGBColor(0xb8, 0xb8, 0xb8),
+        PeerName::Sessile => RGBColor(0x1b, 0x7a, 0x5a),
+        PeerName::Floor => RGBColor(0xb8, 0xb8, 0xb8),
         _ => RGBColor(0x6f, 0x8f, 0xb5),
     }
 }
 
-/// Where times lie in a panel.
+/// The time scale of a panel.
 struct Scale {
     /// The powers of ten of a nanosecond at both ends.
     from: i32,
@@ -71,7 +71,7 @@ impl Scale {
         Self { from: power(least * 0.9), to: power(most) + 1 }
     }
 
-    /// How far from the left edge of the bars.
+    /// Distance from the left edge of the bars.
     fn place(&self, nanos: f64) -> i32 {
         let part = (nanos.log10() - f64::from(self.from)) / f64::from(self.to - self.from);
         whole(part * f64::from(PANEL - LEFT - RIGHT))
@@ -88,7 +88,7 @@ fn whole(number: f64) -> i32 {
     number as i32
 }
 
-/// How long each thread takes for one act.
+/// Time of one operation of one thread.
 fn nanos(figures: &Figures) -> f64 {
     let threads: u32 = figures.case.threads.try_into().expect("at most 64");
     1e9 * f64::from(threads) / figures.ops_per_s
@@ -109,7 +109,7 @@ pub(crate) fn draw(figures: &[Figures]) -> Result<String, Box<dyn Error>> {
 }
 
 fn draw_into(svg: &mut String, figures: &[Figures]) -> Result<(), Box<dyn Error>> {
-    // Nobody sweeps in several threads.
+    // Sweeps run in one thread.
     let is_sweep = |case: Case| case.act == Act::Sweep;
     let others = figures.iter().filter(|figures| !is_sweep(figures.case));
     let threads = others.map(|figures| figures.case.threads).min().unwrap_or(1);
@@ -127,7 +127,7 @@ fn draw_into(svg: &mut String, figures: &[Figures]) -> Result<(), Box<dyn Error>
         SVGBackend::with_string(svg, ((2 * PANEL).try_into()?, height.try_into()?)).into_drawing_area();
     area.fill(&WHITE)?;
     let heading = format!(
-        "Time per act, {bytes} bytes a session, {threads} thread{}. Shorter is faster; each line is ten times the one before.",
+        "Time per operation, {bytes} bytes a session, {threads} thread{}. Shorter is faster; each line is ten times the one before.",
         if threads == 1 { "" } else { "s" }
     );
     area.draw(&Text::new(heading, (12, 12), text(15)))?;

@@ -1,6 +1,6 @@
 //! The figures as tables for people, and as JSON for programs.
 use crate::measure::{Case, Figures};
-use crate::peers::Who;
+use crate::peers::PeerName;
 use crate::space::Space;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ fn label(case: Case) -> String {
     format!("{}{how} {} B", case.act.name(), case.bytes)
 }
 
-fn everybody(figures: &[Figures]) -> Vec<Who> {
+fn peers_in(figures: &[Figures]) -> Vec<PeerName> {
     let mut who: Vec<_> = figures.iter().map(|figures| figures.who).collect();
     who.sort_unstable();
     who.dedup();
@@ -43,19 +43,19 @@ fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
-/// Acts per second: a line for each case, a column for each peer.
+/// Operations per second: a line for each case, a column for each peer.
 pub(crate) fn table(figures: &[Figures]) -> String {
-    let everybody = everybody(figures);
-    let head = ["acts per second", "threads"].map(str::to_owned).into_iter();
-    let mut table = new_table(head.chain(everybody.iter().map(|who| who.name().to_owned())));
+    let peers = peers_in(figures);
+    let head = ["operations per second", "threads"].map(str::to_owned).into_iter();
+    let mut table = new_table(head.chain(peers.iter().map(|who| who.name().to_owned())));
     for of_case in figures.chunk_by(|a, b| a.case == b.case) {
         let case = of_case[0].case;
-        let cell = |who: &Who| {
+        let cell = |who: &PeerName| {
             let found = of_case.iter().find(|figures| figures.who == *who);
             right(found.map_or_else(|| "-".into(), |figures| short(figures.ops_per_s, COUNTS)))
         };
         let head = [Cell::new(label(case)), right(case.threads.to_string())];
-        table.add_row(head.into_iter().chain(everybody.iter().map(cell)));
+        table.add_row(head.into_iter().chain(peers.iter().map(cell)));
     }
     table.to_string()
 }

@@ -1,8 +1,8 @@
-//! How much room a session takes, on the disk and in memory. Memory is looked at in a process of its own, which opens one
-//! peer, makes all sessions and loads each of them once.
+//! The size of a session, on the disk and in memory. Memory is measured in a separate process, which opens
+//! one peer, creates all sessions and loads each of them once.
 use crate::Args;
 use crate::peer::Setting;
-use crate::peers::Who;
+use crate::peers::PeerName;
 use crate::peers::resident;
 use crate::workload::{Act, Durability, payload};
 use sessile_peers::Stop;
@@ -12,21 +12,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-/// For one peer and size, in bytes a session.
+/// Sizes for one peer and session size, in bytes a session.
 #[derive(Clone, Debug)]
 pub(crate) struct Space {
-    pub(crate) who: Who,
+    pub(crate) who: PeerName,
     pub(crate) bytes: usize,
     pub(crate) disk: u64,
     pub(crate) resident: u64,
 }
 
-/// What a process of its own says of itself: bytes on the disk and resident ones, for all sessions.
+/// The output of the separate process: bytes on the disk and resident bytes, for all sessions.
 ///
 /// # Errors
 ///
-/// It is to stop.
-pub(crate) fn memory(args: &Args, who: Who, dir: &Path, stop: &Stop) -> io::Result<String> {
+/// The tool was asked to stop.
+pub(crate) fn memory(args: &Args, who: PeerName, dir: &Path, stop: &Stop) -> io::Result<String> {
     let bytes = usize::try_from(args.bytes[0]).expect("at most 7,000");
     let store = dir.join("store");
     let setting = Setting { dir: store.clone(), durability: Durability::Relaxed, payload: payload(bytes) };
@@ -46,20 +46,20 @@ pub(crate) fn memory(args: &Args, who: Who, dir: &Path, stop: &Stop) -> io::Resu
     Ok(format!("{} {}", disk_usage(&store).saturating_sub(disk), now().saturating_sub(before)))
 }
 
-/// The same for everybody whom it makes sense to ask: a floor has no memory of its own. Who fails does not take the others'
-/// figures away.
+/// The sizes for all peers except the floor, which has no memory of its own. A peer that fails does not
+/// discard the figures of the others.
 pub(crate) fn all<'a>(
     args: &'a Args,
     dir: &'a Path,
 ) -> impl Iterator<Item = Result<Space, Box<dyn Error>>> + 'a {
-    let who = || args.who().into_iter().filter(|who| *who != Who::Floor);
+    let who = || args.who().into_iter().filter(|who| *who != PeerName::Floor);
     let asked = args.bytes.iter().flat_map(move |bytes| who().map(move |who| (*bytes, who)));
     asked.map(move |(bytes, who)| {
         ask(args, dir, bytes, who).map_err(|error| format!("{}: {error}", who.name()).into())
     })
 }
 
-fn ask(args: &Args, dir: &Path, bytes: u32, who: Who) -> Result<Space, Box<dyn Error>> {
+fn ask(args: &Args, dir: &Path, bytes: u32, who: PeerName) -> Result<Space, Box<dyn Error>> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--memory-of", who.name(), "--sessions", &args.sessions.to_string()]);
     let output = command.args(["--bytes", &bytes.to_string(), "--dir"]).arg(dir).output()?;
@@ -72,12 +72,12 @@ fn ask(args: &Args, dir: &Path, bytes: u32, who: Who) -> Result<Space, Box<dyn E
     Ok(Space { who, bytes: usize::try_from(bytes)?, disk: disk / sessions, resident: resident / sessions })
 }
 
-/// How much of the disk is taken by what lies below a directory, in blocks.
+/// Bytes of the disk that the files below a directory occupy, in blocks.
 fn disk_usage(dir: &Path) -> u64 {
     let entries = std::fs::read_dir(dir).expect("a directory that can be listed");
     let usage = |entry: io::Result<std::fs::DirEntry>| {
         let path = entry.expect("an entry").path();
-        // What was removed meanwhile takes nothing.
+        // A file that was removed meanwhile occupies none.
         let Ok(stat) = path.symlink_metadata() else { return 0 };
         let below = if stat.is_dir() { disk_usage(&path) } else { 0 };
         stat.blocks() * 512 + below

@@ -1,24 +1,24 @@
-//! What everybody is asked to do: the same sessions under the same ids, visited in the same order.
+//! The workload of every peer: the same sessions under the same ids, visited in the same order.
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A session's id, as it stands in a cookie: 32 characters.
+/// A session's id, as in a cookie: 32 characters.
 pub(crate) type Key = [u8; 32];
 
-/// What one knows of a session that was loaded, enough to see that it is the right one.
+/// Properties of a loaded session, enough to recognise it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// How often it was updated.
+    /// Number of updates.
     pub(crate) visits: u64,
-    /// How much it holds besides, as it is stored.
+    /// Size of its other content, as stored, in bytes.
     pub(crate) bytes: usize,
 }
 
 /// When a write has reached the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Durability {
-    /// Some time after it was acknowledged: it survives the program, not the machine.
+    /// Some time after it was acknowledged: it survives a crash of the program, not of the machine.
     Relaxed,
     /// Before it is acknowledged.
     #[value(name = "power_safe")]
@@ -34,21 +34,22 @@ impl Durability {
     }
 }
 
-/// What is done to sessions.
+/// The measured operations on sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Act {
-    /// Reads a session from the disk's cache.
+    /// Reads a session from the page cache.
     Load,
-    /// Reads one from the program's own memory.
+    /// Reads a session from the program's own memory.
     #[value(name = "load_cached")]
     LoadCached,
-    /// Reads one, changes a number in it, and writes it back, so that no two of these lose one another's change.
+    /// Reads a session, changes a number in it, and writes it back, such that concurrent updates lose no
+    /// change.
     Update,
-    /// Makes one.
+    /// Creates a session.
     Create,
-    /// Removes one.
+    /// Removes a session.
     Delete,
-    /// Removes all that have expired, some thousands among all that live.
+    /// Removes all expired sessions, some thousands among all live ones.
     Sweep,
 }
 
@@ -67,8 +68,8 @@ impl Act {
         }
     }
 
-    /// Whether it is another act at another durability: a load brings nothing to the disk, and what a power cut brings back
-    /// of what a sweep removed has expired.
+    /// Whether the durability makes a difference: a load does not write, and a power cut can bring back only
+    /// expired sessions after a sweep.
     pub(crate) fn is_durable(self) -> bool {
         !matches!(self, Self::Load | Self::LoadCached | Self::Sweep)
     }
@@ -76,7 +77,7 @@ impl Act {
 
 /// The characters of an id.
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-/// How long a session lives, unless it is made to be swept.
+/// How long a session lives, unless it is created to be swept.
 const TWO_WEEKS: Duration = Duration::from_secs(14 * 86_400);
 
 /// A random id.
@@ -84,7 +85,7 @@ pub(crate) fn random_key(dice: &mut StdRng) -> Key {
     std::array::from_fn(|_| ALPHABET[dice.random_range(0..ALPHABET.len())])
 }
 
-/// Ids without end, the same ones for the same seed.
+/// An endless sequence of ids, the same one for the same seed.
 pub(crate) fn keys(seed: u64) -> impl Iterator<Item = Key> {
     let mut dice = StdRng::seed_from_u64(seed);
     std::iter::repeat_with(move || random_key(&mut dice))
@@ -95,7 +96,7 @@ pub(crate) fn text(key: &Key) -> &str {
     str::from_utf8(key).expect("its characters are ASCII")
 }
 
-/// When a session that is made now expires.
+/// When a session that is created now expires.
 pub(crate) fn usual_deadline() -> SystemTime {
     SystemTime::now() + TWO_WEEKS
 }
@@ -106,13 +107,13 @@ pub(crate) fn micros(time: SystemTime) -> u64 {
     since.try_into().expect("before the year 500,000")
 }
 
-/// What a session holds but the count of its visits: text that does not compress to nothing.
+/// Content of a session except the visit counter: text that does not compress to nothing.
 pub(crate) fn payload(bytes: usize) -> String {
     let mut dice = StdRng::seed_from_u64(5);
     (0..bytes).map(|_| char::from(ALPHABET[dice.random_range(0..ALPHABET.len())])).collect()
 }
 
-/// A session as a database without columns stores it: its deadline, the count of its visits, the payload.
+/// A session as a database without columns stores it: its deadline, the visit counter, the payload.
 pub(crate) struct Row;
 
 impl Row {
@@ -131,7 +132,7 @@ impl Row {
         let visits = Self::number(row, 8) + 1;
         row[8..16].copy_from_slice(&visits.to_be_bytes());
     }
-    /// Under which a session lies in an index of deadlines: they come in the order of time.
+    /// Key of a session in an index of deadlines, in chronological order.
     pub(crate) fn by_deadline(deadline: u64, key: &Key) -> [u8; 40] {
         let mut entry = [0; 40];
         entry[..8].copy_from_slice(&deadline.to_be_bytes());

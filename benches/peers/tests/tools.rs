@@ -1,4 +1,4 @@
-//! The tools as one runs them.
+//! The tools, run as programs.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use std::fs;
 use std::io::Read;
@@ -13,14 +13,14 @@ const LOAD_CHECK: &str = env!("CARGO_BIN_EXE_load-check");
 /// A small comparison in a directory of its own.
 fn peers(dir: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(PEERS);
-    // Where servers have their sockets, too.
+    // Servers also put their sockets there.
     command.env("TMPDIR", dir).arg("--dir").arg(dir).args(["--sessions", "50", "--bytes", "512"]);
     command.args(["--threads", "1", "--seconds", "0.01"]).args(words);
     command.stdin(Stdio::null());
     command
 }
 
-/// What was said, on either stream.
+/// The output, on either stream.
 fn said(command: &mut Command) -> (bool, String) {
     let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -33,7 +33,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 fn dir() -> TempDir {
-    // Where everybody may pass, and by a name that the tool lets PostgreSQL's user pass through.
+    // All users may traverse it, and the tool recognises its name when it lets PostgreSQL's user pass.
     tempfile::Builder::new().prefix("peers-test-").tempdir().unwrap()
 }
 
@@ -71,7 +71,7 @@ fn what_cannot_be_written_is_known_before_the_work() {
     for option in ["--json", "--plot"] {
         let (ok, text) = said(&mut peers(dir.path(), &[option, "/nonexistent/figures"]));
         assert!(!ok && text.contains("/nonexistent/figures"), "{text}");
-        assert!(!text.contains("acts per second"), "{text}");
+        assert!(!text.contains("operations per second"), "{text}");
     }
     assert_eq!(names(dir.path()), [""; 0]);
 }
@@ -102,7 +102,7 @@ impl Running {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
-    /// What it says when it ends, as it was told to.
+    /// Checks the message of a process that ends on request.
     fn ends(&mut self) {
         let mut said = String::new();
         self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -114,12 +114,12 @@ impl Running {
 fn wait_until(it_is: impl Fn() -> bool) {
     let began = Instant::now();
     while !it_is() {
-        assert!(began.elapsed() < Duration::from_secs(60), "it does not begin");
+        assert!(began.elapsed() < Duration::from_secs(60), "the tool does not begin");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Processes that have something to do with a directory.
+/// Processes whose command line contains a directory.
 fn processes_in(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let commands = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
@@ -132,7 +132,7 @@ fn a_comparison_that_is_stopped_leaves_no_server_and_no_directory() {
     let dir = dir();
     let mut command = peers(dir.path(), &["--acts", "update", "--rounds", "1000"]);
     let mut running = Running(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
-    // The tool itself, and Redis if it is installed: by then all but PostgreSQL are filled.
+    // The tool itself, and Redis if it is installed: by then all peers but PostgreSQL are filled.
     let redis = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok();
     wait_until(|| processes_in(dir.path()).len() > usize::from(redis));
     wait_until(|| !names(dir.path()).is_empty());

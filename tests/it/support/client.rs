@@ -1,9 +1,9 @@
 //! A browser for tests: an HTTP/1.1 client on a bare socket, a cookie jar, and a guard around a running
 //! example.
 //!
-//! The client sends the bytes it is given, so that a test can say what no client library would. The jar keeps
-//! the rules that browsers keep, and panics where a browser would silently refuse a cookie: we never want to
-//! send such a one. No wait lasts longer than [`PATIENCE`].
+//! The client sends exactly the given bytes, so a test can send requests that no client library would. The
+//! jar applies the rules of browsers, and panics where a browser would silently reject a cookie, because the
+//! library must never send such a cookie. No wait lasts longer than [`PATIENCE`].
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,17 +13,17 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// When an answer counts as "does not come": far beyond what a loaded machine needs.
+/// Time after which an answer counts as missing: far more than a loaded machine needs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One connection to a server.
 pub(crate) struct Client(BufReader<TcpStream>);
 
-/// What a server answered.
+/// A server's response.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
-    /// All header lines, in their order.
+    /// All header lines, in order.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
@@ -36,12 +36,12 @@ impl Client {
         Self(BufReader::new(stream))
     }
 
-    /// Sends these bytes, whatever they are. A server that has hung up is an error.
+    /// Sends these bytes unchanged. A closed connection is an error.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.0.get_mut().write_all(bytes.as_ref())
     }
 
-    /// Reads one response. A server that hangs up or stays silent is an error.
+    /// Reads one response. A closed connection or a timeout is an error.
     pub(crate) fn receive(&mut self) -> io::Result<Response> {
         loop {
             let response = self.receive_any()?;
@@ -51,8 +51,8 @@ impl Client {
         }
     }
 
-    /// Whether a response begins within `wait`. Says nothing about a server that is merely slow: use it to
-    /// show that what must come *cannot* come yet.
+    /// Whether a response begins within `wait`. The result says nothing about a slow server: use it to show
+    /// that a response *cannot* come yet.
     pub(crate) fn hears_within(&mut self, wait: Duration) -> bool {
         self.0.get_ref().set_read_timeout(Some(wait)).unwrap();
         let heard = self.0.fill_buf().is_ok();
@@ -98,7 +98,7 @@ impl Client {
         String::from_utf8(line.to_vec()).map_err(|error| broken(error.to_string()))
     }
 
-    /// So many bytes, or with `u64::MAX` all until the server hangs up.
+    /// This many bytes, or with `u64::MAX` all until the server closes the connection.
     fn exactly(&mut self, length: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let got = (&mut self.0).take(length).read_to_end(&mut bytes)?;
@@ -131,7 +131,7 @@ fn broken(what: String) -> io::Error {
 }
 
 impl Response {
-    /// The values of all lines of this name, in their order.
+    /// The values of all headers of this name, in order.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         self.headers
             .iter()
@@ -145,15 +145,15 @@ impl Response {
     }
 }
 
-/// The cookies a browser keeps for one host.
+/// The cookies that a browser keeps for one host.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Jar {
     https: bool,
-    /// By what makes a cookie the same one: name, domain and path.
+    /// By the identity of a cookie: name, domain and path.
     cookies: BTreeMap<(String, Option<String>, String), String>,
 }
 
-/// A `Set-Cookie` header, taken apart.
+/// A parsed `Set-Cookie` header.
 #[derive(Clone, Debug)]
 pub(crate) struct SetCookie {
     pub(crate) name: String,
@@ -175,18 +175,18 @@ impl SetCookie {
                 ["HttpOnly", "SameSite", "Partitioned", "Secure", "Path", "Domain", "Max-Age", "Expires"];
             assert!(known.contains(&attribute), "an unknown attribute {attribute:?} in {header:?}");
             let twice = attributes.insert(attribute.to_ascii_lowercase(), value.to_owned());
-            assert_eq!(twice, None, "{attribute} came twice in {header:?}");
+            assert_eq!(twice, None, "duplicate {attribute} in {header:?}");
         }
         Self { name: name.to_owned(), value: value.to_owned(), attributes }
     }
 
-    /// Until when it is kept, if it says so by a date.
+    /// Its expiry time, if it has an `Expires` date.
     #[track_caller]
     pub(crate) fn expires(&self) -> Option<SystemTime> {
         self.attributes.get("expires").map(|date| instant(date))
     }
 
-    /// Whether it tells the browser to forget the cookie. `Max-Age` goes before `Expires`.
+    /// Whether it tells the browser to remove the cookie. `Max-Age` takes precedence over `Expires`.
     #[track_caller]
     pub(crate) fn removes(&self) -> bool {
         match self.attributes.get("max-age") {
@@ -197,17 +197,17 @@ impl SetCookie {
 }
 
 impl Jar {
-    /// Of a browser that came by plain HTTP.
+    /// The jar of a browser that uses plain HTTP.
     pub(crate) fn http() -> Self {
         Self::default()
     }
 
-    /// Of a browser that came by HTTPS.
+    /// The jar of a browser that uses HTTPS.
     pub(crate) fn https() -> Self {
         Self { https: true, ..Self::default() }
     }
 
-    /// Takes over the cookies of a response.
+    /// Stores the cookies of a response.
     #[track_caller]
     pub(crate) fn receive<'h>(&mut self, set_cookies: impl IntoIterator<Item = &'h str>) {
         for header in set_cookies {
@@ -223,7 +223,7 @@ impl Jar {
         }
     }
 
-    /// Why a browser would not take this cookie (RFC 6265bis section 5.7).
+    /// Why a browser would reject this cookie (RFC 6265bis section 5.7).
     fn refuses(&self, cookie: &SetCookie) -> Option<&'static str> {
         let has = |attribute: &str| cookie.attributes.contains_key(attribute);
         let whole_site = !has("domain") && cookie.attributes.get("path").is_some_and(|path| path == "/");
@@ -250,7 +250,7 @@ impl Jar {
         self.cookies.iter().find(|((n, ..), _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// Puts a cookie in by hand, as an attacker or a backup might.
+    /// Inserts a cookie directly, as an attacker or a backup might.
     pub(crate) fn put(&mut self, name: &str, value: &str) {
         self.cookies.insert((name.into(), None, "/".into()), value.into());
     }
@@ -284,7 +284,8 @@ fn instant(date: &str) -> SystemTime {
         + Duration::from_secs(days * 86_400 + number(hour) * 3600 + number(minute) * 60 + number(second))
 }
 
-/// A browser window on one server: sends its cookies, keeps those it gets. A new connection for each request.
+/// A browser window on one server: sends its cookies, stores those it receives. Each request uses a new
+/// connection.
 pub(crate) struct Browser {
     pub(crate) server: SocketAddr,
     pub(crate) jar: Jar,
@@ -343,8 +344,8 @@ pub(crate) struct Example {
 }
 
 impl Example {
-    /// Starts `examples/NAME` on any free port with its sessions in `dir`, and waits until it says that it is
-    /// ready.
+    /// Starts `examples/NAME` on any free port with its sessions in `dir`, and waits until it reports that it
+    /// is ready.
     #[track_caller]
     pub(crate) fn start(name: &str, dir: &Path) -> Self {
         Self::start_with(name, dir, &[])
@@ -362,27 +363,28 @@ impl Example {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| {
-                panic!("{}: {error} (`cargo build --examples` makes it)", program.display())
+                panic!("{}: {error} (`cargo build --examples` builds it)", program.display())
             });
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, stdout) = channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        // Under its guard before anything can panic.
+        // Guarded before anything can panic.
         let mut example = Self { child, stdout, server: SocketAddr::from(([0; 4], 0)) };
-        let line = example.stdout.recv_timeout(PATIENCE).expect("the example says that it is ready");
-        let address = line.strip_prefix("listening on http://").unwrap_or_else(|| panic!("it said {line:?}"));
+        let line = example.stdout.recv_timeout(PATIENCE).expect("the example reports that it is ready");
+        let address =
+            line.strip_prefix("listening on http://").unwrap_or_else(|| panic!("it printed {line:?}"));
         example.server = address.parse().unwrap();
         example
     }
 
-    /// Where an example is: target/PROFILE/deps/it-… is running; `cargo test` has put the examples into
+    /// Path of an example: target/PROFILE/deps/it-… is running; `cargo test` has built the examples in
     /// target/PROFILE/examples.
     pub(crate) fn program(name: &str) -> PathBuf {
         let this = std::env::current_exe().unwrap();
         this.parent().and_then(Path::parent).unwrap().join("examples").join(name)
     }
 
-    /// `kill -9`. Afterwards the process is gone, and had said nothing but its first line.
+    /// `kill -9`. Afterwards the process has ended, and had printed only its first line.
     #[track_caller]
     pub(crate) fn kill(mut self) {
         self.end();
@@ -390,7 +392,7 @@ impl Example {
     }
 
     fn end(&mut self) {
-        // Errors mean that it is dead already.
+        // An error means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -420,7 +422,7 @@ fn the_jar_replaces_removes_and_refuses_as_a_browser_does() {
     let mut jar = Jar::https();
     jar.receive(["a=1; Path=/", "b=2; Path=/; Max-Age=60", "a=3; Path=/"]);
     assert_eq!(jar.header().as_deref(), Some("a=3; b=2"));
-    // Another path is another cookie.
+    // A cookie with another path is another cookie.
     jar.receive(["a=; Path=/elsewhere; Max-Age=0"]);
     assert_eq!(jar.get("a"), Some("3"));
     jar.receive(["a=; Path=/; Max-Age=0", "b=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT"]);
@@ -433,7 +435,7 @@ fn the_jar_replaces_removes_and_refuses_as_a_browser_does() {
         "a=1; SameSite=None; Path=/",
         "a=1; Partitioned; Path=/",
     ] {
-        assert!(jar.refuses(&SetCookie::parse(refused)).is_some(), "{refused} was taken");
+        assert!(jar.refuses(&SetCookie::parse(refused)).is_some(), "{refused} was accepted");
     }
     assert!(Jar::http().refuses(&SetCookie::parse("a=1; Secure; Path=/")).is_some());
 }

@@ -1,7 +1,8 @@
-//! Runs the command `sessile` as an operator does: a process with arguments, an environment and a standard input.
+//! Runs the command `sessile` as an operator does: a process with arguments, an environment and a standard
+//! input.
 //!
-//! Whatever a test asks, each run keeps some promises: it ends, it does not panic, and what it prints is text that drives
-//! no terminal.
+//! Every run is also checked for these promises: it ends, it does not panic, and its output contains no
+//! terminal control characters.
 use serde_json::Value as Json;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -9,10 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-/// When a command counts as "does not end".
+/// Time after which a command counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a run left.
+/// Result of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,
@@ -20,7 +21,7 @@ pub(crate) struct Ran {
     pub(crate) err: String,
 }
 
-/// The command, with nothing to read and no id in its environment.
+/// The command, with empty standard input and no id in its environment.
 pub(crate) fn sessile<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sessile"));
     command.args(arguments).env_remove("SESSILE_ID").stdin(Stdio::null());
@@ -37,25 +38,25 @@ macro_rules! run {
 }
 pub(crate) use run;
 
-/// Runs it to its end.
+/// Runs the command to its end.
 #[track_caller]
 pub(crate) fn finish(command: &mut Command) -> Ran {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait(child, Vec::new())
 }
 
-/// Runs it to its end, with this on its standard input.
+/// Runs the command to its end, with this on its standard input.
 #[track_caller]
 pub(crate) fn finish_with(command: &mut Command, input: impl Into<Vec<u8>>) -> Ran {
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait(child, input.into())
 }
 
-/// What is left of a run whose ends nobody else holds.
+/// Result of a child process whose pipes no other process holds.
 #[track_caller]
 pub(crate) fn wait(mut child: Child, input: Vec<u8>) -> Ran {
     if let Some(mut stdin) = child.stdin.take() {
-        // It may end before it has read all.
+        // The command may end before it has read all input.
         std::thread::spawn(move || stdin.write_all(&input));
     }
     let (out, err) = (child.stdout.take().map(read), child.stderr.take().map(read));
@@ -63,11 +64,11 @@ pub(crate) fn wait(mut child: Child, input: Vec<u8>) -> Ran {
         read.map_or_else(String::new, |read| {
             let Ok(bytes) = read.recv_timeout(PATIENCE) else {
                 let _ = child.kill();
-                panic!("it does not end");
+                panic!("the command does not end");
             };
             let text = String::from_utf8(bytes).expect("all output is UTF-8");
             let drives = |c: &char| c.is_control() && *c != '\n';
-            assert_eq!(text.chars().find(drives), None, "a terminal would act on {text:?}");
+            assert_eq!(text.chars().find(drives), None, "terminal control characters in {text:?}");
             assert!(!text.contains("panicked"), "{text}");
             text
         })
@@ -88,21 +89,21 @@ fn read(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
 }
 
 impl Ran {
-    /// Asserts how it ended.
+    /// Asserts the exit code.
     #[track_caller]
     pub(crate) fn ends(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:#?}");
         self
     }
 
-    /// Asserts that it ended without a complaint.
+    /// Asserts success with no output on standard error.
     #[track_caller]
     pub(crate) fn ends_well(self) -> Self {
         assert_eq!((self.code, &*self.err), (0, ""), "{self:#?}");
         self
     }
 
-    /// What it printed, which is one JSON object in one line.
+    /// The output, which is one JSON object on one line.
     #[track_caller]
     pub(crate) fn json(&self) -> Json {
         assert_eq!((self.out.lines().count(), self.out.ends_with('\n')), (1, true), "{self:#?}");
@@ -120,7 +121,7 @@ pub(crate) fn keys(json: &Json) -> Vec<&str> {
     keys
 }
 
-/// Some of an object's whole numbers.
+/// Some whole numbers of an object.
 #[track_caller]
 pub(crate) fn numbers<const N: usize>(json: &Json, keys: [&str; N]) -> [u64; N] {
     keys.map(|key| json[key].as_u64().unwrap_or_else(|| panic!("no number {key} in {json}")))

@@ -1,4 +1,4 @@
-//! What somebody may have put where a file of ours is expected.
+//! File types that an attacker may have placed where a session file is expected.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::fs;
@@ -17,11 +17,11 @@ pub(crate) enum Planted {
 }
 
 impl Planted {
-    /// All but a plain file.
+    /// All types except a plain file.
     pub(crate) const NO_FILES: [Self; 5] =
         [Self::Link, Self::DanglingLink, Self::Fifo, Self::Directory, Self::Socket];
 
-    /// Puts it there; a link leads to `target`.
+    /// Creates it; a link points to `target`.
     pub(crate) fn plant(self, place: &Path, target: &Path) {
         match self {
             Self::File => fs::write(place, "somebody's").unwrap(),

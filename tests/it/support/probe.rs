@@ -1,10 +1,10 @@
-//! A store around another one: writes down which calls are made, and lets a test step in before each of them.
+//! A store around another one: records the calls, and lets a test intervene before each of them.
 use sessile::{Change, Durability, Guarantees, Lookup, Record, Result, Saved, Store, Token};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 use tempfile::TempDir;
 
-/// A directory for a store, in memory where that can be had: for tests of what is done, not of disks.
+/// A directory for a store, in memory where possible: for tests that do not depend on the disk.
 pub(crate) fn quick_directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -22,7 +22,7 @@ pub(crate) enum Call {
 
 type Hook = dyn Fn(Call) -> Result<()> + Send + Sync;
 
-/// The store. Its calls go to `inner`, unless the hook fails first.
+/// The store. Its calls go to `inner`, unless the hook returns an error.
 pub(crate) struct Probe<S> {
     pub(crate) inner: S,
     calls: Mutex<Vec<Call>>,
@@ -34,7 +34,7 @@ impl<S> Probe<S> {
         Arc::new(Self { inner, calls: Mutex::default(), hook: Mutex::default() })
     }
 
-    /// Runs `hook` before every call from here on; if it fails, that is the call's result (but not of `now`).
+    /// Runs `hook` before every later call; an error of the hook is the call's result (except for `now`).
     pub(crate) fn before(&self, hook: impl Fn(Call) -> Result<()> + Send + Sync + 'static) {
         *self.hook.lock().unwrap() = Some(Arc::new(hook));
     }
@@ -43,7 +43,7 @@ impl<S> Probe<S> {
         *self.hook.lock().unwrap() = None;
     }
 
-    /// The calls since this was asked last; asking for the time is no work and not listed.
+    /// The calls since the last call of this method; `now` is not recorded.
     pub(crate) fn calls(&self) -> Vec<Call> {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }
@@ -52,7 +52,7 @@ impl<S> Probe<S> {
         if call != Call::Now {
             self.calls.lock().unwrap().push(call);
         }
-        // Not under the lock: a hook may wait for something that another call brings about.
+        // Not under the lock: a hook may wait for an effect of another call.
         let hook = self.hook.lock().unwrap().clone();
         hook.map_or(Ok(()), |hook| hook(call))
     }

@@ -1,4 +1,4 @@
-//! A test run once more in a process of its own, under conditions that one thread of a process cannot have:
+//! Runs a test again in a separate process, under conditions that one thread of a process cannot have:
 //! another user, other mounts, limits or umask.
 //!
 //! Such a test has two halves. The first prepares a directory and runs the same test again; the second, which
@@ -14,30 +14,31 @@ use std::time::{Duration, Instant};
 
 const STAGE: &str = "SESSILE_TEST_STAGE";
 const NOBODY: u32 = 65534;
-/// No second run takes a tenth of this.
+/// Time limit of a second run, more than ten times the usual time.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The directory that the first run prepared, if this is the second.
+/// The directory that the first run prepared, if this is the second run.
 pub(crate) fn stage() -> Option<PathBuf> {
     std::env::var_os(STAGE).map(Into::into)
 }
 
-/// Runs `test` (its path in this binary) again with `dir` as its stage, and fails as it fails.
+/// Runs `test` (its path in this binary) again with `dir` as its stage, and fails if it fails.
 #[track_caller]
 pub(crate) fn again(test: &str, dir: &Path) {
     let exe = std::env::current_exe().unwrap();
     run(Command::new(exe), test, dir);
 }
 
-/// The same, as a user whom permissions bind. The directory becomes that user's.
+/// The same as an unprivileged user, which becomes the owner of the directory.
 #[track_caller]
 pub(crate) fn again_as_nobody(test: &str, dir: &Path) {
     let exe = std::env::current_exe().unwrap();
     if !rustix::process::geteuid().is_root() {
         return run(Command::new(exe), test, dir);
     }
-    // The build directory may be closed to others. Another process makes the copy: no program can be run while somebody
-    // has it open for writing, and a child that another test starts has, for an instant, whatever this process has open.
+    // The build directory may not be accessible to other users. A separate process makes the copy: a program
+    // cannot be executed while it is open for writing, and a child that another test starts briefly inherits
+    // every descriptor of this process.
     let copy = dir.join("tests");
     assert!(Command::new("cp").arg(exe).arg(&copy).status().unwrap().success(), "cannot copy this program");
     fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
@@ -47,16 +48,16 @@ pub(crate) fn again_as_nobody(test: &str, dir: &Path) {
     run(command, test, dir);
 }
 
-/// The same, in mounts of its own that a shell script makes, with `dir` as `$DIR` and as the working
-/// directory; they vanish with the process, whatever becomes of it.
+/// The same with its own mounts, which a shell script makes, with `dir` as `$DIR` and as the working
+/// directory. The mounts disappear with the process, however it ends.
 ///
-/// The scripts are alternatives: the first that succeeds is used. A system that allows none of them fails the
-/// test.
+/// The scripts are alternatives: the first that succeeds is used. The test fails on a system that permits
+/// none of them.
 #[track_caller]
 pub(crate) fn again_in_mounts(test: &str, dir: &Path, stage: &str, scripts: &[&str]) {
     let mut refusals = String::new();
     for script in scripts {
-        // With the rights we have, or with those that any user has in a namespace of their own.
+        // With the current permissions, or with those of root in a new user namespace.
         for rights in [&["--mount"][..], &["--mount", "--map-root-user"]] {
             let begin = || {
                 let mut command = Command::new("unshare");
@@ -77,7 +78,8 @@ pub(crate) fn again_in_mounts(test: &str, dir: &Path, stage: &str, scripts: &[&s
     panic!("this test needs one of these mounts, and none can be made here:\n{refusals}");
 }
 
-/// The second run of `test` as a command whose streams are the caller's to set: for tests that watch it while it runs.
+/// The second run of `test` as a command whose streams the caller sets: for tests that observe it while it
+/// runs.
 pub(crate) fn command(test: &str, stage: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(STAGE, stage);
@@ -110,7 +112,7 @@ fn run(mut command: Command, test: &str, stage: &Path) {
         thread::sleep(Duration::from_millis(2));
     };
     let output = fs::read_to_string(output.path()).unwrap();
-    // A name that no test has would "succeed" as well.
+    // A name that matches no test would "succeed" as well.
     let passed = status == "exit status: 0" && output.contains("1 passed");
     assert!(passed, "the second run of {test} ended with {status}:\n{output}");
 }

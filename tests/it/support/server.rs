@@ -1,4 +1,4 @@
-//! Real servers on 127.0.0.1, any free port; stopped and joined when dropped.
+//! Real servers on 127.0.0.1, on any free port; stopped and joined when dropped.
 use sessile::{Session, Sessions, http};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A server that runs.
+/// A running server.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     stop: Option<Box<dyn FnOnce()>>,
@@ -18,10 +18,10 @@ impl Drop for Running {
         if let Some(stop) = self.stop.take() {
             stop();
         }
-        // A test that failed because a worker is stuck must not wait for it.
+        // A failed test must not wait for a worker that is stuck.
         if !std::thread::panicking() {
             for thread in self.threads.drain(..) {
-                thread.join().expect("a worker died");
+                thread.join().expect("a worker panicked");
             }
         }
     }
@@ -40,7 +40,7 @@ pub(crate) fn tiny_http<R: http::IntoResponse<http::tiny_http::AnyResponse>>(
         let (server, sessions, handler) = (server.clone(), sessions.clone(), handler.clone());
         std::thread::spawn(move || {
             for request in server.incoming_requests() {
-                // Whoever asked may have left.
+                // The client may have closed the connection.
                 let _ = http::tiny_http::serve(&sessions, request, &*handler);
             }
         })

@@ -1,5 +1,5 @@
-//! Looks what a cut has left: mounts the image, so that its journal replays, opens the store as a program would, and compares
-//! what is there with what is owed.
+//! Checks the state that a cut has left: mounts the image, so that its journal is replayed, opens the store
+//! as a program would, and compares its sessions with those that are owed.
 use crate::content;
 use crate::cut::{Builder, Cut, Places};
 use crate::disk::Pages;
@@ -17,62 +17,63 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Where the store lies in the file system.
+/// The store's directory in the file system.
 pub(crate) const STORE: &str = "store";
-/// How old leftovers are made to look, so that a sweep need not wait for them.
+/// Age that leftovers are given, so that a sweep need not wait for them.
 const LEFT_FOR: Duration = Duration::from_secs(7200);
 
-/// What is asked of a check.
+/// Parameters of a check.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// With the number of a state, it says everything about that state.
+    /// Together with the number of a state, the seed determines that state.
     pub(crate) seed: u64,
     /// The first state's number.
     pub(crate) first: u32,
-    /// How many states.
+    /// Number of states.
     pub(crate) states: u32,
-    /// Instead of them: after how many events the kernel crashes and the disk keeps everything.
+    /// Instead of `states`: the number of events after which the kernel crashes and the disk keeps
+    /// everything.
     pub(crate) at: Option<usize>,
-    /// How many disks are checked at the same time.
+    /// Number of disks that are checked at the same time.
     pub(crate) lanes: u32,
-    /// Be content with one failure that says one of these.
+    /// Stop at one failure that contains one of these texts.
     pub(crate) until: Vec<String>,
 }
 
-/// What was found.
+/// Results of a check.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// How many states were looked at.
+    /// Number of states that were checked.
     pub(crate) states: u32,
-    /// States that break a promise, by their numbers: where the power was cut, and which promises.
+    /// States that break a promise, by number: where the power was cut, and which promises are broken.
     pub(crate) failures: Vec<(u32, String)>,
-    /// Sessions that were owed and there, over all states.
-    pub(crate) honoured: u64,
-    /// How many states had no unflushed write, one, two, and more.
+    /// Sessions that were owed and present, over all states.
+    pub(crate) present: u64,
+    /// Number of states with no unflushed write, with one, with two, and with more.
     pub(crate) unflushed: [u32; 4],
-    /// Files in all states whose bytes fail their checks. No promise is broken: nothing was owed of them, and none is
-    /// returned as data.
+    /// Files in all states whose bytes fail their checks. No promise is broken: no version was owed of them,
+    /// and none is returned as data.
     pub(crate) damaged: u64,
 }
 
 impl Findings {
-    /// Adds what was found elsewhere.
+    /// Adds the results of another check.
     pub(crate) fn add(&mut self, other: Self) {
         self.states += other.states;
         self.failures.extend(other.failures);
         self.failures.sort_unstable();
-        self.honoured += other.honoured;
+        self.present += other.present;
         self.unflushed.iter_mut().zip(other.unflushed).for_each(|(sum, more)| *sum += more);
         self.damaged += other.damaged;
     }
 
-    /// Whether a failure says one of these.
+    /// Whether a failure contains one of these texts.
     pub(crate) fn show(&self, shown: &[String]) -> bool {
         self.failures.iter().any(|(_, failure)| shows(failure, shown))
     }
 }
 
-/// Whether a failure says one of these.
+/// Whether a failure contains one of these texts.
 pub(crate) fn shows(failure: &str, shown: &[String]) -> bool {
     shown.iter().any(|text| failure.contains(text))
 }
@@ -81,7 +82,7 @@ pub(crate) fn shows(failure: &str, shown: &[String]) -> bool {
 ///
 /// # Errors
 ///
-/// A disk cannot be put up. What is wrong with a state is no error.
+/// A disk cannot be set up. A broken promise is not an error.
 pub(crate) fn check(recording: &Recording, plan: &Plan) -> Result<Findings> {
     let places = Places::of(recording);
     let mut cuts: Vec<_> = match plan.at {
@@ -115,18 +116,18 @@ fn check_lane(
     let rig = Rig::new(recording.filesystem, image, Pages::Kept, below.path())?;
     let mut findings = Findings::default();
     for cut in cuts {
-        stop::unless_told()?;
+        stop::ensure_not_stopped()?;
         if enough.load(Ordering::Relaxed) {
             break;
         }
         let unflushed = rig.disk.exchange(|image| builder.build(cut, image))?;
         let history = History::at(&recording.events, cut.at);
         let mut state =
-            State { history: &history, broken: vec![], leftovers: vec![], honoured: 0, damaged: 0 };
+            State { history: &history, broken: vec![], leftovers: vec![], present: 0, damaged: 0 };
         state.check(&rig)?;
         findings.states += 1;
         findings.unflushed[unflushed.min(3)] += 1;
-        findings.honoured += state.honoured;
+        findings.present += state.present;
         findings.damaged += state.damaged;
         if !state.broken.is_empty() {
             findings.failures.push((cut.state, format!("{cut}: {}", state.broken.join("; "))));
@@ -136,26 +137,26 @@ fn check_lane(
     Ok(findings)
 }
 
-/// One state while it is looked at.
+/// One state while it is checked.
 struct State<'a> {
     history: &'a History,
-    /// What breaks a promise.
+    /// Descriptions of broken promises.
     broken: Vec<String>,
     /// Files that a sweep removes when they are old enough.
     leftovers: Vec<PathBuf>,
-    honoured: u64,
+    present: u64,
     damaged: u64,
 }
 
-/// What a life has left.
+/// The version and public id found for each life.
 type Found = HashMap<Life, (u32, PublicId)>;
 
 impl State<'_> {
-    /// Looks at a state.
+    /// Checks a state.
     ///
     /// # Errors
     ///
-    /// The disk cannot be unmounted. What is wrong with the state is no error.
+    /// The disk cannot be unmounted. A broken promise is not an error.
     fn check(&mut self, rig: &Rig) -> Result<()> {
         let mounted = match rig.mount() {
             Ok(mounted) => mounted,
@@ -172,17 +173,17 @@ impl State<'_> {
 
     fn examine(&mut self, mounted: &Path) -> Result<()> {
         let store = open(&mounted.join(STORE), self.history.not_before)?;
-        let found = self.look(&store)?;
+        let found = self.check_files(&store)?;
         self.compare(&found);
         self.sweep(&store, &found)?;
         goes_on(&store, self.history.not_before)
     }
 
-    /// Looks at every file.
-    fn look(&mut self, store: &FileStore) -> Result<Found> {
+    /// Checks every file.
+    fn check_files(&mut self, store: &FileStore) -> Result<Found> {
         let mut found = Found::new();
         for stored in store.files() {
-            let file = stored.context("look at a file of the store")?;
+            let file = stored.context("examine a file of the store")?;
             if matches!(file.content, Content::Damaged(_) | Content::Unfinished(_) | Content::Temporary) {
                 self.leftovers.push(file.path.clone());
             }
@@ -204,34 +205,34 @@ impl State<'_> {
                 }
                 // The name of an ended session may be back, if it leads to a tombstone.
                 Content::Unfinished(_) | Content::Temporary => {}
-                _ => self.broken.push(format!("{} is nothing that the store makes", name(&file))),
+                _ => self.broken.push(format!("{} is not a file that the store creates", name(&file))),
             }
         }
         Ok(found)
     }
 
-    /// What was found is what somebody began to write there, and has not been ended.
+    /// A version that was found had begun to be written there, and its life has not ended.
     fn check_version(&mut self, life: Life, version: u32, is_live: bool, id: PublicId, record: &Record) {
         let Some(known) = self.history.lives.get(&life) else {
-            self.broken.push(format!("life {life:x} is there before anybody began it"));
+            self.broken.push(format!("life {life:x} is there before its creation began"));
             return;
         };
         if known.file.is_some_and(|file| file != *id.as_bytes()) {
-            self.broken.push(format!("life {life:x} is foreign: it lies in the file of another one, {id}"));
+            self.broken.push(format!("life {life:x} is foreign: it is in the file of another one, {id}"));
         }
         if version == 0 || version > known.newest {
             self.broken.push(format!("life {life:x} is at {version}, and {} was the newest", known.newest));
         }
         if record.deadline != UNIX_EPOCH + Duration::from_micros(known.deadline) {
-            self.broken.push(format!("life {life:x} has another deadline than it was given"));
+            self.broken.push(format!("life {life:x} has a different deadline than it was given"));
         }
-        // One that had expired and was swept may be back, as expired.
+        // A session that had expired and was swept may be back, as expired.
         if known.has_ended && is_live {
             self.broken.push(format!("life {life:x} is back at {version}: its end was acknowledged"));
         }
     }
 
-    /// A damaged file is in no place of a session that was ended for good.
+    /// A damaged file does not have the name of a session whose end was acknowledged.
     fn check_name(&mut self, id: PublicId, what: &str) {
         let life = self.history.life_of(id.as_bytes());
         if let Some(life) = life.filter(|life| self.history.lives[life].has_ended) {
@@ -239,14 +240,14 @@ impl State<'_> {
         }
     }
 
-    /// What is owed is there.
+    /// Every session that is owed is present.
     fn compare(&mut self, found: &Found) {
         for (life, known) in &self.history.lives {
             let Some(owed) = self.owed(known) else { continue };
             let there = found.get(life).is_some_and(|(version, _)| *version >= owed);
             let rotated = known.successors.iter().any(|successor| found.contains_key(successor));
             if there || rotated {
-                self.honoured += 1;
+                self.present += 1;
                 continue;
             }
             let instead =
@@ -261,7 +262,7 @@ impl State<'_> {
         known.owed.filter(|_| !gone)
     }
 
-    /// One sweep leaves sessions that have not expired, all of them, and nothing else.
+    /// One sweep leaves all sessions that have not expired, and no other file.
     fn sweep(&mut self, store: &FileStore, found: &Found) -> Result<()> {
         self.leftovers.iter().try_for_each(|path| age(path))?;
         let options = SweepOptions::new().full(true).cpu_percent(100).keep_damaged(Duration::from_secs(3600));
@@ -271,7 +272,7 @@ impl State<'_> {
         }
         let mut left = Found::new();
         for file in store.files() {
-            let file = file.context("look at a file after the sweep")?;
+            let file = file.context("examine a file after the sweep")?;
             if let Content::Live(live) = &file.content {
                 let (life, version) = content::identify(&live.record)?;
                 left.insert(life, (version, live.id));
@@ -283,14 +284,14 @@ impl State<'_> {
             let known = self.history.lives.get(life);
             let is_live = known.is_some_and(|known| known.deadline > self.history.not_before);
             if is_live && left.get(life) != Some(&(*version, *id)) {
-                self.broken.push(format!("the sweep took life {life:x}, which had not expired"));
+                self.broken.push(format!("the sweep removed life {life:x}, which had not expired"));
             }
         }
         Ok(())
     }
 }
 
-/// Opens the store as it was at a time, or makes it: the power may have been cut before there was one.
+/// Opens the store with the clock at a time, or creates it: the power may have been cut before it existed.
 fn open(path: &Path, at: Micros) -> Result<FileStore> {
     FileStoreOptions::new()
         .cache_bytes(0)
@@ -299,20 +300,20 @@ fn open(path: &Path, at: Micros) -> Result<FileStore> {
         .context("open the store after the cut")
 }
 
-/// The store is of use again: a session can be made, found and ended.
+/// The store is usable: a session can be created, loaded and deleted.
 fn goes_on(store: &FileStore, at: Micros) -> Result<()> {
     let now = UNIX_EPOCH + Duration::from_micros(at);
     let mut record = Record::new(now, now + Duration::from_secs(600));
     content::fill(&mut record, Life::MAX, 1)?;
     let saved = store.create(&record, Durability::PowerSafe).context("create a session after the cut")?;
     let found = store.load(&saved.token).context("load a session after the cut")?;
-    let Lookup::Live(live) = found else { return Err(anyhow!("a session made after the cut is not there")) };
-    content::verify(&live.record).context("read a session made after the cut")?;
-    store.delete(&saved.token).context("end a session after the cut")?;
+    let Lookup::Live(live) = found else { return Err(anyhow!("a session created after the cut is absent")) };
+    content::verify(&live.record).context("read a session created after the cut")?;
+    store.delete(&saved.token).context("delete a session after the cut")?;
     Ok(())
 }
 
-/// Makes a leftover look as if it had been written long ago.
+/// Sets an old modification time on a leftover.
 fn age(path: &Path) -> Result<()> {
     let file = File::open(path).with_context(|| format!("open the leftover {}", path.display()))?;
     let written = file.metadata().and_then(|metadata| metadata.modified());

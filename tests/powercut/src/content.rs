@@ -1,12 +1,12 @@
-//! What a session holds in the workload: its life, its version, and a body that follows from both. So bytes that are not
-//! those of the version they claim are found out, and so are those of another session. Pure.
+//! Content of a session in the workload: its life, its version, and a body that is derived from both. So
+//! bytes of another version or of another session are recognised. Pure.
 use crate::log::Life;
 use anyhow::{Context, Result, bail, ensure};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sessile::{Record, Value};
 
-/// Puts a version into a record.
+/// Stores a version in a record.
 ///
 /// # Errors
 ///
@@ -18,11 +18,11 @@ pub(crate) fn fill(record: &mut Record, life: Life, version: u32) -> sessile::Re
     Ok(())
 }
 
-/// Whose record it is and which version, without a look at the body.
+/// The life and version that a record states, without checking the body.
 ///
 /// # Errors
 ///
-/// It is no record of the workload.
+/// The record is not one of the workload.
 pub(crate) fn identify(record: &Record) -> Result<(Life, u32)> {
     let entry = |name: &str| record.entries.get(name).with_context(|| format!("it has no entry `{name}`"));
     let life = entry("life")?.get().context("read its life")?;
@@ -30,32 +30,33 @@ pub(crate) fn identify(record: &Record) -> Result<(Life, u32)> {
     Ok((life, version))
 }
 
-/// The same, and the body is the one that belongs to it.
+/// The life and version of a record whose body matches them.
 ///
 /// # Errors
 ///
-/// It is no record of the workload, or a mixture of two.
+/// The record is not one of the workload, or is a mixture of two.
 pub(crate) fn verify(record: &Record) -> Result<(Life, u32)> {
     let (life, version) = identify(record)?;
     ensure!(record.entries.len() == 3, "it has {} entries", record.entries.len());
     let Some(held) = record.entries.get("body") else { bail!("it has no entry `body`") };
     let held: String = held.get().context("read its body")?;
-    ensure!(held == body(life, version), "it says version {version} of {life:x} and has another body");
+    ensure!(held == body(life, version), "it states version {version} of {life:x} and has another body");
     Ok((life, version))
 }
 
-/// Most bodies take two to four sectors, so that a disk can tear them; some need a larger file, a few a much larger one.
+/// Most bodies take two to four sectors, so that a disk can tear them; some need a larger file, a few a much
+/// larger one.
 fn body(life: Life, version: u32) -> String {
     let (length, mut chance) = drawn(life, version);
     (0..length).map(|_| char::from(chance.random_range(b'a'..=b'z'))).collect()
 }
 
-/// How long the body of a version is.
+/// Length of the body of a version, in bytes.
 pub(crate) fn length(life: Life, version: u32) -> usize {
     drawn(life, version).0
 }
 
-/// A version after `version` that is longer than so many bytes; `None` if there is none soon.
+/// The first version after `version` that is longer than `bytes`; `None` if none follows soon.
 pub(crate) fn longer_than(bytes: usize, life: Life, version: u32) -> Option<u32> {
     (version + 1..version + 400).find(|later| length(life, *later) > bytes)
 }

@@ -1,8 +1,8 @@
-//! Where the power is cut, and what is then on the disk. All of it follows from a recording, a seed and the number of the
-//! state, so each state can be had again.
+//! Places of power cuts, and the content of the disk after each. Both are determined by a recording, a seed
+//! and the number of the state, so each state can be reproduced.
 //!
-//! All that was flushed is there. Of what was written since the last flush, the disk may have kept anything: nothing, all,
-//! some writes, and of those it was about some sectors. What it kept is there in the order in which it was written.
+//! All flushed writes are there. Of the writes since the last flush, the disk may have kept none, all, some,
+//! or some sectors of some. Writes that were kept are applied in the order in which they were written.
 use crate::image::Image;
 use crate::log::{Event, Recording};
 use crate::tally::{Kind, acknowledged};
@@ -12,12 +12,12 @@ use std::fmt;
 use std::iter;
 use std::ops::Range;
 
-/// What the disk kept of what was not flushed.
+/// Which unflushed writes the disk kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// Nothing.
+    /// No writes.
     None,
-    /// Everything.
+    /// All writes.
     All,
     /// Some writes.
     Some,
@@ -30,37 +30,33 @@ pub(crate) enum Kept {
 pub(crate) struct Cut {
     /// Its number.
     pub(crate) state: u32,
-    /// How many events happened before it.
+    /// Number of events before it.
     pub(crate) at: usize,
-    /// What was kept.
+    /// Which unflushed writes were kept.
     pub(crate) kept: Kept,
     chance: StdRng,
 }
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "state {}, cut after event {}, kept of what was not flushed: {:?}",
-            self.state, self.at, self.kept
-        )
+        write!(f, "state {}, cut after event {}, unflushed writes kept: {:?}", self.state, self.at, self.kept)
     }
 }
 
-/// Where it is worth to cut.
+/// Places that are worth cutting at.
 pub(crate) struct Places {
     events: usize,
-    /// By kind, so that what is rare comes as often as what is not.
+    /// By kind, so that rare operations are cut as often as frequent ones.
     acknowledged: Vec<Vec<usize>>,
     written: Vec<usize>,
     crowded: Vec<usize>,
 }
 
-/// So many unflushed writes make a difference to what is kept of them.
-const CROWD: usize = 3;
+/// From this number of unflushed writes on, it matters which of them are kept.
+const UNFLUSHED_MIN: usize = 3;
 
 impl Places {
-    /// Those of a recording.
+    /// The places of a recording.
     pub(crate) fn of(recording: &Recording) -> Self {
         let events = &recording.events;
         let mut acknowledged_by_kind = vec![Vec::new(); Kind::ALL.len()];
@@ -78,20 +74,20 @@ impl Places {
                 Event::Flush => unflushed = 0,
                 Event::Note { .. } => {}
             }
-            if unflushed >= CROWD {
+            if unflushed >= UNFLUSHED_MIN {
                 crowded.push(at + 1);
             }
         }
         Self { events: events.len(), acknowledged: acknowledged_by_kind, written, crowded }
     }
 
-    /// The state that is left where all was kept that had been written, which is that of a crash of the kernel.
+    /// The state in which all writes were kept, which is the state after a crash of the kernel.
     pub(crate) fn crash(&self, at: usize) -> Cut {
         Cut { state: 0, at: at.min(self.events), kept: Kept::All, chance: StdRng::seed_from_u64(0) }
     }
 
-    /// One of the crash states: half of them while three writes or more are not flushed, a quarter when somebody has just
-    /// been told that it was done, an eighth when something has just been written, and an eighth anywhere.
+    /// One of the crash states: half of them while three writes or more are not flushed, a quarter just after
+    /// an acknowledgement, an eighth just after a write, and an eighth anywhere.
     pub(crate) fn cut(&self, seed: u64, state: u32) -> Cut {
         let mut chance = StdRng::seed_from_u64(seed ^ (u64::from(state) << 32));
         let list = match chance.random_range(0..8) {
@@ -115,22 +111,22 @@ impl Places {
     }
 }
 
-/// Makes the images of cuts, which come in the order of their places.
+/// Builds the images of cuts, which must come in the order of their places.
 pub(crate) struct Builder<'a> {
     recording: &'a Recording,
-    /// What is durable in the image: the events before this one.
+    /// Events before this one are durable in the image.
     settled: usize,
 }
 
 impl<'a> Builder<'a> {
-    /// Begins with the recording's base, which is the image to be built on.
+    /// Begins with the recording's base, which is the image to build on.
     pub(crate) fn new(recording: &'a Recording) -> (Self, Image) {
         let image = Image::from_extents(recording.bytes, &recording.base);
         (Self { recording, settled: 0 }, image)
     }
 
-    /// Makes the image that a cut leaves, and says how many writes were not flushed. What was written to it since the last
-    /// cut is forgotten.
+    /// Builds the image that a cut leaves, and returns the number of unflushed writes. Writes to the image
+    /// since the last cut are discarded.
     pub(crate) fn build(&mut self, cut: &mut Cut, image: &mut Image) -> usize {
         let mut unflushed = 0;
         image.forget_writes();
@@ -167,7 +163,8 @@ impl<'a> Builder<'a> {
         unflushed
     }
 
-    /// Which parts of a write are kept: none, all, or some of its sectors, either those before one place or any.
+    /// Parts of a write that are kept: none, all, or some of its sectors, either those before one place or
+    /// any.
     fn torn(&self, offset: u64, length: usize, share: f64, chance: &mut StdRng) -> Vec<Range<usize>> {
         let sector = self.recording.filesystem.sector_at(offset);
         let sectors = (0..length).step_by(sector).map(|start| start..length.min(start + sector));
@@ -199,7 +196,7 @@ mod tests {
     fn built(at: usize, kept: Kept, seed: u64) -> Vec<u8> {
         let recording = recording();
         let (mut builder, mut image) = Builder::new(&recording);
-        // A cut before it leaves no trace.
+        // An earlier cut leaves no trace.
         for at in 0..=at {
             let mut cut = Cut { state: 0, at, kept, chance: StdRng::seed_from_u64(seed) };
             builder.build(&mut cut, &mut image);

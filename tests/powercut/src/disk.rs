@@ -1,14 +1,15 @@
 //! The logged disk: a file system of two files, served by this process through `/dev/fuse`.
 //!
 //! ```text
-//! disk     the bytes of an image; a loop device makes a disk of it
-//! notes    what the workload writes here goes into the log, one note a write
+//! disk     the bytes of an image; a loop device turns it into a disk
+//! notes    notes of the workload; each write is one note in the log
 //! ```
 //!
-//! One thread serves both, one request after the other, so the log has one order and it is the order of arrival. A write is
-//! answered when it is in the log. The loop driver turns each flush of the disk into an `fsync` of its file, which is
-//! answered when the flush is in the log. While a workload is recorded, nothing is cached on the way: what the disk is told,
-//! it is told here. While states are checked, the kernel keeps what it has read, and is told what changes between them.
+//! One thread serves both files, one request after the other, so the log has one order, the order of arrival.
+//! A write is answered when it is in the log. The loop driver turns each flush of the disk into an `fsync` of
+//! its file, which is answered when the flush is in the log. While a workload is recorded, no cache lies in
+//! between: every request to the disk arrives here. While states are checked, the kernel caches pages and is
+//! notified of changes between states.
 use crate::image::Image;
 use crate::log::{Event, Micros, Note};
 use anyhow::{Context, Result};
@@ -30,11 +31,11 @@ const FILES: [(INodeNo, &str); 2] = [(DISK, "disk"), (NOTES, "notes")];
 /// Names and sizes never change.
 const FOREVER: Duration = Duration::from_secs(1 << 20);
 
-/// What the disk holds, and what was recorded.
+/// Content of the disk, and the recorded events.
 pub(crate) struct Contents {
     /// The bytes.
     pub(crate) image: Image,
-    /// What happened since recording began; `None` while nothing is recorded.
+    /// Events since recording began; `None` while the disk does not record.
     pub(crate) events: Option<Vec<Event>>,
 }
 
@@ -46,16 +47,16 @@ impl Contents {
     }
 }
 
-/// Whether the kernel keeps pages of the disk's file.
+/// Whether the kernel caches pages of the disk's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pages {
-    /// It does; what it writes arrives here all the same, and at once.
+    /// It does; its writes still arrive here at once.
     Kept,
-    /// Each read and each write comes here as it is.
+    /// It does not: each read and each write arrives here unchanged.
     Direct,
 }
 
-/// A disk that is served until it is dropped. Whoever uses it lets go of it before.
+/// A disk that is served until it is dropped. All its users must release it before.
 pub(crate) struct Disk {
     contents: Arc<Mutex<Contents>>,
     mountpoint: PathBuf,
@@ -64,11 +65,12 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Serves an image in a directory, which is made.
+    /// Serves an image in a directory, which is created.
     ///
     /// # Errors
     ///
-    /// The directory cannot be made, or the kernel does not let us mount there: it takes root and `/dev/fuse`.
+    /// The directory cannot be created, or the kernel does not permit the mount, which requires root and
+    /// `/dev/fuse`.
     pub(crate) fn serve(image: Image, mountpoint: &Path, pages: Pages) -> Result<Self> {
         fs::create_dir_all(mountpoint).with_context(|| format!("create {}", mountpoint.display()))?;
         let bytes = image.len();
@@ -91,11 +93,11 @@ impl Disk {
         self.mountpoint.join("notes")
     }
 
-    /// Changes what is on the disk, while nobody has it mounted; what the change returned.
+    /// Changes the content of the disk while it is not mounted. Returns the result of `change`.
     ///
     /// # Errors
     ///
-    /// The kernel does not listen.
+    /// The kernel rejects the notification.
     pub(crate) fn exchange<T>(&self, change: impl FnOnce(&mut Image) -> T) -> Result<T> {
         let (made, changed) = {
             let mut contents = self.contents();
@@ -106,12 +108,14 @@ impl Disk {
         for range in changed {
             let bounds = i64::try_from(range.start).and_then(|start| Ok((start, i64::try_from(range.end)?)));
             let (start, end) = bounds.expect("a disk in memory is smaller than an i64 counts");
-            notifier.inval_inode(DISK, start, end - start).context("say what changed on the disk")?;
+            notifier
+                .inval_inode(DISK, start, end - start)
+                .context("notify the kernel of changes on the disk")?;
         }
         Ok(made)
     }
 
-    /// What it holds; the disk stands still until this is dropped.
+    /// The content of the disk; requests wait until this is dropped.
     pub(crate) fn contents(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock()
     }
@@ -152,7 +156,7 @@ impl Server {
         }
     }
 
-    /// What was written; an answer of its own for what is no note or lies beyond the disk's end.
+    /// Applies a write; an error for bytes that are not a note or lie beyond the disk's end.
     fn take(&self, inode: INodeNo, offset: u64, data: &[u8]) -> Result<(), Errno> {
         let mut contents = self.contents.lock();
         if inode == NOTES {
@@ -231,12 +235,12 @@ impl Filesystem for Server {
         reply.ok();
     }
 
-    /// Closing a file flushes nothing.
+    /// Closing a file flushes no data.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         reply.ok();
     }
 
-    /// The disk knows neither discards nor a short way to write zeroes; the kernel then writes them.
+    /// The disk supports neither discards nor fast zeroing; the kernel then writes zeroes.
     fn fallocate(
         &self,
         _: &Request,

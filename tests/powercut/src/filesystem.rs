@@ -1,4 +1,4 @@
-//! The file systems that are tested: how they are made and mounted, and in what units their disk tears.
+//! The file systems under test: how they are created and mounted, and in which units their disk tears writes.
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -7,14 +7,14 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
-/// A file system that promises something about power cuts.
+/// A file system that makes promises about power cuts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub(crate) enum FileSystem {
-    /// With its journal, data ordered, as by default.
+    /// With its journal and ordered data, as by default.
     Ext4,
     /// Version 5.
     Xfs,
-    /// As by default on one disk: metadata twice.
+    /// The default on one disk: metadata is stored twice.
     Btrfs,
 }
 
@@ -28,7 +28,7 @@ impl FileSystem {
         }
     }
 
-    /// A small disk for it: what its maker still accepts, and room for the workload.
+    /// Size of a small disk for it: the minimum that `mkfs` accepts, and room for the workload.
     pub(crate) fn bytes(self) -> u64 {
         match self {
             Self::Ext4 => 64 << 20,
@@ -37,9 +37,9 @@ impl FileSystem {
         }
     }
 
-    /// What the disk writes there as a whole or not at all. Btrfs takes it for granted that a superblock of 4 KiB is not
-    /// torn, and everything else it writes is as large; the others' logs and metadata are made for sectors, but for ext4's
-    /// superblock, which is two of them with one checksum.
+    /// The unit that the disk writes there as a whole or not at all. Btrfs assumes that a superblock of 4 KiB
+    /// is not torn, and all its other writes are as large. The logs and metadata of the others are made for
+    /// sectors, except ext4's superblock, which is two sectors with one checksum.
     pub(crate) fn sector_at(self, offset: u64) -> usize {
         match self {
             Self::Ext4 if offset < 4096 => 4096,
@@ -48,7 +48,8 @@ impl FileSystem {
         }
     }
 
-    /// How it is mounted. Several lanes mount the same file system at the same time, which xfs has to be told.
+    /// Its mount options. Several lanes mount the same file system at the same time, which xfs permits only
+    /// with `nouuid`.
     pub(crate) fn mount_options(self) -> Option<&'static CStr> {
         match self {
             Self::Ext4 | Self::Btrfs => None,
@@ -56,16 +57,16 @@ impl FileSystem {
         }
     }
 
-    /// Makes one in a file.
+    /// Creates a file system in a file.
     ///
     /// # Errors
     ///
-    /// The maker is not installed or refuses; its message is in the error.
+    /// `mkfs` is not installed or fails; its message is in the error.
     pub(crate) fn make(self, path: &Path) -> Result<()> {
         let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
         file.set_len(self.bytes()).with_context(|| format!("set the size of {}", path.display()))?;
         let arguments: &[&str] = match self {
-            // Nothing is left to be initialised by a thread of the kernel while the workload runs.
+            // No kernel thread initialises anything while the workload runs.
             Self::Ext4 => {
                 &["-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"]
             }
@@ -75,11 +76,11 @@ impl FileSystem {
     }
 }
 
-/// Runs a command to its end; what it printed.
+/// Runs a command to its end and returns its output.
 ///
 /// # Errors
 ///
-/// It cannot be started or fails; what it said is in the error.
+/// The command cannot be started or fails; its message is in the error.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("start {name}"))?;

@@ -1,59 +1,59 @@
-//! What is owed after a cut: from the notes before it, which lives must be there, at which version at least, and which must
-//! not. Pure.
+//! The sessions owed after a cut: from the notes before it, which lives must be there, at which version at
+//! least, and which must not. Pure.
 //!
-//! The rules, each of which restates a promise of the engine:
+//! Each rule restates a promise of the engine:
 //!
-//! 1. A life is **owed** from the moment a power-safe save of it is acknowledged, at that version or a newer one, until a
-//!    relaxed save of it begins. From then on an older version may be found, or nothing, until the next power-safe save is
-//!    acknowledged. A rotation owes its successor at every durability.
-//! 2. It is owed no longer once a call begins that ends it, or its deadline has passed. It is again if who made that call is
-//!    dead, and a save that began after that is acknowledged. While a rotation is under way, the old life or the new one is
-//!    owed, at every instant.
+//! 1. A life is **owed** from the moment a power-safe save of it is acknowledged, at that version or a newer
+//!    one, until a relaxed save of it begins. From then on an older version or none may be found, until the
+//!    next power-safe save is acknowledged. A rotation owes its successor at every durability.
+//! 2. A life is no longer owed once an operation that ends it begins, or its deadline has passed. It is owed
+//!    again if the process of that operation has died and a save that began after that is acknowledged.
+//!    During a rotation the old life or the new one is owed, at every instant.
 //! 3. A life whose end was acknowledged is **never** found again, at any durability.
-//! 4. No version is found that nobody began to write.
+//! 4. No version is found whose writing had not begun.
 use crate::log::{Event, Life, Micros, Note, Op, dies_with};
 use std::collections::{HashMap, HashSet};
 
-/// What is known of one life.
+/// State of one life.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
-    /// Its file's digest, once somebody was told.
+    /// Its file's digest, once it was acknowledged.
     pub(crate) file: Option<[u8; 20]>,
     /// When it expires.
     pub(crate) deadline: Micros,
-    /// The newest version that somebody began to write.
+    /// The newest version whose writing has begun.
     pub(crate) newest: u32,
     /// The version that must have survived; `None` if none must.
     pub(crate) owed: Option<u32>,
-    /// The newest version that somebody began to write without promising anything; 0 if nobody did.
+    /// The newest version whose relaxed save has begun; 0 if there is none.
     relaxed: u32,
-    /// The calls that began to end it, other than by a rotation, as far as it is not known that they did not.
+    /// Operations that began to end it, other than rotations, and are not known to have failed.
     pub(crate) endings: HashSet<Op>,
-    /// Saves that found it there, each with those of the endings that were over by then.
+    /// Saves that found it live, each with the ending operations that were over by then.
     survived: Vec<(Op, Vec<Op>)>,
     /// Its end, or its rotation, was acknowledged.
     pub(crate) has_ended: bool,
-    /// As which lives somebody began to let it go on.
+    /// Lives to which a rotation of it has begun.
     pub(crate) successors: Vec<Life>,
 }
 
-/// What is known at one instant.
+/// State at one instant.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     /// By life.
     pub(crate) lives: HashMap<Life, Known>,
-    /// The last note's time: it was not earlier than that.
+    /// The last note's time: the cut was not earlier.
     pub(crate) not_before: Micros,
-    /// The next note's time: it was not later than that.
+    /// The next note's time: the cut was not later.
     pub(crate) not_after: Micros,
-    /// What was begun and not acknowledged.
+    /// Operations that were begun and not acknowledged.
     pending: HashMap<Op, Note>,
-    /// Calls whose process was no more before they were acknowledged.
+    /// Operations whose process ended before they were acknowledged.
     dead: HashSet<Op>,
 }
 
 impl History {
-    /// What the notes among the first `cut` events say.
+    /// The state after the notes among the first `cut` events.
     pub(crate) fn at(events: &[Event], cut: usize) -> Self {
         let mut history = Self::default();
         let (before, after) = events.split_at(cut);
@@ -70,7 +70,7 @@ impl History {
         history
     }
 
-    /// The life that is filed under a digest, if somebody was told.
+    /// The life with a public id, if its creation was acknowledged.
     pub(crate) fn life_of(&self, file: &[u8; 20]) -> Option<Life> {
         self.lives.iter().find(|(_, known)| known.file.as_ref() == Some(file)).map(|(life, _)| *life)
     }
@@ -124,7 +124,7 @@ impl History {
             Note::Missed { op } => {
                 self.pending.remove(&op);
             }
-            Note::ReaperStats { op, .. } => self.dead.extend(self.pending.remove(&op).map(|_| op)),
+            Note::Exited { op, .. } => self.dead.extend(self.pending.remove(&op).map(|_| op)),
             Note::Killed { hand } => {
                 self.dead.extend(self.pending.extract_if(|op, _| dies_with(*op, hand)).map(|(op, _)| op));
             }
@@ -141,7 +141,7 @@ impl History {
             }
             Note::Saving { op, life, version, power_safe } => {
                 let known = self.life(life);
-                // The engine looked once more whether it had its name.
+                // The engine has checked again that the file was still linked.
                 if let Some(at) = known.survived.iter().position(|(saved, _)| *saved == op) {
                     let (_, over) = known.survived.swap_remove(at);
                     known.endings.retain(|ending| !over.contains(ending));
@@ -166,8 +166,8 @@ impl History {
         self.lives.entry(life).or_default()
     }
 
-    /// Somebody found the life alive under its lock: whoever began to rotate it before is done, or dead, and did not
-    /// remove it. From now on it is owed itself.
+    /// A save found the life live under its lock: every rotation of it that began before is over or its
+    /// process has died, and it did not remove the life. From now on the life itself is owed.
     fn under_lock(&mut self, life: Life) -> &mut Known {
         let known = self.life(life);
         known.successors.clear();
@@ -176,8 +176,8 @@ impl History {
 }
 
 impl Known {
-    /// A save of `version` was acknowledged. That a relaxed one began later is noted before that one was acknowledged, and
-    /// maybe before this one was.
+    /// A save of `version` was acknowledged. If a relaxed save began later, this was noted before that save
+    /// was acknowledged, and possibly before this note.
     fn owe(&mut self, version: u32, power_safe: bool) {
         if power_safe && self.relaxed <= version {
             self.owed = self.owed.max(Some(version));
@@ -225,7 +225,7 @@ mod tests {
             &[&created[..], &[saving(2, 2, false), done(2), saving(3, 3, true), done(3)]].concat(),
             Some(3),
         );
-        // The relaxed save began after the power-safe one had given back its lock, and before it could say so.
+        // The relaxed save began after the power-safe one had released its lock, and before that was noted.
         check_owed(&[&created[..], &[saving(2, 2, true), saving(3, 3, false), done(2)]].concat(), None);
         let keeping = Note::Keeping { op: 3, life: LIFE, version: 2, power_safe: true };
         check_owed(&[&created[..], &[saving(2, 2, false), done(2), keeping, done(3)]].concat(), Some(2));
@@ -261,17 +261,17 @@ mod tests {
         let endings = |notes: &[Note]| history(notes).lives[&LIFE].endings.len();
         let begun = [creating(1, true), done(1), ending(dying)];
         let killed = [&begun[..], &[Note::Killed { hand }]].concat();
-        assert_eq!(endings(&killed), 1, "it may have got that far");
+        assert_eq!(endings(&killed), 1, "the process may have got that far");
         assert_eq!(endings(&[&killed[..], &[saving(2, 2, true)]].concat()), 1);
         assert_eq!(endings(&[&killed[..], &[saving(2, 2, true), done(2)]].concat()), 0);
         assert_eq!(endings(&[&killed[..], &[saving(2, 2, true), Note::Missed { op: 2 }]].concat()), 1);
-        assert_eq!(endings(&[&begun[..], &[saving(2, 2, true), done(2)]].concat()), 1, "he lives");
+        assert_eq!(endings(&[&begun[..], &[saving(2, 2, true), done(2)]].concat()), 1, "the life is live");
         let again = [&killed[..], &[saving(2, 2, true), ending(3), done(2)]].concat();
-        assert_eq!(endings(&again), 1, "somebody else has begun");
+        assert_eq!(endings(&again), 1, "another process has begun");
         let own = in_own_process(dying);
         let reaped = [ending(own), Note::Killed { hand }, saving(2, 2, true), done(2)];
-        assert_eq!(endings(&reaped), 1, "another process, which may live");
-        let reaped = [ending(own), Note::ReaperStats { op: own, death: None }, saving(2, 2, true), done(2)];
+        assert_eq!(endings(&reaped), 1, "the other process may still run");
+        let reaped = [ending(own), Note::Exited { op: own, death: None }, saving(2, 2, true), done(2)];
         assert_eq!(endings(&reaped), 0);
     }
 

@@ -1,18 +1,18 @@
-//! The bytes of a disk in memory: what is durable, and over it what was written since. No I/O.
+//! The bytes of a disk in memory: the durable bytes, and an overlay of later writes. No I/O.
 //!
-//! Writes go to the overlay and never to what lies below it, so whatever a check does to its disk is undone by dropping
-//! the overlay.
+//! Writes go to the overlay and never to the bytes below it, so dropping the overlay undoes all that a check
+//! does to its disk.
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 /// Unit of the overlay. A write may cover a part of one; the rest is copied from below.
 const BLOCK: usize = 4096;
 
-/// A disk's bytes. Addresses beyond its end are the caller's mistake, and panic.
+/// A disk's bytes. An address beyond the end is a bug of the caller and panics.
 pub(crate) struct Image {
     durable: Vec<u8>,
     overlay: HashMap<usize, Box<[u8]>>,
-    /// Blocks that may have changed since somebody last asked.
+    /// Blocks that may have changed since the last call of [`take_changed`](Self::take_changed).
     changed: BTreeSet<usize>,
 }
 
@@ -23,9 +23,9 @@ impl Image {
         Self { durable, overlay: HashMap::new(), changed: BTreeSet::new() }
     }
 
-    /// A disk with zeroes, but for these extents.
+    /// A disk of zeroes, except for these extents.
     pub(crate) fn from_extents(bytes: u64, extents: &[(u64, Vec<u8>)]) -> Self {
-        // Zeroed memory that nobody has touched takes no room.
+        // Zeroed memory that was never touched occupies no physical memory.
         let mut image = Self::new(vec![0; index(bytes)]);
         for (offset, bytes) in extents {
             image.settle(*offset, bytes);
@@ -38,7 +38,7 @@ impl Image {
         self.durable.len() as u64
     }
 
-    /// What is on the disk now.
+    /// The current content of the disk.
     pub(crate) fn read(&self, offset: u64, length: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length);
         for (block, within, part) in blocks(offset, length) {
@@ -48,7 +48,7 @@ impl Image {
         bytes
     }
 
-    /// Writes over what is durable.
+    /// Writes to the overlay.
     pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
         let mut rest = bytes;
         for (block, within, part) in blocks(offset, bytes.len()) {
@@ -74,13 +74,12 @@ impl Image {
         }
     }
 
-    /// Forgets whatever was written and did not become durable.
+    /// Discards all writes that did not become durable.
     pub(crate) fn forget_writes(&mut self) {
         self.changed.extend(self.overlay.drain().map(|(block, _)| block));
     }
 
-    /// What may have changed since this was last asked, be it that it was written or that it was forgotten: ranges of
-    /// addresses.
+    /// Ranges of addresses that may have changed since the last call, because they were written or discarded.
     pub(crate) fn take_changed(&mut self) -> Vec<Range<u64>> {
         let mut ranges: Vec<Range<u64>> = Vec::new();
         for block in std::mem::take(&mut self.changed) {
@@ -93,7 +92,7 @@ impl Image {
         ranges
     }
 
-    /// The durable blocks that are not zero: what [`from_extents`](Self::from_extents) takes.
+    /// The durable blocks that are not zero: the argument of [`from_extents`](Self::from_extents).
     pub(crate) fn extents(&self) -> Vec<(u64, Vec<u8>)> {
         let mut extents: Vec<(u64, Vec<u8>)> = Vec::new();
         for (block, bytes) in self.durable.chunks(BLOCK).enumerate() {
@@ -114,7 +113,7 @@ impl Image {
     }
 }
 
-/// The blocks that a range touches: number, where in it the range begins, how many bytes of it.
+/// The blocks that a range touches: number, offset in the block at which the range begins, number of bytes.
 fn blocks(offset: u64, length: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     let (start, end) = (index(offset), index(offset) + length);
     (start / BLOCK..end.div_ceil(BLOCK)).map(move |block| {

@@ -1,152 +1,153 @@
-//! What happened, in one total order: what was written to the disk, when it was flushed, and what the workload did and was
-//! told. Data only; `disk` appends to it, `cut` and `history` read it.
+//! The log of a recording, in one total order: writes to the disk, its flushes, and the operations and
+//! acknowledgements of the workload. Data only; `disk` appends to it, `cut` and `history` read it.
 //!
-//! **The order is the proof.** A note is written through the same file system that serves the disk, and one thread serves
-//! both. So an acknowledgement stands behind every flush that its call waited for, and an intention before every write
-//! that its call made.
-use crate::doomed::Death;
+//! **The order is the proof.** A note is written through the same file system that serves the disk, and one
+//! thread serves both. So an acknowledgement follows every flush that its operation waited for, and an
+//! intention precedes every write of its operation.
 use crate::filesystem::FileSystem;
+use crate::kill_at_syscall::KillPoint;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
 
-/// One life of a session, from its creation, or the rotation that began it, to its end. Each has an id of its own.
+/// One life of a session, from its creation, or the rotation that created it, to its end. Each life has its
+/// own session id.
 pub(crate) type Life = u64;
-/// One call of the engine.
+/// Number of one operation.
 pub(crate) type Op = u64;
 /// Microseconds since 1970.
 pub(crate) type Micros = u64;
-/// One who makes one call after the other: a thread of the workload.
+/// A thread of the workload, which makes one call after the other.
 pub(crate) type Hand = u64;
 
-/// Bit of a call that has a process of its own. Above it is the hand's number, below it that of the call.
+/// Bit of an operation that has its own process. Above it is the hand's number, below it the operation's.
 const OWN_PROCESS: Op = 1 << 23;
 
-/// What the calls of a hand are counted from.
+/// The number from which the operations of a hand are counted.
 pub(crate) fn op_before(hand: Hand) -> Op {
     hand << 24
 }
 
-/// The call of a hand that a process of its own is to make.
+/// Marks an operation of a hand as one with its own process.
 pub(crate) fn in_own_process(op: Op) -> Op {
     op | OWN_PROCESS
 }
 
-/// Whether a hand makes a call itself, and it dies with that hand.
+/// Whether a hand performs an operation itself, so that it dies with that hand.
 pub(crate) fn dies_with(op: Op, hand: Hand) -> bool {
     op & !(OWN_PROCESS - 1) == op_before(hand)
 }
 
-/// One thing that happened.
+/// One event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Event {
-    /// The disk was told to write, and said that it had.
+    /// A write request that the disk has completed.
     Write {
-        /// Where, in bytes.
+        /// Offset in bytes.
         offset: u64,
-        /// What.
+        /// The bytes written.
         bytes: Vec<u8>,
     },
-    /// The disk was told to bring all that it had said it had written to where a power cut does not reach it.
+    /// A flush: all completed writes before it survive a power cut.
     Flush,
-    /// The workload said what it does.
+    /// A note of the workload.
     Note {
-        /// When it was said.
+        /// Time of the note.
         at: Micros,
-        /// What was said.
+        /// The note.
         note: Note,
     },
 }
 
-/// What the workload says. What begins with "-ing" is said before anything is written, each time the call tries; whoever
-/// changes a session that is there says so under its lock.
+/// A note of the workload. Notes that end in "-ing" precede all writes of the operation, once for each
+/// attempt. An operation that changes an existing session writes its note under the session's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Note {
-    /// A life is to begin.
+    /// A life is about to begin.
     Creating {
-        /// The call.
+        /// The operation.
         op: Op,
         /// The life.
         life: Life,
         /// When it expires.
         deadline: Micros,
-        /// Whether the call promises that a power cut does not undo it.
+        /// Whether the operation promises that a power cut does not undo it.
         power_safe: bool,
     },
-    /// A version is to be written.
+    /// A version is about to be written.
     Saving {
-        /// The call.
+        /// The operation.
         op: Op,
-        /// Whose.
+        /// The life.
         life: Life,
-        /// Which one.
+        /// The version.
         version: u32,
-        /// Whether the call promises that a power cut does not undo it.
+        /// Whether the operation promises that a power cut does not undo it.
         power_safe: bool,
     },
-    /// A version is to stay as it is, and to be made as safe as the call promises.
+    /// An unchanged version is about to be made as durable as the operation promises.
     Keeping {
-        /// The call.
+        /// The operation.
         op: Op,
-        /// Whose.
+        /// The life.
         life: Life,
-        /// Which one.
+        /// The version.
         version: u32,
-        /// Whether the call promises that a power cut does not undo it.
+        /// Whether the operation promises that a power cut does not undo it.
         power_safe: bool,
     },
-    /// A life is to go on under another id, as another life.
+    /// A life is about to continue under another id, as another life.
     Rotating {
-        /// The call.
+        /// The operation.
         op: Op,
-        /// Whose.
+        /// The life.
         life: Life,
-        /// As which.
+        /// The new life.
         successor: Life,
-        /// When that expires.
+        /// When the new life expires.
         deadline: Micros,
     },
-    /// A life is to end.
+    /// A life is about to end.
     Ending {
-        /// The call.
+        /// The operation.
         op: Op,
-        /// Whose.
+        /// The life.
         life: Life,
     },
-    /// The call returned, and had done it. From now on what it promises is owed.
+    /// The operation succeeded. From now on its promise is owed.
     Done {
-        /// The call.
+        /// The operation.
         op: Op,
-        /// The file of the life that began, if one did.
+        /// The public id of the life that began, if one did.
         file: Option<[u8; 20]>,
     },
-    /// The call returned, and said that there was no such session.
+    /// The operation returned that the session does not exist.
     Missed {
-        /// The call.
+        /// The operation.
         op: Op,
     },
-    /// The process that was made for the call is no more.
-    ReaperStats {
-        /// The call.
+    /// The process that was started for the operation has ended.
+    Exited {
+        /// The operation.
         op: Op,
-        /// Where it died; `None` if it came to its end.
-        death: Option<Death>,
+        /// Where it was killed; `None` if it ran to its end.
+        death: Option<KillPoint>,
     },
-    /// The process of a hand is no more, nor is any call that it was making.
+    /// The process of a hand was killed, and with it any operation in progress.
     Killed {
         /// The hand.
         hand: Hand,
     },
     /// A reaper has swept.
     Swept {
-        /// How many sessions that had expired it removed.
+        /// Number of expired sessions that it removed.
         removed: u64,
     },
 }
 
 impl Note {
-    /// The call, if it is one's, and the lives that it is about.
+    /// The operation, if the note is of one, and its lives.
     pub(crate) fn about(&self) -> (Option<Op>, Vec<Life>) {
         match *self {
             Self::Creating { op, life, .. }
@@ -154,22 +155,22 @@ impl Note {
             | Self::Keeping { op, life, .. }
             | Self::Ending { op, life } => (Some(op), vec![life]),
             Self::Rotating { op, life, successor, .. } => (Some(op), vec![life, successor]),
-            Self::Done { op, .. } | Self::Missed { op } | Self::ReaperStats { op, .. } => (Some(op), vec![]),
+            Self::Done { op, .. } | Self::Missed { op } | Self::Exited { op, .. } => (Some(op), vec![]),
             Self::Killed { .. } | Self::Swept { .. } => (None, vec![]),
         }
     }
 }
 
-/// A workload on a disk.
+/// A recorded workload on a disk.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Recording {
-    /// What the disk was formatted with.
+    /// The file system on the disk.
     pub(crate) filesystem: FileSystem,
     /// The disk's size.
     pub(crate) bytes: u64,
-    /// What was on the disk before the first event: where, and what. Zero elsewhere.
+    /// Content of the disk before the first event: offset and bytes. Zero elsewhere.
     pub(crate) base: Vec<(u64, Vec<u8>)>,
-    /// What happened.
+    /// The events.
     pub(crate) events: Vec<Event>,
 }
 
@@ -188,13 +189,13 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or is no recording of this version.
+    /// The file cannot be read, or is not a recording of this version.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let bytes = fs::read(path).with_context(|| format!("read the recording {}", path.display()))?;
         postcard::from_bytes(&bytes).with_context(|| format!("decode the recording {}", path.display()))
     }
 
-    /// How many writes, flushes and acknowledgements there are.
+    /// Number of writes, flushes and acknowledgements.
     pub(crate) fn counts(&self) -> (usize, usize, usize) {
         self.events.iter().fold((0, 0, 0), |(writes, flushes, done), event| match event {
             Event::Write { .. } => (writes + 1, flushes, done),

@@ -1,30 +1,31 @@
-//! Cuts the power under sessile: records what a workload does to a disk and what it is told, builds the disk that a power cut
-//! would have left, at many places, and looks whether the engine kept its promises. Needs root, `/dev/fuse` and loop devices.
+//! Cuts the power under sessile: records the disk writes and acknowledgements of a workload, builds the disk
+//! that a power cut would have left at many places, and checks whether the engine kept its promises. Requires
+//! root, `/dev/fuse` and loop devices.
 //!
-//! | module | is about |
+//! | module | contents |
 //! |---|---|
-//! | `log` | what happened, in one order |
-//! | `disk`, `image` | the disk that is logged, and its bytes |
+//! | `log` | the events, in one order |
+//! | `disk`, `image` | the logged disk, and its bytes |
 //! | `filesystem`, `rig` | file systems, loop devices, mounts |
-//! | `workload`, `act`, `doomed`, `content` | who does what to the store, and how they die |
-//! | `recorder`, `write_back` | puts all that together, and has the kernel write |
-//! | `cut` | where the power is cut, and what the disk then holds |
-//! | `history` | what is owed after a cut |
-//! | `check` | whether it is there |
-//! | `tally` | whether there was anything to find |
-//! | `stop` | letting go in order |
-//! | `honesty` | engines that break their promises, which must be caught |
-mod act;
+//! | `workload`, `operation`, `kill_at_syscall`, `content` | the operations on the store, and processes that are killed in them |
+//! | `recorder`, `write_back` | makes a recording, and makes the kernel write back |
+//! | `cut` | where the power is cut, and the content of the disk then |
+//! | `history` | which sessions are owed after a cut |
+//! | `check` | whether they are there |
+//! | `tally` | whether enough was acknowledged for a result |
+//! | `stop` | stopping in order |
+//! | `mutations` | engines with a broken rule, which must be caught |
 mod check;
 mod content;
 mod cut;
 mod disk;
-mod doomed;
 mod filesystem;
 mod history;
-mod honesty;
 mod image;
+mod kill_at_syscall;
 mod log;
+mod mutations;
+mod operation;
 mod recorder;
 mod rig;
 mod stop;
@@ -36,8 +37,8 @@ use anyhow::{Context, Result, ensure};
 use check::{Findings, Plan};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use filesystem::FileSystem;
-use honesty::{BREACHES, Breach};
 use log::{Event, Life, Recording};
+use mutations::{MUTATIONS, Mutation};
 use recorder::Script;
 use std::collections::HashSet;
 use std::env;
@@ -47,22 +48,22 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 use tally::Tally;
-use workload::{Doomed, Level, Worker};
+use workload::{KillAtSyscall, Level, Worker};
 
-/// Cut the power under the session engine, and look what is left
+/// Cut the power under the session engine and check the result
 #[derive(Debug, Parser)]
 #[command(
     max_term_width = 80,
     after_help = "\
 Examples:
   sessile-powercut run --fs ext4 --durability power-safe --recordings 5 --states 400
-  sessile-powercut honesty
+  sessile-powercut mutations
   sessile-powercut record --fs xfs --durability relaxed --out relaxed.log
   sessile-powercut check relaxed.log --states 500 --seed 7
   sessile-powercut check relaxed.log --first 123 --states 1 --seed 7
 
-Exit status: 0 if every promise was kept (honesty: by the unbroken build only),
-1 if not, 2 if it could not be found out."
+Exit status: 0 if every promise was kept (mutations: by the unbroken build only),
+1 if not, 2 if this could not be determined."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -87,17 +88,17 @@ enum Task {
         recording: PathBuf,
         #[command(flatten)]
         sample: Sample,
-        /// What the states follow from
+        /// The seed of the states
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// The first state's number
         #[arg(long, default_value_t = 0)]
         first: u32,
-        /// Instead of states that follow from the seed: cut after this event, and keep all that was written
+        /// Instead of states from the seed: cut after this event, and keep all writes
         #[arg(long)]
         at: Option<usize>,
     },
-    /// Print what a recording says of one life, with its place among the events
+    /// Print the notes of a recording about one life, with their place among the events
     Trace {
         /// The recording
         recording: PathBuf,
@@ -105,40 +106,40 @@ enum Task {
         #[arg(value_parser = |text: &str| u64::from_str_radix(text, 16))]
         life: u64,
     },
-    /// See that engines that break their promises are caught
-    Honesty(Honesty),
+    /// Check that engines with a broken rule are caught
+    Mutations(Mutations),
     /// A process of the workload
     #[command(hide = true)]
     Worker(Worker),
-    /// A process of the workload that dies half-way
+    /// A process of the workload that is killed half-way
     #[command(hide = true)]
-    Doomed(Doomed),
+    KillAtSyscall(KillAtSyscall),
 }
 
-/// What is recorded.
+/// Options of a recording.
 #[derive(Clone, Debug, Args)]
 struct Stage {
     /// The file system
     #[arg(long, default_value = "ext4")]
     fs: FileSystem,
-    /// What most saves promise; the others promise the other
+    /// The durability of most saves; the others have the other one
     #[arg(long, default_value = "power-safe")]
     durability: Level,
     /// How long a workload runs, in seconds
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
-    /// What the first recording follows from; the next has the next one
+    /// The seed of the first recording; each next recording has the next one
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// What of a recording is checked.
+/// Options of a check.
 #[derive(Clone, Copy, Debug, Args)]
 struct Sample {
-    /// How many crash states of each recording
+    /// Number of crash states of each recording
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
     states: u32,
-    /// How many disks are checked at the same time; each takes a loop device
+    /// Number of disks that are checked at the same time; each takes a loop device
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
     lanes: u32,
 }
@@ -147,34 +148,34 @@ struct Sample {
 struct Run {
     #[command(flatten)]
     stage: Stage,
-    /// How many recordings
+    /// Number of recordings
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     recordings: u32,
     #[command(flatten)]
     sample: Sample,
-    /// Be content with one failure that says this, or one of several
+    /// Stop at one failure that contains this text; may be repeated
     #[arg(long)]
     until: Vec<String>,
-    /// Directory to keep recordings in that hold a failure
+    /// Keep recordings with a failure in this directory
     #[arg(long)]
     keep: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]
-struct Honesty {
+struct Mutations {
     /// Only these builds
-    #[arg(long, value_delimiter = ',', value_parser = BREACHES.map(|breach| breach.name))]
+    #[arg(long, value_delimiter = ',', value_parser = MUTATIONS.map(|mutation| mutation.name))]
     only: Vec<String>,
     /// The file system
     #[arg(long, default_value = "ext4")]
     fs: FileSystem,
-    /// Within how many crash states each must be caught
+    /// Number of crash states within which each must be caught
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(5..))]
     states: u32,
-    /// What the recordings follow from
+    /// The seed of the recordings
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many disks are checked at the same time; each takes a loop device
+    /// Number of disks that are checked at the same time; each takes a loop device
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=8))]
     lanes: u32,
 }
@@ -190,18 +191,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all was as it should be.
+/// Returns whether all promises were kept.
 fn perform(task: Task) -> Result<bool> {
     match task {
-        Task::Run(run) => alone().and_then(|()| run.run()),
+        Task::Run(run) => isolate_and_listen().and_then(|()| run.run()),
         Task::Record { stage, out } => {
-            alone()?;
+            isolate_and_listen()?;
             let recording = recorder::record(stage.script(0)?)?;
             describe(&recording);
             recording.save(&out).map(|()| true)
         }
         Task::Check { recording, sample, seed, first, at } => {
-            alone()?;
+            isolate_and_listen()?;
             let recording = Recording::load(&recording)?;
             describe(&recording);
             let findings = check::check(&recording, &Plan { first, at, ..sample.plan(seed) })?;
@@ -211,20 +212,20 @@ fn perform(task: Task) -> Result<bool> {
             trace(&Recording::load(&recording)?, life);
             Ok(true)
         }
-        // Each of its builds sees to being alone.
-        Task::Honesty(honesty) => honesty.run(),
+        // Each of its builds isolates itself.
+        Task::Mutations(mutations) => mutations.run(),
         Task::Worker(worker) => worker.run().map(|()| true),
-        Task::Doomed(doomed) => doomed.run().map(|()| true),
+        Task::KillAtSyscall(killed) => killed.run().map(|()| true),
     }
 }
 
-/// Starts this program again where nobody else sees its mounts, so that they go with it whatever becomes of it, and listens to
-/// whoever wants it to stop.
-fn alone() -> Result<()> {
-    be_alone().and_then(|()| stop::listen())
+/// Starts this program again in a mount namespace of its own, so that its mounts disappear with it however it
+/// ends, and installs the signal handlers.
+fn isolate_and_listen() -> Result<()> {
+    isolate().and_then(|()| stop::listen())
 }
 
-fn be_alone() -> Result<()> {
+fn isolate() -> Result<()> {
     const ALONE: &str = "SESSILE_POWERCUT_ALONE";
     if env::var_os(ALONE).is_some() {
         return Ok(());
@@ -232,7 +233,7 @@ fn be_alone() -> Result<()> {
     let program = env::current_exe().context("find the program's own file")?;
     let mut unshare = Command::new("unshare");
     unshare.args(["--mount", "--propagation", "private", "--"]).arg(program).args(env::args_os().skip(1));
-    Err(unshare.env(ALONE, "1").exec()).context("start anew in a mount namespace of its own")
+    Err(unshare.env(ALONE, "1").exec()).context("restart in a mount namespace of its own")
 }
 
 impl Stage {
@@ -284,44 +285,40 @@ impl Run {
         Ok(kept)
     }
 
-    /// Promises that nobody was given are not broken either.
+    /// A workload without acknowledgements breaks no promise.
     ///
     /// # Errors
     ///
-    /// There was too little that could have failed.
+    /// Too little was acknowledged for the result to mean anything.
     fn ensure_enough(&self, findings: &Findings, tally: &Tally) -> Result<()> {
         const OWED_BY_A_STATE: u64 = 3;
         let mut missing = tally.missing();
         let wanted = OWED_BY_A_STATE * u64::from(findings.states);
-        if self.stage.durability == Level::PowerSafe && findings.honoured < wanted {
-            let few = findings.honoured;
+        if self.stage.durability == Level::PowerSafe && findings.present < wanted {
+            let few = findings.present;
             missing.push(format!("{few} sessions were owed and there, fewer than {OWED_BY_A_STATE} a state"));
         }
-        ensure!(
-            missing.is_empty(),
-            "too little happened for the result to say anything: {}",
-            missing.join("; ")
-        );
+        ensure!(missing.is_empty(), "too little was acknowledged for a result: {}", missing.join("; "));
         Ok(())
     }
 }
 
-impl Honesty {
+impl Mutations {
     fn run(&self) -> Result<bool> {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
-        let chosen = |breach: &&Breach| {
-            let is_named = self.only.iter().any(|name| name == breach.name);
-            (self.only.is_empty() || is_named) && breach.on.is_none_or(|fs| fs == self.fs)
+        let chosen = |mutation: &&Mutation| {
+            let is_named = self.only.iter().any(|name| name == mutation.name);
+            (self.only.is_empty() || is_named) && mutation.on.is_none_or(|fs| fs == self.fs)
         };
-        let breaches: Vec<_> = BREACHES.iter().filter(chosen).collect();
-        ensure!(!breaches.is_empty(), "no such build shows anything on {}", self.fs.name());
+        let mutations: Vec<_> = MUTATIONS.iter().filter(chosen).collect();
+        ensure!(!mutations.is_empty(), "no such build breaks a promise on {}", self.fs.name());
         let mut all = self.is_control_clean()?;
-        for breach in breaches {
-            let program = breach.build(&workspace, &target.join("broken"), &target)?;
-            all &= self.is_caught(breach, &program)?;
+        for mutation in mutations {
+            let program = mutation.build(&workspace, &target.join("broken"), &target)?;
+            all &= self.is_caught(mutation, &program)?;
         }
-        println!("{}", if all { "all were caught" } else { "NOT as it should be: results are void" });
+        println!("{}", if all { "all were caught" } else { "NOT all were as expected: results are void" });
         Ok(all)
     }
 
@@ -333,20 +330,20 @@ impl Honesty {
         Ok(kept)
     }
 
-    /// Runs a broken build until it breaks the promise that it was built to break, or has passed all its states.
-    fn is_caught(&self, breach: &Breach, program: &Path) -> Result<bool> {
-        let (printed, _) = self.printed(breach.name, program, breach.shows)?;
-        let shows = |failure: &&str| breach.shows.iter().any(|text| failure.contains(text));
+    /// Runs a mutated build until it breaks the promise in question, or has passed all its states.
+    fn is_caught(&self, mutation: &Mutation, program: &Path) -> Result<bool> {
+        let (printed, _) = self.printed(mutation.name, program, mutation.shows)?;
+        let shows = |failure: &&str| mutation.shows.iter().any(|text| failure.contains(text));
         let failure = printed.lines().filter(|line| line.starts_with("FAILED")).find(shows);
         let caught = if failure.is_some() { "caught" } else { "NOT caught" };
-        println!("{}: {}: {caught}; {}", breach.name, breach.what, summary(&printed));
+        println!("{}: {}: {caught}; {}", mutation.name, mutation.what, summary(&printed));
         if let Some(failure) = failure {
             println!("  {failure}");
         }
         Ok(failure.is_some())
     }
 
-    /// What a run of a build printed, and whether it found every promise kept.
+    /// The output of a run of a build, and whether it found every promise kept.
     fn printed(&self, name: &str, program: &Path, until: &[&str]) -> Result<(String, bool)> {
         let fs = self.fs.to_possible_value().context("name the file system")?;
         let mut run = Command::new(program);
@@ -362,12 +359,12 @@ impl Honesty {
     }
 }
 
-/// The last line of what a run printed.
+/// The last line of a run's output.
 fn summary(printed: &str) -> &str {
     printed.lines().last().unwrap_or_default()
 }
 
-/// Prints the notes about a life, and how many flushes there were before each.
+/// Prints the notes about a life, and the number of flushes before each.
 fn trace(recording: &Recording, life: Life) {
     let (mut flushes, mut ops) = (0, HashSet::new());
     for (at, event) in recording.events.iter().enumerate() {
@@ -395,7 +392,8 @@ fn describe(recording: &Recording) {
     );
 }
 
-/// Prints what was found, first what says one of the texts that are looked for. Whether no promise was broken.
+/// Prints the results, first the failures that contain one of the wanted texts. Returns whether no promise
+/// was broken.
 fn report(findings: &Findings, wanted: &[String]) -> bool {
     const SHOWN: usize = 10;
     let mut failures: Vec<_> = findings.failures.iter().map(|(_, failure)| failure).collect();
@@ -406,10 +404,10 @@ fn report(findings: &Findings, wanted: &[String]) -> bool {
     let [none, one, two, more] = findings.unflushed;
     println!("unflushed writes at a cut: 0 in {none} states, 1 in {one}, 2 in {two}, 3 or more in {more}");
     println!(
-        "{} states, {} failures; {} sessions were owed and there; {} damaged files, nothing owed of them",
+        "{} states, {} failures; {} sessions were owed and there; {} damaged files, from which no version is owed",
         findings.states,
         findings.failures.len(),
-        findings.honoured,
+        findings.present,
         findings.damaged
     );
     findings.failures.is_empty()

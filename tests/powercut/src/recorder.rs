@@ -1,11 +1,11 @@
-//! Makes a recording: a disk, a file system, a store on it, the workload, and somebody who kills and stops its processes and
-//! now and then has the kernel write something back.
-use crate::act::{Act, Notes};
+//! Makes a recording: a disk, a file system, a store on it and the workload. It kills and stops the
+//! workload's processes, and at times makes the kernel write data back.
 use crate::check::STORE;
 use crate::disk::Pages;
 use crate::filesystem::FileSystem;
 use crate::image::Image;
 use crate::log::{Note, Recording};
+use crate::operation::{Notes, Operation};
 use crate::rig::Rig;
 use crate::stop;
 use crate::tally::Tally;
@@ -25,22 +25,22 @@ use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Processes at work at the same time.
+/// Number of processes at the same time.
 const PROCESSES: usize = 3;
 
-/// How much longer than asked a workload may run until all that should happen has happened.
+/// How much longer than requested a workload may run until every required event has happened.
 const PATIENCE: Duration = Duration::from_secs(12);
 
-/// What is asked of a recording.
+/// Parameters of a recording.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Script {
-    /// What to format the disk with.
+    /// The file system to format the disk with.
     pub(crate) filesystem: FileSystem,
-    /// What most saves promise.
+    /// The durability of most saves.
     pub(crate) durability: Level,
     /// How long the workload runs.
     pub(crate) time: Duration,
-    /// What happens follows from it, as far as chance among processes lets it.
+    /// The seed of the workload, as far as the scheduling of processes permits.
     pub(crate) seed: u64,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct Script {
 ///
 /// # Errors
 ///
-/// The disk cannot be put up, or a process of the workload failed.
+/// The disk cannot be set up, or a process of the workload failed.
 pub(crate) fn record(script: Script) -> Result<Recording> {
     let below = tempfile::tempdir().context("create a directory for the disk")?;
     let memory = tempfile::tempdir_in("/dev/shm").context("create a directory in memory")?;
@@ -82,27 +82,28 @@ pub(crate) fn record(script: Script) -> Result<Recording> {
     Ok(Recording { filesystem: script.filesystem, bytes: script.filesystem.bytes(), base, events })
 }
 
-/// Runs the workload for its time, and on a busy machine for longer, until it `has_all` that should happen.
+/// Runs the workload for its time, and on a busy machine for longer, until `has_all` required events have
+/// happened.
 fn work(script: Script, scene: &Scene, root: &File, has_all: &dyn Fn() -> bool) -> Result<()> {
     let mut chance = StdRng::seed_from_u64(script.seed);
     let notes = Notes::open(&scene.notes)?;
-    let mut crew = Crew { scene, notes, seed: script.seed, hired: 0, children: Vec::new() };
-    // A session is owed from the beginning.
+    let mut processes = Processes { scene, notes, seed: script.seed, started: 0, children: Vec::new() };
+    // One session is owed from the beginning.
     let first = scene.make()?;
-    first.act(Act::Create(Duration::from_secs(3600)), 1, 0, 1, true)?;
+    first.perform(Operation::Create(Duration::from_secs(3600)), 1, 0, 1, true)?;
     drop(first);
     for _ in 0..PROCESSES {
-        crew.hire()?;
+        processes.start()?;
     }
     let began = Instant::now();
     while began.elapsed() < script.time || began.elapsed() < script.time + PATIENCE && !has_all() {
         thread::sleep(Duration::from_millis(chance.random_range(5..60)));
-        crew.look()?;
-        stop::unless_told()?;
+        processes.check()?;
+        stop::ensure_not_stopped()?;
         match chance.random_range(0..12) {
-            0..3 => crew.kill(chance.random_range(0..PROCESSES))?,
-            3 => crew.stop_for_a_while(chance.random_range(0..PROCESSES))?,
-            4 => syncfs(root).context("have the file system written back")?,
+            0..3 => processes.kill(chance.random_range(0..PROCESSES))?,
+            3 => processes.stop_for_a_while(chance.random_range(0..PROCESSES))?,
+            4 => syncfs(root).context("write the file system back")?,
             5..7 => {
                 some_files(&scene.store, 8..=30, &mut chance).for_each(|file| drop(begin_write_back(&file)));
             }
@@ -112,45 +113,45 @@ fn work(script: Script, scene: &Scene, root: &File, has_all: &dyn Fn() -> bool) 
             _ => {}
         }
     }
-    crew.look()
+    processes.check()
 }
 
-/// Some sessions' files, in no order: to be written back as the kernel would, without a flush, so that what was saved and not
-/// synced reaches the disk in part, and may be lost from it; or to be synced, as somebody does who copies files, which makes
-/// the file system write down what it thinks of their names.
+/// Some sessions' files, in random order. They are either written back as the kernel would, without a flush,
+/// so that unsynced saves reach the disk in part and may be lost from it; or synced, as a program does that
+/// copies files, which makes the file system write down its state of their names.
 fn some_files(store: &Path, count: RangeInclusive<usize>, chance: &mut StdRng) -> impl Iterator<Item = File> {
     let shards = fs::read_dir(store).into_iter().flatten().flatten();
     let files = shards.flat_map(|shard| fs::read_dir(shard.path()).into_iter().flatten().flatten());
     let mut paths: Vec<_> = files.map(|file| file.path()).collect();
     paths.shuffle(chance);
     paths.truncate(chance.random_range(count));
-    // Any of them may have gone.
+    // Any of them may have been removed.
     paths.into_iter().filter_map(|path| File::open(path).ok())
 }
 
-/// The processes at work. They die with it.
-struct Crew<'a> {
+/// The processes of the workload. They are killed when this is dropped.
+struct Processes<'a> {
     scene: &'a Scene,
     notes: Notes,
     seed: u64,
-    hired: u32,
-    /// With their numbers.
+    started: u32,
+    /// Each with its number.
     children: Vec<(u32, Child)>,
 }
 
-impl Crew<'_> {
-    fn hire(&mut self) -> Result<()> {
-        self.hired += 1;
+impl Processes<'_> {
+    fn start(&mut self) -> Result<()> {
+        self.started += 1;
         let mut command = self.scene.command("worker")?;
-        command.args(["--number", &self.hired.to_string(), "--seed", &self.seed.to_string()]);
-        self.children.push((self.hired, command.spawn().context("start a process of the workload")?));
+        command.args(["--number", &self.started.to_string(), "--seed", &self.seed.to_string()]);
+        self.children.push((self.started, command.spawn().context("start a process of the workload")?));
         Ok(())
     }
 
-    /// Nobody ends but by being killed.
-    fn look(&mut self) -> Result<()> {
+    /// A process ends only by being killed; any other end is an error.
+    fn check(&mut self) -> Result<()> {
         for (_, child) in &mut self.children {
-            if let Some(status) = child.try_wait().context("look after a process of the workload")? {
+            if let Some(status) = child.try_wait().context("check a process of the workload")? {
                 bail!("a process of the workload failed: {status}, signal {:?}", status.signal());
             }
         }
@@ -162,22 +163,22 @@ impl Crew<'_> {
         let killed = child.kill();
         let waited = child.wait();
         let status = killed.and(waited).context("kill a process of the workload")?;
-        // It may have failed since it was looked after.
+        // It may have failed since the last check.
         ensure!(status.signal() == Some(libc::SIGKILL), "a process of the workload failed: {status}");
         (0..THREADS).for_each(|thread| self.notes.say(Note::Killed { hand: hand_of(number, thread) }));
-        self.hire()
+        self.start()
     }
 
-    /// For longer than others wait for a lock.
+    /// Stops a process for longer than the lock wait of the others.
     fn stop_for_a_while(&mut self, which: usize) -> Result<()> {
         let pid = Pid::from_child(&self.children[which].1);
         kill_process(pid, Signal::STOP).context("stop a process of the workload")?;
         thread::sleep(Duration::from_millis(100));
-        kill_process(pid, Signal::CONT).context("let a process of the workload go on")
+        kill_process(pid, Signal::CONT).context("continue a process of the workload")
     }
 }
 
-impl Drop for Crew<'_> {
+impl Drop for Processes<'_> {
     fn drop(&mut self) {
         for (_, child) in &mut self.children {
             let _ = child.kill();

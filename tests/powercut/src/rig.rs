@@ -1,8 +1,8 @@
-//! A disk, a loop device on it, and a place to mount it: what a recording and a check are made with.
+//! A disk, a loop device on it and a mount point: the base of a recording and of a check.
 //!
-//! Everything is taken down in the reverse order when the rig is dropped. What the kernel keeps of a device's pages goes when
-//! its last user does; that may be somebody who looks at every device that changes, so it is told to forget them before each
-//! mount, which then sees an image that was exchanged meanwhile.
+//! All parts are removed in reverse order when the rig is dropped. The kernel keeps a device's pages until
+//! its last user closes it, which may be a service that examines every changed device. So the kernel is instructed
+//! to discard them before each mount, which then sees an image that was exchanged meanwhile.
 use crate::disk::{Disk, Pages};
 use crate::filesystem::{FileSystem, run};
 use crate::image::Image;
@@ -14,7 +14,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-/// How often unmounting is tried while somebody is still about to let go, 10 ms apart.
+/// Number of attempts to unmount, 10 ms apart, while another process still has the mount open.
 const UNMOUNT_TRIES: u32 = 300;
 
 /// A disk that can be mounted.
@@ -28,7 +28,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// Puts it up below a directory.
+    /// Sets it up below a directory.
     ///
     /// # Errors
     ///
@@ -45,10 +45,10 @@ impl Rig {
     ///
     /// # Errors
     ///
-    /// The kernel refuses: the file system is beyond what its journal can mend.
+    /// The kernel refuses: the journal cannot repair the file system.
     pub(crate) fn mount(&self) -> Result<Mounted<'_>> {
         run(Command::new("blockdev").args(["--flushbufs", &self.device.path]))
-            .context("forget the pages of a loop device")?;
+            .context("discard the pages of a loop device")?;
         let flags = MountFlags::NOATIME | MountFlags::NOSUID | MountFlags::NODEV;
         mount(
             &*self.device.path,
@@ -69,21 +69,21 @@ pub(crate) struct Mounted<'a> {
 }
 
 impl Mounted<'_> {
-    /// Where.
+    /// The mount point.
     pub(crate) fn path(&self) -> &Path {
         self.path
     }
 
-    /// Unmounts it, which dropping it does too.
+    /// Unmounts it, which dropping it also does.
     ///
     /// # Errors
     ///
-    /// It is still in use, and is unmounted when that ends. Until then its disk must not be changed.
+    /// It is still in use and is unmounted when that ends. Until then its disk must not be changed.
     pub(crate) fn unmount(mut self) -> Result<()> {
-        self.let_go()
+        self.unmount_now()
     }
 
-    fn let_go(&mut self) -> Result<()> {
+    fn unmount_now(&mut self) -> Result<()> {
         self.is_mounted = false;
         for _ in 0..UNMOUNT_TRIES {
             if unmount(self.path, UnmountFlags::empty()).is_ok() {
@@ -99,7 +99,7 @@ impl Mounted<'_> {
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         if self.is_mounted
-            && let Err(error) = self.let_go()
+            && let Err(error) = self.unmount_now()
         {
             eprintln!("{error:#}");
         }

@@ -1,33 +1,34 @@
-//! Being told to stop: by Ctrl-C, or as a service is. Whoever serves a disk lets go of it first, in order: the kernel waits
-//! for a disk whose server was killed while it was in use, and so does everybody who asks about loop devices.
+//! Requests to stop: Ctrl-C or a signal of a service manager. A process that serves a disk must release it
+//! first, in order: the kernel waits for a disk whose server was killed while it was in use, and so does
+//! every process that queries loop devices.
 use anyhow::{Context, Result, ensure};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-static TOLD: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+static STOP_REQUESTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From now on signals are noted, and end nothing by themselves.
+/// From now on signals are recorded and do not end the process.
 ///
 /// # Errors
 ///
 /// The kernel refuses.
 pub(crate) fn listen() -> Result<()> {
-    let told = TOLD.get_or_init(Arc::default);
+    let requested = STOP_REQUESTED.get_or_init(Arc::default);
     for signal in [SIGHUP, SIGINT, SIGTERM] {
-        flag::register(signal, Arc::clone(told)).context("listen to signals")?;
+        flag::register(signal, Arc::clone(requested)).context("listen to signals")?;
     }
     Ok(())
 }
 
-/// Whether to go on.
+/// Returns an error once a signal has requested a stop.
 ///
 /// # Errors
 ///
-/// Somebody told us to stop.
-pub(crate) fn unless_told() -> Result<()> {
-    let told = TOLD.get().is_some_and(|told| told.load(Ordering::Relaxed));
-    ensure!(!told, "stopped by a signal");
+/// A signal has requested a stop.
+pub(crate) fn ensure_not_stopped() -> Result<()> {
+    let requested = STOP_REQUESTED.get().is_some_and(|requested| requested.load(Ordering::Relaxed));
+    ensure!(!requested, "stopped by a signal");
     Ok(())
 }

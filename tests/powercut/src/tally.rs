@@ -1,13 +1,14 @@
-//! What a recording holds: how many acts of each kind were acknowledged, and who died where. A workload that did nothing
-//! breaks no promise, so this says whether there was anything to find. Pure.
+//! Contents of a recording: how many operations of each kind were acknowledged, and where processes were
+//! killed. A workload that did nothing breaks no promise, so this decides whether a result is meaningful.
+//! Pure.
 use crate::content;
-use crate::doomed::Death;
+use crate::kill_at_syscall::KillPoint;
 use crate::log::{Event, Life, Micros, Note, Op, dies_with};
 use crate::workload::LOCK_WAIT;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-/// What somebody was told that it was done.
+/// Kinds of acknowledged operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A life began.
@@ -24,9 +25,9 @@ pub(crate) enum Kind {
     Destroy,
     /// A life ended whose last save certainly needed a larger file, and was relaxed.
     DestroyGrown,
-    /// A life ended, and somebody had died who was about to end it.
+    /// A life ended after a process had been killed that was about to end it.
     DestroyAgain,
-    /// A life ended while a save held its lock, for longer than one waits.
+    /// A life ended while a save held its lock for longer than the lock wait.
     DestroyPassing,
 }
 
@@ -54,12 +55,12 @@ impl Kind {
             Self::Destroy => "destroy",
             Self::DestroyGrown => "destroy grown",
             Self::DestroyAgain => "destroy again",
-            Self::DestroyPassing => "destroy passing",
+            Self::DestroyPassing => "destroy overtaking",
         }
     }
 }
 
-/// The acknowledgements among events: before which event each had been said, and of what.
+/// The acknowledgements among events: the number of the event before which each was noted, and its kind.
 pub(crate) fn acknowledged(events: &[Event]) -> Vec<(usize, Kind)> {
     let mut reader = Reader::default();
     let take = |(at, event): (usize, &Event)| match event {
@@ -72,23 +73,23 @@ pub(crate) fn acknowledged(events: &[Event]) -> Vec<(usize, Kind)> {
 #[derive(Default)]
 struct Reader {
     pending: HashMap<Op, (Micros, Note)>,
-    /// Lives that somebody died of ending.
+    /// Lives that a process was killed while ending.
     half_ended: HashSet<Life>,
-    /// How much room the versions so far may have had.
+    /// Bytes available to the versions so far.
     room: HashMap<Life, usize>,
     /// Lives whose last save went to a larger file and was relaxed.
     grown: HashSet<Life>,
 }
 
 impl Reader {
-    /// What the note acknowledges.
+    /// The operation that the note acknowledges.
     fn take(&mut self, when: Micros, note: &Note) -> Option<Kind> {
         match *note {
             Note::Done { op, .. } => {
                 self.pending.remove(&op).map(|(begun, note)| self.kind(begun, when, &note))
             }
             Note::Missed { op } => self.pending.remove(&op).and(None),
-            Note::ReaperStats { op, .. } => self.cut_short(|pending| pending == op),
+            Note::Exited { op, .. } => self.cut_short(|pending| pending == op),
             Note::Killed { hand } => self.cut_short(|pending| dies_with(pending, hand)),
             Note::Swept { .. } => None,
             Note::Creating { op, .. }
@@ -102,7 +103,7 @@ impl Reader {
         }
     }
 
-    /// Some calls are no more, and nobody was told.
+    /// Some operations have ended with their process, without acknowledgement.
     fn cut_short(&mut self, is_dead: impl Fn(Op) -> bool) -> Option<Kind> {
         for (_, (_, note)) in self.pending.extract_if(|op, _| is_dead(*op)) {
             if let Note::Ending { life, .. } | Note::Rotating { life, .. } = note {
@@ -115,7 +116,8 @@ impl Reader {
     fn kind(&mut self, begun: Micros, done: Micros, note: &Note) -> Kind {
         match *note {
             Note::Saving { life, version, power_safe, .. } => {
-                // A record takes more than its body, and less than this more; a file has room for two of them.
+                // A record takes more than its body, and at most this much more; a file has room for two of
+                // them.
                 const MORE: usize = 512;
                 let body = content::length(life, version);
                 let room = self.room.entry(life).or_insert_with(|| room_for(content::length(life, 1) + MORE));
@@ -157,25 +159,25 @@ fn room_for(bytes: usize) -> usize {
 /// The counts of some recordings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
-    acts: [usize; Kind::ALL.len()],
-    deaths: [usize; Death::ALL.len()],
+    operations: [usize; Kind::ALL.len()],
+    deaths: [usize; KillPoint::ALL.len()],
     survivors: usize,
     swept: u64,
 }
 
 impl Tally {
-    /// Those of a recording.
+    /// The counts of a recording.
     pub(crate) fn of(events: &[Event]) -> Self {
         let mut tally = Self::default();
         for (_, kind) in acknowledged(events) {
-            tally.acts[kind as usize] += 1;
+            tally.operations[kind as usize] += 1;
         }
         for event in events {
             match event {
-                Event::Note { note: Note::ReaperStats { death: Some(death), .. }, .. } => {
+                Event::Note { note: Note::Exited { death: Some(death), .. }, .. } => {
                     tally.deaths[*death as usize] += 1;
                 }
-                Event::Note { note: Note::ReaperStats { death: None, .. }, .. } => tally.survivors += 1,
+                Event::Note { note: Note::Exited { death: None, .. }, .. } => tally.survivors += 1,
                 Event::Note { note: Note::Swept { removed }, .. } => tally.swept += removed,
                 _ => {}
             }
@@ -183,32 +185,33 @@ impl Tally {
         tally
     }
 
-    /// Adds those of another one.
+    /// Adds the counts of another recording.
     pub(crate) fn add(&mut self, other: &Self) {
-        self.acts.iter_mut().zip(other.acts).for_each(|(sum, more)| *sum += more);
+        self.operations.iter_mut().zip(other.operations).for_each(|(sum, more)| *sum += more);
         self.deaths.iter_mut().zip(other.deaths).for_each(|(sum, more)| *sum += more);
         self.survivors += other.survivors;
         self.swept += other.swept;
     }
 
-    /// What should be there and is not. Whether a destroy meets another one, or a save, is up to chance: of these there may
-    /// be none.
+    /// Required events that did not happen. Whether a destroy meets another one, or a save, is up to chance:
+    /// these may be missing.
     pub(crate) fn missing(&self) -> Vec<String> {
-        let acts = Kind::ALL.into_iter().take(7).filter(|kind| self.acts[*kind as usize] == 0);
-        let deaths = Death::ALL.into_iter().filter(|death| self.deaths[*death as usize] == 0);
-        acts.map(|kind| format!("no {} was acknowledged", kind.name()))
-            .chain(deaths.map(|death| format!("nobody died at {death}")))
-            .chain((self.swept == 0).then(|| "nothing that expired was swept".to_owned()))
+        let operations = Kind::ALL.into_iter().take(7).filter(|kind| self.operations[*kind as usize] == 0);
+        let deaths = KillPoint::ALL.into_iter().filter(|death| self.deaths[*death as usize] == 0);
+        operations
+            .map(|kind| format!("no {} was acknowledged", kind.name()))
+            .chain(deaths.map(|death| format!("no process was killed at {death}")))
+            .chain((self.swept == 0).then(|| "no expired session was swept".to_owned()))
             .collect()
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let acts = Kind::ALL.map(|kind| format!("{} {}", self.acts[kind as usize], kind.name()));
-        let deaths = Death::ALL.map(|death| format!("{} {death}", self.deaths[death as usize]));
-        let (acts, deaths) = (acts.join(", "), deaths.join(", "));
-        write!(f, "{acts}; died at {deaths}, not at all {}; {} swept", self.survivors, self.swept)
+        let operations = Kind::ALL.map(|kind| format!("{} {}", self.operations[kind as usize], kind.name()));
+        let deaths = KillPoint::ALL.map(|death| format!("{} {death}", self.deaths[death as usize]));
+        let (operations, deaths) = (operations.join(", "), deaths.join(", "));
+        write!(f, "{operations}; killed at {deaths}, not killed {}; {} swept", self.survivors, self.swept)
     }
 }
 
@@ -236,7 +239,7 @@ mod tests {
     fn an_end_is_told_by_whom_it_met() {
         let creating = Note::Creating { op: 1, life: 7, deadline: 9, power_safe: true };
         check(&[(1, creating), (2, done(1)), (3, ending(2)), (4, done(2))], &[Kind::Create, Kind::Destroy]);
-        let died = Note::ReaperStats { op: 1, death: Some(Death::Fsync) };
+        let died = Note::Exited { op: 1, death: Some(KillPoint::Fsync) };
         check(&[(1, ending(1)), (2, died), (3, ending(2)), (4, done(2))], &[Kind::DestroyAgain]);
         let passed = [(1, saving(1, 2)), (2, ending(2)), (70_000, done(2)), (90_000, Note::Missed { op: 1 })];
         check(&passed, &[Kind::DestroyPassing]);
@@ -261,11 +264,11 @@ mod tests {
 
     #[test]
     fn a_recording_of_nothing_misses_everything() {
-        assert_eq!(Tally::default().missing().len(), 7 + Death::ALL.len() + 1);
+        assert_eq!(Tally::default().missing().len(), 7 + KillPoint::ALL.len() + 1);
         let mut tally =
             Tally::of(&[Event::Note { at: 1, note: saving(1, 2) }, Event::Note { at: 2, note: done(1) }]);
         tally.add(&tally.clone());
-        assert_eq!(tally.acts[Kind::Update as usize], 2);
+        assert_eq!(tally.operations[Kind::Update as usize], 2);
         assert!(!tally.missing().contains(&"no update was acknowledged".to_owned()));
     }
 }

@@ -1,10 +1,11 @@
-//! The workload: processes that make, change, keep, rotate and end sessions of one store, at both durabilities, each with
-//! several threads and a reaper; some of what they do is done by a process that dies half-way.
+//! The workload: processes that create, change, keep, rotate and destroy sessions of one store, at both
+//! durabilities, each with several threads and a reaper. Some operations run in a process that is killed
+//! half-way.
 //!
-//! Few sessions, so that those who act meet: each is changed, rotated or ended by all of them.
-use crate::act::{Act, Actor, Notes, Table};
-use crate::doomed::Death;
+//! There are few sessions, so that operations meet: every thread changes, rotates and ends each of them.
+use crate::kill_at_syscall::KillPoint;
 use crate::log::{self, Life, Note, Op};
+use crate::operation::{Client, Notes, Operation, Table};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use rand::rngs::StdRng;
@@ -24,34 +25,35 @@ use std::time::Duration;
 
 /// Threads of a process.
 pub(crate) const THREADS: u32 = 2;
-/// About how many sessions there are.
+/// Approximate number of sessions.
 const SESSIONS: usize = 24;
-/// Shorter than a process is now and then stopped, so that a session is ended while its lock is held.
+/// Shorter than the time for which a process is sometimes stopped, so that a session is ended while its lock
+/// is held.
 pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(60);
 
-/// How the processes of a workload are told what they are part of.
+/// Arguments by which a process of the workload learns its environment.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Scene {
     /// The store's directory
     #[arg(long)]
     pub(crate) store: PathBuf,
-    /// The directory that says which sessions there are
+    /// The directory with the table of sessions
     #[arg(long)]
     pub(crate) table: PathBuf,
-    /// Where to say what is done
+    /// The file that takes notes
     #[arg(long)]
     pub(crate) notes: PathBuf,
-    /// What most saves promise
+    /// The durability of most saves
     #[arg(long)]
     pub(crate) durability: Level,
 }
 
-/// What most saves of a workload promise; the others promise the other.
+/// The durability of most saves of a workload; the others have the other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Level {
-    /// That a power cut does not undo them.
+    /// A power cut does not undo them.
     PowerSafe,
-    /// That they are never torn.
+    /// They are never torn.
     Relaxed,
 }
 
@@ -70,43 +72,43 @@ impl Level {
 pub(crate) struct Worker {
     #[command(flatten)]
     scene: Scene,
-    /// Tells it from all others
+    /// The process's number, unique among all
     #[arg(long)]
     number: u32,
-    /// What it does follows from this, as far as nobody else interferes
+    /// The seed of its operations, as far as other processes do not interfere
     #[arg(long)]
     seed: u64,
 }
 
-/// One call of a process that does not survive it.
+/// One operation in a process that is killed in it.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Doomed {
+pub(crate) struct KillAtSyscall {
     #[command(flatten)]
     scene: Scene,
-    /// At which system call it dies
+    /// The system call at which the process is killed
     #[arg(long)]
-    at: Death,
-    /// What it does
+    at: KillPoint,
+    /// The operation
     #[arg(long)]
-    act: DoomedAct,
-    /// The call's number
+    operation: KilledOperation,
+    /// The operation's number
     #[arg(long)]
     op: Op,
-    /// With which session
+    /// The session
     #[arg(long)]
     life: Life,
-    /// As which one that goes on
+    /// The life that begins
     #[arg(long)]
     fresh: Life,
-    /// Whether it promises that a power cut does not undo it
+    /// Whether the operation promises that a power cut does not undo it
     #[arg(long)]
     power_safe: bool,
 }
 
-/// What is done half-way.
+/// An operation that is killed half-way.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum DoomedAct {
-    /// A session's beginning.
+pub(crate) enum KilledOperation {
+    /// Creation of a session.
     Create,
     /// A save.
     Save,
@@ -114,31 +116,32 @@ pub(crate) enum DoomedAct {
     Grow,
     /// A rotation.
     Rotate,
-    /// A session's end.
+    /// Destruction of a session.
     Destroy,
 }
 
 impl Scene {
-    /// Makes the store, and enters it.
+    /// Creates the store and opens it.
     ///
     /// # Errors
     ///
-    /// The store cannot be made or opened.
-    pub(crate) fn make(&self) -> Result<Actor> {
+    /// The store cannot be created or opened.
+    pub(crate) fn make(&self) -> Result<Client> {
         self.open(true)
     }
 
-    /// Enters it as a process of its own, which goes when its parent goes: nobody acts on a disk that was taken away.
+    /// Opens the store in its own process, which dies with its parent: no process may use a disk that has
+    /// been removed.
     ///
     /// # Errors
     ///
-    /// The store is not there or cannot be opened.
-    fn enter(&self) -> Result<Actor> {
+    /// The store does not exist or cannot be opened.
+    fn enter(&self) -> Result<Client> {
         set_parent_process_death_signal(Some(Signal::KILL)).context("ask to die with the parent")?;
         self.open(false)
     }
 
-    fn open(&self, create: bool) -> Result<Actor> {
+    fn open(&self, create: bool) -> Result<Client> {
         let durability = match self.durability {
             Level::PowerSafe => Durability::PowerSafe,
             Level::Relaxed => Durability::Relaxed,
@@ -149,10 +152,14 @@ impl Scene {
             .create(create)
             .open(&self.store)
             .context("open the store")?;
-        Ok(Actor { store: Arc::new(store), notes: Notes::open(&self.notes)?, table: Table::new(&self.table) })
+        Ok(Client {
+            store: Arc::new(store),
+            notes: Notes::open(&self.notes)?,
+            table: Table::new(&self.table),
+        })
     }
 
-    /// A command of this program, about this scene.
+    /// A command of this program, with the arguments of this scene.
     ///
     /// # Errors
     ///
@@ -168,28 +175,28 @@ impl Scene {
 }
 
 impl Worker {
-    /// Works until it is killed.
+    /// Works until the process is killed.
     ///
     /// # Errors
     ///
-    /// The engine refused, in one of the threads or in the reaper, for a reason that it has no business to have here, or
-    /// panicked. The process then ends, and is missed.
+    /// The engine failed, in one of the threads or in the reaper, for a reason that must not occur here, or
+    /// panicked. The process then ends, and the recorder notices.
     pub(crate) fn run(&self) -> Result<()> {
-        let actor = self.scene.enter()?;
+        let client = self.scene.enter()?;
         let (fail, failed) = mpsc::channel();
         let sweep = SweepOptions::new().cpu_percent(100);
         let reaper = ReaperOptions::new()
             .interval(Duration::from_millis(100))
             .sweep(sweep)
             .observer(observe_sweeps(Notes::open(&self.scene.notes)?, fail.clone()));
-        let _reaper = actor.store.start_reaper(reaper).context("start a reaper")?;
+        let _reaper = client.store.start_reaper(reaper).context("start a reaper")?;
         for thread in 0..THREADS {
             let number = hand_of(self.number, thread);
             let mut hand = Hand {
-                actor: Actor {
-                    store: Arc::clone(&actor.store),
+                client: Client {
+                    store: Arc::clone(&client.store),
                     notes: Notes::open(&self.scene.notes)?,
-                    table: actor.table.clone(),
+                    table: client.table.clone(),
                 },
                 scene: self.scene.clone(),
                 next: log::op_before(number),
@@ -207,7 +214,7 @@ pub(crate) fn hand_of(process: u32, thread: u32) -> log::Hand {
     u64::from(process * THREADS + thread)
 }
 
-/// Notes what a reaper removes, and tells when it could not.
+/// Notes the sessions that a reaper removes, and reports when it could not.
 fn observe_sweeps(notes: Notes, fail: Sender<anyhow::Error>) -> impl FnMut(&sessile::Result<SweepReport>) {
     move |swept| {
         let failure = match swept {
@@ -220,42 +227,42 @@ fn observe_sweeps(notes: Notes, fail: Sender<anyhow::Error>) -> impl FnMut(&sess
             Ok(report) => anyhow!("a sweep failed at {} files: {:?}", report.failed, report.errors),
             Err(error) => anyhow!("a sweep failed: {error:?}"),
         };
-        // Whoever no longer listens has a failure already.
+        // A closed channel means that a failure was reported already.
         let _ = fail.send(failure);
     }
 }
 
-impl Doomed {
-    /// Does its one call, and dies in it, if that makes the system call at which it dies.
+impl KillAtSyscall {
+    /// Performs its one operation, and is killed in it if that makes the system call in question.
     ///
     /// # Errors
     ///
-    /// The engine refused for a reason that it has no business to have here.
+    /// The engine failed for a reason that must not occur here.
     pub(crate) fn run(&self) -> Result<()> {
-        let actor = self.scene.enter()?;
-        self.at.await_it()?;
-        let act = match self.act {
-            DoomedAct::Create => Act::Create(Duration::from_secs(3600)),
-            DoomedAct::Save => Act::Save,
-            DoomedAct::Grow => Act::Grow,
-            DoomedAct::Rotate => Act::Rotate,
-            DoomedAct::Destroy => Act::Destroy,
+        let client = self.scene.enter()?;
+        self.at.arm()?;
+        let operation = match self.operation {
+            KilledOperation::Create => Operation::Create(Duration::from_secs(3600)),
+            KilledOperation::Save => Operation::Save,
+            KilledOperation::Grow => Operation::Grow,
+            KilledOperation::Rotate => Operation::Rotate,
+            KilledOperation::Destroy => Operation::Destroy,
         };
-        actor.act(act, self.op, self.life, self.fresh, self.power_safe).map(drop)
+        client.perform(operation, self.op, self.life, self.fresh, self.power_safe).map(drop)
     }
 }
 
 /// One thread of the workload.
 struct Hand {
-    actor: Actor,
+    client: Client,
     scene: Scene,
-    /// The next call, and the next life; both are nobody else's.
+    /// The next operation and the next life; no other thread uses the same numbers.
     next: u64,
     chance: StdRng,
 }
 
 impl Hand {
-    /// Works, and ends when something goes wrong, be it by a panic; what did.
+    /// Works until an error or a panic, and returns it.
     fn work_until_failure(&mut self) -> anyhow::Error {
         loop {
             match catch_unwind(AssertUnwindSafe(|| self.work())) {
@@ -267,107 +274,115 @@ impl Hand {
     }
 
     fn work(&mut self) -> Result<()> {
-        let lives = self.actor.table.lives();
+        let lives = self.client.table.lives();
         let life = match lives.len() {
             0 => 0,
             some => lives[self.chance.random_range(0..some)],
         };
-        let crowd = lives.len() * 100 / SESSIONS;
+        let percent = lives.len() * 100 / SESSIONS;
         let roll = self.chance.random_range(0..100);
         match roll {
-            _ if crowd < 50 => self.act(self.creation(), life).map(drop),
-            0..8 if crowd < 150 => self.act(self.creation(), life).map(drop),
-            8..14 => self.act(Act::Destroy, life).map(drop),
-            14..20 => self.act(Act::Rotate, life).map(drop),
-            20..24 => self.act(Act::Keep, life).map(drop),
-            24..47 => self.send_to_death(life),
-            47 => self.pass(life),
+            _ if percent < 50 => self.perform(self.creation(), life).map(drop),
+            0..8 if percent < 150 => self.perform(self.creation(), life).map(drop),
+            8..14 => self.perform(Operation::Destroy, life).map(drop),
+            14..20 => self.perform(Operation::Rotate, life).map(drop),
+            20..24 => self.perform(Operation::Keep, life).map(drop),
+            24..47 => self.kill_half_way(life),
+            47 => self.overtake(life),
             48..51 => self.outgrow(life),
-            _ => self.act(Act::Save, life).map(drop),
+            _ => self.perform(Operation::Save, life).map(drop),
         }
     }
 
     /// Some sessions expire while the workload runs.
-    fn creation(&self) -> Act {
+    fn creation(&self) -> Operation {
         let short = self.next.is_multiple_of(4);
-        Act::Create(if short {
+        Operation::Create(if short {
             Duration::from_millis(300 + self.next % 700)
         } else {
             Duration::from_secs(3600)
         })
     }
 
-    fn act(&mut self, act: Act, life: Life) -> Result<bool> {
+    fn perform(&mut self, operation: Operation, life: Life) -> Result<bool> {
         let power_safe = self.is_power_safe();
         let op = self.next();
-        self.actor.act(act, op, life, op, power_safe)
+        self.client.perform(operation, op, life, op, power_safe)
     }
 
     fn is_power_safe(&mut self) -> bool {
         self.chance.random_range(0..100) < self.scene.durability.power_safe_percent()
     }
 
-    /// Saves a session for longer than anybody waits for its lock, and has it ended meanwhile.
-    fn pass(&mut self, life: Life) -> Result<()> {
+    /// Saves a session for longer than the lock wait of the others, and destroys it meanwhile.
+    fn overtake(&mut self, life: Life) -> Result<()> {
         const HEAD_START: Duration = Duration::from_millis(10);
         let power_safe = self.is_power_safe();
         let (saving, ending) = (self.next(), self.next());
-        let linger = Act::Linger(LOCK_WAIT + 4 * HEAD_START);
-        let actor = &self.actor;
+        let linger = Operation::Linger(LOCK_WAIT + 4 * HEAD_START);
+        let client = &self.client;
         thread::scope(|scope| {
-            let saver = scope.spawn(move || actor.act(linger, saving, life, saving, power_safe));
+            let saver = scope.spawn(move || client.perform(linger, saving, life, saving, power_safe));
             thread::sleep(HEAD_START);
-            actor.act(Act::Destroy, ending, life, ending, power_safe)?;
+            client.perform(Operation::Destroy, ending, life, ending, power_safe)?;
             saver.join().map_err(|_| anyhow!("a save of the workload panicked"))?.map(drop)
         })
     }
 
-    /// Saves a session into a larger file, whose name no sync brings to the disk, and ends it at once.
+    /// Saves a session into a larger file without a sync of its name, and destroys it at once.
     fn outgrow(&mut self, life: Life) -> Result<()> {
         let (growing, ending) = (self.next(), self.next());
-        self.actor.act(Act::Grow, growing, life, growing, false)?;
-        self.actor.act(Act::Destroy, ending, life, ending, false).map(drop)
+        self.client.perform(Operation::Grow, growing, life, growing, false)?;
+        self.client.perform(Operation::Destroy, ending, life, ending, false).map(drop)
     }
 
-    /// Has something begun by somebody who dies of it, and then saves the same session: the next writer must not lose what
-    /// the dead one's predecessor was promised. Or ends it: then it must not come back, though it was gone already.
-    fn send_to_death(&mut self, life: Life) -> Result<()> {
-        let (act, at) = match self.chance.random_range(0..20) {
-            0..2 => (DoomedAct::Create, Death::CHOICES[self.chance.random_range(0..6)]),
-            2..4 => {
-                (DoomedAct::Rotate, Death::CHOICES[self.chance.random_range(0..Death::CHOICES.len() - 1)])
-            }
-            4..6 => (DoomedAct::Destroy, Death::Fdatasync),
-            6 => (DoomedAct::Destroy, Death::Unlinkat),
-            7 => (DoomedAct::Create, Death::Fsync),
-            8..10 => (DoomedAct::Grow, Death::Renameat2),
-            10 => (DoomedAct::Save, Death::CHOICES[self.chance.random_range(0..Death::CHOICES.len() - 1)]),
-            _ => (DoomedAct::Save, Death::Fdatasync),
+    /// Starts an operation in a process that is killed in it, then saves the same session: the next writer
+    /// must not lose a version that was acknowledged before the killed process. Or destroys it: then it must
+    /// not come back, although it may have been gone already.
+    fn kill_half_way(&mut self, life: Life) -> Result<()> {
+        let (operation, at) = match self.chance.random_range(0..20) {
+            0..2 => (KilledOperation::Create, KillPoint::CHOICES[self.chance.random_range(0..6)]),
+            2..4 => (
+                KilledOperation::Rotate,
+                KillPoint::CHOICES[self.chance.random_range(0..KillPoint::CHOICES.len() - 1)],
+            ),
+            4..6 => (KilledOperation::Destroy, KillPoint::Fdatasync),
+            6 => (KilledOperation::Destroy, KillPoint::Unlinkat),
+            7 => (KilledOperation::Create, KillPoint::Fsync),
+            8..10 => (KilledOperation::Grow, KillPoint::Renameat2),
+            10 => (
+                KilledOperation::Save,
+                KillPoint::CHOICES[self.chance.random_range(0..KillPoint::CHOICES.len() - 1)],
+            ),
+            _ => (KilledOperation::Save, KillPoint::Fdatasync),
         };
-        // A relaxed save syncs nothing.
-        let syncs =
-            self.scene.durability == Level::PowerSafe || matches!(at, Death::Fdatasync | Death::Fsync);
+        // A relaxed save does not sync.
+        let syncs = self.scene.durability == Level::PowerSafe
+            || matches!(at, KillPoint::Fdatasync | KillPoint::Fsync);
         let power_safe = syncs || self.is_power_safe();
         let dying = log::in_own_process(self.next());
         let op = dying.to_string();
         let name = |value: clap::builder::PossibleValue| value.get_name().to_owned();
-        let mut command = self.scene.command("doomed")?;
-        command.args(["--at", &name(at.to_possible_value().expect("no death is hidden"))]);
-        command.args(["--act", &name(act.to_possible_value().expect("no act is hidden"))]);
+        let mut command = self.scene.command("kill-at-syscall")?;
+        command.args(["--at", &name(at.to_possible_value().expect("no kill point is hidden"))]);
+        command.args(["--operation", &name(operation.to_possible_value().expect("no operation is hidden"))]);
         command.args(["--op", &op, "--life", &life.to_string(), "--fresh", &op]);
         if power_safe {
             command.arg("--power-safe");
         }
-        let status = command.status().context("run a process that dies")?;
+        let status = command.status().context("run a process that is killed")?;
         let death = match status.signal() {
             Some(signal) if signal == libc::SIGSYS => Some(at),
             None if status.success() => None,
-            _ => bail!("a process that was to die at {at:?} ended otherwise: {status}"),
+            _ => bail!("a process that was to be killed at {at:?} ended otherwise: {status}"),
         };
-        self.actor.notes.say(Note::ReaperStats { op: dying, death });
-        let ends = matches!(act, DoomedAct::Destroy | DoomedAct::Rotate) && self.chance.random();
+        self.client.notes.say(Note::Exited { op: dying, death });
+        let ends =
+            matches!(operation, KilledOperation::Destroy | KilledOperation::Rotate) && self.chance.random();
         let op = self.next();
-        self.actor.act(if ends { Act::Destroy } else { Act::Save }, op, life, op, true).map(drop)
+        self.client
+            .perform(if ends { Operation::Destroy } else { Operation::Save }, op, life, op, true)
+            .map(drop)
     }
 
     fn next(&mut self) -> u64 {

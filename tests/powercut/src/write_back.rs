@@ -1,11 +1,11 @@
-//! Having the kernel write a file's pages as it does by itself after a while: without waiting, and without a flush of the
-//! disk. The tool's only `unsafe` code, as no library that it uses has this call.
+//! Makes the kernel write a file's pages back as it does by itself after a while: without waiting, and
+//! without a flush of the disk. The tool's only `unsafe` code, because no library that it uses has this call.
 #![expect(unsafe_code, reason = "a system call that is in libc only")]
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Has what was written to a file sent to the disk.
+/// Starts writing the file's dirty pages to the disk.
 ///
 /// # Errors
 ///

@@ -1,8 +1,10 @@
-//! What sessions cost a whole server: tiny_http on loopback, many connections that are kept, a mix of 90 % reads, 8 % saves,
-//! 1 % logins and 1 % logouts by visitors of whom few come often (Zipf, exponent 0.99). Beside it, the same server and the
-//! same requests without sessions. Both take turns; the figures are medians of the rounds.
+//! The cost of sessions for a whole server: tiny_http on loopback, many persistent connections, a mix of 90 %
+//! reads, 8 % saves, 1 % logins and 1 % logouts, by visitors of which a few are frequent (Zipf, exponent
+//! 0.99). Beside it, the same server and the same requests without sessions. Both servers take turns; the
+//! figures are medians of the rounds.
 //!
-//! Clients and server share the machine: the rates are no server's, the share that sessions take is.
+//! Clients and server share the machine: the absolute rates do not apply to a real server, the share that
+//! sessions take does.
 use clap::Parser;
 use hdrhistogram::Histogram;
 use rand::rngs::StdRng;
@@ -25,7 +27,7 @@ use tiny_http::{Request, Response, Server};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Measure what sessions cost a whole server
+/// Measure the cost of sessions for a whole server
 #[derive(Clone, Debug, Parser)]
 #[command(
     max_term_width = 80,
@@ -40,22 +42,22 @@ struct Args {
     /// Directory for the sessions [default: the current one]
     #[arg(long, default_value = ".", hide_default_value = true)]
     dir: PathBuf,
-    /// How many visitors there are
+    /// Number of visitors
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     visitors: u32,
-    /// How many connections are open at the same time, each of them busy
+    /// Number of connections that are open and busy at the same time
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1000))]
     connections: u16,
-    /// How many threads the server answers with
+    /// Number of threads with which the server answers
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: u16,
-    /// How long each server is asked in each round
+    /// How long each server is measured in each round
     #[arg(long, default_value = "2", value_parser = turn)]
     seconds: Duration,
-    /// How often both have a turn
+    /// Number of rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Bring each save to the disk before it is answered
+    /// Sync each save to the disk before it is answered
     #[arg(long)]
     power_safe: bool,
     /// Print JSON objects instead of a table
@@ -76,7 +78,7 @@ impl Site {
             let (server, sessions) = (Arc::clone(&server), sessions.cloned());
             thread::spawn(move || {
                 for request in server.incoming_requests() {
-                    // A client that has left at the end of its time.
+                    // A failure means that the client has closed its connection at the end of its time.
                     let _ = match &sessions {
                         Some(sessions) => serve(sessions, request, page),
                         None => request.respond(text("hello")),
@@ -89,7 +91,7 @@ impl Site {
     }
 
     fn address(&self) -> SocketAddr {
-        self.server.server_addr().to_ip().expect("an address of the Internet")
+        self.server.server_addr().to_ip().expect("an IP address")
     }
 }
 
@@ -128,7 +130,7 @@ fn page(request: &mut Request, session: &mut Session) -> sessile::Result<Respons
     Ok(text("hello"))
 }
 
-/// What a visitor asks for.
+/// The requests of visitors, with their shares in percent.
 const PATHS: [(&str, u32); 4] = [("/", 90), ("/save", 8), ("/login", 1), ("/logout", 1)];
 
 fn path(dice: &mut StdRng) -> &'static str {
@@ -139,10 +141,10 @@ fn path(dice: &mut StdRng) -> &'static str {
         }
         rolled -= percent;
     }
-    unreachable!("they are a hundred together")
+    unreachable!("the shares add up to a hundred")
 }
 
-/// A connection that is kept, of one visitor after the other.
+/// A persistent connection, used by one visitor after the other.
 struct Client {
     stream: BufReader<TcpStream>,
 }
@@ -154,7 +156,7 @@ impl Client {
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    /// A request; keeps the visitor's cookie up to date. Whether it was answered well.
+    /// Makes a request and keeps the visitor's cookie up to date. Returns whether it succeeded.
     fn get(&mut self, path: &str, cookie: &mut String) -> io::Result<bool> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n");
         self.stream.get_mut().write_all(request.as_bytes())?;
@@ -184,7 +186,7 @@ impl Client {
     }
 }
 
-/// What came of all rounds of one server.
+/// Results of all rounds of one server.
 #[derive(Debug)]
 struct Samples {
     rates: Vec<f64>,
@@ -201,7 +203,7 @@ impl Samples {
     }
 }
 
-/// Lets all connections ask for some time. Each has visitors of its own, and keeps their cookies.
+/// Lets all connections make requests for some time. Each has its own visitors, and keeps their cookies.
 fn round(
     args: &Args,
     to: SocketAddr,
@@ -266,7 +268,7 @@ fn main() -> Result<(), Failure> {
     let mut samples = [Samples::new(), Samples::new()];
     let each = (args.visitors / u32::from(args.connections)).max(1);
     let mut jars = vec![vec![String::new(); usize::try_from(each)?]; args.connections.into()];
-    // Everybody is logged in at first.
+    // All visitors are logged in at first.
     let mut client = Client::connect(sites[0].address())?;
     for cookie in jars.iter_mut().flatten() {
         stop.check()?;
@@ -275,10 +277,10 @@ fn main() -> Result<(), Failure> {
         }
     }
     for n in 0..args.rounds {
-        // Each of them is the first one in every other round.
+        // Each server is the first one in every other round.
         for turn in 0..sites.len() {
             stop.check()?;
-            // What the other one has left to be written is not written in this one's time.
+            // Data that the other server has left to be written is not written during this server's time.
             rustix::fs::sync();
             let at = (usize::from(n) + turn) % sites.len();
             round(&args, sites[at].address(), &mut jars, 1000 * u64::from(n), &mut samples[at])?;

@@ -1,8 +1,8 @@
 //! fjall: a log-structured tree of sessions, and one by deadline; both change in one batch.
 //!
-//! Relaxed is its default: the journal is in the hands of the system with each write. Power-safe persists it
-//! (`PersistMode::SyncData`) before an act is done. Updates take no transaction, so of two at the same time one is lost:
-//! its own would cost more.
+//! Relaxed is its default: the journal reaches the kernel with each write. Power-safe persists it
+//! (`PersistMode::SyncData`) before an operation returns. Updates use no transaction, so of two concurrent
+//! updates one is lost: fjall's own transactions would cost more.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Found, Key, Row, micros, usual_deadline};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};

@@ -1,10 +1,10 @@
-//! The fewest system calls that could do an act, on a directory of files like sessile's; for sessions in memory, a bare
-//! look-up in a map behind a lock.
+//! The fewest system calls that could do an operation, on a directory of files like sessile's; for sessions
+//! in memory, a bare look-up in a map behind a lock.
 //!
-//! load: `openat`, `pread`, `close`. update: `openat`, `pread`, `pwrite`, `close`. create: `openat` that makes it,
-//! `pwrite`, `close`. delete: `unlinkat`. sweep: the same for each. Power-safe: `fdatasync` of what was written,
-//! `fsync` of its directory when a name comes or goes, but for sweeps, which sync nothing. Nothing is checked, locked, or told
-//! to anybody.
+//! load: `openat`, `pread`, `close`. update: `openat`, `pread`, `pwrite`, `close`. create: `openat` with
+//! creation, `pwrite`, `close`. delete: `unlinkat`. sweep: `unlinkat` for each session. Power-safe:
+//! `fdatasync` of the written file, `fsync` of its directory when a name is added or removed, except for
+//! sweeps, which do not sync. Nothing is verified or locked, and no other process is notified.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Act, Found, Key, Row, micros, text, usual_deadline};
 use hashlink::LruCache;
@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// As many as sessile has.
+/// The same number as in sessile.
 const SHARDS: usize = 256;
 const PARTS: usize = 32;
 
@@ -23,7 +23,7 @@ pub(crate) struct Floor {
     setting: Setting,
     shards: Vec<OwnedFd>,
     memory: [Mutex<LruCache<Key, Arc<Vec<u8>>>>; PARTS],
-    /// What is to be swept: a floor needs no index.
+    /// Sessions to be swept: a floor needs no index.
     due: Mutex<Vec<(u64, Key)>>,
 }
 
@@ -52,7 +52,7 @@ impl Floor {
         openat(self.shard(key), text(key), flags, Mode::RUSR | Mode::WUSR).ok()
     }
 
-    /// Reads a file onto the stack, and hands what it holds to `then`.
+    /// Reads a file onto the stack, and passes its content to `then`.
     fn read<R>(file: &OwnedFd, then: impl FnOnce(&mut [u8]) -> R) -> R {
         let mut buffer = [0; 8192];
         let length = pread(file, &mut buffer, 0).expect("pread");

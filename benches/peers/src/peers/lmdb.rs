@@ -1,7 +1,7 @@
-//! LMDB, by `heed`: a map of sessions, and one by deadline. One write transaction an act.
+//! LMDB, by `heed`: a map of sessions, and one by deadline. One write transaction per operation.
 //!
-//! Power-safe is its default: a commit is synced. Relaxed is `MDB_NOSYNC`, which its documentation says keeps a database
-//! whole where a file system keeps the order of writes.
+//! Power-safe is its default: a commit is synced. Relaxed is `MDB_NOSYNC`, which according to its
+//! documentation keeps a database intact where a file system keeps the order of writes.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Found, Key, Row, micros, usual_deadline};
 use heed::types::{Bytes, Unit};
@@ -16,12 +16,12 @@ pub(crate) struct Lmdb {
 }
 
 impl Lmdb {
-    #[expect(unsafe_code, reason = "nobody else has this new directory")]
+    #[expect(unsafe_code, reason = "no other process uses this new directory")]
     pub(crate) fn open(setting: Setting) -> Self {
         let mut options = EnvOpenOptions::new();
         options.map_size(16 << 30).max_dbs(2).max_readers(256);
-        // SAFETY: the flag gives up durability, which is what is compared; the file must not be changed by others while
-        // it is mapped, and nobody knows it.
+        // SAFETY: the flag gives up durability, which is the property compared here. The file must not be
+        // changed by others while it is mapped; it is in a new private directory that no other process uses.
         let env = unsafe {
             if !setting.is_power_safe() {
                 options.flags(EnvFlags::NO_SYNC);

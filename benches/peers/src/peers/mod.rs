@@ -1,4 +1,4 @@
-//! The peers, each in a file of its own that says how it is configured and why.
+//! The peers, one per file, each with its configuration and the reason for it.
 mod fjall;
 mod floor;
 mod lmdb;
@@ -14,9 +14,9 @@ pub(crate) use server::resident;
 
 use crate::peer::{Peer, Setting};
 
-/// Who is compared.
+/// The peers that can be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
-pub(crate) enum Who {
+pub(crate) enum PeerName {
     Sessile,
     Floor,
     Rename,
@@ -28,7 +28,7 @@ pub(crate) enum Who {
     Postgres,
 }
 
-impl Who {
+impl PeerName {
     pub(crate) const ALL: [Self; 9] = [
         Self::Sessile,
         Self::Floor,
@@ -55,7 +55,7 @@ impl Who {
         }
     }
 
-    /// Whether it is on this machine: a server may not be.
+    /// Whether it is installed on this machine: a server may not be.
     pub(crate) fn is_here(self) -> bool {
         match self {
             Self::Redis => server::find("redis-server").is_some(),

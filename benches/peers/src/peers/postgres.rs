@@ -1,9 +1,9 @@
-//! PostgreSQL, if it is installed: a server of its own on a Unix socket, one connection a thread, prepared statements, its
-//! defaults but for the durability: `synchronous_commit` is off for relaxed, which
-//! <https://www.postgresql.org/docs/current/wal-async-commit.html> recommends for what one can afford to lose, and on for
-//! power-safe.
+//! PostgreSQL, if it is installed: a separate server on a Unix socket, one connection a thread, prepared
+//! statements. It has its defaults except for the durability: `synchronous_commit` is off for relaxed, which
+//! <https://www.postgresql.org/docs/current/wal-async-commit.html> recommends for data that may be lost, and
+//! on for power-safe.
 //!
-//! It refuses to run for the superuser, so that it then runs for the user `postgres`.
+//! It refuses to run as the superuser; in that case it runs as the user `postgres`.
 use super::server::{self, Server, find};
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Found, Key, micros, text, usual_deadline};
@@ -20,7 +20,7 @@ pub(crate) struct Postgres {
     server: Server,
 }
 
-/// Who is to run it, if we may not: user and group of `postgres`.
+/// User and group of `postgres`, which run the server if this process is the superuser.
 fn other_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -31,17 +31,17 @@ fn other_user() -> Option<(u32, u32)> {
     Some((fields.next().expect("a user"), fields.next().expect("a group")))
 }
 
-/// Lets another user pass through the directories that lead to one.
+/// Lets another user traverse the directories above a directory.
 fn let_pass(dir: &Path) {
     use std::os::unix::fs::PermissionsExt;
     for dir in dir.ancestors().skip(1) {
         let mode = dir.metadata().expect("a directory").permissions().mode();
-        // Only our own, which are temporary; those of the system let everybody pass.
+        // Only temporary directories of this tool are changed; all users may traverse those of the system.
         if mode & 0o011 != 0o011
             && dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("peers-"))
         {
             std::fs::set_permissions(dir, PermissionsExt::from_mode(mode | 0o011))
-                .expect("a directory of ours");
+                .expect("a directory of this tool");
         }
     }
 }
@@ -50,7 +50,7 @@ impl Postgres {
     pub(crate) fn open(setting: Setting) -> Self {
         let user = other_user();
         let run = |program| {
-            let mut command = Command::new(find(program).expect("it is here"));
+            let mut command = Command::new(find(program).expect("it is installed"));
             command.current_dir(&setting.dir);
             if let Some((user, group)) = user {
                 command.uid(user).gid(group);

@@ -1,7 +1,7 @@
-//! redb: a table of sessions, and one by deadline. One write transaction an act.
+//! redb: a table of sessions, and one by deadline. One write transaction per operation.
 //!
-//! Power-safe is its default (`Durability::Immediate`). Relaxed is `Durability::None`, which keeps commits in memory until
-//! one that is not: here each thousandth, so that a killed program loses little.
+//! Power-safe is its default (`Durability::Immediate`). Relaxed is `Durability::None`, which keeps commits in
+//! memory until a durable one: here every thousandth, so that a killed program loses little.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Found, Key, Row, micros, usual_deadline};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -21,7 +21,7 @@ impl Redb {
     pub(crate) fn open(setting: Setting) -> Self {
         let database = Database::create(setting.dir.join("sessions.redb")).expect("a database");
         let this = Self { setting, database, commits: AtomicU64::new(0) };
-        // The tables.
+        // Creates the tables.
         this.fill(&[]);
         this
     }
@@ -51,7 +51,7 @@ impl Redb {
 
 impl Peer for Redb {
     fn fill(&self, keys: &[Key]) {
-        // Not to be kept in memory, at whichever durability.
+        // Written to the disk at either durability.
         self.put(self.database.begin_write().expect("a transaction"), keys, usual_deadline());
     }
     fn client(&self) -> Box<dyn Client + '_> {

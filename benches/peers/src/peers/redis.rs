@@ -1,9 +1,9 @@
-//! Redis, if it is installed: a server of its own on a Unix socket, one connection a thread.
+//! Redis, if it is installed: a separate server on a Unix socket, one connection a thread.
 //!
-//! A session is a hash of its visits and its payload that Redis removes by itself, so that there is no sweep to measure.
-//! `appendonly yes`; relaxed is `appendfsync everysec`, power-safe `always`, as
-//! <https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/> explains them. An update is three commands
-//! in one round trip.
+//! A session is a hash of its visits and its payload that Redis expires by itself, so there is no sweep to
+//! measure. `appendonly yes`; relaxed is `appendfsync everysec`, power-safe `always`, as
+//! <https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/> explains them. An update is
+//! three commands in one round trip.
 use super::server::{self, Server, find};
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Act, Found, Key, micros, usual_deadline};
@@ -22,7 +22,7 @@ impl Redis {
         let sockets = server::sockets();
         let socket = sockets.path().join("redis");
         let client = redis::Client::open(format!("unix://{}", socket.display())).expect("an address");
-        let mut command = Command::new(find("redis-server").expect("it is here"));
+        let mut command = Command::new(find("redis-server").expect("it is installed"));
         let fsync = if setting.is_power_safe() { "always" } else { "everysec" };
         command.args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", fsync]);
         command.arg("--dir").arg(&setting.dir).arg("--unixsocket").arg(&socket);
@@ -81,7 +81,7 @@ impl Client for RedisClient<'_> {
         pipe.cmd("HGET").arg(key).arg("payload");
         pipe.cmd("HINCRBY").arg(key).arg("visits").arg(1).ignore();
         pipe.cmd("HSET").arg(key).arg("payload").arg(self.payload).ignore();
-        // The others would make what is not there.
+        // The other commands would create a missing session.
         let (payload,): (Option<String>,) = pipe.query(&mut self.connection).expect("an update");
         payload.is_some()
     }
@@ -95,6 +95,6 @@ impl Client for RedisClient<'_> {
         redis::cmd("DEL").arg(key).query::<u64>(&mut self.connection).expect("a deletion") == 1
     }
     fn sweep(&mut self) -> u64 {
-        unreachable!("it does not do this act")
+        unreachable!("it does not support this operation")
     }
 }

@@ -1,7 +1,7 @@
-//! What most file stores do: a session is a file in one of 256 directories, written beside its place and renamed into it.
-//! One lock a session, as a thread of another process would need, is not taken: most of them have none. Power-safe:
-//! `fsync` of the file before it is renamed, and of its directory afterwards. A sweep reads every file, as Django's
-//! `clearsessions` does.
+//! The method of most file stores: a session is a file in one of 256 directories, written to a temporary file
+//! and renamed into place. There is no lock per session, which threads of other processes would need, because
+//! most such stores have none. Power-safe: `fsync` of the file before it is renamed, and of its directory
+//! afterwards. A sweep reads every file, as Django's `clearsessions` does.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Durability, Found, Key, Row, micros, text, usual_deadline};
 use std::fs::{self, File};

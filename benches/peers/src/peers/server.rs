@@ -1,4 +1,4 @@
-//! Servers of their own: started on a socket in a directory of ours, and stopped when they are dropped.
+//! Separate servers: started on a socket in a temporary directory, and stopped when they are dropped.
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A program, where one finds it: on the path, or where Debian keeps PostgreSQL's.
+/// Path of a program: in `PATH`, or in Debian's directory of PostgreSQL programs.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -17,15 +17,16 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(debian).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
-/// A directory for a socket. Not the one that is measured in: the path of a socket may have a hundred characters.
+/// A directory for a socket. Not the measured directory: the path of a socket may have only about a hundred
+/// characters.
 pub(crate) fn sockets() -> TempDir {
     tempfile::Builder::new().prefix("peers-").tempdir().expect("a temporary directory")
 }
 
-/// A server that runs.
+/// A running server.
 pub(crate) struct Server {
     process: Child,
-    /// Where its socket lies.
+    /// The directory of its socket.
     _sockets: TempDir,
 }
 
@@ -37,7 +38,7 @@ impl Server {
         mut connect: impl FnMut() -> Option<T>,
     ) -> (Self, T) {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // A signal from the terminal is for us: we stop it when we have no more to ask.
+        // A signal from the terminal goes to this tool only, which stops the server after its last request.
         let spawned = command.process_group(0).spawn();
         let process = spawned.expect("a server that can be started");
         let mut this = Self { process, _sockets: sockets };
@@ -46,13 +47,13 @@ impl Server {
             if let Some(connection) = connect() {
                 return (this, connection);
             }
-            let ended = this.process.try_wait().expect("a child of ours");
+            let ended = this.process.try_wait().expect("a child of this process");
             assert!(ended.is_none() && began.elapsed() < PATIENCE, "{command:?} does not answer: {ended:?}");
             thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// The memory it has in use, with its children's, in bytes.
+    /// The memory in use by it and its children, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         let pid = self.process.id();
         let children =
@@ -65,7 +66,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.process);
-        // SIGINT: PostgreSQL's "fast" end, which disconnects everybody and removes its shared memory.
+        // SIGINT: PostgreSQL's "fast" shutdown, which disconnects all clients and removes its shared memory.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
         let began = Instant::now();
         while let Ok(None) = self.process.try_wait() {
@@ -77,7 +78,7 @@ impl Drop for Server {
     }
 }
 
-/// The memory a process has in use and shares with nobody, or its part of what it shares, in bytes.
+/// A process's private memory and its share of shared memory, in bytes.
 pub(crate) fn resident(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));

@@ -1,5 +1,5 @@
-//! This crate, with a cache for all sessions, a whole core for its sweeps, and, relaxed, ends that are not synced. `load` goes
-//! by a store that keeps nothing in memory, on the same directory.
+//! This crate, with a cache for all sessions, a whole core for its sweeps, and, when relaxed, deletions
+//! without a sync. `load` uses a store without a cache on the same directory.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Act, Durability, Found, Key, text, usual_deadline};
 use parking_lot::RwLock;
@@ -14,7 +14,7 @@ pub(crate) struct Sessile {
     store: FileStore,
     /// The same without a cache.
     bare: FileStore,
-    /// The store draws ids itself: those of the sessions that were created one by one.
+    /// The store generates ids itself: the tokens of sessions that were created one by one.
     tokens: RwLock<HashMap<Key, Token>>,
 }
 
@@ -59,7 +59,8 @@ impl Sessile {
 impl Peer for Sessile {
     fn fill(&self, keys: &[Key]) {
         let record = self.record(usual_deadline());
-        // As they are to be kept: the first power-safe save after a relaxed one has more to bring to the disk.
+        // At the durability of the measurement: the first power-safe save after a relaxed one has to sync
+        // more.
         let fill = &|keys: &[Key]| {
             for key in keys {
                 let made = self.bare.import(&PublicId::digest(key), &record, self.how());
@@ -102,7 +103,7 @@ impl Client for &Sessile {
     fn delete(&mut self, key: &Key) -> bool {
         let token = self.token(key);
         self.tokens.write().remove(key);
-        self.store.delete(&token).expect("an end")
+        self.store.delete(&token).expect("a deletion")
     }
     fn sweep(&mut self) -> u64 {
         self.tokens.write().clear();

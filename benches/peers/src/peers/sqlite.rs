@@ -1,9 +1,11 @@
-//! SQLite, in the program: its own copy of the library, write-ahead log, prepared statements, one connection a thread.
+//! SQLite, in the program: a bundled copy of the library, write-ahead log, prepared statements, one
+//! connection a thread.
 //!
-//! `synchronous` is NORMAL for relaxed (a commit reaches the disk with the next checkpoint, as <https://sqlite.org/wal.html>
-//! recommends for most programs) and FULL for power-safe. A busy timeout as everybody sets who has more than one thread.
-//! Rows are larger than <https://sqlite.org/withoutrowid.html> recommends for tables without row numbers, so this is an
-//! ordinary one, with an index of deadlines. An update is one transaction that begins as a writer.
+//! `synchronous` is NORMAL for relaxed (a commit reaches the disk with the next checkpoint, as
+//! <https://sqlite.org/wal.html> recommends for most programs) and FULL for power-safe. It has a busy
+//! timeout, as every program with more than one thread sets. Rows are larger than
+//! <https://sqlite.org/withoutrowid.html> recommends for tables without row numbers, so this is an ordinary
+//! table, with an index of deadlines. An update is one transaction that begins as a writer.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Found, Key, micros, usual_deadline};
 use parking_lot::Mutex;
@@ -12,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 pub(crate) struct Sqlite {
     setting: Setting,
-    /// As a program has that runs: when the last one is closed, the log is brought into the database and removed.
+    /// Kept open as in a running program: closing the last connection checkpoints and removes the log.
     kept: Mutex<Connection>,
 }
 
@@ -58,7 +60,8 @@ impl Peer for Sqlite {
         }
         transaction.commit().expect("a commit");
     }
-    /// Brings the log into the database, and cuts it. (While it works it keeps the log, whose room is used again.)
+    /// Checkpoints the log into the database, and truncates it. (During the measurement the log stays, and
+    /// its space is reused.)
     fn settle(&self) {
         let connection = self.kept.lock();
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("a checkpoint");

@@ -1,4 +1,5 @@
-//! Processes full of checkers, which do everything to the same sessions at once, and judge all that they are shown.
+//! Processes with several checker threads each, which run every operation on the same sessions at once and
+//! check all results.
 use crate::figures::{Figures, words};
 use crate::stage::{Going, ledger, open_in, open_without_cache, wait};
 use crate::support::checker::{Checker, Findings, Mix, Saving, check_at_rest};
@@ -12,8 +13,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-pub(crate) struct Crowd {
-    /// The worker that is [one process](Self::work) of this crowd.
+pub(crate) struct Workers {
+    /// The worker function that runs [one process](Self::work).
     pub(crate) worker: &'static str,
     /// For each process, whether it keeps copies in memory.
     pub(crate) have_caches: &'static [bool],
@@ -21,15 +22,15 @@ pub(crate) struct Crowd {
     pub(crate) places: u64,
     pub(crate) mix: Mix,
     pub(crate) saving: Saving,
-    /// Whether one more thread of each process walks through the store, again and again.
+    /// Whether one more thread of each process sweeps the store again and again.
     pub(crate) sweeps: bool,
 }
 
-impl Crowd {
+impl Workers {
     pub(crate) fn run(&self, dir: &Path, time: Duration) -> Figures {
         let ledger = ledger(dir);
         let files = open_without_cache(dir);
-        // The first writer is the one who makes the sessions.
+        // Writer 0 creates the sessions.
         let mut maker = Checker::new(&files, &ledger, 0, 0);
         (0..self.places).for_each(|place| maker.create_in(place));
         let start = |process: usize| {
@@ -54,7 +55,7 @@ impl Crowd {
         figures
     }
 
-    /// One process.
+    /// The work of one process.
     pub(crate) fn work(&self, parent: &Parent) {
         let dir = Path::new(parent.argument("DIR"));
         let process = usize::try_from(parent.number("PROCESS")).unwrap();
@@ -86,7 +87,7 @@ impl Crowd {
             }
             figures
         });
-        figures.check(|| assert_eq!(store.stats().index_failures, 0, "what could not be filed"));
+        figures.check(|| assert_eq!(store.stats().index_failures, 0, "failed writes to the expiry index"));
         figures.report_to(parent);
     }
 
@@ -104,7 +105,7 @@ impl Crowd {
     }
 }
 
-/// Looks at all files, of which none is dead.
+/// Sweeps all files, none of which has expired.
 fn walk(store: &FileStore, going: &Going<'_>) -> Figures {
     let mut figures = Figures::default();
     let options = SweepOptions::new().full(true).cpu_percent(25);
@@ -123,13 +124,13 @@ fn walk(store: &FileStore, going: &Going<'_>) -> Figures {
     figures
 }
 
-/// Each session that has not ended is in a place, and nothing else is left: nothing had two heirs.
+/// Each session that has not ended is in a place, and no other file is left: no session has two successors.
 #[track_caller]
 fn check_heirs(store: &FileStore, ledger: &Ledger, places: u64) {
     let in_place: Vec<_> = (0..places).map(|place| ledger.life_in(place)).collect();
     for life in ledger.lives().filter(|life| !ledger.row(*life).ended) {
-        assert!(in_place.contains(&life), "{life:?} has not ended and is in no place: a second heir");
+        assert!(in_place.contains(&life), "{life:?} has not ended and is in no place: a second successor");
     }
     let files = files_in_shards(store.path());
-    assert_eq!(files.len() as u64, places, "files, where so many sessions live: {files:?}");
+    assert_eq!(files.len() as u64, places, "number of files and number of live sessions: {files:?}");
 }

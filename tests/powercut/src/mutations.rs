@@ -1,38 +1,38 @@
-//! Whether the tester would notice: builds of the engine that break one rule each must be caught. If one is not, whatever the
-//! tester says of the engine is void.
+//! Mutation tests of this tool: builds of the engine that break one rule each must be caught. If one is not,
+//! the results for the engine are void.
 //!
-//! The crate has no hidden switches. Each build is a copy of the workspace in which one piece of source text is replaced by
-//! another; the piece must be there exactly once, so a change of the engine that moves a rule is an error here and not a
-//! silent pass.
+//! The crate has no hidden switches. Each build is a copy of the workspace in which one piece of source text
+//! is replaced by another. The piece must be there exactly once, so a change of the engine that moves a rule
+//! is an error here and not a silent pass.
 use crate::filesystem::{FileSystem, run};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A rule of the engine, and how it is broken.
-pub(crate) struct Breach {
+/// A rule of the engine, and the edit that breaks it.
+pub(crate) struct Mutation {
     /// Its name on the command line.
     pub(crate) name: &'static str,
-    /// What is wrong with the build.
+    /// The defect of the build.
     pub(crate) what: &'static str,
-    /// The file system that shows it, if not all of them do.
+    /// The only file system that shows it, if not all do.
     pub(crate) on: Option<FileSystem>,
-    /// What failures say of the promise that it breaks. Others are not what it was built for: a file system that cannot be
-    /// mounted, say.
+    /// Texts of failures that report the broken promise. Other failures do not count, such as a file system
+    /// that cannot be mounted.
     pub(crate) shows: &'static [&'static str],
-    /// File, piece of its text, what stands there instead.
+    /// File, piece of its text, replacement.
     edits: &'static [(&'static str, &'static str, &'static str)],
 }
 
-/// What a failure says of a promise that is broken; `check` makes the sentences.
+/// Text of a failure that reports a broken promise; `check` writes the sentences.
 const LOST: &str = " is lost: ";
 const BACK: &str = " is back";
 const TORN: &str = " is torn: ";
 
-/// The rules that the tester must be able to miss.
-pub(crate) const BREACHES: [Breach; 8] = [
-    Breach {
+/// Rules whose absence the tool must detect.
+pub(crate) const MUTATIONS: [Mutation; 8] = [
+    Mutation {
         name: "directory-sync",
         what: "directories are not synced",
         on: None,
@@ -43,7 +43,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
             "call(\"sync shard\", || Ok(()))?",
         )],
     },
-    Breach {
+    Mutation {
         name: "file-sync",
         what: "files are not synced",
         on: None,
@@ -54,7 +54,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
             "io::Result::Ok(file).map(drop).map_err(",
         )],
     },
-    Breach {
+    Mutation {
         name: "overwrite-rule",
         what: "a slot is overwritten while the other one is not synced",
         on: None,
@@ -65,7 +65,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
             "there too.\n        if locked.newest.state.has(State::SYNC_FAILED) {",
         )],
     },
-    Breach {
+    Mutation {
         name: "rotation-sync",
         what: "a rotation does not sync its successor",
         on: None,
@@ -76,7 +76,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
             "Whose::Secret(successor), record, false, Some(had))?",
         )],
     },
-    Breach {
+    Mutation {
         name: "newest-slot",
         what: "the newest slot is overwritten",
         on: None,
@@ -87,14 +87,14 @@ pub(crate) const BREACHES: [Breach; 8] = [
             "let older = locked.offset(locked.slot);",
         )],
     },
-    Breach {
+    Mutation {
         name: "tombstone-sync",
         what: "the end of a session is not synced before its name goes",
         on: None,
         shows: &[BACK],
         edits: &[("src/file/delete.rs", "is_reliable && disk::sync_data(dying.file).is_ok()", "is_reliable")],
     },
-    Breach {
+    Mutation {
         name: "passing-sync",
         what: "an end that did not wait for the lock is not synced",
         on: None,
@@ -112,7 +112,7 @@ pub(crate) const BREACHES: [Breach; 8] = [
             ),
         ],
     },
-    Breach {
+    Mutation {
         name: "grown-name",
         what: "a session ends while a power cut may give its name back to a smaller file",
         on: None,
@@ -129,12 +129,12 @@ pub(crate) const BREACHES: [Breach; 8] = [
 const COPIED: [&str; 8] =
     ["Cargo.toml", "Cargo.lock", "README.md", "LICENSE-MIT", "src", "benches", "tests", "examples"];
 
-/// What the program of a broken build is called.
+/// Name of the program of a mutated build.
 const PROGRAM: &str = "sessile-powercut-broken";
 
-impl Breach {
-    /// Builds a tester with an engine that breaks the rule; where its program is. In the target directory of the unbroken one,
-    /// the crates that both need are built already.
+impl Mutation {
+    /// Builds this tool with an engine that breaks the rule; returns the path of the program. It shares the
+    /// target directory of the unbroken build, where the crates that both need are built already.
     ///
     /// # Errors
     ///
@@ -158,8 +158,9 @@ impl Breach {
         Ok(target.join("release").join(PROGRAM))
     }
 
-    /// Gives the engine of a copy a version of its own, and its program another name. Cargo tells the packages of two
-    /// workspaces apart by no more than that: else the next ordinary build would take what was built here for its own.
+    /// Gives the engine of a copy another version, and its program another name. Cargo tells the packages of two
+    /// workspaces apart by no more than that: otherwise the next ordinary build would use the artefacts of this
+    /// one.
     fn set_apart(copy: &Path) -> Result<()> {
         const PACKAGE: &str = "name = \"sessile\"\nversion = \"";
         let apart = format!("{PACKAGE}99");
@@ -172,7 +173,7 @@ impl Breach {
     }
 }
 
-/// Replaces a piece of a file's text, which is there exactly once.
+/// Replaces a piece of a file's text, which must be there exactly once.
 fn replace(path: &Path, piece: &str, instead: &str) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let times = text.matches(piece).count();
@@ -187,7 +188,7 @@ mod tests {
     #[test]
     fn each_rule_that_is_to_be_broken_is_in_the_source_exactly_once() {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        for (file, piece, instead) in BREACHES.iter().flat_map(|breach| breach.edits) {
+        for (file, piece, instead) in MUTATIONS.iter().flat_map(|mutation| mutation.edits) {
             let text = fs::read_to_string(workspace.join(file)).unwrap();
             assert_eq!(text.matches(piece).count(), 1, "{piece}");
             assert_ne!(piece, instead);
