@@ -78,7 +78,8 @@ impl FileStore {
             ));
         }
         let is_recent = removals.made_again.is_some_and(|at| at.elapsed() < REMOVAL);
-        if !self.options.create || !is_recent && open::has_parameters(&self.root)? {
+        // A store that is only read makes nothing, and a repair reads so before it knows which format the sessions have.
+        if !self.options.create || self.options.read_only || !is_recent && open::has_parameters(&self.root)? {
             return Err(error(missing));
         }
         // Another process may be making it.

@@ -3,7 +3,7 @@ use crate::support::process::{Child, Parent, Start, Worker, rounds};
 use crate::support::texts::{directory_in_memory, path_of, put, record, text_of};
 use sessile::file::Coherence;
 use sessile::{
-    Clock, Durability, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, Store, SweepOptions, Token,
+    Clock, Durability, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, PublicId, Store, SweepOptions, Token,
     Verdict,
 };
 use std::fs;
@@ -369,4 +369,21 @@ fn a_program_that_is_to_make_nothing_makes_no_store_again() {
     let error = store.create(&record("x"), RELAXED).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io, "{error}");
     assert!(!dir.path().join("sessile.json").exists());
+}
+
+#[test]
+fn a_store_that_is_only_read_makes_nothing_again() {
+    // A single shard with the parameters, too: a lock on `run` would be taken, and `run` made for it.
+    for how in ["rm -rf ./*", "rm -rf 77 run sessile.json"] {
+        let dir = directory_in_memory();
+        drop(options(false).open(dir.path()).unwrap());
+        let events = Events::default();
+        let store = events.options(false).read_only(true).open(dir.path()).unwrap();
+        remove(dir.path(), how);
+        let names = || fs::read_dir(dir.path()).unwrap().count();
+        let before = names();
+        let id = PublicId::parse(&"7".repeat(40)).unwrap();
+        assert_eq!(store.load_by_id(&id).unwrap_err().kind(), ErrorKind::Io, "{how}");
+        assert_eq!((names(), events.take()), (before, vec![]), "{how}");
+    }
 }
