@@ -60,6 +60,7 @@
 //! assert_eq!(error.to_string(), "failed to read a value: at `[0]`: missing field `currency`");
 //! # Ok::<(), sessile::Error>(())
 //! ```
+mod decimal;
 mod fault;
 mod from_json;
 mod number;
