@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 /// A file in a session's place that is to lose its name, locked by us.
 struct Dying<'a> {
+    whose: Whose<'a>,
     shard: &'a Directory,
     path: &'a SessionPath,
     file: &'a File,
@@ -109,7 +110,7 @@ impl FileStore {
         let tell = || self.announce(whose, &id, News::Ended).map(drop);
         if !remains.is_damaged {
             // What was known of the inode was lost with its versions.
-            let dying = Dying { shard, path, file: &remains.file, offset: 0, state: State::REPLACES };
+            let dying = Dying { whose, shard, path, file: &remains.file, offset: 0, state: State::REPLACES };
             return self.end_in_place(&dying, tell).map(drop);
         }
         // Without a tombstone: it may be a hard link to another session's file. As damage it may come back.
@@ -132,6 +133,7 @@ impl FileStore {
     /// Ends a session under its lock. Whether its name was still there.
     fn end_locked(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
         let dying = Dying {
+            whose: locked.whose,
             shard,
             path: &locked.path,
             file: &locked.file,
@@ -185,6 +187,8 @@ impl FileStore {
     fn end_by_moving(&self, dying: &Dying<'_>, tell: impl FnOnce() -> Result<()>) -> Result<bool> {
         // Another session may have been brought in, after a `delete` that could not wait for our lock.
         if !self.leads_to(dying.path, dying.file)? || !self.move_away(dying.shard, dying.path)? {
+            // The `delete` that moved the file away may have been killed since.
+            self.finish_moved(dying.whose, &dying.whose.id(), dying.shard)?;
             return Ok(false);
         }
         let _ = entomb(dying.file, dying.offset);
