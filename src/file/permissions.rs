@@ -28,6 +28,7 @@ const OPEN: &str = "open session store";
 /// Another user may remove or rename files in a directory only if they are that user's.
 const STICKY: u32 = 0o1000;
 const OTHERS_WRITE: u32 = 0o002;
+const OTHERS_READ: u32 = 0o005;
 const GROUP_WRITES: u32 = 0o020;
 
 /// What is to be true of a store's directories and files.
@@ -63,7 +64,7 @@ impl Wanted {
             Sharing::Private => is_own && !self.is_exposed(stat),
             Sharing::Group if is_own => stat.group == self.group && stat.mode == mode,
             Sharing::Group => {
-                stat.group == self.group && stat.mode & mode == mode && stat.mode & OTHERS_WRITE == 0
+                stat.group == self.group && stat.mode & mode == mode && !self.is_exposed(stat)
             }
         };
         match (is_right, is_own) {
@@ -71,6 +72,14 @@ impl Wanted {
             (false, true) => Verdict::Mend,
             (false, false) => Verdict::Refuse,
         }
+    }
+
+    /// The same for the root. Another user's, where a volume is mounted, may be one that all users can read: they see the
+    /// names in it, and get no further.
+    fn judge_root(&self, stat: &Stat) -> Verdict {
+        let is_anothers = self.sharing == Sharing::Group && stat.owner != self.user;
+        let unread = if is_anothers { OTHERS_READ } else { 0 };
+        self.judge(&Stat { mode: stat.mode & !unread, ..*stat })
     }
 
     /// Whether users that the store is not for may do something with it.
@@ -124,7 +133,7 @@ pub(super) fn check_place(root: &Root) -> Result<()> {
             "it belongs to user {}, this process runs as user {}; use a directory that the latter owns",
             stat.owner, wanted.user
         ),
-        Sharing::Group if wanted.judge(&stat) == Verdict::Refuse => format!(
+        Sharing::Group if wanted.judge_root(&stat) == Verdict::Refuse => format!(
             "it belongs to user {}, and has not the mode 2770 (but {:04o}) that a group's store needs; use a \
              directory inside it",
             stat.owner, stat.mode
@@ -194,9 +203,9 @@ impl Survey {
         let stat = stat_of_root(root)?;
         let wanted = Wanted::for_store(root, &stat);
         refuse_public(root, &wanted, &stat)?;
-        let is_wrong = wanted.judge(&stat) != Verdict::Right;
+        let is_wrong = wanted.judge_root(&stat) != Verdict::Right;
         let (mut wrong, mut refused) = (Vec::new(), Refused::default());
-        if wanted.judge(&stat) == Verdict::Refuse {
+        if wanted.judge_root(&stat) == Verdict::Refuse {
             refused.add(".", Some(stat), None);
         }
         let names = root.names().map_err(|error| io_error(SURVEY, error).with_path(root.path()))?;
@@ -230,7 +239,7 @@ impl Survey {
     ///
     /// [`ErrorKind::Permissions`] counts what could not be mended; the rest is.
     pub(super) fn mend(self, root: &Root, observer: Option<&Observer>) -> Result<()> {
-        let is_wrong = self.wanted.judge(&self.root) == Verdict::Mend;
+        let is_wrong = self.wanted.judge_root(&self.root) == Verdict::Mend;
         if !is_wrong && self.wrong.is_empty() {
             return Ok(());
         }

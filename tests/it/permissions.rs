@@ -565,6 +565,28 @@ fn a_group_that_the_process_is_not_of_is_refused() {
 }
 
 #[test]
+fn what_another_member_opened_to_all_users_is_refused() {
+    if !is_root() {
+        // No directory of another user can be had.
+        return check_mended("a shard", |root, _| allow(&root.join("7f"), 0o702), (1, 1));
+    }
+    let (dir, copy) = common_place();
+    let root = dir.path().join("store");
+    fs::create_dir(&root).unwrap();
+    chown(&root, Some(USERS[0]), Some(GROUP)).unwrap();
+    assert_eq!(member(USERS[0], &copy, &root, 0o022).line(), "open");
+    for name in ["7f", "run"] {
+        allow(&root.join(name), 0o2775);
+        let text = member(USERS[1], &copy, &root, 0o022).line();
+        let want = format!("1 cannot be made accessible to group {GROUP} by user {}", USERS[1]);
+        assert!(text.contains(&want) && text.contains(&format!("/{name}`")), "{text}");
+        // Its owner makes it right.
+        assert_eq!(member(USERS[0], &copy, &root, 0o022).line(), "open");
+        check_modes(&root, 0o2770, 0o660);
+    }
+}
+
+#[test]
 fn a_store_changes_between_its_user_and_its_group_and_back() {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
