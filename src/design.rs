@@ -336,6 +336,8 @@
 //!    user's, or refuses, is counted, and is one error.
 //! 3. A directory that holds no store, a sticky one, and one of another user that all may write to are not changed, whatever
 //!    they hold.
+//! 4. A tool beside the programs ([`keep_modes`](crate::FileStoreOptions::keep_modes), as the command opens every store) knows
+//!    from the root's mode alone which users the store is for. It changes no mode, and refuses a store that does not agree.
 //!
 //! A mode mended does not undo what was done before. Others may have put back an old version of a session, or forged one (the
 //! checksum's key is the file's name), and keep files open that they had opened. The event

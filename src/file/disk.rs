@@ -571,10 +571,8 @@ mod tests {
         let (elsewhere, name) = (dir.path().join("elsewhere"), dir.path().join("store/name"));
         let mode = |path: &Path| stat(&File::open(path).unwrap()).unwrap().mode;
         let root = || Root::open(&dir.path().join("store")).unwrap().shared_with(Sharing::Group);
-        let makings: [&dyn Fn() -> io::Result<()>; 2] = [
-            &|| root().make_directory("name"),
-            &|| set_mode_of_root(&name.join(""), Sharing::Group),
-        ];
+        let makings: [&dyn Fn() -> io::Result<()>; 2] =
+            [&|| root().make_directory("name"), &|| set_mode_of_root(&name.join(""), Sharing::Group)];
         for make in makings {
             for path in [&dir.path().join("store"), &elsewhere, &name] {
                 std::fs::create_dir(path).unwrap();

@@ -9,6 +9,8 @@
 //!   on with what a killed one left. A file with several names is mended too: the other name may be another user's.
 //! - **What cannot be mended is one error**: it counts what is wrong, names the first and gives the command that cures all.
 //!   It comes before anything is changed, unless only the attempt could tell.
+//! - **A tool changes nothing** (`keep_modes`): it reads from the root which users the store is for, and refuses a store whose
+//!   directories are not so.
 //! - Only directories and regular files that are ours by name are touched, and no link is followed.
 //!
 //! A hole that no mode closes: a descriptor that another user opened before stays open.
@@ -63,9 +65,7 @@ impl Wanted {
             // Bits that are missing let no user in.
             Sharing::Private => is_own && !self.is_exposed(stat),
             Sharing::Group if is_own => stat.group == self.group && stat.mode == mode,
-            Sharing::Group => {
-                stat.group == self.group && stat.mode & mode == mode && !self.is_exposed(stat)
-            }
+            Sharing::Group => stat.group == self.group && stat.mode & mode == mode && !self.is_exposed(stat),
         };
         match (is_right, is_own) {
             (true, _) => Verdict::Right,
@@ -105,14 +105,30 @@ impl Wanted {
         set_rights(file, group, self.mode(stat))
     }
 
+    /// What a store is that is right.
+    fn so(&self) -> String {
+        match self.sharing {
+            Sharing::Private => "private".to_owned(),
+            Sharing::Group => format!("accessible to group {}", self.group),
+        }
+    }
+
     /// The command that makes everything in a store right, for the user that this process runs as.
     fn cure(&self, dir: &Path) -> String {
-        let dir = shell_word(dir);
         match self.sharing {
             Sharing::Private => {
                 let (user, group) = (self.user, getegid().as_raw());
-                format!("chown -R {user}:{group} {dir} && chmod -R go= {dir}")
+                format!("chown -R {user}:{group} {} && {}", shell_word(dir), self.chmod(dir))
             }
+            Sharing::Group => self.chmod(dir),
+        }
+    }
+
+    /// The same where the user is right already.
+    fn chmod(&self, dir: &Path) -> String {
+        let dir = shell_word(dir);
+        match self.sharing {
+            Sharing::Private => format!("chmod -R go= {dir}"),
             Sharing::Group => format!(
                 "chown -R :{} {dir} && chmod -R ug+rwX,o= {dir} && find {dir} -type d -exec chmod g+s {{}} +",
                 self.group
@@ -174,9 +190,9 @@ fn is_member(group: u32) -> Result<bool> {
     Ok(is_one || geteuid().is_root())
 }
 
-/// Refuses a store that is not ours and cannot be made so. Changes nothing.
+/// Refuses a store that is not ours, or not as its root says. Changes nothing.
 pub(super) fn check_store(root: &Root) -> Result<()> {
-    Survey::of(root).map(drop)
+    Survey::of(root)?.check(root)
 }
 
 /// For whom a store is, as far as the mode of its root says.
@@ -231,6 +247,32 @@ impl Survey {
         }
         refused.check(root, &wanted)?;
         Ok(Self { wanted, root: stat, wrong })
+    }
+
+    /// Refuses what [`mend`](Self::mend) would make right: for tools, which cannot know for which users the store is to be.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Permissions`], with the commands that make everything agree.
+    pub(super) fn check(self, root: &Root) -> Result<()> {
+        let is_wrong = self.wanted.judge_root(&self.root) != Verdict::Right;
+        let of_root = is_wrong.then(|| (String::from("."), self.root));
+        let mut all = of_root.into_iter().chain(self.wrong);
+        let Some((name, first)) = all.next() else { return Ok(()) };
+        let command = |sharing| Wanted { sharing, ..self.wanted }.chmod(root.path());
+        let reason = format!(
+            "by its root's mode ({:04o}) it is {}, and {} of its directories and files are not, for instance `{}` (mode \
+             {:04o}); to mend all, start the program that owns it; or, to make all private: {}; or, to give all to the group: \
+             {}",
+            self.root.mode,
+            self.wanted.so(),
+            1 + all.count(),
+            below(root, Path::new(&name)).display(),
+            first.mode,
+            command(Sharing::Private),
+            command(Sharing::Group),
+        );
+        Err(Error::new(ErrorKind::Permissions, OPEN).with_path(root.path()).with_reason(reason))
     }
 
     /// Makes right what is wrong. Tells the observer of what other users had access to, unless the store is new.
@@ -349,11 +391,7 @@ impl Refused {
 
     fn check(self, root: &Root, wanted: &Wanted) -> Result<()> {
         let Some((path, found, cause)) = self.first else { return Ok(()) };
-        let path = if path == Path::new(".") { root.path().to_owned() } else { root.path().join(path) };
-        let so = match wanted.sharing {
-            Sharing::Private => "private".to_owned(),
-            Sharing::Group => format!("accessible to group {}", wanted.group),
-        };
+        let (path, so) = (below(root, &path), wanted.so());
         let found = found.map(|stat| format!(" (of user {}, mode {:04o})", stat.owner, stat.mode));
         let reason = format!(
             "of its directories and files, {} cannot be made {so} by user {}, for instance `{}`{}; to mend all: {}",
@@ -386,6 +424,11 @@ fn is_own_directory(path: &str, stat: &Stat) -> bool {
 /// Whether there is nothing of that name, or the directory that it would lie in is none.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// A path below the root, for messages.
+fn below(root: &Root, path: &Path) -> PathBuf {
+    if path == Path::new(".") { root.path().to_owned() } else { root.path().join(path) }
 }
 
 fn stat_of_root(root: &Root) -> Result<Stat> {

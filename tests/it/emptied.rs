@@ -3,8 +3,8 @@ use crate::support::process::{Child, Parent, Start, Worker, rounds};
 use crate::support::texts::{directory_in_memory, path_of, put, record, text_of};
 use sessile::file::Coherence;
 use sessile::{
-    Clock, Durability, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, PublicId, Store, SweepOptions, Token,
-    Verdict,
+    Clock, Durability, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, PublicId, Store, SweepOptions,
+    Token, Verdict,
 };
 use std::fs;
 use std::path::Path;

@@ -627,25 +627,72 @@ fn the_command_leaves_a_groups_store_to_its_group() {
     }
 }
 
+/// The mode of a store's directory may have been changed by mistake: the command opens no session to other users for that, and
+/// takes none from them.
+#[test]
+fn the_command_changes_no_mode_and_refuses_what_disagrees() {
+    let allow_one = |name: &'static str, mode| move |root: &Path| allow(&root.join(name), mode);
+    type OpenUp = Box<dyn Fn(&Path)>;
+    let ways: [(bool, OpenUp, &str); 4] = [
+        (false, Box::new(allow_one("", 0o2770)), "(2770) it is accessible to group"),
+        (false, Box::new(allow_one("7f", 0o755)), "(0700) it is private, and 1 of"),
+        (true, Box::new(allow_one("", 0o770)), "(0770) it is private"),
+        (true, Box::new(allow_one("7f", 0o700)), "(2770) it is accessible to group"),
+    ];
+    for (group_access, change, want) in ways {
+        let dir = directory_in_memory();
+        let root = dir.path().join("store");
+        drop(FileStoreOptions::new().group_access(group_access).open(&root).unwrap());
+        change(&root);
+        let before = modes(&root);
+        for verb in [&["sweep"][..], &["verify", "--repair"], &["destroy"], &["import"]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_sessile"));
+            command
+                .args(verb)
+                .arg(&root)
+                .env("SESSILE_ID", "a".repeat(32))
+                .stdin(std::process::Stdio::null());
+            let output = command.output().unwrap();
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(1) && text.contains(want), "{verb:?}: {output:?}");
+            assert_eq!(modes(&root), before, "{verb:?}");
+        }
+        // The remedies: its program, or a command.
+        let error = refusal(FileStoreOptions::new().keep_modes(true), &root).to_string();
+        let (_, commands) = error.split_once("to make all private: ").unwrap();
+        let (private, groups) = commands.split_once("; or, to give all to the group: ").unwrap();
+        let command = if group_access { groups } else { private };
+        assert!(Command::new("sh").args(["-ec", command]).status().unwrap().success(), "{command}");
+        FileStoreOptions::new().keep_modes(true).open(&root).unwrap();
+        change(&root);
+        FileStoreOptions::new().group_access(group_access).observer(|_| ()).open(&root).unwrap();
+        FileStoreOptions::new().keep_modes(true).open(&root).unwrap();
+    }
+}
+
 #[test]
 fn without_an_observer_an_open_store_is_a_line_on_standard_error() {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
-    made(&root);
-    let sweep = || {
-        let output = Command::new(env!("CARGO_BIN_EXE_sessile")).arg("sweep").arg(&root).output().unwrap();
-        let lines = String::from_utf8(output.stderr).unwrap();
-        lines.split_inclusive('\n').filter(|line| line.contains("open to other users")).collect::<String>()
+    let errors = dir.path().join("errors");
+    drop(FileStoreOptions::new().group_access(true).open(&root).unwrap());
+    let open = || {
+        let start = Start::of("user of a group").with("DIR", &root).with("UMASK", "0");
+        let mut child = start.complaining_to(fs::File::create(&errors).unwrap()).start();
+        assert_eq!(child.line(), "open");
+        assert_eq!(ask(&mut child, "end"), "index_failures: 0");
+        child.finish();
+        fs::read_to_string(&errors).unwrap()
     };
-    allow(&root.join("7f"), 0o755);
+    allow(&root.join("7f"), 0o2775);
     let begin =
         format!("sessile: session store `{}` was open to other users and is private again: ", root.display());
     let end = "1 of its directories and files, of which they could write to 0\n";
-    assert_eq!(sweep(), format!("{begin}{end}"));
-    allow(&root, 0o775);
+    assert_eq!(open(), format!("{begin}{end}"));
+    allow(&root, 0o2777);
     let end = "3 of its directories and files, of which they could write to 1; sessions may have been planted there\n";
-    allow(&root.join("sessile.json"), 0o644);
-    allow(&root.join("run/due"), 0o711);
-    assert_eq!(sweep(), format!("{begin}{end}"));
-    assert_eq!(sweep(), "");
+    allow(&root.join("sessile.json"), 0o664);
+    allow(&root.join("run/due"), 0o2771);
+    assert_eq!(open(), format!("{begin}{end}"));
+    assert_eq!(open(), "");
 }

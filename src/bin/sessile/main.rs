@@ -17,7 +17,6 @@ use args::{Args, Verb};
 use clap::Parser;
 use sessile::{Coherence, Error, FileStore, FileStoreOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 use terminal::{complain, json_line, plain_usage, speak_json, told};
@@ -123,11 +122,6 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Whether a store is its group's, by the mode that such a store has: one that is looked after stays as it is.
-fn is_groups(dir: &Path) -> bool {
-    std::fs::metadata(dir).is_ok_and(|found| found.mode() & 0o2770 == 0o2770)
-}
-
 /// What a verb does with a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
@@ -143,7 +137,7 @@ fn open(dir: &Path, to: Use) -> Result<FileStore, Failure> {
     let options = FileStoreOptions::new()
         .create(to == Use::Make)
         .read_only(to == Use::Look)
-        .group_access(is_groups(dir))
+        .keep_modes(true)
         .coherence(Coherence::Verify)
         .cache_bytes(0)
         .watch(false)
