@@ -94,13 +94,14 @@ impl FileStore {
         }
         let is_ours = open::make_again(&self.root, &self.options)?;
         *removals = Removals { made_again: Some(Instant::now()), left: None };
-        self.doubt_all()?;
+        // All are logged out, also if other processes could not be told.
+        let doubted = self.doubt_all();
         let opened = open().map_err(error);
         drop((making, removals));
         if is_ours {
             self.options.observer.tell_aloud(&Event::StoreRecreated { path: self.path() });
         }
-        opened
+        doubted.and(opened)
     }
 
     /// Keeps other processes from making the store at the same time, and from taking what is half made for what is half removed:
