@@ -61,8 +61,8 @@ pub enum Event<'a> {
         /// The store's directory.
         path: &'a Path,
     },
-    /// Shard directories that a store lacked when it was opened were made again: some backups leave empty directories out.
-    /// Sessions that were in them are gone.
+    /// Shard directories that a store lacked when it was opened, or within a minute after they or the store were made again, were made
+    /// again: some backups leave empty directories out. Sessions that were in them are gone.
     ShardsRecreated {
         /// The store's directory.
         path: &'a Path,

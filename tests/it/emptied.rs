@@ -313,6 +313,20 @@ fn a_removal_that_goes_on_after_the_store_was_made_again_is_no_error() {
     }
 }
 
+#[test]
+fn no_shard_is_made_again_in_silence_after_an_opening() {
+    let dir = directory_in_memory();
+    drop(options(false).open(dir.path()).unwrap());
+    let events = Events::default();
+    let want = |shards: &str| [format!("ShardsRecreated {{ path: {:?}, shards: [{shards}] }}", dir.path())];
+    remove(dir.path(), "rmdir 77");
+    let store = events.options(false).open(dir.path()).unwrap();
+    assert_eq!(events.take(), want(r#""77""#));
+    remove(dir.path(), "rmdir 88 99");
+    assert!(matches!(store.load_by_id(&PublicId::parse(&"8".repeat(40)).unwrap()), Ok(Lookup::Absent(_))));
+    assert_eq!(events.take(), want(r#""88", "99""#));
+}
+
 /// Until no more of them go, for some seconds: then it has ended and left something.
 #[test]
 fn a_store_is_not_made_again_while_shards_are_left() {
