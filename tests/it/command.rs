@@ -1149,11 +1149,13 @@ fn all_kinds() -> Vec<Record> {
         record.user = Some("Ada \"Ü\" \u{1b}[31m\u{85}".into());
         records.push(record);
     }
+    let mut ends_with_browser = record("ends with the browser");
+    ends_with_browser.ends_with_browser = true;
     let mut empty = Record::new(SystemTime::now(), SystemTime::now() + DAY);
     empty.user = Some(String::new());
     let mut large = record("large");
     large.entries.insert("large".into(), Value::new(&"ä".repeat(100_000)).unwrap());
-    records.extend([empty, large]);
+    records.extend([ends_with_browser, empty, large]);
     records
 }
 
@@ -1252,7 +1254,7 @@ fn import_names_the_lines_it_cannot_read_and_goes_on() {
         json.to_string().into_bytes()
     };
     let too_deep = (0..65).fold(json!(1), |inner, _| json!([inner]));
-    let bad: [Vec<u8>; 13] = [
+    let bad: [Vec<u8>; 14] = [
         b"hello".into(),
         b"{".into(),
         b"{}".into(),
@@ -1262,9 +1264,10 @@ fn import_names_the_lines_it_cannot_read_and_goes_on() {
         format!("{}{}", good[0], good[0]).into(),
         with("id", json!("0123")),
         with("created", json!("yesterday")),
-        with("expiry", json!("never")),
+        with("expiry", json!("hunter2")),
+        with("expiry", json!({", expected hunter2": 1})),
         with("entries", json!({"deep": too_deep})),
-        with("surprise\u{1b}[31m\u{9b}", json!(1)),
+        with("hunter2\u{1b}[31m\u{9b}", json!(1)),
         with("user", json!({"password": "hunter2"})),
     ];
     let mut input = Vec::new();
@@ -1277,7 +1280,7 @@ fn import_names_the_lines_it_cannot_read_and_goes_on() {
     }
     input.extend(last_line(4 + bad.len()).into_bytes());
     let ran = new.import_text(input).ends(3);
-    assert_eq!(timeless(&ran.out), "4 sessions imported, 0 were there, 0 had expired, 13 failed; T s");
+    assert_eq!(timeless(&ran.out), "4 sessions imported, 0 were there, 0 had expired, 14 failed; T s");
     let complaints: Vec<_> = ran.err.lines().collect();
     assert_eq!(complaints.len(), bad.len(), "{ran:#?}");
     for (n, complaint) in complaints.iter().enumerate() {
@@ -1476,6 +1479,34 @@ fn what_is_no_export_at_all_is_given_up_after_a_hundred_lines() {
     assert_eq!(ran.err.lines().count(), 103, "a hundred lines, and why it stopped");
     assert!(ran.err.contains("\nsessile: none of 100 lines is a session: this is no export\n"), "{ran:#?}");
     assert!(ran.out.contains("100 failed, 4,900 not tried; "), "{ran:#?}");
+}
+
+#[test]
+fn a_hundred_sound_lines_that_cannot_be_placed_are_an_export() {
+    let place = Place::new();
+    let sessions = place.live(101);
+    let exported = place.export();
+    for saved in &sessions {
+        fs::write(place.path(saved.live.id), [7; 4096]).unwrap();
+    }
+    let ran = place.import(&exported).ends(3);
+    assert!(ran.out.contains("0 had expired, 101 failed; "), "{ran:#?}");
+    assert_eq!(ran.err.matches("a damaged file is in its place").count(), 101, "{ran:#?}");
+}
+
+#[test]
+fn an_export_of_another_form_is_not_taken_for_whole() {
+    for arguments in [&["import"][..], &["import", "--partial"]] {
+        let place = Place::new();
+        let text = "{\"sessile_export\":2,\"sessions\":0}\n";
+        let ran = finish_with(sessile(arguments).arg(&place.root), text).ends(3);
+        let want = "sessile: line 1: the export has form 2, and this version of sessile knows 1: ";
+        assert!(ran.err.starts_with(want) && ran.err.lines().count() == 1, "{ran:#?}");
+    }
+    // What it says beyond that is not repeated.
+    let place = Place::new();
+    let ran = place.import_text("{\"sessile_export\":1,\"sessions\":0,\"hunter2\":1}\n").ends(3);
+    assert!(ran.err.contains("unknown field, expected ") && !ran.err.contains("hunter2"), "{ran:#?}");
 }
 
 #[test]

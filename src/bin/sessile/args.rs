@@ -139,8 +139,7 @@ Examples:
   SESSILE_ID=$(cat id.txt) sessile destroy /var/lib/shop/sessions
   sessile destroy --public-id 0f3a… /var/lib/shop/sessions
 
-JSON of show: id (of the file), created, touched, deadline, expiry, user,
-entries; or id, absent (unknown, expired, damaged). Of destroy: id, destroyed.
+JSON of show: as a line of export; or id, absent (unknown, expired, damaged). Of destroy: id, destroyed.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct One {
@@ -166,7 +165,8 @@ fn public_id(text: &str) -> Result<PublicId, &'static str> {
 Example:
   sessile export /var/lib/shop/sessions | zstd >sessions.zst
 
-A line: id (of the file), created, touched, deadline, expiry, user, entries.
+A line: id (of the file), created, touched, deadline, expiry, user, entries;
+ends_with_browser, if the cookie ends with the browser by the program's choice.
 The last line: sessile_export (1), sessions. With jq: select(.id).
 Times are RFC 3339, or microseconds since 1970 beyond the year 9999. With
 --json the summary (exported, damaged, failed, seconds) is an object, too; it
