@@ -1005,13 +1005,49 @@ fn the_verbs_that_read_do_so_on_a_read_only_disk() {
     assert!(ran.err.ends_with("Read-only file system (os error 30)\n"), "{ran:#?}");
 }
 
+/// The command, to be run by a user without rights.
+fn sessile_of_nobody(place: &Place) -> std::process::Command {
+    // The build directory may be closed to others; another process makes the copy, as no program can be run while a
+    // process has it open for writing.
+    fs::set_permissions(place.parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = place.parent.path().join("sessile");
+    let program = sessile([""]).get_program().to_owned();
+    assert!(std::process::Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = std::process::Command::new(copy);
+    command.uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn no_error_about_a_shared_directory_advises_to_become_its_owner() {
+    let place = Place::new();
+    if !rustix::process::geteuid().is_root() {
+        // The one directory of another user that is surely there, and holds no store.
+        let ran = finish(sessile(["import"]).arg("/")).ends(1);
+        assert!(ran.err.contains("use a directory") && !ran.err.contains("sudo"), "{ran:#?}");
+        return;
+    }
+    for (mode, want) in [
+        (0o1777, "use a directory inside it"),
+        (0o777, "use a directory inside it"),
+        (0o755, "use a directory that"),
+    ] {
+        let shared = place.parent.path().join(format!("{mode:o}"));
+        fs::create_dir(&shared).unwrap();
+        fs::set_permissions(&shared, fs::Permissions::from_mode(mode)).unwrap();
+        let ran = finish(sessile_of_nobody(&place).arg("import").arg(&shared)).ends(1);
+        assert!(ran.err.contains(want) && !ran.err.contains("sudo"), "{mode:o}: {ran:#?}");
+    }
+}
+
 #[test]
 fn an_error_about_another_users_store_names_users_and_remedy() {
     let place = Place::new();
     place.live(1);
     let own = rustix::process::geteuid();
-    // A directory of another user, and one that another user has closed.
-    let (dir, owner) = if own.is_root() { (&*place.root, NOBODY) } else { (Path::new("/"), 0) };
+    // A store of another user (which only the superuser can make), and a directory that another user has closed.
+    let (dir, owner) = (&*place.root, NOBODY);
     if own.is_root() {
         std::os::unix::fs::chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
     }
@@ -1024,25 +1060,16 @@ fn an_error_about_another_users_store_names_users_and_remedy() {
     let id = SessionId::random().unwrap().public_id().to_string();
     let changing: [&[&str]; 4] =
         [&["sweep"], &["destroy", "--public-id", &id], &["import"], &["verify", "--repair"]];
-    for arguments in changing {
+    for arguments in changing.into_iter().filter(|_| own.is_root()) {
         let ran = finish(sessile(arguments).arg(dir)).ends(1);
         assert_eq!((&*ran.out, &*ran.err), ("", &*format!("sessile: {text}\n")), "{arguments:?}");
         assert_eq!(check_json_error(&finish(sessile(arguments).arg("--json").arg(dir)).ends(1)), text);
     }
     let (mut command, closed) = if own.is_root() {
-        // The build directory may be closed to others; another process makes the copy, as no program can be run while a
-        // process has it open for writing.
         let closed = place.parent.path().join("closed");
         fs::create_dir(&closed).unwrap();
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
-        fs::set_permissions(place.parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let copy = place.parent.path().join("sessile");
-        let program = sessile([""]).get_program().to_owned();
-        assert!(std::process::Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
-        let mut command = std::process::Command::new(copy);
-        command.uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
-        (command, closed)
+        (sessile_of_nobody(&place), closed)
     } else {
         (sessile::<&str>([]), PathBuf::from("/root"))
     };

@@ -8,8 +8,8 @@ use std::path::Path;
 
 /// An error about a store that belongs to another user, with names in place of numbers.
 pub(crate) fn told(error: &Error) -> Option<String> {
-    let owner = other_owner(error.path()?).filter(|_| error.kind() == ErrorKind::Permissions)?;
-    let (path, own) = (error.path()?.display(), Named::of(geteuid()));
+    let path = error.path().filter(|path| error.kind() == ErrorKind::Permissions && is_store(path))?;
+    let (owner, path, own) = (other_owner(path)?, path.display(), Named::of(geteuid()));
     let whose = format!("it belongs to user {}, and this process runs as user {}", owner.name, own.name);
     Some(format!("failed to change session store `{path}`: {whose}; {}", owner.remedy()))
 }
@@ -22,7 +22,20 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
     };
     causes.into_iter().find(is_denied)?;
     // What lies in a directory that is closed to this process cannot be asked for its owner.
-    error.path()?.ancestors().find_map(owner_of)?.if_other().map(|owner| owner.remedy())
+    let (path, owner) = error.path()?.ancestors().find_map(|path| Some((path, owner_of(path)?)))?;
+    owner.if_other().filter(|_| !is_public(path)).map(|owner| owner.remedy())
+}
+
+/// Whether another user's directory is a store of that user, and no place that many users share.
+fn is_store(path: &Path) -> bool {
+    !is_public(path) && path.join("sessile.json").symlink_metadata().is_ok()
+}
+
+/// A directory like `/tmp`, or as volumes of containers are: to use it as its owner is no remedy.
+fn is_public(path: &Path) -> bool {
+    const STICKY: u32 = 0o1000;
+    const OTHERS_WRITE: u32 = 0o002;
+    path.metadata().is_ok_and(|found| found.mode() & (STICKY | OTHERS_WRITE) != 0)
 }
 
 /// A user, for people.
