@@ -3,9 +3,10 @@
 //! Reads without locks and changes nothing. A walk beside live servers sees each session that is there from its
 //! beginning to its end; one that is created or removed meanwhile, or rotated, may be seen or not.
 use super::FileStore;
-use super::disk::Directory;
+use super::disk::{Directory, Stat};
 use super::layout::{
-    DUE, IN_RUN, RUN, SHARDS, SWEEP, ending_at, is_ours, is_temporary, session_at, shard_name,
+    CACHE_TAG, DAMAGED, DUE, GENERATIONS, PARAMETERS, RUN, SHARDS, SWEEP, ending_at, is_shard, is_temporary,
+    session_at, shard_name,
 };
 use super::locked::Whose;
 use super::slots::View;
@@ -92,24 +93,31 @@ impl FileStore {
                 changed: stat.map_or(i64::MAX, |stat| stat.changed),
             }
         };
+        // What has a name of ours is ours if it is of our kind. A shard, `run` or the index that is not cannot be listed: an error.
+        let is = |path: &str, kind: fn(Stat) -> bool| self.root.stat(path).ok().is_none_or(kind);
+        let is_file = |path: &str| is(path, |stat| stat.is_file);
         let (in_root, root_error) = self.names_or_error(".", self.root.names());
         let in_root = in_root.into_iter().filter_map(|name| match &*name {
             "." | ".." | "lost+found" => None,
             _ if is_temporary(&name) => Some(stray(name, true)),
-            _ if is_ours(&name) => None,
+            _ if is_shard(&name) || name == RUN => None,
+            PARAMETERS if is_file(PARAMETERS) => None,
+            DAMAGED if is(DAMAGED, |stat| stat.is_directory) => None,
             _ => Some(stray(name, false)),
         });
         let index = self.root.open_directory(DUE).and_then(|index| index.names());
         let (in_index, index_error) = self.names_or_error(DUE, index);
         let in_index = in_index.into_iter().filter_map(|name| {
-            let ours = [".", "..", SWEEP].contains(&&*name) || due::bucket_named(&name).is_some();
-            (!ours).then(|| stray(format!("{DUE}/{name}"), false))
+            let path = format!("{DUE}/{name}");
+            let is_named_ours = name == SWEEP || due::bucket_named(&name).is_some();
+            let is_ours = [".", ".."].contains(&&*name) || is_named_ours && is_file(&path);
+            (!is_ours).then(|| stray(path, false))
         });
         let run = self.root.open_directory(RUN).and_then(|run| run.names());
         let (in_run, run_error) = self.names_or_error(RUN, run);
         let in_run = in_run.into_iter().filter_map(|name| match &*name {
-            "." | ".." => None,
-            _ if IN_RUN.contains(&&*name) => None,
+            "." | ".." | "due" => None,
+            CACHE_TAG | GENERATIONS if is_file(&format!("{RUN}/{name}")) => None,
             _ => Some(stray(format!("{RUN}/{name}"), is_temporary(&name))),
         });
         let errors = root_error.into_iter().chain(run_error).chain(index_error).map(Err);

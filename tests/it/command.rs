@@ -605,6 +605,27 @@ fn verify_names_everything_that_is_no_sound_session() {
 }
 
 #[test]
+fn verify_names_what_has_a_name_of_the_store_and_another_kind() {
+    let place = Place::new();
+    place.live(1);
+    let at = |name: &str| place.root.join(name);
+    fs::remove_file(at("run/CACHEDIR.TAG")).unwrap();
+    // The last two, an earlier version had.
+    let directories = ["run/CACHEDIR.TAG", "run/due/400000", "due"];
+    directories.map(|name| fs::create_dir(at(name)).unwrap());
+    let links = ["damaged", "run/due/400001"];
+    links.map(|name| std::os::unix::fs::symlink(place.parent.path(), at(name)).unwrap());
+    fs::write(at("generations"), "").unwrap();
+    let ran = run!("verify", place.root).ends(3);
+    let mut named: Vec<_> = ran.out.lines().filter_map(|line| line.strip_prefix("unknown: ")).collect();
+    named.sort_unstable();
+    let mut wanted =
+        [&directories[..], &links, &["generations"]].concat().iter().map(|name| at(name)).collect::<Vec<_>>();
+    wanted.sort_unstable();
+    assert_eq!(named.into_iter().map(PathBuf::from).collect::<Vec<_>>(), wanted, "{ran:#?}");
+}
+
+#[test]
 fn verify_beside_a_server_that_makes_sessions_finds_nothing() {
     let place = Place::new();
     let done = Arc::new(AtomicBool::new(false));
