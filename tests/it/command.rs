@@ -1120,6 +1120,13 @@ fn with_json_every_error_is_an_object_on_standard_error() {
     assert!(error.starts_with("line 1: column 1: expected value\nthe last line, "), "{error}");
     let error = check_json_error(&finish(&mut sessile(["show", "--json", root])).ends(2));
     assert!(error.starts_with("no session id was given"), "{error}");
+    // So is what an opening has to say of the store.
+    let bare = Place::new();
+    let root = bare.root.to_str().unwrap();
+    fs::remove_dir(bare.root.join("77")).unwrap();
+    let ran = finish_with(&mut sessile(["import", "--json", "--partial", root]), "").ends_well();
+    let want = format!("session directory `{root}` lacked shard directories, which were made again: 77");
+    assert_eq!(serde_json::from_str::<Json>(&ran.err).unwrap(), json!({"error": want}));
     // The summary of an export is an object, too.
     let ran = run!("export", "--json", place.root).ends(3);
     let lines: Vec<Json> = ran.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -15,7 +15,7 @@ mod verify;
 
 use args::{Args, Verb};
 use clap::Parser;
-use sessile::{Coherence, Error, FileStore, FileStoreOptions};
+use sessile::{Coherence, Error, Event, FileStore, FileStoreOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -142,6 +142,25 @@ fn open(dir: &Path, to: Use) -> Result<FileStore, Failure> {
         .cache_bytes(0)
         .watch(false)
         .record_bytes_max(16 << 20)
-        .entries_max(1 << 16);
-    Ok(options.open(dir)?)
+        .entries_max(1 << 16)
+        .observer(|event| complain(in_words(event)));
+    let opened = options.clone().open(dir)?;
+    if to != Use::Make {
+        return Ok(opened);
+    }
+    // A store that is emptied while sessions are brought in is an error, and not made again.
+    drop(opened);
+    Ok(options.create(false).open(dir)?)
+}
+
+/// An event of a store, for people.
+fn in_words(event: &Event<'_>) -> String {
+    match event {
+        Event::ShardsRecreated { path, shards } => format!(
+            "session directory `{}` lacked shard directories, which were made again: {}",
+            path.display(),
+            shards.join(", ")
+        ),
+        other => format!("{other:?}"),
+    }
 }
