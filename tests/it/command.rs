@@ -1105,6 +1105,46 @@ fn an_error_about_another_users_store_names_users_and_remedy() {
 }
 
 #[test]
+fn an_error_about_a_part_of_a_store_names_users_too() {
+    let place = Place::new();
+    let own = rustix::process::geteuid();
+    if !own.is_root() {
+        // Only the superuser can give a part away; a directory of its own has no store.
+        let ran = finish(sessile(["import"]).arg("/")).ends(1);
+        assert!(ran.err.contains(&format!(
+            "belongs to user {}, this process runs as user {}",
+            user(0),
+            user(own.as_raw())
+        )));
+        return;
+    }
+    std::os::unix::fs::chown(place.root.join("77"), Some(NOBODY), None).unwrap();
+    let ran = run!("sweep", place.root).ends(1);
+    let want = format!("cannot be made private by user {}, for instance", user(0));
+    assert!(
+        ran.err.contains(&want) && ran.err.contains(&format!("(of user {}, mode", user(NOBODY))),
+        "{ran:#?}"
+    );
+}
+
+#[test]
+fn a_path_is_shown_whole_in_errors_and_in_remedies() {
+    let word = "abcdefghijklmnopqrstuvwxyzabcd";
+    let place = Place::named(OsStr::new(word));
+    fs::set_permissions(place.root.join("77"), fs::Permissions::from_mode(0o755)).unwrap();
+    let root = place.root.display();
+    let ran = run!("sweep", place.root).ends(1);
+    for part in
+        [format!("open session store `{root}`: "), format!("`{root}/77`"), format!("chmod -R go= {root};")]
+    {
+        assert!(ran.err.contains(&part), "{part}: {ran:#?}");
+    }
+    let ran =
+        finish(sessile(["sweep"]).arg(place.parent.path().join("zyxwvutsrqponmlkjihgfedcbazyxw"))).ends(1);
+    assert!(ran.err.contains("(left out: it may be a session's id)"), "there is no such directory: {ran:#?}");
+}
+
+#[test]
 fn with_json_every_error_is_an_object_on_standard_error() {
     let place = Place::new();
     place.damaged();

@@ -19,7 +19,7 @@ use sessile::{Coherence, Error, Event, FileStore, FileStoreOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use terminal::{complain, json_line, plain_usage, speak_json, told};
+use terminal::{complain, json_line, plain_usage, spare_path, speak_json, told};
 
 /// How a verb that could be carried out ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +134,7 @@ enum Use {
 
 /// Opens a store that programs may be using, with any limits, on any file system.
 fn open(dir: &Path, to: Use) -> Result<FileStore, Failure> {
+    spare_path(dir);
     let options = FileStoreOptions::new()
         .create(to == Use::Make)
         .read_only(to == Use::Look)

@@ -26,6 +26,23 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
     owner.if_other().filter(|_| !is_public(path)).map(|owner| owner.remedy())
 }
 
+/// The text of an error about permissions, with names in place of the numbers of users.
+pub(crate) fn with_names(text: &str) -> String {
+    let mut named = text.to_owned();
+    for before in ["by user ", "(of user ", "belongs to user ", "runs as user "] {
+        let mut parts = named.split(before).map(str::to_owned);
+        let mut joined = parts.next().unwrap_or_default();
+        for part in parts {
+            let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let (number, rest) = part.split_at(digits);
+            let name = number.parse().ok().map(|uid| Named::of(Uid::from_raw(uid)).name);
+            joined = [&joined, before, name.as_deref().unwrap_or(number), rest].concat();
+        }
+        named = joined;
+    }
+    named
+}
+
 /// Whether another user's directory is a store of that user, and no place that many users share.
 fn is_store(path: &Path) -> bool {
     !is_public(path) && path.join("sessile.json").symlink_metadata().is_ok()

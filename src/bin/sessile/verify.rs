@@ -2,7 +2,7 @@
 //! and what the store has lost of its frame is made anew; nothing is deleted, and nothing is left without being named.
 use crate::args::Verify;
 use crate::look::read_all;
-use crate::terminal::{complain, json_line, plain, print, told};
+use crate::terminal::{complain, json_line, plain, print, spare_path, told};
 use crate::{Done, Outcome, Use, open};
 use indicatif::HumanCount;
 use serde_json::{Value as Json, json};
@@ -88,6 +88,7 @@ impl Finding {
 
 pub(crate) fn verify(args: &Verify, json: bool) -> Outcome {
     let began = Instant::now();
+    spare_path(&args.dir);
     // First: without its frame, a store cannot be opened.
     let made = if args.repair { FileStore::repair(&args.dir)? } else { Vec::new() };
     let of_frame = |path| Finding { kind: Kind::Lost, id: None, path, moved_to: None };
