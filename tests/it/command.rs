@@ -612,9 +612,9 @@ fn verify_names_what_has_a_name_of_the_store_and_another_kind() {
     fs::remove_file(at("run/CACHEDIR.TAG")).unwrap();
     // The last two, an earlier version had.
     let directories = ["run/CACHEDIR.TAG", "run/due/400000", "due"];
-    directories.map(|name| fs::create_dir(at(name)).unwrap());
+    directories.iter().for_each(|name| fs::create_dir(at(name)).unwrap());
     let links = ["damaged", "run/due/400001"];
-    links.map(|name| std::os::unix::fs::symlink(place.parent.path(), at(name)).unwrap());
+    links.iter().for_each(|name| std::os::unix::fs::symlink(place.parent.path(), at(name)).unwrap());
     fs::write(at("generations"), "").unwrap();
     let ran = run!("verify", place.root).ends(3);
     let mut named: Vec<_> = ran.out.lines().filter_map(|line| line.strip_prefix("unknown: ")).collect();
