@@ -144,7 +144,7 @@ pub(super) fn check_place(root: &Root) -> Result<()> {
     let wanted = Wanted::for_store(root, &stat);
     refuse_public(root, &wanted, &stat)?;
     let reason = match wanted.sharing {
-        _ if wanted.is_writable(&stat) => public(&stat),
+        _ if wanted.is_writable(&stat) => public(&wanted, &stat),
         Sharing::Private if stat.owner != wanted.user => format!(
             "it belongs to user {}, this process runs as user {}; use a directory that the latter owns",
             stat.owner, wanted.user
@@ -159,9 +159,15 @@ pub(super) fn check_place(root: &Root) -> Result<()> {
     Err(Error::new(ErrorKind::Permissions, OPEN).with_path(root.path()).with_reason(reason))
 }
 
-/// Why a directory that other users may write to is no place for a store. The remedy is never a change of its mode.
-fn public(stat: &Stat) -> String {
-    format!("other users may write to it (mode {:04o}); use a directory inside it", stat.mode)
+/// Why a directory that other users may write to, or a sticky one, is no place for a store. The remedy is never a change of its
+/// mode.
+fn public(wanted: &Wanted, stat: &Stat) -> String {
+    let why = if wanted.is_writable(stat) {
+        "other users may write to it"
+    } else {
+        "it is sticky, as directories are that users share"
+    };
+    format!("{why} (mode {:04o}); use a directory inside it", stat.mode)
 }
 
 /// Refuses what no store should lie in, and no command should change: directories like `/tmp`, those of another user that
@@ -169,7 +175,7 @@ fn public(stat: &Stat) -> String {
 fn refuse_public(root: &Root, wanted: &Wanted, stat: &Stat) -> Result<()> {
     let is_anothers = stat.owner != wanted.user && stat.mode & OTHERS_WRITE != 0;
     let reason = if stat.mode & STICKY != 0 || is_anothers {
-        public(stat)
+        public(wanted, stat)
     } else if wanted.sharing == Sharing::Group && !is_member(stat.group)? {
         format!(
             "it belongs to group {}, of which this process is no member; run the process with that group, or use a \

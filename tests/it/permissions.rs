@@ -241,9 +241,13 @@ fn a_directory_without_a_store_is_not_changed_nor_advised_to_be() {
         fs::create_dir(&root).unwrap();
         allow(&root, mode);
         let error = refusal(FileStoreOptions::new(), &root);
+        let why = if mode == 0o1700 {
+            "it is sticky, as directories are that users share"
+        } else {
+            "other users may write to it"
+        };
         let text = format!(
-            "failed to open session store `{}`: other users may write to it (mode {mode:04o}); use a directory \
-             inside it",
+            "failed to open session store `{}`: {why} (mode {mode:04o}); use a directory inside it",
             root.display()
         );
         assert_eq!(error.to_string(), text);
