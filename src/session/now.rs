@@ -15,6 +15,14 @@ use std::time::SystemTime;
 /// What an entry becomes (`None`: it is removed), from what it is. It may run several times.
 type Step<'a> = &'a mut dyn FnMut(Option<Value>) -> Result<Option<Value>>;
 
+/// What became of a change.
+struct Written {
+    /// Whether the entry is another one now.
+    changed: bool,
+    /// Whether there is a session in the store.
+    stored: bool,
+}
+
 impl Session {
     /// Changes one entry (its type's default, if there is none) in the store, at once and as one step, and returns
     /// what the function returned: the truth, whatever other requests do. Only that entry is saved, with what this
@@ -122,14 +130,17 @@ impl Session {
     /// Changes one entry in the store. Whether that changed it.
     fn change_now(&mut self, name: &str, step: Step<'_>) -> Result<bool> {
         check_name(name)?;
-        let changed = self.write_now(name, step);
-        let changed = self.noting_failure(changed)?;
+        let written = self.write_now(name, step);
+        let Written { changed, stored } = self.noting_failure(written)?;
         self.delta.committed(name);
-        self.transfer = Transfer::Stay;
+        // A login that waits is not carried out where nothing is stored: an expiry setting of the past waits, too.
+        if stored {
+            self.transfer = Transfer::Stay;
+        }
         Ok(changed)
     }
 
-    fn write_now(&mut self, name: &str, step: Step<'_>) -> Result<bool> {
+    fn write_now(&mut self, name: &str, step: Step<'_>) -> Result<Written> {
         let now = self.manager.store().now();
         match self.load()?.map(|held| held.token.clone()) {
             Some(token) => self.merge_now(&token, name, step, now),
@@ -138,7 +149,7 @@ impl Session {
     }
 
     /// The same for a session that is stored, as far as is known.
-    fn merge_now(&mut self, token: &Token, name: &str, step: Step<'_>, now: SystemTime) -> Result<bool> {
+    fn merge_now(&mut self, token: &Token, name: &str, step: Step<'_>, now: SystemTime) -> Result<Written> {
         let (mut changed, mut logged_in) = (false, false);
         let saved = self.change_live(token, now, &mut |record| {
             logged_in = self.log_in(record, now);
@@ -150,15 +161,14 @@ impl Session {
             return self.create_now(name, step, now);
         };
         self.adopt(saved, now, logged_in);
-        Ok(changed)
+        Ok(Written { changed, stored: true })
     }
 
     /// The same for a session that is not stored.
-    fn create_now(&mut self, name: &str, step: Step<'_>, now: SystemTime) -> Result<bool> {
+    fn create_now(&mut self, name: &str, step: Step<'_>, now: SystemTime) -> Result<Written> {
         let mut record = self.new_record(now);
         let changed = self.step(name, &mut record, step)?;
-        self.store_new(record, now)?;
-        Ok(changed)
+        Ok(Written { changed, stored: self.store_new(record, now)? })
     }
 
     /// Lays what this request changed of the entry over a record, and then the step.

@@ -271,17 +271,17 @@ impl Session {
         saved
     }
 
-    /// Files a new session with the expiry setting of this request, if there is anything to store.
-    pub(super) fn store_new(&mut self, mut record: Record, now: SystemTime) -> Result<()> {
+    /// Files a new session with the expiry setting of this request, if there is anything to store. Whether there was.
+    pub(super) fn store_new(&mut self, mut record: Record, now: SystemTime) -> Result<bool> {
         let expiry = self.expiry.unwrap_or(record.expiry);
         if (record.entries.is_empty() && record.user.is_none()) || expiry.is_over(now) {
-            return Ok(());
+            return Ok(false);
         }
         self.manager.lifetime().apply(&mut record, expiry, now);
         let saved = self.manager.store().create(&record, self.durability)?;
         self.manager.observe(&Event::Created(saved.live.id));
         self.hold(saved, now, true);
-        Ok(())
+        Ok(true)
     }
 
     /// Takes over what an update or a rotation stored.
