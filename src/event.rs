@@ -5,6 +5,7 @@
 use crate::contained::contained;
 use crate::error::Error;
 use crate::id::PublicId;
+use crate::shown::shown;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io::{self, Write as _};
@@ -144,16 +145,7 @@ pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
 
-/// Writes `sessile: ` and the line to standard error, with its control characters escaped. A closed standard error is
-/// not a reason to fail.
-pub(crate) fn write_line(line: &str) {
-    let escaped = line.chars().fold(String::from("sessile: "), |mut escaped, c| {
-        if c.is_control() {
-            escaped.extend(c.escape_default());
-        } else {
-            escaped.push(c);
-        }
-        escaped
-    });
-    let _ = writeln!(io::stderr().lock(), "{escaped}");
+/// Writes `sessile: ` and the text to standard error, as one line. A closed standard error is not a reason to fail.
+pub(crate) fn write_line(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "sessile: {}", shown(text));
 }

@@ -677,7 +677,8 @@ fn the_command_changes_no_mode_and_refuses_what_disagrees() {
 #[test]
 fn without_an_observer_an_open_store_is_a_line_on_standard_error() {
     let dir = directory_in_memory();
-    let root = dir.path().join("store");
+    // Text that ends a line, or turns one.
+    let root = dir.path().join("store\u{2028}\u{202e}");
     let errors = dir.path().join("errors");
     drop(FileStoreOptions::new().group_access(true).open(&root).unwrap());
     let open = || {
@@ -689,8 +690,10 @@ fn without_an_observer_an_open_store_is_a_line_on_standard_error() {
         fs::read_to_string(&errors).unwrap()
     };
     allow(&root.join("7f"), 0o2775);
-    let begin =
-        format!("sessile: session store `{}` was open to other users and is private again: ", root.display());
+    let begin = format!(
+        "sessile: session store `{}` was open to other users and is private again: ",
+        dir.path().join(r"store\u{2028}\u{202e}").display()
+    );
     let end = "1 of its directories and files, of which they could write to 0\n";
     assert_eq!(open(), format!("{begin}{end}"));
     allow(&root, 0o2777);
