@@ -664,6 +664,26 @@ mod tests {
     }
 
     #[test]
+    fn floats_as_keys_are_spelled_as_serde_json_spells_them() {
+        struct Map<K>(K);
+        impl<K: Serialize> Serialize for Map<K> {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+                serializer.collect_map([(&self.0, 1)])
+            }
+        }
+        #[track_caller]
+        fn check(map: &impl Serialize) {
+            let wanted = serde_json::to_value(map).unwrap();
+            assert_eq!(Value::new(map).unwrap().to_json().unwrap(), wanted);
+        }
+        for float in [1.0, -0.0, 0.1, 1e-5, 1e16, 1e300, 5e-324, 1e21, 123_456_789_012_345_680.0] {
+            check(&Map(float));
+            #[expect(clippy::cast_possible_truncation, reason = "any shorter float is as good")]
+            check(&Map(float.clamp(-1e30, 1e30) as f32));
+        }
+    }
+
+    #[test]
     fn a_float_that_is_no_number_is_found_in_whatever_shape_it_comes() {
         #[derive(Serialize)]
         struct Wrapped(Option<f64>);
