@@ -71,7 +71,7 @@ impl FileStore {
     /// Walks all files of the store, shard by shard, those first that belong to none. An error concerns one file or one
     /// shard; the walk goes on after it.
     pub fn files(&self) -> Scan<'_> {
-        Scan { store: self, shard: 0, open: None, strays: self.strays().into() }
+        Scan { store: self, shard: 0, open: None, strays: self.strays(true).into() }
     }
 
     /// How many shards there are to be walked, and how many a walk has begun.
@@ -80,8 +80,9 @@ impl FileStore {
         SHARDS
     }
 
-    /// What lies beside the shards and does not belong there; an error for a directory that cannot be listed.
-    pub(super) fn strays(&self) -> Vec<Result<ScannedFile>> {
+    /// What lies beside the shards and does not belong there; an error for a directory that cannot be listed. What has a name of
+    /// ours and is of another kind is found if each is to be looked at.
+    pub(super) fn strays(&self, looks: bool) -> Vec<Result<ScannedFile>> {
         let stray = |path: String, is_named_ours: bool| {
             let stat = self.root.stat(&path).ok();
             let is_ours = is_named_ours && stat.is_some_and(|stat| stat.is_file);
@@ -94,7 +95,7 @@ impl FileStore {
             }
         };
         // What has a name of ours is ours if it is of our kind. A shard, `run` or the index that is not cannot be listed: an error.
-        let is = |path: &str, kind: fn(Stat) -> bool| self.root.stat(path).ok().is_none_or(kind);
+        let is = |path: &str, kind: fn(Stat) -> bool| !looks || self.root.stat(path).ok().is_none_or(kind);
         let is_file = |path: &str| is(path, |stat| stat.is_file);
         let (in_root, root_error) = self.names_or_error(".", self.root.names());
         let in_root = in_root.into_iter().filter_map(|name| match &*name {
