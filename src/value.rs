@@ -667,7 +667,7 @@ mod tests {
     fn floats_as_keys_are_spelled_as_serde_json_spells_them() {
         struct Map<K>(K);
         impl<K: Serialize> Serialize for Map<K> {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
                 serializer.collect_map([(&self.0, 1)])
             }
         }
@@ -676,7 +676,7 @@ mod tests {
             let wanted = serde_json::to_value(map).unwrap();
             assert_eq!(Value::new(map).unwrap().to_json().unwrap(), wanted);
         }
-        for float in [1.0, -0.0, 0.1, 1e-5, 1e16, 1e300, 5e-324, 1e21, 123_456_789_012_345_680.0] {
+        for float in [1.0_f64, -0.0, 0.1, 1e-5, 1e16, 1e300, 5e-324, 1e21, 123_456_789_012_345_680.0] {
             check(&Map(float));
             #[expect(clippy::cast_possible_truncation, reason = "any shorter float is as good")]
             check(&Map(float.clamp(-1e30, 1e30) as f32));

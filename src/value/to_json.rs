@@ -330,7 +330,7 @@ fn no_string<T>() -> Result<T, Fault> {
 }
 
 /// A number as `serde_json` spells it, which is not quite as Rust does.
-fn spelled(number: &impl Serialize) -> Result<String, Fault> {
+fn as_json(number: &impl Serialize) -> Result<String, Fault> {
     serde_json::to_string(number).map_err(|_| Fault::new("a key of a map that is no number"))
 }
 
@@ -358,10 +358,10 @@ impl ser::Serializer for Key {
         serialize_u8(u8), serialize_u16(u16), serialize_u32(u32), serialize_u64(u64), serialize_u128(u128),
     }
     fn serialize_f32(self, key: f32) -> Result<String, Fault> {
-        if key.is_finite() { spelled(&key) } else { no_string() }
+        if key.is_finite() { as_json(&key) } else { no_string() }
     }
     fn serialize_f64(self, key: f64) -> Result<String, Fault> {
-        if key.is_finite() { spelled(&key) } else { no_string() }
+        if key.is_finite() { as_json(&key) } else { no_string() }
     }
     fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<String, Fault> {
         Ok(variant.into())
