@@ -95,34 +95,42 @@ impl FileStore {
             }
         };
         // What has a name of ours is ours if it is of our kind. A shard, `run` or the index that is not cannot be listed: an error.
-        let is = |path: &str, kind: fn(Stat) -> bool| !looks || self.root.stat(path).ok().is_none_or(kind);
-        let is_file = |path: &str| is(path, |stat| stat.is_file);
+        let unless = |path: &str, is_ours: fn(Stat) -> bool| match self.root.stat(path) {
+            Ok(stat) if is_ours(stat) => None,
+            Ok(_) => Some(Ok(stray(path.to_owned(), false))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(Err(self.error_at("examine file", path, error))),
+        };
+        let unless_file = |path: &str| if looks { unless(path, |stat| stat.is_file) } else { None };
         let (in_root, root_error) = self.names_or_error(".", self.root.names());
         let in_root = in_root.into_iter().filter_map(|name| match &*name {
             "." | ".." | "lost+found" => None,
-            _ if is_temporary(&name) => Some(stray(name, true)),
+            _ if is_temporary(&name) => Some(Ok(stray(name, true))),
             _ if is_shard(&name) || name == RUN => None,
-            PARAMETERS if is_file(PARAMETERS) => None,
-            DAMAGED if is(DAMAGED, |stat| stat.is_directory) => None,
-            _ => Some(stray(name, false)),
+            PARAMETERS => unless_file(PARAMETERS),
+            DAMAGED if looks => unless(DAMAGED, |stat| stat.is_directory),
+            DAMAGED => None,
+            _ => Some(Ok(stray(name, false))),
         });
         let index = self.root.open_directory(DUE).and_then(|index| index.names());
         let (in_index, index_error) = self.names_or_error(DUE, index);
         let in_index = in_index.into_iter().filter_map(|name| {
             let path = format!("{DUE}/{name}");
-            let is_named_ours = name == SWEEP || due::bucket_named(&name).is_some();
-            let is_ours = [".", ".."].contains(&&*name) || is_named_ours && is_file(&path);
-            (!is_ours).then(|| stray(path, false))
+            match &*name {
+                "." | ".." => None,
+                _ if name == SWEEP || due::bucket_named(&name).is_some() => unless_file(&path),
+                _ => Some(Ok(stray(path, false))),
+            }
         });
         let run = self.root.open_directory(RUN).and_then(|run| run.names());
         let (in_run, run_error) = self.names_or_error(RUN, run);
         let in_run = in_run.into_iter().filter_map(|name| match &*name {
             "." | ".." | "due" => None,
-            CACHE_TAG | GENERATIONS if is_file(&format!("{RUN}/{name}")) => None,
-            _ => Some(stray(format!("{RUN}/{name}"), is_temporary(&name))),
+            CACHE_TAG | GENERATIONS => unless_file(&format!("{RUN}/{name}")),
+            _ => Some(Ok(stray(format!("{RUN}/{name}"), is_temporary(&name)))),
         });
         let errors = root_error.into_iter().chain(run_error).chain(index_error).map(Err);
-        in_root.chain(in_run).chain(in_index).map(Ok).chain(errors).collect()
+        in_root.chain(in_run).chain(in_index).chain(errors).collect()
     }
 
     /// The names in a directory beside the shards, or none and the reason. An index that is missing has none: it is made
