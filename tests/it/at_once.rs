@@ -314,7 +314,7 @@ fn a_change_of_the_same_session_from_within_is_refused_at_once() {
 
 /// With an expiry setting of the past, there is nothing to store.
 fn a_login_waits_as_long_as_nothing_can_be_stored(stage: &Stage) {
-    let mut session = stage.manager.open([]);
+    let mut session = stage.sessions().open([]);
     session.login("ada").unwrap();
     session.set_expiry(Expiry::After(Duration::ZERO));
     session.update_now("n", add_one).unwrap();
