@@ -61,8 +61,8 @@ pub enum Event<'a> {
         /// The store's directory.
         path: &'a Path,
     },
-    /// Shard directories that a store lacked when it was opened were recreated: some backups leave empty directories out.
-    /// Sessions that were in them are gone.
+    /// Shard directories that a store lacked when it was opened, or within a minute after shards or the store were recreated, were
+    /// recreated: some backups leave empty directories out. Sessions that were in them are gone.
     ShardsRecreated {
         /// The store's directory.
         path: &'a Path,

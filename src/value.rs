@@ -60,6 +60,7 @@
 //! assert_eq!(error.to_string(), "failed to read a value: at `[0]`: missing field `currency`");
 //! # Ok::<(), sessile::Error>(())
 //! ```
+mod decimal;
 mod fault;
 mod from_json;
 mod number;
@@ -660,6 +661,26 @@ mod tests {
         assert!(Value::new(&f32::NAN).is_err());
         let nulls = Reading { at: None, degrees: vec![] };
         assert_eq!(Value::new(&nulls).unwrap().to_json().unwrap(), json!({"at": null, "degrees": []}));
+    }
+
+    #[test]
+    fn floats_as_keys_are_spelled_as_serde_json_spells_them() {
+        struct Map<K>(K);
+        impl<K: Serialize> Serialize for Map<K> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+                serializer.collect_map([(&self.0, 1)])
+            }
+        }
+        #[track_caller]
+        fn check(map: &impl Serialize) {
+            let wanted = serde_json::to_value(map).unwrap();
+            assert_eq!(Value::new(map).unwrap().to_json().unwrap(), wanted);
+        }
+        for float in [1.0_f64, -0.0, 0.1, 1e-5, 1e16, 1e300, 5e-324, 1e21, 123_456_789_012_345_680.0] {
+            check(&Map(float));
+            #[expect(clippy::cast_possible_truncation, reason = "any shorter float is as good")]
+            check(&Map(float.clamp(-1e30, 1e30) as f32));
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use std::io;
 
 /// A file under a session's name, locked by us, that is to lose its name.
 struct Dying<'a> {
+    whose: Whose<'a>,
     shard: &'a Directory,
     path: &'a SessionPath,
     file: &'a File,
@@ -65,7 +66,7 @@ impl FileStore {
         let invalidate = || self.invalidate(whose, &id, Cause::Ended).map(drop);
         if !remains.is_damaged {
             // The flags of the inode were lost with its versions.
-            let dying = Dying { shard, path, file: &remains.file, offset: 0, state: State::REPLACES };
+            let dying = Dying { whose, shard, path, file: &remains.file, offset: 0, state: State::REPLACES };
             return self.end_in_place(&dying, invalidate).map(drop);
         }
         // Without a tombstone: it may be a hard link to another session's file. As damage it may come back.
@@ -88,6 +89,7 @@ impl FileStore {
     /// Ends a session under its lock. Whether its name was still there.
     pub(super) fn end_locked(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
         let dying = Dying {
+            whose: locked.whose,
             shard,
             path: &locked.path,
             file: &locked.file,
@@ -142,6 +144,8 @@ impl FileStore {
     fn end_by_moving(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
         // Another session may have been imported, after a forced delete.
         if !self.is_current_file(dying.path, dying.file)? || !self.move_away(dying.shard, dying.path)? {
+            // The `delete` that moved the file away may have been killed since.
+            self.finish_moved(dying.whose, &dying.whose.id(), dying.shard)?;
             return Ok(false);
         }
         let _ = write_tombstone(dying.file, dying.offset);

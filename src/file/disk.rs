@@ -212,11 +212,7 @@ fn make_directory_in(parent: BorrowedFd<'_>, name: &str, sharing: Sharing) -> Re
     if FileType::from_raw_mode(mode) != FileType::Directory {
         return Err(Errno::NOTDIR);
     }
-    // By name: the umask may have left a directory that not even its owner can open.
-    if mode & 0o7777 != wanted.as_raw_mode() {
-        call("change mode", || fs::chmodat(parent, name, wanted, AtFlags::empty()))?;
-    }
-    Ok(())
+    if mode & 0o7777 == wanted.as_raw_mode() { Ok(()) } else { sharing::set_mode_in(parent, name, wanted) }
 }
 
 /// Opens a session's file below `root` in one call that follows no link.
@@ -566,6 +562,35 @@ mod tests {
         fs::chmodat(&root.fd, "open", Mode::from_raw_mode(0o777), AtFlags::empty()).unwrap();
         assert_eq!(make("open"), Ok(()));
         assert_eq!(root.stat("open").unwrap().mode, 0o700);
+    }
+
+    /// In a group's store, another user can put it there.
+    #[test]
+    fn the_making_of_a_directory_changes_no_mode_behind_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (elsewhere, name) = (dir.path().join("elsewhere"), dir.path().join("store/name"));
+        let mode = |path: &Path| stat(&File::open(path).unwrap()).unwrap().mode;
+        let root = || Root::open(&dir.path().join("store")).unwrap().shared_with(Sharing::Group);
+        let makings: [&dyn Fn() -> io::Result<()>; 2] =
+            [&|| root().make_directory("name"), &|| set_mode_of_root(&name.join(""), Sharing::Group)];
+        for make in makings {
+            for path in [&dir.path().join("store"), &elsewhere, &name] {
+                std::fs::create_dir(path).unwrap();
+            }
+            let (before, place, target) = (mode(&elsewhere), name.clone(), elsewhere.clone());
+            let replace = move |_: usize, call: &'static str| {
+                if ["change mode", "open directory"].contains(&call) && !place.is_symlink() {
+                    std::fs::remove_dir(&place).unwrap();
+                    symlink(&target, &place).unwrap();
+                }
+                None
+            };
+            let (made, calls) = faults::during(replace, make);
+            assert!(name.is_symlink() && made.is_err(), "{made:?}, {calls:?}");
+            assert_eq!(mode(&elsewhere), before);
+            std::fs::remove_dir_all(dir.path().join("store")).unwrap();
+            std::fs::remove_dir(&elsewhere).unwrap();
+        }
     }
 
     /// Only the owner of a file may ask for it.

@@ -1,7 +1,8 @@
 //! A store whose directory was emptied while it is open: `rm -rf DIR/*` logs everybody out. It is made again by the first act that
 //! meets a missing shard and finds the parameters and all shards gone too.
 //!
-//! A single shard that is missing while the parameters are there is an error: it may be on its way to another place. So is a
+//! A single shard that is missing while the parameters are there is an error: it may be on its way to another place. (For a
+//! minute after the store or shards of it were made again, the removal may go on: such a shard is made again, with an event.) So is a
 //! root that was removed itself, in which nothing can be made.
 //!
 //! No session comes back by it: the new shards are other directories, and an act that has a file open of an old one finds that
@@ -10,7 +11,7 @@
 use super::FileStore;
 use super::disk::Directory;
 use super::flock::LockedFile;
-use super::layout::{RUN, SHARDS, is_shard};
+use super::layout::{RUN, SHARDS, shard_name};
 use super::{io_error, open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -78,7 +79,9 @@ impl FileStore {
             ));
         }
         let is_recent = removals.made_again.is_some_and(|at| at.elapsed() < REMOVAL);
-        if !self.options.create || !is_recent && open::has_parameters(&self.root)? {
+        let has_parameters = open::has_parameters(&self.root)?;
+        // A store that is only read makes nothing, and a repair reads so before it knows which format the sessions have.
+        if !self.options.create || self.options.read_only || !is_recent && has_parameters {
             return Err(error(missing));
         }
         // Another process may be making it.
@@ -87,19 +90,22 @@ impl FileStore {
             return Ok(made);
         }
         let names = self.root.names().map_err(error)?;
-        let left = names.iter().filter(|name| is_shard(name)).count();
-        if !is_recent && !removals.has_ended(left) {
+        let lost: Vec<_> = (0..SHARDS).map(shard_name).filter(|shard| !names.contains(shard)).collect();
+        if !is_recent && !removals.has_ended(usize::from(SHARDS) - lost.len()) {
             return Err(error(missing));
         }
         let is_ours = open::make_again(&self.root, &self.options)?;
         *removals = Removals { made_again: Some(Instant::now()), left: None };
-        self.doubt_all()?;
+        // All are logged out, also if other processes could not be told.
+        let doubted = self.doubt_all();
         let opened = open().map_err(error);
         drop((making, removals));
         if is_ours {
             self.options.observer.tell_aloud(&Event::StoreRecreated { path: self.path() });
+        } else if has_parameters {
+            self.options.observer.tell(&Event::ShardsRecreated { path: self.path(), shards: &lost });
         }
-        opened
+        doubted.and(opened)
     }
 
     /// Keeps other processes from making the store at the same time, and from taking what is half made for what is half removed:

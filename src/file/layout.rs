@@ -34,8 +34,6 @@ pub(super) const CACHE_TAG: &str = "CACHEDIR.TAG";
 pub(super) const CACHE_TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55
 # This directory belongs to a session store (sessile). It can be left out of backups: it is made again when it is missing.
 ";
-/// The names in `run`.
-pub(super) const IN_RUN: [&str; 3] = [CACHE_TAG, GENERATIONS, "due"];
 /// Where an earlier version had its counters and its index: in the root itself.
 pub(super) const EARLIER_GENERATIONS: &str = "generations";
 pub(super) const EARLIER_DUE: &str = "due";

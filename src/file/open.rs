@@ -94,11 +94,18 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
         disk::set_mode_of_root(dir, options.sharing)
             .map_err(io("set the permissions of session directory"))?;
     }
-    let root = Root::open(dir).map_err(io("open session directory"))?.shared_with(options.sharing);
+    let root = Root::open(dir).map_err(io("open session directory"))?;
+    let sharing = if options.keep_modes {
+        permissions::sharing_of(&root.stat(".").map_err(io("examine session directory"))?)
+    } else {
+        options.sharing
+    };
+    let root = root.shared_with(sharing);
     if options.without_parameters {
         return Ok((root, false));
     }
     let is_there = has_parameters(&root)?;
+    let mut is_new = false;
     if !is_there {
         let has_sessions = repair::has_sessions(&root)?;
         if !creates {
@@ -114,6 +121,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
             make_parameters(&root)?;
         } else {
             make(&root, &options.clock)?;
+            is_new = true;
         }
     }
     if options.read_only {
@@ -123,7 +131,11 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
     // Before the parameters are read: another user's may not be readable. Mended when they are known to be a store's.
     let survey = permissions::Survey::of(&root)?;
     check_parameters(&root)?;
-    survey.mend(&root, is_there.then_some(&options.observer))?;
+    if options.keep_modes && !is_new {
+        survey.check(&root)?;
+    } else {
+        survey.mend(&root, is_there.then_some(&options.observer))?;
+    }
     let were_missing = check_shards(&root, options)?;
     Ok((root, were_missing))
 }
@@ -210,7 +222,7 @@ pub(super) fn check_names(root: &Root) -> Result<()> {
 }
 
 /// Makes the shards that are missing.
-pub(super) fn make_shards(root: &Root) -> Result<()> {
+fn make_shards(root: &Root) -> Result<()> {
     for shard in 0..SHARDS {
         make_shard(root, &shard_name(shard))?;
     }
@@ -238,7 +250,7 @@ pub(super) fn make_parameters(root: &Root) -> Result<bool> {
     Ok(is_put)
 }
 
-fn make_shard(root: &Root, name: &str) -> Result<()> {
+pub(super) fn make_shard(root: &Root, name: &str) -> Result<()> {
     root.make_directory(name)
         .map_err(|error| io_error("make shard directory", error).with_path(root.path().join(name)))
 }

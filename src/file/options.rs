@@ -32,6 +32,7 @@ pub struct FileStoreOptions {
     pub(super) watch: bool,
     pub(super) create: bool,
     pub(super) sharing: Sharing,
+    pub(super) keep_modes: bool,
     pub(super) read_only: bool,
     /// With `read_only`: a directory that has lost its parameters file is opened as well.
     pub(super) without_parameters: bool,
@@ -51,6 +52,7 @@ impl Default for FileStoreOptions {
             watch: true,
             create: true,
             sharing: Sharing::Private,
+            keep_modes: false,
             read_only: false,
             without_parameters: false,
             clock: Clock::system(),
@@ -178,6 +180,24 @@ impl FileStoreOptions {
     #[must_use]
     pub fn group_access(mut self, yes: bool) -> Self {
         self.sharing = if yes { Sharing::Group } else { Sharing::Private };
+        self
+    }
+
+    /// Whether opening changes no modes of a store that is there; default no. For tools that administer a store beside the
+    /// program that owns it, and that alone knows which users it is for: the mode of the store's directory says that to a tool,
+    /// whatever [`group_access`](Self::group_access) is. Where the directories in it have other modes, the store is refused with
+    /// [`ErrorKind::Permissions`], and the error has the commands that make all agree.
+    ///
+    /// ```
+    /// use sessile::FileStoreOptions;
+    /// # let dir = tempfile::tempdir()?;
+    /// # sessile::FileStore::open(dir.path())?;
+    /// let store = FileStoreOptions::new().create(false).keep_modes(true).open(dir.path())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn keep_modes(mut self, yes: bool) -> Self {
+        self.keep_modes = yes;
         self
     }
 

@@ -9,6 +9,8 @@
 //!   on with what a killed one left. A file with several names is mended too: the other name may be another user's.
 //! - **What cannot be mended is one error**: it counts what is wrong, names the first and gives the command that cures all.
 //!   It comes before anything is changed, unless only the attempt could tell.
+//! - **A tool changes nothing** (`keep_modes`): it reads from the root which users the store is for, and refuses a store whose
+//!   directories are not so.
 //! - Only directories and regular files that are ours by name are touched, and no link is followed.
 //!
 //! A hole that no mode closes: a descriptor that another user opened before stays open.
@@ -28,6 +30,7 @@ const OPEN: &str = "open session store";
 /// Another user may remove or rename files in a directory only if they are that user's.
 const STICKY: u32 = 0o1000;
 const OTHERS_WRITE: u32 = 0o002;
+const OTHERS_READ: u32 = 0o005;
 const GROUP_WRITES: u32 = 0o020;
 
 /// What is to be true of a store's directories and files.
@@ -62,15 +65,21 @@ impl Wanted {
             // Bits that are missing let no user in.
             Sharing::Private => is_own && !self.is_exposed(stat),
             Sharing::Group if is_own => stat.group == self.group && stat.mode == mode,
-            Sharing::Group => {
-                stat.group == self.group && stat.mode & mode == mode && stat.mode & OTHERS_WRITE == 0
-            }
+            Sharing::Group => stat.group == self.group && stat.mode & mode == mode && !self.is_exposed(stat),
         };
         match (is_right, is_own) {
             (true, _) => Verdict::Right,
             (false, true) => Verdict::Mend,
             (false, false) => Verdict::Refuse,
         }
+    }
+
+    /// The same for the root. Another user's, where a volume is mounted, may be one that all users can read: they see the
+    /// names in it, and get no further.
+    fn judge_root(&self, stat: &Stat) -> Verdict {
+        let is_anothers = self.sharing == Sharing::Group && stat.owner != self.user;
+        let unread = if is_anothers { OTHERS_READ } else { 0 };
+        self.judge(&Stat { mode: stat.mode & !unread, ..*stat })
     }
 
     /// Whether users that the store is not for may do something with it.
@@ -96,14 +105,30 @@ impl Wanted {
         set_rights(file, group, self.mode(stat))
     }
 
+    /// What a store is that is right.
+    fn so(&self) -> String {
+        match self.sharing {
+            Sharing::Private => "private".to_owned(),
+            Sharing::Group => format!("accessible to group {}", self.group),
+        }
+    }
+
     /// The command that makes everything in a store right, for the user that this process runs as.
     fn cure(&self, dir: &Path) -> String {
-        let dir = shell_word(dir);
         match self.sharing {
             Sharing::Private => {
                 let (user, group) = (self.user, getegid().as_raw());
-                format!("chown -R {user}:{group} {dir} && chmod -R go= {dir}")
+                format!("chown -R {user}:{group} {} && {}", shell_word(dir), self.chmod(dir))
             }
+            Sharing::Group => self.chmod(dir),
+        }
+    }
+
+    /// The same where the user is right already.
+    fn chmod(&self, dir: &Path) -> String {
+        let dir = shell_word(dir);
+        match self.sharing {
+            Sharing::Private => format!("chmod -R go= {dir}"),
             Sharing::Group => format!(
                 "chown -R :{} {dir} && chmod -R ug+rwX,o= {dir} && find {dir} -type d -exec chmod g+s {{}} +",
                 self.group
@@ -119,12 +144,12 @@ pub(super) fn check_place(root: &Root) -> Result<()> {
     let wanted = Wanted::for_store(root, &stat);
     refuse_public(root, &wanted, &stat)?;
     let reason = match wanted.sharing {
-        _ if wanted.is_writable(&stat) => public(&stat),
+        _ if wanted.is_writable(&stat) => public(&wanted, &stat),
         Sharing::Private if stat.owner != wanted.user => format!(
             "it belongs to user {}, this process runs as user {}; use a directory that the latter owns",
             stat.owner, wanted.user
         ),
-        Sharing::Group if wanted.judge(&stat) == Verdict::Refuse => format!(
+        Sharing::Group if wanted.judge_root(&stat) == Verdict::Refuse => format!(
             "it belongs to user {}, and has not the mode 2770 (but {:04o}) that a group's store needs; use a \
              directory inside it",
             stat.owner, stat.mode
@@ -134,9 +159,15 @@ pub(super) fn check_place(root: &Root) -> Result<()> {
     Err(Error::new(ErrorKind::Permissions, OPEN).with_path(root.path()).with_reason(reason))
 }
 
-/// Why a directory that other users may write to is no place for a store. The remedy is never a change of its mode.
-fn public(stat: &Stat) -> String {
-    format!("other users may write to it (mode {:04o}); use a directory inside it", stat.mode)
+/// Why a directory that other users may write to, or a sticky one, is no place for a store. The remedy is never a change of its
+/// mode.
+fn public(wanted: &Wanted, stat: &Stat) -> String {
+    let why = if wanted.is_writable(stat) {
+        "other users may write to it"
+    } else {
+        "it is sticky, as directories are that users share"
+    };
+    format!("{why} (mode {:04o}); use a directory inside it", stat.mode)
 }
 
 /// Refuses what no store should lie in, and no command should change: directories like `/tmp`, those of another user that
@@ -144,7 +175,7 @@ fn public(stat: &Stat) -> String {
 fn refuse_public(root: &Root, wanted: &Wanted, stat: &Stat) -> Result<()> {
     let is_anothers = stat.owner != wanted.user && stat.mode & OTHERS_WRITE != 0;
     let reason = if stat.mode & STICKY != 0 || is_anothers {
-        public(stat)
+        public(wanted, stat)
     } else if wanted.sharing == Sharing::Group && !is_member(stat.group)? {
         format!(
             "it belongs to group {}, of which this process is no member; run the process with that group, or use a \
@@ -165,9 +196,9 @@ fn is_member(group: u32) -> Result<bool> {
     Ok(is_one || geteuid().is_root())
 }
 
-/// Refuses a store that is not ours and cannot be made so. Changes nothing.
+/// Refuses a store that is not ours, or not as its root says. Changes nothing.
 pub(super) fn check_store(root: &Root) -> Result<()> {
-    Survey::of(root).map(drop)
+    Survey::of(root)?.check(root)
 }
 
 /// For whom a store is, as far as the mode of its root says.
@@ -194,9 +225,9 @@ impl Survey {
         let stat = stat_of_root(root)?;
         let wanted = Wanted::for_store(root, &stat);
         refuse_public(root, &wanted, &stat)?;
-        let is_wrong = wanted.judge(&stat) != Verdict::Right;
+        let is_wrong = wanted.judge_root(&stat) != Verdict::Right;
         let (mut wrong, mut refused) = (Vec::new(), Refused::default());
-        if wanted.judge(&stat) == Verdict::Refuse {
+        if wanted.judge_root(&stat) == Verdict::Refuse {
             refused.add(".", Some(stat), None);
         }
         let names = root.names().map_err(|error| io_error(SURVEY, error).with_path(root.path()))?;
@@ -224,13 +255,39 @@ impl Survey {
         Ok(Self { wanted, root: stat, wrong })
     }
 
+    /// Refuses what [`mend`](Self::mend) would make right: for tools, which cannot know for which users the store is to be.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Permissions`], with the commands that make everything agree.
+    pub(super) fn check(self, root: &Root) -> Result<()> {
+        let is_wrong = self.wanted.judge_root(&self.root) != Verdict::Right;
+        let of_root = is_wrong.then(|| (String::from("."), self.root));
+        let mut all = of_root.into_iter().chain(self.wrong);
+        let Some((name, first)) = all.next() else { return Ok(()) };
+        let command = |sharing| Wanted { sharing, ..self.wanted }.chmod(root.path());
+        let reason = format!(
+            "by its root's mode ({:04o}) it is {}, and {} of its directories and files are not, for instance `{}` (mode \
+             {:04o}); to mend all, start the program that owns it; or, to make all private: {}; or, to give all to the group: \
+             {}",
+            self.root.mode,
+            self.wanted.so(),
+            1 + all.count(),
+            below(root, Path::new(&name)).display(),
+            first.mode,
+            command(Sharing::Private),
+            command(Sharing::Group),
+        );
+        Err(Error::new(ErrorKind::Permissions, OPEN).with_path(root.path()).with_reason(reason))
+    }
+
     /// Makes right what is wrong. Tells the observer of what other users had access to, unless the store is new.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Permissions`] counts what could not be mended; the rest is.
     pub(super) fn mend(self, root: &Root, observer: Option<&Observer>) -> Result<()> {
-        let is_wrong = self.wanted.judge(&self.root) == Verdict::Mend;
+        let is_wrong = self.wanted.judge_root(&self.root) == Verdict::Mend;
         if !is_wrong && self.wrong.is_empty() {
             return Ok(());
         }
@@ -340,11 +397,7 @@ impl Refused {
 
     fn check(self, root: &Root, wanted: &Wanted) -> Result<()> {
         let Some((path, found, cause)) = self.first else { return Ok(()) };
-        let path = if path == Path::new(".") { root.path().to_owned() } else { root.path().join(path) };
-        let so = match wanted.sharing {
-            Sharing::Private => "private".to_owned(),
-            Sharing::Group => format!("accessible to group {}", wanted.group),
-        };
+        let (path, so) = (below(root, &path), wanted.so());
         let found = found.map(|stat| format!(" (of user {}, mode {:04o})", stat.owner, stat.mode));
         let reason = format!(
             "of its directories and files, {} cannot be made {so} by user {}, for instance `{}`{}; to mend all: {}",
@@ -377,6 +430,11 @@ fn is_own_directory(path: &str, stat: &Stat) -> bool {
 /// Whether there is nothing of that name, or the directory that it would lie in is none.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// A path below the root, for messages.
+fn below(root: &Root, path: &Path) -> PathBuf {
+    if path == Path::new(".") { root.path().to_owned() } else { root.path().join(path) }
 }
 
 fn stat_of_root(root: &Root) -> Result<Stat> {

@@ -33,7 +33,7 @@ impl FileStore {
     ///
     /// [`ErrorKind::NotASessionStore`] if `dir` holds no store or something else, too; [`ErrorKind::NewerFormat`] if a newer version of
     /// this crate wrote the parameters or, if they are lost, any session; [`ErrorKind::Permissions`] for a directory that is
-    /// not ours; [`ErrorKind::Io`] and others for all that the operating system refuses.
+    /// not ours, or whose modes do not agree (see [`keep_modes`](FileStoreOptions::keep_modes)); [`ErrorKind::Io`] and others for all that the operating system refuses.
     ///
     /// ```
     /// # use sessile::FileStore;
@@ -63,7 +63,7 @@ impl FileStore {
             check_formats(dir)?;
         }
         let mut made: Vec<PathBuf> = missing_shards(&root)?.into_iter().map(|name| dir.join(name)).collect();
-        open::make_shards(&root)?;
+        missing_shards(&root)?.iter().try_for_each(|name| open::make_shard(&root, name))?;
         root.sync().map_err(|error| io_error(ACT, error).with_path(dir))?;
         if parameters == Parameters::Unreadable {
             set_parameters_aside(&root)

@@ -3,9 +3,10 @@
 //! Reads without locks and changes nothing. A scan beside live servers returns each session that exists from its beginning
 //! to its end; a session that is created, removed or rotated meanwhile may be returned or not.
 use super::FileStore;
-use super::disk::Directory;
+use super::disk::{Directory, Stat};
 use super::layout::{
-    DUE, IN_RUN, RUN, SHARDS, SWEEP, ending_at, is_ours, is_temporary, session_at, shard_name,
+    CACHE_TAG, DAMAGED, DUE, GENERATIONS, PARAMETERS, RUN, SHARDS, SWEEP, ending_at, is_shard, is_temporary,
+    session_at, shard_name,
 };
 use super::session_lock::Whose;
 use super::slots::View;
@@ -68,7 +69,7 @@ impl FileStore {
     /// Scans all files of the store, shard by shard, foreign files beside the shards first. An error concerns one file or
     /// one directory; the scan continues after it.
     pub fn files(&self) -> Scan<'_> {
-        Scan { store: self, shard: 0, open: None, strays: self.strays().into() }
+        Scan { store: self, shard: 0, open: None, strays: self.strays(true).into() }
     }
 
     /// The number of shards, for the progress of a scan ([`Scan::shards_begun`]).
@@ -77,8 +78,9 @@ impl FileStore {
         SHARDS
     }
 
-    /// Files beside the shards that do not belong there; an error for a directory that cannot be listed.
-    pub(super) fn strays(&self) -> Vec<Result<ScannedFile>> {
+    /// Files beside the shards that do not belong there; an error for a directory that cannot be listed. An object of another kind
+    /// under a name of the store's own is found if each is examined.
+    pub(super) fn strays(&self, examines: bool) -> Vec<Result<ScannedFile>> {
         let stray = |path: String, is_named_ours: bool| {
             let stat = self.root.stat(&path).ok();
             let is_ours = is_named_ours && stat.is_some_and(|stat| stat.is_file);
@@ -90,28 +92,44 @@ impl FileStore {
                 changed: stat.map_or(i64::MAX, |stat| stat.changed),
             }
         };
+        // A name of the store's own is in order if the object is of its kind. A shard, `run` or the index of another kind cannot be
+        // listed, which is an error.
+        let unless = |path: &str, is_ours: fn(Stat) -> bool| match self.root.stat(path) {
+            Ok(stat) if is_ours(stat) => None,
+            Ok(_) => Some(Ok(stray(path.to_owned(), false))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(Err(self.error_at("examine file", path, error))),
+        };
+        let unless_file = |path: &str| if examines { unless(path, |stat| stat.is_file) } else { None };
         let (in_root, root_error) = self.names_or_error(".", self.root.names());
         let in_root = in_root.into_iter().filter_map(|name| match &*name {
             "." | ".." | "lost+found" => None,
-            _ if is_temporary(&name) => Some(stray(name, true)),
-            _ if is_ours(&name) => None,
-            _ => Some(stray(name, false)),
+            _ if is_temporary(&name) => Some(Ok(stray(name, true))),
+            _ if is_shard(&name) || name == RUN => None,
+            PARAMETERS => unless_file(PARAMETERS),
+            DAMAGED if examines => unless(DAMAGED, |stat| stat.is_directory),
+            DAMAGED => None,
+            _ => Some(Ok(stray(name, false))),
         });
         let index = self.root.open_directory(DUE).and_then(|index| index.names());
         let (in_index, index_error) = self.names_or_error(DUE, index);
         let in_index = in_index.into_iter().filter_map(|name| {
-            let ours = [".", "..", SWEEP].contains(&&*name) || expiry_index::bucket_named(&name).is_some();
-            (!ours).then(|| stray(format!("{DUE}/{name}"), false))
+            let path = format!("{DUE}/{name}");
+            match &*name {
+                "." | ".." => None,
+                _ if name == SWEEP || expiry_index::bucket_named(&name).is_some() => unless_file(&path),
+                _ => Some(Ok(stray(path, false))),
+            }
         });
         let run = self.root.open_directory(RUN).and_then(|run| run.names());
         let (in_run, run_error) = self.names_or_error(RUN, run);
         let in_run = in_run.into_iter().filter_map(|name| match &*name {
-            "." | ".." => None,
-            _ if IN_RUN.contains(&&*name) => None,
-            _ => Some(stray(format!("{RUN}/{name}"), is_temporary(&name))),
+            "." | ".." | "due" => None,
+            CACHE_TAG | GENERATIONS => unless_file(&format!("{RUN}/{name}")),
+            _ => Some(Ok(stray(format!("{RUN}/{name}"), is_temporary(&name)))),
         });
         let errors = root_error.into_iter().chain(run_error).chain(index_error).map(Err);
-        in_root.chain(in_run).chain(in_index).map(Ok).chain(errors).collect()
+        in_root.chain(in_run).chain(in_index).chain(errors).collect()
     }
 
     /// The names in a directory beside the shards, or none and the reason. A missing index has none: the next sweep

@@ -164,10 +164,13 @@ impl Session {
         F: FnOnce(&mut T) + Clone + Send + 'static,
     {
         check_name(name)?;
-        let (stored, preview) = changed(name, self.view(name)?, change.clone(), |value| value)?;
+        let copy = run_program(|| Ok(change.clone()))?;
+        let (stored, preview) = changed(name, self.view(name)?, copy, |value| value)?;
         let entry = name.to_owned();
-        let function =
-            move |stored: Option<&Value>| Ok(changed(&entry, stored, change.clone(), drop::<T>)?.0);
+        let function = move |stored: Option<&Value>| {
+            let copy = run_program(|| Ok(change.clone()))?;
+            Ok(changed(&entry, stored, copy, drop::<T>)?.0)
+        };
         self.check_size(name, &stored)?;
         self.delta.update(name, stored, Box::new(function));
         self.modified = true;

@@ -16,6 +16,14 @@ use std::time::SystemTime;
 /// From the value of an entry to its new value (`None`: the entry is removed). It may run several times.
 type EntryFn<'a> = &'a mut dyn FnMut(Option<Value>) -> Result<Option<Value>>;
 
+/// What became of a change.
+struct Written {
+    /// Whether the entry is another one now.
+    changed: bool,
+    /// Whether there is a session in the store.
+    stored: bool,
+}
+
 impl Session {
     /// Changes one entry (its type's default, if there is none) in the store, at once and as one step, and returns the result of
     /// the function: the truth, whatever other requests do. Only that entry is saved, with the request's earlier changes of it;
@@ -122,14 +130,17 @@ impl Session {
     /// Changes one entry in the store. Whether that changed it.
     fn change_now(&mut self, name: &str, change: EntryFn<'_>) -> Result<bool> {
         check_name(name)?;
-        let changed = self.write_now(name, change);
-        let changed = self.note_failure(changed)?;
+        let written = self.write_now(name, change);
+        let Written { changed, stored } = self.note_failure(written)?;
         self.delta.committed(name);
-        self.id_change = IdChange::Keep;
+        // A pending login is not carried out where nothing is stored, because an expiry setting of the past is pending too.
+        if stored {
+            self.id_change = IdChange::Keep;
+        }
         Ok(changed)
     }
 
-    fn write_now(&mut self, name: &str, change: EntryFn<'_>) -> Result<bool> {
+    fn write_now(&mut self, name: &str, change: EntryFn<'_>) -> Result<Written> {
         let now = self.context.store.now();
         match self.load()?.map(|current| current.token.clone()) {
             Some(token) => self.merge_now(&token, name, change, now),
@@ -138,7 +149,13 @@ impl Session {
     }
 
     /// The same for a session that is stored, as far as is known.
-    fn merge_now(&mut self, token: &Token, name: &str, change: EntryFn<'_>, now: SystemTime) -> Result<bool> {
+    fn merge_now(
+        &mut self,
+        token: &Token,
+        name: &str,
+        change: EntryFn<'_>,
+        now: SystemTime,
+    ) -> Result<Written> {
         let (mut changed, mut logged_in) = (false, false);
         let saved = self.change_live(token, now, &mut |record| {
             logged_in = self.log_in(record, now);
@@ -150,15 +167,14 @@ impl Session {
             return self.create_now(name, change, now);
         };
         self.apply_saved(saved, now, logged_in);
-        Ok(changed)
+        Ok(Written { changed, stored: true })
     }
 
     /// The same for a session that is not stored.
-    fn create_now(&mut self, name: &str, change: EntryFn<'_>, now: SystemTime) -> Result<bool> {
+    fn create_now(&mut self, name: &str, change: EntryFn<'_>, now: SystemTime) -> Result<Written> {
         let mut record = self.new_record(now);
         let changed = self.change_entry(name, &mut record, change)?;
-        self.store_new(record, now)?;
-        Ok(changed)
+        Ok(Written { changed, stored: self.store_new(record, now)? })
     }
 
     /// Applies the request's earlier changes of the entry to a record, and then `change`.

@@ -199,17 +199,17 @@ impl Session {
         saved
     }
 
-    /// Creates a session with the expiry setting of this request, if there is anything to store.
-    pub(super) fn store_new(&mut self, mut record: Record, now: SystemTime) -> Result<()> {
+    /// Creates a new session with the expiry setting of this request, if there is anything to store. Returns whether there was.
+    pub(super) fn store_new(&mut self, mut record: Record, now: SystemTime) -> Result<bool> {
         let expiry = self.expiry.unwrap_or(record.expiry);
         if (record.entries.is_empty() && record.user.is_none()) || expiry.is_over(now) {
-            return Ok(());
+            return Ok(false);
         }
         self.context.lifetime.apply(&mut record, expiry, now);
         let saved = self.context.store.create(&record, self.durability)?;
         self.context.observe(&Event::Created(saved.live.id));
         self.set_current(saved, now, true);
-        Ok(())
+        Ok(true)
     }
 
     /// Takes over the result of an update or a rotation.

@@ -2,6 +2,7 @@
 //!
 //! `serde_json` hands numbers over as text if any crate of the program switches on its feature `arbitrary_precision`, and whole
 //! pieces of JSON with its feature `raw_value`: in the shape of a struct with one of the two names below.
+use super::decimal;
 use super::fault::Fault;
 use super::room::DEPTH_MAX;
 use serde_json::{Number, Value as Json};
@@ -23,7 +24,7 @@ pub(super) fn parse(text: &str) -> Result<Json, Fault> {
         return integer.map(Json::Number).map_err(|_| Fault::new("an integer beyond 64 bits"));
     }
     let float: Option<f64> = text.parse().ok();
-    let held = float.filter(|float| Decimal::of(text) == Decimal::of(&format!("{float:e}")));
+    let held = float.filter(|float| float.is_finite() && decimal::is_of(text, *float));
     let number = held.and_then(Number::from_f64).map(Json::Number);
     number.ok_or_else(|| Fault::new("a number of more digits than a 64-bit float holds"))
 }
@@ -73,34 +74,6 @@ fn string_length(text: &str) -> usize {
     text.len()
 }
 
-/// A number as it is written, but for zeros that say nothing.
-#[derive(PartialEq)]
-struct Decimal {
-    is_negative: bool,
-    digits: String,
-    exponent: i64,
-}
-
-impl Decimal {
-    /// `None` if it is no number, or its exponent is beyond all reason.
-    fn of(text: &str) -> Option<Self> {
-        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-        let exponent = i64::from(exponent.parse::<i32>().ok()?);
-        let (is_negative, mantissa) = match mantissa.strip_prefix('-') {
-            Some(mantissa) => (true, mantissa),
-            None => (false, mantissa),
-        };
-        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        let all = format!("{whole}{fraction}");
-        let digits = all.trim_end_matches('0');
-        let zeros = i64::try_from(all.len() - digits.len()).ok()?;
-        let digits = digits.trim_start_matches('0');
-        let exponent = exponent + zeros - i64::try_from(fraction.len()).ok()?;
-        let exponent = if digits.is_empty() { 0 } else { exponent };
-        Some(Self { is_negative, digits: digits.into(), exponent })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,12 +97,13 @@ mod tests {
         check("0.0e9", Some("0.0"));
         check("15E-1", Some("1.5"));
         check("12E+2", Some("1200.0"));
+        check("18446744073709551616.0", Some("1.8446744073709552e+19"));
         for text in [
             "12345678901234.56789",
             "0.1000000000000000000001",
             "18446744073709551616",
             "-9223372036854775809",
-            "18446744073709551616.0",
+            "18446744073709551617.0",
             "1e400",
             "1e-400",
             "1e99999999999",

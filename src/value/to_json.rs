@@ -329,6 +329,11 @@ fn no_string<T>() -> Result<T, Fault> {
     Err(Fault::new("a key of a map that is no string"))
 }
 
+/// A number as `serde_json` spells it, which is not quite as Rust does.
+fn as_json(number: &impl Serialize) -> Result<String, Fault> {
+    serde_json::to_string(number).map_err(|_| Fault::new("a key of a map that is no number"))
+}
+
 /// Keys that are spelled as they are displayed.
 macro_rules! spelled {
     ($($name:ident($ty:ty)),* $(,)?) => {
@@ -352,12 +357,11 @@ impl ser::Serializer for Key {
         serialize_i8(i8), serialize_i16(i16), serialize_i32(i32), serialize_i64(i64), serialize_i128(i128),
         serialize_u8(u8), serialize_u16(u16), serialize_u32(u32), serialize_u64(u64), serialize_u128(u128),
     }
-    // `Debug` spells them as JSON does: `1.0`, `1e300`.
     fn serialize_f32(self, key: f32) -> Result<String, Fault> {
-        if key.is_finite() { Ok(format!("{key:?}")) } else { no_string() }
+        if key.is_finite() { as_json(&key) } else { no_string() }
     }
     fn serialize_f64(self, key: f64) -> Result<String, Fault> {
-        if key.is_finite() { Ok(format!("{key:?}")) } else { no_string() }
+        if key.is_finite() { as_json(&key) } else { no_string() }
     }
     fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<String, Fault> {
         Ok(variant.into())

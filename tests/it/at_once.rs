@@ -4,9 +4,9 @@ use crate::life::{add_one, elsewhere, entries, loaded, stored, stored_for, token
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
-use sessile::{Cookies, ErrorKind, Event, Headers, Result, Session, Sessions, Token, Visit};
+use sessile::{Cookies, ErrorKind, Event, Expiry, Headers, Result, Session, Sessions, Token, Visit};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 on_every_storage! {
     update_now_carries_out_a_login_under_the_new_id,
@@ -23,6 +23,7 @@ on_every_storage! {
     taking_nothing_writes_nothing_and_makes_no_session,
     an_entry_of_another_type_is_neither_taken_nor_replaced,
     taking_at_once_carries_out_a_login,
+    a_login_waits_as_long_as_nothing_can_be_stored,
 }
 
 /// Sessions whose rotations are noted.
@@ -309,4 +310,17 @@ fn a_change_of_the_same_session_from_within_is_refused_at_once() {
     assert!(begun.elapsed() < secs(4), "a wait for a lock takes 5 seconds");
     assert_eq!(entries(&stage, &token), json!({ "n": 1, "m": 1, "count": 5 }));
     assert_eq!(loaded(&stage, &token).update_now("n", add_one).unwrap(), 2, "the lock was given back");
+}
+
+/// With an expiry setting of the past, there is nothing to store.
+fn a_login_waits_as_long_as_nothing_can_be_stored(stage: &Stage) {
+    let mut session = stage.sessions().session([]);
+    session.login("ada").unwrap();
+    session.set_expiry(Expiry::After(Duration::ZERO));
+    session.update_now("n", add_one).unwrap();
+    assert_eq!(session.public_id().unwrap(), None);
+    session.set_expiry(Expiry::Default);
+    assert_eq!(session.user().unwrap().as_deref(), Some("ada"));
+    session.save().unwrap();
+    assert_eq!(stage.record(&token_of(&session)).user.as_deref(), Some("ada"));
 }

@@ -604,6 +604,27 @@ fn verify_names_everything_that_is_no_sound_session() {
 }
 
 #[test]
+fn verify_names_what_has_a_name_of_the_store_and_another_kind() {
+    let place = Place::new();
+    place.live(1);
+    let at = |name: &str| place.root.join(name);
+    fs::remove_file(at("run/CACHEDIR.TAG")).unwrap();
+    // The last two, an earlier version had.
+    let directories = ["run/CACHEDIR.TAG", "run/due/400000", "due"];
+    directories.iter().for_each(|name| fs::create_dir(at(name)).unwrap());
+    let links = ["damaged", "run/due/400001"];
+    links.iter().for_each(|name| std::os::unix::fs::symlink(place.parent.path(), at(name)).unwrap());
+    fs::write(at("generations"), "").unwrap();
+    let ran = run!("verify", place.root).ends(3);
+    let mut named: Vec<_> = ran.out.lines().filter_map(|line| line.strip_prefix("unknown: ")).collect();
+    named.sort_unstable();
+    let mut wanted =
+        [&directories[..], &links, &["generations"]].concat().iter().map(|name| at(name)).collect::<Vec<_>>();
+    wanted.sort_unstable();
+    assert_eq!(named.into_iter().map(PathBuf::from).collect::<Vec<_>>(), wanted, "{ran:#?}");
+}
+
+#[test]
 fn verify_beside_a_server_that_creates_sessions_finds_nothing() {
     let place = Place::new();
     let done = Arc::new(AtomicBool::new(false));
@@ -1004,13 +1025,49 @@ fn the_verbs_that_read_do_so_on_a_read_only_disk() {
     assert!(ran.err.ends_with("Read-only file system (os error 30)\n"), "{ran:#?}");
 }
 
+/// The command, to be run by a user without rights.
+fn sessile_of_nobody(place: &Place) -> std::process::Command {
+    // The build directory may be closed to others; another process makes the copy, as no program can be run while a
+    // process has it open for writing.
+    fs::set_permissions(place.parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = place.parent.path().join("sessile");
+    let program = sessile([""]).get_program().to_owned();
+    assert!(std::process::Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = std::process::Command::new(copy);
+    command.uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn no_error_about_a_shared_directory_advises_to_become_its_owner() {
+    let place = Place::new();
+    if !rustix::process::geteuid().is_root() {
+        // The one directory of another user that is surely there, and holds no store.
+        let ran = finish(sessile(["import"]).arg("/")).ends(1);
+        assert!(ran.err.contains("use a directory") && !ran.err.contains("sudo"), "{ran:#?}");
+        return;
+    }
+    for (mode, want) in [
+        (0o1777, "use a directory inside it"),
+        (0o777, "use a directory inside it"),
+        (0o755, "use a directory that"),
+    ] {
+        let shared = place.parent.path().join(format!("{mode:o}"));
+        fs::create_dir(&shared).unwrap();
+        fs::set_permissions(&shared, fs::Permissions::from_mode(mode)).unwrap();
+        let ran = finish(sessile_of_nobody(&place).arg("import").arg(&shared)).ends(1);
+        assert!(ran.err.contains(want) && !ran.err.contains("sudo"), "{mode:o}: {ran:#?}");
+    }
+}
+
 #[test]
 fn an_error_about_another_users_store_names_users_and_remedy() {
     let place = Place::new();
     place.live(1);
     let own = rustix::process::geteuid();
-    // A directory of another user, and one that another user has closed.
-    let (dir, owner) = if own.is_root() { (&*place.root, NOBODY) } else { (Path::new("/"), 0) };
+    // A store of another user (which only the superuser can make), and a directory that another user has closed.
+    let (dir, owner) = (&*place.root, NOBODY);
     if own.is_root() {
         std::os::unix::fs::chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
     }
@@ -1023,25 +1080,16 @@ fn an_error_about_another_users_store_names_users_and_remedy() {
     let id = SessionId::random().unwrap().public_id().to_string();
     let changing: [&[&str]; 4] =
         [&["sweep"], &["delete", "--public-id", &id], &["import"], &["verify", "--repair"]];
-    for arguments in changing {
+    for arguments in changing.into_iter().filter(|_| own.is_root()) {
         let ran = finish(sessile(arguments).arg(dir)).ends(1);
         assert_eq!((&*ran.out, &*ran.err), ("", &*format!("sessile: {text}\n")), "{arguments:?}");
         assert_eq!(check_json_error(&finish(sessile(arguments).arg("--json").arg(dir)).ends(1)), text);
     }
     let (mut command, closed) = if own.is_root() {
-        // The build directory may be closed to others; another process makes the copy, as no program can be run while a
-        // process has it open for writing.
         let closed = place.parent.path().join("closed");
         fs::create_dir(&closed).unwrap();
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
-        fs::set_permissions(place.parent.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let copy = place.parent.path().join("sessile");
-        let program = sessile([""]).get_program().to_owned();
-        assert!(std::process::Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
-        let mut command = std::process::Command::new(copy);
-        command.uid(NOBODY).gid(NOBODY).current_dir("/").stdin(Stdio::null());
-        (command, closed)
+        (sessile_of_nobody(&place), closed)
     } else {
         (sessile::<&str>([]), PathBuf::from("/root"))
     };
@@ -1053,6 +1101,46 @@ fn an_error_about_another_users_store_names_users_and_remedy() {
         ran.err,
         format!("sessile: failed to open session directory `{}`: {because}\n", dir.display())
     );
+}
+
+#[test]
+fn an_error_about_a_part_of_a_store_names_users_too() {
+    let place = Place::new();
+    let own = rustix::process::geteuid();
+    if !own.is_root() {
+        // Only the superuser can give a part away; a directory of its own has no store.
+        let ran = finish(sessile(["import"]).arg("/")).ends(1);
+        assert!(ran.err.contains(&format!(
+            "belongs to user {}, this process runs as user {}",
+            user(0),
+            user(own.as_raw())
+        )));
+        return;
+    }
+    std::os::unix::fs::chown(place.root.join("77"), Some(NOBODY), None).unwrap();
+    let ran = run!("sweep", place.root).ends(1);
+    let want = format!("cannot be made private by user {}, for instance", user(0));
+    assert!(
+        ran.err.contains(&want) && ran.err.contains(&format!("(of user {}, mode", user(NOBODY))),
+        "{ran:#?}"
+    );
+}
+
+#[test]
+fn a_path_is_shown_whole_in_errors_and_in_remedies() {
+    let word = "abcdefghijklmnopqrstuvwxyzabcd";
+    let place = Place::named(OsStr::new(word));
+    fs::set_permissions(place.root.join("77"), fs::Permissions::from_mode(0o755)).unwrap();
+    let root = place.root.display();
+    let ran = run!("sweep", place.root).ends(1);
+    for part in
+        [format!("open session store `{root}`: "), format!("`{root}/77`"), format!("chmod -R go= {root};")]
+    {
+        assert!(ran.err.contains(&part), "{part}: {ran:#?}");
+    }
+    let ran =
+        finish(sessile(["sweep"]).arg(place.parent.path().join("zyxwvutsrqponmlkjihgfedcbazyxw"))).ends(1);
+    assert!(ran.err.contains("(left out: it may be a session's id)"), "there is no such directory: {ran:#?}");
 }
 
 #[test]
@@ -1071,6 +1159,13 @@ fn with_json_every_error_is_an_object_on_standard_error() {
     assert!(error.starts_with("line 1: column 1: expected value\nthe last line, "), "{error}");
     let error = check_json_error(&finish(&mut sessile(["show", "--json", root])).ends(2));
     assert!(error.starts_with("no session id was given"), "{error}");
+    // So is what an opening has to say of the store.
+    let bare = Place::new();
+    let root = bare.root.to_str().unwrap();
+    fs::remove_dir(bare.root.join("77")).unwrap();
+    let ran = finish_with(&mut sessile(["import", "--json", "--partial", root]), "").ends(0);
+    let want = format!("session directory `{root}` lacked shard directories, which were made again: 77");
+    assert_eq!(serde_json::from_str::<Json>(&ran.err).unwrap(), json!({"error": want}));
     // The summary of an export is an object, too.
     let ran = run!("export", "--json", place.root).ends(3);
     let lines: Vec<Json> = ran.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -1148,11 +1243,13 @@ fn all_kinds() -> Vec<Record> {
         record.user = Some("Ada \"Ü\" \u{1b}[31m\u{85}".into());
         records.push(record);
     }
+    let mut ends_with_browser = record("ends with the browser");
+    ends_with_browser.ends_with_browser = true;
     let mut empty = Record::new(SystemTime::now(), SystemTime::now() + DAY);
     empty.user = Some(String::new());
     let mut large = record("large");
     large.entries.insert("large".into(), Value::new(&"ä".repeat(100_000)).unwrap());
-    records.extend([empty, large]);
+    records.extend([ends_with_browser, empty, large]);
     records
 }
 
@@ -1165,7 +1262,11 @@ fn an_export_of_an_import_has_the_same_bytes() {
     assert_eq!(exported.len(), saved.len());
     for line in &exported {
         let json: Json = serde_json::from_str(line).unwrap();
-        assert_eq!(keys(&json), ["created", "deadline", "entries", "expiry", "id", "touched", "user"]);
+        let always = keys(&json).into_iter().filter(|key| *key != "ends_with_browser");
+        assert_eq!(
+            always.collect::<Vec<_>>(),
+            ["created", "deadline", "entries", "expiry", "id", "touched", "user"]
+        );
     }
     let imported = new.import(&exported).ends_well();
     let summary = format!("{} sessions imported, 0 were there, 0 had expired, 0 failed; T s", saved.len());
@@ -1251,7 +1352,7 @@ fn import_names_the_lines_it_cannot_read_and_goes_on() {
         json.to_string().into_bytes()
     };
     let too_deep = (0..65).fold(json!(1), |inner, _| json!([inner]));
-    let bad: [Vec<u8>; 13] = [
+    let bad: [Vec<u8>; 14] = [
         b"hello".into(),
         b"{".into(),
         b"{}".into(),
@@ -1261,9 +1362,10 @@ fn import_names_the_lines_it_cannot_read_and_goes_on() {
         format!("{}{}", good[0], good[0]).into(),
         with("id", json!("0123")),
         with("created", json!("yesterday")),
-        with("expiry", json!("never")),
+        with("expiry", json!("hunter2")),
+        with("expiry", json!({", expected hunter2": 1})),
         with("entries", json!({"deep": too_deep})),
-        with("surprise\u{1b}[31m\u{9b}", json!(1)),
+        with("hunter2\u{1b}[31m\u{9b}", json!(1)),
         with("user", json!({"password": "hunter2"})),
     ];
     let mut input = Vec::new();
@@ -1276,7 +1378,7 @@ fn import_names_the_lines_it_cannot_read_and_goes_on() {
     }
     input.extend(last_line(4 + bad.len()).into_bytes());
     let ran = new.import_text(input).ends(3);
-    assert_eq!(timeless(&ran.out), "4 sessions imported, 0 were there, 0 had expired, 13 failed; T s");
+    assert_eq!(timeless(&ran.out), "4 sessions imported, 0 were there, 0 had expired, 14 failed; T s");
     let complaints: Vec<_> = ran.err.lines().collect();
     assert_eq!(complaints.len(), bad.len(), "{ran:#?}");
     for (n, complaint) in complaints.iter().enumerate() {
@@ -1475,6 +1577,34 @@ fn an_input_that_is_no_export_is_abandoned_after_100_lines() {
     assert_eq!(ran.err.lines().count(), 103, "a hundred lines, and why it stopped");
     assert!(ran.err.contains("\nsessile: none of 100 lines is a session: this is no export\n"), "{ran:#?}");
     assert!(ran.out.contains("100 failed, 4,900 not tried; "), "{ran:#?}");
+}
+
+#[test]
+fn a_hundred_sound_lines_that_cannot_be_placed_are_an_export() {
+    let place = Place::new();
+    let sessions = place.live(101);
+    let exported = place.export();
+    for saved in &sessions {
+        fs::write(place.path(saved.live.id), [7; 4096]).unwrap();
+    }
+    let ran = place.import(&exported).ends(3);
+    assert!(ran.out.contains("0 had expired, 101 failed; "), "{ran:#?}");
+    assert_eq!(ran.err.matches("a damaged file is in its place").count(), 101, "{ran:#?}");
+}
+
+#[test]
+fn an_export_of_another_form_is_not_taken_for_whole() {
+    for arguments in [&["import"][..], &["import", "--partial"]] {
+        let place = Place::new();
+        let text = "{\"sessile_export\":2,\"sessions\":0}\n";
+        let ran = finish_with(sessile(arguments).arg(&place.root), text).ends(3);
+        let want = "sessile: line 1: the export has form 2, and this version of sessile knows 1: ";
+        assert!(ran.err.starts_with(want) && ran.err.lines().count() == 1, "{ran:#?}");
+    }
+    // What it says beyond that is not repeated.
+    let place = Place::new();
+    let ran = place.import_text("{\"sessile_export\":1,\"sessions\":0,\"hunter2\":1}\n").ends(3);
+    assert!(ran.err.contains("unknown field, expected ") && !ran.err.contains("hunter2"), "{ran:#?}");
 }
 
 #[test]

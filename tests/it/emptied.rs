@@ -2,8 +2,8 @@
 use crate::support::process::{Child, Parent, Start, Worker, rounds};
 use crate::support::texts::{directory_in_memory, path_of, put, record, text_of};
 use sessile::{
-    Clock, Durability, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, Store, SweepOptions, Token,
-    Verdict,
+    Clock, Durability, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, PublicId, Store, SweepOptions,
+    Token, Verdict,
 };
 use std::fs;
 use std::path::Path;
@@ -315,6 +315,20 @@ fn a_removal_that_goes_on_after_the_store_was_made_again_is_no_error() {
     }
 }
 
+#[test]
+fn no_shard_is_made_again_in_silence_after_an_opening() {
+    let dir = directory_in_memory();
+    drop(options(false).open(dir.path()).unwrap());
+    let events = Events::default();
+    let want = |shards: &str| [format!("ShardsRecreated {{ path: {:?}, shards: [{shards}] }}", dir.path())];
+    remove(dir.path(), "rmdir 77");
+    let store = events.options(false).open(dir.path()).unwrap();
+    assert_eq!(events.take(), want(r#""77""#));
+    remove(dir.path(), "rmdir 88 99");
+    assert!(matches!(store.load_by_id(&PublicId::parse(&"8".repeat(40)).unwrap()), Ok(Lookup::Absent(_))));
+    assert_eq!(events.take(), want(r#""88", "99""#));
+}
+
 /// If no more shards are removed for some seconds, the removal has ended and has left some.
 #[test]
 fn a_store_is_not_made_again_while_shards_are_left() {
@@ -371,4 +385,21 @@ fn a_program_that_is_to_make_nothing_makes_no_store_again() {
     let error = store.create(&record("x"), RELAXED).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io, "{error}");
     assert!(!dir.path().join("sessile.json").exists());
+}
+
+#[test]
+fn a_store_that_is_only_read_makes_nothing_again() {
+    // A single shard with the parameters, too: a lock on `run` would be taken, and `run` made for it.
+    for how in ["rm -rf ./*", "rm -rf 77 run sessile.json"] {
+        let dir = directory_in_memory();
+        drop(options(false).open(dir.path()).unwrap());
+        let events = Events::default();
+        let store = events.options(false).read_only(true).open(dir.path()).unwrap();
+        remove(dir.path(), how);
+        let names = || fs::read_dir(dir.path()).unwrap().count();
+        let before = names();
+        let id = PublicId::parse(&"7".repeat(40)).unwrap();
+        assert_eq!(store.load_by_id(&id).unwrap_err().kind(), ErrorKind::Io, "{how}");
+        assert_eq!((names(), events.take()), (before, vec![]), "{how}");
+    }
 }

@@ -249,9 +249,13 @@ fn a_directory_without_a_store_is_not_changed_nor_advised_to_be() {
         fs::create_dir(&root).unwrap();
         allow(&root, mode);
         let error = refusal(FileStoreOptions::new(), &root);
+        let why = if mode == 0o1700 {
+            "it is sticky, as directories are that users share"
+        } else {
+            "other users may write to it"
+        };
         let text = format!(
-            "failed to open session store `{}`: other users may write to it (mode {mode:04o}); use a directory \
-             inside it",
+            "failed to open session store `{}`: {why} (mode {mode:04o}); use a directory inside it",
             root.display()
         );
         assert_eq!(error.to_string(), text);
@@ -574,6 +578,28 @@ fn a_group_that_the_process_is_not_of_is_refused() {
 }
 
 #[test]
+fn what_another_member_opened_to_all_users_is_refused() {
+    if !is_root() {
+        // No directory of another user can be had.
+        return check_mended("a shard", |root, _| allow(&root.join("7f"), 0o702), (1, 1));
+    }
+    let (dir, copy) = common_place();
+    let root = dir.path().join("store");
+    fs::create_dir(&root).unwrap();
+    chown(&root, Some(USERS[0]), Some(GROUP)).unwrap();
+    assert_eq!(member(USERS[0], &copy, &root, 0o022).line(), "open");
+    for name in ["7f", "run"] {
+        allow(&root.join(name), 0o2775);
+        let text = member(USERS[1], &copy, &root, 0o022).line();
+        let want = format!("1 cannot be made accessible to group {GROUP} by user {}", USERS[1]);
+        assert!(text.contains(&want) && text.contains(&format!("/{name}`")), "{text}");
+        // Its owner makes it right.
+        assert_eq!(member(USERS[0], &copy, &root, 0o022).line(), "open");
+        check_modes(&root, 0o2770, 0o660);
+    }
+}
+
+#[test]
 fn a_store_changes_between_its_user_and_its_group_and_back() {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
@@ -614,25 +640,75 @@ fn the_command_leaves_a_groups_store_to_its_group() {
     }
 }
 
+/// The mode of a store's directory may have been changed by mistake: the command opens no session to other users for that, and
+/// takes none from them.
+#[test]
+fn the_command_changes_no_mode_and_refuses_what_disagrees() {
+    let allow_one = |name: &'static str, mode| move |root: &Path| allow(&root.join(name), mode);
+    type OpenUp = Box<dyn Fn(&Path)>;
+    let ways: [(bool, OpenUp, &str); 4] = [
+        (false, Box::new(allow_one("", 0o2770)), "(2770) it is accessible to group"),
+        (false, Box::new(allow_one("7f", 0o755)), "(0700) it is private, and 1 of"),
+        (true, Box::new(allow_one("", 0o770)), "(0770) it is private"),
+        (true, Box::new(allow_one("7f", 0o700)), "(2770) it is accessible to group"),
+    ];
+    for (group_access, change, want) in ways {
+        let dir = directory_in_memory();
+        let root = dir.path().join("store");
+        drop(FileStoreOptions::new().group_access(group_access).open(&root).unwrap());
+        change(&root);
+        let before = modes(&root);
+        for verb in [&["sweep"][..], &["verify", "--repair"], &["destroy"], &["import"]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_sessile"));
+            command
+                .args(verb)
+                .arg(&root)
+                .env("SESSILE_ID", "a".repeat(32))
+                .stdin(std::process::Stdio::null());
+            let output = command.output().unwrap();
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(1) && text.contains(want), "{verb:?}: {output:?}");
+            assert_eq!(modes(&root), before, "{verb:?}");
+        }
+        // The remedies: its program, or a command.
+        let error = refusal(FileStoreOptions::new().keep_modes(true), &root).to_string();
+        let (_, commands) = error.split_once("to make all private: ").unwrap();
+        let (private, groups) = commands.split_once("; or, to give all to the group: ").unwrap();
+        let command = if group_access { groups } else { private };
+        assert!(Command::new("sh").args(["-ec", command]).status().unwrap().success(), "{command}");
+        FileStoreOptions::new().keep_modes(true).open(&root).unwrap();
+        change(&root);
+        FileStoreOptions::new().group_access(group_access).observer(|_| ()).open(&root).unwrap();
+        FileStoreOptions::new().keep_modes(true).open(&root).unwrap();
+    }
+}
+
 #[test]
 fn without_an_observer_an_open_store_is_a_line_on_standard_error() {
     let dir = directory_in_memory();
-    let root = dir.path().join("store");
-    made(&root);
-    let sweep = || {
-        let output = Command::new(env!("CARGO_BIN_EXE_sessile")).arg("sweep").arg(&root).output().unwrap();
-        let lines = String::from_utf8(output.stderr).unwrap();
-        lines.split_inclusive('\n').filter(|line| line.contains("open to other users")).collect::<String>()
+    // Text that ends a line, or turns one.
+    let root = dir.path().join("store\u{2028}\u{202e}");
+    let errors = dir.path().join("errors");
+    drop(FileStoreOptions::new().group_access(true).open(&root).unwrap());
+    let open = || {
+        let start = Start::of("user of a group").with("DIR", &root).with("UMASK", "0");
+        let mut child = start.stderr_to(fs::File::create(&errors).unwrap()).start();
+        assert_eq!(child.line(), "open");
+        assert_eq!(ask(&mut child, "end"), "index_failures: 0");
+        child.finish();
+        fs::read_to_string(&errors).unwrap()
     };
-    allow(&root.join("7f"), 0o755);
-    let begin =
-        format!("sessile: session store `{}` was open to other users and is private again: ", root.display());
+    allow(&root.join("7f"), 0o2775);
+    let begin = format!(
+        "sessile: session store `{}` was open to other users and is private again: ",
+        dir.path().join(r"store\u{2028}\u{202e}").display()
+    );
     let end = "1 of its directories and files, of which they could write to 0\n";
-    assert_eq!(sweep(), format!("{begin}{end}"));
-    allow(&root, 0o775);
+    assert_eq!(open(), format!("{begin}{end}"));
+    allow(&root, 0o2777);
     let end = "3 of its directories and files, of which they could write to 1; sessions may have been planted there\n";
-    allow(&root.join("sessile.json"), 0o644);
-    allow(&root.join("run/due"), 0o711);
-    assert_eq!(sweep(), format!("{begin}{end}"));
-    assert_eq!(sweep(), "");
+    allow(&root.join("sessile.json"), 0o664);
+    allow(&root.join("run/due"), 0o2771);
+    assert_eq!(open(), format!("{begin}{end}"));
+    assert_eq!(open(), "");
 }

@@ -89,6 +89,40 @@ fn count(trap: &mut Trap) {
     trap.0 += 1;
 }
 
+/// What a function captured, whose `Clone` panics once where it is told to.
+struct Captured;
+
+impl Clone for Captured {
+    fn clone(&self) -> Self {
+        step_into("clone");
+        Self
+    }
+}
+
+#[test]
+fn a_panic_in_the_clone_of_an_update_function_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let sessions = Sessions::new(FileStore::open(dir.path()).unwrap(), Cookies::plain_http()).unwrap();
+    let mut session = sessions.visit([]);
+    let add = || {
+        let captured = Captured;
+        move |n: &mut u64| {
+            let _ = &captured;
+            *n += 1;
+        }
+    };
+    TRAP.set("clone");
+    assert_eq!(session.update("n", add()).unwrap_err().kind(), ErrorKind::Panicked);
+    session.insert("n", 1).unwrap();
+    session.save().unwrap();
+    session.update("n", add()).unwrap();
+    TRAP.set("clone");
+    assert_eq!(session.save().unwrap_err().kind(), ErrorKind::Panicked);
+    session.save().unwrap();
+    let token = session.token().unwrap().unwrap();
+    assert_eq!(sessions.session([token]).get("n").unwrap(), Some(2));
+}
+
 #[test]
 fn a_panic_under_the_lock_is_an_error_that_writes_and_locks_nothing() {
     let dir = tempfile::tempdir().unwrap();

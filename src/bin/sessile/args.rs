@@ -140,8 +140,8 @@ Examples:
   SESSILE_ID=$(cat id.txt) sessile delete /var/lib/shop/sessions
   sessile delete --public-id 0f3a… /var/lib/shop/sessions
 
-JSON of show: id (the public one), created, touched, deadline, expiry, user,
-entries; or id, absent (not found, expired, damaged). Of delete: id, deleted.
+JSON of show: as a line of export; or id, absent (not found, expired, damaged).
+Of delete: id, deleted.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct One {
@@ -167,7 +167,8 @@ fn public_id(text: &str) -> Result<PublicId, &'static str> {
 Example:
   sessile export /var/lib/shop/sessions | zstd >sessions.zst
 
-A line: id (the public one), created, touched, deadline, expiry, user, entries.
+A line: id (the public one), created, touched, deadline, expiry, user, entries;
+ends_with_browser, if the cookie ends with the browser by the program's choice.
 The last line: sessile_export (1), sessions. With jq: select(.id).
 Times are RFC 3339, or microseconds since 1970 beyond the year 9999. With
 --json the summary (exported, damaged, failed, seconds) is an object, too; it

@@ -3,7 +3,7 @@
 //! A wrong line is listed, and the next one is read. A failure that the next line would meet as well (a disk that is full or
 //! cannot be written) ends the import, and the lines that were not tried are counted.
 use crate::args::Import;
-use crate::session_json::{SessionJson, Trailer, unreadable};
+use crate::session_json::{FORM, SessionJson, Trailer, unreadable};
 use crate::terminal::{Progress, error_chain, json_line, print};
 use crate::{Access, Outcome, VerbResult, open};
 use indicatif::HumanCount;
@@ -72,6 +72,8 @@ struct Counts {
     expired: u64,
     failed: u64,
     not_tried: u64,
+    /// Lines that are a session's, whatever became of them.
+    read: u64,
 }
 
 impl Counts {
@@ -84,11 +86,6 @@ impl Counts {
             HumanCount(self.failed),
         );
         if self.not_tried == 0 { words } else { format!("{words}, {} not tried", HumanCount(self.not_tried)) }
-    }
-
-    /// No line so far was a session.
-    fn is_without_a_session(&self) -> bool {
-        self.imported + self.existing + self.expired == 0
     }
 }
 
@@ -123,7 +120,7 @@ impl Importing<'_> {
                 Err(Refusal::Line(text)) => {
                     self.counts.failed += 1;
                     self.bar.warn(format_args!("line {number}: {text}"));
-                    if self.counts.failed == UNREADABLE_MAX && self.counts.is_without_a_session() {
+                    if self.counts.failed == UNREADABLE_MAX && self.counts.read == 0 {
                         return Some(format!(
                             "none of {UNREADABLE_MAX} lines is a session: this is no export"
                         ));
@@ -140,8 +137,9 @@ impl Importing<'_> {
     }
 
     fn import(&mut self, number: u64, line: &[u8]) -> Result<(), Refusal> {
-        let (id, record) =
-            SessionJson::read(line).and_then(SessionJson::into_record).map_err(Refusal::Line)?;
+        let session = SessionJson::read(line).map_err(Refusal::Line)?;
+        self.counts.read += 1;
+        let (id, record) = session.into_record().map_err(Refusal::Line)?;
         if let Some(earlier) = self.taken.get(&id) {
             return Err(Refusal::Line(format!("it has the id of line {earlier}, which was taken")));
         }
@@ -185,6 +183,8 @@ struct Input<R> {
     has_count: bool,
     /// The error of a line that counts.
     miscount: Option<String>,
+    /// That lines have another form than the one known here.
+    other_form: Option<String>,
 }
 
 impl<R: BufRead> Input<R> {
@@ -198,6 +198,7 @@ impl<R: BufRead> Input<R> {
             since_count: 0,
             has_count: false,
             miscount: None,
+            other_form: None,
         }
     }
 
@@ -236,6 +237,14 @@ impl<R: BufRead> Input<R> {
         let read = std::mem::take(&mut self.since_count);
         self.has_count = true;
         let wrong = match trailer {
+            Ok(Trailer { form, .. }) if form != FORM => {
+                let number = self.number;
+                self.other_form.get_or_insert(format!(
+                    "line {number}: the export has form {form}, and this version of sessile knows {FORM}: what was imported \
+                     may be wrong; use a newer version"
+                ));
+                return true;
+            }
             Ok(trailer) if trailer.sessions == read => return true,
             Ok(Trailer { sessions, .. }) => {
                 format!("it counts {} sessions, and there are {}", HumanCount(sessions), HumanCount(read))
@@ -257,11 +266,14 @@ impl<R: BufRead> Input<R> {
 
     /// At the end: whether every line was counted.
     fn is_whole(&self) -> bool {
-        self.has_count && self.since_count == 0 && self.miscount.is_none()
+        self.has_count && self.since_count == 0 && self.miscount.is_none() && self.other_form.is_none()
     }
 
-    /// At the end: the sign that lines are missing, unless that is expected, or the end is unknown.
+    /// At the end: the sign that lines have another form or are missing, unless that is expected, or the end is unknown.
     fn cut(&self) -> Option<String> {
+        if let Some(other_form) = &self.other_form {
+            return Some(other_form.clone());
+        }
         if self.is_partial || self.is_whole() {
             return None;
         }

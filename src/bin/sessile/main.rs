@@ -15,12 +15,11 @@ mod verify;
 
 use args::{Args, Verb};
 use clap::Parser;
-use sessile::{Error, FileStore, FileStoreOptions};
+use sessile::{Error, Event, FileStore, FileStoreOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
-use terminal::{error_chain, json_line, plain_usage, report_errors_as_json, warn};
+use terminal::{error_chain, json_line, plain_usage, report_errors_as_json, spare_path, warn};
 
 /// How a verb that could be carried out ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,11 +121,6 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Whether the store is shared with its group, by its mode: the command changes no store's sharing.
-fn is_groups(dir: &Path) -> bool {
-    std::fs::metadata(dir).is_ok_and(|found| found.mode() & 0o2770 == 0o2770)
-}
-
 /// How a verb uses a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
@@ -139,13 +133,33 @@ enum Access {
 
 /// Opens a store that programs may be using, with any limits, on any file system.
 fn open(dir: &Path, access: Access) -> Result<FileStore, Failure> {
+    spare_path(dir);
     let options = FileStoreOptions::new()
         .create(access == Access::Create)
         .read_only(access == Access::Read)
-        .group_access(is_groups(dir))
+        .keep_modes(true)
         .cache_bytes(0)
         .watch(false)
         .record_bytes_max(16 << 20)
-        .entries_max(1 << 16);
-    Ok(options.open(dir)?)
+        .entries_max(1 << 16)
+        .observer(|event| warn(in_words(event)));
+    let opened = options.clone().open(dir)?;
+    if access != Access::Create {
+        return Ok(opened);
+    }
+    // A store that is emptied while sessions are brought in is an error, and not made again.
+    drop(opened);
+    Ok(options.create(false).open(dir)?)
+}
+
+/// An event of a store, for people.
+fn in_words(event: &Event<'_>) -> String {
+    match event {
+        Event::ShardsRecreated { path, shards } => format!(
+            "session directory `{}` lacked shard directories, which were made again: {}",
+            path.display(),
+            shards.join(", ")
+        ),
+        other => format!("{other:?}"),
+    }
 }

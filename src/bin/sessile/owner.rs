@@ -8,8 +8,8 @@ use std::path::Path;
 
 /// An error about a store that belongs to another user, with names in place of numbers.
 pub(crate) fn ownership_error(error: &Error) -> Option<String> {
-    let owner = other_owner(error.path()?).filter(|_| error.kind() == ErrorKind::Permissions)?;
-    let (path, own) = (error.path()?.display(), Named::of(geteuid()));
+    let path = error.path().filter(|path| error.kind() == ErrorKind::Permissions && is_store(path))?;
+    let (owner, path, own) = (other_owner(path)?, path.display(), Named::of(geteuid()));
     let reason = format!("it belongs to user {}, and this process runs as user {}", owner.name, own.name);
     Some(format!("failed to change session store `{path}`: {reason}; {}", owner.remedy()))
 }
@@ -22,7 +22,37 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
     };
     causes.into_iter().find(is_denied)?;
     // The owner of a file below a directory without access is unknown: the nearest readable ancestor's owner is taken.
-    error.path()?.ancestors().find_map(owner_of)?.if_other().map(|owner| owner.remedy())
+    let (path, owner) = error.path()?.ancestors().find_map(|path| Some((path, owner_of(path)?)))?;
+    owner.if_other().filter(|_| !is_public(path)).map(|owner| owner.remedy())
+}
+
+/// The text of an error about permissions, with names in place of the numbers of users.
+pub(crate) fn with_names(text: &str) -> String {
+    let mut named = text.to_owned();
+    for before in ["by user ", "(of user ", "belongs to user ", "runs as user "] {
+        let mut parts = named.split(before).map(str::to_owned);
+        let mut joined = parts.next().unwrap_or_default();
+        for part in parts {
+            let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let (number, rest) = part.split_at(digits);
+            let name = number.parse().ok().map(|uid| Named::of(Uid::from_raw(uid)).name);
+            joined = [&joined, before, name.as_deref().unwrap_or(number), rest].concat();
+        }
+        named = joined;
+    }
+    named
+}
+
+/// Whether a directory of another user is a store of that user, and not a place that many users share.
+fn is_store(path: &Path) -> bool {
+    !is_public(path) && path.join("sessile.json").symlink_metadata().is_ok()
+}
+
+/// A directory like `/tmp`, or like a volume of a container: to use it as its owner is no remedy.
+fn is_public(path: &Path) -> bool {
+    const STICKY: u32 = 0o1000;
+    const OTHERS_WRITE: u32 = 0o002;
+    path.metadata().is_ok_and(|found| found.mode() & (STICKY | OTHERS_WRITE) != 0)
 }
 
 /// A user, as error texts name them.

@@ -22,24 +22,31 @@ pub(crate) struct SessionJson {
     touched: Time,
     deadline: Time,
     expiry: ExpiryJson,
+    /// Whether the cookie ends with the browser, as the program's lifetime says. Left out if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    ends_with_browser: bool,
     user: Option<String>,
     #[serde(deserialize_with = "strict_json::object")]
     entries: Map<String, Json>,
 }
 
+/// Which form the lines of an export have.
+pub(crate) const FORM: u64 = 1;
+
 /// The last line of an export: `{"sessile_export":1,"sessions":2}`. An export without it was cut short.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the last line of an export")]
 pub(crate) struct Trailer {
-    /// The format of the lines before it: 1.
-    sessile_export: u64,
+    /// The format of the lines before it: [`FORM`].
+    #[serde(rename = "sessile_export")]
+    pub(crate) form: u64,
     /// The number of lines with sessions before it.
     pub(crate) sessions: u64,
 }
 
 impl Trailer {
     pub(crate) fn of(sessions: u64) -> Self {
-        Self { sessile_export: 1, sessions }
+        Self { form: FORM, sessions }
     }
 
     /// Reads a line, if it begins as a last line does.
@@ -103,6 +110,7 @@ impl SessionJson {
                 Expiry::At(instant) => ExpiryJson::At(instant.into()),
                 Expiry::BrowserClose => ExpiryJson::BrowserClose,
             },
+            ends_with_browser: record.ends_with_browser,
             user: record.user.clone(),
             entries: record.entries.iter().map(entry).collect::<sessile::Result<_>>()?,
         })
@@ -128,6 +136,7 @@ impl SessionJson {
             ExpiryJson::At(time) => Expiry::At(time.into()),
             ExpiryJson::BrowserClose => Expiry::BrowserClose,
         };
+        record.ends_with_browser = self.ends_with_browser;
         record.user = self.user;
         for (name, value) in self.entries {
             let value = Value::new(&value).map_err(|error| format!("entry `{name}`: {error}"))?;
@@ -142,11 +151,12 @@ pub(crate) fn unreadable(error: &serde_json::Error) -> String {
     let mut text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     text.truncate(text.strip_suffix(&place).map_or(text.len(), str::len));
-    for wrong in ["invalid type: ", "invalid value: "] {
+    for wrong in ["invalid type", "invalid value", "unknown field", "unknown variant"] {
+        let expected = text.rfind(", expected ").or_else(|| text.rfind(", there are no "));
         if text.starts_with(wrong)
-            && let Some(expected) = text.rfind(", expected ")
+            && let Some(expected) = expected
         {
-            text.replace_range(wrong.len() - 2..expected, "");
+            text.replace_range(wrong.len()..expected, "");
         }
     }
     format!("column {}: {text}", error.column())

@@ -4,6 +4,10 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Value as Json};
 use std::fmt;
 
+/// The library's own judgement of what a float holds.
+#[path = "../../value/decimal.rs"]
+mod decimal;
+
 /// An object without two equal names, at any depth.
 pub(crate) fn object<'de, D: Deserializer<'de>>(from: D) -> Result<Map<String, Json>, D::Error> {
     struct Object;
@@ -80,9 +84,6 @@ impl<'de> Visitor<'de> for AnyJson {
     }
 }
 
-/// No float has more digits, written out to its last one.
-const FLOAT_DIGITS_MAX: usize = 767;
-
 /// The position in JSON text, in bytes from its beginning, of a number that neither 64 bits nor a float can hold as it is
 /// written. A float holds each number that it is rounded to: to as few digits as tell it from others, or to more.
 pub(crate) fn lossy_number(json: &[u8]) -> Option<usize> {
@@ -120,33 +121,8 @@ fn is_kept(number: &str) -> bool {
     if !number.contains(['.', 'e', 'E']) {
         return number == "-0" || number.parse::<u64>().is_ok() || number.parse::<i64>().is_ok();
     }
-    match number.parse::<f64>() {
-        Ok(float) if float.is_finite() => {
-            let written = digits(number);
-            let count = written.0.len();
-            // Two forms, as a tie between two shortest ones is rounded in either way.
-            let forms = || [format!("{float:e}"), format!("{float:.*e}", count - 1)];
-            count == 0 || count <= FLOAT_DIGITS_MAX && forms().iter().any(|form| digits(form) == written)
-        }
-        // No number at all, or out of range: the parser says so.
-        _ => true,
-    }
-}
-
-/// A number's digits without zeros at their ends, and the power of ten that 0.digits is to be multiplied by.
-fn digits(number: &str) -> (String, i64) {
-    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
-    let mantissa = mantissa.trim_start_matches('-');
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let all = format!("{whole}{fraction}");
-    let significant = all.trim_start_matches('0');
-    if significant.is_empty() {
-        return (String::new(), 0);
-    }
-    let zeros = all.len() - significant.len();
-    let point = i64::try_from(whole.len()).unwrap_or(i64::MAX) - i64::try_from(zeros).unwrap_or(i64::MAX);
-    let exponent = exponent.parse::<i64>().unwrap_or(i64::MIN);
-    (significant.trim_end_matches('0').into(), point.saturating_add(exponent))
+    // No number at all, or out of range: the parser says so.
+    !number.parse::<f64>().is_ok_and(|float| float.is_finite() && !decimal::is_of(number, float))
 }
 
 #[cfg(test)]

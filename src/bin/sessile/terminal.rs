@@ -6,15 +6,30 @@ use crate::owner;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
-use sessile::Error;
+use sessile::{Error, ErrorKind};
+use std::collections::HashSet;
 use std::error::Error as StdError;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Whether warnings are JSON.
 static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Words of the store's path that look like ids.
+static SPARED: OnceLock<HashSet<String>> = OnceLock::new();
+
+/// From now on, the words of the path of a directory that exists are shown: an id given in its place by mistake is no directory.
+pub(crate) fn spare_path(dir: &Path) {
+    if dir.symlink_metadata().is_ok() {
+        let path = dir.to_string_lossy();
+        let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| may_be_id(word));
+        let _ = SPARED.set(words.map(str::to_owned).collect());
+    }
+}
 
 /// From now on, each warning is a JSON object: `{"error":"…"}`.
 pub(crate) fn report_errors_as_json() {
@@ -45,6 +60,7 @@ pub(crate) fn error_chain(error: &Error) -> String {
     }
     let causes = std::iter::successors(error.source(), |cause| StdError::source(*cause));
     let chain = causes.fold(error.to_string(), |chain, cause| format!("{chain}: {cause}"));
+    let chain = if error.kind() == ErrorKind::Permissions { owner::with_names(&chain) } else { chain };
     match owner::remedy(error) {
         Some(remedy) => format!("{chain}; {remedy}"),
         None => chain,
@@ -108,7 +124,8 @@ fn without_ids(text: &str) -> String {
         let (before, word) = rest.split_at(begin);
         let (word, after) = word.split_at(word.find(|c| !is_of_word(c)).unwrap_or(word.len()));
         safe += before;
-        safe += if may_be_id(word) { "(left out: it may be a session's id)" } else { word };
+        let is_spared = SPARED.get().is_some_and(|spared| spared.contains(word));
+        safe += if may_be_id(word) && !is_spared { "(left out: it may be a session's id)" } else { word };
         rest = after;
     }
     safe

@@ -2,7 +2,7 @@
 //! aside, and lost directories and parameters are recreated; nothing is deleted, and nothing is left unlisted.
 use crate::args::Verify;
 use crate::stat::read_all;
-use crate::terminal::{error_chain, json_line, plain, print, warn};
+use crate::terminal::{error_chain, json_line, plain, print, spare_path, warn};
 use crate::{Access, Outcome, VerbResult, open};
 use indicatif::HumanCount;
 use serde_json::{Value as Json, json};
@@ -88,6 +88,7 @@ impl Finding {
 
 pub(crate) fn verify(args: &Verify, json: bool) -> VerbResult {
     let began = Instant::now();
+    spare_path(&args.dir);
     // First: without its directories and parameters, a store cannot be opened.
     let made = if args.repair { FileStore::repair(&args.dir)? } else { Vec::new() };
     let lost = |path| Finding { kind: Kind::Lost, id: None, path, moved_to: None };

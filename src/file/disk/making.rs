@@ -1,6 +1,6 @@
 //! What the making of a store takes beside what its use does: the directory itself, and files that have their names only when
 //! they are complete.
-use super::{Directory, Root, Sharing, call, failpoint};
+use super::{Directory, Root, Sharing, call, failpoint, sharing};
 use crate::error::Result as CrateResult;
 use crate::file::layout::TEMPORARY;
 use crate::random;
@@ -21,7 +21,9 @@ pub(in crate::file) fn make_root(path: &Path) -> io::Result<bool> {
 
 /// Gives the directory that was just made its mode: the umask may have taken bits away.
 pub(in crate::file) fn set_mode_of_root(path: &Path, sharing: Sharing) -> io::Result<()> {
-    Ok(call("change mode", || fs::chmod(path, sharing.directory()))?)
+    // Without a slash at its end, after which a link would be followed.
+    let path = path.components().as_path();
+    Ok(sharing::set_mode_in(fs::CWD, path, sharing.directory())?)
 }
 
 impl Root {

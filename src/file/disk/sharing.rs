@@ -1,14 +1,13 @@
 //! Which users a store is for, the modes that follow from it, and the calls that set them.
 //!
-//! A mode is set through an open descriptor, which was opened without following a link. The exceptions are a directory that
-//! this process has just made ([`make_root`](super::make_root), [`Root::make_directory`]): the umask may have taken its
-//! owner's right to open it.
+//! A mode is set through an open descriptor, which was opened without following a link: another user of the group, or of the
+//! directory above the store, can put a link in the place of a name at any time.
 use super::{Stat, call};
-use rustix::fs::{self, Gid, Mode};
+use rustix::fs::{self, Gid, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Which users may read and write the files of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,4 +61,29 @@ pub(in crate::file) fn set_rights(file: impl AsFd, group: Option<u32>, mode: Mod
     call("change mode", || fs::fchmod(&file, mode))?;
     let kept = Stat::from(call("stat file", || fs::fstat(&file))?);
     if kept.mode == mode.as_raw_mode() { Ok(()) } else { Err(Errno::PERM.into()) }
+}
+
+/// Gives a directory below an open one its mode, and nothing else that has its name by now.
+pub(super) fn set_mode_in(
+    parent: BorrowedFd<'_>,
+    name: impl rustix::path::Arg + Copy,
+    mode: Mode,
+) -> Result<(), Errno> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |access| call("open directory", || fs::openat(parent, name, flags | access, Mode::empty()));
+    match open(OFlags::RDONLY) {
+        Ok(directory) => call("change mode", || fs::fchmod(&directory, mode)),
+        // The umask may have left a directory that not even its owner can open.
+        #[cfg(target_os = "linux")]
+        Err(Errno::ACCESS) => {
+            let directory = open(OFlags::PATH)?;
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&directory));
+            call("change mode", || fs::chmod(&path, mode))
+        }
+        #[cfg(not(target_os = "linux"))]
+        Err(Errno::ACCESS) => {
+            call("change mode", || fs::chmodat(parent, name, mode, fs::AtFlags::SYMLINK_NOFOLLOW))
+        }
+        Err(errno) => Err(errno),
+    }
 }

@@ -23,7 +23,7 @@ impl Pass<'_> {
 
     fn walk_all(&mut self, shards: &[u64], walked: &mut usize) -> ControlFlow<()> {
         self.pace.begin(SweepPhase::Walk, shards.len() as u64, &self.report)?;
-        for stray in self.store.strays() {
+        for stray in self.store.strays(false) {
             match stray {
                 Ok(stray) if matches!(stray.content, Content::Temporary) => self.remove_stray(&stray),
                 Ok(_) => self.report.unknown += 1,

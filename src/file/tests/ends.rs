@@ -216,3 +216,23 @@ fn a_session_whose_name_cannot_be_removed_is_ended_all_the_same() {
         assert!(!fixture.path(&session).exists());
     }
 }
+
+/// A deleter that waits for no lock moves the file, and is killed, while one that has the lock cannot sync its tombstone.
+#[test]
+fn an_end_finishes_that_of_a_killed_deleter_that_moved_the_file() {
+    let fixture = impatient();
+    let session = fixture.session(false);
+    let path = fixture.path(&session);
+    let left = path.with_file_name(SessionPath::of(&session.public_id()).ending());
+    let (from, to) = (path, left.clone());
+    let move_away = move |_: usize, call: &'static str| {
+        if call != "sync file" || !from.exists() {
+            return None;
+        }
+        fs::rename(&from, &to).unwrap();
+        Some(Errno::IO.raw_os_error())
+    };
+    let (ended, calls) = during(move_away, || end(&fixture.store, &session));
+    assert!(matches!(ended, Ok(false)), "{ended:?}");
+    assert!(calls.contains(&"sync shard") && !left.exists(), "nothing is left to be done: {calls:?}");
+}

@@ -65,8 +65,13 @@ fn open_with_fault(place: Place, fault: Fault) {
     // A parent that cannot be synced is not needed: the whole file system is synced in its place.
     let is_closed = ["open parent", "sync parent"].contains(&failed)
         && [Errno::ACCESS, Errno::ROFS].contains(&fault.errno);
+    // A directory that its owner cannot open is opened without a right to it.
+    let is_made = failed == "open directory"
+        && fault.errno == Errno::ACCESS
+        && calls[fault.call + 1..].starts_with(&["open directory", "change mode"]);
     let is_got_over = is_hint
         || is_closed
+        || is_made
         || failed == "open run directory" && fault.errno == Errno::ACCESS
         || failed == "open generations"
             && match fault.errno {

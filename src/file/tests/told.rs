@@ -123,3 +123,21 @@ fn a_damaged_session_that_is_set_aside_or_swept_is_not_served_from_memory() {
         assert_eq!(served(&warm, &session), None, "swept: {swept}");
     }
 }
+
+#[test]
+fn a_store_made_again_is_told_also_if_its_announcement_fails() {
+    let dir = directory();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&events);
+    let hear = move |event: &crate::Event<'_>| heard.lock().unwrap().push(format!("{event:?}"));
+    let store = FileStoreOptions::new().watch(false).observer(hear).open(dir.path()).unwrap();
+    let session = SessionId::random().unwrap();
+    store.create_file(Whose::Secret(&session), Arc::new(record("old")), false).unwrap();
+    for path in fs::read_dir(dir.path()).unwrap().map(|name| name.unwrap().path()) {
+        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+    }
+    let fail = |_: usize, call: &'static str| (call == "announce").then(|| Errno::IO.raw_os_error());
+    let (ended, _) = during(fail, || store.end_file(Whose::Secret(&session)));
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::InvalidationFailed);
+    assert_eq!(*events.lock().unwrap(), [format!("StoreRecreated {{ path: {:?} }}", dir.path())]);
+}
