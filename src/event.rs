@@ -61,6 +61,12 @@ pub enum Event<'a> {
         /// The store's directory.
         path: &'a Path,
     },
+    /// The parameters file of a store that holds sessions was lost, and was recreated when the store was opened. No session is of a
+    /// newer format; further losses are not known.
+    ParametersRecreated {
+        /// The store's directory.
+        path: &'a Path,
+    },
     /// Shard directories that a store lacked when it was opened, or within a minute after shards or the store were recreated, were
     /// recreated: some backups leave empty directories out. Sessions that were in them are gone.
     ShardsRecreated {
@@ -120,6 +126,10 @@ impl Event<'_> {
             )),
             Self::StoreRecreated { path } => Some(format!(
                 "everything in session directory `{}` was removed; the store was recreated, and all sessions are gone",
+                path.display()
+            )),
+            Self::ParametersRecreated { path } => Some(format!(
+                "session directory `{}` had sessions and no parameters file `sessile.json`, which was made again",
                 path.display()
             )),
             Self::ShardsRecreated { path, shards } => Some(format!(

@@ -585,8 +585,8 @@ mod tests {
                 }
                 None
             };
-            let (made, calls) = faults::during(replace, make);
-            assert!(name.is_symlink() && made.is_err(), "{made:?}, {calls:?}");
+            let (result, calls) = faults::during(replace, make);
+            assert!(name.is_symlink() && result.is_err(), "{result:?}, {calls:?}");
             assert_eq!(mode(&elsewhere), before);
             std::fs::remove_dir_all(dir.path().join("store")).unwrap();
             std::fs::remove_dir(&elsewhere).unwrap();

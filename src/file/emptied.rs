@@ -12,7 +12,7 @@ use super::FileStore;
 use super::disk::Directory;
 use super::flock::LockedFile;
 use super::layout::{RUN, SHARDS, shard_name};
-use super::{io_error, open};
+use super::{io_error, open, repair};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::sync::{Instant, Mutex};
@@ -81,7 +81,10 @@ impl FileStore {
         let is_recent = removals.made_again.is_some_and(|at| at.elapsed() < REMOVAL);
         let has_parameters = open::has_parameters(&self.root)?;
         // A store that is only read makes nothing, and a repair reads so before it knows which format the sessions have.
-        if !self.options.create || self.options.read_only || !is_recent && has_parameters {
+        if self.options.read_only {
+            return Err(error(missing).with_reason(repair::LOST_SHARD));
+        }
+        if !self.options.create || !is_recent && has_parameters {
             return Err(error(missing));
         }
         // Another process may be making it.

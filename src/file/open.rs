@@ -118,7 +118,9 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
         if has_sessions {
             repair::check_formats(dir)?;
             check_names(&root)?;
-            make_parameters(&root)?;
+            if make_parameters(&root)? {
+                options.observer.tell(&Event::ParametersRecreated { path: dir });
+            }
         } else {
             make(&root, &options.clock)?;
             is_new = true;
@@ -181,8 +183,9 @@ pub(super) fn read_parameters(root: &Root) -> Result<bool> {
     let text = disk::read_at(&file, 0, PARAMETERS_BYTES_MAX)
         .map_err(|cause| io_error(ACT, cause).with_path(path()))?;
     // The format alone first: a newer one may have other parameters.
-    let any: serde_json::Value = serde_json::from_slice(&text)
-        .map_err(|cause| error(ErrorKind::NotASessionStore).with_source(cause))?;
+    let any: serde_json::Value = serde_json::from_slice(&text).map_err(|cause| {
+        error(ErrorKind::NotASessionStore).with_reason(repair::NO_JSON).with_source(cause)
+    })?;
     match any.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format > FORMAT.into() => Err(error(ErrorKind::NewerFormat)
             .with_reason(format!("the store has format {format}, this version knows {FORMAT}"))),
@@ -267,7 +270,9 @@ fn check_shards(root: &Root, options: &FileStoreOptions) -> Result<bool> {
                 missing.push(name);
             }
             found => found.map_err(|error| {
-                io_error("open shard directory", error).with_path(root.path().join(&name))
+                let is_lost = error.kind() == io::ErrorKind::NotFound;
+                let error = io_error("open shard directory", error).with_path(root.path().join(&name));
+                if is_lost { error.with_reason(repair::LOST_SHARD) } else { error }
             })?,
         }
     }

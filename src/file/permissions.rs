@@ -444,6 +444,8 @@ fn stat_of_root(root: &Root) -> Result<Stat> {
 /// A path as a word of a shell's command.
 fn shell_word(path: &Path) -> String {
     let text = path.display().to_string();
+    // Not an option of the command.
+    let text = if text.starts_with('-') { format!("./{text}") } else { text };
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
         return text;
@@ -462,6 +464,8 @@ mod tests {
             ("/srv/my shop", "'/srv/my shop'"),
             ("/srv/$(id)", "'/srv/$(id)'"),
             ("/srv/it's; id", r"'/srv/it'\''s; id'"),
+            ("-rf", "./-rf"),
+            ("-r f", "'./-r f'"),
             ("", "''"),
         ] {
             assert_eq!(shell_word(Path::new(path)), word);

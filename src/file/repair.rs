@@ -19,6 +19,13 @@ use std::path::{Path, PathBuf};
 pub(super) const REMEDY: &str = "its sessions are there, and its parameters file `sessile.json` is lost; make that anew with \
                                  FileStore::repair or `sessile verify --repair`";
 
+/// The same for a shard directory that is not there.
+pub(super) const LOST_SHARD: &str =
+    "it is lost; FileStore::repair or `sessile verify --repair` makes it anew, without its sessions";
+
+/// The same for parameters that were cut short or overwritten.
+pub(super) const NO_JSON: &str = "it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` makes it anew";
+
 const ACT: &str = "repair session store";
 
 impl FileStore {

@@ -187,13 +187,14 @@ fn a_read_only_store_refuses_every_change() {
     let store = options.open(fixture.root()).unwrap();
     let mut keep = |_: &mut Record| Ok(Verdict::Write);
     let id = saved.live.id;
-    let refused: [Result<(), Error>; 8] = [
+    let refused: [Result<(), Error>; 9] = [
         store.create(&session(&fixture, "new"), RELAXED).map(drop),
         store.update(&saved.token, &mut keep, RELAXED).map(drop),
         store.rotate(&saved.token, &mut keep, RELAXED).map(drop),
         store.delete(&saved.token).map(drop),
         store.delete_by_id(&id).map(drop),
         store.import(&PublicId::digest(b"new"), &session(&fixture, "new"), RELAXED).map(drop),
+        store.import(&id, &session(&fixture, "there"), RELAXED).map(drop),
         store.quarantine(&damaged.live.id).map(drop),
         store.sweep(&SweepOptions::new()).map(drop),
     ];

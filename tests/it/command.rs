@@ -611,9 +611,13 @@ fn verify_names_what_has_a_name_of_the_store_and_another_kind() {
     fs::remove_file(at("run/CACHEDIR.TAG")).unwrap();
     // The last two, an earlier version had.
     let directories = ["run/CACHEDIR.TAG", "run/due/400000", "due"];
-    directories.iter().for_each(|name| fs::create_dir(at(name)).unwrap());
+    for name in directories {
+        fs::create_dir(at(name)).unwrap();
+    }
     let links = ["damaged", "run/due/400001"];
-    links.iter().for_each(|name| std::os::unix::fs::symlink(place.parent.path(), at(name)).unwrap());
+    for name in links {
+        std::os::unix::fs::symlink(place.parent.path(), at(name)).unwrap();
+    }
     fs::write(at("generations"), "").unwrap();
     let ran = run!("verify", place.root).ends(3);
     let mut named: Vec<_> = ran.out.lines().filter_map(|line| line.strip_prefix("unknown: ")).collect();
@@ -669,9 +673,12 @@ fn a_repair_recreates_lost_directories_and_parameters() {
         let before = tree(&place.root);
         let found = run!("verify", place.root);
         assert_eq!(tree(&place.root), before, "a look changes nothing");
-        let text =
-            if lost.contains(&&*parameters) { "sessile verify --repair" } else { "open shard directory" };
-        assert!(found.err.contains(text) && found.err.lines().count() == 1 && found.code != 0, "{found:#?}");
+        assert!(
+            found.err.contains("sessile verify --repair")
+                && found.err.lines().count() == 1
+                && found.code != 0,
+            "{found:#?}"
+        );
         let repaired = run!("verify", "--repair", place.root).ends(3);
         assert_eq!(timeless(&repaired.out), made_anew(lost));
         assert_eq!(fs::read(&parameters).unwrap(), wanted);

@@ -368,6 +368,10 @@ fn parameters_that_are_not_ours_are_refused() {
     ] {
         check_refused(with_parameters(parameters.as_bytes()), ErrorKind::NotASessionStore, &text, None);
     }
+    let text = format!(
+        "{act}: it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` makes it anew"
+    );
+    let act = &*text;
     let eof = "EOF while parsing a value at line 1 column 0";
     check_refused(with_parameters(b""), ErrorKind::NotASessionStore, act, Some(eof));
     let because = "expected value at line 1 column 1";
@@ -433,9 +437,11 @@ fn shards_that_a_store_lacks_are_made_again_at_opening_and_named() {
         // A program that is to make nothing does not.
         let error = FileStoreOptions::new().create(false).open(&root).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        let text = error.to_string();
+        assert!(missing_still() && text.starts_with("failed to open shard directory `"), "{text}");
         assert!(
-            missing_still() && error.to_string().starts_with("failed to open shard directory `"),
-            "{error}"
+            text.contains("it is lost; FileStore::repair or `sessile verify --repair` makes it anew"),
+            "{text}"
         );
         let events = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&events);
@@ -450,6 +456,20 @@ fn shards_that_a_store_lacks_are_made_again_at_opening_and_named() {
         assert_eq!(events.lock().unwrap().len(), 1, "none is missing any more");
         check_in_order(&root);
     }
+}
+
+#[test]
+fn lost_parameters_are_not_made_again_in_silence() {
+    let dir = directory_in_memory();
+    let root = dir.path().join("store");
+    FileStore::open(&root).unwrap().create(&record("x"), Durability::Relaxed).unwrap();
+    fs::remove_file(root.join(PARAMETERS)).unwrap();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&events);
+    let observer = move |event: &Event<'_>| told.lock().unwrap().push(format!("{event:?}"));
+    let open = || FileStoreOptions::new().observer(observer.clone()).open(&root).unwrap();
+    drop((open(), open()));
+    assert_eq!(*events.lock().unwrap(), [format!("ParametersRecreated {{ path: {root:?} }}")]);
 }
 
 #[test]

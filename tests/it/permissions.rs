@@ -644,15 +644,13 @@ fn the_command_leaves_a_groups_store_to_its_group() {
 /// takes none from them.
 #[test]
 fn the_command_changes_no_mode_and_refuses_what_disagrees() {
-    let allow_one = |name: &'static str, mode| move |root: &Path| allow(&root.join(name), mode);
-    type OpenUp = Box<dyn Fn(&Path)>;
-    let ways: [(bool, OpenUp, &str); 4] = [
-        (false, Box::new(allow_one("", 0o2770)), "(2770) it is accessible to group"),
-        (false, Box::new(allow_one("7f", 0o755)), "(0700) it is private, and 1 of"),
-        (true, Box::new(allow_one("", 0o770)), "(0770) it is private"),
-        (true, Box::new(allow_one("7f", 0o700)), "(2770) it is accessible to group"),
-    ];
-    for (group_access, change, want) in ways {
+    for (group_access, name, mode, want) in [
+        (false, "", 0o2770, "(2770) it is accessible to group"),
+        (false, "7f", 0o755, "(0700) it is private, and 1 of"),
+        (true, "", 0o770, "(0770) it is private"),
+        (true, "7f", 0o700, "(2770) it is accessible to group"),
+    ] {
+        let change = |root: &Path| allow(&root.join(name), mode);
         let dir = directory_in_memory();
         let root = dir.path().join("store");
         drop(FileStoreOptions::new().group_access(group_access).open(&root).unwrap());

@@ -27,14 +27,14 @@ const FLOORS: [&[&str]; 11] = [
 /// Dependencies and the files that may use them, each by the beginning of its path below `src`. The command, `bin`, has its own.
 const DOORS: [(&str, &[&str]); 17] = [
     ("base32ct", &["id.rs"]),
-    ("blake3", &["id.rs", "file/slot.rs", "file/due.rs"]),
+    ("blake3", &["id.rs", "file/slot.rs", "file/expiry_index.rs"]),
     ("clap", &[]),
     ("cookie", &["http/"]),
     ("crossbeam_channel", &["sync.rs", "sync/"]),
-    ("fs2", &["file/lock.rs"]),
+    ("fs2", &["file/flock.rs"]),
     ("getrandom", &["random.rs"]),
-    ("hashlink", &["file/lock.rs", "file/read_cache.rs"]),
-    ("memmap2", &["file/mapped.rs", "file/generations.rs", "file/disk/counters.rs"]),
+    ("hashlink", &["file/queue.rs", "file/read_cache.rs"]),
+    ("memmap2", &["file/fork.rs", "file/mapped.rs", "file/generations.rs", "file/disk/counters.rs"]),
     ("notify", &["file/watch.rs"]),
     ("parking_lot", &["sync.rs", "sync/"]),
     ("postcard", &["value.rs", "value/", "file/slot/payload.rs"]),
@@ -48,7 +48,7 @@ const DOORS: [(&str, &[&str]); 17] = [
 const RUSTIX: [(&str, &[&str]); 5] = [
     ("fs", &["file/disk.rs", "file/disk/", "file/permissions.rs"]),
     ("io", &["file/"]),
-    ("mm", &["file/mapped.rs"]),
+    ("mm", &["file/fork.rs"]),
     ("process", &["file/disk.rs", "file/disk/", "file/permissions.rs"]),
     ("time", &["clock.rs"]),
 ];

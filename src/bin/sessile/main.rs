@@ -160,6 +160,10 @@ fn in_words(event: &Event<'_>) -> String {
             path.display(),
             shards.join(", ")
         ),
+        Event::ParametersRecreated { path } => format!(
+            "session directory `{}` had sessions and no parameters file `sessile.json`, which was made again",
+            path.display()
+        ),
         other => format!("{other:?}"),
     }
 }
