@@ -1,9 +1,9 @@
 //! The web front: `Cookie` header values in, header pairs out. Knows no server. The modules `tiny_http` and `rouille`, features
-//! of the same names, are adapters of about 40 lines of code each over one core, [`serve`].
+//! of the same names, are adapters of 30 to 55 lines of code over one core, [`serve`].
 //!
 //! # Another server
 //!
-//! An adapter for a third server costs 40 lines too. It implements [`ServerResponse`] for the server's response (a type of its own
+//! An adapter for a third server costs about 40 lines. It implements [`ServerResponse`] for the server's response (a type of its own
 //! around it, because neither the trait nor the response is the program's) and [`IntoResponse`] for the types that handlers return, and
 //! calls [`serve`]:
 //!

@@ -263,8 +263,9 @@ fn an_entry_of_another_type_is_neither_taken_nor_replaced(stage: &Stage) {
 }
 
 fn taking_at_once_carries_out_a_login(stage: &Stage) {
-    for brought in [true, false] {
-        let token = if brought { stored_for(stage, "bob", &json!({ "token": 7 })) } else { made_up_token() };
+    for presented in [true, false] {
+        let token =
+            if presented { stored_for(stage, "bob", &json!({ "token": 7 })) } else { made_up_token() };
         let mut session = stage.sessions().session([token.clone()]);
         session.login("ada").unwrap();
         assert_eq!(session.take_now::<u64>("token").unwrap(), None, "bob's is not hers");

@@ -466,11 +466,11 @@ fn headers_and_ids_without_a_pattern_find_make_and_touch_nothing() {
     let pieces = [PIECES, &[&site.id, &site.id[..16], &file, &file[2..]]].concat();
     let before = site.tree();
     let mut dice = Dice::new(3);
-    let (mut cases, mut well_formed, mut brought) = (0, 0, 0_u64);
+    let (mut cases, mut well_formed, mut presented) = (0, 0, 0_u64);
     while cases < rounds(10_000) {
         let header = bent(&mut dice, &headers, &pieces);
         if may_bring(&header, &site.id) {
-            brought += 1;
+            presented += 1;
             continue;
         }
         well_formed += check_values(&store, &site.id, &header);
@@ -491,9 +491,11 @@ fn headers_and_ids_without_a_pattern_find_make_and_touch_nothing() {
         }
     }
     assert_eq!(site.tree(), before);
-    println!("{cases} headers, {well_formed} well-formed ids in them; {brought} more brought the victim's");
+    println!(
+        "{cases} headers, {well_formed} well-formed ids in them; {presented} more presented the victim's"
+    );
     assert!(well_formed > cases / 10, "{well_formed} of {cases} headers reached the store");
-    assert!(brought < cases / 4, "{brought} headers were left out");
+    assert!(presented < cases / 4, "{presented} headers were left out");
     let victim = site.sessions.visit([format!("session={}", site.id).as_str()]);
     assert_eq!(victim.user().unwrap().as_deref(), Some("victim"));
 }

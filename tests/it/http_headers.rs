@@ -151,7 +151,7 @@ impl Site {
     fn masked(
         &self,
         headers: &[(&'static str, String)],
-        brought: Option<&Token>,
+        presented: Option<&Token>,
     ) -> Vec<(&'static str, String)> {
         let has = |name: &str| headers.iter().any(|(n, _)| *n == name);
         assert!(has("Vary") || !has("Set-Cookie"), "a cookie without Vary: {headers:?}");
@@ -161,7 +161,7 @@ impl Site {
                 let Some(token) = token_of(&self.sessions, name, value) else {
                     return (*name, value.clone());
                 };
-                let word = if Some(&token) == brought { "OLD" } else { "NEW" };
+                let word = if Some(&token) == presented { "OLD" } else { "NEW" };
                 assert!(self.is_live(&token), "the cookie's session does not load");
                 (*name, value.replacen(token.expose(), word, 1))
             })
@@ -450,7 +450,7 @@ fn discard_is_a_failed_request() {
 }
 
 #[test]
-fn a_logout_removes_the_cookie_that_was_brought_on_any_status() {
+fn a_logout_removes_the_presented_cookie_on_any_status() {
     let site = Site::new();
     let endings: [&[Act]; 7] = [
         &[Destroy],
@@ -562,10 +562,10 @@ fn a_retried_logout_removes_the_cookie_of_an_ended_session() {
     let site = Site::new();
     let (mut visit, token) = arrive(&site, Known, &[]);
     let token = token.unwrap();
-    let (store, brought) = (site.store.clone(), token.clone());
+    let (store, presented) = (site.store.clone(), token.clone());
     site.store.before(move |call| match call {
         Call::Delete => {
-            store.inner.delete(&brought)?;
+            store.inner.delete(&presented)?;
             Err(sessile::Error::new(ErrorKind::DurabilityUnknown, "sync the end of session"))
         }
         _ => Ok(()),
@@ -1012,7 +1012,7 @@ fn a_header_of_62_500_cookies_costs_one_event_and_a_bounded_search() {
 }
 
 #[test]
-fn logout_ends_every_session_that_the_request_brought() {
+fn logout_ends_every_session_that_the_request_presented() {
     let site = Site::new();
     let tokens: Vec<_> = (0..3).map(|_| site.session()).collect();
     let lines: Vec<_> = tokens.iter().map(header).collect();

@@ -403,7 +403,7 @@ fn destroy_says_whether_a_live_session_was_there(stage: &Stage) {
     let mut other = stage.others().session([moved.clone()]);
     other.rotate_id();
     other.save().unwrap();
-    for (brought, expected) in [
+    for (presented, expected) in [
         (vec![], Destroyed::WasGone),
         (vec![made_up_token()], Destroyed::WasGone),
         (vec![ended.clone()], Destroyed::WasGone),
@@ -411,7 +411,7 @@ fn destroy_says_whether_a_live_session_was_there(stage: &Stage) {
         (vec![stored(stage, &json!({ "n": 1 }))], Destroyed::Ended),
         (vec![made_up_token(), ended, stored(stage, &json!({ "n": 1 }))], Destroyed::Ended),
     ] {
-        let mut session = stage.sessions().session(brought);
+        let mut session = stage.sessions().session(presented);
         assert_eq!(session.destroy().unwrap(), expected);
         assert_eq!(session.destroy().unwrap(), Destroyed::WasGone, "a second time");
     }
@@ -527,12 +527,12 @@ fn destroy_ends_a_session_that_the_request_made_or_moved(stage: &Stage) {
     session.rotate_id();
     session.save().unwrap();
     session.destroy().unwrap();
-    assert_eq!(stage.stored(), 0, "a session that was brought and moved");
+    assert_eq!(stage.stored(), 0, "a session that was presented and moved");
 
     // The cookie of a session that the browser presented is removed, also if the session was moved since; else it stays.
     let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
-    for brought in [true, false] {
-        let header = brought.then(|| format!("session={}", stored(stage, &json!({ "n": 1 })).expose()));
+    for presented in [true, false] {
+        let header = presented.then(|| format!("session={}", stored(stage, &json!({ "n": 1 })).expose()));
         let mut visit = sessions.visit(header.as_deref());
         visit.insert("n", 2).unwrap();
         visit.save().unwrap();
@@ -541,7 +541,7 @@ fn destroy_ends_a_session_that_the_request_made_or_moved(stage: &Stage) {
         visit.destroy().unwrap();
         let headers = visit.finish(200).unwrap();
         let cookie = headers.iter().find(|(name, _)| *name == "Set-Cookie");
-        assert_eq!(cookie.map(|(_, cookie)| cookie.contains("Max-Age=0")), brought.then_some(true));
+        assert_eq!(cookie.map(|(_, cookie)| cookie.contains("Max-Age=0")), presented.then_some(true));
         assert_eq!(stage.stored(), 0);
     }
 }
@@ -1154,7 +1154,7 @@ fn update_now_makes_a_new_session_once(stage: &Stage) {
     assert_eq!(session.update_now("n", add_one).unwrap(), 1);
     let token = token_of(&session);
     assert_eq!(entries(stage, &token), json!({ "n": 1 }));
-    assert_eq!(stage.record(&token).deadline, stage.clock.now() + secs(300), "it lives as it was told to");
+    assert_eq!(stage.record(&token).deadline, stage.clock.now() + secs(300), "it lives as it was set to");
     assert_eq!(session.update_now("n", add_one).unwrap(), 2);
     session.save().unwrap();
     assert_eq!(token_of(&session), token);
@@ -1415,13 +1415,14 @@ fn a_store_may_give_a_new_token_with_every_update(stage: &Stage) {
         let last = token_of(&visit);
         assert_eq!(entries(stage, &last), json!({ "n": n, "m": n }));
         let headers = visit.finish(200).unwrap();
-        let cookie = headers.iter().find(|(name, _)| *name == "Set-Cookie").expect("the browser is told");
+        let cookie =
+            headers.iter().find(|(name, _)| *name == "Set-Cookie").expect("the browser gets a cookie");
         assert!(cookie.1.starts_with(&format!("session={};", last.expose())), "the newest token");
         // The destruction follows as well.
         let mut session = loaded(stage, &last);
         session.update_now("n", add_one).unwrap();
         session.destroy().unwrap();
-        assert_eq!(stage.stored(), usize::from(made_here), "of what was not brought nothing is ended");
+        assert_eq!(stage.stored(), usize::from(made_here), "no session that was not presented is ended");
     }
 }
 

@@ -6,8 +6,8 @@
 use crate::support::client::{Browser, Client, PATIENCE, Response};
 use crate::support::probe::{Call, Probe};
 use crate::support::server::{self, Running};
-use sessile::http::IntoResponse;
 use sessile::http::tiny_http::AnyResponse;
+use sessile::http::{self, IntoResponse, ServerResponse};
 use sessile::{
     Cookies, Durability, Error, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, Session, Sessions,
     Store, Token, Verdict,
@@ -718,4 +718,57 @@ fn an_error_of_any_kind_is_500_and_the_observer_gets_its_text() {
     check_fails(|sessions, store| {
         server::rouille(sessions, WORKERS, move |request, session| fails(&request.url(), session, &store))
     });
+}
+
+/// The response of a server that the library has no adapter for.
+#[derive(Debug, PartialEq)]
+struct Reply(u16, &'static str);
+
+impl ServerResponse for Reply {
+    fn status(&self) -> u16 {
+        self.0
+    }
+    fn plain_text(status: u16, text: &'static str) -> Self {
+        Self(status, text)
+    }
+}
+
+impl IntoResponse<Reply> for Reply {
+    fn into_response(self) -> Reply {
+        self
+    }
+}
+
+type Handled = Result<Reply, Box<dyn std::error::Error + Send + Sync>>;
+
+/// A request to an adapter of the program's own: the status, and whether the handler's change was saved.
+#[track_caller]
+fn check_own_adapter(handler: fn(&mut Session) -> Handled, status: u16, is_saved: bool) {
+    let dir = TempDir::new().unwrap();
+    let sessions = Sessions::new(FileStore::open(dir.path()).unwrap(), Cookies::plain_http()).unwrap();
+    let sessions = sessions.with_observer(|_| {});
+    let (Reply(answered, text), headers) = http::serve(&sessions, "theme=dark", |session| {
+        session.insert("n", 1).unwrap();
+        handler(session)
+    });
+    assert_eq!(answered, status, "{text}");
+    assert_eq!(headers.iter().any(|(name, _)| *name == "Set-Cookie"), is_saved, "{text}");
+    assert!(headers.contains(&("Vary", "Cookie".to_owned())), "{text}");
+}
+
+#[test]
+fn an_adapter_of_the_programs_own_saves_and_answers_failures() {
+    check_own_adapter(|_| Ok(Reply(200, "fine")), 200, true);
+    check_own_adapter(|_| Ok(Reply(404, "no such page")), 404, true);
+    check_own_adapter(|_| Ok(Reply(502, "bad gateway")), 502, false);
+    check_own_adapter(|_| Err("no price for tea".into()), 500, false);
+    check_own_adapter(|_| Err(Error::new(ErrorKind::Gone, "save session").into()), 409, false);
+    check_own_adapter(|_| resume_unwind(Box::new("on purpose")), 500, false);
+    check_own_adapter(|session| Ok(Reply(200, session.insert("", 1).map(|()| "")?)), 500, false);
+    let too_large = |session: &mut Session| -> Handled {
+        session.insert("a", "x".repeat(1 << 19))?;
+        session.insert("b", "x".repeat(1 << 19))?;
+        Ok(Reply(200, "fine"))
+    };
+    check_own_adapter(too_large, 500, false);
 }
