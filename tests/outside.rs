@@ -203,7 +203,7 @@ const DOCUMENTS: [&str; 4] = ["docs/guide.md", "docs/design.md", "docs/format.md
 
 /// crates.io and docs.rs show the page without the repository around it.
 #[test]
-fn every_link_of_the_readme_leads_somewhere_without_the_repository() {
+fn every_link_of_the_readme_works_without_the_repository() {
     let readme = page("README.md");
     let targets = targets(&readme);
     assert!(targets.len() > 5, "{targets:?}");

@@ -551,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_cannot_be_made_is_an_error_and_one_that_is_there_is_made_private() {
+    fn a_directory_is_made_private_or_an_error_is_returned() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
         let make = |name: &str| root.make_directory(name).map_err(|error| error.kind());
@@ -596,7 +596,7 @@ mod tests {
     /// Only the owner of a file may ask for it.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_file_that_may_not_be_read_without_a_trace_is_opened_all_the_same() {
+    fn a_file_opens_where_noatime_is_not_allowed() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
         let open = |refusal: Option<Errno>| {

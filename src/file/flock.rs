@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_given_back_also_while_a_copy_of_its_descriptor_is_open() {
+    fn a_lock_is_released_while_a_copy_of_its_descriptor_is_open() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let descriptor = file.reopen().unwrap();
         let copy = descriptor.try_clone().unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_tries_once_more_when_it_is_interrupted_ends_at_its_deadline_and_does_not_spin() {
+    fn an_interrupted_wait_goes_on_until_its_deadline() {
         let tries = AtomicU32::new(0);
         let outcomes = |errors: &'static [i32]| {
             tries.store(0, Ordering::Relaxed);

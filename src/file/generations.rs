@@ -557,7 +557,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn the_file_is_made_full_size_without_a_hole_and_any_other_size_is_replaced() {
+    fn the_counters_file_has_full_size_and_no_hole() {
         use std::os::unix::fs::MetadataExt;
         let (dir, root) = store();
         let path = dir.path().join(GENERATIONS_PATH);

@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri maps no file")]
-    fn a_counter_says_what_was_last_written_to_its_place_in_the_file() {
+    fn a_counter_reads_the_last_value_written_to_its_place() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&[0; 8192], 0).unwrap();
         let map = MmapOptions::new().len(8192).map_raw_read_only(&file).unwrap();

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_writer_of_one_session_waits_and_a_writer_of_another_does_not() {
+    fn writers_of_one_session_queue_and_others_do_not() {
         let queues = Queues::new();
         let (a, b) = (PublicId::digest(b"a"), PublicId::digest(b"b"));
         let held = queues.turn(&a, soon()).unwrap();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_did_not_open_the_store_is_refused_and_takes_no_place() {
+    fn a_forked_process_is_refused_and_takes_no_place_in_the_queue() {
         let queues = Queues { fork_guard: ForkGuard::of_another_process(), ..Queues::new() };
         let error = queues.turn(&PublicId::digest(b"a"), soon()).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Forked);

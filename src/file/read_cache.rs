@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "too many for Miri")]
-    fn the_room_of_many_small_copies_is_given_back_when_few_large_ones_have_taken_their_place() {
+    fn the_cache_shrinks_its_table_when_entries_become_few() {
         let small = bytes_of(&copy(1, 10));
         let cache = cache_of(PARTS * 1000 * small);
         let keys = keys(&cache, 1020);
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn several_small_copies_make_room_for_a_large_one_and_for_no_more_than_that() {
+    fn eviction_makes_room_for_one_entry_and_no_more() {
         let (small, large) = (bytes_of(&copy(1, 100)), bytes_of(&copy(1, 1000)));
         let cache = cache_of(PARTS * (large + 2 * small));
         let keys = keys(&cache, 10);
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_larger_than_its_parts_share_is_not_kept_nor_the_one_it_replaces() {
+    fn an_entry_larger_than_its_part_is_not_cached() {
         let bytes = bytes_of(&copy(1, 1000));
         let (just, short) = (cache_of(PARTS * bytes), cache_of(PARTS * bytes - 1));
         for (cache, want) in [(just, 1), (short, 0)] {
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_those_of_the_copies_that_are_there_and_nothing_when_none_is() {
+    fn the_cache_counts_the_bytes_of_its_entries() {
         let copies = if cfg!(miri) { 30 } else { 1000 };
         let cache = cache_of(PARTS << 20);
         let counted = || (cache.counts().copies, cache.counts().bytes);
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_version_replaces_a_newer_one_only_if_that_is_not_trusted() {
+    fn an_older_version_replaces_a_stale_entry_only() {
         #[track_caller]
         fn check(there: u64, comes: u64, trusted: bool, want: u64) {
             let cache = cache_of(PARTS << 20);

@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn every_single_bit_flip_is_refused_but_in_the_state_and_behind_the_payload() {
+    fn every_bit_flip_is_refused_but_in_state_and_padding() {
         let good = slot(&sample());
         let used = encode(&sample(), &id(), 7, State::DATA_SYNCED, 0, SLOT_MAX).unwrap().len();
         // Under an interpreter, a few that share no factor with the bits of a byte.
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_is_sealed_for_who_looks_at_the_decoder_verifies_and_says_what_it_was_told() {
+    fn a_sealed_slot_verifies_and_decodes_to_its_fields() {
         let whole = slot(&Record { entries: Entries::new(), user: None, ..sample() });
         let payload = [0, 0];
         let fields = &whole[SEQUENCE_AT..=SETTING_AT];
@@ -541,7 +541,7 @@ mod tests {
 
     /// The claimed counts are those of a decoder's nightmares: room for them is not there to be taken.
     #[test]
-    fn a_payload_that_claims_more_than_it_has_is_refused_before_memory_is_spent_on_it() {
+    fn a_payload_with_a_false_length_allocates_nothing() {
         let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
         let no_user = [0].as_slice();
         let user = [1].as_slice();
@@ -603,7 +603,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_has_what_was_added_and_a_new_slot_inherits_what_is_true_of_the_inode() {
+    fn a_new_slot_inherits_the_flags_of_its_inode() {
         let flags = [State::DATA_SYNCED, State::NAME_SYNCED, State::RETIRING, State::SYNC_FAILED];
         for flag in flags {
             let all_others =

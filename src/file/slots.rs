@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_valid_slot_wins_and_a_reader_trusts_it_only_beside_its_predecessor_or_nothing() {
+    fn the_newest_valid_slot_wins_and_settles_by_its_predecessor() {
         check(slot(1), empty(), Some((0, 1, true)));
         check(slot(1), slot(2), Some((1, 2, true)));
         check(slot(3), slot(2), Some((0, 3, true)));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tombstone_in_either_slot_ends_the_session_whatever_the_other_says() {
+    fn a_tombstone_in_either_slot_ends_the_session() {
         let mut ended = empty();
         ended[..PREFIX_LEN].copy_from_slice(&slot::tombstone());
         check(ended.clone(), slot(4), None);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_part_of_a_file_is_a_creation_that_was_cut_short_unless_anybody_was_told_of_it() {
+    fn a_partial_first_slot_is_an_unfinished_creation() {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
         let part = |sequence, state, file_bytes: usize| {
             let mut bytes = slot::encode(&record, &id(), sequence, state, 4 * SLOT_MIN, SLOT_MAX).unwrap();
@@ -233,7 +233,7 @@ mod tests {
 
     /// Somebody who knows his id can store the likeness of a slot, and wait until a disk loses the second half of a file.
     #[test]
-    fn what_lies_in_the_middle_of_a_slot_is_no_version_whatever_happened_to_the_file() {
+    fn bytes_inside_a_slot_are_never_a_version() {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
         let likeness = slot(9);
         let mut first = slot::encode(&record, &id(), 1, State::WRITTEN, 2 * SLOT_MIN, SLOT_MAX).unwrap();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_a_whole_file_if_the_first_slot_claims_the_size_that_it_then_has() {
+    fn a_whole_file_has_the_size_that_its_first_slot_claims() {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
         let large = |file_bytes: usize| {
             let mut bytes = slot::encode(&record, &id(), 1, State::WRITTEN, 2 * SLOT_MIN, SLOT_MAX).unwrap();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_version_is_not_verified_again_and_no_other_is_taken_for_it() {
+    fn only_the_known_version_skips_verification() {
         let View::Valid { newest, .. } = view(&[slot(3), slot(4)].concat(), &id(), None).unwrap() else {
             panic!("valid")
         };
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_in_either_slot_is_an_error_even_beside_a_valid_one() {
+    fn a_newer_format_in_either_slot_is_an_error() {
         for newer in [0, 1] {
             let mut slots = [slot(1), slot(2)];
             slots[newer][4] = 9;

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watcher_whose_thread_ends_by_a_panic_just_then_is_dropped_in_silence() {
+    fn a_watcher_with_a_dead_thread_is_dropped_in_silence() {
         let dir = tempfile::tempdir().unwrap();
         // As long as this is there nobody knows that the thread is gone.
         let alive = Arc::new(Alive);

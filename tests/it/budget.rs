@@ -56,11 +56,10 @@ fn check_comes_back_to(before: Held) {
 }
 
 #[test]
-fn an_open_store_holds_what_its_documentation_says_and_leaves_nothing_when_it_is_dropped() {
+fn an_open_store_holds_what_is_documented_and_leaves_nothing() {
     let Some(dir) = stage() else {
         let dir = directory_in_memory();
-        let name =
-            "budget::an_open_store_holds_what_its_documentation_says_and_leaves_nothing_when_it_is_dropped";
+        let name = "budget::an_open_store_holds_what_is_documented_and_leaves_nothing";
         return again(name, dir.path());
     };
     let root = dir.join("store");
@@ -211,8 +210,8 @@ const SMALL_LIMIT: usize = 8 << 20;
 /// For a million sessions, run manually in a release build: `SESSILE_TEST_SESSIONS=1000000`, which needs 4 GB
 /// of disk space.
 #[test]
-fn copies_of_more_sessions_than_fit_take_the_memory_they_are_allowed_and_not_half_as_much_again() {
-    let name = "budget::copies_of_more_sessions_than_fit_take_the_memory_they_are_allowed_and_not_half_as_much_again";
+fn a_full_cache_stays_within_the_memory_limit() {
+    let name = "budget::a_full_cache_stays_within_the_memory_limit";
     let sessions = scale(30_000);
     // The default limit where there are enough sessions for it.
     let limit = if sessions < 100_000 { SMALL_LIMIT } else { 32 << 20 };
@@ -220,25 +219,25 @@ fn copies_of_more_sessions_than_fit_take_the_memory_they_are_allowed_and_not_hal
 }
 
 #[test]
-fn copies_of_large_sessions_take_the_memory_they_are_allowed_and_not_half_as_much_again() {
-    let name = "budget::copies_of_large_sessions_take_the_memory_they_are_allowed_and_not_half_as_much_again";
+fn cached_large_sessions_stay_within_the_memory_limit() {
+    let name = "budget::cached_large_sessions_stay_within_the_memory_limit";
     check_memory_of(Shape::Large, name, 2_500, SMALL_LIMIT);
 }
 
 #[test]
-fn copies_of_sessions_of_many_entries_take_the_memory_they_are_allowed_and_not_half_as_much_again() {
-    let name = "budget::copies_of_sessions_of_many_entries_take_the_memory_they_are_allowed_and_not_half_as_much_again";
+fn cached_sessions_of_many_entries_stay_within_the_limit() {
+    let name = "budget::cached_sessions_of_many_entries_stay_within_the_limit";
     check_memory_of(Shape::ManyEntries, name, 4_000, SMALL_LIMIT);
 }
 
 #[test]
-fn copies_of_tiny_sessions_take_the_memory_they_are_allowed_and_not_half_as_much_again() {
-    let name = "budget::copies_of_tiny_sessions_take_the_memory_they_are_allowed_and_not_half_as_much_again";
+fn cached_tiny_sessions_stay_within_the_memory_limit() {
+    let name = "budget::cached_tiny_sessions_stay_within_the_memory_limit";
     check_memory_of(Shape::Tiny, name, 30_000, SMALL_LIMIT);
 }
 
 #[test]
-fn a_session_larger_than_a_32nd_of_the_limit_is_served_and_not_kept() {
+fn a_session_larger_than_its_part_is_served_uncached() {
     let dir = directory_in_memory();
     let open = |bytes| FileStoreOptions::new().watch(false).cache_bytes(bytes).open(dir.path()).unwrap();
     let (store, reader) = (open(32 * 8192), open(32 * 8192));
@@ -503,7 +502,7 @@ fn without_a_cache_every_load_is_a_miss_and_everything_works() {
 
 /// A counter is shared by all its sessions, so an invalidation applies to all of them.
 #[test]
-fn a_save_costs_the_copies_of_sessions_with_the_same_counter_one_look_and_no_others() {
+fn a_save_costs_sessions_of_the_same_counter_one_read() {
     let cell = |saved: &Saved| {
         let bytes = saved.live.id.as_bytes();
         (bytes[0], u16::from_le_bytes([bytes[2], bytes[3]]) % 512)

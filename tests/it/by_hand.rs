@@ -160,7 +160,7 @@ fn unwatched_with(cache_bytes: usize) -> (Stage, Clock) {
 }
 
 #[test]
-fn whoever_does_not_watch_serves_what_was_changed_by_hand_for_a_minute_and_not_longer() {
+fn without_a_watcher_a_foreign_change_shows_within_a_minute() {
     for by_hand in ByHand::ALL {
         let (stage, clock) = unwatched();
         let saved = stage.backed_up(false);
@@ -191,7 +191,7 @@ fn a_copy_of_the_future_is_not_trusted() {
 }
 
 #[test]
-fn a_load_that_finds_an_old_copy_confirmed_trusts_it_for_another_minute_without_decoding_it() {
+fn a_confirmed_entry_is_fresh_for_another_minute() {
     let (stage, clock) = unwatched();
     let saved = stage.backed_up(false);
     let record = |store: &FileStore| match store.load(&saved.token).unwrap() {
@@ -209,7 +209,7 @@ fn a_load_that_finds_an_old_copy_confirmed_trusts_it_for_another_minute_without_
 }
 
 #[test]
-fn a_save_to_a_session_that_was_removed_by_hand_finds_none_whatever_copy_is_there() {
+fn a_save_to_a_file_removed_from_outside_finds_no_session() {
     for cache_bytes in [32 << 20, 0] {
         let (stage, _clock) = unwatched_with(cache_bytes);
         let [updated, rotated] = [(); 2].map(|()| stage.backed_up(false));
@@ -227,7 +227,7 @@ fn a_save_to_a_session_that_was_removed_by_hand_finds_none_whatever_copy_is_ther
 }
 
 #[test]
-fn a_save_to_a_session_that_was_restored_by_hand_changes_what_was_restored() {
+fn a_save_to_a_restored_file_changes_what_was_restored() {
     for cache_bytes in [32 << 20, 0] {
         let (stage, _clock) = unwatched_with(cache_bytes);
         let saved = stage.backed_up(false);

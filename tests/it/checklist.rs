@@ -33,7 +33,7 @@ fn has_test(source: &str, name: &str) -> bool {
 }
 
 #[test]
-fn every_test_that_the_security_page_names_exists_and_every_promise_names_one() {
+fn every_promise_of_the_security_page_names_a_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut modules = BTreeMap::new();
     sources(&root.join("src"), &mut modules);

@@ -175,7 +175,7 @@ fn check_findings_of_any(context: &str, findings: &Findings) {
 }
 
 #[test]
-fn whatever_four_processes_do_at_once_no_load_is_behind_what_was_acknowledged() {
+fn four_processes_see_no_stale_load() {
     let findings = work_in_processes(&[Cache::Kept; 4], true, usual_time());
     check_findings("shared", &findings);
 }
@@ -207,7 +207,7 @@ fn whatever_eight_threads_of_one_process_do_no_load_is_behind() {
 
 /// The tests above could fail: processes that cannot hear each other are found out, and of nothing else.
 #[test]
-fn without_announcements_the_check_finds_stale_copies_and_ended_sessions() {
+fn without_invalidations_the_check_finds_stale_loads() {
     let findings = work_in_processes(&[Cache::Kept; 4], false, Duration::from_millis(700));
     let counts = findings.counts;
     assert!(counts[Count::Loads] > 1_000, "{counts:?}");
@@ -230,12 +230,12 @@ enum End {
 const LOADS_BEFORE: u64 = 20;
 
 #[test]
-fn after_a_logout_no_process_finds_the_session_however_warm_its_cache_is() {
+fn after_a_logout_no_warm_cache_serves_the_session() {
     check_ends(End::Logout, rounds(2_000));
 }
 
 #[test]
-fn after_a_rotation_no_process_finds_the_old_id_and_every_process_finds_the_new_one() {
+fn after_a_rotation_every_process_finds_the_new_id_only() {
     check_ends(End::Rotation, rounds(500));
 }
 
@@ -482,7 +482,7 @@ fn a_rotated_session_is_found_under_its_new_id_by_every_process() {
 }
 
 #[test]
-fn two_processes_that_save_in_turns_see_each_other_and_themselves() {
+fn two_processes_that_save_in_turns_see_each_other() {
     for &(pair, writer) in PAIRS {
         let two = Two::new(writer);
         let token = two.session();
@@ -499,7 +499,7 @@ fn two_processes_that_save_in_turns_see_each_other_and_themselves() {
 
 /// Saving takes the copy in memory for what is in the file, if the file says so; and not otherwise.
 #[test]
-fn a_save_begins_with_what_is_stored_and_not_with_a_copy_that_nobody_corrected() {
+fn a_save_begins_with_the_stored_version_not_a_stale_entry() {
     let two = Two::new(open);
     let token = two.session();
     let unheard = unheard(two.dir.path());
@@ -523,7 +523,7 @@ fn unheard(dir: &Path) -> FileStore {
 }
 
 #[test]
-fn whatever_is_done_to_a_session_after_a_writer_died_untold_all_see_its_version_or_newer() {
+fn any_operation_after_a_killed_save_spreads_its_version() {
     for &(pair, writer) in PAIRS {
         for large in [false, true] {
             let two = Two::new(writer);
@@ -548,7 +548,7 @@ fn whatever_is_done_to_a_session_after_a_writer_died_untold_all_see_its_version_
 }
 
 #[test]
-fn whatever_is_done_to_a_session_after_a_deleter_died_untold_nobody_finds_it_any_more() {
+fn any_operation_after_a_killed_delete_ends_the_session() {
     type Die = fn(&Path);
     // How far the deleter came.
     let died: [(&str, Die); 2] = [
@@ -580,7 +580,7 @@ fn whatever_is_done_to_a_session_after_a_deleter_died_untold_nobody_finds_it_any
 
 /// A rotation that died untold between the end of the old id and the announcement: the old id, and only it.
 #[test]
-fn a_session_that_was_rotated_unheard_is_found_under_one_id_after_the_next_act_on_the_old_one() {
+fn a_rotation_that_died_unheard_ends_with_the_next_operation() {
     let two = Two::new(open);
     let old = two.session();
     let unheard = unheard(two.dir.path());
@@ -596,7 +596,7 @@ fn a_session_that_was_rotated_unheard_is_found_under_one_id_after_the_next_act_o
 /// A logout does not wait for a save that is under way longer than it may, and wins: also over the copies that
 /// the save would have left.
 #[test]
-fn a_logout_that_passed_a_save_is_seen_by_all_and_by_the_one_that_saved() {
+fn a_logout_that_overtook_a_save_is_seen_by_every_process() {
     type Passed = fn(&FileStore, &Token, &dyn Fn()) -> Option<bool>;
     let acts: [(&str, Passed); 6] = [
         ("save", |s, t, meanwhile| update_meanwhile(s, t, RELAXED, 10, meanwhile)),
@@ -710,7 +710,7 @@ fn live(store: &FileStore, token: &Token) -> std::sync::Arc<Record> {
 
 /// A copy that its owner got and changed is theirs.
 #[test]
-fn a_record_that_was_loaded_and_changed_is_not_what_the_next_load_finds() {
+fn a_changed_record_is_not_what_the_next_load_finds() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path());
     let token = new_session(&store);
@@ -756,7 +756,7 @@ impl Removed {
 }
 
 #[test]
-fn a_copy_is_trusted_for_a_minute_from_when_it_was_read_and_no_longer() {
+fn an_entry_is_fresh_for_a_minute_after_its_read() {
     type Copy = fn(&mut Removed);
     let copies: [(&str, Copy); 4] = [
         ("loaded", |this| {

@@ -766,7 +766,7 @@ fn check_refused(result: Result<Option<Saved>>, kind: ErrorKind, text: &str) {
 type Limit<'a> = (&'a dyn Fn(&mut Record) -> Result<Verdict>, ErrorKind, &'a str);
 
 #[test]
-fn files_refuse_a_record_beyond_a_limit_and_keep_the_version_they_have() {
+fn a_record_beyond_a_limit_is_refused_and_the_old_one_kept() {
     let dir = TempDir::new().unwrap();
     let options = FileStoreOptions::new().record_bytes_max(4096).entries_max(10);
     let store = options.open(dir.path()).unwrap();
@@ -809,7 +809,7 @@ fn files_refuse_a_record_beyond_a_limit_and_keep_the_version_they_have() {
 }
 
 #[test]
-fn a_rotation_that_cannot_remove_the_old_file_is_an_error_and_leaves_no_successor() {
+fn a_rotation_that_cannot_end_the_old_file_leaves_no_successor() {
     let dir = TempDir::new().unwrap();
     let store = FileStore::open(dir.path()).unwrap();
     let token = create(&store, &Record::new(store.now(), store.now() + HOUR));
@@ -830,7 +830,7 @@ fn a_rotation_that_cannot_remove_the_old_file_is_an_error_and_leaves_no_successo
 }
 
 #[test]
-fn a_rotation_of_a_session_whose_file_was_removed_meanwhile_makes_no_successor() {
+fn a_rotation_of_a_removed_file_makes_no_successor() {
     let dir = TempDir::new().unwrap();
     let store = FileStore::open(dir.path()).unwrap();
     let token = create(&store, &Record::new(store.now(), store.now() + HOUR));
@@ -844,7 +844,7 @@ fn a_rotation_of_a_session_whose_file_was_removed_meanwhile_makes_no_successor()
 }
 
 #[test]
-fn files_end_a_session_that_another_writer_holds_and_nothing_he_does_brings_it_back() {
+fn a_delete_ends_a_session_that_a_stuck_writer_holds() {
     type Write =
         fn(&FileStore, &Token, &mut dyn FnMut(&mut Record) -> Result<Verdict>) -> Result<Option<Saved>>;
     let dir = TempDir::new().unwrap();

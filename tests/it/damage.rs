@@ -395,7 +395,7 @@ fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn whatever_happened_to_a_file_what_is_served_is_one_of_its_versions_or_nothing() {
+fn a_damaged_file_serves_one_of_its_versions_or_nothing() {
     let victim = Victim::new(100);
     // Same size and same texts: it differs only in the bytes that identify the session.
     let foreign = Victim::new(100).whole;
@@ -415,7 +415,7 @@ fn whatever_happened_to_a_file_what_is_served_is_one_of_its_versions_or_nothing(
 
 /// A power cut in the middle of the next save.
 #[test]
-fn however_far_a_save_came_the_version_before_it_is_served_until_the_next_one_is_whole() {
+fn a_partial_save_leaves_the_version_before_it_served() {
     let victim = Victim::new(100);
     // The next save wrote the first `length` bytes of the second slot.
     put(&victim.store, &victim.token, "next", Durability::PowerSafe).unwrap().unwrap();
@@ -441,7 +441,7 @@ fn however_far_a_save_came_the_version_before_it_is_served_until_the_next_one_is
 }
 
 #[test]
-fn another_sessions_file_under_a_name_is_not_that_session_and_deleting_it_harms_nobody() {
+fn another_sessions_file_under_a_name_is_not_that_session() {
     let dir = directory_in_memory();
     let store = FileStoreOptions::new().cache_bytes(0).open(dir.path()).unwrap();
     for is_link in [false, true] {
@@ -512,7 +512,7 @@ fn check_too_large<T: std::fmt::Debug>(result: Result<T, Error>, victim: &Victim
 
 /// A sparse file of one tebibyte: reading it into memory would kill the process.
 #[test]
-fn a_huge_file_is_refused_before_memory_is_spent_on_it_and_can_be_deleted() {
+fn a_huge_file_allocates_nothing_and_can_be_deleted() {
     let victim = Victim::new(100);
     File::options().write(true).open(&victim.path).unwrap().set_len(1 << 40).unwrap();
     check_too_large(victim.store.load(&victim.token), &victim);

@@ -53,7 +53,7 @@ fn every_method_that_handlers_call_has_an_example() {
 }
 
 #[test]
-fn a_method_whose_example_is_missing_ignored_or_of_another_method_is_found() {
+fn a_method_without_its_own_example_is_found() {
     let source = "impl Session {\n    /// ```\n    /// ```\n    pub fn a() {\n    }\n    pub fn b() {}\n    /// ```ignore\n    \
                   /// ```\n    #[must_use]\n    pub fn c() {}\n    /// ```no_run\n    /// ```\n    #[must_use]\n    pub fn d() {}\n}\n\
                   impl Other {\n    pub fn e() {}\n}\n";

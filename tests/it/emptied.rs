@@ -94,7 +94,7 @@ fn ask_for(server: &mut Child, token: &str) -> String {
 }
 
 #[test]
-fn a_site_goes_on_after_its_store_was_emptied_and_all_are_logged_out() {
+fn a_site_goes_on_after_its_store_was_emptied() {
     for watches in [false, true] {
         let dir = directory_in_memory();
         let (root, errors) = (dir.path().join("store"), dir.path().join("errors"));
@@ -292,7 +292,7 @@ fn no_save_brings_a_session_back_that_was_there_before() {
 }
 
 #[test]
-fn a_removal_that_goes_on_after_the_store_was_made_again_is_no_error() {
+fn a_removal_that_goes_on_after_the_recreation_is_no_error() {
     let dir = directory_in_memory();
     let open = || options(false).cache_bytes(0).observer(|_| ()).open(dir.path()).unwrap();
     let remove_shard_of = |store: &FileStore| {

@@ -5,12 +5,12 @@ use std::fs::File;
 use std::time::Duration;
 
 #[test]
-fn a_forked_child_is_refused_every_call_and_does_its_parent_no_harm() {
+fn a_forked_child_is_refused_every_call() {
     let Some(stage) = stage() else {
         // In a separate process: the child of a process with many threads has only one of them, but all their
         // locks.
         let dir = tempfile::tempdir().unwrap();
-        let name = "forked::a_forked_child_is_refused_every_call_and_does_its_parent_no_harm";
+        let name = "forked::a_forked_child_is_refused_every_call";
         return again(name, dir.path());
     };
     for watch in [false, true] {

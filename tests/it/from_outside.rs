@@ -234,7 +234,7 @@ impl Actor {
 
 #[test]
 #[ignore = "needs strace"]
-fn whatever_the_kernel_refuses_is_an_error_and_leaves_the_old_version_or_the_new_one() {
+fn any_refusal_of_the_kernel_leaves_the_old_version_or_the_new() {
     let dir = directory_in_memory();
     let mut actor = Actor::start(dir.path());
     let cases = [

@@ -68,7 +68,7 @@ struct Ledger {
 }
 
 #[test]
-fn after_kills_at_random_instants_every_session_is_at_its_last_acknowledged_version_or_the_next() {
+fn after_kills_each_session_is_at_its_last_version_or_the_next() {
     let dir = TempDir::new().unwrap();
     let store = open_without_cache(dir.path());
     let shared = store.create(&versions::new(&store, 1, 10), Durability::OfStore).unwrap().token;
@@ -413,7 +413,7 @@ const SLOT: usize = 2048;
 /// A killed writer may leave any of these flags in the newest slot. The next save must not assume more than
 /// they state, and must not set flags for syncs it did not make.
 #[test]
-fn a_power_safe_save_ends_synced_whatever_state_a_killed_writer_left_and_a_relaxed_one_claims_nothing() {
+fn a_power_safe_save_after_a_kill_ends_synced() {
     let dir = TempDir::new().unwrap();
     let store = open_without_cache(dir.path());
     for left in [0, DATA_SYNCED, NAME_SYNCED, DATA_SYNCED | NAME_SYNCED] {

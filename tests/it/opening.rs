@@ -74,7 +74,7 @@ fn check_in_order(root: &Path) {
 // -------------------------------------------------------------------------------------------------- it makes
 
 #[test]
-fn a_new_store_has_its_parameters_its_counters_its_index_and_256_shards_and_nothing_else() {
+fn a_new_store_has_the_documented_names_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("sessions");
     let store = FileStore::open(&root).unwrap();
@@ -168,10 +168,10 @@ fn a_store_may_be_reached_through_a_link() {
 }
 
 #[test]
-fn a_store_opened_by_a_relative_path_stays_itself_when_the_process_goes_elsewhere() {
+fn a_relative_path_is_resolved_once() {
     let Some(stage) = stage() else {
         let dir = tempfile::tempdir().unwrap();
-        let name = "opening::a_store_opened_by_a_relative_path_stays_itself_when_the_process_goes_elsewhere";
+        let name = "opening::a_relative_path_is_resolved_once";
         return again(name, dir.path());
     };
     for relative in ["store", "./other", "third/", "deeper/../fourth"] {
@@ -227,7 +227,7 @@ fn a_store_is_made_on_a_mount_whose_parent_cannot_be_synced() {
 }
 
 #[test]
-fn opening_again_keeps_the_sessions_and_never_replaces_the_parameters() {
+fn opening_again_keeps_sessions_and_parameters() {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     let saved = made(&root);
@@ -335,7 +335,7 @@ fn with_parameters(parameters: &[u8]) -> impl FnOnce(&Path) {
 }
 
 #[test]
-fn a_store_of_a_newer_format_is_refused_whatever_else_its_parameters_say() {
+fn a_store_of_a_newer_format_is_refused() {
     for (format, parameters) in [
         ("2", "{\"format\":2,\"shards\":256,\"public_id\":\"blake3-160\"}"),
         ("3", "{\"of\":[\"another\",{\"kind\":null}],\"format\":3}"),
@@ -407,7 +407,7 @@ fn with_planted(name: &'static str, plant: impl FnOnce(&Path)) -> impl FnOnce(&P
 const IN_ITS_PLACE: &str = "a link, pipe, directory or device is in its place";
 
 #[test]
-fn a_link_pipe_or_directory_in_place_of_the_parameters_is_refused() {
+fn a_link_or_pipe_in_place_of_the_parameters_is_refused() {
     let text = format!("failed to read the parameters of session store `DIR/sessile.json`: {IN_ITS_PLACE}");
     // To the right parameters, in their old place or in none.
     let link = with_planted(PARAMETERS, |place| symlink("../aside", place).unwrap());
@@ -425,7 +425,7 @@ fn a_link_pipe_or_directory_in_place_of_the_parameters_is_refused() {
 
 /// Some backups leave empty directories out.
 #[test]
-fn shards_that_a_store_lacks_are_made_again_at_opening_and_named() {
+fn missing_shards_are_recreated_at_opening_and_named() {
     for (missing, names) in [(vec!["7f"], "7f"), (vec!["ff", "00", "7f"], "00, 7f, ff")] {
         let dir = directory_in_memory();
         let root = dir.path().join("store");
@@ -485,7 +485,7 @@ fn what_is_no_directory_in_place_of_a_shard_is_refused() {
 /// Also while the store is being made: whoever may plant a link must not choose where sessions go, or whose
 /// mode is changed.
 #[test]
-fn a_link_in_place_of_a_shard_is_not_followed_by_the_making_of_a_store() {
+fn making_a_store_follows_no_link_in_place_of_a_shard() {
     let dir = directory_in_memory();
     let (root, elsewhere) = (dir.path().join("store"), dir.path().join("elsewhere"));
     for path in [&root, &elsewhere] {
@@ -518,7 +518,7 @@ fn a_path_that_is_no_directory_is_refused() {
 }
 
 #[test]
-fn options_out_of_their_bounds_are_refused_by_name_before_anything_is_made() {
+fn options_out_of_bounds_are_refused_before_anything_is_made() {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     let options = FileStoreOptions::new;
@@ -653,7 +653,7 @@ fn damage(root: &Path, bytes: Option<u64>) {
 }
 
 #[test]
-fn counters_that_are_missing_or_of_another_size_are_made_anew_when_nobody_uses_the_store() {
+fn missing_or_misshapen_counters_are_recreated() {
     for bytes in DAMAGES {
         for cache_bytes in CACHES {
             let dir = directory_in_memory();
@@ -680,7 +680,7 @@ fn counters_that_are_missing_or_of_another_size_are_made_anew_when_nobody_uses_t
 
 /// As another file: a process that has the damaged one in memory follows the name, and is not killed by another cut.
 #[test]
-fn damaged_counters_are_replaced_also_while_another_process_uses_them() {
+fn damaged_counters_are_replaced_under_a_running_process() {
     for bytes in DAMAGES {
         for cache_bytes in CACHES {
             let dir = directory_in_memory();

@@ -682,7 +682,7 @@ fn the_command_changes_no_mode_and_refuses_what_disagrees() {
 }
 
 #[test]
-fn without_an_observer_an_open_store_is_a_line_on_standard_error() {
+fn an_exposed_store_is_reported_on_standard_error() {
     let dir = directory_in_memory();
     // Text that ends a line, or turns one.
     let root = dir.path().join("store\u{2028}\u{202e}");

@@ -189,7 +189,7 @@ fn set_own_entries(parent: &Parent) {
 }
 
 #[test]
-fn saves_in_flight_do_not_resurrect_a_session_that_another_process_destroys() {
+fn saves_in_flight_resurrect_no_destroyed_session() {
     let dir = TempDir::new().unwrap();
     let sessions = sessions(dir.path());
     check_against_saves(&dir, &sessions, 2_000, |old| {
@@ -201,7 +201,7 @@ fn saves_in_flight_do_not_resurrect_a_session_that_another_process_destroys() {
 }
 
 #[test]
-fn saves_in_flight_are_in_the_successor_of_a_session_that_another_process_rotates_or_are_gone() {
+fn saves_in_flight_reach_the_successor_of_a_rotation_or_fail() {
     let dir = TempDir::new().unwrap();
     let sessions = sessions(dir.path());
     let mut successors = 0;
@@ -299,7 +299,7 @@ fn save_until_gone(parent: &Parent) {
 }
 
 #[test]
-fn of_two_rotations_at_once_one_succeeds_and_leaves_one_live_successor() {
+fn of_two_rotations_at_once_one_succeeds() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path(), LONG_WAIT);
     let mut rival = start("rotate", &dir).start();
@@ -403,7 +403,7 @@ fn hold(parent: &Parent) {
 }
 
 #[test]
-fn a_delete_does_not_wait_for_a_stopped_holder_and_nothing_the_holder_does_later_undoes_it() {
+fn a_delete_does_not_wait_for_a_stopped_writer() {
     for act in Act::ALL {
         check_delete_beside(act);
     }
@@ -454,7 +454,7 @@ fn check_delete_beside(act: Act) {
 
 /// The same, stopped anywhere: between any two system calls of an update, a growth or a rotation.
 #[test]
-fn a_delete_beside_a_process_stopped_at_any_instant_is_not_undone_when_it_goes_on() {
+fn a_delete_is_not_undone_by_a_writer_stopped_at_any_instant() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path(), Duration::from_millis(10));
     let mut worker = start("work until gone", &dir).start();
@@ -523,7 +523,7 @@ fn work_until_gone(parent: &Parent) {
 }
 
 #[test]
-fn a_writer_that_waits_longer_than_the_limit_is_told_busy_and_loses_nothing() {
+fn a_writer_that_waits_too_long_is_busy_and_loses_nothing() {
     for act in Act::ALL {
         check_busy(act);
     }
@@ -574,7 +574,7 @@ fn check_busy(act: Act) {
 }
 
 #[test]
-fn a_session_whose_save_was_told_busy_keeps_its_changes_and_saves_them_later() {
+fn a_busy_save_keeps_its_changes_for_a_later_save() {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path(), SHORT_WAIT);
     let held = store.create(&versions::new(&store, 1, 10), Durability::OfStore).unwrap().token;
@@ -702,7 +702,7 @@ fn check(words: [u64; 3]) -> u64 {
 /// ends each by a deletion or a rotation. Another process and this one load the session that is being
 /// written.
 #[test]
-fn loads_beside_a_writer_are_complete_never_go_back_and_never_miss_what_was_acknowledged() {
+fn loads_beside_a_writer_are_whole_and_never_go_back() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir.path().join("store"), LONG_WAIT);
     let tokens: Vec<_> = (0..rounds(150))

@@ -243,7 +243,7 @@ fn a_backup_without_run_directory_holds_all_sessions() {
 
 /// The old index is not used: a full sweep finds expired sessions once.
 #[test]
-fn what_an_earlier_version_left_in_the_root_is_dropped_once_it_is_unused() {
+fn leftovers_of_an_earlier_version_are_removed_once_unused() {
     for index_is_there_too in [false, true] {
         let dir = directory_in_memory();
         let root = dir.path();

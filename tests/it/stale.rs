@@ -44,7 +44,7 @@ fn number(value: u64) -> usize {
 }
 
 #[test]
-fn after_kills_at_random_instants_one_act_on_a_session_shows_every_warm_reader_what_is_there() {
+fn after_kills_one_operation_refreshes_every_warm_reader() {
     let dir = TempDir::new().unwrap();
     let files = open_without_cache(&dir.path().join("store"));
     let ledger = ledger(dir.path());
@@ -209,7 +209,7 @@ fn load_all_the_time(parent: &Parent) {
 /// A writer is stopped at any instant, and a logout does not wait for it. When the writer continues, it knows
 /// of the logout, even if it was about to cache the record that it had saved.
 #[test]
-fn a_writer_stopped_beside_a_logout_does_not_find_the_session_in_its_own_cache_when_it_goes_on() {
+fn a_writer_stopped_beside_a_logout_serves_no_entry_of_its_own() {
     let dir = TempDir::new().unwrap();
     let store = open_impatient(&dir.path().join("store"));
     let ledger = ledger(dir.path());
@@ -277,7 +277,7 @@ fn save_beside_a_logout(parent: &Parent) {
 /// Another process then saves the next version, and invalidates first. When the stopped writer continues, it
 /// does not cache its own version as the newest.
 #[test]
-fn a_writer_stopped_beside_a_later_save_finds_that_one_when_it_goes_on() {
+fn a_writer_stopped_beside_a_later_save_finds_that_save() {
     let dir = TempDir::new().unwrap();
     let store = open_impatient(&dir.path().join("store"));
     let ledger = ledger(dir.path());

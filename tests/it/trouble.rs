@@ -161,10 +161,10 @@ fn check_full_disk(store: &FileStore, reason: &str, make_room: impl FnOnce(&Save
 }
 
 #[test]
-fn a_disk_without_bytes_is_full_and_what_is_there_can_be_read_and_saved() {
+fn on_a_disk_without_bytes_sessions_can_be_read_and_saved() {
     let Some(disk) = stage() else {
         return again_on_small_disk(
-            "trouble::a_disk_without_bytes_is_full_and_what_is_there_can_be_read_and_saved",
+            "trouble::on_a_disk_without_bytes_sessions_can_be_read_and_saved",
             8 << 20,
             4096,
         );
@@ -180,10 +180,10 @@ fn a_disk_without_bytes_is_full_and_what_is_there_can_be_read_and_saved() {
 }
 
 #[test]
-fn a_disk_without_inodes_is_full_and_says_so_and_deleting_sessions_makes_room() {
+fn a_disk_without_inodes_says_so_and_deletes_make_room() {
     let Some(disk) = stage() else {
         return again_on_small_disk(
-            "trouble::a_disk_without_inodes_is_full_and_says_so_and_deleting_sessions_makes_room",
+            "trouble::a_disk_without_inodes_says_so_and_deletes_make_room",
             8 << 20,
             512,
         );
@@ -215,10 +215,10 @@ pub(crate) fn fill_up(ballast: &mut File) {
 }
 
 #[test]
-fn processes_that_load_and_save_on_a_disk_that_fills_up_are_refused_politely_and_never_see_what_is_stale() {
+fn on_a_disk_that_fills_up_no_load_is_stale() {
     const PROCESSES: u64 = 3;
     let Some(disk) = stage() else {
-        let name = "trouble::processes_that_load_and_save_on_a_disk_that_fills_up_are_refused_politely_and_never_see_what_is_stale";
+        let name = "trouble::on_a_disk_that_fills_up_no_load_is_stale";
         return again_on_small_disk(name, 16 << 20, 4096);
     };
     let root = disk.join("store");
@@ -428,9 +428,9 @@ fn work_on_a_full_disk(parent: &Parent) {
 
 /// With less and less room: whatever step of the making it is that finds none.
 #[test]
-fn a_store_that_is_made_on_a_full_disk_is_a_clear_error_and_leaves_no_half_of_its_counters() {
+fn making_a_store_on_a_full_disk_is_an_error_without_leftovers() {
     let Some(disk) = stage() else {
-        let name = "trouble::a_store_that_is_made_on_a_full_disk_is_a_clear_error_and_leaves_no_half_of_its_counters";
+        let name = "trouble::making_a_store_on_a_full_disk_is_an_error_without_leftovers";
         return again_on_small_disk(name, 8 << 20, 4096);
     };
     let (root, old) = (disk.join("new"), disk.join("old"));
@@ -479,13 +479,13 @@ fn a_store_that_is_made_on_a_full_disk_is_a_clear_error_and_leaves_no_half_of_it
 
 /// The counters are read in memory, and told to nobody, since nothing is saved.
 #[test]
-fn a_store_on_a_read_only_file_system_is_read_through_its_caches_and_sees_what_others_save() {
+fn a_read_only_mount_sees_saves_made_through_another_mount() {
     let Some(root) = stage() else {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("writable")).unwrap();
         let saved = create(&FileStore::open(dir.path().join("store")).unwrap(), "old");
         fs::write(dir.path().join("token"), saved.token.expose()).unwrap();
-        let name = "trouble::a_store_on_a_read_only_file_system_is_read_through_its_caches_and_sees_what_others_save";
+        let name = "trouble::a_read_only_mount_sees_saves_made_through_another_mount";
         let script =
             "mount --bind store writable && mount --bind store store && mount -o remount,bind,ro store";
         return again_in_mounts(name, dir.path(), "store", &[script]);
@@ -524,13 +524,13 @@ fn a_store_on_a_read_only_file_system_is_read_through_its_caches_and_sees_what_o
 }
 
 #[test]
-fn a_store_on_a_read_only_file_system_can_be_opened_and_read_and_nothing_else() {
+fn a_read_only_file_system_allows_reads_only() {
     let Some(root) = stage() else {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("store");
         let saved = create(&FileStoreOptions::new().cache_bytes(0).open(&root).unwrap(), "old");
         fs::write(dir.path().join("token"), saved.token.expose()).unwrap();
-        let name = "trouble::a_store_on_a_read_only_file_system_can_be_opened_and_read_and_nothing_else";
+        let name = "trouble::a_read_only_file_system_allows_reads_only";
         let script = "mount --bind store store && mount -o remount,bind,ro store";
         again_in_mounts(name, dir.path(), "store", &[script]);
         let store = FileStoreOptions::new().cache_bytes(0).open(&root).unwrap();
@@ -559,10 +559,10 @@ fn a_store_on_a_read_only_file_system_can_be_opened_and_read_and_nothing_else() 
 
 /// The file store says how many descriptors it needs.
 #[test]
-fn without_descriptors_every_act_fails_whole_and_with_four_more_every_act_succeeds() {
+fn four_free_descriptors_are_enough_for_every_operation() {
     let Some(dir) = stage() else {
         let dir = tempfile::tempdir().unwrap();
-        let name = "trouble::without_descriptors_every_act_fails_whole_and_with_four_more_every_act_succeeds";
+        let name = "trouble::four_free_descriptors_are_enough_for_every_operation";
         return again(name, dir.path());
     };
     let store = FileStoreOptions::new().cache_bytes(0).open(dir.join("store")).unwrap();
@@ -628,7 +628,7 @@ fn without_descriptors_every_act_fails_whole_and_with_four_more_every_act_succee
 }
 
 #[test]
-fn a_record_beyond_a_limit_is_refused_and_the_old_version_stands() {
+fn a_record_beyond_a_limit_keeps_the_old_version() {
     let dir = directory_in_memory();
     let options = FileStoreOptions::new().record_bytes_max(2048).entries_max(2);
     let store = options.open(dir.path()).unwrap();
@@ -721,7 +721,7 @@ fn check_planted(planted: Planted, act_of_load: &str, because: &'static str) {
 }
 
 #[test]
-fn what_is_planted_in_place_of_a_session_is_neither_followed_nor_waited_for_nor_removed() {
+fn an_object_in_place_of_a_session_is_not_followed_nor_removed() {
     let link = "Too many levels of symbolic links (os error 40)";
     check_planted(Planted::Link, "open session file", link);
     check_planted(Planted::DanglingLink, "open session file", link);
@@ -776,7 +776,7 @@ const NO_SUCH_FILE: &str = "No such file or directory (os error 2)";
 
 /// As when a disk is not mounted: an error, where "unknown" would log everybody out.
 #[test]
-fn a_missing_shard_directory_is_an_error_and_no_session_is_absent() {
+fn a_missing_shard_is_an_error_and_no_absent_session() {
     let shards = Shards::new();
     let (shard, aside) = (shards.shard(), shards.dir.path().join("aside"));
     fs::rename(&shard, &aside).unwrap();
@@ -840,7 +840,7 @@ fn a_link_in_place_of_a_shard_directory_is_not_followed() {
 }
 
 #[test]
-fn a_store_whose_directory_is_removed_reports_errors_and_no_absent_sessions() {
+fn a_removed_directory_is_an_error_and_no_absent_session() {
     let shards = Shards::new();
     fs::remove_dir_all(&shards.root).unwrap();
     let text = format!(
@@ -855,7 +855,7 @@ fn a_store_whose_directory_is_removed_reports_errors_and_no_absent_sessions() {
 
 /// The store is the directory that was opened, not whatever has its name now.
 #[test]
-fn a_store_whose_directory_is_moved_and_replaced_keeps_to_the_one_that_it_opened() {
+fn a_store_keeps_to_the_directory_that_it_opened() {
     let shards = Shards::new();
     let moved = shards.dir.path().join("moved");
     fs::rename(&shards.root, &moved).unwrap();
@@ -876,11 +876,10 @@ fn allow(path: &Path, mode: u32) {
 }
 
 #[test]
-fn what_permissions_forbid_is_an_error_that_names_the_file_and_the_session_survives() {
+fn a_forbidden_operation_names_the_file() {
     let Some(stage) = stage() else {
         let dir = tempfile::tempdir().unwrap();
-        let name =
-            "trouble::what_permissions_forbid_is_an_error_that_names_the_file_and_the_session_survives";
+        let name = "trouble::a_forbidden_operation_names_the_file";
         return again_as_nobody(name, dir.path());
     };
     let denied = "Permission denied (os error 13)";

@@ -128,7 +128,7 @@ fn processes_in(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_comparison_that_is_stopped_leaves_no_server_and_no_directory() {
+fn a_stopped_comparison_leaves_no_server_and_no_directory() {
     let dir = dir();
     let mut command = peers(dir.path(), &["--acts", "update", "--rounds", "1000"]);
     let mut running = Running(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());

@@ -100,8 +100,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn file_systems_of_other_hosts_and_of_processes_are_known_by_name_and_the_kernels_own_are_not_among_them()
-    {
+    fn file_systems_that_cannot_share_memory_are_known_by_name() {
         for (magic, name) in [
             (0x6969, Some("NFS")),
             // SMB 1, CIFS, SMB 2 and 3

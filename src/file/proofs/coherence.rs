@@ -190,7 +190,7 @@ fn model(preemptions_max: usize, waits: &'static [Duration], acts: &'static [(us
 // ------------------------------------------------------------------------------------------------ the engine as it is
 
 #[test]
-fn threads_of_one_process_see_what_was_saved_and_no_save_is_lost() {
+fn threads_of_one_process_see_each_save_and_lose_none() {
     model(2, &[LONG], &[(0, SAVE), (0, END), (0, LOAD)]);
     model(2, &[LONG], &[(0, SAVE), (0, LOAD), (0, LOAD_ANEW)]);
     model(2, &[LONG], &[(0, SAVE), (0, SAVE), (0, LOAD_ANEW)]);
@@ -215,7 +215,7 @@ fn an_end_that_finds_nothing_has_nothing_to_tell() {
 }
 
 #[test]
-fn a_writer_that_is_stopped_anywhere_and_passed_by_a_logout_does_not_serve_its_copy() {
+fn a_writer_overtaken_by_a_logout_does_not_serve_its_entry() {
     model(2, &[LONG, SHORT], &[(0, SAVE), (1, END), (0, LOAD)]);
     model(2, &[SHORT], &[(0, SAVE), (0, END), (0, LOAD)]);
     model(2, &[LONG, SHORT], &[(0, GROW), (1, END)]);
@@ -228,7 +228,7 @@ fn a_save_into_another_file_is_seen_and_waited_for() {
 }
 
 #[test]
-fn what_a_killed_writer_left_is_spread_by_whoever_learns_of_it_first() {
+fn a_killed_writers_version_reaches_every_process() {
     model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_WRITING), (1, KEEP), (2, LOAD)]);
 }
 

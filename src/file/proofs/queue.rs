@@ -37,7 +37,7 @@ fn queue(waits: &'static [Duration]) {
 }
 
 #[test]
-fn whoever_waits_long_enough_gets_his_turn_alone_and_no_queue_is_left() {
+fn each_waiting_thread_gets_its_turn_and_no_queue_is_left() {
     check(3, || queue(&[LONG, LONG]));
     check(2, || queue(&[LONG, LONG, LONG]));
 }

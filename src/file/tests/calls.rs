@@ -32,7 +32,7 @@ fn a_relaxed_save_opens_reads_and_writes_the_other_slot() {
 }
 
 #[test]
-fn the_first_session_of_an_hour_opens_its_bucket_and_the_first_of_a_lost_index_makes_it() {
+fn the_first_session_of_an_hour_makes_its_bucket() {
     let fixture = Fixture::new();
     let create = |deadline: u64| {
         let mut record = record("x");
@@ -56,7 +56,7 @@ fn the_first_session_of_an_hour_opens_its_bucket_and_the_first_of_a_lost_index_m
 }
 
 #[test]
-fn a_save_files_its_session_again_only_if_it_expires_in_an_earlier_hour() {
+fn a_save_indexes_its_session_only_for_an_earlier_hour() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let move_by = |hours: i64| {
@@ -100,7 +100,7 @@ fn a_power_safe_save_after_a_power_safe_one_syncs_once() {
 
 /// The older slot may be all that the disk holds.
 #[test]
-fn a_power_safe_save_syncs_an_unsynced_newest_version_before_it_writes_over_the_older_one() {
+fn the_newest_version_is_synced_before_the_older_is_overwritten() {
     let fixture = Fixture::new();
     let session = fixture.session(true);
     put(&fixture.store, &session, "relaxed", false).unwrap();
@@ -112,7 +112,7 @@ fn a_power_safe_save_syncs_an_unsynced_newest_version_before_it_writes_over_the_
 }
 
 #[test]
-fn a_power_safe_save_after_a_writer_was_killed_before_its_sync_syncs_first() {
+fn a_power_safe_save_syncs_a_killed_writers_version_first() {
     let fixture = Fixture::new();
     let session = fixture.session(true);
     let killed = dying_in_call(4, || put(&fixture.store, &session, "killed", true));
@@ -123,7 +123,7 @@ fn a_power_safe_save_after_a_writer_was_killed_before_its_sync_syncs_first() {
 }
 
 #[test]
-fn the_first_power_safe_save_of_a_relaxed_session_syncs_its_name_before_it_returns() {
+fn the_first_power_safe_save_syncs_the_sessions_name() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     // The directory is opened before anything is written: a save must not find out half-way that it cannot be
@@ -147,7 +147,7 @@ fn the_first_power_safe_save_of_a_relaxed_session_syncs_its_name_before_it_retur
 }
 
 #[test]
-fn a_power_safe_save_that_changes_nothing_makes_safe_what_is_there() {
+fn a_power_safe_save_without_changes_syncs_the_stored_version() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let keep = || Act::Keep.run(&fixture.store, &session, &session);
@@ -181,7 +181,7 @@ fn a_power_safe_creation_syncs_the_file_then_its_name() {
 }
 
 #[test]
-fn a_larger_file_is_synced_before_it_takes_the_name_at_every_durability() {
+fn a_grown_file_is_synced_before_it_takes_the_name() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     check_calls(&told(&GROW), || put(&fixture.store, &session, &big("x"), false));
@@ -207,7 +207,7 @@ fn a_larger_file_is_synced_before_it_takes_the_name_at_every_durability() {
 
 /// Else the next save could be announced before this one, whose copy would then pass for the newest.
 #[test]
-fn a_larger_file_is_not_open_to_others_before_its_save_is_announced() {
+fn a_grown_file_stays_locked_until_the_invalidation() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let other = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(20)));
@@ -228,7 +228,7 @@ fn a_larger_file_is_not_open_to_others_before_its_save_is_announced() {
 }
 
 #[test]
-fn what_is_known_of_a_file_is_not_believed_of_the_larger_one_in_its_place() {
+fn flags_of_a_file_are_not_taken_for_those_of_its_successor() {
     let fixture = Fixture::new();
     let session = fixture.session(true);
     // Not even if what is known of the larger one cannot be written down.
@@ -272,7 +272,7 @@ const ROTATE: [&str; 23] = [
 ];
 
 #[test]
-fn a_rotation_syncs_the_successor_and_its_name_before_the_old_file_goes_and_then_its_end() {
+fn a_rotation_syncs_the_successor_before_it_ends_the_old_file() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let successor = SessionId::random().unwrap();
@@ -360,7 +360,7 @@ fn an_end_syncs_a_larger_files_name_before_the_tombstone() {
 }
 
 #[test]
-fn without_synced_security_events_the_end_of_a_session_is_not_synced_and_its_successor_still_is() {
+fn without_synced_security_events_only_successors_are_synced() {
     let fixture = Fixture::with(FileStoreOptions::new().sync_security_events(false));
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
     let unsynced = [&ROTATE[..18], &ROTATE[19..]].concat();
@@ -371,7 +371,7 @@ fn without_synced_security_events_the_end_of_a_session_is_not_synced_and_its_suc
 
 /// What a sweep removes is not synced: what comes back after a power cut must have expired too.
 #[test]
-fn a_save_that_moves_the_deadline_to_an_earlier_time_is_power_safe() {
+fn a_save_that_shortens_the_deadline_is_power_safe() {
     let save = |store: &FileStore, session: &SessionId, sooner: bool| {
         let mut change = |record: &mut Record| {
             let by = Duration::from_secs(1);

@@ -42,7 +42,7 @@ fn die_in_every_call(act: Act, power_safe: bool) {
 }
 
 #[test]
-fn a_process_that_dies_in_any_call_leaves_the_old_version_or_the_new_one() {
+fn a_death_in_any_call_leaves_the_old_version_or_the_new() {
     for act in WRITING {
         for power_safe in [false, true] {
             die_in_every_call(act, power_safe);
@@ -52,7 +52,7 @@ fn a_process_that_dies_in_any_call_leaves_the_old_version_or_the_new_one() {
 
 /// The mark is only a reason to look; it must neither kill the session nor stay.
 #[test]
-fn a_file_marked_by_a_writer_that_died_before_it_replaced_it_goes_on() {
+fn a_file_that_a_killed_writer_marked_retiring_stays_usable() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let exchange = GROW.iter().position(|call| *call == "exchange").unwrap();
@@ -68,7 +68,7 @@ fn a_file_marked_by_a_writer_that_died_before_it_replaced_it_goes_on() {
 
 /// A write of more than a page may be cut short by a signal that kills.
 #[test]
-fn a_process_that_dies_half_way_through_a_write_leaves_the_old_version_or_the_new_one() {
+fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
     struct Death;
     for (act, part) in WRITING.into_iter().flat_map(|act| [(act, SHORT), (act, PAGE)]) {
         for text in ["old".to_owned(), big("old")] {

@@ -156,7 +156,7 @@ fn calls_that_do_a_part_or_nothing_are_gone_on_with() {
 
 /// The disk reads or writes the first page, or half of it, and fails at the next.
 #[test]
-fn a_call_that_fails_half_way_is_an_error_and_not_the_end_of_a_session() {
+fn a_call_that_fails_half_way_ends_no_session() {
     let fixture = Fixture::new();
     let updates = [false, true].map(|power_safe| Act::Update { power_safe });
     let acts = || [Act::Load, Act::Keep, Act::Rotate].into_iter().chain(updates);
@@ -187,7 +187,7 @@ fn a_call_that_fails_half_way_is_an_error_and_not_the_end_of_a_session() {
 }
 
 #[test]
-fn whichever_call_of_a_load_fails_it_is_an_error_and_never_an_absent_session() {
+fn any_failed_call_of_a_load_is_an_error_never_absence() {
     fail_every_call(Act::Load, true);
 }
 
@@ -198,7 +198,7 @@ fn whichever_call_of_a_creation_fails_nothing_is_left() {
 }
 
 #[test]
-fn whichever_call_of_a_save_fails_the_old_version_stands_or_the_new_one() {
+fn any_failed_call_of_a_save_leaves_old_or_new() {
     fail_every_call(Act::Update { power_safe: false }, true);
     fail_every_call(Act::Update { power_safe: true }, true);
     // Of a session that no power-safe save has seen yet.
@@ -207,19 +207,19 @@ fn whichever_call_of_a_save_fails_the_old_version_stands_or_the_new_one() {
 }
 
 #[test]
-fn whichever_call_of_a_growing_save_fails_the_old_version_stands_or_the_new_one() {
+fn any_failed_call_of_a_growing_save_leaves_old_or_new() {
     fail_every_call(Act::Grow { power_safe: false }, true);
     fail_every_call(Act::Grow { power_safe: true }, false);
 }
 
 #[test]
-fn whichever_call_of_a_rotation_fails_the_old_id_lives_or_the_new_one_and_never_both() {
+fn any_failed_call_of_a_rotation_leaves_one_id_at_most() {
     fail_every_call(Act::Rotate, true);
     fail_every_call(Act::Rotate, false);
 }
 
 #[test]
-fn whichever_call_of_a_deletion_fails_it_is_an_error_or_the_session_is_gone() {
+fn any_failed_call_of_a_delete_is_an_error_or_the_end() {
     fail_every_call(Act::Delete, true);
     fail_every_call(Act::Delete, false);
 }
@@ -242,7 +242,7 @@ fn a_load_beside_a_torn_slot_fails_when_any_of_its_calls_does() {
 
 /// What is not synced must not be found either, and its file may refuse to go.
 #[test]
-fn a_creation_that_can_be_neither_synced_nor_removed_is_not_loadable() {
+fn a_creation_neither_synced_nor_removed_is_not_loadable() {
     for unsynced in ["sync file", "sync shard"] {
         let fixture = Fixture::new();
         let session = SessionId::random().unwrap();
@@ -257,7 +257,7 @@ fn a_creation_that_can_be_neither_synced_nor_removed_is_not_loadable() {
 
 /// The failpoint fails a call before it has done anything; a disk that fills up fails a write in the middle.
 #[test]
-fn a_write_that_failed_in_the_middle_is_voided_and_harms_nobody_if_it_cannot_be() {
+fn a_torn_write_is_voided_or_stays_harmless() {
     let fixture = Fixture::new();
     for undone in [true, false] {
         let session = fixture.session(true);
@@ -318,7 +318,7 @@ fn creation_refuses_an_id_that_exists_and_leaves_it_alone() {
 }
 
 #[test]
-fn without_random_bits_nothing_gets_a_name_and_what_is_there_stays() {
+fn without_random_bits_nothing_is_created_or_changed() {
     let fixture = Fixture::new();
     let session = fixture.session(true);
     let fails = |to_do: &str, act: &dyn Fn() -> Result<bool>| {
@@ -347,7 +347,7 @@ fn without_random_bits_nothing_gets_a_name_and_what_is_there_stays() {
 
 /// File systems that cannot exchange names get two calls in place of one.
 #[test]
-fn a_growing_save_where_names_cannot_be_exchanged_replaces_the_file_and_brings_nothing_back() {
+fn without_exchange_a_growing_save_renames_and_revives_nothing() {
     let fixture = Fixture::new();
     for refusal in [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP, Errno::PERM] {
         let refuse = move |call: &'static str| (call == "exchange").then(|| refusal.raw_os_error());
@@ -385,7 +385,7 @@ fn a_growing_save_where_names_cannot_be_exchanged_replaces_the_file_and_brings_n
 }
 
 #[test]
-fn whichever_call_of_a_load_of_an_unknown_id_fails_it_is_an_error() {
+fn any_failed_call_of_an_unknown_ids_load_is_an_error() {
     let fixture = Fixture::new();
     let nobody = SessionId::random().unwrap();
     for errno in REFUSALS {
@@ -398,7 +398,7 @@ fn whichever_call_of_a_load_of_an_unknown_id_fails_it_is_an_error() {
 }
 
 #[test]
-fn a_bucket_that_cannot_be_appended_to_is_closed_and_what_was_appended_in_part_is_counted() {
+fn a_bucket_that_refuses_an_append_is_closed_and_counted() {
     let fixture = Fixture::new();
     let open = || descriptors(|open| open.starts_with(fixture.dir.path().join(DUE)));
     for errno in [Errno::IO.raw_os_error(), SHORT] {

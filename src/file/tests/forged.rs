@@ -8,7 +8,7 @@ const SIZE_AT: u64 = 6;
 /// A visitor stores a text that is a slot to the last byte, so that it lies in the middle of his session's file, and waits until
 /// the disk loses the second half of that.
 #[test]
-fn a_session_that_a_visitor_stored_within_his_own_is_never_served() {
+fn a_slot_forged_inside_a_value_is_never_served() {
     let fixture = Fixture::new();
     let session = SessionId::random().unwrap();
     let id = session.public_id();
@@ -52,7 +52,7 @@ fn a_session_that_a_visitor_stored_within_his_own_is_never_served() {
 
 /// The older slot is not what is served, and what it says of itself is not what the file is.
 #[test]
-fn a_wrong_bit_in_the_size_of_an_older_slot_does_not_make_a_session_one_that_was_not_finished() {
+fn a_wrong_size_of_the_older_slot_is_no_unfinished_creation() {
     let fixture = Fixture::new();
     for bit in 0..8 {
         let session = fixture.session(false);
@@ -67,7 +67,7 @@ fn a_wrong_bit_in_the_size_of_an_older_slot_does_not_make_a_session_one_that_was
 
 /// A number after which there is none is not reached by saves.
 #[test]
-fn a_session_at_the_last_sequence_is_served_and_a_save_of_it_is_refused_and_not_lost() {
+fn a_session_at_the_last_sequence_is_served_and_not_saved() {
     let fixture = Fixture::new();
     let forge = |sequence: u64| {
         let session = fixture.session(false);

@@ -7,7 +7,7 @@ fn is_refused<T>(result: Result<T>) -> bool {
 }
 
 #[test]
-fn a_child_that_is_forked_while_the_cache_is_looked_at_waits_for_nobody() {
+fn a_child_forked_amid_a_cache_lookup_does_not_hang() {
     type Call = fn(&FileStore, &SessionId) -> bool;
     let calls: [(&str, Call); 7] = [
         ("load", |store, id| is_refused(store.load(&id.to_token()))),

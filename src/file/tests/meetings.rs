@@ -48,7 +48,7 @@ fn delete_in_every_call(act: Act) {
 }
 
 #[test]
-fn a_save_does_not_bring_back_a_session_that_is_ended_during_any_of_its_calls() {
+fn a_save_revives_no_session_ended_during_any_of_its_calls() {
     for act in [
         Act::Update { power_safe: false },
         Act::Update { power_safe: true },
@@ -63,7 +63,7 @@ fn a_save_does_not_bring_back_a_session_that_is_ended_during_any_of_its_calls() 
 
 /// Also not the save that writes everything anew because a sync failed.
 #[test]
-fn a_rewrite_after_a_failed_sync_does_not_bring_back_an_ended_session() {
+fn a_rewrite_after_a_failed_sync_revives_no_ended_session() {
     let fixture = Fixture::with(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
     let session = fixture.session(true);
     let (deleter, ended) = (Arc::clone(&fixture.store), session.clone());
@@ -120,7 +120,7 @@ fn wait_during(
 }
 
 #[test]
-fn a_save_that_waited_on_a_file_that_was_replaced_starts_again_with_the_one_in_its_place() {
+fn a_save_that_waited_on_a_replaced_file_starts_again() {
     let fixture = Fixture::new();
     let check =
         |act: Act, fail: Box<dyn FnMut(usize, &'static str) -> Option<i32>>, want: Option<ErrorKind>| {
@@ -139,7 +139,7 @@ fn a_save_that_waited_on_a_file_that_was_replaced_starts_again_with_the_one_in_i
 }
 
 #[test]
-fn a_save_that_waited_on_a_file_that_was_removed_finds_no_session() {
+fn a_save_that_waited_on_a_removed_file_finds_no_session() {
     let fixture = Fixture::new();
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
     let (rotated, waited) = wait_during(&fixture, Act::Rotate, "unlink", |_, _| None, [&session, &successor]);
@@ -154,7 +154,7 @@ fn a_save_that_waited_on_a_file_that_was_removed_finds_no_session() {
 
 /// The holder of the lock is stopped, and the logout did not wait for it; others still do.
 #[test]
-fn a_save_that_waited_while_a_logout_overtook_it_finds_no_session() {
+fn a_waiting_save_overtaken_by_a_logout_finds_no_session() {
     for act in [Act::Update { power_safe: false }, Act::Grow { power_safe: true }, Act::Keep, Act::Rotate] {
         let fixture = Fixture::new();
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
@@ -179,7 +179,7 @@ fn a_save_that_waited_while_a_logout_overtook_it_finds_no_session() {
 }
 
 #[test]
-fn a_reader_that_never_finds_the_file_at_rest_asks_the_writers_to_pause() {
+fn a_reader_that_finds_no_settled_file_takes_a_shared_lock() {
     let fixture = Fixture::with(FileStoreOptions::new().lock_wait(Duration::from_millis(20)));
     let session = fixture.session(false);
     let (token, path) = (session.to_token(), fixture.path(&session));
@@ -205,7 +205,7 @@ fn a_reader_that_never_finds_the_file_at_rest_asks_the_writers_to_pause() {
 }
 
 #[test]
-fn a_reader_that_asked_the_writers_of_a_replaced_file_to_pause_reads_the_one_in_its_place() {
+fn a_reader_that_waited_on_a_replaced_file_reads_its_successor() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let path = fixture.path(&session);
@@ -232,7 +232,7 @@ fn a_reader_that_asked_the_writers_of_a_replaced_file_to_pause_reads_the_one_in_
 /// A reader may copy the first slot before a save and the second one in the middle of the next: what it holds then is
 /// torn beside a version that was superseded before the load began.
 #[test]
-fn a_load_that_two_saves_passed_reads_again_and_finds_the_newest() {
+fn a_load_overtaken_by_two_saves_finds_the_newest() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let path = fixture.path(&session);
@@ -281,8 +281,7 @@ fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
 
 /// A logout's wait is spent on those who had the lock before: it may pass one who has had it for a moment only.
 #[test]
-fn a_save_that_got_the_lock_just_before_a_logout_passed_it_is_not_acknowledged_after_the_logout_has_returned()
-{
+fn a_save_overtaken_by_a_logout_is_not_acknowledged() {
     let fixture = Fixture::new();
     let impatient = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
     for _ in 0..30 {
@@ -324,7 +323,7 @@ fn a_save_that_got_the_lock_just_before_a_logout_passed_it_is_not_acknowledged_a
 
 /// A holder that was passed knows a name only, under which there may be another session by now.
 #[test]
-fn a_writer_that_was_passed_leaves_alone_what_was_brought_in_under_its_sessions_name() {
+fn an_overtaken_writer_leaves_an_imported_session_alone() {
     for (act, at) in [
         (Act::Update { power_safe: false }, "write"),
         (Act::Update { power_safe: true }, "sync file"),
@@ -361,7 +360,7 @@ fn a_writer_that_was_passed_leaves_alone_what_was_brought_in_under_its_sessions_
 
 /// A file that went away between a save's first look and its last may hold what was saved, or not.
 #[test]
-fn a_save_that_cannot_see_whether_a_logout_passed_it_does_not_claim_that_the_old_version_stands() {
+fn a_save_that_cannot_check_its_link_reports_unknown_durability() {
     let fixture = Fixture::new();
     for (look, power_safe) in [("stat file", false), ("stat session", false), ("stat session", true)] {
         let session = fixture.session(true);
@@ -380,7 +379,7 @@ fn a_save_that_cannot_see_whether_a_logout_passed_it_does_not_claim_that_the_old
 
 /// Damaged since it was verified, and served from memory: that is the version to go on from.
 #[test]
-fn an_act_that_keeps_what_is_stored_keeps_the_version_that_is_served_and_not_the_one_before_it() {
+fn a_kept_update_returns_the_version_that_is_stored() {
     let dir = directory();
     let store = FileStoreOptions::new().watch(false).open(dir.path()).unwrap();
     for act in [Act::Keep, Act::Rotate] {

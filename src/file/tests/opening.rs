@@ -101,7 +101,7 @@ fn open_with_fault(place: Place, fault: Fault) {
 }
 
 #[test]
-fn whichever_call_of_opening_fails_it_is_an_error_that_names_the_store_and_the_next_opening_succeeds() {
+fn any_failed_call_of_opening_is_an_error_and_the_next_opens() {
     use Place::{Bare, Deaf, Exposed, Made, New, Uncached};
     for place in [New, Bare, Made, Deaf, Uncached, Exposed] {
         let dir = place.prepare();
@@ -131,7 +131,7 @@ fn whichever_call_of_opening_fails_it_is_an_error_that_names_the_store_and_the_n
 }
 
 #[test]
-fn opening_brings_the_shards_to_the_disk_before_the_parameters_have_a_name_and_that_name_after_it() {
+fn opening_syncs_the_shards_before_it_names_the_parameters() {
     let dir = directory();
     let (has_it, root) = (Arc::new(Mutex::new(Vec::new())), dir.path().join("store"));
     let (report, path) = (Arc::clone(&has_it), root.join("sessile.json"));

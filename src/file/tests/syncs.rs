@@ -56,7 +56,7 @@ fn a_sync_that_failed_is_not_tried_again_on_the_same_file() {
 }
 
 #[test]
-fn when_a_sync_failed_and_writing_anew_fails_too_durability_is_unknown_and_the_old_version_stands() {
+fn a_failed_sync_and_rewrite_leave_durability_unknown() {
     let fixture = Fixture::new();
     let begin = ["open session", "lock", "read", "write", "sync file"].len();
     let calls_after = 2 + REBUILD.len();
@@ -94,7 +94,7 @@ fn when_a_sync_failed_and_writing_anew_fails_too_durability_is_unknown_and_the_o
 
 /// The second sync of a file would succeed without having written what the first one failed to write.
 #[test]
-fn after_a_failed_sync_and_a_failed_rewrite_the_next_power_safe_save_does_not_trust_the_file_either() {
+fn a_failed_sync_is_remembered_after_a_failed_rewrite() {
     let fixture = Fixture::new();
     for relaxed in [false, true] {
         let session = fixture.session(true);
@@ -118,7 +118,7 @@ fn after_a_failed_sync_and_a_failed_rewrite_the_next_power_safe_save_does_not_tr
 
 /// Before there is another file, the one that is there must say what it is.
 #[test]
-fn whoever_dies_in_a_save_whose_sync_failed_leaves_a_file_that_no_power_safe_save_trusts() {
+fn a_death_after_a_failed_sync_leaves_the_file_marked() {
     let fixture = Fixture::new();
     let update = Act::Update { power_safe: true };
     for (act, relaxed) in [(Act::Keep, true), (update, true), (update, false)] {
@@ -180,7 +180,7 @@ fn a_version_beyond_a_limit_whose_sync_failed_is_written_anew() {
 
 /// The marks, the voiding and the new file: whatever else fails after a sync, the file is not trusted by the next save.
 #[test]
-fn a_file_whose_sync_failed_is_not_trusted_whichever_of_the_writes_after_that_fails_too() {
+fn a_file_whose_sync_failed_is_never_synced_again() {
     let fixture = Fixture::new();
     for failing in 1..=4 {
         let session = fixture.session(true);
@@ -208,7 +208,7 @@ fn a_file_whose_sync_failed_is_not_trusted_whichever_of_the_writes_after_that_fa
 }
 
 #[test]
-fn a_directory_that_cannot_be_synced_leaves_durability_unknown_until_one_sync_succeeds() {
+fn durability_is_unknown_until_the_directory_is_synced() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     for text in ["a", "b"] {
@@ -230,7 +230,7 @@ fn a_directory_that_cannot_be_synced_leaves_durability_unknown_until_one_sync_su
 }
 
 #[test]
-fn a_directory_that_cannot_be_synced_is_synced_by_the_next_power_safe_act_whatever_both_are() {
+fn a_failed_directory_sync_is_repeated_by_the_next_operation() {
     let fixture = Fixture::new();
     for act in [Act::Keep, Act::Grow { power_safe: true }, Act::Update { power_safe: true }] {
         let session = fixture.session(false);

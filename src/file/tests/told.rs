@@ -68,7 +68,7 @@ fn whoever_finds_no_session_tells_those_who_have_copies() {
 }
 
 #[test]
-fn an_act_that_fails_tells_those_who_have_copies_what_it_or_a_killed_one_before_it_changed() {
+fn a_failed_operation_invalidates_what_may_have_changed() {
     let fixture = Fixture::new();
     let warm = warm(&fixture);
     for (act, call, want) in [
@@ -91,7 +91,7 @@ fn an_act_that_fails_tells_those_who_have_copies_what_it_or_a_killed_one_before_
 }
 
 #[test]
-fn whoever_could_not_announce_does_not_serve_its_own_copy_of_before() {
+fn a_failed_invalidation_drops_the_writers_own_entry() {
     let fixture = Fixture::new();
     let warm = warm(&fixture);
     for act in [Act::Update { power_safe: true }, Act::Grow { power_safe: false }, Act::Delete, Act::Rotate] {
@@ -106,7 +106,7 @@ fn whoever_could_not_announce_does_not_serve_its_own_copy_of_before() {
 }
 
 #[test]
-fn a_damaged_session_that_is_set_aside_or_swept_is_not_served_from_memory() {
+fn a_quarantined_or_swept_session_is_not_served_from_memory() {
     let fixture = Fixture::new();
     let warm = warm(&fixture);
     for swept in [false, true] {

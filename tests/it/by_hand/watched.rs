@@ -113,22 +113,22 @@ fn check_noticed(by_hand: ByHand) {
 }
 
 #[test]
-fn a_removed_session_is_noticed_promptly_by_a_process_that_has_a_copy() {
+fn a_removed_file_is_noticed_promptly() {
     check_noticed(ByHand::Remove);
 }
 
 #[test]
-fn a_session_that_is_moved_away_is_noticed_promptly_by_a_process_that_has_a_copy() {
+fn a_moved_file_is_noticed_promptly() {
     check_noticed(ByHand::MoveAway);
 }
 
 #[test]
-fn a_session_that_is_replaced_by_its_backup_is_noticed_promptly_by_a_process_that_has_a_copy() {
+fn a_file_replaced_by_its_backup_is_noticed_promptly() {
     check_noticed(ByHand::RestoreByRename);
 }
 
 #[test]
-fn a_shard_that_is_moved_replaced_or_removed_is_noticed_promptly_and_is_an_error_and_not_an_absent_session() {
+fn a_moved_or_removed_shard_is_promptly_an_error() {
     for by_hand in [ByHand::MoveShardAway, ByHand::ReplaceShardByBackup, ByHand::RemoveShard] {
         check_noticed(by_hand);
     }
@@ -197,7 +197,7 @@ fn check_hits(store: &FileStore, sessions: &[Saved], text: &str) {
 }
 
 #[test]
-fn saves_growing_saves_and_creations_of_others_take_no_copy_of_an_untouched_session() {
+fn saves_evict_no_entry_of_another_session() {
     let dir = directory_in_memory();
     let store = watching(dir.path());
     let mut child = Start::of("save and create").with("DIR", dir.path()).start();
@@ -297,10 +297,10 @@ fn whoever_has_no_use_for_a_watcher_starts_none() {
 }
 
 #[test]
-fn a_store_that_cannot_watch_opens_says_why_and_is_coherent_all_the_same() {
+fn a_store_that_cannot_watch_opens_and_says_why() {
     let Some(dir) = stage() else {
         let dir = directory_in_memory();
-        let name = "by_hand::watched::a_store_that_cannot_watch_opens_says_why_and_is_coherent_all_the_same";
+        let name = "by_hand::watched::a_store_that_cannot_watch_opens_and_says_why";
         return again(name, dir.path());
     };
     let root = dir.join("store");

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_is_owed_from_an_acknowledged_power_safe_save_until_a_relaxed_one_begins() {
+    fn a_session_is_owed_from_a_power_safe_save_to_a_relaxed_one() {
         let created = [creating(1, true), done(1)];
         check_owed(&created[..1], None);
         check_owed(&created, Some(1));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_counts_when_it_is_acknowledged_and_a_debt_ends_when_it_begins() {
+    fn an_end_counts_once_acknowledged_a_debt_until_it_begins() {
         let ending = Note::Ending { op: 2, life: LIFE };
         let begun = history(&[creating(1, true), done(1), ending]);
         assert_eq!((begun.lives[&LIFE].endings.len(), begun.lives[&LIFE].has_ended), (1, false));
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn who_died_before_ending_a_life_ended_nothing_once_a_later_save_is_acknowledged() {
+    fn a_killed_end_is_void_once_a_later_save_is_acknowledged() {
         let (hand, ending) = (3, |op| Note::Ending { op, life: LIFE });
         let dying = op_before(hand) + 1;
         let endings = |notes: &[Note]| history(notes).lives[&LIFE].endings.len();
