@@ -2,7 +2,7 @@
 //!
 //! One door, so that the proofs (`file/proofs`) can have the engine itself under a scheduler of their own: in every other
 //! build this module is a list of names of other crates. Under `--cfg shuttle`, in unit tests, the same names are those of
-//! the checker, and [`step`] is a place where another thread may go on. Statistics and caches of answers, which nobody
+//! the checker, and [`step`] is a place where another thread may go on. Statistics and caches of answers, which no thread
 //! waits for, go on taking their atomics from `std`.
 #[cfg(not(all(test, shuttle)))]
 mod usual {

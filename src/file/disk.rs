@@ -294,8 +294,8 @@ impl Directory {
 
     /// Puts a file where another one is, in one step; that other one then has the first one's name.
     ///
-    /// Fails if nothing is there: a plain rename would bring a session back that somebody removed meanwhile, without
-    /// waiting for the lock. File systems that cannot exchange names, and FUSE, get the plain rename.
+    /// Fails if nothing is there: a plain rename would bring back a session that a delete without the lock has
+    /// removed meanwhile. File systems that cannot exchange names, and FUSE, get the plain rename.
     ///
     /// # Errors
     ///

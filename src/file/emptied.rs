@@ -1,4 +1,4 @@
-//! A store whose directory was emptied while it is open: `rm -rf DIR/*` logs everybody out. It is made again by the first act that
+//! A store whose directory was emptied while it is open: `rm -rf DIR/*` logs all visitors out. It is recreated by the first operation that
 //! meets a missing shard and finds the parameters and all shards gone too.
 //!
 //! A single shard that is missing while the parameters are there is an error: it may be on its way to another place. (For a

@@ -6,7 +6,7 @@
 //!   CACHEDIR.TAG    says so to programs that make backups
 //!   generations     the counters that keep caches coherent
 //!   due/…           the expiry index: which sessions to look at in which hour
-//! damaged/…         damaged session files that somebody had moved aside
+//! damaged/…         damaged session files that were quarantined
 //! ab/cdef0123…      a session: the first byte of its PublicId names the shard, the other 19 the file
 //! ab/.new-…         a file on its way to its name; removed by a sweep when its writer died
 //! ab/.end-cdef0123… a session that was ended without its lock, until that is invalidated
@@ -37,7 +37,7 @@ pub(super) const CACHE_TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806
 /// Where an earlier version had its counters and its index: in the root itself.
 pub(super) const EARLIER_GENERATIONS: &str = "generations";
 pub(super) const EARLIER_DUE: &str = "due";
-/// In the expiry index: locked by whoever sweeps.
+/// In the expiry index: locked by the sweep that runs.
 pub(super) const SWEEP: &str = "sweep";
 /// Where damaged files are moved.
 pub(super) const DAMAGED: &str = "damaged";

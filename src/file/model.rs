@@ -79,7 +79,7 @@ fn open(dir: &Path, clock: &Clock, by: By) -> Result<FileStore, Error> {
         By::Forgetful => 32 << 10,
     };
     let options = FileStoreOptions::new().cache_bytes(cache_bytes).watch(false);
-    // Nobody has a lock when a script's next line begins; where the counters cannot be read, opening waits for the others.
+    // No operation has a lock when a script's next line begins; where the counters cannot be read, opening waits for the others.
     options.lock_wait(Duration::from_millis(5)).clock(clock.clone()).open(dir)
 }
 
@@ -112,7 +112,7 @@ pub(super) fn run(script: &[Step]) {
     for at in 0..model.sessions.len() {
         model.check(at);
     }
-    // Somebody who comes later sees the same.
+    // A store that is opened later sees the same.
     model.step(Step::Reopen { by: By::Cached });
     for at in 0..model.sessions.len() {
         model.check(at);
@@ -144,7 +144,7 @@ impl Model {
         &self.stores[by as usize]
     }
 
-    /// Lets somebody act, with the fault that is due, if any. Whether it was met.
+    /// Runs an operation with the fault that is due, if any. Whether it was met.
     fn with_fault<R>(&mut self, act: impl FnOnce(&Self) -> Result<R, Error>) -> (Result<R, Error>, bool) {
         let Some((due, fault, for_good)) = self.fault.take() else { return (act(self), false) };
         let for_good = for_good && fault != Errno::INTR.raw_os_error();
@@ -263,7 +263,7 @@ impl Model {
         match step {
             Step::Create { by, safe, minutes } => {
                 let record = self.record(minutes);
-                // Nobody was told the id of one that failed.
+                // The id of a failed creation was not acknowledged.
                 if let Ok(saved) = self.act(by, |store| store.create(&record, how(safe))) {
                     assert_eq!(*saved.live.record, record);
                     self.know(saved);
@@ -478,7 +478,7 @@ impl Model {
         (0..self.sessions.len()).for_each(|at| self.check(at));
     }
 
-    /// Removes what failing acts have left, too young for a sweep, or under a name that nobody was told.
+    /// Removes what failing acts have left, too young for a sweep, or under a name that was not acknowledged.
     fn remove_leftovers(&self) {
         let files: Vec<_> =
             self.store(By::Bare).files().map(|file| file.expect("no fault is left")).collect();

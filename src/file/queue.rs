@@ -159,7 +159,7 @@ mod tests {
         drop(queues.turn(&b, soon()).unwrap());
         drop(held);
         drop(queues.turn(&a, soon()).unwrap());
-        assert_eq!(queues.len(), 0, "queues that nobody stands in are dropped");
+        assert_eq!(queues.len(), 0, "queues without a waiting thread are dropped");
     }
 
     #[test]

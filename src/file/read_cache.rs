@@ -168,7 +168,7 @@ impl ReadCache {
         found
     }
 
-    /// The copy of a session, trusted or not, for somebody who is about to read its file; it is not counted as used.
+    /// The copy of a session, fresh or stale, for an operation that is about to read its file; it is not counted as used.
     pub(super) fn peek(&self, key: &Key) -> Option<Cached> {
         let (part, hash) = self.part(key);
         let copies = part.0.lock();

@@ -1,4 +1,4 @@
-//! The bytes of one slot of a session's file: documentation of the format, for who reads one by other means, and the codec.
+//! The bytes of one slot of a session's file: documentation of the format, for readers in other languages, and the codec.
 //! Pure: opens no file, reads no clock.
 //!
 //! ```text
@@ -27,7 +27,7 @@
 //! begins with "VOID" is what a failed write left; its slot size stays.
 //!
 //! - The checksum is keyed with the [`PublicId`]: a file copied over another one does not verify. It detects damage;
-//!   it is no signature, for whoever knows an id knows its `PublicId`.
+//!   it is no signature, because a visitor who knows an id knows its `PublicId`.
 //! - The prefix has a fixed width: a sweep learns a deadline from 128 bytes.
 //! - What lies behind the payload in a slot is left over from older versions and is never looked at.
 mod payload;
@@ -257,7 +257,7 @@ pub(super) fn claimed_size(slot: &[u8]) -> Option<usize> {
 }
 
 /// Whether these bytes are the beginning of a slot that says it is larger: its file was made shorter. What then lies in the
-/// second half of the file is the middle of what somebody stored, who may have stored the likeness of a slot. (Not where its
+/// second half of the file is the middle of a visitor's data, which may look like a slot. (Not where its
 /// size is all that is wrong: its checksum covers the size that it was written with.)
 pub(super) fn is_cut(slot: &[u8], id: &PublicId) -> bool {
     let is_larger = |size| size > slot.len() && size <= SLOT_MAX;
@@ -366,7 +366,7 @@ pub(super) fn checksum(used: &[u8], id: &PublicId) -> [u8; 16] {
 }
 
 /// A slot under a valid checksum, whatever it says: `fields` are its prefix from the sequence to the end of the setting (the
-/// rest is zero), `payload` its payload. For those who look what a decoder makes of it.
+/// rest is zero), `payload` its payload. For tests of the decoder.
 #[cfg(any(test, feature = "internals"))]
 pub(super) fn sealed(fields: &[u8], payload: &[u8], id: &PublicId) -> Vec<u8> {
     let mut slot = vec![0; PREFIX_LEN];

@@ -20,7 +20,7 @@
 //! last byte. It is never looked at, as it lies within a slot; a file that was cut, so that it would lie where a slot does, is
 //! damaged.
 //!
-//! **Known.** Whoever has verified a version before need not do so again: a slot whose prefix says the same sequence and
+//! **Known.** A version that was verified before need not be verified again: a slot whose prefix says the same sequence and
 //! checksum held the same record when the prefix was written, and what is returned is the record that was verified.
 use super::slot::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN, State, Version};
 use crate::error::Result;
@@ -94,15 +94,15 @@ pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Resu
     Ok(View::Damaged)
 }
 
-/// Whether these bytes say of themselves that they are a whole file, and not the first part of a larger one. Who wants to know
-/// of others asks for the file's size: the second slot is not believed, as it may be the middle of the first.
+/// Whether these bytes say of themselves that they are a whole file, and not the first part of a larger one. For others,
+/// the file's size is asked for: the second slot is not believed, as it may be the middle of the first.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
     split(bytes).is_some_and(|(first, _)| {
         matches!(slot::claim(first), Claim::Sequence(_)) && slot::claims_size(first)
     })
 }
 
-/// Whether these bytes are what is left of a creation that was cut short, of which nobody was told. A file is made with one
+/// Whether these bytes are what is left of a creation that was cut short and never acknowledged. A file is made with one
 /// write and never made shorter: then it is the first part of a file whose only version is the first, and was never synced.
 fn is_beginning(file: &[u8]) -> bool {
     file.len() < 2 * SLOT_MIN
@@ -231,7 +231,7 @@ mod tests {
         assert!(matches!(part(1, State::WRITTEN, 16 * SLOT_MIN), View::Damaged));
     }
 
-    /// Somebody who knows his id can store the likeness of a slot, and wait until a disk loses the second half of a file.
+    /// A visitor who knows the id can store the likeness of a slot, and wait until a disk loses the second half of the file.
     #[test]
     fn bytes_inside_a_slot_are_never_a_version() {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);

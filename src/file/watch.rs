@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn a_watcher_with_a_dead_thread_is_dropped_in_silence() {
         let dir = tempfile::tempdir().unwrap();
-        // As long as this is there nobody knows that the thread is gone.
+        // While this exists, the end of the thread is unknown.
         let alive = Arc::new(Alive);
         let handler = Arc::new(());
         let gone = Arc::downgrade(&handler);

@@ -2,8 +2,8 @@
 //!
 //! - Everything runs on one thread of the system, and only one thread of the model at a time. Memory is as if each access
 //!   were sequentially consistent; what weaker orderings allow is looked for by Miri.
-//! - **Time** is a count of how often somebody asked for it: a millisecond each. So every wait with a limit ends, short ones
-//!   after one try and long ones after thousands, in which everybody else comes to an end; and a model repeats itself.
+//! - **Time** is the count of the calls that asked for it: a millisecond each. So every wait with a limit ends, short ones
+//!   after one try and long ones after thousands, in which all other threads come to an end; and a model repeats itself.
 //! - **A timer** may go off at any instant that the checker chooses, but not more often than [`set_timers`] says.
 //! - Handing a lock over is not fair here, which allows more than the real ones do.
 use shuttle::future::batch_semaphore::{BatchSemaphore, Fairness};
@@ -104,7 +104,7 @@ impl<T> Mutex<T> {
         deadline: Instant,
     ) -> Option<ArcMutexGuard<RawMutex, T>> {
         while self.free.try_acquire(1).is_err() {
-            // It may be given back just when nobody waits for it any longer.
+            // It may be given back just when no thread waits for it any longer.
             step();
             if Instant::now() >= deadline {
                 return None;
@@ -159,7 +159,7 @@ impl<R, T> Drop for ArcMutexGuard<R, T> {
     }
 }
 
-/// As parking_lot's. One reader at a time is enough: who reads changes nothing that other readers could see.
+/// As parking_lot's. One reader at a time is enough: a reader changes nothing that other readers could see.
 #[derive(Debug, Default)]
 pub(crate) struct RwLock<T>(Mutex<T>);
 
@@ -198,7 +198,7 @@ pub(crate) mod thread {
         }
     }
 
-    /// Whoever sleeps lets everybody else go on.
+    /// A thread that sleeps lets all others go on.
     pub(crate) fn sleep(_: Duration) {
         shuttle::thread::yield_now();
     }
@@ -308,13 +308,13 @@ pub(crate) mod channel {
 
     /// What a select came to.
     pub(crate) enum Ready {
-        #[expect(dead_code, reason = "who is stopped does not ask how")]
+        #[expect(dead_code, reason = "a stopped thread does not ask how")]
         First(Result<(), TryRecvError>),
         Second(Result<(), TryRecvError>),
         Timer,
     }
 
-    /// Waits for one of two channels or a timer; of those that are ready, the checker tries each. If nobody else can go
+    /// Waits for one of two channels or a timer; of those that are ready, the checker tries each. If no other thread can go
     /// on, time passes until the timer goes off, if it may.
     pub(crate) fn wait(first: &Receiver<()>, second: &Receiver<()>) -> Ready {
         step();
@@ -335,7 +335,7 @@ pub(crate) mod channel {
                 (false, false) => shuttle::thread::yield_now(),
             }
         }
-        panic!("nobody will ever wake it");
+        panic!("no thread will ever wake it");
     }
 }
 

@@ -1603,7 +1603,7 @@ fn a_hundred_sound_lines_that_cannot_be_placed_are_an_export() {
 fn an_export_of_another_form_is_not_taken_for_whole() {
     for arguments in [&["import"][..], &["import", "--partial"]] {
         let place = Place::new();
-        let text = "{\"sessile_export\":2,\"sessions\":0}\n";
+        let text = "{\"sessile_export\":2,\"sessions\":0,\"more\":[]}\n";
         let ran = finish_with(sessile(arguments).arg(&place.root), text).ends(3);
         let want = "sessile: line 1: the export has form 2, and this version of sessile knows 1: ";
         assert!(ran.err.starts_with(want) && ran.err.lines().count() == 1, "{ran:#?}");

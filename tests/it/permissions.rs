@@ -656,7 +656,7 @@ fn the_command_changes_no_mode_and_refuses_what_disagrees() {
         drop(FileStoreOptions::new().group_access(group_access).open(&root).unwrap());
         change(&root);
         let before = modes(&root);
-        for verb in [&["sweep"][..], &["verify", "--repair"], &["destroy"], &["import"]] {
+        for verb in [&["sweep"][..], &["verify", "--repair"], &["delete"], &["import"]] {
             let mut command = Command::new(env!("CARGO_BIN_EXE_sessile"));
             command
                 .args(verb)

@@ -44,6 +44,12 @@ pub(crate) struct Trailer {
     pub(crate) sessions: u64,
 }
 
+/// Of a last line, which form it is of.
+#[derive(Deserialize)]
+struct Form {
+    sessile_export: u64,
+}
+
 impl Trailer {
     pub(crate) fn of(sessions: u64) -> Self {
         Self { form: FORM, sessions }
@@ -52,7 +58,11 @@ impl Trailer {
     /// Reads a line, if it begins as a last line does.
     pub(crate) fn read(line: &[u8]) -> Option<serde_json::Result<Self>> {
         let inside = line.strip_prefix(b"{")?.trim_ascii_start();
-        inside.starts_with(br#""sessile_export""#).then(|| serde_json::from_slice(line))
+        inside.starts_with(br#""sessile_export""#).then(|| {
+            // The form alone first: a line of another one may say more.
+            let Form { sessile_export: form } = serde_json::from_slice(line)?;
+            if form == FORM { serde_json::from_slice(line) } else { Ok(Self { form, sessions: 0 }) }
+        })
     }
 }
 

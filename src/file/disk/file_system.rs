@@ -21,7 +21,7 @@ impl Kind {
         Ok(Self(u32::try_from(magic).ok()))
     }
 
-    /// Elsewhere nobody says.
+    /// Other systems do not report it.
     #[cfg(not(target_os = "linux"))]
     pub(super) fn of(_: &File) -> io::Result<Self> {
         Ok(Self(None))

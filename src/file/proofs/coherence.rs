@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicU64;
 /// What has been acknowledged of a session so far.
 #[derive(Default)]
 struct Acknowledged {
-    /// The newest version that anybody was told of.
+    /// The newest version that was acknowledged.
     version: AtomicU64,
     saves: AtomicU64,
     is_ended: AtomicBool,
@@ -86,7 +86,7 @@ impl Acting<'_> {
         crate::file::layout::SessionPath::of(&self.session().public_id()).as_str().to_owned()
     }
 
-    /// Locks the session and writes its next version, as a relaxed save does, and tells nobody yet.
+    /// Locks the session and writes its next version, as a relaxed save does, without the invalidation.
     fn write<'a>(&'a self, session: &'a SessionId) -> Option<(Locked<'a>, Arc<Record>, Version)> {
         let locked = self.store.lock_live(session, None).unwrap()?;
         locked.invalidated.set(true);

@@ -101,7 +101,7 @@ impl Scheduler for Bounded {
         let mut options: Vec<usize> = runnable.iter().map(|task| task.id().into()).collect();
         let current = current.map(usize::from);
         let next = match current.and_then(|current| options.iter().position(|task| *task == current)) {
-            // It waits by asking again: everybody gets a turn before it does.
+            // It waits by asking again: every other task gets a turn before it does.
             Some(at) if yields => {
                 options.rotate_left(at + 1);
                 self.choose_at_a_price(options)
@@ -162,8 +162,8 @@ impl Place {
         Self { dir, clock: Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000)) }
     }
 
-    /// A store as another process has it, which waits for locks for so long; long waits do not end before everybody else
-    /// has.
+    /// A store as another process has it, which waits for locks for so long; long waits do not end before all others
+    /// have.
     fn open(&self, lock_wait: Duration) -> Arc<FileStore> {
         self.open_with(FileStoreOptions::new().lock_wait(lock_wait))
     }

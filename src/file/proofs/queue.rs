@@ -1,4 +1,4 @@
-//! The queue among the threads of one process: one inside, everybody comes in, nothing is left behind.
+//! The queue among the threads of one process: one inside, all come in, nothing is left behind.
 use super::{LONG, SHORT, check};
 use crate::error::ErrorKind;
 use crate::file::queue::Queues;

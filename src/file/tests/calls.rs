@@ -8,8 +8,8 @@ fn a_load_opens_reads_and_does_nothing_else() {
     let token = session.to_token();
     check_calls(&["open session", "read"], || fixture.store.load(&token));
     // What is absent is looked for once more, by its directory.
-    let nobody = SessionId::random().unwrap().to_token();
-    check_calls(&["open session", "open shard", "open session in shard"], || fixture.store.load(&nobody));
+    let unknown = SessionId::random().unwrap().to_token();
+    check_calls(&["open session", "open shard", "open session in shard"], || fixture.store.load(&unknown));
     let malformed = crate::id::Token::parse("../../etc/passwd").unwrap();
     check_calls(&[], || fixture.store.load(&malformed));
     put(&fixture.store, &session, &"x".repeat(SLOT_MIN), false).unwrap();
@@ -185,7 +185,7 @@ fn a_grown_file_is_synced_before_it_takes_the_name() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     check_calls(&told(&GROW), || put(&fixture.store, &session, &big("x"), false));
-    // Nobody synced the new file's name yet.
+    // The new file's name is not synced yet.
     let calls = [
         "open session",
         "lock",

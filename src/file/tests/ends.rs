@@ -111,7 +111,7 @@ fn a_sweep_finishes_an_end_that_was_begun_without_the_lock() {
     let file = fs::File::options().write(true).open(&left).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
     assert_eq!((sweep(full().dry_run(true)).temporary, left.exists()), (1, true));
-    assert_eq!(served(&warm, &session).as_deref(), Some("old"), "nobody was told");
+    assert_eq!(served(&warm, &session).as_deref(), Some("old"), "no invalidation");
     let report = sweep(full());
     assert_eq!((report.temporary, report.unknown, report.failed), (1, 0, 0));
     assert!(!left.exists());

@@ -76,7 +76,7 @@ fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) ->
         (Act::Rotate, Ok(_)) => assert!(old.is_none() && made.as_deref() == Some("new"), "{context}"),
         (Act::Rotate, Err(_)) => {
             assert!(is_old || old.is_none() && kind.is_some_and(may_be_visible), "{context}");
-            // A successor that cannot be removed is one that nobody was told of.
+            // A successor that cannot be removed was never acknowledged.
             assert!(made.is_none() || may_stay, "{context}: two are alive");
         }
         (Act::Delete, Ok(_)) => assert!(old.is_none(), "{context}"),
@@ -369,7 +369,7 @@ fn without_exchange_a_growing_save_renames_and_revives_nothing() {
             assert_eq!(fixture.temporary_beside(&session), 0, "{failing}");
             fixture.check_nothing_is_held(failing);
         }
-        // Its name went just before, by somebody who could not wait.
+        // A delete that could not wait has removed its name just before.
         let session = fixture.session(true);
         let path = fixture.path(&session);
         let remove = move |_, call: &'static str| {
@@ -387,11 +387,11 @@ fn without_exchange_a_growing_save_renames_and_revives_nothing() {
 #[test]
 fn any_failed_call_of_an_unknown_ids_load_is_an_error() {
     let fixture = Fixture::new();
-    let nobody = SessionId::random().unwrap();
+    let unknown = SessionId::random().unwrap();
     for errno in REFUSALS {
         for call in 0..3 {
             let fault = Fault { call, errno, then: Then::Works };
-            let (result, calls) = during(fault.plan(), || fixture.store.load(&nobody.to_token()));
+            let (result, calls) = during(fault.plan(), || fixture.store.load(&unknown.to_token()));
             check_error(&result.unwrap_err(), fixture.dir.path(), errno, &format!("{calls:?}"));
         }
     }

@@ -1,4 +1,4 @@
-//! Files that somebody made, or that a disk spoilt, under checksums that are good: whoever knows his id knows their key.
+//! Crafted or damaged files whose checksums are good: a visitor who knows the id knows the checksum's key.
 use super::*;
 use crate::file::slot::{self, PREFIX_LEN, SLOT_MAX, State};
 

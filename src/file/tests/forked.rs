@@ -48,7 +48,7 @@ fn a_child_forked_amid_a_cache_lookup_does_not_hang() {
                 unsafe { libc::_exit(i32::from(!well)) }
             }
             let mut status = 0;
-            // SAFETY: the child is ours, and nobody else waits for it.
+            // SAFETY: the child is ours, and no other thread waits for it.
             assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
             let_go.send(()).unwrap();
             assert!(libc::WIFEXITED(status), "{name} waited in the child");

@@ -104,7 +104,7 @@ fn wait_during(
                 };
                 other.update_file(&waited_for, &mut append, false)
             });
-            // One is ours; the other is the waiter's, who can go no further until we let go.
+            // One is ours; the other is the waiter's, which can go no further until we unlock.
             let began = Instant::now();
             while descriptors(|open| open == path) < 2 {
                 assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
@@ -258,7 +258,7 @@ fn a_load_overtaken_by_two_saves_finds_the_newest() {
 }
 
 /// The same instant seen from the other side: a logout runs into its wait limit while a save holds the lock. What the
-/// save then writes has no name, and nobody may be told that it was saved.
+/// save then writes has no name, and must not be acknowledged.
 #[test]
 fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
     let fixture = Fixture::new();
@@ -279,7 +279,7 @@ fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
     }
 }
 
-/// A logout's wait is spent on those who had the lock before: it may pass one who has had it for a moment only.
+/// A logout's wait is spent on earlier holders of the lock: it may overtake a holder that has had it for a moment only.
 #[test]
 fn a_save_overtaken_by_a_logout_is_not_acknowledged() {
     let fixture = Fixture::new();
@@ -404,7 +404,7 @@ fn a_kept_update_returns_the_version_that_is_stored() {
 fn a_creation_whose_file_was_swept_before_it_was_locked_says_so() {
     let fixture = Fixture::new();
     fixture.session(false);
-    // And once with somebody else's file in its place.
+    // And once with a foreign file in its place.
     for replaced in [false, true] {
         let session = SessionId::random().unwrap();
         let path = fixture.path(&session);

@@ -240,8 +240,7 @@ fn check_calls<R>(want: &[&str], act: impl FnOnce() -> Result<R>) {
     }
 }
 
-/// The same calls, and then those who have copies are told: after the last look at the file, before the lock is given
-/// back.
+/// The same calls, and then the invalidation: after the last look at the file, before the unlock.
 fn told(calls: &[&'static str]) -> Vec<&'static str> {
     [calls, &["invalidate"]].concat()
 }

@@ -144,7 +144,7 @@ fn a_death_after_a_failed_sync_leaves_the_file_marked() {
             let context = format!("{act:?}, relaxed before: {relaxed}, killed {after} calls after the sync");
             assert!(fixture.text(&session).is_some(), "{context}");
             put(&fixture.store, &session, "next", true).unwrap().unwrap();
-            // Who dies in the call that says so has said nothing.
+            // A death in the call that marks the failure leaves no mark.
             let is_anew = fixture.inode(&session) != inode;
             assert!(is_anew || after == 1, "{context}: a second sync of the same file was believed");
             if !died {

@@ -1,4 +1,4 @@
-//! Whoever was refused something is told; so are those who have copies of what he, or somebody killed before him, changed.
+//! A refused operation is an error, and copies of what it, or a killed operation before it, changed are invalidated.
 use super::sweeps::unrested;
 use super::*;
 
@@ -15,7 +15,7 @@ fn may_be_silent(act: Act, calls: &[&'static str], n: usize) -> bool {
         "sync file" if act == Act::Rotate => before(4) == "write",
         // Written anew, to another file.
         "sync file" => matches!(act, Act::Update { .. } | Act::Keep | Act::Delete),
-        // What is left is a tombstone, or nobody's.
+        // A tombstone is left, or a file without a name.
         "unlink" => matches!(act, Act::Grow { .. } | Act::Rotate | Act::Delete),
         // Nothing was changed.
         "invalidate" => act == Act::Keep,
@@ -41,7 +41,7 @@ fn every_refused_call_is_told_but_those_that_may_be_silent() {
                 "{act:?} of a session that is power-safe: {power_safe}, `{}`, call {call} of {calls:?}",
                 calls[call]
             );
-            assert!(result.is_err() || may_be_silent(act, &calls, call), "{context}: nobody was told");
+            assert!(result.is_err() || may_be_silent(act, &calls, call), "{context}: no error");
             if calls[call] == "append" {
                 assert_eq!(fixture.store.stats().index_failures, index_failures + 1, "{context}");
             }
@@ -61,7 +61,7 @@ fn whoever_finds_no_session_tells_those_who_have_copies() {
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
         // Between its unlink and its telling.
         assert!(dies_at("invalidate", || fixture.store.end_file(Whose::Secret(&session))));
-        assert_eq!(served(&warm, &session).as_deref(), Some("old"), "nobody was told");
+        assert_eq!(served(&warm, &session).as_deref(), Some("old"), "no invalidation");
         assert!(!act.run(&fixture.store, &session, &successor).unwrap());
         assert_eq!(served(&warm, &session), None, "{act:?}");
     }
@@ -82,7 +82,7 @@ fn a_failed_operation_invalidates_what_may_have_changed() {
         let session = fixture.session(false);
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
         assert!(dies_at("invalidate", || put(&fixture.store, &session, "killed", false)));
-        assert_eq!(served(&warm, &session).as_deref(), Some("old"), "nobody was told");
+        assert_eq!(served(&warm, &session).as_deref(), Some("old"), "no invalidation");
         let fail = move |_, name| (name == call).then(|| Errno::IO.raw_os_error());
         let (result, _) = during(fail, || act.run(&fixture.store, &session, &session));
         assert!(result.is_err(), "{act:?}");
@@ -125,7 +125,7 @@ fn a_quarantined_or_swept_session_is_not_served_from_memory() {
 }
 
 #[test]
-fn a_store_made_again_is_told_also_if_its_announcement_fails() {
+fn a_recreated_store_is_observed_if_its_invalidation_fails() {
     let dir = directory();
     let events = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&events);
@@ -136,7 +136,7 @@ fn a_store_made_again_is_told_also_if_its_announcement_fails() {
     for path in fs::read_dir(dir.path()).unwrap().map(|name| name.unwrap().path()) {
         if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
     }
-    let fail = |_: usize, call: &'static str| (call == "announce").then(|| Errno::IO.raw_os_error());
+    let fail = |_: usize, call: &'static str| (call == "invalidate").then(|| Errno::IO.raw_os_error());
     let (ended, _) = during(fail, || store.end_file(Whose::Secret(&session)));
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::InvalidationFailed);
     assert_eq!(*events.lock().unwrap(), [format!("StoreRecreated {{ path: {:?} }}", dir.path())]);

@@ -74,7 +74,7 @@ struct Times {
 
 fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
     let stage = Stage::new();
-    let somebody = stage.other();
+    let other_store = stage.other();
     for call in 0.. {
         stage.reset();
         let session = stage.renewed(place, at(MADE, 50), at(DEADLINE.0, DEADLINE.1), "old");
@@ -82,11 +82,12 @@ fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
         stage.clock.set(at(SWEPT, times.swept));
         let answer = Arc::new(Mutex::new(None));
         let operation = {
-            let (answer, clock, somebody) = (Arc::clone(&answer), stage.clock.clone(), Arc::clone(&somebody));
+            let (answer, clock, other_store) =
+                (Arc::clone(&answer), stage.clock.clone(), Arc::clone(&other_store));
             let (session, successor) = (session.clone(), successor.clone());
             move || {
                 clock.set(at(SWEPT, times.met));
-                *answer.lock().unwrap() = Some(other.run(&somebody, &session, &successor));
+                *answer.lock().unwrap() = Some(other.run(&other_store, &session, &successor));
                 clock.set(at(SWEPT, times.after));
             }
         };
@@ -265,7 +266,7 @@ fn a_session_imported_during_a_sweep_stays() {
 fn an_insertion_during_a_bucket_removal_is_not_lost() {
     let stage = Stage::new();
     let late = Clock::manual(at(MADE, 55));
-    let somebody = stage.fixture.reopened(FileStoreOptions::new().clock(late));
+    let other_store = stage.fixture.reopened(FileStoreOptions::new().clock(late));
     for call in 0.. {
         stage.reset();
         stage.session(Where::Elsewhere, at(MADE, 50), "x");
@@ -278,10 +279,10 @@ fn an_insertion_during_a_bucket_removal_is_not_lost() {
             store.create_file(Whose::Secret(session), record, false).unwrap();
             renew(store, session, at(MADE + 9, 0), "late").unwrap().unwrap();
         };
-        make(&somebody, &before);
+        make(&other_store, &before);
         let operation = {
-            let (somebody, filed_late) = (Arc::clone(&somebody), filed_late.clone());
-            move || make(&somebody, &filed_late)
+            let (other_store, filed_late) = (Arc::clone(&other_store), filed_late.clone());
+            move || make(&other_store, &filed_late)
         };
         let (report, calls) = during(in_call(call, operation), || stage.sweep());
         let context = format!("in call {call} of {calls:?}");
