@@ -538,7 +538,7 @@ mod tests {
     #[test]
     fn the_policy_says_which_requests_renew() {
         let idle = Lifetime::new().idle_limit(DAY);
-        // Neither, read, saved, both.
+        // Whether a request renews that neither reads nor saves, that reads, that saves, that does both.
         for (lifetime, want) in [
             (Lifetime::new(), [false, false, true, true]),
             (idle.clone(), [false, true, true, true]),

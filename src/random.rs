@@ -1,7 +1,7 @@
 //! Random bits, from the operating system's generator. There is no fallback.
 use crate::error::{Error, ErrorKind, Result};
 
-/// Random bytes for `operation`, which an error names.
+/// Random bytes. `operation` is the text with which an error says for which purpose.
 ///
 /// # Errors
 ///

@@ -35,7 +35,7 @@ impl FileStore {
         self.create_beside(whose, record, power_safe, None)
     }
 
-    /// The same for the successor of a session that had this much.
+    /// Creates the file of a session. If it is the successor of a session, limits refuse growth beyond that one's extent only.
     pub(super) fn create_beside(
         &self,
         whose: Whose<'_>,

@@ -123,7 +123,7 @@ const FOLLOWINGS_MAX: u32 = 8;
 /// every load reads the session's file,
 ///
 /// * on file systems of other hosts and of processes (NFS, SMB, 9p, FUSE):
-///   [`uncached_file_system`](Self::uncached_file_system) then returns the name. A server of files that is full may report that
+///   [`uncached_file_system`](Self::uncached_file_system) then returns the name. A full file server may report that
 ///   only when a file is closed, where no error is seen: there, a save is sure to be kept if it is
 ///   [`PowerSafe`](Durability::PowerSafe);
 /// * in a store that is opened [read only](FileStoreOptions::read_only);

@@ -170,7 +170,7 @@ pub(super) fn has_parameters(root: &Root) -> Result<bool> {
     }
 }
 
-/// Reads `sessile.json`. Whether it is there.
+/// Reads `sessile.json` and checks the format. Returns whether the file is there.
 pub(super) fn read_parameters(root: &Root) -> Result<bool> {
     const ACT: &str = "read the parameters of session store";
     let path = || root.path().join(PARAMETERS);

@@ -281,7 +281,7 @@ impl Survey {
         Err(Error::new(ErrorKind::Permissions, OPEN).with_path(root.path()).with_reason(reason))
     }
 
-    /// Makes right what is wrong. Tells the observer of what other users had access to, unless the store is new.
+    /// Corrects modes and owners. Reports to the observer which parts other users had access to, unless the store is new.
     ///
     /// # Errors
     ///

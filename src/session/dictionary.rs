@@ -139,6 +139,8 @@ impl Session {
     /// Changes an entry (its type's default, if there is none) with a function that runs now, on the handler's copy,
     /// and again when the session is saved, on the value that is stored then: concurrent updates all count.
     ///
+    /// The function is kept until the save: it owns what it captures (`to_owned()`, `move`), and is `Clone`.
+    ///
     /// It returns the handler's copy, a *preview*: for the truth (a counter that decides something), use
     /// [`update_now`](Self::update_now).
     ///

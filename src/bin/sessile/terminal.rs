@@ -88,7 +88,7 @@ pub(crate) fn json_line(value: &impl Serialize) -> String {
     escape_json(&serde_json::to_string(value).expect("maps with strings for keys"))
 }
 
-/// One JSON object for people.
+/// A pretty-printed JSON object.
 pub(crate) fn json_pretty(value: &impl Serialize) -> String {
     escape_json(&serde_json::to_string_pretty(value).expect("maps with strings for keys"))
 }

@@ -67,7 +67,7 @@ impl Pass<'_> {
         let mut swept = Swept { done: Vec::new(), all_done: true };
         let mut shards = entries.chunk_by(|(_, a), (_, b)| shard_of(a) == shard_of(b));
         let end = shards.try_for_each(|shard| self.sweep_shard(shard, is_over, &mut swept));
-        // A bucket that will be removed needs no erasures, unless the sweep stops before.
+        // Entries of a bucket that will be removed are not overwritten, unless the sweep stops before.
         if !is_over || end.is_break() {
             self.erase(reader, swept.done);
         }
