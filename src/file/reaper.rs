@@ -109,7 +109,7 @@ pub struct ReaperStats {
     /// Sweeps, also those that were stopped or failed.
     pub sweeps: u64,
     /// Sweeps that were skipped, as another sweep was running.
-    pub elsewhere: u64,
+    pub skipped: u64,
     /// Sessions that were removed.
     pub removed: u64,
     /// Sizes of the files that were removed.
@@ -278,7 +278,7 @@ fn failure_line(swept: &Result<SweepReport>) -> Option<String> {
 impl ReaperStats {
     fn count(&mut self, swept: &Result<SweepReport>) {
         match swept {
-            Ok(report) if report.outcome == SweepOutcome::AlreadyRunning => self.elsewhere += 1,
+            Ok(report) if report.outcome == SweepOutcome::AlreadyRunning => self.skipped += 1,
             Ok(report) => {
                 self.sweeps += 1;
                 self.removed += report.removed;
