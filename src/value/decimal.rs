@@ -51,6 +51,7 @@ mod tests {
             assert!(is_of(text, -2_756_470_833_856_977.0 / 4.0), "{text}");
         }
         assert!(is_of("0.000e99999999999999999999", 0.0) && !is_of("1e-400", 0.0));
-        assert!(!is_of(&format!("0.{}", "1".repeat(100_000)), 1.0 / 9.0));
+        let digits = if cfg!(miri) { 1_000 } else { 100_000 };
+        assert!(!is_of(&format!("0.{}", "1".repeat(digits)), 1.0 / 9.0));
     }
 }
