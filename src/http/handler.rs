@@ -28,10 +28,30 @@ where
     R: ServerResponse,
 {
     // A store that is not ours may panic at a token.
-    let Ok(mut visit) = contained(|| sessions.visit(cookies)) else {
+    answer(sessions, open(sessions, cookies), handler)
+}
+
+/// The visit of a request with these `Cookie` header lines. A foreign store may panic at a token.
+pub(super) fn open<'h, Form>(
+    sessions: &Sessions,
+    cookies: impl CookieHeaders<'h, Form>,
+) -> Result<Visit, Error> {
+    contained(|| sessions.visit(cookies)).map_err(|_| {
         let error = panicked("look at the request's cookies");
         sessions.observe(&Event::Failed(&error));
-        return (failure(&error), Headers::default());
+        error
+    })
+}
+
+/// [`serve`] from the visit on: an adapter whose handler borrows the request reads the cookies first.
+pub(super) fn answer<T: IntoResponse<R>, R: ServerResponse>(
+    sessions: &Sessions,
+    visit: Result<Visit, Error>,
+    handler: impl FnOnce(&mut Session) -> T,
+) -> (R, Headers) {
+    let mut visit = match visit {
+        Ok(visit) => visit,
+        Err(error) => return (failure(&error), Headers::default()),
     };
     let Ok(made) = contained(|| run(sessions, &mut visit, handler)) else {
         return failed(visit.fail(panicked("run the handler")));

@@ -24,7 +24,7 @@
 //! before this adapter sees it. So the first name of a `Cookie` line may have had those before it; no browser of today
 //! stores such a cookie.
 use super::headers::{CACHE_CONTROL, is_cache_control};
-use super::{Headers, IntoResponse, ServerResponse, Sessions};
+use super::{Headers, IntoResponse, ServerResponse, Sessions, handler};
 use crate::contained::contained;
 use crate::session::Session;
 use std::io::{self, Read};
@@ -59,11 +59,9 @@ pub fn serve<T: IntoResponse<AnyResponse>>(
     mut request: Request,
     handler: impl FnOnce(&mut Request, &mut Session) -> T,
 ) -> io::Result<()> {
-    // Copied, because the handler may change the request.
     let cookies = request.headers().iter().filter(|header| header.field.equiv("Cookie"));
-    let cookies: Vec<String> = cookies.map(|header| header.value.as_str().to_owned()).collect();
-    let cookies = cookies.iter().map(String::as_str);
-    let (response, headers) = super::serve(sessions, cookies, |session| handler(&mut request, session));
+    let visit = handler::open(sessions, cookies.map(|header| header.value.as_str()));
+    let (response, headers) = handler::answer(sessions, visit, |session| handler(&mut request, session));
     let response = apply(response, headers);
     // The body is read there, which may be the program's code.
     contained(|| request.respond(response))

@@ -1,9 +1,9 @@
-//! Copies in memory are never behind: what one process was told is saved or ended, every process sees from then
-//! on, however warm its cache is.
+//! Entries in the cache are never stale: every process sees a save or an end as soon as it was acknowledged in any process,
+//! however warm its cache is.
 //!
-//! Two open stores of one directory know nothing of each other but its files and counters, also within one
-//! process: most tests here have a writer and a reader, and the reader has a copy that it would serve if nobody
-//! told it better. Nobody watches the directory: that would hide an announcement that is missing.
+//! Two open stores of one directory share its files and counters only, also within one process: most tests here have a writer
+//! and a reader, and the reader has an entry that it would serve without the invalidation. No store here watches the directory:
+//! that would hide a missing invalidation.
 use crate::support::checker::{Checker, Count, Findings, Mix, check_at_rest};
 use crate::support::ledger::{Ledger, Life};
 use crate::support::process::{Parent, Start, Worker, rounds, say_to_all};
@@ -112,7 +112,7 @@ fn check(parent: &Parent) {
     work(&store, &ledger, first, THREADS, Duration::from_millis(parent.number("MILLIS"))).report_to(parent);
 }
 
-/// Runs one process for each of these, at once; all hear each other, or nobody hears anybody.
+/// Runs one process for each of these, at once; all share the counters, or none do.
 fn work_in_processes(processes: &[Cache], hearing: bool, time: Duration) -> Findings {
     let dir = TempDir::new().unwrap();
     let store_dir = dir.path().join("store");
@@ -506,7 +506,7 @@ fn a_save_begins_with_the_stored_version_not_a_stale_entry() {
     for _ in 0..2 {
         assert!(update(&unheard, &token, RELAXED, |record| raise(record, 10)).unwrap());
     }
-    assert_eq!(versions::stored(&two.reader, &token), Some(1), "nobody told it");
+    assert_eq!(versions::stored(&two.reader, &token), Some(1), "no invalidation");
     assert!(update(&two.reader, &token, RELAXED, |record| raise(record, 10)).unwrap());
     assert_eq!(versions::stored(&two.reader, &token), Some(4));
 }
@@ -585,7 +585,7 @@ fn a_rotation_that_died_unheard_ends_with_the_next_operation() {
     let old = two.session();
     let unheard = unheard(two.dir.path());
     let new = rotate(&unheard, &old).unwrap().expect("it is alive");
-    assert_eq!(versions::stored(&two.reader, &old), Some(1), "nobody told it");
+    assert_eq!(versions::stored(&two.reader, &old), Some(1), "no invalidation");
     assert!(!update(&two.writer, &old, RELAXED, |record| raise(record, 10)).unwrap());
     for store in [&two.writer, &two.reader, &unheard] {
         assert_eq!(versions::stored(store, &old), None);
@@ -679,7 +679,7 @@ fn a_change_that_was_not_stored_shows_in_no_copy() {
         for rotates in [false, true] {
             let token = new_session(&store);
             assert_warm(&store, &token, 1);
-            // The copy is held by somebody else as well, and must not change under their hands.
+            // The copy is also held by another reader, and must not change there.
             let held = live(&store, &token);
             let mut change = change;
             let mut moved = None;
@@ -720,11 +720,11 @@ fn a_changed_record_is_not_what_the_next_load_finds() {
     assert!(!live(&store, &token).entries.contains_key("mine"));
 }
 
-// Changes that nobody tells.
+// Changes without an invalidation.
 
 const START: Duration = Duration::from_secs(1_800_000_000);
 
-/// A store whose clock is set, and a session whose file somebody has removed by hand.
+/// A store whose clock is set, and a session whose file was removed outside the library.
 struct Removed {
     store: FileStore,
     clock: Clock,
