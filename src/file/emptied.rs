@@ -99,7 +99,7 @@ impl FileStore {
         }
         let is_ours = open::make_again(&self.root, &self.options)?;
         *removals = Removals { made_again: Some(Instant::now()), left: None };
-        // All are logged out, also if other processes could not be told.
+        // All visitors are logged out, also if the invalidation fails.
         let doubted = self.doubt_all();
         let opened = open().map_err(error);
         drop((making, removals));
