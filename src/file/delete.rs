@@ -103,7 +103,8 @@ impl FileStore {
     fn end_in_place(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
         let syncs = self.options.sync_security_events;
         // A name that a power cut gives back to an older file has to lead here for good before it goes.
-        let name = if syncs && dying.state.name_may_fall_back() { dying.shard.sync() } else { Ok(()) };
+        let name =
+            if syncs && dying.state.name_may_fall_back() { dying.shard.sync_changed_name() } else { Ok(()) };
         let is_marked = name.is_ok() && write_tombstone(dying.file, dying.offset).is_ok();
         let ended = if is_marked && self.sync_tombstone(dying) {
             invalidate()?;
@@ -164,7 +165,7 @@ impl FileStore {
         if !self.options.sync_security_events {
             return Ok(());
         }
-        shard.sync().map_err(|error| self.end_unknown(path, error))
+        shard.sync_changed_name().map_err(|error| self.end_unknown(path, error))
     }
 
     /// Removes a session that is locked: it has expired, or is dead. Whether its name was still there.

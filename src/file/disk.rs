@@ -409,6 +409,16 @@ impl Directory {
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(call("sync shard", || fs::fsync(&self.fd))?)
     }
+
+    /// The same after a file took another one's place, or lost its name: no power cut gives the name back, not even one after the
+    /// newer file has lost it too.
+    pub(super) fn sync_changed_name(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if self.kind.forgets_synced_exchanges() {
+            return Ok(call("sync file system", || fs::syncfs(&self.fd))?);
+        }
+        self.sync()
+    }
 }
 
 /// Whether `renameat2` says that it, or the file system, knows no flags: old kernels, some file systems (`EOPNOTSUPP`), and

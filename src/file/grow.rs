@@ -86,7 +86,7 @@ impl FileStore {
         let file = locked.successor.get_or_init(|| file);
         if power_safe {
             shard
-                .sync()
+                .sync_changed_name()
                 .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
             write_state(file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED));
         }

@@ -83,6 +83,12 @@ impl Locked<'_> {
         (slot * self.slot_size) as u64
     }
 
+    /// Brings to the disk that the session's name leads to this file.
+    pub(super) fn sync_name(&self, shard: &Directory) -> Result<()> {
+        let synced = if self.state().has(State::REPLACES) { shard.sync_changed_name() } else { shard.sync() };
+        synced.map_err(|error| self.store.unknown("sync the directory of session file", &self.path, error))
+    }
+
     /// Syncs the newest version, unless it is known to be on the disk. Whether it is there: after a failed sync of this inode,
     /// also one by another process, no later sync can tell.
     pub(super) fn sync_newest(&self) -> bool {

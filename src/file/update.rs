@@ -105,9 +105,7 @@ impl FileStore {
             return self.rebuild(locked, bytes);
         }
         if let Some(shard) = shard {
-            shard
-                .sync()
-                .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
+            locked.sync_name(&shard)?;
         }
         write_state(&locked.file, older, State::DATA_SYNCED.and(State::NAME_SYNCED));
         self.unless_deleted(locked)
@@ -129,9 +127,7 @@ impl FileStore {
             return self.rebuild(locked, bytes);
         }
         if !state.has(State::NAME_SYNCED) {
-            shard
-                .sync()
-                .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
+            locked.sync_name(&shard)?;
         }
         write_state(&locked.file, locked.offset(locked.slot), state.and(safe));
         self.unless_deleted(locked)

@@ -33,7 +33,14 @@ impl Kind {
         self != Self::FUSE
     }
 
+    /// Whether the removal of a name may bring back the file that had the name before the last one, although the exchange of the two
+    /// was synced: btrfs does not remember the synced exchange once the newer file has no name.
+    pub(super) fn forgets_synced_exchanges(self) -> bool {
+        self == Self::BTRFS
+    }
+
     const FUSE: Self = Self(Some(0x6573_5546));
+    const BTRFS: Self = Self(Some(0x9123_683e));
 }
 
 #[cfg(test)]

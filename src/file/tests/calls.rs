@@ -1,5 +1,6 @@
 //! What each act costs in calls to the file system, and what it syncs before what.
 use super::*;
+use crate::file::disk::pretending;
 
 #[test]
 fn a_load_opens_reads_and_does_nothing_else() {
@@ -307,6 +308,58 @@ fn a_deletion_of_what_is_not_there_looks_and_does_nothing_else() {
     let made_up = SessionId::random().unwrap();
     for session in [&ended, &rotated, &made_up] {
         check_calls(&LOOKS, || delete(&fixture, session));
+    }
+}
+
+/// There, the end of a larger file may bring the smaller one back under the name, although the shard was synced after the exchange.
+#[test]
+fn on_btrfs_the_file_system_is_synced_once_a_name_has_changed() {
+    const BTRFS: u32 = 0x9123_683e;
+    let elsewhere = Fixture::new();
+    let on_btrfs = pretending(BTRFS, || elsewhere.reopened(FileStoreOptions::new()));
+    for (store, changed) in [(&elsewhere.store, "sync shard"), (&on_btrfs, "sync file system")] {
+        let name_syncs = |operation: &mut dyn FnMut()| {
+            let ((), calls) = during(|_, _| None, operation);
+            let is_of_a_name = |call: &&str| ["sync shard", "sync file system"].contains(call);
+            calls.into_iter().filter(is_of_a_name).collect::<Vec<_>>()
+        };
+        let session = |larger: bool| {
+            let session = elsewhere.session(false);
+            if larger {
+                put(store, &session, &"x".repeat(SLOT_MIN), false).unwrap().unwrap();
+            }
+            session
+        };
+        let save = |session: &SessionId, text: &str| {
+            name_syncs(&mut || assert!(put(store, session, text, true).unwrap().is_some()))
+        };
+        let keep = |session: &SessionId| {
+            let mut keep = |_: &mut Record| Ok(Verdict::Keep);
+            name_syncs(&mut || assert!(store.update_file(session, &mut keep, true).unwrap().is_some()))
+        };
+        let end =
+            |session: &SessionId| name_syncs(&mut || assert!(store.end_file(Whose::Secret(session)).is_ok()));
+
+        assert_eq!(end(&session(true)), [changed]);
+        let nothing: [&str; 0] = [];
+        let larger = session(true);
+        assert_eq!(save(&larger, "small"), [changed]);
+        assert_eq!(end(&larger), nothing);
+        let larger = session(true);
+        assert_eq!(keep(&larger), [changed]);
+        assert_eq!(end(&larger), nothing);
+        let larger = session(false);
+        assert_eq!(save(&larger, &big("x")), [changed]);
+        assert_eq!(end(&larger), nothing);
+
+        // A name that has led to one file only needs no more than its directory.
+        let small = session(false);
+        assert_eq!(save(&small, "x"), ["sync shard"]);
+        assert_eq!(end(&small), nothing);
+        // A file that says nothing of itself may have taken another one's place.
+        let damaged = session(false);
+        fs::write(elsewhere.path(&damaged), "damage").unwrap();
+        assert_eq!(end(&damaged), [changed]);
     }
 }
 

@@ -169,6 +169,9 @@ struct Mutations {
     /// The file system
     #[arg(long, default_value = "ext4")]
     fs: FileSystem,
+    /// The durability of most saves
+    #[arg(long, default_value = "power-safe")]
+    durability: Level,
     /// Number of crash states within which each must be caught
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(5..))]
     states: u32,
@@ -309,10 +312,15 @@ impl Mutations {
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
         let chosen = |mutation: &&Mutation| {
             let is_named = self.only.iter().any(|name| name == mutation.name);
-            (self.only.is_empty() || is_named) && mutation.on.is_none_or(|fs| fs == self.fs)
+            (self.only.is_empty() || is_named)
+                && mutation.on.is_none_or(|on| on == (self.fs, self.durability))
         };
         let mutations: Vec<_> = MUTATIONS.iter().filter(chosen).collect();
-        ensure!(!mutations.is_empty(), "no such build breaks a promise on {}", self.fs.name());
+        ensure!(
+            !mutations.is_empty(),
+            "no such build breaks a promise on {} at this durability",
+            self.fs.name()
+        );
         let mut all = self.is_control_clean()?;
         for mutation in mutations {
             let program = mutation.build(&workspace, &target.join("broken"), &target)?;
@@ -346,8 +354,9 @@ impl Mutations {
     /// The output of a run of a build, and whether it found every promise kept.
     fn printed(&self, name: &str, program: &Path, until: &[&str]) -> Result<(String, bool)> {
         let fs = self.fs.to_possible_value().context("name the file system")?;
+        let level = self.durability.to_possible_value().context("name the durability")?;
         let mut run = Command::new(program);
-        run.args(["run", "--fs", fs.get_name(), "--durability", "power-safe"]);
+        run.args(["run", "--fs", fs.get_name(), "--durability", level.get_name()]);
         run.args(["--recordings", "5", "--states", &(self.states / 5).to_string()]);
         run.args(["--seed", &self.seed.to_string(), "--lanes", &self.lanes.to_string()]);
         run.args(until.iter().flat_map(|text| ["--until", text]));
