@@ -10,9 +10,10 @@
 //! shard is invalidated.
 use super::FileStore;
 use super::disk::Directory;
+use super::errors::io_error;
 use super::flock::LockedFile;
+use super::frame;
 use super::layout::{RUN, SHARDS, shard_name};
-use super::{io_error, open, repair};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::sync::{Instant, Mutex};
@@ -79,10 +80,10 @@ impl FileStore {
             ));
         }
         let is_recent = removals.made_again.is_some_and(|at| at.elapsed() < REMOVAL);
-        let has_parameters = open::has_parameters(&self.root)?;
+        let has_parameters = frame::has_parameters(&self.root)?;
         // A store that is only read makes nothing, and a repair reads so before it knows which format the sessions have.
         if self.options.read_only {
-            return Err(error(missing).with_reason(repair::LOST_SHARD));
+            return Err(error(missing).with_reason(frame::LOST_SHARD));
         }
         if !self.options.create || !is_recent && has_parameters {
             return Err(error(missing));
@@ -97,7 +98,7 @@ impl FileStore {
         if !is_recent && !removals.has_ended(usize::from(SHARDS) - lost.len()) {
             return Err(error(missing));
         }
-        let is_ours = open::make_again(&self.root, &self.options)?;
+        let is_ours = frame::make(&self.root, &self.options.clock)?;
         *removals = Removals { made_again: Some(Instant::now()), left: None };
         // All visitors are logged out, also if the invalidation fails.
         let doubted = self.doubt_all();

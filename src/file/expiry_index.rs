@@ -210,11 +210,6 @@ pub(super) fn write_last_walk(marker: &File, hour: u64) -> io::Result<()> {
     disk::write_at(marker, format!("{hour:20}\n").as_bytes(), 0)
 }
 
-/// The number of a bucket, from its name.
-pub(super) fn bucket_named(name: &str) -> Option<u64> {
-    name.parse().ok().filter(|number: &u64| number.to_string() == name)
-}
-
 /// Reads a bucket from its beginning to its current end.
 pub(super) struct Reader {
     pub(super) file: File,
@@ -527,13 +522,5 @@ mod tests {
         assert_eq!(result.unwrap_err().to_string(), "the bucket was removed again and again");
         assert_eq!(calls.iter().filter(|call| **call == "append").count(), 1 + OPENINGS_MAX as usize);
         file().unwrap();
-    }
-
-    #[test]
-    fn names_of_buckets_are_plain_numbers() {
-        assert_eq!(bucket_named("495124"), Some(495_124));
-        for name in ["", "+1", "01", "-1", "1 ", "sweep", "99999999999999999999"] {
-            assert_eq!(bucket_named(name), None, "{name:?}");
-        }
     }
 }

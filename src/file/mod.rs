@@ -4,7 +4,7 @@
 //! A file for each operation: `open`, `read`, `create`, `update`, `grow`, `rotate`, `delete`, `force_delete`. [`slot`] has the bytes
 //! of a version, `slots` decides which is the newest. `queue`, `flock` and `session_lock` are the locks; `generations`, `read_cache`
 //! and `watch` the cache and its invalidation. `expiry_index` knows which sessions may have expired, `sweep` removes those that have,
-//! `reaper` does so again and again; `scan`, `admin` and `repair` are for operators. This file holds the store and its cache together.
+//! `reaper` does so again and again; `frame` is what a store has beside sessions; `scan`, `admin` and `repair` are for operators. This file holds the store and its cache together.
 mod admin;
 mod create;
 mod delete;
@@ -15,6 +15,7 @@ mod expiry_index;
 mod flock;
 mod force_delete;
 mod fork;
+mod frame;
 mod generations;
 mod grow;
 #[cfg(feature = "internals")]

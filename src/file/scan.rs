@@ -4,13 +4,13 @@
 //! to its end; a session that is created, removed or rotated meanwhile may be returned or not.
 use super::FileStore;
 use super::disk::{Directory, Stat};
+use super::errors::io_error;
 use super::layout::{
-    CACHE_TAG, DAMAGED, DUE, GENERATIONS, PARAMETERS, RUN, SHARDS, SWEEP, ending_at, is_shard, is_temporary,
-    session_at, shard_name,
+    CACHE_TAG, DAMAGED, DUE, GENERATIONS, PARAMETERS, RUN, SHARDS, SWEEP, bucket_named, ending_at, is_shard,
+    is_temporary, session_at, shard_name,
 };
 use super::session_lock::Whose;
 use super::slots::View;
-use super::{expiry_index, io_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::store::{Live, Store};
@@ -117,7 +117,7 @@ impl FileStore {
             let path = format!("{DUE}/{name}");
             match &*name {
                 "." | ".." => None,
-                _ if name == SWEEP || expiry_index::bucket_named(&name).is_some() => unless_file(&path),
+                _ if name == SWEEP || bucket_named(&name).is_some() => unless_file(&path),
                 _ => Some(Ok(stray(path, false))),
             }
         });

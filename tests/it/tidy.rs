@@ -39,7 +39,7 @@ const DOORS: [(&str, &[&str]); 17] = [
     ("parking_lot", &["sync.rs", "sync/"]),
     ("postcard", &["value.rs", "value/", "file/slot/payload.rs"]),
     ("rouille", &["http/rouille.rs"]),
-    ("serde_json", &["value.rs", "value/", "file/open.rs", "file/repair.rs"]),
+    ("serde_json", &["value.rs", "value/", "file/frame.rs", "file/repair.rs"]),
     ("smallvec", &["value.rs"]),
     ("smol_str", &["record.rs"]),
     ("tiny_http", &["http/tiny_http.rs"]),

@@ -3,7 +3,7 @@ use super::{EntryOutcome, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::Access;
 use crate::file::expiry_index::{self, ENTRY_BYTES, Entry, Reader};
-use crate::file::layout::DUE;
+use crate::file::layout::{DUE, bucket_named};
 use crate::id::PublicId;
 use std::io;
 use std::ops::ControlFlow::{self, Continue};
@@ -140,8 +140,7 @@ impl Pass<'_> {
             self.report.fail(self.store.error_at("list expiry index", DUE, error));
             Vec::new()
         });
-        let mut buckets: Vec<u64> =
-            names.iter().filter_map(|name| expiry_index::bucket_named(name)).collect();
+        let mut buckets: Vec<u64> = names.iter().filter_map(|name| bucket_named(name)).collect();
         buckets.sort_unstable();
         buckets
     }
