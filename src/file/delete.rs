@@ -8,8 +8,8 @@
 //! - An id under which there is nothing costs looks: no write, no lock, no sync.
 //! - A link, pipe, directory or device, and a file of a newer version, are refused and stay.
 use super::FileStore;
+use super::coherence::Cause;
 use super::disk::{self, Directory};
-use super::generations::Cause;
 use super::layout::SessionPath;
 use super::session_lock::{LockResult, Locked, UnreadableFile, Whose, write_tombstone};
 use super::slot::State;
@@ -55,7 +55,7 @@ impl FileStore {
             // A foreign file is left alone: another kind of file, or a newer version's session.
             Err(error) => return Err(error),
         };
-        whose.secret().inspect(|session| self.forget(session));
+        whose.secret().inspect(|session| self.coherence.forget(session));
         ended
     }
 
@@ -63,7 +63,7 @@ impl FileStore {
     fn end_remains(&self, whose: Whose<'_>, shard: &Directory, remains: &UnreadableFile<'_>) -> Result<()> {
         let id = whose.id();
         let path = &SessionPath::of(&id);
-        let invalidate = || self.invalidate(whose, &id, Cause::Ended).map(drop);
+        let invalidate = || self.coherence.invalidate(&id, whose.secret(), Cause::Ended).map(drop);
         if !remains.is_damaged {
             // The flags of the inode were lost with its versions.
             let dying = Dying { whose, shard, path, file: &remains.file, offset: 0, state: State::REPLACES };
@@ -79,9 +79,8 @@ impl FileStore {
     fn end_nothing(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
         self.finish_moved(whose, id, shard)?;
         // Removed outside the library, which invalidated nothing. No copy was ever made of a session with a made-up id.
-        let known = whose.secret().zip(self.cache.as_ref());
-        if known.is_some_and(|(session, cache)| cache.peek(session.as_bytes()).is_some()) {
-            self.invalidate(whose, id, Cause::Ended)?;
+        if whose.secret().is_some_and(|session| self.coherence.known(session).is_some()) {
+            self.coherence.invalidate(id, whose.secret(), Cause::Ended)?;
         }
         Ok(())
     }
@@ -178,12 +177,13 @@ impl FileStore {
     }
 
     pub(super) fn unlink(&self, shard: &Directory, path: &SessionPath) -> Result<bool> {
-        shard.unlink(path.below_shard()).map_err(|error| self.error("remove session file", path, error))
+        shard.unlink(path.below_shard()).map_err(|error| self.root.error("remove session file", path, error))
     }
 
     /// The session is ended for all that look, and may come back after a power cut.
     fn end_unknown(&self, path: &SessionPath, error: io::Error) -> Error {
-        self.unknown("sync the end of session", path, error)
+        self.root
+            .unknown("sync the end of session", path, error)
             .with_reason("the session was ended, and may come back after a power cut")
     }
 }

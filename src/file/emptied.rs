@@ -128,11 +128,7 @@ impl FileStore {
 
     /// Lets no process trust a copy that it has by now.
     fn doubt_all(&self) -> Result<()> {
-        let now = self.options.clock.now_coarse();
-        let invalidated = self.follow(now).and_then(|_| {
-            (0..SHARDS).try_for_each(|shard| self.generations.invalidate_shard(shard).map(drop))
-        });
-        invalidated.map_err(|error| {
+        self.coherence.invalidate_all().map_err(|error| {
             Error::new(
                 ErrorKind::InvalidationFailed,
                 "invalidate all copies after the session store was made again",

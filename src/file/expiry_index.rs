@@ -21,7 +21,7 @@
 //! ahead, so that ages of years do not create a file for each of their hours; the sweep inserts such a session again each
 //! 30 days.
 use super::disk::{self, Access, Directory, Root};
-use super::io_error;
+use super::errors::io_error;
 use super::layout::{DUE, SWEEP};
 use super::run;
 use crate::clock::micros;

@@ -31,9 +31,9 @@
 //! same id, takes the place of the import. On a file system that cannot exchange names, and on FUSE, a grow that is stopped in that
 //! instant can bring the session back.
 use super::FileStore;
+use super::coherence::Cause;
 use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
-use super::generations::Cause;
 use super::layout::SessionPath;
 use super::options::LOCK_WAIT_MIN;
 use super::session_lock::{Locked, Whose, write_tombstone};
@@ -56,7 +56,7 @@ impl FileStore {
     /// Renames a session's file to `.end-…`, which says that its end is under way. Whether it was there.
     pub(super) fn move_away(&self, shard: &Directory, path: &SessionPath) -> Result<bool> {
         let moved = shard.rename(path.below_shard(), &path.ending());
-        moved.map_err(|error| self.error("remove session file", path, error))
+        moved.map_err(|error| self.root.error("remove session file", path, error))
     }
 
     /// Finishes the end of a session whose file was moved, if there is one: also one that was begun by a process that was
@@ -70,7 +70,7 @@ impl FileStore {
             Err(_) => None,
         };
         file.as_ref().inspect(|file| self.write_tombstone_unlocked(whose, &path, file));
-        let invalidate = || self.invalidate(whose, id, Cause::Ended).map(drop);
+        let invalidate = || self.coherence.invalidate(id, whose.secret(), Cause::Ended).map(drop);
         self.finish_end(shard, &path, file.as_ref(), invalidate)?;
         // Waits until any writer that missed the tombstone has finished, or has held the lock for so long that it looks whether the
         // path still leads to its file.

@@ -52,7 +52,7 @@ impl FileStore {
             }
             Ok(was_there)
         })();
-        self.forget(session);
+        self.coherence.forget(session);
         match ended {
             Ok(true) => Ok(Some(live)),
             // A forced delete has ended it: a session that is gone has no successor.
@@ -69,8 +69,8 @@ impl FileStore {
         match shard.stat(path.below_shard()) {
             Ok(there) if there.is_file => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Ok(_) => Err(self.error("remove old session file", path, Errno::ISDIR.into())),
-            Err(error) => Err(self.error("examine old session file", path, error)),
+            Ok(_) => Err(self.root.error("remove old session file", path, Errno::ISDIR.into())),
+            Err(error) => Err(self.root.error("examine old session file", path, error)),
         }
     }
 }

@@ -98,7 +98,7 @@ impl FileStore {
             Ok(stat) if is_ours(stat) => None,
             Ok(_) => Some(Ok(stray(path.to_owned(), false))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => Some(Err(self.error_at("examine file", path, error))),
+            Err(error) => Some(Err(self.root.error_at("examine file", path, error))),
         };
         let unless_file = |path: &str| if examines { unless(path, |stat| stat.is_file) } else { None };
         let (in_root, root_error) = self.names_or_error(".", self.root.names());
@@ -142,7 +142,7 @@ impl FileStore {
         match names {
             Ok(names) => (names, None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
-            Err(error) => (Vec::new(), Some(self.error_at("list directory", directory, error))),
+            Err(error) => (Vec::new(), Some(self.root.error_at("list directory", directory, error))),
         }
     }
 

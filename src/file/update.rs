@@ -9,8 +9,8 @@
 //! - A save that held its lock for long looks whether a forced delete has ended the session meanwhile (`force_delete`).
 //! - The copies of other processes are invalidated before the lock is given back.
 use super::FileStore;
+use super::coherence::Cached;
 use super::disk;
-use super::read_cache::Cached;
 use super::session_lock::{Locked, void_slot, write_state};
 use super::slot::{self, Extent, State, Version};
 use crate::error::{Error, ErrorKind, Result};
@@ -70,7 +70,8 @@ impl FileStore {
         let stamp = locked.invalidate_saved()?;
         let record = Arc::new(record);
         // Still under the lock: the next writer's copy is not to be replaced by ours.
-        self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, locked.opened_at));
+        self.coherence
+            .remember(session, Cached::new(Arc::clone(&record), id, version, stamp, locked.opened_at));
         Ok(Some(Live { record, id }))
     }
 
@@ -86,7 +87,7 @@ impl FileStore {
         let write = || {
             disk::write_at(&locked.file, &bytes, older).map_err(|error| {
                 void_slot(&locked.file, older, locked.slot_size);
-                self.error("write session file", &locked.path, error)
+                self.root.error("write session file", &locked.path, error)
             })
         };
         if !power_safe {
