@@ -2,9 +2,13 @@
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::_documentation::design)).
 //! A file for each operation: `open`, `read`, `create`, `update`, `grow`, `rotate`, `delete`, `force_delete`. [`slot`] has the bytes
-//! of a version, `slots` decides which is the newest. `queue`, `flock` and `session_lock` are the locks. `coherence` is the
-//! one door to the cache and its invalidation (`generations`, `read_cache`, `watch`). `expiry_index` knows which sessions may have expired, `sweep` removes those that have,
-//! `reaper` does so again and again; `frame` is what a store has beside sessions; `scan`, `admin` and `repair` are for operators. This file holds the parts of the store together.
+//! of a version, `slots` decides which is the newest. `queue`, `flock` and `session_lock` are the locks. `coherence` is the one door
+//! to the cache and its invalidation (`generations`, `read_cache`, `watch`). `expiry_index` knows which sessions may have expired,
+//! `sweep` removes those that have, `reaper` does so again and again; `frame` is what a store has beside sessions; `scan`, `admin`
+//! and `repair` are for operators. This file holds the parts of the store together.
+//!
+//! Imports point down the floors that `tests/it/tidy.rs` lists. The lower ones, up to `coherence`, know no store; the operations stand
+//! on them.
 mod admin;
 mod coherence;
 mod create;

@@ -2,6 +2,7 @@
 //! store is open.
 //!
 //! What it makes and checks below the root is in `frame`.
+use super::FileStore;
 use super::disk::{self, Root};
 use super::errors::{directory_error, io_error};
 use super::generations::Generations;
@@ -17,6 +18,28 @@ use std::error::Error as _;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
+
+impl FileStoreOptions {
+    /// Opens the store in `dir`. Creates the directory (mode 0700; its parent must exist) and the store in it, if
+    /// there is none; several processes may do so at once. Directories and files of a store that are this user's and open to
+    /// others (after `chmod -R`, `setfacl -R`, or the `fsGroup` of a Kubernetes volume) are made private again, with the
+    /// event [`Event::MadePrivate`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] names an option out of its bounds. [`ErrorKind::NotASessionStore`] for a directory that holds
+    /// something else, [`ErrorKind::NewerFormat`] for a store made by a newer version, [`ErrorKind::Permissions`] for a
+    /// store that is not ours and cannot be made so, with the command that mends it, and for a directory without a store that
+    /// is not ours or that others may write to (neither if it is only [read](Self::read_only)), [`ErrorKind::Io`] for all
+    /// that the operating system refuses, and without [`create`](Self::create) for a store that lacks one of its shard
+    /// directories. (With it, they are made again, and [`Event::ShardsRecreated`] names them.) [`ErrorKind::InUse`] if another
+    /// process has the directory locked for the whole [`lock_wait`](Self::lock_wait), or if counters of an earlier version are
+    /// there while processes have the store open.
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<FileStore> {
+        self.check()?;
+        FileStore::open_with(self, dir.as_ref())
+    }
+}
 
 /// Locks the root for as long as the store is open, and opens its counters or makes them.
 ///
