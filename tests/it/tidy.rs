@@ -1,5 +1,5 @@
-//! The source keeps the order of the house: imports point down the floors, also inside the file engine, each dependency has one door, files and functions
-//! stay short, exceptions give a reason, public items have docs.
+//! The source keeps the order of the house: imports point down the floors, also inside the file engine, each dependency has one
+//! door, files and functions stay short, exceptions give a reason, public items have docs.
 //!
 //! The checker reads the source as syntax, so it sees neither comments nor what macros make. A test plants one violation of each
 //! rule in a copy of the source and expects exactly that finding.
@@ -24,9 +24,8 @@ const FLOORS: [&[&str]; 11] = [
     &["http"],
 ];
 
-/// The floors inside the file engine, by the same rule. `FileStore` is the name of the store itself: what is below it works without
-/// a store, and only what is above it is an operation of one.
-/// `file/mod.rs` holds them together and stands above all. Calls of the store's methods are no imports, and are not seen.
+/// The floors inside the file engine, by the same rule. `FileStore` is the name of the store itself: the modules below it work
+/// without a store, and those above it are its operations. `file/mod.rs` holds them together and stands above all. Calls of the store's methods are no imports, and are not seen.
 const FILE_FLOORS: [&[&str]; 15] = [
     &["layout", "fork", "mapped", "slot"],
     &["disk", "slots", "queue"],
