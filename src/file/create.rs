@@ -46,7 +46,11 @@ impl FileStore {
         self.check_may_write()?;
         let id = whose.id();
         let path = SessionPath::of(&id);
-        let bytes = self.encode(&record, had, &id, 1, State::WRITTEN, 0)?;
+        let bytes = self.encode(
+            &record,
+            had,
+            &slot::Header { id: &id, sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
+        )?;
         let version = Version::claimed(&bytes);
         // A fresh random id cannot be cached anywhere: no invalidation needed. Our own copy has the stamp of one that is read.
         let (stamp, read_at) = (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());

@@ -56,7 +56,11 @@ impl FileStore {
         let sequence = self.next_sequence(&locked)?;
         let state = locked.newest.state.inherited();
         let had = Extent::of(&locked.newest.record, locked.newest.length);
-        let bytes = self.encode(&record, Some(had), &id, sequence, state, locked.slot_size)?;
+        let bytes = self.encode(
+            &record,
+            Some(had),
+            &slot::Header { id: &id, sequence, state, slot_size_min: locked.slot_size },
+        )?;
         let version = Version::claimed(&bytes);
         self.expiry_index.insert_if_earlier(&self.root, &id, deadline, record.deadline, now);
         let written = if slot::slot_size(&bytes) > locked.slot_size {
@@ -123,8 +127,11 @@ impl FileStore {
         if !locked.sync_newest() {
             let sequence = self.next_sequence(locked)?;
             let had = Extent::of(&locked.newest.record, locked.newest.length);
-            let bytes =
-                self.encode(&locked.newest.record, Some(had), &locked.id, sequence, State::WRITTEN, 0)?;
+            let bytes = self.encode(
+                &locked.newest.record,
+                Some(had),
+                &slot::Header { id: &locked.id, sequence, state: State::WRITTEN, slot_size_min: 0 },
+            )?;
             return self.rebuild(locked, bytes);
         }
         if !state.has(State::NAME_SYNCED) {

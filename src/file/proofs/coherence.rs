@@ -92,7 +92,12 @@ impl Acting<'_> {
         locked.invalidated.set(true);
         let next = record(version_of(&locked.newest.record) + 1, UNIX_EPOCH, Duration::from_secs(1 << 33));
         let (sequence, id) = (locked.newest.version.sequence + 1, locked.id);
-        let bytes = slot::encode(&next, &id, sequence, State::WRITTEN, locked.slot_size, 1 << 20).unwrap();
+        let bytes = slot::encode(
+            &next,
+            &slot::Header { id: &id, sequence, state: State::WRITTEN, slot_size_min: locked.slot_size },
+            1 << 20,
+        )
+        .unwrap();
         disk::write_at(&locked.file, &bytes, locked.offset(1 - locked.slot)).unwrap();
         Some((locked, Arc::new(next), Version::claimed(&bytes)))
     }
