@@ -46,7 +46,7 @@ impl FileStore {
     ///
     /// As for [`delete`](Store::delete).
     pub fn delete_by_id(&self, id: &PublicId) -> Result<bool> {
-        self.end_file(Whose::Digest(*id))
+        self.delete_file(Whose::Digest(*id))
     }
 
     /// Imports a session of another store under its public id: its secret opens it here. Returns whether it was imported;

@@ -105,9 +105,9 @@ impl FileStore {
         let opened = open().map_err(error);
         drop((making, removals));
         if is_ours {
-            self.options.observer.tell_aloud(&Event::StoreRecreated { path: self.path() });
+            self.options.observer.notify_and_print(&Event::StoreRecreated { path: self.path() });
         } else if has_parameters {
-            self.options.observer.tell(&Event::ShardsRecreated { path: self.path(), shards: &lost });
+            self.options.observer.notify(&Event::ShardsRecreated { path: self.path(), shards: &lost });
         }
         doubted.and(opened)
     }

@@ -277,7 +277,7 @@ impl Store for FileStore {
 
     fn delete(&self, token: &Token) -> Result<bool> {
         match SessionId::parse(token.expose()) {
-            Some(session) => self.end_file(Whose::Secret(&session)),
+            Some(session) => self.delete_file(Whose::Secret(&session)),
             None => Ok(false),
         }
     }

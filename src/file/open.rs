@@ -121,7 +121,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
             check_formats(dir)?;
             frame::check_names(&root)?;
             if frame::make_parameters(&root)? {
-                options.observer.tell(&Event::ParametersRecreated { path: dir });
+                options.observer.notify(&Event::ParametersRecreated { path: dir });
             }
         } else {
             frame::make(&root, &options.clock)?;
@@ -174,7 +174,7 @@ fn check_shards(root: &Root, options: &FileStoreOptions) -> Result<bool> {
     }
     if !missing.is_empty() {
         root.sync().map_err(|error| directory_error("sync session directory", root.path(), error))?;
-        options.observer.tell(&Event::ShardsRecreated { path: root.path(), shards: &missing });
+        options.observer.notify(&Event::ShardsRecreated { path: root.path(), shards: &missing });
     }
     Ok(!missing.is_empty())
 }

@@ -312,7 +312,7 @@ impl Survey {
             mending.mend(".", &self.root, || self.wanted.set(&top, &self.root));
         }
         if let Some(observer) = observer.filter(|_| mending.exposed > 0) {
-            observer.tell(&Event::MadePrivate {
+            observer.notify(&Event::MadePrivate {
                 path: root.path(),
                 count: mending.exposed,
                 writable: mending.writable,

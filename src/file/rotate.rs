@@ -46,7 +46,7 @@ impl FileStore {
         let ended = (|| {
             // Looked at first: nothing must be written to a file that was moved away outside the library.
             let was_there =
-                self.is_current_file(&locked.path, &locked.file)? && self.end_locked(&shard, &locked)?;
+                self.is_current_file(&locked.path, &locked.file)? && self.delete_locked(&shard, &locked)?;
             if !was_there {
                 self.check_unobstructed(&shard, &locked.path)?;
             }
@@ -56,9 +56,9 @@ impl FileStore {
         match ended {
             Ok(true) => Ok(Some(live)),
             // A forced delete has ended it: a session that is gone has no successor.
-            Ok(false) => self.end_file(Whose::Secret(successor)).map(|_| None),
+            Ok(false) => self.delete_file(Whose::Secret(successor)).map(|_| None),
             Err(error) => {
-                let _ = self.end_file(Whose::Secret(successor));
+                let _ = self.delete_file(Whose::Secret(successor));
                 Err(error)
             }
         }

@@ -157,7 +157,7 @@ impl Pass<'_> {
         if !self.is_leftover(file.changed) {
             return;
         }
-        let finish = || self.store.finish_moved(Whose::Digest(id), &id, shard);
+        let finish = || self.store.delete_moved(Whose::Digest(id), &id, shard);
         match if self.options.dry_run { Ok(()) } else { finish() } {
             Ok(()) => self.count_leftover(file.bytes),
             Err(error) => self.report.fail(error),
