@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Shortest wait for a lock: a save that took longer may have been passed by a `delete`.
 pub(super) const LOCK_WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// How a [`FileStore`] is opened.
+/// How a [`FileStore`](super::FileStore) is opened.
 ///
 /// ```
 /// use sessile::{Durability, FileStoreOptions};
@@ -120,7 +120,7 @@ impl FileStoreOptions {
     /// kept either.
     ///
     /// The store keeps no copies, whatever is set here, where processes do not share memory (NFS, SMB, 9p, FUSE; see
-    /// [`FileStore::uncached_file_system`]) and if it is [read only](Self::read_only).
+    /// [`FileStore::uncached_file_system`](super::FileStore::uncached_file_system)) and if it is [read only](Self::read_only).
     ///
     /// ```
     /// use sessile::FileStoreOptions;
