@@ -89,7 +89,7 @@ impl Observer {
     }
 
     /// Calls the observer and contains its panic. Without an observer, writes failures to standard error.
-    pub(crate) fn tell(&self, event: &Event<'_>) {
+    pub(crate) fn notify(&self, event: &Event<'_>) {
         match &self.0 {
             // The program's own panic hook has reported the panic; there is nothing to add.
             Some(observer) => drop(contained(|| observer(event))),
@@ -98,8 +98,8 @@ impl Observer {
     }
 
     /// The same, and writes the line to standard error in any case: the event means that all are logged out.
-    pub(crate) fn tell_aloud(&self, event: &Event<'_>) {
-        self.tell(event);
+    pub(crate) fn notify_and_print(&self, event: &Event<'_>) {
+        self.notify(event);
         if self.0.is_some() {
             event.failure().into_iter().for_each(|line| write_line(&line));
         }

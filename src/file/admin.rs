@@ -1,8 +1,8 @@
 //! Administration by public id: load, delete, import, quarantine. A [`PublicId`] is no secret and opens no session to a
 //! visitor.
 use super::FileStore;
-use super::disk::Directory;
-use super::generations::Cause;
+use super::coherence::Cause;
+use super::disk::{Access, Directory};
 use super::layout::{DAMAGED, SessionPath};
 use super::queue::busy;
 use super::session_lock::{LockResult, Whose};
@@ -46,7 +46,7 @@ impl FileStore {
     ///
     /// As for [`delete`](Store::delete).
     pub fn delete_by_id(&self, id: &PublicId) -> Result<bool> {
-        self.end_file(Whose::Digest(*id))
+        self.delete_file(Whose::Digest(*id))
     }
 
     /// Imports a session of another store under its public id: its secret opens it here. Returns whether it was imported;
@@ -71,7 +71,7 @@ impl FileStore {
         let began = Instant::now();
         loop {
             // Existence first: a creation inserts the session in the index.
-            if self.open_file(id, &path, super::Access::Read)?.is_none() {
+            if self.open_file(id, &path, Access::Read)?.is_none() {
                 match self.create_file(whose, Arc::clone(&record), self.options.is_power_safe(how)) {
                     Ok(_) => return Ok(true),
                     // Another process was faster.
@@ -120,7 +120,7 @@ impl FileStore {
             // It cannot be locked, and no session has its name while it is there.
             Ok(_) => return self.move_to_damaged(id, &shard, &path, || Ok(true)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.error("examine session file", &path, error)),
+            Err(error) => return Err(self.root.error("examine session file", &path, error)),
         }
         let held =
             self.lock_session(Whose::Digest(*id), Some(&shard), Instant::now() + self.options.lock_wait)?;
@@ -140,7 +140,7 @@ impl FileStore {
         path: &SessionPath,
         may_be_gone: impl Fn() -> Result<bool>,
     ) -> Result<Option<PathBuf>> {
-        let error = |error| self.error("quarantine session file", path, error);
+        let error = |error| self.root.error("quarantine session file", path, error);
         self.root.make_directory(DAMAGED).map_err(error)?;
         let damaged = self.root.open_directory(DAMAGED).map_err(error)?;
         // An earlier file of the same name stays.
@@ -149,7 +149,7 @@ impl FileStore {
             match shard.move_to(path.below_shard(), &damaged, &name) {
                 Ok(()) => {
                     // A cache may have the session as it was before the damage.
-                    self.invalidate(Whose::Digest(*id), id, Cause::Ended)?;
+                    self.coherence.invalidate(id, None, Cause::Ended)?;
                     return Ok(Some(self.root.path().join(DAMAGED).join(name)));
                 }
                 Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}

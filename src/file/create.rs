@@ -7,12 +7,11 @@
 //! - The file has its final size from the first write: no save of the same size changes it.
 //! - A random id is in no cache. An imported id may be, so creating it invalidates.
 use super::FileStore;
+use super::coherence::{Cached, Cause};
 use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
-use super::generations::Cause;
 use super::layout::SessionPath;
 use super::queue::busy;
-use super::read_cache::Cached;
 use super::session_lock::{Whose, write_state, write_tombstone};
 use super::slot::{self, Extent, State, Version};
 use crate::error::{Error, ErrorKind, Result};
@@ -47,10 +46,14 @@ impl FileStore {
         self.check_may_write()?;
         let id = whose.id();
         let path = SessionPath::of(&id);
-        let bytes = self.encode(&record, had, &id, 1, State::WRITTEN, 0)?;
+        let bytes = self.encode(
+            &record,
+            had,
+            &slot::Header { id: &id, sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
+        )?;
         let version = Version::claimed(&bytes);
         // A fresh random id cannot be cached anywhere: no invalidation needed. Our own copy has the stamp of one that is read.
-        let (stamp, read_at) = (self.generations.stamp(&id), self.options.clock.now_coarse().micros());
+        let (stamp, read_at) = (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
         // Whatever will be needed is opened before anything is changed.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
         self.expiry_index.insert(&self.root, &id, record.deadline, self.now());
@@ -68,7 +71,7 @@ impl FileStore {
                     .with_path(self.path().join(path.as_str()))
                     .with_reason("the random generator repeated an id"));
             }
-            Err(error) => return Err(self.error("create session file", &path, error)),
+            Err(error) => return Err(self.root.error("create session file", &path, error)),
         };
         let made = self.fill(file, &path, bytes, shard.as_ref());
         if made.as_ref().is_err_and(|error| error.owns_path) {
@@ -80,7 +83,7 @@ impl FileStore {
         // moment may have been read.
         let invalidated = match whose {
             Whose::Secret(_) => Ok(()),
-            Whose::Digest(_) => self.invalidate(whose, &id, Cause::Ended).map(drop),
+            Whose::Digest(_) => self.coherence.invalidate(&id, whose.secret(), Cause::Ended).map(drop),
         };
         made.map_err(|error| error.error)?;
         let now = self.now();
@@ -90,7 +93,7 @@ impl FileStore {
         }
         invalidated?;
         whose.secret().inspect(|session| {
-            self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
+            self.coherence.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
         });
         Ok(Live { record, id })
     }
@@ -103,7 +106,7 @@ impl FileStore {
         bytes: Vec<u8>,
         shard: Option<&Directory>,
     ) -> Result<(), CreateError> {
-        let io = |act| move |error| CreateError { error: self.error(act, path, error), owns_path: true };
+        let io = |act| move |error| CreateError { error: self.root.error(act, path, error), owns_path: true };
         // From here on a sweep sees that the file is not a dead one.
         let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
             .map_err(io("lock new session file"))?

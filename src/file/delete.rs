@@ -8,8 +8,8 @@
 //! - An id under which there is nothing costs looks: no write, no lock, no sync.
 //! - A link, pipe, directory or device, and a file of a newer version, are refused and stay.
 use super::FileStore;
+use super::coherence::Cause;
 use super::disk::{self, Directory};
-use super::generations::Cause;
 use super::layout::SessionPath;
 use super::session_lock::{LockResult, Locked, UnreadableFile, Whose, write_tombstone};
 use super::slot::State;
@@ -33,41 +33,48 @@ struct Dying<'a> {
 }
 
 impl FileStore {
-    /// Ends a session. Whether a live one was there.
+    /// Deletes a session. Whether a live one was there.
     ///
     /// An id under which there is nothing costs looks: no write, no lock, no sync.
-    pub(super) fn end_file(&self, whose: Whose<'_>) -> Result<bool> {
+    pub(super) fn delete_file(&self, whose: Whose<'_>) -> Result<bool> {
         let id = whose.id();
         let shard = self.open_shard(&id)?;
         let held = self.lock_session(whose, Some(&shard), Instant::now() + self.options.lock_wait);
         let ended = match held {
             Ok(LockResult::Session(locked)) => {
                 let is_live = !locked.newest.record.is_expired(self.now());
-                self.end_locked(&shard, &locked).map(|was_there| was_there && is_live)
+                self.delete_locked(&shard, &locked).map(|was_there| was_there && is_live)
             }
-            Ok(LockResult::Unreadable(remains)) => self.end_remains(whose, &shard, &remains).map(|()| false),
-            Ok(LockResult::Missing) => self.end_nothing(whose, &id, &shard).map(|()| false),
+            Ok(LockResult::Unreadable(remains)) => {
+                self.delete_unreadable(whose, &shard, &remains).map(|()| false)
+            }
+            Ok(LockResult::Missing) => self.delete_missing(whose, &id, &shard).map(|()| false),
             // Another writer has the lock and does not give it back (a stopped process, say), or the file cannot be read: a logout
             // waits for neither.
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
-                self.end_unlocked(whose, &id, &shard)
+                self.delete_unlocked(whose, &id, &shard)
             }
             // A foreign file is left alone: another kind of file, or a newer version's session.
             Err(error) => return Err(error),
         };
-        whose.secret().inspect(|session| self.forget(session));
+        whose.secret().inspect(|session| self.coherence.forget(session));
         ended
     }
 
-    /// Removes a file without a readable version, and finishes the session's end if that was cut short.
-    fn end_remains(&self, whose: Whose<'_>, shard: &Directory, remains: &UnreadableFile<'_>) -> Result<()> {
+    /// Deletes a file without a readable version, and finishes the session's deletion if that was cut short.
+    fn delete_unreadable(
+        &self,
+        whose: Whose<'_>,
+        shard: &Directory,
+        remains: &UnreadableFile<'_>,
+    ) -> Result<()> {
         let id = whose.id();
         let path = &SessionPath::of(&id);
-        let invalidate = || self.invalidate(whose, &id, Cause::Ended).map(drop);
+        let invalidate = || self.coherence.invalidate(&id, whose.secret(), Cause::Ended).map(drop);
         if !remains.is_damaged {
             // The flags of the inode were lost with its versions.
             let dying = Dying { whose, shard, path, file: &remains.file, offset: 0, state: State::REPLACES };
-            return self.end_in_place(&dying, invalidate).map(drop);
+            return self.delete_in_place(&dying, invalidate).map(drop);
         }
         // Without a tombstone: it may be a hard link to another session's file. As damage it may come back.
         invalidate()?;
@@ -75,19 +82,18 @@ impl FileStore {
         self.sync_name(shard, path)
     }
 
-    /// Ends a session that has no file: finishes an end that was begun without the lock, if there is one.
-    fn end_nothing(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
-        self.finish_moved(whose, id, shard)?;
+    /// Deletes a session that has no file: finishes a deletion that was begun without the lock, if there is one.
+    fn delete_missing(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
+        self.delete_moved(whose, id, shard)?;
         // Removed outside the library, which invalidated nothing. No copy was ever made of a session with a made-up id.
-        let known = whose.secret().zip(self.cache.as_ref());
-        if known.is_some_and(|(session, cache)| cache.peek(session.as_bytes()).is_some()) {
-            self.invalidate(whose, id, Cause::Ended)?;
+        if whose.secret().is_some_and(|session| self.coherence.known(session).is_some()) {
+            self.coherence.invalidate(id, whose.secret(), Cause::Ended)?;
         }
         Ok(())
     }
 
-    /// Ends a session under its lock. Whether its name was still there.
-    pub(super) fn end_locked(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
+    /// Deletes a session under its lock. Whether its name was still there.
+    pub(super) fn delete_locked(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
         let dying = Dying {
             whose: locked.whose,
             shard,
@@ -96,11 +102,11 @@ impl FileStore {
             offset: locked.offset(locked.slot),
             state: locked.state(),
         };
-        self.end_in_place(&dying, || locked.invalidate_ended())
+        self.delete_in_place(&dying, || locked.invalidate_ended())
     }
 
-    /// Ends the session of a file that we have locked, the name last. Whether the name was still there.
-    fn end_in_place(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
+    /// Deletes the session of a file that we have locked, the name last. Whether the name was still there.
+    fn delete_in_place(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
         let syncs = self.options.sync_security_events;
         // A name that a power cut gives back to an older file has to lead here for good before it goes.
         let name =
@@ -110,7 +116,7 @@ impl FileStore {
             invalidate()?;
             self.remove_ended(dying)
         } else {
-            self.end_by_moving(dying, invalidate)
+            self.delete_by_moving(dying, invalidate)
         };
         match (name, ended) {
             (Err(error), Ok(_)) => Err(self.end_unknown(dying.path, error)),
@@ -141,16 +147,16 @@ impl FileStore {
         Ok(dying.shard.unlink(dying.path.below_shard()).unwrap_or(true))
     }
 
-    /// Ends a session under its lock where a tombstone cannot be written or synced. Whether its name was still there.
-    fn end_by_moving(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
+    /// Deletes a session under its lock where a tombstone cannot be written or synced. Whether its name was still there.
+    fn delete_by_moving(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
         // Another session may have been imported, after a forced delete.
         if !self.is_current_file(dying.path, dying.file)? || !self.move_away(dying.shard, dying.path)? {
             // The `delete` that moved the file away may have been killed since.
-            self.finish_moved(dying.whose, &dying.whose.id(), dying.shard)?;
+            self.delete_moved(dying.whose, &dying.whose.id(), dying.shard)?;
             return Ok(false);
         }
         let _ = write_tombstone(dying.file, dying.offset);
-        self.finish_end(dying.shard, dying.path, Some(dying.file), invalidate)?;
+        self.finish_delete(dying.shard, dying.path, Some(dying.file), invalidate)?;
         Ok(true)
     }
 
@@ -178,12 +184,13 @@ impl FileStore {
     }
 
     pub(super) fn unlink(&self, shard: &Directory, path: &SessionPath) -> Result<bool> {
-        shard.unlink(path.below_shard()).map_err(|error| self.error("remove session file", path, error))
+        shard.unlink(path.below_shard()).map_err(|error| self.root.error("remove session file", path, error))
     }
 
     /// The session is ended for all that look, and may come back after a power cut.
     fn end_unknown(&self, path: &SessionPath, error: io::Error) -> Error {
-        self.unknown("sync the end of session", path, error)
+        self.root
+            .unknown("sync the end of session", path, error)
             .with_reason("the session was ended, and may come back after a power cut")
     }
 }

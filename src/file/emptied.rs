@@ -10,9 +10,10 @@
 //! shard is invalidated.
 use super::FileStore;
 use super::disk::Directory;
+use super::errors::io_error;
 use super::flock::LockedFile;
+use super::frame;
 use super::layout::{RUN, SHARDS, shard_name};
-use super::{io_error, open, repair};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::sync::{Instant, Mutex};
@@ -79,10 +80,10 @@ impl FileStore {
             ));
         }
         let is_recent = removals.made_again.is_some_and(|at| at.elapsed() < REMOVAL);
-        let has_parameters = open::has_parameters(&self.root)?;
+        let has_parameters = frame::has_parameters(&self.root)?;
         // A store that is only read makes nothing, and a repair reads so before it knows which format the sessions have.
         if self.options.read_only {
-            return Err(error(missing).with_reason(repair::LOST_SHARD));
+            return Err(error(missing).with_reason(frame::LOST_SHARD));
         }
         if !self.options.create || !is_recent && has_parameters {
             return Err(error(missing));
@@ -97,16 +98,16 @@ impl FileStore {
         if !is_recent && !removals.has_ended(usize::from(SHARDS) - lost.len()) {
             return Err(error(missing));
         }
-        let is_ours = open::make_again(&self.root, &self.options)?;
+        let is_ours = frame::make(&self.root, &self.options.clock)?;
         *removals = Removals { made_again: Some(Instant::now()), left: None };
         // All visitors are logged out, also if the invalidation fails.
         let doubted = self.doubt_all();
         let opened = open().map_err(error);
         drop((making, removals));
         if is_ours {
-            self.options.observer.tell_aloud(&Event::StoreRecreated { path: self.path() });
+            self.options.observer.notify_and_print(&Event::StoreRecreated { path: self.path() });
         } else if has_parameters {
-            self.options.observer.tell(&Event::ShardsRecreated { path: self.path(), shards: &lost });
+            self.options.observer.notify(&Event::ShardsRecreated { path: self.path(), shards: &lost });
         }
         doubted.and(opened)
     }
@@ -127,11 +128,7 @@ impl FileStore {
 
     /// Lets no process trust a copy that it has by now.
     fn doubt_all(&self) -> Result<()> {
-        let now = self.options.clock.now_coarse();
-        let invalidated = self.follow(now).and_then(|_| {
-            (0..SHARDS).try_for_each(|shard| self.generations.invalidate_shard(shard).map(drop))
-        });
-        invalidated.map_err(|error| {
+        self.coherence.invalidate_all().map_err(|error| {
             Error::new(
                 ErrorKind::InvalidationFailed,
                 "invalidate all copies after the session store was made again",

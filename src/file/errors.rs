@@ -2,7 +2,7 @@
 //!
 //! Changes nothing and reads nothing but the kind of the file system, for the reason of a full disk. The path is always that of a
 //! file in the store; an error names no id and no value.
-use super::FileStore;
+use super::disk::Root;
 use super::layout::SessionPath;
 use crate::error::{Error, ErrorKind, Result};
 use rustix::io::Errno;
@@ -10,10 +10,10 @@ use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 
-impl FileStore {
+impl Root {
     /// Names the file in an error about its contents.
     pub(super) fn located<T>(&self, result: Result<T>, path: &SessionPath) -> Result<T> {
-        result.map_err(|error| error.with_path(self.root.path().join(path.as_str())))
+        result.map_err(|error| error.with_path(self.path().join(path.as_str())))
     }
 
     /// An error of the operating system about a session's file.
@@ -24,8 +24,8 @@ impl FileStore {
     /// An error of the operating system about a file below the root.
     pub(super) fn error_at(&self, act: &'static str, path: &str, error: io::Error) -> Error {
         let full = matches!(Errno::from_io_error(&error), Some(Errno::NOSPC));
-        let error = io_error(act, error).with_path(self.root.path().join(path));
-        if full { error.with_reason(self.root.enospc_reason()) } else { error }
+        let error = io_error(act, error).with_path(self.path().join(path));
+        if full { error.with_reason(self.enospc_reason()) } else { error }
     }
 
     /// An error after a write: what was changed can be read now, and may not survive a power cut.

@@ -21,7 +21,7 @@
 //! ahead, so that ages of years do not create a file for each of their hours; the sweep inserts such a session again each
 //! 30 days.
 use super::disk::{self, Access, Directory, Root};
-use super::io_error;
+use super::errors::io_error;
 use super::layout::{DUE, SWEEP};
 use super::run;
 use crate::clock::micros;
@@ -208,11 +208,6 @@ pub(super) fn read_last_walk(marker: &File) -> Option<u64> {
 pub(super) fn write_last_walk(marker: &File, hour: u64) -> io::Result<()> {
     // Of constant width, so that no digit of an earlier number remains.
     disk::write_at(marker, format!("{hour:20}\n").as_bytes(), 0)
-}
-
-/// The number of a bucket, from its name.
-pub(super) fn bucket_named(name: &str) -> Option<u64> {
-    name.parse().ok().filter(|number: &u64| number.to_string() == name)
 }
 
 /// Reads a bucket from its beginning to its current end.
@@ -527,13 +522,5 @@ mod tests {
         assert_eq!(result.unwrap_err().to_string(), "the bucket was removed again and again");
         assert_eq!(calls.iter().filter(|call| **call == "append").count(), 1 + OPENINGS_MAX as usize);
         file().unwrap();
-    }
-
-    #[test]
-    fn names_of_buckets_are_plain_numbers() {
-        assert_eq!(bucket_named("495124"), Some(495_124));
-        for name in ["", "+1", "01", "-1", "1 ", "sweep", "99999999999999999999"] {
-            assert_eq!(bucket_named(name), None, "{name:?}");
-        }
     }
 }

@@ -31,9 +31,9 @@
 //! same id, takes the place of the import. On a file system that cannot exchange names, and on FUSE, a grow that is stopped in that
 //! instant can bring the session back.
 use super::FileStore;
+use super::coherence::Cause;
 use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
-use super::generations::Cause;
 use super::layout::SessionPath;
 use super::options::LOCK_WAIT_MIN;
 use super::session_lock::{Locked, Whose, write_tombstone};
@@ -46,22 +46,22 @@ use std::fs::File;
 use std::io;
 
 impl FileStore {
-    /// Ends a session whose lock cannot be had, or whose file cannot be read. Whether its name was there.
-    pub(super) fn end_unlocked(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<bool> {
+    /// Deletes a session whose lock cannot be had, or whose file cannot be read. Whether its name was there.
+    pub(super) fn delete_unlocked(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<bool> {
         let was_there = self.move_away(shard, &SessionPath::of(id))?;
-        self.finish_moved(whose, id, shard)?;
+        self.delete_moved(whose, id, shard)?;
         Ok(was_there)
     }
 
     /// Renames a session's file to `.end-…`, which says that its end is under way. Whether it was there.
     pub(super) fn move_away(&self, shard: &Directory, path: &SessionPath) -> Result<bool> {
         let moved = shard.rename(path.below_shard(), &path.ending());
-        moved.map_err(|error| self.error("remove session file", path, error))
+        moved.map_err(|error| self.root.error("remove session file", path, error))
     }
 
-    /// Finishes the end of a session whose file was moved, if there is one: also one that was begun by a process that was
+    /// Finishes the deletion of a session whose file was moved, if there is one: also one that was begun by a process that was
     /// killed.
-    pub(super) fn finish_moved(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
+    pub(super) fn delete_moved(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
         let path = SessionPath::of(id);
         let file = match shard.open_named(&path.ending(), Access::Write) {
             Ok(file) => Some(file),
@@ -70,8 +70,8 @@ impl FileStore {
             Err(_) => None,
         };
         file.as_ref().inspect(|file| self.write_tombstone_unlocked(whose, &path, file));
-        let invalidate = || self.invalidate(whose, id, Cause::Ended).map(drop);
-        self.finish_end(shard, &path, file.as_ref(), invalidate)?;
+        let invalidate = || self.coherence.invalidate(id, whose.secret(), Cause::Ended).map(drop);
+        self.finish_delete(shard, &path, file.as_ref(), invalidate)?;
         // Waits until any writer that missed the tombstone has finished, or has held the lock for so long that it looks whether the
         // path still leads to its file.
         file.map(|file| LockedFile::acquire(file, Instant::now() + 2 * LOCK_WAIT_MIN));
@@ -79,7 +79,7 @@ impl FileStore {
     }
 
     /// Invalidates a session whose file was moved, syncs its end if ends are synced, and removes the file.
-    pub(super) fn finish_end(
+    pub(super) fn finish_delete(
         &self,
         shard: &Directory,
         path: &SessionPath,

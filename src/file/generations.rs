@@ -28,7 +28,7 @@
 //! on the host between two loads of a session, that happens to w of 131,072 loads: with a thousand saves a second and a
 //! visitor who returns every ten seconds, 8 %.
 use super::disk::{self, Inode, Root, Taken, counters};
-use super::io_error;
+use super::errors::io_error;
 use super::layout::{GENERATIONS, GENERATIONS_PATH, RUN, SHARDS};
 use super::run;
 use crate::clock::CoarseTime;

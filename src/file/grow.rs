@@ -42,7 +42,7 @@ impl FileStore {
         mut bytes: Vec<u8>,
         power_safe: bool,
     ) -> Result<Written> {
-        let io = |act| move |error| self.error(act, &locked.path, error);
+        let io = |act| move |error| self.root.error(act, &locked.path, error);
         // The flags of the old inode are not true of the new one.
         let state = State::REPLACES;
         bytes[STATE_AT] = state.to_byte();
@@ -85,9 +85,9 @@ impl FileStore {
         let Some(file) = replaced? else { return Ok(Written::Gone) };
         let file = locked.successor.get_or_init(|| file);
         if power_safe {
-            shard
-                .sync_changed_name()
-                .map_err(|error| self.unknown("sync the directory of session file", &locked.path, error))?;
+            shard.sync_changed_name().map_err(|error| {
+                self.root.unknown("sync the directory of session file", &locked.path, error)
+            })?;
             write_state(file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED));
         }
         Ok(Written::Yes)

@@ -13,7 +13,7 @@ use std::sync::Arc;
 ///
 /// Those of a save: too large.
 pub fn encode(record: &Record, id: &PublicId) -> Result<Vec<u8>> {
-    slot::encode(record, id, 1, State::WRITTEN, 0, SLOT_MAX)
+    slot::encode(record, &slot::Header { id, sequence: 1, state: State::WRITTEN, slot_size_min: 0 }, SLOT_MAX)
 }
 
 /// What a whole slot holds.

@@ -109,6 +109,11 @@ pub(super) fn shard_named(name: &str) -> Option<u16> {
     u16::from_str_radix(name, 16).ok().filter(|&shard| shard < SHARDS && shard_name(shard) == name)
 }
 
+/// The number of a bucket of the expiry index, from its name; `None` for other names.
+pub(super) fn bucket_named(name: &str) -> Option<u64> {
+    name.parse().ok().filter(|number: &u64| number.to_string() == name)
+}
+
 /// Whether a name in the root is that of a shard.
 pub(super) fn is_shard(name: &str) -> bool {
     name.len() == SHARD_LEN && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
@@ -160,5 +165,13 @@ mod tests {
                 && !is_temporary(".new-\u{fffd}")
                 && !is_temporary("new-0a")
         );
+    }
+
+    #[test]
+    fn names_of_buckets_are_plain_numbers() {
+        assert_eq!(bucket_named("495124"), Some(495_124));
+        for name in ["", "+1", "01", "-1", "1 ", "sweep", "99999999999999999999"] {
+            assert_eq!(bucket_named(name), None, "{name:?}");
+        }
     }
 }

@@ -3,9 +3,8 @@
 //! Two limits: bytes (`record_bytes_max`) and entries (`entries_max`). A record beyond one of them is encoded if it has no more of
 //! that than the version before it: a limit that was lowered since takes nothing from a visitor. Touches no file.
 use super::FileStore;
-use super::slot::{self, Extent, State};
+use super::slot::{self, Extent};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::PublicId;
 use crate::record::Record;
 
 impl FileStore {
@@ -14,10 +13,7 @@ impl FileStore {
         &self,
         record: &Record,
         had: Option<Extent>,
-        id: &PublicId,
-        sequence: u64,
-        state: State,
-        slot_size: usize,
+        header: &slot::Header<'_>,
     ) -> Result<Vec<u8>> {
         let (bytes_limit, entries_limit) = (self.options.record_bytes_max, self.options.entries_max);
         let entries = record.entries.len();
@@ -32,7 +28,7 @@ impl FileStore {
             return Err(Error::new(ErrorKind::TooManyEntries, "encode session record").with_reason(reason));
         }
         let had_bytes = had.map_or(0, |had| had.bytes);
-        let encoded = slot::encode(record, id, sequence, state, slot_size, bytes_limit.max(had_bytes));
+        let encoded = slot::encode(record, header, bytes_limit.max(had_bytes));
         encoded.map_err(|error| {
             if error.kind() != ErrorKind::TooLarge || had_bytes <= bytes_limit {
                 return error;

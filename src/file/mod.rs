@@ -2,10 +2,15 @@
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::_documentation::design)).
 //! A file for each operation: `open`, `read`, `create`, `update`, `grow`, `rotate`, `delete`, `force_delete`. [`slot`] has the bytes
-//! of a version, `slots` decides which is the newest. `queue`, `flock` and `session_lock` are the locks; `generations`, `read_cache`
-//! and `watch` the cache and its invalidation. `expiry_index` knows which sessions may have expired, `sweep` removes those that have,
-//! `reaper` does so again and again; `scan`, `admin` and `repair` are for operators. This file holds the store and its cache together.
+//! of a version, `slots` decides which is the newest. `queue`, `flock` and `session_lock` are the locks. `coherence` is the one door
+//! to the cache and its invalidation (`generations`, `read_cache`, `watch`). `expiry_index` knows which sessions may have expired,
+//! `sweep` removes those that have, `reaper` does so again and again; `frame` is what a store has beside sessions; `scan`, `admin`
+//! and `repair` are for operators. This file holds the parts of the store together.
+//!
+//! Imports point down the floors that `tests/it/tidy.rs` lists. The lower ones, up to `coherence`, know no store; the operations stand
+//! on them.
 mod admin;
+mod coherence;
 mod create;
 mod delete;
 mod disk;
@@ -15,6 +20,7 @@ mod expiry_index;
 mod flock;
 mod force_delete;
 mod fork;
+mod frame;
 mod generations;
 mod grow;
 #[cfg(feature = "internals")]
@@ -58,34 +64,19 @@ pub use scan::{Content, Scan, ScannedFile};
 pub use stats::Stats;
 pub use sweep::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
 
-use crate::clock::{CoarseTime, micros};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{PublicId, SessionId, Token};
+use crate::id::{SessionId, Token};
 use crate::record::Record;
 use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store};
-use disk::{Access, Root};
+use coherence::{Coherence, Found};
+use disk::Root;
 use emptied::MadeAgain;
-use errors::io_error;
 use expiry_index::ExpiryIndex;
-use generations::{Cause, Counters, Generations};
-use layout::SessionPath;
-use read_cache::{Cached, Found, Key, ReadCache};
 use root_lock::LockedRoot;
 use session_lock::Whose;
-use stats::Tally;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
-
-/// How long a copy is trusted without a look at the file. It bounds what the counters cannot: how long processes may
-/// differ about a save whose writer was killed before it invalidated the copies, and how long a session that was removed
-/// outside the library is served if no watcher runs. A look costs a few microseconds, so a longer time would gain nothing.
-const TRUST_MICROS: u64 = 60_000_000;
-
-/// How often an invalidation follows the counters' name to another file before it is given up: no two backups are restored
-/// while one session is saved.
-const FOLLOWINGS_MAX: u32 = 8;
 
 /// Sessions in one directory of a local file system, shared by any number of threads and processes of one host.
 ///
@@ -141,14 +132,10 @@ pub struct FileStore {
     root: Root,
     queues: queue::Queues,
     made_again: MadeAgain,
-    generations: Arc<Generations>,
     expiry_index: ExpiryIndex,
-    cache: Option<ReadCache>,
-    tally: Tally,
+    coherence: Coherence,
     options: FileStoreOptions,
     uncached_on: Option<&'static str>,
-    #[cfg(feature = "watch")]
-    watcher: Option<Result<watch::Watcher>>,
     /// Dropped last: until then the store is in use.
     _in_use: LockedRoot,
 }
@@ -174,23 +161,14 @@ impl FileStore {
         let (root, were_missing) = open::open_root(dir, &options)?;
         let uncached_on = open::go_without_copies(&root, &mut options);
         let (in_use, generations) = open::lock_root(&root, &options)?;
-        let generations = Arc::new(generations);
-        let cache =
-            (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes, &generations.counters()));
-        #[cfg(feature = "watch")]
-        let watcher = (options.watch && cache.is_some()).then(|| watch::Watcher::start(&root, &generations));
         Ok(Self {
+            coherence: Coherence::new(&root, generations, &options),
             root,
             queues: queue::Queues::new(),
             made_again: MadeAgain::at_opening(were_missing),
-            generations,
             expiry_index: ExpiryIndex::default(),
-            cache,
-            tally: Tally::default(),
             options,
             uncached_on,
-            #[cfg(feature = "watch")]
-            watcher,
             _in_use: in_use,
         })
     }
@@ -219,8 +197,8 @@ impl FileStore {
     /// was opened, nothing of the cache: a part of it may be locked by a thread that does not exist there.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let cache = self.cache.as_ref().filter(|_| self.queues.check_process().is_ok());
-        Stats { index_failures: self.expiry_index.index_failures(), ..self.tally.stats(cache) }
+        let with_cache = self.queues.check_process().is_ok();
+        Stats { index_failures: self.expiry_index.index_failures(), ..self.coherence.stats(with_cache) }
     }
 
     /// The name of the file system, such as `NFS`, if no copies of sessions are kept in memory because one process may not see
@@ -246,70 +224,7 @@ impl FileStore {
     #[cfg(feature = "watch")]
     #[must_use]
     pub fn watch_error(&self) -> Option<&Error> {
-        self.watcher.as_ref()?.as_ref().err()
-    }
-
-    /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired; see [`design`](crate::_documentation::design).
-    fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> bool {
-        counters.confirm(&copy.id, copy.stamp)
-            // Also if the clock was set back: a copy from the future is as good as an old one.
-            && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
-            && (now.certainly_before(copy.deadline) || micros(self.now()) < copy.deadline)
-    }
-
-    /// Keeps a copy of a version for later loads.
-    fn remember(&self, session: &SessionId, copy: Cached) {
-        if let Some(cache) = &self.cache {
-            let now = self.options.clock.now_coarse();
-            cache.put(session.as_bytes(), copy, |there, counters| self.trusts(there, counters, now));
-        }
-    }
-
-    /// Drops the copy of a session.
-    fn forget(&self, session: &SessionId) {
-        if let Some(cache) = &self.cache {
-            cache.forget(session.as_bytes());
-        }
-    }
-
-    /// Invalidates the session in all caches; returns the new `saves` value.
-    fn invalidate(&self, whose: Whose<'_>, id: &PublicId, cause: Cause) -> Result<u64> {
-        self.invalidate_current(id, cause).map_err(|error| {
-            // Our own copy is as stale as those of other processes.
-            whose.secret().inspect(|session| self.forget(session));
-            Error::new(ErrorKind::InvalidationFailed, "invalidate the copies of session file")
-                .with_path(self.root.path().join(SessionPath::of(id).as_str()))
-                .with_reason("what was done is done; other processes may serve what was before for a minute")
-                .with_source(self.error_at("write to", layout::GENERATIONS_PATH, error))
-        })
-    }
-
-    /// Invalidates through the counters that have the name. Returns the new value of `saves`.
-    fn invalidate_current(&self, id: &PublicId, cause: Cause) -> io::Result<u64> {
-        for _ in 0..FOLLOWINGS_MAX {
-            let invalidated = self.generations.invalidate(id, cause)?;
-            let now = self.options.clock.now_coarse();
-            let is_current = invalidated.is_current && !self.generations.is_due(now);
-            if is_current || self.follow(now)? == invalidated.counters {
-                return Ok(invalidated.saves);
-            }
-        }
-        Err(io::Error::other("the counters were replaced again and again"))
-    }
-
-    /// Takes up the counters that have the name by now, if they are others. Returns the number of the current ones.
-    #[cold]
-    fn follow(&self, now: CoarseTime) -> io::Result<u64> {
-        let followed = self.generations.follow(now, |counters| {
-            if let Some(cache) = &self.cache {
-                cache.heed(counters);
-            }
-        });
-        #[cfg(feature = "watch")]
-        if let Some(Ok(watcher)) = &self.watcher {
-            watcher.watch_again(&self.generations);
-        }
-        followed
+        self.coherence.watch_error()
     }
 }
 
@@ -327,18 +242,11 @@ impl Store for FileStore {
         self.queues.check_process()?;
         let now = self.options.clock.now_coarse();
         let text = token.expose();
-        let mut known = None;
-        if let (Some(cache), Ok(key)) = (&self.cache, <&Key>::try_from(text.as_bytes())) {
-            if self.generations.is_due(now) {
-                // If none can be had, no copy is trusted.
-                let _ = self.follow(now);
-            }
-            match cache.get(key, now, |copy, counters| self.trusts(copy, counters, now)) {
-                Found::Trusted(record, id) => return Ok(Lookup::Live(Live { record, id })),
-                Found::Doubtful(copy) => known = Some(copy),
-                Found::Nothing => {}
-            }
-        }
+        let known = match self.coherence.find(text, now) {
+            Found::Trusted(record, id) => return Ok(Lookup::Live(Live { record, id })),
+            Found::Doubtful(copy) => Some(copy),
+            Found::Nothing => None,
+        };
         match SessionId::parse(text) {
             Some(session) => self.load_file(&session, known.as_ref(), now),
             None => Ok(Lookup::Absent(Absent::Malformed)),
@@ -369,7 +277,7 @@ impl Store for FileStore {
 
     fn delete(&self, token: &Token) -> Result<bool> {
         match SessionId::parse(token.expose()) {
-            Some(session) => self.end_file(Whose::Secret(&session)),
+            Some(session) => self.delete_file(Whose::Secret(&session)),
             None => Ok(false),
         }
     }

@@ -1,41 +1,43 @@
 //! Opening: makes the store if there is none, refuses a directory that is no store of ours, and locks the root for as long as the
 //! store is open.
 //!
-//! Several processes may make a store at once, and a power cut spoils nothing, because of the order: directory, shards, sync, and last
-//! the parameters file, linked under its name when it is complete and never replaced. A process that loses the race reads the file
-//! that the winner linked.
-use super::disk::{self, Root, Taken};
+//! What it makes and checks below the root is in `frame`.
+use super::FileStore;
+use super::disk::{self, Root};
 use super::errors::{directory_error, io_error};
 use super::generations::Generations;
-use super::layout::{PARAMETERS, SHARDS, is_ours, shard_name};
+use super::layout::{PARAMETERS, SHARDS, shard_name};
 use super::options::FileStoreOptions;
 use super::root_lock::LockedRoot;
-use super::{expiry_index, permissions, repair, run};
-use crate::clock::Clock;
+use super::scan::Content;
+use super::{frame, permissions, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::sync::{Instant, thread};
-use serde::{Deserialize, Serialize};
+use std::error::Error as _;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-/// What `sessile.json` says.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Parameters {
-    /// Newer ones are refused.
-    format: u32,
-    shards: u16,
-    public_id: String,
-}
-
-const FORMAT: u32 = 1;
-/// Longest parameters file that is read.
-const PARAMETERS_BYTES_MAX: usize = 4096;
-
-impl Parameters {
-    fn ours() -> Self {
-        Self { format: FORMAT, shards: SHARDS, public_id: "blake3-160".into() }
+impl FileStoreOptions {
+    /// Opens the store in `dir`. Creates the directory (mode 0700; its parent must exist) and the store in it, if
+    /// there is none; several processes may do so at once. Directories and files of a store that are this user's and open to
+    /// others (after `chmod -R`, `setfacl -R`, or the `fsGroup` of a Kubernetes volume) are made private again, with the
+    /// event [`Event::MadePrivate`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] names an option out of its bounds. [`ErrorKind::NotASessionStore`] for a directory that holds
+    /// something else, [`ErrorKind::NewerFormat`] for a store made by a newer version, [`ErrorKind::Permissions`] for a
+    /// store that is not ours and cannot be made so, with the command that mends it, and for a directory without a store that
+    /// is not ours or that others may write to (neither if it is only [read](Self::read_only)), [`ErrorKind::Io`] for all
+    /// that the operating system refuses, and without [`create`](Self::create) for a store that lacks one of its shard
+    /// directories. (With it, they are made again, and [`Event::ShardsRecreated`] names them.) [`ErrorKind::InUse`] if another
+    /// process has the directory locked for the whole [`lock_wait`](Self::lock_wait), or if counters of an earlier version are
+    /// there while processes have the store open.
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<FileStore> {
+        self.check()?;
+        FileStore::open_with(self, dir.as_ref())
     }
 }
 
@@ -104,25 +106,25 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
     if options.without_parameters {
         return Ok((root, false));
     }
-    let is_there = has_parameters(&root)?;
+    let is_there = frame::has_parameters(&root)?;
     let mut is_new = false;
     if !is_there {
-        let has_sessions = repair::has_sessions(&root)?;
+        let has_sessions = frame::has_sessions(&root)?;
         if !creates {
-            let reason = if has_sessions { repair::REMEDY } else { "there is no session store in it" };
+            let reason = if has_sessions { frame::REMEDY } else { "there is no session store in it" };
             return Err(Error::new(ErrorKind::NotASessionStore, "open session store")
                 .with_path(dir)
                 .with_reason(reason));
         }
         permissions::check_place(&root)?;
         if has_sessions {
-            repair::check_formats(dir)?;
-            check_names(&root)?;
-            if make_parameters(&root)? {
-                options.observer.tell(&Event::ParametersRecreated { path: dir });
+            check_formats(dir)?;
+            frame::check_names(&root)?;
+            if frame::make_parameters(&root)? {
+                options.observer.notify(&Event::ParametersRecreated { path: dir });
             }
         } else {
-            make(&root, &options.clock)?;
+            frame::make(&root, &options.clock)?;
             is_new = true;
         }
     }
@@ -142,120 +144,14 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
     Ok((root, were_missing))
 }
 
-/// Makes the store again, in the directory of an open one, if it is gone with its parameters. Whether this process did it, and
-/// not another one at the same time.
-///
-/// The lock of the root need not be exclusive: as with a new store, several processes may make it at once.
-pub(super) fn make_again(root: &Root, options: &FileStoreOptions) -> Result<bool> {
-    make(root, &options.clock)
-}
-
 /// Refuses a directory that has no parameters, or those of something else.
 fn check_parameters(root: &Root) -> Result<()> {
-    if read_parameters(root)? {
+    if frame::read_parameters(root)? {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Io, "read the parameters of session store")
         .with_path(root.path().join(PARAMETERS))
         .with_reason("the file vanished while the store was opened"))
-}
-
-/// Whether something has the name of the parameters.
-pub(super) fn has_parameters(root: &Root) -> Result<bool> {
-    match root.stat(PARAMETERS) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(io_error("look for the parameters of session store", error)
-            .with_path(root.path().join(PARAMETERS))),
-    }
-}
-
-/// Reads `sessile.json` and checks the format. Returns whether the file is there.
-pub(super) fn read_parameters(root: &Root) -> Result<bool> {
-    const ACT: &str = "read the parameters of session store";
-    let path = || root.path().join(PARAMETERS);
-    let error = |kind| Error::new(kind, ACT).with_path(path());
-    let file = match root.open_file(PARAMETERS) {
-        Ok(file) => file,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(cause) => return Err(io_error(ACT, cause).with_path(path())),
-    };
-    let text = disk::read_at(&file, 0, PARAMETERS_BYTES_MAX)
-        .map_err(|cause| io_error(ACT, cause).with_path(path()))?;
-    // The format alone first: a newer one may have other parameters.
-    let any: serde_json::Value = serde_json::from_slice(&text).map_err(|cause| {
-        error(ErrorKind::NotASessionStore).with_reason(repair::NO_JSON).with_source(cause)
-    })?;
-    match any.get("format").and_then(serde_json::Value::as_u64) {
-        Some(format) if format > FORMAT.into() => Err(error(ErrorKind::NewerFormat)
-            .with_reason(format!("the store has format {format}, this version knows {FORMAT}"))),
-        _ if serde_json::from_value::<Parameters>(any).is_ok_and(|found| found == Parameters::ours()) => {
-            Ok(true)
-        }
-        _ => {
-            Err(error(ErrorKind::NotASessionStore)
-                .with_reason("these are not the parameters of a session store"))
-        }
-    }
-}
-
-/// Makes the store in a directory that has none. Whether its parameters were put there by this call.
-fn make(root: &Root, clock: &Clock) -> Result<bool> {
-    check_names(root)?;
-    make_shards(root)?;
-    expiry_index::create(root, clock.now())?;
-    make_parameters(root)
-}
-
-/// Refuses a directory that holds something else.
-pub(super) fn check_names(root: &Root) -> Result<()> {
-    let dir = root.path();
-    let io = |act| move |error| directory_error(act, dir, error);
-    let names = root.names().map_err(io("list session directory"))?;
-    // A fresh file system has `lost+found` in its root.
-    let foreign = |name: &&String| !matches!(name.as_str(), "." | ".." | "lost+found") && !is_ours(name);
-    if let Some(name) = names.iter().find(foreign) {
-        return Err(Error::new(ErrorKind::NotASessionStore, "make a session store in")
-            .with_path(dir)
-            .with_reason(format!(
-                "it holds something else (`{name}`); give the store a directory of its own"
-            )));
-    }
-    Ok(())
-}
-
-/// Makes the shards that are missing.
-fn make_shards(root: &Root) -> Result<()> {
-    for shard in 0..SHARDS {
-        make_shard(root, &shard_name(shard))?;
-    }
-    Ok(())
-}
-
-/// Makes the parameters file, when all that it stands for is on the disk. Whether it was put there by this call.
-pub(super) fn make_parameters(root: &Root) -> Result<bool> {
-    let dir = root.path();
-    let io = |act| move |error| directory_error(act, dir, error);
-    root.sync().map_err(io("sync session directory"))?;
-    // Before the parameters: where they are, the directory's own name is known to be on the disk.
-    root.sync_name().map_err(io("sync the parent of session directory"))?;
-    let json = serde_json::to_string(&Parameters::ours()).expect("a struct of integers and a string");
-    let temporary = disk::temporary_name()?;
-    let put = root.open_directory(".").and_then(|root| {
-        root.put(&temporary, PARAMETERS, Taken::Kept, |file| {
-            disk::write_at(file, format!("{json}\n").as_bytes(), 0)?;
-            disk::sync_data(file)
-        })
-    });
-    // If another process was first, what it put there is read back; it may not have come to its sync.
-    let is_put = put.map_err(io("write the parameters of session store"))?;
-    root.sync().map_err(io("sync session directory"))?;
-    Ok(is_put)
-}
-
-pub(super) fn make_shard(root: &Root, name: &str) -> Result<()> {
-    root.make_directory(name)
-        .map_err(|error| io_error("make shard directory", error).with_path(root.path().join(name)))
 }
 
 /// Makes shards again that are missing, and says so: some backups leave empty directories out. The parameters are there, so the
@@ -266,19 +162,50 @@ fn check_shards(root: &Root, options: &FileStoreOptions) -> Result<bool> {
         let name = shard_name(shard);
         match root.check_directory(&name) {
             Err(error) if options.create && error.kind() == io::ErrorKind::NotFound => {
-                make_shard(root, &name)?;
+                frame::make_shard(root, &name)?;
                 missing.push(name);
             }
             found => found.map_err(|error| {
                 let is_lost = error.kind() == io::ErrorKind::NotFound;
                 let error = io_error("open shard directory", error).with_path(root.path().join(&name));
-                if is_lost { error.with_reason(repair::LOST_SHARD) } else { error }
+                if is_lost { error.with_reason(frame::LOST_SHARD) } else { error }
             })?,
         }
     }
     if !missing.is_empty() {
         root.sync().map_err(|error| directory_error("sync session directory", root.path(), error))?;
-        options.observer.tell(&Event::ShardsRecreated { path: root.path(), shards: &missing });
+        options.observer.notify(&Event::ShardsRecreated { path: root.path(), shards: &missing });
     }
     Ok(!missing.is_empty())
+}
+
+/// Refuses a directory in which a newer version of this crate wrote a session.
+pub(super) fn check_formats(dir: &Path) -> Result<()> {
+    let mut options = FileStoreOptions::new().read_only(true).cache_bytes(0);
+    options.without_parameters = true;
+    let store = options.open(dir)?;
+    for file in store.files() {
+        match file {
+            Ok(file) if matches!(file.content, Content::Newer(_)) => {
+                return Err(Error::new(
+                    ErrorKind::NewerFormat,
+                    "make the parameters of session store anew for",
+                )
+                .with_path(file.path)
+                .with_reason(
+                    "a newer version of sessile wrote this session; repair the store with that version",
+                ));
+            }
+            Ok(_) => {}
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether an error says that something is not there.
+fn is_missing(error: &Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound)
 }

@@ -1,18 +1,16 @@
 //! Every knob of the file engine: its unit, bound, default and cost.
-use super::FileStore;
 use super::disk::Sharing;
 use super::slot::SLOT_MIN;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use crate::store::Durability;
-use std::path::Path;
 use std::time::Duration;
 
 /// Shortest wait for a lock: a save that took longer may have been passed by a `delete`.
 pub(super) const LOCK_WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// How a [`FileStore`] is opened.
+/// How a [`FileStore`](super::FileStore) is opened.
 ///
 /// ```
 /// use sessile::{Durability, FileStoreOptions};
@@ -122,7 +120,7 @@ impl FileStoreOptions {
     /// kept either.
     ///
     /// The store keeps no copies, whatever is set here, where processes do not share memory (NFS, SMB, 9p, FUSE; see
-    /// [`FileStore::uncached_file_system`]) and if it is [read only](Self::read_only).
+    /// [`FileStore::uncached_file_system`](super::FileStore::uncached_file_system)) and if it is [read only](Self::read_only).
     ///
     /// ```
     /// use sessile::FileStoreOptions;
@@ -248,27 +246,7 @@ impl FileStoreOptions {
         self
     }
 
-    /// Opens the store in `dir`. Creates the directory (mode 0700; its parent must exist) and the store in it, if
-    /// there is none; several processes may do so at once. Directories and files of a store that are this user's and open to
-    /// others (after `chmod -R`, `setfacl -R`, or the `fsGroup` of a Kubernetes volume) are made private again, with the
-    /// event [`Event::MadePrivate`].
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`] names an option out of its bounds. [`ErrorKind::NotASessionStore`] for a directory that holds
-    /// something else, [`ErrorKind::NewerFormat`] for a store made by a newer version, [`ErrorKind::Permissions`] for a
-    /// store that is not ours and cannot be made so, with the command that mends it, and for a directory without a store that
-    /// is not ours or that others may write to (neither if it is only [read](Self::read_only)), [`ErrorKind::Io`] for all
-    /// that the operating system refuses, and without [`create`](Self::create) for a store that lacks one of its shard
-    /// directories. (With it, they are made again, and [`Event::ShardsRecreated`] names them.) [`ErrorKind::InUse`] if another
-    /// process has the directory locked for the whole [`lock_wait`](Self::lock_wait), or if counters of an earlier version are
-    /// there while processes have the store open.
-    pub fn open(self, dir: impl AsRef<Path>) -> Result<FileStore> {
-        self.check()?;
-        FileStore::open_with(self, dir.as_ref())
-    }
-
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let wait = LOCK_WAIT_MIN..=Duration::from_secs(60);
         let reason = if self.durability == Durability::OfStore {
             "the store's own durability must be Relaxed or PowerSafe"

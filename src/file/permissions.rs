@@ -15,7 +15,7 @@
 //!
 //! A hole that no mode closes: a descriptor that another user opened before stays open.
 use super::disk::{Access, Directory, Root, Sharing, Stat, set_rights};
-use super::io_error;
+use super::errors::io_error;
 use super::layout::{DUE, EARLIER_GENERATIONS, PARAMETERS, RUN, is_ours};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
@@ -312,7 +312,7 @@ impl Survey {
             mending.mend(".", &self.root, || self.wanted.set(&top, &self.root));
         }
         if let Some(observer) = observer.filter(|_| mending.exposed > 0) {
-            observer.tell(&Event::MadePrivate {
+            observer.notify(&Event::MadePrivate {
                 path: root.path(),
                 count: mending.exposed,
                 writable: mending.writable,

@@ -7,10 +7,10 @@
 //! - The stamp of the session's cell is taken before the file is opened: a copy with that stamp is never newer than its stamp.
 //! - A file that is missing is looked for once more through its shard. A shard that is missing too is an error, or an emptied
 //!   store, and never an absent session.
+use super::coherence::Cached;
 use super::disk::{self, Access};
 use super::errors::io_error;
 use super::layout::{self, SessionPath};
-use super::read_cache::Cached;
 use super::session_lock::Whose;
 use super::slot::Decoded;
 use super::slots::{self, FILE_BYTES_MAX, Known, View};
@@ -38,7 +38,7 @@ impl FileStore {
     ) -> Result<Lookup> {
         let id = known.map_or_else(|| session.public_id(), |known| known.id);
         // Before the file is opened: see `generations`.
-        let stamp = self.generations.stamp(&id);
+        let stamp = self.coherence.stamp(&id);
         let newest = match self.read(Whose::Secret(session), &id, known.map(Cached::known))? {
             Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
                 Err(Absent::Expired(id))
@@ -47,14 +47,15 @@ impl FileStore {
             Some(View::Damaged) => Err(Absent::Damaged(id)),
             None | Some(View::Empty) => Err(Absent::NotFound(id)),
         };
-        self.tally.count_read(known.is_some());
+        self.coherence.count_read(known.is_some());
         Ok(match newest {
             Ok(Decoded { record, version, .. }) => {
-                self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, now.micros()));
+                self.coherence
+                    .remember(session, Cached::new(Arc::clone(&record), id, version, stamp, now.micros()));
                 Lookup::Live(Live { record, id })
             }
             Err(absent) => {
-                self.forget(session);
+                self.coherence.forget(session);
                 Lookup::Absent(absent)
             }
         })
@@ -96,21 +97,21 @@ impl FileStore {
             let bytes = self.look(&file, path, <[u8]>::to_vec)?;
             match slots::view(&bytes, id, None) {
                 Ok(view @ View::Valid { settled: true, .. }) => return Ok(Some(view)),
-                view if bytes == last => return self.located(view, path).map(Some),
+                view if bytes == last => return self.root.located(view, path).map(Some),
                 _ => last = bytes,
             }
         }
         let Some(file) = self.open_file(id, path, Access::Read)? else { return Ok(None) };
         let deadline = Instant::now() + self.options.lock_wait;
         let _shared = flock::share(&file, deadline)
-            .map_err(|error| self.error("lock session file", path, error))?
+            .map_err(|error| self.root.error("lock session file", path, error))?
             .ok_or_else(queue::busy)?;
         if !self.is_current_file(path, &file)? {
             // Replaced or ended while we waited.
             return self.read(whose, id, None);
         }
         let view = self.look(&file, path, |bytes| slots::view(bytes, id, None))?;
-        self.located(view, path).map(Some)
+        self.root.located(view, path).map(Some)
     }
 
     /// Opens a session's file; `None` if there is none. A shard that is gone as well is an error.
@@ -132,7 +133,7 @@ impl FileStore {
         match opened {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.error("open session file", path, error)),
+            Err(error) => Err(self.root.error("open session file", path, error)),
         }
     }
 
@@ -157,7 +158,7 @@ impl FileStore {
         look: impl FnOnce(&[u8]) -> R,
     ) -> Result<R> {
         disk::read_whole(file, FILE_BYTES_MAX, slots::is_whole, look)
-            .map_err(|error| self.error("read session file", path, error))?
+            .map_err(|error| self.root.error("read session file", path, error))?
             .ok_or_else(|| {
                 Error::new(ErrorKind::TooLarge, "read session file")
                     .with_path(self.root.path().join(path.as_str()))

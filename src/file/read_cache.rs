@@ -271,7 +271,11 @@ mod tests {
         record.entries.insert("text".into(), Value::new(&"x".repeat(text_bytes)).unwrap());
         let mut slot = [0; PREFIX_LEN];
         let id = PublicId::digest(b"");
-        let bytes = slot::encode(&record, &id, sequence, State::WRITTEN, 0, 1 << 20);
+        let bytes = slot::encode(
+            &record,
+            &slot::Header { id: &id, sequence, state: State::WRITTEN, slot_size_min: 0 },
+            1 << 20,
+        );
         slot.copy_from_slice(&bytes.unwrap()[..PREFIX_LEN]);
         let (version, stamp) = (Version::claimed(&slot), Stamp::default());
         Cached::new(Arc::new(record), id, version, stamp, 0)

@@ -5,8 +5,9 @@
 //! - **No failure is silent**: without an observer, a failed sweep is one line on standard error.
 //! - **Any number of processes** may have one on the same store: one sweeps at a time, the others skip that sweep.
 //! - **It may be killed anywhere**, as a sweep may; a server that never returns need not stop it.
+use super::FileStore;
 use super::fork::ForkGuard;
-use super::{FileStore, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
+use super::sweep::{SweepOptions, SweepOutcome, SweepProgress, SweepReport};
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::write_line;

@@ -4,27 +4,13 @@
 //! The parameters are never guessed over a newer format: before their file is made, every session is read, and each says
 //! which format it has. A version of this crate that knows format 1 makes the file only where no session has another one.
 use super::disk::Root;
-use super::errors::directory_error;
+use super::errors::io_error;
 use super::layout::{DAMAGED, PARAMETERS, SHARDS, shard_name};
-use super::{Content, FileStore, FileStoreOptions, io_error};
-use super::{open, permissions};
+use super::{FileStore, frame, open, permissions};
 use crate::error::{Error, ErrorKind, Result};
-use rustix::io::Errno;
-use std::collections::HashSet;
 use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// Why a directory with sessions and without parameters is refused, and the cure.
-pub(super) const REMEDY: &str = "its sessions are there, and its parameters file `sessile.json` is lost; make that anew with \
-                                 FileStore::repair or `sessile verify --repair`";
-
-/// The same for a shard directory that is not there.
-pub(super) const LOST_SHARD: &str =
-    "it is lost; FileStore::repair or `sessile verify --repair` makes it anew, without its sessions";
-
-/// The same for parameters that were cut short or overwritten.
-pub(super) const NO_JSON: &str = "it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` makes it anew";
 
 const ACT: &str = "repair session store";
 
@@ -40,7 +26,7 @@ impl FileStore {
     ///
     /// [`ErrorKind::NotASessionStore`] if `dir` holds no store or something else, too; [`ErrorKind::NewerFormat`] if a newer version of
     /// this crate wrote the parameters or, if they are lost, any session; [`ErrorKind::Permissions`] for a directory that is
-    /// not ours, or whose modes do not agree (see [`keep_modes`](FileStoreOptions::keep_modes)); [`ErrorKind::Io`] and others for all that the operating system refuses.
+    /// not ours, or whose modes do not agree (see [`keep_modes`](super::FileStoreOptions::keep_modes)); [`ErrorKind::Io`] and others for all that the operating system refuses.
     ///
     /// ```
     /// # use sessile::FileStore;
@@ -66,18 +52,18 @@ impl FileStore {
         }
         permissions::check_store(&root)?;
         if parameters != Parameters::There {
-            open::check_names(&root)?;
-            check_formats(dir)?;
+            frame::check_names(&root)?;
+            open::check_formats(dir)?;
         }
         let mut made: Vec<PathBuf> = missing_shards(&root)?.into_iter().map(|name| dir.join(name)).collect();
-        missing_shards(&root)?.iter().try_for_each(|name| open::make_shard(&root, name))?;
+        missing_shards(&root)?.iter().try_for_each(|name| frame::make_shard(&root, name))?;
         root.sync().map_err(|error| io_error(ACT, error).with_path(dir))?;
         if parameters == Parameters::Unreadable {
             set_parameters_aside(&root)
                 .map_err(|error| io_error(ACT, error).with_path(dir.join(PARAMETERS)))?;
         }
         if parameters != Parameters::There {
-            open::make_parameters(&root)?;
+            frame::make_parameters(&root)?;
             made.push(dir.join(PARAMETERS));
         }
         Ok(made)
@@ -96,7 +82,7 @@ enum Parameters {
 impl Parameters {
     /// Parameters that can be read and are not ours are an error.
     fn of(root: &Root) -> Result<Self> {
-        match open::read_parameters(root) {
+        match frame::read_parameters(root) {
             Ok(true) => Ok(Self::There),
             Ok(false) => Ok(Self::Lost),
             Err(error) if error.source().is_some_and(<dyn StdError>::is::<serde_json::Error>) => {
@@ -136,58 +122,4 @@ fn missing_shards(root: &Root) -> Result<Vec<String>> {
 
 fn has_shards(root: &Root) -> Result<bool> {
     Ok(missing_shards(root)?.len() < usize::from(SHARDS))
-}
-
-/// Whether a making that was cut short may be why a shard cannot be listed: it is not there, or has not its owner's rights yet
-/// under a strict umask. A shard that is no directory is refused when the others are made.
-fn is_of_making(errno: Errno) -> bool {
-    matches!(errno, Errno::NOENT | Errno::ACCESS | Errno::NOTDIR | Errno::LOOP)
-}
-
-/// Whether there is anything in a shard, as there is not while a store is being made.
-pub(super) fn has_sessions(root: &Root) -> Result<bool> {
-    let list = |error| directory_error("list session directory", root.path(), error);
-    let there: HashSet<String> = root.names().map_err(list)?.into_iter().collect();
-    for name in (0..SHARDS).map(shard_name).filter(|name| there.contains(name)) {
-        match root.open_directory(&name).and_then(|shard| shard.names()) {
-            Ok(names) if names.iter().any(|name| !matches!(name.as_str(), "." | "..")) => return Ok(true),
-            Ok(_) => {}
-            Err(error) if Errno::from_io_error(&error).is_some_and(is_of_making) => {}
-            Err(error) => {
-                return Err(io_error("list shard directory", error).with_path(root.path().join(name)));
-            }
-        }
-    }
-    Ok(false)
-}
-
-/// Refuses a directory in which a newer version of this crate wrote a session.
-pub(super) fn check_formats(dir: &Path) -> Result<()> {
-    let mut options = FileStoreOptions::new().read_only(true).cache_bytes(0);
-    options.without_parameters = true;
-    let store = options.open(dir)?;
-    for file in store.files() {
-        match file {
-            Ok(file) if matches!(file.content, Content::Newer(_)) => {
-                return Err(Error::new(
-                    ErrorKind::NewerFormat,
-                    "make the parameters of session store anew for",
-                )
-                .with_path(file.path)
-                .with_reason(
-                    "a newer version of sessile wrote this session; repair the store with that version",
-                ));
-            }
-            Ok(_) => {}
-            Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Whether an error says that something is not there.
-fn is_missing(error: &Error) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound)
 }

@@ -46,19 +46,19 @@ impl FileStore {
         let ended = (|| {
             // Looked at first: nothing must be written to a file that was moved away outside the library.
             let was_there =
-                self.is_current_file(&locked.path, &locked.file)? && self.end_locked(&shard, &locked)?;
+                self.is_current_file(&locked.path, &locked.file)? && self.delete_locked(&shard, &locked)?;
             if !was_there {
                 self.check_unobstructed(&shard, &locked.path)?;
             }
             Ok(was_there)
         })();
-        self.forget(session);
+        self.coherence.forget(session);
         match ended {
             Ok(true) => Ok(Some(live)),
             // A forced delete has ended it: a session that is gone has no successor.
-            Ok(false) => self.end_file(Whose::Secret(successor)).map(|_| None),
+            Ok(false) => self.delete_file(Whose::Secret(successor)).map(|_| None),
             Err(error) => {
-                let _ = self.end_file(Whose::Secret(successor));
+                let _ = self.delete_file(Whose::Secret(successor));
                 Err(error)
             }
         }
@@ -69,8 +69,8 @@ impl FileStore {
         match shard.stat(path.below_shard()) {
             Ok(there) if there.is_file => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Ok(_) => Err(self.error("remove old session file", path, Errno::ISDIR.into())),
-            Err(error) => Err(self.error("examine old session file", path, error)),
+            Ok(_) => Err(self.root.error("remove old session file", path, Errno::ISDIR.into())),
+            Err(error) => Err(self.root.error("examine old session file", path, error)),
         }
     }
 }

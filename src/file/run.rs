@@ -4,8 +4,10 @@
 //! It may be missing at any time, as after the restoration of a backup that left it out: what needs something in it makes it
 //! first. So nothing in it may be needed to know that a session is alive.
 use super::disk::{self, Root, Taken};
-use super::layout::{CACHE_TAG, CACHE_TAG_TEXT, DUE, EARLIER_DUE, EARLIER_GENERATIONS, RUN, SWEEP};
-use super::{expiry_index, io_error};
+use super::errors::io_error;
+use super::layout::{
+    CACHE_TAG, CACHE_TAG_TEXT, DUE, EARLIER_DUE, EARLIER_GENERATIONS, RUN, SWEEP, bucket_named,
+};
 use crate::error::Result;
 use std::io;
 
@@ -42,7 +44,7 @@ pub(super) fn remove_earlier(root: &Root) -> Result<()> {
         match root.open_directory(EARLIER_DUE) {
             Ok(index) => {
                 // What is not the index's own stays, and with it the directory.
-                let is_own = |name: &&String| *name == SWEEP || expiry_index::bucket_named(name).is_some();
+                let is_own = |name: &&String| *name == SWEEP || bucket_named(name).is_some();
                 index.names()?.iter().filter(is_own).try_for_each(|name| index.unlink(name).map(drop))?;
                 here.remove_directory(EARLIER_DUE)?;
                 match root.open_directory(DUE) {

@@ -4,13 +4,13 @@
 //! to its end; a session that is created, removed or rotated meanwhile may be returned or not.
 use super::FileStore;
 use super::disk::{Directory, Stat};
+use super::errors::io_error;
 use super::layout::{
-    CACHE_TAG, DAMAGED, DUE, GENERATIONS, PARAMETERS, RUN, SHARDS, SWEEP, ending_at, is_shard, is_temporary,
-    session_at, shard_name,
+    CACHE_TAG, DAMAGED, DUE, GENERATIONS, PARAMETERS, RUN, SHARDS, SWEEP, bucket_named, ending_at, is_shard,
+    is_temporary, session_at, shard_name,
 };
 use super::session_lock::Whose;
 use super::slots::View;
-use super::{expiry_index, io_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::store::{Live, Store};
@@ -98,7 +98,7 @@ impl FileStore {
             Ok(stat) if is_ours(stat) => None,
             Ok(_) => Some(Ok(stray(path.to_owned(), false))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => Some(Err(self.error_at("examine file", path, error))),
+            Err(error) => Some(Err(self.root.error_at("examine file", path, error))),
         };
         let unless_file = |path: &str| if examines { unless(path, |stat| stat.is_file) } else { None };
         let (in_root, root_error) = self.names_or_error(".", self.root.names());
@@ -117,7 +117,7 @@ impl FileStore {
             let path = format!("{DUE}/{name}");
             match &*name {
                 "." | ".." => None,
-                _ if name == SWEEP || expiry_index::bucket_named(&name).is_some() => unless_file(&path),
+                _ if name == SWEEP || bucket_named(&name).is_some() => unless_file(&path),
                 _ => Some(Ok(stray(path, false))),
             }
         });
@@ -142,7 +142,7 @@ impl FileStore {
         match names {
             Ok(names) => (names, None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
-            Err(error) => (Vec::new(), Some(self.error_at("list directory", directory, error))),
+            Err(error) => (Vec::new(), Some(self.root.error_at("list directory", directory, error))),
         }
     }
 

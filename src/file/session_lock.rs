@@ -8,12 +8,11 @@
 //!   between changing the session and invalidating it. An operation that did not do so leaves it to the drop.
 //! - A forced delete does not wait for this lock (`force_delete`).
 use super::FileStore;
+use super::coherence::{Cached, Cause, Stamp};
 use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
-use super::generations::{Cause, Stamp};
 use super::layout::SessionPath;
 use super::queue::{Turn, busy};
-use super::read_cache::Cached;
 use super::slot::{self, Decoded, STATE_AT, State};
 use super::slots::{self, View};
 use crate::error::{Error, ErrorKind, Result};
@@ -86,7 +85,8 @@ impl Locked<'_> {
     /// Brings to the disk that the session's name leads to this file.
     pub(super) fn sync_name(&self, shard: &Directory) -> Result<()> {
         let synced = if self.state().has(State::REPLACES) { shard.sync_changed_name() } else { shard.sync() };
-        synced.map_err(|error| self.store.unknown("sync the directory of session file", &self.path, error))
+        synced
+            .map_err(|error| self.store.root.unknown("sync the directory of session file", &self.path, error))
     }
 
     /// Syncs the newest version, unless it is known to be on the disk. Whether it is there: after a failed sync of this inode,
@@ -134,7 +134,7 @@ impl Locked<'_> {
     /// new `saves`, for the next writer waits for our lock; but the `ends` from before we opened the path, because a forced delete
     /// does not wait for it.
     pub(super) fn invalidate_saved(&self) -> Result<Stamp> {
-        let saves = self.store.invalidate(self.whose, &self.id, Cause::Saved)?;
+        let saves = self.store.coherence.invalidate(&self.id, self.whose.secret(), Cause::Saved)?;
         self.invalidated.set(true);
         // With the number of the counters that `ends` was read from: a stamp of other counters is worth nothing.
         Ok(Stamp { saves, ..self.stamp_before_open })
@@ -142,7 +142,7 @@ impl Locked<'_> {
 
     /// Invalidates all copies of a session that ended, when no version of it can be read any more.
     pub(super) fn invalidate_ended(&self) -> Result<()> {
-        self.store.invalidate(self.whose, &self.id, Cause::Ended)?;
+        self.store.coherence.invalidate(&self.id, self.whose.secret(), Cause::Ended)?;
         self.invalidated.set(true);
         Ok(())
     }
@@ -152,7 +152,7 @@ impl Drop for Locked<'_> {
     fn drop(&mut self) {
         if !self.invalidated.get() {
             // We changed nothing, or the caller gets the error of the change.
-            let _ = self.store.invalidate(self.whose, &self.id, Cause::Ended);
+            let _ = self.store.coherence.invalidate(&self.id, self.whose.secret(), Cause::Ended);
         }
     }
 }
@@ -192,7 +192,7 @@ impl FileStore {
             LockResult::Session(locked) => Ok(Some(locked)),
             // The caller had a copy, so other processes may have one, also if the file was removed outside the library.
             LockResult::Missing | LockResult::Unreadable(_) => {
-                self.invalidate(whose, &whose.id(), Cause::Ended).map(|_| None)
+                self.coherence.invalidate(&whose.id(), whose.secret(), Cause::Ended).map(|_| None)
             }
         }
     }
@@ -207,27 +207,26 @@ impl FileStore {
         // Before a look into the cache: a part of it may be locked by a thread that does not exist in a forked child.
         self.queues.check_process()?;
         self.check_may_write()?;
-        let known = whose.secret().zip(self.cache.as_ref());
-        let known = known.and_then(|(session, cache)| cache.peek(session.as_bytes()));
+        let known = whose.secret().and_then(|session| self.coherence.known(session));
         let id = known.as_ref().map_or_else(|| whose.id(), |known| known.id);
         let turn = self.queues.turn(&id, deadline)?;
         let path = SessionPath::of(&id);
         loop {
             let (stamp_before_open, opened_at) =
-                (self.generations.stamp(&id), self.options.clock.now_coarse().micros());
+                (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
             let opened = match shard {
                 Some(shard) => self.opened(shard.open(&path, Access::Write), &path)?,
                 None => self.open_file(&id, &path, Access::Write)?,
             };
             let Some(file) = opened else { return Ok(LockResult::Missing) };
             let file = LockedFile::acquire(file, deadline)
-                .map_err(|error| self.error("lock session file", &path, error))?
+                .map_err(|error| self.root.error("lock session file", &path, error))?
                 .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
             let lock_taken_at = Instant::now();
             let looked = self.look_under_lock(whose, &id, &path, &file, known.as_ref());
             let (view, size, is_here) = looked.inspect_err(|_| {
                 // The holder before us may have been killed before it invalidated the copies.
-                let _ = self.invalidate(whose, &id, Cause::Ended);
+                let _ = self.coherence.invalidate(&id, whose.secret(), Cause::Ended);
             })?;
             match view {
                 View::Valid { slot, newest, .. } if is_here => {
@@ -275,18 +274,19 @@ impl FileStore {
             Err(error) if whose.is_oversized(&error) => (Ok(View::Damaged), 0),
             looked => looked?,
         };
-        let view = self.located(view, path)?;
+        let view = self.root.located(view, path)?;
         let is_unmarked = matches!(&view, View::Valid { newest, .. } if !newest.state.has(State::RETIRING));
         Ok((view, size, is_unmarked || self.is_current_file(path, file)?))
     }
 
     /// Whether a session's path leads to this file, and not to one that has taken its place.
     pub(super) fn is_current_file(&self, path: &SessionPath, file: &File) -> Result<bool> {
-        let inode = disk::stat(file).map_err(|error| self.error("examine session file", path, error))?.inode;
+        let inode =
+            disk::stat(file).map_err(|error| self.root.error("examine session file", path, error))?.inode;
         match self.root.inode_at(path) {
             Ok(there) => Ok(there == inode),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(self.error("examine session file", path, error)),
+            Err(error) => Err(self.root.error("examine session file", path, error)),
         }
     }
 }

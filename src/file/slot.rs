@@ -175,21 +175,25 @@ pub(super) fn length(slot: &[u8]) -> usize {
     PREFIX_LEN.saturating_add(payload).min(slot.len())
 }
 
+/// The fields of a slot beside the record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header<'a> {
+    /// The session that the record is of; part of the checksum.
+    pub(super) id: &'a PublicId,
+    pub(super) sequence: u64,
+    pub(super) state: State,
+    /// Bytes; 0 for the smallest slot that holds the record.
+    pub(super) slot_size_min: usize,
+}
+
 /// Lays a record out as the bytes of a slot: prefix and payload, without padding.
 ///
-/// Its slot size is the smallest power of two, at least [`SLOT_MIN`] and `slot_size_min`, that holds it.
+/// Its slot size is the smallest power of two, at least [`SLOT_MIN`] and the header's `slot_size_min`, that holds it.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::TooLarge`] beyond `bytes_max`, counted with the prefix and without the user.
-pub(super) fn encode(
-    record: &Record,
-    id: &PublicId,
-    sequence: u64,
-    state: State,
-    slot_size_min: usize,
-    bytes_max: usize,
-) -> Result<Vec<u8>> {
+pub(super) fn encode(record: &Record, header: &Header<'_>, bytes_max: usize) -> Result<Vec<u8>> {
     let refuse = |kind| Error::new(kind, "encode session record");
     let mut out = payload::encode_behind(PREFIX_LEN, record.user.as_deref(), &record.entries)
         .map_err(|e| refuse(ErrorKind::Value).with_source(e))?;
@@ -204,20 +208,20 @@ pub(super) fn encode(
         Expiry::At(instant) => (2, micros(instant)),
         Expiry::BrowserClose => (3, 0),
     };
-    let slot_size = out.len().next_power_of_two().max(SLOT_MIN).max(slot_size_min);
+    let slot_size = out.len().next_power_of_two().max(SLOT_MIN).max(header.slot_size_min);
     let length = u32::try_from(out.len() - PREFIX_LEN).expect("at most SLOT_MAX, checked above");
     put(&mut out, 0, MAGIC);
     put(&mut out, FORMAT_AT, FORMAT.to_le_bytes());
     put(&mut out, SLOT_SIZE_AT, [log2(slot_size)]);
-    put(&mut out, STATE_AT, [state.to_byte()]);
-    put(&mut out, SEQUENCE_AT, sequence.to_le_bytes());
+    put(&mut out, STATE_AT, [header.state.to_byte()]);
+    put(&mut out, SEQUENCE_AT, header.sequence.to_le_bytes());
     put(&mut out, CREATED_AT, micros(record.created).to_le_bytes());
     put(&mut out, TOUCHED_AT, micros(record.touched).to_le_bytes());
     put(&mut out, DEADLINE_AT, micros(record.deadline).to_le_bytes());
     put(&mut out, AGE_AT, age.to_le_bytes());
     put(&mut out, SETTING_AT, [setting]);
     put(&mut out, LENGTH_AT, length.to_le_bytes());
-    let checksum = checksum(&out, id);
+    let checksum = checksum(&out, header.id);
     put(&mut out, CHECKSUM_AT, checksum);
     Ok(out)
 }
@@ -416,7 +420,12 @@ mod tests {
         record
     }
     fn slot(record: &Record) -> Vec<u8> {
-        let mut slot = encode(record, &id(), 7, State::DATA_SYNCED, 0, SLOT_MAX).unwrap();
+        let mut slot = encode(
+            record,
+            &Header { id: &id(), sequence: 7, state: State::DATA_SYNCED, slot_size_min: 0 },
+            SLOT_MAX,
+        )
+        .unwrap();
         slot.resize(slot_size(&slot), 0);
         slot
     }
@@ -440,7 +449,13 @@ mod tests {
     #[test]
     fn every_bit_flip_is_refused_but_in_state_and_padding() {
         let good = slot(&sample());
-        let used = encode(&sample(), &id(), 7, State::DATA_SYNCED, 0, SLOT_MAX).unwrap().len();
+        let used = encode(
+            &sample(),
+            &Header { id: &id(), sequence: 7, state: State::DATA_SYNCED, slot_size_min: 0 },
+            SLOT_MAX,
+        )
+        .unwrap()
+        .len();
         // Under an interpreter, a few that share no factor with the bits of a byte.
         for bit in (0..good.len() * 8).step_by(if cfg!(miri) { 331 } else { 1 }) {
             let mut bad = good.clone();
@@ -480,16 +495,53 @@ mod tests {
     #[test]
     fn slots_are_powers_of_two_from_2_kib_and_the_limit_is_exact() {
         let mut record = sample();
-        assert_eq!(slot_size(&encode(&record, &id(), 1, State::WRITTEN, 0, SLOT_MAX).unwrap()), SLOT_MIN);
-        assert_eq!(slot_size(&encode(&record, &id(), 1, State::WRITTEN, 8192, SLOT_MAX).unwrap()), 8192);
+        assert_eq!(
+            slot_size(
+                &encode(
+                    &record,
+                    &Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
+                    SLOT_MAX
+                )
+                .unwrap()
+            ),
+            SLOT_MIN
+        );
+        assert_eq!(
+            slot_size(
+                &encode(
+                    &record,
+                    &Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 8192 },
+                    SLOT_MAX
+                )
+                .unwrap()
+            ),
+            8192
+        );
         record.entries.insert("blob".into(), Value::new(&"x".repeat(3000)).unwrap());
-        let bytes = encode(&record, &id(), 1, State::WRITTEN, 0, SLOT_MAX).unwrap();
+        let bytes = encode(
+            &record,
+            &Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
+            SLOT_MAX,
+        )
+        .unwrap();
         assert_eq!(slot_size(&bytes), 4096);
         // Without the user: "ada", and how long that is.
         let counted = bytes.len() - 4;
         assert_eq!(Extent::of(&record, bytes.len()).bytes, counted);
-        assert!(encode(&record, &id(), 1, State::WRITTEN, 0, counted).is_ok());
-        let refused = encode(&record, &id(), 1, State::WRITTEN, 0, counted - 1).map(|bytes| bytes.len());
+        assert!(
+            encode(
+                &record,
+                &Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
+                counted
+            )
+            .is_ok()
+        );
+        let refused = encode(
+            &record,
+            &Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
+            counted - 1,
+        )
+        .map(|bytes| bytes.len());
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::TooLarge);
         let whole = slot(&record);
         assert_eq!((decode(&whole, &id()).unwrap().length, length(&whole)), (bytes.len(), bytes.len()));
@@ -512,7 +564,12 @@ mod tests {
     /// The reason for which a slot is refused that was changed before it was sealed: its checksum is good.
     #[track_caller]
     fn refusal_of_sealed(change: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut bytes = encode(&sample(), &id(), 7, State::WRITTEN, 0, SLOT_MAX).unwrap();
+        let mut bytes = encode(
+            &sample(),
+            &Header { id: &id(), sequence: 7, state: State::WRITTEN, slot_size_min: 0 },
+            SLOT_MAX,
+        )
+        .unwrap();
         change(&mut bytes);
         let length = u32::try_from(bytes.len() - PREFIX_LEN).unwrap();
         put(&mut bytes, LENGTH_AT, length.to_le_bytes());
@@ -611,7 +668,12 @@ mod tests {
             assert!(!State::WRITTEN.has(flag) && !all_others.has(flag) && flag.has(flag), "{flag:?}");
             assert!(all_others.and(flag).has(flag) && flag.and(flag).has(flag) && flag.has(State::WRITTEN));
             assert!(!flag.has(flag.and(all_others)), "it has none of the others");
-            let bytes = encode(&sample(), &id(), 7, flag, SLOT_MIN, SLOT_MAX).unwrap();
+            let bytes = encode(
+                &sample(),
+                &Header { id: &id(), sequence: 7, state: flag, slot_size_min: SLOT_MIN },
+                SLOT_MAX,
+            )
+            .unwrap();
             let padded = [&bytes[..], &vec![0; SLOT_MIN - bytes.len()]].concat();
             assert_eq!(decode(&padded, &id()).unwrap().state, flag);
             let of_the_inode = [State::NAME_SYNCED, State::SYNC_FAILED].contains(&flag);

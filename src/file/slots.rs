@@ -150,7 +150,12 @@ mod tests {
     /// One slot whose deadline says its sequence.
     fn slot(sequence: u64) -> Vec<u8> {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(sequence.min(1 << 40)));
-        let mut bytes = slot::encode(&record, &id(), sequence, State::WRITTEN, 0, SLOT_MAX).unwrap();
+        let mut bytes = slot::encode(
+            &record,
+            &slot::Header { id: &id(), sequence, state: State::WRITTEN, slot_size_min: 0 },
+            SLOT_MAX,
+        )
+        .unwrap();
         bytes.resize(SLOT_MIN, 0);
         bytes
     }
@@ -218,7 +223,12 @@ mod tests {
     fn a_partial_first_slot_is_an_unfinished_creation() {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
         let part = |sequence, state, file_bytes: usize| {
-            let mut bytes = slot::encode(&record, &id(), sequence, state, 4 * SLOT_MIN, SLOT_MAX).unwrap();
+            let mut bytes = slot::encode(
+                &record,
+                &slot::Header { id: &id(), sequence, state, slot_size_min: 4 * SLOT_MIN },
+                SLOT_MAX,
+            )
+            .unwrap();
             bytes.resize(file_bytes, 0);
             view(&bytes, &id(), None).unwrap()
         };
@@ -236,7 +246,12 @@ mod tests {
     fn bytes_inside_a_slot_are_never_a_version() {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
         let likeness = slot(9);
-        let mut first = slot::encode(&record, &id(), 1, State::WRITTEN, 2 * SLOT_MIN, SLOT_MAX).unwrap();
+        let mut first = slot::encode(
+            &record,
+            &slot::Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 2 * SLOT_MIN },
+            SLOT_MAX,
+        )
+        .unwrap();
         first.resize(SLOT_MIN, 0);
         let cut = |first: &[u8]| view(&[first, &likeness].concat(), &id(), None);
         assert!(
@@ -275,7 +290,12 @@ mod tests {
     fn a_whole_file_has_the_size_that_its_first_slot_claims() {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
         let large = |file_bytes: usize| {
-            let mut bytes = slot::encode(&record, &id(), 1, State::WRITTEN, 2 * SLOT_MIN, SLOT_MAX).unwrap();
+            let mut bytes = slot::encode(
+                &record,
+                &slot::Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 2 * SLOT_MIN },
+                SLOT_MAX,
+            )
+            .unwrap();
             bytes.resize(file_bytes, 0);
             bytes
         };

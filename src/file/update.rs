@@ -9,8 +9,8 @@
 //! - A save that held its lock for long looks whether a forced delete has ended the session meanwhile (`force_delete`).
 //! - The copies of other processes are invalidated before the lock is given back.
 use super::FileStore;
+use super::coherence::Cached;
 use super::disk;
-use super::read_cache::Cached;
 use super::session_lock::{Locked, void_slot, write_state};
 use super::slot::{self, Extent, State, Version};
 use crate::error::{Error, ErrorKind, Result};
@@ -56,7 +56,11 @@ impl FileStore {
         let sequence = self.next_sequence(&locked)?;
         let state = locked.newest.state.inherited();
         let had = Extent::of(&locked.newest.record, locked.newest.length);
-        let bytes = self.encode(&record, Some(had), &id, sequence, state, locked.slot_size)?;
+        let bytes = self.encode(
+            &record,
+            Some(had),
+            &slot::Header { id: &id, sequence, state, slot_size_min: locked.slot_size },
+        )?;
         let version = Version::claimed(&bytes);
         self.expiry_index.insert_if_earlier(&self.root, &id, deadline, record.deadline, now);
         let written = if slot::slot_size(&bytes) > locked.slot_size {
@@ -70,7 +74,8 @@ impl FileStore {
         let stamp = locked.invalidate_saved()?;
         let record = Arc::new(record);
         // Still under the lock: the next writer's copy is not to be replaced by ours.
-        self.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, locked.opened_at));
+        self.coherence
+            .remember(session, Cached::new(Arc::clone(&record), id, version, stamp, locked.opened_at));
         Ok(Some(Live { record, id }))
     }
 
@@ -86,7 +91,7 @@ impl FileStore {
         let write = || {
             disk::write_at(&locked.file, &bytes, older).map_err(|error| {
                 void_slot(&locked.file, older, locked.slot_size);
-                self.error("write session file", &locked.path, error)
+                self.root.error("write session file", &locked.path, error)
             })
         };
         if !power_safe {
@@ -122,8 +127,11 @@ impl FileStore {
         if !locked.sync_newest() {
             let sequence = self.next_sequence(locked)?;
             let had = Extent::of(&locked.newest.record, locked.newest.length);
-            let bytes =
-                self.encode(&locked.newest.record, Some(had), &locked.id, sequence, State::WRITTEN, 0)?;
+            let bytes = self.encode(
+                &locked.newest.record,
+                Some(had),
+                &slot::Header { id: &locked.id, sequence, state: State::WRITTEN, slot_size_min: 0 },
+            )?;
             return self.rebuild(locked, bytes);
         }
         if !state.has(State::NAME_SYNCED) {

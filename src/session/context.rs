@@ -47,6 +47,6 @@ impl Context {
     }
 
     pub(crate) fn observe(&self, event: &Event<'_>) {
-        self.observer.tell(event);
+        self.observer.notify(event);
     }
 }

@@ -1,5 +1,5 @@
-//! The source keeps the order of the house: imports point down the floors, each dependency has one door, files and functions
-//! stay short, exceptions give a reason, public items have docs.
+//! The source keeps the order of the house: imports point down the floors, also inside the file engine, each dependency has one
+//! door, files and functions stay short, exceptions give a reason, public items have docs.
 //!
 //! The checker reads the source as syntax, so it sees neither comments nor what macros make. A test plants one violation of each
 //! rule in a copy of the source and expects exactly that finding.
@@ -24,6 +24,32 @@ const FLOORS: [&[&str]; 11] = [
     &["http"],
 ];
 
+/// The floors inside the file engine, by the same rule. `FileStore` is the name of the store itself: the modules below it work
+/// without a store, and those above it are its operations. `file/mod.rs` holds them together and stands above all. Calls of the store's methods are no imports, and are not seen.
+const FILE_FLOORS: [&[&str]; 15] = [
+    &["layout", "fork", "mapped", "slot"],
+    &["disk", "slots", "queue"],
+    &["errors", "flock", "options"],
+    &["run", "root_lock", "permissions"],
+    &["expiry_index", "generations"],
+    &["frame"],
+    &["read_cache", "watch"],
+    &["stats"],
+    &["coherence"],
+    &["FileStore"],
+    &["session_lock", "limits", "emptied"],
+    &["create", "read", "update", "rotate", "delete", "scan"],
+    &["grow", "force_delete", "admin", "sweep"],
+    &["open", "reaper"],
+    &["repair"],
+];
+/// Modules of the engine that have one door, and the files that may use them: an operation reaches the cache through `coherence`.
+const FILE_DOORS: [(&str, &[&str]); 3] = [
+    ("generations", &["file/coherence.rs", "file/read_cache.rs", "file/watch.rs", "file/open.rs"]),
+    ("read_cache", &["file/coherence.rs", "file/stats.rs"]),
+    ("watch", &["file/coherence.rs"]),
+];
+
 /// Dependencies and the files that may use them, each by the beginning of its path below `src`. The command, `bin`, has its own.
 const DOORS: [(&str, &[&str]); 17] = [
     ("base32ct", &["id.rs"]),
@@ -39,7 +65,7 @@ const DOORS: [(&str, &[&str]); 17] = [
     ("parking_lot", &["sync.rs", "sync/"]),
     ("postcard", &["value.rs", "value/", "file/slot/payload.rs"]),
     ("rouille", &["http/rouille.rs"]),
-    ("serde_json", &["value.rs", "value/", "file/open.rs", "file/repair.rs"]),
+    ("serde_json", &["value.rs", "value/", "file/frame.rs", "file/repair.rs"]),
     ("smallvec", &["value.rs"]),
     ("smol_str", &["record.rs"]),
     ("tiny_http", &["http/tiny_http.rs"]),
@@ -142,11 +168,40 @@ impl Checker<'_> {
     /// A path, by its first segments: into this crate, or into a dependency.
     fn path(&mut self, segments: &[String]) {
         let Some((first, rest)) = segments.split_first() else { return };
+        if let Some(module) = self.in_engine(segments) {
+            self.import_in_engine(module);
+        }
         match (&**first, rest) {
             ("crate", [module, ..]) if !self.name.starts_with("bin/") => self.import(module),
             ("rustix", [part, ..]) => self.door("rustix", part, &RUSTIX),
             (dependency, _) if !self.name.starts_with("bin/") => self.door("", dependency, &DOORS),
             _ => {}
+        }
+    }
+
+    /// What a path in a file of the engine names in the engine's own folder.
+    fn in_engine<'s>(&self, segments: &'s [String]) -> Option<&'s str> {
+        let below = self.name.strip_prefix("file/").filter(|below| *below != "mod.rs")?;
+        let depth = below.trim_end_matches("/mod.rs").split('/').count();
+        let above = segments.iter().take_while(|segment| *segment == "super").count();
+        match segments {
+            [first, second, module, ..] if first == "crate" && second == "file" => Some(module),
+            _ if above == depth => segments.get(depth).map(String::as_str),
+            _ => None,
+        }
+    }
+
+    fn import_in_engine(&mut self, module: &str) {
+        let floor = |module: &str| FILE_FLOORS.iter().position(|floor| floor.contains(&module));
+        let own = self.name.trim_start_matches("file/").split(['/', '.']).next().unwrap_or_default();
+        match (floor(own), floor(module)) {
+            _ if own == module => {}
+            (None, _) => self.note(format!("is in the engine, and `{own}` has no floor")),
+            (_, None) => self.note(format!("imports `{module}`, which is no module of the engine")),
+            (Some(from), Some(to)) if from <= to => {
+                self.note(format!("imports `{module}`, which is not on a lower floor of the engine"));
+            }
+            _ => self.door("file", module, &FILE_DOORS),
         }
     }
 
@@ -292,6 +347,40 @@ fn a_planted_violation_of_each_rule_is_found() {
         ("file/read_cache.rs", "use fs2::FileExt;", "uses `fs2` outside its door"),
         ("http/mod.rs", "fn f() { postcard::to_stdvec(&1); }", "uses `postcard` outside its door"),
         ("file/mod.rs", "use rustix::{fs::open, io::Errno};", "uses `rustix::fs` outside its door"),
+        ("file/run.rs", "use super::frame;", "imports `frame`, which is not on a lower floor of the engine"),
+        (
+            "file/slots.rs",
+            "use super::{slot, FileStore};",
+            "imports `FileStore`, which is not on a lower floor of the engine",
+        ),
+        (
+            "file/disk/opened.rs",
+            "use crate::file::run;",
+            "imports `run`, which is not on a lower floor of the engine",
+        ),
+        (
+            "file/slot/payload.rs",
+            "use super::super::disk;",
+            "imports `disk`, which is not on a lower floor of the engine",
+        ),
+        (
+            "file/sweep/mod.rs",
+            "use super::grow;",
+            "imports `grow`, which is not on a lower floor of the engine",
+        ),
+        (
+            "file/sweep/mod.rs",
+            "fn f() { super::open::g() }",
+            "imports `open`, which is not on a lower floor of the engine",
+        ),
+        ("file/admin.rs", "use super::Content;", "imports `Content`, which is no module of the engine"),
+        ("file/novel.rs", "use super::disk;", "is in the engine, and `novel` has no floor"),
+        ("file/update.rs", "use super::read_cache::Cached;", "uses `file::read_cache` outside its door"),
+        (
+            "file/sweep/remove.rs",
+            "use crate::file::generations::Cause;",
+            "uses `file::generations` outside its door",
+        ),
         ("http/mod.rs", "#[allow(dead_code)]\nfn f() {}", "`allow` without a reason"),
         ("id.rs", "pub fn f() {}", "public `f` has no docs"),
         ("id.rs", "/// Docs.\npub struct A { pub b: u8 }", "public `b` has no docs"),
@@ -309,6 +398,9 @@ fn a_planted_violation_of_each_rule_is_found() {
 fn an_orderly_source_has_no_findings() {
     for (name, text) in [
         ("session/mod.rs", "use crate::store::Store; use crate::session::delta::Delta;"),
+        ("file/mod.rs", "use repair::f; use self::read_cache::ReadCache;"),
+        ("file/sweep/shards.rs", "use super::options::A; use crate::file::{FileStore, disk, sweep::B};"),
+        ("file/coherence.rs", "use super::read_cache::ReadCache; fn f() { super::watch::g() }"),
         (
             "file/disk/opened.rs",
             "use rustix::fs; fn f() { fs2::lock() }".replace("fs2::lock()", "g()").as_str(),

@@ -92,7 +92,12 @@ impl Acting<'_> {
         locked.invalidated.set(true);
         let next = record(version_of(&locked.newest.record) + 1, UNIX_EPOCH, Duration::from_secs(1 << 33));
         let (sequence, id) = (locked.newest.version.sequence + 1, locked.id);
-        let bytes = slot::encode(&next, &id, sequence, State::WRITTEN, locked.slot_size, 1 << 20).unwrap();
+        let bytes = slot::encode(
+            &next,
+            &slot::Header { id: &id, sequence, state: State::WRITTEN, slot_size_min: locked.slot_size },
+            1 << 20,
+        )
+        .unwrap();
         disk::write_at(&locked.file, &bytes, locked.offset(1 - locked.slot)).unwrap();
         Some((locked, Arc::new(next), Version::claimed(&bytes)))
     }
@@ -105,7 +110,7 @@ const KEEP: Act = |acting| acting.update(Verdict::Keep);
 const LOAD: Act = |acting| acting.check_load(|| load(acting.store, acting.token));
 /// Of a session of which there is no copy.
 const LOAD_ANEW: Act = |acting| {
-    acting.store.forget(&acting.session());
+    acting.store.coherence.forget(&acting.session());
     LOAD(acting);
 };
 const END: Act = |acting| {
@@ -114,7 +119,7 @@ const END: Act = |acting| {
 };
 /// In a process that has no copy of the session, and so learns of it from the files alone.
 const END_ANEW: Act = |acting| {
-    acting.store.forget(&acting.session());
+    acting.store.coherence.forget(&acting.session());
     END(acting);
 };
 /// A save that needs a larger file.
@@ -242,15 +247,17 @@ fn an_end_that_a_killed_process_began_is_announced_by_the_next() {
 /// Rule 1: the stamp is taken before the file is opened.
 const LOAD_STAMPED_AFTERWARDS: Act = |acting| {
     let (store, session) = (acting.store, acting.session());
-    store.forget(&session);
+    store.coherence.forget(&session);
     acting.check_load(|| {
         let id = session.public_id();
         let Some(View::Valid { newest, .. }) = store.read(Whose::Secret(&session), &id, None).unwrap() else {
             return None;
         };
-        let stamp = store.generations.stamp(&id);
+        let stamp = store.coherence.generations().stamp(&id);
         let read_at = store.options.clock.now_coarse().micros();
-        store.remember(&session, Cached::new(Arc::clone(&newest.record), id, newest.version, stamp, read_at));
+        store
+            .coherence
+            .remember(&session, Cached::new(Arc::clone(&newest.record), id, newest.version, stamp, read_at));
         Some(version_of(&newest.record))
     });
 };
@@ -267,9 +274,9 @@ const SAVE_INVALIDATED_WITHOUT_THE_LOCK: Act = |acting| {
     let Some((locked, record, version)) = acting.write(&session) else { return };
     let (id, ends, opened_at) = (locked.id, locked.stamp_before_open.ends, locked.opened_at);
     drop(locked);
-    let saves = acting.store.generations.invalidate(&id, Cause::Saved).unwrap().saves;
+    let saves = acting.store.coherence.generations().invalidate(&id, Cause::Saved).unwrap().saves;
     let (told, stamp) = (version_of(&record), Stamp { saves, ends, counters: 0 });
-    acting.store.remember(&session, Cached::new(record, id, version, stamp, opened_at));
+    acting.store.coherence.remember(&session, Cached::new(record, id, version, stamp, opened_at));
     acting.tell(told, 1);
 };
 
@@ -303,10 +310,10 @@ const SAVE_WITH_ONE_COUNTER: Act = |acting| {
     if !acting.store.is_current_file(&locked.path, &locked.file).unwrap() {
         return;
     }
-    let saves = acting.store.generations.invalidate(&locked.id, Cause::Saved).unwrap().saves;
-    let stamp = Stamp { saves, ..acting.store.generations.stamp(&locked.id) };
+    let saves = acting.store.coherence.generations().invalidate(&locked.id, Cause::Saved).unwrap().saves;
+    let stamp = Stamp { saves, ..acting.store.coherence.generations().stamp(&locked.id) };
     let (id, opened_at) = (locked.id, locked.opened_at);
-    acting.store.remember(&session, Cached::new(record, id, version, stamp, opened_at));
+    acting.store.coherence.remember(&session, Cached::new(record, id, version, stamp, opened_at));
 };
 
 #[test]
@@ -332,7 +339,7 @@ fn a_name_that_goes_before_the_end_is_announced_is_found_out() {
 /// Rule 4: an end invalidates when no version can be read any more.
 const END_INVALIDATED_FIRST: Act = |acting| {
     let id = acting.session().public_id();
-    acting.store.generations.invalidate(&id, Cause::Ended).unwrap();
+    acting.store.coherence.generations().invalidate(&id, Cause::Ended).unwrap();
     let path = crate::file::layout::SessionPath::of(&id);
     acting.store.unlink(&acting.store.open_shard(&id).unwrap(), &path).unwrap();
     acting.tell_end();
@@ -348,7 +355,7 @@ fn an_end_that_is_announced_before_it_is_done_is_found_out() {
 const LOAD_WITHOUT_ASKING: Act = |acting| {
     let (store, now) = (acting.store, acting.store.options.clock.now_coarse());
     acting.check_load(|| {
-        let cache = store.cache.as_ref().unwrap();
+        let cache = store.coherence.cache();
         match cache.get(acting.session().as_bytes(), now, |_, _| true) {
             Found::Trusted(record, id) => Some(version_of(&Live { record, id }.record)),
             Found::Doubtful(_) | Found::Nothing => load(store, acting.token),

@@ -3,7 +3,7 @@ use super::{EntryOutcome, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::Access;
 use crate::file::expiry_index::{self, ENTRY_BYTES, Entry, Reader};
-use crate::file::layout::DUE;
+use crate::file::layout::{DUE, bucket_named};
 use crate::id::PublicId;
 use std::io;
 use std::ops::ControlFlow::{self, Continue};
@@ -123,7 +123,11 @@ impl Pass<'_> {
     /// Removes a bucket whose entries are all done.
     fn remove_bucket(&mut self, bucket: u64, mut reader: Reader) {
         if let Err(error) = self.index.unlink(bucket.to_string()) {
-            self.report.fail(self.store.error_at("remove bucket of expiry index", &path_of(bucket), error));
+            self.report.fail(self.store.root.error_at(
+                "remove bucket of expiry index",
+                &path_of(bucket),
+                error,
+            ));
             return;
         }
         // An entry that was appended before the unlink is only here.
@@ -137,11 +141,10 @@ impl Pass<'_> {
     /// The existing buckets, in order.
     pub(super) fn buckets(&mut self) -> Vec<u64> {
         let names = self.index.names().unwrap_or_else(|error| {
-            self.report.fail(self.store.error_at("list expiry index", DUE, error));
+            self.report.fail(self.store.root.error_at("list expiry index", DUE, error));
             Vec::new()
         });
-        let mut buckets: Vec<u64> =
-            names.iter().filter_map(|name| expiry_index::bucket_named(name)).collect();
+        let mut buckets: Vec<u64> = names.iter().filter_map(|name| bucket_named(name)).collect();
         buckets.sort_unstable();
         buckets
     }
@@ -161,7 +164,7 @@ impl Pass<'_> {
             Ok(()) => true,
             Err(error) => {
                 self.index_failures += 1;
-                self.report.fail(self.store.error_at("insert session in expiry index", DUE, error));
+                self.report.fail(self.store.root.error_at("insert session in expiry index", DUE, error));
                 false
             }
         }
@@ -172,7 +175,11 @@ impl Pass<'_> {
             Ok(reader) => Some(reader),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                self.report.fail(self.store.error_at("open bucket of expiry index", &path_of(bucket), error));
+                self.report.fail(self.store.root.error_at(
+                    "open bucket of expiry index",
+                    &path_of(bucket),
+                    error,
+                ));
                 None
             }
         }
@@ -186,7 +193,11 @@ impl Pass<'_> {
         all_done: &mut bool,
     ) -> Option<Vec<(u64, Entry)>> {
         reader.next().unwrap_or_else(|error| {
-            self.report.fail(self.store.error_at("read bucket of expiry index", &path_of(bucket), error));
+            self.report.fail(self.store.root.error_at(
+                "read bucket of expiry index",
+                &path_of(bucket),
+                error,
+            ));
             *all_done = false;
             None
         })

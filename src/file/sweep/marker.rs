@@ -14,7 +14,7 @@ use std::time::SystemTime;
 pub(super) struct Marker(Option<LockedFile>);
 
 fn error(store: &FileStore, cause: io::Error) -> Error {
-    store.error_at("lock expiry index", &format!("{DUE}/{SWEEP}"), cause)
+    store.root.error_at("lock expiry index", &format!("{DUE}/{SWEEP}"), cause)
 }
 
 impl Marker {

@@ -118,7 +118,7 @@ impl FileStore {
         };
         opened.map_err(|error| {
             let is_lost = error.kind() == io::ErrorKind::NotFound;
-            let error = self.error_at("open expiry index", DUE, error);
+            let error = self.root.error_at("open expiry index", DUE, error);
             if is_lost {
                 error.with_reason("it is lost; a sweep without dry run recreates it")
             } else {

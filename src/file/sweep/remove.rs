@@ -1,10 +1,10 @@
 //! Single files: expired sessions and leftovers are read again under their lock, removed, and counted.
 use super::{EntryOutcome, Pass};
 use crate::error::{ErrorKind, Result};
+use crate::file::coherence::Cause;
 use crate::file::disk::{self, Access, Directory};
+use crate::file::errors::io_error;
 use crate::file::flock::LockedFile;
-use crate::file::generations::Cause;
-use crate::file::io_error;
 use crate::file::layout::{RUN, SessionPath, shard_of};
 use crate::file::scan::{Content, ScannedFile};
 use crate::file::session_lock::{LockResult, UnreadableFile, Whose};
@@ -109,7 +109,7 @@ impl Pass<'_> {
     ) -> Result<EntryOutcome> {
         let path = SessionPath::of(&id);
         let stat = disk::stat(&remains.file)
-            .map_err(|error| self.store.error("examine session file", &path, error))?;
+            .map_err(|error| self.store.root.error("examine session file", &path, error))?;
         let goes = if remains.is_damaged {
             self.is_kept_enough(stat.changed)
         } else {
@@ -119,9 +119,9 @@ impl Pass<'_> {
             // A delete may have been interrupted before its sync or its invalidation: the name goes last.
             if !remains.is_damaged {
                 disk::sync_data(&remains.file)
-                    .map_err(|error| self.store.error("sync leftover of session", &path, error))?;
+                    .map_err(|error| self.store.root.error("sync leftover of session", &path, error))?;
             }
-            self.store.invalidate(Whose::Digest(id), &id, Cause::Ended)?;
+            self.store.coherence.invalidate(&id, None, Cause::Ended)?;
             self.store.unlink(shard, &path)?;
         }
         if remains.is_damaged {
@@ -157,7 +157,7 @@ impl Pass<'_> {
         if !self.is_leftover(file.changed) {
             return;
         }
-        let finish = || self.store.finish_moved(Whose::Digest(id), &id, shard);
+        let finish = || self.store.delete_moved(Whose::Digest(id), &id, shard);
         match if self.options.dry_run { Ok(()) } else { finish() } {
             Ok(()) => self.count_leftover(file.bytes),
             Err(error) => self.report.fail(error),

@@ -287,7 +287,7 @@ const REMOVE: [&str; 4] = ["invalidate", "stat file", "stat session", "unlink"];
 const LOOKS: [&str; 3] = ["open shard", "open session in shard", "open file in directory"];
 
 fn delete(fixture: &Fixture, session: &SessionId) -> Result<bool> {
-    fixture.store.end_file(Whose::Secret(session))
+    fixture.store.delete_file(Whose::Secret(session))
 }
 
 #[test]
@@ -337,8 +337,9 @@ fn on_btrfs_the_file_system_is_synced_once_a_name_has_changed() {
             let mut keep = |_: &mut Record| Ok(Verdict::Keep);
             name_syncs(&mut || assert!(store.update_file(session, &mut keep, true).unwrap().is_some()))
         };
-        let end =
-            |session: &SessionId| name_syncs(&mut || assert!(store.end_file(Whose::Secret(session)).is_ok()));
+        let end = |session: &SessionId| {
+            name_syncs(&mut || assert!(store.delete_file(Whose::Secret(session)).is_ok()))
+        };
 
         assert_eq!(end(&session(true)), [changed]);
         let nothing: [&str; 0] = [];

@@ -93,7 +93,7 @@ fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) ->
     for (session, alive) in [(session, old.is_some()), (&successor, made.is_some())] {
         assert_eq!(put(&fixture.store, session, "next", true).unwrap().is_some(), alive, "{context}");
         assert_eq!(fixture.text(session).is_some(), alive, "{context}");
-        assert_eq!(fixture.store.end_file(Whose::Secret(session)).unwrap(), alive, "{context}");
+        assert_eq!(fixture.store.delete_file(Whose::Secret(session)).unwrap(), alive, "{context}");
         assert_eq!(fixture.text(session), None, "{context}");
         assert!(!fixture.path(session).exists(), "{context}");
     }

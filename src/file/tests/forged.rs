@@ -27,7 +27,12 @@ fn a_slot_forged_inside_a_value_is_never_served() {
     let text_with = |padding: usize, version: u32| {
         format!("{}{likeness}{version}{}", "a".repeat(padding), "b".repeat(500))
     };
-    let encoded = slot::encode(&record(&text_with(1800, 1)), &id, 1, State::WRITTEN, 0, SLOT_MAX).unwrap();
+    let encoded = slot::encode(
+        &record(&text_with(1800, 1)),
+        &slot::Header { id: &id, sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
+        SLOT_MAX,
+    )
+    .unwrap();
     let magic = encoded.windows(4).rposition(|window| window == b"SESS").unwrap();
     let text = |version| text_with(1800 + SLOT_MIN - magic, version);
     fixture.store.create_file(Whose::Secret(&session), Arc::new(record(&text(1))), false).unwrap();
@@ -72,7 +77,12 @@ fn a_session_at_the_last_sequence_is_served_and_not_saved() {
     let forge = |sequence: u64| {
         let session = fixture.session(false);
         let id = session.public_id();
-        let mut bytes = slot::encode(&record("old"), &id, sequence, State::WRITTEN, 0, SLOT_MAX).unwrap();
+        let mut bytes = slot::encode(
+            &record("old"),
+            &slot::Header { id: &id, sequence, state: State::WRITTEN, slot_size_min: 0 },
+            SLOT_MAX,
+        )
+        .unwrap();
         bytes.resize(2 * SLOT_MIN, 0);
         fs::write(fixture.path(&session), bytes).unwrap();
         session
@@ -92,6 +102,6 @@ fn a_session_at_the_last_sequence_is_served_and_not_saved() {
             assert_eq!((error.kind(), error.to_string()), (ErrorKind::Corrupt, want));
         }
         assert_eq!(fixture.text(&session), before);
-        assert!(fixture.store.end_file(Whose::Secret(&session)).unwrap());
+        assert!(fixture.store.delete_file(Whose::Secret(&session)).unwrap());
     }
 }

@@ -29,7 +29,7 @@ fn a_child_forked_amid_a_cache_lookup_does_not_hang() {
         thread::scope(|scope| {
             let (store, session) = (&store, &session);
             scope.spawn(move || {
-                let cache = store.cache.as_ref().unwrap();
+                let cache = store.coherence.cache();
                 cache.get(session.as_bytes(), store.options.clock.now_coarse(), |_, _| {
                     has_it.send(()).unwrap();
                     may_go.recv().unwrap();

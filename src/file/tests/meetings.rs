@@ -16,8 +16,10 @@ fn delete_in_every_call(act: Act) {
         let interrupt = move |n, _: &str| {
             if n == call {
                 let (deleter, ended) = (Arc::clone(&deleter), ended.clone());
-                let was_there =
-                    thread::spawn(move || deleter.end_file(Whose::Secret(&ended))).join().unwrap().unwrap();
+                let was_there = thread::spawn(move || deleter.delete_file(Whose::Secret(&ended)))
+                    .join()
+                    .unwrap()
+                    .unwrap();
                 *report.lock().unwrap() = Some(was_there);
             }
             None
@@ -71,7 +73,9 @@ fn a_rewrite_after_a_failed_sync_revives_no_ended_session() {
     let interrupt = move |n, call| {
         if call == "exchange" {
             let (deleter, ended) = (Arc::clone(&deleter), ended.clone());
-            assert!(thread::spawn(move || deleter.end_file(Whose::Secret(&ended))).join().unwrap().unwrap());
+            assert!(
+                thread::spawn(move || deleter.delete_file(Whose::Secret(&ended))).join().unwrap().unwrap()
+            );
         }
         fail(n, call)
     };
@@ -169,7 +173,7 @@ fn a_waiting_save_overtaken_by_a_logout_finds_no_session() {
                 assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
                 thread::sleep(Duration::from_millis(1));
             }
-            assert!(impatient.end_file(Whose::Secret(&session)).unwrap());
+            assert!(impatient.delete_file(Whose::Secret(&session)).unwrap());
             drop(stopped);
             waiter.join().unwrap()
         });
@@ -268,7 +272,10 @@ fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
         for verdict in [Verdict::Write, Verdict::Keep] {
             let session = fixture.session(false);
             let mut change = |record: &mut Record| {
-                assert!(other.end_file(Whose::Secret(&session)).unwrap(), "it does not wait for this lock");
+                assert!(
+                    other.delete_file(Whose::Secret(&session)).unwrap(),
+                    "it does not wait for this lock"
+                );
                 record.entries.insert("text".into(), Value::new("late").unwrap());
                 Ok(verdict)
             };
@@ -300,7 +307,7 @@ fn a_save_overtaken_by_a_logout_is_not_acknowledged() {
                 }
                 None
             };
-            let was_live = during(wait_in_rename, || deleter.end_file(Whose::Secret(&ended))).0.unwrap();
+            let was_live = during(wait_in_rename, || deleter.delete_file(Whose::Secret(&ended))).0.unwrap();
             returned.send(()).unwrap();
             was_live
         });

@@ -210,7 +210,7 @@ impl Act {
                 };
                 store.rotate_file(session, successor, &mut change).map(|r| r.is_some())
             }
-            Self::Delete => store.end_file(Whose::Secret(session)),
+            Self::Delete => store.delete_file(Whose::Secret(session)),
         }
     }
 

@@ -43,7 +43,7 @@ impl Other {
                 };
                 store.rotate_file(session, successor, &mut change)
             }
-            Self::Delete => return store.end_file(Whose::Secret(session)),
+            Self::Delete => return store.delete_file(Whose::Secret(session)),
         };
         done.map(|live| live.is_some())
     }
@@ -342,7 +342,7 @@ fn expire_and_sweep_in_every_call(operation: Act, until: SystemTime) {
                 store.update_file(&session, &mut |_| Ok(Verdict::Keep), true).map(|live| live.is_some())
             }
             Act::Rotate => store.rotate_file(&session, &successor, &mut change).map(|live| live.is_some()),
-            Act::Delete => store.end_file(Whose::Secret(&session)),
+            Act::Delete => store.delete_file(Whose::Secret(&session)),
             Act::Load => unreachable!(),
         });
         if !*met.lock().unwrap() {

@@ -1,0 +1,194 @@
+//! The copies of sessions in memory, and their invalidation: the cache, the shared counters and the watcher, behind one interface.
+//!
+//! Operations on files know nothing of the three. They ask [`Coherence`] for a stamp before they open a file, offer it the version
+//! that they read or wrote, and invalidate the sessions that they changed. Opens no session's file and takes no session's lock.
+//!
+//! It stands below the operations and not above them: a writer keeps its copy while it still has the lock, and an operation that finds
+//! the store emptied invalidates all copies before it goes on.
+//!
+//! | an operation that | calls |
+//! |---|---|
+//! | loads | [`find`](Coherence::find); then, if it must read the file, `stamp`, and `remember` or `forget` |
+//! | takes a lock | `known`, which spares verifying that version again; and `stamp` |
+//! | saves | `invalidate` and `remember`, under the lock |
+//! | ends | `invalidate` and `forget` |
+//!
+//! The order of these calls is the caller's part; the rules are in [`design`](crate::_documentation::design).
+use super::disk::Root;
+use super::generations::{Counters, Generations};
+use super::layout::{GENERATIONS_PATH, SHARDS, SessionPath};
+use super::options::FileStoreOptions;
+use super::read_cache::{Key, ReadCache};
+use super::stats::{Stats, Tally};
+#[cfg(feature = "watch")]
+use super::watch::Watcher;
+use crate::clock::{Clock, CoarseTime, micros};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{PublicId, SessionId};
+use std::io;
+use std::sync::Arc;
+
+// The words of the interface.
+pub(super) use super::generations::{Cause, Stamp};
+pub(super) use super::read_cache::{Cached, Found};
+
+/// How long a copy is trusted without a look at the file. It bounds what the counters cannot: how long processes may
+/// differ about a save whose writer was killed before it invalidated the copies, and how long a session that was removed
+/// outside the library is served if no watcher runs. A look costs a few microseconds, so a longer time would gain nothing.
+const TRUST_MICROS: u64 = 60_000_000;
+
+/// How often an invalidation follows the counters' name to another file before it is given up: no two backups are restored
+/// while one session is saved.
+const FOLLOWINGS_MAX: u32 = 8;
+
+/// The copies of one open store. Without a cache it finds nothing, keeps nothing, and invalidates the copies of other processes all
+/// the same.
+#[derive(Debug)]
+pub(super) struct Coherence {
+    root: Root,
+    clock: Clock,
+    generations: Arc<Generations>,
+    cache: Option<ReadCache>,
+    tally: Tally,
+    #[cfg(feature = "watch")]
+    watcher: Option<Result<Watcher>>,
+}
+
+impl Coherence {
+    /// Keeps copies if `cache_bytes` is more than 0; watches for changes outside the library if that is asked and copies are kept.
+    pub(super) fn new(root: &Root, generations: Generations, options: &FileStoreOptions) -> Self {
+        let generations = Arc::new(generations);
+        let cache =
+            (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes, &generations.counters()));
+        #[cfg(feature = "watch")]
+        let watcher = (options.watch && cache.is_some()).then(|| Watcher::start(root, &generations));
+        Self {
+            root: root.clone(),
+            clock: options.clock.clone(),
+            generations,
+            cache,
+            tally: Tally::default(),
+            #[cfg(feature = "watch")]
+            watcher,
+        }
+    }
+
+    /// Looks a session up for a load.
+    pub(super) fn find(&self, text: &str, now: CoarseTime) -> Found {
+        let (Some(cache), Ok(key)) = (&self.cache, <&Key>::try_from(text.as_bytes())) else {
+            return Found::Nothing;
+        };
+        if self.generations.is_due(now) {
+            // If none can be had, no copy is trusted.
+            let _ = self.follow(now);
+        }
+        cache.get(key, now, |copy, counters| self.trusts(copy, counters, now))
+    }
+
+    /// The copy of a session, fresh or stale, for an operation that is about to read its file under the lock.
+    pub(super) fn known(&self, session: &SessionId) -> Option<Cached> {
+        self.cache.as_ref()?.peek(session.as_bytes())
+    }
+
+    /// The stamp for a copy of the version that is read from a file which is opened after this.
+    pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
+        self.generations.stamp(id)
+    }
+
+    /// Counts a load that read a session's file, and whether there was a copy.
+    pub(super) fn count_read(&self, had_copy: bool) {
+        self.tally.count_read(had_copy);
+    }
+
+    /// What the cache holds, and how often it was of use; nothing of the cache's own, without a look into it.
+    pub(super) fn stats(&self, with_cache: bool) -> Stats {
+        self.tally.stats(self.cache.as_ref().filter(|_| with_cache))
+    }
+
+    /// Why the watcher could not start.
+    #[cfg(feature = "watch")]
+    pub(super) fn watch_error(&self) -> Option<&Error> {
+        self.watcher.as_ref()?.as_ref().err()
+    }
+
+    /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired; see [`design`](crate::_documentation::design).
+    fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> bool {
+        counters.confirm(&copy.id, copy.stamp)
+            // Also if the clock was set back: a copy from the future is as good as an old one.
+            && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
+            && (now.certainly_before(copy.deadline) || micros(self.clock.now()) < copy.deadline)
+    }
+
+    /// Keeps a copy of a version for later loads.
+    pub(super) fn remember(&self, session: &SessionId, copy: Cached) {
+        if let Some(cache) = &self.cache {
+            let now = self.clock.now_coarse();
+            cache.put(session.as_bytes(), copy, |there, counters| self.trusts(there, counters, now));
+        }
+    }
+
+    /// Drops the copy of a session.
+    pub(super) fn forget(&self, session: &SessionId) {
+        if let Some(cache) = &self.cache {
+            cache.forget(session.as_bytes());
+        }
+    }
+
+    /// Invalidates the session in all caches; returns the new `saves` value. If that fails, the copy of `own` is dropped: it is as
+    /// stale as those of other processes.
+    pub(super) fn invalidate(&self, id: &PublicId, own: Option<&SessionId>, cause: Cause) -> Result<u64> {
+        self.invalidate_current(id, cause).map_err(|error| {
+            own.inspect(|session| self.forget(session));
+            Error::new(ErrorKind::InvalidationFailed, "invalidate the copies of session file")
+                .with_path(self.root.path().join(SessionPath::of(id).as_str()))
+                .with_reason("what was done is done; other processes may serve what was before for a minute")
+                .with_source(self.root.error_at("write to", GENERATIONS_PATH, error))
+        })
+    }
+
+    /// Invalidates through the counters that have the name. Returns the new value of `saves`.
+    fn invalidate_current(&self, id: &PublicId, cause: Cause) -> io::Result<u64> {
+        for _ in 0..FOLLOWINGS_MAX {
+            let invalidated = self.generations.invalidate(id, cause)?;
+            let now = self.clock.now_coarse();
+            let is_current = invalidated.is_current && !self.generations.is_due(now);
+            if is_current || self.follow(now)? == invalidated.counters {
+                return Ok(invalidated.saves);
+            }
+        }
+        Err(io::Error::other("the counters were replaced again and again"))
+    }
+
+    /// Takes up the counters that have the name by now, if they are others. Returns the number of the current ones.
+    #[cold]
+    fn follow(&self, now: CoarseTime) -> io::Result<u64> {
+        let followed = self.generations.follow(now, |counters| {
+            if let Some(cache) = &self.cache {
+                cache.heed(counters);
+            }
+        });
+        #[cfg(feature = "watch")]
+        if let Some(Ok(watcher)) = &self.watcher {
+            watcher.watch_again(&self.generations);
+        }
+        followed
+    }
+
+    /// Invalidates the copies of all sessions, in all processes.
+    pub(super) fn invalidate_all(&self) -> io::Result<()> {
+        self.follow(self.clock.now_coarse())?;
+        (0..SHARDS).try_for_each(|shard| self.generations.invalidate_shard(shard).map(drop))
+    }
+
+    /// The cache, for tests that hold one of its locks, or look into it.
+    #[cfg(test)]
+    pub(super) fn cache(&self) -> &ReadCache {
+        self.cache.as_ref().expect("the store keeps copies")
+    }
+
+    /// The counters, for tests that break an order of calls.
+    #[cfg(all(test, shuttle))]
+    pub(super) fn generations(&self) -> &Generations {
+        &self.generations
+    }
+}

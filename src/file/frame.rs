@@ -1,0 +1,169 @@
+//! The frame of a store: its parameters file and its shard directories. Reads, makes and checks them below an open root. Knows no
+//! session's bytes, no lock and no options.
+//!
+//! Several processes may make a store at once, and a power cut spoils nothing, because of the order: directory, shards, sync, and last
+//! the parameters file, linked under its name when it is complete and never replaced. A process that loses the race reads the file
+//! that the winner linked.
+use super::disk::{self, Root, Taken};
+use super::errors::{directory_error, io_error};
+use super::expiry_index;
+use super::layout::{PARAMETERS, SHARDS, is_ours, shard_name};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::io;
+
+/// Why a directory with sessions and without parameters is refused, and the cure.
+pub(super) const REMEDY: &str = "its sessions are there, and its parameters file `sessile.json` is lost; make that anew with \
+                                 FileStore::repair or `sessile verify --repair`";
+
+/// The same for a shard directory that is not there.
+pub(super) const LOST_SHARD: &str =
+    "it is lost; FileStore::repair or `sessile verify --repair` makes it anew, without its sessions";
+
+/// The same for parameters that were cut short or overwritten.
+pub(super) const NO_JSON: &str = "it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` makes it anew";
+
+/// What `sessile.json` says.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Parameters {
+    /// Newer ones are refused.
+    format: u32,
+    shards: u16,
+    public_id: String,
+}
+
+const FORMAT: u32 = 1;
+/// Longest parameters file that is read.
+const PARAMETERS_BYTES_MAX: usize = 4096;
+
+impl Parameters {
+    fn ours() -> Self {
+        Self { format: FORMAT, shards: SHARDS, public_id: "blake3-160".into() }
+    }
+}
+
+/// Whether something has the name of the parameters.
+pub(super) fn has_parameters(root: &Root) -> Result<bool> {
+    match root.stat(PARAMETERS) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("look for the parameters of session store", error)
+            .with_path(root.path().join(PARAMETERS))),
+    }
+}
+
+/// Reads `sessile.json` and checks the format. Returns whether the file is there.
+pub(super) fn read_parameters(root: &Root) -> Result<bool> {
+    const ACT: &str = "read the parameters of session store";
+    let path = || root.path().join(PARAMETERS);
+    let error = |kind| Error::new(kind, ACT).with_path(path());
+    let file = match root.open_file(PARAMETERS) {
+        Ok(file) => file,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(cause) => return Err(io_error(ACT, cause).with_path(path())),
+    };
+    let text = disk::read_at(&file, 0, PARAMETERS_BYTES_MAX)
+        .map_err(|cause| io_error(ACT, cause).with_path(path()))?;
+    // The format alone first: a newer one may have other parameters.
+    let any: serde_json::Value = serde_json::from_slice(&text)
+        .map_err(|cause| error(ErrorKind::NotASessionStore).with_reason(NO_JSON).with_source(cause))?;
+    match any.get("format").and_then(serde_json::Value::as_u64) {
+        Some(format) if format > FORMAT.into() => Err(error(ErrorKind::NewerFormat)
+            .with_reason(format!("the store has format {format}, this version knows {FORMAT}"))),
+        _ if serde_json::from_value::<Parameters>(any).is_ok_and(|found| found == Parameters::ours()) => {
+            Ok(true)
+        }
+        _ => {
+            Err(error(ErrorKind::NotASessionStore)
+                .with_reason("these are not the parameters of a session store"))
+        }
+    }
+}
+
+/// Makes the store in a directory that has none, or that has lost it with its parameters. Whether its parameters were put there by
+/// this call.
+///
+/// The lock of the root need not be exclusive: several processes may make it at once.
+pub(super) fn make(root: &Root, clock: &Clock) -> Result<bool> {
+    check_names(root)?;
+    make_shards(root)?;
+    expiry_index::create(root, clock.now())?;
+    make_parameters(root)
+}
+
+/// Refuses a directory that holds something else.
+pub(super) fn check_names(root: &Root) -> Result<()> {
+    let dir = root.path();
+    let io = |act| move |error| directory_error(act, dir, error);
+    let names = root.names().map_err(io("list session directory"))?;
+    // A fresh file system has `lost+found` in its root.
+    let foreign = |name: &&String| !matches!(name.as_str(), "." | ".." | "lost+found") && !is_ours(name);
+    if let Some(name) = names.iter().find(foreign) {
+        return Err(Error::new(ErrorKind::NotASessionStore, "make a session store in")
+            .with_path(dir)
+            .with_reason(format!(
+                "it holds something else (`{name}`); give the store a directory of its own"
+            )));
+    }
+    Ok(())
+}
+
+/// Makes the shards that are missing.
+fn make_shards(root: &Root) -> Result<()> {
+    for shard in 0..SHARDS {
+        make_shard(root, &shard_name(shard))?;
+    }
+    Ok(())
+}
+
+/// Makes the parameters file, when all that it stands for is on the disk. Whether it was put there by this call.
+pub(super) fn make_parameters(root: &Root) -> Result<bool> {
+    let dir = root.path();
+    let io = |act| move |error| directory_error(act, dir, error);
+    root.sync().map_err(io("sync session directory"))?;
+    // Before the parameters: where they are, the directory's own name is known to be on the disk.
+    root.sync_name().map_err(io("sync the parent of session directory"))?;
+    let json = serde_json::to_string(&Parameters::ours()).expect("a struct of integers and a string");
+    let temporary = disk::temporary_name()?;
+    let put = root.open_directory(".").and_then(|root| {
+        root.put(&temporary, PARAMETERS, Taken::Kept, |file| {
+            disk::write_at(file, format!("{json}\n").as_bytes(), 0)?;
+            disk::sync_data(file)
+        })
+    });
+    // If another process was first, what it put there is read back; it may not have come to its sync.
+    let is_put = put.map_err(io("write the parameters of session store"))?;
+    root.sync().map_err(io("sync session directory"))?;
+    Ok(is_put)
+}
+
+pub(super) fn make_shard(root: &Root, name: &str) -> Result<()> {
+    root.make_directory(name)
+        .map_err(|error| io_error("make shard directory", error).with_path(root.path().join(name)))
+}
+
+/// Whether a making that was cut short may be why a shard cannot be listed: it is not there, or has not its owner's rights yet
+/// under a strict umask. A shard that is no directory is refused when the others are made.
+fn is_of_making(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::ACCESS | Errno::NOTDIR | Errno::LOOP)
+}
+
+/// Whether there is anything in a shard, as there is not while a store is being made.
+pub(super) fn has_sessions(root: &Root) -> Result<bool> {
+    let list = |error| directory_error("list session directory", root.path(), error);
+    let there: HashSet<String> = root.names().map_err(list)?.into_iter().collect();
+    for name in (0..SHARDS).map(shard_name).filter(|name| there.contains(name)) {
+        match root.open_directory(&name).and_then(|shard| shard.names()) {
+            Ok(names) if names.iter().any(|name| !matches!(name.as_str(), "." | "..")) => return Ok(true),
+            Ok(_) => {}
+            Err(error) if Errno::from_io_error(&error).is_some_and(is_of_making) => {}
+            Err(error) => {
+                return Err(io_error("list shard directory", error).with_path(root.path().join(name)));
+            }
+        }
+    }
+    Ok(false)
+}
