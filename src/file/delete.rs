@@ -119,7 +119,7 @@ impl FileStore {
             self.delete_by_moving(dying, invalidate)
         };
         match (name, ended) {
-            (Err(error), Ok(_)) => Err(self.end_unknown(dying.path, error)),
+            (Err(error), Ok(_)) => Err(self.delete_unknown(dying.path, error)),
             // The session cannot be read any more; whether its file is gone is not known.
             (_, Err(error))
                 if is_marked
@@ -171,7 +171,7 @@ impl FileStore {
         if !self.options.sync_security_events {
             return Ok(());
         }
-        shard.sync_changed_name().map_err(|error| self.end_unknown(path, error))
+        shard.sync_changed_name().map_err(|error| self.delete_unknown(path, error))
     }
 
     /// Removes a session that is locked: it has expired, or is dead. Whether its name was still there.
@@ -188,7 +188,7 @@ impl FileStore {
     }
 
     /// The session is ended for all that look, and may come back after a power cut.
-    fn end_unknown(&self, path: &SessionPath, error: io::Error) -> Error {
+    fn delete_unknown(&self, path: &SessionPath, error: io::Error) -> Error {
         self.root
             .unknown("sync the end of session", path, error)
             .with_reason("the session was ended, and may come back after a power cut")

@@ -495,56 +495,24 @@ mod tests {
     #[test]
     fn slots_are_powers_of_two_from_2_kib_and_the_limit_is_exact() {
         let mut record = sample();
+        let own = id();
+        let first = Header { id: &own, sequence: 1, state: State::WRITTEN, slot_size_min: 0 };
+        assert_eq!(slot_size(&encode(&record, &first, SLOT_MAX).unwrap()), SLOT_MIN);
         assert_eq!(
-            slot_size(
-                &encode(
-                    &record,
-                    &Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
-                    SLOT_MAX
-                )
-                .unwrap()
-            ),
-            SLOT_MIN
-        );
-        assert_eq!(
-            slot_size(
-                &encode(
-                    &record,
-                    &Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 8192 },
-                    SLOT_MAX
-                )
-                .unwrap()
-            ),
+            slot_size(&encode(&record, &Header { slot_size_min: 8192, ..first }, SLOT_MAX).unwrap()),
             8192
         );
         record.entries.insert("blob".into(), Value::new(&"x".repeat(3000)).unwrap());
-        let bytes = encode(
-            &record,
-            &Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
-            SLOT_MAX,
-        )
-        .unwrap();
+        let bytes = encode(&record, &first, SLOT_MAX).unwrap();
         assert_eq!(slot_size(&bytes), 4096);
         // Without the user: "ada", and how long that is.
         let counted = bytes.len() - 4;
         assert_eq!(Extent::of(&record, bytes.len()).bytes, counted);
-        assert!(
-            encode(
-                &record,
-                &Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
-                counted
-            )
-            .is_ok()
-        );
-        let refused = encode(
-            &record,
-            &Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
-            counted - 1,
-        )
-        .map(|bytes| bytes.len());
+        assert!(encode(&record, &first, counted).is_ok());
+        let refused = encode(&record, &first, counted - 1).map(|bytes| bytes.len());
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::TooLarge);
         let whole = slot(&record);
-        assert_eq!((decode(&whole, &id()).unwrap().length, length(&whole)), (bytes.len(), bytes.len()));
+        assert_eq!((decode(&whole, &own).unwrap().length, length(&whole)), (bytes.len(), bytes.len()));
     }
 
     #[test]

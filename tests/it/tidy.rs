@@ -25,7 +25,8 @@ const FLOORS: [&[&str]; 11] = [
 ];
 
 /// The floors inside the file engine, by the same rule. `FileStore` is the name of the store itself: the modules below it work
-/// without a store, and those above it are its operations. `file/mod.rs` holds them together and stands above all. Calls of the store's methods are no imports, and are not seen.
+/// without a store, and those above it are its operations. `file/mod.rs` holds them together and stands above all. Calls of the
+/// store's methods are no imports, and are not seen.
 const FILE_FLOORS: [&[&str]; 15] = [
     &["layout", "fork", "mapped", "slot"],
     &["disk", "slots", "queue"],

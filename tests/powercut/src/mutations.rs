@@ -108,7 +108,7 @@ pub(crate) const MUTATIONS: [Mutation; 9] = [
             ),
             (
                 "src/file/delete.rs",
-                "shard.sync_changed_name().map_err(|error| self.end_unknown(path, error))",
+                "shard.sync_changed_name().map_err(|error| self.delete_unknown(path, error))",
                 "shard.stat(path.below_shard()).map(drop).or(Ok(()))",
             ),
         ],
