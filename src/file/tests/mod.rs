@@ -5,18 +5,18 @@
 //! The failpoint in `disk` sees the calls of one thread. A death is an unwinding that starts inside a call: locks
 //! are released, as they are when a process ends, and nothing is tidied up.
 mod calls;
-mod deaths;
+mod crafted_files;
+mod crashes;
 mod elsewhere;
 mod ends;
+mod error_reporting;
 mod faults;
-mod forged;
 mod forked;
 mod histories;
-mod meetings;
+mod interleavings;
 mod opening;
 mod sweeps;
 mod syncs;
-mod told;
 
 use super::disk::faults::{PAGE, SHORT, during};
 use super::flock::LockedFile;
