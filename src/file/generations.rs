@@ -595,7 +595,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn all_who_follow_a_replaced_file_share_stamps_and_trust_nothing_older() {
+    fn followers_of_a_replaced_file_trust_nothing_older() {
         for replace in REPLACEMENTS {
             let (dir, root) = store();
             let all = [true, true, false].map(|mapped| opened(&root, mapped));
@@ -648,7 +648,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
-    fn without_a_file_no_copy_is_trusted_and_others_are_still_invalidated() {
+    fn without_a_file_no_copy_is_trusted_and_others_are_invalidated() {
         let (dir, root) = store();
         let [alone, other] = [true, true].map(|mapped| opened(&root, mapped));
         std::fs::remove_dir_all(dir.path().join(RUN)).unwrap();

@@ -135,7 +135,7 @@ impl FileStoreOptions {
         self
     }
 
-    /// Whether to watch the directory for sessions that are removed or replaced by hand; default yes (it needs the
+    /// Whether to watch the directory for sessions that are removed or replaced outside the library; default yes (it needs the
     /// feature `watch`, and a cache).
     ///
     /// Costs a thread, three descriptors, one of the user's inotify instances (128 by default) and 257 of their watches.

@@ -62,7 +62,7 @@ impl Watcher {
         let error = |cause: Box<dyn std::error::Error + Send + Sync>| {
             Error::new(ErrorKind::Io, ACT)
                 .with_path(root.path())
-                .with_reason("changes made by hand are noticed within a minute instead of at once")
+                .with_reason("changes outside the library are noticed within a minute instead of at once")
                 .with_source(cause)
         };
         let path = std::path::absolute(root.path()).map_err(|cause| error(cause.into()))?;

@@ -66,7 +66,7 @@ const MIX: Mix = Mix { saves: 30, ends: 4, rotations: 2 };
 /// What each thread does at least, however long it takes on a busy machine: enough of everything.
 const STEPS_MIN: u32 = 2_500;
 
-/// Makes the sessions; the first writer is the one who does.
+/// Makes the sessions; the first writer does.
 fn fill(store: &FileStore, ledger: &Ledger) {
     let mut maker = Checker::new(store, ledger, 0, 0);
     (0..PLACES).for_each(|place| maker.create_in(place));
@@ -182,7 +182,7 @@ fn four_processes_see_no_stale_load() {
 
 /// A process without a cache looks at every file: it needs no invalidation, and invalidates the copies of the others.
 #[test]
-fn processes_without_a_cache_are_never_behind_and_invalidate_copies() {
+fn processes_without_a_cache_invalidate_and_are_never_behind() {
     let findings = work_in_processes(&[Cache::None; 4], false, usual_time() / 2);
     check_findings_of_any("without a cache, unheard", &findings);
     assert_eq!(findings.counts[Count::Hits], 0, "{:?}", findings.counts);
@@ -557,7 +557,7 @@ fn any_operation_after_a_killed_delete_ends_the_session() {
             let name = file.file_name().unwrap().to_str().unwrap();
             std::fs::rename(file, file.with_file_name(format!(".end-{name}"))).unwrap();
         }),
-        // It begins with this, for those who have the file open.
+        // It begins with this, for writers that have the file open.
         ("with the name there", |file| {
             File::options().write(true).open(file).unwrap().write_all_at(b"GONE", 0).unwrap();
         }),

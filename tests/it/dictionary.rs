@@ -563,7 +563,7 @@ fn the_handler_sees_its_own_changes_at_once(stage: &Stage) {
     assert!(session.is_empty().unwrap());
     session.insert("text", "y").unwrap();
     assert_eq!(session.names().unwrap(), ["text"]);
-    assert_eq!(number(stage, &token, "n"), Some(1), "and nobody else does yet");
+    assert_eq!(number(stage, &token, "n"), Some(1), "and no other request sees it yet");
 }
 
 fn the_handler_sees_what_was_saved_after_a_save(stage: &Stage) {

@@ -341,7 +341,7 @@ fn an_untouched_session_costs_no_call_and_leaves_no_header() {
 }
 
 #[test]
-fn a_read_is_varied_on_any_status_and_private_if_it_found_a_session() {
+fn a_read_is_varied_and_private_if_it_found_a_session() {
     let site = Site::new();
     for act in [Read, ReadUser, ReadDeadline, InsertSame, RemoveMissing] {
         check(&site, Known, &[act], ALL, &[VARY, PRIVATE]);
@@ -597,7 +597,7 @@ fn login_and_rotation_send_the_new_id_and_the_old_one_is_dead() {
 }
 
 #[test]
-fn all_entries_removed_one_by_one_or_cleared_leave_a_live_session() {
+fn removing_or_clearing_all_entries_leaves_a_live_session() {
     let site = Site::new();
     for act in [Remove, Clear] {
         check(&site, Known, &[act], GOOD, &[VARY, PRIVATE]);
@@ -983,7 +983,7 @@ fn of_several_cookies_the_first_live_one_of_four_wins() {
 
 /// A header of megabytes: its cost is bounded by the cookies that are read, not by those that are sent.
 #[test]
-fn a_header_of_62_500_cookies_costs_one_event_and_a_bounded_search() {
+fn a_header_of_62_500_cookies_cost_one_event_and_a_bounded_search() {
     let site = Site::new();
     let live = header(&site.session());
     let made_up = |n: usize| {

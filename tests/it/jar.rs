@@ -235,7 +235,7 @@ fn lost(site: &Site, acts: [Act; 2], order: &Order, outcome: &Outcome) -> bool {
             ids.push(id.clone());
         }
     }
-    let age = |id: &String| ids.iter().position(|known| known == id).expect("an id that somebody was sent");
+    let age = |id: &String| ids.iter().position(|known| known == id).expect("an id that a browser was sent");
     let last = outcome.held.last().unwrap().as_ref();
     let lost_a_live_one = outcome
         .held
@@ -314,7 +314,7 @@ const LOST: [(Act, Act, Excuse, usize); 9] = [
 ];
 
 #[test]
-fn a_late_response_takes_a_newer_session_away_in_three_cases_only() {
+fn a_late_response_takes_a_newer_session_away_in_three_cases() {
     check(false, &LOST);
 }
 

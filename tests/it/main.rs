@@ -5,7 +5,7 @@
 mod admin;
 mod at_once;
 mod budget;
-mod by_hand;
+mod changed_outside;
 mod checklist;
 mod coherence;
 mod command;
@@ -51,7 +51,7 @@ const CHILD: &[&str] = &["--exact", "support::process::child", "--nocapture"];
 /// What its children can do.
 const WORKERS: &[&[(&str, Worker)]] = &[
     #[cfg(feature = "watch")]
-    by_hand::watched::WORKERS,
+    changed_outside::watched::WORKERS,
     coherence::WORKERS,
     emptied::WORKERS,
     from_outside::WORKERS,

@@ -295,7 +295,7 @@ fn check_refused(prepare: impl FnOnce(&Path), kind: ErrorKind, text: &str, becau
     assert_eq!(tree(dir.path()), before, "it was changed: {text}");
 }
 
-/// The refusal, which does not take long: somebody may have put a pipe there.
+/// The refusal, which does not take long: there may be a pipe.
 #[track_caller]
 fn refused(root: &Path) -> Error {
     let (sender, receiver) = mpsc::channel();
@@ -482,7 +482,7 @@ fn what_is_no_directory_in_place_of_a_shard_is_refused() {
     check_refused(link, ErrorKind::NotASessionFile, &text, Some(no_directory));
 }
 
-/// Also while the store is being made: whoever may plant a link must not choose where sessions go, or whose
+/// Also while the store is being made: a user that may plant a link must not choose where sessions go, or whose
 /// mode is changed.
 #[test]
 fn making_a_store_follows_no_link_in_place_of_a_shard() {
@@ -705,7 +705,7 @@ fn damaged_counters_are_replaced_under_a_running_process() {
 fn a_link_pipe_or_directory_in_place_of_the_counters_is_refused() {
     let act = "failed to open the generations of session store `DIR/run/generations`";
     let text = format!("{act}: {IN_ITS_PLACE}");
-    // To the right file, in its old place, or in none, or to somebody's.
+    // To the right file, in its old place, or in none, or to another file.
     let because = "Too many levels of symbolic links (os error 40)";
     for target in ["../aside", "nowhere", "sessile.json"] {
         let link = with_planted(GENERATIONS, |place| symlink(target, place).unwrap());
@@ -724,21 +724,21 @@ fn a_link_pipe_or_directory_in_place_of_the_counters_is_refused() {
     check_refused(socket, ErrorKind::NotASessionFile, &text, Some(no_file));
 }
 
-/// A hard link to it, that is: whoever planted it chose the file.
+/// A hard link to it, that is: the user that planted it chose the file.
 #[test]
-fn somebodys_file_in_place_of_the_counters_keeps_its_contents() {
-    for contents in [b"somebody's".to_vec(), vec![7; 3 << 20]] {
+fn another_file_in_place_of_the_counters_keeps_its_contents() {
+    for contents in [b"another user's".to_vec(), vec![7; 3 << 20]] {
         let dir = directory_in_memory();
-        let (root, somebodys) = (dir.path().join("store"), dir.path().join("somebody's"));
+        let (root, other) = (dir.path().join("store"), dir.path().join("another user's"));
         let saved = made(&root);
-        fs::write(&somebodys, &contents).unwrap();
-        allow(&somebodys, 0o644);
+        fs::write(&other, &contents).unwrap();
+        allow(&other, 0o644);
         fs::remove_file(root.join(GENERATIONS)).unwrap();
-        fs::hard_link(&somebodys, root.join(GENERATIONS)).unwrap();
+        fs::hard_link(&other, root.join(GENERATIONS)).unwrap();
         let store = FileStore::open(&root).unwrap();
         put(&store, &saved.token, "new", Durability::Relaxed).unwrap().unwrap();
-        assert!(fs::read(&somebodys).unwrap() == contents, "{} bytes were changed", contents.len());
-        assert_eq!(mode_of(&somebodys), 0o644);
+        assert!(fs::read(&other).unwrap() == contents, "{} bytes were changed", contents.len());
+        assert_eq!(mode_of(&other), 0o644);
         assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("new"));
     }
 }

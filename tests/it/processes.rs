@@ -1,5 +1,5 @@
-//! Several processes, one directory: no update is lost, what ended stays ended whoever is in the middle of
-//! what, and every load sees the last acknowledged save or something newer.
+//! Several processes, one directory: no update is lost, an ended session stays ended in the middle of
+//! any operation, and every load sees the last acknowledged save or something newer.
 use crate::support::memory::sessions_in;
 use crate::support::process::{
     Child, Dice, Parent, Start, Worker, assert_met, hear_from_all, rounds, say_to_all,

@@ -124,7 +124,7 @@ fn a_panic_in_the_clone_of_an_update_function_is_an_error() {
 }
 
 #[test]
-fn a_panic_under_the_lock_is_an_error_that_writes_and_locks_nothing() {
+fn a_panic_under_the_lock_writes_and_locks_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let open = || FileStoreOptions::new().lock_wait(Duration::from_millis(200)).open(dir.path()).unwrap();
     let sessions = Sessions::new(open(), Cookies::plain_http()).unwrap();

@@ -281,7 +281,7 @@ fn leftovers_of_an_earlier_version_are_removed_once_unused() {
 
 /// A store without a cache needs no counters to be right, and the others hear its saves.
 #[test]
-fn a_store_without_a_cache_announces_into_counters_that_were_restored() {
+fn a_store_without_a_cache_writes_to_restored_counters() {
     for (how, restore) in RESTORATIONS {
         let dir = directory_in_memory();
         let uncached = options(false).cache_bytes(0).open(dir.path()).unwrap();

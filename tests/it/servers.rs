@@ -444,7 +444,7 @@ fn a_locked_session_is_answered_with_503_and_a_logout_passes() {
             assert_eq!(site.failures(), [ErrorKind::Busy]);
             check_failure(&browser.get("/count"), 503, busy, &[VARY, NO_STORE]);
             assert_eq!(site.failures(), [ErrorKind::Busy], "the observer learns what the visitor does not");
-            assert_eq!(browser.get("/read").text(), "0", "readers wait for nobody");
+            assert_eq!(browser.get("/read").text(), "0", "readers wait for no lock");
             check_failure(&browser.get("/logout"), 200, "bye", &[VARY, REMOVAL, NO_STORE]);
             release.send(()).unwrap();
         });

@@ -477,7 +477,7 @@ fn making_a_store_on_a_full_disk_is_an_error_without_leftovers() {
     assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
 }
 
-/// The counters are read in memory, and told to nobody, since nothing is saved.
+/// The counters are read in memory, and never written, since nothing is saved.
 #[test]
 fn a_read_only_mount_sees_saves_made_through_another_mount() {
     let Some(root) = stage() else {

@@ -69,7 +69,7 @@ fn a_save_indexes_its_session_only_for_an_earlier_hour() {
         fixture.store.update_file(&session, &mut change, false)
     };
     let save = ["open session", "lock", "read", "write"];
-    check_calls(&told(&save), || move_by(20));
+    check_calls(&then_invalidated(&save), || move_by(20));
     let filed = [
         "open session",
         "lock",
@@ -86,7 +86,7 @@ fn a_save_indexes_its_session_only_for_an_earlier_hour() {
         "write",
     ];
     // Power-safe, as every save that moves a deadline to an earlier time.
-    check_calls(&told(&filed), || move_by(-3));
+    check_calls(&then_invalidated(&filed), || move_by(-3));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_power_safe_save_after_a_power_safe_one_syncs_once() {
     let session = fixture.session(true);
     for text in ["a", "b", "c"] {
         let calls = ["open session", "lock", "read", "write", "sync file", "write"];
-        check_calls(&told(&calls), || put(&fixture.store, &session, text, true));
+        check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, text, true));
     }
 }
 
@@ -106,10 +106,10 @@ fn the_newest_version_is_synced_before_the_older_is_overwritten() {
     let session = fixture.session(true);
     put(&fixture.store, &session, "relaxed", false).unwrap();
     let calls = ["open session", "lock", "read", "sync file", "write", "sync file", "write"];
-    check_calls(&told(&calls), || put(&fixture.store, &session, "x", true));
+    check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "x", true));
     // Once only: what is known of the new version is written down.
     let calls = ["open session", "lock", "read", "write", "sync file", "write"];
-    check_calls(&told(&calls), || put(&fixture.store, &session, "y", true));
+    check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "y", true));
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_power_safe_save_syncs_a_killed_writers_version_first() {
     assert!(killed.is_none(), "the fifth call of a power-safe save is the sync");
     assert_eq!(fixture.text(&session).as_deref(), Some("killed"), "it was written, and not synced");
     let calls = ["open session", "lock", "read", "sync file", "write", "sync file", "write"];
-    check_calls(&told(&calls), || put(&fixture.store, &session, "x", true));
+    check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "x", true));
 }
 
 #[test]
@@ -140,11 +140,11 @@ fn the_first_power_safe_save_syncs_the_sessions_name() {
         "sync shard",
         "write",
     ];
-    check_calls(&told(&calls), || put(&fixture.store, &session, "x", true));
+    check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "x", true));
     // A relaxed save in between forgets that the data is synced, not that the name is.
     put(&fixture.store, &session, "y", false).unwrap();
     let calls = ["open session", "lock", "read", "sync file", "write", "sync file", "write"];
-    check_calls(&told(&calls), || put(&fixture.store, &session, "z", true));
+    check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "z", true));
 }
 
 #[test]
@@ -153,10 +153,13 @@ fn a_power_safe_save_without_changes_syncs_the_stored_version() {
     let session = fixture.session(false);
     let keep = || Act::Keep.run(&fixture.store, &session, &session);
     let calls = ["open session", "lock", "read", "open shard", "sync file", "sync shard", "write"];
-    check_calls(&told(&calls), keep);
-    check_calls(&told(&["open session", "lock", "read"]), keep);
+    check_calls(&then_invalidated(&calls), keep);
+    check_calls(&then_invalidated(&["open session", "lock", "read"]), keep);
     put(&fixture.store, &session, "relaxed", false).unwrap();
-    check_calls(&told(&["open session", "lock", "read", "open shard", "sync file", "write"]), keep);
+    check_calls(
+        &then_invalidated(&["open session", "lock", "read", "open shard", "sync file", "write"]),
+        keep,
+    );
 }
 
 #[test]
@@ -185,7 +188,7 @@ fn a_power_safe_creation_syncs_the_file_then_its_name() {
 fn a_grown_file_is_synced_before_it_takes_the_name() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
-    check_calls(&told(&GROW), || put(&fixture.store, &session, &big("x"), false));
+    check_calls(&then_invalidated(&GROW), || put(&fixture.store, &session, &big("x"), false));
     // The new file's name is not synced yet.
     let calls = [
         "open session",
@@ -199,11 +202,11 @@ fn a_grown_file_is_synced_before_it_takes_the_name() {
         "sync shard",
         "write",
     ];
-    check_calls(&told(&calls), || put(&fixture.store, &session, "y", true));
+    check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "y", true));
 
     let session = fixture.session(true);
     let calls = [&GROW[..], &["sync shard", "write"]].concat();
-    check_calls(&told(&calls), || put(&fixture.store, &session, &big("x"), true));
+    check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, &big("x"), true));
 }
 
 /// Else the next save could be announced before this one, whose copy would then pass for the newest.
@@ -237,7 +240,7 @@ fn flags_of_a_file_are_not_taken_for_those_of_its_successor() {
     let fault = Fault { call: note, errno: Errno::IO, then: Then::Works };
     let (grown, calls) = during(fault.plan(), || put(&fixture.store, &session, &big("x"), false));
     assert!(grown.unwrap().is_some());
-    assert_eq!(calls, told(&GROW));
+    assert_eq!(calls, then_invalidated(&GROW));
     let (saved, calls) = during(|_, _| None, || put(&fixture.store, &session, "y", true));
     assert!(saved.unwrap().is_some());
     let syncs: Vec<_> = calls.into_iter().filter(|call| call.starts_with("sync")).collect();

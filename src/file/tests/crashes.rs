@@ -59,7 +59,7 @@ fn a_file_that_a_killed_writer_marked_retiring_stays_usable() {
     assert!(dying_in_call(exchange, || put(&fixture.store, &session, &big("x"), false)).is_none());
     assert_eq!(fixture.text(&session).as_deref(), Some("old"));
     let calls = ["open session", "lock", "read", "stat file", "stat session", "write"];
-    check_calls(&told(&calls), || put(&fixture.store, &session, "a", false));
+    check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "a", false));
     check_calls(&["open session", "lock", "read", "write", "invalidate"], || {
         put(&fixture.store, &session, "b", false)
     });

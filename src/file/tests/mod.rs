@@ -1,9 +1,9 @@
-//! The engine under faults: each call to the file system fails, or is the last one of a dying process, or is
-//! met by a logout that could not wait; what is left is the old version or the new one, and an ended session
-//! stays ended. And the calls themselves: what each act costs, and what it syncs before what.
+//! The engine under faults: each call to the file system fails, or is the last one of a process that is killed, or another
+//! operation comes between it and the next. Afterwards the old version is there or the new one, and an ended session stays ended.
+//! And the calls themselves: their number for each operation, and the order of the syncs.
 //!
-//! The failpoint in `disk` sees the calls of one thread. A death is an unwinding that starts inside a call: locks
-//! are released, as they are when a process ends, and nothing is tidied up.
+//! The failpoint in `disk` sees the calls of one thread. A kill is an unwinding that starts inside a call: locks are released, as
+//! they are when a process ends, and nothing is cleaned up.
 mod calls;
 mod crafted_files;
 mod crashes;
@@ -235,13 +235,13 @@ fn check_calls<R>(want: &[&str], act: impl FnOnce() -> Result<R>) {
     // A save that took a millisecond, on a busy machine, looks once more whether a logout has passed it.
     let passed = ["stat file", "stat session", "invalidate"];
     match calls.strip_suffix(&passed) {
-        Some(calls) if !want.ends_with(&passed) => assert_eq!(told(calls), want),
+        Some(calls) if !want.ends_with(&passed) => assert_eq!(then_invalidated(calls), want),
         _ => assert_eq!(calls, want),
     }
 }
 
 /// The same calls, and then the invalidation: after the last look at the file, before the unlock.
-fn told(calls: &[&'static str]) -> Vec<&'static str> {
+fn then_invalidated(calls: &[&'static str]) -> Vec<&'static str> {
     [calls, &["invalidate"]].concat()
 }
 

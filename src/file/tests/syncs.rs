@@ -26,7 +26,7 @@ fn check_rebuilt(fixture: &Fixture, session: &SessionId, act: Act, before: &[&'s
     let (result, calls) =
         during(failing_syncs(|n| n == 0, &[]), || act.run(&fixture.store, session, session));
     assert!(result.unwrap());
-    assert_eq!(calls, told(&[before, &REBUILD].concat()));
+    assert_eq!(calls, then_invalidated(&[before, &REBUILD].concat()));
     assert_ne!(
         fixture.inode(session),
         inode,
@@ -35,7 +35,7 @@ fn check_rebuilt(fixture: &Fixture, session: &SessionId, act: Act, before: &[&'s
     assert_eq!(fixture.text(session), Some(act.new_text()));
     // And what the new file is known to be is true: it is as good as after any power-safe save.
     let calls = ["open session", "lock", "read", "write", "sync file", "write"];
-    check_calls(&told(&calls), || put(&fixture.store, session, "next", true));
+    check_calls(&then_invalidated(&calls), || put(&fixture.store, session, "next", true));
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_failed_sync_is_remembered_after_a_failed_rewrite() {
         assert_ne!(fixture.inode(&session), inode, "relaxed before: {relaxed}");
         assert_eq!(fixture.text(&session).as_deref(), Some("next"));
         let calls = ["open session", "lock", "read", "write", "sync file", "write"];
-        check_calls(&told(&calls), || put(&fixture.store, &session, "trusted", true));
+        check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "trusted", true));
     }
 }
 

@@ -24,7 +24,7 @@ impl Planted {
     /// Creates it; a link points to `target`.
     pub(crate) fn plant(self, place: &Path, target: &Path) {
         match self {
-            Self::File => fs::write(place, "somebody's").unwrap(),
+            Self::File => fs::write(place, "another user's").unwrap(),
             Self::Link => symlink(target, place).unwrap(),
             Self::DanglingLink => symlink("/nowhere/at/all", place).unwrap(),
             Self::Fifo => mknodat(CWD, place, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap(),

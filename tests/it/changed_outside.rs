@@ -1,4 +1,4 @@
-//! What is done to a store by hand (`rm`, `mv`, a restored backup) is seen promptly by whoever watches, at once by
+//! Changes of a store outside the library (`rm`, `mv`, a restored backup) are seen promptly by stores that watch, at once by
 //! stores without a cache, and within a minute by all others. The watcher's part is `watched`, of builds with the feature `watch`.
 #[cfg(feature = "watch")]
 pub(crate) mod watched;
@@ -46,7 +46,7 @@ fn big(n: u32) -> String {
     format!("big {n} ").repeat(200 << n)
 }
 
-/// A store in which something is done by hand to one session after the other.
+/// A store in which one session after the other is changed outside the library.
 struct Stage {
     dir: TempDir,
     root: PathBuf,
@@ -87,9 +87,9 @@ impl Stage {
     }
 }
 
-/// What can be done by hand to the file of a session that says "new", and what a load says afterwards.
+/// A change outside the library of the file of a session that says "new", and the result of a load afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ByHand {
+enum OutsideChange {
     Remove,
     MoveAway,
     RestoreByRename,
@@ -98,7 +98,7 @@ enum ByHand {
     RemoveShard,
 }
 
-impl ByHand {
+impl OutsideChange {
     const ALL: [Self; 6] = [
         Self::Remove,
         Self::MoveAway,
@@ -136,15 +136,15 @@ impl ByHand {
 // -------------------------------------------------------------------------------------------- seen without watcher
 
 #[test]
-fn a_store_without_a_cache_sees_at_once_what_was_done_by_hand() {
-    for by_hand in ByHand::ALL {
+fn a_store_without_a_cache_sees_outside_changes_at_once() {
+    for change in OutsideChange::ALL {
         for grown in [false, true] {
             let stage = Stage::new(options().cache_bytes(0));
             let saved = stage.backed_up(grown);
             assert_eq!(shown(&stage.store, &saved.token), "new");
-            let want = by_hand.done(&stage, &saved);
-            assert_eq!(shown(&stage.store, &saved.token), want, "{by_hand:?}");
-            assert_eq!(shown(&stage.store, &saved.token), want, "{by_hand:?}, once more");
+            let want = change.done(&stage, &saved);
+            assert_eq!(shown(&stage.store, &saved.token), want, "{change:?}");
+            assert_eq!(shown(&stage.store, &saved.token), want, "{change:?}, once more");
         }
     }
 }
@@ -161,22 +161,22 @@ fn unwatched_with(cache_bytes: usize) -> (Stage, Clock) {
 
 #[test]
 fn without_a_watcher_a_foreign_change_shows_within_a_minute() {
-    for by_hand in ByHand::ALL {
+    for change in OutsideChange::ALL {
         let (stage, clock) = unwatched();
         let saved = stage.backed_up(false);
-        let want = by_hand.done(&stage, &saved);
+        let want = change.done(&stage, &saved);
         thread::sleep(Duration::from_millis(20));
         let almost_half = Duration::from_micros(30 * 1_000_000 - 1);
         for step in [Duration::ZERO, TRUST / 2, almost_half] {
             clock.advance(step);
-            assert_eq!(shown(&stage.store, &saved.token), "new", "{by_hand:?}, {step:?}");
+            assert_eq!(shown(&stage.store, &saved.token), "new", "{change:?}, {step:?}");
         }
         clock.advance(MICROSECOND);
-        assert_eq!(shown(&stage.store, &saved.token), want, "{by_hand:?}");
+        assert_eq!(shown(&stage.store, &saved.token), want, "{change:?}");
         // From then on what was restored is kept as any other, though it is an older version.
         let hits = stage.store.stats().hits;
-        assert_eq!(shown(&stage.store, &saved.token), want, "{by_hand:?}, once more");
-        assert_eq!(stage.store.stats().hits, hits + u64::from(want == "old"), "{by_hand:?}");
+        assert_eq!(shown(&stage.store, &saved.token), want, "{change:?}, once more");
+        assert_eq!(stage.store.stats().hits, hits + u64::from(want == "old"), "{change:?}");
     }
 }
 
@@ -185,7 +185,7 @@ fn a_copy_of_the_future_is_not_trusted() {
     let (stage, clock) = unwatched();
     let saved = stage.backed_up(false);
     fs::remove_file(stage.file(&saved)).unwrap();
-    // Somebody set the clock back; the copy must not be good until the time it was read comes round again.
+    // The clock was set back; the copy must not be good until the time it was read comes round again.
     clock.set(clock.now() - MICROSECOND);
     assert_eq!(shown(&stage.store, &saved.token), "absent");
 }
@@ -220,7 +220,7 @@ fn a_save_to_a_file_removed_from_outside_finds_no_session() {
         assert!(stage.store.rotate(&rotated.token, &mut append_plus, RELAXED).unwrap().is_none());
         for saved in [updated, rotated] {
             assert!(!stage.file(&saved).exists(), "cache of {cache_bytes}: it was brought back");
-            // Whoever tried knows, and so do all others.
+            // The store that tried knows, and so do all others.
             assert_eq!(shown(&stage.store, &saved.token), "absent", "cache of {cache_bytes}");
         }
     }
@@ -235,7 +235,7 @@ fn a_save_to_a_restored_file_changes_what_was_restored() {
         for text in ["newer", "newest"] {
             save(&stage.store, &saved, text);
         }
-        ByHand::RestoreByRename.done(&stage, &saved);
+        OutsideChange::RestoreByRename.done(&stage, &saved);
         stage.store.update(&saved.token, &mut append_plus, RELAXED).unwrap().unwrap();
         assert_eq!(shown(&stage.store, &saved.token), "old+", "cache of {cache_bytes}");
         let other = options().cache_bytes(0).open(&stage.root).unwrap();

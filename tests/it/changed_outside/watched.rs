@@ -1,7 +1,7 @@
-//! The watcher: a change by hand is noticed promptly, and the library's own changes take no copy of another session away.
+//! The watcher: a change outside the library is noticed promptly, and the library's own changes take no copy of another session away.
 //!
 //! Only of builds with the feature `watch`.
-use super::{ByHand, NO_SHARD, RELAXED, Stage, big, create, options, save, shown};
+use super::{NO_SHARD, OutsideChange, RELAXED, Stage, big, create, options, save, shown};
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::rerun::{again, stage};
 use crate::support::texts::{directory_in_memory, put, record};
@@ -82,7 +82,7 @@ fn time_to_notice(child: &mut Child, saved: &Saved, act: impl FnOnce()) -> (Dura
 }
 
 #[track_caller]
-fn check_noticed(by_hand: ByHand) {
+fn check_noticed(change: OutsideChange) {
     let mut times: Vec<Duration> = (0..7)
         .map(|round| {
             // The process that looks is not the one that saved; both watch.
@@ -92,16 +92,16 @@ fn check_noticed(by_hand: ByHand) {
             // Also a session whose file was just exchanged by a save.
             let saved = stage.backed_up(round % 2 == 0);
             let mut want = "";
-            let act = || want = by_hand.done(&stage, &saved);
+            let act = || want = change.done(&stage, &saved);
             let (time, found) = time_to_notice(&mut child, &saved, act);
             // For a moment a shard is gone before its backup is there, or empty before it is gone.
-            let for_a_moment: &[&str] = match by_hand {
-                ByHand::ReplaceShardByBackup => &[NO_SHARD],
-                ByHand::RemoveShard => &["absent"],
+            let for_a_moment: &[&str] = match change {
+                OutsideChange::ReplaceShardByBackup => &[NO_SHARD],
+                OutsideChange::RemoveShard => &["absent"],
                 _ => &[],
             };
             let is_right = found == want || for_a_moment.contains(&&*found);
-            assert!(is_right, "{by_hand:?}: {found:?} instead of {want:?}");
+            assert!(is_right, "{change:?}: {found:?} instead of {want:?}");
             wait_until(want, || shown(&stage.store, &saved.token) == want);
             child.say("end");
             child.finish();
@@ -109,28 +109,30 @@ fn check_noticed(by_hand: ByHand) {
         })
         .collect();
     times.sort();
-    assert!(times[times.len() / 2] < PROMPT, "{by_hand:?} is noticed after {times:?}");
+    assert!(times[times.len() / 2] < PROMPT, "{change:?} is noticed after {times:?}");
 }
 
 #[test]
 fn a_removed_file_is_noticed_promptly() {
-    check_noticed(ByHand::Remove);
+    check_noticed(OutsideChange::Remove);
 }
 
 #[test]
 fn a_moved_file_is_noticed_promptly() {
-    check_noticed(ByHand::MoveAway);
+    check_noticed(OutsideChange::MoveAway);
 }
 
 #[test]
 fn a_file_replaced_by_its_backup_is_noticed_promptly() {
-    check_noticed(ByHand::RestoreByRename);
+    check_noticed(OutsideChange::RestoreByRename);
 }
 
 #[test]
 fn a_moved_or_removed_shard_is_promptly_an_error() {
-    for by_hand in [ByHand::MoveShardAway, ByHand::ReplaceShardByBackup, ByHand::RemoveShard] {
-        check_noticed(by_hand);
+    for change in
+        [OutsideChange::MoveShardAway, OutsideChange::ReplaceShardByBackup, OutsideChange::RemoveShard]
+    {
+        check_noticed(change);
     }
 }
 
@@ -266,7 +268,7 @@ fn a_deletion_takes_no_copy_of_a_session_with_another_counter() {
     check_hits(&store, kept, "old");
 }
 
-// --------------------------------------------------------------------------------------- who does not (or cannot) watch
+// --------------------------------------------------------------------------------------- stores that do not watch, or cannot
 
 /// The lines of this process's watchers, and the names of its threads.
 fn watches_and_threads() -> (usize, usize) {
@@ -278,10 +280,10 @@ fn watches_and_threads() -> (usize, usize) {
 
 /// Counted in a process of its own: others start threads.
 #[test]
-fn whoever_has_no_use_for_a_watcher_starts_none() {
+fn a_store_without_use_for_a_watcher_starts_none() {
     let Some(dir) = stage() else {
         let dir = directory_in_memory();
-        return again("by_hand::watched::whoever_has_no_use_for_a_watcher_starts_none", dir.path());
+        return again("changed_outside::watched::a_store_without_use_for_a_watcher_starts_none", dir.path());
     };
     let before = watches_and_threads();
     for options in [options().watch(false), options().cache_bytes(0), options().watch(false).cache_bytes(0)] {
@@ -300,7 +302,7 @@ fn whoever_has_no_use_for_a_watcher_starts_none() {
 fn a_store_that_cannot_watch_opens_and_says_why() {
     let Some(dir) = stage() else {
         let dir = directory_in_memory();
-        let name = "by_hand::watched::a_store_that_cannot_watch_opens_and_says_why";
+        let name = "changed_outside::watched::a_store_that_cannot_watch_opens_and_says_why";
         return again(name, dir.path());
     };
     let root = dir.join("store");
@@ -329,7 +331,7 @@ fn a_store_that_cannot_watch_opens_and_says_why() {
             refusals += 1;
             assert_eq!((error.kind(), error.path()), (ErrorKind::Io, Some(&*root)));
             let text = format!(
-                "failed to watch session directory `{}`: changes made by hand are noticed within a minute \
+                "failed to watch session directory `{}`: changes outside the library are noticed within a minute \
                  instead of at once",
                 root.display()
             );
@@ -342,7 +344,7 @@ fn a_store_that_cannot_watch_opens_and_says_why() {
             wait_until("a failed start leaves nothing", || descriptors() == before + 3);
             wait_until("the thread ends", || threads() == threads_before);
         }
-        // Whoever cannot watch hears what others announce.
+        // A store that cannot watch is still invalidated by others.
         let saved = create(&store, "old");
         assert_eq!(shown(&store, &saved.token), "old");
         save(&other, &saved, "new");
