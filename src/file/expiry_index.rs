@@ -1,11 +1,6 @@
 //! The expiry index: when to look whether a session has expired. A hint; the session's file is the truth.
 //!
-//! ```text
-//! root/run/due/495124 a bucket: the sessions to read in hour 495,124 since 1970; a sequence of entries
-//! root/run/due/sweep  locked by a sweep; holds the hour of the last walk (see `sweep`)
-//!
-//! entry, 32 bytes:    20 PublicId | 8 deadline, microseconds since 1970, little-endian | 4 check
-//! ```
+//! A directory of buckets: append-only files, one for each hour. Their bytes are in [`format`](crate::_documentation::format).
 //!
 //! - **Inserted before the session is created.** A session is inserted in the bucket of its deadline before its file is
 //!   created, and again when its deadline moves to an *earlier* bucket. A later deadline, as each renewal brings, costs
@@ -13,9 +8,8 @@
 //! - **Append-only.** Any number of processes append with one `write` each; only the sweep, under its lock, erases (with
 //!   zeros) entries that are done in a bucket that still grows, and removes the buckets of hours that are over.
 //! - **Best effort.** A failed insertion is counted and fails no operation; a sweep's walk finds the session.
-//! - **Every entry is checksummed**, with the first bytes of the BLAKE3 hash of the others. Bytes that do not verify (a
-//!   torn tail, a disk's garbage) are skipped one by one until an entry does. An entry of a session that is deleted,
-//!   renewed or was never created costs one read.
+//! - **Every entry is checksummed.** Bytes that do not verify (a torn tail, a disk's garbage) are skipped one by one until
+//!   an entry does. An entry of a session that is deleted, renewed or was never created costs one read.
 //!
 //! A bucket is an hour: two weeks are 336 files, whatever the number of sessions. No session is inserted more than 30 days
 //! ahead, so that ages of years do not create a file for each of their hours; the sweep inserts such a session again each

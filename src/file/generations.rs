@@ -1,10 +1,7 @@
 //! Cache invalidation: shared counters that say whether a cached copy is still the newest version.
 //!
-//! ```text
-//! root/run/generations   2 MiB: 512 cells for each of the 256 shards, in order
-//! cell                   [ saves | ends ], 8 bytes each, little-endian
-//!                        which of the 512: bytes 2 and 3 of the PublicId, little-endian, mod 512
-//! ```
+//! One file of cells, each of two counters, `saves` and `ends`; its bytes, and which session has which cell, are in
+//! [`format`](crate::_documentation::format).
 //!
 //! Every process that keeps copies maps the file *read-only*. A change of a session *invalidates* its copies: a `pwrite` of a value
 //! that never repeats into the session's cell. A reading of the cell is a [`Stamp`]. It is taken before the session's file is read,

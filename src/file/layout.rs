@@ -1,18 +1,6 @@
 //! Where things are, relative to the root: pure, no I/O.
 //!
-//! ```text
-//! sessile.json      the parameters
-//! run/              what running processes need and a backup does not: can be lost, is made again
-//!   CACHEDIR.TAG    says so to programs that make backups
-//!   generations     the counters that keep caches coherent
-//!   due/…           the expiry index: which sessions to look at in which hour
-//! damaged/…         damaged session files that were quarantined
-//! ab/cdef0123…      a session: the first byte of its PublicId names the shard, the other 19 the file
-//! ab/.new-…         a file on its way to its name; removed by a sweep when its writer died
-//! ab/.end-cdef0123… a session that was ended without its lock, until that is invalidated
-//! ```
-//!
-//! 256 shards: a million sessions are 4,000 names a directory.
+//! The names are in [`format`](crate::_documentation::format), with what each file holds.
 use crate::id::PublicId;
 use std::ffi::CStr;
 
