@@ -12,7 +12,7 @@ use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
 use super::layout::SessionPath;
 use super::queue::busy;
-use super::session_lock::{Whose, write_state, write_tombstone};
+use super::session_lock::{SessionRef, write_state, write_tombstone};
 use super::slot::{self, Extent, State, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
@@ -27,24 +27,24 @@ impl FileStore {
     /// [`ErrorKind::InvalidationFailed`].
     pub(super) fn create_file(
         &self,
-        whose: Whose<'_>,
+        session: SessionRef<'_>,
         record: Arc<Record>,
         power_safe: bool,
     ) -> Result<Live> {
-        self.create_beside(whose, record, power_safe, None)
+        self.create_beside(session, record, power_safe, None)
     }
 
     /// Creates the file of a session. If it is the successor of a session, limits refuse growth beyond that one's extent only.
     pub(super) fn create_beside(
         &self,
-        whose: Whose<'_>,
+        session: SessionRef<'_>,
         record: Arc<Record>,
         power_safe: bool,
         had: Option<Extent>,
     ) -> Result<Live> {
         self.queues.check_process()?;
         self.check_may_write()?;
-        let id = whose.id();
+        let id = session.public_id();
         let path = SessionPath::of(&id);
         let bytes = self.encode(
             &record,
@@ -81,9 +81,11 @@ impl FileStore {
         }
         // An imported id may still be cached from an earlier life, whose end invalidated nothing; and a file that existed for a
         // moment may have been read.
-        let invalidated = match whose {
-            Whose::Secret(_) => Ok(()),
-            Whose::Digest(_) => self.coherence.invalidate(&id, whose.secret(), Cause::Ended).map(drop),
+        let invalidated = match session {
+            SessionRef::Id(_) => Ok(()),
+            SessionRef::PublicId(_) => {
+                self.coherence.invalidate(&id, session.session_id(), Cause::Ended).map(drop)
+            }
         };
         made.map_err(|error| error.error)?;
         let now = self.now();
@@ -92,7 +94,7 @@ impl FileStore {
             self.expiry_index.insert(&self.root, &id, record.deadline, now);
         }
         invalidated?;
-        whose.secret().inspect(|session| {
+        session.session_id().inspect(|session| {
             self.coherence.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
         });
         Ok(Live { record, id })

@@ -73,7 +73,7 @@ use disk::Root;
 use emptied::MadeAgain;
 use expiry_index::ExpiryIndex;
 use root_lock::LockedRoot;
-use session_lock::Whose;
+use session_lock::SessionRef;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -258,7 +258,7 @@ impl Store for FileStore {
         let mut record = record.clone();
         record.truncate_to_micros();
         let live =
-            self.create_file(Whose::Secret(&session), Arc::new(record), self.options.is_power_safe(how))?;
+            self.create_file(SessionRef::Id(&session), Arc::new(record), self.options.is_power_safe(how))?;
         Ok(Saved { token: session.to_token(), live })
     }
 
@@ -277,7 +277,7 @@ impl Store for FileStore {
 
     fn delete(&self, token: &Token) -> Result<bool> {
         match SessionId::parse(token.expose()) {
-            Some(session) => self.delete_file(Whose::Secret(&session)),
+            Some(session) => self.delete_file(SessionRef::Id(&session)),
             None => Ok(false),
         }
     }

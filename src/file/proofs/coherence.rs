@@ -4,7 +4,7 @@
 //! store once more. In the negative ones, one act does what the engine does with one rule of `design` broken, by the
 //! engine's own parts.
 use super::*;
-use crate::file::Whose;
+use crate::file::SessionRef;
 use crate::file::disk;
 use crate::file::generations::{Cause, Stamp};
 use crate::file::read_cache::{Cached, Found};
@@ -250,7 +250,8 @@ const LOAD_STAMPED_AFTERWARDS: Act = |acting| {
     store.coherence.forget(&session);
     acting.check_load(|| {
         let id = session.public_id();
-        let Some(View::Valid { newest, .. }) = store.read(Whose::Secret(&session), &id, None).unwrap() else {
+        let Some(View::Valid { newest, .. }) = store.read(SessionRef::Id(&session), &id, None).unwrap()
+        else {
             return None;
         };
         let stamp = store.coherence.generations().stamp(&id);

@@ -7,7 +7,7 @@ use crate::file::errors::io_error;
 use crate::file::flock::LockedFile;
 use crate::file::layout::{RUN, SessionPath, shard_of};
 use crate::file::scan::{Content, ScannedFile};
-use crate::file::session_lock::{LockResult, UnreadableFile, Whose};
+use crate::file::session_lock::{LockResult, SessionRef, UnreadableFile};
 use crate::id::PublicId;
 use crate::store::Store;
 use crate::sync::Instant;
@@ -40,7 +40,7 @@ impl Pass<'_> {
 
     /// The same outside of dry runs.
     fn remove(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
-        let held = self.store.lock_session(Whose::Digest(id), Some(shard), Instant::now())?;
+        let held = self.store.lock_session(SessionRef::PublicId(id), Some(shard), Instant::now())?;
         if !counted && !matches!(held, LockResult::Missing) {
             self.report.examined += 1;
         }
@@ -157,7 +157,7 @@ impl Pass<'_> {
         if !self.is_leftover(file.changed) {
             return;
         }
-        let finish = || self.store.delete_moved(Whose::Digest(id), &id, shard);
+        let finish = || self.store.delete_moved(SessionRef::PublicId(id), &id, shard);
         match if self.options.dry_run { Ok(()) } else { finish() } {
             Ok(()) => self.count_leftover(file.bytes),
             Err(error) => self.report.fail(error),

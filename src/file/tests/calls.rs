@@ -29,7 +29,7 @@ fn a_relaxed_save_opens_reads_and_writes_the_other_slot() {
         put(&fixture.store, &session, "x", false)
     });
     let calls = ["append", "stat file", "open session", "lock", "stat file", "stat session", "write"];
-    check_calls(&calls, || fixture.store.create_file(Whose::Secret(&other), Arc::new(record("x")), false));
+    check_calls(&calls, || fixture.store.create_file(SessionRef::Id(&other), Arc::new(record("x")), false));
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn the_first_session_of_an_hour_makes_its_bucket() {
         let mut record = record("x");
         record.deadline += Duration::from_secs(3600 * deadline);
         let session = SessionId::random().unwrap();
-        fixture.store.create_file(Whose::Secret(&session), Arc::new(record), false)
+        fixture.store.create_file(SessionRef::Id(&session), Arc::new(record), false)
     };
     let rest = ["append", "stat file", "open session", "lock", "stat file", "stat session", "write"];
     let opened = [&["open directory", "open file in directory"][..], &rest].concat();
@@ -181,7 +181,7 @@ fn a_power_safe_creation_syncs_the_file_then_its_name() {
         "sync shard",
         "write",
     ];
-    check_calls(&calls, || fixture.store.create_file(Whose::Secret(&session), Arc::new(record("x")), true));
+    check_calls(&calls, || fixture.store.create_file(SessionRef::Id(&session), Arc::new(record("x")), true));
 }
 
 #[test]
@@ -290,7 +290,7 @@ const REMOVE: [&str; 4] = ["invalidate", "stat file", "stat session", "unlink"];
 const LOOKS: [&str; 3] = ["open shard", "open session in shard", "open file in directory"];
 
 fn delete(fixture: &Fixture, session: &SessionId) -> Result<bool> {
-    fixture.store.delete_file(Whose::Secret(session))
+    fixture.store.delete_file(SessionRef::Id(session))
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn on_btrfs_the_file_system_is_synced_once_a_name_has_changed() {
             name_syncs(&mut || assert!(store.update_file(session, &mut keep, true).unwrap().is_some()))
         };
         let end = |session: &SessionId| {
-            name_syncs(&mut || assert!(store.delete_file(Whose::Secret(session)).is_ok()))
+            name_syncs(&mut || assert!(store.delete_file(SessionRef::Id(session)).is_ok()))
         };
 
         assert_eq!(end(&session(true)), [changed]);

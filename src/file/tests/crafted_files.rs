@@ -35,7 +35,7 @@ fn a_slot_forged_inside_a_value_is_never_served() {
     .unwrap();
     let magic = encoded.windows(4).rposition(|window| window == b"SESS").unwrap();
     let text = |version| text_with(1800 + SLOT_MIN - magic, version);
-    fixture.store.create_file(Whose::Secret(&session), Arc::new(record(&text(1))), false).unwrap();
+    fixture.store.create_file(SessionRef::Id(&session), Arc::new(record(&text(1))), false).unwrap();
     for versions in 1..4 {
         if versions > 1 {
             put(&fixture.store, &session, &text(versions), false).unwrap().unwrap();
@@ -102,6 +102,6 @@ fn a_session_at_the_last_sequence_is_served_and_not_saved() {
             assert_eq!((error.kind(), error.to_string()), (ErrorKind::Corrupt, want));
         }
         assert_eq!(fixture.text(&session), before);
-        assert!(fixture.store.delete_file(Whose::Secret(&session)).unwrap());
+        assert!(fixture.store.delete_file(SessionRef::Id(&session)).unwrap());
     }
 }

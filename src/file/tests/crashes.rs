@@ -29,7 +29,7 @@ fn die_in_every_call(act: Act, power_safe: bool) {
         for (session, alive) in [(&session, old.is_some()), (&successor, made.is_some())] {
             assert_eq!(put(&other, session, &big("next"), true).unwrap().is_some(), alive, "{context}");
             assert_eq!(fixture.text(session), alive.then(|| big("next")), "{context}");
-            assert_eq!(other.delete_file(Whose::Secret(session)).unwrap(), alive, "{context}");
+            assert_eq!(other.delete_file(SessionRef::Id(session)).unwrap(), alive, "{context}");
             assert_eq!(fixture.text(session), None, "{context}");
             assert!(!fixture.path(session).exists(), "{context}");
         }
@@ -84,7 +84,7 @@ fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
                 };
                 let big_record = || {
                     let record = Arc::new(record(&big("new")));
-                    fixture.store.create_file(Whose::Secret(&successor), record, true).map(|_| true)
+                    fixture.store.create_file(SessionRef::Id(&successor), record, true).map(|_| true)
                 };
                 let run = || match act {
                     Act::Create { power_safe: true } => big_record(),
@@ -120,7 +120,7 @@ fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
                 let alive = usize::from(old.is_some()) + usize::from(made.is_some());
                 assert_eq!(files().count(), alive, "{context}");
                 for id in [&session, &successor] {
-                    fixture.store.delete_file(Whose::Secret(id)).unwrap();
+                    fixture.store.delete_file(SessionRef::Id(id)).unwrap();
                 }
                 if ended.is_ok() {
                     break;

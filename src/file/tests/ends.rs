@@ -20,7 +20,7 @@ fn impatient() -> Fixture {
 }
 
 fn end(store: &FileStore, session: &SessionId) -> Result<bool> {
-    store.delete_file(Whose::Secret(session))
+    store.delete_file(SessionRef::Id(session))
 }
 
 /// A writer that has the lock of a session and does not go on.

@@ -60,7 +60,7 @@ fn whoever_finds_no_session_tells_those_who_have_copies() {
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
         // Between its unlink and its telling.
-        assert!(dies_at("invalidate", || fixture.store.delete_file(Whose::Secret(&session))));
+        assert!(dies_at("invalidate", || fixture.store.delete_file(SessionRef::Id(&session))));
         assert_eq!(served(&warm, &session).as_deref(), Some("old"), "no invalidation");
         assert!(!act.run(&fixture.store, &session, &successor).unwrap());
         assert_eq!(served(&warm, &session), None, "{act:?}");
@@ -132,12 +132,12 @@ fn a_recreated_store_is_observed_if_its_invalidation_fails() {
     let hear = move |event: &crate::Event<'_>| heard.lock().unwrap().push(format!("{event:?}"));
     let store = FileStoreOptions::new().watch(false).observer(hear).open(dir.path()).unwrap();
     let session = SessionId::random().unwrap();
-    store.create_file(Whose::Secret(&session), Arc::new(record("old")), false).unwrap();
+    store.create_file(SessionRef::Id(&session), Arc::new(record("old")), false).unwrap();
     for path in fs::read_dir(dir.path()).unwrap().map(|name| name.unwrap().path()) {
         if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
     }
     let fail = |_: usize, call: &'static str| (call == "invalidate").then(|| Errno::IO.raw_os_error());
-    let (ended, _) = during(fail, || store.delete_file(Whose::Secret(&session)));
+    let (ended, _) = during(fail, || store.delete_file(SessionRef::Id(&session)));
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::InvalidationFailed);
     assert_eq!(*events.lock().unwrap(), [format!("StoreRecreated {{ path: {:?} }}", dir.path())]);
 }

@@ -93,7 +93,7 @@ fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) ->
     for (session, alive) in [(session, old.is_some()), (&successor, made.is_some())] {
         assert_eq!(put(&fixture.store, session, "next", true).unwrap().is_some(), alive, "{context}");
         assert_eq!(fixture.text(session).is_some(), alive, "{context}");
-        assert_eq!(fixture.store.delete_file(Whose::Secret(session)).unwrap(), alive, "{context}");
+        assert_eq!(fixture.store.delete_file(SessionRef::Id(session)).unwrap(), alive, "{context}");
         assert_eq!(fixture.text(session), None, "{context}");
         assert!(!fixture.path(session).exists(), "{context}");
     }
@@ -248,7 +248,7 @@ fn a_creation_neither_synced_nor_removed_is_not_loadable() {
         let session = SessionId::random().unwrap();
         let fail = move |_, call| [unsynced, "unlink"].contains(&call).then(|| Errno::IO.raw_os_error());
         let (result, _) = during(fail, || {
-            fixture.store.create_file(Whose::Secret(&session), Arc::new(record("new")), true)
+            fixture.store.create_file(SessionRef::Id(&session), Arc::new(record("new")), true)
         });
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Io);
         assert_eq!(fixture.text(&session), None, "after `{unsynced}` failed");
@@ -298,7 +298,7 @@ fn creation_refuses_an_id_that_exists_and_leaves_it_alone() {
     for power_safe in [false, true] {
         let error = fixture
             .store
-            .create_file(Whose::Secret(&session), Arc::new(record("new")), power_safe)
+            .create_file(SessionRef::Id(&session), Arc::new(record("new")), power_safe)
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Random);
         let path = fixture.path(&session);
@@ -409,7 +409,7 @@ fn a_bucket_that_refuses_an_append_is_closed_and_counted() {
             record.deadline += Duration::from_secs(3600 * n);
             let fail = move |_, call| (call == "append").then_some(errno);
             let session = SessionId::random().unwrap();
-            let create = || fixture.store.create_file(Whose::Secret(&session), Arc::new(record), false);
+            let create = || fixture.store.create_file(SessionRef::Id(&session), Arc::new(record), false);
             during(fail, create).0.unwrap();
         }
         assert_eq!(fixture.store.stats().index_failures, index_failures + 10);

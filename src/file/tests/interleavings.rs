@@ -16,7 +16,7 @@ fn delete_in_every_call(act: Act) {
         let interrupt = move |n, _: &str| {
             if n == call {
                 let (deleter, ended) = (Arc::clone(&deleter), ended.clone());
-                let was_there = thread::spawn(move || deleter.delete_file(Whose::Secret(&ended)))
+                let was_there = thread::spawn(move || deleter.delete_file(SessionRef::Id(&ended)))
                     .join()
                     .unwrap()
                     .unwrap();
@@ -74,7 +74,7 @@ fn a_rewrite_after_a_failed_sync_revives_no_ended_session() {
         if call == "exchange" {
             let (deleter, ended) = (Arc::clone(&deleter), ended.clone());
             assert!(
-                thread::spawn(move || deleter.delete_file(Whose::Secret(&ended))).join().unwrap().unwrap()
+                thread::spawn(move || deleter.delete_file(SessionRef::Id(&ended))).join().unwrap().unwrap()
             );
         }
         fail(n, call)
@@ -173,7 +173,7 @@ fn a_waiting_save_overtaken_by_a_logout_finds_no_session() {
                 assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
                 thread::sleep(Duration::from_millis(1));
             }
-            assert!(impatient.delete_file(Whose::Secret(&session)).unwrap());
+            assert!(impatient.delete_file(SessionRef::Id(&session)).unwrap());
             drop(stopped);
             waiter.join().unwrap()
         });
@@ -273,7 +273,7 @@ fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
             let session = fixture.session(false);
             let mut change = |record: &mut Record| {
                 assert!(
-                    other.delete_file(Whose::Secret(&session)).unwrap(),
+                    other.delete_file(SessionRef::Id(&session)).unwrap(),
                     "it does not wait for this lock"
                 );
                 record.entries.insert("text".into(), Value::new("late").unwrap());
@@ -307,7 +307,7 @@ fn a_save_overtaken_by_a_logout_is_not_acknowledged() {
                 }
                 None
             };
-            let was_live = during(wait_in_rename, || deleter.delete_file(Whose::Secret(&ended))).0.unwrap();
+            let was_live = during(wait_in_rename, || deleter.delete_file(SessionRef::Id(&ended))).0.unwrap();
             returned.send(()).unwrap();
             was_live
         });
@@ -391,7 +391,7 @@ fn a_kept_update_returns_the_version_that_is_stored() {
     let store = FileStoreOptions::new().watch(false).open(dir.path()).unwrap();
     for act in [Act::Keep, Act::Rotate] {
         let (session, successor) = (SessionId::random().unwrap(), SessionId::random().unwrap());
-        store.create_file(Whose::Secret(&session), Arc::new(record("ancient")), true).unwrap();
+        store.create_file(SessionRef::Id(&session), Arc::new(record("ancient")), true).unwrap();
         put(&store, &session, "old", true).unwrap().unwrap();
         let path = dir.path().join(SessionPath::of(&session.public_id()).as_str());
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -425,7 +425,7 @@ fn a_creation_whose_file_was_swept_before_it_was_locked_says_so() {
             }
             None
         };
-        let create = || fixture.store.create_file(Whose::Secret(&session), Arc::new(record("x")), false);
+        let create = || fixture.store.create_file(SessionRef::Id(&session), Arc::new(record("x")), false);
         let (made, calls) = during(sweep, create);
         let error = made.map(|_| calls).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);

@@ -21,7 +21,7 @@ mod syncs;
 use super::disk::faults::{PAGE, SHORT, during};
 use super::flock::LockedFile;
 use super::layout::{DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of};
-use super::session_lock::Whose;
+use super::session_lock::SessionRef;
 use super::slot::SLOT_MIN;
 use super::{Content, FileStore, FileStoreOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -103,7 +103,7 @@ impl Fixture {
     /// A session at version "old", whose other slot holds an older version.
     fn session(&self, power_safe: bool) -> SessionId {
         let session = SessionId::random().unwrap();
-        self.store.create_file(Whose::Secret(&session), Arc::new(record("ancient")), power_safe).unwrap();
+        self.store.create_file(SessionRef::Id(&session), Arc::new(record("ancient")), power_safe).unwrap();
         put(&self.store, &session, "old", power_safe).unwrap().unwrap();
         session
     }
@@ -197,9 +197,9 @@ impl Act {
     fn run(self, store: &FileStore, session: &SessionId, successor: &SessionId) -> Result<bool> {
         match self {
             Self::Load => store.load(&session.to_token()).map(|found| matches!(found, Lookup::Live(_))),
-            Self::Create { power_safe } => {
-                store.create_file(Whose::Secret(successor), Arc::new(record("new")), power_safe).map(|_| true)
-            }
+            Self::Create { power_safe } => store
+                .create_file(SessionRef::Id(successor), Arc::new(record("new")), power_safe)
+                .map(|_| true),
             Self::Update { power_safe } => put(store, session, "new", power_safe).map(|r| r.is_some()),
             Self::Grow { power_safe } => put(store, session, &big("new"), power_safe).map(|r| r.is_some()),
             Self::Keep => store.update_file(session, &mut |_| Ok(Verdict::Keep), true).map(|r| r.is_some()),
@@ -210,7 +210,7 @@ impl Act {
                 };
                 store.rotate_file(session, successor, &mut change).map(|r| r.is_some())
             }
-            Self::Delete => store.delete_file(Whose::Secret(session)),
+            Self::Delete => store.delete_file(SessionRef::Id(session)),
         }
     }
 

@@ -43,7 +43,7 @@ impl Other {
                 };
                 store.rotate_file(session, successor, &mut change)
             }
-            Self::Delete => return store.delete_file(Whose::Secret(session)),
+            Self::Delete => return store.delete_file(SessionRef::Id(session)),
         };
         done.map(|live| live.is_some())
     }
@@ -276,7 +276,7 @@ fn an_insertion_during_a_bucket_removal_is_not_lost() {
         let filed_late = stage.id(Where::Elsewhere);
         let make = |store: &FileStore, session: &SessionId| {
             let record = Arc::new(record_until(at(MADE, 58), "x"));
-            store.create_file(Whose::Secret(session), record, false).unwrap();
+            store.create_file(SessionRef::Id(session), record, false).unwrap();
             renew(store, session, at(MADE + 9, 0), "late").unwrap().unwrap();
         };
         make(&other_store, &before);
@@ -333,7 +333,7 @@ fn expire_and_sweep_in_every_call(operation: Act, until: SystemTime) {
         let (result, calls) = during(in_call(call, sweep), || match operation {
             Act::Create { power_safe } => {
                 let record = Arc::new(record_until(until, "new"));
-                store.create_file(Whose::Secret(&successor), record, power_safe).map(|_| true)
+                store.create_file(SessionRef::Id(&successor), record, power_safe).map(|_| true)
             }
             Act::Update { power_safe } | Act::Grow { power_safe } => {
                 store.update_file(&session, &mut change, power_safe).map(|live| live.is_some())
@@ -342,7 +342,7 @@ fn expire_and_sweep_in_every_call(operation: Act, until: SystemTime) {
                 store.update_file(&session, &mut |_| Ok(Verdict::Keep), true).map(|live| live.is_some())
             }
             Act::Rotate => store.rotate_file(&session, &successor, &mut change).map(|live| live.is_some()),
-            Act::Delete => store.delete_file(Whose::Secret(&session)),
+            Act::Delete => store.delete_file(SessionRef::Id(&session)),
             Act::Load => unreachable!(),
         });
         if !*met.lock().unwrap() {
@@ -404,7 +404,7 @@ fn a_session_that_expires_during_its_creation_is_indexed() {
         };
         let create = || {
             let record = Arc::new(record_until(deadline, "x"));
-            stage.store().create_file(Whose::Secret(&session), record, false)
+            stage.store().create_file(SessionRef::Id(&session), record, false)
         };
         let (made, calls) = during(plan, create);
         made.unwrap();
