@@ -85,12 +85,12 @@ impl FileStore {
                     self.remove(&self.open_shard(id)?, &locked)?;
                 }
                 LockResult::Session(_) => return Ok(false),
-                LockResult::Unreadable(remains) if remains.is_damaged => {
+                LockResult::Unreadable(unreadable) if unreadable.is_damaged => {
                     return Err(in_the_way(ErrorKind::Corrupt, "a damaged file is in its place"));
                 }
                 // Its creator may be between creating the file and locking it.
-                LockResult::Unreadable(remains) if began.elapsed() < CREATION => {
-                    drop(remains);
+                LockResult::Unreadable(unreadable) if began.elapsed() < CREATION => {
+                    drop(unreadable);
                     thread::sleep(CREATION / 20);
                 }
                 LockResult::Unreadable(_) => {
@@ -122,17 +122,17 @@ impl FileStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.root.error("examine session file", &path, error)),
         }
-        let held = self.lock_session(
+        let result = self.lock_session(
             SessionRef::PublicId(*id),
             Some(&shard),
             Instant::now() + self.options.lock_wait,
         )?;
-        let LockResult::Unreadable(remains) = held else { return Ok(None) };
-        if !remains.is_damaged {
+        let LockResult::Unreadable(unreadable) = result else { return Ok(None) };
+        if !unreadable.is_damaged {
             return Ok(None);
         }
         // A `delete` that does not wait for our lock may remove the file meanwhile.
-        self.move_to_damaged(id, &shard, &path, || Ok(!self.is_current_file(&path, &remains.file)?))
+        self.move_to_damaged(id, &shard, &path, || Ok(!self.is_current_file(&path, &unreadable.file)?))
     }
 
     /// Moves the file under a session's name. If it is missing, `None` if it `may_be_gone`.

@@ -39,14 +39,14 @@ impl FileStore {
     pub(super) fn delete_file(&self, session: SessionRef<'_>) -> Result<bool> {
         let id = session.public_id();
         let shard = self.open_shard(&id)?;
-        let held = self.lock_session(session, Some(&shard), Instant::now() + self.options.lock_wait);
-        let ended = match held {
+        let result = self.lock_session(session, Some(&shard), Instant::now() + self.options.lock_wait);
+        let ended = match result {
             Ok(LockResult::Session(locked)) => {
                 let is_live = !locked.newest.record.is_expired(self.now());
                 self.delete_locked(&shard, &locked).map(|was_there| was_there && is_live)
             }
-            Ok(LockResult::Unreadable(remains)) => {
-                self.delete_unreadable(session, &shard, &remains).map(|()| false)
+            Ok(LockResult::Unreadable(unreadable)) => {
+                self.delete_unreadable(session, &shard, &unreadable).map(|()| false)
             }
             Ok(LockResult::Missing) => self.delete_missing(session, &id, &shard).map(|()| false),
             // Another writer has the lock and does not give it back (a stopped process, say), or the file cannot be read: a logout
@@ -66,15 +66,15 @@ impl FileStore {
         &self,
         session: SessionRef<'_>,
         shard: &Directory,
-        remains: &UnreadableFile<'_>,
+        unreadable: &UnreadableFile<'_>,
     ) -> Result<()> {
         let id = session.public_id();
         let path = &SessionPath::of(&id);
         let invalidate = || self.coherence.invalidate(&id, session.session_id(), Cause::Ended).map(drop);
-        if !remains.is_damaged {
+        if !unreadable.is_damaged {
             // The flags of the inode were lost with its versions.
             let dying =
-                Dying { session, shard, path, file: &remains.file, offset: 0, state: State::REPLACES };
+                Dying { session, shard, path, file: &unreadable.file, offset: 0, state: State::REPLACES };
             return self.delete_in_place(&dying, invalidate).map(drop);
         }
         // Without a tombstone: it may be a hard link to another session's file. As damage it may come back.

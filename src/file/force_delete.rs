@@ -38,7 +38,7 @@ use super::layout::SessionPath;
 use super::options::LOCK_WAIT_MIN;
 use super::session_lock::{Locked, SessionRef, write_tombstone};
 use super::slots::{self, View};
-use super::update::Written;
+use super::update::SaveOutcome;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::sync::Instant;
@@ -119,14 +119,14 @@ impl FileStore {
     }
 
     /// A forced delete may have taken the file's name away while we held the lock; if so, the save is void.
-    pub(super) fn unless_deleted(&self, locked: &Locked<'_>) -> Result<Written> {
+    pub(super) fn confirm_linked(&self, locked: &Locked<'_>) -> Result<SaveOutcome> {
         let is_there = locked.is_still_linked().map_err(|error| {
             Error::new(ErrorKind::DurabilityUnknown, "look for session file after saving")
                 .with_path(self.path().join(locked.path.as_str()))
                 .with_reason("it was written, and may have been removed before")
                 .with_source(error)
         })?;
-        Ok(if is_there { Written::Yes } else { Written::Gone })
+        Ok(if is_there { SaveOutcome::Saved } else { SaveOutcome::Deleted })
     }
 }
 

@@ -36,7 +36,7 @@ impl Acting<'_> {
         session(self.token)
     }
 
-    /// Changes the session and tells the version that the caller was told of.
+    /// Changes the session, and records the version that was acknowledged to the caller.
     fn update(&self, verdict: Verdict) {
         let was_ended = self.acknowledged.is_ended.load(SeqCst);
         let step = u64::from(verdict == Verdict::Write);
@@ -48,19 +48,19 @@ impl Acting<'_> {
         match self.store.update(self.token, &mut next, Durability::Relaxed) {
             Ok(Some(Saved { live, .. })) => {
                 assert!(!was_ended, "revived: a session is saved after its end");
-                self.tell(version_of(&live.record), step);
+                self.acknowledge(version_of(&live.record), step);
             }
             Ok(None) => {}
             Err(error) => assert_eq!(error.kind(), ErrorKind::Busy, "{error}"),
         }
     }
 
-    fn tell(&self, version: u64, saves: u64) {
+    fn acknowledge(&self, version: u64, saves: u64) {
         self.acknowledged.saves.fetch_add(saves, SeqCst);
         self.acknowledged.version.fetch_max(version, SeqCst);
     }
 
-    fn tell_end(&self) {
+    fn acknowledge_end(&self) {
         self.acknowledged.is_ended.store(true, SeqCst);
     }
 
@@ -115,7 +115,7 @@ const LOAD_ANEW: Act = |acting| {
 };
 const END: Act = |acting| {
     acting.store.delete(acting.token).unwrap();
-    acting.tell_end();
+    acting.acknowledge_end();
 };
 /// In a process that has no copy of the session, and so learns of it from the files alone.
 const END_ANEW: Act = |acting| {
@@ -133,13 +133,13 @@ const GROW: Act = |acting| {
     if let Some(Saved { live, .. }) =
         acting.store.update(acting.token, &mut next, Durability::Relaxed).unwrap()
     {
-        acting.tell(version_of(&live.record), 1);
+        acting.acknowledge(version_of(&live.record), 1);
     }
 };
 const ROTATE: Act = |acting| {
     let mut same = |_: &mut Record| Ok(Verdict::Keep);
     if acting.store.rotate(acting.token, &mut same, Durability::Relaxed).unwrap().is_some() {
-        acting.tell_end();
+        acting.acknowledge_end();
     }
 };
 /// A writer that is killed after it has written, before it has invalidated.
@@ -202,19 +202,19 @@ fn threads_of_one_process_see_each_save_and_lose_none() {
 }
 
 #[test]
-fn other_processes_see_what_was_saved_and_no_save_is_lost() {
+fn other_processes_see_each_save_and_lose_none() {
     model(2, &[LONG, LONG], &[(0, SAVE), (1, LOAD), (1, LOAD_ANEW)]);
     model(2, &[LONG, LONG], &[(0, SAVE), (1, SAVE), (0, LOAD)]);
 }
 
 #[test]
-fn nobody_is_served_an_ended_session_nor_brings_it_back() {
+fn no_process_serves_or_revives_an_ended_session() {
     model(2, &[LONG, LONG], &[(0, SAVE), (1, END), (0, LOAD)]);
     model(2, &[LONG, LONG], &[(0, ROTATE), (1, SAVE), (1, LOAD)]);
 }
 
 #[test]
-fn an_end_that_finds_nothing_has_nothing_to_tell() {
+fn an_end_that_finds_no_session_leaves_no_stale_entry() {
     model(2, &[LONG, LONG], &[(0, END), (1, END), (1, LOAD)]);
     model(2, &[LONG, SHORT], &[(0, END), (1, END)]);
 }
@@ -238,7 +238,7 @@ fn a_killed_writers_version_reaches_every_process() {
 }
 
 #[test]
-fn an_end_that_a_killed_process_began_is_announced_by_the_next() {
+fn the_next_delete_invalidates_for_a_killed_one() {
     model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_MARKING), (1, END_ANEW), (2, LOAD)]);
 }
 
@@ -265,7 +265,7 @@ const LOAD_STAMPED_AFTERWARDS: Act = |acting| {
 
 #[test]
 #[should_panic(expected = "stale: Some(1) after version 2")]
-fn a_cell_noted_after_the_file_is_read_is_found_out() {
+fn a_stamp_taken_after_the_file_is_read_is_detected() {
     model(2, &[LONG, LONG], &[(0, LOAD_STAMPED_AFTERWARDS), (1, SAVE)]);
 }
 
@@ -276,30 +276,30 @@ const SAVE_INVALIDATED_WITHOUT_THE_LOCK: Act = |acting| {
     let (id, ends, opened_at) = (locked.id, locked.stamp_before_open.ends, locked.opened_at);
     drop(locked);
     let saves = acting.store.coherence.generations().invalidate(&id, Cause::Saved).unwrap().saves;
-    let (told, stamp) = (version_of(&record), Stamp { saves, ends, counters: 0 });
+    let (saved, stamp) = (version_of(&record), Stamp { saves, ends, counters: 0 });
     acting.store.coherence.remember(&session, Cached::new(record, id, version, stamp, opened_at));
-    acting.tell(told, 1);
+    acting.acknowledge(saved, 1);
 };
 
 #[test]
 #[should_panic(expected = "stale: Some(2) after version 3")]
-fn an_announcement_after_the_lock_is_given_back_is_found_out() {
+fn an_invalidation_after_unlocking_is_detected() {
     model(2, &[LONG, LONG], &[(0, SAVE_INVALIDATED_WITHOUT_THE_LOCK), (1, SAVE)]);
 }
 
-/// Rule 2: whatever came of the act.
+/// Rule 2: whatever the result of the operation.
 const KEEP_WITHOUT_INVALIDATION: Act = |acting| {
     let session = acting.session();
     let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
     locked.invalidated.set(true);
     let version = version_of(&locked.newest.record);
     drop(locked);
-    acting.tell(version, 0);
+    acting.acknowledge(version, 0);
 };
 
 #[test]
 #[should_panic(expected = "stale: Some(1) after version 2")]
-fn an_act_that_changes_nothing_and_tells_nobody_is_found_out() {
+fn an_unchanged_save_without_invalidation_is_detected() {
     model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_WRITING), (1, KEEP_WITHOUT_INVALIDATION), (2, LOAD)]);
 }
 
@@ -319,7 +319,7 @@ const SAVE_WITH_ONE_COUNTER: Act = |acting| {
 
 #[test]
 #[should_panic(expected = "stale: an ended session is served")]
-fn one_counter_in_place_of_two_is_found_out() {
+fn one_counter_in_place_of_two_is_detected() {
     model(2, &[LONG, SHORT], &[(0, SAVE_WITH_ONE_COUNTER), (1, END)]);
 }
 
@@ -333,7 +333,7 @@ const DIE_AFTER_REMOVING: Act = |acting| {
 
 #[test]
 #[should_panic(expected = "stale: an ended session is served")]
-fn a_name_that_goes_before_the_end_is_announced_is_found_out() {
+fn a_name_removed_before_the_invalidation_is_detected() {
     model(2, &[LONG, LONG], &[(0, DIE_AFTER_REMOVING), (1, END_ANEW)]);
 }
 
@@ -343,17 +343,17 @@ const END_INVALIDATED_FIRST: Act = |acting| {
     acting.store.coherence.generations().invalidate(&id, Cause::Ended).unwrap();
     let path = crate::file::layout::SessionPath::of(&id);
     acting.store.unlink(&acting.store.open_shard(&id).unwrap(), &path).unwrap();
-    acting.tell_end();
+    acting.acknowledge_end();
 };
 
 #[test]
 #[should_panic(expected = "stale: an ended session is served")]
-fn an_end_that_is_announced_before_it_is_done_is_found_out() {
+fn an_end_invalidated_before_it_is_done_is_detected() {
     model(2, &[LONG, LONG], &[(0, LOAD_ANEW), (1, END_INVALIDATED_FIRST)]);
 }
 
 /// Rule 5: a copy is returned only while its stamp is what the cell says.
-const LOAD_WITHOUT_ASKING: Act = |acting| {
+const LOAD_WITHOUT_A_CHECK: Act = |acting| {
     let (store, now) = (acting.store, acting.store.options.clock.now_coarse());
     acting.check_load(|| {
         let cache = store.coherence.cache();
@@ -366,6 +366,6 @@ const LOAD_WITHOUT_ASKING: Act = |acting| {
 
 #[test]
 #[should_panic(expected = "stale: Some(1) after version 2")]
-fn a_copy_that_is_trusted_blindly_is_found_out() {
-    model(2, &[LONG, LONG], &[(0, LOAD_WITHOUT_ASKING), (1, SAVE)]);
+fn a_copy_returned_without_checking_its_stamp_is_detected() {
+    model(2, &[LONG, LONG], &[(0, LOAD_WITHOUT_A_CHECK), (1, SAVE)]);
 }
