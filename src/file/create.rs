@@ -108,7 +108,9 @@ impl FileStore {
         bytes: Vec<u8>,
         shard: Option<&Directory>,
     ) -> Result<(), CreateError> {
-        let io = |act| move |error| CreateError { error: self.root.error(act, path, error), owns_path: true };
+        let io = |operation| {
+            move |error| CreateError { error: self.root.error(operation, path, error), owns_path: true }
+        };
         // From here on a sweep sees that the file is not a dead one.
         let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
             .map_err(io("lock new session file"))?

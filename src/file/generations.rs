@@ -274,8 +274,8 @@ impl Generations {
 impl Counters {
     /// Opens the file that has the name, if it is fit for counters.
     fn open(root: &Root, mapped: bool, number: u64) -> Result<Found> {
-        const ACT: &str = "open the generations of session store";
-        let error = |error| io_error(ACT, error).with_path(root.path().join(GENERATIONS_PATH));
+        const OPERATION: &str = "open the generations of session store";
+        let error = |error| io_error(OPERATION, error).with_path(root.path().join(GENERATIONS_PATH));
         let file = match root.open_generations() {
             Ok(file) => file,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),

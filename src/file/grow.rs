@@ -42,7 +42,7 @@ impl FileStore {
         mut bytes: Vec<u8>,
         power_safe: bool,
     ) -> Result<SaveOutcome> {
-        let io = |act| move |error| self.root.error(act, &locked.path, error);
+        let io = |operation| move |error| self.root.error(operation, &locked.path, error);
         // The flags of the old inode are not true of the new one.
         let state = State::REPLACES;
         bytes[STATE_AT] = state.to_byte();

@@ -58,9 +58,9 @@ impl Watcher {
     ///
     /// [`ErrorKind::Io`] if the user has no inotify instance or watches left, the system has none, or the process no thread.
     pub(super) fn start(root: &Root, generations: &Arc<Generations>) -> Result<Self> {
-        const ACT: &str = "watch session directory";
+        const OPERATION: &str = "watch session directory";
         let error = |cause: Box<dyn std::error::Error + Send + Sync>| {
-            Error::new(ErrorKind::Io, ACT)
+            Error::new(ErrorKind::Io, OPERATION)
                 .with_path(root.path())
                 .with_reason("changes outside the library are noticed within a minute instead of at once")
                 .with_source(cause)

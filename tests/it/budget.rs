@@ -332,14 +332,14 @@ impl Pair {
 
 /// After these operations, the handle that created the session counts these hits, misses, invalidations and
 /// cached records.
-type Case = (&'static str, Act, [u64; 4]);
-type Act = fn(&Pair);
+type Case = (&'static str, Operation, [u64; 4]);
+type Operation = fn(&Pair);
 
 #[track_caller]
 fn check_counts(options: &FileStoreOptions, cases: &[Case]) {
-    for &(what, act, [hits, misses, invalidations, copies]) in cases {
+    for &(what, operation, [hits, misses, invalidations, copies]) in cases {
         let pair = Pair::new(options);
-        act(&pair);
+        operation(&pair);
         let want = Counts { hits, misses, invalidations, copies: copies.try_into().unwrap(), evictions: 0 };
         assert_eq!(counts(&pair.mine), want, "{what}, {options:?}");
     }
@@ -348,7 +348,7 @@ fn check_counts(options: &FileStoreOptions, cases: &[Case]) {
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What happens to a session that its maker has a copy of, and what the next load then is.
-const ACTS: &[Case] = &[
+const OPERATIONS: &[Case] = &[
     //                                                          hits, misses, invalidations, copies
     ("nothing", |_| (), [0, 0, 0, 1]),
     ("a load", |p| drop(p.load()), [1, 0, 0, 1]),
@@ -476,15 +476,17 @@ const ACTS: &[Case] = &[
 
 #[test]
 fn statistics_count_what_happened() {
-    check_counts(&FileStoreOptions::new(), ACTS);
+    check_counts(&FileStoreOptions::new(), OPERATIONS);
 }
 
 #[test]
 fn without_a_cache_every_load_is_a_miss_and_everything_works() {
     let options = FileStoreOptions::new().cache_bytes(0);
     // Loads: the sum of what they are with a cache.
-    let cases: Vec<Case> =
-        ACTS.iter().map(|&(what, act, [hits, misses, ..])| (what, act, [0, hits + misses, 0, 0])).collect();
+    let cases: Vec<Case> = OPERATIONS
+        .iter()
+        .map(|&(what, operation, [hits, misses, ..])| (what, operation, [0, hits + misses, 0, 0]))
+        .collect();
     check_counts(&options, &cases);
     let pair = Pair::new(&options);
     assert_eq!(pair.load().as_deref(), Some("old"));

@@ -1,6 +1,6 @@
 //! The command `sessile`, run as operators run it: beside servers, on stores of other users, with mistyped input.
 //!
-//! The promise: each verb acts as its help says and its exit code reports the result; live sessions stay; no session's id is
+//! The promise: each verb does what its help says and its exit code reports the result; live sessions stay; no session's id is
 //! repeated, after any mistake; no stored text drives a terminal.
 use crate::support::client::Browser;
 use crate::support::command::{Ran, finish, finish_with, keys, numbers, run, sessile, wait};

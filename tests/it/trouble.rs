@@ -51,7 +51,7 @@ fn check_error<T>(result: Result<T, Error>, kind: ErrorKind, text: &str, because
     assert_eq!(cause(&error), because, "{text}");
 }
 
-/// What every act that saves comes to, without what it returns.
+/// What every operation that saves comes to, without what it returns.
 fn saves(store: &FileStore, token: &Token) -> [(&'static str, Result<(), Error>); 4] {
     [
         ("relaxed update", put(store, token, "new", RELAXED).map(drop)),
@@ -96,12 +96,12 @@ pub(crate) fn again_on_small_disk_in(dir: &Path, test: &str, bytes: u32, inodes:
 }
 
 #[track_caller]
-fn check_full<T>(result: Result<T, Error>, acts: &[&str], reason: &str) {
+fn check_full<T>(result: Result<T, Error>, operations: &[&str], reason: &str) {
     let Err(error) = result else { panic!("it succeeded on a full disk") };
     let (kind, text) = (error.kind(), error.to_string());
     assert_eq!(kind, ErrorKind::Full, "{text}");
     let path = error.path().unwrap_or_else(|| panic!("no path: {text}")).display();
-    let wanted = acts.iter().map(|act| format!("failed to {act} `{path}`: {reason}"));
+    let wanted = operations.iter().map(|operation| format!("failed to {operation} `{path}`: {reason}"));
     assert!(wanted.into_iter().any(|wanted| wanted == text), "{text}");
     assert_eq!(cause(&error), "No space left on device (os error 28)");
 }
@@ -450,7 +450,7 @@ fn making_a_store_on_a_full_disk_is_an_error_without_leftovers() {
         );
         assert!(!root.join("run/generations").exists(), "with {room} bytes: half of it is left");
     };
-    let mut acts = std::collections::BTreeSet::new();
+    let mut operations = std::collections::BTreeSet::new();
     for room in [0, 2, 100].into_iter().chain(256..272).chain([1 << 10]).map(|kibibytes| kibibytes << 10) {
         fs::write(&reserve, vec![1; usize::try_from(room).unwrap()]).unwrap();
         File::open(&reserve).unwrap().sync_all().unwrap();
@@ -461,7 +461,7 @@ fn making_a_store_on_a_full_disk_is_an_error_without_leftovers() {
         ballast.sync_all().unwrap();
         check_full(&root, room);
         let error = FileStore::open(&root).unwrap_err().to_string();
-        acts.insert(error[..error.find('`').unwrap()].to_owned());
+        operations.insert(error[..error.find('`').unwrap()].to_owned());
         check_full(&old, room);
         ballast.set_len(0).unwrap();
         ballast.sync_all().unwrap();
@@ -472,7 +472,7 @@ fn making_a_store_on_a_full_disk_is_an_error_without_leftovers() {
         drop(store);
         fs::remove_dir_all(&root).unwrap();
     }
-    assert!(acts.len() >= 2, "{acts:?}");
+    assert!(operations.len() >= 2, "{operations:?}");
     let store = FileStore::open(&old).unwrap();
     assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
 }
@@ -544,12 +544,12 @@ fn a_read_only_file_system_allows_reads_only() {
     let read_only = "Read-only file system (os error 30)";
     let Lookup::Live(live) = store.load(&token).unwrap() else { panic!("it was just there") };
     let path = path_of(&root, live.id);
-    for (act, result) in writes(&store, &token) {
+    for (operation, result) in writes(&store, &token) {
         // A file that cannot be opened for writing may still be removed, elsewhere.
-        let tried = if act == "deletion" { "remove" } else { "open" };
+        let tried = if operation == "deletion" { "remove" } else { "open" };
         let text = format!("failed to {tried} session file `{}`", path.display());
         check_error(result, ErrorKind::Io, &text, read_only);
-        assert_eq!(load(&store, &token).unwrap().as_deref(), Some("old"), "after a {act}");
+        assert_eq!(load(&store, &token).unwrap().as_deref(), Some("old"), "after a {operation}");
     }
     let error = store.create(&record("x"), RELAXED).unwrap_err();
     assert_eq!((error.kind(), &*cause(&error)), (ErrorKind::Io, read_only), "{error}");
@@ -574,7 +574,7 @@ fn four_free_descriptors_are_enough_for_every_operation() {
     let limit_with = |spare: usize| (0..).filter(is_free).nth(spare).unwrap();
     let mut failures = Vec::new();
     for spare in 0..=4 {
-        // One session for each act; relaxed, so that a power-safe save has most to do.
+        // One session for each operation; relaxed, so that a power-safe save has most to do.
         let sessions: [Saved; 6] = std::array::from_fn(|_| store.create(&record("old"), RELAXED).unwrap());
         let tokens = sessions.map(|saved| saved.token);
         let made_before = files(store.path()).len();
@@ -670,9 +670,9 @@ fn a_record_beyond_a_limit_keeps_the_old_version() {
 
 /// Runs something that must not hang on a thread of its own.
 #[track_caller]
-fn within_five_seconds<R: Send + 'static>(what: &str, act: impl FnOnce() -> R + Send + 'static) -> R {
+fn within_five_seconds<R: Send + 'static>(what: &str, operation: impl FnOnce() -> R + Send + 'static) -> R {
     let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || sender.send(act()));
+    thread::spawn(move || sender.send(operation()));
     receiver.recv_timeout(Duration::from_secs(5)).unwrap_or_else(|_| panic!("{what}: no answer in 5 seconds"))
 }
 
@@ -695,12 +695,12 @@ fn check_planted(planted: Planted, act_of_load: &str, because: &'static str) {
     let loaded = within_five_seconds(&text, move || other.load(&token));
     check_error(loaded, ErrorKind::NotASessionFile, &text, because);
     let (other, token) = (Arc::clone(&store), saved.token.clone());
-    for (act, result) in within_five_seconds("writing", move || writes(&other, &token)) {
-        let error = result.expect_err(act);
+    for (operation, result) in within_five_seconds("writing", move || writes(&other, &token)) {
+        let error = result.expect_err(operation);
         assert_eq!(
             (error.kind(), &*cause(&error)),
             (ErrorKind::NotASessionFile, because),
-            "{planted:?}, {act}: {error}"
+            "{planted:?}, {operation}: {error}"
         );
         assert!(
             error.to_string().ends_with(&format!(" session file `{}`: {reason}", place.display())),
@@ -752,15 +752,15 @@ impl Shards {
         path_of(&self.root, self.saved.live.id).parent().unwrap().to_owned()
     }
 
-    /// Every act on the session is an error; the session is unharmed when its directory is back.
+    /// Every operation on the session is an error; the session is unharmed when its directory is back.
     #[track_caller]
     fn check(&self, kind: ErrorKind, load_text: &str, load_because: &str, shard_because: &str) {
         check_error(self.store.load(&self.saved.token), kind, load_text, load_because);
-        for (act, result) in writes(&self.store, &self.saved.token) {
-            let error = result.expect_err(act);
-            assert_eq!(error.kind(), kind, "{act}: {error}");
+        for (operation, result) in writes(&self.store, &self.saved.token) {
+            let error = result.expect_err(operation);
+            assert_eq!(error.kind(), kind, "{operation}: {error}");
             let cause = cause(&error);
-            assert!([load_because, shard_because].contains(&&*cause), "{act}: {error}: {cause}");
+            assert!([load_because, shard_because].contains(&&*cause), "{operation}: {error}: {cause}");
         }
     }
 
@@ -888,7 +888,7 @@ fn a_forbidden_operation_names_the_file() {
     let saved = create(&store, "old");
     let path = path_of(&root, saved.live.id);
     let shard = path.parent().unwrap();
-    let text = |act: &str| format!("failed to {act} `{}`", path.display());
+    let text = |operation: &str| format!("failed to {operation} `{}`", path.display());
     let check_alive = |want: &str| assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some(want));
 
     // A file that must not be written is served all the same.

@@ -46,11 +46,11 @@ impl Kind {
 #[cfg(test)]
 thread_local! { static PRETENDED: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) }; }
 
-/// Takes the file system of every root that `act` opens on this thread for the one of this number.
+/// Takes the file system of every root that `operation` opens on this thread for the one of this number.
 #[cfg(all(test, not(shuttle)))]
-pub(in crate::file) fn pretending<R>(magic: u32, act: impl FnOnce() -> R) -> R {
+pub(in crate::file) fn pretending<R>(magic: u32, operation: impl FnOnce() -> R) -> R {
     PRETENDED.set(Some(magic));
-    let result = act();
+    let result = operation();
     PRETENDED.set(None);
     result
 }

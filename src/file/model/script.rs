@@ -17,7 +17,7 @@ pub(super) const FAULTS: [i32; 10] = [
     Errno::INTR.raw_os_error(),
 ];
 
-/// Which of the stores acts.
+/// The store of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::file) enum By {
     /// Remembers all of them.
@@ -88,7 +88,7 @@ pub(in crate::file) enum Step {
     Reopen {
         by: By,
     },
-    /// The next act's call of this number fails, or it and all that follow.
+    /// The next operation's call of this number fails, or it and all that follow.
     Fail {
         call: u8,
         fault: u8,

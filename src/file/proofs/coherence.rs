@@ -1,7 +1,7 @@
 //! A load that begins after a save or an end has returned sees that or something newer, in every process; and an end is one.
 //!
-//! Each model lets some acts loose on one session at once, in the stores of one process or of several, and then asks each
-//! store once more. In the negative ones, one act does what the engine does with one rule of `design` broken, by the
+//! Each model lets some operations loose on one session at once, in the stores of one process or of several, and then asks each
+//! store once more. In the negative ones, one operation does what the engine does with one rule of `design` broken, by the
 //! engine's own parts.
 use super::*;
 use crate::file::SessionRef;
@@ -24,7 +24,7 @@ struct Acknowledged {
     is_ended: AtomicBool,
 }
 
-/// An act under way.
+/// An operation under way.
 struct Acting<'a> {
     store: &'a FileStore,
     token: &'a Token,
@@ -103,27 +103,27 @@ impl Acting<'_> {
     }
 }
 
-type Act = fn(&Acting<'_>);
+type Operation = fn(&Acting<'_>);
 
-const SAVE: Act = |acting| acting.update(Verdict::Write);
-const KEEP: Act = |acting| acting.update(Verdict::Keep);
-const LOAD: Act = |acting| acting.check_load(|| load(acting.store, acting.token));
+const SAVE: Operation = |acting| acting.update(Verdict::Write);
+const KEEP: Operation = |acting| acting.update(Verdict::Keep);
+const LOAD: Operation = |acting| acting.check_load(|| load(acting.store, acting.token));
 /// Of a session of which there is no copy.
-const LOAD_ANEW: Act = |acting| {
+const LOAD_ANEW: Operation = |acting| {
     acting.store.coherence.forget(&acting.session());
     LOAD(acting);
 };
-const END: Act = |acting| {
+const END: Operation = |acting| {
     acting.store.delete(acting.token).unwrap();
     acting.acknowledge_end();
 };
 /// In a process that has no copy of the session, and so learns of it from the files alone.
-const END_ANEW: Act = |acting| {
+const END_ANEW: Operation = |acting| {
     acting.store.coherence.forget(&acting.session());
     END(acting);
 };
 /// A save that needs a larger file.
-const GROW: Act = |acting| {
+const GROW: Operation = |acting| {
     let mut next = |record: &mut Record| {
         let version = version_of(record) + 1;
         record.entries.insert("version".into(), Value::new(&version).unwrap());
@@ -136,25 +136,25 @@ const GROW: Act = |acting| {
         acting.acknowledge(version_of(&live.record), 1);
     }
 };
-const ROTATE: Act = |acting| {
+const ROTATE: Operation = |acting| {
     let mut same = |_: &mut Record| Ok(Verdict::Keep);
     if acting.store.rotate(acting.token, &mut same, Durability::Relaxed).unwrap().is_some() {
         acting.acknowledge_end();
     }
 };
 /// A writer that is killed after it has written, before it has invalidated.
-const DIE_AFTER_WRITING: Act = |acting| drop(acting.write(&acting.session()));
+const DIE_AFTER_WRITING: Operation = |acting| drop(acting.write(&acting.session()));
 
 /// A deleter that is killed after it has written the tombstone, before it has invalidated.
-const DIE_AFTER_MARKING: Act = |acting| {
+const DIE_AFTER_MARKING: Operation = |acting| {
     let session = acting.session();
     let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
     locked.invalidated.set(true);
     write_tombstone(&locked.file, locked.offset(locked.slot)).unwrap();
 };
 
-/// Lets acts loose at once, each in the store of this number, whose waits these are.
-fn model(preemptions_max: usize, waits: &'static [Duration], acts: &'static [(usize, Act)]) {
+/// Lets operations loose at once, each in the store of this number, whose waits these are.
+fn model(preemptions_max: usize, waits: &'static [Duration], operations: &'static [(usize, Operation)]) {
     // Opened in the first run, for all of them: opening one takes longer than a run.
     let stores = OnceLock::new();
     check(preemptions_max, move || {
@@ -169,13 +169,13 @@ fn model(preemptions_max: usize, waits: &'static [Duration], acts: &'static [(us
             assert_eq!(load(store, &token), Some(1));
         }
         let acknowledged = Arc::new(Acknowledged::default());
-        let threads: Vec<_> = acts
+        let threads: Vec<_> = operations
             .iter()
-            .map(|(store, act)| {
+            .map(|(store, operation)| {
                 let (store, token) = (Arc::clone(&stores[*store]), token.clone());
                 let acknowledged = Arc::clone(&acknowledged);
                 shuttle::thread::spawn(move || {
-                    act(&Acting { store: &store, token: &token, acknowledged: &acknowledged });
+                    operation(&Acting { store: &store, token: &token, acknowledged: &acknowledged });
                 })
             })
             .collect();
@@ -245,7 +245,7 @@ fn the_next_delete_invalidates_for_a_killed_one() {
 // ------------------------------------------------------------------------------------------- the rules, one by one broken
 
 /// Rule 1: the stamp is taken before the file is opened.
-const LOAD_STAMPED_AFTERWARDS: Act = |acting| {
+const LOAD_STAMPED_AFTERWARDS: Operation = |acting| {
     let (store, session) = (acting.store, acting.session());
     store.coherence.forget(&session);
     acting.check_load(|| {
@@ -270,7 +270,7 @@ fn a_stamp_taken_after_the_file_is_read_is_detected() {
 }
 
 /// Rule 2: the holder of the lock invalidates before it gives the lock back.
-const SAVE_INVALIDATED_WITHOUT_THE_LOCK: Act = |acting| {
+const SAVE_INVALIDATED_WITHOUT_THE_LOCK: Operation = |acting| {
     let session = acting.session();
     let Some((locked, record, version)) = acting.write(&session) else { return };
     let (id, ends, opened_at) = (locked.id, locked.stamp_before_open.ends, locked.opened_at);
@@ -288,7 +288,7 @@ fn an_invalidation_after_unlocking_is_detected() {
 }
 
 /// Rule 2: whatever the result of the operation.
-const KEEP_WITHOUT_INVALIDATION: Act = |acting| {
+const KEEP_WITHOUT_INVALIDATION: Operation = |acting| {
     let session = acting.session();
     let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
     locked.invalidated.set(true);
@@ -305,7 +305,7 @@ fn an_unchanged_save_without_invalidation_is_detected() {
 
 /// Rule 3: the stamp of a writer's copy has the `ends` from before the path was opened. With one counter in place of two, it
 /// has the value of the writer's own invalidation.
-const SAVE_WITH_ONE_COUNTER: Act = |acting| {
+const SAVE_WITH_ONE_COUNTER: Operation = |acting| {
     let session = acting.session();
     let Some((locked, record, version)) = acting.write(&session) else { return };
     if !acting.store.is_current_file(&locked.path, &locked.file).unwrap() {
@@ -325,7 +325,7 @@ fn one_counter_in_place_of_two_is_detected() {
 
 /// Rule 6 for crashes: the name goes last. A process that is killed after it has removed the name and before it has invalidated
 /// leaves nothing by which the next one sees that there are copies to be invalidated.
-const DIE_AFTER_REMOVING: Act = |acting| {
+const DIE_AFTER_REMOVING: Operation = |acting| {
     let id = acting.session().public_id();
     let path = crate::file::layout::SessionPath::of(&id);
     acting.store.unlink(&acting.store.open_shard(&id).unwrap(), &path).unwrap();
@@ -338,7 +338,7 @@ fn a_name_removed_before_the_invalidation_is_detected() {
 }
 
 /// Rule 4: an end invalidates when no version can be read any more.
-const END_INVALIDATED_FIRST: Act = |acting| {
+const END_INVALIDATED_FIRST: Operation = |acting| {
     let id = acting.session().public_id();
     acting.store.coherence.generations().invalidate(&id, Cause::Ended).unwrap();
     let path = crate::file::layout::SessionPath::of(&id);
@@ -353,7 +353,7 @@ fn an_end_invalidated_before_it_is_done_is_detected() {
 }
 
 /// Rule 5: a copy is returned only while its stamp is what the cell says.
-const LOAD_WITHOUT_A_CHECK: Act = |acting| {
+const LOAD_WITHOUT_A_CHECK: Operation = |acting| {
     let (store, now) = (acting.store, acting.store.options.clock.now_coarse());
     acting.check_load(|| {
         let cache = store.coherence.cache();

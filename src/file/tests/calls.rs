@@ -1,4 +1,4 @@
-//! What each act costs in calls to the file system, and what it syncs before what.
+//! What each operation costs in calls to the file system, and what it syncs before what.
 use super::*;
 use crate::file::disk::pretending;
 
@@ -151,7 +151,7 @@ fn the_first_power_safe_save_syncs_the_sessions_name() {
 fn a_power_safe_save_without_changes_syncs_the_stored_version() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
-    let keep = || Act::Keep.run(&fixture.store, &session, &session);
+    let keep = || Operation::Keep.run(&fixture.store, &session, &session);
     let calls = ["open session", "lock", "read", "open shard", "sync file", "sync shard", "write"];
     check_calls(&then_invalidated(&calls), keep);
     check_calls(&then_invalidated(&["open session", "lock", "read"]), keep);
@@ -280,7 +280,7 @@ fn a_rotation_syncs_the_successor_before_it_ends_the_old_file() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let successor = SessionId::random().unwrap();
-    check_calls(&ROTATE, || Act::Rotate.run(&fixture.store, &session, &successor));
+    check_calls(&ROTATE, || Operation::Rotate.run(&fixture.store, &session, &successor));
 }
 
 /// The calls of an end, up to the sync of the tombstone, and from there on.
@@ -307,7 +307,7 @@ fn a_deletion_of_what_is_not_there_looks_and_does_nothing_else() {
     let fixture = Fixture::new();
     let (ended, rotated) = (fixture.session(false), fixture.session(false));
     delete(&fixture, &ended).unwrap();
-    Act::Rotate.run(&fixture.store, &rotated, &SessionId::random().unwrap()).unwrap();
+    Operation::Rotate.run(&fixture.store, &rotated, &SessionId::random().unwrap()).unwrap();
     let made_up = SessionId::random().unwrap();
     for session in [&ended, &rotated, &made_up] {
         check_calls(&LOOKS, || delete(&fixture, session));
@@ -421,7 +421,7 @@ fn without_synced_security_events_only_successors_are_synced() {
     let fixture = Fixture::with(FileStoreOptions::new().sync_security_events(false));
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
     let unsynced = [&ROTATE[..18], &ROTATE[19..]].concat();
-    check_calls(&unsynced, || Act::Rotate.run(&fixture.store, &session, &successor));
+    check_calls(&unsynced, || Operation::Rotate.run(&fixture.store, &session, &successor));
     check_calls(&[&MARK[..], &REMOVE].concat(), || delete(&fixture, &successor));
     check_calls(&LOOKS, || delete(&fixture, &successor));
 }

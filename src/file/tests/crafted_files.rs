@@ -61,7 +61,7 @@ fn a_wrong_size_of_the_older_slot_is_no_unfinished_creation() {
     let fixture = Fixture::new();
     for bit in 0..8 {
         let session = fixture.session(false);
-        assert!(Act::Keep.run(&fixture.store, &session, &session).unwrap(), "synced");
+        assert!(Operation::Keep.run(&fixture.store, &session, &session).unwrap(), "synced");
         let file = fs::OpenOptions::new().read(true).write(true).open(fixture.path(&session)).unwrap();
         let mut byte = [0];
         file.read_exact_at(&mut byte, SIZE_AT).unwrap();

@@ -206,12 +206,12 @@ fn an_end_that_cannot_be_synced_is_synced_by_the_next() {
 #[test]
 fn a_session_whose_name_cannot_be_removed_is_ended_all_the_same() {
     let fixture = Fixture::new();
-    for act in [Act::Delete, Act::Rotate] {
+    for operation in [Operation::Delete, Operation::Rotate] {
         let (session, successor) = (fixture.session(true), SessionId::random().unwrap());
         let fail = |_, call| (call == "unlink").then(|| Errno::ACCESS.raw_os_error());
-        assert!(during(fail, || act.run(&fixture.store, &session, &successor)).0.unwrap());
+        assert!(during(fail, || operation.run(&fixture.store, &session, &successor)).0.unwrap());
         assert_eq!((fixture.text(&session), fixture.path(&session).exists()), (None, true));
-        assert_eq!(fixture.text(&successor).is_some(), act == Act::Rotate);
+        assert_eq!(fixture.text(&successor).is_some(), operation == Operation::Rotate);
         assert!(!end(&fixture.store, &session).unwrap());
         assert!(!fixture.path(&session).exists());
     }

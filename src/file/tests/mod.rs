@@ -43,7 +43,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 
-// ---------------------------------------------------------------------------------------- sessions to act on
+// ---------------------------------------------------------------------------------------- the sessions of the tests
 
 /// A store of its own.
 struct Fixture {
@@ -162,7 +162,7 @@ fn put(store: &FileStore, session: &SessionId, text: &str, power_safe: bool) -> 
 
 /// What a store is asked to do with a session at version "old".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Act {
+enum Operation {
     Load,
     Create {
         power_safe: bool,
@@ -179,20 +179,20 @@ enum Act {
     Delete,
 }
 
-/// Every act but loading.
-const WRITING: [Act; 9] = [
-    Act::Create { power_safe: false },
-    Act::Create { power_safe: true },
-    Act::Update { power_safe: false },
-    Act::Update { power_safe: true },
-    Act::Grow { power_safe: false },
-    Act::Grow { power_safe: true },
-    Act::Keep,
-    Act::Rotate,
-    Act::Delete,
+/// Every operation but loading.
+const WRITING: [Operation; 9] = [
+    Operation::Create { power_safe: false },
+    Operation::Create { power_safe: true },
+    Operation::Update { power_safe: false },
+    Operation::Update { power_safe: true },
+    Operation::Grow { power_safe: false },
+    Operation::Grow { power_safe: true },
+    Operation::Keep,
+    Operation::Rotate,
+    Operation::Delete,
 ];
 
-impl Act {
+impl Operation {
     /// Does it. Whether there was a session to do it to. Creation and rotation make `successor`.
     fn run(self, store: &FileStore, session: &SessionId, successor: &SessionId) -> Result<bool> {
         match self {
@@ -227,8 +227,8 @@ impl Act {
 // ------------------------------------------------------------------------------------ what the tests share
 
 #[track_caller]
-fn check_calls<R>(want: &[&str], act: impl FnOnce() -> Result<R>) {
-    let (result, calls) = during(|_, _| None, act);
+fn check_calls<R>(want: &[&str], operation: impl FnOnce() -> Result<R>) {
+    let (result, calls) = during(|_, _| None, operation);
     if let Err(error) = result {
         panic!("{error}");
     }
@@ -254,7 +254,7 @@ fn refusals() -> impl Iterator<Item = (Errno, Then)> {
     REFUSALS.into_iter().flat_map(|errno| [(errno, Then::Works), (errno, Then::Fails)])
 }
 
-/// Which calls of an act fail.
+/// Which calls of an operation fail.
 #[derive(Clone, Copy, Debug)]
 struct Fault {
     /// The first of them.
@@ -329,8 +329,8 @@ fn failing_syncs(
     }
 }
 
-/// Runs `act` in a process that dies in its n-th call; `None` if it did.
-fn dying_in_call<R>(n: usize, act: impl FnOnce() -> R) -> Option<R> {
+/// Runs `operation` in a process that dies in its n-th call; `None` if it did.
+fn dying_in_call<R>(n: usize, operation: impl FnOnce() -> R) -> Option<R> {
     struct Death;
     let die = move |call: usize, _| match call.cmp(&n) {
         Less => None,
@@ -338,7 +338,7 @@ fn dying_in_call<R>(n: usize, act: impl FnOnce() -> R) -> Option<R> {
         // The dead make no calls.
         Greater => Some(Errno::IO.raw_os_error()),
     };
-    let ended = catch_unwind(AssertUnwindSafe(|| during(die, act).0));
+    let ended = catch_unwind(AssertUnwindSafe(|| during(die, operation).0));
     // The dead leave their plan behind.
     during(|_, _| None, || ());
     match ended {
@@ -348,8 +348,8 @@ fn dying_in_call<R>(n: usize, act: impl FnOnce() -> R) -> Option<R> {
     }
 }
 
-/// Runs `act` in a process that dies in its first call of this name.
-fn dies_at<R>(name: &'static str, act: impl FnOnce() -> R) -> bool {
+/// Runs `operation` in a process that dies in its first call of this name.
+fn dies_at<R>(name: &'static str, operation: impl FnOnce() -> R) -> bool {
     let mut is_dead = false;
     let die = move |_, call: &str| {
         if !is_dead && call == name {
@@ -358,12 +358,12 @@ fn dies_at<R>(name: &'static str, act: impl FnOnce() -> R) -> bool {
         }
         is_dead.then(|| Errno::IO.raw_os_error())
     };
-    let died = catch_unwind(AssertUnwindSafe(|| during(die, act))).is_err();
+    let died = catch_unwind(AssertUnwindSafe(|| during(die, operation))).is_err();
     during(|_, _| None, || ());
     died
 }
 
-/// A store with copies, beside one whose acts fail.
+/// A store with copies, beside one whose operations fail.
 fn warm(fixture: &Fixture) -> FileStore {
     FileStoreOptions::new().watch(false).open(fixture.dir.path()).unwrap()
 }
