@@ -9,6 +9,7 @@
 use super::FileStore;
 use super::coherence::{Cached, Cause};
 use super::disk::{self, Access, Directory};
+use super::expiry_index::Entry;
 use super::flock::LockedFile;
 use super::layout::SessionPath;
 use super::queue::busy;
@@ -54,9 +55,9 @@ impl FileStore {
         let version = Version::claimed(&bytes);
         // A fresh random id cannot be cached anywhere: no invalidation needed. Our own copy has the stamp of one that is read.
         let (stamp, read_at) = (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
-        // Whatever will be needed is opened before anything is changed.
+        // The shard is opened before anything is changed: it may fail.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
-        self.expiry_index.insert(&self.root, &id, record.deadline, self.now());
+        self.expiry_index.insert(&self.root, Entry::new(id, record.deadline), self.now());
         let file = match self.root.open_session(&path, Access::Create) {
             // The shard is gone, and perhaps all of the store: then it is made again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -90,8 +91,8 @@ impl FileStore {
         made.map_err(|error| error.error)?;
         let now = self.now();
         if record.is_expired(now) {
-            // A sweep may have read its entry before there was a file, and have struck it out.
-            self.expiry_index.insert(&self.root, &id, record.deadline, now);
+            // A sweep may have read its entry before there was a file, and have erased it.
+            self.expiry_index.insert(&self.root, Entry::new(id, record.deadline), now);
         }
         invalidated?;
         session.session_id().inspect(|session| {

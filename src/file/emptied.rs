@@ -27,7 +27,7 @@ const LEFT: Duration = Duration::from_secs(5);
 /// How long after it was made again a shard that is missing is made once more: the removal may still be under way.
 const REMOVAL: Duration = Duration::from_secs(60);
 
-/// What one open store knows of its removals. Locked while it is made again.
+/// The removals that one open store has met. Locked while it is made again.
 #[derive(Debug, Default)]
 pub(super) struct MadeAgain(Mutex<Removals>);
 

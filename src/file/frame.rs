@@ -26,7 +26,7 @@ pub(super) const LOST_SHARD: &str =
 /// The same for parameters that were cut short or overwritten.
 pub(super) const NO_JSON: &str = "it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` makes it anew";
 
-/// What `sessile.json` says.
+/// The contents of `sessile.json`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Parameters {
     /// Newer ones are refused.

@@ -8,7 +8,7 @@ use std::ffi::CStr;
 pub(super) const SHARDS: u16 = if cfg!(sessile_fuzzing) { 4 } else { 256 };
 /// The parameters file.
 pub(super) const PARAMETERS: &str = "sessile.json";
-/// What running processes need and a backup does not.
+/// The directory of files that running processes need and a backup does not.
 pub(super) const RUN: &str = "run";
 /// In `run`: the counters that keep caches coherent.
 pub(super) const GENERATIONS: &str = "generations";
@@ -18,7 +18,7 @@ pub(super) const GENERATIONS_PATH: &str = "run/generations";
 pub(super) const DUE: &str = "run/due";
 /// In `run`: the tag by which programs that make backups know a directory that need not be in one.
 pub(super) const CACHE_TAG: &str = "CACHEDIR.TAG";
-/// What the tag holds; its first line is prescribed, to the byte (<https://bford.info/cachedir/>).
+/// The text of the tag; its first line is prescribed, to the byte (<https://bford.info/cachedir/>).
 pub(super) const CACHE_TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55
 # This directory belongs to a session store (sessile). It can be left out of backups: it is made again when it is missing.
 ";
@@ -29,9 +29,9 @@ pub(super) const EARLIER_DUE: &str = "due";
 pub(super) const SWEEP: &str = "sweep";
 /// Where damaged files are moved.
 pub(super) const DAMAGED: &str = "damaged";
-/// What names of files on their way begin with; no session's name does.
+/// The prefix of temporary names; no session's name has it.
 pub(super) const TEMPORARY: &str = ".new-";
-/// What stands before the name of a session's file when the session was ended without its lock.
+/// The prefix of a session's file while the session is being ended without its lock.
 const ENDING: &str = ".end-";
 
 /// The path of one session's file: fixed length, on the stack, ready for a system call.

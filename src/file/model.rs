@@ -1,4 +1,4 @@
-//! The engine's law, as a map: a script drives four stores on one directory, with caches of their own or none, through operations by id
+//! The engine compared with a map: a script drives four stores on one directory, with caches of their own or none, through operations by id
 //! and by file, sweeps, re-openings and steps of the clock in both directions, while calls fail, once or for good, or do a part;
 //! and whatever can be observed is what a map of the sessions says.
 //!
@@ -9,10 +9,10 @@
 //! - With one, an operation may fail; then the session is what [`store`](crate::store) says of that error: at its old version,
 //!   or, where the kind leaves it open, at the old or the new one, or ended. Which one is looked up, and is the truth from
 //!   then on. Sweeps are exact again after a whole walk without a fault.
-//! - What was ended or swept never comes back, under any store, unless it is brought in.
+//! - A session that was ended or swept never comes back, in any store, unless it is imported.
 mod script;
 
-pub(super) use script::{By, Step};
+pub(super) use script::{By, Step, Update};
 
 use super::disk::faults::during;
 use super::expiry_index::{BUCKET_MICROS, bucket_of};
@@ -36,7 +36,7 @@ use tempfile::TempDir;
 const TRUST: Duration = Duration::from_secs(61);
 /// When each script begins, since 1970.
 const BEGIN: Duration = Duration::from_secs(1_700_000_000);
-/// What is known of one session.
+/// The expected state of one session.
 #[derive(Clone, Debug)]
 struct Known {
     token: Token,
@@ -89,7 +89,7 @@ thread_local! {
 }
 
 fn directory() -> TempDir {
-    // What a real disk makes of a sync is not the matter here.
+    // In memory, for speed: these tests look at files, and not at a disk after a power cut.
     let new = || tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     EMPTY.take().unwrap_or_else(|| new().expect("a temporary directory"))
 }
@@ -153,8 +153,8 @@ impl Model {
         let for_good = for_good && fault != Errno::INTR.raw_os_error();
         let fails = move |n, _: &str| (n == due || for_good && n > due).then_some(fault);
         let (done, calls) = during(fails, || operation(self));
-        let is_unannounced = |error: &Error| error.kind() == ErrorKind::InvalidationFailed || for_good;
-        if done.as_ref().is_err_and(is_unannounced) {
+        let is_not_invalidated = |error: &Error| error.kind() == ErrorKind::InvalidationFailed || for_good;
+        if done.as_ref().is_err_and(is_not_invalidated) {
             // For a minute others may not see what was changed.
             self.clock.advance(TRUST);
         }
@@ -209,7 +209,7 @@ impl Model {
         self.check(self.sessions.len() - 1);
     }
 
-    /// What is found is what the map says, and says why if it is nothing.
+    /// The store finds the record that the map has; if it finds none, it gives the right reason.
     #[track_caller]
     fn check_found(&self, at: usize, found: &Lookup, context: &str) {
         let known = &self.sessions[at];
@@ -284,9 +284,7 @@ impl Model {
                 }
                 self.check(at);
             }
-            Step::Update { by, at, safe, kilobytes, renewed_by } => {
-                self.update(by, at, safe, kilobytes, renewed_by);
-            }
+            Step::Update { by, at, update } => self.update(by, at, update),
             Step::Keep { by, at } => {
                 let Some(at) = self.index(at) else { return };
                 let token = self.sessions[at].token.clone();
@@ -323,16 +321,16 @@ impl Model {
                 }
                 let old = self.sessions[at].record.clone();
                 match self.perform(by, |store| store.import(&id, &record, how(safe))) {
-                    Ok(brought_in) => {
-                        assert_eq!(brought_in, !was_live, "session {at}");
-                        if brought_in {
+                    Ok(imported) => {
+                        assert_eq!(imported, !was_live, "session {at}");
+                        if imported {
                             self.sessions[at].filed = record.deadline;
                             self.sessions[at].record = Some(record);
                         }
                         self.check(at);
                     }
                     Err(error) => {
-                        // What expired may have been removed to make room for it.
+                        // An expired session may have been removed to make room for it.
                         let mut candidates = vec![old];
                         candidates.extend((!was_live).then_some([None, Some(record)]).into_iter().flatten());
                         self.resolve(at, &error, candidates);
@@ -358,7 +356,7 @@ impl Model {
         }
     }
 
-    fn update(&mut self, by: By, at: u8, safe: bool, kilobytes: u8, renewed_by: i16) {
+    fn update(&mut self, by: By, at: u8, Update { safe, kilobytes, renewed_by }: Update) {
         let Some(at) = self.index(at) else { return };
         let (token, old, text) =
             (self.sessions[at].token.clone(), self.live(at).cloned(), self.text(kilobytes));

@@ -1,7 +1,7 @@
 //! Opening: makes the store if there is none, refuses a directory that is no store of ours, and locks the root for as long as the
 //! store is open.
 //!
-//! What it makes and checks below the root is in `frame`.
+//! The files below the root are made and checked by `frame`.
 use super::FileStore;
 use super::disk::{self, Root};
 use super::errors::{directory_error, io_error};
@@ -132,7 +132,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
         check_parameters(&root)?;
         return Ok((root, false));
     }
-    // Before the parameters are read: another user's may not be readable. Mended when they are known to be a store's.
+    // Before the parameters are read: another user's may not be readable. Modes are repaired when the directory is known to be a store.
     let survey = permissions::Survey::of(&root)?;
     check_parameters(&root)?;
     if options.keep_modes && !is_new {

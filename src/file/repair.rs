@@ -1,4 +1,4 @@
-//! Makes anew what a store has lost of its frame: shard directories and the parameters file. Sessions are read and never
+//! Recreates the parts of its frame that a store has lost: shard directories and the parameters file. Sessions are read and never
 //! changed.
 //!
 //! The parameters are never guessed over a newer format: before their file is made, every session is read, and each says
@@ -70,7 +70,7 @@ impl FileStore {
     }
 }
 
-/// What has become of `sessile.json`.
+/// The state of `sessile.json`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Parameters {
     There,

@@ -210,8 +210,7 @@ impl FileStore {
         self.check_may_write()?;
         let known = session.session_id().and_then(|session| self.coherence.known(session));
         let id = known.as_ref().map_or_else(|| session.public_id(), |known| known.id);
-        let turn = self.queues.turn(&id, deadline)?;
-        let path = SessionPath::of(&id);
+        let (turn, path) = (self.queues.turn(&id, deadline)?, SessionPath::of(&id));
         loop {
             let (stamp_before_open, opened_at) =
                 (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
@@ -224,7 +223,8 @@ impl FileStore {
                 .map_err(|error| self.root.error("lock session file", &path, error))?
                 .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
             let lock_taken_at = Instant::now();
-            let looked = self.look_under_lock(session, &id, &path, &file, known.as_ref());
+            let view = |bytes: &[u8]| slots::view(bytes, &id, known.as_ref().map(Cached::known));
+            let looked = self.look_under_lock(session, &path, &file, view);
             let (view, size, is_here) = looked.inspect_err(|_| {
                 // The holder before us may have been killed before it invalidated the copies.
                 let _ = self.coherence.invalidate(&id, session.session_id(), Cause::Ended);
@@ -265,12 +265,11 @@ impl FileStore {
     fn look_under_lock(
         &self,
         session: SessionRef<'_>,
-        id: &PublicId,
         path: &SessionPath,
         file: &File,
-        known: Option<&Cached>,
+        view: impl Fn(&[u8]) -> Result<View>,
     ) -> Result<(View, usize, bool)> {
-        let look = |bytes: &[u8]| (slots::view(bytes, id, known.map(Cached::known)), bytes.len());
+        let look = |bytes: &[u8]| (view(bytes), bytes.len());
         let (view, size) = match self.look(file, path, look) {
             Err(error) if session.is_oversized(&error) => (Ok(View::Damaged), 0),
             looked => looked?,

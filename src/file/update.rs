@@ -11,6 +11,7 @@
 use super::FileStore;
 use super::coherence::Cached;
 use super::disk;
+use super::expiry_index::Entry;
 use super::session_lock::{Locked, void_slot, write_state};
 use super::slot::{self, Extent, State, Version};
 use crate::error::{Error, ErrorKind, Result};
@@ -62,7 +63,7 @@ impl FileStore {
             &slot::Header { id: &id, sequence, state, slot_size_min: locked.slot_size },
         )?;
         let version = Version::claimed(&bytes);
-        self.expiry_index.insert_if_earlier(&self.root, &id, deadline, record.deadline, now);
+        self.expiry_index.insert_if_earlier(&self.root, Entry::new(id, record.deadline), deadline, now);
         let outcome = if slot::slot_size(&bytes) > locked.slot_size {
             self.replace(&locked, bytes, power_safe)?
         } else {

@@ -119,8 +119,8 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         let watcher = self.inotify.get_mut().take();
-        // `notify` takes for granted that its thread lives, and panics where it does not. What is kept for ever then is a
-        // descriptor and a few hundred bytes.
+        // `notify` takes for granted that its thread lives, and panics where it does not. Then a descriptor and a few hundred
+        // bytes are leaked.
         if self.thread.strong_count() == 0 {
             std::mem::forget(watcher);
         } else {
@@ -402,7 +402,7 @@ mod tests {
             check_one(event, Invalidation::Counters);
         }
         check(
-            "made anew by this library",
+            "recreated by this library",
             [
                 (from("/root/run/.new-0123456789abcdef", 1), Invalidation::Nothing),
                 (to(COUNTERS, 1), Invalidation::Counters),

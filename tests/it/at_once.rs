@@ -1,6 +1,6 @@
 //! Changes that are made in the store at once: atomic among requests, kept whatever becomes of this one, and a pending login or
 //! rotation is carried out in the same step.
-use crate::life::{add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
+use crate::lifecycle::{add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};

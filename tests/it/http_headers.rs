@@ -474,7 +474,7 @@ fn a_logout_removes_the_presented_cookie_on_any_status() {
         check(&site, Known, &[Expire(expiry)], GOOD, &[VARY, REMOVAL, NO_STORE]);
         check(&site, Known, &[Expire(expiry)], BAD, &[VARY]);
     }
-    // Whatever was found under the presented id …
+    // Each state of the presented id …
     for operations in [&[Destroy][..], &[Read, Destroy], &[Destroy, Read, Destroy], &[UpdateNow, Destroy]] {
         check(&site, Stranger, operations, ALL, &[VARY, REMOVAL, NO_STORE]);
         // … and never if none was: another site could log visitors out, past SameSite.

@@ -1,5 +1,5 @@
 //! A login is not refused because the presented session is gone: it makes a new one.
-use crate::life::{Operation, add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
+use crate::lifecycle::{Operation, add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
 use crate::support::memory::{Call, Stage, on_every_storage, secs};
 use serde_json::{Value as Json, json};
 use sessile::{Cookies, Destroyed, ErrorKind, Expiry, Headers, Lifetime, Session, Sessions, Token};

@@ -559,7 +559,7 @@ fn options_out_of_bounds_are_refused_before_anything_is_made() {
 // ------------------------------------------------------------------------------------ how the directory is shared
 
 const SHORT_WAIT: Duration = Duration::from_millis(60);
-/// What "does not hang" means on a busy machine.
+/// The time limit of "does not hang" on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 /// With a cache, and without one.
 const CACHES: [usize; 2] = [32 << 20, 0];
@@ -640,7 +640,7 @@ fn resize(path: &Path, bytes: u64) {
     File::options().write(true).open(path).unwrap().set_len(bytes).unwrap();
 }
 
-/// What can have become of the counters' file; `None`: it is gone.
+/// The possible states of the counters' file; `None`: it is gone.
 const DAMAGES: [Option<u64>; 6] =
     [None, Some(0), Some(1), Some(GENERATIONS_BYTES - 1), Some(GENERATIONS_BYTES + 1), Some(1 << 40)];
 

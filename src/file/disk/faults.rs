@@ -15,7 +15,7 @@ pub(in crate::file) const SHORT: i32 = -1;
 /// The same, but no more than a page.
 pub(in crate::file) const PAGE: i32 = -2;
 
-/// What the plan says of a call. What it does itself to say so passes, and is not counted.
+/// The error that the plan has for a call. Calls that the plan itself makes pass, and are not counted.
 fn planned(call: &'static str) -> Option<i32> {
     /// A plan that may end in the death of its process goes on: the dead make no calls.
     struct Taken(Option<Plan>);

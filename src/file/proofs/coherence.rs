@@ -1,7 +1,7 @@
-//! A load that begins after a save or an end has returned sees that or something newer, in every process; and an end is one.
+//! A load that begins after a save or an end has returned sees that or something newer, in every process; an end is final.
 //!
-//! Each model lets some operations loose on one session at once, in the stores of one process or of several, and then asks each
-//! store once more. In the negative ones, one operation does what the engine does with one rule of `design` broken, by the
+//! Each model runs some operations concurrently on one session, in the stores of one process or of several, and then loads it
+//! in each store once more. In the negative ones, one operation does what the engine does with one rule of `design` broken, by the
 //! engine's own parts.
 use super::*;
 use crate::file::SessionRef;
@@ -15,7 +15,7 @@ use crate::store::{Live, Saved};
 use crate::sync::step;
 use std::sync::atomic::AtomicU64;
 
-/// What has been acknowledged of a session so far.
+/// The acknowledged state of a session.
 #[derive(Default)]
 struct Acknowledged {
     /// The newest version that was acknowledged.
@@ -153,7 +153,7 @@ const DIE_AFTER_MARKING: Operation = |acting| {
     write_tombstone(&locked.file, locked.offset(locked.slot)).unwrap();
 };
 
-/// Lets operations loose at once, each in the store of this number, whose waits these are.
+/// Runs operations concurrently, each in the store of the given number; the stores have these wait limits.
 fn model(preemptions_max: usize, waits: &'static [Duration], operations: &'static [(usize, Operation)]) {
     // Opened in the first run, for all of them: opening one takes longer than a run.
     let stores = OnceLock::new();

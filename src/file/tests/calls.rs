@@ -1,4 +1,4 @@
-//! What each operation costs in calls to the file system, and what it syncs before what.
+//! The calls to the file system that each operation makes, and the order of its syncs.
 use super::*;
 use crate::file::disk::pretending;
 
@@ -8,7 +8,7 @@ fn a_load_opens_reads_and_does_nothing_else() {
     let session = fixture.session(false);
     let token = session.to_token();
     check_calls(&["open session", "read"], || fixture.store.load(&token));
-    // What is absent is looked for once more, by its directory.
+    // An absent file is looked for once more, by its directory.
     let unknown = SessionId::random().unwrap().to_token();
     check_calls(&["open session", "open shard", "open session in shard"], || fixture.store.load(&unknown));
     let malformed = crate::id::Token::parse("../../etc/passwd").unwrap();
@@ -107,7 +107,7 @@ fn the_newest_version_is_synced_before_the_older_is_overwritten() {
     put(&fixture.store, &session, "relaxed", false).unwrap();
     let calls = ["open session", "lock", "read", "sync file", "write", "sync file", "write"];
     check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "x", true));
-    // Once only: what is known of the new version is written down.
+    // Once only: the state byte records that the new version is on the disk.
     let calls = ["open session", "lock", "read", "write", "sync file", "write"];
     check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "y", true));
 }
@@ -209,7 +209,7 @@ fn a_grown_file_is_synced_before_it_takes_the_name() {
     check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, &big("x"), true));
 }
 
-/// Else the next save could be announced before this one, whose copy would then pass for the newest.
+/// Otherwise the next save could invalidate before this one, whose copy would then pass for the newest.
 #[test]
 fn a_grown_file_stays_locked_until_the_invalidation() {
     let fixture = Fixture::new();
@@ -294,7 +294,7 @@ fn delete(fixture: &Fixture, session: &SessionId) -> Result<bool> {
 }
 
 #[test]
-fn a_deletion_syncs_and_announces_before_the_name_goes() {
+fn a_deletion_syncs_and_invalidates_before_the_name_goes() {
     let fixture = Fixture::new();
     for power_safe in [false, true] {
         let session = fixture.session(power_safe);
@@ -426,7 +426,7 @@ fn without_synced_security_events_only_successors_are_synced() {
     check_calls(&LOOKS, || delete(&fixture, &successor));
 }
 
-/// What a sweep removes is not synced: what comes back after a power cut must have expired too.
+/// A sweep syncs no removal: a version that comes back after a power cut must have expired too.
 #[test]
 fn a_save_that_shortens_the_deadline_is_power_safe() {
     let save = |store: &FileStore, session: &SessionId, sooner: bool| {

@@ -110,7 +110,7 @@ fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
                 if operation == Operation::Rotate {
                     assert!(old.is_some() || made.is_some(), "{context}: both are dead");
                 }
-                // What is left of it is cleared away like any other leftover, and not kept as damage.
+                // The remaining file is removed like any other leftover, and not kept as damage.
                 let shards: HashSet<_> =
                     [&session, &successor].map(|id| fixture.path(id).parent().unwrap().to_owned()).into();
                 let files = || shards.iter().flat_map(|shard| fs::read_dir(shard).unwrap());

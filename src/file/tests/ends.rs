@@ -119,7 +119,7 @@ fn a_sweep_finishes_an_end_that_was_begun_without_the_lock() {
 }
 
 #[test]
-fn a_sweep_syncs_and_announces_a_tombstone_before_it_goes() {
+fn a_sweep_syncs_and_invalidates_before_a_tombstone_goes() {
     let fixture = Fixture::new();
     let (session, warm) = (fixture.session(false), warm(&fixture));
     assert_eq!(served(&warm, &session).as_deref(), Some("old"));
@@ -135,7 +135,7 @@ fn a_sweep_syncs_and_announces_a_tombstone_before_it_goes() {
 }
 
 #[test]
-fn an_end_that_is_not_announced_keeps_its_name() {
+fn an_end_that_is_not_invalidated_keeps_its_name() {
     let fixture = Fixture::new();
     let (session, warm) = (fixture.session(false), warm(&fixture));
     assert_eq!(served(&warm, &session).as_deref(), Some("old"));
@@ -202,7 +202,7 @@ fn an_end_that_cannot_be_synced_is_synced_by_the_next() {
     }
 }
 
-/// A directory that others may not write to, say. What is left is a tombstone.
+/// A directory that others may not write to, say. A tombstone is left.
 #[test]
 fn a_session_whose_name_cannot_be_removed_is_ended_all_the_same() {
     let fixture = Fixture::new();

@@ -6,7 +6,7 @@ use super::*;
 fn may_be_silent(operation: Operation, calls: &[&'static str], n: usize) -> bool {
     let before = |k: usize| n.checked_sub(k).map_or("", |n| calls[n]);
     match calls[n] {
-        // What cannot be filed is counted.
+        // A failed insertion in the index is counted.
         "append" | "open directory" | "open file in directory" | "make directory" => true,
         "stat file" => before(1) == "append",
         // Notes of what was synced. Without a tombstone a session is ended by its name.
@@ -26,7 +26,7 @@ fn may_be_silent(operation: Operation, calls: &[&'static str], n: usize) -> bool
 }
 
 #[test]
-fn every_refused_call_is_told_but_those_that_may_be_silent() {
+fn every_failed_call_is_reported_unless_it_may_be_silent() {
     let fixture = Fixture::new();
     for (operation, power_safe) in
         WRITING.into_iter().flat_map(|operation| [(operation, false), (operation, true)])
@@ -56,7 +56,7 @@ fn every_refused_call_is_told_but_those_that_may_be_silent() {
 }
 
 #[test]
-fn whoever_finds_no_session_tells_those_who_have_copies() {
+fn an_operation_that_finds_no_session_invalidates_it() {
     let fixture = Fixture::new();
     let warm = warm(&fixture);
     for operation in
@@ -64,7 +64,7 @@ fn whoever_finds_no_session_tells_those_who_have_copies() {
     {
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
-        // Between its unlink and its telling.
+        // Between its unlink and its invalidation.
         assert!(dies_at("invalidate", || fixture.store.delete_file(SessionRef::Id(&session))));
         assert_eq!(served(&warm, &session).as_deref(), Some("old"), "no invalidation");
         assert!(!operation.run(&fixture.store, &session, &successor).unwrap());

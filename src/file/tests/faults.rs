@@ -1,4 +1,4 @@
-//! Each call of each operation fails: what is left is the old version or the new one, and the error says which.
+//! Each call of each operation fails: the file holds the old version or the new one, and the error says which.
 use super::*;
 
 /// Fails call 0, 1, 2 … of an operation until a run meets no fault, alone, with all after it, and with each one after it: of a usual
@@ -35,7 +35,7 @@ fn fail_every_call(operation: Operation, power_safe: bool) {
     }
 }
 
-/// What removes a file that was made in vain.
+/// The calls that remove the file of a failed creation.
 const TIDYING: [&str; 5] = ["open shard", "open session in shard", "lock", "read", "unlink"];
 
 /// One run. How many calls were made.
@@ -85,7 +85,7 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
         (Operation::Delete, Err(_)) => assert!(is_old || old.is_none(), "{context}: {old:?}"),
     }
     if let Ok(there) = result {
-        assert!(there, "{context}: trouble is an error, never \"there is no such session\"");
+        assert!(there, "{context}: a failure is an error, never \"there is no such session\"");
     }
     let temporary = fixture.temporary_beside(session);
     assert!(temporary == 0 || !removable, "{context}: a temporary file is left");
@@ -99,7 +99,7 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
         assert_eq!(fixture.text(session), None, "{context}");
         assert!(!fixture.path(session).exists(), "{context}");
     }
-    // What is left is what a sweep removes when it is an hour old.
+    // A sweep removes the remaining files when they are an hour old.
     let shard = shard_of(&session.public_id());
     let (directory, names) = fixture.store.list_shard(&shard).unwrap();
     for name in names {
@@ -184,12 +184,12 @@ fn a_call_that_fails_half_way_ends_no_session() {
             let context = format!("{operation:?}, {part} in call {call} of {calls:?}: {result:?}");
             let alive = [fixture.text(&session), fixture.text(&successor)];
             let texts: Vec<_> = alive.iter().flatten().collect();
-            // What could not be announced may be neither.
+            // A session that could not be invalidated may be at neither.
             let is_neither =
                 texts.is_empty() && result.as_ref().is_err_and(|error| may_be_visible(error.kind()));
             let is_one = texts == [&big("old")] || texts == [&operation.new_text()];
             assert!(is_one || is_neither, "{context}: {texts:?}");
-            assert!(result.unwrap_or(true), "{context}: trouble is not the end");
+            assert!(result.unwrap_or(true), "{context}: a failure is not the end of the session");
         }
     }
 }
@@ -248,7 +248,7 @@ fn a_load_beside_a_torn_slot_fails_when_any_of_its_calls_does() {
     assert_eq!(fixture.text(&session).as_deref(), Some("ancient"));
 }
 
-/// What is not synced must not be found either, and its file may refuse to go.
+/// A file that is not synced must not be found either, and its file may refuse to go.
 #[test]
 fn a_creation_neither_synced_nor_removed_is_not_loadable() {
     for unsynced in ["sync file", "sync shard"] {
@@ -344,11 +344,11 @@ fn without_random_bits_nothing_is_created_or_changed() {
         let rotated = store.rotate(&token, &mut |_| Ok(Verdict::Write), Durability::Relaxed);
         rotated.map(|saved| saved.is_some())
     });
-    // What it counts saves with begins somewhere.
+    // The counters begin at a random number.
     fails("draw a starting point for generations", &|| FileStore::open(store.path()).map(|_| true));
     let files = fs::read_dir(fixture.dir.path().join(shard_of(&session.public_id()))).unwrap().count();
     assert_eq!(files, 1, "something was made");
-    // What needs no name goes on.
+    // An operation that needs no random name works.
     without_random_bits(|| put(store, &session, "new", true)).unwrap().unwrap();
     assert_eq!(fixture.text(&session).as_deref(), Some("new"));
 }

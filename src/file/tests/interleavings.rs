@@ -1,4 +1,4 @@
-//! What others do between one call of an operation and the next.
+//! Operations of other processes between one call of an operation and the next.
 use super::*;
 
 /// A logout that meets a save at each of its calls, by a thread of the same process or by another process,
@@ -248,7 +248,7 @@ fn a_reader_that_waited_on_a_replaced_file_reads_its_successor() {
 
 // ------------------------------------------------------------------------------------------------ passed readers
 
-/// A reader may copy the first slot before a save and the second one in the middle of the next: what it holds then is
+/// A reader may copy the first slot before a save and the second one in the middle of the next: its copy then is
 /// torn beside a version that was superseded before the load began.
 #[test]
 fn a_load_overtaken_by_two_saves_finds_the_newest() {
@@ -276,8 +276,8 @@ fn a_load_overtaken_by_two_saves_finds_the_newest() {
     assert_eq!(text.as_deref(), Some("fourth"));
 }
 
-/// The same instant seen from the other side: a logout runs into its wait limit while a save holds the lock. What the
-/// save then writes has no name, and must not be acknowledged.
+/// The same instant seen from the other side: a logout runs into its wait limit while a save holds the lock. The
+/// save then writes to a file without a name, and must not be acknowledged.
 #[test]
 fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
     let fixture = Fixture::new();

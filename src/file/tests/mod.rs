@@ -51,7 +51,7 @@ struct Fixture {
     store: Arc<FileStore>,
 }
 
-/// A directory in memory, if there is such a place: what the disk makes of a sync is not the matter here.
+/// A directory in memory, if there is such a place: these tests look at files, and not at a disk after a power cut.
 fn directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -77,7 +77,7 @@ impl Fixture {
         Self::with(FileStoreOptions::new())
     }
 
-    /// Without a cache: what is asked here is what the files say.
+    /// Without a cache: these tests look at the files.
     fn with(options: FileStoreOptions) -> Self {
         let dir = directory();
         let store = Arc::new(options.cache_bytes(0).open(dir.path()).unwrap());
@@ -160,7 +160,7 @@ fn put(store: &FileStore, session: &SessionId, text: &str, power_safe: bool) -> 
     store.update_file(session, &mut change, power_safe)
 }
 
-/// What a store is asked to do with a session at version "old".
+/// An operation on a session at version "old".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     Load,
@@ -224,7 +224,7 @@ impl Operation {
     }
 }
 
-// ------------------------------------------------------------------------------------ what the tests share
+// ------------------------------------------------------------------------------------ shared by the tests
 
 #[track_caller]
 fn check_calls<R>(want: &[&str], operation: impl FnOnce() -> Result<R>) {
@@ -245,7 +245,7 @@ fn then_invalidated(calls: &[&'static str]) -> Vec<&'static str> {
     [calls, &["invalidate"]].concat()
 }
 
-/// What a disk that is broken, full, used up, unreachable or sealed says, and a kernel without memory.
+/// The errors of a disk that is broken, full, over quota, unreachable or read-only, and of a kernel without memory.
 const REFUSALS: [Errno; 7] =
     [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::ACCESS, Errno::ROFS, Errno::NOMEM];
 
@@ -263,7 +263,7 @@ struct Fault {
     then: Then,
 }
 
-/// What becomes of the calls after one that failed.
+/// The result of the calls after one that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
     /// They work.

@@ -1,4 +1,4 @@
-//! Syncs that failed: what the kernel says of the next one proves nothing.
+//! Syncs that failed: the result of the next sync proves nothing.
 use super::*;
 
 /// From the failed sync on: the file is marked, and the version is written to a new one, which is what is synced.
@@ -179,7 +179,7 @@ fn a_version_beyond_a_limit_whose_sync_failed_is_written_anew() {
     assert_eq!(keep(false), Ok(true));
 }
 
-/// The marks, the voiding and the new file: whatever else fails after a sync, the file is not trusted by the next save.
+/// The marks, the voiding and the new file: if another call fails after a sync too, the file is not trusted by the next save.
 #[test]
 fn a_file_whose_sync_failed_is_never_synced_again() {
     let fixture = Fixture::new();

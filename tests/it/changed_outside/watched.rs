@@ -71,7 +71,7 @@ fn serve_until_it_changes(parent: &Parent) {
     }
 }
 
-/// Until another process, which has a copy, says something else than before `operation`; what it says.
+/// Waits until another process, which has a copy, answers something else than before `operation`; returns the answer.
 fn time_to_notice(child: &mut Child, saved: &Saved, operation: impl FnOnce()) -> (Duration, String) {
     child.say(saved.token.expose());
     assert_eq!(child.line(), "new");

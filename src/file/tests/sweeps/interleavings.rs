@@ -208,7 +208,7 @@ fn check_waiter(place: Where, other: Other, set_back: bool, imported: bool) {
 }
 
 #[test]
-fn a_waiter_for_a_swept_session_is_not_told_that_it_saved() {
+fn a_save_that_waited_for_a_sweep_is_not_acknowledged() {
     for place in [Where::Walked, Where::Elsewhere] {
         for other in Other::ALL {
             for (set_back, imported) in [(false, false), (true, false), (false, true), (true, true)] {

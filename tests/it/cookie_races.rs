@@ -23,7 +23,7 @@
 //!   tell a browser "unless you have something newer". A server could avoid it only by never sending the
 //!   cookie again, which would let the browser forget sessions that live.
 //! - **Stranger**: a request arrived with an id that a login had already rotated away, stored something, and
-//!   so, as everybody with an unknown id, got a session of its own; its response was the last to arrive.
+//!   so, as every visitor with an unknown id, got a session of its own; its response was the last to arrive.
 //!   Nothing on the disk says that the unknown id was rotated rather than made up or expired; the login lives
 //!   on, under an id that the browser has dropped.
 //! - **Logged out**: a logout was finished after a login or rotation that it does not follow, and its response
@@ -112,7 +112,7 @@ impl Site {
 
 /// The effect of a response on the cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum News {
+enum SentCookie {
     Nothing,
     Id(String),
     Removal,
@@ -122,7 +122,7 @@ enum News {
 struct Outcome {
     first_id: String,
     saved: [Result<(), ErrorKind>; 2],
-    news: [News; 2],
+    cookies: [SentCookie; 2],
     /// The contents of the jar, from the beginning on.
     held: Vec<Option<String>>,
 }
@@ -160,8 +160,8 @@ fn run(site: &Site, operations: [Operation; 2], order: &Order, due: bool) -> Out
         steps[who] += 1;
     }
     let answers = answers.map(Option::unwrap);
-    let news = answers.each_ref().map(|(_, headers)| news_of(headers));
-    Outcome { first_id, saved: answers.map(|(saved, _)| saved), news, held }
+    let cookies = answers.each_ref().map(|(_, headers)| cookie_of(headers));
+    Outcome { first_id, saved: answers.map(|(saved, _)| saved), cookies, held }
 }
 
 fn operation(mut visit: Visit, operation: Operation, who: usize) -> Result<Headers, (Error, Headers)> {
@@ -179,14 +179,14 @@ fn set_cookies(headers: &Headers) -> impl Iterator<Item = &str> {
     headers.iter().filter(|(name, _)| *name == "Set-Cookie").map(|(_, value)| value.as_str())
 }
 
-fn news_of(headers: &Headers) -> News {
+fn cookie_of(headers: &Headers) -> SentCookie {
     let mut jar = Jar::http();
     jar.put("session", "before");
     jar.receive(set_cookies(headers));
     match jar.get("session") {
-        Some("before") => News::Nothing,
-        Some(id) => News::Id(id.to_owned()),
-        None => News::Removal,
+        Some("before") => SentCookie::Nothing,
+        Some(id) => SentCookie::Id(id.to_owned()),
+        None => SentCookie::Removal,
     }
 }
 
@@ -229,7 +229,7 @@ fn lost(site: &Site, operations: [Operation; 2], order: &Order, outcome: &Outcom
     let by_finish = by_finish(order);
     let mut ids = vec![outcome.first_id.clone()];
     for who in by_finish {
-        if let News::Id(id) = &outcome.news[who]
+        if let SentCookie::Id(id) = &outcome.cookies[who]
             && !ids.contains(id)
         {
             ids.push(id.clone());
@@ -253,12 +253,12 @@ fn lost(site: &Site, operations: [Operation; 2], order: &Order, outcome: &Outcom
 #[track_caller]
 fn check_the_server(site: &Site, operations: [Operation; 2], outcome: &Outcome) {
     for (who, operation) in operations.into_iter().enumerate() {
-        match (&outcome.saved[who], &outcome.news[who]) {
+        match (&outcome.saved[who], &outcome.cookies[who]) {
             (Err(kind), news) => {
-                assert_eq!((*kind, news), (ErrorKind::Gone, &News::Nothing));
+                assert_eq!((*kind, news), (ErrorKind::Gone, &SentCookie::Nothing));
                 assert!(![Login, Logout, Renewal].contains(&operation), "{operation:?} cannot come too late");
             }
-            (Ok(()), News::Id(id)) if operation == Login => {
+            (Ok(()), SentCookie::Id(id)) if operation == Login => {
                 assert_eq!(site.user_of(id).as_deref(), Some(USERS[who]), "the login is not alive");
             }
             (Ok(()), news) => assert!(operation != Login, "an acknowledged login sent {news:?}"),
@@ -269,8 +269,8 @@ fn check_the_server(site: &Site, operations: [Operation; 2], outcome: &Outcome) 
     let ended = operations.iter().any(|operation| [Login, Logout, Rotation].contains(operation));
     assert_eq!(!site.is_alive(&outcome.first_id), ended, "the first id");
     // Every id that was handed out instead of it is alive: no other request knew it.
-    for news in &outcome.news {
-        if let News::Id(id) = news
+    for news in &outcome.cookies {
+        if let SentCookie::Id(id) = news
             && *id != outcome.first_id
         {
             assert!(site.is_alive(id), "a new id is dead");
