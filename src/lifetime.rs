@@ -122,7 +122,7 @@ impl Lifetime {
     /// How much a renewal must gain to be worth a write and a cookie: percent of the age (or of the idle limit,
     /// where that is shorter), 0..=50, default 10; 0 renews always. An active visitor may expire one step early.
     ///
-    /// Whatever the percentage, the step is at most 30 days: browsers keep no cookie longer than 400 days, so a session of
+    /// For every percentage, the step is at most 30 days: browsers keep no cookie longer than 400 days, so a session of
     /// many years needs a new cookie now and then. It gets one from any request that renews and comes 30 days or more
     /// after the last one was sent; a visitor that stays away for more than 370 days may have lost it.
     ///

@@ -5,7 +5,7 @@
 //! minute after the store or shards of it were made again, the removal may go on: such a shard is made again, with an event.) So is a
 //! root that was removed itself, in which nothing can be made.
 //!
-//! No session comes back by it: the new shards are other directories, and an act that has a file open of an old one finds that
+//! No session comes back by it: the new shards are other directories, and an operation that has a file open of an old one finds that
 //! its path does not lead there. Copies in memory go with the counters, which were removed too; where they were not, every
 //! shard is invalidated.
 use super::FileStore;
@@ -27,7 +27,7 @@ const LEFT: Duration = Duration::from_secs(5);
 /// How long after it was made again a shard that is missing is made once more: the removal may still be under way.
 const REMOVAL: Duration = Duration::from_secs(60);
 
-/// What one open store knows of its removals. Locked while it is made again.
+/// The removals that one open store has met. Locked while it is made again.
 #[derive(Debug, Default)]
 pub(super) struct MadeAgain(Mutex<Removals>);
 
