@@ -341,7 +341,7 @@ impl Counters {
             }
             _ => None,
         };
-        // Where there is no file, no process can have another one than this.
+        // If no file has the name, no process can have opened a newer one: it is no error to go on with the old counters.
         let is_nowhere = root.stat_generations().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         (lost, if is_nowhere { Ok(()) } else { Err(io::Error::other(error)) })
     }

@@ -64,7 +64,8 @@ impl FileStore {
             disk::sync_data(&file).map_err(io("sync the larger file for session"))?;
             write_state(&file, 0, state.and(State::DATA_SYNCED));
             locked.retire().map_err(io("mark session file"))?;
-            // Not over a session that was imported since this one was ended.
+            // If the path no longer leads to our file, this session was ended, and another may have been imported under its name: that
+            // one must not be replaced.
             if !self.is_current_file(&locked.path, &locked.file)? {
                 return Ok(None);
             }

@@ -78,9 +78,9 @@ impl FileStoreOptions {
     /// Whether ending a session (`delete`, and the old id of a rotation) is on the disk before the call returns,
     /// whatever the durability; default yes.
     ///
-    /// Switched off, a power cut may bring a session back that was logged out during the last seconds. It saves a
-    /// sync of a file a logout, 0.1 to 1 ms. Each process follows its own option: a
-    /// process that finds a session already ended by another one does not sync that end.
+    /// Switched off, each logout saves the sync of one file, 0.1 to 1 ms, and a power cut may bring a session back that was logged out
+    /// during the last seconds. The option is that of a process, not of the store: a logout that finds its session already ended
+    /// by another process does not sync that end.
     #[must_use]
     pub fn sync_security_events(mut self, yes: bool) -> Self {
         self.sync_security_events = yes;

@@ -427,7 +427,7 @@ fn is_own_directory(path: &str, stat: &Stat) -> bool {
     stat.is_directory && is_ours(name) && ![PARAMETERS, EARLIER_GENERATIONS].contains(&name)
 }
 
-/// Whether there is nothing of that name, or the directory that it would lie in is none.
+/// Whether the error says that the name does not exist, or that its parent is not a directory.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -130,13 +130,14 @@ impl Locked<'_> {
         disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
     }
 
-    /// Invalidates the copies of older versions, after the last look at the file. Returns the stamp for the writer's own copy: the
-    /// new `saves`, for the next writer waits for our lock; but the `ends` from before we opened the path, because a forced delete
-    /// does not wait for it.
+    /// Invalidates the copies of older versions, after the last look at the file. Returns the stamp for the writer's own copy. Its
+    /// `saves` is the new value, because the next writer waits for our lock. Its `ends` is the value from before we opened the path,
+    /// because a forced delete does not wait for our lock.
     pub(super) fn invalidate_saved(&self) -> Result<Stamp> {
         let saves = self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Saved)?;
         self.invalidated.set(true);
-        // With the number of the counters that `ends` was read from: a stamp of other counters is worth nothing.
+        // The stamp keeps the number of the counters file that `ends` was read from. With the number of a newer file, it would be
+        // compared with counters that count from another start.
         Ok(Stamp { saves, ..self.stamp_before_open })
     }
 
