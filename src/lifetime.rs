@@ -304,7 +304,7 @@ impl Lifetime {
         expiry == Expiry::BrowserClose || self.ends_with_browser(expiry)
     }
 
-    /// The same, where the program decides it.
+    /// Whether the program's lifetime makes the cookie of such a session end with the browser.
     fn ends_with_browser(&self, expiry: Expiry) -> bool {
         expiry == Expiry::Default && self.browser_close
     }

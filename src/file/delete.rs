@@ -20,7 +20,7 @@ use crate::sync::Instant;
 use std::fs::File;
 use std::io;
 
-/// A file under a session's name, locked by us, that is to lose its name.
+/// The locked file of a session that is being deleted.
 struct Dying<'a> {
     session: SessionRef<'a>,
     shard: &'a Directory,
@@ -188,7 +188,7 @@ impl FileStore {
         shard.unlink(path.below_shard()).map_err(|error| self.root.error("remove session file", path, error))
     }
 
-    /// The session is ended for all that look, and may come back after a power cut.
+    /// The error of a delete that all processes see, and that a power cut may undo.
     fn delete_unknown(&self, path: &SessionPath, error: io::Error) -> Error {
         self.root
             .unknown("sync the end of session", path, error)

@@ -479,7 +479,7 @@ pub(super) fn failpoint(_call: &'static str) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The same for a call that reads or writes so many bytes: how many it may.
+/// The same for a call that transfers `bytes`. Returns how many of them it may transfer.
 #[cfg(not(any(test, sessile_fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]

@@ -178,7 +178,7 @@ pub(super) fn make_directory(root: &Root) -> io::Result<()> {
     root.make_directory(DUE)
 }
 
-/// Creates the index of a new store, in which no shard needs a walk: the current hour is noted as that of the last one.
+/// Creates the index of a new store, in which no shard needs a walk: the current hour is recorded as that of the last walk.
 pub(super) fn create(root: &Root, now: SystemTime) -> Result<()> {
     let created = (|| {
         make_directory(root)?;

@@ -16,15 +16,15 @@ use std::collections::HashSet;
 use std::io;
 
 /// Why a directory with sessions and without parameters is refused, and the cure.
-pub(super) const REMEDY: &str = "its sessions are there, and its parameters file `sessile.json` is lost; make that anew with \
+pub(super) const REMEDY: &str = "its sessions are there, and its parameters file `sessile.json` is lost; recreate that with \
                                  FileStore::repair or `sessile verify --repair`";
 
 /// The same for a shard directory that is not there.
 pub(super) const LOST_SHARD: &str =
-    "it is lost; FileStore::repair or `sessile verify --repair` makes it anew, without its sessions";
+    "it is lost; FileStore::repair or `sessile verify --repair` recreates it, without its sessions";
 
 /// The same for parameters that were cut short or overwritten.
-pub(super) const NO_JSON: &str = "it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` makes it anew";
+pub(super) const NO_JSON: &str = "it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` recreates it";
 
 /// The contents of `sessile.json`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

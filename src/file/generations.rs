@@ -41,8 +41,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
 
-/// Miri, which opens no shared counters, takes half a minute to make that many; the fuzzer has a page of them, so that sessions
-/// also share a cell.
+/// Two under Miri, which opens no shared counters and would take half a minute to create them all; 64 under the fuzzer, so that
+/// its sessions share cells.
 const CELLS_PER_SHARD: usize = if cfg!(miri) {
     2
 } else if cfg!(sessile_fuzzing) {
@@ -96,7 +96,7 @@ pub(super) struct Generations {
     current: Current,
     /// How many values this store has written, from a random start.
     written: AtomicU64,
-    /// When it was last made sure that the file still has the name, in microseconds since 1970.
+    /// When the store last checked that the file still has the name, in microseconds since 1970.
     looked_at: AtomicU64,
 }
 

@@ -38,22 +38,22 @@ const TRUST: Duration = Duration::from_secs(61);
 const BEGIN: Duration = Duration::from_secs(1_700_000_000);
 /// The expected state of one session.
 #[derive(Clone, Debug)]
-struct Known {
+struct Expected {
     token: Token,
     id: PublicId,
     /// `None` if it was ended, or swept: it must never be found again.
     record: Option<Record>,
-    /// When the index has it looked at, at the latest.
-    filed: SystemTime,
+    /// The latest time at which the index leads a sweep to it.
+    indexed: SystemTime,
 }
 
-impl Known {
-    /// Notes a deadline that was saved. One that comes sooner is filed if its hour does; the entry for a later time is looked at
+impl Expected {
+    /// Records a saved deadline. An earlier one is inserted in the index if its hour is earlier; the entry for a later time is looked at
     /// first anyway.
-    fn file(&mut self, deadline: SystemTime, now: SystemTime) {
+    fn save_deadline(&mut self, deadline: SystemTime, now: SystemTime) {
         let bucket = |deadline| bucket_of(micros(deadline), micros(now));
-        if deadline < self.filed && bucket(deadline) < bucket(self.filed) {
-            self.filed = deadline;
+        if deadline < self.indexed && bucket(deadline) < bucket(self.indexed) {
+            self.indexed = deadline;
         }
     }
 }
@@ -62,13 +62,13 @@ struct Model {
     dir: TempDir,
     clock: Clock,
     stores: [FileStore; ALL.len()],
-    sessions: Vec<Known>,
+    sessions: Vec<Expected>,
     /// Makes each version's text different from all others.
     versions: u64,
     /// The call that fails, how, and whether those after it do as well.
     fault: Option<(usize, i32, bool)>,
-    /// Whether a sweep need not find all that is dead: a call has failed, or the clock was set back, so that what was to be filed
-    /// may not be, or later.
+    /// Whether a sweep may miss expired sessions: after a failed call, or after the clock was set back, an index entry may be
+    /// missing or late.
     is_behind: bool,
 }
 
@@ -134,7 +134,7 @@ impl Model {
         for bucket in fs::read_dir(&index).expect("the index") {
             fs::remove_file(bucket.expect("a name").path()).expect("a bucket");
         }
-        // As it was when the store was made, so that not each script's first sweep walks everything.
+        // The hour of the last walk, as at the creation of the store: without it, the first sweep of each script would walk all shards.
         let walked = micros(UNIX_EPOCH + BEGIN) / BUCKET_MICROS;
         fs::write(index.join(SWEEP), format!("{walked:20}\n")).expect("the note of the last walk");
         EMPTY.set(Some(self.dir));
@@ -204,8 +204,8 @@ impl Model {
 
     fn know(&mut self, saved: Saved) {
         let record = (*saved.live.record).clone();
-        let filed = record.deadline;
-        self.sessions.push(Known { token: saved.token, id: saved.live.id, record: Some(record), filed });
+        let indexed = record.deadline;
+        self.sessions.push(Expected { token: saved.token, id: saved.live.id, record: Some(record), indexed });
         self.check(self.sessions.len() - 1);
     }
 
@@ -233,7 +233,7 @@ impl Model {
     /// All stores find what the map says, by the secret and by the file.
     #[track_caller]
     fn check(&self, at: usize) {
-        let Known { token, id, .. } = &self.sessions[at];
+        let Expected { token, id, .. } = &self.sessions[at];
         for by in ALL {
             let found = self.store(by).load(token);
             let found = found.unwrap_or_else(|error| panic!("{by:?} cannot load session {at}: {error}"));
@@ -243,7 +243,7 @@ impl Model {
         self.check_found(at, &found.unwrap_or_else(|error| panic!("session {at}: {error}")), "by its file");
     }
 
-    /// After an error: which of these is it? A session that has ended since stays so.
+    /// After an error: finds out which of the candidates the store has, and expects that from then on. An ended session stays ended.
     #[track_caller]
     fn resolve(&mut self, at: usize, error: &Error, candidates: Vec<Option<Record>>) {
         let (now, token) = (self.clock.now(), self.sessions[at].token.clone());
@@ -324,7 +324,7 @@ impl Model {
                     Ok(imported) => {
                         assert_eq!(imported, !was_live, "session {at}");
                         if imported {
-                            self.sessions[at].filed = record.deadline;
+                            self.sessions[at].indexed = record.deadline;
                             self.sessions[at].record = Some(record);
                         }
                         self.check(at);
@@ -376,7 +376,7 @@ impl Model {
             Ok(saved) => {
                 assert_eq!(saved.as_ref().map(|saved| &*saved.live.record), changed.as_ref(), "session {at}");
                 if let Some(changed) = changed {
-                    self.sessions[at].file(changed.deadline, self.clock.now());
+                    self.sessions[at].save_deadline(changed.deadline, self.clock.now());
                     self.sessions[at].record = Some(changed);
                 }
                 self.check(at);
@@ -449,14 +449,14 @@ impl Model {
             if matches!(found, Lookup::Absent(Absent::NotFound(_))) {
                 self.sessions[at].record = None;
             } else {
-                let is_due = self.sessions[at].filed <= now;
+                let is_due = self.sessions[at].indexed <= now;
                 assert!(!is_due || self.is_behind, "session {at} had expired, and was left by {report:?}");
                 left += 1;
             }
         }
         if report.is_ok() && !had_fault {
-            for known in self.sessions.iter_mut().filter(|known| known.filed <= now) {
-                known.filed = known.record.as_ref().map_or(known.filed, |record| record.deadline);
+            for known in self.sessions.iter_mut().filter(|known| known.indexed <= now) {
+                known.indexed = known.record.as_ref().map_or(known.indexed, |record| record.deadline);
             }
         }
         if full && report.is_ok() && !had_fault {

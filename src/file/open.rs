@@ -189,7 +189,7 @@ pub(super) fn check_formats(dir: &Path) -> Result<()> {
             Ok(file) if matches!(file.content, Content::Newer(_)) => {
                 return Err(Error::new(
                     ErrorKind::NewerFormat,
-                    "make the parameters of session store anew for",
+                    "recreate the parameters of session store for",
                 )
                 .with_path(file.path)
                 .with_reason(

@@ -7,7 +7,7 @@ use crate::event::{Event, Observer};
 use crate::store::Durability;
 use std::time::Duration;
 
-/// Shortest wait for a lock: a save that took longer may have been passed by a `delete`.
+/// Shortest wait for a lock: a save that took longer may have been overtaken by a `delete`.
 pub(super) const LOCK_WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// How a [`FileStore`](super::FileStore) is opened.

@@ -216,7 +216,7 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    /// Looks at the root and at the directories in it; at the root's files, if it is wrong itself.
+    /// Examines the root and the directories in it, and the root's files if its own mode is wrong.
     ///
     /// # Errors
     ///
@@ -353,7 +353,7 @@ impl Mending<'_> {
         }
     }
 
-    /// Looks at a name in a directory that was wrong.
+    /// Examines one name in a directory whose mode was wrong.
     fn look_at(&mut self, directory: &Directory, name: &str, path: &Path) {
         let stat = match directory.stat(name) {
             // A link, a pipe, a directory that is none of ours: it is not used, and stays as it is.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const OPERATION: &str = "repair session store";
 
 impl FileStore {
-    /// Makes anew what the store in `dir` has lost of its frame: missing shard directories, empty, and the parameters file
+    /// Recreates the parts of its frame that the store in `dir` has lost: missing shard directories, empty, and the parameters file
     /// `sessile.json`, if that is missing or holds no JSON (which is moved to the directory `damaged`). Returns the paths of
     /// what was made.
     ///

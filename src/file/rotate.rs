@@ -1,4 +1,4 @@
-//! Rotating a session: the same record under a new id, and the old id ended, in one step for all that look.
+//! Rotating a session: the same record under a new id, and the old id ended, in one step for all readers.
 //!
 //! Under the old session's lock (rule 7 for crashes in [`design`](crate::_documentation::design)): apply the change, create the successor,
 //! power-safe at every durability, then end the old session as a delete does. A kill before the tombstone is written leaves the old

@@ -103,8 +103,8 @@ impl Locked<'_> {
         is_synced
     }
 
-    /// Marks the file, for later saves, because a sync of it failed; at once, for this process may be killed before there is
-    /// another inode.
+    /// Marks the file for later saves, because a sync of it failed; at once, because this process may be killed before the session
+    /// is in another inode.
     pub(super) fn mark_sync_failed(&self) {
         self.new_flags.set(State::SYNC_FAILED);
         write_state(&self.file, self.offset(self.slot), self.state());

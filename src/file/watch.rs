@@ -100,8 +100,8 @@ impl Watcher {
         Ok(watcher.watch(&self.root.join(name), RecursiveMode::NonRecursive)?)
     }
 
-    /// Watches directories that are there again in place of those that were moved or removed. There were no events of them
-    /// meanwhile, so any session of theirs may have changed.
+    /// Watches directories that took the place of moved or removed ones. Events in between were missed, so all sessions of such a
+    /// shard are invalidated.
     pub(super) fn watch_again(&self, generations: &Generations) {
         let names = std::mem::take(&mut *self.unwatched.lock());
         for name in names {
@@ -211,7 +211,7 @@ enum Invalidation {
     Shard(u16),
     /// The file of the counters was created, replaced or removed: all sessions, when the store has taken up the new file.
     Counters,
-    /// The same of the directory that it is in.
+    /// The same for the directory `run`.
     Run,
     /// Events were lost, or are of an unknown kind.
     All,
@@ -231,7 +231,7 @@ fn invalidation_of(event: notify::Result<Event>) -> Invalidation {
         EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From | RenameMode::To)) => {
             changed(path)
         }
-        // The second repeats the two events of a rename.
+        // No copy exists of a new session; `Both` repeats the two events of a rename.
         EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => Invalidation::Nothing,
         _ => Invalidation::All,
     }

@@ -26,13 +26,13 @@ on_every_storage! {
     a_login_waits_as_long_as_nothing_can_be_stored,
 }
 
-/// Sessions whose rotations are noted.
+/// Sessions whose rotations are counted.
 fn noting_rotations(stage: &Stage) -> (Sessions, Arc<Mutex<usize>>) {
     let rotations = Arc::new(Mutex::new(0));
-    let noted = rotations.clone();
+    let counted = rotations.clone();
     let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
     let sessions = sessions.with_observer(move |event| {
-        *noted.lock() += usize::from(matches!(event, Event::Rotated { .. }));
+        *counted.lock() += usize::from(matches!(event, Event::Rotated { .. }));
     });
     (sessions, rotations)
 }

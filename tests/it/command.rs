@@ -659,7 +659,7 @@ fn a_repair_recreates_lost_directories_and_parameters() {
     let is_free = |shard: &&String| !place.root.join(shard).read_dir().unwrap().any(|_| true);
     let shards: Vec<_> = (0..256).map(|n| format!("{n:02x}")).collect();
     let shard = place.root.join(shards.iter().find(is_free).unwrap());
-    let made_anew = |paths: &[&Path]| {
+    let recreated = |paths: &[&Path]| {
         let mut lines: Vec<_> =
             paths.iter().map(|path| format!("lost: {}, recreated", path.display())).collect();
         let summary = "20 sessions examined, 0 damaged, N other findings, 0 could not be read; T s";
@@ -680,14 +680,14 @@ fn a_repair_recreates_lost_directories_and_parameters() {
             "{found:#?}"
         );
         let repaired = run!("verify", "--repair", place.root).ends(3);
-        assert_eq!(timeless(&repaired.out), made_anew(lost));
+        assert_eq!(timeless(&repaired.out), recreated(lost));
         assert_eq!(fs::read(&parameters).unwrap(), wanted);
         run!("verify", place.root).ends_well();
         assert!(live.iter().all(|saved| place.is_live(&saved.token)));
     }
     // Emptied by a disk.
     fs::write(&parameters, "").unwrap();
-    assert_eq!(timeless(&run!("verify", "--repair", place.root).ends(3).out), made_anew(&[&parameters]));
+    assert_eq!(timeless(&run!("verify", "--repair", place.root).ends(3).out), recreated(&[&parameters]));
     assert_eq!(fs::read(place.root.join("damaged/sessile.json.0")).unwrap(), b"");
     run!("verify", place.root).ends_well();
     // No store is created in a directory that is none.

@@ -369,7 +369,7 @@ fn parameters_that_are_not_ours_are_refused() {
         check_refused(with_parameters(parameters.as_bytes()), ErrorKind::NotASessionStore, &text, None);
     }
     let text = format!(
-        "{operation}: it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` makes it anew"
+        "{operation}: it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` recreates it"
     );
     let operation = &*text;
     let eof = "EOF while parsing a value at line 1 column 0";
@@ -440,7 +440,7 @@ fn missing_shards_are_recreated_at_opening_and_named() {
         let text = error.to_string();
         assert!(missing_still() && text.starts_with("failed to open shard directory `"), "{text}");
         assert!(
-            text.contains("it is lost; FileStore::repair or `sessile verify --repair` makes it anew"),
+            text.contains("it is lost; FileStore::repair or `sessile verify --repair` recreates it"),
             "{text}"
         );
         let events = Arc::new(Mutex::new(Vec::new()));

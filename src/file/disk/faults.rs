@@ -17,7 +17,7 @@ pub(in crate::file) const PAGE: i32 = -2;
 
 /// The error that the plan has for a call. Calls that the plan itself makes pass, and are not counted.
 fn planned(call: &'static str) -> Option<i32> {
-    /// A plan that may end in the death of its process goes on: the dead make no calls.
+    /// Puts the plan back, also if its function panics, which stands for the death of the process.
     struct Taken(Option<Plan>);
     impl Drop for Taken {
         fn drop(&mut self) {
@@ -34,7 +34,7 @@ pub(in crate::file) fn failpoint(call: &'static str) -> Result<(), Errno> {
     failpoint_len(call, 0).map(drop)
 }
 
-/// The same for a call that reads or writes so many bytes: how many it may.
+/// The same for a call that transfers `bytes`. Returns how many of them it may transfer.
 pub(super) fn failpoint_len(call: &'static str, bytes: usize) -> Result<usize, Errno> {
     step();
     match planned(call) {

@@ -159,9 +159,9 @@ fn model(preemptions_max: usize, waits: &'static [Duration], operations: &'stati
     let stores = OnceLock::new();
     check(preemptions_max, move || {
         let (_, stores) = stores.get_or_init(|| {
-            let place = Place::new();
-            let stores: Vec<_> = waits.iter().map(|wait| place.open(*wait)).collect();
-            (place, stores)
+            let fixture = Fixture::new();
+            let stores: Vec<_> = waits.iter().map(|wait| fixture.open(*wait)).collect();
+            (fixture, stores)
         });
         let token = create(&stores[0]);
         // All have a copy.
@@ -242,7 +242,7 @@ fn the_next_delete_invalidates_for_a_killed_one() {
     model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_MARKING), (1, END_ANEW), (2, LOAD)]);
 }
 
-// ------------------------------------------------------------------------------------------- the rules, one by one broken
+// ------------------------------------------------------------------------------------------- each rule broken once
 
 /// Rule 1: the stamp is taken before the file is opened.
 const LOAD_STAMPED_AFTERWARDS: Operation = |acting| {

@@ -151,12 +151,12 @@ fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
 // ------------------------------------------------------------------------------------- parts of the models
 
 /// A directory for all runs of one model, and the clock of its stores.
-struct Place {
+struct Fixture {
     dir: TempDir,
     clock: Clock,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         Self { dir, clock: Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000)) }

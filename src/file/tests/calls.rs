@@ -49,7 +49,7 @@ fn the_first_session_of_an_hour_makes_its_bucket() {
     // Two ages do not take the buckets from each other.
     check_calls(&rest, || create(1));
     fs::remove_dir_all(fixture.dir.path().join(DUE)).unwrap();
-    // An entry behind which there is no name is filed once more.
+    // An entry that was appended to a bucket without a name is inserted once more.
     let lost = ["append", "stat file", "open directory", "make directory", "stat in root", "open directory"];
     let lost =
         [&lost[..], &["stat in directory", "open directory", "make directory", "stat in root"]].concat();
@@ -70,7 +70,7 @@ fn a_save_indexes_its_session_only_for_an_earlier_hour() {
     };
     let save = ["open session", "lock", "read", "write"];
     check_calls(&then_invalidated(&save), || move_by(20));
-    let filed = [
+    let inserted = [
         "open session",
         "lock",
         "read",
@@ -86,7 +86,7 @@ fn a_save_indexes_its_session_only_for_an_earlier_hour() {
         "write",
     ];
     // Power-safe, as every save that moves a deadline to an earlier time.
-    check_calls(&then_invalidated(&filed), || move_by(-3));
+    check_calls(&then_invalidated(&inserted), || move_by(-3));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_power_safe_creation_syncs_the_file_then_its_name() {
     let session = SessionId::random().unwrap();
     let calls = [
         "open shard",
-        // Filed before it is made.
+        // The index entry comes before the file.
         "append",
         "stat file",
         "open session",
@@ -356,7 +356,7 @@ fn on_btrfs_the_file_system_is_synced_once_a_name_has_changed() {
         assert_eq!(save(&larger, &big("x")), [changed]);
         assert_eq!(end(&larger), nothing);
 
-        // A name that has led to one file only needs no more than its directory.
+        // The name of a file that was never replaced needs a sync of its directory only.
         let small = session(false);
         assert_eq!(save(&small, "x"), ["sync shard"]);
         assert_eq!(end(&small), nothing);

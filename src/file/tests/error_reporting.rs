@@ -1,4 +1,4 @@
-//! A refused operation is an error, and copies of what it, or a killed operation before it, changed are invalidated.
+//! A failed operation is an error, and it invalidates the sessions that it, or a killed operation before it, has changed.
 use super::sweeps::unrested;
 use super::*;
 

@@ -246,7 +246,7 @@ fn a_reader_that_waited_on_a_replaced_file_reads_its_successor() {
     assert_eq!(text.as_deref(), Some("old"));
 }
 
-// ------------------------------------------------------------------------------------------------ passed readers
+// ------------------------------------------------------------------------------------------------ overtaken readers
 
 /// A reader may copy the first slot before a save and the second one in the middle of the next: its copy then is
 /// torn beside a version that was superseded before the load began.
@@ -343,7 +343,7 @@ fn a_save_overtaken_by_a_logout_is_not_acknowledged() {
     }
 }
 
-/// A holder that was passed knows a name only, under which there may be another session by now.
+/// A lock holder that was overtaken by a forced delete knows only the path, which may lead to another session by now.
 #[test]
 fn an_overtaken_writer_leaves_an_imported_session_alone() {
     for (operation, at) in [

@@ -95,7 +95,7 @@ impl Fixture {
         assert_eq!(self.store.queues.len(), 0, "{context}: a queue is left");
     }
 
-    /// The same store, opened once more: as another process sees it, whose queues are not ours.
+    /// The same store opened once more, as by another process: with queues of its own.
     fn reopened(&self, options: FileStoreOptions) -> Arc<FileStore> {
         Arc::new(options.cache_bytes(0).open(self.dir.path()).unwrap())
     }
@@ -232,7 +232,7 @@ fn check_calls<R>(want: &[&str], operation: impl FnOnce() -> Result<R>) {
     if let Err(error) = result {
         panic!("{error}");
     }
-    // A save that took a millisecond, on a busy machine, looks once more whether a logout has passed it.
+    // A save that took a millisecond, on a busy machine, looks once more whether a logout has overtaken it.
     let passed = ["stat file", "stat session", "invalidate"];
     match calls.strip_suffix(&passed) {
         Some(calls) if !want.ends_with(&passed) => assert_eq!(then_invalidated(calls), want),

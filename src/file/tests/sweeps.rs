@@ -125,8 +125,8 @@ impl Stage {
         session
     }
 
-    fn renewed(&self, place: Where, filed: SystemTime, deadline: SystemTime, text: &str) -> SessionId {
-        let session = self.session(place, filed, "before");
+    fn renewed(&self, place: Where, indexed: SystemTime, deadline: SystemTime, text: &str) -> SessionId {
+        let session = self.session(place, indexed, "before");
         renew(self.store(), &session, deadline, text).unwrap().unwrap();
         session
     }

@@ -16,7 +16,7 @@ const GONE: [&str; 1] = ["open session in shard"];
 /// Every lock holder invalidates before it unlocks.
 const ALIVE: [&str; 4] = ["open session in shard", "lock", "read", "invalidate"];
 /// In a bucket that is new to the store.
-const FILED: [&str; 4] = ["open directory", "open file in directory", "append", "stat file"];
+const INSERTED: [&str; 4] = ["open directory", "open file in directory", "append", "stat file"];
 const STRUCK: &str = "write";
 const END_OF_BUCKET: &str = "read";
 
@@ -65,7 +65,7 @@ fn a_due_session_costs_one_read_and_a_later_one_none() {
 
     let renewed = stage.renewed(Where::Elsewhere, at(MADE, 39), at(MADE + 9, 0), "renewed");
     stage.clock.set(at(MADE, 40));
-    let report = stage.check_calls(&[&bucket, &[SHARD], &ALIVE, &FILED, &[STRUCK, END_OF_BUCKET]]);
+    let report = stage.check_calls(&[&bucket, &[SHARD], &ALIVE, &INSERTED, &[STRUCK, END_OF_BUCKET]]);
     assert_eq!((report.examined, report.renewed), (1, 1));
     // Not read until its new hour.
     stage.check_calls(&[&BEGIN, &[LIST, SIZE], &ENTRIES, &[END_OF_BUCKET]]);

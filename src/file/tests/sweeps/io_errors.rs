@@ -1,4 +1,4 @@
-//! A sweep each of whose calls fails, or is the last one of a process.
+//! Sweeps in which one call fails, or in which the process dies in one call.
 use super::*;
 
 /// A text for each session that must not be lost.
@@ -126,7 +126,7 @@ const BEFORE_THE_SHARD: [(&str, &str); 7] = [
     ),
     ("three buckets", "open file in directory, read, read, read"),
 ];
-/// The calls between the walked shard and the due entries: the hour is noted.
+/// The calls between the walked shard and the due entries: the hour is recorded.
 const AFTER_THE_SHARD: (&str, &str) =
     ("sizes", "write, list directory, stat in directory?, stat in directory?");
 
@@ -146,7 +146,7 @@ fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
     assert_eq!(calls[..before.len()], names_before);
     let names_after = names(&after);
     let is_after = |n: &usize| calls[*n..].iter().zip(&names_after).all(|(a, b)| a == b);
-    let after_at = (before.len()..calls.len() - after.len()).find(is_after).expect("the hour is noted");
+    let after_at = (before.len()..calls.len() - after.len()).find(is_after).expect("the hour is recorded");
     let other = |n: usize| match calls[n] {
         // The mark for waiters, or the erasure in a bucket that stays: the session is read once more.
         "write" => true,
