@@ -12,8 +12,9 @@
 use crate::figures::{Figures, words};
 use crate::stage::{CELLS_TAKEN, Going, ledger, options, stop, store_in};
 use crate::support::checker::{COUNTS, Checker, Counts, Findings, Saving, check_at_rest, marked};
+use crate::support::dice::Dice;
 use crate::support::ledger::{Ledger, Life};
-use crate::support::process::{Child, Dice, Parent, Start, Worker};
+use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::files_in_shards;
 use crate::support::versions;
 use sessile::file::{Content, ScannedFile, SweepOptions, SweepOutcome};
@@ -26,6 +27,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
+
+trials! {
+    kills_lose_revive_and_tear_no_session_and_leave_no_lock,
+}
 
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("work until killed", work)];
 
@@ -61,7 +66,7 @@ const SWEEPS: u64 = CELLS_TAKEN + (WRITERS * COUNTS) as u64;
 const REMOVED: u64 = SWEEPS + 1;
 const SWEEPING: u64 = SWEEPS + 2;
 
-pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
+fn kills_lose_revive_and_tear_no_session_and_leave_no_lock(dir: &Path, time: Duration) -> Figures {
     let ledger = ledger(dir);
     let files = options().cache_bytes(0).lock_wait(WAIT).open(store_in(dir)).unwrap();
     let mut healer = Checker::new(&files, &ledger, HEALER, 0);
@@ -264,7 +269,7 @@ fn clear(store: &FileStore, ledger: &Ledger, mut begun: HashSet<Life>) {
     let others = begun.len() as u64;
     assert!(torn <= others, "{torn} torn sessions, but only {others} of those that had begun are absent");
     println!(
-        "kill: at rest, one sweep removed {expired} sessions and one {cleared} leftovers; of {} sessions whose creation had begun, {nameless} are there, \
+        "  at rest, one sweep removed {expired} sessions and one {cleared} leftovers; of {} sessions whose creation had begun, {nameless} are there, \
          and parts of {torn}",
         nameless + others
     );

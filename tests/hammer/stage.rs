@@ -1,4 +1,4 @@
-//! A hammer's environment: a store, a ledger beside it, and a flag that stops all threads after a fault.
+//! A trial's environment: a store, a ledger beside it, and a flag that stops all threads after a fault.
 use crate::support::ledger::Ledger;
 use sessile::{FileStore, FileStoreOptions};
 use std::path::{Path, PathBuf};
