@@ -10,7 +10,7 @@ use crate::support::ledger::Life;
 use crate::support::process::{Parent, Start, Worker};
 use crate::support::versions;
 use crate::workers::{Counters, Workers};
-use sessile::{Durability, FileStore, Record, Store, Token, Verdict};
+use sessile::{Durability, FileStore, Store, Token};
 use std::path::Path;
 use std::time::Duration;
 
@@ -123,8 +123,8 @@ fn check_ends(dir: &Path, time: Duration, end: End) -> Figures {
             }
             End::Rotation => Some(rotate(&store, &old)),
         };
-        if let Some(new) = new {
-            ledger.begin(after, &new, 0, 2);
+        if let Some(new) = &new {
+            ledger.begin(after, new, 0, 2);
         }
         ledger.ended(before);
         let found = other.line();
@@ -133,6 +133,9 @@ fn check_ends(dir: &Path, time: Duration, end: End) -> Figures {
             found, want,
             "{end:?}, round {round}: what the other process found under the old id, the new"
         );
+        if let Some(new) = new {
+            assert!(store.delete(&new).unwrap(), "round {round}");
+        }
     }
     other.say("end");
     let [hits] = &other.finish()[..] else { panic!("one report") };
@@ -143,10 +146,7 @@ fn check_ends(dir: &Path, time: Duration, end: End) -> Figures {
 }
 
 fn rotate(store: &FileStore, old: &Token) -> Token {
-    let change = &mut |record: &mut Record| {
-        versions::put(record, versions::of(record) + 1, 10);
-        Ok(Verdict::Write)
-    };
+    let change = &mut versions::next(10);
     store.rotate(old, change, Durability::Relaxed).unwrap().expect("it is alive").token
 }
 

@@ -287,10 +287,7 @@ fn check_no_lock(dir: &Path, ledger: &Ledger) {
         let token = ledger.token(ledger.life_in(place));
         for how in [Durability::Relaxed, Durability::PowerSafe] {
             let before = versions::stored(&store, &token).expect("it is live");
-            let change = &mut |record: &mut Record| {
-                versions::put(record, versions::of(record) + 1, 10);
-                Ok(Verdict::Write)
-            };
+            let change = &mut versions::next(10);
             store.update(&token, change, how).unwrap().expect("it is live");
             assert_eq!(versions::stored(&store, &token), Some(before + 1));
         }

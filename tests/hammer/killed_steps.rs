@@ -277,7 +277,7 @@ impl Ledger {
     #[track_caller]
     fn save(&mut self, store: &FileStore, dice: &mut Dice) {
         for (token, version) in self.sessions.iter_mut().flatten() {
-            save(store, token, *version, text_bytes(dice), durability(dice));
+            versions::save(store, token, *version, text_bytes(dice), durability(dice));
             *version += 1;
             assert_eq!(versions::stored(store, token), Some(*version));
         }
@@ -294,17 +294,6 @@ fn text_bytes(dice: &mut Dice) -> usize {
 
 fn durability(dice: &mut Dice) -> Durability {
     if dice.roll(3) == 0 { Durability::PowerSafe } else { Durability::Relaxed }
-}
-
-/// Saves the version after `version` of a session.
-#[track_caller]
-fn save(store: &FileStore, token: &Token, version: u64, text_bytes: usize, how: Durability) {
-    let change = &mut |record: &mut Record| {
-        assert_eq!(versions::of(record), version);
-        versions::put(record, version + 1, text_bytes);
-        Ok(Verdict::Write)
-    };
-    store.update(token, change, how).unwrap().expect("it is live");
 }
 
 fn counter(record: &Record, writer: u64) -> u64 {
@@ -374,7 +363,7 @@ fn take_steps_until_killed(parent: &Parent) {
             }
             _ => {
                 parent.report(format_args!("begin update {n}"));
-                save(&store, token, *version, bytes, how);
+                versions::save(&store, token, *version, bytes, how);
                 *version += 1;
                 parent.report(format_args!("done {version} {}", token.expose()));
             }
@@ -388,7 +377,7 @@ fn save_all(parent: &Parent) {
         let token = Token::parse(&parent.line()).unwrap();
         for how in [Durability::Relaxed, Durability::PowerSafe] {
             let version = versions::stored(&store, &token).expect("it is live");
-            save(&store, &token, version, 10, how);
+            versions::save(&store, &token, version, 10, how);
         }
         parent.report(versions::stored(&store, &token).expect("it is live"));
     }

@@ -253,10 +253,7 @@ fn for_each_order(parent: &Parent, act: impl Fn(&Ledger, &FileStore, Life, &Toke
 fn save_beside_a_logout(parent: &Parent) {
     for_each_order(parent, |ledger, store, life, token| {
         let found = loop {
-            let change = &mut |record: &mut Record| {
-                versions::put(record, versions::of(record) + 1, 10);
-                Ok(Verdict::Write)
-            };
+            let change = &mut versions::next(10);
             store.update(token, change, Durability::Relaxed).unwrap();
             let ended = ledger.row(life).ended;
             let found = versions::stored(store, token);
@@ -308,6 +305,7 @@ fn a_writer_stopped_beside_a_later_save_finds_that_save(dir: &Path, time: Durati
         worker.go_on();
         let found = worker.line();
         assert_eq!(found, "in order", "round {round}: by the stopped writer");
+        assert!(store.delete(&token).unwrap(), "round {round}");
     }
     worker.say("end");
     worker.finish();
@@ -317,10 +315,7 @@ fn a_writer_stopped_beside_a_later_save_finds_that_save(dir: &Path, time: Durati
 /// Saves sessions so that they need a larger file, and loads them.
 fn save_beside_a_save(parent: &Parent) {
     for_each_order(parent, |ledger, store, life, token| {
-        let change = &mut |record: &mut Record| {
-            versions::put(record, versions::of(record) + 1, LARGE);
-            Ok(Verdict::Write)
-        };
+        let change = &mut versions::next(LARGE);
         let saved = store.update(token, change, Durability::Relaxed).unwrap().expect("it is live");
         let least = versions::of(&saved.live.record).max(ledger.row(life).version);
         let found = versions::stored(store, token);

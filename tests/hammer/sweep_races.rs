@@ -553,33 +553,42 @@ struct Kept<'a> {
     young: Vec<PathBuf>,
 }
 
+/// Kills in a round, which has a store of its own.
+const KILLS: u64 = 9;
+
 fn a_sweep_killed_at_any_instant_is_finished_by_the_next_one(dir: &Path, time: Duration) -> Figures {
-    let root = dir.join("store");
-    let clock = Clock::manual(hour(BASE));
-    let store = open(&root, clock.clone());
-    let (sessions, old, young) = (HashMap::new(), Vec::new(), Vec::new());
-    let mut kept = Kept { dir, root, clock, store, dice: Dice::new(50), sessions, old, young };
     let rounds = Rounds::new(time, &["kills amid a sweep"]);
-    while let Some(kill) = rounds.next() {
-        // By the index alone; by a walk as well; and by a walk without an index.
-        let full = kill % 3 > 0;
-        kept.prepare(kill, full);
-        if kill % 3 == 2 {
-            fs::remove_dir_all(kept.root.join("run/due")).unwrap();
+    while let Some(round) = rounds.next() {
+        let dir = tempdir_in(dir).unwrap();
+        let mut kept = Kept::new(dir.path(), round);
+        for kill in 0..KILLS {
+            // By the index alone; by a walk as well; and by a walk without an index.
+            let full = kill % 3 > 0;
+            kept.prepare(kill, full);
+            if kill % 3 == 2 {
+                fs::remove_dir_all(kept.root.join("run/due")).unwrap();
+            }
+            rounds.count("kills amid a sweep", u64::from(kept.kill(full && kill % 3 != 2)));
+            kept.finish(full && kill % 3 != 2);
         }
-        rounds.count("kills amid a sweep", u64::from(kept.kill(full && kill % 3 != 2)));
-        kept.finish(full && kill % 3 != 2);
+        // The index has the sessions that were alive after the last kills.
+        kept.clock.advance(8 * HOUR);
+        kept.finish(false);
+        assert_eq!(kept.sessions.len(), 0);
+        let left = files_in_shards(&kept.root);
+        assert!(left.iter().all(|file| kept.young.contains(file) || kept.old.contains(file)), "{left:?}");
     }
-    // The index has the sessions that were alive in the last rounds.
-    kept.clock.advance(8 * HOUR);
-    kept.finish(false);
-    assert_eq!(kept.sessions.len(), 0);
-    let left = files_in_shards(&kept.root);
-    assert!(left.iter().all(|file| kept.young.contains(file) || kept.old.contains(file)), "{left:?}");
     rounds.figures()
 }
 
-impl Kept<'_> {
+impl<'a> Kept<'a> {
+    fn new(dir: &'a Path, seed: u64) -> Self {
+        let (root, clock) = (dir.join("store"), Clock::manual(hour(BASE)));
+        let store = open(&root, clock.clone());
+        let (sessions, old, young) = (HashMap::new(), Vec::new(), Vec::new());
+        Self { dir, root, clock, store, dice: Dice::new((2 << 32) + seed), sessions, old, young }
+    }
+
     fn add(&mut self, deadline: SystemTime) -> Token {
         let session = create(&self.store, deadline);
         self.sessions.insert(session.live.id, (session.token.clone(), deadline));

@@ -2,7 +2,7 @@
 //! save is as safe as its caller asked. Kills at any instant are tried by `tests/hammer`.
 use crate::processes::{Act, files, holder};
 use crate::support::versions;
-use sessile::{Durability, FileStore, FileStoreOptions, PublicId, Record, Store, Token, Verdict};
+use sessile::{Durability, FileStore, FileStoreOptions, PublicId, Store, Token};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -20,17 +20,6 @@ fn open_without_cache(dir: &Path) -> FileStore {
     FileStoreOptions::new().lock_wait(Duration::from_secs(20)).cache_bytes(0).open(dir).unwrap()
 }
 
-/// Saves the version after `version` of a session.
-#[track_caller]
-fn save(store: &FileStore, token: &Token, version: u64, text_bytes: usize, how: Durability) {
-    let change = &mut |record: &mut Record| {
-        assert_eq!(versions::of(record), version);
-        versions::put(record, version + 1, text_bytes);
-        Ok(Verdict::Write)
-    };
-    store.update(token, change, how).unwrap().expect("it is live");
-}
-
 #[test]
 fn a_holder_that_is_killed_leaves_the_old_version_and_no_lock() {
     for act in Act::ALL {
@@ -46,7 +35,7 @@ fn check_killed_holder(act: Act) {
     let holder = holder(&dir, &held, act);
     thread::scope(|scope| {
         // Waits like another process: it polls for the lock while the holder is killed.
-        let waiter = scope.spawn(|| save(&store, &held, 1, 10, Durability::OfStore));
+        let waiter = scope.spawn(|| versions::save(&store, &held, 1, 10, Durability::OfStore));
         thread::sleep(Duration::from_millis(20));
         assert_eq!(versions::stored(&store, &held), Some(1), "{act:?}: changed before the change was made");
         assert_eq!(holder.kill(), [""; 0]);
@@ -81,12 +70,12 @@ fn a_power_safe_save_after_a_kill_ends_synced() {
 #[track_caller]
 fn check_state(store: &FileStore, left: u8, how: Durability, want: u8) {
     let token = store.create(&versions::new(store, 1, 10), Durability::Relaxed).unwrap().token;
-    save(store, &token, 1, 10, Durability::Relaxed);
+    versions::save(store, &token, 1, 10, Durability::Relaxed);
     let id = id_of(&token).to_string();
     let path = store.path().join(&id[..2]).join(&id[2..]);
     // The second version is in the second slot, the third will be in the first.
     File::options().write(true).open(&path).unwrap().write_all_at(&[left], (SLOT + STATE_AT) as u64).unwrap();
-    save(store, &token, 2, 10, how);
+    versions::save(store, &token, 2, 10, how);
     let bytes = std::fs::read(&path).unwrap();
     assert_eq!(bytes[STATE_AT], want, "after {left}, {how:?}");
     assert_eq!(versions::stored(store, &token), Some(3), "after {left}, {how:?}");
