@@ -38,6 +38,8 @@ const HEALER: usize = 0;
 const WRITER: usize = 2;
 const READER: usize = 4;
 const _: () = assert!(HEALER as u64 + LANES <= WRITER as u64 && WRITER as u64 + LANES <= READER as u64);
+/// How often a writer is stopped in search of a critical instant.
+const STOPS_MAX: u32 = 64;
 /// Bytes of a text that does not fit a file created for a small session.
 const LARGE: usize = 6_000;
 /// Time limit for an operation on a busy machine.
@@ -78,10 +80,8 @@ fn after_kills_one_operation_refreshes_every_warm_reader(dir: &Path, time: Durat
     let (kills, counts): (u64, Counts) = (rounds.done(), findings.counts);
     counts.check("killed writers", &findings.faults);
     check_at_rest(&files, &ledger, LANES * PLACES);
-    if kills > 20 {
-        assert!(counts[Count::Loads] > 20 * kills && counts[Count::DeadLoads] > kills, "{counts:?}");
-        assert!(counts[Count::Hits] > counts[Count::Misses], "the caches answered too few loads: {counts:?}");
-    }
+    assert!(counts[Count::Loads] > 20 * kills && counts[Count::DeadLoads] > kills, "{counts:?}");
+    assert!(counts[Count::Hits] > counts[Count::Misses], "the caches answered too few loads: {counts:?}");
     let mut figures: Figures = findings.into();
     figures.add(rounds.figures());
     figures
@@ -109,28 +109,31 @@ fn kill_again_and_again(
         let child = start.with("SEED", kill.to_string()).start();
         assert_eq!(child.line(), "ready");
         let until = Instant::now() + Duration::from_micros(dice.roll(8_000));
-        let mut is_critical = false;
-        while Instant::now() < until && !is_critical {
+        let load_all = |reader: &mut Checker<'_>| {
             for place in places.clone() {
                 let life = reader.life_in(place);
                 reader.load(life);
             }
-            // Three of four kills come at the critical instant: when a file has just been unlinked, or replaced by
-            // a larger one.
-            let life = reader.life_in(places.start + dice.roll(PLACES));
-            let file = file_of(&warm, &ledger.token(life));
-            let pause = Instant::now() + Duration::from_micros(300);
-            is_critical = kill % 4 > 0 && wait_for_change(&file, pause);
-            // Otherwise the writer is killed while it runs.
-            if !is_critical {
-                thread::sleep(pause.saturating_duration_since(Instant::now()));
+        };
+        while Instant::now() < until {
+            load_all(&mut reader);
+            thread::sleep(Duration::from_micros(300));
+        }
+        // Every other kill comes at a critical instant: the writer is stopped again and again until it has changed a
+        // session and the warm cache still serves the version before.
+        for _ in 0..if kill % 2 == 0 { STOPS_MAX } else { 0 } {
+            load_all(&mut reader);
+            dice.pause(300);
+            child.stop();
+            if places.clone().any(|place| is_behind(files, &mut reader, place)) {
+                break;
             }
+            child.go_on();
         }
         assert_eq!(child.kill(), [""; 0]);
         for place in places.clone() {
+            rounds.count(MISSED, u64::from(is_behind(files, &mut reader, place)));
             let life = ledger.life_in(place);
-            let there = versions::stored(files, &ledger.token(life));
-            rounds.count(MISSED, u64::from(there != reader.peek(life)));
             let is_live = if dice.roll(4) == 0 {
                 healer.end(life);
                 false
@@ -157,16 +160,11 @@ fn kill_again_and_again(
     findings
 }
 
-/// Waits until a file is gone or has another size. Returns whether that happened before `until`.
-fn wait_for_change(file: &Path, until: Instant) -> bool {
-    let size = || std::fs::metadata(file).ok().map(|file| file.len());
-    let before = size();
-    while Instant::now() < until {
-        if size() != before {
-            return true;
-        }
-    }
-    false
+/// Whether the reader's store would return another version of the session in a place than the files have.
+fn is_behind(files: &FileStore, reader: &mut Checker<'_>, place: u64) -> bool {
+    let life = reader.life_in(place);
+    let there = versions::stored(files, &reader.token(life));
+    there != reader.peek(life)
 }
 
 fn change_until_killed(parent: &Parent) {

@@ -251,6 +251,10 @@ impl<'a> Checker<'a> {
         }
     }
 
+    pub(crate) fn token(&mut self, life: Life) -> Token {
+        self.met(life).token.clone()
+    }
+
     /// The version that a load returns now, without checking it.
     pub(crate) fn peek(&mut self, life: Life) -> Option<u64> {
         self.count(Loads);
