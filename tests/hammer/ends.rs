@@ -20,6 +20,7 @@ const CHECKERS: Workers = Workers {
     threads: 2,
     places: 24,
     mix: Mix { saves: 300, ends: 100, rotations: 100 },
+    steps_min: 100,
     saving: Saving { safe: true, renews: true, large: false },
     sweeps: true,
 };

@@ -120,7 +120,7 @@ fn work(parent: &Parent) {
         let race = |writer: usize| {
             let going = Going::on_for(ledger, time);
             let mut racer = Racer::new(store, ledger, writer, epoch);
-            while going.on_still() {
+            while going.on_until(racer.figures.saves > 0 && racer.figures.ends > 0) {
                 racer.step();
                 if racer.figures.has_faults() {
                     going.stop();

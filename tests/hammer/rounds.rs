@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Longest extension of a trial in which a required event has not occurred: on a busy machine some are rare.
-const EXTENSION_MAX: Duration = Duration::from_secs(300);
+pub(crate) const EXTENSION_MAX: Duration = Duration::from_secs(100);
 
 /// Lists the trials of a file: the names of their functions.
 macro_rules! trials {

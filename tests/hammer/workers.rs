@@ -32,6 +32,8 @@ pub(crate) struct Workers {
     pub(crate) threads: usize,
     pub(crate) places: u64,
     pub(crate) mix: Mix,
+    /// Steps that each thread makes at least, whatever time they take: enough of every operation.
+    pub(crate) steps_min: u64,
     pub(crate) saving: Saving,
     /// Whether one more thread of each process sweeps the store again and again.
     pub(crate) sweeps: bool,
@@ -117,8 +119,10 @@ impl Workers {
         let going = Going::on_for(ledger, time);
         let mut checker = Checker::new(store, ledger, writer, writer as u64);
         checker.saving = self.saving;
-        while going.on_still() {
+        let mut steps = 0_u64;
+        while going.on_until(steps >= self.steps_min) {
             checker.step(0, self.places, self.mix);
+            steps += 1;
             // Without invalidations stale loads are expected.
             if self.counters == Counters::Shared && !checker.findings.faults.is_empty() {
                 going.stop();
@@ -132,8 +136,10 @@ impl Workers {
 fn walk(store: &FileStore, going: &Going<'_>) -> Figures {
     let mut figures = Figures::default();
     let options = SweepOptions::new().full(true).cpu_percent(25);
-    while going.on_still() {
-        let report = store.sweep_with(&options, |_| if going.on_still() { Continue(()) } else { Break(()) });
+    while going.on_until(figures.sweeps > 0) {
+        let is_enough = figures.sweeps > 0;
+        let report =
+            store.sweep_with(&options, |_| if going.on_until(is_enough) { Continue(()) } else { Break(()) });
         let report = report.unwrap();
         figures.sweeps += u64::from(report.examined > 0);
         figures.removed += report.removed;
