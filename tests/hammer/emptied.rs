@@ -151,14 +151,14 @@ fn check_removal(root: &Path, way: &str, watches: bool) {
 
 /// Removes all files while a thread for each session saves it. Returns the ids that the sessions had at the end.
 fn remove_beside_writers(store: &FileStore, tokens: &[Token], way: &str) -> Vec<Token> {
-    let (stop, acts) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (stop, operations) = (AtomicBool::new(false), AtomicUsize::new(0));
     let write = |token: &Token| {
         let mut token = token.clone();
         for n in 0.. {
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            acts.fetch_add(1, Ordering::Relaxed);
+            operations.fetch_add(1, Ordering::Relaxed);
             // During the removal, errors are permitted.
             match n % 8 {
                 7 => {
@@ -173,7 +173,7 @@ fn remove_beside_writers(store: &FileStore, tokens: &[Token], way: &str) -> Vec<
     thread::scope(|scope| {
         let write = &write;
         let writers: Vec<_> = tokens.iter().map(|token| scope.spawn(move || write(token))).collect();
-        while acts.load(Ordering::Relaxed) < 200 {
+        while operations.load(Ordering::Relaxed) < 200 {
             thread::yield_now();
         }
         let mut is_done = is_removed(store.path(), way);

@@ -67,7 +67,7 @@ fn after_kills_one_operation_refreshes_every_warm_reader(dir: &Path, time: Durat
     let mut findings = Findings::default();
     thread::scope(|scope| {
         let (files, ledger, rounds) = (&files, &ledger, &rounds);
-        let kill = |lane| kill_again_and_again(dir, files, ledger, lane, rounds);
+        let kill = |lane| kill_again_and_again(files, ledger, lane, rounds);
         let lanes: Vec<_> = (0..LANES).map(|lane| scope.spawn(move || kill(lane))).collect();
         for lane in lanes {
             findings.add(lane.join().unwrap());
@@ -92,13 +92,8 @@ const MISSED: &str = "changes without an invalidation";
 
 /// Kills one writer after the other. Loads its sessions while it works; after the kill, performs one
 /// operation on each of them, and waits until every reader has loaded it again.
-fn kill_again_and_again(
-    dir: &Path,
-    files: &FileStore,
-    ledger: &Ledger,
-    lane: u64,
-    rounds: &Rounds,
-) -> Findings {
+fn kill_again_and_again(files: &FileStore, ledger: &Ledger, lane: u64, rounds: &Rounds) -> Findings {
+    let dir = files.path().parent().expect("a store beside its ledger");
     let warm = open(dir);
     let places = lane * PLACES..(lane + 1) * PLACES;
     let mut dice = Dice::new(300 + lane);

@@ -1,13 +1,13 @@
 //! The command `sessile`, run as operators run it: beside servers, on stores of other users, with mistyped input.
 //!
-//! The promise: each verb acts as its help says and its exit code reports the result; live sessions stay; no session's id is
+//! The promise: each verb does what its help says and its exit code reports the result; live sessions stay; no session's id is
 //! repeated, after any mistake; no stored text drives a terminal.
+use crate::failures::again_on_small_disk_in;
 use crate::support::client::Browser;
 use crate::support::command::{Ran, finish, finish_with, keys, numbers, run, sessile, wait};
 use crate::support::rerun::{again_in_mounts, stage};
 use crate::support::server::{self, Running};
 use crate::support::texts::{path_of, put, record};
-use crate::trouble::again_on_small_disk_in;
 use serde_json::{Value as Json, json};
 use sessile::file::SweepOptions;
 use sessile::{
@@ -1608,7 +1608,7 @@ fn an_export_of_another_form_is_not_taken_for_whole() {
         let want = "sessile: line 1: the export has form 2, and this version of sessile knows 1: ";
         assert!(ran.err.starts_with(want) && ran.err.lines().count() == 1, "{ran:#?}");
     }
-    // What it says beyond that is not repeated.
+    // The rest of its message is not repeated.
     let place = Place::new();
     let ran = place.import_text("{\"sessile_export\":1,\"sessions\":0,\"hunter2\":1}\n").ends(3);
     assert!(ran.err.contains("unknown field, expected ") && !ran.err.contains("hunter2"), "{ran:#?}");

@@ -66,7 +66,7 @@ fn serve(parent: &Parent) {
     parent.report("ready");
     loop {
         let line = parent.line();
-        match line.split_once(' ').map(|(act, token)| (act, Token::parse(token).unwrap())) {
+        match line.split_once(' ').map(|(operation, token)| (operation, Token::parse(token).unwrap())) {
             Some(("load", token)) => parent.report(shown(&store, &token)),
             Some(("end", token)) => parent.report(store.delete(&token).unwrap()),
             _ if line == "create" => parent.report(create(&store).expose()),
@@ -141,10 +141,10 @@ fn a_site_goes_on_after_its_store_was_emptied() {
     }
 }
 
-type Act = fn(&FileStore, &Token);
+type Operation = fn(&FileStore, &Token);
 
 /// Each operation is the first one that finds the store emptied.
-const ACTS: [(&str, Act); 9] = [
+const OPERATIONS: [(&str, Operation); 9] = [
     ("load", |store, token| assert_eq!(shown(store, token), "absent")),
     ("save", |store, token| assert!(put(store, token, "y", RELAXED).unwrap().is_none())),
     ("power-safe save", |store, token| {
@@ -170,7 +170,7 @@ const ACTS: [(&str, Act); 9] = [
 #[test]
 fn whatever_act_meets_an_emptied_store_makes_it_again() {
     for cache_bytes in [1 << 20, 0] {
-        for (name, act) in ACTS {
+        for (name, operation) in OPERATIONS {
             for how in ["rm -rf ./*", "rm -rf ./* .[!.]*", "rm -rf ?? sessile.json"] {
                 let context = format!("{name}, cache of {cache_bytes}, {how}");
                 let dir = directory_in_memory();
@@ -187,7 +187,7 @@ fn whatever_act_meets_an_emptied_store_makes_it_again() {
                 } else {
                     remove(dir.path(), how);
                 }
-                act(&store, &token);
+                operation(&store, &token);
                 let want = format!("StoreRecreated {{ path: {:?} }}", dir.path());
                 assert_eq!(events.take(), [want], "{context}");
                 assert_eq!([shown(&store, &token), shown(&store, &other)], ["absent", "absent"], "{context}");

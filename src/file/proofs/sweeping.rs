@@ -58,8 +58,8 @@ fn unthrottled() -> SweepOptions {
 }
 
 fn sweep(store: &FileStore, is_to_stop: &AtomicBool) -> SweepReport {
-    let tell = |_: &SweepProgress<'_>| if is_to_stop.load(SeqCst) { Break(()) } else { Continue(()) };
-    store.sweep_with(&unthrottled(), tell).unwrap()
+    let progress = |_: &SweepProgress<'_>| if is_to_stop.load(SeqCst) { Break(()) } else { Continue(()) };
+    store.sweep_with(&unthrottled(), progress).unwrap()
 }
 
 #[test]
@@ -97,11 +97,11 @@ fn one_of_two_concurrent_sweeps_returns_at_once() {
             .map(|n| {
                 let (store, reported) = (Arc::clone(&swept.stores[n]), Arc::clone(&reported));
                 shuttle::thread::spawn(move || {
-                    let tell = |_: &SweepProgress<'_>| {
+                    let progress = |_: &SweepProgress<'_>| {
                         reported.lock().unwrap().push(n);
                         Continue(())
                     };
-                    store.sweep_with(&unthrottled(), tell).unwrap()
+                    store.sweep_with(&unthrottled(), progress).unwrap()
                 })
             })
             .collect();

@@ -3,7 +3,7 @@ use super::*;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 
-/// What is there when a store is opened, and how.
+/// The state of the directory when a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// Nothing, nor its directory.
@@ -13,7 +13,7 @@ enum Place {
     /// A store.
     Made,
     /// A store that has lost its counters.
-    Deaf,
+    WithoutCounters,
     /// A store that is opened without a cache: its counters are not mapped.
     Uncached,
     /// A store that was opened to other users.
@@ -38,7 +38,7 @@ impl Place {
                     bits(&shard, 0o775);
                 }
             }
-            Self::Deaf => {
+            Self::WithoutCounters => {
                 drop(self.open(&dir).unwrap());
                 fs::remove_dir_all(root.join(RUN)).unwrap();
             }
@@ -60,7 +60,7 @@ fn open_with_fault(place: Place, fault: Fault) {
     let (opened, calls) = during(fault.plan(), || place.open(&dir));
     let context = format!("{place:?}, {fault:?}, after calls {calls:?}");
     let failed = calls[fault.call];
-    // What the kernel need not do, and counters that cannot be written or cannot be read: those are for reading, or made anew.
+    // Hints to the kernel may fail; counters that cannot be written are opened for reading, and those that cannot be read are recreated.
     let is_hint = ["get flags", "set flags", "advise"].contains(&failed);
     // A parent that cannot be synced is not needed: the whole file system is synced in its place.
     let is_closed = ["open parent", "sync parent"].contains(&failed)
@@ -91,19 +91,19 @@ fn open_with_fault(place: Place, fault: Fault) {
     let is_left = |dir: &Path| {
         fs::read_dir(dir).is_ok_and(|mut names| names.any(|name| is_temporary(&name.unwrap().path())))
     };
-    // What cannot be removed is the sweep's.
+    // A file that cannot be removed is left to the sweep.
     let is_removable = fault.then == Then::Works;
     let left = is_left(&root) || is_left(&root.join(RUN));
     assert!(!left || !is_removable, "{context}: a temporary file is left");
     let store =
         place.open(&dir).unwrap_or_else(|error| panic!("{context}: it cannot be opened again: {error}"));
-    store.create_file(Whose::Secret(&SessionId::random().unwrap()), Arc::new(record("x")), true).unwrap();
+    store.create_file(SessionRef::Id(&SessionId::random().unwrap()), Arc::new(record("x")), true).unwrap();
 }
 
 #[test]
 fn any_failed_call_of_opening_is_an_error_and_the_next_opens() {
-    use Place::{Bare, Deaf, Exposed, Made, New, Uncached};
-    for place in [New, Bare, Made, Deaf, Uncached, Exposed] {
+    use Place::{Bare, Exposed, Made, New, Uncached, WithoutCounters};
+    for place in [New, Bare, Made, WithoutCounters, Uncached, Exposed] {
         let dir = place.prepare();
         let (opened, calls) = during(|_, _| None, || place.open(&dir));
         assert_eq!(opened.unwrap().path(), dir.path().join("store"));
@@ -114,7 +114,7 @@ fn any_failed_call_of_opening_is_an_error_and_the_next_opens() {
         assert!(chosen.len() >= least, "{place:?}: {calls:?}");
         for call in chosen {
             for (errno, then) in refusals() {
-                // What a call says makes a difference in few places; that it fails, in all.
+                // The number of the error matters in few calls; the failure matters in all.
                 let is_usual =
                     errno == Errno::IO || ["open generations", "open run directory"].contains(&calls[call]);
                 if place == New || is_usual {

@@ -121,7 +121,7 @@ impl Stage {
     fn session(&self, place: Where, deadline: SystemTime, text: &str) -> SessionId {
         let session = self.id(place);
         let record = Arc::new(record_until(deadline, text));
-        self.store().create_file(Whose::Secret(&session), record, false).unwrap();
+        self.store().create_file(SessionRef::Id(&session), record, false).unwrap();
         session
     }
 

@@ -170,7 +170,7 @@ fn meet_fault(stage: &Stage, fault: Fault, silent: &[bool]) -> bool {
     let met = calls.len() > fault.call;
     let context = format!("{fault:?}, after calls {calls:?}");
     let root = stage.fixture.dir.path();
-    let is_told = match &result {
+    let is_reported = match &result {
         Err(error) => {
             check_error(error, root, fault.errno, &context);
             true
@@ -182,9 +182,9 @@ fn meet_fault(stage: &Stage, fault: Fault, silent: &[bool]) -> bool {
             report.failed > 0
         }
     };
-    assert!(met || !is_told, "{context}: {result:?}");
+    assert!(met || !is_reported, "{context}: {result:?}");
     if met && !silent[fault.call] {
-        assert!(is_told, "{context}: no error was reported");
+        assert!(is_reported, "{context}: no error was reported");
     }
     scene.check(stage, &context);
     met
