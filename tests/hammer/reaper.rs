@@ -1,12 +1,13 @@
 //! Reapers in all processes beside renewals at the last moment: a session renewed in time is never removed,
 //! an expired one is never served, and at the end one sweep leaves no expired session.
 //!
-//! The ledger's versions are deadlines here, in microseconds since the hammer began. A renewal never makes a
+//! The ledger's versions are deadlines here, in microseconds since the trial began. A renewal never makes a
 //! deadline earlier, so a session lives at least until the latest acknowledged deadline.
 use crate::figures::Figures;
 use crate::stage::{Going, ledger, open_in, open_without_cache, wait};
+use crate::support::dice::Dice;
 use crate::support::ledger::{Ledger, Life};
-use crate::support::process::{Dice, Parent, Start, Worker, hear_from_all, say_to_all};
+use crate::support::process::{Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::texts::{files_in_shards, path_of};
 use crate::support::versions;
 use sessile::file::{ReaperOptions, SweepOptions, SweepOutcome};
@@ -16,6 +17,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+trials! {
+    a_session_renewed_in_time_stays_and_an_expired_one_goes,
+}
 
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("renew beside reapers", work)];
 
@@ -31,7 +36,7 @@ const HELD_MAX: u64 = 400;
 /// Earliest renewal before a deadline, in microseconds.
 const LEAD_MAX: u64 = 6_000;
 
-pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
+fn a_session_renewed_in_time_stays_and_an_expired_one_goes(dir: &Path, time: Duration) -> Figures {
     let ledger = ledger(dir);
     let store = open_without_cache(dir);
     let epoch = SystemTime::now();
@@ -115,7 +120,7 @@ fn work(parent: &Parent) {
         let race = |writer: usize| {
             let going = Going::on_for(ledger, time);
             let mut racer = Racer::new(store, ledger, writer, epoch);
-            while going.on_still() {
+            while going.on_until(racer.figures.saves > 0 && racer.figures.ends > 0) {
                 racer.step();
                 if racer.figures.has_faults() {
                     going.stop();
@@ -195,7 +200,7 @@ impl<'a> Racer<'a> {
         self.load(life);
     }
 
-    /// Microseconds since the hammer began.
+    /// Microseconds since the trial began.
     fn now(&self) -> u64 {
         self.since_epoch(self.store.now())
     }

@@ -29,7 +29,7 @@
 //! - **Logged out**: a logout was finished after a login or rotation that it does not follow, and its response
 //!   was the last to arrive. It removes the cookie all the same: the visitor saw a logout
 //!   succeed, and the jar agrees.
-use crate::support::client::Jar;
+use crate::support::cookie_jar::Jar;
 use crate::support::probe::quick_directory;
 use sessile::{
     Clock, Cookies, Error, ErrorKind, FileStore, FileStoreOptions, Headers, Lifetime, Lookup, Sessions,

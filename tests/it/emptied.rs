@@ -1,5 +1,6 @@
-//! `rm -rf DIR/*` under running servers: all visitors are logged out, and the site keeps working.
-use crate::support::process::{Child, Parent, Start, Worker, rounds};
+//! `rm -rf DIR/*` under running servers: all visitors are logged out, and the site keeps working. A removal in the midst of
+//! operations is tried by `tests/hammer`.
+use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{directory_in_memory, path_of, put, record, text_of};
 use sessile::{
     Clock, Durability, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, PublicId, Store, SweepOptions,
@@ -8,7 +9,6 @@ use sessile::{
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -197,96 +197,6 @@ fn whatever_act_meets_an_emptied_store_makes_it_again() {
                 let store = options(false).create(false).cache_bytes(cache_bytes).open(dir.path()).unwrap();
                 assert_eq!(shown(&store, &token), "x", "{context}");
             }
-        }
-    }
-}
-
-#[test]
-fn of_processes_that_make_the_store_again_at_once_one_says_so() {
-    let dir = directory_in_memory();
-    let (root, errors) = (dir.path().join("store"), dir.path().join("errors"));
-    let mut servers = [(); 4].map(|()| start(&root, false, &errors));
-    for round in 0..rounds(30) {
-        empty(&root);
-        for server in &mut servers {
-            server.say("create");
-        }
-        let tokens: Vec<_> = servers.iter().map(Child::line).collect();
-        let events: Vec<usize> =
-            servers.iter_mut().map(|server| ask(server, "events").parse().unwrap()).collect();
-        assert_eq!(events.iter().sum::<usize>(), 1, "round {round}: {events:?}");
-        for token in tokens {
-            assert!(servers.iter_mut().all(|server| ask_for(server, &token) == "x"), "round {round}");
-        }
-    }
-    for mut server in servers {
-        server.say("end");
-        server.finish();
-    }
-}
-
-/// Writers that are at any point of a save, a growing save or a rotation while the files are removed one by
-/// one, in any order.
-#[test]
-fn no_save_brings_a_session_back_that_was_there_before() {
-    let ways = ["rm -rf ./*", "find . -mindepth 1 -delete", "rm -f sessile.json; sleep 0.02; rm -rf ./*"];
-    for (round, way) in (0..rounds(30)).zip(ways.into_iter().cycle()) {
-        let dir = directory_in_memory();
-        let root = dir.path();
-        let store = options(round % 2 == 0).open(root).unwrap();
-        let tokens: Vec<_> = (0..8).map(|_| create(&store)).collect();
-        let (stop, operations) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let last: Vec<_> = thread::scope(|scope| {
-            let mut writers = Vec::new();
-            for token in &tokens {
-                let (store, stop, operations) = (&store, &stop, &operations);
-                writers.push(scope.spawn(move || {
-                    let mut token = token.clone();
-                    for n in 0.. {
-                        if stop.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        operations.fetch_add(1, Ordering::Relaxed);
-                        // During the removal, errors are permitted.
-                        match n % 8 {
-                            7 => {
-                                let moved = store.rotate(&token, &mut |_| Ok(Verdict::Write), RELAXED);
-                                token = moved.ok().flatten().map_or(token, |moved| moved.token);
-                            }
-                            n => drop(put(store, &token, &"y".repeat(700 << n), RELAXED)),
-                        }
-                    }
-                    token
-                }));
-            }
-            while operations.load(Ordering::Relaxed) < 200 {
-                thread::yield_now();
-            }
-            // A session that is created in a directory at that instant keeps the directory from being
-            // removed.
-            let removed = |way: &str| {
-                Command::new("sh").args(["-c", way]).current_dir(root).status().unwrap().success()
-            };
-            let mut is_done = removed(way);
-            while !is_done {
-                is_done = removed("rm -rf ./*");
-            }
-            thread::sleep(Duration::from_millis(5));
-            stop.store(true, Ordering::Relaxed);
-            // Each writer's last session may be under another id.
-            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
-        });
-        let files = options(false).cache_bytes(0).open(root).unwrap();
-        assert!(tokens.iter().chain(&last).all(|token| shown(&files, token) == "absent"), "round {round}");
-        assert_eq!(
-            files.files().filter(|file| file.as_ref().unwrap().path.is_file()).count(),
-            0,
-            "round {round}"
-        );
-        // All shards are there.
-        for _ in 0..600 {
-            let token = create(&store);
-            assert_eq!(shown(&files, &token), "x", "round {round}");
         }
     }
 }

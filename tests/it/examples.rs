@@ -1,7 +1,8 @@
 //! The example programs as users run them: real processes that are killed with SIGKILL and restarted.
 //!
 //! The promise: acknowledged changes are there after the restart, under the cookie that the browser kept.
-use crate::support::client::{Browser, Client, Example, Jar, PATIENCE, Response};
+use crate::support::client::{Browser, Client, Example, PATIENCE, Response};
+use crate::support::cookie_jar::Jar;
 use crate::support::texts::{files_in_shards, path_of};
 use sessile::SessionId;
 use std::path::{Path, PathBuf};

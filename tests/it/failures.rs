@@ -2,8 +2,9 @@
 //! session", never a half-done change, never a wait without end. Operations that worked before work again
 //! when the failure is over.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use crate::support::dice::Dice;
 use crate::support::planted::Planted;
-use crate::support::process::{Dice, Parent, Start, Worker, hear_from_all, say_to_all};
+use crate::support::process::{Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::rerun::{again, again_as_nobody, again_in_mounts, stage};
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};
 use crate::support::versions;

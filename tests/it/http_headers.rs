@@ -5,7 +5,7 @@
 //! and a removal only for a logout that presented an id, or a session that ran out here; `no-store` beside every cookie and every
 //! failure, `private` beside a live session; nothing at all for a request that left its session alone. And
 //! whatever is printed on the way, the id is in none of it.
-use crate::support::client::{Jar, SetCookie};
+use crate::support::cookie_jar::{Jar, SetCookie};
 use crate::support::probe::{Call, Probe, quick_directory};
 use sessile::{
     Clock, Cookies, Destroyed, Durability, ErrorKind, Event, Expiry, FileStore, FileStoreOptions, Lifetime,

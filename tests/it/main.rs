@@ -36,11 +36,9 @@ mod reaper;
 mod redacted;
 mod restored;
 mod servers;
-mod stale;
 mod support;
 mod sweep;
 mod sweep_obstacles;
-mod sweep_races;
 mod tidy;
 
 use support::process::Worker;
@@ -52,16 +50,12 @@ const CHILD: &[&str] = &["--exact", "support::process::child", "--nocapture"];
 const WORKERS: &[&[(&str, Worker)]] = &[
     #[cfg(feature = "watch")]
     changed_outside::watched::WORKERS,
-    coherence::WORKERS,
     emptied::WORKERS,
     from_outside::WORKERS,
-    kill::WORKERS,
     opening::WORKERS,
     permissions::WORKERS,
     processes::WORKERS,
     reaper::WORKERS,
     restored::WORKERS,
-    stale::WORKERS,
-    sweep_races::WORKERS,
     failures::WORKERS,
 ];

@@ -1,5 +1,5 @@
 //! Records in which every part states the version, so that a mixture of two versions is recognised.
-use sessile::{Live, Lookup, Record, Store, Token, Value};
+use sessile::{Durability, Live, Lookup, Record, Result, Store, Token, Value, Verdict};
 use std::time::Duration;
 
 /// Sets the record to this version, with a text of `text_bytes` bytes.
@@ -15,6 +15,25 @@ pub(crate) fn new(store: &impl Store, version: u64, text_bytes: usize) -> Record
     let mut record = Record::new(store.now(), store.now() + Duration::from_secs(86_400));
     put(&mut record, version, text_bytes);
     record
+}
+
+/// A change to the next version.
+pub(crate) fn next(text_bytes: usize) -> impl FnMut(&mut Record) -> Result<Verdict> {
+    move |record| {
+        put(record, of(record) + 1, text_bytes);
+        Ok(Verdict::Write)
+    }
+}
+
+/// Saves the version after `version` of a live session.
+#[track_caller]
+pub(crate) fn save(store: &impl Store, token: &Token, version: u64, text_bytes: usize, how: Durability) {
+    let change = &mut |record: &mut Record| {
+        assert_eq!(of(record), version);
+        put(record, version + 1, text_bytes);
+        Ok(Verdict::Write)
+    };
+    store.update(token, change, how).unwrap().expect("it is live");
 }
 
 /// The version of a record, all parts of which must agree.

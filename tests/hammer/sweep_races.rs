@@ -1,8 +1,11 @@
 //! The sweep beside all other operations on the same sessions in other processes: a session that is renewed in time lives
 //! on, one whose renewal was refused or that has expired is gone for good, no entry of the expiry index is lost between
 //! insertions and a sweep, and a sweep that is killed is finished by the next one.
-use crate::support::process::{Child, Dice, Parent, Start, Worker, assert_met, rounds};
-use crate::support::texts::{directory_in_memory, files_in_shards, path_of};
+use crate::figures::Figures;
+use crate::rounds::Rounds;
+use crate::support::dice::Dice;
+use crate::support::process::{Child, Parent, Start, Worker};
+use crate::support::texts::{files_in_shards, path_of};
 use crate::support::versions;
 use sessile::file::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
 use sessile::{
@@ -10,11 +13,24 @@ use sessile::{
 };
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
-use std::ops::ControlFlow::{Break, Continue};
+use std::ops::ControlFlow::Continue;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tempfile::TempDir;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tempfile::{TempDir, tempdir_in};
+
+trials! {
+    a_renewal_beside_a_sweep_holds_exactly_if_acknowledged,
+    sessions_that_expire_during_their_creation_are_swept,
+    an_entry_inserted_during_its_buckets_removal_is_not_lost,
+    entries_in_constantly_removed_buckets_are_not_lost,
+    concurrent_insertions_and_sweeps_forget_no_session,
+    a_sweep_killed_at_any_instant_is_finished_by_the_next_one,
+    concurrent_changes_beside_the_sweep_revive_or_leave_nothing,
+    an_index_removed_during_creations_loses_no_session,
+}
 
 pub(crate) const WORKERS: &[(&str, Worker)] = &[
     ("sweep all the time", sweep_all_the_time),
@@ -23,7 +39,7 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[
     ("sweep after the end of an hour", sweep_after_the_end_of_an_hour),
     ("work in fast hours", work_in_fast_hours),
     ("sweep in fast hours", sweep_in_fast_hours),
-    ("operation near deadlines", operate_near_deadlines),
+    ("operate near deadlines", operate_near_deadlines),
 ];
 
 const RELAXED: Durability = Durability::Relaxed;
@@ -131,14 +147,14 @@ fn wait_until(clock: &Clock, instant: SystemTime) {
 }
 
 /// Starts a process that repeats an operation until a file beside the store stops it.
-fn start(worker: Start, dir: &TempDir) -> Child {
-    let child = worker.with("DIR", dir.path()).start();
+fn start(worker: Start, dir: &Path) -> Child {
+    let child = worker.with("DIR", dir).start();
     assert_eq!(child.line(), "ready");
     child
 }
 
-fn stop(dir: &TempDir) {
-    File::create(dir.path().join("stop")).unwrap();
+fn stop(dir: &Path) {
+    File::create(dir.join("stop")).unwrap();
 }
 
 fn is_stopped(parent: &Parent) -> bool {
@@ -185,29 +201,29 @@ struct Renewals {
     kept: Vec<Saved>,
 }
 
-#[test]
-fn a_renewal_beside_a_sweep_holds_exactly_if_acknowledged() {
-    const IN_ONE_STORE: u64 = 500;
+/// Each round has a store of its own.
+fn a_renewal_beside_a_sweep_holds_exactly_if_acknowledged(dir: &Path, time: Duration) -> Figures {
+    const IN_ONE_STORE: u64 = 200;
     const THREADS: u64 = 2;
-    let rounds = rounds(2_000);
-    let (mut sum, mut removed, mut found_renewed) = (Renewals::default(), 0, 0);
-    for part in 0..rounds.div_ceil(IN_ONE_STORE) {
-        let dir = directory_in_memory();
+    let rounds = Rounds::new(
+        time,
+        &["renewals in time", "renewals that came too late", "removed sessions", "sessions found renewed"],
+    );
+    while let Some(round) = rounds.next() {
+        let dir = tempdir_in(dir).unwrap();
         let root = dir.path().join("store");
         let store = open(&root, Clock::system());
-        let sweeper = start(by_the_index(), &dir);
-        let each = IN_ONE_STORE.min(rounds - part * IN_ONE_STORE).div_ceil(THREADS);
+        let sweeper = start(by_the_index(), dir.path());
         let renewals: Vec<Renewals> = thread::scope(|scope| {
-            let race = |n| renew_near_deadlines(&store, 10 * part + n, each);
+            let race = |n| renew_near_deadlines(&store, 10 * round + n, IN_ONE_STORE / THREADS);
             let threads: Vec<_> = (0..THREADS).map(|n| scope.spawn(move || race(n))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        stop(&dir);
-        let swept = swept(sweeper);
-        removed += swept[0];
-        found_renewed += swept[1];
+        stop(dir.path());
+        let [removed, found_renewed] = swept(sweeper);
+        rounds.count("removed sessions", removed);
+        rounds.count("sessions found renewed", found_renewed);
         sweep(&store, &SweepOptions::new());
-        let files = files_in_shards(&root).len();
         for of_one in &renewals {
             for session in &of_one.dead {
                 assert!(!is_live(&store, &session.token), "alive after it was refused or had expired");
@@ -217,19 +233,17 @@ fn a_renewal_beside_a_sweep_holds_exactly_if_acknowledged() {
                 assert!(is_live(&store, &session.token), "a renewed session was removed");
                 assert!(path_of(&root, session.live.id).exists());
             }
-            sum.renewed += of_one.renewed;
-            sum.refused += of_one.refused;
+            rounds.count("renewals in time", of_one.renewed);
+            rounds.count("renewals that came too late", of_one.refused);
         }
-        assert_eq!(files, renewals.iter().map(|of_one| of_one.kept.len()).sum::<usize>());
+        let kept: usize = renewals.iter().map(|of_one| of_one.kept.len()).sum();
+        assert_eq!(files_in_shards(&root).len(), kept);
     }
-    assert_met("renewals in time", sum.renewed, rounds);
-    assert_met("renewals that came too late", sum.refused, rounds);
-    assert_met("removals by the sweep", removed, rounds);
-    assert_met("sessions that the sweep found renewed", found_renewed, rounds);
+    rounds.figures()
 }
 
 /// Renews sessions around their deadlines, one after the other, each until a renewal is refused or four have succeeded.
-fn renew_near_deadlines(store: &FileStore, seed: u64, rounds: u64) -> Renewals {
+fn renew_near_deadlines(store: &FileStore, seed: u64, sessions: u64) -> Renewals {
     const AT_ONCE: usize = 4;
     let clock = Clock::system();
     let mut dice = Dice::new(seed);
@@ -238,7 +252,7 @@ fn renew_near_deadlines(store: &FileStore, seed: u64, rounds: u64) -> Renewals {
     let mut last = clock.now();
     // How early a renewal begins, in microseconds; adjusted so that about half of them succeed on a busy machine.
     let mut lead: u32 = 200;
-    for _ in 0..rounds {
+    for _ in 0..sessions {
         // One after the other, in the order of their deadlines.
         let mut next = |dice: &mut Dice| {
             last = last.max(clock.now() + MILLI) + 700 * MICRO + some(dice, MICRO, 300);
@@ -282,47 +296,43 @@ fn renew_near_deadlines(store: &FileStore, seed: u64, rounds: u64) -> Renewals {
 }
 
 /// A sweep may read their entries before their files exist.
-#[test]
-fn sessions_that_expire_during_their_creation_are_swept() {
-    let dir = directory_in_memory();
-    let root = dir.path().join("store");
+fn sessions_that_expire_during_their_creation_are_swept(dir: &Path, time: Duration) -> Figures {
+    let root = dir.join("store");
     let store = open(&root, Clock::system());
-    let sweeper = start(by_the_index(), &dir);
-    let rounds = rounds(3_000);
+    let sweeper = start(by_the_index(), dir);
+    let rounds = Rounds::new(time, &[]);
     thread::scope(|scope| {
         for thread in 0..2 {
-            let store = &store;
+            let (store, rounds) = (&store, &rounds);
             scope.spawn(move || {
                 let mut dice = Dice::new(20 + thread);
-                for _ in 0..rounds / 2 {
+                while rounds.next().is_some() {
                     create(store, store.now() + some(&mut dice, MICRO, 100));
                 }
             });
         }
     });
-    stop(&dir);
+    stop(dir);
     let [removed, _] = swept(sweeper);
-    assert_met("removals by the sweep", removed, rounds);
+    assert!(removed > 0, "the sweep beside the creations removed none");
     thread::sleep(MILLI);
     sweep(&store, &SweepOptions::new());
     check_empty(&root);
+    rounds.figures()
 }
 
 /// One process inserts sessions in an hour that is over for the other one, which removes that hour's bucket; it is stopped
 /// anywhere between reading its clock and the end of its save.
-#[test]
-fn an_entry_inserted_during_its_buckets_removal_is_not_lost() {
-    let dir = directory_in_memory();
-    let root = dir.path().join("store");
+fn an_entry_inserted_during_its_buckets_removal_is_not_lost(dir: &Path, time: Duration) -> Figures {
+    let root = dir.join("store");
     let early = open(&root, Clock::manual(hour(BASE + 1) + Duration::from_secs(1)));
     let late = open(&root, Clock::manual(hour(BASE + 2) - MINUTE));
     sweep(&early, &SweepOptions::new());
-    let mut filer = start(Start::of("insert at the end of an hour"), &dir);
+    let mut filer = start(Start::of("insert at the end of an hour"), dir);
     let mut dice = Dice::new(30);
-    let rounds = rounds(1_500);
-    let (mut at_once, mut left_to_later) = (0, 0);
+    let rounds = Rounds::new(time, &[READ_AT_ONCE, LEFT_TO_LATER]);
     let mut pause_max = 100;
-    for round in 0..rounds {
+    while let Some(round) = rounds.next() {
         let session = create(&early, hour(BASE + 100));
         filer.say(session.token.expose());
         assert_eq!(filer.line(), "at work");
@@ -331,38 +341,39 @@ fn an_entry_inserted_during_its_buckets_removal_is_not_lost() {
         let removed = sweep_due(&early).removed;
         // Adjusts the pause so that the stop comes near the insertion.
         pause_max = if removed > 0 { pause_max.saturating_sub(4) } else { (pause_max + 6).min(5_000) };
-        at_once += removed;
         filer.go_on();
         assert_eq!(filer.line(), "shortened");
-        left_to_later += sweep_due(&late).removed;
+        let later = sweep_due(&late).removed;
+        assert_eq!(removed + later, 1, "round {round}: sessions that were removed");
+        rounds.count(if removed > 0 { READ_AT_ONCE } else { LEFT_TO_LATER }, 1);
         let path = path_of(&root, session.live.id);
         assert!(!path.exists(), "round {round}: expired, and not in the index any more");
     }
     check_empty(&root);
-    assert_eq!(at_once + left_to_later, rounds);
-    assert_met("entries that the sweep in between has read", at_once, rounds);
-    assert_met("entries that were left to the next one", left_to_later, rounds);
     filer.say("end");
     filer.finish();
+    rounds.figures()
 }
 
+/// Entries that the sweep beside the insertion has read, and those that it has left to the next one.
+const READ_AT_ONCE: &str = "entries read at once";
+const LEFT_TO_LATER: &str = "entries left to the next sweep";
+
 /// The same without stops: one process removes the bucket again and again, the others insert in it again and again.
-#[test]
-fn entries_in_constantly_removed_buckets_are_not_lost() {
-    let dir = directory_in_memory();
-    let root = dir.path().join("store");
+fn entries_in_constantly_removed_buckets_are_not_lost(dir: &Path, time: Duration) -> Figures {
+    let root = dir.join("store");
     let ending = open(&root, Clock::manual(hour(BASE + 1) - MILLI));
     let begun = Clock::manual(hour(BASE + 1) + Duration::from_secs(1));
     let late = open(&root, begun.clone());
     sweep(&late, &SweepOptions::new());
-    let sweeper = start(Start::of("sweep after the end of an hour"), &dir);
-    let rounds = rounds(2_000);
+    let sweeper = start(Start::of("sweep after the end of an hour"), dir);
+    let rounds = Rounds::new(time, &[]);
     thread::scope(|scope| {
         for thread in 0..2 {
-            let ending = &ending;
+            let (ending, rounds) = (&ending, &rounds);
             scope.spawn(move || {
                 let mut dice = Dice::new(35 + thread);
-                for _ in 0..rounds.div_ceil(2) {
+                while rounds.next().is_some() {
                     // Lets the sweep reach the end of the bucket now and then.
                     dice.pause(400);
                     let session = create(ending, hour(BASE + 100));
@@ -372,15 +383,15 @@ fn entries_in_constantly_removed_buckets_are_not_lost() {
             });
         }
     });
-    stop(&dir);
+    stop(dir);
     let [buckets, removed] = swept(sweeper);
-    assert_met("sweeps that found the bucket", buckets, rounds);
-    assert_met("sessions that they removed", removed, rounds);
+    assert!(buckets > 0 && removed > 0, "{buckets} sweeps found the bucket, and removed {removed} sessions");
     assert_eq!(ending.stats().index_failures, 0);
     // The next sweep tries locked sessions again.
     begun.advance(MICRO);
     sweep_due(&late);
     check_empty(&root);
+    rounds.figures()
 }
 
 /// Sweeps all the time; reports how often there was a bucket of the hour before, and how many sessions it removed.
@@ -415,9 +426,9 @@ fn insert_at_the_end_of_an_hour(parent: &Parent) {
 }
 
 /// The hours that [fast clocks](FastClock) show.
-const HOURS: u32 = 20;
+const HOURS: u32 = 10;
 /// How long each of them lasts.
-const FAST_HOUR: Duration = Duration::from_millis(100);
+const FAST_HOUR: Duration = Duration::from_millis(60);
 
 /// A clock by which an hour is over soon, the same in all processes. It stands still in each call, and for good when the
 /// last hour has begun.
@@ -444,34 +455,39 @@ impl FastClock {
     }
 }
 
-#[test]
-fn concurrent_insertions_and_sweeps_forget_no_session() {
-    for _ in 0..rounds(1) {
-        let dir = directory_in_memory();
+/// Sessions of a round: all, those that a sweep beside the insertions removed, and those of the last hour.
+const EVENTS: [&str; 3] = ["created sessions", "removed at once", "removed at the end"];
+
+fn concurrent_insertions_and_sweeps_forget_no_session(dir: &Path, time: Duration) -> Figures {
+    let rounds = Rounds::new(time, &EVENTS);
+    while let Some(round) = rounds.next() {
+        let dir = tempdir_in(dir).unwrap();
         let root = dir.path().join("store");
         let clock = Clock::manual(hour(BASE));
         let store = open(&root, clock.clone());
         let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
         let workers =
             ["work in fast hours", "work in fast hours", "sweep in fast hours", "sweep in fast hours"];
-        let children: Vec<_> = (0_u32..)
+        let children: Vec<_> = (0_u64..)
             .zip(workers)
             .map(|(n, worker)| {
                 let start = Start::of(worker).with("DIR", dir.path()).with("BEGAN", began.to_string());
-                start.with("SEED", (40 + n).to_string()).start()
+                start.with("SEED", (40 + 4 * round + n).to_string()).start()
             })
             .collect();
         let counts: Vec<u64> = children.into_iter().map(|child| child.line().parse().unwrap()).collect();
         let [created, created_too, removed, removed_too] = counts[..] else { panic!("{counts:?}") };
-        assert!(created + created_too > 200 && removed + removed_too > 100, "they were at work: {counts:?}");
         clock.set(hour(BASE + HOURS + 1) - MICRO);
-        let report = sweep_due(&store);
-        assert!(report.removed > 0, "{counts:?}, {report:?}");
+        let rest = sweep_due(&store).removed;
+        for (event, count) in EVENTS.into_iter().zip([created + created_too, removed + removed_too, rest]) {
+            rounds.count(event, count);
+        }
         check_empty(&root);
         let over = |name: fs::DirEntry| Some(name.file_name().to_str()?.parse::<u32>().ok()? < BASE + HOURS);
         let mut names = fs::read_dir(root.join("run/due")).unwrap();
         assert!(!names.any(|name| over(name.unwrap()) == Some(true)), "buckets of hours that are over");
     }
+    rounds.figures()
 }
 
 /// Creates sessions that expire some hours later, and moves their deadlines to and fro. Reports how many it created.
@@ -526,8 +542,8 @@ fn sweep_in_fast_hours(parent: &Parent) {
 }
 
 /// The sessions that killed sweeps have read, as the test knows them.
-struct Kept {
-    dir: TempDir,
+struct Kept<'a> {
+    dir: &'a Path,
     root: PathBuf,
     clock: Clock,
     store: FileStore,
@@ -539,36 +555,42 @@ struct Kept {
     young: Vec<PathBuf>,
 }
 
-#[test]
-fn a_sweep_killed_at_any_instant_is_finished_by_the_next_one() {
-    let dir = directory_in_memory();
-    let root = dir.path().join("store");
-    let clock = Clock::manual(hour(BASE));
-    let store = open(&root, clock.clone());
-    let (sessions, old, young) = (HashMap::new(), Vec::new(), Vec::new());
-    let mut kept = Kept { dir, root, clock, store, dice: Dice::new(50), sessions, old, young };
-    let kills = rounds(60);
-    let mut amid = 0;
-    for kill in 0..kills {
-        // By the index alone; by a walk as well; and by a walk without an index.
-        let full = kill % 3 > 0;
-        kept.prepare(kill, full);
-        if kill % 3 == 2 {
-            fs::remove_dir_all(kept.root.join("run/due")).unwrap();
+/// Kills in a round, which has a store of its own.
+const KILLS: u64 = 9;
+
+fn a_sweep_killed_at_any_instant_is_finished_by_the_next_one(dir: &Path, time: Duration) -> Figures {
+    let rounds = Rounds::new(time, &["kills amid a sweep"]);
+    while let Some(round) = rounds.next() {
+        let dir = tempdir_in(dir).unwrap();
+        let mut kept = Kept::new(dir.path(), round);
+        for kill in 0..KILLS {
+            // By the index alone; by a walk as well; and by a walk without an index.
+            let full = kill % 3 > 0;
+            kept.prepare(kill, full);
+            if kill % 3 == 2 {
+                fs::remove_dir_all(kept.root.join("run/due")).unwrap();
+            }
+            rounds.count("kills amid a sweep", u64::from(kept.kill(full && kill % 3 != 2)));
+            kept.finish(full && kill % 3 != 2);
         }
-        amid += u64::from(kept.kill(full && kill % 3 != 2));
-        kept.finish(full && kill % 3 != 2);
+        // The index has the sessions that were alive after the last kills.
+        kept.clock.advance(8 * HOUR);
+        kept.finish(false);
+        assert_eq!(kept.sessions.len(), 0);
+        let left = files_in_shards(&kept.root);
+        assert!(left.iter().all(|file| kept.young.contains(file) || kept.old.contains(file)), "{left:?}");
     }
-    assert!(kills < 20 || amid > kills / 10, "{amid} of {kills} kills came amid a sweep");
-    // The index has the sessions that were alive in the last rounds.
-    kept.clock.advance(8 * HOUR);
-    kept.finish(false);
-    assert_eq!(kept.sessions.len(), 0);
-    let left = files_in_shards(&kept.root);
-    assert!(left.iter().all(|file| kept.young.contains(file) || kept.old.contains(file)), "{left:?}");
+    rounds.figures()
 }
 
-impl Kept {
+impl<'a> Kept<'a> {
+    fn new(dir: &'a Path, seed: u64) -> Self {
+        let (root, clock) = (dir.join("store"), Clock::manual(hour(BASE)));
+        let store = open(&root, clock.clone());
+        let (sessions, old, young) = (HashMap::new(), Vec::new(), Vec::new());
+        Self { dir, root, clock, store, dice: Dice::new((2 << 32) + seed), sessions, old, young }
+    }
+
     fn add(&mut self, deadline: SystemTime) -> Token {
         let session = create(&self.store, deadline);
         self.sessions.insert(session.live.id, (session.token.clone(), deadline));
@@ -618,7 +640,7 @@ impl Kept {
     /// Kills a sweep. Returns whether it was running.
     fn kill(&mut self, full: bool) -> bool {
         let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap().as_micros();
-        let start = Start::of("sweep once, to be killed").with("DIR", self.dir.path());
+        let start = Start::of("sweep once, to be killed").with("DIR", self.dir);
         let start = start.with("NOW", now.to_string()).with("FULL", u64::from(full).to_string());
         let child = start.start();
         assert_eq!(child.line(), "ready");
@@ -714,82 +736,106 @@ impl Operation {
     }
 }
 
+/// Sessions of one order to the other process.
 const AT_ONCE: usize = 4;
+/// Orders in one store.
+const ORDERS: u64 = 40;
 
-#[test]
-fn concurrent_changes_beside_the_sweep_revive_or_leave_nothing() {
-    let dir = directory_in_memory();
+/// Whether an operation found a live session, as an event.
+fn event(operation: Operation, found: bool) -> &'static str {
+    match (operation, found) {
+        (Operation::Delete, true) => "deletions",
+        (Operation::Delete, false) => "late deletions",
+        (Operation::Rotate, true) => "rotations",
+        (Operation::Rotate, false) => "late rotations",
+        (Operation::Grow, true) => "growths",
+        (Operation::Grow, false) => "late growths",
+        (Operation::Renew, true) => "renewals",
+        (Operation::Renew, false) => "late renewals",
+        (Operation::Create, _) => "creations",
+    }
+}
+
+/// Each round has a store of its own.
+fn concurrent_changes_beside_the_sweep_revive_or_leave_nothing(dir: &Path, time: Duration) -> Figures {
+    use Operation::{Create, Delete, Grow, Renew, Rotate};
+    let met =
+        [Delete, Rotate, Grow, Renew].map(|operation| [true, false].map(|found| event(operation, found)));
+    let rounds = Rounds::new(time, &[met.as_flattened(), &[event(Create, false)]].concat());
+    let mut dice = Dice::new(60);
+    while let Some(round) = rounds.next() {
+        let dir = tempdir_in(dir).unwrap();
+        change_beside_the_sweep(&dir, &mut dice, round, &rounds);
+    }
+    rounds.figures()
+}
+
+fn change_beside_the_sweep(dir: &TempDir, dice: &mut Dice, round: u64, rounds: &Rounds) {
     let root = dir.path().join("store");
     let store = open(&root, Clock::system());
-    let sweeper = start(Start::of("sweep all the time").with("WALKS", "1"), &dir);
-    let mut other = start(Start::of("operation near deadlines"), &dir);
-    let mut dice = Dice::new(60);
-    let mut found: HashMap<(Operation, bool), u64> = HashMap::new();
-    let mut ended: Vec<Token> = Vec::new();
-    let mut made: Vec<(Token, SystemTime)> = Vec::new();
-    let rounds = rounds(1_200).div_ceil(AT_ONCE as u64);
-    for round in 0..rounds {
+    let sweeper = start(Start::of("sweep all the time").with("WALKS", "1"), dir.path());
+    let mut other = start(Start::of("operate near deadlines").with("SEED", round.to_string()), dir.path());
+    let mut over: Vec<Token> = Vec::new();
+    for order in 0..ORDERS {
+        let context = format!("round {round}, order {order}");
         let first = store.now() + MILLI;
-        let sessions = [0, 1, 2, 3].map(|n: u32| create(&store, first + n * 400 * MICRO));
+        let sessions: [Saved; AT_ONCE] = [0, 1, 2, 3].map(|n: u32| create(&store, first + n * 400 * MICRO));
         let line = sessions.each_ref().map(|session| {
             let deadline = session.live.record.deadline.duration_since(UNIX_EPOCH).unwrap().as_micros();
             format!("{} {deadline}", session.token.expose())
         });
         other.say(line.join(" "));
         let ours = sessions.each_ref().map(|Saved { token, live }| {
-            Operation::roll(&mut dice).run(&store, token, live.record.deadline, &mut dice)
+            Operation::roll(dice).run(&store, token, live.record.deadline, dice)
         });
         for (session, ours) in sessions.iter().zip(ours) {
-            let theirs = read_acted(&other.line());
-            let operations = [&ours, &theirs];
-            let ends = operations.map(|result| {
-                result.found && matches!(result.operation, Operation::Delete | Operation::Rotate)
-            });
-            assert!(
-                ends != [true; 2],
-                "round {round}: ended twice, by {:?}",
-                operations.map(|result| result.operation)
-            );
-            if ends != [false; 2] || operations.iter().any(|result| result.operation == Operation::Delete) {
-                assert!(!is_live(&store, &session.token), "round {round}: alive after its end");
-                assert!(!path_of(&root, session.live.id).exists());
-            }
-            ended.push(session.token.clone());
-            for result in [ours, theirs] {
-                *found.entry((result.operation, result.found)).or_default() += 1;
-                if let Some((token, deadline)) = &result.made {
-                    let lives = is_live(&store, token);
-                    assert!(lives || store.now() >= *deadline, "round {round}: a new session is gone");
+            let results = [ours, read_acted(&other.line())];
+            check_ends(&store, session, &results, &context);
+            over.push(session.token.clone());
+            for result in results {
+                rounds.count(event(result.operation, result.found), 1);
+                if let Some((token, deadline)) = result.made {
+                    let lives = is_live(&store, &token);
+                    assert!(lives || store.now() >= deadline, "{context}: a new session is gone");
+                    over.push(token);
                 }
-                made.extend(result.made);
             }
         }
     }
     other.say("end");
     other.finish();
-    stop(&dir);
+    stop(dir.path());
     swept(sweeper);
     // None was to live longer.
     thread::sleep(10 * MILLI);
     sweep(&store, &SweepOptions::new());
     check_empty(&root);
-    ended.extend(made.into_iter().map(|(token, _)| token));
     let impatient = FileStoreOptions::new().lock_wait(MILLI).watch(false).open(&root).unwrap();
-    for token in &ended {
+    for token in &over {
         assert!(!is_live(&store, token), "alive after all");
         let late = renew(&impatient, token, impatient.now() + HOUR, || {});
         assert!(late.is_none(), "saved after all");
     }
     check_empty(&root);
-    for operation in [Operation::Delete, Operation::Rotate, Operation::Grow, Operation::Renew] {
-        let both = [true, false].map(|was| found.get(&(operation, was)).copied().unwrap_or(0));
-        assert!(rounds < 100 || both.iter().all(|count| *count > 5), "{operation:?} met both: {found:?}");
+}
+
+/// One of two operations at most ended the session, and then it is gone.
+#[track_caller]
+fn check_ends(store: &FileStore, session: &Saved, results: &[OperationResult; 2], context: &str) {
+    let operations = results.each_ref().map(|result| result.operation);
+    let ends = results
+        .each_ref()
+        .map(|result| result.found && matches!(result.operation, Operation::Delete | Operation::Rotate));
+    assert!(ends != [true; 2], "{context}: ended twice, by {operations:?}");
+    if ends != [false; 2] || operations.contains(&Operation::Delete) {
+        assert!(!is_live(store, &session.token), "{context}: alive after its end");
+        assert!(!path_of(store.path(), session.live.id).exists(), "{context}");
     }
 }
 
 fn operate_near_deadlines(parent: &Parent) {
     let store = open(&root_of(parent), Clock::system());
-    let mut dice = Dice::new(61);
+    let mut dice = Dice::new((1 << 32) + parent.number("SEED"));
     parent.report("ready");
     loop {
         let line = parent.line();
@@ -823,23 +869,66 @@ fn read_acted(line: &str) -> OperationResult {
     OperationResult { operation, found: words[1] == "true", made }
 }
 
-/// By the clock at the beginning of the sweep, the session is due; by the clock that was set back, it is alive.
-#[test]
-fn a_sweep_ends_though_the_clock_is_set_back_meanwhile() {
-    let dir = directory_in_memory();
-    let clock = Clock::manual(hour(BASE) + 30 * MINUTE);
-    let store = open(&dir.path().join("store"), clock.clone());
-    let session = create(&store, clock.now() + MINUTE);
-    clock.advance(2 * MINUTE);
-    let began = Instant::now();
-    let report = store.sweep_with(&SweepOptions::new().cpu_percent(100), |progress| {
-        assert_eq!(progress.phase, SweepPhase::Due);
-        clock.set(hour(BASE) + 30 * MINUTE);
-        if began.elapsed() < SOON / 4 { Continue(()) } else { Break(()) }
+/// Removals in a round, which has a store of its own.
+const REMOVALS: usize = 5;
+
+fn an_index_removed_during_creations_loses_no_session(dir: &Path, time: Duration) -> Figures {
+    let rounds = Rounds::new(time, &[]);
+    while rounds.next().is_some() {
+        let dir = tempdir_in(dir).unwrap();
+        let root = dir.path().join("store");
+        let clock = Clock::manual(hour(BASE) + MINUTE);
+        let stores = [open(&root, clock.clone()), open(&root, clock.clone())];
+        let made = create_beside_removals(&root, &stores);
+        for store in &stores {
+            assert_eq!(store.stats().index_failures, 0);
+        }
+        let index = root.join("run/due");
+        assert_eq!(fs::metadata(&index).unwrap().permissions().mode() & 0o7777, 0o700);
+        assert_eq!(files_in_shards(&root).len() as u64, made);
+        clock.advance(HOUR);
+        let some = sweep(&stores[0], &SweepOptions::new());
+        assert_eq!(some.examined, made, "the note of the last walk is lost, so all is walked through");
+        clock.advance(5 * HOUR);
+        // As if all shards were walked in this hour: the next sweep reads the index only.
+        fs::write(index.join("sweep"), format!("{:20}\n", BASE + 6)).unwrap();
+        assert_eq!(some.removed + sweep_due(&stores[0]).removed, made);
+    }
+    rounds.figures()
+}
+
+/// Removes the index again and again while four threads create sessions of up to five hours. Returns how many they created.
+fn create_beside_removals(root: &Path, stores: &[FileStore; 2]) -> u64 {
+    let made: [AtomicU64; 4] = Default::default();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for (n, made) in made.iter().enumerate() {
+            let (store, is_over) = (&stores[n % 2], &is_over);
+            scope.spawn(move || {
+                for k in 0_u32.. {
+                    if is_over.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    create(store, store.now() + HOUR * (k % 6));
+                    made.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        // All threads have recreated the index before the next removal.
+        let wait = || {
+            let before = made.each_ref().map(|made| made.load(Ordering::SeqCst));
+            while made.iter().zip(before).any(|(made, before)| made.load(Ordering::SeqCst) < before + 12) {
+                thread::sleep(MILLI);
+            }
+        };
+        for removal in 0..REMOVALS {
+            wait();
+            let aside = root.with_extension(removal.to_string());
+            fs::rename(root.join("run/due"), &aside).unwrap();
+            fs::remove_dir_all(&aside).unwrap();
+        }
+        wait();
+        is_over.store(true, Ordering::SeqCst);
     });
-    let report = report.unwrap();
-    assert_eq!((report.outcome, report.removed), (SweepOutcome::Completed, 0), "{} looks", report.examined);
-    assert!(is_live(&store, &session.token), "by the time that it is now");
-    clock.advance(20 * MINUTE);
-    assert_eq!(sweep_due(&store).removed, 1, "it was not forgotten");
+    made.into_iter().map(AtomicU64::into_inner).sum()
 }

@@ -1,8 +1,9 @@
 //! A worker thread that saves, deletes, rotates and loads the sessions of a [`Ledger`]. Every record it loads
 //! is compared with the acknowledgements that the ledger held before the load began, from whichever process
 //! they came.
+use super::dice::Dice;
 use super::ledger::{Ledger, Life};
-use super::process::{Dice, Parent};
+use super::process::Parent;
 use super::versions;
 use sessile::{Absent, Durability, FileStore, Live, Lookup, Record, Store, Token, Value, Verdict};
 use std::collections::{HashMap, VecDeque};
@@ -248,6 +249,10 @@ impl<'a> Checker<'a> {
             Lookup::Absent(Absent::NotFound(_)) => self.judge_absence(life),
             Lookup::Absent(other) => panic!("{other:?}"),
         }
+    }
+
+    pub(crate) fn token(&mut self, life: Life) -> Token {
+        self.met(life).token.clone()
     }
 
     /// The version that a load returns now, without checking it.
