@@ -273,7 +273,7 @@ fn check(site: &Site, header: &str) {
     assert_eq!(visit.get::<String>("secret").unwrap(), None, "{shown:?}");
     assert_eq!(visit.names().unwrap(), [""; 0], "{shown:?}");
     assert_eq!(visit.public_id().unwrap(), None, "{shown:?}");
-    assert_eq!(visit.finish(200).unwrap(), [("Vary", "Cookie".to_owned())], "{shown:?}");
+    assert_eq!(visit.finish(200).unwrap(), [("Vary", "Cookie".into())], "{shown:?}");
     assert_eq!(site.tree(), before, "reading left something behind: {shown:?}");
 }
 
@@ -286,7 +286,7 @@ fn check_fresh(site: &Site, header: &str) {
     let cookies: Vec<_> = headers.iter().filter(|(name, _)| *name == "Set-Cookie").collect();
     let [(_, cookie)] = cookies[..] else { panic!("{headers:?} for {shown:?}") };
     let mut jar = Jar::http();
-    jar.receive([cookie.as_str()]);
+    jar.receive([&**cookie]);
     let id = jar.get("session").unwrap();
     assert!(Token::parse(id).is_some_and(|token| token.expose().len() == 32), "{id} for {shown:?}");
     assert!(id != site.id && !header.contains(id), "an id that the visitor chose: {shown:?}");
@@ -483,7 +483,7 @@ fn headers_and_ids_without_a_pattern_find_make_and_touch_nothing() {
                 assert_eq!(visit.destroy().unwrap(), Destroyed::WasGone, "{header:?}");
                 removes(visit, &header);
             }
-            _ => assert_eq!(visit.finish(200).unwrap(), [("Vary", "Cookie".to_owned())], "{header:?}"),
+            _ => assert_eq!(visit.finish(200).unwrap(), [("Vary", "Cookie".into())], "{header:?}"),
         }
         cases += 1;
         if cases % 1000 == 0 {

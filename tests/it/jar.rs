@@ -176,7 +176,7 @@ fn act(mut visit: Visit, act: Act, who: usize) -> Result<Headers, (Error, Header
 }
 
 fn set_cookies(headers: &Headers) -> impl Iterator<Item = &str> {
-    headers.iter().filter(|(name, _)| *name == "Set-Cookie").map(|(_, value)| value.as_str())
+    headers.iter().filter(|(name, _)| *name == "Set-Cookie").map(|(_, value)| &**value)
 }
 
 fn news_of(headers: &Headers) -> News {
