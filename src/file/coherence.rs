@@ -18,7 +18,7 @@ use super::disk::Root;
 use super::generations::{Counters, Generations};
 use super::layout::{GENERATIONS_PATH, SHARDS, SessionPath};
 use super::options::FileStoreOptions;
-use super::read_cache::{Key, ReadCache};
+use super::read_cache::ReadCache;
 use super::stats::{Stats, Tally};
 #[cfg(feature = "watch")]
 use super::watch::Watcher;
@@ -74,15 +74,13 @@ impl Coherence {
     }
 
     /// Looks a session up for a load.
-    pub(super) fn find(&self, text: &str, now: CoarseTime) -> Found {
-        let (Some(cache), Ok(key)) = (&self.cache, <&Key>::try_from(text.as_bytes())) else {
-            return Found::Nothing;
-        };
+    pub(super) fn find(&self, session: &SessionId, now: CoarseTime) -> Found {
+        let Some(cache) = &self.cache else { return Found::Nothing };
         if self.generations.is_due(now) {
             // If none can be had, no copy is trusted.
             let _ = self.follow(now);
         }
-        cache.get(key, now, |copy, counters| self.trusts(copy, counters, now))
+        cache.get(session.as_bytes(), now, |copy, counters| self.trusts(copy, counters, now))
     }
 
     /// The copy of a session, fresh or stale, for an operation that is about to read its file under the lock.

@@ -234,23 +234,20 @@ impl Store for FileStore {
     }
 
     fn is_well_formed(&self, token: &Token) -> bool {
-        SessionId::parse(token.expose()).is_some()
+        token.session_id().is_some()
     }
 
     fn load(&self, token: &Token) -> Result<Lookup> {
         // A part of the cache may be locked by a thread that does not exist in the child.
         self.queues.check_process()?;
+        let Some(session) = token.session_id() else { return Ok(Lookup::Absent(Absent::Malformed)) };
         let now = self.options.clock.now_coarse();
-        let text = token.expose();
-        let known = match self.coherence.find(text, now) {
+        let known = match self.coherence.find(session, now) {
             Found::Trusted(record, id) => return Ok(Lookup::Live(Live { record, id })),
             Found::Doubtful(copy) => Some(copy),
             Found::Nothing => None,
         };
-        match SessionId::parse(text) {
-            Some(session) => self.load_file(&session, known.as_ref(), now),
-            None => Ok(Lookup::Absent(Absent::Malformed)),
-        }
+        self.load_file(session, known.as_ref(), now)
     }
 
     fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
@@ -263,23 +260,20 @@ impl Store for FileStore {
     }
 
     fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
-        let Some(session) = SessionId::parse(token.expose()) else { return Ok(None) };
-        let live = self.update_file(&session, change, self.options.is_power_safe(how))?;
+        let Some(session) = token.session_id() else { return Ok(None) };
+        let live = self.update_file(session, change, self.options.is_power_safe(how))?;
         Ok(live.map(|live| Saved { token: token.clone(), live }))
     }
 
     fn rotate(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
-        let Some(session) = SessionId::parse(token.expose()) else { return Ok(None) };
+        let Some(session) = token.session_id() else { return Ok(None) };
         let successor = SessionId::random()?;
-        let live = self.rotate_file(&session, &successor, change)?;
+        let live = self.rotate_file(session, &successor, change)?;
         Ok(live.map(|live| Saved { token: successor.to_token(), live }))
     }
 
     fn delete(&self, token: &Token) -> Result<bool> {
-        match SessionId::parse(token.expose()) {
-            Some(session) => self.delete_file(SessionRef::Id(&session)),
-            None => Ok(false),
-        }
+        token.session_id().map_or(Ok(false), |session| self.delete_file(SessionRef::Id(session)))
     }
 
     fn guarantees(&self) -> Guarantees {

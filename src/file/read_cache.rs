@@ -32,8 +32,8 @@ const RECENT_MICROS: u64 = 100_000;
 /// of the `Arc`.
 const COPY_BYTES: usize = 224;
 
-/// A session id as bytes; it has been looked up, not checked.
-pub(super) type Key = [u8; 32];
+/// A session id as bytes.
+type Key = [u8; 32];
 
 /// One version of a session, and when it was the newest.
 #[derive(Clone, Debug)]

@@ -7,9 +7,28 @@ use crate::error::Result;
 use crate::record::Entries;
 use crate::value::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 
 /// One function of `Session::update`: from the stored value (or none) to the new one.
 pub(super) type UpdateFn = Box<dyn Fn(Option<&Value>) -> Result<Value> + Send>;
+
+/// The [`Delta`] of a session. It takes an allocation from the first change on: most requests change nothing.
+#[derive(Default)]
+pub(super) struct LazyDelta(Option<Box<Delta>>);
+
+impl Deref for LazyDelta {
+    type Target = Delta;
+    fn deref(&self) -> &Delta {
+        const EMPTY: &Delta = &Delta { dropped_but: None, entries: BTreeMap::new() };
+        self.0.as_deref().unwrap_or(EMPTY)
+    }
+}
+
+impl DerefMut for LazyDelta {
+    fn deref_mut(&mut self) -> &mut Delta {
+        self.0.get_or_insert_default()
+    }
+}
 
 /// The changes of one request that are not saved yet.
 #[derive(Default)]

@@ -1,5 +1,5 @@
 //! How a session's changes reach the store: as a new session, merged into the newest record, or moved with it to a new id.
-use super::delta::Delta;
+use super::delta::LazyDelta;
 use super::{Current, IdChange, PendingCookie, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -222,9 +222,7 @@ impl Session {
             }
             // A session that moved is still one of the candidates.
             let before = before.token.clone();
-            if let Some(token) = self.candidates.iter_mut().find(|token| **token == before) {
-                *token = saved.token.clone();
-            }
+            self.candidates.replace(&before, &saved.token);
         }
         self.set_current(saved, now, send_cookie);
     }
@@ -252,7 +250,7 @@ impl Session {
 
     /// Clears the pending changes: they are saved, or pointless.
     pub(super) fn clear_pending(&mut self) {
-        self.delta = Delta::default();
+        self.delta = LazyDelta::default();
         self.expiry = None;
         self.id_change = IdChange::Keep;
     }

@@ -149,6 +149,6 @@ fn check_visit(site: &Site, header: &str, case: u64) {
             assert_eq!(visit.destroy().unwrap(), Destroyed::WasGone, "{header:?}");
             removes(visit, header);
         }
-        _ => assert_eq!(visit.finish(200).unwrap(), [("Vary", "Cookie".to_owned())], "{header:?}"),
+        _ => assert_eq!(visit.finish(200).unwrap(), [("Vary", "Cookie".into())], "{header:?}"),
     }
 }

@@ -176,7 +176,7 @@ fn operation(mut visit: Visit, operation: Operation, who: usize) -> Result<Heade
 }
 
 fn set_cookies(headers: &Headers) -> impl Iterator<Item = &str> {
-    headers.iter().filter(|(name, _)| *name == "Set-Cookie").map(|(_, value)| value.as_str())
+    headers.iter().filter(|(name, _)| *name == "Set-Cookie").map(|(_, value)| &**value)
 }
 
 fn cookie_of(headers: &Headers) -> SentCookie {

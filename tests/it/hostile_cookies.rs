@@ -44,7 +44,7 @@ fn check(site: &Site, header: &str) {
     assert_eq!(visit.get::<String>("secret").unwrap(), None, "{shown:?}");
     assert_eq!(visit.names().unwrap(), [""; 0], "{shown:?}");
     assert_eq!(visit.public_id().unwrap(), None, "{shown:?}");
-    assert_eq!(visit.finish(200).unwrap(), [("Vary", "Cookie".to_owned())], "{shown:?}");
+    assert_eq!(visit.finish(200).unwrap(), [("Vary", "Cookie".into())], "{shown:?}");
     assert_eq!(site.tree(), before, "reading left something behind: {shown:?}");
 }
 

@@ -11,6 +11,7 @@ use sessile::{
     Clock, Cookies, Destroyed, Durability, ErrorKind, Event, Expiry, FileStore, FileStoreOptions, Lifetime,
     Lookup, PublicId, Record, Renewal, SameSite, Sessions, Store, Token, Verdict, Visit,
 };
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,6 +26,8 @@ fn at(seconds: u64) -> SystemTime {
 const STEP: u64 = 120_960;
 
 type Pair = (&'static str, &'static str);
+/// A pair of a response's headers.
+type Owned = (&'static str, Cow<'static, str>);
 const VARY: Pair = ("Vary", "Cookie");
 const PRIVATE: Pair = ("Cache-Control", "private");
 const NO_STORE: Pair = ("Cache-Control", "no-store");
@@ -148,11 +151,7 @@ impl Site {
     /// The headers with `OLD` and `NEW` in the place of ids, after finding that these are what they stand
     /// for.
     #[track_caller]
-    fn masked(
-        &self,
-        headers: &[(&'static str, String)],
-        presented: Option<&Token>,
-    ) -> Vec<(&'static str, String)> {
+    fn masked(&self, headers: &[Owned], presented: Option<&Token>) -> Vec<Owned> {
         let has = |name: &str| headers.iter().any(|(n, _)| *n == name);
         assert!(has("Vary") || !has("Set-Cookie"), "a cookie without Vary: {headers:?}");
         headers
@@ -163,7 +162,7 @@ impl Site {
                 };
                 let word = if Some(&token) == presented { "OLD" } else { "NEW" };
                 assert!(self.is_live(&token), "the cookie's session does not load");
-                (*name, value.replacen(token.expose(), word, 1))
+                (*name, value.replacen(token.expose(), word, 1).into())
             })
             .collect()
     }
@@ -319,8 +318,8 @@ fn check_unsaved(site: &Site, visitor: Visitor, operations: &[Operation], kind: 
     assert_eq!(site.masked(&unsaved.headers, token.as_ref()), owned(want), "{visitor:?} {operations:?}");
 }
 
-fn owned(pairs: &[Pair]) -> Vec<(&'static str, String)> {
-    pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
+fn owned(pairs: &[Pair]) -> Vec<Owned> {
+    pairs.iter().map(|(name, value)| (*name, Cow::Borrowed(*value))).collect()
 }
 
 const GOOD: &[u16] = &[200, 303, 409, 499];
@@ -666,7 +665,7 @@ fn the_stored_deadline_is_the_one_last_advertised() {
         visit.update("n", |n: &mut u64| *n += 1).unwrap();
         for (name, value) in visit.finish(200).unwrap() {
             if name == "Set-Cookie" {
-                jar.receive([value.as_str()]);
+                jar.receive([&*value]);
                 let max_age = SetCookie::parse(&value).attributes["max-age"].parse().unwrap();
                 advertised = Some(site.clock.now() + Duration::from_secs(max_age));
             }
@@ -1045,7 +1044,7 @@ fn the_cookie_has_its_attributes_and_the_removal_repeats_them() {
         let end = "; Max-Age=1209600; Expires=Tue, 28 Nov 2023 22:13:20 GMT";
         assert_eq!(rest, format!("{attributes}{end}"));
         assert_eq!(pair.split_once('=').unwrap().0, name);
-        jar.receive([set.as_str()]);
+        jar.receive([&*set]);
 
         let mut visit = site.sessions.visit(jar.header().as_deref());
         assert_eq!(visit.get::<u32>("b").unwrap(), Some(2), "{name} comes back");
@@ -1055,7 +1054,7 @@ fn the_cookie_has_its_attributes_and_the_removal_repeats_them() {
             removal,
             format!("{name}=; {attributes}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT")
         );
-        jar.receive([removal.as_str()]);
+        jar.receive([&*removal]);
         assert_eq!(jar.header(), None, "{name} is removed");
     }
 }

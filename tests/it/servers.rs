@@ -753,7 +753,7 @@ fn check_own_adapter(handler: fn(&mut Session) -> Handled, status: u16, is_saved
     });
     assert_eq!(answered, status, "{text}");
     assert_eq!(headers.iter().any(|(name, _)| *name == "Set-Cookie"), is_saved, "{text}");
-    assert!(headers.contains(&("Vary", "Cookie".to_owned())), "{text}");
+    assert!(headers.contains(&("Vary", "Cookie".into())), "{text}");
 }
 
 #[test]

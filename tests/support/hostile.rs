@@ -245,7 +245,7 @@ pub(crate) fn check_fresh(site: &Site, header: &str) {
     let cookies: Vec<_> = headers.iter().filter(|(name, _)| *name == "Set-Cookie").collect();
     let [(_, cookie)] = cookies[..] else { panic!("{headers:?} for {shown:?}") };
     let mut jar = Jar::http();
-    jar.receive([cookie.as_str()]);
+    jar.receive([&**cookie]);
     let id = jar.get("session").unwrap();
     assert!(Token::parse(id).is_some_and(|token| token.expose().len() == 32), "{id} for {shown:?}");
     assert!(id != site.id && !header.contains(id), "an id that the visitor chose: {shown:?}");

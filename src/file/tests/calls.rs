@@ -11,13 +11,28 @@ fn a_load_opens_reads_and_does_nothing_else() {
     // An absent file is looked for once more, by its directory.
     let unknown = SessionId::random().unwrap().to_token();
     check_calls(&["open session", "open shard", "open session in shard"], || fixture.store.load(&unknown));
-    let malformed = crate::id::Token::parse("../../etc/passwd").unwrap();
+    let malformed = Token::parse("../../etc/passwd").unwrap();
     check_calls(&[], || fixture.store.load(&malformed));
     put(&fixture.store, &session, &"x".repeat(SLOT_MIN), false).unwrap();
     check_calls(&["open session", "read"], || fixture.store.load(&token));
     // A file larger than usual is measured before it is read into memory.
     put(&fixture.store, &session, &big("x"), false).unwrap();
     check_calls(&["open session", "read", "stat file", "read"], || fixture.store.load(&token));
+}
+
+#[test]
+fn a_load_from_memory_computes_no_digest() {
+    let dir = directory();
+    let store = FileStore::open(dir.path()).unwrap();
+    let saved = store.create(&record("old"), Durability::Relaxed).unwrap();
+    let asked = |token: &Token| token.session_id().unwrap().has_digest();
+    assert!(asked(&saved.token), "a creation has computed it");
+    let token = Token::parse(saved.token.expose()).unwrap();
+    assert!(matches!(store.load(&token).unwrap(), Lookup::Live(_)) && !asked(&token));
+    let unknown = SessionId::random().unwrap().to_token();
+    assert!(matches!(store.load(&unknown).unwrap(), Lookup::Absent(_)) && asked(&unknown));
+    let malformed = Token::parse("x").unwrap();
+    assert!(matches!(store.load(&malformed).unwrap(), Lookup::Absent(Absent::Malformed)));
 }
 
 #[test]

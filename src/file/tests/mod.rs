@@ -25,7 +25,7 @@ use super::session_lock::SessionRef;
 use super::slot::SLOT_MIN;
 use super::{Content, FileStore, FileStoreOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::SessionId;
+use crate::id::{SessionId, Token};
 use crate::random::tests::without_random_bits;
 use crate::record::Record;
 use crate::store::{Absent, Durability, Live, Lookup, Store, Verdict};
