@@ -122,7 +122,7 @@ impl<Id: Clone + Debug + PartialEq> Worker<'_, Id> {
             Kind::Turnover if self.ends_next => {
                 let successor = population.created.lock().pop().expect("this thread created one");
                 let ended = std::mem::replace(&mut *population.in_use[place].write(), successor);
-                assert!(client.end(&ended), "a session is lost before it ends");
+                assert!(client.end(&ended), "an end found no session");
                 population.ended.lock().push(ended);
             }
             Kind::Turnover => population.created.lock().push(client.create()),
