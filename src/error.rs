@@ -103,7 +103,7 @@ impl Error {
         self
     }
 
-    /// Says why, where no other error does.
+    /// Adds the reason, where there is no other error as the source.
     #[must_use]
     pub fn with_reason(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
         self.0.reason = Some(reason.into());

@@ -55,7 +55,7 @@ pub(super) struct Coherence {
 }
 
 impl Coherence {
-    /// Keeps copies if `cache_bytes` is more than 0; watches for changes outside the library if that is asked and copies are kept.
+    /// Caches sessions if `cache_bytes` is more than 0; watches for changes outside the library if the option is on and there is a cache.
     pub(super) fn new(root: &Root, generations: Generations, options: &FileStoreOptions) -> Self {
         let generations = Arc::new(generations);
         let cache =
@@ -100,7 +100,7 @@ impl Coherence {
         self.tally.count_read(had_copy);
     }
 
-    /// What the cache holds, and how often it was of use; nothing of the cache's own, without a look into it.
+    /// The counts of the cache and of the loads; those of the cache only if it may be locked.
     pub(super) fn stats(&self, with_cache: bool) -> Stats {
         self.tally.stats(self.cache.as_ref().filter(|_| with_cache))
     }

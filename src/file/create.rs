@@ -9,10 +9,11 @@
 use super::FileStore;
 use super::coherence::{Cached, Cause};
 use super::disk::{self, Access, Directory};
+use super::expiry_index::Entry;
 use super::flock::LockedFile;
 use super::layout::SessionPath;
 use super::queue::busy;
-use super::session_lock::{Whose, write_state, write_tombstone};
+use super::session_lock::{SessionRef, write_state, write_tombstone};
 use super::slot::{self, Extent, State, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
@@ -27,24 +28,24 @@ impl FileStore {
     /// [`ErrorKind::InvalidationFailed`].
     pub(super) fn create_file(
         &self,
-        whose: Whose<'_>,
+        session: SessionRef<'_>,
         record: Arc<Record>,
         power_safe: bool,
     ) -> Result<Live> {
-        self.create_beside(whose, record, power_safe, None)
+        self.create_beside(session, record, power_safe, None)
     }
 
     /// Creates the file of a session. If it is the successor of a session, limits refuse growth beyond that one's extent only.
     pub(super) fn create_beside(
         &self,
-        whose: Whose<'_>,
+        session: SessionRef<'_>,
         record: Arc<Record>,
         power_safe: bool,
         had: Option<Extent>,
     ) -> Result<Live> {
         self.queues.check_process()?;
         self.check_may_write()?;
-        let id = whose.id();
+        let id = session.public_id();
         let path = SessionPath::of(&id);
         let bytes = self.encode(
             &record,
@@ -54,9 +55,9 @@ impl FileStore {
         let version = Version::claimed(&bytes);
         // A fresh random id cannot be cached anywhere: no invalidation needed. Our own copy has the stamp of one that is read.
         let (stamp, read_at) = (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
-        // Whatever will be needed is opened before anything is changed.
+        // The shard is opened before anything is changed: it may fail.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
-        self.expiry_index.insert(&self.root, &id, record.deadline, self.now());
+        self.expiry_index.insert(&self.root, Entry::new(id, record.deadline), self.now());
         let file = match self.root.open_session(&path, Access::Create) {
             // The shard is gone, and perhaps all of the store: then it is made again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -81,18 +82,20 @@ impl FileStore {
         }
         // An imported id may still be cached from an earlier life, whose end invalidated nothing; and a file that existed for a
         // moment may have been read.
-        let invalidated = match whose {
-            Whose::Secret(_) => Ok(()),
-            Whose::Digest(_) => self.coherence.invalidate(&id, whose.secret(), Cause::Ended).map(drop),
+        let invalidated = match session {
+            SessionRef::Id(_) => Ok(()),
+            SessionRef::PublicId(_) => {
+                self.coherence.invalidate(&id, session.session_id(), Cause::Ended).map(drop)
+            }
         };
         made.map_err(|error| error.error)?;
         let now = self.now();
         if record.is_expired(now) {
-            // A sweep may have read its entry before there was a file, and have struck it out.
-            self.expiry_index.insert(&self.root, &id, record.deadline, now);
+            // A sweep may have read its entry before there was a file, and have erased it.
+            self.expiry_index.insert(&self.root, Entry::new(id, record.deadline), now);
         }
         invalidated?;
-        whose.secret().inspect(|session| {
+        session.session_id().inspect(|session| {
             self.coherence.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
         });
         Ok(Live { record, id })
@@ -106,7 +109,9 @@ impl FileStore {
         bytes: Vec<u8>,
         shard: Option<&Directory>,
     ) -> Result<(), CreateError> {
-        let io = |act| move |error| CreateError { error: self.root.error(act, path, error), owns_path: true };
+        let io = |operation| {
+            move |error| CreateError { error: self.root.error(operation, path, error), owns_path: true }
+        };
         // From here on a sweep sees that the file is not a dead one.
         let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
             .map_err(io("lock new session file"))?

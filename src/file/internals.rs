@@ -1,4 +1,4 @@
-//! What this crate's own benchmarks and fuzz targets reach past the interface. No promises: it changes with any version.
+//! Internals for this crate's own benchmarks and fuzz targets. No promises: it changes with any version.
 use super::layout::SessionPath;
 use super::slot::{self, SLOT_MAX, State};
 use super::slots::{self, View};

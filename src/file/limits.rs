@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 
 impl FileStore {
-    /// Encodes a record, if it is within the limits, or holds no more than it `had` before.
+    /// Encodes a record, if it is within the limits, or no larger than its former extent `had`.
     pub(super) fn encode(
         &self,
         record: &Record,

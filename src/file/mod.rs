@@ -73,7 +73,7 @@ use disk::Root;
 use emptied::MadeAgain;
 use expiry_index::ExpiryIndex;
 use root_lock::LockedRoot;
-use session_lock::Whose;
+use session_lock::SessionRef;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -83,8 +83,8 @@ use std::time::SystemTime;
 /// # Promises
 ///
 /// Those of [`Store`](crate::store), in full: updates are atomic across processes, what was deleted stays deleted, and
-/// a reader sees one complete version whatever happens to a writer. What survives a power cut is said by
-/// [`Durability`].
+/// a reader sees one complete version whatever happens to a writer. [`Durability`] says which
+/// saves survive a power cut.
 ///
 /// # Limits
 ///
@@ -193,7 +193,7 @@ impl FileStore {
         self.root.path()
     }
 
-    /// What the cache holds, how often it was of use, and what could not be filed. In a process that was forked since the store
+    /// Counts of cached sessions, of hits and misses, and of failures to write the expiry index. In a process that was forked since the store
     /// was opened, nothing of the cache: a part of it may be locked by a thread that does not exist there.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -258,7 +258,7 @@ impl Store for FileStore {
         let mut record = record.clone();
         record.truncate_to_micros();
         let live =
-            self.create_file(Whose::Secret(&session), Arc::new(record), self.options.is_power_safe(how))?;
+            self.create_file(SessionRef::Id(&session), Arc::new(record), self.options.is_power_safe(how))?;
         Ok(Saved { token: session.to_token(), live })
     }
 
@@ -277,7 +277,7 @@ impl Store for FileStore {
 
     fn delete(&self, token: &Token) -> Result<bool> {
         match SessionId::parse(token.expose()) {
-            Some(session) => self.delete_file(Whose::Secret(&session)),
+            Some(session) => self.delete_file(SessionRef::Id(&session)),
             None => Ok(false),
         }
     }

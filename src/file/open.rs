@@ -1,7 +1,7 @@
 //! Opening: makes the store if there is none, refuses a directory that is no store of ours, and locks the root for as long as the
 //! store is open.
 //!
-//! What it makes and checks below the root is in `frame`.
+//! The files below the root are made and checked by `frame`.
 use super::FileStore;
 use super::disk::{self, Root};
 use super::errors::{directory_error, io_error};
@@ -48,8 +48,8 @@ impl FileStoreOptions {
 ///
 /// A store that is only read has no counters: it asks the files, and changes nothing.
 pub(super) fn lock_root(root: &Root, options: &FileStoreOptions) -> Result<(LockedRoot, Generations)> {
-    const ACT: &str = "lock session directory";
-    let io = |error| io_error(ACT, error).with_path(root.path());
+    const OPERATION: &str = "lock session directory";
+    let io = |error| io_error(OPERATION, error).with_path(root.path());
     let in_use = |reason| {
         Error::new(ErrorKind::InUse, "open session store").with_path(root.path()).with_reason(reason)
     };
@@ -90,7 +90,7 @@ pub(super) fn go_without_copies(root: &Root, options: &mut FileStoreOptions) -> 
 
 /// Opens the store in `dir`, making it if need be. Says also whether shards were missing.
 pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root, bool)> {
-    let io = |act| move |error| directory_error(act, dir, error);
+    let io = |operation| move |error| directory_error(operation, dir, error);
     let creates = options.create && !options.read_only;
     if creates && disk::make_root(dir).map_err(io("create session directory"))? {
         disk::set_mode_of_root(dir, options.sharing)
@@ -132,7 +132,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
         check_parameters(&root)?;
         return Ok((root, false));
     }
-    // Before the parameters are read: another user's may not be readable. Mended when they are known to be a store's.
+    // Before the parameters are read: another user's may not be readable. Modes are repaired when the directory is known to be a store.
     let survey = permissions::Survey::of(&root)?;
     check_parameters(&root)?;
     if options.keep_modes && !is_new {
@@ -189,7 +189,7 @@ pub(super) fn check_formats(dir: &Path) -> Result<()> {
             Ok(file) if matches!(file.content, Content::Newer(_)) => {
                 return Err(Error::new(
                     ErrorKind::NewerFormat,
-                    "make the parameters of session store anew for",
+                    "recreate the parameters of session store for",
                 )
                 .with_path(file.path)
                 .with_reason(

@@ -9,7 +9,7 @@ use super::layout::{
     CACHE_TAG, DAMAGED, DUE, GENERATIONS, PARAMETERS, RUN, SHARDS, SWEEP, bucket_named, ending_at, is_shard,
     is_temporary, session_at, shard_name,
 };
-use super::session_lock::Whose;
+use super::session_lock::SessionRef;
 use super::slots::View;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
@@ -186,7 +186,7 @@ impl FileStore {
         };
         let content = match session_at(shard, name) {
             Some(id) if !stat.is_file => Content::Foreign(id),
-            Some(id) => match self.read(Whose::Digest(id), &id, None) {
+            Some(id) => match self.read(SessionRef::PublicId(id), &id, None) {
                 Ok(None) => return Ok(None),
                 Ok(Some(View::Valid { newest, .. })) => {
                     let live = Live { record: newest.record, id };

@@ -28,7 +28,7 @@ use crate::id::PublicId;
 use crate::record::Record;
 use std::sync::Arc;
 
-/// What the bytes of a session file are.
+/// The contents of a session file.
 #[derive(Debug)]
 pub(super) enum View {
     /// No version: a creation that did not finish, or a session that was ended, of which only the name is left.
@@ -39,7 +39,7 @@ pub(super) enum View {
     Valid {
         /// Where it is: 0 or 1.
         slot: usize,
-        /// What it says.
+        /// The decoded version.
         newest: Decoded,
         /// Whether a reader without a lock may trust it.
         settled: bool,
@@ -111,7 +111,7 @@ fn is_beginning(file: &[u8]) -> bool {
             && slot::claimed_size(file).is_some_and(|size| size <= SLOT_MAX && file.len() < 2 * size)
 }
 
-/// What a slot holds, which is not verified again if it is known.
+/// Decodes a slot; a version that is known is not verified again.
 fn decode(bytes: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Result<Decoded> {
     match (slot::claim(bytes), known) {
         (Claim::Sequence(_), Some(Known { version, record })) if Version::claimed(bytes) == version => {
@@ -335,7 +335,7 @@ mod tests {
                 _ => None,
             };
         assert_eq!(found(slot(3), slot(4)), Some((4, true)));
-        // Its payload was damaged since it was verified: what is returned is what was verified.
+        // Its payload was damaged since it was verified: the verified record is returned.
         assert_eq!(found(slot(3), torn(4)), Some((4, true)));
         assert_eq!(found(slot(5), slot(4)), Some((5, false)));
         assert_eq!(found(slot(3), torn(2)), Some((3, false)));

@@ -11,6 +11,7 @@
 use super::FileStore;
 use super::coherence::Cached;
 use super::disk;
+use super::expiry_index::Entry;
 use super::session_lock::{Locked, void_slot, write_state};
 use super::slot::{self, Extent, State, Version};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,10 +22,10 @@ use std::sync::Arc;
 
 /// How a save under the lock ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
-    Yes,
+pub(super) enum SaveOutcome {
+    Saved,
     /// A forced delete has ended the session; nothing was brought back.
-    Gone,
+    Deleted,
 }
 
 impl FileStore {
@@ -62,13 +63,13 @@ impl FileStore {
             &slot::Header { id: &id, sequence, state, slot_size_min: locked.slot_size },
         )?;
         let version = Version::claimed(&bytes);
-        self.expiry_index.insert_if_earlier(&self.root, &id, deadline, record.deadline, now);
-        let written = if slot::slot_size(&bytes) > locked.slot_size {
+        self.expiry_index.insert_if_earlier(&self.root, Entry::new(id, record.deadline), deadline, now);
+        let outcome = if slot::slot_size(&bytes) > locked.slot_size {
             self.replace(&locked, bytes, power_safe)?
         } else {
             self.overwrite(&locked, bytes, power_safe)?
         };
-        if written == Written::Gone {
+        if outcome == SaveOutcome::Deleted {
             return Ok(None);
         }
         let stamp = locked.invalidate_saved()?;
@@ -81,12 +82,13 @@ impl FileStore {
 
     /// Leaves a session as it is, on the disk if that is asked; `None` if a forced delete has ended it.
     fn keep(&self, locked: &Locked<'_>, power_safe: bool) -> Result<Option<Live>> {
-        let is_live = locked.is_still_linked()? && (!power_safe || self.make_safe(locked)? == Written::Yes);
+        let is_live =
+            locked.is_still_linked()? && (!power_safe || self.sync_current(locked)? == SaveOutcome::Saved);
         Ok(is_live.then(|| Live { record: Arc::clone(&locked.newest.record), id: locked.id }))
     }
 
     /// Writes the next version over the older slot.
-    fn overwrite(&self, locked: &Locked<'_>, bytes: Vec<u8>, power_safe: bool) -> Result<Written> {
+    fn overwrite(&self, locked: &Locked<'_>, bytes: Vec<u8>, power_safe: bool) -> Result<SaveOutcome> {
         let older = locked.offset(1 - locked.slot);
         let write = || {
             disk::write_at(&locked.file, &bytes, older).map_err(|error| {
@@ -96,7 +98,7 @@ impl FileStore {
         };
         if !power_safe {
             write()?;
-            return self.unless_deleted(locked);
+            return self.confirm_linked(locked);
         }
         let name_synced = locked.newest.state.has(State::NAME_SYNCED);
         let shard = if name_synced { None } else { Some(self.open_shard(&locked.id)?) };
@@ -113,15 +115,15 @@ impl FileStore {
             locked.sync_name(&shard)?;
         }
         write_state(&locked.file, older, State::DATA_SYNCED.and(State::NAME_SYNCED));
-        self.unless_deleted(locked)
+        self.confirm_linked(locked)
     }
 
     /// Brings the newest version to the disk as it is.
-    fn make_safe(&self, locked: &Locked<'_>) -> Result<Written> {
+    fn sync_current(&self, locked: &Locked<'_>) -> Result<SaveOutcome> {
         let state = locked.newest.state;
         let safe = State::DATA_SYNCED.and(State::NAME_SYNCED);
         if state.has(safe) {
-            return Ok(Written::Yes);
+            return Ok(SaveOutcome::Saved);
         }
         let shard = self.open_shard(&locked.id)?;
         if !locked.sync_newest() {
@@ -138,7 +140,7 @@ impl FileStore {
             locked.sync_name(&shard)?;
         }
         write_state(&locked.file, locked.offset(locked.slot), state.and(safe));
-        self.unless_deleted(locked)
+        self.confirm_linked(locked)
     }
 
     /// The sequence of the next version.

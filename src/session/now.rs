@@ -16,7 +16,7 @@ use std::time::SystemTime;
 /// From the value of an entry to its new value (`None`: the entry is removed). It may run several times.
 type EntryFn<'a> = &'a mut dyn FnMut(Option<Value>) -> Result<Option<Value>>;
 
-/// What became of a change.
+/// The result of a change.
 struct Written {
     /// Whether the entry is another one now.
     changed: bool,

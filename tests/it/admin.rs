@@ -145,7 +145,7 @@ fn lost_parameters_are_never_guessed_over_a_newer_format() {
 
     fs::remove_file(fixture.path(&new)).unwrap();
     let error = FileStoreOptions::new().create(false).open(fixture.root()).unwrap_err();
-    let text = "its sessions are there, and its parameters file `sessile.json` is lost; make that anew with \
+    let text = "its sessions are there, and its parameters file `sessile.json` is lost; recreate that with \
                 FileStore::repair or `sessile verify --repair`";
     assert_eq!(
         (error.kind(), error.to_string().ends_with(text)),

@@ -1,13 +1,13 @@
 //! The command `sessile`, run as operators run it: beside servers, on stores of other users, with mistyped input.
 //!
-//! The promise: each verb acts as its help says and its exit code reports the result; live sessions stay; no session's id is
+//! The promise: each verb does what its help says and its exit code reports the result; live sessions stay; no session's id is
 //! repeated, after any mistake; no stored text drives a terminal.
+use crate::failures::again_on_small_disk_in;
 use crate::support::client::Browser;
 use crate::support::command::{Ran, finish, finish_with, keys, numbers, run, sessile, wait};
 use crate::support::rerun::{again_in_mounts, stage};
 use crate::support::server::{self, Running};
 use crate::support::texts::{path_of, put, record};
-use crate::trouble::again_on_small_disk_in;
 use serde_json::{Value as Json, json};
 use sessile::file::SweepOptions;
 use sessile::{
@@ -659,7 +659,7 @@ fn a_repair_recreates_lost_directories_and_parameters() {
     let is_free = |shard: &&String| !place.root.join(shard).read_dir().unwrap().any(|_| true);
     let shards: Vec<_> = (0..256).map(|n| format!("{n:02x}")).collect();
     let shard = place.root.join(shards.iter().find(is_free).unwrap());
-    let made_anew = |paths: &[&Path]| {
+    let recreated = |paths: &[&Path]| {
         let mut lines: Vec<_> =
             paths.iter().map(|path| format!("lost: {}, recreated", path.display())).collect();
         let summary = "20 sessions examined, 0 damaged, N other findings, 0 could not be read; T s";
@@ -680,14 +680,14 @@ fn a_repair_recreates_lost_directories_and_parameters() {
             "{found:#?}"
         );
         let repaired = run!("verify", "--repair", place.root).ends(3);
-        assert_eq!(timeless(&repaired.out), made_anew(lost));
+        assert_eq!(timeless(&repaired.out), recreated(lost));
         assert_eq!(fs::read(&parameters).unwrap(), wanted);
         run!("verify", place.root).ends_well();
         assert!(live.iter().all(|saved| place.is_live(&saved.token)));
     }
     // Emptied by a disk.
     fs::write(&parameters, "").unwrap();
-    assert_eq!(timeless(&run!("verify", "--repair", place.root).ends(3).out), made_anew(&[&parameters]));
+    assert_eq!(timeless(&run!("verify", "--repair", place.root).ends(3).out), recreated(&[&parameters]));
     assert_eq!(fs::read(place.root.join("damaged/sessile.json.0")).unwrap(), b"");
     run!("verify", place.root).ends_well();
     // No store is created in a directory that is none.
@@ -1608,7 +1608,7 @@ fn an_export_of_another_form_is_not_taken_for_whole() {
         let want = "sessile: line 1: the export has form 2, and this version of sessile knows 1: ";
         assert!(ran.err.starts_with(want) && ran.err.lines().count() == 1, "{ran:#?}");
     }
-    // What it says beyond that is not repeated.
+    // The rest of its message is not repeated.
     let place = Place::new();
     let ran = place.import_text("{\"sessile_export\":1,\"sessions\":0,\"hunter2\":1}\n").ends(3);
     assert!(ran.err.contains("unknown field, expected ") && !ran.err.contains("hunter2"), "{ran:#?}");

@@ -176,8 +176,8 @@ fn every_field_of_a_record_is_found_again_as_it_was_stored(stage: &Stage) {
 
 fn what_a_call_returns_is_what_the_next_load_finds(stage: &Stage) {
     let store = &*stage.store;
-    let check = |saved: &Saved, act: &str| {
-        assert_eq!(*saved.live.record, *stage.record(&saved.token), "{act}");
+    let check = |saved: &Saved, operation: &str| {
+        assert_eq!(*saved.live.record, *stage.record(&saved.token), "{operation}");
     };
     // Finer than the stored resolution.
     let fine = Duration::from_nanos(1_234_567_891);

@@ -1,5 +1,5 @@
 //! The handler's view: a dictionary that loads when it is first used, says whether it was read or changed, and checks types and
-//! names. `life` tests how its changes are saved.
+//! names. `lifecycle` tests how its changes are saved.
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize};
@@ -229,7 +229,7 @@ fn a_load_that_failed_is_an_error_and_is_not_remembered(stage: &Stage) {
         stage.rig.calls();
         stage.rig.fail(Call::Load, 0);
         let error = session.contains("n").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Storage, "the trouble itself, never \"no session\"");
+        assert_eq!(error.kind(), ErrorKind::Storage, "the failure itself, never \"no session\"");
         // As if nothing had happened.
         (operation.run)(&mut session);
         session.save().unwrap();

@@ -66,7 +66,7 @@ fn serve(parent: &Parent) {
     parent.report("ready");
     loop {
         let line = parent.line();
-        match line.split_once(' ').map(|(act, token)| (act, Token::parse(token).unwrap())) {
+        match line.split_once(' ').map(|(operation, token)| (operation, Token::parse(token).unwrap())) {
             Some(("load", token)) => parent.report(shown(&store, &token)),
             Some(("end", token)) => parent.report(store.delete(&token).unwrap()),
             _ if line == "create" => parent.report(create(&store).expose()),
@@ -141,10 +141,10 @@ fn a_site_goes_on_after_its_store_was_emptied() {
     }
 }
 
-type Act = fn(&FileStore, &Token);
+type Operation = fn(&FileStore, &Token);
 
 /// Each operation is the first one that finds the store emptied.
-const ACTS: [(&str, Act); 9] = [
+const OPERATIONS: [(&str, Operation); 9] = [
     ("load", |store, token| assert_eq!(shown(store, token), "absent")),
     ("save", |store, token| assert!(put(store, token, "y", RELAXED).unwrap().is_none())),
     ("power-safe save", |store, token| {
@@ -170,7 +170,7 @@ const ACTS: [(&str, Act); 9] = [
 #[test]
 fn whatever_act_meets_an_emptied_store_makes_it_again() {
     for cache_bytes in [1 << 20, 0] {
-        for (name, act) in ACTS {
+        for (name, operation) in OPERATIONS {
             for how in ["rm -rf ./*", "rm -rf ./* .[!.]*", "rm -rf ?? sessile.json"] {
                 let context = format!("{name}, cache of {cache_bytes}, {how}");
                 let dir = directory_in_memory();
@@ -187,7 +187,7 @@ fn whatever_act_meets_an_emptied_store_makes_it_again() {
                 } else {
                     remove(dir.path(), how);
                 }
-                act(&store, &token);
+                operation(&store, &token);
                 let want = format!("StoreRecreated {{ path: {:?} }}", dir.path());
                 assert_eq!(events.take(), [want], "{context}");
                 assert_eq!([shown(&store, &token), shown(&store, &other)], ["absent", "absent"], "{context}");
@@ -235,18 +235,18 @@ fn no_save_brings_a_session_back_that_was_there_before() {
         let root = dir.path();
         let store = options(round % 2 == 0).open(root).unwrap();
         let tokens: Vec<_> = (0..8).map(|_| create(&store)).collect();
-        let (stop, acts) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let (stop, operations) = (AtomicBool::new(false), AtomicUsize::new(0));
         let last: Vec<_> = thread::scope(|scope| {
             let mut writers = Vec::new();
             for token in &tokens {
-                let (store, stop, acts) = (&store, &stop, &acts);
+                let (store, stop, operations) = (&store, &stop, &operations);
                 writers.push(scope.spawn(move || {
                     let mut token = token.clone();
                     for n in 0.. {
                         if stop.load(Ordering::Relaxed) {
                             break;
                         }
-                        acts.fetch_add(1, Ordering::Relaxed);
+                        operations.fetch_add(1, Ordering::Relaxed);
                         // During the removal, errors are permitted.
                         match n % 8 {
                             7 => {
@@ -259,7 +259,7 @@ fn no_save_brings_a_session_back_that_was_there_before() {
                     token
                 }));
             }
-            while acts.load(Ordering::Relaxed) < 200 {
+            while operations.load(Ordering::Relaxed) < 200 {
                 thread::yield_now();
             }
             // A session that is created in a directory at that instant keeps the directory from being

@@ -116,11 +116,11 @@ fn log_in_and_out(parent: &Parent) {
     parent.report(visitors.join().unwrap());
 }
 
-/// Runs `act` with a umask that creates files without write permission.
-fn masked<T>(act: impl FnOnce() -> T) -> T {
+/// Runs `operation` with a umask that creates files without write permission.
+fn masked<T>(operation: impl FnOnce() -> T) -> T {
     let mask = |mode| rustix::process::umask(rustix::fs::Mode::from_raw_mode(mode));
     let usual = mask(0o277);
-    let done = act();
+    let done = operation();
     mask(usual.as_raw_mode());
     done
 }
@@ -198,19 +198,19 @@ impl Actor {
     /// Checks the result of one operation while the results of these calls are replaced, and the text of the
     /// session afterwards.
     #[track_caller]
-    fn check(&mut self, act: &str, injected: &str, done: &str, text: &str) {
+    fn check(&mut self, operation: &str, injected: &str, done: &str, text: &str) {
         assert_eq!(self.say("begin"), "true");
         let tracer = Tracer::of(&self.pid, &["-o", "/dev/null", "-e", &format!("inject={injected}")]);
-        let came_to = self.say(act);
+        let came_to = self.say(operation);
         drop(tracer);
-        assert_eq!([&*came_to, &*self.say("text")], [done, text], "{act} with {injected}");
+        assert_eq!([&*came_to, &*self.say("text")], [done, text], "{operation} with {injected}");
     }
 
     /// The names of the operation's calls on files, and the full output of `strace`.
-    fn calls_of(&mut self, act: &str, log: &Path) -> (String, String) {
+    fn calls_of(&mut self, operation: &str, log: &Path) -> (String, String) {
         assert_eq!(self.say("begin"), "true");
         let tracer = Tracer::of(&self.pid, &["-o", log.to_str().unwrap(), "-e", "trace=%file,%desc"]);
-        assert_eq!(self.say(act), "true");
+        assert_eq!(self.say(operation), "true");
         drop(tracer);
         let seen = fs::read_to_string(log).unwrap();
         fs::remove_file(log).unwrap();
@@ -266,8 +266,8 @@ fn any_refusal_of_the_kernel_leaves_the_old_version_or_the_new() {
         ("end", "unlinkat:error=EACCES:when=1", "true", "absent"),
         ("end", "fdatasync,fsync:error=EIO:when=1+", "DurabilityUnknown", "absent"),
     ];
-    for (act, injected, done, text) in cases {
-        actor.check(act, injected, done, text);
+    for (operation, injected, done, text) in cases {
+        actor.check(operation, injected, done, text);
     }
     // The failed operations leave one session for each that succeeded, and the first one.
     actor.finish();
@@ -311,7 +311,7 @@ fn a_store_whose_watcher_cannot_start_goes_without_and_says_why() {
 fn what_a_signal_interrupts_is_done_again() {
     let dir = directory_in_memory();
     let mut actor = Actor::start(dir.path());
-    for (act, injected) in [
+    for (operation, injected) in [
         ("load", "openat2:error=EINTR:when=1"),
         ("load", "pread64:error=EINTR:when=1"),
         ("save", "flock:error=EINTR:when=1"),
@@ -320,8 +320,8 @@ fn what_a_signal_interrupts_is_done_again() {
         ("grow", "openat:error=EINTR:when=1"),
         ("create safely", "fsync:error=EINTR:when=1"),
     ] {
-        let text = if ["load", "create safely"].contains(&act) { "old" } else { "new" };
-        actor.check(act, injected, "true", text);
+        let text = if ["load", "create safely"].contains(&operation) { "old" } else { "new" };
+        actor.check(operation, injected, "true", text);
     }
     actor.finish();
 }
@@ -333,7 +333,7 @@ fn without_openat2_files_are_opened_in_two_steps() {
     let dir = directory_in_memory();
     for refusal in ["ENOSYS", "EPERM"] {
         let mut actor = Actor::start(dir.path());
-        for (act, text) in [
+        for (operation, text) in [
             ("load", "old"),
             ("save", "new"),
             ("save safely", "new"),
@@ -342,7 +342,7 @@ fn without_openat2_files_are_opened_in_two_steps() {
             ("rotate", "absent"),
             ("end", "absent"),
         ] {
-            actor.check(act, &format!("openat2:error={refusal}:when=1+"), "true", text);
+            actor.check(operation, &format!("openat2:error={refusal}:when=1+"), "true", text);
         }
         actor.finish();
     }
@@ -355,7 +355,7 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
     let dir = directory_in_memory();
     let log = dir.path().join("log");
     let mut actor = Actor::start(&dir.path().join("store"));
-    for (act, calls) in [
+    for (operation, calls) in [
         ("load", "openat2 pread64 close"),
         ("save", "openat2 flock pread64 pwrite64 pwrite64 fstat flock close"),
         ("save safely", "openat2 flock pread64 pwrite64 fdatasync pwrite64 pwrite64 fstat flock close"),
@@ -388,14 +388,14 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
         );
         let until = Instant::now() + PATIENCE;
         loop {
-            assert!(Instant::now() < until, "{act} takes a millisecond each time");
-            let (names, seen) = actor.calls_of(act, &log);
+            assert!(Instant::now() < until, "{operation} takes a millisecond each time");
+            let (names, seen) = actor.calls_of(operation, &log);
             // An invalidation more than a second after the last check of the counters' name checks it again.
             let names = names.replacen("pwrite64 fstat openat newfstatat close", "pwrite64 fstat", 1);
             if names == calls {
                 break;
             }
-            assert_eq!(names, slow, "{act}:\n{seen}");
+            assert_eq!(names, slow, "{operation}:\n{seen}");
         }
     }
     actor.finish();
@@ -426,9 +426,9 @@ fn logouts_with_ids_that_are_not_there_only_look() {
             let calls = calls.filter(|call| !call.starts_with("write(1,"));
             calls.filter(|call| names.iter().any(|name| call.starts_with(name))).count()
         };
-        let acts =
+        let operations =
             ["write", "pwrite", "fsync", "fdatasync", "sync", "unlink", "rename", "flock", "ftruncate"];
-        assert_eq!(of(&acts), 0, "beside a busy process: {is_busy}");
+        assert_eq!(of(&operations), 0, "beside a busy process: {is_busy}");
         assert!(of(&["openat("]) >= 3 * STRANGERS as usize, "the ids were not looked up");
         match others {
             Some(mut others) => {

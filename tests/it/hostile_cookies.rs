@@ -1,4 +1,4 @@
-//! Whatever comes in a `Cookie` header, its sender is a new visitor.
+//! The sender of any hostile `Cookie` header is a new visitor.
 //!
 //! For each of the headers below: nothing panics, nothing is found, nothing is made or touched in the store
 //! by reading or logging out, and a session that is stored afterwards gets an id that the header had nothing to do

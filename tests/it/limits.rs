@@ -52,13 +52,13 @@ impl Lowered {
     }
 }
 
-/// Each act in a store of its own, with and without a copy in memory, relaxed and power-safe. How many entries it leaves.
+/// Each operation in a store of its own, with and without a copy in memory, relaxed and power-safe. How many entries it leaves.
 #[track_caller]
-fn check_allowed(act: fn(&mut Session), entries_left: usize) {
+fn check_allowed(operation: fn(&mut Session), entries_left: usize) {
     for (cache, durability) in [(0, Durability::Relaxed), (32 << 20, Durability::PowerSafe)] {
         let lowered = Lowered::new(FileStoreOptions::new().cache_bytes(cache).durability(durability));
         let mut session = lowered.session();
-        act(&mut session);
+        operation(&mut session);
         session.save().unwrap();
         let token = session.token().unwrap().unwrap();
         assert_eq!(lowered.record(&token).entries.len(), entries_left);
@@ -119,14 +119,14 @@ fn a_session_beyond_a_lowered_limit_is_renewed_and_ended() {
 }
 
 #[track_caller]
-fn check_refused(lowered: &Lowered, kind: ErrorKind, reason: &str, act: fn(&mut Session)) {
+fn check_refused(lowered: &Lowered, kind: ErrorKind, reason: &str, operation: fn(&mut Session)) {
     for transfer in
         [|_: &mut Session| (), Session::rotate_id, |session: &mut Session| session.login("ada").unwrap()]
     {
         let before = lowered.record(&lowered.token);
         let mut session = lowered.session();
         transfer(&mut session);
-        act(&mut session);
+        operation(&mut session);
         let error = session.save().unwrap_err();
         let text = format!("failed to encode session record: {reason}");
         assert!(error.kind() == kind && error.to_string().starts_with(&text), "{error}");

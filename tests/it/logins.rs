@@ -1,5 +1,5 @@
 //! A login is not refused because the presented session is gone: it makes a new one.
-use crate::life::{Act, add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
+use crate::lifecycle::{Operation, add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
 use crate::support::memory::{Call, Stage, on_every_storage, secs};
 use serde_json::{Value as Json, json};
 use sessile::{Cookies, Destroyed, ErrorKind, Expiry, Headers, Lifetime, Session, Sessions, Token};
@@ -14,7 +14,7 @@ on_every_storage! {
 }
 
 /// How another request is first, by name; each ends the id that both presented.
-const FIRST: [Act; 4] = [
+const FIRST: [Operation; 4] = [
     ("logout", |s| assert_eq!(s.destroy().unwrap(), Destroyed::Ended)),
     ("rotation", Session::rotate_id),
     ("login", |s| s.login("ada").unwrap()),
@@ -22,7 +22,7 @@ const FIRST: [Act; 4] = [
 ];
 
 /// How a request saves: at its end, or one entry at once before.
-const SAVES: [Act; 2] = [
+const SAVES: [Operation; 2] = [
     ("save", |s| s.save().unwrap()),
     ("update_now", |s| {
         assert_eq!(s.update_now("n", add_one).unwrap(), 2);
@@ -32,7 +32,7 @@ const SAVES: [Act; 2] = [
 
 /// Runs `check` for every way in which a session of ada's or of an anonymous visitor is ended while ada's login is under way.
 fn in_every_order(stage: &Stage, check: impl Fn(&str, Token, &dyn Fn(&mut Session))) {
-    for (first, act) in FIRST {
+    for (first, operation) in FIRST {
         for (save, run) in SAVES {
             for in_the_middle in [false, true] {
                 for user in [None, Some("ada")] {
@@ -40,7 +40,7 @@ fn in_every_order(stage: &Stage, check: impl Fn(&str, Token, &dyn Fn(&mut Sessio
                     let token =
                         user.map_or_else(|| stored(stage, &what), |user| stored_for(stage, user, &what));
                     let (others, same) = (stage.others(), token.clone());
-                    let end_it = move || elsewhere(&others, &same, act);
+                    let end_it = move || elsewhere(&others, &same, operation);
                     check(&format!("{save} after a {first}, {user:?}"), token, &move |session| {
                         if in_the_middle {
                             stage.rig.before(Call::Rotate, end_it.clone());

@@ -18,14 +18,14 @@ const DEEP: usize = 2_000;
 const STACK: usize = 256 << 10;
 
 /// Runs this with little stack. Its argument is made and dropped with much.
-fn with_little_stack<T: Send + Sync>(given: T, act: impl FnOnce(&T) + Send) {
+fn with_little_stack<T: Send + Sync>(given: T, operation: impl FnOnce(&T) + Send) {
     thread::scope(|scope| {
         let much = thread::Builder::new().stack_size(64 << 20);
         let all = move || {
             let given = &given;
             thread::scope(|scope| {
                 let little = thread::Builder::new().stack_size(STACK);
-                let done = little.spawn_scoped(scope, move || act(given)).unwrap().join();
+                let done = little.spawn_scoped(scope, move || operation(given)).unwrap().join();
                 assert!(done.is_ok());
             });
         };

@@ -63,8 +63,8 @@ fn after_kills_one_operation_refreshes_every_warm_reader() {
     let mut findings = Findings::default();
     let is_met = AtomicBool::new(false);
     thread::scope(|scope| {
-        let (dir, files, ledger, is_met) = (dir.path(), &files, &ledger, &is_met);
-        let kill = |lane| kill_again_and_again(dir, files, ledger, lane, kills, is_met);
+        let (files, ledger, is_met) = (&files, &ledger, &is_met);
+        let kill = |lane| kill_again_and_again(files, ledger, lane, kills, is_met);
         let lanes: Vec<_> = (0..LANES).map(|lane| scope.spawn(move || kill(lane))).collect();
         for lane in lanes {
             let (missed, found) = lane.join().unwrap();
@@ -97,14 +97,14 @@ struct Missed {
 /// Kills one writer after the other. Loads its sessions while it works; after the kill, performs one
 /// operation on each of them, and waits until every reader has loaded it again.
 fn kill_again_and_again(
-    dir: &Path,
     files: &FileStore,
     ledger: &Ledger,
     lane: u64,
     kills: u64,
     is_met: &AtomicBool,
 ) -> (Missed, Findings) {
-    let warm = open(&dir.join("store"));
+    let dir = files.path().parent().expect("a store beside its ledger");
+    let warm = open(files.path());
     let places = lane * PLACES..(lane + 1) * PLACES;
     let mut dice = Dice::new(300 + lane);
     let mut healer = Checker::new(files, ledger, HEALER + number(lane), 310 + lane);

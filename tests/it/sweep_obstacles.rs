@@ -1,12 +1,12 @@
 //! Obstacles of a sweep: damage, leftovers, foreign files, a damaged index, a clock that jumps. They are counted and stop
 //! nothing: expired sessions are removed, live ones stay, and foreign files are left alone.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use crate::failures::{again_on_small_disk, cause, fill_up};
 use crate::support::planted::Planted;
 use crate::support::process::Dice;
 use crate::support::rerun::{again_as_nobody, again_in_mounts, stage};
 use crate::support::sweeping::{FIRST_HOUR, Fixture, HOUR, RELAXED, age, counts, entry};
 use crate::support::texts::{files_in_shards, load, record};
-use crate::trouble::{again_on_small_disk, cause, fill_up};
 use fs2::FileExt as _;
 use sessile::file::{SweepOptions, SweepOutcome, SweepReport};
 use sessile::{Clock, ErrorKind, FileStoreOptions, PublicId, Saved, Store, Token};

@@ -180,7 +180,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What a path in a file of the engine names in the engine's own folder.
+    /// The item in the engine's own folder that a path in a file of the engine names.
     fn in_engine<'s>(&self, segments: &'s [String]) -> Option<&'s str> {
         let below = self.name.strip_prefix("file/").filter(|below| *below != "mod.rs")?;
         let depth = below.trim_end_matches("/mod.rs").split('/').count();

@@ -1,4 +1,4 @@
-//! What is done to a file that is open.
+//! Calls on an open file.
 use super::{Stat, call, failpoint_len};
 use rustix::fs;
 use rustix::io::{Errno, retry_on_intr};
@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 
-/// What is known of an open file beside its contents.
+/// The metadata of an open file.
 pub(in crate::file) fn stat(file: &File) -> io::Result<Stat> {
     Ok(call("stat file", || fs::fstat(file))?.into())
 }
@@ -46,8 +46,8 @@ fn write_all(name: &'static str, file: &File, mut bytes: &[u8], mut offset: u64)
     Ok(())
 }
 
-/// Writes `bytes` behind what is in a file that was opened with [`Access::Append`]. What others append meanwhile lies
-/// before or behind, not in between.
+/// Appends `bytes` to a file that was opened with [`Access::Append`]. Entries that others append meanwhile come before or
+/// after them, not in between.
 ///
 /// # Errors
 ///

@@ -7,7 +7,7 @@ use crate::file::errors::io_error;
 use crate::file::flock::LockedFile;
 use crate::file::layout::{RUN, SessionPath, shard_of};
 use crate::file::scan::{Content, ScannedFile};
-use crate::file::session_lock::{LockResult, UnreadableFile, Whose};
+use crate::file::session_lock::{LockResult, SessionRef, UnreadableFile};
 use crate::id::PublicId;
 use crate::store::Store;
 use crate::sync::Instant;
@@ -40,11 +40,11 @@ impl Pass<'_> {
 
     /// The same outside of dry runs.
     fn remove(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
-        let held = self.store.lock_session(Whose::Digest(id), Some(shard), Instant::now())?;
-        if !counted && !matches!(held, LockResult::Missing) {
+        let result = self.store.lock_session(SessionRef::PublicId(id), Some(shard), Instant::now())?;
+        if !counted && !matches!(result, LockResult::Missing) {
             self.report.examined += 1;
         }
-        match held {
+        match result {
             LockResult::Missing => Ok(EntryOutcome::Done),
             LockResult::Session(locked) => {
                 let deadline = locked.newest.record.deadline;
@@ -63,7 +63,7 @@ impl Pass<'_> {
                 }
                 Ok(EntryOutcome::Done)
             }
-            LockResult::Unreadable(remains) => self.remove_unreadable(shard, id, &remains),
+            LockResult::Unreadable(unreadable) => self.remove_unreadable(shard, id, &unreadable),
         }
     }
 
@@ -105,26 +105,26 @@ impl Pass<'_> {
         &mut self,
         shard: &Directory,
         id: PublicId,
-        remains: &UnreadableFile<'_>,
+        unreadable: &UnreadableFile<'_>,
     ) -> Result<EntryOutcome> {
         let path = SessionPath::of(&id);
-        let stat = disk::stat(&remains.file)
+        let stat = disk::stat(&unreadable.file)
             .map_err(|error| self.store.root.error("examine session file", &path, error))?;
-        let goes = if remains.is_damaged {
+        let goes = if unreadable.is_damaged {
             self.is_kept_enough(stat.changed)
         } else {
             self.is_leftover(stat.changed)
         };
         if goes {
             // A delete may have been interrupted before its sync or its invalidation: the name goes last.
-            if !remains.is_damaged {
-                disk::sync_data(&remains.file)
+            if !unreadable.is_damaged {
+                disk::sync_data(&unreadable.file)
                     .map_err(|error| self.store.root.error("sync leftover of session", &path, error))?;
             }
             self.store.coherence.invalidate(&id, None, Cause::Ended)?;
             self.store.unlink(shard, &path)?;
         }
-        if remains.is_damaged {
+        if unreadable.is_damaged {
             self.count_damaged(stat.changed, stat.bytes);
         } else if goes {
             self.count_leftover(stat.bytes);
@@ -157,7 +157,7 @@ impl Pass<'_> {
         if !self.is_leftover(file.changed) {
             return;
         }
-        let finish = || self.store.delete_moved(Whose::Digest(id), &id, shard);
+        let finish = || self.store.delete_moved(SessionRef::PublicId(id), &id, shard);
         match if self.options.dry_run { Ok(()) } else { finish() } {
             Ok(()) => self.count_leftover(file.bytes),
             Err(error) => self.report.fail(error),

@@ -35,7 +35,7 @@ fn a_slot_forged_inside_a_value_is_never_served() {
     .unwrap();
     let magic = encoded.windows(4).rposition(|window| window == b"SESS").unwrap();
     let text = |version| text_with(1800 + SLOT_MIN - magic, version);
-    fixture.store.create_file(Whose::Secret(&session), Arc::new(record(&text(1))), false).unwrap();
+    fixture.store.create_file(SessionRef::Id(&session), Arc::new(record(&text(1))), false).unwrap();
     for versions in 1..4 {
         if versions > 1 {
             put(&fixture.store, &session, &text(versions), false).unwrap().unwrap();
@@ -61,7 +61,7 @@ fn a_wrong_size_of_the_older_slot_is_no_unfinished_creation() {
     let fixture = Fixture::new();
     for bit in 0..8 {
         let session = fixture.session(false);
-        assert!(Act::Keep.run(&fixture.store, &session, &session).unwrap(), "synced");
+        assert!(Operation::Keep.run(&fixture.store, &session, &session).unwrap(), "synced");
         let file = fs::OpenOptions::new().read(true).write(true).open(fixture.path(&session)).unwrap();
         let mut byte = [0];
         file.read_exact_at(&mut byte, SIZE_AT).unwrap();
@@ -102,6 +102,6 @@ fn a_session_at_the_last_sequence_is_served_and_not_saved() {
             assert_eq!((error.kind(), error.to_string()), (ErrorKind::Corrupt, want));
         }
         assert_eq!(fixture.text(&session), before);
-        assert!(fixture.store.delete_file(Whose::Secret(&session)).unwrap());
+        assert!(fixture.store.delete_file(SessionRef::Id(&session)).unwrap());
     }
 }

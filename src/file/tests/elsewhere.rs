@@ -57,7 +57,7 @@ fn on_fuse_no_rename_relies_on_flags() {
         let dir = directory();
         let store = open_on(magic, dir.path(), FileStoreOptions::new());
         let session = SessionId::random().unwrap();
-        store.create_file(Whose::Secret(&session), Arc::new(record("x")), true).unwrap();
+        store.create_file(SessionRef::Id(&session), Arc::new(record("x")), true).unwrap();
         let (grown, calls) = during(|_, _| None, || put(&store, &session, &big("new"), false));
         grown.unwrap().unwrap();
         assert_eq!(calls.contains(&"exchange"), relies, "{calls:?}");

@@ -121,12 +121,12 @@ impl Stage {
     fn session(&self, place: Where, deadline: SystemTime, text: &str) -> SessionId {
         let session = self.id(place);
         let record = Arc::new(record_until(deadline, text));
-        self.store().create_file(Whose::Secret(&session), record, false).unwrap();
+        self.store().create_file(SessionRef::Id(&session), record, false).unwrap();
         session
     }
 
-    fn renewed(&self, place: Where, filed: SystemTime, deadline: SystemTime, text: &str) -> SessionId {
-        let session = self.session(place, filed, "before");
+    fn renewed(&self, place: Where, indexed: SystemTime, deadline: SystemTime, text: &str) -> SessionId {
+        let session = self.session(place, indexed, "before");
         renew(self.store(), &session, deadline, text).unwrap().unwrap();
         session
     }

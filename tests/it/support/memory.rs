@@ -145,7 +145,7 @@ pub(crate) enum Call {
     Delete,
 }
 
-type Act = Box<dyn FnOnce() -> Result<()> + Send>;
+type Operation = Box<dyn FnOnce() -> Result<()> + Send>;
 
 /// A store that passes every call to another one, counts it, and interferes before a chosen call: runs another request at that
 /// moment, or fails.
@@ -154,7 +154,7 @@ pub(crate) struct Rig {
     clock: Clock,
     calls: Mutex<Vec<Call>>,
     /// For each: the call, how many of those to let pass first, and the interference.
-    plan: Mutex<Vec<(Call, usize, Act)>>,
+    plan: Mutex<Vec<(Call, usize, Operation)>>,
     durabilities: Mutex<Vec<Durability>>,
     writes: AtomicUsize,
     readings: AtomicUsize,
@@ -182,10 +182,10 @@ impl Rig {
         }
     }
 
-    /// Runs `act` before the next such call reaches the store.
-    pub(crate) fn before(&self, call: Call, act: impl FnOnce() + Send + 'static) {
+    /// Runs `operation` before the next such call reaches the store.
+    pub(crate) fn before(&self, call: Call, operation: impl FnOnce() + Send + 'static) {
         self.interfere(call, 0, move || {
-            act();
+            operation();
             Ok(())
         });
     }
@@ -195,8 +195,8 @@ impl Rig {
         self.interfere(call, passes, || Err(Error::new(ErrorKind::Storage, "reach the store")));
     }
 
-    fn interfere(&self, call: Call, passes: usize, act: impl FnOnce() -> Result<()> + Send + 'static) {
-        self.plan.lock().push((call, passes, Box::new(act)));
+    fn interfere(&self, call: Call, passes: usize, operation: impl FnOnce() -> Result<()> + Send + 'static) {
+        self.plan.lock().push((call, passes, Box::new(operation)));
     }
 
     /// Drops the plans of `before` and `fail` that no call has met.
@@ -254,7 +254,7 @@ impl Rig {
             }
             due.map(|at| plan.remove(at).2)
         };
-        due.map_or(Ok(()), |act| act())
+        due.map_or(Ok(()), |operation| operation())
     }
 
     /// Runs a change, and counts its writes.

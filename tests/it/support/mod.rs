@@ -1,4 +1,4 @@
-//! What several test files need.
+//! Helpers that several test files share.
 pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod memory;

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mixture_of_two_versions_is_found_out() {
+    fn a_mixture_of_two_versions_is_detected() {
         let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
         fill(&mut record, 7, 3).unwrap();
         assert_eq!(verify(&record).unwrap(), (7, 3));

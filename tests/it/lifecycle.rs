@@ -86,9 +86,13 @@ pub(super) fn loaded(stage: &Stage, token: &Token) -> Session {
 }
 
 /// Another request on a session, from its first byte to its last.
-pub(super) fn elsewhere<R>(sessions: &Sessions, token: &Token, act: impl FnOnce(&mut Session) -> R) -> R {
+pub(super) fn elsewhere<R>(
+    sessions: &Sessions,
+    token: &Token,
+    operation: impl FnOnce(&mut Session) -> R,
+) -> R {
     let mut session = sessions.session([token.clone()]);
-    let result = act(&mut session);
+    let result = operation(&mut session);
     session.save().unwrap();
     result
 }
@@ -113,12 +117,12 @@ fn panics(run: impl FnOnce()) {
 }
 
 /// A change that a request may make, with its name.
-pub(super) type Act = (&'static str, fn(&mut Session));
+pub(super) type Operation = (&'static str, fn(&mut Session));
 
 /// The possible ends of a request, with a name each.
 type End<S> = (&'static str, fn(S));
 
-const ACTS: [Act; 8] = [
+const OPERATIONS: [Operation; 8] = [
     ("insert", |s| s.insert("n", 2).unwrap()),
     ("remove", |s| assert!(s.remove("n").unwrap())),
     ("update", |s| assert_eq!(s.update("n", |n: &mut u64| *n += 1).unwrap(), 2)),
@@ -144,7 +148,7 @@ fn an_id_that_is_not_alive_is_never_adopted(stage: &Stage) {
     let dead =
         [("made up", made_up_token()), ("expired", expired), ("destroyed", destroyed), ("rotated", rotated)];
     for (name, token) in &dead {
-        let changes: [Act; 3] = [
+        let changes: [Operation; 3] = [
             ("insert", |s| s.insert("n", 1).unwrap()),
             ("update_now", |s| assert_eq!(s.update_now("n", add_one).unwrap(), 1)),
             ("login", |s| s.login("ada").unwrap()),
@@ -184,7 +188,7 @@ fn a_visitor_that_stores_nothing_leaves_nothing(stage: &Stage) {
 }
 
 fn changes_that_come_to_nothing_leave_nothing(stage: &Stage) {
-    let nothings: [Act; 7] = [
+    let nothings: [Operation; 7] = [
         ("insert and remove", |s| {
             s.insert("n", 1).unwrap();
             assert!(s.remove("n").unwrap());
@@ -286,12 +290,12 @@ fn a_malformed_token_never_reaches_the_store(stage: &Stage) {
 
 fn a_save_does_not_resurrect_a_destroyed_session(stage: &Stage) {
     // A login is not lost with the session: see `logins`.
-    for (name, act) in ACTS.into_iter().filter(|(name, _)| !["login", "all"].contains(name)) {
+    for (name, operation) in OPERATIONS.into_iter().filter(|(name, _)| !["login", "all"].contains(name)) {
         for in_the_middle in [false, true] {
             let token = stored(stage, &json!({ "n": 1 }));
             let mut session = loaded(stage, &token);
             let public_id = session.public_id().unwrap().unwrap();
-            act(&mut session);
+            operation(&mut session);
             let (others, same) = (stage.others(), token.clone());
             let logout =
                 move || assert_eq!(elsewhere(&others, &same, Session::destroy).unwrap(), Destroyed::Ended);
@@ -318,13 +322,13 @@ fn a_save_does_not_resurrect_a_destroyed_session(stage: &Stage) {
 }
 
 fn a_save_does_not_follow_a_session_that_another_request_moved(stage: &Stage) {
-    let moves: [Act; 2] = [("rotate_id", Session::rotate_id), ("login", |s| s.login("ada").unwrap())];
-    for (_, act) in moves {
+    let moves: [Operation; 2] = [("rotate_id", Session::rotate_id), ("login", |s| s.login("ada").unwrap())];
+    for (_, operation) in moves {
         let token = stored(stage, &json!({ "n": 1 }));
         let mut session = loaded(stage, &token);
         session.insert("n", 2).unwrap();
         let mut other = stage.others().session([token.clone()]);
-        act(&mut other);
+        operation(&mut other);
         other.save().unwrap();
         assert_eq!(session.save().unwrap_err().kind(), ErrorKind::Gone);
         assert_eq!(entries(stage, &token_of(&other)), json!({ "n": 1 }));
@@ -498,7 +502,7 @@ fn a_destruction_that_failed_forgets_nothing_and_can_be_tried_again(stage: &Stag
 }
 
 fn destroy_ends_a_session_that_the_request_made_or_moved(stage: &Stage) {
-    let made: [Act; 3] = [
+    let made: [Operation; 3] = [
         ("saved", |s| {
             s.insert("n", 1).unwrap();
             s.save().unwrap();
@@ -628,11 +632,11 @@ fn rotate_id_does_nothing_to_a_session_that_was_never_stored(stage: &Stage) {
 }
 
 fn changes_acknowledged_during_a_rotation_are_in_its_result(stage: &Stage) {
-    let moves: [Act; 2] = [("rotate_id", Session::rotate_id), ("login", |s| s.login("ada").unwrap())];
-    for (name, act) in moves {
+    let moves: [Operation; 2] = [("rotate_id", Session::rotate_id), ("login", |s| s.login("ada").unwrap())];
+    for (name, operation) in moves {
         let token = stored(stage, &json!({ "n": 1, "m": 1 }));
         let mut session = loaded(stage, &token);
-        act(&mut session);
+        operation(&mut session);
         session.insert("own", 1).unwrap();
         session.update("n", |n: &mut u64| *n *= 10).unwrap();
         let (others, same) = (stage.others(), token.clone());
@@ -663,11 +667,11 @@ fn of_two_requests_that_rotate_one_finds_the_session_gone(stage: &Stage) {
 }
 
 fn a_rotation_that_failed_leaves_the_old_id_alive(stage: &Stage) {
-    let moves: [Act; 2] = [("rotate_id", Session::rotate_id), ("login", |s| s.login("ada").unwrap())];
-    for (name, act) in moves {
+    let moves: [Operation; 2] = [("rotate_id", Session::rotate_id), ("login", |s| s.login("ada").unwrap())];
+    for (name, operation) in moves {
         let token = stored(stage, &json!({ "n": 1 }));
         let mut session = loaded(stage, &token);
-        act(&mut session);
+        operation(&mut session);
         session.insert("n", 2).unwrap();
         stage.rig.fail(Call::Rotate, 0);
         assert_eq!(session.save().unwrap_err().kind(), ErrorKind::Storage, "{name}");
@@ -918,7 +922,7 @@ fn play(session: &mut Session, script: &str) {
             let by: u64 = by.parse().unwrap();
             session.update(name, move |n: &mut u64| *n *= by).unwrap();
         } else {
-            panic!("no such act: {word}");
+            panic!("no such operation: {word}");
         }
     }
 }
@@ -1004,7 +1008,7 @@ fn expiry_settings_merge_like_an_entry(stage: &Stage) {
 }
 
 fn a_save_without_changes_writes_nothing(stage: &Stage) {
-    let nothings: [Act; 8] = [
+    let nothings: [Operation; 8] = [
         ("read", |s| assert!(s.contains("n").unwrap())),
         ("insert of the same", |s| s.insert("n", 1).unwrap()),
         ("remove of a missing", |s| assert!(!s.remove("none").unwrap())),
@@ -1031,17 +1035,17 @@ fn a_save_without_changes_writes_nothing(stage: &Stage) {
 }
 
 fn changes_that_others_made_already_are_not_written_again(stage: &Stage) {
-    let acts: [Act; 4] = [
+    let operations: [Operation; 4] = [
         ("remove", |s| assert!(s.remove("n").unwrap())),
         ("insert", |s| s.insert("n", 2).unwrap()),
         ("set_expiry", |s| s.set_expiry(Expiry::BrowserClose)),
         ("clear", Session::clear),
     ];
-    for (name, act) in acts {
+    for (name, operation) in operations {
         let token = stored(stage, &json!({ "n": 1 }));
         let mut session = loaded(stage, &token);
-        act(&mut session);
-        elsewhere(&stage.others(), &token, act);
+        operation(&mut session);
+        elsewhere(&stage.others(), &token, operation);
         session.save().unwrap();
         assert_eq!((stage.rig.calls(), stage.rig.writes()), (vec![Call::Update], 0), "{name}");
     }
@@ -1225,11 +1229,11 @@ fn an_explicit_save_is_kept_and_the_request_goes_on(stage: &Stage) {
 }
 
 fn a_save_that_failed_keeps_the_changes_for_another_try(stage: &Stage) {
-    for (name, act) in ACTS {
+    for (name, operation) in OPERATIONS {
         let token = stored(stage, &json!({ "n": 1 }));
         let before = stage.record(&token);
         let mut session = loaded(stage, &token);
-        act(&mut session);
+        operation(&mut session);
         let expected = (session.get::<u64>("n").unwrap(), session.user().unwrap(), session.expiry().unwrap());
         let moves = ["rotate_id", "login", "all"].contains(&name);
         for _ in 0..2 {
@@ -1333,11 +1337,11 @@ fn power_safe_on_a_power_safe_store_costs_nothing() {
 }
 
 fn discarded_changes_are_not_saved_and_saved_ones_stay(stage: &Stage) {
-    for (name, act) in ACTS {
+    for (name, operation) in OPERATIONS {
         let token = stored(stage, &json!({ "n": 1 }));
         let before = stage.record(&token);
         let mut session = loaded(stage, &token);
-        act(&mut session);
+        operation(&mut session);
         session.discard_changes();
         assert_eq!(session.get("n").unwrap(), Some(1), "{name}: seen at once");
         assert_eq!((session.user().unwrap(), session.expiry().unwrap()), (None, Expiry::Default), "{name}");

@@ -1,6 +1,6 @@
-//! Trouble with the file system is an error that says what was being done, to what, and why: never "no such
-//! session", never a half-done change, never a wait without end. What worked before works again when the
-//! trouble is over.
+//! A failure of the file system is an error that says what was being done, to what, and why: never "no such
+//! session", never a half-done change, never a wait without end. Operations that worked before work again
+//! when the failure is over.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::support::planted::Planted;
 use crate::support::process::{Dice, Parent, Start, Worker, hear_from_all, say_to_all};
@@ -35,7 +35,7 @@ fn create(store: &FileStore, text: &str) -> Saved {
     store.create(&record(text), POWER_SAFE).unwrap()
 }
 
-/// What the operating system said, at the bottom of an error.
+/// The message of the operating system, at the bottom of an error.
 pub(crate) fn cause(error: &Error) -> String {
     let mut cause = error.source().unwrap_or_else(|| panic!("no cause of {error:?}"));
     while let Some(deeper) = cause.source() {
@@ -51,7 +51,7 @@ fn check_error<T>(result: Result<T, Error>, kind: ErrorKind, text: &str, because
     assert_eq!(cause(&error), because, "{text}");
 }
 
-/// What every act that saves comes to, without what it returns.
+/// The result of every operation that saves, without the returned value.
 fn saves(store: &FileStore, token: &Token) -> [(&'static str, Result<(), Error>); 4] {
     [
         ("relaxed update", put(store, token, "new", RELAXED).map(drop)),
@@ -96,12 +96,12 @@ pub(crate) fn again_on_small_disk_in(dir: &Path, test: &str, bytes: u32, inodes:
 }
 
 #[track_caller]
-fn check_full<T>(result: Result<T, Error>, acts: &[&str], reason: &str) {
+fn check_full<T>(result: Result<T, Error>, operations: &[&str], reason: &str) {
     let Err(error) = result else { panic!("it succeeded on a full disk") };
     let (kind, text) = (error.kind(), error.to_string());
     assert_eq!(kind, ErrorKind::Full, "{text}");
     let path = error.path().unwrap_or_else(|| panic!("no path: {text}")).display();
-    let wanted = acts.iter().map(|act| format!("failed to {act} `{path}`: {reason}"));
+    let wanted = operations.iter().map(|operation| format!("failed to {operation} `{path}`: {reason}"));
     assert!(wanted.into_iter().any(|wanted| wanted == text), "{text}");
     assert_eq!(cause(&error), "No space left on device (os error 28)");
 }
@@ -126,7 +126,7 @@ fn check_full_disk(store: &FileStore, reason: &str, make_room: impl FnOnce(&Save
     check_full(store.create(&record("x"), POWER_SAFE), &creating, reason);
     assert_eq!(files(root).len(), before + fitting, "what could not be made is left");
 
-    // What needs more room is refused, and the old version stands.
+    // A save that needs more room is refused, and the old version stands.
     let growing = [
         "make a larger file for session",
         "write the larger file for session",
@@ -140,7 +140,7 @@ fn check_full_disk(store: &FileStore, reason: &str, make_room: impl FnOnce(&Save
     }
     assert_eq!(files(root).len(), before + fitting, "a temporary file is left");
 
-    // What has its place already is saved as ever.
+    // A save that fits its file works as before.
     for round in 0..20 {
         for how in [RELAXED, POWER_SAFE] {
             let text = format!("round {round}, {how:?}");
@@ -164,7 +164,7 @@ fn check_full_disk(store: &FileStore, reason: &str, make_room: impl FnOnce(&Save
 fn on_a_disk_without_bytes_sessions_can_be_read_and_saved() {
     let Some(disk) = stage() else {
         return again_on_small_disk(
-            "trouble::on_a_disk_without_bytes_sessions_can_be_read_and_saved",
+            "failures::on_a_disk_without_bytes_sessions_can_be_read_and_saved",
             8 << 20,
             4096,
         );
@@ -183,7 +183,7 @@ fn on_a_disk_without_bytes_sessions_can_be_read_and_saved() {
 fn a_disk_without_inodes_says_so_and_deletes_make_room() {
     let Some(disk) = stage() else {
         return again_on_small_disk(
-            "trouble::a_disk_without_inodes_says_so_and_deletes_make_room",
+            "failures::a_disk_without_inodes_says_so_and_deletes_make_room",
             8 << 20,
             512,
         );
@@ -204,7 +204,7 @@ fn a_disk_without_inodes_says_so_and_deletes_make_room() {
     });
 }
 
-/// All that is left, to the last block. What others give back meanwhile is taken as well.
+/// All that is left, to the last block. Space that others give back meanwhile is taken as well.
 pub(crate) fn fill_up(ballast: &mut File) {
     let mut size = 1 << 20;
     while size > 0 {
@@ -218,7 +218,7 @@ pub(crate) fn fill_up(ballast: &mut File) {
 fn on_a_disk_that_fills_up_no_load_is_stale() {
     const PROCESSES: u64 = 3;
     let Some(disk) = stage() else {
-        let name = "trouble::on_a_disk_that_fills_up_no_load_is_stale";
+        let name = "failures::on_a_disk_that_fills_up_no_load_is_stale";
         return again_on_small_disk(name, 16 << 20, 4096);
     };
     let root = disk.join("store");
@@ -426,11 +426,11 @@ fn work_on_a_full_disk(parent: &Parent) {
     }
 }
 
-/// With less and less room: whatever step of the making it is that finds none.
+/// With less and less room: at whichever step of the creation.
 #[test]
 fn making_a_store_on_a_full_disk_is_an_error_without_leftovers() {
     let Some(disk) = stage() else {
-        let name = "trouble::making_a_store_on_a_full_disk_is_an_error_without_leftovers";
+        let name = "failures::making_a_store_on_a_full_disk_is_an_error_without_leftovers";
         return again_on_small_disk(name, 8 << 20, 4096);
     };
     let (root, old) = (disk.join("new"), disk.join("old"));
@@ -450,7 +450,7 @@ fn making_a_store_on_a_full_disk_is_an_error_without_leftovers() {
         );
         assert!(!root.join("run/generations").exists(), "with {room} bytes: half of it is left");
     };
-    let mut acts = std::collections::BTreeSet::new();
+    let mut operations = std::collections::BTreeSet::new();
     for room in [0, 2, 100].into_iter().chain(256..272).chain([1 << 10]).map(|kibibytes| kibibytes << 10) {
         fs::write(&reserve, vec![1; usize::try_from(room).unwrap()]).unwrap();
         File::open(&reserve).unwrap().sync_all().unwrap();
@@ -461,18 +461,18 @@ fn making_a_store_on_a_full_disk_is_an_error_without_leftovers() {
         ballast.sync_all().unwrap();
         check_full(&root, room);
         let error = FileStore::open(&root).unwrap_err().to_string();
-        acts.insert(error[..error.find('`').unwrap()].to_owned());
+        operations.insert(error[..error.find('`').unwrap()].to_owned());
         check_full(&old, room);
         ballast.set_len(0).unwrap();
         ballast.sync_all().unwrap();
-        // What was made of it is made whole when there is room.
+        // A store that was made in part is completed when there is room.
         let store = FileStore::open(&root).unwrap();
         let saved = create(&store, "new");
         assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("new"));
         drop(store);
         fs::remove_dir_all(&root).unwrap();
     }
-    assert!(acts.len() >= 2, "{acts:?}");
+    assert!(operations.len() >= 2, "{operations:?}");
     let store = FileStore::open(&old).unwrap();
     assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some("old"));
 }
@@ -485,7 +485,7 @@ fn a_read_only_mount_sees_saves_made_through_another_mount() {
         fs::create_dir(dir.path().join("writable")).unwrap();
         let saved = create(&FileStore::open(dir.path().join("store")).unwrap(), "old");
         fs::write(dir.path().join("token"), saved.token.expose()).unwrap();
-        let name = "trouble::a_read_only_mount_sees_saves_made_through_another_mount";
+        let name = "failures::a_read_only_mount_sees_saves_made_through_another_mount";
         let script =
             "mount --bind store writable && mount --bind store store && mount -o remount,bind,ro store";
         return again_in_mounts(name, dir.path(), "store", &[script]);
@@ -530,7 +530,7 @@ fn a_read_only_file_system_allows_reads_only() {
         let root = dir.path().join("store");
         let saved = create(&FileStoreOptions::new().cache_bytes(0).open(&root).unwrap(), "old");
         fs::write(dir.path().join("token"), saved.token.expose()).unwrap();
-        let name = "trouble::a_read_only_file_system_allows_reads_only";
+        let name = "failures::a_read_only_file_system_allows_reads_only";
         let script = "mount --bind store store && mount -o remount,bind,ro store";
         again_in_mounts(name, dir.path(), "store", &[script]);
         let store = FileStoreOptions::new().cache_bytes(0).open(&root).unwrap();
@@ -544,12 +544,12 @@ fn a_read_only_file_system_allows_reads_only() {
     let read_only = "Read-only file system (os error 30)";
     let Lookup::Live(live) = store.load(&token).unwrap() else { panic!("it was just there") };
     let path = path_of(&root, live.id);
-    for (act, result) in writes(&store, &token) {
+    for (operation, result) in writes(&store, &token) {
         // A file that cannot be opened for writing may still be removed, elsewhere.
-        let tried = if act == "deletion" { "remove" } else { "open" };
+        let tried = if operation == "deletion" { "remove" } else { "open" };
         let text = format!("failed to {tried} session file `{}`", path.display());
         check_error(result, ErrorKind::Io, &text, read_only);
-        assert_eq!(load(&store, &token).unwrap().as_deref(), Some("old"), "after a {act}");
+        assert_eq!(load(&store, &token).unwrap().as_deref(), Some("old"), "after a {operation}");
     }
     let error = store.create(&record("x"), RELAXED).unwrap_err();
     assert_eq!((error.kind(), &*cause(&error)), (ErrorKind::Io, read_only), "{error}");
@@ -562,7 +562,7 @@ fn a_read_only_file_system_allows_reads_only() {
 fn four_free_descriptors_are_enough_for_every_operation() {
     let Some(dir) = stage() else {
         let dir = tempfile::tempdir().unwrap();
-        let name = "trouble::four_free_descriptors_are_enough_for_every_operation";
+        let name = "failures::four_free_descriptors_are_enough_for_every_operation";
         return again(name, dir.path());
     };
     let store = FileStoreOptions::new().cache_bytes(0).open(dir.join("store")).unwrap();
@@ -574,7 +574,7 @@ fn four_free_descriptors_are_enough_for_every_operation() {
     let limit_with = |spare: usize| (0..).filter(is_free).nth(spare).unwrap();
     let mut failures = Vec::new();
     for spare in 0..=4 {
-        // One session for each act; relaxed, so that a power-safe save has most to do.
+        // One session for each operation; relaxed, so that a power-safe save has most to do.
         let sessions: [Saved; 6] = std::array::from_fn(|_| store.create(&record("old"), RELAXED).unwrap());
         let tokens = sessions.map(|saved| saved.token);
         let made_before = files(store.path()).len();
@@ -670,9 +670,9 @@ fn a_record_beyond_a_limit_keeps_the_old_version() {
 
 /// Runs something that must not hang on a thread of its own.
 #[track_caller]
-fn within_five_seconds<R: Send + 'static>(what: &str, act: impl FnOnce() -> R + Send + 'static) -> R {
+fn within_five_seconds<R: Send + 'static>(what: &str, operation: impl FnOnce() -> R + Send + 'static) -> R {
     let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || sender.send(act()));
+    thread::spawn(move || sender.send(operation()));
     receiver.recv_timeout(Duration::from_secs(5)).unwrap_or_else(|_| panic!("{what}: no answer in 5 seconds"))
 }
 
@@ -695,12 +695,12 @@ fn check_planted(planted: Planted, act_of_load: &str, because: &'static str) {
     let loaded = within_five_seconds(&text, move || other.load(&token));
     check_error(loaded, ErrorKind::NotASessionFile, &text, because);
     let (other, token) = (Arc::clone(&store), saved.token.clone());
-    for (act, result) in within_five_seconds("writing", move || writes(&other, &token)) {
-        let error = result.expect_err(act);
+    for (operation, result) in within_five_seconds("writing", move || writes(&other, &token)) {
+        let error = result.expect_err(operation);
         assert_eq!(
             (error.kind(), &*cause(&error)),
             (ErrorKind::NotASessionFile, because),
-            "{planted:?}, {act}: {error}"
+            "{planted:?}, {operation}: {error}"
         );
         assert!(
             error.to_string().ends_with(&format!(" session file `{}`: {reason}", place.display())),
@@ -752,15 +752,15 @@ impl Shards {
         path_of(&self.root, self.saved.live.id).parent().unwrap().to_owned()
     }
 
-    /// Every act on the session is an error; the session is unharmed when its directory is back.
+    /// Every operation on the session is an error; the session is unharmed when its directory is back.
     #[track_caller]
     fn check(&self, kind: ErrorKind, load_text: &str, load_because: &str, shard_because: &str) {
         check_error(self.store.load(&self.saved.token), kind, load_text, load_because);
-        for (act, result) in writes(&self.store, &self.saved.token) {
-            let error = result.expect_err(act);
-            assert_eq!(error.kind(), kind, "{act}: {error}");
+        for (operation, result) in writes(&self.store, &self.saved.token) {
+            let error = result.expect_err(operation);
+            assert_eq!(error.kind(), kind, "{operation}: {error}");
             let cause = cause(&error);
-            assert!([load_because, shard_because].contains(&&*cause), "{act}: {error}: {cause}");
+            assert!([load_because, shard_because].contains(&&*cause), "{operation}: {error}: {cause}");
         }
     }
 
@@ -774,7 +774,7 @@ impl Shards {
 
 const NO_SUCH_FILE: &str = "No such file or directory (os error 2)";
 
-/// As when a disk is not mounted: an error, where "unknown" would log everybody out.
+/// As when a disk is not mounted: an error, where "unknown" would log all visitors out.
 #[test]
 fn a_missing_shard_is_an_error_and_no_absent_session() {
     let shards = Shards::new();
@@ -879,7 +879,7 @@ fn allow(path: &Path, mode: u32) {
 fn a_forbidden_operation_names_the_file() {
     let Some(stage) = stage() else {
         let dir = tempfile::tempdir().unwrap();
-        let name = "trouble::a_forbidden_operation_names_the_file";
+        let name = "failures::a_forbidden_operation_names_the_file";
         return again_as_nobody(name, dir.path());
     };
     let denied = "Permission denied (os error 13)";
@@ -888,7 +888,7 @@ fn a_forbidden_operation_names_the_file() {
     let saved = create(&store, "old");
     let path = path_of(&root, saved.live.id);
     let shard = path.parent().unwrap();
-    let text = |act: &str| format!("failed to {act} `{}`", path.display());
+    let text = |operation: &str| format!("failed to {operation} `{}`", path.display());
     let check_alive = |want: &str| assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some(want));
 
     // A file that must not be written is served all the same.

@@ -23,7 +23,7 @@
 //!   tell a browser "unless you have something newer". A server could avoid it only by never sending the
 //!   cookie again, which would let the browser forget sessions that live.
 //! - **Stranger**: a request arrived with an id that a login had already rotated away, stored something, and
-//!   so, as everybody with an unknown id, got a session of its own; its response was the last to arrive.
+//!   so, as every visitor with an unknown id, got a session of its own; its response was the last to arrive.
 //!   Nothing on the disk says that the unknown id was rotated rather than made up or expired; the login lives
 //!   on, under an id that the browser has dropped.
 //! - **Logged out**: a logout was finished after a login or rotation that it does not follow, and its response
@@ -41,16 +41,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Act {
+enum Operation {
     Login,
     Logout,
     Save,
     Renewal,
     Rotation,
 }
-use Act::{Login, Logout, Renewal, Rotation, Save};
+use Operation::{Login, Logout, Renewal, Rotation, Save};
 
-const ACTS: [Act; 5] = [Login, Logout, Save, Renewal, Rotation];
+const OPERATIONS: [Operation; 5] = [Login, Logout, Save, Renewal, Rotation];
 /// The user of a login by the first or the second request.
 const USERS: [&str; 2] = ["ada", "ben"];
 
@@ -112,7 +112,7 @@ impl Site {
 
 /// The effect of a response on the cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum News {
+enum SentCookie {
     Nothing,
     Id(String),
     Removal,
@@ -122,12 +122,12 @@ enum News {
 struct Outcome {
     first_id: String,
     saved: [Result<(), ErrorKind>; 2],
-    news: [News; 2],
+    cookies: [SentCookie; 2],
     /// The contents of the jar, from the beginning on.
     held: Vec<Option<String>>,
 }
 
-fn run(site: &Site, acts: [Act; 2], order: &Order, due: bool) -> Outcome {
+fn run(site: &Site, operations: [Operation; 2], order: &Order, due: bool) -> Outcome {
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     site.clock.set(start);
     let mut jar = Jar::http();
@@ -147,7 +147,7 @@ fn run(site: &Site, acts: [Act; 2], order: &Order, due: bool) -> Outcome {
             OPEN => visits[who] = Some(site.sessions.visit(sent.as_deref())),
             LOAD => drop(visits[who].as_ref().unwrap().user().unwrap()),
             FINISH => {
-                answers[who] = Some(match act(visits[who].take().unwrap(), acts[who], who) {
+                answers[who] = Some(match operation(visits[who].take().unwrap(), operations[who], who) {
                     Ok(headers) => (Ok(()), headers),
                     Err((error, headers)) => (Err(error.kind()), headers),
                 });
@@ -160,12 +160,12 @@ fn run(site: &Site, acts: [Act; 2], order: &Order, due: bool) -> Outcome {
         steps[who] += 1;
     }
     let answers = answers.map(Option::unwrap);
-    let news = answers.each_ref().map(|(_, headers)| news_of(headers));
-    Outcome { first_id, saved: answers.map(|(saved, _)| saved), news, held }
+    let cookies = answers.each_ref().map(|(_, headers)| cookie_of(headers));
+    Outcome { first_id, saved: answers.map(|(saved, _)| saved), cookies, held }
 }
 
-fn act(mut visit: Visit, act: Act, who: usize) -> Result<Headers, (Error, Headers)> {
-    match act {
+fn operation(mut visit: Visit, operation: Operation, who: usize) -> Result<Headers, (Error, Headers)> {
+    match operation {
         Login => visit.login(USERS[who]).unwrap(),
         Logout => assert!(visit.destroy().is_ok()),
         Save => visit.insert("note", who).unwrap(),
@@ -179,14 +179,14 @@ fn set_cookies(headers: &Headers) -> impl Iterator<Item = &str> {
     headers.iter().filter(|(name, _)| *name == "Set-Cookie").map(|(_, value)| value.as_str())
 }
 
-fn news_of(headers: &Headers) -> News {
+fn cookie_of(headers: &Headers) -> SentCookie {
     let mut jar = Jar::http();
     jar.put("session", "before");
     jar.receive(set_cookies(headers));
     match jar.get("session") {
-        Some("before") => News::Nothing,
-        Some(id) => News::Id(id.to_owned()),
-        None => News::Removal,
+        Some("before") => SentCookie::Nothing,
+        Some(id) => SentCookie::Id(id.to_owned()),
+        None => SentCookie::Removal,
     }
 }
 
@@ -200,13 +200,13 @@ enum Excuse {
 use Excuse::{LoggedOut, Overtaken, Stranger};
 
 /// The three classes, said by the order of the steps alone: nothing here looks at the run.
-fn excuse(acts: [Act; 2], order: &Order, due: bool) -> Option<Excuse> {
+fn excuse(operations: [Operation; 2], order: &Order, due: bool) -> Option<Excuse> {
     let at = |who, step| time(order, who, step);
     let [early, late] = by_finish(order);
     // The one that finishes first always finds the session alive.
-    let ends_it = matches!(acts[early], Login | Logout | Rotation);
+    let ends_it = matches!(operations[early], Login | Logout | Rotation);
     let finds_it_ended = ends_it && at(late, LOAD) > at(early, FINISH);
-    let gives_newer_id = match acts[late] {
+    let gives_newer_id = match operations[late] {
         Login => true,
         Save => finds_it_ended,
         Rotation => !ends_it,
@@ -216,20 +216,20 @@ fn excuse(acts: [Act; 2], order: &Order, due: bool) -> Option<Excuse> {
     let overtaken = at(late, DELIVER) < at(early, DELIVER);
     match (gives_newer_id, overtaken) {
         (true, true) => has_a_cookie.then_some(Overtaken),
-        (true, false) => (acts[early] == Login && acts[late] == Save).then_some(Stranger),
-        (false, false) if acts[late] == Logout => {
-            matches!(acts[early], Login | Rotation).then_some(LoggedOut)
+        (true, false) => (operations[early] == Login && operations[late] == Save).then_some(Stranger),
+        (false, false) if operations[late] == Logout => {
+            matches!(operations[early], Login | Rotation).then_some(LoggedOut)
         }
         (false, _) => None,
     }
 }
 
 /// Whether the jar has lost something: by its contents and the live sessions, not by the order of events.
-fn lost(site: &Site, acts: [Act; 2], order: &Order, outcome: &Outcome) -> bool {
+fn lost(site: &Site, operations: [Operation; 2], order: &Order, outcome: &Outcome) -> bool {
     let by_finish = by_finish(order);
     let mut ids = vec![outcome.first_id.clone()];
     for who in by_finish {
-        if let News::Id(id) = &outcome.news[who]
+        if let SentCookie::Id(id) = &outcome.cookies[who]
             && !ids.contains(id)
         {
             ids.push(id.clone());
@@ -242,7 +242,8 @@ fn lost(site: &Site, acts: [Act; 2], order: &Order, outcome: &Outcome) -> bool {
         .iter()
         .flatten()
         .any(|id| site.is_alive(id) && last.is_none_or(|last| age(last) < age(id)));
-    let last_login = by_finish.into_iter().rfind(|who| acts[*who] == Login && outcome.saved[*who].is_ok());
+    let last_login =
+        by_finish.into_iter().rfind(|who| operations[*who] == Login && outcome.saved[*who].is_ok());
     let lost_the_login =
         last_login.is_some_and(|who| last.is_none_or(|id| site.user_of(id).as_deref() != Some(USERS[who])));
     lost_a_live_one || lost_the_login
@@ -250,26 +251,26 @@ fn lost(site: &Site, acts: [Act; 2], order: &Order, outcome: &Outcome) -> bool {
 
 /// Checks the promises of every run.
 #[track_caller]
-fn check_the_server(site: &Site, acts: [Act; 2], outcome: &Outcome) {
-    for (who, act) in acts.into_iter().enumerate() {
-        match (&outcome.saved[who], &outcome.news[who]) {
+fn check_the_server(site: &Site, operations: [Operation; 2], outcome: &Outcome) {
+    for (who, operation) in operations.into_iter().enumerate() {
+        match (&outcome.saved[who], &outcome.cookies[who]) {
             (Err(kind), news) => {
-                assert_eq!((*kind, news), (ErrorKind::Gone, &News::Nothing));
-                assert!(![Login, Logout, Renewal].contains(&act), "{act:?} cannot come too late");
+                assert_eq!((*kind, news), (ErrorKind::Gone, &SentCookie::Nothing));
+                assert!(![Login, Logout, Renewal].contains(&operation), "{operation:?} cannot come too late");
             }
-            (Ok(()), News::Id(id)) if act == Login => {
+            (Ok(()), SentCookie::Id(id)) if operation == Login => {
                 assert_eq!(site.user_of(id).as_deref(), Some(USERS[who]), "the login is not alive");
             }
-            (Ok(()), news) => assert!(act != Login, "an acknowledged login sent {news:?}"),
+            (Ok(()), news) => assert!(operation != Login, "an acknowledged login sent {news:?}"),
         }
     }
     // The first login, logout or rotation to be finished ends it; nothing brings it back, and nothing else
     // ends it.
-    let ended = acts.iter().any(|act| [Login, Logout, Rotation].contains(act));
+    let ended = operations.iter().any(|operation| [Login, Logout, Rotation].contains(operation));
     assert_eq!(!site.is_alive(&outcome.first_id), ended, "the first id");
     // Every id that was handed out instead of it is alive: no other request knew it.
-    for news in &outcome.news {
-        if let News::Id(id) = news
+    for news in &outcome.cookies {
+        if let SentCookie::Id(id) = news
             && *id != outcome.first_id
         {
             assert!(site.is_alive(id), "a new id is dead");
@@ -280,18 +281,18 @@ fn check_the_server(site: &Site, acts: [Act; 2], outcome: &Outcome) {
 /// Runs every pair in every order, and compares the losses with the table: which request finished first, which
 /// second, why something was lost, in how many orders of both placements together.
 #[track_caller]
-fn check(due: bool, table: &[(Act, Act, Excuse, usize)]) {
+fn check(due: bool, table: &[(Operation, Operation, Excuse, usize)]) {
     let site = Site::new();
     let mut losses = BTreeMap::new();
-    for acts in ACTS.into_iter().flat_map(|first| ACTS.map(|second| [first, second])) {
+    for operations in OPERATIONS.into_iter().flat_map(|first| OPERATIONS.map(|second| [first, second])) {
         for order in orders() {
-            let outcome = run(&site, acts, &order, due);
-            check_the_server(&site, acts, &outcome);
-            let excuse = excuse(acts, &order, due);
-            let lost = lost(&site, acts, &order, &outcome);
-            assert_eq!(lost, excuse.is_some(), "{acts:?} in order {order:?}: {excuse:?}");
+            let outcome = run(&site, operations, &order, due);
+            check_the_server(&site, operations, &outcome);
+            let excuse = excuse(operations, &order, due);
+            let lost = lost(&site, operations, &order, &outcome);
+            assert_eq!(lost, excuse.is_some(), "{operations:?} in order {order:?}: {excuse:?}");
             if let Some(excuse) = excuse {
-                let [early, late] = by_finish(&order).map(|who| acts[who]);
+                let [early, late] = by_finish(&order).map(|who| operations[who]);
                 *losses.entry((early, late, excuse)).or_insert(0) += 1;
             }
         }
@@ -301,7 +302,7 @@ fn check(due: bool, table: &[(Act, Act, Excuse, usize)]) {
 }
 
 /// The losses that no single cookie can prevent, whether or not a renewal is due.
-const LOST: [(Act, Act, Excuse, usize); 9] = [
+const LOST: [(Operation, Operation, Excuse, usize); 9] = [
     (Login, Login, Overtaken, 20),
     (Logout, Login, Overtaken, 20),
     (Rotation, Login, Overtaken, 20),
