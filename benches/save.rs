@@ -19,15 +19,9 @@ fn open(root: &OwnedFd, path: &str) -> OwnedFd {
     rustix::fs::openat(root, path, flags, Mode::empty()).expect("open")
 }
 
-/// Changes one entry, as a page does that counts visits, and saves.
+/// Counts a visit. The number of entries of the session.
 fn count_visit(full: &Full, token: &Token, how: Durability) -> usize {
-    let mut change = |record: &mut Record| -> Result<Verdict> {
-        let visits: u64 = record.entries["visits"].get()?;
-        record.entries.insert("visits".into(), Value::new(&(visits + 1))?);
-        Ok(Verdict::Write)
-    };
-    let saved = full.store.update(token, &mut change, how).expect("an update").expect("a live session");
-    saved.live.record.entries.len()
+    common::count_visit(&full.store, token, how).expect("a live session").live.record.entries.len()
 }
 
 /// Measures a save that only reaches the kernel: `openat`, `pwrite`, `close`, and the same with the `pread`
