@@ -112,11 +112,7 @@ impl Value {
     /// [`ErrorKind::Value`], naming the place in the value and why, if it does not (a map whose keys are no strings, a
     /// number beyond 64 bits, a NaN, a `Serialize` that fails) or nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`].
     pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        let mut buffer = Buffer::new();
-        match write::write(value, &mut buffer) {
-            Ok(()) => Ok(Self(Bytes::from_slice(buffer.as_bytes()))),
-            Err(fault) => Err(refused(&fault)),
-        }
+        encode(value, |bytes| Self(Bytes::from_slice(bytes)))
     }
 
     /// Reads the value as a `T`.
@@ -127,7 +123,7 @@ impl Value {
     /// `T` nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`]; [`ErrorKind::Corrupt`] if the bytes are no value, which their
     /// record's checksum excludes.
     pub fn get<T: DeserializeOwned>(&self) -> Result<T> {
-        read::read(&self.0).map_err(|fault| mismatch::<T>(&self.0, &fault))
+        decode(&self.0)
     }
 
     /// The value as JSON.
@@ -149,6 +145,22 @@ impl Value {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Stores a value as bytes, which `take` gets: see [`Value::new`].
+#[inline]
+pub(crate) fn encode<T: Serialize + ?Sized, R>(value: &T, take: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    let mut buffer = Buffer::new();
+    match write::write(value, &mut buffer) {
+        Ok(()) => Ok(take(buffer.as_bytes())),
+        Err(fault) => Err(refused(&fault)),
+    }
+}
+
+/// Reads a value from its bytes, and from all of them: see [`Value::get`].
+#[inline]
+pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
+    read::read(bytes).map_err(|fault| mismatch::<T>(bytes, &fault))
 }
 
 impl Clone for Value {

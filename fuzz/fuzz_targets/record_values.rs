@@ -14,11 +14,8 @@ fuzz_target!(|bytes: &[u8]| {
     for value in record.entries.values() {
         let _ = format!("{value:?}");
         if let Ok(json) = value.to_json() {
-            // Every value that can be read can be stored.
-            assert_eq!(
-                sessile::Value::new(&json).expect("it is valid").to_json().expect("it is valid"),
-                json
-            );
+            // Every value that can be read can be stored, and has one form.
+            assert_eq!(sessile::Value::new(&json).expect("it is valid"), *value);
         }
     }
     let mut again = encode(&record, &id).expect("it came from a slot");

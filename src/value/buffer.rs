@@ -3,12 +3,16 @@
 use super::fault::Fault;
 use super::wire::{MORE, Reader};
 use smallvec::SmallVec;
+use std::cmp::Ordering;
 use std::fmt::{self, Write};
 
 /// Bytes that take no allocation: most values have fewer.
 const SMALL_BYTES: usize = 256;
 /// Members of the objects around one part that take no allocation.
 const SMALL_MEMBERS: usize = 32;
+
+/// Bytes of the longest varint: 64 bits in groups of seven.
+const VARINT_BYTES_MAX: usize = 10;
 
 /// The bytes so far.
 pub(super) struct Buffer {
@@ -24,6 +28,8 @@ struct Member {
     prefix: u64,
     /// Where it begins.
     start: usize,
+    /// Where it ends, once that is asked for.
+    end: usize,
 }
 
 /// A place in a buffer, to which it can be cut back.
@@ -70,11 +76,15 @@ impl Buffer {
 
     #[inline(never)]
     fn long_varint(&mut self, mut number: u64) {
+        let mut varint = [0; VARINT_BYTES_MAX];
+        let mut length = 0;
         while number >= u64::from(MORE) {
-            self.byte(number.to_le_bytes()[0] | MORE);
+            varint[length] = number.to_le_bytes()[0] | MORE;
             number >>= 7;
+            length += 1;
         }
-        self.byte(number.to_le_bytes()[0]);
+        varint[length] = number.to_le_bytes()[0];
+        self.bytes(&varint[..=length]);
     }
 
     #[inline]
@@ -148,7 +158,7 @@ impl Buffer {
     #[inline]
     pub(super) fn member(&mut self, key: &str) {
         let start = self.bytes.len();
-        self.members.push(Member { prefix: prefix(key.as_bytes()), start });
+        self.members.push(Member { prefix: prefix(key.as_bytes()), start, end: start });
         self.text(key);
     }
 
@@ -156,7 +166,7 @@ impl Buffer {
     #[inline]
     pub(super) fn member_from(&mut self, mark: Mark) {
         let prefix = prefix(key_at(&self.bytes, mark.bytes));
-        self.members.push(Member { prefix, start: mark.bytes });
+        self.members.push(Member { prefix, start: mark.bytes, end: mark.bytes });
     }
 
     /// Puts the members since the mark in order; of those with the same key the last remains. How many there are.
@@ -173,23 +183,25 @@ impl Buffer {
     fn sort(&mut self, mark: Mark) -> usize {
         let Self { bytes, members } = self;
         let members = &mut members[mark.members..];
-        // Where each ends is where the next begins, until they are sorted.
         let first = members[0].start;
-        let ends = members[1..].iter().map(|next| next.start).chain([bytes.len()]);
-        let mut spans: SmallVec<[(Member, usize); SMALL_MEMBERS]> =
-            members.iter().copied().zip(ends).collect();
+        // Each ends where the next begins.
+        let mut end = bytes.len();
+        for member in members.iter_mut().rev() {
+            member.end = std::mem::replace(&mut end, member.start);
+        }
         let old: SmallVec<[u8; SMALL_BYTES]> = SmallVec::from_slice(&bytes[first..]);
         let key = |member: &Member| key_at(&old, member.start - first);
-        let compare = |one: &Member, other: &Member| {
-            one.prefix.cmp(&other.prefix).then_with(|| key(one).cmp(key(other)))
+        let compare = |one: &Member, other: &Member| match one.prefix.cmp(&other.prefix) {
+            Ordering::Equal => key(one).cmp(key(other)),
+            order => order,
         };
-        spans.sort_unstable_by(|(one, _), (other, _)| compare(one, other).then(one.start.cmp(&other.start)));
+        members.sort_unstable_by(|one, other| compare(one, other).then(one.start.cmp(&other.start)));
         bytes.truncate(first);
         let mut count = 0;
-        for (at, (member, end)) in spans.iter().enumerate() {
-            let is_last = spans.get(at + 1).is_none_or(|(next, _)| compare(member, next).is_lt());
+        for (at, member) in members.iter().enumerate() {
+            let is_last = members.get(at + 1).is_none_or(|next| compare(member, next).is_lt());
             if is_last {
-                bytes.extend_from_slice(&old[member.start - first..end - first]);
+                bytes.extend_from_slice(&old[member.start - first..member.end - first]);
                 count += 1;
             }
         }

@@ -88,7 +88,7 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
         deserialize_u128: UNSIGNED => visit_u64(varint),
         deserialize_f32: FLOAT => visit_f64(float), deserialize_f64: FLOAT => visit_f64(float),
         deserialize_char: TEXT => visit_borrowed_str(text), deserialize_str: TEXT => visit_borrowed_str(text),
-        deserialize_string: TEXT => visit_borrowed_str(text),
+        deserialize_string: TEXT => visit_string(string),
     }
 
     #[inline]

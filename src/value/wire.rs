@@ -18,10 +18,12 @@ pub(super) const OBJECT: u8 = 7;
 
 /// What a varint's byte has if another one follows.
 pub(super) const MORE: u8 = 0x80;
-/// Bytes of the longest varint: 64 bits in groups of seven.
-const VARINT_BYTES_MAX: usize = 10;
+/// Where the bits of a varint's tenth and last byte belong: 64 bits are nine groups of seven and one more.
+const SHIFT_MAX: u32 = 63;
 /// No tag, no whole varint, no boolean and no float begins here.
 const NO_VALUE: &[u8] = &[0xff];
+
+const NOT_UTF_8: &str = "a string that is not UTF-8";
 
 /// The kind of a value, for `serde`, by its first byte and without its contents.
 pub(super) fn unexpected(tag: Option<u8>) -> Unexpected<'static> {
@@ -138,17 +140,22 @@ impl<'de> Reader<'de> {
     /// A varint of two bytes or more.
     #[inline(never)]
     fn long_varint(&mut self) -> Result<u64, Fault> {
-        let mut number = 0;
-        for (at, byte) in self.rest.iter().enumerate().take(VARINT_BYTES_MAX) {
-            number |= u64::from(byte & !MORE) << (7 * at);
+        let (mut number, mut shift, mut rest) = (0, 0, self.rest);
+        while let [byte, behind @ ..] = rest {
+            number |= u64::from(byte & !MORE) << shift;
+            rest = behind;
             if *byte < MORE {
-                let fits = at + 1 < VARINT_BYTES_MAX || *byte == 1;
-                if *byte == 0 || !fits {
+                // The last byte of a shorter form is not zero, and one bit is left for the tenth.
+                if *byte == 0 || (shift == SHIFT_MAX && *byte > 1) {
                     break;
                 }
-                self.rest = &self.rest[at + 1..];
+                self.rest = rest;
                 return Ok(number);
             }
+            if shift == SHIFT_MAX {
+                break;
+            }
+            shift += 7;
         }
         Err(self.damage("a number that is cut short, too long or not minimal"))
     }
@@ -191,7 +198,14 @@ impl<'de> Reader<'de> {
     #[inline]
     pub(super) fn text(&mut self) -> Result<&'de str, Fault> {
         let bytes = self.sized()?;
-        str::from_utf8(bytes).map_err(|_| self.damage("a string that is not UTF-8"))
+        str::from_utf8(bytes).map_err(|_| self.damage(NOT_UTF_8))
+    }
+
+    /// A text of its own: copied first, to where it is aligned and its ASCII is checked in words.
+    #[inline]
+    pub(super) fn string(&mut self) -> Result<String, Fault> {
+        let bytes = self.sized()?.to_vec();
+        String::from_utf8(bytes).map_err(|_| self.damage(NOT_UTF_8))
     }
 
     /// The key of a member, behind the one before it.
