@@ -32,7 +32,7 @@
 use crate::support::client::Jar;
 use crate::support::probe::quick_directory;
 use sessile::{
-    Clock, Cookies, Error, ErrorKind, FileStore, FileStoreOptions, Headers, Lifetime, Lookup, Sessions,
+    Clock, Cookies, ErrorKind, FileStore, FileStoreOptions, Headers, Lifetime, Lookup, SaveError, Sessions,
     Store, Token, Visit,
 };
 use std::collections::BTreeMap;
@@ -149,7 +149,7 @@ fn run(site: &Site, acts: [Act; 2], order: &Order, due: bool) -> Outcome {
             FINISH => {
                 answers[who] = Some(match act(visits[who].take().unwrap(), acts[who], who) {
                     Ok(headers) => (Ok(()), headers),
-                    Err((error, headers)) => (Err(error.kind()), headers),
+                    Err(unsaved) => (Err(unsaved.error.kind()), unsaved.headers),
                 });
             }
             _ => {
@@ -164,7 +164,7 @@ fn run(site: &Site, acts: [Act; 2], order: &Order, due: bool) -> Outcome {
     Outcome { first_id, saved: answers.map(|(saved, _)| saved), news, held }
 }
 
-fn act(mut visit: Visit, act: Act, who: usize) -> Result<Headers, (Error, Headers)> {
+fn act(mut visit: Visit, act: Act, who: usize) -> Result<Headers, Box<SaveError>> {
     match act {
         Login => visit.login(USERS[who]).unwrap(),
         Logout => assert!(visit.destroy().is_ok()),
@@ -172,7 +172,7 @@ fn act(mut visit: Visit, act: Act, who: usize) -> Result<Headers, (Error, Header
         Renewal => {}
         Rotation => visit.rotate_id(),
     }
-    visit.finish(200).map_err(|unsaved| (unsaved.error, unsaved.headers))
+    visit.finish(200)
 }
 
 fn set_cookies(headers: &Headers) -> impl Iterator<Item = &str> {
