@@ -55,12 +55,12 @@ impl Visit {
     /// # assert_eq!(response.len(), 3);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn finish(mut self, status: u16) -> Result<Headers, SaveError> {
+    pub fn finish(mut self, status: u16) -> Result<Headers, Box<SaveError>> {
         self.complete(status)
     }
 
     /// [`finish`](Self::finish), for adapters that survive a panic in it.
-    pub(super) fn complete(&mut self, status: u16) -> Result<Headers, SaveError> {
+    pub(super) fn complete(&mut self, status: u16) -> Result<Headers, Box<SaveError>> {
         self.finished = true;
         if status < 500
             && let Err(error) = self.session.commit()
@@ -96,7 +96,7 @@ impl Visit {
     }
 
     /// Reports a failure and returns the headers that its response must carry.
-    pub(super) fn fail(&mut self, error: Error) -> SaveError {
+    pub(super) fn fail(&mut self, error: Error) -> Box<SaveError> {
         self.finished = true;
         self.session.observe(&Event::Failed(&error));
         let headers = if let Ok(cookie) = self.set_cookie() {
@@ -108,7 +108,7 @@ impl Visit {
             headers.push("Cache-Control", "no-store");
             headers
         };
-        SaveError { error, headers }
+        Box::new(SaveError { error, headers })
     }
 
     /// The value of the response's `Set-Cookie`.

@@ -32,7 +32,7 @@
 use crate::support::cookie_jar::Jar;
 use crate::support::probe::quick_directory;
 use sessile::{
-    Clock, Cookies, Error, ErrorKind, FileStore, FileStoreOptions, Headers, Lifetime, Lookup, Sessions,
+    Clock, Cookies, ErrorKind, FileStore, FileStoreOptions, Headers, Lifetime, Lookup, SaveError, Sessions,
     Store, Token, Visit,
 };
 use std::collections::BTreeMap;
@@ -149,7 +149,7 @@ fn run(site: &Site, operations: [Operation; 2], order: &Order, due: bool) -> Out
             FINISH => {
                 answers[who] = Some(match operation(visits[who].take().unwrap(), operations[who], who) {
                     Ok(headers) => (Ok(()), headers),
-                    Err((error, headers)) => (Err(error.kind()), headers),
+                    Err(unsaved) => (Err(unsaved.error.kind()), unsaved.headers),
                 });
             }
             _ => {
@@ -164,7 +164,7 @@ fn run(site: &Site, operations: [Operation; 2], order: &Order, due: bool) -> Out
     Outcome { first_id, saved: answers.map(|(saved, _)| saved), cookies, held }
 }
 
-fn operation(mut visit: Visit, operation: Operation, who: usize) -> Result<Headers, (Error, Headers)> {
+fn operation(mut visit: Visit, operation: Operation, who: usize) -> Result<Headers, Box<SaveError>> {
     match operation {
         Login => visit.login(USERS[who]).unwrap(),
         Logout => assert!(visit.destroy().is_ok()),
@@ -172,7 +172,7 @@ fn operation(mut visit: Visit, operation: Operation, who: usize) -> Result<Heade
         Renewal => {}
         Rotation => visit.rotate_id(),
     }
-    visit.finish(200).map_err(|unsaved| (unsaved.error, unsaved.headers))
+    visit.finish(200)
 }
 
 fn set_cookies(headers: &Headers) -> impl Iterator<Item = &str> {
