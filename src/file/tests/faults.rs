@@ -69,7 +69,7 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
             assert!(!fixture.path(&successor).exists() || !removable, "{context}: its file is left");
         }
         (Operation::Update { .. } | Operation::Grow { .. } | Operation::Keep, Ok(_)) => {
-            assert!(is_new, "{context}: {old:?}")
+            assert!(is_new, "{context}: {old:?}");
         }
         (Operation::Update { .. } | Operation::Grow { .. } | Operation::Keep, Err(_)) => {
             let visible = is_new && kind.is_some_and(may_be_visible);
