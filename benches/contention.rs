@@ -17,15 +17,15 @@ const THREADS: [usize; 4] = [1, 2, 4, 8];
 
 fn load(full: &Full, token: &Token) {
     match full.store.load(token) {
-        Ok(Lookup::Live(live)) => assert_eq!(black_box(live.record.entries.len()), 8),
+        Ok(Lookup::Live(live)) => assert_eq!(black_box(live.record.entries().len()), 8),
         other => panic!("a session is not live: {other:?}"),
     }
 }
 
 fn update(full: &Full, token: &Token) {
     let mut visit = |record: &mut Record| {
-        let visits: u64 = record.entries["visits"].get()?;
-        record.entries.insert("visits".into(), Value::new(&(visits + 1))?);
+        let visits: u64 = record.entries().get("visits").expect("it has one").get()?;
+        record.insert("visits", &Value::new(&(visits + 1))?)?;
         Ok(Verdict::Write)
     };
     assert!(full.store.update(token, &mut visit, Durability::Relaxed).expect("an update").is_some());

@@ -60,6 +60,7 @@
 //! assert_eq!(error.to_string(), "failed to read a value: at `[0]`: missing field `currency`");
 //! # Ok::<(), sessile::Error>(())
 //! ```
+mod borrowed;
 mod decimal;
 mod fault;
 mod from_json;
@@ -67,6 +68,7 @@ mod number;
 mod room;
 mod to_json;
 
+pub use borrowed::ValueRef;
 pub use room::{DEPTH_MAX, WRAPPERS_MAX};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -76,15 +78,11 @@ use serde::de::{
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Number, Value as Json};
-use smallvec::SmallVec;
 use std::fmt;
 
-/// One entry's value in its compact form: one allocation at most, cheap to clone, compare and measure.
-#[derive(PartialEq, Eq)]
-pub struct Value(Bytes);
-
-/// Flags, counters, languages, times: most values lie in the map itself, without a heap allocation.
-type Bytes = SmallVec<[u8; 16]>;
+/// One entry's value in its compact form, to be put into a record; read from one, it is a [`ValueRef`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Value(Box<[u8]>);
 
 impl Value {
     /// Stores anything that serialises to JSON.
@@ -110,7 +108,7 @@ impl Value {
         let refuse = || Error::new(ErrorKind::Value, "store a value");
         let json = to_json::to_json(value).map_err(|fault| refuse().with_reason(fault.to_string()))?;
         let bytes = postcard::to_stdvec(&Tagged(&json)).map_err(|error| refuse().with_source(error))?;
-        Ok(Self(Bytes::from_slice(&bytes)))
+        Ok(Self(bytes.into()))
     }
 
     /// Reads the value as a `T`.
@@ -121,15 +119,7 @@ impl Value {
     /// `T` nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`]; [`ErrorKind::Corrupt`] if the bytes are no value, which their
     /// record's checksum excludes.
     pub fn get<T: DeserializeOwned>(&self) -> Result<T> {
-        let json = self.to_json()?;
-        let kind = kind_of(&json);
-        from_json::from_json(json).map_err(|fault| {
-            Error::new(ErrorKind::Type, "read a value").with_reason(if fault.is_of_the_whole(kind) {
-                format!("it holds {kind}, not a `{}`", std::any::type_name::<T>())
-            } else {
-                fault.to_string()
-            })
-        })
+        get_from(&self.0)
     }
 
     /// The value as JSON.
@@ -138,18 +128,7 @@ impl Value {
     ///
     /// [`ErrorKind::Corrupt`] if the bytes are no value, which their record's checksum excludes.
     pub fn to_json(&self) -> Result<Json> {
-        let corrupt = || Error::new(ErrorKind::Corrupt, "decode a value");
-        let mut input = postcard::Deserializer::from_bytes(&self.0);
-        let json = Depth(DEPTH_MAX).deserialize(&mut input).map_err(|error| corrupt().with_source(error))?;
-        match input.finalize() {
-            Ok([]) => Ok(json),
-            _ => Err(corrupt().with_reason("bytes after the value")),
-        }
-    }
-
-    /// Heap bytes owned.
-    pub(crate) fn heap_size(&self) -> usize {
-        if self.0.spilled() { self.0.capacity() } else { 0 }
+        json_from(&self.0)
     }
 
     /// The compact form, in bytes.
@@ -159,18 +138,39 @@ impl Value {
     }
 }
 
-impl Clone for Value {
-    /// In one copy and of the same size: the vector's own goes byte by byte, and rounds up.
-    fn clone(&self) -> Self {
-        Self(Bytes::from_slice(&self.0))
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_debug(&self.0, f)
     }
 }
 
-impl fmt::Debug for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the data, which does not belong in a log.
-        let kind = self.to_json().map_or("damaged", |json| kind_of(&json));
-        write!(f, "Value({kind}, {} bytes)", self.0.len())
+/// A value's kind and size, without the data, which does not belong in a log.
+fn write_debug(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let kind = json_from(bytes).map_or("damaged", |json| kind_of(&json));
+    write!(f, "Value({kind}, {} bytes)", bytes.len())
+}
+
+/// Reads a value's bytes as a `T`; see [`Value::get`].
+fn get_from<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let json = json_from(bytes)?;
+    let kind = kind_of(&json);
+    from_json::from_json(json).map_err(|fault| {
+        Error::new(ErrorKind::Type, "read a value").with_reason(if fault.is_of_the_whole(kind) {
+            format!("it holds {kind}, not a `{}`", std::any::type_name::<T>())
+        } else {
+            fault.to_string()
+        })
+    })
+}
+
+/// Reads a value's bytes as JSON; see [`Value::to_json`].
+fn json_from(bytes: &[u8]) -> Result<Json> {
+    let corrupt = || Error::new(ErrorKind::Corrupt, "decode a value");
+    let mut input = postcard::Deserializer::from_bytes(bytes);
+    let json = Depth(DEPTH_MAX).deserialize(&mut input).map_err(|error| corrupt().with_source(error))?;
+    match input.finalize() {
+        Ok([]) => Ok(json),
+        _ => Err(corrupt().with_reason("bytes after the value")),
     }
 }
 
@@ -184,29 +184,6 @@ fn kind_of(json: &Json) -> &'static str {
         Json::String(_) => "a string",
         Json::Array(_) => "an array",
         Json::Object(_) => "an object",
-    }
-}
-
-/// A whole value serialises as its compact bytes: in a payload, as one byte string.
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Compact;
-        impl Visitor<'_> for Compact {
-            type Value = Value;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value's compact bytes")
-            }
-            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Value, E> {
-                Ok(Value(Bytes::from_slice(bytes)))
-            }
-        }
-        deserializer.deserialize_bytes(Compact)
     }
 }
 

@@ -16,7 +16,9 @@ mod sharing;
 #[cfg(all(test, not(shuttle)))]
 pub(super) use file_system::pretending;
 pub(super) use making::{Taken, make_root, set_mode_of_root, temporary_name};
-pub(super) use opened::{append, invalidate_at, read_at, read_whole, stat, sync_data, touch, write_at};
+pub(super) use opened::{
+    append, invalidate_at, read_at, read_whole, stat, sync_data, touch, write_at, write_parts_at,
+};
 pub(super) use sharing::{Sharing, set_rights};
 
 use super::layout::{self, SessionPath};

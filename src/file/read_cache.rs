@@ -16,7 +16,7 @@
 use super::generations::{Counters, Stamp};
 use super::slot::Version;
 use super::slots::Known;
-use crate::clock::{CoarseTime, micros};
+use crate::clock::CoarseTime;
 use crate::id::PublicId;
 use crate::record::Record;
 use crate::sync::Mutex;
@@ -38,7 +38,7 @@ pub(super) type Key = [u8; 32];
 /// One version of a session, and when it was the newest.
 #[derive(Clone, Debug)]
 pub(super) struct Cached {
-    pub(super) record: Arc<Record>,
+    pub(super) record: Record,
     /// The record's deadline, in microseconds since 1970: here, so that a hit need not look into the record.
     pub(super) deadline: u64,
     /// What the session's cell said before its file was opened.
@@ -50,14 +50,8 @@ pub(super) struct Cached {
 }
 
 impl Cached {
-    pub(super) fn new(
-        record: Arc<Record>,
-        id: PublicId,
-        version: Version,
-        stamp: Stamp,
-        read_at: u64,
-    ) -> Self {
-        Self { deadline: micros(record.deadline), record, stamp, read_at, id, version }
+    pub(super) fn new(record: Record, id: PublicId, version: Version, stamp: Stamp, read_at: u64) -> Self {
+        Self { deadline: record.deadline_micros(), record, stamp, read_at, id, version }
     }
 
     /// What need not be verified again.
@@ -68,7 +62,7 @@ impl Cached {
 
 /// What became of a look into the cache.
 pub(super) enum Found {
-    Trusted(Arc<Record>, PublicId),
+    Trusted(Record, PublicId),
     /// It may have been overtaken.
     Doubtful(Cached),
     Nothing,
@@ -156,7 +150,7 @@ impl ReadCache {
         };
         let kept = entry.get_mut();
         let found = if trust(&kept.copy, &copies.counters) {
-            Found::Trusted(Arc::clone(&kept.copy.record), kept.copy.id)
+            Found::Trusted(kept.copy.record.clone(), kept.copy.id)
         } else {
             Found::Doubtful(kept.copy.clone())
         };
@@ -258,7 +252,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::file::generations::Generations;
-    use crate::file::slot::{self, PREFIX_LEN, State};
+    use crate::file::slot::{self, State};
     use crate::value::Value;
     use std::time::{Duration, UNIX_EPOCH};
 
@@ -268,17 +262,11 @@ mod tests {
     /// A version that has this sequence, with a text of so many bytes.
     fn copy(sequence: u64, text_bytes: usize) -> Cached {
         let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
-        record.entries.insert("text".into(), Value::new(&"x".repeat(text_bytes)).unwrap());
-        let mut slot = [0; PREFIX_LEN];
+        record.insert("text", &Value::new(&"x".repeat(text_bytes)).unwrap()).unwrap();
         let id = PublicId::digest(b"");
-        let bytes = slot::encode(
-            &record,
-            &slot::Header { id: &id, sequence, state: State::WRITTEN, slot_size_min: 0 },
-            1 << 20,
-        );
-        slot.copy_from_slice(&bytes.unwrap()[..PREFIX_LEN]);
-        let (version, stamp) = (Version::claimed(&slot), Stamp::default());
-        Cached::new(Arc::new(record), id, version, stamp, 0)
+        let header = slot::Header { id: &id, sequence, state: State::WRITTEN, slot_size_min: 0 };
+        let version = slot::encode(&record, &header, 1 << 20).unwrap().version();
+        Cached::new(record, id, version, Stamp::default(), 0)
     }
     /// So many seconds after the copies were read.
     fn second(n: u64) -> CoarseTime {

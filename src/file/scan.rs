@@ -50,6 +50,8 @@ pub enum Content {
     Foreign(PublicId),
     /// A session that a newer version of this crate wrote. It is never changed.
     Newer(PublicId),
+    /// A session that an earlier version of this crate wrote, in a format of its own. It is never changed.
+    Older(PublicId),
     /// A file that is not this crate's. It is never changed.
     Unknown,
 }
@@ -199,6 +201,7 @@ impl FileStore {
                 Ok(Some(View::Damaged)) => Content::Damaged(id),
                 Ok(Some(View::Empty)) => Content::Unfinished(id),
                 Err(error) if error.kind() == ErrorKind::NewerFormat => Content::Newer(id),
+                Err(error) if error.kind() == ErrorKind::OlderFormat => Content::Older(id),
                 Err(error) if error.kind() == ErrorKind::NotASessionFile => Content::Foreign(id),
                 Err(error) => return Err(error),
             },

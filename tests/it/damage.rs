@@ -12,7 +12,7 @@ use tempfile::TempDir;
 /// Smallest slot; a session's first file is two of them.
 const SLOT_MIN: usize = 2048;
 /// Where a slot's prefix ends and its payload begins.
-const PREFIX: usize = 128;
+const PREFIX: usize = 40;
 /// The one byte of a version that its checksum does not cover: it holds flags about the version, not its
 /// content.
 const STATE_AT: usize = 7;
@@ -39,6 +39,8 @@ enum Want {
     Unknown,
     /// An error; the file stays as it is.
     NewerFormat,
+    /// The same, of an earlier version.
+    OlderFormat,
 }
 
 impl Victim {
@@ -73,7 +75,7 @@ impl Victim {
     /// The bytes of a version, prefix and payload.
     fn used(&self, slot: usize) -> std::ops::Range<usize> {
         let begin = slot * self.slot_size();
-        let length = u32::from_le_bytes(self.whole[begin + 52..begin + 56].try_into().unwrap());
+        let length = u32::from_le_bytes(self.whole[begin + 16..begin + 20].try_into().unwrap());
         begin..begin + PREFIX + length as usize
     }
 
@@ -87,10 +89,14 @@ impl Victim {
             return Want::Damaged;
         }
         let slots = [&damaged[..size], &damaged[size..]];
-        let is_of_newer_format =
-            |slot: &[u8]| slot.starts_with(b"SESS") && u16::from_le_bytes([slot[4], slot[5]]) > 1;
-        if slots.into_iter().any(is_of_newer_format) {
-            return Want::NewerFormat;
+        let other_format = |slot: &[u8]| match u16::from_le_bytes([slot[4], slot[5]]) {
+            _ if !slot.starts_with(b"SESS") => None,
+            1 => Some(Want::OlderFormat),
+            0 | 2 => None,
+            _ => Some(Want::NewerFormat),
+        };
+        if let Some(want) = slots.into_iter().find_map(other_format) {
+            return want;
         }
         let never_written = |slot: &[u8]| slot[..PREFIX].iter().all(|byte| *byte == 0);
         if slots.into_iter().any(|slot| slot.starts_with(b"GONE")) || slots.into_iter().all(never_written) {
@@ -123,7 +129,7 @@ impl Victim {
         match want {
             Want::Newer => Some(&self.newer),
             Want::Older => Some(&self.older),
-            Want::Damaged | Want::Unknown | Want::NewerFormat => None,
+            Want::Damaged | Want::Unknown | Want::NewerFormat | Want::OlderFormat => None,
         }
     }
 
@@ -140,6 +146,7 @@ impl Victim {
             Ok(Lookup::Absent(Absent::Damaged(_))) => Want::Damaged,
             Ok(Lookup::Absent(Absent::NotFound(_))) => Want::Unknown,
             Err(error) if error.kind() == ErrorKind::NewerFormat => Want::NewerFormat,
+            Err(error) if error.kind() == ErrorKind::OlderFormat => Want::OlderFormat,
             other => panic!("{}: {other:?}", context()),
         };
         assert_eq!(found, want, "{}", context());
@@ -150,8 +157,10 @@ impl Victim {
     fn check(&self, damaged: &[u8], want: Want, end: End, context: &dyn Fn() -> String) {
         self.check_load(damaged, want, context);
         let served = self.served(want);
-        if want == Want::NewerFormat {
-            return self.check_left_alone(damaged, context);
+        match want {
+            Want::NewerFormat => return self.check_left_alone(damaged, ErrorKind::NewerFormat, context),
+            Want::OlderFormat => return self.check_left_alone(damaged, ErrorKind::OlderFormat, context),
+            Want::Newer | Want::Older | Want::Damaged | Want::Unknown => {}
         }
 
         // A save starts from the version that was served, and repairs the file; if none was, it creates none.
@@ -179,14 +188,14 @@ impl Victim {
         assert_eq!(after, None, "{}: it came back", context());
     }
 
-    /// A file in the format of a newer version of this crate is neither changed nor removed.
+    /// A file in the format of another version of this crate is neither changed nor removed.
     #[track_caller]
-    fn check_left_alone(&self, bytes: &[u8], context: &dyn Fn() -> String) {
+    fn check_left_alone(&self, bytes: &[u8], kind: ErrorKind, context: &dyn Fn() -> String) {
         let update = self.store.update(&self.token, &mut append_plus, Durability::PowerSafe).map(drop);
         let rotate = self.store.rotate(&self.token, &mut append_plus, Durability::Relaxed).map(drop);
         let delete = self.store.delete(&self.token).map(drop);
         for result in [update, rotate, delete] {
-            assert_eq!(result.map_err(|error| error.kind()), Err(ErrorKind::NewerFormat), "{}", context());
+            assert_eq!(result.map_err(|error| error.kind()), Err(kind), "{}", context());
         }
         assert_eq!(fs::read(&self.path).unwrap(), bytes, "{}", context());
     }
@@ -384,7 +393,8 @@ fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
             9 | 10 => file.rotate_left(length / 2),
             _ => {
                 // First bytes of a tombstone, a failed write or another format.
-                let magic: &[u8] = [&b"GONE"[..], b"VOID", b"SESS\x02", b"SESS\x00", b"SESS"][dice.below(5)];
+                let magic: &[u8] =
+                    [&b"GONE"[..], b"VOID", b"SESS\x03", b"SESS\x01", b"SESS\x00", b"SESS"][dice.below(6)];
                 let slot = dice.below(2) * length / 2;
                 let bytes = magic.len().min(length - slot);
                 file[slot..slot + bytes].copy_from_slice(&magic[..bytes]);
@@ -400,7 +410,7 @@ fn a_damaged_file_serves_one_of_its_versions_or_nothing() {
     // Same size and same texts: it differs only in the bytes that identify the session.
     let foreign = Victim::new(100).whole;
     let mut dice = Dice::new(19);
-    let mut counts = [0_u64; 5];
+    let mut counts = [0_u64; 6];
     let cases = rounds(10_000);
     for case in 0..cases {
         let damaged = damaged_at_random(&mut dice, &victim.whole, &foreign);
@@ -409,7 +419,9 @@ fn a_damaged_file_serves_one_of_its_versions_or_nothing() {
         let end = if case % 2 == 0 { End::Delete } else { End::Rotate };
         victim.check(&damaged, want, end, &|| format!("case {case}"));
     }
-    println!("{cases} damaged files, newer, older, damaged, unknown, of a newer format: {counts:?}");
+    println!(
+        "{cases} damaged files, newer, older, damaged, unknown, of a newer format, of an older one: {counts:?}"
+    );
     assert!(counts.iter().all(|count| *count > cases / 100), "{counts:?}: one result was too rare");
 }
 
@@ -422,7 +434,7 @@ fn a_partial_save_leaves_the_version_before_it_served() {
     let next = fs::read(&victim.path).unwrap();
     let slot = victim.slot_size();
     let used =
-        PREFIX + usize::try_from(u32::from_le_bytes(next[slot + 52..slot + 56].try_into().unwrap())).unwrap();
+        PREFIX + usize::try_from(u32::from_le_bytes(next[slot + 16..slot + 20].try_into().unwrap())).unwrap();
     for length in 0..=used {
         let mut torn = victim.whole.clone();
         torn[slot..slot + length].copy_from_slice(&next[slot..slot + length]);

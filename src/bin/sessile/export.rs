@@ -31,6 +31,11 @@ pub(crate) fn export(args: &Export, json: bool) -> VerbResult {
                 bar.warn(format_args!("written by a newer version of sessile, and left out: {id}"));
                 continue;
             }
+            Ok(Content::Older(id)) => {
+                failed += 1;
+                bar.warn(format_args!("written by an earlier version of sessile, and left out: {id}"));
+                continue;
+            }
             Ok(_) => continue,
             Err(error) => Err(error),
         };

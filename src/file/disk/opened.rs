@@ -3,7 +3,7 @@ use super::{Stat, call, failpoint_len};
 use rustix::fs;
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 
 /// What is known of an open file beside its contents.
@@ -41,6 +41,37 @@ fn write_all(name: &'static str, file: &File, mut bytes: &[u8], mut offset: u64)
             return Err(io::ErrorKind::WriteZero.into());
         }
         bytes = &bytes[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}
+
+/// Writes all of some parts behind each other, in one call and without a copy.
+///
+/// # Errors
+///
+/// A part may have been written.
+pub(in crate::file) fn write_parts_at<const N: usize>(
+    file: &File,
+    parts: [&[u8]; N],
+    mut offset: u64,
+) -> io::Result<()> {
+    let mut left: usize = parts.iter().map(|part| part.len()).sum();
+    let mut slices = parts.map(IoSlice::new);
+    let mut slices = &mut slices[..];
+    while left > 0 {
+        let written = retry_on_intr(|| match failpoint_len("write", left)? {
+            most if most < left => {
+                let first: Vec<u8> = slices.iter().flat_map(|part| part.iter().copied()).take(most).collect();
+                rustix::io::pwrite(file, &first, offset)
+            }
+            _ => rustix::io::pwritev(file, slices, offset),
+        })?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        IoSlice::advance_slices(&mut slices, written);
+        left -= written;
         offset += written as u64;
     }
     Ok(())

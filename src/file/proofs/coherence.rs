@@ -42,7 +42,7 @@ impl Acting<'_> {
         let step = u64::from(verdict == Verdict::Write);
         let mut next = |record: &mut Record| {
             let version = version_of(record) + step;
-            record.entries.insert("version".into(), Value::new(&version).unwrap());
+            record.insert("version", &Value::new(&version).unwrap()).unwrap();
             Ok(verdict)
         };
         match self.store.update(self.token, &mut next, Durability::Relaxed) {
@@ -87,7 +87,7 @@ impl Acting<'_> {
     }
 
     /// Locks the session and writes its next version, as a relaxed save does, without the invalidation.
-    fn write<'a>(&'a self, session: &'a SessionId) -> Option<(Locked<'a>, Arc<Record>, Version)> {
+    fn write<'a>(&'a self, session: &'a SessionId) -> Option<(Locked<'a>, Record, Version)> {
         let locked = self.store.lock_live(session, None).unwrap()?;
         locked.invalidated.set(true);
         let next = record(version_of(&locked.newest.record) + 1, UNIX_EPOCH, Duration::from_secs(1 << 33));
@@ -98,8 +98,8 @@ impl Acting<'_> {
             1 << 20,
         )
         .unwrap();
-        disk::write_at(&locked.file, &bytes, locked.offset(1 - locked.slot)).unwrap();
-        Some((locked, Arc::new(next), Version::claimed(&bytes)))
+        disk::write_parts_at(&locked.file, bytes.parts(), locked.offset(1 - locked.slot)).unwrap();
+        Some((locked, next, bytes.version()))
     }
 }
 
@@ -126,8 +126,8 @@ const END_ANEW: Act = |acting| {
 const GROW: Act = |acting| {
     let mut next = |record: &mut Record| {
         let version = version_of(record) + 1;
-        record.entries.insert("version".into(), Value::new(&version).unwrap());
-        record.entries.insert("text".into(), Value::new(&"x".repeat(4096)).unwrap());
+        record.insert("version", &Value::new(&version).unwrap()).unwrap();
+        record.insert("text", &Value::new(&"x".repeat(4096)).unwrap()).unwrap();
         Ok(Verdict::Write)
     };
     if let Some(Saved { live, .. }) =

@@ -27,7 +27,7 @@ impl Pass<'_> {
         };
         tried.unwrap_or_else(|error| match error.kind() {
             ErrorKind::Busy => EntryOutcome::Retry,
-            ErrorKind::NewerFormat | ErrorKind::NotASessionFile => {
+            ErrorKind::NewerFormat | ErrorKind::OlderFormat | ErrorKind::NotASessionFile => {
                 self.report.unknown += 1;
                 EntryOutcome::Done
             }
@@ -47,7 +47,7 @@ impl Pass<'_> {
         match held {
             LockResult::Missing => Ok(EntryOutcome::Done),
             LockResult::Session(locked) => {
-                let deadline = locked.newest.record.deadline;
+                let deadline = locked.newest.record.deadline();
                 if !locked.newest.record.is_expired(self.store.now()) {
                     // Due by the time at which this pass began: the clock was set back since. With that deadline in the
                     // index, this pass would meet it again and again.
@@ -82,7 +82,7 @@ impl Pass<'_> {
             self.report.examined += 1;
         }
         match file.content {
-            Content::Live(live) => return Ok(EntryOutcome::Renewed(live.record.deadline)),
+            Content::Live(live) => return Ok(EntryOutcome::Renewed(live.record.deadline())),
             Content::Expired(_) => {
                 self.report.removed += 1;
                 self.report.bytes_freed += file.bytes;
@@ -93,7 +93,11 @@ impl Pass<'_> {
                     self.count_leftover(file.bytes);
                 }
             }
-            Content::Temporary | Content::Foreign(_) | Content::Newer(_) | Content::Unknown => {
+            Content::Temporary
+            | Content::Foreign(_)
+            | Content::Newer(_)
+            | Content::Older(_)
+            | Content::Unknown => {
                 self.report.unknown += 1;
             }
         }

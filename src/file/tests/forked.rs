@@ -21,7 +21,7 @@ fn a_child_forked_amid_a_cache_lookup_does_not_hang() {
     let dir = directory();
     let store = FileStoreOptions::new().watch(false).open(dir.path()).unwrap();
     let session = SessionId::random().unwrap();
-    store.create_file(Whose::Secret(&session), Arc::new(record("x")), false).unwrap();
+    store.create_file(Whose::Secret(&session), record("x"), false).unwrap();
     assert_eq!(store.stats().copies, 1);
     for (name, call) in calls {
         let (has_it, is_held) = mpsc::channel();
