@@ -146,12 +146,11 @@ pub(super) fn write_whole(file: &File, version: &Encoded) -> io::Result<()> {
     let [prefix, record] = version.parts();
     let behind = 2 * version.slot_size() - prefix.len() - record.len();
     let more;
-    let padding = match ZEROS.get(..behind) {
-        Some(zeros) => zeros,
-        None => {
-            more = vec![0; behind];
-            &more[..]
-        }
+    let padding = if let Some(zeros) = ZEROS.get(..behind) {
+        zeros
+    } else {
+        more = vec![0; behind];
+        &more[..]
     };
     disk::write_parts_at(file, [prefix, record, padding], 0)
 }

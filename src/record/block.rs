@@ -146,15 +146,15 @@ pub(super) fn text(bytes: &[u8]) -> &str {
 
 /// One entry's row of the table: the ends of its name and of its value, counted from the first name and the first value.
 pub(super) fn row(name_end: usize, value_end: usize) -> [u8; ROW] {
-    let end = |end| u32::try_from(end).expect("a block has at most 32 MiB").to_le_bytes();
-    let ([a, b, c, d], [e, f, g, h]) = (end(name_end), end(value_end));
-    [a, b, c, d, e, f, g, h]
+    let end = |end| u64::from(u32::try_from(end).expect("a block has at most 32 MiB"));
+    (end(value_end) << 32 | end(name_end)).to_le_bytes()
 }
 
 /// The two ends of a row.
+#[expect(clippy::cast_possible_truncation, reason = "each end is half of the row")]
 pub(super) fn ends(row: [u8; ROW]) -> (usize, usize) {
-    let [a, b, c, d, e, f, g, h] = row;
-    (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]) as usize)
+    let ends = u64::from_le_bytes(row);
+    (ends as u32 as usize, (ends >> 32) as usize)
 }
 
 /// Why bytes are no record.
@@ -218,16 +218,16 @@ fn check_entries(block: &[u8]) -> Result<(), Fault> {
     let (table, body) = body.split_at(ROW * count);
     let (table, _) = table.as_chunks::<ROW>();
     let (names_len, values_len) = table.last().map_or((0, 0), |last| ends(*last));
-    let names_at = user_len(block) + note_len(block);
+    let before_names = user_len(block) + note_len(block);
     // At most 2 * 2^16 + 2 * 2^32: a sum that does not overflow where a pointer has 64 bits, checked for where it has 32.
-    let length = names_at.checked_add(names_len).and_then(|sum| sum.checked_add(values_len));
+    let length = before_names.checked_add(names_len).and_then(|sum| sum.checked_add(values_len));
     if length != Some(body.len()) {
         return fault("its parts do not fill it");
     }
-    let Ok(text) = std::str::from_utf8(&body[..names_at + names_len]) else {
+    let Ok(text) = std::str::from_utf8(&body[..before_names + names_len]) else {
         return fault("its text is not UTF-8");
     };
-    if !text.is_char_boundary(user_len(block)) || !text.is_char_boundary(names_at) {
+    if !text.is_char_boundary(user_len(block)) || !text.is_char_boundary(before_names) {
         return fault("a part of its text ends inside a character");
     }
     let (mut name_at, mut value_at, mut last) = (0, 0, None);
@@ -237,7 +237,7 @@ fn check_entries(block: &[u8]) -> Result<(), Fault> {
             return fault("an end in its table comes before the one before it");
         }
         // Also refuses an end behind the last one.
-        let Some(name) = text.get(names_at + name_at..names_at + name_end) else {
+        let Some(name) = text.get(before_names + name_at..before_names + name_end) else {
             return fault("a part of its text ends inside a character");
         };
         if last.is_some_and(|last| last >= name) {

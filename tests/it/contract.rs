@@ -313,7 +313,7 @@ fn a_record_is_absent_from_its_deadline_on_by_the_clock_of_the_store(stage: &Sta
 fn a_deadline_is_the_one_of_the_newest_version(stage: &Stage) {
     let move_to = |token: &Token, deadline| {
         let change = |record: &mut Record| {
-            record.set_timing(Timing { deadline: deadline, ..record.timing() });
+            record.set_timing(Timing { deadline, ..record.timing() });
             Ok(Verdict::Write)
         };
         update(&*stage.store, token, change).unwrap().unwrap();

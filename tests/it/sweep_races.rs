@@ -62,7 +62,7 @@ fn token(text: &str) -> Token {
 
 fn create(store: &FileStore, deadline: SystemTime) -> Saved {
     let mut record = versions::new(store, 1, 10);
-    record.set_timing(Timing { deadline: deadline, ..record.timing() });
+    record.set_timing(Timing { deadline, ..record.timing() });
     store.create(&record, RELAXED).unwrap()
 }
 

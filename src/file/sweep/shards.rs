@@ -111,7 +111,7 @@ impl Pass<'_> {
     ) {
         match &file.content {
             Content::Foreign(_) | Content::Newer(_) | Content::Older(_) | Content::Unknown => {
-                self.report.unknown += 1
+                self.report.unknown += 1;
             }
             Content::Temporary => self.remove_temporary(directory, name, file),
             Content::Live(live) => {

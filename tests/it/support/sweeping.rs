@@ -67,7 +67,7 @@ impl Fixture {
     pub(crate) fn renew(&self, token: &Token, age: Duration) {
         let deadline = self.store.now() + age;
         let mut change = |record: &mut Record| {
-            record.set_timing(Timing { deadline: deadline, ..record.timing() });
+            record.set_timing(Timing { deadline, ..record.timing() });
             Ok(Verdict::Write)
         };
         self.store.update(token, &mut change, RELAXED).unwrap().unwrap();

@@ -33,7 +33,7 @@ impl Sessile {
     fn record(&self, deadline: SystemTime) -> Record {
         let mut record = Record::new(SystemTime::now(), deadline);
         record.insert("visits", &Value::new(&0_u64).expect("a value")).expect("it fits");
-        record.insert("payload", &Value::new(&self.setting.payload).expect("a value")).unwrap();
+        record.insert("payload", &Value::new(&self.setting.payload).expect("a value")).expect("it fits");
         record
     }
 
