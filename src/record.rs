@@ -495,6 +495,9 @@ mod tests {
         }
     }
 
+    /// A change, and the name of what it changes.
+    type Named = (&'static str, fn(&mut Record));
+
     #[test]
     fn each_field_changes_alone() {
         let record = full();
@@ -504,7 +507,7 @@ mod tests {
             let texts = [record.user(), record.device_note()].map(|text| text.map(str::to_owned));
             (record.timing(), record.login(), texts, entries)
         };
-        let changes: [(&str, fn(&mut Record)); 9] = [
+        let changes: [Named; 9] = [
             ("timing", |record| record.set_timing(Timing::new(at(5), at(6)))),
             ("login", |record| record.set_login(Login::default())),
             ("user", |record| record.set_user("grace hopper").unwrap()),
@@ -516,9 +519,9 @@ mod tests {
             ("entries", Record::clear),
         ];
         for (what, change) in changes {
-            let mut changed = record.clone();
-            change(&mut changed);
-            let ((timing, login, texts, entries), new) = (parts(&record), parts(&changed));
+            let mut other = record.clone();
+            change(&mut other);
+            let ((timing, login, texts, entries), new) = (parts(&record), parts(&other));
             let is_other = [
                 new.0 != timing,
                 new.1 != login,
@@ -528,7 +531,7 @@ mod tests {
             ];
             let want = ["timing", "login", "user", "note", "entries"].map(|name| name == what);
             assert_eq!(is_other, want, "{what}");
-            assert_eq!(Record::from_bytes(changed.as_bytes()).unwrap(), changed, "{what}");
+            assert_eq!(Record::from_bytes(other.as_bytes()).unwrap(), other, "{what}");
             assert_eq!(record, full(), "its clone stays as it is: {what}");
         }
     }
@@ -684,7 +687,7 @@ mod tests {
         assert_eq!(refusal(|bytes| bytes[names + 1] = b'z'), "its names are not in order");
         assert_eq!(refusal(|bytes| bytes[names] = 0xff), "its text is not UTF-8");
         // One byte of the note becomes the user's: both then end inside its `ï`.
-        let inside = "adaa na".len() as u8 + 1;
+        let inside = u8::try_from("adaa na".len()).unwrap() + 1;
         let reason = refusal(|bytes| (bytes[4], bytes[6]) = (inside, 19 - inside));
         assert_eq!(reason, "a part of its text ends inside a character");
     }

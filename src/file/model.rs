@@ -193,7 +193,7 @@ impl Model {
         if minutes % 2 == 1 {
             record.set_user(&format!("user {minutes}")).expect("a short one");
         }
-        record.insert("text", &self.text(0)).unwrap();
+        record.insert("text", &self.text(0)).expect("it fits");
         record
     }
 
@@ -361,7 +361,7 @@ impl Model {
             let by = Duration::from_secs(60 * u64::from(renewed_by.unsigned_abs()));
             let deadline = if renewed_by < 0 { record.deadline() - by } else { record.deadline() + by };
             record.set_timing(Timing { deadline, touched: self.clock.now(), ..record.timing() });
-            record.insert("text", &text).unwrap();
+            record.insert("text", &text).expect("it fits");
             record
         });
         let mut change = |record: &mut Record| {
@@ -393,13 +393,13 @@ impl Model {
         let (token, old, text) = (self.sessions[at].token.clone(), self.live(at).cloned(), self.text(0));
         let mut change = |record: &mut Record| {
             assert_eq!(Some(&*record), old.as_ref(), "what moves is the newest version");
-            record.insert("text", &text).unwrap();
+            record.insert("text", &text).expect("it fits");
             Ok(Verdict::Write)
         };
         match self.act(by, |store| store.rotate(&token, &mut change, Durability::Relaxed)) {
             Ok(Some(saved)) => {
                 let moved = old.map(|mut record| {
-                    record.insert("text", &text).unwrap();
+                    record.insert("text", &text).expect("it fits");
                     record
                 });
                 assert_eq!(Some(&saved.live.record), moved.as_ref(), "session {at}");
@@ -453,7 +453,7 @@ impl Model {
         }
         if report.is_ok() && !had_fault {
             for known in self.sessions.iter_mut().filter(|known| known.filed <= now) {
-                known.filed = known.record.as_ref().map_or(known.filed, |record| record.deadline());
+                known.filed = known.record.as_ref().map_or(known.filed, Record::deadline);
             }
         }
         if full && report.is_ok() && !had_fault {

@@ -14,7 +14,7 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn value() -> impl Strategy<Value = Value> {
-    "[x-z]{0,40}".prop_map(|text| Value::new(&text).unwrap())
+    prop_oneof!["[x-z]{0,3}", "[x-z]{0,40}"].prop_map(|text| Value::new(&text).unwrap())
 }
 
 #[derive(Clone, Debug)]

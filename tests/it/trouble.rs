@@ -646,7 +646,7 @@ fn a_record_beyond_a_limit_keeps_the_old_version() {
     };
     let mut three_entries = record("old");
     three(&mut three_entries).unwrap();
-    let too_large = (ErrorKind::TooLarge, "3140 bytes, where the limit is 2048");
+    let too_large = (ErrorKind::TooLarge, "3135 bytes, where the limit is 2048");
     let too_many = (ErrorKind::TooManyEntries, "3 entries, where the limit is 2");
     for how in [RELAXED, POWER_SAFE] {
         for (result, (kind, reason)) in [

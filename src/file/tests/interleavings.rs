@@ -131,7 +131,7 @@ fn a_save_that_waited_on_a_replaced_file_starts_again() {
             let session = fixture.session(true);
             let (result, waited) = wait_during(&fixture, act, "exchange", fail, [&session, &session]);
             assert_eq!(result.err().map(|error| error.kind()), want, "{act:?}");
-            assert_eq!(waited.as_ref().map(|record| text_of(record)), Some(act.new_text() + "+"), "{act:?}");
+            assert_eq!(waited.as_ref().map(text_of), Some(act.new_text() + "+"), "{act:?}");
             assert_eq!(fixture.text(&session), Some(act.new_text() + "+"), "{act:?}");
         };
     check(Act::Grow { power_safe: false }, Box::new(|_, _| None), None);
