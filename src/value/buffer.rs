@@ -11,9 +11,6 @@ const SMALL_BYTES: usize = 256;
 /// Members of the objects around one part that take no allocation.
 const SMALL_MEMBERS: usize = 32;
 
-/// Bytes of the longest varint: 64 bits in groups of seven.
-const VARINT_BYTES_MAX: usize = 10;
-
 /// The bytes so far.
 pub(super) struct Buffer {
     bytes: SmallVec<[u8; SMALL_BYTES]>,
@@ -76,15 +73,11 @@ impl Buffer {
 
     #[inline(never)]
     fn long_varint(&mut self, mut number: u64) {
-        let mut varint = [0; VARINT_BYTES_MAX];
-        let mut length = 0;
         while number >= u64::from(MORE) {
-            varint[length] = number.to_le_bytes()[0] | MORE;
+            self.byte(number.to_le_bytes()[0] | MORE);
             number >>= 7;
-            length += 1;
         }
-        varint[length] = number.to_le_bytes()[0];
-        self.bytes(&varint[..=length]);
+        self.byte(number.to_le_bytes()[0]);
     }
 
     #[inline]
