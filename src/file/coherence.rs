@@ -75,19 +75,18 @@ impl Coherence {
 
     /// Looks a session up for a load.
     pub(super) fn find(&self, text: &str, now: CoarseTime) -> Found {
-        let (Some(cache), Ok(key)) = (&self.cache, <&Key>::try_from(text.as_bytes())) else {
-            return Found::Nothing;
-        };
+        let Some(cache) = &self.cache else { return Found::Nothing };
+        let Some(key) = Key::new(text) else { return Found::Nothing };
         if self.generations.is_due(now) {
             // If none can be had, no copy is trusted.
             let _ = self.follow(now);
         }
-        cache.get(key, now, |copy, counters| self.trusts(copy, counters, now))
+        cache.get(&key, |copy, counters| self.trusts(copy, counters, now))
     }
 
     /// The copy of a session, fresh or stale, for an operation that is about to read its file under the lock.
     pub(super) fn known(&self, session: &SessionId) -> Option<Cached> {
-        self.cache.as_ref()?.peek(session.as_bytes())
+        self.cache.as_ref()?.peek(&Key::of(session))
     }
 
     /// The stamp for a copy of the version that is read from a file which is opened after this.
@@ -113,7 +112,7 @@ impl Coherence {
 
     /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired; see [`design`](crate::_documentation::design).
     fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> bool {
-        counters.confirm(&copy.id, copy.stamp)
+        counters.confirm(&copy.id, copy.stamp())
             // Also if the clock was set back: a copy from the future is as good as an old one.
             && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
             && (now.certainly_before(copy.deadline) || micros(self.clock.now()) < copy.deadline)
@@ -123,14 +122,14 @@ impl Coherence {
     pub(super) fn remember(&self, session: &SessionId, copy: Cached) {
         if let Some(cache) = &self.cache {
             let now = self.clock.now_coarse();
-            cache.put(session.as_bytes(), copy, |there, counters| self.trusts(there, counters, now));
+            cache.put(&Key::of(session), copy, |there, counters| self.trusts(there, counters, now));
         }
     }
 
     /// Drops the copy of a session.
     pub(super) fn forget(&self, session: &SessionId) {
         if let Some(cache) = &self.cache {
-            cache.forget(session.as_bytes());
+            cache.forget(&Key::of(session));
         }
     }
 

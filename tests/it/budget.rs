@@ -239,8 +239,9 @@ fn cached_tiny_sessions_stay_within_the_memory_limit() {
 #[test]
 fn a_session_larger_than_its_part_is_served_uncached() {
     let dir = directory_in_memory();
+    // One part of half that; the other half is for the part while it grows.
     let open = |bytes| FileStoreOptions::new().watch(false).cache_bytes(bytes).open(dir.path()).unwrap();
-    let (store, reader) = (open(32 * 8192), open(32 * 8192));
+    let (store, reader) = (open(2 * 9500), open(2 * 9500));
     let fits = "x".repeat(7000);
     let does_not = "x".repeat(9000);
     let saved = store.create(&record(&fits), RELAXED).unwrap();

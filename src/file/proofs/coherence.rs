@@ -7,7 +7,7 @@ use super::*;
 use crate::file::Whose;
 use crate::file::disk;
 use crate::file::generations::{Cause, Stamp};
-use crate::file::read_cache::{Cached, Found};
+use crate::file::read_cache::{Cached, Found, Key};
 use crate::file::session_lock::{Locked, write_tombstone};
 use crate::file::slot::{self, State, Version};
 use crate::file::slots::View;
@@ -353,10 +353,10 @@ fn an_end_that_is_announced_before_it_is_done_is_found_out() {
 
 /// Rule 5: a copy is returned only while its stamp is what the cell says.
 const LOAD_WITHOUT_ASKING: Act = |acting| {
-    let (store, now) = (acting.store, acting.store.options.clock.now_coarse());
+    let store = acting.store;
     acting.check_load(|| {
         let cache = store.coherence.cache();
-        match cache.get(acting.session().as_bytes(), now, |_, _| true) {
+        match cache.get(&Key::of(&acting.session()), |_, _| true) {
             Found::Trusted(record, id) => Some(version_of(&Live { record, id }.record)),
             Found::Doubtful(_) | Found::Nothing => load(store, acting.token),
         }

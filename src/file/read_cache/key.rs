@@ -1,0 +1,27 @@
+//! The key of a session in the cache: its id.
+use crate::id::SessionId;
+
+/// A session id as bytes; it has been looked up, not checked. A secret: it has no `Debug`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::file) struct Key([u8; 32]);
+
+impl Key {
+    /// `None` if no session has an id of that length.
+    #[inline]
+    pub(in crate::file) fn new(text: &str) -> Option<Self> {
+        text.as_bytes().try_into().ok().map(Self)
+    }
+
+    pub(in crate::file) fn of(session: &SessionId) -> Self {
+        Self(*session.as_bytes())
+    }
+
+    /// A number of all bits of its first eight characters, which are 40 random bits.
+    #[inline]
+    pub(super) fn hash(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        // An odd number without a pattern, the golden ratio's digits: the product's upper half depends on each bit.
+        let product = u64::from_le_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        product ^ product >> 32
+    }
+}
