@@ -19,7 +19,7 @@
 //!   sessions, strict LRU answers 71.0 % of the loads from memory where popularity is Zipf's (0.99), CLOCK 71.9 %, SIEVE 76.6 % and
 //!   S3-FIFO 76.5 %. Where visitors come, load a session eight times and leave, as on most sites, it is the reverse: 88.7 %, 88.7 %,
 //!   76.2 % and 86.3 %; with half as large a cache 85.5 %, 84.8 %, 51.2 % and 77.7 %.
-//! - Up to 256 parts, each with a lock of its own, so that threads seldom meet. A part has its share of the limit, about 64 KiB at
+//! - Up to 256 parts, each with a lock of its own, so that threads seldom meet. A part has its share of the limit, about 128 KiB at
 //!   least: with parts for a dozen sessions each, these 84.8 % are 76.3 %. A record larger than its part is not kept.
 //! - The limit is exact. It covers records, entries, indexes and the parts themselves, as blocks of glibc's allocator, and one share
 //!   more for the time in which an array or an index grows: parts do that one after the other. As they are small, no request waits
@@ -47,7 +47,7 @@ use std::sync::Arc;
 /// For tens of threads.
 const PARTS_MAX: usize = 256;
 /// A power of two, as the number of parts is.
-const PART_BYTES_MIN: usize = 64 << 10;
+const PART_BYTES_MIN: usize = 128 << 10;
 
 /// One version of a session, and when it was the newest.
 #[derive(Clone, Debug)]
@@ -208,4 +208,387 @@ impl std::fmt::Debug for ReadCache {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::file::generations::Generations;
+    use crate::file::slot::{self, PREFIX_LEN, State};
+    use crate::value::Value;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::sync::{LazyLock, mpsc};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn counters() -> Arc<Counters> {
+        Generations::own().unwrap().counters()
+    }
+
+    /// Versions with the sequences 0 to 7.
+    static VERSIONS: LazyLock<[Version; 8]> = LazyLock::new(|| {
+        let record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
+        std::array::from_fn(|sequence| {
+            let (id, sequence) = (PublicId::digest(b""), sequence as u64);
+            let header = slot::Header { id: &id, sequence, state: State::WRITTEN, slot_size_min: 0 };
+            Version::claimed(&slot::encode(&record, &header, 1 << 20).unwrap()[..PREFIX_LEN])
+        })
+    });
+
+    /// A version that has this sequence, with a text of so many bytes.
+    fn cached(sequence: usize, text_bytes: usize) -> Cached {
+        let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
+        record.entries.insert("text".into(), Value::new(&"x".repeat(text_bytes)).unwrap());
+        let id = PublicId::from_bytes([0; PublicId::LEN]);
+        Cached::new(Arc::new(record), id, VERSIONS[sequence], Stamp::default(), 0)
+    }
+
+    fn record_bytes(text_bytes: usize) -> usize {
+        cached(1, text_bytes).record_bytes()
+    }
+
+    fn key(n: usize) -> Key {
+        // Spread as random ids are.
+        static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+            let bytes = |n: usize| *PublicId::digest(&n.to_le_bytes()).as_bytes();
+            let letter = |byte: u8| char::from(b'a' + byte % 26);
+            let text =
+                |n| bytes(n).into_iter().chain(bytes(n + 4000)).take(32).map(letter).collect::<String>();
+            (0..4000).map(|n| Key::new(&text(n)).unwrap()).collect()
+        });
+        KEYS[n]
+    }
+
+    /// One part.
+    struct One {
+        part: Part,
+        moving: Moving,
+    }
+
+    impl One {
+        fn of(bytes_max: usize) -> Self {
+            Self { part: Part::new(bytes_max, counters()), moving: Moving::default() }
+        }
+        /// With room for as much as this many entries with texts of this size take, and not for a byte more.
+        fn with_room_for(entries: usize, text_bytes: usize) -> Self {
+            let mut large = Self::of(usize::MAX / 2);
+            (0..entries).for_each(|n| large.put(n, 1, text_bytes));
+            Self::of(large.part.bytes())
+        }
+        fn put(&mut self, n: usize, sequence: usize, text_bytes: usize) {
+            drop(self.part.put(&key(n), cached(sequence, text_bytes), &self.moving, |_, _| true));
+        }
+        fn load(&mut self, n: usize, trusted: bool) -> Found {
+            self.part.get(&key(n), |_, _| trusted)
+        }
+        fn forget(&mut self, n: usize) -> bool {
+            self.part.forget(&key(n), &self.moving).is_some()
+        }
+        fn sequence(&self, n: usize) -> Option<u64> {
+            self.part.peek(&key(n)).map(|cached| cached.version.sequence)
+        }
+        /// Which of the first entries are there.
+        fn present<const N: usize>(&self) -> [bool; N] {
+            std::array::from_fn(|n| self.sequence(n).is_some())
+        }
+    }
+
+    #[test]
+    fn an_entry_that_was_used_outlives_one_that_was_not() {
+        let mut one = One::with_room_for(3, 100);
+        (0..3).for_each(|n| one.put(n, 1, 100));
+        assert_eq!(one.present(), [true, true, true, false, false, false]);
+        // A load is a use, trusted or not; so is a save. A peek is none.
+        assert!(matches!(one.load(0, true), Found::Trusted(..)));
+        assert!(one.part.peek(&key(1)).is_some());
+        one.put(3, 1, 100);
+        assert_eq!(one.present(), [true, false, true, true, false, false]);
+        assert!(matches!(one.load(2, false), Found::Doubtful(_)));
+        one.put(4, 1, 100);
+        assert_eq!(one.present(), [false, false, true, true, true, false], "the hand has passed 0 once");
+        one.put(3, 2, 100);
+        one.put(5, 1, 100);
+        assert_eq!(
+            one.present(),
+            [false, false, false, true, true, true],
+            "the hand has passed 2 since it was used"
+        );
+        assert!(matches!(one.load(0, true), Found::Nothing));
+        assert_eq!((one.part.evicted, one.part.len(), one.part.trusted), (3, 3, 1));
+    }
+
+    #[test]
+    fn entries_that_are_not_used_go_in_the_order_they_came() {
+        let mut one = One::with_room_for(20, 100);
+        (0..20).for_each(|n| one.put(n, 1, 100));
+        for n in 20..70 {
+            one.put(n, 1, 100);
+            assert_eq!((one.sequence(n - 20), one.sequence(n - 19)), (None, Some(1)), "{n}");
+        }
+        // All were used: the hand goes round once, and then the oldest goes.
+        (50..70).for_each(|n| drop(one.load(n, true)));
+        one.put(70, 1, 100);
+        assert_eq!((one.sequence(50), one.sequence(51)), (None, Some(1)));
+    }
+
+    #[test]
+    fn eviction_makes_room_for_one_entry_and_no_more() {
+        let large = 5 * record_bytes(100);
+        let mut one = One::with_room_for(30, 100);
+        (0..30).for_each(|n| one.put(n, 1, 100));
+        assert_eq!(one.part.evicted, 0);
+        let limit = one.part.bytes();
+        one.put(30, 1, large);
+        assert_eq!(one.part.len() as u64, 31 - one.part.evicted);
+        assert!(
+            one.part.bytes() <= limit && one.part.bytes() + record_bytes(100) > limit,
+            "{}",
+            one.part.bytes()
+        );
+        assert!((0..one.part.evicted as usize).all(|n| one.sequence(n).is_none()), "the oldest have gone");
+        assert_eq!(one.sequence(30), Some(1));
+    }
+
+    #[test]
+    fn an_entry_larger_than_its_part_is_not_cached() {
+        for (short_by, want) in [(0, Some(2)), (1, None)] {
+            let mut one = One::with_room_for(1, 1000);
+            one.part = Part::new(one.part.bytes_max() - short_by, counters());
+            one.put(1, 1, 10);
+            one.put(2, 1, 10);
+            one.put(1, 2, 1000);
+            assert_eq!(one.sequence(1), want, "{short_by} bytes short");
+            assert_eq!(one.sequence(2).is_some(), want.is_none(), "nothing makes room in vain");
+            assert_eq!(one.part.evicted, u64::from(want.is_some()));
+        }
+    }
+
+    #[test]
+    fn memory_that_is_not_in_use_any_more_is_given_back() {
+        let many = if cfg!(miri) { 100 } else { 1000 };
+        let mut one = One::with_room_for(many, 10);
+        (0..many).for_each(|n| one.put(n, 1, 10));
+        let overhead = |one: &One| one.part.bytes() - one.part.records_bytes();
+        let full = overhead(&one);
+        // Each takes the place of a tenth.
+        let text_bytes = one.part.bytes() / 11;
+        (many..many + 60).for_each(|n| one.put(n, 1, text_bytes));
+        assert!((8..=11).contains(&one.part.len()), "{} large ones", one.part.len());
+        assert!(overhead(&one) < full / 8, "{} of {full}", overhead(&one));
+        (0..many + 60).for_each(|n| _ = one.forget(n));
+        assert_eq!((one.part.len(), one.part.bytes()), (0, 0));
+    }
+
+    /// The records are the payload, with the allocator's part. 200 bytes is a session that holds a number.
+    #[test]
+    fn a_cached_session_takes_at_most_its_payload_and_a_fifth_and_128() {
+        let mut large = One::of(usize::MAX / 2);
+        for entries in 1..=(if cfg!(miri) { 100 } else { 3000 }) {
+            large.put(entries, 1, 10);
+            let (bytes, payload) = (large.part.bytes(), large.part.records_bytes());
+            let least = 200 * entries;
+            let allowed = payload + least / 5 + 128 * entries;
+            assert!(
+                entries < 32 || bytes <= allowed,
+                "{entries} entries: {bytes} bytes, where {allowed} are allowed"
+            );
+        }
+    }
+
+    #[test]
+    fn the_limit_holds_for_all_parts_and_one_that_grows() {
+        for bytes_max in [0, 1, 1000, 65_536, 1 << 17, 1 << 20, 3 << 20, 32 << 20, 1 << 30, usize::MAX] {
+            let cache = ReadCache::new(bytes_max, &counters());
+            let parts = cache.parts.len();
+            assert!(parts.is_power_of_two() && parts <= 256);
+            let part = cache.parts[0].0.lock().bytes_max();
+            let of_parts = parts * (part + size_of::<Locked>());
+            // A part's own bytes are there also where no entry may be.
+            assert!(part == 0 || of_parts + part <= bytes_max, "{bytes_max}: {parts} parts of {part}");
+            assert!(bytes_max < 1 << 20 || part >= PART_BYTES_MIN / 2);
+            assert!(bytes_max < 1 << 20 || of_parts as f64 > 0.9 * bytes_max as f64);
+        }
+    }
+
+    #[test]
+    fn a_cache_without_room_keeps_nothing() {
+        for bytes_max in [0, 1, 100, 1000] {
+            let cache = ReadCache::new(bytes_max, &counters());
+            cache.put(&key(1), cached(1, 0), |_, _| true);
+            assert_eq!(cache.counts(), Counts::default(), "{bytes_max} bytes");
+        }
+    }
+
+    #[test]
+    fn the_cache_adds_up_its_parts() {
+        let sessions = if cfg!(miri) { 30 } else { 2000 };
+        let cache = ReadCache::new(64 << 20, &counters());
+        (0..sessions).for_each(|n| cache.put(&key(n), cached(1, 10), |_, _| true));
+        let parts = || cache.parts.iter().map(|part| part.0.lock());
+        let counts = cache.counts();
+        assert_eq!((counts.copies, counts.evicted, counts.trusted), (sessions, 0, 0));
+        assert_eq!(counts.bytes, parts().map(|part| part.bytes()).sum::<usize>());
+        let longest = parts().map(|part| part.len()).max().unwrap();
+        assert!(cfg!(miri) || longest < 40, "{longest} of {sessions} sessions are in one part of 256");
+        for n in 0..sessions {
+            assert!(matches!(cache.get(&key(n), |_, _| n % 2 == 0), Found::Trusted(..) | Found::Doubtful(_)));
+        }
+        assert_eq!(cache.counts().trusted, sessions as u64 / 2);
+        (0..sessions + 5).for_each(|n| cache.forget(&key(n)));
+        assert_eq!(cache.counts(), Counts { trusted: sessions as u64 / 2, ..Counts::default() });
+    }
+
+    #[test]
+    fn an_older_version_replaces_a_stale_entry_only() {
+        #[track_caller]
+        fn check(there: usize, comes: usize, trusted: bool, want: usize) {
+            let mut one = One::of(1 << 20);
+            one.put(1, there, 10);
+            drop(one.part.put(&key(1), cached(comes, 20), &one.moving, |asked, _| {
+                assert_eq!(asked.version.sequence, there as u64);
+                trusted
+            }));
+            assert_eq!(one.sequence(1), Some(want as u64), "{comes} onto {there}, trusted: {trusted}");
+            let text_bytes = if want == comes { 20 } else { 10 };
+            assert_eq!((one.part.records_bytes(), one.part.len()), (record_bytes(text_bytes), 1));
+        }
+        check(5, 4, true, 5);
+        check(5, 4, false, 4);
+        check(5, 6, true, 6);
+        check(5, 6, false, 6);
+        // As of a later reading.
+        let mut one = One::of(1 << 20);
+        one.put(1, 5, 10);
+        drop(one.part.put(&key(1), Cached { read_at: 9, ..cached(5, 10) }, &one.moving, |_, _| true));
+        assert_eq!(one.part.peek(&key(1)).unwrap().read_at, 9);
+    }
+
+    #[test]
+    fn a_stamp_comes_back_as_it_went_in_and_from_a_number_on_never() {
+        let stamp = |counters| Stamp { saves: 1, ends: u64::MAX, counters };
+        let back = |stamp| {
+            let Cached { record, id, version, .. } = cached(1, 1);
+            Cached::new(record, id, version, stamp, 0).stamp()
+        };
+        for counters in [0, 1, 256, 65_536, COUNTERS_MAX - 1] {
+            assert_eq!(back(stamp(counters)), stamp(counters));
+        }
+        for counters in [COUNTERS_MAX, COUNTERS_MAX + 1, COUNTERS_MAX + 2, 1 << 32] {
+            assert_eq!(back(stamp(counters)), stamp(u64::MAX));
+        }
+    }
+
+    #[test]
+    fn entries_are_held_against_the_counters_that_were_taken_up_last() {
+        let (old, new) = (counters(), counters());
+        let cache = ReadCache::new(1 << 20, &old);
+        let asks = |want: &Arc<Counters>| {
+            let found = cache.get(&key(1), |_, asked| std::ptr::eq(asked, &raw const **want));
+            assert!(matches!(found, Found::Trusted(..)));
+        };
+        cache.put(&key(1), cached(1, 10), |_, _| true);
+        asks(&old);
+        cache.heed(&new);
+        asks(&new);
+    }
+
+    #[test]
+    fn one_part_at_a_time_moves_its_entries_and_loads_go_on() {
+        let cache = ReadCache::new(32 << 20, &counters());
+        cache.put(&key(1), cached(1, 10), |_, _| true);
+        let moving = cache.moving.lock();
+        let (is_done, done) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let other =
+                (2..).map(key).find(|other| !std::ptr::eq(cache.part(other), cache.part(&key(1)))).unwrap();
+            let cache = &cache;
+            scope.spawn(move || {
+                cache.put(&other, cached(1, 10), |_, _| true);
+                is_done.send(()).unwrap();
+            });
+            assert!(done.recv_timeout(Duration::from_millis(50)).is_err(), "it grows beside another one");
+            assert!(matches!(cache.get(&key(1), |_, _| true), Found::Trusted(..)));
+            cache.put(&key(1), cached(2, 20), |_, _| true);
+            drop(moving);
+            done.recv_timeout(Duration::from_secs(20)).unwrap();
+        });
+        assert_eq!(cache.counts().copies, 2);
+    }
+
+    #[test]
+    fn debug_output_shows_no_session_id() {
+        let cache = ReadCache::new(32 << 20, &counters());
+        let id = "k".repeat(32);
+        cache.put(&Key::new(&id).unwrap(), cached(1, 10), |_, _| true);
+        let text = format!("{cache:?}");
+        assert!(text.contains("bytes_max: 33554432"), "{text}");
+        // Neither as text nor as a list of bytes.
+        assert!(!text.contains("kkkk") && !text.contains("107, 107"), "{text}");
+    }
+
+    /// An operation on a part.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put { n: usize, sequence: usize, text_bytes: usize, trusted: bool },
+        Load { n: usize },
+        Forget { n: usize },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let n = 0..60_usize;
+        prop_oneof![
+            6 => (n.clone(), 1..4_usize, prop_oneof![4 => 0..300_usize, 1 => 0..9000_usize], any::<bool>())
+                .prop_map(|(n, sequence, text_bytes, trusted)| Step::Put { n, sequence, text_bytes, trusted }),
+            3 => n.clone().prop_map(|n| Step::Load { n }),
+            2 => n.prop_map(|n| Step::Forget { n }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        #[cfg_attr(miri, ignore = "too many for Miri")]
+        fn a_part_answers_as_a_map_does_but_for_what_it_evicted(
+            bytes_max in 1000..40_000_usize,
+            steps in proptest::collection::vec(step(), 1..300),
+        ) {
+            let mut one = One::of(bytes_max);
+            // The sequence and the text's size of each entry.
+            let mut model = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Put { n, sequence, text_bytes, trusted } => {
+                        let evicted = one.part.evicted;
+                        drop(one.part.put(&key(n), cached(sequence, text_bytes), &one.moving, |_, _| trusted));
+                        let there = model.get(&n).copied();
+                        if record_bytes(text_bytes) > one.part.record_bytes_max() {
+                            prop_assert_eq!(one.sequence(n), None);
+                            prop_assert_eq!(one.part.evicted, evicted);
+                            model.remove(&n);
+                        } else {
+                            let is_kept = there.is_some_and(|(before, _)| trusted && before > sequence);
+                            let next = there.filter(|_| is_kept).unwrap_or((sequence, text_bytes));
+                            prop_assert_eq!(one.sequence(n), Some(next.0 as u64));
+                            model.insert(n, next);
+                        }
+                        let before = model.len();
+                        model.retain(|n, _| one.sequence(*n).is_some());
+                        prop_assert_eq!((before - model.len()) as u64, one.part.evicted - evicted);
+                    }
+                    Step::Load { n } => {
+                        let sequence = match one.load(n, true) {
+                            Found::Trusted(record, _) => Some(record.entries["text"].get::<String>().unwrap().len()),
+                            Found::Doubtful(_) | Found::Nothing => None,
+                        };
+                        prop_assert_eq!(sequence, model.get(&n).map(|(_, text_bytes)| *text_bytes));
+                    }
+                    Step::Forget { n } => prop_assert_eq!(one.forget(n), model.remove(&n).is_some()),
+                }
+                one.part.check();
+                prop_assert_eq!(one.part.len(), model.len());
+                let records_bytes: usize = model.values().map(|(_, text_bytes)| record_bytes(*text_bytes)).sum();
+                prop_assert_eq!(one.part.records_bytes(), records_bytes);
+                for (n, (sequence, _)) in &model {
+                    prop_assert_eq!(one.sequence(*n), Some(*sequence as u64));
+                }
+            }
+        }
+    }
+}

@@ -82,7 +82,7 @@ impl FileStore {
     /// under a name of the store's own is found if each is examined.
     pub(super) fn strays(&self, examines: bool) -> Vec<Result<ScannedFile>> {
         let stray = |path: String, is_named_ours: bool| {
-            let stat = self.root.stat(&path).ok();
+            let stat = self.root.stat_with_times(&path).ok();
             let is_ours = is_named_ours && stat.is_some_and(|stat| stat.is_file);
             let content = if is_ours { Content::Temporary } else { Content::Unknown };
             ScannedFile {
@@ -170,7 +170,7 @@ impl FileStore {
         name: &str,
     ) -> Result<Option<ScannedFile>> {
         let path = self.root.path().join(shard).join(name);
-        let stat = match directory.stat(name) {
+        let stat = match directory.stat_with_times(name) {
             Ok(stat) => stat,
             // The listing replaced bytes that are not UTF-8. No file of this crate has such a name.
             Err(error) if error.kind() == io::ErrorKind::NotFound && name.contains('\u{fffd}') => {

@@ -19,7 +19,7 @@ pub struct Stats {
     pub evictions: u64,
     /// Copies in memory now.
     pub copies: usize,
-    /// What they take, in bytes, as estimated for the limit.
+    /// What they take, in bytes, with the cache's tables.
     pub copies_bytes: usize,
     /// Sessions that could not be filed in the expiry index (a full disk, say): a sweep finds them up to 256 hours later.
     pub index_failures: u64,

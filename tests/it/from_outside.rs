@@ -357,41 +357,38 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
     let mut actor = Actor::start(&dir.path().join("store"));
     for (act, calls) in [
         ("load", "openat2 pread64 close"),
-        ("save", "openat2 flock pread64 pwrite64 pwrite64 fstat flock close"),
-        ("save safely", "openat2 flock pread64 pwrite64 fdatasync pwrite64 pwrite64 fstat flock close"),
+        ("save", "openat2 flock pread64 pwrite64 pwrite64 statx flock close"),
+        ("save safely", "openat2 flock pread64 pwrite64 fdatasync pwrite64 pwrite64 statx flock close"),
         (
             "create safely",
-            "openat write fstat openat2 flock fstat newfstatat pwrite64 fdatasync fsync pwrite64 flock close close",
+            "openat write statx openat2 flock statx statx pwrite64 fdatasync fsync pwrite64 flock close close",
         ),
         (
             "grow",
-            "openat2 flock pread64 openat openat flock fstat pwrite64 fdatasync pwrite64 pwrite64 fstat newfstatat \
-             renameat2 unlinkat close pwrite64 fstat flock close flock close",
+            "openat2 flock pread64 openat openat flock statx pwrite64 fdatasync pwrite64 pwrite64 statx statx \
+             renameat2 unlinkat close pwrite64 statx flock close flock close",
         ),
         (
             "rotate",
-            "openat openat flock pread64 openat write fstat openat2 flock fstat newfstatat pwrite64 fdatasync fsync \
-             pwrite64 flock close close fstat newfstatat pwrite64 fdatasync pwrite64 fstat fstat newfstatat unlinkat \
+            "openat openat flock pread64 openat write statx openat2 flock statx statx pwrite64 fdatasync fsync \
+             pwrite64 flock close close statx statx pwrite64 fdatasync pwrite64 statx statx statx unlinkat \
              flock close close",
         ),
         (
             "end",
-            "openat openat flock pread64 pwrite64 fdatasync pwrite64 fstat fstat newfstatat unlinkat flock close close",
+            "openat openat flock pread64 pwrite64 fdatasync pwrite64 statx statx statx unlinkat flock close close",
         ),
     ] {
         // A save that held its lock for a millisecond or more, as a traced one may, checks whether it still
         // holds it.
-        let slow = calls.replacen(
-            " pwrite64 pwrite64 fstat flock",
-            " pwrite64 fstat newfstatat pwrite64 fstat flock",
-            1,
-        );
+        let slow =
+            calls.replacen(" pwrite64 pwrite64 statx flock", " pwrite64 statx statx pwrite64 statx flock", 1);
         let until = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < until, "{act} takes a millisecond each time");
             let (names, seen) = actor.calls_of(act, &log);
             // An invalidation more than a second after the last check of the counters' name checks it again.
-            let names = names.replacen("pwrite64 fstat openat newfstatat close", "pwrite64 fstat", 1);
+            let names = names.replacen("pwrite64 statx openat newfstatat close", "pwrite64 statx", 1);
             if names == calls {
                 break;
             }

@@ -108,7 +108,7 @@ impl Pass<'_> {
         remains: &UnreadableFile<'_>,
     ) -> Result<EntryOutcome> {
         let path = SessionPath::of(&id);
-        let stat = disk::stat(&remains.file)
+        let stat = disk::stat_with_times(&remains.file)
             .map_err(|error| self.store.root.error("examine session file", &path, error))?;
         let goes = if remains.is_damaged {
             self.is_kept_enough(stat.changed)
@@ -141,7 +141,7 @@ impl Pass<'_> {
             let opened = directory.open_named(name, Access::Read)?;
             let Ok(locked) = LockedFile::acquire(opened, Instant::now())? else { return Ok(false) };
             // Under the lock: a writer that continues after an hour exchanges names under it.
-            let there = directory.stat(name)?;
+            let there = directory.stat_with_times(name)?;
             let is_it = there.inode == disk::stat(&locked)?.inode && self.is_leftover(there.changed);
             Ok(is_it && (self.options.dry_run || directory.unlink(name)?))
         })();

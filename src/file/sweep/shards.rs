@@ -31,7 +31,7 @@ impl Pass<'_> {
             }
         }
         let buckets = self.buckets();
-        let size = |bucket: &u64| self.index.stat(bucket.to_string()).map_or(0, |stat| stat.bytes);
+        let size = |bucket: &u64| self.index.stat(&*bucket.to_string()).map_or(0, |stat| stat.bytes);
         let parts = buckets.iter().map(size).sum::<u64>() / INDEX_BYTES + 1;
         let group = usize::try_from(ALL / parts.min(ALL)).expect("at most 256");
         for group in shards.chunks(group) {
