@@ -147,7 +147,7 @@ impl Index {
 
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        ((hash >> 32) * self.table.len() as u64 >> 32) as usize
+        (((hash >> 32) * self.table.len() as u64) >> 32) as usize
     }
 
     #[inline]

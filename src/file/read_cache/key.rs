@@ -19,9 +19,9 @@ impl Key {
     /// A number of all bits of its first eight characters, which are 40 random bits.
     #[inline]
     pub(super) fn hash(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        let (words, _) = self.0.as_chunks();
         // An odd number without a pattern, the golden ratio's digits: the product's upper half depends on each bit.
-        let product = u64::from_le_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        product ^ product >> 32
+        let product = u64::from_le_bytes(words[0]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        product ^ (product >> 32)
     }
 }
