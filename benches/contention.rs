@@ -14,7 +14,7 @@ const THREADS: [usize; 4] = [1, 2, 4, 8];
 
 fn load(full: &Full, token: &Token) {
     match full.store.load(token) {
-        Ok(Lookup::Live(live)) => assert_eq!(black_box(live.record.entries.len()), 8),
+        Ok(Lookup::Live(live)) => assert_eq!(black_box(live.record.entries().len()), 8),
         other => panic!("a session is not live: {other:?}"),
     }
 }

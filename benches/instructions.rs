@@ -150,7 +150,7 @@ fn load(store: &dyn Store, token: &Token) -> Live {
 }
 
 fn get(store: &dyn Store, token: &Token) -> u64 {
-    load(store, token).record.entries["visits"].get().expect("a number")
+    load(store, token).record.entries().get("visits").expect("it has one").get().expect("a number")
 }
 
 type Outcome<T> = Result<T, Box<dyn Error>>;

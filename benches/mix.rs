@@ -26,7 +26,7 @@ struct Client<'a> {
 impl mix::Client<Token> for Client<'_> {
     fn load(&mut self, token: &Token) -> bool {
         let Lookup::Live(live) = self.store.load(token).expect("a load") else { return false };
-        live.record.entries["visits"].get::<u64>().expect("a number") > 0
+        live.record.entries().get("visits").expect("it has one").get::<u64>().expect("a number") > 0
     }
     fn update(&mut self, token: &Token) -> bool {
         common::count_visit(self.store, token, Durability::OfStore).is_some()

@@ -60,6 +60,7 @@
 //! assert_eq!(error.to_string(), "failed to read a value: at `[0]`: missing field `currency`");
 //! # Ok::<(), sessile::Error>(())
 //! ```
+mod borrowed;
 mod buffer;
 mod decimal;
 mod fault;
@@ -73,23 +74,20 @@ mod tree;
 mod wire;
 mod write;
 
+pub use borrowed::ValueRef;
 pub use room::{DEPTH_MAX, WRAPPERS_MAX};
 
 use crate::error::{Error, ErrorKind, Result};
 use buffer::Buffer;
 use fault::Fault;
-use serde::de::{self, DeserializeOwned, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use smallvec::SmallVec;
 use std::fmt;
 
-/// One entry's value in its compact form: one allocation at most, cheap to clone, compare and measure.
-#[derive(PartialEq, Eq)]
-pub struct Value(Bytes);
-
-/// Flags, counters, languages, times: most values lie in the map itself, without a heap allocation.
-type Bytes = SmallVec<[u8; 16]>;
+/// One entry's value in its compact form, to be put into a record; read from one, it is a [`ValueRef`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Value(Box<[u8]>);
 
 impl Value {
     /// Stores anything that serialises to JSON.
@@ -112,7 +110,7 @@ impl Value {
     /// [`ErrorKind::Value`], naming the place in the value and why, if it does not (a map whose keys are no strings, a
     /// number beyond 64 bits, a NaN, a `Serialize` that fails) or nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`].
     pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        encode(value, |bytes| Self(Bytes::from_slice(bytes)))
+        encode(value, |bytes| Self(bytes.into()))
     }
 
     /// Reads the value as a `T`.
@@ -132,12 +130,7 @@ impl Value {
     ///
     /// [`ErrorKind::Corrupt`] if the bytes are no value, which their record's checksum excludes.
     pub fn to_json(&self) -> Result<Json> {
-        tree::json(&self.0).map_err(|fault| corrupt(&fault))
-    }
-
-    /// Heap bytes owned.
-    pub(crate) fn heap_size(&self) -> usize {
-        if self.0.spilled() { self.0.capacity() } else { 0 }
+        ValueRef::from(self).to_json()
     }
 
     /// The compact form, in bytes.
@@ -163,19 +156,16 @@ pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
     read::read(bytes).map_err(|fault| mismatch::<T>(bytes, &fault))
 }
 
-impl Clone for Value {
-    /// In one copy and of the same size: the vector's own goes byte by byte, and rounds up.
-    fn clone(&self) -> Self {
-        Self(Bytes::from_slice(&self.0))
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_debug(&self.0, f)
     }
 }
 
-impl fmt::Debug for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the data, which does not belong in a log.
-        let kind = wire::check(&self.0).map_or("damaged", |()| kind_of(&self.0));
-        write!(f, "Value({kind}, {} bytes)", self.0.len())
-    }
+/// A value's kind and size, without the data, which does not belong in a log.
+fn write_debug(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let kind = wire::check(bytes).map_or("damaged", |()| kind_of(bytes));
+    write!(f, "Value({kind}, {} bytes)", bytes.len())
 }
 
 /// The name of a value's kind in an error, with its article.
@@ -207,32 +197,10 @@ fn mismatch<T>(bytes: &[u8], fault: &Fault) -> Error {
     })
 }
 
-/// A whole value serialises as its compact bytes: in a payload, as one byte string.
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Compact;
-        impl Visitor<'_> for Compact {
-            type Value = Value;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value's compact bytes")
-            }
-            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Value, E> {
-                Ok(Value(Bytes::from_slice(bytes)))
-            }
-        }
-        deserializer.deserialize_bytes(Compact)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::{Deserialize, Serializer};
     use serde_json::json;
     use std::collections::{BTreeMap, HashMap};
 

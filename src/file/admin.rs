@@ -14,7 +14,6 @@ use crate::store::{Absent, Durability, Live, Lookup, Store};
 use crate::sync::{Instant, thread};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest creation by a process that is neither killed nor stopped.
@@ -60,9 +59,7 @@ impl FileStore {
     /// by [`delete_by_id`](Self::delete_by_id), or by a sweep after an hour. [`ErrorKind::InvalidationFailed`] if it is
     /// imported, and cache entries of an earlier session under the same id could not be invalidated.
     pub fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
-        let mut record = record.clone();
-        record.truncate_to_micros();
-        let (session, record) = (SessionRef::PublicId(*id), Arc::new(record));
+        let session = SessionRef::PublicId(*id);
         let path = SessionPath::of(id);
         let in_the_way = |kind, reason| {
             let error = Error::new(kind, "import session").with_path(self.path().join(path.as_str()));
@@ -72,7 +69,7 @@ impl FileStore {
         loop {
             // Existence first: a creation inserts the session in the index.
             if self.open_file(id, &path, Access::Read)?.is_none() {
-                match self.create_file(session, Arc::clone(&record), self.options.is_power_safe(how)) {
+                match self.create_file(session, record.clone(), self.options.is_power_safe(how)) {
                     Ok(_) => return Ok(true),
                     // Another process was faster.
                     Err(error) if error.kind() == ErrorKind::Random => {}

@@ -18,7 +18,7 @@ use super::disk::Root;
 use super::generations::{Counters, Generations};
 use super::layout::{GENERATIONS_PATH, SHARDS, SessionPath};
 use super::options::FileStoreOptions;
-use super::read_cache::ReadCache;
+use super::read_cache::{Key, ReadCache};
 use super::stats::{Stats, Tally};
 #[cfg(feature = "watch")]
 use super::watch::Watcher;
@@ -80,12 +80,12 @@ impl Coherence {
             // If none can be had, no copy is trusted.
             let _ = self.follow(now);
         }
-        cache.get(session.as_bytes(), now, |copy, counters| self.trusts(copy, counters, now))
+        cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now))
     }
 
     /// The copy of a session, fresh or stale, for an operation that is about to read its file under the lock.
     pub(super) fn known(&self, session: &SessionId) -> Option<Cached> {
-        self.cache.as_ref()?.peek(session.as_bytes())
+        self.cache.as_ref()?.peek(&Key::of(session))
     }
 
     /// The stamp for a copy of the version that is read from a file which is opened after this.
@@ -111,7 +111,7 @@ impl Coherence {
 
     /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired; see [`design`](crate::_documentation::design).
     fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> bool {
-        counters.confirm(&copy.id, copy.stamp)
+        counters.confirm(&copy.id, copy.stamp())
             // Also if the clock was set back: a copy from the future is as good as an old one.
             && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
             && (now.certainly_before(copy.deadline) || micros(self.clock.now()) < copy.deadline)
@@ -121,14 +121,14 @@ impl Coherence {
     pub(super) fn remember(&self, session: &SessionId, copy: Cached) {
         if let Some(cache) = &self.cache {
             let now = self.clock.now_coarse();
-            cache.put(session.as_bytes(), copy, |there, counters| self.trusts(there, counters, now));
+            cache.put(&Key::of(session), copy, |there, counters| self.trusts(there, counters, now));
         }
     }
 
     /// Drops the copy of a session.
     pub(super) fn forget(&self, session: &SessionId) {
         if let Some(cache) = &self.cache {
-            cache.forget(session.as_bytes());
+            cache.forget(&Key::of(session));
         }
     }
 

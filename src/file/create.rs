@@ -14,14 +14,13 @@ use super::flock::LockedFile;
 use super::layout::SessionPath;
 use super::queue::busy;
 use super::session_lock::{SessionRef, write_state, write_tombstone};
-use super::slot::{self, Extent, State, Version};
+use super::slot::{self, Encoded, Extent, SLOT_MIN, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::store::{Live, Store};
 use crate::sync::Instant;
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 impl FileStore {
     /// Creates a session's file. On an error nothing was created, or a file without a version, except after
@@ -29,7 +28,7 @@ impl FileStore {
     pub(super) fn create_file(
         &self,
         session: SessionRef<'_>,
-        record: Arc<Record>,
+        record: Record,
         power_safe: bool,
     ) -> Result<Live> {
         self.create_beside(session, record, power_safe, None)
@@ -39,7 +38,7 @@ impl FileStore {
     pub(super) fn create_beside(
         &self,
         session: SessionRef<'_>,
-        record: Arc<Record>,
+        record: Record,
         power_safe: bool,
         had: Option<Extent>,
     ) -> Result<Live> {
@@ -52,12 +51,12 @@ impl FileStore {
             had,
             &slot::Header { id: &id, sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
         )?;
-        let version = Version::claimed(&bytes);
+        let version = bytes.version();
         // A fresh random id cannot be cached anywhere: no invalidation needed. Our own copy has the stamp of one that is read.
         let (stamp, read_at) = (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
         // The shard is opened before anything is changed: it may fail.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
-        self.expiry_index.insert(&self.root, Entry::new(id, record.deadline), self.now());
+        self.expiry_index.insert(&self.root, Entry::new(id, record.deadline()), self.now());
         let file = match self.root.open_session(&path, Access::Create) {
             // The shard is gone, and perhaps all of the store: then it is made again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -74,7 +73,7 @@ impl FileStore {
             }
             Err(error) => return Err(self.root.error("create session file", &path, error)),
         };
-        let made = self.fill(file, &path, bytes, shard.as_ref());
+        let made = self.fill(file, &path, &bytes, shard.as_ref());
         if made.as_ref().is_err_and(|error| error.owns_path) {
             // A file that cannot be removed holds no version, or one under an id that was never handed out; a sweep removes it.
             let _ =
@@ -92,11 +91,11 @@ impl FileStore {
         let now = self.now();
         if record.is_expired(now) {
             // A sweep may have read its entry before there was a file, and have erased it.
-            self.expiry_index.insert(&self.root, Entry::new(id, record.deadline), now);
+            self.expiry_index.insert(&self.root, Entry::new(id, record.deadline()), now);
         }
         invalidated?;
         session.session_id().inspect(|session| {
-            self.coherence.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
+            self.coherence.remember(session, Cached::new(record.clone(), id, version, stamp, read_at));
         });
         Ok(Live { record, id })
     }
@@ -106,7 +105,7 @@ impl FileStore {
         &self,
         file: File,
         path: &SessionPath,
-        bytes: Vec<u8>,
+        bytes: &Encoded,
         shard: Option<&Directory>,
     ) -> Result<(), CreateError> {
         let io = |operation| {
@@ -129,7 +128,7 @@ impl FileStore {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(find(error)),
             _ => return Err(CreateError { owns_path: false, ..find(io::ErrorKind::NotFound.into()) }),
         }
-        disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write new session file"))?;
+        write_whole(&file, bytes).map_err(io("write new session file"))?;
         let Some(shard) = shard else { return Ok(()) };
         let synced = disk::sync_data(&file)
             .map_err(io("sync new session file"))
@@ -150,9 +149,18 @@ struct CreateError {
     owns_path: bool,
 }
 
-/// A new file's bytes: the first version in slot 0, slot 1 empty. Written whole, so that no later save changes the size.
-pub(super) fn whole_file(mut bytes: Vec<u8>) -> Vec<u8> {
-    let slot_size = slot::slot_size(&bytes);
-    bytes.resize(2 * slot_size, 0);
-    bytes
+/// Writes a new file: the version in slot 0, slot 1 empty. It has its size from this one write on, so that no later save changes it.
+pub(super) fn write_whole(file: &File, version: &Encoded) -> io::Result<()> {
+    /// Behind a version in a file of the smallest size, which most sessions have.
+    static ZEROS: [u8; 2 * SLOT_MIN] = [0; 2 * SLOT_MIN];
+    let [prefix, record] = version.parts();
+    let behind = 2 * version.slot_size() - prefix.len() - record.len();
+    let more;
+    let padding = if let Some(zeros) = ZEROS.get(..behind) {
+        zeros
+    } else {
+        more = vec![0; behind];
+        &more[..]
+    };
+    disk::write_parts_at(file, [prefix, record, padding], 0)
 }

@@ -12,12 +12,17 @@ mod file_system;
 mod making;
 mod opened;
 mod sharing;
+mod stat;
 
 #[cfg(all(test, not(shuttle)))]
 pub(super) use file_system::pretending;
 pub(super) use making::{Taken, make_root, set_mode_of_root, temporary_name};
-pub(super) use opened::{append, invalidate_at, read_at, read_whole, stat, sync_data, touch, write_at};
+pub(super) use opened::{
+    append, invalidate_at, read_at, read_whole, stat, stat_with_times, sync_data, touch, write_at,
+    write_parts_at,
+};
 pub(super) use sharing::{Sharing, set_rights};
+pub(super) use stat::{Inode, Stat, StatWithTimes};
 
 use super::layout::{self, SessionPath};
 use crate::id::PublicId;
@@ -62,13 +67,6 @@ impl Access {
             Self::Create | Self::Append | Self::WriteOrCreate => sharing.file(),
         }
     }
-}
-
-/// Which file a descriptor or a name leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Inode {
-    device: u64,
-    number: u64,
 }
 
 /// The store's root directory, held open: it stays the same directory whatever happens to its path. Clones share the
@@ -183,6 +181,11 @@ impl Root {
 
     /// The kind, inode and times of a file in the root.
     pub(super) fn stat(&self, name: &str) -> io::Result<Stat> {
+        Ok(call("stat in root", || stat::stat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?)
+    }
+
+    /// The same, and when it was last written.
+    pub(super) fn stat_with_times(&self, name: &str) -> io::Result<StatWithTimes> {
         Ok(call("stat in root", || fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?.into())
     }
 
@@ -194,9 +197,8 @@ impl Root {
 
     /// Which file a session's path leads to now.
     pub(super) fn inode_at(&self, path: &SessionPath) -> io::Result<Inode> {
-        let stat = || fs::statat(&self.fd, path.below_root(), AtFlags::SYMLINK_NOFOLLOW);
-        let stat = call("stat session", stat)?;
-        Ok(Inode { device: stat.st_dev, number: stat.st_ino })
+        let stat = || stat::stat(&self.fd, path.below_root(), AtFlags::SYMLINK_NOFOLLOW);
+        Ok(call("stat session", stat)?.inode)
     }
 }
 
@@ -349,8 +351,14 @@ impl Directory {
         names(&self.fd)
     }
 
-    /// The kind, inode and times of a file in this directory.
-    pub(super) fn stat(&self, name: impl rustix::path::Arg) -> io::Result<Stat> {
+    /// The kind, inode and mode of a file in this directory.
+    pub(super) fn stat(&self, name: impl rustix::path::Arg + Copy) -> io::Result<Stat> {
+        failpoint("stat in directory")?;
+        Ok(stat::stat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    /// The same, and the time of the last write.
+    pub(super) fn stat_with_times(&self, name: &str) -> io::Result<StatWithTimes> {
         failpoint("stat in directory")?;
         Ok(fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.into())
     }
@@ -426,39 +434,6 @@ impl Directory {
 #[cfg(target_os = "linux")]
 fn refuses_flags(errno: Errno) -> bool {
     matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)
-}
-
-/// The metadata of a file.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stat {
-    pub(super) inode: Inode,
-    pub(super) is_file: bool,
-    pub(super) is_directory: bool,
-    pub(super) owner: u32,
-    pub(super) group: u32,
-    /// How many names lead to it.
-    pub(super) links: u64,
-    pub(super) mode: u32,
-    pub(super) bytes: u64,
-    /// When it was last written, in seconds since 1970, by the file system's clock.
-    pub(super) changed: i64,
-}
-
-impl From<fs::Stat> for Stat {
-    #[expect(clippy::useless_conversion, reason = "the fields' types differ from target to target")]
-    fn from(stat: fs::Stat) -> Self {
-        Self {
-            inode: Inode { device: stat.st_dev, number: stat.st_ino },
-            is_file: FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
-            is_directory: FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
-            owner: stat.st_uid,
-            group: stat.st_gid,
-            links: stat.st_nlink.into(),
-            mode: stat.st_mode & 0o7777,
-            bytes: u64::try_from(stat.st_size).unwrap_or(0),
-            changed: stat.st_mtime.into(),
-        }
-    }
 }
 
 fn names(directory: impl AsFd) -> io::Result<Vec<String>> {

@@ -26,16 +26,20 @@ pub(super) const LOST_SHARD: &str =
 /// The same for parameters that were cut short or overwritten.
 pub(super) const NO_JSON: &str = "it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` recreates it";
 
+/// How an operator migrates a store of an earlier format.
+pub(super) const MIGRATION: &str = "run `sessile export` of the version of sessile that wrote it, and `sessile import` of this one \
+                                    into a new directory";
+
 /// The contents of `sessile.json`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Parameters {
-    /// Newer ones are refused.
+    /// Others are refused.
     format: u32,
     shards: u16,
     public_id: String,
 }
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Longest parameters file that is read.
 const PARAMETERS_BYTES_MAX: usize = 4096;
 
@@ -67,12 +71,14 @@ pub(super) fn read_parameters(root: &Root) -> Result<bool> {
     };
     let text = disk::read_at(&file, 0, PARAMETERS_BYTES_MAX)
         .map_err(|cause| io_error(OPERATION, cause).with_path(path()))?;
-    // The format alone first: a newer one may have other parameters.
+    // The format alone first: another one may have other parameters.
     let any: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|cause| error(ErrorKind::NotASessionStore).with_reason(NO_JSON).with_source(cause))?;
     match any.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format > FORMAT.into() => Err(error(ErrorKind::NewerFormat)
             .with_reason(format!("the store has format {format}, this version knows {FORMAT}"))),
+        Some(format @ 1..) if format < FORMAT.into() => Err(error(ErrorKind::OlderFormat)
+            .with_reason(format!("the store has format {format}, this version knows {FORMAT}; {MIGRATION}"))),
         _ if serde_json::from_value::<Parameters>(any).is_ok_and(|found| found == Parameters::ours()) => {
             Ok(true)
         }

@@ -286,7 +286,7 @@ impl Counters {
         if counters::regular_size(&file).map_err(error)? != FILE_BYTES as u64 {
             return Ok(Found::Unfit);
         }
-        let stat = disk::stat(&file).map_err(error)?;
+        let stat = disk::stat_with_times(&file).map_err(error)?;
         let file = Arc::new(file);
         let named = Named { file: Arc::clone(&file), inode: stat.inode, changed: stat.changed.into() };
         if !mapped {

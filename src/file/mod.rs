@@ -75,7 +75,6 @@ use expiry_index::ExpiryIndex;
 use root_lock::LockedRoot;
 use session_lock::SessionRef;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Sessions in one directory of a local file system, shared by any number of threads and processes of one host.
@@ -252,10 +251,8 @@ impl Store for FileStore {
 
     fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
         let session = SessionId::random()?;
-        let mut record = record.clone();
-        record.truncate_to_micros();
         let live =
-            self.create_file(SessionRef::Id(&session), Arc::new(record), self.options.is_power_safe(how))?;
+            self.create_file(SessionRef::Id(&session), record.clone(), self.options.is_power_safe(how))?;
         Ok(Saved { token: session.to_token(), live })
     }
 

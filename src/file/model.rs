@@ -21,7 +21,7 @@ use super::{Content, FileStore, FileStoreOptions, SweepOptions};
 use crate::clock::{Clock, micros};
 use crate::error::{Error, ErrorKind};
 use crate::id::{PublicId, Token};
-use crate::record::Record;
+use crate::record::{Record, Timing};
 use crate::store::{Absent, Durability, Live, Lookup, Saved, Store, Verdict};
 use crate::value::Value;
 use rustix::io::Errno;
@@ -181,7 +181,7 @@ impl Model {
     }
 
     fn live(&self, at: usize) -> Option<&Record> {
-        self.sessions[at].record.as_ref().filter(|record| record.deadline > self.clock.now())
+        self.sessions[at].record.as_ref().filter(|record| record.deadline() > self.clock.now())
     }
 
     fn is_live(&self, at: usize) -> bool {
@@ -197,14 +197,16 @@ impl Model {
     fn record(&mut self, minutes: u8) -> Record {
         let now = self.clock.now();
         let mut record = Record::new(now, now + Duration::from_secs(60 * (1 + u64::from(minutes))));
-        record.user = (minutes % 2 == 1).then(|| format!("user {minutes}"));
-        record.entries.insert("text".into(), self.text(0));
+        if minutes % 2 == 1 {
+            record.set_user(&format!("user {minutes}")).expect("a short one");
+        }
+        record.insert("text", &self.text(0)).expect("it fits");
         record
     }
 
     fn know(&mut self, saved: Saved) {
-        let record = (*saved.live.record).clone();
-        let indexed = record.deadline;
+        let record = saved.live.record.clone();
+        let indexed = record.deadline();
         self.sessions.push(Expected { token: saved.token, id: saved.live.id, record: Some(record), indexed });
         self.check(self.sessions.len() - 1);
     }
@@ -215,7 +217,7 @@ impl Model {
         let known = &self.sessions[at];
         match found {
             Lookup::Live(Live { record, id }) => {
-                assert_eq!(self.live(at), Some(&**record), "session {at}, {context}");
+                assert_eq!(self.live(at), Some(record), "session {at}, {context}");
                 assert_eq!(*id, known.id, "session {at}, {context}");
             }
             Lookup::Absent(Absent::Expired(id)) => {
@@ -247,10 +249,10 @@ impl Model {
     #[track_caller]
     fn resolve(&mut self, at: usize, error: &Error, candidates: Vec<Option<Record>>) {
         let (now, token) = (self.clock.now(), self.sessions[at].token.clone());
-        let is_live = |record: &Record| record.deadline > now;
+        let is_live = |record: &Record| record.deadline() > now;
         let found = self.store(By::Bare).load(&token).unwrap_or_else(|error| panic!("session {at}: {error}"));
         let mut fits = candidates.into_iter().filter(|candidate| match (&found, candidate) {
-            (Lookup::Live(live), Some(record)) => is_live(record) && *live.record == *record,
+            (Lookup::Live(live), Some(record)) => is_live(record) && live.record == *record,
             (Lookup::Absent(Absent::NotFound(_)), None) => true,
             (Lookup::Absent(Absent::Expired(_)), Some(record)) => !is_live(record),
             _ => false,
@@ -272,7 +274,7 @@ impl Model {
                 let record = self.record(minutes);
                 // The id of a failed creation was not acknowledged.
                 if let Ok(saved) = self.perform(by, |store| store.create(&record, how(safe))) {
-                    assert_eq!(*saved.live.record, record);
+                    assert_eq!(saved.live.record, record);
                     self.know(saved);
                 }
             }
@@ -289,13 +291,13 @@ impl Model {
                 let Some(at) = self.index(at) else { return };
                 let token = self.sessions[at].token.clone();
                 let mut change = |record: &mut Record| {
-                    record.entries.clear();
+                    record.clear();
                     Ok(Verdict::Keep)
                 };
                 if let Ok(kept) =
                     self.perform(by, |store| store.update(&token, &mut change, Durability::PowerSafe))
                 {
-                    assert_eq!(kept.as_ref().map(|saved| &*saved.live.record), self.live(at), "session {at}");
+                    assert_eq!(kept.as_ref().map(|saved| &saved.live.record), self.live(at), "session {at}");
                 }
                 self.check(at);
             }
@@ -324,7 +326,7 @@ impl Model {
                     Ok(imported) => {
                         assert_eq!(imported, !was_live, "session {at}");
                         if imported {
-                            self.sessions[at].indexed = record.deadline;
+                            self.sessions[at].indexed = record.deadline();
                             self.sessions[at].record = Some(record);
                         }
                         self.check(at);
@@ -362,9 +364,9 @@ impl Model {
             (self.sessions[at].token.clone(), self.live(at).cloned(), self.text(kilobytes));
         let changed = old.clone().map(|mut record| {
             let by = Duration::from_secs(60 * u64::from(renewed_by.unsigned_abs()));
-            record.deadline = if renewed_by < 0 { record.deadline - by } else { record.deadline + by };
-            record.touched = self.clock.now();
-            record.entries.insert("text".into(), text);
+            let deadline = if renewed_by < 0 { record.deadline() - by } else { record.deadline() + by };
+            record.set_timing(Timing { deadline, touched: self.clock.now(), ..record.timing() });
+            record.insert("text", &text).expect("it fits");
             record
         });
         let mut change = |record: &mut Record| {
@@ -374,9 +376,9 @@ impl Model {
         };
         match self.perform(by, |store| store.update(&token, &mut change, how(safe))) {
             Ok(saved) => {
-                assert_eq!(saved.as_ref().map(|saved| &*saved.live.record), changed.as_ref(), "session {at}");
+                assert_eq!(saved.as_ref().map(|saved| &saved.live.record), changed.as_ref(), "session {at}");
                 if let Some(changed) = changed {
-                    self.sessions[at].save_deadline(changed.deadline, self.clock.now());
+                    self.sessions[at].save_deadline(changed.deadline(), self.clock.now());
                     self.sessions[at].record = Some(changed);
                 }
                 self.check(at);
@@ -396,16 +398,16 @@ impl Model {
         let (token, old, text) = (self.sessions[at].token.clone(), self.live(at).cloned(), self.text(0));
         let mut change = |record: &mut Record| {
             assert_eq!(Some(&*record), old.as_ref(), "what moves is the newest version");
-            record.entries.insert("text".into(), text.clone());
+            record.insert("text", &text).expect("it fits");
             Ok(Verdict::Write)
         };
         match self.perform(by, |store| store.rotate(&token, &mut change, Durability::Relaxed)) {
             Ok(Some(saved)) => {
                 let moved = old.map(|mut record| {
-                    record.entries.insert("text".into(), text);
+                    record.insert("text", &text).expect("it fits");
                     record
                 });
-                assert_eq!(Some(&*saved.live.record), moved.as_ref(), "session {at}");
+                assert_eq!(Some(&saved.live.record), moved.as_ref(), "session {at}");
                 self.sessions[at].record = None;
                 self.know(saved);
             }
@@ -456,7 +458,7 @@ impl Model {
         }
         if report.is_ok() && !had_fault {
             for known in self.sessions.iter_mut().filter(|known| known.indexed <= now) {
-                known.indexed = known.record.as_ref().map_or(known.indexed, |record| record.deadline);
+                known.indexed = known.record.as_ref().map_or(known.indexed, Record::deadline);
             }
         }
         if full && report.is_ok() && !had_fault {

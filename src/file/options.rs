@@ -115,9 +115,10 @@ impl FileStoreOptions {
         self
     }
 
-    /// How much memory copies of sessions may take, in bytes, as estimated; default 32 MiB, which is about 20,000
-    /// sessions of 512 bytes. 0 keeps none: every load then reads the session's file. A session larger than a 32nd of it is not
-    /// kept either.
+    /// How much memory copies of sessions may take, in bytes, with the cache's own tables; default 32 MiB, which is about 20,000
+    /// sessions of 512 bytes. 0 keeps none: every load then reads the session's file. Sessions that were used least recently go
+    /// first (LRU, approximated by CLOCK). A session larger than its share is read from its file each time: a 257th of the limit, or
+    /// 120 to 250 KiB, and at most half of the limit, where it is below 32 MiB.
     ///
     /// The store keeps no copies, whatever is set here, where processes do not share memory (NFS, SMB, 9p, FUSE; see
     /// [`FileStore::uncached_file_system`](super::FileStore::uncached_file_system)) and if it is [read only](Self::read_only).

@@ -22,7 +22,6 @@ use crate::store::{Absent, Live, Lookup, Store};
 use crate::sync::Instant;
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 /// Lock-free re-reads before a reader falls back to a shared lock.
 const REREADS_MAX: u32 = 8;
@@ -51,7 +50,7 @@ impl FileStore {
         Ok(match newest {
             Ok(Decoded { record, version, .. }) => {
                 self.coherence
-                    .remember(session, Cached::new(Arc::clone(&record), id, version, stamp, now.micros()));
+                    .remember(session, Cached::new(record.clone(), id, version, stamp, now.micros()));
                 Lookup::Live(Live { record, id })
             }
             Err(absent) => {

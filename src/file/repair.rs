@@ -24,9 +24,10 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotASessionStore`] if `dir` holds no store or something else, too; [`ErrorKind::NewerFormat`] if a newer version of
-    /// this crate wrote the parameters or, if they are lost, any session; [`ErrorKind::Permissions`] for a directory that is
-    /// not ours, or whose modes do not agree (see [`keep_modes`](super::FileStoreOptions::keep_modes)); [`ErrorKind::Io`] and others for all that the operating system refuses.
+    /// [`ErrorKind::NotASessionStore`] if `dir` holds no store or something else, too; [`ErrorKind::NewerFormat`] or
+    /// [`ErrorKind::OlderFormat`] if another version of this crate wrote the parameters or, if they are lost, any session;
+    /// [`ErrorKind::Permissions`] for a directory that is not ours, or whose modes do not agree (see
+    /// [`keep_modes`](super::FileStoreOptions::keep_modes)); [`ErrorKind::Io`] and others for all that the operating system refuses.
     ///
     /// ```
     /// # use sessile::FileStore;

@@ -12,11 +12,9 @@ use super::session_lock::SessionRef;
 use super::slot::Extent;
 use crate::error::Result;
 use crate::id::SessionId;
-use crate::record::Record;
 use crate::store::{Change, Live, Store, Verdict};
 use rustix::io::Errno;
 use std::io;
-use std::sync::Arc;
 
 impl FileStore {
     /// Changes a session and moves it to `successor`. The old session is ended when this returns a record.
@@ -31,15 +29,12 @@ impl FileStore {
         if locked.newest.record.is_expired(self.now()) {
             return Ok(None);
         }
-        let mut changed = Record::clone(&locked.newest.record);
-        let record = match change(&mut changed)? {
+        let mut record = locked.newest.record.clone();
+        match change(&mut record)? {
             Verdict::Abort => return Ok(None),
-            Verdict::Keep => Arc::clone(&locked.newest.record),
-            Verdict::Write => {
-                changed.truncate_to_micros();
-                Arc::new(changed)
-            }
-        };
+            Verdict::Keep => record = locked.newest.record.clone(),
+            Verdict::Write => {}
+        }
         let had = Extent::of(&locked.newest.record, locked.newest.length);
         // Synced with its name at every durability: else a power cut may lose both.
         let live = self.create_beside(SessionRef::Id(successor), record, true, Some(had))?;

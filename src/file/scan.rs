@@ -50,6 +50,8 @@ pub enum Content {
     Foreign(PublicId),
     /// A session that a newer version of this crate wrote. It is never changed.
     Newer(PublicId),
+    /// A session that an earlier version of this crate wrote, in a format of its own. It is never changed.
+    Older(PublicId),
     /// A file that is not this crate's. It is never changed.
     Unknown,
 }
@@ -82,7 +84,7 @@ impl FileStore {
     /// under a name of the store's own is found if each is examined.
     pub(super) fn strays(&self, examines: bool) -> Vec<Result<ScannedFile>> {
         let stray = |path: String, is_named_ours: bool| {
-            let stat = self.root.stat(&path).ok();
+            let stat = self.root.stat_with_times(&path).ok();
             let is_ours = is_named_ours && stat.is_some_and(|stat| stat.is_file);
             let content = if is_ours { Content::Temporary } else { Content::Unknown };
             ScannedFile {
@@ -170,7 +172,7 @@ impl FileStore {
         name: &str,
     ) -> Result<Option<ScannedFile>> {
         let path = self.root.path().join(shard).join(name);
-        let stat = match directory.stat(name) {
+        let stat = match directory.stat_with_times(name) {
             Ok(stat) => stat,
             // The listing replaced bytes that are not UTF-8. No file of this crate has such a name.
             Err(error) if error.kind() == io::ErrorKind::NotFound && name.contains('\u{fffd}') => {
@@ -199,6 +201,7 @@ impl FileStore {
                 Ok(Some(View::Damaged)) => Content::Damaged(id),
                 Ok(Some(View::Empty)) => Content::Unfinished(id),
                 Err(error) if error.kind() == ErrorKind::NewerFormat => Content::Newer(id),
+                Err(error) if error.kind() == ErrorKind::OlderFormat => Content::Older(id),
                 Err(error) if error.kind() == ErrorKind::NotASessionFile => Content::Foreign(id),
                 Err(error) => return Err(error),
             },

@@ -19,7 +19,7 @@ pub struct Stats {
     pub evictions: u64,
     /// Copies in memory now.
     pub copies: usize,
-    /// Memory that the copies take, in bytes, as estimated for the limit.
+    /// Memory that the cached sessions take, in bytes, with the cache's tables.
     pub copies_bytes: usize,
     /// Sessions that could not be inserted in the expiry index (a full disk, say): a sweep finds them up to 256 hours later.
     pub index_failures: u64,

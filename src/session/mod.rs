@@ -105,7 +105,7 @@ pub struct Session {
 /// A live session as it was loaded or last saved.
 struct Current {
     token: Token,
-    record: Arc<Record>,
+    record: Record,
     id: PublicId,
 }
 
@@ -251,7 +251,7 @@ impl Session {
         for token in self.candidates.iter().take(LOOKED_UP_MAX) {
             let store = &self.context.store;
             match store.load(token)? {
-                Lookup::Live(live) if !self.context.lifetime.is_over(&live.record, store.now()) => {
+                Lookup::Live(live) if !self.context.lifetime.is_over(&live.record.timing(), store.now()) => {
                     return Ok(Some(Current { token: token.clone(), record: live.record, id: live.id }));
                 }
                 Lookup::Live(live) => self.context.observe(&Event::Expired(live.id)),

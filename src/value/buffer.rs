@@ -1,7 +1,7 @@
 //! Where the bytes of a value are written: in the canonical order and with the counts that they turn out to have, whatever a type
 //! claims about itself. Knows no `serde`.
 use super::fault::Fault;
-use super::wire::{MORE, Reader};
+use super::wire::{MORE, Reader, VARINT_BYTES_MAX};
 use smallvec::SmallVec;
 use std::cmp::Ordering;
 use std::fmt::{self, Write};
@@ -10,9 +10,6 @@ use std::fmt::{self, Write};
 const SMALL_BYTES: usize = 256;
 /// Members of the objects around one part that take no allocation.
 const SMALL_MEMBERS: usize = 32;
-
-/// Bytes of the longest varint: 64 bits in groups of seven.
-const VARINT_BYTES_MAX: usize = 10;
 
 /// The bytes so far.
 pub(super) struct Buffer {
@@ -75,16 +72,9 @@ impl Buffer {
     }
 
     #[inline(never)]
-    fn long_varint(&mut self, mut number: u64) {
-        let mut varint = [0; VARINT_BYTES_MAX];
-        let mut length = 0;
-        while number >= u64::from(MORE) {
-            varint[length] = number.to_le_bytes()[0] | MORE;
-            number >>= 7;
-            length += 1;
-        }
-        varint[length] = number.to_le_bytes()[0];
-        self.bytes(&varint[..=length]);
+    fn long_varint(&mut self, number: u64) {
+        let mut room = [0; VARINT_BYTES_MAX];
+        self.bytes(postcard::to_slice(&number, &mut room).expect("the longest varint fits"));
     }
 
     #[inline]

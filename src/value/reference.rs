@@ -4,8 +4,9 @@
 use super::*;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use serde::de::{IgnoredAny, MapAccess, SeqAccess};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Deserialize, Deserializer, Serializer};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -43,7 +44,7 @@ fn reference(json: &Json) -> Vec<u8> {
 }
 
 fn value(bytes: &[u8]) -> Value {
-    Value(Bytes::from_slice(bytes))
+    Value(bytes.into())
 }
 
 /// Every shape that `serde` knows.

@@ -18,8 +18,8 @@ pub(super) const OBJECT: u8 = 7;
 
 /// What a varint's byte has if another one follows.
 pub(super) const MORE: u8 = 0x80;
-/// Where the bits of a varint's tenth and last byte belong: 64 bits are nine groups of seven and one more.
-const SHIFT_MAX: u32 = 63;
+/// Bytes of the longest varint: 64 bits in groups of seven.
+pub(super) const VARINT_BYTES_MAX: usize = 10;
 /// No tag, no whole varint, no boolean and no float begins here.
 const NO_VALUE: &[u8] = &[0xff];
 
@@ -137,27 +137,17 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// A varint of two bytes or more.
+    /// A varint of two bytes or more: postcard reads it, and takes longer forms of a number too, which end with a zero.
     #[inline(never)]
     fn long_varint(&mut self) -> Result<u64, Fault> {
-        let (mut number, mut shift, mut rest) = (0, 0, self.rest);
-        while let [byte, behind @ ..] = rest {
-            number |= u64::from(byte & !MORE) << shift;
-            rest = behind;
-            if *byte < MORE {
-                // The last byte of a shorter form is not zero, and one bit is left for the tenth.
-                if *byte == 0 || (shift == SHIFT_MAX && *byte > 1) {
-                    break;
-                }
+        let whole = self.rest;
+        match postcard::take_from_bytes(whole) {
+            Ok((number, rest)) if whole[whole.len() - rest.len() - 1] != 0 => {
                 self.rest = rest;
-                return Ok(number);
+                Ok(number)
             }
-            if shift == SHIFT_MAX {
-                break;
-            }
-            shift += 7;
+            _ => Err(self.damage("a number that is cut short, too long or not minimal")),
         }
-        Err(self.damage("a number that is cut short, too long or not minimal"))
     }
 
     #[inline]

@@ -60,7 +60,8 @@ fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
             9 | 10 => file.rotate_left(length / 2),
             _ => {
                 // First bytes of a tombstone, a failed write or another format.
-                let magic: &[u8] = [&b"GONE"[..], b"VOID", b"SESS\x02", b"SESS\x00", b"SESS"][dice.below(5)];
+                let magic: &[u8] =
+                    [&b"GONE"[..], b"VOID", b"SESS\x03", b"SESS\x01", b"SESS\x00", b"SESS"][dice.below(6)];
                 let slot = dice.below(2) * length / 2;
                 let bytes = magic.len().min(length - slot);
                 file[slot..slot + bytes].copy_from_slice(&magic[..bytes]);
@@ -71,7 +72,8 @@ fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
 }
 
 /// The results of reading a damaged file, by [`Want`](crate::support::victim::Want).
-const RESULTS: [&str; 5] = ["newer versions", "older versions", "damaged", "unknown", "of a newer format"];
+const RESULTS: [&str; 6] =
+    ["newer versions", "older versions", "damaged", "unknown", "of a newer format", "of an older format"];
 
 fn a_damaged_file_serves_one_of_its_versions_or_nothing(dir: &Path, time: Duration) -> Figures {
     let victim = Victim::at(tempdir_in(dir).unwrap(), 100);

@@ -18,7 +18,7 @@ use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::files_in_shards;
 use crate::support::versions;
 use sessile::file::{Content, ScannedFile, SweepOptions, SweepOutcome};
-use sessile::{Durability, FileStore, PublicId, Record, Store, Token, Verdict};
+use sessile::{Durability, FileStore, PublicId, Record, Store, Timing, Token, Verdict};
 use std::collections::HashSet;
 use std::fs::File;
 use std::ops::Range;
@@ -379,12 +379,12 @@ fn make_short_lived(store: &FileStore, dice: &mut Dice) {
     let most = u64::try_from(SHORT_LIFE_MAX.as_micros()).unwrap();
     let mut soon = || store.now() + Duration::from_micros(dice.roll(most));
     let mut record = versions::new(store, 1, 10);
-    record.deadline = soon();
+    record.set_timing(Timing { deadline: soon(), ..record.timing() });
     let saved = store.create(&record, Durability::Relaxed).unwrap();
-    let until = record.deadline.max(soon());
+    let until = record.deadline().max(soon());
     if dice.roll(4) == 0 {
         let renew = &mut |record: &mut Record| {
-            record.deadline = until;
+            record.set_timing(Timing { deadline: until, ..record.timing() });
             Ok(Verdict::Write)
         };
         // It may have expired.

@@ -297,7 +297,7 @@ fn durability(dice: &mut Dice) -> Durability {
 }
 
 fn counter(record: &Record, writer: u64) -> u64 {
-    record.entries.get(format!("writer {writer}").as_str()).map_or(0, |value| value.get().unwrap())
+    record.entries().get(format!("writer {writer}").as_str()).map_or(0, |value| value.get().unwrap())
 }
 
 #[track_caller]
@@ -312,7 +312,7 @@ fn counted(store: &FileStore, shared: &Token, writer: u64) -> u64 {
 fn count(store: &FileStore, shared: &Token, writer: u64, how: Durability) {
     let change = &mut |record: &mut Record| {
         let next = Value::new(&(counter(record, writer) + 1)).unwrap();
-        record.entries.insert(format!("writer {writer}").into(), next);
+        record.insert(&format!("writer {writer}"), &next).unwrap();
         Ok(Verdict::Write)
     };
     store.update(shared, change, how).unwrap().expect("it is live");
@@ -349,7 +349,7 @@ fn take_steps_until_killed(parent: &Parent) {
                 let old = Value::new(&id_of(token).to_string()).unwrap();
                 let change = &mut |record: &mut Record| {
                     versions::put(record, *version + 1, bytes);
-                    record.entries.insert("moved from".into(), old.clone());
+                    record.insert("moved from", &old).unwrap();
                     Ok(Verdict::Write)
                 };
                 *token = store.rotate(token, change, how).unwrap().unwrap().token;

@@ -93,13 +93,13 @@ fn by(process: usize) -> String {
 }
 
 fn count(record: &Record, name: &str) -> u64 {
-    record.entries.get(name).map_or(0, |value| value.get().unwrap())
+    record.entries().get(name).map_or(0, |value| value.get().unwrap())
 }
 
 #[track_caller]
 fn load(store: &FileStore, token: &Token) -> Record {
     match store.load(token).unwrap() {
-        Lookup::Live(live) => (*live.record).clone(),
+        Lookup::Live(live) => live.record,
         Lookup::Absent(absent) => panic!("a session that was not ended is absent: {absent:?}"),
     }
 }
@@ -154,9 +154,9 @@ fn increment(store: &FileStore, tokens: &[Token], process: u64, dice: &mut Dice)
         let change = &mut |record: &mut Record| {
             for name in [ALL, &own] {
                 let next = Value::new(&(count(record, name) + 1)).unwrap();
-                record.entries.insert(name.into(), next);
+                record.insert(name, &next).unwrap();
             }
-            record.entries.insert("text".into(), Value::new(&"x".repeat(bytes)).unwrap());
+            record.insert("text", &Value::new(&"x".repeat(bytes)).unwrap()).unwrap();
             Ok(Verdict::Write)
         };
         let saved = store.update(&tokens[n], change, how).unwrap().expect("no operation ends it");

@@ -11,7 +11,7 @@ use crate::support::process::{Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::texts::{files_in_shards, path_of};
 use crate::support::versions;
 use sessile::file::{ReaperOptions, SweepOptions, SweepOutcome};
-use sessile::{Absent, Durability, FileStore, Live, Lookup, PublicId, Record, Store, Token, Verdict};
+use sessile::{Absent, Durability, FileStore, Live, Lookup, PublicId, Record, Store, Timing, Token, Verdict};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -212,9 +212,12 @@ impl<'a> Racer<'a> {
     fn create_in(&mut self, place: u64) {
         let life = self.ledger.give(self.writer);
         let mut record = versions::new(self.store, 1, 10);
-        record.deadline = self.store.now() + Duration::from_micros(2_000 + self.dice.roll(LIFE_MAX - 2_000));
+        record.set_timing(Timing {
+            deadline: self.store.now() + Duration::from_micros(2_000 + self.dice.roll(LIFE_MAX - 2_000)),
+            ..record.timing()
+        });
         let saved = self.store.create(&record, Durability::Relaxed).unwrap();
-        let deadline = self.since_epoch(saved.live.record.deadline);
+        let deadline = self.since_epoch(saved.live.record.deadline());
         self.ledger.begin(life, &saved.token, self.writer, deadline);
         self.ledger.put_in(place, life);
     }
@@ -232,7 +235,7 @@ impl<'a> Racer<'a> {
                 std::hint::spin_loop();
             }
             versions::put(record, versions::of(record) + 1, bytes);
-            record.deadline = record.deadline.max(to);
+            record.set_timing(Timing { deadline: record.deadline().max(to), ..record.timing() });
             Ok(Verdict::Write)
         };
         let Some(saved) = self.store.update(&token, change, Durability::Relaxed).unwrap() else {
@@ -247,7 +250,7 @@ impl<'a> Racer<'a> {
             self.figures.ends += 1;
             return false;
         };
-        let deadline = self.since_epoch(saved.live.record.deadline);
+        let deadline = self.since_epoch(saved.live.record.deadline());
         self.ledger.acknowledge(life, self.writer, deadline);
         self.figures.saves += 1;
         if before.ended {
@@ -265,7 +268,7 @@ impl<'a> Racer<'a> {
         match found {
             Lookup::Live(Live { record, .. }) => {
                 versions::of(&record);
-                let deadline = self.since_epoch(record.deadline);
+                let deadline = self.since_epoch(record.deadline());
                 if before.ended {
                     self.figures.fault(format!("{life:?}: served after it was reported as expired"));
                 } else if deadline <= asked {

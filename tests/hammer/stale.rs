@@ -280,7 +280,7 @@ fn a_writer_stopped_beside_a_later_save_finds_that_save(dir: &Path, time: Durati
         dice.pause(100);
         worker.stop();
         let change = &mut |record: &mut Record| {
-            let bytes = record.entries["bytes"].get().unwrap();
+            let bytes = record.entries().get("bytes").unwrap().get().unwrap();
             versions::put(record, versions::of(record) + 1, bytes);
             Ok(Verdict::Write)
         };

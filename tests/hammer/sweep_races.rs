@@ -9,7 +9,8 @@ use crate::support::texts::{files_in_shards, path_of};
 use crate::support::versions;
 use sessile::file::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
 use sessile::{
-    Clock, Durability, FileStore, FileStoreOptions, Lookup, PublicId, Record, Saved, Store, Token, Verdict,
+    Clock, Durability, FileStore, FileStoreOptions, Lookup, PublicId, Record, Saved, Store, Timing, Token,
+    Verdict,
 };
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
@@ -77,7 +78,7 @@ fn token(text: &str) -> Token {
 
 fn create(store: &FileStore, deadline: SystemTime) -> Saved {
     let mut record = versions::new(store, 1, 10);
-    record.deadline = deadline;
+    record.set_timing(Timing { deadline, ..record.timing() });
     store.create(&record, RELAXED).unwrap()
 }
 
@@ -86,7 +87,7 @@ fn renew(store: &FileStore, token: &Token, to: SystemTime, mut inside: impl FnMu
     let change = &mut |record: &mut Record| {
         inside();
         versions::put(record, versions::of(record) + 1, 10);
-        record.deadline = to;
+        record.set_timing(Timing { deadline: to, ..record.timing() });
         Ok(Verdict::Write)
     };
     store.update(token, change, RELAXED).unwrap()
@@ -262,7 +263,7 @@ fn renew_near_deadlines(store: &FileStore, seed: u64, sessions: u64) -> Renewals
             racing.push_back((create(store, next(&mut dice)), 0));
         }
         let (session, renewals): (Saved, u32) = racing.pop_front().unwrap();
-        let deadline = session.live.record.deadline;
+        let deadline = session.live.record.deadline();
         wait_until(&clock, deadline - lead * MICRO + some(&mut dice, MICRO, 200));
         // Half of them hold the lock until the session would have expired.
         let until = if dice.roll(2) == 0 { deadline + some(&mut dice, MICRO, 400) } else { UNIX_EPOCH };
@@ -290,7 +291,7 @@ fn renew_near_deadlines(store: &FileStore, seed: u64, sessions: u64) -> Renewals
         }
     }
     done.dead.extend(racing.into_iter().map(|(session, _)| session));
-    let last = done.dead.iter().map(|session| session.live.record.deadline).max();
+    let last = done.dead.iter().map(|session| session.live.record.deadline()).max();
     wait_until(&clock, last.unwrap() + MILLI);
     done
 }
@@ -720,7 +721,7 @@ impl Operation {
         let bytes = if self == Self::Grow { 6_000 } else { 10 };
         let change = &mut |record: &mut Record| {
             versions::put(record, versions::of(record) + 1, bytes);
-            record.deadline = to;
+            record.set_timing(Timing { deadline: to, ..record.timing() });
             Ok(Verdict::Write)
         };
         let (found, made) = match self {
@@ -781,12 +782,12 @@ fn change_beside_the_sweep(dir: &TempDir, dice: &mut Dice, round: u64, rounds: &
         let first = store.now() + MILLI;
         let sessions: [Saved; AT_ONCE] = [0, 1, 2, 3].map(|n: u32| create(&store, first + n * 400 * MICRO));
         let line = sessions.each_ref().map(|session| {
-            let deadline = session.live.record.deadline.duration_since(UNIX_EPOCH).unwrap().as_micros();
+            let deadline = session.live.record.deadline().duration_since(UNIX_EPOCH).unwrap().as_micros();
             format!("{} {deadline}", session.token.expose())
         });
         other.say(line.join(" "));
         let ours = sessions.each_ref().map(|Saved { token, live }| {
-            Operation::roll(dice).run(&store, token, live.record.deadline, dice)
+            Operation::roll(dice).run(&store, token, live.record.deadline(), dice)
         });
         for (session, ours) in sessions.iter().zip(ours) {
             let results = [ours, read_acted(&other.line())];

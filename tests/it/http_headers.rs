@@ -127,7 +127,7 @@ impl Site {
     #[track_caller]
     fn deadline(&self, token: &Token) -> SystemTime {
         match self.store.inner.load(token).unwrap() {
-            Lookup::Live(live) => live.record.deadline,
+            Lookup::Live(live) => live.record.deadline(),
             Lookup::Absent(absent) => panic!("{absent:?}"),
         }
     }

@@ -100,7 +100,7 @@ pub(super) fn elsewhere<R>(
 #[track_caller]
 pub(super) fn entries(stage: &Stage, token: &Token) -> Json {
     let record = stage.record(token);
-    record.entries.iter().map(|(name, value)| (name.to_string(), value.to_json().unwrap())).collect()
+    record.entries().iter().map(|(name, value)| (name.to_string(), value.to_json().unwrap())).collect()
 }
 
 pub(super) fn token_of(session: &Session) -> Token {
@@ -161,7 +161,7 @@ fn an_id_that_is_not_alive_is_never_adopted(stage: &Stage) {
             let new = token_of(&session);
             assert!(dead.iter().all(|(_, dead)| *dead != new), "{name}, {change}");
             stage.check_absent(token);
-            assert!(!stage.record(&new).entries.contains_key("secret"));
+            assert!(!stage.record(&new).entries().contains("secret"));
         }
     }
 }
@@ -218,8 +218,8 @@ fn changes_that_come_to_nothing_leave_nothing(stage: &Stage) {
         session.save().unwrap();
         let token = token_of(&session);
         assert_eq!(entries(stage, &token), json!({ "m": 1 }), "{name}");
-        assert_eq!(stage.record(&token).user, None, "{name}");
-        assert_eq!(stage.record(&token).expiry, Expiry::Default, "{name}");
+        assert_eq!(stage.record(&token).user(), None, "{name}");
+        assert_eq!(stage.record(&token).timing().expiry, Expiry::Default, "{name}");
         session.destroy().unwrap();
     }
 }
@@ -480,7 +480,7 @@ fn entries_stored_after_a_destruction_make_a_new_session(stage: &Stage) {
     assert_ne!(new, token);
     assert_eq!(entries(stage, &new), json!({ "after": 1 }));
     let record = stage.record(&new);
-    assert_eq!((record.user.as_ref(), record.expiry), (None, Expiry::Default));
+    assert_eq!((record.user().as_ref(), record.timing().expiry), (None, Expiry::Default));
     assert_eq!(stage.stored(), 1);
 }
 
@@ -596,13 +596,13 @@ fn rotate_id_moves_the_session_when_it_is_saved(stage: &Stage) {
         if with_changes {
             session.insert("n", 2).unwrap();
         }
-        assert_eq!(*stage.record(&token), *before, "nothing happens before the save");
+        assert_eq!(stage.record(&token), before, "nothing happens before the save");
         session.save().unwrap();
         let new = token_of(&session);
         assert_ne!(new, token);
         stage.check_absent(&token);
         assert_eq!(entries(stage, &new), if with_changes { json!({ "n": 2 }) } else { json!({ "n": 1 }) });
-        assert_eq!(stage.record(&new).created, before.created);
+        assert_eq!(stage.record(&new).timing().created, before.timing().created);
         assert_eq!(stage.stored(), 1);
         session.save().unwrap();
         assert_eq!(token_of(&session), new, "once");
@@ -651,7 +651,7 @@ fn changes_acknowledged_during_a_rotation_are_in_its_result(stage: &Stage) {
         session.save().unwrap();
         let new = token_of(&session);
         assert_eq!(entries(stage, &new), json!({ "n": 20, "own": 1, "other": 1 }), "{name}");
-        assert_eq!(stage.record(&new).expiry, Expiry::BrowserClose, "{name}");
+        assert_eq!(stage.record(&new).timing().expiry, Expiry::BrowserClose, "{name}");
     }
 }
 
@@ -690,11 +690,11 @@ fn login_moves_the_session_and_records_the_user(stage: &Stage) {
     let mut session = loaded(stage, &token);
     session.login("ada").unwrap();
     assert_eq!(session.user().unwrap().as_deref(), Some("ada"), "seen at once");
-    assert_eq!(stage.record(&token).user, None, "stored at the save");
+    assert_eq!(stage.record(&token).user(), None, "stored at the save");
     session.save().unwrap();
     let new = token_of(&session);
     stage.check_absent(&token);
-    assert_eq!(stage.record(&new).user.as_deref(), Some("ada"));
+    assert_eq!(stage.record(&new).user(), Some("ada"));
     assert_eq!(stage.stored(), 1);
     let mut again = loaded(stage, &new);
     assert_eq!(again.user().unwrap().as_deref(), Some("ada"));
@@ -708,7 +708,7 @@ fn login_moves_the_session_and_records_the_user(stage: &Stage) {
     stage.rig.calls();
     again.save().unwrap();
     assert_eq!(stage.rig.calls(), [Call::Rotate]);
-    assert_eq!(stage.record(&token_of(&again)).user.as_deref(), Some("ada"));
+    assert_eq!(stage.record(&token_of(&again)).user(), Some("ada"));
 }
 
 fn login_of_a_new_visitor_makes_one_session(stage: &Stage) {
@@ -718,11 +718,7 @@ fn login_of_a_new_visitor_makes_one_session(stage: &Stage) {
     session.save().unwrap();
     assert_eq!(stage.rig.calls(), [Call::Create]);
     let record = stage.record(&token_of(&session));
-    assert_eq!(
-        (record.user.as_deref(), record.entries.len()),
-        (Some("ada"), 0),
-        "a user alone is worth storing"
-    );
+    assert_eq!((record.user(), record.entries().len()), (Some("ada"), 0), "a user alone is worth storing");
     session.save().unwrap();
     assert_eq!(stage.stored(), 1);
 }
@@ -767,7 +763,7 @@ fn login_of_another_user_drops_the_first_ones_entries(stage: &Stage) {
         session.save().unwrap();
         let new = token_of(&session);
         assert_eq!(entries(stage, &new), json!({ "after": 1 }));
-        assert_eq!(stage.record(&new).user.as_deref(), Some("bob"));
+        assert_eq!(stage.record(&new).user(), Some("bob"));
         stage.check_absent(&token);
     }
     // Changes of the first one in this request are dropped as well, stored or not.
@@ -806,18 +802,21 @@ fn login_of_another_user_drops_the_expiry_setting_of_the_first_one(stage: &Stage
         session.login("bob").unwrap();
         session.save().unwrap();
         let record = stage.record(&token_of(&session));
-        assert_eq!((record.expiry, record.deadline), (Expiry::Default, stage.clock.now() + secs(1_209_600)));
+        assert_eq!(
+            (record.timing().expiry, record.deadline()),
+            (Expiry::Default, stage.clock.now() + secs(1_209_600))
+        );
         // The same user's setting survives, and so does one of the new user.
         session.set_expiry(remember_me);
         session.login("bob").unwrap();
         session.save().unwrap();
         session.login("bob").unwrap();
         session.save().unwrap();
-        assert_eq!(stage.record(&token_of(&session)).expiry, remember_me);
+        assert_eq!(stage.record(&token_of(&session)).timing().expiry, remember_me);
         session.login("eve").unwrap();
         session.set_expiry(Expiry::BrowserClose);
         session.save().unwrap();
-        assert_eq!(stage.record(&token_of(&session)).expiry, Expiry::BrowserClose);
+        assert_eq!(stage.record(&token_of(&session)).timing().expiry, Expiry::BrowserClose);
     }
 }
 
@@ -839,15 +838,15 @@ fn login_of_another_user_drops_the_entries_at_the_save(stage: &Stage) {
     let (store, same) = (stage.second.clone(), token.clone());
     stage.rig.before(Call::Rotate, move || {
         let mut log_ada_in = |record: &mut sessile::Record| {
-            record.user = Some("ada".into());
-            record.entries.insert("secret".into(), Value::new(&1).unwrap());
+            record.set_user("ada").unwrap();
+            record.insert("secret", &Value::new(&1).unwrap()).unwrap();
             Ok(Verdict::Write)
         };
         store.update(&same, &mut log_ada_in, Durability::OfStore).unwrap().unwrap();
     });
     session.save().unwrap();
     assert_eq!(entries(stage, &token_of(&session)), json!({ "after": 1 }));
-    assert_eq!(stage.record(&token_of(&session)).user.as_deref(), Some("bob"));
+    assert_eq!(stage.record(&token_of(&session)).user(), Some("bob"));
 }
 
 fn a_login_that_is_not_saved_has_not_happened(stage: &Stage) {
@@ -866,7 +865,7 @@ fn a_user_has_1_to_256_bytes(stage: &Stage) {
         if allowed {
             session.login(user).unwrap();
             session.save().unwrap();
-            assert_eq!(stage.record(&token_of(&session)).user.as_deref(), Some(user));
+            assert_eq!(stage.record(&token_of(&session)).user(), Some(user));
         } else {
             let error = session.login(user).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Value);
@@ -898,7 +897,7 @@ fn login_restarts_the_absolute_limit_and_rotation_does_not(stage: &Stage) {
     session.save().unwrap();
     assert_eq!(session.deadline().unwrap(), begin + secs(6000) + limit);
     let token = token_of(&session);
-    assert_eq!(stage.record(&token).created, begin + secs(6000));
+    assert_eq!(stage.record(&token).timing().created, begin + secs(6000));
     stage.clock.set(begin + secs(16_000));
     stage.check_absent(&token);
 }
@@ -1000,10 +999,14 @@ fn expiry_settings_merge_like_an_entry(stage: &Stage) {
         stage.rig.before(Call::Update, move || elsewhere(&others, &same, other));
         session.save().unwrap();
         let record = stage.record(&token);
-        assert_eq!(record.expiry, result);
+        assert_eq!(record.timing().expiry, result);
         assert_eq!(session.expiry().unwrap(), result);
         let age = if result == Expiry::After(secs(300)) { secs(300) } else { secs(1_209_600) };
-        assert_eq!(record.deadline, stage.clock.now() + age, "the deadline is the one of the merged setting");
+        assert_eq!(
+            record.deadline(),
+            stage.clock.now() + age,
+            "the deadline is the one of the merged setting"
+        );
     }
 }
 
@@ -1140,7 +1143,7 @@ fn update_now_after_another_users_login_starts_from_nothing(stage: &Stage) {
     let new = token_of(&session);
     assert_ne!(new, token);
     assert_eq!(entries(stage, &new), json!({ "n": 1 }));
-    assert_eq!(stage.record(&new).user.as_deref(), Some("bob"));
+    assert_eq!(stage.record(&new).user(), Some("bob"));
     // Of the same user, and of an anonymous visitor, it does.
     for token in [new, stored(stage, &json!({ "n": 1 }))] {
         let mut session = loaded(stage, &token);
@@ -1158,7 +1161,7 @@ fn update_now_makes_a_new_session_once(stage: &Stage) {
     assert_eq!(session.update_now("n", add_one).unwrap(), 1);
     let token = token_of(&session);
     assert_eq!(entries(stage, &token), json!({ "n": 1 }));
-    assert_eq!(stage.record(&token).deadline, stage.clock.now() + secs(300), "it lives as it was set to");
+    assert_eq!(stage.record(&token).deadline(), stage.clock.now() + secs(300), "it lives as it was set to");
     assert_eq!(session.update_now("n", add_one).unwrap(), 2);
     session.save().unwrap();
     assert_eq!(token_of(&session), token);
@@ -1219,7 +1222,7 @@ fn an_explicit_save_is_kept_and_the_request_goes_on(stage: &Stage) {
         });
         session.save().unwrap();
         assert_eq!(entries(stage, &token), json!({ "n": 7, "m": 1 }));
-        assert_eq!(stage.record(&token).expiry, Expiry::Default);
+        assert_eq!(stage.record(&token).timing().expiry, Expiry::Default);
         session.destroy().unwrap();
     }
     session.insert("m", 3).unwrap();
@@ -1243,8 +1246,8 @@ fn a_save_that_failed_keeps_the_changes_for_another_try(stage: &Stage) {
         }
         session.save().unwrap();
         let record = stage.record(&token_of(&session));
-        let found = record.entries.get("n").map(|value| value.get().unwrap());
-        assert_eq!((found, record.user.clone(), record.expiry), expected, "{name}");
+        let found = record.entries().get("n").map(|value| value.get().unwrap());
+        assert_eq!((found, record.user().map(str::to_owned), record.timing().expiry), expected, "{name}");
         assert_eq!(token_of(&session) != token, moves, "{name}");
     }
     let mut session = stage.sessions().session([]);

@@ -58,7 +58,7 @@ fn in_every_order(stage: &Stage, check: impl Fn(&str, Token, &dyn Fn(&mut Sessio
 #[track_caller]
 fn check_stored(stage: &Stage, token: &Token, user: &str, expected: &Json, context: &str) {
     assert_eq!(entries(stage, token), *expected, "{context}");
-    assert_eq!(stage.record(token).user.as_deref(), Some(user), "{context}");
+    assert_eq!(stage.record(token).user(), Some(user), "{context}");
 }
 
 fn a_login_whose_session_is_gone_makes_a_new_one(stage: &Stage) {
@@ -71,7 +71,7 @@ fn a_login_whose_session_is_gone_makes_a_new_one(stage: &Stage) {
         let n = if name.starts_with("update_now") { 2 } else { 1 };
         let expected = json!({ "n": n, "cart": ["apple"], "seen": true });
         check_stored(stage, &token_of(&session), "ada", &expected, name);
-        assert_eq!(stage.record(&token_of(&session)).created, stage.clock.now(), "{name}");
+        assert_eq!(stage.record(&token_of(&session)).timing().created, stage.clock.now(), "{name}");
         assert_eq!(session.get("seen").unwrap(), Some(true));
         // It is a session as any other.
         session.insert("seen", false).unwrap();
@@ -92,7 +92,7 @@ fn a_login_whose_session_is_gone_takes_nothing_of_another_user(stage: &Stage) {
         run(&mut session);
         let new = token_of(&session);
         check_stored(stage, &new, "ada", &json!({ "n": if save == "save" { 1 } else { 2 } }), save);
-        assert_eq!(stage.record(&new).expiry, Expiry::Default, "{save}");
+        assert_eq!(stage.record(&new).timing().expiry, Expiry::Default, "{save}");
     }
 }
 
@@ -137,8 +137,8 @@ fn a_login_outlives_the_expiry_of_its_session(stage: &Stage) {
         stage.clock.advance(secs(300));
         session.save().unwrap();
         let record = stage.record(&token_of(&session));
-        assert_eq!((record.user.as_deref(), record.entries.len()), (Some("ada"), 1), "{expiry:?}");
-        assert!(record.deadline > stage.clock.now(), "{expiry:?}");
+        assert_eq!((record.user(), record.entries().len()), (Some("ada"), 1), "{expiry:?}");
+        assert!(record.deadline() > stage.clock.now(), "{expiry:?}");
     }
 }
 

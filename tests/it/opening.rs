@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("keep open", keep_open)];
 
 const PARAMETERS: &str = "sessile.json";
-const OURS: &str = "{\"format\":1,\"shards\":256,\"public_id\":\"blake3-160\"}\n";
+const OURS: &str = "{\"format\":2,\"shards\":256,\"public_id\":\"blake3-160\"}\n";
 
 fn mode_of(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o7777
@@ -337,15 +337,27 @@ fn with_parameters(parameters: &[u8]) -> impl FnOnce(&Path) {
 #[test]
 fn a_store_of_a_newer_format_is_refused() {
     for (format, parameters) in [
-        ("2", "{\"format\":2,\"shards\":256,\"public_id\":\"blake3-160\"}"),
-        ("3", "{\"of\":[\"another\",{\"kind\":null}],\"format\":3}"),
+        ("3", "{\"format\":3,\"shards\":256,\"public_id\":\"blake3-160\"}"),
+        ("4", "{\"of\":[\"another\",{\"kind\":null}],\"format\":4}"),
         ("18446744073709551615", "{\"format\":18446744073709551615}"),
     ] {
         let text = format!(
             "failed to read the parameters of session store `DIR/sessile.json`: the store has format \
-             {format}, this version knows 1"
+             {format}, this version knows 2"
         );
         check_refused(with_parameters(parameters.as_bytes()), ErrorKind::NewerFormat, &text, None);
+    }
+}
+
+#[test]
+fn a_store_of_the_earlier_format_is_refused_with_the_way_to_move_it() {
+    for parameters in
+        ["{\"format\":1,\"shards\":256,\"public_id\":\"blake3-160\"}", "{\"format\":1,\"anything\":\"else\"}"]
+    {
+        let text = "failed to read the parameters of session store `DIR/sessile.json`: the store has format 1, this \
+                    version knows 2; run `sessile export` of the version of sessile that wrote it, and `sessile import` \
+                    of this one into a new directory";
+        check_refused(with_parameters(parameters.as_bytes()), ErrorKind::OlderFormat, text, None);
     }
 }
 
@@ -358,13 +370,13 @@ fn parameters_that_are_not_ours_are_refused() {
         "[]",
         "17",
         "null",
-        "{\"format\":1}",
+        "{\"format\":2}",
         "{\"format\":0,\"shards\":256,\"public_id\":\"blake3-160\"}",
         "{\"format\":-1,\"shards\":256,\"public_id\":\"blake3-160\"}",
-        "{\"format\":\"1\",\"shards\":256,\"public_id\":\"blake3-160\"}",
-        "{\"format\":1,\"shards\":16,\"public_id\":\"blake3-160\"}",
-        "{\"format\":1,\"shards\":256,\"public_id\":\"sha256\"}",
-        "{\"format\":1,\"shards\":99999999,\"public_id\":\"blake3-160\"}",
+        "{\"format\":\"2\",\"shards\":256,\"public_id\":\"blake3-160\"}",
+        "{\"format\":2,\"shards\":16,\"public_id\":\"blake3-160\"}",
+        "{\"format\":2,\"shards\":256,\"public_id\":\"sha256\"}",
+        "{\"format\":2,\"shards\":99999999,\"public_id\":\"blake3-160\"}",
     ] {
         check_refused(with_parameters(parameters.as_bytes()), ErrorKind::NotASessionStore, &text, None);
     }

@@ -8,7 +8,7 @@ use crate::support::texts::{directory_in_memory, files_in_shards, load, path_of,
 use sessile::file::{Reaper, ReaperOptions, ReaperStats, SweepOptions, SweepOutcome};
 use sessile::{
     Clock, Cookies, Durability, ErrorKind, Expiry, FileStore, FileStoreOptions, PublicId, Saved, SessionId,
-    Sessions, Store, http,
+    Sessions, Store, Timing, http,
 };
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ fn is_closed(dir: &Path) -> bool {
 
 fn create(store: &FileStore, age: Duration) -> Saved {
     let mut record = record("text");
-    record.deadline = store.now() + age;
+    record.set_timing(Timing { deadline: store.now() + age, ..record.timing() });
     store.create(&record, RELAXED).unwrap()
 }
 

@@ -273,7 +273,7 @@ fn leftovers_of_an_earlier_version_are_removed_once_unused() {
         let store = open().unwrap();
         assert!(!root.join("generations").exists() && !root.join("due").exists());
         assert_eq!(shown(&store, &saved.token), "x");
-        let age = saved.live.record.deadline.duration_since(clock.now()).unwrap();
+        let age = saved.live.record.deadline().duration_since(clock.now()).unwrap();
         clock.advance(age + Duration::from_secs(3600));
         assert_eq!(store.sweep(&SweepOptions::new()).unwrap().removed, 1, "{index_is_there_too}");
     }

@@ -60,7 +60,7 @@ impl Site {
     /// The entry `n` as it is stored; `None` if the session is not.
     fn n(&self, token: &Token) -> Option<u64> {
         match self.store.inner.load(token).unwrap() {
-            Lookup::Live(live) => live.record.entries["n"].get().unwrap(),
+            Lookup::Live(live) => live.record.entries().get("n").unwrap().get().unwrap(),
             Lookup::Absent(_) => None,
         }
     }

@@ -9,7 +9,7 @@ use crate::support::sweeping::{FIRST_HOUR, Fixture, HOUR, RELAXED, age, counts, 
 use crate::support::texts::{files_in_shards, load, record};
 use fs2::FileExt as _;
 use sessile::file::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
-use sessile::{Clock, ErrorKind, FileStoreOptions, PublicId, Saved, Store, Token};
+use sessile::{Clock, ErrorKind, FileStoreOptions, PublicId, Saved, Store, Timing, Token};
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::ops::ControlFlow::{Break, Continue};
@@ -449,13 +449,13 @@ fn foreign_files_in_place_of_a_due_session_are_left_alone() {
 }
 
 #[test]
-fn a_session_of_a_newer_format_is_left_alone_and_counted() {
-    for is_full in [false, true] {
+fn a_session_of_another_format_is_left_alone_and_counted() {
+    for (is_full, format) in [(false, 3_u16), (true, 3), (false, 1), (true, 1)] {
         let fixture = Fixture::new();
         let sessions = fixture.sessions(20, HOUR / 60);
         let saved = unwalked(&sessions).next().unwrap();
         let path = fixture.path(saved);
-        File::options().write(true).open(&path).unwrap().write_all_at(&2_u16.to_le_bytes(), 4).unwrap();
+        File::options().write(true).open(&path).unwrap().write_all_at(&format.to_le_bytes(), 4).unwrap();
         let before = fs::read(&path).unwrap();
         age(&path, 10 * YEAR);
         fixture.clock.advance(HOUR / 30);
@@ -823,7 +823,7 @@ fn a_sweep_of_a_read_only_file_system_is_refused() {
         let store = open(&dir.path().join("store"), 0);
         let tokens = [1, 100].map(|hours| {
             let mut record = record("text");
-            record.deadline = store.now() + HOUR * hours;
+            record.set_timing(Timing { deadline: store.now() + HOUR * hours, ..record.timing() });
             store.create(&record, RELAXED).unwrap().token
         });
         fs::write(dir.path().join("tokens"), tokens.each_ref().map(Token::expose).join(" ")).unwrap();

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 /// Sets the record to this version, with a text of `text_bytes` bytes.
 pub(crate) fn put(record: &mut Record, version: u64, text_bytes: usize) {
-    let entries = &mut record.entries;
-    entries.insert("version".into(), Value::new(&version).unwrap());
-    entries.insert("bytes".into(), Value::new(&text_bytes).unwrap());
-    entries.insert("text".into(), Value::new(&text(version, text_bytes)).unwrap());
+    let (number, bytes) = (Value::new(&version).unwrap(), Value::new(&text_bytes).unwrap());
+    let text = Value::new(&text(version, text_bytes)).unwrap();
+    record.extend([("version", &number), ("bytes", &bytes), ("text", &text)]).unwrap();
 }
 
 /// A record of this version that expires in a day.
@@ -39,9 +38,9 @@ pub(crate) fn save(store: &impl Store, token: &Token, version: u64, text_bytes: 
 /// The version of a record, all parts of which must agree.
 #[track_caller]
 pub(crate) fn of(record: &Record) -> u64 {
-    let version = record.entries["version"].get().unwrap();
-    let bytes = record.entries["bytes"].get().unwrap();
-    let found: String = record.entries["text"].get().unwrap();
+    let version = record.entries().get("version").unwrap().get().unwrap();
+    let bytes = record.entries().get("bytes").unwrap().get().unwrap();
+    let found: String = record.entries().get("text").unwrap().get().unwrap();
     assert!(found == text(version, bytes), "version {version} of {bytes} bytes is mixed with another");
     version
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 /// Smallest slot; a session's first file is two of them.
 pub(crate) const SLOT_MIN: usize = 2048;
 /// Where a slot's prefix ends and its payload begins.
-pub(crate) const PREFIX: usize = 128;
+pub(crate) const PREFIX: usize = 40;
 /// The one byte of a version that its checksum does not cover: it holds flags about the version, not its
 /// content.
 const STATE_AT: usize = 7;
@@ -37,6 +37,8 @@ pub(crate) enum Want {
     Unknown,
     /// An error; the file stays as it is.
     NewerFormat,
+    /// The same, of an earlier version.
+    OlderFormat,
 }
 
 impl Victim {
@@ -74,7 +76,7 @@ impl Victim {
     /// The bytes of a version, prefix and payload.
     pub(crate) fn used(&self, slot: usize) -> std::ops::Range<usize> {
         let begin = slot * self.slot_size();
-        let length = u32::from_le_bytes(self.whole[begin + 52..begin + 56].try_into().unwrap());
+        let length = u32::from_le_bytes(self.whole[begin + 16..begin + 20].try_into().unwrap());
         begin..begin + PREFIX + length as usize
     }
 
@@ -88,10 +90,14 @@ impl Victim {
             return Want::Damaged;
         }
         let slots = [&damaged[..size], &damaged[size..]];
-        let is_of_newer_format =
-            |slot: &[u8]| slot.starts_with(b"SESS") && u16::from_le_bytes([slot[4], slot[5]]) > 1;
-        if slots.into_iter().any(is_of_newer_format) {
-            return Want::NewerFormat;
+        let other_format = |slot: &[u8]| match u16::from_le_bytes([slot[4], slot[5]]) {
+            _ if !slot.starts_with(b"SESS") => None,
+            1 => Some(Want::OlderFormat),
+            0 | 2 => None,
+            _ => Some(Want::NewerFormat),
+        };
+        if let Some(want) = slots.into_iter().find_map(other_format) {
+            return want;
         }
         let never_written = |slot: &[u8]| slot[..PREFIX].iter().all(|byte| *byte == 0);
         if slots.into_iter().any(|slot| slot.starts_with(b"GONE")) || slots.into_iter().all(never_written) {
@@ -124,7 +130,7 @@ impl Victim {
         match want {
             Want::Newer => Some(&self.newer),
             Want::Older => Some(&self.older),
-            Want::Damaged | Want::Unknown | Want::NewerFormat => None,
+            Want::Damaged | Want::Unknown | Want::NewerFormat | Want::OlderFormat => None,
         }
     }
 
@@ -141,6 +147,7 @@ impl Victim {
             Ok(Lookup::Absent(Absent::Damaged(_))) => Want::Damaged,
             Ok(Lookup::Absent(Absent::NotFound(_))) => Want::Unknown,
             Err(error) if error.kind() == ErrorKind::NewerFormat => Want::NewerFormat,
+            Err(error) if error.kind() == ErrorKind::OlderFormat => Want::OlderFormat,
             other => panic!("{}: {other:?}", context()),
         };
         assert_eq!(found, want, "{}", context());
@@ -151,8 +158,10 @@ impl Victim {
     pub(crate) fn check(&self, damaged: &[u8], want: Want, end: End, context: &dyn Fn() -> String) {
         self.check_load(damaged, want, context);
         let served = self.served(want);
-        if want == Want::NewerFormat {
-            return self.check_left_alone(damaged, context);
+        match want {
+            Want::NewerFormat => return self.check_left_alone(damaged, ErrorKind::NewerFormat, context),
+            Want::OlderFormat => return self.check_left_alone(damaged, ErrorKind::OlderFormat, context),
+            Want::Newer | Want::Older | Want::Damaged | Want::Unknown => {}
         }
 
         // A save starts from the version that was served, and repairs the file; if none was, it creates none.
@@ -180,14 +189,14 @@ impl Victim {
         assert_eq!(after, None, "{}: it came back", context());
     }
 
-    /// A file in the format of a newer version of this crate is neither changed nor removed.
+    /// A file in the format of another version of this crate is neither changed nor removed.
     #[track_caller]
-    fn check_left_alone(&self, bytes: &[u8], context: &dyn Fn() -> String) {
+    fn check_left_alone(&self, bytes: &[u8], kind: ErrorKind, context: &dyn Fn() -> String) {
         let update = self.store.update(&self.token, &mut append_plus, Durability::PowerSafe).map(drop);
         let rotate = self.store.rotate(&self.token, &mut append_plus, Durability::Relaxed).map(drop);
         let delete = self.store.delete(&self.token).map(drop);
         for result in [update, rotate, delete] {
-            assert_eq!(result.map_err(|error| error.kind()), Err(ErrorKind::NewerFormat), "{}", context());
+            assert_eq!(result.map_err(|error| error.kind()), Err(kind), "{}", context());
         }
         assert_eq!(fs::read(&self.path).unwrap(), bytes, "{}", context());
     }

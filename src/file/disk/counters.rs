@@ -1,5 +1,5 @@
 //! Calls to the one file that is mapped.
-use super::{Root, SAFE, Stat, call, failpoint};
+use super::{Root, SAFE, StatWithTimes, call, failpoint};
 use crate::file::layout::{GENERATIONS, RUN};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{self, FileType, Mode, OFlags};
@@ -20,9 +20,9 @@ impl Root {
     }
 
     /// Which file has the counters' name now, and what it is.
-    pub(in crate::file) fn stat_generations(&self) -> io::Result<Stat> {
+    pub(in crate::file) fn stat_generations(&self) -> io::Result<StatWithTimes> {
         let run = self.directory_at(self.open_directory_fd("look for generations", RUN)?);
-        run.stat(GENERATIONS)
+        run.stat_with_times(GENERATIONS)
     }
 }
 

@@ -1,13 +1,18 @@
 //! Calls on an open file.
-use super::{Stat, call, failpoint_len};
-use rustix::fs;
+use super::{Stat, StatWithTimes, call, failpoint_len};
+use rustix::fs::{self, AtFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 
 /// The metadata of an open file.
 pub(in crate::file) fn stat(file: &File) -> io::Result<Stat> {
+    Ok(call("stat file", || super::stat::stat(file, "", AtFlags::EMPTY_PATH))?)
+}
+
+/// The same, and when it was last written. Its next write will take longer.
+pub(in crate::file) fn stat_with_times(file: &File) -> io::Result<StatWithTimes> {
     Ok(call("stat file", || fs::fstat(file))?.into())
 }
 
@@ -15,7 +20,7 @@ pub(in crate::file) fn stat(file: &File) -> io::Result<Stat> {
 pub(in crate::file) fn touch(file: &File) -> io::Result<i64> {
     let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
     call("touch", || fs::futimens(file, &fs::Timestamps { last_access: now, last_modification: now }))?;
-    Ok(stat(file)?.changed)
+    Ok(stat_with_times(file)?.changed)
 }
 
 /// Writes all of `bytes` at `offset`.
@@ -30,7 +35,7 @@ pub(in crate::file) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::R
 /// The same, to the counters. Whether they are known to have had a name afterwards. (Two calls that pass one failpoint.)
 pub(in crate::file) fn invalidate_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<bool> {
     write_all("invalidate", file, bytes, offset)?;
-    Ok(retry_on_intr(|| fs::fstat(file)).is_ok_and(|stat| stat.st_nlink > 0))
+    Ok(retry_on_intr(|| super::stat::stat(file, "", AtFlags::EMPTY_PATH)).is_ok_and(|stat| stat.links > 0))
 }
 
 fn write_all(name: &'static str, file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
@@ -41,6 +46,37 @@ fn write_all(name: &'static str, file: &File, mut bytes: &[u8], mut offset: u64)
             return Err(io::ErrorKind::WriteZero.into());
         }
         bytes = &bytes[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}
+
+/// Writes all of some parts behind each other, in one call and without a copy.
+///
+/// # Errors
+///
+/// A part may have been written.
+pub(in crate::file) fn write_parts_at<const N: usize>(
+    file: &File,
+    parts: [&[u8]; N],
+    mut offset: u64,
+) -> io::Result<()> {
+    let mut left: usize = parts.iter().map(|part| part.len()).sum();
+    let mut slices = parts.map(IoSlice::new);
+    let mut slices = &mut slices[..];
+    while left > 0 {
+        let written = retry_on_intr(|| match failpoint_len("write", left)? {
+            most if most < left => {
+                let first: Vec<u8> = slices.iter().flat_map(|part| part.iter().copied()).take(most).collect();
+                rustix::io::pwrite(file, &first, offset)
+            }
+            _ => rustix::io::pwritev(file, slices, offset),
+        })?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        IoSlice::advance_slices(&mut slices, written);
+        left -= written;
         offset += written as u64;
     }
     Ok(())
@@ -120,7 +156,7 @@ pub(in crate::file) fn read_whole<R>(
     if bytes.len() <= USUAL_SIZE.min(bytes_max) && is_whole(bytes) {
         return Ok(Some(look(bytes)));
     }
-    let size = usize::try_from(call("stat file", || fs::fstat(file))?.st_size).unwrap_or(usize::MAX);
+    let size = usize::try_from(stat(file)?.bytes).unwrap_or(usize::MAX);
     if size > bytes_max {
         return Ok(None);
     }

@@ -7,7 +7,7 @@ use super::*;
 use crate::file::SessionRef;
 use crate::file::disk;
 use crate::file::generations::{Cause, Stamp};
-use crate::file::read_cache::{Cached, Found};
+use crate::file::read_cache::{Cached, Found, Key};
 use crate::file::session_lock::{Locked, write_tombstone};
 use crate::file::slot::{self, State, Version};
 use crate::file::slots::View;
@@ -42,7 +42,7 @@ impl Acting<'_> {
         let step = u64::from(verdict == Verdict::Write);
         let mut next = |record: &mut Record| {
             let version = version_of(record) + step;
-            record.entries.insert("version".into(), Value::new(&version).unwrap());
+            record.insert("version", &Value::new(&version).unwrap()).unwrap();
             Ok(verdict)
         };
         match self.store.update(self.token, &mut next, Durability::Relaxed) {
@@ -87,7 +87,7 @@ impl Acting<'_> {
     }
 
     /// Locks the session and writes its next version, as a relaxed save does, without the invalidation.
-    fn write<'a>(&'a self, session: &'a SessionId) -> Option<(Locked<'a>, Arc<Record>, Version)> {
+    fn write<'a>(&'a self, session: &'a SessionId) -> Option<(Locked<'a>, Record, Version)> {
         let locked = self.store.lock_live(session, None).unwrap()?;
         locked.invalidated.set(true);
         let next = record(version_of(&locked.newest.record) + 1, UNIX_EPOCH, Duration::from_secs(1 << 33));
@@ -98,8 +98,8 @@ impl Acting<'_> {
             1 << 20,
         )
         .unwrap();
-        disk::write_at(&locked.file, &bytes, locked.offset(1 - locked.slot)).unwrap();
-        Some((locked, Arc::new(next), Version::claimed(&bytes)))
+        disk::write_parts_at(&locked.file, bytes.parts(), locked.offset(1 - locked.slot)).unwrap();
+        Some((locked, next, bytes.version()))
     }
 }
 
@@ -126,8 +126,8 @@ const END_ANEW: Operation = |acting| {
 const GROW: Operation = |acting| {
     let mut next = |record: &mut Record| {
         let version = version_of(record) + 1;
-        record.entries.insert("version".into(), Value::new(&version).unwrap());
-        record.entries.insert("text".into(), Value::new(&"x".repeat(4096)).unwrap());
+        record.insert("version", &Value::new(&version).unwrap()).unwrap();
+        record.insert("text", &Value::new(&"x".repeat(4096)).unwrap()).unwrap();
         Ok(Verdict::Write)
     };
     if let Some(Saved { live, .. }) =
@@ -354,10 +354,10 @@ fn an_end_invalidated_before_it_is_done_is_detected() {
 
 /// Rule 5: a copy is returned only while its stamp is what the cell says.
 const LOAD_WITHOUT_A_CHECK: Operation = |acting| {
-    let (store, now) = (acting.store, acting.store.options.clock.now_coarse());
+    let store = acting.store;
     acting.check_load(|| {
         let cache = store.coherence.cache();
-        match cache.get(acting.session().as_bytes(), now, |_, _| true) {
+        match cache.get(&Key::of(&acting.session()), |_, _| true) {
             Found::Trusted(record, id) => Some(version_of(&Live { record, id }.record)),
             Found::Doubtful(_) | Found::Nothing => load(store, acting.token),
         }

@@ -181,12 +181,12 @@ const SHORT: Duration = Duration::from_millis(1);
 
 fn record(version: u64, now: SystemTime, age: Duration) -> Record {
     let mut record = Record::new(now, now + age);
-    record.entries.insert("version".into(), Value::new(&version).unwrap());
+    record.insert("version", &Value::new(&version).unwrap()).unwrap();
     record
 }
 
 fn version_of(record: &Record) -> u64 {
-    record.entries["version"].get().unwrap()
+    record.entries().get("version").unwrap().get().unwrap()
 }
 
 /// Makes a session of version 1 that lives for a day.

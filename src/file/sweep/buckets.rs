@@ -22,7 +22,7 @@ fn shard_of(entry: &Entry) -> u8 {
 impl Pass<'_> {
     pub(super) fn sweep_due(&mut self, hour: u64) -> ControlFlow<()> {
         let buckets: Vec<u64> = self.buckets().into_iter().filter(|bucket| *bucket <= hour).collect();
-        let size = |bucket: &u64| self.index.stat(bucket.to_string()).map_or(0, |stat| stat.bytes);
+        let size = |bucket: &u64| self.index.stat(&*bucket.to_string()).map_or(0, |stat| stat.bytes);
         let entries = buckets.iter().map(size).sum::<u64>() / ENTRY_BYTES as u64;
         self.pace.begin(SweepPhase::Due, entries, &self.report)?;
         for bucket in buckets {

@@ -27,7 +27,7 @@ impl Pass<'_> {
         };
         tried.unwrap_or_else(|error| match error.kind() {
             ErrorKind::Busy => EntryOutcome::Retry,
-            ErrorKind::NewerFormat | ErrorKind::NotASessionFile => {
+            ErrorKind::NewerFormat | ErrorKind::OlderFormat | ErrorKind::NotASessionFile => {
                 self.report.unknown += 1;
                 EntryOutcome::Done
             }
@@ -47,7 +47,7 @@ impl Pass<'_> {
         match result {
             LockResult::Missing => Ok(EntryOutcome::Done),
             LockResult::Session(locked) => {
-                let deadline = locked.newest.record.deadline;
+                let deadline = locked.newest.record.deadline();
                 if !locked.newest.record.is_expired(self.store.now()) {
                     // Due by the time at which this pass began: the clock was set back since. With that deadline in the
                     // index, this pass would meet it again and again.
@@ -82,7 +82,7 @@ impl Pass<'_> {
             self.report.examined += 1;
         }
         match file.content {
-            Content::Live(live) => return Ok(EntryOutcome::Renewed(live.record.deadline)),
+            Content::Live(live) => return Ok(EntryOutcome::Renewed(live.record.deadline())),
             Content::Expired(_) => {
                 self.report.removed += 1;
                 self.report.bytes_freed += file.bytes;
@@ -93,7 +93,11 @@ impl Pass<'_> {
                     self.count_leftover(file.bytes);
                 }
             }
-            Content::Temporary | Content::Foreign(_) | Content::Newer(_) | Content::Unknown => {
+            Content::Temporary
+            | Content::Foreign(_)
+            | Content::Newer(_)
+            | Content::Older(_)
+            | Content::Unknown => {
                 self.report.unknown += 1;
             }
         }
@@ -108,7 +112,7 @@ impl Pass<'_> {
         unreadable: &UnreadableFile<'_>,
     ) -> Result<EntryOutcome> {
         let path = SessionPath::of(&id);
-        let stat = disk::stat(&unreadable.file)
+        let stat = disk::stat_with_times(&unreadable.file)
             .map_err(|error| self.store.root.error("examine session file", &path, error))?;
         let goes = if unreadable.is_damaged {
             self.is_kept_enough(stat.changed)
@@ -141,7 +145,7 @@ impl Pass<'_> {
             let opened = directory.open_named(name, Access::Read)?;
             let Ok(locked) = LockedFile::acquire(opened, Instant::now())? else { return Ok(false) };
             // Under the lock: a writer that continues after an hour exchanges names under it.
-            let there = directory.stat(name)?;
+            let there = directory.stat_with_times(name)?;
             let is_it = there.inode == disk::stat(&locked)?.inode && self.is_leftover(there.changed);
             Ok(is_it && (self.options.dry_run || directory.unlink(name)?))
         })();

@@ -31,7 +31,7 @@ impl Pass<'_> {
             }
         }
         let buckets = self.buckets();
-        let size = |bucket: &u64| self.index.stat(bucket.to_string()).map_or(0, |stat| stat.bytes);
+        let size = |bucket: &u64| self.index.stat(&*bucket.to_string()).map_or(0, |stat| stat.bytes);
         let parts = buckets.iter().map(size).sum::<u64>() / INDEX_BYTES + 1;
         let group = usize::try_from(ALL / parts.min(ALL)).expect("at most 256");
         for group in shards.chunks(group) {
@@ -110,11 +110,13 @@ impl Pass<'_> {
         indexed: &HashMap<PublicId, u64>,
     ) {
         match &file.content {
-            Content::Foreign(_) | Content::Newer(_) | Content::Unknown => self.report.unknown += 1,
+            Content::Foreign(_) | Content::Newer(_) | Content::Older(_) | Content::Unknown => {
+                self.report.unknown += 1;
+            }
             Content::Temporary => self.remove_temporary(directory, name, file),
             Content::Live(live) => {
                 self.report.examined += 1;
-                self.insert_if_lost(live.id, live.record.deadline, indexed.get(&live.id).copied());
+                self.insert_if_lost(live.id, live.record.deadline(), indexed.get(&live.id).copied());
             }
             Content::Expired(live) => {
                 self.report.examined += 1;

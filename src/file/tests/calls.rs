@@ -44,7 +44,7 @@ fn a_relaxed_save_opens_reads_and_writes_the_other_slot() {
         put(&fixture.store, &session, "x", false)
     });
     let calls = ["append", "stat file", "open session", "lock", "stat file", "stat session", "write"];
-    check_calls(&calls, || fixture.store.create_file(SessionRef::Id(&other), Arc::new(record("x")), false));
+    check_calls(&calls, || fixture.store.create_file(SessionRef::Id(&other), record("x"), false));
 }
 
 #[test]
@@ -52,9 +52,12 @@ fn the_first_session_of_an_hour_makes_its_bucket() {
     let fixture = Fixture::new();
     let create = |deadline: u64| {
         let mut record = record("x");
-        record.deadline += Duration::from_secs(3600 * deadline);
+        record.set_timing(Timing {
+            deadline: record.deadline() + Duration::from_secs(3600 * deadline),
+            ..record.timing()
+        });
         let session = SessionId::random().unwrap();
-        fixture.store.create_file(SessionRef::Id(&session), Arc::new(record), false)
+        fixture.store.create_file(SessionRef::Id(&session), record, false)
     };
     let rest = ["append", "stat file", "open session", "lock", "stat file", "stat session", "write"];
     let opened = [&["open directory", "open file in directory"][..], &rest].concat();
@@ -78,7 +81,8 @@ fn a_save_indexes_its_session_only_for_an_earlier_hour() {
     let move_by = |hours: i64| {
         let mut change = |record: &mut Record| {
             let by = Duration::from_secs(3600 * hours.unsigned_abs());
-            record.deadline = if hours < 0 { record.deadline - by } else { record.deadline + by };
+            let deadline = if hours < 0 { record.deadline() - by } else { record.deadline() + by };
+            record.set_timing(Timing { deadline, ..record.timing() });
             Ok(Verdict::Write)
         };
         fixture.store.update_file(&session, &mut change, false)
@@ -196,7 +200,7 @@ fn a_power_safe_creation_syncs_the_file_then_its_name() {
         "sync shard",
         "write",
     ];
-    check_calls(&calls, || fixture.store.create_file(SessionRef::Id(&session), Arc::new(record("x")), true));
+    check_calls(&calls, || fixture.store.create_file(SessionRef::Id(&session), record("x"), true));
 }
 
 #[test]
@@ -447,7 +451,8 @@ fn a_save_that_shortens_the_deadline_is_power_safe() {
     let save = |store: &FileStore, session: &SessionId, sooner: bool| {
         let mut change = |record: &mut Record| {
             let by = Duration::from_secs(1);
-            record.deadline = if sooner { record.deadline - by } else { record.deadline + by };
+            let deadline = if sooner { record.deadline() - by } else { record.deadline() + by };
+            record.set_timing(Timing { deadline, ..record.timing() });
             Ok(Verdict::Write)
         };
         let (saved, calls) = during(|_, _| None, || store.update_file(session, &mut change, false));

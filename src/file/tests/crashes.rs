@@ -84,7 +84,7 @@ fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
                     Some(_) => Some(Errno::IO.raw_os_error()),
                 };
                 let big_record = || {
-                    let record = Arc::new(record(&big("new")));
+                    let record = record(&big("new"));
                     fixture.store.create_file(SessionRef::Id(&successor), record, true).map(|_| true)
                 };
                 let run = || match operation {

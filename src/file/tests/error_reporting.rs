@@ -146,7 +146,7 @@ fn a_recreated_store_is_observed_if_its_invalidation_fails() {
     let hear = move |event: &crate::Event<'_>| heard.lock().unwrap().push(format!("{event:?}"));
     let store = FileStoreOptions::new().watch(false).observer(hear).open(dir.path()).unwrap();
     let session = SessionId::random().unwrap();
-    store.create_file(SessionRef::Id(&session), Arc::new(record("old")), false).unwrap();
+    store.create_file(SessionRef::Id(&session), record("old"), false).unwrap();
     for path in fs::read_dir(dir.path()).unwrap().map(|name| name.unwrap().path()) {
         if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
     }

@@ -255,9 +255,8 @@ fn a_creation_neither_synced_nor_removed_is_not_loadable() {
         let fixture = Fixture::new();
         let session = SessionId::random().unwrap();
         let fail = move |_, call| [unsynced, "unlink"].contains(&call).then(|| Errno::IO.raw_os_error());
-        let (result, _) = during(fail, || {
-            fixture.store.create_file(SessionRef::Id(&session), Arc::new(record("new")), true)
-        });
+        let (result, _) =
+            during(fail, || fixture.store.create_file(SessionRef::Id(&session), record("new"), true));
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Io);
         assert_eq!(fixture.text(&session), None, "after `{unsynced}` failed");
     }
@@ -304,10 +303,8 @@ fn creation_refuses_an_id_that_exists_and_leaves_it_alone() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     for power_safe in [false, true] {
-        let error = fixture
-            .store
-            .create_file(SessionRef::Id(&session), Arc::new(record("new")), power_safe)
-            .unwrap_err();
+        let error =
+            fixture.store.create_file(SessionRef::Id(&session), record("new"), power_safe).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Random);
         let path = fixture.path(&session);
         let text = format!(
@@ -414,10 +411,13 @@ fn a_bucket_that_refuses_an_append_is_closed_and_counted() {
         for n in 1..=10 {
             // None of them is open yet.
             let mut record = record("x");
-            record.deadline += Duration::from_secs(3600 * n);
+            record.set_timing(Timing {
+                deadline: record.deadline() + Duration::from_secs(3600 * n),
+                ..record.timing()
+            });
             let fail = move |_, call| (call == "append").then_some(errno);
             let session = SessionId::random().unwrap();
-            let create = || fixture.store.create_file(SessionRef::Id(&session), Arc::new(record), false);
+            let create = || fixture.store.create_file(SessionRef::Id(&session), record, false);
             during(fail, create).0.unwrap();
         }
         assert_eq!(fixture.store.stats().index_failures, index_failures + 10);

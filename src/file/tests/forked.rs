@@ -1,6 +1,7 @@
 //! A child that is forked while another thread of its parent has a lock: that lock is never given back in the child.
 #![expect(unsafe_code, reason = "there is no safe fork")]
 use super::*;
+use crate::file::read_cache::Key;
 
 fn is_refused<T>(result: Result<T>) -> bool {
     result.is_err_and(|error| error.kind() == ErrorKind::Forked)
@@ -21,7 +22,7 @@ fn a_child_forked_amid_a_cache_lookup_does_not_hang() {
     let dir = directory();
     let store = FileStoreOptions::new().watch(false).open(dir.path()).unwrap();
     let session = SessionId::random().unwrap();
-    store.create_file(SessionRef::Id(&session), Arc::new(record("x")), false).unwrap();
+    store.create_file(SessionRef::Id(&session), record("x"), false).unwrap();
     assert_eq!(store.stats().copies, 1);
     for (name, call) in calls {
         let (has_it, is_held) = mpsc::channel();
@@ -30,7 +31,7 @@ fn a_child_forked_amid_a_cache_lookup_does_not_hang() {
             let (store, session) = (&store, &session);
             scope.spawn(move || {
                 let cache = store.coherence.cache();
-                cache.get(session.as_bytes(), store.options.clock.now_coarse(), |_, _| {
+                cache.get(&Key::of(session), |_, _| {
                     has_it.send(()).unwrap();
                     may_go.recv().unwrap();
                     true

@@ -93,7 +93,7 @@ fn wait_during(
     call: &'static str,
     mut fail: impl FnMut(usize, &'static str) -> Option<i32> + 'static,
     [session, successor]: [&SessionId; 2],
-) -> (Result<bool>, Option<Arc<Record>>) {
+) -> (Result<bool>, Option<Record>) {
     let other = fixture.reopened(FileStoreOptions::new());
     let (sender, receiver) = mpsc::channel();
     let (waited_for, path) = (session.clone(), fixture.path(session));
@@ -103,7 +103,7 @@ fn wait_during(
             let waiter = thread::spawn(move || {
                 let mut append = |record: &mut Record| {
                     let text = text_of(record) + "+";
-                    record.entries.insert("text".into(), Value::new(&text).unwrap());
+                    record.insert("text", &Value::new(&text).unwrap()).unwrap();
                     Ok(Verdict::Write)
                 };
                 other.update_file(&waited_for, &mut append, false)
@@ -132,11 +132,7 @@ fn a_save_that_waited_on_a_replaced_file_starts_again() {
         let session = fixture.session(true);
         let (result, waited) = wait_during(&fixture, operation, "exchange", fail, [&session, &session]);
         assert_eq!(result.err().map(|error| error.kind()), want, "{operation:?}");
-        assert_eq!(
-            waited.as_ref().map(|record| text_of(record)),
-            Some(operation.new_text() + "+"),
-            "{operation:?}"
-        );
+        assert_eq!(waited.as_ref().map(text_of), Some(operation.new_text() + "+"), "{operation:?}");
         assert_eq!(fixture.text(&session), Some(operation.new_text() + "+"), "{operation:?}");
     };
     check(Operation::Grow { power_safe: false }, Box::new(|_, _| None), None);
@@ -291,7 +287,7 @@ fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
                     other.delete_file(SessionRef::Id(&session)).unwrap(),
                     "it does not wait for this lock"
                 );
-                record.entries.insert("text".into(), Value::new("late").unwrap());
+                record.insert("text", &Value::new("late").unwrap()).unwrap();
                 Ok(verdict)
             };
             let saved = fixture.store.update_file(&session, &mut change, power_safe).unwrap();
@@ -390,7 +386,7 @@ fn a_save_that_cannot_check_its_link_reports_unknown_durability() {
         let mut change = |record: &mut Record| {
             // Long enough for a logout that waits as short as it can.
             thread::sleep(Duration::from_millis(2));
-            record.entries.insert("text".into(), Value::new("new").unwrap());
+            record.insert("text", &Value::new("new").unwrap()).unwrap();
             Ok(Verdict::Write)
         };
         let (saved, _) = during(fail, || fixture.store.update_file(&session, &mut change, power_safe));
@@ -406,7 +402,7 @@ fn a_kept_update_returns_the_version_that_is_stored() {
     let store = FileStoreOptions::new().watch(false).open(dir.path()).unwrap();
     for operation in [Operation::Keep, Operation::Rotate] {
         let (session, successor) = (SessionId::random().unwrap(), SessionId::random().unwrap());
-        store.create_file(SessionRef::Id(&session), Arc::new(record("ancient")), true).unwrap();
+        store.create_file(SessionRef::Id(&session), record("ancient"), true).unwrap();
         put(&store, &session, "old", true).unwrap().unwrap();
         let path = dir.path().join(SessionPath::of(&session.public_id()).as_str());
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -440,7 +436,7 @@ fn a_creation_whose_file_was_swept_before_it_was_locked_says_so() {
             }
             None
         };
-        let create = || fixture.store.create_file(SessionRef::Id(&session), Arc::new(record("x")), false);
+        let create = || fixture.store.create_file(SessionRef::Id(&session), record("x"), false);
         let (made, calls) = during(sweep, create);
         let error = made.map(|_| calls).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);

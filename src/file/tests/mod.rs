@@ -27,7 +27,7 @@ use super::{Content, FileStore, FileStoreOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{SessionId, Token};
 use crate::random::tests::without_random_bits;
-use crate::record::Record;
+use crate::record::{Record, Timing};
 use crate::store::{Absent, Durability, Live, Lookup, Store, Verdict};
 use crate::value::Value;
 use rustix::io::Errno;
@@ -64,12 +64,12 @@ fn big(text: &str) -> String {
 fn record(text: &str) -> Record {
     let now = SystemTime::now();
     let mut record = Record::new(now, now + Duration::from_secs(3600));
-    record.entries.insert("text".into(), Value::new(text).unwrap());
+    record.insert("text", &Value::new(text).unwrap()).unwrap();
     record
 }
 
 fn text_of(record: &Record) -> String {
-    record.entries["text"].get().unwrap()
+    record.entries().get("text").unwrap().get().unwrap()
 }
 
 impl Fixture {
@@ -103,7 +103,7 @@ impl Fixture {
     /// A session at version "old", whose other slot holds an older version.
     fn session(&self, power_safe: bool) -> SessionId {
         let session = SessionId::random().unwrap();
-        self.store.create_file(SessionRef::Id(&session), Arc::new(record("ancient")), power_safe).unwrap();
+        self.store.create_file(SessionRef::Id(&session), record("ancient"), power_safe).unwrap();
         put(&self.store, &session, "old", power_safe).unwrap().unwrap();
         session
     }
@@ -154,7 +154,7 @@ fn is_temporary(path: &Path) -> bool {
 
 fn put(store: &FileStore, session: &SessionId, text: &str, power_safe: bool) -> Result<Option<Live>> {
     let mut change = |record: &mut Record| {
-        record.entries.insert("text".into(), Value::new(text).unwrap());
+        record.insert("text", &Value::new(text).unwrap()).unwrap();
         Ok(Verdict::Write)
     };
     store.update_file(session, &mut change, power_safe)
@@ -197,15 +197,15 @@ impl Operation {
     fn run(self, store: &FileStore, session: &SessionId, successor: &SessionId) -> Result<bool> {
         match self {
             Self::Load => store.load(&session.to_token()).map(|found| matches!(found, Lookup::Live(_))),
-            Self::Create { power_safe } => store
-                .create_file(SessionRef::Id(successor), Arc::new(record("new")), power_safe)
-                .map(|_| true),
+            Self::Create { power_safe } => {
+                store.create_file(SessionRef::Id(successor), record("new"), power_safe).map(|_| true)
+            }
             Self::Update { power_safe } => put(store, session, "new", power_safe).map(|r| r.is_some()),
             Self::Grow { power_safe } => put(store, session, &big("new"), power_safe).map(|r| r.is_some()),
             Self::Keep => store.update_file(session, &mut |_| Ok(Verdict::Keep), true).map(|r| r.is_some()),
             Self::Rotate => {
                 let mut change = |record: &mut Record| {
-                    record.entries.insert("text".into(), Value::new("new").unwrap());
+                    record.insert("text", &Value::new("new").unwrap()).unwrap();
                     Ok(Verdict::Write)
                 };
                 store.rotate_file(session, successor, &mut change).map(|r| r.is_some())

@@ -97,7 +97,7 @@ fn open_with_fault(condition: Condition, fault: Fault) {
     assert!(!left || !is_removable, "{context}: a temporary file is left");
     let store =
         condition.open(&dir).unwrap_or_else(|error| panic!("{context}: it cannot be opened again: {error}"));
-    store.create_file(SessionRef::Id(&SessionId::random().unwrap()), Arc::new(record("x")), true).unwrap();
+    store.create_file(SessionRef::Id(&SessionId::random().unwrap()), record("x"), true).unwrap();
 }
 
 #[test]

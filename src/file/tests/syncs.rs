@@ -162,7 +162,7 @@ fn a_version_beyond_a_limit_whose_sync_failed_is_written_anew() {
     let fixture = Fixture::new();
     let session = fixture.session(true);
     let mut two = |record: &mut Record| {
-        record.entries.insert("more".into(), Value::new("x").unwrap());
+        record.insert("more", &Value::new("x").unwrap()).unwrap();
         Ok(Verdict::Write)
     };
     fixture.store.update_file(&session, &mut two, false).unwrap().unwrap();

@@ -5,7 +5,7 @@ use super::dice::Dice;
 use super::ledger::{Ledger, Life};
 use super::process::Parent;
 use super::versions;
-use sessile::{Absent, Durability, FileStore, Live, Lookup, Record, Store, Token, Value, Verdict};
+use sessile::{Absent, Durability, FileStore, Live, Lookup, Record, Store, Timing, Token, Value, Verdict};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::ops::{AddAssign, Index, IndexMut};
@@ -271,7 +271,7 @@ impl<'a> Checker<'a> {
         let change = &mut |record: &mut Record| {
             found = Some(record.clone());
             versions::put(record, versions::of(record) + 1, bytes);
-            record.deadline = deadline.unwrap_or(record.deadline);
+            record.set_timing(Timing { deadline: deadline.unwrap_or(record.deadline()), ..record.timing() });
             Ok(Verdict::Write)
         };
         let saved = self.store.update(&token, change, how).unwrap();
@@ -399,12 +399,12 @@ impl<'a> Checker<'a> {
 
 /// Stores the life in the record.
 fn mark(record: &mut Record, life: Life) {
-    record.entries.insert("mark".into(), Value::new(&life.0).unwrap());
+    record.insert("mark", &Value::new(&life.0).unwrap()).unwrap();
 }
 
 /// The life that the record names.
 pub(crate) fn marked(record: &Record) -> Life {
-    Life(record.entries["mark"].get().unwrap())
+    Life(record.entries().get("mark").unwrap().get().unwrap())
 }
 
 /// Compares the store with the ledger when no operation is running: every session that ended is absent, and

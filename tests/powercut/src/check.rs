@@ -224,7 +224,7 @@ impl State<'_> {
         if version == 0 || version > known.newest {
             self.broken.push(format!("life {life:x} is at {version}, and {} was the newest", known.newest));
         }
-        if there.record.deadline != UNIX_EPOCH + Duration::from_micros(known.deadline) {
+        if there.record.deadline() != UNIX_EPOCH + Duration::from_micros(known.deadline) {
             self.broken.push(format!("life {life:x} has a different deadline than it was given"));
         }
         // A session that had expired and was swept may be back, as expired.

@@ -73,8 +73,8 @@ pub(crate) const MUTATIONS: [Mutation; 9] = [
         shows: &[LOST],
         edits: &[(
             "src/file/rotate.rs",
-            "Whose::Secret(successor), record, true, Some(had))?",
-            "Whose::Secret(successor), record, false, Some(had))?",
+            "SessionRef::Id(successor), record, true, Some(had))?",
+            "SessionRef::Id(successor), record, false, Some(had))?",
         )],
     },
     Mutation {

@@ -162,7 +162,7 @@ impl Client {
             }
             (Operation::Rotate, Some(token)) => {
                 let mut change = |record: &mut Record| {
-                    let since = record.deadline.duration_since(UNIX_EPOCH).unwrap_or_default();
+                    let since = record.deadline().duration_since(UNIX_EPOCH).unwrap_or_default();
                     let deadline = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
                     say(Note::Rotating { op, life, successor: fresh, deadline });
                     content::fill(record, fresh, 1).map(|()| Verdict::Write)

@@ -32,16 +32,16 @@ impl Sessile {
 
     fn record(&self, deadline: SystemTime) -> Record {
         let mut record = Record::new(SystemTime::now(), deadline);
-        record.entries.insert("visits".into(), Value::new(&0_u64).expect("a value"));
-        record.entries.insert("payload".into(), Value::new(&self.setting.payload).expect("a value"));
+        record.insert("visits", &Value::new(&0_u64).expect("a value")).expect("it fits");
+        record.insert("payload", &Value::new(&self.setting.payload).expect("a value")).expect("it fits");
         record
     }
 }
 
 fn found(store: &FileStore, key: &Key) -> Option<Found> {
     let Lookup::Live(live) = store.load(&token(key)).expect("a look") else { return None };
-    let visits = live.record.entries["visits"].get().expect("a number");
-    Some(Found { visits, bytes: live.record.entries["payload"].as_bytes().len() })
+    let visits = live.record.entries().get("visits").expect("it has one").get().expect("a number");
+    Some(Found { visits, bytes: live.record.entries().get("payload").expect("it has one").as_bytes().len() })
 }
 
 /// The durability of the options above.
@@ -86,8 +86,8 @@ impl Client for &Sessile {
     }
     fn update(&mut self, key: &Key) -> bool {
         let mut visit = |record: &mut Record| {
-            let visits: u64 = record.entries["visits"].get()?;
-            record.entries.insert("visits".into(), Value::new(&(visits + 1))?);
+            let visits: u64 = record.entries().get("visits").expect("it has one").get()?;
+            record.insert("visits", &Value::new(&(visits + 1))?)?;
             Ok(Verdict::Write)
         };
         self.store.update(&token(key), &mut visit, OF_STORE).expect("an update").is_some()

@@ -293,7 +293,7 @@ fn an_import_replaces_the_cached_earlier_session() {
     let dir = directory();
     let (here, there) = (remembering(dir.path()), remembering(dir.path()));
     let session = SessionId::random().unwrap();
-    here.create_file(SessionRef::Id(&session), Arc::new(record("old")), false).unwrap();
+    here.create_file(SessionRef::Id(&session), record("old"), false).unwrap();
     assert_eq!(served(&here, &session).as_deref(), Some("old"));
     let path = dir.path().join(SessionPath::of(&session.public_id()).as_str());
     let stopped = fs::File::options().read(true).write(true).open(path).unwrap();

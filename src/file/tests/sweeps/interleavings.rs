@@ -37,8 +37,8 @@ impl Other {
             Self::Keep => store.update_file(session, &mut |_| Ok(Verdict::Keep), false),
             Self::Rotate => {
                 let mut change = |record: &mut Record| {
-                    record.deadline = until;
-                    record.entries.insert("text".into(), Value::new("new").unwrap());
+                    record.set_timing(Timing { deadline: until, ..record.timing() });
+                    record.insert("text", &Value::new("new").unwrap()).unwrap();
                     Ok(Verdict::Write)
                 };
                 store.rotate_file(session, successor, &mut change)
@@ -275,7 +275,7 @@ fn an_insertion_during_a_bucket_removal_is_not_lost() {
         let before = stage.id(Where::Elsewhere);
         let filed_late = stage.id(Where::Elsewhere);
         let make = |store: &FileStore, session: &SessionId| {
-            let record = Arc::new(record_until(at(MADE, 58), "x"));
+            let record = record_until(at(MADE, 58), "x");
             store.create_file(SessionRef::Id(session), record, false).unwrap();
             renew(store, session, at(MADE + 9, 0), "late").unwrap().unwrap();
         };
@@ -324,15 +324,15 @@ fn expire_and_sweep_in_every_call(operation: Operation, until: SystemTime) {
             }
         };
         let mut change = |record: &mut Record| {
-            record.deadline = until;
+            record.set_timing(Timing { deadline: until, ..record.timing() });
             let text = if matches!(operation, Operation::Grow { .. }) { big("new") } else { "new".into() };
-            record.entries.insert("text".into(), Value::new(&text).unwrap());
+            record.insert("text", &Value::new(&text).unwrap()).unwrap();
             Ok(Verdict::Write)
         };
         let store = stage.store();
         let (result, calls) = during(in_call(call, sweep), || match operation {
             Operation::Create { power_safe } => {
-                let record = Arc::new(record_until(until, "new"));
+                let record = record_until(until, "new");
                 store.create_file(SessionRef::Id(&successor), record, power_safe).map(|_| true)
             }
             Operation::Update { power_safe } | Operation::Grow { power_safe } => {
@@ -405,7 +405,7 @@ fn a_session_that_expires_during_its_creation_is_indexed() {
             None
         };
         let create = || {
-            let record = Arc::new(record_until(deadline, "x"));
+            let record = record_until(deadline, "x");
             stage.store().create_file(SessionRef::Id(&session), record, false)
         };
         let (made, calls) = during(plan, create);

@@ -1,0 +1,92 @@
+//! The entries of one part: an array without gaps, two cache lines for each entry, which grows by an eighth.
+use super::key::Key;
+use super::{Cached, heap_block};
+
+/// One session in the cache: all that a hit needs but for the record and the counters, in memory that is fetched at once.
+#[repr(align(64))]
+pub(super) struct Entry {
+    pub(super) cached: Cached,
+    pub(super) key: Key,
+}
+
+const _: () = assert!(size_of::<Option<Entry>>() <= 128);
+
+/// By how many entries an array grows at least.
+const GROWTH_MIN: usize = 4;
+
+/// Positions from 0, without gaps but for one between [`take`](Self::take) and [`set`](Self::set).
+#[derive(Default)]
+pub(super) struct EntryArray {
+    entries: Vec<Option<Entry>>,
+}
+
+impl EntryArray {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    #[inline]
+    pub(super) fn at(&self, position: usize) -> &Entry {
+        self.entries[position].as_ref().expect("there is an entry at each position")
+    }
+
+    #[inline]
+    pub(super) fn at_mut(&mut self, position: usize) -> &mut Entry {
+        self.entries[position].as_mut().expect("there is an entry at each position")
+    }
+
+    /// Takes an entry out, and leaves a gap.
+    pub(super) fn take(&mut self, position: usize) -> Entry {
+        self.entries[position].take().expect("there is an entry at each position")
+    }
+
+    /// Fills a gap, or the position behind the last one.
+    pub(super) fn set(&mut self, position: usize, entry: Entry) {
+        if position == self.entries.len() {
+            let capacity = self.capacity_for_one_more();
+            self.entries.reserve_exact(capacity - self.entries.len());
+            self.entries.push(Some(entry));
+        } else {
+            self.entries[position] = Some(entry);
+        }
+    }
+
+    /// Gives up the last position, which is a gap.
+    pub(super) fn pop(&mut self) {
+        self.entries.pop();
+    }
+
+    /// Whether less than half of it is in use.
+    pub(super) fn is_sparse(&self) -> bool {
+        2 * (self.len() + GROWTH_MIN) < self.entries.capacity() || self.entries.is_empty()
+    }
+
+    /// Gives back memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.entries.shrink_to_fit();
+    }
+
+    /// Bytes of memory, without the records'.
+    pub(super) fn bytes(&self) -> usize {
+        array_bytes(self.entries.capacity())
+    }
+
+    /// The same with one more entry.
+    pub(super) fn bytes_with_one_more(&self) -> usize {
+        array_bytes(self.capacity_for_one_more())
+    }
+
+    /// Whether one more entry moves all of them.
+    pub(super) fn is_full(&self) -> bool {
+        self.len() == self.entries.capacity()
+    }
+
+    fn capacity_for_one_more(&self) -> usize {
+        let capacity = self.entries.capacity();
+        if self.is_full() { capacity + (capacity / 8).max(GROWTH_MIN) } else { capacity }
+    }
+}
+
+fn array_bytes(capacity: usize) -> usize {
+    heap_block(capacity * size_of::<Option<Entry>>())
+}

@@ -1,0 +1,224 @@
+//! One part of the cache, as it is under its lock: which entries it holds, in how many bytes, and which one goes next (CLOCK).
+//!
+//! A hand goes round the positions. An entry that was used since the hand passed last stays and loses its mark; one that was not
+//! goes, and the new entry takes its position, which the hand reaches last.
+use super::entry_array::{Entry, EntryArray};
+use super::index::{Index, POSITIONS_MAX};
+use super::key::Key;
+use super::{Cached, Found};
+use crate::file::generations::Counters;
+use crate::sync::Mutex;
+use std::sync::Arc;
+
+/// The entries of some sessions, and the counters that they are held against.
+pub(super) struct Part {
+    pub(super) counters: Arc<Counters>,
+    index: Index,
+    entries: EntryArray,
+    /// The records' share of the bytes.
+    records_bytes: usize,
+    bytes_max: usize,
+    /// The position that is looked at next for an entry to evict.
+    hand: usize,
+    pub(super) trusted: u64,
+    pub(super) evicted: u64,
+}
+
+/// Held by the part session array or index moves to another place: for that time there are two of them, and the cache has set aside
+/// the memory for one part only.
+pub(super) type Moving = Mutex<()>;
+
+impl Part {
+    pub(super) fn new(bytes_max: usize, counters: Arc<Counters>) -> Self {
+        Self {
+            counters,
+            index: Index::default(),
+            entries: EntryArray::default(),
+            records_bytes: 0,
+            bytes_max,
+            hand: 0,
+            trusted: 0,
+            evicted: 0,
+        }
+    }
+
+    #[inline]
+    fn position(&self, key: &Key) -> Option<usize> {
+        self.index.find(key.hash(), |position| self.entries.at(position).key == *key)
+    }
+
+    #[inline]
+    pub(super) fn get(&mut self, key: &Key, trust: impl FnOnce(&Cached, &Counters) -> bool) -> Found {
+        let Some(position) = self.position(key) else { return Found::Nothing };
+        let cached = &mut self.entries.at_mut(position).cached;
+        // Memory that is not written stays in other processors' caches.
+        if !cached.is_used {
+            cached.is_used = true;
+        }
+        // The processor fetches the record while the counters, which `trust` reads, are on their way. Without this it would begin
+        // when they are there: to raise the count of an `Arc`, it waits for all that was asked for before.
+        cached.record.prefetch();
+        if trust(cached, &self.counters) {
+            self.trusted += 1;
+            Found::Trusted(cached.record.clone(), cached.id)
+        } else {
+            Found::Doubtful(cached.clone())
+        }
+    }
+
+    pub(super) fn peek(&self, key: &Key) -> Option<Cached> {
+        self.position(key).map(|position| self.entries.at(position).cached.clone())
+    }
+
+    /// Puts an entry in, unless a newer one is there that is trusted. What had to go is returned, to be dropped after the lock.
+    #[must_use]
+    pub(super) fn put(
+        &mut self,
+        key: &Key,
+        cached: Cached,
+        moving: &Moving,
+        trust: impl FnOnce(&Cached, &Counters) -> bool,
+    ) -> Vec<Cached> {
+        let (bytes, position) = (cached.record_bytes(), self.position(key));
+        let (fits, mut out) = (bytes <= self.record_bytes_max(), Vec::new());
+        if let Some(position) = position {
+            let there = &self.entries.at(position).cached;
+            let bytes_before = there.record_bytes();
+            if fits && there.version.sequence > cached.version.sequence && trust(there, &self.counters) {
+                return out;
+            }
+            if self.bytes() - bytes_before + bytes <= self.bytes_max {
+                let next = Cached { is_used: true, ..cached };
+                out.push(std::mem::replace(&mut self.entries.at_mut(position).cached, next));
+                self.records_bytes = self.records_bytes - bytes_before + bytes;
+                return out;
+            }
+            out.push(self.remove(position, moving));
+        }
+        if fits {
+            let gap = self.make_room(bytes, moving, &mut out);
+            let cached = Cached { is_used: position.is_some(), ..cached };
+            self.insert(gap, Entry { cached, key: *key }, moving);
+        }
+        out
+    }
+
+    #[must_use]
+    pub(super) fn forget(&mut self, key: &Key, moving: &Moving) -> Option<Cached> {
+        let position = self.position(key)?;
+        Some(self.remove(position, moving))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Bytes of memory in use: records, entries and index. Without entries, none.
+    pub(super) fn bytes(&self) -> usize {
+        self.records_bytes + self.entries.bytes() + self.index.bytes()
+    }
+
+    /// The largest record that fits in when there is no other.
+    pub(super) fn record_bytes_max(&self) -> usize {
+        let least = EntryArray::default().bytes_with_one_more() + Index::default().bytes_with_one_more();
+        self.bytes_max.saturating_sub(least)
+    }
+
+    /// Evicts entries until there is room for a record that is not too large. The gap that the last of them has left.
+    fn make_room(&mut self, record_bytes: usize, moving: &Moving, out: &mut Vec<Cached>) -> Option<usize> {
+        let mut gap = None;
+        loop {
+            let entries = match gap {
+                Some(_) => self.entries.bytes(),
+                None => self.entries.bytes_with_one_more(),
+            };
+            let bytes = self.records_bytes + record_bytes + entries + self.index.bytes_with_one_more();
+            if bytes <= self.bytes_max && (gap.is_some() || self.len() < POSITIONS_MAX) {
+                return gap;
+            }
+            if let Some(position) = gap.take() {
+                self.close(position, moving);
+            } else {
+                let position = self.next_to_evict();
+                out.push(self.take(position));
+                self.evicted += 1;
+                gap = Some(position);
+            }
+        }
+    }
+
+    /// Moves the hand over entries that were used, past one that was not.
+    fn next_to_evict(&mut self) -> usize {
+        loop {
+            let position = if self.hand < self.entries.len() { self.hand } else { 0 };
+            self.hand = position + 1;
+            if !std::mem::take(&mut self.entries.at_mut(position).cached.is_used) {
+                return position;
+            }
+        }
+    }
+
+    fn insert(&mut self, gap: Option<usize>, entry: Entry, moving: &Moving) {
+        let position = gap.unwrap_or(self.entries.len());
+        let is_moving = gap.is_none() && self.entries.is_full() || self.index.is_full();
+        let _alone = is_moving.then(|| moving.lock());
+        self.records_bytes += entry.cached.record_bytes();
+        self.index.insert(entry.key.hash(), position, |position| self.entries.at(position).key.hash());
+        self.entries.set(position, entry);
+        debug_assert!(self.bytes() <= self.bytes_max, "{} bytes of {}", self.bytes(), self.bytes_max);
+    }
+
+    fn remove(&mut self, position: usize, moving: &Moving) -> Cached {
+        let cached = self.take(position);
+        self.close(position, moving);
+        cached
+    }
+
+    /// Takes an entry out, and leaves a gap among the positions.
+    fn take(&mut self, position: usize) -> Cached {
+        let hash = self.entries.at(position).key.hash();
+        self.index.remove(hash, position, |position| self.entries.at(position).key.hash());
+        let Entry { cached, .. } = self.entries.take(position);
+        self.records_bytes -= cached.record_bytes();
+        cached
+    }
+
+    /// Closes a gap with the last entry, and gives memory back when much of it is not in use.
+    fn close(&mut self, gap: usize, moving: &Moving) {
+        let last = self.entries.len() - 1;
+        if gap != last {
+            let entry = self.entries.take(last);
+            self.index.change(entry.key.hash(), last, gap);
+            self.entries.set(gap, entry);
+        }
+        self.entries.pop();
+        if self.entries.is_sparse() {
+            let _alone = moving.lock();
+            self.entries.shrink();
+        }
+        if self.index.is_sparse() {
+            let _alone = moving.lock();
+            self.index.shrink(|position| self.entries.at(position).key.hash());
+        }
+    }
+}
+
+#[cfg(test)]
+impl Part {
+    pub(super) fn records_bytes(&self) -> usize {
+        self.records_bytes
+    }
+
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Each entry is found where it is, the index has no others, and the limit is kept.
+    pub(super) fn check(&self) {
+        for position in 0..self.len() {
+            assert_eq!(self.position(&self.entries.at(position).key), Some(position));
+        }
+        assert_eq!(self.index.len(), self.len());
+        assert!(self.bytes() <= self.bytes_max, "{} bytes of {}", self.bytes(), self.bytes_max);
+    }
+}
