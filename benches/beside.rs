@@ -5,7 +5,7 @@
 mod common;
 
 use common::Visits;
-use sessile::{Clock, Durability, FileStore, FileStoreOptions, Lookup, Store, SweepOptions, Token};
+use sessile::{Clock, Durability, FileStore, FileStoreOptions, Lookup, Store, SweepOptions, Timing, Token};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long loads are measured without a sweep.
@@ -55,7 +55,7 @@ fn main() {
 /// Creates sessions that live for `age`.
 fn fill(store: &FileStore, sessions: usize, age: Duration) -> Vec<Token> {
     let mut record = common::record(store);
-    record.deadline = store.now() + age;
+    record.set_timing(Timing { deadline: store.now() + age, ..record.timing() });
     (0..sessions).map(|_| store.create(&record, Durability::Relaxed).expect("a session").token).collect()
 }
 

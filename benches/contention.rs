@@ -6,50 +6,21 @@ mod common;
 
 use common::Full;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use sessile::{Durability, FileStoreOptions, Lookup, Record, Store, Token, Value, Verdict};
+use sessile::{Durability, FileStoreOptions, Lookup, Store, Token};
 use std::cell::LazyCell;
 use std::hint::black_box;
-use std::sync::Barrier;
-use std::thread;
-use std::time::{Duration, Instant};
 
 const THREADS: [usize; 4] = [1, 2, 4, 8];
 
 fn load(full: &Full, token: &Token) {
     match full.store.load(token) {
-        Ok(Lookup::Live(live)) => assert_eq!(black_box(live.record.entries.len()), 8),
+        Ok(Lookup::Live(live)) => assert_eq!(black_box(live.record.entries().len()), 8),
         other => panic!("a session is not live: {other:?}"),
     }
 }
 
 fn update(full: &Full, token: &Token) {
-    let mut visit = |record: &mut Record| {
-        let visits: u64 = record.entries["visits"].get()?;
-        record.entries.insert("visits".into(), Value::new(&(visits + 1))?);
-        Ok(Verdict::Write)
-    };
-    assert!(full.store.update(token, &mut visit, Durability::Relaxed).expect("an update").is_some());
-}
-
-/// Lets each thread perform this many operations. Returns the total time.
-fn in_threads(threads: usize, operations: u64, act: impl Fn(usize, usize) + Sync) -> Duration {
-    let start = Barrier::new(threads + 1);
-    thread::scope(|scope| {
-        let (start, act) = (&start, &act);
-        let work = |thread| {
-            move || {
-                start.wait();
-                (0..usize::try_from(operations).expect("fits")).for_each(|n| act(thread, n));
-            }
-        };
-        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(work(thread))).collect();
-        start.wait();
-        let began = Instant::now();
-        for worker in workers {
-            worker.join().expect("no operation fails");
-        }
-        began.elapsed()
-    })
+    assert!(common::count_visit(&full.store, token, Durability::Relaxed).is_some());
 }
 
 type Act = fn(&Full, &Token);
@@ -75,8 +46,9 @@ fn contention(c: &mut Criterion) {
                     let own = |thread: usize, n: usize| &full.tokens[thread * part + n * 7919 % part];
                     let token = |thread, n| if hot { &full.tokens[0] } else { own(thread, n) };
                     b.iter_custom(|operations| {
-                        let took =
-                            in_threads(threads, operations, |thread, n| act(full, token(thread, done + n)));
+                        let took = common::in_threads(threads, operations, |thread| {
+                            move |n| act(full, token(thread, done + n))
+                        });
                         // The next sample continues where this one ended.
                         done += usize::try_from(operations).expect("fits");
                         took

@@ -16,7 +16,7 @@ use sessile::{
 };
 use std::cell::LazyCell;
 use std::hint::black_box;
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -31,7 +31,7 @@ fn without_cache() -> FileStoreOptions {
 }
 
 /// The bare look-up: an LRU map in 32 parts, each behind a lock, keyed by the id.
-struct Map([Mutex<LruCache<[u8; 32], Arc<Record>>>; 32]);
+struct Map([Mutex<LruCache<[u8; 32], Record>>; 32]);
 
 impl Map {
     fn of(full: &Full) -> Self {
@@ -39,17 +39,19 @@ impl Map {
         for token in &full.tokens {
             let Ok(Lookup::Live(live)) = full.store.load(token) else { panic!("a session is not live") };
             // A separate copy, so that this look-up does not warm the store's entry.
-            map.part(token).lock().insert(key(token), Arc::new(live.record.as_ref().clone()));
+            map.part(token)
+                .lock()
+                .insert(key(token), Record::from_bytes(live.record.as_bytes()).expect("it was stored"));
         }
         map
     }
-    fn part(&self, token: &Token) -> &Mutex<LruCache<[u8; 32], Arc<Record>>> {
+    fn part(&self, token: &Token) -> &Mutex<LruCache<[u8; 32], Record>> {
         let [.., a, b, c] = key(token);
         &self.0[(usize::from(a) * 49 + usize::from(b) * 7 + usize::from(c)) % 32]
     }
     fn load(&self, token: &Token) -> usize {
         let record = self.part(token).lock().get(&key(token)).cloned();
-        record.expect("every session was inserted").entries.len()
+        record.expect("every session was inserted").entries().len()
     }
 }
 
@@ -59,7 +61,7 @@ fn key(token: &Token) -> [u8; 32] {
 
 fn entries(full: &Full, token: &Token) -> usize {
     match full.store.load(token) {
-        Ok(Lookup::Live(live)) => live.record.entries.len(),
+        Ok(Lookup::Live(live)) => live.record.entries().len(),
         other => panic!("a session is not live: {other:?}"),
     }
 }

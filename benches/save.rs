@@ -6,7 +6,7 @@ use common::{Full, Round};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
-use sessile::{Durability, FileStoreOptions, PublicId, Record, Result, Store, Token, Value, Verdict};
+use sessile::{Durability, FileStoreOptions, PublicId, Record, Result, Store, Timing, Token, Value, Verdict};
 use std::cell::LazyCell;
 use std::hint::black_box;
 use std::time::Duration;
@@ -19,15 +19,9 @@ fn open(root: &OwnedFd, path: &str) -> OwnedFd {
     rustix::fs::openat(root, path, flags, Mode::empty()).expect("open")
 }
 
-/// Changes one entry, as a page does that counts visits, and saves.
+/// Counts a visit. The number of entries of the session.
 fn count_visit(full: &Full, token: &Token, how: Durability) -> usize {
-    let mut change = |record: &mut Record| -> Result<Verdict> {
-        let visits: u64 = record.entries["visits"].get()?;
-        record.entries.insert("visits".into(), Value::new(&(visits + 1))?);
-        Ok(Verdict::Write)
-    };
-    let saved = full.store.update(token, &mut change, how).expect("an update").expect("a live session");
-    saved.live.record.entries.len()
+    common::count_visit(&full.store, token, how).expect("a live session").live.record.entries().len()
 }
 
 /// Measures a save that only reaches the kernel: `openat`, `pwrite`, `close`, and the same with the `pread`
@@ -149,15 +143,15 @@ fn shapes(c: &mut Criterion) {
     let mut group = c.benchmark_group("update-shapes");
 
     group.bench_function("sessile/one-of-50-entries", |b| {
-        let mut record = Record::new(store.store.now(), common::record(&store.store).deadline);
+        let mut record = Record::new(store.store.now(), common::record(&store.store).deadline());
         for n in 0..50_u64 {
-            record.entries.insert(format!("entry {n}").into(), Value::new(&n).expect("a value"));
+            record.insert(&format!("entry {n}"), &Value::new(&n).expect("a value")).expect("it fits");
         }
         let token = create(&record);
         b.iter(|| {
             update(&token, &mut |record| {
-                let n: u64 = record.entries["entry 25"].get()?;
-                record.entries.insert("entry 25".into(), Value::new(&(n + 1))?);
+                let n: u64 = record.entries().get("entry 25").expect("it has one").get()?;
+                record.insert("entry 25", &Value::new(&(n + 1))?)?;
                 Ok(Verdict::Write)
             })
         });
@@ -168,7 +162,7 @@ fn shapes(c: &mut Criterion) {
         let grow = |token: Token| {
             let text = Value::new(&"x".repeat(6000)).expect("a value");
             update(&token, &mut |record| {
-                record.entries.insert("text".into(), text.clone());
+                record.insert("text", &text)?;
                 Ok(Verdict::Write)
             })
         };
@@ -179,7 +173,10 @@ fn shapes(c: &mut Criterion) {
         let token = create(&common::record(&store.store));
         b.iter(|| {
             update(&token, &mut |record| {
-                record.deadline += Duration::from_secs(1);
+                record.set_timing(Timing {
+                    deadline: record.timing().deadline + Duration::from_secs(1),
+                    ..record.timing()
+                });
                 Ok(Verdict::Write)
             })
         });

@@ -7,7 +7,7 @@ mod common;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use sessile::file::SweepOptions;
-use sessile::{Clock, Durability, FileStore, FileStoreOptions, PublicId, Record, Store};
+use sessile::{Clock, Durability, FileStore, FileStoreOptions, PublicId, Record, Store, Timing};
 use std::cell::LazyCell;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tempfile::TempDir;
@@ -53,7 +53,7 @@ impl Fixture {
     /// Creates sessions with this lifetime.
     fn create(&self, sessions: usize, age: Duration) -> Vec<PublicId> {
         let mut record = self.record.clone();
-        record.deadline = self.store.now() + age;
+        record.set_timing(Timing { deadline: self.store.now() + age, ..record.timing() });
         let create = || self.store.create(&record, Durability::Relaxed).expect("a session").live.id;
         (0..sessions).map(|_| create()).collect()
     }

@@ -41,6 +41,9 @@ pub enum ErrorKind {
     Corrupt,
     /// Written by a newer version of this crate; it is left untouched.
     NewerFormat,
+    /// Written by an earlier version of this crate; it is left untouched. That version's `sessile export` writes the sessions
+    /// down, and `sessile import` of this one takes them into a new directory.
+    OlderFormat,
     /// The directory holds something other than a session store.
     NotASessionStore,
     /// A link, pipe, directory or device is in the place of a file of the store.
@@ -103,7 +106,7 @@ impl Error {
         self
     }
 
-    /// Says why, where no other error does.
+    /// Adds the reason, where there is no other error as the source.
     #[must_use]
     pub fn with_reason(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
         self.0.reason = Some(reason.into());

@@ -48,7 +48,7 @@ pub enum Event<'a> {
     /// of a session that was changed or ended since, or a forged one. If they are not to be trusted,
     /// end all sessions.
     MadePrivate {
-        /// The store.
+        /// The directory of the store.
         path: &'a Path,
         /// How many directories and files were open.
         count: u64,
@@ -97,7 +97,7 @@ impl Observer {
         }
     }
 
-    /// The same, and writes the line to standard error in any case: the event means that all are logged out.
+    /// The same, and writes the line to standard error in any case: the event means that all visitors are logged out.
     pub(crate) fn notify_and_print(&self, event: &Event<'_>) {
         self.notify(event);
         if self.0.is_some() {

@@ -6,6 +6,8 @@ use crate::error::Result;
 use crate::random;
 use base32ct::{Base32Unpadded, Encoding};
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::OnceLock;
 
 /// Random bytes in a session id: 160 bits, where OWASP and ASVS 5.0 (7.2.3) ask for 128 or more.
 const ID_BYTES: usize = 20;
@@ -15,9 +17,14 @@ const _: () = assert!(ID_BYTES * 8 == ID_CHARS * 5, "no padding, no spare bits: 
 
 /// The name of one session, known only to its visitor: 160 random bits as 32 characters `[a-z2-7]`.
 ///
-/// Used by the storage modes whose cookie holds an id (file, database, cache).
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct SessionId([u8; ID_CHARS]);
+/// Used by the storage modes whose cookie holds an id (file, database, cache). It remembers its [digest](Self::public_id) once
+/// that was asked for; clones made after that have it too.
+#[derive(Clone)]
+pub struct SessionId {
+    chars: [u8; ID_CHARS],
+    /// Not computed before it is needed: a request that does not use its session, and one that finds it in memory, need none.
+    digest: OnceLock<PublicId>,
+}
 
 impl SessionId {
     /// Draws a new id from the operating system's generator.
@@ -30,7 +37,7 @@ impl SessionId {
         let mut chars = [0; ID_CHARS];
         let text = Base32Unpadded::encode(&bits, &mut chars).expect("20 bytes are exactly 32 characters");
         debug_assert_eq!(text.len(), ID_CHARS);
-        Ok(Self(chars))
+        Ok(Self { chars, digest: OnceLock::new() })
     }
 
     /// Accepts exactly the ids that [`random`](Self::random) can make: 32 characters, each of `[a-z2-7]`.
@@ -38,25 +45,56 @@ impl SessionId {
     /// Anything else (empty, longer, upper case, `../`, `%2f`, NUL, non-ASCII) is `None`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let chars: [u8; ID_CHARS] = text.as_bytes().try_into().ok()?;
-        chars.iter().all(|c| matches!(c, b'a'..=b'z' | b'2'..=b'7')).then_some(Self(chars))
+        Self::from_octets(text.as_bytes())
+    }
+
+    fn from_octets(text: &[u8]) -> Option<Self> {
+        Self::from_chars(text.try_into().ok()?)
+    }
+
+    fn from_chars(chars: &[u8; ID_CHARS]) -> Option<Self> {
+        // All of them, without an early exit: the compiler then compares 16 at a time, 40 instructions instead of 400.
+        let is_id =
+            chars.iter().fold(true, |all, c| all & (c.is_ascii_lowercase() | (b'2'..=b'7').contains(c)));
+        is_id.then_some(Self { chars: *chars, digest: OnceLock::new() })
     }
 
     /// The text's bytes.
     pub(crate) fn as_bytes(&self) -> &[u8; ID_CHARS] {
-        &self.0
+        &self.chars
     }
 
-    /// The digest under which the session is filed.
+    /// The digest under which the session is filed. Computed at the first call.
     #[must_use]
     pub fn public_id(&self) -> PublicId {
-        PublicId::digest(&self.0)
+        *self.digest.get_or_init(|| PublicId::digest(&self.chars))
+    }
+
+    /// Whether the digest was computed.
+    #[cfg(test)]
+    pub(crate) fn has_digest(&self) -> bool {
+        self.digest.get().is_some()
     }
 
     /// The token that carries this id in the cookie.
     #[must_use]
     pub fn to_token(&self) -> Token {
-        Token(String::from_utf8_lossy(&self.0).into())
+        Token(Form::Id(self.clone()))
+    }
+}
+
+/// Ids are equal if their texts are; the digest follows from the text.
+impl PartialEq for SessionId {
+    fn eq(&self, other: &Self) -> bool {
+        self.chars == other.chars
+    }
+}
+
+impl Eq for SessionId {}
+
+impl Hash for SessionId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.chars.hash(state);
     }
 }
 
@@ -68,9 +106,19 @@ impl fmt::Debug for SessionId {
 
 /// The value of the cookie: an id, or (sealed cookies) the sealed session itself.
 ///
-/// A token is 1..=4,096 bytes, each of them allowed in a cookie value by RFC 6265 section 4.1.1.
+/// A token is 1..=4,096 bytes, each of them allowed in a cookie value by RFC 6265 section 4.1.1. One that is an id lies in the
+/// token itself, without an allocation, and is parsed once: see [`session_id`](Self::session_id).
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Token(Box<str>);
+pub struct Token(Form);
+
+/// One text has one form, so that equal texts are equal tokens.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Form {
+    /// Every text that is an id.
+    Id(SessionId),
+    /// Any other.
+    Text(Box<str>),
+}
 
 impl Token {
     /// Longest token, in bytes: browsers refuse cookies whose name and value exceed 4,096 together.
@@ -79,15 +127,57 @@ impl Token {
     /// Accepts a cookie value; `None` if it is empty, too long or holds a byte no cookie value may have.
     #[must_use]
     pub fn parse(value: &str) -> Option<Self> {
+        Self::from_octets(value.as_bytes())
+    }
+
+    /// [`parse`](Self::parse) for a part of a header.
+    pub(crate) fn from_octets(value: &[u8]) -> Option<Self> {
+        if let Some(id) = SessionId::from_octets(value) {
+            return Some(Self(Form::Id(id)));
+        }
         let octet = |c: &u8| matches!(c, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e);
-        ((1..=Self::BYTES_MAX).contains(&value.len()) && value.as_bytes().iter().all(octet))
-            .then(|| Self(value.into()))
+        let is_token = (1..=Self::BYTES_MAX).contains(&value.len()) && value.iter().all(octet);
+        is_token.then(|| Self(Form::Text(str::from_utf8(value).expect("ASCII").into())))
+    }
+
+    /// The id with which a part of a header begins, and the octets after it, which may continue a longer token.
+    pub(crate) fn split_id(octets: &[u8]) -> Option<(Self, &[u8])> {
+        let (chars, rest) = octets.split_first_chunk()?;
+        Some((Self(Form::Id(SessionId::from_chars(chars)?)), rest))
+    }
+
+    /// The id that the token is, if it is one; for a [`Store`](crate::store::Store) that finds sessions by their ids.
+    ///
+    /// ```
+    /// use sessile::{SessionId, Token};
+    /// let id = SessionId::random()?;
+    /// assert_eq!(id.to_token().session_id(), Some(&id));
+    /// assert_eq!(Token::parse("../etc/passwd").and_then(|token| token.session_id().cloned()), None);
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    #[must_use]
+    pub fn session_id(&self) -> Option<&SessionId> {
+        match &self.0 {
+            Form::Id(id) => Some(id),
+            Form::Text(_) => None,
+        }
     }
 
     /// The secret text: for the cookie, and for a [`Store`](crate::store::Store) that looks it up. Never log it.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Form::Id(id) => str::from_utf8(&id.chars).expect("ASCII"),
+            Form::Text(text) => text,
+        }
+    }
+
+    /// The digest of the secret.
+    pub(crate) fn public_id(&self) -> PublicId {
+        match &self.0 {
+            Form::Id(id) => id.public_id(),
+            Form::Text(text) => PublicId::digest(text.as_bytes()),
+        }
     }
 }
 
@@ -231,6 +321,43 @@ mod tests {
         }
         assert!(Token::parse(&"x".repeat(4096)).is_some());
         assert!(Token::parse(&"x".repeat(4097)).is_none());
+    }
+
+    #[test]
+    fn a_text_is_an_id_or_another_token_whichever_way_it_is_read() {
+        let text = "abcdefghijklmnopqrstuvwxyz234567";
+        let id = SessionId::parse(text).unwrap();
+        assert_eq!(Token::parse(text), Some(id.to_token()));
+        assert_eq!(Token::parse(text).unwrap().session_id(), Some(&id));
+        for rest in ["", ";", "x", ".x"] {
+            let whole = format!("{text}{rest}");
+            assert_eq!(Token::split_id(whole.as_bytes()), Some((id.to_token(), rest.as_bytes())));
+        }
+        for other in [&text[1..], &format!("{text}2"), &text.to_uppercase(), &format!("{}é", &text[2..]), "a"]
+        {
+            assert_eq!(Token::parse(other).as_ref().and_then(Token::session_id), None, "{other}");
+            assert_eq!(
+                Token::parse(other).map(|token| token.expose().to_owned()).as_deref(),
+                other.is_ascii().then_some(other)
+            );
+            assert_eq!(
+                Token::parse(other).map(|token| token.public_id()),
+                other.is_ascii().then(|| PublicId::digest(other.as_bytes()))
+            );
+        }
+    }
+
+    #[test]
+    fn a_digest_is_computed_once_when_it_is_asked_for() {
+        let token = Token::parse("abcdefghijklmnopqrstuvwxyz234567").unwrap();
+        let id = token.session_id().unwrap();
+        let before = token.clone();
+        assert_eq!((&before, token.expose().len()), (&token, 32));
+        assert!(!id.has_digest());
+        assert_eq!(token.public_id(), PublicId::digest(token.expose().as_bytes()));
+        assert!(id.has_digest() && token.clone().session_id().unwrap().has_digest());
+        assert!(!before.session_id().unwrap().has_digest());
+        assert_eq!((&before, HashSet::from([before.clone(), token.clone()]).len()), (&token, 1));
     }
 
     #[test]

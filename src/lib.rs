@@ -77,10 +77,10 @@ pub use crate::file::{FileStore, FileStoreOptions, Reaper, ReaperOptions, Stats,
 pub use crate::http::{CookieHeaders, Cookies, Headers, SameSite, SaveError, Sessions, Visit};
 pub use crate::id::{PublicId, SessionId, Token};
 pub use crate::lifetime::{Lifetime, Renewal};
-pub use crate::record::{Entries, Expiry, Name, Record};
+pub use crate::record::{Entries, Expiry, Record, Timing};
 pub use crate::session::{Destroyed, Session};
 pub use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store, Verdict};
-pub use crate::value::Value;
+pub use crate::value::{Value, ValueRef};
 
 /// The README's programs are compiled with the documentation's tests, where the features that they need are there.
 #[cfg(all(doctest, feature = "tiny_http", feature = "rouille"))]

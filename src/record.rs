@@ -1,213 +1,467 @@
-//! One session at rest, as every storage mode keeps it.
-use crate::clock::{from_micros, micros};
-use crate::value::Value;
-use serde::{Deserialize, Serialize};
-use smol_str::SmolStr;
-use std::borrow::Borrow;
+//! One session at rest: one immutable block of bytes, the same in memory, in a file and in every other storage mode.
+//!
+//! ```text
+//! header (80 bytes)    layout, expiry setting, lengths, times, marks of the login
+//! table  (8 an entry)  where each name and each value ends
+//! text                 user, device note, names in their order
+//! values               the bytes of each value, in the order of the names
+//! ```
+//!
+//! - A clone is one count up. A change makes a new block, or is made in place where no other clone has the block.
+//! - Equal sessions have equal bytes: fields that are not in use are zero, names are in order, parts leave no gap.
+//! - Bytes from outside are checked once, as a whole, when a record is made from them; nothing is decoded then, and nothing
+//!   is allocated for what they claim. Reading a field afterwards cannot fail. A value is decoded when it is asked for.
+//! - It says nothing of whether its bytes are the ones that were stored: that is the storage mode's checksum.
+//!
+//! The offsets are in [`format`](crate::_documentation::format).
+mod block;
+mod edit;
+mod entries;
+#[cfg(test)]
+mod model;
+mod timing;
+
+pub use block::{BYTES_MAX, DEVICE_NOTE_BYTES_MAX};
+pub(crate) use edit::Edit;
+pub use entries::Entries;
+pub(crate) use timing::THOUSAND_YEARS;
+pub use timing::{Expiry, Login, Timing};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::value::ValueRef;
+use block::Fault;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Deref;
-use std::time::{Duration, SystemTime};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-/// The entries of a session, ordered by name so that equal sessions have equal bytes. Looked up by `&str`.
-pub type Entries = BTreeMap<Name, Value>;
+/// Longest user that a record holds, in bytes. (A session's [`login`](crate::Session::login) takes fewer.)
+const USER_BYTES_MAX: usize = u16::MAX as usize;
 
-/// An entry's name. Up to 23 bytes lie side by side with the others' in the map: a look-up compares several, and would wait
-/// for memory at each.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Name(SmolStr);
-
-impl Name {
-    /// Heap bytes owned.
-    fn heap_size(&self) -> usize {
-        if self.0.is_heap_allocated() { 2 * size_of::<usize>() + self.0.len() } else { 0 }
-    }
-}
-
-impl<T: AsRef<str>> From<T> for Name {
-    fn from(name: T) -> Self {
-        Self(SmolStr::new(name))
-    }
-}
-
-impl Deref for Name {
-    type Target = str;
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Borrow<str> for Name {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl PartialEq<str> for Name {
-    fn eq(&self, other: &str) -> bool {
-        self.0 == other
-    }
-}
-
-impl PartialEq<&str> for Name {
-    fn eq(&self, other: &&str) -> bool {
-        self.0 == *other
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// One session as a store keeps it. Times are whole microseconds; finer ones are rounded down when stored.
+/// One session as a store keeps it.
+///
+/// ```
+/// use sessile::record::Timing;
+/// use sessile::{Record, Value};
+/// use std::time::{Duration, UNIX_EPOCH};
+///
+/// let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(60)).with_user("ada")?;
+/// record.insert("visits", &Value::new(&1)?)?;
+/// let stored = record.as_bytes().to_vec(); // in a file, a row, a cache server
+/// let loaded = Record::from_bytes(&stored)?;
+/// assert_eq!(loaded, record);
+/// assert_eq!((loaded.user(), loaded.entries().len()), (Some("ada"), 1));
+/// # Ok::<(), sessile::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Record {
-    /// The visitor's data.
-    pub entries: Entries,
-    /// When it was created, or its last login: the absolute limit counts from here.
-    pub created: SystemTime,
-    /// The last activity that moved the deadline: age and idle limit count from here.
-    pub touched: SystemTime,
-    /// How this session expires, if not by the program's default.
-    pub expiry: Expiry,
-    /// Whether the cookie sent last ends with the browser because the program's [`Lifetime`](crate::Lifetime) said so; always
-    /// false with a setting of the session's own. A change of that policy reaches the browser with the next save.
-    pub ends_with_browser: bool,
-    /// From this instant on the session is expired. The one time a store compares.
-    pub deadline: SystemTime,
-    /// The user that is logged in.
-    pub user: Option<String>,
-}
-
-/// Longest duration that a setting or a policy may have.
-pub(crate) const THOUSAND_YEARS: Duration = Duration::from_secs(1000 * 365 * 86_400);
-
-/// How one session expires.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Expiry {
-    /// By the program's [`Lifetime`](crate::Lifetime).
-    #[default]
-    Default,
-    /// This long after the last activity, instead of the program's age; zero ends the session when it is saved.
-    After(Duration),
-    /// At this instant, whatever the activity; one in the past ends the session when it is saved.
-    At(SystemTime),
-    /// When the browser closes (the cookie has neither `Max-Age` nor `Expires`); the server keeps its age.
-    BrowserClose,
-}
-
-impl Expiry {
-    /// The setting as it can be stored: whole microseconds, durations of at most a thousand years.
-    pub(crate) fn normalized(self) -> Self {
-        match self {
-            Self::After(age) => Self::After(whole_micros(age)),
-            Self::At(instant) => Self::At(from_micros(micros(instant))),
-            other => other,
-        }
-    }
-
-    /// Whether the setting ends the session at once.
-    pub(crate) fn is_over(self, now: SystemTime) -> bool {
-        match self {
-            Self::After(age) => age.is_zero(),
-            Self::At(instant) => instant <= now,
-            Self::Default | Self::BrowserClose => false,
-        }
-    }
-}
-
-fn whole_micros(span: Duration) -> Duration {
-    let span = span.min(THOUSAND_YEARS);
-    Duration::new(span.as_secs(), span.subsec_micros() * 1000)
+    block: Arc<[u8]>,
 }
 
 impl Record {
     /// A record without entries, created and touched at `now`.
+    ///
+    /// ```
+    /// use sessile::Record;
+    /// use std::time::{Duration, UNIX_EPOCH};
+    /// let record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(60));
+    /// assert!(record.user().is_none() && record.entries().is_empty());
+    /// ```
     #[must_use]
     pub fn new(now: SystemTime, deadline: SystemTime) -> Self {
-        Self {
-            entries: Entries::new(),
-            created: now,
-            touched: now,
-            expiry: Expiry::Default,
-            ends_with_browser: false,
-            deadline,
-            user: None,
+        Self { block: Arc::new(block::header(&Timing::new(now, deadline))) }
+    }
+
+    /// The record that [`as_bytes`](Self::as_bytes) wrote. Copies the bytes once.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`] if the bytes are none, to the last of them; [`ErrorKind::NewerFormat`] if a newer version of this
+    /// crate arranged them. A changed byte that leaves a possible record is not noticed: a store keeps a checksum beside the
+    /// bytes. Whether values can be decoded is noticed when they are asked for.
+    ///
+    /// ```
+    /// use sessile::Record;
+    /// let record = Record::new(std::time::UNIX_EPOCH, std::time::UNIX_EPOCH);
+    /// assert_eq!(Record::from_bytes(record.as_bytes())?, record);
+    /// assert!(Record::from_bytes(&record.as_bytes()[1..]).is_err());
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let refuse = |kind| Error::new(kind, "decode session record");
+        match block::check(bytes) {
+            Ok(()) => Ok(Self { block: bytes.into() }),
+            Err(Fault::Corrupt(reason)) => Err(refuse(ErrorKind::Corrupt).with_reason(reason)),
+            Err(Fault::Newer(layout)) => Err(refuse(ErrorKind::NewerFormat)
+                .with_reason(format!("it has layout {layout}, this version knows {}", block::LAYOUT))),
         }
     }
 
-    /// Rounds times down to microseconds, so that a save returns exactly the record that the next load reads.
-    pub(crate) fn truncate_to_micros(&mut self) {
-        for time in [&mut self.created, &mut self.touched, &mut self.deadline] {
-            *time = from_micros(micros(*time));
-        }
-        self.expiry = self.expiry.normalized();
-        self.ends_with_browser &= self.expiry == Expiry::Default;
+    /// The bytes of the record: what a store stores.
+    ///
+    /// ```
+    /// let record = sessile::Record::new(std::time::UNIX_EPOCH, std::time::UNIX_EPOCH);
+    /// assert_eq!(record.as_bytes(), record.clone().as_bytes());
+    /// ```
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.block
     }
 
-    /// The record without its entries and user: enough for the policy.
-    pub(crate) fn metadata(&self) -> Self {
-        Self { entries: Entries::new(), user: None, ..*self }
+    /// The times and the expiry setting.
+    ///
+    /// ```
+    /// use std::time::UNIX_EPOCH;
+    /// let record = sessile::Record::new(UNIX_EPOCH, UNIX_EPOCH);
+    /// assert_eq!(record.timing().created, UNIX_EPOCH);
+    /// ```
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        block::timing(&self.block)
     }
 
-    /// About how many bytes of memory it takes behind an `Arc`, as blocks of glibc's allocator.
-    pub(crate) fn heap_size(&self) -> usize {
-        let block = |bytes: usize| if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) };
-        // A node of the map has room for eleven entries, and is at least half full if it is not the only one.
-        let node = 11 * (size_of::<Name>() + size_of::<Value>()) + 16;
-        let nodes = match self.entries.len() {
-            0 => 0,
-            1..=11 => 1,
-            many => many.div_ceil(5),
-        };
-        let entry = |(name, value): (&Name, &Value)| block(name.heap_size()) + block(value.heap_size());
-        block(2 * size_of::<usize>() + size_of::<Self>())
-            + block(self.user.as_ref().map_or(0, String::capacity))
-            + nodes * block(node)
-            + self.entries.iter().map(entry).sum::<usize>()
+    /// Sets the times and the expiry setting; rounds them down to whole microseconds.
+    ///
+    /// ```
+    /// use sessile::record::{Expiry, Timing};
+    /// use std::time::UNIX_EPOCH;
+    /// let mut record = sessile::Record::new(UNIX_EPOCH, UNIX_EPOCH);
+    /// record.set_timing(Timing { expiry: Expiry::BrowserClose, ..record.timing() });
+    /// assert_eq!(record.timing().expiry, Expiry::BrowserClose);
+    /// ```
+    pub fn set_timing(&mut self, timing: Timing) {
+        block::put_timing(self.block_mut(), &timing);
+    }
+
+    /// The same record with other times and another expiry setting.
+    ///
+    /// ```
+    /// use sessile::record::Timing;
+    /// use std::time::{Duration, UNIX_EPOCH};
+    /// let now = UNIX_EPOCH + Duration::from_secs(1);
+    /// let record = sessile::Record::new(UNIX_EPOCH, now).with_timing(Timing::new(now, now));
+    /// assert_eq!(record.timing().created, now);
+    /// ```
+    #[must_use]
+    pub fn with_timing(mut self, timing: Timing) -> Self {
+        self.set_timing(timing);
+        self
+    }
+
+    /// From this instant on the session is expired.
+    ///
+    /// ```
+    /// use std::time::UNIX_EPOCH;
+    /// let record = sessile::Record::new(UNIX_EPOCH, UNIX_EPOCH);
+    /// assert_eq!(record.deadline(), record.timing().deadline);
+    /// ```
+    #[must_use]
+    pub fn deadline(&self) -> SystemTime {
+        block::deadline(&self.block)
+    }
+
+    /// The same in microseconds since 1970.
+    pub(crate) fn deadline_micros(&self) -> u64 {
+        block::deadline_micros(&self.block)
     }
 
     /// Whether the session is expired at `now`: its deadline is reached.
+    ///
+    /// ```
+    /// use std::time::UNIX_EPOCH;
+    /// assert!(sessile::Record::new(UNIX_EPOCH, UNIX_EPOCH).is_expired(UNIX_EPOCH));
+    /// ```
     #[must_use]
     pub fn is_expired(&self, now: SystemTime) -> bool {
-        self.deadline <= now
+        self.deadline() <= now
     }
+
+    /// The user that is logged in.
+    ///
+    /// ```
+    /// use std::time::UNIX_EPOCH;
+    /// let record = sessile::Record::new(UNIX_EPOCH, UNIX_EPOCH).with_user("ada")?;
+    /// assert_eq!(record.user(), Some("ada"));
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        Some(block::user(&self.block)).filter(|user| !user.is_empty())
+    }
+
+    /// Sets the user; an empty one is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Value`] if it is longer than 65,535 bytes.
+    ///
+    /// ```
+    /// use std::time::UNIX_EPOCH;
+    /// let mut record = sessile::Record::new(UNIX_EPOCH, UNIX_EPOCH);
+    /// record.set_user("ada")?;
+    /// record.set_user("")?;
+    /// assert_eq!(record.user(), None);
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    pub fn set_user(&mut self, user: &str) -> Result<()> {
+        check_length("user", user, USER_BYTES_MAX)?;
+        let at = block::text_at(&self.block);
+        self.set_text(block::USER_LEN_AT, at..at + block::user_len(&self.block), user)
+    }
+
+    /// The same record with another user.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`set_user`](Self::set_user).
+    ///
+    /// ```
+    /// use std::time::UNIX_EPOCH;
+    /// assert!(sessile::Record::new(UNIX_EPOCH, UNIX_EPOCH).with_user(&"x".repeat(1 << 16)).is_err());
+    /// ```
+    pub fn with_user(mut self, user: &str) -> Result<Self> {
+        self.set_user(user)?;
+        Ok(self)
+    }
+
+    /// The marks of the last login.
+    ///
+    /// ```
+    /// use sessile::record::Login;
+    /// use std::time::UNIX_EPOCH;
+    /// assert_eq!(sessile::Record::new(UNIX_EPOCH, UNIX_EPOCH).login(), Login::default());
+    /// ```
+    #[must_use]
+    pub fn login(&self) -> Login {
+        block::login(&self.block)
+    }
+
+    /// Sets the marks of the last login.
+    ///
+    /// ```
+    /// use sessile::record::Login;
+    /// use std::time::UNIX_EPOCH;
+    /// let mut record = sessile::Record::new(UNIX_EPOCH, UNIX_EPOCH);
+    /// record.set_login(Login { cut_off: 7, ..Login::default() });
+    /// assert_eq!(record.login().cut_off, 7);
+    /// ```
+    pub fn set_login(&mut self, login: Login) {
+        block::put_login(self.block_mut(), &login);
+    }
+
+    /// A short text about the visitor's device.
+    ///
+    /// ```
+    /// use std::time::UNIX_EPOCH;
+    /// assert_eq!(sessile::Record::new(UNIX_EPOCH, UNIX_EPOCH).device_note(), None);
+    /// ```
+    #[must_use]
+    pub fn device_note(&self) -> Option<&str> {
+        Some(block::note(&self.block)).filter(|note| !note.is_empty())
+    }
+
+    /// Sets the device note; an empty one is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Value`] if it is longer than [`DEVICE_NOTE_BYTES_MAX`].
+    ///
+    /// ```
+    /// use std::time::UNIX_EPOCH;
+    /// let mut record = sessile::Record::new(UNIX_EPOCH, UNIX_EPOCH);
+    /// record.set_device_note("Firefox on Linux")?;
+    /// assert_eq!(record.device_note(), Some("Firefox on Linux"));
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    pub fn set_device_note(&mut self, note: &str) -> Result<()> {
+        check_length("device note", note, DEVICE_NOTE_BYTES_MAX)?;
+        let at = block::text_at(&self.block) + block::user_len(&self.block);
+        self.set_text(block::NOTE_LEN_AT, at..at + block::note_len(&self.block), note)
+    }
+
+    /// The entries.
+    ///
+    /// ```
+    /// use std::time::UNIX_EPOCH;
+    /// let record = sessile::Record::new(UNIX_EPOCH, UNIX_EPOCH);
+    /// assert_eq!(record.entries().iter().count(), 0);
+    /// ```
+    #[must_use]
+    pub fn entries(&self) -> Entries<'_> {
+        Entries::of(&self.block)
+    }
+
+    /// Sets an entry. Many are set at once with [`extend`](Self::extend), which copies the record once.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TooLarge`] if the record would be larger than [`BYTES_MAX`]; it is unchanged then.
+    ///
+    /// ```
+    /// use sessile::{Record, Value};
+    /// let mut record = Record::new(std::time::UNIX_EPOCH, std::time::UNIX_EPOCH);
+    /// record.insert("visits", &Value::new(&1)?)?;
+    /// record.insert("visits", &Value::new(&2)?)?;
+    /// assert_eq!(record.entries().len(), 1);
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    pub fn insert<'v>(&mut self, name: &str, value: impl Into<ValueRef<'v>>) -> Result<()> {
+        self.edit(&[(name, Some(value.into()))])
+    }
+
+    /// Removes an entry. Whether there was one.
+    ///
+    /// ```
+    /// use sessile::{Record, Value};
+    /// let mut record = Record::new(std::time::UNIX_EPOCH, std::time::UNIX_EPOCH);
+    /// record.insert("visits", &Value::new(&1)?)?;
+    /// assert!(record.remove("visits"));
+    /// assert!(!record.remove("visits"));
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    pub fn remove(&mut self, name: &str) -> bool {
+        let was_there = self.entries().contains(name);
+        was_there && self.edit(&[(name, None)]).is_ok()
+    }
+
+    /// Sets many entries at once; of two with one name, the later one counts.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TooLarge`] if the record would be larger than [`BYTES_MAX`]; it is unchanged then.
+    ///
+    /// ```
+    /// use sessile::{Record, Value};
+    /// let mut record = Record::new(std::time::UNIX_EPOCH, std::time::UNIX_EPOCH);
+    /// let values = [Value::new(&1)?, Value::new("dark")?];
+    /// record.extend([("visits", &values[0]), ("theme", &values[1])])?;
+    /// assert_eq!(record.entries().len(), 2);
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    pub fn extend<'v, V: Into<ValueRef<'v>>>(
+        &mut self,
+        entries: impl IntoIterator<Item = (&'v str, V)>,
+    ) -> Result<()> {
+        let edits: BTreeMap<_, _> =
+            entries.into_iter().map(|(name, value)| (name, Some(value.into()))).collect();
+        self.edit(&edits.into_iter().collect::<Vec<_>>())
+    }
+
+    /// Removes all entries.
+    ///
+    /// ```
+    /// use sessile::{Record, Value};
+    /// let mut record = Record::new(std::time::UNIX_EPOCH, std::time::UNIX_EPOCH);
+    /// record.insert("visits", &Value::new(&1)?)?;
+    /// record.clear();
+    /// assert!(record.entries().is_empty());
+    /// # Ok::<(), sessile::Error>(())
+    /// ```
+    pub fn clear(&mut self) {
+        let text_at = block::text_at(&self.block);
+        let fixed = block::user_len(&self.block) + block::note_len(&self.block);
+        let mut bytes = [&self.block[..block::HEADER_LEN], &self.block[text_at..text_at + fixed]].concat();
+        block::put_count(&mut bytes, 0);
+        self.block = bytes.into();
+    }
+
+    /// Applies changes of entries, each name once and in the order of the names.
+    pub(crate) fn edit(&mut self, edits: &[Edit<'_>]) -> Result<()> {
+        self.block = edit::splice(&self.block, edits).map_err(|edit::TooLarge| too_large())?;
+        Ok(())
+    }
+
+    /// Bytes of memory that it takes, as a block of glibc's allocator.
+    pub(crate) fn heap_size(&self) -> usize {
+        (2 * size_of::<usize>() + self.block.len() + 8).next_multiple_of(16)
+    }
+
+    /// Reads the first bytes of its block, the counts of the [`Arc`], and nothing else: a clone writes there, and would begin to wait
+    /// for that memory only when the caller's earlier reads are done.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        std::hint::black_box(Arc::strong_count(&self.block));
+    }
+
+    /// Bytes of what a login writes: the limits of a store are about the rest.
+    pub(crate) fn login_bytes(&self) -> usize {
+        block::user_len(&self.block) + block::note_len(&self.block)
+    }
+
+    /// Replaces one text before the names; its length is said at `length_at`.
+    fn set_text(&mut self, length_at: usize, old: Range<usize>, text: &str) -> Result<()> {
+        if self.block.len() - old.len() + text.len() > BYTES_MAX {
+            return Err(too_large());
+        }
+        let length = u16::try_from(text.len()).expect("its limit is no higher");
+        let mut bytes = [&self.block[..old.start], text.as_bytes(), &self.block[old.end..]].concat();
+        block::put(&mut bytes, length_at, length.to_le_bytes());
+        self.block = bytes.into();
+        Ok(())
+    }
+
+    /// The block, to be written to: a copy where a clone has it too.
+    fn block_mut(&mut self) -> &mut [u8] {
+        Arc::make_mut(&mut self.block)
+    }
+}
+
+fn check_length(what: &'static str, text: &str, bytes_max: usize) -> Result<()> {
+    if text.len() <= bytes_max {
+        return Ok(());
+    }
+    let reason = format!("it has {} bytes, where the limit is {bytes_max}", text.len());
+    Err(Error::new(ErrorKind::Value, format!("set the {what} of a session")).with_reason(reason))
+}
+
+#[cold]
+fn too_large() -> Error {
+    let reason = format!("it would be larger than any record: {BYTES_MAX} bytes");
+    Error::new(ErrorKind::TooLarge, "change session record").with_reason(reason)
 }
 
 /// Its times and how much it holds: neither the entries nor the user belong in a log.
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { entries, created, touched, expiry, ends_with_browser, deadline, user } = self;
+        let Timing { created, touched, deadline, expiry, ends_with_browser } = self.timing();
         f.debug_struct("Record")
-            .field("entries", &entries.len())
-            .field("bytes", &entries.values().map(|value| value.as_bytes().len()).sum::<usize>())
-            .field("created", created)
-            .field("touched", touched)
-            .field("expiry", expiry)
-            .field("ends_with_browser", ends_with_browser)
-            .field("deadline", deadline)
-            .field("has_user", &user.is_some())
-            .finish()
+            .field("entries", &self.entries().len())
+            .field("bytes", &self.entries().value_bytes())
+            .field("created", &created)
+            .field("touched", &touched)
+            .field("expiry", &expiry)
+            .field("ends_with_browser", &ends_with_browser)
+            .field("deadline", &deadline)
+            .field("has_user", &self.user().is_some())
+            .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::Value;
     use std::time::{Duration, UNIX_EPOCH};
 
     fn at(micros: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(micros)
+    }
+    fn value(text: &str) -> Value {
+        Value::new(text).unwrap()
+    }
+    /// Every field is in use.
+    fn full() -> Record {
+        let mut record = Record::new(at(1), at(9)).with_user("ada").unwrap();
+        record.set_timing(Timing {
+            touched: at(2),
+            expiry: Expiry::After(Duration::from_micros(7)),
+            ..record.timing()
+        });
+        record.set_login(Login { at: Some(at(3)), cut_off: 4, user_digest: Some([5; 16]) });
+        record.set_device_note("a naïve browser").unwrap();
+        record.extend([("b", &value("second")), ("a", &value("first")), ("naïve", &value(""))]).unwrap();
+        record
     }
 
     #[test]
@@ -219,89 +473,280 @@ mod tests {
     #[test]
     fn times_are_rounded_down_to_microseconds() {
         let finer = Duration::from_nanos(999);
-        let mut record = Record::new(at(1) + finer, at(3) + finer);
-        record.touched = at(2) + finer;
-        record.expiry = Expiry::After(Duration::from_micros(4) + finer);
-        record.truncate_to_micros();
-        assert_eq!((record.created, record.touched, record.deadline), (at(1), at(2), at(3)));
-        assert_eq!(record.expiry, Expiry::After(Duration::from_micros(4)));
+        let timing = Timing {
+            touched: at(2) + finer,
+            expiry: Expiry::After(Duration::from_micros(4) + finer),
+            ..Timing::new(at(1) + finer, at(3) + finer)
+        };
+        let kept = Record::new(at(0), at(0)).with_timing(timing).timing();
+        assert_eq!((kept.created, kept.touched, kept.deadline), (at(1), at(2), at(3)));
+        assert_eq!(kept.expiry, Expiry::After(Duration::from_micros(4)));
+        assert_eq!(Record::new(at(1) + finer, at(3) + finer), Record::new(at(1), at(3)));
     }
 
     #[test]
-    fn the_times_of_a_record_are_those_of_the_whole_one() {
-        let mut record = Record::new(at(1), at(3));
-        record.touched = at(2);
-        record.expiry = Expiry::At(at(4));
-        let times = record.clone();
-        record.user = Some("ada".into());
-        record.entries.insert("n".into(), Value::new(&1).unwrap());
-        assert_eq!(record.metadata(), times);
-    }
-
-    #[test]
-    fn a_setting_is_rounded_down_to_microseconds() {
-        let finer = Duration::from_nanos(1_999);
-        let whole = Duration::from_micros(1);
-        let day = Duration::from_secs(86_400);
-        for (setting, want) in [
-            (Expiry::Default, Expiry::Default),
-            (Expiry::BrowserClose, Expiry::BrowserClose),
-            (Expiry::After(day + finer), Expiry::After(day + whole)),
-            (Expiry::After(THOUSAND_YEARS), Expiry::After(THOUSAND_YEARS)),
-            (Expiry::After(Duration::MAX), Expiry::After(THOUSAND_YEARS)),
-            (Expiry::At(at(7) + finer), Expiry::At(at(7) + whole)),
-            (Expiry::At(UNIX_EPOCH - day), Expiry::At(UNIX_EPOCH)),
+    fn every_expiry_setting_is_kept_and_one_of_its_own_rules_out_the_default_cookie() {
+        for (expiry, ends_with_browser, want) in [
+            (Expiry::Default, false, false),
+            (Expiry::Default, true, true),
+            (Expiry::After(Duration::from_micros(1)), true, false),
+            (Expiry::After(Duration::MAX), false, false),
+            (Expiry::At(UNIX_EPOCH), true, false),
+            (Expiry::At(at(u64::MAX)), false, false),
+            (Expiry::BrowserClose, true, false),
         ] {
-            assert_eq!(setting.normalized(), want);
+            let timing = Timing { expiry, ends_with_browser, ..Timing::new(at(1), at(2)) };
+            let record = Record::from_bytes(full().with_timing(timing).as_bytes()).unwrap();
+            let want = Timing { expiry: expiry.normalized(), ends_with_browser: want, ..timing };
+            assert_eq!(record.timing(), want);
+        }
+    }
+
+    /// A change, and the name of what it changes.
+    type Named = (&'static str, fn(&mut Record));
+
+    #[test]
+    fn each_field_changes_alone() {
+        let record = full();
+        let parts = |record: &Record| {
+            let entries: Vec<_> =
+                record.entries().iter().map(|(name, value)| (name.to_owned(), value.to_value())).collect();
+            let texts = [record.user(), record.device_note()].map(|text| text.map(str::to_owned));
+            (record.timing(), record.login(), texts, entries)
+        };
+        let changes: [Named; 9] = [
+            ("timing", |record| record.set_timing(Timing::new(at(5), at(6)))),
+            ("login", |record| record.set_login(Login::default())),
+            ("user", |record| record.set_user("grace hopper").unwrap()),
+            ("user", |record| record.set_user("").unwrap()),
+            ("note", |record| record.set_device_note("ß").unwrap()),
+            ("note", |record| record.set_device_note("").unwrap()),
+            ("entries", |record| record.insert("ab", &value("new")).unwrap()),
+            ("entries", |record| assert!(record.remove("a"))),
+            ("entries", Record::clear),
+        ];
+        for (what, change) in changes {
+            let mut other = record.clone();
+            change(&mut other);
+            let ((timing, login, texts, entries), new) = (parts(&record), parts(&other));
+            let is_other = [
+                new.0 != timing,
+                new.1 != login,
+                new.2[0] != texts[0],
+                new.2[1] != texts[1],
+                new.3 != entries,
+            ];
+            let want = ["timing", "login", "user", "note", "entries"].map(|name| name == what);
+            assert_eq!(is_other, want, "{what}");
+            assert_eq!(Record::from_bytes(other.as_bytes()).unwrap(), other, "{what}");
+            assert_eq!(record, full(), "its clone stays as it is: {what}");
         }
     }
 
     #[test]
-    fn a_setting_ends_a_session_at_once_if_nothing_is_left_of_it() {
-        let moment = Duration::from_micros(1);
-        for (setting, over) in [
-            (Expiry::Default, false),
-            (Expiry::BrowserClose, false),
-            (Expiry::After(Duration::ZERO), true),
-            (Expiry::After(moment), false),
-            (Expiry::At(at(5) - moment), true),
-            (Expiry::At(at(5)), true),
-            (Expiry::At(at(5) + moment), false),
+    fn a_clone_shares_the_bytes_until_one_of_them_changes() {
+        let record = full();
+        let mut other = record.clone();
+        assert!(Arc::ptr_eq(&record.block, &other.block));
+        other.set_timing(Timing::new(at(5), at(6)));
+        assert!(!Arc::ptr_eq(&record.block, &other.block));
+        let address = other.block.as_ptr();
+        other.set_timing(Timing::new(at(6), at(7)));
+        assert_eq!(other.block.as_ptr(), address, "no clone has it: no copy");
+    }
+
+    #[test]
+    fn texts_that_are_too_long_are_refused_and_change_nothing() {
+        let mut record = full();
+        for (length, fits) in [(DEVICE_NOTE_BYTES_MAX, true), (DEVICE_NOTE_BYTES_MAX + 1, false)] {
+            let set = record.set_device_note(&"n".repeat(length)).map_err(|error| error.kind());
+            assert_eq!(set, if fits { Ok(()) } else { Err(ErrorKind::Value) }, "{length}");
+        }
+        assert_eq!(record.device_note().unwrap().len(), DEVICE_NOTE_BYTES_MAX);
+        for (length, fits) in [(USER_BYTES_MAX, true), (USER_BYTES_MAX + 1, false)] {
+            let set = record.set_user(&"u".repeat(length)).map_err(|error| error.kind());
+            assert_eq!(set, if fits { Ok(()) } else { Err(ErrorKind::Value) }, "{length}");
+        }
+        assert_eq!(record.user().unwrap().len(), USER_BYTES_MAX);
+        assert_eq!(record.login_bytes(), USER_BYTES_MAX + DEVICE_NOTE_BYTES_MAX);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "32 MiB are too many for Miri")]
+    fn a_record_beyond_the_limit_is_refused_and_stays_as_it_is() {
+        let mut record = Record::new(at(1), at(2));
+        let room = BYTES_MAX - record.as_bytes().len() - block::ROW - 1;
+        let text = |bytes: usize| Value::new(&"x".repeat(bytes)).unwrap();
+        let frame = text(room).as_bytes().len() - room;
+        record.insert("n", &text(room - frame)).unwrap();
+        assert_eq!(record.as_bytes().len(), BYTES_MAX);
+        assert_eq!(Record::from_bytes(record.as_bytes()).unwrap(), record);
+        let before = record.clone();
+        for result in [
+            record.insert("n", &text(room - frame + 1)),
+            record.insert("m", &text(0)),
+            record.set_user("u"),
+            record.set_device_note("n"),
         ] {
-            assert_eq!(setting.is_over(at(5)), over, "{setting:?}");
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::TooLarge);
+        }
+        assert_eq!(record, before);
+        let longer = [before.as_bytes(), &[0]].concat();
+        assert_eq!(Record::from_bytes(&longer).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn names_are_found_whatever_their_neighbours_are() {
+        let names = ["", "a", "aa", "b", "naïve", "ß", "🦀"];
+        for skipped in 0..names.len() {
+            let mut record = full();
+            record.clear();
+            let there = names.iter().enumerate().filter(|(index, _)| *index != skipped);
+            let values: Vec<_> = there.map(|(_, name)| (*name, value(name))).collect();
+            record.extend(values.iter().rev().map(|(name, value)| (*name, value))).unwrap();
+            for (index, name) in names.into_iter().enumerate() {
+                let found = record.entries().get(name).map(|value| value.get::<String>().unwrap());
+                assert_eq!(found.as_deref(), (index != skipped).then_some(name));
+                assert_eq!(record.entries().contains(name), index != skipped);
+            }
+            assert!(record.entries().iter().map(|(name, _)| name).is_sorted());
         }
     }
 
-    /// As glibc's `malloc` has them: 8 bytes more than were asked for, a multiple of 16, 32 at least.
+    #[test]
+    fn every_truncation_and_every_longer_block_is_refused() {
+        let record = full();
+        let bytes = record.as_bytes();
+        for length in 0..bytes.len() {
+            assert_eq!(
+                Record::from_bytes(&bytes[..length]).unwrap_err().kind(),
+                ErrorKind::Corrupt,
+                "{length}"
+            );
+        }
+        assert_eq!(Record::from_bytes(&[bytes, &[0]].concat()).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn a_bit_flip_is_refused_or_makes_another_record_never_the_same() {
+        let record = full();
+        // Under an interpreter, a few that share no factor with the bits of a byte.
+        for bit in (0..record.as_bytes().len() * 8).step_by(if cfg!(miri) { 31 } else { 1 }) {
+            let mut bytes = record.as_bytes().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            match Record::from_bytes(&bytes) {
+                Ok(other) => {
+                    assert_ne!(other, record, "bit {bit}");
+                    let _ = (other.timing(), other.login(), other.user(), other.device_note());
+                    assert_eq!(other.entries().iter().len(), 3, "bit {bit}");
+                }
+                Err(error) => {
+                    let newer = bit < 8 && bytes[0] > block::LAYOUT;
+                    let want = if newer { ErrorKind::NewerFormat } else { ErrorKind::Corrupt };
+                    assert_eq!(error.kind(), want, "bit {bit}");
+                }
+            }
+        }
+    }
+
+    /// The reason for which changed bytes are refused.
+    #[track_caller]
+    fn refusal(change: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut bytes = full().as_bytes().to_vec();
+        change(&mut bytes);
+        let error = Record::from_bytes(&bytes).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        error.to_string().strip_prefix("failed to decode session record: ").unwrap().to_owned()
+    }
+
+    #[test]
+    fn bytes_that_no_writer_makes_are_refused_by_name() {
+        assert_eq!(refusal(|bytes| bytes[0] = 0), "unknown layout");
+        assert_eq!(refusal(|bytes| bytes[1] = 4), "unknown expiry setting");
+        for (setting, age) in [(0, 1), (3, 1), (1, u64::MAX)] {
+            let reason = refusal(|bytes| {
+                bytes[1] = setting;
+                block::put(bytes, 40, u64::to_le_bytes(age));
+            });
+            assert_eq!(reason, "an age that its expiry setting does not have", "{setting}");
+        }
+        for (at, byte) in [(2, 1), (2, 2), (3, 1), (12, 1), (15, 1)] {
+            assert_eq!(refusal(|bytes| bytes[at] = byte), "reserved bytes are in use", "byte {at}");
+        }
+        let (table, text) = (block::HEADER_LEN, block::HEADER_LEN + 3 * block::ROW);
+        // Its names are `a`, `b` and `naïve`, and end at 1, 2 and 8.
+        assert_eq!(refusal(|bytes| bytes[table] = 0xff), "a part of its text ends inside a character");
+        assert_eq!(
+            refusal(|bytes| bytes[table + 8] = 0),
+            "an end in its table comes before the one before it"
+        );
+        assert_eq!(
+            refusal(|bytes| bytes[table + 12] = 0),
+            "an end in its table comes before the one before it"
+        );
+        assert_eq!(
+            refusal(|bytes| bytes[table + 4] = 0xff),
+            "an end in its table comes before the one before it"
+        );
+        assert_eq!(refusal(|bytes| bytes[table + 16] = 9), "its parts do not fill it");
+        let names = text + "adaa naïve browser".len();
+        assert_eq!(refusal(|bytes| bytes[names] = b'b'), "its names are not in order");
+        assert_eq!(refusal(|bytes| bytes[names + 1] = b'z'), "its names are not in order");
+        assert_eq!(refusal(|bytes| bytes[names] = 0xff), "its text is not UTF-8");
+        // One byte of the note becomes the user's: both then end inside its `ï`.
+        let inside = u8::try_from("adaa na".len()).unwrap() + 1;
+        let reason = refusal(|bytes| (bytes[4], bytes[6]) = (inside, 19 - inside));
+        assert_eq!(reason, "a part of its text ends inside a character");
+    }
+
+    #[test]
+    fn a_block_with_a_false_length_allocates_nothing() {
+        let table = "its table is longer than the record";
+        for count in [0x7fff_ffff, u32::MAX, 0x2000_0000] {
+            assert_eq!(refusal(|bytes| block::put(bytes, 8, count.to_le_bytes())), table, "{count}");
+        }
+        assert_eq!(refusal(|bytes| block::put(bytes, 4, [0xff; 2])), "its parts do not fill it");
+        assert_eq!(refusal(|bytes| block::put(bytes, 6, [0xff; 2])), "a device note that is longer than any");
+        for at in [0, 4] {
+            let last = block::HEADER_LEN + 2 * block::ROW + at;
+            assert_eq!(
+                refusal(|bytes| block::put(bytes, last, [0xff; 4])),
+                "its parts do not fill it",
+                "{at}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_later_layout_is_newer_and_never_corrupt() {
+        for layout in [2, u8::MAX] {
+            for bytes in [vec![layout], vec![layout; 200]] {
+                let error = Record::from_bytes(&bytes).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::NewerFormat);
+                assert!(
+                    error.to_string().ends_with(&format!("layout {layout}, this version knows 1")),
+                    "{error}"
+                );
+            }
+        }
+    }
+
+    /// As glibc's `malloc` has it: 8 bytes more than were asked for, a multiple of 16. `Arc` adds two counts.
     #[cfg(target_pointer_width = "64")]
     #[test]
-    fn the_heap_size_counts_the_blocks_of_every_part() {
+    fn the_heap_size_is_that_of_the_block() {
         let mut record = Record::new(at(0), at(1));
-        let mut before = record.heap_size();
-        assert_eq!(before, (16 + size_of::<Record>() + 8).next_multiple_of(16));
-        let mut grown = |record: &Record| {
-            let bytes = record.heap_size();
-            bytes - std::mem::replace(&mut before, bytes)
-        };
-        record.user = Some("a".into());
-        assert_eq!(grown(&record), 32);
-        record.user = Some("a".repeat(104));
-        assert_eq!(grown(&record), 112 - 32);
-        record.user = Some("a".repeat(105));
-        assert_eq!(grown(&record), 128 - 112);
-        let value = Value::new(&"v".repeat(50)).unwrap();
-        assert_eq!((value.as_bytes().len(), size_of::<Name>(), size_of::<Value>()), (52, 24, 24));
-        let (node, entry) = ((11 * (24 + 24) + 16 + 8_usize).next_multiple_of(16), 64);
-        for (entries, nodes) in [(1, 1), (2, 0), (3, 0), (11, 0), (12, 2), (13, 0), (15, 0), (16, 1)] {
-            let there = record.entries.len();
-            record.entries.extend((there..entries).map(|n| (format!("{n:02}").into(), value.clone())));
-            assert_eq!(grown(&record), (entries - there) * entry + nodes * node, "{entries} entries");
-        }
-        // A short name and a small value lie in the node; longer ones have blocks of their own.
-        let small = Value::new(&7).unwrap();
-        record.entries.insert("n".repeat(23).into(), small.clone());
-        assert_eq!(grown(&record), 0);
-        record.entries.insert("n".repeat(24).into(), small);
-        assert_eq!(grown(&record), 48);
+        assert_eq!((record.as_bytes().len(), record.heap_size()), (80, 112));
+        record.set_user("eightrum").unwrap();
+        assert_eq!(record.heap_size(), 112);
+        record.set_user("ninebytes").unwrap();
+        assert_eq!(record.heap_size(), 128);
+    }
+
+    #[test]
+    fn debug_output_shows_neither_the_entries_nor_the_user() {
+        let text = format!("{:?} {:?}", full(), full().entries());
+        assert!(!text.contains("ada") && !text.contains("first") && !text.contains("naïve"), "{text}");
+        assert!(text.contains("has_user: true") && text.contains("entries: 3"), "{text}");
     }
 }

@@ -186,8 +186,8 @@ pub enum Absent {
 /// A record that was found.
 #[derive(Clone, Debug)]
 pub struct Live {
-    /// The record, shared with the store's cache where it has one.
-    pub record: Arc<Record>,
+    /// The record; it shares its bytes with the store's cache where there is one.
+    pub record: Record,
     /// The digest of its id: for logs.
     pub id: PublicId,
 }

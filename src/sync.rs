@@ -1,4 +1,4 @@
-//! What threads meet at, for the engine: locks, threads, channels, and the time that waits are measured in.
+//! Synchronization for the engine: locks, threads, channels, and the time that waits are measured in.
 //!
 //! One door, so that the proofs (`file/proofs`) can have the engine itself under a scheduler of their own: in every other
 //! build this module is a list of names of other crates. Under `--cfg shuttle`, in unit tests, the same names are those of

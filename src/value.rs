@@ -1,7 +1,7 @@
 //! One entry's value: any `serde` type as a JSON-like tree, kept in its compact form.
 //!
 //! ```text
-//! tag (postcard varint)   then
+//! tag (one byte)          then
 //!  0 null                 nothing
 //!  1 boolean              one byte, 0 or 1
 //!  2 unsigned integer     varint
@@ -12,7 +12,7 @@
 //!  7 object               varint count, then key (string) and value, in the order of the keys
 //! ```
 //!
-//! - Postcard is not self-describing, hence the tags: a stored value must be readable by a program that has
+//! - Varints are those of postcard, which is not self-describing, hence the tags: a stored value must be readable by a program that has
 //!   since changed its types, and by one that knows none of them.
 //! - Equal values have equal bytes, so "was it changed?" is a comparison of bytes.
 //! - A value is decoded when it is asked for: a request that reads one entry pays for one.
@@ -60,31 +60,34 @@
 //! assert_eq!(error.to_string(), "failed to read a value: at `[0]`: missing field `currency`");
 //! # Ok::<(), sessile::Error>(())
 //! ```
+mod borrowed;
+mod buffer;
 mod decimal;
 mod fault;
-mod from_json;
+mod key;
 mod number;
+mod read;
+#[cfg(test)]
+mod reference;
 mod room;
-mod to_json;
+mod tree;
+mod wire;
+mod write;
 
+pub use borrowed::ValueRef;
 pub use room::{DEPTH_MAX, WRAPPERS_MAX};
 
 use crate::error::{Error, ErrorKind, Result};
-use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
-};
-use serde::ser::{SerializeMap, SerializeSeq};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Number, Value as Json};
-use smallvec::SmallVec;
+use buffer::Buffer;
+use fault::Fault;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 use std::fmt;
 
-/// One entry's value in its compact form: one allocation at most, cheap to clone, compare and measure.
-#[derive(PartialEq, Eq)]
-pub struct Value(Bytes);
-
-/// Flags, counters, languages, times: most values lie in the map itself, without a heap allocation.
-type Bytes = SmallVec<[u8; 16]>;
+/// One entry's value in its compact form, to be put into a record; read from one, it is a [`ValueRef`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Value(Box<[u8]>);
 
 impl Value {
     /// Stores anything that serialises to JSON.
@@ -107,10 +110,7 @@ impl Value {
     /// [`ErrorKind::Value`], naming the place in the value and why, if it does not (a map whose keys are no strings, a
     /// number beyond 64 bits, a NaN, a `Serialize` that fails) or nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`].
     pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        let refuse = || Error::new(ErrorKind::Value, "store a value");
-        let json = to_json::to_json(value).map_err(|fault| refuse().with_reason(fault.to_string()))?;
-        let bytes = postcard::to_stdvec(&Tagged(&json)).map_err(|error| refuse().with_source(error))?;
-        Ok(Self(Bytes::from_slice(&bytes)))
+        encode(value, |bytes| Self(bytes.into()))
     }
 
     /// Reads the value as a `T`.
@@ -121,15 +121,7 @@ impl Value {
     /// `T` nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`]; [`ErrorKind::Corrupt`] if the bytes are no value, which their
     /// record's checksum excludes.
     pub fn get<T: DeserializeOwned>(&self) -> Result<T> {
-        let json = self.to_json()?;
-        let kind = kind_of(&json);
-        from_json::from_json(json).map_err(|fault| {
-            Error::new(ErrorKind::Type, "read a value").with_reason(if fault.is_of_the_whole(kind) {
-                format!("it holds {kind}, not a `{}`", std::any::type_name::<T>())
-            } else {
-                fault.to_string()
-            })
-        })
+        decode(&self.0)
     }
 
     /// The value as JSON.
@@ -138,18 +130,7 @@ impl Value {
     ///
     /// [`ErrorKind::Corrupt`] if the bytes are no value, which their record's checksum excludes.
     pub fn to_json(&self) -> Result<Json> {
-        let corrupt = || Error::new(ErrorKind::Corrupt, "decode a value");
-        let mut input = postcard::Deserializer::from_bytes(&self.0);
-        let json = Depth(DEPTH_MAX).deserialize(&mut input).map_err(|error| corrupt().with_source(error))?;
-        match input.finalize() {
-            Ok([]) => Ok(json),
-            _ => Err(corrupt().with_reason("bytes after the value")),
-        }
-    }
-
-    /// Heap bytes owned.
-    pub(crate) fn heap_size(&self) -> usize {
-        if self.0.spilled() { self.0.capacity() } else { 0 }
+        ValueRef::from(self).to_json()
     }
 
     /// The compact form, in bytes.
@@ -159,205 +140,67 @@ impl Value {
     }
 }
 
-impl Clone for Value {
-    /// In one copy and of the same size: the vector's own goes byte by byte, and rounds up.
-    fn clone(&self) -> Self {
-        Self(Bytes::from_slice(&self.0))
+/// Stores a value as bytes, which `take` gets: see [`Value::new`].
+#[inline]
+pub(crate) fn encode<T: Serialize + ?Sized, R>(value: &T, take: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    let mut buffer = Buffer::new();
+    match write::write(value, &mut buffer) {
+        Ok(()) => Ok(take(buffer.as_bytes())),
+        Err(fault) => Err(refused(&fault)),
     }
+}
+
+/// Reads a value from its bytes, and from all of them: see [`Value::get`].
+#[inline]
+pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
+    read::read(bytes).map_err(|fault| mismatch::<T>(bytes, &fault))
 }
 
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the data, which does not belong in a log.
-        let kind = self.to_json().map_or("damaged", |json| kind_of(&json));
-        write!(f, "Value({kind}, {} bytes)", self.0.len())
+        write_debug(&self.0, f)
     }
 }
 
-/// The name of a JSON value's kind in an error, with its article.
-fn kind_of(json: &Json) -> &'static str {
-    match json {
-        Json::Null => "null",
-        Json::Bool(_) => "a boolean",
-        Json::Number(n) if n.is_f64() => "a float",
-        Json::Number(_) => "an integer",
-        Json::String(_) => "a string",
-        Json::Array(_) => "an array",
-        Json::Object(_) => "an object",
-    }
+/// A value's kind and size, without the data, which does not belong in a log.
+fn write_debug(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let kind = wire::check(bytes).map_or("damaged", |()| kind_of(bytes));
+    write!(f, "Value({kind}, {} bytes)", bytes.len())
 }
 
-/// A whole value serialises as its compact bytes: in a payload, as one byte string.
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
+/// The name of a value's kind in an error, with its article.
+fn kind_of(bytes: &[u8]) -> &'static str {
+    fault::kind_of(wire::unexpected(bytes.first().copied()))
 }
 
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Compact;
-        impl Visitor<'_> for Compact {
-            type Value = Value;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value's compact bytes")
-            }
-            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Value, E> {
-                Ok(Value(Bytes::from_slice(bytes)))
-            }
-        }
-        deserializer.deserialize_bytes(Compact)
-    }
+#[cold]
+fn refused(fault: &Fault) -> Error {
+    Error::new(ErrorKind::Value, "store a value").with_reason(fault.to_string())
 }
 
-/// JSON on its way out: every node goes as a variant of an enum, whose number is the tag.
-struct Tagged<'a>(&'a Json);
-
-/// The enum's name and its variants' names, which postcard does not write.
-const NAME: &str = "Value";
-const VARIANTS: &[&str] = &["Null", "Bool", "Unsigned", "Negative", "Float", "String", "Array", "Object"];
-
-impl Serialize for Tagged<'_> {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Json::Null => s.serialize_unit_variant(NAME, 0, VARIANTS[0]),
-            Json::Bool(yes) => s.serialize_newtype_variant(NAME, 1, VARIANTS[1], yes),
-            Json::Number(n) => match (n.as_u64(), n.as_i64(), n.as_f64()) {
-                (Some(n), _, _) => s.serialize_newtype_variant(NAME, 2, VARIANTS[2], &n),
-                (_, Some(n), _) => s.serialize_newtype_variant(NAME, 3, VARIANTS[3], &n),
-                (_, _, Some(float)) if n.is_f64() => {
-                    s.serialize_newtype_variant(NAME, 4, VARIANTS[4], &float)
-                }
-                _ => Err(serde::ser::Error::custom("a number beyond 64 bits")),
-            },
-            Json::String(text) => s.serialize_newtype_variant(NAME, 5, VARIANTS[5], text),
-            Json::Array(items) => s.serialize_newtype_variant(NAME, 6, VARIANTS[6], &Items(items)),
-            Json::Object(members) => s.serialize_newtype_variant(NAME, 7, VARIANTS[7], &Members(members)),
-        }
-    }
+#[cold]
+fn corrupt(fault: &Fault) -> Error {
+    Error::new(ErrorKind::Corrupt, "decode a value").with_reason(fault.to_string())
 }
 
-struct Items<'a>(&'a [Json]);
-
-impl Serialize for Items<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut seq = serializer.serialize_seq(Some(self.0.len()))?;
-        self.0.iter().try_for_each(|item| seq.serialize_element(&Tagged(item)))?;
-        seq.end()
+/// Why these bytes are no `T`: damage anywhere in them comes first.
+#[cold]
+fn mismatch<T>(bytes: &[u8], fault: &Fault) -> Error {
+    if let Err(damage) = wire::check(bytes) {
+        return corrupt(&damage);
     }
-}
-
-struct Members<'a>(&'a Map<String, Json>);
-
-impl Serialize for Members<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Sorted here: another crate may have switched serde_json to insertion order (`preserve_order`).
-        let mut members: Vec<_> = self.0.iter().collect();
-        members.sort_unstable_by_key(|(key, _)| *key);
-        let mut map = serializer.serialize_map(Some(members.len()))?;
-        members.iter().try_for_each(|(key, value)| map.serialize_entry(key, &Tagged(value)))?;
-        map.end()
-    }
-}
-
-/// JSON on its way in, with the levels of nesting that are still allowed.
-#[derive(Clone, Copy)]
-struct Depth(usize);
-
-impl Depth {
-    fn below<E: de::Error>(self) -> Result<Self, E> {
-        self.0.checked_sub(1).map(Self).ok_or_else(|| E::custom("nested too deeply"))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Depth {
-    type Value = Json;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
-        deserializer.deserialize_enum(NAME, VARIANTS, self)
-    }
-}
-
-impl<'de> Visitor<'de> for Depth {
-    type Value = Json;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a tagged value")
-    }
-    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Json, A::Error> {
-        let (tag, body) = data.variant::<Tag>()?;
-        Ok(match tag.0 {
-            0 => body.unit_variant().map(|()| Json::Null)?,
-            1 => Json::Bool(body.newtype_variant()?),
-            2 => Json::Number(body.newtype_variant::<u64>()?.into()),
-            3 => Json::Number(body.newtype_variant::<i64>()?.into()),
-            4 => Number::from_f64(body.newtype_variant()?)
-                .map(Json::Number)
-                .ok_or_else(|| de::Error::custom("a float that is not finite"))?,
-            5 => Json::String(body.newtype_variant()?),
-            6 => body.newtype_variant_seed(InArray(self.below()?))?,
-            7 => body.newtype_variant_seed(InObject(self.below()?))?,
-            _ => return Err(de::Error::custom("unknown tag")),
-        })
-    }
-}
-
-struct Tag(u32);
-
-impl<'de> Deserialize<'de> for Tag {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        u32::deserialize(deserializer).map(Self)
-    }
-}
-
-struct InArray(Depth);
-
-impl<'de> DeserializeSeed<'de> for InArray {
-    type Value = Json;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for InArray {
-    type Value = Json;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array")
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
-        // Grows as items arrive: the count is the input's claim, and no memory is spent on claims.
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(self.0)? {
-            items.push(item);
-        }
-        Ok(Json::Array(items))
-    }
-}
-
-struct InObject(Depth);
-
-impl<'de> DeserializeSeed<'de> for InObject {
-    type Value = Json;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for InObject {
-    type Value = Json;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
-        let mut members = Map::new();
-        while let Some(key) = map.next_key()? {
-            members.insert(key, map.next_value_seed(self.0)?);
-        }
-        Ok(Json::Object(members))
-    }
+    let kind = kind_of(bytes);
+    Error::new(ErrorKind::Type, "read a value").with_reason(if fault.is_of_the_whole(kind) {
+        format!("it holds {kind}, not a `{}`", std::any::type_name::<T>())
+    } else {
+        fault.to_string()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::{Deserialize, Serializer};
     use serde_json::json;
     use std::collections::{BTreeMap, HashMap};
 
@@ -622,8 +465,16 @@ mod tests {
             &[6, 0xff, 0xff, 0xff, 0xff, 0x0f],
             &[0, 0],
             &[5, 1, 0xff],
+            &[2, 0x80, 0],
+            &[2, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+            &[3, 0],
+            &[0x85, 0, 0],
+            &[7, 2, 1, b'b', 0, 1, b'a', 0],
+            &[7, 2, 1, b'a', 0, 1, b'a', 0],
         ] {
-            assert_eq!(Value(bytes.into()).to_json().unwrap_err().kind(), ErrorKind::Corrupt, "{bytes:?}");
+            let value = Value(bytes.into());
+            assert_eq!(value.to_json().unwrap_err().kind(), ErrorKind::Corrupt, "{bytes:?}");
+            assert_eq!(value.get::<u8>().unwrap_err().kind(), ErrorKind::Corrupt, "{bytes:?}");
         }
         let mut not_a_number = vec![4];
         not_a_number.extend(f64::NAN.to_le_bytes());

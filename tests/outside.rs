@@ -159,7 +159,7 @@ fn the_compiler_says_what_a_handler_may_return() {
         (&printed[1], "Response`", "-> sessile::Result<_>", "-> Result<_, String>"),
     ] {
         assert_eq!(printed.program.matches(right).count(), 1, "{}", printed.program);
-        // `?` takes no error of the session for a `String`: what is asked is the adapter's opinion.
+        // `?` takes no error of the session for a `String`: the test asks for the adapter's opinion.
         let program = printed.program.replace(right, wrong).replace('?', ".unwrap()");
         let dir = tempfile::tempdir().unwrap();
         let printed = Printed { dependencies: printed.dependencies.clone(), program };

@@ -11,11 +11,12 @@ use rand::distr::{Distribution, Uniform};
 use rand::rngs::StdRng;
 use rand_distr::Zipf;
 use rustix::fs::{Mode, OFlags};
-use sessile::{Durability, Entries, FileStore, FileStoreOptions, Record, Store, Token, Value};
+use sessile::{Durability, FileStore, FileStoreOptions, Record, Saved, Store, Token, Value, Verdict};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Short measurements, so that plain `cargo bench` takes minutes; `--measurement-time` sets a longer time.
@@ -40,22 +41,61 @@ pub fn directory() -> TempDir {
         .expect("a writable directory to measure in")
 }
 
-/// A session of eight entries: a login, a cart, a few flags. 512 bytes of payload.
-pub fn record(store: &impl Store) -> Record {
+/// A session of eight entries: a login, a cart, a few flags. Names, values and user have about 500 bytes.
+pub fn record(store: &(impl Store + ?Sized)) -> Record {
     let now = store.now();
     let mut record = Record::new(now, now + Duration::from_secs(1_209_600));
-    record.user = Some("user-1234567".into());
-    record.entries = Entries::from_iter([
-        ("cart".into(), Value::new(&["apples", "pears", "quinces", "plums"]).expect("a value")),
-        ("csrf".into(), Value::new(&"c".repeat(64)).expect("a value")),
-        ("lang".into(), Value::new("en-GB").expect("a value")),
-        ("last_page".into(), Value::new("/catalogue/fruit?page=3").expect("a value")),
-        ("seen".into(), Value::new(&[17, 42, 99, 1234, 70_000]).expect("a value")),
-        ("theme".into(), Value::new("dark").expect("a value")),
-        ("visits".into(), Value::new(&1).expect("a value")),
-        ("zz_filler".into(), Value::new(&"x".repeat(278)).expect("a value")),
-    ]);
+    record.set_user("user-1234567").expect("a short one");
+    let entries = [
+        ("cart", Value::new(&["apples", "pears", "quinces", "plums"])),
+        ("csrf", Value::new(&"c".repeat(64))),
+        ("lang", Value::new("en-GB")),
+        ("last_page", Value::new("/catalogue/fruit?page=3")),
+        ("seen", Value::new(&[17, 42, 99, 1234, 70_000])),
+        ("theme", Value::new("dark")),
+        ("visits", Value::new(&1)),
+        ("zz_filler", Value::new(&"x".repeat(278))),
+    ]
+    .map(|(name, value)| (name, value.expect("a value")));
+    record.extend(entries.iter().map(|(name, value)| (*name, value))).expect("it fits");
     record
+}
+
+/// Changes one entry, as a page does that counts visits, and saves; `None` if the session is not live.
+pub fn count_visit(store: &(impl Store + ?Sized), token: &Token, how: Durability) -> Option<Saved> {
+    let mut change = |record: &mut Record| {
+        let visits: u64 = record.entries().get("visits").expect("it has one").get()?;
+        record.insert("visits", &Value::new(&(visits + 1))?)?;
+        Ok(Verdict::Write)
+    };
+    store.update(token, &mut change, how).expect("an update")
+}
+
+/// Lets each thread perform this many operations, each with a function of its own that is given the number of the operation.
+/// Returns the total time.
+pub fn in_threads<F: FnMut(usize)>(
+    threads: usize,
+    operations: u64,
+    act_of: impl Fn(usize) -> F + Sync,
+) -> Duration {
+    let start = Barrier::new(threads + 1);
+    thread::scope(|scope| {
+        let (start, act_of) = (&start, &act_of);
+        let work = |thread| {
+            move || {
+                let act = act_of(thread);
+                start.wait();
+                (0..usize::try_from(operations).expect("fits")).for_each(act);
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(work(thread))).collect();
+        start.wait();
+        let began = Instant::now();
+        for worker in workers {
+            worker.join().expect("no operation fails");
+        }
+        began.elapsed()
+    })
 }
 
 /// A store full of sessions, and their tokens in a shuffled order. It is created lazily: a benchmark that a

@@ -5,7 +5,7 @@ use super::coherence::Cause;
 use super::disk::{Access, Directory};
 use super::layout::{DAMAGED, SessionPath};
 use super::queue::busy;
-use super::session_lock::{LockResult, Whose};
+use super::session_lock::{LockResult, SessionRef};
 use super::slots::View;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
@@ -14,7 +14,6 @@ use crate::store::{Absent, Durability, Live, Lookup, Store};
 use crate::sync::{Instant, thread};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest creation by a process that is neither killed nor stopped.
@@ -29,7 +28,7 @@ impl FileStore {
     pub fn load_by_id(&self, id: &PublicId) -> Result<Lookup> {
         self.queues.check_process()?;
         let id = *id;
-        Ok(match self.read(Whose::Digest(id), &id, None)? {
+        Ok(match self.read(SessionRef::PublicId(id), &id, None)? {
             Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
                 Lookup::Absent(Absent::Expired(id))
             }
@@ -46,7 +45,7 @@ impl FileStore {
     ///
     /// As for [`delete`](Store::delete).
     pub fn delete_by_id(&self, id: &PublicId) -> Result<bool> {
-        self.delete_file(Whose::Digest(*id))
+        self.delete_file(SessionRef::PublicId(*id))
     }
 
     /// Imports a session of another store under its public id: its secret opens it here. Returns whether it was imported;
@@ -60,9 +59,7 @@ impl FileStore {
     /// by [`delete_by_id`](Self::delete_by_id), or by a sweep after an hour. [`ErrorKind::InvalidationFailed`] if it is
     /// imported, and cache entries of an earlier session under the same id could not be invalidated.
     pub fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
-        let mut record = record.clone();
-        record.truncate_to_micros();
-        let (whose, record) = (Whose::Digest(*id), Arc::new(record));
+        let session = SessionRef::PublicId(*id);
         let path = SessionPath::of(id);
         let in_the_way = |kind, reason| {
             let error = Error::new(kind, "import session").with_path(self.path().join(path.as_str()));
@@ -72,25 +69,25 @@ impl FileStore {
         loop {
             // Existence first: a creation inserts the session in the index.
             if self.open_file(id, &path, Access::Read)?.is_none() {
-                match self.create_file(whose, Arc::clone(&record), self.options.is_power_safe(how)) {
+                match self.create_file(session, record.clone(), self.options.is_power_safe(how)) {
                     Ok(_) => return Ok(true),
                     // Another process was faster.
                     Err(error) if error.kind() == ErrorKind::Random => {}
                     Err(error) => return Err(error),
                 }
             }
-            match self.lock_session(whose, None, began + self.options.lock_wait)? {
+            match self.lock_session(session, None, began + self.options.lock_wait)? {
                 LockResult::Missing => {}
                 LockResult::Session(locked) if locked.newest.record.is_expired(self.now()) => {
                     self.remove(&self.open_shard(id)?, &locked)?;
                 }
                 LockResult::Session(_) => return Ok(false),
-                LockResult::Unreadable(remains) if remains.is_damaged => {
+                LockResult::Unreadable(unreadable) if unreadable.is_damaged => {
                     return Err(in_the_way(ErrorKind::Corrupt, "a damaged file is in its place"));
                 }
                 // Its creator may be between creating the file and locking it.
-                LockResult::Unreadable(remains) if began.elapsed() < CREATION => {
-                    drop(remains);
+                LockResult::Unreadable(unreadable) if began.elapsed() < CREATION => {
+                    drop(unreadable);
                     thread::sleep(CREATION / 20);
                 }
                 LockResult::Unreadable(_) => {
@@ -122,14 +119,17 @@ impl FileStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.root.error("examine session file", &path, error)),
         }
-        let held =
-            self.lock_session(Whose::Digest(*id), Some(&shard), Instant::now() + self.options.lock_wait)?;
-        let LockResult::Unreadable(remains) = held else { return Ok(None) };
-        if !remains.is_damaged {
+        let result = self.lock_session(
+            SessionRef::PublicId(*id),
+            Some(&shard),
+            Instant::now() + self.options.lock_wait,
+        )?;
+        let LockResult::Unreadable(unreadable) = result else { return Ok(None) };
+        if !unreadable.is_damaged {
             return Ok(None);
         }
         // A `delete` that does not wait for our lock may remove the file meanwhile.
-        self.move_to_damaged(id, &shard, &path, || Ok(!self.is_current_file(&path, &remains.file)?))
+        self.move_to_damaged(id, &shard, &path, || Ok(!self.is_current_file(&path, &unreadable.file)?))
     }
 
     /// Moves the file under a session's name. If it is missing, `None` if it `may_be_gone`.

@@ -55,7 +55,7 @@ pub(super) struct Coherence {
 }
 
 impl Coherence {
-    /// Keeps copies if `cache_bytes` is more than 0; watches for changes outside the library if that is asked and copies are kept.
+    /// Caches sessions if `cache_bytes` is more than 0; watches for changes outside the library if the option is on and there is a cache.
     pub(super) fn new(root: &Root, generations: Generations, options: &FileStoreOptions) -> Self {
         let generations = Arc::new(generations);
         let cache =
@@ -74,14 +74,13 @@ impl Coherence {
     }
 
     /// Looks a session up for a load.
-    pub(super) fn find(&self, text: &str, now: CoarseTime) -> Found {
+    pub(super) fn find(&self, session: &SessionId, now: CoarseTime) -> Found {
         let Some(cache) = &self.cache else { return Found::Nothing };
-        let Some(key) = Key::new(text) else { return Found::Nothing };
         if self.generations.is_due(now) {
             // If none can be had, no copy is trusted.
             let _ = self.follow(now);
         }
-        cache.get(&key, |copy, counters| self.trusts(copy, counters, now))
+        cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now))
     }
 
     /// The copy of a session, fresh or stale, for an operation that is about to read its file under the lock.
@@ -99,7 +98,7 @@ impl Coherence {
         self.tally.count_read(had_copy);
     }
 
-    /// What the cache holds, and how often it was of use; nothing of the cache's own, without a look into it.
+    /// The counts of the cache and of the loads; those of the cache only if it may be locked.
     pub(super) fn stats(&self, with_cache: bool) -> Stats {
         self.tally.stats(self.cache.as_ref().filter(|_| with_cache))
     }

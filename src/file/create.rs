@@ -9,54 +9,54 @@
 use super::FileStore;
 use super::coherence::{Cached, Cause};
 use super::disk::{self, Access, Directory};
+use super::expiry_index::Entry;
 use super::flock::LockedFile;
 use super::layout::SessionPath;
 use super::queue::busy;
-use super::session_lock::{Whose, write_state, write_tombstone};
-use super::slot::{self, Extent, State, Version};
+use super::session_lock::{SessionRef, write_state, write_tombstone};
+use super::slot::{self, Encoded, Extent, SLOT_MIN, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 use crate::store::{Live, Store};
 use crate::sync::Instant;
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 impl FileStore {
     /// Creates a session's file. On an error nothing was created, or a file without a version, except after
     /// [`ErrorKind::InvalidationFailed`].
     pub(super) fn create_file(
         &self,
-        whose: Whose<'_>,
-        record: Arc<Record>,
+        session: SessionRef<'_>,
+        record: Record,
         power_safe: bool,
     ) -> Result<Live> {
-        self.create_beside(whose, record, power_safe, None)
+        self.create_beside(session, record, power_safe, None)
     }
 
     /// Creates the file of a session. If it is the successor of a session, limits refuse growth beyond that one's extent only.
     pub(super) fn create_beside(
         &self,
-        whose: Whose<'_>,
-        record: Arc<Record>,
+        session: SessionRef<'_>,
+        record: Record,
         power_safe: bool,
         had: Option<Extent>,
     ) -> Result<Live> {
         self.queues.check_process()?;
         self.check_may_write()?;
-        let id = whose.id();
+        let id = session.public_id();
         let path = SessionPath::of(&id);
         let bytes = self.encode(
             &record,
             had,
             &slot::Header { id: &id, sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
         )?;
-        let version = Version::claimed(&bytes);
+        let version = bytes.version();
         // A fresh random id cannot be cached anywhere: no invalidation needed. Our own copy has the stamp of one that is read.
         let (stamp, read_at) = (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
-        // Whatever will be needed is opened before anything is changed.
+        // The shard is opened before anything is changed: it may fail.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
-        self.expiry_index.insert(&self.root, &id, record.deadline, self.now());
+        self.expiry_index.insert(&self.root, Entry::new(id, record.deadline()), self.now());
         let file = match self.root.open_session(&path, Access::Create) {
             // The shard is gone, and perhaps all of the store: then it is made again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -73,7 +73,7 @@ impl FileStore {
             }
             Err(error) => return Err(self.root.error("create session file", &path, error)),
         };
-        let made = self.fill(file, &path, bytes, shard.as_ref());
+        let made = self.fill(file, &path, &bytes, shard.as_ref());
         if made.as_ref().is_err_and(|error| error.owns_path) {
             // A file that cannot be removed holds no version, or one under an id that was never handed out; a sweep removes it.
             let _ =
@@ -81,19 +81,21 @@ impl FileStore {
         }
         // An imported id may still be cached from an earlier life, whose end invalidated nothing; and a file that existed for a
         // moment may have been read.
-        let invalidated = match whose {
-            Whose::Secret(_) => Ok(()),
-            Whose::Digest(_) => self.coherence.invalidate(&id, whose.secret(), Cause::Ended).map(drop),
+        let invalidated = match session {
+            SessionRef::Id(_) => Ok(()),
+            SessionRef::PublicId(_) => {
+                self.coherence.invalidate(&id, session.session_id(), Cause::Ended).map(drop)
+            }
         };
         made.map_err(|error| error.error)?;
         let now = self.now();
         if record.is_expired(now) {
-            // A sweep may have read its entry before there was a file, and have struck it out.
-            self.expiry_index.insert(&self.root, &id, record.deadline, now);
+            // A sweep may have read its entry before there was a file, and have erased it.
+            self.expiry_index.insert(&self.root, Entry::new(id, record.deadline()), now);
         }
         invalidated?;
-        whose.secret().inspect(|session| {
-            self.coherence.remember(session, Cached::new(Arc::clone(&record), id, version, stamp, read_at));
+        session.session_id().inspect(|session| {
+            self.coherence.remember(session, Cached::new(record.clone(), id, version, stamp, read_at));
         });
         Ok(Live { record, id })
     }
@@ -103,10 +105,12 @@ impl FileStore {
         &self,
         file: File,
         path: &SessionPath,
-        bytes: Vec<u8>,
+        bytes: &Encoded,
         shard: Option<&Directory>,
     ) -> Result<(), CreateError> {
-        let io = |act| move |error| CreateError { error: self.root.error(act, path, error), owns_path: true };
+        let io = |operation| {
+            move |error| CreateError { error: self.root.error(operation, path, error), owns_path: true }
+        };
         // From here on a sweep sees that the file is not a dead one.
         let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
             .map_err(io("lock new session file"))?
@@ -124,7 +128,7 @@ impl FileStore {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(find(error)),
             _ => return Err(CreateError { owns_path: false, ..find(io::ErrorKind::NotFound.into()) }),
         }
-        disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write new session file"))?;
+        write_whole(&file, bytes).map_err(io("write new session file"))?;
         let Some(shard) = shard else { return Ok(()) };
         let synced = disk::sync_data(&file)
             .map_err(io("sync new session file"))
@@ -145,9 +149,18 @@ struct CreateError {
     owns_path: bool,
 }
 
-/// A new file's bytes: the first version in slot 0, slot 1 empty. Written whole, so that no later save changes the size.
-pub(super) fn whole_file(mut bytes: Vec<u8>) -> Vec<u8> {
-    let slot_size = slot::slot_size(&bytes);
-    bytes.resize(2 * slot_size, 0);
-    bytes
+/// Writes a new file: the version in slot 0, slot 1 empty. It has its size from this one write on, so that no later save changes it.
+pub(super) fn write_whole(file: &File, version: &Encoded) -> io::Result<()> {
+    /// Behind a version in a file of the smallest size, which most sessions have.
+    static ZEROS: [u8; 2 * SLOT_MIN] = [0; 2 * SLOT_MIN];
+    let [prefix, record] = version.parts();
+    let behind = 2 * version.slot_size() - prefix.len() - record.len();
+    let more;
+    let padding = if let Some(zeros) = ZEROS.get(..behind) {
+        zeros
+    } else {
+        more = vec![0; behind];
+        &more[..]
+    };
+    disk::write_parts_at(file, [prefix, record, padding], 0)
 }

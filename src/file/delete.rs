@@ -11,7 +11,7 @@ use super::FileStore;
 use super::coherence::Cause;
 use super::disk::{self, Directory};
 use super::layout::SessionPath;
-use super::session_lock::{LockResult, Locked, UnreadableFile, Whose, write_tombstone};
+use super::session_lock::{LockResult, Locked, SessionRef, UnreadableFile, write_tombstone};
 use super::slot::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
@@ -20,9 +20,9 @@ use crate::sync::Instant;
 use std::fs::File;
 use std::io;
 
-/// A file under a session's name, locked by us, that is to lose its name.
+/// The locked file of a session that is being deleted.
 struct Dying<'a> {
-    whose: Whose<'a>,
+    session: SessionRef<'a>,
     shard: &'a Directory,
     path: &'a SessionPath,
     file: &'a File,
@@ -36,44 +36,45 @@ impl FileStore {
     /// Deletes a session. Whether a live one was there.
     ///
     /// An id under which there is nothing costs looks: no write, no lock, no sync.
-    pub(super) fn delete_file(&self, whose: Whose<'_>) -> Result<bool> {
-        let id = whose.id();
+    pub(super) fn delete_file(&self, session: SessionRef<'_>) -> Result<bool> {
+        let id = session.public_id();
         let shard = self.open_shard(&id)?;
-        let held = self.lock_session(whose, Some(&shard), Instant::now() + self.options.lock_wait);
-        let ended = match held {
+        let result = self.lock_session(session, Some(&shard), Instant::now() + self.options.lock_wait);
+        let ended = match result {
             Ok(LockResult::Session(locked)) => {
                 let is_live = !locked.newest.record.is_expired(self.now());
                 self.delete_locked(&shard, &locked).map(|was_there| was_there && is_live)
             }
-            Ok(LockResult::Unreadable(remains)) => {
-                self.delete_unreadable(whose, &shard, &remains).map(|()| false)
+            Ok(LockResult::Unreadable(unreadable)) => {
+                self.delete_unreadable(session, &shard, &unreadable).map(|()| false)
             }
-            Ok(LockResult::Missing) => self.delete_missing(whose, &id, &shard).map(|()| false),
+            Ok(LockResult::Missing) => self.delete_missing(session, &id, &shard).map(|()| false),
             // Another writer has the lock and does not give it back (a stopped process, say), or the file cannot be read: a logout
             // waits for neither.
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
-                self.delete_unlocked(whose, &id, &shard)
+                self.delete_unlocked(session, &id, &shard)
             }
             // A foreign file is left alone: another kind of file, or a newer version's session.
             Err(error) => return Err(error),
         };
-        whose.secret().inspect(|session| self.coherence.forget(session));
+        session.session_id().inspect(|session| self.coherence.forget(session));
         ended
     }
 
     /// Deletes a file without a readable version, and finishes the session's deletion if that was cut short.
     fn delete_unreadable(
         &self,
-        whose: Whose<'_>,
+        session: SessionRef<'_>,
         shard: &Directory,
-        remains: &UnreadableFile<'_>,
+        unreadable: &UnreadableFile<'_>,
     ) -> Result<()> {
-        let id = whose.id();
+        let id = session.public_id();
         let path = &SessionPath::of(&id);
-        let invalidate = || self.coherence.invalidate(&id, whose.secret(), Cause::Ended).map(drop);
-        if !remains.is_damaged {
+        let invalidate = || self.coherence.invalidate(&id, session.session_id(), Cause::Ended).map(drop);
+        if !unreadable.is_damaged {
             // The flags of the inode were lost with its versions.
-            let dying = Dying { whose, shard, path, file: &remains.file, offset: 0, state: State::REPLACES };
+            let dying =
+                Dying { session, shard, path, file: &unreadable.file, offset: 0, state: State::REPLACES };
             return self.delete_in_place(&dying, invalidate).map(drop);
         }
         // Without a tombstone: it may be a hard link to another session's file. As damage it may come back.
@@ -83,11 +84,11 @@ impl FileStore {
     }
 
     /// Deletes a session that has no file: finishes a deletion that was begun without the lock, if there is one.
-    fn delete_missing(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
-        self.delete_moved(whose, id, shard)?;
+    fn delete_missing(&self, session: SessionRef<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
+        self.delete_moved(session, id, shard)?;
         // Removed outside the library, which invalidated nothing. No copy was ever made of a session with a made-up id.
-        if whose.secret().is_some_and(|session| self.coherence.known(session).is_some()) {
-            self.coherence.invalidate(id, whose.secret(), Cause::Ended)?;
+        if session.session_id().is_some_and(|session| self.coherence.known(session).is_some()) {
+            self.coherence.invalidate(id, session.session_id(), Cause::Ended)?;
         }
         Ok(())
     }
@@ -95,7 +96,7 @@ impl FileStore {
     /// Deletes a session under its lock. Whether its name was still there.
     pub(super) fn delete_locked(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
         let dying = Dying {
-            whose: locked.whose,
+            session: locked.session,
             shard,
             path: &locked.path,
             file: &locked.file,
@@ -152,7 +153,7 @@ impl FileStore {
         // Another session may have been imported, after a forced delete.
         if !self.is_current_file(dying.path, dying.file)? || !self.move_away(dying.shard, dying.path)? {
             // The `delete` that moved the file away may have been killed since.
-            self.delete_moved(dying.whose, &dying.whose.id(), dying.shard)?;
+            self.delete_moved(dying.session, &dying.session.public_id(), dying.shard)?;
             return Ok(false);
         }
         let _ = write_tombstone(dying.file, dying.offset);
@@ -187,7 +188,7 @@ impl FileStore {
         shard.unlink(path.below_shard()).map_err(|error| self.root.error("remove session file", path, error))
     }
 
-    /// The session is ended for all that look, and may come back after a power cut.
+    /// The error of a delete that all processes see, and that a power cut may undo.
     fn delete_unknown(&self, path: &SessionPath, error: io::Error) -> Error {
         self.root
             .unknown("sync the end of session", path, error)

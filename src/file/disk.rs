@@ -19,6 +19,7 @@ pub(super) use file_system::pretending;
 pub(super) use making::{Taken, make_root, set_mode_of_root, temporary_name};
 pub(super) use opened::{
     append, invalidate_at, read_at, read_whole, stat, stat_with_times, sync_data, touch, write_at,
+    write_parts_at,
 };
 pub(super) use sharing::{Sharing, set_rights};
 pub(super) use stat::{Inode, Stat, StatWithTimes};
@@ -37,14 +38,14 @@ use std::sync::Arc;
 /// Flags of every session file's opening.
 const SAFE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
-/// What a session file is opened for.
+/// The purpose for which a session file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Read,
     Write,
     /// Makes the file, which must not exist; for writing.
     Create,
-    /// Makes the file if there is none; what is written goes behind what is there.
+    /// Makes the file if there is none; each write appends.
     Append,
     /// Makes the file if there is none; for reading and writing.
     WriteOrCreate,
@@ -178,7 +179,7 @@ impl Root {
         Directory { fd, kind: self.kind, sharing: self.sharing }
     }
 
-    /// What has a name in the root.
+    /// The kind, inode and times of a file in the root.
     pub(super) fn stat(&self, name: &str) -> io::Result<Stat> {
         Ok(call("stat in root", || stat::stat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?)
     }
@@ -350,13 +351,13 @@ impl Directory {
         names(&self.fd)
     }
 
-    /// What has a name.
+    /// The kind, inode and mode of a file in this directory.
     pub(super) fn stat(&self, name: impl rustix::path::Arg + Copy) -> io::Result<Stat> {
         failpoint("stat in directory")?;
         Ok(stat::stat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// The same, and when it was last written.
+    /// The same, and the time of the last write.
     pub(super) fn stat_with_times(&self, name: &str) -> io::Result<StatWithTimes> {
         failpoint("stat in directory")?;
         Ok(fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.into())
@@ -395,7 +396,7 @@ impl Directory {
         self.move_step_by_step(name, other, new_name)
     }
 
-    /// The same in two calls, for file systems that cannot do it in one: what comes in between is replaced.
+    /// The same in two calls, for file systems that cannot do it in one: a file that gets the name between the two is replaced.
     fn move_step_by_step(
         &self,
         name: impl rustix::path::Arg,
@@ -445,7 +446,7 @@ fn call<T>(name: &'static str, make: impl Fn() -> Result<T, Errno>) -> Result<T,
     retry_on_intr(|| failpoint(name).and_then(|()| make()))
 }
 
-/// What a call passes before it is made: in release builds nothing, without a trace.
+/// Passed by each call before it is made. In release builds it does nothing, and compiles to nothing.
 #[cfg(not(any(test, sessile_fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
@@ -453,7 +454,7 @@ pub(super) fn failpoint(_call: &'static str) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The same for a call that reads or writes so many bytes: how many it may.
+/// The same for a call that transfers `bytes`. Returns how many of them it may transfer.
 #[cfg(not(any(test, sessile_fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]

@@ -1,13 +1,13 @@
-//! A store whose directory was emptied while it is open: `rm -rf DIR/*` logs all visitors out. It is recreated by the first operation that
-//! meets a missing shard and finds the parameters and all shards gone too.
+//! A store whose directory was emptied while it is open: `rm -rf DIR/*` logs all visitors out. The first operation that meets a
+//! missing shard looks at the root. If the parameters file `sessile.json` and all other shards are missing too, it recreates the store.
 //!
-//! A single shard that is missing while the parameters are there is an error: it may be on its way to another place. (For a
-//! minute after the store or shards of it were made again, the removal may go on: such a shard is made again, with an event.) So is a
-//! root that was removed itself, in which nothing can be made.
+//! One missing shard beside `sessile.json` is an error, because the shard may be on its way to another place. For a minute after this
+//! process has recreated the store or some shards, such a shard is recreated with an event: the removal may still be running. A
+//! removed root is an error: nothing can be made in it.
 //!
-//! No session comes back by it: the new shards are other directories, and an act that has a file open of an old one finds that
-//! its path does not lead there. Copies in memory go with the counters, which were removed too; where they were not, every
-//! shard is invalidated.
+//! No session comes back by this: the new shards are other directories, and an operation that has a file of an old shard open
+//! finds that its path does not lead to that file any more. Cached copies become invalid with the shared counters (`run/generations`),
+//! which were removed too. If that file survived, all its cells are invalidated.
 use super::FileStore;
 use super::disk::Directory;
 use super::errors::io_error;
@@ -20,28 +20,28 @@ use crate::sync::{Instant, Mutex};
 use std::io;
 use std::time::Duration;
 
-/// How long shards that are left beside missing parameters must stay as many as they are before the removal passes for one that
-/// has ended, and left something: `rm` cannot remove a directory into which a session was put just then.
+/// If the parameters file is missing and some shards are left, their number must be the same for so long before the removal is
+/// taken to have ended: `rm` leaves a directory into which a session was written at that moment.
 const LEFT: Duration = Duration::from_secs(5);
 
-/// How long after it was made again a shard that is missing is made once more: the removal may still be under way.
+/// For so long after this process has recreated the store, a missing shard is recreated at once: the `rm` may still be running.
 const REMOVAL: Duration = Duration::from_secs(60);
 
-/// What one open store knows of its removals. Locked while it is made again.
+/// The removals that one open store has met. Locked while the store is recreated.
 #[derive(Debug, Default)]
 pub(super) struct MadeAgain(Mutex<Removals>);
 
 #[derive(Debug, Default)]
 struct Removals {
-    /// When it was made again last, or shards of it were.
+    /// When this process last recreated the store, or some of its shards.
     made_again: Option<Instant>,
-    /// Of a removal that seems to be under way: how many shards were left, and since when.
+    /// If a removal seems to be running: the number of shards that are left, and since when it has been this number.
     left: Option<(usize, Instant)>,
 }
 
 impl Removals {
-    /// Whether a removal that has left so many shards and no parameters has ended. A session may move to another shard at any
-    /// instant, and must find none that was made again behind the removal's back.
+    /// Whether a removal has ended that has left `left` shards and no parameters file. Until then no shard is recreated: a rotation
+    /// could put its new session there, and the removal would take it.
     fn has_ended(&mut self, left: usize) -> bool {
         match self.left {
             _ if left == 0 => true,

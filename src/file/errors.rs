@@ -17,21 +17,21 @@ impl Root {
     }
 
     /// An error of the operating system about a session's file.
-    pub(super) fn error(&self, act: &'static str, path: &SessionPath, error: io::Error) -> Error {
-        self.error_at(act, path.as_str(), error)
+    pub(super) fn error(&self, operation: &'static str, path: &SessionPath, error: io::Error) -> Error {
+        self.error_at(operation, path.as_str(), error)
     }
 
     /// An error of the operating system about a file below the root.
-    pub(super) fn error_at(&self, act: &'static str, path: &str, error: io::Error) -> Error {
+    pub(super) fn error_at(&self, operation: &'static str, path: &str, error: io::Error) -> Error {
         let full = matches!(Errno::from_io_error(&error), Some(Errno::NOSPC));
-        let error = io_error(act, error).with_path(self.path().join(path));
+        let error = io_error(operation, error).with_path(self.path().join(path));
         if full { error.with_reason(self.enospc_reason()) } else { error }
     }
 
     /// An error after a write: what was changed can be read now, and may not survive a power cut.
-    pub(super) fn unknown(&self, act: &'static str, path: &SessionPath, error: io::Error) -> Error {
-        let error = self.error(act, path, error);
-        Error::new(ErrorKind::DurabilityUnknown, act)
+    pub(super) fn unknown(&self, operation: &'static str, path: &SessionPath, error: io::Error) -> Error {
+        let error = self.error(operation, path, error);
+        Error::new(ErrorKind::DurabilityUnknown, operation)
             .with_path(self.path().join(path.as_str()))
             .with_reason("what was changed is visible, and may not survive a power cut")
             .with_source(error)
@@ -39,25 +39,25 @@ impl Root {
 }
 
 /// An error of the operating system, with the kind and the reason that its number stands for.
-pub(super) fn io_error(act: impl Into<Cow<'static, str>>, error: io::Error) -> Error {
+pub(super) fn io_error(operation: impl Into<Cow<'static, str>>, error: io::Error) -> Error {
     match Errno::from_io_error(&error) {
-        Some(Errno::NOSPC) => Error::new(ErrorKind::Full, act),
-        Some(Errno::DQUOT) => Error::new(ErrorKind::Full, act).with_reason("the disk quota is used up"),
+        Some(Errno::NOSPC) => Error::new(ErrorKind::Full, operation),
+        Some(Errno::DQUOT) => Error::new(ErrorKind::Full, operation).with_reason("the disk quota is used up"),
         Some(Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::SPIPE | Errno::NXIO) => {
-            Error::new(ErrorKind::NotASessionFile, act)
+            Error::new(ErrorKind::NotASessionFile, operation)
                 .with_reason("a link, pipe, directory or device is in its place")
         }
-        _ => Error::new(ErrorKind::Io, act),
+        _ => Error::new(ErrorKind::Io, operation),
     }
     .with_source(error)
 }
 
 /// An error of the operating system about the root itself. A link in its path is followed, so no error means a foreign file.
-pub(super) fn directory_error(act: &'static str, dir: &Path, error: io::Error) -> Error {
+pub(super) fn directory_error(operation: &'static str, dir: &Path, error: io::Error) -> Error {
     // By its kind: `tempfile` wraps the number of the error.
     let kind = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
         _ => ErrorKind::Io,
     };
-    Error::new(kind, act).with_path(dir).with_source(error)
+    Error::new(kind, operation).with_path(dir).with_source(error)
 }

@@ -36,9 +36,9 @@ use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
 use super::layout::SessionPath;
 use super::options::LOCK_WAIT_MIN;
-use super::session_lock::{Locked, Whose, write_tombstone};
+use super::session_lock::{Locked, SessionRef, write_tombstone};
 use super::slots::{self, View};
-use super::update::Written;
+use super::update::SaveOutcome;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::sync::Instant;
@@ -47,9 +47,14 @@ use std::io;
 
 impl FileStore {
     /// Deletes a session whose lock cannot be had, or whose file cannot be read. Whether its name was there.
-    pub(super) fn delete_unlocked(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<bool> {
+    pub(super) fn delete_unlocked(
+        &self,
+        session: SessionRef<'_>,
+        id: &PublicId,
+        shard: &Directory,
+    ) -> Result<bool> {
         let was_there = self.move_away(shard, &SessionPath::of(id))?;
-        self.delete_moved(whose, id, shard)?;
+        self.delete_moved(session, id, shard)?;
         Ok(was_there)
     }
 
@@ -61,7 +66,12 @@ impl FileStore {
 
     /// Finishes the deletion of a session whose file was moved, if there is one: also one that was begun by a process that was
     /// killed.
-    pub(super) fn delete_moved(&self, whose: Whose<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
+    pub(super) fn delete_moved(
+        &self,
+        session: SessionRef<'_>,
+        id: &PublicId,
+        shard: &Directory,
+    ) -> Result<()> {
         let path = SessionPath::of(id);
         let file = match shard.open_named(&path.ending(), Access::Write) {
             Ok(file) => Some(file),
@@ -69,8 +79,8 @@ impl FileStore {
             // No tombstone can be written into it, but it has lost its name.
             Err(_) => None,
         };
-        file.as_ref().inspect(|file| self.write_tombstone_unlocked(whose, &path, file));
-        let invalidate = || self.coherence.invalidate(id, whose.secret(), Cause::Ended).map(drop);
+        file.as_ref().inspect(|file| self.write_tombstone_unlocked(session, &path, file));
+        let invalidate = || self.coherence.invalidate(id, session.session_id(), Cause::Ended).map(drop);
         self.finish_delete(shard, &path, file.as_ref(), invalidate)?;
         // Waits until any writer that missed the tombstone has finished, or has held the lock for so long that it looks whether the
         // path still leads to its file.
@@ -100,8 +110,8 @@ impl FileStore {
 
     /// Writes a tombstone into a file that has lost its name, for the writers that wait for its lock. The holder of the lock may be
     /// anywhere in a save: that writes the other slot, and a tombstone in either slot ends the session.
-    fn write_tombstone_unlocked(&self, whose: Whose<'_>, path: &SessionPath, file: &File) {
-        let look = |bytes: &[u8]| (slots::view(bytes, &whose.id(), None), bytes.len() / 2);
+    fn write_tombstone_unlocked(&self, session: SessionRef<'_>, path: &SessionPath, file: &File) {
+        let look = |bytes: &[u8]| (slots::view(bytes, &session.public_id(), None), bytes.len() / 2);
         let look = self.look(file, path, look);
         if let Ok((Ok(View::Valid { slot, .. }), slot_size)) = look {
             let _ = write_tombstone(file, (slot * slot_size) as u64);
@@ -109,14 +119,14 @@ impl FileStore {
     }
 
     /// A forced delete may have taken the file's name away while we held the lock; if so, the save is void.
-    pub(super) fn unless_deleted(&self, locked: &Locked<'_>) -> Result<Written> {
+    pub(super) fn confirm_linked(&self, locked: &Locked<'_>) -> Result<SaveOutcome> {
         let is_there = locked.is_still_linked().map_err(|error| {
             Error::new(ErrorKind::DurabilityUnknown, "look for session file after saving")
                 .with_path(self.path().join(locked.path.as_str()))
                 .with_reason("it was written, and may have been removed before")
                 .with_source(error)
         })?;
-        Ok(if is_there { Written::Yes } else { Written::Gone })
+        Ok(if is_there { SaveOutcome::Saved } else { SaveOutcome::Deleted })
     }
 }
 

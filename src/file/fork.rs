@@ -40,8 +40,8 @@ impl ForkGuard {
 fn page_wiped_by_fork() -> Option<MmapMut> {
     use rustix::mm::{Advice, madvise};
     let mut page = MmapMut::map_anon(1).ok()?;
-    // SAFETY: the range is that of the mapping, which is ours alone. What the advice changes is the memory of children,
-    // before they run: here it reads as it was written, there as zero, and both are bytes.
+    // SAFETY: the range is that of the mapping, which is ours alone. The advice changes the memory of
+    // children only, before they run: the page reads as written here and as zeros there, and both are valid bytes.
     unsafe { madvise(page.as_mut_ptr().cast(), page.len(), Advice::LinuxWipeOnFork) }.ok()?;
     page[0] = 1;
     Some(page)

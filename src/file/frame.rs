@@ -16,26 +16,30 @@ use std::collections::HashSet;
 use std::io;
 
 /// Why a directory with sessions and without parameters is refused, and the cure.
-pub(super) const REMEDY: &str = "its sessions are there, and its parameters file `sessile.json` is lost; make that anew with \
+pub(super) const REMEDY: &str = "its sessions are there, and its parameters file `sessile.json` is lost; recreate that with \
                                  FileStore::repair or `sessile verify --repair`";
 
 /// The same for a shard directory that is not there.
 pub(super) const LOST_SHARD: &str =
-    "it is lost; FileStore::repair or `sessile verify --repair` makes it anew, without its sessions";
+    "it is lost; FileStore::repair or `sessile verify --repair` recreates it, without its sessions";
 
 /// The same for parameters that were cut short or overwritten.
-pub(super) const NO_JSON: &str = "it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` makes it anew";
+pub(super) const NO_JSON: &str = "it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` recreates it";
 
-/// What `sessile.json` says.
+/// How an operator migrates a store of an earlier format.
+pub(super) const MIGRATION: &str = "run `sessile export` of the version of sessile that wrote it, and `sessile import` of this one \
+                                    into a new directory";
+
+/// The contents of `sessile.json`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Parameters {
-    /// Newer ones are refused.
+    /// Others are refused.
     format: u32,
     shards: u16,
     public_id: String,
 }
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Longest parameters file that is read.
 const PARAMETERS_BYTES_MAX: usize = 4096;
 
@@ -57,22 +61,24 @@ pub(super) fn has_parameters(root: &Root) -> Result<bool> {
 
 /// Reads `sessile.json` and checks the format. Returns whether the file is there.
 pub(super) fn read_parameters(root: &Root) -> Result<bool> {
-    const ACT: &str = "read the parameters of session store";
+    const OPERATION: &str = "read the parameters of session store";
     let path = || root.path().join(PARAMETERS);
-    let error = |kind| Error::new(kind, ACT).with_path(path());
+    let error = |kind| Error::new(kind, OPERATION).with_path(path());
     let file = match root.open_file(PARAMETERS) {
         Ok(file) => file,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(cause) => return Err(io_error(ACT, cause).with_path(path())),
+        Err(cause) => return Err(io_error(OPERATION, cause).with_path(path())),
     };
     let text = disk::read_at(&file, 0, PARAMETERS_BYTES_MAX)
-        .map_err(|cause| io_error(ACT, cause).with_path(path()))?;
-    // The format alone first: a newer one may have other parameters.
+        .map_err(|cause| io_error(OPERATION, cause).with_path(path()))?;
+    // The format alone first: another one may have other parameters.
     let any: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|cause| error(ErrorKind::NotASessionStore).with_reason(NO_JSON).with_source(cause))?;
     match any.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format > FORMAT.into() => Err(error(ErrorKind::NewerFormat)
             .with_reason(format!("the store has format {format}, this version knows {FORMAT}"))),
+        Some(format @ 1..) if format < FORMAT.into() => Err(error(ErrorKind::OlderFormat)
+            .with_reason(format!("the store has format {format}, this version knows {FORMAT}; {MIGRATION}"))),
         _ if serde_json::from_value::<Parameters>(any).is_ok_and(|found| found == Parameters::ours()) => {
             Ok(true)
         }
@@ -97,7 +103,7 @@ pub(super) fn make(root: &Root, clock: &Clock) -> Result<bool> {
 /// Refuses a directory that holds something else.
 pub(super) fn check_names(root: &Root) -> Result<()> {
     let dir = root.path();
-    let io = |act| move |error| directory_error(act, dir, error);
+    let io = |operation| move |error| directory_error(operation, dir, error);
     let names = root.names().map_err(io("list session directory"))?;
     // A fresh file system has `lost+found` in its root.
     let foreign = |name: &&String| !matches!(name.as_str(), "." | ".." | "lost+found") && !is_ours(name);
@@ -122,7 +128,7 @@ fn make_shards(root: &Root) -> Result<()> {
 /// Makes the parameters file, when all that it stands for is on the disk. Whether it was put there by this call.
 pub(super) fn make_parameters(root: &Root) -> Result<bool> {
     let dir = root.path();
-    let io = |act| move |error| directory_error(act, dir, error);
+    let io = |operation| move |error| directory_error(operation, dir, error);
     root.sync().map_err(io("sync session directory"))?;
     // Before the parameters: where they are, the directory's own name is known to be on the disk.
     root.sync_name().map_err(io("sync the parent of session directory"))?;

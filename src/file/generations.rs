@@ -1,10 +1,7 @@
 //! Cache invalidation: shared counters that say whether a cached copy is still the newest version.
 //!
-//! ```text
-//! root/run/generations   2 MiB: 512 cells for each of the 256 shards, in order
-//! cell                   [ saves | ends ], 8 bytes each, little-endian
-//!                        which of the 512: bytes 2 and 3 of the PublicId, little-endian, mod 512
-//! ```
+//! One file of cells, each of two counters, `saves` and `ends`; its bytes, and which session has which cell, are in
+//! [`format`](crate::_documentation::format).
 //!
 //! Every process that keeps copies maps the file *read-only*. A change of a session *invalidates* its copies: a `pwrite` of a value
 //! that never repeats into the session's cell. A reading of the cell is a [`Stamp`]. It is taken before the session's file is read,
@@ -44,8 +41,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
 
-/// Miri, which opens no shared counters, takes half a minute to make that many; the fuzzer has a page of them, so that sessions
-/// also share a cell.
+/// Two under Miri, which opens no shared counters and would take half a minute to create them all; 64 under the fuzzer, so that
+/// its sessions share cells.
 const CELLS_PER_SHARD: usize = if cfg!(miri) {
     2
 } else if cfg!(sessile_fuzzing) {
@@ -99,7 +96,7 @@ pub(super) struct Generations {
     current: Current,
     /// How many values this store has written, from a random start.
     written: AtomicU64,
-    /// When it was last made sure that the file still has the name, in microseconds since 1970.
+    /// When the store last checked that the file still has the name, in microseconds since 1970.
     looked_at: AtomicU64,
 }
 
@@ -277,8 +274,8 @@ impl Generations {
 impl Counters {
     /// Opens the file that has the name, if it is fit for counters.
     fn open(root: &Root, mapped: bool, number: u64) -> Result<Found> {
-        const ACT: &str = "open the generations of session store";
-        let error = |error| io_error(ACT, error).with_path(root.path().join(GENERATIONS_PATH));
+        const OPERATION: &str = "open the generations of session store";
+        let error = |error| io_error(OPERATION, error).with_path(root.path().join(GENERATIONS_PATH));
         let file = match root.open_generations() {
             Ok(file) => file,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
@@ -344,7 +341,7 @@ impl Counters {
             }
             _ => None,
         };
-        // Where there is no file, no process can have another one than this.
+        // If no file has the name, no process can have opened a newer one: it is no error to go on with the old counters.
         let is_nowhere = root.stat_generations().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         (lost, if is_nowhere { Ok(()) } else { Err(io::Error::other(error)) })
     }
@@ -462,17 +459,17 @@ mod tests {
     fn an_invalidation_moves_the_stamp_of_its_session_and_no_other() {
         let (_dir, root) = store();
         for generations in kinds(&root) {
-            let (told, other) = (id(1), id(2));
-            assert_ne!(counter_of(&told), counter_of(&other));
-            let before = [generations.stamp(&told), generations.stamp(&other)];
+            let (changed, other) = (id(1), id(2));
+            assert_ne!(counter_of(&changed), counter_of(&other));
+            let before = [generations.stamp(&changed), generations.stamp(&other)];
             let Invalidated { saves: fresh, is_current, .. } =
-                generations.invalidate(&told, Cause::Saved).unwrap();
+                generations.invalidate(&changed, Cause::Saved).unwrap();
             assert!(is_current);
-            let after_save = generations.stamp(&told);
+            let after_save = generations.stamp(&changed);
             assert_eq!((after_save.saves, after_save.ends), (fresh, before[0].ends));
             assert_ne!(after_save.saves, before[0].saves);
-            generations.invalidate(&told, Cause::Ended).unwrap();
-            let after_end = generations.stamp(&told);
+            generations.invalidate(&changed, Cause::Ended).unwrap();
+            let after_end = generations.stamp(&changed);
             assert!(after_end.saves != after_save.saves && after_end.ends != after_save.ends);
             assert_eq!(generations.stamp(&other), before[1]);
         }
@@ -482,12 +479,12 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn an_invalidation_is_seen_by_all_who_have_the_file_mapped() {
         let (_dir, root) = store();
-        let [_, hears] = kinds(&root);
+        let [_, reader] = kinds(&root);
         for mapped in [true, false] {
-            let tells = opened(&root, mapped);
-            let before = hears.stamp(&id(7));
-            let saves = tells.invalidate(&id(7), Cause::Saved).unwrap().saves;
-            assert_eq!(hears.stamp(&id(7)), Stamp { saves, ..before });
+            let writer = opened(&root, mapped);
+            let before = reader.stamp(&id(7));
+            let saves = writer.invalidate(&id(7), Cause::Saved).unwrap().saves;
+            assert_eq!(reader.stamp(&id(7)), Stamp { saves, ..before });
         }
     }
 
@@ -610,10 +607,15 @@ mod tests {
             }
             assert!(!all[0].counters().confirm(&id(1), before), "the values may be the same");
             let later = opened(&root, true);
-            for tells in all.iter().chain([&later]) {
-                let told = tells.invalidate(&id(1), Cause::Saved).unwrap();
-                assert!(told.is_current);
-                assert!(all[..2].iter().chain([&later]).all(|hears| hears.stamp(&id(1)).saves == told.saves));
+            for writer in all.iter().chain([&later]) {
+                let invalidated = writer.invalidate(&id(1), Cause::Saved).unwrap();
+                assert!(invalidated.is_current);
+                assert!(
+                    all[..2]
+                        .iter()
+                        .chain([&later])
+                        .all(|reader| reader.stamp(&id(1)).saves == invalidated.saves)
+                );
             }
         }
     }
@@ -625,8 +627,8 @@ mod tests {
             let (dir, root) = store();
             let generations = opened(&root, true);
             replace(&dir.path().join(GENERATIONS_PATH));
-            let told = generations.invalidate(&id(1), Cause::Saved).unwrap();
-            assert_eq!((told.is_current, told.counters), (false, 0));
+            let invalidated = generations.invalidate(&id(1), Cause::Saved).unwrap();
+            assert_eq!((invalidated.is_current, invalidated.counters), (false, 0));
             generations.follow(start(), |_| ()).unwrap();
             assert!(generations.invalidate(&id(1), Cause::Saved).unwrap().is_current);
         }
@@ -659,8 +661,8 @@ mod tests {
         assert!(!alone.counters().confirm(&id(1), before));
         let stamp = alone.stamp(&id(1));
         assert!(!alone.counters().confirm(&id(1), stamp), "no invalidation is seen");
-        let told = alone.invalidate(&id(1), Cause::Saved).unwrap();
-        assert_eq!((told.is_current, other.stamp(&id(1)).saves), (false, told.saves));
+        let invalidated = alone.invalidate(&id(1), Cause::Saved).unwrap();
+        assert_eq!((invalidated.is_current, other.stamp(&id(1)).saves), (false, invalidated.saves));
         std::fs::remove_file(dir.path().join(RUN)).unwrap();
         // Disk operations that are refused, here all that make a file.
         let refuse = |_, call: &str| (call == "create file").then_some(libc::ENOSPC);

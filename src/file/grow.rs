@@ -9,13 +9,13 @@
 //! - The exchange fails where a forced delete has taken the old name away, so a session that was ended does not come back. (Where
 //!   names cannot be exchanged, a look before the rename stands in for that; see `force_delete`.)
 use super::FileStore;
-use super::create::whole_file;
+use super::create::write_whole;
 use super::disk::{self, temporary_name};
 use super::flock::LockedFile;
 use super::queue::busy;
 use super::session_lock::{Locked, write_state};
-use super::slot::{STATE_AT, State};
-use super::update::Written;
+use super::slot::{Encoded, State};
+use super::update::SaveOutcome;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Instant;
 use std::io;
@@ -24,7 +24,7 @@ impl FileStore {
     /// After a failed sync, which must not be tried again on the same inode: the kernel has marked the pages clean, and
     /// a second sync would succeed without having written them.
     #[cold]
-    pub(super) fn rebuild(&self, locked: &Locked<'_>, bytes: Vec<u8>) -> Result<Written> {
+    pub(super) fn rebuild(&self, locked: &Locked<'_>, bytes: Encoded) -> Result<SaveOutcome> {
         self.replace(locked, bytes, true).map_err(|error| {
             // For later saves, also of other processes: this inode must not be synced again, and may have been replaced after all.
             let _ = locked.retire();
@@ -39,13 +39,13 @@ impl FileStore {
     pub(super) fn replace(
         &self,
         locked: &Locked<'_>,
-        mut bytes: Vec<u8>,
+        bytes: Encoded,
         power_safe: bool,
-    ) -> Result<Written> {
-        let io = |act| move |error| self.root.error(act, &locked.path, error);
+    ) -> Result<SaveOutcome> {
+        let io = |operation| move |error| self.root.error(operation, &locked.path, error);
         // The flags of the old inode are not true of the new one.
         let state = State::REPLACES;
-        bytes[STATE_AT] = state.to_byte();
+        let bytes = bytes.with_state(state);
         let shard = self.open_shard(&locked.id)?;
         let temporary = temporary_name()?;
         let file = shard.create(&temporary).map_err(io("make a larger file for session"))?;
@@ -59,12 +59,13 @@ impl FileStore {
                 .sharing()
                 .mend_mode(&file, &made)
                 .map_err(io("set the permissions of the larger file for session"))?;
-            disk::write_at(&file, &whole_file(bytes), 0).map_err(io("write the larger file for session"))?;
+            write_whole(&file, &bytes).map_err(io("write the larger file for session"))?;
             // At every durability: a name must never point at bytes the disk may still lose.
             disk::sync_data(&file).map_err(io("sync the larger file for session"))?;
             write_state(&file, 0, state.and(State::DATA_SYNCED));
             locked.retire().map_err(io("mark session file"))?;
-            // Not over a session that was imported since this one was ended.
+            // If the path no longer leads to our file, this session was ended, and another may have been imported under its name: that
+            // one must not be replaced.
             if !self.is_current_file(&locked.path, &locked.file)? {
                 return Ok(None);
             }
@@ -82,7 +83,7 @@ impl FileStore {
         })();
         // Either way the temporary name is garbage; a sweep removes it if this fails.
         let _ = shard.unlink(&temporary);
-        let Some(file) = replaced? else { return Ok(Written::Gone) };
+        let Some(file) = replaced? else { return Ok(SaveOutcome::Deleted) };
         let file = locked.successor.get_or_init(|| file);
         if power_safe {
             shard.sync_changed_name().map_err(|error| {
@@ -90,6 +91,6 @@ impl FileStore {
             })?;
             write_state(file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED));
         }
-        Ok(Written::Yes)
+        Ok(SaveOutcome::Saved)
     }
 }

@@ -1,46 +1,46 @@
-//! What this crate's own benchmarks and fuzz targets reach past the interface. No promises: it changes with any version.
+//! Internals for this crate's own benchmarks and fuzz targets. No promises: it changes with any version.
 use super::layout::SessionPath;
 use super::slot::{self, SLOT_MAX, State};
 use super::slots::{self, View};
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::record::Record;
-use std::sync::Arc;
 
-/// The bytes of a slot that holds a record: prefix and payload, at the first version.
+/// The bytes of a slot that holds a record: prefix and record, at the first version.
 ///
 /// # Errors
 ///
 /// Those of a save: too large.
 pub fn encode(record: &Record, id: &PublicId) -> Result<Vec<u8>> {
-    slot::encode(record, &slot::Header { id, sequence: 1, state: State::WRITTEN, slot_size_min: 0 }, SLOT_MAX)
+    let header = slot::Header { id, sequence: 1, state: State::WRITTEN, slot_size_min: 0 };
+    slot::encode(record, &header, SLOT_MAX).map(|encoded| encoded.to_vec())
 }
 
 /// What a whole slot holds.
 ///
 /// # Errors
 ///
-/// As for a load: damaged, or of a newer format.
-pub fn decode(slot: &[u8], id: &PublicId) -> Result<Arc<Record>> {
+/// As for a load: damaged, or of another format.
+pub fn decode(slot: &[u8], id: &PublicId) -> Result<Record> {
     slot::decode(slot, id).map(|decoded| decoded.record)
 }
 
 /// The checksum's work on what [`encode`] returned, and nothing else.
 pub fn checksum(encoded: &[u8], id: &PublicId) -> [u8; 16] {
-    slot::checksum(encoded, id)
+    slot::checksum_of(encoded, id)
 }
 
-/// A slot under a valid checksum, whatever it says: `fields` are its prefix from the sequence to the end of the setting.
-pub fn sealed(fields: &[u8], payload: &[u8], id: &PublicId) -> Vec<u8> {
-    slot::sealed(fields, payload, id)
+/// A slot under a valid checksum, whatever its record's bytes are.
+pub fn sealed(sequence: u64, record: &[u8], id: &PublicId) -> Vec<u8> {
+    slot::sealed(sequence, record, id)
 }
 
 /// What the bytes of a whole file hold, as a reader sees them.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NewerFormat`](crate::ErrorKind::NewerFormat).
-pub fn newest(file: &[u8], id: &PublicId) -> Result<Option<Arc<Record>>> {
+/// [`ErrorKind::NewerFormat`](crate::ErrorKind::NewerFormat), [`ErrorKind::OlderFormat`](crate::ErrorKind::OlderFormat).
+pub fn newest(file: &[u8], id: &PublicId) -> Result<Option<Record>> {
     Ok(match slots::view(file, id, None)? {
         View::Valid { newest, .. } => Some(newest.record),
         View::Empty | View::Damaged => None,

@@ -1,18 +1,6 @@
 //! Where things are, relative to the root: pure, no I/O.
 //!
-//! ```text
-//! sessile.json      the parameters
-//! run/              what running processes need and a backup does not: can be lost, is made again
-//!   CACHEDIR.TAG    says so to programs that make backups
-//!   generations     the counters that keep caches coherent
-//!   due/…           the expiry index: which sessions to look at in which hour
-//! damaged/…         damaged session files that were quarantined
-//! ab/cdef0123…      a session: the first byte of its PublicId names the shard, the other 19 the file
-//! ab/.new-…         a file on its way to its name; removed by a sweep when its writer died
-//! ab/.end-cdef0123… a session that was ended without its lock, until that is invalidated
-//! ```
-//!
-//! 256 shards: a million sessions are 4,000 names a directory.
+//! The names are in [`format`](crate::_documentation::format), with what each file holds.
 use crate::id::PublicId;
 use std::ffi::CStr;
 
@@ -20,7 +8,7 @@ use std::ffi::CStr;
 pub(super) const SHARDS: u16 = if cfg!(sessile_fuzzing) { 4 } else { 256 };
 /// The parameters file.
 pub(super) const PARAMETERS: &str = "sessile.json";
-/// What running processes need and a backup does not.
+/// The directory of files that running processes need and a backup does not.
 pub(super) const RUN: &str = "run";
 /// In `run`: the counters that keep caches coherent.
 pub(super) const GENERATIONS: &str = "generations";
@@ -30,7 +18,7 @@ pub(super) const GENERATIONS_PATH: &str = "run/generations";
 pub(super) const DUE: &str = "run/due";
 /// In `run`: the tag by which programs that make backups know a directory that need not be in one.
 pub(super) const CACHE_TAG: &str = "CACHEDIR.TAG";
-/// What the tag holds; its first line is prescribed, to the byte (<https://bford.info/cachedir/>).
+/// The text of the tag; its first line is prescribed, to the byte (<https://bford.info/cachedir/>).
 pub(super) const CACHE_TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55
 # This directory belongs to a session store (sessile). It can be left out of backups: it is made again when it is missing.
 ";
@@ -41,9 +29,9 @@ pub(super) const EARLIER_DUE: &str = "due";
 pub(super) const SWEEP: &str = "sweep";
 /// Where damaged files are moved.
 pub(super) const DAMAGED: &str = "damaged";
-/// What names of files on their way begin with; no session's name does.
+/// The prefix of temporary names; no session's name has it.
 pub(super) const TEMPORARY: &str = ".new-";
-/// What stands before the name of a session's file when the session was ended without its lock.
+/// The prefix of a session's file while the session is being ended without its lock.
 const ENDING: &str = ".end-";
 
 /// The path of one session's file: fixed length, on the stack, ready for a system call.

@@ -3,20 +3,20 @@
 //! Two limits: bytes (`record_bytes_max`) and entries (`entries_max`). A record beyond one of them is encoded if it has no more of
 //! that than the version before it: a limit that was lowered since takes nothing from a visitor. Touches no file.
 use super::FileStore;
-use super::slot::{self, Extent};
+use super::slot::{self, Encoded, Extent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 
 impl FileStore {
-    /// Encodes a record, if it is within the limits, or holds no more than it `had` before.
+    /// Encodes a record, if it is within the limits, or no larger than its former extent `had`.
     pub(super) fn encode(
         &self,
         record: &Record,
         had: Option<Extent>,
         header: &slot::Header<'_>,
-    ) -> Result<Vec<u8>> {
+    ) -> Result<Encoded> {
         let (bytes_limit, entries_limit) = (self.options.record_bytes_max, self.options.entries_max);
-        let entries = record.entries.len();
+        let entries = record.entries().len();
         let had_entries = had.map_or(0, |had| had.entries);
         if entries > entries_limit.max(had_entries) {
             let beside = if had_entries > entries_limit {

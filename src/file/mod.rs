@@ -73,9 +73,8 @@ use disk::Root;
 use emptied::MadeAgain;
 use expiry_index::ExpiryIndex;
 use root_lock::LockedRoot;
-use session_lock::Whose;
+use session_lock::SessionRef;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Sessions in one directory of a local file system, shared by any number of threads and processes of one host.
@@ -83,8 +82,8 @@ use std::time::SystemTime;
 /// # Promises
 ///
 /// Those of [`Store`](crate::store), in full: updates are atomic across processes, what was deleted stays deleted, and
-/// a reader sees one complete version whatever happens to a writer. What survives a power cut is said by
-/// [`Durability`].
+/// a reader sees one complete version whatever happens to a writer. [`Durability`] says which
+/// saves survive a power cut.
 ///
 /// # Limits
 ///
@@ -193,7 +192,7 @@ impl FileStore {
         self.root.path()
     }
 
-    /// What the cache holds, how often it was of use, and what could not be filed. In a process that was forked since the store
+    /// Counts of cached sessions, of hits and misses, and of failures to write the expiry index. In a process that was forked since the store
     /// was opened, nothing of the cache: a part of it may be locked by a thread that does not exist there.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -234,52 +233,44 @@ impl Store for FileStore {
     }
 
     fn is_well_formed(&self, token: &Token) -> bool {
-        SessionId::parse(token.expose()).is_some()
+        token.session_id().is_some()
     }
 
     fn load(&self, token: &Token) -> Result<Lookup> {
         // A part of the cache may be locked by a thread that does not exist in the child.
         self.queues.check_process()?;
+        let Some(session) = token.session_id() else { return Ok(Lookup::Absent(Absent::Malformed)) };
         let now = self.options.clock.now_coarse();
-        let text = token.expose();
-        let known = match self.coherence.find(text, now) {
+        let known = match self.coherence.find(session, now) {
             Found::Trusted(record, id) => return Ok(Lookup::Live(Live { record, id })),
             Found::Doubtful(copy) => Some(copy),
             Found::Nothing => None,
         };
-        match SessionId::parse(text) {
-            Some(session) => self.load_file(&session, known.as_ref(), now),
-            None => Ok(Lookup::Absent(Absent::Malformed)),
-        }
+        self.load_file(session, known.as_ref(), now)
     }
 
     fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
         let session = SessionId::random()?;
-        let mut record = record.clone();
-        record.truncate_to_micros();
         let live =
-            self.create_file(Whose::Secret(&session), Arc::new(record), self.options.is_power_safe(how))?;
+            self.create_file(SessionRef::Id(&session), record.clone(), self.options.is_power_safe(how))?;
         Ok(Saved { token: session.to_token(), live })
     }
 
     fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
-        let Some(session) = SessionId::parse(token.expose()) else { return Ok(None) };
-        let live = self.update_file(&session, change, self.options.is_power_safe(how))?;
+        let Some(session) = token.session_id() else { return Ok(None) };
+        let live = self.update_file(session, change, self.options.is_power_safe(how))?;
         Ok(live.map(|live| Saved { token: token.clone(), live }))
     }
 
     fn rotate(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
-        let Some(session) = SessionId::parse(token.expose()) else { return Ok(None) };
+        let Some(session) = token.session_id() else { return Ok(None) };
         let successor = SessionId::random()?;
-        let live = self.rotate_file(&session, &successor, change)?;
+        let live = self.rotate_file(session, &successor, change)?;
         Ok(live.map(|live| Saved { token: successor.to_token(), live }))
     }
 
     fn delete(&self, token: &Token) -> Result<bool> {
-        match SessionId::parse(token.expose()) {
-            Some(session) => self.delete_file(Whose::Secret(&session)),
-            None => Ok(false),
-        }
+        token.session_id().map_or(Ok(false), |session| self.delete_file(SessionRef::Id(session)))
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -1,4 +1,4 @@
-//! The engine's law, as a map: a script drives four stores on one directory, with caches of their own or none, through acts by id
+//! The engine compared with a map: a script drives four stores on one directory, with caches of their own or none, through operations by id
 //! and by file, sweeps, re-openings and steps of the clock in both directions, while calls fail, once or for good, or do a part;
 //! and whatever can be observed is what a map of the sessions says.
 //!
@@ -6,13 +6,13 @@
 //!
 //! - Without a fault, every answer is exact: whole records, and why there is none. So is what a sweep does: afterwards there is a
 //!   file for each live session, and no other.
-//! - With one, an act may fail; then the session is what [`store`](crate::store) says of that error: at its old version,
+//! - With one, an operation may fail; then the session is what [`store`](crate::store) says of that error: at its old version,
 //!   or, where the kind leaves it open, at the old or the new one, or ended. Which one is looked up, and is the truth from
 //!   then on. Sweeps are exact again after a whole walk without a fault.
-//! - What was ended or swept never comes back, under any store, unless it is brought in.
+//! - A session that was ended or swept never comes back, in any store, unless it is imported.
 mod script;
 
-pub(super) use script::{By, Step};
+pub(super) use script::{By, Step, Update};
 
 use super::disk::faults::during;
 use super::expiry_index::{BUCKET_MICROS, bucket_of};
@@ -21,7 +21,7 @@ use super::{Content, FileStore, FileStoreOptions, SweepOptions};
 use crate::clock::{Clock, micros};
 use crate::error::{Error, ErrorKind};
 use crate::id::{PublicId, Token};
-use crate::record::Record;
+use crate::record::{Record, Timing};
 use crate::store::{Absent, Durability, Live, Lookup, Saved, Store, Verdict};
 use crate::value::Value;
 use rustix::io::Errno;
@@ -36,24 +36,24 @@ use tempfile::TempDir;
 const TRUST: Duration = Duration::from_secs(61);
 /// When each script begins, since 1970.
 const BEGIN: Duration = Duration::from_secs(1_700_000_000);
-/// What is known of one session.
+/// The expected state of one session.
 #[derive(Clone, Debug)]
-struct Known {
+struct Expected {
     token: Token,
     id: PublicId,
     /// `None` if it was ended, or swept: it must never be found again.
     record: Option<Record>,
-    /// When the index has it looked at, at the latest.
-    filed: SystemTime,
+    /// The latest time at which the index leads a sweep to it.
+    indexed: SystemTime,
 }
 
-impl Known {
-    /// Notes a deadline that was saved. One that comes sooner is filed if its hour does; the entry for a later time is looked at
+impl Expected {
+    /// Records a saved deadline. An earlier one is inserted in the index if its hour is earlier; the entry for a later time is looked at
     /// first anyway.
-    fn file(&mut self, deadline: SystemTime, now: SystemTime) {
+    fn save_deadline(&mut self, deadline: SystemTime, now: SystemTime) {
         let bucket = |deadline| bucket_of(micros(deadline), micros(now));
-        if deadline < self.filed && bucket(deadline) < bucket(self.filed) {
-            self.filed = deadline;
+        if deadline < self.indexed && bucket(deadline) < bucket(self.indexed) {
+            self.indexed = deadline;
         }
     }
 }
@@ -62,13 +62,13 @@ struct Model {
     dir: TempDir,
     clock: Clock,
     stores: [FileStore; ALL.len()],
-    sessions: Vec<Known>,
+    sessions: Vec<Expected>,
     /// Makes each version's text different from all others.
     versions: u64,
     /// The call that fails, how, and whether those after it do as well.
     fault: Option<(usize, i32, bool)>,
-    /// Whether a sweep need not find all that is dead: a call has failed, or the clock was set back, so that what was to be filed
-    /// may not be, or later.
+    /// Whether a sweep may miss expired sessions: after a failed call, or after the clock was set back, an index entry may be
+    /// missing or late.
     is_behind: bool,
 }
 
@@ -89,7 +89,7 @@ thread_local! {
 }
 
 fn directory() -> TempDir {
-    // What a real disk makes of a sync is not the matter here.
+    // In memory, for speed: these tests look at files, and not at a disk after a power cut.
     let new = || tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     EMPTY.take().unwrap_or_else(|| new().expect("a temporary directory"))
 }
@@ -134,7 +134,7 @@ impl Model {
         for bucket in fs::read_dir(&index).expect("the index") {
             fs::remove_file(bucket.expect("a name").path()).expect("a bucket");
         }
-        // As it was when the store was made, so that not each script's first sweep walks everything.
+        // The hour of the last walk, as at the creation of the store: without it, the first sweep of each script would walk all shards.
         let walked = micros(UNIX_EPOCH + BEGIN) / BUCKET_MICROS;
         fs::write(index.join(SWEEP), format!("{walked:20}\n")).expect("the note of the last walk");
         EMPTY.set(Some(self.dir));
@@ -145,25 +145,32 @@ impl Model {
     }
 
     /// Runs an operation with the fault that is due, if any. Whether it was met.
-    fn with_fault<R>(&mut self, act: impl FnOnce(&Self) -> Result<R, Error>) -> (Result<R, Error>, bool) {
-        let Some((due, fault, for_good)) = self.fault.take() else { return (act(self), false) };
+    fn with_fault<R>(
+        &mut self,
+        operation: impl FnOnce(&Self) -> Result<R, Error>,
+    ) -> (Result<R, Error>, bool) {
+        let Some((due, fault, for_good)) = self.fault.take() else { return (operation(self), false) };
         let for_good = for_good && fault != Errno::INTR.raw_os_error();
         let fails = move |n, _: &str| (n == due || for_good && n > due).then_some(fault);
-        let (done, calls) = during(fails, || act(self));
-        let is_unannounced = |error: &Error| error.kind() == ErrorKind::InvalidationFailed || for_good;
-        if done.as_ref().is_err_and(is_unannounced) {
+        let (done, calls) = during(fails, || operation(self));
+        let is_not_invalidated = |error: &Error| error.kind() == ErrorKind::InvalidationFailed || for_good;
+        if done.as_ref().is_err_and(is_not_invalidated) {
             // For a minute others may not see what was changed.
             self.clock.advance(TRUST);
         }
         (done, calls.len() > due)
     }
 
-    /// Lets one store act, with the fault that is due, if any.
-    fn act<R>(&mut self, by: By, act: impl FnOnce(&FileStore) -> Result<R, Error>) -> Result<R, Error> {
-        let (done, met) = self.with_fault(|model| act(model.store(by)));
+    /// Runs an operation on one store, with the fault that is due, if any.
+    fn perform<R>(
+        &mut self,
+        by: By,
+        operation: impl FnOnce(&FileStore) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let (done, met) = self.with_fault(|model| operation(model.store(by)));
         self.is_behind |= met;
         if let Err(error) = &done {
-            // An act that makes fewer calls has no excuse.
+            // An operation that makes fewer calls has no excuse.
             assert!(met, "{by:?} failed without a fault: {error}");
         }
         done
@@ -174,7 +181,7 @@ impl Model {
     }
 
     fn live(&self, at: usize) -> Option<&Record> {
-        self.sessions[at].record.as_ref().filter(|record| record.deadline > self.clock.now())
+        self.sessions[at].record.as_ref().filter(|record| record.deadline() > self.clock.now())
     }
 
     fn is_live(&self, at: usize) -> bool {
@@ -190,25 +197,27 @@ impl Model {
     fn record(&mut self, minutes: u8) -> Record {
         let now = self.clock.now();
         let mut record = Record::new(now, now + Duration::from_secs(60 * (1 + u64::from(minutes))));
-        record.user = (minutes % 2 == 1).then(|| format!("user {minutes}"));
-        record.entries.insert("text".into(), self.text(0));
+        if minutes % 2 == 1 {
+            record.set_user(&format!("user {minutes}")).expect("a short one");
+        }
+        record.insert("text", &self.text(0)).expect("it fits");
         record
     }
 
     fn know(&mut self, saved: Saved) {
-        let record = (*saved.live.record).clone();
-        let filed = record.deadline;
-        self.sessions.push(Known { token: saved.token, id: saved.live.id, record: Some(record), filed });
+        let record = saved.live.record.clone();
+        let indexed = record.deadline();
+        self.sessions.push(Expected { token: saved.token, id: saved.live.id, record: Some(record), indexed });
         self.check(self.sessions.len() - 1);
     }
 
-    /// What is found is what the map says, and says why if it is nothing.
+    /// The store finds the record that the map has; if it finds none, it gives the right reason.
     #[track_caller]
     fn check_found(&self, at: usize, found: &Lookup, context: &str) {
         let known = &self.sessions[at];
         match found {
             Lookup::Live(Live { record, id }) => {
-                assert_eq!(self.live(at), Some(&**record), "session {at}, {context}");
+                assert_eq!(self.live(at), Some(record), "session {at}, {context}");
                 assert_eq!(*id, known.id, "session {at}, {context}");
             }
             Lookup::Absent(Absent::Expired(id)) => {
@@ -226,7 +235,7 @@ impl Model {
     /// All stores find what the map says, by the secret and by the file.
     #[track_caller]
     fn check(&self, at: usize) {
-        let Known { token, id, .. } = &self.sessions[at];
+        let Expected { token, id, .. } = &self.sessions[at];
         for by in ALL {
             let found = self.store(by).load(token);
             let found = found.unwrap_or_else(|error| panic!("{by:?} cannot load session {at}: {error}"));
@@ -236,14 +245,14 @@ impl Model {
         self.check_found(at, &found.unwrap_or_else(|error| panic!("session {at}: {error}")), "by its file");
     }
 
-    /// After an error: which of these is it? A session that has ended since stays so.
+    /// After an error: finds out which of the candidates the store has, and expects that from then on. An ended session stays ended.
     #[track_caller]
     fn resolve(&mut self, at: usize, error: &Error, candidates: Vec<Option<Record>>) {
         let (now, token) = (self.clock.now(), self.sessions[at].token.clone());
-        let is_live = |record: &Record| record.deadline > now;
+        let is_live = |record: &Record| record.deadline() > now;
         let found = self.store(By::Bare).load(&token).unwrap_or_else(|error| panic!("session {at}: {error}"));
         let mut fits = candidates.into_iter().filter(|candidate| match (&found, candidate) {
-            (Lookup::Live(live), Some(record)) => is_live(record) && *live.record == *record,
+            (Lookup::Live(live), Some(record)) => is_live(record) && live.record == *record,
             (Lookup::Absent(Absent::NotFound(_)), None) => true,
             (Lookup::Absent(Absent::Expired(_)), Some(record)) => !is_live(record),
             _ => false,
@@ -264,33 +273,31 @@ impl Model {
             Step::Create { by, safe, minutes } => {
                 let record = self.record(minutes);
                 // The id of a failed creation was not acknowledged.
-                if let Ok(saved) = self.act(by, |store| store.create(&record, how(safe))) {
-                    assert_eq!(*saved.live.record, record);
+                if let Ok(saved) = self.perform(by, |store| store.create(&record, how(safe))) {
+                    assert_eq!(saved.live.record, record);
                     self.know(saved);
                 }
             }
             Step::Load { by, at } => {
                 let Some(at) = self.index(at) else { return };
                 let token = self.sessions[at].token.clone();
-                if let Ok(found) = self.act(by, |store| store.load(&token)) {
+                if let Ok(found) = self.perform(by, |store| store.load(&token)) {
                     self.check_found(at, &found, &format!("by {by:?}"));
                 }
                 self.check(at);
             }
-            Step::Update { by, at, safe, kilobytes, renewed_by } => {
-                self.update(by, at, safe, kilobytes, renewed_by);
-            }
+            Step::Update { by, at, update } => self.update(by, at, update),
             Step::Keep { by, at } => {
                 let Some(at) = self.index(at) else { return };
                 let token = self.sessions[at].token.clone();
                 let mut change = |record: &mut Record| {
-                    record.entries.clear();
+                    record.clear();
                     Ok(Verdict::Keep)
                 };
                 if let Ok(kept) =
-                    self.act(by, |store| store.update(&token, &mut change, Durability::PowerSafe))
+                    self.perform(by, |store| store.update(&token, &mut change, Durability::PowerSafe))
                 {
-                    assert_eq!(kept.as_ref().map(|saved| &*saved.live.record), self.live(at), "session {at}");
+                    assert_eq!(kept.as_ref().map(|saved| &saved.live.record), self.live(at), "session {at}");
                 }
                 self.check(at);
             }
@@ -315,17 +322,17 @@ impl Model {
                     self.sessions[at].record = None;
                 }
                 let old = self.sessions[at].record.clone();
-                match self.act(by, |store| store.import(&id, &record, how(safe))) {
-                    Ok(brought_in) => {
-                        assert_eq!(brought_in, !was_live, "session {at}");
-                        if brought_in {
-                            self.sessions[at].filed = record.deadline;
+                match self.perform(by, |store| store.import(&id, &record, how(safe))) {
+                    Ok(imported) => {
+                        assert_eq!(imported, !was_live, "session {at}");
+                        if imported {
+                            self.sessions[at].indexed = record.deadline();
                             self.sessions[at].record = Some(record);
                         }
                         self.check(at);
                     }
                     Err(error) => {
-                        // What expired may have been removed to make room for it.
+                        // An expired session may have been removed to make room for it.
                         let mut candidates = vec![old];
                         candidates.extend((!was_live).then_some([None, Some(record)]).into_iter().flatten());
                         self.resolve(at, &error, candidates);
@@ -351,15 +358,15 @@ impl Model {
         }
     }
 
-    fn update(&mut self, by: By, at: u8, safe: bool, kilobytes: u8, renewed_by: i16) {
+    fn update(&mut self, by: By, at: u8, Update { safe, kilobytes, renewed_by }: Update) {
         let Some(at) = self.index(at) else { return };
         let (token, old, text) =
             (self.sessions[at].token.clone(), self.live(at).cloned(), self.text(kilobytes));
         let changed = old.clone().map(|mut record| {
             let by = Duration::from_secs(60 * u64::from(renewed_by.unsigned_abs()));
-            record.deadline = if renewed_by < 0 { record.deadline - by } else { record.deadline + by };
-            record.touched = self.clock.now();
-            record.entries.insert("text".into(), text);
+            let deadline = if renewed_by < 0 { record.deadline() - by } else { record.deadline() + by };
+            record.set_timing(Timing { deadline, touched: self.clock.now(), ..record.timing() });
+            record.insert("text", &text).expect("it fits");
             record
         });
         let mut change = |record: &mut Record| {
@@ -367,11 +374,11 @@ impl Model {
             record.clone_from(changed.as_ref().expect("what is changed is alive"));
             Ok(Verdict::Write)
         };
-        match self.act(by, |store| store.update(&token, &mut change, how(safe))) {
+        match self.perform(by, |store| store.update(&token, &mut change, how(safe))) {
             Ok(saved) => {
-                assert_eq!(saved.as_ref().map(|saved| &*saved.live.record), changed.as_ref(), "session {at}");
+                assert_eq!(saved.as_ref().map(|saved| &saved.live.record), changed.as_ref(), "session {at}");
                 if let Some(changed) = changed {
-                    self.sessions[at].file(changed.deadline, self.clock.now());
+                    self.sessions[at].save_deadline(changed.deadline(), self.clock.now());
                     self.sessions[at].record = Some(changed);
                 }
                 self.check(at);
@@ -391,16 +398,16 @@ impl Model {
         let (token, old, text) = (self.sessions[at].token.clone(), self.live(at).cloned(), self.text(0));
         let mut change = |record: &mut Record| {
             assert_eq!(Some(&*record), old.as_ref(), "what moves is the newest version");
-            record.entries.insert("text".into(), text.clone());
+            record.insert("text", &text).expect("it fits");
             Ok(Verdict::Write)
         };
-        match self.act(by, |store| store.rotate(&token, &mut change, Durability::Relaxed)) {
+        match self.perform(by, |store| store.rotate(&token, &mut change, Durability::Relaxed)) {
             Ok(Some(saved)) => {
                 let moved = old.map(|mut record| {
-                    record.entries.insert("text".into(), text);
+                    record.insert("text", &text).expect("it fits");
                     record
                 });
-                assert_eq!(Some(&*saved.live.record), moved.as_ref(), "session {at}");
+                assert_eq!(Some(&saved.live.record), moved.as_ref(), "session {at}");
                 self.sessions[at].record = None;
                 self.know(saved);
             }
@@ -413,7 +420,7 @@ impl Model {
     fn end(&mut self, by: By, at: usize, end: impl FnOnce(&FileStore) -> Result<bool, Error>) {
         let (was_live, old) = (self.is_live(at), self.sessions[at].record.clone());
         let has_fault = self.fault.is_some();
-        match self.act(by, end) {
+        match self.perform(by, end) {
             Ok(was_there) => {
                 // Where it could not be read it was removed all the same.
                 assert!(was_there == was_live || has_fault, "session {at}");
@@ -430,7 +437,7 @@ impl Model {
         let expired: Vec<_> = (0..self.sessions.len())
             .filter(|at| self.sessions[*at].record.is_some() && !self.is_live(*at))
             .collect();
-        let report = self.act(by, |store| store.sweep(&options));
+        let report = self.perform(by, |store| store.sweep(&options));
         if let Ok(report) = &report {
             let most = if self.is_behind { usize::MAX } else { expired.len() };
             assert!(report.removed <= most as u64, "{report:?}, where {expired:?} had expired");
@@ -444,14 +451,14 @@ impl Model {
             if matches!(found, Lookup::Absent(Absent::NotFound(_))) {
                 self.sessions[at].record = None;
             } else {
-                let is_due = self.sessions[at].filed <= now;
+                let is_due = self.sessions[at].indexed <= now;
                 assert!(!is_due || self.is_behind, "session {at} had expired, and was left by {report:?}");
                 left += 1;
             }
         }
         if report.is_ok() && !had_fault {
-            for known in self.sessions.iter_mut().filter(|known| known.filed <= now) {
-                known.filed = known.record.as_ref().map_or(known.filed, |record| record.deadline);
+            for known in self.sessions.iter_mut().filter(|known| known.indexed <= now) {
+                known.indexed = known.record.as_ref().map_or(known.indexed, Record::deadline);
             }
         }
         if full && report.is_ok() && !had_fault {
@@ -478,7 +485,7 @@ impl Model {
         (0..self.sessions.len()).for_each(|at| self.check(at));
     }
 
-    /// Removes what failing acts have left, too young for a sweep, or under a name that was not acknowledged.
+    /// Removes what failing operations have left, too young for a sweep, or under a name that was not acknowledged.
     fn remove_leftovers(&self) {
         let files: Vec<_> =
             self.store(By::Bare).files().map(|file| file.expect("no fault is left")).collect();

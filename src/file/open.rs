@@ -1,7 +1,7 @@
 //! Opening: makes the store if there is none, refuses a directory that is no store of ours, and locks the root for as long as the
 //! store is open.
 //!
-//! What it makes and checks below the root is in `frame`.
+//! The files below the root are made and checked by `frame`.
 use super::FileStore;
 use super::disk::{self, Root};
 use super::errors::{directory_error, io_error};
@@ -9,7 +9,7 @@ use super::generations::Generations;
 use super::layout::{PARAMETERS, SHARDS, shard_name};
 use super::options::FileStoreOptions;
 use super::root_lock::LockedRoot;
-use super::scan::Content;
+use super::scan::{Content, ScannedFile};
 use super::{frame, permissions, run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -28,7 +28,8 @@ impl FileStoreOptions {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] names an option out of its bounds. [`ErrorKind::NotASessionStore`] for a directory that holds
-    /// something else, [`ErrorKind::NewerFormat`] for a store made by a newer version, [`ErrorKind::Permissions`] for a
+    /// something else, [`ErrorKind::NewerFormat`] for a store made by a newer version, [`ErrorKind::OlderFormat`] for one of an
+    /// earlier format, with the way to take its sessions along, [`ErrorKind::Permissions`] for a
     /// store that is not ours and cannot be made so, with the command that mends it, and for a directory without a store that
     /// is not ours or that others may write to (neither if it is only [read](Self::read_only)), [`ErrorKind::Io`] for all
     /// that the operating system refuses, and without [`create`](Self::create) for a store that lacks one of its shard
@@ -48,8 +49,8 @@ impl FileStoreOptions {
 ///
 /// A store that is only read has no counters: it asks the files, and changes nothing.
 pub(super) fn lock_root(root: &Root, options: &FileStoreOptions) -> Result<(LockedRoot, Generations)> {
-    const ACT: &str = "lock session directory";
-    let io = |error| io_error(ACT, error).with_path(root.path());
+    const OPERATION: &str = "lock session directory";
+    let io = |error| io_error(OPERATION, error).with_path(root.path());
     let in_use = |reason| {
         Error::new(ErrorKind::InUse, "open session store").with_path(root.path()).with_reason(reason)
     };
@@ -90,7 +91,7 @@ pub(super) fn go_without_copies(root: &Root, options: &mut FileStoreOptions) -> 
 
 /// Opens the store in `dir`, making it if need be. Says also whether shards were missing.
 pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root, bool)> {
-    let io = |act| move |error| directory_error(act, dir, error);
+    let io = |operation| move |error| directory_error(operation, dir, error);
     let creates = options.create && !options.read_only;
     if creates && disk::make_root(dir).map_err(io("create session directory"))? {
         disk::set_mode_of_root(dir, options.sharing)
@@ -132,7 +133,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
         check_parameters(&root)?;
         return Ok((root, false));
     }
-    // Before the parameters are read: another user's may not be readable. Mended when they are known to be a store's.
+    // Before the parameters are read: another user's may not be readable. Modes are repaired when the directory is known to be a store.
     let survey = permissions::Survey::of(&root)?;
     check_parameters(&root)?;
     if options.keep_modes && !is_new {
@@ -179,7 +180,7 @@ fn check_shards(root: &Root, options: &FileStoreOptions) -> Result<bool> {
     Ok(!missing.is_empty())
 }
 
-/// Refuses a directory in which a newer version of this crate wrote a session.
+/// Refuses a directory in which another version of this crate wrote a session.
 pub(super) fn check_formats(dir: &Path) -> Result<()> {
     let mut options = FileStoreOptions::new().read_only(true).cache_bytes(0);
     options.without_parameters = true;
@@ -187,14 +188,16 @@ pub(super) fn check_formats(dir: &Path) -> Result<()> {
     for file in store.files() {
         match file {
             Ok(file) if matches!(file.content, Content::Newer(_)) => {
-                return Err(Error::new(
-                    ErrorKind::NewerFormat,
-                    "make the parameters of session store anew for",
-                )
-                .with_path(file.path)
-                .with_reason(
-                    "a newer version of sessile wrote this session; repair the store with that version",
-                ));
+                let reason =
+                    "a newer version of sessile wrote this session; repair the store with that version";
+                return Err(other_format(ErrorKind::NewerFormat, &file, reason.to_owned()));
+            }
+            Ok(file) if matches!(file.content, Content::Older(_)) => {
+                let reason = format!(
+                    "an earlier version of sessile wrote this session; repair the store with that version, then {}",
+                    frame::MIGRATION
+                );
+                return Err(other_format(ErrorKind::OlderFormat, &file, reason));
             }
             Ok(_) => {}
             Err(error) if is_missing(&error) => {}
@@ -202,6 +205,12 @@ pub(super) fn check_formats(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn other_format(kind: ErrorKind, file: &ScannedFile, reason: String) -> Error {
+    Error::new(kind, "make the parameters of session store anew for")
+        .with_path(&file.path)
+        .with_reason(reason)
 }
 
 /// Whether an error says that something is not there.

@@ -7,7 +7,7 @@ use crate::event::{Event, Observer};
 use crate::store::Durability;
 use std::time::Duration;
 
-/// Shortest wait for a lock: a save that took longer may have been passed by a `delete`.
+/// Shortest wait for a lock: a save that took longer may have been overtaken by a `delete`.
 pub(super) const LOCK_WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// How a [`FileStore`](super::FileStore) is opened.
@@ -66,7 +66,7 @@ impl FileStoreOptions {
         Self::default()
     }
 
-    /// What a save survives when it does not say so itself; default [`Durability::Relaxed`].
+    /// The durability of saves that do not name one; default [`Durability::Relaxed`].
     ///
     /// `PowerSafe` costs one `fdatasync` a save: 160 µs beside 6 µs on the disk this was designed on.
     #[must_use]
@@ -78,9 +78,9 @@ impl FileStoreOptions {
     /// Whether ending a session (`delete`, and the old id of a rotation) is on the disk before the call returns,
     /// whatever the durability; default yes.
     ///
-    /// Switched off, a power cut may bring a session back that was logged out during the last seconds. It saves a
-    /// sync of a file a logout, 0.1 to 1 ms. What one process has ended is on the disk as far as its own option says: another
-    /// one that finds it gone does not sync it.
+    /// Switched off, each logout saves the sync of one file, 0.1 to 1 ms, and a power cut may bring a session back that was logged out
+    /// during the last seconds. The option is that of a process, not of the store: a logout that finds its session already ended
+    /// by another process does not sync that end.
     #[must_use]
     pub fn sync_security_events(mut self, yes: bool) -> Self {
         self.sync_security_events = yes;
@@ -96,7 +96,7 @@ impl FileStoreOptions {
         self
     }
 
-    /// Largest record, in bytes as stored (128 of prefix, then names and values; who is logged in does not count): 2 KiB to
+    /// Largest record, in bytes as stored (128 of prefix, then names and values; the name of the user does not count): 2 KiB to
     /// 16 MiB, default 1 MiB. A larger one is refused with [`ErrorKind::TooLarge`], unless it was stored when the limit was
     /// higher: such a session is read, saved, rotated and logged in as any other, and may shrink, but not grow.
     ///
@@ -142,7 +142,7 @@ impl FileStoreOptions {
     /// Costs a thread, three descriptors, one of the user's inotify instances (128 by default) and 257 of their watches.
     /// A store that is opened where the process can have no more threads goes without, and keeps one descriptor for ever.
     /// Without it, or if it cannot start (`FileStore::watch_error`), a copy of such a session is served for up to a
-    /// minute. What is done through this library, in any process, needs no watching.
+    /// minute. Changes made through this library, in any process, need no watching.
     #[must_use]
     pub fn watch(mut self, yes: bool) -> Self {
         self.watch = yes;
@@ -204,7 +204,7 @@ impl FileStoreOptions {
     /// permissions, on a read-only disk as well, and the directory may belong to another user and be open to others, if this
     /// process can read it. A shard directory that is missing is an error of the calls that need it, not of opening.
     ///
-    /// What would change the store is refused with [`ErrorKind::Config`]. Of the sweeps, a
+    /// Calls that would change the store are refused with [`ErrorKind::Config`]. Of the sweeps, a
     /// [dry run](crate::file::SweepOptions::dry_run) is possible. No copies are kept in memory.
     ///
     /// ```

@@ -1,13 +1,13 @@
-//! Owners and modes of a store: what is refused when it is opened, and what is mended.
+//! Owners and modes of a store: which are refused when it is opened, and which are repaired.
 //!
-//! - **A directory that holds no store is never changed**, and no error advises to change it: it may be `/tmp`. What is not
-//!   safe there is answered by "use a directory inside it".
+//! - **A directory that holds no store is never changed**, and no error advises to change it: it may be `/tmp`. A directory
+//!   that is not safe is refused with the advice "use a directory inside it".
 //! - **A store of this user that is too open is made right.** Such bits come on a whole tree at once (`fsGroup` of Kubernetes,
 //!   `chmod -R`, `setfacl -R`). So every opening looks at the directories, 260 calls, and at files only in a directory that
-//!   was wrong: a look at a million files would take seconds. A root that is to be private is mended before all else, as
+//!   was wrong: a look at a million files would take seconds. A root that is to be private is repaired before all else, as
 //!   nothing in it can be reached by another user then; any other directory after its files, so that the next opening goes
-//!   on with what a killed one left. A file with several names is mended too: the other name may be another user's.
-//! - **What cannot be mended is one error**: it counts what is wrong, names the first and gives the command that cures all.
+//!   on with what a killed one left. A file with several names is repaired too: the other name may be another user's.
+//! - **Modes that cannot be repaired are one error**: it counts what is wrong, names the first and gives the command that cures all.
 //!   It comes before anything is changed, unless only the attempt could tell.
 //! - **A tool changes nothing** (`keep_modes`): it reads from the root which users the store is for, and refuses a store whose
 //!   directories are not so.
@@ -33,7 +33,7 @@ const OTHERS_WRITE: u32 = 0o002;
 const OTHERS_READ: u32 = 0o005;
 const GROUP_WRITES: u32 = 0o020;
 
-/// What is to be true of a store's directories and files.
+/// The owner and modes that a store's directories and files must have.
 struct Wanted {
     sharing: Sharing,
     user: u32,
@@ -41,7 +41,7 @@ struct Wanted {
     group: u32,
 }
 
-/// What is to be done about one of them.
+/// The action for one file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Right,
@@ -105,7 +105,7 @@ impl Wanted {
         set_rights(file, group, self.mode(stat))
     }
 
-    /// What a store is that is right.
+    /// The words for a store with the right modes.
     fn so(&self) -> String {
         match self.sharing {
             Sharing::Private => "private".to_owned(),
@@ -207,20 +207,20 @@ pub(super) fn sharing_of(root: &Stat) -> Sharing {
     if root.mode & group == group { Sharing::Group } else { Sharing::Private }
 }
 
-/// What an opening has found of a store's permissions, before it changes any.
+/// The wrong permissions that an opening has found, before it changes any.
 pub(super) struct Survey {
     wanted: Wanted,
     root: Stat,
-    /// What is to be mended, by its path below the root.
+    /// The files and directories to repair, by path below the root.
     wrong: Vec<(String, Stat)>,
 }
 
 impl Survey {
-    /// Looks at the root and at the directories in it; at the root's files, if it is wrong itself.
+    /// Examines the root and the directories in it, and the root's files if its own mode is wrong.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Permissions`] for what cannot be mended; [`ErrorKind::Io`].
+    /// [`ErrorKind::Permissions`] for modes that cannot be repaired; [`ErrorKind::Io`].
     pub(super) fn of(root: &Root) -> Result<Self> {
         let stat = stat_of_root(root)?;
         let wanted = Wanted::for_store(root, &stat);
@@ -285,7 +285,7 @@ impl Survey {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Permissions`] counts what could not be mended; the rest is.
+    /// [`ErrorKind::Permissions`] counts the modes that could not be repaired; the others are.
     pub(super) fn mend(self, root: &Root, observer: Option<&Observer>) -> Result<()> {
         let is_wrong = self.wanted.judge_root(&self.root) == Verdict::Mend;
         if !is_wrong && self.wrong.is_empty() {
@@ -353,7 +353,7 @@ impl Mending<'_> {
         }
     }
 
-    /// Looks at a name in a directory that was wrong.
+    /// Examines one name in a directory whose mode was wrong.
     fn look_at(&mut self, directory: &Directory, name: &str, path: &Path) {
         let stat = match directory.stat(name) {
             // A link, a pipe, a directory that is none of ours: it is not used, and stays as it is.
@@ -382,7 +382,7 @@ impl Mending<'_> {
     }
 }
 
-/// What cannot be mended.
+/// The modes that cannot be repaired.
 #[derive(Default)]
 struct Refused {
     count: u64,
@@ -416,7 +416,7 @@ impl Refused {
     }
 }
 
-/// Whether the operating system refused because of rights, and not because of trouble.
+/// Whether the operating system refused for lack of rights, and not for another reason.
 fn is_denial(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
@@ -427,7 +427,7 @@ fn is_own_directory(path: &str, stat: &Stat) -> bool {
     stat.is_directory && is_ours(name) && ![PARAMETERS, EARLIER_GENERATIONS].contains(&name)
 }
 
-/// Whether there is nothing of that name, or the directory that it would lie in is none.
+/// Whether the error says that the name does not exist, or that its parent is not a directory.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -4,7 +4,9 @@
 //!
 //! - A thread takes its turn here first, and then the lock of the file (`flock`), always in this order.
 //! - A queue knows the thread that has the turn, so that a thread that would wait for itself is refused at once.
-//! - Every wait has a deadline. The table holds no queue that no thread uses.
+//! - The thread that has waited longest is next. Every wait has a deadline: `FileStoreOptions::lock_wait` (5 s if not set) is the time
+//!   for this queue and the lock of the file together; after it the operation fails with `Busy`.
+//! - The table holds no queue that no thread uses.
 use super::fork::ForkGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;

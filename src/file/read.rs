@@ -11,7 +11,7 @@ use super::coherence::Cached;
 use super::disk::{self, Access};
 use super::errors::io_error;
 use super::layout::{self, SessionPath};
-use super::session_lock::Whose;
+use super::session_lock::SessionRef;
 use super::slot::Decoded;
 use super::slots::{self, FILE_BYTES_MAX, Known, View};
 use super::{FileStore, flock, queue};
@@ -22,7 +22,6 @@ use crate::store::{Absent, Live, Lookup, Store};
 use crate::sync::Instant;
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 /// Lock-free re-reads before a reader falls back to a shared lock.
 const REREADS_MAX: u32 = 8;
@@ -39,7 +38,7 @@ impl FileStore {
         let id = known.map_or_else(|| session.public_id(), |known| known.id);
         // Before the file is opened: see `generations`.
         let stamp = self.coherence.stamp(&id);
-        let newest = match self.read(Whose::Secret(session), &id, known.map(Cached::known))? {
+        let newest = match self.read(SessionRef::Id(session), &id, known.map(Cached::known))? {
             Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
                 Err(Absent::Expired(id))
             }
@@ -51,7 +50,7 @@ impl FileStore {
         Ok(match newest {
             Ok(Decoded { record, version, .. }) => {
                 self.coherence
-                    .remember(session, Cached::new(Arc::clone(&record), id, version, stamp, now.micros()));
+                    .remember(session, Cached::new(record.clone(), id, version, stamp, now.micros()));
                 Lookup::Live(Live { record, id })
             }
             Err(absent) => {
@@ -64,7 +63,7 @@ impl FileStore {
     /// Reads a session without a lock; `None` if it has no file.
     pub(super) fn read(
         &self,
-        whose: Whose<'_>,
+        session: SessionRef<'_>,
         id: &PublicId,
         known: Option<Known<'_>>,
     ) -> Result<Option<View>> {
@@ -77,8 +76,8 @@ impl FileStore {
         });
         match first {
             Ok(Ok(view)) => Ok(Some(view)),
-            Ok(Err(bytes)) => self.read_until_settled(whose, id, &path, bytes),
-            Err(error) if whose.is_oversized(&error) => Ok(Some(View::Damaged)),
+            Ok(Err(bytes)) => self.read_until_settled(session, id, &path, bytes),
+            Err(error) if session.is_oversized(&error) => Ok(Some(View::Damaged)),
             Err(error) => Err(error),
         }
     }
@@ -87,7 +86,7 @@ impl FileStore {
     #[cold]
     fn read_until_settled(
         &self,
-        whose: Whose<'_>,
+        session: SessionRef<'_>,
         id: &PublicId,
         path: &SessionPath,
         mut last: Vec<u8>,
@@ -108,7 +107,7 @@ impl FileStore {
             .ok_or_else(queue::busy)?;
         if !self.is_current_file(path, &file)? {
             // Replaced or ended while we waited.
-            return self.read(whose, id, None);
+            return self.read(session, id, None);
         }
         let view = self.look(&file, path, |bytes| slots::view(bytes, id, None))?;
         self.root.located(view, path).map(Some)

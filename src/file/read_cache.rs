@@ -37,7 +37,6 @@ pub(super) use key::Key;
 use super::generations::{Counters, Stamp};
 use super::slot::Version;
 use super::slots::Known;
-use crate::clock::micros;
 use crate::id::PublicId;
 use crate::record::Record;
 use crate::sync::Mutex;
@@ -52,7 +51,7 @@ const PART_BYTES_MIN: usize = 128 << 10;
 /// One version of a session, and when it was the newest.
 #[derive(Clone, Debug)]
 pub(super) struct Cached {
-    pub(super) record: Arc<Record>,
+    pub(super) record: Record,
     /// The record's deadline, in microseconds since 1970: here, so that a hit need not look into the record.
     pub(super) deadline: u64,
     saves: u64,
@@ -72,17 +71,11 @@ const COUNTERS_MAX: u64 = (1 << 24) - 1;
 
 impl Cached {
     /// `stamp` is what the session's cell said before its file was opened, and `read_at` when that was.
-    pub(super) fn new(
-        record: Arc<Record>,
-        id: PublicId,
-        version: Version,
-        stamp: Stamp,
-        read_at: u64,
-    ) -> Self {
+    pub(super) fn new(record: Record, id: PublicId, version: Version, stamp: Stamp, read_at: u64) -> Self {
         let Stamp { saves, ends, counters } = stamp;
         let [a, b, c, ..] = counters.min(COUNTERS_MAX).to_le_bytes();
         let counters = [a, b, c];
-        let deadline = micros(record.deadline);
+        let deadline = record.deadline_micros();
         Self { record, deadline, saves, ends, read_at, version, id, counters, is_used: false }
     }
 
@@ -116,7 +109,7 @@ fn heap_block(bytes: usize) -> usize {
 
 /// What became of a look into the cache.
 pub(super) enum Found {
-    Trusted(Arc<Record>, PublicId),
+    Trusted(Record, PublicId),
     /// It may have been overtaken.
     Doubtful(Cached),
     Nothing,
@@ -212,7 +205,8 @@ mod tests {
     use super::index::POSITIONS_MAX;
     use super::*;
     use crate::file::generations::Generations;
-    use crate::file::slot::{self, PREFIX_LEN, State};
+    use crate::file::slot::{self, State};
+    use crate::id::SessionId;
     use crate::value::Value;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -229,16 +223,16 @@ mod tests {
         std::array::from_fn(|sequence| {
             let (id, sequence) = (PublicId::digest(b""), sequence as u64);
             let header = slot::Header { id: &id, sequence, state: State::WRITTEN, slot_size_min: 0 };
-            Version::claimed(&slot::encode(&record, &header, 1 << 20).unwrap()[..PREFIX_LEN])
+            slot::encode(&record, &header, 1 << 20).unwrap().version()
         })
     });
 
     /// A version that has this sequence, with a text of so many bytes.
     fn cached(sequence: usize, text_bytes: usize) -> Cached {
         let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
-        record.entries.insert("text".into(), Value::new(&"x".repeat(text_bytes)).unwrap());
+        record.insert("text", &Value::new(&"x".repeat(text_bytes)).unwrap()).unwrap();
         let id = PublicId::from_bytes([0; PublicId::LEN]);
-        Cached::new(Arc::new(record), id, VERSIONS[sequence], Stamp::default(), 0)
+        Cached::new(record, id, VERSIONS[sequence], Stamp::default(), 0)
     }
 
     fn record_bytes(text_bytes: usize) -> usize {
@@ -252,7 +246,7 @@ mod tests {
             let letter = |byte: u8| char::from(b'a' + byte % 26);
             let text =
                 |n| bytes(n).into_iter().chain(bytes(n + 4000)).take(32).map(letter).collect::<String>();
-            (0..4000).map(|n| Key::new(&text(n)).unwrap()).collect()
+            (0..4000).map(|n| Key::of(&SessionId::parse(&text(n)).unwrap())).collect()
         });
         KEYS[n]
     }
@@ -531,7 +525,7 @@ mod tests {
     fn debug_output_shows_no_session_id() {
         let cache = ReadCache::new(32 << 20, &counters());
         let id = "k".repeat(32);
-        cache.put(&Key::new(&id).unwrap(), cached(1, 10), |_, _| true);
+        cache.put(&Key::of(&SessionId::parse(&id).unwrap()), cached(1, 10), |_, _| true);
         let text = format!("{cache:?}");
         assert!(text.contains("bytes_max: 33554432"), "{text}");
         // Neither as text nor as a list of bytes.
@@ -589,7 +583,7 @@ mod tests {
                     }
                     Step::Load { n } => {
                         let sequence = match one.load(n, true) {
-                            Found::Trusted(record, _) => Some(record.entries["text"].get::<String>().unwrap().len()),
+                            Found::Trusted(record, _) => Some(record.entries().get("text").unwrap().get::<String>().unwrap().len()),
                             Found::Doubtful(_) | Found::Nothing => None,
                         };
                         prop_assert_eq!(sequence, model.get(&n).map(|(_, text_bytes)| *text_bytes));

@@ -1,4 +1,4 @@
-//! Makes anew what a store has lost of its frame: shard directories and the parameters file. Sessions are read and never
+//! Recreates the parts of its frame that a store has lost: shard directories and the parameters file. Sessions are read and never
 //! changed.
 //!
 //! The parameters are never guessed over a newer format: before their file is made, every session is read, and each says
@@ -12,10 +12,10 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
 
-const ACT: &str = "repair session store";
+const OPERATION: &str = "repair session store";
 
 impl FileStore {
-    /// Makes anew what the store in `dir` has lost of its frame: missing shard directories, empty, and the parameters file
+    /// Recreates the parts of its frame that the store in `dir` has lost: missing shard directories, empty, and the parameters file
     /// `sessile.json`, if that is missing or holds no JSON (which is moved to the directory `damaged`). Returns the paths of
     /// what was made.
     ///
@@ -24,9 +24,10 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotASessionStore`] if `dir` holds no store or something else, too; [`ErrorKind::NewerFormat`] if a newer version of
-    /// this crate wrote the parameters or, if they are lost, any session; [`ErrorKind::Permissions`] for a directory that is
-    /// not ours, or whose modes do not agree (see [`keep_modes`](super::FileStoreOptions::keep_modes)); [`ErrorKind::Io`] and others for all that the operating system refuses.
+    /// [`ErrorKind::NotASessionStore`] if `dir` holds no store or something else, too; [`ErrorKind::NewerFormat`] or
+    /// [`ErrorKind::OlderFormat`] if another version of this crate wrote the parameters or, if they are lost, any session;
+    /// [`ErrorKind::Permissions`] for a directory that is not ours, or whose modes do not agree (see
+    /// [`keep_modes`](super::FileStoreOptions::keep_modes)); [`ErrorKind::Io`] and others for all that the operating system refuses.
     ///
     /// ```
     /// # use sessile::FileStore;
@@ -40,14 +41,14 @@ impl FileStore {
     /// ```
     pub fn repair(dir: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
         let dir = dir.as_ref();
-        let io = |error| io_error(ACT, error).with_path(dir);
+        let io = |error| io_error(OPERATION, error).with_path(dir);
         let root = Root::open(dir).map_err(io)?;
         let sharing = permissions::sharing_of(&root.stat(".").map_err(io)?);
         let root = root.shared_with(sharing);
         let parameters = Parameters::of(&root)?;
         // First: of a directory that is no store, nothing needs to be private.
         if parameters == Parameters::Lost && !has_shards(&root)? {
-            let error = Error::new(ErrorKind::NotASessionStore, ACT).with_path(dir);
+            let error = Error::new(ErrorKind::NotASessionStore, OPERATION).with_path(dir);
             return Err(error.with_reason("there is no session store in it"));
         }
         permissions::check_store(&root)?;
@@ -57,10 +58,10 @@ impl FileStore {
         }
         let mut made: Vec<PathBuf> = missing_shards(&root)?.into_iter().map(|name| dir.join(name)).collect();
         missing_shards(&root)?.iter().try_for_each(|name| frame::make_shard(&root, name))?;
-        root.sync().map_err(|error| io_error(ACT, error).with_path(dir))?;
+        root.sync().map_err(|error| io_error(OPERATION, error).with_path(dir))?;
         if parameters == Parameters::Unreadable {
             set_parameters_aside(&root)
-                .map_err(|error| io_error(ACT, error).with_path(dir.join(PARAMETERS)))?;
+                .map_err(|error| io_error(OPERATION, error).with_path(dir.join(PARAMETERS)))?;
         }
         if parameters != Parameters::There {
             frame::make_parameters(&root)?;
@@ -70,7 +71,7 @@ impl FileStore {
     }
 }
 
-/// What has become of `sessile.json`.
+/// The state of `sessile.json`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Parameters {
     There,
@@ -114,7 +115,7 @@ fn missing_shards(root: &Root) -> Result<Vec<String>> {
         match root.stat(&name) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(name),
-            Err(error) => return Err(io_error(ACT, error).with_path(root.path().join(name))),
+            Err(error) => return Err(io_error(OPERATION, error).with_path(root.path().join(name))),
         }
     }
     Ok(missing)

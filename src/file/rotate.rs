@@ -1,4 +1,4 @@
-//! Rotating a session: the same record under a new id, and the old id ended, in one step for all that look.
+//! Rotating a session: the same record under a new id, and the old id ended, in one step for all readers.
 //!
 //! Under the old session's lock (rule 7 for crashes in [`design`](crate::_documentation::design)): apply the change, create the successor,
 //! power-safe at every durability, then end the old session as a delete does. A kill before the tombstone is written leaves the old
@@ -8,15 +8,13 @@
 use super::FileStore;
 use super::disk::Directory;
 use super::layout::SessionPath;
-use super::session_lock::Whose;
+use super::session_lock::SessionRef;
 use super::slot::Extent;
 use crate::error::Result;
 use crate::id::SessionId;
-use crate::record::Record;
 use crate::store::{Change, Live, Store, Verdict};
 use rustix::io::Errno;
 use std::io;
-use std::sync::Arc;
 
 impl FileStore {
     /// Changes a session and moves it to `successor`. The old session is ended when this returns a record.
@@ -31,18 +29,15 @@ impl FileStore {
         if locked.newest.record.is_expired(self.now()) {
             return Ok(None);
         }
-        let mut changed = Record::clone(&locked.newest.record);
-        let record = match change(&mut changed)? {
+        let mut record = locked.newest.record.clone();
+        match change(&mut record)? {
             Verdict::Abort => return Ok(None),
-            Verdict::Keep => Arc::clone(&locked.newest.record),
-            Verdict::Write => {
-                changed.truncate_to_micros();
-                Arc::new(changed)
-            }
-        };
+            Verdict::Keep => record = locked.newest.record.clone(),
+            Verdict::Write => {}
+        }
         let had = Extent::of(&locked.newest.record, locked.newest.length);
         // Synced with its name at every durability: else a power cut may lose both.
-        let live = self.create_beside(Whose::Secret(successor), record, true, Some(had))?;
+        let live = self.create_beside(SessionRef::Id(successor), record, true, Some(had))?;
         let ended = (|| {
             // Looked at first: nothing must be written to a file that was moved away outside the library.
             let was_there =
@@ -56,9 +51,9 @@ impl FileStore {
         match ended {
             Ok(true) => Ok(Some(live)),
             // A forced delete has ended it: a session that is gone has no successor.
-            Ok(false) => self.delete_file(Whose::Secret(successor)).map(|_| None),
+            Ok(false) => self.delete_file(SessionRef::Id(successor)).map(|_| None),
             Err(error) => {
-                let _ = self.delete_file(Whose::Secret(successor));
+                let _ = self.delete_file(SessionRef::Id(successor));
                 Err(error)
             }
         }

@@ -1,8 +1,8 @@
-//! The directory `run`: what running processes need and a backup does not. Makes it, with its tag, and removes from the root what
-//! an earlier version kept there in its place. Knows nothing of what the files in it say.
+//! The directory `run`, of files that running processes need and a backup does not. Makes it, with its tag, and removes from the
+//! root the files that an earlier version kept there. Knows nothing of the contents of the files.
 //!
-//! It may be missing at any time, as after the restoration of a backup that left it out: what needs something in it makes it
-//! first. So nothing in it may be needed to know that a session is alive.
+//! It may be missing at any time, as after the restoration of a backup that left it out: a caller that needs a file in it
+//! makes it first. So nothing in it may be needed to know that a session is alive.
 use super::disk::{self, Root, Taken};
 use super::errors::io_error;
 use super::layout::{
@@ -43,7 +43,7 @@ pub(super) fn remove_earlier(root: &Root) -> Result<()> {
         let here = root.open_directory(".")?;
         match root.open_directory(EARLIER_DUE) {
             Ok(index) => {
-                // What is not the index's own stays, and with it the directory.
+                // Foreign files stay, and with them the directory.
                 let is_own = |name: &&String| *name == SWEEP || bucket_named(name).is_some();
                 index.names()?.iter().filter(is_own).try_for_each(|name| index.unlink(name).map(drop))?;
                 here.remove_directory(EARLIER_DUE)?;

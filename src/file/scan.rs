@@ -9,7 +9,7 @@ use super::layout::{
     CACHE_TAG, DAMAGED, DUE, GENERATIONS, PARAMETERS, RUN, SHARDS, SWEEP, bucket_named, ending_at, is_shard,
     is_temporary, session_at, shard_name,
 };
-use super::session_lock::Whose;
+use super::session_lock::SessionRef;
 use super::slots::View;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
@@ -50,6 +50,8 @@ pub enum Content {
     Foreign(PublicId),
     /// A session that a newer version of this crate wrote. It is never changed.
     Newer(PublicId),
+    /// A session that an earlier version of this crate wrote, in a format of its own. It is never changed.
+    Older(PublicId),
     /// A file that is not this crate's. It is never changed.
     Unknown,
 }
@@ -186,7 +188,7 @@ impl FileStore {
         };
         let content = match session_at(shard, name) {
             Some(id) if !stat.is_file => Content::Foreign(id),
-            Some(id) => match self.read(Whose::Digest(id), &id, None) {
+            Some(id) => match self.read(SessionRef::PublicId(id), &id, None) {
                 Ok(None) => return Ok(None),
                 Ok(Some(View::Valid { newest, .. })) => {
                     let live = Live { record: newest.record, id };
@@ -199,6 +201,7 @@ impl FileStore {
                 Ok(Some(View::Damaged)) => Content::Damaged(id),
                 Ok(Some(View::Empty)) => Content::Unfinished(id),
                 Err(error) if error.kind() == ErrorKind::NewerFormat => Content::Newer(id),
+                Err(error) if error.kind() == ErrorKind::OlderFormat => Content::Older(id),
                 Err(error) if error.kind() == ErrorKind::NotASessionFile => Content::Foreign(id),
                 Err(error) => return Err(error),
             },

@@ -24,27 +24,27 @@ use std::io;
 
 /// How a caller names a session: requests by the secret id, maintenance tools by the public id.
 #[derive(Clone, Copy)]
-pub(super) enum Whose<'a> {
-    Secret(&'a SessionId),
-    Digest(PublicId),
+pub(super) enum SessionRef<'a> {
+    Id(&'a SessionId),
+    PublicId(PublicId),
 }
 
-impl<'a> Whose<'a> {
-    pub(super) fn id(self) -> PublicId {
+impl<'a> SessionRef<'a> {
+    pub(super) fn public_id(self) -> PublicId {
         match self {
-            Self::Secret(session) => session.public_id(),
-            Self::Digest(id) => id,
+            Self::Id(session) => session.public_id(),
+            Self::PublicId(id) => id,
         }
     }
     /// Whether the error says that a file is larger than that of any session.
     pub(super) fn is_oversized(self, error: &Error) -> bool {
-        error.kind() == ErrorKind::TooLarge && matches!(self, Self::Digest(_))
+        error.kind() == ErrorKind::TooLarge && matches!(self, Self::PublicId(_))
     }
     /// The cache is keyed by the secret id; by public id an entry can be invalidated, and not removed.
-    pub(super) fn secret(self) -> Option<&'a SessionId> {
+    pub(super) fn session_id(self) -> Option<&'a SessionId> {
         match self {
-            Self::Secret(session) => Some(session),
-            Self::Digest(_) => None,
+            Self::Id(session) => Some(session),
+            Self::PublicId(_) => None,
         }
     }
 }
@@ -55,7 +55,7 @@ impl<'a> Whose<'a> {
 /// file free.
 pub(super) struct Locked<'a> {
     pub(super) store: &'a FileStore,
-    pub(super) whose: Whose<'a>,
+    pub(super) session: SessionRef<'a>,
     pub(super) id: PublicId,
     /// The cell's stamp, read before the path was opened. No later end of the session goes unnoticed.
     pub(super) stamp_before_open: Stamp,
@@ -103,8 +103,8 @@ impl Locked<'_> {
         is_synced
     }
 
-    /// Marks the file, for later saves, because a sync of it failed; at once, for this process may be killed before there is
-    /// another inode.
+    /// Marks the file for later saves, because a sync of it failed; at once, because this process may be killed before the session
+    /// is in another inode.
     pub(super) fn mark_sync_failed(&self) {
         self.new_flags.set(State::SYNC_FAILED);
         write_state(&self.file, self.offset(self.slot), self.state());
@@ -130,19 +130,20 @@ impl Locked<'_> {
         disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
     }
 
-    /// Invalidates the copies of older versions, after the last look at the file. Returns the stamp for the writer's own copy: the
-    /// new `saves`, for the next writer waits for our lock; but the `ends` from before we opened the path, because a forced delete
-    /// does not wait for it.
+    /// Invalidates the copies of older versions, after the last look at the file. Returns the stamp for the writer's own copy. Its
+    /// `saves` is the new value, because the next writer waits for our lock. Its `ends` is the value from before we opened the path,
+    /// because a forced delete does not wait for our lock.
     pub(super) fn invalidate_saved(&self) -> Result<Stamp> {
-        let saves = self.store.coherence.invalidate(&self.id, self.whose.secret(), Cause::Saved)?;
+        let saves = self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Saved)?;
         self.invalidated.set(true);
-        // With the number of the counters that `ends` was read from: a stamp of other counters is worth nothing.
+        // The stamp keeps the number of the counters file that `ends` was read from. With the number of a newer file, it would be
+        // compared with counters that count from another start.
         Ok(Stamp { saves, ..self.stamp_before_open })
     }
 
     /// Invalidates all copies of a session that ended, when no version of it can be read any more.
     pub(super) fn invalidate_ended(&self) -> Result<()> {
-        self.store.coherence.invalidate(&self.id, self.whose.secret(), Cause::Ended)?;
+        self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Ended)?;
         self.invalidated.set(true);
         Ok(())
     }
@@ -152,7 +153,7 @@ impl Drop for Locked<'_> {
     fn drop(&mut self) {
         if !self.invalidated.get() {
             // We changed nothing, or the caller gets the error of the change.
-            let _ = self.store.coherence.invalidate(&self.id, self.whose.secret(), Cause::Ended);
+            let _ = self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Ended);
         }
     }
 }
@@ -187,30 +188,30 @@ impl FileStore {
         session: &'a SessionId,
         shard: Option<&Directory>,
     ) -> Result<Option<Locked<'a>>> {
-        let whose = Whose::Secret(session);
-        match self.lock_session(whose, shard, Instant::now() + self.options.lock_wait)? {
+        let session = SessionRef::Id(session);
+        match self.lock_session(session, shard, Instant::now() + self.options.lock_wait)? {
             LockResult::Session(locked) => Ok(Some(locked)),
             // The caller had a copy, so other processes may have one, also if the file was removed outside the library.
-            LockResult::Missing | LockResult::Unreadable(_) => {
-                self.coherence.invalidate(&whose.id(), whose.secret(), Cause::Ended).map(|_| None)
-            }
+            LockResult::Missing | LockResult::Unreadable(_) => self
+                .coherence
+                .invalidate(&session.public_id(), session.session_id(), Cause::Ended)
+                .map(|_| None),
         }
     }
 
     /// Locks the file under a session's name, and reads it.
     pub(super) fn lock_session<'a>(
         &'a self,
-        whose: Whose<'a>,
+        session: SessionRef<'a>,
         shard: Option<&Directory>,
         deadline: Instant,
     ) -> Result<LockResult<'a>> {
         // Before a look into the cache: a part of it may be locked by a thread that does not exist in a forked child.
         self.queues.check_process()?;
         self.check_may_write()?;
-        let known = whose.secret().and_then(|session| self.coherence.known(session));
-        let id = known.as_ref().map_or_else(|| whose.id(), |known| known.id);
-        let turn = self.queues.turn(&id, deadline)?;
-        let path = SessionPath::of(&id);
+        let known = session.session_id().and_then(|session| self.coherence.known(session));
+        let id = known.as_ref().map_or_else(|| session.public_id(), |known| known.id);
+        let (turn, path) = (self.queues.turn(&id, deadline)?, SessionPath::of(&id));
         loop {
             let (stamp_before_open, opened_at) =
                 (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
@@ -223,16 +224,17 @@ impl FileStore {
                 .map_err(|error| self.root.error("lock session file", &path, error))?
                 .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
             let lock_taken_at = Instant::now();
-            let looked = self.look_under_lock(whose, &id, &path, &file, known.as_ref());
+            let view = |bytes: &[u8]| slots::view(bytes, &id, known.as_ref().map(Cached::known));
+            let looked = self.look_under_lock(session, &path, &file, view);
             let (view, size, is_here) = looked.inspect_err(|_| {
                 // The holder before us may have been killed before it invalidated the copies.
-                let _ = self.coherence.invalidate(&id, whose.secret(), Cause::Ended);
+                let _ = self.coherence.invalidate(&id, session.session_id(), Cause::Ended);
             })?;
             match view {
                 View::Valid { slot, newest, .. } if is_here => {
                     return Ok(LockResult::Session(Locked {
                         store: self,
-                        whose,
+                        session,
                         id,
                         stamp_before_open,
                         opened_at,
@@ -263,15 +265,14 @@ impl FileStore {
     /// it does.
     fn look_under_lock(
         &self,
-        whose: Whose<'_>,
-        id: &PublicId,
+        session: SessionRef<'_>,
         path: &SessionPath,
         file: &File,
-        known: Option<&Cached>,
+        view: impl Fn(&[u8]) -> Result<View>,
     ) -> Result<(View, usize, bool)> {
-        let look = |bytes: &[u8]| (slots::view(bytes, id, known.map(Cached::known)), bytes.len());
+        let look = |bytes: &[u8]| (view(bytes), bytes.len());
         let (view, size) = match self.look(file, path, look) {
-            Err(error) if whose.is_oversized(&error) => (Ok(View::Damaged), 0),
+            Err(error) if session.is_oversized(&error) => (Ok(View::Damaged), 0),
             looked => looked?,
         };
         let view = self.root.located(view, path)?;

@@ -4,71 +4,56 @@
 //! ```text
 //! offset size field
 //!      0    4 magic       "SESS"
-//!      4    2 format      1; a newer one is never "invalid", it is `NewerFormat`
+//!      4    2 format      2; a newer one is never "invalid", it is `NewerFormat`; an older one is `OlderFormat`
 //!      6    1 slot size   its binary logarithm, 11..=25
 //!      7    1 state       flags of `State`, changed in place: NOT covered by the checksum
 //!      8    8 sequence    1 for the first version, then one more with each save
-//!     16    8 created     microseconds since 1970; creation or the last login
-//!     24    8 touched     the same; the last activity that moved the deadline
-//!     32    8 deadline    the same; from then on the session is expired
-//!     40    8 age         the expiry setting's duration or instant, in microseconds; else 0
-//!     48    1 setting     0 default, 1 after a duration, 2 at an instant, 3 browser close, 4 default, and the cookie sent last
-//!                         ends with the browser
-//!     49    3 reserved    zero, checked
-//!     52    4 length      payload bytes
-//!     56   56 reserved    zero, checked: room for a record state and a user's digest
-//!    112   16 checksum    first half of BLAKE3, keyed with the PublicId, over the prefix (state and checksum taken
-//!                         as zero) and the payload
-//!    128    … payload     postcard: the user (option of string), then the entries (map of name to value bytes)
+//!     16    4 length      bytes of the record
+//!     20    4 reserved    zero, checked
+//!     24   16 checksum    first half of BLAKE3, keyed with the PublicId, over the prefix (state and checksum taken
+//!                         as zero) and the record
+//!     40    … record      as it is in memory, to the byte: see `record`
 //! ```
 //!
 //! All integers are little-endian. A slot that is all zero was never written. One that begins with "GONE" ends the
-//! whole session: it is written over a slot of a file that is about to lose its name, or just has. One that
+//! whole session: it is written over a slot of a file that is about to lose its name, or just has. "MOVE" is reserved for a
+//! session that has another id by now; this version ends the session there too, and writes none. One that
 //! begins with "VOID" is what a failed write left; its slot size stays.
 //!
 //! - The checksum is keyed with the [`PublicId`]: a file copied over another one does not verify. It detects damage;
 //!   it is no signature, because a visitor who knows an id knows its `PublicId`.
-//! - The prefix has a fixed width: a sweep learns a deadline from 128 bytes.
-//! - What lies behind the payload in a slot is left over from older versions and is never looked at.
-mod payload;
-
-use crate::clock::{from_micros, micros};
+//! - Magic, format, slot size and state have had their places since format 1.
+//! - What lies behind the record in a slot is left over from older versions and is never looked at.
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
-use crate::record::Expiry;
-use crate::record::Record;
-use std::sync::Arc;
-use std::time::Duration;
+use crate::record::{self, Record};
 
 const MAGIC: [u8; 4] = *b"SESS";
 /// In place of the magic: the session was ended.
 const TOMBSTONE: [u8; 4] = *b"GONE";
+/// In place of the magic, reserved: the session has another id. It is not at this one.
+const MOVED: [u8; 4] = *b"MOVE";
 /// In place of the magic: a write to this slot failed, and it holds nothing.
 const VOID: [u8; 4] = *b"VOID";
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 const FORMAT_AT: usize = MAGIC.len();
 const SLOT_SIZE_AT: usize = FORMAT_AT + 2;
 pub(super) const STATE_AT: usize = SLOT_SIZE_AT + 1;
 const SEQUENCE_AT: usize = STATE_AT + 1;
-const CREATED_AT: usize = SEQUENCE_AT + 8;
-const TOUCHED_AT: usize = CREATED_AT + 8;
-const DEADLINE_AT: usize = TOUCHED_AT + 8;
-const AGE_AT: usize = DEADLINE_AT + 8;
-const SETTING_AT: usize = AGE_AT + 8;
-const LENGTH_AT: usize = SETTING_AT + 4;
+const LENGTH_AT: usize = SEQUENCE_AT + 8;
 const RESERVED_AT: usize = LENGTH_AT + 4;
-const CHECKSUM_AT: usize = RESERVED_AT + 56;
-/// The setting `Expiry::Default` of a session whose cookie ends with the browser.
-const DEFAULT_ENDS_WITH_BROWSER: u8 = 4;
-/// Bytes before the payload.
+const CHECKSUM_AT: usize = RESERVED_AT + 4;
+/// Bytes before the record.
 pub(super) const PREFIX_LEN: usize = CHECKSUM_AT + 16;
-const _: () = assert!(PREFIX_LEN == 128, "the table above says 128");
+const _: () = assert!(PREFIX_LEN == 40, "the table above says 40");
 
 /// Smallest slot: two of them are one 4 KiB block, and most sessions fit.
 pub(super) const SLOT_MIN: usize = 2048;
 /// Largest slot: 32 MiB, for the largest record limit of 16 MiB and its prefix.
 pub(super) const SLOT_MAX: usize = 1 << 25;
+const _: () =
+    assert!(record::BYTES_MAX >= SLOT_MAX - PREFIX_LEN, "a slot holds no record that is larger than any");
 
 /// What is known about a slot beyond its contents; kept in the slot's state byte, raised in place after a sync.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,12 +95,14 @@ impl State {
 /// What the first bytes of a slot claim, before anything is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// All 128 bytes are zero: never written.
+    /// All bytes of the prefix are zero: never written.
     Empty,
-    /// A tombstone: whatever the other slot says, the session is ended.
+    /// A tombstone: whatever the other slot says, the session is ended here.
     Ended,
     /// Our magic with a format newer than ours.
     Newer,
+    /// Our magic with the format of an earlier version of this crate.
+    Older,
     /// Our magic and format: the sequence it claims.
     Sequence(u64),
     /// Not ours.
@@ -145,8 +132,8 @@ impl Version {
 /// A slot that verified.
 #[derive(Debug)]
 pub(super) struct Decoded {
-    /// Shared with the cache where it was there already.
-    pub(super) record: Arc<Record>,
+    /// It shares its bytes with the cache's where that had this version already.
+    pub(super) record: Record,
     pub(super) version: Version,
     pub(super) state: State,
     /// How many bytes it takes, with its prefix.
@@ -156,7 +143,7 @@ pub(super) struct Decoded {
 /// How much of a record the limits of a store are about: what a visitor stored.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
-    /// With the prefix, without those of the user.
+    /// With the prefix, without those of the user and the device note.
     pub(super) bytes: usize,
     pub(super) entries: usize,
 }
@@ -164,15 +151,14 @@ pub(super) struct Extent {
 impl Extent {
     /// Of a record that takes so many bytes in a slot.
     pub(super) fn of(record: &Record, length: usize) -> Self {
-        let bytes = length.saturating_sub(payload::user_bytes(record.user.as_deref()));
-        Self { bytes, entries: record.entries.len() }
+        Self { bytes: length.saturating_sub(record.login_bytes()), entries: record.entries().len() }
     }
 }
 
 /// How many bytes of a slot are in use, by its own words.
 pub(super) fn length(slot: &[u8]) -> usize {
-    let payload = u32::from_le_bytes(field(slot, LENGTH_AT)) as usize;
-    PREFIX_LEN.saturating_add(payload).min(slot.len())
+    let record = u32::from_le_bytes(field(slot, LENGTH_AT)) as usize;
+    PREFIX_LEN.saturating_add(record).min(slot.len())
 }
 
 /// The fields of a slot beside the record.
@@ -186,44 +172,64 @@ pub(super) struct Header<'a> {
     pub(super) slot_size_min: usize,
 }
 
-/// Lays a record out as the bytes of a slot: prefix and payload, without padding.
+/// A version as it lies in a slot: the prefix and the record's own bytes, which are not copied.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    prefix: [u8; PREFIX_LEN],
+    record: Record,
+}
+
+impl Encoded {
+    /// The slot size that [`encode`] chose.
+    pub(super) fn slot_size(&self) -> usize {
+        1 << self.prefix[SLOT_SIZE_AT]
+    }
+    pub(super) fn version(&self) -> Version {
+        Version::claimed(&self.prefix)
+    }
+    /// Both parts, as they follow each other.
+    pub(super) fn parts(&self) -> [&[u8]; 2] {
+        [&self.prefix, self.record.as_bytes()]
+    }
+    /// The same version with another state, which no checksum covers.
+    pub(super) fn with_state(mut self, state: State) -> Self {
+        self.prefix[STATE_AT] = state.to_byte();
+        self
+    }
+    /// In one piece.
+    #[cfg(any(test, feature = "internals"))]
+    pub(super) fn to_vec(&self) -> Vec<u8> {
+        self.parts().concat()
+    }
+}
+
+/// Lays a record out as the bytes of a slot: prefix and record, without padding.
 ///
 /// Its slot size is the smallest power of two, at least [`SLOT_MIN`] and the header's `slot_size_min`, that holds it.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::TooLarge`] beyond `bytes_max`, counted with the prefix and without the user.
-pub(super) fn encode(record: &Record, header: &Header<'_>, bytes_max: usize) -> Result<Vec<u8>> {
-    let refuse = |kind| Error::new(kind, "encode session record");
-    let mut out = payload::encode_behind(PREFIX_LEN, record.user.as_deref(), &record.entries)
-        .map_err(|e| refuse(ErrorKind::Value).with_source(e))?;
-    let bytes = Extent::of(record, out.len()).bytes;
-    if bytes > bytes_max || out.len() > SLOT_MAX {
+pub(super) fn encode(record: &Record, header: &Header<'_>, bytes_max: usize) -> Result<Encoded> {
+    let length = record.as_bytes().len();
+    let total = PREFIX_LEN + length;
+    let bytes = Extent::of(record, total).bytes;
+    if bytes > bytes_max || total > SLOT_MAX {
         let reason = format!("{bytes} bytes, where the limit is {bytes_max}");
-        return Err(refuse(ErrorKind::TooLarge).with_reason(reason));
+        return Err(Error::new(ErrorKind::TooLarge, "encode session record").with_reason(reason));
     }
-    let (setting, age) = match record.expiry {
-        Expiry::Default => (if record.ends_with_browser { DEFAULT_ENDS_WITH_BROWSER } else { 0 }, 0),
-        Expiry::After(age) => (1, u64::try_from(age.as_micros()).unwrap_or(u64::MAX)),
-        Expiry::At(instant) => (2, micros(instant)),
-        Expiry::BrowserClose => (3, 0),
-    };
-    let slot_size = out.len().next_power_of_two().max(SLOT_MIN).max(header.slot_size_min);
-    let length = u32::try_from(out.len() - PREFIX_LEN).expect("at most SLOT_MAX, checked above");
-    put(&mut out, 0, MAGIC);
-    put(&mut out, FORMAT_AT, FORMAT.to_le_bytes());
-    put(&mut out, SLOT_SIZE_AT, [log2(slot_size)]);
-    put(&mut out, STATE_AT, [header.state.to_byte()]);
-    put(&mut out, SEQUENCE_AT, header.sequence.to_le_bytes());
-    put(&mut out, CREATED_AT, micros(record.created).to_le_bytes());
-    put(&mut out, TOUCHED_AT, micros(record.touched).to_le_bytes());
-    put(&mut out, DEADLINE_AT, micros(record.deadline).to_le_bytes());
-    put(&mut out, AGE_AT, age.to_le_bytes());
-    put(&mut out, SETTING_AT, [setting]);
-    put(&mut out, LENGTH_AT, length.to_le_bytes());
-    let checksum = checksum(&out, header.id);
-    put(&mut out, CHECKSUM_AT, checksum);
-    Ok(out)
+    let slot_size = total.next_power_of_two().max(SLOT_MIN).max(header.slot_size_min);
+    let length = u32::try_from(length).expect("at most SLOT_MAX, checked above");
+    let mut prefix = [0; PREFIX_LEN];
+    put(&mut prefix, 0, MAGIC);
+    put(&mut prefix, FORMAT_AT, FORMAT.to_le_bytes());
+    put(&mut prefix, SLOT_SIZE_AT, [log2(slot_size)]);
+    put(&mut prefix, SEQUENCE_AT, header.sequence.to_le_bytes());
+    put(&mut prefix, LENGTH_AT, length.to_le_bytes());
+    let checksum = checksum(prefix, record.as_bytes(), header.id);
+    put(&mut prefix, STATE_AT, [header.state.to_byte()]);
+    put(&mut prefix, CHECKSUM_AT, checksum);
+    Ok(Encoded { prefix, record: record.clone() })
 }
 
 /// The prefix of a slot that ends its session.
@@ -243,11 +249,6 @@ pub(super) fn void(slot_size: usize) -> [u8; PREFIX_LEN] {
 
 fn log2(slot_size: usize) -> u8 {
     u8::try_from(slot_size.trailing_zeros()).expect("at most 63")
-}
-
-/// The slot size that [`encode`] chose.
-pub(super) fn slot_size(encoded: &[u8]) -> usize {
-    1 << encoded[SLOT_SIZE_AT]
 }
 
 /// Whether a slot claims to be as large as it is.
@@ -281,9 +282,10 @@ pub(super) fn claim(slot: &[u8]) -> Claim {
     }
     let format = u16::from_le_bytes(field(prefix, FORMAT_AT));
     match (field(prefix, 0), format) {
-        (TOMBSTONE, _) => Claim::Ended,
+        (TOMBSTONE | MOVED, _) => Claim::Ended,
         (MAGIC, FORMAT) => Claim::Sequence(u64::from_le_bytes(field(prefix, SEQUENCE_AT))),
         (MAGIC, format) if format > FORMAT => Claim::Newer,
+        (MAGIC, 1) => Claim::Older,
         _ => Claim::Other,
     }
 }
@@ -292,8 +294,9 @@ pub(super) fn claim(slot: &[u8]) -> Claim {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Corrupt`] if any byte of prefix or payload is missing or changed, or if the slot belongs to
-/// another session; [`ErrorKind::NewerFormat`] for a format we do not know. An expired record is *not* an error.
+/// [`ErrorKind::Corrupt`] if any byte of prefix or record is missing or changed, or if the slot belongs to
+/// another session; [`ErrorKind::NewerFormat`] and [`ErrorKind::OlderFormat`] for a format of another version of this crate.
+/// An expired record is *not* an error.
 pub(super) fn decode(slot: &[u8], id: &PublicId) -> Result<Decoded> {
     let corrupt =
         |reason: &'static str| Error::new(ErrorKind::Corrupt, "decode session record").with_reason(reason);
@@ -302,53 +305,38 @@ pub(super) fn decode(slot: &[u8], id: &PublicId) -> Result<Decoded> {
         Claim::Empty => return Err(corrupt("the slot is empty")),
         Claim::Ended => return Err(corrupt("the session was ended")),
         Claim::Other => return Err(corrupt("not a session record")),
-        Claim::Newer => {
-            let format = u16::from_le_bytes(field(slot, FORMAT_AT));
-            return Err(Error::new(ErrorKind::NewerFormat, "decode session record")
-                .with_reason(format!("it has format {format}, this version knows {FORMAT}")));
-        }
+        Claim::Newer => return Err(other_format(slot, ErrorKind::NewerFormat)),
+        Claim::Older => return Err(other_format(slot, ErrorKind::OlderFormat)),
     }
     if !claims_size(slot) {
         return Err(corrupt("its size is not that of the slot"));
     }
     let length = u32::from_le_bytes(field(slot, LENGTH_AT)) as usize;
-    let used = PREFIX_LEN.checked_add(length).and_then(|end| slot.get(..end));
-    let used = used.ok_or_else(|| corrupt("its payload is longer than the slot"))?;
-    if checksum(used, id) != field::<16>(slot, CHECKSUM_AT) {
+    let record = PREFIX_LEN.checked_add(length).and_then(|end| slot.get(PREFIX_LEN..end));
+    let record = record.ok_or_else(|| corrupt("its record is longer than the slot"))?;
+    let mut prefix: [u8; PREFIX_LEN] = field(slot, 0);
+    prefix[STATE_AT] = 0;
+    prefix[CHECKSUM_AT..].fill(0);
+    if checksum(prefix, record, id) != field::<16>(slot, CHECKSUM_AT) {
         return Err(corrupt("checksum mismatch"));
     }
     // Past this line the bytes are those that were written; what follows fails only on crafted or future ones.
-    if slot[SETTING_AT + 1..LENGTH_AT].iter().chain(&slot[RESERVED_AT..CHECKSUM_AT]).any(|&b| b != 0) {
+    if slot[RESERVED_AT..CHECKSUM_AT].iter().any(|&b| b != 0) {
         return Err(corrupt("reserved bytes are in use"));
-    }
-    let (payload, rest) = payload::decode(&used[PREFIX_LEN..])
-        .map_err(|e| corrupt("its payload does not parse").with_source(e))?;
-    if !rest.is_empty() {
-        return Err(corrupt("bytes after its payload"));
     }
     let version = Version::claimed(slot);
     if matches!(version.sequence, 0 | u64::MAX) {
         return Err(corrupt("a sequence that no save reaches"));
     }
-    let age = u64::from_le_bytes(field(slot, AGE_AT));
-    let expiry = match slot[SETTING_AT] {
-        0 | DEFAULT_ENDS_WITH_BROWSER => Expiry::Default,
-        1 => Expiry::After(Duration::from_micros(age)),
-        2 => Expiry::At(from_micros(age)),
-        3 => Expiry::BrowserClose,
-        _ => return Err(corrupt("unknown expiry setting")),
-    };
-    let time_at = |at| from_micros(u64::from_le_bytes(field(slot, at)));
-    let record = Record {
-        entries: payload.entries,
-        created: time_at(CREATED_AT),
-        touched: time_at(TOUCHED_AT),
-        expiry,
-        ends_with_browser: slot[SETTING_AT] == DEFAULT_ENDS_WITH_BROWSER,
-        deadline: time_at(DEADLINE_AT),
-        user: payload.user,
-    };
-    Ok(Decoded { record: Arc::new(record), version, state: state(slot), length: used.len() })
+    let record = Record::from_bytes(record)?;
+    Ok(Decoded { record, version, state: state(slot), length: PREFIX_LEN + length })
+}
+
+#[cold]
+fn other_format(slot: &[u8], kind: ErrorKind) -> Error {
+    let format = u16::from_le_bytes(field(slot, FORMAT_AT));
+    Error::new(kind, "decode session record")
+        .with_reason(format!("it has format {format}, this version knows {FORMAT}"))
 }
 
 /// What a slot's state byte says.
@@ -356,35 +344,34 @@ pub(super) fn state(slot: &[u8]) -> State {
     State(slot[STATE_AT])
 }
 
-/// `used` is prefix and payload; the state byte and the checksum's own place are left out.
-pub(super) fn checksum(used: &[u8], id: &PublicId) -> [u8; 16] {
+/// Of a version whose prefix has zeros in place of the state and the checksum.
+fn checksum(prefix: [u8; PREFIX_LEN], record: &[u8], id: &PublicId) -> [u8; 16] {
     let mut key = *b"....................sessile slot";
     key[..PublicId::LEN].copy_from_slice(id.as_bytes());
     let mut hasher = blake3::Hasher::new_keyed(&key);
-    // One contiguous run for the hasher costs less than three: the prefix is copied with its holes zeroed.
-    let mut prefix: [u8; PREFIX_LEN] = field(used, 0);
-    prefix[STATE_AT] = 0;
-    prefix[CHECKSUM_AT..].fill(0);
-    hasher.update(&prefix).update(&used[PREFIX_LEN..]);
+    hasher.update(&prefix).update(record);
     field(hasher.finalize().as_bytes(), 0)
 }
 
-/// A slot under a valid checksum, whatever it says: `fields` are its prefix from the sequence to the end of the setting (the
-/// rest is zero), `payload` its payload. For tests of the decoder.
+/// The checksum's work on a version and nothing else, for the benchmark of it.
+#[cfg(feature = "internals")]
+pub(super) fn checksum_of(encoded: &[u8], id: &PublicId) -> [u8; 16] {
+    checksum(field(encoded, 0), &encoded[PREFIX_LEN..], id)
+}
+
+/// A slot under a valid checksum, whatever its record's bytes are. For tests of the decoder.
 #[cfg(any(test, feature = "internals"))]
-pub(super) fn sealed(fields: &[u8], payload: &[u8], id: &PublicId) -> Vec<u8> {
-    let mut slot = vec![0; PREFIX_LEN];
-    for (byte, field) in slot[SEQUENCE_AT..LENGTH_AT].iter_mut().zip(fields) {
-        *byte = *field;
-    }
-    slot.extend_from_slice(payload);
-    let slot_size = slot.len().next_power_of_two().max(SLOT_MIN);
-    put(&mut slot, 0, MAGIC);
-    put(&mut slot, FORMAT_AT, FORMAT.to_le_bytes());
-    slot[SLOT_SIZE_AT] = log2(slot_size);
-    put(&mut slot, LENGTH_AT, u32::try_from(payload.len()).expect("below 4 GiB").to_le_bytes());
-    let sum = checksum(&slot, id);
-    put(&mut slot, CHECKSUM_AT, sum);
+pub(super) fn sealed(sequence: u64, record: &[u8], id: &PublicId) -> Vec<u8> {
+    let slot_size = (PREFIX_LEN + record.len()).next_power_of_two().max(SLOT_MIN);
+    let mut prefix = [0; PREFIX_LEN];
+    put(&mut prefix, 0, MAGIC);
+    put(&mut prefix, FORMAT_AT, FORMAT.to_le_bytes());
+    put(&mut prefix, SLOT_SIZE_AT, [log2(slot_size)]);
+    put(&mut prefix, SEQUENCE_AT, sequence.to_le_bytes());
+    put(&mut prefix, LENGTH_AT, u32::try_from(record.len()).expect("below 4 GiB").to_le_bytes());
+    let sum = checksum(prefix, record, id);
+    put(&mut prefix, CHECKSUM_AT, sum);
+    let mut slot = [&prefix, record].concat();
     slot.resize(slot_size, 0);
     slot
 }
@@ -401,9 +388,9 @@ fn put<const N: usize>(bytes: &mut [u8], at: usize, field: [u8; N]) {
 mod tests {
     use super::*;
     use crate::id::SessionId;
-    use crate::record::Entries;
+    use crate::record::{Expiry, Timing};
     use crate::value::Value;
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     fn id() -> PublicId {
         SessionId::parse(&"a".repeat(32)).unwrap().public_id()
@@ -413,49 +400,38 @@ mod tests {
             UNIX_EPOCH + Duration::from_secs(1_700_000_000),
             UNIX_EPOCH + Duration::from_secs(1_700_000_300),
         );
-        record.expiry = Expiry::After(Duration::from_secs(300));
-        record.user = Some("ada".into());
-        record.entries.insert("cart".into(), Value::new(&["a", "b"]).unwrap());
-        record.entries.insert("visits".into(), Value::new(&6).unwrap());
+        record.set_timing(Timing { expiry: Expiry::After(Duration::from_secs(300)), ..record.timing() });
+        record.set_user("ada").unwrap();
+        record.insert("cart", &Value::new(&["a", "b"]).unwrap()).unwrap();
+        record.insert("visits", &Value::new(&6).unwrap()).unwrap();
         record
     }
+    fn encoded(record: &Record) -> Encoded {
+        let id = id();
+        let header = Header { id: &id, sequence: 7, state: State::DATA_SYNCED, slot_size_min: 0 };
+        encode(record, &header, SLOT_MAX).unwrap()
+    }
     fn slot(record: &Record) -> Vec<u8> {
-        let mut slot = encode(
-            record,
-            &Header { id: &id(), sequence: 7, state: State::DATA_SYNCED, slot_size_min: 0 },
-            SLOT_MAX,
-        )
-        .unwrap();
-        slot.resize(slot_size(&slot), 0);
+        let encoded = encoded(record);
+        let mut slot = encoded.to_vec();
+        slot.resize(encoded.slot_size(), 0);
         slot
     }
 
     #[test]
     fn decode_returns_what_encode_wrote() {
-        for (expiry, ends_with_browser) in [
-            (Expiry::Default, false),
-            (Expiry::Default, true),
-            (Expiry::After(Duration::from_micros(1)), false),
-            (Expiry::At(UNIX_EPOCH), false),
-            (Expiry::BrowserClose, false),
-        ] {
-            let record = Record { expiry, ends_with_browser, ..sample() };
+        for record in [sample(), Record::new(UNIX_EPOCH, UNIX_EPOCH)] {
             let decoded = decode(&slot(&record), &id()).unwrap();
-            assert_eq!((&*decoded.record, decoded.version.sequence), (&record, 7));
+            assert_eq!((decoded.record, decoded.version.sequence), (record.clone(), 7));
             assert_eq!(decoded.state, State::DATA_SYNCED);
+            assert_eq!(&slot(&record)[PREFIX_LEN..decoded.length], record.as_bytes(), "verbatim");
         }
     }
 
     #[test]
     fn every_bit_flip_is_refused_but_in_state_and_padding() {
         let good = slot(&sample());
-        let used = encode(
-            &sample(),
-            &Header { id: &id(), sequence: 7, state: State::DATA_SYNCED, slot_size_min: 0 },
-            SLOT_MAX,
-        )
-        .unwrap()
-        .len();
+        let used = encoded(&sample()).to_vec().len();
         // Under an interpreter, a few that share no factor with the bits of a byte.
         for bit in (0..good.len() * 8).step_by(if cfg!(miri) { 331 } else { 1 }) {
             let mut bad = good.clone();
@@ -485,11 +461,25 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_never_called_corrupt() {
-        let mut newer = slot(&sample());
-        newer[FORMAT_AT] = 2;
-        assert_eq!(claim(&newer), Claim::Newer);
-        assert_eq!(decode(&newer, &id()).unwrap_err().kind(), ErrorKind::NewerFormat);
+    fn another_format_is_never_called_corrupt() {
+        for (format, claimed, kind) in [
+            (1, Claim::Older, ErrorKind::OlderFormat),
+            (3, Claim::Newer, ErrorKind::NewerFormat),
+            (u16::MAX, Claim::Newer, ErrorKind::NewerFormat),
+        ] {
+            let mut other = slot(&sample());
+            put(&mut other, FORMAT_AT, format.to_le_bytes());
+            assert_eq!(claim(&other), claimed);
+            let error = decode(&other, &id()).unwrap_err();
+            assert_eq!(error.kind(), kind);
+            let text =
+                format!("failed to decode session record: it has format {format}, this version knows 2");
+            assert_eq!(error.to_string(), text);
+        }
+        // Of a later layout of the record alone: what this version knows of it is that it is no damage.
+        let mut record = sample().as_bytes().to_vec();
+        record[0] += 1;
+        assert_eq!(decode(&sealed(7, &record, &id()), &id()).unwrap_err().kind(), ErrorKind::NewerFormat);
     }
 
     #[test]
@@ -497,53 +487,59 @@ mod tests {
         let mut record = sample();
         let own = id();
         let first = Header { id: &own, sequence: 1, state: State::WRITTEN, slot_size_min: 0 };
-        assert_eq!(slot_size(&encode(&record, &first, SLOT_MAX).unwrap()), SLOT_MIN);
-        assert_eq!(
-            slot_size(&encode(&record, &Header { slot_size_min: 8192, ..first }, SLOT_MAX).unwrap()),
-            8192
-        );
-        record.entries.insert("blob".into(), Value::new(&"x".repeat(3000)).unwrap());
-        let bytes = encode(&record, &first, SLOT_MAX).unwrap();
-        assert_eq!(slot_size(&bytes), 4096);
-        // Without the user: "ada", and how long that is.
-        let counted = bytes.len() - 4;
+        assert_eq!(encode(&record, &first, SLOT_MAX).unwrap().slot_size(), SLOT_MIN);
+        let larger = Header { slot_size_min: 8192, ..first };
+        assert_eq!(encode(&record, &larger, SLOT_MAX).unwrap().slot_size(), 8192);
+        record.insert("blob", &Value::new(&"x".repeat(3000)).unwrap()).unwrap();
+        record.set_device_note("note").unwrap();
+        let bytes = encode(&record, &first, SLOT_MAX).unwrap().to_vec();
+        assert_eq!(encode(&record, &first, SLOT_MAX).unwrap().slot_size(), 4096);
+        // Without the user and the note: "ada", "note".
+        let counted = bytes.len() - 7;
         assert_eq!(Extent::of(&record, bytes.len()).bytes, counted);
         assert!(encode(&record, &first, counted).is_ok());
-        let refused = encode(&record, &first, counted - 1).map(|bytes| bytes.len());
-        assert_eq!(refused.unwrap_err().kind(), ErrorKind::TooLarge);
+        assert_eq!(encode(&record, &first, counted - 1).unwrap_err().kind(), ErrorKind::TooLarge);
         let whole = slot(&record);
         assert_eq!((decode(&whole, &own).unwrap().length, length(&whole)), (bytes.len(), bytes.len()));
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "32 MiB are too many for Miri")]
+    fn a_record_that_no_slot_holds_is_refused() {
+        let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
+        let fill = |record: &mut Record, bytes: usize| {
+            record.insert("n", &Value::new(&"x".repeat(bytes)).unwrap()).unwrap();
+            PREFIX_LEN + record.as_bytes().len()
+        };
+        let own = id();
+        let first = Header { id: &own, sequence: 1, state: State::WRITTEN, slot_size_min: 0 };
+        let frame = fill(&mut record, 1 << 24) - (1 << 24);
+        for (bytes, fits) in [(SLOT_MAX - frame, true), (SLOT_MAX - frame + 1, false)] {
+            fill(&mut record, bytes);
+            let size = encode(&record, &first, usize::MAX).map(|encoded| encoded.slot_size());
+            assert_eq!(
+                size.map_err(|error| error.kind()),
+                if fits { Ok(SLOT_MAX) } else { Err(ErrorKind::TooLarge) }
+            );
+        }
+    }
+
+    #[test]
     fn a_sealed_slot_verifies_and_decodes_to_its_fields() {
-        let whole = slot(&Record { entries: Entries::new(), user: None, ..sample() });
-        let payload = [0, 0];
-        let fields = &whole[SEQUENCE_AT..=SETTING_AT];
-        let found = decode(&sealed(fields, &payload, &id()), &id()).unwrap();
-        assert_eq!((&*found.record, found.version.sequence), (&*decode(&whole, &id()).unwrap().record, 7));
-        assert_eq!(sealed(fields, &[0; SLOT_MIN], &id()).len(), 2 * SLOT_MIN);
-        // No more than its fields is taken, and no less than they are is filled up with zeros.
-        let long = [fields, &[7; 100]].concat();
-        assert!(decode(&sealed(&long, &payload, &id()), &id()).is_err(), "reserved bytes");
-        assert!(decode(&sealed(&[], &payload, &id()), &id()).is_err(), "sequence 0");
+        let record = sample();
+        let found = decode(&sealed(7, record.as_bytes(), &id()), &id()).unwrap();
+        assert_eq!((&found.record, found.version.sequence), (&record, 7));
+        assert_eq!(sealed(7, &[0; SLOT_MIN], &id()).len(), 2 * SLOT_MIN);
     }
 
     /// The reason for which a slot is refused that was changed before it was sealed: its checksum is good.
     #[track_caller]
-    fn refusal_of_sealed(change: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut bytes = encode(
-            &sample(),
-            &Header { id: &id(), sequence: 7, state: State::WRITTEN, slot_size_min: 0 },
-            SLOT_MAX,
-        )
-        .unwrap();
-        change(&mut bytes);
-        let length = u32::try_from(bytes.len() - PREFIX_LEN).unwrap();
-        put(&mut bytes, LENGTH_AT, length.to_le_bytes());
-        let sum = checksum(&bytes, &id());
-        put(&mut bytes, CHECKSUM_AT, sum);
-        bytes.resize(SLOT_MIN, 0);
+    fn refusal_of_sealed(sequence: u64, reserved: [u8; 4], record: &[u8]) -> String {
+        let mut bytes = sealed(sequence, record, &id());
+        put(&mut bytes, RESERVED_AT, reserved);
+        let mut prefix: [u8; PREFIX_LEN] = field(&bytes, 0);
+        prefix[CHECKSUM_AT..].fill(0);
+        put(&mut bytes, CHECKSUM_AT, checksum(prefix, record, &id()));
         let error = decode(&bytes, &id()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         error.to_string().strip_prefix("failed to decode session record: ").unwrap().to_owned()
@@ -551,45 +547,24 @@ mod tests {
 
     #[test]
     fn what_no_encoder_writes_is_refused_under_a_good_checksum() {
-        assert_eq!(refusal_of_sealed(|bytes| bytes.push(0)), "bytes after its payload");
-        for at in [SETTING_AT + 1, LENGTH_AT - 1, RESERVED_AT, CHECKSUM_AT - 1] {
-            assert_eq!(refusal_of_sealed(|bytes| bytes[at] = 1), "reserved bytes are in use", "byte {at}");
-        }
-        for setting in [5, u8::MAX] {
-            assert_eq!(refusal_of_sealed(|bytes| bytes[SETTING_AT] = setting), "unknown expiry setting");
+        let record = sample();
+        let record = record.as_bytes();
+        for reserved in [[1, 0, 0, 0], [0, 0, 0, 1]] {
+            assert_eq!(refusal_of_sealed(7, reserved, record), "reserved bytes are in use");
         }
         for sequence in [0, u64::MAX] {
-            let reason = refusal_of_sealed(|bytes| put(bytes, SEQUENCE_AT, sequence.to_le_bytes()));
-            assert_eq!(reason, "a sequence that no save reaches");
+            assert_eq!(refusal_of_sealed(sequence, [0; 4], record), "a sequence that no save reaches");
         }
-    }
-
-    /// The claimed counts are those of a decoder's nightmares: room for them is not there to be taken.
-    #[test]
-    fn a_payload_with_a_false_length_allocates_nothing() {
-        let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
-        let no_user = [0].as_slice();
-        let user = [1].as_slice();
-        for (what, payload) in [
-            ("entries", [no_user, &huge].concat()),
-            ("bytes of the user", [user, &huge].concat()),
-            ("bytes of a name", [no_user, &[1], &huge].concat()),
-            ("bytes of a value", [no_user, &[1, 1, b'n'], &huge].concat()),
-        ] {
-            let reason = refusal_of_sealed(|bytes| {
-                bytes.truncate(PREFIX_LEN);
-                bytes.extend_from_slice(&payload);
-            });
-            assert_eq!(reason, "its payload does not parse", "{what}");
-        }
+        assert_eq!(refusal_of_sealed(7, [0; 4], &[record, &[0]].concat()), "its parts do not fill it");
+        assert_eq!(refusal_of_sealed(7, [0; 4], &[]), "it is shorter than its header");
     }
 
     #[test]
-    fn a_payload_longer_than_its_slot_is_refused() {
+    fn a_record_longer_than_its_slot_is_refused() {
         for (length, reason) in [
             (SLOT_MIN - PREFIX_LEN, "checksum mismatch"),
-            (SLOT_MIN - PREFIX_LEN + 1, "its payload is longer than the slot"),
-            (u32::MAX as usize, "its payload is longer than the slot"),
+            (SLOT_MIN - PREFIX_LEN + 1, "its record is longer than the slot"),
+            (u32::MAX as usize, "its record is longer than the slot"),
         ] {
             let mut bytes = slot(&sample());
             put(&mut bytes, LENGTH_AT, u32::try_from(length).unwrap().to_le_bytes());
@@ -608,11 +583,13 @@ mod tests {
         let text = |reason| format!("failed to decode session record: {reason}");
         assert_eq!(refusal(&[]), (Claim::Empty, text("the slot is empty")));
         assert_eq!(refusal(&tombstone()), (Claim::Ended, text("the session was ended")));
+        // Whatever else a later version says there: the session is not at this id.
+        assert_eq!(refusal(b"MOVE\x02\x00\x0b"), (Claim::Ended, text("the session was ended")));
         assert!(void(SLOT_MIN).starts_with(b"VOID"));
         assert_eq!(refusal(&void(SLOT_MIN)), (Claim::Other, text("not a session record")));
-        let mut older = slot(&sample());
-        older[FORMAT_AT] = 0;
-        assert_eq!(refusal(&older), (Claim::Other, text("not a session record")));
+        let mut of_no_format = slot(&sample());
+        of_no_format[FORMAT_AT] = 0;
+        assert_eq!(refusal(&of_no_format), (Claim::Other, text("not a session record")));
         let mut of_another_size = slot(&sample());
         of_another_size[SLOT_SIZE_AT] += 1;
         assert_eq!(refusal(&of_another_size), (Claim::Sequence(7), text("its size is not that of the slot")));
@@ -636,13 +613,8 @@ mod tests {
             assert!(!State::WRITTEN.has(flag) && !all_others.has(flag) && flag.has(flag), "{flag:?}");
             assert!(all_others.and(flag).has(flag) && flag.and(flag).has(flag) && flag.has(State::WRITTEN));
             assert!(!flag.has(flag.and(all_others)), "it has none of the others");
-            let bytes = encode(
-                &sample(),
-                &Header { id: &id(), sequence: 7, state: flag, slot_size_min: SLOT_MIN },
-                SLOT_MAX,
-            )
-            .unwrap();
-            let padded = [&bytes[..], &vec![0; SLOT_MIN - bytes.len()]].concat();
+            let mut padded = encoded(&sample()).with_state(flag).to_vec();
+            padded.resize(SLOT_MIN, 0);
             assert_eq!(decode(&padded, &id()).unwrap().state, flag);
             let of_the_inode = [State::NAME_SYNCED, State::SYNC_FAILED].contains(&flag);
             assert_eq!(flag.inherited(), if of_the_inode { flag } else { State::WRITTEN });

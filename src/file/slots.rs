@@ -23,12 +23,11 @@
 //! **Known.** A version that was verified before need not be verified again: a slot whose prefix says the same sequence and
 //! checksum held the same record when the prefix was written, and what is returned is the record that was verified.
 use super::slot::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN, State, Version};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::Record;
-use std::sync::Arc;
 
-/// What the bytes of a session file are.
+/// The contents of a session file.
 #[derive(Debug)]
 pub(super) enum View {
     /// No version: a creation that did not finish, or a session that was ended, of which only the name is left.
@@ -39,7 +38,7 @@ pub(super) enum View {
     Valid {
         /// Where it is: 0 or 1.
         slot: usize,
-        /// What it says.
+        /// The decoded version.
         newest: Decoded,
         /// Whether a reader without a lock may trust it.
         settled: bool,
@@ -50,7 +49,7 @@ pub(super) enum View {
 #[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
     pub(super) version: Version,
-    pub(super) record: &'a Arc<Record>,
+    pub(super) record: &'a Record,
 }
 
 /// The largest file that a session has, whatever this store's limit is now: it may have been lowered since.
@@ -60,8 +59,8 @@ pub(super) const FILE_BYTES_MAX: usize = 2 * SLOT_MAX;
 ///
 /// # Errors
 ///
-/// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) if either slot was written by a newer version of this crate: an old
-/// program must neither serve nor overwrite it.
+/// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) or [`OlderFormat`](crate::error::ErrorKind::OlderFormat) if either slot
+/// was written by another version of this crate: this one must neither serve nor overwrite it.
 pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Result<View> {
     let Some((first, second)) = split(file) else {
         return Ok(if is_beginning(file) { View::Empty } else { View::Damaged });
@@ -69,27 +68,35 @@ pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Resu
     let slots = [first, second];
     let claims = [slot::claim(first), slot::claim(second)];
     let by_claim = match claims {
-        [Claim::Newer, _] => return Err(slot::decode(first, id).expect_err("a newer format is refused")),
+        [Claim::Newer | Claim::Older, _] => {
+            return Err(slot::decode(first, id).expect_err("another format is refused"));
+        }
         _ if slot::is_cut(first, id) => {
             // Behind the beginning of a first version there is none.
             let is_beginning = is_beginning(file) && slot::decode(second, id).is_err();
             return Ok(if is_beginning { View::Empty } else { View::Damaged });
         }
-        [_, Claim::Newer] => return Err(slot::decode(second, id).expect_err("a newer format is refused")),
+        [_, Claim::Newer | Claim::Older] => {
+            return Err(slot::decode(second, id).expect_err("another format is refused"));
+        }
         [Claim::Empty, Claim::Empty] | [Claim::Ended, _] | [_, Claim::Ended] => return Ok(View::Empty),
         [Claim::Sequence(a), Claim::Sequence(b)] if b > a => [1, 0],
         [Claim::Sequence(_), _] => [0, 1],
         _ => [1, 0],
     };
     for slot in by_claim {
-        if let Ok(newest) = decode(slots[slot], id, known) {
-            let settled = match claims[1 - slot] {
-                Claim::Empty => true,
-                Claim::Sequence(other) => other.checked_add(1) == Some(newest.version.sequence),
-                Claim::Newer | Claim::Ended | Claim::Other => false,
-            };
-            return Ok(View::Valid { slot, newest, settled });
-        }
+        let newest = match decode(slots[slot], id, known) {
+            Ok(newest) => newest,
+            // Its record has a later layout; the version before it must not pass for the newest.
+            Err(error) if error.kind() == ErrorKind::NewerFormat => return Err(error),
+            Err(_) => continue,
+        };
+        let settled = match claims[1 - slot] {
+            Claim::Empty => true,
+            Claim::Sequence(other) => other.checked_add(1) == Some(newest.version.sequence),
+            Claim::Newer | Claim::Older | Claim::Ended | Claim::Other => false,
+        };
+        return Ok(View::Valid { slot, newest, settled });
     }
     Ok(View::Damaged)
 }
@@ -111,12 +118,12 @@ fn is_beginning(file: &[u8]) -> bool {
             && slot::claimed_size(file).is_some_and(|size| size <= SLOT_MAX && file.len() < 2 * size)
 }
 
-/// What a slot holds, which is not verified again if it is known.
+/// Decodes a slot; a version that is known is not verified again.
 fn decode(bytes: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Result<Decoded> {
     match (slot::claim(bytes), known) {
         (Claim::Sequence(_), Some(Known { version, record })) if Version::claimed(bytes) == version => {
             Ok(Decoded {
-                record: Arc::clone(record),
+                record: record.clone(),
                 version,
                 state: slot::state(bytes),
                 length: slot::length(bytes),
@@ -137,12 +144,11 @@ fn split(file: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
     use crate::file::slot::PREFIX_LEN;
     use std::time::{Duration, UNIX_EPOCH};
 
-    const CREATED: usize = 16;
-    const CHECKSUM: usize = 112;
+    const LENGTH: usize = 16;
+    const CHECKSUM: usize = 24;
 
     fn id() -> PublicId {
         PublicId::digest(b"a session")
@@ -155,7 +161,8 @@ mod tests {
             &slot::Header { id: &id(), sequence, state: State::WRITTEN, slot_size_min: 0 },
             SLOT_MAX,
         )
-        .unwrap();
+        .unwrap()
+        .to_vec();
         bytes.resize(SLOT_MIN, 0);
         bytes
     }
@@ -228,7 +235,8 @@ mod tests {
                 &slot::Header { id: &id(), sequence, state, slot_size_min: 4 * SLOT_MIN },
                 SLOT_MAX,
             )
-            .unwrap();
+            .unwrap()
+            .to_vec();
             bytes.resize(file_bytes, 0);
             view(&bytes, &id(), None).unwrap()
         };
@@ -251,7 +259,8 @@ mod tests {
             &slot::Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 2 * SLOT_MIN },
             SLOT_MAX,
         )
-        .unwrap();
+        .unwrap()
+        .to_vec();
         first.resize(SLOT_MIN, 0);
         let cut = |first: &[u8]| view(&[first, &likeness].concat(), &id(), None);
         assert!(
@@ -295,7 +304,8 @@ mod tests {
                 &slot::Header { id: &id(), sequence: 1, state: State::WRITTEN, slot_size_min: 2 * SLOT_MIN },
                 SLOT_MAX,
             )
-            .unwrap();
+            .unwrap()
+            .to_vec();
             bytes.resize(file_bytes, 0);
             bytes
         };
@@ -329,19 +339,20 @@ mod tests {
         let known = Known { version: newest.version, record: &newest.record };
         let found =
             |first: Vec<u8>, second: Vec<u8>| match view(&[first, second].concat(), &id(), Some(known)) {
-                Ok(View::Valid { newest: found, .. }) => {
-                    Some((found.version.sequence, Arc::ptr_eq(&found.record, &newest.record)))
-                }
+                Ok(View::Valid { newest: found, .. }) => Some((
+                    found.version.sequence,
+                    std::ptr::eq(found.record.as_bytes(), newest.record.as_bytes()),
+                )),
                 _ => None,
             };
         assert_eq!(found(slot(3), slot(4)), Some((4, true)));
-        // Its payload was damaged since it was verified: what is returned is what was verified.
+        // Its payload was damaged since it was verified: the verified record is returned.
         assert_eq!(found(slot(3), torn(4)), Some((4, true)));
         assert_eq!(found(slot(5), slot(4)), Some((5, false)));
         assert_eq!(found(slot(3), torn(2)), Some((3, false)));
         // The same sequence, of another history: a backup was put in place of the file.
         let mut other = slot(4);
-        other[CREATED] ^= 1;
+        other[LENGTH] ^= 1;
         assert_eq!(found(slot(3), other.clone()), Some((4, true)), "the checksum decides");
         other[CHECKSUM] ^= 1;
         assert_eq!(found(slot(3), other), Some((3, false)));
@@ -352,12 +363,29 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_in_either_slot_is_an_error() {
-        for newer in [0, 1] {
-            let mut slots = [slot(1), slot(2)];
-            slots[newer][4] = 9;
-            let error = view(&slots.concat(), &id(), None).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::NewerFormat);
+    fn another_format_in_either_slot_is_an_error() {
+        for (other, format, kind) in [
+            (0, 9, ErrorKind::NewerFormat),
+            (1, 9, ErrorKind::NewerFormat),
+            (0, 1, ErrorKind::OlderFormat),
+            (1, 1, ErrorKind::OlderFormat),
+        ] {
+            for neighbour in [slot(1), empty(), torn(1), vec![0xff; SLOT_MIN]] {
+                let mut slots = [neighbour.clone(), neighbour];
+                slots[other] = slot(2);
+                slots[other][4] = format;
+                let error = view(&slots.concat(), &id(), None).unwrap_err();
+                assert_eq!(error.kind(), kind);
+            }
         }
+    }
+
+    #[test]
+    fn a_record_of_a_later_layout_never_lets_the_version_before_it_pass() {
+        let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
+        let mut later = record.as_bytes().to_vec();
+        later[0] += 1;
+        let slots = [slot(1), slot::sealed(2, &later, &id())].concat();
+        assert_eq!(view(&slots, &id(), None).unwrap_err().kind(), ErrorKind::NewerFormat);
     }
 }

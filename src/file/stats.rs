@@ -1,4 +1,4 @@
-//! What a store did since it was opened.
+//! Counts of a store since it was opened.
 use super::read_cache::ReadCache;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,9 +19,9 @@ pub struct Stats {
     pub evictions: u64,
     /// Copies in memory now.
     pub copies: usize,
-    /// What they take, in bytes, with the cache's tables.
+    /// Memory that the cached sessions take, in bytes, with the cache's tables.
     pub copies_bytes: usize,
-    /// Sessions that could not be filed in the expiry index (a full disk, say): a sweep finds them up to 256 hours later.
+    /// Sessions that could not be inserted in the expiry index (a full disk, say): a sweep finds them up to 256 hours later.
     pub index_failures: u64,
 }
 

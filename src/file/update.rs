@@ -11,20 +11,19 @@
 use super::FileStore;
 use super::coherence::Cached;
 use super::disk;
+use super::expiry_index::Entry;
 use super::session_lock::{Locked, void_slot, write_state};
-use super::slot::{self, Extent, State, Version};
+use super::slot::{self, Encoded, Extent, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;
-use crate::record::Record;
 use crate::store::{Change, Live, Store, Verdict};
-use std::sync::Arc;
 
 /// How a save under the lock ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
-    Yes,
+pub(super) enum SaveOutcome {
+    Saved,
     /// A forced delete has ended the session; nothing was brought back.
-    Gone,
+    Deleted,
 }
 
 impl FileStore {
@@ -38,20 +37,19 @@ impl FileStore {
         let Some(locked) = self.lock_live(session, None)? else { return Ok(None) };
         let id = locked.id;
         let now = self.now();
-        let deadline = locked.newest.record.deadline;
+        let deadline = locked.newest.record.deadline();
         if deadline <= now {
             return Ok(None);
         }
-        let mut record = Record::clone(&locked.newest.record);
+        let mut record = locked.newest.record.clone();
         match change(&mut record)? {
             Verdict::Abort => return Ok(None),
             Verdict::Keep => return self.keep(&locked, power_safe),
             Verdict::Write => {}
         }
-        record.truncate_to_micros();
         // The name of an expired session is removed without a sync: no older version that a power cut brings back may live
         // longer.
-        let shortens = record.deadline < deadline;
+        let shortens = record.deadline() < deadline;
         let power_safe = power_safe || shortens && self.options.sync_security_events;
         let sequence = self.next_sequence(&locked)?;
         let state = locked.newest.state.inherited();
@@ -61,42 +59,41 @@ impl FileStore {
             Some(had),
             &slot::Header { id: &id, sequence, state, slot_size_min: locked.slot_size },
         )?;
-        let version = Version::claimed(&bytes);
-        self.expiry_index.insert_if_earlier(&self.root, &id, deadline, record.deadline, now);
-        let written = if slot::slot_size(&bytes) > locked.slot_size {
+        let version = bytes.version();
+        self.expiry_index.insert_if_earlier(&self.root, Entry::new(id, record.deadline()), deadline, now);
+        let outcome = if bytes.slot_size() > locked.slot_size {
             self.replace(&locked, bytes, power_safe)?
         } else {
             self.overwrite(&locked, bytes, power_safe)?
         };
-        if written == Written::Gone {
+        if outcome == SaveOutcome::Deleted {
             return Ok(None);
         }
         let stamp = locked.invalidate_saved()?;
-        let record = Arc::new(record);
         // Still under the lock: the next writer's copy is not to be replaced by ours.
-        self.coherence
-            .remember(session, Cached::new(Arc::clone(&record), id, version, stamp, locked.opened_at));
+        self.coherence.remember(session, Cached::new(record.clone(), id, version, stamp, locked.opened_at));
         Ok(Some(Live { record, id }))
     }
 
     /// Leaves a session as it is, on the disk if that is asked; `None` if a forced delete has ended it.
     fn keep(&self, locked: &Locked<'_>, power_safe: bool) -> Result<Option<Live>> {
-        let is_live = locked.is_still_linked()? && (!power_safe || self.make_safe(locked)? == Written::Yes);
-        Ok(is_live.then(|| Live { record: Arc::clone(&locked.newest.record), id: locked.id }))
+        let is_live =
+            locked.is_still_linked()? && (!power_safe || self.sync_current(locked)? == SaveOutcome::Saved);
+        Ok(is_live.then(|| Live { record: locked.newest.record.clone(), id: locked.id }))
     }
 
     /// Writes the next version over the older slot.
-    fn overwrite(&self, locked: &Locked<'_>, bytes: Vec<u8>, power_safe: bool) -> Result<Written> {
+    fn overwrite(&self, locked: &Locked<'_>, bytes: Encoded, power_safe: bool) -> Result<SaveOutcome> {
         let older = locked.offset(1 - locked.slot);
         let write = || {
-            disk::write_at(&locked.file, &bytes, older).map_err(|error| {
+            disk::write_parts_at(&locked.file, bytes.parts(), older).map_err(|error| {
                 void_slot(&locked.file, older, locked.slot_size);
                 self.root.error("write session file", &locked.path, error)
             })
         };
         if !power_safe {
             write()?;
-            return self.unless_deleted(locked);
+            return self.confirm_linked(locked);
         }
         let name_synced = locked.newest.state.has(State::NAME_SYNCED);
         let shard = if name_synced { None } else { Some(self.open_shard(&locked.id)?) };
@@ -113,15 +110,15 @@ impl FileStore {
             locked.sync_name(&shard)?;
         }
         write_state(&locked.file, older, State::DATA_SYNCED.and(State::NAME_SYNCED));
-        self.unless_deleted(locked)
+        self.confirm_linked(locked)
     }
 
     /// Brings the newest version to the disk as it is.
-    fn make_safe(&self, locked: &Locked<'_>) -> Result<Written> {
+    fn sync_current(&self, locked: &Locked<'_>) -> Result<SaveOutcome> {
         let state = locked.newest.state;
         let safe = State::DATA_SYNCED.and(State::NAME_SYNCED);
         if state.has(safe) {
-            return Ok(Written::Yes);
+            return Ok(SaveOutcome::Saved);
         }
         let shard = self.open_shard(&locked.id)?;
         if !locked.sync_newest() {
@@ -138,7 +135,7 @@ impl FileStore {
             locked.sync_name(&shard)?;
         }
         write_state(&locked.file, locked.offset(locked.slot), state.and(safe));
-        self.unless_deleted(locked)
+        self.confirm_linked(locked)
     }
 
     /// The sequence of the next version.

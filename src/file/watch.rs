@@ -44,7 +44,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Watcher {
     inotify: Mutex<Option<RecommendedWatcher>>,
     root: PathBuf,
-    thread: Weak<Alive>,
+    thread: Weak<ThreadToken>,
     unwatched: Arc<Unwatched>,
 }
 
@@ -58,28 +58,28 @@ impl Watcher {
     ///
     /// [`ErrorKind::Io`] if the user has no inotify instance or watches left, the system has none, or the process no thread.
     pub(super) fn start(root: &Root, generations: &Arc<Generations>) -> Result<Self> {
-        const ACT: &str = "watch session directory";
+        const OPERATION: &str = "watch session directory";
         let error = |cause: Box<dyn std::error::Error + Send + Sync>| {
-            Error::new(ErrorKind::Io, ACT)
+            Error::new(ErrorKind::Io, OPERATION)
                 .with_path(root.path())
                 .with_reason("changes outside the library are noticed within a minute instead of at once")
                 .with_source(cause)
         };
         let path = std::path::absolute(root.path()).map_err(|cause| error(cause.into()))?;
-        let alive = Arc::new(Alive);
+        let alive = Arc::new(ThreadToken);
         let thread = Arc::downgrade(&alive);
         let unwatched = Arc::<Unwatched>::default();
-        let ears = Ears {
+        let handler = Handler {
             generations: Arc::downgrade(generations),
             unwatched: Arc::clone(&unwatched),
-            rests: Rests::default(),
+            throttle: Throttle::default(),
             _alive: alive,
         };
         // Names that come and names that go. The kernel is asked for renames with these already; `notify` hands them on
         // only if they are named too, and asks the kernel for nothing more.
         let kinds = EventKindMask::CREATE | EventKindMask::REMOVE | EventKindMask::MODIFY_NAME;
         let config = Config::default().with_event_kinds(kinds).with_follow_symlinks(false);
-        let watcher = RecommendedWatcher::new(ears, config).map_err(|cause| error(cause.into()))?;
+        let watcher = RecommendedWatcher::new(handler, config).map_err(|cause| error(cause.into()))?;
         let watching = Self { inotify: Mutex::new(Some(watcher)), root: path, thread, unwatched };
         for shard in 0..SHARDS {
             watching.watch(&shard_name(shard)).map_err(error)?;
@@ -100,8 +100,8 @@ impl Watcher {
         Ok(watcher.watch(&self.root.join(name), RecursiveMode::NonRecursive)?)
     }
 
-    /// Watches directories that are there again in place of those that were moved or removed. There were no events of them
-    /// meanwhile, so any session of theirs may have changed.
+    /// Watches directories that took the place of moved or removed ones. Events in between were missed, so all sessions of such a
+    /// shard are invalidated.
     pub(super) fn watch_again(&self, generations: &Generations) {
         let names = std::mem::take(&mut *self.unwatched.lock());
         for name in names {
@@ -119,8 +119,8 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         let watcher = self.inotify.get_mut().take();
-        // `notify` takes for granted that its thread lives, and panics where it does not. What is kept for ever then is a
-        // descriptor and a few hundred bytes.
+        // `notify` takes for granted that its thread lives, and panics where it does not. Then a descriptor and a few hundred
+        // bytes are leaked.
         if self.thread.strong_count() == 0 {
             std::mem::forget(watcher);
         } else {
@@ -130,48 +130,48 @@ impl Drop for Watcher {
     }
 }
 
-/// Says that a thread lives: the thread owns it, and drops it when it ends, panics, or does not even start.
-struct Alive;
+/// Owned by the thread, and dropped when the thread ends, panics, or fails to start. Others hold a weak reference.
+struct ThreadToken;
 
-/// What the thread hears with.
-struct Ears {
+/// Handles the events, in the thread of `notify`.
+struct Handler {
     /// The thread outlives the store by a moment, and must not keep the counters nor write to them then.
     generations: Weak<Generations>,
     unwatched: Arc<Unwatched>,
-    rests: Rests,
-    _alive: Arc<Alive>,
+    throttle: Throttle,
+    _alive: Arc<ThreadToken>,
 }
 
-impl EventHandler for Ears {
+impl EventHandler for Handler {
     fn handle_event(&mut self, event: notify::Result<Event>) {
         let Some(generations) = self.generations.upgrade() else { return };
         // If an invalidation fails, the next operation on the session makes up for it, or the copies reach their age limit.
-        let heard = match heard_of(event) {
-            Heard::Nothing => Ok(true),
-            Heard::Of(id) => {
+        let is_current = match invalidation_of(event) {
+            Invalidation::Nothing => Ok(true),
+            Invalidation::Session(id) => {
                 generations.invalidate(&id, Cause::Ended).map(|invalidated| invalidated.is_current)
             }
-            Heard::OfShard(shard) => {
+            Invalidation::Shard(shard) => {
                 self.unwatched.lock().insert(shard_name(shard));
                 generations.invalidate_shard(shard)
             }
-            Heard::Counters => Ok(false),
-            Heard::Run => {
+            Invalidation::Counters => Ok(false),
+            Invalidation::Run => {
                 self.unwatched.lock().insert(RUN.to_owned());
                 Ok(false)
             }
-            Heard::Anything => {
+            Invalidation::All => {
                 let mut shards = 0..SHARDS;
                 let invalidated = shards.try_for_each(|shard| generations.invalidate_shard(shard).map(drop));
                 invalidated.map(|()| false)
             }
         };
-        if matches!(heard, Ok(false)) {
+        if matches!(is_current, Ok(false)) {
             // This thread takes up no other counters. The next load or save does, and trusts nothing that is older.
             generations.look_soon();
         }
         drop(generations);
-        self.rests.rest_now_and_then();
+        self.throttle.pause_if_due();
     }
 }
 
@@ -183,71 +183,71 @@ impl std::fmt::Debug for Watcher {
 
 /// Throttle: the thread handles events for 4 ms, which is enough for the thousands of events that the busiest store causes
 /// meanwhile, and then sleeps for 10 ms; that is the latency that it adds at worst.
-const REST: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(10);
 const AWAKE: Duration = Duration::from_millis(4);
 
-/// When it rests: after an event, but not before it has listened for some time since it rested last.
+/// Pauses the thread after an event, if it has handled events for [`AWAKE`] since the last pause.
 #[derive(Default)]
-struct Rests {
-    rested: Option<Instant>,
+struct Throttle {
+    paused_at: Option<Instant>,
 }
 
-impl Rests {
-    fn rest_now_and_then(&mut self) {
-        if self.rested.is_none_or(|rested| rested.elapsed() >= AWAKE) {
-            thread::sleep(REST);
-            self.rested = Some(Instant::now());
+impl Throttle {
+    fn pause_if_due(&mut self) {
+        if self.paused_at.is_none_or(|paused_at| paused_at.elapsed() >= AWAKE) {
+            thread::sleep(PAUSE);
+            self.paused_at = Some(Instant::now());
         }
     }
 }
 
-/// What an event says.
+/// The sessions that an event invalidates.
 #[derive(Debug, PartialEq, Eq)]
-enum Heard {
+enum Invalidation {
     Nothing,
     /// This session may have ended, or have been replaced.
-    Of(PublicId),
-    /// Any session of this shard may have.
-    OfShard(u16),
-    /// The file of the counters came or went.
+    Session(PublicId),
+    /// Any session of this shard may have ended.
+    Shard(u16),
+    /// The file of the counters was created, replaced or removed: all sessions, when the store has taken up the new file.
     Counters,
-    /// So did the directory that it is in.
+    /// The same for the directory `run`.
     Run,
-    /// Anything may have happened.
-    Anything,
+    /// Events were lost, or are of an unknown kind.
+    All,
 }
 
-/// What an event says.
-fn heard_of(event: notify::Result<Event>) -> Heard {
-    let Ok(event) = event else { return Heard::Anything };
+/// The sessions that an event invalidates.
+fn invalidation_of(event: notify::Result<Event>) -> Invalidation {
+    let Ok(event) = event else { return Invalidation::All };
     if event.need_rescan() {
-        return Heard::Anything;
+        return Invalidation::All;
     }
-    let Some(path) = event.paths.first() else { return Heard::Nothing };
+    let Some(path) = event.paths.first() else { return Invalidation::Nothing };
     if is_counters(path) {
-        return Heard::Counters;
+        return Invalidation::Counters;
     }
     match event.kind {
         EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From | RenameMode::To)) => {
             changed(path)
         }
-        // The second repeats the two events of a rename.
-        EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => Heard::Nothing,
-        _ => Heard::Anything,
+        // No copy exists of a new session; `Both` repeats the two events of a rename.
+        EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => Invalidation::Nothing,
+        _ => Invalidation::All,
     }
 }
 
-/// What it means that this name came or went.
-fn changed(path: &Path) -> Heard {
+/// The sessions that are invalidated when this name is removed, or is part of a rename.
+fn changed(path: &Path) -> Invalidation {
     let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
     let (Some(file), Some(parent)) = (name(path), path.parent().and_then(name)) else {
-        return Heard::Nothing;
+        return Invalidation::Nothing;
     };
     match session_at(&parent, &file) {
-        Some(id) => Heard::Of(id),
+        Some(id) => Invalidation::Session(id),
         // Perhaps the shard itself.
-        None if file == RUN => Heard::Run,
-        None => shard_named(&file).map_or(Heard::Nothing, Heard::OfShard),
+        None if file == RUN => Invalidation::Run,
+        None => shard_named(&file).map_or(Invalidation::Nothing, Invalidation::Shard),
     }
 }
 
@@ -271,8 +271,8 @@ mod tests {
     fn id(path: &str) -> PublicId {
         PublicId::parse(&path["/root/".len()..].replace('/', "")).unwrap()
     }
-    fn of(path: &str) -> Heard {
-        Heard::Of(id(path))
+    fn of(path: &str) -> Invalidation {
+        Invalidation::Session(id(path))
     }
     fn event(kind: EventKind, path: &str) -> Event {
         Event::new(kind).add_path(path.into())
@@ -297,16 +297,16 @@ mod tests {
         event(EventKind::Create(CreateKind::File), path)
     }
 
-    /// These events say this.
+    /// These events have these effects.
     #[track_caller]
-    fn check<const N: usize>(what: &str, events: [(Event, Heard); N]) {
+    fn check<const N: usize>(what: &str, events: [(Event, Invalidation); N]) {
         for (n, (event, want)) in events.into_iter().enumerate() {
-            assert_eq!(heard_of(Ok(event)), want, "{what}, event {n}");
+            assert_eq!(invalidation_of(Ok(event)), want, "{what}, event {n}");
         }
     }
 
     #[track_caller]
-    fn check_one(event: Event, want: Heard) {
+    fn check_one(event: Event, want: Invalidation) {
         let what = format!("{event:?}");
         check(&what, [(event, want)]);
     }
@@ -315,7 +315,7 @@ mod tests {
     fn a_watcher_with_a_dead_thread_is_dropped_in_silence() {
         let dir = tempfile::tempdir().unwrap();
         // While this exists, the end of the thread is unknown.
-        let alive = Arc::new(Alive);
+        let alive = Arc::new(ThreadToken);
         let handler = Arc::new(());
         let gone = Arc::downgrade(&handler);
         let panics = move |_| {
@@ -339,50 +339,50 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_may_have_been_anything() {
-        assert_eq!(heard_of(Err(notify::Error::generic("read"))), Heard::Anything);
-        check_one(Event::new(EventKind::Other).set_flag(Flag::Rescan), Heard::Anything);
-        // Whatever else it says.
-        check_one(removed(SESSION).set_flag(Flag::Rescan), Heard::Anything);
+    fn lost_events_invalidate_all_sessions() {
+        assert_eq!(invalidation_of(Err(notify::Error::generic("read"))), Invalidation::All);
+        check_one(Event::new(EventKind::Other).set_flag(Flag::Rescan), Invalidation::All);
+        // An overflow counts more than the kind of the event.
+        check_one(removed(SESSION).set_flag(Flag::Rescan), Invalidation::All);
     }
 
     #[test]
     fn a_name_that_went_invalidates_its_session_or_its_shard() {
-        let of_shard = Heard::OfShard(0xab);
+        let of_shard = Invalidation::Shard(0xab);
         for kind in [RemoveKind::File, RemoveKind::Folder, RemoveKind::Other, RemoveKind::Any] {
             check_one(event(EventKind::Remove(kind), SESSION), of(SESSION));
-            check_one(event(EventKind::Remove(kind), SHARD), Heard::OfShard(0xab));
+            check_one(event(EventKind::Remove(kind), SHARD), Invalidation::Shard(0xab));
         }
         for path in [TEMPORARY, "/root/ab/backup", "/root/ab/", "/root", "/", "", "/root/abc", "/root/AB"] {
-            let want = if path == "/root/ab/" { Heard::OfShard(0xab) } else { Heard::Nothing };
+            let want = if path == "/root/ab/" { Invalidation::Shard(0xab) } else { Invalidation::Nothing };
             check_one(removed(path), want);
         }
-        check_one(removed("/root/run"), Heard::Run);
+        check_one(removed("/root/run"), Invalidation::Run);
         // A directory that is moved says so itself, and the kernel gives that no number.
         check_one(name(RenameMode::From, None, SHARD), of_shard);
-        check_one(Event::new(EventKind::Remove(RemoveKind::File)), Heard::Nothing);
+        check_one(Event::new(EventKind::Remove(RemoveKind::File)), Invalidation::Nothing);
     }
 
     #[test]
     fn a_name_that_came_invalidates_if_it_came_by_a_rename() {
         for path in [SESSION, TEMPORARY, "/root/ab/backup"] {
-            check_one(created(path), Heard::Nothing);
+            check_one(created(path), Invalidation::Nothing);
         }
         check_one(to(SESSION, 7), of(SESSION));
         check_one(name(RenameMode::To, None, SESSION), of(SESSION));
-        check_one(to("/root/ab/backup", 7), Heard::Nothing);
+        check_one(to("/root/ab/backup", 7), Invalidation::Nothing);
         check_one(from(SESSION, 7), of(SESSION));
         check_one(name(RenameMode::From, None, SESSION), of(SESSION));
-        check_one(from("/root/ab/backup", 7), Heard::Nothing);
-        check_one(from(TEMPORARY, 7), Heard::Nothing);
-        check_one(both(SESSION, NEIGHBOUR, 7), Heard::Nothing);
+        check_one(from("/root/ab/backup", 7), Invalidation::Nothing);
+        check_one(from(TEMPORARY, 7), Invalidation::Nothing);
+        check_one(both(SESSION, NEIGHBOUR, 7), Invalidation::Nothing);
         let restored = "/root/ab/backup";
         check(
             "a backup is renamed to its session",
             [
-                (from(restored, 7), Heard::Nothing),
+                (from(restored, 7), Invalidation::Nothing),
                 (to(SESSION, 7), of(SESSION)),
-                (both(restored, SESSION, 7), Heard::Nothing),
+                (both(restored, SESSION, 7), Invalidation::Nothing),
             ],
         );
         check(
@@ -390,7 +390,7 @@ mod tests {
             [
                 (from(SESSION, 7), of(SESSION)),
                 (to(NEIGHBOUR, 7), of(NEIGHBOUR)),
-                (both(SESSION, NEIGHBOUR, 7), Heard::Nothing),
+                (both(SESSION, NEIGHBOUR, 7), Invalidation::Nothing),
             ],
         );
     }
@@ -399,22 +399,22 @@ mod tests {
     fn every_change_of_the_counters_name_is_noticed() {
         const COUNTERS: &str = "/root/run/generations";
         for event in [created(COUNTERS), removed(COUNTERS), from(COUNTERS, 7), to(COUNTERS, 7)] {
-            check_one(event, Heard::Counters);
+            check_one(event, Invalidation::Counters);
         }
         check(
-            "made anew by this library",
+            "recreated by this library",
             [
-                (from("/root/run/.new-0123456789abcdef", 1), Heard::Nothing),
-                (to(COUNTERS, 1), Heard::Counters),
-                (both("/root/run/.new-0123456789abcdef", COUNTERS, 1), Heard::Nothing),
+                (from("/root/run/.new-0123456789abcdef", 1), Invalidation::Nothing),
+                (to(COUNTERS, 1), Invalidation::Counters),
+                (both("/root/run/.new-0123456789abcdef", COUNTERS, 1), Invalidation::Nothing),
             ],
         );
-        check_one(removed("/root/run/due"), Heard::Nothing);
-        check_one(removed("/root/ab/generations"), Heard::Nothing);
+        check_one(removed("/root/run/due"), Invalidation::Nothing);
+        check_one(removed("/root/ab/generations"), Invalidation::Nothing);
     }
 
     #[test]
-    fn what_was_not_asked_for_may_mean_anything() {
+    fn an_event_of_another_kind_invalidates_all_sessions() {
         for kind in [
             EventKind::Any,
             EventKind::Other,
@@ -424,7 +424,7 @@ mod tests {
             EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any)),
             EventKind::Modify(ModifyKind::Name(RenameMode::Any)),
         ] {
-            check_one(event(kind, SESSION), Heard::Anything);
+            check_one(event(kind, SESSION), Invalidation::All);
         }
     }
 
@@ -433,14 +433,14 @@ mod tests {
         check(
             "an exchange",
             [
-                (created(TEMPORARY), Heard::Nothing),
-                (from(TEMPORARY, 1), Heard::Nothing),
+                (created(TEMPORARY), Invalidation::Nothing),
+                (from(TEMPORARY, 1), Invalidation::Nothing),
                 (to(SESSION, 1), of(SESSION)),
-                (both(TEMPORARY, SESSION, 1), Heard::Nothing),
+                (both(TEMPORARY, SESSION, 1), Invalidation::Nothing),
                 (from(SESSION, 2), of(SESSION)),
-                (to(TEMPORARY, 2), Heard::Nothing),
-                (both(SESSION, TEMPORARY, 2), Heard::Nothing),
-                (removed(TEMPORARY), Heard::Nothing),
+                (to(TEMPORARY, 2), Invalidation::Nothing),
+                (both(SESSION, TEMPORARY, 2), Invalidation::Nothing),
+                (removed(TEMPORARY), Invalidation::Nothing),
             ],
         );
     }

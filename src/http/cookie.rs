@@ -191,13 +191,8 @@ impl Jar {
     }
 
     /// The tokens that a `Cookie` header has under our name, in their order; `None` for a value that cannot be a token.
-    ///
-    /// A cookie is ours if the text before its first `=`, without SP and HTAB around it, is exactly our name. Browsers
-    /// apply the rules of `__Host-` to the name as they have it, so a name with any other white space before it can be
-    /// set by a subdomain or over plain HTTP: it is another cookie.
-    pub(super) fn tokens<'h>(&'h self, header: &'h str) -> impl Iterator<Item = Option<Token>> + 'h {
-        let pairs = header.split(';').filter_map(|piece| piece.split_once('='));
-        pairs.filter(|(name, _)| trimmed(name) == self.name).map(|(_, value)| Token::parse(trimmed(value)))
+    pub(super) fn tokens<'h>(&'h self, header: &'h str) -> Tokens<'h> {
+        Tokens { name: self.name.as_bytes(), rest: Some(header.as_bytes()) }
     }
 
     /// The header that gives the browser a token, for as long as `until` says, or until it closes.
@@ -242,9 +237,67 @@ impl Jar {
     }
 }
 
-/// Without the white space of RFC 6265 section 5.2, SP and HTAB, at its ends. `str::trim` takes more away.
-fn trimmed(text: &str) -> &str {
-    text.trim_matches([' ', '\t'])
+/// The iterator of [`Jar::tokens`]: one pass over the header's bytes.
+pub(super) struct Tokens<'h> {
+    name: &'h [u8],
+    /// The header from the next pair on; `None` after the last one.
+    rest: Option<&'h [u8]>,
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = Option<Token>;
+
+    fn next(&mut self) -> Option<Option<Token>> {
+        while let Some(pairs) = self.rest {
+            let Some(value) = value_of(self.name, pairs) else {
+                self.rest = split(pairs).1;
+                continue;
+            };
+            // Most often it is an id: then its end need not be searched for.
+            if let Some((id, rest @ ([] | [b';', ..]))) = Token::split_id(value) {
+                self.rest = rest.get(1..);
+                return Some(Some(id));
+            }
+            let (value, rest) = split(value);
+            self.rest = rest;
+            return Some(Token::from_octets(trimmed_end(value)));
+        }
+        None
+    }
+}
+
+/// The first pair, and those after its `;`, if it has one.
+fn split(pairs: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match memchr::memchr(b';', pairs) {
+        Some(end) => (&pairs[..end], Some(&pairs[end + 1..])),
+        None => (pairs, None),
+    }
+}
+
+/// The text from the value of the first pair on, if that is a cookie of this name: if the text before its first `=`, without
+/// SP and HTAB around it, is exactly the name, which has neither `=` nor `;` itself.
+///
+/// Browsers apply the rules of `__Host-` to the name as they have it, so a name with any other white space before it can be
+/// set by a subdomain or over plain HTTP: it is another cookie.
+fn value_of<'h>(name: &[u8], pairs: &'h [u8]) -> Option<&'h [u8]> {
+    let value = trimmed_start(trimmed_start(pairs).strip_prefix(name)?).strip_prefix(b"=")?;
+    Some(trimmed_start(value))
+}
+
+/// Without the white space of RFC 6265 section 5.2, SP and HTAB, before it. `trim_ascii_start` takes more away.
+fn trimmed_start(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = text {
+        text = rest;
+    }
+    text
+}
+
+/// The same after it.
+fn trimmed_end(mut text: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
 }
 
 /// Rounded up: the browser must not forget the session before the server does.
@@ -382,6 +435,12 @@ mod tests {
         assert_eq!(found("session=; session=\"a\"; session=a,b; session=é"), [""; 0]);
         assert_eq!(found("  session = a  ;;;"), ["a"]);
         assert_eq!(found("\t session\t=\t a\t; session=a=b; =session=c"), ["a", "a=b"]);
+        let id = "abcdefghijklmnopqrstuvwxyz234567";
+        for end in ["", ";", " ", " ;", "\t ; a=b", ";;", "; session"] {
+            assert_eq!(found(&format!("a=b; session={id}{end}")), [id], "{end:?}");
+        }
+        assert_eq!(found(&format!("session={id}2; session={id}{id}")), [format!("{id}2"), id.repeat(2)]);
+        assert_eq!(found(&format!("session={id}\"; session={id} {id}; session={id},")), [""; 0]);
     }
 
     #[test]
@@ -410,6 +469,27 @@ mod tests {
             for c in [' ', '\t'] {
                 assert_eq!(found(&format!("{c}{name}{c}={c}abc234{c}")), [Some(token())]);
             }
+        }
+    }
+
+    /// The tokens that [`Jar::tokens`] describes, by taking the header apart.
+    fn taken_apart(header: &str, name: &str) -> Vec<Option<Token>> {
+        let trimmed = |text: &'_ str| text.trim_matches([' ', '\t']).to_owned();
+        let pairs = header.split(';').filter_map(|pair| pair.split_once('='));
+        pairs.filter(|(n, _)| trimmed(n) == name).map(|(_, value)| Token::parse(&trimmed(value))).collect()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn one_pass_finds_what_taking_the_header_apart_finds(
+            parts in proptest::collection::vec(proptest::sample::select(&[
+                "session", "session", "=", "=", ";", ";", " ", "\t", "abcdefghijklmnopqrstuvwxyz234567", "a", "\"", ",", "é",
+                "\u{2000}", "\u{b}", "; session=abcdefghijklmnopqrstuvwxyz234567", "session=x", "Session=", "sessions=b",
+            ][..]), 0..24),
+        ) {
+            let header = parts.concat();
+            let found: Vec<_> = jar(Cookies::plain_http()).tokens(&header).collect();
+            proptest::prop_assert_eq!(found, taken_apart(&header, "session"), "{:?}", header);
         }
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn answer<T: IntoResponse<R>, R: ServerResponse>(
         Err(error) => return (failure(&error), Headers::default()),
     };
     let Ok(made) = contained(|| run(sessions, &mut visit, handler)) else {
-        return failed(visit.fail(panicked("run the handler")));
+        return failed(*visit.fail(panicked("run the handler")));
     };
     if made.is_error {
         return (made.response, visit.discard());
@@ -66,7 +66,7 @@ pub(super) fn answer<T: IntoResponse<R>, R: ServerResponse>(
         Err(error) => {
             // Its destructor may be the program's code; the answer is a failure already.
             let _ = contained(|| drop(made.response));
-            failed(error)
+            failed(*error)
         }
     }
 }

@@ -1,7 +1,13 @@
 //! The headers that a response must carry for its session, as values. Knows no server and no session.
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Deref;
+use std::{array, fmt, iter, slice};
+
+/// A name and its value. Only a `Set-Cookie` that carries a token is made for one response; all other values are texts of the program.
+type Pair = (&'static str, Cow<'static, str>);
+
+/// One `Vary`, one `Set-Cookie`, one `Cache-Control`.
+const PAIRS_MAX: usize = 3;
 
 /// The headers that a response must carry: at most one each of `Vary`, `Set-Cookie` and `Cache-Control`.
 ///
@@ -20,12 +26,18 @@ use std::ops::Deref;
 /// assert_eq!(names, ["Vary", "Set-Cookie", "Cache-Control"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(&'static str, String)>);
+#[derive(Clone, Default)]
+pub struct Headers {
+    /// Empty ones after the first `len`.
+    pairs: [Pair; PAIRS_MAX],
+    len: usize,
+}
 
 impl Headers {
-    pub(super) fn push(&mut self, name: &'static str, value: impl Into<String>) {
-        self.0.push((name, value.into()));
+    /// Adds a header; each name at most once.
+    pub(super) fn push(&mut self, name: &'static str, value: impl Into<Cow<'static, str>>) {
+        self.pairs[self.len] = (name, value.into());
+        self.len += 1;
     }
 
     /// Adds these to the headers of a response. Its own `Vary` and `Set-Cookie` lines stay.
@@ -51,7 +63,7 @@ impl Headers {
     pub fn apply_to<N, V>(self, response: &mut Vec<(N, V)>)
     where
         N: AsRef<str> + From<&'static str>,
-        V: AsRef<str> + From<String>,
+        V: AsRef<str> + From<Cow<'static, str>>,
     {
         for (name, mut value) in self {
             if name == CACHE_CONTROL {
@@ -72,14 +84,14 @@ pub(super) fn is_cache_control(name: &str) -> bool {
 }
 
 /// The value of `Cache-Control` from `ours` (`private` or `no-store`) and `theirs`, all lines of the response.
-fn stricter(ours: String, theirs: &str) -> String {
+fn stricter(ours: Cow<'static, str>, theirs: &str) -> Cow<'static, str> {
     let says = |directive: &str| theirs.split(',').any(|one| one.trim().eq_ignore_ascii_case(directive));
     // `private="…"` means some fields only; and commas within quotes separate no directives.
     let is_private = says("private") && !says("public") && !theirs.contains('"');
     if says("no-store") {
         "no-store".into()
     } else if ours == "private" && is_private {
-        theirs.into()
+        theirs.to_owned().into()
     } else if ours == "private" && (says("no-cache") || says("max-age=0")) {
         "private, no-cache".into()
     } else {
@@ -88,45 +100,53 @@ fn stricter(ours: String, theirs: &str) -> String {
 }
 
 impl Deref for Headers {
-    type Target = [(&'static str, String)];
-    fn deref(&self) -> &[(&'static str, String)] {
-        &self.0
+    type Target = [(&'static str, Cow<'static, str>)];
+    fn deref(&self) -> &[Pair] {
+        &self.pairs[..self.len]
     }
 }
 
 impl IntoIterator for Headers {
-    type Item = (&'static str, String);
-    type IntoIter = std::vec::IntoIter<(&'static str, String)>;
+    type Item = (&'static str, Cow<'static, str>);
+    type IntoIter = iter::Take<array::IntoIter<Pair, PAIRS_MAX>>;
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.pairs.into_iter().take(self.len)
     }
 }
 
 impl<'a> IntoIterator for &'a Headers {
-    type Item = &'a (&'static str, String);
-    type IntoIter = std::slice::Iter<'a, (&'static str, String)>;
+    type Item = &'a (&'static str, Cow<'static, str>);
+    type IntoIter = slice::Iter<'a, Pair>;
     fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
+        self.iter()
     }
 }
 
-impl<const N: usize> PartialEq<[(&'static str, String); N]> for Headers {
-    fn eq(&self, other: &[(&'static str, String); N]) -> bool {
-        self.0 == other
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
     }
 }
 
-impl PartialEq<Vec<(&'static str, String)>> for Headers {
-    fn eq(&self, other: &Vec<(&'static str, String)>) -> bool {
-        self.0 == *other
+impl Eq for Headers {}
+
+impl<const N: usize> PartialEq<[(&'static str, Cow<'static, str>); N]> for Headers {
+    fn eq(&self, other: &[Pair; N]) -> bool {
+        **self == *other
+    }
+}
+
+impl PartialEq<Vec<(&'static str, Cow<'static, str>)>> for Headers {
+    fn eq(&self, other: &Vec<Pair>) -> bool {
+        **self == **other
     }
 }
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.0.iter().map(|(name, value)| match *name {
+        let shown = self.iter().map(|(name, value)| match *name {
             "Set-Cookie" => (name, Cow::Owned(format!("({} bytes, secret)", value.len()))),
-            _ => (name, Cow::Borrowed(value.as_str())),
+            _ => (name, Cow::Borrowed(&**value)),
         });
         f.debug_map().entries(shown).finish()
     }

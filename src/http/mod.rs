@@ -72,7 +72,7 @@
 //! visit.insert("cart", ["apple"])?;
 //! // … and, when the response's status is known, headers for it. `Headers::apply_to` adds them to the response's own.
 //! let headers = visit.finish(200)?;
-//! assert_eq!(headers[0], ("Vary", "Cookie".to_owned()));
+//! assert_eq!(headers[0], ("Vary", "Cookie".into()));
 //! assert!(headers[1].1.starts_with("session="));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -228,9 +228,13 @@ impl Sessions {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn visit<'h, Form>(&self, cookie_headers: impl CookieHeaders<'h, Form>) -> Visit {
-        let tokens = cookie_headers.values().flat_map(|header| self.jar.tokens(header));
-        let session = self.context.open_tokens(tokens);
-        Visit::new(session, Arc::clone(&self.jar))
+        let mut visit = Visit::new(self);
+        for header in cookie_headers.values() {
+            if !self.jar.tokens(header).all(|token| visit.present(token)) {
+                break;
+            }
+        }
+        visit
     }
 
     /// The session of the first live token among `tokens`, or a new session: for work outside of requests, and for programs
@@ -257,7 +261,9 @@ impl Sessions {
     /// ```
     #[must_use]
     pub fn session(&self, tokens: impl IntoIterator<Item = Token>) -> Session {
-        self.context.open_tokens(tokens.into_iter().map(Some))
+        let mut session = Session::new(Arc::clone(&self.context));
+        tokens.into_iter().all(|token| session.present(Some(token)));
+        session
     }
 
     /// The store.

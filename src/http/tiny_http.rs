@@ -27,6 +27,7 @@ use super::headers::{CACHE_CONTROL, is_cache_control};
 use super::{Headers, IntoResponse, ServerResponse, Sessions, handler};
 use crate::contained::contained;
 use crate::session::Session;
+use std::borrow::Cow;
 use std::io::{self, Read};
 use tiny_http::{Header, Request, Response};
 
@@ -75,22 +76,23 @@ fn apply(response: AnyResponse, headers: Headers) -> AnyResponse {
     headers.apply_to(&mut pairs);
     for (name, value) in pairs {
         // Names are ours; every value was ASCII already, or was checked or formatted by `http::cookie`.
-        response.add_header(Header::from_bytes(name, value).expect("checked header"));
+        response.add_header(Header::from_bytes(name, value.into_owned()).expect("checked header"));
     }
     response
 }
 
 /// The response without its `Cache-Control` lines, and these, if the session's headers have one too.
-fn without_cache_control(response: AnyResponse, headers: &Headers) -> (AnyResponse, Vec<String>) {
-    let is_ours = |header: &Header| is_cache_control(header.field.as_str().as_str());
-    let (own, others): (Vec<_>, Vec<_>) = response.headers().iter().cloned().partition(is_ours);
-    if own.is_empty() || !headers.iter().any(|(name, _)| is_cache_control(name)) {
+fn without_cache_control(response: AnyResponse, headers: &Headers) -> (AnyResponse, Vec<Cow<'static, str>>) {
+    let is_cache = |header: &Header| is_cache_control(header.field.as_str().as_str());
+    let replaces = headers.iter().any(|(name, _)| is_cache_control(name));
+    if !replaces || !response.headers().iter().any(is_cache) {
         return (response, Vec::new());
     }
+    let (own, others): (Vec<_>, Vec<_>) = response.headers().iter().cloned().partition(is_cache);
     // A response's headers can be added to only: it is made again, with the same body.
     let (status, length, chunked) =
         (response.status_code(), response.data_length(), response.chunked_threshold());
     let made = Response::new(status, others, response.into_reader(), length, None);
-    let lines = own.into_iter().map(|header| header.value.into()).collect();
+    let lines = own.into_iter().map(|header| String::from(header.value).into()).collect();
     (made.with_chunked_threshold(chunked), lines)
 }

@@ -1,6 +1,6 @@
 //! One request's session: opened from its cookie, saved before its response, with the headers that the response must carry.
-use super::Headers;
 use super::cookie::Jar;
+use super::{Headers, Sessions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::session::{PendingCookie, Session};
@@ -23,8 +23,12 @@ pub struct Visit {
 }
 
 impl Visit {
-    pub(super) fn new(session: Session, jar: Arc<Jar>) -> Self {
-        Self { session, jar, finished: false }
+    /// Made where it is returned to, and not inlined into the program's code: a visit has some 600 bytes, so to move it costs
+    /// more than to make it.
+    #[inline(never)]
+    pub(super) fn new(sessions: &Sessions) -> Self {
+        let session = Session::new(Arc::clone(&sessions.context));
+        Self { session, jar: Arc::clone(&sessions.jar), finished: false }
     }
 
     /// Saves the session and returns the headers that the response must carry. `status` is the response's: at 500 and above
@@ -51,15 +55,22 @@ impl Visit {
     /// # assert_eq!(response.len(), 3);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn finish(mut self, status: u16) -> Result<Headers, SaveError> {
+    pub fn finish(mut self, status: u16) -> Result<Headers, Box<SaveError>> {
         self.complete(status)
     }
 
     /// [`finish`](Self::finish), for adapters that survive a panic in it.
-    pub(super) fn complete(&mut self, status: u16) -> Result<Headers, SaveError> {
+    pub(super) fn complete(&mut self, status: u16) -> Result<Headers, Box<SaveError>> {
         self.finished = true;
-        let saved = if status < 500 { self.session.commit() } else { Ok(()) };
-        saved.and_then(|()| self.headers(false)).map_err(|error| self.fail(error))
+        if status < 500
+            && let Err(error) = self.session.commit()
+        {
+            return Err(self.fail(error));
+        }
+        match self.set_cookie() {
+            Ok(cookie) => Ok(self.headers(cookie, false)),
+            Err(error) => Err(self.fail(error)),
+        }
     }
 
     /// Drops the changes, and returns the headers that the response must carry all the same, for operations that are done
@@ -72,39 +83,49 @@ impl Visit {
     /// let mut visit = sessions.visit("theme=dark");
     /// visit.insert("cart", ["apple"])?;
     /// let headers = visit.discard(); // the cart is not stored, and no cookie is set
-    /// assert_eq!(headers, [("Vary", "Cookie".to_owned())]);
+    /// assert_eq!(headers, [("Vary", "Cookie".into())]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
     pub fn discard(mut self) -> Headers {
         self.finished = true;
-        self.headers(false).unwrap_or_else(|error| self.fail(error).headers)
+        match self.set_cookie() {
+            Ok(cookie) => self.headers(cookie, false),
+            Err(error) => self.fail(error).headers,
+        }
     }
 
     /// Reports a failure and returns the headers that its response must carry.
-    pub(super) fn fail(&mut self, error: Error) -> SaveError {
+    pub(super) fn fail(&mut self, error: Error) -> Box<SaveError> {
         self.finished = true;
         self.session.observe(&Event::Failed(&error));
-        // Without the cookie, if the cookie cannot be made.
-        let without_cookie = |_| {
+        let headers = if let Ok(cookie) = self.set_cookie() {
+            self.headers(cookie, true)
+        } else {
+            // Without the cookie, because it cannot be made.
             let mut headers = Headers::default();
             headers.push("Vary", "Cookie");
             headers.push("Cache-Control", "no-store");
             headers
         };
-        let headers = self.headers(true).unwrap_or_else(without_cookie);
-        SaveError { error, headers }
+        Box::new(SaveError { error, headers })
     }
 
+    /// The value of the response's `Set-Cookie`.
+    ///
     /// # Errors
     ///
     /// The token does not fit into a cookie.
-    fn headers(&self, failed: bool) -> Result<Headers> {
-        let cookie = match self.session.pending_cookie() {
+    fn set_cookie(&self) -> Result<Option<String>> {
+        Ok(match self.session.pending_cookie() {
             PendingCookie::Nothing => None,
             PendingCookie::Token { token, until } => Some(self.jar.set(token, *until)?),
             PendingCookie::Removed => Some(self.jar.removal()),
-        };
+        })
+    }
+
+    /// The headers of a response that sets this cookie; `failed` says that it answers a failure.
+    fn headers(&self, cookie: Option<String>, failed: bool) -> Headers {
         let mut headers = Headers::default();
         // Also if only the deadline was moved: a response that a cache keeps for one visitor must not reach another.
         if self.session.accessed() || cookie.is_some() {
@@ -120,7 +141,7 @@ impl Visit {
         } else if private {
             headers.push("Cache-Control", "private");
         }
-        Ok(headers)
+        headers
     }
 }
 

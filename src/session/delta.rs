@@ -4,12 +4,31 @@
 //! or apply these functions, and beside them it may say "drop all other entries".
 use crate::contained::contained;
 use crate::error::Result;
-use crate::record::Entries;
-use crate::value::Value;
+use crate::record::{Edit, Entries, Record};
+use crate::value::{Value, ValueRef};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 
 /// One function of `Session::update`: from the stored value (or none) to the new one.
-pub(super) type UpdateFn = Box<dyn Fn(Option<&Value>) -> Result<Value> + Send>;
+pub(super) type UpdateFn = Box<dyn Fn(Option<ValueRef<'_>>) -> Result<Value> + Send>;
+
+/// The [`Delta`] of a session. It takes an allocation from the first change on: most requests change nothing.
+#[derive(Default)]
+pub(super) struct LazyDelta(Option<Box<Delta>>);
+
+impl Deref for LazyDelta {
+    type Target = Delta;
+    fn deref(&self) -> &Delta {
+        const EMPTY: &Delta = &Delta { dropped_but: None, entries: BTreeMap::new() };
+        self.0.as_deref().unwrap_or(EMPTY)
+    }
+}
+
+impl DerefMut for LazyDelta {
+    fn deref_mut(&mut self) -> &mut Delta {
+        self.0.get_or_insert_default()
+    }
+}
 
 /// The changes of one request that are not saved yet.
 #[derive(Default)]
@@ -23,6 +42,24 @@ enum EntryDelta {
     Set(Value),
     Remove,
     Update { preview: Value, functions: UpdateFns },
+}
+
+/// An entry's value after a merge.
+#[derive(Debug, PartialEq)]
+pub(super) enum Merged<'a> {
+    /// As it is stored, or as the request set it.
+    Same(ValueRef<'a>),
+    /// As a function made it of the stored one.
+    New(Value),
+}
+
+impl Merged<'_> {
+    pub(super) fn as_ref(&self) -> ValueRef<'_> {
+        match self {
+            Self::Same(value) => *value,
+            Self::New(value) => value.into(),
+        }
+    }
 }
 
 /// The functions of one entry, in their order. They capture values of the program: a destructor that panics is contained,
@@ -81,19 +118,20 @@ impl Delta {
     }
 
     /// The handler's view of an entry of which `stored` was loaded.
-    pub(super) fn view<'a>(&'a self, name: &str, stored: Option<&'a Value>) -> Option<&'a Value> {
+    pub(super) fn view<'a>(&'a self, name: &str, stored: Option<ValueRef<'a>>) -> Option<ValueRef<'a>> {
         match self.entries.get(name) {
-            Some(EntryDelta::Set(value) | EntryDelta::Update { preview: value, .. }) => Some(value),
+            Some(EntryDelta::Set(value) | EntryDelta::Update { preview: value, .. }) => Some(value.into()),
             Some(EntryDelta::Remove) => None,
             None => stored.filter(|_| !self.drops(name)),
         }
     }
 
     /// The handler's view of the names.
-    pub(super) fn names(&self, stored: &Entries) -> BTreeSet<String> {
-        let changed = self.entries.keys().filter(|name| self.view(name, None).is_some());
-        let stored = stored.iter().filter(|(name, value)| self.view(name, Some(value)).is_some());
-        changed.cloned().chain(stored.map(|(name, _)| name.to_string())).collect()
+    pub(super) fn names(&self, stored: Option<Entries<'_>>) -> BTreeSet<String> {
+        let changed = self.entries.keys().filter(|name| self.view(name, None).is_some()).cloned();
+        let stored = stored.into_iter().flat_map(Entries::iter);
+        let stored = stored.filter(|(name, value)| self.view(name, Some(*value)).is_some());
+        changed.chain(stored.map(|(name, _)| name.to_owned())).collect()
     }
 
     /// Whether this request changed the entry already.
@@ -102,16 +140,20 @@ impl Delta {
     }
 
     /// The entry's value when the delta is merged into `stored`.
-    pub(super) fn merged(&self, name: &str, stored: Option<&Value>) -> Result<Option<Value>> {
+    pub(super) fn merged<'a>(
+        &'a self,
+        name: &str,
+        stored: Option<ValueRef<'a>>,
+    ) -> Result<Option<Merged<'a>>> {
         let stored = stored.filter(|_| !self.drops(name));
         Ok(match self.entries.get(name) {
-            None => stored.cloned(),
-            Some(EntryDelta::Set(value)) => Some(value.clone()),
+            None => stored.map(Merged::Same),
+            Some(EntryDelta::Set(value)) => Some(Merged::Same(value.into())),
             Some(EntryDelta::Remove) => None,
             Some(EntryDelta::Update { functions, .. }) => {
-                let mut value = stored.cloned();
+                let mut value = stored.map(Merged::Same);
                 for function in &functions.0 {
-                    value = Some(function(value.as_ref())?);
+                    value = Some(Merged::New(function(value.as_ref().map(Merged::as_ref))?));
                 }
                 value
             }
@@ -119,24 +161,29 @@ impl Delta {
     }
 
     /// Merges into the stored entries. Whether that changed anything.
-    pub(super) fn apply(&self, entries: &mut Entries) -> Result<bool> {
-        let before = entries.len();
-        if let Some(kept) = &self.dropped_but {
-            entries.retain(|name, _| kept.contains(&**name));
+    pub(super) fn apply(&self, record: &mut Record) -> Result<bool> {
+        let before = record.clone();
+        let stored = before.entries();
+        let mut merged = Vec::with_capacity(self.entries.len());
+        for name in self.entries.keys() {
+            let value = self.merged(name, stored.get(name))?;
+            merged.push((name.as_str(), value));
         }
-        let mut changed = entries.len() != before;
-        for name in self.entries.keys().map(String::as_str) {
-            let stored = entries.get(name);
-            let merged = self.merged(name, stored)?;
-            if merged.as_ref() != stored {
-                changed = true;
-                match merged {
-                    Some(value) => entries.insert(name.into(), value),
-                    None => entries.remove(name),
-                };
-            }
+        let mut edits: Vec<Edit<'_>> = merged
+            .iter()
+            .map(|(name, value)| (*name, value.as_ref().map(Merged::as_ref)))
+            .filter(|(name, value)| *value != stored.get(name))
+            .collect();
+        if self.dropped_but.is_some() {
+            let dropped = |name: &&str| !self.entries.contains_key(*name) && self.drops(name);
+            edits.extend(stored.names().filter(dropped).map(|name| (name, None)));
+            edits.sort_unstable_by_key(|(name, _)| *name);
         }
-        Ok(changed)
+        if edits.is_empty() {
+            return Ok(false);
+        }
+        record.edit(&edits)?;
+        Ok(true)
     }
 
     fn drops(&self, name: &str) -> bool {
@@ -147,22 +194,27 @@ impl Delta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::UNIX_EPOCH;
 
     fn value(n: u32) -> Value {
         Value::new(&n).unwrap()
     }
-    fn stored(entries: &[(&str, u32)]) -> Entries {
-        entries.iter().map(|(name, n)| ((*name).into(), value(*n))).collect()
+    fn stored(entries: &[(&str, u32)]) -> Record {
+        let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
+        for (name, n) in entries {
+            record.insert(name, &value(*n)).unwrap();
+        }
+        record
     }
     fn plus_one() -> UpdateFn {
-        Box::new(|old| Value::new(&(old.map(Value::get::<u32>).transpose()?.unwrap_or_default() + 1)))
+        Box::new(|old| Value::new(&(old.map(ValueRef::get::<u32>).transpose()?.unwrap_or_default() + 1)))
     }
 
     #[track_caller]
     fn check(delta: &Delta, before: &[(&str, u32)], after: &[(&str, u32)]) {
-        let mut entries = stored(before);
-        let changed = delta.apply(&mut entries).unwrap();
-        assert_eq!(entries, stored(after));
+        let mut record = stored(before);
+        let changed = delta.apply(&mut record).unwrap();
+        assert_eq!(record, stored(after));
         assert_eq!(changed, before != after);
     }
 
@@ -203,8 +255,8 @@ mod tests {
         delta.insert("late", value(2));
         delta.committed("counter");
         check(&delta, &[("x", 1), ("counter", 9)], &[("counter", 9), ("late", 2)]);
-        assert_eq!(delta.view("x", Some(&value(1))), None);
-        assert_eq!(delta.view("counter", Some(&value(9))), Some(&value(9)));
+        assert_eq!(delta.view("x", Some((&value(1)).into())), None);
+        assert_eq!(delta.view("counter", Some((&value(9)).into())), Some((&value(9)).into()));
     }
 
     #[test]
@@ -212,7 +264,7 @@ mod tests {
         let mut delta = Delta::default();
         delta.insert("new", value(1));
         delta.remove("old");
-        let names = delta.names(&stored(&[("old", 1), ("kept", 2)]));
+        let names = delta.names(Some(stored(&[("old", 1), ("kept", 2)]).entries()));
         assert_eq!(names.into_iter().collect::<Vec<_>>(), ["kept", "new"]);
     }
 }

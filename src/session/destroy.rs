@@ -2,7 +2,6 @@
 use super::Session;
 use crate::error::Result;
 use crate::event::Event;
-use crate::id::PublicId;
 use std::cell::OnceCell;
 
 /// Whether [`Session::destroy`] found a live session.
@@ -65,10 +64,8 @@ impl Session {
                 // After a failed attempt, "not there" may be the effect of that attempt.
                 Ok(was_live) if was_live || self.destroy_failed => {
                     ended = true;
-                    let digest = || PublicId::digest(token.expose().as_bytes());
-                    let id = current
-                        .filter(|current| current.token == *token)
-                        .map_or_else(digest, |current| current.id);
+                    let of_current = current.filter(|current| current.token == *token);
+                    let id = of_current.map_or_else(|| token.public_id(), |current| current.id);
                     self.context.observe(&Event::Destroyed(id));
                 }
                 Ok(_) => {}

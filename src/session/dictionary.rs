@@ -2,8 +2,7 @@
 use super::Session;
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::Entries;
-use crate::value::Value;
+use crate::value::{Value, ValueRef};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -169,7 +168,7 @@ impl Session {
         let copy = run_program(|| Ok(change.clone()))?;
         let (stored, preview) = changed(name, self.view(name)?, copy, |value| value)?;
         let entry = name.to_owned();
-        let function = move |stored: Option<&Value>| {
+        let function = move |stored: Option<ValueRef<'_>>| {
             let copy = run_program(|| Ok(change.clone()))?;
             Ok(changed(&entry, stored, copy, drop::<T>)?.0)
         };
@@ -221,8 +220,7 @@ impl Session {
     #[doc(alias = "keys")]
     pub fn names(&self) -> Result<Vec<String>> {
         let current = self.load()?;
-        let none = Entries::new();
-        let names = self.delta.names(current.map_or(&none, |current| &current.record.entries));
+        let names = self.delta.names(current.map(|current| current.record.entries()));
         Ok(names.into_iter().filter(|name| !name.starts_with('_')).collect())
     }
 
@@ -356,14 +354,14 @@ impl Session {
     }
 
     /// The handler's view of an entry; loads.
-    pub(super) fn view(&self, name: &str) -> Result<Option<&Value>> {
+    pub(super) fn view(&self, name: &str) -> Result<Option<ValueRef<'_>>> {
         let current = self.load()?;
-        Ok(self.delta.view(name, current.and_then(|current| current.record.entries.get(name))))
+        Ok(self.delta.view(name, current.and_then(|current| current.record.entries().get(name))))
     }
 
     /// An entry of the handler's view, with its name.
     fn with_value(&self, name: String) -> Result<Option<(String, Value)>> {
-        Ok(self.view(&name)?.cloned().map(|value| (name, value)))
+        Ok(self.view(&name)?.map(ValueRef::to_value).map(|value| (name, value)))
     }
 
     /// Refuses a value that no record has room for, now rather than at the save. A value that is no larger than all stored
@@ -373,9 +371,7 @@ impl Session {
         let Some(max) = self.context.store.record_bytes_max().filter(|max| bytes > *max) else {
             return Ok(());
         };
-        let stored = self.load()?.map_or(0, |current| {
-            current.record.entries.values().map(|value| value.as_bytes().len()).sum::<usize>()
-        });
+        let stored = self.load()?.map_or(0, |current| current.record.entries().value_bytes());
         if stored >= bytes {
             return Ok(());
         }
@@ -387,7 +383,7 @@ impl Session {
         let value = store(name, value)?;
         self.check_size(name, &value)?;
         // An entry that this request has changed already may have any value in the store by now: setting it counts.
-        if self.view(name)? != Some(&value) || self.delta.touches(name) {
+        if self.view(name)? != Some((&value).into()) || self.delta.touches(name) {
             self.delta.insert(name, value);
             self.modified = true;
         }
@@ -429,7 +425,7 @@ pub(super) fn run_program<R>(run: impl FnOnce() -> Result<R>) -> Result<R> {
 /// on it.
 fn changed<T, R>(
     name: &str,
-    stored: Option<&Value>,
+    stored: Option<ValueRef<'_>>,
     change: impl FnOnce(&mut T),
     then: impl FnOnce(T) -> R,
 ) -> Result<(Value, R)>
@@ -443,7 +439,7 @@ where
     })
 }
 
-pub(super) fn read<T: DeserializeOwned>(name: &str, value: &Value) -> Result<T> {
+pub(super) fn read<T: DeserializeOwned>(name: &str, value: ValueRef<'_>) -> Result<T> {
     value.get().map_err(|error| error.with_operation(format!("read entry `{name}`")))
 }
 

@@ -50,7 +50,7 @@ impl Session {
     #[doc(alias = "get_expire_at_browser_close")]
     pub fn expiry(&self) -> Result<Expiry> {
         let current = self.load()?;
-        Ok(self.expiry.or(current.map(|current| current.record.expiry)).unwrap_or_default())
+        Ok(self.expiry.or(current.map(|current| current.record.timing().expiry)).unwrap_or_default())
     }
 
     /// When this session expires: as it is stored, or earlier if the policy has become stricter since; for a new session or a
@@ -96,11 +96,13 @@ impl Session {
 
     fn deadline_at(&self, now: SystemTime) -> Result<SystemTime> {
         Ok(match (self.load()?, self.expiry) {
-            (Some(current), expiry) if expiry.is_none_or(|expiry| expiry == current.record.expiry) => {
-                self.context.lifetime.current_deadline(&current.record)
+            (Some(current), expiry)
+                if expiry.is_none_or(|expiry| expiry == current.record.timing().expiry) =>
+            {
+                self.context.lifetime.current_deadline(&current.record.timing())
             }
             (current, expiry) => {
-                let created = current.map_or(now, |current| current.record.created);
+                let created = current.map_or(now, |current| current.record.timing().created);
                 self.context.lifetime.deadline(expiry.unwrap_or_default(), created, now)
             }
         })
@@ -112,9 +114,14 @@ impl Session {
         let lifetime = &self.context.lifetime;
         let mut moved = false;
         let saved = self.change_live(token, now, &mut |record| {
-            let renewed = lifetime.renew(record, now);
+            let mut timing = record.timing();
+            let renewed = lifetime.renew(&mut timing, now);
+            if !renewed.is_worth_a_write() {
+                return Ok(Verdict::Keep);
+            }
             moved = renewed == Renewed::WithCookie;
-            Ok(if renewed.is_worth_a_write() { Verdict::Write } else { Verdict::Keep })
+            record.set_timing(timing);
+            Ok(Verdict::Write)
         });
         match saved {
             Ok(Some(saved)) => self.apply_saved(saved, now, moved),

@@ -21,6 +21,7 @@
 //!
 //! [`Store::update`]: crate::store::Store::update
 //! [`ErrorKind::Gone`]: crate::ErrorKind::Gone
+mod candidates;
 mod context;
 mod delta;
 mod destroy;
@@ -42,12 +43,18 @@ use crate::event::Event;
 use crate::id::{PublicId, Token};
 use crate::record::{Expiry, Record};
 use crate::store::{Absent, Durability, Lookup};
-use context::LOOKED_UP_MAX;
-use delta::Delta;
+use candidates::Candidates;
+use delta::LazyDelta;
 use rotate::IdChange;
 use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::sync::Arc;
+
+/// Most candidates of a request that are read, well-formed or not; the rest is ignored. A browser sends one cookie of our
+/// name, or a few (one for each path and domain): 64 leave room for that and bound the work.
+const CANDIDATES_MAX: u8 = 64;
+/// Most that are looked up to find the live one: each costs a read of the disk.
+const LOOKED_UP_MAX: usize = 4;
 
 /// One visitor's session. Owned and `Send`; made without I/O.
 ///
@@ -67,8 +74,10 @@ use std::sync::Arc;
 )]
 pub struct Session {
     context: Arc<Context>,
-    /// The request's well-formed tokens, until a `destroy` clears them. Only the first few are looked up; see [`context`].
-    candidates: Vec<Token>,
+    /// The request's well-formed tokens, until a `destroy` clears them. Only the first few are looked up: see [`LOOKED_UP_MAX`].
+    candidates: Candidates,
+    /// How many candidates were read, well-formed or not.
+    candidates_read: u8,
     /// The live session, if there is one; empty until the first read.
     current: OnceCell<Option<Current>>,
     malformed_observed: Cell<bool>,
@@ -86,7 +95,7 @@ pub struct Session {
     destroy_failed: bool,
     /// Whether a save failed in this request, also if a later one succeeded: then no cache may keep the response.
     save_failed: bool,
-    delta: Delta,
+    delta: LazyDelta,
     expiry: Option<Expiry>,
     id_change: IdChange,
     durability: Durability,
@@ -96,16 +105,19 @@ pub struct Session {
 /// A live session as it was loaded or last saved.
 struct Current {
     token: Token,
-    record: Arc<Record>,
+    record: Record,
     id: PublicId,
 }
 
 impl Session {
-    fn new(context: Arc<Context>, candidates: Vec<Token>) -> Self {
+    /// A new session; [`present`](Self::present) gives it the tokens of its request.
+    #[inline]
+    pub(crate) fn new(context: Arc<Context>) -> Self {
         Self {
             context,
-            presented_token: !candidates.is_empty(),
-            candidates,
+            presented_token: false,
+            candidates: Candidates::default(),
+            candidates_read: 0,
             current: OnceCell::new(),
             malformed_observed: Cell::new(false),
             accessed: Cell::new(false),
@@ -115,12 +127,26 @@ impl Session {
             removes_cookie: false,
             destroy_failed: false,
             save_failed: false,
-            delta: Delta::default(),
+            delta: LazyDelta::default(),
             expiry: None,
             id_change: IdChange::Keep,
             durability: Durability::OfStore,
             cookie: PendingCookie::Nothing,
         }
+    }
+
+    /// Takes the next candidate of the request: of all that are taken, the first live one is this session. Does no I/O. `None`
+    /// stands for a candidate that cannot be a token of any store. Whether further ones are read.
+    pub(crate) fn present(&mut self, candidate: Option<Token>) -> bool {
+        match candidate {
+            Some(token) if self.context.store.is_well_formed(&token) => {
+                self.candidates.insert(token);
+                self.presented_token = true;
+            }
+            _ => self.observe_malformed(),
+        }
+        self.candidates_read += 1;
+        self.candidates_read < CANDIDATES_MAX
     }
 
     /// Whether anything was read or written.
@@ -225,7 +251,7 @@ impl Session {
         for token in self.candidates.iter().take(LOOKED_UP_MAX) {
             let store = &self.context.store;
             match store.load(token)? {
-                Lookup::Live(live) if !self.context.lifetime.is_over(&live.record, store.now()) => {
+                Lookup::Live(live) if !self.context.lifetime.is_over(&live.record.timing(), store.now()) => {
                     return Ok(Some(Current { token: token.clone(), record: live.record, id: live.id }));
                 }
                 Lookup::Live(live) => self.context.observe(&Event::Expired(live.id)),

@@ -2,21 +2,22 @@
 //!
 //! Only that entry is saved, with the request's earlier changes of it. A pending `login` or `rotate_id` is carried out in the
 //! same step: no later change is written under the id from before it.
+use super::delta::Merged;
 use super::dictionary::{check_name, read, run_program, store};
 use super::{IdChange, Session};
 use crate::error::Result;
 use crate::id::Token;
 use crate::record::Record;
 use crate::store::Verdict;
-use crate::value::Value;
+use crate::value::{Value, ValueRef};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::SystemTime;
 
 /// From the value of an entry to its new value (`None`: the entry is removed). It may run several times.
-type EntryFn<'a> = &'a mut dyn FnMut(Option<Value>) -> Result<Option<Value>>;
+type EntryFn<'a> = &'a mut dyn FnMut(Option<ValueRef<'_>>) -> Result<Option<Value>>;
 
-/// What became of a change.
+/// The result of a change.
 struct Written {
     /// Whether the entry is another one now.
     changed: bool,
@@ -63,7 +64,7 @@ impl Session {
     {
         let mut outcome = None;
         self.change_now(name, &mut |stored| {
-            let mut value: T = stored.map(|value| read(name, &value)).transpose()?.unwrap_or_default();
+            let mut value: T = stored.map(|value| read(name, value)).transpose()?.unwrap_or_default();
             outcome = Some(change(&mut value));
             store(name, &value).map(Some)
         })?;
@@ -93,7 +94,7 @@ impl Session {
     pub fn take_now<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
         let mut taken = None;
         let changed = self.change_now(name, &mut |stored| {
-            taken = stored.map(|stored| read(name, &stored)).transpose()?;
+            taken = stored.map(|stored| read(name, stored)).transpose()?;
             Ok(None)
         })?;
         self.modified |= changed;
@@ -120,8 +121,8 @@ impl Session {
     pub fn get_or_insert_now<T: Serialize + DeserializeOwned>(&mut self, name: &str, value: T) -> Result<T> {
         let mut found = None;
         let changed = self.change_now(name, &mut |stored| {
-            found = stored.as_ref().map(|stored| read(name, stored)).transpose()?;
-            stored.map_or_else(|| store(name, &value), Ok).map(Some)
+            found = stored.map(|stored| read(name, stored)).transpose()?;
+            stored.map_or_else(|| store(name, &value), |stored| Ok(stored.to_value())).map(Some)
         })?;
         self.modified |= changed;
         Ok(found.unwrap_or(value))
@@ -158,7 +159,7 @@ impl Session {
     ) -> Result<Written> {
         let (mut changed, mut logged_in) = (false, false);
         let saved = self.change_live(token, now, &mut |record| {
-            logged_in = self.log_in(record, now);
+            logged_in = self.log_in(record, now)?;
             changed = self.change_entry(name, record, change)?;
             Ok(if changed || logged_in { Verdict::Write } else { Verdict::Keep })
         })?;
@@ -172,21 +173,21 @@ impl Session {
 
     /// The same for a session that is not stored.
     fn create_now(&mut self, name: &str, change: EntryFn<'_>, now: SystemTime) -> Result<Written> {
-        let mut record = self.new_record(now);
+        let mut record = self.new_record(now)?;
         let changed = self.change_entry(name, &mut record, change)?;
         Ok(Written { changed, stored: self.store_new(record, now)? })
     }
 
     /// Applies the request's earlier changes of the entry to a record, and then `change`.
     fn change_entry(&self, name: &str, record: &mut Record, change: EntryFn<'_>) -> Result<bool> {
-        let stored = record.entries.get(name);
+        let before = record.clone();
+        let stored = before.entries().get(name);
         let merged = self.delta.merged(name, stored)?;
-        let value = run_program(|| change(merged))?;
-        let changed = value.as_ref() != stored;
-        match value {
-            _ if !changed => {}
-            Some(value) => drop(record.entries.insert(name.into(), value)),
-            None => drop(record.entries.remove(name)),
+        let value = run_program(|| change(merged.as_ref().map(Merged::as_ref)))?;
+        let value = value.as_ref().map(ValueRef::from);
+        let changed = value != stored;
+        if changed {
+            record.edit(&[(name, value)])?;
         }
         Ok(changed)
     }

@@ -1,7 +1,7 @@
 //! Login and a new id: pending until the next save, which moves the session in the same step.
 use super::Session;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Expiry, Record};
+use crate::record::{Expiry, Record, Timing};
 use std::time::SystemTime;
 
 /// Longest user, in bytes.
@@ -98,37 +98,43 @@ impl Session {
         let current = self.load()?;
         Ok(match &self.id_change {
             IdChange::Login(user) => Some(user.clone()),
-            IdChange::Keep | IdChange::Rotate => current.and_then(|current| current.record.user.clone()),
+            IdChange::Keep | IdChange::Rotate => {
+                current.and_then(|current| current.record.user()).map(str::to_owned)
+            }
         })
     }
 
     /// Carries out a pending login on the record of a live session, before any other change of the request. The entries and
     /// the expiry setting of another user are dropped. Whether a login was pending.
-    pub(super) fn log_in(&self, record: &mut Record, now: SystemTime) -> bool {
-        let IdChange::Login(user) = &self.id_change else { return false };
-        if record.user.as_ref().is_some_and(|other| other != user) {
-            record.entries.clear();
-            record.expiry = Expiry::Default;
+    pub(super) fn log_in(&self, record: &mut Record, now: SystemTime) -> Result<bool> {
+        let IdChange::Login(user) = &self.id_change else { return Ok(false) };
+        let mut timing = record.timing();
+        if record.user().is_some_and(|other| other != user) {
+            record.clear();
+            timing.expiry = Expiry::Default;
         }
-        record.user = Some(user.clone());
-        record.created = now;
-        self.context.lifetime.apply(record, record.expiry, now);
-        true
+        record.set_user(user)?;
+        timing.created = now;
+        let expiry = timing.expiry;
+        self.context.lifetime.apply(&mut timing, expiry, now);
+        record.set_timing(timing);
+        Ok(true)
     }
 
     /// The first record of a new session. A login whose session is gone starts from the entries that this request had loaded
     /// of it (a cart, say), unless they were another user's.
-    pub(super) fn new_record(&self, now: SystemTime) -> Record {
-        let mut record = Record::new(now, now);
-        if let IdChange::Login(user) = &self.id_change {
-            let lost = self.current().map(|current| &*current.record);
-            if let Some(lost) = lost.filter(|lost| lost.user.as_ref().is_none_or(|other| other == user)) {
-                record.entries = lost.entries.clone();
-                // A setting that has passed may be the reason why the session is gone.
-                record.expiry = if lost.expiry.is_over(now) { Expiry::Default } else { lost.expiry };
-            }
-            record.user = Some(user.clone());
-        }
-        record
+    pub(super) fn new_record(&self, now: SystemTime) -> Result<Record> {
+        let empty = Record::new(now, now);
+        let IdChange::Login(user) = &self.id_change else { return Ok(empty) };
+        let lost = self.current().map(|current| &current.record);
+        let Some(lost) = lost.filter(|lost| lost.user().is_none_or(|other| other == user)) else {
+            return empty.with_user(user);
+        };
+        let expiry = lost.timing().expiry;
+        // A setting that has passed may be the reason why the session is gone.
+        let expiry = if expiry.is_over(now) { Expiry::Default } else { expiry };
+        let mut record = empty.with_timing(Timing { expiry, ..Timing::new(now, now) });
+        record.extend(lost.entries().iter())?;
+        record.with_user(user)
     }
 }

@@ -1,11 +1,11 @@
 //! How a session's changes reach the store: as a new session, merged into the newest record, or moved with it to a new id.
-use super::delta::Delta;
+use super::delta::LazyDelta;
 use super::{Current, IdChange, PendingCookie, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::Token;
 use crate::lifetime::Renewed;
-use crate::record::Record;
+use crate::record::{Record, Timing};
 use crate::store::{Durability, Saved, Verdict};
 use std::cell::OnceCell;
 use std::time::SystemTime;
@@ -114,7 +114,7 @@ impl Session {
                 self.merge(&token, now)
             }
             Ok(Some(current)) => {
-                if lifetime.renew(&mut current.record.metadata(), now).is_worth_a_write() {
+                if lifetime.renew(&mut current.record.timing(), now).is_worth_a_write() {
                     let token = current.token.clone();
                     self.renew(&token, now);
                 }
@@ -130,8 +130,8 @@ impl Session {
 
     /// Stores the changes as a new session.
     fn create(&mut self, now: SystemTime) -> Result<()> {
-        let mut record = self.new_record(now);
-        self.delta.apply(&mut record.entries)?;
+        let mut record = self.new_record(now)?;
+        self.delta.apply(&mut record)?;
         self.store_new(record, now)?;
         self.clear_pending();
         Ok(())
@@ -157,19 +157,23 @@ impl Session {
     /// Applies the changes to a record. Whether that changed it, and whether the cookie has to be sent again.
     fn apply(&self, record: &mut Record, now: SystemTime) -> Result<(bool, bool)> {
         let lifetime = &self.context.lifetime;
-        let mut moved = self.log_in(record, now);
+        let mut moved = self.log_in(record, now)?;
         let mut changed = moved;
-        changed |= self.delta.apply(&mut record.entries)?;
+        changed |= self.delta.apply(record)?;
+        let mut timing = record.timing();
         match self.expiry {
-            Some(expiry) if expiry != record.expiry => {
-                lifetime.apply(record, expiry, now);
+            Some(expiry) if expiry != timing.expiry => {
+                lifetime.apply(&mut timing, expiry, now);
                 moved = true;
             }
             _ => {
-                let renewed = lifetime.renew(record, now);
+                let renewed = lifetime.renew(&mut timing, now);
                 changed |= renewed.is_worth_a_write();
                 moved |= renewed == Renewed::WithCookie;
             }
+        }
+        if changed || moved {
+            record.set_timing(timing);
         }
         Ok((changed, moved))
     }
@@ -183,7 +187,11 @@ impl Session {
         change: &mut dyn FnMut(&mut Record) -> Result<Verdict>,
     ) -> Result<Option<Saved>> {
         let guarded = &mut |record: &mut Record| {
-            if self.context.lifetime.is_over(record, now) { Ok(Verdict::Abort) } else { change(record) }
+            if self.context.lifetime.is_over(&record.timing(), now) {
+                Ok(Verdict::Abort)
+            } else {
+                change(record)
+            }
         };
         match self.id_change {
             IdChange::Keep => self.context.store.update(token, guarded, self.durability),
@@ -201,11 +209,13 @@ impl Session {
 
     /// Creates a new session with the expiry setting of this request, if there is anything to store. Returns whether there was.
     pub(super) fn store_new(&mut self, mut record: Record, now: SystemTime) -> Result<bool> {
-        let expiry = self.expiry.unwrap_or(record.expiry);
-        if (record.entries.is_empty() && record.user.is_none()) || expiry.is_over(now) {
+        let mut timing = record.timing();
+        let expiry = self.expiry.unwrap_or(timing.expiry);
+        if (record.entries().is_empty() && record.user().is_none()) || expiry.is_over(now) {
             return Ok(false);
         }
-        self.context.lifetime.apply(&mut record, expiry, now);
+        self.context.lifetime.apply(&mut timing, expiry, now);
+        record.set_timing(timing);
         let saved = self.context.store.create(&record, self.durability)?;
         self.context.observe(&Event::Created(saved.live.id));
         self.set_current(saved, now, true);
@@ -222,9 +232,7 @@ impl Session {
             }
             // A session that moved is still one of the candidates.
             let before = before.token.clone();
-            if let Some(token) = self.candidates.iter_mut().find(|token| **token == before) {
-                *token = saved.token.clone();
-            }
+            self.candidates.replace(&before, &saved.token);
         }
         self.set_current(saved, now, send_cookie);
     }
@@ -233,12 +241,12 @@ impl Session {
     fn set_current(&mut self, saved: Saved, now: SystemTime, send_cookie: bool) {
         let Saved { token, live } = saved;
         if send_cookie {
-            let record = &live.record;
-            let browser_bound = self.context.lifetime.is_browser_bound(record.expiry);
-            let left = record.deadline.duration_since(now).unwrap_or_default();
+            let Timing { expiry, deadline, .. } = live.record.timing();
+            let browser_bound = self.context.lifetime.is_browser_bound(expiry);
+            let left = deadline.duration_since(now).unwrap_or_default();
             self.cookie = PendingCookie::Token {
                 token: token.clone(),
-                until: (!browser_bound).then_some((left, record.deadline)),
+                until: (!browser_bound).then_some((left, deadline)),
             };
         }
         self.current = OnceCell::from(Some(Current { token, record: live.record, id: live.id }));
@@ -252,7 +260,7 @@ impl Session {
 
     /// Clears the pending changes: they are saved, or pointless.
     pub(super) fn clear_pending(&mut self) {
-        self.delta = Delta::default();
+        self.delta = LazyDelta::default();
         self.expiry = None;
         self.id_change = IdChange::Keep;
     }

@@ -1,7 +1,7 @@
-//! The same names under the checker: what takes the place of locks, threads, channels and time in the proofs.
+//! The same names under the checker: replacements of locks, threads, channels and time in the proofs.
 //!
 //! - Everything runs on one thread of the system, and only one thread of the model at a time. Memory is as if each access
-//!   were sequentially consistent; what weaker orderings allow is looked for by Miri.
+//!   were sequentially consistent; Miri looks for the effects of weaker orderings.
 //! - **Time** is the count of the calls that asked for it: a millisecond each. So every wait with a limit ends, short ones
 //!   after one try and long ones after thousands, in which all other threads come to an end; and a model repeats itself.
 //! - **A timer** may go off at any instant that the checker chooses, but not more often than [`set_timers`] says.
@@ -306,7 +306,7 @@ pub(crate) mod channel {
         }
     }
 
-    /// What a select came to.
+    /// The result of a select.
     pub(crate) enum Ready {
         #[expect(dead_code, reason = "a stopped thread does not ask how")]
         First(Result<(), TryRecvError>),

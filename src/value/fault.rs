@@ -41,6 +41,7 @@ pub(super) enum Segment {
 }
 
 impl Fault {
+    #[cold]
     pub(super) fn new(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::because(Why::Said(reason.into()))
     }
@@ -50,6 +51,7 @@ impl Fault {
     }
 
     /// The fault as the value around its place sees it.
+    #[cold]
     pub(super) fn within(mut self, segment: Segment) -> Self {
         self.0.path.push(segment);
         self
@@ -126,7 +128,7 @@ impl de::Error for Fault {
 }
 
 /// The name of the data's kind in an error, with its article.
-fn kind_of(found: Unexpected<'_>) -> &'static str {
+pub(super) fn kind_of(found: Unexpected<'_>) -> &'static str {
     match found {
         Unexpected::Unit | Unexpected::Option => "null",
         Unexpected::Bool(_) => "a boolean",

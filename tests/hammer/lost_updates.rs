@@ -5,11 +5,16 @@
 //! increments acknowledged to each process.
 use crate::figures::{Figures, words};
 use crate::stage::{open, open_without_cache};
-use crate::support::process::{Dice, Parent, Start, Worker, hear_from_all, say_to_all};
+use crate::support::dice::Dice;
+use crate::support::process::{Parent, Start, Worker, hear_from_all, say_to_all};
 use sessile::{Durability, FileStore, Lookup, Record, Store, Token, Value, Verdict};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
+
+trials! {
+    sums_equal_the_acknowledged_increments,
+}
 
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("increment", work)];
 
@@ -19,7 +24,7 @@ const SESSIONS: usize = 3;
 /// Increments of each thread in a round.
 const INCREMENTS: u64 = 50;
 
-pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
+fn sums_equal_the_acknowledged_increments(dir: &Path, time: Duration) -> Figures {
     let files = open_without_cache(dir);
     let start =
         |process: u64| Start::of(WORKERS[0].0).with("DIR", dir).with("PROCESS", process.to_string()).start();
@@ -88,13 +93,13 @@ fn by(process: usize) -> String {
 }
 
 fn count(record: &Record, name: &str) -> u64 {
-    record.entries.get(name).map_or(0, |value| value.get().unwrap())
+    record.entries().get(name).map_or(0, |value| value.get().unwrap())
 }
 
 #[track_caller]
 fn load(store: &FileStore, token: &Token) -> Record {
     match store.load(token).unwrap() {
-        Lookup::Live(live) => (*live.record).clone(),
+        Lookup::Live(live) => live.record,
         Lookup::Absent(absent) => panic!("a session that was not ended is absent: {absent:?}"),
     }
 }
@@ -149,9 +154,9 @@ fn increment(store: &FileStore, tokens: &[Token], process: u64, dice: &mut Dice)
         let change = &mut |record: &mut Record| {
             for name in [ALL, &own] {
                 let next = Value::new(&(count(record, name) + 1)).unwrap();
-                record.entries.insert(name.into(), next);
+                record.insert(name, &next).unwrap();
             }
-            record.entries.insert("text".into(), Value::new(&"x".repeat(bytes)).unwrap());
+            record.insert("text", &Value::new(&"x".repeat(bytes)).unwrap()).unwrap();
             Ok(Verdict::Write)
         };
         let saved = store.update(&tokens[n], change, how).unwrap().expect("no operation ends it");

@@ -1,23 +1,33 @@
-//! Hammers: races between processes, for as long as desired. Each hammer tests one promise on the sessions of
-//! one store, from several processes with several threads. It checks every result against earlier
-//! acknowledgements, stops at the first fault, and prints one line of figures.
+//! Random tests: races between processes and threads, and damage without a pattern, for as long as desired. Each
+//! trial tests one promise in a directory of its own, with rounds until its time is over. It checks every result
+//! against earlier acknowledgements, stops at the first fault, and prints one line of figures.
 //!
 //! ```text
-//! cargo test --test hammer                                          # three seconds each, with the other tests
+//! cargo test --test hammer                                          # a second each, with the other tests
 //! cargo test --release --test hammer -- --seconds 600 coherence     # a long search
 //! cargo test --test hammer -- --help
 //! ```
 //!
-//! Tests with a given number of rounds, each aimed at one race, are in `tests/it`.
+//! Tests of fixed steps are in `tests/it`.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+#[macro_use]
+mod rounds;
+
 mod coherence;
+mod damage;
+mod emptied;
 mod ends;
 mod figures;
+mod hostile_cookies;
 mod kill;
+mod killed_steps;
 mod lost_updates;
+mod processes;
 mod reaper;
 mod stage;
+mod stale;
 mod support;
+mod sweep_races;
 mod workers;
 
 use figures::{Figures, words};
@@ -33,53 +43,52 @@ use support::texts::directory_in_memory;
 /// A child of this binary needs no arguments.
 const CHILD: &[&str] = &[];
 
-const WORKERS: &[&[(&str, Worker)]] =
-    &[coherence::WORKERS, ends::WORKERS, kill::WORKERS, lost_updates::WORKERS, reaper::WORKERS];
-
-struct Hammer {
-    name: &'static str,
-    promise: &'static str,
-    run: fn(&Path, Duration) -> Figures,
-}
-
-static HAMMERS: [Hammer; 5] = [
-    Hammer {
-        name: "coherence",
-        promise: "no load in any process returns less than was acknowledged to any",
-        run: coherence::run,
-    },
-    Hammer {
-        name: "lost-updates",
-        promise: "sums equal the acknowledged increments",
-        run: lost_updates::run,
-    },
-    Hammer {
-        name: "reaper",
-        promise: "a session renewed in time stays; an expired one is not served and is removed",
-        run: reaper::run,
-    },
-    Hammer {
-        name: "ends",
-        promise: "an ended session stays ended and has at most one successor",
-        run: ends::run,
-    },
-    Hammer {
-        name: "kill",
-        promise: "kill -9 loses, revives and tears no session and leaves no lock held",
-        run: kill::run,
-    },
+/// What its children can do.
+const WORKERS: &[&[(&str, Worker)]] = &[
+    coherence::WORKERS,
+    emptied::WORKERS,
+    ends::WORKERS,
+    kill::WORKERS,
+    killed_steps::WORKERS,
+    lost_updates::WORKERS,
+    processes::WORKERS,
+    reaper::WORKERS,
+    stale::WORKERS,
+    sweep_races::WORKERS,
 ];
+
+/// The trials of a file: the path of each, which ends in its promise, and the function that runs it for this time in
+/// this directory.
+type Trials = &'static [(&'static str, fn(&Path, Duration) -> Figures)];
+
+const TRIALS: &[Trials] = &[
+    coherence::TRIALS,
+    damage::TRIALS,
+    emptied::TRIALS,
+    ends::TRIALS,
+    hostile_cookies::TRIALS,
+    kill::TRIALS,
+    killed_steps::TRIALS,
+    lost_updates::TRIALS,
+    processes::TRIALS,
+    reaper::TRIALS,
+    stale::TRIALS,
+    sweep_races::TRIALS,
+];
+
+/// Trials that run at the same time. They measure nothing, and wait for processes and locks more than they compute.
+const AT_ONCE: usize = 2;
 
 const HELP: &str = "\
 Usage: cargo test [--release] --test hammer -- [--seconds N] [--dir DIR] [NAME]
 
-  --seconds N   how long each hammer runs [3]
+  --seconds N   how long each trial runs [1]
   --dir DIR     where the stores are created and removed again [in memory, where available]
   --list        list the names
   -h, --help    print this text
 
-and the other options of the usual harness. A kill cuts a write short where memory is allocated page by page, as for files in
-memory; on a disk this may never happen.";
+and the other options of the usual harness. Two trials run at the same time: --test-threads changes that. A kill cuts a write
+short where memory is allocated page by page, as for files in memory; on a disk this may never happen.";
 
 fn main() -> ExitCode {
     if run_worker() {
@@ -91,7 +100,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match ours(&mut words) {
-        Ok((time, dir)) => hammer(words, time, dir.as_deref()),
+        Ok((time, dir)) => run_all(words, time, dir.as_deref()),
         Err(error) => {
             eprintln!("{error}\n\n{HELP}");
             ExitCode::FAILURE
@@ -99,43 +108,41 @@ fn main() -> ExitCode {
     }
 }
 
-/// Duration and directory of each hammer: the options that the usual harness does not have.
+/// Duration and directory of each trial: the options that the usual harness does not have.
 fn ours(words: &mut pico_args::Arguments) -> Result<(Duration, Option<PathBuf>), pico_args::Error> {
     let time = words.opt_value_from_fn("--seconds", |text| match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 1e6 => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("it must be a number above 0 and at most a million"),
     })?;
-    Ok((time.unwrap_or(Duration::from_secs(3)), words.opt_value_from_str("--dir")?))
+    Ok((time.unwrap_or(Duration::from_secs(1)), words.opt_value_from_str("--dir")?))
 }
 
-/// Runs one hammer after the other, even after one has failed.
-fn hammer(words: pico_args::Arguments, time: Duration, dir: Option<&Path>) -> ExitCode {
+/// Runs all trials, even after one has failed.
+fn run_all(words: pico_args::Arguments, time: Duration, dir: Option<&Path>) -> ExitCode {
     let mut arguments = Arguments::from_iter(once("hammer".into()).chain(words.finish()));
-    arguments.test_threads = Some(1);
-    let trial = |hammer: &'static Hammer| {
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    let trials = TRIALS.iter().copied().flatten().map(|&(path, run)| {
+        let name = path.strip_prefix("hammer::").expect("a module of this crate");
         let dir = dir.map(Path::to_owned);
-        Trial::test(hammer.name, move || hammer.keeps_its_promise(time, dir.as_deref()))
-    };
-    libtest_mimic::run(&arguments, HAMMERS.iter().map(trial).collect()).exit_code()
+        Trial::test(name, move || {
+            let stage = match dir {
+                Some(dir) => tempfile::tempdir_in(dir)?,
+                None => directory_in_memory(),
+            };
+            keeps_its_promise(name, || run(stage.path(), time))
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-impl Hammer {
-    fn keeps_its_promise(&self, time: Duration, dir: Option<&Path>) -> Result<(), Failed> {
-        let stage = match dir {
-            Some(dir) => tempfile::tempdir_in(dir)?,
-            None => directory_in_memory(),
-        };
-        let began = Instant::now();
-        let run = catch_unwind(AssertUnwindSafe(|| (self.run)(stage.path(), time)));
-        let figures = run.unwrap_or_else(|thrown| {
-            let mut figures = Figures::default();
-            figures.fault(words(&*thrown));
-            figures
-        });
-        println!("\n  {figures} in {:.1} s", began.elapsed().as_secs_f64());
-        if !figures.has_faults() {
-            return Ok(());
-        }
-        Err(format!("broken: {}\n  {}", self.promise, figures.descriptions()).into())
-    }
+/// Runs a trial, and prints its figures. A panic is a fault.
+fn keeps_its_promise(name: &str, run: impl FnOnce() -> Figures) -> Result<(), Failed> {
+    let began = Instant::now();
+    let figures = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|thrown| {
+        let mut figures = Figures::default();
+        figures.fault(words(&*thrown));
+        figures
+    });
+    println!("  {name}: {figures} in {:.1} s", began.elapsed().as_secs_f64());
+    if figures.has_faults() { Err(figures.descriptions().into()) } else { Ok(()) }
 }

@@ -1,21 +1,26 @@
 //! Reapers in all processes beside renewals at the last moment: a session renewed in time is never removed,
 //! an expired one is never served, and at the end one sweep leaves no expired session.
 //!
-//! The ledger's versions are deadlines here, in microseconds since the hammer began. A renewal never makes a
+//! The ledger's versions are deadlines here, in microseconds since the trial began. A renewal never makes a
 //! deadline earlier, so a session lives at least until the latest acknowledged deadline.
 use crate::figures::Figures;
 use crate::stage::{Going, ledger, open_in, open_without_cache, wait};
+use crate::support::dice::Dice;
 use crate::support::ledger::{Ledger, Life};
-use crate::support::process::{Dice, Parent, Start, Worker, hear_from_all, say_to_all};
+use crate::support::process::{Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::texts::{files_in_shards, path_of};
 use crate::support::versions;
 use sessile::file::{ReaperOptions, SweepOptions, SweepOutcome};
-use sessile::{Absent, Durability, FileStore, Live, Lookup, PublicId, Record, Store, Token, Verdict};
+use sessile::{Absent, Durability, FileStore, Live, Lookup, PublicId, Record, Store, Timing, Token, Verdict};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+trials! {
+    a_session_renewed_in_time_stays_and_an_expired_one_goes,
+}
 
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("renew beside reapers", work)];
 
@@ -31,7 +36,7 @@ const HELD_MAX: u64 = 400;
 /// Earliest renewal before a deadline, in microseconds.
 const LEAD_MAX: u64 = 6_000;
 
-pub(crate) fn run(dir: &Path, time: Duration) -> Figures {
+fn a_session_renewed_in_time_stays_and_an_expired_one_goes(dir: &Path, time: Duration) -> Figures {
     let ledger = ledger(dir);
     let store = open_without_cache(dir);
     let epoch = SystemTime::now();
@@ -115,7 +120,7 @@ fn work(parent: &Parent) {
         let race = |writer: usize| {
             let going = Going::on_for(ledger, time);
             let mut racer = Racer::new(store, ledger, writer, epoch);
-            while going.on_still() {
+            while going.on_until(racer.figures.saves > 0 && racer.figures.ends > 0) {
                 racer.step();
                 if racer.figures.has_faults() {
                     going.stop();
@@ -195,7 +200,7 @@ impl<'a> Racer<'a> {
         self.load(life);
     }
 
-    /// Microseconds since the hammer began.
+    /// Microseconds since the trial began.
     fn now(&self) -> u64 {
         self.since_epoch(self.store.now())
     }
@@ -207,9 +212,12 @@ impl<'a> Racer<'a> {
     fn create_in(&mut self, place: u64) {
         let life = self.ledger.give(self.writer);
         let mut record = versions::new(self.store, 1, 10);
-        record.deadline = self.store.now() + Duration::from_micros(2_000 + self.dice.roll(LIFE_MAX - 2_000));
+        record.set_timing(Timing {
+            deadline: self.store.now() + Duration::from_micros(2_000 + self.dice.roll(LIFE_MAX - 2_000)),
+            ..record.timing()
+        });
         let saved = self.store.create(&record, Durability::Relaxed).unwrap();
-        let deadline = self.since_epoch(saved.live.record.deadline);
+        let deadline = self.since_epoch(saved.live.record.deadline());
         self.ledger.begin(life, &saved.token, self.writer, deadline);
         self.ledger.put_in(place, life);
     }
@@ -227,7 +235,7 @@ impl<'a> Racer<'a> {
                 std::hint::spin_loop();
             }
             versions::put(record, versions::of(record) + 1, bytes);
-            record.deadline = record.deadline.max(to);
+            record.set_timing(Timing { deadline: record.deadline().max(to), ..record.timing() });
             Ok(Verdict::Write)
         };
         let Some(saved) = self.store.update(&token, change, Durability::Relaxed).unwrap() else {
@@ -242,7 +250,7 @@ impl<'a> Racer<'a> {
             self.figures.ends += 1;
             return false;
         };
-        let deadline = self.since_epoch(saved.live.record.deadline);
+        let deadline = self.since_epoch(saved.live.record.deadline());
         self.ledger.acknowledge(life, self.writer, deadline);
         self.figures.saves += 1;
         if before.ended {
@@ -260,7 +268,7 @@ impl<'a> Racer<'a> {
         match found {
             Lookup::Live(Live { record, .. }) => {
                 versions::of(&record);
-                let deadline = self.since_epoch(record.deadline);
+                let deadline = self.since_epoch(record.deadline());
                 if before.ended {
                     self.figures.fault(format!("{life:?}: served after it was reported as expired"));
                 } else if deadline <= asked {

@@ -1,4 +1,5 @@
-//! A hammer's environment: a store, a ledger beside it, and a flag that stops all threads after a fault.
+//! A trial's environment: a store, a ledger beside it, and a flag that stops all threads after a fault.
+use crate::rounds::EXTENSION_MAX;
 use crate::support::ledger::Ledger;
 use sessile::{FileStore, FileStoreOptions};
 use std::path::{Path, PathBuf};
@@ -59,7 +60,13 @@ impl<'a> Going<'a> {
 
     /// Whether to continue.
     pub(crate) fn on_still(&self) -> bool {
-        self.until.is_none_or(|until| Instant::now() < until) && !is_stopped(self.ledger)
+        self.on_until(true)
+    }
+
+    /// The same, and on until there is enough for a result: a busy machine may need more time, up to [`EXTENSION_MAX`].
+    pub(crate) fn on_until(&self, is_enough: bool) -> bool {
+        let extension = if is_enough { Duration::ZERO } else { EXTENSION_MAX };
+        self.until.is_none_or(|until| Instant::now() < until + extension) && !is_stopped(self.ledger)
     }
 
     /// Sets the stop flag.

@@ -1,26 +1,39 @@
 //! Processes with several checker threads each, which run every operation on the same sessions at once and
 //! check all results.
 use crate::figures::{Figures, words};
-use crate::stage::{Going, ledger, open_in, open_without_cache, wait};
+use crate::stage::{Going, ledger, open_without_cache, options, store_in, wait};
+use crate::support::apart::keep_apart;
 use crate::support::checker::{Checker, Findings, Mix, Saving, check_at_rest};
 use crate::support::ledger::Ledger;
-use crate::support::process::{Parent, Start, hear_from_all, say_to_all};
+use crate::support::process::{Parent, Start, say_to_all};
 use crate::support::texts::files_in_shards;
-use sessile::FileStore;
 use sessile::file::SweepOptions;
+use sessile::{Clock, FileStore};
 use std::ops::ControlFlow::{Break, Continue};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+/// Whether processes hear of each other's changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counters {
+    Shared,
+    /// An operation of one process invalidates no cache entry of another.
+    Separate,
+}
+
+#[derive(Clone, Copy)]
 pub(crate) struct Workers {
     /// The worker function that runs [one process](Self::work).
     pub(crate) worker: &'static str,
     /// For each process, whether it keeps copies in memory.
     pub(crate) have_caches: &'static [bool],
+    pub(crate) counters: Counters,
     pub(crate) threads: usize,
     pub(crate) places: u64,
     pub(crate) mix: Mix,
+    /// Steps that each thread makes at least, whatever time they take: enough of every operation.
+    pub(crate) steps_min: u64,
     pub(crate) saving: Saving,
     /// Whether one more thread of each process sweeps the store again and again.
     pub(crate) sweeps: bool,
@@ -34,11 +47,15 @@ impl Workers {
         let mut maker = Checker::new(&files, &ledger, 0, 0);
         (0..self.places).for_each(|place| maker.create_in(place));
         let start = |process: usize| {
+            if self.counters == Counters::Separate {
+                keep_apart(&store_in(dir));
+            }
             let start = Start::of(self.worker).with("DIR", dir).with("PROCESS", process.to_string());
-            start.with("MILLIS", time.as_millis().to_string()).start()
+            let child = start.with("MILLIS", time.as_millis().to_string()).start();
+            assert_eq!(child.line(), "ready");
+            child
         };
         let mut children: Vec<_> = (0..self.have_caches.len()).map(start).collect();
-        hear_from_all(&children, "ready");
         say_to_all(&mut children, "go");
         let mut figures = Figures::default();
         wait(&ledger, time);
@@ -60,7 +77,14 @@ impl Workers {
         let dir = Path::new(parent.argument("DIR"));
         let process = usize::try_from(parent.number("PROCESS")).unwrap();
         let time = Duration::from_millis(parent.number("MILLIS"));
-        let (store, ledger) = (open_in(dir, self.have_caches[process]), ledger(dir));
+        let mut options = options();
+        if !self.have_caches[process] {
+            options = options.cache_bytes(0);
+        }
+        if self.counters == Counters::Separate {
+            options = options.clock(Clock::manual(SystemTime::now()));
+        }
+        let (store, ledger) = (options.open(store_in(dir)).unwrap(), ledger(dir));
         parent.report("ready");
         parent.line();
         let mut figures = thread::scope(|scope| {
@@ -95,9 +119,12 @@ impl Workers {
         let going = Going::on_for(ledger, time);
         let mut checker = Checker::new(store, ledger, writer, writer as u64);
         checker.saving = self.saving;
-        while going.on_still() {
+        let mut steps = 0_u64;
+        while going.on_until(steps >= self.steps_min) {
             checker.step(0, self.places, self.mix);
-            if !checker.findings.faults.is_empty() {
+            steps += 1;
+            // Without invalidations stale loads are expected.
+            if self.counters == Counters::Shared && !checker.findings.faults.is_empty() {
                 going.stop();
             }
         }
@@ -109,8 +136,10 @@ impl Workers {
 fn walk(store: &FileStore, going: &Going<'_>) -> Figures {
     let mut figures = Figures::default();
     let options = SweepOptions::new().full(true).cpu_percent(25);
-    while going.on_still() {
-        let report = store.sweep_with(&options, |_| if going.on_still() { Continue(()) } else { Break(()) });
+    while going.on_until(figures.sweeps > 0) {
+        let is_enough = figures.sweeps > 0;
+        let report =
+            store.sweep_with(&options, |_| if going.on_until(is_enough) { Continue(()) } else { Break(()) });
         let report = report.unwrap();
         figures.sweeps += u64::from(report.examined > 0);
         figures.removed += report.removed;

@@ -1,9 +1,10 @@
 //! Sessions that are loaded, deleted, imported and quarantined by their public id.
 use crate::support::sweeping::{Fixture, HOUR, RELAXED};
 use crate::support::texts::{files_in_shards, load, path_of, record};
-use sessile::file::SweepOptions;
+use sessile::file::{Content, SweepOptions};
 use sessile::{
-    Absent, Error, ErrorKind, FileStore, FileStoreOptions, Lookup, PublicId, Record, Store, Verdict,
+    Absent, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Lookup, PublicId, Record, Store,
+    Timing, Verdict,
 };
 use std::fs::{self, File};
 use std::path::Path;
@@ -12,13 +13,13 @@ use std::thread;
 /// A session of another store.
 fn session(fixture: &Fixture, text: &str) -> Record {
     let mut record = record(text);
-    record.deadline = fixture.store.now() + HOUR;
+    record.set_timing(Timing { deadline: fixture.store.now() + HOUR, ..record.timing() });
     record
 }
 
 fn text_of(fixture: &Fixture, id: PublicId) -> Option<String> {
     match fixture.store.load_by_id(&id).unwrap() {
-        Lookup::Live(live) => Some(live.record.entries["text"].get().unwrap()),
+        Lookup::Live(live) => Some(live.record.entries().get("text").unwrap().get().unwrap()),
         Lookup::Absent(_) => None,
     }
 }
@@ -113,11 +114,56 @@ fn only_damaged_files_are_quarantined_and_earlier_ones_stay() {
     }
 }
 
-/// The session's version says that a newer version of this crate wrote it.
-fn make_newer(path: &Path) {
+/// The session's version says that another version of this crate wrote it.
+fn set_format(path: &Path, format: u8) {
     let mut bytes = fs::read(path).unwrap();
-    bytes[4] = 9;
+    bytes[4] = format;
     fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn lost_parameters_are_never_guessed_over_an_older_format() {
+    let fixture = Fixture::new();
+    let old = fixture.session(HOUR);
+    let (path, parameters) = (fixture.path(&old), fixture.root().join("sessile.json"));
+    set_format(&path, 1);
+    let bytes = fs::read(&path).unwrap();
+    fs::remove_file(&parameters).unwrap();
+    for attempt in [FileStore::repair(fixture.root()).map(drop), FileStore::open(fixture.root()).map(drop)] {
+        let error = attempt.unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::OlderFormat, Some(&*path)), "{error}");
+        let way = "repair the store with that version, then run `sessile export` of the version of sessile that wrote it, and \
+                   `sessile import` of this one into a new directory";
+        assert!(error.to_string().ends_with(way), "{error}");
+        assert!(!parameters.exists() && fs::read(&path).unwrap() == bytes);
+    }
+}
+
+/// A backup of a file from before the change of the format, restored into a store.
+#[test]
+fn a_session_of_the_earlier_format_is_never_damage() {
+    let fixture = Fixture::new();
+    let saved = fixture.session(HOUR);
+    let (id, path) = (saved.live.id, fixture.path(&saved));
+    set_format(&path, 1);
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(fixture.store.quarantine(&id).unwrap_err().kind(), ErrorKind::OlderFormat);
+    let kinds = [
+        fixture.store.load(&saved.token).map(drop),
+        fixture.store.load_by_id(&id).map(drop),
+        fixture.store.delete(&saved.token).map(drop),
+        fixture.store.delete_by_id(&id).map(drop),
+        fixture.store.import(&id, &saved.live.record, Durability::Relaxed).map(drop),
+    ];
+    for result in kinds {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::OlderFormat);
+    }
+    let contents: Vec<_> = fixture.store.files().map(|file| file.unwrap().content).collect();
+    assert!(
+        contents.iter().any(|content| matches!(content, Content::Older(found) if *found == id)),
+        "{contents:?}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
 #[test]
@@ -126,7 +172,7 @@ fn lost_parameters_are_never_guessed_over_a_newer_format() {
     let (old, new) = (fixture.session(HOUR), fixture.session(HOUR));
     let parameters = fixture.root().join("sessile.json");
     let wanted = fs::read(&parameters).unwrap();
-    make_newer(&fixture.path(&new));
+    set_format(&fixture.path(&new), 9);
     fs::remove_file(&parameters).unwrap();
     for attempt in [FileStore::repair(fixture.root()).map(drop), FileStore::open(fixture.root()).map(drop)] {
         let error = attempt.unwrap_err();
@@ -138,14 +184,14 @@ fn lost_parameters_are_never_guessed_over_a_newer_format() {
         assert!(!parameters.exists());
     }
     // Parameters that say so themselves.
-    fs::write(&parameters, r#"{"format":2}"#).unwrap();
+    fs::write(&parameters, r#"{"format":3}"#).unwrap();
     assert_eq!(FileStore::repair(fixture.root()).unwrap_err().kind(), ErrorKind::NewerFormat);
-    assert_eq!(fs::read(&parameters).unwrap(), br#"{"format":2}"#);
+    assert_eq!(fs::read(&parameters).unwrap(), br#"{"format":3}"#);
     fs::remove_file(&parameters).unwrap();
 
     fs::remove_file(fixture.path(&new)).unwrap();
     let error = FileStoreOptions::new().create(false).open(fixture.root()).unwrap_err();
-    let text = "its sessions are there, and its parameters file `sessile.json` is lost; make that anew with \
+    let text = "its sessions are there, and its parameters file `sessile.json` is lost; recreate that with \
                 FileStore::repair or `sessile verify --repair`";
     assert_eq!(
         (error.kind(), error.to_string().ends_with(text)),

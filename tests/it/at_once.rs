@@ -1,6 +1,6 @@
 //! Changes that are made in the store at once: atomic among requests, kept whatever becomes of this one, and a pending login or
 //! rotation is carried out in the same step.
-use crate::life::{add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
+use crate::lifecycle::{add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
@@ -26,13 +26,13 @@ on_every_storage! {
     a_login_waits_as_long_as_nothing_can_be_stored,
 }
 
-/// Sessions whose rotations are noted.
+/// Sessions whose rotations are counted.
 fn noting_rotations(stage: &Stage) -> (Sessions, Arc<Mutex<usize>>) {
     let rotations = Arc::new(Mutex::new(0));
-    let noted = rotations.clone();
+    let counted = rotations.clone();
     let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
     let sessions = sessions.with_observer(move |event| {
-        *noted.lock() += usize::from(matches!(event, Event::Rotated { .. }));
+        *counted.lock() += usize::from(matches!(event, Event::Rotated { .. }));
     });
     (sessions, rotations)
 }
@@ -44,7 +44,7 @@ fn visit(sessions: &Sessions, token: &Token) -> Visit {
 #[track_caller]
 fn check_stored(stage: &Stage, token: &Token, user: Option<&str>, expected: &Json) {
     assert_eq!(entries(stage, token), *expected);
-    assert_eq!(stage.record(token).user.as_deref(), user);
+    assert_eq!(stage.record(token).user(), user);
 }
 
 fn update_now_carries_out_a_login_under_the_new_id(stage: &Stage) {
@@ -114,13 +114,13 @@ fn update_now_carries_out_a_rotation_under_the_new_id(stage: &Stage) {
 }
 
 fn changes_beside_an_update_now_are_saved_without_a_rotation(stage: &Stage) {
-    let acts: [fn(&mut Session); 2] = [Session::rotate_id, |s| s.login("ada").unwrap()];
-    for act in acts {
+    let operations: [fn(&mut Session); 2] = [Session::rotate_id, |s| s.login("ada").unwrap()];
+    for operation in operations {
         let (sessions, rotations) = noting_rotations(stage);
         let token = stored(stage, &json!({ "n": 1 }));
         let mut visit = visit(&sessions, &token);
         visit.insert("m", 1).unwrap();
-        act(&mut visit);
+        operation(&mut visit);
         assert_eq!(visit.update_now("n", add_one).unwrap(), 2);
         let new = token_of(&visit);
         assert_eq!(entries(stage, &new), json!({ "n": 2 }));
@@ -178,13 +178,13 @@ fn of_two_tabs_that_take_a_coupon_one_gets_it(stage: &Stage) {
 fn at_the_same_time<R: Send>(
     stage: &Stage,
     token: &Token,
-    act: impl Fn(&mut Session, u64) -> R + Sync,
+    operation: impl Fn(&mut Session, u64) -> R + Sync,
 ) -> Vec<R> {
     let mut tabs: Vec<_> = (0..8).map(|_| loaded(stage, token)).collect();
     std::thread::scope(|scope| {
-        let act = &act;
+        let operation = &operation;
         let threads: Vec<_> =
-            tabs.iter_mut().zip(0..).map(|(tab, n)| scope.spawn(move || act(tab, n))).collect();
+            tabs.iter_mut().zip(0..).map(|(tab, n)| scope.spawn(move || operation(tab, n))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
 }
@@ -294,13 +294,13 @@ fn a_change_of_the_same_session_from_within_is_refused_at_once() {
         |s| s.destroy().map(drop),
     ];
     let begun = Instant::now();
-    for act in inner {
+    for operation in inner {
         let mut refused = None;
         let mut outer = stage.sessions().session([token.clone()]);
         let change = |count: &mut u64| {
             let mut session = stage.sessions().session([token.clone()]);
             assert_eq!(session.get("m").unwrap(), Some(1), "reads wait for no lock");
-            refused = act(&mut session).err().map(|error| error.kind());
+            refused = operation(&mut session).err().map(|error| error.kind());
             // Another session is no part of it.
             assert_eq!(stage.sessions().session([]).update_now("n", add_one).unwrap(), 1);
             *count += 1;
@@ -323,5 +323,5 @@ fn a_login_waits_as_long_as_nothing_can_be_stored(stage: &Stage) {
     session.set_expiry(Expiry::Default);
     assert_eq!(session.user().unwrap().as_deref(), Some("ada"));
     session.save().unwrap();
-    assert_eq!(stage.record(&token_of(&session)).user.as_deref(), Some("ada"));
+    assert_eq!(stage.record(&token_of(&session)).user(), Some("ada"));
 }

@@ -20,7 +20,7 @@ fn sources(dir: &Path, found: &mut BTreeMap<String, String>) {
 }
 
 /// Whether a source has this test: a function with the attribute, which is not ignored, or one that a macro's
-/// list turns into a test.
+/// list turns into a test or into a trial of the random tests.
 fn has_test(source: &str, name: &str) -> bool {
     let lines: Vec<_> = source.lines().map(str::trim).collect();
     let function = format!("fn {name}(");

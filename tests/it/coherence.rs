@@ -3,10 +3,8 @@
 //!
 //! Two open stores of one directory share its files and counters only, also within one process: most tests here have a writer
 //! and a reader, and the reader has an entry that it would serve without the invalidation. No store here watches the directory:
-//! that would hide a missing invalidation.
-use crate::support::checker::{Checker, Count, Findings, Mix, check_at_rest};
-use crate::support::ledger::{Ledger, Life};
-use crate::support::process::{Parent, Start, Worker, rounds, say_to_all};
+//! that would hide a missing invalidation. Processes that meet at random are in `tests/hammer`.
+use crate::support::apart::keep_apart;
 use crate::support::versions;
 use sessile::{
     Clock, Durability, Error, ErrorKind, FileStore, FileStoreOptions, PublicId, Record, Result, Store, Token,
@@ -16,266 +14,21 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
-
-pub(crate) const WORKERS: &[(&str, Worker)] = &[("check", check), ("meet the end", meet_the_end)];
 
 fn options() -> FileStoreOptions {
     let options = FileStoreOptions::new().lock_wait(Duration::from_secs(30)).sync_security_events(false);
     options.watch(false)
 }
 
-pub(crate) fn open(dir: &Path) -> FileStore {
+fn open(dir: &Path) -> FileStore {
     options().open(dir).unwrap()
 }
 
 /// What the files say.
-pub(crate) fn open_without_cache(dir: &Path) -> FileStore {
+fn open_without_cache(dir: &Path) -> FileStore {
     options().cache_bytes(0).open(dir).unwrap()
-}
-
-/// Puts a copy of the shared counters in their place. Processes that have them in memory do not notice it at once.
-fn part(dir: &Path) {
-    std::fs::copy(dir.join("run/generations"), dir.join("run/restored")).unwrap();
-    std::fs::rename(dir.join("run/restored"), dir.join("run/generations")).unwrap();
-}
-
-/// Gives the counters another name, so that nothing tells a store that opens them next that they lose theirs. If by its clock no
-/// time goes by, it does not look either.
-fn keep_apart(dir: &Path) {
-    let run = dir.join("run");
-    let name = format!("apart-{}", std::fs::read_dir(&run).unwrap().count());
-    std::fs::hard_link(run.join("generations"), run.join(name)).unwrap();
-}
-
-/// Whether a process keeps copies in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cache {
-    Kept,
-    None,
-}
-
-// The checker: saves, ends, rotations and loads at random, everything seen is compared with what was
-// acknowledged.
-
-const PLACES: u64 = 200;
-const THREADS: usize = 2;
-const MIX: Mix = Mix { saves: 30, ends: 4, rotations: 2 };
-/// What each thread does at least, however long it takes on a busy machine: enough of everything.
-const STEPS_MIN: u32 = 2_500;
-
-/// Makes the sessions; the first writer does.
-fn fill(store: &FileStore, ledger: &Ledger) {
-    let mut maker = Checker::new(store, ledger, 0, 0);
-    (0..PLACES).for_each(|place| maker.create_in(place));
-}
-
-/// The threads of one process: writers of the numbers from `first` on.
-fn work(store: &FileStore, ledger: &Ledger, first: usize, threads: usize, time: Duration) -> Findings {
-    let until = Instant::now() + time;
-    let mut findings = Findings::default();
-    thread::scope(|scope| {
-        let work = |writer: usize| {
-            let mut checker = Checker::new(store, ledger, writer, writer as u64);
-            let mut steps = 0;
-            while steps < STEPS_MIN || Instant::now() < until {
-                checker.step(0, PLACES, MIX);
-                steps += 1;
-            }
-            checker.findings
-        };
-        let threads: Vec<_> = (first..first + threads).map(|n| scope.spawn(move || work(n))).collect();
-        for thread in threads {
-            findings.add(thread.join().unwrap());
-        }
-    });
-    findings.add_stats(store);
-    findings
-}
-
-fn check(parent: &Parent) {
-    let dir = PathBuf::from(parent.argument("DIR"));
-    let mut options = options();
-    if parent.argument("CACHE") == "None" {
-        options = options.cache_bytes(0);
-    }
-    if parent.argument("HEARS") == "no" {
-        options = options.clock(Clock::manual(SystemTime::now()));
-    }
-    let store = options.open(dir.join("store")).unwrap();
-    let ledger = Ledger::open(&dir.join("ledger"));
-    parent.report("ready");
-    parent.line();
-    let first = usize::try_from(parent.number("FIRST")).unwrap();
-    work(&store, &ledger, first, THREADS, Duration::from_millis(parent.number("MILLIS"))).report_to(parent);
-}
-
-/// Runs one process for each of these, at once; all share the counters, or none do.
-fn work_in_processes(processes: &[Cache], hearing: bool, time: Duration) -> Findings {
-    let dir = TempDir::new().unwrap();
-    let store_dir = dir.path().join("store");
-    let ledger = Ledger::open(&dir.path().join("ledger"));
-    fill(&open_without_cache(&store_dir), &ledger);
-    let mut children = Vec::new();
-    for (n, cache) in processes.iter().enumerate() {
-        if !hearing {
-            part(&store_dir);
-            keep_apart(&store_dir);
-        }
-        let first = 1 + THREADS * n;
-        let start = Start::of("check").with("DIR", dir.path()).with("CACHE", format!("{cache:?}"));
-        let start = start.with("HEARS", if hearing { "yes" } else { "no" });
-        let start = start.with("FIRST", first.to_string()).with("MILLIS", time.as_millis().to_string());
-        let child = start.start();
-        assert_eq!(child.line(), "ready");
-        children.push(child);
-    }
-    say_to_all(&mut children, "go");
-    let mut findings = Findings::default();
-    for child in children {
-        findings.add(Findings::of(&child.finish()));
-    }
-    check_at_rest(&open_without_cache(&store_dir), &ledger, PLACES);
-    findings
-}
-
-/// About three seconds.
-fn usual_time() -> Duration {
-    Duration::from_millis(rounds(3_000))
-}
-
-/// Asserts that nothing was wrong, that enough was done to say so, and that it was done from memory.
-#[track_caller]
-fn check_findings(context: &str, findings: &Findings) {
-    check_findings_of_any(context, findings);
-    let counts = findings.counts;
-    assert!(
-        counts[Count::Hits] > counts[Count::Misses],
-        "{context}: the caches were not in play: {counts:?}"
-    );
-}
-
-#[track_caller]
-fn check_findings_of_any(context: &str, findings: &Findings) {
-    let counts = findings.counts;
-    counts.check(context, &findings.faults);
-    let least = [
-        (Count::Loads, 10_000),
-        (Count::DeadLoads, 200),
-        (Count::Saves, 300),
-        (Count::LargeSaves, 10),
-        (Count::Ends, 40),
-        (Count::Rotations, 20),
-    ];
-    for (count, least) in least {
-        assert!(counts[count] >= least, "{context}: too little was done: {count:?} of {counts:?}");
-    }
-}
-
-#[test]
-fn four_processes_see_no_stale_load() {
-    let findings = work_in_processes(&[Cache::Kept; 4], true, usual_time());
-    check_findings("shared", &findings);
-}
-
-/// A process without a cache looks at every file: it needs no invalidation, and invalidates the copies of the others.
-#[test]
-fn processes_without_a_cache_invalidate_and_are_never_behind() {
-    let findings = work_in_processes(&[Cache::None; 4], false, usual_time() / 2);
-    check_findings_of_any("without a cache, unheard", &findings);
-    assert_eq!(findings.counts[Count::Hits], 0, "{:?}", findings.counts);
-    let processes = [Cache::None, Cache::Kept, Cache::None, Cache::Kept];
-    let findings = work_in_processes(&processes, true, usual_time() / 2);
-    check_findings_of_any("with a cache and without", &findings);
-    assert!(findings.counts[Count::Hits] > 1_000, "{:?}", findings.counts);
-}
-
-#[test]
-fn whatever_eight_threads_of_one_process_do_no_load_is_behind() {
-    let dir = TempDir::new().unwrap();
-    let store_dir = dir.path().join("store");
-    let ledger = Ledger::open(&dir.path().join("ledger"));
-    let store = open(&store_dir);
-    fill(&store, &ledger);
-    let findings = work(&store, &ledger, 1, 8, usual_time());
-    check_findings("one process", &findings);
-    drop(store);
-    check_at_rest(&open_without_cache(&store_dir), &ledger, PLACES);
-}
-
-/// The tests above could fail: processes that cannot hear each other are found out, and of nothing else.
-#[test]
-fn without_invalidations_the_check_finds_stale_loads() {
-    let findings = work_in_processes(&[Cache::Kept; 4], false, Duration::from_millis(700));
-    let counts = findings.counts;
-    assert!(counts[Count::Loads] > 1_000, "{counts:?}");
-    assert!(counts[Count::Stale] > counts[Count::Loads] / 20, "{counts:?}");
-    assert!(counts[Count::Revived] > 0, "{counts:?}");
-    // What is read from files, or changed under their locks, is right all the same.
-    assert_eq!([counts[Count::Foreign], counts[Count::Lost]], [0; 2], "{counts:?}: {:#?}", findings.faults);
-}
-
-// Logout here, load there.
-
-/// How a session ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Logout,
-    Rotation,
-}
-
-/// How often the other process loads a session before it ends.
-const LOADS_BEFORE: u64 = 20;
-
-#[test]
-fn after_a_logout_no_warm_cache_serves_the_session() {
-    check_ends(End::Logout, rounds(2_000));
-}
-
-#[test]
-fn after_a_rotation_every_process_finds_the_new_id_only() {
-    check_ends(End::Rotation, rounds(500));
-}
-
-/// This process ends sessions, the other one loads them: often before, without a pause while they end, and once
-/// after it was said, in the ledger, that they have ended.
-#[track_caller]
-fn check_ends(end: End, rounds: u64) {
-    let dir = TempDir::new().unwrap();
-    let store = open(&dir.path().join("store"));
-    let ledger = Ledger::open(&dir.path().join("ledger"));
-    let mut other = Start::of("meet the end").with("DIR", dir.path()).start();
-    for round in 0..rounds {
-        let old = new_session(&store);
-        let [before, after] = [2 * round, 2 * round + 1].map(|n| Life::of(0, n));
-        ledger.begin(before, &old, 0, 1);
-        other.say(before.0);
-        assert_eq!(other.line(), "warm", "{end:?}, round {round}");
-        let new = match end {
-            End::Logout => {
-                assert!(store.delete(&old).unwrap());
-                None
-            }
-            End::Rotation => Some(rotate(&store, &old).unwrap().expect("it is alive")),
-        };
-        if let Some(new) = new {
-            ledger.begin(after, &new, 0, 2);
-        }
-        ledger.ended(before);
-        let found = other.line();
-        let want = if end == End::Logout { "None, None" } else { "None, Some(2)" };
-        assert_eq!(
-            found, want,
-            "{end:?}, round {round}: what the other process found under the old id, the new"
-        );
-    }
-    other.say("end");
-    let [hits] = &other.finish()[..] else { panic!("one report") };
-    let hits: u64 = hits.parse().unwrap();
-    let loads = LOADS_BEFORE * rounds;
-    assert!(hits * 10 >= loads * 9, "{end:?}: its cache was warm: {hits} hits of {loads} loads");
 }
 
 fn rotate(store: &FileStore, old: &Token) -> Result<Option<Token>> {
@@ -283,44 +36,9 @@ fn rotate(store: &FileStore, old: &Token) -> Result<Option<Token>> {
     Ok(saved.map(|saved| saved.token))
 }
 
-fn meet_the_end(parent: &Parent) {
-    let dir = PathBuf::from(parent.argument("DIR"));
-    let store = open(&dir.join("store"));
-    let ledger = Ledger::open(&dir.join("ledger"));
-    let mut hits = 0;
-    loop {
-        let line = parent.line();
-        if line == "end" {
-            return parent.report(hits);
-        }
-        let old = Life(line.parse().unwrap());
-        let new = Life(old.0 + Life::of(0, 1).0);
-        let token = ledger.token(old);
-        let before = store.stats().hits;
-        for _ in 0..LOADS_BEFORE {
-            assert_eq!(versions::stored(&store, &token), Some(1));
-        }
-        hits += store.stats().hits - before;
-        parent.report("warm");
-        let found = loop {
-            let ended = ledger.row(old).ended;
-            let found = versions::stored(&store, &token);
-            if ended {
-                break found;
-            }
-        };
-        let new = ledger.has(new).then(|| versions::stored(&store, &ledger.token(new))).flatten();
-        parent.report(format_args!("{found:?}, {new:?}"));
-    }
-}
-
-// One act after the other.
-
 /// Adds one to a record's version.
-#[expect(clippy::unnecessary_wraps, reason = "it is a change")]
 fn raise(record: &mut Record, text_bytes: usize) -> Result<Verdict> {
-    versions::put(record, versions::of(record) + 1, text_bytes);
-    Ok(Verdict::Write)
+    versions::next(text_bytes)(record)
 }
 
 /// What becomes of the version that is stored.
@@ -435,7 +153,7 @@ fn new_session(store: &FileStore) -> Token {
     store.create(&versions::new(store, 1, 10), RELAXED).unwrap().token
 }
 
-pub(crate) fn file_of(dir: &Path, token: &Token) -> PathBuf {
+fn file_of(dir: &Path, token: &Token) -> PathBuf {
     let id = PublicId::digest(token.expose().as_bytes()).to_string();
     dir.join(&id[..2]).join(&id[2..])
 }
@@ -515,7 +233,6 @@ fn a_save_begins_with_the_stored_version_not_a_stale_entry() {
 fn unheard(dir: &Path) -> FileStore {
     let (counters, heard) = (dir.join("run/generations"), dir.join("run/heard"));
     std::fs::hard_link(&counters, &heard).unwrap();
-    part(dir);
     keep_apart(dir);
     let store = options().clock(Clock::manual(SystemTime::now())).open(dir).unwrap();
     std::fs::rename(heard, counters).unwrap();
@@ -701,7 +418,7 @@ fn a_change_that_was_not_stored_shows_in_no_copy() {
     }
 }
 
-fn live(store: &FileStore, token: &Token) -> std::sync::Arc<Record> {
+fn live(store: &FileStore, token: &Token) -> Record {
     match store.load(token).unwrap() {
         sessile::Lookup::Live(live) => live.record,
         absent @ sessile::Lookup::Absent(_) => panic!("{absent:?}"),
@@ -715,9 +432,9 @@ fn a_changed_record_is_not_what_the_next_load_finds() {
     let store = open(dir.path());
     let token = new_session(&store);
     let mut mine = live(&store, &token);
-    std::sync::Arc::make_mut(&mut mine).entries.insert("mine".into(), Value::new(&1).unwrap());
+    mine.insert("mine", &Value::new(&1).unwrap()).unwrap();
     assert_warm(&store, &token, 1);
-    assert!(!live(&store, &token).entries.contains_key("mine"));
+    assert!(!live(&store, &token).entries().contains("mine"));
 }
 
 // Changes without an invalidation.

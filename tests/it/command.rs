@@ -1,18 +1,19 @@
 //! The command `sessile`, run as operators run it: beside servers, on stores of other users, with mistyped input.
 //!
-//! The promise: each verb acts as its help says and its exit code reports the result; live sessions stay; no session's id is
+//! The promise: each verb does what its help says and its exit code reports the result; live sessions stay; no session's id is
 //! repeated, after any mistake; no stored text drives a terminal.
+use crate::failures::again_on_small_disk_in;
 use crate::support::client::Browser;
 use crate::support::command::{Ran, finish, finish_with, keys, numbers, run, sessile, wait};
 use crate::support::rerun::{again_in_mounts, stage};
 use crate::support::server::{self, Running};
 use crate::support::texts::{path_of, put, record};
-use crate::trouble::again_on_small_disk_in;
 use serde_json::{Value as Json, json};
 use sessile::file::SweepOptions;
+use sessile::record::Login;
 use sessile::{
     Cookies, Durability, Expiry, FileStore, FileStoreOptions, Lookup, PublicId, Record, Saved, Session,
-    SessionId, Sessions, Store, Token, Value, Verdict,
+    SessionId, Sessions, Store, Timing, Token, Value, Verdict,
 };
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -63,7 +64,7 @@ impl Place {
 
     fn expired(&self, count: usize) -> Vec<Saved> {
         let mut record = record("expired");
-        record.deadline = SystemTime::now() - HOUR;
+        record.set_timing(Timing { deadline: SystemTime::now() - HOUR, ..record.timing() });
         (0..count).map(|_| self.put(&record)).collect()
     }
 
@@ -142,7 +143,7 @@ fn sessions_of(export: &str) -> Vec<String> {
 
 /// The record of a session of this store.
 #[track_caller]
-fn stored(store: &FileStore, id: PublicId) -> Arc<Record> {
+fn stored(store: &FileStore, id: PublicId) -> Record {
     match store.load_by_id(&id).unwrap() {
         Lookup::Live(live) => live.record,
         Lookup::Absent(absent) => panic!("{id} is {absent:?}"),
@@ -408,13 +409,15 @@ fn stat_counts_each_file_once_and_each_session_in_its_bars() {
     let spans = [minute / 2, HOUR / 2, 3 * HOUR, 12 * HOUR, 2 * DAY, 5 * DAY, 10 * DAY, 20 * DAY, 90 * DAY];
     for (n, (age, left)) in spans.iter().zip(spans.iter().rev()).enumerate() {
         let mut record = record("live");
-        record.created -= *age;
-        record.deadline = SystemTime::now() + *left;
-        record.user = (n % 2 == 0).then(|| format!("user {n}"));
+        let created = record.timing().created - *age;
+        record.set_timing(Timing { created, deadline: SystemTime::now() + *left, ..record.timing() });
+        if n % 2 == 0 {
+            record.set_user(&format!("user {n}")).unwrap();
+        }
         place.put(&record);
     }
     let mut young = record("young");
-    young.deadline = SystemTime::now() + 90 * DAY;
+    young.set_timing(Timing { deadline: SystemTime::now() + 90 * DAY, ..young.timing() });
     place.put(&young);
     place.expired(3);
     place.damaged();
@@ -476,7 +479,7 @@ fn stat_counts_each_file_once_and_each_session_in_its_bars() {
 fn stat_leaves_out_intervals_in_which_no_session_is() {
     let place = Place::new();
     let mut record = record("live");
-    record.deadline = SystemTime::now() + 2 * DAY;
+    record.set_timing(Timing { deadline: SystemTime::now() + 2 * DAY, ..record.timing() });
     place.put(&record);
     let text = run!("stat", place.root).ends_well().out;
     let drawn = text.lines().skip_while(|line| !line.starts_with("Live sessions"));
@@ -536,12 +539,14 @@ fn verify_names_everything_that_is_no_sound_session() {
     let place = Place::new();
     let live = place.live(3);
     let put = |text: &str| place.put(&record(text)).live.id;
-    // Cut to its first half, and to nothing; of a newer version.
-    let (cut, unfinished, newer) = (put("cut"), place.unfinished(), put("newer"));
+    // Cut to its first half, and to nothing; of other versions.
+    let (cut, unfinished, newer, older) = (put("cut"), place.unfinished(), put("newer"), put("older"));
     File::options().write(true).open(place.path(cut)).unwrap().set_len(2048).unwrap();
-    let mut bytes = fs::read(place.path(newer)).unwrap();
-    bytes[4] = 9;
-    fs::write(place.path(newer), bytes).unwrap();
+    for (id, format) in [(newer, 9), (older, 1)] {
+        let mut bytes = fs::read(place.path(id)).unwrap();
+        bytes[4] = format;
+        fs::write(place.path(id), bytes).unwrap();
+    }
     let damaged = place.damaged().live.id;
     // In sessions' places: a link to a live session, a pipe, a directory that is not empty.
     let [link, pipe, directory] = [0; 3].map(|_| place.path(SessionId::random().unwrap().public_id()));
@@ -568,6 +573,7 @@ fn verify_names_everything_that_is_no_sound_session() {
         named("unfinished", &place.path(cut)),
         named("unfinished", &unfinished),
         named("newer", &place.path(newer)),
+        named("older", &place.path(older)),
         named("temporary", &temporary),
         named("unknown", &foreign[0]),
         named("unknown", &foreign[1]),
@@ -590,7 +596,7 @@ fn verify_names_everything_that_is_no_sound_session() {
     };
     let before = tree(&place.root);
     let summary = check(run!("verify", place.root).ends(3), &goes.clone().map(|(line, _)| line));
-    assert_eq!(summary, "6 sessions examined, 1 damaged, 10 other findings, 0 could not be read; T s");
+    assert_eq!(summary, "6 sessions examined, 1 damaged, 11 other findings, 0 could not be read; T s");
     assert_eq!(tree(&place.root), before, "a look changes nothing");
     check(run!("verify", "--repair", place.root).ends(3), &goes.clone().map(|(line, id)| moved(line, &id)));
     let aside = |path: &Path| place.root.join("damaged").join(id_of(path));
@@ -659,7 +665,7 @@ fn a_repair_recreates_lost_directories_and_parameters() {
     let is_free = |shard: &&String| !place.root.join(shard).read_dir().unwrap().any(|_| true);
     let shards: Vec<_> = (0..256).map(|n| format!("{n:02x}")).collect();
     let shard = place.root.join(shards.iter().find(is_free).unwrap());
-    let made_anew = |paths: &[&Path]| {
+    let recreated = |paths: &[&Path]| {
         let mut lines: Vec<_> =
             paths.iter().map(|path| format!("lost: {}, recreated", path.display())).collect();
         let summary = "20 sessions examined, 0 damaged, N other findings, 0 could not be read; T s";
@@ -680,14 +686,14 @@ fn a_repair_recreates_lost_directories_and_parameters() {
             "{found:#?}"
         );
         let repaired = run!("verify", "--repair", place.root).ends(3);
-        assert_eq!(timeless(&repaired.out), made_anew(lost));
+        assert_eq!(timeless(&repaired.out), recreated(lost));
         assert_eq!(fs::read(&parameters).unwrap(), wanted);
         run!("verify", place.root).ends_well();
         assert!(live.iter().all(|saved| place.is_live(&saved.token)));
     }
     // Emptied by a disk.
     fs::write(&parameters, "").unwrap();
-    assert_eq!(timeless(&run!("verify", "--repair", place.root).ends(3).out), made_anew(&[&parameters]));
+    assert_eq!(timeless(&run!("verify", "--repair", place.root).ends(3).out), recreated(&[&parameters]));
     assert_eq!(fs::read(place.root.join("damaged/sessile.json.0")).unwrap(), b"");
     run!("verify", place.root).ends_well();
     // No store is created in a directory that is none.
@@ -791,11 +797,15 @@ fn one(by: By, arguments: &[&str], place: &Place, token: &Token) -> Ran {
 fn show_prints_one_session_by_its_id_or_by_its_digest() {
     let place = Place::new();
     let mut record = record("hello");
-    record.created = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    record.touched = record.created + Duration::from_millis(1500);
-    record.deadline = UNIX_EPOCH + Duration::from_secs(9_999_999_999);
-    record.expiry = Expiry::After(HOUR);
-    record.user = Some("ada".into());
+    record.set_timing(Timing { created: UNIX_EPOCH + Duration::from_secs(1_700_000_000), ..record.timing() });
+    record.set_timing(Timing {
+        touched: record.timing().created + Duration::from_millis(1500),
+        ..record.timing()
+    });
+    record
+        .set_timing(Timing { deadline: UNIX_EPOCH + Duration::from_secs(9_999_999_999), ..record.timing() });
+    record.set_timing(Timing { expiry: Expiry::After(HOUR), ..record.timing() });
+    record.set_user("ada").unwrap();
     let saved = place.put(&record);
     let wanted = json!({
         "id": saved.live.id.to_string(),
@@ -1233,7 +1243,7 @@ fn all_kinds() -> Vec<Record> {
     let mut records = Vec::new();
     for (n, value) in values.iter().enumerate() {
         let mut record = record("value");
-        record.entries.insert(format!("value {n} ü\u{1b}").into(), Value::new(value).unwrap());
+        record.insert(&format!("value {n} ü\u{1b}"), &Value::new(value).unwrap()).unwrap();
         records.push(record);
     }
     for (expiry, deadline) in [
@@ -1245,18 +1255,25 @@ fn all_kinds() -> Vec<Record> {
         (Expiry::BrowserClose, SystemTime::now() + 14 * DAY),
     ] {
         let mut record = record("expiry");
-        (record.expiry, record.deadline) = (expiry, deadline);
-        record.created = UNIX_EPOCH;
-        record.user = Some("Ada \"Ü\" \u{1b}[31m\u{85}".into());
+        let created = UNIX_EPOCH;
+        record.set_timing(Timing { created, deadline, expiry, ..record.timing() });
+        record.set_user("Ada \"Ü\" \u{1b}[31m\u{85}").unwrap();
         records.push(record);
     }
     let mut ends_with_browser = record("ends with the browser");
-    ends_with_browser.ends_with_browser = true;
-    let mut empty = Record::new(SystemTime::now(), SystemTime::now() + DAY);
-    empty.user = Some(String::new());
+    ends_with_browser.set_timing(Timing { ends_with_browser: true, ..ends_with_browser.timing() });
+    let empty = Record::new(SystemTime::now(), SystemTime::now() + DAY);
     let mut large = record("large");
-    large.entries.insert("large".into(), Value::new(&"ä".repeat(100_000)).unwrap());
-    records.extend([ends_with_browser, empty, large]);
+    large.insert("large", &Value::new(&"ä".repeat(100_000)).unwrap()).unwrap();
+    let mut logged_in = record("logged in");
+    logged_in.set_user("ada").unwrap();
+    logged_in.set_login(Login {
+        at: Some(year_9999),
+        cut_off: u64::MAX,
+        user_digest: Some(std::array::from_fn(|n| u8::try_from(n).unwrap())),
+    });
+    logged_in.set_device_note("Firefox on Linux, \u{1b}[31m \"ü\"").unwrap();
+    records.extend([ends_with_browser, empty, large, logged_in]);
     records
 }
 
@@ -1269,7 +1286,8 @@ fn an_export_of_an_import_has_the_same_bytes() {
     assert_eq!(exported.len(), saved.len());
     for line in &exported {
         let json: Json = serde_json::from_str(line).unwrap();
-        let always = keys(&json).into_iter().filter(|key| *key != "ends_with_browser");
+        let rare = ["ends_with_browser", "last_login", "cut_off", "user_digest", "device_note"];
+        let always = keys(&json).into_iter().filter(|key| !rare.contains(key));
         assert_eq!(
             always.collect::<Vec<_>>(),
             ["created", "deadline", "entries", "expiry", "id", "touched", "user"]
@@ -1280,7 +1298,7 @@ fn an_export_of_an_import_has_the_same_bytes() {
     assert_eq!(timeless(&imported.out), summary);
     assert_eq!(new.export(), exported);
     for Saved { token, live } in &saved {
-        assert_eq!(*stored(&new.store, live.id), *stored(&old.store, live.id));
+        assert_eq!(stored(&new.store, live.id), stored(&old.store, live.id));
         assert!(new.is_live(token));
     }
     // Into a store that is not there yet, and power-safe.
@@ -1328,7 +1346,7 @@ fn import_leaves_live_sessions_alone_and_skips_expired_ones() {
     let there: Vec<_> = sessions.iter().filter(|saved| new.is_live(&saved.token)).collect();
     assert_eq!(there.len(), 2);
     let mut change = |record: &mut Record| {
-        record.entries.insert("text".into(), Value::new("newer")?);
+        record.insert("text", &Value::new("newer")?).unwrap();
         Ok(Verdict::Write)
     };
     for saved in &there {
@@ -1342,7 +1360,10 @@ fn import_leaves_live_sessions_alone_and_skips_expired_ones() {
     let ran = new.import(&lines).ends_well();
     assert_eq!(timeless(&ran.out), "1 sessions imported, 2 were there, 1 had expired, 0 failed; T s");
     for saved in &there {
-        assert_eq!(stored(&new.store, saved.live.id).entries["text"].get::<String>().unwrap(), "newer");
+        assert_eq!(
+            stored(&new.store, saved.live.id).entries().get("text").unwrap().get::<String>().unwrap(),
+            "newer"
+        );
     }
     assert!(!new.path(ghost.public_id()).exists());
 }
@@ -1359,7 +1380,7 @@ fn import_names_the_lines_it_cannot_read_and_goes_on() {
         json.to_string().into_bytes()
     };
     let too_deep = (0..65).fold(json!(1), |inner, _| json!([inner]));
-    let bad: [Vec<u8>; 14] = [
+    let bad: [Vec<u8>; 17] = [
         b"hello".into(),
         b"{".into(),
         b"{}".into(),
@@ -1374,6 +1395,9 @@ fn import_names_the_lines_it_cannot_read_and_goes_on() {
         with("entries", json!({"deep": too_deep})),
         with("hunter2\u{1b}[31m\u{9b}", json!(1)),
         with("user", json!({"password": "hunter2"})),
+        with("cut_off", json!(-1)),
+        with("user_digest", json!("hunter2")),
+        with("device_note", json!("hunter2".repeat(40))),
     ];
     let mut input = Vec::new();
     for (n, bad) in bad.iter().enumerate() {
@@ -1385,7 +1409,7 @@ fn import_names_the_lines_it_cannot_read_and_goes_on() {
     }
     input.extend(last_line(4 + bad.len()).into_bytes());
     let ran = new.import_text(input).ends(3);
-    assert_eq!(timeless(&ran.out), "4 sessions imported, 0 were there, 0 had expired, 14 failed; T s");
+    assert_eq!(timeless(&ran.out), "4 sessions imported, 0 were there, 0 had expired, 17 failed; T s");
     let complaints: Vec<_> = ran.err.lines().collect();
     assert_eq!(complaints.len(), bad.len(), "{ran:#?}");
     for (n, complaint) in complaints.iter().enumerate() {
@@ -1448,7 +1472,7 @@ fn an_incomplete_export_is_imported_and_reported() {
 fn an_export_with_a_write_error_has_no_last_line() {
     let place = Place::new();
     let mut record = record("x");
-    record.entries.insert("text".into(), Value::new(&"x".repeat(100_000)).unwrap());
+    record.insert("text", &Value::new(&"x".repeat(100_000)).unwrap()).unwrap();
     for _ in 0..20 {
         place.put(&record);
     }
@@ -1608,7 +1632,7 @@ fn an_export_of_another_form_is_not_taken_for_whole() {
         let want = "sessile: line 1: the export has form 2, and this version of sessile knows 1: ";
         assert!(ran.err.starts_with(want) && ran.err.lines().count() == 1, "{ran:#?}");
     }
-    // What it says beyond that is not repeated.
+    // The rest of its message is not repeated.
     let place = Place::new();
     let ran = place.import_text("{\"sessile_export\":1,\"sessions\":0,\"hunter2\":1}\n").ends(3);
     assert!(ran.err.contains("unknown field, expected ") && !ran.err.contains("hunter2"), "{ran:#?}");
@@ -1628,8 +1652,8 @@ fn an_export_beside_a_writer_has_every_session_that_stays() {
             // Two entries that always agree, of a length that now and then makes the file grow.
             let text = n.to_string().repeat(1 + usize::try_from(n % 300).unwrap());
             let mut change = |record: &mut Record| {
-                record.entries.insert("text".into(), Value::new(&text)?);
-                record.entries.insert("twin".into(), Value::new(&text)?);
+                record.insert("text", &Value::new(&text)?).unwrap();
+                record.insert("twin", &Value::new(&text)?).unwrap();
                 Ok(Verdict::Write)
             };
             for token in &tokens {
@@ -1662,10 +1686,13 @@ fn an_export_beside_a_writer_has_every_session_that_stays() {
 fn export_leaves_out_unreadable_sessions_and_says_so() {
     let place = Place::new();
     place.live(2);
-    let (damaged, newer) = (place.damaged().live.id, place.put(&record("newer")).live.id);
-    let mut bytes = fs::read(place.path(newer)).unwrap();
-    bytes[4] = 9;
-    fs::write(place.path(newer), bytes).unwrap();
+    let damaged = place.damaged().live.id;
+    let [newer, older] = ["newer", "older"].map(|text| place.put(&record(text)).live.id);
+    for (id, format) in [(newer, 9), (older, 1)] {
+        let mut bytes = fs::read(place.path(id)).unwrap();
+        bytes[4] = format;
+        fs::write(place.path(id), bytes).unwrap();
+    }
     let ran = run!("export", place.root).ends(3);
     assert_eq!(sessions_of(&ran.out).len(), 2);
     let (complaints, summary) = ran.err.trim_end().rsplit_once('\n').unwrap();
@@ -1674,9 +1701,10 @@ fn export_leaves_out_unreadable_sessions_and_says_so() {
     let wanted = [
         format!("sessile: damaged, and left out: {damaged}"),
         format!("sessile: written by a newer version of sessile, and left out: {newer}"),
+        format!("sessile: written by an earlier version of sessile, and left out: {older}"),
     ];
     assert_eq!(complaints, wanted);
-    assert_eq!(timeless(summary), "2 sessions exported, 1 damaged, 1 could not be read; T s");
+    assert_eq!(timeless(summary), "2 sessions exported, 1 damaged, 2 could not be read; T s");
 }
 
 // ---------------------------------------------------------------------------------------------------------- output
@@ -1685,7 +1713,7 @@ fn export_leaves_out_unreadable_sessions_and_says_so() {
 fn a_reader_that_has_read_enough_ends_an_export_quietly() {
     let place = Place::new();
     let mut record = record("x");
-    record.entries.insert("text".into(), Value::new(&"x".repeat(100_000)).unwrap());
+    record.insert("text", &Value::new(&"x".repeat(100_000)).unwrap()).unwrap();
     for _ in 0..20 {
         place.put(&record);
     }
@@ -1744,9 +1772,9 @@ const TURNING: [char; 4] = ['\u{202e}', '\u{2066}', '\u{2028}', '\u{2029}'];
 fn nothing_that_lies_in_a_store_drives_a_terminal() {
     let place = Place::named(OsStr::new("\u{1b}]0;owned\u{7}\u{9b}31m\u{85}\n\u{202e}"));
     let mut record = record("\u{1b}[2J\u{7}\u{7f}\u{80}\u{9b}31m\r\u{202e}");
-    record.user = Some("\u{1b}c\u{9d}0;x\u{9c}\u{2028}\u{2029}".into());
-    record.entries.insert("\u{2066}\u{2028}".into(), Value::new("\u{2029}").unwrap());
-    record.entries.insert("\u{1b}[1m\u{9b}1m".into(), Value::new(&json!({"\u{7f}\u{90}": 1})).unwrap());
+    record.set_user("\u{1b}c\u{9d}0;x\u{9c}\u{2028}\u{2029}").unwrap();
+    record.insert("\u{2066}\u{2028}", &Value::new("\u{2029}").unwrap()).unwrap();
+    record.insert("\u{1b}[1m\u{9b}1m", &Value::new(&json!({"\u{7f}\u{90}": 1})).unwrap()).unwrap();
     let saved = place.put(&record);
     fs::write(place.root.join("77/\u{1b}[31mred\u{9b}"), "mine").unwrap();
     fs::write(place.root.join("\u{1b}[31mred"), "mine").unwrap();
@@ -1754,8 +1782,8 @@ fn nothing_that_lies_in_a_store_drives_a_terminal() {
     for arguments in [&["show"][..], &["show", "--json"]] {
         let ran = one(By::Input, arguments, &place, &saved.token).ends_well();
         let json: Json = serde_json::from_str(&ran.out).unwrap();
-        assert_eq!(json["user"], record.user.as_deref().unwrap());
-        assert_eq!(json["entries"]["text"], record.entries["text"].to_json().unwrap());
+        assert_eq!(json["user"], record.user().unwrap());
+        assert_eq!(json["entries"]["text"], record.entries().get("text").unwrap().to_json().unwrap());
         assert_eq!(json["entries"]["\u{1b}[1m\u{9b}1m"], json!({"\u{7f}\u{90}": 1}));
         assert_eq!(json["entries"]["\u{2066}\u{2028}"], "\u{2029}");
         assert!(!ran.out.contains(TURNING), "text that turns round looks like another");

@@ -4,9 +4,10 @@
 //! a mode does not guarantee is not tested for it; the suite also checks that each mode keeps its guarantees.
 use crate::support::memory::{Stage, made_up_token, secs, start};
 use serde_json::json;
+use sessile::record::Login;
 use sessile::{
     Absent, Durability, Error, ErrorKind, Expiry, FileStore, FileStoreOptions, Guarantees, Lookup, PublicId,
-    Record, Result, Saved, Store, Token, Value, Verdict,
+    Record, Result, Saved, Store, Timing, Token, Value, Verdict,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -78,12 +79,12 @@ fn record(n: u64) -> Record {
 }
 
 fn put(record: &mut Record, name: &str, value: impl serde::Serialize) {
-    record.entries.insert(name.into(), Value::new(&value).unwrap());
+    record.insert(name, &Value::new(&value).unwrap()).unwrap();
 }
 
 #[track_caller]
 fn n(record: &Record) -> u64 {
-    record.entries["n"].get().unwrap()
+    record.entries().get("n").unwrap().get().unwrap()
 }
 
 fn create(store: &dyn Store, record: &Record) -> Token {
@@ -154,21 +155,29 @@ fn every_field_of_a_record_is_found_again_as_it_was_stored(stage: &Stage) {
         for user in users.clone() {
             for entries in &entries {
                 let mut record = Record::new(UNIX_EPOCH, start() + Duration::from_micros(1));
-                record.touched = start() - Duration::from_micros(number as u64);
-                record.expiry = expiry;
-                record.user.clone_from(&user);
+                let touched = start() - Duration::from_micros(number as u64);
+                record.set_timing(Timing { touched, expiry, ..record.timing() });
+                if let Some(user) = &user {
+                    record.set_user(user).unwrap();
+                    record.set_login(Login {
+                        at: Some(touched),
+                        cut_off: number as u64,
+                        user_digest: Some([0xf5; 16]),
+                    });
+                    record.set_device_note(&"ü ".repeat(number)).unwrap();
+                }
                 for (name, value) in entries.as_object().unwrap() {
                     put(&mut record, name, value);
                 }
                 let token = create(&*stage.store, &record);
-                assert_eq!(*stage.record(&token), record, "after creation");
+                assert_eq!(stage.record(&token), record, "after creation");
                 let other = create(&*stage.store, &Record::new(start(), start() + HOUR));
                 let overwrite = |stored: &mut Record| {
                     stored.clone_from(&record);
                     Ok(Verdict::Write)
                 };
                 update(&*stage.store, &other, overwrite).unwrap().unwrap();
-                assert_eq!(*stage.record(&other), record, "after an update");
+                assert_eq!(stage.record(&other), record, "after an update");
             }
         }
     }
@@ -176,19 +185,19 @@ fn every_field_of_a_record_is_found_again_as_it_was_stored(stage: &Stage) {
 
 fn what_a_call_returns_is_what_the_next_load_finds(stage: &Stage) {
     let store = &*stage.store;
-    let check = |saved: &Saved, act: &str| {
-        assert_eq!(*saved.live.record, *stage.record(&saved.token), "{act}");
+    let check = |saved: &Saved, operation: &str| {
+        assert_eq!(saved.live.record, stage.record(&saved.token), "{operation}");
     };
     // Finer than the stored resolution.
     let fine = Duration::from_nanos(1_234_567_891);
     let mut record = Record::new(start() + fine, start() + HOUR + fine);
-    record.expiry = Expiry::After(fine);
+    record.set_timing(Timing { expiry: Expiry::After(fine), ..record.timing() });
     put(&mut record, "n", 1);
     let created = store.create(&record, Durability::OfStore).unwrap();
     check(&created, "create");
     let refine = |record: &mut Record| {
-        record.touched = start() + fine;
-        record.expiry = Expiry::At(start() + fine);
+        record.set_timing(Timing { touched: start() + fine, ..record.timing() });
+        record.set_timing(Timing { expiry: Expiry::At(start() + fine), ..record.timing() });
         Ok(Verdict::Write)
     };
     check(&update(store, &created.token, refine).unwrap().unwrap(), "update");
@@ -304,7 +313,7 @@ fn a_record_is_absent_from_its_deadline_on_by_the_clock_of_the_store(stage: &Sta
 fn a_deadline_is_the_one_of_the_newest_version(stage: &Stage) {
     let move_to = |token: &Token, deadline| {
         let change = |record: &mut Record| {
-            record.deadline = deadline;
+            record.set_timing(Timing { deadline, ..record.timing() });
             Ok(Verdict::Write)
         };
         update(&*stage.store, token, change).unwrap().unwrap();
@@ -342,9 +351,9 @@ fn update_hands_over_the_newest_version(stage: &Stage) {
         });
         assert_eq!(seen, Some(record(version)), "the change receives the newest version");
         let saved = saved.unwrap().unwrap();
-        assert_eq!(*saved.live.record, record(version + 1), "and its result is stored");
+        assert_eq!(saved.live.record, record(version + 1), "and its result is stored");
         assert_eq!(saved.token, token, "under the same token");
-        assert_eq!(*stage.record(&token), record(version + 1));
+        assert_eq!(stage.record(&token), record(version + 1));
     }
 }
 
@@ -352,20 +361,20 @@ fn keep_writes_nothing_whatever_the_change_did_to_its_copy(stage: &Stage) {
     let token = create(&*stage.store, &record(1));
     let spoil_and_keep = |record: &mut Record| {
         put(record, "n", 99);
-        record.deadline = start();
-        record.user = Some("mallory".into());
+        record.set_timing(Timing { deadline: start(), ..record.timing() });
+        record.set_user("mallory").unwrap();
         Ok(Verdict::Keep)
     };
     for how in [Durability::Relaxed, Durability::PowerSafe] {
         let saved = stage.store.update(&token, &mut { spoil_and_keep }, how).unwrap().unwrap();
-        assert_eq!(*saved.live.record, record(1));
-        assert_eq!(*stage.record(&token), record(1));
+        assert_eq!(saved.live.record, record(1));
+        assert_eq!(stage.record(&token), record(1));
     }
     update(&*stage.store, &token, add_one).unwrap();
-    assert_eq!(*stage.record(&token), record(2), "the next change starts from the stored version");
+    assert_eq!(stage.record(&token), record(2), "the next change starts from the stored version");
     let saved = rotate(&*stage.store, &token, spoil_and_keep).unwrap().unwrap();
-    assert_eq!(*saved.live.record, record(2), "a rotation that keeps moves the stored version");
-    assert_eq!(*stage.record(&saved.token), record(2));
+    assert_eq!(saved.live.record, record(2), "a rotation that keeps moves the stored version");
+    assert_eq!(stage.record(&saved.token), record(2));
     stage.check_absent(&token);
 }
 
@@ -373,21 +382,21 @@ fn abort_writes_and_moves_nothing_as_if_there_were_no_session(stage: &Stage) {
     let token = create(&*stage.store, &record(1));
     let spoil_and_abort = |record: &mut Record| {
         put(record, "n", 99);
-        record.deadline = start();
+        record.set_timing(Timing { deadline: start(), ..record.timing() });
         Ok(Verdict::Abort)
     };
     for how in [Durability::Relaxed, Durability::PowerSafe] {
         assert!(stage.store.update(&token, &mut { spoil_and_abort }, how).unwrap().is_none());
         assert!(stage.store.rotate(&token, &mut { spoil_and_abort }, how).unwrap().is_none());
-        assert_eq!(*stage.record(&token), record(1));
+        assert_eq!(stage.record(&token), record(1));
         let Lookup::Live(live) = stage.store.load(&token).unwrap() else { panic!("it is alive") };
-        assert_eq!(*live.record, record(1), "neither on the disk nor in memory");
+        assert_eq!(live.record, record(1), "neither on the disk nor in memory");
         assert_eq!(stage.stored(), 1, "nothing was made");
     }
     update(&*stage.second, &token, add_one).unwrap().unwrap();
     update(&*stage.store, &token, add_one).unwrap().unwrap();
     assert_eq!(
-        *stage.record(&token),
+        stage.record(&token),
         record(3),
         "no lock is kept, and the next change starts from what is stored"
     );
@@ -404,7 +413,7 @@ fn an_error_of_the_change_is_returned_and_nothing_is_written(stage: &Stage) {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Storage);
         assert_eq!(error.to_string(), "failed to agree with it: no");
-        assert_eq!(*stage.record(&token), record(1));
+        assert_eq!(stage.record(&token), record(1));
         assert_eq!(stage.stored(), 1, "no further session was created");
     };
     check(update(&*stage.store, &token, refuse));
@@ -420,11 +429,11 @@ fn a_panic_in_the_change_writes_nothing_and_releases_the_lock(stage: &Stage) {
     let store = &*stage.store;
     catch_unwind(AssertUnwindSafe(|| update(store, &token, panicking))).unwrap_err();
     catch_unwind(AssertUnwindSafe(|| rotate(store, &token, panicking))).unwrap_err();
-    assert_eq!(*stage.record(&token), record(1));
+    assert_eq!(stage.record(&token), record(1));
     assert_eq!(stage.stored(), 1, "no further session was created");
     update(&*stage.second, &token, add_one).unwrap().unwrap();
     update(store, &token, add_one).unwrap().unwrap();
-    assert_eq!(*stage.record(&token), record(3));
+    assert_eq!(stage.record(&token), record(3));
 }
 
 fn no_lock_outlives_its_call(stage: &Stage) {
@@ -468,8 +477,8 @@ fn rotation_moves_the_record_and_kills_the_old_token(stage: &Stage) {
         let saved = saved.unwrap().unwrap();
         assert_eq!(seen, Some(round - 1));
         assert_ne!(saved.token, old);
-        assert_eq!(*saved.live.record, record(round));
-        assert_eq!(*stage.record(&saved.token), record(round));
+        assert_eq!(saved.live.record, record(round));
+        assert_eq!(stage.record(&saved.token), record(round));
         if stage.store.guarantees().shared_state {
             let id = PublicId::digest(old.expose().as_bytes());
             assert_eq!(absent(&*stage.store, &old), Absent::NotFound(id));
@@ -502,7 +511,7 @@ fn of_two_rotations_at_once_one_succeeds(stage: &Stage) {
             assert_eq!(stage.stored(), usize::try_from(round).unwrap(), "one session, one record");
         }
         for saved in successors {
-            assert_eq!(*stage.record(&saved.token), record(round));
+            assert_eq!(stage.record(&saved.token), record(round));
         }
     }
 }
@@ -673,8 +682,8 @@ fn a_reader_beside_a_writer_sees_whole_versions_and_never_an_older_one(stage: &S
         let mut record = record(number);
         let length = usize::try_from(number * 997 % 6000).unwrap();
         put(&mut record, "parts", vec![number; length / 8]);
-        record.user = Some(number.to_string());
-        record.touched = start() + secs(number);
+        record.set_user(&number.to_string()).unwrap();
+        record.set_timing(Timing { touched: start() + secs(number), ..record.timing() });
         record
     }
     const VERSIONS: u64 = 400;
@@ -690,7 +699,7 @@ fn a_reader_beside_a_writer_sees_whole_versions_and_never_an_older_one(stage: &S
                         panic!("a session that is only saved was absent");
                     };
                     let number = n(&live.record);
-                    assert_eq!(*live.record, version(number), "all parts are of one version");
+                    assert_eq!(live.record, version(number), "all parts are of one version");
                     assert!(number >= last, "version {number} was read after version {last}");
                     last = number;
                 }
@@ -725,7 +734,7 @@ fn a_record_keeps_its_contents_while_it_grows_and_shrinks(stage: &Stage) {
         update(&**store, &token, resize).unwrap().unwrap();
         let found = stage.record(&token);
         assert_eq!(n(&found), number);
-        assert_eq!(found.entries["text"].get::<String>().unwrap(), text);
+        assert_eq!(found.entries().get("text").unwrap().get::<String>().unwrap(), text);
     }
     assert_eq!(stage.stored(), 1, "no further file is left");
 }
@@ -739,17 +748,17 @@ fn many_and_large_entries_are_kept(stage: &Stage) {
     put(&mut large, "blob", "x".repeat(500_000));
     put(&mut large, "deep", (0..64).fold(json!(1), |inner, _| json!([inner])));
     let created = create(&*stage.store, &large);
-    assert_eq!(*stage.record(&created), large);
+    assert_eq!(stage.record(&created), large);
     let grown = create(&*stage.store, &record(1));
     let grow = |record: &mut Record| {
         record.clone_from(&large);
         Ok(Verdict::Write)
     };
     update(&*stage.store, &grown, grow).unwrap().unwrap();
-    assert_eq!(*stage.record(&grown), large);
+    assert_eq!(stage.record(&grown), large);
     let moved = rotate(&*stage.store, &grown, add_one).unwrap().unwrap();
     put(&mut large, "n", 2);
-    assert_eq!(*stage.record(&moved.token), large);
+    assert_eq!(stage.record(&moved.token), large);
 }
 
 // Properties of the file engine only: limits, and files that can be changed outside the library.
@@ -782,7 +791,7 @@ fn a_record_beyond_a_limit_is_refused_and_the_old_one_kept() {
         Ok(Verdict::Write)
     };
     let limits: [Limit<'_>; 2] = [
-        (&large, ErrorKind::TooLarge, "failed to encode session record: 5145 bytes, where the limit is 4096"),
+        (&large, ErrorKind::TooLarge, "failed to encode session record: 5146 bytes, where the limit is 4096"),
         (
             &many,
             ErrorKind::TooManyEntries,
@@ -796,7 +805,7 @@ fn a_record_beyond_a_limit_is_refused_and_the_old_one_kept() {
         change(&mut beyond).unwrap();
         check_refused(store.create(&beyond, Durability::OfStore).map(Some), kind, text);
         match store.load(&token).unwrap() {
-            Lookup::Live(live) => assert_eq!(*live.record, small),
+            Lookup::Live(live) => assert_eq!(live.record, small),
             Lookup::Absent(why) => panic!("{why:?}"),
         }
         assert_eq!(session_files(&dir), [file_of(&dir, &token)]);

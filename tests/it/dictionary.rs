@@ -1,5 +1,5 @@
 //! The handler's view: a dictionary that loads when it is first used, says whether it was read or changed, and checks types and
-//! names. `life` tests how its changes are saved.
+//! names. `lifecycle` tests how its changes are saved.
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize};
@@ -58,7 +58,7 @@ fn brought(stage: &Stage, token: &Token) -> Session {
 
 #[track_caller]
 fn number(stage: &Stage, token: &Token, name: &str) -> Option<u64> {
-    stage.record(token).entries.get(name).map(|value| value.get().unwrap())
+    stage.record(token).entries().get(name).map(|value| value.get().unwrap())
 }
 
 fn add_one(n: &mut u64) -> u64 {
@@ -229,7 +229,7 @@ fn a_load_that_failed_is_an_error_and_is_not_remembered(stage: &Stage) {
         stage.rig.calls();
         stage.rig.fail(Call::Load, 0);
         let error = session.contains("n").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Storage, "the trouble itself, never \"no session\"");
+        assert_eq!(error.kind(), ErrorKind::Storage, "the failure itself, never \"no session\"");
         // As if nothing had happened.
         (operation.run)(&mut session);
         session.save().unwrap();
@@ -446,7 +446,7 @@ fn a_name_that_would_turn_a_line_of_a_log_is_escaped_in_errors(stage: &Stage) {
 fn stored_names_with_control_characters_still_load(stage: &Stage) {
     let token = stored(stage);
     let mut older = |record: &mut Record| {
-        record.entries.insert("a\nb".into(), Value::new(&1).unwrap());
+        record.insert("a\nb", &Value::new(&1).unwrap()).unwrap();
         Ok(Verdict::Write)
     };
     let saved = stage.rig.update(&token, &mut older, Durability::OfStore);
@@ -462,7 +462,7 @@ fn stored_names_with_control_characters_still_load(stage: &Stage) {
     session.clear();
     assert_eq!(session.names().unwrap(), [""; 0]);
     session.save().unwrap();
-    assert!(stage.record(&token).entries.is_empty());
+    assert!(stage.record(&token).entries().is_empty());
 }
 
 fn names_of_up_to_128_bytes_are_allowed(stage: &Stage) {
@@ -611,7 +611,7 @@ fn clear_drops_everything_without_loading_and_keeps_the_id(stage: &Stage) {
     assert_eq!(session.names().unwrap(), ["after"]);
     session.save().unwrap();
     assert_eq!(session.token().unwrap(), Some(token.clone()), "the id is kept");
-    assert_eq!(stage.record(&token).entries.keys().collect::<Vec<_>>(), ["after"]);
+    assert_eq!(stage.record(&token).entries().names().collect::<Vec<_>>(), ["after"]);
 }
 
 fn inserting_the_value_that_is_there_saves_nothing(stage: &Stage) {
@@ -663,7 +663,7 @@ fn update_shows_a_preview_and_applies_at_the_save(stage: &Stage) {
     other.save().unwrap();
     session.save().unwrap();
     assert_eq!(number(stage, &token, "n"), Some(42), "both functions, in their order, on what was there");
-    let cart = stage.record(&token).entries["cart"].get::<Vec<String>>().unwrap();
+    let cart = stage.record(&token).entries().get("cart").unwrap().get::<Vec<String>>().unwrap();
     assert_eq!(cart, ["pear", "apple"]);
     session.save().unwrap();
     assert_eq!(number(stage, &token, "n"), Some(42), "and once");
@@ -730,11 +730,11 @@ fn update_now_is_the_truth_and_commits_that_entry_only(stage: &Stage) {
     assert_eq!(session.update_now("n", add_one).unwrap(), 3, "what others did is counted");
     assert_eq!(session.get("n").unwrap(), Some(3), "and seen");
     let record = stage.record(&token);
-    assert_eq!(record.entries["n"].get::<u64>().unwrap(), 3, "it is stored at once");
-    assert_eq!(record.entries.keys().collect::<Vec<_>>(), ["n", "text"], "and nothing else is");
+    assert_eq!(record.entries().get("n").unwrap().get::<u64>().unwrap(), 3, "it is stored at once");
+    assert_eq!(record.entries().names().collect::<Vec<_>>(), ["n", "text"], "and nothing else is");
     assert_eq!(session.names().unwrap(), ["m", "n"], "the other changes still wait");
     session.save().unwrap();
-    assert_eq!(stage.record(&token).entries.keys().collect::<Vec<_>>(), ["m", "n"]);
+    assert_eq!(stage.record(&token).entries().names().collect::<Vec<_>>(), ["m", "n"]);
     assert_eq!(number(stage, &token, "n"), Some(3), "the save does not count again");
 }
 

@@ -1,5 +1,6 @@
-//! `rm -rf DIR/*` under running servers: all visitors are logged out, and the site keeps working.
-use crate::support::process::{Child, Parent, Start, Worker, rounds};
+//! `rm -rf DIR/*` under running servers: all visitors are logged out, and the site keeps working. A removal in the midst of
+//! operations is tried by `tests/hammer`.
+use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{directory_in_memory, path_of, put, record, text_of};
 use sessile::{
     Clock, Durability, ErrorKind, Event, FileStore, FileStoreOptions, Lookup, PublicId, Store, SweepOptions,
@@ -8,7 +9,6 @@ use sessile::{
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -66,7 +66,7 @@ fn serve(parent: &Parent) {
     parent.report("ready");
     loop {
         let line = parent.line();
-        match line.split_once(' ').map(|(act, token)| (act, Token::parse(token).unwrap())) {
+        match line.split_once(' ').map(|(operation, token)| (operation, Token::parse(token).unwrap())) {
             Some(("load", token)) => parent.report(shown(&store, &token)),
             Some(("end", token)) => parent.report(store.delete(&token).unwrap()),
             _ if line == "create" => parent.report(create(&store).expose()),
@@ -141,10 +141,10 @@ fn a_site_goes_on_after_its_store_was_emptied() {
     }
 }
 
-type Act = fn(&FileStore, &Token);
+type Operation = fn(&FileStore, &Token);
 
 /// Each operation is the first one that finds the store emptied.
-const ACTS: [(&str, Act); 9] = [
+const OPERATIONS: [(&str, Operation); 9] = [
     ("load", |store, token| assert_eq!(shown(store, token), "absent")),
     ("save", |store, token| assert!(put(store, token, "y", RELAXED).unwrap().is_none())),
     ("power-safe save", |store, token| {
@@ -170,7 +170,7 @@ const ACTS: [(&str, Act); 9] = [
 #[test]
 fn whatever_act_meets_an_emptied_store_makes_it_again() {
     for cache_bytes in [1 << 20, 0] {
-        for (name, act) in ACTS {
+        for (name, operation) in OPERATIONS {
             for how in ["rm -rf ./*", "rm -rf ./* .[!.]*", "rm -rf ?? sessile.json"] {
                 let context = format!("{name}, cache of {cache_bytes}, {how}");
                 let dir = directory_in_memory();
@@ -187,7 +187,7 @@ fn whatever_act_meets_an_emptied_store_makes_it_again() {
                 } else {
                     remove(dir.path(), how);
                 }
-                act(&store, &token);
+                operation(&store, &token);
                 let want = format!("StoreRecreated {{ path: {:?} }}", dir.path());
                 assert_eq!(events.take(), [want], "{context}");
                 assert_eq!([shown(&store, &token), shown(&store, &other)], ["absent", "absent"], "{context}");
@@ -197,96 +197,6 @@ fn whatever_act_meets_an_emptied_store_makes_it_again() {
                 let store = options(false).create(false).cache_bytes(cache_bytes).open(dir.path()).unwrap();
                 assert_eq!(shown(&store, &token), "x", "{context}");
             }
-        }
-    }
-}
-
-#[test]
-fn of_processes_that_make_the_store_again_at_once_one_says_so() {
-    let dir = directory_in_memory();
-    let (root, errors) = (dir.path().join("store"), dir.path().join("errors"));
-    let mut servers = [(); 4].map(|()| start(&root, false, &errors));
-    for round in 0..rounds(30) {
-        empty(&root);
-        for server in &mut servers {
-            server.say("create");
-        }
-        let tokens: Vec<_> = servers.iter().map(Child::line).collect();
-        let events: Vec<usize> =
-            servers.iter_mut().map(|server| ask(server, "events").parse().unwrap()).collect();
-        assert_eq!(events.iter().sum::<usize>(), 1, "round {round}: {events:?}");
-        for token in tokens {
-            assert!(servers.iter_mut().all(|server| ask_for(server, &token) == "x"), "round {round}");
-        }
-    }
-    for mut server in servers {
-        server.say("end");
-        server.finish();
-    }
-}
-
-/// Writers that are at any point of a save, a growing save or a rotation while the files are removed one by
-/// one, in any order.
-#[test]
-fn no_save_brings_a_session_back_that_was_there_before() {
-    let ways = ["rm -rf ./*", "find . -mindepth 1 -delete", "rm -f sessile.json; sleep 0.02; rm -rf ./*"];
-    for (round, way) in (0..rounds(30)).zip(ways.into_iter().cycle()) {
-        let dir = directory_in_memory();
-        let root = dir.path();
-        let store = options(round % 2 == 0).open(root).unwrap();
-        let tokens: Vec<_> = (0..8).map(|_| create(&store)).collect();
-        let (stop, acts) = (AtomicBool::new(false), AtomicUsize::new(0));
-        let last: Vec<_> = thread::scope(|scope| {
-            let mut writers = Vec::new();
-            for token in &tokens {
-                let (store, stop, acts) = (&store, &stop, &acts);
-                writers.push(scope.spawn(move || {
-                    let mut token = token.clone();
-                    for n in 0.. {
-                        if stop.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        acts.fetch_add(1, Ordering::Relaxed);
-                        // During the removal, errors are permitted.
-                        match n % 8 {
-                            7 => {
-                                let moved = store.rotate(&token, &mut |_| Ok(Verdict::Write), RELAXED);
-                                token = moved.ok().flatten().map_or(token, |moved| moved.token);
-                            }
-                            n => drop(put(store, &token, &"y".repeat(700 << n), RELAXED)),
-                        }
-                    }
-                    token
-                }));
-            }
-            while acts.load(Ordering::Relaxed) < 200 {
-                thread::yield_now();
-            }
-            // A session that is created in a directory at that instant keeps the directory from being
-            // removed.
-            let removed = |way: &str| {
-                Command::new("sh").args(["-c", way]).current_dir(root).status().unwrap().success()
-            };
-            let mut is_done = removed(way);
-            while !is_done {
-                is_done = removed("rm -rf ./*");
-            }
-            thread::sleep(Duration::from_millis(5));
-            stop.store(true, Ordering::Relaxed);
-            // Each writer's last session may be under another id.
-            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
-        });
-        let files = options(false).cache_bytes(0).open(root).unwrap();
-        assert!(tokens.iter().chain(&last).all(|token| shown(&files, token) == "absent"), "round {round}");
-        assert_eq!(
-            files.files().filter(|file| file.as_ref().unwrap().path.is_file()).count(),
-            0,
-            "round {round}"
-        );
-        // All shards are there.
-        for _ in 0..600 {
-            let token = create(&store);
-            assert_eq!(shown(&files, &token), "x", "round {round}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The example programs as users run them: real processes that are killed with SIGKILL and restarted.
 //!
 //! The promise: acknowledged changes are there after the restart, under the cookie that the browser kept.
-use crate::support::client::{Browser, Client, Example, Jar, PATIENCE, Response};
+use crate::support::client::{Browser, Client, Example, PATIENCE, Response};
+use crate::support::cookie_jar::Jar;
 use crate::support::texts::{files_in_shards, path_of};
 use sessile::SessionId;
 use std::path::{Path, PathBuf};
@@ -198,6 +199,7 @@ fn shop_keeps_user_and_cart_after_a_kill() {
     // Another user logs in on the same browser: the cart does not carry over.
     check_moved_home(&browser.post("/login", &[("user", "Ben")]));
     check_shop(&mut browser, "Ben", "nothing yet");
+    let logged_out = browser.jar.get("shop").unwrap().to_owned();
     check_moved_home(&browser.post("/logout", &[]));
     assert_eq!(browser.jar.header(), None);
     check_shop(&mut browser, "nobody yet", "nothing yet");
@@ -205,7 +207,7 @@ fn shop_keeps_user_and_cart_after_a_kill() {
 
     let shop = Example::start("shop", &dir);
     let mut thief = Browser::new(shop.server);
-    for id in [&guest, &user] {
+    for id in [&guest, &user, &logged_out] {
         thief.jar.put("shop", id);
         check_shop(&mut thief, "nobody yet", "nothing yet");
     }

@@ -3,7 +3,7 @@
 use crate::support::memory::{Call, Stage, on_every_storage, secs, start};
 use sessile::{
     Absent, Cookies, Durability, ErrorKind, Event, Expiry, Lifetime, Lookup, PublicId, Record, Renewal,
-    Session, Sessions, Token, Value, Verdict,
+    Session, Sessions, Timing, Token, Value, Verdict,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -93,15 +93,15 @@ fn add_one(n: &mut u64) {
 fn a_session_lives_two_weeks_from_its_last_save(stage: &Stage) {
     let lifetime = Lifetime::new();
     let token = stored(stage, &lifetime);
-    assert_eq!(stage.record(&token).deadline, start() + TWO_WEEKS);
+    assert_eq!(stage.record(&token).deadline(), start() + TWO_WEEKS);
     stage.clock.set(start() + TWO_WEEKS - MICRO);
     assert!(visit(stage, &lifetime, &token), "reading is not activity, and the session is still alive");
-    assert_eq!(stage.record(&token).deadline, start() + TWO_WEEKS);
+    assert_eq!(stage.record(&token).deadline(), start() + TWO_WEEKS);
     let mut session = presented(stage, &lifetime, &token);
     session.insert("n", 2).unwrap();
     session.save().unwrap();
     let deadline = stage.clock.now() + TWO_WEEKS;
-    assert_eq!(stage.record(&token).deadline, deadline);
+    assert_eq!(stage.record(&token).deadline(), deadline);
     stage.clock.set(deadline - MICRO);
     assert!(visit(stage, &lifetime, &token));
     stage.clock.set(deadline);
@@ -132,7 +132,7 @@ fn the_renewal_decides_which_requests_move_the_deadline(stage: &Stage) {
         let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
         let sessions = sessions.with_lifetime(lifetime.clone()).unwrap();
         let token = stored(stage, lifetime);
-        let before = stage.record(&token).deadline;
+        let before = stage.record(&token).deadline();
         // In the middle of a lifetime, far beyond a renewal step.
         stage.clock.advance(AGE / 2);
         let header = format!("session={}", token.expose());
@@ -145,7 +145,7 @@ fn the_renewal_decides_which_requests_move_the_deadline(stage: &Stage) {
             Token::parse(value).unwrap()
         });
         let expected = if moves { stage.clock.now() + AGE } else { before };
-        assert_eq!(stage.record(&now_at).deadline, expected, "{lifetime:?}, touched: {touched}");
+        assert_eq!(stage.record(&now_at).deadline(), expected, "{lifetime:?}, touched: {touched}");
     };
     let on = |renewal| Lifetime::new().age(AGE).renewal(renewal);
     let idle = on(Renewal::OnSave).idle_limit(AGE);
@@ -193,7 +193,7 @@ fn the_deadline_moves_only_when_that_gains_a_step(stage: &Stage) {
         let lifetime = lifetime.renewal(Renewal::OnRead);
         let token = stored_with(stage, &lifetime, expiry);
         let before = stage.record(&token);
-        stage.clock.set(before.touched + step - MICRO);
+        stage.clock.set(before.timing().touched + step - MICRO);
         let operations: [fn(&mut Session); 2] =
             [|s| assert!(s.contains("n").unwrap()), |s| s.insert("n", 2).unwrap()];
         for operation in operations {
@@ -202,15 +202,15 @@ fn the_deadline_moves_only_when_that_gains_a_step(stage: &Stage) {
             session.save().unwrap();
             let now = stage.record(&token);
             assert_eq!(
-                (now.touched, now.deadline),
-                (before.touched, before.deadline),
+                (now.timing().touched, now.deadline()),
+                (before.timing().touched, before.deadline()),
                 "{lifetime:?}, {expiry:?}"
             );
         }
-        stage.clock.set(before.touched + step);
+        stage.clock.set(before.timing().touched + step);
         stage.rig.writes();
         assert!(visit(stage, &lifetime, &token));
-        assert_eq!(stage.record(&token).deadline, stage.clock.now() + life, "{lifetime:?}, {expiry:?}");
+        assert_eq!(stage.record(&token).deadline(), stage.clock.now() + life, "{lifetime:?}, {expiry:?}");
         assert!(visit(stage, &lifetime, &token));
         assert_eq!(stage.rig.writes(), 1, "and once");
     };
@@ -265,7 +265,7 @@ fn the_absolute_limit_ends_a_session_whatever_the_activity(stage: &Stage) {
             }
             session.save().unwrap();
             token = session.token().unwrap().unwrap();
-            assert!(stage.record(&token).deadline <= created + limit);
+            assert!(stage.record(&token).deadline() <= created + limit);
         }
         stage.clock.set(created + limit - MICRO);
         assert!(visit(stage, &lifetime, &token));
@@ -292,7 +292,7 @@ fn a_limit_that_is_introduced_later_counts_earlier_activity(stage: &Stage) {
             } else {
                 save(lifetime, &token);
             }
-            let deadline = stage.record(&token).deadline;
+            let deadline = stage.record(&token).deadline();
             assert_eq!(deadline, stage.clock.now() + secs(600), "the store enforces the new limit as well");
         }
         stage.clock.advance(secs(600));
@@ -304,7 +304,7 @@ fn the_stored_deadline_is_the_earliest_of_all_limits(stage: &Stage) {
     let check = |lifetime: Lifetime, expiry: Expiry, expected: Duration| {
         // At creation.
         let token = stored_with(stage, &lifetime, expiry);
-        assert_eq!(stage.record(&token).deadline, stage.clock.now() + expected, "{lifetime:?}, {expiry:?}");
+        assert_eq!(stage.record(&token).deadline(), stage.clock.now() + expected, "{lifetime:?}, {expiry:?}");
         // And at a merge, 100 seconds later, from the merged setting.
         let token = stored(stage, &lifetime);
         stage.clock.advance(secs(100));
@@ -317,11 +317,11 @@ fn the_stored_deadline_is_the_earliest_of_all_limits(stage: &Stage) {
         let expected = if absolute { expected.min(secs(2900)) } else { expected };
         if matches!(expiry, Expiry::Default) {
             // The setting is unchanged, and 100 seconds may be less than a step.
-            assert!(record.deadline <= stage.clock.now() + expected);
+            assert!(record.deadline() <= stage.clock.now() + expected);
         } else {
-            assert_eq!(record.deadline, stage.clock.now() + expected, "{lifetime:?}, {expiry:?}, merged");
+            assert_eq!(record.deadline(), stage.clock.now() + expected, "{lifetime:?}, {expiry:?}, merged");
         }
-        assert_eq!(record.expiry, expiry);
+        assert_eq!(record.timing().expiry, expiry);
     };
     let at = |seconds| Expiry::At(stage.clock.now() + secs(100) + secs(seconds));
     let plain = Lifetime::new();
@@ -348,7 +348,7 @@ fn a_custom_expiry_is_enforced_by_the_store_itself(stage: &Stage) {
         stage.clock.set(start());
         let token = stored_with(stage, &Lifetime::new(), expiry);
         stage.clock.set(start() + secs(300) - MICRO);
-        assert_eq!(stage.record(&token).expiry, expiry);
+        assert_eq!(stage.record(&token).timing().expiry, expiry);
         stage.clock.set(start() + secs(300));
         let id = PublicId::digest(token.expose().as_bytes());
         match stage.store.load(&token).unwrap() {
@@ -405,7 +405,7 @@ fn a_setting_in_the_past_ends_the_session_at_the_save(stage: &Stage) {
         session.set_expiry(expiry);
         session.set_expiry(Expiry::Default);
         session.save().unwrap();
-        assert_eq!(stage.record(&token).deadline, stage.clock.now() + TWO_WEEKS);
+        assert_eq!(stage.record(&token).deadline(), stage.clock.now() + TWO_WEEKS);
         session.destroy().unwrap();
     }
 }
@@ -513,7 +513,7 @@ fn the_deadline_that_is_read_is_the_one_that_a_save_stores(stage: &Stage) {
                 session.set_expiry(after);
                 let promised = session.deadline().unwrap();
                 session.save().unwrap();
-                assert_eq!(stage.record(&token).deadline, promised, "{before:?}, then {after:?}");
+                assert_eq!(stage.record(&token).deadline(), promised, "{before:?}, then {after:?}");
                 assert_eq!(session.deadline().unwrap(), promised);
             }
         }
@@ -669,7 +669,7 @@ fn a_clock_that_goes_backwards_makes_no_session_immortal(stage: &Stage) {
             let token = stored(stage, &lifetime);
             stage.clock.set(start() + secs(200_000));
             let touch = |record: &mut Record| {
-                record.touched = stage.clock.now();
+                record.set_timing(Timing { touched: stage.clock.now(), ..record.timing() });
                 Ok(Verdict::Write)
             };
             stage.store.update(&token, &mut { touch }, Durability::OfStore).unwrap().unwrap();
@@ -689,15 +689,15 @@ fn a_clock_that_goes_backwards_makes_no_session_immortal(stage: &Stage) {
     // Small jumps prolong nothing: a save while the clock is behind does not lengthen a lifetime.
     let lifetime = Lifetime::new().age(AGE);
     let token = stored(stage, &lifetime);
-    let deadline = stage.record(&token).deadline;
+    let deadline = stage.record(&token).deadline();
     stage.clock.set(stage.clock.now() - secs(200));
     let mut session = presented(stage, &lifetime, &token);
     session.insert("n", 2).unwrap();
     session.save().unwrap();
-    assert_eq!(stage.record(&token).deadline, deadline);
+    assert_eq!(stage.record(&token).deadline(), deadline);
     session.set_expiry(Expiry::BrowserClose);
     session.save().unwrap();
-    assert_eq!(stage.record(&token).deadline, deadline - secs(200));
+    assert_eq!(stage.record(&token).deadline(), deadline - secs(200));
 }
 
 fn a_clock_that_goes_backwards_under_a_request_saves_nothing(stage: &Stage) {
@@ -748,7 +748,7 @@ fn a_session_renewed_by_another_request_is_not_from_the_future(stage: &Stage) {
             }
             operation(&mut session).unwrap_or_else(|error| panic!("{tolerance:?}: {error}"));
             let record = stage.record(&session.token().unwrap().unwrap());
-            assert_eq!(record.entries["n"], Value::new(&2).unwrap());
+            assert_eq!(record.entries().get("n").unwrap(), &Value::new(&2).unwrap());
             stage.rig.forget_plans();
         }
     }
@@ -766,9 +766,9 @@ fn a_save_reads_the_clock_once(stage: &Stage) {
         let now = stage.clock.now();
         let record = stage.record(&session.token().unwrap().unwrap());
         if case == "update_now" {
-            assert!(record.deadline < now + TWO_WEEKS, "it commits its entry and does not renew");
+            assert!(record.deadline() < now + TWO_WEEKS, "it commits its entry and does not renew");
         } else {
-            assert_eq!((record.touched, record.deadline), (now, now + TWO_WEEKS), "{case}");
+            assert_eq!((record.timing().touched, record.deadline()), (now, now + TWO_WEEKS), "{case}");
         }
     };
     check(|s| s.insert("n", 1).and_then(|()| s.save()), "create");
@@ -796,7 +796,7 @@ fn a_save_reads_the_clock_once(stage: &Stage) {
         session.save().unwrap();
         assert_eq!(stage.rig.readings(), 1, "login");
         let record = stage.record(&session.token().unwrap().unwrap());
-        assert_eq!(record.created == record.touched, now_created);
+        assert_eq!(record.timing().created == record.timing().touched, now_created);
     };
     check_login(true);
     // And a new session by `update_now` is made of one reading as well.
@@ -805,6 +805,6 @@ fn a_save_reads_the_clock_once(stage: &Stage) {
     session.update_now("n", add_one).unwrap();
     assert_eq!(stage.rig.readings(), 1);
     let record = stage.record(&session.token().unwrap().unwrap());
-    assert_eq!((record.created, record.touched), (stage.clock.now(), stage.clock.now()));
-    assert_eq!(record.deadline, stage.clock.now() + TWO_WEEKS);
+    assert_eq!((record.timing().created, record.timing().touched), (stage.clock.now(), stage.clock.now()));
+    assert_eq!(record.deadline(), stage.clock.now() + TWO_WEEKS);
 }

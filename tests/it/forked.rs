@@ -40,16 +40,16 @@ fn a_forked_child_is_refused_every_call() {
     }
 }
 
-/// Runs `act` in a forked child, which then drops its copy of the store. Returns whether `act` and the drop
+/// Runs `operation` in a forked child, which then drops its copy of the store. Returns whether `operation` and the drop
 /// succeeded.
 #[expect(unsafe_code, reason = "there is no safe fork")]
-fn in_child(store: FileStore, act: impl FnOnce(&FileStore) -> bool) -> (FileStore, bool) {
+fn in_child(store: FileStore, operation: impl FnOnce(&FileStore) -> bool) -> (FileStore, bool) {
     // SAFETY: no other thread of this process holds a lock (the test runs alone in it), and the child exits
     // without returning from here.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", std::io::Error::last_os_error()),
         0 => {
-            let well = act(&store);
+            let well = operation(&store);
             drop(store);
             // SAFETY: exits the child at once, without running the exit handlers that the parent has
             // registered.

@@ -116,11 +116,11 @@ fn log_in_and_out(parent: &Parent) {
     parent.report(visitors.join().unwrap());
 }
 
-/// Runs `act` with a umask that creates files without write permission.
-fn masked<T>(act: impl FnOnce() -> T) -> T {
+/// Runs `operation` with a umask that creates files without write permission.
+fn masked<T>(operation: impl FnOnce() -> T) -> T {
     let mask = |mode| rustix::process::umask(rustix::fs::Mode::from_raw_mode(mode));
     let usual = mask(0o277);
-    let done = act();
+    let done = operation();
     mask(usual.as_raw_mode());
     done
 }
@@ -143,7 +143,7 @@ fn renewed(store: &FileStore) -> Token {
 #[expect(clippy::unnecessary_wraps, reason = "the signature of a change")]
 fn renamed(record: &mut Record) -> sessile::Result<Verdict> {
     assert_eq!(text_of(record), "old");
-    record.entries.insert("text".into(), Value::new("new").unwrap());
+    record.insert("text", &Value::new("new").unwrap()).unwrap();
     Ok(Verdict::Write)
 }
 
@@ -198,19 +198,19 @@ impl Actor {
     /// Checks the result of one operation while the results of these calls are replaced, and the text of the
     /// session afterwards.
     #[track_caller]
-    fn check(&mut self, act: &str, injected: &str, done: &str, text: &str) {
+    fn check(&mut self, operation: &str, injected: &str, done: &str, text: &str) {
         assert_eq!(self.say("begin"), "true");
         let tracer = Tracer::of(&self.pid, &["-o", "/dev/null", "-e", &format!("inject={injected}")]);
-        let came_to = self.say(act);
+        let came_to = self.say(operation);
         drop(tracer);
-        assert_eq!([&*came_to, &*self.say("text")], [done, text], "{act} with {injected}");
+        assert_eq!([&*came_to, &*self.say("text")], [done, text], "{operation} with {injected}");
     }
 
     /// The names of the operation's calls on files, and the full output of `strace`.
-    fn calls_of(&mut self, act: &str, log: &Path) -> (String, String) {
+    fn calls_of(&mut self, operation: &str, log: &Path) -> (String, String) {
         assert_eq!(self.say("begin"), "true");
         let tracer = Tracer::of(&self.pid, &["-o", log.to_str().unwrap(), "-e", "trace=%file,%desc"]);
-        assert_eq!(self.say(act), "true");
+        assert_eq!(self.say(operation), "true");
         drop(tracer);
         let seen = fs::read_to_string(log).unwrap();
         fs::remove_file(log).unwrap();
@@ -242,11 +242,11 @@ fn any_refusal_of_the_kernel_leaves_the_old_version_or_the_new() {
         ("load", "openat2:error=EMFILE:when=1+", "Io", "old"),
         ("load", "pread64:error=EIO:when=1", "Io", "old"),
         ("save", "flock:error=ENOLCK:when=1", "Io", "old"),
-        ("save", "pwrite64:error=ENOSPC:when=1", "Full", "old"),
-        ("save", "pwrite64:error=EDQUOT:when=1+", "Full", "old"),
+        ("save", "pwritev:error=ENOSPC:when=1", "Full", "old"),
+        ("save", "pwritev:error=EDQUOT:when=1+", "Full", "old"),
         // The version is written, but other caches are not notified.
-        ("save", "pwrite64:error=EIO:when=2", "InvalidationFailed", "new"),
-        ("save safely", "pwrite64:error=EROFS:when=1", "Io", "old"),
+        ("save", "pwrite64:error=EIO:when=1", "InvalidationFailed", "new"),
+        ("save safely", "pwritev:error=EROFS:when=1", "Io", "old"),
         // Written again, to another file.
         ("save safely", "fdatasync:error=EIO:when=1", "true", "new"),
         ("save safely", "fdatasync:error=EIO:when=1+", "DurabilityUnknown", "old"),
@@ -266,8 +266,8 @@ fn any_refusal_of_the_kernel_leaves_the_old_version_or_the_new() {
         ("end", "unlinkat:error=EACCES:when=1", "true", "absent"),
         ("end", "fdatasync,fsync:error=EIO:when=1+", "DurabilityUnknown", "absent"),
     ];
-    for (act, injected, done, text) in cases {
-        actor.check(act, injected, done, text);
+    for (operation, injected, done, text) in cases {
+        actor.check(operation, injected, done, text);
     }
     // The failed operations leave one session for each that succeeded, and the first one.
     actor.finish();
@@ -311,17 +311,18 @@ fn a_store_whose_watcher_cannot_start_goes_without_and_says_why() {
 fn what_a_signal_interrupts_is_done_again() {
     let dir = directory_in_memory();
     let mut actor = Actor::start(dir.path());
-    for (act, injected) in [
+    for (operation, injected) in [
         ("load", "openat2:error=EINTR:when=1"),
         ("load", "pread64:error=EINTR:when=1"),
         ("save", "flock:error=EINTR:when=1"),
-        ("save", "pwrite64:error=EINTR:when=1..2"),
+        ("save", "pwritev:error=EINTR:when=1"),
+        ("save", "pwrite64:error=EINTR:when=1"),
         ("save safely", "fdatasync:error=EINTR:when=1"),
         ("grow", "openat:error=EINTR:when=1"),
         ("create safely", "fsync:error=EINTR:when=1"),
     ] {
-        let text = if ["load", "create safely"].contains(&act) { "old" } else { "new" };
-        actor.check(act, injected, "true", text);
+        let text = if ["load", "create safely"].contains(&operation) { "old" } else { "new" };
+        actor.check(operation, injected, "true", text);
     }
     actor.finish();
 }
@@ -333,7 +334,7 @@ fn without_openat2_files_are_opened_in_two_steps() {
     let dir = directory_in_memory();
     for refusal in ["ENOSYS", "EPERM"] {
         let mut actor = Actor::start(dir.path());
-        for (act, text) in [
+        for (operation, text) in [
             ("load", "old"),
             ("save", "new"),
             ("save safely", "new"),
@@ -342,7 +343,7 @@ fn without_openat2_files_are_opened_in_two_steps() {
             ("rotate", "absent"),
             ("end", "absent"),
         ] {
-            actor.check(act, &format!("openat2:error={refusal}:when=1+"), "true", text);
+            actor.check(operation, &format!("openat2:error={refusal}:when=1+"), "true", text);
         }
         actor.finish();
     }
@@ -355,22 +356,22 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
     let dir = directory_in_memory();
     let log = dir.path().join("log");
     let mut actor = Actor::start(&dir.path().join("store"));
-    for (act, calls) in [
+    for (operation, calls) in [
         ("load", "openat2 pread64 close"),
-        ("save", "openat2 flock pread64 pwrite64 pwrite64 statx flock close"),
-        ("save safely", "openat2 flock pread64 pwrite64 fdatasync pwrite64 pwrite64 statx flock close"),
+        ("save", "openat2 flock pread64 pwritev pwrite64 statx flock close"),
+        ("save safely", "openat2 flock pread64 pwritev fdatasync pwrite64 pwrite64 statx flock close"),
         (
             "create safely",
-            "openat write statx openat2 flock statx statx pwrite64 fdatasync fsync pwrite64 flock close close",
+            "openat write statx openat2 flock statx statx pwritev fdatasync fsync pwrite64 flock close close",
         ),
         (
             "grow",
-            "openat2 flock pread64 openat openat flock statx pwrite64 fdatasync pwrite64 pwrite64 statx statx \
+            "openat2 flock pread64 openat openat flock statx pwritev fdatasync pwrite64 pwrite64 statx statx \
              renameat2 unlinkat close pwrite64 statx flock close flock close",
         ),
         (
             "rotate",
-            "openat openat flock pread64 openat write statx openat2 flock statx statx pwrite64 fdatasync fsync \
+            "openat openat flock pread64 openat write statx openat2 flock statx statx pwritev fdatasync fsync \
              pwrite64 flock close close statx statx pwrite64 fdatasync pwrite64 statx statx statx unlinkat \
              flock close close",
         ),
@@ -382,17 +383,19 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
         // A save that held its lock for a millisecond or more, as a traced one may, checks whether it still
         // holds it.
         let slow =
-            calls.replacen(" pwrite64 pwrite64 statx flock", " pwrite64 statx statx pwrite64 statx flock", 1);
+            calls.replacen("pwritev pwrite64 statx flock", "pwritev statx statx pwrite64 statx flock", 1);
+        let slow =
+            slow.replacen(" pwrite64 pwrite64 statx flock", " pwrite64 statx statx pwrite64 statx flock", 1);
         let until = Instant::now() + PATIENCE;
         loop {
-            assert!(Instant::now() < until, "{act} takes a millisecond each time");
-            let (names, seen) = actor.calls_of(act, &log);
+            assert!(Instant::now() < until, "{operation} takes a millisecond each time");
+            let (names, seen) = actor.calls_of(operation, &log);
             // An invalidation more than a second after the last check of the counters' name checks it again.
             let names = names.replacen("pwrite64 statx openat newfstatat close", "pwrite64 statx", 1);
             if names == calls {
                 break;
             }
-            assert_eq!(names, slow, "{act}:\n{seen}");
+            assert_eq!(names, slow, "{operation}:\n{seen}");
         }
     }
     actor.finish();
@@ -423,9 +426,9 @@ fn logouts_with_ids_that_are_not_there_only_look() {
             let calls = calls.filter(|call| !call.starts_with("write(1,"));
             calls.filter(|call| names.iter().any(|name| call.starts_with(name))).count()
         };
-        let acts =
+        let operations =
             ["write", "pwrite", "fsync", "fdatasync", "sync", "unlink", "rename", "flock", "ftruncate"];
-        assert_eq!(of(&acts), 0, "beside a busy process: {is_busy}");
+        assert_eq!(of(&operations), 0, "beside a busy process: {is_busy}");
         assert!(of(&["openat("]) >= 3 * STRANGERS as usize, "the ids were not looked up");
         match others {
             Some(mut others) => {

@@ -5,12 +5,13 @@
 //! and a removal only for a logout that presented an id, or a session that ran out here; `no-store` beside every cookie and every
 //! failure, `private` beside a live session; nothing at all for a request that left its session alone. And
 //! whatever is printed on the way, the id is in none of it.
-use crate::support::client::{Jar, SetCookie};
+use crate::support::cookie_jar::{Jar, SetCookie};
 use crate::support::probe::{Call, Probe, quick_directory};
 use sessile::{
     Clock, Cookies, Destroyed, Durability, ErrorKind, Event, Expiry, FileStore, FileStoreOptions, Lifetime,
     Lookup, PublicId, Record, Renewal, SameSite, Sessions, Store, Token, Verdict, Visit,
 };
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,6 +26,8 @@ fn at(seconds: u64) -> SystemTime {
 const STEP: u64 = 120_960;
 
 type Pair = (&'static str, &'static str);
+/// A pair of a response's headers.
+type Owned = (&'static str, Cow<'static, str>);
 const VARY: Pair = ("Vary", "Cookie");
 const PRIVATE: Pair = ("Cache-Control", "private");
 const NO_STORE: Pair = ("Cache-Control", "no-store");
@@ -124,7 +127,7 @@ impl Site {
     #[track_caller]
     fn deadline(&self, token: &Token) -> SystemTime {
         match self.store.inner.load(token).unwrap() {
-            Lookup::Live(live) => live.record.deadline,
+            Lookup::Live(live) => live.record.deadline(),
             Lookup::Absent(absent) => panic!("{absent:?}"),
         }
     }
@@ -148,11 +151,7 @@ impl Site {
     /// The headers with `OLD` and `NEW` in the place of ids, after finding that these are what they stand
     /// for.
     #[track_caller]
-    fn masked(
-        &self,
-        headers: &[(&'static str, String)],
-        presented: Option<&Token>,
-    ) -> Vec<(&'static str, String)> {
+    fn masked(&self, headers: &[Owned], presented: Option<&Token>) -> Vec<Owned> {
         let has = |name: &str| headers.iter().any(|(n, _)| *n == name);
         assert!(has("Vary") || !has("Set-Cookie"), "a cookie without Vary: {headers:?}");
         headers
@@ -163,7 +162,7 @@ impl Site {
                 };
                 let word = if Some(&token) == presented { "OLD" } else { "NEW" };
                 assert!(self.is_live(&token), "the cookie's session does not load");
-                (*name, value.replacen(token.expose(), word, 1))
+                (*name, value.replacen(token.expose(), word, 1).into())
             })
             .collect()
     }
@@ -219,7 +218,7 @@ use Visitor::{After, Known, Nobody, Stranger};
 
 /// One thing that a handler does.
 #[derive(Clone, Copy, Debug)]
-enum Act {
+enum Operation {
     Read,
     ReadUser,
     ReadDeadline,
@@ -240,12 +239,12 @@ enum Act {
     Destroy,
     Save,
 }
-use Act::{
+use Operation::{
     Clear, Destroy, Expire, Insert, InsertSame, InsertTooMuch, Login, Read, ReadDeadline, ReadUser, Remove,
     RemoveMissing, Rotate, Save, TestCookie, Update, UpdateNow,
 };
 
-impl Act {
+impl Operation {
     fn on(self, visit: &mut Visit) -> sessile::Result<()> {
         match self {
             Read => visit.get::<u32>("a").map(drop),
@@ -284,7 +283,7 @@ impl Act {
 
 /// A request of this visitor, with a handler of these operations.
 #[track_caller]
-fn arrive(site: &Site, visitor: Visitor, acts: &[Act]) -> (Visit, Option<Token>) {
+fn arrive(site: &Site, visitor: Visitor, operations: &[Operation]) -> (Visit, Option<Token>) {
     let token = match visitor {
         Nobody => None,
         Stranger => Token::parse(UNKNOWN),
@@ -293,34 +292,34 @@ fn arrive(site: &Site, visitor: Visitor, acts: &[Act]) -> (Visit, Option<Token>)
     site.clock.set(at(if let After(seconds) = visitor { seconds } else { 0 }));
     let cookie = token.as_ref().map(header);
     let mut visit = site.sessions.visit(cookie.as_deref());
-    for act in acts {
-        act.on(&mut visit).unwrap();
+    for operation in operations {
+        operation.on(&mut visit).unwrap();
     }
     (visit, token)
 }
 
 /// The same, up to the response: its headers, of each status in turn.
 #[track_caller]
-fn check(site: &Site, visitor: Visitor, acts: &[Act], statuses: &[u16], want: &[Pair]) {
+fn check(site: &Site, visitor: Visitor, operations: &[Operation], statuses: &[u16], want: &[Pair]) {
     for &status in statuses {
-        let (visit, token) = arrive(site, visitor, acts);
+        let (visit, token) = arrive(site, visitor, operations);
         let headers = visit.finish(status).unwrap();
-        let context = format!("{visitor:?} {acts:?}, status {status}");
+        let context = format!("{visitor:?} {operations:?}, status {status}");
         assert_eq!(site.masked(&headers, token.as_ref()), owned(want), "{context}");
     }
 }
 
 /// The same for a session that cannot be saved.
 #[track_caller]
-fn check_unsaved(site: &Site, visitor: Visitor, acts: &[Act], kind: ErrorKind, want: &[Pair]) {
-    let (visit, token) = arrive(site, visitor, acts);
+fn check_unsaved(site: &Site, visitor: Visitor, operations: &[Operation], kind: ErrorKind, want: &[Pair]) {
+    let (visit, token) = arrive(site, visitor, operations);
     let unsaved = visit.finish(200).unwrap_err();
     assert_eq!(unsaved.error.kind(), kind);
-    assert_eq!(site.masked(&unsaved.headers, token.as_ref()), owned(want), "{visitor:?} {acts:?}");
+    assert_eq!(site.masked(&unsaved.headers, token.as_ref()), owned(want), "{visitor:?} {operations:?}");
 }
 
-fn owned(pairs: &[Pair]) -> Vec<(&'static str, String)> {
-    pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
+fn owned(pairs: &[Pair]) -> Vec<Owned> {
+    pairs.iter().map(|(name, value)| (*name, Cow::Borrowed(*value))).collect()
 }
 
 const GOOD: &[u16] = &[200, 303, 409, 499];
@@ -343,13 +342,13 @@ fn an_untouched_session_costs_no_call_and_leaves_no_header() {
 #[test]
 fn a_read_is_varied_and_private_if_it_found_a_session() {
     let site = Site::new();
-    for act in [Read, ReadUser, ReadDeadline, InsertSame, RemoveMissing] {
-        check(&site, Known, &[act], ALL, &[VARY, PRIVATE]);
-        check(&site, After(STEP), &[act], ALL, &[VARY, PRIVATE]);
+    for operation in [Read, ReadUser, ReadDeadline, InsertSame, RemoveMissing] {
+        check(&site, Known, &[operation], ALL, &[VARY, PRIVATE]);
+        check(&site, After(STEP), &[operation], ALL, &[VARY, PRIVATE]);
     }
-    for act in [Read, ReadUser, ReadDeadline, RemoveMissing] {
-        check(&site, Nobody, &[act], ALL, &[VARY]);
-        check(&site, Stranger, &[act], ALL, &[VARY]);
+    for operation in [Read, ReadUser, ReadDeadline, RemoveMissing] {
+        check(&site, Nobody, &[operation], ALL, &[VARY]);
+        check(&site, Stranger, &[operation], ALL, &[VARY]);
     }
     let calls = site.store.calls();
     assert!(!calls.contains(&Call::Update) && !calls.contains(&Call::Rotate), "reads write nothing");
@@ -366,21 +365,21 @@ fn an_expired_session_is_a_new_visitor() {
 #[test]
 fn a_new_session_sends_its_cookie_once_with_exactly_its_age() {
     let site = Site::new();
-    for act in [Insert, Update, UpdateNow, TestCookie, Login] {
-        check(&site, Nobody, &[act], GOOD, &[VARY, NEW, NO_STORE]);
-        check(&site, Stranger, &[act], GOOD, &[VARY, NEW, NO_STORE]);
+    for operation in [Insert, Update, UpdateNow, TestCookie, Login] {
+        check(&site, Nobody, &[operation], GOOD, &[VARY, NEW, NO_STORE]);
+        check(&site, Stranger, &[operation], GOOD, &[VARY, NEW, NO_STORE]);
     }
-    for act in [Insert, Update, UpdateNow, TestCookie] {
-        check(&site, Known, &[act], GOOD, &[VARY, PRIVATE]);
-        check(&site, After(STEP - 1), &[act], GOOD, &[VARY, PRIVATE]);
-        check(&site, After(STEP), &[act], GOOD, &[VARY, OLD_A_STEP_LATER, NO_STORE]);
+    for operation in [Insert, Update, UpdateNow, TestCookie] {
+        check(&site, Known, &[operation], GOOD, &[VARY, PRIVATE]);
+        check(&site, After(STEP - 1), &[operation], GOOD, &[VARY, PRIVATE]);
+        check(&site, After(STEP), &[operation], GOOD, &[VARY, OLD_A_STEP_LATER, NO_STORE]);
     }
 }
 
 #[test]
 fn a_visitor_who_stores_nothing_gets_no_cookie() {
     let site = Site::new();
-    let fruitless: [&[Act]; 10] = [
+    let fruitless: [&[Operation]; 10] = [
         &[Save],
         &[Destroy],
         &[Clear],
@@ -392,10 +391,10 @@ fn a_visitor_who_stores_nothing_gets_no_cookie() {
         &[UpdateNow, Destroy],
         &[Insert, Expire(Expiry::At(UNIX_EPOCH))],
     ];
-    for acts in fruitless {
-        check(&site, Nobody, acts, ALL, &[VARY]);
-        let logout = acts.iter().any(|act| matches!(act, Destroy));
-        check(&site, Stranger, acts, ALL, if logout { &[VARY, REMOVAL, NO_STORE] } else { &[VARY] });
+    for operations in fruitless {
+        check(&site, Nobody, operations, ALL, &[VARY]);
+        let logout = operations.iter().any(|operation| matches!(operation, Destroy));
+        check(&site, Stranger, operations, ALL, if logout { &[VARY, REMOVAL, NO_STORE] } else { &[VARY] });
     }
     assert_eq!(site.files(), 0);
 }
@@ -403,16 +402,16 @@ fn a_visitor_who_stores_nothing_gets_no_cookie() {
 #[test]
 fn a_failed_request_saves_nothing_but_what_was_saved_explicitly() {
     let site = Site::new();
-    for act in [Insert, Update, Login] {
-        check(&site, Nobody, &[act], BAD, &[VARY]);
+    for operation in [Insert, Update, Login] {
+        check(&site, Nobody, &[operation], BAD, &[VARY]);
     }
     assert_eq!(site.files(), 0);
-    for act in [Insert, Update, Login, Remove] {
-        check(&site, Known, &[act], BAD, &[VARY, PRIVATE]);
-        check(&site, After(STEP), &[act], BAD, &[VARY, PRIVATE]);
+    for operation in [Insert, Update, Login, Remove] {
+        check(&site, Known, &[operation], BAD, &[VARY, PRIVATE]);
+        check(&site, After(STEP), &[operation], BAD, &[VARY, PRIVATE]);
     }
-    for act in [Rotate, Clear, Expire(Expiry::BrowserClose), Expire(Expiry::At(UNIX_EPOCH))] {
-        check(&site, Known, &[act], BAD, &[VARY]);
+    for operation in [Rotate, Clear, Expire(Expiry::BrowserClose), Expire(Expiry::At(UNIX_EPOCH))] {
+        check(&site, Known, &[operation], BAD, &[VARY]);
     }
     let calls = site.store.calls();
     assert!(
@@ -438,9 +437,9 @@ fn a_failed_request_saves_nothing_but_what_was_saved_explicitly() {
 #[test]
 fn discard_is_a_failed_request() {
     let site = Site::new();
-    let check = |visitor, acts: &[Act], want: &[Pair]| {
-        let (visit, token) = arrive(&site, visitor, acts);
-        assert_eq!(site.masked(&visit.discard(), token.as_ref()), owned(want), "{visitor:?} {acts:?}");
+    let check = |visitor, operations: &[Operation], want: &[Pair]| {
+        let (visit, token) = arrive(&site, visitor, operations);
+        assert_eq!(site.masked(&visit.discard(), token.as_ref()), owned(want), "{visitor:?} {operations:?}");
     };
     check(Nobody, &[Insert], &[VARY]);
     check(Known, &[Insert], &[VARY, PRIVATE]);
@@ -452,7 +451,7 @@ fn discard_is_a_failed_request() {
 #[test]
 fn a_logout_removes_the_presented_cookie_on_any_status() {
     let site = Site::new();
-    let endings: [&[Act]; 7] = [
+    let endings: [&[Operation]; 7] = [
         &[Destroy],
         &[Read, Insert, Destroy],
         &[Destroy, Destroy],
@@ -462,8 +461,8 @@ fn a_logout_removes_the_presented_cookie_on_any_status() {
         // Made and ended in one request: the browser never had that one, but the presented one is dead.
         &[Destroy, UpdateNow, Destroy],
     ];
-    for acts in endings {
-        check(&site, Known, acts, ALL, &[VARY, REMOVAL, NO_STORE]);
+    for operations in endings {
+        check(&site, Known, operations, ALL, &[VARY, REMOVAL, NO_STORE]);
     }
     // Stored again: a new session, whose cookie replaces the old one.
     check(&site, Known, &[Destroy, Insert], GOOD, &[VARY, NEW, NO_STORE]);
@@ -474,11 +473,11 @@ fn a_logout_removes_the_presented_cookie_on_any_status() {
         check(&site, Known, &[Expire(expiry)], GOOD, &[VARY, REMOVAL, NO_STORE]);
         check(&site, Known, &[Expire(expiry)], BAD, &[VARY]);
     }
-    // Whatever was found under the presented id …
-    for acts in [&[Destroy][..], &[Read, Destroy], &[Destroy, Read, Destroy], &[UpdateNow, Destroy]] {
-        check(&site, Stranger, acts, ALL, &[VARY, REMOVAL, NO_STORE]);
+    // Each state of the presented id …
+    for operations in [&[Destroy][..], &[Read, Destroy], &[Destroy, Read, Destroy], &[UpdateNow, Destroy]] {
+        check(&site, Stranger, operations, ALL, &[VARY, REMOVAL, NO_STORE]);
         // … and never if none was: another site could log visitors out, past SameSite.
-        check(&site, Nobody, acts, ALL, &[VARY]);
+        check(&site, Nobody, operations, ALL, &[VARY]);
     }
     for value in ["", "A", "../x", &"a".repeat(33)] {
         let mut visit = site.sessions.visit(format!("session={value}").as_str());
@@ -490,14 +489,14 @@ fn a_logout_removes_the_presented_cookie_on_any_status() {
 /// The first request has given the browser a new id, or is about to; the second must not leave it there.
 #[test]
 fn a_logout_that_meets_a_rotation_removes_the_cookie() {
-    for act in [Rotate, Login, Destroy] {
+    for operation in [Rotate, Login, Destroy] {
         let site = Site::new();
         let (mut visit, token) = arrive(&site, Known, &[Read]);
         let mut other = site.sessions.visit(header(&token.unwrap()).as_str());
-        act.on(&mut other).unwrap();
+        operation.on(&mut other).unwrap();
         other.finish(200).unwrap();
         assert_eq!(visit.destroy().unwrap(), Destroyed::WasGone);
-        assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, REMOVAL, NO_STORE]), "{act:?}");
+        assert_eq!(visit.finish(200).unwrap(), owned(&[VARY, REMOVAL, NO_STORE]), "{operation:?}");
     }
 }
 
@@ -580,8 +579,8 @@ fn a_retried_logout_removes_the_cookie_of_an_ended_session() {
 #[test]
 fn login_and_rotation_send_the_new_id_and_the_old_one_is_dead() {
     let site = Site::new();
-    for (act, user) in [(Login, Some("ada")), (Rotate, None)] {
-        let (visit, token) = arrive(&site, Known, &[act]);
+    for (operation, user) in [(Login, Some("ada")), (Rotate, None)] {
+        let (visit, token) = arrive(&site, Known, &[operation]);
         let headers = visit.finish(200).unwrap();
         assert_eq!(site.masked(&headers, token.as_ref()), owned(&[VARY, NEW, NO_STORE]));
         assert!(!site.is_live(&token.unwrap()));
@@ -589,7 +588,7 @@ fn login_and_rotation_send_the_new_id_and_the_old_one_is_dead() {
         assert_eq!(next.user().unwrap().as_deref(), user);
         assert_eq!(next.get::<u32>("a").unwrap(), Some(1));
         // When it is due, the deadline moves as well.
-        check(&site, After(STEP), &[act], GOOD, &[VARY, NEW_A_STEP_LATER, NO_STORE]);
+        check(&site, After(STEP), &[operation], GOOD, &[VARY, NEW_A_STEP_LATER, NO_STORE]);
     }
     // Else a rotated session keeps its deadline, and the new cookie has the remaining time.
     let left = NEW.1.replace("Max-Age=1209600", "Max-Age=1209599").leak();
@@ -599,13 +598,13 @@ fn login_and_rotation_send_the_new_id_and_the_old_one_is_dead() {
 #[test]
 fn removing_or_clearing_all_entries_leaves_a_live_session() {
     let site = Site::new();
-    for act in [Remove, Clear] {
-        check(&site, Known, &[act], GOOD, &[VARY, PRIVATE]);
-        let (visit, token) = arrive(&site, Known, &[act]);
+    for operation in [Remove, Clear] {
+        check(&site, Known, &[operation], GOOD, &[VARY, PRIVATE]);
+        let (visit, token) = arrive(&site, Known, &[operation]);
         visit.finish(200).unwrap();
         let token = token.unwrap();
-        assert_eq!(site.names(&token), [""; 0], "{act:?}");
-        assert!(site.is_live(&token), "{act:?}");
+        assert_eq!(site.names(&token), [""; 0], "{operation:?}");
+        assert!(site.is_live(&token), "{operation:?}");
     }
 }
 
@@ -641,16 +640,16 @@ fn max_age_and_expires_come_from_one_reading_of_the_clock() {
         Ok(())
     });
     let two_weeks = Expiry::After(Duration::from_secs(1_209_600));
-    let saves: [&[Act]; 5] =
+    let saves: [&[Operation]; 5] =
         [&[Insert], &[UpdateNow], &[Insert, Save], &[Login], &[Insert, Expire(two_weeks)]];
-    for acts in saves {
+    for operations in saves {
         for visitor in [Nobody, After(STEP)] {
-            let (visit, _) = arrive(&site, visitor, acts);
+            let (visit, _) = arrive(&site, visitor, operations);
             let headers = visit.finish(200).unwrap();
             let cookie = SetCookie::parse(&headers[1].1);
-            assert_eq!(cookie.attributes["max-age"], "1209600", "{visitor:?} {acts:?}");
+            assert_eq!(cookie.attributes["max-age"], "1209600", "{visitor:?} {operations:?}");
             let deadline = site.deadline(&Token::parse(&cookie.value).unwrap());
-            assert_eq!(cookie.expires(), Some(deadline), "{visitor:?} {acts:?}");
+            assert_eq!(cookie.expires(), Some(deadline), "{visitor:?} {operations:?}");
         }
     }
 }
@@ -666,7 +665,7 @@ fn the_stored_deadline_is_the_one_last_advertised() {
         visit.update("n", |n: &mut u64| *n += 1).unwrap();
         for (name, value) in visit.finish(200).unwrap() {
             if name == "Set-Cookie" {
-                jar.receive([value.as_str()]);
+                jar.receive([&*value]);
                 let max_age = SetCookie::parse(&value).attributes["max-age"].parse().unwrap();
                 advertised = Some(site.clock.now() + Duration::from_secs(max_age));
             }
@@ -716,31 +715,31 @@ fn a_changed_visit_that_is_dropped_unfinished_is_observed() {
         seen.filter(|seen| matches!(seen, Seen::Failed(_))).collect::<Vec<_>>()
     };
     let expire = Expire(Expiry::After(Duration::from_secs(60)));
-    for act in [Insert, Remove, Clear, Update, TestCookie, Login, Rotate, expire, Destroy] {
-        drop(arrive(&site, Known, &[act]).0);
-        assert_eq!(failures(), unfinished, "{act:?}");
-        drop(arrive(&site, Known, &[act]).0.discard());
-        drop(arrive(&site, Known, &[act]).0.finish(200));
-        drop(arrive(&site, Known, &[act]).0.finish(500));
-        assert_eq!(failures(), [], "finished: {act:?}");
-        let visit = arrive(&site, Known, &[act]).0;
+    for operation in [Insert, Remove, Clear, Update, TestCookie, Login, Rotate, expire, Destroy] {
+        drop(arrive(&site, Known, &[operation]).0);
+        assert_eq!(failures(), unfinished, "{operation:?}");
+        drop(arrive(&site, Known, &[operation]).0.discard());
+        drop(arrive(&site, Known, &[operation]).0.finish(200));
+        drop(arrive(&site, Known, &[operation]).0.finish(500));
+        assert_eq!(failures(), [], "finished: {operation:?}");
+        let visit = arrive(&site, Known, &[operation]).0;
         let panics = std::panic::AssertUnwindSafe(move || {
             let _visit = visit;
             std::panic::resume_unwind(Box::new("the handler gives up"));
         });
         std::panic::catch_unwind(panics).unwrap_err();
-        assert_eq!(failures(), [], "in a panic: {act:?}");
+        assert_eq!(failures(), [], "in a panic: {operation:?}");
     }
     // Saved, and the browser does not learn where.
-    for act in [UpdateNow, Save] {
-        drop(arrive(&site, Nobody, &[Insert, act]).0);
-        assert_eq!(failures(), unfinished, "{act:?}");
+    for operation in [UpdateNow, Save] {
+        drop(arrive(&site, Nobody, &[Insert, operation]).0);
+        assert_eq!(failures(), unfinished, "{operation:?}");
     }
-    for acts in
+    for operations in
         [&[][..], &[Read], &[ReadDeadline], &[InsertSame], &[RemoveMissing], &[UpdateNow], &[Insert, Save]]
     {
-        drop(arrive(&site, Known, acts).0);
-        assert_eq!(failures(), [], "{acts:?}");
+        drop(arrive(&site, Known, operations).0);
+        assert_eq!(failures(), [], "{operations:?}");
     }
     for visitor in [Nobody, Stranger] {
         drop(arrive(&site, visitor, &[Read]).0);
@@ -772,10 +771,10 @@ fn a_change_of_browser_close_reaches_cookies_at_the_next_save() {
         let site = Site::new();
         let token = site.session();
         site.clock.set(at(STEP));
-        let answer = |yes: bool, act: Act| {
+        let answer = |yes: bool, operation: Operation| {
             let sessions = site.sessions.clone().with_lifetime(Lifetime::new().expire_at_browser_close(yes));
             let mut visit = sessions.unwrap().visit([&*header(&token)]);
-            act.on(&mut visit).unwrap();
+            operation.on(&mut visit).unwrap();
             let headers = visit.finish(200).unwrap();
             site.masked(&headers, Some(&token))
         };
@@ -797,11 +796,11 @@ fn a_browser_bound_cookie_has_no_dates_and_no_renewals() {
     check(&site, Known, &[Login], GOOD, &[VARY, bare, NO_STORE]);
     check(&site, After(STEP), &[Rotate], GOOD, &[VARY, bare, NO_STORE]);
     // The server renews; the browser has nothing to learn from it.
-    for act in [Read, Insert, UpdateNow] {
-        check(&site, After(STEP), &[act], GOOD, &[VARY, PRIVATE]);
-        let (visit, token) = arrive(&site, After(STEP), &[act]);
+    for operation in [Read, Insert, UpdateNow] {
+        check(&site, After(STEP), &[operation], GOOD, &[VARY, PRIVATE]);
+        let (visit, token) = arrive(&site, After(STEP), &[operation]);
         visit.finish(200).unwrap();
-        assert_eq!(site.deadline(&token.unwrap()), at(STEP + 1_209_600), "{act:?}");
+        assert_eq!(site.deadline(&token.unwrap()), at(STEP + 1_209_600), "{operation:?}");
     }
     // One session of a program whose others have dates.
     let site = Site::with(Cookies::plain_http(), Lifetime::new().renewal(Renewal::OnRead));
@@ -852,8 +851,8 @@ fn no_later_save_or_renewal_forgets_that_a_save_failed() {
             let (mut visit, token) = arrive(&site, visitor, &[]);
             fail_once(failing);
             assert_eq!(UpdateNow.on(&mut visit).unwrap_err().kind(), ErrorKind::Full);
-            for act in later {
-                act.on(&mut visit).unwrap();
+            for operation in later {
+                operation.on(&mut visit).unwrap();
             }
             let headers = site.masked(&visit.finish(200).unwrap(), token.as_ref());
             assert_eq!(headers.last(), Some(&owned(&[NO_STORE])[0]), "{visitor:?}, then {later:?}");
@@ -886,11 +885,11 @@ fn no_later_save_or_renewal_forgets_that_a_save_failed() {
 
 /// A handler uses its session, another request ends it, and the handler goes on.
 #[track_caller]
-fn check_gone(site: &Site, before: &[Act], after: &[Act]) {
+fn check_gone(site: &Site, before: &[Operation], after: &[Operation]) {
     let (mut visit, _) = arrive(site, After(STEP), before);
     assert!(site.store.inner.delete(&visit.token().unwrap().unwrap()).unwrap());
-    for act in after {
-        act.on(&mut visit).unwrap();
+    for operation in after {
+        operation.on(&mut visit).unwrap();
     }
     let unsaved = visit.finish(200).unwrap_err();
     assert_eq!(unsaved.error.kind(), ErrorKind::Gone);
@@ -902,8 +901,8 @@ fn check_gone(site: &Site, before: &[Act], after: &[Act]) {
 #[test]
 fn a_session_that_went_away_meanwhile_is_gone_without_a_cookie() {
     let site = Site::new();
-    for act in [Insert, Remove, Clear, Update, Rotate, Expire(Expiry::BrowserClose)] {
-        check_gone(&site, &[Read], &[act]);
+    for operation in [Insert, Remove, Clear, Update, Rotate, Expire(Expiry::BrowserClose)] {
+        check_gone(&site, &[Read], &[operation]);
     }
 }
 
@@ -1045,7 +1044,7 @@ fn the_cookie_has_its_attributes_and_the_removal_repeats_them() {
         let end = "; Max-Age=1209600; Expires=Tue, 28 Nov 2023 22:13:20 GMT";
         assert_eq!(rest, format!("{attributes}{end}"));
         assert_eq!(pair.split_once('=').unwrap().0, name);
-        jar.receive([set.as_str()]);
+        jar.receive([&*set]);
 
         let mut visit = site.sessions.visit(jar.header().as_deref());
         assert_eq!(visit.get::<u32>("b").unwrap(), Some(2), "{name} comes back");
@@ -1055,7 +1054,7 @@ fn the_cookie_has_its_attributes_and_the_removal_repeats_them() {
             removal,
             format!("{name}=; {attributes}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT")
         );
-        jar.receive([removal.as_str()]);
+        jar.receive([&*removal]);
         assert_eq!(jar.header(), None, "{name} is removed");
     }
 }
@@ -1187,7 +1186,7 @@ fn the_id_is_in_no_text_that_the_library_makes() {
     std::fs::remove_file(shard.join(&name[2..])).unwrap();
     std::fs::create_dir(shard.join(&name[2..])).unwrap();
     let mut visit = sessions.visit([&*header(&token)]);
-    for error in [Read, UpdateNow, Destroy].map(|act| act.on(&mut visit).unwrap_err()) {
+    for error in [Read, UpdateNow, Destroy].map(|operation| operation.on(&mut visit).unwrap_err()) {
         said.push(format!("{error:?} {error} {:?}", error.path()));
     }
     said.push(format!("{visit:?}"));

@@ -44,7 +44,7 @@ impl Lowered {
         sessions_in(Arc::clone(&self.store)).session([self.token.clone()])
     }
 
-    fn record(&self, token: &Token) -> Arc<Record> {
+    fn record(&self, token: &Token) -> Record {
         match self.store.load(token).unwrap() {
             Lookup::Live(live) => live.record,
             Lookup::Absent(why) => panic!("{why:?}"),
@@ -52,16 +52,16 @@ impl Lowered {
     }
 }
 
-/// Each act in a store of its own, with and without a copy in memory, relaxed and power-safe. How many entries it leaves.
+/// Each operation in a store of its own, with and without a copy in memory, relaxed and power-safe. How many entries it leaves.
 #[track_caller]
-fn check_allowed(act: fn(&mut Session), entries_left: usize) {
+fn check_allowed(operation: fn(&mut Session), entries_left: usize) {
     for (cache, durability) in [(0, Durability::Relaxed), (32 << 20, Durability::PowerSafe)] {
         let lowered = Lowered::new(FileStoreOptions::new().cache_bytes(cache).durability(durability));
         let mut session = lowered.session();
-        act(&mut session);
+        operation(&mut session);
         session.save().unwrap();
         let token = session.token().unwrap().unwrap();
-        assert_eq!(lowered.record(&token).entries.len(), entries_left);
+        assert_eq!(lowered.record(&token).entries().len(), entries_left);
         assert_eq!(files_in_shards(lowered.dir.path()).len(), 1);
     }
 }
@@ -109,24 +109,24 @@ fn a_visitor_beyond_a_lowered_limit_can_do_all_but_grow() {
 fn a_session_beyond_a_lowered_limit_is_renewed_and_ended() {
     let lowered = Lowered::new(FileStoreOptions::new());
     let step = Lifetime::new().renewal(Renewal::EveryRequest).renewal_step_percent(0);
-    let before = lowered.record(&lowered.token).deadline;
+    let before = lowered.record(&lowered.token).deadline();
     let mut session =
         sessions_in(Arc::clone(&lowered.store)).with_lifetime(step).unwrap().session([lowered.token.clone()]);
     session.save().unwrap();
-    assert!(lowered.record(&lowered.token).deadline > before);
+    assert!(lowered.record(&lowered.token).deadline() > before);
     session.destroy().unwrap();
     assert_eq!(files_in_shards(lowered.dir.path()).len(), 0);
 }
 
 #[track_caller]
-fn check_refused(lowered: &Lowered, kind: ErrorKind, reason: &str, act: fn(&mut Session)) {
+fn check_refused(lowered: &Lowered, kind: ErrorKind, reason: &str, operation: fn(&mut Session)) {
     for transfer in
         [|_: &mut Session| (), Session::rotate_id, |session: &mut Session| session.login("ada").unwrap()]
     {
         let before = lowered.record(&lowered.token);
         let mut session = lowered.session();
         transfer(&mut session);
-        act(&mut session);
+        operation(&mut session);
         let error = session.save().unwrap_err();
         let text = format!("failed to encode session record: {reason}");
         assert!(error.kind() == kind && error.to_string().starts_with(&text), "{error}");
@@ -211,10 +211,10 @@ fn a_new_session_is_within_the_limits() {
     let created = lowered.store.create(&beyond, Durability::OfStore);
     assert_eq!(created.unwrap_err().kind(), ErrorKind::TooManyEntries);
     let mut large = Record::new(lowered.store.now(), lowered.store.now() + HOUR);
-    large.entries.insert("a".into(), Value::new(&text("x", 5000)).unwrap());
+    large.insert("a", &Value::new(&text("x", 5000)).unwrap()).unwrap();
     let created = lowered.store.create(&large, Durability::OfStore);
     assert_eq!(created.unwrap_err().kind(), ErrorKind::TooLarge);
     // A rotation that changes nothing is none, and keeps the entries.
     let moved = lowered.store.rotate(&lowered.token, &mut |_| Ok(Verdict::Keep), Durability::OfStore);
-    assert_eq!(*lowered.record(&moved.unwrap().unwrap().token), *beyond);
+    assert_eq!(lowered.record(&moved.unwrap().unwrap().token), beyond);
 }

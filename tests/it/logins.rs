@@ -1,5 +1,5 @@
 //! A login is not refused because the presented session is gone: it makes a new one.
-use crate::life::{Act, add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
+use crate::lifecycle::{Operation, add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
 use crate::support::memory::{Call, Stage, on_every_storage, secs};
 use serde_json::{Value as Json, json};
 use sessile::{Cookies, Destroyed, ErrorKind, Expiry, Headers, Lifetime, Session, Sessions, Token};
@@ -14,7 +14,7 @@ on_every_storage! {
 }
 
 /// How another request is first, by name; each ends the id that both presented.
-const FIRST: [Act; 4] = [
+const FIRST: [Operation; 4] = [
     ("logout", |s| assert_eq!(s.destroy().unwrap(), Destroyed::Ended)),
     ("rotation", Session::rotate_id),
     ("login", |s| s.login("ada").unwrap()),
@@ -22,7 +22,7 @@ const FIRST: [Act; 4] = [
 ];
 
 /// How a request saves: at its end, or one entry at once before.
-const SAVES: [Act; 2] = [
+const SAVES: [Operation; 2] = [
     ("save", |s| s.save().unwrap()),
     ("update_now", |s| {
         assert_eq!(s.update_now("n", add_one).unwrap(), 2);
@@ -32,7 +32,7 @@ const SAVES: [Act; 2] = [
 
 /// Runs `check` for every way in which a session of ada's or of an anonymous visitor is ended while ada's login is under way.
 fn in_every_order(stage: &Stage, check: impl Fn(&str, Token, &dyn Fn(&mut Session))) {
-    for (first, act) in FIRST {
+    for (first, operation) in FIRST {
         for (save, run) in SAVES {
             for in_the_middle in [false, true] {
                 for user in [None, Some("ada")] {
@@ -40,7 +40,7 @@ fn in_every_order(stage: &Stage, check: impl Fn(&str, Token, &dyn Fn(&mut Sessio
                     let token =
                         user.map_or_else(|| stored(stage, &what), |user| stored_for(stage, user, &what));
                     let (others, same) = (stage.others(), token.clone());
-                    let end_it = move || elsewhere(&others, &same, act);
+                    let end_it = move || elsewhere(&others, &same, operation);
                     check(&format!("{save} after a {first}, {user:?}"), token, &move |session| {
                         if in_the_middle {
                             stage.rig.before(Call::Rotate, end_it.clone());
@@ -58,7 +58,7 @@ fn in_every_order(stage: &Stage, check: impl Fn(&str, Token, &dyn Fn(&mut Sessio
 #[track_caller]
 fn check_stored(stage: &Stage, token: &Token, user: &str, expected: &Json, context: &str) {
     assert_eq!(entries(stage, token), *expected, "{context}");
-    assert_eq!(stage.record(token).user.as_deref(), Some(user), "{context}");
+    assert_eq!(stage.record(token).user(), Some(user), "{context}");
 }
 
 fn a_login_whose_session_is_gone_makes_a_new_one(stage: &Stage) {
@@ -71,7 +71,7 @@ fn a_login_whose_session_is_gone_makes_a_new_one(stage: &Stage) {
         let n = if name.starts_with("update_now") { 2 } else { 1 };
         let expected = json!({ "n": n, "cart": ["apple"], "seen": true });
         check_stored(stage, &token_of(&session), "ada", &expected, name);
-        assert_eq!(stage.record(&token_of(&session)).created, stage.clock.now(), "{name}");
+        assert_eq!(stage.record(&token_of(&session)).timing().created, stage.clock.now(), "{name}");
         assert_eq!(session.get("seen").unwrap(), Some(true));
         // It is a session as any other.
         session.insert("seen", false).unwrap();
@@ -92,7 +92,7 @@ fn a_login_whose_session_is_gone_takes_nothing_of_another_user(stage: &Stage) {
         run(&mut session);
         let new = token_of(&session);
         check_stored(stage, &new, "ada", &json!({ "n": if save == "save" { 1 } else { 2 } }), save);
-        assert_eq!(stage.record(&new).expiry, Expiry::Default, "{save}");
+        assert_eq!(stage.record(&new).timing().expiry, Expiry::Default, "{save}");
     }
 }
 
@@ -137,8 +137,8 @@ fn a_login_outlives_the_expiry_of_its_session(stage: &Stage) {
         stage.clock.advance(secs(300));
         session.save().unwrap();
         let record = stage.record(&token_of(&session));
-        assert_eq!((record.user.as_deref(), record.entries.len()), (Some("ada"), 1), "{expiry:?}");
-        assert!(record.deadline > stage.clock.now(), "{expiry:?}");
+        assert_eq!((record.user(), record.entries().len()), (Some("ada"), 1), "{expiry:?}");
+        assert!(record.deadline() > stage.clock.now(), "{expiry:?}");
     }
 }
 

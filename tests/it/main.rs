@@ -10,20 +10,21 @@ mod checklist;
 mod coherence;
 mod command;
 mod contract;
+mod cookie_races;
 mod damage;
 mod dictionary;
 mod documented;
 mod emptied;
 mod examples;
 mod expiry;
+mod failures;
 mod features;
 mod forked;
 mod from_outside;
 mod hostile_cookies;
 mod http_headers;
-mod jar;
 mod kill;
-mod life;
+mod lifecycle;
 mod limits;
 mod logins;
 mod nesting;
@@ -35,33 +36,26 @@ mod reaper;
 mod redacted;
 mod restored;
 mod servers;
-mod stale;
 mod support;
 mod sweep;
 mod sweep_obstacles;
-mod sweep_races;
 mod tidy;
-mod trouble;
 
 use support::process::Worker;
 
-/// What makes this binary run the one test that is the entry of its children.
+/// The arguments with which this binary runs the one test that is the entry of its children.
 const CHILD: &[&str] = &["--exact", "support::process::child", "--nocapture"];
 
-/// What its children can do.
+/// The work of its children, by name.
 const WORKERS: &[&[(&str, Worker)]] = &[
     #[cfg(feature = "watch")]
     changed_outside::watched::WORKERS,
-    coherence::WORKERS,
     emptied::WORKERS,
     from_outside::WORKERS,
-    kill::WORKERS,
     opening::WORKERS,
     permissions::WORKERS,
     processes::WORKERS,
     reaper::WORKERS,
     restored::WORKERS,
-    stale::WORKERS,
-    sweep_races::WORKERS,
-    trouble::WORKERS,
+    failures::WORKERS,
 ];

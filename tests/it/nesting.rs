@@ -1,7 +1,6 @@
 //! Values that nest without end: an error in both directions, before the stack is used up, whatever they nest in. All of it
 //! on a thread whose stack is an eighth of the usual one.
 use crate::support::memory::sessions_in;
-use serde::de::value::BytesDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
 use sessile::value::{DEPTH_MAX, WRAPPERS_MAX};
@@ -18,14 +17,14 @@ const DEEP: usize = 2_000;
 const STACK: usize = 256 << 10;
 
 /// Runs this with little stack. Its argument is made and dropped with much.
-fn with_little_stack<T: Send + Sync>(given: T, act: impl FnOnce(&T) + Send) {
+fn with_little_stack<T: Send + Sync>(given: T, operation: impl FnOnce(&T) + Send) {
     thread::scope(|scope| {
         let much = thread::Builder::new().stack_size(64 << 20);
         let all = move || {
             let given = &given;
             thread::scope(|scope| {
                 let little = thread::Builder::new().stack_size(STACK);
-                let done = little.spawn_scoped(scope, move || act(given)).unwrap().join();
+                let done = little.spawn_scoped(scope, move || operation(given)).unwrap().join();
                 assert!(done.is_ok());
             });
         };
@@ -271,15 +270,22 @@ fn a_type_that_nests_without_end_is_an_error_when_it_is_read() {
     });
 }
 
-/// As a crafted file would hold it.
-fn bomb(bytes: &[u8]) -> Value {
-    Value::deserialize(BytesDeserializer::<serde::de::value::Error>::new(bytes)).unwrap()
+/// A record with these bytes in the place of a value, as a crafted file would hold it. Values are the end of a record.
+fn crafted(store: &FileStore, value: &[u8]) -> Record {
+    let mut record = Record::new(store.now(), store.now() + Duration::from_secs(60));
+    // Its tag and its length take four bytes.
+    record.insert("bomb", &Value::new(&"x".repeat(value.len() - 4)).unwrap()).unwrap();
+    let mut bytes = record.as_bytes().to_vec();
+    let at = bytes.len() - value.len();
+    bytes[at..].copy_from_slice(value);
+    let record = Record::from_bytes(&bytes).unwrap();
+    assert_eq!(record.entries().get("bomb").unwrap().as_bytes(), value);
+    record
 }
 
 #[track_caller]
-fn check_stored<T: Debug + for<'de> Deserialize<'de>>(store: &Arc<FileStore>, value: &Value) {
-    let mut record = Record::new(store.now(), store.now() + Duration::from_secs(60));
-    record.entries.insert("bomb".into(), value.clone());
+fn check_stored<T: Debug + for<'de> Deserialize<'de>>(store: &Arc<FileStore>, value: &[u8]) {
+    let record = crafted(store, value);
     let token = store.create(&record, sessile::Durability::Relaxed).unwrap().token;
     let session = sessions_in(Arc::clone(store)).session([token]);
     let error = session.get::<T>("bomb").unwrap_err();
@@ -292,8 +298,8 @@ fn stored_bytes_that_nest_without_end_are_corrupt() {
     let store = store(&dir);
     with_little_stack((), |()| {
         for bytes in [[6, 1].repeat(200_000), [7, 1, 1, b'x'].repeat(100_000)] {
-            check_stored::<Json>(&store, &bomb(&bytes));
-            check_stored::<u32>(&store, &bomb(&bytes));
+            check_stored::<Json>(&store, &bytes);
+            check_stored::<u32>(&store, &bytes);
         }
     });
 }

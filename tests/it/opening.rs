@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 pub(crate) const WORKERS: &[(&str, Worker)] = &[("keep open", keep_open)];
 
 const PARAMETERS: &str = "sessile.json";
-const OURS: &str = "{\"format\":1,\"shards\":256,\"public_id\":\"blake3-160\"}\n";
+const OURS: &str = "{\"format\":2,\"shards\":256,\"public_id\":\"blake3-160\"}\n";
 
 fn mode_of(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o7777
@@ -337,50 +337,62 @@ fn with_parameters(parameters: &[u8]) -> impl FnOnce(&Path) {
 #[test]
 fn a_store_of_a_newer_format_is_refused() {
     for (format, parameters) in [
-        ("2", "{\"format\":2,\"shards\":256,\"public_id\":\"blake3-160\"}"),
-        ("3", "{\"of\":[\"another\",{\"kind\":null}],\"format\":3}"),
+        ("3", "{\"format\":3,\"shards\":256,\"public_id\":\"blake3-160\"}"),
+        ("4", "{\"of\":[\"another\",{\"kind\":null}],\"format\":4}"),
         ("18446744073709551615", "{\"format\":18446744073709551615}"),
     ] {
         let text = format!(
             "failed to read the parameters of session store `DIR/sessile.json`: the store has format \
-             {format}, this version knows 1"
+             {format}, this version knows 2"
         );
         check_refused(with_parameters(parameters.as_bytes()), ErrorKind::NewerFormat, &text, None);
     }
 }
 
 #[test]
+fn a_store_of_the_earlier_format_is_refused_with_the_way_to_move_it() {
+    for parameters in
+        ["{\"format\":1,\"shards\":256,\"public_id\":\"blake3-160\"}", "{\"format\":1,\"anything\":\"else\"}"]
+    {
+        let text = "failed to read the parameters of session store `DIR/sessile.json`: the store has format 1, this \
+                    version knows 2; run `sessile export` of the version of sessile that wrote it, and `sessile import` \
+                    of this one into a new directory";
+        check_refused(with_parameters(parameters.as_bytes()), ErrorKind::OlderFormat, text, None);
+    }
+}
+
+#[test]
 fn parameters_that_are_not_ours_are_refused() {
-    let act = "failed to read the parameters of session store `DIR/sessile.json`";
-    let text = format!("{act}: these are not the parameters of a session store");
+    let operation = "failed to read the parameters of session store `DIR/sessile.json`";
+    let text = format!("{operation}: these are not the parameters of a session store");
     for parameters in [
         "{}",
         "[]",
         "17",
         "null",
-        "{\"format\":1}",
+        "{\"format\":2}",
         "{\"format\":0,\"shards\":256,\"public_id\":\"blake3-160\"}",
         "{\"format\":-1,\"shards\":256,\"public_id\":\"blake3-160\"}",
-        "{\"format\":\"1\",\"shards\":256,\"public_id\":\"blake3-160\"}",
-        "{\"format\":1,\"shards\":16,\"public_id\":\"blake3-160\"}",
-        "{\"format\":1,\"shards\":256,\"public_id\":\"sha256\"}",
-        "{\"format\":1,\"shards\":99999999,\"public_id\":\"blake3-160\"}",
+        "{\"format\":\"2\",\"shards\":256,\"public_id\":\"blake3-160\"}",
+        "{\"format\":2,\"shards\":16,\"public_id\":\"blake3-160\"}",
+        "{\"format\":2,\"shards\":256,\"public_id\":\"sha256\"}",
+        "{\"format\":2,\"shards\":99999999,\"public_id\":\"blake3-160\"}",
     ] {
         check_refused(with_parameters(parameters.as_bytes()), ErrorKind::NotASessionStore, &text, None);
     }
     let text = format!(
-        "{act}: it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` makes it anew"
+        "{operation}: it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` recreates it"
     );
-    let act = &*text;
+    let operation = &*text;
     let eof = "EOF while parsing a value at line 1 column 0";
-    check_refused(with_parameters(b""), ErrorKind::NotASessionStore, act, Some(eof));
+    check_refused(with_parameters(b""), ErrorKind::NotASessionStore, operation, Some(eof));
     let because = "expected value at line 1 column 1";
-    check_refused(with_parameters(b"<html>"), ErrorKind::NotASessionStore, act, Some(because));
-    check_refused(with_parameters(&[0xff; 64]), ErrorKind::NotASessionStore, act, Some(because));
-    check_refused(with_parameters(&[0; 64]), ErrorKind::NotASessionStore, act, Some(because));
+    check_refused(with_parameters(b"<html>"), ErrorKind::NotASessionStore, operation, Some(because));
+    check_refused(with_parameters(&[0xff; 64]), ErrorKind::NotASessionStore, operation, Some(because));
+    check_refused(with_parameters(&[0; 64]), ErrorKind::NotASessionStore, operation, Some(because));
     let deep = [b"[".repeat(1000), b"]".repeat(1000)].concat();
     let because = "recursion limit exceeded at line 1 column 128";
-    check_refused(with_parameters(&deep), ErrorKind::NotASessionStore, act, Some(because));
+    check_refused(with_parameters(&deep), ErrorKind::NotASessionStore, operation, Some(because));
 }
 
 /// A tebibyte without a single block.
@@ -440,7 +452,7 @@ fn missing_shards_are_recreated_at_opening_and_named() {
         let text = error.to_string();
         assert!(missing_still() && text.starts_with("failed to open shard directory `"), "{text}");
         assert!(
-            text.contains("it is lost; FileStore::repair or `sessile verify --repair` makes it anew"),
+            text.contains("it is lost; FileStore::repair or `sessile verify --repair` recreates it"),
             "{text}"
         );
         let events = Arc::new(Mutex::new(Vec::new()));
@@ -559,7 +571,7 @@ fn options_out_of_bounds_are_refused_before_anything_is_made() {
 // ------------------------------------------------------------------------------------ how the directory is shared
 
 const SHORT_WAIT: Duration = Duration::from_millis(60);
-/// What "does not hang" means on a busy machine.
+/// The time limit of "does not hang" on a busy machine.
 const SOON: Duration = Duration::from_secs(10);
 /// With a cache, and without one.
 const CACHES: [usize; 2] = [32 << 20, 0];
@@ -640,7 +652,7 @@ fn resize(path: &Path, bytes: u64) {
     File::options().write(true).open(path).unwrap().set_len(bytes).unwrap();
 }
 
-/// What can have become of the counters' file; `None`: it is gone.
+/// The possible states of the counters' file; `None`: it is gone.
 const DAMAGES: [Option<u64>; 6] =
     [None, Some(0), Some(1), Some(GENERATIONS_BYTES - 1), Some(GENERATIONS_BYTES + 1), Some(1 << 40)];
 
@@ -703,8 +715,8 @@ fn damaged_counters_are_replaced_under_a_running_process() {
 
 #[test]
 fn a_link_pipe_or_directory_in_place_of_the_counters_is_refused() {
-    let act = "failed to open the generations of session store `DIR/run/generations`";
-    let text = format!("{act}: {IN_ITS_PLACE}");
+    let operation = "failed to open the generations of session store `DIR/run/generations`";
+    let text = format!("{operation}: {IN_ITS_PLACE}");
     // To the right file, in its old place, or in none, or to another file.
     let because = "Too many levels of symbolic links (os error 40)";
     for target in ["../aside", "nowhere", "sessile.json"] {

@@ -89,7 +89,7 @@ fn count(trap: &mut Trap) {
     trap.0 += 1;
 }
 
-/// What a function captured, whose `Clone` panics once where it is told to.
+/// A captured value whose `Clone` panics once, at a chosen place.
 struct Captured;
 
 impl Clone for Captured {

@@ -1,13 +1,14 @@
 //! The reaper: expired sessions are removed without a call, only its handle and the store's end stop the thread, these stop
 //! it soon, and it leaves nothing behind.
-use crate::support::client::{Client, Jar};
-use crate::support::process::{Child, Dice, Parent, Start, Worker, hear_from_all, rounds, say_to_all};
+use crate::support::client::Client;
+use crate::support::cookie_jar::Jar;
+use crate::support::process::{Child, Parent, Start, Worker, hear_from_all, say_to_all};
 use crate::support::rerun::{again, stage};
 use crate::support::texts::{directory_in_memory, files_in_shards, load, path_of, record};
 use sessile::file::{Reaper, ReaperOptions, ReaperStats, SweepOptions, SweepOutcome};
 use sessile::{
     Clock, Cookies, Durability, ErrorKind, Expiry, FileStore, FileStoreOptions, PublicId, Saved, SessionId,
-    Sessions, Store, http,
+    Sessions, Store, Timing, http,
 };
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -43,7 +44,7 @@ fn is_closed(dir: &Path) -> bool {
 
 fn create(store: &FileStore, age: Duration) -> Saved {
     let mut record = record("text");
-    record.deadline = store.now() + age;
+    record.set_timing(Timing { deadline: store.now() + age, ..record.timing() });
     store.create(&record, RELAXED).unwrap()
 }
 
@@ -238,11 +239,10 @@ fn a_sweep_beside_another_is_skipped_and_counted() {
 
 // ------------------------------------------------------------------------------------------------ it stops
 
-/// Stops a reaper in the midst of a sweep, and checks the time. `SESSILE_ROUNDS_PERCENT` and `--nocapture` show more times.
+/// Stops a reaper in the midst of a sweep, and checks the time.
 #[track_caller]
 fn check_stops(case: &str, sessions: usize, options: &SweepOptions) {
-    for how in 0..2 * rounds(1) {
-        let is_closed = how % 2 == 0;
+    for is_closed in [true, false] {
         let dir = directory_in_memory();
         expired(dir.path(), sessions);
         let store = open(dir.path());
@@ -512,8 +512,8 @@ fn reapers_of_several_processes_remove_each_session_once() {
 fn a_process_killed_in_a_sweep_leaves_the_rest_to_others() {
     let dir = directory_in_memory();
     let lives = live(dir.path(), 100);
-    let mut dice = Dice::new(7);
-    for _ in 0..rounds(3) {
+    // How long each goes on after it was seen to sweep, in milliseconds.
+    for (killed, pause) in [(0, 0), (1, 20), (1, 0), (0, 45)] {
         let dies = expired(dir.path(), 300);
         let mut left = dies.len();
         // Each has the sweep to itself, and is killed in the midst of it.
@@ -521,7 +521,7 @@ fn a_process_killed_in_a_sweep_leaves_the_rest_to_others() {
             let reaper = start_reaping(dir.path(), 300);
             assert_eq!(reaper.line(), "reaping");
             eventually("it sweeps", || exist(dir.path(), &dies) < left);
-            dice.pause(50_000);
+            thread::sleep(Duration::from_millis(pause));
             reaper.kill();
             left = exist(dir.path(), &dies);
         }
@@ -530,7 +530,7 @@ fn a_process_killed_in_a_sweep_leaves_the_rest_to_others() {
         hear_from_all(&reapers, "reaping");
         eventually("one of them sweeps", || exist(dir.path(), &dies) < left);
         // Whichever it is.
-        reapers.rotate_left(usize::try_from(dice.roll(2)).unwrap());
+        reapers.rotate_left(killed);
         let [killed, mut stays] = reapers;
         killed.kill();
         eventually("the other does the rest", || exist(dir.path(), &dies) == 0);
@@ -591,6 +591,9 @@ fn a_reaper_that_is_forgotten_sweeps_until_the_store_is_dropped() {
     assert!(is_closed(dir.path()));
 }
 
+/// Forks for each operation.
+const FORKS: usize = 100;
+
 #[test]
 fn a_forked_child_can_drop_its_copy_of_a_reaper() {
     let Some(stage) = stage() else {
@@ -605,7 +608,7 @@ fn a_forked_child_can_drop_its_copy_of_a_reaper() {
         let (reaper, reports) = start(&store, on_demand());
         let mut both = Some((store, reaper));
         // Each time the thread is at another point of its turn: in the child its locks stay as they are.
-        for _ in 0..rounds(100) {
+        for _ in 0..FORKS {
             both.as_ref().unwrap().1.sweep_now();
             both = in_child(both, |(store, reaper)| match operation {
                 0 => drop(reaper),
@@ -800,10 +803,11 @@ impl Visitor {
 #[test]
 fn a_killed_server_keeps_live_sessions_and_removes_expired_ones() {
     let dir = directory_in_memory();
-    let mut dice = Dice::new(11);
+    // How long each server goes on after its first passer-by, in milliseconds; the last one has none.
+    let lives = [0, 130, 50, 380, 15];
     let mut regulars = [Visitor::default(), Visitor::default()];
     let mut passers_by = Vec::new();
-    for round in 0..=rounds(8) {
+    for life in lives.map(Some).into_iter().chain([None]) {
         let (server, address) = serve(dir.path());
         let connect = || Client::connect(address);
         for regular in &mut regulars {
@@ -815,16 +819,17 @@ fn a_killed_server_keeps_live_sessions_and_removes_expired_ones() {
         // Those of the rounds before this one, and of the server that was killed.
         let file = |visitor: &Visitor| path_of(dir.path(), visitor.public_id());
         eventually("expired sessions are removed", || !passers_by.iter().any(|gone| file(gone).exists()));
-        if round == rounds(8) {
+        let Some(life) = life else {
             server.kill();
             break;
-        }
+        };
         thread::scope(|scope| {
             for regular in &mut regulars {
                 let mut client = connect();
                 scope.spawn(move || while regular.visit(&mut client, "/").is_some() {});
             }
             let mut client = connect();
+            let (passed, has_passed) = channel();
             let passing = scope.spawn(move || {
                 let mut came = Vec::new();
                 loop {
@@ -833,13 +838,13 @@ fn a_killed_server_keeps_live_sessions_and_removes_expired_ones() {
                         return came;
                     }
                     came.push(visitor);
+                    let _ = passed.send(());
                 }
             });
-            thread::sleep(Duration::from_millis(20 + dice.roll(400)));
+            has_passed.recv_timeout(PATIENCE).expect("a passer-by is served");
+            thread::sleep(Duration::from_millis(life));
             server.kill();
-            let came = passing.join().unwrap();
-            assert!(!came.is_empty());
-            passers_by = came;
+            passers_by = passing.join().unwrap();
         });
     }
 }

@@ -38,9 +38,9 @@ fn serve_as_asked(parent: &Parent) {
     parent.report("ready");
     loop {
         let line = parent.line();
-        let (act, token) = line.split_once(' ').unwrap_or((&line, ""));
+        let (operation, token) = line.split_once(' ').unwrap_or((&line, ""));
         let token = Token::parse(token);
-        match (act, &token) {
+        match (operation, &token) {
             ("load", Some(token)) => parent.report(shown(&store, token)),
             ("warm", Some(token)) => {
                 let hits = store.stats().hits;
@@ -71,8 +71,8 @@ impl Server {
         assert_eq!(child.line(), "ready");
         Self(child)
     }
-    fn ask(&mut self, act: &str, token: &Token) -> String {
-        self.0.say(format_args!("{act} {}", token.expose()));
+    fn ask(&mut self, operation: &str, token: &Token) -> String {
+        self.0.say(format_args!("{operation} {}", token.expose()));
         self.0.line()
     }
     /// Waits until the server returns the new state.
@@ -196,7 +196,7 @@ fn a_missing_run_directory_is_made_again_by_whoever_needs_it() {
     let saved = store.create(&record("x"), RELAXED).unwrap();
     check(root);
     // By a save; by a load, when a check is due; and by an opening.
-    let acts: [&dyn Fn(); 4] = [
+    let operations: [&dyn Fn(); 4] = [
         &|| drop(put(&store, &saved.token, "x", RELAXED).unwrap().unwrap()),
         &|| {
             clock.advance(Duration::from_secs(1));
@@ -209,9 +209,9 @@ fn a_missing_run_directory_is_made_again_by_whoever_needs_it() {
             shown(&store, &saved.token);
         },
     ];
-    for act in acts {
+    for operation in operations {
         fs::remove_dir_all(root.join("run")).unwrap();
-        act();
+        operation();
         check(root);
         assert_eq!(shown(&store, &saved.token), "x");
     }
@@ -273,7 +273,7 @@ fn leftovers_of_an_earlier_version_are_removed_once_unused() {
         let store = open().unwrap();
         assert!(!root.join("generations").exists() && !root.join("due").exists());
         assert_eq!(shown(&store, &saved.token), "x");
-        let age = saved.live.record.deadline.duration_since(clock.now()).unwrap();
+        let age = saved.live.record.deadline().duration_since(clock.now()).unwrap();
         clock.advance(age + Duration::from_secs(3600));
         assert_eq!(store.sweep(&SweepOptions::new()).unwrap().removed, 1, "{index_is_there_too}");
     }

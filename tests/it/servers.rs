@@ -60,7 +60,7 @@ impl Site {
     /// The entry `n` as it is stored; `None` if the session is not.
     fn n(&self, token: &Token) -> Option<u64> {
         match self.store.inner.load(token).unwrap() {
-            Lookup::Live(live) => live.record.entries["n"].get().unwrap(),
+            Lookup::Live(live) => live.record.entries().get("n").unwrap().get().unwrap(),
             Lookup::Absent(_) => None,
         }
     }
@@ -753,7 +753,7 @@ fn check_own_adapter(handler: fn(&mut Session) -> Handled, status: u16, is_saved
     });
     assert_eq!(answered, status, "{text}");
     assert_eq!(headers.iter().any(|(name, _)| *name == "Set-Cookie"), is_saved, "{text}");
-    assert!(headers.contains(&("Vary", "Cookie".to_owned())), "{text}");
+    assert!(headers.contains(&("Vary", "Cookie".into())), "{text}");
 }
 
 #[test]

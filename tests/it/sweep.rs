@@ -2,7 +2,7 @@
 use crate::support::sweeping::{Fixture, HOUR, RELAXED, age, counts};
 use crate::support::texts::{files_in_shards, record};
 use sessile::file::{SweepOptions, SweepOutcome};
-use sessile::{ErrorKind, PublicId, SessionId, Store};
+use sessile::{ErrorKind, PublicId, SessionId, Store, Timing};
 use std::fs;
 use std::ops::ControlFlow::{Break, Continue};
 use std::panic::resume_unwind;
@@ -221,7 +221,7 @@ fn progress_is_reported_throughout_one_shard() {
     for full in [false, true] {
         let fixture = Fixture::new();
         let mut record = record("text");
-        record.deadline = fixture.store.now() + HOUR / 60;
+        record.set_timing(Timing { deadline: fixture.store.now() + HOUR / 60, ..record.timing() });
         for n in 0..MANY {
             let id = PublicId::parse(&format!("ff{n:038x}")).unwrap();
             assert!(fixture.store.import(&id, &record, RELAXED).unwrap());
@@ -266,7 +266,7 @@ fn a_repeatedly_stopped_sweep_advances_and_repeats_nothing() {
     for in_one_shard in [false, true] {
         let fixture = Fixture::new();
         let mut record = record("text");
-        record.deadline = fixture.store.now() + HOUR;
+        record.set_timing(Timing { deadline: fixture.store.now() + HOUR, ..record.timing() });
         let ids = std::iter::repeat_with(|| SessionId::random().unwrap());
         let ids = ids.filter(|id| !in_one_shard || id.public_id().as_bytes()[0] == 0xff);
         for id in ids.take(400) {

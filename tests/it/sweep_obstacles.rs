@@ -1,24 +1,22 @@
 //! Obstacles of a sweep: damage, leftovers, foreign files, a damaged index, a clock that jumps. They are counted and stop
 //! nothing: expired sessions are removed, live ones stay, and foreign files are left alone.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
+use crate::failures::{again_on_small_disk, cause, fill_up};
+use crate::support::dice::Dice;
 use crate::support::planted::Planted;
-use crate::support::process::Dice;
 use crate::support::rerun::{again_as_nobody, again_in_mounts, stage};
 use crate::support::sweeping::{FIRST_HOUR, Fixture, HOUR, RELAXED, age, counts, entry};
 use crate::support::texts::{files_in_shards, load, record};
-use crate::trouble::{again_on_small_disk, cause, fill_up};
 use fs2::FileExt as _;
-use sessile::file::{SweepOptions, SweepOutcome, SweepReport};
-use sessile::{Clock, ErrorKind, FileStoreOptions, PublicId, Saved, Store, Token};
+use sessile::file::{SweepOptions, SweepOutcome, SweepPhase, SweepReport};
+use sessile::{Clock, ErrorKind, FileStoreOptions, PublicId, Saved, Store, Timing, Token};
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::ops::ControlFlow::Break;
+use std::ops::ControlFlow::{Break, Continue};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
@@ -451,13 +449,13 @@ fn foreign_files_in_place_of_a_due_session_are_left_alone() {
 }
 
 #[test]
-fn a_session_of_a_newer_format_is_left_alone_and_counted() {
-    for is_full in [false, true] {
+fn a_session_of_another_format_is_left_alone_and_counted() {
+    for (is_full, format) in [(false, 3_u16), (true, 3), (false, 1), (true, 1)] {
         let fixture = Fixture::new();
         let sessions = fixture.sessions(20, HOUR / 60);
         let saved = unwalked(&sessions).next().unwrap();
         let path = fixture.path(saved);
-        File::options().write(true).open(&path).unwrap().write_all_at(&2_u16.to_le_bytes(), 4).unwrap();
+        File::options().write(true).open(&path).unwrap().write_all_at(&format.to_le_bytes(), 4).unwrap();
         let before = fs::read(&path).unwrap();
         age(&path, 10 * YEAR);
         fixture.clock.advance(HOUR / 30);
@@ -785,60 +783,6 @@ fn a_foreign_file_in_place_of_the_index_is_named_and_survived() {
 }
 
 #[test]
-fn an_index_removed_during_creations_loses_no_session() {
-    const ROUNDS: usize = 20;
-    let fixture = Fixture::new();
-    let stores = [fixture.another(), fixture.another()];
-    let made: [AtomicUsize; 4] = Default::default();
-    let is_over = AtomicBool::new(false);
-    let index = fixture.root().join("run/due");
-    thread::scope(|scope| {
-        for (n, made) in made.iter().enumerate() {
-            let (store, is_over) = (&stores[n % 2], &is_over);
-            scope.spawn(move || {
-                for k in 0_u32.. {
-                    if is_over.load(Ordering::SeqCst) {
-                        break;
-                    }
-                    let mut record = record("text");
-                    record.deadline = store.now() + HOUR * (k % 6);
-                    store.create(&record, RELAXED).unwrap();
-                    made.fetch_add(1, Ordering::SeqCst);
-                }
-            });
-        }
-        // All threads have recreated the index before the next removal.
-        let wait = || {
-            let before = made.each_ref().map(|made| made.load(Ordering::SeqCst));
-            while made.iter().zip(before).any(|(made, before)| made.load(Ordering::SeqCst) < before + 12) {
-                thread::sleep(Duration::from_millis(1));
-            }
-        };
-        for round in 0..ROUNDS {
-            wait();
-            let aside = fixture.root().with_extension(round.to_string());
-            fs::rename(&index, &aside).unwrap();
-            fs::remove_dir_all(&aside).unwrap();
-        }
-        wait();
-        is_over.store(true, Ordering::SeqCst);
-    });
-    for store in &stores {
-        assert_eq!(store.stats().index_failures, 0);
-    }
-    assert_eq!(fs::metadata(&index).unwrap().permissions().mode() & 0o7777, 0o700);
-    let made: usize = made.into_iter().map(AtomicUsize::into_inner).sum();
-    assert_eq!(files_in_shards(fixture.root()).len(), made);
-    fixture.clock.advance(HOUR);
-    let some = fixture.sweep();
-    assert_eq!(some.examined, made as u64, "the note of the last walk is lost, so all is walked through");
-    fixture.clock.advance(5 * HOUR);
-    fixture.pretend_it_was_walked();
-    let rest = fixture.sweep();
-    assert_eq!((some.removed + rest.removed, rest.failed), (made as u64, 0));
-}
-
-#[test]
 fn a_sweep_of_a_full_disk_makes_room_and_forgets_nothing() {
     let Some(disk) = stage() else {
         let name = "sweep_obstacles::a_sweep_of_a_full_disk_makes_room_and_forgets_nothing";
@@ -879,7 +823,7 @@ fn a_sweep_of_a_read_only_file_system_is_refused() {
         let store = open(&dir.path().join("store"), 0);
         let tokens = [1, 100].map(|hours| {
             let mut record = record("text");
-            record.deadline = store.now() + HOUR * hours;
+            record.set_timing(Timing { deadline: store.now() + HOUR * hours, ..record.timing() });
             store.create(&record, RELAXED).unwrap().token
         });
         fs::write(dir.path().join("tokens"), tokens.each_ref().map(Token::expose).join(" ")).unwrap();
@@ -930,6 +874,26 @@ fn sessions_are_swept_by_their_deadlines_after_clock_jumps() {
     fixture.clock.set(now + 10 * YEAR + 11 * HOUR);
     assert_eq!(fixture.sweep().removed, 30, "those of the wrong clock, by their own deadlines");
     assert_eq!(files_in_shards(fixture.root()).len(), 0);
+}
+
+/// By the clock at the beginning of the sweep, the session is due; by the clock that was set back, it is alive.
+#[test]
+fn a_sweep_ends_though_the_clock_is_set_back_meanwhile() {
+    let fixture = Fixture::new();
+    let session = fixture.session(HOUR / 60);
+    let before = fixture.clock.now();
+    fixture.clock.advance(HOUR / 30);
+    let began = Instant::now();
+    let report = fixture.store.sweep_with(&due().cpu_percent(100), |progress| {
+        assert_eq!(progress.phase, SweepPhase::Due);
+        fixture.clock.set(before);
+        if began.elapsed() < Duration::from_secs(5) { Continue(()) } else { Break(()) }
+    });
+    let report = report.unwrap();
+    assert_eq!((report.outcome, report.removed), (SweepOutcome::Completed, 0), "{} looks", report.examined);
+    assert!(fixture.is_live(&session), "by the time that it is now");
+    fixture.clock.advance(HOUR / 3);
+    assert_eq!(fixture.sweep().removed, 1, "it was not forgotten");
 }
 
 /// Deadlines are written in 57 bits, which end about the year 6500.

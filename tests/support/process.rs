@@ -10,7 +10,6 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt::Display;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -18,7 +17,7 @@ use std::process::{ChildStdin, Command, ExitStatus, Stdio, exit};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The function that a child process runs.
 pub(crate) type Worker = fn(&Parent);
@@ -34,8 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 fn worker(name: &str) -> Worker {
     let own: &[(&str, Worker)] = &[("echo", echo), ("sleep", sleep)];
-    let mut known = own.iter().chain(crate::WORKERS.iter().copied().flatten());
-    known.find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no worker is called {name}")).1
+    let known = own.iter().chain(crate::WORKERS.iter().copied().flatten());
+    let named: Vec<_> = known.filter(|(known, _)| *known == name).collect();
+    let [(_, worker)] = named[..] else { panic!("{} workers are called {name}", named.len()) };
+    *worker
 }
 
 /// Runs the worker of this process. Returns whether this process is a child at all.
@@ -249,58 +250,6 @@ pub(crate) fn hear_from_all(children: &[Child], line: &str) {
     }
 }
 
-/// Pseudo-random numbers; the same seed gives the same sequence.
-pub(crate) struct Dice {
-    seed: u64,
-    rolled: u64,
-}
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, rolled: 0 }
-    }
-
-    /// One of the integers 0 to `sides - 1`.
-    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
-        self.rolled += 1;
-        let mut hasher = DefaultHasher::new();
-        (self.seed, self.rolled).hash(&mut hasher);
-        hasher.finish() % sides
-    }
-
-    /// The same, as an index.
-    pub(crate) fn below(&mut self, sides: usize) -> usize {
-        usize::try_from(self.roll(sides as u64)).expect("below a usize")
-    }
-
-    pub(crate) fn byte(&mut self) -> u8 {
-        self.roll(256).to_le_bytes()[0]
-    }
-
-    /// Busy-waits for up to `micros_max` microseconds: a sleep takes longer than an update.
-    pub(crate) fn pause(&mut self, micros_max: u64) {
-        let until = Instant::now() + Duration::from_micros(self.roll(micros_max + 1));
-        while Instant::now() < until {
-            std::hint::spin_loop();
-        }
-    }
-}
-
-/// Number of rounds to run where `usual` is the default. The variable `SESSILE_ROUNDS_PERCENT` scales all
-/// tests that search for races.
-pub(crate) fn rounds(usual: u64) -> u64 {
-    let percent = std::env::var("SESSILE_ROUNDS_PERCENT")
-        .map_or(100, |text| text.parse().expect("SESSILE_ROUNDS_PERCENT is a whole number"));
-    (usual * percent).div_ceil(100)
-}
-
-/// Fails a test that searched for a race and hardly ever provoked it. The frequency depends on the load of
-/// the machine: a busy machine met 14 of 1,000 rounds, so 1 of 1,000 is required.
-#[track_caller]
-pub(crate) fn assert_met(what: &str, met: u64, rounds: u64) {
-    assert!(met >= rounds.div_ceil(1000), "{what}: met in only {met} of {rounds} rounds");
-}
-
 /// The entry point of every child process of a test binary; in any other process, the test of this file.
 #[test]
 fn child() {
@@ -338,13 +287,6 @@ fn the_harness_keeps_its_promises() {
     // A child that fails is noticed.
     let status: ExitStatus = Start::of("no such worker").quiet().start().process.wait().unwrap();
     assert!(!status.success());
-    // The dice reach every side.
-    let mut dice = Dice::new(1);
-    let mut sides = HashMap::new();
-    for _ in 0..600 {
-        *sides.entry(dice.roll(6)).or_insert(0) += 1;
-    }
-    assert!(sides.len() == 6 && sides.values().all(|count| *count > 50), "{sides:?}");
 }
 
 impl Start {

@@ -14,12 +14,12 @@ pub(crate) fn directory_in_memory() -> TempDir {
 pub(crate) fn record(text: &str) -> Record {
     let now = SystemTime::now();
     let mut record = Record::new(now, now + Duration::from_secs(3600));
-    record.entries.insert("text".into(), Value::new(text).unwrap());
+    record.insert("text", &Value::new(text).unwrap()).unwrap();
     record
 }
 
 pub(crate) fn text_of(record: &Record) -> String {
-    record.entries["text"].get().unwrap()
+    record.entries().get("text").unwrap().get().unwrap()
 }
 
 /// Path of a session's file: the first byte of its digest is the directory.
@@ -45,7 +45,7 @@ pub(crate) fn load(store: &impl Store, token: &Token) -> Result<Option<String>> 
 
 pub(crate) fn put(store: &impl Store, token: &Token, text: &str, how: Durability) -> Result<Option<Saved>> {
     let mut change = |record: &mut Record| {
-        record.entries.insert("text".into(), Value::new(text)?);
+        record.insert("text", &Value::new(text)?).unwrap();
         Ok(Verdict::Write)
     };
     store.update(token, &mut change, how)
@@ -54,6 +54,6 @@ pub(crate) fn put(store: &impl Store, token: &Token, text: &str, how: Durability
 /// A change whose result shows the version it was applied to.
 pub(crate) fn append_plus(record: &mut Record) -> Result<Verdict> {
     let text = text_of(record) + "+";
-    record.entries.insert("text".into(), Value::new(&text)?);
+    record.insert("text", &Value::new(&text)?).unwrap();
     Ok(Verdict::Write)
 }

@@ -1,6 +1,7 @@
 //! The order of the turns.
 use crate::Args;
 use crate::measure::{Case, Figures, Samples, Subject};
+use crate::mix::Order;
 use crate::peer::Setting;
 use crate::workload::{Durability, Key, payload};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,6 +12,7 @@ use sessile_peers::Stop;
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Measures all cases for all peers, and calls `tell` with the figures of each case.
 ///
@@ -24,7 +26,9 @@ pub(crate) fn all(
     mut tell: impl FnMut(&Figures) -> io::Result<()>,
 ) -> io::Result<Vec<Figures>> {
     let cases = args.cases();
-    let work = Work { args, dir, stop, all: args.keys(), bar: bar(args, &cases) };
+    let all = args.keys();
+    let order = Arc::new(Order::new(all.len()));
+    let work = Work { args, dir, stop, all, order, bar: bar(args, &cases) };
     let mut figures = Vec::new();
     for &bytes in &args.bytes {
         let bytes = usize::try_from(bytes).expect("at most 7,000");
@@ -54,10 +58,10 @@ pub(crate) fn all(
 }
 
 fn bar(args: &Args, cases: &[Case]) -> ProgressBar {
-    let peers = args.who().len();
+    let peers = |durability| args.who_has(durability).len();
     let kinds: HashSet<_> = cases.iter().map(|case| (case.bytes, case.durability)).collect();
-    let fillings = kinds.len() * peers;
-    let turns = cases.len() * usize::from(args.rounds) * peers;
+    let fillings: usize = kinds.iter().map(|(_, durability)| peers(*durability)).sum();
+    let turns: usize = cases.iter().map(|case| usize::from(args.rounds) * peers(case.durability)).sum();
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} % {eta:>5} left  {msg}");
     ProgressBar::new((fillings + turns) as u64).with_style(style.expect("a template"))
 }
@@ -67,6 +71,7 @@ struct Work<'a> {
     dir: &'a Path,
     stop: &'a Stop,
     all: Vec<Key>,
+    order: Arc<Order>,
     bar: ProgressBar,
 }
 
@@ -74,12 +79,12 @@ impl Work<'_> {
     /// All peers at one session size and durability, with all sessions created and written to the disk.
     fn subjects(&self, bytes: usize, durability: Durability) -> io::Result<Vec<Subject>> {
         let mut subjects = Vec::new();
-        for who in self.args.who() {
+        for who in self.args.who_has(durability) {
             self.stop.check()?;
             self.bar.set_message(format!("filling {}", who.name()));
             let dir = self.dir.join(format!("{}-{}-{bytes}", who.name(), durability.name()));
             let peer = who.open(Setting { dir, durability, payload: payload(bytes) });
-            subjects.push(Subject::new(who, peer, &self.all, bytes));
+            subjects.push(Subject::new(who, peer, &self.all, Arc::clone(&self.order), bytes));
             self.bar.inc(1);
         }
         rustix::fs::sync();
@@ -98,7 +103,7 @@ impl Work<'_> {
             for &at in &order {
                 self.stop.check()?;
                 if subjects[at].peer.does(act) {
-                    subjects[at].round(case, &self.all, self.args.seconds, &mut samples[at]);
+                    subjects[at].round(case, self.args.seconds, &mut samples[at]);
                 }
                 self.bar.inc(1);
             }

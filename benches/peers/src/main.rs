@@ -1,13 +1,18 @@
 //! The same session workload on sessile and on its alternatives: in one program, in turns, over several
 //! rounds, so that ratios are meaningful on a noisy machine.
 //!
-//! `workload` defines the operations, `peers` the candidates and their configuration, `measure` the timing,
+//! `workload` defines the operations, `mix` the order in which the life of sessions mixes them, `peers` the candidates and their configuration, `measure` the timing,
 //! `compare` the order.
+mod about;
 mod compare;
 mod measure;
+#[path = "../../common/mix.rs"]
+mod mix;
+mod panel;
 mod peer;
 mod peers;
 mod plot;
+mod readme;
 mod report;
 mod space;
 mod workload;
@@ -33,6 +38,7 @@ use workload::{Act, Durability, Key};
     after_help = "\
 Examples:
   peers --seconds 0.5 --json figures.jsonl --plot figures.svg
+  peers --acts mix --threads 1,8 --bytes 512
   peers --acts load,update --who sessile,sqlite,floor --threads 1,8
   peers --dir /mnt/journaled
 
@@ -60,7 +66,7 @@ struct Args {
     #[arg(long, value_delimiter = ',')]
     who: Vec<PeerName>,
     /// When writes must have reached the disk
-    #[arg(long, value_delimiter = ',', default_value = "relaxed,power_safe")]
+    #[arg(long, value_delimiter = ',', default_value = "relaxed,power_safe,defaults")]
     durability: Vec<Durability>,
     /// How long each peer performs each operation in each round
     #[arg(long, default_value = "0.2", value_parser = turn)]
@@ -71,9 +77,12 @@ struct Args {
     /// Write the figures to this file, one JSON object a line
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Draw the figures of one thread to this file, as SVG
+    /// Draw the figures of the smallest sessions to this file, as SVG
     #[arg(long)]
     plot: Option<PathBuf>,
+    /// Write the same, as text and a table, between the marks of this file
+    #[arg(long)]
+    readme: Option<PathBuf>,
     /// Only measure the memory of one peer, in this process
     #[arg(long, hide = true)]
     memory_of: Option<PeerName>,
@@ -98,9 +107,11 @@ impl Args {
         for &bytes in &self.bytes {
             for &act in acts {
                 // Sweeps run in one thread.
-                let durability = if act.is_durable() { &self.durability[..] } else { &self.durability[..1] };
+                let has_act =
+                    |durability: &&Durability| act == Act::Mix || **durability != Durability::Defaults;
+                let most = if act.is_durable() { self.durability.len() } else { 1 };
                 let threads = if act == Act::Sweep { &[1] } else { &self.threads[..] };
-                for &durability in durability {
+                for &durability in self.durability.iter().filter(has_act).take(most) {
                     cases.extend(threads.iter().map(|&threads| Case {
                         act,
                         durability,
@@ -113,13 +124,21 @@ impl Args {
         cases
     }
 
-    fn who(&self) -> Vec<PeerName> {
+    /// The requested peers: those that are installed on this machine, and the others.
+    fn here_and_missing(&self) -> (Vec<PeerName>, Vec<PeerName>) {
         let asked = if self.who.is_empty() { &PeerName::ALL[..] } else { &self.who };
-        let (here, missing): (Vec<PeerName>, Vec<PeerName>) = asked.iter().partition(|who| who.is_here());
-        for who in missing {
-            eprintln!("{} is not installed on this machine", who.name());
-        }
-        here
+        asked.iter().partition(|who| who.is_here())
+    }
+
+    fn who(&self) -> Vec<PeerName> {
+        self.here_and_missing().0
+    }
+
+    /// The peers that know a durability.
+    fn who_has(&self, durability: Durability) -> Vec<PeerName> {
+        let mut who = self.who();
+        who.retain(|who| durability != Durability::Defaults || *who == PeerName::Sessile);
+        who
     }
 
     fn keys(&self) -> Vec<Key> {
@@ -141,13 +160,24 @@ fn open(path: Option<&Path>) -> Result<Option<File>, String> {
     path.map(named).transpose()
 }
 
+/// Reads a page that has marks for the figures: one without is reported before the measurement.
+fn read_page(path: &Path) -> Result<(&Path, String), String> {
+    let page = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    readme::check(&page).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok((path, page))
+}
+
 fn write_line(to: &mut Option<File>, line: &Value) -> std::io::Result<()> {
     to.as_mut().map_or(Ok(()), |file| writeln!(file, "{line}"))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse_once();
-    if args.who().is_empty() {
+    let (here, missing) = args.here_and_missing();
+    for who in missing {
+        eprintln!("{} is not installed on this machine", who.name());
+    }
+    if here.is_empty() {
         return Err("there is no peer to compare".into());
     }
     let stop = Stop::on_signals()?;
@@ -158,14 +188,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let (mut json, mut plot) = (open(args.json.as_deref())?, open(args.plot.as_deref())?);
+    let readme = args.readme.as_deref().map(read_page).transpose()?;
     // Each result is written at once: a later failure does not discard it.
     json.as_ref().map_or(Ok(()), |json| json.set_len(0))?;
     let figures =
         compare::all(&args, &dir_path, &stop, |figures| write_line(&mut json, &report::json(figures)))?;
     println!("{}", report::table(&figures));
+    if let Some(table) = report::mix_table(&figures) {
+        println!("{table}");
+    }
+    let captions = [about::machine(&dir_path), about::run(&args)];
     if let Some(plot) = &mut plot {
         plot.set_len(0)?;
-        plot.write_all(plot::draw(&figures)?.as_bytes())?;
+        plot.write_all(plot::draw(&figures, &captions)?.as_bytes())?;
+    }
+    if let Some((path, page)) = readme {
+        std::fs::write(path, readme::replace(&page, &figures, &captions)?)?;
     }
     let mut spaces = Vec::new();
     let mut failed = 0;

@@ -5,6 +5,7 @@
 //! A slice of writes begins when all earlier writes are on the disk: deferred writes of one peer do not fall
 //! into the slice of the next. So relaxed figures are the cost for the caller, without later work of the
 //! system. (Background threads of servers and trees may still affect other peers.)
+use crate::mix::{self, Order, Population};
 use crate::peer::{Client, Peer};
 use crate::peers::PeerName;
 use crate::workload::{Act, Durability, Found, Key, keys, usual_deadline};
@@ -15,7 +16,7 @@ use rand::{RngExt, SeedableRng};
 use rustix::fs::sync;
 use sessile_peers::median;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -42,6 +43,8 @@ pub(crate) struct Samples {
     /// Operations per second, of each round.
     rates: Vec<f64>,
     nanos: Histogram<u64>,
+    /// Number of ended sessions that came back.
+    revived: usize,
 }
 
 /// The figures of one case for one peer.
@@ -54,11 +57,14 @@ pub(crate) struct Figures {
     pub(crate) p99_ns: u64,
     /// Number of operations that were timed.
     pub(crate) samples: u64,
+    /// Number of sessions that ended in the mix and were alive afterwards; 0 but for peers that have no
+    /// transactions here.
+    pub(crate) revived: usize,
 }
 
 impl Samples {
     pub(crate) fn new() -> Self {
-        Self { rates: Vec::new(), nanos: Histogram::new(3).expect("three digits") }
+        Self { rates: Vec::new(), nanos: Histogram::new(3).expect("three digits"), revived: 0 }
     }
 
     pub(crate) fn figures(&self, case: Case, who: PeerName) -> Figures {
@@ -69,6 +75,7 @@ impl Samples {
             p50_ns: self.nanos.value_at_quantile(0.5),
             p99_ns: self.nanos.value_at_quantile(0.99),
             samples: self.nanos.len(),
+            revived: self.revived,
         }
     }
 }
@@ -77,24 +84,33 @@ impl Samples {
 pub(crate) struct Subject {
     pub(crate) who: PeerName,
     pub(crate) peer: Box<dyn Peer>,
+    /// The sessions; the mix ends some and puts others in their places.
+    sessions: Vec<Key>,
+    order: Arc<Order>,
     /// The seed of the next new ids.
     seed: u64,
 }
 
 impl Subject {
     /// Creates all sessions and checks them.
-    pub(crate) fn new(who: PeerName, peer: Box<dyn Peer>, all: &[Key], bytes: usize) -> Self {
+    pub(crate) fn new(
+        who: PeerName,
+        peer: Box<dyn Peer>,
+        all: &[Key],
+        order: Arc<Order>,
+        bytes: usize,
+    ) -> Self {
         peer.fill(all);
-        let this = Self { who, peer, seed: 1 << 32 };
-        this.check(all, bytes);
+        let this = Self { who, peer, sessions: all.to_vec(), order, seed: 1 << 32 };
+        this.check(bytes);
         this
     }
 
     /// Asserts that the peer performs the measured operations.
-    fn check(&self, all: &[Key], bytes: usize) {
+    fn check(&self, bytes: usize) {
         let who = self.who;
         let mut client = self.peer.client();
-        let key = &all[0];
+        let key = &self.sessions[0];
         let visits_of = |found: Option<Found>| {
             let found = found.unwrap_or_else(|| panic!("{who:?} has no such session"));
             // Some peers store the length before the payload.
@@ -109,32 +125,33 @@ impl Subject {
         }
         let new = keys(7).next().expect("the sequence is endless");
         assert_eq!(client.load(&new), None, "{who:?}");
-        client.create(&new, usual_deadline());
+        let new = client.create(&new, usual_deadline());
         assert_eq!(visits_of(client.load(&new)), 0, "{who:?}");
         assert!(client.delete(&new), "{who:?}");
         assert_eq!(client.load(&new), None, "{who:?}");
         if self.peer.does(Act::LoadCached) {
             // A server that has run for a while has them in memory.
-            for key in all {
+            for key in &self.sessions {
                 assert!(client.load_cached(key).is_some(), "{who:?}");
             }
         }
     }
 
     /// One slice of time for one case.
-    pub(crate) fn round(&mut self, case: Case, all: &[Key], slice: Duration, samples: &mut Samples) {
+    pub(crate) fn round(&mut self, case: Case, slice: Duration, samples: &mut Samples) {
         self.seed += 1000;
         let seed = self.seed;
         let peer = &*self.peer;
         // Sessions that are created and deleted in this round.
         let made = &Mutex::new(Vec::new());
-        if matches!(case.act, Act::Update | Act::Create) {
+        if matches!(case.act, Act::Mix | Act::Update | Act::Create) {
             sync();
         }
         match case.act {
+            Act::Mix => self.mix(case, slice, samples),
             Act::Load | Act::LoadCached | Act::Update => {
                 in_threads(peer, case.threads, slice, samples, |thread| {
-                    let mut order = order(all, seed + thread);
+                    let mut order = order(&self.sessions, seed + thread);
                     move |client| {
                         let key = order.next()?;
                         let is_there = match case.act {
@@ -151,8 +168,7 @@ impl Subject {
                 let mut new = keys(seed + thread);
                 move |client| {
                     let key = new.next()?;
-                    client.create(&key, usual_deadline());
-                    made.lock().push(key);
+                    made.lock().push(client.create(&key, usual_deadline()));
                     Some(())
                 }
             }),
@@ -178,6 +194,31 @@ impl Subject {
         }
     }
 
+    fn mix(&mut self, case: Case, slice: Duration, samples: &mut Samples) {
+        let (peer, order, seed) = (&*self.peer, &*self.order, self.seed);
+        let population = Population::new(self.sessions.drain(..));
+        in_threads(peer, case.threads, slice, samples, |thread| {
+            // Each thread and each round has a place of its own in the order.
+            let mut worker = population.worker(order, mix_start(seed, thread));
+            let mut new = keys(seed + thread);
+            move |client| {
+                worker.step(&mut Mixing { client, new: &mut new });
+                Some(())
+            }
+        });
+        let mut client = self.peer.client();
+        let mut new = keys(seed);
+        let revived = population.take_revived(&mut Mixing { client: &mut *client, new: &mut new });
+        let is_allowed = case.threads > 1 && !self.peer.keeps_ends();
+        assert!(revived.is_empty() || is_allowed, "{:?} has {} ended sessions", self.who, revived.len());
+        samples.revived += revived.len();
+        // All rounds start with as many sessions.
+        for key in revived.into_iter().chain(population.created.into_inner()) {
+            assert!(client.delete(&key));
+        }
+        self.sessions.extend(population.in_use.into_iter().map(RwLock::into_inner));
+    }
+
     fn sweep(&self, seed: u64, samples: &mut Samples) {
         let mut client = self.peer.client();
         for key in keys(seed).take(DUE) {
@@ -192,6 +233,33 @@ impl Subject {
         assert_eq!(removed, DUE as u64, "{:?}", self.who);
         samples.rates.push(rate(DUE as u64, took));
         samples.nanos.record(nanos(took) / DUE as u64).expect("it fits");
+    }
+}
+
+/// A thread's place in the order of the mix: another one in each round.
+fn mix_start(seed: u64, thread: u64) -> usize {
+    usize::try_from(seed / 1000 * 12_345 + thread * 77_777).expect("far below 2^64")
+}
+
+/// A client as the mix uses it.
+struct Mixing<'a, 'c, I> {
+    client: &'a mut (dyn Client + 'c),
+    /// Ids of new sessions.
+    new: &'a mut I,
+}
+
+impl<I: Iterator<Item = Key>> mix::Client<Key> for Mixing<'_, '_, I> {
+    fn load(&mut self, key: &Key) -> bool {
+        self.client.load_cached(key).is_some()
+    }
+    fn update(&mut self, key: &Key) -> bool {
+        self.client.update(key)
+    }
+    fn create(&mut self) -> Key {
+        self.client.create(&self.new.next().expect("the sequence is endless"), usual_deadline())
+    }
+    fn end(&mut self, key: &Key) -> bool {
+        self.client.delete(key)
     }
 }
 
@@ -269,4 +337,97 @@ fn rate(operations: u64, time: Duration) -> f64 {
 
 fn nanos(time: Duration) -> u64 {
     time.as_nanos().try_into().expect("below 500 years")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::payload;
+    use std::collections::HashMap;
+
+    const BYTES: usize = 64;
+
+    /// A map as a peer, which can fail to end a session.
+    struct Map {
+        sessions: Mutex<HashMap<Key, u64>>,
+        ends: bool,
+        keeps_ends: bool,
+    }
+
+    impl Peer for Map {
+        fn fill(&self, keys: &[Key]) {
+            self.sessions.lock().extend(keys.iter().map(|key| (*key, 0)));
+        }
+        fn client(&self) -> Box<dyn Client + '_> {
+            Box::new(self)
+        }
+        fn keeps_ends(&self) -> bool {
+            self.keeps_ends
+        }
+    }
+
+    impl Client for &Map {
+        fn load(&mut self, key: &Key) -> Option<Found> {
+            self.sessions.lock().get(key).map(|visits| Found { visits: *visits, bytes: payload(BYTES).len() })
+        }
+        fn update(&mut self, key: &Key) -> bool {
+            self.sessions.lock().get_mut(key).map(|visits| *visits += 1).is_some()
+        }
+        fn create(&mut self, key: &Key, _: SystemTime) -> Key {
+            self.sessions.lock().insert(*key, 0);
+            *key
+        }
+        fn delete(&mut self, key: &Key) -> bool {
+            // The end of a session that was used is acknowledged, and not made.
+            let mut sessions = self.sessions.lock();
+            let is_used = sessions.get(key).is_some_and(|visits| *visits > 0);
+            if self.ends || !is_used { sessions.remove(key).is_some() } else { true }
+        }
+        fn sweep(&mut self) -> u64 {
+            unreachable!("the mix does not sweep")
+        }
+    }
+
+    /// The sessions before and after the mix, and its figures.
+    fn mixed(map: Map, threads: usize) -> (Vec<Key>, Subject, Samples) {
+        let all: Vec<_> = keys(1).take(20).collect();
+        let order = Arc::new(Order::new(all.len()));
+        let mut subject = Subject::new(PeerName::Sqlite, Box::new(map), &all, order, BYTES);
+        let case = Case { act: Act::Mix, durability: Durability::Relaxed, threads, bytes: BYTES };
+        let mut samples = Samples::new();
+        subject.round(case, Duration::from_millis(50), &mut samples);
+        (all, subject, samples)
+    }
+
+    fn map(ends: bool, keeps_ends: bool) -> Map {
+        Map { sessions: Mutex::default(), ends, keeps_ends }
+    }
+
+    #[test]
+    fn the_mix_leaves_as_many_sessions_of_which_some_are_new() {
+        let (before, subject, samples) = mixed(map(true, true), 4);
+        assert_eq!(subject.sessions.len(), before.len());
+        assert_ne!(subject.sessions, before);
+        let mut client = subject.peer.client();
+        assert!(subject.sessions.iter().all(|key| client.load(key).is_some()));
+        assert_eq!(samples.revived, 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "ended sessions")]
+    fn an_end_that_does_not_end_makes_the_comparison_fail() {
+        mixed(map(false, true), 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "ended sessions")]
+    fn in_one_thread_no_ended_session_may_come_back() {
+        mixed(map(false, false), 1);
+    }
+
+    #[test]
+    fn ended_sessions_of_a_peer_without_transactions_are_counted() {
+        let (_, _, samples) = mixed(map(false, false), 2);
+        assert!(samples.revived > 0);
+    }
 }

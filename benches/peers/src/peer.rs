@@ -16,6 +16,12 @@ pub(crate) trait Peer: Sync {
         act != Act::LoadCached
     }
 
+    /// Whether an ended session stays ended: without a lock or a transaction, an update that began before the
+    /// end writes the session again.
+    fn keeps_ends(&self) -> bool {
+        true
+    }
+
     /// Releases disk space that it holds temporarily, where it has a command for that.
     fn settle(&self) {}
 
@@ -38,7 +44,8 @@ pub(crate) trait Client {
     /// Counts a visit. Returns whether the session existed.
     fn update(&mut self, key: &Key) -> bool;
 
-    fn create(&mut self, key: &Key, deadline: SystemTime);
+    /// Returns the id of the session: another one than `key` where the store draws ids itself.
+    fn create(&mut self, key: &Key, deadline: SystemTime) -> Key;
 
     /// Returns whether the session existed.
     fn delete(&mut self, key: &Key) -> bool;

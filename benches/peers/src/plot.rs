@@ -1,177 +1,212 @@
-//! The figures as a chart: for each operation a group of bars, each with its name on the left and its figure on the
-//! right, so that no legend is needed. The scale is logarithmic: ten times faster is one step to the left.
-use crate::measure::{Case, Figures};
+//! The figures as a picture: a panel for each operation, a line for each peer, a ring for the fewest threads and a dot for the most,
+//! on a logarithmic axis. Readable at 400 pixels, its own width, and in the reader's colours: dark where the page is.
+//!
+//! The picture is written as text, because a drawing library gives fixed colours to shapes and no style to choose them.
+use crate::measure::Figures;
+use crate::panel::{Line, Panel, Scale, bytes, panels, threads};
 use crate::peers::PeerName;
-use crate::report::short;
-use crate::workload::Act;
-use plotters::coord::Shift;
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use std::error::Error;
+use crate::report::{count, short_count};
+use std::fmt::{self, Write};
 
-/// A panel: one operation, its bars.
-const PANEL: i32 = 460;
-/// Space for names, and for figures to the right of the longest bar.
-const LEFT: i32 = 74;
-const RIGHT: i32 = 76;
-const TOP: i32 = 44;
-const TITLE: i32 = 30;
-const BAR: i32 = 17;
-const GAP: i32 = 22;
-const FONT: &str = "sans-serif";
-const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
-const FAINT: RGBColor = RGBColor(0x88, 0x88, 0x88);
+const WIDTH: usize = 400;
+/// Space for names, and for figures to the right of the axis.
+const LEFT: f64 = 130.0;
+const RIGHT: f64 = 58.0;
+/// A line of small text, and of a peer.
+const TEXT: usize = 15;
+const LINE: usize = 17;
+/// Above a panel's axis, and below its last line.
+const ABOVE: usize = 16;
+const BELOW: usize = 18;
+/// Characters of a line of small text.
+const COLUMNS: usize = 66;
 
-/// A duration.
-fn time(nanos: f64) -> String {
-    short(nanos, [(1.0, " ns"), (1e3, " µs"), (1e6, " ms")])
+const STYLE: &str = "\
+text{font:12px sans-serif;fill:#1f2328}
+.title{font-weight:bold;font-size:13px}
+.small{font-size:11px;fill:#59636e}
+.own{font-weight:bold}
+.page{fill:#ffffff}
+.grid{stroke:#d1d9e0}
+circle{fill:#4a6fa5;stroke:#4a6fa5;stroke-width:1.5}
+circle.own{fill:#14805a;stroke:#14805a}
+circle.floor{fill:#818b98;stroke:#818b98}
+circle.few{fill:#ffffff}
+.link{stroke:#9aa4af}
+@media (prefers-color-scheme:dark){
+text{fill:#f0f6fc}
+.small{fill:#9198a1}
+.page{fill:#0d1117}
+.grid{stroke:#3d444d}
+circle{fill:#79a6e8;stroke:#79a6e8}
+circle.own{fill:#3fcf9a;stroke:#3fcf9a}
+circle.floor{fill:#9198a1;stroke:#9198a1}
+circle.few{fill:#0d1117}
+.link{stroke:#656c76}
 }
+";
 
-/// A power of ten.
-fn short_time(nanos: f64) -> String {
-    time(nanos).replace(".00", "").replace(".0", "")
-}
-
-fn title(case: Case) -> String {
-    let act = match case.act {
-        Act::Load => "Load",
-        Act::LoadCached => "Load from memory",
-        Act::Update => "Update",
-        Act::Create => "Create",
-        Act::Delete => "Delete",
-        Act::Sweep => "Remove an expired one",
-    };
-    let how = if case.act.is_durable() {
-        format!(", {}", case.durability.name().replace('_', "-"))
-    } else {
-        String::new()
-    };
-    format!("{act}{how}")
-}
-
-fn color(who: PeerName) -> RGBColor {
-    match who {
-        PeerName::Sessile => RGBColor(0x1b, 0x7a, 0x5a),
-        PeerName::Floor => RGBColor(0xb8, 0xb8, 0xb8),
-        _ => RGBColor(0x6f, 0x8f, 0xb5),
+/// Draws the smallest sessions by the fewest and the most threads, as SVG.
+///
+/// # Errors
+///
+/// There are no figures that the picture shows.
+pub(crate) fn draw(figures: &[Figures], captions: &[String]) -> Result<String, &'static str> {
+    let panels = panels(figures);
+    if panels.is_empty() {
+        return Err("a picture needs figures of the mix, loads or updates");
     }
+    let mut picture = Picture { body: String::new(), y: 8, scale: Scale::of(&panels) };
+    picture.all(figures, &panels, captions).expect("a string grows");
+    let height = picture.y + 6;
+    Ok(format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\n\
+         <title>Operations per second of session stores</title>\n<style>\n{STYLE}</style>\n\
+         <rect class=\"page\" width=\"{WIDTH}\" height=\"{height}\"/>\n{}</svg>\n",
+        picture.body
+    ))
 }
 
-/// The time scale of a panel.
-struct Scale {
-    /// The powers of ten of a nanosecond at both ends.
-    from: i32,
-    to: i32,
+/// The picture so far, and where it goes on.
+struct Picture {
+    body: String,
+    y: usize,
+    scale: Scale,
 }
 
-impl Scale {
-    fn of(times: impl Iterator<Item = f64>) -> Self {
-        let (least, most) =
-            times.fold((f64::INFINITY, 1.0_f64), |(least, most), time| (least.min(time), most.max(time)));
-        Self { from: power(least * 0.9), to: power(most) + 1 }
-    }
-
-    /// Distance from the left edge of the bars.
-    fn place(&self, nanos: f64) -> i32 {
-        let part = (nanos.log10() - f64::from(self.from)) / f64::from(self.to - self.from);
-        whole(part * f64::from(PANEL - LEFT - RIGHT))
-    }
-}
-
-/// The power of ten at or below a number.
-fn power(number: f64) -> i32 {
-    whole(number.log10().floor())
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "a few hundred")]
-fn whole(number: f64) -> i32 {
-    number as i32
-}
-
-/// Time of one operation of one thread.
-fn nanos(figures: &Figures) -> f64 {
-    let threads: u32 = figures.case.threads.try_into().expect("at most 64");
-    1e9 * f64::from(threads) / figures.ops_per_s
-}
-
-fn text(size: u32) -> TextStyle<'static> {
-    // The backend scales sizes down to points.
-    (FONT, f64::from(size) * 1.24).into_font().color(&BLACK)
-}
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-
-/// Draws the cases of the fewest threads with the smallest sessions, two panels in a row, as SVG.
-pub(crate) fn draw(figures: &[Figures]) -> Result<String, Box<dyn Error>> {
-    let mut svg = String::new();
-    draw_into(&mut svg, figures)?;
-    Ok(svg)
-}
-
-fn draw_into(svg: &mut String, figures: &[Figures]) -> Result<(), Box<dyn Error>> {
-    // Sweeps run in one thread.
-    let is_sweep = |case: Case| case.act == Act::Sweep;
-    let others = figures.iter().filter(|figures| !is_sweep(figures.case));
-    let threads = others.map(|figures| figures.case.threads).min().unwrap_or(1);
-    let bytes = figures.iter().map(|figures| figures.case.bytes).min().ok_or("no figures")?;
-    let is_drawn = |case: Case| case.bytes == bytes && (case.threads == threads || is_sweep(case));
-    let drawn: Vec<_> = figures.iter().filter(|figures| is_drawn(figures.case)).collect();
-    let panels: Vec<_> = drawn.chunk_by(|a, b| a.case == b.case).collect();
-    let scale = Scale::of(drawn.iter().map(|figures| nanos(figures)));
-    let rows: Vec<_> = panels.chunks(2).collect();
-    let mut height = TOP;
-    for row in &rows {
-        height += height_of(row)?;
-    }
-    let area =
-        SVGBackend::with_string(svg, ((2 * PANEL).try_into()?, height.try_into()?)).into_drawing_area();
-    area.fill(&WHITE)?;
-    let heading = format!(
-        "Time per operation, {bytes} bytes a session, {threads} thread{}. Shorter is faster; each line is ten times the one before.",
-        if threads == 1 { "" } else { "s" }
-    );
-    area.draw(&Text::new(heading, (12, 12), text(15)))?;
-    let mut y = TOP;
-    for row in rows {
-        for (x, panel) in [0, PANEL].into_iter().zip(row) {
-            draw_panel(&area, (x, y), panel, &scale)?;
+impl Picture {
+    fn all(&mut self, figures: &[Figures], panels: &[Panel], captions: &[String]) -> fmt::Result {
+        let (few, many) = threads(figures);
+        self.text("title", &format!("Operations per second, {} bytes a session", bytes(figures)))?;
+        self.text("small", &format!("More is better. Each line of the axis is ten times the one before. Ring: {few} thread{}; dot and figure: {many}.", if few == 1 { "" } else { "s" }))?;
+        self.y += 8;
+        for panel in panels {
+            self.panel(panel)?;
         }
-        y += height_of(row)?;
+        captions.iter().try_for_each(|caption| self.text("small", caption))
     }
-    area.present()?;
-    Ok(())
+
+    /// Text from the left margin, in as many lines as it takes.
+    fn text(&mut self, class: &str, text: &str) -> fmt::Result {
+        for line in wrap(text, COLUMNS) {
+            self.y += TEXT;
+            writeln!(
+                self.body,
+                "<text class=\"{class}\" x=\"8\" y=\"{}\">{}</text>",
+                self.y - 3,
+                escape(&line)
+            )?;
+        }
+        Ok(())
+    }
+
+    fn x(&self, rate: f64) -> f64 {
+        LEFT + self.scale.place(rate) * (width() - LEFT - RIGHT)
+    }
+
+    fn panel(&mut self, panel: &Panel) -> fmt::Result {
+        self.text("title", panel.title)?;
+        self.text("small", panel.note)?;
+        let (top, bottom) = (self.y + ABOVE, self.y + ABOVE + LINE * panel.lines.len());
+        for power in self.scale.from..=self.scale.to {
+            let rate = 10_f64.powi(power);
+            let x = self.x(rate);
+            writeln!(
+                self.body,
+                "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{top}\" y2=\"{bottom}\"/>"
+            )?;
+            let label = short_count(rate);
+            writeln!(
+                self.body,
+                "<text class=\"small\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
+                top - 3
+            )?;
+        }
+        self.y = top;
+        panel.lines.iter().try_for_each(|line| self.line(line))?;
+        self.y += BELOW;
+        Ok(())
+    }
+
+    fn line(&mut self, line: &Line) -> fmt::Result {
+        let class = match line.who {
+            PeerName::Sessile => "own",
+            PeerName::Floor => "floor",
+            _ => "peer",
+        };
+        let (y, baseline) = (self.y + LINE / 2, self.y + LINE / 2 + 4);
+        let (few, many) = (self.x(line.few), self.x(line.many));
+        let name = escape(&line.name);
+        writeln!(
+            self.body,
+            "<text class=\"{class}\" x=\"{}\" y=\"{baseline}\" text-anchor=\"end\">{name}</text>",
+            LEFT - 10.0
+        )?;
+        writeln!(self.body, "<line class=\"link\" x1=\"{few:.1}\" x2=\"{many:.1}\" y1=\"{y}\" y2=\"{y}\"/>")?;
+        writeln!(self.body, "<circle class=\"{class} few\" cx=\"{few:.1}\" cy=\"{y}\" r=\"4\"/>")?;
+        writeln!(self.body, "<circle class=\"{class}\" cx=\"{many:.1}\" cy=\"{y}\" r=\"4\"/>")?;
+        let (x, rate) = (width() - 8.0, count(line.many));
+        writeln!(
+            self.body,
+            "<text class=\"{class}\" x=\"{x}\" y=\"{baseline}\" text-anchor=\"end\">{rate}</text>"
+        )?;
+        self.y += LINE;
+        Ok(())
+    }
 }
 
-fn height_of(row: &[&[&Figures]]) -> Result<i32, Box<dyn Error>> {
-    let bars = row.iter().map(|panel| panel.len()).max().unwrap_or(0);
-    Ok(TITLE + BAR * i32::try_from(bars)? + GAP)
+fn width() -> f64 {
+    f64::from(u32::try_from(WIDTH).expect("small"))
 }
 
-fn draw_panel(
-    area: &Area<'_>,
-    at: (i32, i32),
-    panel: &[&Figures],
-    scale: &Scale,
-) -> Result<(), Box<dyn Error>> {
-    let left = at.0 + LEFT;
-    let (top, bottom) = (at.1 + TITLE, at.1 + TITLE + BAR * i32::try_from(panel.len())?);
-    area.draw(&Text::new(title(panel[0].case), (left, at.1), text(14)))?;
-    for power in scale.from..=scale.to {
-        let nanos = 10_f64.powi(power);
-        let x = left + scale.place(nanos);
-        area.draw(&PathElement::new([(x, top - 2), (x, bottom)], GRID))?;
-        let style = text(9).color(&FAINT).pos(Pos::new(HPos::Center, VPos::Bottom));
-        area.draw(&Text::new(short_time(nanos), (x, top - 3), style))?;
+/// Splits a text between words, into lines of at most this many characters.
+pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
     }
-    let mut y = top;
-    for figures in panel {
-        let x = left + scale.place(nanos(figures));
-        area.draw(&Rectangle::new([(left, y + 2), (x, y + BAR - 2)], color(figures.who).filled()))?;
-        let before = text(12).pos(Pos::new(HPos::Right, VPos::Center));
-        area.draw(&Text::new(figures.who.name(), (left - 6, y + BAR / 2), before))?;
-        let behind = text(12).pos(Pos::new(HPos::Left, VPos::Center));
-        area.draw(&Text::new(time(nanos(figures)), (x + 5, y + BAR / 2), behind))?;
-        y += BAR;
+    lines
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::panel::tests::some;
+
+    #[test]
+    fn a_picture_has_a_ring_and_a_dot_for_each_line_and_a_caption() {
+        let svg = draw(&some(), &["2 cores <fast> & new, 30 November 2026".into()]).unwrap();
+        // Three lines, two and five.
+        assert_eq!(svg.matches("<circle").count(), 20, "{svg}");
+        assert_eq!(svg.matches(" few\"").count(), 10);
+        assert!(svg.contains("2 cores &lt;fast> &amp; new, 30 November 2026"), "{svg}");
+        assert!(svg.contains("prefers-color-scheme:dark"), "{svg}");
     }
-    Ok(())
+
+    #[test]
+    fn nothing_of_a_picture_lies_outside_of_it() {
+        let svg = draw(&some(), &[]).unwrap();
+        for (name, least, most) in [("cx=\"", LEFT, width() - RIGHT), ("x1=\"", LEFT, width() - RIGHT)] {
+            for part in svg.split(name).skip(1) {
+                let x: f64 = part.split('"').next().unwrap().parse().unwrap();
+                assert!((least..=most).contains(&x), "{name}{x}");
+            }
+        }
+        assert!(wrap(&"word ".repeat(100), COLUMNS).iter().all(|line| line.len() <= COLUMNS));
+    }
+
+    #[test]
+    fn without_figures_there_is_no_picture() {
+        assert_eq!(draw(&[], &[]), Err("a picture needs figures of the mix, loads or updates"));
+    }
 }

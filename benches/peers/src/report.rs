@@ -2,6 +2,7 @@
 use crate::measure::{Case, Figures};
 use crate::peers::PeerName;
 use crate::space::Space;
+use crate::workload::Act;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
@@ -17,8 +18,20 @@ pub(crate) fn short(number: f64, units: [(f64, &str); 3]) -> String {
     format!("{scaled:.digits$}{unit}")
 }
 
-/// Thousands and millions.
-const COUNTS: [(f64, &str); 3] = [(1.0, ""), (1e3, " k"), (1e6, " M")];
+/// A number with thousands and millions.
+pub(crate) fn count(number: f64) -> String {
+    short(number, [(1.0, ""), (1e3, " k"), (1e6, " M")])
+}
+
+/// A power of ten.
+pub(crate) fn short_count(number: f64) -> String {
+    count(number).replace(".00", "").replace(".0", "")
+}
+
+/// A duration.
+pub(crate) fn time(nanos: f64) -> String {
+    short(nanos, [(1.0, " ns"), (1e3, " µs"), (1e6, " ms")])
+}
 
 fn label(case: Case) -> String {
     let how = if case.act.is_durable() { format!(" {}", case.durability.name()) } else { String::new() };
@@ -52,13 +65,31 @@ pub(crate) fn table(figures: &[Figures]) -> String {
         let case = of_case[0].case;
         let cell = |who: &PeerName| {
             let found = of_case.iter().find(|figures| figures.who == *who);
-            right(found.map_or_else(|| "-".into(), |figures| short(figures.ops_per_s, COUNTS)))
+            right(found.map_or_else(|| "-".into(), |figures| count(figures.ops_per_s)))
         };
         let head = [Cell::new(label(case)), right(case.threads.to_string())];
         table.add_row(head.into_iter().chain(peers.iter().map(cell)));
     }
     table.to_string()
 }
+
+/// The percentiles of the mix, and what its durabilities are.
+pub(crate) fn mix_table(figures: &[Figures]) -> Option<String> {
+    let mut table = new_table(["", "threads", "", "p50", "p99", "came back"].map(str::to_owned));
+    for figures in figures.iter().filter(|figures| figures.case.act == Act::Mix) {
+        let Figures { case, who, p50_ns, p99_ns, revived, .. } = figures;
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let percentiles = [p50_ns, p99_ns].map(|nanos| right(time(*nanos as f64)));
+        let head = [Cell::new(label(*case)), right(case.threads.to_string()), Cell::new(who.name())];
+        table.add_row(head.into_iter().chain(percentiles).chain([right(revived.to_string())]));
+    }
+    (!table.is_empty()).then(|| format!("{table}\n{MIX}"))
+}
+
+const MIX: &str = "\
+The mix: 90 % loads, 8 % updates, 1 % creations, 1 % ends; Zipf, exponent 0.99.
+relaxed: neither saves nor ends wait for the disk. power_safe: both wait. defaults: sessile without
+options, where ends wait. came back: sessions that were alive after their end, of peers without a lock.";
 
 pub(crate) fn space_table(spaces: &[Space]) -> String {
     let mut table = new_table(["bytes a session", "holds", "on disk", "resident"].map(str::to_owned));
@@ -71,7 +102,7 @@ pub(crate) fn space_table(spaces: &[Space]) -> String {
 }
 
 pub(crate) fn json(figures: &Figures) -> Value {
-    let Figures { case, who, ops_per_s, p50_ns, p99_ns, samples } = figures;
+    let Figures { case, who, ops_per_s, p50_ns, p99_ns, samples, revived: _ } = figures;
     json!({
         "act": case.act.name(),
         "who": who.name(),

@@ -66,9 +66,48 @@ fn each_thing_is_measured_once_however_often_it_is_named() {
 }
 
 #[test]
+fn the_mix_has_three_rows_and_is_in_the_page_and_the_picture() {
+    let dir = dir();
+    let [json, plot, page] = ["figures.jsonl", "figures.svg", "page.md"].map(|name| dir.path().join(name));
+    let marks = ["<!-- figures: written by `peers --readme` -->\n", "<!-- end of the figures -->\n"];
+    fs::write(&page, format!("before\n{}old\n{}after\n", marks[0], marks[1])).unwrap();
+    let mut command = peers(dir.path(), &["--who", "sqlite,sessile", "--acts", "mix,load"]);
+    command.arg("--json").arg(&json).arg("--plot").arg(&plot).arg("--readme").arg(&page);
+    let (ok, text) = said(&mut command);
+    assert!(ok, "{text}");
+    let lines = fs::read_to_string(&json).unwrap();
+    let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let lines: Vec<_> = lines.filter(|line| line["act"] != "space").collect();
+    let keys = |line: &serde_json::Value| line.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert!(lines.iter().all(|line| keys(line) == keys(&lines[0])), "{lines:?}");
+    let mixes = lines.iter().filter(|line| line["act"] == "mix");
+    let mut of: Vec<_> =
+        mixes.map(|line| format!("{} {}", line["durability"], line["who"]).replace('"', "")).collect();
+    of.sort_unstable();
+    assert_eq!(
+        of,
+        ["defaults sessile", "power_safe sessile", "power_safe sqlite", "relaxed sessile", "relaxed sqlite"]
+    );
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.starts_with("before\n") && page.ends_with("after\n") && !page.contains("old"), "{page}");
+    assert!(page.contains("The mix, power-safe\n") && page.contains("| **mix**, relaxed"), "{page}");
+    assert!(fs::read_to_string(plot).unwrap().contains("The mix, power-safe"));
+}
+
+#[test]
+fn a_page_without_marks_is_refused_before_the_work() {
+    let dir = dir();
+    let page = dir.path().join("page.md");
+    fs::write(&page, "no marks").unwrap();
+    let (ok, text) = said(peers(dir.path(), &["--readme"]).arg(&page));
+    assert!(!ok && text.contains("page.md: it has no marks for the figures"), "{text}");
+    assert!(!text.contains("operations per second"), "{text}");
+}
+
+#[test]
 fn what_cannot_be_written_is_known_before_the_work() {
     let dir = dir();
-    for option in ["--json", "--plot"] {
+    for option in ["--json", "--plot", "--readme"] {
         let (ok, text) = said(&mut peers(dir.path(), &[option, "/nonexistent/figures"]));
         assert!(!ok && text.contains("/nonexistent/figures"), "{text}");
         assert!(!text.contains("operations per second"), "{text}");

@@ -26,9 +26,10 @@ pub(crate) fn export(args: &Export, json: bool) -> VerbResult {
                 bar.warn(format_args!("damaged, and left out: {id}"));
                 continue;
             }
-            Ok(Content::Newer(id)) => {
+            Ok(ref content @ (Content::Newer(id) | Content::Older(id))) => {
                 failed += 1;
-                bar.warn(format_args!("written by a newer version of sessile, and left out: {id}"));
+                let version = if matches!(content, Content::Newer(_)) { "a newer" } else { "an earlier" };
+                bar.warn(format_args!("written by {version} version of sessile, and left out: {id}"));
                 continue;
             }
             Ok(_) => continue,

@@ -151,6 +151,7 @@ impl Importing<'_> {
             ErrorKind::Corrupt
             | ErrorKind::NotASessionFile
             | ErrorKind::NewerFormat
+            | ErrorKind::OlderFormat
             | ErrorKind::Busy
             | ErrorKind::TooLarge
             | ErrorKind::TooManyEntries

@@ -59,7 +59,7 @@ fn is_public(path: &Path) -> bool {
 struct Named {
     uid: Uid,
     name: String,
-    /// For `sudo -u`.
+    /// The argument of `sudo -u`.
     sudo: String,
 }
 

@@ -11,7 +11,8 @@ use crate::strict_json::{self, lossy_number};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
-use sessile::{Expiry, Live, PublicId, Record, Value};
+use sessile::record::Login;
+use sessile::{Expiry, Live, PublicId, Record, Timing, Value, ValueRef};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[derive(Serialize, Deserialize)]
@@ -26,6 +27,15 @@ pub(crate) struct SessionJson {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     ends_with_browser: bool,
     user: Option<String>,
+    /// The marks of the last login, and the device note: each is left out if it is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_login: Option<Time>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    cut_off: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_digest: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    device_note: Option<String>,
     #[serde(deserialize_with = "strict_json::object")]
     entries: Map<String, Json>,
 }
@@ -83,6 +93,11 @@ enum ExpiryJson {
     BrowserClose,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -108,21 +123,26 @@ impl From<Time> for SystemTime {
 impl SessionJson {
     pub(crate) fn of(live: &Live) -> sessile::Result<Self> {
         let Live { record, id } = live;
-        let entry = |(name, value): (&sessile::Name, &Value)| Ok((name.to_string(), value.to_json()?));
+        let (timing, login) = (record.timing(), record.login());
+        let entry = |(name, value): (&str, ValueRef<'_>)| Ok((name.to_owned(), value.to_json()?));
         Ok(Self {
             id: id.to_string(),
-            created: record.created.into(),
-            touched: record.touched.into(),
-            deadline: record.deadline.into(),
-            expiry: match record.expiry {
+            created: timing.created.into(),
+            touched: timing.touched.into(),
+            deadline: timing.deadline.into(),
+            expiry: match timing.expiry {
                 Expiry::Default => ExpiryJson::Default,
                 Expiry::After(duration) => ExpiryJson::AfterMicros(micros(duration)),
                 Expiry::At(instant) => ExpiryJson::At(instant.into()),
                 Expiry::BrowserClose => ExpiryJson::BrowserClose,
             },
-            ends_with_browser: record.ends_with_browser,
-            user: record.user.clone(),
-            entries: record.entries.iter().map(entry).collect::<sessile::Result<_>>()?,
+            ends_with_browser: timing.ends_with_browser,
+            user: record.user().map(str::to_owned),
+            last_login: login.at.map(Time::from),
+            cut_off: login.cut_off,
+            user_digest: login.user_digest.map(|digest| format!("{:032x}", u128::from_be_bytes(digest))),
+            device_note: record.device_note().map(str::to_owned),
+            entries: record.entries().iter().map(entry).collect::<sessile::Result<_>>()?,
         })
     }
 
@@ -138,22 +158,44 @@ impl SessionJson {
     /// The session, or the reason why it is none.
     pub(crate) fn into_record(self) -> Result<(PublicId, Record), String> {
         let id = PublicId::parse(&self.id).ok_or("its id is not 40 characters 0-9, a-f")?;
-        let mut record = Record::new(self.created.into(), self.deadline.into());
-        record.touched = self.touched.into();
-        record.expiry = match self.expiry {
+        let expiry = match self.expiry {
             ExpiryJson::Default => Expiry::Default,
             ExpiryJson::AfterMicros(micros) => Expiry::After(Duration::from_micros(micros)),
             ExpiryJson::At(time) => Expiry::At(time.into()),
             ExpiryJson::BrowserClose => Expiry::BrowserClose,
         };
-        record.ends_with_browser = self.ends_with_browser;
-        record.user = self.user;
-        for (name, value) in self.entries {
+        let (created, deadline) = (self.created.into(), self.deadline.into());
+        let mut record = Record::new(created, deadline).with_timing(Timing {
+            created,
+            touched: self.touched.into(),
+            deadline,
+            expiry,
+            ends_with_browser: self.ends_with_browser,
+        });
+        let refuse = |error: sessile::Error| error.to_string();
+        record.set_user(&self.user.unwrap_or_default()).map_err(refuse)?;
+        record.set_device_note(&self.device_note.unwrap_or_default()).map_err(refuse)?;
+        record.set_login(Login {
+            at: self.last_login.map(SystemTime::from),
+            cut_off: self.cut_off,
+            user_digest: self.user_digest.as_deref().map(digest).transpose()?,
+        });
+        let value = |(name, value): (String, Json)| {
             let value = Value::new(&value).map_err(|error| format!("entry `{name}`: {error}"))?;
-            record.entries.insert(name.into(), value);
-        }
+            Ok((name, value))
+        };
+        let entries = self.entries.into_iter().map(value).collect::<Result<Vec<_>, String>>()?;
+        record.extend(entries.iter().map(|(name, value)| (name.as_str(), value))).map_err(refuse)?;
         Ok((id, record))
     }
+}
+
+/// The digest of a user, from its hexadecimal digits.
+fn digest(text: &str) -> Result<[u8; 16], String> {
+    let is_hexadecimal =
+        text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let digest = u128::from_str_radix(text, 16).ok().filter(|_| is_hexadecimal);
+    digest.map(u128::to_be_bytes).ok_or_else(|| "its user_digest is not 32 characters 0-9, a-f".to_owned())
 }
 
 /// Why a line is no session: the column and the reason, without the text there, which may be a secret.

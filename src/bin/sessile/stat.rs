@@ -99,9 +99,9 @@ impl Counts {
     fn count(&mut self, file: &ScannedFile, now: SystemTime) {
         let kind = match &file.content {
             Content::Live(Live { record, .. }) => {
-                self.logged_in += u64::from(record.user.is_some());
-                self.ages.count(now.duration_since(record.created).unwrap_or_default());
-                self.deadlines.count(record.deadline.duration_since(now).unwrap_or_default());
+                self.logged_in += u64::from(record.user().is_some());
+                self.ages.count(now.duration_since(record.timing().created).unwrap_or_default());
+                self.deadlines.count(record.deadline().duration_since(now).unwrap_or_default());
                 &mut self.live
             }
             Content::Expired(_) => &mut self.expired,

@@ -4,7 +4,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde_json::{Map, Value as Json};
 use std::fmt;
 
-/// The library's own judgement of what a float holds.
+/// The library's own rule for the numbers that a float can hold.
 #[path = "../../value/decimal.rs"]
 mod decimal;
 

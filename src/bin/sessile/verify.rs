@@ -7,7 +7,7 @@ use crate::{Access, Outcome, VerbResult, open};
 use indicatif::HumanCount;
 use serde_json::{Value as Json, json};
 use sessile::file::{Content, ScannedFile};
-use sessile::{Absent, ErrorKind, FileStore, Live, Lookup, PublicId, Value};
+use sessile::{Absent, ErrorKind, FileStore, Live, Lookup, PublicId};
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,8 @@ enum Kind {
     NoFile,
     /// A newer version's session.
     Newer,
+    /// A session in the format of an earlier version.
+    Older,
     /// Not a file of this crate.
     Unknown,
 }
@@ -50,11 +52,12 @@ impl Kind {
             Self::Temporary => "temporary",
             Self::NoFile => "no file",
             Self::Newer => "newer",
+            Self::Older => "older",
             Self::Unknown => "unknown",
         }
     }
 
-    /// Whether a repair moves it aside. Sweeps remove leftovers; files of a newer version or of other programs stay.
+    /// Whether a repair moves it aside. Sweeps remove leftovers; files of another version or of other programs stay.
     fn is_movable(self) -> bool {
         matches!(self, Self::Damaged | Self::NoFile)
     }
@@ -144,7 +147,7 @@ fn is_of_session(content: &Content) -> bool {
 fn finding(file: ScannedFile) -> Option<Finding> {
     let (kind, id) = match file.content {
         Content::Live(Live { record, id }) | Content::Expired(Live { record, id }) => {
-            let is_sound = record.entries.values().all(|value| Value::to_json(value).is_ok());
+            let is_sound = record.entries().iter().all(|(_, value)| value.to_json().is_ok());
             return (!is_sound).then_some(Finding {
                 kind: Kind::Damaged,
                 id: Some(id),
@@ -157,6 +160,7 @@ fn finding(file: ScannedFile) -> Option<Finding> {
         Content::Temporary => (Kind::Temporary, None),
         Content::Foreign(id) => (Kind::NoFile, Some(id)),
         Content::Newer(id) => (Kind::Newer, Some(id)),
+        Content::Older(id) => (Kind::Older, Some(id)),
         _ => (Kind::Unknown, None),
     };
     Some(Finding { kind, id, path: file.path, moved_to: None })
@@ -204,7 +208,10 @@ fn move_aside(store: &FileStore, findings: &mut [Finding]) -> u64 {
                 warn(error_chain(&error));
                 if !matches!(
                     error.kind(),
-                    ErrorKind::Busy | ErrorKind::NotASessionFile | ErrorKind::NewerFormat
+                    ErrorKind::Busy
+                        | ErrorKind::NotASessionFile
+                        | ErrorKind::NewerFormat
+                        | ErrorKind::OlderFormat
                 ) {
                     let rest = (total - n - 1) as u64;
                     if rest > 0 {

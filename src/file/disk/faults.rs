@@ -15,9 +15,9 @@ pub(in crate::file) const SHORT: i32 = -1;
 /// The same, but no more than a page.
 pub(in crate::file) const PAGE: i32 = -2;
 
-/// What the plan says of a call. What it does itself to say so passes, and is not counted.
+/// The error that the plan has for a call. Calls that the plan itself makes pass, and are not counted.
 fn planned(call: &'static str) -> Option<i32> {
-    /// A plan that may end in the death of its process goes on: the dead make no calls.
+    /// Puts the plan back, also if its function panics, which stands for the death of the process.
     struct Taken(Option<Plan>);
     impl Drop for Taken {
         fn drop(&mut self) {
@@ -34,7 +34,7 @@ pub(in crate::file) fn failpoint(call: &'static str) -> Result<(), Errno> {
     failpoint_len(call, 0).map(drop)
 }
 
-/// The same for a call that reads or writes so many bytes: how many it may.
+/// The same for a call that transfers `bytes`. Returns how many of them it may transfer.
 pub(super) fn failpoint_len(call: &'static str, bytes: usize) -> Result<usize, Errno> {
     step();
     match planned(call) {
@@ -45,14 +45,14 @@ pub(super) fn failpoint_len(call: &'static str, bytes: usize) -> Result<usize, E
     }
 }
 
-/// Runs `act` on this thread while `fail(n, call)` names the error of the n-th call, if it is to fail (or [`SHORT`] or
+/// Runs `operation` on this thread while `fail(n, call)` names the error of the n-th call, if it is to fail (or [`SHORT`] or
 /// [`PAGE`]). The calls that were made come back with the result.
 pub(in crate::file) fn during<R>(
     fail: impl FnMut(usize, &'static str) -> Option<i32> + 'static,
-    act: impl FnOnce() -> R,
+    operation: impl FnOnce() -> R,
 ) -> (R, Vec<&'static str>) {
     PLAN.set(Some(Plan { calls: Vec::new(), fail: Box::new(fail) }));
-    let result = act();
+    let result = operation();
     let plan = PLAN.take().expect("set above");
     (result, plan.calls)
 }

@@ -1,10 +1,10 @@
-//! What the file system of a store says of itself, and is known for.
+//! Properties of the file system of a store: its kind, and why it is full.
 use super::{Root, call};
 use rustix::fs;
 use std::fs::File;
 use std::io;
 
-/// What a file system is, as statfs(2) numbers them.
+/// The kind of a file system, by its number in statfs(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kind(Option<u32>);
 
@@ -46,18 +46,18 @@ impl Kind {
 #[cfg(test)]
 thread_local! { static PRETENDED: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) }; }
 
-/// Takes the file system of every root that `act` opens on this thread for the one of this number.
+/// Takes the file system of every root that `operation` opens on this thread for the one of this number.
 #[cfg(all(test, not(shuttle)))]
-pub(in crate::file) fn pretending<R>(magic: u32, act: impl FnOnce() -> R) -> R {
+pub(in crate::file) fn pretending<R>(magic: u32, operation: impl FnOnce() -> R) -> R {
     PRETENDED.set(Some(magic));
-    let result = act();
+    let result = operation();
     PRETENDED.set(None);
     result
 }
 
 impl Root {
-    /// Whether other hosts may write to the file system behind our kernel's back, or the file system lives in a process:
-    /// what one process writes to a file there, another may not see in a mapping of it. Its name.
+    /// The name of a file system on which a mapping may not show the writes of other processes: other hosts write to it, or
+    /// it runs in a process.
     pub(in crate::file) fn remote_file_system(&self) -> Option<&'static str> {
         self.kind.0.and_then(remote_name)
     }
@@ -72,7 +72,7 @@ impl Root {
         Ok(())
     }
 
-    /// What ran out, after `ENOSPC`: some file systems run out of inodes long before they run out of bytes.
+    /// The resource that ran out, after `ENOSPC`: some file systems run out of inodes long before they run out of bytes.
     pub(in crate::file) fn enospc_reason(&self) -> &'static str {
         match call("stat file system", || fs::fstatvfs(&self.fd)) {
             Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => "no inodes left on the file system",

@@ -1,5 +1,5 @@
-//! What the making of a store takes beside what its use does: the directory itself, and files that have their names only when
-//! they are complete.
+//! Calls that only the creation of a store makes: for the root directory, and for files that get their names when they are
+//! complete.
 use super::{Directory, Root, Sharing, call, failpoint, sharing};
 use crate::error::Result as CrateResult;
 use crate::file::layout::TEMPORARY;
@@ -55,7 +55,7 @@ pub(in crate::file) fn temporary_name() -> CrateResult<String> {
     Ok(format!("{TEMPORARY}{:032x}", u128::from_le_bytes(bits)))
 }
 
-/// What a file that is put under a name does with the file that has the name.
+/// Whether a new file replaces the file that has its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::file) enum Taken {
     Kept,

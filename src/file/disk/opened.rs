@@ -1,12 +1,12 @@
-//! What is done to a file that is open.
+//! Calls on an open file.
 use super::{Stat, StatWithTimes, call, failpoint_len};
 use rustix::fs::{self, AtFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 
-/// What is known of an open file beside its contents.
+/// The metadata of an open file.
 pub(in crate::file) fn stat(file: &File) -> io::Result<Stat> {
     Ok(call("stat file", || super::stat::stat(file, "", AtFlags::EMPTY_PATH))?)
 }
@@ -51,8 +51,39 @@ fn write_all(name: &'static str, file: &File, mut bytes: &[u8], mut offset: u64)
     Ok(())
 }
 
-/// Writes `bytes` behind what is in a file that was opened with [`Access::Append`]. What others append meanwhile lies
-/// before or behind, not in between.
+/// Writes all of some parts behind each other, in one call and without a copy.
+///
+/// # Errors
+///
+/// A part may have been written.
+pub(in crate::file) fn write_parts_at<const N: usize>(
+    file: &File,
+    parts: [&[u8]; N],
+    mut offset: u64,
+) -> io::Result<()> {
+    let mut left: usize = parts.iter().map(|part| part.len()).sum();
+    let mut slices = parts.map(IoSlice::new);
+    let mut slices = &mut slices[..];
+    while left > 0 {
+        let written = retry_on_intr(|| match failpoint_len("write", left)? {
+            most if most < left => {
+                let first: Vec<u8> = slices.iter().flat_map(|part| part.iter().copied()).take(most).collect();
+                rustix::io::pwrite(file, &first, offset)
+            }
+            _ => rustix::io::pwritev(file, slices, offset),
+        })?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        IoSlice::advance_slices(&mut slices, written);
+        left -= written;
+        offset += written as u64;
+    }
+    Ok(())
+}
+
+/// Appends `bytes` to a file that was opened with [`Access::Append`]. Entries that others append meanwhile come before or
+/// after them, not in between.
 ///
 /// # Errors
 ///

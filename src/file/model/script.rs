@@ -1,8 +1,8 @@
-//! What a script says: four bytes a line, any of which say something.
+//! The steps of a script: four bytes each; all bytes are valid.
 use crate::file::disk::faults::{PAGE, SHORT};
 use rustix::io::Errno;
 
-/// What a call says that fails, or how much it does.
+/// The error of a call that fails, or how much of its work it does.
 pub(super) const FAULTS: [i32; 10] = [
     Errno::IO.raw_os_error(),
     Errno::NOSPC.raw_os_error(),
@@ -17,7 +17,7 @@ pub(super) const FAULTS: [i32; 10] = [
     Errno::INTR.raw_os_error(),
 ];
 
-/// Which of the stores acts.
+/// The store of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::file) enum By {
     /// Remembers all of them.
@@ -32,6 +32,16 @@ pub(in crate::file) enum By {
 
 pub(super) const ALL: [By; 4] = [By::Cached, By::Bare, By::Forgetful, By::AlsoCached];
 
+/// The changes that an update makes.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::file) struct Update {
+    pub(super) safe: bool,
+    /// The size of the new text, which may need a larger file.
+    pub(super) kilobytes: u8,
+    /// By how many minutes the deadline moves.
+    pub(super) renewed_by: i16,
+}
+
 /// One line of a script. `at` is a session, by the order in which they were made.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::file) enum Step {
@@ -44,13 +54,10 @@ pub(in crate::file) enum Step {
         by: By,
         at: u8,
     },
-    /// With another text of `kilobytes`, which may need a larger file, and a deadline that moves by so many minutes.
     Update {
         by: By,
         at: u8,
-        safe: bool,
-        kilobytes: u8,
-        renewed_by: i16,
+        update: Update,
     },
     Keep {
         by: By,
@@ -88,7 +95,7 @@ pub(in crate::file) enum Step {
     Reopen {
         by: By,
     },
-    /// The next act's call of this number fails, or it and all that follow.
+    /// The next operation's call of this number fails, or it and all that follow.
     Fail {
         call: u8,
         fault: u8,
@@ -111,7 +118,7 @@ impl From<[u8; 4]> for Step {
                 };
                 // One in two fits into the smallest slot; some take two calls to be read.
                 let kilobytes = [0, 0, 1, 1, 3, 7, 15, 33][usize::from(a % 8)];
-                Self::Update { by, at, safe, kilobytes, renewed_by }
+                Self::Update { by, at, update: Update { safe, kilobytes, renewed_by } }
             }
             5 => Self::Keep { by, at },
             6 => Self::Rotate { by, at },

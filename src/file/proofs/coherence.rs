@@ -1,10 +1,10 @@
-//! A load that begins after a save or an end has returned sees that or something newer, in every process; and an end is one.
+//! A load that begins after a save or an end has returned sees that or something newer, in every process; an end is final.
 //!
-//! Each model lets some acts loose on one session at once, in the stores of one process or of several, and then asks each
-//! store once more. In the negative ones, one act does what the engine does with one rule of `design` broken, by the
+//! Each model runs some operations concurrently on one session, in the stores of one process or of several, and then loads it
+//! in each store once more. In the negative ones, one operation does what the engine does with one rule of `design` broken, by the
 //! engine's own parts.
 use super::*;
-use crate::file::Whose;
+use crate::file::SessionRef;
 use crate::file::disk;
 use crate::file::generations::{Cause, Stamp};
 use crate::file::read_cache::{Cached, Found, Key};
@@ -15,7 +15,7 @@ use crate::store::{Live, Saved};
 use crate::sync::step;
 use std::sync::atomic::AtomicU64;
 
-/// What has been acknowledged of a session so far.
+/// The acknowledged state of a session.
 #[derive(Default)]
 struct Acknowledged {
     /// The newest version that was acknowledged.
@@ -24,7 +24,7 @@ struct Acknowledged {
     is_ended: AtomicBool,
 }
 
-/// An act under way.
+/// An operation under way.
 struct Acting<'a> {
     store: &'a FileStore,
     token: &'a Token,
@@ -36,31 +36,31 @@ impl Acting<'_> {
         session(self.token)
     }
 
-    /// Changes the session and tells the version that the caller was told of.
+    /// Changes the session, and records the version that was acknowledged to the caller.
     fn update(&self, verdict: Verdict) {
         let was_ended = self.acknowledged.is_ended.load(SeqCst);
         let step = u64::from(verdict == Verdict::Write);
         let mut next = |record: &mut Record| {
             let version = version_of(record) + step;
-            record.entries.insert("version".into(), Value::new(&version).unwrap());
+            record.insert("version", &Value::new(&version).unwrap()).unwrap();
             Ok(verdict)
         };
         match self.store.update(self.token, &mut next, Durability::Relaxed) {
             Ok(Some(Saved { live, .. })) => {
                 assert!(!was_ended, "revived: a session is saved after its end");
-                self.tell(version_of(&live.record), step);
+                self.acknowledge(version_of(&live.record), step);
             }
             Ok(None) => {}
             Err(error) => assert_eq!(error.kind(), ErrorKind::Busy, "{error}"),
         }
     }
 
-    fn tell(&self, version: u64, saves: u64) {
+    fn acknowledge(&self, version: u64, saves: u64) {
         self.acknowledged.saves.fetch_add(saves, SeqCst);
         self.acknowledged.version.fetch_max(version, SeqCst);
     }
 
-    fn tell_end(&self) {
+    fn acknowledge_end(&self) {
         self.acknowledged.is_ended.store(true, SeqCst);
     }
 
@@ -87,7 +87,7 @@ impl Acting<'_> {
     }
 
     /// Locks the session and writes its next version, as a relaxed save does, without the invalidation.
-    fn write<'a>(&'a self, session: &'a SessionId) -> Option<(Locked<'a>, Arc<Record>, Version)> {
+    fn write<'a>(&'a self, session: &'a SessionId) -> Option<(Locked<'a>, Record, Version)> {
         let locked = self.store.lock_live(session, None).unwrap()?;
         locked.invalidated.set(true);
         let next = record(version_of(&locked.newest.record) + 1, UNIX_EPOCH, Duration::from_secs(1 << 33));
@@ -98,70 +98,70 @@ impl Acting<'_> {
             1 << 20,
         )
         .unwrap();
-        disk::write_at(&locked.file, &bytes, locked.offset(1 - locked.slot)).unwrap();
-        Some((locked, Arc::new(next), Version::claimed(&bytes)))
+        disk::write_parts_at(&locked.file, bytes.parts(), locked.offset(1 - locked.slot)).unwrap();
+        Some((locked, next, bytes.version()))
     }
 }
 
-type Act = fn(&Acting<'_>);
+type Operation = fn(&Acting<'_>);
 
-const SAVE: Act = |acting| acting.update(Verdict::Write);
-const KEEP: Act = |acting| acting.update(Verdict::Keep);
-const LOAD: Act = |acting| acting.check_load(|| load(acting.store, acting.token));
+const SAVE: Operation = |acting| acting.update(Verdict::Write);
+const KEEP: Operation = |acting| acting.update(Verdict::Keep);
+const LOAD: Operation = |acting| acting.check_load(|| load(acting.store, acting.token));
 /// Of a session of which there is no copy.
-const LOAD_ANEW: Act = |acting| {
+const LOAD_ANEW: Operation = |acting| {
     acting.store.coherence.forget(&acting.session());
     LOAD(acting);
 };
-const END: Act = |acting| {
+const END: Operation = |acting| {
     acting.store.delete(acting.token).unwrap();
-    acting.tell_end();
+    acting.acknowledge_end();
 };
 /// In a process that has no copy of the session, and so learns of it from the files alone.
-const END_ANEW: Act = |acting| {
+const END_ANEW: Operation = |acting| {
     acting.store.coherence.forget(&acting.session());
     END(acting);
 };
 /// A save that needs a larger file.
-const GROW: Act = |acting| {
+const GROW: Operation = |acting| {
     let mut next = |record: &mut Record| {
         let version = version_of(record) + 1;
-        record.entries.insert("version".into(), Value::new(&version).unwrap());
-        record.entries.insert("text".into(), Value::new(&"x".repeat(4096)).unwrap());
+        record.insert("version", &Value::new(&version).unwrap()).unwrap();
+        record.insert("text", &Value::new(&"x".repeat(4096)).unwrap()).unwrap();
         Ok(Verdict::Write)
     };
     if let Some(Saved { live, .. }) =
         acting.store.update(acting.token, &mut next, Durability::Relaxed).unwrap()
     {
-        acting.tell(version_of(&live.record), 1);
+        acting.acknowledge(version_of(&live.record), 1);
     }
 };
-const ROTATE: Act = |acting| {
+const ROTATE: Operation = |acting| {
     let mut same = |_: &mut Record| Ok(Verdict::Keep);
     if acting.store.rotate(acting.token, &mut same, Durability::Relaxed).unwrap().is_some() {
-        acting.tell_end();
+        acting.acknowledge_end();
     }
 };
 /// A writer that is killed after it has written, before it has invalidated.
-const DIE_AFTER_WRITING: Act = |acting| drop(acting.write(&acting.session()));
+const DIE_AFTER_WRITING: Operation = |acting| drop(acting.write(&acting.session()));
 
 /// A deleter that is killed after it has written the tombstone, before it has invalidated.
-const DIE_AFTER_MARKING: Act = |acting| {
+const DIE_AFTER_MARKING: Operation = |acting| {
     let session = acting.session();
     let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
     locked.invalidated.set(true);
     write_tombstone(&locked.file, locked.offset(locked.slot)).unwrap();
 };
 
-/// Lets acts loose at once, each in the store of this number, whose waits these are.
-fn model(preemptions_max: usize, waits: &'static [Duration], acts: &'static [(usize, Act)]) {
+/// Runs operations concurrently, each in the store of the given number; the stores have these wait limits.
+fn model(preemptions_max: usize, waits: &'static [Duration], operations: &'static [(usize, Operation)]) {
     // Opened in the first run, for all of them: opening one takes longer than a run.
     let stores = OnceLock::new();
     check(preemptions_max, move || {
         let (_, stores) = stores.get_or_init(|| {
-            let place = Place::new();
-            let stores: Vec<_> = waits.iter().map(|wait| place.open(*wait)).collect();
-            (place, stores)
+            let fixture = Fixture::new();
+            let stores: Vec<_> = waits.iter().map(|wait| fixture.open(*wait)).collect();
+            (fixture, stores)
         });
         let token = create(&stores[0]);
         // All have a copy.
@@ -169,13 +169,13 @@ fn model(preemptions_max: usize, waits: &'static [Duration], acts: &'static [(us
             assert_eq!(load(store, &token), Some(1));
         }
         let acknowledged = Arc::new(Acknowledged::default());
-        let threads: Vec<_> = acts
+        let threads: Vec<_> = operations
             .iter()
-            .map(|(store, act)| {
+            .map(|(store, operation)| {
                 let (store, token) = (Arc::clone(&stores[*store]), token.clone());
                 let acknowledged = Arc::clone(&acknowledged);
                 shuttle::thread::spawn(move || {
-                    act(&Acting { store: &store, token: &token, acknowledged: &acknowledged });
+                    operation(&Acting { store: &store, token: &token, acknowledged: &acknowledged });
                 })
             })
             .collect();
@@ -202,19 +202,19 @@ fn threads_of_one_process_see_each_save_and_lose_none() {
 }
 
 #[test]
-fn other_processes_see_what_was_saved_and_no_save_is_lost() {
+fn other_processes_see_each_save_and_lose_none() {
     model(2, &[LONG, LONG], &[(0, SAVE), (1, LOAD), (1, LOAD_ANEW)]);
     model(2, &[LONG, LONG], &[(0, SAVE), (1, SAVE), (0, LOAD)]);
 }
 
 #[test]
-fn nobody_is_served_an_ended_session_nor_brings_it_back() {
+fn no_process_serves_or_revives_an_ended_session() {
     model(2, &[LONG, LONG], &[(0, SAVE), (1, END), (0, LOAD)]);
     model(2, &[LONG, LONG], &[(0, ROTATE), (1, SAVE), (1, LOAD)]);
 }
 
 #[test]
-fn an_end_that_finds_nothing_has_nothing_to_tell() {
+fn an_end_that_finds_no_session_leaves_no_stale_entry() {
     model(2, &[LONG, LONG], &[(0, END), (1, END), (1, LOAD)]);
     model(2, &[LONG, SHORT], &[(0, END), (1, END)]);
 }
@@ -238,19 +238,20 @@ fn a_killed_writers_version_reaches_every_process() {
 }
 
 #[test]
-fn an_end_that_a_killed_process_began_is_announced_by_the_next() {
+fn the_next_delete_invalidates_for_a_killed_one() {
     model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_MARKING), (1, END_ANEW), (2, LOAD)]);
 }
 
-// ------------------------------------------------------------------------------------------- the rules, one by one broken
+// ------------------------------------------------------------------------------------------- each rule broken once
 
 /// Rule 1: the stamp is taken before the file is opened.
-const LOAD_STAMPED_AFTERWARDS: Act = |acting| {
+const LOAD_STAMPED_AFTERWARDS: Operation = |acting| {
     let (store, session) = (acting.store, acting.session());
     store.coherence.forget(&session);
     acting.check_load(|| {
         let id = session.public_id();
-        let Some(View::Valid { newest, .. }) = store.read(Whose::Secret(&session), &id, None).unwrap() else {
+        let Some(View::Valid { newest, .. }) = store.read(SessionRef::Id(&session), &id, None).unwrap()
+        else {
             return None;
         };
         let stamp = store.coherence.generations().stamp(&id);
@@ -264,47 +265,47 @@ const LOAD_STAMPED_AFTERWARDS: Act = |acting| {
 
 #[test]
 #[should_panic(expected = "stale: Some(1) after version 2")]
-fn a_cell_noted_after_the_file_is_read_is_found_out() {
+fn a_stamp_taken_after_the_file_is_read_is_detected() {
     model(2, &[LONG, LONG], &[(0, LOAD_STAMPED_AFTERWARDS), (1, SAVE)]);
 }
 
 /// Rule 2: the holder of the lock invalidates before it gives the lock back.
-const SAVE_INVALIDATED_WITHOUT_THE_LOCK: Act = |acting| {
+const SAVE_INVALIDATED_WITHOUT_THE_LOCK: Operation = |acting| {
     let session = acting.session();
     let Some((locked, record, version)) = acting.write(&session) else { return };
     let (id, ends, opened_at) = (locked.id, locked.stamp_before_open.ends, locked.opened_at);
     drop(locked);
     let saves = acting.store.coherence.generations().invalidate(&id, Cause::Saved).unwrap().saves;
-    let (told, stamp) = (version_of(&record), Stamp { saves, ends, counters: 0 });
+    let (saved, stamp) = (version_of(&record), Stamp { saves, ends, counters: 0 });
     acting.store.coherence.remember(&session, Cached::new(record, id, version, stamp, opened_at));
-    acting.tell(told, 1);
+    acting.acknowledge(saved, 1);
 };
 
 #[test]
 #[should_panic(expected = "stale: Some(2) after version 3")]
-fn an_announcement_after_the_lock_is_given_back_is_found_out() {
+fn an_invalidation_after_unlocking_is_detected() {
     model(2, &[LONG, LONG], &[(0, SAVE_INVALIDATED_WITHOUT_THE_LOCK), (1, SAVE)]);
 }
 
-/// Rule 2: whatever came of the act.
-const KEEP_WITHOUT_INVALIDATION: Act = |acting| {
+/// Rule 2: whatever the result of the operation.
+const KEEP_WITHOUT_INVALIDATION: Operation = |acting| {
     let session = acting.session();
     let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
     locked.invalidated.set(true);
     let version = version_of(&locked.newest.record);
     drop(locked);
-    acting.tell(version, 0);
+    acting.acknowledge(version, 0);
 };
 
 #[test]
 #[should_panic(expected = "stale: Some(1) after version 2")]
-fn an_act_that_changes_nothing_and_tells_nobody_is_found_out() {
+fn an_unchanged_save_without_invalidation_is_detected() {
     model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_WRITING), (1, KEEP_WITHOUT_INVALIDATION), (2, LOAD)]);
 }
 
 /// Rule 3: the stamp of a writer's copy has the `ends` from before the path was opened. With one counter in place of two, it
 /// has the value of the writer's own invalidation.
-const SAVE_WITH_ONE_COUNTER: Act = |acting| {
+const SAVE_WITH_ONE_COUNTER: Operation = |acting| {
     let session = acting.session();
     let Some((locked, record, version)) = acting.write(&session) else { return };
     if !acting.store.is_current_file(&locked.path, &locked.file).unwrap() {
@@ -318,13 +319,13 @@ const SAVE_WITH_ONE_COUNTER: Act = |acting| {
 
 #[test]
 #[should_panic(expected = "stale: an ended session is served")]
-fn one_counter_in_place_of_two_is_found_out() {
+fn one_counter_in_place_of_two_is_detected() {
     model(2, &[LONG, SHORT], &[(0, SAVE_WITH_ONE_COUNTER), (1, END)]);
 }
 
 /// Rule 6 for crashes: the name goes last. A process that is killed after it has removed the name and before it has invalidated
 /// leaves nothing by which the next one sees that there are copies to be invalidated.
-const DIE_AFTER_REMOVING: Act = |acting| {
+const DIE_AFTER_REMOVING: Operation = |acting| {
     let id = acting.session().public_id();
     let path = crate::file::layout::SessionPath::of(&id);
     acting.store.unlink(&acting.store.open_shard(&id).unwrap(), &path).unwrap();
@@ -332,27 +333,27 @@ const DIE_AFTER_REMOVING: Act = |acting| {
 
 #[test]
 #[should_panic(expected = "stale: an ended session is served")]
-fn a_name_that_goes_before_the_end_is_announced_is_found_out() {
+fn a_name_removed_before_the_invalidation_is_detected() {
     model(2, &[LONG, LONG], &[(0, DIE_AFTER_REMOVING), (1, END_ANEW)]);
 }
 
 /// Rule 4: an end invalidates when no version can be read any more.
-const END_INVALIDATED_FIRST: Act = |acting| {
+const END_INVALIDATED_FIRST: Operation = |acting| {
     let id = acting.session().public_id();
     acting.store.coherence.generations().invalidate(&id, Cause::Ended).unwrap();
     let path = crate::file::layout::SessionPath::of(&id);
     acting.store.unlink(&acting.store.open_shard(&id).unwrap(), &path).unwrap();
-    acting.tell_end();
+    acting.acknowledge_end();
 };
 
 #[test]
 #[should_panic(expected = "stale: an ended session is served")]
-fn an_end_that_is_announced_before_it_is_done_is_found_out() {
+fn an_end_invalidated_before_it_is_done_is_detected() {
     model(2, &[LONG, LONG], &[(0, LOAD_ANEW), (1, END_INVALIDATED_FIRST)]);
 }
 
 /// Rule 5: a copy is returned only while its stamp is what the cell says.
-const LOAD_WITHOUT_ASKING: Act = |acting| {
+const LOAD_WITHOUT_A_CHECK: Operation = |acting| {
     let store = acting.store;
     acting.check_load(|| {
         let cache = store.coherence.cache();
@@ -365,6 +366,6 @@ const LOAD_WITHOUT_ASKING: Act = |acting| {
 
 #[test]
 #[should_panic(expected = "stale: Some(1) after version 2")]
-fn a_copy_that_is_trusted_blindly_is_found_out() {
-    model(2, &[LONG, LONG], &[(0, LOAD_WITHOUT_ASKING), (1, SAVE)]);
+fn a_copy_returned_without_checking_its_stamp_is_detected() {
+    model(2, &[LONG, LONG], &[(0, LOAD_WITHOUT_A_CHECK), (1, SAVE)]);
 }

@@ -2,21 +2,21 @@
 //!
 //! One command: `RUSTFLAGS="--cfg shuttle" cargo test --release --lib proofs`.
 //!
-//! What runs here is the engine, not a copy of its rules: [`FileStore`]s on real files (in memory, where there is
+//! The proofs run the engine itself, not a copy of its rules: [`FileStore`]s on real files (in memory, where there is
 //! `/dev/shm`), whose locks, threads and channels are the checker's ([`crate::sync`]). Two stores on one directory are two
 //! processes: they share files, `flock`s and the mapped counters, and nothing else. Another thread may go on at every
 //! system call, every lock, every half of a counter that is read.
 //!
-//! - **What is proved**: no order with so many preemptions breaks a promise. A preemption takes the turn from a thread that
+//! - **Proved**: no order with so many preemptions breaks a promise. A preemption takes the turn from a thread that
 //!   could go on; that a thread waits or ends costs none. Races are nearly all found with two.
-//! - **What is not**: more preemptions, other models, and memory that is weaker than the order of the steps. Memory between
+//! - **Not proved**: more preemptions, other models, and memory that is weaker than the order of the steps. Memory between
 //!   the counters and a file is Miri's (`generations::tests`); between processes it is the kernel's.
 //! - **Each proof is shown able to fail**: beside it stands the same model with a rule of [`design`](crate::_documentation::design) broken,
-//!   and the checker has to find what comes of it.
+//!   and the checker has to find the violation.
 //!
-//! Why shuttle and not loom: what is to be proved is in the order of system calls on real files, locks of files included,
+//! Why shuttle and not loom: the promises depend on the order of system calls on real files, locks of files included,
 //! and loom would have seen a copy of it. The engine needs its own stack, which loom does not have.
-//! What loom could add, the weak memory of the counters, is one function. Shuttle's own exhaustive scheduler has no bound of
+//! Loom could add the weak memory of the counters, which is one function. Shuttle's own exhaustive scheduler has no bound of
 //! preemptions; [`Bounded`] has.
 mod coherence;
 mod queue;
@@ -148,15 +148,15 @@ fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
     eprintln!("{} orders", runs.load(SeqCst));
 }
 
-// ------------------------------------------------------------------------------------- what the models are made of
+// ------------------------------------------------------------------------------------- parts of the models
 
 /// A directory for all runs of one model, and the clock of its stores.
-struct Place {
+struct Fixture {
     dir: TempDir,
     clock: Clock,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         Self { dir, clock: Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000)) }
@@ -181,12 +181,12 @@ const SHORT: Duration = Duration::from_millis(1);
 
 fn record(version: u64, now: SystemTime, age: Duration) -> Record {
     let mut record = Record::new(now, now + age);
-    record.entries.insert("version".into(), Value::new(&version).unwrap());
+    record.insert("version", &Value::new(&version).unwrap()).unwrap();
     record
 }
 
 fn version_of(record: &Record) -> u64 {
-    record.entries["version"].get().unwrap()
+    record.entries().get("version").unwrap().get().unwrap()
 }
 
 /// Makes a session of version 1 that lives for a day.

@@ -11,23 +11,23 @@ use std::sync::Mutex;
 
 /// Stores on one directory, for all runs of a model; each run begins with an empty index.
 struct Swept {
-    place: Place,
+    fixture: Fixture,
     stores: Vec<Arc<FileStore>>,
 }
 
 impl Swept {
     fn new(stores: usize) -> Self {
-        let place = Place::new();
-        let stores: Vec<_> = (0..stores).map(|_| place.open(LONG)).collect();
+        let fixture = Fixture::new();
+        let stores: Vec<_> = (0..stores).map(|_| fixture.open(LONG)).collect();
         // Only the first sweep walks every shard.
         sweep(&stores[0], &AtomicBool::new(false));
-        Self { place, stores }
+        Self { fixture, stores }
     }
 
     /// Creates `count` expired sessions, the same in each run. Returns their files.
     fn expired(&self, count: u8) -> Vec<PathBuf> {
         // Entries of earlier runs, which a sweep has erased.
-        for entry in fs::read_dir(self.place.dir.path().join("run/due")).unwrap() {
+        for entry in fs::read_dir(self.fixture.dir.path().join("run/due")).unwrap() {
             let path = entry.unwrap().path();
             if !path.ends_with("sweep") {
                 fs::remove_file(path).unwrap();
@@ -58,8 +58,8 @@ fn unthrottled() -> SweepOptions {
 }
 
 fn sweep(store: &FileStore, is_to_stop: &AtomicBool) -> SweepReport {
-    let tell = |_: &SweepProgress<'_>| if is_to_stop.load(SeqCst) { Break(()) } else { Continue(()) };
-    store.sweep_with(&unthrottled(), tell).unwrap()
+    let progress = |_: &SweepProgress<'_>| if is_to_stop.load(SeqCst) { Break(()) } else { Continue(()) };
+    store.sweep_with(&unthrottled(), progress).unwrap()
 }
 
 #[test]
@@ -97,11 +97,11 @@ fn one_of_two_concurrent_sweeps_returns_at_once() {
             .map(|n| {
                 let (store, reported) = (Arc::clone(&swept.stores[n]), Arc::clone(&reported));
                 shuttle::thread::spawn(move || {
-                    let tell = |_: &SweepProgress<'_>| {
+                    let progress = |_: &SweepProgress<'_>| {
                         reported.lock().unwrap().push(n);
                         Continue(())
                     };
-                    store.sweep_with(&unthrottled(), tell).unwrap()
+                    store.sweep_with(&unthrottled(), progress).unwrap()
                 })
             })
             .collect();
@@ -127,11 +127,11 @@ enum Ending {
 
 /// A reaper that gets a request for a sweep (`asks`), whose timer goes off `timers` times, and that is stopped at any point.
 fn reaper(timers: usize, asks: bool, ending: Ending) {
-    let place = OnceLock::new();
+    let fixture = OnceLock::new();
     check(2, move || {
         set_timers(timers);
-        let place = place.get_or_init(Place::new);
-        let store = place.open(LONG);
+        let fixture = fixture.get_or_init(Fixture::new);
+        let store = fixture.open(LONG);
         let (is_over, late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (over, too_late) = (Arc::clone(&is_over), Arc::clone(&late));
         // Counted, and not asserted there: a reaper survives an observer that panics.
@@ -153,7 +153,7 @@ fn reaper(timers: usize, asks: bool, ending: Ending) {
             Ending::Orphaned => {
                 drop(store);
                 drop(reaper);
-                let root = File::open(place.dir.path()).unwrap();
+                let root = File::open(fixture.dir.path()).unwrap();
                 let alone = LockedRoot::acquire(root, Instant::now() + SHORT).unwrap();
                 assert!(alone.is_some(), "the store is still open");
                 return;

@@ -6,12 +6,6 @@ use crate::id::SessionId;
 pub(in crate::file) struct Key([u8; 32]);
 
 impl Key {
-    /// `None` if no session has an id of that length.
-    #[inline]
-    pub(in crate::file) fn new(text: &str) -> Option<Self> {
-        text.as_bytes().try_into().ok().map(Self)
-    }
-
     pub(in crate::file) fn of(session: &SessionId) -> Self {
         Self(*session.as_bytes())
     }

@@ -23,7 +23,7 @@ pub(super) struct Part {
     pub(super) evicted: u64,
 }
 
-/// Held by the part whose array or index moves to another place: for that time there are two of them, and the cache has set aside
+/// Held by the part session array or index moves to another place: for that time there are two of them, and the cache has set aside
 /// the memory for one part only.
 ///
 /// The standard library's lock also in proofs: there is no step of another thread while a part has it, and whether a part moves depends
@@ -66,10 +66,10 @@ impl Part {
         }
         // The processor fetches the record while the counters, which `trust` reads, are on their way. Without this it would begin
         // when they are there: to raise the count of an `Arc`, it waits for all that was asked for before.
-        std::hint::black_box(Arc::strong_count(&cached.record));
+        cached.record.prefetch();
         if trust(cached, &self.counters) {
             self.trusted += 1;
-            Found::Trusted(Arc::clone(&cached.record), cached.id)
+            Found::Trusted(cached.record.clone(), cached.id)
         } else {
             Found::Doubtful(cached.clone())
         }

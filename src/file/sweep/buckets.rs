@@ -151,7 +151,7 @@ impl Pass<'_> {
 
     /// Inserts a session that is locked, or could not be read, for the next pass.
     pub(super) fn reinsert_for_next_pass(&mut self, id: PublicId) -> bool {
-        // With a deadline that is due in this pass, this pass would meet it again.
+        // An entry that is due in this pass would be read again by this pass.
         self.reinsert(Entry { id, deadline: micros(self.now).saturating_add(1) })
     }
 

@@ -124,8 +124,8 @@ mod tests {
     /// How many files, each of which takes `each`, are done in `time`.
     fn files_in(budget: Budget, each: Duration, time: Duration) -> u32 {
         let began = Instant::now();
-        let mut tell = |_: &SweepProgress<'_>| ControlFlow::Continue(());
-        let mut pace = Pace::new(budget, &mut tell);
+        let mut progress = |_: &SweepProgress<'_>| ControlFlow::Continue(());
+        let mut pace = Pace::new(budget, &mut progress);
         let mut files = 0;
         while began.elapsed() < time {
             let until = Instant::now() + each;

@@ -7,7 +7,7 @@ use crate::file::errors::io_error;
 use crate::file::flock::LockedFile;
 use crate::file::layout::{RUN, SessionPath, shard_of};
 use crate::file::scan::{Content, ScannedFile};
-use crate::file::session_lock::{LockResult, UnreadableFile, Whose};
+use crate::file::session_lock::{LockResult, SessionRef, UnreadableFile};
 use crate::id::PublicId;
 use crate::store::Store;
 use crate::sync::Instant;
@@ -27,7 +27,7 @@ impl Pass<'_> {
         };
         tried.unwrap_or_else(|error| match error.kind() {
             ErrorKind::Busy => EntryOutcome::Retry,
-            ErrorKind::NewerFormat | ErrorKind::NotASessionFile => {
+            ErrorKind::NewerFormat | ErrorKind::OlderFormat | ErrorKind::NotASessionFile => {
                 self.report.unknown += 1;
                 EntryOutcome::Done
             }
@@ -40,14 +40,14 @@ impl Pass<'_> {
 
     /// The same outside of dry runs.
     fn remove(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
-        let held = self.store.lock_session(Whose::Digest(id), Some(shard), Instant::now())?;
-        if !counted && !matches!(held, LockResult::Missing) {
+        let result = self.store.lock_session(SessionRef::PublicId(id), Some(shard), Instant::now())?;
+        if !counted && !matches!(result, LockResult::Missing) {
             self.report.examined += 1;
         }
-        match held {
+        match result {
             LockResult::Missing => Ok(EntryOutcome::Done),
             LockResult::Session(locked) => {
-                let deadline = locked.newest.record.deadline;
+                let deadline = locked.newest.record.deadline();
                 if !locked.newest.record.is_expired(self.store.now()) {
                     // Due by the time at which this pass began: the clock was set back since. With that deadline in the
                     // index, this pass would meet it again and again.
@@ -63,7 +63,7 @@ impl Pass<'_> {
                 }
                 Ok(EntryOutcome::Done)
             }
-            LockResult::Unreadable(remains) => self.remove_unreadable(shard, id, &remains),
+            LockResult::Unreadable(unreadable) => self.remove_unreadable(shard, id, &unreadable),
         }
     }
 
@@ -82,7 +82,7 @@ impl Pass<'_> {
             self.report.examined += 1;
         }
         match file.content {
-            Content::Live(live) => return Ok(EntryOutcome::Renewed(live.record.deadline)),
+            Content::Live(live) => return Ok(EntryOutcome::Renewed(live.record.deadline())),
             Content::Expired(_) => {
                 self.report.removed += 1;
                 self.report.bytes_freed += file.bytes;
@@ -93,7 +93,11 @@ impl Pass<'_> {
                     self.count_leftover(file.bytes);
                 }
             }
-            Content::Temporary | Content::Foreign(_) | Content::Newer(_) | Content::Unknown => {
+            Content::Temporary
+            | Content::Foreign(_)
+            | Content::Newer(_)
+            | Content::Older(_)
+            | Content::Unknown => {
                 self.report.unknown += 1;
             }
         }
@@ -105,26 +109,26 @@ impl Pass<'_> {
         &mut self,
         shard: &Directory,
         id: PublicId,
-        remains: &UnreadableFile<'_>,
+        unreadable: &UnreadableFile<'_>,
     ) -> Result<EntryOutcome> {
         let path = SessionPath::of(&id);
-        let stat = disk::stat_with_times(&remains.file)
+        let stat = disk::stat_with_times(&unreadable.file)
             .map_err(|error| self.store.root.error("examine session file", &path, error))?;
-        let goes = if remains.is_damaged {
+        let goes = if unreadable.is_damaged {
             self.is_kept_enough(stat.changed)
         } else {
             self.is_leftover(stat.changed)
         };
         if goes {
             // A delete may have been interrupted before its sync or its invalidation: the name goes last.
-            if !remains.is_damaged {
-                disk::sync_data(&remains.file)
+            if !unreadable.is_damaged {
+                disk::sync_data(&unreadable.file)
                     .map_err(|error| self.store.root.error("sync leftover of session", &path, error))?;
             }
             self.store.coherence.invalidate(&id, None, Cause::Ended)?;
             self.store.unlink(shard, &path)?;
         }
-        if remains.is_damaged {
+        if unreadable.is_damaged {
             self.count_damaged(stat.changed, stat.bytes);
         } else if goes {
             self.count_leftover(stat.bytes);
@@ -157,7 +161,7 @@ impl Pass<'_> {
         if !self.is_leftover(file.changed) {
             return;
         }
-        let finish = || self.store.delete_moved(Whose::Digest(id), &id, shard);
+        let finish = || self.store.delete_moved(SessionRef::PublicId(id), &id, shard);
         match if self.options.dry_run { Ok(()) } else { finish() } {
             Ok(()) => self.count_leftover(file.bytes),
             Err(error) => self.report.fail(error),

@@ -110,11 +110,13 @@ impl Pass<'_> {
         indexed: &HashMap<PublicId, u64>,
     ) {
         match &file.content {
-            Content::Foreign(_) | Content::Newer(_) | Content::Unknown => self.report.unknown += 1,
+            Content::Foreign(_) | Content::Newer(_) | Content::Older(_) | Content::Unknown => {
+                self.report.unknown += 1;
+            }
             Content::Temporary => self.remove_temporary(directory, name, file),
             Content::Live(live) => {
                 self.report.examined += 1;
-                self.insert_if_lost(live.id, live.record.deadline, indexed.get(&live.id).copied());
+                self.insert_if_lost(live.id, live.record.deadline(), indexed.get(&live.id).copied());
             }
             Content::Expired(live) => {
                 self.report.examined += 1;

@@ -1,4 +1,4 @@
-//! What each act costs in calls to the file system, and what it syncs before what.
+//! The calls to the file system that each operation makes, and the order of its syncs.
 use super::*;
 use crate::file::disk::pretending;
 
@@ -8,16 +8,31 @@ fn a_load_opens_reads_and_does_nothing_else() {
     let session = fixture.session(false);
     let token = session.to_token();
     check_calls(&["open session", "read"], || fixture.store.load(&token));
-    // What is absent is looked for once more, by its directory.
+    // An absent file is looked for once more, by its directory.
     let unknown = SessionId::random().unwrap().to_token();
     check_calls(&["open session", "open shard", "open session in shard"], || fixture.store.load(&unknown));
-    let malformed = crate::id::Token::parse("../../etc/passwd").unwrap();
+    let malformed = Token::parse("../../etc/passwd").unwrap();
     check_calls(&[], || fixture.store.load(&malformed));
     put(&fixture.store, &session, &"x".repeat(SLOT_MIN), false).unwrap();
     check_calls(&["open session", "read"], || fixture.store.load(&token));
     // A file larger than usual is measured before it is read into memory.
     put(&fixture.store, &session, &big("x"), false).unwrap();
     check_calls(&["open session", "read", "stat file", "read"], || fixture.store.load(&token));
+}
+
+#[test]
+fn a_load_from_memory_computes_no_digest() {
+    let dir = directory();
+    let store = FileStore::open(dir.path()).unwrap();
+    let saved = store.create(&record("old"), Durability::Relaxed).unwrap();
+    let asked = |token: &Token| token.session_id().unwrap().has_digest();
+    assert!(asked(&saved.token), "a creation has computed it");
+    let token = Token::parse(saved.token.expose()).unwrap();
+    assert!(matches!(store.load(&token).unwrap(), Lookup::Live(_)) && !asked(&token));
+    let unknown = SessionId::random().unwrap().to_token();
+    assert!(matches!(store.load(&unknown).unwrap(), Lookup::Absent(_)) && asked(&unknown));
+    let malformed = Token::parse("x").unwrap();
+    assert!(matches!(store.load(&malformed).unwrap(), Lookup::Absent(Absent::Malformed)));
 }
 
 #[test]
@@ -29,7 +44,7 @@ fn a_relaxed_save_opens_reads_and_writes_the_other_slot() {
         put(&fixture.store, &session, "x", false)
     });
     let calls = ["append", "stat file", "open session", "lock", "stat file", "stat session", "write"];
-    check_calls(&calls, || fixture.store.create_file(Whose::Secret(&other), Arc::new(record("x")), false));
+    check_calls(&calls, || fixture.store.create_file(SessionRef::Id(&other), record("x"), false));
 }
 
 #[test]
@@ -37,9 +52,12 @@ fn the_first_session_of_an_hour_makes_its_bucket() {
     let fixture = Fixture::new();
     let create = |deadline: u64| {
         let mut record = record("x");
-        record.deadline += Duration::from_secs(3600 * deadline);
+        record.set_timing(Timing {
+            deadline: record.deadline() + Duration::from_secs(3600 * deadline),
+            ..record.timing()
+        });
         let session = SessionId::random().unwrap();
-        fixture.store.create_file(Whose::Secret(&session), Arc::new(record), false)
+        fixture.store.create_file(SessionRef::Id(&session), record, false)
     };
     let rest = ["append", "stat file", "open session", "lock", "stat file", "stat session", "write"];
     let opened = [&["open directory", "open file in directory"][..], &rest].concat();
@@ -49,7 +67,7 @@ fn the_first_session_of_an_hour_makes_its_bucket() {
     // Two ages do not take the buckets from each other.
     check_calls(&rest, || create(1));
     fs::remove_dir_all(fixture.dir.path().join(DUE)).unwrap();
-    // An entry behind which there is no name is filed once more.
+    // An entry that was appended to a bucket without a name is inserted once more.
     let lost = ["append", "stat file", "open directory", "make directory", "stat in root", "open directory"];
     let lost =
         [&lost[..], &["stat in directory", "open directory", "make directory", "stat in root"]].concat();
@@ -63,14 +81,15 @@ fn a_save_indexes_its_session_only_for_an_earlier_hour() {
     let move_by = |hours: i64| {
         let mut change = |record: &mut Record| {
             let by = Duration::from_secs(3600 * hours.unsigned_abs());
-            record.deadline = if hours < 0 { record.deadline - by } else { record.deadline + by };
+            let deadline = if hours < 0 { record.deadline() - by } else { record.deadline() + by };
+            record.set_timing(Timing { deadline, ..record.timing() });
             Ok(Verdict::Write)
         };
         fixture.store.update_file(&session, &mut change, false)
     };
     let save = ["open session", "lock", "read", "write"];
     check_calls(&then_invalidated(&save), || move_by(20));
-    let filed = [
+    let inserted = [
         "open session",
         "lock",
         "read",
@@ -86,7 +105,7 @@ fn a_save_indexes_its_session_only_for_an_earlier_hour() {
         "write",
     ];
     // Power-safe, as every save that moves a deadline to an earlier time.
-    check_calls(&then_invalidated(&filed), || move_by(-3));
+    check_calls(&then_invalidated(&inserted), || move_by(-3));
 }
 
 #[test]
@@ -107,7 +126,7 @@ fn the_newest_version_is_synced_before_the_older_is_overwritten() {
     put(&fixture.store, &session, "relaxed", false).unwrap();
     let calls = ["open session", "lock", "read", "sync file", "write", "sync file", "write"];
     check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "x", true));
-    // Once only: what is known of the new version is written down.
+    // Once only: the state byte records that the new version is on the disk.
     let calls = ["open session", "lock", "read", "write", "sync file", "write"];
     check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "y", true));
 }
@@ -151,7 +170,7 @@ fn the_first_power_safe_save_syncs_the_sessions_name() {
 fn a_power_safe_save_without_changes_syncs_the_stored_version() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
-    let keep = || Act::Keep.run(&fixture.store, &session, &session);
+    let keep = || Operation::Keep.run(&fixture.store, &session, &session);
     let calls = ["open session", "lock", "read", "open shard", "sync file", "sync shard", "write"];
     check_calls(&then_invalidated(&calls), keep);
     check_calls(&then_invalidated(&["open session", "lock", "read"]), keep);
@@ -169,7 +188,7 @@ fn a_power_safe_creation_syncs_the_file_then_its_name() {
     let session = SessionId::random().unwrap();
     let calls = [
         "open shard",
-        // Filed before it is made.
+        // The index entry comes before the file.
         "append",
         "stat file",
         "open session",
@@ -181,7 +200,7 @@ fn a_power_safe_creation_syncs_the_file_then_its_name() {
         "sync shard",
         "write",
     ];
-    check_calls(&calls, || fixture.store.create_file(Whose::Secret(&session), Arc::new(record("x")), true));
+    check_calls(&calls, || fixture.store.create_file(SessionRef::Id(&session), record("x"), true));
 }
 
 #[test]
@@ -209,7 +228,7 @@ fn a_grown_file_is_synced_before_it_takes_the_name() {
     check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, &big("x"), true));
 }
 
-/// Else the next save could be announced before this one, whose copy would then pass for the newest.
+/// Otherwise the next save could invalidate before this one, whose copy would then pass for the newest.
 #[test]
 fn a_grown_file_stays_locked_until_the_invalidation() {
     let fixture = Fixture::new();
@@ -280,7 +299,7 @@ fn a_rotation_syncs_the_successor_before_it_ends_the_old_file() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     let successor = SessionId::random().unwrap();
-    check_calls(&ROTATE, || Act::Rotate.run(&fixture.store, &session, &successor));
+    check_calls(&ROTATE, || Operation::Rotate.run(&fixture.store, &session, &successor));
 }
 
 /// The calls of an end, up to the sync of the tombstone, and from there on.
@@ -290,11 +309,11 @@ const REMOVE: [&str; 4] = ["invalidate", "stat file", "stat session", "unlink"];
 const LOOKS: [&str; 3] = ["open shard", "open session in shard", "open file in directory"];
 
 fn delete(fixture: &Fixture, session: &SessionId) -> Result<bool> {
-    fixture.store.delete_file(Whose::Secret(session))
+    fixture.store.delete_file(SessionRef::Id(session))
 }
 
 #[test]
-fn a_deletion_syncs_and_announces_before_the_name_goes() {
+fn a_deletion_syncs_and_invalidates_before_the_name_goes() {
     let fixture = Fixture::new();
     for power_safe in [false, true] {
         let session = fixture.session(power_safe);
@@ -307,7 +326,7 @@ fn a_deletion_of_what_is_not_there_looks_and_does_nothing_else() {
     let fixture = Fixture::new();
     let (ended, rotated) = (fixture.session(false), fixture.session(false));
     delete(&fixture, &ended).unwrap();
-    Act::Rotate.run(&fixture.store, &rotated, &SessionId::random().unwrap()).unwrap();
+    Operation::Rotate.run(&fixture.store, &rotated, &SessionId::random().unwrap()).unwrap();
     let made_up = SessionId::random().unwrap();
     for session in [&ended, &rotated, &made_up] {
         check_calls(&LOOKS, || delete(&fixture, session));
@@ -341,7 +360,7 @@ fn on_btrfs_the_file_system_is_synced_once_a_name_has_changed() {
             name_syncs(&mut || assert!(store.update_file(session, &mut keep, true).unwrap().is_some()))
         };
         let end = |session: &SessionId| {
-            name_syncs(&mut || assert!(store.delete_file(Whose::Secret(session)).is_ok()))
+            name_syncs(&mut || assert!(store.delete_file(SessionRef::Id(session)).is_ok()))
         };
 
         assert_eq!(end(&session(true)), [changed]);
@@ -356,7 +375,7 @@ fn on_btrfs_the_file_system_is_synced_once_a_name_has_changed() {
         assert_eq!(save(&larger, &big("x")), [changed]);
         assert_eq!(end(&larger), nothing);
 
-        // A name that has led to one file only needs no more than its directory.
+        // The name of a file that was never replaced needs a sync of its directory only.
         let small = session(false);
         assert_eq!(save(&small, "x"), ["sync shard"]);
         assert_eq!(end(&small), nothing);
@@ -421,18 +440,19 @@ fn without_synced_security_events_only_successors_are_synced() {
     let fixture = Fixture::with(FileStoreOptions::new().sync_security_events(false));
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
     let unsynced = [&ROTATE[..18], &ROTATE[19..]].concat();
-    check_calls(&unsynced, || Act::Rotate.run(&fixture.store, &session, &successor));
+    check_calls(&unsynced, || Operation::Rotate.run(&fixture.store, &session, &successor));
     check_calls(&[&MARK[..], &REMOVE].concat(), || delete(&fixture, &successor));
     check_calls(&LOOKS, || delete(&fixture, &successor));
 }
 
-/// What a sweep removes is not synced: what comes back after a power cut must have expired too.
+/// A sweep syncs no removal: a version that comes back after a power cut must have expired too.
 #[test]
 fn a_save_that_shortens_the_deadline_is_power_safe() {
     let save = |store: &FileStore, session: &SessionId, sooner: bool| {
         let mut change = |record: &mut Record| {
             let by = Duration::from_secs(1);
-            record.deadline = if sooner { record.deadline - by } else { record.deadline + by };
+            let deadline = if sooner { record.deadline() - by } else { record.deadline() + by };
+            record.set_timing(Timing { deadline, ..record.timing() });
             Ok(Verdict::Write)
         };
         let (saved, calls) = during(|_, _| None, || store.update_file(session, &mut change, false));

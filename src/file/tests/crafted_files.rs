@@ -1,6 +1,7 @@
 //! Crafted or damaged files whose checksums are good: a visitor who knows the id knows the checksum's key.
 use super::*;
 use crate::file::slot::{self, PREFIX_LEN, SLOT_MAX, State};
+use std::time::UNIX_EPOCH;
 
 /// Where in a slot its size is said.
 const SIZE_AT: u64 = 6;
@@ -12,15 +13,15 @@ fn a_slot_forged_inside_a_value_is_never_served() {
     let fixture = Fixture::new();
     let session = SessionId::random().unwrap();
     let id = session.public_id();
-    // From the sequence on: sequence 4, created and touched at once, a deadline far away.
-    let mut fields = [0; 44];
-    (fields[0], fields[8], fields[16]) = (4, 1, 1);
-    fields[24..31].fill(0x7f);
+    // Its bytes are text, and so are those of its prefix.
+    let far_away = UNIX_EPOCH + Duration::from_micros(0x007f_7f7f_7f7f_7f7f);
+    let mut forged = Record::new(UNIX_EPOCH + Duration::from_micros(1), far_away).with_user("admin").unwrap();
     // The checksum has to be text as well, which one of some thousands is.
     let likeness = (0_u32..)
         .map(|n| {
-            let payload = [b"\x01\x05admin\x01\x04text\x0a\x05\x08", format!("{n:08}").as_bytes()].concat();
-            slot::sealed(&fields, &payload, &id)[..PREFIX_LEN + payload.len()].to_vec()
+            forged.insert("text", &Value::new(&format!("{n:08}")).unwrap()).unwrap();
+            let bytes = forged.as_bytes();
+            slot::sealed(4, bytes, &id)[..PREFIX_LEN + bytes.len()].to_vec()
         })
         .find_map(|slot| String::from_utf8(slot).ok())
         .unwrap();
@@ -32,10 +33,11 @@ fn a_slot_forged_inside_a_value_is_never_served() {
         &slot::Header { id: &id, sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
         SLOT_MAX,
     )
-    .unwrap();
+    .unwrap()
+    .to_vec();
     let magic = encoded.windows(4).rposition(|window| window == b"SESS").unwrap();
     let text = |version| text_with(1800 + SLOT_MIN - magic, version);
-    fixture.store.create_file(Whose::Secret(&session), Arc::new(record(&text(1))), false).unwrap();
+    fixture.store.create_file(SessionRef::Id(&session), record(&text(1)), false).unwrap();
     for versions in 1..4 {
         if versions > 1 {
             put(&fixture.store, &session, &text(versions), false).unwrap().unwrap();
@@ -61,7 +63,7 @@ fn a_wrong_size_of_the_older_slot_is_no_unfinished_creation() {
     let fixture = Fixture::new();
     for bit in 0..8 {
         let session = fixture.session(false);
-        assert!(Act::Keep.run(&fixture.store, &session, &session).unwrap(), "synced");
+        assert!(Operation::Keep.run(&fixture.store, &session, &session).unwrap(), "synced");
         let file = fs::OpenOptions::new().read(true).write(true).open(fixture.path(&session)).unwrap();
         let mut byte = [0];
         file.read_exact_at(&mut byte, SIZE_AT).unwrap();
@@ -82,7 +84,8 @@ fn a_session_at_the_last_sequence_is_served_and_not_saved() {
             &slot::Header { id: &id, sequence, state: State::WRITTEN, slot_size_min: 0 },
             SLOT_MAX,
         )
-        .unwrap();
+        .unwrap()
+        .to_vec();
         bytes.resize(2 * SLOT_MIN, 0);
         fs::write(fixture.path(&session), bytes).unwrap();
         session
@@ -102,6 +105,6 @@ fn a_session_at_the_last_sequence_is_served_and_not_saved() {
             assert_eq!((error.kind(), error.to_string()), (ErrorKind::Corrupt, want));
         }
         assert_eq!(fixture.text(&session), before);
-        assert!(fixture.store.delete_file(Whose::Secret(&session)).unwrap());
+        assert!(fixture.store.delete_file(SessionRef::Id(&session)).unwrap());
     }
 }

@@ -1,27 +1,27 @@
-//! A process that dies in any call of any act.
+//! A process that dies in any call of any operation.
 use super::sweeps::unrested;
 use super::*;
 use std::collections::HashSet;
 
-fn die_in_every_call(act: Act, power_safe: bool) {
+fn die_in_every_call(operation: Operation, power_safe: bool) {
     let fixture = Fixture::new();
     for call in 0.. {
         let (session, successor) = (fixture.session(power_safe), SessionId::random().unwrap());
-        let survived = dying_in_call(call, || act.run(&fixture.store, &session, &successor).unwrap());
-        let context = format!("{act:?} died in call {call}");
+        let survived = dying_in_call(call, || operation.run(&fixture.store, &session, &successor).unwrap());
+        let context = format!("{operation:?} died in call {call}");
         let (old, made) = (fixture.text(&session), fixture.text(&successor));
-        match act {
-            Act::Rotate => {
+        match operation {
+            Operation::Rotate => {
                 assert!([None, Some("old")].contains(&old.as_deref()), "{context}: {old:?}");
                 assert!([None, Some("new")].contains(&made.as_deref()), "{context}: {made:?}");
                 assert!(old.is_some() || made.is_some(), "{context}: both ids are dead");
             }
             // Not "ancient": an end that was begun uncovers no older version.
-            Act::Delete => assert!([None, Some("old")].contains(&old.as_deref()), "{context}: {old:?}"),
-            Act::Create { .. } => assert!([None, Some("new")].contains(&made.as_deref()), "{context}"),
+            Operation::Delete => assert!([None, Some("old")].contains(&old.as_deref()), "{context}: {old:?}"),
+            Operation::Create { .. } => assert!([None, Some("new")].contains(&made.as_deref()), "{context}"),
             _ => {
                 let old = old.as_deref().unwrap_or_else(|| panic!("{context}: the session is gone"));
-                assert!(old == "old" || old == act.new_text(), "{context}: {old:?}");
+                assert!(old == "old" || old == operation.new_text(), "{context}: {old:?}");
             }
         }
         // The next process finds nothing in its way.
@@ -29,13 +29,13 @@ fn die_in_every_call(act: Act, power_safe: bool) {
         for (session, alive) in [(&session, old.is_some()), (&successor, made.is_some())] {
             assert_eq!(put(&other, session, &big("next"), true).unwrap().is_some(), alive, "{context}");
             assert_eq!(fixture.text(session), alive.then(|| big("next")), "{context}");
-            assert_eq!(other.delete_file(Whose::Secret(session)).unwrap(), alive, "{context}");
+            assert_eq!(other.delete_file(SessionRef::Id(session)).unwrap(), alive, "{context}");
             assert_eq!(fixture.text(session), None, "{context}");
             assert!(!fixture.path(session).exists(), "{context}");
         }
         assert_eq!(fixture.store.queues.len(), 0, "{context}: a queue is left");
         if survived.is_some() {
-            assert!(call > 2, "no act makes fewer than three calls");
+            assert!(call > 2, "no operation makes fewer than three calls");
             return;
         }
     }
@@ -43,9 +43,9 @@ fn die_in_every_call(act: Act, power_safe: bool) {
 
 #[test]
 fn a_death_in_any_call_leaves_the_old_version_or_the_new() {
-    for act in WRITING {
+    for operation in WRITING {
         for power_safe in [false, true] {
-            die_in_every_call(act, power_safe);
+            die_in_every_call(operation, power_safe);
         }
     }
 }
@@ -70,7 +70,8 @@ fn a_file_that_a_killed_writer_marked_retiring_stays_usable() {
 #[test]
 fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
     struct Death;
-    for (act, part) in WRITING.into_iter().flat_map(|act| [(act, SHORT), (act, PAGE)]) {
+    for (operation, part) in WRITING.into_iter().flat_map(|operation| [(operation, SHORT), (operation, PAGE)])
+    {
         for text in ["old".to_owned(), big("old")] {
             let fixture = Fixture::new();
             for call in 0.. {
@@ -83,30 +84,33 @@ fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
                     Some(_) => Some(Errno::IO.raw_os_error()),
                 };
                 let big_record = || {
-                    let record = Arc::new(record(&big("new")));
-                    fixture.store.create_file(Whose::Secret(&successor), record, true).map(|_| true)
+                    let record = record(&big("new"));
+                    fixture.store.create_file(SessionRef::Id(&successor), record, true).map(|_| true)
                 };
-                let run = || match act {
-                    Act::Create { power_safe: true } => big_record(),
-                    _ => act.run(&fixture.store, &session, &successor),
+                let run = || match operation {
+                    Operation::Create { power_safe: true } => big_record(),
+                    _ => operation.run(&fixture.store, &session, &successor),
                 };
                 let ended = catch_unwind(AssertUnwindSafe(|| during(die, run)));
                 during(|_, _| None, || ());
-                let context = format!("{act:?} of {} bytes, {part}, call {call}", text.len());
+                let context = format!("{operation:?} of {} bytes, {part}, call {call}", text.len());
                 let (old, made) = (fixture.text(&session), fixture.text(&successor));
-                let new = match act {
-                    Act::Create { .. } | Act::Keep => vec![Some(text.clone())],
-                    Act::Rotate | Act::Delete => vec![Some(text.clone()), None],
-                    _ => vec![Some(text.clone()), Some(act.new_text())],
+                let new = match operation {
+                    Operation::Create { .. } | Operation::Keep => vec![Some(text.clone())],
+                    Operation::Rotate | Operation::Delete => vec![Some(text.clone()), None],
+                    _ => vec![Some(text.clone()), Some(operation.new_text())],
                 };
                 assert!(new.contains(&old), "{context}: {:?}", old.map(|t| t.len()));
-                let made_text =
-                    if act == (Act::Create { power_safe: true }) { big("new") } else { "new".into() };
+                let made_text = if operation == (Operation::Create { power_safe: true }) {
+                    big("new")
+                } else {
+                    "new".into()
+                };
                 assert!(made.as_ref().is_none_or(|made| *made == made_text), "{context}");
-                if act == Act::Rotate {
+                if operation == Operation::Rotate {
                     assert!(old.is_some() || made.is_some(), "{context}: both are dead");
                 }
-                // What is left of it is cleared away like any other leftover, and not kept as damage.
+                // The remaining file is removed like any other leftover, and not kept as damage.
                 let shards: HashSet<_> =
                     [&session, &successor].map(|id| fixture.path(id).parent().unwrap().to_owned()).into();
                 let files = || shards.iter().flat_map(|shard| fs::read_dir(shard).unwrap());
@@ -120,7 +124,7 @@ fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
                 let alive = usize::from(old.is_some()) + usize::from(made.is_some());
                 assert_eq!(files().count(), alive, "{context}");
                 for id in [&session, &successor] {
-                    fixture.store.delete_file(Whose::Secret(id)).unwrap();
+                    fixture.store.delete_file(SessionRef::Id(id)).unwrap();
                 }
                 if ended.is_ok() {
                     break;

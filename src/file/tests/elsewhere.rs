@@ -18,7 +18,7 @@ fn where_memory_is_not_shared_a_store_opens_and_keeps_no_copies() {
         let saved = stores[0].create(&record("0"), Durability::Relaxed).unwrap();
         for (n, writer) in stores.iter().cycle().take(6).enumerate() {
             let mut change = |record: &mut Record| {
-                record.entries.insert("text".into(), Value::new(&n.to_string())?);
+                record.insert("text", &Value::new(&n.to_string())?).unwrap();
                 Ok(Verdict::Write)
             };
             writer.update(&saved.token, &mut change, Durability::Relaxed).unwrap().unwrap();
@@ -57,7 +57,7 @@ fn on_fuse_no_rename_relies_on_flags() {
         let dir = directory();
         let store = open_on(magic, dir.path(), FileStoreOptions::new());
         let session = SessionId::random().unwrap();
-        store.create_file(Whose::Secret(&session), Arc::new(record("x")), true).unwrap();
+        store.create_file(SessionRef::Id(&session), record("x"), true).unwrap();
         let (grown, calls) = during(|_, _| None, || put(&store, &session, &big("new"), false));
         grown.unwrap().unwrap();
         assert_eq!(calls.contains(&"exchange"), relies, "{calls:?}");

@@ -20,7 +20,7 @@ fn impatient() -> Fixture {
 }
 
 fn end(store: &FileStore, session: &SessionId) -> Result<bool> {
-    store.delete_file(Whose::Secret(session))
+    store.delete_file(SessionRef::Id(session))
 }
 
 /// A writer that has the lock of a session and does not go on.
@@ -119,7 +119,7 @@ fn a_sweep_finishes_an_end_that_was_begun_without_the_lock() {
 }
 
 #[test]
-fn a_sweep_syncs_and_announces_a_tombstone_before_it_goes() {
+fn a_sweep_syncs_and_invalidates_before_a_tombstone_goes() {
     let fixture = Fixture::new();
     let (session, warm) = (fixture.session(false), warm(&fixture));
     assert_eq!(served(&warm, &session).as_deref(), Some("old"));
@@ -135,7 +135,7 @@ fn a_sweep_syncs_and_announces_a_tombstone_before_it_goes() {
 }
 
 #[test]
-fn an_end_that_is_not_announced_keeps_its_name() {
+fn an_end_that_is_not_invalidated_keeps_its_name() {
     let fixture = Fixture::new();
     let (session, warm) = (fixture.session(false), warm(&fixture));
     assert_eq!(served(&warm, &session).as_deref(), Some("old"));
@@ -202,16 +202,16 @@ fn an_end_that_cannot_be_synced_is_synced_by_the_next() {
     }
 }
 
-/// A directory that others may not write to, say. What is left is a tombstone.
+/// A directory that others may not write to, say. A tombstone is left.
 #[test]
 fn a_session_whose_name_cannot_be_removed_is_ended_all_the_same() {
     let fixture = Fixture::new();
-    for act in [Act::Delete, Act::Rotate] {
+    for operation in [Operation::Delete, Operation::Rotate] {
         let (session, successor) = (fixture.session(true), SessionId::random().unwrap());
         let fail = |_, call| (call == "unlink").then(|| Errno::ACCESS.raw_os_error());
-        assert!(during(fail, || act.run(&fixture.store, &session, &successor)).0.unwrap());
+        assert!(during(fail, || operation.run(&fixture.store, &session, &successor)).0.unwrap());
         assert_eq!((fixture.text(&session), fixture.path(&session).exists()), (None, true));
-        assert_eq!(fixture.text(&successor).is_some(), act == Act::Rotate);
+        assert_eq!(fixture.text(&successor).is_some(), operation == Operation::Rotate);
         assert!(!end(&fixture.store, &session).unwrap());
         assert!(!fixture.path(&session).exists());
     }

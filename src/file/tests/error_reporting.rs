@@ -1,69 +1,74 @@
-//! A refused operation is an error, and copies of what it, or a killed operation before it, changed are invalidated.
+//! A failed operation is an error, and it invalidates the sessions that it, or a killed operation before it, has changed.
 use super::sweeps::unrested;
 use super::*;
 
-/// The calls of an act that may be refused without an error, when all others work.
-fn may_be_silent(act: Act, calls: &[&'static str], n: usize) -> bool {
+/// The calls of an operation that may be refused without an error, when all others work.
+fn may_be_silent(operation: Operation, calls: &[&'static str], n: usize) -> bool {
     let before = |k: usize| n.checked_sub(k).map_or("", |n| calls[n]);
     match calls[n] {
-        // What cannot be filed is counted.
+        // A failed insertion in the index is counted.
         "append" | "open directory" | "open file in directory" | "make directory" => true,
         "stat file" => before(1) == "append",
         // Notes of what was synced. Without a tombstone a session is ended by its name.
-        "write" if act == Act::Rotate && before(1) == "stat session" => before(3) == "write",
-        "write" => ["sync file", "sync shard"].contains(&before(1)) || act == Act::Delete,
-        "sync file" if act == Act::Rotate => before(4) == "write",
+        "write" if operation == Operation::Rotate && before(1) == "stat session" => before(3) == "write",
+        "write" => ["sync file", "sync shard"].contains(&before(1)) || operation == Operation::Delete,
+        "sync file" if operation == Operation::Rotate => before(4) == "write",
         // Written anew, to another file.
-        "sync file" => matches!(act, Act::Update { .. } | Act::Keep | Act::Delete),
+        "sync file" => matches!(operation, Operation::Update { .. } | Operation::Keep | Operation::Delete),
         // A tombstone is left, or a file without a name.
-        "unlink" => matches!(act, Act::Grow { .. } | Act::Rotate | Act::Delete),
+        "unlink" => matches!(operation, Operation::Grow { .. } | Operation::Rotate | Operation::Delete),
         // Nothing was changed.
-        "invalidate" => act == Act::Keep,
+        "invalidate" => operation == Operation::Keep,
         // A logout does not depend on what is logged out.
-        "open session in shard" | "lock" | "read" => act == Act::Delete,
+        "open session in shard" | "lock" | "read" => operation == Operation::Delete,
         _ => false,
     }
 }
 
 #[test]
-fn every_refused_call_is_told_but_those_that_may_be_silent() {
+fn every_failed_call_is_reported_unless_it_may_be_silent() {
     let fixture = Fixture::new();
-    for (act, power_safe) in WRITING.into_iter().flat_map(|act| [(act, false), (act, true)]) {
+    for (operation, power_safe) in
+        WRITING.into_iter().flat_map(|operation| [(operation, false), (operation, true)])
+    {
         for call in 0.. {
             let (session, successor) = (fixture.session(power_safe), SessionId::random().unwrap());
             let index_failures = fixture.store.stats().index_failures;
             let fault = Fault { call, errno: Errno::IO, then: Then::Works };
-            let (result, calls) = during(fault.plan(), || act.run(&fixture.store, &session, &successor));
+            let (result, calls) =
+                during(fault.plan(), || operation.run(&fixture.store, &session, &successor));
             if calls.len() <= call {
                 break;
             }
             let context = format!(
-                "{act:?} of a session that is power-safe: {power_safe}, `{}`, call {call} of {calls:?}",
+                "{operation:?} of a session that is power-safe: {power_safe}, `{}`, call {call} of {calls:?}",
                 calls[call]
             );
-            assert!(result.is_err() || may_be_silent(act, &calls, call), "{context}: no error");
+            assert!(result.is_err() || may_be_silent(operation, &calls, call), "{context}: no error");
             if calls[call] == "append" {
                 assert_eq!(fixture.store.stats().index_failures, index_failures + 1, "{context}");
             }
-            let unread =
-                act == Act::Delete && ["open session in shard", "lock", "read"].contains(&calls[call]);
+            let unread = operation == Operation::Delete
+                && ["open session in shard", "lock", "read"].contains(&calls[call]);
             assert!(!unread || matches!(result, Ok(true)), "{context}: what cannot be read cannot be ended");
         }
     }
 }
 
 #[test]
-fn whoever_finds_no_session_tells_those_who_have_copies() {
+fn an_operation_that_finds_no_session_invalidates_it() {
     let fixture = Fixture::new();
     let warm = warm(&fixture);
-    for act in [Act::Update { power_safe: false }, Act::Keep, Act::Rotate, Act::Delete] {
+    for operation in
+        [Operation::Update { power_safe: false }, Operation::Keep, Operation::Rotate, Operation::Delete]
+    {
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
-        // Between its unlink and its telling.
-        assert!(dies_at("invalidate", || fixture.store.delete_file(Whose::Secret(&session))));
+        // Between its unlink and its invalidation.
+        assert!(dies_at("invalidate", || fixture.store.delete_file(SessionRef::Id(&session))));
         assert_eq!(served(&warm, &session).as_deref(), Some("old"), "no invalidation");
-        assert!(!act.run(&fixture.store, &session, &successor).unwrap());
-        assert_eq!(served(&warm, &session), None, "{act:?}");
+        assert!(!operation.run(&fixture.store, &session, &successor).unwrap());
+        assert_eq!(served(&warm, &session), None, "{operation:?}");
     }
 }
 
@@ -71,22 +76,22 @@ fn whoever_finds_no_session_tells_those_who_have_copies() {
 fn a_failed_operation_invalidates_what_may_have_changed() {
     let fixture = Fixture::new();
     let warm = warm(&fixture);
-    for (act, call, want) in [
+    for (operation, call, want) in [
         // Before anything was changed, and after everything was.
-        (Act::Grow { power_safe: true }, "create file", "killed".to_owned()),
-        (Act::Grow { power_safe: false }, "exchange", "killed".to_owned()),
-        (Act::Grow { power_safe: true }, "sync shard", big("new")),
-        (Act::Update { power_safe: true }, "sync shard", "new".to_owned()),
-        (Act::Keep, "sync shard", "killed".to_owned()),
+        (Operation::Grow { power_safe: true }, "create file", "killed".to_owned()),
+        (Operation::Grow { power_safe: false }, "exchange", "killed".to_owned()),
+        (Operation::Grow { power_safe: true }, "sync shard", big("new")),
+        (Operation::Update { power_safe: true }, "sync shard", "new".to_owned()),
+        (Operation::Keep, "sync shard", "killed".to_owned()),
     ] {
         let session = fixture.session(false);
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
         assert!(dies_at("invalidate", || put(&fixture.store, &session, "killed", false)));
         assert_eq!(served(&warm, &session).as_deref(), Some("old"), "no invalidation");
         let fail = move |_, name| (name == call).then(|| Errno::IO.raw_os_error());
-        let (result, _) = during(fail, || act.run(&fixture.store, &session, &session));
-        assert!(result.is_err(), "{act:?}");
-        assert_eq!(served(&warm, &session), Some(want), "{act:?}, {call}");
+        let (result, _) = during(fail, || operation.run(&fixture.store, &session, &session));
+        assert!(result.is_err(), "{operation:?}");
+        assert_eq!(served(&warm, &session), Some(want), "{operation:?}, {call}");
     }
 }
 
@@ -94,14 +99,23 @@ fn a_failed_operation_invalidates_what_may_have_changed() {
 fn a_failed_invalidation_drops_the_writers_own_entry() {
     let fixture = Fixture::new();
     let warm = warm(&fixture);
-    for act in [Act::Update { power_safe: true }, Act::Grow { power_safe: false }, Act::Delete, Act::Rotate] {
+    for operation in [
+        Operation::Update { power_safe: true },
+        Operation::Grow { power_safe: false },
+        Operation::Delete,
+        Operation::Rotate,
+    ] {
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
         let fail = |_, call| (call == "invalidate").then(|| Errno::IO.raw_os_error());
-        let (result, _) = during(fail, || act.run(&warm, &session, &successor));
-        assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidationFailed, "{act:?}");
-        let want = if [Act::Delete, Act::Rotate].contains(&act) { None } else { Some(act.new_text()) };
-        assert_eq!(served(&warm, &session), want, "{act:?}");
+        let (result, _) = during(fail, || operation.run(&warm, &session, &successor));
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidationFailed, "{operation:?}");
+        let want = if [Operation::Delete, Operation::Rotate].contains(&operation) {
+            None
+        } else {
+            Some(operation.new_text())
+        };
+        assert_eq!(served(&warm, &session), want, "{operation:?}");
     }
 }
 
@@ -132,12 +146,12 @@ fn a_recreated_store_is_observed_if_its_invalidation_fails() {
     let hear = move |event: &crate::Event<'_>| heard.lock().unwrap().push(format!("{event:?}"));
     let store = FileStoreOptions::new().watch(false).observer(hear).open(dir.path()).unwrap();
     let session = SessionId::random().unwrap();
-    store.create_file(Whose::Secret(&session), Arc::new(record("old")), false).unwrap();
+    store.create_file(SessionRef::Id(&session), record("old"), false).unwrap();
     for path in fs::read_dir(dir.path()).unwrap().map(|name| name.unwrap().path()) {
         if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
     }
     let fail = |_: usize, call: &'static str| (call == "invalidate").then(|| Errno::IO.raw_os_error());
-    let (ended, _) = during(fail, || store.delete_file(Whose::Secret(&session)));
+    let (ended, _) = during(fail, || store.delete_file(SessionRef::Id(&session)));
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::InvalidationFailed);
     assert_eq!(*events.lock().unwrap(), [format!("StoreRecreated {{ path: {:?} }}", dir.path())]);
 }

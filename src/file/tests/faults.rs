@@ -1,9 +1,9 @@
-//! Each call of each act fails: what is left is the old version or the new one, and the error says which.
+//! Each call of each operation fails: the file holds the old version or the new one, and the error says which.
 use super::*;
 
-/// Fails call 0, 1, 2 … of an act until a run meets no fault, alone, with all after it, and with each one after it: of a usual
+/// Fails call 0, 1, 2 … of an operation until a run meets no fault, alone, with all after it, and with each one after it: of a usual
 /// session, of one whose file is larger than what is read at once, and in stores that do not sync ends or keep no copies.
-fn fail_every_call(act: Act, power_safe: bool) {
+fn fail_every_call(operation: Operation, power_safe: bool) {
     let unsynced = Fixture::with(FileStoreOptions::new().sync_security_events(false));
     let uncached = Fixture::with(FileStoreOptions::new().cache_bytes(0));
     let usual = [Fixture::new(), unsynced, uncached].map(|fixture| (fixture, String::new()));
@@ -16,13 +16,13 @@ fn fail_every_call(act: Act, power_safe: bool) {
                 put(&fixture.store, &session, &size, power_safe).unwrap().unwrap();
                 put(&fixture.store, &session, "old", power_safe).unwrap().unwrap();
             }
-            meet_fault(&fixture, act, &session, fault)
+            meet_fault(&fixture, operation, &session, fault)
         };
         for errno in REFUSALS {
             for call in 0.. {
                 let calls = calls_with(Fault { call, errno, then: Then::Works });
                 if calls <= call {
-                    assert!(call > 1, "no act makes fewer than two calls");
+                    assert!(call > 1, "no operation makes fewer than two calls");
                     break;
                 }
                 calls_with(Fault { call, errno, then: Then::Fails });
@@ -35,15 +35,15 @@ fn fail_every_call(act: Act, power_safe: bool) {
     }
 }
 
-/// What removes a file that was made in vain.
+/// The calls that remove the file of a failed creation.
 const TIDYING: [&str; 5] = ["open shard", "open session in shard", "lock", "read", "unlink"];
 
 /// One run. How many calls were made.
-fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) -> usize {
+fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, fault: Fault) -> usize {
     let successor = SessionId::random().unwrap();
-    let (result, calls) = during(fault.plan(), || act.run(&fixture.store, session, &successor));
+    let (result, calls) = during(fault.plan(), || operation.run(&fixture.store, session, &successor));
     let met = calls.len() > fault.call;
-    let context = format!("{act:?} with {fault:?}, after calls {calls:?}");
+    let context = format!("{operation:?} with {fault:?}, after calls {calls:?}");
     // A file that could not be removed cannot be asked to be gone.
     let is = |call: usize, names: &[&str]| calls.get(call).is_some_and(|call| names.contains(call));
     let removable = match fault.then {
@@ -59,31 +59,33 @@ fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) ->
     }
     let kind = result.as_ref().err().map(Error::kind);
     let (old, made) = (fixture.text(session), fixture.text(&successor));
-    let (is_old, is_new) = (old.as_deref() == Some("old"), old == Some(act.new_text()));
-    match (act, &result) {
-        (Act::Load, _) => assert!(is_old && result.is_ok() != met, "{context}"),
-        (Act::Create { .. }, Ok(_)) => assert!(is_old && made.as_deref() == Some("new"), "{context}"),
-        (Act::Create { .. }, Err(_)) => {
+    let (is_old, is_new) = (old.as_deref() == Some("old"), old == Some(operation.new_text()));
+    match (operation, &result) {
+        (Operation::Load, _) => assert!(is_old && result.is_ok() != met, "{context}"),
+        (Operation::Create { .. }, Ok(_)) => assert!(is_old && made.as_deref() == Some("new"), "{context}"),
+        (Operation::Create { .. }, Err(_)) => {
             assert!(is_old, "{context}");
             assert!(made.is_none() || may_stay, "{context}: what was not made can be loaded");
             assert!(!fixture.path(&successor).exists() || !removable, "{context}: its file is left");
         }
-        (Act::Update { .. } | Act::Grow { .. } | Act::Keep, Ok(_)) => assert!(is_new, "{context}: {old:?}"),
-        (Act::Update { .. } | Act::Grow { .. } | Act::Keep, Err(_)) => {
+        (Operation::Update { .. } | Operation::Grow { .. } | Operation::Keep, Ok(_)) => {
+            assert!(is_new, "{context}: {old:?}");
+        }
+        (Operation::Update { .. } | Operation::Grow { .. } | Operation::Keep, Err(_)) => {
             let visible = is_new && kind.is_some_and(may_be_visible);
             assert!(is_old || visible, "{context}: {old:?}");
         }
-        (Act::Rotate, Ok(_)) => assert!(old.is_none() && made.as_deref() == Some("new"), "{context}"),
-        (Act::Rotate, Err(_)) => {
+        (Operation::Rotate, Ok(_)) => assert!(old.is_none() && made.as_deref() == Some("new"), "{context}"),
+        (Operation::Rotate, Err(_)) => {
             assert!(is_old || old.is_none() && kind.is_some_and(may_be_visible), "{context}");
             // A successor that cannot be removed was never acknowledged.
             assert!(made.is_none() || may_stay, "{context}: two are alive");
         }
-        (Act::Delete, Ok(_)) => assert!(old.is_none(), "{context}"),
-        (Act::Delete, Err(_)) => assert!(is_old || old.is_none(), "{context}: {old:?}"),
+        (Operation::Delete, Ok(_)) => assert!(old.is_none(), "{context}"),
+        (Operation::Delete, Err(_)) => assert!(is_old || old.is_none(), "{context}: {old:?}"),
     }
     if let Ok(there) = result {
-        assert!(there, "{context}: trouble is an error, never \"there is no such session\"");
+        assert!(there, "{context}: a failure is an error, never \"there is no such session\"");
     }
     let temporary = fixture.temporary_beside(session);
     assert!(temporary == 0 || !removable, "{context}: a temporary file is left");
@@ -93,11 +95,11 @@ fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) ->
     for (session, alive) in [(session, old.is_some()), (&successor, made.is_some())] {
         assert_eq!(put(&fixture.store, session, "next", true).unwrap().is_some(), alive, "{context}");
         assert_eq!(fixture.text(session).is_some(), alive, "{context}");
-        assert_eq!(fixture.store.delete_file(Whose::Secret(session)).unwrap(), alive, "{context}");
+        assert_eq!(fixture.store.delete_file(SessionRef::Id(session)).unwrap(), alive, "{context}");
         assert_eq!(fixture.text(session), None, "{context}");
         assert!(!fixture.path(session).exists(), "{context}");
     }
-    // What is left is what a sweep removes when it is an hour old.
+    // A sweep removes the remaining files when they are an hour old.
     let shard = shard_of(&session.public_id());
     let (directory, names) = fixture.store.list_shard(&shard).unwrap();
     for name in names {
@@ -108,7 +110,7 @@ fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) ->
         );
         fs::remove_file(file.path).unwrap();
     }
-    let grows = matches!(act, Act::Grow { .. });
+    let grows = matches!(operation, Operation::Grow { .. });
     assert!(met || !grows || calls.contains(&"exchange"), "{context}: it did not grow");
     calls.len()
 }
@@ -119,34 +121,40 @@ fn meet_fault(fixture: &Fixture, act: Act, session: &SessionId, fault: Fault) ->
 #[test]
 fn calls_that_do_a_part_or_nothing_are_gone_on_with() {
     let fixture = Fixture::new();
-    let acts = || WRITING.into_iter().chain([Act::Load]);
+    let operations = || WRITING.into_iter().chain([Operation::Load]);
     let interrupted = Errno::INTR.raw_os_error();
-    for (act, part) in acts().flat_map(|act| [SHORT, PAGE, interrupted].map(|part| (act, part))) {
+    for (operation, part) in
+        operations().flat_map(|operation| [SHORT, PAGE, interrupted].map(|part| (operation, part)))
+    {
         for text in ["old", &big("old")] {
             for call in 0.. {
                 let (session, successor) = (fixture.session(true), SessionId::random().unwrap());
                 put(&fixture.store, &session, text, true).unwrap().unwrap();
                 let in_part = move |n, _: &str| (n == call).then_some(part);
-                let (result, calls) = during(in_part, || act.run(&fixture.store, &session, &successor));
+                let (result, calls) = during(in_part, || operation.run(&fixture.store, &session, &successor));
                 if calls.len() <= call {
                     break;
                 }
-                let context = format!("{act:?} of {} bytes, {part} in call {call} of {calls:?}", text.len());
+                let context =
+                    format!("{operation:?} of {} bytes, {part} in call {call} of {calls:?}", text.len());
                 if part == interrupted && ["unlink", "exchange"].contains(&calls[call]) && result.is_err() {
                     let left = [fixture.text(&session), fixture.text(&successor)];
                     let old = [Some(text.to_owned()), None];
                     // The session's file is marked as ended before it loses its name.
-                    assert!(left == old || act == Act::Delete && left == [None, None], "{context}: {left:?}");
+                    assert!(
+                        left == old || operation == Operation::Delete && left == [None, None],
+                        "{context}: {left:?}"
+                    );
                     continue;
                 }
                 assert!(result.unwrap_or_else(|error| panic!("{context}: {error}")), "{context}");
                 let kept = Some(text.to_owned());
-                let want = match act {
-                    Act::Load | Act::Keep => (kept, None),
-                    Act::Create { .. } => (kept, Some("new".into())),
-                    Act::Update { .. } | Act::Grow { .. } => (Some(act.new_text()), None),
-                    Act::Rotate => (None, Some("new".into())),
-                    Act::Delete => (None, None),
+                let want = match operation {
+                    Operation::Load | Operation::Keep => (kept, None),
+                    Operation::Create { .. } => (kept, Some("new".into())),
+                    Operation::Update { .. } | Operation::Grow { .. } => (Some(operation.new_text()), None),
+                    Operation::Rotate => (None, Some("new".into())),
+                    Operation::Delete => (None, None),
                 };
                 assert_eq!((fixture.text(&session), fixture.text(&successor)), want, "{context}");
             }
@@ -158,9 +166,9 @@ fn calls_that_do_a_part_or_nothing_are_gone_on_with() {
 #[test]
 fn a_call_that_fails_half_way_ends_no_session() {
     let fixture = Fixture::new();
-    let updates = [false, true].map(|power_safe| Act::Update { power_safe });
-    let acts = || [Act::Load, Act::Keep, Act::Rotate].into_iter().chain(updates);
-    for (act, part) in acts().flat_map(|act| [(act, SHORT), (act, PAGE)]) {
+    let updates = [false, true].map(|power_safe| Operation::Update { power_safe });
+    let operations = || [Operation::Load, Operation::Keep, Operation::Rotate].into_iter().chain(updates);
+    for (operation, part) in operations().flat_map(|operation| [(operation, SHORT), (operation, PAGE)]) {
         for call in 0.. {
             let (session, successor) = (fixture.session(true), SessionId::random().unwrap());
             put(&fixture.store, &session, &big("old"), true).unwrap().unwrap();
@@ -169,59 +177,59 @@ fn a_call_that_fails_half_way_ends_no_session() {
                 Some(1) => Some(Errno::IO.raw_os_error()),
                 _ => None,
             };
-            let (result, calls) = during(half, || act.run(&fixture.store, &session, &successor));
+            let (result, calls) = during(half, || operation.run(&fixture.store, &session, &successor));
             if calls.len() <= call + 1 {
                 break;
             }
-            let context = format!("{act:?}, {part} in call {call} of {calls:?}: {result:?}");
+            let context = format!("{operation:?}, {part} in call {call} of {calls:?}: {result:?}");
             let alive = [fixture.text(&session), fixture.text(&successor)];
             let texts: Vec<_> = alive.iter().flatten().collect();
-            // What could not be announced may be neither.
+            // A session that could not be invalidated may be at neither.
             let is_neither =
                 texts.is_empty() && result.as_ref().is_err_and(|error| may_be_visible(error.kind()));
-            let is_one = texts == [&big("old")] || texts == [&act.new_text()];
+            let is_one = texts == [&big("old")] || texts == [&operation.new_text()];
             assert!(is_one || is_neither, "{context}: {texts:?}");
-            assert!(result.unwrap_or(true), "{context}: trouble is not the end");
+            assert!(result.unwrap_or(true), "{context}: a failure is not the end of the session");
         }
     }
 }
 
 #[test]
 fn any_failed_call_of_a_load_is_an_error_never_absence() {
-    fail_every_call(Act::Load, true);
+    fail_every_call(Operation::Load, true);
 }
 
 #[test]
 fn whichever_call_of_a_creation_fails_nothing_is_left() {
-    fail_every_call(Act::Create { power_safe: false }, false);
-    fail_every_call(Act::Create { power_safe: true }, false);
+    fail_every_call(Operation::Create { power_safe: false }, false);
+    fail_every_call(Operation::Create { power_safe: true }, false);
 }
 
 #[test]
 fn any_failed_call_of_a_save_leaves_old_or_new() {
-    fail_every_call(Act::Update { power_safe: false }, true);
-    fail_every_call(Act::Update { power_safe: true }, true);
+    fail_every_call(Operation::Update { power_safe: false }, true);
+    fail_every_call(Operation::Update { power_safe: true }, true);
     // Of a session that no power-safe save has seen yet.
-    fail_every_call(Act::Update { power_safe: true }, false);
-    fail_every_call(Act::Keep, false);
+    fail_every_call(Operation::Update { power_safe: true }, false);
+    fail_every_call(Operation::Keep, false);
 }
 
 #[test]
 fn any_failed_call_of_a_growing_save_leaves_old_or_new() {
-    fail_every_call(Act::Grow { power_safe: false }, true);
-    fail_every_call(Act::Grow { power_safe: true }, false);
+    fail_every_call(Operation::Grow { power_safe: false }, true);
+    fail_every_call(Operation::Grow { power_safe: true }, false);
 }
 
 #[test]
 fn any_failed_call_of_a_rotation_leaves_one_id_at_most() {
-    fail_every_call(Act::Rotate, true);
-    fail_every_call(Act::Rotate, false);
+    fail_every_call(Operation::Rotate, true);
+    fail_every_call(Operation::Rotate, false);
 }
 
 #[test]
 fn any_failed_call_of_a_delete_is_an_error_or_the_end() {
-    fail_every_call(Act::Delete, true);
-    fail_every_call(Act::Delete, false);
+    fail_every_call(Operation::Delete, true);
+    fail_every_call(Operation::Delete, false);
 }
 
 #[test]
@@ -240,16 +248,15 @@ fn a_load_beside_a_torn_slot_fails_when_any_of_its_calls_does() {
     assert_eq!(fixture.text(&session).as_deref(), Some("ancient"));
 }
 
-/// What is not synced must not be found either, and its file may refuse to go.
+/// A file that is not synced must not be found either, and its file may refuse to go.
 #[test]
 fn a_creation_neither_synced_nor_removed_is_not_loadable() {
     for unsynced in ["sync file", "sync shard"] {
         let fixture = Fixture::new();
         let session = SessionId::random().unwrap();
         let fail = move |_, call| [unsynced, "unlink"].contains(&call).then(|| Errno::IO.raw_os_error());
-        let (result, _) = during(fail, || {
-            fixture.store.create_file(Whose::Secret(&session), Arc::new(record("new")), true)
-        });
+        let (result, _) =
+            during(fail, || fixture.store.create_file(SessionRef::Id(&session), record("new"), true));
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Io);
         assert_eq!(fixture.text(&session), None, "after `{unsynced}` failed");
     }
@@ -296,10 +303,8 @@ fn creation_refuses_an_id_that_exists_and_leaves_it_alone() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
     for power_safe in [false, true] {
-        let error = fixture
-            .store
-            .create_file(Whose::Secret(&session), Arc::new(record("new")), power_safe)
-            .unwrap_err();
+        let error =
+            fixture.store.create_file(SessionRef::Id(&session), record("new"), power_safe).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Random);
         let path = fixture.path(&session);
         let text = format!(
@@ -311,7 +316,7 @@ fn creation_refuses_an_id_that_exists_and_leaves_it_alone() {
     }
     // A rotation to an id that exists ends neither.
     let other = fixture.session(false);
-    let error = Act::Rotate.run(&fixture.store, &session, &other).unwrap_err();
+    let error = Operation::Rotate.run(&fixture.store, &session, &other).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Random);
     assert_eq!(fixture.text(&session).as_deref(), Some("old"));
     assert_eq!(fixture.text(&other).as_deref(), Some("old"));
@@ -321,8 +326,8 @@ fn creation_refuses_an_id_that_exists_and_leaves_it_alone() {
 fn without_random_bits_nothing_is_created_or_changed() {
     let fixture = Fixture::new();
     let session = fixture.session(true);
-    let fails = |to_do: &str, act: &dyn Fn() -> Result<bool>| {
-        let (result, _) = during(|_, _| None, || without_random_bits(act));
+    let fails = |to_do: &str, operation: &dyn Fn() -> Result<bool>| {
+        let (result, _) = during(|_, _| None, || without_random_bits(operation));
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Random, "{to_do}");
         assert!(error.to_string().starts_with(&format!("failed to {to_do}: ")), "{error}");
@@ -336,11 +341,11 @@ fn without_random_bits_nothing_is_created_or_changed() {
         let rotated = store.rotate(&token, &mut |_| Ok(Verdict::Write), Durability::Relaxed);
         rotated.map(|saved| saved.is_some())
     });
-    // What it counts saves with begins somewhere.
+    // The counters begin at a random number.
     fails("draw a starting point for generations", &|| FileStore::open(store.path()).map(|_| true));
     let files = fs::read_dir(fixture.dir.path().join(shard_of(&session.public_id()))).unwrap().count();
     assert_eq!(files, 1, "something was made");
-    // What needs no name goes on.
+    // An operation that needs no random name works.
     without_random_bits(|| put(store, &session, "new", true)).unwrap().unwrap();
     assert_eq!(fixture.text(&session).as_deref(), Some("new"));
 }
@@ -406,10 +411,13 @@ fn a_bucket_that_refuses_an_append_is_closed_and_counted() {
         for n in 1..=10 {
             // None of them is open yet.
             let mut record = record("x");
-            record.deadline += Duration::from_secs(3600 * n);
+            record.set_timing(Timing {
+                deadline: record.deadline() + Duration::from_secs(3600 * n),
+                ..record.timing()
+            });
             let fail = move |_, call| (call == "append").then_some(errno);
             let session = SessionId::random().unwrap();
-            let create = || fixture.store.create_file(Whose::Secret(&session), Arc::new(record), false);
+            let create = || fixture.store.create_file(SessionRef::Id(&session), record, false);
             during(fail, create).0.unwrap();
         }
         assert_eq!(fixture.store.stats().index_failures, index_failures + 10);

@@ -13,7 +13,7 @@ fn a_child_forked_amid_a_cache_lookup_does_not_hang() {
     let calls: [(&str, Call); 7] = [
         ("load", |store, id| is_refused(store.load(&id.to_token()))),
         ("update", |store, id| is_refused(put(store, id, "x", false))),
-        ("rotate", |store, id| is_refused(Act::Rotate.run(store, id, id))),
+        ("rotate", |store, id| is_refused(Operation::Rotate.run(store, id, id))),
         ("delete", |store, id| is_refused(store.delete(&id.to_token()))),
         ("files", |store, _| store.files().all(is_refused)),
         ("stats", |store, _| store.stats().copies == 0),
@@ -22,7 +22,7 @@ fn a_child_forked_amid_a_cache_lookup_does_not_hang() {
     let dir = directory();
     let store = FileStoreOptions::new().watch(false).open(dir.path()).unwrap();
     let session = SessionId::random().unwrap();
-    store.create_file(Whose::Secret(&session), Arc::new(record("x")), false).unwrap();
+    store.create_file(SessionRef::Id(&session), record("x"), false).unwrap();
     assert_eq!(store.stats().copies, 1);
     for (name, call) in calls {
         let (has_it, is_held) = mpsc::channel();

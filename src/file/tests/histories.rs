@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Range;
 
 fn config(cases: u32) -> ProptestConfig {
-    // What fails is shrunk and printed; a test leaves no files in the sources.
+    // A failing script is shrunk and printed; a test leaves no files in the sources.
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 

@@ -1,9 +1,9 @@
-//! What others do between one call of an act and the next.
+//! Operations of other processes between one call of an operation and the next.
 use super::*;
 
 /// A logout that meets a save at each of its calls, by a thread of the same process or by another process,
 /// and cannot wait for it.
-fn delete_in_every_call(act: Act) {
+fn delete_in_every_call(operation: Operation) {
     let impatient = || FileStoreOptions::new().lock_wait(Duration::from_millis(1));
     let fixture = Fixture::with(impatient());
     let deleters = [Arc::clone(&fixture.store), fixture.reopened(impatient())];
@@ -16,7 +16,7 @@ fn delete_in_every_call(act: Act) {
         let interrupt = move |n, _: &str| {
             if n == call {
                 let (deleter, ended) = (Arc::clone(&deleter), ended.clone());
-                let was_there = thread::spawn(move || deleter.delete_file(Whose::Secret(&ended)))
+                let was_there = thread::spawn(move || deleter.delete_file(SessionRef::Id(&ended)))
                     .join()
                     .unwrap()
                     .unwrap();
@@ -24,9 +24,9 @@ fn delete_in_every_call(act: Act) {
             }
             None
         };
-        let (result, calls) = during(interrupt, || act.run(&fixture.store, &session, &successor));
+        let (result, calls) = during(interrupt, || operation.run(&fixture.store, &session, &successor));
         let Some(was_there) = *met.lock().unwrap() else { continue };
-        let context = format!("{act:?}, met in call {call} of {calls:?}");
+        let context = format!("{operation:?}, met in call {call} of {calls:?}");
         assert_eq!(fixture.text(&session), None, "{context}: it came back");
         assert!(!fixture.path(&session).exists(), "{context}");
         let done = match result {
@@ -34,7 +34,7 @@ fn delete_in_every_call(act: Act) {
             Err(error) if error.kind() == ErrorKind::Busy => false,
             other => other.unwrap_or_else(|error| panic!("{context}: {error}")),
         };
-        if act == Act::Rotate {
+        if operation == Operation::Rotate {
             // Ended before it moved: then it has not moved. Ended after it moved: the old id was dead
             // already.
             let made = fixture.text(&successor);
@@ -51,15 +51,15 @@ fn delete_in_every_call(act: Act) {
 
 #[test]
 fn a_save_revives_no_session_ended_during_any_of_its_calls() {
-    for act in [
-        Act::Update { power_safe: false },
-        Act::Update { power_safe: true },
-        Act::Grow { power_safe: false },
-        Act::Grow { power_safe: true },
-        Act::Keep,
-        Act::Rotate,
+    for operation in [
+        Operation::Update { power_safe: false },
+        Operation::Update { power_safe: true },
+        Operation::Grow { power_safe: false },
+        Operation::Grow { power_safe: true },
+        Operation::Keep,
+        Operation::Rotate,
     ] {
-        delete_in_every_call(act);
+        delete_in_every_call(operation);
     }
 }
 
@@ -74,7 +74,7 @@ fn a_rewrite_after_a_failed_sync_revives_no_ended_session() {
         if call == "exchange" {
             let (deleter, ended) = (Arc::clone(&deleter), ended.clone());
             assert!(
-                thread::spawn(move || deleter.delete_file(Whose::Secret(&ended))).join().unwrap().unwrap()
+                thread::spawn(move || deleter.delete_file(SessionRef::Id(&ended))).join().unwrap().unwrap()
             );
         }
         fail(n, call)
@@ -85,15 +85,15 @@ fn a_rewrite_after_a_failed_sync_revives_no_ended_session() {
     assert_eq!(fixture.temporary_beside(&session), 0);
 }
 
-/// Another process opens the session's file and waits for its lock while we are in `call` of `act`, some of
-/// whose calls fail. Returns what the act comes to, and the other's save, which appends "+".
+/// Another process opens the session's file and waits for its lock while we are in `call` of `operation`, some of
+/// whose calls fail. Returns what the operation comes to, and the other's save, which appends "+".
 fn wait_during(
     fixture: &Fixture,
-    act: Act,
+    operation: Operation,
     call: &'static str,
     mut fail: impl FnMut(usize, &'static str) -> Option<i32> + 'static,
     [session, successor]: [&SessionId; 2],
-) -> (Result<bool>, Option<Arc<Record>>) {
+) -> (Result<bool>, Option<Record>) {
     let other = fixture.reopened(FileStoreOptions::new());
     let (sender, receiver) = mpsc::channel();
     let (waited_for, path) = (session.clone(), fixture.path(session));
@@ -103,7 +103,7 @@ fn wait_during(
             let waiter = thread::spawn(move || {
                 let mut append = |record: &mut Record| {
                     let text = text_of(record) + "+";
-                    record.entries.insert("text".into(), Value::new(&text).unwrap());
+                    record.insert("text", &Value::new(&text).unwrap()).unwrap();
                     Ok(Verdict::Write)
                 };
                 other.update_file(&waited_for, &mut append, false)
@@ -118,7 +118,7 @@ fn wait_during(
         }
         fail(n, this)
     };
-    let (result, calls) = during(wait, || act.run(&fixture.store, session, successor));
+    let (result, calls) = during(wait, || operation.run(&fixture.store, session, successor));
     let waiter = receiver.try_recv().unwrap_or_else(|_| panic!("`{call}` is not among {calls:?}"));
     (result, waiter.join().unwrap().unwrap().map(|live| live.record))
 }
@@ -126,31 +126,37 @@ fn wait_during(
 #[test]
 fn a_save_that_waited_on_a_replaced_file_starts_again() {
     let fixture = Fixture::new();
-    let check =
-        |act: Act, fail: Box<dyn FnMut(usize, &'static str) -> Option<i32>>, want: Option<ErrorKind>| {
-            let session = fixture.session(true);
-            let (result, waited) = wait_during(&fixture, act, "exchange", fail, [&session, &session]);
-            assert_eq!(result.err().map(|error| error.kind()), want, "{act:?}");
-            assert_eq!(waited.as_ref().map(|record| text_of(record)), Some(act.new_text() + "+"), "{act:?}");
-            assert_eq!(fixture.text(&session), Some(act.new_text() + "+"), "{act:?}");
-        };
-    check(Act::Grow { power_safe: false }, Box::new(|_, _| None), None);
-    check(Act::Update { power_safe: true }, Box::new(failing_syncs(|n| n == 0, &[])), None);
+    let check = |operation: Operation,
+                 fail: Box<dyn FnMut(usize, &'static str) -> Option<i32>>,
+                 want: Option<ErrorKind>| {
+        let session = fixture.session(true);
+        let (result, waited) = wait_during(&fixture, operation, "exchange", fail, [&session, &session]);
+        assert_eq!(result.err().map(|error| error.kind()), want, "{operation:?}");
+        assert_eq!(waited.as_ref().map(text_of), Some(operation.new_text() + "+"), "{operation:?}");
+        assert_eq!(fixture.text(&session), Some(operation.new_text() + "+"), "{operation:?}");
+    };
+    check(Operation::Grow { power_safe: false }, Box::new(|_, _| None), None);
+    check(Operation::Update { power_safe: true }, Box::new(failing_syncs(|n| n == 0, &[])), None);
     // Replaced, and then an error: the file in its place is the session all the same.
     let unknown = Some(ErrorKind::DurabilityUnknown);
-    check(Act::Grow { power_safe: true }, Box::new(failing_syncs(|_| false, &["sync shard"])), unknown);
-    check(Act::Update { power_safe: true }, Box::new(failing_syncs(|n| n == 0, &["sync shard"])), unknown);
+    check(Operation::Grow { power_safe: true }, Box::new(failing_syncs(|_| false, &["sync shard"])), unknown);
+    check(
+        Operation::Update { power_safe: true },
+        Box::new(failing_syncs(|n| n == 0, &["sync shard"])),
+        unknown,
+    );
 }
 
 #[test]
 fn a_save_that_waited_on_a_removed_file_finds_no_session() {
     let fixture = Fixture::new();
     let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
-    let (rotated, waited) = wait_during(&fixture, Act::Rotate, "unlink", |_, _| None, [&session, &successor]);
+    let (rotated, waited) =
+        wait_during(&fixture, Operation::Rotate, "unlink", |_, _| None, [&session, &successor]);
     assert_eq!((rotated.unwrap(), waited), (true, None));
     assert_eq!(fixture.text(&successor).as_deref(), Some("new"));
     let (deleted, waited) =
-        wait_during(&fixture, Act::Delete, "unlink", |_, _| None, [&successor, &successor]);
+        wait_during(&fixture, Operation::Delete, "unlink", |_, _| None, [&successor, &successor]);
     assert_eq!((deleted.unwrap(), waited), (true, None));
     assert_eq!(fixture.text(&session), None);
     assert_eq!(fixture.text(&successor), None);
@@ -159,7 +165,12 @@ fn a_save_that_waited_on_a_removed_file_finds_no_session() {
 /// The holder of the lock is stopped, and the logout did not wait for it; others still do.
 #[test]
 fn a_waiting_save_overtaken_by_a_logout_finds_no_session() {
-    for act in [Act::Update { power_safe: false }, Act::Grow { power_safe: true }, Act::Keep, Act::Rotate] {
+    for operation in [
+        Operation::Update { power_safe: false },
+        Operation::Grow { power_safe: true },
+        Operation::Keep,
+        Operation::Rotate,
+    ] {
         let fixture = Fixture::new();
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
         let impatient = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
@@ -167,18 +178,18 @@ fn a_waiting_save_overtaken_by_a_logout_finds_no_session() {
         let stopped = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let stopped = LockedFile::acquire(stopped, Instant::now()).unwrap().unwrap();
         let waited = thread::scope(|scope| {
-            let waiter = scope.spawn(|| act.run(&fixture.store, &session, &successor));
+            let waiter = scope.spawn(|| operation.run(&fixture.store, &session, &successor));
             let began = Instant::now();
             while descriptors(|open| open == path) < 2 {
                 assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
                 thread::sleep(Duration::from_millis(1));
             }
-            assert!(impatient.delete_file(Whose::Secret(&session)).unwrap());
+            assert!(impatient.delete_file(SessionRef::Id(&session)).unwrap());
             drop(stopped);
             waiter.join().unwrap()
         });
-        assert!(!waited.unwrap(), "{act:?} found a session that had been ended");
-        assert_eq!((fixture.text(&session), fixture.text(&successor)), (None, None), "{act:?}");
+        assert!(!waited.unwrap(), "{operation:?} found a session that had been ended");
+        assert_eq!((fixture.text(&session), fixture.text(&successor)), (None, None), "{operation:?}");
     }
 }
 
@@ -231,9 +242,9 @@ fn a_reader_that_waited_on_a_replaced_file_reads_its_successor() {
     assert_eq!(text.as_deref(), Some("old"));
 }
 
-// ------------------------------------------------------------------------------------------------ passed readers
+// ------------------------------------------------------------------------------------------------ overtaken readers
 
-/// A reader may copy the first slot before a save and the second one in the middle of the next: what it holds then is
+/// A reader may copy the first slot before a save and the second one in the middle of the next: its copy then is
 /// torn beside a version that was superseded before the load began.
 #[test]
 fn a_load_overtaken_by_two_saves_finds_the_newest() {
@@ -261,8 +272,8 @@ fn a_load_overtaken_by_two_saves_finds_the_newest() {
     assert_eq!(text.as_deref(), Some("fourth"));
 }
 
-/// The same instant seen from the other side: a logout runs into its wait limit while a save holds the lock. What the
-/// save then writes has no name, and must not be acknowledged.
+/// The same instant seen from the other side: a logout runs into its wait limit while a save holds the lock. The
+/// save then writes to a file without a name, and must not be acknowledged.
 #[test]
 fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
     let fixture = Fixture::new();
@@ -273,10 +284,10 @@ fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
             let session = fixture.session(false);
             let mut change = |record: &mut Record| {
                 assert!(
-                    other.delete_file(Whose::Secret(&session)).unwrap(),
+                    other.delete_file(SessionRef::Id(&session)).unwrap(),
                     "it does not wait for this lock"
                 );
-                record.entries.insert("text".into(), Value::new("late").unwrap());
+                record.insert("text", &Value::new("late").unwrap()).unwrap();
                 Ok(verdict)
             };
             let saved = fixture.store.update_file(&session, &mut change, power_safe).unwrap();
@@ -307,7 +318,7 @@ fn a_save_overtaken_by_a_logout_is_not_acknowledged() {
                 }
                 None
             };
-            let was_live = during(wait_in_rename, || deleter.delete_file(Whose::Secret(&ended))).0.unwrap();
+            let was_live = during(wait_in_rename, || deleter.delete_file(SessionRef::Id(&ended))).0.unwrap();
             returned.send(()).unwrap();
             was_live
         });
@@ -328,15 +339,15 @@ fn a_save_overtaken_by_a_logout_is_not_acknowledged() {
     }
 }
 
-/// A holder that was passed knows a name only, under which there may be another session by now.
+/// A lock holder that was overtaken by a forced delete knows only the path, which may lead to another session by now.
 #[test]
 fn an_overtaken_writer_leaves_an_imported_session_alone() {
-    for (act, at) in [
-        (Act::Update { power_safe: false }, "write"),
-        (Act::Update { power_safe: true }, "sync file"),
-        (Act::Grow { power_safe: false }, "sync file"),
-        (Act::Rotate, "open shard"),
-        (Act::Rotate, "sync file"),
+    for (operation, at) in [
+        (Operation::Update { power_safe: false }, "write"),
+        (Operation::Update { power_safe: true }, "sync file"),
+        (Operation::Grow { power_safe: false }, "sync file"),
+        (Operation::Rotate, "open shard"),
+        (Operation::Rotate, "sync file"),
     ] {
         let fixture = Fixture::new();
         let other = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
@@ -356,8 +367,8 @@ fn an_overtaken_writer_leaves_an_imported_session_alone() {
             }
             None
         };
-        let (done, calls) = during(replace, || act.run(&fixture.store, &session, &successor));
-        let context = format!("{act:?}, passed in `{at}` of {calls:?}");
+        let (done, calls) = during(replace, || operation.run(&fixture.store, &session, &successor));
+        let context = format!("{operation:?}, passed in `{at}` of {calls:?}");
         assert!(!done.unwrap(), "{context}: what it changed was ended");
         assert_eq!(fixture.text(&session).as_deref(), Some("theirs"), "{context}");
         assert_eq!(fixture.text(&successor), None, "{context}");
@@ -375,7 +386,7 @@ fn a_save_that_cannot_check_its_link_reports_unknown_durability() {
         let mut change = |record: &mut Record| {
             // Long enough for a logout that waits as short as it can.
             thread::sleep(Duration::from_millis(2));
-            record.entries.insert("text".into(), Value::new("new").unwrap());
+            record.insert("text", &Value::new("new").unwrap()).unwrap();
             Ok(Verdict::Write)
         };
         let (saved, _) = during(fail, || fixture.store.update_file(&session, &mut change, power_safe));
@@ -389,20 +400,20 @@ fn a_save_that_cannot_check_its_link_reports_unknown_durability() {
 fn a_kept_update_returns_the_version_that_is_stored() {
     let dir = directory();
     let store = FileStoreOptions::new().watch(false).open(dir.path()).unwrap();
-    for act in [Act::Keep, Act::Rotate] {
+    for operation in [Operation::Keep, Operation::Rotate] {
         let (session, successor) = (SessionId::random().unwrap(), SessionId::random().unwrap());
-        store.create_file(Whose::Secret(&session), Arc::new(record("ancient")), true).unwrap();
+        store.create_file(SessionRef::Id(&session), record("ancient"), true).unwrap();
         put(&store, &session, "old", true).unwrap().unwrap();
         let path = dir.path().join(SessionPath::of(&session.public_id()).as_str());
         let file = fs::OpenOptions::new().write(true).open(path).unwrap();
         // In the payload of the second slot, which holds the second version.
         file.write_all_at(&[0xff; 4], (SLOT_MIN + crate::file::slot::PREFIX_LEN) as u64).unwrap();
         let mut keep = |_: &mut Record| Ok(Verdict::Keep);
-        let kept = match act {
-            Act::Rotate => store.rotate_file(&session, &successor, &mut keep),
+        let kept = match operation {
+            Operation::Rotate => store.rotate_file(&session, &successor, &mut keep),
             _ => store.update_file(&session, &mut keep, true),
         };
-        assert_eq!(text_of(&kept.unwrap().unwrap().record), "old", "{act:?}");
+        assert_eq!(text_of(&kept.unwrap().unwrap().record), "old", "{operation:?}");
     }
 }
 
@@ -425,7 +436,7 @@ fn a_creation_whose_file_was_swept_before_it_was_locked_says_so() {
             }
             None
         };
-        let create = || fixture.store.create_file(Whose::Secret(&session), Arc::new(record("x")), false);
+        let create = || fixture.store.create_file(SessionRef::Id(&session), record("x"), false);
         let (made, calls) = during(sweep, create);
         let error = made.map(|_| calls).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);

@@ -21,13 +21,13 @@ mod syncs;
 use super::disk::faults::{PAGE, SHORT, during};
 use super::flock::LockedFile;
 use super::layout::{DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of};
-use super::session_lock::Whose;
+use super::session_lock::SessionRef;
 use super::slot::SLOT_MIN;
 use super::{Content, FileStore, FileStoreOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::SessionId;
+use crate::id::{SessionId, Token};
 use crate::random::tests::without_random_bits;
-use crate::record::Record;
+use crate::record::{Record, Timing};
 use crate::store::{Absent, Durability, Live, Lookup, Store, Verdict};
 use crate::value::Value;
 use rustix::io::Errno;
@@ -43,7 +43,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 
-// ---------------------------------------------------------------------------------------- sessions to act on
+// ---------------------------------------------------------------------------------------- the sessions of the tests
 
 /// A store of its own.
 struct Fixture {
@@ -51,7 +51,7 @@ struct Fixture {
     store: Arc<FileStore>,
 }
 
-/// A directory in memory, if there is such a place: what the disk makes of a sync is not the matter here.
+/// A directory in memory, if there is such a place: these tests look at files, and not at a disk after a power cut.
 fn directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -64,12 +64,12 @@ fn big(text: &str) -> String {
 fn record(text: &str) -> Record {
     let now = SystemTime::now();
     let mut record = Record::new(now, now + Duration::from_secs(3600));
-    record.entries.insert("text".into(), Value::new(text).unwrap());
+    record.insert("text", &Value::new(text).unwrap()).unwrap();
     record
 }
 
 fn text_of(record: &Record) -> String {
-    record.entries["text"].get().unwrap()
+    record.entries().get("text").unwrap().get().unwrap()
 }
 
 impl Fixture {
@@ -77,7 +77,7 @@ impl Fixture {
         Self::with(FileStoreOptions::new())
     }
 
-    /// Without a cache: what is asked here is what the files say.
+    /// Without a cache: these tests look at the files.
     fn with(options: FileStoreOptions) -> Self {
         let dir = directory();
         let store = Arc::new(options.cache_bytes(0).open(dir.path()).unwrap());
@@ -95,7 +95,7 @@ impl Fixture {
         assert_eq!(self.store.queues.len(), 0, "{context}: a queue is left");
     }
 
-    /// The same store, opened once more: as another process sees it, whose queues are not ours.
+    /// The same store opened once more, as by another process: with queues of its own.
     fn reopened(&self, options: FileStoreOptions) -> Arc<FileStore> {
         Arc::new(options.cache_bytes(0).open(self.dir.path()).unwrap())
     }
@@ -103,7 +103,7 @@ impl Fixture {
     /// A session at version "old", whose other slot holds an older version.
     fn session(&self, power_safe: bool) -> SessionId {
         let session = SessionId::random().unwrap();
-        self.store.create_file(Whose::Secret(&session), Arc::new(record("ancient")), power_safe).unwrap();
+        self.store.create_file(SessionRef::Id(&session), record("ancient"), power_safe).unwrap();
         put(&self.store, &session, "old", power_safe).unwrap().unwrap();
         session
     }
@@ -154,15 +154,15 @@ fn is_temporary(path: &Path) -> bool {
 
 fn put(store: &FileStore, session: &SessionId, text: &str, power_safe: bool) -> Result<Option<Live>> {
     let mut change = |record: &mut Record| {
-        record.entries.insert("text".into(), Value::new(text).unwrap());
+        record.insert("text", &Value::new(text).unwrap()).unwrap();
         Ok(Verdict::Write)
     };
     store.update_file(session, &mut change, power_safe)
 }
 
-/// What a store is asked to do with a session at version "old".
+/// An operation on a session at version "old".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Act {
+enum Operation {
     Load,
     Create {
         power_safe: bool,
@@ -179,38 +179,38 @@ enum Act {
     Delete,
 }
 
-/// Every act but loading.
-const WRITING: [Act; 9] = [
-    Act::Create { power_safe: false },
-    Act::Create { power_safe: true },
-    Act::Update { power_safe: false },
-    Act::Update { power_safe: true },
-    Act::Grow { power_safe: false },
-    Act::Grow { power_safe: true },
-    Act::Keep,
-    Act::Rotate,
-    Act::Delete,
+/// Every operation but loading.
+const WRITING: [Operation; 9] = [
+    Operation::Create { power_safe: false },
+    Operation::Create { power_safe: true },
+    Operation::Update { power_safe: false },
+    Operation::Update { power_safe: true },
+    Operation::Grow { power_safe: false },
+    Operation::Grow { power_safe: true },
+    Operation::Keep,
+    Operation::Rotate,
+    Operation::Delete,
 ];
 
-impl Act {
+impl Operation {
     /// Does it. Whether there was a session to do it to. Creation and rotation make `successor`.
     fn run(self, store: &FileStore, session: &SessionId, successor: &SessionId) -> Result<bool> {
         match self {
             Self::Load => store.load(&session.to_token()).map(|found| matches!(found, Lookup::Live(_))),
             Self::Create { power_safe } => {
-                store.create_file(Whose::Secret(successor), Arc::new(record("new")), power_safe).map(|_| true)
+                store.create_file(SessionRef::Id(successor), record("new"), power_safe).map(|_| true)
             }
             Self::Update { power_safe } => put(store, session, "new", power_safe).map(|r| r.is_some()),
             Self::Grow { power_safe } => put(store, session, &big("new"), power_safe).map(|r| r.is_some()),
             Self::Keep => store.update_file(session, &mut |_| Ok(Verdict::Keep), true).map(|r| r.is_some()),
             Self::Rotate => {
                 let mut change = |record: &mut Record| {
-                    record.entries.insert("text".into(), Value::new("new").unwrap());
+                    record.insert("text", &Value::new("new").unwrap()).unwrap();
                     Ok(Verdict::Write)
                 };
                 store.rotate_file(session, successor, &mut change).map(|r| r.is_some())
             }
-            Self::Delete => store.delete_file(Whose::Secret(session)),
+            Self::Delete => store.delete_file(SessionRef::Id(session)),
         }
     }
 
@@ -224,15 +224,15 @@ impl Act {
     }
 }
 
-// ------------------------------------------------------------------------------------ what the tests share
+// ------------------------------------------------------------------------------------ shared by the tests
 
 #[track_caller]
-fn check_calls<R>(want: &[&str], act: impl FnOnce() -> Result<R>) {
-    let (result, calls) = during(|_, _| None, act);
+fn check_calls<R>(want: &[&str], operation: impl FnOnce() -> Result<R>) {
+    let (result, calls) = during(|_, _| None, operation);
     if let Err(error) = result {
         panic!("{error}");
     }
-    // A save that took a millisecond, on a busy machine, looks once more whether a logout has passed it.
+    // A save that took a millisecond, on a busy machine, looks once more whether a logout has overtaken it.
     let passed = ["stat file", "stat session", "invalidate"];
     match calls.strip_suffix(&passed) {
         Some(calls) if !want.ends_with(&passed) => assert_eq!(then_invalidated(calls), want),
@@ -245,7 +245,7 @@ fn then_invalidated(calls: &[&'static str]) -> Vec<&'static str> {
     [calls, &["invalidate"]].concat()
 }
 
-/// What a disk that is broken, full, used up, unreachable or sealed says, and a kernel without memory.
+/// The errors of a disk that is broken, full, over quota, unreachable or read-only, and of a kernel without memory.
 const REFUSALS: [Errno; 7] =
     [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::ACCESS, Errno::ROFS, Errno::NOMEM];
 
@@ -254,7 +254,7 @@ fn refusals() -> impl Iterator<Item = (Errno, Then)> {
     REFUSALS.into_iter().flat_map(|errno| [(errno, Then::Works), (errno, Then::Fails)])
 }
 
-/// Which calls of an act fail.
+/// Which calls of an operation fail.
 #[derive(Clone, Copy, Debug)]
 struct Fault {
     /// The first of them.
@@ -263,7 +263,7 @@ struct Fault {
     then: Then,
 }
 
-/// What becomes of the calls after one that failed.
+/// The result of the calls after one that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
     /// They work.
@@ -329,8 +329,8 @@ fn failing_syncs(
     }
 }
 
-/// Runs `act` in a process that dies in its n-th call; `None` if it did.
-fn dying_in_call<R>(n: usize, act: impl FnOnce() -> R) -> Option<R> {
+/// Runs `operation` in a process that dies in its n-th call; `None` if it did.
+fn dying_in_call<R>(n: usize, operation: impl FnOnce() -> R) -> Option<R> {
     struct Death;
     let die = move |call: usize, _| match call.cmp(&n) {
         Less => None,
@@ -338,7 +338,7 @@ fn dying_in_call<R>(n: usize, act: impl FnOnce() -> R) -> Option<R> {
         // The dead make no calls.
         Greater => Some(Errno::IO.raw_os_error()),
     };
-    let ended = catch_unwind(AssertUnwindSafe(|| during(die, act).0));
+    let ended = catch_unwind(AssertUnwindSafe(|| during(die, operation).0));
     // The dead leave their plan behind.
     during(|_, _| None, || ());
     match ended {
@@ -348,8 +348,8 @@ fn dying_in_call<R>(n: usize, act: impl FnOnce() -> R) -> Option<R> {
     }
 }
 
-/// Runs `act` in a process that dies in its first call of this name.
-fn dies_at<R>(name: &'static str, act: impl FnOnce() -> R) -> bool {
+/// Runs `operation` in a process that dies in its first call of this name.
+fn dies_at<R>(name: &'static str, operation: impl FnOnce() -> R) -> bool {
     let mut is_dead = false;
     let die = move |_, call: &str| {
         if !is_dead && call == name {
@@ -358,12 +358,12 @@ fn dies_at<R>(name: &'static str, act: impl FnOnce() -> R) -> bool {
         }
         is_dead.then(|| Errno::IO.raw_os_error())
     };
-    let died = catch_unwind(AssertUnwindSafe(|| during(die, act))).is_err();
+    let died = catch_unwind(AssertUnwindSafe(|| during(die, operation))).is_err();
     during(|_, _| None, || ());
     died
 }
 
-/// A store with copies, beside one whose acts fail.
+/// A store with copies, beside one whose operations fail.
 fn warm(fixture: &Fixture) -> FileStore {
     FileStoreOptions::new().watch(false).open(fixture.dir.path()).unwrap()
 }

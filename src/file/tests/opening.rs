@@ -3,9 +3,9 @@ use super::*;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 
-/// What is there when a store is opened, and how.
+/// The state of the directory when a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Condition {
     /// Nothing, nor its directory.
     New,
     /// Its directory.
@@ -13,14 +13,14 @@ enum Place {
     /// A store.
     Made,
     /// A store that has lost its counters.
-    Deaf,
+    WithoutCounters,
     /// A store that is opened without a cache: its counters are not mapped.
     Uncached,
     /// A store that was opened to other users.
     Exposed,
 }
 
-impl Place {
+impl Condition {
     fn prepare(self) -> TempDir {
         let dir = directory();
         let root = dir.path().join("store");
@@ -38,7 +38,7 @@ impl Place {
                     bits(&shard, 0o775);
                 }
             }
-            Self::Deaf => {
+            Self::WithoutCounters => {
                 drop(self.open(&dir).unwrap());
                 fs::remove_dir_all(root.join(RUN)).unwrap();
             }
@@ -54,15 +54,15 @@ impl Place {
 }
 
 /// One opening. How many calls were made.
-fn open_with_fault(place: Place, fault: Fault) {
-    let dir = place.prepare();
+fn open_with_fault(condition: Condition, fault: Fault) {
+    let dir = condition.prepare();
     let root = dir.path().join("store");
-    let (opened, calls) = during(fault.plan(), || place.open(&dir));
-    let context = format!("{place:?}, {fault:?}, after calls {calls:?}");
+    let (opened, calls) = during(fault.plan(), || condition.open(&dir));
+    let context = format!("{condition:?}, {fault:?}, after calls {calls:?}");
     let failed = calls[fault.call];
-    // What the kernel need not do, and counters that cannot be written or cannot be read: those are for reading, or made anew.
+    // Hints to the kernel may fail; counters that cannot be written are opened for reading, and those that cannot be read are recreated.
     let is_hint = ["get flags", "set flags", "advise"].contains(&failed);
-    // A parent that cannot be synced is not needed: the whole file system is synced in its place.
+    // A parent that cannot be synced is not needed: the whole file system is synced instead.
     let is_closed = ["open parent", "sync parent"].contains(&failed)
         && [Errno::ACCESS, Errno::ROFS].contains(&fault.errno);
     // A directory that its owner cannot open is opened without a right to it.
@@ -91,41 +91,41 @@ fn open_with_fault(place: Place, fault: Fault) {
     let is_left = |dir: &Path| {
         fs::read_dir(dir).is_ok_and(|mut names| names.any(|name| is_temporary(&name.unwrap().path())))
     };
-    // What cannot be removed is the sweep's.
+    // A file that cannot be removed is left to the sweep.
     let is_removable = fault.then == Then::Works;
     let left = is_left(&root) || is_left(&root.join(RUN));
     assert!(!left || !is_removable, "{context}: a temporary file is left");
     let store =
-        place.open(&dir).unwrap_or_else(|error| panic!("{context}: it cannot be opened again: {error}"));
-    store.create_file(Whose::Secret(&SessionId::random().unwrap()), Arc::new(record("x")), true).unwrap();
+        condition.open(&dir).unwrap_or_else(|error| panic!("{context}: it cannot be opened again: {error}"));
+    store.create_file(SessionRef::Id(&SessionId::random().unwrap()), record("x"), true).unwrap();
 }
 
 #[test]
 fn any_failed_call_of_opening_is_an_error_and_the_next_opens() {
-    use Place::{Bare, Deaf, Exposed, Made, New, Uncached};
-    for place in [New, Bare, Made, Deaf, Uncached, Exposed] {
-        let dir = place.prepare();
-        let (opened, calls) = during(|_, _| None, || place.open(&dir));
+    use Condition::{Bare, Exposed, Made, New, Uncached, WithoutCounters};
+    for condition in [New, Bare, Made, WithoutCounters, Uncached, Exposed] {
+        let dir = condition.prepare();
+        let (opened, calls) = during(|_, _| None, || condition.open(&dir));
         assert_eq!(opened.unwrap().path(), dir.path().join("store"));
         // The first and the last call of each kind: there are 256 shards.
         let is_chosen = |n: &usize| !calls[..*n].contains(&calls[*n]) || !calls[n + 1..].contains(&calls[*n]);
         let chosen: Vec<usize> = (0..calls.len()).filter(is_chosen).collect();
-        let least = if [New, Bare].contains(&place) { 25 } else { 8 };
-        assert!(chosen.len() >= least, "{place:?}: {calls:?}");
+        let least = if [New, Bare].contains(&condition) { 25 } else { 8 };
+        assert!(chosen.len() >= least, "{condition:?}: {calls:?}");
         for call in chosen {
             for (errno, then) in refusals() {
-                // What a call says makes a difference in few places; that it fails, in all.
+                // The number of the error matters in few calls; the failure matters in all.
                 let is_usual =
                     errno == Errno::IO || ["open generations", "open run directory"].contains(&calls[call]);
-                if place == New || is_usual {
-                    open_with_fault(place, Fault { call, errno, then });
+                if condition == New || is_usual {
+                    open_with_fault(condition, Fault { call, errno, then });
                 }
             }
-            let dir = place.prepare();
-            let died = dying_in_call(call, || place.open(&dir));
-            let context = format!("{place:?}, call {call}, {}", calls[call]);
+            let dir = condition.prepare();
+            let died = dying_in_call(call, || condition.open(&dir));
+            let context = format!("{condition:?}, call {call}, {}", calls[call]);
             assert!(died.is_none_or(|opened| opened.is_ok()), "{context}: opening what is left failed");
-            place.open(&dir).unwrap_or_else(|error| panic!("{context}: {error}"));
+            condition.open(&dir).unwrap_or_else(|error| panic!("{context}: {error}"));
         }
     }
 }
@@ -156,11 +156,11 @@ fn opening_syncs_the_shards_before_it_names_the_parameters() {
 fn where_the_parent_cannot_be_synced_the_file_system_is() {
     for refused in ["open parent", "sync parent"] {
         for errno in [Errno::ACCESS, Errno::PERM, Errno::ROFS, Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP] {
-            for place in [Place::New, Place::Bare] {
-                let dir = place.prepare();
+            for condition in [Condition::New, Condition::Bare] {
+                let dir = condition.prepare();
                 let fail = move |_, call: &'static str| (call == refused).then(|| errno.raw_os_error());
-                let (opened, calls) = during(fail, || place.open(&dir));
-                opened.unwrap_or_else(|error| panic!("{place:?}, {refused}, {errno}: {error}"));
+                let (opened, calls) = during(fail, || condition.open(&dir));
+                opened.unwrap_or_else(|error| panic!("{condition:?}, {refused}, {errno}: {error}"));
                 let order: Vec<_> = calls
                     .into_iter()
                     .filter(|call| {
@@ -181,7 +181,7 @@ fn where_the_parent_cannot_be_synced_the_file_system_is() {
                         "move file",
                     ],
                 };
-                assert_eq!(order, want, "{place:?}, {errno}");
+                assert_eq!(order, want, "{condition:?}, {errno}");
             }
         }
     }

@@ -58,15 +58,15 @@ fn at(hour: u64, minute: u64) -> SystemTime {
 
 fn record_until(deadline: SystemTime, text: &str) -> Record {
     let mut record = Record::new(at(MADE, 0), deadline);
-    record.entries.insert("text".into(), Value::new(text).unwrap());
+    record.insert("text", &Value::new(text).unwrap()).unwrap();
     record
 }
 
 /// Moves a session's deadline and changes its text.
 fn renew(store: &FileStore, session: &SessionId, deadline: SystemTime, text: &str) -> Result<Option<Live>> {
     let mut change = |record: &mut Record| {
-        record.deadline = deadline;
-        record.entries.insert("text".into(), Value::new(text).unwrap());
+        record.set_timing(Timing { deadline, ..record.timing() });
+        record.insert("text", &Value::new(text).unwrap()).unwrap();
         Ok(Verdict::Write)
     };
     store.update_file(session, &mut change, false)
@@ -120,13 +120,13 @@ impl Stage {
 
     fn session(&self, place: Where, deadline: SystemTime, text: &str) -> SessionId {
         let session = self.id(place);
-        let record = Arc::new(record_until(deadline, text));
-        self.store().create_file(Whose::Secret(&session), record, false).unwrap();
+        let record = record_until(deadline, text);
+        self.store().create_file(SessionRef::Id(&session), record, false).unwrap();
         session
     }
 
-    fn renewed(&self, place: Where, filed: SystemTime, deadline: SystemTime, text: &str) -> SessionId {
-        let session = self.session(place, filed, "before");
+    fn renewed(&self, place: Where, indexed: SystemTime, deadline: SystemTime, text: &str) -> SessionId {
+        let session = self.session(place, indexed, "before");
         renew(self.store(), &session, deadline, text).unwrap().unwrap();
         session
     }

@@ -1,4 +1,4 @@
-//! Syncs that failed: what the kernel says of the next one proves nothing.
+//! Syncs that failed: the result of the next sync proves nothing.
 use super::*;
 
 /// From the failed sync on: the file is marked, and the version is written to a new one, which is what is synced.
@@ -21,10 +21,10 @@ const REBUILD: [&str; 15] = [
 ];
 
 #[track_caller]
-fn check_rebuilt(fixture: &Fixture, session: &SessionId, act: Act, before: &[&'static str]) {
+fn check_rebuilt(fixture: &Fixture, session: &SessionId, operation: Operation, before: &[&'static str]) {
     let inode = fixture.inode(session);
     let (result, calls) =
-        during(failing_syncs(|n| n == 0, &[]), || act.run(&fixture.store, session, session));
+        during(failing_syncs(|n| n == 0, &[]), || operation.run(&fixture.store, session, session));
     assert!(result.unwrap());
     assert_eq!(calls, then_invalidated(&[before, &REBUILD].concat()));
     assert_ne!(
@@ -32,7 +32,7 @@ fn check_rebuilt(fixture: &Fixture, session: &SessionId, act: Act, before: &[&'s
         inode,
         "the kernel has marked its pages clean: it must not be used again"
     );
-    assert_eq!(fixture.text(session), Some(act.new_text()));
+    assert_eq!(fixture.text(session), Some(operation.new_text()));
     // And what the new file is known to be is true: it is as good as after any power-safe save.
     let calls = ["open session", "lock", "read", "write", "sync file", "write"];
     check_calls(&then_invalidated(&calls), || put(&fixture.store, session, "next", true));
@@ -44,15 +44,15 @@ fn a_sync_that_failed_is_not_tried_again_on_the_same_file() {
     // The sync of the new version, which is marked as well, and voided.
     let session = fixture.session(true);
     let before = ["open session", "lock", "read", "write", "sync file", "write", "write"];
-    check_rebuilt(&fixture, &session, Act::Update { power_safe: true }, &before);
+    check_rebuilt(&fixture, &session, Operation::Update { power_safe: true }, &before);
     // The sync of the version before, which a relaxed save has left.
     put(&fixture.store, &session, "relaxed", false).unwrap();
     let before = ["open session", "lock", "read", "sync file"];
-    check_rebuilt(&fixture, &session, Act::Update { power_safe: true }, &before);
+    check_rebuilt(&fixture, &session, Operation::Update { power_safe: true }, &before);
     // The sync of a version that is kept.
     put(&fixture.store, &session, "old", false).unwrap();
     let before = ["open session", "lock", "read", "open shard", "sync file"];
-    check_rebuilt(&fixture, &session, Act::Keep, &before);
+    check_rebuilt(&fixture, &session, Operation::Keep, &before);
 }
 
 #[test]
@@ -120,8 +120,8 @@ fn a_failed_sync_is_remembered_after_a_failed_rewrite() {
 #[test]
 fn a_death_after_a_failed_sync_leaves_the_file_marked() {
     let fixture = Fixture::new();
-    let update = Act::Update { power_safe: true };
-    for (act, relaxed) in [(Act::Keep, true), (update, true), (update, false)] {
+    let update = Operation::Update { power_safe: true };
+    for (operation, relaxed) in [(Operation::Keep, true), (update, true), (update, false)] {
         for after in 1.. {
             let session = fixture.session(true);
             if relaxed {
@@ -138,10 +138,11 @@ fn a_death_after_a_failed_sync_leaves_the_file_marked() {
                 Some(failed) if n == failed + after => resume_unwind(Box::new("killed")),
                 Some(failed) => (n > failed + after).then(|| Errno::IO.raw_os_error()),
             };
-            let run = || act.run(&fixture.store, &session, &session);
+            let run = || operation.run(&fixture.store, &session, &session);
             let died = catch_unwind(AssertUnwindSafe(|| during(fail, run).0)).is_err();
             during(|_, _| None, || ());
-            let context = format!("{act:?}, relaxed before: {relaxed}, killed {after} calls after the sync");
+            let context =
+                format!("{operation:?}, relaxed before: {relaxed}, killed {after} calls after the sync");
             assert!(fixture.text(&session).is_some(), "{context}");
             put(&fixture.store, &session, "next", true).unwrap().unwrap();
             // A death in the call that marks the failure leaves no mark.
@@ -161,14 +162,14 @@ fn a_version_beyond_a_limit_whose_sync_failed_is_written_anew() {
     let fixture = Fixture::new();
     let session = fixture.session(true);
     let mut two = |record: &mut Record| {
-        record.entries.insert("more".into(), Value::new("x").unwrap());
+        record.insert("more", &Value::new("x").unwrap()).unwrap();
         Ok(Verdict::Write)
     };
     fixture.store.update_file(&session, &mut two, false).unwrap().unwrap();
     let strict = fixture.reopened(FileStoreOptions::new().entries_max(1));
     let keep = |fails: bool| {
         let fail = failing_syncs(move |_| fails, &[]);
-        during(fail, || Act::Keep.run(&strict, &session, &session)).0.map_err(|error| error.kind())
+        during(fail, || Operation::Keep.run(&strict, &session, &session)).0.map_err(|error| error.kind())
     };
     let inode = fixture.inode(&session);
     assert_eq!(keep(true), Err(ErrorKind::DurabilityUnknown));
@@ -178,7 +179,7 @@ fn a_version_beyond_a_limit_whose_sync_failed_is_written_anew() {
     assert_eq!(keep(false), Ok(true));
 }
 
-/// The marks, the voiding and the new file: whatever else fails after a sync, the file is not trusted by the next save.
+/// The marks, the voiding and the new file: if another call fails after a sync too, the file is not trusted by the next save.
 #[test]
 fn a_file_whose_sync_failed_is_never_synced_again() {
     let fixture = Fixture::new();
@@ -232,12 +233,14 @@ fn durability_is_unknown_until_the_directory_is_synced() {
 #[test]
 fn a_failed_directory_sync_is_repeated_by_the_next_operation() {
     let fixture = Fixture::new();
-    for act in [Act::Keep, Act::Grow { power_safe: true }, Act::Update { power_safe: true }] {
+    for operation in
+        [Operation::Keep, Operation::Grow { power_safe: true }, Operation::Update { power_safe: true }]
+    {
         let session = fixture.session(false);
         let fail = |_, call| (call == "sync shard").then(|| Errno::IO.raw_os_error());
-        let (result, _) = during(fail, || act.run(&fixture.store, &session, &session));
-        assert_eq!(result.unwrap_err().kind(), ErrorKind::DurabilityUnknown, "{act:?}");
+        let (result, _) = during(fail, || operation.run(&fixture.store, &session, &session));
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::DurabilityUnknown, "{operation:?}");
         let (result, calls) = during(|_, _| None, || put(&fixture.store, &session, "c", true));
-        assert!(result.unwrap().is_some() && calls.contains(&"sync shard"), "{act:?}: {calls:?}");
+        assert!(result.unwrap().is_some() && calls.contains(&"sync shard"), "{operation:?}: {calls:?}");
     }
 }

@@ -71,12 +71,12 @@ fn serve_until_it_changes(parent: &Parent) {
     }
 }
 
-/// Until another process, which has a copy, says something else than before `act`; what it says.
-fn time_to_notice(child: &mut Child, saved: &Saved, act: impl FnOnce()) -> (Duration, String) {
+/// Waits until another process, which has a copy, answers something else than before `operation`; returns the answer.
+fn time_to_notice(child: &mut Child, saved: &Saved, operation: impl FnOnce()) -> (Duration, String) {
     child.say(saved.token.expose());
     assert_eq!(child.line(), "new");
     let began = Instant::now();
-    act();
+    operation();
     let found = child.line();
     (began.elapsed(), found)
 }
@@ -92,8 +92,8 @@ fn check_noticed(change: OutsideChange) {
             // Also a session whose file was just exchanged by a save.
             let saved = stage.backed_up(round % 2 == 0);
             let mut want = "";
-            let act = || want = change.done(&stage, &saved);
-            let (time, found) = time_to_notice(&mut child, &saved, act);
+            let operation = || want = change.done(&stage, &saved);
+            let (time, found) = time_to_notice(&mut child, &saved, operation);
             // For a moment a shard is gone before its backup is there, or empty before it is gone.
             let for_a_moment: &[&str] = match change {
                 OutsideChange::ReplaceShardByBackup => &[NO_SHARD],

@@ -2,8 +2,8 @@
 //! rig around any store that counts, fails and interferes; and the stage that holds them with their clock.
 use parking_lot::Mutex;
 use sessile::{
-    Absent, Change, Clock, Cookies, Durability, Error, ErrorKind, Expiry, FileStoreOptions, Guarantees,
-    Lifetime, Live, Lookup, PublicId, Record, Result, Saved, SessionId, Sessions, Store, Token, Verdict,
+    Absent, Change, Clock, Cookies, Durability, Error, ErrorKind, FileStoreOptions, Guarantees, Lifetime,
+    Live, Lookup, PublicId, Record, Result, Saved, SessionId, Sessions, Store, Token, Verdict,
 };
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -23,7 +23,7 @@ pub(crate) const fn secs(n: u64) -> Duration {
 
 /// Sessions in a map: the simplest thing that keeps the promises of [`Store`].
 pub(crate) struct MemoryStore {
-    records: Mutex<HashMap<PublicId, Arc<Record>>>,
+    records: Mutex<HashMap<PublicId, Record>>,
     clock: Clock,
 }
 
@@ -37,11 +37,7 @@ impl MemoryStore {
         self.records.lock().len()
     }
 
-    fn alive(
-        &self,
-        records: &HashMap<PublicId, Arc<Record>>,
-        token: &Token,
-    ) -> Option<(PublicId, Arc<Record>)> {
+    fn alive(&self, records: &HashMap<PublicId, Record>, token: &Token) -> Option<(PublicId, Record)> {
         let id = SessionId::parse(token.expose())?.public_id();
         let record = records.get(&id).filter(|record| !record.is_expired(self.now()))?;
         Some((id, record.clone()))
@@ -76,7 +72,7 @@ impl Store for MemoryStore {
     fn update(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
         let mut records = self.records.lock();
         let Some((id, newest)) = self.alive(&records, token) else { return Ok(None) };
-        let Some(record) = changed(&newest, change)?.map(Arc::new) else { return Ok(None) };
+        let Some(record) = changed(&newest, change)? else { return Ok(None) };
         records.insert(id, record.clone());
         Ok(Some(Saved { token: token.clone(), live: Live { record, id } }))
     }
@@ -101,38 +97,23 @@ impl Store for MemoryStore {
     }
 }
 
-fn file_new(records: &mut HashMap<PublicId, Arc<Record>>, record: Record) -> Result<Saved> {
+fn file_new(records: &mut HashMap<PublicId, Record>, record: Record) -> Result<Saved> {
     let session = SessionId::random()?;
     let id = session.public_id();
     let Entry::Vacant(place) = records.entry(id) else {
         return Err(Error::new(ErrorKind::Random, "file a session").with_reason("the id is taken"));
     };
-    let record = place.insert(Arc::new(storable(record))).clone();
+    let record = place.insert(record).clone();
     Ok(Saved { token: session.to_token(), live: Live { record, id } })
 }
 
 fn changed(newest: &Record, change: Change<'_>) -> Result<Option<Record>> {
     let mut record = newest.clone();
     Ok(match change(&mut record)? {
-        Verdict::Write => Some(storable(record)),
+        Verdict::Write => Some(record),
         Verdict::Keep => Some(newest.clone()),
         Verdict::Abort => None,
     })
-}
-
-/// The record as the documentation of [`Record`] says it is stored: in whole microseconds.
-fn storable(mut record: Record) -> Record {
-    let cut = |span: Duration| Duration::new(span.as_secs(), span.subsec_micros() * 1000);
-    let cut_time = |time: SystemTime| UNIX_EPOCH + cut(time.duration_since(UNIX_EPOCH).unwrap_or_default());
-    record.created = cut_time(record.created);
-    record.touched = cut_time(record.touched);
-    record.deadline = cut_time(record.deadline);
-    record.expiry = match record.expiry {
-        Expiry::After(age) => Expiry::After(cut(age)),
-        Expiry::At(instant) => Expiry::At(cut_time(instant)),
-        other => other,
-    };
-    record
 }
 
 /// The calls of a [`Store`] that are I/O.
@@ -145,7 +126,7 @@ pub(crate) enum Call {
     Delete,
 }
 
-type Act = Box<dyn FnOnce() -> Result<()> + Send>;
+type Operation = Box<dyn FnOnce() -> Result<()> + Send>;
 
 /// A store that passes every call to another one, counts it, and interferes before a chosen call: runs another request at that
 /// moment, or fails.
@@ -154,7 +135,7 @@ pub(crate) struct Rig {
     clock: Clock,
     calls: Mutex<Vec<Call>>,
     /// For each: the call, how many of those to let pass first, and the interference.
-    plan: Mutex<Vec<(Call, usize, Act)>>,
+    plan: Mutex<Vec<(Call, usize, Operation)>>,
     durabilities: Mutex<Vec<Durability>>,
     writes: AtomicUsize,
     readings: AtomicUsize,
@@ -182,10 +163,10 @@ impl Rig {
         }
     }
 
-    /// Runs `act` before the next such call reaches the store.
-    pub(crate) fn before(&self, call: Call, act: impl FnOnce() + Send + 'static) {
+    /// Runs `operation` before the next such call reaches the store.
+    pub(crate) fn before(&self, call: Call, operation: impl FnOnce() + Send + 'static) {
         self.interfere(call, 0, move || {
-            act();
+            operation();
             Ok(())
         });
     }
@@ -195,8 +176,8 @@ impl Rig {
         self.interfere(call, passes, || Err(Error::new(ErrorKind::Storage, "reach the store")));
     }
 
-    fn interfere(&self, call: Call, passes: usize, act: impl FnOnce() -> Result<()> + Send + 'static) {
-        self.plan.lock().push((call, passes, Box::new(act)));
+    fn interfere(&self, call: Call, passes: usize, operation: impl FnOnce() -> Result<()> + Send + 'static) {
+        self.plan.lock().push((call, passes, Box::new(operation)));
     }
 
     /// Drops the plans of `before` and `fail` that no call has met.
@@ -254,7 +235,7 @@ impl Rig {
             }
             due.map(|at| plan.remove(at).2)
         };
-        due.map_or(Ok(()), |act| act())
+        due.map_or(Ok(()), |operation| operation())
     }
 
     /// Runs a change, and counts its writes.
@@ -404,7 +385,7 @@ impl Stage {
 
     /// The record under a token now.
     #[track_caller]
-    pub(crate) fn record(&self, token: &Token) -> Arc<Record> {
+    pub(crate) fn record(&self, token: &Token) -> Record {
         match self.second.load(token).unwrap() {
             Lookup::Live(live) => live.record,
             Lookup::Absent(absent) => panic!("a live session was expected, it is {absent:?}"),

@@ -1,4 +1,4 @@
-//! What several test files need.
+//! Helpers that several test files share.
 pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod memory;
@@ -8,15 +8,21 @@ pub(crate) mod rerun;
 pub(crate) mod server;
 pub(crate) mod sweeping;
 
-// What the hammers need as well.
-#[path = "../../support/checker.rs"]
-pub(crate) mod checker;
-#[expect(dead_code, reason = "of a killed writer's last session only the hammers want to know")]
-#[path = "../../support/ledger.rs"]
-pub(crate) mod ledger;
+// What the random tests need as well.
+#[path = "../../support/apart.rs"]
+pub(crate) mod apart;
+#[path = "../../support/cookie_jar.rs"]
+pub(crate) mod cookie_jar;
+#[expect(dead_code, reason = "the random tests need more of it")]
+#[path = "../../support/dice.rs"]
+pub(crate) mod dice;
+#[path = "../../support/hostile.rs"]
+pub(crate) mod hostile;
 #[path = "../../support/process.rs"]
 pub(crate) mod process;
 #[path = "../../support/texts.rs"]
 pub(crate) mod texts;
 #[path = "../../support/versions.rs"]
 pub(crate) mod versions;
+#[path = "../../support/victim.rs"]
+pub(crate) mod victim;

@@ -4,7 +4,8 @@ use super::texts::{directory_in_memory, load, path_of, record};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use sessile::file::{SweepOptions, SweepOutcome, SweepReport};
 use sessile::{
-    Clock, Durability, FileStore, FileStoreOptions, PublicId, Record, Result, Saved, Store, Token, Verdict,
+    Clock, Durability, FileStore, FileStoreOptions, PublicId, Record, Result, Saved, Store, Timing, Token,
+    Verdict,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,7 +55,7 @@ impl Fixture {
     /// Creates a session with this lifetime.
     pub(crate) fn session(&self, age: Duration) -> Saved {
         let mut record = record("text");
-        record.deadline = self.store.now() + age;
+        record.set_timing(Timing { deadline: self.store.now() + age, ..record.timing() });
         self.store.create(&record, RELAXED).unwrap()
     }
 
@@ -66,7 +67,7 @@ impl Fixture {
     pub(crate) fn renew(&self, token: &Token, age: Duration) {
         let deadline = self.store.now() + age;
         let mut change = |record: &mut Record| {
-            record.deadline = deadline;
+            record.set_timing(Timing { deadline, ..record.timing() });
             Ok(Verdict::Write)
         };
         self.store.update(token, &mut change, RELAXED).unwrap().unwrap();

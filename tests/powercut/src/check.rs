@@ -9,7 +9,7 @@ use crate::rig::Rig;
 use crate::stop;
 use anyhow::{Context, Result, anyhow};
 use sessile::file::{Content, ScannedFile, SweepOptions, SweepOutcome};
-use sessile::{Clock, Durability, FileStore, FileStoreOptions, Lookup, PublicId, Record, Store};
+use sessile::{Clock, Durability, FileStore, FileStoreOptions, Live, Lookup, PublicId, Record, Store};
 use std::collections::HashMap;
 use std::fs::{File, FileTimes};
 use std::path::{Path, PathBuf};
@@ -195,7 +195,7 @@ impl State<'_> {
                                 .push(format!("life {life:x} is in two files, {other} and {}", there.id));
                         }
                         let is_live = matches!(file.content, Content::Live(_));
-                        self.check_version(life, version, is_live, there.id, &there.record);
+                        self.check_version(life, version, is_live, there);
                     }
                     Err(error) => self.broken.push(format!("{} is torn: {error:#}", there.id)),
                 },
@@ -212,18 +212,19 @@ impl State<'_> {
     }
 
     /// A version that was found had begun to be written there, and its life has not ended.
-    fn check_version(&mut self, life: Life, version: u32, is_live: bool, id: PublicId, record: &Record) {
+    fn check_version(&mut self, life: Life, version: u32, is_live: bool, there: &Live) {
         let Some(known) = self.history.lives.get(&life) else {
             self.broken.push(format!("life {life:x} is there before its creation began"));
             return;
         };
-        if known.file.is_some_and(|file| file != *id.as_bytes()) {
-            self.broken.push(format!("life {life:x} is foreign: it is in the file of another one, {id}"));
+        if known.file.is_some_and(|file| file != *there.id.as_bytes()) {
+            self.broken
+                .push(format!("life {life:x} is foreign: it is in the file of another one, {}", there.id));
         }
         if version == 0 || version > known.newest {
             self.broken.push(format!("life {life:x} is at {version}, and {} was the newest", known.newest));
         }
-        if record.deadline != UNIX_EPOCH + Duration::from_micros(known.deadline) {
+        if there.record.deadline() != UNIX_EPOCH + Duration::from_micros(known.deadline) {
             self.broken.push(format!("life {life:x} has a different deadline than it was given"));
         }
         // A session that had expired and was swept may be back, as expired.

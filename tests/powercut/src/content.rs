@@ -12,9 +12,9 @@ use sessile::{Record, Value};
 ///
 /// A value cannot be stored.
 pub(crate) fn fill(record: &mut Record, life: Life, version: u32) -> sessile::Result<()> {
-    record.entries.insert("life".into(), Value::new(&life)?);
-    record.entries.insert("version".into(), Value::new(&version)?);
-    record.entries.insert("body".into(), Value::new(&body(life, version))?);
+    record.insert("life", &Value::new(&life)?)?;
+    record.insert("version", &Value::new(&version)?)?;
+    record.insert("body", &Value::new(&body(life, version))?)?;
     Ok(())
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn fill(record: &mut Record, life: Life, version: u32) -> sessile::Re
 ///
 /// The record is not one of the workload.
 pub(crate) fn identify(record: &Record) -> Result<(Life, u32)> {
-    let entry = |name: &str| record.entries.get(name).with_context(|| format!("it has no entry `{name}`"));
+    let entry = |name: &str| record.entries().get(name).with_context(|| format!("it has no entry `{name}`"));
     let life = entry("life")?.get().context("read its life")?;
     let version = entry("version")?.get().context("read its version")?;
     Ok((life, version))
@@ -37,8 +37,8 @@ pub(crate) fn identify(record: &Record) -> Result<(Life, u32)> {
 /// The record is not one of the workload, or is a mixture of two.
 pub(crate) fn verify(record: &Record) -> Result<(Life, u32)> {
     let (life, version) = identify(record)?;
-    ensure!(record.entries.len() == 3, "it has {} entries", record.entries.len());
-    let Some(held) = record.entries.get("body") else { bail!("it has no entry `body`") };
+    ensure!(record.entries().len() == 3, "it has {} entries", record.entries().len());
+    let Some(held) = record.entries().get("body") else { bail!("it has no entry `body`") };
     let held: String = held.get().context("read its body")?;
     ensure!(held == body(life, version), "it states version {version} of {life:x} and has another body");
     Ok((life, version))
@@ -87,13 +87,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mixture_of_two_versions_is_found_out() {
+    fn a_mixture_of_two_versions_is_detected() {
         let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
         fill(&mut record, 7, 3).unwrap();
         assert_eq!(verify(&record).unwrap(), (7, 3));
-        record.entries.insert("version".into(), Value::new(&4).unwrap());
+        record.insert("version", &Value::new(&4).unwrap()).unwrap();
         assert!(verify(&record).unwrap_err().to_string().contains("another body"));
-        record.entries.remove("body");
+        record.remove("body");
         assert!(verify(&record).is_err());
     }
 }

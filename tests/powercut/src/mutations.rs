@@ -73,8 +73,8 @@ pub(crate) const MUTATIONS: [Mutation; 9] = [
         shows: &[LOST],
         edits: &[(
             "src/file/rotate.rs",
-            "Whose::Secret(successor), record, true, Some(had))?",
-            "Whose::Secret(successor), record, false, Some(had))?",
+            "SessionRef::Id(successor), record, true, Some(had))?",
+            "SessionRef::Id(successor), record, false, Some(had))?",
         )],
     },
     Mutation {
@@ -133,7 +133,7 @@ pub(crate) const MUTATIONS: [Mutation; 9] = [
     },
 ];
 
-/// What a copy needs to be built: all of the workspace but what is built or fetched.
+/// The files that a copy needs to be built: all of the workspace but what is built or fetched.
 const COPIED: [&str; 8] =
     ["Cargo.toml", "Cargo.lock", "README.md", "LICENSE-MIT", "src", "benches", "tests", "examples"];
 

@@ -88,6 +88,18 @@ pub(crate) enum Operation {
     Destroy,
 }
 
+/// An operation on a life.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) operation: Operation,
+    /// Its number in the notes.
+    pub(crate) op: Op,
+    pub(crate) life: Life,
+    /// The life that a creation or a rotation begins.
+    pub(crate) fresh: Life,
+    pub(crate) power_safe: bool,
+}
+
 /// A client of the store: it performs operations and notes them.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -100,20 +112,14 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Performs an operation on a life; creations and rotations begin the life `fresh`. Returns whether it
+    /// Performs an operation. Returns whether it
     /// was done: the session may no longer exist, or the lock may not have been free in time.
     ///
     /// # Errors
     ///
     /// The engine failed for a reason that must not occur here.
-    pub(crate) fn perform(
-        &self,
-        operation: Operation,
-        op: Op,
-        life: Life,
-        fresh: Life,
-        power_safe: bool,
-    ) -> Result<bool> {
+    pub(crate) fn perform(&self, call: Call) -> Result<bool> {
+        let Call { operation, op, life, fresh, power_safe } = call;
         let how = if power_safe { Durability::PowerSafe } else { Durability::Relaxed };
         let say = |note| self.notes.say(note);
         let returned = match (operation, self.table.token(life)) {
@@ -156,7 +162,7 @@ impl Client {
             }
             (Operation::Rotate, Some(token)) => {
                 let mut change = |record: &mut Record| {
-                    let since = record.deadline.duration_since(UNIX_EPOCH).unwrap_or_default();
+                    let since = record.deadline().duration_since(UNIX_EPOCH).unwrap_or_default();
                     let deadline = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
                     say(Note::Rotating { op, life, successor: fresh, deadline });
                     content::fill(record, fresh, 1).map(|()| Verdict::Write)
@@ -164,7 +170,7 @@ impl Client {
                 self.store.rotate(&token, &mut change, how)
             }
         };
-        self.conclude(operation, op, life, fresh, returned)
+        self.conclude(&call, returned)
     }
 
     /// Bytes available for a version in a session's file; `None` if the session no longer exists.
@@ -177,14 +183,8 @@ impl Client {
     }
 
     /// Notes the result.
-    fn conclude(
-        &self,
-        operation: Operation,
-        op: Op,
-        life: Life,
-        fresh: Life,
-        returned: sessile::Result<Option<Saved>>,
-    ) -> Result<bool> {
+    fn conclude(&self, call: &Call, returned: sessile::Result<Option<Saved>>) -> Result<bool> {
+        let Call { operation, op, life, fresh, .. } = *call;
         let saved = match returned {
             Ok(saved) => saved,
             // No result was acknowledged, as if the caller had been killed.

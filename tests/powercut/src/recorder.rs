@@ -5,7 +5,7 @@ use crate::disk::Pages;
 use crate::filesystem::FileSystem;
 use crate::image::Image;
 use crate::log::{Note, Recording};
-use crate::operation::{Notes, Operation};
+use crate::operation::{Call, Notes, Operation};
 use crate::rig::Rig;
 use crate::stop;
 use crate::tally::Tally;
@@ -90,7 +90,8 @@ fn work(script: Script, scene: &Scene, root: &File, has_all: &dyn Fn() -> bool) 
     let mut processes = Processes { scene, notes, seed: script.seed, started: 0, children: Vec::new() };
     // One session is owed from the beginning.
     let first = scene.make()?;
-    first.perform(Operation::Create(Duration::from_secs(3600)), 1, 0, 1, true)?;
+    let operation = Operation::Create(Duration::from_secs(3600));
+    first.perform(Call { operation, op: 1, life: 0, fresh: 1, power_safe: true })?;
     drop(first);
     for _ in 0..PROCESSES {
         processes.start()?;

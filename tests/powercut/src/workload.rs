@@ -5,7 +5,7 @@
 //! There are few sessions, so that operations meet: every thread changes, rotates and ends each of them.
 use crate::kill_at_syscall::KillPoint;
 use crate::log::{self, Life, Note, Op};
-use crate::operation::{Client, Notes, Operation, Table};
+use crate::operation::{Call, Client, Notes, Operation, Table};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use rand::rngs::StdRng;
@@ -248,7 +248,15 @@ impl KillAtSyscall {
             KilledOperation::Rotate => Operation::Rotate,
             KilledOperation::Destroy => Operation::Destroy,
         };
-        client.perform(operation, self.op, self.life, self.fresh, self.power_safe).map(drop)
+        client
+            .perform(Call {
+                operation,
+                op: self.op,
+                life: self.life,
+                fresh: self.fresh,
+                power_safe: self.power_safe,
+            })
+            .map(drop)
     }
 }
 
@@ -307,7 +315,7 @@ impl Hand {
     fn perform(&mut self, operation: Operation, life: Life) -> Result<bool> {
         let power_safe = self.is_power_safe();
         let op = self.next();
-        self.client.perform(operation, op, life, op, power_safe)
+        self.client.perform(Call { operation, op, life, fresh: op, power_safe })
     }
 
     fn is_power_safe(&mut self) -> bool {
@@ -322,9 +330,17 @@ impl Hand {
         let linger = Operation::Linger(LOCK_WAIT + 4 * HEAD_START);
         let client = &self.client;
         thread::scope(|scope| {
-            let saver = scope.spawn(move || client.perform(linger, saving, life, saving, power_safe));
+            let saver = scope.spawn(move || {
+                client.perform(Call { operation: linger, op: saving, life, fresh: saving, power_safe })
+            });
             thread::sleep(HEAD_START);
-            client.perform(Operation::Destroy, ending, life, ending, power_safe)?;
+            client.perform(Call {
+                operation: Operation::Destroy,
+                op: ending,
+                life,
+                fresh: ending,
+                power_safe,
+            })?;
             saver.join().map_err(|_| anyhow!("a save of the workload panicked"))?.map(drop)
         })
     }
@@ -332,8 +348,22 @@ impl Hand {
     /// Saves a session into a larger file without a sync of its name, and destroys it at once.
     fn outgrow(&mut self, life: Life) -> Result<()> {
         let (growing, ending) = (self.next(), self.next());
-        self.client.perform(Operation::Grow, growing, life, growing, false)?;
-        self.client.perform(Operation::Destroy, ending, life, ending, false).map(drop)
+        self.client.perform(Call {
+            operation: Operation::Grow,
+            op: growing,
+            life,
+            fresh: growing,
+            power_safe: false,
+        })?;
+        self.client
+            .perform(Call {
+                operation: Operation::Destroy,
+                op: ending,
+                life,
+                fresh: ending,
+                power_safe: false,
+            })
+            .map(drop)
     }
 
     /// Starts an operation in a process that is killed in it, then saves the same session: the next writer
@@ -380,9 +410,8 @@ impl Hand {
         let ends =
             matches!(operation, KilledOperation::Destroy | KilledOperation::Rotate) && self.chance.random();
         let op = self.next();
-        self.client
-            .perform(if ends { Operation::Destroy } else { Operation::Save }, op, life, op, true)
-            .map(drop)
+        let operation = if ends { Operation::Destroy } else { Operation::Save };
+        self.client.perform(Call { operation, op, life, fresh: op, power_safe: true }).map(drop)
     }
 
     fn next(&mut self) -> u64 {

@@ -2,7 +2,7 @@
 //!
 //! Relaxed is its default: the journal reaches the kernel with each write. Power-safe persists it
 //! (`PersistMode::SyncData`) before an operation returns. Updates use no transaction, so of two concurrent
-//! updates one is lost: fjall's own transactions would cost more.
+//! updates one is lost, and an update can undo an end: fjall's own transactions would cost more.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Found, Key, Row, micros, usual_deadline};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
@@ -53,6 +53,9 @@ impl Peer for Fjall {
     fn client(&self) -> Box<dyn Client + '_> {
         Box::new(self)
     }
+    fn keeps_ends(&self) -> bool {
+        false
+    }
 }
 
 impl Client for &Fjall {
@@ -68,11 +71,12 @@ impl Client for &Fjall {
         self.persist();
         true
     }
-    fn create(&mut self, key: &Key, deadline: SystemTime) {
+    fn create(&mut self, key: &Key, deadline: SystemTime) -> Key {
         let mut batch = self.database.batch();
         self.put(&mut batch, key, deadline);
         batch.commit().expect("a commit");
         self.persist();
+        *key
     }
     fn delete(&mut self, key: &Key) -> bool {
         let Some(row) = self.sessions.get(key).expect("a look") else { return false };

@@ -72,8 +72,9 @@ impl Client for &Lmdb {
         write.commit().expect("a commit");
         true
     }
-    fn create(&mut self, key: &Key, deadline: SystemTime) {
+    fn create(&mut self, key: &Key, deadline: SystemTime) -> Key {
         self.put(&[*key], deadline);
+        *key
     }
     fn delete(&mut self, key: &Key) -> bool {
         let mut write = self.env.write_txn().expect("a transaction");

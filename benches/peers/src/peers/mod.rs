@@ -55,6 +55,17 @@ impl PeerName {
         }
     }
 
+    /// Its name as it writes it itself.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite",
+            Self::Lmdb => "LMDB",
+            Self::Redis => "Redis",
+            Self::Postgres => "PostgreSQL",
+            Self::Sessile | Self::Floor | Self::Rename | Self::Redb | Self::Fjall => self.name(),
+        }
+    }
+
     /// Whether it is installed on this machine: a server may not be.
     pub(crate) fn is_here(self) -> bool {
         match self {

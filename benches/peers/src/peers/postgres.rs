@@ -160,10 +160,11 @@ impl Client for PostgresClient<'_> {
         transaction.commit().expect("a commit");
         changed.expect("an update") == 1
     }
-    fn create(&mut self, key: &Key, deadline: SystemTime) {
+    fn create(&mut self, key: &Key, deadline: SystemTime) -> Key {
         let values: [&(dyn postgres::types::ToSql + Sync); 3] =
             [&text(key), &integer(deadline), &self.payload];
         self.connection.execute(&self.statements.insert, &values).expect("a row");
+        *key
     }
     fn delete(&mut self, key: &Key) -> bool {
         self.connection.execute(&self.statements.delete, &[&text(key)]).expect("a deletion") == 1

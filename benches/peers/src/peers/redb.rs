@@ -81,8 +81,9 @@ impl Client for &Redb {
         write.commit().expect("a commit");
         true
     }
-    fn create(&mut self, key: &Key, deadline: SystemTime) {
+    fn create(&mut self, key: &Key, deadline: SystemTime) -> Key {
         self.put(self.write(), &[*key], deadline);
+        *key
     }
     fn delete(&mut self, key: &Key) -> bool {
         let write = self.write();

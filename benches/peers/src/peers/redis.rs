@@ -3,7 +3,7 @@
 //! A session is a hash of its visits and its payload that Redis expires by itself, so there is no sweep to
 //! measure. `appendonly yes`; relaxed is `appendfsync everysec`, power-safe `always`, as
 //! <https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/> explains them. An update is
-//! three commands in one round trip.
+//! a script on the server, in one round trip: plain commands would create a session that was ended meanwhile.
 use super::server::{self, Server, find};
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Act, Found, Key, micros, usual_deadline};
@@ -31,6 +31,14 @@ impl Redis {
     }
 }
 
+/// Reads a session, counts a visit and writes the session, if it exists.
+const UPDATE: &str = "
+    local payload = redis.call('HGET', KEYS[1], 'payload')
+    if not payload then return 0 end
+    redis.call('HINCRBY', KEYS[1], 'visits', 1)
+    redis.call('HSET', KEYS[1], 'payload', payload)
+    return 1";
+
 fn make<'a>(
     pipe: &'a mut redis::Pipeline,
     key: &Key,
@@ -53,8 +61,10 @@ impl Peer for Redis {
         }
     }
     fn client(&self) -> Box<dyn Client + '_> {
-        let connection = self.client.get_connection().expect("a connection");
-        Box::new(RedisClient { payload: &self.setting.payload, connection })
+        let mut connection = self.client.get_connection().expect("a connection");
+        let loaded = redis::cmd("SCRIPT").arg("LOAD").arg(UPDATE).query(&mut connection);
+        let update = loaded.expect("a script");
+        Box::new(RedisClient { payload: &self.setting.payload, connection, update })
     }
     fn does(&self, act: Act) -> bool {
         !matches!(act, Act::LoadCached | Act::Sweep)
@@ -67,6 +77,8 @@ impl Peer for Redis {
 struct RedisClient<'a> {
     payload: &'a str,
     connection: Connection,
+    /// The digest by which the server knows the script.
+    update: String,
 }
 
 impl Client for RedisClient<'_> {
@@ -76,20 +88,16 @@ impl Client for RedisClient<'_> {
         Some(Found { visits: visits?, bytes: payload?.len() })
     }
     fn update(&mut self, key: &Key) -> bool {
-        let mut pipe = redis::pipe();
-        pipe.atomic();
-        pipe.cmd("HGET").arg(key).arg("payload");
-        pipe.cmd("HINCRBY").arg(key).arg("visits").arg(1).ignore();
-        pipe.cmd("HSET").arg(key).arg("payload").arg(self.payload).ignore();
-        // The other commands would create a missing session.
-        let (payload,): (Option<String>,) = pipe.query(&mut self.connection).expect("an update");
-        payload.is_some()
+        let mut update = redis::cmd("EVALSHA");
+        update.arg(&self.update).arg(1).arg(key);
+        update.query::<u64>(&mut self.connection).expect("an update") == 1
     }
-    fn create(&mut self, key: &Key, deadline: SystemTime) {
+    fn create(&mut self, key: &Key, deadline: SystemTime) -> Key {
         let mut pipe = redis::pipe();
         make(pipe.atomic(), key, deadline, self.payload)
             .query::<()>(&mut self.connection)
             .expect("a session");
+        *key
     }
     fn delete(&mut self, key: &Key) -> bool {
         redis::cmd("DEL").arg(key).query::<u64>(&mut self.connection).expect("a deletion") == 1

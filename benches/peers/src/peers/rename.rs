@@ -1,6 +1,6 @@
 //! The method of most file stores: a session is a file in one of 256 directories, written to a temporary file
 //! and renamed into place. There is no lock per session, which threads of other processes would need, because
-//! most such stores have none. Power-safe: `fsync` of the file before it is renamed, and of its directory
+//! most such stores have none: of two concurrent updates one is lost, and an update can undo an end. Power-safe: `fsync` of the file before it is renamed, and of its directory
 //! afterwards. A sweep reads every file, as Django's `clearsessions` does.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Durability, Found, Key, Row, micros, text, usual_deadline};
@@ -51,6 +51,9 @@ impl Peer for Rename {
     fn client(&self) -> Box<dyn Client + '_> {
         Box::new(self)
     }
+    fn keeps_ends(&self) -> bool {
+        false
+    }
 }
 
 impl Client for &Rename {
@@ -64,8 +67,9 @@ impl Client for &Rename {
         self.write(key, &row, self.setting.durability);
         true
     }
-    fn create(&mut self, key: &Key, deadline: SystemTime) {
+    fn create(&mut self, key: &Key, deadline: SystemTime) -> Key {
         self.write(key, &Row::of(deadline, &self.setting.payload), self.setting.durability);
+        *key
     }
     fn delete(&mut self, key: &Key) -> bool {
         let path = self.path(key);

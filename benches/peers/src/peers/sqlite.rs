@@ -105,9 +105,10 @@ impl Client for SqliteClient<'_> {
         transaction.commit().expect("a commit");
         changed == 1
     }
-    fn create(&mut self, key: &Key, deadline: SystemTime) {
+    fn create(&mut self, key: &Key, deadline: SystemTime) -> Key {
         let mut insert = self.connection.prepare_cached(INSERT).expect("a statement");
         insert.execute(params![key, integer(deadline), self.payload]).expect("a row");
+        *key
     }
     fn delete(&mut self, key: &Key) -> bool {
         let text = "DELETE FROM sessions WHERE id = ?1";

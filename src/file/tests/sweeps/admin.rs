@@ -293,12 +293,12 @@ fn an_import_replaces_the_cached_earlier_session() {
     let dir = directory();
     let (here, there) = (remembering(dir.path()), remembering(dir.path()));
     let session = SessionId::random().unwrap();
-    here.create_file(Whose::Secret(&session), Arc::new(record("old")), false).unwrap();
+    here.create_file(SessionRef::Id(&session), record("old"), false).unwrap();
     assert_eq!(served(&here, &session).as_deref(), Some("old"));
     let path = dir.path().join(SessionPath::of(&session.public_id()).as_str());
     let stopped = fs::File::options().read(true).write(true).open(path).unwrap();
     let stopped = LockedFile::acquire(stopped, Instant::now()).unwrap().unwrap();
-    assert!(dies_at("invalidate", || there.delete_file(Whose::Secret(&session))));
+    assert!(dies_at("invalidate", || there.delete_file(SessionRef::Id(&session))));
     drop(stopped);
     assert!(there.import(&session.public_id(), &record("imported"), Durability::PowerSafe).unwrap());
     assert_eq!(served(&here, &session).as_deref(), Some("imported"));

@@ -16,7 +16,7 @@ const GONE: [&str; 1] = ["open session in shard"];
 /// Every lock holder invalidates before it unlocks.
 const ALIVE: [&str; 4] = ["open session in shard", "lock", "read", "invalidate"];
 /// In a bucket that is new to the store.
-const FILED: [&str; 4] = ["open directory", "open file in directory", "append", "stat file"];
+const INSERTED: [&str; 4] = ["open directory", "open file in directory", "append", "stat file"];
 const STRUCK: &str = "write";
 const END_OF_BUCKET: &str = "read";
 
@@ -65,7 +65,7 @@ fn a_due_session_costs_one_read_and_a_later_one_none() {
 
     let renewed = stage.renewed(Where::Elsewhere, at(MADE, 39), at(MADE + 9, 0), "renewed");
     stage.clock.set(at(MADE, 40));
-    let report = stage.check_calls(&[&bucket, &[SHARD], &ALIVE, &FILED, &[STRUCK, END_OF_BUCKET]]);
+    let report = stage.check_calls(&[&bucket, &[SHARD], &ALIVE, &INSERTED, &[STRUCK, END_OF_BUCKET]]);
     assert_eq!((report.examined, report.renewed), (1, 1));
     // Not read until its new hour.
     stage.check_calls(&[&BEGIN, &[LIST, SIZE], &ENTRIES, &[END_OF_BUCKET]]);
@@ -170,22 +170,22 @@ fn a_sweep_syncs_nothing_and_opens_due_or_walked_sessions_only() {
 
 /// An absent name means that no invalidation is pending.
 #[test]
-fn a_removal_is_announced_before_the_name_is_gone() {
+fn a_removal_invalidates_before_the_name_is_gone() {
     for place in [Where::Elsewhere, Where::Walked] {
         let stage = Stage::new();
         let session = stage.session(place, at(MADE, 50), "x");
         stage.clock.set(at(SWEPT, 0));
         let path = stage.fixture.path(&session);
         let open = || fs::File::options().read(true).write(true).open(&path).unwrap();
-        let (at_removal, at_announcement, afterwards) = (open(), open(), open());
+        let (at_removal, at_invalidation, afterwards) = (open(), open(), open());
         let is_locked = |file: fs::File| LockedFile::acquire(file, Instant::now()).unwrap().is_err();
         let report = Arc::new(Mutex::new(Vec::new()));
         let (seen, watched) = (Arc::clone(&report), path.clone());
-        let (mut at_removal, mut at_announcement) = (Some(at_removal), Some(at_announcement));
+        let (mut at_removal, mut at_invalidation) = (Some(at_removal), Some(at_invalidation));
         let watch = move |_, call| {
             let file = match call {
                 "unlink" => at_removal.take(),
-                "invalidate" => at_announcement.take(),
+                "invalidate" => at_invalidation.take(),
                 _ => None,
             };
             if let Some(file) = file {

@@ -37,13 +37,13 @@ impl Other {
             Self::Keep => store.update_file(session, &mut |_| Ok(Verdict::Keep), false),
             Self::Rotate => {
                 let mut change = |record: &mut Record| {
-                    record.deadline = until;
-                    record.entries.insert("text".into(), Value::new("new").unwrap());
+                    record.set_timing(Timing { deadline: until, ..record.timing() });
+                    record.insert("text", &Value::new("new").unwrap()).unwrap();
                     Ok(Verdict::Write)
                 };
                 store.rotate_file(session, successor, &mut change)
             }
-            Self::Delete => return store.delete_file(Whose::Secret(session)),
+            Self::Delete => return store.delete_file(SessionRef::Id(session)),
         };
         done.map(|live| live.is_some())
     }
@@ -208,7 +208,7 @@ fn check_waiter(place: Where, other: Other, set_back: bool, imported: bool) {
 }
 
 #[test]
-fn a_waiter_for_a_swept_session_is_not_told_that_it_saved() {
+fn a_save_that_waited_for_a_sweep_is_not_acknowledged() {
     for place in [Where::Walked, Where::Elsewhere] {
         for other in Other::ALL {
             for (set_back, imported) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -275,8 +275,8 @@ fn an_insertion_during_a_bucket_removal_is_not_lost() {
         let before = stage.id(Where::Elsewhere);
         let filed_late = stage.id(Where::Elsewhere);
         let make = |store: &FileStore, session: &SessionId| {
-            let record = Arc::new(record_until(at(MADE, 58), "x"));
-            store.create_file(Whose::Secret(session), record, false).unwrap();
+            let record = record_until(at(MADE, 58), "x");
+            store.create_file(SessionRef::Id(session), record, false).unwrap();
             renew(store, session, at(MADE + 9, 0), "late").unwrap().unwrap();
         };
         make(&other_store, &before);
@@ -304,7 +304,7 @@ fn an_insertion_during_a_bucket_removal_is_not_lost() {
 // --------------------------------------------------------------------------------------- sweeps beside operations
 
 /// A session reaches its deadline during an operation on it, and is swept at that instant.
-fn expire_and_sweep_in_every_call(operation: Act, until: SystemTime) {
+fn expire_and_sweep_in_every_call(operation: Operation, until: SystemTime) {
     let stage = Stage::new();
     let sweeper = stage.other();
     let deadline = at(SWEPT, 31);
@@ -324,26 +324,28 @@ fn expire_and_sweep_in_every_call(operation: Act, until: SystemTime) {
             }
         };
         let mut change = |record: &mut Record| {
-            record.deadline = until;
-            let text = if matches!(operation, Act::Grow { .. }) { big("new") } else { "new".into() };
-            record.entries.insert("text".into(), Value::new(&text).unwrap());
+            record.set_timing(Timing { deadline: until, ..record.timing() });
+            let text = if matches!(operation, Operation::Grow { .. }) { big("new") } else { "new".into() };
+            record.insert("text", &Value::new(&text).unwrap()).unwrap();
             Ok(Verdict::Write)
         };
         let store = stage.store();
         let (result, calls) = during(in_call(call, sweep), || match operation {
-            Act::Create { power_safe } => {
-                let record = Arc::new(record_until(until, "new"));
-                store.create_file(Whose::Secret(&successor), record, power_safe).map(|_| true)
+            Operation::Create { power_safe } => {
+                let record = record_until(until, "new");
+                store.create_file(SessionRef::Id(&successor), record, power_safe).map(|_| true)
             }
-            Act::Update { power_safe } | Act::Grow { power_safe } => {
+            Operation::Update { power_safe } | Operation::Grow { power_safe } => {
                 store.update_file(&session, &mut change, power_safe).map(|live| live.is_some())
             }
-            Act::Keep => {
+            Operation::Keep => {
                 store.update_file(&session, &mut |_| Ok(Verdict::Keep), true).map(|live| live.is_some())
             }
-            Act::Rotate => store.rotate_file(&session, &successor, &mut change).map(|live| live.is_some()),
-            Act::Delete => store.delete_file(Whose::Secret(&session)),
-            Act::Load => unreachable!(),
+            Operation::Rotate => {
+                store.rotate_file(&session, &successor, &mut change).map(|live| live.is_some())
+            }
+            Operation::Delete => store.delete_file(SessionRef::Id(&session)),
+            Operation::Load => unreachable!(),
         });
         if !*met.lock().unwrap() {
             assert!(call > 2);
@@ -354,14 +356,14 @@ fn expire_and_sweep_in_every_call(operation: Act, until: SystemTime) {
         let lives = acknowledged && until > deadline;
         let [old, made] = [stage.text(&session), stage.text(&successor)];
         let want = match operation {
-            Act::Create { .. } | Act::Rotate => [None, lives.then(|| "new".into())],
-            Act::Update { .. } | Act::Grow { .. } => [lives.then(|| operation.new_text()), None],
+            Operation::Create { .. } | Operation::Rotate => [None, lives.then(|| "new".into())],
+            Operation::Update { .. } | Operation::Grow { .. } => [lives.then(|| operation.new_text()), None],
             _ => [None, None],
         };
         assert_eq!([old, made], want, "{context}: {acknowledged}");
         assert_eq!(stage.fixture.temporary_beside(&session), 0, "{context}");
         // A session that was reported as deleted or expired does not come back with an earlier time.
-        if acknowledged && [Act::Delete, Act::Rotate].contains(&operation) {
+        if acknowledged && [Operation::Delete, Operation::Rotate].contains(&operation) {
             stage.clock.set(at(SWEPT, 30));
             assert_eq!(stage.text(&session), None, "{context}: it came back");
         }
@@ -403,8 +405,8 @@ fn a_session_that_expires_during_its_creation_is_indexed() {
             None
         };
         let create = || {
-            let record = Arc::new(record_until(deadline, "x"));
-            stage.store().create_file(Whose::Secret(&session), record, false)
+            let record = record_until(deadline, "x");
+            stage.store().create_file(SessionRef::Id(&session), record, false)
         };
         let (made, calls) = during(plan, create);
         made.unwrap();

@@ -1,4 +1,4 @@
-//! A sweep each of whose calls fails, or is the last one of a process.
+//! Sweeps in which one call fails, or in which the process dies in one call.
 use super::*;
 
 /// A text for each session that must not be lost.
@@ -126,7 +126,7 @@ const BEFORE_THE_SHARD: [(&str, &str); 7] = [
     ),
     ("three buckets", "open file in directory, read, read, read"),
 ];
-/// The calls between the walked shard and the due entries: the hour is noted.
+/// The calls between the walked shard and the due entries: the hour is recorded.
 const AFTER_THE_SHARD: (&str, &str) =
     ("sizes", "write, list directory, stat in directory?, stat in directory?");
 
@@ -146,7 +146,7 @@ fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
     assert_eq!(calls[..before.len()], names_before);
     let names_after = names(&after);
     let is_after = |n: &usize| calls[*n..].iter().zip(&names_after).all(|(a, b)| a == b);
-    let after_at = (before.len()..calls.len() - after.len()).find(is_after).expect("the hour is noted");
+    let after_at = (before.len()..calls.len() - after.len()).find(is_after).expect("the hour is recorded");
     let other = |n: usize| match calls[n] {
         // The mark for waiters, or the erasure in a bucket that stays: the session is read once more.
         "write" => true,
@@ -170,7 +170,7 @@ fn meet_fault(stage: &Stage, fault: Fault, silent: &[bool]) -> bool {
     let met = calls.len() > fault.call;
     let context = format!("{fault:?}, after calls {calls:?}");
     let root = stage.fixture.dir.path();
-    let is_told = match &result {
+    let is_reported = match &result {
         Err(error) => {
             check_error(error, root, fault.errno, &context);
             true
@@ -182,9 +182,9 @@ fn meet_fault(stage: &Stage, fault: Fault, silent: &[bool]) -> bool {
             report.failed > 0
         }
     };
-    assert!(met || !is_told, "{context}: {result:?}");
+    assert!(met || !is_reported, "{context}: {result:?}");
     if met && !silent[fault.call] {
-        assert!(is_told, "{context}: no error was reported");
+        assert!(is_reported, "{context}: no error was reported");
     }
     scene.check(stage, &context);
     met

@@ -1,0 +1,132 @@
+//! The plain data of a record: its times, its expiry setting, the marks of its last login. Pure: no bytes, no clock.
+use crate::clock::{from_micros, micros};
+use std::time::{Duration, SystemTime};
+
+/// Longest duration that a setting or a policy may have.
+pub(crate) const THOUSAND_YEARS: Duration = Duration::from_secs(1000 * 365 * 86_400);
+
+/// How one session expires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// By the program's [`Lifetime`](crate::Lifetime).
+    #[default]
+    Default,
+    /// This long after the last activity, instead of the program's age; zero ends the session when it is saved.
+    After(Duration),
+    /// At this instant, whatever the activity; one in the past ends the session when it is saved.
+    At(SystemTime),
+    /// When the browser closes (the cookie has neither `Max-Age` nor `Expires`); the server keeps its age.
+    BrowserClose,
+}
+
+impl Expiry {
+    /// The setting as it can be stored: whole microseconds, durations of at most a thousand years.
+    pub(crate) fn normalized(self) -> Self {
+        match self {
+            Self::After(age) => Self::After(whole_micros(age)),
+            Self::At(instant) => Self::At(from_micros(micros(instant))),
+            other => other,
+        }
+    }
+
+    /// Whether the setting ends the session at once.
+    pub(crate) fn is_over(self, now: SystemTime) -> bool {
+        match self {
+            Self::After(age) => age.is_zero(),
+            Self::At(instant) => instant <= now,
+            Self::Default | Self::BrowserClose => false,
+        }
+    }
+}
+
+fn whole_micros(span: Duration) -> Duration {
+    let span = span.min(THOUSAND_YEARS);
+    Duration::new(span.as_secs(), span.subsec_micros() * 1000)
+}
+
+/// What the policy needs to know of a session: its times and its expiry setting. A record keeps whole microseconds; finer
+/// times are rounded down when they are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// When the session was created, or its last login: the absolute limit counts from here.
+    pub created: SystemTime,
+    /// The last activity that moved the deadline: age and idle limit count from here.
+    pub touched: SystemTime,
+    /// From this instant on the session is expired. The one time a store compares.
+    pub deadline: SystemTime,
+    /// How this session expires, if not by the program's default.
+    pub expiry: Expiry,
+    /// Whether the cookie sent last ends with the browser because the program's [`Lifetime`](crate::Lifetime) said so; always
+    /// false with a setting of the session's own. A change of that policy reaches the browser with the next save.
+    pub ends_with_browser: bool,
+}
+
+impl Timing {
+    /// Of a session that is created and touched at `now`.
+    ///
+    /// ```
+    /// use sessile::record::Timing;
+    /// use std::time::{Duration, UNIX_EPOCH};
+    /// let timing = Timing::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(60));
+    /// assert!(timing.created == timing.touched && timing.touched < timing.deadline);
+    /// ```
+    #[must_use]
+    pub fn new(now: SystemTime, deadline: SystemTime) -> Self {
+        Self { created: now, touched: now, deadline, expiry: Expiry::Default, ends_with_browser: false }
+    }
+}
+
+/// The marks of a session's last login. All are empty in a record of which no login set them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Login {
+    /// When it was; the first instant of 1970 is stored as none.
+    pub at: Option<SystemTime>,
+    /// The number of the last cut-off at that time; 0 for none.
+    pub cut_off: u64,
+    /// A digest of the user; 16 zeros are stored as none.
+    pub user_digest: Option<[u8; 16]>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::UNIX_EPOCH;
+
+    fn at(micros: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_micros(micros)
+    }
+
+    #[test]
+    fn a_setting_is_rounded_down_to_microseconds() {
+        let finer = Duration::from_nanos(1_999);
+        let whole = Duration::from_micros(1);
+        let day = Duration::from_secs(86_400);
+        for (setting, want) in [
+            (Expiry::Default, Expiry::Default),
+            (Expiry::BrowserClose, Expiry::BrowserClose),
+            (Expiry::After(day + finer), Expiry::After(day + whole)),
+            (Expiry::After(THOUSAND_YEARS), Expiry::After(THOUSAND_YEARS)),
+            (Expiry::After(Duration::MAX), Expiry::After(THOUSAND_YEARS)),
+            (Expiry::At(at(7) + finer), Expiry::At(at(7) + whole)),
+            (Expiry::At(UNIX_EPOCH - day), Expiry::At(UNIX_EPOCH)),
+        ] {
+            assert_eq!(setting.normalized(), want);
+        }
+    }
+
+    #[test]
+    fn a_setting_ends_a_session_at_once_if_nothing_is_left_of_it() {
+        let moment = Duration::from_micros(1);
+        for (setting, over) in [
+            (Expiry::Default, false),
+            (Expiry::BrowserClose, false),
+            (Expiry::After(Duration::ZERO), true),
+            (Expiry::After(moment), false),
+            (Expiry::At(at(5) - moment), true),
+            (Expiry::At(at(5)), true),
+            (Expiry::At(at(5) + moment), false),
+        ] {
+            assert_eq!(setting.is_over(at(5)), over, "{setting:?}");
+        }
+    }
+}

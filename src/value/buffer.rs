@@ -1,0 +1,220 @@
+//! Where the bytes of a value are written: in the canonical order and with the counts that they turn out to have, whatever a type
+//! claims about itself. Knows no `serde`.
+use super::fault::Fault;
+use super::wire::{MORE, Reader, VARINT_BYTES_MAX};
+use smallvec::SmallVec;
+use std::cmp::Ordering;
+use std::fmt::{self, Write};
+
+/// Bytes that take no allocation: most values have fewer.
+const SMALL_BYTES: usize = 256;
+/// Members of the objects around one part that take no allocation.
+const SMALL_MEMBERS: usize = 32;
+
+/// The bytes so far.
+pub(super) struct Buffer {
+    bytes: SmallVec<[u8; SMALL_BYTES]>,
+    /// The members of the objects that are not finished, each object's behind those of the one around it.
+    members: SmallVec<[Member; SMALL_MEMBERS]>,
+}
+
+/// A member of an object, key and value.
+#[derive(Clone, Copy)]
+struct Member {
+    /// The first bytes of its key, zeros behind a shorter one: they decide the order of most keys.
+    prefix: u64,
+    /// Where it begins.
+    start: usize,
+    /// Where it ends, once that is asked for.
+    end: usize,
+}
+
+/// A place in a buffer, to which it can be cut back.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Mark {
+    bytes: usize,
+    members: usize,
+}
+
+impl Buffer {
+    #[inline]
+    pub(super) fn new() -> Self {
+        Self { bytes: SmallVec::new(), members: SmallVec::new() }
+    }
+
+    #[inline]
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    #[inline]
+    pub(super) fn mark(&self) -> Mark {
+        Mark { bytes: self.bytes.len(), members: self.members.len() }
+    }
+
+    /// Forgets all that was written since the mark.
+    pub(super) fn cut(&mut self, mark: Mark) {
+        self.bytes.truncate(mark.bytes);
+        self.members.truncate(mark.members);
+    }
+
+    #[inline]
+    pub(super) fn byte(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+
+    #[inline]
+    pub(super) fn varint(&mut self, number: u64) {
+        match u8::try_from(number) {
+            Ok(byte) if byte < MORE => self.byte(byte),
+            _ => self.long_varint(number),
+        }
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self, number: u64) {
+        let mut room = [0; VARINT_BYTES_MAX];
+        self.bytes(postcard::to_slice(&number, &mut room).expect("the longest varint fits"));
+    }
+
+    #[inline]
+    fn count(&mut self, count: usize) {
+        self.varint(u64::try_from(count).expect("no machine counts further"));
+    }
+
+    #[inline]
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// A text behind its length.
+    #[inline]
+    pub(super) fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.bytes(text.as_bytes());
+    }
+
+    /// A text behind its length, as it is displayed.
+    ///
+    /// # Errors
+    ///
+    /// Its `Display` fails.
+    pub(super) fn displayed<T: fmt::Display + ?Sized>(&mut self, text: &T) -> Result<(), Fault> {
+        let at = self.claim(0);
+        let start = self.bytes.len();
+        write!(self, "{text}").map_err(|_| Fault::new("its `Display` fails"))?;
+        self.settle(at, 0, self.bytes.len() - start);
+        Ok(())
+    }
+
+    /// Takes back the text that was written behind its length since the mark.
+    pub(super) fn take_text(&mut self, mark: Mark) -> Option<String> {
+        let text = Reader::new(self.bytes.get(mark.bytes..)?).text().ok()?.to_owned();
+        self.cut(mark);
+        Some(text)
+    }
+
+    /// A count that is only claimed. Where it is.
+    #[inline]
+    pub(super) fn claim(&mut self, claimed: usize) -> usize {
+        let at = self.bytes.len();
+        self.count(claimed);
+        at
+    }
+
+    /// Replaces a claimed count, if it was wrong.
+    #[inline]
+    pub(super) fn settle(&mut self, at: usize, claimed: usize, count: usize) {
+        if claimed != count {
+            self.replace_count(at, claimed, count);
+        }
+    }
+
+    #[inline(never)]
+    fn replace_count(&mut self, at: usize, claimed: usize, count: usize) {
+        match u8::try_from(count) {
+            Ok(byte) if byte < MORE && claimed < usize::from(MORE) => self.bytes[at] = byte,
+            _ => {
+                let length = claimed.max(1).ilog2() as usize / 7 + 1;
+                let rest: SmallVec<[u8; SMALL_BYTES]> = SmallVec::from_slice(&self.bytes[at + length..]);
+                self.bytes.truncate(at);
+                self.count(count);
+                self.bytes(&rest);
+            }
+        }
+    }
+
+    /// Begins a member with its key.
+    #[inline]
+    pub(super) fn member(&mut self, key: &str) {
+        let start = self.bytes.len();
+        self.members.push(Member { prefix: prefix(key.as_bytes()), start, end: start });
+        self.text(key);
+    }
+
+    /// The key that was written since the mark begins a member.
+    #[inline]
+    pub(super) fn member_from(&mut self, mark: Mark) {
+        let prefix = prefix(key_at(&self.bytes, mark.bytes));
+        self.members.push(Member { prefix, start: mark.bytes, end: mark.bytes });
+    }
+
+    /// Puts the members since the mark in order; of those with the same key the last remains. How many there are.
+    #[inline]
+    pub(super) fn order(&mut self, mark: Mark) -> usize {
+        let members = &self.members[mark.members..];
+        let is_sorted = members.is_sorted_by(|one, next| one.prefix < next.prefix);
+        let count = if is_sorted { members.len() } else { self.sort(mark) };
+        self.members.truncate(mark.members);
+        count
+    }
+
+    #[inline(never)]
+    fn sort(&mut self, mark: Mark) -> usize {
+        let Self { bytes, members } = self;
+        let members = &mut members[mark.members..];
+        let first = members[0].start;
+        // Each ends where the next begins.
+        let mut end = bytes.len();
+        for member in members.iter_mut().rev() {
+            member.end = std::mem::replace(&mut end, member.start);
+        }
+        let old: SmallVec<[u8; SMALL_BYTES]> = SmallVec::from_slice(&bytes[first..]);
+        let key = |member: &Member| key_at(&old, member.start - first);
+        let compare = |one: &Member, other: &Member| match one.prefix.cmp(&other.prefix) {
+            Ordering::Equal => key(one).cmp(key(other)),
+            order => order,
+        };
+        members.sort_unstable_by(|one, other| compare(one, other).then(one.start.cmp(&other.start)));
+        bytes.truncate(first);
+        let mut count = 0;
+        for (at, member) in members.iter().enumerate() {
+            let is_last = members.get(at + 1).is_none_or(|next| compare(member, next).is_lt());
+            if is_last {
+                bytes.extend_from_slice(&old[member.start - first..member.end - first]);
+                count += 1;
+            }
+        }
+        count
+    }
+}
+
+/// The key of a member that begins here.
+fn key_at(bytes: &[u8], start: usize) -> &[u8] {
+    Reader::new(&bytes[start..]).sized().expect("a key that was just written")
+}
+
+#[inline]
+fn prefix(key: &[u8]) -> u64 {
+    match key.first_chunk() {
+        Some(first) => u64::from_be_bytes(*first),
+        None => key.iter().rev().fold(0, |prefix, byte| (prefix >> 8) | (u64::from(*byte) << 56)),
+    }
+}
+
+impl Write for Buffer {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.bytes(text.as_bytes());
+        Ok(())
+    }
+}

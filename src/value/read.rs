@@ -1,0 +1,429 @@
+//! The bytes of a value as any `Deserialize`, in one pass: without a tree of JSON between them, and without an allocation that
+//! the type does not ask for. As `serde_json::from_value`, with three differences:
+//!
+//! - Nesting is counted on the way down ([`Room`]), also that of options and newtypes, which a type can ask for without end.
+//!   Parts that `serde` keeps aside (untagged and internally tagged enums, flattened fields) it reads by itself, uncounted:
+//!   their depth is bounded by that of the stored value.
+//! - A refusal says where and why, and quotes nothing ([`Fault`]). The path is put together when it is passed up.
+//! - Damage anywhere in the value is found, also in parts that the type ignores.
+//!
+//! A type may leave a part unread, or swallow the error of one and go on. So whatever happens inside a part, each
+//! [`Deserializer`] leaves the reader before its part or behind it, and the part around it sees to the rest.
+use super::fault::{Fault, Segment};
+use super::key::Key;
+use super::number::RAW;
+use super::room::Room;
+use super::tree;
+use super::wire::{self, Reader};
+use serde::de::value::MapDeserializer;
+use serde::de::{
+    self, DeserializeSeed, EnumAccess, Error as _, MapAccess, SeqAccess, Unexpected, VariantAccess, Visitor,
+};
+use serde::{Deserialize, forward_to_deserialize_any};
+
+/// The value as a `T`.
+///
+/// # Errors
+///
+/// It is none, the type nests too deeply, or the bytes are no value; which of these, [`wire::check`] tells.
+#[inline]
+pub(super) fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Fault> {
+    let mut reader = Reader::new(bytes);
+    let read = T::deserialize(Deserializer { reader: &mut reader, room: Room::ALL })?;
+    if reader.left() == 0 && !bytes.is_empty() {
+        return Ok(read);
+    }
+    // The type asked for nothing, or swallowed an error.
+    wire::check(bytes).map(|()| read)
+}
+
+/// One part of the value.
+struct Deserializer<'r, 'de> {
+    reader: &'r mut Reader<'de>,
+    room: Room,
+}
+
+impl<'de> Deserializer<'_, 'de> {
+    /// Of whatever kind the part is.
+    fn any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let reader = self.reader;
+        match reader.byte()? {
+            wire::NULL => visitor.visit_unit(),
+            wire::BOOL => visitor.visit_bool(reader.boolean()?),
+            wire::UNSIGNED => visitor.visit_u64(reader.varint()?),
+            wire::NEGATIVE => visitor.visit_i64(reader.negative()?),
+            wire::FLOAT => visitor.visit_f64(reader.float()?),
+            wire::TEXT => visitor.visit_borrowed_str(reader.text()?),
+            wire::ARRAY => Items::visit(reader, self.room, visitor),
+            wire::OBJECT => Members::visit(reader, &[], self.room, visitor),
+            _ => Err(reader.damage("an unknown tag")),
+        }
+    }
+}
+
+/// Kinds that a type asks for: one comparison if it is there.
+macro_rules! expected {
+    ($($name:ident: $tag:ident => $visit:ident($read:ident)),* $(,)?) => {
+        $(#[inline]
+        fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            if self.reader.has(wire::$tag) { visitor.$visit(self.reader.$read()?) } else { self.any(visitor) }
+        })*
+    };
+}
+
+impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.any(visitor)
+    }
+
+    expected! {
+        deserialize_bool: BOOL => visit_bool(boolean),
+        deserialize_i8: UNSIGNED => visit_u64(varint), deserialize_i16: UNSIGNED => visit_u64(varint),
+        deserialize_i32: UNSIGNED => visit_u64(varint), deserialize_i64: UNSIGNED => visit_u64(varint),
+        deserialize_i128: UNSIGNED => visit_u64(varint),
+        deserialize_u8: UNSIGNED => visit_u64(varint), deserialize_u16: UNSIGNED => visit_u64(varint),
+        deserialize_u32: UNSIGNED => visit_u64(varint), deserialize_u64: UNSIGNED => visit_u64(varint),
+        deserialize_u128: UNSIGNED => visit_u64(varint),
+        deserialize_f32: FLOAT => visit_f64(float), deserialize_f64: FLOAT => visit_f64(float),
+        deserialize_char: TEXT => visit_borrowed_str(text), deserialize_str: TEXT => visit_borrowed_str(text),
+        deserialize_string: TEXT => visit_string(string),
+    }
+
+    #[inline]
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if self.reader.has(wire::NULL) {
+            return visitor.visit_none();
+        }
+        let room = self.room.in_wrapper()?;
+        visitor.visit_some(Self { room, ..self })
+    }
+
+    #[inline]
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        if name == RAW {
+            let json = tree::read(self.reader, self.room)?.to_string();
+            return visitor.visit_map(MapDeserializer::new([(RAW, json)].into_iter()));
+        }
+        let room = self.room.in_wrapper()?;
+        visitor.visit_newtype_struct(Self { room, ..self })
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let is_array = self.reader.has(wire::ARRAY);
+        if is_array { Items::visit(self.reader, self.room, visitor) } else { self.any(visitor) }
+    }
+
+    #[inline]
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_seq(visitor)
+    }
+
+    #[inline]
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        self.deserialize_seq(visitor)
+    }
+
+    #[inline]
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_struct("", &[], visitor)
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let is_object = self.reader.has(wire::OBJECT);
+        if is_object { Members::visit(self.reader, fields, self.room, visitor) } else { self.any(visitor) }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let Self { reader, room } = self;
+        match reader.rest() {
+            [wire::TEXT, ..] => {
+                reader.byte()?;
+                let name = reader.text()?;
+                visitor.visit_enum(Variant { name, variants, reader, room, has_content: false })
+            }
+            [wire::OBJECT, 1, ..] => {
+                let room = reader.inside(room)?;
+                reader.byte()?;
+                reader.count_members()?;
+                let name = reader.key(None)?;
+                let before = reader.left();
+                let read = visitor.visit_enum(Variant { name, variants, reader, room, has_content: true });
+                skip_unread(reader, before, room);
+                read
+            }
+            _ => {
+                let found = wire::unexpected(reader.peek());
+                Err(Fault::invalid_type(found, &"a variant's name, or an object of one member"))
+            }
+        }
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.reader.skip(self.room)?;
+        visitor.visit_unit()
+    }
+
+    forward_to_deserialize_any! { bytes byte_buf unit unit_struct identifier }
+}
+
+/// Skips a part that was left unread; the reader stood before it when so many bytes were left. Whatever is wrong with the part,
+/// nothing behind it can be read then.
+#[inline]
+fn skip_unread(reader: &mut Reader<'_>, before: usize, room: Room) {
+    if reader.left() == before {
+        let _ = reader.skip(room);
+    }
+}
+
+/// The path segment of a field or variant: its name if the type knows it, else it is data.
+fn segment_of(name: &str, known: &'static [&'static str]) -> Segment {
+    known.iter().find(|known| **known == name).map_or(Segment::Key, |known| Segment::Named(known))
+}
+
+/// The items of an array that are still to be read.
+struct Items<'r, 'de> {
+    reader: &'r mut Reader<'de>,
+    left: usize,
+    length: usize,
+    room: Room,
+}
+
+impl<'r, 'de> Items<'r, 'de> {
+    /// Reads an array whose tag was read.
+    #[inline]
+    fn visit<V: Visitor<'de>>(
+        reader: &'r mut Reader<'de>,
+        room: Room,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let room = reader.inside(room)?;
+        let length = reader.count_items()?;
+        let mut items = Items { reader, left: length, length, room };
+        let visited = visitor.visit_seq(&mut items);
+        if items.left == 0 {
+            return visited;
+        }
+        items.skip_rest();
+        visited.and_then(|_| Err(Fault::invalid_length(length, &"fewer items")))
+    }
+
+    /// Skips the items that the type did not ask for.
+    #[cold]
+    fn skip_rest(self) {
+        let _ = (0..self.left).try_for_each(|_| self.reader.skip(self.room));
+    }
+}
+
+impl<'de> SeqAccess<'de> for Items<'_, 'de> {
+    type Error = Fault;
+
+    #[inline]
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        let before = self.reader.left();
+        let item = seed.deserialize(Deserializer { reader: self.reader, room: self.room });
+        skip_unread(self.reader, before, self.room);
+        match item {
+            Ok(item) => Ok(Some(item)),
+            Err(fault) => Err(fault.within(Segment::Index(self.length - self.left - 1))),
+        }
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+/// The members of an object that are still to be read.
+struct Members<'r, 'de> {
+    reader: &'r mut Reader<'de>,
+    left: usize,
+    /// The key that was read last.
+    key: Option<&'de str>,
+    /// Whether the value of that key is still to be read.
+    has_value: bool,
+    fields: &'static [&'static str],
+    room: Room,
+}
+
+impl<'r, 'de> Members<'r, 'de> {
+    /// Reads an object whose tag was read.
+    #[inline]
+    fn visit<V: Visitor<'de>>(
+        reader: &'r mut Reader<'de>,
+        fields: &'static [&'static str],
+        room: Room,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let room = reader.inside(room)?;
+        let length = reader.count_members()?;
+        let mut members = Members { reader, left: length, key: None, has_value: false, fields, room };
+        let visited = visitor.visit_map(&mut members);
+        if members.left == 0 && !members.has_value {
+            return visited;
+        }
+        let is_all = members.left == 0;
+        let _ = members.skip_rest();
+        visited.and_then(|visited| {
+            if is_all { Ok(visited) } else { Err(Fault::invalid_length(length, &"fewer members")) }
+        })
+    }
+
+    /// Skips the members that the type did not ask for.
+    #[cold]
+    fn skip_rest(mut self) -> Result<(), Fault> {
+        self.skip_value()?;
+        while self.left > 0 {
+            self.next_key()?;
+            self.skip_value()?;
+        }
+        Ok(())
+    }
+
+    /// Skips the value of the key that was read last, if it is still to be read.
+    #[inline]
+    fn skip_value(&mut self) -> Result<(), Fault> {
+        if std::mem::take(&mut self.has_value) { self.reader.skip(self.room) } else { Ok(()) }
+    }
+
+    #[inline]
+    fn next_key(&mut self) -> Result<&'de str, Fault> {
+        let key = self.reader.key(self.key)?;
+        self.left -= 1;
+        self.key = Some(key);
+        self.has_value = true;
+        Ok(key)
+    }
+}
+
+impl<'de> MapAccess<'de> for Members<'_, 'de> {
+    type Error = Fault;
+
+    #[inline]
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.skip_value()?;
+        let name = self.next_key()?;
+        seed.deserialize(Key { name, room: self.room }).map(Some)
+    }
+
+    #[inline]
+    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Fault> {
+        let Some(key) = self.key.filter(|_| self.has_value) else {
+            return Err(Fault::new("the type's `Deserialize` asks for a value before its key"));
+        };
+        self.has_value = false;
+        let before = self.reader.left();
+        let value = seed.deserialize(Deserializer { reader: self.reader, room: self.room });
+        skip_unread(self.reader, before, self.room);
+        value.map_err(|fault| fault.within(segment_of(key, self.fields)))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+/// A variant: a name, or an object of one member.
+struct Variant<'r, 'de> {
+    reader: &'r mut Reader<'de>,
+    name: &'de str,
+    has_content: bool,
+    variants: &'static [&'static str],
+    room: Room,
+}
+
+impl<'de> EnumAccess<'de> for Variant<'_, 'de> {
+    type Error = Fault;
+    type Variant = Self;
+
+    fn variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<(T::Value, Self), Fault> {
+        let variant = seed.deserialize(Key { name: self.name, room: self.room })?;
+        Ok((variant, self))
+    }
+}
+
+impl<'r, 'de> Variant<'r, 'de> {
+    /// Reads the contents with `read`.
+    fn content<R>(
+        self,
+        expected: &'static str,
+        read: impl FnOnce(Deserializer<'r, 'de>) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        let Self { reader, name, has_content, variants, room } = self;
+        if !has_content {
+            return Err(Fault::invalid_type(Unexpected::UnitVariant, &expected));
+        }
+        read(Deserializer { reader, room }).map_err(|fault| fault.within(segment_of(name, variants)))
+    }
+
+    /// Reads contents that have to be of one kind with `read`.
+    fn content_of<R>(
+        self,
+        tag: u8,
+        expected: &'static str,
+        read: impl FnOnce(&'r mut Reader<'de>, Room) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        self.content(expected, |Deserializer { reader, room }| {
+            if reader.has(tag) {
+                read(reader, room)
+            } else {
+                Err(Fault::invalid_type(wire::unexpected(reader.peek()), &expected))
+            }
+        })
+    }
+}
+
+impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
+    type Error = Fault;
+
+    fn unit_variant(self) -> Result<(), Fault> {
+        if self.has_content { self.content("", Deserialize::deserialize) } else { Ok(()) }
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
+        self.content("newtype variant", |content| seed.deserialize(content))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
+        self.content_of(wire::ARRAY, "tuple variant", |reader, room| Items::visit(reader, room, visitor))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        self.content_of(wire::OBJECT, "struct variant", |reader, room| {
+            Members::visit(reader, fields, room, visitor)
+        })
+    }
+}

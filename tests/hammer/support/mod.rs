@@ -1,0 +1,24 @@
+//! Helpers that the tests of fixed steps use as well, and those of several trials.
+#[path = "../../support/apart.rs"]
+pub(crate) mod apart;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../support/cookie_jar.rs"]
+pub(crate) mod cookie_jar;
+#[path = "../../support/dice.rs"]
+pub(crate) mod dice;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../support/hostile.rs"]
+pub(crate) mod hostile;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../support/process.rs"]
+pub(crate) mod process;
+#[path = "../../support/texts.rs"]
+pub(crate) mod texts;
+#[path = "../../support/versions.rs"]
+pub(crate) mod versions;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../support/victim.rs"]
+pub(crate) mod victim;
+
+pub(crate) mod checker;
+pub(crate) mod ledger;
