@@ -394,7 +394,7 @@ mod tests {
     #[cfg_attr(miri, ignore = "too many for Miri")]
     fn a_part_has_no_more_entries_than_its_index_can_number() {
         let mut one = One::of(usize::MAX / 2);
-        (0..POSITIONS_MAX + 1).for_each(|n| one.put(n, 1, 0));
+        (0..=POSITIONS_MAX).for_each(|n| one.put(n, 1, 0));
         assert_eq!((one.part.len(), one.part.evicted), (POSITIONS_MAX, 1));
         assert_eq!((one.sequence(0), one.sequence(POSITIONS_MAX)), (None, Some(1)));
     }
