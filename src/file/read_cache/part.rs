@@ -7,8 +7,7 @@ use super::index::{Index, POSITIONS_MAX};
 use super::key::Key;
 use super::{Cached, Found};
 use crate::file::generations::Counters;
-use crate::sync::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The entries of some sessions, and the counters that they are held against.
 pub(super) struct Part {
@@ -26,7 +25,17 @@ pub(super) struct Part {
 
 /// Held by the part session array or index moves to another place: for that time there are two of them, and the cache has set aside
 /// the memory for one part only.
-pub(super) type Moving = Mutex<()>;
+///
+/// The standard library's lock also in proofs: there is no step of another thread while a part has it, and whether a part moves depends
+/// on what was in the cache before, where a model is to take the same steps each time.
+#[derive(Default)]
+pub(super) struct Moving(Mutex<()>);
+
+impl Moving {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Part {
     pub(super) fn new(bytes_max: usize, counters: Arc<Counters>) -> Self {
