@@ -19,8 +19,8 @@
 //!   sessions, strict LRU answers 71.0 % of the loads from memory where popularity is Zipf's (0.99), CLOCK 71.9 %, SIEVE 76.6 % and
 //!   S3-FIFO 76.5 %. Where visitors come, load a session eight times and leave, as on most sites, it is the reverse: 88.7 %, 88.7 %,
 //!   76.2 % and 86.3 %; with half as large a cache 85.5 %, 84.8 %, 51.2 % and 77.7 %.
-//! - Up to 256 parts, each with a lock of its own, so that threads seldom meet. A part has its share of the limit, about 128 KiB at
-//!   least: with parts for a dozen sessions each, these 84.8 % are 76.3 %. A record larger than its part is not kept.
+//! - Up to 256 parts, each with a lock of its own, so that threads seldom meet. A part has its share of the limit, at least
+//!   64 KiB: with parts for a dozen sessions each, these 84.8 % are 76.3 %. A record larger than its part is not kept.
 //! - The limit is exact. It covers records, entries, indexes and the parts themselves, as blocks of glibc's allocator, and one share
 //!   more for the time in which an array or an index grows: parts do that one after the other. As they are small, no request waits
 //!   for a large table to be moved.
@@ -307,6 +307,18 @@ mod tests {
         );
         assert!(matches!(one.load(0, true), Found::Nothing));
         assert_eq!((one.part.evicted, one.part.len(), one.part.trusted), (3, 3, 1));
+    }
+
+    /// A part that has shrunk has room for a record that is larger than it takes in by its rule.
+    #[test]
+    fn an_older_version_too_large_for_its_part_replaces_no_newer_one() {
+        let mut one = One::of(20_000);
+        (0..12).for_each(|n| one.put(n, 5, 10));
+        (1..12).for_each(|n| _ = one.forget(n));
+        let max = one.part.record_bytes_max();
+        let text_bytes = (max - 400..max + 400).find(|bytes| record_bytes(*bytes) > max).unwrap();
+        one.put(0, 3, text_bytes);
+        assert_ne!(one.sequence(0), Some(3));
     }
 
     #[test]

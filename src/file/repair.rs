@@ -2,7 +2,7 @@
 //! changed.
 //!
 //! The parameters are never guessed over a newer format: before their file is made, every session is read, and each says
-//! which format it has. A version of this crate that knows format 1 makes the file only where no session has another one.
+//! which format it has. This version makes the file only if every session has its own format, 2.
 use super::disk::Root;
 use super::errors::io_error;
 use super::layout::{DAMAGED, PARAMETERS, SHARDS, shard_name};

@@ -1,6 +1,6 @@
 //! What is known of a file beside its contents; without its times, where they are not needed.
 //!
-//! On Linux 6.13 and later a file session times were asked for gets new ones, to the nanosecond, with its next write; otherwise once
+//! On Linux 6.13 and later a file whose times were asked for gets new ones, to the nanosecond, with its next write; otherwise once
 //! a clock tick. So a `pwrite` after an `fstat` also changes the inode: on ext4 the two together take 2.8 µs, where `pwrite` and a
 //! `statx` that asks for no time take 1.7.
 use rustix::fs::{self, AtFlags, FileType};

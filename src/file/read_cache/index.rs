@@ -8,7 +8,7 @@
 //! - An entry lies at its home or behind it (around the end), with no empty place in between, so a search ends at the first one.
 //! - A removal moves later entries back into the gap (backward shift), so no marks of removed entries fill the table.
 //! - At most four fifths are in use, and it grows by half.
-//! - Hashes are the entries' own, which a table is rebuilt from: those session methods take `hash_at` ask for the hash at a position.
+//! - Hashes are the entries' own, which a table is rebuilt from: the methods that take `hash_at` ask for the hash at a position.
 use super::heap_block;
 
 /// The smallest table.

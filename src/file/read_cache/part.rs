@@ -23,7 +23,7 @@ pub(super) struct Part {
     pub(super) evicted: u64,
 }
 
-/// Held by the part session array or index moves to another place: for that time there are two of them, and the cache has set aside
+/// Held by the part whose array or index moves to another place: for that time there are two of them, and the cache has set aside
 /// the memory for one part only.
 ///
 /// The standard library's lock also in proofs: there is no step of another thread while a part has it, and whether a part moves depends
@@ -96,7 +96,7 @@ impl Part {
             if fits && there.version.sequence > cached.version.sequence && trust(there, &self.counters) {
                 return out;
             }
-            if self.bytes() - bytes_before + bytes <= self.bytes_max {
+            if fits && self.bytes() - bytes_before + bytes <= self.bytes_max {
                 let next = Cached { is_used: true, ..cached };
                 out.push(std::mem::replace(&mut self.entries.at_mut(position).cached, next));
                 self.records_bytes = self.records_bytes - bytes_before + bytes;
