@@ -7,7 +7,6 @@ use sessile::{
     SessionId, Sessions, Store, Token, Verdict,
 };
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
