@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! cargo bench --bench instructions                      # fails if an operation takes more than its limit
-//! cargo bench --bench instructions -- --write-limits    # makes the counts of this run, and 3 %, the limits
+//! cargo bench --bench instructions -- --write-limits    # makes the counts of this run, and 10 %, the limits
 //! ```
 //!
 //! `instructions/limits.txt` has the limits and the goals.
@@ -27,8 +27,9 @@ const SESSIONS: usize = 256;
 /// Calls in the first process and in the second.
 const FEW: u64 = 1000;
 const MANY: u64 = 5000;
-/// The room that a limit leaves above a count, in percent: counts differ by less than one with the random ids.
-const ROOM: u64 = 3;
+/// The room that a limit leaves above a count, in percent. Counts differ by less than one with the random ids, and by some more from
+/// one processor to another, because the copies of memory and BLAKE3 choose their code by it.
+const ROOM: u64 = 10;
 const LIMITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/limits.txt");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
