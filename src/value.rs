@@ -203,6 +203,7 @@ mod tests {
     use serde::{Deserialize, Serializer};
     use serde_json::json;
     use std::collections::{BTreeMap, HashMap};
+    use std::hash::{Hash, Hasher};
 
     #[track_caller]
     fn check_round_trip(json: &Json) {
@@ -256,7 +257,7 @@ mod tests {
     /// Two spellings of one number as keys would be one entry of the map, and a value would be lost.
     #[test]
     fn a_key_is_a_number_in_one_spelling_only() {
-        fn reads<K: DeserializeOwned + std::cmp::Eq + std::hash::Hash>(key: &str) -> bool {
+        fn reads<K: DeserializeOwned + Eq + Hash>(key: &str) -> bool {
             Value::new(&json!({ key: 1 })).unwrap().get::<HashMap<K, u8>>().is_ok()
         }
         #[derive(Deserialize)]
@@ -268,8 +269,8 @@ mod tests {
             }
         }
         impl Eq for Float {}
-        impl std::hash::Hash for Float {
-            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        impl Hash for Float {
+            fn hash<H: Hasher>(&self, state: &mut H) {
                 self.0.to_bits().hash(state);
             }
         }
