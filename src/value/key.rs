@@ -1,4 +1,4 @@
-//! The key of a map: a string, or a value with one spelling as a string. Both ways.
+//! The key of a map: a string, or a value with exactly one spelling as a string. Reads and writes keys.
 use super::buffer::Buffer;
 use super::fault::Fault;
 use super::room::Room;
@@ -8,7 +8,7 @@ use serde::forward_to_deserialize_any;
 use serde::ser::{self, Impossible, Serialize};
 use std::fmt;
 
-/// A key of an object, or the name of a variant, on its way in.
+/// A key of an object, or the name of a variant, that is being read.
 pub(super) struct Key<'de> {
     pub(super) name: &'de str,
     pub(super) room: Room,
@@ -18,7 +18,7 @@ pub(super) struct Key<'de> {
 macro_rules! numbers {
     ($($name:ident: $ty:ty => $visit:ident),* $(,)?) => {
         $(fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-            // As JSON has them: no `+`, no `NaN`.
+            // As in JSON: no `+`, no `NaN`.
             let begins = self.name.starts_with(|c: char| c == '-' || c.is_ascii_digit());
             match self.name.parse::<$ty>() {
                 Ok(number) if begins => visitor.$visit(number),
@@ -80,7 +80,7 @@ impl<'de> de::Deserializer<'de> for Key<'de> {
     }
 }
 
-/// A key on its way out: its length and its text.
+/// Writes a key: its length and its text.
 pub(super) struct KeySerializer<'w> {
     pub(super) buffer: &'w mut Buffer,
     pub(super) room: Room,
@@ -90,14 +90,14 @@ fn no_string<T>() -> Result<T, Fault> {
     Err(Fault::new("a key of a map that is no string"))
 }
 
-/// Keys that are spelled as they are displayed.
+/// Keys that are written as they are displayed.
 macro_rules! spelled {
     ($($name:ident($ty:ty)),* $(,)?) => {
         $(fn $name(self, key: $ty) -> Result<(), Fault> { self.buffer.displayed(&key) })*
     };
 }
 
-/// Floats as `serde_json` spells them, which is not quite as Rust does.
+/// Floats as `serde_json` spells them, which differs slightly from Rust.
 macro_rules! floats {
     ($($name:ident($ty:ty)),* $(,)?) => {
         $(fn $name(self, key: $ty) -> Result<(), Fault> {

@@ -1,7 +1,7 @@
-//! Numbers that reach us as text: kept where 64 bits hold them as they are written, refused where they do not.
+//! Numbers that arrive as text: kept if 64 bits hold them exactly as they are written, otherwise refused.
 //!
-//! `serde_json` hands numbers over as text if any crate of the program switches on its feature `arbitrary_precision`, and whole
-//! pieces of JSON with its feature `raw_value`: in the shape of a struct with one of the two names below.
+//! `serde_json` passes numbers as text if any crate of the program switches on its feature `arbitrary_precision`, and
+//! whole pieces of JSON with its feature `raw_value`. Both have the shape of a struct with one of the two names below.
 use super::decimal;
 use super::fault::Fault;
 use super::room::DEPTH_MAX;
@@ -22,7 +22,7 @@ pub(super) enum Held {
     Float(f64),
 }
 
-/// A number that was written so.
+/// Parses a number that was written as `text`.
 ///
 /// # Errors
 ///
@@ -37,7 +37,7 @@ pub(super) fn parse(text: &str) -> Result<Held, Fault> {
     held.map(Held::Float).ok_or_else(|| Fault::new("a number of more digits than a 64-bit float holds"))
 }
 
-/// JSON as it was written; its nesting and its numbers are looked at before it is parsed, which takes stack and digits.
+/// Parses JSON text. Its nesting and its numbers are checked first, because parsing uses the stack and rounds numbers.
 ///
 /// # Errors
 ///
@@ -68,7 +68,7 @@ pub(super) fn parse_raw(text: &str) -> Result<Json, Fault> {
     serde_json::from_str(text).map_err(|_| Fault::new("raw JSON that does not parse"))
 }
 
-/// How long the string is that the text begins with, with its quotes.
+/// The length of the string at the beginning of the text, with its quotes.
 fn string_length(text: &str) -> usize {
     let mut escaped = true;
     for (at, byte) in text.bytes().enumerate() {

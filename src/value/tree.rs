@@ -1,5 +1,5 @@
-//! The bytes of a value as JSON, without `serde`: features of `serde_json` that another crate of the program has switched on
-//! change nothing here.
+//! Decodes the bytes of a value as JSON, without `serde`, so that features of `serde_json` that another crate of the
+//! program has switched on change nothing here.
 use super::fault::Fault;
 use super::room::Room;
 use super::wire::{self, Reader};
@@ -33,7 +33,7 @@ pub(super) fn read(reader: &mut Reader<'_>, room: Room) -> Result<Json, Fault> {
         wire::ARRAY => {
             let room = reader.inside(room)?;
             let count = reader.count_items()?;
-            // Grows as items arrive: an item of JSON is larger than the byte that stands for it.
+            // The vector grows as items arrive, because an item of JSON is larger than the byte that stands for it.
             let mut items = Vec::new();
             for _ in 0..count {
                 items.push(read(reader, room)?);
