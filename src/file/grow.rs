@@ -32,7 +32,7 @@ impl FileStore {
             let _ = locked.retire();
             Error::new(ErrorKind::DurabilityUnknown, "save session after a failed sync")
                 .with_path(self.path().join(locked.path.as_str()))
-                .with_reason("writing it anew failed as well")
+                .with_reason("rewriting it failed as well")
                 .with_source(error)
         })
     }

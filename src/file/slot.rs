@@ -478,7 +478,7 @@ mod tests {
                 format!("failed to decode session record: it has format {format}, this version knows 2");
             assert_eq!(error.to_string(), text);
         }
-        // Of a later layout of the record alone: what this version knows of it is that it is no damage.
+        // A slot whose record alone has a later layout: for this version that is no damage.
         let mut record = sample().as_bytes().to_vec();
         record[0] += 1;
         assert_eq!(decode(&sealed(7, &record, &id()), &id()).unwrap_err().kind(), ErrorKind::NewerFormat);

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 type EntryFn<'a> = &'a mut dyn FnMut(Option<ValueRef<'_>>) -> Result<Option<Value>>;
 
 /// The result of a change.
-struct Written {
+struct SavedEntry {
     /// Whether the entry's value is another one now.
     changed: bool,
     /// Whether there is a session in the store.
@@ -132,8 +132,8 @@ impl Session {
     /// Changes one entry in the store. Returns whether its value changed.
     fn change_now(&mut self, name: &str, change: EntryFn<'_>) -> Result<bool> {
         check_name(name)?;
-        let written = self.write_now(name, change);
-        let Written { changed, stored } = self.note_failure(written)?;
+        let saved = self.write_now(name, change);
+        let SavedEntry { changed, stored } = self.note_failure(saved)?;
         self.delta.committed(name);
         // If nothing is stored, a pending login stays pending, because an expiry setting of the past is pending too.
         if stored {
@@ -142,7 +142,7 @@ impl Session {
         Ok(changed)
     }
 
-    fn write_now(&mut self, name: &str, change: EntryFn<'_>) -> Result<Written> {
+    fn write_now(&mut self, name: &str, change: EntryFn<'_>) -> Result<SavedEntry> {
         let now = self.context.store.now();
         match self.load()?.map(|current| current.token.clone()) {
             Some(token) => self.merge_now(&token, name, change, now),
@@ -157,7 +157,7 @@ impl Session {
         name: &str,
         change: EntryFn<'_>,
         now: SystemTime,
-    ) -> Result<Written> {
+    ) -> Result<SavedEntry> {
         let (mut changed, mut logged_in) = (false, false);
         let saved = self.change_live(token, now, &mut |record| {
             logged_in = self.log_in(record, now)?;
@@ -169,14 +169,14 @@ impl Session {
             return self.create_now(name, change, now);
         };
         self.apply_saved(saved, now, logged_in);
-        Ok(Written { changed, stored: true })
+        Ok(SavedEntry { changed, stored: true })
     }
 
     /// The same for a session that is not stored.
-    fn create_now(&mut self, name: &str, change: EntryFn<'_>, now: SystemTime) -> Result<Written> {
+    fn create_now(&mut self, name: &str, change: EntryFn<'_>, now: SystemTime) -> Result<SavedEntry> {
         let mut record = self.new_record(now)?;
         let changed = self.change_entry(name, &mut record, change)?;
-        Ok(Written { changed, stored: self.store_new(record, now)? })
+        Ok(SavedEntry { changed, stored: self.store_new(record, now)? })
     }
 
     /// Applies the request's earlier changes of the entry to a record, and then `change`.
