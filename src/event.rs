@@ -98,8 +98,8 @@ impl Observer {
         }
     }
 
-    /// The same, and always writes the line to standard error, because the event means that all visitors are logged
-    /// out.
+    /// Calls the observer, and always writes the line to standard error, because the event means that all visitors are
+    /// logged out.
     pub(crate) fn notify_and_print(&self, event: &Event<'_>) {
         self.notify(event);
         if self.0.is_some() {

@@ -163,7 +163,7 @@ impl Record {
         block::deadline(&self.block)
     }
 
-    /// The same in microseconds since 1970.
+    /// The deadline in microseconds since 1970.
     pub(crate) fn deadline_micros(&self) -> u64 {
         block::deadline_micros(&self.block)
     }

@@ -58,7 +58,7 @@ pub trait Store: Send + Sync {
     /// The error of the change, or the storage failed; the old version stands.
     fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>>;
 
-    /// The same, and moves the result to a new token, even if the change returns [`Verdict::Keep`].
+    /// Updates a record, and moves the result to a new token, even if the change returns [`Verdict::Keep`].
     ///
     /// # Errors
     ///

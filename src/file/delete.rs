@@ -73,7 +73,8 @@ impl FileStore {
         let path = &SessionPath::of(&id);
         let invalidate = || self.coherence.invalidate(&id, session.session_id(), Cause::Ended).map(drop);
         if !unreadable.is_damaged {
-            // The flags of the inode were lost with its versions, so the strictest flags are assumed.
+            // The flags of the inode were lost with its versions. So the file is treated as one that replaced another,
+            // and its shard is synced.
             let dying =
                 Dying { session, shard, path, file: &unreadable.file, offset: 0, state: State::REPLACES };
             return self.delete_in_place(&dying, invalidate).map(drop);

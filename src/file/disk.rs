@@ -184,7 +184,7 @@ impl Root {
         Ok(call("stat in root", || stat::stat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?)
     }
 
-    /// The same, and the time of the last write.
+    /// The metadata of a file in the root, and the time of its last write.
     pub(super) fn stat_with_times(&self, name: &str) -> io::Result<StatWithTimes> {
         Ok(call("stat in root", || fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?.into())
     }
@@ -358,7 +358,7 @@ impl Directory {
         Ok(stat::stat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// The same, and the time of the last write.
+    /// The metadata of a file in this directory, and the time of its last write.
     pub(super) fn stat_with_times(&self, name: &str) -> io::Result<StatWithTimes> {
         failpoint("stat in directory")?;
         Ok(fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.into())
@@ -397,7 +397,8 @@ impl Directory {
         self.move_step_by_step(name, other, new_name)
     }
 
-    /// The same in two calls, for file systems that cannot do it in one: a file that gets the name between the two is replaced.
+    /// Moves a file in two calls, for file systems that cannot do it in one. A file that gets the new name between the
+    /// two is replaced.
     fn move_step_by_step(
         &self,
         name: impl rustix::path::Arg,
@@ -419,8 +420,8 @@ impl Directory {
         Ok(call("sync shard", || fs::fsync(&self.fd))?)
     }
 
-    /// The same after a file took another file's place or lost its name. After this call no power cut gives the old
-    /// name back, not even a power cut after the newer file has lost it too.
+    /// Forces the shard's names to the disk after a file took another file's place or lost its name. After this call no
+    /// power cut gives the old name back, not even a power cut after the newer file has lost it too.
     pub(super) fn sync_changed_name(&self) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if self.kind.forgets_synced_exchanges() {
@@ -456,7 +457,7 @@ pub(super) fn failpoint(_call: &'static str) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The same for a call that transfers `bytes`. Returns how many of them it may transfer.
+/// The failpoint of a call that transfers `bytes`. Returns the number of bytes that it may transfer.
 #[cfg(not(any(test, sessile_fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]

@@ -73,7 +73,7 @@ impl FileStore {
         let error =
             |error: io::Error| io_error("open shard directory", error).with_path(self.path().join(name));
         let mut removals = self.made_again.0.lock();
-        // Another thread or process may have recreated it meanwhile.
+        // Another thread or process may have recreated the shard meanwhile.
         let missing = match open() {
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => missing,
             opened => return opened.map_err(error),

@@ -19,11 +19,11 @@ use std::io;
 pub(super) const REMEDY: &str = "its sessions are there, and its parameters file `sessile.json` is lost; recreate that with \
                                  FileStore::repair or `sessile verify --repair`";
 
-/// The same for a missing shard directory.
+/// The reason for refusing a store with a missing shard directory, and the remedy.
 pub(super) const LOST_SHARD: &str =
     "it is lost; FileStore::repair or `sessile verify --repair` recreates it, without its sessions";
 
-/// The same for a parameters file that was truncated or overwritten.
+/// The reason for refusing a parameters file that was truncated or overwritten, and the remedy.
 pub(super) const NO_JSON: &str = "it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` recreates it";
 
 /// The way to migrate a store of an earlier format.

@@ -306,7 +306,7 @@ impl Counters {
         Ok(Found::Counters(Self { number, backing: Backing::Mapped(named, map) }))
     }
 
-    /// The same; makes the file if it is missing or unusable.
+    /// Opens the file that has the name; makes it if it is missing or unusable.
     fn open_or_make(root: &Root, mapped: bool, number: u64) -> Result<Self> {
         loop {
             match Self::open(root, mapped, number)? {

@@ -10,7 +10,7 @@ use crate::record::Record;
 ///
 /// # Errors
 ///
-/// Those of a save: too large.
+/// Those of a save: the record is too large.
 pub fn encode(record: &Record, id: &PublicId) -> Result<Vec<u8>> {
     let header = slot::Header { id, sequence: 1, state: State::WRITTEN, slot_size_min: 0 };
     slot::encode(record, &header, SLOT_MAX).map(|encoded| encoded.to_vec())

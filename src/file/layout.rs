@@ -12,7 +12,7 @@ pub(super) const PARAMETERS: &str = "sessile.json";
 pub(super) const RUN: &str = "run";
 /// In `run`: the counters that keep caches coherent.
 pub(super) const GENERATIONS: &str = "generations";
-/// The same, as a path below the root.
+/// The path of the counters below the root.
 pub(super) const GENERATIONS_PATH: &str = "run/generations";
 /// The expiry index, as a path below the root.
 pub(super) const DUE: &str = "run/due";

@@ -96,7 +96,7 @@ use std::time::SystemTime;
 /// descriptors while it runs. Copies of sessions take up to [`cache_bytes`](FileStoreOptions::cache_bytes) of memory,
 /// beside 2 MiB of counters that all processes share.
 ///
-/// While processes use a store, no other program may change its files. Truncating `run/generations` kills every process
+/// While processes use a store, no other program may write into its files. Truncating `run/generations` kills every process
 /// that has it mapped (SIGBUS). A replacement or removal of that file is noticed: within a second by loads, at once by
 /// saves.
 ///

@@ -75,8 +75,8 @@ impl Wanted {
         }
     }
 
-    /// The same for the root. In a group's store, the root may be another user's (a mounted volume) and readable by
-    /// all: other users then see its names, and reach nothing below it.
+    /// Judges the root. In a group's store, the root may be another user's (a mounted volume) and readable by all:
+    /// other users then see its names, and reach nothing below it.
     fn judge_root(&self, stat: &Stat) -> Verdict {
         let is_anothers = self.sharing == Sharing::Group && stat.owner != self.user;
         let unread = if is_anothers { OTHERS_READ } else { 0 };
@@ -125,7 +125,7 @@ impl Wanted {
         }
     }
 
-    /// The same without the owner, for a store whose owners are right.
+    /// The command that sets all groups and modes of a store whose owners are right.
     fn chmod(&self, dir: &Path) -> String {
         let dir = shell_word(dir);
         match self.sharing {

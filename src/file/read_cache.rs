@@ -52,7 +52,7 @@ const PARTS_MAX: usize = 256;
 /// A power of two, because the number of parts is one.
 const PART_BYTES_MIN: usize = 128 << 10;
 
-/// One version of a session, and the stamp that shows until when it was the newest.
+/// One version of a session, and the stamp that shows whether it is still the newest.
 #[derive(Clone, Debug)]
 pub(super) struct Cached {
     pub(super) record: Record,

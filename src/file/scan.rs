@@ -22,11 +22,11 @@ use std::path::PathBuf;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ScannedFile {
-    /// Its path.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Its size.
+    /// The size of the file in bytes.
     pub bytes: u64,
-    /// Its content.
+    /// The content of the file.
     pub content: Content,
     /// The time of the last write, in seconds since 1970, by the file system's clock.
     pub(super) changed: i64,

@@ -113,8 +113,9 @@ impl Locked<'_> {
         write_state(&self.file, self.offset(self.slot), self.state());
     }
 
-    /// The same if the other slot has a version that was written and not synced. That version would be taken for the
-    /// newest, also by a writer that waits for the lock. So its slot is marked first, then voided.
+    /// Marks both slots for a failed sync, if the other slot has a version that was written and not synced. That
+    /// version would be taken for the newest, also by a writer that waits for the lock. So its slot is marked first,
+    /// then voided.
     pub(super) fn mark_both_sync_failed(&self) {
         let other = self.offset(1 - self.slot);
         write_state(&self.file, other, State::SYNC_FAILED.and(State::RETIRING));

@@ -217,7 +217,7 @@ enum Invalidation {
     /// The generations file was created, replaced or removed. All sessions are invalidated when the store has taken up
     /// the new file.
     Counters,
-    /// The same for the directory `run`.
+    /// The directory `run` was moved or removed: all sessions, as for the generations file.
     Run,
     /// Events were lost, or are of an unknown kind.
     All,

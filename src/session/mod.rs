@@ -85,7 +85,7 @@ pub struct Session {
     modified: bool,
     /// Whether this request wrote to the store, for [`Renewal::OnSave`](crate::Renewal::OnSave).
     saved: bool,
-    /// Whether such a write had less than [`Durability::PowerSafe`].
+    /// Whether a write of this request was less than [`Durability::PowerSafe`].
     saved_relaxed: bool,
     /// Whether the request presented a well-formed token, also if a `destroy` has cleared it since.
     presented_token: bool,

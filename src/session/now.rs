@@ -150,7 +150,7 @@ impl Session {
         }
     }
 
-    /// The same for a session that is presumably stored.
+    /// Changes one entry of a session that is presumably stored.
     fn merge_now(
         &mut self,
         token: &Token,
@@ -172,7 +172,7 @@ impl Session {
         Ok(SavedEntry { changed, stored: true })
     }
 
-    /// The same for a session that is not stored.
+    /// Changes one entry of a session that is not stored, and so creates the session.
     fn create_now(&mut self, name: &str, change: EntryFn<'_>, now: SystemTime) -> Result<SavedEntry> {
         let mut record = self.new_record(now)?;
         let changed = self.change_entry(name, &mut record, change)?;

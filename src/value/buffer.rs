@@ -6,9 +6,9 @@ use smallvec::SmallVec;
 use std::cmp::Ordering;
 use std::fmt::{self, Write};
 
-/// Bytes without an allocation; most values have fewer.
+/// The size in bytes up to which a value is written without an allocation; most values are smaller.
 const SMALL_BYTES: usize = 256;
-/// Unfinished members without an allocation.
+/// The number of unfinished members that are kept without an allocation.
 const SMALL_MEMBERS: usize = 32;
 
 /// The bytes written so far.
@@ -98,7 +98,7 @@ impl Buffer {
     ///
     /// # Errors
     ///
-    /// Its `Display` fails.
+    /// The `Display` of the text fails.
     pub(super) fn displayed<T: fmt::Display + ?Sized>(&mut self, text: &T) -> Result<(), Fault> {
         let at = self.claim(0);
         let start = self.bytes.len();
@@ -114,7 +114,7 @@ impl Buffer {
         Some(text)
     }
 
-    /// Writes a count that is only claimed. Returns its position.
+    /// Writes the count that a type claims. Returns its position, at which [`settle`](Self::settle) corrects it.
     #[inline]
     pub(super) fn claim(&mut self, claimed: usize) -> usize {
         let at = self.bytes.len();

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 /// The name of the struct, and of its field, that holds a number's digits.
 pub(super) const NUMBER: &str = "$serde_json::private::Number";
-/// The same for a piece of JSON.
+/// The name of the struct, and of its field, that holds a piece of JSON.
 pub(super) const RAW: &str = "$serde_json::private::RawValue";
 
 /// A number that 64 bits hold.
@@ -41,7 +41,7 @@ pub(super) fn parse(text: &str) -> Result<Held, Fault> {
 ///
 /// # Errors
 ///
-/// It is no JSON, nests too deeply, or has a number that 64 bits do not hold.
+/// The text is no JSON, nests too deeply, or has a number that 64 bits do not hold.
 pub(super) fn parse_raw(text: &str) -> Result<Json, Fault> {
     let (mut depth, mut rest) = (0_usize, text);
     while let Some(first) = rest.chars().next() {

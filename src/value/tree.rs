@@ -21,7 +21,7 @@ pub(super) fn json(bytes: &[u8]) -> Result<Json, Fault> {
 ///
 /// # Errors
 ///
-/// It is damaged.
+/// The value is damaged.
 pub(super) fn read(reader: &mut Reader<'_>, room: Room) -> Result<Json, Fault> {
     Ok(match reader.byte()? {
         wire::NULL => Json::Null,

@@ -246,7 +246,7 @@ impl<'de> Reader<'de> {
     ///
     /// # Errors
     ///
-    /// It is damaged.
+    /// The value is damaged.
     pub(super) fn skip(&mut self, room: Room) -> Result<(), Fault> {
         match self.byte()? {
             NULL => Ok(()),

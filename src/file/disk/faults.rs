@@ -34,7 +34,7 @@ pub(in crate::file) fn failpoint(call: &'static str) -> Result<(), Errno> {
     failpoint_len(call, 0).map(drop)
 }
 
-/// The same for a call that transfers `bytes`. Returns how many of them it may transfer.
+/// The failpoint of a call that transfers `bytes`. Returns the number of bytes that it may transfer.
 pub(super) fn failpoint_len(call: &'static str, bytes: usize) -> Result<usize, Errno> {
     step();
     match planned(call) {

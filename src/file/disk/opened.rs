@@ -11,8 +11,8 @@ pub(in crate::file) fn stat(file: &File) -> io::Result<Stat> {
     Ok(call("stat file", || super::stat::stat(file, "", AtFlags::EMPTY_PATH))?)
 }
 
-/// The same, and the time of the last write. After this call the file's next write takes longer; see
-/// [`stat`](super::stat).
+/// The metadata of an open file, and the time of its last write. After this call the file's next write takes longer;
+/// see [`stat`](super::stat).
 pub(in crate::file) fn stat_with_times(file: &File) -> io::Result<StatWithTimes> {
     Ok(call("stat file", || fs::fstat(file))?.into())
 }

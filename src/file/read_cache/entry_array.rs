@@ -71,7 +71,7 @@ impl EntryArray {
         array_bytes(self.entries.capacity())
     }
 
-    /// The same with one more entry.
+    /// Bytes of memory with one more entry, without the records.
     pub(super) fn bytes_with_one_more(&self) -> usize {
         array_bytes(self.capacity_for_one_more())
     }

@@ -126,7 +126,7 @@ impl Index {
         table_bytes(self.table.len())
     }
 
-    /// The same with one more entry.
+    /// Bytes of memory with one more entry.
     pub(super) fn bytes_with_one_more(&self) -> usize {
         table_bytes(self.places_for_one_more())
     }

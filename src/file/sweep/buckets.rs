@@ -55,7 +55,7 @@ impl Pass<'_> {
         mut entries: Vec<(u64, Entry)>,
         is_over: bool,
     ) -> ControlFlow<(), bool> {
-        // The largest deadline of an entry is `DEADLINE_MAX`, so such an entry is due one step earlier.
+        // `DEADLINE_MAX` stands for all later deadlines, so an entry with it is not due before its bucket is over.
         let now = micros(self.now).min(expiry_index::DEADLINE_MAX - 1);
         let walked = self.walked;
         let is_walked = |entry: &Entry| walked[usize::from(shard_of(entry))];

@@ -131,11 +131,11 @@ impl FileStore {
 
 /// The result for one session that was due.
 enum EntryOutcome {
-    /// Its entry can be erased.
+    /// The session's entry can be erased.
     Done,
-    /// It lives until this deadline.
+    /// The session lives until this deadline.
     Renewed(SystemTime),
-    /// It is locked, or cannot be read: the next pass tries again.
+    /// The session is locked or cannot be read; the next pass tries again.
     Retry,
 }
 

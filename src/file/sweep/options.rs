@@ -106,7 +106,7 @@ impl SweepOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SweepOutcome {
-    /// It did all of its work.
+    /// The sweep did all of its work.
     #[default]
     Completed,
     /// `progress` stopped it; the next sweep continues.

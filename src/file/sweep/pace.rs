@@ -66,7 +66,7 @@ impl<'a> Pace<'a> {
         self.checkpoint(report)
     }
 
-    /// The same during other work, every few milliseconds.
+    /// Called every few milliseconds during other work: sleeps and reports as after a file.
     pub(super) fn checkpoint(&mut self, report: &SweepReport) -> ControlFlow<()> {
         let now = Instant::now();
         let worked = now - self.working_since;

@@ -38,7 +38,7 @@ impl Pass<'_> {
         })
     }
 
-    /// The same outside of dry runs.
+    /// Removes the file outside of dry runs.
     fn remove(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
         let result = self.store.lock_session(SessionRef::PublicId(id), Some(shard), Instant::now())?;
         if !counted && !matches!(result, LockResult::Missing) {
@@ -67,7 +67,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The same in a dry run.
+    /// Counts, in a dry run, the file that a sweep would remove.
     fn dry_run(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
         let path = SessionPath::of(&id);
         let name = path.below_shard().to_str().expect("ASCII");
