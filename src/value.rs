@@ -18,7 +18,7 @@
 //! - A value is decoded when it is read, so a request that reads one entry pays for one.
 //! - Nesting is bounded in both directions ([`DEPTH_MAX`], [`WRAPPERS_MAX`]) and counted before each descent, so that
 //!   no value and no type overflows the stack: with types as `serde` derives them, 256 KiB of stack suffice in a debug
-//!   build. No decoder here allocates more than its input holds.
+//!   build. No decoder here allocates for a count that the input only claims.
 //!
 //! # Changing your types
 //!
@@ -254,6 +254,52 @@ mod tests {
         let error = Value::new("seven").unwrap().get::<u32>().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Type);
         assert_eq!(error.to_string(), "failed to read a value: it holds a string, not a `u32`");
+    }
+
+    /// Two spellings of one number as keys would be one entry of the map, and a value would be lost.
+    #[test]
+    fn a_key_is_a_number_in_one_spelling_only() {
+        fn reads<K: DeserializeOwned + std::cmp::Eq + std::hash::Hash>(key: &str) -> bool {
+            Value::new(&json!({ key: 1 })).unwrap().get::<HashMap<K, u8>>().is_ok()
+        }
+        #[derive(Deserialize)]
+        #[serde(transparent)]
+        struct Float(f64);
+        impl PartialEq for Float {
+            fn eq(&self, other: &Self) -> bool {
+                self.0.to_bits() == other.0.to_bits()
+            }
+        }
+        impl Eq for Float {}
+        impl std::hash::Hash for Float {
+            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+                self.0.to_bits().hash(state);
+            }
+        }
+        for (key, is_integer, is_float) in [
+            ("0", true, true),
+            ("7", true, true),
+            ("-7", true, true),
+            ("-0", false, true),
+            ("7.5", false, true),
+            ("1e2", false, true),
+            ("1e400", false, false),
+            ("07", false, false),
+            ("-07", false, false),
+            ("+7", false, false),
+            ("5.", false, false),
+            (".5", false, false),
+            ("1e", false, false),
+            ("-", false, false),
+            ("", false, false),
+            ("inf", false, false),
+            ("-inf", false, false),
+            ("NaN", false, false),
+        ] {
+            assert_eq!((reads::<i64>(key), reads::<Float>(key)), (is_integer, is_float), "{key:?}");
+        }
+        let both = Value::new(&json!({"7": "a", "07": "b"})).unwrap();
+        assert!(both.get::<BTreeMap<u8, String>>().is_err());
     }
 
     /// Every shape that `serde` knows.

@@ -23,8 +23,8 @@ impl One {
     fn live() -> Live {
         let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let mut record = Record::new(now, now + Duration::from_secs(3600));
-        record.user = Some("ada".into());
-        Live { record: record, id: PublicId::digest(OURS.as_bytes()) }
+        record.set_user("ada").expect("a short name");
+        Live { record, id: PublicId::digest(OURS.as_bytes()) }
     }
 }
 
@@ -48,7 +48,7 @@ impl Store for One {
         Ok(Saved { token, live: Self::live() })
     }
     fn update(&self, token: &Token, change: Change<'_>, _: Durability) -> Result<Option<Saved>> {
-        let mut record = (*Self::live().record).clone();
+        let mut record = Self::live().record;
         let aborted = change(&mut record)? == Verdict::Abort;
         Ok((!aborted && token.expose() == OURS).then(|| Saved { token: token.clone(), live: Self::live() }))
     }

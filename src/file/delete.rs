@@ -55,7 +55,7 @@ impl FileStore {
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
                 self.delete_unlocked(session, &id, &shard)
             }
-            // A foreign file is left alone: another kind of file, or a newer version's session.
+            // A foreign file is left alone: another kind of file, or the session of another version's format.
             Err(error) => return Err(error),
         };
         session.session_id().inspect(|session| self.coherence.forget(session));

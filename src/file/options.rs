@@ -96,8 +96,8 @@ impl FileStoreOptions {
         self
     }
 
-    /// Largest record, in bytes as stored (128 of prefix, then names and values; the name of the user does not count): 2 KiB to
-    /// 16 MiB, default 1 MiB. A larger one is refused with [`ErrorKind::TooLarge`], unless it was stored when the limit was
+    /// Largest record, in bytes as stored (120 of prefix and header, then 8 and the name and value for each entry; the user and the
+    /// device note do not count): 2 KiB to 16 MiB, default 1 MiB. A larger one is refused with [`ErrorKind::TooLarge`], unless it was stored when the limit was
     /// higher: such a session is read, saved, rotated and logged in as any other, and may shrink, but not grow.
     ///
     /// A session of n bytes occupies twice the next power of two from n, at least 4 KiB.
@@ -116,9 +116,9 @@ impl FileStoreOptions {
     }
 
     /// The memory for cached sessions, in bytes, including the cache's own tables; default 32 MiB, which is about
-    /// 20,000 sessions of 512 bytes. With 0, every load reads the session's file. Least recently used sessions are
+    /// 40,000 sessions of 512 bytes. With 0, every load reads the session's file. Least recently used sessions are
     /// evicted first (LRU, approximated by CLOCK). A session larger than its share is read from its file each time. The
-    /// share is a 257th of the limit, or 120 to 250 KiB and at most half of the limit, if the limit is below 32 MiB.
+    /// share is a 257th of the limit from 32 MiB on, 60 to 250 KiB below it, and never more than half of the limit.
     ///
     /// Whatever the value, sessions are not cached where processes do not share memory (NFS, SMB, 9p, FUSE; see
     /// [`FileStore::uncached_file_system`](super::FileStore::uncached_file_system)), nor in a

@@ -2,7 +2,7 @@
 //! and never changes them.
 //!
 //! The parameters file never replaces one of a newer format, even if that was lost: before the file is made, the format
-//! of every session is checked. The file is made only if all sessions have this version's format.
+//! of every session is checked. The file is made only if all sessions have this version's format, 2.
 use super::disk::Root;
 use super::errors::io_error;
 use super::layout::{DAMAGED, PARAMETERS, SHARDS, shard_name};

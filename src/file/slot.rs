@@ -155,12 +155,6 @@ impl Extent {
     }
 }
 
-/// The number of used bytes of a slot, as the slot itself claims.
-pub(super) fn length(slot: &[u8]) -> usize {
-    let record = u32::from_le_bytes(field(slot, LENGTH_AT)) as usize;
-    PREFIX_LEN.saturating_add(record).min(slot.len())
-}
-
 /// The fields of a slot beside the record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header<'a> {
@@ -502,7 +496,7 @@ mod tests {
         assert!(encode(&record, &first, counted).is_ok());
         assert_eq!(encode(&record, &first, counted - 1).unwrap_err().kind(), ErrorKind::TooLarge);
         let whole = slot(&record);
-        assert_eq!((decode(&whole, &own).unwrap().length, length(&whole)), (bytes.len(), bytes.len()));
+        assert_eq!(decode(&whole, &own).unwrap().length, bytes.len());
     }
 
     #[test]

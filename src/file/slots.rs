@@ -8,7 +8,7 @@
 //! other need not be verified.
 //!
 //! **Ended.** A tombstone in either slot ends the session, so that a `delete` that is killed half-way leaves no older
-//! version behind.
+//! version behind. A tombstone beside a slot of another format is ignored, because only a version that knows that format may judge the file.
 //!
 //! **Settled.** A reader holds no lock, and two saves may happen while it reads the file: it may read slot 0 with
 //! version v, before a save writes v + 2 there, and slot 1 while the next save writes v + 3 over v + 1. The reader then
@@ -23,7 +23,7 @@
 //!
 //! **Known.** A version that was verified before need not be verified again. If a slot's prefix has the same sequence
 //! and checksum, it held the same record when the prefix was written; the record that was verified is returned.
-use super::slot::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN, State, Version};
+use super::slot::{self, Claim, Decoded, PREFIX_LEN, SLOT_MAX, SLOT_MIN, State, Version};
 use crate::error::{ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::Record;
@@ -129,7 +129,7 @@ fn decode(bytes: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Result<Decod
                 record: record.clone(),
                 version,
                 state: slot::state(bytes),
-                length: slot::length(bytes),
+                length: PREFIX_LEN + record.as_bytes().len(),
             })
         }
         _ => slot::decode(bytes, id),

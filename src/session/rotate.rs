@@ -1,7 +1,7 @@
 //! Login and rotation: both stay pending until the next save, which moves the session to a new id in the same step.
 use super::Session;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Expiry, Record, Timing};
+use crate::record::{Expiry, Login, Record, Timing};
 use std::time::SystemTime;
 
 /// Longest user, in bytes.
@@ -112,6 +112,8 @@ impl Session {
         let mut timing = record.timing();
         if record.user().is_some_and(|other| other != user) {
             record.clear();
+            record.set_device_note("")?;
+            record.set_login(Login::default());
             timing.expiry = Expiry::Default;
         }
         record.set_user(user)?;

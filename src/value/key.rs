@@ -1,6 +1,7 @@
 //! The key of a map: a string, or a value with exactly one spelling as a string. Reads and writes keys.
 use super::buffer::Buffer;
 use super::fault::Fault;
+use super::number;
 use super::room::Room;
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{self, Error as _, Unexpected, Visitor};
@@ -14,14 +15,23 @@ pub(super) struct Key<'de> {
     pub(super) room: Room,
 }
 
+/// Whether a name may be an integer: in JSON, "-0" is a float.
+fn is_integer<T>(name: &str, _: &T) -> bool {
+    name != "-0"
+}
+
+/// Whether a float is finite: a key beyond the range of floats parses as an infinite one, which is no JSON.
+fn is_finite<T: Copy + Into<f64>>(_: &str, number: &T) -> bool {
+    (*number).into().is_finite()
+}
+
 /// Keys that stand for numbers.
 macro_rules! numbers {
-    ($($name:ident: $ty:ty => $visit:ident),* $(,)?) => {
+    ($is_valid:ident: $($name:ident: $ty:ty => $visit:ident),* $(,)?) => {
         $(fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-            // As in JSON: no `+`, no `NaN`.
-            let begins = self.name.starts_with(|c: char| c == '-' || c.is_ascii_digit());
             match self.name.parse::<$ty>() {
-                Ok(number) if begins => visitor.$visit(number),
+                // Other spellings of a number are refused, because two entries of an object would become one of a map.
+                Ok(number) if number::is_json(self.name) && $is_valid(self.name, &number) => visitor.$visit(number),
                 _ => Err(Fault::invalid_type(Unexpected::Str(""), &visitor)),
             }
         })*
@@ -37,10 +47,15 @@ impl<'de> de::Deserializer<'de> for Key<'de> {
     }
 
     numbers! {
+        is_integer:
         deserialize_i8: i8 => visit_i8, deserialize_i16: i16 => visit_i16, deserialize_i32: i32 => visit_i32,
         deserialize_i64: i64 => visit_i64, deserialize_i128: i128 => visit_i128,
         deserialize_u8: u8 => visit_u8, deserialize_u16: u16 => visit_u16, deserialize_u32: u32 => visit_u32,
         deserialize_u64: u64 => visit_u64, deserialize_u128: u128 => visit_u128,
+    }
+
+    numbers! {
+        is_finite:
         deserialize_f32: f32 => visit_f32, deserialize_f64: f64 => visit_f64,
     }
 

@@ -22,12 +22,33 @@ pub(super) enum Held {
     Float(f64),
 }
 
+/// Whether a text is a number as JSON spells it (RFC 8259, section 6).
+pub(super) fn is_json(text: &str) -> bool {
+    fn split_digits(text: &str) -> (&str, &str) {
+        text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+    }
+    let (integer, rest) = split_digits(text.strip_prefix('-').unwrap_or(text));
+    let (fraction, rest) = rest.strip_prefix('.').map_or((None, rest), |rest| {
+        let (digits, rest) = split_digits(rest);
+        (Some(digits), rest)
+    });
+    let (exponent, rest) = rest.strip_prefix(['e', 'E']).map_or((None, rest), |rest| {
+        let (digits, rest) = split_digits(rest.strip_prefix(['+', '-']).unwrap_or(rest));
+        (Some(digits), rest)
+    });
+    let is_integer = integer == "0" || !(integer.is_empty() || integer.starts_with('0'));
+    is_integer && fraction != Some("") && exponent != Some("") && rest.is_empty()
+}
+
 /// Parses a number that was written as `text`.
 ///
 /// # Errors
 ///
-/// 64 bits do not hold it.
+/// It is not JSON's spelling of a number, or 64 bits do not hold it.
 pub(super) fn parse(text: &str) -> Result<Held, Fault> {
+    if !is_json(text) {
+        return Err(Fault::new("a number that is not spelled as in JSON"));
+    }
     if !text.contains(['.', 'e', 'E']) && text != "-0" {
         let integer = text.parse().map(Held::Unsigned).or_else(|_| text.parse().map(Held::Negative));
         return integer.map_err(|_| Fault::new("an integer beyond 64 bits"));

@@ -5,7 +5,7 @@
 //!   does not overflow the stack. No serializer sees the recursion of a `Serialize` that calls another without one of
 //!   these methods (an untagged enum around itself, a `Box` around a `Box`).
 //! - A float that is not finite is refused; `serde_json` writes null.
-//! - A number that arrives as text is kept or refused ([`number`](super::number)).
+//! - A number that arrives as text is kept or refused ([`number`]).
 //!
 //! A type may swallow the error of a part and continue; the bytes of that part are then removed.
 use super::buffer::{Buffer, Mark};

@@ -2,10 +2,15 @@
 use crate::lifecycle::{Operation, add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
 use crate::support::memory::{Call, Stage, on_every_storage, secs};
 use serde_json::{Value as Json, json};
-use sessile::{Cookies, Destroyed, ErrorKind, Expiry, Headers, Lifetime, Session, Sessions, Token};
+use sessile::record::Login;
+use sessile::{
+    Cookies, Destroyed, Durability, ErrorKind, Expiry, Headers, Lifetime, Record, Session, Sessions, Store,
+    Token,
+};
 
 on_every_storage! {
     a_login_whose_session_is_gone_makes_a_new_one,
+    a_login_of_another_user_keeps_no_mark_of_the_first,
     a_login_whose_session_is_gone_takes_nothing_of_another_user,
     a_login_whose_session_is_gone_keeps_its_changes_if_it_fails,
     a_login_that_followed_a_failed_save_still_makes_a_new_session,
@@ -94,6 +99,19 @@ fn a_login_whose_session_is_gone_takes_nothing_of_another_user(stage: &Stage) {
         check_stored(stage, &new, "ada", &json!({ "n": if save == "save" { 1 } else { 2 } }), save);
         assert_eq!(stage.record(&new).timing().expiry, Expiry::Default, "{save}");
     }
+}
+
+fn a_login_of_another_user_keeps_no_mark_of_the_first(stage: &Stage) {
+    let now = stage.clock.now();
+    let mut record = Record::new(now, now + secs(600)).with_user("bob").unwrap();
+    record.set_device_note("bob's phone").unwrap();
+    record.set_login(Login { at: Some(now), cut_off: 7, user_digest: Some([9; 16]) });
+    let token = stage.rig.create(&record, Durability::OfStore).unwrap().token;
+    let mut session = loaded(stage, &token);
+    session.login("ada").unwrap();
+    session.save().unwrap();
+    let record = stage.record(&token_of(&session));
+    assert_eq!((record.user(), record.device_note(), record.login()), (Some("ada"), None, Login::default()));
 }
 
 fn a_login_whose_session_is_gone_keeps_its_changes_if_it_fails(stage: &Stage) {

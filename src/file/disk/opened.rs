@@ -84,7 +84,7 @@ pub(in crate::file) fn write_parts_at<const N: usize>(
     Ok(())
 }
 
-/// Appends `bytes` to a file that was opened with [`Access::Append`]. Entries that others append meanwhile come before or
+/// Appends `bytes` to a file that was opened with [`Access::Append`](super::Access::Append). Entries that others append meanwhile come before or
 /// after them, not in between.
 ///
 /// # Errors

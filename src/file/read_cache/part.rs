@@ -8,8 +8,7 @@ use super::index::{Index, POSITIONS_MAX};
 use super::key::Key;
 use super::{Cached, Found};
 use crate::file::generations::Counters;
-use crate::sync::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Some of the entries, and the counters against which they are validated.
 pub(super) struct Part {
@@ -27,7 +26,17 @@ pub(super) struct Part {
 
 /// Held by a part while its array or index moves to a larger or smaller block: both blocks exist meanwhile, and the
 /// cache has reserved memory for one such move only.
-pub(super) type Moving = Mutex<()>;
+///
+/// The standard library's lock is used in proofs too. No thread takes a step while a part holds it; and whether a part
+/// moves depends on the earlier content of the cache, whereas a model must take the same steps each time.
+#[derive(Default)]
+pub(super) struct Moving(Mutex<()>);
+
+impl Moving {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Part {
     pub(super) fn new(bytes_max: usize, counters: Arc<Counters>) -> Self {
@@ -90,7 +99,7 @@ impl Part {
             if fits && there.version.sequence > cached.version.sequence && trust(there, &self.counters) {
                 return out;
             }
-            if self.bytes() - bytes_before + bytes <= self.bytes_max {
+            if fits && self.bytes() - bytes_before + bytes <= self.bytes_max {
                 let next = Cached { is_used: true, ..cached };
                 out.push(std::mem::replace(&mut self.entries.at_mut(position).cached, next));
                 self.records_bytes = self.records_bytes - bytes_before + bytes;
