@@ -259,7 +259,7 @@ mod tests {
     /// Two spellings of one number as keys would be one entry of the map, and a value would be lost.
     #[test]
     fn a_key_is_a_number_in_one_spelling_only() {
-        fn reads<K: DeserializeOwned + std::cmp::Eq + std::hash::Hash>(key: &str) -> bool {
+        fn reads<K: DeserializeOwned + Eq + std::hash::Hash>(key: &str) -> bool {
             Value::new(&json!({ key: 1 })).unwrap().get::<HashMap<K, u8>>().is_ok()
         }
         #[derive(Deserialize)]

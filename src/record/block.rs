@@ -169,7 +169,7 @@ pub(super) enum Fault {
 
 /// Checks bytes that come from outside. Allocates nothing, whatever lengths they claim.
 pub(super) fn check(block: &[u8]) -> Result<(), Fault> {
-    // A later layout is at least as long, and keeps the byte that is not in use: other bytes are damage, not a later layout.
+    // A block of a later layout is no shorter than this header, and keeps the unused byte. Other blocks are damaged.
     if block.len() >= HEADER_LEN && block[0] > LAYOUT && block[UNUSED_AT] == 0 {
         return Err(Fault::Newer(block[0]));
     }

@@ -88,7 +88,7 @@ impl Delta {
         self.entries.insert(name.into(), EntryDelta::Remove);
     }
 
-    /// Drops every entry that exists at the merge, and all changes so far.
+    /// Discards all changes so far, and drops every entry that exists at the merge.
     pub(super) fn clear(&mut self) {
         self.dropped_but = Some(BTreeSet::new());
         self.entries.clear();

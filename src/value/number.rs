@@ -44,7 +44,7 @@ pub(super) fn is_json(text: &str) -> bool {
 ///
 /// # Errors
 ///
-/// It is not JSON's spelling of a number, or 64 bits do not hold it.
+/// The text is not JSON's spelling of a number, or 64 bits do not hold the number.
 pub(super) fn parse(text: &str) -> Result<Held, Fault> {
     if !is_json(text) {
         return Err(Fault::new("a number that is not spelled as in JSON"));

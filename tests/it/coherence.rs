@@ -223,7 +223,7 @@ fn two_processes_that_save_in_turns_see_each_other() {
     }
 }
 
-/// Saving takes the copy in memory for what is in the file, if the file says so; and not otherwise.
+/// A save uses the cached copy of a session only if the file still has that version.
 #[test]
 fn a_save_begins_with_the_stored_version_not_a_stale_entry() {
     let two = Two::new(open);

@@ -1,5 +1,5 @@
-//! Opening a store: it makes what is missing, private under any umask; it refuses what is not a store of
-//! ours, says why, and leaves it as it was; and what was stored before is there.
+//! Opening a store: it makes missing parts, private under any umask. It refuses a directory that is no store of
+//! this crate with the reason, and leaves it unchanged. Sessions that were stored before are there.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::rerun::{again, again_as_nobody, again_in_mounts, stage};
