@@ -22,7 +22,7 @@ fn main() {
         "{:32} {:>9} {:>9} {:>9} {:>9} {:>11}",
         "loads", "p50 ns", "p99 ns", "p99.9 ns", "max us", "loads"
     );
-    for (act, cache_bytes) in [("cached", 1 << 30), ("uncached", 0)] {
+    for (operation, cache_bytes) in [("cached", 1 << 30), ("uncached", 0)] {
         let (dir, clock) = (common::directory(), Clock::manual(SystemTime::now()));
         let options = FileStoreOptions::new().clock(clock.clone()).cache_bytes(cache_bytes);
         let store = options.open(dir.path()).expect("a store");
@@ -38,7 +38,7 @@ fn main() {
 
         let until = Instant::now() + if is_test { Duration::from_millis(20) } else { ALONE };
         let alone = measure(&store, &mut visits, || Instant::now() < until);
-        report(&format!("{act}/alone"), alone);
+        report(&format!("{operation}/alone"), alone);
 
         let beside = std::thread::scope(|scope| {
             let sweep = scope.spawn(|| store.sweep(&SweepOptions::new()).expect("a sweep"));
@@ -48,7 +48,7 @@ fn main() {
             println!("{:32} {:?}", "  removed all in", swept.elapsed);
             beside
         });
-        report(&format!("{act}/beside-a-sweep"), beside);
+        report(&format!("{operation}/beside-a-sweep"), beside);
     }
 }
 

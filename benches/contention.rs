@@ -23,7 +23,7 @@ fn update(full: &Full, token: &Token) {
     assert!(common::count_visit(&full.store, token, Durability::Relaxed).is_some());
 }
 
-type Act = fn(&Full, &Token);
+type Operation = fn(&Full, &Token);
 
 /// Measures loads from memory and relaxed updates.
 fn contention(c: &mut Criterion) {
@@ -33,7 +33,7 @@ fn contention(c: &mut Criterion) {
         full.tokens.iter().for_each(|token| load(&full, token));
         full
     });
-    for (name, act) in [("load", load as Act), ("update", update as Act)] {
+    for (name, operation) in [("load", load as Operation), ("update", update as Operation)] {
         for hot in [false, true] {
             let mut group =
                 c.benchmark_group(format!("contention-{name}-{}", if hot { "one" } else { "distinct" }));
@@ -47,7 +47,7 @@ fn contention(c: &mut Criterion) {
                     let token = |thread, n| if hot { &full.tokens[0] } else { own(thread, n) };
                     b.iter_custom(|operations| {
                         let took = common::in_threads(threads, operations, |thread| {
-                            move |n| act(full, token(thread, done + n))
+                            move |n| operation(full, token(thread, done + n))
                         });
                         // The next sample continues where this one ended.
                         done += usize::try_from(operations).expect("fits");

@@ -1,14 +1,14 @@
 //! The time source: the system's clock, or one that a test sets.
 //!
-//! A store has one clock, and everything that compares times asks it, so that a `Max-Age` and the deadline it
-//! advertises come from one reading.
+//! A store has one clock, which every comparison of times uses, so that a `Max-Age` and the deadline that it advertises
+//! come from one reading.
 #[cfg(target_os = "linux")]
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Where "now" comes from. Readings are whole microseconds, the granularity of stored times.
+/// A source of the current time. Readings are whole microseconds, the granularity of stored times.
 ///
 /// Clones of a manual clock share its time.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +39,7 @@ impl Clock {
         })
     }
 
-    /// The current time at a quarter of the price: as of the last tick of the system's clock, a few milliseconds ago.
+    /// The current time as of the last tick of the system's clock, a few milliseconds ago, at a quarter of the cost.
     pub(crate) fn now_coarse(&self) -> CoarseTime {
         CoarseTime(match &self.manual {
             Some(manual) => manual.load(Ordering::SeqCst),
@@ -73,7 +73,7 @@ impl Clock {
 pub(crate) struct CoarseTime(u64);
 
 impl CoarseTime {
-    /// Far more than a tick, of which there are 100 to 1,000 in a second.
+    /// Far more than a tick; there are 100 to 1,000 ticks in a second.
     const BEHIND_MAX: u64 = 1_000_000;
 
     /// Microseconds since 1970.
@@ -81,8 +81,8 @@ impl CoarseTime {
         self.0
     }
 
-    /// Whether an instant lies in the future for certain, though the reading may be behind. For an instant that is near, ask the
-    /// clock.
+    /// Whether an instant certainly lies in the future, although the reading may be behind. For a near instant, a
+    /// caller must ask the clock.
     pub(crate) fn certainly_before(self, instant: u64) -> bool {
         instant > self.0.saturating_add(Self::BEHIND_MAX)
     }
@@ -94,7 +94,7 @@ pub(crate) fn micros(time: SystemTime) -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The time that [`micros`] wrote.
+/// The time from which [`micros`] computed the number.
 pub(crate) fn from_micros(micros: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(micros)
 }

@@ -1,17 +1,17 @@
-//! Runs the program's code (observers, handlers, progress reports) so that its panics end there. Nothing else.
+//! Runs the program's code (observers, handlers, progress callbacks) and contains its panics.
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The function panicked. The panic's payload is dropped already.
+/// The function panicked. The panic's payload was dropped.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Panicked;
 
-/// Runs `f` and contains its panic, also one that dropping the panic's payload raises.
+/// Runs `f` and contains its panic, and also a panic from dropping the payload.
 ///
-/// The caller sees to it that a value which `f` borrowed mutably is not trusted after `Err`.
+/// After `Err`, the caller must not trust a value that `f` borrowed mutably.
 pub(crate) fn contained<T>(f: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
         if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            // A payload that panics whenever it is dropped: leaking it is the only way past it.
+            // The second payload is leaked, because dropping it may panic again.
             std::mem::forget(second);
         }
         Panicked

@@ -1,8 +1,9 @@
 //! The crate's one error: the operation that failed, its object, and the reason.
 //!
-//! "No such session" is not an error anywhere in this crate: loads answer
-//! [`Lookup::Absent`](crate::store::Lookup::Absent). An error never contains a session id or a value, and is one line: a
-//! quoted name (of an entry or a file) is escaped where it would end the line, drive a terminal or turn the text round.
+//! "No such session" is not an error anywhere in this crate: loads return
+//! [`Lookup::Absent`](crate::store::Lookup::Absent). An error never contains a session id or a value, and is one line.
+//! In a quoted name (of an entry or a file), characters that would end the line, control a terminal or reverse the text
+//! are escaped.
 use crate::shown::shown;
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The kind of failure: for programs. People read the [`Display`](fmt::Display) text.
+/// The kind of failure, for programs. The [`Display`](fmt::Display) text is for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -22,27 +23,29 @@ pub enum ErrorKind {
     Full,
     /// A lock was not free within its wait limit; the same call may succeed a moment later.
     Busy,
-    /// A thread that is inside a change of a session asked for another change of the same one (a function given to
-    /// [`Session::update_now`](crate::Session::update_now), say): it would wait for itself. Trying again cannot help.
+    /// A function that changes a session asked for another change of the same session (a function given to
+    /// [`Session::update_now`](crate::Session::update_now), say). The thread would wait for itself. Trying again cannot
+    /// help.
     Reentrant,
     /// The session was live when this request first read it and is not any more. Nothing was resurrected.
     Gone,
-    /// The record would be larger than the store's limit, and than it was. (A record that was stored under a higher limit stays.)
+    /// The record would be larger than the store's limit, and larger than before. (A record that was stored under a
+    /// higher limit stays.)
     TooLarge,
-    /// The session would have more entries than the store's limit, and than it had.
+    /// The session would have more entries than the store's limit, and more than before.
     TooManyEntries,
     /// An entry name is empty, longer than 128 bytes, has a control character, or is reserved (begins with `_`).
     Name,
-    /// An entry holds a value of another type than the one asked for.
+    /// An entry holds a value of another type than the requested one.
     Type,
     /// A value cannot be stored: not representable, or nested too deeply.
     Value,
     /// Stored bytes fail their own checks; retrying cannot help.
     Corrupt,
-    /// Written by a newer version of this crate; it is left untouched.
+    /// Data that a newer version of this crate wrote; it is left untouched.
     NewerFormat,
-    /// Written by an earlier version of this crate; it is left untouched. That version's `sessile export` writes the sessions
-    /// down, and `sessile import` of this one takes them into a new directory.
+    /// Data that an earlier version of this crate wrote; it is left untouched. `sessile export` of that version and
+    /// `sessile import` of this one move the sessions into a new directory.
     OlderFormat,
     /// The directory holds something other than a session store.
     NotASessionStore,
@@ -50,12 +53,13 @@ pub enum ErrorKind {
     NotASessionFile,
     /// Owner or permissions are not safe for secrets.
     Permissions,
-    /// A sync failed, and could not be repaired: the change was made (or, for a save, may have been), and whether it survives a
-    /// power cut is unknown. Or a save that took long could not find out whether a `delete` overtook it.
+    /// A sync failed and could not be repaired: the change was made (or, for a save, may have been), and may not
+    /// survive a power cut. Also, a save that held its lock for long could not find out whether a `delete` had
+    /// overtaken it.
     DurabilityUnknown,
-    /// The operation was done, but other processes could not be notified (the disk fails): for a minute at most, they may still
-    /// serve the version before it from their caches. A `delete` is to be tried again; a change that is tried again
-    /// is made twice. A rotation that fails so has ended the session.
+    /// The operation was done, but other processes could not be notified (the disk fails). For a minute at most, they
+    /// may still serve the version before it from their caches. Repeat a failed `delete`; a repeated change is made
+    /// twice. A rotation that fails so has ended the session.
     InvalidationFailed,
     /// Another process has locked the directory of the store, or uses it with an earlier version of this library.
     InUse,
@@ -68,7 +72,7 @@ pub enum ErrorKind {
     /// The cookie would be larger than browsers accept (name and value: 4,096 bytes).
     CookieTooLarge,
     /// Code of the program that the library called panicked: a handler, a function given to
-    /// [`Session::update`](crate::Session::update) (nothing was saved), a progress callback of a sweep.
+    /// [`Session::update`](crate::Session::update) (nothing was saved), or the progress callback of a sweep.
     Panicked,
     /// A handler returned an error of the program's own; its changes were dropped. The error's text is in the reason.
     Handler,
@@ -93,7 +97,7 @@ struct Inner {
 }
 
 impl Error {
-    /// A failure of `operation`, which completes the sentence "failed to …".
+    /// A failure of `operation`, a phrase that completes "failed to …".
     #[must_use]
     pub fn new(kind: ErrorKind, operation: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner { kind, operation: operation.into(), path: None, reason: None, source: None }))
@@ -106,7 +110,7 @@ impl Error {
         self
     }
 
-    /// Adds the reason, where there is no other error as the source.
+    /// Adds the reason, if there is no other error as the source.
     #[must_use]
     pub fn with_reason(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
         self.0.reason = Some(reason.into());
@@ -132,7 +136,7 @@ impl Error {
         self.0.kind
     }
 
-    /// The file or directory concerned, if one was.
+    /// The file or directory concerned, if there is one.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()

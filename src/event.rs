@@ -1,7 +1,7 @@
-//! Events: one hook, called with the [`PublicId`] of the session concerned, never with the secret.
+//! Events: one callback, which gets the [`PublicId`] of the session concerned, never the secret id.
 //!
-//! A program without an observer still learns of failures: each is one line on standard error. A panic in an observer is
-//! contained: it reaches neither the request nor the store.
+//! Without an observer, each failure is one line on standard error. A panic in an observer is contained: it reaches
+//! neither the request nor the store.
 use crate::contained::contained;
 use crate::error::Error;
 use crate::id::PublicId;
@@ -11,64 +11,65 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Something happened to a session or a store. For logs, counters and alarms.
+/// An event of a session or a store. For logs, counters and alarms.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A new session was stored.
     Created(PublicId),
-    /// A session moved to a new id; the old one is dead.
+    /// A session moved to a new id; the old id was ended.
     Rotated {
-        /// The digest of the dead id.
+        /// The public id of the ended session.
         from: PublicId,
-        /// The digest of the new one.
+        /// The public id of the new session.
         to: PublicId,
     },
     /// A live session was ended.
     Destroyed(PublicId),
     /// A request presented a session that has expired.
     Expired(PublicId),
-    /// A request presented a cookie of our name whose value cannot be an id. Observed once a request, however many such cookies
-    /// it presents.
+    /// A request presented a cookie of the session's name whose value cannot be an id. Observed once a request, however
+    /// many such cookies it presents.
     Malformed,
     /// A request presented an id that is not stored: invented, destroyed, rotated or swept.
     NotFound(PublicId),
     /// A request presented an id whose stored record fails its checks.
     Damaged(PublicId),
-    /// A response says that the request failed: its session could not be used or saved, or the handler panicked or returned an
-    /// error of the program's own ([`ErrorKind::Handler`](crate::ErrorKind::Handler)). Or there is no response that could say
-    /// so: a changed [`Visit`](crate::Visit) was dropped unfinished
-    /// ([`ErrorKind::Unfinished`](crate::ErrorKind::Unfinished)).
+    /// A request failed: its session could not be used or saved, or the handler panicked or returned an error of the
+    /// program's own ([`ErrorKind::Handler`](crate::ErrorKind::Handler)); the response reports this. Or a changed
+    /// [`Visit`](crate::Visit) was dropped unfinished ([`ErrorKind::Unfinished`](crate::ErrorKind::Unfinished)), and no
+    /// response reports that.
     Failed(&'a Error),
-    /// The deadline of a session that was only read could not be moved; the response was not affected.
+    /// The deadline of a session without changes could not be moved; the response was not affected.
     NotRenewed(&'a Error),
-    /// Directories and files of a store were open to other users, and were made private when it was opened.
+    /// Directories and files of a store were accessible to other users, and were made private when the store was
+    /// opened.
     ///
-    /// Those users may have read files that were open too. Where they could write, they may have planted files: an old version
-    /// of a session that was changed or ended since, or a forged one. If they are not to be trusted,
-    /// end all sessions.
+    /// Those users may have read accessible files. If they could write, they may have planted files: a forged session,
+    /// or an old version of one that was changed or ended since. If those users are not to be trusted, end all
+    /// sessions.
     MadePrivate {
         /// The directory of the store.
         path: &'a Path,
-        /// How many directories and files were open.
+        /// The number of directories and files that were accessible.
         count: u64,
-        /// How many of them those users could write to.
+        /// The number of those that such users could write to.
         writable: u64,
     },
-    /// Everything in a store's directory was removed while the store was open, and the store was recreated: all sessions
-    /// are gone. Observed by one of the processes that use the store, and written to standard error as well.
+    /// Everything in a store's directory was removed while the store was open, and the store was recreated; all
+    /// sessions are gone. Observed by one of the processes that use the store, and written to standard error as well.
     StoreRecreated {
         /// The store's directory.
         path: &'a Path,
     },
-    /// The parameters file of a store that holds sessions was lost, and was recreated when the store was opened. No session is of a
-    /// newer format; further losses are not known.
+    /// The parameters file of a store with sessions was lost, and was recreated when the store was opened. No session
+    /// is of a newer format; other losses are not detected.
     ParametersRecreated {
         /// The store's directory.
         path: &'a Path,
     },
-    /// Shard directories that a store lacked when it was opened, or within a minute after shards or the store were recreated, were
-    /// recreated: some backups leave empty directories out. Sessions that were in them are gone.
+    /// Missing shard directories were recreated, when the store was opened or within a minute after shards or the store
+    /// were recreated. (Some backups leave empty directories out.) Sessions that were in them are gone.
     ShardsRecreated {
         /// The store's directory.
         path: &'a Path,
@@ -77,7 +78,7 @@ pub enum Event<'a> {
     },
 }
 
-/// The program's observer, or standard error in its place. The one door through which events leave the library.
+/// The program's observer, or standard error in its place. All events leave the library here.
 #[derive(Clone, Default)]
 pub(crate) struct Observer(Option<Arc<Observe>>);
 
@@ -91,13 +92,14 @@ impl Observer {
     /// Calls the observer and contains its panic. Without an observer, writes failures to standard error.
     pub(crate) fn notify(&self, event: &Event<'_>) {
         match &self.0 {
-            // The program's own panic hook has reported the panic; there is nothing to add.
+            // The program's own panic hook has reported the panic.
             Some(observer) => drop(contained(|| observer(event))),
             None => event.failure().into_iter().for_each(|line| write_line(&line)),
         }
     }
 
-    /// The same, and writes the line to standard error in any case: the event means that all visitors are logged out.
+    /// Calls the observer, and always writes the line to standard error, because the event means that all visitors are
+    /// logged out.
     pub(crate) fn notify_and_print(&self, event: &Event<'_>) {
         self.notify(event);
         if self.0.is_some() {
@@ -113,7 +115,7 @@ impl fmt::Debug for Observer {
 }
 
 impl Event<'_> {
-    /// The line for standard error where there is no observer; `None` if the event is not a failure.
+    /// The line that is written to standard error if there is no observer; `None` if the event is not a failure.
     fn failure(&self) -> Option<String> {
         match self {
             Self::Failed(error) => Some(with_causes(*error)),

@@ -1,7 +1,7 @@
-//! The secret and its digest: [`SessionId`] and [`Token`] travel in the cookie, [`PublicId`] names files on the disk.
+//! The secret id and its digest: [`SessionId`] and [`Token`] are in the cookie, [`PublicId`] names files on the disk.
 //!
-//! The secret exists in the cookie and in memory only. Neither secret type has `Display`, and their `Debug` is
-//! redacted; logs and paths show the [`PublicId`], from which the secret cannot be computed.
+//! A secret id exists in the cookie and in memory only. Neither secret type has `Display`, and their `Debug` is
+//! redacted. Logs and paths show the [`PublicId`], from which the secret id cannot be computed.
 use crate::error::Result;
 use crate::random;
 use base32ct::{Base32Unpadded, Encoding};
@@ -9,20 +9,21 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
 
-/// Random bytes in a session id: 160 bits, where OWASP and ASVS 5.0 (7.2.3) ask for 128 or more.
+/// Random bytes in a session id: 160 bits; OWASP and ASVS 5.0 (7.2.3) require at least 128.
 const ID_BYTES: usize = 20;
 /// Characters of a session id: base32 carries five bits each, so 160 bits need exactly 32 and no padding.
 const ID_CHARS: usize = 32;
 const _: () = assert!(ID_BYTES * 8 == ID_CHARS * 5, "no padding, no spare bits: one text for one id");
 
-/// The name of one session, known only to its visitor: 160 random bits as 32 characters `[a-z2-7]`.
+/// The secret id of one session: 160 random bits as 32 characters `[a-z2-7]`.
 ///
-/// Used by the storage modes whose cookie holds an id (file, database, cache). It remembers its [digest](Self::public_id) once
-/// that was asked for; clones made after that have it too.
+/// Used by the storage modes whose cookie holds an id (file, database, cache). The id remembers its
+/// [digest](Self::public_id) after the first request for it; later clones have it too.
 #[derive(Clone)]
 pub struct SessionId {
     chars: [u8; ID_CHARS],
-    /// Not computed before it is needed: a request that does not use its session, and one that finds it in memory, need none.
+    /// Computed when it is needed first, because a request that does not use its session, or finds it in memory, needs
+    /// none.
     digest: OnceLock<PublicId>,
 }
 
@@ -53,7 +54,8 @@ impl SessionId {
     }
 
     fn from_chars(chars: &[u8; ID_CHARS]) -> Option<Self> {
-        // All of them, without an early exit: the compiler then compares 16 at a time, 40 instructions instead of 400.
+        // All characters are checked, without an early exit: the compiler then compares 16 at a time, in 40
+        // instructions instead of 400.
         let is_id =
             chars.iter().fold(true, |all, c| all & (c.is_ascii_lowercase() | (b'2'..=b'7').contains(c)));
         is_id.then_some(Self { chars: *chars, digest: OnceLock::new() })
@@ -64,7 +66,7 @@ impl SessionId {
         &self.chars
     }
 
-    /// The digest under which the session is filed. Computed at the first call.
+    /// The digest under which the session is stored. Computed at the first call.
     #[must_use]
     pub fn public_id(&self) -> PublicId {
         *self.digest.get_or_init(|| PublicId::digest(&self.chars))
@@ -106,17 +108,17 @@ impl fmt::Debug for SessionId {
 
 /// The value of the cookie: an id, or (sealed cookies) the sealed session itself.
 ///
-/// A token is 1..=4,096 bytes, each of them allowed in a cookie value by RFC 6265 section 4.1.1. One that is an id lies in the
-/// token itself, without an allocation, and is parsed once: see [`session_id`](Self::session_id).
+/// A token is 1..=4,096 bytes, each of them allowed in a cookie value by RFC 6265 section 4.1.1. A token that is an id
+/// is stored inline, without an allocation, and is parsed once: see [`session_id`](Self::session_id).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Token(Form);
 
-/// One text has one form, so that equal texts are equal tokens.
+/// Each text has exactly one form, so that equal texts are equal tokens.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Form {
-    /// Every text that is an id.
+    /// A text that is an id.
     Id(SessionId),
-    /// Any other.
+    /// Any other text.
     Text(Box<str>),
 }
 
@@ -140,13 +142,13 @@ impl Token {
         is_token.then(|| Self(Form::Text(str::from_utf8(value).expect("ASCII").into())))
     }
 
-    /// The id with which a part of a header begins, and the octets after it, which may continue a longer token.
+    /// The id at the beginning of a part of a header, and the octets after it. Those may continue a longer token.
     pub(crate) fn split_id(octets: &[u8]) -> Option<(Self, &[u8])> {
         let (chars, rest) = octets.split_first_chunk()?;
         Some((Self(Form::Id(SessionId::from_chars(chars)?)), rest))
     }
 
-    /// The id that the token is, if it is one; for a [`Store`](crate::store::Store) that finds sessions by their ids.
+    /// The session id, if the token is one; for a [`Store`](crate::store::Store) that finds sessions by their ids.
     ///
     /// ```
     /// use sessile::{SessionId, Token};
@@ -163,7 +165,8 @@ impl Token {
         }
     }
 
-    /// The secret text: for the cookie, and for a [`Store`](crate::store::Store) that looks it up. Never log it.
+    /// The secret text: for the cookie, and for a [`Store`](crate::store::Store) that looks sessions up by it. Never
+    /// log it.
     #[must_use]
     pub fn expose(&self) -> &str {
         match &self.0 {
@@ -172,7 +175,7 @@ impl Token {
         }
     }
 
-    /// The digest of the secret.
+    /// The digest of the token's secret text.
     pub(crate) fn public_id(&self) -> PublicId {
         match &self.0 {
             Form::Id(id) => id.public_id(),
@@ -187,9 +190,9 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Digest of a session's secret: the first 160 bits of its BLAKE3 hash, shown as 40 hexadecimal characters.
+/// The digest of a session's secret id: the first 160 bits of its BLAKE3 hash, shown as 40 hexadecimal characters.
 ///
-/// Safe in paths, logs and events: it cannot be turned back into the secret, and as a cookie it is worthless.
+/// Safe in paths, logs and events: the secret id cannot be computed from it, and it is worthless as a cookie.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicId([u8; Self::LEN]);
 
@@ -197,14 +200,14 @@ impl PublicId {
     /// Length in bytes.
     pub const LEN: usize = 20;
 
-    /// The digest of a secret; for implementors of [`Store`](crate::store::Store).
+    /// The digest of a secret text; for implementors of [`Store`](crate::store::Store).
     #[must_use]
     pub fn digest(secret: &[u8]) -> Self {
         let hash = blake3::hash(secret);
         let mut id = [0; Self::LEN];
         id.copy_from_slice(&hash.as_bytes()[..Self::LEN]);
         if cfg!(sessile_fuzzing) {
-            // A store has four shards there.
+            // A store has four shards under the fuzzer.
             id[0] &= 3;
         }
         Self(id)

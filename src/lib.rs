@@ -82,7 +82,7 @@ pub use crate::session::{Destroyed, Session};
 pub use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store, Verdict};
 pub use crate::value::{Value, ValueRef};
 
-/// The README's programs are compiled with the documentation's tests, where the features that they need are there.
+/// The README's programs are compiled as documentation tests, if the features that they need are on.
 #[cfg(all(doctest, feature = "tiny_http", feature = "rouille"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

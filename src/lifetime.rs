@@ -1,4 +1,5 @@
-//! How long a session lives: policy and setting in, deadline and cookie `Max-Age` out. Pure: no I/O, no clock.
+//! The lifetime of a session: computes the deadline and the cookie's `Max-Age` from the policy and the session's
+//! setting. Pure: no I/O, no clock.
 //!
 //! ```text
 //! deadline = min(expiry, touched + idle limit, created + absolute limit)
@@ -7,37 +8,37 @@
 //!            instant                 Expiry::At
 //! ```
 //!
-//! `touched` moves only when that gains at least a *step*, a tenth of what it can gain and at most 30 days: the deadline in
-//! the store is always the one the cookie last advertised, and a visitor that reads all day costs a few writes, not
-//! thousands. The price: an active visitor may expire up to one step early.
+//! `touched` moves only if that gains at least a *step*: a tenth of the possible gain, and at most 30 days. So the
+//! deadline in the store is always the one that the cookie last advertised, and a visitor who reads all day costs a few
+//! writes instead of thousands. In exchange, an active visitor may expire up to one step early.
 //!
-//! Browsers keep no cookie longer than 400 days, whatever its `Max-Age` says (RFC 6265bis section 5.5). So the gain
-//! of a renewal is reckoned for the browser's cookie too, which ends 400 days after `touched` where the deadline is later: a
-//! cookie is sent again in time also where the deadline cannot move (an absolute limit, a fixed instant).
+//! Browsers keep no cookie longer than 400 days, whatever its `Max-Age` says (RFC 6265bis section 5.5). So the gain of
+//! a renewal is computed for the browser's cookie too, which ends 400 days after `touched` if the deadline is later.
+//! The cookie is then sent again in time, even if the deadline cannot move (an absolute limit, a fixed instant).
 use crate::clock::{from_micros, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Expiry, THOUSAND_YEARS, Timing};
 use std::time::{Duration, SystemTime};
 
-/// Which requests move the deadline of a session they use.
+/// The requests that move the deadline of the session they use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Renewal {
-    /// Those that save something.
+    /// Requests that save a change.
     #[default]
     OnSave,
-    /// Those that read or save something: a sliding expiry. Implied by an idle limit.
+    /// Requests that read or save: a sliding expiry. Implied by an idle limit.
     OnRead,
-    /// All that present a live session, used or not (Django's `SESSION_SAVE_EVERY_REQUEST`).
+    /// All requests that present a live session, used or not (Django's `SESSION_SAVE_EVERY_REQUEST`).
     EveryRequest,
 }
 
-/// Whether a session's deadline moved, and whether the cookie has to say so.
+/// Whether a session's deadline moved, and whether the cookie must be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Renewed {
     No,
-    /// The deadline moved; the browser's cookie stays right.
+    /// The deadline moved; the browser's cookie stays valid.
     Quietly,
-    /// The cookie has to be sent again.
+    /// The cookie must be sent again.
     WithCookie,
 }
 
@@ -47,7 +48,7 @@ impl Renewed {
     }
 }
 
-/// The program's policy: how long sessions live, and which requests prolong them.
+/// The program's policy: how long sessions live, and which requests renew them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     age: Duration,
@@ -73,13 +74,13 @@ impl Default for Lifetime {
     }
 }
 
-/// How long browsers keep a cookie at most.
+/// The longest time that browsers keep a cookie.
 const BROWSER_KEEPS: Duration = Duration::from_secs(400 * 86_400);
-/// Largest gain that a renewal waits for, so that a visitor that comes at least every 370 days keeps the cookie.
+/// The largest gain that a renewal waits for, so that a visitor who comes at least every 370 days keeps the cookie.
 const STEP_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 impl Lifetime {
-    /// Two weeks from the last save, as Django's.
+    /// Two weeks from the last save, as in Django.
     ///
     /// ```
     /// use sessile::Lifetime;
@@ -90,7 +91,7 @@ impl Lifetime {
         Self::default()
     }
 
-    /// Life after the last activity: 1 second to 1,000 years, default two weeks.
+    /// The life of a session after its last activity: 1 second to 1,000 years, default two weeks.
     ///
     /// ```
     /// use sessile::Lifetime;
@@ -105,7 +106,7 @@ impl Lifetime {
         self
     }
 
-    /// Which requests move the deadline; default [`Renewal::OnSave`].
+    /// The requests that move the deadline; default [`Renewal::OnSave`].
     ///
     /// ```
     /// use sessile::{Lifetime, Renewal};
@@ -119,12 +120,12 @@ impl Lifetime {
         self
     }
 
-    /// How much a renewal must gain to be worth a write and a cookie: percent of the age (or of the idle limit,
-    /// where that is shorter), 0..=50, default 10; 0 renews always. An active visitor may expire one step early.
+    /// The least gain for which a renewal writes and sends a cookie, in percent of the age (or of the idle limit, if
+    /// that is shorter): 0..=50, default 10; 0 renews always. An active visitor may expire one step early.
     ///
-    /// For every percentage, the step is at most 30 days: browsers keep no cookie longer than 400 days, so a session of
-    /// many years needs a new cookie now and then. It gets one from any request that renews and comes 30 days or more
-    /// after the last one was sent; a visitor that stays away for more than 370 days may have lost it.
+    /// For every percentage, the step is at most 30 days. Browsers keep no cookie longer than 400 days, so a session of
+    /// many years needs a new cookie now and then: any renewing request that comes 30 days or more after the last
+    /// cookie gets one. A visitor who stays away for more than 370 days may have lost the cookie.
     ///
     /// ```
     /// use sessile::{Lifetime, Renewal};
@@ -143,7 +144,7 @@ impl Lifetime {
 
     /// Whether cookies end with the browser by default; default no. The server keeps its age in either case.
     ///
-    /// Switched on or off while there are sessions, it reaches their cookies at the next save of each.
+    /// A change of this option reaches the cookie of an existing session at its next save.
     ///
     /// ```
     /// let lifetime = sessile::Lifetime::new().expire_at_browser_close(true);
@@ -186,14 +187,14 @@ impl Lifetime {
     }
 
     /// How far in the future a record's times may lie, for clocks that disagree: 1 minute or more, default 5 minutes. A
-    /// record beyond it counts as expired: a clock that went backwards makes no session immortal. Not less than a minute,
-    /// because a save may wait that long for its lock after it has read the clock.
+    /// record beyond that counts as expired, so that a clock that went backwards makes no session immortal. The minimum
+    /// is a minute, because a save may wait that long for its lock after it has read the clock.
     ///
-    /// More than a day is for a board without a clock of its own. It starts in 1970 or at its image's date, and at the next
-    /// synchronisation its clock jumps by years: until then, each session from before the restart lies in the future and
-    /// counts as expired. `Duration::MAX` lets all of them live. (Sessions made before the synchronisation expire with it:
-    /// their deadline is reckoned from the wrong time.) The price: a session that was made or renewed while a clock was
-    /// ahead lives until its deadline by that clock.
+    /// More than a day is for a board without a clock of its own. It starts in 1970 or at its image's date, and its
+    /// clock jumps by years at the next synchronisation. Until then, each session from before the restart lies in the
+    /// future and counts as expired; `Duration::MAX` lets all of them live. (Sessions that are made before the
+    /// synchronisation expire with it, because their deadline is computed from the wrong time.) In exchange, a session
+    /// that was made or renewed while a clock was ahead lives until its deadline by that clock.
     ///
     /// ```
     /// use sessile::Lifetime;
@@ -239,20 +240,20 @@ impl Lifetime {
         [idle, absolute].into_iter().flatten().fold(expires, SystemTime::min)
     }
 
-    /// Whether the session is over at `now`, by the deadline it was stored with, by the current policy (which may
-    /// have become stricter since), or because its times lie in the future.
+    /// Whether the session is over at `now`: by its stored deadline, by the current policy (which may have become
+    /// stricter since), or because its times lie in the future.
     pub(crate) fn is_over(&self, timing: &Timing, now: SystemTime) -> bool {
         self.current_deadline(timing) <= now
             || timing.created.max(timing.touched) > later(now, self.future_tolerance)
     }
 
-    /// When the session ends: by the deadline it was stored with, or earlier, if the policy has become stricter since.
+    /// The stored deadline, or an earlier one if the policy has become stricter since.
     pub(crate) fn current_deadline(&self, timing: &Timing) -> SystemTime {
         timing.deadline.min(self.deadline(timing.expiry, timing.created, timing.touched))
     }
 
-    /// Moves `touched` and the deadline to `now` if that gains a step, or if the cookie has to say from now on that it ends
-    /// with the browser, or that it does not.
+    /// Moves `touched` and the deadline if that gains a step, or if the cookie's end with the browser has been switched
+    /// on or off.
     pub(crate) fn renew(&self, timing: &mut Timing, now: SystemTime) -> Renewed {
         let deadline = self.deadline(timing.expiry, timing.created, now);
         let current = self.current_deadline(timing);
@@ -282,7 +283,7 @@ impl Lifetime {
         }
     }
 
-    /// Gives the session a new setting, which counts as activity and moves the deadline by however little.
+    /// Gives the session a new setting. This counts as activity, and moves the deadline even by less than a step.
     pub(crate) fn apply(&self, timing: &mut Timing, expiry: Expiry, now: SystemTime) {
         timing.expiry = expiry;
         timing.ends_with_browser = self.ends_with_browser(expiry);
@@ -290,7 +291,7 @@ impl Lifetime {
         timing.deadline = self.deadline(expiry, timing.created, now);
     }
 
-    /// Whether a request that saved or read renews.
+    /// Whether a request that saved or read the session renews it.
     pub(crate) fn renews(&self, saved: bool, read: bool) -> bool {
         match self.renewal {
             Renewal::EveryRequest => true,

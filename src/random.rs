@@ -1,11 +1,11 @@
 //! Random bits, from the operating system's generator. There is no fallback.
 use crate::error::{Error, ErrorKind, Result};
 
-/// Random bytes. `operation` is the text with which an error says for which purpose.
+/// Random bytes. `operation` names the purpose in an error.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Random`]: the generator fails.
+/// [`ErrorKind::Random`] if the generator fails.
 pub(crate) fn bytes<const N: usize>(operation: &'static str) -> Result<[u8; N]> {
     let mut bytes = [0; N];
     match fill(&mut bytes) {

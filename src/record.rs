@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! header (80 bytes)    layout, expiry setting, lengths, times, marks of the login
-//! table  (8 an entry)  where each name and each value ends
+//! table  (8 an entry)  the end of each name and of each value
 //! text                 user, device note, names in their order
 //! values               the bytes of each value, in the order of the names
 //! ```
 //!
-//! - A clone is one count up. A change makes a new block, or is made in place where no other clone has the block.
-//! - Equal sessions have equal bytes: fields that are not in use are zero, names are in order, parts leave no gap.
-//! - Bytes from outside are checked once, as a whole, when a record is made from them; nothing is decoded then, and nothing
-//!   is allocated for what they claim. Reading a field afterwards cannot fail. A value is decoded when it is asked for.
-//! - It says nothing of whether its bytes are the ones that were stored: that is the storage mode's checksum.
+//! - A clone raises a count. A change makes a new block, or is made in place if no clone shares the block.
+//! - Equal sessions have equal bytes: unused fields are zero, names are in order, and the parts leave no gap.
+//! - Bytes from outside are checked once, as a whole, when a record is made from them; the check decodes no value, and
+//!   allocates nothing for the lengths that they claim. Reading a field afterwards cannot fail. A value is decoded when
+//!   it is read.
+//! - A record does not know whether its bytes are the ones that were stored: the storage mode's checksum covers that.
 //!
 //! The offsets are in [`format`](crate::_documentation::format).
 mod block;
@@ -36,7 +37,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Longest user that a record holds, in bytes. (A session's [`login`](crate::Session::login) takes fewer.)
+/// Longest user that a record holds, in bytes. (A session's [`login`](crate::Session::login) accepts a shorter one
+/// only.)
 const USER_BYTES_MAX: usize = u16::MAX as usize;
 
 /// One session as a store keeps it.
@@ -77,9 +79,9 @@ impl Record {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] if the bytes are none, to the last of them; [`ErrorKind::NewerFormat`] if a newer version of this
-    /// crate arranged them. A changed byte that leaves a possible record is not noticed: a store keeps a checksum beside the
-    /// bytes. Whether values can be decoded is noticed when they are asked for.
+    /// [`ErrorKind::Corrupt`] if the bytes are no record, or if bytes follow it; [`ErrorKind::NewerFormat`] if a newer
+    /// version of this crate wrote them. A changed byte that leaves a valid record is not detected; a store keeps a
+    /// checksum beside the bytes. A value that cannot be decoded is detected when it is read.
     ///
     /// ```
     /// use sessile::Record;
@@ -98,7 +100,7 @@ impl Record {
         }
     }
 
-    /// The bytes of the record: what a store stores.
+    /// The bytes of the record, as a store keeps them.
     ///
     /// ```
     /// let record = sessile::Record::new(std::time::UNIX_EPOCH, std::time::UNIX_EPOCH);
@@ -149,7 +151,7 @@ impl Record {
         self
     }
 
-    /// From this instant on the session is expired.
+    /// The instant from which on the session is expired.
     ///
     /// ```
     /// use std::time::UNIX_EPOCH;
@@ -161,7 +163,7 @@ impl Record {
         block::deadline(&self.block)
     }
 
-    /// The same in microseconds since 1970.
+    /// The deadline in microseconds since 1970.
     pub(crate) fn deadline_micros(&self) -> u64 {
         block::deadline_micros(&self.block)
     }
@@ -177,7 +179,7 @@ impl Record {
         self.deadline() <= now
     }
 
-    /// The user that is logged in.
+    /// The logged-in user.
     ///
     /// ```
     /// use std::time::UNIX_EPOCH;
@@ -190,7 +192,7 @@ impl Record {
         Some(block::user(&self.block)).filter(|user| !user.is_empty())
     }
 
-    /// Sets the user; an empty one is none.
+    /// Sets the user; an empty text removes it.
     ///
     /// # Errors
     ///
@@ -261,7 +263,7 @@ impl Record {
         Some(block::note(&self.block)).filter(|note| !note.is_empty())
     }
 
-    /// Sets the device note; an empty one is none.
+    /// Sets the device note; an empty text removes it.
     ///
     /// # Errors
     ///
@@ -292,11 +294,11 @@ impl Record {
         Entries::of(&self.block)
     }
 
-    /// Sets an entry. Many are set at once with [`extend`](Self::extend), which copies the record once.
+    /// Sets an entry. To set many entries, [`extend`](Self::extend) copies the record only once.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TooLarge`] if the record would be larger than [`BYTES_MAX`]; it is unchanged then.
+    /// [`ErrorKind::TooLarge`] if the record would be larger than [`BYTES_MAX`]; the record is then unchanged.
     ///
     /// ```
     /// use sessile::{Record, Value};
@@ -310,7 +312,7 @@ impl Record {
         self.edit(&[(name, Some(value.into()))])
     }
 
-    /// Removes an entry. Whether there was one.
+    /// Removes an entry. Returns whether it existed.
     ///
     /// ```
     /// use sessile::{Record, Value};
@@ -325,11 +327,11 @@ impl Record {
         was_there && self.edit(&[(name, None)]).is_ok()
     }
 
-    /// Sets many entries at once; of two with one name, the later one counts.
+    /// Sets many entries at once; if a name occurs twice, the later value counts.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TooLarge`] if the record would be larger than [`BYTES_MAX`]; it is unchanged then.
+    /// [`ErrorKind::TooLarge`] if the record would be larger than [`BYTES_MAX`]; the record is then unchanged.
     ///
     /// ```
     /// use sessile::{Record, Value};
@@ -372,24 +374,24 @@ impl Record {
         Ok(())
     }
 
-    /// Bytes of memory that it takes, as a block of glibc's allocator.
+    /// Bytes of memory of the block, as glibc's allocator rounds them.
     pub(crate) fn heap_size(&self) -> usize {
         (2 * size_of::<usize>() + self.block.len() + 8).next_multiple_of(16)
     }
 
-    /// Reads the first bytes of its block, the counts of the [`Arc`], and nothing else: a clone writes there, and would begin to wait
-    /// for that memory only when the caller's earlier reads are done.
+    /// Reads only the first bytes of the block, where the counts of the [`Arc`] are. A clone writes there, and without
+    /// this call would begin to wait for that memory only after the caller's earlier reads are done.
     #[inline]
     pub(crate) fn prefetch(&self) {
         std::hint::black_box(Arc::strong_count(&self.block));
     }
 
-    /// Bytes of what a login writes: the limits of a store are about the rest.
+    /// Bytes that a login writes; a store's limits do not apply to them.
     pub(crate) fn login_bytes(&self) -> usize {
         block::user_len(&self.block) + block::note_len(&self.block)
     }
 
-    /// Replaces one text before the names; its length is said at `length_at`.
+    /// Replaces one text before the names; its length is stored at `length_at`.
     fn set_text(&mut self, length_at: usize, old: Range<usize>, text: &str) -> Result<()> {
         if self.block.len() - old.len() + text.len() > BYTES_MAX {
             return Err(too_large());
@@ -401,7 +403,7 @@ impl Record {
         Ok(())
     }
 
-    /// The block, to be written to: a copy where a clone has it too.
+    /// The block for writing: a copy if a clone shares it.
     fn block_mut(&mut self) -> &mut [u8] {
         Arc::make_mut(&mut self.block)
     }
@@ -421,7 +423,7 @@ fn too_large() -> Error {
     Error::new(ErrorKind::TooLarge, "change session record").with_reason(reason)
 }
 
-/// Its times and how much it holds: neither the entries nor the user belong in a log.
+/// Shows the times and sizes only, because neither the entries nor the user belong in a log.
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Timing { created, touched, deadline, expiry, ends_with_browser } = self.timing();

@@ -1,11 +1,11 @@
-//! Text that a visitor, a program or a directory chose, as one line of a message: characters that would end the line, drive a
-//! terminal or turn the direction of the text are escaped, all others are shown as they are, whatever their script. And an error
-//! with its causes, as such a line.
+//! Shows text that a visitor, a program or a directory chose as one line of a message. Characters that would end the
+//! line, control a terminal or change the direction of the text are escaped; all others are shown, whatever their
+//! script. Also shows an error with its causes as such a line.
 use std::error::Error as StdError;
 use std::fmt::{self, Display, Write};
 use std::iter::successors;
 
-/// Shows `text` so in a message.
+/// Shows `text` in a message, escaped as described above.
 pub(crate) fn shown<T: Display>(text: T) -> impl Display {
     Shown(text)
 }
@@ -41,8 +41,8 @@ impl Write for Escaping<'_, '_> {
     }
 }
 
-/// Controls (Unicode's Cc), separators of lines and paragraphs, and the marks that set the direction of text, which make one line
-/// look like another.
+/// Controls (Unicode's Cc), separators of lines and paragraphs, and the marks that set the direction of text, which can
+/// make one line look like another.
 fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,8 +1,8 @@
 //! The promises of every storage mode.
 //!
 //! A [`Store`] keeps records under tokens. The file engine is one; a database, a cache server and a sealed cookie are
-//! others. The session layer above knows nothing else, so every rule it relies on is written here, and tested by one
-//! suite that every storage mode is run through.
+//! others. The session layer above uses nothing else of a storage mode. So every rule that it relies on is written
+//! here, and one test suite runs over every storage mode.
 //!
 //! # The promise
 //!
@@ -30,66 +30,66 @@ use std::time::SystemTime;
 
 /// Keeps sessions. See the [module](self) for the promises of an implementation.
 pub trait Store: Send + Sync {
-    /// The one clock: every comparison with a time of this store's records uses it.
+    /// The time of the store's clock. Every comparison with a time of this store's records uses it.
     fn now(&self) -> SystemTime;
 
-    /// Whether a token could be one of this store's, by its form alone: no I/O, and no promise that it is known.
+    /// Whether a token could be one of this store's, by its form alone: no I/O, and no promise that the store has it.
     fn is_well_formed(&self, token: &Token) -> bool;
 
     /// Finds the record of `token`.
     ///
     /// # Errors
     ///
-    /// The storage could not be read. "There is none" is [`Lookup::Absent`], not an error.
+    /// The storage could not be read. An absent session is [`Lookup::Absent`], not an error.
     fn load(&self, token: &Token) -> Result<Lookup>;
 
     /// Stores `record` under a new token.
     ///
     /// # Errors
     ///
-    /// Nothing was stored: no room, record too large, no random bits, the storage failed.
+    /// Nothing was stored: no room, record too large, no random bits, or a failed storage.
     fn create(&self, record: &Record, how: Durability) -> Result<Saved>;
 
-    /// Reads, changes and writes one record as one step; `None` if it is absent or expired, or if the change answers
-    /// [`Verdict::Abort`].
+    /// Reads, changes and writes one record as one step; `None` if the record is absent or expired, or if the change
+    /// returns [`Verdict::Abort`].
     ///
     /// # Errors
     ///
     /// The error of the change, or the storage failed; the old version stands.
     fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>>;
 
-    /// The same, and moves the result to a new token, also if the change says [`Verdict::Keep`].
+    /// Updates a record, and moves the result to a new token, even if the change returns [`Verdict::Keep`].
     ///
     /// # Errors
     ///
-    /// As for [`update`](Self::update); the old token still holds the old version, or (if it could be neither
-    /// removed nor kept) is dead.
+    /// As for [`update`](Self::update). The old token still holds the old version, or (if that could be neither removed
+    /// nor kept) is dead.
     fn rotate(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>>;
 
-    /// Ends a session. Whether a live one was there.
+    /// Ends a session. Returns whether a live one was there.
     ///
     /// # Errors
     ///
-    /// The session may still be alive: try again.
+    /// The session may still be alive; try again.
     fn delete(&self, token: &Token) -> Result<bool>;
 
     /// The promises that not every storage mode can make.
     fn guarantees(&self) -> Guarantees;
 
-    /// The meaning of [`Durability::OfStore`] here. By default [`Durability::Relaxed`]: a request that asks for more makes its
-    /// earlier saves safe by one more call.
+    /// The meaning of [`Durability::OfStore`] here; by default [`Durability::Relaxed`]. If a request asks for more, its
+    /// earlier saves are made power-safe by one more call.
     fn durability(&self) -> Durability {
         Durability::Relaxed
     }
 
-    /// The largest record, in bytes, if there is a limit; by default none. A value that is larger alone is then refused when
-    /// it is set, and not when it is saved.
+    /// The largest record, in bytes; by default there is no limit. A value that alone exceeds the limit is refused when
+    /// it is set, instead of when it is saved.
     fn record_bytes_max(&self) -> Option<usize> {
         None
     }
 }
 
-/// A store that is shared is a store.
+/// A shared store is a store.
 impl<S: Store + ?Sized> Store for Arc<S> {
     fn now(&self) -> SystemTime {
         (**self).now()
@@ -123,17 +123,17 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
 }
 
-/// A change to a record, run by the store at the moment it holds the newest one.
+/// A change of a record. The store runs it on the newest record.
 ///
-/// It may run several times, each time on a fresh copy, so it starts from its argument alone. It never calls the
-/// store; the file engine answers a change of the same session, from within, with
+/// It may run several times, each time on a fresh copy, so its result must depend on its argument alone. It must not
+/// call the store; the file engine refuses a nested change of the same session with
 /// [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant). If it returns an error or panics, nothing is written.
 pub type Change<'a> = &'a mut dyn FnMut(&mut Record) -> Result<Verdict>;
 
-/// The answer of a change: the record that it was given is written or not.
+/// The result of a change: whether its record is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Write it.
+    /// Write the changed record.
     Write,
     /// Leave the stored record as it is. A rotation still moves it.
     Keep,
@@ -150,9 +150,9 @@ pub enum Durability {
     /// The durability that the store was opened with.
     #[default]
     OfStore,
-    /// Handed to the kernel, which writes it to disk when it sees fit (Linux: within about 30 seconds). After a
-    /// power cut the session is at this version, at an older one, or gone: never torn, never another's, and never
-    /// alive again after its destruction.
+    /// Handed to the kernel, which writes it to the disk later (Linux: within about 30 seconds). After a power cut the
+    /// session is at this version, at an older one, or gone; it is never torn, never another session's, and never alive
+    /// again after its destruction.
     Relaxed,
     /// On the disk: after a power cut the session is at this version or a newer one.
     ///
@@ -161,23 +161,23 @@ pub enum Durability {
     PowerSafe,
 }
 
-/// Whether a token was found.
+/// The result of looking up a token.
 #[derive(Clone, Debug)]
 pub enum Lookup {
-    /// It was, and it is not expired.
+    /// The token was found, and its session is not expired.
     Live(Live),
-    /// It was not.
+    /// The token was not found.
     Absent(Absent),
 }
 
-/// Why a token was not found. For a visitor it is all the same: a new session.
+/// The reason why a token was not found. A visitor gets a new session in each case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absent {
-    /// No token of this store looks like this.
+    /// The token has not the form of this store's tokens.
     Malformed,
-    /// Nothing is stored under it.
+    /// No record is stored under the token.
     NotFound(PublicId),
-    /// Its deadline is reached.
+    /// The record's deadline is reached.
     Expired(PublicId),
     /// The stored record fails its checks.
     Damaged(PublicId),
@@ -186,26 +186,26 @@ pub enum Absent {
 /// A record that was found.
 #[derive(Clone, Debug)]
 pub struct Live {
-    /// The record; it shares its bytes with the store's cache where there is one.
+    /// The record; it shares its bytes with the store's cache, if there is one.
     pub record: Record,
-    /// The digest of its id: for logs.
+    /// The digest of the session's id, for logs.
     pub id: PublicId,
 }
 
 /// A record that was written.
 #[derive(Clone, Debug)]
 pub struct Saved {
-    /// Its token from now on; differs from the token given for rotations and for sealed cookies.
+    /// The token from now on; differs from the given token for rotations and for sealed cookies.
     pub token: Token,
-    /// The record that is stored there now.
+    /// The record that is stored under the token now.
     pub live: Live,
 }
 
 /// The promises that not every storage mode can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guarantees {
-    /// Concurrent updates of one session are serialised: none is lost.
+    /// Concurrent updates of one session are serialised, so none is lost.
     pub atomic_update: bool,
-    /// There is one state of a session, on the server: deleting it ends it everywhere.
+    /// A session has one state, on the server, so deleting it ends it everywhere.
     pub shared_state: bool,
 }

@@ -1,9 +1,9 @@
-//! Synchronization for the engine: locks, threads, channels, and the time that waits are measured in.
+//! Synchronization for the engine: locks, threads, channels, and the clock by which waits are measured.
 //!
-//! One door, so that the proofs (`file/proofs`) can have the engine itself under a scheduler of their own: in every other
-//! build this module is a list of names of other crates. Under `--cfg shuttle`, in unit tests, the same names are those of
-//! the checker, and [`step`] is a place where another thread may go on. Statistics and caches of answers, which no thread
-//! waits for, go on taking their atomics from `std`.
+//! All of them are imported from here, so that the proofs (`file/proofs`) can run the engine under a scheduler of their
+//! own. In every other build this module only re-exports other crates. Under `--cfg shuttle`, in unit tests, the same
+//! names are those of the checker, and [`step`] is a point at which another thread may continue. Statistics and cached
+//! results, for which no thread waits, still use the atomics of `std`.
 #[cfg(not(all(test, shuttle)))]
 mod usual {
     pub(crate) use crossbeam_channel as channel;
@@ -11,8 +11,8 @@ mod usual {
     pub(crate) use std::thread;
     pub(crate) use std::time::Instant;
 
-    /// Something that others can see is about to happen: a system call, or a look at memory that others write to. Nothing
-    /// but in proofs.
+    /// Marks an effect that other threads can see: a system call, or a read of memory that others write to. Does
+    /// nothing except in proofs.
     #[inline(always)]
     pub(crate) fn step() {}
 }

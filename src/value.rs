@@ -12,24 +12,24 @@
 //!  7 object               varint count, then key (string) and value, in the order of the keys
 //! ```
 //!
-//! - Varints are those of postcard, which is not self-describing, hence the tags: a stored value must be readable by a program that has
-//!   since changed its types, and by one that knows none of them.
-//! - Equal values have equal bytes, so "was it changed?" is a comparison of bytes.
-//! - A value is decoded when it is asked for: a request that reads one entry pays for one.
-//! - Nesting is bounded in both directions ([`DEPTH_MAX`], [`WRAPPERS_MAX`]) and counted on the way down, so that no value and
-//!   no type ends the stack: with types as `serde` derives them, 256 KiB of it suffice in a debug build. No decoder here
-//!   allocates for a count that the input only claims.
+//! - Varints are those of postcard, which is not self-describing. The tags are needed because a stored value must be
+//!   readable by a program that has since changed its types, and by one that knows none of them.
+//! - Equal values have equal bytes, so comparing bytes shows whether a value was changed.
+//! - A value is decoded when it is read, so a request that reads one entry pays for one.
+//! - Nesting is bounded in both directions ([`DEPTH_MAX`], [`WRAPPERS_MAX`]) and counted before each descent, so that
+//!   no value and no type overflows the stack: with types as `serde` derives them, 256 KiB of stack suffice in a debug
+//!   build. No decoder here allocates for a count that the input only claims.
 //!
 //! # Changing your types
 //!
-//! Sessions outlive a deployment: entries of an old version of a program are read by the new one. A field that was added needs
-//! a default (`#[serde(default)]`, or an `Option`), or every visitor with an old entry meets an error; one that was renamed
-//! keeps its old name as `#[serde(alias = "…")]`; one that was removed needs nothing, unless the type says
-//! `deny_unknown_fields`. Where the old shape cannot be read as the new one, the entry gets a new name, or is read as
-//! [`serde_json::Value`] and translated. While old and new processes serve side by side, the old ones must be able to read
-//! the entries of the new ones. An entry that cannot be read as the type that is asked for is an error of the kind
-//! [`ErrorKind::Type`], which names the entry, the path inside it and the missing or expected part, never the value;
-//! `remove` and `insert` do not read the old one and always work.
+//! Sessions outlive a deployment, so a new version of a program reads entries of an old version. An added field needs a
+//! default (`#[serde(default)]`, or an `Option`), because otherwise every visitor with an old entry meets an error. A
+//! renamed field keeps its old name as `#[serde(alias = "…")]`. A removed field needs nothing, unless the type says
+//! `deny_unknown_fields`. If the old shape cannot be read as the new one, give the entry a new name, or read it as
+//! [`serde_json::Value`] and translate it. While old and new processes serve side by side, the old ones must be able to
+//! read the entries of the new ones. An entry that cannot be read as the requested type is an error of the kind
+//! [`ErrorKind::Type`], which names the entry, the path inside it and the missing or expected part, never the value.
+//! `remove` and `insert` do not read the old entry, so they always work.
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
@@ -85,17 +85,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::fmt;
 
-/// One entry's value in its compact form, to be put into a record; read from one, it is a [`ValueRef`].
+/// One entry's value in its compact form, to be put into a record. A value that is read from a record is a
+/// [`ValueRef`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Value(Box<[u8]>);
 
 impl Value {
-    /// Stores anything that serialises to JSON.
+    /// Stores any value that serialises to JSON.
     ///
-    /// JSON has one null: `None`, `()` and `Some(None)` are stored alike, and `Some(None)` reads back as `None`. Where that is a
-    /// difference, say it with an enum. A float is stored to its last bit. A number that comes as text (a
-    /// [`serde_json::Number`] in a program that switches on `serde_json`'s feature `arbitrary_precision`) is stored if 64
-    /// bits hold it as it is written, and refused if they do not: `12345678901234.56789` has more digits than a float.
+    /// JSON has one null: `None`, `()` and `Some(None)` are stored alike, and `Some(None)` reads back as `None`. If a
+    /// program must tell them apart, it needs an enum. A float is stored to its last bit. A number that comes as text
+    /// (a [`serde_json::Number`] in a program that switches on `serde_json`'s feature `arbitrary_precision`) is stored
+    /// if 64 bits hold it exactly as it is written, and otherwise refused: `12345678901234.56789` has more digits than
+    /// a float.
     ///
     /// ```
     /// use sessile::Value;
@@ -107,8 +109,9 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Value`], naming the place in the value and why, if it does not (a map whose keys are no strings, a
-    /// number beyond 64 bits, a NaN, a `Serialize` that fails) or nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`].
+    /// [`ErrorKind::Value`] if the value does not serialise to JSON (a map whose keys are no strings, a number beyond
+    /// 64 bits, a NaN, a `Serialize` that fails) or nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`]. The error
+    /// names the place in the value and the reason.
     pub fn new<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
         encode(value, |bytes| Self(bytes.into()))
     }
@@ -117,9 +120,9 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Type`], naming the path inside the value and the missing or expected part, if it is not one, or if
-    /// `T` nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`]; [`ErrorKind::Corrupt`] if the bytes are no value, which their
-    /// record's checksum excludes.
+    /// [`ErrorKind::Type`] if the value is no `T`, or if `T` nests deeper than [`DEPTH_MAX`] or [`WRAPPERS_MAX`]; the
+    /// error names the path inside the value and the missing or expected part. [`ErrorKind::Corrupt`] if the bytes are
+    /// no value, which their record's checksum excludes.
     pub fn get<T: DeserializeOwned>(&self) -> Result<T> {
         decode(&self.0)
     }
@@ -140,7 +143,7 @@ impl Value {
     }
 }
 
-/// Stores a value as bytes, which `take` gets: see [`Value::new`].
+/// Encodes a value, and passes its bytes to `take`: see [`Value::new`].
 #[inline]
 pub(crate) fn encode<T: Serialize + ?Sized, R>(value: &T, take: impl FnOnce(&[u8]) -> R) -> Result<R> {
     let mut buffer = Buffer::new();
@@ -150,7 +153,7 @@ pub(crate) fn encode<T: Serialize + ?Sized, R>(value: &T, take: impl FnOnce(&[u8
     }
 }
 
-/// Reads a value from its bytes, and from all of them: see [`Value::get`].
+/// Decodes a value, which must take all of the bytes: see [`Value::get`].
 #[inline]
 pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
     read::read(bytes).map_err(|fault| mismatch::<T>(bytes, &fault))
@@ -183,7 +186,7 @@ fn corrupt(fault: &Fault) -> Error {
     Error::new(ErrorKind::Corrupt, "decode a value").with_reason(fault.to_string())
 }
 
-/// Why these bytes are no `T`: damage anywhere in them comes first.
+/// The error for bytes that are no `T`; damage anywhere in them takes precedence.
 #[cold]
 fn mismatch<T>(bytes: &[u8], fault: &Fault) -> Error {
     if let Err(damage) = wire::check(bytes) {

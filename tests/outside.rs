@@ -45,7 +45,7 @@ fn printed(page: &str) -> Vec<Printed> {
     found
 }
 
-/// Makes a package of it and builds it: the program's path, or what the compiler says against it.
+/// Makes a package of it and builds it: the program's path, or the compiler's errors.
 #[track_caller]
 fn build(dir: &Path, name: &str, printed: &Printed) -> Result<PathBuf, String> {
     let version = "sessile = { version = ";

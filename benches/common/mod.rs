@@ -76,16 +76,16 @@ pub fn count_visit(store: &(impl Store + ?Sized), token: &Token, how: Durability
 pub fn in_threads<F: FnMut(usize)>(
     threads: usize,
     operations: u64,
-    act_of: impl Fn(usize) -> F + Sync,
+    operation_of: impl Fn(usize) -> F + Sync,
 ) -> Duration {
     let start = Barrier::new(threads + 1);
     thread::scope(|scope| {
-        let (start, act_of) = (&start, &act_of);
+        let (start, operation_of) = (&start, &operation_of);
         let work = |thread| {
             move || {
-                let act = act_of(thread);
+                let operation = operation_of(thread);
                 start.wait();
-                (0..usize::try_from(operations).expect("fits")).for_each(act);
+                (0..usize::try_from(operations).expect("fits")).for_each(operation);
             }
         };
         let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(work(thread))).collect();

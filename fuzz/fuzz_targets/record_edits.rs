@@ -9,13 +9,13 @@ use std::time::UNIX_EPOCH;
 fuzz_target!(|bytes: &[u8]| {
     let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
     let mut map: BTreeMap<String, Value> = BTreeMap::new();
-    for [act, name, length, more] in bytes.as_chunks().0.iter().copied() {
+    for [operation, name, length, more] in bytes.as_chunks().0.iter().copied() {
         // Few names, so that changes meet; some are the beginning of others, one is empty.
         let named =
             |name: u8| "aß🦀b".chars().cycle().skip(usize::from(name % 4)).take(usize::from(name / 4 % 4));
         let (name, other): (String, String) = (named(name).collect(), named(more).collect());
         let value = Value::new(&"x".repeat(length.into())).expect("a value");
-        match act % 6 {
+        match operation % 6 {
             0 | 1 => {
                 record.insert(&name, &value).expect("it fits");
                 map.insert(name, value);

@@ -16,11 +16,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Longest creation by a process that is neither killed nor stopped.
+/// The longest time that a creation takes, unless its process is killed or stopped.
 const CREATION: Duration = Duration::from_millis(100);
 
 impl FileStore {
-    /// Loads a session by its public id, as [`load`](Store::load) does by its secret; always from the file.
+    /// Loads a session by its public id, as [`load`](Store::load) does by its secret id; always from the file.
     ///
     /// # Errors
     ///
@@ -38,8 +38,8 @@ impl FileStore {
         })
     }
 
-    /// Deletes a session by its public id, as [`delete`](Store::delete) does by its secret: at once, in every process that
-    /// uses the store. Returns whether a live session was there.
+    /// Deletes a session by its public id, as [`delete`](Store::delete) does by its secret id: at once, in every
+    /// process that uses the store. Returns whether a live session was there.
     ///
     /// # Errors
     ///
@@ -48,16 +48,17 @@ impl FileStore {
         self.delete_file(SessionRef::PublicId(*id))
     }
 
-    /// Imports a session of another store under its public id: its secret opens it here. Returns whether it was imported;
-    /// `false` if a live session is in its place, which is left alone. An expired one is replaced.
+    /// Imports a session of another store under its public id, so that its secret id opens it here. Returns whether it
+    /// was imported; `false` if a live session is in its place, which is left alone. An expired one is replaced.
     ///
     /// # Errors
     ///
     /// As for [`create`](Store::create). [`ErrorKind::Corrupt`] if a damaged file is in its place;
     /// [`quarantine`](Self::quarantine) makes room. [`ErrorKind::Busy`] if the session is locked for the whole
-    /// [`lock_wait`](super::FileStoreOptions::lock_wait), or if an earlier creation was interrupted: its leftover is removed
-    /// by [`delete_by_id`](Self::delete_by_id), or by a sweep after an hour. [`ErrorKind::InvalidationFailed`] if it is
-    /// imported, and cache entries of an earlier session under the same id could not be invalidated.
+    /// [`lock_wait`](super::FileStoreOptions::lock_wait), or if an earlier creation was interrupted:
+    /// [`delete_by_id`](Self::delete_by_id) removes its leftover, or a sweep does after an hour.
+    /// [`ErrorKind::InvalidationFailed`] if the session is imported, and cache entries of an earlier session under the
+    /// same id could not be invalidated.
     pub fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
         let session = SessionRef::PublicId(*id);
         let path = SessionPath::of(id);
@@ -67,11 +68,11 @@ impl FileStore {
         };
         let began = Instant::now();
         loop {
-            // Existence first: a creation inserts the session in the index.
+            // The file is looked for first, because a creation inserts the session in the index.
             if self.open_file(id, &path, Access::Read)?.is_none() {
                 match self.create_file(session, record.clone(), self.options.is_power_safe(how)) {
                     Ok(_) => return Ok(true),
-                    // Another process was faster.
+                    // Another process has created the session meanwhile.
                     Err(error) if error.kind() == ErrorKind::Random => {}
                     Err(error) => return Err(error),
                 }
@@ -85,7 +86,7 @@ impl FileStore {
                 LockResult::Unreadable(unreadable) if unreadable.is_damaged => {
                     return Err(in_the_way(ErrorKind::Corrupt, "a damaged file is in its place"));
                 }
-                // Its creator may be between creating the file and locking it.
+                // The creating process may be between creating the file and locking it.
                 LockResult::Unreadable(unreadable) if began.elapsed() < CREATION => {
                     drop(unreadable);
                     thread::sleep(CREATION / 20);
@@ -100,8 +101,8 @@ impl FileStore {
         }
     }
 
-    /// Moves a session's file to the directory `damaged` of the store, if it is damaged, for inspection; also a link, pipe or
-    /// directory in its place. Returns its new path; `None` if there is no such file (any more).
+    /// Moves a session's file to the directory `damaged` of the store, for inspection, if it is damaged. A link, pipe
+    /// or directory in its place is moved as well. Returns the new path; `None` if there is no such file (any more).
     ///
     /// # Errors
     ///
@@ -114,7 +115,7 @@ impl FileStore {
         let shard = self.open_shard(id)?;
         match shard.stat(path.below_shard()) {
             Ok(stat) if stat.is_file => {}
-            // It cannot be locked, and no session has its name while it is there.
+            // Such a file cannot be locked, and no session has its name while it is there.
             Ok(_) => return self.move_to_damaged(id, &shard, &path, || Ok(true)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.root.error("examine session file", &path, error)),
@@ -128,11 +129,12 @@ impl FileStore {
         if !unreadable.is_damaged {
             return Ok(None);
         }
-        // A `delete` that does not wait for our lock may remove the file meanwhile.
+        // A `delete` that does not wait for the lock may remove the file meanwhile.
         self.move_to_damaged(id, &shard, &path, || Ok(!self.is_current_file(&path, &unreadable.file)?))
     }
 
-    /// Moves the file under a session's name. If it is missing, `None` if it `may_be_gone`.
+    /// Moves the file under a session's name. If the file is missing, returns `None` if it `may_be_gone`, and an error
+    /// otherwise.
     fn move_to_damaged(
         &self,
         id: &PublicId,
@@ -143,7 +145,7 @@ impl FileStore {
         let error = |error| self.root.error("quarantine session file", path, error);
         self.root.make_directory(DAMAGED).map_err(error)?;
         let damaged = self.root.open_directory(DAMAGED).map_err(error)?;
-        // An earlier file of the same name stays.
+        // An earlier file of the same name stays, so further files get a number.
         for n in 0..1000 {
             let name = if n == 0 { id.to_string() } else { format!("{id}.{n}") };
             match shard.move_to(path.below_shard(), &damaged, &name) {

@@ -1,10 +1,12 @@
-//! The copies of sessions in memory, and their invalidation: the cache, the shared counters and the watcher, behind one interface.
+//! The cached copies of sessions and their invalidation: the read cache, the generation counters and the watcher,
+//! behind one interface.
 //!
-//! Operations on files know nothing of the three. They ask [`Coherence`] for a stamp before they open a file, offer it the version
-//! that they read or wrote, and invalidate the sessions that they changed. Opens no session's file and takes no session's lock.
+//! File operations do not use those three directly. They ask [`Coherence`] for a stamp before they open a file, give it
+//! the version that they read or wrote, and invalidate the sessions that they changed. This module opens no session's
+//! file and takes no session's lock.
 //!
-//! It stands below the operations and not above them: a writer keeps its copy while it still has the lock, and an operation that finds
-//! the store emptied invalidates all copies before it goes on.
+//! This module stands below the operations: a writer caches its version while it holds the lock, and an operation that
+//! finds the store emptied invalidates all copies before it goes on.
 //!
 //! | an operation that | calls |
 //! |---|---|
@@ -28,21 +30,21 @@ use crate::id::{PublicId, SessionId};
 use std::io;
 use std::sync::Arc;
 
-// The words of the interface.
+// Types of the interface.
 pub(super) use super::generations::{Cause, Stamp};
 pub(super) use super::read_cache::{Cached, Found};
 
-/// How long a copy is trusted without a look at the file. It bounds what the counters cannot: how long processes may
-/// differ about a save whose writer was killed before it invalidated the copies, and how long a session that was removed
-/// outside the library is served if no watcher runs. A look costs a few microseconds, so a longer time would gain nothing.
+/// How long a copy is trusted without reading the file. The limit covers two cases that the counters miss: a writer
+/// that was killed between its save and its invalidation, and a session that was removed outside the library while no
+/// watcher runs. Reading the file takes a few microseconds, so a longer time would gain nothing.
 const TRUST_MICROS: u64 = 60_000_000;
 
-/// How often an invalidation follows the counters' name to another file before it is given up: no two backups are restored
-/// while one session is saved.
+/// How many times an invalidation is repeated because the counters file was replaced, before it fails. Two backups are
+/// not restored while one session is saved.
 const FOLLOWINGS_MAX: u32 = 8;
 
-/// The copies of one open store. Without a cache it finds nothing, keeps nothing, and invalidates the copies of other processes all
-/// the same.
+/// The copies of one open store. Without a cache, no copy is found or kept; the copies of other processes are
+/// invalidated all the same.
 #[derive(Debug)]
 pub(super) struct Coherence {
     root: Root,
@@ -77,7 +79,7 @@ impl Coherence {
     pub(super) fn find(&self, session: &SessionId, now: CoarseTime) -> Found {
         let Some(cache) = &self.cache else { return Found::Nothing };
         if self.generations.is_due(now) {
-            // If none can be had, no copy is trusted.
+            // On an error no copy is trusted.
             let _ = self.follow(now);
         }
         cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now))
@@ -88,17 +90,17 @@ impl Coherence {
         self.cache.as_ref()?.peek(&Key::of(session))
     }
 
-    /// The stamp for a copy of the version that is read from a file which is opened after this.
+    /// The stamp for a copy of the version in a session's file. It must be taken before the file is opened.
     pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
         self.generations.stamp(id)
     }
 
-    /// Counts a load that read a session's file, and whether there was a copy.
+    /// Counts a load that read a session's file, and whether the cache had a copy.
     pub(super) fn count_read(&self, had_copy: bool) {
         self.tally.count_read(had_copy);
     }
 
-    /// The counts of the cache and of the loads; those of the cache only if it may be locked.
+    /// The counts of the cache and of the loads; those of the cache only if `with_cache`, because they need its locks.
     pub(super) fn stats(&self, with_cache: bool) -> Stats {
         self.tally.stats(self.cache.as_ref().filter(|_| with_cache))
     }
@@ -112,7 +114,7 @@ impl Coherence {
     /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired; see [`design`](crate::_documentation::design).
     fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> bool {
         counters.confirm(&copy.id, copy.stamp())
-            // Also if the clock was set back: a copy from the future is as good as an old one.
+            // A copy whose time lies in the future, because the clock was set back, is not trusted either.
             && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
             && (now.certainly_before(copy.deadline) || micros(self.clock.now()) < copy.deadline)
     }
@@ -132,8 +134,8 @@ impl Coherence {
         }
     }
 
-    /// Invalidates the session in all caches; returns the new `saves` value. If that fails, the copy of `own` is dropped: it is as
-    /// stale as those of other processes.
+    /// Invalidates the session in all caches. Returns the new `saves` value. If that fails, the cached copy of the
+    /// session `own` is dropped, because it is as stale as those of other processes.
     pub(super) fn invalidate(&self, id: &PublicId, own: Option<&SessionId>, cause: Cause) -> Result<u64> {
         self.invalidate_current(id, cause).map_err(|error| {
             own.inspect(|session| self.forget(session));
@@ -144,7 +146,7 @@ impl Coherence {
         })
     }
 
-    /// Invalidates through the counters that have the name. Returns the new value of `saves`.
+    /// Invalidates through the counters file that has the name now. Returns the new value of `saves`.
     fn invalidate_current(&self, id: &PublicId, cause: Cause) -> io::Result<u64> {
         for _ in 0..FOLLOWINGS_MAX {
             let invalidated = self.generations.invalidate(id, cause)?;
@@ -157,7 +159,8 @@ impl Coherence {
         Err(io::Error::other("the counters were replaced again and again"))
     }
 
-    /// Takes up the counters that have the name by now, if they are others. Returns the number of the current ones.
+    /// Takes up the counters file that has the name now, if it is another one. Returns the number of the current
+    /// counters.
     #[cold]
     fn follow(&self, now: CoarseTime) -> io::Result<u64> {
         let followed = self.generations.follow(now, |counters| {
@@ -178,13 +181,13 @@ impl Coherence {
         (0..SHARDS).try_for_each(|shard| self.generations.invalidate_shard(shard).map(drop))
     }
 
-    /// The cache, for tests that hold one of its locks, or look into it.
+    /// The cache, for tests that hold one of its locks or examine its entries.
     #[cfg(test)]
     pub(super) fn cache(&self) -> &ReadCache {
         self.cache.as_ref().expect("the store keeps copies")
     }
 
-    /// The counters, for tests that break an order of calls.
+    /// The generations, for tests that break an order of calls.
     #[cfg(all(test, shuttle))]
     pub(super) fn generations(&self) -> &Generations {
         &self.generations

@@ -1,11 +1,12 @@
 //! Creating a session: a new file under the session's name, with its first version in slot 0.
 //!
-//! The order survives a kill at any instant and a power cut (rule 1 for crashes in [`design`](crate::_documentation::design)): index entry,
-//! exclusive open at the final path, lock, a look whether the path still leads here, both slots in one write, and, power-safe, sync of
-//! the file and of its directory. A kill leaves a file without a version, or a session whose id was never handed out.
+//! The order survives a kill at any instant and a power cut (rule 1 for crashes in
+//! [`design`](crate::_documentation::design)): index entry, exclusive open at the final path, lock, check that the path
+//! still leads to the file, both slots in one write, and, power-safe, sync of the file and of its directory. A kill
+//! leaves a file without a version, or a session whose id was never handed out.
 //!
 //! - The file has its final size from the first write: no save of the same size changes it.
-//! - A random id is in no cache. An imported id may be, so creating it invalidates.
+//! - A random id is in no cache. An imported id may be in one, so creating an imported session invalidates.
 use super::FileStore;
 use super::coherence::{Cached, Cause};
 use super::disk::{self, Access, Directory};
@@ -34,7 +35,8 @@ impl FileStore {
         self.create_beside(session, record, power_safe, None)
     }
 
-    /// Creates the file of a session. If it is the successor of a session, limits refuse growth beyond that one's extent only.
+    /// Creates the file of a session. For the successor of a session, `had` is the extent of that session; limits then
+    /// refuse only growth beyond it.
     pub(super) fn create_beside(
         &self,
         session: SessionRef<'_>,
@@ -52,13 +54,14 @@ impl FileStore {
             &slot::Header { id: &id, sequence: 1, state: State::WRITTEN, slot_size_min: 0 },
         )?;
         let version = bytes.version();
-        // A fresh random id cannot be cached anywhere: no invalidation needed. Our own copy has the stamp of one that is read.
+        // A fresh random id cannot be cached anywhere, so it needs no invalidation. The stamp for our own copy is taken
+        // before the file is opened, as for a copy that is read.
         let (stamp, read_at) = (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
-        // The shard is opened before anything is changed: it may fail.
+        // The shard is opened before any change, because opening it may fail.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
         self.expiry_index.insert(&self.root, Entry::new(id, record.deadline()), self.now());
         let file = match self.root.open_session(&path, Access::Create) {
-            // The shard is gone, and perhaps all of the store: then it is made again.
+            // The shard is gone, and perhaps the whole store; `open_shard` then recreates the store.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.open_shard(&id)?.open(&path, Access::Create)
             }
@@ -75,12 +78,13 @@ impl FileStore {
         };
         let made = self.fill(file, &path, &bytes, shard.as_ref());
         if made.as_ref().is_err_and(|error| error.owns_path) {
-            // A file that cannot be removed holds no version, or one under an id that was never handed out; a sweep removes it.
+            // A file that cannot be removed holds no version, or one under an id that was never handed out. A sweep
+            // removes it.
             let _ =
                 shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.below_shard()));
         }
-        // An imported id may still be cached from an earlier life, whose end invalidated nothing; and a file that existed for a
-        // moment may have been read.
+        // An imported id may still be cached, if an earlier session under it was removed without an invalidation. A
+        // file that existed for a moment may also have been read.
         let invalidated = match session {
             SessionRef::Id(_) => Ok(()),
             SessionRef::PublicId(_) => {
@@ -90,7 +94,7 @@ impl FileStore {
         made.map_err(|error| error.error)?;
         let now = self.now();
         if record.is_expired(now) {
-            // A sweep may have read its entry before there was a file, and have erased it.
+            // A sweep may have read the session's entry before its file existed, and have erased the entry.
             self.expiry_index.insert(&self.root, Entry::new(id, record.deadline()), now);
         }
         invalidated?;
@@ -100,7 +104,7 @@ impl FileStore {
         Ok(Live { record, id })
     }
 
-    /// Writes a new file's first version, and syncs it and its name if its shard is given.
+    /// Writes a new file's first version. If `shard` is given, syncs the file and its name.
     fn fill(
         &self,
         file: File,
@@ -111,7 +115,7 @@ impl FileStore {
         let io = |operation| {
             move |error| CreateError { error: self.root.error(operation, path, error), owns_path: true }
         };
-        // From here on a sweep sees that the file is not a dead one.
+        // From here on the lock keeps sweeps from removing the file.
         let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
             .map_err(io("lock new session file"))?
             .map_err(|file| {
@@ -120,8 +124,8 @@ impl FileStore {
             })?;
         let made = disk::stat(&file).map_err(io("examine new session file"))?;
         self.root.sharing().mend_mode(&file, &made).map_err(io("set the permissions of new session file"))?;
-        // Before the lock it might have been swept, had this process been stopped for an hour. (A count of its names would
-        // cost less, and be fooled by a backup that makes hard links.)
+        // Before it was locked, a sweep might have removed the file, if this process had been stopped for an hour.
+        // (Checking the link count would cost less, but a backup that makes hard links would deceive it.)
         let find = io("find new session file again");
         match self.root.inode_at(path) {
             Ok(there) if there == made.inode => {}
@@ -135,7 +139,7 @@ impl FileStore {
             .and_then(|()| shard.sync().map_err(io("sync the directory of new session file")));
         match synced {
             Ok(()) => write_state(&file, 0, State::DATA_SYNCED.and(State::NAME_SYNCED)),
-            // Its removal may fail too; then at least it holds no version.
+            // The removal of the file may fail too. With a tombstone it then holds no version.
             Err(_) => drop(write_tombstone(&file, 0)),
         }
         synced
@@ -149,9 +153,10 @@ struct CreateError {
     owns_path: bool,
 }
 
-/// Writes a new file: the version in slot 0, slot 1 empty. It has its size from this one write on, so that no later save changes it.
+/// Writes a new file: the version in slot 0, slot 1 empty. This write gives the file its final size, so that no later
+/// save changes the size.
 pub(super) fn write_whole(file: &File, version: &Encoded) -> io::Result<()> {
-    /// Behind a version in a file of the smallest size, which most sessions have.
+    /// The padding behind a version in a file of the smallest size, which most sessions have.
     static ZEROS: [u8; 2 * SLOT_MIN] = [0; 2 * SLOT_MIN];
     let [prefix, record] = version.parts();
     let behind = 2 * version.slot_size() - prefix.len() - record.len();

@@ -1,11 +1,12 @@
 //! Deleting a session, so that it stays deleted.
 //!
-//! **The name goes last.** Under the session's lock, the tombstone is written into its file and brought to the disk, all caches are
-//! invalidated, and only then is the name removed (rule 6 for crashes in [`design`](crate::_documentation::design)): a name that is absent proves
-//! that nothing is left to be done. Where a tombstone cannot be written or synced, the file is *moved* first, to a name that says that
-//! its end is under way; that name goes last. Where the lock cannot be had, or the file cannot be read: see `force_delete`.
+//! **The name is removed last.** Under the session's lock, the tombstone is written into its file and synced, all
+//! caches are invalidated, and only then is the name removed (rule 6 for crashes in
+//! [`design`](crate::_documentation::design)): an absent name proves that the deletion is complete. If the tombstone
+//! cannot be written or synced, the file is first *moved* to a name that marks an unfinished deletion; that name is
+//! removed last. If the session cannot be locked or its file cannot be read, `force_delete` applies.
 //!
-//! - An id under which there is nothing costs looks: no write, no lock, no sync.
+//! - An id without a session costs lookups only: no write, no lock, no sync.
 //! - A link, pipe, directory or device, and a file of a newer version, are refused and stay.
 use super::FileStore;
 use super::coherence::Cause;
@@ -26,16 +27,16 @@ struct Dying<'a> {
     shard: &'a Directory,
     path: &'a SessionPath,
     file: &'a File,
-    /// Where in the file the tombstone goes.
+    /// The offset of the tombstone in the file.
     offset: u64,
     /// The flags of the inode.
     state: State,
 }
 
 impl FileStore {
-    /// Deletes a session. Whether a live one was there.
+    /// Deletes a session. Returns whether a live session was there.
     ///
-    /// An id under which there is nothing costs looks: no write, no lock, no sync.
+    /// An id without a session costs lookups only: no write, no lock, no sync.
     pub(super) fn delete_file(&self, session: SessionRef<'_>) -> Result<bool> {
         let id = session.public_id();
         let shard = self.open_shard(&id)?;
@@ -49,7 +50,7 @@ impl FileStore {
                 self.delete_unreadable(session, &shard, &unreadable).map(|()| false)
             }
             Ok(LockResult::Missing) => self.delete_missing(session, &id, &shard).map(|()| false),
-            // Another writer has the lock and does not give it back (a stopped process, say), or the file cannot be read: a logout
+            // Another writer has the lock for too long (a stopped process, say), or the file cannot be read. A logout
             // waits for neither.
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
                 self.delete_unlocked(session, &id, &shard)
@@ -61,7 +62,7 @@ impl FileStore {
         ended
     }
 
-    /// Deletes a file without a readable version, and finishes the session's deletion if that was cut short.
+    /// Deletes a file without a readable version, and finishes the session's deletion if it was interrupted.
     fn delete_unreadable(
         &self,
         session: SessionRef<'_>,
@@ -72,12 +73,14 @@ impl FileStore {
         let path = &SessionPath::of(&id);
         let invalidate = || self.coherence.invalidate(&id, session.session_id(), Cause::Ended).map(drop);
         if !unreadable.is_damaged {
-            // The flags of the inode were lost with its versions.
+            // The flags of the inode were lost with its versions. So the file is treated as one that replaced another,
+            // and its shard is synced.
             let dying =
                 Dying { session, shard, path, file: &unreadable.file, offset: 0, state: State::REPLACES };
             return self.delete_in_place(&dying, invalidate).map(drop);
         }
-        // Without a tombstone: it may be a hard link to another session's file. As damage it may come back.
+        // No tombstone is written, because the file may be a hard link to another session's file. After a power cut the
+        // name may lead to the damaged file again.
         invalidate()?;
         self.unlink(shard, path)?;
         self.sync_name(shard, path)
@@ -86,14 +89,14 @@ impl FileStore {
     /// Deletes a session that has no file: finishes a deletion that was begun without the lock, if there is one.
     fn delete_missing(&self, session: SessionRef<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
         self.delete_moved(session, id, shard)?;
-        // Removed outside the library, which invalidated nothing. No copy was ever made of a session with a made-up id.
+        // A session that was removed outside the library was not invalidated. A made-up id never has a copy.
         if session.session_id().is_some_and(|session| self.coherence.known(session).is_some()) {
             self.coherence.invalidate(id, session.session_id(), Cause::Ended)?;
         }
         Ok(())
     }
 
-    /// Deletes a session under its lock. Whether its name was still there.
+    /// Deletes a session under its lock. Returns whether its name was still there.
     pub(super) fn delete_locked(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
         let dying = Dying {
             session: locked.session,
@@ -106,10 +109,12 @@ impl FileStore {
         self.delete_in_place(&dying, || locked.invalidate_ended())
     }
 
-    /// Deletes the session of a file that we have locked, the name last. Whether the name was still there.
+    /// Deletes the session of a file that is locked; the name is removed last. Returns whether the name was still
+    /// there.
     fn delete_in_place(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
         let syncs = self.options.sync_security_events;
-        // A name that a power cut gives back to an older file has to lead here for good before it goes.
+        // A power cut may give the name back to an older file. So the name of this file is made durable before it is
+        // removed.
         let name =
             if syncs && dying.state.name_may_fall_back() { dying.shard.sync_changed_name() } else { Ok(()) };
         let is_marked = name.is_ok() && write_tombstone(dying.file, dying.offset).is_ok();
@@ -138,8 +143,8 @@ impl FileStore {
         }
     }
 
-    /// Removes the name of a session whose copies are invalidated, and whose end is on the disk if ends are synced. Whether the name
-    /// was still there.
+    /// Removes the name of a session whose copies are invalidated and whose tombstone is synced, if ends are synced.
+    /// Returns whether the name was still there.
     fn remove_ended(&self, dying: &Dying<'_>) -> Result<bool> {
         if !self.is_current_file(dying.path, dying.file)? {
             return Ok(false);
@@ -148,9 +153,10 @@ impl FileStore {
         Ok(dying.shard.unlink(dying.path.below_shard()).unwrap_or(true))
     }
 
-    /// Deletes a session under its lock where a tombstone cannot be written or synced. Whether its name was still there.
+    /// Deletes a session under its lock if a tombstone cannot be written or synced. Returns whether its name was still
+    /// there.
     fn delete_by_moving(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
-        // Another session may have been imported, after a forced delete.
+        // After a forced delete, another session may have been imported under this name.
         if !self.is_current_file(dying.path, dying.file)? || !self.move_away(dying.shard, dying.path)? {
             // The `delete` that moved the file away may have been killed since.
             self.delete_moved(dying.session, &dying.session.public_id(), dying.shard)?;
@@ -161,13 +167,13 @@ impl FileStore {
         Ok(true)
     }
 
-    /// Brings the tombstone to the disk, if ends are. Whether that was done.
+    /// Syncs the tombstone, if ends are synced. Returns whether it is durable, as far as required.
     fn sync_tombstone(&self, dying: &Dying<'_>) -> bool {
         let is_reliable = !dying.state.has(State::SYNC_FAILED);
         !self.options.sync_security_events || is_reliable && disk::sync_data(dying.file).is_ok()
     }
 
-    /// Brings to the disk that a session's name is gone, if ends are.
+    /// Syncs the removal of a session's name, if ends are synced.
     pub(super) fn sync_name(&self, shard: &Directory, path: &SessionPath) -> Result<()> {
         if !self.options.sync_security_events {
             return Ok(());
@@ -175,10 +181,11 @@ impl FileStore {
         shard.sync_changed_name().map_err(|error| self.delete_unknown(path, error))
     }
 
-    /// Removes a session that is locked: it has expired, or is dead. Whether its name was still there.
+    /// Removes a session that is locked and has expired. Returns whether its name was still there.
     pub(super) fn remove(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
-        // Writers that wait for the lock start again by the path: when they get it, the clock may have been set back, or the session
-        // imported again. Best effort: a disk that is too full for the mark is to be swept all the same.
+        // The mark makes writers that wait for the lock look the path up again: when they get the lock, the clock may
+        // have been set back, or the session imported again. Best effort, because a sweep must also work on a disk that
+        // is too full for the mark.
         let _ = locked.retire();
         locked.invalidate_ended()?;
         Ok(self.is_current_file(&locked.path, &locked.file)? && self.unlink(shard, &locked.path)?)
@@ -188,7 +195,7 @@ impl FileStore {
         shard.unlink(path.below_shard()).map_err(|error| self.root.error("remove session file", path, error))
     }
 
-    /// The error of a delete that all processes see, and that a power cut may undo.
+    /// The error of a delete that all processes see, but that a power cut may undo.
     fn delete_unknown(&self, path: &SessionPath, error: io::Error) -> Error {
         self.root
             .unknown("sync the end of session", path, error)

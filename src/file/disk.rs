@@ -1,5 +1,5 @@
-//! The only door to the file system: every system call the engine makes on a store is made here or below. (`flock` has the
-//! locks', which pass the failpoint of this door; how a watcher hears of names is its library's matter.)
+//! The only door to the file system: the engine makes every system call on a store here or in a submodule. (`flock`
+//! makes the lock calls, which pass this module's failpoint; the watcher's library makes its own.)
 //!
 //! - Paths are relative to the root's descriptor, and no symbolic link below the root is followed: session files are
 //!   opened with `RESOLVE_NO_SYMLINKS`, or, where `openat2` is missing, shard by shard with `O_NOFOLLOW`.
@@ -88,28 +88,28 @@ impl Root {
         Ok(Self { kind, fd: Arc::new(fd), path: path.to_owned(), sharing: Sharing::Private })
     }
 
-    /// The same directory, for other users.
+    /// The same directory, whose files and directories are then made for other users.
     pub(super) fn shared_with(self, sharing: Sharing) -> Self {
         Self { sharing, ..self }
     }
 
-    /// Which users its files and directories are for.
+    /// The users that the root's files and directories are for.
     pub(super) fn sharing(&self) -> Sharing {
         self.sharing
     }
 
-    /// Where the root was when it was opened; for messages.
+    /// The path by which the root was opened; for messages.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directory itself, to be locked: a second descriptor of the same open file.
+    /// The directory itself, for locking: a second descriptor of the same open file.
     pub(super) fn directory(&self) -> io::Result<File> {
         failpoint("copy root")?;
         self.fd.try_clone()
     }
 
-    /// Whether the directory itself was removed: it has no name any more, and nothing can be made in it.
+    /// Whether the directory itself was removed. A removed directory has no name, and no file can be made in it.
     pub(super) fn is_removed(&self) -> io::Result<bool> {
         Ok(Stat::from(call("stat root", || fs::fstat(&self.fd))?).links == 0)
     }
@@ -120,8 +120,8 @@ impl Root {
         names(&self.fd)
     }
 
-    /// Makes a directory below the root, with its mode whatever the umask; no error if it is there, with any mode: its making may
-    /// have been cut short.
+    /// Makes a directory below the root, and sets its mode whatever the umask. An existing directory is no error, with
+    /// any mode, because an earlier call may have been interrupted before it set the mode.
     pub(super) fn make_directory(&self, path: &str) -> io::Result<()> {
         match path.rsplit_once('/') {
             None => Ok(make_directory_in(self.fd.as_fd(), path, self.sharing)?),
@@ -184,7 +184,7 @@ impl Root {
         Ok(call("stat in root", || stat::stat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?)
     }
 
-    /// The same, and when it was last written.
+    /// The metadata of a file in the root, and the time of its last write.
     pub(super) fn stat_with_times(&self, name: &str) -> io::Result<StatWithTimes> {
         Ok(call("stat in root", || fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?.into())
     }
@@ -221,7 +221,7 @@ fn make_directory_in(parent: BorrowedFd<'_>, name: &str, sharing: Sharing) -> Re
 #[cfg(target_os = "linux")]
 fn open_below(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Result<OwnedFd, Errno> {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-    // Kernels before 5.6 lack `openat2`, and some container filters forbid it; asking once is enough.
+    // Kernels before 5.6 lack `openat2`, and some container filters forbid it; one refusal is remembered.
     static MISSING: AtomicBool = AtomicBool::new(false);
     let open = |flags| {
         let resolve = fs::ResolveFlags::NO_SYMLINKS;
@@ -233,7 +233,8 @@ fn open_below(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Re
     match without_atime(access.flags(), open) {
         Err(errno @ (Errno::NOSYS | Errno::PERM)) => {
             let file = open_step_by_step(root, path, access, mode);
-            // An immutable file is refused in any way.
+            // An immutable file is refused by both ways of opening, so `EPERM` alone does not show that `openat2` is
+            // missing.
             MISSING.fetch_or(errno == Errno::NOSYS || file.is_ok(), Relaxed);
             file
         }
@@ -244,8 +245,8 @@ fn open_below(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Re
 #[cfg(not(target_os = "linux"))]
 use open_step_by_step as open_below;
 
-/// Without NOATIME the first read after every save writes the inode, which costs more than the read. It is refused for files
-/// of another owner, which are opened all the same.
+/// Opens with `O_NOATIME`: without that flag the first read after every save writes the inode, which costs more than
+/// the read. The kernel refuses the flag for files of another owner, which are then opened without it.
 #[cfg(target_os = "linux")]
 fn without_atime(flags: OFlags, open: impl Fn(OFlags) -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
     match open(flags | OFlags::NOATIME) {
@@ -259,7 +260,7 @@ fn without_atime(flags: OFlags, open: impl Fn(OFlags) -> Result<OwnedFd, Errno>)
     open(flags)
 }
 
-/// The same in two calls: the shard, then the file in it.
+/// The same as `open_below` in two calls: the shard, then the file in it.
 fn open_step_by_step(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let shard = fs::openat(root, &path.as_str()[..2], flags, Mode::empty())?;
@@ -294,9 +295,9 @@ impl Directory {
         Ok(call("create file", || fs::openat(&self.fd, name, Access::Create.flags(), mode))?.into())
     }
 
-    /// Puts a file where another one is, in one step; that other one then has the first one's name.
+    /// Exchanges the names of a new file and of the file at `place`, in one step.
     ///
-    /// Fails if nothing is there: a plain rename would bring back a session that a delete without the lock has
+    /// Fails if no file is at `place`: a plain rename would bring back a session that a delete without the lock has
     /// removed meanwhile. File systems that cannot exchange names, and FUSE, get the plain rename.
     ///
     /// # Errors
@@ -317,7 +318,7 @@ impl Directory {
         Ok(fs::renameat(&self.fd, name, &self.fd, place)?)
     }
 
-    /// Removes a name. Whether it was there.
+    /// Removes a name. Returns whether it existed.
     pub(super) fn unlink(&self, name: impl rustix::path::Arg) -> io::Result<bool> {
         failpoint("unlink")?;
         match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
@@ -327,7 +328,7 @@ impl Directory {
         }
     }
 
-    /// Gives a file another name, in place of whatever has that name. Whether it was there.
+    /// Gives a file another name, in place of any file that has that name. Returns whether the file existed.
     pub(super) fn rename(&self, name: &CStr, new_name: &str) -> io::Result<bool> {
         failpoint("rename")?;
         match fs::renameat(&self.fd, name, &self.fd, new_name) {
@@ -345,7 +346,7 @@ impl Directory {
         }
     }
 
-    /// The names in it.
+    /// The names in this directory.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         failpoint("list directory")?;
         names(&self.fd)
@@ -357,13 +358,13 @@ impl Directory {
         Ok(stat::stat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// The same, and the time of the last write.
+    /// The metadata of a file in this directory, and the time of its last write.
     pub(super) fn stat_with_times(&self, name: &str) -> io::Result<StatWithTimes> {
         failpoint("stat in directory")?;
         Ok(fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.into())
     }
 
-    /// Opens a directory in it, not following a link.
+    /// Opens a directory in this one, not following a link.
     pub(super) fn open_directory(&self, name: &str) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || fs::openat(&self.fd, name, flags, Mode::empty());
@@ -376,7 +377,7 @@ impl Directory {
         Ok(call("open file in directory", open)?.into())
     }
 
-    /// Moves a file to another directory, where nothing may have the name.
+    /// Moves a file to another directory. Fails if the new name is taken.
     pub(super) fn move_to(
         &self,
         name: impl rustix::path::Arg + Copy,
@@ -396,7 +397,8 @@ impl Directory {
         self.move_step_by_step(name, other, new_name)
     }
 
-    /// The same in two calls, for file systems that cannot do it in one: a file that gets the name between the two is replaced.
+    /// Moves a file in two calls, for file systems that cannot do it in one. A file that gets the new name between the
+    /// two is replaced.
     fn move_step_by_step(
         &self,
         name: impl rustix::path::Arg,
@@ -418,8 +420,8 @@ impl Directory {
         Ok(call("sync shard", || fs::fsync(&self.fd))?)
     }
 
-    /// The same after a file took another one's place, or lost its name: no power cut gives the name back, not even one after the
-    /// newer file has lost it too.
+    /// Forces the shard's names to the disk after a file took another file's place or lost its name. After this call no
+    /// power cut gives the old name back, not even a power cut after the newer file has lost it too.
     pub(super) fn sync_changed_name(&self) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if self.kind.forgets_synced_exchanges() {
@@ -429,8 +431,9 @@ impl Directory {
     }
 }
 
-/// Whether `renameat2` says that it, or the file system, knows no flags: old kernels, some file systems (`EOPNOTSUPP`), and
-/// filters of system calls (`EPERM`). If the rename itself is not permitted, the plain one says so again.
+/// Whether the errno of a `renameat2` means that the flags are not supported: by an old kernel, by the file system
+/// (`EOPNOTSUPP`), or by a filter of system calls (`EPERM`). If the rename itself is not permitted, the plain rename
+/// fails with the same error.
 #[cfg(target_os = "linux")]
 fn refuses_flags(errno: Errno) -> bool {
     matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)
@@ -441,12 +444,12 @@ fn names(directory: impl AsFd) -> io::Result<Vec<String>> {
     entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// Makes a call that does the same when it is made twice: once more if a signal came in between.
+/// Makes a call that may be repeated, and repeats it if a signal interrupted it.
 fn call<T>(name: &'static str, make: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
     retry_on_intr(|| failpoint(name).and_then(|()| make()))
 }
 
-/// Passed by each call before it is made. In release builds it does nothing, and compiles to nothing.
+/// Each system call passes this failpoint first. In release builds it compiles to nothing.
 #[cfg(not(any(test, sessile_fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]
@@ -454,7 +457,7 @@ pub(super) fn failpoint(_call: &'static str) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The same for a call that transfers `bytes`. Returns how many of them it may transfer.
+/// The failpoint of a call that transfers `bytes`. Returns the number of bytes that it may transfer.
 #[cfg(not(any(test, sessile_fuzzing)))]
 #[inline(always)]
 #[expect(clippy::inline_always, clippy::unnecessary_wraps, reason = "it must vanish, and its twin can fail")]

@@ -1,7 +1,7 @@
-//! Errors of the operating system, turned into the crate's: which kind, about which path, with which reason.
+//! Converts errors of the operating system to the crate's: kind, path and reason.
 //!
-//! Changes nothing and reads nothing but the kind of the file system, for the reason of a full disk. The path is always that of a
-//! file in the store; an error names no id and no value.
+//! Changes no file. The only reading is the kind of the file system, for the reason of a full disk. The path is always
+//! that of a file in the store; an error contains no id and no value.
 use super::disk::Root;
 use super::layout::SessionPath;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,7 +28,7 @@ impl Root {
         if full { error.with_reason(self.enospc_reason()) } else { error }
     }
 
-    /// An error after a write: what was changed can be read now, and may not survive a power cut.
+    /// An error after a write: the change is visible, but may not survive a power cut.
     pub(super) fn unknown(&self, operation: &'static str, path: &SessionPath, error: io::Error) -> Error {
         let error = self.error(operation, path, error);
         Error::new(ErrorKind::DurabilityUnknown, operation)
@@ -38,7 +38,7 @@ impl Root {
     }
 }
 
-/// An error of the operating system, with the kind and the reason that its number stands for.
+/// An error of the operating system, with the kind and the reason that its errno stands for.
 pub(super) fn io_error(operation: impl Into<Cow<'static, str>>, error: io::Error) -> Error {
     match Errno::from_io_error(&error) {
         Some(Errno::NOSPC) => Error::new(ErrorKind::Full, operation),
@@ -52,9 +52,10 @@ pub(super) fn io_error(operation: impl Into<Cow<'static, str>>, error: io::Error
     .with_source(error)
 }
 
-/// An error of the operating system about the root itself. A link in its path is followed, so no error means a foreign file.
+/// An error of the operating system about the root itself. A link in its path is followed, so no errno means a foreign
+/// file here.
 pub(super) fn directory_error(operation: &'static str, dir: &Path, error: io::Error) -> Error {
-    // By its kind: `tempfile` wraps the number of the error.
+    // The errno itself is not available, because `tempfile` wraps it; its `ErrorKind` is.
     let kind = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
         _ => ErrorKind::Io,

@@ -1,19 +1,21 @@
-//! The expiry index: when to look whether a session has expired. A hint; the session's file is the truth.
+//! The expiry index: the time at which each session is to be examined for expiry. It is a hint; the session's file is
+//! the authority.
 //!
 //! A directory of buckets: append-only files, one for each hour. Their bytes are in [`format`](crate::_documentation::format).
 //!
 //! - **Inserted before the session is created.** A session is inserted in the bucket of its deadline before its file is
 //!   created, and again when its deadline moves to an *earlier* bucket. A later deadline, as each renewal brings, costs
 //!   nothing: the sweep finds the session alive and inserts it again.
-//! - **Append-only.** Any number of processes append with one `write` each; only the sweep, under its lock, erases (with
-//!   zeros) entries that are done in a bucket that still grows, and removes the buckets of hours that are over.
-//! - **Best effort.** A failed insertion is counted and fails no operation; a sweep's walk finds the session.
-//! - **Every entry is checksummed.** Bytes that do not verify (a torn tail, a disk's garbage) are skipped one by one until
-//!   an entry does. An entry of a session that is deleted, renewed or was never created costs one read.
+//! - **Append-only.** Any number of processes append with one `write` each. Only the sweep, under its lock, overwrites:
+//!   with zeros, entries that are done in a bucket that may still grow. It also removes the buckets of hours that are
+//!   over.
+//! - **Best effort.** A failed insertion is counted and fails no operation, because a sweep's walk finds the session.
+//! - **Every entry is checksummed.** Bytes that do not verify (a torn tail, garbage) are skipped one by one until an
+//!   entry verifies. An entry of a session that was deleted, renewed or never created costs one read.
 //!
-//! A bucket is an hour: two weeks are 336 files, whatever the number of sessions. No session is inserted more than 30 days
-//! ahead, so that ages of years do not create a file for each of their hours; the sweep inserts such a session again each
-//! 30 days.
+//! A bucket spans an hour: two weeks are 336 files, whatever the number of sessions. No session is inserted more than
+//! 30 days ahead, so that lifetimes of years do not create a file for each of their hours; the sweep inserts such a
+//! session again every 30 days.
 use super::disk::{self, Access, Directory, Root};
 use super::errors::io_error;
 use super::layout::{DUE, SWEEP};
@@ -27,21 +29,21 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-/// One bucket's time.
+/// The time that one bucket spans, in microseconds.
 pub(super) const BUCKET_MICROS: u64 = 3_600_000_000;
 /// How far ahead sessions are inserted, in buckets: 30 days.
 const AHEAD_MAX: u64 = 30 * 24;
-/// Buckets that are kept open for later insertions: as many as there are usual ages in a program.
+/// The number of buckets that are kept open for later insertions: as many as a program usually has different lifetimes.
 const OPEN_MAX: usize = 4;
-/// Openings of a bucket for one entry. A retry means that a whole sweep ran in between.
+/// The most attempts to append one entry. Each retry means that a whole sweep ran in between.
 const OPENINGS_MAX: u32 = 8;
 
-/// The latest deadline that is written, beyond the year 6000: among garbage, seven bits that must be zero spare all but
-/// a few of the hashes.
+/// The latest deadline that is written, beyond the year 6000. Seven bits of each entry are therefore zero, so garbage
+/// is mostly rejected without computing a hash.
 pub(super) const DEADLINE_MAX: u64 = (1 << 57) - 1;
 
 pub(super) const ENTRY_BYTES: usize = PublicId::LEN + 8 + 4;
-/// Bytes of a bucket that are read at once: 32,768 entries. A page for the fuzzer, whose buckets are small.
+/// The bytes of a bucket that are read at once: 32,768 entries. The fuzzer reads a page, because its buckets are small.
 const CHUNK_BYTES: usize = if cfg!(sessile_fuzzing) { 1 << 12 } else { 1 << 20 };
 
 /// One line of a bucket.
@@ -79,7 +81,7 @@ fn check_of(entry: &[u8; ENTRY_BYTES]) -> [u8; 4] {
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
-/// The bucket of a deadline, but never one whose hour is over, nor one that is more than 30 days ahead.
+/// The bucket of a deadline; at least the current hour's bucket, at most the one 30 days ahead.
 pub(super) fn bucket_of(deadline: u64, now: u64) -> u64 {
     let current = now / BUCKET_MICROS;
     (deadline / BUCKET_MICROS).clamp(current, current + AHEAD_MAX)
@@ -94,7 +96,7 @@ pub(super) struct ExpiryIndex {
 }
 
 impl ExpiryIndex {
-    /// Inserts a session. A failure is counted: a walk will find the session.
+    /// Inserts a session. A failure is only counted, because a walk will find the session.
     pub(super) fn insert(&self, root: &Root, entry: Entry, now: SystemTime) {
         if self.try_insert(root, entry, micros(now)).is_err() {
             self.index_failures.fetch_add(1, Ordering::Relaxed);
@@ -129,7 +131,7 @@ impl ExpiryIndex {
         }
         for _ in 0..OPENINGS_MAX {
             let file = open_bucket(root, bucket)?;
-            // A sweep may have removed the bucket: its hour is just over, or was when the bucket was chosen.
+            // A sweep may have removed the bucket: its hour is just over, or was over when the bucket was chosen.
             if append(root, &file, &bytes)? {
                 self.keep_open(bucket, file);
                 return Ok(());
@@ -143,7 +145,7 @@ impl ExpiryIndex {
         let mut open = self.open.write();
         open.retain(|(number, _)| *number != bucket);
         if open.len() == OPEN_MAX {
-            // The earliest hour is over first.
+            // The bucket of the earliest hour is the first that is no longer needed.
             open.sort_by_key(|(number, _)| *number);
             open.remove(0);
         }
@@ -160,7 +162,7 @@ fn append(root: &Root, bucket: &File, entry: &[u8; ENTRY_BYTES]) -> io::Result<b
     Ok(stat.links > 0)
 }
 
-/// Opens a bucket for appending; creates it, and the index, if there is none.
+/// Opens a bucket for appending; creates the bucket, and the index, if missing.
 fn open_bucket(root: &Root, bucket: u64) -> io::Result<File> {
     let open = || root.open_directory(DUE)?.open_named(&bucket.to_string(), Access::Append);
     match open() {
@@ -178,7 +180,7 @@ pub(super) fn make_directory(root: &Root) -> io::Result<()> {
     root.make_directory(DUE)
 }
 
-/// Creates the index of a new store, in which no shard needs a walk: the current hour is recorded as that of the last walk.
+/// Creates the index of a new store. No shard needs a walk, so the current hour is recorded as that of the last walk.
 pub(super) fn create(root: &Root, now: SystemTime) -> Result<()> {
     let created = (|| {
         make_directory(root)?;
@@ -197,7 +199,7 @@ pub(super) fn read_last_walk(marker: &File) -> Option<u64> {
 }
 
 pub(super) fn write_last_walk(marker: &File, hour: u64) -> io::Result<()> {
-    // Of constant width, so that no digit of an earlier number remains.
+    // The number has a constant width, so that no digit of an earlier number remains.
     disk::write_at(marker, format!("{hour:20}\n").as_bytes(), 0)
 }
 
@@ -212,8 +214,8 @@ impl Reader {
         Ok(Self { file: index.open_named(&bucket.to_string(), access)?, at: 0 })
     }
 
-    /// The entries of the next chunk with their offsets, which may be none; `None` at the end. Entries that are appended
-    /// later are returned by later calls.
+    /// The entries of the next chunk with their offsets; a chunk may have none. `None` at the end. Entries that are
+    /// appended later are returned by later calls.
     pub(super) fn next(&mut self) -> io::Result<Option<Vec<(u64, Entry)>>> {
         let bytes = disk::read_at(&self.file, self.at, CHUNK_BYTES)?;
         let (entries, consumed) = parse(&bytes);
@@ -224,7 +226,8 @@ impl Reader {
     }
 }
 
-/// The entries in `bytes` with their offsets, and how many bytes were parsed. The rest is shorter than an entry.
+/// The entries in `bytes` with their offsets, and the number of bytes that were parsed. The rest is shorter than an
+/// entry.
 fn parse(bytes: &[u8]) -> (Vec<(usize, Entry)>, usize) {
     let (mut entries, mut at) = (Vec::new(), 0);
     while let Some(frame) = bytes[at..].first_chunk::<ENTRY_BYTES>() {
@@ -240,7 +243,7 @@ fn parse(bytes: &[u8]) -> (Vec<(usize, Entry)>, usize) {
     (entries, at)
 }
 
-/// Overwrites the entries at these offsets, in ascending order, with zeros: they are done.
+/// Overwrites the entries at these offsets, in ascending order, with zeros.
 pub(super) fn erase(file: &File, offsets: &[u64]) -> io::Result<()> {
     const ZEROS: [u8; 128 * ENTRY_BYTES] = [0; 128 * ENTRY_BYTES];
     const ONE: u64 = ENTRY_BYTES as u64;

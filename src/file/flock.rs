@@ -1,10 +1,10 @@
 //! The lock of a session's file among processes: `flock` (fs2).
 //!
-//! - Never `fcntl`, whose locks vanish when *any* descriptor of the file is closed. An `flock` belongs to the open file: every lock
-//!   is taken on a fresh one.
-//! - Every wait has a deadline, and polls: the kernel has no wait for `flock` that ends by itself.
-//! - Unlocking is explicit: a child that is forked meanwhile holds a copy of the descriptor, and a lock lasts until the last copy is
-//!   closed.
+//! - Never `fcntl`: its locks vanish when *any* descriptor of the file is closed. An `flock` belongs to the open file,
+//!   so every lock is taken on a freshly opened file.
+//! - Every wait has a deadline, and polls, because the kernel offers no `flock` with a time limit.
+//! - Unlocking is explicit: a child that is forked meanwhile holds a copy of the descriptor, and without an explicit
+//!   unlock the lock lasts until the last copy is closed.
 use super::disk;
 use crate::sync::{Instant, step, thread};
 use fs2::FileExt;
@@ -26,7 +26,7 @@ impl LockedFile {
     ///
     /// # Errors
     ///
-    /// `Ok(Err(file))` at the deadline: the file, not locked. An I/O error if the file cannot be locked at all.
+    /// `Ok(Err(file))` at the deadline: the file, without the lock. An I/O error if the file cannot be locked at all.
     pub(super) fn acquire(file: File, deadline: Instant) -> io::Result<Result<Self, File>> {
         wait_for(deadline, || FileExt::try_lock_exclusive(&file))
             .map(|locked| if locked { Ok(Self(file)) } else { Err(file) })
@@ -43,17 +43,17 @@ impl Deref for LockedFile {
 impl Drop for LockedFile {
     fn drop(&mut self) {
         step();
-        // Closing would unlock too, but for copies of the descriptor in forked children.
+        // Closing the file would unlock it too, unless a forked child has a copy of the descriptor.
         let _ = FileExt::unlock(&self.0);
     }
 }
 
-/// Waits until no writer holds the file, and keeps writers away until the guard drops; `None` at the deadline.
+/// Waits until no writer has the file locked, and keeps writers away until the guard drops; `None` at the deadline.
 pub(super) fn share(file: &File, deadline: Instant) -> io::Result<Option<SharedFile<'_>>> {
     wait_for(deadline, || FileExt::try_lock_shared(file)).map(|locked| locked.then_some(SharedFile(file)))
 }
 
-/// A file that no writer holds.
+/// A file under a shared lock, so that no writer has it locked.
 pub(super) struct SharedFile<'a>(&'a File);
 
 impl Drop for SharedFile<'_> {
@@ -63,7 +63,8 @@ impl Drop for SharedFile<'_> {
     }
 }
 
-/// Tries until it succeeds, or until the deadline has passed, which is checked after the first try. Whether it succeeded.
+/// Tries until it succeeds, or until the deadline has passed, which is checked after the first try. Returns whether it
+/// succeeded.
 pub(super) fn wait_for(deadline: Instant, mut try_lock: impl FnMut() -> io::Result<()>) -> io::Result<bool> {
     let contended = fs2::lock_contended_error().raw_os_error();
     let mut pause = PAUSE_MIN;

@@ -1,35 +1,36 @@
-//! A delete that does not wait for a stuck lock: a logout must not hang on a writer that was stopped, nor on a file that cannot be
-//! read.
+//! A delete that does not wait for a stuck lock. A logout must not hang on a stopped writer, nor on a file that cannot
+//! be read.
 //!
-//! A delete waits for the session's lock up to its limit. Then it goes on without the lock:
+//! A delete waits for the session's lock up to its limit. Then it proceeds without the lock:
 //!
-//! 1. **Rename** the session's file to `.end-…`. From here on the path leads to nothing: no load finds the session, and no lock on
-//!    the old file is a lock on the session.
-//! 2. **Tombstone** into the renamed file, for the writers that have it open and wait for its lock. They find a session that was
-//!    ended.
-//! 3. **Invalidate** all caches. This must come after the name is gone, for the holder of the lock may be about to put a larger file,
-//!    without a tombstone, in place.
+//! 1. **Rename** the session's file to `.end-…`. From here on the path leads to no file: no load finds the session, and
+//!    no lock on the old file is a lock on the session.
+//! 2. **Tombstone** into the renamed file. Writers that have the file open and wait for its lock then find an ended
+//!    session.
+//! 3. **Invalidate** all caches. This step comes after the rename, because the holder of the lock may be about to put a
+//!    larger file, without a tombstone, in place.
 //! 4. **Sync** the file and the directory, if ends are synced.
-//! 5. **Remove** `.end-…`, last. Until then the next delete of the session, or a sweep, sees that an end is under way, and finishes it:
-//!    this process may be killed after any step.
+//! 5. **Remove** `.end-…`, last. Until then the next delete of the session, or a sweep, finds the unfinished deletion
+//!    and finishes it, because this process may be killed after any step.
 //! 6. **Wait** twice the shortest lock limit for the lock of the renamed file.
 //!
-//! Why the holder of the lock cannot bring the session back, wherever it goes on:
+//! The holder of the lock cannot bring the session back, wherever it continues:
 //!
-//! - *An update in place* writes to a file that has lost the session's name. If it has held the lock for longer than the shortest limit
-//!   (1 ms), it looks whether the path still leads to its file, and answers "gone" if not. If it got the lock while the delete went
-//!   by and read the file before the tombstone was there, then step 6 waits for it: when the delete returns, that update has
-//!   returned, or has held the lock for longer than the limit and looks.
-//! - *A grow* exchanges two names, which fails where the old one is gone.
+//! - *An update in place* writes to a file that has lost the session's name. If it has held the lock for longer than
+//!   the shortest limit (1 ms), it checks whether the path still leads to its file, and returns "gone" if not. If it
+//!   got the lock during the delete and read the file before the tombstone was there, then step 6 waits for it: when
+//!   the delete returns, that update has returned, or has held the lock for longer than the limit and makes the check.
+//! - *A grow* exchanges two names, which fails because the old one is gone.
 //! - *A rotation* finds the old name gone, and deletes its successor.
-//! - All of them, deletes under the lock and sweeps look first whether the path leads to their file: another session may have been
-//!   imported under it.
-//! - *Its copy in memory* has the stamp of `ends` from before it opened the path. Step 3 changes `ends`, and an invalidation by a
-//!   save does not touch `ends`, so the copy is never served (rule 3 of coherence in [`design`](crate::_documentation::design)).
+//! - All of them, deletes under the lock and sweeps first check whether the path leads to their file, because another
+//!   session may have been imported under it.
+//! - *Its cached copy* has the stamp of `ends` from before it opened the path. Step 3 changes `ends`, and an
+//!   invalidation by a save does not touch `ends`, so the copy is never served (rule 3 of coherence in
+//!   [`design`](crate::_documentation::design)).
 //!
-//! Limits: a writer that is stopped between its last look and its rename, and overtaken by a forced delete and by an import of the
-//! same id, takes the place of the import. On a file system that cannot exchange names, and on FUSE, a grow that is stopped in that
-//! instant can bring the session back.
+//! Limits: a writer that is stopped between its last check and its rename, and is overtaken by a forced delete and by
+//! an import of the same id, replaces the imported session. On a file system that cannot exchange names, and on FUSE, a
+//! grow that is stopped at that point can bring the session back.
 use super::FileStore;
 use super::coherence::Cause;
 use super::disk::{self, Access, Directory};
@@ -46,7 +47,7 @@ use std::fs::File;
 use std::io;
 
 impl FileStore {
-    /// Deletes a session whose lock cannot be had, or whose file cannot be read. Whether its name was there.
+    /// Deletes a session that cannot be locked, or whose file cannot be read. Returns whether its name was there.
     pub(super) fn delete_unlocked(
         &self,
         session: SessionRef<'_>,
@@ -58,14 +59,14 @@ impl FileStore {
         Ok(was_there)
     }
 
-    /// Renames a session's file to `.end-…`, which says that its end is under way. Whether it was there.
+    /// Renames a session's file to `.end-…`, which marks an unfinished deletion. Returns whether the file was there.
     pub(super) fn move_away(&self, shard: &Directory, path: &SessionPath) -> Result<bool> {
         let moved = shard.rename(path.below_shard(), &path.ending());
         moved.map_err(|error| self.root.error("remove session file", path, error))
     }
 
-    /// Finishes the deletion of a session whose file was moved, if there is one: also one that was begun by a process that was
-    /// killed.
+    /// Finishes the deletion of a session whose file was moved, if there is one. A killed process may have begun that
+    /// deletion.
     pub(super) fn delete_moved(
         &self,
         session: SessionRef<'_>,
@@ -76,14 +77,14 @@ impl FileStore {
         let file = match shard.open_named(&path.ending(), Access::Write) {
             Ok(file) => Some(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            // No tombstone can be written into it, but it has lost its name.
+            // The file cannot be opened for a tombstone, but it has lost the session's name already.
             Err(_) => None,
         };
         file.as_ref().inspect(|file| self.write_tombstone_unlocked(session, &path, file));
         let invalidate = || self.coherence.invalidate(id, session.session_id(), Cause::Ended).map(drop);
         self.finish_delete(shard, &path, file.as_ref(), invalidate)?;
-        // Waits until any writer that missed the tombstone has finished, or has held the lock for so long that it looks whether the
-        // path still leads to its file.
+        // Waits for writers that missed the tombstone: each has finished, or has held the lock for so long that it will
+        // check whether the path still leads to its file.
         file.map(|file| LockedFile::acquire(file, Instant::now() + 2 * LOCK_WAIT_MIN));
         Ok(())
     }
@@ -98,18 +99,19 @@ impl FileStore {
     ) -> Result<()> {
         let invalidated = invalidate();
         if self.options.sync_security_events {
-            // On btrfs the sync of a directory may forget that a name is gone. That of a file whose name has changed does not.
+            // On btrfs the sync of a directory may forget that a name is gone; the sync of a file whose name has
+            // changed does not.
             file.inspect(|file| drop(disk::sync_data(file)));
         }
         self.sync_name(shard, path)?;
         invalidated?;
-        // If the file stays, the next delete or a sweep finishes it once more.
+        // If the file stays, the next delete or a sweep repeats this.
         let _ = shard.unlink(path.ending());
         Ok(())
     }
 
-    /// Writes a tombstone into a file that has lost its name, for the writers that wait for its lock. The holder of the lock may be
-    /// anywhere in a save: that writes the other slot, and a tombstone in either slot ends the session.
+    /// Writes a tombstone into a file that has lost its name, for the writers that wait for its lock. The holder of the
+    /// lock may be writing a save into the other slot meanwhile; a tombstone in either slot ends the session.
     fn write_tombstone_unlocked(&self, session: SessionRef<'_>, path: &SessionPath, file: &File) {
         let look = |bytes: &[u8]| (slots::view(bytes, &session.public_id(), None), bytes.len() / 2);
         let look = self.look(file, path, look);
@@ -118,7 +120,8 @@ impl FileStore {
         }
     }
 
-    /// A forced delete may have taken the file's name away while we held the lock; if so, the save is void.
+    /// Checks that the session's name still leads to the file after a save. A forced delete may have removed the name
+    /// while the lock was held; then the save is void.
     pub(super) fn confirm_linked(&self, locked: &Locked<'_>) -> Result<SaveOutcome> {
         let is_there = locked.is_still_linked().map_err(|error| {
             Error::new(ErrorKind::DurabilityUnknown, "look for session file after saving")
@@ -131,8 +134,8 @@ impl FileStore {
 }
 
 impl Locked<'_> {
-    /// Whether the path still leads to this file. It is looked at only if the lock was held for so long that a forced delete may
-    /// have taken the name away, and another session may have been imported under it.
+    /// Whether the path still leads to this file. It is checked only if the lock was held for so long that a forced
+    /// delete may have removed the name, and another session may have been imported under it.
     pub(super) fn is_still_linked(&self) -> Result<bool> {
         Ok(self.lock_taken_at.elapsed() < LOCK_WAIT_MIN
             || self.store.is_current_file(&self.path, &self.file)?)

@@ -1,17 +1,19 @@
-//! Whether this process opened the store, or was forked from the one that did. Costs one load from memory, and no system call.
+//! Detects whether this process opened the store, or is a forked child of the process that did. Costs one load from
+//! memory, and no system call.
 //!
-//! A forked child has a copy of the store's memory, in which locks may be held by threads that do not exist there, and shares the
-//! descriptors, on which the parent's `flock`s are. So the child is refused every call, and releases no lock.
+//! A forked child has a copy of the store's memory, in which locks may be held by threads that do not exist in the
+//! child. It also shares the descriptors, and with them the parent's `flock`s. So every call in a child is refused, and
+//! a child releases no lock.
 //!
-//! Limit: where the kernel cannot wipe a page in children (before Linux 4.14, and on other systems) the process id decides, which
-//! a later process may have again.
+//! Limit: if the kernel cannot wipe a page in children (before Linux 4.14, and on other systems), the process id
+//! decides, and a later process may reuse that id.
 #![expect(unsafe_code, reason = "what the kernel does to memory is outside the language")]
 use memmap2::MmapMut;
 
-/// Tells the process that made it from its forked children.
+/// Distinguishes the process that made it from forked children of that process.
 #[derive(Debug)]
 pub(super) struct ForkGuard {
-    /// One page that says 1 here, and 0 in a child; `None` if the kernel cannot do that.
+    /// One page that holds 1 in this process, and 0 in a child; `None` if the kernel cannot wipe pages on fork.
     page: Option<MmapMut>,
     process: u32,
 }

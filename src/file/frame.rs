@@ -1,9 +1,9 @@
-//! The frame of a store: its parameters file and its shard directories. Reads, makes and checks them below an open root. Knows no
-//! session's bytes, no lock and no options.
+//! The frame of a store: its parameters file `sessile.json` and its shard directories. Reads, makes and checks them
+//! below an open root. Handles no session's bytes, no lock and no options.
 //!
-//! Several processes may make a store at once, and a power cut spoils nothing, because of the order: directory, shards, sync, and last
-//! the parameters file, linked under its name when it is complete and never replaced. A process that loses the race reads the file
-//! that the winner linked.
+//! Several processes may make a store at once, and a power cut leaves no broken store, because of the order: directory,
+//! shards, sync, and last the parameters file, which is renamed to its name when it is complete, and never replaced. A
+//! process that loses the race reads the winner's file.
 use super::disk::{self, Root, Taken};
 use super::errors::{directory_error, io_error};
 use super::expiry_index;
@@ -15,32 +15,32 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::io;
 
-/// Why a directory with sessions and without parameters is refused, and the cure.
+/// The reason for refusing a directory with sessions but no parameters file, and the remedy.
 pub(super) const REMEDY: &str = "its sessions are there, and its parameters file `sessile.json` is lost; recreate that with \
                                  FileStore::repair or `sessile verify --repair`";
 
-/// The same for a shard directory that is not there.
+/// The reason for refusing a store with a missing shard directory, and the remedy.
 pub(super) const LOST_SHARD: &str =
     "it is lost; FileStore::repair or `sessile verify --repair` recreates it, without its sessions";
 
-/// The same for parameters that were cut short or overwritten.
+/// The reason for refusing a parameters file that was truncated or overwritten, and the remedy.
 pub(super) const NO_JSON: &str = "it holds no JSON; if sessions are beside it, FileStore::repair or `sessile verify --repair` recreates it";
 
-/// How an operator migrates a store of an earlier format.
+/// The way to migrate a store of an earlier format.
 pub(super) const MIGRATION: &str = "run `sessile export` of the version of sessile that wrote it, and `sessile import` of this one \
                                     into a new directory";
 
 /// The contents of `sessile.json`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Parameters {
-    /// Others are refused.
+    /// The format of the store; only `FORMAT` is accepted.
     format: u32,
     shards: u16,
     public_id: String,
 }
 
 const FORMAT: u32 = 2;
-/// Longest parameters file that is read.
+/// The most bytes of the parameters file that are read.
 const PARAMETERS_BYTES_MAX: usize = 4096;
 
 impl Parameters {
@@ -49,7 +49,7 @@ impl Parameters {
     }
 }
 
-/// Whether something has the name of the parameters.
+/// Whether a file has the name of the parameters file.
 pub(super) fn has_parameters(root: &Root) -> Result<bool> {
     match root.stat(PARAMETERS) {
         Ok(_) => Ok(true),
@@ -71,7 +71,7 @@ pub(super) fn read_parameters(root: &Root) -> Result<bool> {
     };
     let text = disk::read_at(&file, 0, PARAMETERS_BYTES_MAX)
         .map_err(|cause| io_error(OPERATION, cause).with_path(path()))?;
-    // The format alone first: another one may have other parameters.
+    // The format is checked first, because another format may have other parameters.
     let any: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|cause| error(ErrorKind::NotASessionStore).with_reason(NO_JSON).with_source(cause))?;
     match any.get("format").and_then(serde_json::Value::as_u64) {
@@ -89,10 +89,10 @@ pub(super) fn read_parameters(root: &Root) -> Result<bool> {
     }
 }
 
-/// Makes the store in a directory that has none, or that has lost it with its parameters. Whether its parameters were put there by
-/// this call.
+/// Makes the store in a directory that has none, or recreates one that was emptied. Returns whether this call made the
+/// parameters file.
 ///
-/// The lock of the root need not be exclusive: several processes may make it at once.
+/// The lock of the root need not be exclusive, because several processes may make the store at once.
 pub(super) fn make(root: &Root, clock: &Clock) -> Result<bool> {
     check_names(root)?;
     make_shards(root)?;
@@ -100,7 +100,7 @@ pub(super) fn make(root: &Root, clock: &Clock) -> Result<bool> {
     make_parameters(root)
 }
 
-/// Refuses a directory that holds something else.
+/// Refuses a directory with foreign files.
 pub(super) fn check_names(root: &Root) -> Result<()> {
     let dir = root.path();
     let io = |operation| move |error| directory_error(operation, dir, error);
@@ -125,12 +125,13 @@ fn make_shards(root: &Root) -> Result<()> {
     Ok(())
 }
 
-/// Makes the parameters file, when all that it stands for is on the disk. Whether it was put there by this call.
+/// Makes the parameters file, after syncing everything that its presence stands for. Returns whether this call made it.
 pub(super) fn make_parameters(root: &Root) -> Result<bool> {
     let dir = root.path();
     let io = |operation| move |error| directory_error(operation, dir, error);
     root.sync().map_err(io("sync session directory"))?;
-    // Before the parameters: where they are, the directory's own name is known to be on the disk.
+    // The root's own name is synced before the parameters file is made: where that file exists, the root's name is
+    // known to be on the disk.
     root.sync_name().map_err(io("sync the parent of session directory"))?;
     let json = serde_json::to_string(&Parameters::ours()).expect("a struct of integers and a string");
     let temporary = disk::temporary_name()?;
@@ -140,7 +141,7 @@ pub(super) fn make_parameters(root: &Root) -> Result<bool> {
             disk::sync_data(file)
         })
     });
-    // If another process was first, what it put there is read back; it may not have come to its sync.
+    // If another process was first, its file is read back. That process may not have synced the directory yet.
     let is_put = put.map_err(io("write the parameters of session store"))?;
     root.sync().map_err(io("sync session directory"))?;
     Ok(is_put)
@@ -151,13 +152,13 @@ pub(super) fn make_shard(root: &Root, name: &str) -> Result<()> {
         .map_err(|error| io_error("make shard directory", error).with_path(root.path().join(name)))
 }
 
-/// Whether a making that was cut short may be why a shard cannot be listed: it is not there, or has not its owner's rights yet
-/// under a strict umask. A shard that is no directory is refused when the others are made.
+/// Whether an interrupted creation may explain why a shard cannot be listed: it is missing, or its owner has no rights
+/// yet because of a strict umask. A shard that is no directory is refused when the missing shards are made.
 fn is_of_making(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::ACCESS | Errno::NOTDIR | Errno::LOOP)
 }
 
-/// Whether there is anything in a shard, as there is not while a store is being made.
+/// Whether any shard has a file. A store that is being made has none.
 pub(super) fn has_sessions(root: &Root) -> Result<bool> {
     let list = |error| directory_error("list session directory", root.path(), error);
     let there: HashSet<String> = root.names().map_err(list)?.into_iter().collect();

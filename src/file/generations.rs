@@ -1,28 +1,31 @@
-//! Cache invalidation: shared counters that say whether a cached copy is still the newest version.
+//! Cache invalidation: shared counters that show whether a cached copy is still the newest version.
 //!
-//! One file of cells, each of two counters, `saves` and `ends`; its bytes, and which session has which cell, are in
-//! [`format`](crate::_documentation::format).
+//! The file `run/generations` holds cells of two counters each, `saves` and `ends`. Its bytes, and the assignment of
+//! sessions to cells, are in [`format`](crate::_documentation::format).
 //!
-//! Every process that keeps copies maps the file *read-only*. A change of a session *invalidates* its copies: a `pwrite` of a value
-//! that never repeats into the session's cell. A reading of the cell is a [`Stamp`]. It is taken before the session's file is read,
-//! and the copy is returned only while the cell still says the same. A hit costs two loads of the cell and no system call.
+//! Every process with a cache maps the file *read-only*. A change of a session *invalidates* its copies by a `pwrite`
+//! of a value that never repeats into the session's cell. A reading of the cell is a [`Stamp`]. The stamp is taken
+//! before the session's file is read, and the copy is returned only while the cell still equals its stamp. A hit costs
+//! two loads of the cell and no system call.
 //!
 //! Invariants; the argument built on them is in [`design`](crate::_documentation::design):
 //!
-//! - **A value is never written twice** while a copy may have it in its stamp. Each open store counts on from a point drawn at
-//!   random, and multiplies by an odd number, which keeps different counts different, and neighbours different in both
-//!   halves: also a reading torn between two values is like no third one.
-//! - **`saves` moves with every save, under the session's lock; `ends` with everything that ends a session**, with or
-//!   without its lock. So a writer that was overtaken by a logout, and goes on, cannot overwrite the logout's invalidation.
+//! - **A value is never written twice** while a copy may have it in its stamp. Each open store counts on from a random
+//!   start, and multiplies by an odd number. The product keeps different counts different, and neighbours different in
+//!   both halves, so a reading torn between two values equals no third one.
+//! - **`saves` changes with every save, under the session's lock; `ends` with every operation that ends a session**,
+//!   with or without its lock. So a writer that was overtaken by a logout, and continues, cannot overwrite the logout's
+//!   invalidation.
 //! - **The file is never resized, and never written through a mapping.** On a full disk a store through a mapping kills
-//!   the process; a `pwrite` fails politely. It is written full of zeros when it is made, so that there is no hole that
-//!   would need space later, and on btrfs without copy-on-write, for the same reason.
-//! - **The file that has the name counts.** A restored backup may replace the file while processes have it mapped. An
-//!   invalidation is therefore complete only if its file still has a name afterwards; each process compares the name with
-//!   its file once a second, while it loads or saves; and a stamp from one file is never equal to a stamp from another.
+//!   the process, whereas a `pwrite` returns an error. The file is filled with zeros when it is made, so that it has no
+//!   hole that would need space later; on btrfs it is made without copy-on-write, for the same reason.
+//! - **The file that has the name counts.** A restored backup may replace the file while processes have it mapped.
+//!   Three rules follow: an invalidation is complete only if its file still has a name afterwards; each process
+//!   compares the name with its file once a second, while it loads or saves; and a stamp from one file never equals a
+//!   stamp from another.
 //!
-//! Several sessions share a cell; one's save then costs the others' copies one more look at their files. With w saves
-//! on the host between two loads of a session, that happens to w of 131,072 loads: with a thousand saves a second and a
+//! Several sessions share a cell, so a save of one makes the next load of the others read their files. With w saves on
+//! the host between two loads of a session, that happens to w of 131,072 loads: with a thousand saves a second and a
 //! visitor who returns every ten seconds, 8 %.
 use super::disk::{self, Inode, Root, Taken, counters};
 use super::errors::io_error;
@@ -41,8 +44,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
 
-/// Two under Miri, which opens no shared counters and would take half a minute to create them all; 64 under the fuzzer, so that
-/// its sessions share cells.
+/// Two under Miri, which opens no shared counters and would take half a minute to create all cells; 64 under the
+/// fuzzer, so that its sessions share cells.
 const CELLS_PER_SHARD: usize = if cfg!(miri) {
     2
 } else if cfg!(sessile_fuzzing) {
@@ -56,17 +59,17 @@ const COUNTER_BYTES: usize = size_of::<u64>();
 pub(super) const FILE_BYTES: usize = COUNTERS * COUNTER_BYTES;
 /// Odd, and without a pattern: the golden ratio's digits.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-/// How long a store goes on with its file of counters before it looks whether that still has the name: one second costs
-/// three system calls a second, and bounds how long a replaced file is served from. Unit tests and the fuzzer count calls,
-/// and are not to meet these at some instant of their own.
+/// How long a store uses its generations file before it checks that the file still has the name. One second costs three
+/// system calls a second, and bounds how long copies are validated against a replaced file. Unit tests and the fuzzer
+/// count system calls, so they never make this check by time.
 const LOOK_MICROS: u64 = if cfg!(any(test, sessile_fuzzing)) { u64::MAX - 1 } else { 1_000_000 };
 
-/// A reading of a session's cell.
+/// The values of a session's cell at one instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) saves: u64,
     pub(super) ends: u64,
-    /// The number of the [`Counters`] that said so.
+    /// The number of the [`Counters`] that were read.
     pub(super) counters: u64,
 }
 
@@ -86,11 +89,11 @@ pub(super) struct Invalidated {
     pub(super) saves: u64,
     /// The number of the [`Counters`] that were written to.
     pub(super) counters: u64,
-    /// Whether these were the counters of this store, in a file that had a name, when they had been written to.
+    /// Whether the write went to this store's current counters, in a file that still had a name afterwards.
     pub(super) is_current: bool,
 }
 
-/// The counters of one open store, which may change while it is open.
+/// The generation counters of one open store. Their file may be replaced while the store is open.
 #[derive(Debug)]
 pub(super) struct Generations {
     current: Current,
@@ -100,45 +103,46 @@ pub(super) struct Generations {
     looked_at: AtomicU64,
 }
 
-/// Where the counters come from.
+/// The source of the counters.
 #[derive(Debug)]
 enum Current {
-    /// They are always the same.
+    /// The counters never change.
     Fixed(Arc<Counters>),
-    /// From the file that has the name; `mapped` unless this store keeps no copies.
+    /// The counters are those in the file that has the name; it is `mapped` unless this store has no cache.
     Shared { root: Root, mapped: bool, counters: RwLock<Arc<Counters>> },
 }
 
-/// Counters in one place.
+/// One set of counters.
 #[derive(Debug)]
 pub(super) struct Counters {
-    /// Of all that one store has had, no two have the same.
+    /// No two sets that a store has used have the same number.
     number: u64,
     backing: Backing,
 }
 
-/// Where counters are.
+/// The storage of the counters.
 #[derive(Debug)]
 enum Backing {
     /// In a file, mapped.
     Mapped(Named, MmapRaw),
     /// In a file; this store keeps no copies.
     File(Named),
-    /// In a file that has lost its name, where no other could be opened: invalidations are written to it, and no copy is trusted.
+    /// In a file that has lost its name, and no other file could be opened. Invalidations are written to it, and no
+    /// copy is trusted.
     Lost(Arc<File>),
-    /// There are none: the store is only read, keeps no copies and changes nothing.
+    /// No counters: the store is read-only, has no cache and changes nothing.
     Nowhere,
     /// In this process; for tests where no file can be mapped.
     #[cfg(test)]
     Private(Box<[AtomicU64]>),
 }
 
-/// A file that had the counters' name when it was opened.
+/// A file that had the name of the generations file when it was opened.
 #[derive(Debug)]
 struct Named {
     file: Arc<File>,
     inode: Inode,
-    /// When it was last written, as far as was seen: a backup that is written over it sets that back.
+    /// The latest modification time seen. A backup that is written over the file sets the time back.
     changed: AtomicI64,
 }
 
@@ -151,7 +155,7 @@ enum Found {
 }
 
 impl Generations {
-    /// For a store that is only read.
+    /// Counters for a read-only store.
     pub(super) fn none() -> Result<Self> {
         Self::fixed(Backing::Nowhere)
     }
@@ -165,7 +169,7 @@ impl Generations {
         Self::new(Current::Fixed(Arc::new(Counters { number: 0, backing })), 0)
     }
 
-    /// Opens the shared counters; makes them if there are none, or none of the right size. The root must be locked.
+    /// Opens the shared counters; makes the file if it is missing or has the wrong size. The root must be locked.
     pub(super) fn open(root: &Root, mapped: bool, now: CoarseTime) -> Result<Self> {
         let counters = RwLock::new(Arc::new(Counters::open_or_make(root, mapped, 0)?));
         Self::new(Current::Shared { root: root.clone(), mapped, counters }, now.micros())
@@ -177,7 +181,7 @@ impl Generations {
         Ok(Self { current, written, looked_at: AtomicU64::new(looked_at) })
     }
 
-    /// The counters that copies are held against now.
+    /// The counters against which copies are validated now.
     pub(super) fn counters(&self) -> Arc<Counters> {
         match &self.current {
             Current::Fixed(counters) => Arc::clone(counters),
@@ -185,7 +189,8 @@ impl Generations {
         }
     }
 
-    /// Reads the session's cell: the stamp of a copy that is read from the session's file after this.
+    /// Reads the session's cell. The result is the stamp of a copy that is read from the session's file after this
+    /// call.
     pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
         self.counters().stamp(id)
     }
@@ -205,7 +210,7 @@ impl Generations {
         Ok(Invalidated { saves, counters: counters.number, is_current })
     }
 
-    /// Invalidates the copies of all sessions of this shard. Whether these are the current counters.
+    /// Invalidates the copies of all sessions of this shard. Returns whether these are the current counters.
     ///
     /// # Errors
     ///
@@ -217,30 +222,32 @@ impl Generations {
         Ok(is_named && self.are_current(&counters))
     }
 
-    /// Whether these are still the counters of this store: another thread may have followed the name meanwhile.
+    /// Whether these are still the store's current counters; another thread may have taken up another file meanwhile.
     fn are_current(&self, written: &Arc<Counters>) -> bool {
         matches!(self.current, Current::Fixed(_)) || Arc::ptr_eq(written, &self.counters())
     }
 
-    /// Whether it is time to [`follow`](Self::follow) the name. Costs one load.
+    /// Whether it is time to check the name by [`follow`](Self::follow). Costs one load.
     #[inline]
     pub(super) fn is_due(&self, now: CoarseTime) -> bool {
-        // Also if the clock was set back.
+        // The check is also due if the clock was set back.
         now.micros().wrapping_sub(self.looked_at.load(Ordering::Relaxed)) >= LOOK_MICROS
     }
 
-    /// Lets the next load or save follow the name at once.
+    /// Makes the next load or save check the name at once.
     #[cfg(feature = "watch")]
     pub(super) fn look_soon(&self) {
         self.looked_at.store(0, Ordering::Relaxed);
     }
 
-    /// Looks whether the counters' file still has the name, and if not, takes up the file that has it, or makes one. Other
-    /// counters are handed over before any thread can write to them. Returns the number of the current counters.
+    /// Checks whether the generations file still has its name. If not, takes up the file that has the name, or makes
+    /// one. New counters are passed to `hand_over` before any thread can write to them. Returns the number of the
+    /// current counters.
     ///
     /// # Errors
     ///
-    /// There is another file, and it cannot be taken up: this process does not see the invalidations of processes that have it, nor they its own.
+    /// Another file has the name, and cannot be taken up. Processes that use it do not see the invalidations of this
+    /// process, and this process does not see theirs.
     pub(super) fn follow(&self, now: CoarseTime, hand_over: impl FnOnce(&Arc<Counters>)) -> io::Result<u64> {
         let outcome = match &self.current {
             Current::Fixed(counters) => Ok(counters.number),
@@ -249,7 +256,7 @@ impl Generations {
             }
             Current::Shared { counters, root, mapped } => {
                 let mut current = counters.write();
-                // Another thread may have been faster.
+                // Another thread may have taken up the file meanwhile.
                 if current.has_the_name(root) {
                     Ok(current.number)
                 } else {
@@ -272,14 +279,15 @@ impl Generations {
 }
 
 impl Counters {
-    /// Opens the file that has the name, if it is fit for counters.
+    /// Opens the file that has the name, if it is usable.
     fn open(root: &Root, mapped: bool, number: u64) -> Result<Found> {
         const OPERATION: &str = "open the generations of session store";
         let error = |error| io_error(OPERATION, error).with_path(root.path().join(GENERATIONS_PATH));
         let file = match root.open_generations() {
             Ok(file) => file,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            // The file has lost its owner's permissions. It is ours, and its contents are not worth keeping.
+            // The owner has no permissions on the file. It belongs to the store, and its contents are not worth
+            // keeping.
             Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => return Ok(Found::Unfit),
             Err(cause) => return Err(error(cause)),
         };
@@ -293,12 +301,12 @@ impl Counters {
             return Ok(Found::Counters(Self { number, backing: Backing::File(named) }));
         }
         let map = counters::map(MmapOptions::new().len(FILE_BYTES), &file).map_err(error)?;
-        // Disables read-ahead on the mapping: it would bring the pages in as one folio.
+        // Without read-ahead the kernel brings in single pages; otherwise it would bring in many as one folio.
         counters::expect_random_access(&file, &map);
         Ok(Found::Counters(Self { number, backing: Backing::Mapped(named, map) }))
     }
 
-    /// The same; makes it if there is none, or none that is fit.
+    /// Opens the file that has the name; makes it if it is missing or unusable.
     fn open_or_make(root: &Root, mapped: bool, number: u64) -> Result<Self> {
         loop {
             match Self::open(root, mapped, number)? {
@@ -309,14 +317,14 @@ impl Counters {
         }
     }
 
-    /// Makes the file, as another inode than the one that may have the name: that may be a link to a foreign file, and
-    /// processes may have it mapped.
+    /// Makes the file as a new inode. The inode that has the name is not reused, because it may be a link to a foreign
+    /// file, and processes may have it mapped.
     fn make(root: &Root, taken: Taken) -> Result<()> {
         let temporary = disk::temporary_name()?;
         let made = run::make(root).and_then(|()| root.open_directory(RUN)).and_then(|run| {
             run.put(&temporary, GENERATIONS, taken, |file| {
                 counters::avoid_copy_on_write(file);
-                // Page by page: the kernel keeps what is written at once as one folio, and then goes through all of it,
+                // Written page by page: the kernel would keep one large write as one folio, and walk through all of it,
                 // which takes 4 µs, at every invalidation.
                 let page = [0; 4096];
                 (0..FILE_BYTES).step_by(page.len()).try_for_each(|at| disk::write_at(file, &page, at as u64))
@@ -328,7 +336,7 @@ impl Counters {
         })
     }
 
-    /// The counters that take the place of these, which have lost their name, and the error if no other file could be had.
+    /// The counters that replace these, whose file has lost its name; and an error if no other file could be opened.
     fn successor(&self, root: &Root, mapped: bool) -> (Option<Self>, io::Result<()>) {
         let number = self.number + 1;
         let error = match Self::open_or_make(root, mapped, number) {
@@ -341,12 +349,12 @@ impl Counters {
             }
             _ => None,
         };
-        // If no file has the name, no process can have opened a newer one: it is no error to go on with the old counters.
+        // If no file has the name, no process can have opened a newer file, so using the old counters is no error.
         let is_nowhere = root.stat_generations().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         (lost, if is_nowhere { Ok(()) } else { Err(io::Error::other(error)) })
     }
 
-    /// Whether the counters' name leads to this file, and it is as it was.
+    /// Whether the name leads to this file, and the file was not overwritten by an older one.
     fn has_the_name(&self, root: &Root) -> bool {
         match &self.backing {
             Backing::Lost(_) => false,
@@ -381,20 +389,20 @@ impl Counters {
             }
             Backing::File(_) | Backing::Lost(_) | Backing::Nowhere => Stamp { counters, ..Stamp::default() },
         };
-        // A file that is read after this is not older than the invalidation that the stamp shows.
+        // A file that is read after this fence is not older than the invalidation that the stamp shows.
         fence(Ordering::Acquire);
         stamp
     }
 
-    /// Whether a copy of the session with this stamp was not invalidated.
+    /// Whether a copy of the session with this stamp is still valid.
     #[inline]
     pub(super) fn confirm(&self, id: &PublicId, stamp: Stamp) -> bool {
         !matches!(self.backing, Backing::File(_) | Backing::Lost(_) | Backing::Nowhere)
             && self.stamp(id) == stamp
     }
 
-    /// Sets counters that lie one after the other. Whether the file still had a name afterwards: if not, processes that open the
-    /// counters later do not see it.
+    /// Sets adjacent counters. Returns whether the file still had a name afterwards. If it had none, processes that
+    /// open the generations file later do not see the change.
     fn write<const N: usize>(&self, first: usize, values: [u64; N]) -> io::Result<bool> {
         match &self.backing {
             Backing::Mapped(Named { file, .. }, _)
@@ -416,9 +424,9 @@ impl Counters {
     }
 }
 
-/// Where the session's cell begins, in counters.
+/// The index of the first counter of the session's cell.
 fn counter_of(id: &PublicId) -> usize {
-    // The second byte chooses the queue among writers, and has no part in this.
+    // The second byte of the id is not used here, because it chooses the queue among writers.
     let [shard, _, a, b, ..] = *id.as_bytes();
     COUNTERS_PER_SHARD * usize::from(shard) + 2 * (usize::from(u16::from_le_bytes([a, b])) % CELLS_PER_SHARD)
 }

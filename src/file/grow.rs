@@ -1,13 +1,14 @@
-//! Growing a session: a larger file takes the place of the old one. The same way serves after a failed sync, where the old inode
-//! must not be written again.
+//! Growing a session: a larger file replaces the old one. A save after a failed sync uses the same way, because the old
+//! inode must not be synced again.
 //!
-//! The order survives a kill at any instant and a power cut (rules 4 and 5 for crashes in [`design`](crate::_documentation::design)): a new file
-//! under a temporary name in the same shard, locked, written, always synced; the old file marked retiring; the two names exchanged
-//! in one step; the temporary one removed; and, power-safe, the shard synced. A kill leaves a temporary file at worst.
+//! The order survives a kill at any instant and a power cut (rules 4 and 5 for crashes in
+//! [`design`](crate::_documentation::design)): a new file under a temporary name in the same shard, locked, written,
+//! always synced; the old file marked retiring; the two names exchanged in one step; the temporary name removed; and,
+//! power-safe, the shard synced. A kill leaves a temporary file at worst.
 //!
 //! - A name never points at bytes that the disk may still lose.
-//! - The exchange fails where a forced delete has taken the old name away, so a session that was ended does not come back. (Where
-//!   names cannot be exchanged, a look before the rename stands in for that; see `force_delete`.)
+//! - The exchange fails if a forced delete has removed the old name, so an ended session does not come back. (If names
+//!   cannot be exchanged, a check before the rename replaces this; see `force_delete`.)
 use super::FileStore;
 use super::create::write_whole;
 use super::disk::{self, temporary_name};
@@ -21,21 +22,22 @@ use crate::sync::Instant;
 use std::io;
 
 impl FileStore {
-    /// After a failed sync, which must not be tried again on the same inode: the kernel has marked the pages clean, and
-    /// a second sync would succeed without having written them.
+    /// Saves a session after a failed sync. The sync must not be tried again on the same inode: the kernel has marked
+    /// the pages clean, and a second sync would succeed without having written them.
     #[cold]
     pub(super) fn rebuild(&self, locked: &Locked<'_>, bytes: Encoded) -> Result<SaveOutcome> {
         self.replace(locked, bytes, true).map_err(|error| {
-            // For later saves, also of other processes: this inode must not be synced again, and may have been replaced after all.
+            // The mark tells later saves, also in other processes, that this inode must not be synced again, and may
+            // have been replaced after all.
             let _ = locked.retire();
             Error::new(ErrorKind::DurabilityUnknown, "save session after a failed sync")
                 .with_path(self.path().join(locked.path.as_str()))
-                .with_reason("writing it anew failed as well")
+                .with_reason("rewriting it failed as well")
                 .with_source(error)
         })
     }
 
-    /// Writes the next version into a new file of the size it needs, and puts that in place of the old one.
+    /// Writes the next version into a new file of the required size, and replaces the old file by it.
     pub(super) fn replace(
         &self,
         locked: &Locked<'_>,
@@ -43,14 +45,15 @@ impl FileStore {
         power_safe: bool,
     ) -> Result<SaveOutcome> {
         let io = |operation| move |error| self.root.error(operation, &locked.path, error);
-        // The flags of the old inode are not true of the new one.
+        // The flags of the old inode do not hold for the new one.
         let state = State::REPLACES;
         let bytes = bytes.with_state(state);
         let shard = self.open_shard(&locked.id)?;
         let temporary = temporary_name()?;
         let file = shard.create(&temporary).map_err(io("make a larger file for session"))?;
         let replaced = (|| {
-            // Locked before it has the name: a writer that opens it by the name waits until this save is complete.
+            // The file is locked before it has the name. A writer that opens it by the name therefore waits until this
+            // save is complete.
             let file = LockedFile::acquire(file, Instant::now() + self.options.lock_wait)
                 .map_err(io("lock the larger file for session"))?
                 .map_err(|_| busy())?;
@@ -60,18 +63,18 @@ impl FileStore {
                 .mend_mode(&file, &made)
                 .map_err(io("set the permissions of the larger file for session"))?;
             write_whole(&file, &bytes).map_err(io("write the larger file for session"))?;
-            // At every durability: a name must never point at bytes the disk may still lose.
+            // Synced at every durability, because a name must never point at bytes that the disk may still lose.
             disk::sync_data(&file).map_err(io("sync the larger file for session"))?;
             write_state(&file, 0, state.and(State::DATA_SYNCED));
             locked.retire().map_err(io("mark session file"))?;
-            // If the path no longer leads to our file, this session was ended, and another may have been imported under its name: that
-            // one must not be replaced.
+            // If the path no longer leads to the locked file, this session was ended. Another session may have been
+            // imported under the name, and must not be replaced.
             if !self.is_current_file(&locked.path, &locked.file)? {
                 return Ok(None);
             }
             match shard.exchange_or_rename(&temporary, locked.path.below_shard()) {
                 Ok(()) => Ok(Some(file)),
-                // Ended by a `delete` that could not wait for our lock.
+                // A `delete` that did not wait for the lock has ended the session.
                 Err(error)
                     if error.kind() == io::ErrorKind::NotFound
                         && !self.is_current_file(&locked.path, &locked.file)? =>
@@ -81,7 +84,8 @@ impl FileStore {
                 Err(error) => Err(io("replace session file")(error)),
             }
         })();
-        // Either way the temporary name is garbage; a sweep removes it if this fails.
+        // After an exchange or a failure the file under the temporary name is not needed. A sweep removes it if this
+        // fails.
         let _ = shard.unlink(&temporary);
         let Some(file) = replaced? else { return Ok(SaveOutcome::Deleted) };
         let file = locked.successor.get_or_init(|| file);

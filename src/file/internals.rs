@@ -10,13 +10,13 @@ use crate::record::Record;
 ///
 /// # Errors
 ///
-/// Those of a save: too large.
+/// Those of a save: the record is too large.
 pub fn encode(record: &Record, id: &PublicId) -> Result<Vec<u8>> {
     let header = slot::Header { id, sequence: 1, state: State::WRITTEN, slot_size_min: 0 };
     slot::encode(record, &header, SLOT_MAX).map(|encoded| encoded.to_vec())
 }
 
-/// What a whole slot holds.
+/// The record in a whole slot.
 ///
 /// # Errors
 ///
@@ -25,17 +25,17 @@ pub fn decode(slot: &[u8], id: &PublicId) -> Result<Record> {
     slot::decode(slot, id).map(|decoded| decoded.record)
 }
 
-/// The checksum's work on what [`encode`] returned, and nothing else.
+/// The checksum of bytes that [`encode`] returned; measures the checksum alone.
 pub fn checksum(encoded: &[u8], id: &PublicId) -> [u8; 16] {
     slot::checksum_of(encoded, id)
 }
 
-/// A slot under a valid checksum, whatever its record's bytes are.
+/// A slot with a valid checksum over any record bytes.
 pub fn sealed(sequence: u64, record: &[u8], id: &PublicId) -> Vec<u8> {
     slot::sealed(sequence, record, id)
 }
 
-/// What the bytes of a whole file hold, as a reader sees them.
+/// The newest record in the bytes of a whole file, as a reader finds it.
 ///
 /// # Errors
 ///
@@ -47,7 +47,7 @@ pub fn newest(file: &[u8], id: &PublicId) -> Result<Option<Record>> {
     })
 }
 
-/// Where a session's file lies below the root of its store.
+/// The path of a session's file below the root of its store.
 pub fn path_of(id: &PublicId) -> String {
     SessionPath::of(id).as_str().to_owned()
 }

@@ -1,37 +1,37 @@
-//! Where things are, relative to the root: pure, no I/O.
+//! The names of files and directories, relative to the root. Pure: no I/O.
 //!
-//! The names are in [`format`](crate::_documentation::format), with what each file holds.
+//! The names, and the contents of each file, are in [`format`](crate::_documentation::format).
 use crate::id::PublicId;
 use std::ffi::CStr;
 
-/// How many shard directories there are. The fuzzer, which opens a store thousands of times a second, has few.
+/// The number of shard directories. The fuzzer opens a store thousands of times a second, so it has few.
 pub(super) const SHARDS: u16 = if cfg!(sessile_fuzzing) { 4 } else { 256 };
 /// The parameters file.
 pub(super) const PARAMETERS: &str = "sessile.json";
-/// The directory of files that running processes need and a backup does not.
+/// The directory of files that running processes need, and that a backup does not need.
 pub(super) const RUN: &str = "run";
 /// In `run`: the counters that keep caches coherent.
 pub(super) const GENERATIONS: &str = "generations";
-/// The same, as a path below the root.
+/// The path of the counters below the root.
 pub(super) const GENERATIONS_PATH: &str = "run/generations";
 /// The expiry index, as a path below the root.
 pub(super) const DUE: &str = "run/due";
-/// In `run`: the tag by which programs that make backups know a directory that need not be in one.
+/// In `run`: the tag by which backup programs recognize a directory that they may leave out.
 pub(super) const CACHE_TAG: &str = "CACHEDIR.TAG";
 /// The text of the tag; its first line is prescribed, to the byte (<https://bford.info/cachedir/>).
 pub(super) const CACHE_TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55
 # This directory belongs to a session store (sessile). It can be left out of backups: it is made again when it is missing.
 ";
-/// Where an earlier version had its counters and its index: in the root itself.
+/// The places of the counters and of the index in stores of an earlier version: the root itself.
 pub(super) const EARLIER_GENERATIONS: &str = "generations";
 pub(super) const EARLIER_DUE: &str = "due";
-/// In the expiry index: locked by the sweep that runs.
+/// In the expiry index: the file that a running sweep locks.
 pub(super) const SWEEP: &str = "sweep";
-/// Where damaged files are moved.
+/// The directory to which damaged files are moved.
 pub(super) const DAMAGED: &str = "damaged";
 /// The prefix of temporary names; no session's name has it.
 pub(super) const TEMPORARY: &str = ".new-";
-/// The prefix of a session's file while the session is being ended without its lock.
+/// The prefix of a session's file while the session is being deleted without its lock.
 const ENDING: &str = ".end-";
 
 /// The path of one session's file: fixed length, on the stack, ready for a system call.
@@ -50,33 +50,34 @@ impl SessionPath {
         Self(path)
     }
 
-    /// Relative to the root.
+    /// The path relative to the root.
     pub(super) fn below_root(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.0).expect("hexadecimal, one slash, one final zero")
     }
 
-    /// Relative to the shard.
+    /// The path relative to the shard.
     pub(super) fn below_shard(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.0[SHARD_LEN + 1..]).expect("hexadecimal, one final zero")
     }
 
-    /// Relative to the shard: the name that the file gets when its session is ended without its lock.
+    /// The name, relative to the shard, that the file gets when its session is deleted without the lock.
     pub(super) fn ending(&self) -> String {
         format!("{ENDING}{}", &self.as_str()[SHARD_LEN + 1..])
     }
 
-    /// For messages, and for joining with the root.
+    /// The path as text, for messages, and for joining with the root.
     pub(super) fn as_str(&self) -> &str {
         self.below_root().to_str().expect("ASCII")
     }
 }
 
-/// The session whose file has this shard and this name in it; `None` for names that are no session's.
+/// The session whose file has this name in this shard; `None` for names of other files.
 pub(super) fn session_at(shard: &str, name: &str) -> Option<PublicId> {
     (shard.len() == SHARD_LEN).then(|| PublicId::parse(&format!("{shard}{name}"))).flatten()
 }
 
-/// The session that was ended without its lock and whose file has this name in this shard; `None` for other names.
+/// The session that is being deleted without its lock, and whose file has this name in this shard; `None` for other
+/// names.
 pub(super) fn ending_at(shard: &str, name: &str) -> Option<PublicId> {
     session_at(shard, name.strip_prefix(ENDING)?)
 }
@@ -91,7 +92,7 @@ pub(super) fn shard_name(shard: u16) -> String {
     format!("{shard:02x}")
 }
 
-/// Which shard has this name; the reverse of [`shard_name`].
+/// The number of the shard with this name; the reverse of [`shard_name`].
 #[cfg(feature = "watch")]
 pub(super) fn shard_named(name: &str) -> Option<u16> {
     u16::from_str_radix(name, 16).ok().filter(|&shard| shard < SHARDS && shard_name(shard) == name)
@@ -107,14 +108,14 @@ pub(super) fn is_shard(name: &str) -> bool {
     name.len() == SHARD_LEN && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether a name in the root may have been left there by the making of a store.
+/// Whether a name in the root may come from an interrupted creation of a store.
 pub(super) fn is_ours(name: &str) -> bool {
     is_shard(name)
         || [PARAMETERS, RUN, EARLIER_GENERATIONS, EARLIER_DUE, DAMAGED].contains(&name)
         || is_temporary(name)
 }
 
-/// Whether a name is that of a file on its way to another one.
+/// Whether a name is a temporary one.
 pub(super) fn is_temporary(name: &str) -> bool {
     let rest = name.strip_prefix(TEMPORARY).unwrap_or_default();
     !rest.is_empty() && rest.bytes().all(|c| c.is_ascii_alphanumeric())

@@ -1,14 +1,14 @@
-//! How large a record may be: encoding one for the disk, or refusing it by name.
+//! Limits on the size of a record: encodes a record for the disk, or refuses it with a named error.
 //!
-//! Two limits: bytes (`record_bytes_max`) and entries (`entries_max`). A record beyond one of them is encoded if it has no more of
-//! that than the version before it: a limit that was lowered since takes nothing from a visitor. Touches no file.
+//! Two limits: bytes (`record_bytes_max`) and entries (`entries_max`). A record above a limit is still encoded if it
+//! does not exceed the version before it, so a limit that was lowered takes nothing from a visitor. Touches no file.
 use super::FileStore;
 use super::slot::{self, Encoded, Extent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
 
 impl FileStore {
-    /// Encodes a record, if it is within the limits, or no larger than its former extent `had`.
+    /// Encodes a record if it is within the limits, or not larger than its former extent `had`.
     pub(super) fn encode(
         &self,
         record: &Record,

@@ -1,11 +1,11 @@
-//! Reading one counter in a mapped file. With `fork`, the crate's only `unsafe` code.
+//! Reads one counter in a mapped file. With `fork`, this is the crate's only `unsafe` code.
 #![expect(unsafe_code, reason = "memory that other processes change is outside the language")]
 use crate::sync::step;
 use memmap2::MmapRaw;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The value of the counter with this index at some instant during the call; it may be torn between two values if it is
-/// written meanwhile.
+/// The value of the counter with this index at some instant during the call. The value may be torn between two values
+/// if the counter is written meanwhile.
 ///
 /// # Panics
 ///
@@ -16,15 +16,15 @@ pub(super) fn load(map: &MmapRaw, index: usize) -> u64 {
     let halves = map.as_ptr().cast::<AtomicU32>();
     let half = |n: usize| {
         step();
-        // SAFETY: the assertion keeps the index within the mapping, which `map` keeps in place; it begins at a page, so
-        // every half is aligned. Others change the memory at any instant, which a shared reference to an atomic allows;
-        // this process never writes to it: the mapping is read-only. On read-only memory an atomic load is
-        // allowed if it is relaxed and small, and 4 bytes are on every target (std::sync::atomic, "Atomic accesses to
-        // read-only memory"); callers that need an order set a fence. We never make the file shorter: if another program does,
-        // the load ends the process (SIGBUS), it does not return.
+        // SAFETY: the assertion keeps the index within the mapping, which `map` keeps in place; the mapping begins at a
+        // page, so every half is aligned. Other processes change the memory at any instant, which a shared reference to
+        // an atomic allows; this process never writes to it, because the mapping is read-only. On read-only memory an
+        // atomic load is allowed if it is relaxed and small, and 4 bytes are on every target (std::sync::atomic,
+        // "Atomic accesses to read-only memory"); callers that need an order set a fence. This crate never makes the
+        // file shorter; if another program does, the load ends the process (SIGBUS) instead of returning.
         unsafe { &*halves.add(n) }.load(Ordering::Relaxed)
     };
-    // Files hold little-endian integers.
+    // The file holds little-endian integers.
     let [low, high] = [half(2 * index), half(2 * index + 1)].map(u32::from_le);
     u64::from(high) << 32 | u64::from(low)
 }

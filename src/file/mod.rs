@@ -1,14 +1,15 @@
 //! The file engine: one directory is the database, one file is a session.
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::_documentation::design)).
-//! A file for each operation: `open`, `read`, `create`, `update`, `grow`, `rotate`, `delete`, `force_delete`. [`slot`] has the bytes
-//! of a version, `slots` decides which is the newest. `queue`, `flock` and `session_lock` are the locks. `coherence` is the one door
-//! to the cache and its invalidation (`generations`, `read_cache`, `watch`). `expiry_index` knows which sessions may have expired,
-//! `sweep` removes those that have, `reaper` does so again and again; `frame` is what a store has beside sessions; `scan`, `admin`
-//! and `repair` are for operators. This file holds the parts of the store together.
+//! Each operation has a file: `open`, `read`, `create`, `update`, `grow`, `rotate`, `delete`, `force_delete`. [`slot`]
+//! has the bytes of a version, `slots` decides which version is the newest. `queue`, `flock` and `session_lock` are the
+//! locks. `coherence` is the only access to the cache and its invalidation (`generations`, `read_cache`, `watch`).
+//! `expiry_index` lists the sessions that may have expired, `sweep` removes expired ones, `reaper` sweeps at intervals.
+//! `frame` makes and checks the parts of a store beside its sessions. `scan`, `admin` and `repair` are for operators.
+//! This file connects the parts.
 //!
-//! Imports point down the floors that `tests/it/tidy.rs` lists. The lower ones, up to `coherence`, know no store; the operations stand
-//! on them.
+//! Imports point down the floors that `tests/it/tidy.rs` lists. The lower modules, up to `coherence`, do not know
+//! `FileStore`; the operations are built on them.
 mod admin;
 mod coherence;
 mod create;
@@ -81,41 +82,42 @@ use std::time::SystemTime;
 ///
 /// # Promises
 ///
-/// Those of [`Store`](crate::store), in full: updates are atomic across processes, what was deleted stays deleted, and
-/// a reader sees one complete version whatever happens to a writer. [`Durability`] says which
-/// saves survive a power cut.
+/// Those of [`Store`](crate::store), in full: updates are atomic across processes, a deleted session stays deleted, and
+/// a reader sees one complete version whatever happens to a writer. [`Durability`] says which saves survive a power
+/// cut.
 ///
 /// # Limits
 ///
-/// Open a store *after* `fork`: what it keeps in the process does not survive one, and in the child every call is refused
+/// Open a store *after* `fork`: its locks and threads do not survive a fork, and in the child every call is refused
 /// with [`ErrorKind::Forked`].
 ///
-/// An open store holds three descriptors, up to four more for the hours in which the sessions it makes expire, and, if it
-/// [watches](FileStoreOptions::watch), three more, one thread and 257 watches; each call needs up to four more descriptors
-/// while it runs. Copies of sessions take up to
-/// [`cache_bytes`](FileStoreOptions::cache_bytes) of memory, beside 2 MiB of counters that all processes share.
+/// An open store holds three descriptors, up to four more for buckets of the expiry index, and, if it
+/// [watches](FileStoreOptions::watch), three more, one thread and 257 watches; each call needs up to four more
+/// descriptors while it runs. Copies of sessions take up to [`cache_bytes`](FileStoreOptions::cache_bytes) of memory,
+/// beside 2 MiB of counters that all processes share.
 ///
-/// While processes use a store, its files are theirs: cutting its file `run/generations` short kills every process that has
-/// it in memory (SIGBUS). A file that is put in its place, or removed, is noticed: within a second by loads, at once by saves.
+/// While processes use a store, no other program may write into its files. Truncating `run/generations` kills every process
+/// that has it mapped (SIGBUS). A replacement or removal of that file is noticed: within a second by loads, at once by
+/// saves.
 ///
-/// # Removing what is expired
+/// # Removing expired sessions
 ///
-/// An expired session cannot be read. Its file stays until a [`sweep`](Self::sweep) removes it: call that now and then, have
-/// a [reaper](Self::start_reaper) do it, or the command `sessile`.
+/// An expired session cannot be loaded. Its file stays until a [`sweep`](Self::sweep) removes it: call `sweep` now and
+/// then, start a [reaper](Self::start_reaper), or schedule the command `sessile`.
 ///
 /// # Loads from memory
 ///
-/// A session that was read or saved lately is loaded without a system call, and never stale: after a save or a `delete`
-/// returned in any process, no later load in any process returns what was before it. [`design`](crate::_documentation::design) has the
-/// argument, [`stats`](Self::stats) the counts.
+/// A session that was read or saved lately is loaded without a system call, and is never stale: after a save or a
+/// `delete` returned in any process, no later load in any process returns the version before it.
+/// [`design`](crate::_documentation::design) has the argument, [`stats`](Self::stats) the counts.
 ///
-/// A store keeps copies where processes share memory, and nowhere else; that is decided when it is opened. It keeps none, and
-/// every load reads the session's file,
+/// A store caches sessions only where processes share memory; that is decided when it is opened. Every load reads the
+/// session's file
 ///
-/// * on file systems of other hosts and of processes (NFS, SMB, 9p, FUSE):
-///   [`uncached_file_system`](Self::uncached_file_system) then returns the name. A full file server may report that
-///   only when a file is closed, where no error is seen: there, a save is sure to be kept if it is
-///   [`PowerSafe`](Durability::PowerSafe);
+/// * on network file systems and those implemented by a process (NFS, SMB, 9p, FUSE):
+///   [`uncached_file_system`](Self::uncached_file_system) then returns the name. A full file server may report an error
+///   only when a file is closed, where no error is seen; there, only a [`PowerSafe`](Durability::PowerSafe) save is
+///   sure to be kept;
 /// * in a store that is opened [read only](FileStoreOptions::read_only);
 /// * with [`cache_bytes(0)`](FileStoreOptions::cache_bytes).
 ///
@@ -135,15 +137,15 @@ pub struct FileStore {
     coherence: Coherence,
     options: FileStoreOptions,
     uncached_on: Option<&'static str>,
-    /// Dropped last: until then the store is in use.
+    /// Dropped last, because the store is in use until then.
     _in_use: LockedRoot,
 }
 
 impl FileStore {
     /// Opens the store in `dir` with the default options; makes it if there is none.
     ///
-    /// Two programs on one directory share its logins, whatever their cookies are named: give each program that has visitors of its
-    /// own a directory of its own.
+    /// Two programs on one directory share their logins, whatever their cookies are named. Give each program with
+    /// visitors of its own a directory of its own.
     ///
     /// # Errors
     ///
@@ -154,7 +156,7 @@ impl FileStore {
 
     fn open_with(mut options: FileStoreOptions, dir: &Path) -> Result<Self> {
         if options.read_only {
-            // The shared counters are opened for writing: a store that is only read keeps no copies and asks the files.
+            // The shared counters are opened for writing, so a read-only store has no cache and reads the files.
             options.cache_bytes = 0;
         }
         let (root, were_missing) = open::open_root(dir, &options)?;
@@ -172,7 +174,7 @@ impl FileStore {
         })
     }
 
-    /// Every operation that changes the store asks this first.
+    /// Every operation that changes the store calls this first.
     ///
     /// # Errors
     ///
@@ -186,23 +188,24 @@ impl FileStore {
             .with_reason("it was opened with read_only"))
     }
 
-    /// The directory, as it was named when the store was opened.
+    /// The path of the directory that was given when the store was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.root.path()
     }
 
-    /// Counts of cached sessions, of hits and misses, and of failures to write the expiry index. In a process that was forked since the store
-    /// was opened, nothing of the cache: a part of it may be locked by a thread that does not exist there.
+    /// Counts of cached sessions, of hits and misses, and of failures to write the expiry index. In a process that was
+    /// forked after the store was opened, the cache's counts are missing, because a thread that does not exist there
+    /// may hold one of its locks.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let with_cache = self.queues.check_process().is_ok();
         Stats { index_failures: self.expiry_index.index_failures(), ..self.coherence.stats(with_cache) }
     }
 
-    /// The name of the file system, such as `NFS`, if no copies of sessions are kept in memory because one process may not see
-    /// there in memory what another one wrote. `None` on other file systems, and if no copies were to be kept anyway. It costs
-    /// speed and nothing else: every load reads the session's file.
+    /// The name of the file system, such as `NFS`, if sessions are not cached because a process may not see another
+    /// process's writes in memory there. `None` on other file systems, and if the cache was switched off anyway. The
+    /// missing cache costs only speed: every load reads the session's file.
     ///
     /// ```
     /// use sessile::FileStore;
@@ -218,8 +221,8 @@ impl FileStore {
         self.uncached_on
     }
 
-    /// Why the watcher for changes outside the library could not start, though it was asked for; `None` if it did start, or was
-    /// not asked for. It costs promptness and nothing else: see [`FileStoreOptions::watch`].
+    /// The error if the watcher for changes outside the library was requested and could not start; `None` otherwise.
+    /// Without the watcher, such changes are only noticed later: see [`FileStoreOptions::watch`].
     #[cfg(feature = "watch")]
     #[must_use]
     pub fn watch_error(&self) -> Option<&Error> {
@@ -237,7 +240,8 @@ impl Store for FileStore {
     }
 
     fn load(&self, token: &Token) -> Result<Lookup> {
-        // A part of the cache may be locked by a thread that does not exist in the child.
+        // Checked before the cache is used, because in a forked child a thread that does not exist may hold a lock of
+        // the cache.
         self.queues.check_process()?;
         let Some(session) = token.session_id() else { return Ok(Lookup::Absent(Absent::Malformed)) };
         let now = self.options.clock.now_coarse();

@@ -1,5 +1,5 @@
-//! Opening: makes the store if there is none, refuses a directory that is no store of ours, and locks the root for as long as the
-//! store is open.
+//! Opening a store: makes it if there is none, refuses a directory that is no store of this crate, and locks the root
+//! for as long as the store is open.
 //!
 //! The files below the root are made and checked by `frame`.
 use super::FileStore;
@@ -20,34 +20,35 @@ use std::path::Path;
 use std::time::Duration;
 
 impl FileStoreOptions {
-    /// Opens the store in `dir`. Creates the directory (mode 0700; its parent must exist) and the store in it, if
-    /// there is none; several processes may do so at once. Directories and files of a store that are this user's and open to
-    /// others (after `chmod -R`, `setfacl -R`, or the `fsGroup` of a Kubernetes volume) are made private again, with the
-    /// event [`Event::MadePrivate`].
+    /// Opens the store in `dir`. Creates the directory (mode 0700; its parent must exist) and the store in it, if there
+    /// is none; several processes may do so at once. If this user's directories and files of a store are open to others
+    /// (after `chmod -R`, `setfacl -R`, or through the `fsGroup` of a Kubernetes volume), they are made private again,
+    /// with the event [`Event::MadePrivate`].
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] names an option out of its bounds. [`ErrorKind::NotASessionStore`] for a directory that holds
-    /// something else, [`ErrorKind::NewerFormat`] for a store made by a newer version, [`ErrorKind::OlderFormat`] for one of an
-    /// earlier format, with the way to take its sessions along, [`ErrorKind::Permissions`] for a
-    /// store that is not ours and cannot be made so, with the command that mends it, and for a directory without a store that
-    /// is not ours or that others may write to (neither if it is only [read](Self::read_only)), [`ErrorKind::Io`] for all
-    /// that the operating system refuses, and without [`create`](Self::create) for a store that lacks one of its shard
-    /// directories. (With it, they are made again, and [`Event::ShardsRecreated`] names them.) [`ErrorKind::InUse`] if another
-    /// process has the directory locked for the whole [`lock_wait`](Self::lock_wait), or if counters of an earlier version are
-    /// there while processes have the store open.
+    /// [`ErrorKind::Config`] names an option out of its bounds. [`ErrorKind::NotASessionStore`] for a directory that
+    /// holds foreign files. [`ErrorKind::NewerFormat`] for a store made by a newer version, [`ErrorKind::OlderFormat`]
+    /// for one of an earlier format, with the way to migrate its sessions. [`ErrorKind::Permissions`] for a store of
+    /// another user whose permissions cannot be repaired, with the command that repairs them; and, unless the store is
+    /// opened [read only](Self::read_only), for a directory without a store that belongs to another user or that others
+    /// may write to. [`ErrorKind::Io`] for all that the operating system refuses, and, without
+    /// [`create`](Self::create), for a store that lacks one of its shard directories. (With `create`, missing shard
+    /// directories are recreated, and [`Event::ShardsRecreated`] names them.) [`ErrorKind::InUse`] if another process
+    /// has the directory locked for the whole [`lock_wait`](Self::lock_wait), or if the counters file of an earlier
+    /// version is there while processes have the store open.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<FileStore> {
         self.check()?;
         FileStore::open_with(self, dir.as_ref())
     }
 }
 
-/// Locks the root for as long as the store is open, and opens its counters or makes them.
+/// Locks the root for as long as the store is open, and opens its generations file or makes one.
 ///
-/// The lock is shared: counters may be made where there are none, for processes that had others follow the name
-/// (`generations`). A store without a cache opens the counters' file, and does not map it.
+/// The lock is shared. A missing generations file may be made under a shared lock, because processes that use another
+/// file follow the name (`generations`). A store without a cache opens the file and does not map it.
 ///
-/// A store that is only read has no counters: it asks the files, and changes nothing.
+/// A read-only store has no counters: it reads the session files, and changes nothing.
 pub(super) fn lock_root(root: &Root, options: &FileStoreOptions) -> Result<(LockedRoot, Generations)> {
     const OPERATION: &str = "lock session directory";
     let io = |error| io_error(OPERATION, error).with_path(root.path());
@@ -65,7 +66,7 @@ pub(super) fn lock_root(root: &Root, options: &FileStoreOptions) -> Result<(Lock
             let is_mapped = options.cache_bytes > 0;
             return Ok((lock, Generations::open(root, is_mapped, options.clock.now_coarse())?));
         }
-        // Given back first: a lock that is converted in place may be lost on the way.
+        // The shared lock is released first, because a lock that is converted in place may be lost on the way.
         drop(lock);
         match LockedRoot::acquire(root.directory().map_err(io)?, Instant::now()).map_err(io)? {
             Some(_alone) => run::remove_earlier(root)?,
@@ -80,16 +81,18 @@ pub(super) fn lock_root(root: &Root, options: &FileStoreOptions) -> Result<(Lock
     }
 }
 
-/// Where processes do not share memory, a store keeps no copies. The name of such a file system, if any were to be kept.
+/// Switches the cache off where processes do not share memory. Returns the name of such a file system, if the cache was
+/// on.
 ///
-/// It invalidates all the same: on the host of a virtual machine, others may use the directory through memory.
+/// The store invalidates all the same: on the host of a virtual machine, other processes may use the directory with a
+/// cache.
 pub(super) fn go_without_copies(root: &Root, options: &mut FileStoreOptions) -> Option<&'static str> {
     let name = root.remote_file_system().filter(|_| options.cache_bytes > 0)?;
     options.cache_bytes = 0;
     Some(name)
 }
 
-/// Opens the store in `dir`, making it if need be. Says also whether shards were missing.
+/// Opens the store in `dir`, making it if necessary. Also returns whether shards were missing.
 pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root, bool)> {
     let io = |operation| move |error| directory_error(operation, dir, error);
     let creates = options.create && !options.read_only;
@@ -133,7 +136,8 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
         check_parameters(&root)?;
         return Ok((root, false));
     }
-    // Before the parameters are read: another user's may not be readable. Modes are repaired when the directory is known to be a store.
+    // The survey precedes reading the parameters file, which may be another user's and unreadable. Modes are repaired
+    // after the directory is known to be a store.
     let survey = permissions::Survey::of(&root)?;
     check_parameters(&root)?;
     if options.keep_modes && !is_new {
@@ -145,7 +149,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
     Ok((root, were_missing))
 }
 
-/// Refuses a directory that has no parameters, or those of something else.
+/// Refuses a directory whose parameters file is missing or is not that of a store.
 fn check_parameters(root: &Root) -> Result<()> {
     if frame::read_parameters(root)? {
         return Ok(());
@@ -155,8 +159,9 @@ fn check_parameters(root: &Root) -> Result<()> {
         .with_reason("the file vanished while the store was opened"))
 }
 
-/// Makes shards again that are missing, and says so: some backups leave empty directories out. The parameters are there, so the
-/// disk of the store is. Without leave to make anything, it is an error. Whether some were missing.
+/// Recreates missing shards, with an event, because some backups leave empty directories out. The parameters file is
+/// there, so the store's disk is mounted. Without the option `create`, a missing shard is an error. Returns whether
+/// some were missing.
 fn check_shards(root: &Root, options: &FileStoreOptions) -> Result<bool> {
     let mut missing = Vec::new();
     for shard in 0..SHARDS {
@@ -180,7 +185,7 @@ fn check_shards(root: &Root, options: &FileStoreOptions) -> Result<bool> {
     Ok(!missing.is_empty())
 }
 
-/// Refuses a directory in which another version of this crate wrote a session.
+/// Refuses a directory with a session of another format.
 pub(super) fn check_formats(dir: &Path) -> Result<()> {
     let mut options = FileStoreOptions::new().read_only(true).cache_bytes(0);
     options.without_parameters = true;
@@ -213,7 +218,7 @@ fn other_format(kind: ErrorKind, file: &ScannedFile, reason: String) -> Error {
         .with_reason(reason)
 }
 
-/// Whether an error says that something is not there.
+/// Whether an error means that a file is missing.
 fn is_missing(error: &Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound)

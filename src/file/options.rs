@@ -1,4 +1,4 @@
-//! Every knob of the file engine: its unit, bound, default and cost.
+//! All options of the file engine: unit, bounds, default and cost.
 use super::disk::Sharing;
 use super::slot::SLOT_MIN;
 use crate::clock::Clock;
@@ -7,10 +7,10 @@ use crate::event::{Event, Observer};
 use crate::store::Durability;
 use std::time::Duration;
 
-/// Shortest wait for a lock: a save that took longer may have been overtaken by a `delete`.
+/// Shortest wait for a lock. A save that held the lock for longer may have been overtaken by a `delete`.
 pub(super) const LOCK_WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// How a [`FileStore`](super::FileStore) is opened.
+/// Options for opening a [`FileStore`](super::FileStore).
 ///
 /// ```
 /// use sessile::{Durability, FileStoreOptions};
@@ -32,7 +32,7 @@ pub struct FileStoreOptions {
     pub(super) sharing: Sharing,
     pub(super) keep_modes: bool,
     pub(super) read_only: bool,
-    /// With `read_only`: a directory that has lost its parameters file is opened as well.
+    /// With `read_only`: also opens a directory that has lost its parameters file.
     pub(super) without_parameters: bool,
     pub(super) clock: Clock,
     pub(super) observer: Observer,
@@ -68,7 +68,7 @@ impl FileStoreOptions {
 
     /// The durability of saves that do not name one; default [`Durability::Relaxed`].
     ///
-    /// `PowerSafe` costs one `fdatasync` a save: 160 µs beside 6 µs on the disk this was designed on.
+    /// `PowerSafe` costs one `fdatasync` a save: 160 µs instead of 6 µs on the disk this was designed on.
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
@@ -78,17 +78,17 @@ impl FileStoreOptions {
     /// Whether ending a session (`delete`, and the old id of a rotation) is on the disk before the call returns,
     /// whatever the durability; default yes.
     ///
-    /// Switched off, each logout saves the sync of one file, 0.1 to 1 ms, and a power cut may bring a session back that was logged out
-    /// during the last seconds. The option is that of a process, not of the store: a logout that finds its session already ended
-    /// by another process does not sync that end.
+    /// Without it, each logout is faster by the sync of one file, 0.1 to 1 ms, but a power cut may bring back a session
+    /// that was logged out during the last seconds. The option applies to this process, not to the store: a logout that
+    /// finds its session already ended by another process does not sync that end.
     #[must_use]
     pub fn sync_security_events(mut self, yes: bool) -> Self {
         self.sync_security_events = yes;
         self
     }
 
-    /// How long a save waits for another writer of the same session: 1 ms to 60 s, default 5 s; then it is refused
-    /// with [`ErrorKind::Busy`]. A `delete` does not give up after it: it ends the session without the lock. Opening a store
+    /// How long a save waits for another writer of the same session: 1 ms to 60 s, default 5 s. After that it is
+    /// refused with [`ErrorKind::Busy`], whereas a `delete` then ends the session without the lock. Opening a store
     /// whose directory another process has locked waits as long, and is then refused with [`ErrorKind::InUse`].
     #[must_use]
     pub fn lock_wait(mut self, wait: Duration) -> Self {
@@ -107,21 +107,22 @@ impl FileStoreOptions {
         self
     }
 
-    /// Most entries of a session: 1 to 65,536, default 1,024; more are refused with [`ErrorKind::TooManyEntries`], unless
-    /// there were as many when the limit was higher.
+    /// Most entries of a session: 1 to 65,536, default 1,024. More are refused with [`ErrorKind::TooManyEntries`],
+    /// unless the session had as many when the limit was higher.
     #[must_use]
     pub fn entries_max(mut self, entries: usize) -> Self {
         self.entries_max = entries;
         self
     }
 
-    /// How much memory copies of sessions may take, in bytes, with the cache's own tables; default 32 MiB, which is about 40,000
-    /// sessions of 512 bytes. 0 keeps none: every load then reads the session's file. Sessions that were used least recently go
-    /// first (LRU, approximated by CLOCK). A session larger than its share is read from its file each time: a 257th of the limit
-    /// from 32 MiB on, 60 to 250 KiB below it, and never more than half of the limit.
+    /// The memory for cached sessions, in bytes, including the cache's own tables; default 32 MiB, which is about
+    /// 40,000 sessions of 512 bytes. With 0, every load reads the session's file. Least recently used sessions are
+    /// evicted first (LRU, approximated by CLOCK). A session larger than its share is read from its file each time. The
+    /// share is a 257th of the limit from 32 MiB on, 60 to 250 KiB below it, and never more than half of the limit.
     ///
-    /// The store keeps no copies, whatever is set here, where processes do not share memory (NFS, SMB, 9p, FUSE; see
-    /// [`FileStore::uncached_file_system`](super::FileStore::uncached_file_system)) and if it is [read only](Self::read_only).
+    /// Whatever the value, sessions are not cached where processes do not share memory (NFS, SMB, 9p, FUSE; see
+    /// [`FileStore::uncached_file_system`](super::FileStore::uncached_file_system)), nor in a
+    /// [read-only](Self::read_only) store.
     ///
     /// ```
     /// use sessile::FileStoreOptions;
@@ -139,33 +140,36 @@ impl FileStoreOptions {
     /// Whether to watch the directory for sessions that are removed or replaced outside the library; default yes (it needs the
     /// feature `watch`, and a cache).
     ///
-    /// Costs a thread, three descriptors, one of the user's inotify instances (128 by default) and 257 of their watches.
-    /// A store that is opened where the process can have no more threads goes without, and keeps one descriptor for ever.
-    /// Without it, or if it cannot start (`FileStore::watch_error`), a copy of such a session is served for up to a
-    /// minute. Changes made through this library, in any process, need no watching.
+    /// Costs a thread, three descriptors, one of the user's inotify instances (128 by default) and 257 of the user's
+    /// watches. If no thread can be started, the store opens without a watcher, and leaks one descriptor. Without a
+    /// watcher (`FileStore::watch_error` tells the reason), a copy of such a session is served for up to a minute.
+    /// Changes made through this library, in any process, need no watcher.
     #[must_use]
     pub fn watch(mut self, yes: bool) -> Self {
         self.watch = yes;
         self
     }
 
-    /// Whether to make the directory and the store in it, if there is none, also again while it is open; default yes. If not, a directory without a store
-    /// is refused with [`ErrorKind::NotASessionStore`]: for tools that look after a store and are not to make one where a name was
-    /// mistyped.
+    /// Whether to make the directory and the store in it if there is none, and to recreate a store that is emptied
+    /// while it is open; default yes. If not, a directory without a store is refused with
+    /// [`ErrorKind::NotASessionStore`]. Tools that administer a store switch it off, so that a mistyped name makes no
+    /// store.
     #[must_use]
     pub fn create(mut self, yes: bool) -> Self {
         self.create = yes;
         self
     }
 
-    /// Whether the store is for all users of the directory's group, and not for the one that the process runs as; default
-    /// no. For a server and a scheduled sweep under two users, or for containers that run as another user each time.
+    /// Whether the store is for all users of the directory's group, instead of only the user that the process runs as;
+    /// default no. For a server and a scheduled sweep under two users, or for containers that run as another user each
+    /// time.
     ///
-    /// Directories are 2770 then and files 0660, under any umask, and any user may own them; the directory's group must be
-    /// one of the process's groups. Every process opens the store in the same way: one that opens it with another choice
-    /// changes all modes to it, where they are its own, and is refused with [`ErrorKind::Permissions`] where they are
-    /// not. Either way takes some 5 s of processor time for a million sessions, once. Members of the group can read every session and
-    /// bring back those that were ended. An access control list on the directory (`setfacl`) counts as the group.
+    /// Directories then have mode 2770 and files 0660, under any umask, and any user may own them; the directory's
+    /// group must be one of the process's groups. Every process must open the store with the same choice. A process
+    /// with the other choice changes the modes of its own files, and is refused with [`ErrorKind::Permissions`] for
+    /// files of other users. Changing the modes takes some 5 s of processor time for a million sessions, once. Members
+    /// of the group can read every session and bring ended sessions back. An access control list on the directory
+    /// (`setfacl`) counts as the group.
     ///
     /// Let one process make the store before those of other users open it.
     ///
@@ -182,10 +186,11 @@ impl FileStoreOptions {
         self
     }
 
-    /// Whether opening changes no modes of a store that is there; default no. For tools that administer a store beside the
-    /// program that owns it, and that alone knows which users it is for: the mode of the store's directory says that to a tool,
-    /// whatever [`group_access`](Self::group_access) is. Where the directories in it have other modes, the store is refused with
-    /// [`ErrorKind::Permissions`], and the error has the commands that make all agree.
+    /// Whether opening leaves the modes of an existing store unchanged; default no. For tools that administer a store
+    /// beside the program that owns it. Only that program knows the users of the store, so a tool takes them from the
+    /// mode of the store's directory, whatever [`group_access`](Self::group_access) is. If directories in the store
+    /// have other modes, it is refused with [`ErrorKind::Permissions`], and the error has the commands that make all
+    /// modes agree.
     ///
     /// ```
     /// use sessile::FileStoreOptions;
@@ -200,12 +205,12 @@ impl FileStoreOptions {
         self
     }
 
-    /// Whether the store is opened to be looked at and nothing else; default no. For tools: nothing is created or given other
-    /// permissions, on a read-only disk as well, and the directory may belong to another user and be open to others, if this
-    /// process can read it. A shard directory that is missing is an error of the calls that need it, not of opening.
+    /// Whether the store is opened for reading only; default no. For tools: no file is created and no permissions are
+    /// changed, so a read-only disk works, and the directory may belong to another user and be open to others, if this
+    /// process can read it. A missing shard directory is an error of the calls that need it, not of opening.
     ///
-    /// Calls that would change the store are refused with [`ErrorKind::Config`]. Of the sweeps, a
-    /// [dry run](crate::file::SweepOptions::dry_run) is possible. No copies are kept in memory.
+    /// Calls that would change the store are refused with [`ErrorKind::Config`]; a [dry
+    /// run](crate::file::SweepOptions::dry_run) of a sweep is possible. Sessions are not cached.
     ///
     /// ```
     /// # use sessile::{FileStore, FileStoreOptions, Lookup, file::SweepOptions};
@@ -229,8 +234,8 @@ impl FileStoreOptions {
         self
     }
 
-    /// Calls `observer` for what concerns the store as a whole and no single session: directories that were made private
-    /// again, a store that was made again. It runs on the thread that met it. A panic in it is contained. Without an
+    /// Calls `observer` for events that concern the store as a whole: directories that were made private again, or a
+    /// store that was recreated. It runs on the thread that caused the event. A panic in it is contained. Without an
     /// observer, each such event is one line on standard error.
     ///
     /// Events of sessions go to the observer of [`Sessions`](crate::Sessions::with_observer).

@@ -1,19 +1,20 @@
-//! Owners and modes of a store: which are refused when it is opened, and which are repaired.
+//! Owners and modes of a store: refuses some when the store is opened, and repairs others.
 //!
-//! - **A directory that holds no store is never changed**, and no error advises to change it: it may be `/tmp`. A directory
-//!   that is not safe is refused with the advice "use a directory inside it".
-//! - **A store of this user that is too open is made right.** Such bits come on a whole tree at once (`fsGroup` of Kubernetes,
-//!   `chmod -R`, `setfacl -R`). So every opening looks at the directories, 260 calls, and at files only in a directory that
-//!   was wrong: a look at a million files would take seconds. A root that is to be private is repaired before all else, as
-//!   nothing in it can be reached by another user then; any other directory after its files, so that the next opening goes
-//!   on with what a killed one left. A file with several names is repaired too: the other name may be another user's.
-//! - **Modes that cannot be repaired are one error**: it counts what is wrong, names the first and gives the command that cures all.
-//!   It comes before anything is changed, unless only the attempt could tell.
-//! - **A tool changes nothing** (`keep_modes`): it reads from the root which users the store is for, and refuses a store whose
-//!   directories are not so.
-//! - Only directories and regular files that are ours by name are touched, and no link is followed.
+//! - **A directory that holds no store is never changed**, and no error advises changing it, because it may be `/tmp`.
+//!   An unsafe directory is refused with the advice "use a directory inside it".
+//! - **A store of this user that is too open is repaired.** Such modes come on a whole tree at once (`fsGroup` of
+//!   Kubernetes, `chmod -R`, `setfacl -R`). So every opening examines the directories, 260 calls, but files only in a
+//!   directory with a wrong mode, because examining a million files would take seconds. A root that is to be private is
+//!   repaired first, because no other user can then reach anything in it. Any other directory is repaired after its
+//!   files, so that the next opening continues an interrupted repair. A file with several names is repaired too; the
+//!   other name may be another user's.
+//! - **Modes that cannot be repaired are one error**, which counts them, names the first and gives the command that
+//!   repairs all. The error comes before any change, unless only the attempt could tell.
+//! - **A tool changes no modes** (`keep_modes`). It takes the users of the store from the root's mode, and refuses a
+//!   store whose directories have other modes.
+//! - Only directories and regular files with names of this crate are changed, and no link is followed.
 //!
-//! A hole that no mode closes: a descriptor that another user opened before stays open.
+//! Limit: a descriptor that another user opened before the repair stays open.
 use super::disk::{Access, Directory, Root, Sharing, Stat, set_rights};
 use super::errors::io_error;
 use super::layout::{DUE, EARLIER_GENERATIONS, PARAMETERS, RUN, is_ours};
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 const SURVEY: &str = "examine the permissions of session store";
 const OPEN: &str = "open session store";
-/// Another user may remove or rename files in a directory only if they are that user's.
+/// In a sticky directory, a user may remove or rename only that user's own files.
 const STICKY: u32 = 0o1000;
 const OTHERS_WRITE: u32 = 0o002;
 const OTHERS_READ: u32 = 0o005;
@@ -46,7 +47,7 @@ struct Wanted {
 enum Verdict {
     Right,
     Mend,
-    /// It is another user's.
+    /// The file is another user's.
     Refuse,
 }
 
@@ -62,7 +63,7 @@ impl Wanted {
     fn judge(&self, stat: &Stat) -> Verdict {
         let (mode, is_own) = (self.mode(stat).as_raw_mode(), stat.owner == self.user);
         let is_right = match self.sharing {
-            // Bits that are missing let no user in.
+            // Missing bits let no other user in.
             Sharing::Private => is_own && !self.is_exposed(stat),
             Sharing::Group if is_own => stat.group == self.group && stat.mode == mode,
             Sharing::Group => stat.group == self.group && stat.mode & mode == mode && !self.is_exposed(stat),
@@ -74,20 +75,20 @@ impl Wanted {
         }
     }
 
-    /// The same for the root. Another user's, where a volume is mounted, may be one that all users can read: they see the
-    /// names in it, and get no further.
+    /// Judges the root. In a group's store, the root may be another user's (a mounted volume) and readable by all:
+    /// other users then see its names, and reach nothing below it.
     fn judge_root(&self, stat: &Stat) -> Verdict {
         let is_anothers = self.sharing == Sharing::Group && stat.owner != self.user;
         let unread = if is_anothers { OTHERS_READ } else { 0 };
         self.judge(&Stat { mode: stat.mode & !unread, ..*stat })
     }
 
-    /// Whether users that the store is not for may do something with it.
+    /// Whether users outside the store's sharing have any access.
     fn is_exposed(&self, stat: &Stat) -> bool {
         stat.mode & self.outsiders() != 0
     }
 
-    /// Whether they may write to it.
+    /// Whether users outside the store's sharing may write.
     fn is_writable(&self, stat: &Stat) -> bool {
         stat.mode & self.outsiders() & (GROUP_WRITES | OTHERS_WRITE) != 0
     }
@@ -105,7 +106,7 @@ impl Wanted {
         set_rights(file, group, self.mode(stat))
     }
 
-    /// The words for a store with the right modes.
+    /// The words of error messages for a store with the right modes.
     fn so(&self) -> String {
         match self.sharing {
             Sharing::Private => "private".to_owned(),
@@ -113,7 +114,7 @@ impl Wanted {
         }
     }
 
-    /// The command that makes everything in a store right, for the user that this process runs as.
+    /// The command that sets all owners and modes of a store, for the user that this process runs as.
     fn cure(&self, dir: &Path) -> String {
         match self.sharing {
             Sharing::Private => {
@@ -124,7 +125,7 @@ impl Wanted {
         }
     }
 
-    /// The same where the user is right already.
+    /// The command that sets all groups and modes of a store whose owners are right.
     fn chmod(&self, dir: &Path) -> String {
         let dir = shell_word(dir);
         match self.sharing {
@@ -137,8 +138,8 @@ impl Wanted {
     }
 }
 
-/// Refuses a directory in which other users may plant what looks like a store, or in which this user may not make one
-/// that others keep their hands off. Changes nothing.
+/// Refuses a directory in which other users may plant a fake store, or in which this user cannot make a store that
+/// others cannot access. Changes no mode.
 pub(super) fn check_place(root: &Root) -> Result<()> {
     let stat = stat_of_root(root)?;
     let wanted = Wanted::for_store(root, &stat);
@@ -159,8 +160,8 @@ pub(super) fn check_place(root: &Root) -> Result<()> {
     Err(Error::new(ErrorKind::Permissions, OPEN).with_path(root.path()).with_reason(reason))
 }
 
-/// Why a directory that other users may write to, or a sticky one, is no place for a store. The remedy is never a change of its
-/// mode.
+/// The reason for refusing a sticky directory, or one that other users may write to. The remedy is never a change of
+/// its mode.
 fn public(wanted: &Wanted, stat: &Stat) -> String {
     let why = if wanted.is_writable(stat) {
         "other users may write to it"
@@ -170,8 +171,8 @@ fn public(wanted: &Wanted, stat: &Stat) -> String {
     format!("{why} (mode {:04o}); use a directory inside it", stat.mode)
 }
 
-/// Refuses what no store should lie in, and no command should change: directories like `/tmp`, those of another user that
-/// all may write to, as volumes of containers are, and those of a foreign group.
+/// Refuses directories in which no store should lie and whose mode no command should change: directories like `/tmp`,
+/// those of another user that all may write to, as container volumes are, and those of a foreign group.
 fn refuse_public(root: &Root, wanted: &Wanted, stat: &Stat) -> Result<()> {
     let is_anothers = stat.owner != wanted.user && stat.mode & OTHERS_WRITE != 0;
     let reason = if stat.mode & STICKY != 0 || is_anothers {
@@ -188,20 +189,20 @@ fn refuse_public(root: &Root, wanted: &Wanted, stat: &Stat) -> Result<()> {
     Err(Error::new(ErrorKind::Permissions, OPEN).with_path(root.path()).with_reason(reason))
 }
 
-/// Whether this process may use what a group has.
+/// Whether this process has the rights of a group.
 fn is_member(group: u32) -> Result<bool> {
     let groups = getgroups().map_err(|errno| io_error("list the groups of this process", errno.into()))?;
     let is_one = groups.iter().any(|one| one.as_raw() == group) || getegid().as_raw() == group;
-    // The superuser may use what all groups have.
+    // The superuser has the rights of all groups.
     Ok(is_one || geteuid().is_root())
 }
 
-/// Refuses a store that is not ours, or not as its root says. Changes nothing.
+/// Refuses a store of another user, or one whose modes differ from its root's. Changes no mode.
 pub(super) fn check_store(root: &Root) -> Result<()> {
     Survey::of(root)?.check(root)
 }
 
-/// For whom a store is, as far as the mode of its root says.
+/// The users of a store, according to the mode of its root.
 pub(super) fn sharing_of(root: &Stat) -> Sharing {
     let group = Sharing::Group.directory().as_raw_mode();
     if root.mode & group == group { Sharing::Group } else { Sharing::Private }
@@ -232,7 +233,7 @@ impl Survey {
         }
         let names = root.names().map_err(|error| io_error(SURVEY, error).with_path(root.path()))?;
         let names = names.into_iter().filter(|name| is_ours(name));
-        // The index comes last: if the directory that it lies in is wrong, it is looked at with that.
+        // The index comes last. If its parent directory is wrong, the repair of that directory includes the index.
         for name in names.chain([DUE.to_owned()]) {
             if name == DUE && wrong.iter().any(|(other, _)| other == RUN) {
                 continue;
@@ -255,7 +256,8 @@ impl Survey {
         Ok(Self { wanted, root: stat, wrong })
     }
 
-    /// Refuses what [`mend`](Self::mend) would make right: for tools, which cannot know for which users the store is to be.
+    /// Refuses modes that [`mend`](Self::mend) would repair. Tools call this, because they do not know the users of the
+    /// store.
     ///
     /// # Errors
     ///
@@ -281,11 +283,11 @@ impl Survey {
         Err(Error::new(ErrorKind::Permissions, OPEN).with_path(root.path()).with_reason(reason))
     }
 
-    /// Corrects modes and owners. Reports to the observer which parts other users had access to, unless the store is new.
+    /// Corrects modes and owners. Reports the files that other users had access to, unless the store is new.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Permissions`] counts the modes that could not be repaired; the others are.
+    /// [`ErrorKind::Permissions`] counts the modes that could not be repaired; the others were repaired.
     pub(super) fn mend(self, root: &Root, observer: Option<&Observer>) -> Result<()> {
         let is_wrong = self.wanted.judge_root(&self.root) == Verdict::Mend;
         if !is_wrong && self.wrong.is_empty() {
@@ -322,18 +324,18 @@ impl Survey {
     }
 }
 
-/// The mending of one store.
+/// The repair of one store.
 struct Mending<'a> {
     wanted: &'a Wanted,
-    /// How many were open to users that the store is not for, and are not any more.
+    /// The number of files and directories that users outside the store's sharing had access to, until the repair.
     exposed: u64,
-    /// How many of those they could write to.
+    /// The number of those that such users could write to.
     writable: u64,
     refused: Refused,
 }
 
 impl Mending<'_> {
-    /// Mends one directory with its files, or one file.
+    /// Repairs one directory with its files, or one file.
     fn mend_in(&mut self, parent: &Directory, name: &str, path: &Path, stat: &Stat) {
         if !stat.is_directory {
             return self.mend(path, stat, || self.wanted.set(parent.open_named(name, Access::Read)?, stat));
@@ -347,7 +349,7 @@ impl Mending<'_> {
         for name in names.iter().filter(|name| !matches!(name.as_str(), "." | "..")) {
             self.look_at(&directory, name, &path.join(name));
         }
-        // As long as one of its files is wrong, so is the directory: the next opening looks at them again.
+        // The directory stays wrong while one of its files is, so that the next opening examines its files again.
         if self.refused.count == before {
             self.mend(path, stat, || self.wanted.set(&directory, stat));
         }
@@ -356,10 +358,10 @@ impl Mending<'_> {
     /// Examines one name in a directory whose mode was wrong.
     fn look_at(&mut self, directory: &Directory, name: &str, path: &Path) {
         let stat = match directory.stat(name) {
-            // A link, a pipe, a directory that is none of ours: it is not used, and stays as it is.
+            // A link, a pipe, or a foreign directory is not used, and is left alone.
             Ok(stat) if !(stat.is_file || is_own_directory(name, &stat)) => return,
             Ok(stat) => stat,
-            // It was removed meanwhile.
+            // The file was removed meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => return self.refused.add(path, None, Some(error)),
         };
@@ -416,12 +418,12 @@ impl Refused {
     }
 }
 
-/// Whether the operating system refused for lack of rights, and not for another reason.
+/// Whether the operating system refused for lack of rights.
 fn is_denial(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
-/// Whether it is one of a store's directories. One in place of a file is not ours to change.
+/// Whether it is one of a store's directories. A directory in place of a file is left alone.
 fn is_own_directory(path: &str, stat: &Stat) -> bool {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
     stat.is_directory && is_ours(name) && ![PARAMETERS, EARLIER_GENERATIONS].contains(&name)
@@ -444,7 +446,7 @@ fn stat_of_root(root: &Root) -> Result<Stat> {
 /// A path as a word of a shell's command.
 fn shell_word(path: &Path) -> String {
     let text = path.display().to_string();
-    // Not an option of the command.
+    // Without `./` the command would take the path for an option.
     let text = if text.starts_with('-') { format!("./{text}") } else { text };
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {

@@ -1,11 +1,12 @@
 //! The fair queues among the threads of this process, one for each session that is being written (parking_lot).
 //!
-//! A file lock alone would starve threads: waiting for one means polling it. With a queue in front, one thread of a process polls.
+//! A file lock alone would starve threads, because waiting for one means polling. With a queue in front, only one
+//! thread of a process polls.
 //!
 //! - A thread takes its turn here first, and then the lock of the file (`flock`), always in this order.
-//! - A queue knows the thread that has the turn, so that a thread that would wait for itself is refused at once.
-//! - The thread that has waited longest is next. Every wait has a deadline: `FileStoreOptions::lock_wait` (5 s if not set) is the time
-//!   for this queue and the lock of the file together; after it the operation fails with `Busy`.
+//! - A queue knows the thread that has the turn. A thread that would wait for itself is refused at once.
+//! - The thread that has waited longest is next. Every wait has a deadline: the wait for this queue and for the lock of
+//!   the file together take at most `FileStoreOptions::lock_wait` (default 5 s); then the operation fails with `Busy`.
 //! - The table holds no queue that no thread uses.
 use super::fork::ForkGuard;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,22 +17,23 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-/// Parts of the queue table, so that threads writing different sessions seldom meet: 64 for tens of threads.
+/// The number of parts of the queue table, so that threads that write different sessions seldom meet: 64 for tens of
+/// threads.
 const PARTS: usize = 64;
 
 /// The threads of this process that write one session or wait to.
 #[derive(Debug, Default)]
 struct Queue {
     lock: Arc<Mutex<()>>,
-    /// The thread that has the lock, from just after it got it. Only that thread asks whether it is itself.
+    /// The thread that has the lock, set just after it got the lock. A thread compares this only with its own id.
     holder: Option<ThreadId>,
 }
 
-/// The queues of one part: a save looks here three times. Digests need no further hash: they are hashes, and there are never more of
-/// them here than threads, so a visitor who tries ids until their digests are alike gains nothing.
+/// The queues of one part; a save looks a queue up three times. The ids are digests, so no further hash is needed. The
+/// table has at most one queue per thread, so a visitor gains nothing by trying ids until their digests collide.
 type Queued = HashMap<PublicId, Queue, BuildHasherDefault<DigestBytes>>;
 
-/// Takes eight bytes of a digest for its hash.
+/// Uses eight bytes of the digest as its hash.
 #[derive(Default)]
 struct DigestBytes(u64);
 
@@ -41,7 +43,7 @@ impl Hasher for DigestBytes {
             self.0 = u64::from_le_bytes(*bytes);
         }
     }
-    /// The length of a digest, which is always the same.
+    /// The length of a digest is always the same, so it is not hashed.
     fn write_usize(&mut self, _: usize) {}
     fn finish(&self) -> u64 {
         self.0
@@ -55,7 +57,7 @@ pub(super) struct Queues {
     fork_guard: ForkGuard,
 }
 
-/// A place at the head of a session's queue.
+/// A turn to write a session.
 pub(super) struct Turn<'a> {
     queues: &'a Queues,
     id: PublicId,
@@ -71,9 +73,9 @@ impl Queues {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Busy`] at the deadline; [`ErrorKind::Reentrant`] at once if this thread has the turn already, and so
-    /// would wait for itself; [`ErrorKind::Forked`] in a process that inherited the store, where the queues may hold turns
-    /// of threads that do not exist.
+    /// [`ErrorKind::Busy`] at the deadline; [`ErrorKind::Reentrant`] at once if this thread has the turn already, and
+    /// so would wait for itself; [`ErrorKind::Forked`] in a forked child, where the queues may hold turns of threads
+    /// that do not exist.
     pub(super) fn turn(&self, id: &PublicId, deadline: Instant) -> Result<Turn<'_>> {
         self.check_process()?;
         let me = thread::current().id();
@@ -87,7 +89,7 @@ impl Queues {
         Err(busy())
     }
 
-    /// The lock of a session's queue, which stays in the table as long as the copy lives.
+    /// The lock of a session's queue. The queue stays in the table while the returned clone lives.
     fn join(&self, id: &PublicId, me: ThreadId) -> Result<Arc<Mutex<()>>> {
         let mut part = self.part(id).lock();
         let queue = part.entry(*id).or_default();
@@ -106,12 +108,13 @@ impl Queues {
     }
 
     fn part(&self, id: &PublicId) -> &Mutex<Queued> {
-        // The second byte: the first is the shard, and one shard's sessions shall spread as well.
+        // The second byte of the id chooses the part, because the first is the shard, and the sessions of one shard
+        // must spread too.
         &self.parts[usize::from(id.as_bytes()[1]) % PARTS]
     }
 
-    /// Takes this thread out of a queue, whether it had the turn or gave up, and removes the queue if no thread uses it. The
-    /// strong count is exact: clones are made under the part's lock.
+    /// Takes this thread out of a queue, whether it had the turn or gave up, and removes the queue if no thread uses
+    /// it. The strong count is exact, because clones are made under the part's lock.
     fn leave(&self, id: &PublicId) {
         let mut part = self.part(id).lock();
         let Some(queue) = part.get_mut(id) else { return };
@@ -133,14 +136,14 @@ impl Queues {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if let Some(guard) = self.guard.take() {
-            // Fair: the thread that has waited longest gets it.
+            // Fair: the thread that has waited longest gets the lock.
             ArcMutexGuard::unlock_fair(guard);
         }
         self.queues.leave(&self.id);
     }
 }
 
-/// The refusal of a thread that would wait for itself.
+/// The error for a thread that would wait for itself.
 fn reentrant() -> Error {
     Error::new(ErrorKind::Reentrant, "lock a session").with_reason(
         "this thread is changing that session already: a function given to `update_now`, `update` or `Store::update` must \
@@ -148,7 +151,7 @@ fn reentrant() -> Error {
     )
 }
 
-/// The refusal at the end of a wait, here or for a file lock.
+/// The error at the end of a wait, for a queue or a file lock.
 pub(super) fn busy() -> Error {
     Error::new(ErrorKind::Busy, "lock a session")
         .with_reason("another writer held it for the whole wait limit")

@@ -1,12 +1,12 @@
 //! Reading a session's file without a lock, and opening files and shards.
 //!
-//! A reader copies the file while saves may pass. It trusts a reading whose newest slot is settled (see [`slots`]), or two
-//! identical readings in a row; after eight re-reads it takes a shared lock for one more. So a reader waits for writers only
-//! beside a torn slot.
+//! A reader reads the file while saves may be running. It trusts a reading whose newest slot is settled (see
+//! [`slots`]), or two identical readings in a row; after eight re-reads it takes a shared lock for one more. So a
+//! reader waits for writers only if a slot is torn.
 //!
-//! - The stamp of the session's cell is taken before the file is opened: a copy with that stamp is never newer than its stamp.
-//! - A file that is missing is looked for once more through its shard. A shard that is missing too is an error, or an emptied
-//!   store, and never an absent session.
+//! - The stamp of the session's cell is taken before the file is opened, so the record is never older than its stamp.
+//! - A missing file is looked up once more through its shard. If the shard is missing too, that is an error, or an
+//!   emptied store, and never an absent session.
 use super::coherence::Cached;
 use super::disk::{self, Access};
 use super::errors::io_error;
@@ -36,7 +36,7 @@ impl FileStore {
         now: CoarseTime,
     ) -> Result<Lookup> {
         let id = known.map_or_else(|| session.public_id(), |known| known.id);
-        // Before the file is opened: see `generations`.
+        // The stamp is taken before the file is opened: see `generations`.
         let stamp = self.coherence.stamp(&id);
         let newest = match self.read(SessionRef::Id(session), &id, known.map(Cached::known))? {
             Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
@@ -71,7 +71,7 @@ impl FileStore {
         let Some(file) = self.open_file(id, &path, Access::Read)? else { return Ok(None) };
         let first = self.look(&file, &path, |bytes| match slots::view(bytes, id, known) {
             Ok(view @ View::Valid { settled: true, .. }) => Ok(view),
-            // A save may have been under way, or a writer died in one: see `slots`.
+            // A save may be running, or a writer was killed during one: see `slots`.
             _ => Err(bytes.to_vec()),
         });
         match first {
@@ -106,14 +106,14 @@ impl FileStore {
             .map_err(|error| self.root.error("lock session file", path, error))?
             .ok_or_else(queue::busy)?;
         if !self.is_current_file(path, &file)? {
-            // Replaced or ended while we waited.
+            // The session was replaced or deleted during the wait.
             return self.read(session, id, None);
         }
         let view = self.look(&file, path, |bytes| slots::view(bytes, id, None))?;
         self.root.located(view, path).map(Some)
     }
 
-    /// Opens a session's file; `None` if there is none. A shard that is gone as well is an error.
+    /// Opens a session's file; `None` if there is none. A missing shard is an error.
     pub(super) fn open_file(
         &self,
         id: &PublicId,
@@ -121,7 +121,8 @@ impl FileStore {
         access: Access,
     ) -> Result<Option<File>> {
         match self.opened(self.root.open_session(path, access), path)? {
-            // Looked for once more, in the shard that is there: it may just have been put where there was none.
+            // The file is looked up once more, in the shard directory that exists now, because the shard may just have
+            // been recreated.
             None => self.opened(self.open_shard(id)?.open(path, access), path),
             found => Ok(found),
         }
@@ -136,7 +137,8 @@ impl FileStore {
         }
     }
 
-    /// Opens a session's shard directory. One that is gone is an error, unless the whole store is.
+    /// Opens a session's shard directory. A missing one is an error, unless the whole store was emptied and is
+    /// recreated.
     pub(super) fn open_shard(&self, id: &PublicId) -> Result<disk::Directory> {
         match self.root.open_shard(id) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -149,7 +151,7 @@ impl FileStore {
         }
     }
 
-    /// Looks at the bytes of a session's file.
+    /// Passes the bytes of a session's file to `look`.
     pub(super) fn look<R>(
         &self,
         file: &File,

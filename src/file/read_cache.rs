@@ -1,9 +1,9 @@
-//! Decoded records of sessions that were read or saved lately, bounded in bytes; never the authority.
+//! Decoded records of sessions that were read or saved lately, bounded in bytes. The files stay the authority.
 //!
-//! Knows nothing of files and of what counters say: whether an entry may be trusted is asked of the caller, under the lock of the
-//! part that holds it. The counters to ask are kept there too: that lock is the one that each load from memory takes anyway, so
-//! that they can be exchanged without another one. The promises are that memory stays within its limit, that entries which were
-//! not used lately go first, and that an entry is not replaced by an older one that is no better.
+//! Knows no files. The caller decides whether an entry may be trusted, in a closure that runs under the lock of the
+//! entry's part. Each part holds a reference to the generation counters for that closure; loads take the part's lock
+//! anyway, so the counters can be replaced without another lock. The promises: memory stays within its limit, entries
+//! that were not used lately are evicted first, and an older entry never replaces a newer one that is trusted.
 //!
 //! ```text
 //! key          its hash chooses the part and the place in the index
@@ -13,20 +13,23 @@
 //! record       one block of memory, shared with the callers that loaded it
 //! ```
 //!
-//! - A hit waits for memory twice: for the entry; then for the record and the session's counters, which are fetched side by side.
+//! - A hit waits for memory twice: for the entry; then for the record and the session's counters, which are fetched
+//!   side by side.
 //!   The indexes of 50,000 sessions are 280 KB, which stay in the processor's cache.
-//! - Least recently used goes first, approximated by CLOCK: one mark in each entry and no list. With a cache for a tenth of 50,000
-//!   sessions, strict LRU answers 71.0 % of the loads from memory where popularity is Zipf's (0.99), CLOCK 71.9 %, SIEVE 76.6 % and
-//!   S3-FIFO 76.5 %. Where visitors come, load a session eight times and leave, as on most sites, it is the reverse: 88.7 %, 88.7 %,
-//!   76.2 % and 86.3 %; with half as large a cache 85.5 %, 84.8 %, 51.2 % and 77.7 %.
-//! - Up to 256 parts, each with a lock of its own, so that threads seldom meet. A part has its share of the limit, at least
-//!   64 KiB: with parts for a dozen sessions each, these 84.8 % are 76.3 %. A record larger than its part is not kept.
-//! - The limit is exact. It covers records, entries, indexes and the parts themselves, as blocks of glibc's allocator, and one share
-//!   more for the time in which an array or an index grows: parts do that one after the other. As they are small, no request waits
-//!   for a large table to be moved.
-//! - Keys are session ids. Only ids that were found alive are ever inserted, and those were drawn at random by us: a visitor cannot
-//!   choose what lies at one place of a table, so a fast hash without a seed will do.
-//! - What is replaced or evicted is dropped after the lock: freeing a large record takes longer than finding one.
+//! - Eviction approximates least recently used by CLOCK: one mark in each entry and no list. With a cache for a tenth
+//!   of 50,000 sessions and a Zipf popularity (0.99), strict LRU answers 71.0 % of the loads from memory, CLOCK 71.9 %,
+//!   SIEVE 76.6 % and S3-FIFO 76.5 %. Where visitors come, load a session eight times and leave, as on most sites, the
+//!   order is reversed: 88.7 %, 88.7 %, 76.2 % and 86.3 %; with half as large a cache 85.5 %, 84.8 %, 51.2 % and 77.7 %.
+//! - Up to 256 parts, each with a lock of its own, so that threads seldom wait for each other. Each part gets an equal
+//!   share of the limit, at least 64 KiB, because parts for a dozen sessions each lower the last CLOCK figure
+//!   from 84.8 % to 76.3 %. A record larger than its part is not kept.
+//! - The limit is exact. It covers records, entries, indexes and the parts themselves, in block sizes of glibc's
+//!   allocator. One share more is reserved for an array or index that is being moved to grow; parts grow one after the
+//!   other. Parts are small, so no request waits for a large table to be moved.
+//! - Keys are session ids. Only ids of existing sessions are inserted, and this library drew those at random. A visitor
+//!   therefore cannot choose colliding keys, and a fast hash without a seed is safe.
+//! - A replaced or evicted record is dropped after the lock is released, because freeing a large record takes longer
+//!   than finding one.
 mod entry_array;
 mod index;
 mod key;
@@ -43,34 +46,36 @@ use crate::sync::Mutex;
 use part::{Moving, Part};
 use std::sync::Arc;
 
-/// For tens of threads.
+/// Enough for tens of threads.
 const PARTS_MAX: usize = 256;
-/// A power of two, as the number of parts is.
+/// A power of two, because the number of parts is one.
 const PART_BYTES_MIN: usize = 128 << 10;
 
-/// One version of a session, and when it was the newest.
+/// One version of a session, and the stamp that shows whether it is still the newest.
 #[derive(Clone, Debug)]
 pub(super) struct Cached {
     pub(super) record: Record,
-    /// The record's deadline, in microseconds since 1970: here, so that a hit need not look into the record.
+    /// The record's deadline, in microseconds since 1970; a copy of it is kept here so that a hit need not look into
+    /// the record.
     pub(super) deadline: u64,
     saves: u64,
     ends: u64,
-    /// When the session's cell said that, by the store's clock, in microseconds since 1970.
+    /// The time at which the counters were read for the stamp, by the store's clock, in microseconds since 1970.
     pub(super) read_at: u64,
     pub(super) version: Version,
     pub(super) id: PublicId,
-    /// The number in the stamp, of three bytes: see [`stamp`](Self::stamp).
+    /// The lower three bytes of the stamp's `counters`; see [`stamp`](Self::stamp).
     counters: [u8; 3],
-    /// Whether the entry was used since CLOCK's hand passed it. It is the part's, and lies here where a byte is free.
+    /// Whether the entry was used since CLOCK's hand passed it. It belongs to the part, and lies here because a byte is
+    /// free.
     is_used: bool,
 }
 
-/// Stands for all higher numbers of counters.
+/// Stands for this and all higher values of [`Stamp::counters`].
 const COUNTERS_MAX: u64 = (1 << 24) - 1;
 
 impl Cached {
-    /// `stamp` is what the session's cell said before its file was opened, and `read_at` when that was.
+    /// `stamp` was read from the counters before the session's file was opened, at the time `read_at`.
     pub(super) fn new(record: Record, id: PublicId, version: Version, stamp: Stamp, read_at: u64) -> Self {
         let Stamp { saves, ends, counters } = stamp;
         let [a, b, c, ..] = counters.min(COUNTERS_MAX).to_le_bytes();
@@ -79,8 +84,9 @@ impl Cached {
         Self { record, deadline, saves, ends, read_at, version, id, counters, is_used: false }
     }
 
-    /// What the session's cell said. Counters get a number one higher each time another file of them is taken up. From the last one
-    /// that three bytes hold, an entry's stamp equals none: nothing is trusted any more.
+    /// The session's counters when this version was read. `Stamp::counters` is a number that is raised each time
+    /// another counters file is taken up. Values from `COUNTERS_MAX` on are returned as `u64::MAX`, which equals no
+    /// current number, so such entries are never trusted.
     #[inline]
     pub(super) fn stamp(&self) -> Stamp {
         let [a, b, c] = self.counters;
@@ -91,7 +97,7 @@ impl Cached {
         Stamp { saves: self.saves, ends: self.ends, counters }
     }
 
-    /// What need not be verified again.
+    /// The version that need not be verified again when it is read.
     pub(super) fn known(&self) -> Known<'_> {
         Known { version: self.version, record: &self.record }
     }
@@ -102,15 +108,15 @@ impl Cached {
     }
 }
 
-/// A block of memory of so many bytes, as glibc's allocator makes it.
+/// The size of the block that glibc's allocator takes for an allocation of `bytes`.
 fn heap_block(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
 }
 
-/// What became of a look into the cache.
+/// The result of a lookup in the cache.
 pub(super) enum Found {
     Trusted(Record, PublicId),
-    /// It may have been overtaken.
+    /// The entry may be stale.
     Doubtful(Cached),
     Nothing,
 }
@@ -122,11 +128,12 @@ pub(super) struct ReadCache {
     bytes_max: usize,
 }
 
-/// Alone in its cache lines: a lock beside it that is taken by another thread would cost as much as a shared one.
+/// Aligned so that no two locks share a cache line: a neighbour that another thread takes would cost as much as a
+/// shared lock.
 #[repr(align(128))]
 struct Locked(Mutex<Part>);
 
-/// How much is in a cache, and how often it was of use.
+/// The size of a cache, and counts of hits and evictions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) trusted: u64,
@@ -138,20 +145,20 @@ pub(super) struct Counts {
 impl ReadCache {
     pub(super) fn new(bytes_max: usize, counters: &Arc<Counters>) -> Self {
         let parts: usize = 1 << (bytes_max / PART_BYTES_MIN).clamp(1, PARTS_MAX).ilog2();
-        // One share more is for the part that grows.
+        // One share is reserved for the part that is growing.
         let part_bytes_max = (bytes_max / (parts + 1)).saturating_sub(size_of::<Locked>());
         let part = |_| Locked(Mutex::new(Part::new(part_bytes_max, Arc::clone(counters))));
         Self { parts: (0..parts).map(part).collect(), moving: Moving::default(), bytes_max }
     }
 
-    /// From now on, entries are held against these counters.
+    /// Replaces the counters against which entries are validated.
     pub(super) fn heed(&self, counters: &Arc<Counters>) {
         for part in &self.parts {
             part.0.lock().counters = Arc::clone(counters);
         }
     }
 
-    /// Looks a session up; its entry counts as used. `trust` says whether it may be returned.
+    /// Looks a session up; its entry counts as used. `trust` decides whether the entry may be returned.
     #[inline]
     pub(super) fn get(&self, key: &Key, trust: impl FnOnce(&Cached, &Counters) -> bool) -> Found {
         self.part(key).lock().get(key, trust)
@@ -162,13 +169,13 @@ impl ReadCache {
         self.part(key).lock().peek(key)
     }
 
-    /// Keeps an entry, unless a newer one is there that is trusted.
+    /// Keeps an entry, unless a newer and trusted one is there.
     pub(super) fn put(&self, key: &Key, cached: Cached, trust: impl FnOnce(&Cached, &Counters) -> bool) {
         let out = self.part(key).lock().put(key, cached, &self.moving, trust);
         drop(out);
     }
 
-    /// Drops the entry of a session that is not alive any more, or of which it is not known.
+    /// Drops the entry of a session that has ended, or may have.
     pub(super) fn forget(&self, key: &Key) {
         let out = self.part(key).lock().forget(key, &self.moving);
         drop(out);
@@ -188,14 +195,16 @@ impl ReadCache {
 
     #[inline]
     fn part(&self, key: &Key) -> &Mutex<Part> {
-        // Bits that neither the place in the index (higher) nor its tag (lower) depends on; the number of parts is a power of two.
+        // These bits decide neither the place in the index (higher bits) nor the tag (lower bits). The number of parts
+        // is a power of two.
         &self.parts[(key.hash() >> 40) as usize & (self.parts.len() - 1)].0
     }
 }
 
 impl std::fmt::Debug for ReadCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // No keys: they are secrets. No counts: that would wait for locks, also for those of threads that do not exist here.
+        // No keys, because they are secrets. No counts, because reading them would wait for locks, which threads of a
+        // parent process may hold for ever after a fork.
         f.debug_struct("ReadCache").field("bytes_max", &self.bytes_max).finish_non_exhaustive()
     }
 }

@@ -1,10 +1,13 @@
 //! A thread that sweeps at intervals, for as long as its [`Reaper`] lives.
 //!
-//! - **It keeps no store open.** It has a weak reference; when the store is dropped, it ends with its next turn.
-//! - **Only that and its handle end it**: an error is counted and reported, a panic in the observer is contained.
+//! - **It keeps no store open.** The thread has a weak reference; when the store is dropped, the thread ends at its
+//!   next turn.
+//! - **Only that and its handle end the thread**: an error is counted and reported, a panic in the observer is
+//!   contained.
 //! - **No failure is silent**: without an observer, a failed sweep is one line on standard error.
-//! - **Any number of processes** may have one on the same store: one sweeps at a time, the others skip that sweep.
-//! - **It may be killed anywhere**, as a sweep may; a server that never returns need not stop it.
+//! - **Any number of processes** may each have a reaper on the same store: one sweeps at a time, and the others skip
+//!   that sweep.
+//! - **It may be killed at any point**, as a sweep may; a server that never returns need not stop it.
 use super::FileStore;
 use super::fork::ForkGuard;
 use super::sweep::{SweepOptions, SweepOutcome, SweepProgress, SweepReport};
@@ -69,9 +72,9 @@ impl ReaperOptions {
         Self::default()
     }
 
-    /// From the end of a sweep to the beginning of the next: 100 ms to 30 days, default 5 minutes. Up to a tenth is added at
-    /// random, so that processes started together do not meet; the first sweep begins at a random time within 10 seconds,
-    /// or within the interval if that is shorter.
+    /// The time from the end of a sweep to the beginning of the next: 100 ms to 30 days, default 5 minutes. Up to a
+    /// tenth is added at random, so that processes that were started together do not sweep at the same time. The first
+    /// sweep begins at a random time within 10 seconds, or within the interval if that is shorter.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
@@ -109,7 +112,7 @@ impl ReaperOptions {
 pub struct ReaperStats {
     /// Sweeps, also those that were stopped or failed.
     pub sweeps: u64,
-    /// Sweeps that were skipped, as another sweep was running.
+    /// Sweeps that were skipped, because another sweep was running.
     pub skipped: u64,
     /// Sessions that were removed.
     pub removed: u64,
@@ -121,8 +124,8 @@ pub struct ReaperStats {
     pub panics: u64,
 }
 
-/// A thread that sweeps a store; see [`FileStore::start_reaper`]. Dropping it stops the thread and waits until it has
-/// ended: 0.2 s at most, unless a call to the file system takes longer.
+/// A thread that sweeps a store; see [`FileStore::start_reaper`]. Dropping the handle stops the thread and waits until
+/// it has ended: 0.2 s at most, unless a call to the file system takes longer.
 #[derive(Debug)]
 #[must_use = "dropped, it stops"]
 pub struct Reaper {
@@ -167,10 +170,10 @@ impl FileStore {
 }
 
 impl Reaper {
-    /// Requests a sweep now, and does not wait for it. A sweep that is requested during another one follows it.
+    /// Requests a sweep now, and does not wait for its end. A sweep that is requested during another one follows it.
     pub fn sweep_now(&self) {
         if let Some(requests) = self.requests.as_ref().filter(|_| self.birthmark.same_process()) {
-            // Full: a request is waiting. Closed: the store was dropped.
+            // If the channel is full, a request is waiting already; if it is closed, the store was dropped.
             let _ = requests.try_send(());
         }
     }
@@ -184,8 +187,8 @@ impl Reaper {
         let (stop, requests) = (self.stop.take(), self.requests.take());
         let Some(thread) = self.thread.take() else { return ReaperStats::default() };
         if !self.birthmark.same_process() {
-            // A forked child has no such thread to join, and must not close its channels: the thread may have held a
-            // channel's lock at the fork, which closing would wait for.
+            // A forked child has no such thread to join. It must not close the channels either: the thread may have
+            // held a channel's lock at the fork, and closing would wait for that lock.
             std::mem::forget((stop, requests, thread));
             return ReaperStats::default();
         }
@@ -222,7 +225,7 @@ impl Worker {
 
     fn run(&mut self) -> ReaperStats {
         let mut wait = random_part_of(FIRST_WITHIN.min(self.options.interval));
-        // A closed channel, as after `mem::forget` of the handle, is no request.
+        // After `mem::forget` of the handle the channel is closed, which is no request.
         let mut requested = self.requested.clone();
         loop {
             select! {
@@ -231,7 +234,7 @@ impl Worker {
                 recv(after(wait)) -> _ => {}
             }
             let Some(store) = self.store.upgrade() else { return self.stats };
-            // Dropping the last reference closes the store; this thread may have it.
+            // This thread may have the last reference; dropping that closes the store.
             self.sweep(&store);
             drop(store);
             if self.store.strong_count() == 0 {
@@ -244,7 +247,7 @@ impl Worker {
     fn sweep(&mut self, store: &Arc<FileStore>) {
         let Self { options, stopped, stats, .. } = self;
         let go_on = |_: &SweepProgress<'_>| match stopped.try_recv() {
-            // With the only reference, the store is to be closed now, not at the end of the sweep.
+            // If this is the only reference, the store is to be closed now, not at the end of the sweep.
             Err(TryRecvError::Empty) if Arc::strong_count(store) > 1 => Continue(()),
             _ => Break(()),
         };
@@ -261,7 +264,7 @@ impl Worker {
     }
 }
 
-/// The line for standard error without an observer; `None` if nothing failed.
+/// The line that is written to standard error if there is no observer; `None` if nothing failed.
 fn failure_line(swept: &Result<SweepReport>) -> Option<String> {
     match swept {
         Err(error) => Some(with_causes(error)),
@@ -294,7 +297,7 @@ impl ReaperStats {
     }
 }
 
-/// A random part of a time; all of it without random bytes.
+/// A random part of a duration; all of it if there are no random bytes.
 fn random_part_of(time: Duration) -> Duration {
     let Ok(bits) = random::bytes("choose a time to sweep at") else { return time };
     time.mul_f64(f64::from(u32::from_le_bytes(bits)) / f64::from(u32::MAX))

@@ -1,8 +1,8 @@
-//! Recreates the parts of its frame that a store has lost: shard directories and the parameters file. Sessions are read and never
-//! changed.
+//! Recreates lost parts of a store's frame: shard directories and the parameters file `sessile.json`. Reads sessions
+//! and never changes them.
 //!
-//! The parameters are never guessed over a newer format: before their file is made, every session is read, and each says
-//! which format it has. This version makes the file only if every session has its own format, 2.
+//! The parameters file never replaces one of a newer format, even if that was lost: before the file is made, the format
+//! of every session is checked. The file is made only if all sessions have this version's format, 2.
 use super::disk::Root;
 use super::errors::io_error;
 use super::layout::{DAMAGED, PARAMETERS, SHARDS, shard_name};
@@ -15,19 +15,20 @@ use std::path::{Path, PathBuf};
 const OPERATION: &str = "repair session store";
 
 impl FileStore {
-    /// Recreates the parts of its frame that the store in `dir` has lost: missing shard directories, empty, and the parameters file
-    /// `sessile.json`, if that is missing or holds no JSON (which is moved to the directory `damaged`). Returns the paths of
-    /// what was made.
+    /// Recreates the lost parts of the frame of the store in `dir`: missing shard directories, empty, and the
+    /// parameters file `sessile.json`, if it is missing or holds no JSON (such a file is moved to the directory
+    /// `damaged`). Returns the paths of the parts that were made.
     ///
-    /// Sessions are not changed; those in a shard that was lost stay lost. Servers may be running. Reads every session if the
-    /// parameters are lost.
+    /// Sessions are not changed; those in a lost shard stay lost. Servers may be running. Reads every session if the
+    /// parameters file is lost.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NotASessionStore`] if `dir` holds no store or something else, too; [`ErrorKind::NewerFormat`] or
-    /// [`ErrorKind::OlderFormat`] if another version of this crate wrote the parameters or, if they are lost, any session;
-    /// [`ErrorKind::Permissions`] for a directory that is not ours, or whose modes do not agree (see
-    /// [`keep_modes`](super::FileStoreOptions::keep_modes)); [`ErrorKind::Io`] and others for all that the operating system refuses.
+    /// [`ErrorKind::NotASessionStore`] if `dir` holds no store, or also foreign files; [`ErrorKind::NewerFormat`] or
+    /// [`ErrorKind::OlderFormat`] if another version of this crate wrote the parameters file or, if that is lost, any
+    /// session; [`ErrorKind::Permissions`] for a directory of another user, or one whose modes do not agree (see
+    /// [`keep_modes`](super::FileStoreOptions::keep_modes)); [`ErrorKind::Io`] and others for all that the operating
+    /// system refuses.
     ///
     /// ```
     /// # use sessile::FileStore;
@@ -46,7 +47,7 @@ impl FileStore {
         let sharing = permissions::sharing_of(&root.stat(".").map_err(io)?);
         let root = root.shared_with(sharing);
         let parameters = Parameters::of(&root)?;
-        // First: of a directory that is no store, nothing needs to be private.
+        // Checked before the permissions, because a directory without a store need not be private.
         if parameters == Parameters::Lost && !has_shards(&root)? {
             let error = Error::new(ErrorKind::NotASessionStore, OPERATION).with_path(dir);
             return Err(error.with_reason("there is no session store in it"));
@@ -81,7 +82,7 @@ enum Parameters {
 }
 
 impl Parameters {
-    /// Parameters that can be read and are not ours are an error.
+    /// A readable parameters file with other contents is an error.
     fn of(root: &Root) -> Result<Self> {
         match frame::read_parameters(root) {
             Ok(true) => Ok(Self::There),
@@ -99,7 +100,7 @@ fn set_parameters_aside(root: &Root) -> io::Result<()> {
     let (from, to) = (root.open_directory(".")?, root.open_directory(DAMAGED)?);
     let name = std::ffi::CString::new(PARAMETERS).expect("without a zero");
     let mut moved = Err(io::ErrorKind::AlreadyExists.into());
-    // Earlier ones stay.
+    // Earlier files in `damaged` stay, so each gets a number.
     for n in 0..1000 {
         moved = from.move_to(&name, &to, &format!("{PARAMETERS}.{n}"));
         if !moved.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {

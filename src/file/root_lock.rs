@@ -1,7 +1,7 @@
 //! The lock on the root of a store, held for as long as the store is open: `flock`, shared by all processes that use the store.
 //!
-//! It is exclusive for the moment in which an opening removes what an earlier version left. A forked child does not unlock: the
-//! lock is the open file's, which the child shares with its parent.
+//! The lock is exclusive only while an opening removes the files of an earlier version. A forked child does not unlock,
+//! because the lock belongs to the open file, which the child shares with its parent.
 use super::flock::wait_for;
 use super::fork::ForkGuard;
 use crate::sync::Instant;
@@ -9,8 +9,8 @@ use fs2::FileExt;
 use std::fs::File;
 use std::io;
 
-/// The root of an open store, locked among processes until dropped: shared by all that use the store, or exclusively by an
-/// opening that must be alone.
+/// The root of an open store, locked among processes until dropped: shared by all processes that use the store, or
+/// exclusive to one opening.
 #[derive(Debug)]
 pub(super) struct LockedRoot {
     root: File,
@@ -33,8 +33,8 @@ impl LockedRoot {
 
 impl Drop for LockedRoot {
     fn drop(&mut self) {
-        // The lock is the open file's, which a forked child shares: closing its copy changes nothing for the parent,
-        // unlocking it would.
+        // A forked child shares the open file, to which the lock belongs. Closing the child's copy does not affect the
+        // parent; unlocking would.
         if self.fork_guard.same_process() {
             let _ = FileExt::unlock(&self.root);
         }

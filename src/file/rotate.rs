@@ -1,10 +1,12 @@
-//! Rotating a session: the same record under a new id, and the old id ended, in one step for all readers.
+//! Rotating a session: the same record gets a new id, and the old id is ended, in one step for all readers.
 //!
-//! Under the old session's lock (rule 7 for crashes in [`design`](crate::_documentation::design)): apply the change, create the successor,
-//! power-safe at every durability, then end the old session as a delete does. A kill before the tombstone is written leaves the old
-//! session alive; one after it leaves neither session to the visitor. The successor's id is handed out last.
+//! Under the old session's lock (rule 7 for crashes in [`design`](crate::_documentation::design)): apply the change,
+//! create the successor, power-safe at every durability, then end the old session as a delete does. A kill before the
+//! tombstone is written leaves the old session alive; a kill after it leaves the visitor no session. The successor's id
+//! is handed out last.
 //!
-//! - A session has one successor at most: if the old one cannot be ended, or a forced delete has ended it, the successor is deleted.
+//! - A session has at most one successor: if the old session cannot be ended, or a forced delete has ended it, the
+//!   successor is deleted.
 use super::FileStore;
 use super::disk::Directory;
 use super::layout::SessionPath;
@@ -36,10 +38,11 @@ impl FileStore {
             Verdict::Write => {}
         }
         let had = Extent::of(&locked.newest.record, locked.newest.length);
-        // Synced with its name at every durability: else a power cut may lose both.
+        // The successor and its name are synced at every durability, because otherwise a power cut may lose both
+        // sessions.
         let live = self.create_beside(SessionRef::Id(successor), record, true, Some(had))?;
         let ended = (|| {
-            // Looked at first: nothing must be written to a file that was moved away outside the library.
+            // Checked first, because a file that was moved away outside the library must not be written to.
             let was_there =
                 self.is_current_file(&locked.path, &locked.file)? && self.delete_locked(&shard, &locked)?;
             if !was_there {
@@ -50,7 +53,7 @@ impl FileStore {
         self.coherence.forget(session);
         match ended {
             Ok(true) => Ok(Some(live)),
-            // A forced delete has ended it: a session that is gone has no successor.
+            // A forced delete has ended the old session, so the successor is deleted too.
             Ok(false) => self.delete_file(SessionRef::Id(successor)).map(|_| None),
             Err(error) => {
                 let _ = self.delete_file(SessionRef::Id(successor));
@@ -59,7 +62,7 @@ impl FileStore {
         }
     }
 
-    /// Refuses a link, pipe, directory or device in the place of a session that has lost its name.
+    /// Refuses a link, pipe, directory or device under the name of a session whose file has lost that name.
     fn check_unobstructed(&self, shard: &Directory, path: &SessionPath) -> Result<()> {
         match shard.stat(path.below_shard()) {
             Ok(there) if there.is_file => Ok(()),

@@ -1,8 +1,9 @@
-//! The directory `run`, of files that running processes need and a backup does not. Makes it, with its tag, and removes from the
-//! root the files that an earlier version kept there. Knows nothing of the contents of the files.
+//! The directory `run` has files that running processes need and that a backup does not need. This module makes it with
+//! its tag, and removes the files that an earlier version kept in the root. The contents of the files are other
+//! modules' matter.
 //!
-//! It may be missing at any time, as after the restoration of a backup that left it out: a caller that needs a file in it
-//! makes it first. So nothing in it may be needed to know that a session is alive.
+//! The directory may be missing at any time, for example after the restoration of a backup without it. A caller that
+//! needs a file in it makes the directory first. No file in it decides whether a session is alive.
 use super::disk::{self, Root, Taken};
 use super::errors::io_error;
 use super::layout::{
@@ -11,7 +12,7 @@ use super::layout::{
 use crate::error::Result;
 use std::io;
 
-/// Makes the directory for all that need not be in a backup, and the tag that says so.
+/// Makes the directory, and the tag by which backup programs recognize it.
 pub(super) fn make(root: &Root) -> io::Result<()> {
     root.make_directory(RUN)?;
     let run = root.open_directory(RUN)?;
@@ -25,7 +26,8 @@ pub(super) fn make(root: &Root) -> io::Result<()> {
     }
 }
 
-/// Whether an earlier version may use the store: it has its counters in the root itself, where no other process would hear it.
+/// Whether processes of an earlier version may use the store. They have their counters in the root itself, and do not
+/// see this version's invalidations.
 pub(super) fn has_earlier(root: &Root) -> Result<bool> {
     match root.stat(EARLIER_GENERATIONS) {
         Ok(_) => Ok(true),
@@ -36,14 +38,14 @@ pub(super) fn has_earlier(root: &Root) -> Result<bool> {
     }
 }
 
-/// Removes the counters and the index of an earlier version, which no process uses any more. The next sweep walks the whole
-/// store, as it does when an index was lost.
+/// Removes the counters and the index of an earlier version, which no process uses any more. The next sweep walks the
+/// whole store, as it does after the loss of an index.
 pub(super) fn remove_earlier(root: &Root) -> Result<()> {
     let removed = (|| {
         let here = root.open_directory(".")?;
         match root.open_directory(EARLIER_DUE) {
             Ok(index) => {
-                // Foreign files stay, and with them the directory.
+                // The directory stays if it has foreign files.
                 let is_own = |name: &&String| *name == SWEEP || bucket_named(name).is_some();
                 index.names()?.iter().filter(is_own).try_for_each(|name| index.unlink(name).map(drop))?;
                 here.remove_directory(EARLIER_DUE)?;
@@ -56,7 +58,7 @@ pub(super) fn remove_earlier(root: &Root) -> Result<()> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        // Last: it says that there may be more.
+        // Removed last, because its presence shows that there may be more files to remove.
         here.unlink(EARLIER_GENERATIONS)
     })();
     removed.map(drop).map_err(|error| {

@@ -1,7 +1,7 @@
-//! Every file in a store's directory: for sweeps and for administration.
+//! Reads every file in a store's directory, for sweeps and for administration.
 //!
-//! Reads without locks and changes nothing. A scan beside live servers returns each session that exists from its beginning
-//! to its end; a session that is created, removed or rotated meanwhile may be returned or not.
+//! Takes no locks and changes no file. A scan beside live servers returns each session that exists from its beginning
+//! to its end. A session that is created, removed or rotated meanwhile may be returned or not.
 use super::FileStore;
 use super::disk::{Directory, Stat};
 use super::errors::io_error;
@@ -22,13 +22,13 @@ use std::path::PathBuf;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ScannedFile {
-    /// Its path.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Its size.
+    /// The size of the file in bytes.
     pub bytes: u64,
-    /// Its content.
+    /// The content of the file.
     pub content: Content,
-    /// When it was last written, in seconds since 1970, by the file system's clock.
+    /// The time of the last write, in seconds since 1970, by the file system's clock.
     pub(super) changed: i64,
 }
 
@@ -42,7 +42,7 @@ pub enum Content {
     Expired(Live),
     /// Bytes in a session's place that fail their checks.
     Damaged(PublicId),
-    /// An interrupted creation or delete of a session; a session that is being created is in this state for a moment.
+    /// An interrupted creation or deletion of a session; a session that is being created is in this state for a moment.
     Unfinished(PublicId),
     /// A file under a temporary name, of a running operation or of a process that was killed.
     Temporary,
@@ -68,8 +68,8 @@ pub struct Scan<'a> {
 }
 
 impl FileStore {
-    /// Scans all files of the store, shard by shard, foreign files beside the shards first. An error concerns one file or
-    /// one directory; the scan continues after it.
+    /// Scans all files of the store: first the foreign files beside the shards, then shard by shard. An error concerns one
+    /// file or one directory; the scan continues after it.
     pub fn files(&self) -> Scan<'_> {
         Scan { store: self, shard: 0, open: None, strays: self.strays(true).into() }
     }
@@ -80,8 +80,8 @@ impl FileStore {
         SHARDS
     }
 
-    /// Files beside the shards that do not belong there; an error for a directory that cannot be listed. An object of another kind
-    /// under a name of the store's own is found if each is examined.
+    /// Files beside the shards that do not belong there; an error for a directory that cannot be listed. With
+    /// `examines`, files under the store's own names are examined too, and those of the wrong kind are returned.
     pub(super) fn strays(&self, examines: bool) -> Vec<Result<ScannedFile>> {
         let stray = |path: String, is_named_ours: bool| {
             let stat = self.root.stat_with_times(&path).ok();
@@ -94,8 +94,8 @@ impl FileStore {
                 changed: stat.map_or(i64::MAX, |stat| stat.changed),
             }
         };
-        // A name of the store's own is in order if the object is of its kind. A shard, `run` or the index of another kind cannot be
-        // listed, which is an error.
+        // A name of the store's own is in order if the object is of the right kind. If a shard, `run` or the index is
+        // of another kind, listing it fails, which is the error.
         let unless = |path: &str, is_ours: fn(Stat) -> bool| match self.root.stat(path) {
             Ok(stat) if is_ours(stat) => None,
             Ok(_) => Some(Ok(stray(path.to_owned(), false))),
@@ -134,8 +134,8 @@ impl FileStore {
         in_root.chain(in_run).chain(in_index).chain(errors).collect()
     }
 
-    /// The names in a directory beside the shards, or none and the reason. A missing index has none: the next sweep
-    /// recreates it.
+    /// The names in a directory beside the shards; on an error no names and the error. A missing directory has no
+    /// names, because it is recreated when it is needed.
     fn names_or_error(
         &self,
         directory: &str,
@@ -164,7 +164,7 @@ impl FileStore {
         Ok((directory, names))
     }
 
-    /// Reads the file of one name in a shard; `None` if there is none any more.
+    /// Reads the file of one name in a shard; `None` if the file is gone.
     pub(super) fn file_at(
         &self,
         shard: &str,
@@ -174,7 +174,8 @@ impl FileStore {
         let path = self.root.path().join(shard).join(name);
         let stat = match directory.stat_with_times(name) {
             Ok(stat) => stat,
-            // The listing replaced bytes that are not UTF-8. No file of this crate has such a name.
+            // The listing replaced bytes that are not UTF-8, so the name is not found. No file of this crate has such a
+            // name.
             Err(error) if error.kind() == io::ErrorKind::NotFound && name.contains('\u{fffd}') => {
                 return Ok(Some(ScannedFile {
                     path,
@@ -215,7 +216,7 @@ impl FileStore {
 }
 
 impl Scan<'_> {
-    /// How many of the [`shards`](FileStore::shards) this scan has begun.
+    /// The number of [`shards`](FileStore::shards) that this scan has begun.
     #[must_use]
     pub fn shards_begun(&self) -> u16 {
         self.shard

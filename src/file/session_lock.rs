@@ -1,11 +1,13 @@
-//! The lock of one session: getting it, the version and the flags that are known under it, and the marks on the file.
+//! The lock of one session: acquiring it, the version and flags that are read under it, and the marks on the file.
 //!
-//! A writer waits for its turn among the threads (`queue`), then for the lock of the file (`flock`). A lock is on an inode, and a
-//! name may change its inode meanwhile. So the file is read under the lock: a slot that is *retiring*, or a file without a version,
-//! says "look whether the path still leads here"; if not, the writer starts again by the path.
+//! A writer waits for its turn among the threads (`queue`), then for the lock of the file (`flock`). A lock is on an
+//! inode, and a name may change its inode meanwhile. So the file is read under the lock. If its slot is marked
+//! *retiring*, or it has no version, the writer checks whether the path still leads to the file; if not, the writer
+//! opens the path again.
 //!
-//! - Every lock holder invalidates the session's copies before it unlocks, whatever the result: another process may have been killed
-//!   between changing the session and invalidating it. An operation that did not do so leaves it to the drop.
+//! - Every lock holder invalidates the session's copies before it unlocks, whatever the result, because another process
+//!   may have been killed between changing the session and invalidating it. If the operation did not invalidate,
+//!   dropping the lock does.
 //! - A forced delete does not wait for this lock (`force_delete`).
 use super::FileStore;
 use super::coherence::{Cached, Cause, Stamp};
@@ -36,11 +38,11 @@ impl<'a> SessionRef<'a> {
             Self::PublicId(id) => id,
         }
     }
-    /// Whether the error says that a file is larger than that of any session.
+    /// Whether an error of a maintenance call means that the file is larger than that of any session.
     pub(super) fn is_oversized(self, error: &Error) -> bool {
         error.kind() == ErrorKind::TooLarge && matches!(self, Self::PublicId(_))
     }
-    /// The cache is keyed by the secret id; by public id an entry can be invalidated, and not removed.
+    /// The secret id, by which the cache is keyed. By a public id an entry can be invalidated but not removed.
     pub(super) fn session_id(self) -> Option<&'a SessionId> {
         match self {
             Self::Id(session) => Some(session),
@@ -52,28 +54,29 @@ impl<'a> SessionRef<'a> {
 /// A session's file with its lock and its newest version.
 ///
 /// The fields drop in this order: the file's lock before the turn, so that the next thread of this process finds the
-/// file free.
+/// file unlocked.
 pub(super) struct Locked<'a> {
     pub(super) store: &'a FileStore,
     pub(super) session: SessionRef<'a>,
     pub(super) id: PublicId,
-    /// The cell's stamp, read before the path was opened. No later end of the session goes unnoticed.
+    /// The stamp of the session's cell, read before the path was opened. So no later end of the session goes unnoticed.
     pub(super) stamp_before_open: Stamp,
-    /// When that was, in microseconds since 1970.
+    /// The time at which the stamp was read, in microseconds since 1970.
     pub(super) opened_at: u64,
     pub(super) invalidated: Cell<bool>,
-    /// Flags of the inode that were found out under this lock: whether a sync of it failed.
+    /// Flags of the inode that were found under this lock: whether a sync of it failed.
     pub(super) new_flags: Cell<State>,
     pub(super) file: LockedFile,
-    /// The file that has taken this one's place. It was locked before: the next writer waits until the copies are invalidated.
+    /// The file that has replaced this one. It was locked before it got the name, so the next writer waits until the
+    /// copies are invalidated.
     pub(super) successor: OnceCell<LockedFile>,
     _turn: Turn<'a>,
     pub(super) path: SessionPath,
-    /// Where the newest version is: 0 or 1.
+    /// The slot of the newest version: 0 or 1.
     pub(super) slot: usize,
     pub(super) slot_size: usize,
     pub(super) newest: Decoded,
-    /// When the lock was taken: a delete that has waited up to its limit does not respect the lock any longer.
+    /// The time at which the lock was taken. A delete that has waited up to its limit ignores the lock.
     pub(super) lock_taken_at: Instant,
 }
 
@@ -82,15 +85,15 @@ impl Locked<'_> {
         (slot * self.slot_size) as u64
     }
 
-    /// Brings to the disk that the session's name leads to this file.
+    /// Syncs the directory, so that the session's name durably leads to this file.
     pub(super) fn sync_name(&self, shard: &Directory) -> Result<()> {
         let synced = if self.state().has(State::REPLACES) { shard.sync_changed_name() } else { shard.sync() };
         synced
             .map_err(|error| self.store.root.unknown("sync the directory of session file", &self.path, error))
     }
 
-    /// Syncs the newest version, unless it is known to be on the disk. Whether it is there: after a failed sync of this inode,
-    /// also one by another process, no later sync can tell.
+    /// Syncs the newest version, unless it is known to be on the disk. Returns whether it is there. After a failed sync
+    /// of this inode, also by another process, the result is `false`, because a later sync proves nothing.
     pub(super) fn sync_newest(&self) -> bool {
         let state = self.newest.state;
         if state.has(State::SYNC_FAILED) {
@@ -103,15 +106,16 @@ impl Locked<'_> {
         is_synced
     }
 
-    /// Marks the file for later saves, because a sync of it failed; at once, because this process may be killed before the session
-    /// is in another inode.
+    /// Marks the file for later saves, because a sync of it failed. The mark is written at once, because this process
+    /// may be killed before the session is in another inode.
     pub(super) fn mark_sync_failed(&self) {
         self.new_flags.set(State::SYNC_FAILED);
         write_state(&self.file, self.offset(self.slot), self.state());
     }
 
-    /// The same where the other slot has a version that was written and not synced. It would pass for the newest, also in the eyes
-    /// of a writer that waits for our lock; so it is marked first, then voided.
+    /// Marks both slots for a failed sync, if the other slot has a version that was written and not synced. That
+    /// version would be taken for the newest, also by a writer that waits for the lock. So its slot is marked first,
+    /// then voided.
     pub(super) fn mark_both_sync_failed(&self) {
         let other = self.offset(1 - self.slot);
         write_state(&self.file, other, State::SYNC_FAILED.and(State::RETIRING));
@@ -119,20 +123,20 @@ impl Locked<'_> {
         void_slot(&self.file, other, self.slot_size);
     }
 
-    /// The flags of the inode, with those that were found out under this lock.
+    /// The flags of the inode, including those that were found under this lock.
     pub(super) fn state(&self) -> State {
         self.newest.state.and(self.new_flags.get())
     }
 
-    /// Marks the file as retiring: writers that wait for its lock look whether the path still leads here.
+    /// Marks the file as retiring, so that writers that wait for its lock check whether the path still leads to it.
     pub(super) fn retire(&self) -> io::Result<()> {
         let state = self.state().and(State::RETIRING);
         disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
     }
 
-    /// Invalidates the copies of older versions, after the last look at the file. Returns the stamp for the writer's own copy. Its
-    /// `saves` is the new value, because the next writer waits for our lock. Its `ends` is the value from before we opened the path,
-    /// because a forced delete does not wait for our lock.
+    /// Invalidates the copies of older versions, after the last check of the file. Returns the stamp for the writer's
+    /// own copy. Its `saves` is the new value, because the next writer waits for this lock. Its `ends` is the value
+    /// from before the path was opened, because a forced delete does not wait for this lock.
     pub(super) fn invalidate_saved(&self) -> Result<Stamp> {
         let saves = self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Saved)?;
         self.invalidated.set(true);
@@ -141,7 +145,7 @@ impl Locked<'_> {
         Ok(Stamp { saves, ..self.stamp_before_open })
     }
 
-    /// Invalidates all copies of a session that ended, when no version of it can be read any more.
+    /// Invalidates all copies of an ended session, when no version of it can be read any more.
     pub(super) fn invalidate_ended(&self) -> Result<()> {
         self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Ended)?;
         self.invalidated.set(true);
@@ -152,13 +156,13 @@ impl Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         if !self.invalidated.get() {
-            // We changed nothing, or the caller gets the error of the change.
+            // Either nothing was changed, or the caller gets the error of the change.
             let _ = self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Ended);
         }
     }
 }
 
-/// A session's name, looked up and locked.
+/// The result of locking a session's name.
 #[expect(
     clippy::large_enum_variant,
     reason = "each save makes one, and a place on the heap would cost more than the copy"
@@ -176,13 +180,13 @@ pub(super) enum LockResult<'a> {
 pub(super) struct UnreadableFile<'a> {
     pub(super) file: LockedFile,
     _turn: Turn<'a>,
-    /// Whether the file once held a session; if not, its creation was cut short or its session ended.
+    /// Whether the file once held a session. If not, its creation was interrupted, or its session was ended.
     pub(super) is_damaged: bool,
 }
 
 impl FileStore {
-    /// Locks a session for a save; `None` if it has no version, which invalidates its copies. Through an open shard the file is
-    /// found faster.
+    /// Locks a session for a save; `None` if it has no version, which invalidates its copies. With an open `shard` the
+    /// file is found faster.
     pub(super) fn lock_live<'a>(
         &'a self,
         session: &'a SessionId,
@@ -191,7 +195,8 @@ impl FileStore {
         let session = SessionRef::Id(session);
         match self.lock_session(session, shard, Instant::now() + self.options.lock_wait)? {
             LockResult::Session(locked) => Ok(Some(locked)),
-            // The caller had a copy, so other processes may have one, also if the file was removed outside the library.
+            // The caller had a copy, so other processes may have one too, for example if the file was removed outside
+            // the library.
             LockResult::Missing | LockResult::Unreadable(_) => self
                 .coherence
                 .invalidate(&session.public_id(), session.session_id(), Cause::Ended)
@@ -206,7 +211,8 @@ impl FileStore {
         shard: Option<&Directory>,
         deadline: Instant,
     ) -> Result<LockResult<'a>> {
-        // Before a look into the cache: a part of it may be locked by a thread that does not exist in a forked child.
+        // Checked before the cache is used, because in a forked child a thread that does not exist may hold a lock of
+        // the cache.
         self.queues.check_process()?;
         self.check_may_write()?;
         let known = session.session_id().and_then(|session| self.coherence.known(session));
@@ -227,7 +233,7 @@ impl FileStore {
             let view = |bytes: &[u8]| slots::view(bytes, &id, known.as_ref().map(Cached::known));
             let looked = self.look_under_lock(session, &path, &file, view);
             let (view, size, is_here) = looked.inspect_err(|_| {
-                // The holder before us may have been killed before it invalidated the copies.
+                // The previous holder of the lock may have been killed before it invalidated the copies.
                 let _ = self.coherence.invalidate(&id, session.session_id(), Cause::Ended);
             })?;
             match view {
@@ -254,15 +260,15 @@ impl FileStore {
                     let is_damaged = matches!(view, View::Damaged);
                     return Ok(LockResult::Unreadable(UnreadableFile { file, _turn: turn, is_damaged }));
                 }
-                // The file was replaced or removed between our opening and our lock: start again by the path.
+                // The file was replaced or removed between opening and locking it, so the path is opened again.
                 _ if Instant::now() > deadline => return Err(busy()),
                 _ => {}
             }
         }
     }
 
-    /// Reads a locked file: its view, its size, and whether the path leads to it. A version without the mark of retiring proves that
-    /// it does.
+    /// Reads a locked file: its view, its size, and whether the path leads to it. A version without the mark of
+    /// retiring proves that the path does.
     fn look_under_lock(
         &self,
         session: SessionRef<'_>,
@@ -280,7 +286,7 @@ impl FileStore {
         Ok((view, size, is_unmarked || self.is_current_file(path, file)?))
     }
 
-    /// Whether a session's path leads to this file, and not to one that has taken its place.
+    /// Whether a session's path leads to this file, and not to a replacement.
     pub(super) fn is_current_file(&self, path: &SessionPath, file: &File) -> Result<bool> {
         let inode =
             disk::stat(file).map_err(|error| self.root.error("examine session file", path, error))?.inode;
@@ -298,13 +304,13 @@ pub(super) fn write_state(file: &File, offset: u64, state: State) {
     let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
 }
 
-/// Writes a tombstone: ends the session for all that have the file open or find it by its name.
+/// Writes a tombstone: ends the session for every process that has the file open or finds it by its name.
 pub(super) fn write_tombstone(file: &File, offset: u64) -> io::Result<()> {
     disk::write_at(file, &slot::tombstone(), offset)
 }
 
-/// Voids a slot after a failed write, so that no reader takes it for a slot that was never written. Best effort: a slot that cannot
-/// be voided stays torn, which says the same.
+/// Voids a slot after a failed write, so that no reader takes it for a slot that was never written. Best effort: a slot
+/// that cannot be voided stays torn, and a reader treats both alike.
 pub(super) fn void_slot(file: &File, offset: u64, slot_size: usize) {
     let _ = disk::write_at(file, &slot::void(slot_size), offset);
 }

@@ -1,5 +1,5 @@
-//! The bytes of one slot of a session's file: documentation of the format, for readers in other languages, and the codec.
-//! Pure: opens no file, reads no clock.
+//! The bytes of one slot of a session's file: the codec, and the format for readers in other languages. Pure: opens no
+//! file, reads no clock.
 //!
 //! ```text
 //! offset size field
@@ -15,25 +15,25 @@
 //!     40    … record      as it is in memory, to the byte: see `record`
 //! ```
 //!
-//! All integers are little-endian. A slot that is all zero was never written. One that begins with "GONE" ends the
-//! whole session: it is written over a slot of a file that is about to lose its name, or just has. "MOVE" is reserved for a
-//! session that has another id by now; this version ends the session there too, and writes none. One that
-//! begins with "VOID" is what a failed write left; its slot size stays.
+//! All integers are little-endian. A slot that is all zero was never written. A slot that begins with "GONE" ends the
+//! whole session: it is written into a file that is about to lose its name, or just has. "MOVE" is reserved for a
+//! session that has moved to another id; this version treats it as "GONE", and writes none. A slot that begins with
+//! "VOID" is the result of a failed write; its slot size stays valid.
 //!
-//! - The checksum is keyed with the [`PublicId`]: a file copied over another one does not verify. It detects damage;
-//!   it is no signature, because a visitor who knows an id knows its `PublicId`.
+//! - The checksum is keyed with the [`PublicId`], so a file copied over another one does not verify. The checksum
+//!   detects damage; it is no signature, because a visitor who knows an id can compute its `PublicId`.
 //! - Magic, format, slot size and state have had their places since format 1.
-//! - What lies behind the record in a slot is left over from older versions and is never looked at.
+//! - The bytes behind the record in a slot are left over from older versions and are never read.
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::{self, Record};
 
 const MAGIC: [u8; 4] = *b"SESS";
-/// In place of the magic: the session was ended.
+/// Replaces the magic: the session was ended.
 const TOMBSTONE: [u8; 4] = *b"GONE";
-/// In place of the magic, reserved: the session has another id. It is not at this one.
+/// Replaces the magic, reserved: the session has moved to another id, and does not exist under this one.
 const MOVED: [u8; 4] = *b"MOVE";
-/// In place of the magic: a write to this slot failed, and it holds nothing.
+/// Replaces the magic: a write to this slot failed, and it holds no version.
 const VOID: [u8; 4] = *b"VOID";
 const FORMAT: u16 = 2;
 
@@ -55,22 +55,22 @@ pub(super) const SLOT_MAX: usize = 1 << 25;
 const _: () =
     assert!(record::BYTES_MAX >= SLOT_MAX - PREFIX_LEN, "a slot holds no record that is larger than any");
 
-/// What is known about a slot beyond its contents; kept in the slot's state byte, raised in place after a sync.
+/// Facts about a slot beyond its contents: kept in the slot's state byte, and set in place after a sync.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct State(u8);
 
 impl State {
-    /// Just written: nothing is known to have reached the disk.
+    /// Just written: no byte is known to have reached the disk.
     pub(super) const WRITTEN: Self = Self(0);
     /// The slot's contents were synced.
     pub(super) const DATA_SYNCED: Self = Self(1);
-    /// The directory entry of this inode was synced; true of every later slot of the same inode.
+    /// The directory entry of this inode was synced, which holds for every later slot of the same inode.
     pub(super) const NAME_SYNCED: Self = Self(2);
-    /// The inode is being replaced or unlinked: under the lock, check that the path still leads here.
+    /// The inode is being replaced or unlinked. A lock holder must check that the path still leads to it.
     pub(super) const RETIRING: Self = Self(4);
-    /// A sync of this inode failed: another sync of it proves nothing.
+    /// A sync of this inode failed, so another sync of it proves nothing.
     pub(super) const SYNC_FAILED: Self = Self(8);
-    /// This inode took another one's place: until its name is synced, a power cut may give the name back to the other.
+    /// This inode replaced another one. Until its name is synced, a power cut may give the name back to the other.
     pub(super) const REPLACES: Self = Self(16);
 
     pub(super) fn has(self, flags: Self) -> bool {
@@ -79,7 +79,7 @@ impl State {
     pub(super) fn and(self, flags: Self) -> Self {
         Self(self.0 | flags.0)
     }
-    /// What a new slot of the same inode inherits.
+    /// The flags that a new slot of the same inode inherits.
     pub(super) fn inherited(self) -> Self {
         Self(self.0 & (Self::NAME_SYNCED.0 | Self::SYNC_FAILED.0 | Self::REPLACES.0))
     }
@@ -92,25 +92,25 @@ impl State {
     }
 }
 
-/// What the first bytes of a slot claim, before anything is verified.
+/// The claim of a slot's first bytes, before anything is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     /// All bytes of the prefix are zero: never written.
     Empty,
-    /// A tombstone: whatever the other slot says, the session is ended here.
+    /// A tombstone: the session is ended, whatever the other slot holds.
     Ended,
     /// Our magic with a format newer than ours.
     Newer,
     /// Our magic with the format of an earlier version of this crate.
     Older,
-    /// Our magic and format: the sequence it claims.
+    /// Our magic and format, with the sequence that the slot claims.
     Sequence(u64),
-    /// Not ours.
+    /// Any other bytes.
     Other,
 }
 
-/// Which version of a session a slot holds. Equal versions of one session have equal contents: the checksum is a
-/// cryptographic hash's, whatever the sequence says.
+/// The identity of a version of a session. Equal versions of one session have equal contents, whatever the sequence,
+/// because the checksum is a cryptographic hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Version {
     /// 1 for the first one, then one more with each save.
@@ -123,7 +123,7 @@ impl Version {
     pub(super) fn claimed(slot: &[u8]) -> Self {
         Self { sequence: u64::from_le_bytes(field(slot, SEQUENCE_AT)), checksum: field(slot, CHECKSUM_AT) }
     }
-    /// What the next version says, if there is one: the last number is no sequence.
+    /// The sequence of the next version; `None` if there is none, because the largest number is no sequence.
     pub(super) fn next_sequence(&self) -> Option<u64> {
         self.sequence.checked_add(1).filter(|next| *next != u64::MAX)
     }
@@ -132,24 +132,24 @@ impl Version {
 /// A slot that verified.
 #[derive(Debug)]
 pub(super) struct Decoded {
-    /// It shares its bytes with the cache's where that had this version already.
+    /// The record; it shares its bytes with the cached copy if that had the same version.
     pub(super) record: Record,
     pub(super) version: Version,
     pub(super) state: State,
-    /// How many bytes it takes, with its prefix.
+    /// The length of the version in bytes, with its prefix.
     pub(super) length: usize,
 }
 
-/// How much of a record the limits of a store are about: what a visitor stored.
+/// The part of a record's size to which a store's limits apply: the visitor's entries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
-    /// With the prefix, without those of the user and the device note.
+    /// Bytes with the prefix, but without those of the user and the device note.
     pub(super) bytes: usize,
     pub(super) entries: usize,
 }
 
 impl Extent {
-    /// Of a record that takes so many bytes in a slot.
+    /// The extent of a record that takes `length` bytes in a slot.
     pub(super) fn of(record: &Record, length: usize) -> Self {
         Self { bytes: length.saturating_sub(record.login_bytes()), entries: record.entries().len() }
     }
@@ -158,15 +158,15 @@ impl Extent {
 /// The fields of a slot beside the record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header<'a> {
-    /// The session that the record is of; part of the checksum.
+    /// The session of the record; part of the checksum.
     pub(super) id: &'a PublicId,
     pub(super) sequence: u64,
     pub(super) state: State,
-    /// Bytes; 0 for the smallest slot that holds the record.
+    /// Least size of the slot in bytes; 0 for the smallest slot that holds the record.
     pub(super) slot_size_min: usize,
 }
 
-/// A version as it lies in a slot: the prefix and the record's own bytes, which are not copied.
+/// A version as it lies in a slot: the prefix, and the record's own bytes, which are not copied.
 #[derive(Debug)]
 pub(super) struct Encoded {
     prefix: [u8; PREFIX_LEN],
@@ -181,25 +181,25 @@ impl Encoded {
     pub(super) fn version(&self) -> Version {
         Version::claimed(&self.prefix)
     }
-    /// Both parts, as they follow each other.
+    /// The prefix and the record, in the order in which they lie in the slot.
     pub(super) fn parts(&self) -> [&[u8]; 2] {
         [&self.prefix, self.record.as_bytes()]
     }
-    /// The same version with another state, which no checksum covers.
+    /// The same version with another state, which the checksum does not cover.
     pub(super) fn with_state(mut self, state: State) -> Self {
         self.prefix[STATE_AT] = state.to_byte();
         self
     }
-    /// In one piece.
+    /// The bytes of the version, in one vector.
     #[cfg(any(test, feature = "internals"))]
     pub(super) fn to_vec(&self) -> Vec<u8> {
         self.parts().concat()
     }
 }
 
-/// Lays a record out as the bytes of a slot: prefix and record, without padding.
+/// Encodes a record as the bytes of a slot: prefix and record, without padding.
 ///
-/// Its slot size is the smallest power of two, at least [`SLOT_MIN`] and the header's `slot_size_min`, that holds it.
+/// The slot size is the smallest power of two that holds them, at least [`SLOT_MIN`] and the header's `slot_size_min`.
 ///
 /// # Errors
 ///
@@ -233,7 +233,8 @@ pub(super) fn tombstone() -> [u8; PREFIX_LEN] {
     prefix
 }
 
-/// The prefix of a slot of this size whose write failed. Not zero: a reader must not take it for one that was never written.
+/// The prefix of a slot of this size whose write failed. It is not zero, because a reader takes a zero slot for one
+/// that was never written.
 pub(super) fn void(slot_size: usize) -> [u8; PREFIX_LEN] {
     let mut prefix = [0; PREFIX_LEN];
     put(&mut prefix, 0, VOID);
@@ -245,19 +246,19 @@ fn log2(slot_size: usize) -> u8 {
     u8::try_from(slot_size.trailing_zeros()).expect("at most 63")
 }
 
-/// Whether a slot claims to be as large as it is.
+/// Whether a slot claims its actual size.
 pub(super) fn claims_size(slot: &[u8]) -> bool {
     claimed_size(slot) == Some(slot.len())
 }
 
-/// How large a slot claims to be.
+/// The size that a slot claims.
 pub(super) fn claimed_size(slot: &[u8]) -> Option<usize> {
     1_usize.checked_shl(slot[SLOT_SIZE_AT].into())
 }
 
-/// Whether these bytes are the beginning of a slot that says it is larger: its file was made shorter. What then lies in the
-/// second half of the file is the middle of a visitor's data, which may look like a slot. (Not where its
-/// size is all that is wrong: its checksum covers the size that it was written with.)
+/// Whether these bytes are the beginning of a slot that claims to be larger, because its file was truncated. The second half
+/// of such a file is the middle of a visitor's data, and may look like a slot. (If only the claimed size is wrong, the slot is
+/// not cut; the checksum, which covers the size that was written, tells.)
 pub(super) fn is_cut(slot: &[u8], id: &PublicId) -> bool {
     let is_larger = |size| size > slot.len() && size <= SLOT_MAX;
     let says_so = [MAGIC, VOID].contains(&field(slot, 0)) && claimed_size(slot).is_some_and(is_larger);
@@ -268,7 +269,7 @@ pub(super) fn is_cut(slot: &[u8], id: &PublicId) -> bool {
     }
 }
 
-/// Looks at the first bytes of a slot without verifying anything.
+/// Classifies the first bytes of a slot without verifying them.
 pub(super) fn claim(slot: &[u8]) -> Claim {
     let Some(prefix) = slot.first_chunk::<PREFIX_LEN>() else { return Claim::Other };
     if *prefix == [0; PREFIX_LEN] {
@@ -314,7 +315,8 @@ pub(super) fn decode(slot: &[u8], id: &PublicId) -> Result<Decoded> {
     if checksum(prefix, record, id) != field::<16>(slot, CHECKSUM_AT) {
         return Err(corrupt("checksum mismatch"));
     }
-    // Past this line the bytes are those that were written; what follows fails only on crafted or future ones.
+    // The checksum matches, so the bytes are those that were written. The checks below fail only on crafted bytes or
+    // those of a future version.
     if slot[RESERVED_AT..CHECKSUM_AT].iter().any(|&b| b != 0) {
         return Err(corrupt("reserved bytes are in use"));
     }
@@ -333,12 +335,12 @@ fn other_format(slot: &[u8], kind: ErrorKind) -> Error {
         .with_reason(format!("it has format {format}, this version knows {FORMAT}"))
 }
 
-/// What a slot's state byte says.
+/// The flags in a slot's state byte.
 pub(super) fn state(slot: &[u8]) -> State {
     State(slot[STATE_AT])
 }
 
-/// Of a version whose prefix has zeros in place of the state and the checksum.
+/// The checksum of a version whose prefix has zeros in place of the state and the checksum.
 fn checksum(prefix: [u8; PREFIX_LEN], record: &[u8], id: &PublicId) -> [u8; 16] {
     let mut key = *b"....................sessile slot";
     key[..PublicId::LEN].copy_from_slice(id.as_bytes());
@@ -347,13 +349,13 @@ fn checksum(prefix: [u8; PREFIX_LEN], record: &[u8], id: &PublicId) -> [u8; 16] 
     field(hasher.finalize().as_bytes(), 0)
 }
 
-/// The checksum's work on a version and nothing else, for the benchmark of it.
+/// The checksum of an encoded version, for the benchmark of it.
 #[cfg(feature = "internals")]
 pub(super) fn checksum_of(encoded: &[u8], id: &PublicId) -> [u8; 16] {
     checksum(field(encoded, 0), &encoded[PREFIX_LEN..], id)
 }
 
-/// A slot under a valid checksum, whatever its record's bytes are. For tests of the decoder.
+/// A slot with a valid checksum over any record bytes. For tests of the decoder.
 #[cfg(any(test, feature = "internals"))]
 pub(super) fn sealed(sequence: u64, record: &[u8], id: &PublicId) -> Vec<u8> {
     let slot_size = (PREFIX_LEN + record.len()).next_power_of_two().max(SLOT_MIN);
@@ -470,7 +472,7 @@ mod tests {
                 format!("failed to decode session record: it has format {format}, this version knows 2");
             assert_eq!(error.to_string(), text);
         }
-        // Of a later layout of the record alone: what this version knows of it is that it is no damage.
+        // A slot whose record alone has a later layout: for this version that is no damage.
         let mut record = sample().as_bytes().to_vec();
         record[0] += 1;
         assert_eq!(decode(&sealed(7, &record, &id()), &id()).unwrap_err().kind(), ErrorKind::NewerFormat);

@@ -1,27 +1,28 @@
-//! Twin slots in one file: which is the newest, and may a reader trust that? Pure.
+//! Twin slots in one file: finds the newest version, and decides whether a reader may trust it. Pure.
 //!
 //! A file is two slots of equal size S and nothing else. A save writes the slot that is *not* the newest, with the next
-//! sequence number, so a version is never overwritten by its successor, and a torn write harms no version that was
+//! sequence number. So a version is never overwritten by its successor, and a torn write harms no version that was
 //! acknowledged.
 //!
-//! **Newest** is the valid slot with the higher sequence. Where the slot that claims the higher one verifies, the other
-//! need not be verified.
+//! **Newest** is the valid slot with the higher sequence. If the slot that claims the higher sequence verifies, the
+//! other need not be verified.
 //!
 //! **Ended.** A tombstone in either slot ends the session, so that a `delete` that is killed half-way leaves no older
-//! version behind. Beside a slot of another format it says nothing: only a version that knows that format may judge the file.
+//! version behind. A tombstone beside a slot of another format is ignored, because only a version that knows that format may judge the file.
 //!
-//! **Settled.** A reader holds no lock; while it copies the file, two saves may pass it: it may copy slot 0, with version
-//! v, before a save writes v + 2 there, and slot 1 while the next save writes v + 3 over v + 1. It is then left with v
-//! beside a torn slot, though v + 1 was acknowledged before it began. So a reading is trusted only if the other slot is
-//! what it is when no save is under way: empty, or claiming exactly the sequence before. A torn claim cannot pretend
-//! that: its lowest byte is that of v + 1 or v + 3, never that of v − 1. Otherwise the reader reads again.
+//! **Settled.** A reader holds no lock, and two saves may happen while it reads the file: it may read slot 0 with
+//! version v, before a save writes v + 2 there, and slot 1 while the next save writes v + 3 over v + 1. The reader then
+//! has v beside a torn slot, though v + 1 was acknowledged before it began. So a reading is trusted only if the other
+//! slot is in a state without a running save: empty, or claiming exactly the sequence before. A torn claim cannot
+//! imitate that, because its lowest byte is that of v + 1 or v + 3, never that of v − 1. Otherwise the reader reads
+//! again.
 //!
-//! **By position only.** A visitor knows his id, and so the key of his checksums: he can store a text that is a slot to the
-//! last byte. It is never looked at, as it lies within a slot; a file that was cut, so that it would lie where a slot does, is
-//! damaged.
+//! **By position only.** A visitor who knows his id knows the key of his checksums, and can store a text that is a
+//! valid slot to the last byte. Such a text is never read as a slot, because it lies within a slot. If a file was
+//! truncated so that the text lies at a slot's position, the file is damaged.
 //!
-//! **Known.** A version that was verified before need not be verified again: a slot whose prefix says the same sequence and
-//! checksum held the same record when the prefix was written, and what is returned is the record that was verified.
+//! **Known.** A version that was verified before need not be verified again. If a slot's prefix has the same sequence
+//! and checksum, it held the same record when the prefix was written; the record that was verified is returned.
 use super::slot::{self, Claim, Decoded, PREFIX_LEN, SLOT_MAX, SLOT_MIN, State, Version};
 use crate::error::{ErrorKind, Result};
 use crate::id::PublicId;
@@ -30,13 +31,13 @@ use crate::record::Record;
 /// The contents of a session file.
 #[derive(Debug)]
 pub(super) enum View {
-    /// No version: a creation that did not finish, or a session that was ended, of which only the name is left.
+    /// No version: an unfinished creation, or an ended session of which only the name is left.
     Empty,
-    /// Neither slot verifies, and it is not empty; or the size is none a session file has.
+    /// Neither slot verifies and at least one is not empty; or the size is not that of a session file.
     Damaged,
     /// The newest version.
     Valid {
-        /// Where it is: 0 or 1.
+        /// The slot of this version: 0 or 1.
         slot: usize,
         /// The decoded version.
         newest: Decoded,
@@ -52,7 +53,7 @@ pub(super) struct Known<'a> {
     pub(super) record: &'a Record,
 }
 
-/// The largest file that a session has, whatever this store's limit is now: it may have been lowered since.
+/// The size of the largest session file, whatever this store's limit is now, because the limit may have been lowered.
 pub(super) const FILE_BYTES_MAX: usize = 2 * SLOT_MAX;
 
 /// Finds the newest version among a whole file's bytes.
@@ -72,7 +73,7 @@ pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Resu
             return Err(slot::decode(first, id).expect_err("another format is refused"));
         }
         _ if slot::is_cut(first, id) => {
-            // Behind the beginning of a first version there is none.
+            // After the beginning of a first version there is no other version.
             let is_beginning = is_beginning(file) && slot::decode(second, id).is_err();
             return Ok(if is_beginning { View::Empty } else { View::Damaged });
         }
@@ -87,7 +88,7 @@ pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Resu
     for slot in by_claim {
         let newest = match decode(slots[slot], id, known) {
             Ok(newest) => newest,
-            // Its record has a later layout; the version before it must not pass for the newest.
+            // The record has a later layout. The version before it must not be taken for the newest.
             Err(error) if error.kind() == ErrorKind::NewerFormat => return Err(error),
             Err(_) => continue,
         };
@@ -101,16 +102,18 @@ pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Resu
     Ok(View::Damaged)
 }
 
-/// Whether these bytes say of themselves that they are a whole file, and not the first part of a larger one. For others,
-/// the file's size is asked for: the second slot is not believed, as it may be the middle of the first.
+/// Whether these bytes claim to be a whole file, and not the first part of a larger one. For other bytes, the caller
+/// asks for the file's size. The claim of the second slot is not used, because that slot may be the middle of the
+/// first.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
     split(bytes).is_some_and(|(first, _)| {
         matches!(slot::claim(first), Claim::Sequence(_)) && slot::claims_size(first)
     })
 }
 
-/// Whether these bytes are what is left of a creation that was cut short and never acknowledged. A file is made with one
-/// write and never made shorter: then it is the first part of a file whose only version is the first, and was never synced.
+/// Whether these bytes are the result of an interrupted creation that was never acknowledged. A file is made with one
+/// write and never truncated. So the bytes are the first part of a file whose only version is the first, and which was
+/// never synced.
 fn is_beginning(file: &[u8]) -> bool {
     file.len() < 2 * SLOT_MIN
         || slot::claim(file) == Claim::Sequence(1)
@@ -118,7 +121,7 @@ fn is_beginning(file: &[u8]) -> bool {
             && slot::claimed_size(file).is_some_and(|size| size <= SLOT_MAX && file.len() < 2 * size)
 }
 
-/// Decodes a slot; a version that is known is not verified again.
+/// Decodes a slot; a known version is not verified again.
 fn decode(bytes: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Result<Decoded> {
     match (slot::claim(bytes), known) {
         (Claim::Sequence(_), Some(Known { version, record })) if Version::claimed(bytes) == version => {
@@ -133,7 +136,7 @@ fn decode(bytes: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Result<Decod
     }
 }
 
-/// The two slots of a file, if its size is one that a session file has.
+/// The two slots of a file, if its size is that of a session file.
 fn split(file: &[u8]) -> Option<(&[u8], &[u8])> {
     let size = file.len() / 2;
     let fits =

@@ -2,9 +2,9 @@
 use super::read_cache::ReadCache;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How the loads of one open store were answered, and what its cache holds.
+/// How the loads of one open store were answered, and the contents of its cache.
 ///
-/// A snapshot: while other threads work, its numbers may be of slightly different instants.
+/// A snapshot: while other threads work, the numbers may be of slightly different instants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -12,8 +12,8 @@ pub struct Stats {
     pub hits: u64,
     /// Loads of well-formed ids that read the session's record from its file, or found none.
     pub misses: u64,
-    /// Misses though there was a copy: the session was saved or ended since, or one that shares its counter was, or the copy had
-    /// reached the age limit, or it is expired.
+    /// Misses with a stale copy in the cache: the session was saved or ended since, or one that shares its counter was,
+    /// or the copy had reached the age limit, or it had expired.
     pub invalidations: u64,
     /// Copies that were dropped to stay within [`cache_bytes`](super::FileStoreOptions::cache_bytes).
     pub evictions: u64,
@@ -21,11 +21,12 @@ pub struct Stats {
     pub copies: usize,
     /// Memory that the cached sessions take, in bytes, with the cache's tables.
     pub copies_bytes: usize,
-    /// Sessions that could not be inserted in the expiry index (a full disk, say): a sweep finds them up to 256 hours later.
+    /// Sessions that could not be inserted in the expiry index (a full disk, say). A sweep finds them up to 256 hours
+    /// later.
     pub index_failures: u64,
 }
 
-/// The counts that are not the cache's own: of loads that went to a file.
+/// The counts of loads that read a file; the cache has the others.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     misses: AtomicU64,

@@ -1,13 +1,14 @@
-//! Updating a session in place: read, change and write under its lock.
+//! Updating a session in place: reads, changes and writes it under its lock.
 //!
-//! The next version goes over the older slot (rules 2 to 4 for crashes in [`design`](crate::_documentation::design)). A version that does not fit is
-//! written by `grow`.
+//! The next version overwrites the older slot (rules 2 to 4 for crashes in [`design`](crate::_documentation::design)).
+//! `grow` writes a version that does not fit.
 //!
-//! - The record is cloned, and the clone changed: a change that is refused, or that keeps the version, leaves no trace.
-//! - A power-safe save never writes over a slot while the newest one is not known to be on the disk.
+//! - The change is made to a clone of the record, so a refused change leaves no trace.
+//! - A power-safe save never overwrites a slot before the newest version is known to be on the disk.
 //! - A failed sync is never repeated on the same inode.
-//! - A save that held its lock for long looks whether a forced delete has ended the session meanwhile (`force_delete`).
-//! - The copies of other processes are invalidated before the lock is given back.
+//! - A save that held its lock for long checks whether a forced delete has ended the session meanwhile
+//!   (`force_delete`).
+//! - The copies of other processes are invalidated before the lock is released.
 use super::FileStore;
 use super::coherence::Cached;
 use super::disk;
@@ -22,12 +23,12 @@ use crate::store::{Change, Live, Store, Verdict};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SaveOutcome {
     Saved,
-    /// A forced delete has ended the session; nothing was brought back.
+    /// A forced delete has ended the session; the save did not bring it back.
     Deleted,
 }
 
 impl FileStore {
-    /// Reads, changes and writes a session under its lock. Returns what is stored afterwards.
+    /// Reads, changes and writes a session under its lock. Returns the stored session.
     pub(super) fn update_file(
         &self,
         session: &SessionId,
@@ -47,8 +48,8 @@ impl FileStore {
             Verdict::Keep => return self.keep(&locked, power_safe),
             Verdict::Write => {}
         }
-        // The name of an expired session is removed without a sync: no older version that a power cut brings back may live
-        // longer.
+        // A shortened deadline is synced. The name of an expired session is later removed without a sync, so an older
+        // version that a power cut brings back must not live longer.
         let shortens = record.deadline() < deadline;
         let power_safe = power_safe || shortens && self.options.sync_security_events;
         let sequence = self.next_sequence(&locked)?;
@@ -70,12 +71,12 @@ impl FileStore {
             return Ok(None);
         }
         let stamp = locked.invalidate_saved()?;
-        // Still under the lock: the next writer's copy is not to be replaced by ours.
+        // Kept under the lock, so that this copy does not replace that of the next writer.
         self.coherence.remember(session, Cached::new(record.clone(), id, version, stamp, locked.opened_at));
         Ok(Some(Live { record, id }))
     }
 
-    /// Leaves a session as it is, on the disk if that is asked; `None` if a forced delete has ended it.
+    /// Leaves a session unchanged, and syncs it if `power_safe`; `None` if a forced delete has ended it.
     fn keep(&self, locked: &Locked<'_>, power_safe: bool) -> Result<Option<Live>> {
         let is_live =
             locked.is_still_linked()? && (!power_safe || self.sync_current(locked)? == SaveOutcome::Saved);
@@ -97,7 +98,8 @@ impl FileStore {
         }
         let name_synced = locked.newest.state.has(State::NAME_SYNCED);
         let shard = if name_synced { None } else { Some(self.open_shard(&locked.id)?) };
-        // The older slot may be the only one on the disk: it must not be touched before the newest one is there too.
+        // The older slot may be the only one on the disk, so it must not be overwritten before the newest one is there
+        // too.
         if !locked.sync_newest() {
             return self.rebuild(locked, bytes);
         }
@@ -113,7 +115,7 @@ impl FileStore {
         self.confirm_linked(locked)
     }
 
-    /// Brings the newest version to the disk as it is.
+    /// Syncs the newest version without changing it.
     fn sync_current(&self, locked: &Locked<'_>) -> Result<SaveOutcome> {
         let state = locked.newest.state;
         let safe = State::DATA_SYNCED.and(State::NAME_SYNCED);
@@ -142,8 +144,8 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] if there is none. No number of saves leads there: the file was made outside the library, by a
-    /// program that knows the checksum.
+    /// [`ErrorKind::Corrupt`] if there is none. No number of saves reaches the last sequence, so the file was made
+    /// outside the library, by a program that knows the checksum.
     fn next_sequence(&self, locked: &Locked<'_>) -> Result<u64> {
         locked.newest.version.next_sequence().ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, "save session file")

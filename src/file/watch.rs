@@ -1,13 +1,14 @@
-//! Changes outside the library: a session's file that is removed or replaced invalidates the session's copies.
+//! Watches for changes outside the library: if a session's file is removed or replaced, the session's copies are
+//! invalidated.
 //!
-//! One thread, notify's, gets the events of names that come and go in the 256 shard directories, and turns them into
-//! invalidations (`generations`). It does not ask for the events of openings and of writes in place, which would cost every load and
-//! every save. A file that is written *into* outside the library is therefore not noticed.
+//! One thread, notify's, gets the events of names that appear and disappear in the 256 shard directories, and turns
+//! them into invalidations (`generations`). Events of openings and of writes in place are not requested, because they
+//! would cost every load and every save. A write *into* a session's file outside the library is therefore not noticed.
 //!
-//! One rule: a session's name that is removed, or that a rename takes or gives, invalidates the session; a name that is created does
-//! not, for no copy exists of a session that was not there. The library's own operations invalidate by themselves, and some of
-//! them do so once more through their events. That is harmless: an invalidation costs 0.5 µs, and the next load one look at
-//! the file.
+//! If a session's name is removed, or is the source or target of a rename, the session is invalidated. A created name
+//! invalidates nothing, because a session that did not exist has no copy. The library's own operations invalidate by
+//! themselves, and some of them do so once more through their events. That is harmless: an invalidation costs 0.5 µs,
+//! and the next load one read of the file.
 //!
 //! | operation | events | taken as |
 //! |---|---|---|
@@ -17,14 +18,15 @@
 //! | delete, rotate, sweep | remove | an invalidation |
 //! | delete without the lock | rename to `.end-…`, remove of that | an invalidation |
 //!
-//! Being woken for each event would cost a creation two thirds of what it costs by itself. So the thread sleeps after an
-//! event, and then gets all that came meanwhile at once.
+//! Waking up for each event would cost a creation two thirds of its own cost. So the thread sleeps after an event, and
+//! then gets all events of that time at once.
 //!
-//! The directory `run` is watched too: another file of counters is taken up at once.
+//! The directory `run` is watched too, so that a new generations file is taken up at once.
 //!
-//! Nothing here is needed for correctness among users of the library. Events may be late, or be lost: when the kernel's
-//! queue overflows, all sessions are invalidated; when a shard directory itself is moved or removed, all of that shard. A
-//! directory that takes its place is watched when a load or save looks after the counters next, within about a second.
+//! Users of the library do not need the watcher for correctness, so events may be late or lost. If the kernel's queue
+//! overflows, all sessions are invalidated; if a shard directory itself is moved or removed, all sessions of that
+//! shard. A directory that replaces it is watched at the next check of the generations file by a load or save, within
+//! about a second.
 use super::disk::Root;
 use super::generations::{Cause, Generations};
 use super::layout::{GENERATIONS_PATH, RUN, SHARDS, session_at, shard_name, shard_named};
@@ -48,7 +50,7 @@ pub(super) struct Watcher {
     unwatched: Arc<Unwatched>,
 }
 
-/// The names in the root of directories that are to be watched, and are not since they were moved or removed.
+/// The names in the root of directories that were moved or removed, and whose replacements are not watched yet.
 type Unwatched = Mutex<BTreeSet<String>>;
 
 impl Watcher {
@@ -75,8 +77,8 @@ impl Watcher {
             throttle: Throttle::default(),
             _alive: alive,
         };
-        // Names that come and names that go. The kernel is asked for renames with these already; `notify` hands them on
-        // only if they are named too, and asks the kernel for nothing more.
+        // Events of names that appear and disappear. With these two the kernel already reports renames; `notify` passes
+        // renames on only if they are requested too, and requests nothing more from the kernel.
         let kinds = EventKindMask::CREATE | EventKindMask::REMOVE | EventKindMask::MODIFY_NAME;
         let config = Config::default().with_event_kinds(kinds).with_follow_symlinks(false);
         let watcher = RecommendedWatcher::new(handler, config).map_err(|cause| error(cause.into()))?;
@@ -84,7 +86,8 @@ impl Watcher {
         for shard in 0..SHARDS {
             watching.watch(&shard_name(shard)).map_err(error)?;
         }
-        // It is missing where the counters are this process's own. It costs no promise among users of the library.
+        // `run` is missing in tests with private counters. The watch on it is needed for no promise among users of the
+        // library.
         if watching.watch(RUN).is_err() {
             watching.unwatched.lock().insert(RUN.to_owned());
         }
@@ -105,7 +108,7 @@ impl Watcher {
     pub(super) fn watch_again(&self, generations: &Generations) {
         let names = std::mem::take(&mut *self.unwatched.lock());
         for name in names {
-            // The thread may end by a panic just now, which `notify` answers with another one.
+            // The thread may end by a panic at this moment, and `notify` then panics too.
             let watched = catch_unwind(AssertUnwindSafe(|| self.watch(&name)));
             if !matches!(watched, Ok(Ok(()))) {
                 self.unwatched.lock().insert(name);
@@ -119,23 +122,25 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         let watcher = self.inotify.get_mut().take();
-        // `notify` takes for granted that its thread lives, and panics where it does not. Then a descriptor and a few hundred
-        // bytes are leaked.
+        // `notify` assumes that its thread runs, and panics otherwise. So the watcher is leaked: a descriptor and a few
+        // hundred bytes.
         if self.thread.strong_count() == 0 {
             std::mem::forget(watcher);
         } else {
-            // Its thread may be about to end by a panic, which is not ours to hand on.
+            // The thread may be about to end by a panic, which must not be passed on.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(watcher)));
         }
     }
 }
 
-/// Owned by the thread, and dropped when the thread ends, panics, or fails to start. Others hold a weak reference.
+/// Owned by the thread, and dropped when the thread ends, panics, or fails to start. The watcher holds a weak
+/// reference.
 struct ThreadToken;
 
 /// Handles the events, in the thread of `notify`.
 struct Handler {
-    /// The thread outlives the store by a moment, and must not keep the counters nor write to them then.
+    /// A weak reference, because the thread outlives the store by a moment, and must neither keep the counters alive
+    /// nor write to them then.
     generations: Weak<Generations>,
     unwatched: Arc<Unwatched>,
     throttle: Throttle,
@@ -145,7 +150,7 @@ struct Handler {
 impl EventHandler for Handler {
     fn handle_event(&mut self, event: notify::Result<Event>) {
         let Some(generations) = self.generations.upgrade() else { return };
-        // If an invalidation fails, the next operation on the session makes up for it, or the copies reach their age limit.
+        // If an invalidation fails, the next operation on the session invalidates, or the copies reach their age limit.
         let is_current = match invalidation_of(event) {
             Invalidation::Nothing => Ok(true),
             Invalidation::Session(id) => {
@@ -167,7 +172,7 @@ impl EventHandler for Handler {
             }
         };
         if matches!(is_current, Ok(false)) {
-            // This thread takes up no other counters. The next load or save does, and trusts nothing that is older.
+            // This thread takes up no other counters file. The next load or save does, and trusts no older copy.
             generations.look_soon();
         }
         drop(generations);
@@ -209,9 +214,10 @@ enum Invalidation {
     Session(PublicId),
     /// Any session of this shard may have ended.
     Shard(u16),
-    /// The file of the counters was created, replaced or removed: all sessions, when the store has taken up the new file.
+    /// The generations file was created, replaced or removed. All sessions are invalidated when the store has taken up
+    /// the new file.
     Counters,
-    /// The same for the directory `run`.
+    /// The directory `run` was moved or removed: all sessions, as for the generations file.
     Run,
     /// Events were lost, or are of an unknown kind.
     All,
@@ -231,7 +237,7 @@ fn invalidation_of(event: notify::Result<Event>) -> Invalidation {
         EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From | RenameMode::To)) => {
             changed(path)
         }
-        // No copy exists of a new session; `Both` repeats the two events of a rename.
+        // A new session has no copy; `Both` repeats the two events of a rename.
         EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => Invalidation::Nothing,
         _ => Invalidation::All,
     }
@@ -245,13 +251,13 @@ fn changed(path: &Path) -> Invalidation {
     };
     match session_at(&parent, &file) {
         Some(id) => Invalidation::Session(id),
-        // Perhaps the shard itself.
+        // The name may be that of `run` or of a shard itself.
         None if file == RUN => Invalidation::Run,
         None => shard_named(&file).map_or(Invalidation::Nothing, Invalidation::Shard),
     }
 }
 
-/// Whether this is the file of the counters.
+/// Whether this is the path of the generations file.
 fn is_counters(path: &Path) -> bool {
     path.ends_with(GENERATIONS_PATH)
 }

@@ -1,15 +1,15 @@
-//! The session's cookie: tokens out of `Cookie` headers, `Set-Cookie` headers out of sessions.
+//! The session's cookie: reads tokens from `Cookie` headers, and makes `Set-Cookie` headers.
 //!
-//! Formatting is the `cookie` crate's. Reading is done here, because the bytes that count as white space around a name decide
-//! which cookie it is. Attributes are checked here too, each and against each other, once, when [`Sessions`](super::Sessions) is
-//! built.
+//! The crate `cookie` formats the headers. Reading is done here, because the bytes that count as white space around a
+//! name decide which cookie it is. The attributes are checked here too, each alone and against each other, once, when
+//! [`Sessions`](super::Sessions) is built.
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Token;
 use cookie::time::{Duration as Span, OffsetDateTime};
 use cookie::{Cookie, CookieBuilder};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// On which cross-site requests a browser sends the cookie.
+/// The cross-site requests on which a browser sends the cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SameSite {
     /// On none.
@@ -23,7 +23,7 @@ pub enum SameSite {
 
 /// The cookie that carries the token: its name and attributes.
 ///
-/// There is no default: a program says whether it is reached by HTTPS. `HttpOnly` is always set.
+/// There is no default: a program must say whether it is reached by HTTPS. `HttpOnly` is always set.
 ///
 /// ```
 /// use sessile::{Cookies, SameSite};
@@ -40,9 +40,9 @@ pub struct Cookies {
     partitioned: bool,
 }
 
-/// Longest name and value together, in bytes: RFC 6265bis section 5.6 lets browsers drop longer ones.
+/// Longest name and value together, in bytes; browsers may drop longer ones (RFC 6265bis section 5.6).
 const BYTES_MAX: usize = 4096;
-/// Longest name: leaves room for the longest token of a sealed cookie.
+/// Longest name. It leaves room for the longest token of a sealed cookie.
 const NAME_BYTES_MAX: usize = 128;
 
 impl Cookies {
@@ -58,7 +58,8 @@ impl Cookies {
         Self { secure: true, ..Self::plain_http() }
     }
 
-    /// For development by plain HTTP: not Secure, named `session`. A listener on the network has the session.
+    /// For development by plain HTTP: not Secure, named `session`. An eavesdropper on the network can take over the
+    /// session.
     ///
     /// ```
     /// assert_eq!(sessile::Cookies::plain_http().full_name(), "session");
@@ -88,7 +89,7 @@ impl Cookies {
         self
     }
 
-    /// On which cross-site requests it is sent; default [`SameSite::Lax`].
+    /// The cross-site requests on which the cookie is sent; default [`SameSite::Lax`].
     ///
     /// ```
     /// use sessile::{Cookies, SameSite};
@@ -102,7 +103,8 @@ impl Cookies {
         self
     }
 
-    /// Only for URLs below this path; default `/`. No protection: other paths of the site can read it.
+    /// Limits the cookie to URLs below this path; default `/`. The path is no protection, because other paths of the
+    /// site can read the cookie.
     ///
     /// ```
     /// let cookies = sessile::Cookies::https().path("/shop");
@@ -115,7 +117,7 @@ impl Cookies {
         self
     }
 
-    /// Also for subdomains of this domain; default: this host only.
+    /// Extends the cookie to subdomains of this domain; default: this host only.
     ///
     /// ```
     /// let cookies = sessile::Cookies::https().domain("example.org");
@@ -128,7 +130,7 @@ impl Cookies {
         self
     }
 
-    /// A cookie jar of its own for each site that embeds this one (CHIPS); default no. Needs HTTPS.
+    /// Whether each site that embeds this one has a cookie jar of its own (CHIPS); default no. Needs HTTPS.
     ///
     /// ```
     /// let cookies = sessile::Cookies::https().partitioned(true);
@@ -140,7 +142,7 @@ impl Cookies {
         self
     }
 
-    /// The name as it is sent, with the prefix that the attributes allow.
+    /// The name that is sent, with the prefix that the attributes allow.
     ///
     /// ```
     /// assert_eq!(sessile::Cookies::https().full_name(), "__Host-session");
@@ -176,7 +178,7 @@ impl Cookies {
     }
 }
 
-/// The checked cookie policy, with its name spelled out once.
+/// The checked cookie settings, with the full name.
 #[derive(Debug)]
 pub(super) struct Jar {
     cookies: Cookies,
@@ -190,16 +192,18 @@ impl Jar {
         Ok(Self { cookies, name })
     }
 
-    /// The tokens that a `Cookie` header has under our name, in their order; `None` for a value that cannot be a token.
+    /// The tokens under the session's name in a `Cookie` header, in their order; `None` for a value that cannot be a
+    /// token.
     pub(super) fn tokens<'h>(&'h self, header: &'h str) -> Tokens<'h> {
         Tokens { name: self.name.as_bytes(), rest: Some(header.as_bytes()) }
     }
 
-    /// The header that gives the browser a token, for as long as `until` says, or until it closes.
+    /// The header that gives the browser a token: for the time that `until` says, or without `until` until the browser
+    /// closes.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::CookieTooLarge`]: browsers would drop it.
+    /// [`ErrorKind::CookieTooLarge`] if browsers would drop the cookie.
     pub(super) fn set(&self, token: &Token, until: Option<(Duration, SystemTime)>) -> Result<String> {
         let bytes = self.name.len() + token.expose().len();
         if bytes > BYTES_MAX {
@@ -213,7 +217,8 @@ impl Jar {
         Ok(cookie.build().to_string())
     }
 
-    /// The header that removes the cookie: the same attributes, or the browser would keep it.
+    /// The header that removes the cookie. It has the same attributes, because otherwise the browser would keep the
+    /// cookie.
     pub(super) fn removal(&self) -> String {
         self.build("").max_age(Span::ZERO).expires(OffsetDateTime::UNIX_EPOCH).build().to_string()
     }
@@ -240,7 +245,7 @@ impl Jar {
 /// The iterator of [`Jar::tokens`]: one pass over the header's bytes.
 pub(super) struct Tokens<'h> {
     name: &'h [u8],
-    /// The header from the next pair on; `None` after the last one.
+    /// The unread part of the header; `None` after the last pair.
     rest: Option<&'h [u8]>,
 }
 
@@ -253,7 +258,7 @@ impl Iterator for Tokens<'_> {
                 self.rest = split(pairs).1;
                 continue;
             };
-            // Most often it is an id: then its end need not be searched for.
+            // The value is usually an id, and then its end need not be searched for.
             if let Some((id, rest @ ([] | [b';', ..]))) = Token::split_id(value) {
                 self.rest = rest.get(1..);
                 return Some(Some(id));
@@ -266,7 +271,7 @@ impl Iterator for Tokens<'_> {
     }
 }
 
-/// The first pair, and those after its `;`, if it has one.
+/// The first pair, and the pairs after its `;`, if it has one.
 fn split(pairs: &[u8]) -> (&[u8], Option<&[u8]>) {
     match memchr::memchr(b';', pairs) {
         Some(end) => (&pairs[..end], Some(&pairs[end + 1..])),
@@ -274,17 +279,17 @@ fn split(pairs: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// The text from the value of the first pair on, if that is a cookie of this name: if the text before its first `=`, without
-/// SP and HTAB around it, is exactly the name, which has neither `=` nor `;` itself.
+/// The header from the value of the first pair on, if that pair is a cookie of this name: if the text before its first
+/// `=`, without SP and HTAB around it, is exactly the name. The name itself has neither `=` nor `;`.
 ///
-/// Browsers apply the rules of `__Host-` to the name as they have it, so a name with any other white space before it can be
-/// set by a subdomain or over plain HTTP: it is another cookie.
+/// Browsers apply the rules of `__Host-` to the name without other white space removed. A name with such white space
+/// before it can be set by a subdomain or over plain HTTP, so it is another cookie.
 fn value_of<'h>(name: &[u8], pairs: &'h [u8]) -> Option<&'h [u8]> {
     let value = trimmed_start(trimmed_start(pairs).strip_prefix(name)?).strip_prefix(b"=")?;
     Some(trimmed_start(value))
 }
 
-/// Without the white space of RFC 6265 section 5.2, SP and HTAB, before it. `trim_ascii_start` takes more away.
+/// The text without leading white space of RFC 6265 section 5.2, SP and HTAB. `trim_ascii_start` would remove more.
 fn trimmed_start(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = text {
         text = rest;
@@ -292,7 +297,7 @@ fn trimmed_start(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// The same after it.
+/// The text without trailing SP and HTAB.
 fn trimmed_end(mut text: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\t'] = text {
         text = rest;
@@ -300,13 +305,13 @@ fn trimmed_end(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// Rounded up: the browser must not forget the session before the server does.
+/// Rounded up, because the browser must not forget the session before the server does.
 fn whole_seconds(left: Duration) -> Span {
     let up = u64::from(left.subsec_nanos() > 0);
     Span::seconds(i64::try_from(left.as_secs().saturating_add(up)).unwrap_or(i64::MAX))
 }
 
-/// A deadline as a date that cookies can have: whole seconds, rounded up, at most the year 9999.
+/// A deadline as a date of a cookie: whole seconds, rounded up, at most the year 9999.
 fn date(deadline: SystemTime) -> OffsetDateTime {
     let since = deadline.duration_since(UNIX_EPOCH).unwrap_or_default();
     let last = OffsetDateTime::from_unix_timestamp(253_402_300_799).expect("9999-12-31 23:59:59");
@@ -319,13 +324,13 @@ fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || mark(c))
 }
 
-/// Whether browsers give the name a meaning of its own, in whatever case.
+/// Whether browsers treat a name with this prefix specially, in upper or lower case.
 fn has_prefix(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["__host-", "__secure-", "__http-", "__host-http-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether an attribute may have this value: RFC 6265 section 4.1.1.
+/// Whether an attribute may have this value, by RFC 6265 section 4.1.1.
 fn is_attribute(value: &str) -> bool {
     value.bytes().all(|c| (0x20..0x7f).contains(&c) && c != b';')
 }

@@ -1,5 +1,5 @@
-//! The core of every adapter: open the session, run the handler, contain its panics, save, and turn a failure into a response.
-//! Knows no server.
+//! The core of every adapter: opens the session, runs the handler, contains its panics, saves, and turns a failure into
+//! a response. Knows no server.
 use super::into_response::{IntoResponse, ServerResponse, failure};
 use super::{CookieHeaders, Headers, SaveError, Sessions, Visit};
 use crate::contained::contained;
@@ -8,16 +8,16 @@ use crate::event::Event;
 use crate::session::Session;
 use crate::shown::with_causes;
 
-/// Longest text of a handler's error that the observer gets, in characters.
+/// The most characters of a handler's error that the observer gets.
 const ERROR_CHARS_MAX: usize = 1000;
 
-/// Runs `handler` with the session of a request that has these `Cookie` header lines, and saves the session. Returns the
-/// response to send, and the headers to lay over its own with [`Headers::apply_to`]. For adapters: see the
-/// [module](super#another-server).
+/// Runs `handler` with the session of a request that has these `Cookie` header lines, and saves the session. Returns
+/// the response to send, and the session's headers, which [`Headers::apply_to`] merges into the response's own. For
+/// adapters: see the [module](super#another-server).
 ///
-/// A handler that panics is answered with 500, and so is a session that cannot be saved (409, 503 or 507 where the reason has a
-/// status of its own). A handler's error and a response of status 500 or above save nothing. When this returns, the session is
-/// saved and no lock is held.
+/// If the handler panics or the session cannot be saved, the response is 500 (409, 503 or 507 for a failed save whose
+/// reason has a status of its own). After a handler's error, or with a response of status 500 or above, nothing is
+/// saved. When this returns, the session is saved and no lock is held.
 pub fn serve<'h, Form, T, R>(
     sessions: &Sessions,
     cookies: impl CookieHeaders<'h, Form>,
@@ -27,7 +27,6 @@ where
     T: IntoResponse<R>,
     R: ServerResponse,
 {
-    // A store that is not ours may panic at a token.
     answer(sessions, open(sessions, cookies), handler)
 }
 
@@ -43,7 +42,7 @@ pub(super) fn open<'h, Form>(
     })
 }
 
-/// [`serve`] from the visit on: an adapter whose handler borrows the request reads the cookies first.
+/// [`serve`] from the visit on. An adapter whose handler borrows the request mutably reads the cookies first.
 pub(super) fn answer<T: IntoResponse<R>, R: ServerResponse>(
     sessions: &Sessions,
     visit: Result<Visit, Error>,
@@ -64,7 +63,7 @@ pub(super) fn answer<T: IntoResponse<R>, R: ServerResponse>(
     match saved {
         Ok(headers) => (made.response, headers),
         Err(error) => {
-            // Its destructor may be the program's code; the answer is a failure already.
+            // The response's destructor may run the program's code, which may panic. The response is a failure already.
             let _ = contained(|| drop(made.response));
             failed(*error)
         }
@@ -75,7 +74,7 @@ pub(super) fn answer<T: IntoResponse<R>, R: ServerResponse>(
 struct Made<R> {
     response: R,
     status: u16,
-    /// Whether it is the handler's error: its changes are dropped, whatever status it is rendered with.
+    /// Whether the handler returned an error. Its changes are then dropped, whatever its status.
     is_error: bool,
 }
 

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use std::ops::Deref;
 use std::{array, fmt, iter, slice};
 
-/// A name and its value. Only a `Set-Cookie` that carries a token is made for one response; all other values are texts of the program.
+/// A name and its value. Only a `Set-Cookie` with a token is built for one response; all other values are constants.
 type Pair = (&'static str, Cow<'static, str>);
 
 /// One `Vary`, one `Set-Cookie`, one `Cache-Control`.
@@ -11,9 +11,10 @@ const PAIRS_MAX: usize = 3;
 
 /// The headers that a response must carry: at most one each of `Vary`, `Set-Cookie` and `Cache-Control`.
 ///
-/// [`apply_to`](Self::apply_to) adds them to the response's own. A program whose server has other types reads them as a slice
-/// of pairs or iterates over them; it appends `Vary` and `Set-Cookie`, and with a `Cache-Control` among these it removes the
-/// response's own first, unless that is `no-store`. `Debug` shows no cookie, so that it may be logged.
+/// [`apply_to`](Self::apply_to) adds them to the response's own. A program whose server has other types reads them as a
+/// slice of pairs or iterates over them. It appends `Vary` and `Set-Cookie`; if a `Cache-Control` is among these
+/// headers, it first removes the response's own, unless that is `no-store`. `Debug` shows no cookie, so the headers may
+/// be logged.
 ///
 /// ```
 /// # use sessile::{Cookies, FileStore, Sessions};
@@ -28,7 +29,7 @@ const PAIRS_MAX: usize = 3;
 /// ```
 #[derive(Clone, Default)]
 pub struct Headers {
-    /// Empty ones after the first `len`.
+    /// The headers; the pairs after the first `len` are empty.
     pairs: [Pair; PAIRS_MAX],
     len: usize,
 }
@@ -40,12 +41,12 @@ impl Headers {
         self.len += 1;
     }
 
-    /// Adds these to the headers of a response. Its own `Vary` and `Set-Cookie` lines stay.
+    /// Adds these headers to those of a response. The response's own `Vary` and `Set-Cookie` lines stay.
     ///
-    /// Its own `Cache-Control` lines stay if the session was not used. Otherwise one line replaces them: `no-store` if
-    /// these or the response say so; the response's own if it says `private` and not `public`; else `private`, with
-    /// `no-cache` if the response says that or `max-age=0`. So no shared cache keeps a page of one visitor, whatever the
-    /// handler or a default of the program says, and a stricter line of the handler stays.
+    /// The response's own `Cache-Control` lines stay if the session was not used. Otherwise one line replaces them:
+    /// `no-store` if these headers or the response say so; the response's own if it says `private` and not `public`;
+    /// else `private`, with `no-cache` if the response says that or `max-age=0`. So no shared cache keeps a page of one
+    /// visitor, whatever the handler or a default of the program says, and a stricter line of the handler stays.
     ///
     /// ```
     /// # use sessile::{Cookies, FileStore, Sessions};
@@ -83,10 +84,10 @@ pub(super) fn is_cache_control(name: &str) -> bool {
     name.eq_ignore_ascii_case(CACHE_CONTROL)
 }
 
-/// The value of `Cache-Control` from `ours` (`private` or `no-store`) and `theirs`, all lines of the response.
+/// The stricter value of `Cache-Control`: of `ours` (`private` or `no-store`) and `theirs`, all lines of the response.
 fn stricter(ours: Cow<'static, str>, theirs: &str) -> Cow<'static, str> {
     let says = |directive: &str| theirs.split(',').any(|one| one.trim().eq_ignore_ascii_case(directive));
-    // `private="…"` means some fields only; and commas within quotes separate no directives.
+    // `private="…"` concerns some fields only, and commas within quotes separate no directives.
     let is_private = says("private") && !says("public") && !theirs.contains('"');
     if says("no-store") {
         "no-store".into()

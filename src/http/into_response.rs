@@ -1,4 +1,4 @@
-//! The types that a handler may return, for any server: a response, or a `Result` of one whose error renders a response too.
+//! The types that a handler may return, for any server: a response, or a `Result` whose error renders a response too.
 //! Knows no server; an adapter implements [`ServerResponse`] for its server's response type.
 use crate::error::{Error, ErrorKind};
 use crate::shown::causes;
@@ -6,7 +6,7 @@ use std::error::Error as StdError;
 
 /// The response type of a server. An adapter implements it.
 pub trait ServerResponse: Sized {
-    /// The status.
+    /// The status code.
     fn status(&self) -> u16;
 
     /// A plain-text response, for a request that failed. Must not panic.
@@ -52,23 +52,23 @@ pub trait ServerResponse: Sized {
             error), or a type of your own that implements `sessile::http::IntoResponse`"
 )]
 pub trait IntoResponse<R> {
-    /// Whether this is the handler's error: then the handler's changes are dropped.
+    /// Whether this is an error of the handler. The handler's changes are then dropped.
     fn is_error(&self) -> bool {
         false
     }
 
-    /// The failure of the session behind it, for the observer: the visitor sees no details.
+    /// The session's error that caused this one, for the observer; the visitor sees no details.
     fn session_error(&self) -> Option<&Error> {
         None
     }
 
-    /// The program's own failure behind it. The observer gets its text in an [`ErrorKind::Handler`]. Not called if there is a
-    /// [`session_error`](Self::session_error).
+    /// The program's own error that caused this one. The observer gets its text in an [`ErrorKind::Handler`]. Not
+    /// called if there is a [`session_error`](Self::session_error).
     fn program_error(&self) -> Option<&(dyn StdError + 'static)> {
         None
     }
 
-    /// The response.
+    /// Converts this into the response.
     fn into_response(self) -> R;
 }
 
@@ -110,7 +110,7 @@ impl<R: ServerResponse> IntoResponse<R> for Error {
     }
 }
 
-/// Rendered without details, as 500, or with the status of the [`Error`] that it is or that caused it.
+/// Rendered without details: with the status of the [`Error`] that it is or that caused it, else as 500.
 ///
 /// The observer gets its text, as [`Event::Failed`](crate::Event::Failed).
 impl<R: ServerResponse> IntoResponse<R> for Box<dyn StdError + Send + Sync> {
@@ -131,7 +131,7 @@ impl<R: ServerResponse> IntoResponse<R> for Box<dyn StdError + Send + Sync> {
     }
 }
 
-/// The response to a visitor whose session failed: one line; the details are the observer's.
+/// The response to a visitor whose session failed: one line; only the observer gets details.
 pub(super) fn failure<R: ServerResponse>(error: &Error) -> R {
     let (status, text) = match error.kind() {
         ErrorKind::Gone => (409, "Your session ended while this request was under way. Please try again.\n"),

@@ -1,11 +1,11 @@
-//! The web front: `Cookie` header values in, header pairs out. Knows no server. The modules `tiny_http` and `rouille`, features
-//! of the same names, are adapters of 30 to 55 lines of code over one core, [`serve`].
+//! The web layer: takes `Cookie` header values and returns header pairs. Knows no server. The modules `tiny_http` and
+//! `rouille`, features of the same names, are adapters of 30 to 55 lines of code over one core, [`serve`].
 //!
 //! # Another server
 //!
-//! An adapter for a third server costs about 40 lines. It implements [`ServerResponse`] for the server's response (a type of its own
-//! around it, because neither the trait nor the response is the program's) and [`IntoResponse`] for the types that handlers return, and
-//! calls [`serve`]:
+//! An adapter for a third server takes about 40 lines. It implements [`ServerResponse`] for a wrapper of the server's
+//! response (a wrapper, because neither the trait nor the response is the program's own) and [`IntoResponse`] for the
+//! types that handlers return, and calls [`serve`]:
 //!
 //! ```
 //! use sessile::http::{self, IntoResponse, ServerResponse};
@@ -59,7 +59,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A program whose handlers are not functions of one type does without [`serve`]:
+//! A program whose handlers are not functions of one type need not use [`serve`]:
 //!
 //! ```
 //! use sessile::{Cookies, FileStore, Sessions};
@@ -104,7 +104,7 @@ use std::sync::Arc;
 
 /// The values of a request's `Cookie` header lines: one `&str`, an `Option` of one, or any iterator over them.
 ///
-/// `Form` only tells the compiler which of the two implementations is meant; it is always inferred.
+/// The compiler infers `Form`; it only distinguishes the two implementations.
 pub trait CookieHeaders<'h, Form> {
     /// The values, in the order of their lines.
     fn values(self) -> impl Iterator<Item = &'h str>;
@@ -130,10 +130,10 @@ impl<'h, I: IntoIterator<Item = &'h str>> CookieHeaders<'h, ManyLines> for I {
     }
 }
 
-/// The sessions of a web program: a store, a cookie, a lifetime. Cheap to clone; share it between threads.
+/// The sessions of a web program: a store, a cookie, a lifetime. Cheap to clone, and shared between threads.
 ///
-/// Work outside of requests (a job, a message from a queue, a command) has the [`store`](Self::store), and opens a session by
-/// its token with [`session`](Self::session).
+/// Code outside of requests (a job, a message from a queue, a command) uses the [`store`](Self::store), and opens a
+/// session by its token with [`session`](Self::session).
 #[derive(Clone)]
 pub struct Sessions {
     context: Arc<Context>,
@@ -141,7 +141,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Sessions kept in `store`, carried by `cookies`, living by the default [`Lifetime`].
+    /// Sessions in `store`, carried by `cookies`, with the default [`Lifetime`].
     ///
     /// Takes a store, or an `Arc` of one that is used elsewhere too (by a reaper, say).
     ///
@@ -186,9 +186,8 @@ impl Sessions {
         Ok(self)
     }
 
-    /// Calls `observer` whenever something happens to a session: log it, count it, raise an alarm. It runs on the
-    /// request's thread: keep it short. A panic in it is contained. Without an observer, failures are one line each on
-    /// standard error.
+    /// Calls `observer` for each event of a session, for logs, counters and alarms. It runs on the request's thread, so
+    /// it must be short. A panic in it is contained. Without an observer, each failure is one line on standard error.
     ///
     /// ```
     /// # use sessile::{Cookies, FileStore, Sessions};
@@ -210,7 +209,7 @@ impl Sessions {
     }
 
     /// The session of a request, from the values of *all* its `Cookie` header lines. Cannot fail and does no I/O: a
-    /// request that never uses its session costs this parse and nothing else.
+    /// request that never uses its session costs only this parsing.
     ///
     /// Takes one header value, an `Option` of one, or any number of them:
     ///
@@ -237,12 +236,12 @@ impl Sessions {
         visit
     }
 
-    /// The session of the first live token among `tokens`, or a new session: for work outside of requests, and for programs
-    /// that carry the token by other means than a cookie. Does no I/O. No response follows, so
-    /// [`save`](Session::save) it yourself; one that is dropped saves nothing, and no event says so.
+    /// The session of the first live token among `tokens`, or a new session. For code outside of requests, and for
+    /// programs that do not carry the token in a cookie. Does no I/O. No response follows, so the program must call
+    /// [`save`](Session::save); dropping the session saves nothing, and causes no event.
     ///
-    /// The first 64 tokens are read; those that cannot be of this store are dropped. Of the others the first 32 are kept: four
-    /// are looked up when the session is first used, and all are ended by [`Session::destroy`].
+    /// The first 64 tokens are read; those that cannot be this store's are dropped. Of the others the first 32 are
+    /// kept: four are looked up when the session is first used, and [`Session::destroy`] ends all of them.
     ///
     /// ```
     /// # use sessile::{Cookies, FileStore, Sessions};

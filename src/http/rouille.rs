@@ -41,14 +41,14 @@ impl IntoResponse<Self> for Response {
     }
 }
 
-/// Runs `handler` with the request's session, saves it, and returns the response with the session's headers. A handler
-/// that panics is answered with 500.
+/// Runs `handler` with the request's session, saves the session, and returns the response with the session's headers.
+/// If the handler panics, the response is 500.
 pub fn serve<T: IntoResponse<Response>>(
     sessions: &Sessions,
     request: &Request,
     handler: impl FnOnce(&Request, &mut Session) -> T,
 ) -> Response {
-    // `Request::header` would see the first Cookie line only.
+    // `Request::header` would return the first Cookie line only.
     let cookies = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("Cookie"));
     let cookies = cookies.map(|(_, value)| value);
     let (mut response, headers) = super::serve(sessions, cookies, |session| handler(request, session));

@@ -18,11 +18,11 @@
 //! ```
 //!
 //! The session is saved, and every lock released, before the response is sent: tiny_http answers the pipelined requests
-//! of a connection in order, and a worker that waited for a lock held by an unanswered one would wait forever.
+//! of a connection in order, so a worker that waited for the lock of an unanswered request would wait forever.
 //!
-//! tiny_http hangs up on a header that is not ASCII, and trims VT and FF (not only SP and HTAB) from the ends of a header
-//! before this adapter sees it. So the first name of a `Cookie` line may have had those before it; no browser of today
-//! stores such a cookie.
+//! tiny_http closes the connection on a header that is not ASCII, and trims VT and FF (not only SP and HTAB) from the
+//! ends of a header before this adapter reads it. So the first name of a `Cookie` line may have had those before it; no
+//! browser of today stores such a cookie.
 use super::headers::{CACHE_CONTROL, is_cache_control};
 use super::{Headers, IntoResponse, ServerResponse, Sessions, handler};
 use crate::contained::contained;
@@ -31,7 +31,7 @@ use std::borrow::Cow;
 use std::io::{self, Read};
 use tiny_http::{Header, Request, Response};
 
-/// A response of any kind of body.
+/// A response with any kind of body.
 pub type AnyResponse = Response<Box<dyn Read + Send>>;
 
 impl ServerResponse for AnyResponse {
@@ -49,12 +49,13 @@ impl<B: Read + Send + 'static> IntoResponse<AnyResponse> for Response<B> {
     }
 }
 
-/// Runs `handler` with the request's session, saves it, and responds. A handler that panics is answered with 500.
+/// Runs `handler` with the request's session, saves the session, and responds. If the handler panics, the response is
+/// 500.
 ///
 /// # Errors
 ///
-/// The response could not be sent (tiny_http does not report that a visitor has left; this is another failure), also
-/// because reading its body panicked. Saved changes stay saved.
+/// The response could not be sent, or reading its body panicked. (tiny_http does not report that a visitor has
+/// disconnected.) Saved changes stay saved.
 pub fn serve<T: IntoResponse<AnyResponse>>(
     sessions: &Sessions,
     mut request: Request,
@@ -64,7 +65,7 @@ pub fn serve<T: IntoResponse<AnyResponse>>(
     let visit = handler::open(sessions, cookies.map(|header| header.value.as_str()));
     let (response, headers) = handler::answer(sessions, visit, |session| handler(&mut request, session));
     let response = apply(response, headers);
-    // The body is read there, which may be the program's code.
+    // `respond` reads the body, which may run the program's code.
     contained(|| request.respond(response))
         .unwrap_or_else(|_| Err(io::Error::other("the response's body panicked while it was sent")))
 }
@@ -75,13 +76,14 @@ fn apply(response: AnyResponse, headers: Headers) -> AnyResponse {
     let mut pairs: Vec<_> = own.into_iter().map(|line| (CACHE_CONTROL, line)).collect();
     headers.apply_to(&mut pairs);
     for (name, value) in pairs {
-        // Names are ours; every value was ASCII already, or was checked or formatted by `http::cookie`.
+        // The names are constants; every value was ASCII already, or was checked or formatted by `http::cookie`.
         response.add_header(Header::from_bytes(name, value.into_owned()).expect("checked header"));
     }
     response
 }
 
-/// The response without its `Cache-Control` lines, and these, if the session's headers have one too.
+/// Removes the response's `Cache-Control` lines if the session's headers have one. Returns the response and those
+/// lines.
 fn without_cache_control(response: AnyResponse, headers: &Headers) -> (AnyResponse, Vec<Cow<'static, str>>) {
     let is_cache = |header: &Header| is_cache_control(header.field.as_str().as_str());
     let replaces = headers.iter().any(|(name, _)| is_cache_control(name));
@@ -89,7 +91,7 @@ fn without_cache_control(response: AnyResponse, headers: &Headers) -> (AnyRespon
         return (response, Vec::new());
     }
     let (own, others): (Vec<_>, Vec<_>) = response.headers().iter().cloned().partition(is_cache);
-    // A response's headers can be added to only: it is made again, with the same body.
+    // Headers can only be added to a response, so the response is rebuilt with the same body.
     let (status, length, chunked) =
         (response.status_code(), response.data_length(), response.chunked_threshold());
     let made = Response::new(status, others, response.into_reader(), length, None);

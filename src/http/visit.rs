@@ -1,4 +1,5 @@
-//! One request's session: opened from its cookie, saved before its response, with the headers that the response must carry.
+//! One request's session: opened from its cookie, and saved before its response, with the headers that the response
+//! must carry.
 use super::cookie::Jar;
 use super::{Headers, Sessions};
 use crate::error::{Error, ErrorKind, Result};
@@ -11,8 +12,9 @@ use std::sync::Arc;
 
 /// One request's session, from its cookie to its response's headers. Use it as a [`Session`].
 ///
-/// End it with [`finish`](Self::finish) or [`discard`](Self::discard). One that is dropped saves nothing; if that loses
-/// changes, or a cookie that the browser needs, it is observed as [`Event::Failed`]. (Not in a panic, which says enough.)
+/// End it with [`finish`](Self::finish) or [`discard`](Self::discard). Dropping a visit saves nothing; if that loses
+/// changes, or a cookie that the browser needs, the observer gets [`Event::Failed`]. (Not during a panic, which is
+/// reported anyway.)
 #[must_use = "a visit that is dropped saves nothing; call `finish`"]
 #[derive(Debug)]
 pub struct Visit {
@@ -23,22 +25,21 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// Made where it is returned to, and not inlined into the program's code: a visit has some 600 bytes, so to move it costs
-    /// more than to make it.
+    /// Not inlined, so that the visit is built in the caller's place: a visit has some 600 bytes, and moving it costs
+    /// more than making it.
     #[inline(never)]
     pub(super) fn new(sessions: &Sessions) -> Self {
         let session = Session::new(Arc::clone(&sessions.context));
         Self { session, jar: Arc::clone(&sessions.jar), finished: false }
     }
 
-    /// Saves the session and returns the headers that the response must carry. `status` is the response's: at 500 and above
-    /// nothing is saved. Call it *before* the response is sent.
+    /// Saves the session and returns the headers that the response must carry. `status` is the response's; at 500 and
+    /// above nothing is saved. Call it *before* the response is sent.
     ///
     /// # Errors
     ///
-    /// [`SaveError`], with the headers that the error's response must carry. If its error is
-    /// [`ErrorKind::Gone`], another request ended the session and this one's changes (never a
-    /// login) are lost: answer 409.
+    /// [`SaveError`], with the headers that the error's response must carry. If its kind is [`ErrorKind::Gone`],
+    /// another request ended the session, and the changes of this one (never a login) are lost; respond with 409.
     ///
     /// ```
     /// # use sessile::{Cookies, FileStore, Sessions};
@@ -59,7 +60,7 @@ impl Visit {
         self.complete(status)
     }
 
-    /// [`finish`](Self::finish), for adapters that survive a panic in it.
+    /// [`finish`](Self::finish) for adapters, which continue after a panic in it.
     pub(super) fn complete(&mut self, status: u16) -> Result<Headers, Box<SaveError>> {
         self.finished = true;
         if status < 500
@@ -73,8 +74,8 @@ impl Visit {
         }
     }
 
-    /// Drops the changes, and returns the headers that the response must carry all the same, for operations that are done
-    /// already (`destroy`, `save`, `update_now`). For failed requests.
+    /// Drops the changes, and returns the headers that the response must carry all the same, because of operations that
+    /// were made at once (`destroy`, `save`, `update_now`). For failed requests.
     ///
     /// ```
     /// # use sessile::{Cookies, FileStore, Sessions};
@@ -102,7 +103,7 @@ impl Visit {
         let headers = if let Ok(cookie) = self.set_cookie() {
             self.headers(cookie, true)
         } else {
-            // Without the cookie, because it cannot be made.
+            // The cookie is left out, because it cannot be made.
             let mut headers = Headers::default();
             headers.push("Vary", "Cookie");
             headers.push("Cache-Control", "no-store");
@@ -124,10 +125,11 @@ impl Visit {
         })
     }
 
-    /// The headers of a response that sets this cookie; `failed` says that it answers a failure.
+    /// The headers of a response that sets this cookie; `failed` means that the response reports a failure.
     fn headers(&self, cookie: Option<String>, failed: bool) -> Headers {
         let mut headers = Headers::default();
-        // Also if only the deadline was moved: a response that a cache keeps for one visitor must not reach another.
+        // `Vary` is needed even if only the deadline was moved: a response that a cache keeps for one visitor must not
+        // reach another.
         if self.session.accessed() || cookie.is_some() {
             headers.push("Vary", "Cookie");
         }
@@ -172,15 +174,15 @@ impl DerefMut for Visit {
 
 /// A session that could not be saved, with the headers that the response to it must carry.
 pub struct SaveError {
-    /// Why.
+    /// The error.
     pub error: Error,
-    /// To append to the response that says so.
+    /// The headers that the error's response must carry.
     pub headers: Headers,
 }
 
 impl fmt::Debug for SaveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The headers show no cookie: an `unwrap` prints this.
+        // An `unwrap` prints this text; the headers show no cookie.
         f.debug_struct("SaveError").field("error", &self.error).field("headers", &self.headers).finish()
     }
 }

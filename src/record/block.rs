@@ -1,25 +1,26 @@
-//! The bytes of a record: where each field lies in the block, and the check that a block makes sense. Pure: changes nothing.
+//! The bytes of a record: the place of each field in the block, and the validity check of a block. Pure: changes
+//! nothing.
 //!
-//! The byte map is in [`format`](crate::_documentation::format). A block that [`check`] accepted has these properties, which
-//! every reader here relies on and every writer (`edit`, `Record`) keeps:
+//! The byte map is in [`format`](crate::_documentation::format). A block that [`check`] accepted has these properties.
+//! Every reader here relies on them, and every writer (`edit`, `Record`) preserves them:
 //!
 //! - It has at most [`BYTES_MAX`] bytes, and its parts fill it to the last byte: header, table, text, values.
 //! - The ends in the table never decrease, and the last ones are the ends of the names and of the values.
 //! - The text (user, device note, names) is UTF-8, and each part of it begins and ends at a character.
-//! - The names ascend strictly, so that equal sessions have equal bytes and no name is there twice.
-//! - A field that is not in use is zero.
+//! - The names ascend strictly, so equal sessions have equal bytes and no name occurs twice.
+//! - An unused field is zero.
 use super::timing::{Expiry, Login, THOUSAND_YEARS, Timing};
 use crate::clock::{from_micros, micros};
 use std::time::{Duration, SystemTime};
 
-/// Largest record, in bytes: twice the highest limit that a store can be opened with. A larger one is refused with
+/// Largest record, in bytes: twice the highest limit of a store. A larger one is refused with
 /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge).
 pub const BYTES_MAX: usize = 1 << 25;
 
 /// Longest device note, in bytes.
 pub const DEVICE_NOTE_BYTES_MAX: usize = 256;
 
-/// The number of this arrangement of a block.
+/// The number of the layout of a block.
 pub(super) const LAYOUT: u8 = 1;
 
 const SETTING_AT: usize = 1;
@@ -40,7 +41,7 @@ const DIGEST_AT: usize = CUT_OFF_AT + 8;
 pub(super) const HEADER_LEN: usize = DIGEST_AT + 16;
 const _: () = assert!(HEADER_LEN == 80, "the byte map says 80");
 
-/// The flag of a session by the program's lifetime whose cookie ends with the browser.
+/// The flag of a session that follows the program's lifetime and whose cookie ends with the browser.
 const ENDS_WITH_BROWSER: u8 = 1;
 
 /// Bytes of one entry in the table: the end of its name and the end of its value.
@@ -73,7 +74,7 @@ pub(super) fn timing(block: &[u8]) -> Timing {
     }
 }
 
-/// Rounds down to whole microseconds, so that a save returns exactly the record that the next load reads.
+/// Times are rounded down to whole microseconds, so that a save returns exactly the record that the next load reads.
 pub(super) fn put_timing(block: &mut [u8], timing: &Timing) {
     let (setting, age) = match timing.expiry.normalized() {
         Expiry::Default => (0, 0),
@@ -134,7 +135,7 @@ pub(super) fn note_len(block: &[u8]) -> usize {
     u16::from_le_bytes(field(block, NOTE_LEN_AT)).into()
 }
 
-/// Where the user begins, behind the table.
+/// The offset of the user, behind the table.
 pub(super) fn text_at(block: &[u8]) -> usize {
     HEADER_LEN + ROW * u32::from_le_bytes(field(block, COUNT_AT)) as usize
 }
@@ -144,7 +145,7 @@ pub(super) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("the text of a block was checked")
 }
 
-/// One entry's row of the table: the ends of its name and of its value, counted from the first name and the first value.
+/// One entry's row of the table: the ends of its name and of its value, relative to the first name and the first value.
 pub(super) fn row(name_end: usize, value_end: usize) -> [u8; ROW] {
     let end = |end| u64::from(u32::try_from(end).expect("a block has at most 32 MiB"));
     (end(value_end) << 32 | end(name_end)).to_le_bytes()
@@ -157,18 +158,18 @@ pub(super) fn ends(row: [u8; ROW]) -> (usize, usize) {
     (ends as u32 as usize, (ends >> 32) as usize)
 }
 
-/// Why bytes are no record.
+/// The reason why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// They have a later layout, of this number.
+    /// The bytes have a later layout, with this number.
     Newer(u8),
-    /// They are none, for this reason.
+    /// The bytes are invalid, for this reason.
     Corrupt(&'static str),
 }
 
 /// Checks bytes that come from outside. Allocates nothing, whatever lengths they claim.
 pub(super) fn check(block: &[u8]) -> Result<(), Fault> {
-    // A later layout is at least as long, and keeps the byte that is not in use: other bytes are damage, not a later layout.
+    // A block of a later layout is no shorter than this header, and keeps the unused byte. Other blocks are damaged.
     if block.len() >= HEADER_LEN && block[0] > LAYOUT && block[UNUSED_AT] == 0 {
         return Err(Fault::Newer(block[0]));
     }
@@ -220,7 +221,7 @@ fn check_entries(block: &[u8]) -> Result<(), Fault> {
     let (table, _) = table.as_chunks::<ROW>();
     let (names_len, values_len) = table.last().map_or((0, 0), |last| ends(*last));
     let before_names = user_len(block) + note_len(block);
-    // At most 2 * 2^16 + 2 * 2^32: a sum that does not overflow where a pointer has 64 bits, checked for where it has 32.
+    // The sum is at most 2 * 2^16 + 2 * 2^32, so it can overflow only where a pointer has 32 bits.
     let length = before_names.checked_add(names_len).and_then(|sum| sum.checked_add(values_len));
     if length != Some(body.len()) {
         return fault("its parts do not fill it");
@@ -237,7 +238,7 @@ fn check_entries(block: &[u8]) -> Result<(), Fault> {
         if name_end < name_at || value_end < value_at || value_end > values_len {
             return fault("an end in its table comes before the one before it");
         }
-        // Also refuses an end behind the last one.
+        // An end behind the last name is refused here too.
         let Some(name) = text.get(before_names + name_at..before_names + name_end) else {
             return fault("a part of its text ends inside a character");
         };

@@ -1,13 +1,13 @@
-//! Changes of a record's entries: a new block is spliced from the old one and the changes, in one pass. Pure.
+//! Changes of a record's entries: splices a new block from the old one and the changes, in one pass. Pure.
 //!
-//! What lies between two changes is copied as a whole, of names and of values; the ends in the table move by what the changes
-//! before them added.
+//! The names and the values between two changes are each copied as a whole. Their ends in the table move by the number
+//! of bytes that the changes before them added.
 use super::block::{self, BYTES_MAX, HEADER_LEN, ROW};
 use super::entries::Entries;
 use crate::value::ValueRef;
 use std::sync::Arc;
 
-/// One change: an entry's name, and its new value or none to remove it.
+/// One change: an entry's name, and its new value; `None` removes it.
 pub(crate) type Edit<'a> = (&'a str, Option<ValueRef<'a>>);
 
 /// The new block would be larger than any record.
@@ -53,8 +53,8 @@ pub(super) fn splice(block: &[u8], edits: &[Edit<'_>]) -> Result<Arc<[u8]>, TooL
     Ok(out.into())
 }
 
-/// A value of the same length as the one before it (a counter, a flag, a time) is written over that in a copy of the block: a
-/// quarter of the instructions.
+/// If a value is replaced by one of the same length (a counter, a flag, a time), it is overwritten in a copy of the
+/// block, which takes a quarter of the instructions.
 fn overwrite(block: &[u8], old: Entries<'_>, name: &str, value: &[u8]) -> Option<Arc<[u8]>> {
     let index = old.find(name.as_bytes(), 0).ok()?;
     let (start, end) = (old.starts(index).1, old.starts(index + 1).1);
@@ -68,7 +68,7 @@ fn overwrite(block: &[u8], old: Entries<'_>, name: &str, value: &[u8]) -> Option
     Some(copy)
 }
 
-/// Where the entry of a name is, or would be; and where the next one is.
+/// The position of the entry of a name, or the position where it would be inserted; and the position of the next entry.
 fn place(old: Entries<'_>, name: &str, from: usize) -> (usize, usize) {
     match old.find(name.as_bytes(), from) {
         Ok(index) => (index, index + 1),
@@ -76,7 +76,7 @@ fn place(old: Entries<'_>, name: &str, from: usize) -> (usize, usize) {
     }
 }
 
-/// How large the entries of a block are.
+/// The size of the entries of a block.
 struct Size {
     count: usize,
     names: usize,
@@ -99,7 +99,7 @@ impl Size {
                 size.names = size.names.checked_add(name.len()).ok_or(TooLarge)?;
                 size.values = size.values.checked_add(value.as_bytes().len()).ok_or(TooLarge)?;
             }
-            // Each term alone is refused beyond the limit, so that their sum does not overflow.
+            // Each sum alone is bounded, so that the total cannot overflow.
             if size.names.max(size.values) > 2 * BYTES_MAX {
                 return Err(TooLarge);
             }
@@ -109,7 +109,7 @@ impl Size {
     }
 }
 
-/// The new entries, as far as they are written.
+/// The new entries, as far as they have been written.
 struct Writer<'a> {
     old: Entries<'a>,
     table: &'a mut [[u8; ROW]],

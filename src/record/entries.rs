@@ -1,4 +1,4 @@
-//! The entries of a record, as they lie in its block: looked up and iterated without a copy. Changes nothing.
+//! The entries of a record, in its block: lookup and iteration without a copy. Changes nothing.
 use super::block::{self, HEADER_LEN, ROW};
 use crate::value::ValueRef;
 use std::cmp::Ordering;
@@ -25,7 +25,7 @@ pub struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// Of a block that was checked.
+    /// The entries of a checked block.
     pub(super) fn of(block: &'a [u8]) -> Self {
         let text_at = block::text_at(block);
         let (table, _) = block[HEADER_LEN..text_at].as_chunks();
@@ -35,7 +35,7 @@ impl<'a> Entries<'a> {
         Self { table, names, values }
     }
 
-    /// How many there are.
+    /// The number of entries.
     ///
     /// ```
     /// # use sessile::{Record, Value};
@@ -49,7 +49,7 @@ impl<'a> Entries<'a> {
         self.table.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no entries.
     ///
     /// ```
     /// let record = sessile::Record::new(std::time::UNIX_EPOCH, std::time::UNIX_EPOCH);
@@ -60,7 +60,7 @@ impl<'a> Entries<'a> {
         self.table.is_empty()
     }
 
-    /// How many bytes all values have together.
+    /// The number of bytes of all values together.
     ///
     /// ```
     /// # use sessile::{Record, Value};
@@ -101,7 +101,7 @@ impl<'a> Entries<'a> {
         self.find(name.as_bytes(), 0).is_ok()
     }
 
-    /// Name and value of each.
+    /// The name and value of each entry.
     ///
     /// ```
     /// # use sessile::{Record, Value};
@@ -116,7 +116,7 @@ impl<'a> Entries<'a> {
         (0..self.len()).map(move |index| (block::text(self.name(index)), self.value(index)))
     }
 
-    /// The name of each.
+    /// The name of each entry.
     ///
     /// ```
     /// # use sessile::{Record, Value};
@@ -129,7 +129,7 @@ impl<'a> Entries<'a> {
         self.iter().map(|(name, _)| name)
     }
 
-    /// Where the entry of this name is, or would be, at `from` or behind it.
+    /// The position of the entry of this name, or the position where it would be inserted, searching from `from` on.
     pub(super) fn find(self, name: &[u8], from: usize) -> Result<usize, usize> {
         let (mut low, mut high) = (from, self.len());
         while low < high {
@@ -143,7 +143,7 @@ impl<'a> Entries<'a> {
         Err(low)
     }
 
-    /// The ends of the names and values of the entries before this one: where it begins.
+    /// The beginning of an entry: the ends of the name and value before it.
     pub(super) fn starts(self, index: usize) -> (usize, usize) {
         index.checked_sub(1).map_or((0, 0), |before| block::ends(self.table[before]))
     }
@@ -178,7 +178,7 @@ impl PartialEq for Entries<'_> {
 
 impl Eq for Entries<'_> {}
 
-/// How many there are and how large they are: names and values do not belong in a log.
+/// Shows the number and the size of the entries only, because names and values do not belong in a log.
 impl fmt::Debug for Entries<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entries").field("len", &self.len()).field("bytes", &self.value_bytes()).finish()

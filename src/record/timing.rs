@@ -11,11 +11,12 @@ pub enum Expiry {
     /// By the program's [`Lifetime`](crate::Lifetime).
     #[default]
     Default,
-    /// This long after the last activity, instead of the program's age; zero ends the session when it is saved.
+    /// This long after the last activity, instead of the program's age. Zero ends the session when it is saved.
     After(Duration),
-    /// At this instant, whatever the activity; one in the past ends the session when it is saved.
+    /// At this instant, whatever the activity. A past instant ends the session when it is saved.
     At(SystemTime),
-    /// When the browser closes (the cookie has neither `Max-Age` nor `Expires`); the server keeps its age.
+    /// When the browser closes (the cookie has neither `Max-Age` nor `Expires`). On the server, the program's age
+    /// applies.
     BrowserClose,
 }
 
@@ -44,25 +45,26 @@ fn whole_micros(span: Duration) -> Duration {
     Duration::new(span.as_secs(), span.subsec_micros() * 1000)
 }
 
-/// What the policy needs to know of a session: its times and its expiry setting. A record keeps whole microseconds; finer
-/// times are rounded down when they are set.
+/// The data about a session that the policy needs: its times and its expiry setting. A record keeps whole microseconds;
+/// finer times are rounded down when they are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// When the session was created, or its last login: the absolute limit counts from here.
+    /// The creation of the session, or its last login: the absolute limit counts from here.
     pub created: SystemTime,
     /// The last activity that moved the deadline: age and idle limit count from here.
     pub touched: SystemTime,
-    /// From this instant on the session is expired. The one time a store compares.
+    /// The instant from which on the session is expired; the only time that a store compares.
     pub deadline: SystemTime,
-    /// How this session expires, if not by the program's default.
+    /// The session's own expiry setting.
     pub expiry: Expiry,
-    /// Whether the cookie sent last ends with the browser because the program's [`Lifetime`](crate::Lifetime) said so; always
-    /// false with a setting of the session's own. A change of that policy reaches the browser with the next save.
+    /// Whether the last cookie ends with the browser because the program's [`Lifetime`](crate::Lifetime) said so;
+    /// always false with a setting of the session's own. A change of that policy reaches the browser with the next
+    /// save.
     pub ends_with_browser: bool,
 }
 
 impl Timing {
-    /// Of a session that is created and touched at `now`.
+    /// The times of a session that is created at `now`.
     ///
     /// ```
     /// use sessile::record::Timing;
@@ -76,10 +78,10 @@ impl Timing {
     }
 }
 
-/// The marks of a session's last login. All are empty in a record of which no login set them.
+/// The marks of a session's last login; all empty if there was none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Login {
-    /// When it was; the first instant of 1970 is stored as none.
+    /// The time of the login; the first instant of 1970 is stored as none.
     pub at: Option<SystemTime>,
     /// The number of the last cut-off at that time; 0 for none.
     pub cut_off: u64,

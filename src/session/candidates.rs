@@ -1,22 +1,22 @@
-//! The well-formed tokens that a request presented. Knows no store.
+//! The well-formed tokens that a request presented. Uses no store.
 use crate::id::Token;
 
-/// How many lie in the session itself. A request that presents no more costs no allocation.
+/// The number of tokens that are stored inline. A request that presents no more costs no allocation.
 const INLINE: usize = 4;
-/// Most that are kept; a `destroy` ends all of them.
+/// The most tokens that are kept; a `destroy` ends all of them.
 const KEPT_MAX: usize = 32;
 
-/// Tokens in their order, each once.
+/// Distinct tokens, in their order.
 #[derive(Default)]
 pub(super) struct Candidates {
     /// Filled from the first place on.
     first: [Option<Token>; INLINE],
-    /// Those after these.
+    /// The tokens beyond [`INLINE`].
     more: Vec<Token>,
 }
 
 impl Candidates {
-    /// Adds a token, unless it is there or there are as many as are kept.
+    /// Adds a token, unless it is there already or [`KEPT_MAX`] are kept.
     pub(super) fn insert(&mut self, token: Token) {
         for place in &mut self.first {
             match place {
@@ -41,7 +41,7 @@ impl Candidates {
         self.first.iter().flatten().chain(&self.more)
     }
 
-    /// Puts a token in the place of another one, if that is there.
+    /// Replaces a token by another one, if it is there.
     pub(super) fn replace(&mut self, old: &Token, new: &Token) {
         let mut all = self.first.iter_mut().flatten().chain(&mut self.more);
         if let Some(token) = all.find(|token| *token == old) {

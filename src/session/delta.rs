@@ -1,7 +1,7 @@
-//! The changes of a request, kept as changes so that they can be merged into the record that is stored when they are saved.
+//! The changes of a request. They are kept as changes, so that a save can merge them into the newest stored record.
 //!
-//! Pure: no store, no clock. An entry is atomic (nested values never merge); for each entry the delta says set, remove
-//! or apply these functions, and beside them it may say "drop all other entries".
+//! Pure: no store, no clock. An entry is atomic (nested values never merge). For each entry the delta says "set",
+//! "remove" or "apply these functions"; besides, it may say "drop all other entries".
 use crate::contained::contained;
 use crate::error::Result;
 use crate::record::{Edit, Entries, Record};
@@ -9,10 +9,10 @@ use crate::value::{Value, ValueRef};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 
-/// One function of `Session::update`: from the stored value (or none) to the new one.
+/// One function of `Session::update`: takes the stored value (or none) and returns the new one.
 pub(super) type UpdateFn = Box<dyn Fn(Option<ValueRef<'_>>) -> Result<Value> + Send>;
 
-/// The [`Delta`] of a session. It takes an allocation from the first change on: most requests change nothing.
+/// The [`Delta`] of a session. It is allocated at the first change, because most requests change nothing.
 #[derive(Default)]
 pub(super) struct LazyDelta(Option<Box<Delta>>);
 
@@ -30,10 +30,10 @@ impl DerefMut for LazyDelta {
     }
 }
 
-/// The changes of one request that are not saved yet.
+/// The unsaved changes of one request.
 #[derive(Default)]
 pub(super) struct Delta {
-    /// Drops every entry that exists at the merge, but these: `update_now` committed them after the drop.
+    /// Drops every entry that exists at the merge, except these names. `update_now` committed those after the drop.
     dropped_but: Option<BTreeSet<String>>,
     entries: BTreeMap<String, EntryDelta>,
 }
@@ -47,9 +47,9 @@ enum EntryDelta {
 /// An entry's value after a merge.
 #[derive(Debug, PartialEq)]
 pub(super) enum Merged<'a> {
-    /// As it is stored, or as the request set it.
+    /// The stored value, or the value that the request set.
     Same(ValueRef<'a>),
-    /// As a function made it of the stored one.
+    /// The result of a function.
     New(Value),
 }
 
@@ -62,8 +62,9 @@ impl Merged<'_> {
     }
 }
 
-/// The functions of one entry, in their order. They capture values of the program: a destructor that panics is contained,
-/// because a session is also dropped where nothing else contains the panic, and cleared when its save has succeeded.
+/// The functions of one entry, in their order. They capture values of the program, so their destructors may panic. Such
+/// a panic is contained, because a session may be dropped where nothing else contains the panic, and because the
+/// functions are dropped after a successful save.
 struct UpdateFns(Vec<UpdateFn>);
 
 impl Drop for UpdateFns {
@@ -87,16 +88,16 @@ impl Delta {
         self.entries.insert(name.into(), EntryDelta::Remove);
     }
 
-    /// Drops every entry that exists at the merge, and all changes so far.
+    /// Discards all changes so far, and drops every entry that exists at the merge.
     pub(super) fn clear(&mut self) {
         self.dropped_but = Some(BTreeSet::new());
         self.entries.clear();
     }
 
-    /// Adds one more function for an entry; `preview` is its result on the handler's copy.
+    /// Adds a function for an entry; `preview` is its result on the handler's copy.
     pub(super) fn update(&mut self, name: &str, preview: Value, function: UpdateFn) {
         match self.entries.get_mut(name) {
-            // On top of a value this request set (or removed) the function's result is certain.
+            // If this request set or removed the value, the function's result does not depend on the stored value.
             Some(change @ (EntryDelta::Set(_) | EntryDelta::Remove)) => *change = EntryDelta::Set(preview),
             Some(EntryDelta::Update { preview: last, functions }) => {
                 *last = preview;
@@ -109,7 +110,7 @@ impl Delta {
         }
     }
 
-    /// An entry was written to the store with all changes of it: nothing of it is pending.
+    /// Clears the changes of an entry that was written to the store with all of them.
     pub(super) fn committed(&mut self, name: &str) {
         self.entries.remove(name);
         if let Some(kept) = &mut self.dropped_but {
@@ -117,7 +118,7 @@ impl Delta {
         }
     }
 
-    /// The handler's view of an entry of which `stored` was loaded.
+    /// The handler's view of an entry; `stored` is its loaded value.
     pub(super) fn view<'a>(&'a self, name: &str, stored: Option<ValueRef<'a>>) -> Option<ValueRef<'a>> {
         match self.entries.get(name) {
             Some(EntryDelta::Set(value) | EntryDelta::Update { preview: value, .. }) => Some(value.into()),
@@ -139,7 +140,7 @@ impl Delta {
         self.entries.contains_key(name) || self.drops(name)
     }
 
-    /// The entry's value when the delta is merged into `stored`.
+    /// The entry's value after merging the delta into `stored`.
     pub(super) fn merged<'a>(
         &'a self,
         name: &str,
@@ -160,7 +161,7 @@ impl Delta {
         })
     }
 
-    /// Merges into the stored entries. Whether that changed anything.
+    /// Merges the delta into the stored entries. Returns whether that changed anything.
     pub(super) fn apply(&self, record: &mut Record) -> Result<bool> {
         let before = record.clone();
         let stored = before.entries();

@@ -1,4 +1,4 @@
-//! How a request ends its session: in the store, at once, and in the browser, with its response.
+//! The end of a session by its request: in the store, at once, and in the browser, by the response.
 use super::Session;
 use crate::error::Result;
 use crate::event::Event;
@@ -7,24 +7,26 @@ use std::cell::OnceCell;
 /// Whether [`Session::destroy`] found a live session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destroyed {
-    /// A live session, which is ended now. Also if an earlier `destroy` of this request was an error and had ended it.
+    /// A live session was found and is ended now. Also returned if an earlier, failed `destroy` of this request had
+    /// ended it.
     Ended,
-    /// No live session: the request presented no id, or nothing is stored under it any more (it was ended or moved by another
-    /// request, it has expired, or it was made up).
+    /// No live session: the request presented no id, or no session is stored under it any more (another request ended
+    /// or moved it, it has expired, or the id was made up).
     WasGone,
 }
 
 impl Session {
-    /// Ends the session at once, in the store, for every token that the request presented; drops the entries and forgets the
-    /// id. An entry that is stored afterwards makes a new session. Nothing that happens later in the request undoes it.
+    /// Ends the session at once, in the store, for every token that the request presented; drops the entries and
+    /// forgets the id. An entry that is stored afterwards makes a new session. No later operation of the request undoes
+    /// the end.
     ///
-    /// If the request presented a token, the response removes the cookie, also if no session was found under it: else a logout
-    /// that comes after another request has moved or ended the session would leave a cookie in the browser.
+    /// If the request presented a token, the response removes the cookie, even if no session was found. Otherwise a
+    /// logout that comes after another request has moved or ended the session would leave a cookie in the browser.
     ///
     /// # Errors
     ///
-    /// The storage failed: the session may still be alive. Nothing is forgotten and the cookie stays, so that the call can be
-    /// tried again.
+    /// The storage failed, and the session may still be alive. The session keeps its state and the cookie stays, so
+    /// that the call can be tried again.
     ///
     /// ```
     /// use sessile::{Cookies, Destroyed, FileStore, Sessions};
@@ -50,7 +52,8 @@ impl Session {
         Ok(destroyed)
     }
 
-    /// Deletes every session of the candidates, and one that this request created. Forgets nothing unless all are deleted.
+    /// Deletes every session of the candidates, and one that this request created. The session's state is kept unless
+    /// all are deleted.
     pub(super) fn destroy_in_store(&mut self) -> Result<Destroyed> {
         let current = self.current();
         let own = current.map(|current| &current.token).filter(|token| !self.candidates.contains(token));
@@ -61,7 +64,7 @@ impl Session {
             let deleted = self.context.store.delete(token);
             cookie_is_dead |= deleted.is_ok() && self.cookie.carries(token);
             match deleted {
-                // After a failed attempt, "not there" may be the effect of that attempt.
+                // After a failed attempt, the session may be absent because that attempt ended it.
                 Ok(was_live) if was_live || self.destroy_failed => {
                     ended = true;
                     let of_current = current.filter(|current| current.token == *token);

@@ -1,4 +1,4 @@
-//! A session's entries: read with the changes of this request on top, and changed in memory.
+//! A session's entries: reads see the changes of this request, and changes are kept in memory.
 use super::Session;
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
@@ -8,12 +8,12 @@ use serde::de::DeserializeOwned;
 
 /// Longest entry name, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
-/// Where the test cookie's entry is kept.
+/// The name of the test cookie's entry.
 const TEST_COOKIE: &str = "_test";
 
 impl Session {
-    /// Reads an entry; `None` if there is none. Another request may change it before this one is saved: a change that depends
-    /// on the value belongs in [`update`](Self::update) or [`update_now`](Self::update_now).
+    /// Reads an entry; `None` if there is none. Another request may change the entry before this request is saved. A
+    /// change that depends on the value belongs in [`update`](Self::update) or [`update_now`](Self::update_now).
     ///
     /// # Errors
     ///
@@ -35,15 +35,15 @@ impl Session {
         self.view(name)?.map(|value| read(name, value)).transpose()
     }
 
-    /// Sets an entry. Setting it to the value it has is a read. Of two requests that set it, the one that is saved later wins:
-    /// a value that depends on the old one belongs in [`update`](Self::update).
+    /// Sets an entry. Setting an entry to its current value changes nothing. If two requests set it, the later save
+    /// wins; a value that depends on the old one belongs in [`update`](Self::update).
     ///
     /// The value is stored as JSON has it: `Some(None)` reads back as `None`, see [`Value::new`].
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Value`] if the value cannot be stored or nests too deeply, see [`Value::new`]; [`ErrorKind::TooLarge`] if
-    /// it alone is larger than the store lets a session be.
+    /// [`ErrorKind::Value`] if the value cannot be stored or nests too deeply, see [`Value::new`];
+    /// [`ErrorKind::TooLarge`] if the value alone exceeds the store's limit for a session.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -60,7 +60,7 @@ impl Session {
         self.put(name, &value)
     }
 
-    /// Removes an entry. Whether there was one.
+    /// Removes an entry. Returns whether it existed.
     ///
     /// # Errors
     ///
@@ -81,12 +81,13 @@ impl Session {
         self.discard(name)
     }
 
-    /// Reads an entry and removes it when the session is saved. Not atomic between requests: two of them at the same time both
-    /// get it. An entry that must be taken once (a coupon, a one-time token) needs [`take_now`](Self::take_now).
+    /// Reads an entry and removes it when the session is saved. Not atomic between requests: two simultaneous requests
+    /// both get it. An entry that must be taken only once (a coupon, a one-time token) needs
+    /// [`take_now`](Self::take_now).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Type`] if it holds another type; it is then not removed.
+    /// [`ErrorKind::Type`] if the entry holds another type; it is then not removed.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -108,13 +109,13 @@ impl Session {
         Ok(value)
     }
 
-    /// Reads an entry, or sets it to `value` if there is none. Not atomic between requests: two of them at the same time each
-    /// get their own value, and the one that is saved later wins. Where all must agree, use
+    /// Reads an entry, or sets it to `value` if there is none. Not atomic between requests: two simultaneous requests
+    /// each get their own value, and the later save wins. If all must agree, use
     /// [`get_or_insert_now`](Self::get_or_insert_now).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Type`] if it holds another type.
+    /// [`ErrorKind::Type`] if the entry holds another type.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -135,18 +136,18 @@ impl Session {
         Ok(value)
     }
 
-    /// Changes an entry (its type's default, if there is none) with a function that runs now, on the handler's copy,
-    /// and again when the session is saved, on the value that is stored then: concurrent updates all count.
+    /// Changes an entry (its type's default, if there is none) with a function. The function runs now, on the handler's
+    /// copy, and again when the session is saved, on the value that is stored then, so concurrent updates all count.
     ///
-    /// The function is kept until the save: it owns what it captures (`to_owned()`, `move`), and is `Clone`.
+    /// The function is kept until the save, so it must own its captures (`to_owned()`, `move`) and be `Clone`.
     ///
-    /// It returns the handler's copy, a *preview*: for the truth (a counter that decides something), use
-    /// [`update_now`](Self::update_now).
+    /// Returns the changed copy, a *preview*. If the program needs the stored value (a counter that decides something),
+    /// use [`update_now`](Self::update_now).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Type`] if the entry holds another type, [`ErrorKind::Panicked`] if the function panics: now, or when it is
-    /// saved. Then nothing is changed, or saved.
+    /// [`ErrorKind::Type`] if the entry holds another type, [`ErrorKind::Panicked`] if the function panics, now or at
+    /// the save. Then nothing is changed, or saved.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -224,7 +225,7 @@ impl Session {
         Ok(names.into_iter().filter(|name| !name.starts_with('_')).collect())
     }
 
-    /// All entries, name and value, in the order of their names. For pages and logs; a program that knows the name uses
+    /// All entries, name and value, in the order of their names. For pages and logs; a program that knows a name uses
     /// [`get`](Self::get).
     ///
     /// # Errors
@@ -287,7 +288,7 @@ impl Session {
         self.delta.clear();
     }
 
-    /// Sets an entry that the next request can look for, to learn whether the browser accepts cookies.
+    /// Sets an entry that the next request can look for, which shows whether the browser accepts cookies.
     ///
     /// # Errors
     ///
@@ -353,7 +354,7 @@ impl Session {
         self.discard(TEST_COOKIE).map(drop)
     }
 
-    /// The handler's view of an entry; loads.
+    /// The handler's view of an entry; loads the session.
     pub(super) fn view(&self, name: &str) -> Result<Option<ValueRef<'_>>> {
         let current = self.load()?;
         Ok(self.delta.view(name, current.and_then(|current| current.record.entries().get(name))))
@@ -364,8 +365,9 @@ impl Session {
         Ok(self.view(&name)?.map(ValueRef::to_value).map(|value| (name, value)))
     }
 
-    /// Refuses a value that no record has room for, now rather than at the save. A value that is no larger than all stored
-    /// entries is left to the store: the limit may have been lowered since, and refuses only growth.
+    /// Refuses a value that no record has room for now, rather than at the save. A value that is no larger than all
+    /// stored entries together is left to the store: the limit may have been lowered since, and then refuses only
+    /// growth.
     fn check_size(&self, name: &str, value: &Value) -> Result<()> {
         let bytes = value.as_bytes().len();
         let Some(max) = self.context.store.record_bytes_max().filter(|max| bytes > *max) else {
@@ -382,7 +384,7 @@ impl Session {
     fn put<T: Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
         let value = store(name, value)?;
         self.check_size(name, &value)?;
-        // An entry that this request has changed already may have any value in the store by now: setting it counts.
+        // If this request has changed the entry already, the stored value is unknown, so setting it counts as a change.
         if self.view(name)? != Some((&value).into()) || self.delta.touches(name) {
             self.delta.insert(name, value);
             self.modified = true;
@@ -412,8 +414,8 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     }
 }
 
-/// Runs a function of the program, with its types' code, that may run under a session's lock: its panic is an error, so
-/// that nothing is written and the lock is given back.
+/// Runs a function of the program and the code of its types, perhaps under a session's lock. A panic becomes an error,
+/// so that nothing is written and the lock is released.
 pub(super) fn run_program<R>(run: impl FnOnce() -> Result<R>) -> Result<R> {
     contained(run).unwrap_or_else(|_| {
         let reason = "the function given for it, or its type's own code, panicked; nothing was saved";
@@ -421,8 +423,8 @@ pub(super) fn run_program<R>(run: impl FnOnce() -> Result<R>) -> Result<R> {
     })
 }
 
-/// An entry (its type's default, if there is none) after a function of the program: as it is stored, and the result of `then`
-/// on it.
+/// Applies a function of the program to an entry (its type's default, if there is none). Returns the new value, and the
+/// result of `then` on it.
 fn changed<T, R>(
     name: &str,
     stored: Option<ValueRef<'_>>,

@@ -1,5 +1,5 @@
-//! When a session expires: its setting, its deadline, the renewal of the deadline, and the end of a session whose setting has
-//! passed.
+//! The expiry of a session: its setting, its deadline, the renewal of the deadline, and the end of a session whose
+//! setting has passed.
 use super::{Destroyed, Session};
 use crate::error::Result;
 use crate::event::Event;
@@ -10,7 +10,8 @@ use crate::store::Verdict;
 use std::time::{Duration, SystemTime};
 
 impl Session {
-    /// Sets how this session expires, from the next save on. A past instant or a zero duration ends it then.
+    /// Sets how this session expires, from the next save on. A past instant or a zero duration ends the session at that
+    /// save.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -53,8 +54,8 @@ impl Session {
         Ok(self.expiry.or(current.map(|current| current.record.timing().expiry)).unwrap_or_default())
     }
 
-    /// When this session expires: as it is stored, or earlier if the policy has become stricter since; for a new session or a
-    /// new setting, as a save now would store it.
+    /// The deadline of this session: the stored one, or an earlier one if the policy has become stricter since. For a
+    /// new session or a new setting, the deadline that a save now would store.
     ///
     /// # Errors
     ///
@@ -74,7 +75,7 @@ impl Session {
         self.deadline_at(self.context.store.now())
     }
 
-    /// How long until [`deadline`](Self::deadline); zero if it has passed.
+    /// The time until [`deadline`](Self::deadline); zero if it has passed.
     ///
     /// # Errors
     ///
@@ -108,8 +109,9 @@ impl Session {
         })
     }
 
-    /// Moves the deadline of a session without changes, if that still gains a step. A failed renewal is reported to the
-    /// observer, not to the handler: it costs the visitor nothing now. A session that was ended meanwhile stays ended.
+    /// Moves the deadline of a session without changes, if that gains at least a step. A failed renewal is reported to
+    /// the observer instead of the handler, because it costs the visitor nothing now. A session that was ended
+    /// meanwhile stays ended.
     pub(super) fn renew(&mut self, token: &Token, now: SystemTime) {
         let lifetime = &self.context.lifetime;
         let mut moved = false;
@@ -130,8 +132,8 @@ impl Session {
         }
     }
 
-    /// Ends the session because its own expiry setting has passed. That is no logout: the cookie is removed only if it carries
-    /// the ended session.
+    /// Ends the session because its own expiry setting has passed. This is no logout, so the cookie is removed only if
+    /// it carries the ended session.
     pub(super) fn expire(&mut self) -> Result<()> {
         let current = self.current();
         let was_presented = current.is_some_and(|current| self.candidates.contains(&current.token));

@@ -1,6 +1,6 @@
 //! One visitor's session: a dictionary that loads when it is first read and saves its changes.
 //!
-//! Knows the [`Store`](crate::store::Store) trait and no storage, no HTTP.
+//! Uses the [`Store`](crate::store::Store) trait. Knows no storage and no HTTP.
 //!
 //! ```text
 //!             first read                insert, update, remove, clear, set_expiry, login, rotate_id
@@ -11,13 +11,13 @@
 //! ```
 //!
 //! - The handler sees the record of the first read with the delta on top.
-//! - A save merges the delta, entry by entry, into the record that is stored then ([`Store::update`], under the lock).
-//! - A session that was live at first read and is absent at save is [`ErrorKind::Gone`]; nothing is resurrected. A login
-//!   is not lost that way: it makes a new session.
+//! - A save merges the delta, entry by entry, into the newest stored record ([`Store::update`], under the lock).
+//! - If a session was live at first read and is absent at save, the save fails with [`ErrorKind::Gone`], and nothing is
+//!   resurrected. A login is not lost that way: it makes a new session.
 //!
-//! One file for each operation: `dictionary` (entries), `delta` (their changes), `save`, `now` (changes that are made at once),
-//! `rotate` (login and a new id), `expiry`, `destroy`; `pending_cookie` is for the response, `context` has
-//! the parts that all sessions share.
+//! Each operation has a file: `dictionary` (entries), `delta` (their changes), `save`, `now` (changes that are made at
+//! once), `rotate` (login and a new id), `expiry`, `destroy`; `pending_cookie` is for the response, `context` has the
+//! parts that all sessions share.
 //!
 //! [`Store::update`]: crate::store::Store::update
 //! [`ErrorKind::Gone`]: crate::ErrorKind::Gone
@@ -50,24 +50,24 @@ use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::sync::Arc;
 
-/// Most candidates of a request that are read, well-formed or not; the rest is ignored. A browser sends one cookie of our
-/// name, or a few (one for each path and domain): 64 leave room for that and bound the work.
+/// The most candidates of a request that are read, well-formed or not; the rest is ignored. A browser sends one cookie
+/// of this name, or a few (one for each path and domain). 64 leave room for those and bound the work.
 const CANDIDATES_MAX: u8 = 64;
-/// Most that are looked up to find the live one: each costs a read of the disk.
+/// The most candidates that are looked up to find the live one, because each lookup costs a read of the disk.
 const LOOKED_UP_MAX: usize = 4;
 
 /// One visitor's session. Owned and `Send`; made without I/O.
 ///
-/// Reads take `&self` and load at first use. Writes stay in memory until [`save`](Self::save) (web programs: until
-/// the adapter or [`Visit::finish`](crate::http::Visit::finish) saves), except for those that say "at once":
+/// Reads take `&self` and load at first use. Writes stay in memory until [`save`](Self::save) (web programs: until the
+/// adapter or [`Visit::finish`](crate::http::Visit::finish) saves). Four methods change the store at once:
 /// [`update_now`](Self::update_now), [`take_now`](Self::take_now), [`get_or_insert_now`](Self::get_or_insert_now) and
 /// [`destroy`](Self::destroy). Dropping a session saves nothing.
 ///
 /// # Errors
 ///
-/// Every method that loads fails if the storage does; such a failure is not remembered, so the next call tries again. Every
-/// method that takes a name refuses one that is empty, longer than 128 bytes, has a control character or begins with `_`, with
-/// [`ErrorKind::Name`](crate::ErrorKind::Name).
+/// Every method that loads fails if the storage does. Such a failure is not remembered, so the next call tries again.
+/// Every method that takes a name refuses a name that is empty, longer than 128 bytes, has a control character or
+/// begins with `_`, with [`ErrorKind::Name`](crate::ErrorKind::Name).
 #[expect(
     clippy::struct_excessive_bools,
     reason = "independent facts about one request, each set in one place"
@@ -76,7 +76,7 @@ pub struct Session {
     context: Arc<Context>,
     /// The request's well-formed tokens, until a `destroy` clears them. Only the first few are looked up: see [`LOOKED_UP_MAX`].
     candidates: Candidates,
-    /// How many candidates were read, well-formed or not.
+    /// The number of candidates that were read, well-formed or not.
     candidates_read: u8,
     /// The live session, if there is one; empty until the first read.
     current: OnceCell<Option<Current>>,
@@ -85,7 +85,7 @@ pub struct Session {
     modified: bool,
     /// Whether this request wrote to the store, for [`Renewal::OnSave`](crate::Renewal::OnSave).
     saved: bool,
-    /// Whether it did so with less than [`Durability::PowerSafe`].
+    /// Whether a write of this request was less than [`Durability::PowerSafe`].
     saved_relaxed: bool,
     /// Whether the request presented a well-formed token, also if a `destroy` has cleared it since.
     presented_token: bool,
@@ -93,7 +93,7 @@ pub struct Session {
     removes_cookie: bool,
     /// Whether an attempt to destroy the session failed, perhaps after the session had ended.
     destroy_failed: bool,
-    /// Whether a save failed in this request, also if a later one succeeded: then no cache may keep the response.
+    /// Whether a save failed in this request, even if a later one succeeded. No cache may then keep the response.
     save_failed: bool,
     delta: LazyDelta,
     expiry: Option<Expiry>,
@@ -135,8 +135,8 @@ impl Session {
         }
     }
 
-    /// Takes the next candidate of the request: of all that are taken, the first live one is this session. Does no I/O. `None`
-    /// stands for a candidate that cannot be a token of any store. Whether further ones are read.
+    /// Takes the next candidate of the request; the first live one among all candidates is this session. Does no I/O.
+    /// `None` stands for a candidate that cannot be a token of any store. Returns whether further candidates are read.
     pub(crate) fn present(&mut self, candidate: Option<Token>) -> bool {
         match candidate {
             Some(token) if self.context.store.is_well_formed(&token) => {
@@ -184,7 +184,7 @@ impl Session {
         self.modified
     }
 
-    /// The digest of the session's id, for logs; `None` if it is not stored.
+    /// The public id of the session, for logs; `None` if the session is not stored.
     ///
     /// # Errors
     ///
@@ -209,7 +209,7 @@ impl Session {
         Ok(self.load()?.map(|current| current.id))
     }
 
-    /// The secret token, for programs that carry it by other means than our cookie; `None` if it is not stored.
+    /// The secret token, for programs that do not carry it in this crate's cookie; `None` if the session is not stored.
     ///
     /// # Errors
     ///
@@ -231,12 +231,13 @@ impl Session {
         Ok(self.load()?.map(|current| current.token.clone()))
     }
 
-    /// The live session of the candidates, if there is one. Looks once; failures are not remembered.
+    /// The live session among the candidates, if there is one. The result is remembered; a failure is not.
     fn load(&self) -> Result<Option<&Current>> {
         self.accessed.set(true);
         if self.current.get().is_none() {
             let live = self.find_live()?;
-            // `find_live` calls the store and the observer, neither of which has this session.
+            // The cell is still empty, because `find_live` calls the store and the observer, and neither has this
+            // session.
             let _ = self.current.set(live);
         }
         Ok(self.current())
@@ -268,7 +269,7 @@ impl Session {
         Ok(None)
     }
 
-    /// Reports that the request presented a malformed token, once: a header of megabytes must not fill a log.
+    /// Reports once that the request presented a malformed token: a header of megabytes must not fill a log.
     fn observe_malformed(&self) {
         if !self.malformed_observed.replace(true) {
             self.context.observe(&Event::Malformed);

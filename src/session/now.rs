@@ -1,7 +1,7 @@
 //! Changes of one entry that are made in the store, at once and as one step.
 //!
-//! Only that entry is saved, with the request's earlier changes of it. A pending `login` or `rotate_id` is carried out in the
-//! same step: no later change is written under the id from before it.
+//! Only that entry is saved, together with the request's earlier changes of it. A pending `login` or `rotate_id` is
+//! carried out in the same step, so that no later change is written under the old id.
 use super::delta::Merged;
 use super::dictionary::{check_name, read, run_program, store};
 use super::{IdChange, Session};
@@ -14,28 +14,29 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::SystemTime;
 
-/// From the value of an entry to its new value (`None`: the entry is removed). It may run several times.
+/// Takes the value of an entry and returns its new value; `None` removes the entry. It may run several times.
 type EntryFn<'a> = &'a mut dyn FnMut(Option<ValueRef<'_>>) -> Result<Option<Value>>;
 
 /// The result of a change.
-struct Written {
-    /// Whether the entry is another one now.
+struct SavedEntry {
+    /// Whether the entry's value is another one now.
     changed: bool,
     /// Whether there is a session in the store.
     stored: bool,
 }
 
 impl Session {
-    /// Changes one entry (its type's default, if there is none) in the store, at once and as one step, and returns the result of
-    /// the function: the truth, whatever other requests do. Only that entry is saved, with the request's earlier changes of it;
-    /// it stays saved if the request fails later.
+    /// Changes one entry (its type's default, if there is none) in the store, at once and as one step, and returns the
+    /// result of the function on the stored value, whatever other requests do. Only that entry is saved, together with
+    /// the request's earlier changes of it. It stays saved if the request fails later.
     ///
-    /// A pending [`login`](Self::login) or [`rotate_id`](Self::rotate_id) of this request is carried out in the same step, and
-    /// stands also if the request fails later: the entry is written under the new id, and nothing is written under the old one.
+    /// A pending [`login`](Self::login) or [`rotate_id`](Self::rotate_id) of this request is carried out in the same
+    /// step, and stands even if the request fails later: the entry is written under the new id, and nothing is written
+    /// under the old one.
     ///
-    /// The function may run several times. It must not use another handle on the same session (a second [`Visit`] of the same
-    /// cookie, say): a save or `destroy` inside it would wait for itself, and is
-    /// [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant) at once where the storage can tell.
+    /// The function may run several times. It must not use another handle on the same session (a second [`Visit`] of
+    /// the same cookie, say). A save or `destroy` inside it would wait for itself, and fails with
+    /// [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant) at once if the storage can detect that.
     ///
     /// [`Visit`]: crate::http::Visit
     ///
@@ -72,9 +73,9 @@ impl Session {
         Ok(outcome.expect("the store ran the change before it saved"))
     }
 
-    /// Reads an entry and removes it, in the store, at once and as one step: of several requests that take it, one gets it.
-    /// For one-time tokens and coupons. It stays taken if the request fails later; a pending login or rotation is carried out
-    /// as by [`update_now`](Self::update_now).
+    /// Reads an entry and removes it, in the store, at once and as one step. If several requests take it, only one gets
+    /// it. For one-time tokens and coupons. It stays taken if the request fails later; a pending login or rotation is
+    /// carried out as by [`update_now`](Self::update_now).
     ///
     /// # Errors
     ///
@@ -101,9 +102,9 @@ impl Session {
         Ok(taken)
     }
 
-    /// Reads an entry, or sets it to `value` if there is none, in the store, at once and as one step: of several requests that
-    /// do it, all get the value of the first. It stays set if the request fails later; a pending login or rotation is carried
-    /// out as by [`update_now`](Self::update_now).
+    /// Reads an entry, or sets it to `value` if there is none, in the store, at once and as one step. If several
+    /// requests call this, all get the value of the first. It stays set if the request fails later; a pending login or
+    /// rotation is carried out as by [`update_now`](Self::update_now).
     ///
     /// # Errors
     ///
@@ -128,20 +129,20 @@ impl Session {
         Ok(found.unwrap_or(value))
     }
 
-    /// Changes one entry in the store. Whether that changed it.
+    /// Changes one entry in the store. Returns whether its value changed.
     fn change_now(&mut self, name: &str, change: EntryFn<'_>) -> Result<bool> {
         check_name(name)?;
-        let written = self.write_now(name, change);
-        let Written { changed, stored } = self.note_failure(written)?;
+        let saved = self.write_now(name, change);
+        let SavedEntry { changed, stored } = self.note_failure(saved)?;
         self.delta.committed(name);
-        // A pending login is not carried out where nothing is stored, because an expiry setting of the past is pending too.
+        // If nothing is stored, a pending login stays pending, because an expiry setting of the past is pending too.
         if stored {
             self.id_change = IdChange::Keep;
         }
         Ok(changed)
     }
 
-    fn write_now(&mut self, name: &str, change: EntryFn<'_>) -> Result<Written> {
+    fn write_now(&mut self, name: &str, change: EntryFn<'_>) -> Result<SavedEntry> {
         let now = self.context.store.now();
         match self.load()?.map(|current| current.token.clone()) {
             Some(token) => self.merge_now(&token, name, change, now),
@@ -149,14 +150,14 @@ impl Session {
         }
     }
 
-    /// The same for a session that is stored, as far as is known.
+    /// Changes one entry of a session that is presumably stored.
     fn merge_now(
         &mut self,
         token: &Token,
         name: &str,
         change: EntryFn<'_>,
         now: SystemTime,
-    ) -> Result<Written> {
+    ) -> Result<SavedEntry> {
         let (mut changed, mut logged_in) = (false, false);
         let saved = self.change_live(token, now, &mut |record| {
             logged_in = self.log_in(record, now)?;
@@ -168,14 +169,14 @@ impl Session {
             return self.create_now(name, change, now);
         };
         self.apply_saved(saved, now, logged_in);
-        Ok(Written { changed, stored: true })
+        Ok(SavedEntry { changed, stored: true })
     }
 
-    /// The same for a session that is not stored.
-    fn create_now(&mut self, name: &str, change: EntryFn<'_>, now: SystemTime) -> Result<Written> {
+    /// Changes one entry of a session that is not stored, and so creates the session.
+    fn create_now(&mut self, name: &str, change: EntryFn<'_>, now: SystemTime) -> Result<SavedEntry> {
         let mut record = self.new_record(now)?;
         let changed = self.change_entry(name, &mut record, change)?;
-        Ok(Written { changed, stored: self.store_new(record, now)? })
+        Ok(SavedEntry { changed, stored: self.store_new(record, now)? })
     }
 
     /// Applies the request's earlier changes of the entry to a record, and then `change`.

@@ -1,4 +1,4 @@
-//! The cookie that the response to a request has to set or remove.
+//! The cookie that the response to a request must set or remove.
 use super::Session;
 use crate::id::Token;
 use std::time::{Duration, SystemTime};
@@ -6,21 +6,21 @@ use std::time::{Duration, SystemTime};
 /// The cookie of a response.
 #[derive(Debug, Default)]
 pub(crate) enum PendingCookie {
-    /// None: the browser has the token, with the right deadline.
+    /// No cookie: the browser has the token, with the right deadline.
     #[default]
     Nothing,
     /// A new token, or the old one with a moved deadline.
     Token {
         token: Token,
-        /// How long from the save, and until when; `None` ends with the browser.
+        /// The lifetime from the save on, and the deadline; `None` ends with the browser.
         until: Option<(Duration, SystemTime)>,
     },
-    /// A removal: the session of the request's cookie was ended, or the visitor asked for that.
+    /// A removal: the session of the request's cookie was ended, or the visitor logged out.
     Removed,
 }
 
 impl PendingCookie {
-    /// Whether the browser is given this token.
+    /// Whether the response gives the browser this token.
     pub(super) fn carries(&self, token: &Token) -> bool {
         matches!(self, Self::Token { token: carried, .. } if carried == token)
     }
@@ -38,7 +38,7 @@ impl Session {
         self.cookie = PendingCookie::Removed;
     }
 
-    /// Does not send the pending token, which does not exist any more: a late response would overwrite the cookie of a newer
+    /// Cancels a pending token that no longer exists. A late response with it would overwrite the cookie of a newer
     /// login.
     pub(super) fn drop_cookie(&mut self) {
         if matches!(self.cookie, PendingCookie::Token { .. }) {

@@ -1,4 +1,4 @@
-//! Login and a new id: pending until the next save, which moves the session in the same step.
+//! Login and rotation: both stay pending until the next save, which moves the session to a new id in the same step.
 use super::Session;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Expiry, Login, Record, Timing};
@@ -12,13 +12,13 @@ pub const USER_BYTES_MAX: usize = 256;
 pub(super) enum IdChange {
     Keep,
     Rotate,
-    /// And records this user.
+    /// Rotate, and record this user.
     Login(String),
 }
 
 impl Session {
-    /// Gives the session a new id when it is saved, or by the next [`update_now`](Self::update_now), and ends the old one in
-    /// the same step; the entries stay. For every change of privilege. Without effect on a session that is not stored.
+    /// Gives the session a new id at its next save or [`update_now`](Self::update_now), and ends the old id in the same
+    /// step; the entries stay. For every change of privilege. Has no effect on a session that is not stored.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -42,11 +42,12 @@ impl Session {
         }
     }
 
-    /// Logs a user in. When the session is saved, or by the next [`update_now`](Self::update_now), it gets a new id, the absolute
-    /// limit starts again, and if another user was logged in, that user's entries and expiry setting are dropped.
+    /// Logs a user in. At the next save or [`update_now`](Self::update_now), the session gets a new id and its absolute
+    /// limit starts again. If another user was logged in, that user's entries and expiry setting are dropped.
     ///
-    /// If another request has ended or moved the session meanwhile (a login button pressed twice), the login is not refused:
-    /// it makes a new session from the entries that this request had loaded, unless they were another user's, and its changes.
+    /// If another request has ended or moved the session meanwhile (a login button pressed twice), the login is not
+    /// refused. It makes a new session from this request's changes and the entries that it had loaded, unless they were
+    /// another user's.
     ///
     /// # Errors
     ///
@@ -78,7 +79,7 @@ impl Session {
         Ok(())
     }
 
-    /// The user that is logged in; `None` if there is none.
+    /// The logged-in user; `None` if there is none.
     ///
     /// # Errors
     ///
@@ -104,8 +105,8 @@ impl Session {
         })
     }
 
-    /// Carries out a pending login on the record of a live session, before any other change of the request. The entries and
-    /// the expiry setting of another user are dropped. Whether a login was pending.
+    /// Carries out a pending login on the record of a live session, before any other change of the request. The entries
+    /// and the expiry setting of another user are dropped. Returns whether a login was pending.
     pub(super) fn log_in(&self, record: &mut Record, now: SystemTime) -> Result<bool> {
         let IdChange::Login(user) = &self.id_change else { return Ok(false) };
         let mut timing = record.timing();
@@ -123,8 +124,8 @@ impl Session {
         Ok(true)
     }
 
-    /// The first record of a new session. A login whose session is gone starts from the entries that this request had loaded
-    /// of it (a cart, say), unless they were another user's.
+    /// The first record of a new session. If a login's session is gone, the record starts from the entries that this
+    /// request had loaded (a cart, say), unless they were another user's.
     pub(super) fn new_record(&self, now: SystemTime) -> Result<Record> {
         let empty = Record::new(now, now);
         let IdChange::Login(user) = &self.id_change else { return Ok(empty) };
@@ -133,7 +134,7 @@ impl Session {
             return empty.with_user(user);
         };
         let expiry = lost.timing().expiry;
-        // A setting that has passed may be the reason why the session is gone.
+        // The session may be gone because its expiry setting has passed.
         let expiry = if expiry.is_over(now) { Expiry::Default } else { expiry };
         let mut record = empty.with_timing(Timing { expiry, ..Timing::new(now, now) });
         record.extend(lost.entries().iter())?;

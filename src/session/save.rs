@@ -1,4 +1,4 @@
-//! How a session's changes reach the store: as a new session, merged into the newest record, or moved with it to a new id.
+//! Saving a session's changes: as a new session, merged into the newest record, or moved with that record to a new id.
 use super::delta::LazyDelta;
 use super::{Current, IdChange, PendingCookie, Session};
 use crate::error::{Error, ErrorKind, Result};
@@ -11,17 +11,17 @@ use std::cell::OnceCell;
 use std::time::SystemTime;
 
 impl Session {
-    /// Writes the changes. Creates the session if it is not stored and there is something to store; writes nothing if nothing
-    /// was changed and the deadline need not move.
+    /// Writes the changes. Creates the session if it is not stored and there is something to store. Writes nothing if
+    /// nothing was changed and the deadline need not move.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Gone`] if the session was live when it was first read, changes wait to be saved, and it was ended
-    /// meanwhile; not if a [`login`](Self::login) is among them. [`ErrorKind::Panicked`] if a function given to
-    /// [`update`](Self::update) panics on the value that is stored now; nothing is written then. Otherwise the storage failed; the
-    /// changes are kept, and `save` may be called again. The old version stands, but after [`ErrorKind::DurabilityUnknown`] and
-    /// [`ErrorKind::InvalidationFailed`] the new one may: then a second `save` runs the functions of [`update`](Self::update) on it
-    /// once more.
+    /// [`ErrorKind::Gone`] if the session was live when it was first read, changes wait to be saved, and the session
+    /// was ended meanwhile; not if a [`login`](Self::login) is among the changes. [`ErrorKind::Panicked`] if a function
+    /// given to [`update`](Self::update) panics on the value that is stored now; nothing is written then. Otherwise the
+    /// storage failed; the changes are kept, and `save` may be called again. The stored version is the old one, except
+    /// that after [`ErrorKind::DurabilityUnknown`] and [`ErrorKind::InvalidationFailed`] it may be the new one. A
+    /// second `save` then runs the functions of [`update`](Self::update) on the new version once more.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -39,8 +39,8 @@ impl Session {
         self.note_failure(saved)
     }
 
-    /// Drops the changes of this request that are not saved: entries, an expiry setting, a pending `login` or `rotate_id`. For a
-    /// handler that gives up and answers all the same. Saved changes stay, and so do those that were made at once
+    /// Drops the unsaved changes of this request: entries, an expiry setting, a pending `login` or `rotate_id`. For a
+    /// handler that gives up but still responds. Saved changes stay, and so do those that were made at once
     /// ([`update_now`](Self::update_now), [`destroy`](Self::destroy)); [`modified`](Self::modified) stays true.
     ///
     /// ```
@@ -59,8 +59,8 @@ impl Session {
         self.clear_pending();
     }
 
-    /// Makes every save of this session from here on [`Durability::PowerSafe`]. Earlier saves of this request become so with the
-    /// next save, also if nothing was changed since. On a store that is power-safe already it costs nothing.
+    /// Makes every save of this session from here on [`Durability::PowerSafe`]. Earlier saves of this request become
+    /// power-safe with the next save, even if nothing was changed since. On a power-safe store this costs nothing.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -76,12 +76,12 @@ impl Session {
         self.durability = Durability::PowerSafe;
     }
 
-    /// Whether there are changes that are not saved.
+    /// Whether there are unsaved changes.
     fn is_changed(&self) -> bool {
         !self.delta.is_empty() || self.expiry.is_some() || self.id_change != IdChange::Keep
     }
 
-    /// Whether there are changes that are not saved, or a cookie for the browser.
+    /// Whether there are unsaved changes, or a cookie for the browser.
     pub(crate) fn is_unfinished(&self) -> bool {
         self.is_changed() || !matches!(self.cookie, PendingCookie::Nothing)
     }
@@ -95,13 +95,13 @@ impl Session {
     pub(crate) fn commit(&mut self) -> Result<()> {
         let lifetime = &self.context.lifetime;
         let changed = self.is_changed();
-        // Saves from before the call of `power_safe` become power-safe by an update that changes nothing.
+        // Saves before the call of `power_safe` become power-safe by an update that changes nothing.
         let strengthen = self.saved_relaxed && self.durability == Durability::PowerSafe;
         let must = changed || strengthen;
         if !must && !lifetime.renews(self.saved, self.accessed.get()) {
             return Ok(());
         }
-        // A request that did not use its session stays "not accessed", even if its deadline is moved.
+        // A request that did not use its session stays "not accessed", even if the save moves the deadline.
         let accessed = self.accessed.get();
         let loaded = self.load();
         self.accessed.set(accessed);
@@ -137,7 +137,7 @@ impl Session {
         Ok(())
     }
 
-    /// Merges the changes into the newest record, and moves it to a new token if one is pending.
+    /// Merges the changes into the newest record, and moves the record to a new token if a rotation is pending.
     fn merge(&mut self, token: &Token, now: SystemTime) -> Result<()> {
         let mut moved = false;
         let saved = self.change_live(token, now, &mut |record| {
@@ -154,7 +154,7 @@ impl Session {
         Ok(())
     }
 
-    /// Applies the changes to a record. Whether that changed it, and whether the cookie has to be sent again.
+    /// Applies the changes to a record. Returns whether that changed it, and whether the cookie must be sent again.
     fn apply(&self, record: &mut Record, now: SystemTime) -> Result<(bool, bool)> {
         let lifetime = &self.context.lifetime;
         let mut moved = self.log_in(record, now)?;
@@ -178,8 +178,8 @@ impl Session {
         Ok((changed, moved))
     }
 
-    /// Changes the record that is stored under `token`, and moves it to a new token if that is pending. `None` if it is absent,
-    /// or over by the current policy. Every change of a stored session goes through here.
+    /// Changes the record that is stored under `token`, and moves it to a new token if a rotation is pending. `None` if
+    /// the record is absent, or expired by the current policy. Every change of a stored session uses this function.
     pub(super) fn change_live(
         &self,
         token: &Token,
@@ -201,13 +201,15 @@ impl Session {
         }
     }
 
-    /// Notes that a save or a `destroy` failed. A renewal that fails does not count: it loses no change of the handler.
+    /// Notes that a save or a `destroy` failed. A failed renewal does not count, because it loses no change of the
+    /// handler.
     pub(super) fn note_failure<T>(&mut self, saved: Result<T>) -> Result<T> {
         self.save_failed |= saved.is_err();
         saved
     }
 
-    /// Creates a new session with the expiry setting of this request, if there is anything to store. Returns whether there was.
+    /// Creates a new session with the expiry setting of this request, if there is anything to store. Returns whether
+    /// there was.
     pub(super) fn store_new(&mut self, mut record: Record, now: SystemTime) -> Result<bool> {
         let mut timing = record.timing();
         let expiry = self.expiry.unwrap_or(timing.expiry);
@@ -222,7 +224,7 @@ impl Session {
         Ok(true)
     }
 
-    /// Takes over the result of an update or a rotation.
+    /// Applies the result of an update or a rotation.
     pub(super) fn apply_saved(&mut self, saved: Saved, now: SystemTime, moved: bool) {
         let before = self.current().expect("only live sessions are updated");
         let send_cookie = moved || saved.token != before.token;
@@ -230,7 +232,7 @@ impl Session {
             if saved.live.id != before.id && self.id_change != IdChange::Keep {
                 self.context.observe(&Event::Rotated { from: before.id, to: saved.live.id });
             }
-            // A session that moved is still one of the candidates.
+            // A session that moved stays one of the candidates.
             let before = before.token.clone();
             self.candidates.replace(&before, &saved.token);
         }
@@ -258,15 +260,16 @@ impl Session {
         self.saved_relaxed = durability != Durability::PowerSafe;
     }
 
-    /// Clears the pending changes: they are saved, or pointless.
+    /// Clears the pending changes, after a save or when they have become pointless.
     pub(super) fn clear_pending(&mut self) {
         self.delta = LazyDelta::default();
         self.expiry = None;
         self.id_change = IdChange::Keep;
     }
 
-    /// For a session that was ended while this request was under way. Its changes are lost, and its cookie is not sent. But a
-    /// pending login is not refused because its old session is gone: `Ok`, and the caller creates a new session.
+    /// Handles a session that was ended during this request. Its changes are lost, and its cookie is not sent. A
+    /// pending login is not refused because its old session is gone: the result is `Ok`, and the caller creates a new
+    /// session.
     pub(super) fn gone_unless_login(&mut self, operation: &'static str) -> Result<()> {
         if matches!(self.id_change, IdChange::Login(_)) {
             return Ok(());

@@ -1,11 +1,11 @@
-//! The same names under the checker: replacements of locks, threads, channels and time in the proofs.
+//! The same names under the checker: replacements for locks, threads, channels and time in the proofs.
 //!
-//! - Everything runs on one thread of the system, and only one thread of the model at a time. Memory is as if each access
-//!   were sequentially consistent; Miri looks for the effects of weaker orderings.
-//! - **Time** is the count of the calls that asked for it: a millisecond each. So every wait with a limit ends, short ones
-//!   after one try and long ones after thousands, in which all other threads come to an end; and a model repeats itself.
-//! - **A timer** may go off at any instant that the checker chooses, but not more often than [`set_timers`] says.
-//! - Handing a lock over is not fair here, which allows more than the real ones do.
+//! - The model runs on one thread of the system, and only one thread of the model runs at a time. Memory behaves as if
+//!   each access were sequentially consistent; Miri covers the effects of weaker orderings.
+//! - **Time** is the count of the calls that read it, a millisecond each. So every wait with a limit ends: short ones
+//!   after one try, and long ones after thousands, during which all other threads finish. A model is repeatable.
+//! - **A timer** may expire at any instant that the checker chooses, but not more often than [`set_timers`] says.
+//! - Passing on a lock is not fair here, which allows more orders than the real locks do.
 use shuttle::future::batch_semaphore::{BatchSemaphore, Fairness};
 use shuttle::rand::{RngCore, thread_rng};
 use std::cell::Cell;
@@ -15,23 +15,23 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{self, Arc};
 use std::time::Duration;
 
-/// Another thread may go on here.
+/// A point at which another thread may continue.
 pub(crate) fn step() {
     shuttle::thread::sleep(Duration::ZERO);
 }
 
-/// The checker tries both answers.
+/// A choice for the checker, which tries both results.
 fn choose() -> bool {
     thread_rng().next_u64() == 1
 }
 
-// All threads of a model are one thread of the system, and other proofs have others.
+// All threads of a model are one thread of the system, so these values are per model; other proofs have their own.
 std::thread_local! {
     static READINGS: Cell<u64> = const { Cell::new(0) };
     static TIMERS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How often timers may go off from now on.
+/// How many times timers may expire from now on.
 pub(crate) fn set_timers(times: usize) {
     TIMERS.set(times);
 }
@@ -42,7 +42,7 @@ pub(crate) struct Instant(Duration);
 
 impl Instant {
     pub(crate) fn now() -> Self {
-        // Not zero: one may ask for the time before.
+        // Not zero, because a caller may subtract from it.
         Self(Duration::from_secs(86_400) + Duration::from_millis(READINGS.replace(READINGS.get() + 1)))
     }
     pub(crate) fn elapsed(&self) -> Duration {
@@ -70,7 +70,7 @@ impl Sub for Instant {
     }
 }
 
-/// As parking_lot's.
+/// Replaces parking_lot's `Mutex`.
 pub(crate) struct Mutex<T> {
     free: BatchSemaphore,
     value: sync::Mutex<T>,
@@ -104,7 +104,7 @@ impl<T> Mutex<T> {
         deadline: Instant,
     ) -> Option<ArcMutexGuard<RawMutex, T>> {
         while self.free.try_acquire(1).is_err() {
-            // It may be given back just when no thread waits for it any longer.
+            // The lock may be released only after the last wait has ended.
             step();
             if Instant::now() >= deadline {
                 return None;
@@ -159,7 +159,8 @@ impl<R, T> Drop for ArcMutexGuard<R, T> {
     }
 }
 
-/// As parking_lot's. One reader at a time is enough: a reader changes nothing that other readers could see.
+/// Replaces parking_lot's `RwLock`. One reader at a time is enough, because a reader changes nothing that other readers
+/// could see.
 #[derive(Debug, Default)]
 pub(crate) struct RwLock<T>(Mutex<T>);
 
@@ -180,7 +181,7 @@ pub(crate) mod thread {
     use std::io;
     use std::time::Duration;
 
-    /// Threads have no names here, and there are always enough of them.
+    /// Threads have no names here, and spawning always succeeds.
     pub(crate) struct Builder;
 
     impl Builder {
@@ -198,13 +199,13 @@ pub(crate) mod thread {
         }
     }
 
-    /// A thread that sleeps lets all others go on.
+    /// A sleeping thread lets all others continue.
     pub(crate) fn sleep(_: Duration) {
         shuttle::thread::yield_now();
     }
 }
 
-/// As crossbeam's, as far as the engine uses them: messages that say nothing.
+/// Replaces crossbeam's channels, as far as the engine uses them: messages without content.
 pub(crate) mod channel {
     use super::{Arc, AtomicUsize, SeqCst, TIMERS, choose, step};
     pub(crate) use crate::select_checked as select;
@@ -238,7 +239,7 @@ pub(crate) mod channel {
         )
     }
 
-    /// A timer, of which there is one in a `select`: it is that one's.
+    /// The timer of a `select`, which has at most one.
     pub(crate) fn after(_: Duration) {}
 
     pub(crate) fn never<T>() -> Receiver<T> {
@@ -306,7 +307,7 @@ pub(crate) mod channel {
         }
     }
 
-    /// The result of a select.
+    /// The result of a `select`.
     pub(crate) enum Ready {
         #[expect(dead_code, reason = "a stopped thread does not ask how")]
         First(Result<(), TryRecvError>),
@@ -314,8 +315,8 @@ pub(crate) mod channel {
         Timer,
     }
 
-    /// Waits for one of two channels or a timer; of those that are ready, the checker tries each. If no other thread can go
-    /// on, time passes until the timer goes off, if it may.
+    /// Waits for one of two channels or a timer; if several are ready, the checker tries each. If no other thread can
+    /// continue, time passes until the timer expires, if it may.
     pub(crate) fn wait(first: &Receiver<()>, second: &Receiver<()>) -> Ready {
         step();
         let may_go_off = || TIMERS.get() > 0;
@@ -339,7 +340,7 @@ pub(crate) mod channel {
     }
 }
 
-/// The one shape of crossbeam's `select!` that the engine uses.
+/// The only form of crossbeam's `select!` that the engine uses.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! select_checked {

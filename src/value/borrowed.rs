@@ -1,4 +1,4 @@
-//! A value where it lies: in the block of a record, or in a [`Value`].
+//! A borrowed value: in the block of a record, or in a [`Value`].
 use super::{Value, corrupt, decode, tree, write_debug};
 use crate::error::Result;
 use serde::de::DeserializeOwned;
@@ -22,7 +22,7 @@ use std::fmt;
 pub struct ValueRef<'a>(&'a [u8]);
 
 impl<'a> ValueRef<'a> {
-    /// The bytes of a value, which are checked when it is read.
+    /// A value with these bytes, which are checked when it is read.
     pub(crate) fn of_bytes(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -72,7 +72,7 @@ impl<'a> ValueRef<'a> {
         self.0
     }
 
-    /// A copy that lives on its own.
+    /// A copy that owns its bytes.
     ///
     /// ```
     /// # use sessile::{Value, value::ValueRef};

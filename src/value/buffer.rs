@@ -1,4 +1,4 @@
-//! Where the bytes of a value are written: in the canonical order and with the counts that they turn out to have, whatever a type
+//! The buffer into which a value is written. It puts members in canonical order and corrects counts, whatever a type
 //! claims about itself. Knows no `serde`.
 use super::fault::Fault;
 use super::wire::{MORE, Reader, VARINT_BYTES_MAX};
@@ -6,30 +6,30 @@ use smallvec::SmallVec;
 use std::cmp::Ordering;
 use std::fmt::{self, Write};
 
-/// Bytes that take no allocation: most values have fewer.
+/// The size in bytes up to which a value is written without an allocation; most values are smaller.
 const SMALL_BYTES: usize = 256;
-/// Members of the objects around one part that take no allocation.
+/// The number of unfinished members that are kept without an allocation.
 const SMALL_MEMBERS: usize = 32;
 
-/// The bytes so far.
+/// The bytes written so far.
 pub(super) struct Buffer {
     bytes: SmallVec<[u8; SMALL_BYTES]>,
-    /// The members of the objects that are not finished, each object's behind those of the one around it.
+    /// The members of the unfinished objects; those of an inner object follow those of the outer one.
     members: SmallVec<[Member; SMALL_MEMBERS]>,
 }
 
 /// A member of an object, key and value.
 #[derive(Clone, Copy)]
 struct Member {
-    /// The first bytes of its key, zeros behind a shorter one: they decide the order of most keys.
+    /// The first bytes of its key, padded with zeros; they decide the order of most keys.
     prefix: u64,
-    /// Where it begins.
+    /// The offset of its beginning.
     start: usize,
-    /// Where it ends, once that is asked for.
+    /// The offset of its end; set only for sorting.
     end: usize,
 }
 
-/// A place in a buffer, to which it can be cut back.
+/// A position in a buffer, to which the buffer can be truncated.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Mark {
     bytes: usize,
@@ -52,7 +52,7 @@ impl Buffer {
         Mark { bytes: self.bytes.len(), members: self.members.len() }
     }
 
-    /// Forgets all that was written since the mark.
+    /// Removes the bytes and members that were written since the mark.
     pub(super) fn cut(&mut self, mark: Mark) {
         self.bytes.truncate(mark.bytes);
         self.members.truncate(mark.members);
@@ -87,18 +87,18 @@ impl Buffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// A text behind its length.
+    /// A text, after its length.
     #[inline]
     pub(super) fn text(&mut self, text: &str) {
         self.count(text.len());
         self.bytes(text.as_bytes());
     }
 
-    /// A text behind its length, as it is displayed.
+    /// The displayed form of a value as a text, after its length.
     ///
     /// # Errors
     ///
-    /// Its `Display` fails.
+    /// The `Display` of the text fails.
     pub(super) fn displayed<T: fmt::Display + ?Sized>(&mut self, text: &T) -> Result<(), Fault> {
         let at = self.claim(0);
         let start = self.bytes.len();
@@ -107,14 +107,14 @@ impl Buffer {
         Ok(())
     }
 
-    /// Takes back the text that was written behind its length since the mark.
+    /// Removes and returns the text that was written since the mark.
     pub(super) fn take_text(&mut self, mark: Mark) -> Option<String> {
         let text = Reader::new(self.bytes.get(mark.bytes..)?).text().ok()?.to_owned();
         self.cut(mark);
         Some(text)
     }
 
-    /// A count that is only claimed. Where it is.
+    /// Writes the count that a type claims. Returns its position, at which [`settle`](Self::settle) corrects it.
     #[inline]
     pub(super) fn claim(&mut self, claimed: usize) -> usize {
         let at = self.bytes.len();
@@ -144,7 +144,7 @@ impl Buffer {
         }
     }
 
-    /// Begins a member with its key.
+    /// Begins a member by its key.
     #[inline]
     pub(super) fn member(&mut self, key: &str) {
         let start = self.bytes.len();
@@ -152,14 +152,14 @@ impl Buffer {
         self.text(key);
     }
 
-    /// The key that was written since the mark begins a member.
+    /// Makes the key that was written since the mark the beginning of a member.
     #[inline]
     pub(super) fn member_from(&mut self, mark: Mark) {
         let prefix = prefix(key_at(&self.bytes, mark.bytes));
         self.members.push(Member { prefix, start: mark.bytes, end: mark.bytes });
     }
 
-    /// Puts the members since the mark in order; of those with the same key the last remains. How many there are.
+    /// Sorts the members since the mark; of those with the same key the last remains. Returns their number.
     #[inline]
     pub(super) fn order(&mut self, mark: Mark) -> usize {
         let members = &self.members[mark.members..];
@@ -174,7 +174,7 @@ impl Buffer {
         let Self { bytes, members } = self;
         let members = &mut members[mark.members..];
         let first = members[0].start;
-        // Each ends where the next begins.
+        // Each member ends where the next begins.
         let mut end = bytes.len();
         for member in members.iter_mut().rev() {
             member.end = std::mem::replace(&mut end, member.start);
@@ -199,7 +199,7 @@ impl Buffer {
     }
 }
 
-/// The key of a member that begins here.
+/// The key of the member that begins at `start`.
 fn key_at(bytes: &[u8], start: usize) -> &[u8] {
     Reader::new(&bytes[start..]).sized().expect("a key that was just written")
 }

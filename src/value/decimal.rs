@@ -1,12 +1,14 @@
-//! Whether a decimal number says no more than a 64-bit float holds. Pure; the command `sessile` compiles this file too.
+//! Tests whether a decimal number has more digits than a 64-bit float holds. Pure; the command `sessile` compiles this
+//! file too.
 
-/// More digits has no float, written out to its last one: 767 for the longest.
+/// The most digits of any float that is written out exactly.
 const FLOAT_DIGITS_MAX: usize = 767;
 
-/// Whether a number in JSON text is what the float is written as: with the fewest digits that tell it from other floats, or
-/// rounded to as many digits as the text has. The sign is not compared.
+/// Whether a number in JSON text equals a written form of the float: with the fewest digits that distinguish it from
+/// other floats, or rounded to as many digits as the text has. The sign is not compared.
 ///
-/// Two forms, because formatters differ where two shortest forms are equally near: `-689117708464244.2` and `….3` are one float.
+/// Both forms are needed, because formatters differ if two shortest forms are equally near: `-689117708464244.2` and
+/// `….3` are one float.
 pub(super) fn is_of(text: &str, float: f64) -> bool {
     let written = digits(text);
     let count = written.0.len();
@@ -16,7 +18,7 @@ pub(super) fn is_of(text: &str, float: f64) -> bool {
     [format!("{float:e}"), format!("{float:.*e}", count - 1)].iter().any(|form| digits(form) == written)
 }
 
-/// A number's digits without zeros at their ends, and the power of ten that 0.digits is to be multiplied by.
+/// The digits of a number without leading and trailing zeros, and the power of ten by which 0.digits is multiplied.
 fn digits(number: &str) -> (String, i64) {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let mantissa = mantissa.trim_start_matches('-');

@@ -1,27 +1,28 @@
-//! Why a value was refused: the place in it, and the missing or expected part. Never the data that is there.
+//! The reason for refusing a value: the path to the refused part, and the missing or expected part. Never the data.
 //!
-//! `serde`'s own messages quote values (``invalid type: string "secret", expected u32``), and the data of a session does not
-//! belong in a log. So only the kind of the data is kept, the messages of a type's own `Serialize` or `Deserialize` are left
-//! out, and the path names fields, variants and positions; a key of a map is data, and is shown as `*`.
+//! `serde`'s own messages quote values (``invalid type: string "secret", expected u32``), and the data of a session
+//! does not belong in a log. So only the kind of the data is kept, and the messages of a type's own `Serialize` or
+//! `Deserialize` are left out. The path names fields, variants and positions; a key of a map is data, and is shown as
+//! `*`.
 use serde::de::{self, Expected, Unexpected};
 use serde::ser;
 use std::borrow::Cow;
 use std::fmt;
 
-/// A refusal. One pointer, so that the results of every level of a value stay small.
+/// A refusal. It is one pointer, so that the results of every level of a value stay small.
 #[derive(Debug)]
 pub(super) struct Fault(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     why: Why,
-    /// From the place of the fault outwards: it grows while the fault is passed up.
+    /// The path from the faulty part outwards; a segment is added at each level that passes the fault up.
     path: Vec<Segment>,
 }
 
 #[derive(Debug)]
 enum Why {
-    /// Data of another kind.
+    /// Data of another kind than expected.
     Other {
         found: &'static str,
         expected: String,
@@ -50,14 +51,14 @@ impl Fault {
         Self(Box::new(Inner { why, path: Vec::new() }))
     }
 
-    /// The fault as the value around its place sees it.
+    /// Adds a segment to the path.
     #[cold]
     pub(super) fn within(mut self, segment: Segment) -> Self {
         self.0.path.push(segment);
         self
     }
 
-    /// Whether it says only that the whole value, which is of this kind, should be of another kind.
+    /// Whether the only fault is the kind of the whole value, which is `kind`.
     pub(super) fn is_of_the_whole(&self, kind: &str) -> bool {
         self.0.path.is_empty() && matches!(self.0.why, Why::Other { found, .. } if found == kind)
     }
@@ -143,12 +144,12 @@ pub(super) fn kind_of(found: Unexpected<'_>) -> &'static str {
         | Unexpected::NewtypeVariant
         | Unexpected::TupleVariant
         | Unexpected::StructVariant => "a variant of another shape",
-        // The text may quote the data.
+        // The text of `Other` may quote the data, so it is not shown.
         Unexpected::NewtypeStruct | Unexpected::Other(_) => "something else",
     }
 }
 
-/// The names that a type knows.
+/// The known names of fields or variants.
 struct OneOf(&'static [&'static str]);
 
 impl fmt::Display for OneOf {

@@ -1,4 +1,4 @@
-//! The key of a map: a string, or a value with one spelling as a string. Both ways.
+//! The key of a map: a string, or a value with exactly one spelling as a string. Reads and writes keys.
 use super::buffer::Buffer;
 use super::fault::Fault;
 use super::number;
@@ -9,18 +9,18 @@ use serde::forward_to_deserialize_any;
 use serde::ser::{self, Impossible, Serialize};
 use std::fmt;
 
-/// A key of an object, or the name of a variant, on its way in.
+/// A key of an object, or the name of a variant, that is being read.
 pub(super) struct Key<'de> {
     pub(super) name: &'de str,
     pub(super) room: Room,
 }
 
-/// For JSON, "-0" is a float.
+/// Whether a name may be an integer: in JSON, "-0" is a float.
 fn is_integer<T>(name: &str, _: &T) -> bool {
     name != "-0"
 }
 
-/// A key with more digits than a float has reads as an infinite one, which is no JSON.
+/// Whether a float is finite: a key beyond the range of floats parses as an infinite one, which is no JSON.
 fn is_finite<T: Copy + Into<f64>>(_: &str, number: &T) -> bool {
     (*number).into().is_finite()
 }
@@ -30,7 +30,7 @@ macro_rules! numbers {
     ($is_valid:ident: $($name:ident: $ty:ty => $visit:ident),* $(,)?) => {
         $(fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
             match self.name.parse::<$ty>() {
-                // Other spellings of a number are no keys: two entries of an object would become one of a map.
+                // Other spellings of a number are refused, because two entries of an object would become one of a map.
                 Ok(number) if number::is_json(self.name) && $is_valid(self.name, &number) => visitor.$visit(number),
                 _ => Err(Fault::invalid_type(Unexpected::Str(""), &visitor)),
             }
@@ -95,7 +95,7 @@ impl<'de> de::Deserializer<'de> for Key<'de> {
     }
 }
 
-/// A key on its way out: its length and its text.
+/// Writes a key: its length and its text.
 pub(super) struct KeySerializer<'w> {
     pub(super) buffer: &'w mut Buffer,
     pub(super) room: Room,
@@ -105,14 +105,14 @@ fn no_string<T>() -> Result<T, Fault> {
     Err(Fault::new("a key of a map that is no string"))
 }
 
-/// Keys that are spelled as they are displayed.
+/// Keys that are written as they are displayed.
 macro_rules! spelled {
     ($($name:ident($ty:ty)),* $(,)?) => {
         $(fn $name(self, key: $ty) -> Result<(), Fault> { self.buffer.displayed(&key) })*
     };
 }
 
-/// Floats as `serde_json` spells them, which is not quite as Rust does.
+/// Floats as `serde_json` spells them, which differs slightly from Rust.
 macro_rules! floats {
     ($($name:ident($ty:ty)),* $(,)?) => {
         $(fn $name(self, key: $ty) -> Result<(), Fault> {

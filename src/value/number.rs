@@ -1,7 +1,7 @@
-//! Numbers that reach us as text: kept where 64 bits hold them as they are written, refused where they do not.
+//! Numbers that arrive as text: kept if 64 bits hold them exactly as they are written, otherwise refused.
 //!
-//! `serde_json` hands numbers over as text if any crate of the program switches on its feature `arbitrary_precision`, and whole
-//! pieces of JSON with its feature `raw_value`: in the shape of a struct with one of the two names below.
+//! `serde_json` passes numbers as text if any crate of the program switches on its feature `arbitrary_precision`, and
+//! whole pieces of JSON with its feature `raw_value`. Both have the shape of a struct with one of the two names below.
 use super::decimal;
 use super::fault::Fault;
 use super::room::DEPTH_MAX;
@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 /// The name of the struct, and of its field, that holds a number's digits.
 pub(super) const NUMBER: &str = "$serde_json::private::Number";
-/// The same for a piece of JSON.
+/// The name of the struct, and of its field, that holds a piece of JSON.
 pub(super) const RAW: &str = "$serde_json::private::RawValue";
 
 /// A number that 64 bits hold.
@@ -40,11 +40,11 @@ pub(super) fn is_json(text: &str) -> bool {
     is_integer && fraction != Some("") && exponent != Some("") && rest.is_empty()
 }
 
-/// A number that was written so.
+/// Parses a number that was written as `text`.
 ///
 /// # Errors
 ///
-/// It is not JSON's spelling of a number, or 64 bits do not hold it.
+/// The text is not JSON's spelling of a number, or 64 bits do not hold the number.
 pub(super) fn parse(text: &str) -> Result<Held, Fault> {
     if !is_json(text) {
         return Err(Fault::new("a number that is not spelled as in JSON"));
@@ -58,11 +58,11 @@ pub(super) fn parse(text: &str) -> Result<Held, Fault> {
     held.map(Held::Float).ok_or_else(|| Fault::new("a number of more digits than a 64-bit float holds"))
 }
 
-/// JSON as it was written; its nesting and its numbers are looked at before it is parsed, which takes stack and digits.
+/// Parses JSON text. Its nesting and its numbers are checked first, because parsing uses the stack and rounds numbers.
 ///
 /// # Errors
 ///
-/// It is no JSON, nests too deeply, or has a number that 64 bits do not hold.
+/// The text is no JSON, nests too deeply, or has a number that 64 bits do not hold.
 pub(super) fn parse_raw(text: &str) -> Result<Json, Fault> {
     let (mut depth, mut rest) = (0_usize, text);
     while let Some(first) = rest.chars().next() {
@@ -89,7 +89,7 @@ pub(super) fn parse_raw(text: &str) -> Result<Json, Fault> {
     serde_json::from_str(text).map_err(|_| Fault::new("raw JSON that does not parse"))
 }
 
-/// How long the string is that the text begins with, with its quotes.
+/// The length of the string at the beginning of the text, with its quotes.
 fn string_length(text: &str) -> usize {
     let mut escaped = true;
     for (at, byte) in text.bytes().enumerate() {

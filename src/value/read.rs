@@ -1,14 +1,15 @@
-//! The bytes of a value as any `Deserialize`, in one pass: without a tree of JSON between them, and without an allocation that
-//! the type does not ask for. As `serde_json::from_value`, with three differences:
+//! Decodes the bytes of a value as any `Deserialize`, in one pass, without a tree of JSON and without an allocation
+//! that the type does not require. Behaves as `serde_json::from_value`, with three differences:
 //!
-//! - Nesting is counted on the way down ([`Room`]), also that of options and newtypes, which a type can ask for without end.
-//!   Parts that `serde` keeps aside (untagged and internally tagged enums, flattened fields) it reads by itself, uncounted:
-//!   their depth is bounded by that of the stored value.
-//! - A refusal says where and why, and quotes nothing ([`Fault`]). The path is put together when it is passed up.
+//! - Nesting is counted before each descent ([`Room`]), also that of options and newtypes, which a type can nest
+//!   without end. Parts that `serde` buffers (untagged and internally tagged enums, flattened fields) are read by
+//!   `serde` itself, uncounted; their depth is bounded by that of the stored value.
+//! - A refusal has the path and the reason, and quotes no data ([`Fault`]). The path is built while the fault is passed
+//!   up.
 //! - Damage anywhere in the value is found, also in parts that the type ignores.
 //!
-//! A type may leave a part unread, or swallow the error of one and go on. So whatever happens inside a part, each
-//! [`Deserializer`] leaves the reader before its part or behind it, and the part around it sees to the rest.
+//! A type may leave a part unread, or swallow the error of a part and continue. So whatever happens inside a part, each
+//! [`Deserializer`] leaves the reader before its part or behind it, and the enclosing part skips the rest.
 use super::fault::{Fault, Segment};
 use super::key::Key;
 use super::number::RAW;
@@ -21,11 +22,11 @@ use serde::de::{
 };
 use serde::{Deserialize, forward_to_deserialize_any};
 
-/// The value as a `T`.
+/// Decodes the value as a `T`.
 ///
 /// # Errors
 ///
-/// It is none, the type nests too deeply, or the bytes are no value; which of these, [`wire::check`] tells.
+/// The value is no `T`, the type nests too deeply, or the bytes are no value; [`wire::check`] distinguishes these.
 #[inline]
 pub(super) fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Fault> {
     let mut reader = Reader::new(bytes);
@@ -33,7 +34,7 @@ pub(super) fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Faul
     if reader.left() == 0 && !bytes.is_empty() {
         return Ok(read);
     }
-    // The type asked for nothing, or swallowed an error.
+    // The type read nothing, or swallowed an error.
     wire::check(bytes).map(|()| read)
 }
 
@@ -44,7 +45,7 @@ struct Deserializer<'r, 'de> {
 }
 
 impl<'de> Deserializer<'_, 'de> {
-    /// Of whatever kind the part is.
+    /// Reads a part of any kind.
     fn any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let reader = self.reader;
         match reader.byte()? {
@@ -61,7 +62,7 @@ impl<'de> Deserializer<'_, 'de> {
     }
 }
 
-/// Kinds that a type asks for: one comparison if it is there.
+/// Methods for the kind that a type expects: one comparison if the value has that kind.
 macro_rules! expected {
     ($($name:ident: $tag:ident => $visit:ident($read:ident)),* $(,)?) => {
         $(#[inline]
@@ -189,8 +190,8 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
     forward_to_deserialize_any! { bytes byte_buf unit unit_struct identifier }
 }
 
-/// Skips a part that was left unread; the reader stood before it when so many bytes were left. Whatever is wrong with the part,
-/// nothing behind it can be read then.
+/// Skips a part that was left unread: `before` is the number of bytes that were left before the part. An error is
+/// ignored, because after damage the reader reads nothing more.
 #[inline]
 fn skip_unread(reader: &mut Reader<'_>, before: usize, room: Room) {
     if reader.left() == before {
@@ -198,12 +199,12 @@ fn skip_unread(reader: &mut Reader<'_>, before: usize, room: Room) {
     }
 }
 
-/// The path segment of a field or variant: its name if the type knows it, else it is data.
+/// The path segment of a field or variant: its name if the type knows it; otherwise `Key`, because the name is data.
 fn segment_of(name: &str, known: &'static [&'static str]) -> Segment {
     known.iter().find(|known| **known == name).map_or(Segment::Key, |known| Segment::Named(known))
 }
 
-/// The items of an array that are still to be read.
+/// The remaining items of an array.
 struct Items<'r, 'de> {
     reader: &'r mut Reader<'de>,
     left: usize,
@@ -260,13 +261,13 @@ impl<'de> SeqAccess<'de> for Items<'_, 'de> {
     }
 }
 
-/// The members of an object that are still to be read.
+/// The remaining members of an object.
 struct Members<'r, 'de> {
     reader: &'r mut Reader<'de>,
     left: usize,
     /// The key that was read last.
     key: Option<&'de str>,
-    /// Whether the value of that key is still to be read.
+    /// Whether the value of that key is still unread.
     has_value: bool,
     fields: &'static [&'static str],
     room: Room,
@@ -306,7 +307,7 @@ impl<'r, 'de> Members<'r, 'de> {
         Ok(())
     }
 
-    /// Skips the value of the key that was read last, if it is still to be read.
+    /// Skips the value of the last key, if it is still unread.
     #[inline]
     fn skip_value(&mut self) -> Result<(), Fault> {
         if std::mem::take(&mut self.has_value) { self.reader.skip(self.room) } else { Ok(()) }
@@ -385,7 +386,7 @@ impl<'r, 'de> Variant<'r, 'de> {
         read(Deserializer { reader, room }).map_err(|fault| fault.within(segment_of(name, variants)))
     }
 
-    /// Reads contents that have to be of one kind with `read`.
+    /// Reads contents that must be of one kind with `read`.
     fn content_of<R>(
         self,
         tag: u8,

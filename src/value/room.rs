@@ -1,15 +1,15 @@
-//! How deep a value may still nest, counted at every level before the stack is used for it.
+//! The limits on the nesting of a value, checked at every level before the stack is used for it.
 use super::fault::Fault;
 
-/// Deepest nesting of arrays and objects in one value (a struct is an object, a variant with content an object around it); a
-/// deeper one is refused with [`ErrorKind::Value`](crate::ErrorKind::Value) before it is descended into.
+/// Deepest nesting of arrays and objects in one value. (A struct is an object; a variant with content is an object
+/// around the content.) A deeper one is refused with [`ErrorKind::Value`](crate::ErrorKind::Value) before the descent.
 pub const DEPTH_MAX: usize = 64;
 
-/// Most options (`Some`) and newtypes around one part of a value, all levels together. They leave no trace in the stored
-/// value, and use the stack like arrays do.
+/// Most options (`Some`) and newtypes around one part of a value, all levels together. They do not appear in the stored
+/// value, but use the stack as arrays do.
 pub const WRAPPERS_MAX: usize = 128;
 
-/// The rest of both limits on the way to one part of a value. Two bytes, so that it travels in a register.
+/// The remaining levels of both limits at one part of a value. Two bytes, so that it is passed in a register.
 #[derive(Clone, Copy)]
 pub(super) struct Room {
     containers: u8,
@@ -17,17 +17,17 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Of a whole value.
+    /// The limits at a whole value.
     pub(super) const ALL: Self = Self { containers: byte(DEPTH_MAX), wrappers: byte(WRAPPERS_MAX) };
 
-    /// Inside an array or object, if there may be one.
+    /// The limits inside an array or object; `None` if none is left.
     #[inline]
     pub(super) fn in_container(self) -> Option<Self> {
         let containers = self.containers.checked_sub(1)?;
         Some(Self { containers, ..self })
     }
 
-    /// Inside an option or a newtype.
+    /// The limits inside an option or a newtype.
     ///
     /// # Errors
     ///

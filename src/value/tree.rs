@@ -1,5 +1,5 @@
-//! The bytes of a value as JSON, without `serde`: features of `serde_json` that another crate of the program has switched on
-//! change nothing here.
+//! Decodes the bytes of a value as JSON, without `serde`, so that features of `serde_json` that another crate of the
+//! program has switched on change nothing here.
 use super::fault::Fault;
 use super::room::Room;
 use super::wire::{self, Reader};
@@ -21,7 +21,7 @@ pub(super) fn json(bytes: &[u8]) -> Result<Json, Fault> {
 ///
 /// # Errors
 ///
-/// It is damaged.
+/// The value is damaged.
 pub(super) fn read(reader: &mut Reader<'_>, room: Room) -> Result<Json, Fault> {
     Ok(match reader.byte()? {
         wire::NULL => Json::Null,
@@ -33,7 +33,7 @@ pub(super) fn read(reader: &mut Reader<'_>, room: Room) -> Result<Json, Fault> {
         wire::ARRAY => {
             let room = reader.inside(room)?;
             let count = reader.count_items()?;
-            // Grows as items arrive: an item of JSON is larger than the byte that stands for it.
+            // The vector grows as items arrive, because an item of JSON is larger than the byte that stands for it.
             let mut items = Vec::new();
             for _ in 0..count {
                 items.push(read(reader, room)?);

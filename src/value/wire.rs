@@ -1,8 +1,8 @@
 //! The bytes of a value, tag by tag: read, checked, and skipped. Knows no `serde` and no JSON.
 //!
-//! Only canonical bytes are read: numbers in as few bytes as they need, keys in strict order, floats that are finite, nesting of at
-//! most [`DEPTH_MAX`](super::DEPTH_MAX). All else is damage, in whatever part of a value it is. A reader that has met damage stays where no value
-//! can be read, so a type that swallows the error cannot hide it.
+//! Only canonical bytes are accepted: numbers in the fewest possible bytes, keys in strict order, finite floats,
+//! nesting of at most [`DEPTH_MAX`](super::DEPTH_MAX). All other bytes are damage, in any part of a value. A reader
+//! that has found damage cannot read any value afterwards, so a type that swallows the error cannot hide it.
 use super::fault::Fault;
 use super::room::Room;
 use serde::de::Unexpected;
@@ -16,16 +16,16 @@ pub(super) const TEXT: u8 = 5;
 pub(super) const ARRAY: u8 = 6;
 pub(super) const OBJECT: u8 = 7;
 
-/// What a varint's byte has if another one follows.
+/// The bit of a varint's byte that means that another byte follows.
 pub(super) const MORE: u8 = 0x80;
 /// Bytes of the longest varint: 64 bits in groups of seven.
 pub(super) const VARINT_BYTES_MAX: usize = 10;
-/// No tag, no whole varint, no boolean and no float begins here.
+/// A byte with which no tag, no whole varint, no boolean and no float begins.
 const NO_VALUE: &[u8] = &[0xff];
 
 const NOT_UTF_8: &str = "a string that is not UTF-8";
 
-/// The kind of a value, for `serde`, by its first byte and without its contents.
+/// The kind of a value, for `serde`, by its tag and without its contents.
 pub(super) fn unexpected(tag: Option<u8>) -> Unexpected<'static> {
     match tag {
         Some(NULL) => Unexpected::Unit,
@@ -43,14 +43,14 @@ pub(super) fn unexpected(tag: Option<u8>) -> Unexpected<'static> {
 ///
 /// # Errors
 ///
-/// They are not.
+/// The bytes are anything else.
 pub(super) fn check(bytes: &[u8]) -> Result<(), Fault> {
     let mut reader = Reader::new(bytes);
     reader.skip(Room::ALL)?;
     reader.end()
 }
 
-/// The bytes that are still to be read.
+/// The remaining bytes.
 #[derive(Debug)]
 pub(super) struct Reader<'de> {
     rest: &'de [u8],
@@ -62,25 +62,25 @@ impl<'de> Reader<'de> {
         Self { rest: bytes }
     }
 
-    /// How many bytes are left.
+    /// The number of remaining bytes.
     #[inline]
     pub(super) fn left(&self) -> usize {
         self.rest.len()
     }
 
-    /// The bytes that are left.
+    /// The remaining bytes.
     #[inline]
     pub(super) fn rest(&self) -> &'de [u8] {
         self.rest
     }
 
-    /// The next tag, which stays.
+    /// The next tag, without reading it.
     #[inline]
     pub(super) fn peek(&self) -> Option<u8> {
         self.rest.first().copied()
     }
 
-    /// Whether the next tag is this one, which is then read.
+    /// Reads the next tag if it is this one; returns whether it was.
     #[inline]
     pub(super) fn has(&mut self, tag: u8) -> bool {
         match self.rest {
@@ -92,7 +92,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// The bytes are no value, for this reason. Nothing can be read from now on.
+    /// Marks the bytes as damaged, for this reason. No value can be read from now on.
     #[cold]
     #[inline(never)]
     pub(super) fn damage(&mut self, reason: &'static str) -> Fault {
@@ -100,7 +100,7 @@ impl<'de> Reader<'de> {
         Fault::new(reason)
     }
 
-    /// Nothing is left.
+    /// Checks that no bytes remain.
     pub(super) fn end(&mut self) -> Result<(), Fault> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.damage("bytes after the value")) }
     }
@@ -137,7 +137,8 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// A varint of two bytes or more: postcard reads it, and takes longer forms of a number too, which end with a zero.
+    /// A varint of two bytes or more. Postcard also accepts longer forms of a number, which end with a zero; those are
+    /// refused here.
     #[inline(never)]
     fn long_varint(&mut self) -> Result<u64, Fault> {
         let whole = self.rest;
@@ -171,7 +172,7 @@ impl<'de> Reader<'de> {
         Err(self.damage("a float that is cut short or not finite"))
     }
 
-    /// Bytes behind their length.
+    /// Bytes after their length.
     #[inline]
     pub(super) fn sized(&mut self) -> Result<&'de [u8], Fault> {
         let length = self.varint()?;
@@ -191,14 +192,15 @@ impl<'de> Reader<'de> {
         str::from_utf8(bytes).map_err(|_| self.damage(NOT_UTF_8))
     }
 
-    /// A text of its own: copied first, to where it is aligned and its ASCII is checked in words.
+    /// An owned text. The bytes are copied before the check, because the copy is aligned and its ASCII is checked in
+    /// words.
     #[inline]
     pub(super) fn string(&mut self) -> Result<String, Fault> {
         let bytes = self.sized()?.to_vec();
         String::from_utf8(bytes).map_err(|_| self.damage(NOT_UTF_8))
     }
 
-    /// The key of a member, behind the one before it.
+    /// The key of a member; `before` is the key of the member before it.
     #[inline]
     pub(super) fn key(&mut self, before: Option<&str>) -> Result<&'de str, Fault> {
         let key = self.text()?;
@@ -209,7 +211,8 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// How many items or members follow, of at least so many bytes each: a claim of more than there can be is damage.
+    /// The number of items or members that follow, of at least `bytes_min` bytes each. A claim of more than can remain
+    /// is damage.
     #[inline]
     pub(super) fn count(&mut self, bytes_min: usize) -> Result<usize, Fault> {
         let count = self.varint()?;
@@ -224,13 +227,13 @@ impl<'de> Reader<'de> {
         self.count(1)
     }
 
-    /// A member is two bytes at least: the length of its key, and the tag of its value.
+    /// A member has at least two bytes: the length of its key, and the tag of its value.
     #[inline]
     pub(super) fn count_members(&mut self) -> Result<usize, Fault> {
         self.count(2)
     }
 
-    /// What is left of the limits inside an array or object.
+    /// The limits inside an array or object.
     #[inline]
     pub(super) fn inside(&mut self, room: Room) -> Result<Room, Fault> {
         match room.in_container() {
@@ -239,11 +242,11 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// Reads past a value, and checks all of it.
+    /// Skips a value, and checks all of it.
     ///
     /// # Errors
     ///
-    /// It is damaged.
+    /// The value is damaged.
     pub(super) fn skip(&mut self, room: Room) -> Result<(), Fault> {
         match self.byte()? {
             NULL => Ok(()),
@@ -271,7 +274,7 @@ impl<'de> Reader<'de> {
     }
 }
 
-/// Whether the first key sorts before the second. The first bytes mostly tell.
+/// Whether the first key sorts before the second. The first bytes usually decide.
 #[inline]
 fn is_ascending(first: &[u8], second: &[u8]) -> bool {
     match (first, second) {

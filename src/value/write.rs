@@ -1,13 +1,13 @@
-//! Any `Serialize` as the bytes of a value, in one pass; refused where JSON cannot say it. As `serde_json::to_value`, with three
-//! differences:
+//! Encodes any `Serialize` as the bytes of a value, in one pass; refuses a value that JSON cannot represent. Behaves as
+//! `serde_json::to_value`, with three differences:
 //!
-//! - Nesting is counted on the way down ([`Room`]): a value nested beyond the limits is an error, not the end of the stack.
-//!   No serializer sees the recursion of a `Serialize` that calls another without one of these methods (an untagged enum
-//!   around itself, a `Box` around a `Box`).
+//! - Nesting is counted before each descent ([`Room`]), so a value that is nested beyond the limits is an error, and
+//!   does not overflow the stack. No serializer sees the recursion of a `Serialize` that calls another without one of
+//!   these methods (an untagged enum around itself, a `Box` around a `Box`).
 //! - A float that is not finite is refused; `serde_json` writes null.
-//! - A number that reaches us as text is kept or refused ([`number`]).
+//! - A number that arrives as text is kept or refused ([`number`]).
 //!
-//! A type may swallow the error of a part and go on: what was written of that part is cut off again.
+//! A type may swallow the error of a part and continue; the bytes of that part are then removed.
 use super::buffer::{Buffer, Mark};
 use super::fault::{Fault, Segment};
 use super::key::KeySerializer;
@@ -24,7 +24,7 @@ use std::fmt;
 ///
 /// # Errors
 ///
-/// JSON cannot say it, or it nests too deeply; the buffer then holds no value.
+/// JSON cannot represent the value, or it nests too deeply; the buffer then holds no value.
 #[inline]
 pub(super) fn write<T: Serialize + ?Sized>(value: &T, buffer: &mut Buffer) -> Result<(), Fault> {
     value.serialize(Serializer { buffer, room: Room::ALL })
@@ -35,7 +35,7 @@ struct Serializer<'w> {
     room: Room,
 }
 
-/// Inside an array or object.
+/// The limits inside an array or object.
 #[inline]
 fn inside(room: Room) -> Result<Room, Fault> {
     match room.in_container() {
@@ -72,7 +72,7 @@ impl<'w> Serializer<'w> {
         }
     }
 
-    /// An object of one member, which is still to be written.
+    /// Begins an object of one member, whose value the returned serializer writes.
     #[inline]
     fn variant(self, variant: Option<&'static str>) -> Result<Self, Fault> {
         let Self { buffer, room } = self;
@@ -104,7 +104,7 @@ impl<'w> Serializer<'w> {
     }
 }
 
-/// Writes a part. On an error, all that was written since the mark is cut off.
+/// Writes a part. On an error, the bytes that were written since the mark are removed.
 #[inline]
 fn part<T: Serialize + ?Sized>(
     buffer: &mut Buffer,
@@ -277,11 +277,11 @@ impl<'w> ser::Serializer for Serializer<'w> {
     }
 }
 
-/// An array on its way, perhaps as the content of a variant.
+/// An array that is being written, perhaps as the content of a variant.
 struct Items<'w> {
     buffer: &'w mut Buffer,
     room: Room,
-    /// Where its count is.
+    /// The position of its count.
     at: usize,
     claimed: usize,
     count: usize,
@@ -306,7 +306,7 @@ fn of_variant(fault: Fault, variant: Option<&'static str>) -> Fault {
     }
 }
 
-/// The traits of sequences, which differ in names.
+/// The traits of sequences, which differ in the names of their methods only.
 macro_rules! items {
     ($($part:ident::$push:ident),* $(,)?) => {
         $(impl $part for Items<'_> {
@@ -330,16 +330,17 @@ items! {
     SerializeTupleVariant::serialize_field,
 }
 
-/// An object on its way, perhaps as the content of a variant. A key that comes twice has its last value, as in `serde_json`.
+/// An object that is being written, perhaps as the content of a variant. Of a repeated key the last value counts, as in
+/// `serde_json`.
 struct Members<'w> {
     buffer: &'w mut Buffer,
     room: Room,
-    /// Where its count is.
+    /// The position of its count.
     at: usize,
     claimed: usize,
-    /// Behind its count.
+    /// The position after its count.
     start: Mark,
-    /// Where the key begins whose value is still to be written.
+    /// The position of a key whose value is not written yet.
     key: Option<Mark>,
     variant: Option<&'static str>,
 }
@@ -353,7 +354,7 @@ impl Members<'_> {
             .map_err(|fault| of_variant(fault, self.variant))
     }
 
-    /// Forgets a key without a value.
+    /// Removes a key without a value.
     #[inline]
     fn cut_key(&mut self) {
         if let Some(mark) = self.key.take() {
@@ -420,7 +421,7 @@ impl SerializeStructVariant for Members<'_> {
     }
 }
 
-/// A struct on its way, or a number or JSON that `serde_json` hands over in the shape of one.
+/// A struct that is being written, or a number or JSON that `serde_json` passes in the shape of a struct.
 enum Struct<'w> {
     Members(Members<'w>),
     /// JSON as text.
@@ -460,7 +461,7 @@ impl SerializeStruct for Struct<'_> {
     }
 }
 
-/// Writes a number, or JSON, that is given as text, in the place of one that was given before.
+/// Writes a number or JSON that is given as text. It replaces one that was given before.
 fn spelled<T: Serialize + ?Sized>(
     buffer: &mut Buffer,
     room: Room,
@@ -478,7 +479,7 @@ fn spelled<T: Serialize + ?Sized>(
     }
     let json = number::parse_raw(&text)?;
     buffer.cut(start);
-    // Nesting inside the text is counted too.
+    // The nesting inside the text is counted too.
     json.serialize(Serializer { buffer, room })
 }
 

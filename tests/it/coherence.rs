@@ -60,7 +60,7 @@ impl Outcome {
 }
 
 /// Does something to a session. Whether it was there.
-type Act = fn(&FileStore, &Token) -> Result<bool>;
+type Operation = fn(&FileStore, &Token) -> Result<bool>;
 
 fn update(
     store: &FileStore,
@@ -90,7 +90,7 @@ const LARGE: usize = 10_000;
 /// More than a record may have.
 const TOO_LARGE: usize = 2 << 20;
 
-const ACTS: &[(&str, Act, std::result::Result<Outcome, ErrorKind>)] = &[
+const OPERATIONS: &[(&str, Operation, std::result::Result<Outcome, ErrorKind>)] = &[
     ("save", |s, t| update(s, t, RELAXED, |record| raise(record, 10)), Ok(Outcome::Next)),
     ("power-safe save", |s, t| update(s, t, POWER_SAFE, |record| raise(record, 10)), Ok(Outcome::Next)),
     ("save that grows", |s, t| update(s, t, RELAXED, |record| raise(record, LARGE)), Ok(Outcome::Next)),
@@ -171,17 +171,25 @@ fn assert_warm(store: &FileStore, token: &Token, version: u64) {
 fn what_one_process_did_the_others_see_at_the_next_load() {
     for &(pair, writer) in PAIRS {
         let two = Two::new(writer);
-        for &(name, act, outcome) in ACTS {
+        for &(name, operation, outcome) in OPERATIONS {
             let context = format!("{name}; {pair}");
             let token = two.session();
-            assert_eq!(act(&two.writer, &token).map_err(|e| e.kind()), outcome.map(|_| true), "{context}");
+            assert_eq!(
+                operation(&two.writer, &token).map_err(|e| e.kind()),
+                outcome.map(|_| true),
+                "{context}"
+            );
             let want = outcome.unwrap_or(Outcome::Same).of(1);
             assert_eq!(versions::stored(&two.reader, &token), want, "{context}: the reader");
             assert_eq!(versions::stored(&two.writer, &token), want, "{context}: the writer itself");
             let Some(version) = want else { continue };
             // Now the reader has a copy of that, and is told of what comes next.
             assert_warm(&two.reader, &token, version);
-            assert_eq!(act(&two.writer, &token).map_err(|e| e.kind()), outcome.map(|_| true), "{context}");
+            assert_eq!(
+                operation(&two.writer, &token).map_err(|e| e.kind()),
+                outcome.map(|_| true),
+                "{context}"
+            );
             let want = outcome.unwrap_or(Outcome::Same).of(version);
             assert_eq!(versions::stored(&two.reader, &token), want, "{context}: the reader, the second time");
         }
@@ -215,7 +223,7 @@ fn two_processes_that_save_in_turns_see_each_other() {
     }
 }
 
-/// Saving takes the copy in memory for what is in the file, if the file says so; and not otherwise.
+/// A save uses the cached copy of a session only if the file still has that version.
 #[test]
 fn a_save_begins_with_the_stored_version_not_a_stale_entry() {
     let two = Two::new(open);
@@ -244,15 +252,15 @@ fn any_operation_after_a_killed_save_spreads_its_version() {
     for &(pair, writer) in PAIRS {
         for large in [false, true] {
             let two = Two::new(writer);
-            let acts: Vec<_> = ACTS.iter().map(|act| (act, two.session())).collect();
+            let operations: Vec<_> = OPERATIONS.iter().map(|operation| (operation, two.session())).collect();
             let unheard = unheard(two.dir.path());
-            for ((name, act, outcome), token) in acts {
+            for ((name, operation, outcome), token) in operations {
                 let context = format!("{name}; {pair}; large: {large}");
                 let bytes = if large { LARGE } else { 10 };
                 assert!(update(&unheard, &token, RELAXED, |record| raise(record, bytes)).unwrap());
                 assert_eq!(versions::stored(&two.reader, &token), Some(1), "{context}: before");
                 assert_eq!(
-                    act(&two.writer, &token).map_err(|error| error.kind()),
+                    operation(&two.writer, &token).map_err(|error| error.kind()),
                     outcome.map(|_| true),
                     "{context}"
                 );
@@ -281,13 +289,13 @@ fn any_operation_after_a_killed_delete_ends_the_session() {
     ];
     for &(pair, writer) in PAIRS {
         let two = Two::new(writer);
-        for &(name, act, _) in ACTS {
+        for &(name, operation, _) in OPERATIONS {
             for (how, die) in died {
                 let context = format!("{name}; {pair}; {how}");
                 let token = two.session();
                 die(&file_of(two.dir.path(), &token));
                 assert_eq!(versions::stored(&two.reader, &token), Some(1), "{context}: before");
-                assert_eq!(act(&two.writer, &token).map_err(|e| e.kind()), Ok(false), "{context}");
+                assert_eq!(operation(&two.writer, &token).map_err(|e| e.kind()), Ok(false), "{context}");
                 assert_eq!(versions::stored(&two.reader, &token), None, "{context}: the reader");
                 assert_eq!(versions::stored(&two.writer, &token), None, "{context}: the writer itself");
             }
@@ -315,7 +323,7 @@ fn a_rotation_that_died_unheard_ends_with_the_next_operation() {
 #[test]
 fn a_logout_that_overtook_a_save_is_seen_by_every_process() {
     type Passed = fn(&FileStore, &Token, &dyn Fn()) -> Option<bool>;
-    let acts: [(&str, Passed); 6] = [
+    let operations: [(&str, Passed); 6] = [
         ("save", |s, t, meanwhile| update_meanwhile(s, t, RELAXED, 10, meanwhile)),
         ("power-safe save", |s, t, meanwhile| update_meanwhile(s, t, POWER_SAFE, 10, meanwhile)),
         ("save that grows", |s, t, meanwhile| update_meanwhile(s, t, RELAXED, LARGE, meanwhile)),
@@ -339,7 +347,7 @@ fn a_logout_that_overtook_a_save_is_seen_by_every_process() {
         let dir = TempDir::new().unwrap();
         let (writer, reader) = (open_writer(dir.path()), open(dir.path()));
         let deleter = options().lock_wait(Duration::from_millis(5)).open(dir.path()).unwrap();
-        for (name, act) in acts {
+        for (name, operation) in operations {
             let context = format!("{name}; {pair}");
             let token = new_session(&writer);
             assert_eq!(versions::stored(&writer, &token), Some(1), "{context}");
@@ -351,7 +359,7 @@ fn a_logout_that_overtook_a_save_is_seen_by_every_process() {
                     assert_eq!(versions::stored(store, &token), None, "{context}: {when}");
                 }
             };
-            let outcome = act(&writer, &token, &|| {
+            let outcome = operation(&writer, &token, &|| {
                 assert!(deleter.delete(&token).unwrap(), "{context}");
                 check_gone("while the save is under way");
             });

@@ -81,9 +81,9 @@ const fn operation(name: &'static str, run: fn(&mut Session), flags: [bool; 3]) 
 }
 
 /// A change that a request may make, with its name.
-type Act = (&'static str, fn(&mut Session));
+type Change = (&'static str, fn(&mut Session));
 /// The same, with one more than its result.
-type ActOnN = (&'static str, fn(&mut Session), u64);
+type ChangeOfN = (&'static str, fn(&mut Session), u64);
 
 /// Flags of [`operation`]: accessed, modified, loads.
 const UNTOUCHED: [bool; 3] = [false, false, false];
@@ -435,8 +435,8 @@ fn a_name_that_would_turn_a_line_of_a_log_is_escaped_in_errors(stage: &Stage) {
         (session.update_now(name, add_one).unwrap_err(), "read"),
         (session.insert(name, f64::NAN).unwrap_err(), "set"),
     ];
-    for (error, act) in errors {
-        assert!(error.to_string().starts_with(&format!("failed to {act} entry `{safe}`: ")), "{error}");
+    for (error, operation) in errors {
+        assert!(error.to_string().starts_with(&format!("failed to {operation} entry `{safe}`: ")), "{error}");
         let debug = format!("{error:?}");
         assert!(debug.contains(safe) && !debug.contains(['\u{2028}', '\u{202e}']), "{debug}");
     }
@@ -627,7 +627,7 @@ fn inserting_the_value_that_is_there_saves_nothing(stage: &Stage) {
 }
 
 fn inserting_the_value_that_was_loaded_again_after_a_change_counts(stage: &Stage) {
-    let changes: [Act; 4] = [
+    let changes: [Change; 4] = [
         ("insert", |s| s.insert("n", 7).unwrap()),
         ("remove", |s| assert!(s.remove("n").unwrap())),
         ("update", |s| assert!(s.update("n", |n: &mut u64| *n += 1).is_ok())),
@@ -670,7 +670,7 @@ fn update_shows_a_preview_and_applies_at_the_save(stage: &Stage) {
 }
 
 fn update_continues_from_other_changes_of_the_request(stage: &Stage) {
-    let changes: [ActOnN; 4] = [
+    let changes: [ChangeOfN; 4] = [
         ("insert", |s| s.insert("n", 7).unwrap(), 8),
         ("remove", |s| assert!(s.remove("n").unwrap()), 1),
         ("clear", Session::clear, 1),
@@ -739,7 +739,7 @@ fn update_now_is_the_truth_and_commits_that_entry_only(stage: &Stage) {
 }
 
 fn update_now_includes_earlier_changes_of_the_entry(stage: &Stage) {
-    let changes: [ActOnN; 5] = [
+    let changes: [ChangeOfN; 5] = [
         ("insert", |s| s.insert("n", 7).unwrap(), 8),
         ("remove", |s| assert!(s.remove("n").unwrap()), 1),
         ("update", |s| assert!(s.update("n", |n: &mut u64| *n += 10).is_ok()), 31),

@@ -224,7 +224,7 @@ fn on_a_disk_that_fills_up_no_load_is_stale() {
     };
     let root = disk.join("store");
     let store = FileStore::open(&root).unwrap();
-    // Beside the disk: what was acknowledged.
+    // Acknowledged saves are recorded beside the disk.
     let board = disk.with_file_name("board");
     let sessions = PROCESSES * OWN;
     let tokens: Vec<_> =

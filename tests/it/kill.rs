@@ -1,6 +1,6 @@
 //! `kill -9` under a lock, and the marks that it leaves: the old version is there, no lock stays held, and the next
 //! save is as safe as its caller asked. Kills at any instant are tried by `tests/hammer`.
-use crate::processes::{Act, files, holder};
+use crate::processes::{Operation, files, holder};
 use crate::support::versions;
 use sessile::{Durability, FileStore, FileStoreOptions, PublicId, Store, Token};
 use std::fs::File;
@@ -22,28 +22,32 @@ fn open_without_cache(dir: &Path) -> FileStore {
 
 #[test]
 fn a_holder_that_is_killed_leaves_the_old_version_and_no_lock() {
-    for act in Act::ALL {
-        check_killed_holder(act);
+    for operation in Operation::ALL {
+        check_killed_holder(operation);
     }
 }
 
 #[track_caller]
-fn check_killed_holder(act: Act) {
+fn check_killed_holder(operation: Operation) {
     let dir = TempDir::new().unwrap();
     let store = open_without_cache(dir.path());
     let held = store.create(&versions::new(&store, 1, 10), Durability::OfStore).unwrap().token;
-    let holder = holder(&dir, &held, act);
+    let holder = holder(&dir, &held, operation);
     thread::scope(|scope| {
         // Waits like another process: it polls for the lock while the holder is killed.
         let waiter = scope.spawn(|| versions::save(&store, &held, 1, 10, Durability::OfStore));
         thread::sleep(Duration::from_millis(20));
-        assert_eq!(versions::stored(&store, &held), Some(1), "{act:?}: changed before the change was made");
+        assert_eq!(
+            versions::stored(&store, &held),
+            Some(1),
+            "{operation:?}: changed before the change was made"
+        );
         assert_eq!(holder.kill(), [""; 0]);
         waiter.join().unwrap();
     });
-    assert_eq!(versions::stored(&store, &held), Some(2), "{act:?}");
-    assert_eq!(files(dir.path()).len(), 1, "{act:?}: no successor");
-    assert!(act.run(&store, &held, || {}).unwrap().is_some(), "{act:?}");
+    assert_eq!(versions::stored(&store, &held), Some(2), "{operation:?}");
+    assert_eq!(files(dir.path()).len(), 1, "{operation:?}: no successor");
+    assert!(operation.run(&store, &held, || {}).unwrap().is_some(), "{operation:?}");
 }
 
 /// Flags of a slot's state byte, and where it is: see `docs/format.md`.

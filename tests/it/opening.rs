@@ -1,5 +1,5 @@
-//! Opening a store: it makes what is missing, private under any umask; it refuses what is not a store of
-//! ours, says why, and leaves it as it was; and what was stored before is there.
+//! Opening a store: it makes missing parts, private under any umask. It refuses a directory that is no store of
+//! this crate with the reason, and leaves it unchanged. Sessions that were stored before are there.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::rerun::{again, again_as_nobody, again_in_mounts, stage};
@@ -32,7 +32,7 @@ fn shards_of(root: &Path) -> impl Iterator<Item = PathBuf> {
     (0..256).map(|n| root.join(format!("{n:02x}")))
 }
 
-/// Everything below a directory: its kind, its mode, and what is in it.
+/// Everything below a directory: its kind, its mode, and its content.
 fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
@@ -280,7 +280,7 @@ fn all_who_open_a_new_store_at_once_get_the_same_one() {
 
 // ------------------------------------------------------------------------------------------------ it refuses
 
-/// Opening is refused in these words, and what is there stays as it was. In the words, `DIR` is the
+/// Opening is refused in these words, and the directory stays unchanged. In the words, `DIR` is the
 /// directory.
 #[track_caller]
 fn check_refused(prepare: impl FnOnce(&Path), kind: ErrorKind, text: &str, because: Option<&str>) {

@@ -117,13 +117,13 @@ fn set_own_entries(parent: &Parent) {
 
 /// The operation that a holder of the lock is about to complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Act {
+pub(crate) enum Operation {
     Overwrite,
     Grow,
     Rotate,
 }
 
-impl Act {
+impl Operation {
     pub(crate) const ALL: [Self; 3] = [Self::Overwrite, Self::Grow, Self::Rotate];
 
     pub(crate) fn run(
@@ -147,16 +147,20 @@ impl Act {
 
 /// Starts a process that is in the middle of an update or a rotation, and stays there until it is sent a
 /// line.
-pub(crate) fn holder(dir: &TempDir, held: &Token, act: Act) -> Child {
-    let child = start("hold", dir).with("TOKEN", held.expose()).with("ACT", format!("{act:?}")).start();
+pub(crate) fn holder(dir: &TempDir, held: &Token, operation: Operation) -> Child {
+    let child =
+        start("hold", dir).with("TOKEN", held.expose()).with("OPERATION", format!("{operation:?}")).start();
     assert_eq!(child.line(), "inside");
     child
 }
 
 fn hold(parent: &Parent) {
     let store = open(&dir_of(parent), LONG_WAIT);
-    let act = Act::ALL.into_iter().find(|act| format!("{act:?}") == parent.argument("ACT")).unwrap();
-    let saved = act.run(&store, &token(parent.argument("TOKEN")), || {
+    let operation = Operation::ALL
+        .into_iter()
+        .find(|operation| format!("{operation:?}") == parent.argument("OPERATION"))
+        .unwrap();
+    let saved = operation.run(&store, &token(parent.argument("TOKEN")), || {
         parent.report("inside");
         parent.line();
     });
@@ -168,35 +172,36 @@ fn hold(parent: &Parent) {
 
 #[test]
 fn a_delete_does_not_wait_for_a_stopped_writer() {
-    for act in Act::ALL {
-        check_delete_beside(act);
+    for operation in Operation::ALL {
+        check_delete_beside(operation);
     }
 }
 
 #[track_caller]
-fn check_delete_beside(act: Act) {
+fn check_delete_beside(operation: Operation) {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path(), SHORT_WAIT);
     let held = store.create(&versions::new(&store, 1, 10), Durability::OfStore).unwrap().token;
-    let mut holder = holder(&dir, &held, act);
+    let mut holder = holder(&dir, &held, operation);
     // A save of a third process, which has opened the file and waits for the holder.
-    let waiter = start("hold", &dir).with("TOKEN", held.expose()).with("ACT", format!("{act:?}")).start();
+    let waiter =
+        start("hold", &dir).with("TOKEN", held.expose()).with("OPERATION", format!("{operation:?}")).start();
     thread::sleep(SHORT_WAIT);
     holder.stop();
     let begun = Instant::now();
-    assert!(store.delete(&held).unwrap(), "{act:?}: the session was live");
+    assert!(store.delete(&held).unwrap(), "{operation:?}: the session was live");
     let took = begun.elapsed();
-    assert!(took >= SHORT_WAIT && took < SOON, "{act:?}: a delete took {took:?}");
-    assert_eq!(versions::stored(&store, &held), None, "{act:?}: live after its deletion");
+    assert!(took >= SHORT_WAIT && took < SOON, "{operation:?}: a delete took {took:?}");
+    assert_eq!(versions::stored(&store, &held), None, "{operation:?}: live after its deletion");
 
     holder.say("go on");
     holder.go_on();
-    let [outcome] = &holder.finish()[..] else { panic!("{act:?}: one outcome") };
+    let [outcome] = &holder.finish()[..] else { panic!("{operation:?}: one outcome") };
     // An update in place began before the deletion and may count as earlier; the session is gone in any case.
-    if act != Act::Overwrite {
-        assert_eq!(outcome, "gone", "{act:?}");
+    if operation != Operation::Overwrite {
+        assert_eq!(outcome, "gone", "{operation:?}");
     }
-    assert_eq!(versions::stored(&store, &held), None, "{act:?}: revived by the holder");
+    assert_eq!(versions::stored(&store, &held), None, "{operation:?}: revived by the holder");
     let mut outcome = waiter.line();
     if outcome == "inside" {
         let mut waiter = waiter;
@@ -204,40 +209,40 @@ fn check_delete_beside(act: Act) {
         outcome = waiter.line();
         waiter.finish();
     }
-    if act != Act::Overwrite {
-        assert_eq!(outcome, "gone", "{act:?}");
+    if operation != Operation::Overwrite {
+        assert_eq!(outcome, "gone", "{operation:?}");
     }
     assert_eq!(
         versions::stored(&store, &held),
         None,
-        "{act:?}: revived by the process that waited for the holder"
+        "{operation:?}: revived by the process that waited for the holder"
     );
-    assert_eq!(files(dir.path()), [""; 0], "{act:?}: neither the session nor a successor is left");
-    assert!(!store.delete(&held).unwrap(), "{act:?}: it was gone already");
+    assert_eq!(files(dir.path()), [""; 0], "{operation:?}: neither the session nor a successor is left");
+    assert!(!store.delete(&held).unwrap(), "{operation:?}: it was gone already");
 }
 
 #[test]
 fn a_writer_that_waits_too_long_is_busy_and_loses_nothing() {
-    for act in Act::ALL {
-        check_busy(act);
+    for operation in Operation::ALL {
+        check_busy(operation);
     }
 }
 
-/// `act` must be refused while another thread, then another process, is in the middle of an update.
+/// `operation` must be refused while another thread, then another process, is in the middle of an update.
 #[track_caller]
-fn check_busy(act: Act) {
+fn check_busy(operation: Operation) {
     let dir = TempDir::new().unwrap();
     let store = open(dir.path(), SHORT_WAIT);
     let held = store.create(&versions::new(&store, 1, 10), Durability::OfStore).unwrap().token;
     let check_refused = |by: &str| {
         let begun = Instant::now();
-        let error = act.run(&store, &held, || panic!("it has no lock")).unwrap_err();
+        let error = operation.run(&store, &held, || panic!("it has no lock")).unwrap_err();
         let took = begun.elapsed();
-        assert_eq!(error.kind(), ErrorKind::Busy, "{act:?} beside {by}: {error}");
-        assert!(took >= SHORT_WAIT && took < SOON, "{act:?} beside {by}: refused after {took:?}");
+        assert_eq!(error.kind(), ErrorKind::Busy, "{operation:?} beside {by}: {error}");
+        assert!(took >= SHORT_WAIT && took < SOON, "{operation:?} beside {by}: refused after {took:?}");
         // Loads do not wait for a lock.
-        assert_eq!(versions::stored(&store, &held), Some(1), "{act:?} beside {by}");
-        assert_eq!(files(dir.path()).len(), 1, "{act:?} beside {by}");
+        assert_eq!(versions::stored(&store, &held), Some(1), "{operation:?} beside {by}");
+        assert_eq!(files(dir.path()).len(), 1, "{operation:?} beside {by}");
     };
 
     let (entered, inside) = channel();
@@ -258,13 +263,13 @@ fn check_busy(act: Act) {
         leave.send(()).unwrap();
     });
 
-    let mut holder = holder(&dir, &held, Act::Overwrite);
+    let mut holder = holder(&dir, &held, Operation::Overwrite);
     check_refused("a process");
     holder.say("go on");
     holder.finish();
     // The same call succeeds when the holder is done.
     assert_eq!(versions::stored(&store, &held), Some(2));
-    assert!(act.run(&store, &held, || {}).unwrap().is_some());
+    assert!(operation.run(&store, &held, || {}).unwrap().is_some());
 }
 
 #[test]
@@ -275,7 +280,7 @@ fn a_busy_save_keeps_its_changes_for_a_later_save() {
     let sessions = sessions_in(store);
     let mut session = sessions.session([held.clone()]);
     session.insert("mine", 7).unwrap();
-    let mut holder = holder(&dir, &held, Act::Overwrite);
+    let mut holder = holder(&dir, &held, Operation::Overwrite);
     assert_eq!(session.save().unwrap_err().kind(), ErrorKind::Busy);
     holder.say("go on");
     holder.finish();

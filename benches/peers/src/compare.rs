@@ -93,8 +93,8 @@ impl Work<'_> {
 
     /// All rounds of one case, each in another order, so that the order of the peers does not decide.
     fn measure(&self, case: Case, subjects: &mut [Subject]) -> io::Result<Vec<Figures>> {
-        let Case { act, durability, threads, .. } = case;
-        self.bar.set_message(format!("{} {} {threads} threads", act.name(), durability.name()));
+        let Case { operation, durability, threads, .. } = case;
+        self.bar.set_message(format!("{} {} {threads} threads", operation.name(), durability.name()));
         let mut dice = StdRng::seed_from_u64(3);
         let mut order: Vec<_> = (0..subjects.len()).collect();
         let mut samples: Vec<_> = subjects.iter().map(|_| Samples::new()).collect();
@@ -102,14 +102,14 @@ impl Work<'_> {
             order.shuffle(&mut dice);
             for &at in &order {
                 self.stop.check()?;
-                if subjects[at].peer.does(act) {
+                if subjects[at].peer.does(operation) {
                     subjects[at].round(case, self.args.seconds, &mut samples[at]);
                 }
                 self.bar.inc(1);
             }
         }
         let of_one = |(subject, samples): (&Subject, &Samples)| {
-            subject.peer.does(act).then(|| samples.figures(case, subject.who))
+            subject.peer.does(operation).then(|| samples.figures(case, subject.who))
         };
         Ok(subjects.iter().zip(&samples).filter_map(of_one).collect())
     }

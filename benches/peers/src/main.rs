@@ -29,7 +29,7 @@ use std::hash::Hash;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use workload::{Act, Durability, Key};
+use workload::{Durability, Key, Operation};
 
 /// Compare session stores on this machine
 #[derive(Clone, Debug, Parser)]
@@ -38,13 +38,13 @@ use workload::{Act, Durability, Key};
     after_help = "\
 Examples:
   peers --seconds 0.5 --json figures.jsonl --plot figures.svg
-  peers --acts mix --threads 1,8 --bytes 512
-  peers --acts load,update --who sessile,sqlite,floor --threads 1,8
+  peers --operations mix --threads 1,8 --bytes 512
+  peers --operations load,update --who sessile,sqlite,floor --threads 1,8
   peers --dir /mnt/journaled
 
-JSON: one object a line: act, who, durability, threads, bytes, ops_per_s (the
+JSON: one object a line: operation, who, durability, threads, bytes, ops_per_s (the
 median of the rounds), p50_ns and p99_ns (of single operations, all rounds together),
-samples; and with act = \"space\": disk_bytes and resident_bytes a session."
+samples; and with operation = \"space\": disk_bytes and resident_bytes a session."
 )]
 struct Args {
     /// Directory to measure in, on the disk in question [default: the current one]
@@ -61,7 +61,7 @@ struct Args {
     threads: Vec<u16>,
     /// The operations [default: all]
     #[arg(long, value_delimiter = ',')]
-    acts: Vec<Act>,
+    operations: Vec<Operation>,
     /// The peers [default: all that are installed on this machine]
     #[arg(long, value_delimiter = ',')]
     who: Vec<PeerName>,
@@ -94,7 +94,7 @@ impl Args {
         let mut args = Self::parse();
         once_each(&mut args.bytes);
         once_each(&mut args.threads);
-        once_each(&mut args.acts);
+        once_each(&mut args.operations);
         once_each(&mut args.who);
         once_each(&mut args.durability);
         args
@@ -102,18 +102,19 @@ impl Args {
 
     /// The cases to measure, in the order of the report.
     fn cases(&self) -> Vec<Case> {
-        let acts = if self.acts.is_empty() { &Act::ALL[..] } else { &self.acts };
+        let operations = if self.operations.is_empty() { &Operation::ALL[..] } else { &self.operations };
         let mut cases = Vec::new();
         for &bytes in &self.bytes {
-            for &act in acts {
+            for &operation in operations {
                 // Sweeps run in one thread.
-                let has_act =
-                    |durability: &&Durability| act == Act::Mix || **durability != Durability::Defaults;
-                let most = if act.is_durable() { self.durability.len() } else { 1 };
-                let threads = if act == Act::Sweep { &[1] } else { &self.threads[..] };
+                let has_act = |durability: &&Durability| {
+                    operation == Operation::Mix || **durability != Durability::Defaults
+                };
+                let most = if operation.is_durable() { self.durability.len() } else { 1 };
+                let threads = if operation == Operation::Sweep { &[1] } else { &self.threads[..] };
                 for &durability in self.durability.iter().filter(has_act).take(most) {
                     cases.extend(threads.iter().map(|&threads| Case {
-                        act,
+                        operation,
                         durability,
                         threads: threads.into(),
                         bytes: usize::try_from(bytes).expect("at most 7,000"),

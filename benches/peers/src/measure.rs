@@ -8,7 +8,7 @@
 use crate::mix::{self, Order, Population};
 use crate::peer::{Client, Peer};
 use crate::peers::PeerName;
-use crate::workload::{Act, Durability, Found, Key, keys, usual_deadline};
+use crate::workload::{Durability, Found, Key, Operation, keys, usual_deadline};
 use hdrhistogram::Histogram;
 use parking_lot::{Mutex, RwLock};
 use rand::rngs::StdRng;
@@ -31,7 +31,7 @@ const SHORT: Duration = Duration::from_millis(1);
 /// One measured case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Case {
-    pub(crate) act: Act,
+    pub(crate) operation: Operation,
     pub(crate) durability: Durability,
     pub(crate) threads: usize,
     pub(crate) bytes: usize,
@@ -120,7 +120,7 @@ impl Subject {
         let visits = visits_of(client.load(key));
         assert!(client.update(key), "{who:?}");
         assert_eq!(visits_of(client.load(key)), visits + 1, "{who:?}");
-        if self.peer.does(Act::LoadCached) && who != PeerName::Floor {
+        if self.peer.does(Operation::LoadCached) && who != PeerName::Floor {
             assert_eq!(client.load_cached(key).expect("a session").visits, visits + 1, "{who:?}");
         }
         let new = keys(7).next().expect("the sequence is endless");
@@ -129,7 +129,7 @@ impl Subject {
         assert_eq!(visits_of(client.load(&new)), 0, "{who:?}");
         assert!(client.delete(&new), "{who:?}");
         assert_eq!(client.load(&new), None, "{who:?}");
-        if self.peer.does(Act::LoadCached) {
+        if self.peer.does(Operation::LoadCached) {
             // A server that has run for a while has them in memory.
             for key in &self.sessions {
                 assert!(client.load_cached(key).is_some(), "{who:?}");
@@ -144,19 +144,19 @@ impl Subject {
         let peer = &*self.peer;
         // Sessions that are created and deleted in this round.
         let made = &Mutex::new(Vec::new());
-        if matches!(case.act, Act::Mix | Act::Update | Act::Create) {
+        if matches!(case.operation, Operation::Mix | Operation::Update | Operation::Create) {
             sync();
         }
-        match case.act {
-            Act::Mix => self.mix(case, slice, samples),
-            Act::Load | Act::LoadCached | Act::Update => {
+        match case.operation {
+            Operation::Mix => self.mix(case, slice, samples),
+            Operation::Load | Operation::LoadCached | Operation::Update => {
                 in_threads(peer, case.threads, slice, samples, |thread| {
                     let mut order = order(&self.sessions, seed + thread);
                     move |client| {
                         let key = order.next()?;
-                        let is_there = match case.act {
-                            Act::Load => client.load(key).is_some(),
-                            Act::LoadCached => client.load_cached(key).is_some(),
+                        let is_there = match case.operation {
+                            Operation::Load => client.load(key).is_some(),
+                            Operation::LoadCached => client.load_cached(key).is_some(),
                             _ => client.update(key),
                         };
                         assert!(is_there, "a session is lost");
@@ -164,7 +164,7 @@ impl Subject {
                     }
                 });
             }
-            Act::Create => in_threads(peer, case.threads, slice, samples, |thread| {
+            Operation::Create => in_threads(peer, case.threads, slice, samples, |thread| {
                 let mut new = keys(seed + thread);
                 move |client| {
                     let key = new.next()?;
@@ -172,7 +172,7 @@ impl Subject {
                     Some(())
                 }
             }),
-            Act::Delete => {
+            Operation::Delete => {
                 made.lock().extend(keys(seed).take(DUE));
                 peer.fill(&made.lock());
                 // Sessions that are deleted were written to the disk earlier.
@@ -185,7 +185,7 @@ impl Subject {
                     }
                 });
             }
-            Act::Sweep => self.sweep(seed, samples),
+            Operation::Sweep => self.sweep(seed, samples),
         }
         // All rounds start with the same store.
         let mut client = self.peer.client();
@@ -276,11 +276,11 @@ fn in_threads<A>(
     threads: usize,
     slice: Duration,
     samples: &mut Samples,
-    act_of: impl Fn(u64) -> A + Sync,
+    operation_of: impl Fn(u64) -> A + Sync,
 ) where
     A: FnMut(&mut (dyn Client + '_)) -> Option<()>,
 {
-    let act_of = &act_of;
+    let operation_of = &operation_of;
     // A thread that fails before the start must not make the others wait for it.
     let (report, reports) = mpsc::channel();
     let all_are_ready = &RwLock::new(false);
@@ -290,14 +290,14 @@ fn in_threads<A>(
             let client = catch_unwind(AssertUnwindSafe(|| peer.client()));
             report.send(client.is_ok()).expect("the receiver waits");
             let mut client = client.unwrap_or_else(|thrown| resume_unwind(thrown));
-            let mut act = act_of(thread);
+            let mut operation = operation_of(thread);
             let mut nanos_of = Histogram::new(3).expect("three digits");
             assert!(*all_are_ready.read(), "all have a client");
             let began = Instant::now();
             let mut operations = 0;
             'slice: while began.elapsed() < slice {
                 let before = Instant::now();
-                if act(&mut *client).is_none() {
+                if operation(&mut *client).is_none() {
                     break;
                 }
                 nanos_of.record(nanos(before.elapsed())).expect("it fits");
@@ -305,7 +305,7 @@ fn in_threads<A>(
                 // A long operation is always timed, because there are few of them.
                 let untimed = if before.elapsed() < Duration::from_micros(100) { TIMED - 1 } else { 0 };
                 for _ in 0..untimed {
-                    if act(&mut *client).is_none() {
+                    if operation(&mut *client).is_none() {
                         break 'slice;
                     }
                     operations += 1;
@@ -393,7 +393,7 @@ mod tests {
         let all: Vec<_> = keys(1).take(20).collect();
         let order = Arc::new(Order::new(all.len()));
         let mut subject = Subject::new(PeerName::Sqlite, Box::new(map), &all, order, BYTES);
-        let case = Case { act: Act::Mix, durability: Durability::Relaxed, threads, bytes: BYTES };
+        let case = Case { operation: Operation::Mix, durability: Durability::Relaxed, threads, bytes: BYTES };
         let mut samples = Samples::new();
         subject.round(case, Duration::from_millis(50), &mut samples);
         (all, subject, samples)

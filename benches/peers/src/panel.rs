@@ -1,7 +1,7 @@
 //! The figures that both charts show, in their order: which cases stand together, what each does, which line is whose. Draws nothing.
 use crate::measure::{Case, Figures};
 use crate::peers::PeerName;
-use crate::workload::{Act, Durability};
+use crate::workload::{Durability, Operation};
 
 /// A part of a chart: one operation, a line for each peer, the fastest first.
 #[derive(Debug)]
@@ -22,27 +22,34 @@ pub(crate) struct Line {
 }
 
 /// The chart's operations: title, note, and the cases of which each gives lines, with an addition to the peers' names.
-type Plan = (&'static str, &'static str, &'static [(Act, Durability, &'static str)]);
+type Plan = (&'static str, &'static str, &'static [(Operation, Durability, &'static str)]);
 
 const PLANS: [Plan; 5] = [
     (
         "The mix, relaxed",
         "no save and no end waits for the disk; with sessile's defaults, ends do",
-        &[(Act::Mix, Durability::Relaxed, ""), (Act::Mix, Durability::Defaults, ", defaults")],
+        &[(Operation::Mix, Durability::Relaxed, ""), (Operation::Mix, Durability::Defaults, ", defaults")],
     ),
-    ("The mix, power-safe", "saves and ends wait for the disk", &[(Act::Mix, Durability::PowerSafe, "")]),
+    (
+        "The mix, power-safe",
+        "saves and ends wait for the disk",
+        &[(Operation::Mix, Durability::PowerSafe, "")],
+    ),
     (
         "Load",
         "sessile from its memory; the others, and sessile's files, from the page cache or their server",
-        &[(Act::LoadCached, Durability::Relaxed, ", memory"), (Act::Load, Durability::Relaxed, "")],
+        &[
+            (Operation::LoadCached, Durability::Relaxed, ", memory"),
+            (Operation::Load, Durability::Relaxed, ""),
+        ],
     ),
-    ("Update, relaxed", "no save waits for the disk", &[(Act::Update, Durability::Relaxed, "")]),
-    ("Update, power-safe", "each save waits for the disk", &[(Act::Update, Durability::PowerSafe, "")]),
+    ("Update, relaxed", "no save waits for the disk", &[(Operation::Update, Durability::Relaxed, "")]),
+    ("Update, power-safe", "each save waits for the disk", &[(Operation::Update, Durability::PowerSafe, "")]),
 ];
 
 /// The numbers of threads that are shown: the fewest and the most of operations other than sweeps, which run in one.
 pub(crate) fn threads(figures: &[Figures]) -> (usize, usize) {
-    let all = || figures.iter().map(|figures| figures.case).filter(|case| case.act != Act::Sweep);
+    let all = || figures.iter().map(|figures| figures.case).filter(|case| case.operation != Operation::Sweep);
     let fewest = all().map(|case| case.threads).min().unwrap_or(1);
     (fewest, all().map(|case| case.threads).max().unwrap_or(fewest))
 }
@@ -61,8 +68,8 @@ pub(crate) fn of_case(figures: &[Figures], case: Case) -> impl Iterator<Item = &
 pub(crate) fn panels(figures: &[Figures]) -> Vec<Panel> {
     let (fewest, most) = threads(figures);
     let bytes = bytes(figures);
-    let lines_of = |(act, durability, addition): (Act, Durability, &'static str)| {
-        let case = move |threads| Case { act, durability, threads, bytes };
+    let lines_of = |(operation, durability, addition): (Operation, Durability, &'static str)| {
+        let case = move |threads| Case { operation, durability, threads, bytes };
         of_case(figures, case(fewest)).filter_map(move |few| {
             let many = of_case(figures, case(most)).find(|many| many.who == few.who)?;
             let name = format!("{}{addition}", few.who.title());
@@ -109,12 +116,12 @@ pub(crate) mod tests {
 
     /// Figures of one case.
     pub(crate) fn figures(
-        act: Act,
+        operation: Operation,
         durability: Durability,
         threads: usize,
         rates: &[(PeerName, f64)],
     ) -> Vec<Figures> {
-        let case = Case { act, durability, threads, bytes: 512 };
+        let case = Case { operation, durability, threads, bytes: 512 };
         let one = |&(who, ops_per_s)| Figures {
             case,
             who,
@@ -131,16 +138,26 @@ pub(crate) mod tests {
     pub(crate) fn some() -> Vec<Figures> {
         use PeerName::{Floor, Sessile, Sqlite};
         [
-            figures(Act::Mix, Durability::Relaxed, 1, &[(Sessile, 400e3), (Sqlite, 60e3)]),
-            figures(Act::Mix, Durability::Relaxed, 8, &[(Sessile, 700e3), (Sqlite, 40e3)]),
-            figures(Act::Mix, Durability::PowerSafe, 1, &[(Sessile, 9e3), (Sqlite, 20e3)]),
-            figures(Act::Mix, Durability::PowerSafe, 8, &[(Sessile, 50e3), (Sqlite, 15e3)]),
-            figures(Act::Mix, Durability::Defaults, 1, &[(Sessile, 90e3)]),
-            figures(Act::Mix, Durability::Defaults, 8, &[(Sessile, 150e3)]),
-            figures(Act::Load, Durability::Relaxed, 1, &[(Sessile, 98e3), (Floor, 168e3), (Sqlite, 136e3)]),
-            figures(Act::Load, Durability::Relaxed, 8, &[(Sessile, 150e3), (Floor, 250e3), (Sqlite, 220e3)]),
-            figures(Act::LoadCached, Durability::Relaxed, 1, &[(Sessile, 788e3), (Floor, 1.48e6)]),
-            figures(Act::LoadCached, Durability::Relaxed, 8, &[(Sessile, 1.4e6), (Floor, 2.1e6)]),
+            figures(Operation::Mix, Durability::Relaxed, 1, &[(Sessile, 400e3), (Sqlite, 60e3)]),
+            figures(Operation::Mix, Durability::Relaxed, 8, &[(Sessile, 700e3), (Sqlite, 40e3)]),
+            figures(Operation::Mix, Durability::PowerSafe, 1, &[(Sessile, 9e3), (Sqlite, 20e3)]),
+            figures(Operation::Mix, Durability::PowerSafe, 8, &[(Sessile, 50e3), (Sqlite, 15e3)]),
+            figures(Operation::Mix, Durability::Defaults, 1, &[(Sessile, 90e3)]),
+            figures(Operation::Mix, Durability::Defaults, 8, &[(Sessile, 150e3)]),
+            figures(
+                Operation::Load,
+                Durability::Relaxed,
+                1,
+                &[(Sessile, 98e3), (Floor, 168e3), (Sqlite, 136e3)],
+            ),
+            figures(
+                Operation::Load,
+                Durability::Relaxed,
+                8,
+                &[(Sessile, 150e3), (Floor, 250e3), (Sqlite, 220e3)],
+            ),
+            figures(Operation::LoadCached, Durability::Relaxed, 1, &[(Sessile, 788e3), (Floor, 1.48e6)]),
+            figures(Operation::LoadCached, Durability::Relaxed, 8, &[(Sessile, 1.4e6), (Floor, 2.1e6)]),
         ]
         .concat()
     }

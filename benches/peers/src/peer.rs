@@ -1,5 +1,5 @@
 //! The operations that a session store must support to be compared.
-use crate::workload::{Act, Durability, Found, Key};
+use crate::workload::{Durability, Found, Key, Operation};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -12,8 +12,8 @@ pub(crate) trait Peer: Sync {
     fn client(&self) -> Box<dyn Client + '_>;
 
     /// Whether it supports this operation.
-    fn does(&self, act: Act) -> bool {
-        act != Act::LoadCached
+    fn does(&self, operation: Operation) -> bool {
+        operation != Operation::LoadCached
     }
 
     /// Whether an ended session stays ended: without a lock or a transaction, an update that began before the

@@ -5,7 +5,7 @@ use crate::panel::{Line, Panel, Scale, bytes, of_case, panels, threads};
 use crate::peers::PeerName;
 use crate::plot::wrap;
 use crate::report::{count, short_count, time};
-use crate::workload::{Act, Durability};
+use crate::workload::{Durability, Operation};
 use std::fmt::Write;
 
 const BEGIN: &str = "<!-- figures: written by `peers --readme` -->\n";
@@ -50,7 +50,7 @@ fn block(figures: &[Figures], captions: &[String]) -> String {
     panels.truncate(PANELS);
     let chart = chart(&panels, threads(figures));
     let captions = wrap(&format!("{}.", captions.join("; ")), 150).join("\n");
-    let mix = if figures.iter().any(|figures| figures.case.act == Act::Mix) { MIX } else { "" };
+    let mix = if figures.iter().any(|figures| figures.case.operation == Operation::Mix) { MIX } else { "" };
     format!("```text\n{chart}```\n\n{}\n{mix}{captions}\n", table(figures))
 }
 
@@ -107,11 +107,11 @@ enum Show {
 }
 
 /// A row: its name, its case, whether it is of the most threads.
-type Row = (&'static str, Act, Durability, bool, Show);
+type Row = (&'static str, Operation, Durability, bool, Show);
 
 const ROWS: [Row; 19] = {
-    use Act::{Create, Delete, Load, LoadCached, Mix, Sweep, Update};
     use Durability::{Defaults, PowerSafe, Relaxed};
+    use Operation::{Create, Delete, Load, LoadCached, Mix, Sweep, Update};
     use Show::{Percentiles, Rate};
     [
         ("**mix**, relaxed: ends unsynced", Mix, Relaxed, false, Rate),
@@ -143,10 +143,15 @@ fn table(figures: &[Figures]) -> String {
         PeerName::ALL.into_iter().filter(|who| figures.iter().any(|one| one.who == *who)).collect();
     let names: Vec<_> = peers.iter().map(|who| who.title()).collect();
     let mut table = format!("| a second | {} |\n|---|{}\n", names.join(" | "), "--:|".repeat(peers.len()));
-    for (name, act, durability, is_many, show) in ROWS {
+    for (name, operation, durability, is_many, show) in ROWS {
         let threads = if is_many { many } else { few };
         // Sweeps run in one thread, and at one durability.
-        let case = Case { act, durability, threads: if act == Act::Sweep { 1 } else { threads }, bytes };
+        let case = Case {
+            operation,
+            durability,
+            threads: if operation == Operation::Sweep { 1 } else { threads },
+            bytes,
+        };
         if of_case(figures, case).next().is_none() || (is_many && many == few) {
             continue;
         }

@@ -2,7 +2,7 @@
 use crate::measure::{Case, Figures};
 use crate::peers::PeerName;
 use crate::space::Space;
-use crate::workload::Act;
+use crate::workload::Operation;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
@@ -34,8 +34,9 @@ pub(crate) fn time(nanos: f64) -> String {
 }
 
 fn label(case: Case) -> String {
-    let how = if case.act.is_durable() { format!(" {}", case.durability.name()) } else { String::new() };
-    format!("{}{how} {} B", case.act.name(), case.bytes)
+    let how =
+        if case.operation.is_durable() { format!(" {}", case.durability.name()) } else { String::new() };
+    format!("{}{how} {} B", case.operation.name(), case.bytes)
 }
 
 fn peers_in(figures: &[Figures]) -> Vec<PeerName> {
@@ -76,7 +77,7 @@ pub(crate) fn table(figures: &[Figures]) -> String {
 /// The percentiles of the mix, and what its durabilities are.
 pub(crate) fn mix_table(figures: &[Figures]) -> Option<String> {
     let mut table = new_table(["", "threads", "", "p50", "p99", "came back"].map(str::to_owned));
-    for figures in figures.iter().filter(|figures| figures.case.act == Act::Mix) {
+    for figures in figures.iter().filter(|figures| figures.case.operation == Operation::Mix) {
         let Figures { case, who, p50_ns, p99_ns, revived, .. } = figures;
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
         let percentiles = [p50_ns, p99_ns].map(|nanos| right(time(*nanos as f64)));
@@ -104,7 +105,7 @@ pub(crate) fn space_table(spaces: &[Space]) -> String {
 pub(crate) fn json(figures: &Figures) -> Value {
     let Figures { case, who, ops_per_s, p50_ns, p99_ns, samples, revived: _ } = figures;
     json!({
-        "act": case.act.name(),
+        "operation": case.operation.name(),
         "who": who.name(),
         "durability": case.durability.name(),
         "threads": case.threads,
@@ -118,7 +119,7 @@ pub(crate) fn json(figures: &Figures) -> Value {
 
 pub(crate) fn space_json(space: &Space) -> Value {
     json!({
-        "act": "space",
+        "operation": "space",
         "who": space.who.name(),
         "bytes": space.bytes,
         "disk_bytes": space.disk,

@@ -4,7 +4,7 @@ use crate::Args;
 use crate::peer::Setting;
 use crate::peers::PeerName;
 use crate::peers::resident;
-use crate::workload::{Act, Durability, payload};
+use crate::workload::{Durability, Operation, payload};
 use sessile_peers::Stop;
 use std::error::Error;
 use std::io;
@@ -39,7 +39,7 @@ pub(crate) fn memory(args: &Args, who: PeerName, dir: &Path, stop: &Stop) -> io:
     peer.fill(&all);
     for key in &all {
         stop.check()?;
-        let found = if peer.does(Act::LoadCached) { client.load_cached(key) } else { client.load(key) };
+        let found = if peer.does(Operation::LoadCached) { client.load_cached(key) } else { client.load(key) };
         assert!(found.is_some());
     }
     peer.settle();

@@ -40,7 +40,7 @@ impl Durability {
 
 /// The measured operations on sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
-pub(crate) enum Act {
+pub(crate) enum Operation {
     /// The life of sessions: 90 % loads from the fastest place that the peer has, 8 % updates, 1 % creations,
     /// 1 % ends, of sessions of which a few are used often (Zipf, exponent 0.99).
     Mix,
@@ -60,7 +60,7 @@ pub(crate) enum Act {
     Sweep,
 }
 
-impl Act {
+impl Operation {
     pub(crate) const ALL: [Self; 7] =
         [Self::Mix, Self::Load, Self::LoadCached, Self::Update, Self::Create, Self::Delete, Self::Sweep];
 

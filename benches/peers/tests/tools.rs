@@ -41,7 +41,8 @@ fn dir() -> TempDir {
 fn each_thing_is_measured_once_however_often_it_is_named() {
     let dir = dir();
     let json = dir.path().join("figures.jsonl");
-    let mut command = peers(dir.path(), &["--who", "sqlite,sessile,sqlite", "--acts", "load,update,load"]);
+    let mut command =
+        peers(dir.path(), &["--who", "sqlite,sessile,sqlite", "--operations", "load,update,load"]);
     command.arg("--json").arg(&json);
     let (ok, text) = said(&mut command);
     assert!(ok, "{text}");
@@ -49,8 +50,8 @@ fn each_thing_is_measured_once_however_often_it_is_named() {
     let mut of: Vec<_> = lines
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
-        .filter(|line| line["act"] != "space")
-        .map(|line| format!("{} {} {}", line["act"], line["durability"], line["who"]).replace('"', ""))
+        .filter(|line| line["operation"] != "space")
+        .map(|line| format!("{} {} {}", line["operation"], line["durability"], line["who"]).replace('"', ""))
         .collect();
     of.sort_unstable();
     let expected = [
@@ -71,16 +72,16 @@ fn the_mix_has_three_rows_and_is_in_the_page_and_the_picture() {
     let [json, plot, page] = ["figures.jsonl", "figures.svg", "page.md"].map(|name| dir.path().join(name));
     let marks = ["<!-- figures: written by `peers --readme` -->\n", "<!-- end of the figures -->\n"];
     fs::write(&page, format!("before\n{}old\n{}after\n", marks[0], marks[1])).unwrap();
-    let mut command = peers(dir.path(), &["--who", "sqlite,sessile", "--acts", "mix,load"]);
+    let mut command = peers(dir.path(), &["--who", "sqlite,sessile", "--operations", "mix,load"]);
     command.arg("--json").arg(&json).arg("--plot").arg(&plot).arg("--readme").arg(&page);
     let (ok, text) = said(&mut command);
     assert!(ok, "{text}");
     let lines = fs::read_to_string(&json).unwrap();
     let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    let lines: Vec<_> = lines.filter(|line| line["act"] != "space").collect();
+    let lines: Vec<_> = lines.filter(|line| line["operation"] != "space").collect();
     let keys = |line: &serde_json::Value| line.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert!(lines.iter().all(|line| keys(line) == keys(&lines[0])), "{lines:?}");
-    let mixes = lines.iter().filter(|line| line["act"] == "mix");
+    let mixes = lines.iter().filter(|line| line["operation"] == "mix");
     let mut of: Vec<_> =
         mixes.map(|line| format!("{} {}", line["durability"], line["who"]).replace('"', "")).collect();
     of.sort_unstable();
@@ -169,7 +170,7 @@ fn processes_in(dir: &Path) -> Vec<String> {
 #[test]
 fn a_stopped_comparison_leaves_no_server_and_no_directory() {
     let dir = dir();
-    let mut command = peers(dir.path(), &["--acts", "update", "--rounds", "1000"]);
+    let mut command = peers(dir.path(), &["--operations", "update", "--rounds", "1000"]);
     let mut running = Running(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
     // The tool itself, and Redis if it is installed: by then all peers but PostgreSQL are filled.
     let redis = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok();

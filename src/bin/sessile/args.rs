@@ -1,4 +1,5 @@
-//! The command line: verbs and options. None takes a session's id: other users can see the arguments of a process.
+//! The command line: verbs and options. No option takes a session's id, because other users can see the arguments of a
+//! process.
 use clap::{Parser, Subcommand};
 use sessile::PublicId;
 use std::path::PathBuf;

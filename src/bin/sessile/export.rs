@@ -14,7 +14,7 @@ pub(crate) fn export(args: &Export, json: bool) -> VerbResult {
     let store = open(&args.dir, Access::Read)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let (mut exported, mut damaged, mut failed) = (0_u64, 0_u64, 0_u64);
-    // On a terminal, the sessions would be printed across the bar.
+    // On a terminal, the sessions would be printed across the progress bar.
     let mut bar = Progress::in_directories(store.shards().into()).unless(io::stdout().is_terminal());
     let mut files = store.files();
     while let Some(file) = files.next() {
@@ -46,12 +46,12 @@ pub(crate) fn export(args: &Export, json: bool) -> VerbResult {
             }
         }
     }
-    // Last: an export that lacks this line was cut short.
+    // The trailer is written last: an export without it was cut short.
     writeln!(out, "{}", json_line(&Trailer::of(exported)))?;
     out.flush()?;
     drop(bar);
     let seconds = began.elapsed().as_secs_f64();
-    // Standard output has the sessions.
+    // The summary goes to standard error, because standard output has the sessions.
     let summary = if json {
         json_line(&json!({"exported": exported, "damaged": damaged, "failed": failed, "seconds": seconds}))
     } else {
@@ -62,7 +62,7 @@ pub(crate) fn export(args: &Export, json: bool) -> VerbResult {
             HumanCount(failed),
         )
     };
-    // A failure is ignored: the sessions are written.
+    // A failure is ignored, because the sessions are written.
     let _ = writeln!(io::stderr(), "{summary}");
     Ok(if damaged + failed > 0 { Outcome::Findings } else { Outcome::Ok })
 }

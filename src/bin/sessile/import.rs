@@ -1,7 +1,7 @@
 //! `sessile import`: sessions that were exported, line by line.
 //!
-//! A wrong line is listed, and the next one is read. A failure that the next line would meet as well (a disk that is full or
-//! cannot be written) ends the import, and the lines that were not tried are counted.
+//! A wrong line is listed, and the next line is read. A failure that would repeat on the next line (a disk that is full
+//! or read-only) ends the import, and the remaining lines are counted.
 use crate::args::Import;
 use crate::session_json::{FORM, SessionJson, Trailer, unreadable};
 use crate::terminal::{Progress, error_chain, json_line, print};
@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::time::Instant;
 
-/// How many lines may be unreadable before one is read: then the input is no export.
+/// The number of unreadable lines, without a readable one, after which the input is taken for no export.
 const UNREADABLE_MAX: u64 = 100;
 
 pub(crate) fn import(args: &Import, json: bool) -> VerbResult {
@@ -72,7 +72,7 @@ struct Counts {
     expired: u64,
     failed: u64,
     not_tried: u64,
-    /// Lines that are a session's, whatever became of them.
+    /// Lines that hold a session, whatever the result.
     read: u64,
 }
 
@@ -89,11 +89,11 @@ impl Counts {
     }
 }
 
-/// Why a line did not become a session.
+/// The reason why a line was not imported.
 enum Refusal {
-    /// It is wrong; the next one may be right.
+    /// The line is wrong; the next one may be right.
     Line(String),
-    /// The store cannot take any.
+    /// The store cannot take any session.
     Store(Error),
 }
 
@@ -167,24 +167,25 @@ impl Importing<'_> {
 
 // ----------------------------------------------------------------------------------------------------------- lines
 
-/// Longest line, in bytes: the largest record, each byte of it in the longest form that JSON has.
+/// Longest line, in bytes: the largest record, with each byte in JSON's longest form.
 const LINE_BYTES_MAX: u64 = 128 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The lines of one export, or of several in a row; and whether all of them are there.
+/// The lines of one export, or of several exports in a row. Checks that all lines are there.
 struct Input<R> {
     from: R,
     line: Vec<u8>,
     is_too_long: bool,
     number: u64,
-    /// Whether lines may be missing at its end: it is a part of an export, or cannot be read any further.
+    /// Whether lines may be missing at the end, because the input is a part of an export, or cannot be read any
+    /// further.
     is_partial: bool,
-    /// How many lines there were since the last one that counts them.
+    /// The number of lines since the last trailer.
     since_count: u64,
     has_count: bool,
-    /// The error of a line that counts.
+    /// The error of a wrong trailer.
     miscount: Option<String>,
-    /// That lines have another form than the one known here.
+    /// The error for lines of another form than [`FORM`].
     other_form: Option<String>,
 }
 
@@ -203,7 +204,7 @@ impl<R: BufRead> Input<R> {
         }
     }
 
-    /// Goes to the next line that ought to be a session. Returns its number, from 1; `None` at the end.
+    /// Reads the next line that should hold a session. Returns its number, from 1; `None` at the end.
     fn next(&mut self) -> io::Result<Option<u64>> {
         let next = self.find_next();
         self.is_partial |= next.is_err();
@@ -232,7 +233,7 @@ impl<R: BufRead> Input<R> {
         }
     }
 
-    /// Whether this line counts those before it. If so, that is checked.
+    /// Whether this line is a trailer, which is then checked.
     fn is_count(&mut self) -> bool {
         let Some(trailer) = Trailer::read(self.line.trim_ascii()) else { return false };
         let read = std::mem::take(&mut self.since_count);
@@ -265,12 +266,13 @@ impl<R: BufRead> Input<R> {
         }
     }
 
-    /// At the end: whether every line was counted.
+    /// At the end of the input: whether every line was counted.
     fn is_whole(&self) -> bool {
         self.has_count && self.since_count == 0 && self.miscount.is_none() && self.other_form.is_none()
     }
 
-    /// At the end: the sign that lines have another form or are missing, unless that is expected, or the end is unknown.
+    /// At the end of the input: the error if lines have another form or are missing, unless missing lines are expected
+    /// or the input could not be read.
     fn cut(&self) -> Option<String> {
         if let Some(other_form) = &self.other_form {
             return Some(other_form.clone());

@@ -1,4 +1,4 @@
-//! The command `sessile`: administers a store from outside, beside the programs that use it. Public API only.
+//! The command `sessile`: administers a store beside the programs that use it. Uses the public API only.
 //!
 //! Results go to standard output, in words or (`--json`) as one JSON object; progress and warnings go to standard error.
 mod args;
@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use terminal::{error_chain, json_line, plain_usage, report_errors_as_json, spare_path, warn};
 
-/// How a verb that could be carried out ended.
+/// The result of a verb that was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Ok,
@@ -29,11 +29,11 @@ enum Outcome {
     Findings,
     /// Another sweep is running.
     AlreadyRunning,
-    /// A part was done; a warning has said why not all.
+    /// Only a part was done; a warning has the reason.
     Incomplete,
 }
 
-/// Why a verb could not be carried out.
+/// The reason why a verb could not be carried out.
 enum Failure {
     /// Wrong usage that the argument parser cannot detect.
     Usage(&'static str),
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
             1
         }
         Err(Failure::Output(error)) => {
-            // A reader that closes the pipe has read enough.
+            // A closed pipe is no error, because its reader has read enough.
             if error.kind() != io::ErrorKind::BrokenPipe {
                 warn(format_args!("failed to write standard output: {error}"));
             }
@@ -103,7 +103,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Help that was asked for, or a usage error. Its text may quote an argument, which may be an id by mistake.
+/// Prints help that was asked for, or a usage error. Its text may quote an argument, which may be an id by mistake.
 fn wrong_usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let safe = plain_usage(&text);
@@ -114,7 +114,7 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
         return ExitCode::from(2);
     }
     if safe == text {
-        // In colours, if the terminal has them.
+        // Printed in colours, if the terminal has them.
         error.exit()
     }
     let _ = write!(io::stderr(), "{safe}");
@@ -124,14 +124,14 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
 /// How a verb uses a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
-    /// Leaves no trace: also in the store of another user, and on a disk that cannot be written.
+    /// Changes nothing, so it works on another user's store, and on a read-only disk.
     Read,
     Write,
     /// Writes, and creates the store if there is none.
     Create,
 }
 
-/// Opens a store that programs may be using, with any limits, on any file system.
+/// Opens a store that programs may be using, with the highest limits, on any file system.
 fn open(dir: &Path, access: Access) -> Result<FileStore, Failure> {
     spare_path(dir);
     let options = FileStoreOptions::new()
@@ -147,12 +147,12 @@ fn open(dir: &Path, access: Access) -> Result<FileStore, Failure> {
     if access != Access::Create {
         return Ok(opened);
     }
-    // A store that is emptied while sessions are brought in is an error, and not made again.
+    // A store that is emptied during an import is an error, and is not recreated.
     drop(opened);
     Ok(options.create(false).open(dir)?)
 }
 
-/// An event of a store, for people.
+/// An event of a store, in words for operators.
 fn in_words(event: &Event<'_>) -> String {
     match event {
         Event::ShardsRecreated { path, shards } => format!(

@@ -1,4 +1,4 @@
-//! `sessile show` and `sessile delete`: one session, by its id or by the digest of it.
+//! `sessile show` and `sessile delete`: one session, by its id or by the digest of its id.
 use crate::args::One;
 use crate::session_json::SessionJson;
 use crate::terminal::{json_line, json_pretty, print, prompt, warn};
@@ -10,12 +10,12 @@ use std::io::{self, BufRead, IsTerminal, Read};
 /// The environment variable that may hold the id.
 const VARIABLE: &str = "SESSILE_ID";
 
-/// The public id of the session that the operator names. A secret id is dropped where it was read: its digest is enough.
+/// The public id of the session that the operator names. Only the digest of a secret id is kept.
 fn read_session_ref(args: &One) -> Result<PublicId, Failure> {
     if let Some(id) = args.public_id {
         return Ok(id);
     }
-    // As bytes: an input that is not UTF-8 holds no id.
+    // The input is read as bytes, because input that is not UTF-8 must be refused as no id.
     let bytes = if let Some(value) = std::env::var_os(VARIABLE) {
         value.into_encoded_bytes()
     } else {
@@ -26,7 +26,7 @@ fn read_session_ref(args: &One) -> Result<PublicId, Failure> {
         io::stdin().lock().take(4096).read_until(b'\n', &mut line).map_err(Failure::Input)?;
         line
     };
-    // Not quoted in the error: it may be a mistyped id.
+    // The error does not quote the input, which may be a mistyped id.
     let text = str::from_utf8(&bytes).map_err(|_| Failure::Usage(NO_ID))?;
     let mut ids = ids_in(text);
     match (ids.next(), ids.next()) {
@@ -38,7 +38,7 @@ fn read_session_ref(args: &One) -> Result<PublicId, Failure> {
 
 const NO_ID: &str = "no session id was given: it has 32 characters a-z, 2-7, alone or as name=value";
 
-/// The ids in a line as it is copied from a browser: an id, `name=value`, or a whole header of cookies.
+/// The ids in a line that was copied from a browser: an id, `name=value`, or a whole header of cookies.
 fn ids_in(text: &str) -> impl Iterator<Item = SessionId> {
     text.split(';').filter_map(|part| {
         let value = part.split_once('=').map_or(part, |(_, value)| value).trim();

@@ -1,4 +1,4 @@
-//! The owner of a store, by name: for errors that its owner would not get.
+//! The owner of a store, by name: for errors that the owner would not get.
 use nix::unistd::{Uid, User, geteuid};
 use sessile::{Error, ErrorKind};
 use std::error::Error as StdError;
@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// An error about a store that belongs to another user, with names in place of numbers.
+/// The text of an error about a store of another user, with user names in place of numbers.
 pub(crate) fn ownership_error(error: &Error) -> Option<String> {
     let path = error.path().filter(|path| error.kind() == ErrorKind::Permissions && is_store(path))?;
     let (owner, path, own) = (other_owner(path)?, path.display(), Named::of(geteuid()));
@@ -21,7 +21,8 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
         cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
     };
     causes.into_iter().find(is_denied)?;
-    // The owner of a file below a directory without access is unknown: the nearest readable ancestor's owner is taken.
+    // The owner of a file below an inaccessible directory is unknown, so the owner of the nearest readable ancestor is
+    // taken.
     let (path, owner) = error.path()?.ancestors().find_map(|path| Some((path, owner_of(path)?)))?;
     owner.if_other().filter(|_| !is_public(path)).map(|owner| owner.remedy())
 }
@@ -43,19 +44,20 @@ pub(crate) fn with_names(text: &str) -> String {
     named
 }
 
-/// Whether a directory of another user is a store of that user, and not a place that many users share.
+/// Whether a directory of another user is a store, and not a place that many users share.
 fn is_store(path: &Path) -> bool {
     !is_public(path) && path.join("sessile.json").symlink_metadata().is_ok()
 }
 
-/// A directory like `/tmp`, or like a volume of a container: to use it as its owner is no remedy.
+/// Whether a directory is shared, like `/tmp` or the volume of a container. Running the command as its owner is then no
+/// remedy.
 fn is_public(path: &Path) -> bool {
     const STICKY: u32 = 0o1000;
     const OTHERS_WRITE: u32 = 0o002;
     path.metadata().is_ok_and(|found| found.mode() & (STICKY | OTHERS_WRITE) != 0)
 }
 
-/// A user, as error texts name them.
+/// A user, as error texts name it.
 struct Named {
     uid: Uid,
     name: String,
@@ -67,7 +69,7 @@ impl Named {
     fn of(uid: Uid) -> Self {
         match User::from_uid(uid) {
             Ok(Some(User { name, .. })) => Self { uid, sudo: name.clone(), name },
-            // A user without a name, as in containers.
+            // A user without a name, which is usual in containers.
             _ => Self { uid, name: uid.to_string(), sudo: format!("'#{uid}'") },
         }
     }

@@ -1,12 +1,12 @@
-//! A session as JSON, and back: for `show`, `export` and `import`.
+//! Converts a session to JSON and back, for `show`, `export` and `import`.
 //!
 //! ```json
 //! {"id": "0f3a…", "created": "2026-01-31T12:00:00Z", "touched": …, "deadline": …,
 //!  "expiry": "default", "user": "ada", "entries": {"cart": ["apples"]}}
 //! ```
 //!
-//! Nothing is lost on the way: times are kept to the microsecond, floats to their last bit, and a number or name that would
-//! be lost is refused.
+//! The conversion loses nothing: times are kept to the microsecond and floats to their last bit, and a number or name
+//! that would be lost is refused.
 use crate::strict_json::{self, lossy_number};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,11 +23,11 @@ pub(crate) struct SessionJson {
     touched: Time,
     deadline: Time,
     expiry: ExpiryJson,
-    /// Whether the cookie ends with the browser, as the program's lifetime says. Left out if not.
+    /// Whether the cookie ends with the browser because the program's lifetime says so. Omitted if false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     ends_with_browser: bool,
     user: Option<String>,
-    /// The marks of the last login, and the device note: each is left out if it is empty.
+    /// The marks of the last login, and the device note; each is omitted if it is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_login: Option<Time>,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -40,7 +40,7 @@ pub(crate) struct SessionJson {
     entries: Map<String, Json>,
 }
 
-/// Which form the lines of an export have.
+/// The form of the lines of an export.
 pub(crate) const FORM: u64 = 1;
 
 /// The last line of an export: `{"sessile_export":1,"sessions":2}`. An export without it was cut short.
@@ -54,7 +54,7 @@ pub(crate) struct Trailer {
     pub(crate) sessions: u64,
 }
 
-/// Of a last line, which form it is of.
+/// The form of a last line.
 #[derive(Deserialize)]
 struct Form {
     sessile_export: u64,
@@ -69,14 +69,14 @@ impl Trailer {
     pub(crate) fn read(line: &[u8]) -> Option<serde_json::Result<Self>> {
         let inside = line.strip_prefix(b"{")?.trim_ascii_start();
         inside.starts_with(br#""sessile_export""#).then(|| {
-            // The form alone first: a line of another one may say more.
+            // The form is read first, because a line of another form may have other fields.
             let Form { sessile_export: form } = serde_json::from_slice(line)?;
             if form == FORM { serde_json::from_slice(line) } else { Ok(Self { form, sessions: 0 }) }
         })
     }
 }
 
-/// RFC 3339, or microseconds since 1970 where the year has more than four digits.
+/// RFC 3339, or microseconds since 1970 if the year has more than four digits.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged, expecting = "a time is in RFC 3339, or microseconds since 1970")]
 enum Time {
@@ -146,7 +146,7 @@ impl SessionJson {
         })
     }
 
-    /// Reads a line; an error says where and why it is no session, without quoting it.
+    /// Reads a line. The error has the column and the reason, and does not quote the line.
     pub(crate) fn read(line: &[u8]) -> Result<Self, String> {
         let session = serde_json::from_slice(line).map_err(|error| unreadable(&error))?;
         match lossy_number(line) {
@@ -155,7 +155,7 @@ impl SessionJson {
         }
     }
 
-    /// The session, or the reason why it is none.
+    /// The session, or the reason why the line is none.
     pub(crate) fn into_record(self) -> Result<(PublicId, Record), String> {
         let id = PublicId::parse(&self.id).ok_or("its id is not 40 characters 0-9, a-f")?;
         let expiry = match self.expiry {
@@ -198,7 +198,7 @@ fn digest(text: &str) -> Result<[u8; 16], String> {
     digest.map(u128::to_be_bytes).ok_or_else(|| "its user_digest is not 32 characters 0-9, a-f".to_owned())
 }
 
-/// Why a line is no session: the column and the reason, without the text there, which may be a secret.
+/// The reason why a line is no session: the column and the reason, without the text there, which may be a secret.
 pub(crate) fn unreadable(error: &serde_json::Error) -> String {
     let mut text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());

@@ -9,7 +9,8 @@ use sessile::{FileStore, Live, Store};
 use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Reads every file of a store, with a progress bar. Returns how many could not be read; each has a warning.
+/// Reads every file of a store, with a progress bar. Returns the number of files that could not be read; each has a
+/// warning.
 pub(crate) fn read_all(store: &FileStore, mut visit: impl FnMut(ScannedFile)) -> u64 {
     let mut files = store.files();
     let mut bar = Progress::in_directories(store.shards().into());
@@ -30,7 +31,7 @@ pub(crate) fn read_all(store: &FileStore, mut visit: impl FnMut(ScannedFile)) ->
     failed
 }
 
-/// Where a histogram's intervals begin: in seconds, and in words.
+/// The lower bounds of a histogram's intervals: in seconds, and in words.
 const BOUNDS: [(u64, &str); 9] = [
     (0, "0"),
     (60, "1 minute"),
@@ -43,7 +44,7 @@ const BOUNDS: [(u64, &str); 9] = [
     (30 * 86_400, "30 days"),
 ];
 
-/// The number of sessions in each interval, from its bound to the next one; the last has no end.
+/// The number of sessions in each interval, from its bound to the next bound; the last interval has no upper bound.
 #[derive(Default)]
 struct Histogram([u64; BOUNDS.len()]);
 

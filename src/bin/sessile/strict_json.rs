@@ -1,14 +1,14 @@
-//! JSON that is read without loss, or refused: `serde_json` alone keeps the last of two equal names, and makes a float of
-//! an integer that has more than 64 bits. Knows nothing of sessions.
+//! Reads JSON without loss, or refuses it. `serde_json` alone keeps the last of two equal names, and turns an integer
+//! of more than 64 bits into a float. Knows no sessions.
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value as Json};
 use std::fmt;
 
-/// The library's own rule for the numbers that a float can hold.
+/// The library's own test for numbers that a float holds exactly.
 #[path = "../../value/decimal.rs"]
 mod decimal;
 
-/// An object without two equal names, at any depth.
+/// Reads an object without two equal names, at any depth.
 pub(crate) fn object<'de, D: Deserializer<'de>>(from: D) -> Result<Map<String, Json>, D::Error> {
     struct Object;
     impl<'de> Visitor<'de> for Object {
@@ -27,7 +27,7 @@ fn distinct<'de, A: MapAccess<'de>>(mut members: A) -> Result<Map<String, Json>,
     let mut object = Map::new();
     while let Some(name) = members.next_key::<String>()? {
         let Distinct(value) = members.next_value()?;
-        // Without the name: a name may be a secret.
+        // The error does not contain the name, which may be a secret.
         if object.insert(name, value).is_some() {
             return Err(A::Error::custom("an object has the same name twice"));
         }
@@ -84,8 +84,9 @@ impl<'de> Visitor<'de> for AnyJson {
     }
 }
 
-/// The position in JSON text, in bytes from its beginning, of a number that neither 64 bits nor a float can hold as it is
-/// written. A float holds each number that it is rounded to: to as few digits as tell it from others, or to more.
+/// The position in JSON text, in bytes, of a number that neither 64 bits nor a float hold as it is written. A float
+/// holds a number if the number is the float rounded to some digits: the fewest that distinguish it from other floats,
+/// or more.
 pub(crate) fn lossy_number(json: &[u8]) -> Option<usize> {
     let mut at = 0;
     while at < json.len() {
@@ -106,7 +107,7 @@ pub(crate) fn lossy_number(json: &[u8]) -> Option<usize> {
     None
 }
 
-/// How many bytes a string takes, with both its quotes.
+/// The length of a string in bytes, with both quotes.
 fn string_length(json: &[u8]) -> usize {
     let mut is_escaped = false;
     let ends = |c: &u8| {
@@ -121,7 +122,7 @@ fn is_kept(number: &str) -> bool {
     if !number.contains(['.', 'e', 'E']) {
         return number == "-0" || number.parse::<u64>().is_ok() || number.parse::<i64>().is_ok();
     }
-    // No number at all, or out of range: the parser says so.
+    // A number that does not parse, or is out of range, passes: the parser refuses it.
     !number.parse::<f64>().is_ok_and(|float| float.is_finite() && !decimal::is_of(number, float))
 }
 

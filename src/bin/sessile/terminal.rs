@@ -1,7 +1,7 @@
 //! Output for the operator: results, warnings, progress.
 //!
-//! No stored text or file name drives the terminal, and no session's id is repeated, wherever on the command line or in the
-//! input it was put by mistake.
+//! No stored text or file name can control the terminal, and no session's id is repeated, even if it was put on the
+//! command line or in the input by mistake.
 use crate::owner;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -22,7 +22,8 @@ static JSON: AtomicBool = AtomicBool::new(false);
 /// Words of the store's path that look like ids.
 static SPARED: OnceLock<HashSet<String>> = OnceLock::new();
 
-/// From now on, the words of the path of a directory that exists are shown: an id given in its place by mistake is no directory.
+/// From now on, the words of the path of an existing directory are shown, although they may look like ids. An id that
+/// was given in place of a directory by mistake does not exist as one.
 pub(crate) fn spare_path(dir: &Path) {
     if dir.symlink_metadata().is_ok() {
         let path = dir.to_string_lossy();
@@ -44,7 +45,7 @@ pub(crate) fn warn(message: impl Display) {
     } else {
         format!("sessile: {}", plain(text))
     };
-    // A failure is ignored: the exit code says it.
+    // A failure is ignored, because the exit code reports the problem.
     let _ = writeln!(io::stderr(), "{line}");
 }
 
@@ -77,7 +78,7 @@ pub(crate) fn plain(text: impl Display) -> String {
     escape(&text.to_string(), char::is_control, |c| c.escape_unicode().to_string())
 }
 
-/// A usage error's text: it may quote arguments.
+/// The text of a usage error, which may quote arguments.
 pub(crate) fn plain_usage(text: &str) -> String {
     let is_control = |c: char| c != '\n' && c.is_control();
     escape(&without_ids(text), is_control, |c| c.escape_unicode().to_string())
@@ -93,14 +94,15 @@ pub(crate) fn json_pretty(value: &impl Serialize) -> String {
     escape_json(&serde_json::to_string_pretty(value).expect("maps with strings for keys"))
 }
 
-/// JSON allows DEL and the controls from U+0080 to U+009F unescaped; terminals act on them. They can only be in strings.
+/// JSON allows DEL and the controls from U+0080 to U+009F unescaped, but terminals interpret them. They occur in
+/// strings only.
 fn escape_json(json: &str) -> String {
     let is_control = |c: char| c != '\n' && c.is_control();
     escape(json, is_control, |c| format!("\\u{:04x}", u32::from(c)))
 }
 
-/// Escapes controls, separators of lines and paragraphs, and marks that change the direction of text: they can make a line
-/// look like another.
+/// Escapes controls, separators of lines and paragraphs, and marks that change the direction of text, because such
+/// marks can make a line look like another.
 fn escape(text: &str, is_control: impl Fn(char) -> bool, escaped: impl Fn(char) -> String) -> String {
     let turns = |c| matches!(c, '\u{061c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut safe = String::with_capacity(text.len());
@@ -114,7 +116,7 @@ fn escape(text: &str, is_control: impl Fn(char) -> bool, escaped: impl Fn(char) 
     safe
 }
 
-/// Replaces each word that may be a session's id, mistyped ones included.
+/// Replaces each word that may be a session's id, also a mistyped one.
 fn without_ids(text: &str) -> String {
     let mut rest = text;
     let mut safe = String::with_capacity(text.len());
@@ -131,7 +133,7 @@ fn without_ids(text: &str) -> String {
     safe
 }
 
-/// Shorter and longer ones than 32 characters, too. Digests are longer still, or hexadecimal.
+/// Also matches words somewhat shorter or longer than 32 characters. Digests are longer, or hexadecimal.
 fn may_be_id(word: &str) -> bool {
     let slips = word.bytes().filter(|c| matches!(c, b'0' | b'1' | b'8' | b'9')).count();
     (24..=36).contains(&word.len()) && slips <= 1
@@ -140,24 +142,24 @@ fn may_be_id(word: &str) -> bool {
 /// A progress bar on the terminal; none without a terminal, and none for work of less than 0.3 s.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    /// When it appears; `None` if it has appeared, or never will.
+    /// The time at which the bar appears; `None` if it has appeared, or never will.
     appears: Option<Instant>,
 }
 
 const DELAY: Duration = Duration::from_millis(300);
 
 impl Progress {
-    /// Of `total` sessions.
+    /// A bar for `total` sessions.
     pub(crate) fn of(total: u64) -> Self {
         Self::new(Some(total), "sessions {wide_bar} {human_pos:>9} / {human_len:9} {eta:>4}")
     }
 
-    /// Of sessions in `total` directories. The number of sessions is not known before the end.
+    /// A bar for sessions in `total` directories. The number of sessions is not known before the end.
     pub(crate) fn in_directories(total: u64) -> Self {
         Self::new(Some(total), "{msg:>18} {wide_bar} {percent:>3}% {eta:>4}")
     }
 
-    /// Of an unknown number of sessions.
+    /// A bar for an unknown number of sessions.
     pub(crate) fn counting() -> Self {
         Self::new(None, "{human_pos:>13} sessions  {elapsed}")
     }
@@ -168,7 +170,7 @@ impl Progress {
         Self { bar, appears: Some(Instant::now() + DELAY) }
     }
 
-    /// Never appears if the terminal is in use.
+    /// Hides the bar if the terminal is in use.
     pub(crate) fn unless(mut self, terminal_in_use: bool) -> Self {
         self.appears = self.appears.filter(|_| !terminal_in_use);
         self
@@ -184,7 +186,7 @@ impl Progress {
         }
     }
 
-    /// `done` directories are done, with `sessions` sessions in them.
+    /// Shows that `done` directories are done, with `sessions` sessions in them.
     pub(crate) fn at_directory(&mut self, done: u64, sessions: u64) {
         if self.bar.position() != done {
             self.bar.set_message(format!("{} sessions", HumanCount(sessions)));

@@ -1,5 +1,6 @@
-//! `sessile verify`: reads every file and lists each that is not a sound session. With `--repair`, damaged files are moved
-//! aside, and lost directories and parameters are recreated; nothing is deleted, and nothing is left unlisted.
+//! `sessile verify`: reads every file and lists each that is not a sound session. With `--repair`, damaged files are
+//! moved aside, and lost directories and a lost parameters file are recreated; nothing is deleted, and every change is
+//! listed.
 use crate::args::Verify;
 use crate::stat::read_all;
 use crate::terminal::{error_chain, json_line, plain, print, spare_path, warn};
@@ -14,13 +15,13 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longest creation of a process that is not stopped: a file that is unfinished for longer is listed.
+/// Longest creation by a process that is not stopped. A file that is unfinished for longer is listed.
 const CREATION: Duration = Duration::from_millis(200);
 
 /// A file that is not a sound session.
 struct Finding {
     kind: Kind,
-    /// The session whose place the file has.
+    /// The session to whose name the file belongs.
     id: Option<PublicId>,
     path: PathBuf,
     moved_to: Option<PathBuf>,
@@ -28,7 +29,7 @@ struct Finding {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Was missing, and is recreated.
+    /// The directory or file was missing, and was recreated.
     Lost,
     Damaged,
     Unfinished,
@@ -65,7 +66,7 @@ impl Kind {
 
 impl Finding {
     fn in_words(&self) -> String {
-        // A session is listed by its digest, as in logs, and any other file by its path.
+        // A damaged session is listed by its digest, as in logs, and any other file by its path.
         let name = match self.id {
             Some(id) if self.kind == Kind::Damaged => id.to_string(),
             _ => plain(self.path.display()),
@@ -78,7 +79,7 @@ impl Finding {
     }
 
     fn to_json(&self) -> Json {
-        // JSON has no other bytes than UTF-8.
+        // JSON strings hold UTF-8 only.
         let text = |path: &Path| path.to_string_lossy().into_owned();
         json!({
             "kind": self.kind.name(),
@@ -92,7 +93,7 @@ impl Finding {
 pub(crate) fn verify(args: &Verify, json: bool) -> VerbResult {
     let began = Instant::now();
     spare_path(&args.dir);
-    // First: without its directories and parameters, a store cannot be opened.
+    // The repair comes first, because a store without its directories and parameters file cannot be opened.
     let made = if args.repair { FileStore::repair(&args.dir)? } else { Vec::new() };
     let lost = |path| Finding { kind: Kind::Lost, id: None, path, moved_to: None };
     let mut findings: Vec<_> = made.into_iter().map(lost).collect();
@@ -166,7 +167,8 @@ fn finding(file: ScannedFile) -> Option<Finding> {
     Some(Finding { kind, id, path: file.path, moved_to: None })
 }
 
-/// Drops the findings that were sessions in the middle of an operation. Returns how many could not be read.
+/// Drops the findings that were sessions in the middle of an operation. Returns the number of files that could not be
+/// read.
 fn look_again(store: &FileStore, findings: &mut Vec<Finding>) -> u64 {
     let is_in_progress = |finding: &Finding| matches!(finding.kind, Kind::Unfinished | Kind::Temporary);
     if findings.iter().any(is_in_progress) {
@@ -193,8 +195,8 @@ fn look_again(store: &FileStore, findings: &mut Vec<Finding>) -> u64 {
     failed
 }
 
-/// Moves aside each finding that is movable. Returns how many could not be moved. The first failure of the disk ends it:
-/// the others would fail as well.
+/// Moves aside each movable finding. Returns the number that could not be moved. The first failure of the disk ends it,
+/// because the others would fail as well.
 fn move_aside(store: &FileStore, findings: &mut [Finding]) -> u64 {
     let mut movable: Vec<_> = findings.iter_mut().filter(|finding| finding.kind.is_movable()).collect();
     let mut failed = 0;

@@ -1,4 +1,4 @@
-//! Calls to the one file that is mapped.
+//! Calls on the generations file, the only file that is mapped.
 use super::{Root, SAFE, StatWithTimes, call, failpoint};
 use crate::file::layout::{GENERATIONS, RUN};
 use memmap2::{MmapOptions, MmapRaw};
@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 
 impl Root {
-    /// Opens the counters, not following a link: for writing, unless the file system is read-only.
+    /// Opens the generations file, not following a link: for writing, unless the file system is read-only.
     pub(in crate::file) fn open_generations(&self) -> io::Result<File> {
         let run = self.open_directory_fd("open run directory", RUN)?;
         let open = |flags| fs::openat(&run, GENERATIONS, flags | SAFE, Mode::empty());
@@ -19,7 +19,7 @@ impl Root {
         Ok(file?.into())
     }
 
-    /// Which file has the counters' name now, and what it is.
+    /// The metadata of the file that has the name of the generations file now.
     pub(in crate::file) fn stat_generations(&self) -> io::Result<StatWithTimes> {
         let run = self.directory_at(self.open_directory_fd("look for generations", RUN)?);
         run.stat_with_times(GENERATIONS)
@@ -30,7 +30,7 @@ impl Root {
 ///
 /// # Errors
 ///
-/// [`Errno::NXIO`] if it is a pipe, a device or something else that has none.
+/// [`Errno::NXIO`] if the file is a pipe, a device or another kind that has no size.
 pub(in crate::file) fn regular_size(file: &File) -> io::Result<u64> {
     let stat = call("stat file", || fs::fstat(file))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -39,8 +39,8 @@ pub(in crate::file) fn regular_size(file: &File) -> io::Result<u64> {
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }
 
-/// On btrfs, lets later writes to an empty file go to the blocks it has, so that they need no space. Best effort: most
-/// file systems do that anyway, and know no such flag.
+/// On btrfs, makes later writes to an empty file reuse its blocks, so that they need no space. Best effort: most file
+/// systems reuse blocks anyway, and have no such flag.
 pub(in crate::file) fn avoid_copy_on_write(file: &File) {
     #[cfg(target_os = "linux")]
     if let Ok(flags) = call("get flags", || fs::ioctl_getflags(file)) {
@@ -56,7 +56,7 @@ pub(in crate::file) fn map(options: &MmapOptions, file: &File) -> io::Result<Mma
     options.map_raw_read_only(file)
 }
 
-/// Lets the kernel bring in single pages of a mapped file, and none ahead. Best effort.
+/// Turns off read-ahead for a mapped file, because single pages are used. Best effort.
 pub(in crate::file) fn expect_random_access(file: &File, map: &MmapRaw) {
     #[cfg(target_os = "linux")]
     let _ = call("advise", || fs::fadvise(file, 0, None, fs::Advice::Random));

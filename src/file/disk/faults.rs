@@ -1,4 +1,4 @@
-//! Faults for unit tests and the fuzzer: counts this thread's calls, and fails the one that is due.
+//! Fault injection for unit tests and the fuzzer: counts the calls of this thread, and fails those that a plan names.
 use crate::sync::step;
 use rustix::io::Errno;
 use std::cell::RefCell;
@@ -10,14 +10,14 @@ struct Plan {
 
 thread_local! { static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) }; }
 
-/// In place of an error's number: the call is not refused, but reads or writes no more than half of what it could.
+/// Instead of an errno: the call succeeds, but transfers at most half of its bytes.
 pub(in crate::file) const SHORT: i32 = -1;
-/// The same, but no more than a page.
+/// Instead of an errno: the call succeeds, but transfers at most one page.
 pub(in crate::file) const PAGE: i32 = -2;
 
-/// The error that the plan has for a call. Calls that the plan itself makes pass, and are not counted.
+/// The error that the plan has for a call. Calls that the plan itself makes are neither failed nor counted.
 fn planned(call: &'static str) -> Option<i32> {
-    /// Puts the plan back, also if its function panics, which stands for the death of the process.
+    /// Puts the plan back, also if its function panics; a panic stands for the death of the process.
     struct Taken(Option<Plan>);
     impl Drop for Taken {
         fn drop(&mut self) {
@@ -34,7 +34,7 @@ pub(in crate::file) fn failpoint(call: &'static str) -> Result<(), Errno> {
     failpoint_len(call, 0).map(drop)
 }
 
-/// The same for a call that transfers `bytes`. Returns how many of them it may transfer.
+/// The failpoint of a call that transfers `bytes`. Returns the number of bytes that it may transfer.
 pub(super) fn failpoint_len(call: &'static str, bytes: usize) -> Result<usize, Errno> {
     step();
     match planned(call) {
@@ -45,8 +45,8 @@ pub(super) fn failpoint_len(call: &'static str, bytes: usize) -> Result<usize, E
     }
 }
 
-/// Runs `operation` on this thread while `fail(n, call)` names the error of the n-th call, if it is to fail (or [`SHORT`] or
-/// [`PAGE`]). The calls that were made come back with the result.
+/// Runs `operation` on this thread. `fail(n, call)` returns the error of the n-th call if that call is to fail (or
+/// [`SHORT`] or [`PAGE`]). Returns the result and the names of the calls.
 pub(in crate::file) fn during<R>(
     fail: impl FnMut(usize, &'static str) -> Option<i32> + 'static,
     operation: impl FnOnce() -> R,

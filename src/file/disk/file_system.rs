@@ -15,26 +15,26 @@ impl Kind {
         if let Some(magic) = PRETENDED.get() {
             return Ok(Self(Some(magic)));
         }
-        // The number's type differs from target to target, in width and sign; 32 bits are used.
+        // The type of `f_type` differs from target to target, in width and sign; 32 bits are used.
         let stat = call("stat file system", || fs::fstatfs(directory))?;
         let magic = i128::from(stat.f_type) & 0xffff_ffff;
         Ok(Self(u32::try_from(magic).ok()))
     }
 
-    /// Other systems do not report it.
+    /// Other operating systems do not report the kind.
     #[cfg(not(target_os = "linux"))]
     pub(super) fn of(_: &File) -> io::Result<Self> {
         Ok(Self(None))
     }
 
-    /// Whether a `renameat2` with flags that succeeds has done what they say. Not on FUSE, where a server decides: that of a
-    /// virtual machine's shared folder on a Mac was seen to take an exchange, and to lose one of the two files.
+    /// Whether a successful `renameat2` has obeyed its flags. On FUSE it may not have, because a server decides: the
+    /// shared folder of a virtual machine on a Mac was seen to accept an exchange, and to lose one of the two files.
     pub(super) fn keeps_rename_flags(self) -> bool {
         self != Self::FUSE
     }
 
-    /// Whether the removal of a name may bring back the file that had the name before the last one, although the exchange of the two
-    /// was synced: btrfs does not remember the synced exchange once the newer file has no name.
+    /// Whether the removal of a name may bring back the file that had the name before a synced exchange. btrfs forgets
+    /// the synced exchange once the newer file has no name.
     pub(super) fn forgets_synced_exchanges(self) -> bool {
         self == Self::BTRFS
     }
@@ -46,7 +46,7 @@ impl Kind {
 #[cfg(test)]
 thread_local! { static PRETENDED: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) }; }
 
-/// Takes the file system of every root that `operation` opens on this thread for the one of this number.
+/// Pretends that every root that `operation` opens on this thread is on the file system of this number.
 #[cfg(all(test, not(shuttle)))]
 pub(in crate::file) fn pretending<R>(magic: u32, operation: impl FnOnce() -> R) -> R {
     PRETENDED.set(Some(magic));
@@ -56,17 +56,17 @@ pub(in crate::file) fn pretending<R>(magic: u32, operation: impl FnOnce() -> R) 
 }
 
 impl Root {
-    /// The name of a file system on which a mapping may not show the writes of other processes: other hosts write to it, or
-    /// it runs in a process.
+    /// The name of a file system on which a mapping may not show the writes of other processes, because other hosts
+    /// write to it or because a user process implements it; `None` for local file systems.
     pub(in crate::file) fn remote_file_system(&self) -> Option<&'static str> {
         self.kind.0.and_then(remote_name)
     }
 
-    /// Brings everything on the file system to the disk.
+    /// Syncs the whole file system.
     pub(super) fn sync_file_system(&self) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         call("sync file system", || fs::syncfs(&self.fd))?;
-        // Another kernel has no such call for one of them.
+        // Other kernels have no call that syncs one file system.
         #[cfg(not(target_os = "linux"))]
         fs::sync();
         Ok(())
@@ -81,7 +81,7 @@ impl Root {
     }
 }
 
-/// The file systems of statfs(2) that are not the kernel's own, or not this host's alone.
+/// The name of a file system, by its number in statfs(2), that other hosts share or that runs outside the kernel.
 fn remote_name(magic: u32) -> Option<&'static str> {
     Some(match magic {
         0x6969 => "NFS",

@@ -1,5 +1,4 @@
-//! Calls that only the creation of a store makes: for the root directory, and for files that get their names when they are
-//! complete.
+//! Calls for creation only: of the root directory, and of files that get their final name when they are complete.
 use super::{Directory, Root, Sharing, call, failpoint, sharing};
 use crate::error::Result as CrateResult;
 use crate::file::layout::TEMPORARY;
@@ -10,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// Makes the directory of a store. Whether it did; not if something has its name.
+/// Makes the directory of a store. Returns whether it did; `false` if the name is taken.
 pub(in crate::file) fn make_root(path: &Path) -> io::Result<bool> {
     match call("make root", || fs::mkdir(path, Sharing::Private.directory())) {
         Ok(()) => Ok(true),
@@ -19,26 +18,26 @@ pub(in crate::file) fn make_root(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Gives the directory that was just made its mode: the umask may have taken bits away.
+/// Sets the mode of the directory that was just made, because the umask may have cleared bits.
 pub(in crate::file) fn set_mode_of_root(path: &Path, sharing: Sharing) -> io::Result<()> {
-    // Without a slash at its end, after which a link would be followed.
+    // `components` removes a slash at the end of the path: a link before a slash would be followed.
     let path = path.components().as_path();
     Ok(sharing::set_mode_in(fs::CWD, path, sharing.directory())?)
 }
 
 impl Root {
-    /// Brings the name of the root itself to the disk.
+    /// Syncs the name of the root itself, by syncing its parent directory.
     ///
-    /// The parent may be closed to this user (0711, as of homes), or lie on a file system that syncs no directory (images that
-    /// are read only, `/proc`). Then everything on the root's own file system is synced: the root's name is among it, unless
-    /// the root is where a file system is mounted, and such a name this process has not made.
+    /// The parent may be unreadable to this user (0711, as home directories are), or lie on a file system that syncs no
+    /// directory (read-only images, `/proc`). Then the root's own file system is synced as a whole. That includes the
+    /// root's name, unless the root is a mount point; this process has not made the name of a mount point.
     ///
     /// # Errors
     ///
     /// Any other I/O error; the name may be lost in a power cut.
     pub(in crate::file) fn sync_name(&self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // Not by the path: that may lead through a link, or end in a dot.
+        // The parent is opened as `..`, because the path may lead through a link or end in a dot.
         let parent = call("open parent", || fs::openat(&self.fd, "..", flags, Mode::empty()));
         match parent.and_then(|parent| call("sync parent", || fs::fsync(&parent))) {
             Err(
@@ -49,7 +48,7 @@ impl Root {
     }
 }
 
-/// A name that no other file on its way has.
+/// A random name for a temporary file, which no other file has.
 pub(in crate::file) fn temporary_name() -> CrateResult<String> {
     let bits = random::bytes("name a temporary file")?;
     Ok(format!("{TEMPORARY}{:032x}", u128::from_le_bytes(bits)))
@@ -63,8 +62,9 @@ pub(in crate::file) enum Taken {
 }
 
 impl Directory {
-    /// Puts a file with its mode under a name. It is made and gets its contents under a temporary one, so that it is complete when it has
-    /// its own. Whether it was put there: not if the name was taken, and what has it is to be kept.
+    /// Makes a file under a temporary name, sets its mode, writes its contents, and renames it to `name`, so that the
+    /// file is complete when it has that name. Returns whether it was renamed; `false` if the name was taken and is to
+    /// be kept.
     pub(in crate::file) fn put(
         &self,
         temporary: &str,
@@ -74,7 +74,7 @@ impl Directory {
     ) -> io::Result<bool> {
         let file = self.create(temporary)?;
         let put = (|| {
-            // The umask may have taken bits away.
+            // The umask may have cleared bits.
             self.sharing.set_mode(&file)?;
             contents(&file)?;
             if taken == Taken::Replaced {

@@ -11,12 +11,13 @@ pub(in crate::file) fn stat(file: &File) -> io::Result<Stat> {
     Ok(call("stat file", || super::stat::stat(file, "", AtFlags::EMPTY_PATH))?)
 }
 
-/// The same, and when it was last written. Its next write will take longer.
+/// The metadata of an open file, and the time of its last write. After this call the file's next write takes longer;
+/// see [`stat`](super::stat).
 pub(in crate::file) fn stat_with_times(file: &File) -> io::Result<StatWithTimes> {
     Ok(call("stat file", || fs::fstat(file))?.into())
 }
 
-/// Dates a file as written now, by the file system's clock, and says when that is.
+/// Sets the file's modification time to now, by the file system's clock. Returns that time.
 pub(in crate::file) fn touch(file: &File) -> io::Result<i64> {
     let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
     call("touch", || fs::futimens(file, &fs::Timestamps { last_access: now, last_modification: now }))?;
@@ -32,7 +33,8 @@ pub(in crate::file) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::R
     write_all("write", file, bytes, offset)
 }
 
-/// The same, to the counters. Whether they are known to have had a name afterwards. (Two calls that pass one failpoint.)
+/// Writes to the generations file. Returns whether the file is known to have had a name afterwards. (The two calls pass
+/// one failpoint.)
 pub(in crate::file) fn invalidate_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<bool> {
     write_all("invalidate", file, bytes, offset)?;
     Ok(retry_on_intr(|| super::stat::stat(file, "", AtFlags::EMPTY_PATH)).is_ok_and(|stat| stat.links > 0))
@@ -51,7 +53,7 @@ fn write_all(name: &'static str, file: &File, mut bytes: &[u8], mut offset: u64)
     Ok(())
 }
 
-/// Writes all of some parts behind each other, in one call and without a copy.
+/// Writes several parts behind each other, in one call and without copying them together.
 ///
 /// # Errors
 ///
@@ -91,7 +93,7 @@ pub(in crate::file) fn write_parts_at<const N: usize>(
 pub(in crate::file) fn append(file: &File, bytes: &[u8]) -> io::Result<()> {
     match retry_on_intr(|| rustix::io::write(file, &bytes[..failpoint_len("append", bytes.len())?]))? {
         written if written == bytes.len() => Ok(()),
-        // The rest would not lie behind it.
+        // A second append would not be adjacent to the first.
         _ => Err(io::ErrorKind::WriteZero.into()),
     }
 }
@@ -120,27 +122,28 @@ pub(in crate::file) fn read_at(file: &File, offset: u64, bytes_max: usize) -> io
 /// The contents must be presumed lost, and a second call would lie: the kernel marks the pages clean after a failed
 /// sync.
 pub(in crate::file) fn sync_data(file: &File) -> io::Result<()> {
-    // The standard library's, which knows what a sync takes on each kind of Unix.
+    // The standard library's call, because it knows which call syncs on each kind of Unix.
     Ok(call("sync file", || {
         file.sync_data().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     })?)
 }
 
-/// Files up to this size, those of sessions of 7 KiB, are read with one call, onto the stack: a heap block of a page costs
-/// as much as the rest of the decoding.
+/// Files up to this size (sessions of up to 7 KiB) are read with one call, onto the stack, because allocating a heap
+/// block of a page costs as much as the rest of the decoding.
 const USUAL_SIZE: usize = 16 * 1024;
 
 /// Reads a whole session file and hands its bytes to `look`; `None` if it has more than `bytes_max` bytes.
 ///
-/// A call may return a part of a file, where the next page cannot be read, or over a network: a reading that does not say of
-/// itself that it `is_whole` is held against the file's size.
+/// One call may return only a part of a file: before an unreadable page, or over a network. So unless `is_whole`
+/// confirms the bytes, their number is compared with the file's size.
 pub(in crate::file) fn read_whole<R>(
     file: &File,
     bytes_max: usize,
     is_whole: impl FnOnce(&[u8]) -> bool,
     look: impl FnOnce(&[u8]) -> R,
 ) -> io::Result<Option<R>> {
-    // One byte more than usual: if it does not come, that was all. The buffer is not cleared before it is filled.
+    // The buffer has one byte more than the usual size: if that byte is not filled, the file has no more. The buffer is
+    // not cleared before it is filled.
     #[expect(
         clippy::large_stack_arrays,
         reason = "threads have megabytes, and it is not touched beyond what is read"

@@ -1,7 +1,7 @@
-//! Which users a store is for, the modes that follow from it, and the calls that set them.
+//! The users that a store is for, the modes of its files, and the calls that set them.
 //!
-//! A mode is set through an open descriptor, which was opened without following a link: another user of the group, or of the
-//! directory above the store, can put a link in the place of a name at any time.
+//! A mode is set through a descriptor that was opened without following a link, because another user of the group, or
+//! of the directory above the store, can put a link in the place of a name at any time.
 use super::{Stat, call};
 use rustix::fs::{self, Gid, Mode, OFlags};
 use rustix::io::Errno;
@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 pub(in crate::file) enum Sharing {
     /// The one user that the process runs as: directories 0700, files 0600.
     Private,
-    /// All users of the root's group: directories 2770, files 0660. The set-group-id bit gives what is made in a directory
-    /// the directory's group, whatever the first group of the process that makes it.
+    /// All users of the root's group: directories 2770, files 0660. The set-group-id bit gives a new file its
+    /// directory's group, instead of the first group of the process that makes it.
     Group,
 }
 
@@ -34,13 +34,13 @@ impl Sharing {
         })
     }
 
-    /// Gives a file that this process has made its mode, whatever the umask made of it.
+    /// Sets the mode of a file that this process has made, because the umask may have cleared bits.
     pub(in crate::file) fn set_mode(self, file: &File) -> io::Result<()> {
         Ok(call("change mode", || fs::fchmod(file, self.file()))?)
     }
 
-    /// The same for a file that another process may have made, if the mode is another one. In a store of a group it may be
-    /// another user's, who alone may change the mode, and has.
+    /// Sets the mode of a file that another process may have made, if its mode is wrong. In a group's store, a file of
+    /// another user is left alone, because only its owner may set the mode, and does.
     pub(in crate::file) fn mend_mode(self, file: &File, found: &Stat) -> io::Result<()> {
         let is_anothers = || self == Self::Group && found.owner != rustix::process::geteuid().as_raw();
         if found.mode == self.file().as_raw_mode() || is_anothers() { Ok(()) } else { self.set_mode(file) }
@@ -54,7 +54,7 @@ impl Sharing {
 /// Any I/O error; [`Errno::PERM`] also if the file system, or the kernel, kept another mode without saying so.
 pub(in crate::file) fn set_rights(file: impl AsFd, group: Option<u32>, mode: Mode) -> io::Result<()> {
     let group = group.map(Gid::from_raw);
-    // Before the mode: a change of the group takes the set-group-id bit away.
+    // The group is changed before the mode, because changing the group clears the set-group-id bit.
     if group.is_some() {
         call("change group", || fs::fchown(&file, None, group))?;
     }
@@ -63,7 +63,7 @@ pub(in crate::file) fn set_rights(file: impl AsFd, group: Option<u32>, mode: Mod
     if kept.mode == mode.as_raw_mode() { Ok(()) } else { Err(Errno::PERM.into()) }
 }
 
-/// Gives a directory below an open one its mode, and nothing else that has its name by now.
+/// Sets the mode of a directory below an open one. Fails if the name leads to anything but a directory.
 pub(super) fn set_mode_in(
     parent: BorrowedFd<'_>,
     name: impl rustix::path::Arg + Copy,

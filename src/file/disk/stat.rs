@@ -1,21 +1,21 @@
-//! What is known of a file beside its contents; without its times, where they are not needed.
+//! The metadata of a file; without its times, where they are not needed.
 //!
-//! On Linux 6.13 and later a file whose times were asked for gets new ones, to the nanosecond, with its next write; otherwise once
-//! a clock tick. So a `pwrite` after an `fstat` also changes the inode: on ext4 the two together take 2.8 µs, where `pwrite` and a
-//! `statx` that asks for no time take 1.7.
+//! On Linux 6.13 and later, a file whose times were read gets a new time, to the nanosecond, with its next write; other
+//! files get one once a clock tick. So a `pwrite` after an `fstat` also changes the inode: on ext4 the two together
+//! take 2.8 µs, whereas `pwrite` and a `statx` that asks for no time take 1.7.
 use rustix::fs::{self, AtFlags, FileType};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use std::os::fd::AsFd;
 
-/// Which file a descriptor or a name leads to.
+/// The identity of a file: device and inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::file) struct Inode {
     pub(super) device: u64,
     pub(super) number: u64,
 }
 
-/// What is known of a file beside its contents.
+/// The metadata of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::file) struct Stat {
     pub(in crate::file) inode: Inode,
@@ -23,13 +23,13 @@ pub(in crate::file) struct Stat {
     pub(in crate::file) is_directory: bool,
     pub(in crate::file) owner: u32,
     pub(in crate::file) group: u32,
-    /// How many names lead to it.
+    /// The number of the file's names.
     pub(in crate::file) links: u64,
     pub(in crate::file) mode: u32,
     pub(in crate::file) bytes: u64,
 }
 
-/// The same, and when it was last written.
+/// The metadata, and the time of the last write.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::file) struct StatWithTimes {
     pub(in crate::file) stat: Stat,
@@ -67,7 +67,7 @@ impl From<fs::Stat> for Stat {
     }
 }
 
-/// Of an open file, or of the name below an open directory.
+/// The metadata of an open file (empty `name`), or of a name below an open directory.
 #[cfg(target_os = "linux")]
 pub(super) fn stat(file: impl AsFd, name: impl Arg + Copy, flags: AtFlags) -> Result<Stat, Errno> {
     use rustix::fs::StatxFlags;

@@ -127,7 +127,7 @@ impl Scheduler for Bounded {
     }
 }
 
-/// Runs a model in every order with so many preemptions at most. How many orders there are.
+/// Runs a model in every order with at most so many preemptions. Returns the number of orders.
 #[track_caller]
 fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
     let (runs, is_complete) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());

@@ -2,7 +2,7 @@
 use super::key::Key;
 use super::{Cached, heap_block};
 
-/// One session in the cache: all that a hit needs but for the record and the counters, in memory that is fetched at once.
+/// One session in the cache: two adjacent cache lines with all that a hit needs except the record and the counters.
 #[repr(align(64))]
 pub(super) struct Entry {
     pub(super) cached: Cached,
@@ -11,10 +11,10 @@ pub(super) struct Entry {
 
 const _: () = assert!(size_of::<Option<Entry>>() <= 128);
 
-/// By how many entries an array grows at least.
+/// The smallest growth of an array, in entries.
 const GROWTH_MIN: usize = 4;
 
-/// Positions from 0, without gaps but for one between [`take`](Self::take) and [`set`](Self::set).
+/// An array of entries without gaps, except between [`take`](Self::take) and [`set`](Self::set).
 #[derive(Default)]
 pub(super) struct EntryArray {
     entries: Vec<Option<Entry>>,
@@ -35,12 +35,12 @@ impl EntryArray {
         self.entries[position].as_mut().expect("there is an entry at each position")
     }
 
-    /// Takes an entry out, and leaves a gap.
+    /// Takes an entry out, and leaves its position empty.
     pub(super) fn take(&mut self, position: usize) -> Entry {
         self.entries[position].take().expect("there is an entry at each position")
     }
 
-    /// Fills a gap, or the position behind the last one.
+    /// Fills an empty position, or appends one.
     pub(super) fn set(&mut self, position: usize, entry: Entry) {
         if position == self.entries.len() {
             let capacity = self.capacity_for_one_more();
@@ -51,32 +51,32 @@ impl EntryArray {
         }
     }
 
-    /// Gives up the last position, which is a gap.
+    /// Removes the last position, which must be empty.
     pub(super) fn pop(&mut self) {
         self.entries.pop();
     }
 
-    /// Whether less than half of it is in use.
+    /// Whether less than half of the allocated positions is in use.
     pub(super) fn is_sparse(&self) -> bool {
         2 * (self.len() + GROWTH_MIN) < self.entries.capacity() || self.entries.is_empty()
     }
 
-    /// Gives back memory that is not in use.
+    /// Frees memory that is not in use.
     pub(super) fn shrink(&mut self) {
         self.entries.shrink_to_fit();
     }
 
-    /// Bytes of memory, without the records'.
+    /// Bytes of memory, without the records.
     pub(super) fn bytes(&self) -> usize {
         array_bytes(self.entries.capacity())
     }
 
-    /// The same with one more entry.
+    /// Bytes of memory with one more entry, without the records.
     pub(super) fn bytes_with_one_more(&self) -> usize {
         array_bytes(self.capacity_for_one_more())
     }
 
-    /// Whether one more entry moves all of them.
+    /// Whether one more entry needs a larger array.
     pub(super) fn is_full(&self) -> bool {
         self.len() == self.entries.capacity()
     }

@@ -1,20 +1,22 @@
-//! Where the entry with a key lies: a table of positions by open addressing, four bytes a place.
+//! The position of the entry with a given key: a hash table with open addressing, four bytes a place.
 //!
 //! ```text
 //! table    one word for each place     0, or: position + 1 in the lower 24 bits, 8 bits of the hash (the tag) above
 //! home     the place of an entry       upper half of the hash × places / 2³²: any number of places will do
 //! ```
 //!
-//! - An entry lies at its home or behind it (around the end), with no empty place in between, so a search ends at the first one.
-//! - A removal moves later entries back into the gap (backward shift), so no marks of removed entries fill the table.
-//! - At most four fifths are in use, and it grows by half.
-//! - Hashes are the entries' own, which a table is rebuilt from: the methods that take `hash_at` ask for the hash at a position.
+//! - An entry lies at its home or in a later place (wrapping at the end), with no empty place in between, so a search
+//!   ends at the first empty place.
+//! - A removal moves later entries back into the gap (backward shift), so the table needs no marks of removed entries.
+//! - At most four fifths of the places are in use. A full table grows by half.
+//! - The table stores no hashes. A rebuild or a removal asks the caller for the hash of the entry at a position
+//!   (`hash_at`).
 use super::heap_block;
 
 /// The smallest table.
 const PLACES_MIN: usize = 8;
 const TAG_SHIFT: u32 = 24;
-/// How many positions a part has at most: of 16 million sessions, or so few that a test fills it.
+/// The most positions of a part: 16 million, or in tests so few that a test can fill it.
 pub(super) const POSITIONS_MAX: usize = if cfg!(test) { 3_500 } else { (1 << TAG_SHIFT) - 1 };
 
 #[derive(Default)]
@@ -29,7 +31,7 @@ fn word(hash: u64, position: usize) -> u32 {
     tag(hash) | position
 }
 
-/// Bits of the lower half, where a word has them.
+/// The lowest 8 bits of the hash, moved to where a word has its tag.
 #[inline]
 fn tag(hash: u64) -> u32 {
     ((hash & 0xff) as u32) << TAG_SHIFT
@@ -41,7 +43,7 @@ fn position_in(word: u32) -> usize {
 }
 
 impl Index {
-    /// The position with this hash that is the right one.
+    /// The position of the entry with this hash for which `is_it` returns true.
     #[inline]
     pub(super) fn find(&self, hash: u64, is_it: impl FnMut(usize) -> bool) -> Option<usize> {
         self.place(hash, is_it).map(|place| position_in(self.table[place]))
@@ -64,7 +66,7 @@ impl Index {
         }
     }
 
-    /// Adds the entry at a position, which is not there yet. It grows if it is full.
+    /// Adds the entry at a position, which must not be in the table. A full table grows first.
     pub(super) fn insert(&mut self, hash: u64, position: usize, hash_at: impl Fn(usize) -> u64) {
         if self.is_full() {
             self.rebuild(self.places_for_one_more(), hash_at);
@@ -81,12 +83,12 @@ impl Index {
         self.table[place] = word(hash, position);
     }
 
-    /// Removes the entry at a position, which is there.
+    /// Removes the entry at a position, which must be in the table.
     pub(super) fn remove(&mut self, hash: u64, position: usize, hash_at: impl Fn(usize) -> u64) {
         let mut gap = self.place_of(hash, position);
         let mut next = self.after(gap);
         while self.table[next] != 0 {
-            // It may move back as far as its home.
+            // An entry may move back as far as its home.
             let home = self.home(hash_at(position_in(self.table[next])));
             if self.distance(home, next) >= self.distance(gap, next) {
                 self.table[gap] = self.table[next];
@@ -98,7 +100,7 @@ impl Index {
         self.len -= 1;
     }
 
-    /// The entry at a position has moved to another one.
+    /// Records that the entry at a position has moved to another position.
     pub(super) fn change(&mut self, hash: u64, from: usize, to: usize) {
         let place = self.place_of(hash, from);
         self.table[place] = word(hash, to);
@@ -113,7 +115,7 @@ impl Index {
         4 * self.len.max(PLACES_MIN) < self.table.len() || self.len == 0
     }
 
-    /// Gives back memory that is not in use.
+    /// Frees memory that is not in use.
     pub(super) fn shrink(&mut self, hash_at: impl Fn(usize) -> u64) {
         let places = if self.len == 0 { 0 } else { 2 * self.len };
         self.rebuild(places.max(PLACES_MIN).min(places * PLACES_MIN), hash_at);
@@ -124,12 +126,12 @@ impl Index {
         table_bytes(self.table.len())
     }
 
-    /// The same with one more entry.
+    /// Bytes of memory with one more entry.
     pub(super) fn bytes_with_one_more(&self) -> usize {
         table_bytes(self.places_for_one_more())
     }
 
-    /// Whether one more entry moves all of them.
+    /// Whether one more entry needs a larger table.
     pub(super) fn is_full(&self) -> bool {
         self.len >= self.table.len() - self.table.len() / 5
     }
@@ -155,7 +157,7 @@ impl Index {
         if place + 1 == self.table.len() { 0 } else { place + 1 }
     }
 
-    /// How many places `to` lies behind `from`.
+    /// The number of places from `from` to `to`, wrapping at the end.
     fn distance(&self, from: usize, to: usize) -> usize {
         if from <= to { to - from } else { to + self.table.len() - from }
     }
@@ -167,7 +169,7 @@ fn table_bytes(places: usize) -> usize {
 
 #[cfg(test)]
 impl Index {
-    /// How many entries the table has, which is what it was told.
+    /// The number of entries; asserts that the table holds as many.
     pub(super) fn len(&self) -> usize {
         assert_eq!(self.table.iter().filter(|word| **word != 0).count(), self.len);
         self.len

@@ -1,7 +1,7 @@
 //! The key of a session in the cache: its id.
 use crate::id::SessionId;
 
-/// A session id as bytes; it has been looked up, not checked. A secret: it has no `Debug`.
+/// A session id as bytes, not validated. It is a secret, so it has no `Debug`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::file) struct Key([u8; 32]);
 
@@ -10,11 +10,12 @@ impl Key {
         Self(*session.as_bytes())
     }
 
-    /// A number of all bits of its first eight characters, which are 40 random bits.
+    /// A hash of the first eight characters, which are 40 random bits.
     #[inline]
     pub(super) fn hash(&self) -> u64 {
         let (words, _) = self.0.as_chunks();
-        // An odd number without a pattern, the golden ratio's digits: the product's upper half depends on each bit.
+        // The golden ratio's digits: an odd factor without a pattern, so that the product's upper half depends on each
+        // bit.
         let product = u64::from_le_bytes(words[0]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         product ^ (product >> 32)
     }

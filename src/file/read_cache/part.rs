@@ -1,7 +1,8 @@
-//! One part of the cache, as it is under its lock: which entries it holds, in how many bytes, and which one goes next (CLOCK).
+//! One part of the cache, accessed under its lock: its entries, its size in bytes, and the choice of the entry to evict
+//! (CLOCK).
 //!
-//! A hand goes round the positions. An entry that was used since the hand passed last stays and loses its mark; one that was not
-//! goes, and the new entry takes its position, which the hand reaches last.
+//! A hand goes round the positions. An entry that was used since the hand last passed stays and loses its mark. An
+//! unused entry is evicted; the new entry takes its position, which the hand reaches last.
 use super::entry_array::{Entry, EntryArray};
 use super::index::{Index, POSITIONS_MAX};
 use super::key::Key;
@@ -9,25 +10,25 @@ use super::{Cached, Found};
 use crate::file::generations::Counters;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The entries of some sessions, and the counters that they are held against.
+/// Some of the entries, and the counters against which they are validated.
 pub(super) struct Part {
     pub(super) counters: Arc<Counters>,
     index: Index,
     entries: EntryArray,
-    /// The records' share of the bytes.
+    /// Bytes of memory of the records alone.
     records_bytes: usize,
     bytes_max: usize,
-    /// The position that is looked at next for an entry to evict.
+    /// The next position to be considered for eviction.
     hand: usize,
     pub(super) trusted: u64,
     pub(super) evicted: u64,
 }
 
-/// Held by the part whose array or index moves to another place: for that time there are two of them, and the cache has set aside
-/// the memory for one part only.
+/// Held by a part while its array or index moves to a larger or smaller block: both blocks exist meanwhile, and the
+/// cache has reserved memory for one such move only.
 ///
-/// The standard library's lock also in proofs: there is no step of another thread while a part has it, and whether a part moves depends
-/// on what was in the cache before, where a model is to take the same steps each time.
+/// The standard library's lock is used in proofs too. No thread takes a step while a part holds it; and whether a part
+/// moves depends on the earlier content of the cache, whereas a model must take the same steps each time.
 #[derive(Default)]
 pub(super) struct Moving(Mutex<()>);
 
@@ -60,12 +61,13 @@ impl Part {
     pub(super) fn get(&mut self, key: &Key, trust: impl FnOnce(&Cached, &Counters) -> bool) -> Found {
         let Some(position) = self.position(key) else { return Found::Nothing };
         let cached = &mut self.entries.at_mut(position).cached;
-        // Memory that is not written stays in other processors' caches.
+        // The mark is written only when it changes: a cache line that is not written stays in other processors' caches.
         if !cached.is_used {
             cached.is_used = true;
         }
-        // The processor fetches the record while the counters, which `trust` reads, are on their way. Without this it would begin
-        // when they are there: to raise the count of an `Arc`, it waits for all that was asked for before.
+        // The prefetch lets the processor fetch the record while it waits for the counters that `trust` reads. Without
+        // it the fetch would begin after the counters have arrived, because cloning an `Arc` is an atomic operation
+        // that waits for all earlier reads.
         cached.record.prefetch();
         if trust(cached, &self.counters) {
             self.trusted += 1;
@@ -79,7 +81,8 @@ impl Part {
         self.position(key).map(|position| self.entries.at(position).cached.clone())
     }
 
-    /// Puts an entry in, unless a newer one is there that is trusted. What had to go is returned, to be dropped after the lock.
+    /// Puts an entry in, unless a newer and trusted one is there. Returns the entries that were replaced or evicted;
+    /// the caller drops them after releasing the lock.
     #[must_use]
     pub(super) fn put(
         &mut self,
@@ -122,18 +125,19 @@ impl Part {
         self.entries.len()
     }
 
-    /// Bytes of memory in use: records, entries and index. Without entries, none.
+    /// Bytes of memory in use: records, entries and index; 0 without entries.
     pub(super) fn bytes(&self) -> usize {
         self.records_bytes + self.entries.bytes() + self.index.bytes()
     }
 
-    /// The largest record that fits in when there is no other.
+    /// The size of the largest record that fits, when the part has no other.
     pub(super) fn record_bytes_max(&self) -> usize {
         let least = EntryArray::default().bytes_with_one_more() + Index::default().bytes_with_one_more();
         self.bytes_max.saturating_sub(least)
     }
 
-    /// Evicts entries until there is room for a record that is not too large. The gap that the last of them has left.
+    /// Evicts entries until there is room for a record that is not too large. Returns the position of the last evicted
+    /// entry, which is empty.
     fn make_room(&mut self, record_bytes: usize, moving: &Moving, out: &mut Vec<Cached>) -> Option<usize> {
         let mut gap = None;
         loop {
@@ -156,7 +160,7 @@ impl Part {
         }
     }
 
-    /// Moves the hand over entries that were used, past one that was not.
+    /// Advances the hand over used entries, clearing their marks, to the first unused one.
     fn next_to_evict(&mut self) -> usize {
         loop {
             let position = if self.hand < self.entries.len() { self.hand } else { 0 };
@@ -183,7 +187,7 @@ impl Part {
         cached
     }
 
-    /// Takes an entry out, and leaves a gap among the positions.
+    /// Takes an entry out, and leaves its position empty.
     fn take(&mut self, position: usize) -> Cached {
         let hash = self.entries.at(position).key.hash();
         self.index.remove(hash, position, |position| self.entries.at(position).key.hash());
@@ -192,7 +196,7 @@ impl Part {
         cached
     }
 
-    /// Closes a gap with the last entry, and gives memory back when much of it is not in use.
+    /// Moves the last entry into an empty position, and frees memory when much of it is not in use.
     fn close(&mut self, gap: usize, moving: &Moving) {
         let last = self.entries.len() - 1;
         if gap != last {
@@ -222,7 +226,7 @@ impl Part {
         self.bytes_max
     }
 
-    /// Each entry is found where it is, the index has no others, and the limit is kept.
+    /// Asserts that each entry is found at its position, that the index has no others, and that the limit is kept.
     pub(super) fn check(&self) {
         for position in 0..self.len() {
             assert_eq!(self.position(&self.entries.at(position).key), Some(position));

@@ -1,4 +1,4 @@
-//! Due entries: the sessions in buckets of the index whose time has come; and the maintenance of the index.
+//! Due entries: sweeps the sessions in buckets of the index whose time has come, and maintains the index.
 use super::{EntryOutcome, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::Access;
@@ -55,19 +55,19 @@ impl Pass<'_> {
         mut entries: Vec<(u64, Entry)>,
         is_over: bool,
     ) -> ControlFlow<(), bool> {
-        // No entry has a later deadline than that.
+        // `DEADLINE_MAX` stands for all later deadlines, so an entry with it is not due before its bucket is over.
         let now = micros(self.now).min(expiry_index::DEADLINE_MAX - 1);
         let walked = self.walked;
         let is_walked = |entry: &Entry| walked[usize::from(shard_of(entry))];
         // In a dry run, the walk has counted the session and left it.
         let is_counted = |entry: &Entry| self.options.dry_run && is_walked(entry);
         entries.retain(|(_, entry)| (is_over || entry.deadline <= now) && !is_counted(entry));
-        // Shard by shard, and each session once.
+        // Sorted by shard, and each session is examined once.
         entries.sort_unstable_by_key(|(offset, entry)| (entry.id, *offset));
         let mut swept = Swept { done: Vec::new(), all_done: true };
         let mut shards = entries.chunk_by(|(_, a), (_, b)| shard_of(a) == shard_of(b));
         let end = shards.try_for_each(|shard| self.sweep_shard(shard, is_over, &mut swept));
-        // Entries of a bucket that will be removed are not overwritten, unless the sweep stops before.
+        // Entries of a bucket that will be removed are not overwritten, unless the sweep was stopped.
         if !is_over || end.is_break() {
             self.erase(reader, swept.done);
         }
@@ -97,7 +97,7 @@ impl Pass<'_> {
                     self.report.renewed += 1;
                     self.reinsert(Entry { deadline: micros(deadline), ..entry })
                 }
-                // In a bucket that stays, the entry stays.
+                // In a bucket that stays, the entry is kept instead.
                 EntryOutcome::Retry => is_over && self.reinsert_for_next_pass(entry.id),
             };
             swept.all_done &= is_done;
@@ -130,7 +130,7 @@ impl Pass<'_> {
             ));
             return;
         }
-        // An entry that was appended before the unlink is only here.
+        // An entry that was appended before the unlink exists only in this bucket.
         while let Some(late) = self.next_entries(bucket, &mut reader, &mut false) {
             for (_, entry) in late {
                 self.reinsert(entry);
@@ -155,7 +155,7 @@ impl Pass<'_> {
         self.reinsert(Entry { id, deadline: micros(self.now).saturating_add(1) })
     }
 
-    /// Inserts a session in the index again. Returns whether that succeeded; if not, its earlier entry must stay.
+    /// Inserts a session in the index again. Returns whether that succeeded; otherwise its earlier entry must stay.
     pub(super) fn reinsert(&mut self, entry: Entry) -> bool {
         if self.options.dry_run {
             return true;
@@ -185,7 +185,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The next entries of a bucket; `None` at its end, and on an error, which clears `all_done`.
+    /// The next entries of a bucket; `None` at its end, and on an error, which sets `all_done` to false.
     pub(super) fn next_entries(
         &mut self,
         bucket: u64,

@@ -6,20 +6,21 @@
 //!    of them, whether sweeps run each minute or each night. It removes expired sessions and leftovers, and inserts live
 //!    sessions that the index has lost. If the index has no hour of a last walk, it is new or was lost, and the walk
 //!    covers all shards.
-//! 2. **Due entries**: sessions in buckets of the index whose time has come. Missing: skipped. Expired: removed. Renewed:
-//!    inserted again. Locked: left for the next pass.
+//! 2. **Due entries** are the sessions in buckets of the index whose time has come. A missing session is skipped, an
+//!    expired one removed, a renewed one inserted again, and a locked one left for the next pass.
 //!
 //! Invariants:
 //!
-//! - **A file is removed only under its session's lock**, after it was read again there. The index, the walk and readings
-//!   without a lock only say where to look.
+//! - **A file is removed only under its session's lock**, after it was read again under that lock. The index, the walk
+//!   and readings without the lock only say which files to examine.
 //! - **Each removed session is invalidated** in all caches before the lock is released, as by each delete.
-//! - **A sweep that is killed loses nothing.** An entry is erased when its session is done, a bucket is removed when all of
-//!   its entries are, the hour of the walk is written when the walk is done. The next pass repeats the work that is not
-//!   recorded, and finds it done.
+//! - **A sweep that is killed loses nothing.** An entry is erased after its session is done, a bucket is removed after
+//!   all of its entries are done, and the hour of the walk is written after the walk. The next pass repeats the work
+//!   that is not recorded, and finds it done.
 //! - **A bucket is unlinked before its tail is read.** An appender checks the link count afterwards (`expiry_index`):
-//!   either the entry is read here, or it is inserted elsewhere there.
-//! - **One at a time.** The lock is held for the whole pass, which is one thread's; a second sweep returns at once.
+//!   either the sweep reads the entry, or the appender inserts it in another bucket.
+//! - **One sweep at a time.** The lock is held for the whole pass, which runs on one thread; a second sweep returns at
+//!   once.
 mod buckets;
 mod marker;
 mod options;
@@ -108,7 +109,7 @@ impl FileStore {
         Ok(report)
     }
 
-    /// Opens the expiry index; recreates it if it is lost.
+    /// Opens the expiry index; recreates a lost one.
     fn open_index(&self) -> Result<Directory> {
         let opened = match self.root.open_directory(DUE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.options.read_only => {
@@ -130,11 +131,11 @@ impl FileStore {
 
 /// The result for one session that was due.
 enum EntryOutcome {
-    /// Its entry can be erased.
+    /// The session's entry can be erased.
     Done,
-    /// It lives until this deadline.
+    /// The session lives until this deadline.
     Renewed(SystemTime),
-    /// It is locked, or cannot be read: the next pass tries again.
+    /// The session is locked or cannot be read; the next pass tries again.
     Retry,
 }
 
@@ -142,13 +143,13 @@ struct Pass<'a> {
     store: &'a FileStore,
     index: &'a Directory,
     options: &'a SweepOptions,
-    /// The time at its beginning.
+    /// The time at the beginning of the pass.
     now: SystemTime,
-    /// The same by the file system's clock, in seconds since 1970.
+    /// The time at the beginning of the pass by the file system's clock, in seconds since 1970.
     disk_now: i64,
     /// Shards of which every file was read.
     walked: [bool; SHARDS as usize],
-    /// How many sessions could not be inserted in the index again.
+    /// The number of sessions that could not be inserted in the index again.
     index_failures: u64,
     report: SweepReport,
     pace: Pace<'a>,
@@ -158,7 +159,7 @@ impl Pass<'_> {
     fn run(&mut self, marker: &Marker) -> ControlFlow<()> {
         let hour = micros(self.now) / BUCKET_MICROS;
         let last = marker.last_walk();
-        // The hours whose shards are to be walked: in order, so that a walk that was stopped can be continued.
+        // The hours whose shards are to be walked, in order, so that a stopped walk can be continued.
         let hours = match last {
             Some(last) if !self.options.full && hour < last.saturating_add(ALL) => {
                 last.saturating_add(1)..=hour
@@ -173,7 +174,7 @@ impl Pass<'_> {
                 return end;
             }
         }
-        // Also if the clock was set back: the next walk continues from this hour.
+        // The hour is also written if the clock was set back: the next walk continues from this hour.
         if last != Some(hour)
             && !self.options.dry_run
             && let Err(error) = marker.set_last_walk(self.store, hour)
@@ -183,7 +184,7 @@ impl Pass<'_> {
         self.sweep_due(hour)
     }
 
-    /// Records how far a stopped walk has come: as if it had completed in the earlier `hour`.
+    /// Records the progress of a stopped walk, as if a walk had completed in the earlier `hour`.
     fn record_stop(&self, marker: &Marker, last: Option<u64>, hour: Option<u64>) {
         if let Some(hour) = hour.filter(|_| !self.options.dry_run)
             && last.is_none_or(|last| last < hour)

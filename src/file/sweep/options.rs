@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Budget {
     FilesPerSecond(u32),
-    /// Of the time of one core, in percent.
+    /// A share of one core's time, in percent.
     CpuPercent(u16),
 }
 
@@ -57,7 +57,8 @@ impl SweepOptions {
         self
     }
 
-    /// Whether to count only, and change nothing that is stored; default no. No other sweep runs at the same time.
+    /// Whether to count only, and to change nothing that is stored; default no. A dry run also takes the lock that
+    /// keeps sweeps apart.
     #[must_use]
     pub fn dry_run(mut self, yes: bool) -> Self {
         self.dry_run = yes;
@@ -105,7 +106,7 @@ impl SweepOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SweepOutcome {
-    /// It did all of its work.
+    /// The sweep did all of its work.
     #[default]
     Completed,
     /// `progress` stopped it; the next sweep continues.
@@ -114,7 +115,7 @@ pub enum SweepOutcome {
     AlreadyRunning,
 }
 
-/// The result of a sweep; of a dry run, the result that a sweep would have had.
+/// The result of a sweep. A dry run reports the result that a sweep would have had.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct SweepReport {
@@ -139,12 +140,12 @@ pub struct SweepReport {
     pub bytes_freed: u64,
     /// Duration of the sweep.
     pub elapsed: Duration,
-    /// The errors of the first 16 of those that failed.
+    /// The first 16 errors of those counted in `failed`.
     pub errors: Vec<Error>,
 }
 
 impl SweepReport {
-    /// How many errors are kept.
+    /// The most errors that a report keeps.
     const ERRORS_MAX: usize = 16;
 
     pub(super) fn fail(&mut self, error: Error) {
@@ -171,9 +172,9 @@ pub enum SweepPhase {
 pub struct SweepProgress<'a> {
     /// The current part.
     pub phase: SweepPhase,
-    /// How much of this part is done.
+    /// The amount of this part that is done.
     pub done: u64,
-    /// How much this part has in all.
+    /// The total amount of this part.
     pub total: u64,
     /// The counts since the sweep began.
     pub report: &'a SweepReport,

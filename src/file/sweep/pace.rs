@@ -5,10 +5,11 @@ use crate::sync::{Instant, thread};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// Interval of the progress callback, which can stop the sweep: it stops within twice this time and one file's.
+/// Interval of the progress callback, which can stop the sweep. The sweep stops within twice this interval and the time
+/// of one file.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
-/// Work between two sleeps, if the limit is a share of a core: too short to be noticed, long beside a sleep's
-/// inaccuracy.
+/// Length of work between two sleeps, if the limit is a share of a core: too short to be noticed, and long compared
+/// with the inaccuracy of a sleep.
 const WORK_SLICE: Duration = Duration::from_millis(2);
 
 /// The progress callback; `Break` stops the sweep.
@@ -54,10 +55,10 @@ impl<'a> Pace<'a> {
         self.report(Instant::now(), report)
     }
 
-    /// After each file: sleeps if the limit is reached. `Break` if the callback stopped the sweep.
+    /// Called after each file: sleeps if the limit is reached. Returns `Break` if the callback stopped the sweep.
     pub(super) fn after_file(&mut self, report: &SweepReport) -> ControlFlow<()> {
         if let Budget::FilesPerSecond(files) = self.budget {
-            // No burst credit.
+            // A slow file gives at most one interval of credit, so no burst follows it.
             let now = Instant::now();
             self.next_file = self.next_file.max(now.checked_sub(REPORT_EVERY).unwrap_or(now))
                 + Duration::from_secs(1) / files;
@@ -65,7 +66,7 @@ impl<'a> Pace<'a> {
         self.checkpoint(report)
     }
 
-    /// The same in other work than that on files, every few milliseconds.
+    /// Called every few milliseconds during other work: sleeps and reports as after a file.
     pub(super) fn checkpoint(&mut self, report: &SweepReport) -> ControlFlow<()> {
         let now = Instant::now();
         let worked = now - self.working_since;
@@ -88,7 +89,7 @@ impl<'a> Pace<'a> {
             let now = Instant::now();
             self.maybe_report(now, report)?;
             let left = until.saturating_duration_since(now);
-            // A sleep takes a little longer than asked, which makes up for the remainder.
+            // A sleep takes a little longer than asked, which makes up for the skipped remainder.
             if left < Duration::from_micros(200) {
                 self.working_since = Instant::now();
                 return ControlFlow::Continue(());
@@ -105,7 +106,8 @@ impl<'a> Pace<'a> {
         }
     }
 
-    /// The only call of the callback. Its panic stops the sweep, which then returns an error.
+    /// Calls the callback; no other function does. A panic of the callback stops the sweep, which then returns an
+    /// error.
     fn report(&mut self, now: Instant, report: &SweepReport) -> ControlFlow<()> {
         self.reported_at = now;
         let (phase, done, total) = (self.phase, self.done, self.total);

@@ -1,4 +1,4 @@
-//! Single files: expired sessions and leftovers are read again under their lock, removed, and counted.
+//! Single files: reads expired sessions and leftovers again under their lock, removes them, and counts them.
 use super::{EntryOutcome, Pass};
 use crate::error::{ErrorKind, Result};
 use crate::file::coherence::Cause;
@@ -13,12 +13,12 @@ use crate::store::Store;
 use crate::sync::Instant;
 use std::io;
 
-/// Age of a leftover that is removed, in seconds by the file system's clock: no operation takes so long.
+/// Age at which a leftover is removed, in seconds by the file system's clock; no operation takes so long.
 const LEFTOVER_SECONDS: i64 = 3600;
 
 impl Pass<'_> {
-    /// Removes the file under a session's name, if it is expired or a leftover, and counts it; as examined unless
-    /// `counted`.
+    /// Removes the file under a session's name, if it is expired or a leftover, and counts it. The file also counts as
+    /// examined unless `counted`.
     pub(super) fn remove_if_dead(&mut self, shard: &Directory, id: PublicId, counted: bool) -> EntryOutcome {
         let tried = if self.options.dry_run {
             self.dry_run(shard, id, counted)
@@ -38,7 +38,7 @@ impl Pass<'_> {
         })
     }
 
-    /// The same outside of dry runs.
+    /// Removes the file outside of dry runs.
     fn remove(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
         let result = self.store.lock_session(SessionRef::PublicId(id), Some(shard), Instant::now())?;
         if !counted && !matches!(result, LockResult::Missing) {
@@ -49,8 +49,8 @@ impl Pass<'_> {
             LockResult::Session(locked) => {
                 let deadline = locked.newest.record.deadline();
                 if !locked.newest.record.is_expired(self.store.now()) {
-                    // Due by the time at which this pass began: the clock was set back since. With that deadline in the
-                    // index, this pass would meet it again and again.
+                    // The session was due by the time at which this pass began, and the clock was set back since. An
+                    // entry with that deadline would be due in this pass again and again.
                     return Ok(if deadline <= self.now {
                         EntryOutcome::Retry
                     } else {
@@ -67,7 +67,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The same in a dry run.
+    /// Counts, in a dry run, the file that a sweep would remove.
     fn dry_run(&mut self, shard: &Directory, id: PublicId, counted: bool) -> Result<EntryOutcome> {
         let path = SessionPath::of(&id);
         let name = path.below_shard().to_str().expect("ASCII");
@@ -104,7 +104,7 @@ impl Pass<'_> {
         Ok(EntryOutcome::Done)
     }
 
-    /// Removes an unreadable file, if it is old enough: no operation has it locked, and none takes so long.
+    /// Removes an unreadable file if it is old enough. No operation has it locked, and no operation takes so long.
     fn remove_unreadable(
         &mut self,
         shard: &Directory,
@@ -120,7 +120,8 @@ impl Pass<'_> {
             self.is_leftover(stat.changed)
         };
         if goes {
-            // A delete may have been interrupted before its sync or its invalidation: the name goes last.
+            // A delete may have been interrupted before its sync or its invalidation, so both are repeated before the
+            // name is removed.
             if !unreadable.is_damaged {
                 disk::sync_data(&unreadable.file)
                     .map_err(|error| self.store.root.error("sync leftover of session", &path, error))?;
@@ -144,7 +145,7 @@ impl Pass<'_> {
         let removed = (|| {
             let opened = directory.open_named(name, Access::Read)?;
             let Ok(locked) = LockedFile::acquire(opened, Instant::now())? else { return Ok(false) };
-            // Under the lock: a writer that continues after an hour exchanges names under it.
+            // Checked under the lock, because a writer that continues after an hour exchanges names under the lock.
             let there = directory.stat_with_times(name)?;
             let is_it = there.inode == disk::stat(&locked)?.inode && self.is_leftover(there.changed);
             Ok(is_it && (self.options.dry_run || directory.unlink(name)?))

@@ -1,4 +1,4 @@
-//! The walk: every file of some shards, and foreign files beside the shards.
+//! The walk: reads every file of some shards, and examines foreign files beside the shards.
 use super::{ALL, EntryOutcome, Pass, SweepPhase};
 use crate::clock::micros;
 use crate::file::disk::{Access, Directory};
@@ -10,11 +10,12 @@ use std::collections::HashMap;
 use std::ops::ControlFlow::{self, Continue};
 use std::time::SystemTime;
 
-/// Part of the index that is held in memory at once, in bytes on the disk: two to three times as many in memory.
+/// The part of the index that is held in memory at once, in bytes on the disk; in memory it takes two to three times as
+/// much.
 const INDEX_BYTES: u64 = 8 << 20;
 
 impl Pass<'_> {
-    /// Walks some shards. Returns how many of them were walked, in order; and whether the sweep was stopped.
+    /// Walks some shards. Returns the number of shards that were walked, in order, and whether the sweep was stopped.
     pub(super) fn walk(&mut self, shards: &[u64]) -> (usize, ControlFlow<()>) {
         let mut walked = 0;
         let end = self.walk_all(shards, &mut walked);
@@ -40,7 +41,8 @@ impl Pass<'_> {
                 let number = u16::try_from(shard).expect("below 256");
                 let index_failures = self.index_failures;
                 let listed = self.walk_shard(&shard_name(number), &indexed)?;
-                // A session that could not be inserted again has only its earlier entry: that entry's bucket must stay.
+                // A session that could not be inserted again has only its earlier entry, so the bucket of that entry
+                // must stay.
                 self.walked[usize::from(number)] = listed && index_failures == self.index_failures;
                 self.pace.done += 1;
                 *walked += 1;
@@ -49,7 +51,7 @@ impl Pass<'_> {
         Continue(())
     }
 
-    /// The first bucket that has an entry of each session of some shards.
+    /// For each session of some shards: the first bucket that has an entry of the session.
     fn indexed(&mut self, buckets: &[u64], shards: &[u64]) -> ControlFlow<(), HashMap<PublicId, u64>> {
         let mut indexed = HashMap::new();
         let mut wanted = [false; SHARDS as usize];
@@ -137,8 +139,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Inserts a live session that the index does not have, or has too late. A session in a bucket whose hour is over is
-    /// inserted again when that bucket is swept.
+    /// Inserts a live session that the index lacks, or has in too late a bucket. A session in a bucket whose hour is
+    /// over is inserted again when that bucket is swept.
     fn insert_if_lost(&mut self, id: PublicId, deadline: SystemTime, bucket: Option<u64>) {
         let (now, deadline) = (micros(self.now), micros(deadline));
         if bucket.is_none_or(|bucket| bucket > expiry_index::bucket_of(deadline, now)) {

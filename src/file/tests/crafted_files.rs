@@ -57,7 +57,7 @@ fn a_slot_forged_inside_a_value_is_never_served() {
     }
 }
 
-/// The older slot is not what is served, and what it says of itself is not what the file is.
+/// The older slot is not served, and its claims do not decide how the file is read.
 #[test]
 fn a_wrong_size_of_the_older_slot_is_no_unfinished_creation() {
     let fixture = Fixture::new();

@@ -115,7 +115,7 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
     calls.len()
 }
 
-/// A read or a write that does a part of what it was asked for is gone on with, and what a signal interrupts is done again.
+/// A read or write that transfers only a part of its bytes is continued, and a call that a signal interrupts is repeated.
 /// (Of an append to the index the rest would not lie behind its beginning: the session is found by a walk. A name that changes
 /// is not done again, as the second time would say that it had not been there; no local file system is interrupted in that.)
 #[test]

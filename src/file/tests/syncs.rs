@@ -75,7 +75,7 @@ fn a_failed_sync_and_rewrite_leave_durability_unknown() {
                 unknown += 1;
                 assert_eq!(error.kind(), ErrorKind::DurabilityUnknown, "{context}");
                 let want = format!(
-                    "failed to save session after a failed sync `{}`: writing it anew failed as well",
+                    "failed to save session after a failed sync `{}`: rewriting it failed as well",
                     fixture.path(&session).display()
                 );
                 assert_eq!(error.to_string(), want);

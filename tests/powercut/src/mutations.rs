@@ -133,7 +133,7 @@ pub(crate) const MUTATIONS: [Mutation; 9] = [
     },
 ];
 
-/// The files that a copy needs to be built: all of the workspace but what is built or fetched.
+/// The files that a copy needs to be built: all of the workspace except built and fetched files.
 const COPIED: [&str; 8] =
     ["Cargo.toml", "Cargo.lock", "README.md", "LICENSE-MIT", "src", "benches", "tests", "examples"];
 

@@ -6,7 +6,7 @@
 //! `fdatasync` of the written file, `fsync` of its directory when a name is added or removed, except for
 //! sweeps, which do not sync. Nothing is verified or locked, and no other process is notified.
 use crate::peer::{Client, Peer, Setting};
-use crate::workload::{Act, Found, Key, Row, micros, text, usual_deadline};
+use crate::workload::{Found, Key, Operation, Row, micros, text, usual_deadline};
 use hashlink::LruCache;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fdatasync, fsync, openat, unlinkat};
@@ -87,8 +87,8 @@ impl Peer for Floor {
         Box::new(self)
     }
     /// A floor of the mix would need a cache that is told of ends and updates: there is no system call for that.
-    fn does(&self, act: Act) -> bool {
-        act != Act::Mix
+    fn does(&self, operation: Operation) -> bool {
+        operation != Operation::Mix
     }
 }
 

@@ -6,7 +6,7 @@
 //! a script on the server, in one round trip: plain commands would create a session that was ended meanwhile.
 use super::server::{self, Server, find};
 use crate::peer::{Client, Peer, Setting};
-use crate::workload::{Act, Found, Key, micros, usual_deadline};
+use crate::workload::{Found, Key, Operation, micros, usual_deadline};
 use redis::Connection;
 use std::process::Command;
 use std::time::SystemTime;
@@ -66,8 +66,8 @@ impl Peer for Redis {
         let update = loaded.expect("a script");
         Box::new(RedisClient { payload: &self.setting.payload, connection, update })
     }
-    fn does(&self, act: Act) -> bool {
-        !matches!(act, Act::LoadCached | Act::Sweep)
+    fn does(&self, operation: Operation) -> bool {
+        !matches!(operation, Operation::LoadCached | Operation::Sweep)
     }
     fn server_memory(&self) -> Option<u64> {
         Some(self.server.memory())

@@ -1,7 +1,7 @@
 //! This crate, with a cache for all sessions, a whole core for its sweeps, and, when relaxed, deletions
 //! without a sync; or with its defaults. `load` uses a store without a cache on the same directory.
 use crate::peer::{Client, Peer, Setting};
-use crate::workload::{Act, Durability, Found, Key, text, usual_deadline};
+use crate::workload::{Durability, Found, Key, Operation, text, usual_deadline};
 use sessile::file::SweepOptions;
 use sessile::{FileStore, FileStoreOptions, Lookup, PublicId, Record, Store, Token, Value, Verdict};
 use std::thread;
@@ -72,7 +72,7 @@ impl Peer for Sessile {
     fn client(&self) -> Box<dyn Client + '_> {
         Box::new(self)
     }
-    fn does(&self, _: Act) -> bool {
+    fn does(&self, _: Operation) -> bool {
         true
     }
 }
