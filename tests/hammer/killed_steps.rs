@@ -192,16 +192,16 @@ impl Ledger {
         }
     }
 
-    /// Processes a writer's report: `begin act session`, or `done version token` for the step that began
+    /// Processes a writer's report: `begin operation session`, or `done version token` for the step that began
     /// last.
     #[track_caller]
     fn note(&mut self, line: &str) {
         let words: Vec<_> = line.split(' ').collect();
         let step = match words[..] {
-            ["begin", act, session] => {
+            ["begin", operation, session] => {
                 assert_eq!(self.in_flight, None, "{line}");
                 let session = session.parse().unwrap();
-                self.in_flight = Some(match act {
+                self.in_flight = Some(match operation {
                     "create" => Step::Create(session),
                     "update" => Step::Update(session),
                     "rotate" => Step::Rotate(session),
@@ -329,7 +329,7 @@ fn take_steps_until_killed(parent: &Parent) {
     loop {
         let n = usize::try_from(dice.roll(SESSIONS as u64)).unwrap();
         let (bytes, how) = (text_bytes(&mut dice), durability(&mut dice));
-        let act = dice.roll(20);
+        let operation = dice.roll(20);
         let Some((token, version)) = &mut sessions[n] else {
             parent.report(format_args!("begin create {n}"));
             let token = store.create(&versions::new(&store, 1, bytes), how).unwrap().token;
@@ -337,7 +337,7 @@ fn take_steps_until_killed(parent: &Parent) {
             sessions[n] = Some((token, 1));
             continue;
         };
-        match act {
+        match operation {
             0 => {
                 parent.report(format_args!("begin delete {n}"));
                 assert!(store.delete(token).unwrap());

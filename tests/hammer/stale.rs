@@ -228,8 +228,8 @@ fn open_impatient(dir: &Path) -> FileStore {
     options().lock_wait(Duration::from_millis(1)).open(store_in(dir)).unwrap()
 }
 
-/// Reports "at work" for each order, and applies `act` to the session that it names.
-fn for_each_order(parent: &Parent, act: impl Fn(&Ledger, &FileStore, Life, &Token)) {
+/// Reports "at work" for each order, and applies `operation` to the session that it names.
+fn for_each_order(parent: &Parent, operation: impl Fn(&Ledger, &FileStore, Life, &Token)) {
     let dir = Path::new(parent.argument("DIR"));
     let (ledger, store) = (ledger(dir), open(dir));
     loop {
@@ -239,7 +239,7 @@ fn for_each_order(parent: &Parent, act: impl Fn(&Ledger, &FileStore, Life, &Toke
         }
         let life = Life::of(0, order.parse().unwrap());
         parent.report("at work");
-        act(&ledger, &store, life, &ledger.token(life));
+        operation(&ledger, &store, life, &ledger.token(life));
     }
 }
 
