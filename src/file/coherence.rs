@@ -134,8 +134,9 @@ impl Coherence {
         }
     }
 
-    /// Invalidates the session in all caches. Returns the new `saves` value. If that fails, the cached copy of the
-    /// session `own` is dropped, because it is as stale as those of other processes.
+    /// Invalidates the session `id` in the caches of all processes, and returns the new value of its counter `saves` (see
+    /// [`generations`](super::generations)). `own` is the secret id of the same session, if the caller has it: if the
+    /// invalidation fails, this process drops its own copy, which is as stale as those of other processes.
     pub(super) fn invalidate(&self, id: &PublicId, own: Option<&SessionId>, cause: Cause) -> Result<u64> {
         self.invalidate_current(id, cause).map_err(|error| {
             own.inspect(|session| self.forget(session));

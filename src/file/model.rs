@@ -65,7 +65,8 @@ struct Model {
     sessions: Vec<Expected>,
     /// Makes each version's text different from all others.
     versions: u64,
-    /// The call that fails, how, and whether those after it do as well.
+    /// The fault of the next operation: the number of the system call that fails, its error number, and whether all later calls of
+    /// the operation fail too.
     fault: Option<(usize, i32, bool)>,
     /// Whether a sweep may miss expired sessions: after a failed call, or after the clock was set back, an index entry may be
     /// missing or late.

@@ -327,7 +327,8 @@ impl Survey {
 /// The repair of one store.
 struct Mending<'a> {
     wanted: &'a Wanted,
-    /// The number of files and directories that users outside the store's sharing had access to, until the repair.
+    /// The number of files and directories that were accessible, before the repair, to users other than the owner and, if the store
+    /// is shared with it, the group.
     exposed: u64,
     /// The number of those that such users could write to.
     writable: u64,

@@ -18,7 +18,7 @@
 //! | delete, rotate, sweep | remove | an invalidation |
 //! | delete without the lock | rename to `.end-…`, remove of that | an invalidation |
 //!
-//! Waking up for each event would cost a creation two thirds of its own cost. So the thread sleeps after an event, and
+//! Waking up for each event would make a creation cost two thirds more. So the thread sleeps after an event, and
 //! then gets all events of that time at once.
 //!
 //! The directory `run` is watched too, so that a new generations file is taken up at once.
@@ -214,8 +214,8 @@ enum Invalidation {
     Session(PublicId),
     /// Any session of this shard may have ended.
     Shard(u16),
-    /// The generations file was created, replaced or removed. All sessions are invalidated when the store has taken up
-    /// the new file.
+    /// The generations file, which has the counters, was created, replaced or removed. Once the store uses the new file, all
+    /// cached sessions are invalid.
     Counters,
     /// The directory `run` was moved or removed: all sessions, as for the generations file.
     Run,
