@@ -12,7 +12,7 @@ pub(in crate::file) fn stat(file: &File) -> io::Result<Stat> {
 }
 
 /// The metadata of an open file, and the time of its last write. After this call the file's next write takes longer;
-/// see [`stat`](super::stat).
+/// see [`stat`](mod@super::stat).
 pub(in crate::file) fn stat_with_times(file: &File) -> io::Result<StatWithTimes> {
     Ok(call("stat file", || fs::fstat(file))?.into())
 }
