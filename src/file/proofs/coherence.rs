@@ -258,7 +258,7 @@ const LOAD_STAMPED_AFTERWARDS: Operation = |acting| {
         let read_at = store.options.clock.now_coarse().micros();
         store
             .coherence
-            .remember(&session, Cached::new(Arc::clone(&newest.record), id, newest.version, stamp, read_at));
+            .remember(&session, Cached::new(newest.record.clone(), id, newest.version, stamp, read_at));
         Some(version_of(&newest.record))
     });
 };
