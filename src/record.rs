@@ -18,7 +18,8 @@
 mod block;
 mod edit;
 mod entries;
-#[cfg(test)]
+// Safe code, compared with other safe code many times over: too long for Miri.
+#[cfg(all(test, not(miri)))]
 mod model;
 mod timing;
 
