@@ -19,7 +19,8 @@ mod block;
 mod edit;
 mod entries;
 // Safe code, compared with other safe code many times over: too long for Miri.
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 mod model;
 mod timing;
 

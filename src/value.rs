@@ -68,7 +68,8 @@ mod key;
 mod number;
 mod read;
 // Safe code, compared with other safe code many times over: too long for Miri.
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 mod reference;
 mod room;
 mod tree;
