@@ -254,7 +254,7 @@ impl PublicId {
 
 impl fmt::Display for PublicId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.hex().iter().try_for_each(|c| fmt::Write::write_char(f, char::from(*c)))
+        f.write_str(str::from_utf8(&self.hex()).expect("ASCII"))
     }
 }
 

@@ -376,9 +376,9 @@ impl Record {
         Ok(())
     }
 
-    /// Bytes of memory of the block, as glibc's allocator rounds them.
-    pub(crate) fn heap_size(&self) -> usize {
-        (2 * size_of::<usize>() + self.block.len() + 8).next_multiple_of(16)
+    /// The size of its allocation in bytes: the block and the two counts of the [`Arc`].
+    pub(crate) fn allocated_bytes(&self) -> usize {
+        2 * size_of::<usize>() + self.block.len()
     }
 
     /// Reads only the first bytes of the block, where the counts of the [`Arc`] are. A clone writes there, and without
@@ -740,18 +740,6 @@ mod tests {
                 "{error}"
             );
         }
-    }
-
-    /// As glibc's `malloc` has it: 8 bytes more than were asked for, a multiple of 16. `Arc` adds two counts.
-    #[cfg(target_pointer_width = "64")]
-    #[test]
-    fn the_heap_size_is_that_of_the_block() {
-        let mut record = Record::new(at(0), at(1));
-        assert_eq!((record.as_bytes().len(), record.heap_size()), (80, 112));
-        record.set_user("eightrum").unwrap();
-        assert_eq!(record.heap_size(), 112);
-        record.set_user("ninebytes").unwrap();
-        assert_eq!(record.heap_size(), 128);
     }
 
     #[test]

@@ -259,9 +259,9 @@ mod tests {
         assert_eq!(error.to_string(), "failed to read a value: it holds a string, not a `u32`");
     }
 
-    /// Two spellings of one number as keys would be one entry of the map, and a value would be lost.
+    /// Two spellings of one integer as keys would be one entry of the map, and a value would be lost.
     #[test]
-    fn a_key_is_a_number_in_one_spelling_only() {
+    fn a_key_is_an_integer_in_one_spelling_only() {
         fn reads<K: DeserializeOwned + Eq + Hash>(key: &str) -> bool {
             Value::new(&json!({ key: 1 })).unwrap().get::<HashMap<K, u8>>().is_ok()
         }

@@ -48,8 +48,9 @@ use std::sync::Arc;
 
 /// Enough for tens of threads.
 const PARTS_MAX: usize = 256;
-/// A power of two, because the number of parts is one.
-const PART_BYTES_MIN: usize = 128 << 10;
+/// The cache has one part for so many bytes of its limit, rounded down to a power of two. Because of the reserved share, a part
+/// gets at least about half of this.
+const BYTES_PER_PART: usize = 128 << 10;
 
 /// One version of a session, and the stamp that shows whether it is still the newest.
 #[derive(Clone, Debug)]
@@ -104,7 +105,7 @@ impl Cached {
 
     /// Bytes of memory that the record takes.
     fn record_bytes(&self) -> usize {
-        self.record.heap_size()
+        heap_block(self.record.allocated_bytes())
     }
 }
 
@@ -144,7 +145,7 @@ pub(super) struct Counts {
 
 impl ReadCache {
     pub(super) fn new(bytes_max: usize, counters: &Arc<Counters>) -> Self {
-        let parts: usize = 1 << (bytes_max / PART_BYTES_MIN).clamp(1, PARTS_MAX).ilog2();
+        let parts: usize = 1 << (bytes_max / BYTES_PER_PART).clamp(1, PARTS_MAX).ilog2();
         // One share is reserved for the part that is growing.
         let part_bytes_max = (bytes_max / (parts + 1)).saturating_sub(size_of::<Locked>());
         let part = |_| Locked(Mutex::new(Part::new(part_bytes_max, Arc::clone(counters))));
@@ -171,8 +172,8 @@ impl ReadCache {
 
     /// Keeps an entry, unless a newer and trusted one is there.
     pub(super) fn put(&self, key: &Key, cached: Cached, trust: impl FnOnce(&Cached, &Counters) -> bool) {
-        let out = self.part(key).lock().put(key, cached, &self.moving, trust);
-        drop(out);
+        let removed = self.part(key).lock().put(key, cached, &self.moving, trust);
+        drop(removed);
     }
 
     /// Drops the entry of a session that has ended, or may have.
@@ -331,6 +332,16 @@ mod tests {
     }
 
     #[test]
+    fn a_save_that_evicts_others_counts_as_a_use() {
+        let mut one = One::with_room_for(4, 100);
+        (0..4).for_each(|n| one.put(n, 1, 100));
+        one.put(0, 2, 200);
+        assert_eq!((one.part.evicted, one.part.len()), (1, 3));
+        (4..7).for_each(|n| one.put(n, 1, 100));
+        assert_eq!((one.sequence(0), one.sequence(4)), (Some(2), None));
+    }
+
+    #[test]
     fn entries_that_are_not_used_go_in_the_order_they_came() {
         let mut one = One::with_room_for(20, 100);
         (0..20).for_each(|n| one.put(n, 1, 100));
@@ -430,7 +441,7 @@ mod tests {
             let of_parts = parts * (part + size_of::<Locked>());
             // A part's own bytes are there also where no entry may be.
             assert!(part == 0 || of_parts + part <= bytes_max, "{bytes_max}: {parts} parts of {part}");
-            assert!(bytes_max < 1 << 20 || part >= PART_BYTES_MIN / 2);
+            assert!(bytes_max < 1 << 20 || part >= BYTES_PER_PART / 2);
             assert!(part == 0 || bytes_max - of_parts - part < 1024, "{bytes_max}: much is not used");
         }
     }

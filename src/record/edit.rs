@@ -5,6 +5,7 @@
 use super::block::{self, BYTES_MAX, HEADER_LEN, ROW};
 use super::entries::Entries;
 use crate::value::ValueRef;
+use std::iter::repeat_n;
 use std::sync::Arc;
 
 /// One change: an entry's name, and its new value; `None` removes it.
@@ -30,8 +31,9 @@ pub(super) fn splice(block: &[u8], edits: &[Edit<'_>]) -> Result<Arc<[u8]>, TooL
     if total > BYTES_MAX {
         return Err(TooLarge);
     }
-    let mut out = vec![0; total];
-    let (header, rest) = out.split_at_mut(HEADER_LEN);
+    let mut spliced: Arc<[u8]> = repeat_n(0, total).collect();
+    let (header, rest) =
+        Arc::get_mut(&mut spliced).expect("a new block has one owner").split_at_mut(HEADER_LEN);
     let (table, rest) = rest.split_at_mut(ROW * size.count);
     let (text, rest) = rest.split_at_mut(fixed.len());
     let (names, values) = rest.split_at_mut(size.names);
@@ -50,7 +52,7 @@ pub(super) fn splice(block: &[u8], edits: &[Edit<'_>]) -> Result<Arc<[u8]>, TooL
         next = behind;
     }
     writer.copy(next, old.len());
-    Ok(out.into())
+    Ok(spliced)
 }
 
 /// If a value is replaced by one of the same length (a counter, a flag, a time), it is overwritten in a copy of the

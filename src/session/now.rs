@@ -134,7 +134,10 @@ impl Session {
         check_name(name)?;
         let saved = self.write_now(name, change);
         let SavedEntry { changed, stored } = self.note_failure(saved)?;
-        self.delta.committed(name);
+        // Without a change of the request, the delta stays without an allocation.
+        if !self.delta.is_empty() {
+            self.delta.committed(name);
+        }
         // If nothing is stored, a pending login stays pending, because an expiry setting of the past is pending too.
         if stored {
             self.id_change = IdChange::Keep;

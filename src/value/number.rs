@@ -4,7 +4,7 @@
 //! whole pieces of JSON with its feature `raw_value`. Both have the shape of a struct with one of the two names below.
 use super::decimal;
 use super::fault::Fault;
-use super::room::DEPTH_MAX;
+use super::room::{DEPTH_MAX, too_deep};
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -20,6 +20,11 @@ pub(super) enum Held {
     Unsigned(u64),
     Negative(i64),
     Float(f64),
+}
+
+#[cold]
+pub(super) fn beyond_64_bits() -> Fault {
+    Fault::new("an integer beyond 64 bits")
 }
 
 /// Whether a text is a number as JSON spells it (RFC 8259, section 6).
@@ -51,7 +56,7 @@ pub(super) fn parse(text: &str) -> Result<Held, Fault> {
     }
     if !text.contains(['.', 'e', 'E']) && text != "-0" {
         let integer = text.parse().map(Held::Unsigned).or_else(|_| text.parse().map(Held::Negative));
-        return integer.map_err(|_| Fault::new("an integer beyond 64 bits"));
+        return integer.map_err(|_| beyond_64_bits());
     }
     let float: Option<f64> = text.parse().ok();
     let held = float.filter(|float| float.is_finite() && decimal::is_of(text, *float));
@@ -82,7 +87,7 @@ pub(super) fn parse_raw(text: &str) -> Result<Json, Fault> {
             _ => {}
         }
         if depth > DEPTH_MAX {
-            return Err(Fault::new(format!("nested deeper than {DEPTH_MAX} levels")));
+            return Err(too_deep());
         }
         rest = &rest[length..];
     }

@@ -170,10 +170,9 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
                 reader.byte()?;
                 reader.count_members()?;
                 let name = reader.key(None)?;
-                let before = reader.left();
-                let read = visitor.visit_enum(Variant { name, variants, reader, room, has_content: true });
-                skip_unread(reader, before, room);
-                read
+                part(reader, room, |reader| {
+                    visitor.visit_enum(Variant { name, variants, reader, room, has_content: true })
+                })
             }
             _ => {
                 let found = wire::unexpected(reader.peek());
@@ -190,13 +189,16 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
     forward_to_deserialize_any! { bytes byte_buf unit unit_struct identifier }
 }
 
-/// Skips a part that was left unread: `before` is the number of bytes that were left before the part. An error is
-/// ignored, because after damage the reader reads nothing more.
+/// Reads a part with `read`, and skips the part if `read` left it unread. An error of the skip is ignored, because after damage
+/// the reader reads nothing more.
 #[inline]
-fn skip_unread(reader: &mut Reader<'_>, before: usize, room: Room) {
+fn part<'de, R>(reader: &mut Reader<'de>, room: Room, read: impl FnOnce(&mut Reader<'de>) -> R) -> R {
+    let before = reader.left();
+    let part = read(reader);
     if reader.left() == before {
         let _ = reader.skip(room);
     }
+    part
 }
 
 /// The path segment of a field or variant: its name if the type knows it; otherwise `Key`, because the name is data.
@@ -247,9 +249,8 @@ impl<'de> SeqAccess<'de> for Items<'_, 'de> {
             return Ok(None);
         }
         self.left -= 1;
-        let before = self.reader.left();
-        let item = seed.deserialize(Deserializer { reader: self.reader, room: self.room });
-        skip_unread(self.reader, before, self.room);
+        let room = self.room;
+        let item = part(self.reader, room, |reader| seed.deserialize(Deserializer { reader, room }));
         match item {
             Ok(item) => Ok(Some(item)),
             Err(fault) => Err(fault.within(Segment::Index(self.length - self.left - 1))),
@@ -342,9 +343,8 @@ impl<'de> MapAccess<'de> for Members<'_, 'de> {
             return Err(Fault::new("the type's `Deserialize` asks for a value before its key"));
         };
         self.has_value = false;
-        let before = self.reader.left();
-        let value = seed.deserialize(Deserializer { reader: self.reader, room: self.room });
-        skip_unread(self.reader, before, self.room);
+        let room = self.room;
+        let value = part(self.reader, room, |reader| seed.deserialize(Deserializer { reader, room }));
         value.map_err(|fault| fault.within(segment_of(key, self.fields)))
     }
 

@@ -51,6 +51,11 @@ const fn byte(limit: usize) -> u8 {
 }
 
 #[cold]
+pub(super) fn too_deep() -> Fault {
+    Fault::new(format!("nested deeper than {DEPTH_MAX} levels"))
+}
+
+#[cold]
 fn too_wrapped() -> Fault {
     Fault::new(format!("more than {WRAPPERS_MAX} options and newtypes around each other"))
 }

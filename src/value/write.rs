@@ -12,7 +12,7 @@ use super::buffer::{Buffer, Mark};
 use super::fault::{Fault, Segment};
 use super::key::KeySerializer;
 use super::number;
-use super::room::{DEPTH_MAX, Room};
+use super::room::{Room, too_deep};
 use super::wire;
 use serde::ser::{
     self, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
@@ -42,16 +42,6 @@ fn inside(room: Room) -> Result<Room, Fault> {
         Some(room) => Ok(room),
         None => Err(too_deep()),
     }
-}
-
-#[cold]
-fn too_deep() -> Fault {
-    Fault::new(format!("nested deeper than {DEPTH_MAX} levels"))
-}
-
-#[cold]
-fn beyond_64_bits() -> Fault {
-    Fault::new("an integer beyond 64 bits")
 }
 
 impl<'w> Serializer<'w> {
@@ -156,7 +146,7 @@ impl<'w> ser::Serializer for Serializer<'w> {
         }
     }
     fn serialize_u128(self, integer: u128) -> Result<(), Fault> {
-        self.serialize_u64(u64::try_from(integer).map_err(|_| beyond_64_bits())?)
+        self.serialize_u64(u64::try_from(integer).map_err(|_| number::beyond_64_bits())?)
     }
     #[inline]
     fn serialize_bool(self, yes: bool) -> Result<(), Fault> {

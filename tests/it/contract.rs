@@ -308,6 +308,15 @@ fn a_record_is_absent_from_its_deadline_on_by_the_clock_of_the_store(stage: &Sta
             "delete returns whether the session was live"
         );
     }
+    // The deadline is compared also for a version that was read a moment before.
+    stage.clock.set(just_before);
+    let mut expiring = record(1);
+    expiring.set_timing(Timing { deadline, ..expiring.timing() });
+    let token = create(&*stage.store, &expiring);
+    assert!(matches!(stage.store.load(&token).unwrap(), Lookup::Live(_)));
+    stage.clock.set(deadline);
+    let id = PublicId::digest(token.expose().as_bytes());
+    assert_eq!(absent(&*stage.store, &token), Absent::Expired(id));
 }
 
 fn a_deadline_is_the_one_of_the_newest_version(stage: &Stage) {

@@ -117,8 +117,8 @@ impl Index {
 
     /// Frees memory that is not in use.
     pub(super) fn shrink(&mut self, hash_at: impl Fn(usize) -> u64) {
-        let places = if self.len == 0 { 0 } else { 2 * self.len };
-        self.rebuild(places.max(PLACES_MIN).min(places * PLACES_MIN), hash_at);
+        let places = if self.len == 0 { 0 } else { (2 * self.len).max(PLACES_MIN) };
+        self.rebuild(places, hash_at);
     }
 
     /// Bytes of memory.

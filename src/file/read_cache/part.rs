@@ -24,6 +24,23 @@ pub(super) struct Part {
     pub(super) evicted: u64,
 }
 
+/// The entries that left a part in one call. The caller drops them after it has released the lock, because freeing a large
+/// record takes longer than a lookup. One entry needs no allocation: most saves replace one and evict none.
+#[derive(Default)]
+pub(super) struct Removed {
+    first: Option<Cached>,
+    others: Vec<Cached>,
+}
+
+impl Removed {
+    fn push(&mut self, cached: Cached) {
+        match self.first {
+            None => self.first = Some(cached),
+            Some(_) => self.others.push(cached),
+        }
+    }
+}
+
 /// Held by a part while its array or index moves to a larger or smaller block: both blocks exist meanwhile, and the
 /// cache has reserved memory for one such move only.
 ///
@@ -81,8 +98,7 @@ impl Part {
         self.position(key).map(|position| self.entries.at(position).cached.clone())
     }
 
-    /// Puts an entry in, unless a newer and trusted one is there. Returns the entries that were replaced or evicted;
-    /// the caller drops them after releasing the lock.
+    /// Puts an entry in, unless a newer and trusted one is there. Returns the entries that were replaced or evicted.
     #[must_use]
     pub(super) fn put(
         &mut self,
@@ -90,9 +106,9 @@ impl Part {
         cached: Cached,
         moving: &Moving,
         trust: impl FnOnce(&Cached, &Counters) -> bool,
-    ) -> Vec<Cached> {
+    ) -> Removed {
         let (bytes, position) = (cached.record_bytes(), self.position(key));
-        let (fits, mut out) = (bytes <= self.record_bytes_max(), Vec::new());
+        let (fits, mut out) = (bytes <= self.record_bytes_max(), Removed::default());
         if let Some(position) = position {
             let there = &self.entries.at(position).cached;
             let bytes_before = there.record_bytes();
@@ -138,7 +154,7 @@ impl Part {
 
     /// Evicts entries until there is room for a record that is not too large. Returns the position of the last evicted
     /// entry, which is empty.
-    fn make_room(&mut self, record_bytes: usize, moving: &Moving, out: &mut Vec<Cached>) -> Option<usize> {
+    fn make_room(&mut self, record_bytes: usize, moving: &Moving, out: &mut Removed) -> Option<usize> {
         let mut gap = None;
         loop {
             let entries = match gap {
