@@ -118,7 +118,9 @@ impl Site {
         let record = common::record(&store);
         let create = |_| store.create(&record, Durability::Relaxed).expect("a session").token;
         let tokens: Vec<_> = (0..SESSIONS).map(create).collect();
-        tokens.iter().for_each(|token| assert_eq!(get(&store, token), 1));
+        for token in &tokens {
+            assert_eq!(get(&store, token), 1);
+        }
         let sessions = Sessions::new(store, Cookies::plain_http()).expect("options that agree");
         Self { sessions, tokens, _dir: dir }
     }

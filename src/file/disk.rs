@@ -439,9 +439,11 @@ fn refuses_flags(errno: Errno) -> bool {
     matches!(errno, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM)
 }
 
+/// The names in a directory, without `.` and `..`.
 fn names(directory: impl AsFd) -> io::Result<Vec<String>> {
     let entries = fs::Dir::read_from(directory)?;
-    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    names.filter(|name: &io::Result<String>| !matches!(name.as_deref(), Ok("." | ".."))).collect()
 }
 
 /// Makes a call that may be repeated, and repeats it if a signal interrupted it.

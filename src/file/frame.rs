@@ -106,7 +106,7 @@ pub(super) fn check_names(root: &Root) -> Result<()> {
     let io = |operation| move |error| directory_error(operation, dir, error);
     let names = root.names().map_err(io("list session directory"))?;
     // A fresh file system has `lost+found` in its root.
-    let foreign = |name: &&String| !matches!(name.as_str(), "." | ".." | "lost+found") && !is_ours(name);
+    let foreign = |name: &&String| *name != "lost+found" && !is_ours(name);
     if let Some(name) = names.iter().find(foreign) {
         return Err(Error::new(ErrorKind::NotASessionStore, "make a session store in")
             .with_path(dir)
@@ -164,7 +164,7 @@ pub(super) fn has_sessions(root: &Root) -> Result<bool> {
     let there: HashSet<String> = root.names().map_err(list)?.into_iter().collect();
     for name in (0..SHARDS).map(shard_name).filter(|name| there.contains(name)) {
         match root.open_directory(&name).and_then(|shard| shard.names()) {
-            Ok(names) if names.iter().any(|name| !matches!(name.as_str(), "." | "..")) => return Ok(true),
+            Ok(names) if !names.is_empty() => return Ok(true),
             Ok(_) => {}
             Err(error) if Errno::from_io_error(&error).is_some_and(is_of_making) => {}
             Err(error) => {

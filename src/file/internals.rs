@@ -52,7 +52,7 @@ pub fn path_of(id: &PublicId) -> String {
     SessionPath::of(id).as_str().to_owned()
 }
 
-/// Runs a script of four bytes a line against two stores and a map (`file/model.rs`).
+/// Runs a script of four bytes a line against four stores and a map (`file/model.rs`).
 ///
 /// # Panics
 ///

@@ -347,7 +347,7 @@ impl Mending<'_> {
             Ok(listed) => listed,
             Err(error) => return self.refused.add(path, Some(*stat), Some(error)),
         };
-        for name in names.iter().filter(|name| !matches!(name.as_str(), "." | "..")) {
+        for name in &names {
             self.look_at(&directory, name, &path.join(name));
         }
         // The directory stays wrong while one of its files is, so that the next opening examines its files again.

@@ -1,8 +1,8 @@
 //! Recreates lost parts of a store's frame: shard directories and the parameters file `sessile.json`. Reads sessions
 //! and never changes them.
 //!
-//! The parameters file never replaces one of a newer format, even if that was lost: before the file is made, the format
-//! of every session is checked. The file is made only if all sessions have this version's format, 2.
+//! A lost parameters file may have been of another format. So the format of every session is checked before the file is
+//! made, and it is made only if all sessions have this version's format, 2.
 use super::disk::Root;
 use super::errors::io_error;
 use super::layout::{DAMAGED, PARAMETERS, SHARDS, shard_name};
@@ -57,8 +57,9 @@ impl FileStore {
             frame::check_names(&root)?;
             open::check_formats(dir)?;
         }
-        let mut made: Vec<PathBuf> = missing_shards(&root)?.into_iter().map(|name| dir.join(name)).collect();
-        missing_shards(&root)?.iter().try_for_each(|name| frame::make_shard(&root, name))?;
+        let missing = missing_shards(&root)?;
+        missing.iter().try_for_each(|name| frame::make_shard(&root, name))?;
+        let mut made: Vec<PathBuf> = missing.into_iter().map(|name| dir.join(name)).collect();
         root.sync().map_err(|error| io_error(OPERATION, error).with_path(dir))?;
         if parameters == Parameters::Unreadable {
             set_parameters_aside(&root)
@@ -98,11 +99,10 @@ impl Parameters {
 fn set_parameters_aside(root: &Root) -> io::Result<()> {
     root.make_directory(DAMAGED)?;
     let (from, to) = (root.open_directory(".")?, root.open_directory(DAMAGED)?);
-    let name = std::ffi::CString::new(PARAMETERS).expect("without a zero");
     let mut moved = Err(io::ErrorKind::AlreadyExists.into());
     // Earlier files in `damaged` stay, so each gets a number.
     for n in 0..1000 {
-        moved = from.move_to(&name, &to, &format!("{PARAMETERS}.{n}"));
+        moved = from.move_to(PARAMETERS, &to, &format!("{PARAMETERS}.{n}"));
         if !moved.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
             break;
         }

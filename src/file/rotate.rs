@@ -37,7 +37,7 @@ impl FileStore {
             Verdict::Keep => record = locked.newest.record.clone(),
             Verdict::Write => {}
         }
-        let had = Extent::of(&locked.newest.record, locked.newest.length);
+        let had = Extent::of(&locked.newest.record);
         // The successor and its name are synced at every durability, because otherwise a power cut may lose both
         // sessions.
         let live = self.create_beside(SessionRef::Id(successor), record, true, Some(had))?;

@@ -105,7 +105,7 @@ impl FileStore {
         let unless_file = |path: &str| if examines { unless(path, |stat| stat.is_file) } else { None };
         let (in_root, root_error) = self.names_or_error(".", self.root.names());
         let in_root = in_root.into_iter().filter_map(|name| match &*name {
-            "." | ".." | "lost+found" => None,
+            "lost+found" => None,
             _ if is_temporary(&name) => Some(Ok(stray(name, true))),
             _ if is_shard(&name) || name == RUN => None,
             PARAMETERS => unless_file(PARAMETERS),
@@ -118,7 +118,6 @@ impl FileStore {
         let in_index = in_index.into_iter().filter_map(|name| {
             let path = format!("{DUE}/{name}");
             match &*name {
-                "." | ".." => None,
                 _ if name == SWEEP || bucket_named(&name).is_some() => unless_file(&path),
                 _ => Some(Ok(stray(path, false))),
             }
@@ -126,7 +125,7 @@ impl FileStore {
         let run = self.root.open_directory(RUN).and_then(|run| run.names());
         let (in_run, run_error) = self.names_or_error(RUN, run);
         let in_run = in_run.into_iter().filter_map(|name| match &*name {
-            "." | ".." | "due" => None,
+            _ if format!("{RUN}/{name}") == DUE => None,
             CACHE_TAG | GENERATIONS => unless_file(&format!("{RUN}/{name}")),
             _ => Some(Ok(stray(format!("{RUN}/{name}"), is_temporary(&name)))),
         });
@@ -159,8 +158,7 @@ impl FileStore {
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => self.open_missing_shard(shard)?,
             opened => opened.map_err(error("open shard directory"))?,
         };
-        let mut names = directory.names().map_err(error("list shard directory"))?;
-        names.retain(|name| !matches!(name.as_str(), "." | ".."));
+        let names = directory.names().map_err(error("list shard directory"))?;
         Ok((directory, names))
     }
 

@@ -136,8 +136,6 @@ pub(super) struct Decoded {
     pub(super) record: Record,
     pub(super) version: Version,
     pub(super) state: State,
-    /// The length of the version in bytes, with its prefix.
-    pub(super) length: usize,
 }
 
 /// The part of a record's size to which a store's limits apply: the visitor's entries.
@@ -149,9 +147,9 @@ pub(super) struct Extent {
 }
 
 impl Extent {
-    /// The extent of a record that takes `length` bytes in a slot.
-    pub(super) fn of(record: &Record, length: usize) -> Self {
-        Self { bytes: length.saturating_sub(record.login_bytes()), entries: record.entries().len() }
+    pub(super) fn of(record: &Record) -> Self {
+        let bytes = PREFIX_LEN + record.as_bytes().len() - record.login_bytes();
+        Self { bytes, entries: record.entries().len() }
     }
 }
 
@@ -203,11 +201,11 @@ impl Encoded {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::TooLarge`] beyond `bytes_max`, counted with the prefix and without the user.
+/// [`ErrorKind::TooLarge`] beyond `bytes_max`, counted with the prefix and without the user and the device note.
 pub(super) fn encode(record: &Record, header: &Header<'_>, bytes_max: usize) -> Result<Encoded> {
     let length = record.as_bytes().len();
     let total = PREFIX_LEN + length;
-    let bytes = Extent::of(record, total).bytes;
+    let bytes = Extent::of(record).bytes;
     if bytes > bytes_max || total > SLOT_MAX {
         let reason = format!("{bytes} bytes, where the limit is {bytes_max}");
         return Err(Error::new(ErrorKind::TooLarge, "encode session record").with_reason(reason));
@@ -325,7 +323,7 @@ pub(super) fn decode(slot: &[u8], id: &PublicId) -> Result<Decoded> {
         return Err(corrupt("a sequence that no save reaches"));
     }
     let record = Record::from_bytes(record)?;
-    Ok(Decoded { record, version, state: state(slot), length: PREFIX_LEN + length })
+    Ok(Decoded { record, version, state: state(slot) })
 }
 
 #[cold]
@@ -420,7 +418,11 @@ mod tests {
             let decoded = decode(&slot(&record), &id()).unwrap();
             assert_eq!((decoded.record, decoded.version.sequence), (record.clone(), 7));
             assert_eq!(decoded.state, State::DATA_SYNCED);
-            assert_eq!(&slot(&record)[PREFIX_LEN..decoded.length], record.as_bytes(), "verbatim");
+            assert_eq!(
+                &slot(&record)[PREFIX_LEN..][..record.as_bytes().len()],
+                record.as_bytes(),
+                "verbatim"
+            );
         }
     }
 
@@ -492,11 +494,9 @@ mod tests {
         assert_eq!(encode(&record, &first, SLOT_MAX).unwrap().slot_size(), 4096);
         // Without the user and the note: "ada", "note".
         let counted = bytes.len() - 7;
-        assert_eq!(Extent::of(&record, bytes.len()).bytes, counted);
+        assert_eq!(Extent::of(&record).bytes, counted);
         assert!(encode(&record, &first, counted).is_ok());
         assert_eq!(encode(&record, &first, counted - 1).unwrap_err().kind(), ErrorKind::TooLarge);
-        let whole = slot(&record);
-        assert_eq!(decode(&whole, &own).unwrap().length, bytes.len());
     }
 
     #[test]
@@ -602,7 +602,8 @@ mod tests {
 
     #[test]
     fn a_new_slot_inherits_the_flags_of_its_inode() {
-        let flags = [State::DATA_SYNCED, State::NAME_SYNCED, State::RETIRING, State::SYNC_FAILED];
+        let flags =
+            [State::DATA_SYNCED, State::NAME_SYNCED, State::RETIRING, State::SYNC_FAILED, State::REPLACES];
         for flag in flags {
             let all_others =
                 flags.into_iter().filter(|other| *other != flag).fold(State::WRITTEN, State::and);
@@ -612,7 +613,7 @@ mod tests {
             let mut padded = encoded(&sample()).with_state(flag).to_vec();
             padded.resize(SLOT_MIN, 0);
             assert_eq!(decode(&padded, &id()).unwrap().state, flag);
-            let of_the_inode = [State::NAME_SYNCED, State::SYNC_FAILED].contains(&flag);
+            let of_the_inode = [State::NAME_SYNCED, State::SYNC_FAILED, State::REPLACES].contains(&flag);
             assert_eq!(flag.inherited(), if of_the_inode { flag } else { State::WRITTEN });
         }
     }

@@ -23,7 +23,7 @@
 //!
 //! **Known.** A version that was verified before need not be verified again. If a slot's prefix has the same sequence
 //! and checksum, it held the same record when the prefix was written; the record that was verified is returned.
-use super::slot::{self, Claim, Decoded, PREFIX_LEN, SLOT_MAX, SLOT_MIN, State, Version};
+use super::slot::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN, State, Version};
 use crate::error::{ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::Record;
@@ -125,12 +125,7 @@ fn is_beginning(file: &[u8]) -> bool {
 fn decode(bytes: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Result<Decoded> {
     match (slot::claim(bytes), known) {
         (Claim::Sequence(_), Some(Known { version, record })) if Version::claimed(bytes) == version => {
-            Ok(Decoded {
-                record: record.clone(),
-                version,
-                state: slot::state(bytes),
-                length: PREFIX_LEN + record.as_bytes().len(),
-            })
+            Ok(Decoded { record: record.clone(), version, state: slot::state(bytes) })
         }
         _ => slot::decode(bytes, id),
     }

@@ -54,7 +54,7 @@ impl FileStore {
         let power_safe = power_safe || shortens && self.options.sync_security_events;
         let sequence = self.next_sequence(&locked)?;
         let state = locked.newest.state.inherited();
-        let had = Extent::of(&locked.newest.record, locked.newest.length);
+        let had = Extent::of(&locked.newest.record);
         let bytes = self.encode(
             &record,
             Some(had),
@@ -125,7 +125,7 @@ impl FileStore {
         let shard = self.open_shard(&locked.id)?;
         if !locked.sync_newest() {
             let sequence = self.next_sequence(locked)?;
-            let had = Extent::of(&locked.newest.record, locked.newest.length);
+            let had = Extent::of(&locked.newest.record);
             let bytes = self.encode(
                 &locked.newest.record,
                 Some(had),

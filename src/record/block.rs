@@ -235,7 +235,7 @@ fn check_entries(block: &[u8]) -> Result<(), Fault> {
     let (mut name_at, mut value_at, mut last) = (0, 0, None);
     for row in table {
         let (name_end, value_end) = ends(*row);
-        if name_end < name_at || value_end < value_at || value_end > values_len {
+        if name_end < name_at || value_end < value_at {
             return fault("an end in its table comes before the one before it");
         }
         // An end behind the last name is refused here too.

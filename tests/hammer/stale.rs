@@ -196,6 +196,16 @@ fn load_all_the_time(parent: &Parent) {
     checker.findings.report_to(parent);
 }
 
+/// Creates a session and orders the worker to change it.
+fn begin(store: &FileStore, ledger: &Ledger, worker: &mut Child, round: u64) -> (Life, Token) {
+    let token = store.create(&versions::new(store, 1, 10), Durability::Relaxed).unwrap().token;
+    let life = Life::of(0, round);
+    ledger.begin(life, &token, 0, 1);
+    worker.say(round);
+    assert_eq!(worker.line(), "at work");
+    (life, token)
+}
+
 /// A writer is stopped at any instant, and a logout does not wait for it. When the writer continues, it knows
 /// of the logout, even if it was about to cache the record that it had saved.
 fn a_writer_stopped_beside_a_logout_serves_no_entry_of_its_own(dir: &Path, time: Duration) -> Figures {
@@ -205,11 +215,7 @@ fn a_writer_stopped_beside_a_logout_serves_no_entry_of_its_own(dir: &Path, time:
     let mut dice = Dice::new(9);
     let rounds = Rounds::new(time, &[]);
     while let Some(round) = rounds.next() {
-        let token = store.create(&versions::new(&store, 1, 10), Durability::Relaxed).unwrap().token;
-        let life = Life::of(0, round);
-        ledger.begin(life, &token, 0, 1);
-        worker.say(round);
-        assert_eq!(worker.line(), "at work");
+        let (life, token) = begin(&store, &ledger, &mut worker, round);
         dice.pause(300);
         worker.stop();
         assert!(store.delete(&token).unwrap(), "round {round}");
@@ -268,11 +274,7 @@ fn a_writer_stopped_beside_a_later_save_finds_that_save(dir: &Path, time: Durati
     let mut dice = Dice::new(10);
     let rounds = Rounds::new(time, &["later saves", "later saves that were refused"]);
     while let Some(round) = rounds.next() {
-        let token = store.create(&versions::new(&store, 1, 10), Durability::Relaxed).unwrap().token;
-        let life = Life::of(0, round);
-        ledger.begin(life, &token, 0, 1);
-        worker.say(round);
-        assert_eq!(worker.line(), "at work");
+        let (life, token) = begin(&store, &ledger, &mut worker, round);
         // Its larger file is in place; the remaining work takes less time than this.
         while std::fs::metadata(file_of(&store, &token)).unwrap().len() < LARGE as u64 {
             std::hint::spin_loop();

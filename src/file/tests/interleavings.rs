@@ -346,12 +346,15 @@ fn an_overtaken_writer_leaves_an_imported_session_alone() {
         (Operation::Update { power_safe: false }, "write"),
         (Operation::Update { power_safe: true }, "sync file"),
         (Operation::Grow { power_safe: false }, "sync file"),
+        (Operation::Keep, "sync file"),
         (Operation::Rotate, "open shard"),
         (Operation::Rotate, "sync file"),
     ] {
         let fixture = Fixture::new();
         let other = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
-        let (session, successor) = (fixture.session(true), SessionId::random().unwrap());
+        // A version that is on the disk already would be kept without a sync.
+        let session = fixture.session(operation != Operation::Keep);
+        let successor = SessionId::random().unwrap();
         let (id, mut calls_to_come) = (session.public_id(), if at == "open shard" { 2 } else { 1 });
         let replace = move |_, call: &str| {
             if call == at && calls_to_come > 0 {

@@ -62,8 +62,8 @@ pub(crate) const MUTATIONS: [Mutation; 9] = [
         shows: &[LOST, TORN],
         edits: &[(
             "src/file/update.rs",
-            "there too.\n        if !locked.sync_newest() {",
-            "there too.\n        if locked.newest.state.has(State::SYNC_FAILED) {",
+            "if !locked.sync_newest() {\n            return self.rebuild(locked, bytes);",
+            "if locked.newest.state.has(State::SYNC_FAILED) {\n            return self.rebuild(locked, bytes);",
         )],
     },
     Mutation {

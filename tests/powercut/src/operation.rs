@@ -92,11 +92,9 @@ pub(crate) enum Operation {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) operation: Operation,
-    /// Its number in the notes.
+    /// Its number in the notes, and the life that a creation or a rotation begins.
     pub(crate) op: Op,
     pub(crate) life: Life,
-    /// The life that a creation or a rotation begins.
-    pub(crate) fresh: Life,
     pub(crate) power_safe: bool,
 }
 
@@ -119,7 +117,7 @@ impl Client {
     ///
     /// The engine failed for a reason that must not occur here.
     pub(crate) fn perform(&self, call: Call) -> Result<bool> {
-        let Call { operation, op, life, fresh, power_safe } = call;
+        let Call { operation, op, life, power_safe } = call;
         let how = if power_safe { Durability::PowerSafe } else { Durability::Relaxed };
         let say = |note| self.notes.say(note);
         let returned = match (operation, self.table.token(life)) {
@@ -127,8 +125,8 @@ impl Client {
                 let (begin, instant) = (now(), |micros| UNIX_EPOCH + Duration::from_micros(micros));
                 let deadline = begin + u64::try_from(lifetime.as_micros()).context("take a lifetime")?;
                 let mut record = Record::new(instant(begin), instant(deadline));
-                content::fill(&mut record, fresh, 1).context("fill a record")?;
-                say(Note::Creating { op, life: fresh, deadline, power_safe });
+                content::fill(&mut record, op, 1).context("fill a record")?;
+                say(Note::Creating { op, life: op, deadline, power_safe });
                 self.store.create(&record, how).map(Some)
             }
             (_, None) => return Ok(false),
@@ -164,8 +162,8 @@ impl Client {
                 let mut change = |record: &mut Record| {
                     let since = record.deadline().duration_since(UNIX_EPOCH).unwrap_or_default();
                     let deadline = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-                    say(Note::Rotating { op, life, successor: fresh, deadline });
-                    content::fill(record, fresh, 1).map(|()| Verdict::Write)
+                    say(Note::Rotating { op, life, successor: op, deadline });
+                    content::fill(record, op, 1).map(|()| Verdict::Write)
                 };
                 self.store.rotate(&token, &mut change, how)
             }
@@ -184,7 +182,7 @@ impl Client {
 
     /// Notes the result.
     fn conclude(&self, call: &Call, returned: sessile::Result<Option<Saved>>) -> Result<bool> {
-        let Call { operation, op, life, fresh, .. } = *call;
+        let Call { operation, op, life, .. } = *call;
         let saved = match returned {
             Ok(saved) => saved,
             // No result was acknowledged, as if the caller had been killed.
@@ -199,7 +197,7 @@ impl Client {
         let begins = matches!(operation, Operation::Create(_) | Operation::Rotate);
         self.notes.say(Note::Done { op, file: begins.then(|| *saved.live.id.as_bytes()) });
         if begins {
-            self.table.put(fresh, &saved.token)?;
+            self.table.put(op, &saved.token)?;
         }
         if operation == Operation::Rotate {
             self.table.remove(life);

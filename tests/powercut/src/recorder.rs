@@ -91,7 +91,7 @@ fn work(script: Script, scene: &Scene, root: &File, has_all: &dyn Fn() -> bool) 
     // One session is owed from the beginning.
     let first = scene.make()?;
     let operation = Operation::Create(Duration::from_secs(3600));
-    first.perform(Call { operation, op: 1, life: 0, fresh: 1, power_safe: true })?;
+    first.perform(Call { operation, op: 1, life: 0, power_safe: true })?;
     drop(first);
     for _ in 0..PROCESSES {
         processes.start()?;

@@ -97,9 +97,6 @@ pub(crate) struct KillAtSyscall {
     /// The session
     #[arg(long)]
     life: Life,
-    /// The life that begins
-    #[arg(long)]
-    fresh: Life,
     /// Whether the operation promises that a power cut does not undo it
     #[arg(long)]
     power_safe: bool,
@@ -249,13 +246,7 @@ impl KillAtSyscall {
             KilledOperation::Destroy => Operation::Destroy,
         };
         client
-            .perform(Call {
-                operation,
-                op: self.op,
-                life: self.life,
-                fresh: self.fresh,
-                power_safe: self.power_safe,
-            })
+            .perform(Call { operation, op: self.op, life: self.life, power_safe: self.power_safe })
             .map(drop)
     }
 }
@@ -315,7 +306,7 @@ impl Hand {
     fn perform(&mut self, operation: Operation, life: Life) -> Result<bool> {
         let power_safe = self.is_power_safe();
         let op = self.next();
-        self.client.perform(Call { operation, op, life, fresh: op, power_safe })
+        self.client.perform(Call { operation, op, life, power_safe })
     }
 
     fn is_power_safe(&mut self) -> bool {
@@ -330,17 +321,10 @@ impl Hand {
         let linger = Operation::Linger(LOCK_WAIT + 4 * HEAD_START);
         let client = &self.client;
         thread::scope(|scope| {
-            let saver = scope.spawn(move || {
-                client.perform(Call { operation: linger, op: saving, life, fresh: saving, power_safe })
-            });
+            let saver =
+                scope.spawn(move || client.perform(Call { operation: linger, op: saving, life, power_safe }));
             thread::sleep(HEAD_START);
-            client.perform(Call {
-                operation: Operation::Destroy,
-                op: ending,
-                life,
-                fresh: ending,
-                power_safe,
-            })?;
+            client.perform(Call { operation: Operation::Destroy, op: ending, life, power_safe })?;
             saver.join().map_err(|_| anyhow!("a save of the workload panicked"))?.map(drop)
         })
     }
@@ -348,22 +332,9 @@ impl Hand {
     /// Saves a session into a larger file without a sync of its name, and destroys it at once.
     fn outgrow(&mut self, life: Life) -> Result<()> {
         let (growing, ending) = (self.next(), self.next());
-        self.client.perform(Call {
-            operation: Operation::Grow,
-            op: growing,
-            life,
-            fresh: growing,
-            power_safe: false,
-        })?;
-        self.client
-            .perform(Call {
-                operation: Operation::Destroy,
-                op: ending,
-                life,
-                fresh: ending,
-                power_safe: false,
-            })
-            .map(drop)
+        self.client.perform(Call { operation: Operation::Grow, op: growing, life, power_safe: false })?;
+        let end = Call { operation: Operation::Destroy, op: ending, life, power_safe: false };
+        self.client.perform(end).map(drop)
     }
 
     /// Starts an operation in a process that is killed in it, then saves the same session: the next writer
@@ -396,7 +367,7 @@ impl Hand {
         let mut command = self.scene.command("kill-at-syscall")?;
         command.args(["--at", &name(at.to_possible_value().expect("no kill point is hidden"))]);
         command.args(["--operation", &name(operation.to_possible_value().expect("no operation is hidden"))]);
-        command.args(["--op", &op, "--life", &life.to_string(), "--fresh", &op]);
+        command.args(["--op", &op, "--life", &life.to_string()]);
         if power_safe {
             command.arg("--power-safe");
         }
@@ -411,7 +382,7 @@ impl Hand {
             matches!(operation, KilledOperation::Destroy | KilledOperation::Rotate) && self.chance.random();
         let op = self.next();
         let operation = if ends { Operation::Destroy } else { Operation::Save };
-        self.client.perform(Call { operation, op, life, fresh: op, power_safe: true }).map(drop)
+        self.client.perform(Call { operation, op, life, power_safe: true }).map(drop)
     }
 
     fn next(&mut self) -> u64 {
