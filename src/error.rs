@@ -78,6 +78,8 @@ pub enum ErrorKind {
     Handler,
     /// A [`Visit`](crate::Visit) was dropped with changes that were not saved, or a cookie that was not sent.
     Unfinished,
+    /// The store cannot do this at all; retrying cannot help.
+    Unsupported,
     /// Another storage (not the file engine) failed; for implementors of [`Store`](crate::store::Store).
     Storage,
 }

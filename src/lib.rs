@@ -79,7 +79,9 @@ pub use crate::id::{PublicId, SessionId, Token};
 pub use crate::lifetime::{Lifetime, Renewal};
 pub use crate::record::{Entries, Expiry, Record, Timing};
 pub use crate::session::{Destroyed, Session};
-pub use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store, Verdict};
+pub use crate::store::{
+    Absent, Change, Durability, Guarantees, Live, Lookup, Moved, Rotation, Saved, Store, Verdict,
+};
 pub use crate::value::{Value, ValueRef};
 
 /// The README's programs are compiled as documentation tests, if the features that they need are on.

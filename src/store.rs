@@ -14,7 +14,8 @@
 //!    A change that answers [`Verdict::Abort`] makes it `None` as well, with nothing written.
 //! 4. **Rotation is one step.** [`rotate`](Store::rotate) is an update whose result lives under a new token. When it
 //!    returns, the old token is dead; before that, the new one already exists. Of two rotations of one token, one
-//!    succeeds. If the old one cannot be removed, the new one is, and the call is an error.
+//!    succeeds. If the old one cannot be removed, the new one is, and the call is an error. For a
+//!    [grace period](Rotation::grace) the store remembers that the old token is *moved*: see [`Absent::Moved`].
 //! 5. **Gone is gone.** After [`delete`](Store::delete) returned `Ok`, no call finds the token alive again, whatever
 //!    was in flight (where [`Guarantees::shared_state`] says so).
 //! 6. **Expired is absent.** A record whose deadline is reached, by the store's own clock, is absent for load, update
@@ -22,11 +23,15 @@
 //! 7. **A failure is an error.** Only a token that is certainly not there is [`Absent`]; a failed read is an error. After an
 //!    error the old version stands, unless the error's kind says otherwise.
 //! 8. **No lock outlives its call.**
-use crate::error::Result;
+//! 9. **A moved token opens nothing.** [`load`](Store::load) and [`update`](Store::update) find no session under it. Only
+//!    a logout and a login go on to the session that has its place: [`delete`](Store::delete) and a
+//!    [login](Rotation::login) follow rotations to the last successor, within the grace period, at most
+//!    [`HOPS_MAX`] of them. Neither follows a login. The token of a successor is never given out.
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, Token};
 use crate::record::Record;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Keeps sessions. See the [module](self) for the promises of an implementation.
 pub trait Store: Send + Sync {
@@ -58,20 +63,57 @@ pub trait Store: Send + Sync {
     /// The error of the change, or the storage failed; the old version stands.
     fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>>;
 
-    /// Updates a record, and moves the result to a new token, even if the change returns [`Verdict::Keep`].
+    /// Updates a record, and moves the result to a new token, even if the change returns [`Verdict::Keep`]. The rotation
+    /// of a moved token is `None`, except that a login follows rotations (promise 9).
     ///
     /// # Errors
     ///
     /// As for [`update`](Self::update). The old token still holds the old version, or (if that could be neither removed
     /// nor kept) is dead.
-    fn rotate(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>>;
+    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>>;
 
-    /// Ends a session. Returns whether a live one was there.
+    /// Ends a session. If its token was moved by a rotation, ends the last successor (promise 9). Returns whether a live
+    /// session was there.
     ///
     /// # Errors
     ///
     /// The session may still be alive; try again.
     fn delete(&self, token: &Token) -> Result<bool>;
+
+    /// The live session to which rotations *and logins* have moved a token, for a copy of its entries; its token is not
+    /// given out. `None` if the token is not moved, or if its successor is not live. Follows at most [`HOPS_MAX`]
+    /// successors, whether their grace periods are over or not. By default `None`, for a store that does not know the
+    /// successors of its tokens.
+    ///
+    /// # Errors
+    ///
+    /// The storage could not be read.
+    fn successor(&self, token: &Token) -> Result<Option<Live>> {
+        let _ = token;
+        Ok(None)
+    }
+
+    /// Ends every session of a user whose login had returned when this was called, in every process, wherever a copy of
+    /// it is; a login that begins after this has returned is not affected. The session of `except` stays.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Gone`] if `except` is not a live session of the user: nothing was ended.
+    /// [`ErrorKind::Unsupported`] if the store cannot do this. Otherwise the storage failed, and the sessions may still be
+    /// alive; try again.
+    fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
+        let _ = (user, except);
+        Err(unsupported("end the sessions of a user"))
+    }
+
+    /// Ends every session that was created before this was called, as [`delete_of`](Self::delete_of) does for one user.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`delete_of`](Self::delete_of).
+    fn delete_all(&self) -> Result<()> {
+        Err(unsupported("end all sessions"))
+    }
 
     /// The promises that not every storage mode can make.
     fn guarantees(&self) -> Guarantees;
@@ -87,6 +129,14 @@ pub trait Store: Send + Sync {
     fn record_bytes_max(&self) -> Option<usize> {
         None
     }
+}
+
+/// The most successors of a moved token that a store follows.
+pub const HOPS_MAX: usize = 32;
+
+#[cold]
+fn unsupported(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Unsupported, operation).with_reason("this kind of store cannot do it")
 }
 
 /// A shared store is a store.
@@ -106,11 +156,20 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
         (**self).update(token, change, how)
     }
-    fn rotate(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         (**self).rotate(token, change, how)
     }
     fn delete(&self, token: &Token) -> Result<bool> {
         (**self).delete(token)
+    }
+    fn successor(&self, token: &Token) -> Result<Option<Live>> {
+        (**self).successor(token)
+    }
+    fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
+        (**self).delete_of(user, except)
+    }
+    fn delete_all(&self) -> Result<()> {
+        (**self).delete_all()
     }
     fn guarantees(&self) -> Guarantees {
         (**self).guarantees()
@@ -142,6 +201,52 @@ pub enum Verdict {
     Abort,
 }
 
+/// The circumstances of a rotation.
+///
+/// ```
+/// use sessile::store::{Durability, Rotation};
+/// use std::time::Duration;
+/// let how = Rotation::new(Durability::OfStore).login("ada").grace(Duration::from_secs(60));
+/// assert_eq!((how.login, how.grace.as_secs()), (Some("ada"), 60));
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Rotation<'a> {
+    /// The failures that the moved session survives. (The file engine moves a session power-safe in any case.)
+    pub durability: Durability,
+    /// The user that is logged in by the change; `None` for a mere rotation of the id.
+    pub login: Option<&'a str>,
+    /// How long the old token is known as moved; zero for not at all.
+    pub grace: Duration,
+}
+
+impl<'a> Rotation<'a> {
+    /// A rotation without a login and without a grace period.
+    #[must_use]
+    pub fn new(durability: Durability) -> Self {
+        Self { durability, ..Self::default() }
+    }
+
+    /// The same with a login of this user.
+    #[must_use]
+    pub fn login(self, user: &'a str) -> Self {
+        Self { login: Some(user), ..self }
+    }
+
+    /// The same with this grace period.
+    #[must_use]
+    pub fn grace(self, grace: Duration) -> Self {
+        Self { grace, ..self }
+    }
+}
+
+/// A rotation without a login and without a grace period.
+impl From<Durability> for Rotation<'_> {
+    fn from(durability: Durability) -> Self {
+        Self::new(durability)
+    }
+}
+
 /// The failures that a save survives, once it has returned.
 ///
 /// Every level survives the death of the process. They differ in a power cut or a crash of the kernel.
@@ -170,8 +275,9 @@ pub enum Lookup {
     Absent(Absent),
 }
 
-/// The reason why a token was not found. A visitor gets a new session in each case.
+/// The reason why a token was not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Absent {
     /// The token has not the form of this store's tokens.
     Malformed,
@@ -181,6 +287,19 @@ pub enum Absent {
     Expired(PublicId),
     /// The stored record fails its checks.
     Damaged(PublicId),
+    /// A rotation or a login has given the session another token.
+    Moved(Moved),
+}
+
+/// A token that a rotation or a login has replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The digest of the replaced id, for logs.
+    pub id: PublicId,
+    /// Whether a login replaced it, and not a mere rotation.
+    pub by_login: bool,
+    /// The end of the grace period. A store may forget the token from then on.
+    pub until: SystemTime,
 }
 
 /// A record that was found.

@@ -3,7 +3,7 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::{
-    Absent, Change, Cookies, Durability, Guarantees, Live, Lookup, PublicId, Record, Result, Saved,
+    Absent, Change, Cookies, Durability, Guarantees, Live, Lookup, PublicId, Record, Result, Rotation, Saved,
     SessionId, Sessions, Store, Token, Verdict,
 };
 use std::cell::RefCell;
@@ -51,7 +51,7 @@ impl Store for One {
         let aborted = change(&mut record)? == Verdict::Abort;
         Ok((!aborted && token.expose() == OURS).then(|| Saved { token: token.clone(), live: Self::live() }))
     }
-    fn rotate(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         self.update(token, change, how)
     }
     fn delete(&self, token: &Token) -> Result<bool> {

@@ -68,7 +68,7 @@ pub use sweep::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepRepo
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{SessionId, Token};
 use crate::record::Record;
-use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store};
+use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Rotation, Saved, Store};
 use coherence::{Coherence, Found};
 use disk::Root;
 use emptied::MadeAgain;
@@ -266,7 +266,7 @@ impl Store for FileStore {
         Ok(live.map(|live| Saved { token: token.clone(), live }))
     }
 
-    fn rotate(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
+    fn rotate(&self, token: &Token, change: Change<'_>, _how: &Rotation<'_>) -> Result<Option<Saved>> {
         let Some(session) = token.session_id() else { return Ok(None) };
         let successor = SessionId::random()?;
         let live = self.rotate_file(session, &successor, change)?;

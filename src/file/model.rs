@@ -402,7 +402,7 @@ impl Model {
             record.insert("text", &text).expect("it fits");
             Ok(Verdict::Write)
         };
-        match self.perform(by, |store| store.rotate(&token, &mut change, Durability::Relaxed)) {
+        match self.perform(by, |store| store.rotate(&token, &mut change, &Durability::Relaxed.into())) {
             Ok(Some(saved)) => {
                 let moved = old.map(|mut record| {
                     record.insert("text", &text).expect("it fits");

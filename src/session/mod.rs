@@ -42,7 +42,7 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::id::{PublicId, Token};
 use crate::record::{Expiry, Record};
-use crate::store::{Absent, Durability, Lookup};
+use crate::store::{Absent, Durability, Lookup, Moved};
 use candidates::Candidates;
 use delta::LazyDelta;
 use rotate::IdChange;
@@ -258,7 +258,7 @@ impl Session {
                 Lookup::Live(live) => self.context.observe(&Event::Expired(live.id)),
                 Lookup::Absent(Absent::Expired(id)) => self.context.observe(&Event::Expired(id)),
                 Lookup::Absent(Absent::Malformed) => self.observe_malformed(),
-                Lookup::Absent(Absent::NotFound(id)) => {
+                Lookup::Absent(Absent::NotFound(id) | Absent::Moved(Moved { id, .. })) => {
                     self.context.observe(&Event::NotFound(id));
                 }
                 Lookup::Absent(Absent::Damaged(id)) => {

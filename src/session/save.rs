@@ -196,7 +196,7 @@ impl Session {
         match self.id_change {
             IdChange::Keep => self.context.store.update(token, guarded, self.durability),
             IdChange::Rotate | IdChange::Login(_) => {
-                self.context.store.rotate(token, guarded, self.durability)
+                self.context.store.rotate(token, guarded, &self.durability.into())
             }
         }
     }

@@ -143,7 +143,7 @@ fn check_ends(dir: &Path, time: Duration, end: End) -> Figures {
 
 fn rotate(store: &FileStore, old: &Token) -> Token {
     let change = &mut versions::next(10);
-    store.rotate(old, change, Durability::Relaxed).unwrap().expect("it is alive").token
+    store.rotate(old, change, &Durability::Relaxed.into()).unwrap().expect("it is alive").token
 }
 
 fn meet_the_end(parent: &Parent) {

@@ -162,7 +162,7 @@ fn remove_beside_writers(store: &FileStore, tokens: &[Token], way: &str) -> Vec<
             // During the removal, errors are permitted.
             match n % 8 {
                 7 => {
-                    let moved = store.rotate(&token, &mut |_| Ok(Verdict::Write), RELAXED);
+                    let moved = store.rotate(&token, &mut |_| Ok(Verdict::Write), &RELAXED.into());
                     token = moved.ok().flatten().map_or(token, |moved| moved.token);
                 }
                 n => drop(put(store, &token, &"y".repeat(700 << n), RELAXED)),

@@ -352,7 +352,7 @@ fn take_steps_until_killed(parent: &Parent) {
                     record.insert("moved from", &old).unwrap();
                     Ok(Verdict::Write)
                 };
-                *token = store.rotate(token, change, how).unwrap().unwrap().token;
+                *token = store.rotate(token, change, &how.into()).unwrap().unwrap().token;
                 *version += 1;
                 parent.report(format_args!("done {version} {}", token.expose()));
             }

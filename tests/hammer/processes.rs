@@ -270,7 +270,7 @@ fn of_two_rotations_at_once_one_succeeds(dir: &Path, time: Duration) -> Figures 
 
 fn rotate_once(store: &FileStore, old: &Token) -> Option<Token> {
     let change = &mut versions::next(10);
-    store.rotate(old, change, Durability::OfStore).unwrap().map(|saved| saved.token)
+    store.rotate(old, change, &Durability::OfStore.into()).unwrap().map(|saved| saved.token)
 }
 
 fn rotate(parent: &Parent) {
@@ -335,7 +335,7 @@ fn work_until_gone(parent: &Parent) {
             }
             let change = &mut versions::next(bytes);
             let saved = if rotates {
-                store.rotate(&presented, change, Durability::OfStore)
+                store.rotate(&presented, change, &Durability::OfStore.into())
             } else {
                 store.update(&presented, change, Durability::OfStore)
             };
@@ -559,7 +559,7 @@ fn write_versions(parent: &Parent) {
         if session % 2 == 0 {
             assert!(store.delete(token).unwrap());
         } else {
-            store.rotate(token, &mut |_| Ok(Verdict::Keep), Durability::Relaxed).unwrap().unwrap();
+            store.rotate(token, &mut |_| Ok(Verdict::Keep), &Durability::Relaxed.into()).unwrap().unwrap();
         }
         board.put(Notice { end: End::Ended, ..notice });
     }

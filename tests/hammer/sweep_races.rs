@@ -727,7 +727,7 @@ impl Operation {
         let (found, made) = match self {
             Self::Delete => (store.delete(session).unwrap(), None),
             Self::Rotate => {
-                let made = store.rotate(session, change, RELAXED).unwrap().map(|saved| saved.token);
+                let made = store.rotate(session, change, &RELAXED.into()).unwrap().map(|saved| saved.token);
                 (made.is_some(), made)
             }
             Self::Grow | Self::Renew => (store.update(session, change, RELAXED).unwrap().is_some(), None),

@@ -236,7 +236,7 @@ fn a_read_only_store_refuses_every_change() {
     let refused: [Result<(), Error>; 9] = [
         store.create(&session(&fixture, "new"), RELAXED).map(drop),
         store.update(&saved.token, &mut keep, RELAXED).map(drop),
-        store.rotate(&saved.token, &mut keep, RELAXED).map(drop),
+        store.rotate(&saved.token, &mut keep, &RELAXED.into()).map(drop),
         store.delete(&saved.token).map(drop),
         store.delete_by_id(&id).map(drop),
         store.import(&PublicId::digest(b"new"), &session(&fixture, "new"), RELAXED).map(drop),

@@ -80,7 +80,7 @@ fn an_open_store_holds_what_is_documented_and_leaves_nothing() {
         for _ in 0..20 {
             let saved = store.create(&record("old"), RELAXED).unwrap();
             put(&store, &saved.token, &"grown".repeat(1000), RELAXED).unwrap().unwrap();
-            store.rotate(&saved.token, &mut append_plus, RELAXED).unwrap().unwrap();
+            store.rotate(&saved.token, &mut append_plus, &RELAXED.into()).unwrap().unwrap();
         }
         assert_eq!(Resources::now().since(before), want, "{what}");
         drop(store);
@@ -318,7 +318,7 @@ impl Pair {
         put(by, self.token(), &"grown".repeat(1000), RELAXED).unwrap();
     }
     fn rotate(&self, by: &FileStore) {
-        by.rotate(self.token(), &mut append_plus, RELAXED).unwrap();
+        by.rotate(self.token(), &mut append_plus, &RELAXED.into()).unwrap();
     }
     fn delete(&self, by: &FileStore) {
         by.delete(self.token()).unwrap();
@@ -495,7 +495,7 @@ fn without_a_cache_every_load_is_a_miss_and_everything_works() {
     assert_eq!(pair.load().as_deref(), Some("new"));
     pair.grow(&pair.mine);
     assert_eq!(load(&pair.other, pair.token()).unwrap(), Some("grown".repeat(1000)));
-    let moved = pair.other.rotate(pair.token(), &mut append_plus, RELAXED).unwrap().unwrap();
+    let moved = pair.other.rotate(pair.token(), &mut append_plus, &RELAXED.into()).unwrap().unwrap();
     assert_eq!(pair.load(), None);
     assert_eq!(load(&pair.mine, &moved.token).unwrap(), Some("grown".repeat(1000) + "+"));
     assert!(pair.other.delete(&moved.token).unwrap());

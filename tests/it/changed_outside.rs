@@ -217,7 +217,7 @@ fn a_save_to_a_file_removed_from_outside_finds_no_session() {
             fs::remove_file(stage.file(saved)).unwrap();
         }
         assert!(put(&stage.store, &updated.token, "back", RELAXED).unwrap().is_none());
-        assert!(stage.store.rotate(&rotated.token, &mut append_plus, RELAXED).unwrap().is_none());
+        assert!(stage.store.rotate(&rotated.token, &mut append_plus, &RELAXED.into()).unwrap().is_none());
         for saved in [updated, rotated] {
             assert!(!stage.file(&saved).exists(), "cache of {cache_bytes}: it was brought back");
             // The store that tried knows, and so do all others.

@@ -32,7 +32,7 @@ fn open_without_cache(dir: &Path) -> FileStore {
 }
 
 fn rotate(store: &FileStore, old: &Token) -> Result<Option<Token>> {
-    let saved = store.rotate(old, &mut |record| raise(record, 10), Durability::Relaxed)?;
+    let saved = store.rotate(old, &mut |record| raise(record, 10), &Durability::Relaxed.into())?;
     Ok(saved.map(|saved| saved.token))
 }
 
@@ -110,12 +110,12 @@ const OPERATIONS: &[(&str, Operation, std::result::Result<Outcome, ErrorKind>)] 
     ("rotation", |s, t| rotate(s, t).map(|new| new.is_some()), Ok(Outcome::Gone)),
     (
         "rotation that keeps",
-        |s, t| s.rotate(t, &mut change_of_mind, RELAXED).map(|saved| saved.is_some()),
+        |s, t| s.rotate(t, &mut change_of_mind, &RELAXED.into()).map(|saved| saved.is_some()),
         Ok(Outcome::Gone),
     ),
     (
         "rotation that fails",
-        |s, t| s.rotate(t, &mut failing_change, RELAXED).map(|saved| saved.is_some()),
+        |s, t| s.rotate(t, &mut failing_change, &RELAXED.into()).map(|saved| saved.is_some()),
         Err(ErrorKind::Value),
     ),
     ("delete", |s, t| s.delete(t), Ok(Outcome::Gone)),
@@ -340,7 +340,7 @@ fn a_logout_that_overtook_a_save_is_seen_by_every_process() {
                 meanwhile();
                 raise(record, 10)
             };
-            s.rotate(t, change, RELAXED).ok().map(|saved| saved.is_some())
+            s.rotate(t, change, &RELAXED.into()).ok().map(|saved| saved.is_some())
         }),
     ];
     for &(pair, open_writer) in PAIRS {
@@ -411,7 +411,7 @@ fn a_change_that_was_not_stored_shows_in_no_copy() {
             let _ = catch_unwind(AssertUnwindSafe(|| {
                 let how = RELAXED;
                 if rotates {
-                    moved = store.rotate(&token, &mut change, how)?.map(|saved| saved.token);
+                    moved = store.rotate(&token, &mut change, &how.into())?.map(|saved| saved.token);
                 } else {
                     store.update(&token, &mut change, how)?;
                 }

@@ -104,7 +104,7 @@ fn rotate(
     token: &Token,
     mut change: impl FnMut(&mut Record) -> Result<Verdict>,
 ) -> Result<Option<Saved>> {
-    store.rotate(token, &mut change, Durability::OfStore)
+    store.rotate(token, &mut change, &Durability::OfStore.into())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the signature of a change")]
@@ -223,7 +223,7 @@ fn every_durability_stores_the_same(stage: &Stage) {
             assert_eq!(n(&stage.record(&token)), expected, "made {made:?}, then saved {how:?}");
             stage.store.update(&token, &mut |_| Ok(Verdict::Keep), how).unwrap().unwrap();
         }
-        let moved = stage.store.rotate(&token, &mut add_one, made).unwrap().unwrap();
+        let moved = stage.store.rotate(&token, &mut add_one, &made.into()).unwrap().unwrap();
         assert_eq!(n(&stage.record(&moved.token)), expected + 1, "rotated {made:?}");
     }
 }
@@ -396,7 +396,7 @@ fn abort_writes_and_moves_nothing_as_if_there_were_no_session(stage: &Stage) {
     };
     for how in [Durability::Relaxed, Durability::PowerSafe] {
         assert!(stage.store.update(&token, &mut { spoil_and_abort }, how).unwrap().is_none());
-        assert!(stage.store.rotate(&token, &mut { spoil_and_abort }, how).unwrap().is_none());
+        assert!(stage.store.rotate(&token, &mut { spoil_and_abort }, &how.into()).unwrap().is_none());
         assert_eq!(stage.record(&token), record(1));
         let Lookup::Live(live) = stage.store.load(&token).unwrap() else { panic!("it is alive") };
         assert_eq!(live.record, record(1), "neither on the disk nor in memory");
@@ -875,7 +875,7 @@ fn a_delete_ends_a_session_that_a_stuck_writer_holds() {
             |store, token, change| store.update(token, change, Durability::Relaxed),
             10_000,
         ),
-        ("rotation", |store, token, change| store.rotate(token, change, Durability::Relaxed), 10),
+        ("rotation", |store, token, change| store.rotate(token, change, &Durability::Relaxed.into()), 10),
     ];
     // The session may be ended by a thread of the holder's process or by another process.
     for deleter in [&holder, &other] {

@@ -197,7 +197,10 @@ fn another_sessions_file_under_a_name_is_not_that_session() {
             assert_eq!(id, other.live.id, "{context}");
             for how in [Durability::Relaxed, Durability::PowerSafe] {
                 assert!(store.update(&other.token, &mut append_plus, how).unwrap().is_none(), "{context}");
-                assert!(store.rotate(&other.token, &mut append_plus, how).unwrap().is_none(), "{context}");
+                assert!(
+                    store.rotate(&other.token, &mut append_plus, &how.into()).unwrap().is_none(),
+                    "{context}"
+                );
             }
             assert_eq!(load(&store, &original.token).unwrap().as_deref(), Some("original"), "{context}");
             assert!(!store.delete(&other.token).unwrap(), "{context}: no live session was there");
@@ -248,7 +251,10 @@ fn a_huge_file_allocates_nothing_and_can_be_deleted() {
     File::options().write(true).open(&victim.path).unwrap().set_len(1 << 40).unwrap();
     check_too_large(victim.store.load(&victim.token), &victim);
     check_too_large(put(&victim.store, &victim.token, "x", Durability::Relaxed), &victim);
-    check_too_large(victim.store.rotate(&victim.token, &mut append_plus, Durability::Relaxed), &victim);
+    check_too_large(
+        victim.store.rotate(&victim.token, &mut append_plus, &Durability::Relaxed.into()),
+        &victim,
+    );
     // A logout does not depend on the content of the file.
     victim.store.delete(&victim.token).unwrap();
     assert_eq!(load(&victim.store, &victim.token).unwrap(), None);

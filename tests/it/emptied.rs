@@ -151,7 +151,7 @@ const OPERATIONS: [(&str, Operation); 9] = [
         assert!(put(store, token, "y", Durability::PowerSafe).unwrap().is_none());
     }),
     ("rotate", |store, token| {
-        assert!(store.rotate(token, &mut |_| Ok(Verdict::Write), RELAXED).unwrap().is_none());
+        assert!(store.rotate(token, &mut |_| Ok(Verdict::Write), &RELAXED.into()).unwrap().is_none());
     }),
     ("delete", |store, token| assert!(!store.delete(token).unwrap())),
     ("create", |store, _| assert_eq!(shown(store, &create(store)), "x")),

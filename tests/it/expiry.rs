@@ -357,7 +357,7 @@ fn a_custom_expiry_is_enforced_by_the_store_itself(stage: &Stage) {
         }
         let mut keep = |_: &mut Record| Ok(Verdict::Keep);
         assert!(stage.store.update(&token, &mut keep, Durability::OfStore).unwrap().is_none());
-        assert!(stage.store.rotate(&token, &mut keep, Durability::OfStore).unwrap().is_none());
+        assert!(stage.store.rotate(&token, &mut keep, &Durability::OfStore.into()).unwrap().is_none());
     }
 }
 

@@ -58,7 +58,7 @@ fn saves(store: &FileStore, token: &Token) -> [(&'static str, Result<(), Error>)
         ("relaxed update", put(store, token, "new", RELAXED).map(drop)),
         ("power-safe update", put(store, token, "new", POWER_SAFE).map(drop)),
         ("growing update", put(store, token, &big(), RELAXED).map(drop)),
-        ("rotation", store.rotate(token, &mut append_plus, RELAXED).map(drop)),
+        ("rotation", store.rotate(token, &mut append_plus, &RELAXED.into()).map(drop)),
     ]
 }
 
@@ -135,7 +135,7 @@ fn check_full_disk(store: &FileStore, reason: &str, make_room: impl FnOnce(&Save
     ];
     for how in [RELAXED, POWER_SAFE] {
         check_full(put(store, &small.token, &big(), how), &growing, reason);
-        check_full(store.rotate(&small.token, &mut append_plus, how), &creating, reason);
+        check_full(store.rotate(&small.token, &mut append_plus, &how.into()), &creating, reason);
         assert_eq!(load(store, &small.token).unwrap().as_deref(), Some("old"));
         assert_eq!(load(store, &large.token).unwrap(), Some(big()));
     }
@@ -156,7 +156,7 @@ fn check_full_disk(store: &FileStore, reason: &str, make_room: impl FnOnce(&Save
     create(store, "new");
     put(store, &small.token, &big(), POWER_SAFE).unwrap().unwrap();
     assert_eq!(load(store, &small.token).unwrap(), Some(big()));
-    let moved = store.rotate(&small.token, &mut append_plus, RELAXED).unwrap().unwrap();
+    let moved = store.rotate(&small.token, &mut append_plus, &RELAXED.into()).unwrap().unwrap();
     assert_eq!(load(store, &moved.token).unwrap(), Some(big() + "+"));
     assert_eq!(load(store, &small.token).unwrap(), None);
 }
@@ -353,7 +353,7 @@ impl AtWork {
         let record = versions::new(&self.store, 1, 1000);
         let Some(made) = self.is_done(self.store.create(&record, how)) else { return false };
         let mut keep = |_: &mut sessile::Record| Ok(sessile::Verdict::Keep);
-        let moved = self.is_done(self.store.rotate(&made.token, &mut keep, how));
+        let moved = self.is_done(self.store.rotate(&made.token, &mut keep, &how.into()));
         let there = moved.map_or(made.token, |moved| moved.unwrap().token);
         self.store.delete(&there).unwrap()
     }
@@ -587,7 +587,7 @@ fn four_free_descriptors_are_enough_for_every_operation() {
         let updated = put(&store, &tokens[1], "new", RELAXED);
         let safe = put(&store, &tokens[2], "new", POWER_SAFE);
         let grown = put(&store, &tokens[3], &big(), POWER_SAFE);
-        let rotated = store.rotate(&tokens[4], &mut append_plus, RELAXED);
+        let rotated = store.rotate(&tokens[4], &mut append_plus, &RELAXED.into());
         let deleted = store.delete(&tokens[5]);
         setrlimit(Resource::Nofile, usual).unwrap();
 
@@ -652,10 +652,10 @@ fn a_record_beyond_a_limit_keeps_the_old_version() {
     for how in [RELAXED, POWER_SAFE] {
         for (result, (kind, reason)) in [
             (store.update(&token, &mut large, how).map(drop), too_large),
-            (store.rotate(&token, &mut large, how).map(drop), too_large),
+            (store.rotate(&token, &mut large, &how.into()).map(drop), too_large),
             (store.create(&record(&big()), how).map(drop), too_large),
             (store.update(&token, &mut three, how).map(drop), too_many),
-            (store.rotate(&token, &mut three, how).map(drop), too_many),
+            (store.rotate(&token, &mut three, &how.into()).map(drop), too_many),
             (store.create(&three_entries, how).map(drop), too_many),
         ] {
             let error = result.unwrap_err();

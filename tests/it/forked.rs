@@ -25,7 +25,7 @@ fn a_forked_child_is_refused_every_call() {
                 store.load(&token).map(drop),
                 store.create(&record, Durability::OfStore).map(drop),
                 store.update(&token, &mut |_| Ok(Verdict::Write), Durability::OfStore).map(drop),
-                store.rotate(&token, &mut |_| Ok(Verdict::Write), Durability::OfStore).map(drop),
+                store.rotate(&token, &mut |_| Ok(Verdict::Write), &Durability::OfStore.into()).map(drop),
                 store.delete(&token).map(drop),
             ];
             results.iter().all(|result| result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Forked))

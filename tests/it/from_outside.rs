@@ -70,7 +70,9 @@ fn perform_operations(parent: &Parent) {
                 }
             },
             "reap" => shared.start_reaper(ReaperOptions::new()).map(|reaper| reaper.close().panics == 0),
-            "rotate" => store.rotate(&token, &mut renamed, Durability::Relaxed).map(|saved| saved.is_some()),
+            "rotate" => {
+                store.rotate(&token, &mut renamed, &Durability::Relaxed.into()).map(|saved| saved.is_some())
+            }
             "end" => store.delete(&token),
             "end what is not there" => {
                 store.delete(&token).unwrap();

@@ -215,6 +215,6 @@ fn a_new_session_is_within_the_limits() {
     let created = lowered.store.create(&large, Durability::OfStore);
     assert_eq!(created.unwrap_err().kind(), ErrorKind::TooLarge);
     // A rotation that changes nothing is none, and keeps the entries.
-    let moved = lowered.store.rotate(&lowered.token, &mut |_| Ok(Verdict::Keep), Durability::OfStore);
+    let moved = lowered.store.rotate(&lowered.token, &mut |_| Ok(Verdict::Keep), &Durability::OfStore.into());
     assert_eq!(lowered.record(&moved.unwrap().unwrap().token), beyond);
 }

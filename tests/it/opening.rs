@@ -99,7 +99,7 @@ fn directories_are_0700_and_files_0600_under_any_umask() {
             let relaxed = store.create(&record("relaxed"), Durability::Relaxed)?;
             let safe = store.create(&record("safe"), Durability::PowerSafe)?;
             put(&store, &safe.token, &"grown".repeat(1000), Durability::Relaxed)?;
-            let moved = store.rotate(&relaxed.token, &mut append_plus, Durability::Relaxed)?.unwrap();
+            let moved = store.rotate(&relaxed.token, &mut append_plus, &Durability::Relaxed.into())?.unwrap();
             let store = FileStore::open(&root)?;
             Ok((load(&store, &moved.token)?, load(&store, &safe.token)?))
         });

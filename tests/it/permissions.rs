@@ -453,7 +453,8 @@ fn user_of_a_group(parent: &Parent) {
                 parent.report(put(&store, &token(), &big, Durability::Relaxed).unwrap().is_some());
             }
             "rotate" => {
-                let saved = store.rotate(&token(), &mut append_plus, Durability::Relaxed).unwrap().unwrap();
+                let saved =
+                    store.rotate(&token(), &mut append_plus, &Durability::Relaxed.into()).unwrap().unwrap();
                 parent.report(saved.token.expose());
             }
             "delete" => parent.report(store.delete(&token()).unwrap()),

@@ -140,7 +140,7 @@ impl Operation {
         };
         match self {
             Self::Overwrite | Self::Grow => store.update(token, change, Durability::OfStore),
-            Self::Rotate => store.rotate(token, change, Durability::OfStore),
+            Self::Rotate => store.rotate(token, change, &Durability::OfStore.into()),
         }
     }
 }

@@ -13,7 +13,7 @@ use sessile::http::IntoResponse;
 use sessile::http::tiny_http::AnyResponse;
 use sessile::{
     Change, Cookies, Durability, ErrorKind, FileStore, FileStoreOptions, Guarantees, Lookup, Record, Result,
-    Saved, Session, Sessions, Store, Token,
+    Rotation, Saved, Session, Sessions, Store, Token,
 };
 use std::cell::Cell;
 use std::fs;
@@ -201,7 +201,7 @@ impl Store for Theirs {
     fn update(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
         self.0.update(token, change, how)
     }
-    fn rotate(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         self.0.rotate(token, change, how)
     }
     fn delete(&self, token: &Token) -> Result<bool> {

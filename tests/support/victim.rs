@@ -178,7 +178,8 @@ impl Victim {
                 assert!(!self.path.exists(), "{}: the file still exists", context());
             }
             End::Rotate => {
-                let moved = self.store.rotate(&self.token, &mut append_plus, Durability::Relaxed).unwrap();
+                let moved =
+                    self.store.rotate(&self.token, &mut append_plus, &Durability::Relaxed.into()).unwrap();
                 assert_eq!(moved.as_ref().map(|saved| text_of(&saved.live.record)), want, "{}", context());
                 if let Some(moved) = moved {
                     assert!(self.store.delete(&moved.token).unwrap(), "{}", context());
@@ -193,7 +194,7 @@ impl Victim {
     #[track_caller]
     fn check_left_alone(&self, bytes: &[u8], kind: ErrorKind, context: &dyn Fn() -> String) {
         let update = self.store.update(&self.token, &mut append_plus, Durability::PowerSafe).map(drop);
-        let rotate = self.store.rotate(&self.token, &mut append_plus, Durability::Relaxed).map(drop);
+        let rotate = self.store.rotate(&self.token, &mut append_plus, &Durability::Relaxed.into()).map(drop);
         let delete = self.store.delete(&self.token).map(drop);
         for result in [update, rotate, delete] {
             assert_eq!(result.map_err(|error| error.kind()), Err(kind), "{}", context());

@@ -50,7 +50,8 @@ fn absence_reason(absent: Absent) -> &'static str {
     match absent {
         Absent::Expired(_) => "expired",
         Absent::Damaged(_) => "damaged",
-        Absent::NotFound(_) | Absent::Malformed => "not found",
+        Absent::Moved(_) => "moved to another id",
+        _ => "not found",
     }
 }
 

@@ -138,7 +138,7 @@ const GROW: Operation = |acting| {
 };
 const ROTATE: Operation = |acting| {
     let mut same = |_: &mut Record| Ok(Verdict::Keep);
-    if acting.store.rotate(acting.token, &mut same, Durability::Relaxed).unwrap().is_some() {
+    if acting.store.rotate(acting.token, &mut same, &Durability::Relaxed.into()).unwrap().is_some() {
         acting.acknowledge_end();
     }
 };

@@ -338,7 +338,7 @@ fn without_random_bits_nothing_is_created_or_changed() {
     fails("name a temporary file", &|| put(store, &session, &big("new"), true).map(|saved| saved.is_some()));
     fails("draw a session id", &|| store.create(&record("new"), Durability::Relaxed).map(|_| true));
     fails("draw a session id", &|| {
-        let rotated = store.rotate(&token, &mut |_| Ok(Verdict::Write), Durability::Relaxed);
+        let rotated = store.rotate(&token, &mut |_| Ok(Verdict::Write), &Durability::Relaxed.into());
         rotated.map(|saved| saved.is_some())
     });
     // The counters begin at a random number.

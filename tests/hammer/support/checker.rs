@@ -314,7 +314,7 @@ impl<'a> Checker<'a> {
             Ok(Verdict::Write)
         };
         self.ledger.ending(old);
-        let saved = self.store.rotate(&token, change, how).unwrap();
+        let saved = self.store.rotate(&token, change, &how.into()).unwrap();
         self.count(Rotations);
         if let Some(saved) = saved {
             self.ledger.begin(new, &saved.token, self.writer, versions::of(&saved.live.record));

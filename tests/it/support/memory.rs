@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use sessile::{
     Absent, Change, Clock, Cookies, Durability, Error, ErrorKind, FileStoreOptions, Guarantees, Lifetime,
-    Live, Lookup, PublicId, Record, Result, Saved, SessionId, Sessions, Store, Token, Verdict,
+    Live, Lookup, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token, Verdict,
 };
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -77,7 +77,7 @@ impl Store for MemoryStore {
         Ok(Some(Saved { token: token.clone(), live: Live { record, id } }))
     }
 
-    fn rotate(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
+    fn rotate(&self, token: &Token, change: Change<'_>, _how: &Rotation<'_>) -> Result<Option<Saved>> {
         let mut records = self.records.lock();
         let Some((id, newest)) = self.alive(&records, token) else { return Ok(None) };
         let Some(record) = changed(&newest, change)? else { return Ok(None) };
@@ -284,19 +284,38 @@ impl Store for Rig {
         self.durabilities.lock().push(how);
         let moving = self.moving.load(Ordering::SeqCst);
         self.counted(token, change, |change| {
-            if moving { self.inner.rotate(token, change, how) } else { self.inner.update(token, change, how) }
+            if moving {
+                self.inner.rotate(token, change, &how.into())
+            } else {
+                self.inner.update(token, change, how)
+            }
         })
     }
 
-    fn rotate(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         self.pass(Call::Rotate)?;
-        self.durabilities.lock().push(how);
+        self.durabilities.lock().push(how.durability);
         self.counted(token, change, |change| self.inner.rotate(token, change, how))
     }
 
     fn delete(&self, token: &Token) -> Result<bool> {
         self.pass(Call::Delete)?;
         self.inner.delete(token)
+    }
+
+    fn successor(&self, token: &Token) -> Result<Option<Live>> {
+        self.pass(Call::Load)?;
+        self.inner.successor(token)
+    }
+
+    fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
+        self.pass(Call::Delete)?;
+        self.inner.delete_of(user, except)
+    }
+
+    fn delete_all(&self) -> Result<()> {
+        self.pass(Call::Delete)?;
+        self.inner.delete_all()
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -1,5 +1,5 @@
 //! A store around another one: records the calls, and lets a test intervene before each of them.
-use sessile::{Change, Durability, Guarantees, Lookup, Record, Result, Saved, Store, Token};
+use sessile::{Change, Durability, Guarantees, Lookup, Record, Result, Rotation, Saved, Store, Token};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 use tempfile::TempDir;
@@ -78,7 +78,7 @@ impl<S: Store> Store for Probe<S> {
         self.enter(Call::Update)?;
         self.inner.update(token, change, how)
     }
-    fn rotate(&self, token: &Token, change: Change<'_>, how: Durability) -> Result<Option<Saved>> {
+    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         self.enter(Call::Rotate)?;
         self.inner.rotate(token, change, how)
     }

@@ -165,7 +165,7 @@ impl Client {
                     say(Note::Rotating { op, life, successor: op, deadline });
                     content::fill(record, op, 1).map(|()| Verdict::Write)
                 };
-                self.store.rotate(&token, &mut change, how)
+                self.store.rotate(&token, &mut change, &how.into())
             }
         };
         self.conclude(&call, returned)
