@@ -4,6 +4,7 @@
 //! ```text
 //! deadline = min(expiry, touched + idle limit, created + absolute limit)
 //!   expiry = touched + age           default, browser close
+//!            touched + first age     the same, before the second visit of a visitor without a login
 //!            touched + duration      Expiry::After
 //!            instant                 Expiry::At
 //! ```
@@ -58,6 +59,7 @@ pub struct Lifetime {
     idle: Option<Duration>,
     absolute: Option<Duration>,
     future_tolerance: Duration,
+    first_age: Option<Duration>,
 }
 
 impl Default for Lifetime {
@@ -70,6 +72,7 @@ impl Default for Lifetime {
             idle: None,
             absolute: None,
             future_tolerance: Duration::from_secs(300),
+            first_age: None,
         }
     }
 }
@@ -186,6 +189,26 @@ impl Lifetime {
         self
     }
 
+    /// The life of a session whose visitor has come only once and has not logged in, if that is shorter than the
+    /// [age](Self::age): 1 second to 1,000 years, default none. For a site whose first page stores something: a crawler
+    /// drops the cookie and gets another session with each page, and all of them would be kept for the whole age. At the
+    /// second visit, reads included, the session gets its age and the cookie is sent again.
+    ///
+    /// Applies to [`Expiry::Default`] and [`Expiry::BrowserClose`]; a duration or an instant that the program has set
+    /// stays. A change of this option applies to new sessions.
+    ///
+    /// ```
+    /// use sessile::Lifetime;
+    /// use std::time::Duration;
+    /// let lifetime = Lifetime::new().first_age(Duration::from_secs(3600)); // an hour, and then two weeks
+    /// # let _ = lifetime;
+    /// ```
+    #[must_use]
+    pub fn first_age(mut self, age: Duration) -> Self {
+        self.first_age = Some(age);
+        self
+    }
+
     /// How far in the future a record's times may lie, for clocks that disagree: 1 minute or more, default 5 minutes. A
     /// record beyond that counts as expired, so that a clock that went backwards makes no session immortal. The minimum
     /// is a minute, because a save may wait that long for its lock after it has read the clock.
@@ -213,7 +236,12 @@ impl Lifetime {
     pub(crate) fn check(&self) -> Result<()> {
         let refuse =
             |reason: String| Err(Error::new(ErrorKind::Config, "set the lifetime").with_reason(reason));
-        let spans = [("age", Some(self.age)), ("idle limit", self.idle), ("absolute limit", self.absolute)];
+        let spans = [
+            ("age", Some(self.age)),
+            ("idle limit", self.idle),
+            ("absolute limit", self.absolute),
+            ("first age", self.first_age),
+        ];
         for (name, span) in spans {
             if span.is_some_and(|span| !(Duration::from_secs(1)..=THOUSAND_YEARS).contains(&span)) {
                 return refuse(format!("the {name} must be 1 second to 1,000 years"));
@@ -228,10 +256,14 @@ impl Lifetime {
         Ok(())
     }
 
-    /// The deadline that this policy gives a session.
-    pub(crate) fn deadline(&self, expiry: Expiry, created: SystemTime, touched: SystemTime) -> SystemTime {
-        let expires = match expiry {
-            Expiry::Default | Expiry::BrowserClose => later(touched, self.age),
+    /// The deadline that this policy gives a session with these times and this setting, whatever its deadline is.
+    pub(crate) fn deadline(&self, timing: &Timing) -> SystemTime {
+        let Timing { created, touched, .. } = *timing;
+        let expires = match timing.expiry {
+            Expiry::Default | Expiry::BrowserClose => {
+                let first = self.first_age.filter(|_| timing.came_once);
+                later(touched, first.map_or(self.age, |first| first.min(self.age)))
+            }
             Expiry::After(age) => later(touched, age),
             Expiry::At(instant) => instant,
         };
@@ -247,15 +279,21 @@ impl Lifetime {
             || timing.created.max(timing.touched) > later(now, self.future_tolerance)
     }
 
-    /// The stored deadline, or an earlier one if the policy has become stricter since.
-    pub(crate) fn current_deadline(&self, timing: &Timing) -> SystemTime {
-        timing.deadline.min(self.deadline(timing.expiry, timing.created, timing.touched))
+    /// Whether a login may lie this far in the future and count as fresh. More than an hour is no difference of clocks,
+    /// whatever the program tolerates for the life of its sessions.
+    pub(crate) fn tolerates_login(&self, future: Duration) -> bool {
+        future <= self.future_tolerance.min(Duration::from_secs(3600))
     }
 
-    /// Moves `touched` and the deadline if that gains a step, or if the cookie's end with the browser has been switched
-    /// on or off.
+    /// The stored deadline, or an earlier one if the policy has become stricter since.
+    pub(crate) fn current_deadline(&self, timing: &Timing) -> SystemTime {
+        timing.deadline.min(self.deadline(timing))
+    }
+
+    /// Moves `touched` and the deadline if that gains a step, if the cookie's end with the browser has been switched on
+    /// or off, or if this is the second visit.
     pub(crate) fn renew(&self, timing: &mut Timing, now: SystemTime) -> Renewed {
-        let deadline = self.deadline(timing.expiry, timing.created, now);
+        let deadline = self.deadline(&Timing { touched: now, came_once: false, ..*timing });
         let current = self.current_deadline(timing);
         let gained = deadline.duration_since(current).unwrap_or_default();
         let kept = if self.is_browser_bound(timing.expiry) {
@@ -269,9 +307,10 @@ impl Lifetime {
         let gained = gained.max(kept);
         let worth_it = !gained.is_zero() && gained >= self.step(timing.expiry);
         let other_cookie = timing.ends_with_browser != self.ends_with_browser(timing.expiry);
-        if !worth_it && !other_cookie {
+        if !worth_it && !other_cookie && !timing.came_once {
             return Renewed::No;
         }
+        timing.came_once = false;
         timing.touched = now;
         timing.deadline = deadline;
         timing.ends_with_browser = self.ends_with_browser(timing.expiry);
@@ -288,7 +327,12 @@ impl Lifetime {
         timing.expiry = expiry;
         timing.ends_with_browser = self.ends_with_browser(expiry);
         timing.touched = now;
-        timing.deadline = self.deadline(expiry, timing.created, now);
+        timing.deadline = self.deadline(timing);
+    }
+
+    /// Whether a new session, with or without a user, is one of a visitor who has come only once.
+    pub(crate) fn comes_once(&self, has_user: bool) -> bool {
+        self.first_age.is_some() && !has_user
     }
 
     /// Whether a request that saved or read the session renews it.
@@ -344,7 +388,8 @@ mod tests {
 
     #[track_caller]
     fn check_deadline(lifetime: &Lifetime, expiry: Expiry, want: SystemTime) {
-        assert_eq!(lifetime.deadline(expiry, at(1000), at(2000)), want);
+        let timing = Timing { created: at(1000), touched: at(2000), expiry, ..Timing::new(at(0), at(0)) };
+        assert_eq!(lifetime.deadline(&timing), want);
     }
 
     #[test]

@@ -428,7 +428,7 @@ fn too_large() -> Error {
 /// Shows the times and sizes only, because neither the entries nor the user belong in a log.
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Timing { created, touched, deadline, expiry, ends_with_browser } = self.timing();
+        let Timing { created, touched, deadline, expiry, ends_with_browser, came_once } = self.timing();
         f.debug_struct("Record")
             .field("entries", &self.entries().len())
             .field("bytes", &self.entries().value_bytes())
@@ -436,6 +436,7 @@ impl fmt::Debug for Record {
             .field("touched", &touched)
             .field("expiry", &expiry)
             .field("ends_with_browser", &ends_with_browser)
+            .field("came_once", &came_once)
             .field("deadline", &deadline)
             .field("has_user", &self.user().is_some())
             .finish_non_exhaustive()
@@ -506,7 +507,8 @@ mod tests {
             (Expiry::At(at(u64::MAX)), false, false),
             (Expiry::BrowserClose, true, false),
         ] {
-            let timing = Timing { expiry, ends_with_browser, ..Timing::new(at(1), at(2)) };
+            let came_once = want;
+            let timing = Timing { expiry, ends_with_browser, came_once, ..Timing::new(at(1), at(2)) };
             let record = Record::from_bytes(full().with_timing(timing).as_bytes()).unwrap();
             let want = Timing { expiry: expiry.normalized(), ends_with_browser: want, ..timing };
             assert_eq!(record.timing(), want);
@@ -681,7 +683,7 @@ mod tests {
             });
             assert_eq!(reason, "an age that its expiry setting does not have", "{setting}");
         }
-        for (at, byte) in [(2, 1), (2, 2), (3, 1), (12, 1), (15, 1)] {
+        for (at, byte) in [(2, 1), (2, 4), (3, 1), (12, 1), (15, 1)] {
             assert_eq!(refusal(|bytes| bytes[at] = byte), "reserved bytes are in use", "byte {at}");
         }
         let (table, text) = (block::HEADER_LEN, block::HEADER_LEN + 3 * block::ROW);

@@ -43,6 +43,8 @@ const _: () = assert!(HEADER_LEN == 80, "the byte map says 80");
 
 /// The flag of a session that follows the program's lifetime and whose cookie ends with the browser.
 const ENDS_WITH_BROWSER: u8 = 1;
+/// The flag of a session whose visitor has come only once and has not logged in.
+const CAME_ONCE: u8 = 2;
 
 /// Bytes of one entry in the table: the end of its name and the end of its value.
 pub(super) const ROW: usize = 8;
@@ -71,6 +73,7 @@ pub(super) fn timing(block: &[u8]) -> Timing {
             _ => Expiry::Default,
         },
         ends_with_browser: block[FLAGS_AT] & ENDS_WITH_BROWSER != 0,
+        came_once: block[FLAGS_AT] & CAME_ONCE != 0,
     }
 }
 
@@ -83,7 +86,9 @@ pub(super) fn put_timing(block: &mut [u8], timing: &Timing) {
         Expiry::BrowserClose => (3, 0),
     };
     block[SETTING_AT] = setting;
-    block[FLAGS_AT] = if setting == 0 && timing.ends_with_browser { ENDS_WITH_BROWSER } else { 0 };
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    block[FLAGS_AT] =
+        flag(setting == 0 && timing.ends_with_browser, ENDS_WITH_BROWSER) | flag(timing.came_once, CAME_ONCE);
     put(block, CREATED_AT, micros(timing.created).to_le_bytes());
     put(block, TOUCHED_AT, micros(timing.touched).to_le_bytes());
     put(block, DEADLINE_AT, micros(timing.deadline).to_le_bytes());
@@ -200,7 +205,7 @@ fn check_header(block: &[u8]) -> Result<(), Fault> {
     if age > age_max {
         return fault("an age that its expiry setting does not have");
     }
-    let flags_known = if setting == 0 { ENDS_WITH_BROWSER } else { 0 };
+    let flags_known = if setting == 0 { ENDS_WITH_BROWSER | CAME_ONCE } else { CAME_ONCE };
     if flags & !flags_known != 0 || block[UNUSED_AT] != 0 || field(block, RESERVED_AT) != [0; 4] {
         return fault("reserved bytes are in use");
     }

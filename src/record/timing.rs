@@ -61,6 +61,9 @@ pub struct Timing {
     /// always false with a setting of the session's own. A change of that policy reaches the browser with the next
     /// save.
     pub ends_with_browser: bool,
+    /// Whether the visitor has come only once and has not logged in: until the second visit,
+    /// [`Lifetime::first_age`](crate::Lifetime::first_age) applies.
+    pub came_once: bool,
 }
 
 impl Timing {
@@ -74,7 +77,14 @@ impl Timing {
     /// ```
     #[must_use]
     pub fn new(now: SystemTime, deadline: SystemTime) -> Self {
-        Self { created: now, touched: now, deadline, expiry: Expiry::Default, ends_with_browser: false }
+        Self {
+            created: now,
+            touched: now,
+            deadline,
+            expiry: Expiry::Default,
+            ends_with_browser: false,
+            came_once: false,
+        }
     }
 }
 

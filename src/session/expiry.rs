@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::id::Token;
 use crate::lifetime::Renewed;
-use crate::record::Expiry;
+use crate::record::{Expiry, Timing};
 use crate::store::Verdict;
 use std::time::{Duration, SystemTime};
 
@@ -75,7 +75,8 @@ impl Session {
         self.deadline_at(self.context.store.now())
     }
 
-    /// The time until [`deadline`](Self::deadline); zero if it has passed.
+    /// The time until [`deadline`](Self::deadline); zero if it has passed. Neither counts as a read for
+    /// [`Renewal::OnRead`](crate::Renewal::OnRead), so that a page can ask for the remaining time without extending it.
     ///
     /// # Errors
     ///
@@ -96,28 +97,65 @@ impl Session {
     }
 
     fn deadline_at(&self, now: SystemTime) -> Result<SystemTime> {
-        Ok(match (self.load()?, self.expiry) {
-            (Some(current), expiry)
-                if expiry.is_none_or(|expiry| expiry == current.record.timing().expiry) =>
-            {
-                self.context.lifetime.current_deadline(&current.record.timing())
+        let lifetime = &self.context.lifetime;
+        let new = Timing { came_once: lifetime.comes_once(self.is_login_pending()), ..Timing::new(now, now) };
+        let stored = self.look()?.map(|current| current.record.timing());
+        Ok(match (stored, self.expiry) {
+            (Some(stored), expiry) if expiry.is_none_or(|expiry| expiry == stored.expiry) => {
+                lifetime.current_deadline(&stored)
             }
-            (current, expiry) => {
-                let created = current.map_or(now, |current| current.record.timing().created);
-                self.context.lifetime.deadline(expiry.unwrap_or_default(), created, now)
+            (stored, expiry) => {
+                let timing = stored.map_or(new, |stored| Timing { touched: now, came_once: false, ..stored });
+                lifetime.deadline(&Timing { expiry: expiry.unwrap_or_default(), ..timing })
             }
         })
+    }
+
+    /// Makes this request passive: it uses its session without moving the deadline, whatever the
+    /// [`Renewal`](crate::Renewal), so that a page that polls does not keep a visitor logged in who has left. Call it at the
+    /// beginning of the handler of such a path. Changes are saved as always; a new expiry setting and a login set the
+    /// deadline.
+    ///
+    /// ```
+    /// use sessile::{Cookies, FileStore, Lifetime, Sessions};
+    /// use std::time::Duration;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = FileStore::open(dir.path())?;
+    /// let quarter = Lifetime::new().idle_limit(Duration::from_secs(15 * 60));
+    /// let sessions = Sessions::new(store, Cookies::plain_http())?.with_lifetime(quarter)?;
+    /// # let mut session = sessions.visit([]);
+    /// // In the handler of `/unread`, which a script asks for each half minute:
+    /// session.passive();
+    /// let unread: u32 = session.get("unread")?.unwrap_or_default();
+    /// # assert_eq!(unread, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn passive(&mut self) {
+        self.passive = true;
+    }
+
+    /// Whether this request presented the current session, so that it is at least the visitor's second one.
+    pub(super) fn has_returned(&self) -> bool {
+        self.current().is_some_and(|current| self.candidates.contains(&current.token))
+    }
+
+    /// Renews a session's times as this request may: a passive request moves nothing, and the first request of a visitor
+    /// does not end the first age.
+    pub(super) fn renew_timing(&self, timing: &mut Timing, now: SystemTime) -> Renewed {
+        if self.passive || timing.came_once && !self.has_returned() {
+            return Renewed::No;
+        }
+        self.context.lifetime.renew(timing, now)
     }
 
     /// Moves the deadline of a session without changes, if that gains at least a step. A failed renewal is reported to
     /// the observer instead of the handler, because it costs the visitor nothing now. A session that was ended
     /// meanwhile stays ended.
     pub(super) fn renew(&mut self, token: &Token, now: SystemTime) {
-        let lifetime = &self.context.lifetime;
         let mut moved = false;
         let saved = self.change_live(token, now, &mut |record| {
             let mut timing = record.timing();
-            let renewed = lifetime.renew(&mut timing, now);
+            let renewed = self.renew_timing(&mut timing, now);
             if !renewed.is_worth_a_write() {
                 return Ok(Verdict::Keep);
             }

@@ -16,8 +16,8 @@
 //!   resurrected. A login is not lost that way: it makes a new session.
 //!
 //! Each operation has a file: `dictionary` (entries), `delta` (their changes), `save`, `now` (changes that are made at
-//! once), `rotate` (login and a new id), `expiry`, `destroy`; `pending_cookie` is for the response, `context` has the
-//! parts that all sessions share.
+//! once), `rotate` (login and a new id), `step_up` (the time and the device of the login), `expiry`, `destroy`;
+//! `pending_cookie` is for the response, `context` has the parts that all sessions share.
 //!
 //! [`Store::update`]: crate::store::Store::update
 //! [`ErrorKind::Gone`]: crate::ErrorKind::Gone
@@ -31,6 +31,7 @@ mod now;
 mod pending_cookie;
 mod rotate;
 mod save;
+mod step_up;
 
 pub(crate) use context::Context;
 pub use destroy::Destroyed;
@@ -81,7 +82,12 @@ pub struct Session {
     /// The live session, if there is one; empty until the first read.
     current: OnceCell<Option<Current>>,
     malformed_observed: Cell<bool>,
+    /// Whether the response depends on the session.
     accessed: Cell<bool>,
+    /// Whether the request used the session in a way that counts as a read for [`Renewal`](crate::Renewal).
+    read: Cell<bool>,
+    /// Whether the request moves no deadline.
+    passive: bool,
     modified: bool,
     /// Whether this request wrote to the store, for [`Renewal::OnSave`](crate::Renewal::OnSave).
     saved: bool,
@@ -121,6 +127,8 @@ impl Session {
             current: OnceCell::new(),
             malformed_observed: Cell::new(false),
             accessed: Cell::new(false),
+            read: Cell::new(false),
+            passive: false,
             modified: false,
             saved: false,
             saved_relaxed: false,
@@ -231,9 +239,20 @@ impl Session {
         Ok(self.load()?.map(|current| current.token.clone()))
     }
 
-    /// The live session among the candidates, if there is one. The result is remembered; a failure is not.
+    /// The live session among the candidates, for a method that counts as a read.
     fn load(&self) -> Result<Option<&Current>> {
+        self.read.set(true);
+        self.look()
+    }
+
+    /// The live session among the candidates, for a method that does not count as a read.
+    fn look(&self) -> Result<Option<&Current>> {
         self.accessed.set(true);
+        self.find()
+    }
+
+    /// The live session among the candidates, if there is one. The result is remembered; a failure is not.
+    fn find(&self) -> Result<Option<&Current>> {
         if self.current.get().is_none() {
             let live = self.find_live()?;
             // The cell is still empty, because `find_live` calls the store and the observer, and neither has this

@@ -1,7 +1,7 @@
 //! Login and rotation: both stay pending until the next save, which moves the session to a new id in the same step.
 use super::Session;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Expiry, Login, Record, Timing};
+use crate::record::{self, DEVICE_NOTE_BYTES_MAX, Expiry, Record, Timing};
 use std::time::SystemTime;
 
 /// Longest user, in bytes.
@@ -13,7 +13,15 @@ pub(super) enum IdChange {
     Keep,
     Rotate,
     /// Rotate, and record this user.
-    Login(String),
+    Login(Login),
+}
+
+/// A pending login.
+#[derive(PartialEq)]
+pub(super) struct Login {
+    user: String,
+    /// A new device note; `None` keeps the one that the session has.
+    device_note: Option<String>,
 }
 
 impl Session {
@@ -75,7 +83,37 @@ impl Session {
             self.expiry = None;
         }
         self.modified = true;
-        self.id_change = IdChange::Login(user);
+        self.id_change = IdChange::Login(Login { user, device_note: None });
+        Ok(())
+    }
+
+    /// Logs a user in as [`login`](Self::login) does, and stores a short text about the device, for the user's list of
+    /// sessions. The text is stored as it is given, and cut to [`DEVICE_NOTE_BYTES_MAX`] bytes at a character, so that a long
+    /// `User-Agent` does not refuse a login. It comes from the visitor, so a page must escape it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`login`](Self::login).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = sessile::FileStore::open(dir.path())?;
+    /// # let sessions = sessile::Sessions::new(store, sessile::Cookies::plain_http())?;
+    /// # let mut session = sessions.visit([]);
+    /// session.login_from("ada", "Firefox on Linux")?;
+    /// session.save()?;
+    /// assert_eq!(session.device_note()?.as_deref(), Some("Firefox on Linux"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`DEVICE_NOTE_BYTES_MAX`]: crate::record::DEVICE_NOTE_BYTES_MAX
+    pub fn login_from(&mut self, user: impl Into<String>, device_note: &str) -> Result<()> {
+        self.login(user)?;
+        if let IdChange::Login(login) = &mut self.id_change {
+            let mut ends = (0..=device_note.len().min(DEVICE_NOTE_BYTES_MAX)).rev();
+            let end = ends.find(|end| device_note.is_char_boundary(*end)).unwrap_or_default();
+            login.device_note = Some(device_note[..end].to_owned());
+        }
         Ok(())
     }
 
@@ -98,7 +136,7 @@ impl Session {
     pub fn user(&self) -> Result<Option<String>> {
         let current = self.load()?;
         Ok(match &self.id_change {
-            IdChange::Login(user) => Some(user.clone()),
+            IdChange::Login(login) => Some(login.user.clone()),
             IdChange::Keep | IdChange::Rotate => {
                 current.and_then(|current| current.record.user()).map(str::to_owned)
             }
@@ -108,16 +146,17 @@ impl Session {
     /// Carries out a pending login on the record of a live session, before any other change of the request. The entries
     /// and the expiry setting of another user are dropped. Returns whether a login was pending.
     pub(super) fn log_in(&self, record: &mut Record, now: SystemTime) -> Result<bool> {
-        let IdChange::Login(user) = &self.id_change else { return Ok(false) };
+        let IdChange::Login(login) = &self.id_change else { return Ok(false) };
         let mut timing = record.timing();
-        if record.user().is_some_and(|other| other != user) {
+        if record.user().is_some_and(|other| other != login.user) {
             record.clear();
             record.set_device_note("")?;
-            record.set_login(Login::default());
+            record.set_login(record::Login::default());
             timing.expiry = Expiry::Default;
         }
-        record.set_user(user)?;
+        login.mark(record, now)?;
         timing.created = now;
+        timing.came_once = false;
         let expiry = timing.expiry;
         self.context.lifetime.apply(&mut timing, expiry, now);
         record.set_timing(timing);
@@ -128,16 +167,46 @@ impl Session {
     /// request had loaded (a cart, say), unless they were another user's.
     pub(super) fn new_record(&self, now: SystemTime) -> Result<Record> {
         let empty = Record::new(now, now);
-        let IdChange::Login(user) = &self.id_change else { return Ok(empty) };
+        let IdChange::Login(login) = &self.id_change else { return Ok(empty) };
+        let mut record = empty;
+        login.mark(&mut record, now)?;
         let lost = self.current().map(|current| &current.record);
-        let Some(lost) = lost.filter(|lost| lost.user().is_none_or(|other| other == user)) else {
-            return empty.with_user(user);
+        let Some(lost) = lost.filter(|lost| lost.user().is_none_or(|other| other == login.user)) else {
+            return Ok(record);
         };
         let expiry = lost.timing().expiry;
         // The session may be gone because its expiry setting has passed.
         let expiry = if expiry.is_over(now) { Expiry::Default } else { expiry };
-        let mut record = empty.with_timing(Timing { expiry, ..Timing::new(now, now) });
+        record.set_timing(Timing { expiry, ..Timing::new(now, now) });
+        if let (None, Some(note)) = (&login.device_note, lost.device_note()) {
+            record.set_device_note(note)?;
+        }
         record.extend(lost.entries().iter())?;
-        record.with_user(user)
+        Ok(record)
+    }
+
+    /// Whether a login is pending.
+    pub(super) fn is_login_pending(&self) -> bool {
+        matches!(self.id_change, IdChange::Login(_))
+    }
+
+    /// The device note after a pending login, if there is one, where `stored` is the session's record.
+    pub(super) fn merged_note<'a>(&'a self, stored: Option<&'a Record>) -> Option<&'a str> {
+        let stored_note = |of: Option<&str>| {
+            stored.filter(|record| of.is_none() || record.user() == of).and_then(Record::device_note)
+        };
+        match &self.id_change {
+            IdChange::Login(login) => login.device_note.as_deref().or_else(|| stored_note(Some(&login.user))),
+            IdChange::Keep | IdChange::Rotate => stored_note(None),
+        }
+    }
+}
+
+impl Login {
+    /// Writes the marks of this login into a record.
+    fn mark(&self, record: &mut Record, now: SystemTime) -> Result<()> {
+        record.set_user(&self.user)?;
+        record.set_login(record::Login { at: Some(now), ..record.login() });
+        self.device_note.iter().try_for_each(|note| record.set_device_note(note))
     }
 }

@@ -98,15 +98,16 @@ impl Session {
         // Saves before the call of `power_safe` become power-safe by an update that changes nothing.
         let strengthen = self.saved_relaxed && self.durability == Durability::PowerSafe;
         let must = changed || strengthen;
-        if !must && !lifetime.renews(self.saved, self.accessed.get()) {
+        let renews = !self.passive && lifetime.renews(self.saved, self.read.get());
+        // A read is a second visit, which ends the first age.
+        let returns = !self.passive && self.read.get() && lifetime.comes_once(false);
+        if !must && !renews && !returns {
             return Ok(());
         }
         // A request that did not use its session stays "not accessed", even if the save moves the deadline.
-        let accessed = self.accessed.get();
-        let loaded = self.load();
-        self.accessed.set(accessed);
+        let found = self.find();
         let now = self.context.store.now();
-        match loaded {
+        match found {
             Ok(None) => self.create(now),
             Ok(Some(_)) if self.expiry.is_some_and(|expiry| expiry.is_over(now)) => self.expire(),
             Ok(Some(current)) if must => {
@@ -114,7 +115,8 @@ impl Session {
                 self.merge(&token, now)
             }
             Ok(Some(current)) => {
-                if lifetime.renew(&mut current.record.timing(), now).is_worth_a_write() {
+                let mut timing = current.record.timing();
+                if (renews || timing.came_once) && self.renew_timing(&mut timing, now).is_worth_a_write() {
                     let token = current.token.clone();
                     self.renew(&token, now);
                 }
@@ -163,11 +165,12 @@ impl Session {
         let mut timing = record.timing();
         match self.expiry {
             Some(expiry) if expiry != timing.expiry => {
+                timing.came_once &= !self.has_returned();
                 lifetime.apply(&mut timing, expiry, now);
                 moved = true;
             }
             _ => {
-                let renewed = lifetime.renew(&mut timing, now);
+                let renewed = self.renew_timing(&mut timing, now);
                 changed |= renewed.is_worth_a_write();
                 moved |= renewed == Renewed::WithCookie;
             }
@@ -216,6 +219,7 @@ impl Session {
         if (record.entries().is_empty() && record.user().is_none()) || expiry.is_over(now) {
             return Ok(false);
         }
+        timing.came_once = self.context.lifetime.comes_once(record.user().is_some());
         self.context.lifetime.apply(&mut timing, expiry, now);
         record.set_timing(timing);
         let saved = self.context.store.create(&record, self.durability)?;

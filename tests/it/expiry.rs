@@ -12,6 +12,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 on_every_storage! {
     a_session_lives_two_weeks_from_its_last_save,
     the_renewal_decides_which_requests_move_the_deadline,
+    the_remaining_time_is_read_without_a_renewal,
+    a_passive_request_moves_no_deadline,
+    a_passive_login_and_a_passive_setting_set_the_deadline,
+    a_visitor_who_came_once_lives_for_the_first_age,
+    the_second_visit_of_any_kind_ends_the_first_age,
+    the_first_age_is_for_visitors_without_login_and_setting,
     a_failed_request_never_renews,
     the_deadline_moves_only_when_that_gains_a_step,
     an_active_visitor_stays_and_an_idle_one_is_gone,
@@ -111,11 +117,10 @@ fn a_session_lives_two_weeks_from_its_last_save(stage: &Stage) {
 fn the_renewal_decides_which_requests_move_the_deadline(stage: &Stage) {
     type Operation = fn(&mut Session);
     let untouched: Operation = |_| ();
-    let reads: [Operation; 4] = [
+    let reads: [Operation; 3] = [
         |s| assert!(s.contains("n").unwrap()),
         |s| s.insert("n", 1).unwrap(),
         |s| assert!(!s.remove("none").unwrap()),
-        |s| assert!(s.deadline().is_ok()),
     ];
     let saves: [Operation; 6] = [
         |s| s.insert("n", 2).unwrap(),
@@ -163,6 +168,178 @@ fn the_renewal_decides_which_requests_move_the_deadline(stage: &Stage) {
             check(&lifetime, operation, true);
         }
     }
+}
+
+/// A request with the token, finished. Returns whether its response had a cookie.
+fn finished(stage: &Stage, lifetime: &Lifetime, token: &Token, operation: fn(&mut Session)) -> bool {
+    let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
+    let sessions = sessions.with_lifetime(lifetime.clone()).unwrap();
+    let mut visit = sessions.visit([&*format!("session={}", token.expose())]);
+    operation(&mut visit);
+    visit.finish(200).unwrap().iter().any(|(name, _)| *name == "Set-Cookie")
+}
+
+fn the_remaining_time_is_read_without_a_renewal(stage: &Stage) {
+    let lifetime = Lifetime::new().age(AGE).renewal(Renewal::OnRead).idle_limit(AGE);
+    let token = stored(stage, &lifetime);
+    let before = stage.record(&token);
+    stage.clock.advance(AGE / 2);
+    let operations: [fn(&mut Session); 2] = [
+        |s| assert_eq!(s.remaining().unwrap(), AGE / 2),
+        |s| assert!(s.deadline().is_ok() && s.accessed(), "the response depends on the session"),
+    ];
+    for operation in operations {
+        assert!(!finished(stage, &lifetime, &token, operation));
+        assert_eq!(stage.record(&token), before);
+    }
+    assert!(finished(stage, &lifetime, &token, |s| assert!(s.contains("n").unwrap())));
+    assert_ne!(stage.record(&token), before);
+}
+
+fn a_passive_request_moves_no_deadline(stage: &Stage) {
+    for renewal in [Renewal::OnSave, Renewal::OnRead, Renewal::EveryRequest] {
+        let lifetime = Lifetime::new().age(AGE).renewal(renewal).idle_limit(AGE);
+        let token = stored(stage, &lifetime);
+        let before = stage.record(&token);
+        stage.clock.advance(AGE / 2);
+        stage.rig.writes();
+        let reads: [fn(&mut Session); 2] = [Session::passive, |s| {
+            s.passive();
+            assert!(s.contains("n").unwrap());
+        }];
+        for operation in reads {
+            assert!(!finished(stage, &lifetime, &token, operation));
+            assert_eq!((stage.record(&token), stage.rig.writes()), (before.clone(), 0), "{renewal:?}");
+        }
+        let saves: [fn(&mut Session); 3] = [
+            |s| s.insert("m", 1).unwrap(),
+            |s| s.update_now("n", add_one).unwrap(),
+            |s| {
+                s.insert("n", 7).unwrap();
+                s.save().unwrap();
+                assert!(s.contains("n").unwrap());
+            },
+        ];
+        for save in saves {
+            let earlier = stage.record(&token);
+            let cookie = {
+                let sessions = stage.sessions_living(lifetime.clone());
+                let mut visit = sessions.visit([&*format!("session={}", token.expose())]);
+                visit.passive();
+                save(&mut visit);
+                visit.finish(200).unwrap().iter().any(|(name, _)| *name == "Set-Cookie")
+            };
+            assert!(!cookie, "{renewal:?}");
+            assert_ne!(stage.record(&token), earlier, "the change is saved");
+            assert_eq!(stage.record(&token).timing(), before.timing(), "{renewal:?}");
+        }
+        stage.clock.set(before.deadline());
+        assert!(!visit(stage, &lifetime, &token), "polling does not keep a session alive");
+    }
+}
+
+fn a_passive_login_and_a_passive_setting_set_the_deadline(stage: &Stage) {
+    let lifetime = Lifetime::new().age(AGE);
+    let token = stored(stage, &lifetime);
+    stage.clock.advance(AGE / 2);
+    assert!(finished(stage, &lifetime, &token, |s| {
+        s.passive();
+        s.set_expiry(Expiry::After(secs(9)));
+    }));
+    assert_eq!(stage.record(&token).deadline(), stage.clock.now() + secs(9));
+    let mut session = presented(stage, &lifetime, &token);
+    session.passive();
+    session.login("ada").unwrap();
+    session.save().unwrap();
+    let moved = session.token().unwrap().unwrap();
+    assert_eq!(stage.record(&moved).deadline(), stage.clock.now() + secs(9));
+    assert_eq!(stage.record(&moved).timing().created, stage.clock.now());
+}
+
+fn a_visitor_who_came_once_lives_for_the_first_age(stage: &Stage) {
+    let lifetime = Lifetime::new().age(AGE).first_age(secs(60));
+    let mut session = stage.sessions_living(lifetime.clone()).session([]);
+    assert_eq!(session.remaining().unwrap(), secs(60), "as a save would store it");
+    session.insert("n", 1).unwrap();
+    session.save().unwrap();
+    // The same request goes on for a while.
+    stage.clock.advance(secs(10));
+    session.insert("n", 2).unwrap();
+    session.save().unwrap();
+    assert_eq!(
+        session
+            .update_now("n", |n: &mut u64| {
+                *n += 1;
+                *n
+            })
+            .unwrap(),
+        3
+    );
+    let token = session.token().unwrap().unwrap();
+    assert_eq!(stage.record(&token).deadline(), start() + secs(60));
+    assert_eq!(session.remaining().unwrap(), secs(50));
+    stage.clock.set(start() + secs(60));
+    assert!(!visit(stage, &lifetime, &token), "a crawler's session is over");
+}
+
+fn the_second_visit_of_any_kind_ends_the_first_age(stage: &Stage) {
+    let lifetime = Lifetime::new().age(AGE).first_age(secs(60));
+    let operations: [fn(&mut Session); 4] = [
+        |s| assert!(s.contains("n").unwrap()),
+        |s| s.insert("n", 2).unwrap(),
+        |s| {
+            s.update_now("n", add_one).unwrap();
+            s.insert("m", 1).unwrap();
+        },
+        |s| s.set_expiry(Expiry::BrowserClose),
+    ];
+    for (number, operation) in operations.into_iter().enumerate() {
+        let token = stored(stage, &lifetime);
+        let due = stage.clock.now() + secs(60);
+        assert_eq!(stage.record(&token).deadline(), due);
+        stage.clock.advance(secs(59));
+        // Neither a request that does not use its session nor one that polls is a visit.
+        assert!(!finished(stage, &lifetime, &token, |_| ()));
+        assert!(!finished(stage, &lifetime, &token, |s| {
+            s.passive();
+            assert!(s.contains("n").unwrap());
+        }));
+        assert_eq!(stage.record(&token).deadline(), due);
+        assert!(finished(stage, &lifetime, &token, operation), "the cookie has a new end: {number}");
+        assert_eq!(stage.record(&token).deadline(), stage.clock.now() + AGE, "{number}");
+        // From now on it is a session as any other: a read is no activity.
+        stage.clock.advance(AGE / 2);
+        assert!(!finished(stage, &lifetime, &token, |s| assert!(s.contains("n").unwrap())));
+    }
+}
+
+fn the_first_age_is_for_visitors_without_login_and_setting(stage: &Stage) {
+    let lifetime = Lifetime::new().age(AGE).first_age(secs(60));
+    let check = |operation: fn(&mut Session), expected: Duration| {
+        let mut session = stage.sessions_living(lifetime.clone()).session([]);
+        session.insert("n", 1).unwrap();
+        operation(&mut session);
+        assert_eq!(session.remaining().unwrap(), expected, "as a save would store it");
+        session.save().unwrap();
+        assert_eq!(session.remaining().unwrap(), expected);
+        let token = session.token().unwrap().unwrap();
+        assert_eq!(stage.record(&token).deadline(), stage.clock.now() + expected);
+        token
+    };
+    check(|s| s.login("ada").unwrap(), AGE);
+    check(|s| s.set_expiry(Expiry::After(secs(9))), secs(9));
+    check(|s| s.set_expiry(Expiry::After(secs(90))), secs(90));
+    check(|s| s.set_expiry(Expiry::BrowserClose), secs(60));
+    // A login in the second request.
+    let token = check(|_| (), secs(60));
+    stage.clock.advance(secs(5));
+    let mut session = presented(stage, &lifetime, &token);
+    session.login("ada").unwrap();
+    session.save().unwrap();
+    assert_eq!(session.remaining().unwrap(), AGE);
+    // A first age that is longer than the age changes nothing.
+    let longer = Lifetime::new().age(AGE).first_age(2 * AGE);
+    assert_eq!(stage.record(&stored(stage, &longer)).deadline(), stage.clock.now() + AGE);
 }
 
 fn a_failed_request_never_renews(stage: &Stage) {

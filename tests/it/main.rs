@@ -36,6 +36,7 @@ mod reaper;
 mod redacted;
 mod restored;
 mod servers;
+mod step_up;
 mod support;
 mod sweep;
 mod sweep_obstacles;

@@ -169,7 +169,8 @@ Example:
   sessile export /var/lib/shop/sessions | zstd >sessions.zst
 
 A line: id (the public one), created, touched, deadline, expiry, user, entries;
-ends_with_browser, if the cookie ends with the browser by the program's choice.
+ends_with_browser, if the cookie ends with the browser by the program's choice;
+came_once, if the visitor has come only once and has not logged in.
 The last line: sessile_export (1), sessions. With jq: select(.id).
 Times are RFC 3339, or microseconds since 1970 beyond the year 9999. With
 --json the summary (exported, damaged, failed, seconds) is an object, too; it

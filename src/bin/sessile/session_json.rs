@@ -26,6 +26,9 @@ pub(crate) struct SessionJson {
     /// Whether the cookie ends with the browser because the program's lifetime says so. Omitted if false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     ends_with_browser: bool,
+    /// Whether the visitor has come only once and has not logged in. Omitted if false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    came_once: bool,
     user: Option<String>,
     /// The marks of the last login, and the device note; each is omitted if it is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,6 +140,7 @@ impl SessionJson {
                 Expiry::BrowserClose => ExpiryJson::BrowserClose,
             },
             ends_with_browser: timing.ends_with_browser,
+            came_once: timing.came_once,
             user: record.user().map(str::to_owned),
             last_login: login.at.map(Time::from),
             cut_off: login.cut_off,
@@ -171,6 +175,7 @@ impl SessionJson {
             deadline,
             expiry,
             ends_with_browser: self.ends_with_browser,
+            came_once: self.came_once,
         });
         let refuse = |error: sessile::Error| error.to_string();
         record.set_user(&self.user.unwrap_or_default()).map_err(refuse)?;
