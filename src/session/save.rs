@@ -100,7 +100,7 @@ impl Session {
         let must = changed || strengthen;
         let renews = !self.passive && lifetime.renews(self.saved, self.read.get());
         // A read is a second visit, which ends the first age.
-        let returns = !self.passive && self.read.get() && lifetime.comes_once(false);
+        let returns = self.read.get() && lifetime.comes_once(false);
         if !must && !renews && !returns {
             return Ok(());
         }

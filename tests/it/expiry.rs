@@ -337,6 +337,13 @@ fn the_first_age_is_for_visitors_without_login_and_setting(stage: &Stage) {
     session.login("ada").unwrap();
     session.save().unwrap();
     assert_eq!(session.remaining().unwrap(), AGE);
+    // A login in the first request, after a save.
+    let mut session = stage.sessions_living(lifetime).session([]);
+    session.insert("n", 1).unwrap();
+    session.save().unwrap();
+    session.login("ada").unwrap();
+    session.save().unwrap();
+    assert_eq!(session.remaining().unwrap(), AGE);
     // A first age that is longer than the age changes nothing.
     let longer = Lifetime::new().age(AGE).first_age(2 * AGE);
     assert_eq!(stage.record(&stored(stage, &longer)).deadline(), stage.clock.now() + AGE);
