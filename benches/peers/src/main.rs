@@ -8,6 +8,8 @@ mod compare;
 mod measure;
 #[path = "../../common/mix.rs"]
 mod mix;
+#[cfg(test)]
+mod mix_tests;
 mod panel;
 mod peer;
 mod peers;
