@@ -338,14 +338,6 @@ impl Directory {
         }
     }
 
-    /// Removes an empty directory. One that is not empty stays.
-    pub(super) fn remove_directory(&self, name: &str) -> io::Result<()> {
-        match call("remove directory", || fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)) {
-            Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
     /// The names in this directory.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         failpoint("list directory")?;

@@ -615,7 +615,7 @@ fn verify_names_what_has_a_name_of_the_store_and_another_kind() {
     place.live(1);
     let at = |name: &str| place.root.join(name);
     fs::remove_file(at("run/CACHEDIR.TAG")).unwrap();
-    // The last two, an earlier version had.
+    // The last directory and the last file have names that belong in `run`.
     let directories = ["run/CACHEDIR.TAG", "run/due/400000", "due"];
     for name in directories {
         fs::create_dir(at(name)).unwrap();
