@@ -64,7 +64,7 @@ const DOORS: [(&str, &[&str]); 16] = [
     ("fs2", &["file/flock.rs", "file/root_lock.rs"]),
     ("getrandom", &["random.rs"]),
     ("memchr", &["http/cookie.rs"]),
-    ("memmap2", &["file/fork.rs", "file/mapped.rs", "file/generations.rs", "file/disk/counters.rs"]),
+    ("memmap2", &["file/fork.rs", "file/mapped.rs", "file/generations/counters.rs", "file/disk/counters.rs"]),
     ("notify", &["file/watch.rs"]),
     ("parking_lot", &["sync.rs", "sync/"]),
     ("postcard", &["value/"]),
