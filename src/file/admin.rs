@@ -146,19 +146,15 @@ impl FileStore {
         self.root.make_directory(DAMAGED).map_err(error)?;
         let damaged = self.root.open_directory(DAMAGED).map_err(error)?;
         // An earlier file of the same name stays, so further files get a number.
-        for n in 0..1000 {
-            let name = if n == 0 { id.to_string() } else { format!("{id}.{n}") };
-            match shard.move_to(path.below_shard(), &damaged, &name) {
-                Ok(()) => {
-                    // A cache may have the session as it was before the damage.
-                    self.coherence.invalidate(id, None, Cause::Ended)?;
-                    return Ok(Some(self.root.path().join(DAMAGED).join(name)));
-                }
-                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(cause) if cause.kind() == io::ErrorKind::NotFound && may_be_gone()? => return Ok(None),
-                Err(cause) => return Err(error(cause)),
+        let names = (0..1000).map(|n| if n == 0 { id.to_string() } else { format!("{id}.{n}") });
+        match shard.move_to_free(path.below_shard(), &damaged, names) {
+            Ok(name) => {
+                // A cache may have the session as it was before the damage.
+                self.coherence.invalidate(id, None, Cause::Ended)?;
+                Ok(Some(self.root.path().join(DAMAGED).join(name)))
             }
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound && may_be_gone()? => Ok(None),
+            Err(cause) => Err(error(cause)),
         }
-        Err(error(io::ErrorKind::AlreadyExists.into()))
     }
 }

@@ -112,7 +112,7 @@ impl Directory {
     }
 
     /// Moves a file to another directory. Fails if the new name is taken.
-    pub(in crate::file) fn move_to(
+    pub(super) fn move_to(
         &self,
         name: impl rustix::path::Arg + Copy,
         other: &Self,
@@ -129,6 +129,23 @@ impl Directory {
             }
         }
         self.move_step_by_step(name, other, new_name)
+    }
+
+    /// Moves a file to another directory, under the first of `new_names` that is free. Returns that name; the error is
+    /// `AlreadyExists` if none is free.
+    pub(in crate::file) fn move_to_free(
+        &self,
+        name: impl rustix::path::Arg + Copy,
+        other: &Self,
+        new_names: impl Iterator<Item = String>,
+    ) -> io::Result<String> {
+        for new_name in new_names {
+            match self.move_to(name, other, &new_name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                moved => return moved.map(|()| new_name),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
     }
 
     /// Moves a file in two calls, for file systems that cannot do it in one. A file that gets the new name between the
