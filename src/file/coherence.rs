@@ -166,7 +166,7 @@ impl Coherence {
     fn follow(&self, now: CoarseTime) -> io::Result<u64> {
         let followed = self.generations.follow(now, |counters| {
             if let Some(cache) = &self.cache {
-                cache.heed(counters);
+                cache.set_counters(counters);
             }
         });
         #[cfg(feature = "watch")]

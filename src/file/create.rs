@@ -123,7 +123,10 @@ impl FileStore {
                 CreateError { error: busy(), owns_path }
             })?;
         let made = disk::stat(&file).map_err(io("examine new session file"))?;
-        self.root.sharing().mend_mode(&file, &made).map_err(io("set the permissions of new session file"))?;
+        self.root
+            .sharing()
+            .repair_mode(&file, &made)
+            .map_err(io("set the permissions of new session file"))?;
         // Before it was locked, a sweep might have removed the file, if this process had been stopped for an hour.
         // (Checking the link count would cost less, but a backup that makes hard links would deceive it.)
         let find = io("find new session file again");

@@ -158,7 +158,7 @@ impl ExpiryIndex {
 fn append(root: &Root, bucket: &File, entry: &[u8; ENTRY_BYTES]) -> io::Result<bool> {
     disk::append(bucket, entry)?;
     let stat = disk::stat(bucket)?;
-    root.sharing().mend_mode(bucket, &stat)?;
+    root.sharing().repair_mode(bucket, &stat)?;
     Ok(stat.links > 0)
 }
 
@@ -185,7 +185,7 @@ pub(super) fn create(root: &Root, now: SystemTime) -> Result<()> {
     let created = (|| {
         make_directory(root)?;
         let marker = root.open_directory(DUE)?.open_named(SWEEP, Access::WriteOrCreate)?;
-        root.sharing().mend_mode(&marker, &disk::stat(&marker)?)?;
+        root.sharing().repair_mode(&marker, &disk::stat(&marker)?)?;
         write_last_walk(&marker, micros(now) / BUCKET_MICROS)
     })();
     created.map_err(|error| io_error("make expiry index", error).with_path(root.path().join(DUE)))

@@ -47,7 +47,7 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// How long a store uses its generations file before it checks that the file still has the name. One second costs three
 /// system calls a second, and bounds how long copies are validated against a replaced file. Unit tests and the fuzzer
 /// count system calls, so they never make this check by time.
-const LOOK_MICROS: u64 = if cfg!(any(test, sessile_fuzzing)) { u64::MAX - 1 } else { 1_000_000 };
+const CHECK_MICROS: u64 = if cfg!(any(test, sessile_fuzzing)) { u64::MAX - 1 } else { 1_000_000 };
 
 /// The cause of an invalidation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub(super) struct Generations {
     /// How many values this store has written, from a random start.
     written: AtomicU64,
     /// When the store last checked that the file still has the name, in microseconds since 1970.
-    looked_at: AtomicU64,
+    checked_at: AtomicU64,
 }
 
 /// The source of the counters.
@@ -109,10 +109,10 @@ impl Generations {
         Self::new(Current::Shared { root: root.clone(), mapped, counters }, now.micros())
     }
 
-    fn new(current: Current, looked_at: u64) -> Result<Self> {
+    fn new(current: Current, checked_at: u64) -> Result<Self> {
         let start = random::bytes("draw a starting point for generations")?;
         let written = AtomicU64::new(u64::from_le_bytes(start));
-        Ok(Self { current, written, looked_at: AtomicU64::new(looked_at) })
+        Ok(Self { current, written, checked_at: AtomicU64::new(checked_at) })
     }
 
     /// The counters against which copies are validated now.
@@ -165,13 +165,13 @@ impl Generations {
     #[inline]
     pub(super) fn is_due(&self, now: CoarseTime) -> bool {
         // The check is also due if the clock was set back.
-        now.micros().wrapping_sub(self.looked_at.load(Ordering::Relaxed)) >= LOOK_MICROS
+        now.micros().wrapping_sub(self.checked_at.load(Ordering::Relaxed)) >= CHECK_MICROS
     }
 
     /// Makes the next load or save check the name at once.
     #[cfg(feature = "watch")]
-    pub(super) fn look_soon(&self) {
-        self.looked_at.store(0, Ordering::Relaxed);
+    pub(super) fn make_due(&self) {
+        self.checked_at.store(0, Ordering::Relaxed);
     }
 
     /// Checks whether the generations file still has its name. If not, takes up the file that has the name, or makes
@@ -203,7 +203,7 @@ impl Generations {
                 }
             }
         };
-        self.looked_at.store(now.micros(), Ordering::Relaxed);
+        self.checked_at.store(now.micros(), Ordering::Relaxed);
         outcome
     }
 

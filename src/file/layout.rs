@@ -22,7 +22,7 @@ pub(super) const DUE: &str = "run/due";
 pub(super) const CACHE_TAG: &str = "CACHEDIR.TAG";
 /// The text of the tag; its first line is prescribed, to the byte (<https://bford.info/cachedir/>).
 pub(super) const CACHE_TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55
-# This directory belongs to a session store (sessile). It can be left out of backups: it is made again when it is missing.
+# This directory belongs to a session store (sessile). It can be left out of backups: it is recreated when it is missing.
 ";
 /// In the expiry index: the file that a running sweep locks.
 pub(super) const SWEEP: &str = "sweep";

@@ -71,7 +71,7 @@ use crate::record::Record;
 use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Saved, Store};
 use coherence::{Coherence, Found};
 use disk::Root;
-use emptied::MadeAgain;
+use emptied::Recreated;
 use expiry_index::ExpiryIndex;
 use root_lock::LockedRoot;
 use session_lock::SessionRef;
@@ -132,7 +132,7 @@ use std::time::SystemTime;
 pub struct FileStore {
     root: Root,
     queues: queue::Queues,
-    made_again: MadeAgain,
+    recreated: Recreated,
     expiry_index: ExpiryIndex,
     coherence: Coherence,
     options: FileStoreOptions,
@@ -166,7 +166,7 @@ impl FileStore {
             coherence: Coherence::new(&root, generations, &options),
             root,
             queues: queue::Queues::new(),
-            made_again: MadeAgain::at_opening(were_missing),
+            recreated: Recreated::at_opening(were_missing),
             expiry_index: ExpiryIndex::default(),
             options,
             uncached_on,

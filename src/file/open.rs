@@ -125,7 +125,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
     if options.keep_modes && !is_new {
         survey.check(&root)?;
     } else {
-        survey.mend(&root, is_there.then_some(&options.observer))?;
+        survey.repair(&root, is_there.then_some(&options.observer))?;
     }
     let were_missing = check_shards(&root, options)?;
     Ok((root, were_missing))
@@ -195,9 +195,7 @@ pub(super) fn check_formats(dir: &Path) -> Result<()> {
 }
 
 fn other_format(kind: ErrorKind, file: &ScannedFile, reason: String) -> Error {
-    Error::new(kind, "make the parameters of session store anew for")
-        .with_path(&file.path)
-        .with_reason(reason)
+    Error::new(kind, "recreate the parameters of session store for").with_path(&file.path).with_reason(reason)
 }
 
 /// Whether an error means that a file is missing.

@@ -153,7 +153,7 @@ impl ReadCache {
     }
 
     /// Replaces the counters against which entries are validated.
-    pub(super) fn heed(&self, counters: &Arc<Counters>) {
+    pub(super) fn set_counters(&self, counters: &Arc<Counters>) {
         for part in &self.parts {
             part.0.lock().counters = Arc::clone(counters);
         }
@@ -524,7 +524,7 @@ mod tests {
         };
         cache.put(&key(1), cached(1, 10), |_, _| true);
         asks(&old);
-        cache.heed(&new);
+        cache.set_counters(&new);
         asks(&new);
     }
 

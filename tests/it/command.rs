@@ -1181,7 +1181,7 @@ fn with_json_every_error_is_an_object_on_standard_error() {
     let root = bare.root.to_str().unwrap();
     fs::remove_dir(bare.root.join("77")).unwrap();
     let ran = finish_with(&mut sessile(["import", "--json", "--partial", root]), "").ends(0);
-    let want = format!("session directory `{root}` lacked shard directories, which were made again: 77");
+    let want = format!("session directory `{root}` lacked shard directories, which were recreated: 77");
     assert_eq!(serde_json::from_str::<Json>(&ran.err).unwrap(), json!({"error": want}));
     // The summary of an export is an object, too.
     let ran = run!("export", "--json", place.root).ends(3);

@@ -180,7 +180,7 @@ fn a_watcher_hears_that_the_counters_were_replaced() {
 }
 
 #[test]
-fn a_missing_run_directory_is_made_again_by_whoever_needs_it() {
+fn a_missing_run_directory_is_recreated_when_it_is_needed() {
     let check = |root: &Path| {
         assert_eq!(fs::metadata(root.join(COUNTERS)).unwrap().len(), COUNTERS_BYTES);
         let tag = fs::read_to_string(root.join("run/CACHEDIR.TAG")).unwrap();

@@ -156,12 +156,12 @@ fn open(dir: &Path, access: Access) -> Result<FileStore, Failure> {
 fn in_words(event: &Event<'_>) -> String {
     match event {
         Event::ShardsRecreated { path, shards } => format!(
-            "session directory `{}` lacked shard directories, which were made again: {}",
+            "session directory `{}` lacked shard directories, which were recreated: {}",
             path.display(),
             shards.join(", ")
         ),
         Event::ParametersRecreated { path } => format!(
-            "session directory `{}` had sessions and no parameters file `sessile.json`, which was made again",
+            "session directory `{}` had sessions and no parameters file `sessile.json`, which was recreated",
             path.display()
         ),
         other => format!("{other:?}"),

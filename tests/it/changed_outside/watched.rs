@@ -30,7 +30,7 @@ fn watching(root: &Path) -> FileStore {
     store
 }
 
-/// Where a counter of the session is: sessions that share one have their copies doubted together.
+/// Where a counter of the session is: sessions that share one are invalidated together.
 fn cell(id: PublicId) -> (u8, u16) {
     let bytes = id.as_bytes();
     (bytes[0], u16::from_le_bytes([bytes[2], bytes[3]]) % 512)
@@ -216,7 +216,7 @@ fn saves_evict_no_entry_of_another_session() {
     assert_eq!(child.line(), "done");
     thread::sleep(ARRIVED);
     check_hits(&store, untouched, "old");
-    // While those that were saved are read anew, once.
+    // Each saved session is read from its file once.
     for (sessions, text) in [(in_place, "round 99".to_owned()), (growing, big(3))] {
         let before = store.stats();
         for saved in sessions {
