@@ -308,7 +308,7 @@ fn a_volume_of_another_user_that_all_may_write_to_is_refused() {
 }
 
 #[test]
-fn anothers_store_is_one_error_with_the_command_that_mends_it() {
+fn anothers_store_is_one_error_with_the_command_that_repairs_it() {
     if !is_root() {
         // Only the superuser can change owners, but every user can try another user's directory.
         let error = refusal(FileStoreOptions::new(), Path::new("/"));
