@@ -1,8 +1,8 @@
 //! The mix: the life of sessions as one order of operations, for any store. Opens none, and measures nothing.
 //!
-//! Of 1,000 operations 900 load a session and read one entry, 80 change one entry, 10 create a session and 10 end one. The n-th
-//! session is used in proportion to n to the power of -0.99, as on web sites. The number of sessions in use never changes: a session
-//! that ends gives its place to one that was created.
+//! Of 1,000 operations 900 load a session and read one entry, 80 change one entry, 10 create a session and 10 end one.
+//! The n-th session is used in proportion to n to the power of -0.99, as on web sites. The number of sessions in use
+//! never changes: a session that ends gives its place to one that was created.
 use parking_lot::{Mutex, RwLock};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -25,8 +25,8 @@ pub(crate) enum Kind {
     Turnover,
 }
 
-/// The order of operations, each with the place of the session that it uses. It is the same for every store, and made before the
-/// measurement, because a random number of this distribution takes as long as a load from memory.
+/// The order of operations, each with the place of the session that it uses. It is the same for every store, and made
+/// before the measurement, because a random number of this distribution takes as long as a load from memory.
 #[derive(Debug)]
 pub(crate) struct Order(pub(crate) Vec<(Kind, u32)>);
 

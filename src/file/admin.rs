@@ -101,7 +101,7 @@ impl FileStore {
         }
     }
 
-    /// Moves a session's file to the directory `damaged` of the store, for inspection, if it is damaged. A link, pipe
+    /// Moves a session file to the directory `damaged` of the store, for inspection, if it is damaged. A link, pipe
     /// or directory in its place is moved as well. Returns the new path; `None` if there is no such file (any more).
     ///
     /// # Errors

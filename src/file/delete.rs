@@ -21,7 +21,7 @@ use crate::sync::Instant;
 use std::fs::File;
 use std::io;
 
-/// The locked file of a session that is being deleted.
+/// The locked session file of a session that is being deleted.
 struct Dying<'a> {
     session: SessionRef<'a>,
     shard: &'a Directory,
@@ -79,7 +79,7 @@ impl FileStore {
                 Dying { session, shard, path, file: &unreadable.file, offset: 0, state: State::REPLACES };
             return self.delete_in_place(&dying, invalidate).map(drop);
         }
-        // No tombstone is written, because the file may be a hard link to another session's file. After a power cut the
+        // No tombstone is written, because the file may be a hard link to another session file. After a power cut the
         // name may lead to the damaged file again.
         invalidate()?;
         self.unlink(shard, path)?;

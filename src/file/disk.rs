@@ -33,10 +33,10 @@ use rustix::io::{Errno, retry_on_intr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Flags of every session file's opening.
+/// Flags with which every file below the root is opened.
 const SAFE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
-/// The purpose for which a session file is opened.
+/// The purpose for which a file below the root is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Read,

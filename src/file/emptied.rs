@@ -22,9 +22,9 @@ use crate::sync::{Instant, Mutex};
 use std::io;
 use std::time::Duration;
 
-/// An `rm -rf DIR/*` counts as ended when the parameters file is missing and the number of the shards that are left has not
-/// changed for this long. Shards can be left, because `rm` cannot remove a directory into which a session is written while
-/// it runs.
+/// An `rm -rf DIR/*` counts as ended when the parameters file is missing and the number of the shards that are left has
+/// not changed for this long. Shards can be left, because `rm` cannot remove a directory into which a session is
+/// written while it runs.
 const LEFT: Duration = Duration::from_secs(5);
 
 /// For this long after this process has recreated the store, a missing shard is recreated at once, because the `rm` may

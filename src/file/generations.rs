@@ -5,7 +5,7 @@
 //!
 //! Every process with a cache maps the file *read-only*. A change of a session *invalidates* its copies by a `pwrite`
 //! of a value that never repeats into the session's cell. A reading of the cell is a [`Stamp`]. The stamp is taken
-//! before the session's file is read, and the copy is returned only while the cell still equals its stamp. A hit costs
+//! before the session file is read, and the copy is returned only while the cell still equals its stamp. A hit costs
 //! two loads of the cell and no system call.
 //!
 //! Invariants; the argument built on them is in [`design`](crate::_documentation::design):
@@ -123,7 +123,7 @@ impl Generations {
         }
     }
 
-    /// Reads the session's cell. The result is the stamp of a copy that is read from the session's file after this
+    /// Reads the session's cell. The result is the stamp of a copy that is read from the session file after this
     /// call.
     pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
         self.counters().stamp(id)

@@ -30,10 +30,10 @@ pub(super) const SWEEP: &str = "sweep";
 pub(super) const DAMAGED: &str = "damaged";
 /// The prefix of temporary names; no session's name has it.
 pub(super) const TEMPORARY: &str = ".new-";
-/// The prefix of a session's file while the session is being deleted without its lock.
+/// The prefix of a session file while the session is being deleted without its lock.
 const ENDING: &str = ".end-";
 
-/// The path of one session's file: fixed length, on the stack, ready for a system call.
+/// The path of one session file: fixed length, on the stack, ready for a system call.
 pub(super) struct SessionPath([u8; PATH_LEN + 1]);
 
 const PATH_LEN: usize = 2 * PublicId::LEN + 1;

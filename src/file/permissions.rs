@@ -256,8 +256,8 @@ impl Survey {
         Ok(Self { wanted, root: stat, wrong })
     }
 
-    /// Refuses modes that [`repair`](Self::repair) would change. Tools call this, because they do not know the users of the
-    /// store.
+    /// Refuses modes that [`repair`](Self::repair) would change. Tools call this, because they do not know the users of
+    /// the store.
     ///
     /// # Errors
     ///
@@ -327,8 +327,8 @@ impl Survey {
 /// The repair of one store.
 struct Repairs<'a> {
     wanted: &'a Wanted,
-    /// The number of files and directories that were accessible, before the repair, to users other than the owner and, if the store
-    /// is shared with it, the group.
+    /// The number of files and directories that were accessible, before the repair, to users other than the owner and,
+    /// if the store is shared with it, the group.
     exposed: u64,
     /// The number of those that such users could write to.
     writable: u64,

@@ -19,7 +19,8 @@
 //! - Eviction approximates least recently used by CLOCK: one mark in each entry and no list. With a cache for a tenth
 //!   of 50,000 sessions and a Zipf popularity (0.99), strict LRU answers 71.0 % of the loads from memory, CLOCK 71.9 %,
 //!   SIEVE 76.6 % and S3-FIFO 76.5 %. Where visitors come, load a session eight times and leave, as on most sites, the
-//!   order is reversed: 88.7 %, 88.7 %, 76.2 % and 86.3 %; with half as large a cache 85.5 %, 84.8 %, 51.2 % and 77.7 %.
+//!   order is reversed: 88.7 %, 88.7 %, 76.2 % and 86.3 %; with half as large a cache 85.5 %, 84.8 %, 51.2 % and 77.7
+//!   %.
 //! - Up to 256 parts, each with a lock of its own, so that threads seldom wait for each other. Each part gets an equal
 //!   share of the limit, at least 64 KiB, because parts for a dozen sessions each lower the last CLOCK figure
 //!   from 84.8 % to 76.3 %. A record larger than its part is not kept.
@@ -48,8 +49,8 @@ use std::sync::Arc;
 
 /// Enough for tens of threads.
 const PARTS_MAX: usize = 256;
-/// The cache has one part for so many bytes of its limit, rounded down to a power of two. Because of the reserved share, a part
-/// gets at least about half of this.
+/// The cache has one part for so many bytes of its limit, rounded down to a power of two. Because of the reserved
+/// share, a part gets at least about half of this.
 const BYTES_PER_PART: usize = 128 << 10;
 
 /// One version of a session, and the stamp that shows whether it is still the newest.
@@ -76,7 +77,7 @@ pub(super) struct Cached {
 const COUNTERS_MAX: u64 = (1 << 24) - 1;
 
 impl Cached {
-    /// `stamp` was read from the counters before the session's file was opened, at the time `read_at`.
+    /// `stamp` was read from the counters before the session file was opened, at the time `read_at`.
     pub(super) fn new(record: Record, id: PublicId, version: Version, stamp: Stamp, read_at: u64) -> Self {
         let Stamp { saves, ends, counters } = stamp;
         let [a, b, c, ..] = counters.min(COUNTERS_MAX).to_le_bytes();
@@ -165,7 +166,8 @@ impl ReadCache {
         self.part(key).lock().get(key, trust)
     }
 
-    /// The entry of a session, fresh or stale, for an operation that is about to read its file; it is not counted as used.
+    /// The entry of a session, fresh or stale, for an operation that is about to read its file; it is not counted as
+    /// used.
     pub(super) fn peek(&self, key: &Key) -> Option<Cached> {
         self.part(key).lock().peek(key)
     }

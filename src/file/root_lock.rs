@@ -1,4 +1,5 @@
-//! The lock on the root of a store, held for as long as the store is open: `flock`, shared by all processes that use the store.
+//! The lock on the root of a store, held for as long as the store is open: `flock`, shared by all processes that use
+//! the store.
 //!
 //! This version never locks a root exclusively; an opening waits for a program that does. A forked child does not
 //! unlock, because the lock belongs to the open file, which the child shares with its parent.

@@ -68,8 +68,8 @@ pub struct Scan<'a> {
 }
 
 impl FileStore {
-    /// Scans all files of the store: first the foreign files beside the shards, then shard by shard. An error concerns one
-    /// file or one directory; the scan continues after it.
+    /// Scans all files of the store: first the foreign files beside the shards, then shard by shard. An error concerns
+    /// one file or one directory; the scan continues after it.
     pub fn files(&self) -> Scan<'_> {
         Scan { store: self, shard: 0, open: None, strays: self.strays(true).into() }
     }

@@ -51,7 +51,7 @@ impl<'a> SessionRef<'a> {
     }
 }
 
-/// A session's file with its lock and its newest version.
+/// A session file with its lock and its newest version.
 ///
 /// The fields drop in this order: the file's lock before the turn, so that the next thread of this process finds the
 /// file unlocked.
@@ -140,8 +140,8 @@ impl Locked<'_> {
     pub(super) fn invalidate_saved(&self) -> Result<Stamp> {
         let saves = self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Saved)?;
         self.invalidated.set(true);
-        // The stamp keeps the number of the counters file that `ends` was read from. With the number of a newer file, it would be
-        // compared with counters that count from another start.
+        // The stamp keeps the number of the counters file that `ends` was read from. With the number of a newer file,
+        // it would be compared with counters that count from another start.
         Ok(Stamp { saves, ..self.stamp_before_open })
     }
 
@@ -298,8 +298,8 @@ impl FileStore {
     }
 }
 
-/// Writes a slot's state byte. A failure costs the next power-safe save a sync. If the mark of a failed sync cannot be written, and
-/// the session cannot be written to another file either, the next save does not know of the failed sync.
+/// Writes a slot's state byte. A failure costs the next power-safe save a sync. If the mark of a failed sync cannot be
+/// written, and the session cannot be written to another file either, the next save does not know of the failed sync.
 pub(super) fn write_state(file: &File, offset: u64, state: State) {
     let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
 }

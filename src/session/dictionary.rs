@@ -17,8 +17,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Type`] if the entry holds another type; the error names the entry, the path inside it and the missing or
-    /// expected part: see [changing your types](crate::value#changing-your-types).
+    /// [`ErrorKind::Type`] if the entry holds another type; the error names the entry, the path inside it and the
+    /// missing or expected part: see [changing your types](crate::value#changing-your-types).
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;

@@ -1,4 +1,5 @@
-//! The key of a map: a string, or a value that is spelled as a string. An integer has one spelling. Reads and writes keys.
+//! The key of a map: a string, or a value that is spelled as a string. An integer has one spelling. Reads and writes
+//! keys.
 use super::buffer::Buffer;
 use super::fault::Fault;
 use super::number;
@@ -30,7 +31,8 @@ macro_rules! numbers {
     ($is_valid:ident: $($name:ident: $ty:ty => $visit:ident),* $(,)?) => {
         $(fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
             match self.name.parse::<$ty>() {
-                // Other spellings of an integer are refused, because two entries of an object would become one of a map.
+                // Other spellings of an integer are refused, because two entries of an object would become one of a
+                // map.
                 Ok(number) if number::is_json(self.name) && $is_valid(self.name, &number) => visitor.$visit(number),
                 _ => Err(Fault::invalid_type(Unexpected::Str(""), &visitor)),
             }

@@ -189,8 +189,8 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
     forward_to_deserialize_any! { bytes byte_buf unit unit_struct identifier }
 }
 
-/// Reads a part with `read`, and skips the part if `read` left it unread. An error of the skip is ignored, because after damage
-/// the reader reads nothing more.
+/// Reads a part with `read`, and skips the part if `read` left it unread. An error of the skip is ignored, because
+/// after damage the reader reads nothing more.
 #[inline]
 fn part<'de, R>(reader: &mut Reader<'de>, room: Room, read: impl FnOnce(&mut Reader<'de>) -> R) -> R {
     let before = reader.left();

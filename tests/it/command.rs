@@ -1,7 +1,7 @@
 //! The command `sessile`, run as operators run it: beside servers, on stores of other users, with mistyped input.
 //!
-//! The promise: each verb does what its help says and its exit code reports the result; live sessions stay; no session's id is
-//! repeated, after any mistake; no stored text drives a terminal.
+//! The promise: each verb does what its help says and its exit code reports the result; live sessions stay; no
+//! session's id is repeated, after any mistake; no stored text drives a terminal.
 use crate::failures::again_on_small_disk_in;
 use crate::support::client::Browser;
 use crate::support::command::{Ran, finish, finish_with, keys, numbers, run, sessile, wait};

@@ -1,5 +1,5 @@
-//! `rm -rf DIR/*` under running servers: all visitors are logged out, and the site keeps working. A removal in the midst of
-//! operations is tried by `tests/hammer`.
+//! `rm -rf DIR/*` under running servers: all visitors are logged out, and the site keeps working. A removal in the
+//! midst of operations is tried by `tests/hammer`.
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{directory_in_memory, path_of, put, record, text_of};
 use sessile::{

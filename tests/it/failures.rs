@@ -667,7 +667,7 @@ fn a_record_beyond_a_limit_keeps_the_old_version() {
     }
 }
 
-// ----------------------------------------------------------------------- things in place of a session's file
+// ----------------------------------------------------------------------- things in place of a session file
 
 /// Runs something that must not hang on a thread of its own.
 #[track_caller]

@@ -640,8 +640,8 @@ fn the_command_leaves_a_groups_store_to_its_group() {
     }
 }
 
-/// The mode of a store's directory may have been changed by mistake: the command opens no session to other users for that, and
-/// takes none from them.
+/// The mode of a store's directory may have been changed by mistake: the command opens no session to other users for
+/// that, and takes none from them.
 #[test]
 fn the_command_changes_no_mode_and_refuses_what_disagrees() {
     for (group_access, name, mode, want) in [

@@ -1,6 +1,7 @@
 //! The command `sessile`: administers a store beside the programs that use it. Uses the public API only.
 //!
-//! Results go to standard output, in words or (`--json`) as one JSON object; progress and warnings go to standard error.
+//! Results go to standard output, in words or (`--json`) as one JSON object; progress and warnings go to standard
+//! error.
 mod args;
 mod export;
 mod import;

@@ -24,7 +24,7 @@ impl AsFd for Directory {
 }
 
 impl Directory {
-    /// Opens a session's file.
+    /// Opens a session file.
     pub(in crate::file) fn open(&self, path: &SessionPath, access: Access) -> io::Result<File> {
         let mode = access.mode(self.sharing);
         let open = |flags| fs::openat(&self.fd, path.below_shard(), flags, mode);

@@ -84,8 +84,8 @@ pub(in crate::file) fn write_parts_at<const N: usize>(
     Ok(())
 }
 
-/// Appends `bytes` to a file that was opened with [`Access::Append`](super::Access::Append). Entries that others append meanwhile come before or
-/// after them, not in between.
+/// Appends `bytes` to a file that was opened with [`Access::Append`](super::Access::Append). Entries that others append
+/// meanwhile come before or after them, not in between.
 ///
 /// # Errors
 ///

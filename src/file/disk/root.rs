@@ -132,7 +132,7 @@ impl Root {
         Ok(call("stat in root", || fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW))?.into())
     }
 
-    /// Opens a session's file.
+    /// Opens a session file.
     pub(in crate::file) fn open_session(&self, path: &SessionPath, access: Access) -> io::Result<File> {
         let mode = access.mode(self.sharing);
         Ok(call("open session", || open_below(&self.fd, path, access, mode))?.into())
@@ -160,7 +160,7 @@ fn make_directory_in(parent: BorrowedFd<'_>, name: &str, sharing: Sharing) -> Re
     if mode & 0o7777 == wanted.as_raw_mode() { Ok(()) } else { sharing::set_mode_in(parent, name, wanted) }
 }
 
-/// Opens a session's file below `root` in one call that follows no link.
+/// Opens a session file below `root` in one call that follows no link.
 #[cfg(target_os = "linux")]
 fn open_below(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Result<OwnedFd, Errno> {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

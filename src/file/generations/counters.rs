@@ -1,5 +1,5 @@
-//! One set of counters: the generations file, opened and mapped, and the cell of each session in it. Knows neither which
-//! file a store uses now nor the values that are written.
+//! One set of counters: the generations file, opened and mapped, and the cell of each session in it. Knows neither
+//! which file a store uses now nor the values that are written.
 use crate::error::Result;
 use crate::file::disk::{self, Inode, Root, Taken, counters};
 use crate::file::errors::io_error;

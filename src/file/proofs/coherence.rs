@@ -77,7 +77,7 @@ impl Acting<'_> {
         assert!(seen.is_some() || was_ended || is_ended || self.is_being_ended(), "lost");
     }
 
-    /// Whether the session's file is gone or has a tombstone. Its end may not have returned yet.
+    /// Whether the session file is gone or has a tombstone. Its end may not have returned yet.
     fn is_being_ended(&self) -> bool {
         let bytes = std::fs::read(self.store.path().join(self.path())).unwrap_or_default();
         bytes.is_empty() || [0, bytes.len() / 2].iter().any(|&slot| bytes[slot..].starts_with(b"GONE"))

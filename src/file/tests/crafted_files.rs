@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 /// The position of the size in a slot.
 const SIZE_AT: u64 = 6;
 
-/// A visitor stores a text that equals a slot, byte for byte, so that the text lies in the middle of their session's
+/// A visitor stores a text that equals a slot, byte for byte, so that the text lies in the middle of their session
 /// file. Then the disk loses the second half of the file.
 #[test]
 fn a_slot_forged_inside_a_value_is_never_served() {

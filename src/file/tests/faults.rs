@@ -142,7 +142,7 @@ fn calls_that_do_a_part_or_nothing_are_continued() {
                 if part == interrupted && ["unlink", "exchange"].contains(&calls[call]) && result.is_err() {
                     let left = [fixture.text(&session), fixture.text(&successor)];
                     let old = [Some(text.to_owned()), None];
-                    // The session's file is marked as ended before it loses its name.
+                    // The session file is marked as ended before it loses its name.
                     assert!(
                         left == old || operation == Operation::Delete && left == [None, None],
                         "{context}: {left:?}"

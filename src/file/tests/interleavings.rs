@@ -85,7 +85,7 @@ fn a_rewrite_after_a_failed_sync_revives_no_ended_session() {
     assert_eq!(fixture.temporary_beside(&session), 0);
 }
 
-/// Another process opens the session's file and waits for its lock while this process is in `call` of `operation`; some
+/// Another process opens the session file and waits for its lock while this process is in `call` of `operation`; some
 /// calls of the operation fail. Returns the result of the operation, and the result of the other process's save, which
 /// appends "+".
 fn wait_during(

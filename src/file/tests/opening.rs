@@ -61,7 +61,8 @@ fn open_with_fault(condition: Condition, fault: Fault) {
     let (opened, calls) = during(fault.plan(), || condition.open(&dir));
     let context = format!("{condition:?}, {fault:?}, after calls {calls:?}");
     let failed = calls[fault.call];
-    // Hints to the kernel may fail; counters that cannot be written are opened for reading, and those that cannot be read are recreated.
+    // Hints to the kernel may fail; counters that cannot be written are opened for reading, and those that cannot be
+    // read are recreated.
     let is_hint = ["get flags", "set flags", "advise"].contains(&failed);
     // A parent that cannot be synced is not needed: the whole file system is synced instead.
     let is_closed = ["open parent", "sync parent"].contains(&failed)

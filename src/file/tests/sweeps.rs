@@ -196,7 +196,8 @@ impl Stage {
         }
     }
 
-    /// Empties the index, notes the hour in which sessions are created as that of the last walk, and sets the clock to it.
+    /// Empties the index, notes the hour in which sessions are created as that of the last walk, and sets the clock to
+    /// it.
     fn reset(&self) {
         let index = self.fixture.dir.path().join(DUE);
         self.buckets().iter().for_each(|bucket| fs::remove_file(index.join(bucket.to_string())).unwrap());

@@ -153,7 +153,7 @@ fn a_clock_set_back_during_a_sweep_loses_and_revives_nothing() {
     }
 }
 
-/// A waiter opens the session's file before a sweep removes it, and gets the lock after the sweep. Meanwhile the clock
+/// A waiter opens the session file before a sweep removes it, and gets the lock after the sweep. Meanwhile the clock
 /// may be set back, and the session imported again.
 fn check_waiter(place: Where, other: Other, set_back: bool, imported: bool) {
     let stage = Stage::new();
