@@ -16,8 +16,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The longest time that a creation takes, unless its process is killed or stopped.
-const CREATION: Duration = Duration::from_millis(100);
+/// How long an import waits for another process that is creating the same session file. A creation takes no longer
+/// unless its process was killed or stopped.
+const CREATION_WAIT: Duration = Duration::from_millis(100);
 
 impl FileStore {
     /// Loads a session by its public id, as [`load`](Store::load) does by its secret id; always from the file.
@@ -87,15 +88,15 @@ impl FileStore {
                     return Err(in_the_way(ErrorKind::Corrupt, "a damaged file is in its place"));
                 }
                 // The creating process may be between creating the file and locking it.
-                LockResult::Unreadable(unreadable) if began.elapsed() < CREATION => {
+                LockResult::Unreadable(unreadable) if began.elapsed() < CREATION_WAIT => {
                     drop(unreadable);
-                    thread::sleep(CREATION / 20);
+                    thread::sleep(CREATION_WAIT / 20);
                 }
                 LockResult::Unreadable(_) => {
                     return Err(in_the_way(ErrorKind::Busy, "its creation is running, or was interrupted"));
                 }
             }
-            if began.elapsed() > self.options.lock_wait.max(CREATION) {
+            if began.elapsed() > self.options.lock_wait.max(CREATION_WAIT) {
                 return Err(busy());
             }
         }

@@ -156,7 +156,8 @@ impl FileStore {
 
     fn open_with(mut options: FileStoreOptions, dir: &Path) -> Result<Self> {
         if options.read_only {
-            // The shared counters are opened for writing, so a read-only store has no cache and reads the files.
+            // A cache needs the shared counters, which can only be opened for writing. So a read-only store has no
+            // cache.
             options.cache_bytes = 0;
         }
         let (root, were_missing) = open::open_root(dir, &options)?;

@@ -78,8 +78,8 @@ struct Model {
 fn open(dir: &Path, clock: &Clock, by: By) -> Result<FileStore, Error> {
     let cache_bytes = match by {
         By::Cached | By::AlsoCached => 1 << 20,
-        By::Bare => 0,
-        By::Forgetful => 32 << 10,
+        By::Uncached => 0,
+        By::SmallCache => 32 << 10,
     };
     let options = FileStoreOptions::new().cache_bytes(cache_bytes).watch(false);
     // No operation has a lock when a script's next line begins; where the counters cannot be read, opening waits for
@@ -246,7 +246,7 @@ impl Model {
             let found = found.unwrap_or_else(|error| panic!("{by:?} cannot load session {at}: {error}"));
             self.check_found(at, &found, &format!("by {by:?}"));
         }
-        let found = self.store(By::Bare).load_by_id(id);
+        let found = self.store(By::Uncached).load_by_id(id);
         self.check_found(at, &found.unwrap_or_else(|error| panic!("session {at}: {error}")), "by its file");
     }
 
@@ -256,7 +256,8 @@ impl Model {
     fn resolve(&mut self, at: usize, error: &Error, candidates: Vec<Option<Record>>) {
         let (now, token) = (self.clock.now(), self.sessions[at].token.clone());
         let is_live = |record: &Record| record.deadline() > now;
-        let found = self.store(By::Bare).load(&token).unwrap_or_else(|error| panic!("session {at}: {error}"));
+        let found =
+            self.store(By::Uncached).load(&token).unwrap_or_else(|error| panic!("session {at}: {error}"));
         let mut fits = candidates.into_iter().filter(|candidate| match (&found, candidate) {
             (Lookup::Live(live), Some(record)) => is_live(record) && live.record == *record,
             (Lookup::Absent(Absent::NotFound(_)), None) => true,
@@ -266,7 +267,7 @@ impl Model {
         let chosen = fits.next().unwrap_or_else(|| panic!("session {at} is {found:?} after {error}"));
         if fits.next().is_some_and(|other| other != chosen) {
             // Both have expired, and which it is can not be seen unless the clock is set back: it is ended.
-            self.store(By::Bare).delete(&token).expect("no fault is left");
+            self.store(By::Uncached).delete(&token).expect("no fault is left");
             self.sessions[at].record = None;
         } else {
             self.sessions[at].record = chosen;
@@ -324,7 +325,7 @@ impl Model {
                 let was_live = self.is_live(at);
                 if self.is_behind && !was_live {
                     // An end that failed may have left a name, which is in the way.
-                    self.store(By::Bare).delete_by_id(&id).expect("no fault is met");
+                    self.store(By::Uncached).delete_by_id(&id).expect("no fault is met");
                     self.sessions[at].record = None;
                 }
                 let old = self.sessions[at].record.clone();
@@ -453,7 +454,7 @@ impl Model {
         let now = self.clock.now();
         let mut left = 0;
         for at in expired {
-            let found = self.store(By::Bare).load(&self.sessions[at].token).expect("no fault is left");
+            let found = self.store(By::Uncached).load(&self.sessions[at].token).expect("no fault is left");
             if matches!(found, Lookup::Absent(Absent::NotFound(_))) {
                 self.sessions[at].record = None;
             } else {
@@ -472,7 +473,7 @@ impl Model {
             self.is_behind = false;
         }
         if !self.is_behind {
-            let files = self.store(By::Bare).files().map(|file| file.expect("no fault is left").content);
+            let files = self.store(By::Uncached).files().map(|file| file.expect("no fault is left").content);
             let (mut there, mut expired) = (Vec::new(), 0);
             for holds in files {
                 match holds {
@@ -494,7 +495,7 @@ impl Model {
     /// Removes what failing operations have left, too young for a sweep, or under a name that was not acknowledged.
     fn remove_leftovers(&self) {
         let files: Vec<_> =
-            self.store(By::Bare).files().map(|file| file.expect("no fault is left")).collect();
+            self.store(By::Uncached).files().map(|file| file.expect("no fault is left")).collect();
         for file in files {
             let is_leftover = match &file.content {
                 Content::Live(live) => !self.sessions.iter().any(|known| known.id == live.id),

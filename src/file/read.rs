@@ -137,8 +137,8 @@ impl FileStore {
         }
     }
 
-    /// Opens a session's shard directory. A missing one is an error, unless the whole store was emptied and is
-    /// recreated.
+    /// Opens a session's shard directory. If it is missing because the whole store was emptied, this recreates the
+    /// store; any other missing shard is an error.
     pub(super) fn open_shard(&self, id: &PublicId) -> Result<disk::Directory> {
         match self.root.open_shard(id) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -13,20 +13,23 @@
 //! record       one block of memory, shared with the callers that loaded it
 //! ```
 //!
-//! - A hit waits for memory twice: for the entry; then for the record and the session's counters, which are fetched
-//!   side by side.
-//!   The indexes of 50,000 sessions are 280 KB, which stay in the processor's cache.
-//! - Eviction approximates least recently used by CLOCK: one mark in each entry and no list. With a cache for a tenth
-//!   of 50,000 sessions and a Zipf popularity (0.99), strict LRU answers 71.0 % of the loads from memory, CLOCK 71.9 %,
-//!   SIEVE 76.6 % and S3-FIFO 76.5 %. Where visitors come, load a session eight times and leave, as on most sites, the
-//!   order is reversed: 88.7 %, 88.7 %, 76.2 % and 86.3 %; with half as large a cache 85.5 %, 84.8 %, 51.2 % and 77.7
-//!   %.
+//! - A hit waits for main memory twice: for the entry, and then for the record and the session's counters, which are
+//!   fetched side by side. The indexes of 50,000 sessions are 280 KB, which stay in the processor's cache.
+//! - Eviction approximates least recently used by CLOCK: one mark in each entry and no list. Hit ratios in a simulation
+//!   of 50,000 sessions:
+//!
+//!   | load | LRU | CLOCK | SIEVE | S3-FIFO |
+//!   |---|--:|--:|--:|--:|
+//!   | popularity by Zipf (0.99), cache for a tenth | 71.0 % | 71.9 % | 76.6 % | 76.5 % |
+//!   | visitors come, load 8 times and leave | 88.7 % | 88.7 % | 76.2 % | 86.3 % |
+//!   | the same, with half as large a cache | 85.5 % | 84.8 % | 51.2 % | 77.7 % |
+//!
 //! - Up to 256 parts, each with a lock of its own, so that threads seldom wait for each other. Each part gets an equal
-//!   share of the limit, at least 64 KiB, because parts for a dozen sessions each lower the last CLOCK figure
-//!   from 84.8 % to 76.3 %. A record larger than its part is not kept.
+//!   share of the limit, at least 64 KiB, because parts that hold only a dozen sessions lower the last of CLOCK's
+//!   figures from 84.8 % to 76.3 %. A record larger than its part is not kept.
 //! - The limit is exact. It covers records, entries, indexes and the parts themselves, in block sizes of glibc's
-//!   allocator. One share more is reserved for an array or index that is being moved to grow; parts grow one after the
-//!   other. Parts are small, so no request waits for a large table to be moved.
+//!   allocator. The memory of one more part is reserved for an index or array that is copied while it grows; only one
+//!   part grows at a time. Parts are small, so no request waits for a large table to be copied.
 //! - Keys are session ids. Only ids of existing sessions are inserted, and this library drew those at random. A visitor
 //!   therefore cannot choose colliding keys, and a fast hash without a seed is safe.
 //! - A replaced or evicted record is dropped after the lock is released, because freeing a large record takes longer

@@ -134,9 +134,10 @@ impl Locked<'_> {
         disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
     }
 
-    /// Invalidates the copies of older versions, after the last check of the file. Returns the stamp for the writer's
-    /// own copy. Its `saves` is the new value, because the next writer waits for this lock. Its `ends` is the value
-    /// from before the path was opened, because a forced delete does not wait for this lock.
+    /// Invalidates the copies of older versions. Called after the last check that the path leads to this file. Returns
+    /// the stamp for the writer's own copy. Its `saves` is the value that was just written: no other writer can save
+    /// before this lock is released, so the copy is the newest version. Its `ends` is the value from before the path
+    /// was opened: a forced delete does not wait for this lock, and if it has run since, the copy must not match.
     pub(super) fn invalidate_saved(&self) -> Result<Stamp> {
         let saves = self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Saved)?;
         self.invalidated.set(true);
@@ -176,7 +177,7 @@ pub(super) enum LockResult<'a> {
     Session(Locked<'a>),
 }
 
-/// A locked file under a session's name that has no readable version.
+/// A locked file that has a session's name and no readable version.
 pub(super) struct UnreadableFile<'a> {
     pub(super) file: LockedFile,
     _turn: Turn<'a>,

@@ -347,7 +347,7 @@ fn checksum(prefix: [u8; PREFIX_LEN], record: &[u8], id: &PublicId) -> [u8; 16] 
     field(hasher.finalize().as_bytes(), 0)
 }
 
-/// The checksum of an encoded version, for the benchmark of it.
+/// The checksum of an encoded version. Used by the benchmark of the checksum alone.
 #[cfg(feature = "internals")]
 pub(super) fn checksum_of(encoded: &[u8], id: &PublicId) -> [u8; 16] {
     checksum(field(encoded, 0), &encoded[PREFIX_LEN..], id)

@@ -1,4 +1,4 @@
-//! Counts of a store since it was opened.
+//! Statistics of one open store: cache hits and misses, evictions, memory, failed insertions into the expiry index.
 use super::read_cache::ReadCache;
 use std::sync::atomic::{AtomicU64, Ordering};
 

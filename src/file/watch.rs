@@ -50,7 +50,7 @@ pub(super) struct Watcher {
     unwatched: Arc<Unwatched>,
 }
 
-/// The names in the root of directories that were moved or removed, and whose replacements are not watched yet.
+/// Names of directories in the root that were moved or removed, and whose replacements are not watched yet.
 type Unwatched = Mutex<BTreeSet<String>>;
 
 impl Watcher {
@@ -87,8 +87,8 @@ impl Watcher {
         for shard in 0..SHARDS {
             watching.watch(&shard_name(shard)).map_err(error)?;
         }
-        // `run` is missing in tests with private counters. The watch on it is needed for no promise among users of the
-        // library.
+        // Tests with private counters have no directory `run`. The watch on it notices only changes that are made
+        // outside the library, so processes that use the library do not depend on it.
         if watching.watch(RUN).is_err() {
             watching.unwatched.lock().insert(RUN.to_owned());
         }

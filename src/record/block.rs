@@ -141,7 +141,7 @@ pub(super) fn text_at(block: &[u8]) -> usize {
     HEADER_LEN + ROW * u32::from_le_bytes(field(block, COUNT_AT)) as usize
 }
 
-/// A part of the text of a checked block.
+/// A part of a block's text. The whole text was found to be UTF-8 when the block was checked.
 pub(super) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("the text of a block was checked")
 }

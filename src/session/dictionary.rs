@@ -1,4 +1,5 @@
-//! A session's entries: reads see the changes of this request, and changes are kept in memory.
+//! Access to a session's entries. A read sees the earlier changes of the same request. A change stays in memory until
+//! the session is saved.
 use super::Session;
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};

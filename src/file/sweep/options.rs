@@ -49,8 +49,8 @@ impl SweepOptions {
     /// Whether to read every file, instead of those that the expiry index lists as due and those of a few shards;
     /// default no.
     ///
-    /// Costs a read of each session. It is never necessary: the index is recreated after a loss, and in 256 hours every
-    /// file is read anyway.
+    /// Costs a read of each session. It is never necessary, because a lost index is recreated, and because ordinary
+    /// sweeps read one of the 256 shards for each hour, so that every file is read once within 256 hours.
     #[must_use]
     pub fn full(mut self, yes: bool) -> Self {
         self.full = yes;
