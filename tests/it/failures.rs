@@ -845,8 +845,8 @@ fn a_removed_directory_is_an_error_and_no_absent_session() {
     let shards = Shards::new();
     fs::remove_dir_all(&shards.root).unwrap();
     let text = format!(
-        "failed to open shard directory `{}`: the session directory itself was removed while the store was open; make it \
-         again and restart the program",
+        "failed to open shard directory `{}`: the session directory itself was removed while the store was open; recreate it \
+         and restart the program",
         shards.shard().display()
     );
     shards.check(ErrorKind::Io, &text, NO_SUCH_FILE, NO_SUCH_FILE);
