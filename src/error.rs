@@ -86,8 +86,8 @@ pub enum ErrorKind {
 
 /// One failure.
 ///
-/// Its text names the operation and its object, in lower case, without a full stop; a cause in the operating system or a
-/// library is in [`source`](StdError::source).
+/// Its text names the operation and its object, in lower case, without a full stop; a cause in the operating system or
+/// a library is in [`source`](StdError::source).
 pub struct Error(Box<Inner>);
 
 struct Inner {

@@ -131,7 +131,7 @@ impl Event<'_> {
                 path.display()
             )),
             Self::ParametersRecreated { path } => Some(format!(
-                "session directory `{}` had sessions and no parameters file `sessile.json`, which was made again",
+                "session directory `{}` had sessions and no parameters file `sessile.json`, which was recreated",
                 path.display()
             )),
             Self::ShardsRecreated { path, shards } => Some(format!(

@@ -437,8 +437,9 @@ mod tests {
         assert!(lifetime.renew(&mut session, at(1)).is_worth_a_write());
     }
 
-    /// A browser that comes every `gap` for 60 times, or until the server says that the session is over: it has the cookie
-    /// each time until the last step, though it drops it after 400 days at the latest. Returns how often the cookie was sent.
+    /// A browser that comes every `gap` for 60 times, or until the server says that the session is over: it has the
+    /// cookie each time until the last step, though it drops it after 400 days at the latest. Returns how often the
+    /// cookie was sent.
     #[track_caller]
     fn check_kept(lifetime: &Lifetime, expiry: Expiry, gap: Duration) -> u32 {
         let keeps = |timing: &Timing, now| {

@@ -16,8 +16,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The longest time that a creation takes, unless its process is killed or stopped.
-const CREATION: Duration = Duration::from_millis(100);
+/// How long an import waits for another process that is creating the same session file. A creation takes no longer
+/// unless its process was killed or stopped.
+const CREATION_WAIT: Duration = Duration::from_millis(100);
 
 impl FileStore {
     /// Loads a session by its public id, as [`load`](Store::load) does by its secret id; always from the file.
@@ -87,21 +88,21 @@ impl FileStore {
                     return Err(in_the_way(ErrorKind::Corrupt, "a damaged file is in its place"));
                 }
                 // The creating process may be between creating the file and locking it.
-                LockResult::Unreadable(unreadable) if began.elapsed() < CREATION => {
+                LockResult::Unreadable(unreadable) if began.elapsed() < CREATION_WAIT => {
                     drop(unreadable);
-                    thread::sleep(CREATION / 20);
+                    thread::sleep(CREATION_WAIT / 20);
                 }
                 LockResult::Unreadable(_) => {
                     return Err(in_the_way(ErrorKind::Busy, "its creation is running, or was interrupted"));
                 }
             }
-            if began.elapsed() > self.options.lock_wait.max(CREATION) {
+            if began.elapsed() > self.options.lock_wait.max(CREATION_WAIT) {
                 return Err(busy());
             }
         }
     }
 
-    /// Moves a session's file to the directory `damaged` of the store, for inspection, if it is damaged. A link, pipe
+    /// Moves a session file to the directory `damaged` of the store, for inspection, if it is damaged. A link, pipe
     /// or directory in its place is moved as well. Returns the new path; `None` if there is no such file (any more).
     ///
     /// # Errors
@@ -146,19 +147,15 @@ impl FileStore {
         self.root.make_directory(DAMAGED).map_err(error)?;
         let damaged = self.root.open_directory(DAMAGED).map_err(error)?;
         // An earlier file of the same name stays, so further files get a number.
-        for n in 0..1000 {
-            let name = if n == 0 { id.to_string() } else { format!("{id}.{n}") };
-            match shard.move_to(path.below_shard(), &damaged, &name) {
-                Ok(()) => {
-                    // A cache may have the session as it was before the damage.
-                    self.coherence.invalidate(id, None, Cause::Ended)?;
-                    return Ok(Some(self.root.path().join(DAMAGED).join(name)));
-                }
-                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(cause) if cause.kind() == io::ErrorKind::NotFound && may_be_gone()? => return Ok(None),
-                Err(cause) => return Err(error(cause)),
+        let names = (0..1000).map(|n| if n == 0 { id.to_string() } else { format!("{id}.{n}") });
+        match shard.move_to_free(path.below_shard(), &damaged, names) {
+            Ok(name) => {
+                // A cache may have the session as it was before the damage.
+                self.coherence.invalidate(id, None, Cause::Ended)?;
+                Ok(Some(self.root.path().join(DAMAGED).join(name)))
             }
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound && may_be_gone()? => Ok(None),
+            Err(cause) => Err(error(cause)),
         }
-        Err(error(io::ErrorKind::AlreadyExists.into()))
     }
 }

@@ -2,7 +2,7 @@
 //! behind one interface.
 //!
 //! File operations do not use those three directly. They ask [`Coherence`] for a stamp before they open a file, give it
-//! the version that they read or wrote, and invalidate the sessions that they changed. This module opens no session's
+//! the version that they read or wrote, and invalidate the sessions that they changed. This module opens no session
 //! file and takes no session's lock.
 //!
 //! This module stands below the operations: a writer caches its version while it holds the lock, and an operation that
@@ -57,7 +57,8 @@ pub(super) struct Coherence {
 }
 
 impl Coherence {
-    /// Caches sessions if `cache_bytes` is more than 0; watches for changes outside the library if the option is on and there is a cache.
+    /// Caches sessions if `cache_bytes` is more than 0; watches for changes outside the library if the option is on and
+    /// there is a cache.
     pub(super) fn new(root: &Root, generations: Generations, options: &FileStoreOptions) -> Self {
         let generations = Arc::new(generations);
         let cache =
@@ -90,12 +91,12 @@ impl Coherence {
         self.cache.as_ref()?.peek(&Key::of(session))
     }
 
-    /// The stamp for a copy of the version in a session's file. It must be taken before the file is opened.
+    /// The stamp for a copy of the version in a session file. It must be taken before the file is opened.
     pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
         self.generations.stamp(id)
     }
 
-    /// Counts a load that read a session's file, and whether the cache had a copy.
+    /// Counts a load that read a session file, and whether the cache had a copy.
     pub(super) fn count_read(&self, had_copy: bool) {
         self.tally.count_read(had_copy);
     }
@@ -111,7 +112,8 @@ impl Coherence {
         self.watcher.as_ref()?.as_ref().err()
     }
 
-    /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired; see [`design`](crate::_documentation::design).
+    /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired; see
+    /// [`design`](crate::_documentation::design).
     fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> bool {
         counters.confirm(&copy.id, copy.stamp())
             // A copy whose time lies in the future, because the clock was set back, is not trusted either.
@@ -134,9 +136,9 @@ impl Coherence {
         }
     }
 
-    /// Invalidates the session `id` in the caches of all processes, and returns the new value of its counter `saves` (see
-    /// [`generations`](super::generations)). `own` is the secret id of the same session, if the caller has it: if the
-    /// invalidation fails, this process drops its own copy, which is as stale as those of other processes.
+    /// Invalidates the session `id` in the caches of all processes, and returns the new value of its counter `saves`
+    /// (see [`generations`](super::generations)). `own` is the secret id of the same session, if the caller has it: if
+    /// the invalidation fails, this process drops its own copy, which is as stale as those of other processes.
     pub(super) fn invalidate(&self, id: &PublicId, own: Option<&SessionId>, cause: Cause) -> Result<u64> {
         self.invalidate_current(id, cause).map_err(|error| {
             own.inspect(|session| self.forget(session));
@@ -166,7 +168,7 @@ impl Coherence {
     fn follow(&self, now: CoarseTime) -> io::Result<u64> {
         let followed = self.generations.follow(now, |counters| {
             if let Some(cache) = &self.cache {
-                cache.heed(counters);
+                cache.set_counters(counters);
             }
         });
         #[cfg(feature = "watch")]

@@ -21,7 +21,7 @@ use crate::sync::Instant;
 use std::fs::File;
 use std::io;
 
-/// The locked file of a session that is being deleted.
+/// The locked session file of a session that is being deleted.
 struct Dying<'a> {
     session: SessionRef<'a>,
     shard: &'a Directory,
@@ -73,13 +73,13 @@ impl FileStore {
         let path = &SessionPath::of(&id);
         let invalidate = || self.coherence.invalidate(&id, session.session_id(), Cause::Ended).map(drop);
         if !unreadable.is_damaged {
-            // The flags of the inode were lost with its versions. So the file is treated as one that replaced another,
-            // and its shard is synced.
+            // The file has no readable version, so its flags are unknown. It may have replaced an older file, to which
+            // a power cut could give the name back. With this flag, the deletion syncs the shard first.
             let dying =
                 Dying { session, shard, path, file: &unreadable.file, offset: 0, state: State::REPLACES };
             return self.delete_in_place(&dying, invalidate).map(drop);
         }
-        // No tombstone is written, because the file may be a hard link to another session's file. After a power cut the
+        // No tombstone is written, because the file may be a hard link to another session file. After a power cut the
         // name may lead to the damaged file again.
         invalidate()?;
         self.unlink(shard, path)?;

@@ -3,7 +3,7 @@
 //!
 //! A delete waits for the session's lock up to its limit. Then it proceeds without the lock:
 //!
-//! 1. **Rename** the session's file to `.end-…`. From here on the path leads to no file: no load finds the session, and
+//! 1. **Rename** the session file to `.end-…`. From here on the path leads to no file: no load finds the session, and
 //!    no lock on the old file is a lock on the session.
 //! 2. **Tombstone** into the renamed file. Writers that have the file open and wait for its lock then find an ended
 //!    session.
@@ -59,7 +59,7 @@ impl FileStore {
         Ok(was_there)
     }
 
-    /// Renames a session's file to `.end-…`, which marks an unfinished deletion. Returns whether the file was there.
+    /// Renames a session file to `.end-…`, which marks an unfinished deletion. Returns whether the file was there.
     pub(super) fn move_away(&self, shard: &Directory, path: &SessionPath) -> Result<bool> {
         let moved = shard.rename(path.below_shard(), &path.ending());
         moved.map_err(|error| self.root.error("remove session file", path, error))

@@ -39,7 +39,8 @@ pub fn sealed(sequence: u64, record: &[u8], id: &PublicId) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NewerFormat`](crate::ErrorKind::NewerFormat), [`ErrorKind::OlderFormat`](crate::ErrorKind::OlderFormat).
+/// [`ErrorKind::NewerFormat`](crate::ErrorKind::NewerFormat),
+/// [`ErrorKind::OlderFormat`](crate::ErrorKind::OlderFormat).
 pub fn newest(file: &[u8], id: &PublicId) -> Result<Option<Record>> {
     Ok(match slots::view(file, id, None)? {
         View::Valid { newest, .. } => Some(newest.record),
@@ -47,7 +48,7 @@ pub fn newest(file: &[u8], id: &PublicId) -> Result<Option<Record>> {
     })
 }
 
-/// The path of a session's file below the root of its store.
+/// The path of a session file below the root of its store.
 pub fn path_of(id: &PublicId) -> String {
     SessionPath::of(id).as_str().to_owned()
 }

@@ -14,27 +14,26 @@ pub(super) const RUN: &str = "run";
 pub(super) const GENERATIONS: &str = "generations";
 /// The path of the counters below the root.
 pub(super) const GENERATIONS_PATH: &str = "run/generations";
-/// The expiry index, as a path below the root.
+/// In `run`: the expiry index.
+pub(super) const INDEX: &str = "due";
+/// The path of the expiry index below the root.
 pub(super) const DUE: &str = "run/due";
 /// In `run`: the tag by which backup programs recognize a directory that they may leave out.
 pub(super) const CACHE_TAG: &str = "CACHEDIR.TAG";
 /// The text of the tag; its first line is prescribed, to the byte (<https://bford.info/cachedir/>).
 pub(super) const CACHE_TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55
-# This directory belongs to a session store (sessile). It can be left out of backups: it is made again when it is missing.
+# This directory belongs to a session store (sessile). It can be left out of backups: it is recreated when it is missing.
 ";
-/// The places of the counters and of the index in stores of an earlier version: the root itself.
-pub(super) const EARLIER_GENERATIONS: &str = "generations";
-pub(super) const EARLIER_DUE: &str = "due";
 /// In the expiry index: the file that a running sweep locks.
 pub(super) const SWEEP: &str = "sweep";
 /// The directory to which damaged files are moved.
 pub(super) const DAMAGED: &str = "damaged";
 /// The prefix of temporary names; no session's name has it.
 pub(super) const TEMPORARY: &str = ".new-";
-/// The prefix of a session's file while the session is being deleted without its lock.
+/// The prefix of a session file while the session is being deleted without its lock.
 const ENDING: &str = ".end-";
 
-/// The path of one session's file: fixed length, on the stack, ready for a system call.
+/// The path of one session file: fixed length, on the stack, ready for a system call.
 pub(super) struct SessionPath([u8; PATH_LEN + 1]);
 
 const PATH_LEN: usize = 2 * PublicId::LEN + 1;
@@ -110,9 +109,7 @@ pub(super) fn is_shard(name: &str) -> bool {
 
 /// Whether a name in the root may come from an interrupted creation of a store.
 pub(super) fn is_ours(name: &str) -> bool {
-    is_shard(name)
-        || [PARAMETERS, RUN, EARLIER_GENERATIONS, EARLIER_DUE, DAMAGED].contains(&name)
-        || is_temporary(name)
+    is_shard(name) || [PARAMETERS, RUN, DAMAGED].contains(&name) || is_temporary(name)
 }
 
 /// Whether a name is a temporary one.
@@ -147,7 +144,13 @@ mod tests {
         for other in ["cdef0123456789abcdef0123456789abcdef01", ".end-", ".end-0a", ".new-0a"] {
             assert_eq!(ending_at("ab", other), None, "{other}");
         }
-        assert!(!is_ours("index.html") && !is_ours("AB") && !is_ours("abc"));
+        assert!(
+            !is_ours(INDEX)
+                && !is_ours(GENERATIONS)
+                && !is_ours("index.html")
+                && !is_ours("AB")
+                && !is_ours("abc")
+        );
         assert!(
             is_temporary(".new-0a")
                 && !is_temporary(".new-")

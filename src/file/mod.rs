@@ -1,12 +1,12 @@
 //! The file engine: one directory is the database, one file is a session.
 //!
-//! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::_documentation::design)).
-//! Each operation has a file: `open`, `read`, `create`, `update`, `grow`, `rotate`, `delete`, `force_delete`. [`slot`]
-//! has the bytes of a version, `slots` decides which version is the newest. `queue`, `flock` and `session_lock` are the
-//! locks. `coherence` is the only access to the cache and its invalidation (`generations`, `read_cache`, `watch`).
-//! `expiry_index` lists the sessions that may have expired, `sweep` removes expired ones, `reaper` sweeps at intervals.
-//! `frame` makes and checks the parts of a store beside its sessions. `scan`, `admin` and `repair` are for operators.
-//! This file connects the parts.
+//! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see
+//! [`design`](crate::_documentation::design)). Each operation has a file: `open`, `read`, `create`, `update`, `grow`,
+//! `rotate`, `delete`, `force_delete`. [`slot`] has the bytes of a version, `slots` decides which version is the
+//! newest. `queue`, `flock` and `session_lock` are the locks. `coherence` is the only access to the cache and its
+//! invalidation (`generations`, `read_cache`, `watch`). `expiry_index` lists the sessions that may have expired,
+//! `sweep` removes expired ones, `reaper` sweeps at intervals. `frame` makes and checks the parts of a store beside its
+//! sessions. `scan`, `admin` and `repair` are for operators. This file connects the parts.
 //!
 //! Imports point down the floors that `tests/it/tidy.rs` lists. The lower modules, up to `coherence`, do not know
 //! `FileStore`; the operations are built on them.
@@ -71,7 +71,7 @@ use crate::record::Record;
 use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Rotation, Saved, Store};
 use coherence::{Coherence, Found};
 use disk::Root;
-use emptied::MadeAgain;
+use emptied::Recreated;
 use expiry_index::ExpiryIndex;
 use root_lock::LockedRoot;
 use session_lock::SessionRef;
@@ -96,9 +96,9 @@ use std::time::SystemTime;
 /// descriptors while it runs. Copies of sessions take up to [`cache_bytes`](FileStoreOptions::cache_bytes) of memory,
 /// beside 2 MiB of counters that all processes share.
 ///
-/// While processes use a store, no other program may write into its files. Truncating `run/generations` kills every process
-/// that has it mapped (SIGBUS). A replacement or removal of that file is noticed: within a second by loads, at once by
-/// saves.
+/// While processes use a store, no other program may write into its files. Truncating `run/generations` kills every
+/// process that has it mapped (SIGBUS). A replacement or removal of that file is noticed: within a second by loads, at
+/// once by saves.
 ///
 /// # Removing expired sessions
 ///
@@ -112,7 +112,7 @@ use std::time::SystemTime;
 /// [`design`](crate::_documentation::design) has the argument, [`stats`](Self::stats) the counts.
 ///
 /// A store caches sessions only where processes share memory; that is decided when it is opened. Every load reads the
-/// session's file
+/// session file
 ///
 /// * on network file systems and those implemented by a process (NFS, SMB, 9p, FUSE):
 ///   [`uncached_file_system`](Self::uncached_file_system) then returns the name. A full file server may report an error
@@ -132,7 +132,7 @@ use std::time::SystemTime;
 pub struct FileStore {
     root: Root,
     queues: queue::Queues,
-    made_again: MadeAgain,
+    recreated: Recreated,
     expiry_index: ExpiryIndex,
     coherence: Coherence,
     options: FileStoreOptions,
@@ -156,7 +156,8 @@ impl FileStore {
 
     fn open_with(mut options: FileStoreOptions, dir: &Path) -> Result<Self> {
         if options.read_only {
-            // The shared counters are opened for writing, so a read-only store has no cache and reads the files.
+            // A cache needs the shared counters, which can only be opened for writing. So a read-only store has no
+            // cache.
             options.cache_bytes = 0;
         }
         let (root, were_missing) = open::open_root(dir, &options)?;
@@ -166,7 +167,7 @@ impl FileStore {
             coherence: Coherence::new(&root, generations, &options),
             root,
             queues: queue::Queues::new(),
-            made_again: MadeAgain::at_opening(were_missing),
+            recreated: Recreated::at_opening(were_missing),
             expiry_index: ExpiryIndex::default(),
             options,
             uncached_on,
@@ -205,7 +206,7 @@ impl FileStore {
 
     /// The name of the file system, such as `NFS`, if sessions are not cached because a process may not see another
     /// process's writes in memory there. `None` on other file systems, and if the cache was switched off anyway. The
-    /// missing cache costs only speed: every load reads the session's file.
+    /// missing cache costs only speed: every load reads the session file.
     ///
     /// ```
     /// use sessile::FileStore;

@@ -1,14 +1,16 @@
-//! The engine compared with a map: a script drives four stores on one directory, with caches of their own or none, through operations by id
-//! and by file, sweeps, re-openings and steps of the clock in both directions, while calls fail, once or for good, or do a part;
-//! and whatever can be observed is what a map of the sessions says.
+//! The engine compared with a map. A script drives four stores on one directory, some with a cache of their own and
+//! some without. Its steps are operations by id and by public id, sweeps, new openings and changes of the clock in both
+//! directions. Meanwhile calls fail, once or for good, or transfer a part of their bytes. Every result must equal that
+//! of a map of the sessions.
 //!
 //! Run by `cargo test` (`tests/histories.rs`) and by the fuzzer (`fuzz/fuzz_targets/store_model.rs`).
 //!
-//! - Without a fault, every answer is exact: whole records, and why there is none. So is what a sweep does: afterwards there is a
-//!   file for each live session, and no other.
-//! - With one, an operation may fail; then the session is what [`store`](crate::store) says of that error: at its old version,
-//!   or, where the kind leaves it open, at the old or the new one, or ended. Which one is looked up, and is the truth from
-//!   then on. Sweeps are exact again after a whole walk without a fault.
+//! - Without a fault, every answer is exact: whole records, and the reason for an absent session. The result of a sweep
+//!   is exact as well: afterwards there is a file for each live session, and no other file.
+//! - With a fault, an operation may fail. Then the session is in a state that [`store`](crate::store) allows for that
+//!   kind of error: at its old version or, where the kind leaves it open, at the old version, at the new version, or
+//!   ended. The script reads the session to find out in which of these states it is, and expects that state from then
+//!   on. Sweeps are exact again after a whole walk without a fault.
 //! - A session that was ended or swept never comes back, in any store, unless it is imported.
 mod script;
 
@@ -48,8 +50,8 @@ struct Expected {
 }
 
 impl Expected {
-    /// Records a saved deadline. An earlier one is inserted in the index if its hour is earlier; the entry for a later time is looked at
-    /// first anyway.
+    /// Records a saved deadline. An earlier one is inserted in the index if its hour is earlier; the entry for a later
+    /// time is looked at first anyway.
     fn save_deadline(&mut self, deadline: SystemTime, now: SystemTime) {
         let bucket = |deadline| bucket_of(micros(deadline), micros(now));
         if deadline < self.indexed && bucket(deadline) < bucket(self.indexed) {
@@ -65,22 +67,23 @@ struct Model {
     sessions: Vec<Expected>,
     /// Makes each version's text different from all others.
     versions: u64,
-    /// The fault of the next operation: the number of the system call that fails, its error number, and whether all later calls of
-    /// the operation fail too.
+    /// The fault of the next operation: the number of the system call that fails, its error number, and whether all
+    /// later calls of the operation fail too.
     fault: Option<(usize, i32, bool)>,
-    /// Whether a sweep may miss expired sessions: after a failed call, or after the clock was set back, an index entry may be
-    /// missing or late.
+    /// Whether a sweep may miss expired sessions: after a failed call, or after the clock was set back, an index entry
+    /// may be missing or late.
     is_behind: bool,
 }
 
 fn open(dir: &Path, clock: &Clock, by: By) -> Result<FileStore, Error> {
     let cache_bytes = match by {
         By::Cached | By::AlsoCached => 1 << 20,
-        By::Bare => 0,
-        By::Forgetful => 32 << 10,
+        By::Uncached => 0,
+        By::SmallCache => 32 << 10,
     };
     let options = FileStoreOptions::new().cache_bytes(cache_bytes).watch(false);
-    // No operation has a lock when a script's next line begins; where the counters cannot be read, opening waits for the others.
+    // No operation has a lock when a script's next line begins; where the counters cannot be read, opening waits for
+    // the others.
     options.lock_wait(Duration::from_millis(5)).clock(clock.clone()).open(dir)
 }
 
@@ -135,7 +138,8 @@ impl Model {
         for bucket in fs::read_dir(&index).expect("the index") {
             fs::remove_file(bucket.expect("a name").path()).expect("a bucket");
         }
-        // The hour of the last walk, as at the creation of the store: without it, the first sweep of each script would walk all shards.
+        // The hour of the last walk, as at the creation of the store: without it, the first sweep of each script would
+        // walk all shards.
         let walked = micros(UNIX_EPOCH + BEGIN) / BUCKET_MICROS;
         fs::write(index.join(SWEEP), format!("{walked:20}\n")).expect("the note of the last walk");
         EMPTY.set(Some(self.dir));
@@ -242,16 +246,18 @@ impl Model {
             let found = found.unwrap_or_else(|error| panic!("{by:?} cannot load session {at}: {error}"));
             self.check_found(at, &found, &format!("by {by:?}"));
         }
-        let found = self.store(By::Bare).load_by_id(id);
+        let found = self.store(By::Uncached).load_by_id(id);
         self.check_found(at, &found.unwrap_or_else(|error| panic!("session {at}: {error}")), "by its file");
     }
 
-    /// After an error: finds out which of the candidates the store has, and expects that from then on. An ended session stays ended.
+    /// After an error: finds out which of the candidates the store has, and expects that from then on. An ended session
+    /// stays ended.
     #[track_caller]
     fn resolve(&mut self, at: usize, error: &Error, candidates: Vec<Option<Record>>) {
         let (now, token) = (self.clock.now(), self.sessions[at].token.clone());
         let is_live = |record: &Record| record.deadline() > now;
-        let found = self.store(By::Bare).load(&token).unwrap_or_else(|error| panic!("session {at}: {error}"));
+        let found =
+            self.store(By::Uncached).load(&token).unwrap_or_else(|error| panic!("session {at}: {error}"));
         let mut fits = candidates.into_iter().filter(|candidate| match (&found, candidate) {
             (Lookup::Live(live), Some(record)) => is_live(record) && live.record == *record,
             (Lookup::Absent(Absent::NotFound(_)), None) => true,
@@ -261,7 +267,7 @@ impl Model {
         let chosen = fits.next().unwrap_or_else(|| panic!("session {at} is {found:?} after {error}"));
         if fits.next().is_some_and(|other| other != chosen) {
             // Both have expired, and which it is can not be seen unless the clock is set back: it is ended.
-            self.store(By::Bare).delete(&token).expect("no fault is left");
+            self.store(By::Uncached).delete(&token).expect("no fault is left");
             self.sessions[at].record = None;
         } else {
             self.sessions[at].record = chosen;
@@ -319,7 +325,7 @@ impl Model {
                 let was_live = self.is_live(at);
                 if self.is_behind && !was_live {
                     // An end that failed may have left a name, which is in the way.
-                    self.store(By::Bare).delete_by_id(&id).expect("no fault is met");
+                    self.store(By::Uncached).delete_by_id(&id).expect("no fault is met");
                     self.sessions[at].record = None;
                 }
                 let old = self.sessions[at].record.clone();
@@ -448,7 +454,7 @@ impl Model {
         let now = self.clock.now();
         let mut left = 0;
         for at in expired {
-            let found = self.store(By::Bare).load(&self.sessions[at].token).expect("no fault is left");
+            let found = self.store(By::Uncached).load(&self.sessions[at].token).expect("no fault is left");
             if matches!(found, Lookup::Absent(Absent::NotFound(_))) {
                 self.sessions[at].record = None;
             } else {
@@ -467,7 +473,7 @@ impl Model {
             self.is_behind = false;
         }
         if !self.is_behind {
-            let files = self.store(By::Bare).files().map(|file| file.expect("no fault is left").content);
+            let files = self.store(By::Uncached).files().map(|file| file.expect("no fault is left").content);
             let (mut there, mut expired) = (Vec::new(), 0);
             for holds in files {
                 match holds {
@@ -489,7 +495,7 @@ impl Model {
     /// Removes what failing operations have left, too young for a sweep, or under a name that was not acknowledged.
     fn remove_leftovers(&self) {
         let files: Vec<_> =
-            self.store(By::Bare).files().map(|file| file.expect("no fault is left")).collect();
+            self.store(By::Uncached).files().map(|file| file.expect("no fault is left")).collect();
         for file in files {
             let is_leftover = match &file.content {
                 Content::Live(live) => !self.sessions.iter().any(|known| known.id == live.id),

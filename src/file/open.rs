@@ -10,14 +10,13 @@ use super::layout::{PARAMETERS, SHARDS, shard_name};
 use super::options::FileStoreOptions;
 use super::root_lock::LockedRoot;
 use super::scan::{Content, ScannedFile};
-use super::{frame, permissions, run};
+use super::{frame, permissions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::sync::{Instant, thread};
+use crate::sync::Instant;
 use std::error::Error as _;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 impl FileStoreOptions {
     /// Opens the store in `dir`. Creates the directory (mode 0700; its parent must exist) and the store in it, if there
@@ -35,8 +34,7 @@ impl FileStoreOptions {
     /// may write to. [`ErrorKind::Io`] for all that the operating system refuses, and, without
     /// [`create`](Self::create), for a store that lacks one of its shard directories. (With `create`, missing shard
     /// directories are recreated, and [`Event::ShardsRecreated`] names them.) [`ErrorKind::InUse`] if another process
-    /// has the directory locked for the whole [`lock_wait`](Self::lock_wait), or if the counters file of an earlier
-    /// version is there while processes have the store open.
+    /// has the directory locked for the whole [`lock_wait`](Self::lock_wait).
     pub fn open(self, dir: impl AsRef<Path>) -> Result<FileStore> {
         self.check()?;
         FileStore::open_with(self, dir.as_ref())
@@ -50,35 +48,19 @@ impl FileStoreOptions {
 ///
 /// A read-only store has no counters: it reads the session files, and changes nothing.
 pub(super) fn lock_root(root: &Root, options: &FileStoreOptions) -> Result<(LockedRoot, Generations)> {
-    const OPERATION: &str = "lock session directory";
-    let io = |error| io_error(OPERATION, error).with_path(root.path());
-    let in_use = |reason| {
-        Error::new(ErrorKind::InUse, "open session store").with_path(root.path()).with_reason(reason)
-    };
+    let io = |error| io_error("lock session directory", error).with_path(root.path());
     let deadline = Instant::now() + options.lock_wait;
-    loop {
-        let locked = LockedRoot::share(root.directory().map_err(io)?, deadline).map_err(io)?;
-        let lock = locked.ok_or_else(|| in_use("another process has locked the directory"))?;
-        if options.read_only {
-            return Ok((lock, Generations::none()?));
-        }
-        if !run::has_earlier(root)? {
-            let is_mapped = options.cache_bytes > 0;
-            return Ok((lock, Generations::open(root, is_mapped, options.clock.now_coarse())?));
-        }
-        // The shared lock is released first, because a lock that is converted in place may be lost on the way.
-        drop(lock);
-        match LockedRoot::acquire(root.directory().map_err(io)?, Instant::now()).map_err(io)? {
-            Some(_alone) => run::remove_earlier(root)?,
-            None if Instant::now() > deadline => {
-                return Err(in_use(
-                    "its file `generations` is of an earlier version, which may still use it; stop all processes that have \
-                     the store open, or remove the file if none of them is of an earlier version",
-                ));
-            }
-            None => thread::sleep(Duration::from_millis(1)),
-        }
-    }
+    let locked = LockedRoot::share(root.directory().map_err(io)?, deadline).map_err(io)?;
+    let lock = locked.ok_or_else(|| {
+        let error = Error::new(ErrorKind::InUse, "open session store").with_path(root.path());
+        error.with_reason("another process has locked the directory")
+    })?;
+    let generations = if options.read_only {
+        Generations::none()?
+    } else {
+        Generations::open(root, options.cache_bytes > 0, options.clock.now_coarse())?
+    };
+    Ok((lock, generations))
 }
 
 /// Switches the cache off where processes do not share memory. Returns the name of such a file system, if the cache was
@@ -143,7 +125,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
     if options.keep_modes && !is_new {
         survey.check(&root)?;
     } else {
-        survey.mend(&root, is_there.then_some(&options.observer))?;
+        survey.repair(&root, is_there.then_some(&options.observer))?;
     }
     let were_missing = check_shards(&root, options)?;
     Ok((root, were_missing))
@@ -213,9 +195,7 @@ pub(super) fn check_formats(dir: &Path) -> Result<()> {
 }
 
 fn other_format(kind: ErrorKind, file: &ScannedFile, reason: String) -> Error {
-    Error::new(kind, "make the parameters of session store anew for")
-        .with_path(&file.path)
-        .with_reason(reason)
+    Error::new(kind, "recreate the parameters of session store for").with_path(&file.path).with_reason(reason)
 }
 
 /// Whether an error means that a file is missing.

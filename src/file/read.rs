@@ -1,4 +1,4 @@
-//! Reading a session's file without a lock, and opening files and shards.
+//! Reading a session file without a lock, and opening files and shards.
 //!
 //! A reader reads the file while saves may be running. It trusts a reading whose newest slot is settled (see
 //! [`slots`]), or two identical readings in a row; after eight re-reads it takes a shared lock for one more. So a
@@ -113,7 +113,7 @@ impl FileStore {
         self.root.located(view, path).map(Some)
     }
 
-    /// Opens a session's file; `None` if there is none. A missing shard is an error.
+    /// Opens a session file; `None` if there is none. A missing shard is an error.
     pub(super) fn open_file(
         &self,
         id: &PublicId,
@@ -128,7 +128,7 @@ impl FileStore {
         }
     }
 
-    /// The result of opening a session's file; `None` if there is none.
+    /// The result of opening a session file; `None` if there is none.
     pub(super) fn opened(&self, opened: io::Result<File>, path: &SessionPath) -> Result<Option<File>> {
         match opened {
             Ok(file) => Ok(Some(file)),
@@ -137,8 +137,8 @@ impl FileStore {
         }
     }
 
-    /// Opens a session's shard directory. A missing one is an error, unless the whole store was emptied and is
-    /// recreated.
+    /// Opens a session's shard directory. If it is missing because the whole store was emptied, this recreates the
+    /// store; any other missing shard is an error.
     pub(super) fn open_shard(&self, id: &PublicId) -> Result<disk::Directory> {
         match self.root.open_shard(id) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -151,7 +151,7 @@ impl FileStore {
         }
     }
 
-    /// Passes the bytes of a session's file to `look`.
+    /// Passes the bytes of a session file to `look`.
     pub(super) fn look<R>(
         &self,
         file: &File,

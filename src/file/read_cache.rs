@@ -13,19 +13,23 @@
 //! record       one block of memory, shared with the callers that loaded it
 //! ```
 //!
-//! - A hit waits for memory twice: for the entry; then for the record and the session's counters, which are fetched
-//!   side by side.
-//!   The indexes of 50,000 sessions are 280 KB, which stay in the processor's cache.
-//! - Eviction approximates least recently used by CLOCK: one mark in each entry and no list. With a cache for a tenth
-//!   of 50,000 sessions and a Zipf popularity (0.99), strict LRU answers 71.0 % of the loads from memory, CLOCK 71.9 %,
-//!   SIEVE 76.6 % and S3-FIFO 76.5 %. Where visitors come, load a session eight times and leave, as on most sites, the
-//!   order is reversed: 88.7 %, 88.7 %, 76.2 % and 86.3 %; with half as large a cache 85.5 %, 84.8 %, 51.2 % and 77.7 %.
+//! - A hit waits for main memory twice: for the entry, and then for the record and the session's counters, which are
+//!   fetched side by side. The indexes of 50,000 sessions are 280 KB, which stay in the processor's cache.
+//! - Eviction approximates least recently used by CLOCK: one mark in each entry and no list. Hit ratios in a simulation
+//!   of 50,000 sessions:
+//!
+//!   | load | LRU | CLOCK | SIEVE | S3-FIFO |
+//!   |---|--:|--:|--:|--:|
+//!   | popularity by Zipf (0.99), cache for a tenth | 71.0 % | 71.9 % | 76.6 % | 76.5 % |
+//!   | visitors come, load 8 times and leave | 88.7 % | 88.7 % | 76.2 % | 86.3 % |
+//!   | the same, with half as large a cache | 85.5 % | 84.8 % | 51.2 % | 77.7 % |
+//!
 //! - Up to 256 parts, each with a lock of its own, so that threads seldom wait for each other. Each part gets an equal
-//!   share of the limit, at least 64 KiB, because parts for a dozen sessions each lower the last CLOCK figure
-//!   from 84.8 % to 76.3 %. A record larger than its part is not kept.
+//!   share of the limit, at least 64 KiB, because parts that hold only a dozen sessions lower the last of CLOCK's
+//!   figures from 84.8 % to 76.3 %. A record larger than its part is not kept.
 //! - The limit is exact. It covers records, entries, indexes and the parts themselves, in block sizes of glibc's
-//!   allocator. One share more is reserved for an array or index that is being moved to grow; parts grow one after the
-//!   other. Parts are small, so no request waits for a large table to be moved.
+//!   allocator. The memory of one more part is reserved for an index or array that is copied while it grows; only one
+//!   part grows at a time. Parts are small, so no request waits for a large table to be copied.
 //! - Keys are session ids. Only ids of existing sessions are inserted, and this library drew those at random. A visitor
 //!   therefore cannot choose colliding keys, and a fast hash without a seed is safe.
 //! - A replaced or evicted record is dropped after the lock is released, because freeing a large record takes longer
@@ -48,8 +52,8 @@ use std::sync::Arc;
 
 /// Enough for tens of threads.
 const PARTS_MAX: usize = 256;
-/// The cache has one part for so many bytes of its limit, rounded down to a power of two. Because of the reserved share, a part
-/// gets at least about half of this.
+/// The cache has one part for so many bytes of its limit, rounded down to a power of two. Because of the reserved
+/// share, a part gets at least about half of this.
 const BYTES_PER_PART: usize = 128 << 10;
 
 /// One version of a session, and the stamp that shows whether it is still the newest.
@@ -76,7 +80,7 @@ pub(super) struct Cached {
 const COUNTERS_MAX: u64 = (1 << 24) - 1;
 
 impl Cached {
-    /// `stamp` was read from the counters before the session's file was opened, at the time `read_at`.
+    /// `stamp` was read from the counters before the session file was opened, at the time `read_at`.
     pub(super) fn new(record: Record, id: PublicId, version: Version, stamp: Stamp, read_at: u64) -> Self {
         let Stamp { saves, ends, counters } = stamp;
         let [a, b, c, ..] = counters.min(COUNTERS_MAX).to_le_bytes();
@@ -153,7 +157,7 @@ impl ReadCache {
     }
 
     /// Replaces the counters against which entries are validated.
-    pub(super) fn heed(&self, counters: &Arc<Counters>) {
+    pub(super) fn set_counters(&self, counters: &Arc<Counters>) {
         for part in &self.parts {
             part.0.lock().counters = Arc::clone(counters);
         }
@@ -165,7 +169,8 @@ impl ReadCache {
         self.part(key).lock().get(key, trust)
     }
 
-    /// The entry of a session, fresh or stale, for an operation that is about to read its file; it is not counted as used.
+    /// The entry of a session, fresh or stale, for an operation that is about to read its file; it is not counted as
+    /// used.
     pub(super) fn peek(&self, key: &Key) -> Option<Cached> {
         self.part(key).lock().peek(key)
     }
@@ -524,7 +529,7 @@ mod tests {
         };
         cache.put(&key(1), cached(1, 10), |_, _| true);
         asks(&old);
-        cache.heed(&new);
+        cache.set_counters(&new);
         asks(&new);
     }
 

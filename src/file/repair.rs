@@ -99,15 +99,9 @@ impl Parameters {
 fn set_parameters_aside(root: &Root) -> io::Result<()> {
     root.make_directory(DAMAGED)?;
     let (from, to) = (root.open_directory(".")?, root.open_directory(DAMAGED)?);
-    let mut moved = Err(io::ErrorKind::AlreadyExists.into());
     // Earlier files in `damaged` stay, so each gets a number.
-    for n in 0..1000 {
-        moved = from.move_to(PARAMETERS, &to, &format!("{PARAMETERS}.{n}"));
-        if !moved.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
-            break;
-        }
-    }
-    moved
+    let names = (0..1000).map(|n| format!("{PARAMETERS}.{n}"));
+    from.move_to_free(PARAMETERS, &to, names).map(drop)
 }
 
 fn missing_shards(root: &Root) -> Result<Vec<String>> {

@@ -6,8 +6,8 @@ use super::FileStore;
 use super::disk::{Directory, Stat};
 use super::errors::io_error;
 use super::layout::{
-    CACHE_TAG, DAMAGED, DUE, GENERATIONS, PARAMETERS, RUN, SHARDS, SWEEP, bucket_named, ending_at, is_shard,
-    is_temporary, session_at, shard_name,
+    CACHE_TAG, DAMAGED, DUE, GENERATIONS, INDEX, PARAMETERS, RUN, SHARDS, SWEEP, bucket_named, ending_at,
+    is_shard, is_temporary, session_at, shard_name,
 };
 use super::session_lock::SessionRef;
 use super::slots::View;
@@ -68,8 +68,8 @@ pub struct Scan<'a> {
 }
 
 impl FileStore {
-    /// Scans all files of the store: first the foreign files beside the shards, then shard by shard. An error concerns one
-    /// file or one directory; the scan continues after it.
+    /// Scans all files of the store: first the foreign files beside the shards, then shard by shard. An error concerns
+    /// one file or one directory; the scan continues after it.
     pub fn files(&self) -> Scan<'_> {
         Scan { store: self, shard: 0, open: None, strays: self.strays(true).into() }
     }
@@ -125,7 +125,7 @@ impl FileStore {
         let run = self.root.open_directory(RUN).and_then(|run| run.names());
         let (in_run, run_error) = self.names_or_error(RUN, run);
         let in_run = in_run.into_iter().filter_map(|name| match &*name {
-            _ if format!("{RUN}/{name}") == DUE => None,
+            INDEX => None,
             CACHE_TAG | GENERATIONS => unless_file(&format!("{RUN}/{name}")),
             _ => Some(Ok(stray(format!("{RUN}/{name}"), is_temporary(&name)))),
         });

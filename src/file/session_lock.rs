@@ -51,7 +51,7 @@ impl<'a> SessionRef<'a> {
     }
 }
 
-/// A session's file with its lock and its newest version.
+/// A session file with its lock and its newest version.
 ///
 /// The fields drop in this order: the file's lock before the turn, so that the next thread of this process finds the
 /// file unlocked.
@@ -134,14 +134,15 @@ impl Locked<'_> {
         disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
     }
 
-    /// Invalidates the copies of older versions, after the last check of the file. Returns the stamp for the writer's
-    /// own copy. Its `saves` is the new value, because the next writer waits for this lock. Its `ends` is the value
-    /// from before the path was opened, because a forced delete does not wait for this lock.
+    /// Invalidates the copies of older versions. Called after the last check that the path leads to this file. Returns
+    /// the stamp for the writer's own copy. Its `saves` is the value that was just written: no other writer can save
+    /// before this lock is released, so the copy is the newest version. Its `ends` is the value from before the path
+    /// was opened: a forced delete does not wait for this lock, and if it has run since, the copy must not match.
     pub(super) fn invalidate_saved(&self) -> Result<Stamp> {
         let saves = self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Saved)?;
         self.invalidated.set(true);
-        // The stamp keeps the number of the counters file that `ends` was read from. With the number of a newer file, it would be
-        // compared with counters that count from another start.
+        // The stamp keeps the number of the counters file that `ends` was read from. With the number of a newer file,
+        // it would be compared with counters that count from another start.
         Ok(Stamp { saves, ..self.stamp_before_open })
     }
 
@@ -176,7 +177,7 @@ pub(super) enum LockResult<'a> {
     Session(Locked<'a>),
 }
 
-/// A locked file under a session's name that has no readable version.
+/// A locked file that has a session's name and no readable version.
 pub(super) struct UnreadableFile<'a> {
     pub(super) file: LockedFile,
     _turn: Turn<'a>,
@@ -298,8 +299,8 @@ impl FileStore {
     }
 }
 
-/// Writes a slot's state byte. A failure costs the next power-safe save a sync. If the mark of a failed sync cannot be written, and
-/// the session cannot be written to another file either, the next save does not know of the failed sync.
+/// Writes a slot's state byte. A failure costs the next power-safe save a sync. If the mark of a failed sync cannot be
+/// written, and the session cannot be written to another file either, the next save does not know of the failed sync.
 pub(super) fn write_state(file: &File, offset: u64, state: State) {
     let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
 }

@@ -1,4 +1,4 @@
-//! The bytes of one slot of a session's file: the codec, and the format for readers in other languages. Pure: opens no
+//! The bytes of one slot of a session file: the codec, and the format for readers in other languages. Pure: opens no
 //! file, reads no clock.
 //!
 //! ```text
@@ -254,9 +254,9 @@ pub(super) fn claimed_size(slot: &[u8]) -> Option<usize> {
     1_usize.checked_shl(slot[SLOT_SIZE_AT].into())
 }
 
-/// Whether these bytes are the beginning of a slot that claims to be larger, because its file was truncated. The second half
-/// of such a file is the middle of a visitor's data, and may look like a slot. (If only the claimed size is wrong, the slot is
-/// not cut; the checksum, which covers the size that was written, tells.)
+/// Whether these bytes are the beginning of a slot that claims to be larger, because its file was truncated. The second
+/// half of such a file is the middle of a visitor's data, and may look like a slot. (If only the claimed size is wrong,
+/// the slot is not cut; the checksum, which covers the size that was written, tells.)
 pub(super) fn is_cut(slot: &[u8], id: &PublicId) -> bool {
     let is_larger = |size| size > slot.len() && size <= SLOT_MAX;
     let says_so = [MAGIC, VOID].contains(&field(slot, 0)) && claimed_size(slot).is_some_and(is_larger);
@@ -287,9 +287,9 @@ pub(super) fn claim(slot: &[u8]) -> Claim {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Corrupt`] if any byte of prefix or record is missing or changed, or if the slot belongs to
-/// another session; [`ErrorKind::NewerFormat`] and [`ErrorKind::OlderFormat`] for a format of another version of this crate.
-/// An expired record is *not* an error.
+/// [`ErrorKind::Corrupt`] if any byte of prefix or record is missing or changed, or if the slot belongs to another
+/// session; [`ErrorKind::NewerFormat`] and [`ErrorKind::OlderFormat`] for a format of another version of this crate. An
+/// expired record is *not* an error.
 pub(super) fn decode(slot: &[u8], id: &PublicId) -> Result<Decoded> {
     let corrupt =
         |reason: &'static str| Error::new(ErrorKind::Corrupt, "decode session record").with_reason(reason);
@@ -347,7 +347,7 @@ fn checksum(prefix: [u8; PREFIX_LEN], record: &[u8], id: &PublicId) -> [u8; 16] 
     field(hasher.finalize().as_bytes(), 0)
 }
 
-/// The checksum of an encoded version, for the benchmark of it.
+/// The checksum of an encoded version. Used by the benchmark of the checksum alone.
 #[cfg(feature = "internals")]
 pub(super) fn checksum_of(encoded: &[u8], id: &PublicId) -> [u8; 16] {
     checksum(field(encoded, 0), &encoded[PREFIX_LEN..], id)

@@ -8,7 +8,8 @@
 //! other need not be verified.
 //!
 //! **Ended.** A tombstone in either slot ends the session, so that a `delete` that is killed half-way leaves no older
-//! version behind. A tombstone beside a slot of another format is ignored, because only a version that knows that format may judge the file.
+//! version behind. A tombstone beside a slot of another format is ignored, because only a version that knows that
+//! format may judge the file.
 //!
 //! **Settled.** A reader holds no lock, and two saves may happen while it reads the file: it may read slot 0 with
 //! version v, before a save writes v + 2 there, and slot 1 while the next save writes v + 3 over v + 1. The reader then
@@ -17,7 +18,7 @@
 //! imitate that, because its lowest byte is that of v + 1 or v + 3, never that of v − 1. Otherwise the reader reads
 //! again.
 //!
-//! **By position only.** A visitor who knows his id knows the key of his checksums, and can store a text that is a
+//! **By position only.** A visitor who knows their id knows the key of their checksums, and can store a text that is a
 //! valid slot to the last byte. Such a text is never read as a slot, because it lies within a slot. If a file was
 //! truncated so that the text lies at a slot's position, the file is damaged.
 //!
@@ -60,8 +61,8 @@ pub(super) const FILE_BYTES_MAX: usize = 2 * SLOT_MAX;
 ///
 /// # Errors
 ///
-/// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) or [`OlderFormat`](crate::error::ErrorKind::OlderFormat) if either slot
-/// was written by another version of this crate: this one must neither serve nor overwrite it.
+/// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) or [`OlderFormat`](crate::error::ErrorKind::OlderFormat) if
+/// either slot was written by another version of this crate: this one must neither serve nor overwrite it.
 pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Result<View> {
     let Some((first, second)) = split(file) else {
         return Ok(if is_beginning(file) { View::Empty } else { View::Damaged });
@@ -247,7 +248,8 @@ mod tests {
         assert!(matches!(part(1, State::WRITTEN, 16 * SLOT_MIN), View::Damaged));
     }
 
-    /// A visitor who knows the id can store the likeness of a slot, and wait until a disk loses the second half of the file.
+    /// A visitor who knows the id can store the likeness of a slot, and wait until a disk loses the second half of the
+    /// file.
     #[test]
     fn bytes_inside_a_slot_are_never_a_version() {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
@@ -268,7 +270,8 @@ mod tests {
         for byte in 0..PREFIX_LEN {
             let mut torn = first.clone();
             torn[byte] ^= 4;
-            // Without its magic it says nothing of its size: that is 4 bytes of one sector, which all versions begin with.
+            // Without its magic it says nothing of its size: that is 4 bytes of one sector, which all versions begin
+            // with.
             let magic = byte < 4;
             let size = byte == 6;
             match cut(&torn) {

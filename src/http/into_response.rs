@@ -15,8 +15,8 @@ pub trait ServerResponse: Sized {
 
 /// A type that a handler may return to a server with responses of type `R`: a response, or a `Result` of one.
 ///
-/// The error of that `Result` is an [`Error`], a `Box<dyn Error + Send + Sync>` for a handler that meets errors of several kinds,
-/// or a type of the program's own that implements this trait:
+/// The error of that `Result` is an [`Error`], a `Box<dyn Error + Send + Sync>` for a handler that meets errors of
+/// several kinds, or a type of the program's own that implements this trait:
 ///
 /// ```
 /// use sessile::http::{IntoResponse, ServerResponse};

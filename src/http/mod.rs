@@ -1,11 +1,12 @@
-//! The web layer: takes `Cookie` header values and returns header pairs. Knows no server. The modules `tiny_http` and
-//! `rouille`, features of the same names, are adapters of 30 to 55 lines of code over one core, [`serve`].
+//! The web layer. It takes the values of `Cookie` headers, returns pairs of headers, and does not depend on any server.
+//! The modules `tiny_http` and `rouille`, features of the same names, are adapters of 30 to 55 lines of code over one
+//! core, [`serve`].
 //!
 //! # Another server
 //!
 //! An adapter for a third server takes about 40 lines. It implements [`ServerResponse`] for a wrapper of the server's
-//! response (a wrapper, because neither the trait nor the response is the program's own) and [`IntoResponse`] for the
-//! types that handlers return, and calls [`serve`]:
+//! response, implements [`IntoResponse`] for the types that handlers return, and calls [`serve`]. (Rust's orphan rule
+//! requires the wrapper: the program defines neither the trait nor the response.)
 //!
 //! ```
 //! use sessile::http::{self, IntoResponse, ServerResponse};
@@ -59,7 +60,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A program whose handlers are not functions of one type need not use [`serve`]:
+//! A program that cannot pass its handler to [`serve`] as one function calls `visit` and `finish` itself:
 //!
 //! ```
 //! use sessile::{Cookies, FileStore, Sessions};

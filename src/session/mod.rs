@@ -75,7 +75,8 @@ const LOOKED_UP_MAX: usize = 4;
 )]
 pub struct Session {
     context: Arc<Context>,
-    /// The request's well-formed tokens, until a `destroy` clears them. Only the first few are looked up: see [`LOOKED_UP_MAX`].
+    /// The request's well-formed tokens, until a `destroy` clears them. Only the first few are looked up: see
+    /// [`LOOKED_UP_MAX`].
     candidates: Candidates,
     /// The number of candidates that were read, well-formed or not.
     candidates_read: u8,

@@ -1,7 +1,7 @@
 //! The command `sessile`, run as operators run it: beside servers, on stores of other users, with mistyped input.
 //!
-//! The promise: each verb does what its help says and its exit code reports the result; live sessions stay; no session's id is
-//! repeated, after any mistake; no stored text drives a terminal.
+//! The promise: each verb does what its help says and its exit code reports the result; live sessions stay; no
+//! session's id is repeated, after any mistake; no stored text drives a terminal.
 use crate::failures::again_on_small_disk_in;
 use crate::support::client::Browser;
 use crate::support::command::{Ran, finish, finish_with, keys, numbers, run, sessile, wait};
@@ -615,7 +615,7 @@ fn verify_names_what_has_a_name_of_the_store_and_another_kind() {
     place.live(1);
     let at = |name: &str| place.root.join(name);
     fs::remove_file(at("run/CACHEDIR.TAG")).unwrap();
-    // The last two, an earlier version had.
+    // The last directory and the last file have names that belong in `run`.
     let directories = ["run/CACHEDIR.TAG", "run/due/400000", "due"];
     for name in directories {
         fs::create_dir(at(name)).unwrap();
@@ -1181,7 +1181,7 @@ fn with_json_every_error_is_an_object_on_standard_error() {
     let root = bare.root.to_str().unwrap();
     fs::remove_dir(bare.root.join("77")).unwrap();
     let ran = finish_with(&mut sessile(["import", "--json", "--partial", root]), "").ends(0);
-    let want = format!("session directory `{root}` lacked shard directories, which were made again: 77");
+    let want = format!("session directory `{root}` lacked shard directories, which were recreated: 77");
     assert_eq!(serde_json::from_str::<Json>(&ran.err).unwrap(), json!({"error": want}));
     // The summary of an export is an object, too.
     let ran = run!("export", "--json", place.root).ends(3);

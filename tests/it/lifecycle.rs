@@ -1,5 +1,5 @@
-//! From the first save to the end: unknown ids are never adopted, ids move on request, concurrent saves merge by entry, an ended
-//! session stays ended, and a failed save can be tried again.
+//! From the first save to the end: unknown ids are never adopted, ids move on request, concurrent saves merge by entry,
+//! an ended session stays ended, and a failed save can be tried again.
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
@@ -533,7 +533,8 @@ fn destroy_ends_a_session_that_the_request_made_or_moved(stage: &Stage) {
     session.destroy().unwrap();
     assert_eq!(stage.stored(), 0, "a session that was presented and moved");
 
-    // The cookie of a session that the browser presented is removed, also if the session was moved since; else it stays.
+    // The cookie of a session that the browser presented is removed, also if the session was moved since; else it
+    // stays.
     let sessions = Sessions::new(stage.rig.clone(), Cookies::plain_http()).unwrap();
     for presented in [true, false] {
         let header = presented.then(|| format!("session={}", stored(stage, &json!({ "n": 1 })).expose()));

@@ -35,7 +35,8 @@ const SAVES: [Operation; 2] = [
     }),
 ];
 
-/// Runs `check` for every way in which a session of ada's or of an anonymous visitor is ended while ada's login is under way.
+/// Runs `check` for every way in which a session of ada's or of an anonymous visitor is ended while ada's login is
+/// under way.
 fn in_every_order(stage: &Stage, check: impl Fn(&str, Token, &dyn Fn(&mut Session))) {
     for (first, operation) in FIRST {
         for (save, run) in SAVES {

@@ -471,7 +471,7 @@ fn missing_shards_are_recreated_at_opening_and_named() {
 }
 
 #[test]
-fn lost_parameters_are_not_made_again_in_silence() {
+fn lost_parameters_are_not_recreated_in_silence() {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     FileStore::open(&root).unwrap().create(&record("x"), Durability::Relaxed).unwrap();

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  failed; standard error says why
+  1  failed; standard error has the reason
   2  wrong usage
-  3  done, and something is missing, damaged or could not be read
+  3  done, but data is missing, damaged or could not be read
   4  another sweep is running; nothing was done
 
 All verbs run safely beside the programs that use the store. Run them as the
-user who owns the store; root may run those that only read: stat, verify
+owner of the store. Root may run the verbs that only read: stat, verify
 without --repair, show, export, sweep --dry-run. With --json, each error is an
 object on standard error: {\"error\": …}.";
 
@@ -104,12 +104,12 @@ pub(crate) struct Stat {
 
 /// Read every file and list each that is not a sound session
 ///
-/// Damaged files are listed by the digest of their session's id, as in logs;
-/// all others by path: lost (and recreated by --repair), unfinished and
-/// temporary (left by killed processes; a sweep removes them after an hour), no
-/// file (a link, pipe or directory in a session's place), newer (written by a
-/// newer version), unknown. The exit code is 3 if anything is listed, repaired
-/// or not.
+/// Damaged files are listed by the digest of their session's id, as in logs.
+/// All other files are listed by path: lost (and recreated by --repair),
+/// unfinished and temporary (left by killed processes; a sweep removes them
+/// after an hour), no file (a link, pipe or directory in a session's place),
+/// newer (written by a newer version), unknown. The exit code is 3 if any file
+/// is listed, repaired or not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -132,7 +132,8 @@ pub(crate) struct Verify {
 
 const ID: &str = "\
 The session's id, which is its cookie's value, is read from the environment variable SESSILE_ID or else from \
-standard input, alone or as name=value (as copied from a browser): the arguments of a process can be seen by other users.";
+standard input, alone or as name=value (as copied from a browser), because other users can see the arguments of a \
+process.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -148,7 +149,7 @@ Exit codes: see sessile --help.")]
 pub(crate) struct One {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// The session by the digest of its id, which is no secret: 40 hexadecimal
+    /// The digest of the session's id, which is no secret: 40 hexadecimal
     /// characters, as in logs and file names
     #[arg(long, value_name = "HEX", value_parser = public_id)]
     pub(crate) public_id: Option<PublicId>,
@@ -182,18 +183,18 @@ pub(crate) struct Export {
     pub(crate) dir: PathBuf,
 }
 
-/// Import sessions that were exported
+/// Import exported sessions
 ///
 /// Reads standard input. A session that exists is left alone, unless it has
 /// expired; an expired session in the input is skipped. A damaged or unfinished
 /// file in a session's place is an error. Names of entries and sizes are not
 /// checked against any server's limits. A session that was deleted after the
-/// export lives again.
+/// export is live again.
 ///
-/// Wrong lines are listed and the others imported (exit code 3), also if the
-/// input ends without the line that counts the sessions. When the disk is full
-/// or cannot be written, the import stops (exit code 1). It can be repeated.
-/// Takes about 60 bytes of memory for each session.
+/// Wrong lines are listed and the other lines are imported (exit code 3), also
+/// if the input ends without the line that counts the sessions. When the disk is
+/// full or cannot be written, the import stops (exit code 1). An import can be
+/// repeated. It takes about 60 bytes of memory for each session.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -210,8 +211,8 @@ pub(crate) struct Import {
     /// Make each session power-safe before the next
     #[arg(long)]
     pub(crate) power_safe: bool,
-    /// Take a part of an export, or one of an early version: without the last
-    /// line that counts the sessions
+    /// Accept a part of an export, or an export of an early version, which lacks
+    /// the last line that counts the sessions
     #[arg(long)]
     pub(crate) partial: bool,
 }

@@ -1,6 +1,7 @@
 //! The command `sessile`: administers a store beside the programs that use it. Uses the public API only.
 //!
-//! Results go to standard output, in words or (`--json`) as one JSON object; progress and warnings go to standard error.
+//! Results go to standard output, in words or (`--json`) as one JSON object; progress and warnings go to standard
+//! error.
 mod args;
 mod export;
 mod import;
@@ -156,12 +157,12 @@ fn open(dir: &Path, access: Access) -> Result<FileStore, Failure> {
 fn in_words(event: &Event<'_>) -> String {
     match event {
         Event::ShardsRecreated { path, shards } => format!(
-            "session directory `{}` lacked shard directories, which were made again: {}",
+            "session directory `{}` lacked shard directories, which were recreated: {}",
             path.display(),
             shards.join(", ")
         ),
         Event::ParametersRecreated { path } => format!(
-            "session directory `{}` had sessions and no parameters file `sessile.json`, which was made again",
+            "session directory `{}` had sessions and no parameters file `sessile.json`, which was recreated",
             path.display()
         ),
         other => format!("{other:?}"),

@@ -10,9 +10,9 @@ struct Plan {
 
 thread_local! { static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) }; }
 
-/// Instead of an errno: the call succeeds, but transfers at most half of its bytes.
+/// A plan may return this in place of an errno: the call succeeds, but transfers at most half of its bytes.
 pub(in crate::file) const SHORT: i32 = -1;
-/// Instead of an errno: the call succeeds, but transfers at most one page.
+/// A plan may return this in place of an errno: the call succeeds, but transfers at most one page.
 pub(in crate::file) const PAGE: i32 = -2;
 
 /// The error that the plan has for a call. Calls that the plan itself makes are neither failed nor counted.

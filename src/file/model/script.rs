@@ -1,4 +1,4 @@
-//! The steps of a script: four bytes each; all bytes are valid.
+//! The steps of a model test's script. Four bytes encode a step, and every value of them is a valid step.
 use crate::file::disk::faults::{PAGE, SHORT};
 use rustix::io::Errno;
 
@@ -17,20 +17,20 @@ pub(super) const FAULTS: [i32; 10] = [
     Errno::INTR.raw_os_error(),
 ];
 
-/// The store of an operation.
+/// Which of the four stores on one directory carries out a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::file) enum By {
-    /// Remembers all of them.
+    /// Its cache holds all sessions.
     Cached,
-    /// Remembers none.
-    Bare,
-    /// Has room for about one in each part of its cache.
-    Forgetful,
-    /// Remembers all of them, as another process does.
+    /// It has no cache.
+    Uncached,
+    /// Its cache holds about one session in each part.
+    SmallCache,
+    /// Its cache holds all sessions; it stands for another process.
     AlsoCached,
 }
 
-pub(super) const ALL: [By; 4] = [By::Cached, By::Bare, By::Forgetful, By::AlsoCached];
+pub(super) const ALL: [By; 4] = [By::Cached, By::Uncached, By::SmallCache, By::AlsoCached];
 
 /// The changes that an update makes.
 #[derive(Clone, Copy, Debug)]

@@ -24,8 +24,8 @@ pub(super) struct Part {
     pub(super) evicted: u64,
 }
 
-/// The entries that left a part in one call. The caller drops them after it has released the lock, because freeing a large
-/// record takes longer than a lookup. One entry needs no allocation: most saves replace one and evict none.
+/// The entries that left a part in one call. The caller drops them after it has released the lock, because freeing a
+/// large record takes longer than a lookup. One entry needs no allocation: most saves replace one and evict none.
 #[derive(Default)]
 pub(super) struct Removed {
     first: Option<Cached>,

@@ -31,7 +31,7 @@ impl Marker {
         let Ok(file) = locked.map_err(|cause| error(store, cause))? else { return Ok(None) };
         if !store.options.read_only {
             // The umask may have cleared bits.
-            let fixed = disk::stat(&file).and_then(|stat| store.root.sharing().mend_mode(&file, &stat));
+            let fixed = disk::stat(&file).and_then(|stat| store.root.sharing().repair_mode(&file, &stat));
             fixed.map_err(|cause| error(store, cause))?;
         }
         Ok(Some(Self(Some(file))))

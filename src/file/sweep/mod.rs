@@ -3,9 +3,9 @@
 //! A pass has two parts:
 //!
 //! 1. **The walk** reads every file of a few shards: one for each hour since the last walk, so that 256 hours cover all
-//!    of them, whether sweeps run each minute or each night. It removes expired sessions and leftovers, and inserts live
-//!    sessions that the index has lost. If the index has no hour of a last walk, it is new or was lost, and the walk
-//!    covers all shards.
+//!    of them, whether sweeps run each minute or each night. It removes expired sessions and leftovers, and inserts
+//!    live sessions that the index has lost. If the index has no hour of a last walk, it is new or was lost, and the
+//!    walk covers all shards.
 //! 2. **Due entries** are the sessions in buckets of the index whose time has come. A missing session is skipped, an
 //!    expired one removed, a renewed one inserted again, and a locked one left for the next pass.
 //!
@@ -50,24 +50,25 @@ const ALL: u64 = SHARDS as u64;
 impl FileStore {
     /// Removes expired sessions and leftovers: one pass, at any time, beside any number of users of the store.
     ///
-    /// Costs a read of each session that is due, and, once an hour, of the sessions of one shard in 256. A live session is
-    /// never removed, also if it is renewed during the sweep. Sweeps free disk space and nothing else depends on them:
-    /// expired sessions cannot be read, swept or not.
+    /// Costs a read of each session that is due, and, once an hour, of the sessions of one shard in 256. A live session
+    /// is never removed, also if it is renewed during the sweep. Sweeps free disk space and nothing else depends on
+    /// them: expired sessions cannot be read, swept or not.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for options out of bounds. Others if the index cannot be opened or locked. A failure with one
-    /// file or directory is counted in the report and stops nothing.
+    /// [`ErrorKind::Config`] for options out of bounds. Others if the index cannot be opened or locked. A failure with
+    /// one file or directory is counted in the report and stops nothing.
     pub fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
         self.sweep_with(options, |_| Continue(()))
     }
 
-    /// [`sweep`](Self::sweep) with a report to `progress` 20 times a second, also while it sleeps. If `progress` returns
-    /// `Break`, the sweep stops within 0.2 s, unless a single call to the file system takes longer.
+    /// [`sweep`](Self::sweep) with a report to `progress` 20 times a second, also while it sleeps. If `progress`
+    /// returns `Break`, the sweep stops within 0.2 s, unless a single call to the file system takes longer.
     ///
     /// # Errors
     ///
-    /// As for [`sweep`](Self::sweep); [`ErrorKind::Panicked`] if `progress` panics, which stops the sweep as `Break` does.
+    /// As for [`sweep`](Self::sweep); [`ErrorKind::Panicked`] if `progress` panics, which stops the sweep as `Break`
+    /// does.
     pub fn sweep_with(
         &self,
         options: &SweepOptions,

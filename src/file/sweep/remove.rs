@@ -157,7 +157,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Finishes an interrupted delete that had moved the session's file.
+    /// Finishes an interrupted delete that had moved the session file.
     pub(super) fn finish_delete(&mut self, shard: &Directory, id: PublicId, file: &ScannedFile) {
         if !self.is_leftover(file.changed) {
             return;

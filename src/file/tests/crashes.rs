@@ -16,7 +16,7 @@ fn die_in_every_call(operation: Operation, power_safe: bool) {
                 assert!([None, Some("new")].contains(&made.as_deref()), "{context}: {made:?}");
                 assert!(old.is_some() || made.is_some(), "{context}: both ids are dead");
             }
-            // Not "ancient": an end that was begun uncovers no older version.
+            // Never "ancient": an end that has begun uncovers no older version.
             Operation::Delete => assert!([None, Some("old")].contains(&old.as_deref()), "{context}: {old:?}"),
             Operation::Create { .. } => assert!([None, Some("new")].contains(&made.as_deref()), "{context}"),
             _ => {
@@ -50,7 +50,7 @@ fn a_death_in_any_call_leaves_the_old_version_or_the_new() {
     }
 }
 
-/// The mark is only a reason to look; it must neither kill the session nor stay.
+/// The mark only makes writers check the path. It must neither end the session nor stay.
 #[test]
 fn a_file_that_a_killed_writer_marked_retiring_stays_usable() {
     let fixture = Fixture::new();
@@ -110,7 +110,7 @@ fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
                 if operation == Operation::Rotate {
                     assert!(old.is_some() || made.is_some(), "{context}: both are dead");
                 }
-                // The remaining file is removed like any other leftover, and not kept as damage.
+                // The remaining file is removed like any other leftover, and is not kept as damage.
                 let shards: HashSet<_> =
                     [&session, &successor].map(|id| fixture.path(id).parent().unwrap().to_owned()).into();
                 let files = || shards.iter().flat_map(|shard| fs::read_dir(shard).unwrap());

@@ -1,13 +1,14 @@
 //! Each call of each operation fails: the file holds the old version or the new one, and the error says which.
 use super::*;
 
-/// Fails call 0, 1, 2 … of an operation until a run meets no fault, alone, with all after it, and with each one after it: of a usual
-/// session, of one whose file is larger than what is read at once, and in stores that do not sync ends or keep no copies.
+/// Fails call 0, 1, 2 … of an operation, until a run meets no fault. Each call fails alone, together with all later
+/// calls, and together with each single later call. The sessions are a usual one and one whose file is larger than one
+/// read; the stores are a usual one, one that does not sync ends, and one without copies.
 fn fail_every_call(operation: Operation, power_safe: bool) {
     let unsynced = Fixture::with(FileStoreOptions::new().sync_security_events(false));
     let uncached = Fixture::with(FileStoreOptions::new().cache_bytes(0));
     let usual = [Fixture::new(), unsynced, uncached].map(|fixture| (fixture, String::new()));
-    // Two calls read it, and a larger one still is to come.
+    // Two calls read the large file, and the save makes a larger one.
     let large = "large".repeat(SLOT_MIN);
     for (fixture, size) in usual.into_iter().chain([(Fixture::new(), large)]) {
         let calls_with = |fault: Fault| {
@@ -26,7 +27,7 @@ fn fail_every_call(operation: Operation, power_safe: bool) {
                     break;
                 }
                 calls_with(Fault { call, errno, then: Then::Fails });
-                // The second one changes only what comes after it.
+                // The second fault changes only the calls after it.
                 for later in call + 1..calls {
                     calls_with(Fault { call, errno, then: Then::FailsOnceMore(later) });
                 }
@@ -38,13 +39,13 @@ fn fail_every_call(operation: Operation, power_safe: bool) {
 /// The calls that remove the file of a failed creation.
 const TIDYING: [&str; 5] = ["open shard", "open session in shard", "lock", "read", "unlink"];
 
-/// One run. How many calls were made.
+/// One run. Returns the number of calls that were made.
 fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, fault: Fault) -> usize {
     let successor = SessionId::random().unwrap();
     let (result, calls) = during(fault.plan(), || operation.run(&fixture.store, session, &successor));
     let met = calls.len() > fault.call;
     let context = format!("{operation:?} with {fault:?}, after calls {calls:?}");
-    // A file that could not be removed cannot be asked to be gone.
+    // The test cannot require that a file is gone if its removal failed.
     let is = |call: usize, names: &[&str]| calls.get(call).is_some_and(|call| names.contains(call));
     let removable = match fault.then {
         Then::Works => !is(fault.call, &["unlink"]),
@@ -90,7 +91,7 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
     let temporary = fixture.temporary_beside(session);
     assert!(temporary == 0 || !removable, "{context}: a temporary file is left");
 
-    // Nothing is held, and what works without faults works again.
+    // No lock, turn or descriptor is held, and the operations work again without faults.
     fixture.check_nothing_is_held(&context);
     for (session, alive) in [(session, old.is_some()), (&successor, made.is_some())] {
         assert_eq!(put(&fixture.store, session, "next", true).unwrap().is_some(), alive, "{context}");
@@ -115,11 +116,12 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
     calls.len()
 }
 
-/// A read or write that transfers only a part of its bytes is continued, and a call that a signal interrupts is repeated.
-/// (Of an append to the index the rest would not lie behind its beginning: the session is found by a walk. A name that changes
-/// is not done again, as the second time would say that it had not been there; no local file system is interrupted in that.)
+/// A read or write that transfers only a part of its bytes is continued, and an interrupted call is repeated. Two calls
+/// are exceptions. An append to the index is not continued, because the rest would not lie behind its beginning; a walk
+/// finds the session. A change of a name is not repeated, because the second call would report that the name does not
+/// exist; no local file system interrupts such a call.
 #[test]
-fn calls_that_do_a_part_or_nothing_are_gone_on_with() {
+fn calls_that_do_a_part_or_nothing_are_continued() {
     let fixture = Fixture::new();
     let operations = || WRITING.into_iter().chain([Operation::Load]);
     let interrupted = Errno::INTR.raw_os_error();
@@ -140,7 +142,7 @@ fn calls_that_do_a_part_or_nothing_are_gone_on_with() {
                 if part == interrupted && ["unlink", "exchange"].contains(&calls[call]) && result.is_err() {
                     let left = [fixture.text(&session), fixture.text(&successor)];
                     let old = [Some(text.to_owned()), None];
-                    // The session's file is marked as ended before it loses its name.
+                    // The session file is marked as ended before it loses its name.
                     assert!(
                         left == old || operation == Operation::Delete && left == [None, None],
                         "{context}: {left:?}"
@@ -209,7 +211,7 @@ fn whichever_call_of_a_creation_fails_nothing_is_left() {
 fn any_failed_call_of_a_save_leaves_old_or_new() {
     fail_every_call(Operation::Update { power_safe: false }, true);
     fail_every_call(Operation::Update { power_safe: true }, true);
-    // Of a session that no power-safe save has seen yet.
+    // The session has had no power-safe save yet.
     fail_every_call(Operation::Update { power_safe: true }, false);
     fail_every_call(Operation::Keep, false);
 }
@@ -248,7 +250,7 @@ fn a_load_beside_a_torn_slot_fails_when_any_of_its_calls_does() {
     assert_eq!(fixture.text(&session).as_deref(), Some("ancient"));
 }
 
-/// A file that is not synced must not be found either, and its file may refuse to go.
+/// The creation fails to sync the file. The file must not be loadable, also if it cannot be removed.
 #[test]
 fn a_creation_neither_synced_nor_removed_is_not_loadable() {
     for unsynced in ["sync file", "sync shard"] {
@@ -262,7 +264,8 @@ fn a_creation_neither_synced_nor_removed_is_not_loadable() {
     }
 }
 
-/// The failpoint fails a call before it has done anything; a disk that fills up fails a write in the middle.
+/// The failpoint fails a call before the call has written any byte. A disk that becomes full fails a write in the
+/// middle.
 #[test]
 fn a_torn_write_is_voided_or_stays_harmless() {
     let fixture = Fixture::new();
@@ -287,7 +290,7 @@ fn a_torn_write_is_voided_or_stays_harmless() {
             calls,
             ["open session", "lock", "read", "write", "write", "stat file system", "invalidate"]
         );
-        // Torn or voided, the other slot is none that a reader may take for "never written": it reads twice.
+        // Torn or voided, the other slot must not look like a slot that was never written. So the reader reads twice.
         check_calls(&["open session", "read", "stat file"].repeat(2), || {
             fixture.store.load(&session.to_token())
         });
@@ -314,7 +317,7 @@ fn creation_refuses_an_id_that_exists_and_leaves_it_alone() {
         assert_eq!(error.to_string(), text);
         assert_eq!(fixture.text(&session).as_deref(), Some("old"));
     }
-    // A rotation to an id that exists ends neither.
+    // A rotation to an id that exists ends neither session.
     let other = fixture.session(false);
     let error = Operation::Rotate.run(&fixture.store, &session, &other).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Random);
@@ -363,7 +366,7 @@ fn without_exchange_a_growing_save_renames_and_revives_nothing() {
         let in_two = calls.windows(3).any(|calls| calls == ["exchange", "stat in directory", "rename"]);
         assert!(in_two, "{calls:?}");
         assert_eq!((fixture.text(&session), fixture.temporary_beside(&session)), (Some(big("new")), 0));
-        // Each of the two fails.
+        // Each of the two calls fails.
         for failing in ["stat in directory", "rename"] {
             let session = fixture.session(true);
             let fail =
@@ -374,7 +377,7 @@ fn without_exchange_a_growing_save_renames_and_revives_nothing() {
             assert_eq!(fixture.temporary_beside(&session), 0, "{failing}");
             fixture.check_nothing_is_held(failing);
         }
-        // A delete that could not wait has removed its name just before.
+        // A delete that did not wait for the lock has removed the name just before.
         let session = fixture.session(true);
         let path = fixture.path(&session);
         let remove = move |_, call: &'static str| {
@@ -409,7 +412,7 @@ fn a_bucket_that_refuses_an_append_is_closed_and_counted() {
     for errno in [Errno::IO.raw_os_error(), SHORT] {
         let index_failures = fixture.store.stats().index_failures;
         for n in 1..=10 {
-            // None of them is open yet.
+            // No bucket is open yet.
             let mut record = record("x");
             record.set_timing(Timing {
                 deadline: record.deadline() + Duration::from_secs(3600 * n),

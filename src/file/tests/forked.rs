@@ -1,4 +1,4 @@
-//! A child that is forked while another thread of its parent has a lock: that lock is never given back in the child.
+//! A child is forked while another thread of its parent has a lock: in the child, the lock is never released.
 #![expect(unsafe_code, reason = "there is no safe fork")]
 use super::*;
 use crate::file::read_cache::Key;
@@ -38,14 +38,15 @@ fn a_child_forked_amid_a_cache_lookup_does_not_hang() {
                 });
             });
             is_held.recv().unwrap();
-            // SAFETY: the child makes one call and ends, without returning from here; the allocator's locks are its own.
+            // SAFETY: the child makes one call and ends, without returning from here; the allocator takes
+            // care of its own locks.
             let child = unsafe { libc::fork() };
             assert!(child >= 0, "{}", io::Error::last_os_error());
             if child == 0 {
                 // SAFETY: kills the child if it waits.
                 unsafe { libc::alarm(20) };
                 let well = call(store, session);
-                // SAFETY: ends the child at once, without running what the parent has registered for its own end.
+                // SAFETY: ends the child at once, without running the exit handlers of the parent.
                 unsafe { libc::_exit(i32::from(!well)) }
             }
             let mut status = 0;

@@ -128,8 +128,8 @@ pub(crate) enum Call {
 
 type Operation = Box<dyn FnOnce() -> Result<()> + Send>;
 
-/// A store that passes every call to another one, counts it, and interferes before a chosen call: runs another request at that
-/// moment, or fails.
+/// A store that passes every call to another one, counts it, and interferes before a chosen call: runs another request
+/// at that moment, or fails.
 pub(crate) struct Rig {
     inner: Arc<dyn Store>,
     clock: Clock,

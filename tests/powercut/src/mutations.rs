@@ -39,7 +39,7 @@ pub(crate) const MUTATIONS: [Mutation; 9] = [
         on: None,
         shows: &[LOST, BACK],
         edits: &[(
-            "src/file/disk.rs",
+            "src/file/disk/directory.rs",
             "call(\"sync shard\", || fs::fsync(&self.fd))?",
             "call(\"sync shard\", || Ok(()))?",
         )],

@@ -171,7 +171,7 @@ impl Client {
         self.conclude(&call, returned)
     }
 
-    /// Bytes available for a version in a session's file; `None` if the session no longer exists.
+    /// Bytes available for a version in a session file; `None` if the session no longer exists.
     fn slot_size(&self, token: &Token) -> Result<Option<usize>> {
         let Lookup::Live(live) = self.store.load(token).context("load a session")? else { return Ok(None) };
         let name = live.id.to_string();
