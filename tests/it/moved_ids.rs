@@ -1,7 +1,7 @@
 //! Requests that bring an id which a rotation or a login has replaced: a page that was sent beside a login, a button that was
 //! pressed twice.
 use crate::lifecycle::{Operation, add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
-use crate::support::memory::{Call, Stage, made_up_token, secs};
+use crate::support::memory::{Call, Stage, made_up_token, on_storages_with_moved_ids, secs};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use sessile::{
@@ -10,15 +10,6 @@ use sessile::{
 };
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A test of each function on every storage that knows moved ids.
-macro_rules! on_storages_with_moved_ids {
-    ($($promise:ident,)*) => {
-        mod in_memory {
-            $(#[test] fn $promise() { super::$promise(&$crate::support::memory::Stage::memory()); })*
-        }
-    };
-}
 
 on_storages_with_moved_ids! {
     the_lifetime_says_how_long_an_id_is_known_as_moved,

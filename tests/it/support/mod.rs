@@ -20,6 +20,8 @@ pub(crate) mod dice;
 pub(crate) mod hostile;
 #[path = "../../support/memory_store.rs"]
 pub(crate) mod memory_store;
+#[path = "../../support/overlaps.rs"]
+pub(crate) mod overlaps;
 #[path = "../../support/process.rs"]
 pub(crate) mod process;
 #[path = "../../support/texts.rs"]
