@@ -18,6 +18,8 @@ pub(crate) mod cookie_jar;
 pub(crate) mod dice;
 #[path = "../../support/hostile.rs"]
 pub(crate) mod hostile;
+#[path = "../../support/memory_store.rs"]
+pub(crate) mod memory_store;
 #[path = "../../support/process.rs"]
 pub(crate) mod process;
 #[path = "../../support/texts.rs"]
