@@ -16,7 +16,7 @@ use super::flock::LockedFile;
 use super::layout::SessionPath;
 use super::queue::{Turn, busy};
 use super::slot::{self, Decoded, STATE_AT, State};
-use super::slots::{self, View};
+use super::slots::{self, MovedView, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
 use crate::sync::Instant;
@@ -172,6 +172,8 @@ pub(super) enum LockResult<'a> {
     Missing,
     /// A file without a version, or with versions that do not verify.
     Unreadable(UnreadableFile<'a>),
+    /// The mark of a session that has moved to another id.
+    Moved(MovedFile<'a>),
     /// A session.
     Session(Locked<'a>),
 }
@@ -182,6 +184,16 @@ pub(super) struct UnreadableFile<'a> {
     _turn: Turn<'a>,
     /// Whether the file once held a session. If not, its creation was interrupted, or its session was ended.
     pub(super) is_damaged: bool,
+}
+
+/// A locked file with the mark of a moved session.
+pub(super) struct MovedFile<'a> {
+    pub(super) id: PublicId,
+    pub(super) file: LockedFile,
+    _turn: Turn<'a>,
+    pub(super) path: SessionPath,
+    pub(super) slot_size: usize,
+    pub(super) view: MovedView,
 }
 
 impl FileStore {
@@ -197,11 +209,15 @@ impl FileStore {
             LockResult::Session(locked) => Ok(Some(locked)),
             // The caller had a copy, so other processes may have one too, for example if the file was removed outside
             // the library.
-            LockResult::Missing | LockResult::Unreadable(_) => self
-                .coherence
-                .invalidate(&session.public_id(), session.session_id(), Cause::Ended)
-                .map(|_| None),
+            LockResult::Missing | LockResult::Unreadable(_) | LockResult::Moved(_) => {
+                self.invalidate_absent(session).map(|()| None)
+            }
         }
+    }
+
+    /// Invalidates the copies of a session that has no version.
+    pub(super) fn invalidate_absent(&self, session: SessionRef<'_>) -> Result<()> {
+        self.coherence.invalidate(&session.public_id(), session.session_id(), Cause::Ended).map(drop)
     }
 
     /// Locks the file under a session's name, and reads it.
@@ -259,6 +275,16 @@ impl FileStore {
                 View::Empty | View::Damaged if is_here => {
                     let is_damaged = matches!(view, View::Damaged);
                     return Ok(LockResult::Unreadable(UnreadableFile { file, _turn: turn, is_damaged }));
+                }
+                View::Moved(view) if is_here => {
+                    return Ok(LockResult::Moved(MovedFile {
+                        id,
+                        file,
+                        _turn: turn,
+                        path,
+                        slot_size: size / 2,
+                        view,
+                    }));
                 }
                 // The file was replaced or removed between opening and locking it, so the path is opened again.
                 _ if Instant::now() > deadline => return Err(busy()),

@@ -41,6 +41,8 @@ macro_rules! moved_contract {
 }
 
 moved_contract!(memory, Stage::memory());
+moved_contract!(files_relaxed, Stage::light_files());
+moved_contract!(files_power_safe, Stage::files(Durability::PowerSafe));
 
 const GRACE: Duration = secs(60);
 const INSTANT: Duration = Duration::from_micros(1);

@@ -2,6 +2,7 @@
 //! stage that holds the rig, a store of files or one in memory, and their clock.
 use crate::support::memory_store::MemoryStore;
 use parking_lot::Mutex;
+use sessile::file::Content;
 use sessile::{
     Change, Clock, Cookies, Durability, Error, ErrorKind, FileStoreOptions, Guarantees, Lifetime, Live,
     Lookup, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token, Verdict,
@@ -274,7 +275,14 @@ impl Stage {
         let options = FileStoreOptions::new().durability(durability).clock(clock.clone());
         let store = Arc::new(options.clone().open(dir.path()).unwrap());
         let second = Arc::new(options.open(dir.path()).unwrap());
-        Self::new(clock, store, second, Box::new(move || super::texts::files_in_shards(dir.path()).len()))
+        let counted = Arc::clone(&second);
+        let stored = move || {
+            // The directory lives as long as the stage.
+            let _dir = &dir;
+            let contents = counted.files().map(|file| file.unwrap().content);
+            contents.filter(|content| !matches!(content, Content::Moved(_))).count()
+        };
+        Self::new(clock, store, second, Box::new(stored))
     }
 
     fn new(
