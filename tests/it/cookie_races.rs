@@ -6,14 +6,14 @@
 //! `tests/support/overlaps.rs` names each kind.
 use crate::lifecycle::{entries, stored, stored_for};
 use crate::support::cookie_jar::Jar;
-use crate::support::memory::{Stage, on_storages_with_moved_ids, secs};
+use crate::support::memory::{Stage, on_every_storage, secs};
 use crate::support::overlaps::{Finding, OPERATIONS, Operation, Run, Site, orders};
 use serde_json::json;
 use sessile::{Destroyed, ErrorKind, Headers, Lookup, Store, Token, Visit};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-on_storages_with_moved_ids! {
+on_every_storage! {
     two_overlapping_requests_lose_only_what_no_server_can_mend,
     a_logout_that_is_late_for_a_rotation_ends_the_rotated_session,
     a_login_that_is_late_for_a_rotation_leaves_no_second_session,

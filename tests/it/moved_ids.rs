@@ -1,7 +1,7 @@
 //! Requests that bring an id which a rotation or a login has replaced: a page that was sent beside a login, a button that was
 //! pressed twice.
 use crate::lifecycle::{Operation, add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
-use crate::support::memory::{Call, Stage, made_up_token, on_storages_with_moved_ids, secs};
+use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use sessile::{
@@ -11,7 +11,7 @@ use sessile::{
 use std::sync::Arc;
 use std::time::Duration;
 
-on_storages_with_moved_ids! {
+on_every_storage! {
     the_lifetime_says_how_long_an_id_is_known_as_moved,
     a_moved_id_shows_no_session,
     a_change_under_a_moved_id_is_refused_and_stores_nothing,

@@ -353,13 +353,3 @@ macro_rules! on_every_storage {
     };
 }
 pub(crate) use on_every_storage;
-
-/// The same on every storage that knows moved ids.
-macro_rules! on_storages_with_moved_ids {
-    ($($promise:ident,)*) => {
-        mod in_memory {
-            $(#[test] fn $promise() { super::$promise(&$crate::support::memory::Stage::memory()); })*
-        }
-    };
-}
-pub(crate) use on_storages_with_moved_ids;
