@@ -19,20 +19,34 @@ pub enum Event<'a> {
     Created(PublicId),
     /// A session moved to a new id; the old id was ended.
     Rotated {
-        /// The public id of the ended session.
+        /// The public id that the request presented. Usually that of the ended session; a login may have found that
+        /// session through an id that was moved before.
         from: PublicId,
         /// The public id of the new session.
         to: PublicId,
     },
-    /// A live session was ended.
+    /// A live session was ended. The id is the one that the request presented, from which the session may have been moved
+    /// by a rotation.
     Destroyed(PublicId),
     /// A request presented a session that has expired.
     Expired(PublicId),
     /// A request presented a cookie of the session's name whose value cannot be an id. Observed once a request, however
     /// many such cookies it presents.
     Malformed,
-    /// A request presented an id that is not stored: invented, destroyed, rotated or swept.
+    /// A request presented an id that is not stored: invented, destroyed, rotated or swept. Not observed for an id that a
+    /// rotation or a login has moved within the [grace period](crate::Lifetime::grace), because requests beside those
+    /// are expected.
     NotFound(PublicId),
+    /// A request presented an id that a rotation or a login had moved longer than the [grace
+    /// period](crate::Lifetime::grace) ago. Browsers drop such an id with the response of that request, unless it was
+    /// lost; so this may be a copy of a stolen cookie. The request found no session. Observed as long as the store
+    /// remembers the moved id; nothing is ended by it.
+    Reused {
+        /// The public id that the request presented.
+        id: PublicId,
+        /// The user of the session that the id was moved to; `None` if that has no user or is not live any more.
+        user: Option<&'a str>,
+    },
     /// A request presented an id whose stored record fails its checks.
     Damaged(PublicId),
     /// A request failed: its session could not be used or saved, or the handler panicked or returned an error of the
@@ -145,6 +159,7 @@ impl Event<'_> {
             | Self::Expired(_)
             | Self::Malformed
             | Self::NotFound(_)
+            | Self::Reused { .. }
             | Self::Damaged(_) => None,
         }
     }

@@ -7,6 +7,7 @@ use super::layout::{DAMAGED, SessionPath};
 use super::queue::busy;
 use super::session_lock::{LockResult, SessionRef};
 use super::slots::View;
+use crate::clock::micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::Record;
@@ -34,13 +35,15 @@ impl FileStore {
                 Lookup::Absent(Absent::Expired(id))
             }
             Some(View::Valid { newest, .. }) => Lookup::Live(Live { record: newest.record, id }),
+            Some(View::Moved(moved)) => Lookup::Absent(Absent::Moved(moved.mark.to_moved(id))),
             Some(View::Damaged) => Lookup::Absent(Absent::Damaged(id)),
             None | Some(View::Empty) => Lookup::Absent(Absent::NotFound(id)),
         })
     }
 
     /// Deletes a session by its public id, as [`delete`](Store::delete) does by its secret id: at once, in every
-    /// process that uses the store. Returns whether a live session was there.
+    /// process that uses the store; from an id that a rotation has moved, the session that has its place. Returns whether
+    /// a live session was there.
     ///
     /// # Errors
     ///
@@ -50,7 +53,9 @@ impl FileStore {
     }
 
     /// Imports a session of another store under its public id, so that its secret id opens it here. Returns whether it
-    /// was imported; `false` if a live session is in its place, which is left alone. An expired one is replaced.
+    /// was imported; `false` if a live session is in its place, which is left alone. An expired one is replaced. An id
+    /// that was moved counts as a live session until its grace period is over, because its session lives under another
+    /// id.
     ///
     /// # Errors
     ///
@@ -83,7 +88,10 @@ impl FileStore {
                 LockResult::Session(locked) if locked.newest.record.is_expired(self.now()) => {
                     self.remove(&self.open_shard(id)?, &locked)?;
                 }
-                LockResult::Session(_) => return Ok(false),
+                LockResult::Moved(moved) if moved.view.mark.until <= micros(self.now()) => {
+                    self.remove_moved(&self.open_shard(id)?, &moved)?;
+                }
+                LockResult::Session(_) | LockResult::Moved(_) => return Ok(false),
                 LockResult::Unreadable(unreadable) if unreadable.is_damaged => {
                     return Err(in_the_way(ErrorKind::Corrupt, "a damaged file is in its place"));
                 }

@@ -2,7 +2,7 @@
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see
 //! [`design`](crate::_documentation::design)). Each operation has a file: `open`, `read`, `create`, `update`, `grow`,
-//! `rotate`, `delete`, `force_delete`. [`slot`] has the bytes of a version, `slots` decides which version is the
+//! `rotate`, `delete`, `force_delete`; `moved` has the marks of rotated ids. [`slot`] has the bytes of a version, `slots` decides which version is the
 //! newest. `queue`, `flock` and `session_lock` are the locks. `coherence` is the only access to the cache and its
 //! invalidation (`generations`, `read_cache`, `watch`). `expiry_index` lists the sessions that may have expired,
 //! `sweep` removes expired ones, `reaper` sweeps at intervals. `frame` makes and checks the parts of a store beside its
@@ -32,6 +32,7 @@ mod limits;
 mod mapped;
 #[cfg(any(all(test, not(shuttle)), sessile_fuzzing))]
 mod model;
+mod moved;
 mod open;
 mod options;
 mod permissions;
@@ -267,15 +268,20 @@ impl Store for FileStore {
         Ok(live.map(|live| Saved { token: token.clone(), live }))
     }
 
-    fn rotate(&self, token: &Token, change: Change<'_>, _how: &Rotation<'_>) -> Result<Option<Saved>> {
+    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         let Some(session) = token.session_id() else { return Ok(None) };
         let successor = SessionId::random()?;
-        let live = self.rotate_file(session, &successor, change)?;
+        let live = self.rotate_file(session, &successor, change, how)?;
         Ok(live.map(|live| Saved { token: successor.to_token(), live }))
     }
 
     fn delete(&self, token: &Token) -> Result<bool> {
         token.session_id().map_or(Ok(false), |session| self.delete_file(SessionRef::Id(session)))
+    }
+
+    fn successor(&self, token: &Token) -> Result<Option<Live>> {
+        self.queues.check_process()?;
+        token.session_id().map_or(Ok(None), |session| self.live_successor(session.public_id()))
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -43,6 +43,7 @@ impl FileStore {
                 Err(Absent::Expired(id))
             }
             Some(View::Valid { newest, .. }) => Ok(newest),
+            Some(View::Moved(moved)) => Err(Absent::Moved(moved.mark.to_moved(id))),
             Some(View::Damaged) => Err(Absent::Damaged(id)),
             None | Some(View::Empty) => Err(Absent::NotFound(id)),
         };
@@ -70,7 +71,8 @@ impl FileStore {
         let path = SessionPath::of(id);
         let Some(file) = self.open_file(id, &path, Access::Read)? else { return Ok(None) };
         let first = self.look(&file, &path, |bytes| match slots::view(bytes, id, known) {
-            Ok(view @ View::Valid { settled: true, .. }) => Ok(view),
+            // A mark that verifies is final.
+            Ok(view @ (View::Valid { settled: true, .. } | View::Moved(_))) => Ok(view),
             // A save may be running, or a writer was killed during one: see `slots`.
             _ => Err(bytes.to_vec()),
         });
@@ -95,7 +97,7 @@ impl FileStore {
             let Some(file) = self.open_file(id, path, Access::Read)? else { return Ok(None) };
             let bytes = self.look(&file, path, <[u8]>::to_vec)?;
             match slots::view(&bytes, id, None) {
-                Ok(view @ View::Valid { settled: true, .. }) => return Ok(Some(view)),
+                Ok(view @ (View::Valid { settled: true, .. } | View::Moved(_))) => return Ok(Some(view)),
                 view if bytes == last => return self.root.located(view, path).map(Some),
                 _ => last = bytes,
             }

@@ -13,7 +13,7 @@ use super::session_lock::SessionRef;
 use super::slots::View;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
-use crate::store::{Live, Store};
+use crate::store::{Live, Moved, Store};
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
@@ -40,6 +40,8 @@ pub enum Content {
     Live(Live),
     /// A session whose deadline is reached.
     Expired(Live),
+    /// The mark of a session that has moved to another id.
+    Moved(Moved),
     /// Bytes in a session's place that fail their checks.
     Damaged(PublicId),
     /// An interrupted creation or deletion of a session; a session that is being created is in this state for a moment.
@@ -197,6 +199,7 @@ impl FileStore {
                         Content::Live(live)
                     }
                 }
+                Ok(Some(View::Moved(moved))) => Content::Moved(moved.mark.to_moved(id)),
                 Ok(Some(View::Damaged)) => Content::Damaged(id),
                 Ok(Some(View::Empty)) => Content::Unfinished(id),
                 Err(error) if error.kind() == ErrorKind::NewerFormat => Content::Newer(id),

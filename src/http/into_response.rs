@@ -134,7 +134,9 @@ impl<R: ServerResponse> IntoResponse<R> for Box<dyn StdError + Send + Sync> {
 /// The response to a visitor whose session failed: one line; only the observer gets details.
 pub(super) fn failure<R: ServerResponse>(error: &Error) -> R {
     let (status, text) = match error.kind() {
-        ErrorKind::Gone => (409, "Your session ended while this request was under way. Please try again.\n"),
+        ErrorKind::Gone => {
+            (409, "Your session ended or changed while this request was under way. Please try again.\n")
+        }
         ErrorKind::Busy => (503, "Your session is busy. Please try again.\n"),
         ErrorKind::Full => (507, "The server cannot store your session at the moment.\n"),
         _ => (500, "The server could not handle your session.\n"),

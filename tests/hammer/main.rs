@@ -14,6 +14,7 @@
 mod rounds;
 
 mod coherence;
+mod cookie_races;
 mod damage;
 mod emptied;
 mod ends;
@@ -63,6 +64,7 @@ type Trials = &'static [(&'static str, fn(&Path, Duration) -> Figures)];
 
 const TRIALS: &[Trials] = &[
     coherence::TRIALS,
+    cookie_races::TRIALS,
     damage::TRIALS,
     emptied::TRIALS,
     ends::TRIALS,

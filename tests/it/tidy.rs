@@ -39,7 +39,7 @@ const FILE_FLOORS: [&[&str]; 15] = [
     &["coherence"],
     &["FileStore"],
     &["session_lock", "limits", "emptied"],
-    &["create", "read", "update", "rotate", "delete", "scan"],
+    &["create", "read", "update", "rotate", "moved", "delete", "scan"],
     &["grow", "force_delete", "admin", "sweep"],
     &["open", "reaper"],
     &["repair"],

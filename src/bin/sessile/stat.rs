@@ -85,6 +85,7 @@ impl Histogram {
 struct Counts {
     live: u64,
     expired: u64,
+    moved: u64,
     damaged: u64,
     unfinished: u64,
     temporary: u64,
@@ -106,6 +107,7 @@ impl Counts {
                 &mut self.live
             }
             Content::Expired(_) => &mut self.expired,
+            Content::Moved(_) => &mut self.moved,
             Content::Damaged(_) => &mut self.damaged,
             Content::Unfinished(_) => &mut self.unfinished,
             Content::Temporary => &mut self.temporary,
@@ -125,6 +127,7 @@ pub(crate) fn stat(args: &Stat, json: bool) -> VerbResult {
         print(json_line(&json!({
             "live": counts.live,
             "expired": counts.expired,
+            "moved": counts.moved,
             "damaged": counts.damaged,
             "unfinished": counts.unfinished,
             "temporary": counts.temporary,
@@ -148,6 +151,7 @@ fn in_words(counts: &Counts) -> String {
         (counts.live, "live"),
         (counts.logged_in, "of them logged in"),
         (counts.expired, "expired"),
+        (counts.moved, "moved to another id"),
         (counts.damaged, "damaged"),
         (counts.unfinished, "unfinished"),
         (counts.temporary, "temporary"),

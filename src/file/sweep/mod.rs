@@ -7,7 +7,8 @@
 //!    live sessions that the index has lost. If the index has no hour of a last walk, it is new or was lost, and the
 //!    walk covers all shards.
 //! 2. **Due entries** are the sessions in buckets of the index whose time has come. A missing session is skipped, an
-//!    expired one removed, a renewed one inserted again, and a locked one left for the next pass.
+//!    expired one removed, a renewed one inserted again, and a locked one left for the next pass. The mark of a moved id
+//!    is removed once its grace period is over.
 //!
 //! Invariants:
 //!
@@ -136,6 +137,8 @@ enum EntryOutcome {
     Done,
     /// The session lives until this deadline.
     Renewed(SystemTime),
+    /// The mark of a moved id is kept until this time.
+    Moved(SystemTime),
     /// The session is locked or cannot be read; the next pass tries again.
     Retry,
 }

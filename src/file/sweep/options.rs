@@ -125,6 +125,8 @@ pub struct SweepReport {
     pub examined: u64,
     /// Expired sessions that were removed, and damaged files that had been kept long enough.
     pub removed: u64,
+    /// Marks of moved ids that were removed, because their grace periods were over.
+    pub moved: u64,
     /// Sessions that were due and had been renewed. A session in two buckets of the index counts twice, here, in
     /// `examined` and in `damaged`.
     pub renewed: u64,

@@ -11,9 +11,11 @@ fn may_be_silent(operation: Operation, calls: &[&'static str], n: usize) -> bool
         "append" | "open directory" | "open file in directory" | "make directory" => true,
         "stat file" => before(1) == "append",
         // The state byte that records a sync. A session without a tombstone is ended by its name.
-        "write" if operation == Operation::Rotate && before(1) == "stat session" => before(3) == "write",
+        "write" if operation.rotates() && before(1) == "stat session" => before(3) == "write",
+        // The mark is complete without it, and is completed once more.
+        "write" if operation == Operation::Move && before(1) == "invalidate" => true,
         "write" => ["sync file", "sync shard"].contains(&before(1)) || operation == Operation::Delete,
-        "sync file" if operation == Operation::Rotate => before(4) == "write",
+        "sync file" if operation.rotates() => before(4) == "write",
         // The version is written to another file.
         "sync file" => matches!(operation, Operation::Update { .. } | Operation::Keep | Operation::Delete),
         // A tombstone is left, or a file without a name.
@@ -60,9 +62,13 @@ fn every_failed_call_is_reported_unless_it_may_be_silent() {
 fn an_operation_that_finds_no_session_invalidates_it() {
     let fixture = Fixture::new();
     let warm = warm(&fixture);
-    for operation in
-        [Operation::Update { power_safe: false }, Operation::Keep, Operation::Rotate, Operation::Delete]
-    {
+    for operation in [
+        Operation::Update { power_safe: false },
+        Operation::Keep,
+        Operation::Rotate,
+        Operation::Move,
+        Operation::Delete,
+    ] {
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
         // Between the unlink and the invalidation of an end.

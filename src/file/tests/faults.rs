@@ -76,8 +76,10 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
             let visible = is_new && kind.is_some_and(may_be_visible);
             assert!(is_old || visible, "{context}: {old:?}");
         }
-        (Operation::Rotate, Ok(_)) => assert!(old.is_none() && made.as_deref() == Some("new"), "{context}"),
-        (Operation::Rotate, Err(_)) => {
+        (Operation::Rotate | Operation::Move, Ok(_)) => {
+            assert!(old.is_none() && made.as_deref() == Some("new"), "{context}")
+        }
+        (Operation::Rotate | Operation::Move, Err(_)) => {
             assert!(is_old || old.is_none() && kind.is_some_and(may_be_visible), "{context}");
             // A successor that cannot be removed was never acknowledged.
             assert!(made.is_none() || may_stay, "{context}: two are alive");
@@ -93,12 +95,13 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
 
     // No lock, turn or descriptor is held, and the operations work again without faults.
     fixture.check_nothing_is_held(&context);
-    for (session, alive) in [(session, old.is_some()), (&successor, made.is_some())] {
+    // The successor first, because the end of a moved id is the end of its successor.
+    for (session, alive) in [(&successor, made.is_some()), (session, old.is_some())] {
         assert_eq!(put(&fixture.store, session, "next", true).unwrap().is_some(), alive, "{context}");
         assert_eq!(fixture.text(session).is_some(), alive, "{context}");
         assert_eq!(fixture.store.delete_file(SessionRef::Id(session)).unwrap(), alive, "{context}");
         assert_eq!(fixture.text(session), None, "{context}");
-        assert!(!fixture.path(session).exists(), "{context}");
+        assert!(!fixture.path(session).exists() || fixture.is_moved(session), "{context}");
     }
     // A sweep removes the remaining files when they are an hour old.
     let shard = shard_of(&session.public_id());
@@ -106,7 +109,7 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
     for name in names {
         let file = fixture.store.file_at(&shard, &directory, &name).unwrap().unwrap();
         assert!(
-            matches!(file.content, Content::Temporary | Content::Unfinished(_)),
+            matches!(file.content, Content::Temporary | Content::Unfinished(_) | Content::Moved(_)),
             "{context}: {file:?} is left"
         );
         fs::remove_file(file.path).unwrap();
@@ -155,7 +158,7 @@ fn calls_that_do_a_part_or_nothing_are_continued() {
                     Operation::Load | Operation::Keep => (kept, None),
                     Operation::Create { .. } => (kept, Some("new".into())),
                     Operation::Update { .. } | Operation::Grow { .. } => (Some(operation.new_text()), None),
-                    Operation::Rotate => (None, Some("new".into())),
+                    Operation::Rotate | Operation::Move => (None, Some("new".into())),
                     Operation::Delete => (None, None),
                 };
                 assert_eq!((fixture.text(&session), fixture.text(&successor)), want, "{context}");
@@ -169,7 +172,8 @@ fn calls_that_do_a_part_or_nothing_are_continued() {
 fn a_call_that_fails_half_way_ends_no_session() {
     let fixture = Fixture::new();
     let updates = [false, true].map(|power_safe| Operation::Update { power_safe });
-    let operations = || [Operation::Load, Operation::Keep, Operation::Rotate].into_iter().chain(updates);
+    let operations =
+        || [Operation::Load, Operation::Keep, Operation::Rotate, Operation::Move].into_iter().chain(updates);
     for (operation, part) in operations().flat_map(|operation| [(operation, SHORT), (operation, PAGE)]) {
         for call in 0.. {
             let (session, successor) = (fixture.session(true), SessionId::random().unwrap());
@@ -226,6 +230,12 @@ fn any_failed_call_of_a_growing_save_leaves_old_or_new() {
 fn any_failed_call_of_a_rotation_leaves_one_id_at_most() {
     fail_every_call(Operation::Rotate, true);
     fail_every_call(Operation::Rotate, false);
+}
+
+#[test]
+fn any_failed_call_of_a_move_leaves_one_id_at_most() {
+    fail_every_call(Operation::Move, true);
+    fail_every_call(Operation::Move, false);
 }
 
 #[test]

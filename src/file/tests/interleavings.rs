@@ -34,7 +34,7 @@ fn delete_in_every_call(operation: Operation) {
             Err(error) if error.kind() == ErrorKind::Busy => false,
             other => other.unwrap_or_else(|error| panic!("{context}: {error}")),
         };
-        if operation == Operation::Rotate {
+        if operation.rotates() {
             // If the logout came before the rotation, nothing was rotated. If it came after the rotation, the old id
             // was dead already.
             let made = fixture.text(&successor);
@@ -58,6 +58,7 @@ fn a_save_revives_no_session_ended_during_any_of_its_calls() {
         Operation::Grow { power_safe: true },
         Operation::Keep,
         Operation::Rotate,
+        Operation::Move,
     ] {
         delete_in_every_call(operation);
     }
@@ -171,6 +172,7 @@ fn a_waiting_save_overtaken_by_a_logout_finds_no_session() {
         Operation::Grow { power_safe: true },
         Operation::Keep,
         Operation::Rotate,
+        Operation::Move,
     ] {
         let fixture = Fixture::new();
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
@@ -352,6 +354,8 @@ fn an_overtaken_writer_leaves_an_imported_session_alone() {
         (Operation::Keep, "sync file"),
         (Operation::Rotate, "open shard"),
         (Operation::Rotate, "sync file"),
+        (Operation::Move, "sync file"),
+        (Operation::Move, "invalidate"),
     ] {
         let fixture = Fixture::new();
         let other = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
@@ -416,7 +420,7 @@ fn an_unchanged_update_returns_the_stored_version() {
         file.write_all_at(&[0xff; 4], (SLOT_MIN + crate::file::slot::PREFIX_LEN) as u64).unwrap();
         let mut keep = |_: &mut Record| Ok(Verdict::Keep);
         let kept = match operation {
-            Operation::Rotate => store.rotate_file(&session, &successor, &mut keep),
+            Operation::Rotate => store.rotate_file(&session, &successor, &mut keep, &Rotation::default()),
             _ => store.update_file(&session, &mut keep, true),
         };
         assert_eq!(text_of(&kept.unwrap().unwrap().record), "old", "{operation:?}");

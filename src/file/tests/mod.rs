@@ -28,7 +28,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{SessionId, Token};
 use crate::random::tests::without_random_bits;
 use crate::record::{Record, Timing};
-use crate::store::{Absent, Durability, Live, Lookup, Store, Verdict};
+use crate::store::{Absent, Durability, Live, Lookup, Rotation, Store, Verdict};
 use crate::value::Value;
 use rustix::io::Errno;
 use std::cmp::Ordering::{Equal, Greater, Less};
@@ -121,9 +121,14 @@ impl Fixture {
     fn text(&self, session: &SessionId) -> Option<String> {
         match self.store.load(&session.to_token()).unwrap() {
             Lookup::Live(live) => Some(text_of(&live.record)),
-            Lookup::Absent(Absent::NotFound(_)) => None,
+            Lookup::Absent(Absent::NotFound(_) | Absent::Moved(_)) => None,
             Lookup::Absent(other) => panic!("the session is {other:?}"),
         }
+    }
+
+    /// Whether a session's file has the mark of a moved session.
+    fn is_moved(&self, session: &SessionId) -> bool {
+        matches!(self.store.load(&session.to_token()), Ok(Lookup::Absent(Absent::Moved(_))))
     }
 
     /// Temporary files beside a session.
@@ -160,6 +165,11 @@ fn put(store: &FileStore, session: &SessionId, text: &str, power_safe: bool) -> 
     store.update_file(session, &mut change, power_safe)
 }
 
+/// A rotation whose grace period is longer than any test.
+fn moving() -> Rotation<'static> {
+    Rotation::default().grace(Duration::from_secs(3600))
+}
+
 /// An operation on a session at version "old".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
@@ -176,11 +186,13 @@ enum Operation {
     /// A power-safe save that changes nothing.
     Keep,
     Rotate,
+    /// A rotation with a grace period.
+    Move,
     Delete,
 }
 
 /// Every operation except a load.
-const WRITING: [Operation; 9] = [
+const WRITING: [Operation; 10] = [
     Operation::Create { power_safe: false },
     Operation::Create { power_safe: true },
     Operation::Update { power_safe: false },
@@ -189,6 +201,7 @@ const WRITING: [Operation; 9] = [
     Operation::Grow { power_safe: true },
     Operation::Keep,
     Operation::Rotate,
+    Operation::Move,
     Operation::Delete,
 ];
 
@@ -203,15 +216,21 @@ impl Operation {
             Self::Update { power_safe } => put(store, session, "new", power_safe).map(|r| r.is_some()),
             Self::Grow { power_safe } => put(store, session, &big("new"), power_safe).map(|r| r.is_some()),
             Self::Keep => store.update_file(session, &mut |_| Ok(Verdict::Keep), true).map(|r| r.is_some()),
-            Self::Rotate => {
+            Self::Rotate | Self::Move => {
                 let mut change = |record: &mut Record| {
                     record.insert("text", &Value::new("new").unwrap()).unwrap();
                     Ok(Verdict::Write)
                 };
-                store.rotate_file(session, successor, &mut change).map(|r| r.is_some())
+                let how = if self == Self::Move { moving() } else { Rotation::default() };
+                store.rotate_file(session, successor, &mut change, &how).map(|r| r.is_some())
             }
             Self::Delete => store.delete_file(SessionRef::Id(session)),
         }
+    }
+
+    /// Whether the session gets another id.
+    fn rotates(self) -> bool {
+        matches!(self, Self::Rotate | Self::Move)
     }
 
     /// The text of the version that the operation writes.

@@ -152,7 +152,7 @@ impl Stage {
     fn text(&self, session: &SessionId) -> Option<String> {
         match self.store().load(&session.to_token()).unwrap() {
             Lookup::Live(live) => Some(text_of(&live.record)),
-            Lookup::Absent(Absent::NotFound(_) | Absent::Expired(_)) => None,
+            Lookup::Absent(Absent::NotFound(_) | Absent::Expired(_) | Absent::Moved(_)) => None,
             Lookup::Absent(other) => panic!("the session is {other:?}"),
         }
     }

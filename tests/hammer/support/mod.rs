@@ -10,6 +10,11 @@ pub(crate) mod dice;
 #[path = "../../support/hostile.rs"]
 pub(crate) mod hostile;
 #[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../support/memory_store.rs"]
+pub(crate) mod memory_store;
+#[path = "../../support/overlaps.rs"]
+pub(crate) mod overlaps;
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../support/process.rs"]
 pub(crate) mod process;
 #[path = "../../support/texts.rs"]

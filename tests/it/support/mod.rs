@@ -18,6 +18,10 @@ pub(crate) mod cookie_jar;
 pub(crate) mod dice;
 #[path = "../../support/hostile.rs"]
 pub(crate) mod hostile;
+#[path = "../../support/memory_store.rs"]
+pub(crate) mod memory_store;
+#[path = "../../support/overlaps.rs"]
+pub(crate) mod overlaps;
 #[path = "../../support/process.rs"]
 pub(crate) mod process;
 #[path = "../../support/texts.rs"]

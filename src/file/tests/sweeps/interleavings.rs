@@ -41,7 +41,7 @@ impl Other {
                     record.insert("text", &Value::new("new").unwrap()).unwrap();
                     Ok(Verdict::Write)
                 };
-                store.rotate_file(session, successor, &mut change)
+                store.rotate_file(session, successor, &mut change, &Rotation::default())
             }
             Self::Delete => return store.delete_file(SessionRef::Id(session)),
         };
@@ -341,8 +341,9 @@ fn expire_and_sweep_in_every_call(operation: Operation, until: SystemTime) {
             Operation::Keep => {
                 store.update_file(&session, &mut |_| Ok(Verdict::Keep), true).map(|live| live.is_some())
             }
-            Operation::Rotate => {
-                store.rotate_file(&session, &successor, &mut change).map(|live| live.is_some())
+            Operation::Rotate | Operation::Move => {
+                let how = if operation == Operation::Move { moving() } else { Rotation::default() };
+                store.rotate_file(&session, &successor, &mut change, &how).map(|live| live.is_some())
             }
             Operation::Delete => store.delete_file(SessionRef::Id(&session)),
             Operation::Load => unreachable!(),
@@ -356,14 +357,16 @@ fn expire_and_sweep_in_every_call(operation: Operation, until: SystemTime) {
         let lives = acknowledged && until > deadline;
         let [old, made] = [stage.text(&session), stage.text(&successor)];
         let want = match operation {
-            Operation::Create { .. } | Operation::Rotate => [None, lives.then(|| "new".into())],
+            Operation::Create { .. } | Operation::Rotate | Operation::Move => {
+                [None, lives.then(|| "new".into())]
+            }
             Operation::Update { .. } | Operation::Grow { .. } => [lives.then(|| operation.new_text()), None],
             _ => [None, None],
         };
         assert_eq!([old, made], want, "{context}: {acknowledged}");
         assert_eq!(stage.fixture.temporary_beside(&session), 0, "{context}");
         // A session that was reported as deleted or expired does not come back with an earlier time.
-        if acknowledged && [Operation::Delete, Operation::Rotate].contains(&operation) {
+        if acknowledged && [Operation::Delete, Operation::Rotate, Operation::Move].contains(&operation) {
             stage.clock.set(at(SWEPT, 30));
             assert_eq!(stage.text(&session), None, "{context}: it came back");
         }
