@@ -273,14 +273,8 @@ impl FileStore {
                     return Ok(LockResult::Unreadable(UnreadableFile { file, _turn: turn, is_damaged }));
                 }
                 View::Moved(view) if is_here => {
-                    return Ok(LockResult::Moved(MovedFile {
-                        id,
-                        file,
-                        _turn: turn,
-                        path,
-                        slot_size: size / 2,
-                        view,
-                    }));
+                    let slot_size = size / 2;
+                    return Ok(LockResult::Moved(MovedFile { id, file, _turn: turn, path, slot_size, view }));
                 }
                 // The file was replaced or removed between opening and locking it, so the path is opened again.
                 _ if Instant::now() > deadline => return Err(busy()),
