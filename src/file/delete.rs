@@ -43,7 +43,10 @@ impl FileStore {
         let result = self.lock_session(session, Some(&shard), Instant::now() + self.options.lock_wait);
         let ended = match result {
             Ok(LockResult::Session(locked)) => {
-                let is_live = !locked.newest.record.is_expired(self.now());
+                let record = &locked.newest.record;
+                // A log that cannot be read keeps no session from being ended.
+                let is_live =
+                    !record.is_expired(self.now()) && !self.is_cut_off(record, &id).unwrap_or(false);
                 self.delete_locked(&shard, &locked).map(|was_there| was_there && is_live)
             }
             Ok(LockResult::Unreadable(unreadable)) => {

@@ -6,6 +6,7 @@
 //! - A planted fifo opens without blocking (`O_NONBLOCK`), and reading it at an offset fails.
 //! - In unit tests, and under the fuzzer, every call first passes a failpoint that can count it and make it fail.
 pub(super) mod counters;
+mod cut_offs;
 #[cfg(any(test, sessile_fuzzing))]
 pub(super) mod faults;
 mod file_system;
@@ -14,6 +15,7 @@ mod opened;
 mod sharing;
 mod stat;
 
+pub(super) use cut_offs::truncate;
 #[cfg(all(test, not(shuttle)))]
 pub(super) use file_system::pretending;
 pub(super) use making::{Taken, make_root, set_mode_of_root, temporary_name};

@@ -56,7 +56,9 @@ const CELLS_PER_SHARD: usize = if cfg!(miri) {
 const COUNTERS_PER_SHARD: usize = 2 * CELLS_PER_SHARD;
 const COUNTERS: usize = COUNTERS_PER_SHARD * SHARDS as usize;
 const COUNTER_BYTES: usize = size_of::<u64>();
-pub(super) const FILE_BYTES: usize = COUNTERS * COUNTER_BYTES;
+/// The counter that moves with each cut-off lies behind all cells, in a page of its own.
+const CUT_OFFS_AT: usize = COUNTERS;
+pub(super) const FILE_BYTES: usize = COUNTERS * COUNTER_BYTES + 4096;
 /// Odd, and without a pattern: the golden ratio's digits.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// How long a store uses its generations file before it checks that the file still has the name. One second costs three
@@ -162,7 +164,7 @@ impl Generations {
 
     #[cfg(test)]
     pub(super) fn own() -> Result<Self> {
-        Self::fixed(Backing::Private((0..COUNTERS).map(|_| AtomicU64::new(0)).collect()))
+        Self::fixed(Backing::Private((0..=CUT_OFFS_AT).map(|_| AtomicU64::new(0)).collect()))
     }
 
     fn fixed(backing: Backing) -> Result<Self> {
@@ -208,6 +210,17 @@ impl Generations {
         };
         let is_current = is_named && self.are_current(&counters);
         Ok(Invalidated { saves, counters: counters.number, is_current })
+    }
+
+    /// Moves the counter of cut-offs, in all processes.
+    ///
+    /// # Errors
+    ///
+    /// The counter did not move.
+    pub(super) fn move_cut_offs(&self) -> io::Result<Invalidated> {
+        let (counters, value) = (self.counters(), self.fresh());
+        let is_current = counters.write(CUT_OFFS_AT, [value])? && self.are_current(&counters);
+        Ok(Invalidated { saves: value, counters: counters.number, is_current })
     }
 
     /// Invalidates the copies of all sessions of this shard. Returns whether these are the current counters.
@@ -392,6 +405,27 @@ impl Counters {
         // A file that is read after this fence is not older than the invalidation that the stamp shows.
         fence(Ordering::Acquire);
         stamp
+    }
+
+    /// The number of these counters; no two sets that a store has used have the same.
+    #[inline]
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The counter of cut-offs; `None` if this process does not see other processes move it. The caller sets a fence before it
+    /// reads the log.
+    #[inline]
+    pub(super) fn cut_offs(&self) -> Option<u64> {
+        match &self.backing {
+            Backing::Mapped(_, map) => Some(super::mapped::load(map, CUT_OFFS_AT)),
+            #[cfg(test)]
+            Backing::Private(values) => {
+                step();
+                Some(values[CUT_OFFS_AT].load(Ordering::Acquire))
+            }
+            Backing::File(_) | Backing::Lost(_) | Backing::Nowhere => None,
+        }
     }
 
     /// Whether a copy of the session with this stamp is still valid.

@@ -2,7 +2,7 @@
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::_documentation::design)).
 //! Each operation has a file: `open`, `read`, `create`, `update`, `grow`, `rotate`, `delete`, `force_delete`. [`slot`]
-//! has the bytes of a version, `slots` decides which version is the newest. `queue`, `flock` and `session_lock` are the
+//! has the bytes of a version, `slots` decides which version is the newest. `delete_of` ends the sessions of a user, by the log of `cut_offs`. `queue`, `flock` and `session_lock` are the
 //! locks. `coherence` is the only access to the cache and its invalidation (`generations`, `read_cache`, `watch`).
 //! `expiry_index` lists the sessions that may have expired, `sweep` removes expired ones, `reaper` sweeps at intervals.
 //! `frame` makes and checks the parts of a store beside its sessions. `scan`, `admin` and `repair` are for operators.
@@ -13,7 +13,9 @@
 mod admin;
 mod coherence;
 mod create;
+mod cut_offs;
 mod delete;
+mod delete_of;
 mod disk;
 mod emptied;
 mod errors;
@@ -91,7 +93,7 @@ use std::time::SystemTime;
 /// Open a store *after* `fork`: its locks and threads do not survive a fork, and in the child every call is refused
 /// with [`ErrorKind::Forked`].
 ///
-/// An open store holds three descriptors, up to four more for buckets of the expiry index, and, if it
+/// An open store holds four descriptors, up to four more for buckets of the expiry index, and, if it
 /// [watches](FileStoreOptions::watch), three more, one thread and 257 watches; each call needs up to four more
 /// descriptors while it runs. Copies of sessions take up to [`cache_bytes`](FileStoreOptions::cache_bytes) of memory,
 /// beside 2 MiB of counters that all processes share.
@@ -159,11 +161,14 @@ impl FileStore {
             // The shared counters are opened for writing, so a read-only store has no cache and reads the files.
             options.cache_bytes = 0;
         }
-        let (root, were_missing) = open::open_root(dir, &options)?;
+        let open::Opened { root, were_missing, has_log } = open::open_root(dir, &options)?;
         let uncached_on = open::go_without_copies(&root, &mut options);
         let (in_use, generations) = open::lock_root(&root, &options)?;
+        let coherence = Coherence::new(&root, generations, &options, has_log);
+        // Read now, so that no operation waits for all of it.
+        coherence.cut_off_view()?;
         Ok(Self {
-            coherence: Coherence::new(&root, generations, &options),
+            coherence,
             root,
             queues: queue::Queues::new(),
             made_again: MadeAgain::at_opening(were_missing),
@@ -247,16 +252,19 @@ impl Store for FileStore {
         let now = self.options.clock.now_coarse();
         let known = match self.coherence.find(session, now) {
             Found::Trusted(record, id) => return Ok(Lookup::Live(Live { record, id })),
-            Found::Doubtful(copy) => Some(copy),
+            Found::Doubtful(copy) | Found::Unchecked(copy) => Some(copy),
             Found::Nothing => None,
         };
         self.load_file(session, known.as_ref(), now)
     }
 
     fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
+        self.queues.check_process()?;
+        let mut record = record.clone();
+        // Read first: a cut-off that is called after this has a greater number.
+        record.set_cut_off(self.coherence.last_cut_off(record.user().is_some())?);
         let session = SessionId::random()?;
-        let live =
-            self.create_file(SessionRef::Id(&session), record.clone(), self.options.is_power_safe(how))?;
+        let live = self.create_file(SessionRef::Id(&session), record, self.options.is_power_safe(how))?;
         Ok(Saved { token: session.to_token(), live })
     }
 
@@ -266,15 +274,23 @@ impl Store for FileStore {
         Ok(live.map(|live| Saved { token: token.clone(), live }))
     }
 
-    fn rotate(&self, token: &Token, change: Change<'_>, _how: &Rotation<'_>) -> Result<Option<Saved>> {
+    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         let Some(session) = token.session_id() else { return Ok(None) };
         let successor = SessionId::random()?;
-        let live = self.rotate_file(session, &successor, change)?;
+        let live = self.rotate_file(session, &successor, change, how)?;
         Ok(live.map(|live| Saved { token: successor.to_token(), live }))
     }
 
     fn delete(&self, token: &Token) -> Result<bool> {
         token.session_id().map_or(Ok(false), |session| self.delete_file(SessionRef::Id(session)))
+    }
+
+    fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
+        self.cut_off_user(user, except)
+    }
+
+    fn delete_all(&self) -> Result<()> {
+        self.cut_off_all()
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -17,7 +17,7 @@
 //! Limit: a descriptor that another user opened before the repair stays open.
 use super::disk::{Access, Directory, Root, Sharing, Stat, set_rights};
 use super::errors::io_error;
-use super::layout::{DUE, EARLIER_GENERATIONS, PARAMETERS, RUN, is_ours};
+use super::layout::{CUT_OFFS, DUE, EARLIER_GENERATIONS, PARAMETERS, RUN, is_ours};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use rustix::fs::Mode;
@@ -427,7 +427,7 @@ fn is_denial(error: &io::Error) -> bool {
 /// Whether it is one of a store's directories. A directory in place of a file is left alone.
 fn is_own_directory(path: &str, stat: &Stat) -> bool {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
-    stat.is_directory && is_ours(name) && ![PARAMETERS, EARLIER_GENERATIONS].contains(&name)
+    stat.is_directory && is_ours(name) && ![PARAMETERS, CUT_OFFS, EARLIER_GENERATIONS].contains(&name)
 }
 
 /// Whether the error says that the name does not exist, or that its parent is not a directory.

@@ -14,7 +14,7 @@ use super::session_lock::SessionRef;
 use super::slot::Extent;
 use crate::error::Result;
 use crate::id::SessionId;
-use crate::store::{Change, Live, Store, Verdict};
+use crate::store::{Change, Live, Rotation, Store, Verdict};
 use rustix::io::Errno;
 use std::io;
 
@@ -25,18 +25,28 @@ impl FileStore {
         session: &SessionId,
         successor: &SessionId,
         change: Change<'_>,
+        how: &Rotation<'_>,
     ) -> Result<Option<Live>> {
+        self.queues.check_process()?;
+        // Read first: a cut-off that is called after this has a greater number.
+        let at_login = how.login.map(|_| self.coherence.last_cut_off(true)).transpose()?;
         let shard = self.open_shard(&session.public_id())?;
         let Some(locked) = self.lock_live(session, Some(&shard))? else { return Ok(None) };
         if locked.newest.record.is_expired(self.now()) {
             return Ok(None);
         }
+        self.coherence.cut_off_view()?;
+        let Some(cut_off) = self.coherence.standing(&locked.newest.record, &locked.id) else {
+            return Ok(None);
+        };
         let mut record = locked.newest.record.clone();
         match change(&mut record)? {
             Verdict::Abort => return Ok(None),
             Verdict::Keep => record = locked.newest.record.clone(),
             Verdict::Write => {}
         }
+        // The successor needs no further check: a cut-off since then ends it by this number, as it ends the old session.
+        record.set_cut_off(at_login.unwrap_or(cut_off));
         let had = Extent::of(&locked.newest.record);
         // The successor and its name are synced at every durability, because otherwise a power cut may lose both
         // sessions.

@@ -6,8 +6,8 @@ use super::FileStore;
 use super::disk::{Directory, Stat};
 use super::errors::io_error;
 use super::layout::{
-    CACHE_TAG, DAMAGED, DUE, GENERATIONS, PARAMETERS, RUN, SHARDS, SWEEP, bucket_named, ending_at, is_shard,
-    is_temporary, session_at, shard_name,
+    CACHE_TAG, CUT_OFFS, DAMAGED, DUE, GENERATIONS, PARAMETERS, RUN, SHARDS, SWEEP, bucket_named, ending_at,
+    is_shard, is_temporary, session_at, shard_name,
 };
 use super::session_lock::SessionRef;
 use super::slots::View;
@@ -40,6 +40,8 @@ pub enum Content {
     Live(Live),
     /// A session whose deadline is reached.
     Expired(Live),
+    /// A session that a cut-off has ended ([`Store::delete_of`], [`Store::delete_all`]); a sweep removes it.
+    CutOff(Live),
     /// Bytes in a session's place that fail their checks.
     Damaged(PublicId),
     /// An interrupted creation or deletion of a session; a session that is being created is in this state for a moment.
@@ -108,7 +110,7 @@ impl FileStore {
             "lost+found" => None,
             _ if is_temporary(&name) => Some(Ok(stray(name, true))),
             _ if is_shard(&name) || name == RUN => None,
-            PARAMETERS => unless_file(PARAMETERS),
+            PARAMETERS | CUT_OFFS => unless_file(&name),
             DAMAGED if examines => unless(DAMAGED, |stat| stat.is_directory),
             DAMAGED => None,
             _ => Some(Ok(stray(name, false))),
@@ -193,6 +195,8 @@ impl FileStore {
                     let live = Live { record: newest.record, id };
                     if live.record.is_expired(self.now()) {
                         Content::Expired(live)
+                    } else if self.is_cut_off(&live.record, &id)? {
+                        Content::CutOff(live)
                     } else {
                         Content::Live(live)
                     }

@@ -120,7 +120,7 @@ impl Pass<'_> {
                 self.report.examined += 1;
                 self.insert_if_lost(live.id, live.record.deadline(), indexed.get(&live.id).copied());
             }
-            Content::Expired(live) => {
+            Content::Expired(live) | Content::CutOff(live) => {
                 self.report.examined += 1;
                 match self.remove_if_dead(directory, live.id, true) {
                     EntryOutcome::Renewed(deadline) => {

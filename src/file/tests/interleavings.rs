@@ -413,7 +413,7 @@ fn a_kept_update_returns_the_version_that_is_stored() {
         file.write_all_at(&[0xff; 4], (SLOT_MIN + crate::file::slot::PREFIX_LEN) as u64).unwrap();
         let mut keep = |_: &mut Record| Ok(Verdict::Keep);
         let kept = match operation {
-            Operation::Rotate => store.rotate_file(&session, &successor, &mut keep),
+            Operation::Rotate => store.rotate_file(&session, &successor, &mut keep, &Rotation::default()),
             _ => store.update_file(&session, &mut keep, true),
         };
         assert_eq!(text_of(&kept.unwrap().unwrap().record), "old", "{operation:?}");

@@ -7,6 +7,7 @@
 mod calls;
 mod crafted_files;
 mod crashes;
+mod cut_offs;
 mod elsewhere;
 mod ends;
 mod error_reporting;
@@ -20,7 +21,7 @@ mod syncs;
 
 use super::disk::faults::{PAGE, SHORT, during};
 use super::flock::LockedFile;
-use super::layout::{DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of};
+use super::layout::{CUT_OFFS, DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of};
 use super::session_lock::SessionRef;
 use super::slot::SLOT_MIN;
 use super::{Content, FileStore, FileStoreOptions};
@@ -28,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{SessionId, Token};
 use crate::random::tests::without_random_bits;
 use crate::record::{Record, Timing};
-use crate::store::{Absent, Durability, Live, Lookup, Store, Verdict};
+use crate::store::{Absent, Durability, Live, Lookup, Rotation, Store, Verdict};
 use crate::value::Value;
 use rustix::io::Errno;
 use std::cmp::Ordering::{Equal, Greater, Less};
@@ -88,7 +89,7 @@ impl Fixture {
     #[track_caller]
     fn check_nothing_is_held(&self, context: &str) {
         let root = self.dir.path();
-        let of_store = [root.to_owned(), root.join(GENERATIONS_PATH)];
+        let of_store = [root.to_owned(), root.join(GENERATIONS_PATH), root.join(CUT_OFFS)];
         let kept = |open: &Path| of_store.contains(&open.to_owned()) || open.starts_with(root.join(DUE));
         let open = descriptors(|open| open.starts_with(root) && !kept(open));
         assert_eq!(open, 0, "{context}: a descriptor leaked");
@@ -208,7 +209,7 @@ impl Operation {
                     record.insert("text", &Value::new("new").unwrap()).unwrap();
                     Ok(Verdict::Write)
                 };
-                store.rotate_file(session, successor, &mut change).map(|r| r.is_some())
+                store.rotate_file(session, successor, &mut change, &Rotation::default()).map(|r| r.is_some())
             }
             Self::Delete => store.delete_file(SessionRef::Id(session)),
         }

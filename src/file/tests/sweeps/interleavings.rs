@@ -41,7 +41,7 @@ impl Other {
                     record.insert("text", &Value::new("new").unwrap()).unwrap();
                     Ok(Verdict::Write)
                 };
-                store.rotate_file(session, successor, &mut change)
+                store.rotate_file(session, successor, &mut change, &Rotation::default())
             }
             Self::Delete => return store.delete_file(SessionRef::Id(session)),
         };
@@ -341,9 +341,9 @@ fn expire_and_sweep_in_every_call(operation: Operation, until: SystemTime) {
             Operation::Keep => {
                 store.update_file(&session, &mut |_| Ok(Verdict::Keep), true).map(|live| live.is_some())
             }
-            Operation::Rotate => {
-                store.rotate_file(&session, &successor, &mut change).map(|live| live.is_some())
-            }
+            Operation::Rotate => store
+                .rotate_file(&session, &successor, &mut change, &Rotation::default())
+                .map(|live| live.is_some()),
             Operation::Delete => store.delete_file(SessionRef::Id(&session)),
             Operation::Load => unreachable!(),
         });
