@@ -154,7 +154,7 @@ impl CutOffs {
                 None => read.is_read && self.is_unchanged(&read)?,
             }
         };
-        if is_current { Ok(()) } else { self.read_again(counter) }
+        if is_current { Ok(()) } else { self.read_again(counter, false) }
     }
 
     /// Makes the next check read the log again, if its file was replaced or has another size than what was read.
@@ -187,15 +187,16 @@ impl CutOffs {
         }
     }
 
+    /// Reads the log. Whether the caller holds the log's lock decides whether damage may be the work of a writer.
     #[cold]
-    fn read_again(&self, counter: impl Fn() -> Option<Counter>) -> Result<()> {
+    fn read_again(&self, counter: impl Fn() -> Option<Counter>, is_locked: bool) -> Result<()> {
         let newly_lost = {
             let mut read = self.read.write();
             // Read before the file: the log in memory is then at least as new.
             let counter = counter();
             let before = (read.lost, read.log.last, read.log.bytes);
             let inode = read.file.as_ref().map(|(_, inode)| *inode);
-            let result = self.update(&mut read);
+            let result = self.update(&mut read, is_locked);
             let after = (read.lost, read.log.last, read.log.bytes);
             let is_same =
                 read.is_read && before == after && inode == read.file.as_ref().map(|(_, inode)| *inode);
@@ -221,7 +222,7 @@ impl CutOffs {
     }
 
     /// Brings the log in memory up to date.
-    fn update(&self, read: &mut Reading) -> Result<()> {
+    fn update(&self, read: &mut Reading, is_locked: bool) -> Result<()> {
         let there = match self.root.stat_cut_offs() {
             Ok(there) => there,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -241,7 +242,7 @@ impl CutOffs {
         }
         let (file, _) = read.file.as_ref().expect("it was opened");
         let mut is_whole = read_on(file, &mut read.log, there.bytes);
-        if matches!(is_whole, Ok(false)) {
+        if matches!(is_whole, Ok(false)) && !is_locked {
             // Perhaps a writer was at work.
             let writer = flock::share(file, Instant::now() + WRITER_WAIT);
             let writer = writer.map_err(|error| self.error("lock", error))?;

@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::id::Token;
 use crate::lifetime::Renewed;
 use crate::record::{Record, Timing};
-use crate::store::{Durability, Saved, Verdict};
+use crate::store::{Durability, Rotation, Saved, Verdict};
 use std::cell::OnceCell;
 use std::time::SystemTime;
 
@@ -195,8 +195,9 @@ impl Session {
         };
         match self.id_change {
             IdChange::Keep => self.context.store.update(token, guarded, self.durability),
-            IdChange::Rotate | IdChange::Login(_) => {
-                self.context.store.rotate(token, guarded, &self.durability.into())
+            IdChange::Rotate => self.context.store.rotate(token, guarded, &self.durability.into()),
+            IdChange::Login(ref user) => {
+                self.context.store.rotate(token, guarded, &Rotation::new(self.durability).login(user))
             }
         }
     }

@@ -111,7 +111,10 @@ fn a_login_of_another_user_keeps_no_mark_of_the_first(stage: &Stage) {
     session.login("ada").unwrap();
     session.save().unwrap();
     let record = stage.record(&token_of(&session));
-    assert_eq!((record.user(), record.device_note(), record.login()), (Some("ada"), None, Login::default()));
+    let Login { at, cut_off, user_digest } = record.login();
+    assert_eq!((record.user(), record.device_note(), at, cut_off), (Some("ada"), None, None, 0));
+    let of_ada = Record::new(now, now).with_user("ada").unwrap().login().user_digest;
+    assert_eq!((user_digest, of_ada.is_some()), (of_ada, true));
 }
 
 fn a_login_whose_session_is_gone_keeps_its_changes_if_it_fails(stage: &Stage) {

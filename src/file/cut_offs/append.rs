@@ -86,7 +86,7 @@ impl CutOffs {
                 Self::make(&self.root, cut_off.time)?;
                 continue;
             };
-            self.read_again(|| None)?;
+            self.read_again(|| None, true)?;
             let written = self.write(cut_off, &file, &directory);
             // Also after an error, because the entry may be visible.
             self.doubt();

@@ -1,5 +1,6 @@
 //! The stores that the tests of promises run on: a second, honest implementation of [`Store`] in memory; a
 //! rig around any store that counts, fails and interferes; and the stage that holds them with their clock.
+use super::cut_offs::{CutOffs, with_number};
 use parking_lot::Mutex;
 use sessile::{
     Absent, Change, Clock, Cookies, Durability, Error, ErrorKind, FileStoreOptions, Guarantees, Lifetime,
@@ -24,12 +25,14 @@ pub(crate) const fn secs(n: u64) -> Duration {
 /// Sessions in a map: the simplest thing that keeps the promises of [`Store`].
 pub(crate) struct MemoryStore {
     records: Mutex<HashMap<PublicId, Record>>,
+    /// Locked while `records` is.
+    cut_offs: Mutex<CutOffs>,
     clock: Clock,
 }
 
 impl MemoryStore {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { records: Mutex::default(), clock }
+        Self { records: Mutex::default(), cut_offs: Mutex::default(), clock }
     }
 
     /// How many records there are, expired ones included.
@@ -40,6 +43,7 @@ impl MemoryStore {
     fn alive(&self, records: &HashMap<PublicId, Record>, token: &Token) -> Option<(PublicId, Record)> {
         let id = SessionId::parse(token.expose())?.public_id();
         let record = records.get(&id).filter(|record| !record.is_expired(self.now()))?;
+        self.cut_offs.lock().standing(record, id)?;
         Some((id, record.clone()))
     }
 }
@@ -58,29 +62,40 @@ impl Store for MemoryStore {
             return Ok(Lookup::Absent(Absent::Malformed));
         };
         let id = session.public_id();
-        Ok(match self.records.lock().get(&id) {
+        let records = self.records.lock();
+        let is_cut_off = |record| self.cut_offs.lock().standing(record, id).is_none();
+        Ok(match records.get(&id) {
             None => Lookup::Absent(Absent::NotFound(id)),
             Some(record) if record.is_expired(self.now()) => Lookup::Absent(Absent::Expired(id)),
+            Some(record) if is_cut_off(record) => Lookup::Absent(Absent::NotFound(id)),
             Some(record) => Lookup::Live(Live { record: record.clone(), id }),
         })
     }
 
     fn create(&self, record: &Record, _how: Durability) -> Result<Saved> {
-        file_new(&mut self.records.lock(), record.clone())
+        let mut records = self.records.lock();
+        file_new(&mut records, self.cut_offs.lock().begun(record.clone()))
     }
 
     fn update(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
         let mut records = self.records.lock();
         let Some((id, newest)) = self.alive(&records, token) else { return Ok(None) };
         let Some(record) = changed(&newest, change)? else { return Ok(None) };
+        let record = with_number(record, self.cut_offs.lock().standing(&newest, id).expect("it is alive"));
         records.insert(id, record.clone());
         Ok(Some(Saved { token: token.clone(), live: Live { record, id } }))
     }
 
-    fn rotate(&self, token: &Token, change: Change<'_>, _how: &Rotation<'_>) -> Result<Option<Saved>> {
+    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         let mut records = self.records.lock();
         let Some((id, newest)) = self.alive(&records, token) else { return Ok(None) };
         let Some(record) = changed(&newest, change)? else { return Ok(None) };
+        let number = self.cut_offs.lock().standing(&newest, id).expect("it is alive");
+        let record = if how.login.is_some() {
+            self.cut_offs.lock().begun(record)
+        } else {
+            with_number(record, number)
+        };
         let saved = file_new(&mut records, record)?;
         records.remove(&id);
         Ok(Some(saved))
@@ -88,8 +103,29 @@ impl Store for MemoryStore {
 
     fn delete(&self, token: &Token) -> Result<bool> {
         let Some(session) = SessionId::parse(token.expose()) else { return Ok(false) };
-        let removed = self.records.lock().remove(&session.public_id());
-        Ok(removed.is_some_and(|record| !record.is_expired(self.now())))
+        let mut records = self.records.lock();
+        let was_alive = self.alive(&records, token).is_some();
+        records.remove(&session.public_id());
+        Ok(was_alive)
+    }
+
+    fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
+        let records = self.records.lock();
+        let refuse = |kind| Err(Error::new(kind, "end the sessions of a user"));
+        let except = match except.map(|token| self.alive(&records, token)) {
+            None if user.is_empty() => return refuse(ErrorKind::Value),
+            None => None,
+            Some(Some((id, record))) if record.user() == Some(user) => Some(id),
+            Some(_) => return refuse(ErrorKind::Gone),
+        };
+        self.cut_offs.lock().cut(Some(user), except);
+        Ok(())
+    }
+
+    fn delete_all(&self) -> Result<()> {
+        let _records = self.records.lock();
+        self.cut_offs.lock().cut(None, None);
+        Ok(())
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -1,6 +1,7 @@
 //! Helpers that several test files share.
 pub(crate) mod client;
 pub(crate) mod command;
+pub(crate) mod cut_offs;
 pub(crate) mod memory;
 pub(crate) mod planted;
 pub(crate) mod probe;
