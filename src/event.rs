@@ -69,7 +69,7 @@ pub enum Event<'a> {
         path: &'a Path,
     },
     /// The log of cut-offs of a store is missing or damaged, so no session with a user is found: any of them may have been ended
-    /// by [`Store::delete_of`](crate::Store::delete_of). Written to standard error as well, once by each open store. Restore
+    /// by [`Store::delete_of`](crate::Store::delete_of). Observed once by each open store. Restore
     /// the file from a backup, or end all sessions by [`Store::delete_all`](crate::Store::delete_all), which makes a new one.
     CutOffsLost {
         /// The log's path.

@@ -212,7 +212,7 @@ impl CutOffs {
         };
         if let Some(reason) = newly_lost {
             let path = self.root.path().join(CUT_OFFS);
-            self.observer.notify_and_print(&Event::CutOffsLost { path: &path, reason });
+            self.observer.notify(&Event::CutOffsLost { path: &path, reason });
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ const BACK: &str = " is back";
 const TORN: &str = " is torn: ";
 
 /// Rules whose absence the tool must detect.
-pub(crate) const MUTATIONS: [Mutation; 9] = [
+pub(crate) const MUTATIONS: [Mutation; 10] = [
     Mutation {
         name: "directory-sync",
         what: "directories are not synced",
@@ -122,6 +122,17 @@ pub(crate) const MUTATIONS: [Mutation; 9] = [
             "src/file/delete.rs",
             "if syncs && dying.state.name_may_fall_back() {",
             "if syncs && false {",
+        )],
+    },
+    Mutation {
+        name: "cut-off-sync",
+        what: "a cut-off is acknowledged before its sync",
+        on: None,
+        shows: &[BACK],
+        edits: &[(
+            "src/file/cut_offs/append.rs",
+            "if disk::sync_data(file).is_err() {",
+            "if flags & SYNC_FAILED != 0 {",
         )],
     },
     Mutation {

@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     Rotate,
     /// A life ended.
     Destroy,
+    /// All lives of a user ended.
+    CutOff,
     /// A life ended whose last save certainly needed a larger file, and was relaxed.
     DestroyGrown,
     /// A life ended after a process had been killed that was about to end it.
@@ -33,13 +35,14 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Create,
         Self::Update,
         Self::Grow,
         Self::Keep,
         Self::Rotate,
         Self::Destroy,
+        Self::CutOff,
         Self::DestroyGrown,
         Self::DestroyAgain,
         Self::DestroyPassing,
@@ -53,6 +56,7 @@ impl Kind {
             Self::Keep => "keep",
             Self::Rotate => "rotate",
             Self::Destroy => "destroy",
+            Self::CutOff => "cut-off",
             Self::DestroyGrown => "destroy grown",
             Self::DestroyAgain => "destroy again",
             Self::DestroyPassing => "destroy overtaking",
@@ -96,7 +100,8 @@ impl Reader {
             | Note::Saving { op, .. }
             | Note::Keeping { op, .. }
             | Note::Rotating { op, .. }
-            | Note::Ending { op, .. } => {
+            | Note::Ending { op, .. }
+            | Note::CuttingOff { op, .. } => {
                 self.pending.insert(op, (when, *note));
                 None
             }
@@ -132,6 +137,7 @@ impl Reader {
             }
             Note::Keeping { .. } => Kind::Keep,
             Note::Rotating { .. } => Kind::Rotate,
+            Note::CuttingOff { .. } => Kind::CutOff,
             Note::Ending { life, .. } => {
                 let waited = u128::from(done - begun) >= LOCK_WAIT.as_micros();
                 let held_since = |(since, held): &(Micros, Note)| {
@@ -196,7 +202,7 @@ impl Tally {
     /// Required events that did not happen. Whether a destroy meets another one, or a save, is up to chance:
     /// these may be missing.
     pub(crate) fn missing(&self) -> Vec<String> {
-        let operations = Kind::ALL.into_iter().take(7).filter(|kind| self.operations[*kind as usize] == 0);
+        let operations = Kind::ALL.into_iter().take(8).filter(|kind| self.operations[*kind as usize] == 0);
         let deaths = KillPoint::ALL.into_iter().filter(|death| self.deaths[*death as usize] == 0);
         operations
             .map(|kind| format!("no {} was acknowledged", kind.name()))
@@ -264,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_recording_of_nothing_misses_everything() {
-        assert_eq!(Tally::default().missing().len(), 7 + KillPoint::ALL.len() + 1);
+        assert_eq!(Tally::default().missing().len(), 8 + KillPoint::ALL.len() + 1);
         let mut tally =
             Tally::of(&[Event::Note { at: 1, note: saving(1, 2) }, Event::Note { at: 2, note: done(1) }]);
         tally.add(&tally.clone());
