@@ -99,7 +99,6 @@ impl FileStore {
         }
         invalidated?;
         session.session_id().inspect(|session| {
-            // Not held against the cut-offs: the first load does that.
             self.coherence.remember(session, Fresh::new(record.clone(), id, version, stamp, read_at));
         });
         Ok(Live { record, id })

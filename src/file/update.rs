@@ -77,7 +77,9 @@ impl FileStore {
         let stamp = locked.invalidate_saved()?;
         // Kept under the lock, so that this copy does not replace that of the next writer.
         let fresh = Fresh::new(record.clone(), id, version, stamp, locked.opened_at);
-        self.coherence.remember(session, fresh.checked(view));
+        // A user whom the change has set has not logged in, so an earlier cut-off may have ended the session.
+        let is_same_user = record.user() == locked.newest.record.user();
+        self.coherence.remember(session, if is_same_user { fresh.checked(view) } else { fresh });
         Ok(Some(Live { record, id }))
     }
 
