@@ -309,7 +309,7 @@ impl Coherence {
     }
 
     /// Takes up a log of cut-offs that was changed outside the library, as each process does once a second.
-    #[cfg(all(test, not(shuttle)))]
+    #[cfg(any(all(test, not(shuttle)), sessile_fuzzing))]
     pub(super) fn look_at_cut_offs(&self) {
         self.cut_offs.look();
     }
