@@ -82,6 +82,15 @@ pub enum Event<'a> {
         /// The store's directory.
         path: &'a Path,
     },
+    /// The log of cut-offs of a store is missing or damaged, so no session with a user is found: any of them may have been ended
+    /// by [`Store::delete_of`](crate::Store::delete_of). Observed once by each open store. Restore
+    /// the file from a backup, or end all sessions by [`Store::delete_all`](crate::Store::delete_all), which makes a new one.
+    CutOffsLost {
+        /// The log's path.
+        path: &'a Path,
+        /// The finding: "it is missing" or "it is damaged".
+        reason: &'static str,
+    },
     /// Missing shard directories were recreated, when the store was opened or within a minute after shards or the store
     /// were recreated. (Some backups leave empty directories out.) Sessions that were in them are gone.
     ShardsRecreated {
@@ -146,6 +155,11 @@ impl Event<'_> {
             )),
             Self::ParametersRecreated { path } => Some(format!(
                 "session directory `{}` had sessions and no parameters file `sessile.json`, which was recreated",
+                path.display()
+            )),
+            Self::CutOffsLost { path, reason } => Some(format!(
+                "the log of cut-offs `{}` is lost: {reason}; no session with a user is found until it is restored from a \
+                 backup, or all sessions are ended (`sessile delete --all`)",
                 path.display()
             )),
             Self::ShardsRecreated { path, shards } => Some(format!(

@@ -49,7 +49,7 @@ pub trait Store: Send + Sync {
     /// The storage could not be read. An absent session is [`Lookup::Absent`], not an error.
     fn load(&self, token: &Token) -> Result<Lookup>;
 
-    /// Stores `record` under a new token.
+    /// Stores `record` under a new token. The session begins now: of the [cut-offs](Self::delete_of), only later ones end it.
     ///
     /// # Errors
     ///
@@ -96,6 +96,9 @@ pub trait Store: Send + Sync {
 
     /// Ends every session of a user whose login had returned when this was called, in every process, wherever a copy of
     /// it is; a login that begins after this has returned is not affected. The session of `except` stays.
+    ///
+    /// The store is told of a login by [`create`](Self::create) and by [`Rotation::login`]. A user that the change of an update
+    /// or of a mere rotation sets has not logged in: an earlier call of this function for that user ends the session.
     ///
     /// # Errors
     ///

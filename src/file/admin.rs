@@ -30,14 +30,18 @@ impl FileStore {
     pub fn load_by_id(&self, id: &PublicId) -> Result<Lookup> {
         self.queues.check_process()?;
         let id = *id;
+        // Before the file is read: a cut-off that has returned by now is known.
+        self.coherence.cut_off_view()?;
         Ok(match self.read(SessionRef::PublicId(id), &id, None)? {
             Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
                 Lookup::Absent(Absent::Expired(id))
             }
-            Some(View::Valid { newest, .. }) => Lookup::Live(Live { record: newest.record, id }),
+            Some(View::Valid { newest, .. }) if !self.is_cut_off(&newest.record, &id)? => {
+                Lookup::Live(Live { record: newest.record, id })
+            }
             Some(View::Moved(moved)) => Lookup::Absent(Absent::Moved(moved.mark.to_moved(id))),
             Some(View::Damaged) => Lookup::Absent(Absent::Damaged(id)),
-            None | Some(View::Empty) => Lookup::Absent(Absent::NotFound(id)),
+            None | Some(View::Valid { .. } | View::Empty) => Lookup::Absent(Absent::NotFound(id)),
         })
     }
 
@@ -53,9 +57,12 @@ impl FileStore {
     }
 
     /// Imports a session of another store under its public id, so that its secret id opens it here. Returns whether it
-    /// was imported; `false` if a live session is in its place, which is left alone. An expired one is replaced. An id
-    /// that was moved counts as a live session until its grace period is over, because its session lives under another
-    /// id.
+    /// was imported; `false` if a live session is in its place, which is left alone. An expired one is replaced, and one
+    /// that a cut-off has ended. An id that was moved counts as a live session until its grace period is over, because
+    /// its session lives under another id.
+    ///
+    /// Cut-offs of this store that are later than the session's last login (its creation, if there was none) end it: it
+    /// is stored, and no load finds it.
     ///
     /// # Errors
     ///
@@ -66,8 +73,11 @@ impl FileStore {
     /// [`ErrorKind::InvalidationFailed`] if the session is imported, and cache entries of an earlier session under the
     /// same id could not be invalidated.
     pub fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
+        self.queues.check_process()?;
         let session = SessionRef::PublicId(*id);
         let path = SessionPath::of(id);
+        let mut record = record.clone();
+        record.set_cut_off(self.coherence.cut_off_at_login(&record)?);
         let in_the_way = |kind, reason| {
             let error = Error::new(kind, "import session").with_path(self.path().join(path.as_str()));
             error.with_reason(reason)
@@ -85,7 +95,10 @@ impl FileStore {
             }
             match self.lock_session(session, None, began + self.options.lock_wait)? {
                 LockResult::Missing => {}
-                LockResult::Session(locked) if locked.newest.record.is_expired(self.now()) => {
+                LockResult::Session(locked)
+                    if locked.newest.record.is_expired(self.now())
+                        || self.coherence.has_ended(&locked.newest.record, id)? =>
+                {
                     self.remove(&self.open_shard(id)?, &locked)?;
                 }
                 LockResult::Moved(moved) if moved.view.mark.until <= micros(self.now()) => {

@@ -8,7 +8,7 @@
 //! - The file has its final size from the first write: no save of the same size changes it.
 //! - A random id is in no cache. An imported id may be in one, so creating an imported session invalidates.
 use super::FileStore;
-use super::coherence::{Cached, Cause};
+use super::coherence::{Cause, Fresh};
 use super::disk::{self, Access, Directory};
 use super::expiry_index::Entry;
 use super::flock::LockedFile;
@@ -99,7 +99,7 @@ impl FileStore {
         }
         invalidated?;
         session.session_id().inspect(|session| {
-            self.coherence.remember(session, Cached::new(record.clone(), id, version, stamp, read_at));
+            self.coherence.remember(session, Fresh::new(record.clone(), id, version, stamp, read_at));
         });
         Ok(Live { record, id })
     }

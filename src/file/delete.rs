@@ -85,7 +85,10 @@ impl FileStore {
         };
         let ended = match self.lock_session(session, Some(&shard), deadline) {
             Ok(LockResult::Session(locked)) => {
-                let is_live = !locked.newest.record.is_expired(self.now());
+                let record = &locked.newest.record;
+                // A log that cannot be read keeps no session from being ended.
+                let is_live =
+                    !record.is_expired(self.now()) && !self.is_cut_off(record, &id).unwrap_or(false);
                 self.delete_locked(&shard, &locked, None)
                     .map(|was_there| Deletion::Done(was_there && is_live))
             }

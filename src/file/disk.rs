@@ -6,6 +6,7 @@
 //! - A planted fifo opens without blocking (`O_NONBLOCK`), and reading it at an offset fails.
 //! - In unit tests, and under the fuzzer, every call first passes a failpoint that can count it and make it fail.
 pub(super) mod counters;
+mod cut_offs;
 mod directory;
 #[cfg(any(test, sessile_fuzzing))]
 pub(super) mod faults;
@@ -16,6 +17,7 @@ mod root;
 mod sharing;
 mod stat;
 
+pub(super) use cut_offs::truncate;
 pub(super) use directory::Directory;
 #[cfg(all(test, not(shuttle)))]
 pub(super) use file_system::pretending;

@@ -16,6 +16,7 @@ use super::errors::io_error;
 use super::flock::LockedFile;
 use super::frame;
 use super::layout::{RUN, SHARDS, shard_name};
+use crate::clock::micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::sync::{Instant, Mutex};
@@ -104,7 +105,8 @@ impl FileStore {
         if !is_recent && !removals.has_ended(usize::from(SHARDS) - lost.len()) {
             return Err(error(missing));
         }
-        let is_ours = frame::make(&self.root, &self.options.clock)?;
+        // Processes still know the cut-offs of the removed log: those of the new one are later.
+        let is_ours = frame::make(&self.root, &self.options.clock, micros(self.options.clock.now()))?;
         *removals = Removals { recreated_at: Some(Instant::now()), left: None };
         // All visitors are logged out, even if the invalidation fails.
         let invalidated = self.invalidate_all_copies();

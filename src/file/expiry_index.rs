@@ -204,6 +204,19 @@ pub(super) fn write_last_walk(marker: &File, hour: u64) -> io::Result<()> {
     disk::write_at(marker, format!("{hour:20}\n").as_bytes(), 0)
 }
 
+/// Bytes of one line of the file `sweep`.
+const SWEEP_LINE: usize = 21;
+
+/// The number of the last cut-off before the last walk of all shards, from the second line of the file `sweep`.
+pub(super) fn read_walked_cut_off(marker: &File) -> Option<u64> {
+    let text = disk::read_at(marker, SWEEP_LINE as u64, SWEEP_LINE).ok()?;
+    str::from_utf8(&text).ok()?.trim().parse().ok()
+}
+
+pub(super) fn write_walked_cut_off(marker: &File, number: u64) -> io::Result<()> {
+    disk::write_at(marker, format!("{number:20}\n").as_bytes(), SWEEP_LINE as u64)
+}
+
 /// Reads a bucket from its beginning to its current end.
 pub(super) struct Reader {
     pub(super) file: File,

@@ -37,7 +37,7 @@ use crate::error::Result;
 use crate::id::PublicId;
 use crate::random;
 use crate::sync::RwLock;
-use counters::{COUNTERS_PER_SHARD, counter_of};
+use counters::{COUNTERS_PER_SHARD, CUT_OFFS_AT, counter_of};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -142,6 +142,17 @@ impl Generations {
         };
         let is_current = is_named && self.are_current(&counters);
         Ok(Invalidated { saves, counters: counters.number(), is_current })
+    }
+
+    /// Moves the counter of cut-offs, in all processes.
+    ///
+    /// # Errors
+    ///
+    /// The counter did not move.
+    pub(super) fn move_cut_offs(&self) -> io::Result<Invalidated> {
+        let (counters, value) = (self.counters(), self.fresh());
+        let is_current = counters.write(CUT_OFFS_AT, [value])? && self.are_current(&counters);
+        Ok(Invalidated { saves: value, counters: counters.number(), is_current })
     }
 
     /// Invalidates the copies of all sessions of this shard. Returns whether these are the current counters.

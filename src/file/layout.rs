@@ -8,6 +8,8 @@ use std::ffi::CStr;
 pub(super) const SHARDS: u16 = if cfg!(sessile_fuzzing) { 4 } else { 256 };
 /// The parameters file.
 pub(super) const PARAMETERS: &str = "sessile.json";
+/// The log of cut-offs: the sessions that were ended together.
+pub(super) const CUT_OFFS: &str = "cutoffs";
 /// The directory of files that running processes need, and that a backup does not need.
 pub(super) const RUN: &str = "run";
 /// In `run`: the counters that keep caches coherent.
@@ -109,7 +111,7 @@ pub(super) fn is_shard(name: &str) -> bool {
 
 /// Whether a name in the root may come from an interrupted creation of a store.
 pub(super) fn is_ours(name: &str) -> bool {
-    is_shard(name) || [PARAMETERS, RUN, DAMAGED].contains(&name) || is_temporary(name)
+    is_shard(name) || [PARAMETERS, CUT_OFFS, RUN, DAMAGED].contains(&name) || is_temporary(name)
 }
 
 /// Whether a name is a temporary one.

@@ -2,18 +2,21 @@
 //!
 //! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see
 //! [`design`](crate::_documentation::design)). Each operation has a file: `open`, `read`, `create`, `update`, `grow`,
-//! `rotate`, `delete`, `force_delete`; `moved` has the marks of rotated ids. [`slot`] has the bytes of a version, `slots` decides which version is the
-//! newest. `queue`, `flock` and `session_lock` are the locks. `coherence` is the only access to the cache and its
-//! invalidation (`generations`, `read_cache`, `watch`). `expiry_index` lists the sessions that may have expired,
-//! `sweep` removes expired ones, `reaper` sweeps at intervals. `frame` makes and checks the parts of a store beside its
-//! sessions. `scan`, `admin` and `repair` are for operators. This file connects the parts.
+//! `rotate`, `delete`, `force_delete`; `moved` has the marks of rotated ids, and `delete_of` ends the sessions of a user
+//! by the log of `cut_offs`. [`slot`] has the bytes of a version, `slots` decides which version is the newest. `queue`,
+//! `flock` and `session_lock` are the locks. `coherence` is the only access to the cache and its invalidation
+//! (`generations`, `read_cache`, `watch`). `expiry_index` lists the sessions that may have expired, `sweep` removes
+//! expired ones, `reaper` sweeps at intervals. `frame` makes and checks the parts of a store beside its sessions. `scan`,
+//! `admin` and `repair` are for operators. This file connects the parts.
 //!
 //! Imports point down the floors that `tests/it/tidy.rs` lists. The lower modules, up to `coherence`, do not know
 //! `FileStore`; the operations are built on them.
 mod admin;
 mod coherence;
 mod create;
+mod cut_offs;
 mod delete;
+mod delete_of;
 mod disk;
 mod emptied;
 mod errors;
@@ -92,10 +95,10 @@ use std::time::SystemTime;
 /// Open a store *after* `fork`: its locks and threads do not survive a fork, and in the child every call is refused
 /// with [`ErrorKind::Forked`].
 ///
-/// An open store holds three descriptors, up to four more for buckets of the expiry index, and, if it
+/// An open store holds four descriptors, up to four more for buckets of the expiry index, and, if it
 /// [watches](FileStoreOptions::watch), three more, one thread and 257 watches; each call needs up to four more
 /// descriptors while it runs. Copies of sessions take up to [`cache_bytes`](FileStoreOptions::cache_bytes) of memory,
-/// beside 2 MiB of counters that all processes share.
+/// beside 2 MiB of counters that all processes share, and about 90 bytes for each user whose sessions were ended together.
 ///
 /// While processes use a store, no other program may write into its files. Truncating `run/generations` kills every
 /// process that has it mapped (SIGBUS). A replacement or removal of that file is noticed: within a second by loads, at
@@ -161,11 +164,14 @@ impl FileStore {
             // cache.
             options.cache_bytes = 0;
         }
-        let (root, were_missing) = open::open_root(dir, &options)?;
+        let open::Opened { root, were_missing, has_log } = open::open_root(dir, &options)?;
         let uncached_on = open::go_without_copies(&root, &mut options);
         let (in_use, generations) = open::lock_root(&root, &options)?;
+        let coherence = Coherence::new(&root, generations, &options, has_log);
+        // Read now, so that no operation waits for all of it.
+        coherence.cut_off_view()?;
         Ok(Self {
-            coherence: Coherence::new(&root, generations, &options),
+            coherence,
             root,
             queues: queue::Queues::new(),
             recreated: Recreated::at_opening(were_missing),
@@ -249,16 +255,19 @@ impl Store for FileStore {
         let now = self.options.clock.now_coarse();
         let known = match self.coherence.find(session, now) {
             Found::Trusted(record, id) => return Ok(Lookup::Live(Live { record, id })),
-            Found::Doubtful(copy) => Some(copy),
+            Found::Doubtful(copy) | Found::Unchecked(copy) => Some(copy),
             Found::Nothing => None,
         };
         self.load_file(session, known.as_ref(), now)
     }
 
     fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
+        self.queues.check_process()?;
+        let mut record = record.clone();
+        // Read first: a cut-off that is called after this has a greater number.
+        record.set_cut_off(self.coherence.last_cut_off(record.user().is_some())?);
         let session = SessionId::random()?;
-        let live =
-            self.create_file(SessionRef::Id(&session), record.clone(), self.options.is_power_safe(how))?;
+        let live = self.create_file(SessionRef::Id(&session), record, self.options.is_power_safe(how))?;
         Ok(Saved { token: session.to_token(), live })
     }
 
@@ -282,6 +291,14 @@ impl Store for FileStore {
     fn successor(&self, token: &Token) -> Result<Option<Live>> {
         self.queues.check_process()?;
         token.session_id().map_or(Ok(None), |session| self.live_successor(session.public_id()))
+    }
+
+    fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
+        self.cut_off_user(user, except)
+    }
+
+    fn delete_all(&self) -> Result<()> {
+        self.cut_off_all()
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -16,9 +16,10 @@ mod script;
 
 pub(super) use script::{By, Step, Update};
 
-use super::disk::faults::during;
+use super::cut_offs;
+use super::disk::{Root, faults::during};
 use super::expiry_index::{BUCKET_MICROS, bucket_of};
-use super::layout::{DUE, SHARDS, SWEEP, shard_name};
+use super::layout::{CUT_OFFS, DUE, SHARDS, SWEEP, shard_name};
 use super::{Content, FileStore, FileStoreOptions, SweepOptions};
 use crate::clock::{Clock, micros};
 use crate::error::{Error, ErrorKind};
@@ -29,6 +30,7 @@ use crate::value::Value;
 use rustix::io::Errno;
 use script::{ALL, FAULTS};
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -77,6 +79,34 @@ impl Expected {
     }
 }
 
+/// The cut-offs so far: number and time of the last one of each user, and of all (`None`).
+#[derive(Default)]
+struct CutOffs {
+    last: u64,
+    of: HashMap<Option<String>, (u64, u64)>,
+    /// Sessions that were ended so, whose files may be there.
+    files: usize,
+}
+
+impl CutOffs {
+    /// Those that count for a record.
+    fn of(&self, record: &Record) -> impl Iterator<Item = (u64, u64)> {
+        let of_user = record.user().and_then(|user| self.of.get(&Some(user.to_owned())));
+        self.of.get(&None).into_iter().chain(of_user).copied()
+    }
+
+    fn has_ended(&self, record: &Record) -> bool {
+        self.of(record).any(|(number, _)| number > record.login().cut_off)
+    }
+
+    /// The number that an imported record gets.
+    fn at_login(&self, record: &Record) -> u64 {
+        let created = micros(record.timing().created);
+        let later = self.of(record).filter(|(_, time)| *time > created);
+        later.map(|(number, _)| number - 1).min().unwrap_or(self.last)
+    }
+}
+
 struct Model {
     dir: TempDir,
     clock: Clock,
@@ -84,6 +114,7 @@ struct Model {
     sessions: Vec<Expected>,
     /// Makes each version's text different from all others.
     versions: u64,
+    cut_offs: CutOffs,
     /// The fault of the next operation: the number of the system call that fails, its error number, and whether all
     /// later calls of the operation fail too.
     fault: Option<(usize, i32, bool)>,
@@ -125,7 +156,8 @@ pub(super) fn run(script: &[Step]) {
     let clock = Clock::manual(UNIX_EPOCH + BEGIN);
     let stores = ALL.map(|by| open(dir.path(), &clock, by).expect("the directory is a store"));
     let (sessions, versions, fault, is_behind) = (Vec::new(), 0, None, false);
-    let mut model = Model { dir, clock, stores, sessions, versions, fault, is_behind };
+    let cut_offs = CutOffs::default();
+    let mut model = Model { dir, clock, stores, sessions, versions, cut_offs, fault, is_behind };
     for step in script {
         model.step(*step);
     }
@@ -151,6 +183,9 @@ impl Model {
                 fs::remove_file(file.expect("a name").path()).expect("a file");
             }
         }
+        fs::remove_file(self.dir.path().join(CUT_OFFS)).expect("the log of cut-offs");
+        let root = Root::open(self.dir.path()).expect("the store's directory");
+        cut_offs::CutOffs::make(&root, 0).expect("a log without entries");
         let index = self.dir.path().join(DUE);
         for bucket in fs::read_dir(&index).expect("the index") {
             fs::remove_file(bucket.expect("a name").path()).expect("a bucket");
@@ -336,6 +371,8 @@ impl Model {
                 let record = self.record(minutes);
                 // The id of a failed creation was not acknowledged.
                 if let Ok(saved) = self.perform(by, |store| store.create(&record, how(safe))) {
+                    let mut record = record;
+                    record.set_cut_off(self.cut_offs.last);
                     assert_eq!(saved.live.record, record);
                     self.know(saved);
                 }
@@ -379,7 +416,8 @@ impl Model {
             }
             Step::BringIn { by, at, safe } => {
                 let Some(at) = self.index(at) else { return };
-                let (id, record) = (self.sessions[at].id, self.record(at.to_le_bytes()[0]));
+                let (id, mut record) = (self.sessions[at].id, self.record(at.to_le_bytes()[0]));
+                record.set_cut_off(self.cut_offs.at_login(&record));
                 let is_marked = self.sessions[at].mark.is_some_and(|mark| mark.until > self.clock.now());
                 let was_live = self.is_live(at) || is_marked;
                 if self.is_behind && !was_live {
@@ -393,7 +431,10 @@ impl Model {
                         assert_eq!(imported, !was_live, "session {at}");
                         if imported {
                             self.sessions[at].indexed = record.deadline();
-                            self.sessions[at].record = Some(record);
+                            // A cut-off that is later than the present time, as the clock was set back, has ended it.
+                            let is_ended = self.cut_offs.has_ended(&record);
+                            self.cut_offs.files += usize::from(is_ended);
+                            self.sessions[at].record = (!is_ended).then_some(record);
                             self.sessions[at].mark = None;
                         }
                         self.check(at);
@@ -407,11 +448,14 @@ impl Model {
                             return self.check(at);
                         }
                         let mut candidates = vec![old];
-                        candidates.extend((!was_live).then_some([None, Some(record)]).into_iter().flatten());
+                        let imported = Some(record).filter(|record| !self.cut_offs.has_ended(record));
+                        self.cut_offs.files += usize::from(imported.is_none());
+                        candidates.extend((!was_live).then_some([None, imported]).into_iter().flatten());
                         self.resolve(at, &error, candidates);
                     }
                 }
             }
+            Step::CutOff { by, at, all } => self.cut_off(by, at, all),
             Step::Advance { minutes } => self.clock.advance(Duration::from_secs(97 * u64::from(minutes))),
             Step::SetBack { minutes } => {
                 self.clock.set(self.clock.now() - Duration::from_secs(97 * u64::from(minutes)));
@@ -464,6 +508,44 @@ impl Model {
                 self.resolve(at, &error, candidates);
             }
         }
+    }
+
+    fn cut_off(&mut self, by: By, at: u8, all: bool) {
+        let Some(at) = self.index(at) else { return };
+        let user = self.sessions[at].record.as_ref().and_then(Record::user).map(str::to_owned);
+        if user.is_none() && !all {
+            return;
+        }
+        let user = user.filter(|_| !all);
+        let now = micros(self.clock.now());
+        let number = now.max(self.cut_offs.last + 1);
+        let done = self.perform(by, |store| match &user {
+            Some(user) => store.delete_of(user, None),
+            None => store.delete_all(),
+        });
+        // A session that begins now tells whether the entry is there.
+        let probe = self.record(2);
+        let probe = self.store(By::Uncached).create(&probe, Durability::Relaxed).expect("no fault is left");
+        self.store(By::Uncached).delete(&probe.token).expect("no fault is left");
+        self.cut_offs.last = probe.live.record.login().cut_off;
+        assert!(done.is_err() || self.cut_offs.last == number, "cut-off {number}");
+        if self.cut_offs.last == number {
+            if user.is_none() {
+                self.cut_offs.of.clear();
+            }
+            self.cut_offs.of.insert(user, (number, now));
+        }
+        if done.is_err() {
+            // Others may not know of it for a second.
+            self.stores.iter().for_each(|store| store.coherence.look_at_cut_offs());
+        }
+        for session in &mut self.sessions {
+            if session.record.as_ref().is_some_and(|record| self.cut_offs.has_ended(record)) {
+                session.record = None;
+                self.cut_offs.files += 1;
+            }
+        }
+        (0..self.sessions.len()).for_each(|at| self.check(at));
     }
 
     fn rotate(&mut self, by: By, at: u8, how: &Rotation<'_>) {
@@ -538,7 +620,7 @@ impl Model {
         let is_over = |known: &Expected, now| known.mark.is_some_and(|mark| mark.until <= now);
         let report = self.perform(by, |store| store.sweep(&options));
         if let Ok(report) = &report {
-            let most = if self.is_behind { usize::MAX } else { expired.len() };
+            let most = if self.is_behind { usize::MAX } else { expired.len() + self.cut_offs.files };
             assert!(report.removed <= most as u64, "{report:?}, where {expired:?} had expired");
             let over = self.sessions.iter().filter(|known| is_over(known, self.clock.now())).count();
             assert!(report.moved <= over as u64, "{report:?}, where {over} marks were over");
@@ -577,6 +659,7 @@ impl Model {
         if full && report.is_ok() && !had_fault {
             self.remove_leftovers();
             self.is_behind = false;
+            self.cut_offs.files = 0;
         }
         if !self.is_behind {
             let files = self.store(By::Uncached).files().map(|file| file.expect("no fault is left").content);
@@ -586,6 +669,8 @@ impl Model {
                     Content::Live(live) => there.push(live.id),
                     Content::Expired(_) => expired += 1,
                     Content::Moved(moved) => marked.push(moved.id),
+                    // A sweep of due sessions leaves it.
+                    Content::CutOff(_) if self.cut_offs.files > 0 => {}
                     other => panic!("after {report:?} there is {other:?}"),
                 }
             }

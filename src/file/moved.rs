@@ -89,7 +89,8 @@ impl FileStore {
             match self.read(SessionRef::PublicId(id), &id, None)? {
                 Some(View::Moved(moved)) => id = moved.mark.successor,
                 Some(View::Valid { newest, .. }) if hops > 0 && !newest.record.is_expired(self.now()) => {
-                    return Ok(Some(Live { record: newest.record, id }));
+                    let is_live = !self.is_cut_off(&newest.record, &id)?;
+                    return Ok(is_live.then_some(Live { record: newest.record, id }));
                 }
                 _ => return Ok(None),
             }

@@ -3,7 +3,7 @@
 //!
 //! The files below the root are made and checked by `frame`.
 use super::FileStore;
-use super::disk::{self, Root};
+use super::disk::{self, Root, Taken};
 use super::errors::{directory_error, io_error};
 use super::generations::Generations;
 use super::layout::{PARAMETERS, SHARDS, shard_name};
@@ -74,8 +74,17 @@ pub(super) fn go_without_copies(root: &Root, options: &mut FileStoreOptions) -> 
     Some(name)
 }
 
-/// Opens the store in `dir`, making it if necessary. Also returns whether shards were missing.
-pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root, bool)> {
+/// The directory of a store that is being opened.
+pub(super) struct Opened {
+    pub(super) root: Root,
+    /// Whether shards were missing.
+    pub(super) were_missing: bool,
+    /// Whether the store has a log of cut-offs, so that a missing one is a loss.
+    pub(super) has_log: bool,
+}
+
+/// Opens the store in `dir`, making it if necessary.
+pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Opened> {
     let io = |operation| move |error| directory_error(operation, dir, error);
     let creates = options.create && !options.read_only;
     if creates && disk::make_root(dir).map_err(io("create session directory"))? {
@@ -90,7 +99,8 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
     };
     let root = root.shared_with(sharing);
     if options.without_parameters {
-        return Ok((root, false));
+        // Its sessions are looked at, and none is loaded.
+        return Ok(Opened { root, were_missing: false, has_log: false });
     }
     let is_there = frame::has_parameters(&root)?;
     let mut is_new = false;
@@ -106,35 +116,39 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
         if has_sessions {
             check_formats(dir)?;
             frame::check_names(&root)?;
-            if frame::make_parameters(&root)? {
+            if frame::make_parameters(&root, Taken::Kept)? {
                 options.observer.notify(&Event::ParametersRecreated { path: dir });
             }
         } else {
-            frame::make(&root, &options.clock)?;
+            frame::make(&root, &options.clock, 0)?;
             is_new = true;
         }
     }
     if options.read_only {
-        check_parameters(&root)?;
-        return Ok((root, false));
+        let has_log = check_parameters(&root)?;
+        return Ok(Opened { root, were_missing: false, has_log });
     }
     // The survey precedes reading the parameters file, which may be another user's and unreadable. Modes are repaired
     // after the directory is known to be a store.
     let survey = permissions::Survey::of(&root)?;
-    check_parameters(&root)?;
+    let has_log = check_parameters(&root)?;
     if options.keep_modes && !is_new {
         survey.check(&root)?;
     } else {
         survey.repair(&root, is_there.then_some(&options.observer))?;
     }
+    if !has_log {
+        frame::add_log(&root)?;
+    }
     let were_missing = check_shards(&root, options)?;
-    Ok((root, were_missing))
+    Ok(Opened { root, were_missing, has_log: true })
 }
 
-/// Refuses a directory whose parameters file is missing or is not that of a store.
-fn check_parameters(root: &Root) -> Result<()> {
-    if frame::read_parameters(root)? {
-        return Ok(());
+/// Refuses a directory whose parameters file is missing or is not that of a store. Returns whether the store has a log of
+/// cut-offs.
+fn check_parameters(root: &Root) -> Result<bool> {
+    if let Some(has_log) = frame::read_parameters(root)? {
+        return Ok(has_log);
     }
     Err(Error::new(ErrorKind::Io, "read the parameters of session store")
         .with_path(root.path().join(PARAMETERS))

@@ -17,7 +17,7 @@
 //! Limit: a descriptor that another user opened before the repair stays open.
 use super::disk::{Access, Directory, Root, Sharing, Stat, set_rights};
 use super::errors::io_error;
-use super::layout::{DUE, INDEX, PARAMETERS, RUN, is_ours};
+use super::layout::{CUT_OFFS, DUE, INDEX, PARAMETERS, RUN, is_ours};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use rustix::fs::Mode;
@@ -427,7 +427,7 @@ fn is_denial(error: &io::Error) -> bool {
 /// Whether it is one of a store's directories. A directory in place of a file is left alone.
 fn is_own_directory(path: &str, stat: &Stat) -> bool {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
-    stat.is_directory && name != PARAMETERS && (name == INDEX || is_ours(name))
+    stat.is_directory && ![PARAMETERS, CUT_OFFS].contains(&name) && (name == INDEX || is_ours(name))
 }
 
 /// Whether the error says that the name does not exist, or that its parent is not a directory.

@@ -7,7 +7,7 @@
 //! - The stamp of the session's cell is taken before the file is opened, so the record is never older than its stamp.
 //! - A missing file is looked up once more through its shard. If the shard is missing too, that is an error, or an
 //!   emptied store, and never an absent session.
-use super::coherence::Cached;
+use super::coherence::{Cached, Fresh};
 use super::disk::{self, Access};
 use super::errors::io_error;
 use super::layout::{self, SessionPath};
@@ -38,20 +38,24 @@ impl FileStore {
         let id = known.map_or_else(|| session.public_id(), |known| known.id);
         // The stamp is taken before the file is opened: see `generations`.
         let stamp = self.coherence.stamp(&id);
+        let view = self.coherence.cut_off_view()?;
         let newest = match self.read(SessionRef::Id(session), &id, known.map(Cached::known))? {
             Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
                 Err(Absent::Expired(id))
             }
-            Some(View::Valid { newest, .. }) => Ok(newest),
+            Some(View::Valid { newest, .. }) if self.coherence.standing(&newest.record, &id).is_some() => {
+                Ok(newest)
+            }
             Some(View::Moved(moved)) => Err(Absent::Moved(moved.mark.to_moved(id))),
             Some(View::Damaged) => Err(Absent::Damaged(id)),
-            None | Some(View::Empty) => Err(Absent::NotFound(id)),
+            // A cut-off has ended it, or it has no version.
+            None | Some(View::Valid { .. } | View::Empty) => Err(Absent::NotFound(id)),
         };
         self.coherence.count_read(known.is_some());
         Ok(match newest {
             Ok(Decoded { record, version, .. }) => {
-                self.coherence
-                    .remember(session, Cached::new(record.clone(), id, version, stamp, now.micros()));
+                let fresh = Fresh::new(record.clone(), id, version, stamp, now.micros());
+                self.coherence.remember(session, fresh.checked(view));
                 Lookup::Live(Live { record, id })
             }
             Err(absent) => {

@@ -3,7 +3,7 @@
 //!
 //! A lost parameters file may have been of another format. So the format of every session is checked before the file is
 //! made, and it is made only if all sessions have this version's format, 2.
-use super::disk::Root;
+use super::disk::{Root, Taken};
 use super::errors::io_error;
 use super::layout::{DAMAGED, PARAMETERS, SHARDS, shard_name};
 use super::{FileStore, frame, open, permissions};
@@ -66,7 +66,7 @@ impl FileStore {
                 .map_err(|error| io_error(OPERATION, error).with_path(dir.join(PARAMETERS)))?;
         }
         if parameters != Parameters::There {
-            frame::make_parameters(&root)?;
+            frame::make_parameters(&root, Taken::Kept)?;
             made.push(dir.join(PARAMETERS));
         }
         Ok(made)
@@ -86,8 +86,8 @@ impl Parameters {
     /// A readable parameters file with other contents is an error.
     fn of(root: &Root) -> Result<Self> {
         match frame::read_parameters(root) {
-            Ok(true) => Ok(Self::There),
-            Ok(false) => Ok(Self::Lost),
+            Ok(Some(_)) => Ok(Self::There),
+            Ok(None) => Ok(Self::Lost),
             Err(error) if error.source().is_some_and(<dyn StdError>::is::<serde_json::Error>) => {
                 Ok(Self::Unreadable)
             }

@@ -32,13 +32,16 @@ impl FileStore {
         change: Change<'_>,
         how: &Rotation<'_>,
     ) -> Result<Option<Live>> {
+        self.queues.check_process()?;
+        // Read first: a cut-off that is called after this has a greater number.
+        let at_login = how.login.map(|_| self.coherence.last_cut_off(true)).transpose()?;
         let deadline = Instant::now() + self.options.lock_wait;
         let mut session = SessionRef::Id(session);
         for _ in 0..=HOPS_MAX {
             let shard = self.open_shard(&session.public_id())?;
             let next = match self.lock_session(session, Some(&shard), deadline)? {
                 LockResult::Session(locked) => {
-                    return self.rotate_locked(&shard, &locked, successor, change, how);
+                    return self.rotate_locked(&shard, &locked, successor, change, how, at_login);
                 }
                 LockResult::Moved(moved) if how.login.is_some() => {
                     self.complete_mark(&shard, &moved)?;
@@ -62,17 +65,24 @@ impl FileStore {
         successor: &SessionId,
         change: Change<'_>,
         how: &Rotation<'_>,
+        at_login: Option<u64>,
     ) -> Result<Option<Live>> {
         let now = self.now();
         if locked.newest.record.is_expired(now) {
             return Ok(None);
         }
+        self.coherence.cut_off_view()?;
+        let Some(cut_off) = self.coherence.standing(&locked.newest.record, &locked.id) else {
+            return Ok(None);
+        };
         let mut record = locked.newest.record.clone();
         match change(&mut record)? {
             Verdict::Abort => return Ok(None),
             Verdict::Keep => record = locked.newest.record.clone(),
             Verdict::Write => {}
         }
+        // The successor needs no further check: a cut-off since then ends it by this number, as it ends the old session.
+        record.set_cut_off(at_login.unwrap_or(cut_off));
         let had = Extent::of(&locked.newest.record);
         let mark = Mark::of(how, successor.public_id(), now);
         if let Some(mark) = &mark {

@@ -6,8 +6,8 @@ use super::FileStore;
 use super::disk::{Directory, Stat};
 use super::errors::io_error;
 use super::layout::{
-    CACHE_TAG, DAMAGED, DUE, GENERATIONS, INDEX, PARAMETERS, RUN, SHARDS, SWEEP, bucket_named, ending_at,
-    is_shard, is_temporary, session_at, shard_name,
+    CACHE_TAG, CUT_OFFS, DAMAGED, DUE, GENERATIONS, INDEX, PARAMETERS, RUN, SHARDS, SWEEP, bucket_named,
+    ending_at, is_shard, is_temporary, session_at, shard_name,
 };
 use super::session_lock::SessionRef;
 use super::slots::View;
@@ -42,6 +42,8 @@ pub enum Content {
     Expired(Live),
     /// The mark of a session that has moved to another id.
     Moved(Moved),
+    /// A session that a cut-off has ended ([`Store::delete_of`], [`Store::delete_all`]); a sweep removes it.
+    CutOff(Live),
     /// Bytes in a session's place that fail their checks.
     Damaged(PublicId),
     /// An interrupted creation or deletion of a session; a session that is being created is in this state for a moment.
@@ -110,7 +112,7 @@ impl FileStore {
             "lost+found" => None,
             _ if is_temporary(&name) => Some(Ok(stray(name, true))),
             _ if is_shard(&name) || name == RUN => None,
-            PARAMETERS => unless_file(PARAMETERS),
+            PARAMETERS | CUT_OFFS => unless_file(&name),
             DAMAGED if examines => unless(DAMAGED, |stat| stat.is_directory),
             DAMAGED => None,
             _ => Some(Ok(stray(name, false))),
@@ -195,6 +197,8 @@ impl FileStore {
                     let live = Live { record: newest.record, id };
                     if live.record.is_expired(self.now()) {
                         Content::Expired(live)
+                    } else if self.is_cut_off(&live.record, &id)? {
+                        Content::CutOff(live)
                     } else {
                         Content::Live(live)
                     }

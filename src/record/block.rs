@@ -113,10 +113,14 @@ pub(super) fn login(block: &[u8]) -> Login {
     }
 }
 
+/// Sets the time and the cut-off of a login; the digest is the user's.
 pub(super) fn put_login(block: &mut [u8], login: &Login) {
     put(block, LOGIN_AT, login.at.map_or(0, micros).to_le_bytes());
     put(block, CUT_OFF_AT, login.cut_off.to_le_bytes());
-    put(block, DIGEST_AT, login.user_digest.unwrap_or_default());
+}
+
+pub(super) fn put_digest(block: &mut [u8], digest: Option<[u8; 16]>) {
+    put(block, DIGEST_AT, digest.unwrap_or_default());
 }
 
 pub(super) fn put_count(block: &mut [u8], count: usize) {

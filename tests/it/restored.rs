@@ -13,7 +13,7 @@ pub(crate) const WORKERS: &[(&str, Worker)] = &[("serve as asked", serve_as_aske
 
 const RELAXED: Durability = Durability::Relaxed;
 const COUNTERS: &str = "run/generations";
-const COUNTERS_BYTES: u64 = 2 << 20;
+const COUNTERS_BYTES: u64 = (2 << 20) + 4096;
 /// How long a process may use counters that were replaced: it checks once a second. The limit is ten times
 /// that for a busy machine, and far less than the minute for which a cache entry is trusted without an
 /// invalidation.

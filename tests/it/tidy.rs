@@ -32,21 +32,25 @@ const FILE_FLOORS: [&[&str]; 15] = [
     &["disk", "slots", "queue"],
     &["errors", "flock", "options"],
     &["run", "root_lock", "permissions"],
-    &["expiry_index", "generations"],
+    &["expiry_index", "generations", "cut_offs"],
     &["frame"],
     &["read_cache", "watch"],
     &["stats"],
     &["coherence"],
     &["FileStore"],
     &["session_lock", "limits", "emptied"],
-    &["create", "read", "update", "rotate", "moved", "delete", "scan"],
+    &["create", "read", "update", "rotate", "moved", "delete", "delete_of", "scan"],
     &["grow", "force_delete", "admin", "sweep"],
     &["open", "reaper"],
     &["repair"],
 ];
 /// Modules of the engine that have one door, and the files that may use them: an operation reaches the cache through
 /// `coherence`.
-const FILE_DOORS: [(&str, &[&str]); 3] = [
+const FILE_DOORS: [(&str, &[&str]); 4] = [
+    (
+        "cut_offs",
+        &["file/coherence.rs", "file/read_cache.rs", "file/read_cache/", "file/frame.rs", "file/cut_offs/"],
+    ),
     (
         "generations",
         &["file/coherence.rs", "file/read_cache.rs", "file/read_cache/", "file/watch.rs", "file/open.rs"],
@@ -59,7 +63,10 @@ const FILE_DOORS: [(&str, &[&str]); 3] = [
 /// its own.
 const DOORS: [(&str, &[&str]); 16] = [
     ("base32ct", &["id.rs"]),
-    ("blake3", &["id.rs", "file/slot.rs", "file/expiry_index.rs"]),
+    (
+        "blake3",
+        &["id.rs", "record/user_digest.rs", "file/slot.rs", "file/expiry_index.rs", "file/cut_offs/bytes.rs"],
+    ),
     ("clap", &[]),
     ("cookie", &["http/"]),
     ("crossbeam_channel", &["sync.rs", "sync/"]),

@@ -1,4 +1,5 @@
 //! Sessions in a map: the simplest thing that keeps the promises of [`Store`].
+use super::cut_offs::{CutOffs, with_number};
 use parking_lot::Mutex;
 use sessile::store::HOPS_MAX;
 use sessile::{
@@ -19,7 +20,7 @@ pub(crate) struct MemoryStore {
 }
 
 #[derive(Default)]
-struct Places(HashMap<PublicId, Place>);
+struct Places(HashMap<PublicId, Place>, CutOffs);
 
 enum Place {
     Session(Record),
@@ -40,7 +41,9 @@ impl MemoryStore {
 impl Places {
     fn live(&self, id: PublicId, now: SystemTime) -> Option<&Record> {
         match self.0.get(&id)? {
-            Place::Session(record) => Some(record).filter(|record| !record.is_expired(now)),
+            Place::Session(record) => {
+                Some(record).filter(|record| !record.is_expired(now) && self.1.standing(record, id).is_some())
+            }
             Place::Moved { .. } => None,
         }
     }
@@ -93,10 +96,14 @@ impl Store for MemoryStore {
 
     fn load(&self, token: &Token) -> Result<Lookup> {
         let Some(id) = id_of(token) else { return Ok(Lookup::Absent(Absent::Malformed)) };
-        Ok(match self.places.lock().0.get(&id) {
+        let places = self.places.lock();
+        Ok(match places.0.get(&id) {
             None => Lookup::Absent(Absent::NotFound(id)),
             Some(Place::Session(record)) if record.is_expired(self.now()) => {
                 Lookup::Absent(Absent::Expired(id))
+            }
+            Some(Place::Session(record)) if places.1.standing(record, id).is_none() => {
+                Lookup::Absent(Absent::NotFound(id))
             }
             Some(Place::Session(record)) => Lookup::Live(Live { record: record.clone(), id }),
             Some(&Place::Moved { by_login, until, .. }) => {
@@ -106,14 +113,18 @@ impl Store for MemoryStore {
     }
 
     fn create(&self, record: &Record, _how: Durability) -> Result<Saved> {
-        self.places.lock().insert_new(record.clone())
+        let mut places = self.places.lock();
+        let record = places.1.begun(record.clone());
+        places.insert_new(record)
     }
 
     fn update(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
         let mut places = self.places.lock();
         let Some(id) = id_of(token) else { return Ok(None) };
         let Some(newest) = places.live(id, self.now()) else { return Ok(None) };
+        let number = places.1.standing(newest, id).expect("it is live");
         let Some(record) = changed(newest, change)? else { return Ok(None) };
+        let record = with_number(record, number);
         places.0.insert(id, Place::Session(record.clone()));
         Ok(Some(Saved { token: token.clone(), live: Live { record, id } }))
     }
@@ -125,7 +136,9 @@ impl Store for MemoryStore {
         let id = id_of(token).and_then(|id| if by_login { places.meant(id, now) } else { Some(id) });
         let Some(id) = id else { return Ok(None) };
         let Some(newest) = places.live(id, now) else { return Ok(None) };
+        let number = places.1.standing(newest, id).expect("it is live");
         let Some(record) = changed(newest, change)? else { return Ok(None) };
+        let record = if by_login { places.1.begun(record) } else { with_number(record, number) };
         let saved = places.insert_new(record)?;
         places.0.remove(&id);
         if !how.grace.is_zero() {
@@ -152,6 +165,25 @@ impl Store for MemoryStore {
         let Some(id) = id_of(token) else { return Ok(None) };
         let last = places.follow(id, |_, _| true).filter(|last| *last != id);
         Ok(last.and_then(|id| Some(Live { record: places.live(id, self.now())?.clone(), id })))
+    }
+
+    fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
+        let mut places = self.places.lock();
+        let refuse = |kind| Err(Error::new(kind, "end the sessions of a user"));
+        let live = |id| places.live(id, self.now()).filter(|record| record.user() == Some(user)).map(|_| id);
+        let except = match except.map(|token| id_of(token).and_then(live)) {
+            None if user.is_empty() => return refuse(ErrorKind::Value),
+            None => None,
+            Some(Some(id)) => Some(id),
+            Some(None) => return refuse(ErrorKind::Gone),
+        };
+        places.1.cut(Some(user), except);
+        Ok(())
+    }
+
+    fn delete_all(&self) -> Result<()> {
+        self.places.lock().1.cut(None, None);
+        Ok(())
     }
 
     fn guarantees(&self) -> Guarantees {

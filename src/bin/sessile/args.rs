@@ -36,9 +36,9 @@ pub(crate) enum Verb {
     /// Print one session as JSON
     #[command(long_about = format!("Print one session as JSON\n\n{ID}"))]
     Show(One),
-    /// Delete one session, at once in every running server
-    #[command(long_about = format!("Delete one session, at once in every running server\n\n{ID}"))]
-    Delete(One),
+    /// Delete a session, all of a user, or all, at once in every running server
+    #[command(long_about = format!("{DELETE}\n\n{ID}"))]
+    Delete(Delete),
     Export(Export),
     Import(Import),
 }
@@ -57,8 +57,8 @@ Examples:
 Each hour by cron, for a store of the user `shop` (/etc/cron.d/sessile):
   17 * * * *  shop  sessile sweep /var/lib/shop/sessions >/dev/null
 
-JSON: outcome (completed, already_running), examined, removed, renewed,
-damaged, temporary, unknown, failed, bytes_freed, seconds.
+JSON: outcome (completed, already_running), examined, removed, cut_off,
+renewed, damaged, temporary, unknown, failed, bytes_freed, seconds.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Sweep {
@@ -92,7 +92,7 @@ pub(crate) struct Sweep {
 Example:
   sessile stat /var/lib/shop/sessions
 
-JSON: live, expired, damaged, unfinished, temporary, unknown, failed, bytes,
+JSON: live, expired, cut_off, damaged, unfinished, temporary, unknown, failed, bytes,
 logged_in, ages and deadlines (lists of from_seconds, below_seconds, sessions),
 seconds.
 
@@ -137,13 +137,10 @@ process.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Examples:
+Example:
   sessile show /var/lib/shop/sessions <id.txt
-  SESSILE_ID=$(cat id.txt) sessile delete /var/lib/shop/sessions
-  sessile delete --public-id 0f3a… /var/lib/shop/sessions
 
-JSON of show: as a line of export; or id, absent (not found, expired, damaged).
-Of delete: id, deleted.
+JSON: as a line of export; or id, absent (not found, expired, damaged).
 
 Exit codes: see sessile --help.")]
 pub(crate) struct One {
@@ -153,6 +150,34 @@ pub(crate) struct One {
     /// characters, as in logs and file names
     #[arg(long, value_name = "HEX", value_parser = public_id)]
     pub(crate) public_id: Option<PublicId>,
+}
+
+const DELETE: &str = "\
+Delete a session, all of a user, or all, at once in every running server
+
+The sessions of a user, and all sessions, are ended by one entry in the log of cut-offs, whatever their number. Those that \
+begin afterwards live. A session that is restored from a backup stays ended. `--all` also makes a new log if that is lost.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  SESSILE_ID=$(cat id.txt) sessile delete /var/lib/shop/sessions
+  sessile delete --public-id 0f3a… /var/lib/shop/sessions
+  sessile delete --user ada /var/lib/shop/sessions
+  sessile delete --all /var/lib/shop/sessions
+
+JSON: id, deleted. With --user: user, ended (true). With --all: all, ended.
+
+Exit codes: see sessile --help.")]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    pub(crate) one: One,
+    /// End every session of this user
+    #[arg(long, value_name = "NAME", conflicts_with = "public_id")]
+    pub(crate) user: Option<String>,
+    /// End every session, also those without a user
+    #[arg(long, conflicts_with_all = ["public_id", "user"])]
+    pub(crate) all: bool,
 }
 
 fn public_id(text: &str) -> Result<PublicId, &'static str> {

@@ -20,6 +20,7 @@ use sessile::{Error, Event, FileStore, FileStoreOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use terminal::{error_chain, json_line, plain_usage, report_errors_as_json, spare_path, warn};
 
 /// The result of a verb that was carried out.
@@ -153,6 +154,13 @@ fn open(dir: &Path, access: Access) -> Result<FileStore, Failure> {
     Ok(options.create(false).open(dir)?)
 }
 
+/// Whether the store that was opened has lost its log of cut-offs.
+static LOG_IS_LOST: AtomicBool = AtomicBool::new(false);
+
+fn is_log_lost() -> bool {
+    LOG_IS_LOST.load(Ordering::Relaxed)
+}
+
 /// An event of a store, in words for operators.
 fn in_words(event: &Event<'_>) -> String {
     match event {
@@ -165,6 +173,14 @@ fn in_words(event: &Event<'_>) -> String {
             "session directory `{}` had sessions and no parameters file `sessile.json`, which was recreated",
             path.display()
         ),
+        Event::CutOffsLost { path, reason } => {
+            LOG_IS_LOST.store(true, Ordering::Relaxed);
+            format!(
+                "the log of cut-offs `{}` is lost: {reason}; no session with a user is found until it is restored from a backup, \
+                 or all sessions are ended (`sessile delete --all`)",
+                path.display()
+            )
+        }
         other => format!("{other:?}"),
     }
 }

@@ -146,7 +146,8 @@ impl SessionJson {
             user: record.user().map(str::to_owned),
             last_login: login.at.map(Time::from),
             cut_off: login.cut_off,
-            user_digest: login.user_digest.map(|digest| format!("{:032x}", u128::from_be_bytes(digest))),
+            // It follows the user.
+            user_digest: None,
             device_note: record.device_note().map(str::to_owned),
             entries: record.entries().iter().map(entry).collect::<sessile::Result<_>>()?,
         })

@@ -19,7 +19,10 @@ pub(crate) fn read_all(store: &FileStore, mut visit: impl FnMut(ScannedFile)) ->
         bar.at_directory(files.shards_begun().saturating_sub(1).into(), read);
         match file {
             Ok(file) => {
-                read += u64::from(matches!(file.content, Content::Live(_) | Content::Expired(_)));
+                read += u64::from(matches!(
+                    file.content,
+                    Content::Live(_) | Content::Expired(_) | Content::CutOff(_)
+                ));
                 visit(file);
             }
             Err(error) => {
@@ -88,6 +91,7 @@ struct Counts {
     moved: u64,
     damaged: u64,
     unfinished: u64,
+    cut_off: u64,
     temporary: u64,
     unknown: u64,
     failed: u64,
@@ -108,6 +112,7 @@ impl Counts {
             }
             Content::Expired(_) => &mut self.expired,
             Content::Moved(_) => &mut self.moved,
+            Content::CutOff(_) => &mut self.cut_off,
             Content::Damaged(_) => &mut self.damaged,
             Content::Unfinished(_) => &mut self.unfinished,
             Content::Temporary => &mut self.temporary,
@@ -128,6 +133,7 @@ pub(crate) fn stat(args: &Stat, json: bool) -> VerbResult {
             "live": counts.live,
             "expired": counts.expired,
             "moved": counts.moved,
+            "cut_off": counts.cut_off,
             "damaged": counts.damaged,
             "unfinished": counts.unfinished,
             "temporary": counts.temporary,
@@ -152,6 +158,7 @@ fn in_words(counts: &Counts) -> String {
         (counts.logged_in, "of them logged in"),
         (counts.expired, "expired"),
         (counts.moved, "moved to another id"),
+        (counts.cut_off, "cut off"),
         (counts.damaged, "damaged"),
         (counts.unfinished, "unfinished"),
         (counts.temporary, "temporary"),

@@ -65,6 +65,7 @@ fn summary(report: &SweepReport, dry_run: bool) -> String {
     );
     for (count, noun) in [
         (report.moved, "moved ids"),
+        (report.cut_off, "cut off"),
         (report.renewed, "renewed"),
         (report.damaged, "damaged"),
         (report.temporary, "leftovers"),
@@ -85,6 +86,7 @@ fn as_json(report: &SweepReport) -> serde_json::Value {
         "examined": report.examined,
         "removed": report.removed,
         "moved": report.moved,
+        "cut_off": report.cut_off,
         "renewed": report.renewed,
         "damaged": report.damaged,
         "temporary": report.temporary,

@@ -141,18 +141,27 @@ pub(crate) fn verify(args: &Verify, json: bool) -> VerbResult {
     }
     Ok(match findings.is_empty() && failed == 0 {
         _ if not_moved > 0 => Outcome::Incomplete,
-        true => Outcome::Ok,
-        false => Outcome::Findings,
+        true if !crate::is_log_lost() => Outcome::Ok,
+        _ => Outcome::Findings,
     })
 }
 
 fn is_of_session(content: &Content) -> bool {
-    matches!(content, Content::Live(_) | Content::Expired(_) | Content::Damaged(_) | Content::Unfinished(_))
+    matches!(
+        content,
+        Content::Live(_)
+            | Content::CutOff(_)
+            | Content::Expired(_)
+            | Content::Damaged(_)
+            | Content::Unfinished(_)
+    )
 }
 
 fn finding(file: ScannedFile) -> Option<Finding> {
     let (kind, id) = match file.content {
-        Content::Live(Live { record, id }) | Content::Expired(Live { record, id }) => {
+        Content::Live(Live { record, id })
+        | Content::CutOff(Live { record, id })
+        | Content::Expired(Live { record, id }) => {
             let is_sound = record.entries().iter().all(|(_, value)| value.to_json().is_ok());
             return (!is_sound).then_some(Finding {
                 kind: Kind::Damaged,

@@ -28,7 +28,9 @@ const CELLS_PER_SHARD: usize = if cfg!(miri) {
 pub(super) const COUNTERS_PER_SHARD: usize = 2 * CELLS_PER_SHARD;
 const COUNTERS: usize = COUNTERS_PER_SHARD * SHARDS as usize;
 const COUNTER_BYTES: usize = size_of::<u64>();
-pub(super) const FILE_BYTES: usize = COUNTERS * COUNTER_BYTES;
+/// The counter that moves with each cut-off lies behind all cells, in a page of its own.
+pub(super) const CUT_OFFS_AT: usize = COUNTERS;
+pub(super) const FILE_BYTES: usize = COUNTERS * COUNTER_BYTES + 4096;
 
 /// The values of a session's cell at one instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,11 +91,12 @@ impl Counters {
 
     #[cfg(test)]
     pub(super) fn private() -> Self {
-        let values = (0..COUNTERS).map(|_| AtomicU64::new(0));
+        let values = (0..=CUT_OFFS_AT).map(|_| AtomicU64::new(0));
         Self { number: 0, backing: Backing::Private(values.collect()) }
     }
 
-    pub(super) fn number(&self) -> u64 {
+    #[inline]
+    pub(in crate::file) fn number(&self) -> u64 {
         self.number
     }
 
@@ -208,6 +211,21 @@ impl Counters {
         // A file that is read after this fence is not older than the invalidation that the stamp shows.
         fence(Ordering::Acquire);
         stamp
+    }
+
+    /// The counter of cut-offs; `None` if this process does not see other processes move it. The caller sets a fence
+    /// before it reads the log.
+    #[inline]
+    pub(in crate::file) fn cut_offs(&self) -> Option<u64> {
+        match &self.backing {
+            Backing::Mapped(_, map) => Some(mapped::load(map, CUT_OFFS_AT)),
+            #[cfg(test)]
+            Backing::Private(values) => {
+                step();
+                Some(values[CUT_OFFS_AT].load(Ordering::Acquire))
+            }
+            Backing::File(_) | Backing::Lost(_) | Backing::Nowhere => None,
+        }
     }
 
     /// Whether a copy of the session with this stamp is still valid.

@@ -85,6 +85,12 @@ pub(in crate::file) enum Step {
         at: u8,
         safe: bool,
     },
+    /// All sessions of the user of a session, or all.
+    CutOff {
+        by: By,
+        at: u8,
+        all: bool,
+    },
     Advance {
         minutes: u8,
     },
@@ -131,7 +137,8 @@ impl From<[u8; 4]> for Step {
             // All shards are walked, which takes as long as many other lines.
             9 => Self::Sweep { by, full: b & 0x1e == 2 },
             10 => Self::Reopen { by },
-            11 | 12 => Self::Fail { call: a % 40, fault: b, for_good: a >= 200 },
+            12 => Self::CutOff { by, at, all: a >= 200 },
+            11 => Self::Fail { call: a % 40, fault: b, for_good: a >= 200 },
             13 => Self::End { by, at },
             14 => Self::BringIn { by, at, safe },
             _ => Self::SetBack { minutes: a % 100 },

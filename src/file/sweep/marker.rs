@@ -47,6 +47,16 @@ impl Marker {
         written.map_err(|cause| error(store, cause))
     }
 
+    /// The number of the last cut-off before the last walk of all shards; 0 if there was none.
+    pub(super) fn walked_cut_off(&self) -> u64 {
+        self.0.as_ref().and_then(|file| expiry_index::read_walked_cut_off(file)).unwrap_or(0)
+    }
+
+    pub(super) fn set_walked_cut_off(&self, store: &FileStore, number: u64) -> Result<()> {
+        let written = self.0.as_ref().map_or(Ok(()), |file| expiry_index::write_walked_cut_off(file, number));
+        written.map_err(|cause| error(store, cause))
+    }
+
     /// The file system's time, in seconds since 1970; this host's, if the store is read-only.
     pub(super) fn touch(&self, store: &FileStore) -> Result<i64> {
         match &self.0 {

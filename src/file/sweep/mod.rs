@@ -3,9 +3,9 @@
 //! A pass has two parts:
 //!
 //! 1. **The walk** reads every file of a few shards: one for each hour since the last walk, so that 256 hours cover all
-//!    of them, whether sweeps run each minute or each night. It removes expired sessions and leftovers, and inserts
-//!    live sessions that the index has lost. If the index has no hour of a last walk, it is new or was lost, and the
-//!    walk covers all shards.
+//!    of them, whether sweeps run each minute or each night. It removes expired sessions, those that a cut-off has
+//!    ended, and leftovers, and inserts live sessions that the index has lost. If the index has no hour of a last walk,
+//!    it is new or was lost, and the walk covers all shards; it also does so once after a cut-off of all sessions.
 //! 2. **Due entries** are the sessions in buckets of the index whose time has come. A missing session is skipped, an
 //!    expired one removed, a renewed one inserted again, and a locked one left for the next pass. The mark of a moved id
 //!    is removed once its grace period is over.
@@ -163,9 +163,13 @@ impl Pass<'_> {
     fn run(&mut self, marker: &Marker) -> ControlFlow<()> {
         let hour = micros(self.now) / BUCKET_MICROS;
         let last = marker.last_walk();
+        // After all sessions were ended, all shards are walked once. (Those of one user are removed when their shard is walked
+        // or they are due: a walk of all for each user would cost more than their files do.)
+        let cut_off = self.store.coherence.last_cut_off_of_all().unwrap_or(0);
+        let is_cut_off = cut_off > marker.walked_cut_off();
         // The hours whose shards are to be walked, in order, so that a stopped walk can be continued.
         let hours = match last {
-            Some(last) if !self.options.full && hour < last.saturating_add(ALL) => {
+            Some(last) if !self.options.full && !is_cut_off && hour < last.saturating_add(ALL) => {
                 last.saturating_add(1)..=hour
             }
             _ => hour + 1..=hour + ALL,
@@ -177,6 +181,12 @@ impl Pass<'_> {
                 self.record_stop(marker, last, hour.checked_sub((shards.len() - walked) as u64));
                 return end;
             }
+        }
+        if is_cut_off
+            && !self.options.dry_run
+            && let Err(error) = marker.set_walked_cut_off(self.store, cut_off)
+        {
+            self.report.fail(error);
         }
         // The hour is also written if the clock was set back: the next walk continues from this hour.
         if last != Some(hour)

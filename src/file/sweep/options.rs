@@ -123,8 +123,10 @@ pub struct SweepReport {
     pub outcome: SweepOutcome,
     /// Session files that were read.
     pub examined: u64,
-    /// Expired sessions that were removed, and damaged files that had been kept long enough.
+    /// Sessions that were removed because they had expired or a cut-off had ended them, and damaged files that had been kept long enough.
     pub removed: u64,
+    /// Sessions that a cut-off had ended, among those that were removed.
+    pub cut_off: u64,
     /// Marks of moved ids that were removed, because their grace periods were over.
     pub moved: u64,
     /// Sessions that were due and had been renewed. A session in two buckets of the index counts twice, here, in

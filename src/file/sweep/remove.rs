@@ -49,11 +49,13 @@ impl Pass<'_> {
             LockResult::Missing => Ok(EntryOutcome::Done),
             LockResult::Session(locked) => {
                 let deadline = locked.newest.record.deadline();
-                if !locked.newest.record.is_expired(self.store.now()) {
+                let is_cut_off = self.store.coherence.has_ended(&locked.newest.record, &id)?;
+                if !is_cut_off && !locked.newest.record.is_expired(self.store.now()) {
                     return Ok(self.later(deadline, EntryOutcome::Renewed));
                 }
                 if self.store.remove(shard, &locked)? {
                     self.report.removed += 1;
+                    self.report.cut_off += u64::from(is_cut_off);
                     self.report.bytes_freed += 2 * locked.slot_size as u64;
                 }
                 Ok(EntryOutcome::Done)
@@ -88,6 +90,7 @@ impl Pass<'_> {
         let is_of_session = matches!(
             file.content,
             Content::Live(_)
+                | Content::CutOff(_)
                 | Content::Expired(_)
                 | Content::Moved(_)
                 | Content::Damaged(_)
@@ -97,7 +100,14 @@ impl Pass<'_> {
             self.report.examined += 1;
         }
         match file.content {
-            Content::Live(live) => return Ok(EntryOutcome::Renewed(live.record.deadline())),
+            Content::CutOff(live) if self.store.coherence.has_ended(&live.record, &id)? => {
+                self.report.removed += 1;
+                self.report.cut_off += 1;
+                self.report.bytes_freed += file.bytes;
+            }
+            Content::Live(live) | Content::CutOff(live) => {
+                return Ok(EntryOutcome::Renewed(live.record.deadline()));
+            }
             Content::Expired(_) => {
                 self.report.removed += 1;
                 self.report.bytes_freed += file.bytes;

@@ -126,7 +126,7 @@ impl Pass<'_> {
                 self.report.examined += 1;
                 self.walk_dead(directory, moved.id, indexed);
             }
-            Content::Expired(live) => {
+            Content::Expired(live) | Content::CutOff(live) => {
                 self.report.examined += 1;
                 self.walk_dead(directory, live.id, indexed);
             }

@@ -7,6 +7,7 @@
 mod calls;
 mod crafted_files;
 mod crashes;
+mod cut_offs;
 mod elsewhere;
 mod ends;
 mod error_reporting;
@@ -21,7 +22,7 @@ mod syncs;
 
 use super::disk::faults::{PAGE, SHORT, during};
 use super::flock::LockedFile;
-use super::layout::{DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of};
+use super::layout::{CUT_OFFS, DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of};
 use super::session_lock::SessionRef;
 use super::slot::SLOT_MIN;
 use super::{Content, FileStore, FileStoreOptions};
@@ -89,7 +90,7 @@ impl Fixture {
     #[track_caller]
     fn check_nothing_is_held(&self, context: &str) {
         let root = self.dir.path();
-        let of_store = [root.to_owned(), root.join(GENERATIONS_PATH)];
+        let of_store = [root.to_owned(), root.join(GENERATIONS_PATH), root.join(CUT_OFFS)];
         let kept = |open: &Path| of_store.contains(&open.to_owned()) || open.starts_with(root.join(DUE));
         let open = descriptors(|open| open.starts_with(root) && !kept(open));
         assert_eq!(open, 0, "{context}: a descriptor leaked");

@@ -149,7 +149,17 @@ fn opening_syncs_the_shards_before_it_names_the_parameters() {
         calls.into_iter().filter(|call| call.starts_with("sync") || *call == "move file").collect();
     assert_eq!(
         syncs,
-        ["move file", "sync root", "sync parent", "sync file", "move file", "sync root", "move file"]
+        [
+            "sync file",
+            "move file",
+            "move file",
+            "sync root",
+            "sync parent",
+            "sync file",
+            "move file",
+            "sync root",
+            "move file"
+        ]
     );
     assert_eq!(*has_it.lock().unwrap(), [false, true]);
 }
@@ -169,12 +179,18 @@ fn where_the_parent_cannot_be_synced_the_file_system_is() {
                         ["sync file system", "move file"].contains(call) || call.ends_with("parent")
                     })
                     .collect();
-                // The files that are moved are the tag of `run`, the parameters and the counters.
+                // The files that are moved are the log of cut-offs, the tag of `run`, the parameters and the counters.
                 let want = match refused {
-                    "open parent" => {
-                        &["move file", "open parent", "sync file system", "move file", "move file"][..]
-                    }
+                    "open parent" => &[
+                        "move file",
+                        "move file",
+                        "open parent",
+                        "sync file system",
+                        "move file",
+                        "move file",
+                    ][..],
                     _ => &[
+                        "move file",
                         "move file",
                         "open parent",
                         "sync parent",

@@ -4,6 +4,8 @@ pub(crate) mod apart;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../support/cookie_jar.rs"]
 pub(crate) mod cookie_jar;
+#[path = "../../support/cut_offs.rs"]
+mod cut_offs;
 #[path = "../../support/dice.rs"]
 pub(crate) mod dice;
 #[expect(dead_code, reason = "other tests use the rest")]

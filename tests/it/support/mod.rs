@@ -13,6 +13,8 @@ pub(crate) mod sweeping;
 pub(crate) mod apart;
 #[path = "../../support/cookie_jar.rs"]
 pub(crate) mod cookie_jar;
+#[path = "../../support/cut_offs.rs"]
+mod cut_offs;
 #[expect(dead_code, reason = "the random tests need more of it")]
 #[path = "../../support/dice.rs"]
 pub(crate) mod dice;

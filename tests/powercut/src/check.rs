@@ -216,6 +216,11 @@ impl State<'_> {
                     self.check_mark(*moved);
                     self.marks.push(*moved);
                 }
+                // A cut-off has ended it, also where its file is older.
+                Content::CutOff(there) => match content::verify(&there.record) {
+                    Ok((life, version)) => self.check_version(life, version, false, there),
+                    Err(error) => self.broken.push(format!("{} is torn: {error:#}", there.id)),
+                },
                 Content::Damaged(id) => {
                     self.damaged += 1;
                     self.check_name(*id, "damaged");

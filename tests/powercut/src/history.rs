@@ -11,6 +11,8 @@
 //!    During a rotation the old life or the new one is owed, at every instant.
 //! 3. A life whose end was acknowledged is **never** found again, at any durability.
 //! 4. No version is found whose writing had not begun.
+//! 5. A cut-off ends every life of its user, also a successor whose rotation goes on beside it. If its process died, it may
+//!    take effect at any later time.
 use crate::log::{Event, Life, Micros, Note, Op, dies_with};
 use crate::operation::GRACE;
 use std::collections::{HashMap, HashSet};
@@ -40,6 +42,8 @@ pub(crate) struct Known {
     predecessor: Option<Life>,
     /// Its id was moved, which was acknowledged, for longer than the workload.
     is_marked: bool,
+    /// Its user: the first of the lives that rotations have led to it.
+    user: Life,
 }
 
 /// State at one instant.
@@ -55,6 +59,10 @@ pub(crate) struct History {
     pending: HashMap<Op, Note>,
     /// Operations whose process ended before they were acknowledged.
     dead: HashSet<Op>,
+    /// Cut-offs that have begun, and their users.
+    cut_offs: Vec<(Op, Life)>,
+    /// Users whose cut-off was acknowledged.
+    cut_off: HashSet<Life>,
 }
 
 impl History {
@@ -100,7 +108,8 @@ impl History {
         match *note {
             Note::Creating { op, life, deadline, power_safe } => {
                 let relaxed = u32::from(!power_safe);
-                self.lives.insert(life, Known { deadline, newest: 1, relaxed, ..Known::default() });
+                self.lives
+                    .insert(life, Known { deadline, newest: 1, relaxed, user: life, ..Known::default() });
                 self.pending.insert(op, *note);
             }
             Note::Saving { op, life, version, power_safe } => {
@@ -124,13 +133,26 @@ impl History {
                 self.pending.insert(op, *note);
             }
             Note::Rotating { op, life, successor, deadline, grace, login } => {
-                self.under_lock(life).successors.push(successor);
+                let known = self.under_lock(life);
+                known.successors.push(successor);
+                let user = known.user;
                 let predecessor = (grace > 0 && !login).then_some(life);
-                self.lives.insert(successor, Known { deadline, newest: 1, predecessor, ..Known::default() });
+                let endings = self.cut_offs.iter().filter(|(_, of)| *of == user).map(|(op, _)| *op).collect();
+                let has_ended = self.cut_off.contains(&user);
+                let known =
+                    Known { deadline, newest: 1, user, endings, has_ended, predecessor, ..Known::default() };
+                self.lives.insert(successor, known);
                 self.pending.insert(op, *note);
             }
             Note::Ending { op, life } => {
                 self.life(life).endings.insert(op);
+                self.pending.insert(op, *note);
+            }
+            Note::CuttingOff { op, user } => {
+                self.cut_offs.push((op, user));
+                for known in self.lives.values_mut().filter(|known| known.user == user) {
+                    known.endings.insert(op);
+                }
                 self.pending.insert(op, *note);
             }
             Note::Done { op, file } => {
@@ -141,12 +163,16 @@ impl History {
             Note::Missed { op } => {
                 self.pending.remove(&op);
             }
-            Note::Exited { op, .. } => self.dead.extend(self.pending.remove(&op).map(|_| op)),
-            Note::Killed { hand } => {
-                self.dead.extend(self.pending.extract_if(|op, _| dies_with(*op, hand)).map(|(op, _)| op));
-            }
+            Note::Exited { op, .. } => self.let_die(|of| of == op),
+            Note::Killed { hand } => self.let_die(|op| dies_with(op, hand)),
             Note::Swept { .. } => {}
         }
+    }
+
+    /// The process of some operations has died. The entry of a cut-off may be there, and take effect later.
+    fn let_die(&mut self, is_dead: impl Fn(Op) -> bool) {
+        let dead = self.pending.extract_if(|op, _| is_dead(*op));
+        self.dead.extend(dead.filter(|(_, note)| !matches!(note, Note::CuttingOff { .. })).map(|(op, _)| op));
     }
 
     fn acknowledge(&mut self, begun: &Note, file: Option<[u8; 20]>) {
@@ -177,6 +203,12 @@ impl History {
                 known.owe(1, true);
             }
             Note::Ending { life, .. } => self.life(life).has_ended = true,
+            Note::CuttingOff { user, .. } => {
+                self.cut_off.insert(user);
+                for known in self.lives.values_mut().filter(|known| known.user == user) {
+                    known.has_ended = true;
+                }
+            }
             _ => {}
         }
     }
@@ -317,6 +349,38 @@ mod tests {
         assert_eq!(endings(&reaped), 1, "the other process may still run");
         let reaped = [ending(own), Note::Exited { op: own, death: None }, saving(2, 2, true), done(2)];
         assert_eq!(endings(&reaped), 0);
+    }
+
+    #[test]
+    fn a_cut_off_ends_all_lives_of_its_user_and_no_other() {
+        let rotating = |op, life, successor| Note::Rotating {
+            op,
+            life,
+            successor,
+            deadline: 1000,
+            grace: 0,
+            login: false,
+        };
+        let cutting = Note::CuttingOff { op: 7, user: LIFE };
+        let ended = |notes: &[Note], life| {
+            let known = history(notes).lives[&life].clone();
+            (known.has_ended, known.endings.len())
+        };
+        let other = Note::Creating { op: 5, life: 5, deadline: 1000, power_safe: true };
+        let before = [creating(1, true), done(1), other, done(5), rotating(2, LIFE, 2), done(2)];
+        let begun = [&before[..], &[cutting]].concat();
+        assert_eq!([5, 2].map(|life| ended(&begun, life)), [(false, 0), (false, 1)]);
+        let done_too = [&begun[..], &[done(7)]].concat();
+        assert_eq!([5, 2].map(|life| ended(&done_too, life)), [(false, 0), (true, 1)]);
+        // A rotation beside it, and one that had looked before it.
+        for notes in [&begun, &done_too] {
+            let later = [&notes[..], &[rotating(3, 2, 3), done(3)]].concat();
+            assert_eq!(ended(&later, 3), (notes.len() == done_too.len(), 1));
+        }
+        // Its process died: it may take effect later, whatever was saved since.
+        let died = [&begun[..], &[Note::Exited { op: 7, death: None }]].concat();
+        let saved = Note::Saving { op: 8, life: 2, version: 2, power_safe: true };
+        assert_eq!(ended(&[&died[..], &[saved, done(8)]].concat(), 2), (false, 1));
     }
 
     #[test]

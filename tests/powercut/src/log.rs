@@ -119,6 +119,13 @@ pub(crate) enum Note {
         /// The life.
         life: Life,
     },
+    /// All lives of a user are about to end.
+    CuttingOff {
+        /// The operation.
+        op: Op,
+        /// The user: the life that was created, of which the others are successors.
+        user: Life,
+    },
     /// The operation succeeded. From now on its promise is owed.
     Done {
         /// The operation.
@@ -161,6 +168,7 @@ impl Note {
             | Self::Keeping { op, life, .. }
             | Self::Ending { op, life } => (Some(op), vec![life]),
             Self::Rotating { op, life, successor, .. } => (Some(op), vec![life, successor]),
+            Self::CuttingOff { op, user } => (Some(op), vec![user]),
             Self::Done { op, .. } | Self::Missed { op } | Self::Exited { op, .. } => (Some(op), vec![]),
             Self::Killed { .. } | Self::Swept { .. } => (None, vec![]),
         }

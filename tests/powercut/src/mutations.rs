@@ -32,7 +32,7 @@ const BACK: &str = " is back";
 const TORN: &str = " is torn: ";
 
 /// Rules whose absence the tool must detect.
-pub(crate) const MUTATIONS: [Mutation; 11] = [
+pub(crate) const MUTATIONS: [Mutation; 12] = [
     Mutation {
         name: "directory-sync",
         what: "directories are not synced",
@@ -144,6 +144,17 @@ pub(crate) const MUTATIONS: [Mutation; 11] = [
             "src/file/delete.rs",
             "let _ = write_tombstone(dying.file, dying.offset);\n        self.is_current_file",
             "self.is_current_file",
+        )],
+    },
+    Mutation {
+        name: "cut-off-sync",
+        what: "a cut-off is acknowledged before its sync",
+        on: None,
+        shows: &[BACK],
+        edits: &[(
+            "src/file/cut_offs/append.rs",
+            "if disk::sync_data(file).is_err() {",
+            "if flags & SYNC_FAILED != 0 {",
         )],
     },
     Mutation {

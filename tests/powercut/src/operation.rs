@@ -91,6 +91,8 @@ pub(crate) enum Operation {
     Move(Duration),
     /// The life ends.
     Destroy,
+    /// All lives of the life's user end.
+    CutOff,
 }
 
 /// An operation on a life.
@@ -131,6 +133,7 @@ impl Client {
                 let deadline = begin + u64::try_from(lifetime.as_micros()).context("take a lifetime")?;
                 let mut record = Record::new(instant(begin), instant(deadline));
                 content::fill(&mut record, op, 1).context("fill a record")?;
+                record.set_user(&op.to_string()).context("set the user of a record")?;
                 say(Note::Creating { op, life: op, deadline, power_safe });
                 self.store.create(&record, how).map(Some)
             }
@@ -138,6 +141,21 @@ impl Client {
             (Operation::Destroy, Some(token)) => {
                 say(Note::Ending { op, life });
                 self.store.delete(&token).context("end a session")?;
+                say(Note::Done { op, file: None });
+                self.table.remove(life);
+                return Ok(true);
+            }
+            (Operation::CutOff, Some(token)) => {
+                let Lookup::Live(live) = self.store.load(&token).context("load a session")? else {
+                    return Ok(false);
+                };
+                let user = live.record.user().context("look for the user of a session")?;
+                say(Note::CuttingOff { op, user: user.parse().context("read the user of a session")? });
+                match self.store.delete_of(user, None) {
+                    // Another process may have been stopped in one.
+                    Err(error) if error.kind() == ErrorKind::Busy => return Ok(false),
+                    cut => cut.context("end the sessions of a user")?,
+                }
                 say(Note::Done { op, file: None });
                 self.table.remove(life);
                 return Ok(true);

@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     LogIn,
     /// A life ended.
     Destroy,
+    /// All lives of a user ended.
+    CutOff,
     /// A life ended whose last save certainly needed a larger file, and was relaxed.
     DestroyGrown,
     /// A life ended that a rotation with a grace period had begun.
@@ -39,7 +41,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Create,
         Self::Update,
         Self::Grow,
@@ -48,6 +50,7 @@ impl Kind {
         Self::Move,
         Self::LogIn,
         Self::Destroy,
+        Self::CutOff,
         Self::DestroyGrown,
         Self::DestroyMoved,
         Self::DestroyAgain,
@@ -64,6 +67,7 @@ impl Kind {
             Self::Move => "move",
             Self::LogIn => "login by a moved id",
             Self::Destroy => "destroy",
+            Self::CutOff => "cut-off",
             Self::DestroyGrown => "destroy grown",
             Self::DestroyMoved => "destroy moved",
             Self::DestroyAgain => "destroy again",
@@ -110,7 +114,8 @@ impl Reader {
             | Note::Saving { op, .. }
             | Note::Keeping { op, .. }
             | Note::Rotating { op, .. }
-            | Note::Ending { op, .. } => {
+            | Note::Ending { op, .. }
+            | Note::CuttingOff { op, .. } => {
                 self.pending.insert(op, (when, *note));
                 None
             }
@@ -151,6 +156,7 @@ impl Reader {
                 self.moved.insert(successor);
                 Kind::Move
             }
+            Note::CuttingOff { .. } => Kind::CutOff,
             Note::Ending { life, .. } => {
                 let waited = u128::from(done - begun) >= LOCK_WAIT.as_micros();
                 let held_since = |(since, held): &(Micros, Note)| {
@@ -222,7 +228,7 @@ impl Tally {
     /// Required events that did not happen. Whether a destroy meets another one, or a save, is up to chance:
     /// these may be missing.
     pub(crate) fn missing(&self) -> Vec<String> {
-        let operations = Kind::ALL.into_iter().take(10).filter(|kind| self.operations[*kind as usize] == 0);
+        let operations = Kind::ALL.into_iter().take(11).filter(|kind| self.operations[*kind as usize] == 0);
         let deaths = KillPoint::ALL.into_iter().filter(|death| self.deaths[*death as usize] == 0);
         operations
             .map(|kind| format!("no {} was acknowledged", kind.name()))
@@ -295,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_recording_of_nothing_misses_everything() {
-        assert_eq!(Tally::default().missing().len(), 10 + KillPoint::ALL.len() + 2);
+        assert_eq!(Tally::default().missing().len(), 11 + KillPoint::ALL.len() + 2);
         let mut tally =
             Tally::of(&[Event::Note { at: 1, note: saving(1, 2) }, Event::Note { at: 2, note: done(1) }]);
         tally.add(&tally.clone());

@@ -117,6 +117,8 @@ pub(crate) enum KilledOperation {
     Move,
     /// Destruction of a session.
     Destroy,
+    /// A cut-off of a session's user.
+    CutOff,
 }
 
 impl Scene {
@@ -247,6 +249,7 @@ impl KillAtSyscall {
             KilledOperation::Rotate => Operation::Rotate,
             KilledOperation::Move => Operation::Move(GRACE),
             KilledOperation::Destroy => Operation::Destroy,
+            KilledOperation::CutOff => Operation::CutOff,
         };
         client
             .perform(Call { operation, op: self.op, life: self.life, power_safe: self.power_safe })
@@ -286,7 +289,8 @@ impl Hand {
         match roll {
             _ if percent < 50 => self.perform(self.creation(), life).map(drop),
             0..8 if percent < 150 => self.perform(self.creation(), life).map(drop),
-            8..14 => self.perform(Operation::Destroy, life).map(drop),
+            8..12 => self.perform(Operation::Destroy, life).map(drop),
+            12..14 => self.perform(Operation::CutOff, life).map(drop),
             14..17 => self.perform(Operation::Rotate, life).map(drop),
             17..20 => self.perform(self.moving(), life).map(drop),
             51..54 => self.go_on_from_moved(life),
@@ -367,7 +371,10 @@ impl Hand {
             ),
             4..6 => (KilledOperation::Destroy, KillPoint::Fdatasync),
             6 => (KilledOperation::Destroy, KillPoint::Unlinkat),
-            7 => (KilledOperation::Create, KillPoint::Fsync),
+            7 => match self.chance.random() {
+                true => (KilledOperation::Create, KillPoint::Fsync),
+                false => (KilledOperation::CutOff, KillPoint::Fdatasync),
+            },
             8..10 => (KilledOperation::Grow, KillPoint::Renameat2),
             10 => (
                 KilledOperation::Save,
