@@ -388,6 +388,11 @@ impl Record {
         std::hint::black_box(Arc::strong_count(&self.block));
     }
 
+    /// The number of entries.
+    pub(crate) fn entry_count(&self) -> usize {
+        block::count(&self.block)
+    }
+
     /// Bytes that a login writes; a store's limits do not apply to them.
     pub(crate) fn login_bytes(&self) -> usize {
         block::user_len(&self.block) + block::note_len(&self.block)

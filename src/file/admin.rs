@@ -10,7 +10,7 @@ use super::slots::View;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::Record;
-use crate::store::{Absent, Durability, Live, Lookup, Store};
+use crate::store::{Absent, Durability, Live, Lookup};
 use crate::sync::{Instant, thread};
 use std::io;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ impl FileStore {
         self.queues.check_process()?;
         let id = *id;
         Ok(match self.read(SessionRef::PublicId(id), &id, None)? {
-            Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
+            Some(View::Valid { newest, .. }) if self.is_expired(&newest.record) => {
                 Lookup::Absent(Absent::Expired(id))
             }
             Some(View::Valid { newest, .. }) => Lookup::Live(Live { record: newest.record, id }),
@@ -79,7 +79,7 @@ impl FileStore {
             }
             match self.lock_session(session, None, began + self.options.lock_wait)? {
                 LockResult::Missing => {}
-                LockResult::Session(locked) if locked.newest.record.is_expired(self.now()) => {
+                LockResult::Session(locked) if self.is_expired(&locked.newest.record) => {
                     self.remove(&self.open_shard(id)?, &locked)?;
                 }
                 LockResult::Session(_) => return Ok(false),

@@ -24,7 +24,7 @@ use super::read_cache::{Key, ReadCache};
 use super::stats::{Stats, Tally};
 #[cfg(feature = "watch")]
 use super::watch::Watcher;
-use crate::clock::{Clock, CoarseTime, micros};
+use crate::clock::{Clock, CoarseTime};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
 use std::io;
@@ -116,14 +116,14 @@ impl Coherence {
         counters.confirm(&copy.id, copy.stamp())
             // A copy whose time lies in the future, because the clock was set back, is not trusted either.
             && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
-            && (now.certainly_before(copy.deadline) || micros(self.clock.now()) < copy.deadline)
+            && (now.certainly_before(copy.deadline) || self.clock.now_micros() < copy.deadline)
     }
 
     /// Keeps a copy of a version for later loads.
     pub(super) fn remember(&self, session: &SessionId, copy: Cached) {
         if let Some(cache) = &self.cache {
-            let now = self.clock.now_coarse();
-            cache.put(&Key::of(session), copy, |there, counters| self.trusts(there, counters, now));
+            let is_trusted = |there: &_, counters: &_| self.trusts(there, counters, self.clock.now_coarse());
+            cache.put(&Key::of(session), copy, is_trusted);
         }
     }
 

@@ -16,7 +16,6 @@ use super::session_lock::{LockResult, Locked, SessionRef, UnreadableFile, write_
 use super::slot::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
-use crate::store::Store;
 use crate::sync::Instant;
 use std::fs::File;
 use std::io;
@@ -43,7 +42,7 @@ impl FileStore {
         let result = self.lock_session(session, Some(&shard), Instant::now() + self.options.lock_wait);
         let ended = match result {
             Ok(LockResult::Session(locked)) => {
-                let is_live = !locked.newest.record.is_expired(self.now());
+                let is_live = !self.is_expired(&locked.newest.record);
                 self.delete_locked(&shard, &locked).map(|was_there| was_there && is_live)
             }
             Ok(LockResult::Unreadable(unreadable)) => {

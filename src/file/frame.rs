@@ -96,7 +96,7 @@ pub(super) fn read_parameters(root: &Root) -> Result<bool> {
 pub(super) fn make(root: &Root, clock: &Clock) -> Result<bool> {
     check_names(root)?;
     make_shards(root)?;
-    expiry_index::create(root, clock.now())?;
+    expiry_index::create(root, clock.now_micros())?;
     make_parameters(root)
 }
 

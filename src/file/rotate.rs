@@ -14,7 +14,7 @@ use super::session_lock::SessionRef;
 use super::slot::Extent;
 use crate::error::Result;
 use crate::id::SessionId;
-use crate::store::{Change, Live, Store, Verdict};
+use crate::store::{Change, Live, Verdict};
 use rustix::io::Errno;
 use std::io;
 
@@ -28,7 +28,7 @@ impl FileStore {
     ) -> Result<Option<Live>> {
         let shard = self.open_shard(&session.public_id())?;
         let Some(locked) = self.lock_live(session, Some(&shard))? else { return Ok(None) };
-        if locked.newest.record.is_expired(self.now()) {
+        if self.is_expired(&locked.newest.record) {
             return Ok(None);
         }
         let mut record = locked.newest.record.clone();

@@ -13,7 +13,7 @@ use super::session_lock::SessionRef;
 use super::slots::View;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
-use crate::store::{Live, Store};
+use crate::store::Live;
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
@@ -191,11 +191,7 @@ impl FileStore {
                 Ok(None) => return Ok(None),
                 Ok(Some(View::Valid { newest, .. })) => {
                     let live = Live { record: newest.record, id };
-                    if live.record.is_expired(self.now()) {
-                        Content::Expired(live)
-                    } else {
-                        Content::Live(live)
-                    }
+                    if self.is_expired(&live.record) { Content::Expired(live) } else { Content::Live(live) }
                 }
                 Ok(Some(View::Damaged)) => Content::Damaged(id),
                 Ok(Some(View::Empty)) => Content::Unfinished(id),

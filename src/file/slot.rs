@@ -152,7 +152,7 @@ pub(super) struct Extent {
 impl Extent {
     pub(super) fn of(record: &Record) -> Self {
         let bytes = PREFIX_LEN + record.as_bytes().len() - record.login_bytes();
-        Self { bytes, entries: record.entries().len() }
+        Self { bytes, entries: record.entry_count() }
     }
 }
 

@@ -135,9 +135,14 @@ pub(super) fn note_len(block: &[u8]) -> usize {
     u16::from_le_bytes(field(block, NOTE_LEN_AT)).into()
 }
 
+/// The number of entries.
+pub(super) fn count(block: &[u8]) -> usize {
+    u32::from_le_bytes(field(block, COUNT_AT)) as usize
+}
+
 /// The offset of the user, behind the table.
 pub(super) fn text_at(block: &[u8]) -> usize {
-    HEADER_LEN + ROW * u32::from_le_bytes(field(block, COUNT_AT)) as usize
+    HEADER_LEN + ROW * count(block)
 }
 
 /// A part of the text of a checked block.
@@ -212,7 +217,7 @@ fn check_header(block: &[u8]) -> Result<(), Fault> {
 
 fn check_entries(block: &[u8]) -> Result<(), Fault> {
     let fault = |reason| Err(Fault::Corrupt(reason));
-    let count = u32::from_le_bytes(field(block, COUNT_AT)) as usize;
+    let count = count(block);
     let body = &block[HEADER_LEN..];
     if count > body.len() / ROW {
         return fault("its table is longer than the record");

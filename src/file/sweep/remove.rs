@@ -9,7 +9,6 @@ use crate::file::layout::{RUN, SessionPath, shard_of};
 use crate::file::scan::{Content, ScannedFile};
 use crate::file::session_lock::{LockResult, SessionRef, UnreadableFile};
 use crate::id::PublicId;
-use crate::store::Store;
 use crate::sync::Instant;
 use std::io;
 
@@ -48,7 +47,7 @@ impl Pass<'_> {
             LockResult::Missing => Ok(EntryOutcome::Done),
             LockResult::Session(locked) => {
                 let deadline = locked.newest.record.deadline();
-                if !locked.newest.record.is_expired(self.store.now()) {
+                if !self.store.is_expired(&locked.newest.record) {
                     // The session was due by the time at which this pass began, and the clock was set back since. An
                     // entry with that deadline would be due in this pass again and again.
                     return Ok(if deadline <= self.now {
