@@ -27,9 +27,10 @@ mod timing;
 pub use block::{BYTES_MAX, DEVICE_NOTE_BYTES_MAX};
 pub(crate) use edit::Edit;
 pub use entries::Entries;
-pub(crate) use timing::THOUSAND_YEARS;
 pub use timing::{Expiry, Login, Timing};
+pub(crate) use timing::{Micros, THOUSAND_YEARS};
 
+use crate::clock::from_micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::value::ValueRef;
 use block::Fault;
@@ -162,7 +163,17 @@ impl Record {
     /// ```
     #[must_use]
     pub fn deadline(&self) -> SystemTime {
-        block::deadline(&self.block)
+        from_micros(self.deadline_micros())
+    }
+
+    /// The times in microseconds since 1970.
+    pub(crate) fn micros(&self) -> Micros {
+        block::times(&self.block)
+    }
+
+    /// The expiry setting alone.
+    pub(crate) fn expiry(&self) -> Expiry {
+        block::expiry(&self.block)
     }
 
     /// The deadline in microseconds since 1970.

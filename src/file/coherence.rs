@@ -112,6 +112,7 @@ impl Coherence {
     }
 
     /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired; see [`design`](crate::_documentation::design).
+    #[inline]
     fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> bool {
         counters.confirm(&copy.id, copy.stamp())
             // A copy whose time lies in the future, because the clock was set back, is not trusted either.
@@ -119,11 +120,16 @@ impl Coherence {
             && (now.certainly_before(copy.deadline) || self.clock.now_micros() < copy.deadline)
     }
 
+    /// [`trusts`](Self::trusts) for an operation that has not read the clock: only where a newer version is found.
+    #[cold]
+    fn trusts_now(&self, copy: &Cached, counters: &Counters) -> bool {
+        self.trusts(copy, counters, self.clock.now_coarse())
+    }
+
     /// Keeps a copy of a version for later loads.
     pub(super) fn remember(&self, session: &SessionId, copy: Cached) {
         if let Some(cache) = &self.cache {
-            let is_trusted = |there: &_, counters: &_| self.trusts(there, counters, self.clock.now_coarse());
-            cache.put(&Key::of(session), copy, is_trusted);
+            cache.put(&Key::of(session), copy, |there, counters| self.trusts_now(there, counters));
         }
     }
 

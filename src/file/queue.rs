@@ -113,12 +113,9 @@ impl Queues {
     /// # Errors
     ///
     /// [`ErrorKind::Forked`] in a process other than the one that opened the store.
+    #[inline]
     pub(super) fn check_process(&self) -> Result<()> {
-        if self.fork_guard.same_process() {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Forked, "use a session store")
-            .with_reason("this store was opened before the process was forked; open it in the child"))
+        if self.fork_guard.same_process() { Ok(()) } else { Err(forked()) }
     }
 
     fn part(&self, id: &PublicId) -> &Mutex<Part> {
@@ -157,6 +154,13 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.queues.pass_on(&self.id);
     }
+}
+
+/// The error in a forked child.
+#[cold]
+fn forked() -> Error {
+    Error::new(ErrorKind::Forked, "use a session store")
+        .with_reason("this store was opened before the process was forked; open it in the child")
 }
 
 /// The error for a thread that would wait for itself.

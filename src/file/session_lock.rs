@@ -14,6 +14,7 @@ use super::coherence::{Cached, Cause, Stamp};
 use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
 use super::layout::SessionPath;
+use super::options::LOCK_WAIT_MIN;
 use super::queue::{Turn, busy};
 use super::slot::{self, Decoded, STATE_AT, State};
 use super::slots::{self, View};
@@ -76,8 +77,8 @@ pub(super) struct Locked<'a> {
     pub(super) slot: usize,
     pub(super) slot_size: usize,
     pub(super) newest: Decoded,
-    /// The time at which the lock was taken. A delete that has waited up to its limit ignores the lock.
-    pub(super) lock_taken_at: Instant,
+    /// Until then no forced delete can have ignored the lock: one that waits for it does so for longer.
+    pub(super) unforced_until: Instant,
 }
 
 impl Locked<'_> {
@@ -229,7 +230,7 @@ impl FileStore {
             let file = LockedFile::acquire(file, deadline)
                 .map_err(|error| self.root.error("lock session file", &path, error))?
                 .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
-            let lock_taken_at = Instant::now();
+            let unforced_until = Instant::now() + LOCK_WAIT_MIN;
             let view = |bytes: &[u8]| slots::view(bytes, &id, known.as_ref().map(Cached::known));
             let looked = self.look_under_lock(session, &path, &file, view);
             let (view, size, is_here) = looked.inspect_err(|_| {
@@ -253,7 +254,7 @@ impl FileStore {
                         slot,
                         slot_size: size / 2,
                         newest,
-                        lock_taken_at,
+                        unforced_until,
                     }));
                 }
                 View::Empty | View::Damaged if is_here => {
