@@ -20,11 +20,11 @@ use std::time::Duration;
 const CREATION: Duration = Duration::from_millis(100);
 
 impl FileStore {
-    /// Loads a session by its public id, as [`load`](Store::load) does by its secret id; always from the file.
+    /// Loads a session by its public id, as [`load`](crate::store::Store::load) does by its secret id; always from the file.
     ///
     /// # Errors
     ///
-    /// As for [`load`](Store::load).
+    /// As for [`load`](crate::store::Store::load).
     pub fn load_by_id(&self, id: &PublicId) -> Result<Lookup> {
         self.queues.check_process()?;
         let id = *id;
@@ -38,12 +38,12 @@ impl FileStore {
         })
     }
 
-    /// Deletes a session by its public id, as [`delete`](Store::delete) does by its secret id: at once, in every
+    /// Deletes a session by its public id, as [`delete`](crate::store::Store::delete) does by its secret id: at once, in every
     /// process that uses the store. Returns whether a live session was there.
     ///
     /// # Errors
     ///
-    /// As for [`delete`](Store::delete).
+    /// As for [`delete`](crate::store::Store::delete).
     pub fn delete_by_id(&self, id: &PublicId) -> Result<bool> {
         self.delete_file(SessionRef::PublicId(*id))
     }
@@ -53,7 +53,7 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// As for [`create`](Store::create). [`ErrorKind::Corrupt`] if a damaged file is in its place;
+    /// As for [`create`](crate::store::Store::create). [`ErrorKind::Corrupt`] if a damaged file is in its place;
     /// [`quarantine`](Self::quarantine) makes room. [`ErrorKind::Busy`] if the session is locked for the whole
     /// [`lock_wait`](super::FileStoreOptions::lock_wait), or if an earlier creation was interrupted:
     /// [`delete_by_id`](Self::delete_by_id) removes its leftover, or a sweep does after an hour.
