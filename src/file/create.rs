@@ -18,7 +18,7 @@ use super::session_lock::{SessionRef, write_state, write_tombstone};
 use super::slot::{self, Encoded, Extent, SLOT_MIN, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Record;
-use crate::store::{Live, Store};
+use crate::store::Live;
 use crate::sync::Instant;
 use std::fs::File;
 use std::io;
@@ -47,7 +47,7 @@ impl FileStore {
         self.queues.check_process()?;
         self.check_may_write()?;
         let id = session.public_id();
-        let path = SessionPath::of(&id);
+        let (path, entry) = (SessionPath::of(&id), Entry { id, deadline: record.deadline_micros() });
         let bytes = self.encode(
             &record,
             had,
@@ -59,7 +59,7 @@ impl FileStore {
         let (stamp, read_at) = (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
         // The shard is opened before any change, because opening it may fail.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
-        self.expiry_index.insert(&self.root, Entry::new(id, record.deadline()), self.now());
+        self.expiry_index.insert(&self.root, entry, self.now_micros());
         let file = match self.root.open_session(&path, Access::Create) {
             // The shard is gone, and perhaps the whole store; `open_shard` then recreates the store.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -92,10 +92,10 @@ impl FileStore {
             }
         };
         made.map_err(|error| error.error)?;
-        let now = self.now();
-        if record.is_expired(now) {
+        let now = self.now_micros();
+        if entry.deadline <= now {
             // A sweep may have read the session's entry before its file existed, and have erased the entry.
-            self.expiry_index.insert(&self.root, Entry::new(id, record.deadline()), now);
+            self.expiry_index.insert(&self.root, entry, now);
         }
         invalidated?;
         session.session_id().inspect(|session| {

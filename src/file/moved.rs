@@ -21,13 +21,12 @@ use crate::clock::micros;
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::store::{HOPS_MAX, Live, Rotation, Store};
-use std::time::SystemTime;
 
 impl Mark {
     /// The mark of a rotation that happens now; `None` for one without a grace period.
-    pub(super) fn of(how: &Rotation<'_>, successor: PublicId, now: SystemTime) -> Option<Self> {
+    pub(super) fn of(how: &Rotation<'_>, successor: PublicId, now: u64) -> Option<Self> {
         let grace = u64::try_from(how.grace.as_micros()).unwrap_or(u64::MAX);
-        let until = micros(now).saturating_add(grace);
+        let until = now.saturating_add(grace);
         (grace > 0).then_some(Self { successor, until, by_login: how.login.is_some() })
     }
 }

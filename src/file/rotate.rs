@@ -17,7 +17,7 @@ use super::session_lock::{LockResult, Locked, SessionRef};
 use super::slot::{Extent, Mark};
 use crate::error::Result;
 use crate::id::SessionId;
-use crate::store::{Change, HOPS_MAX, Live, Rotation, Store, Verdict};
+use crate::store::{Change, HOPS_MAX, Live, Rotation, Verdict};
 use crate::sync::Instant;
 use rustix::io::Errno;
 use std::io;
@@ -67,8 +67,7 @@ impl FileStore {
         how: &Rotation<'_>,
         at_login: Option<u64>,
     ) -> Result<Option<Live>> {
-        let now = self.now();
-        if locked.newest.record.is_expired(now) {
+        if self.is_expired(&locked.newest.record) {
             return Ok(None);
         }
         self.coherence.cut_off_view()?;
@@ -84,12 +83,12 @@ impl FileStore {
         // The successor needs no further check: a cut-off since then ends it by this number, as it ends the old session.
         record.set_cut_off(at_login.unwrap_or(cut_off));
         let had = Extent::of(&locked.newest.record);
-        let mark = Mark::of(how, successor.public_id(), now);
+        let mark = Mark::of(how, successor.public_id(), self.now_micros());
         if let Some(mark) = &mark {
             // So that a sweep finds the mark when its grace period is over.
-            let (entry, before) =
-                (Entry { id: locked.id, deadline: mark.until }, locked.newest.record.deadline());
-            self.expiry_index.insert_if_earlier(&self.root, entry, before, now);
+            let entry = Entry { id: locked.id, deadline: mark.until };
+            let before = locked.newest.record.deadline_micros();
+            self.expiry_index.insert_if_earlier(&self.root, entry, before, self.now_micros());
         }
         // The successor and its name are synced at every durability, because otherwise a power cut may lose both
         // sessions.

@@ -14,6 +14,7 @@ use super::coherence::{Cached, Cause, Stamp};
 use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
 use super::layout::SessionPath;
+use super::options::LOCK_WAIT_MIN;
 use super::queue::{Turn, busy};
 use super::slot::{self, Decoded, STATE_AT, State};
 use super::slots::{self, MovedView, View};
@@ -76,8 +77,8 @@ pub(super) struct Locked<'a> {
     pub(super) slot: usize,
     pub(super) slot_size: usize,
     pub(super) newest: Decoded,
-    /// The time at which the lock was taken. A delete that has waited up to its limit ignores the lock.
-    pub(super) lock_taken_at: Instant,
+    /// Until then no forced delete can have ignored the lock: one that waits for it does so for longer.
+    pub(super) unforced_until: Instant,
 }
 
 impl Locked<'_> {
@@ -241,7 +242,7 @@ impl FileStore {
             let Some(file) = self.open_locked(&id, &path, shard, deadline)? else {
                 return Ok(LockResult::Missing);
             };
-            let lock_taken_at = Instant::now();
+            let unforced_until = Instant::now() + LOCK_WAIT_MIN;
             let view = |bytes: &[u8]| slots::view(bytes, &id, known.as_ref().map(Cached::known));
             let looked = self.look_under_lock(session, &path, &file, view);
             let (view, size, is_here) = looked.inspect_err(|_| {
@@ -265,7 +266,7 @@ impl FileStore {
                         slot,
                         slot_size: size / 2,
                         newest,
-                        lock_taken_at,
+                        unforced_until,
                     }));
                 }
                 View::Empty | View::Damaged if is_here => {

@@ -71,7 +71,7 @@ impl Session {
         for token in self.candidates.iter().take(LOOKED_UP_MAX) {
             let store = &self.context.store;
             match store.load(token)? {
-                Lookup::Live(live) if !self.context.lifetime.is_over(&live.record.timing(), store.now()) => {
+                Lookup::Live(live) if !self.context.lifetime.is_over(&live.record, store.now()) => {
                     return Ok(Found::Live(Current {
                         token: token.clone(),
                         record: live.record,

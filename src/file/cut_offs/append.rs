@@ -74,7 +74,7 @@ impl CutOffs {
         deadline: Instant,
         publish: impl Fn() -> Result<()>,
     ) -> Result<()> {
-        let _turn = self.turn.try_lock_arc_until(deadline).ok_or_else(busy)?;
+        let _turn = self.turn.try_lock_until(deadline).ok_or_else(busy)?;
         for _ in 0..ATTEMPTS_MAX {
             // Opened before anything is changed.
             let directory =
