@@ -22,7 +22,7 @@ use crate::clock::{Clock, micros};
 use crate::error::{Error, ErrorKind};
 use crate::id::{PublicId, Token};
 use crate::record::{Record, Timing};
-use crate::store::{Absent, Durability, Live, Lookup, Saved, Store, Verdict};
+use crate::store::{Absent, Durability, Live, Lookup, Rotation, Saved, Store, Verdict};
 use crate::value::Value;
 use rustix::io::Errno;
 use script::{ALL, FAULTS};
@@ -45,9 +45,26 @@ struct Expected {
     record: Option<Record>,
     /// The latest time at which the index leads a sweep to it.
     indexed: SystemTime,
+    /// The mark under its id, if that was moved and the mark is there.
+    mark: Option<Mark>,
+}
+
+/// The expected mark of a moved id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    until: SystemTime,
+    by_login: bool,
+    /// The session that has the place of the id; `None` if a rotation failed after the mark.
+    successor: Option<usize>,
 }
 
 impl Expected {
+    /// The time of the next entry in the index, after a sweep has examined it.
+    fn examined_at(&self) -> SystemTime {
+        let deadline = self.record.as_ref().map(Record::deadline);
+        deadline.or(self.mark.map(|mark| mark.until)).unwrap_or(self.indexed)
+    }
+
     /// Records a saved deadline. An earlier one is inserted in the index if its hour is earlier; the entry for a later time is looked at
     /// first anyway.
     fn save_deadline(&mut self, deadline: SystemTime, now: SystemTime) {
@@ -205,10 +222,33 @@ impl Model {
         record
     }
 
+    /// The session that a logout or a login finds by the token of this one.
+    fn follow(&self, mut at: usize) -> usize {
+        while let Some(Mark { until, by_login: false, successor: Some(next) }) = self.sessions[at].mark
+            && until > self.clock.now()
+        {
+            at = next;
+        }
+        at
+    }
+
+    /// After a fault: a mark may be gone, because a file that could not be read was removed.
+    fn check_marks(&mut self) {
+        for at in 0..self.sessions.len() {
+            if self.sessions[at].mark.is_some()
+                && let Ok(Lookup::Absent(Absent::NotFound(_))) =
+                    self.store(By::Bare).load(&self.sessions[at].token)
+            {
+                self.sessions[at].mark = None;
+            }
+            self.check(at);
+        }
+    }
+
     fn know(&mut self, saved: Saved) {
         let record = saved.live.record.clone();
-        let indexed = record.deadline();
-        self.sessions.push(Expected { token: saved.token, id: saved.live.id, record: Some(record), indexed });
+        let (token, id, indexed) = (saved.token, saved.live.id, record.deadline());
+        self.sessions.push(Expected { token, id, record: Some(record), indexed, mark: None });
         self.check(self.sessions.len() - 1);
     }
 
@@ -226,8 +266,13 @@ impl Model {
                 assert_eq!(*id, known.id, "session {at}, {context}");
             }
             Lookup::Absent(Absent::NotFound(id)) => {
-                assert_eq!(known.record, None, "session {at} is unknown, {context}");
+                assert_eq!((&known.record, known.mark), (&None, None), "session {at} is unknown, {context}");
                 assert_eq!(*id, known.id, "session {at}, {context}");
+            }
+            Lookup::Absent(Absent::Moved(moved)) => {
+                assert_eq!((&known.record, moved.id), (&None, known.id), "session {at}, {context}");
+                let mark = known.mark.map(|mark| (mark.until, mark.by_login));
+                assert_eq!(mark, Some((moved.until, moved.by_login)), "session {at}, {context}");
             }
             Lookup::Absent(other) => panic!("session {at} is {other:?}, {context}"),
         }
@@ -252,6 +297,16 @@ impl Model {
         let (now, token) = (self.clock.now(), self.sessions[at].token.clone());
         let is_live = |record: &Record| record.deadline() > now;
         let found = self.store(By::Bare).load(&token).unwrap_or_else(|error| panic!("session {at}: {error}"));
+        if let Lookup::Absent(Absent::Moved(moved)) = &found {
+            assert!(candidates.contains(&None), "session {at} is {found:?} after {error}");
+            if self.sessions[at].mark.is_none() {
+                // A rotation failed after its mark. What may be left of its successor was not acknowledged.
+                let mark = Mark { until: moved.until, by_login: moved.by_login, successor: None };
+                (self.sessions[at].record, self.sessions[at].mark) = (None, Some(mark));
+                self.store(By::Bare).delete(&token).expect("no fault is left");
+            }
+            return self.check(at);
+        }
         let mut fits = candidates.into_iter().filter(|candidate| match (&found, candidate) {
             (Lookup::Live(live), Some(record)) => is_live(record) && live.record == *record,
             (Lookup::Absent(Absent::NotFound(_)), None) => true,
@@ -302,7 +357,10 @@ impl Model {
                 }
                 self.check(at);
             }
-            Step::Rotate { by, at } => self.rotate(by, at),
+            Step::Rotate { by, at, grace, logs_in } => {
+                let how = Rotation::default().grace(Duration::from_secs(60 * u64::from(grace)));
+                self.rotate(by, at, &if logs_in { how.login("ada") } else { how });
+            }
             Step::Delete { by, at } => {
                 let Some(at) = self.index(at) else { return };
                 let token = self.sessions[at].token.clone();
@@ -316,7 +374,8 @@ impl Model {
             Step::BringIn { by, at, safe } => {
                 let Some(at) = self.index(at) else { return };
                 let (id, record) = (self.sessions[at].id, self.record(at.to_le_bytes()[0]));
-                let was_live = self.is_live(at);
+                let is_marked = self.sessions[at].mark.is_some_and(|mark| mark.until > self.clock.now());
+                let was_live = self.is_live(at) || is_marked;
                 if self.is_behind && !was_live {
                     // An end that failed may have left a name, which is in the way.
                     self.store(By::Bare).delete_by_id(&id).expect("no fault is met");
@@ -329,11 +388,18 @@ impl Model {
                         if imported {
                             self.sessions[at].indexed = record.deadline();
                             self.sessions[at].record = Some(record);
+                            self.sessions[at].mark = None;
                         }
                         self.check(at);
                     }
                     Err(error) => {
-                        // An expired session may have been removed to make room for it.
+                        // An expired session, or a mark, may have been removed to make room for it.
+                        let found = self.store(By::Bare).load(&self.sessions[at].token);
+                        if !matches!(found, Ok(Lookup::Absent(Absent::Moved(_)))) {
+                            self.sessions[at].mark = None;
+                        } else if old.is_none() {
+                            return self.check(at);
+                        }
                         let mut candidates = vec![old];
                         candidates.extend((!was_live).then_some([None, Some(record)]).into_iter().flatten());
                         self.resolve(at, &error, candidates);
@@ -394,15 +460,19 @@ impl Model {
         }
     }
 
-    fn rotate(&mut self, by: By, at: u8) {
-        let Some(at) = self.index(at) else { return };
-        let (token, old, text) = (self.sessions[at].token.clone(), self.live(at).cloned(), self.text(0));
+    fn rotate(&mut self, by: By, at: u8, how: &Rotation<'_>) {
+        let Some(named) = self.index(at) else { return };
+        // A login goes on from a moved token.
+        let at = if how.login.is_some() { self.follow(named) } else { named };
+        let token = self.sessions[named].token.clone();
+        let (old, text) = (self.live(at).cloned(), self.text(0));
         let mut change = |record: &mut Record| {
             assert_eq!(Some(&*record), old.as_ref(), "what moves is the newest version");
             record.insert("text", &text).expect("it fits");
             Ok(Verdict::Write)
         };
-        match self.perform(by, |store| store.rotate(&token, &mut change, &Durability::Relaxed.into())) {
+        let has_fault = self.fault.is_some();
+        match self.perform(by, |store| store.rotate(&token, &mut change, how)) {
             Ok(Some(saved)) => {
                 let moved = old.map(|mut record| {
                     record.insert("text", &text).expect("it fits");
@@ -410,26 +480,47 @@ impl Model {
                 });
                 assert_eq!(Some(&saved.live.record), moved.as_ref(), "session {at}");
                 self.sessions[at].record = None;
+                let until = self.clock.now() + how.grace;
+                let mark =
+                    Mark { until, by_login: how.login.is_some(), successor: Some(self.sessions.len()) };
+                if !how.grace.is_zero() {
+                    self.sessions[at].mark = Some(mark);
+                    self.sessions[at].save_deadline(until, self.clock.now());
+                }
                 self.know(saved);
             }
             Ok(None) => assert_eq!(old, None, "session {at} was alive"),
             Err(error) => self.resolve(at, &error, vec![self.sessions[at].record.clone(), None]),
         }
+        if has_fault {
+            // Where a mark could not be written, the session was ended.
+            self.check_marks();
+        }
         self.check(at);
     }
 
     fn end(&mut self, by: By, at: usize, end: impl FnOnce(&FileStore) -> Result<bool, Error>) {
+        let named = at;
+        let at = self.follow(named);
         let (was_live, old) = (self.is_live(at), self.sessions[at].record.clone());
         let has_fault = self.fault.is_some();
         match self.perform(by, end) {
             Ok(was_there) => {
-                // Where it could not be read it was removed all the same.
+                // Where it could not be read it was removed all the same, and where a mark could not be read, its
+                // successor was not found.
                 assert!(was_there == was_live || has_fault, "session {at}");
-                self.sessions[at].record = None;
-                self.check(at);
+                let is_live =
+                    matches!(self.store(By::Bare).load(&self.sessions[at].token), Ok(Lookup::Live(_)));
+                if !(has_fault && at != named && is_live) {
+                    self.sessions[at].record = None;
+                }
             }
             Err(error) => self.resolve(at, &error, vec![old, None]),
         }
+        if has_fault {
+            self.check_marks();
+        }
+        self.check(at);
     }
 
     fn sweep(&mut self, by: By, full: bool) {
@@ -438,10 +529,13 @@ impl Model {
         let expired: Vec<_> = (0..self.sessions.len())
             .filter(|at| self.sessions[*at].record.is_some() && !self.is_live(*at))
             .collect();
+        let is_over = |known: &Expected, now| known.mark.is_some_and(|mark| mark.until <= now);
         let report = self.perform(by, |store| store.sweep(&options));
         if let Ok(report) = &report {
             let most = if self.is_behind { usize::MAX } else { expired.len() };
             assert!(report.removed <= most as u64, "{report:?}, where {expired:?} had expired");
+            let over = self.sessions.iter().filter(|known| is_over(known, self.clock.now())).count();
+            assert!(report.moved <= over as u64, "{report:?}, where {over} marks were over");
             assert!(report.failed == 0 || had_fault, "{report:?}");
             assert!(report.damaged == 0 && (report.unknown == 0 || had_fault), "{report:?}");
         }
@@ -457,9 +551,21 @@ impl Model {
                 left += 1;
             }
         }
+        for at in 0..self.sessions.len() {
+            if !is_over(&self.sessions[at], now) {
+                continue;
+            }
+            let found = self.store(By::Bare).load(&self.sessions[at].token).expect("no fault is left");
+            if matches!(found, Lookup::Absent(Absent::NotFound(_))) {
+                self.sessions[at].mark = None;
+            } else {
+                let is_due = self.sessions[at].indexed <= now;
+                assert!(!is_due || self.is_behind, "the mark of session {at} was left by {report:?}");
+            }
+        }
         if report.is_ok() && !had_fault {
             for known in self.sessions.iter_mut().filter(|known| known.indexed <= now) {
-                known.indexed = known.record.as_ref().map_or(known.indexed, Record::deadline);
+                known.indexed = known.examined_at();
             }
         }
         if full && report.is_ok() && !had_fault {
@@ -468,11 +574,12 @@ impl Model {
         }
         if !self.is_behind {
             let files = self.store(By::Bare).files().map(|file| file.expect("no fault is left").content);
-            let (mut there, mut expired) = (Vec::new(), 0);
+            let (mut there, mut marked, mut expired) = (Vec::new(), Vec::new(), 0);
             for holds in files {
                 match holds {
                     Content::Live(live) => there.push(live.id),
                     Content::Expired(_) => expired += 1,
+                    Content::Moved(moved) => marked.push(moved.id),
                     other => panic!("after {report:?} there is {other:?}"),
                 }
             }
@@ -482,6 +589,10 @@ impl Model {
             there.sort_unstable();
             live.sort_unstable();
             assert_eq!(there, live, "after {report:?}");
+            let marks = self.sessions.iter().filter(|known| known.mark.is_some());
+            let mut marks: Vec<_> = marks.map(|known| known.id).collect();
+            (marked.sort_unstable(), marks.sort_unstable());
+            assert_eq!(marked, marks, "after {report:?}");
         }
         (0..self.sessions.len()).for_each(|at| self.check(at));
     }

@@ -63,9 +63,12 @@ pub(in crate::file) enum Step {
         by: By,
         at: u8,
     },
+    /// With a grace period of this many minutes, and with a login or without.
     Rotate {
         by: By,
         at: u8,
+        grace: u8,
+        logs_in: bool,
     },
     Delete {
         by: By,
@@ -121,7 +124,8 @@ impl From<[u8; 4]> for Step {
                 Self::Update { by, at, update: Update { safe, kilobytes, renewed_by } }
             }
             5 => Self::Keep { by, at },
-            6 => Self::Rotate { by, at },
+            // A third of them without a grace period.
+            6 => Self::Rotate { by, at, grace: if a % 3 == 0 { 0 } else { a }, logs_in: b & 2 != 0 },
             7 => Self::Delete { by, at },
             8 => Self::Advance { minutes: a },
             // All shards are walked, which takes as long as many other lines.

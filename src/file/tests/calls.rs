@@ -302,6 +302,37 @@ fn a_rotation_syncs_the_successor_before_it_ends_the_old_file() {
     check_calls(&ROTATE, || Operation::Rotate.run(&fixture.store, &session, &successor));
 }
 
+#[test]
+fn a_move_syncs_and_invalidates_its_mark_and_keeps_the_name() {
+    let fixture = Fixture::new();
+    let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
+    // The tombstone over the newest version comes when nothing else is left to be done.
+    let moving = [&ROTATE[..20], &["write", "stat file", "stat session"]].concat();
+    check_calls(&moving, || Operation::Move.run(&fixture.store, &session, &successor));
+    // A logout goes on: two calls for the size of a file whose first slot has no version, and the end of the successor.
+    let looks =
+        ["open shard", "open session in shard", "lock", "read", "stat file", "stat file", "stat session"];
+    let end = [&MARK[..], &["sync file"], &REMOVE].concat();
+    check_calls(&[&looks[..], &end].concat(), || delete(&fixture, &session));
+    check_calls(&[&looks[..], &LOOKS].concat(), || delete(&fixture, &session));
+}
+
+#[test]
+fn a_moved_id_whose_grace_is_over_costs_lookups_only() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    let how = Rotation::default().grace(Duration::from_micros(1));
+    let keep = &mut |_: &mut Record| Ok(Verdict::Keep);
+    let successor = SessionId::random().unwrap();
+    fixture.store.rotate_file(&session, &successor, keep, &how).unwrap().unwrap();
+    thread::sleep(Duration::from_millis(1));
+    let looks =
+        ["open shard", "open session in shard", "lock", "read", "stat file", "stat file", "stat session"];
+    check_calls(&looks, || delete(&fixture, &session));
+    check_calls(&["open session", "read", "stat file"], || fixture.store.load(&session.to_token()));
+    assert_eq!(fixture.text(&successor).as_deref(), Some("old"));
+}
+
 /// The calls of an end, up to the sync of the tombstone, and from there on.
 const MARK: [&str; 5] = ["open shard", "open session in shard", "lock", "read", "write"];
 const REMOVE: [&str; 4] = ["invalidate", "stat file", "stat session", "unlink"];

@@ -156,6 +156,14 @@ fn a_save_that_waited_on_a_removed_file_finds_no_session() {
         wait_during(&fixture, Operation::Rotate, "unlink", |_, _| None, [&session, &successor]);
     assert_eq!((rotated.unwrap(), waited), (true, None));
     assert_eq!(fixture.text(&successor).as_deref(), Some("new"));
+    // Nor one that waited while its id was moved, before the mark was written and after.
+    for call in ["sync shard", "invalidate"] {
+        let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
+        let (moved, waited) =
+            wait_during(&fixture, Operation::Move, call, |_, _| None, [&session, &successor]);
+        assert_eq!((moved.unwrap(), waited), (true, None), "{call}");
+        assert_eq!(fixture.text(&successor).as_deref(), Some("new"), "{call}");
+    }
     let (deleted, waited) =
         wait_during(&fixture, Operation::Delete, "unlink", |_, _| None, [&successor, &successor]);
     assert_eq!((deleted.unwrap(), waited), (true, None));

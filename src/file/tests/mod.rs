@@ -14,6 +14,7 @@ mod faults;
 mod forked;
 mod histories;
 mod interleavings;
+mod moved;
 mod opening;
 mod sweeps;
 mod syncs;

@@ -12,6 +12,7 @@
 //! 3. A life whose end was acknowledged is **never** found again, at any durability.
 //! 4. No version is found whose writing had not begun.
 use crate::log::{Event, Life, Micros, Note, Op, dies_with};
+use crate::operation::GRACE;
 use std::collections::{HashMap, HashSet};
 
 /// State of one life.
@@ -35,6 +36,10 @@ pub(crate) struct Known {
     pub(crate) has_ended: bool,
     /// Lives to which a rotation of it has begun.
     pub(crate) successors: Vec<Life>,
+    /// The life from which a mere rotation with a grace period came: the end of that one is the end of this one.
+    predecessor: Option<Life>,
+    /// Its id was moved, which was acknowledged, for longer than the workload.
+    is_marked: bool,
 }
 
 /// State at one instant.
@@ -80,6 +85,17 @@ impl History {
         known.deadline > self.not_after
     }
 
+    /// Whether an end of a life may have gone on to this one, by the marks of the ids in between.
+    pub(crate) fn may_have_been_followed(&self, known: &Known) -> bool {
+        let predecessors = std::iter::successors(known.predecessor, |life| self.lives.get(life)?.predecessor);
+        predecessors.filter_map(|life| self.lives.get(&life)).any(|before| !before.endings.is_empty())
+    }
+
+    /// Whether an id is certainly known as moved. (An end that did not wait for the lock removes the mark.)
+    pub(crate) fn owes_mark(&self, known: &Known) -> bool {
+        known.is_marked && known.endings.is_empty() && !self.may_have_been_followed(known)
+    }
+
     fn take(&mut self, note: &Note) {
         match *note {
             Note::Creating { op, life, deadline, power_safe } => {
@@ -107,9 +123,10 @@ impl History {
                 self.under_lock(life);
                 self.pending.insert(op, *note);
             }
-            Note::Rotating { op, life, successor, deadline } => {
+            Note::Rotating { op, life, successor, deadline, grace, login } => {
                 self.under_lock(life).successors.push(successor);
-                self.lives.insert(successor, Known { deadline, newest: 1, ..Known::default() });
+                let predecessor = (grace > 0 && !login).then_some(life);
+                self.lives.insert(successor, Known { deadline, newest: 1, predecessor, ..Known::default() });
                 self.pending.insert(op, *note);
             }
             Note::Ending { op, life } => {
@@ -151,8 +168,10 @@ impl History {
             Note::Keeping { life, version, power_safe, .. } => {
                 self.life(life).owe(version, power_safe);
             }
-            Note::Rotating { life, successor, .. } => {
-                self.life(life).has_ended = true;
+            Note::Rotating { life, successor, grace, .. } => {
+                let known = self.life(life);
+                known.has_ended = true;
+                known.is_marked = u128::from(grace) >= GRACE.as_micros();
                 let known = self.life(successor);
                 known.file = file;
                 known.owe(1, true);
@@ -234,7 +253,8 @@ mod tests {
 
     #[test]
     fn a_rotation_owes_its_successor_and_ends_its_predecessor() {
-        let rotating = Note::Rotating { op: 2, life: LIFE, successor: 10, deadline: 500 };
+        let rotating =
+            Note::Rotating { op: 2, life: LIFE, successor: 10, deadline: 500, grace: 0, login: false };
         let begun = history(&[creating(1, true), done(1), rotating]);
         assert_eq!((begun.lives[&LIFE].owed, begun.lives[&LIFE].has_ended), (Some(1), false));
         assert_eq!((&begun.lives[&LIFE].successors[..], begun.lives[&10].owed), (&[10][..], None));
@@ -244,6 +264,30 @@ mod tests {
         assert!(!missed.lives[&LIFE].has_ended);
         let survived = history(&[creating(1, true), done(1), rotating, saving(3, 2, true)]);
         assert!(survived.lives[&LIFE].successors.is_empty(), "the rotation did not remove it");
+    }
+
+    #[test]
+    fn an_end_of_a_moved_life_may_be_that_of_its_successor() {
+        let grace = u64::try_from(GRACE.as_micros()).unwrap();
+        let moving =
+            |op, life, login| Note::Rotating { op, life, successor: op, deadline: 500, grace, login };
+        let ending = Note::Ending { op: 20, life: LIFE };
+        let begun =
+            [creating(1, true), done(1), moving(10, LIFE, false), done(10), moving(11, 10, false), done(11)];
+        let followed = |notes: &[Note], life| {
+            let history = history(notes);
+            let known = &history.lives[&life];
+            (history.may_have_been_followed(known), history.owes_mark(known))
+        };
+        assert_eq!((followed(&begun, 10), followed(&begun, 11)), ((false, true), (false, false)));
+        let ended = [&begun[..], &[ending]].concat();
+        assert_eq!(
+            [LIFE, 10, 11].map(|life| followed(&ended, life)),
+            [(false, false), (true, false), (true, false)]
+        );
+        let login = [creating(1, true), done(1), moving(10, LIFE, true), done(10), ending];
+        assert_eq!(followed(&login, 10), (false, false), "it does not go on from a login");
+        assert!(!followed(&begun[..3], LIFE).1, "not acknowledged");
     }
 
     #[test]

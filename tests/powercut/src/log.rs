@@ -107,6 +107,10 @@ pub(crate) enum Note {
         successor: Life,
         /// When the new life expires.
         deadline: Micros,
+        /// How long the old id is known as moved; 0 if it ends at once.
+        grace: Micros,
+        /// Whether it is a login.
+        login: bool,
     },
     /// A life is about to end.
     Ending {
@@ -143,6 +147,8 @@ pub(crate) enum Note {
     Swept {
         /// Number of expired sessions that it removed.
         removed: u64,
+        /// Number of marks of moved ids that it removed.
+        moved: u64,
     },
 }
 

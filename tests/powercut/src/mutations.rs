@@ -32,7 +32,7 @@ const BACK: &str = " is back";
 const TORN: &str = " is torn: ";
 
 /// Rules whose absence the tool must detect.
-pub(crate) const MUTATIONS: [Mutation; 9] = [
+pub(crate) const MUTATIONS: [Mutation; 11] = [
     Mutation {
         name: "directory-sync",
         what: "directories are not synced",
@@ -122,6 +122,28 @@ pub(crate) const MUTATIONS: [Mutation; 9] = [
             "src/file/delete.rs",
             "if syncs && dying.state.name_may_fall_back() {",
             "if syncs && false {",
+        )],
+    },
+    Mutation {
+        name: "mark-sync",
+        what: "the mark of a moved session is not synced",
+        on: None,
+        shows: &[BACK],
+        edits: &[(
+            "src/file/delete.rs",
+            "if self.sync_tombstone(dying) { Marked::Synced } else { Marked::NotSynced }",
+            "Marked::Synced",
+        )],
+    },
+    Mutation {
+        name: "mark-alone",
+        what: "the mark of a moved session leaves the version before it",
+        on: None,
+        shows: &[BACK],
+        edits: &[(
+            "src/file/delete.rs",
+            "let _ = write_tombstone(dying.file, dying.offset);\n        self.is_current_file",
+            "self.is_current_file",
         )],
     },
     Mutation {

@@ -7,13 +7,16 @@ use crate::content;
 use crate::disk::now;
 use crate::log::{Life, Note, Op};
 use anyhow::{Context, Result};
-use sessile::{Durability, ErrorKind, FileStore, Lookup, Record, Saved, Store, Token, Verdict};
+use sessile::{Durability, ErrorKind, FileStore, Lookup, Record, Rotation, Saved, Store, Token, Verdict};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
+
+/// A grace period that outlasts every workload.
+pub(crate) const GRACE: Duration = Duration::from_secs(3600);
 
 /// The file that takes notes.
 #[derive(Debug)]
@@ -84,6 +87,8 @@ pub(crate) enum Operation {
     Keep,
     /// The life ends, and another one begins.
     Rotate,
+    /// The same, and for this long the old id is known as moved.
+    Move(Duration),
     /// The life ends.
     Destroy,
 }
@@ -158,17 +163,62 @@ impl Client {
                 };
                 self.store.update(&token, &mut change, how)
             }
-            (Operation::Rotate, Some(token)) => {
-                let mut change = |record: &mut Record| {
-                    let since = record.deadline().duration_since(UNIX_EPOCH).unwrap_or_default();
-                    let deadline = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-                    say(Note::Rotating { op, life, successor: op, deadline });
-                    content::fill(record, op, 1).map(|()| Verdict::Write)
-                };
-                self.store.rotate(&token, &mut change, &how.into())
+            (Operation::Rotate, Some(token)) => self.rotate(op, &token, &how.into()),
+            (Operation::Move(grace), Some(token)) => {
+                self.rotate(op, &token, &Rotation::new(how).grace(grace))
             }
         };
         self.conclude(&call, returned)
+    }
+
+    /// Moves a life to another one, the operation's; the life is the one that the store finds from the token.
+    fn rotate(&self, op: Op, token: &Token, how: &Rotation<'_>) -> sessile::Result<Option<Saved>> {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let mut change = |record: &mut Record| {
+            let since = record.deadline().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.notes.say(Note::Rotating {
+                op,
+                life: content::identify(record).expect("a live session is one of ours").0,
+                successor: op,
+                deadline: micros(since),
+                grace: micros(how.grace),
+                login: how.login.is_some(),
+            });
+            content::fill(record, op, 1).map(|()| Verdict::Write)
+        };
+        self.store.rotate(token, &mut change, how)
+    }
+
+    /// Moves a life to another one that no other thread learns of, and ends that one, or logs in, by the token of the
+    /// first: the store goes on from there to the second one.
+    ///
+    /// # Errors
+    ///
+    /// The engine failed for a reason that must not occur here.
+    pub(crate) fn go_on_from_moved(&self, life: Life, [moving, op]: [Op; 2], logs_in: bool) -> Result<()> {
+        let Some(token) = self.table.token(life) else { return Ok(()) };
+        let moved = Rotation::default().grace(GRACE);
+        match self.rotate(moving, &token, &moved) {
+            Ok(Some(saved)) => {
+                self.notes.say(Note::Done { op: moving, file: Some(*saved.live.id.as_bytes()) });
+                self.table.remove(life);
+            }
+            Ok(None) => {
+                self.notes.say(Note::Missed { op: moving });
+                self.table.remove(life);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::Busy => return Ok(()),
+            Err(error) => return Err(error).context("move a session"),
+        }
+        if logs_in {
+            let call = Call { operation: Operation::Rotate, op, life: moving, power_safe: false };
+            return self.conclude(&call, self.rotate(op, &token, &moved.login("ada"))).map(drop);
+        }
+        self.notes.say(Note::Ending { op, life: moving });
+        self.store.delete(&token).context("end a session by a moved token")?;
+        self.notes.say(Note::Done { op, file: None });
+        Ok(())
     }
 
     /// Bytes available for a version in a session's file; `None` if the session no longer exists.
@@ -194,12 +244,13 @@ impl Client {
             self.table.remove(life);
             return Ok(false);
         };
-        let begins = matches!(operation, Operation::Create(_) | Operation::Rotate);
+        let rotates = matches!(operation, Operation::Rotate | Operation::Move(_));
+        let begins = rotates || matches!(operation, Operation::Create(_));
         self.notes.say(Note::Done { op, file: begins.then(|| *saved.live.id.as_bytes()) });
         if begins {
             self.table.put(op, &saved.token)?;
         }
-        if operation == Operation::Rotate {
+        if rotates {
             self.table.remove(life);
         }
         Ok(true)

@@ -22,11 +22,12 @@ enum Other {
     Grow,
     Keep,
     Rotate,
+    Move,
     Delete,
 }
 
 impl Other {
-    const ALL: [Self; 5] = [Self::Renew, Self::Grow, Self::Keep, Self::Rotate, Self::Delete];
+    const ALL: [Self; 6] = [Self::Renew, Self::Grow, Self::Keep, Self::Rotate, Self::Move, Self::Delete];
 
     /// Runs it. Returns whether it was acknowledged.
     fn run(self, store: &FileStore, session: &SessionId, successor: &SessionId) -> Result<bool> {
@@ -35,13 +36,14 @@ impl Other {
             Self::Renew => renew(store, session, until, "new"),
             Self::Grow => renew(store, session, until, &big("new")),
             Self::Keep => store.update_file(session, &mut |_| Ok(Verdict::Keep), false),
-            Self::Rotate => {
+            Self::Rotate | Self::Move => {
                 let mut change = |record: &mut Record| {
                     record.set_timing(Timing { deadline: until, ..record.timing() });
                     record.insert("text", &Value::new("new").unwrap()).unwrap();
                     Ok(Verdict::Write)
                 };
-                store.rotate_file(session, successor, &mut change, &Rotation::default())
+                let how = if self == Self::Move { moving() } else { Rotation::default() };
+                store.rotate_file(session, successor, &mut change, &how)
             }
             Self::Delete => return store.delete_file(SessionRef::Id(session)),
         };
@@ -55,7 +57,7 @@ impl Other {
             Self::Renew => [Some("new".into()), None],
             Self::Grow => [Some(big("new")), None],
             Self::Keep => [there.map(str::to_owned), None],
-            Self::Rotate => [None, Some("new".into())],
+            Self::Rotate | Self::Move => [None, Some("new".into())],
             Self::Delete => [None, None],
         }
     }
@@ -116,7 +118,7 @@ fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
         assert_eq!(got, want, "{context}, acknowledged: {acknowledged}");
         // Nor does an earlier time bring back a deleted session.
         stage.clock.set(at(SWEPT, 29));
-        if acknowledged && [Other::Rotate, Other::Delete].contains(&other) {
+        if acknowledged && [Other::Rotate, Other::Move, Other::Delete].contains(&other) {
             assert_eq!(stage.text(&session), None, "{context}: it came back");
         }
         assert_eq!(stage.fixture.temporary_beside(&session), 0, "{context}");
