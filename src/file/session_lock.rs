@@ -198,6 +198,19 @@ pub(super) struct MovedFile<'a> {
     pub(super) view: MovedView,
 }
 
+impl<'a> MovedFile<'a> {
+    fn new(
+        file: LockedFile,
+        turn: Turn<'a>,
+        id: PublicId,
+        path: SessionPath,
+        slot_size: usize,
+        view: MovedView,
+    ) -> Self {
+        Self { id, file, _turn: turn, path, slot_size, view }
+    }
+}
+
 impl FileStore {
     /// Locks a session for a save; `None` if it has no version, which invalidates its copies. With an open `shard` the
     /// file is found faster.
@@ -274,8 +287,8 @@ impl FileStore {
                     return Ok(LockResult::Unreadable(UnreadableFile { file, _turn: turn, is_damaged }));
                 }
                 View::Moved(view) if is_here => {
-                    let slot_size = size / 2;
-                    return Ok(LockResult::Moved(MovedFile { id, file, _turn: turn, path, slot_size, view }));
+                    let moved = MovedFile::new(file, turn, id, path, size / 2, view);
+                    return Ok(LockResult::Moved(moved));
                 }
                 // The file was replaced or removed between opening and locking it, so the path is opened again.
                 _ if Instant::now() > deadline => return Err(busy()),

@@ -1,7 +1,7 @@
 //! The session that a request's tokens lead to: looked up once, when the session is first used.
 use super::Session;
 use crate::error::Result;
-use crate::event::Event;
+use crate::event::{Event, User};
 use crate::id::{PublicId, Token};
 use crate::record::Record;
 use crate::store::{Absent, Lookup, Moved};
@@ -100,7 +100,7 @@ impl Session {
             Absent::Moved(Moved { id, .. }) => {
                 // The user is for the log only, so a failure to find it is no failure of the request.
                 let successor = self.context.store.successor(token).ok().flatten();
-                let user = successor.as_ref().and_then(|live| live.record.user());
+                let user = successor.as_ref().and_then(|live| live.record.user()).map(User::new);
                 self.context.observe(&Event::Reused { id, user });
             }
         }

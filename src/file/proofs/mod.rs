@@ -200,7 +200,7 @@ fn create(store: &FileStore) -> Token {
 fn load(store: &FileStore, token: &Token) -> Option<u64> {
     match store.load(token).unwrap() {
         Lookup::Live(live) => Some(version_of(&live.record)),
-        Lookup::Absent(Absent::NotFound(_)) => None,
+        Lookup::Absent(Absent::NotFound(_) | Absent::Moved(_)) => None,
         Lookup::Absent(other) => panic!("the session is {other:?}"),
     }
 }
