@@ -22,6 +22,12 @@ use crate::sync::Instant;
 use rustix::io::Errno;
 use std::io;
 
+/// Where a rotation moves a session.
+struct Target<'a> {
+    successor: &'a SessionId,
+    how: &'a Rotation<'a>,
+}
+
 impl FileStore {
     /// Changes a session and moves it to `successor`. The old session is ended, or marked as moved, when this returns a
     /// record. A login goes on from a moved id to the session that has its place.
@@ -38,7 +44,7 @@ impl FileStore {
             let shard = self.open_shard(&session.public_id())?;
             let next = match self.lock_session(session, Some(&shard), deadline)? {
                 LockResult::Session(locked) => {
-                    return self.rotate_locked(&shard, &locked, successor, change, how);
+                    return self.rotate_locked(&shard, &locked, change, &Target { successor, how });
                 }
                 LockResult::Moved(moved) if how.login.is_some() => {
                     self.complete_mark(&shard, &moved)?;
@@ -59,9 +65,8 @@ impl FileStore {
         &self,
         shard: &Directory,
         locked: &Locked<'_>,
-        successor: &SessionId,
         change: Change<'_>,
-        how: &Rotation<'_>,
+        Target { successor, how }: &Target<'_>,
     ) -> Result<Option<Live>> {
         let now = self.now();
         if locked.newest.record.is_expired(now) {
