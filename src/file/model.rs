@@ -682,7 +682,8 @@ impl Model {
             assert_eq!(there, live, "after {report:?}");
             let marks = self.sessions.iter().filter(|known| known.mark.is_some());
             let mut marks: Vec<_> = marks.map(|known| known.id).collect();
-            (marked.sort_unstable(), marks.sort_unstable());
+            marked.sort_unstable();
+            marks.sort_unstable();
             assert_eq!(marked, marks, "after {report:?}");
         }
         (0..self.sessions.len()).for_each(|at| self.check(at));

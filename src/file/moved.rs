@@ -64,7 +64,7 @@ impl FileStore {
                 shard.sync_changed_name().map_err(error)?;
             }
             // Written once more, so that a page that a failed sync has marked clean is written again.
-            let offset = (moved.view.slot * moved.slot_size) as u64;
+            let offset = (moved.view.slot * moved.view.slot_size) as u64;
             disk::read_at(&moved.file, offset, MARK_LEN)
                 .and_then(|mark| disk::write_at(&moved.file, &mark, offset))
                 .and_then(|()| disk::sync_data(&moved.file))
@@ -72,7 +72,7 @@ impl FileStore {
         }
         self.coherence.invalidate(&moved.id, None, Cause::Ended)?;
         // If this fails, the next one completes the mark again.
-        let _ = write_tombstone(&moved.file, ((1 - moved.view.slot) * moved.slot_size) as u64);
+        let _ = write_tombstone(&moved.file, ((1 - moved.view.slot) * moved.view.slot_size) as u64);
         Ok(())
     }
 

@@ -22,6 +22,14 @@ use crate::sync::Instant;
 use rustix::io::Errno;
 use std::io;
 
+/// Where a rotation moves a session.
+struct Target<'a> {
+    successor: &'a SessionId,
+    how: &'a Rotation<'a>,
+    /// The number of the last cut-off before the rotation, if that is a login.
+    at_login: Option<u64>,
+}
+
 impl FileStore {
     /// Changes a session and moves it to `successor`. The old session is ended, or marked as moved, when this returns a
     /// record. A login goes on from a moved id to the session that has its place.
@@ -41,7 +49,8 @@ impl FileStore {
             let shard = self.open_shard(&session.public_id())?;
             let next = match self.lock_session(session, Some(&shard), deadline)? {
                 LockResult::Session(locked) => {
-                    return self.rotate_locked(&shard, &locked, successor, change, how, at_login);
+                    let target = Target { successor, how, at_login };
+                    return self.rotate_locked(&shard, &locked, change, &target);
                 }
                 LockResult::Moved(moved) if how.login.is_some() => {
                     self.complete_mark(&shard, &moved)?;
@@ -62,10 +71,8 @@ impl FileStore {
         &self,
         shard: &Directory,
         locked: &Locked<'_>,
-        successor: &SessionId,
         change: Change<'_>,
-        how: &Rotation<'_>,
-        at_login: Option<u64>,
+        Target { successor, how, at_login }: &Target<'_>,
     ) -> Result<Option<Live>> {
         if self.is_expired(&locked.newest.record) {
             return Ok(None);

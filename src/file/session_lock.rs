@@ -165,10 +165,6 @@ impl Drop for Locked<'_> {
 }
 
 /// The result of locking a session's name.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "each save makes one, and a place on the heap would cost more than the copy"
-)]
 pub(super) enum LockResult<'a> {
     /// There is no file.
     Missing,
@@ -194,21 +190,7 @@ pub(super) struct MovedFile<'a> {
     pub(super) file: LockedFile,
     _turn: Turn<'a>,
     pub(super) path: SessionPath,
-    pub(super) slot_size: usize,
     pub(super) view: MovedView,
-}
-
-impl<'a> MovedFile<'a> {
-    fn new(
-        file: LockedFile,
-        turn: Turn<'a>,
-        id: PublicId,
-        path: SessionPath,
-        slot_size: usize,
-        view: MovedView,
-    ) -> Self {
-        Self { id, file, _turn: turn, path, slot_size, view }
-    }
 }
 
 impl FileStore {
@@ -287,8 +269,7 @@ impl FileStore {
                     return Ok(LockResult::Unreadable(UnreadableFile { file, _turn: turn, is_damaged }));
                 }
                 View::Moved(view) if is_here => {
-                    let moved = MovedFile::new(file, turn, id, path, size / 2, view);
-                    return Ok(LockResult::Moved(moved));
+                    return Ok(LockResult::Moved(MovedFile { id, file, _turn: turn, path, view }));
                 }
                 // The file was replaced or removed between opening and locking it, so the path is opened again.
                 _ if Instant::now() > deadline => return Err(busy()),

@@ -67,7 +67,9 @@ const UNTIL_AT: usize = PREFIX_LEN + PublicId::LEN;
 const KIND_AT: usize = UNTIL_AT + 8;
 /// Bytes of a mark: prefix and body.
 pub(super) const MARK_LEN: usize = KIND_AT + 1;
-const _: () = assert!(MARK_LEN == 69, "the table above says 40 and 29");
+/// Bytes of a mark's body, as its prefix says.
+const MARK_BODY: u32 = 29;
+const _: () = assert!(MARK_LEN == PREFIX_LEN + MARK_BODY as usize, "the table above says 29");
 
 /// Smallest slot: two of them are one 4 KiB block, and most sessions fit.
 pub(super) const SLOT_MIN: usize = 2048;
@@ -268,13 +270,12 @@ pub(super) fn encode(record: &Record, header: &Header<'_>, bytes_max: usize) -> 
 
 /// The bytes of a slot that marks its session as moved. The header's `slot_size_min` is the size of the slot.
 pub(super) fn encode_mark(mark: &Mark, header: &Header<'_>) -> [u8; MARK_LEN] {
-    const BODY: u32 = (MARK_LEN - PREFIX_LEN) as u32;
     let mut bytes = [0; MARK_LEN];
     put(&mut bytes, 0, MOVED);
     put(&mut bytes, FORMAT_AT, FORMAT.to_le_bytes());
     put(&mut bytes, SLOT_SIZE_AT, [log2(header.slot_size_min)]);
     put(&mut bytes, SEQUENCE_AT, header.sequence.to_le_bytes());
-    put(&mut bytes, LENGTH_AT, BODY.to_le_bytes());
+    put(&mut bytes, LENGTH_AT, MARK_BODY.to_le_bytes());
     put(&mut bytes, PREFIX_LEN, *mark.successor.as_bytes());
     put(&mut bytes, UNTIL_AT, mark.until.to_le_bytes());
     put(&mut bytes, KIND_AT, [u8::from(mark.by_login)]);
@@ -290,8 +291,8 @@ pub(super) fn decode_mark(slot: &[u8], id: &PublicId) -> Option<Mark> {
     if claim(slot) != Claim::Moved || !claims_size(slot) || field(slot, FORMAT_AT) != FORMAT.to_le_bytes() {
         return None;
     }
-    let length = u32::from_le_bytes(field(slot, LENGTH_AT)) as usize;
-    let is_whole = length == MARK_LEN - PREFIX_LEN && verified(slot, &slot[PREFIX_LEN..MARK_LEN], id).is_ok();
+    let is_whole = field(slot, LENGTH_AT) == MARK_BODY.to_le_bytes()
+        && verified(slot, &slot[PREFIX_LEN..MARK_LEN], id).is_ok();
     let by_login = match slot[KIND_AT] {
         _ if !is_whole => return None,
         0 => false,

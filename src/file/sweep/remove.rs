@@ -66,7 +66,7 @@ impl Pass<'_> {
                     return Ok(self.later(until, EntryOutcome::Moved));
                 }
                 if self.store.remove_moved(shard, &moved)? {
-                    self.count_moved(2 * moved.slot_size as u64);
+                    self.count_moved(2 * moved.view.slot_size as u64);
                 }
                 Ok(EntryOutcome::Done)
             }
