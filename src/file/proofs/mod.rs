@@ -19,6 +19,7 @@
 //! Loom could add the weak memory of the counters, which is one function. Shuttle's own exhaustive scheduler has no bound of
 //! preemptions; [`Bounded`] has.
 mod coherence;
+mod cut_offs;
 mod queue;
 mod sweeping;
 
