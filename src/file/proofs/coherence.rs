@@ -8,7 +8,7 @@ use super::*;
 use crate::file::SessionRef;
 use crate::file::disk;
 use crate::file::generations::{Cause, Stamp};
-use crate::file::read_cache::{Cached, Found, Key};
+use crate::file::read_cache::{Found, Fresh, Key, Trust};
 use crate::file::session_lock::{Locked, write_tombstone};
 use crate::file::slot::{self, Mark, State, Version};
 use crate::file::slots::View;
@@ -315,7 +315,7 @@ const LOAD_STAMPED_AFTERWARDS: Operation = |acting| {
         let read_at = store.options.clock.now_coarse().micros();
         store
             .coherence
-            .remember(&session, Cached::new(newest.record.clone(), id, newest.version, stamp, read_at));
+            .remember(&session, Fresh::new(newest.record.clone(), id, newest.version, stamp, read_at));
         Some(version_of(&newest.record))
     });
 };
@@ -334,7 +334,7 @@ const SAVE_INVALIDATED_WITHOUT_THE_LOCK: Operation = |acting| {
     drop(locked);
     let saves = acting.store.coherence.generations().invalidate(&id, Cause::Saved).unwrap().saves;
     let (saved, stamp) = (version_of(&record), Stamp { saves, ends, counters: 0 });
-    acting.store.coherence.remember(&session, Cached::new(record, id, version, stamp, opened_at));
+    acting.store.coherence.remember(&session, Fresh::new(record, id, version, stamp, opened_at));
     acting.acknowledge(saved, 1);
 };
 
@@ -371,7 +371,7 @@ const SAVE_WITH_ONE_COUNTER: Operation = |acting| {
     let saves = acting.store.coherence.generations().invalidate(&locked.id, Cause::Saved).unwrap().saves;
     let stamp = Stamp { saves, ..acting.store.coherence.generations().stamp(&locked.id) };
     let (id, opened_at) = (locked.id, locked.opened_at);
-    acting.store.coherence.remember(&session, Cached::new(record, id, version, stamp, opened_at));
+    acting.store.coherence.remember(&session, Fresh::new(record, id, version, stamp, opened_at));
 };
 
 #[test]
@@ -438,9 +438,9 @@ const LOAD_WITHOUT_A_CHECK: Operation = |acting| {
     let store = acting.store;
     acting.check_load(|| {
         let cache = store.coherence.cache();
-        match cache.get(&Key::of(&acting.session()), |_, _| true) {
+        match cache.get(&Key::of(&acting.session()), |_, _| Trust::Yes) {
             Found::Trusted(record, id) => Some(version_of(&Live { record, id }.record)),
-            Found::Doubtful(_) | Found::Nothing => load(store, acting.token),
+            Found::Unchecked(_) | Found::Doubtful(_) | Found::Nothing => load(store, acting.token),
         }
     });
 };

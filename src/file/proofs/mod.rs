@@ -20,6 +20,7 @@
 //! add the weak memory of the counters, which is one function. Shuttle's own exhaustive scheduler does not limit
 //! preemptions; [`Bounded`] does.
 mod coherence;
+mod cut_offs;
 mod queue;
 mod sweeping;
 
