@@ -186,7 +186,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 ///
 /// It may run several times, each time on a fresh copy, so its result must depend on its argument alone. It must not
 /// call the store; the file engine refuses a nested change of the same session with
-/// [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant). If it returns an error or panics, nothing is written.
+/// [`ErrorKind::Reentrant`]. If it returns an error or panics, nothing is written.
 pub type Change<'a> = &'a mut dyn FnMut(&mut Record) -> Result<Verdict>;
 
 /// The result of a change: whether its record is written.
