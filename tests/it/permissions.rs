@@ -116,7 +116,7 @@ fn a_store_that_was_open_to_others_is_made_private_and_told() {
     // The root, 256 shards, `run` and the index; parameters, tag, counters, two files of the index, two
     // sessions.
     const DIRECTORIES: u64 = 1 + 256 + 2;
-    const ALL: u64 = DIRECTORIES + 7;
+    const ALL: u64 = DIRECTORIES + 8;
     check_repaired("fsGroup", |root, _| allow_all(root, 0o2770, 0o660), (ALL, ALL));
     check_repaired("chmod -R 775", |root, _| allow_all(root, 0o775, 0o775), (ALL, ALL));
     check_repaired("chmod -R 777", |root, _| allow_all(root, 0o777, 0o777), (ALL, ALL));
@@ -317,7 +317,7 @@ fn anothers_store_is_one_error_with_the_command_that_repairs_it() {
     }
     let group = rustix::process::getegid().as_raw();
     for (give_away, count, first, mode) in [
-        (&[""; 0][..], 260, "", "0700"),
+        (&[""; 0][..], 261, "", "0700"),
         (&["7f"][..], 1, "/7f", "0700"),
         (&["00", "7f", "run/due"][..], 3, "", "0700"),
     ] {
