@@ -373,6 +373,46 @@ impl Model {
         self.check(at);
     }
 
+    fn import(&mut self, by: By, at: u8, safe: bool) {
+        let Some(at) = self.index(at) else { return };
+        let (id, mut record) = (self.sessions[at].id, self.record(at.to_le_bytes()[0]));
+        record.set_cut_off(self.cut_offs.at_login(&record));
+        let is_marked = self.sessions[at].mark.is_some_and(|mark| mark.until > self.clock.now());
+        let was_live = self.is_live(at) || is_marked;
+        if self.is_behind && !was_live {
+            // An end that failed may have left a name, which is in the way.
+            self.store(By::Uncached).delete_by_id(&id).expect("no fault is met");
+            self.sessions[at].record = None;
+        }
+        let old = self.sessions[at].record.clone();
+        match self.perform(by, |store| store.import(&id, &record, how(safe))) {
+            Ok(imported) => {
+                assert_eq!(imported, !was_live, "session {at}");
+                if imported {
+                    self.sessions[at].indexed = record.deadline();
+                    // A cut-off that is later than the present time, as the clock was set back, has ended it.
+                    self.cut_offs.files += usize::from(self.cut_offs.has_ended(&record));
+                    self.sessions[at].record = Some(record);
+                    self.sessions[at].mark = None;
+                }
+                self.check(at);
+            }
+            Err(error) => {
+                // An expired session, or a mark, may have been removed to make room for it.
+                let found = self.store(By::Uncached).load(&self.sessions[at].token);
+                if !matches!(found, Ok(Lookup::Absent(Absent::Moved(_)))) {
+                    self.sessions[at].mark = None;
+                } else if old.is_none() {
+                    return self.check(at);
+                }
+                let mut candidates = vec![old];
+                self.cut_offs.files += usize::from(self.cut_offs.has_ended(&record));
+                candidates.extend((!was_live).then_some([None, Some(record)]).into_iter().flatten());
+                self.resolve(at, &error, candidates);
+            }
+        }
+    }
+
     fn step(&mut self, step: Step) {
         match step {
             Step::Create { by, safe, minutes } => {
@@ -422,45 +462,7 @@ impl Model {
                 let id = self.sessions[at].id;
                 self.end(by, at, |store| store.delete_by_id(&id));
             }
-            Step::BringIn { by, at, safe } => {
-                let Some(at) = self.index(at) else { return };
-                let (id, mut record) = (self.sessions[at].id, self.record(at.to_le_bytes()[0]));
-                record.set_cut_off(self.cut_offs.at_login(&record));
-                let is_marked = self.sessions[at].mark.is_some_and(|mark| mark.until > self.clock.now());
-                let was_live = self.is_live(at) || is_marked;
-                if self.is_behind && !was_live {
-                    // An end that failed may have left a name, which is in the way.
-                    self.store(By::Uncached).delete_by_id(&id).expect("no fault is met");
-                    self.sessions[at].record = None;
-                }
-                let old = self.sessions[at].record.clone();
-                match self.perform(by, |store| store.import(&id, &record, how(safe))) {
-                    Ok(imported) => {
-                        assert_eq!(imported, !was_live, "session {at}");
-                        if imported {
-                            self.sessions[at].indexed = record.deadline();
-                            // A cut-off that is later than the present time, as the clock was set back, has ended it.
-                            self.cut_offs.files += usize::from(self.cut_offs.has_ended(&record));
-                            self.sessions[at].record = Some(record);
-                            self.sessions[at].mark = None;
-                        }
-                        self.check(at);
-                    }
-                    Err(error) => {
-                        // An expired session, or a mark, may have been removed to make room for it.
-                        let found = self.store(By::Uncached).load(&self.sessions[at].token);
-                        if !matches!(found, Ok(Lookup::Absent(Absent::Moved(_)))) {
-                            self.sessions[at].mark = None;
-                        } else if old.is_none() {
-                            return self.check(at);
-                        }
-                        let mut candidates = vec![old];
-                        self.cut_offs.files += usize::from(self.cut_offs.has_ended(&record));
-                        candidates.extend((!was_live).then_some([None, Some(record)]).into_iter().flatten());
-                        self.resolve(at, &error, candidates);
-                    }
-                }
-            }
+            Step::BringIn { by, at, safe } => self.import(by, at, safe),
             Step::CutOff { by, at, all } => self.cut_off(by, at, all),
             Step::Advance { minutes } => self.clock.advance(Duration::from_secs(97 * u64::from(minutes))),
             Step::SetBack { minutes } => {
