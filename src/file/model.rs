@@ -568,6 +568,9 @@ impl Model {
             Ok(Some(saved)) => {
                 let moved = old.map(|mut record| {
                     record.insert("text", &text).expect("it fits");
+                    if how.login.is_some() {
+                        record.set_cut_off(self.cut_offs.last);
+                    }
                     record
                 });
                 assert_eq!(Some(&saved.live.record), moved.as_ref(), "session {at}");
@@ -618,8 +621,10 @@ impl Model {
     fn sweep(&mut self, by: By, full: bool) {
         let options = SweepOptions::new().cpu_percent(100).full(full);
         let had_fault = self.fault.is_some();
+        // Whether the file of a session that a cut-off has ended is left cannot be told from a load.
+        let has_expired = |record: &Record| record.deadline() <= self.clock.now();
         let expired: Vec<_> = (0..self.sessions.len())
-            .filter(|at| self.sessions[*at].record.is_some() && !self.is_live(*at))
+            .filter(|at| self.sessions[*at].record.as_ref().is_some_and(has_expired))
             .collect();
         let is_over = |known: &Expected, now| known.mark.is_some_and(|mark| mark.until <= now);
         let report = self.perform(by, |store| store.sweep(&options));
