@@ -44,7 +44,7 @@ impl FileStore {
         })
     }
 
-    /// Deletes a session by its public id, as [`delete`](Store::delete) does by its secret id: at once, in every
+    /// Deletes a session by its public id, as [`delete`](crate::store::Store::delete) does by its secret id: at once, in every
     /// process that uses the store; from an id that a rotation has moved, the session that has its place. Returns whether
     /// a live session was there.
     ///

@@ -148,7 +148,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for cookie attributes that are malformed or contradict each
+    /// [`ErrorKind::Config`] for cookie attributes that are malformed or contradict each
     /// other.
     ///
     /// ```
@@ -168,7 +168,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) names the option that is out of its bounds.
+    /// [`ErrorKind::Config`] names the option that is out of its bounds.
     ///
     /// ```
     /// # use sessile::{Cookies, FileStore, Sessions};
@@ -289,7 +289,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone) if `except` is not a stored, live session of the user (a login that is not
+    /// [`ErrorKind::Gone`] if `except` is not a stored, live session of the user (a login that is not
     /// saved yet does not count): nothing was ended. Otherwise those of [`Store::delete_of`]; the sessions may still be alive,
     /// so try again.
     ///
