@@ -26,7 +26,8 @@ pub(crate) const WORKERS: &[(&str, Worker)] =
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn open(dir: &Path) -> FileStore {
-    // A cache in which no session fits: each load reads its file. (Without a cache it would also examine the log of cut-offs.)
+    // A cache in which no session fits: each load reads its file. (Without a cache it would also examine the log of
+    // cut-offs.)
     FileStoreOptions::new().watch(false).cache_bytes(1).open(dir).unwrap()
 }
 

@@ -415,8 +415,8 @@ fn an_end_invalidated_before_it_is_done_is_detected() {
     model(2, &[LONG, LONG], &[(0, LOAD_ANEW), (1, END_INVALIDATED_FIRST)]);
 }
 
-/// A logout that waits for no lock reads the mark after it has renamed the file, and a rotation looks for its name after it has
-/// written the mark: so one of them sees the other.
+/// A logout that waits for no lock reads the mark after it has renamed the file, and a rotation looks for its name
+/// after it has written the mark: so one of them sees the other.
 const MOVE_CHECKED_BEFORE_THE_MARK: Operation = |acting| {
     let (store, session) = (acting.store, acting.session());
     let Some(locked) = store.lock_live(&session, None).unwrap() else { return };
