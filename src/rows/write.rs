@@ -110,8 +110,8 @@ impl<R: Rows> RowStore<R> {
                     }
                 }
             };
-            let record = changed.record.clone();
-            match self.swap(id, row.tags.newest(), changed, write, attempts)? {
+            let record = changed.row.record.clone();
+            match self.swap(id, changed, write, attempts)? {
                 Swapped::Done(_) => return Ok(Written::Saved(record)),
                 Swapped::Lost if is_guess => continue,
                 Swapped::Lost => {}
@@ -147,15 +147,16 @@ impl<R: Rows> RowStore<R> {
         // A user that the change has set has not logged in, so each earlier cut-off of that user ends the session.
         let of_user = if is_same_user { row.cut_offs.of_user } else { 0 };
         let tags = row.tags.followed_by(random_tag()?);
-        Ok(Changed::Row(Row { tags, cut_offs: CutOffs { of_user, ..row.cut_offs }, record }))
+        let seen = row.tags.newest();
+        let row = Row { tags, cut_offs: CutOffs { of_user, ..row.cut_offs }, record };
+        Ok(Changed::Row(Replacement { seen, row }))
     }
 
     /// Sends a swap until it is known whether it was done.
     fn swap(
         &self,
         id: &PublicId,
-        seen: u64,
-        mut row: Row,
+        Replacement { seen, mut row }: Replacement,
         write: &Write<'_>,
         attempts: &mut Attempts,
     ) -> Result<Swapped> {
@@ -187,18 +188,15 @@ impl<R: Rows> RowStore<R> {
             };
             if let Some(error) = failure {
                 self.note(&error);
-                let is_worth_another = attempts.again(&error);
+                // A lost answer is looked up at once, before other writes have replaced its tag.
                 if error.kind() == ErrorKind::Unanswered {
                     lost_answer.get_or_insert(error);
-                } else if !is_worth_another {
+                } else if !attempts.again(&error) {
                     return Err(lost_answer.map_or(error, |lost| unanswered(swap.id, lost)));
                 }
             }
             let Some(lost) = lost_answer.take() else { continue };
-            let trace = match self.trace(swap, attempts) {
-                Ok(trace) => trace,
-                Err(_) => return Err(unanswered(swap.id, lost)),
-            };
+            let Ok(trace) = self.trace(swap, attempts) else { return Err(unanswered(swap.id, lost)) };
             match trace {
                 Trace::Done(cut_offs) => return Ok(Swapped::Done(cut_offs)),
                 Trace::Lost => return Ok(Swapped::Lost),
@@ -301,9 +299,15 @@ impl<R: Rows> RowStore<R> {
     }
 }
 
+/// The next version of a row, and the tag of the version that it replaces.
+struct Replacement {
+    seen: u64,
+    row: Row,
+}
+
 /// The result of a change.
 enum Changed {
-    Row(Row),
+    Row(Replacement),
     /// Nothing is to be written.
     Nothing(Written),
 }

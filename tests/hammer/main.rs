@@ -26,6 +26,7 @@ mod killed_steps;
 mod lost_updates;
 mod processes;
 mod reaper;
+mod rows;
 mod stage;
 mod stale;
 mod support;
@@ -77,6 +78,7 @@ const TRIALS: &[Trials] = &[
     lost_updates::TRIALS,
     processes::TRIALS,
     reaper::TRIALS,
+    rows::TRIALS,
     stale::TRIALS,
     sweep_races::TRIALS,
 ];

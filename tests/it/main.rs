@@ -36,6 +36,7 @@ mod program_code;
 mod reaper;
 mod redacted;
 mod restored;
+mod rows;
 mod servers;
 mod step_up;
 mod support;

@@ -8,6 +8,8 @@ pub(crate) mod cookie_jar;
 mod cut_offs;
 #[path = "../../support/dice.rs"]
 pub(crate) mod dice;
+#[path = "../../support/faulty_rows.rs"]
+pub(crate) mod faulty_rows;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../support/hostile.rs"]
 pub(crate) mod hostile;
