@@ -92,7 +92,11 @@ mod tests {
         for (at, tag) in [(0, 1), (2, 3), (3, 4)] {
             assert_eq!(known.take(&ids[at]).map(|row| row.tags.newest()), Some(tag));
         }
-        assert_eq!((known.rows.lock().bytes, known.rows.lock().map.len()), (0, 0));
+        let (bytes, rows) = {
+            let rows = known.rows.lock();
+            (rows.bytes, rows.map.len())
+        };
+        assert_eq!((bytes, rows), (0, 0));
         // A row replaces that of its id, and one that is too large keeps no older one.
         known.put(ids[0], row(5));
         known.put(ids[0], row(6));
