@@ -11,7 +11,7 @@
 //! | an operation that | calls |
 //! |---|---|
 //! | loads | [`find`](Coherence::find); then, if it must read the file, `stamp`, and `remember` or `forget` |
-//! | takes a lock | `known`, which spares verifying that version again; and `stamp` |
+//! | takes a lock | `peek_copy`, which spares verifying that version again; and `stamp` |
 //! | saves | `invalidate` and `remember`, under the lock |
 //! | ends | `invalidate` and `forget` |
 //!
@@ -46,7 +46,7 @@ const TRUST_MICROS: u64 = 60_000_000;
 
 /// How many times an invalidation is repeated because the counters file was replaced, before it fails. Two backups are
 /// not restored while one session is saved.
-const FOLLOWINGS_MAX: u32 = 8;
+const INVALIDATIONS_MAX: u32 = 8;
 
 /// The copies of one open store. Without a cache, no copy is found or kept; the copies of other processes are
 /// invalidated all the same.
@@ -73,8 +73,8 @@ fn counter(generations: &Generations) -> Option<Counter> {
 
 impl Coherence {
     /// Caches sessions if `cache_bytes` is more than 0; watches for changes outside the library if the option is on and
-    /// there is a cache. `has_log` tells whether the store has a log of cut-offs, so that a missing one is a loss.
-    /// On an error the log could not be read.
+    /// there is a cache. `has_log` tells whether the store has a log of cut-offs, so that a missing one is a loss. On
+    /// an error the log could not be read.
     pub(super) fn new(
         root: &Root,
         generations: Generations,
@@ -104,12 +104,12 @@ impl Coherence {
     /// Looks a session up for a load.
     pub(super) fn find(&self, session: &SessionId, now: CoarseTime) -> Found {
         let Some(cache) = &self.cache else { return Found::Nothing };
-        if self.generations.is_due(now) {
+        if self.generations.is_check_due(now) {
             // On an error no copy is trusted.
-            let _ = self.follow(now);
+            let _ = self.check_shared_files(now);
         }
         match cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now)) {
-            Found::Unchecked(copy) => self.check(cache, session, copy, now),
+            Found::CutOffsUnchecked(copy) => self.check(cache, session, copy, now),
             found => found,
         }
     }
@@ -118,13 +118,13 @@ impl Coherence {
     #[cold]
     fn check(&self, cache: &ReadCache, session: &SessionId, copy: Cached, now: CoarseTime) -> Found {
         // On an error, and if a cut-off has ended the session, the file is read.
-        let Ok(view) = self.cut_off_view() else { return Found::Doubtful(copy) };
+        let Ok(view) = self.cut_off_view() else { return Found::Unverified(copy) };
         if self.standing(&copy.record, &copy.id).is_none() {
-            return Found::Doubtful(copy);
+            return Found::Unverified(copy);
         }
         cache.mark_checked(&Key::of(session), &copy, view);
         match cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now)) {
-            Found::Unchecked(copy) => Found::Doubtful(copy),
+            Found::CutOffsUnchecked(copy) => Found::Unverified(copy),
             found => found,
         }
     }
@@ -206,7 +206,7 @@ impl Coherence {
     }
 
     /// The copy of a session, fresh or stale, for an operation that is about to read its file under the lock.
-    pub(super) fn known(&self, session: &SessionId) -> Option<Cached> {
+    pub(super) fn peek_copy(&self, session: &SessionId) -> Option<Cached> {
         self.cache.as_ref()?.peek(&Key::of(session))
     }
 
@@ -245,7 +245,7 @@ impl Coherence {
         } else if counters.cut_offs().is_some_and(|value| self.cut_offs.is_current(value, copy.view())) {
             Trust::Yes
         } else {
-            Trust::Unchecked
+            Trust::CutOffsUnchecked
         }
     }
 
@@ -284,11 +284,11 @@ impl Coherence {
 
     /// Writes to the counters file that has the name now. Returns the new value.
     fn until_current(&self, write: impl Fn() -> io::Result<Invalidated>) -> io::Result<u64> {
-        for _ in 0..FOLLOWINGS_MAX {
+        for _ in 0..INVALIDATIONS_MAX {
             let invalidated = write()?;
             let now = self.clock.now_coarse();
-            let is_current = invalidated.is_current && !self.generations.is_due(now);
-            if is_current || self.follow(now)? == invalidated.counters {
+            let is_current = invalidated.is_current && !self.generations.is_check_due(now);
+            if is_current || self.check_shared_files(now)? == invalidated.counters {
                 return Ok(invalidated.saves);
             }
         }
@@ -298,8 +298,8 @@ impl Coherence {
     /// Takes up the counters file that has the name now, if it is another one. Returns the number of the current
     /// counters.
     #[cold]
-    fn follow(&self, now: CoarseTime) -> io::Result<u64> {
-        let followed = self.generations.follow(now, |counters| {
+    fn check_shared_files(&self, now: CoarseTime) -> io::Result<u64> {
+        let checked = self.generations.reopen_if_replaced(now, |counters| {
             if let Some(cache) = &self.cache {
                 cache.set_counters(counters);
             }
@@ -310,12 +310,12 @@ impl Coherence {
         if let Some(Ok(watcher)) = &self.watcher {
             watcher.watch_again(&self.generations);
         }
-        followed
+        checked
     }
 
     /// Invalidates the copies of all sessions, in all processes.
     pub(super) fn invalidate_all(&self) -> io::Result<()> {
-        self.follow(self.clock.now_coarse())?;
+        self.check_shared_files(self.clock.now_coarse())?;
         (0..SHARDS).try_for_each(|shard| self.generations.invalidate_shard(shard).map(drop))?;
         self.generations.move_cut_offs().map(drop)
     }
@@ -328,8 +328,8 @@ impl Coherence {
 
     /// Takes up the counters file that has the name, as each process does once a second.
     #[cfg(all(test, not(shuttle)))]
-    pub(super) fn follow_now(&self) {
-        self.follow(self.clock.now_coarse()).expect("there is one");
+    pub(super) fn check_shared_files_now(&self) {
+        self.check_shared_files(self.clock.now_coarse()).expect("there is one");
     }
 
     /// The cache, for tests that hold one of its locks or examine its entries.

@@ -46,7 +46,7 @@ enum Marked {
 
 /// The locked session file of a session that is being deleted.
 #[derive(Clone, Copy)]
-struct Dying<'a> {
+struct PendingDelete<'a> {
     session: SessionRef<'a>,
     shard: &'a Directory,
     path: &'a SessionPath,
@@ -126,7 +126,7 @@ impl FileStore {
         if !unreadable.is_damaged {
             // The file has no readable version, so its flags are unknown. It may have replaced an older file, to which
             // a power cut could give the name back. With this flag, the deletion syncs the shard first.
-            let dying = Dying {
+            let pending = PendingDelete {
                 session,
                 shard,
                 path,
@@ -135,7 +135,7 @@ impl FileStore {
                 state: State::REPLACES,
                 mark: None,
             };
-            return self.delete_in_place(&dying, invalidate).map(drop);
+            return self.delete_in_place(&pending, invalidate).map(drop);
         }
         // No tombstone is written, because the file may be a hard link to another session file. After a power cut the
         // name may lead to the damaged file again.
@@ -154,7 +154,7 @@ impl FileStore {
     ) -> Result<Option<Mark>> {
         let mark = self.delete_ending(session, id, shard)?;
         // A session that was removed outside the library was not invalidated. A made-up id never has a copy.
-        if session.session_id().is_some_and(|session| self.coherence.known(session).is_some()) {
+        if session.session_id().is_some_and(|session| self.coherence.peek_copy(session).is_some()) {
             self.coherence.invalidate(id, session.session_id(), Cause::Ended)?;
         }
         Ok(mark)
@@ -168,7 +168,7 @@ impl FileStore {
         mark: Option<&Mark>,
     ) -> Result<bool> {
         let older = locked.offset(1 - locked.slot);
-        let dying = Dying {
+        let pending = PendingDelete {
             session: locked.session,
             shard,
             path: &locked.path,
@@ -177,35 +177,42 @@ impl FileStore {
             state: locked.state(),
             mark: mark.and_then(|mark| locked.encode_mark(mark)).map(|mark| (mark, older)),
         };
-        self.delete_in_place(&dying, || locked.invalidate_ended())
+        self.delete_in_place(&pending, || locked.invalidate_ended())
     }
 
     /// Deletes the session of a file that is locked, or marks it as moved; the name is removed last. Returns whether
     /// the name was still there.
-    fn delete_in_place(&self, dying: &Dying<'_>, invalidate: impl Fn() -> Result<()>) -> Result<bool> {
+    fn delete_in_place(
+        &self,
+        pending: &PendingDelete<'_>,
+        invalidate: impl Fn() -> Result<()>,
+    ) -> Result<bool> {
         let syncs = self.options.sync_security_events;
         // A power cut may give the name back to an older file. So the name of this file is made durable before it is
         // removed.
-        let name =
-            if syncs && dying.state.name_may_fall_back() { dying.shard.sync_changed_name() } else { Ok(()) };
-        let marked = if name.is_ok() { self.mark_as_moved(dying) } else { Marked::NotWritten };
+        let name = if syncs && pending.state.name_may_fall_back() {
+            pending.shard.sync_changed_name()
+        } else {
+            Ok(())
+        };
+        let marked = if name.is_ok() { self.mark_as_moved(pending) } else { Marked::NotWritten };
         if marked == Marked::Synced {
             invalidate()?;
-            return self.complete_move(dying).map_err(|error| self.left_behind(dying.path, error));
+            return self.complete_move(pending).map_err(|error| self.left_behind(pending.path, error));
         }
         let is_unsynced = marked == Marked::NotSynced;
-        let state = if is_unsynced { dying.state.and(State::SYNC_FAILED) } else { dying.state };
-        let dying = &Dying { state, ..*dying };
+        let state = if is_unsynced { pending.state.and(State::SYNC_FAILED) } else { pending.state };
+        let pending = &PendingDelete { state, ..*pending };
         // Beside a mark that is not on the disk, a tombstone would say that the mark is complete.
-        let is_ended = !is_unsynced && name.is_ok() && write_tombstone(dying.file, dying.offset).is_ok();
-        let ended = if is_ended && self.sync_tombstone(dying) {
+        let is_ended = !is_unsynced && name.is_ok() && write_tombstone(pending.file, pending.offset).is_ok();
+        let ended = if is_ended && self.sync_tombstone(pending) {
             invalidate()?;
-            self.remove_ended(dying)
+            self.remove_ended(pending)
         } else {
-            self.delete_by_moving(dying, invalidate)
+            self.delete_by_moving(pending, invalidate)
         };
         match (name, ended) {
-            (Err(error), Ok(_)) => Err(self.delete_unknown(dying.path, error)),
+            (Err(error), Ok(_)) => Err(self.delete_unknown(pending.path, error)),
             // The session cannot be read any more; whether its file is gone is not known.
             (_, Err(error))
                 if (is_ended || is_unsynced)
@@ -214,31 +221,31 @@ impl FileStore {
                         ErrorKind::DurabilityUnknown | ErrorKind::InvalidationFailed
                     ) =>
             {
-                Err(self.left_behind(dying.path, error))
+                Err(self.left_behind(pending.path, error))
             }
             (_, ended) => ended,
         }
     }
 
     /// Marks a session as moved, if it is to be: the mark into the older slot, synced if ends are synced.
-    fn mark_as_moved(&self, dying: &Dying<'_>) -> Marked {
-        let Some((mark, offset)) = &dying.mark else { return Marked::NotWritten };
+    fn mark_as_moved(&self, pending: &PendingDelete<'_>) -> Marked {
+        let Some((mark, offset)) = &pending.mark else { return Marked::NotWritten };
         // After a failed sync of this inode, no later one proves that the mark is on the disk.
-        if self.options.sync_security_events && dying.state.has(State::SYNC_FAILED) {
+        if self.options.sync_security_events && pending.state.has(State::SYNC_FAILED) {
             return Marked::NotWritten;
         }
-        if disk::write_at(dying.file, mark, *offset).is_err() {
+        if disk::write_at(pending.file, mark, *offset).is_err() {
             return Marked::NotWritten;
         }
-        if self.sync_tombstone(dying) { Marked::Synced } else { Marked::NotSynced }
+        if self.sync_tombstone(pending) { Marked::Synced } else { Marked::NotSynced }
     }
 
     /// Completes a mark that is synced, when the copies are invalidated: a tombstone over the newest version says so.
     /// Returns whether the session's name still leads to the file.
-    fn complete_move(&self, dying: &Dying<'_>) -> Result<bool> {
+    fn complete_move(&self, pending: &PendingDelete<'_>) -> Result<bool> {
         // If this fails, the next deletion, login or sweep that meets the mark completes it again.
-        let _ = write_tombstone(dying.file, dying.offset);
-        self.is_current_file(dying.path, dying.file)
+        let _ = write_tombstone(pending.file, pending.offset);
+        self.is_current_file(pending.path, pending.file)
     }
 
     /// The error of an end that all processes see, while its file may be left.
@@ -251,32 +258,38 @@ impl FileStore {
 
     /// Removes the name of a session whose copies are invalidated and whose tombstone is synced, if ends are synced.
     /// Returns whether the name was still there.
-    fn remove_ended(&self, dying: &Dying<'_>) -> Result<bool> {
-        if !self.is_current_file(dying.path, dying.file)? {
+    fn remove_ended(&self, pending: &PendingDelete<'_>) -> Result<bool> {
+        if !self.is_current_file(pending.path, pending.file)? {
             return Ok(false);
         }
         // A name that cannot be removed leads to a tombstone: the session is ended, and a sweep removes the file.
-        Ok(dying.shard.unlink(dying.path.below_shard()).unwrap_or(true))
+        Ok(pending.shard.unlink(pending.path.below_shard()).unwrap_or(true))
     }
 
     /// Deletes a session under its lock if a tombstone cannot be written or synced. Returns whether its name was still
     /// there.
-    fn delete_by_moving(&self, dying: &Dying<'_>, invalidate: impl Fn() -> Result<()>) -> Result<bool> {
+    fn delete_by_moving(
+        &self,
+        pending: &PendingDelete<'_>,
+        invalidate: impl Fn() -> Result<()>,
+    ) -> Result<bool> {
         // After a forced delete, another session may have been imported under this name.
-        if !self.is_current_file(dying.path, dying.file)? || !self.move_away(dying.shard, dying.path)? {
+        if !self.is_current_file(pending.path, pending.file)?
+            || !self.move_away(pending.shard, pending.path)?
+        {
             // The `delete` that moved the file away may have been killed since.
-            self.delete_ending(dying.session, &dying.session.public_id(), dying.shard)?;
+            self.delete_ending(pending.session, &pending.session.public_id(), pending.shard)?;
             return Ok(false);
         }
-        let _ = write_tombstone(dying.file, dying.offset);
-        self.finish_delete(dying.shard, dying.path, Some(dying.file), invalidate)?;
+        let _ = write_tombstone(pending.file, pending.offset);
+        self.finish_delete(pending.shard, pending.path, Some(pending.file), invalidate)?;
         Ok(true)
     }
 
     /// Syncs the tombstone, if ends are synced. Returns whether it is durable, as far as required.
-    fn sync_tombstone(&self, dying: &Dying<'_>) -> bool {
-        let is_reliable = !dying.state.has(State::SYNC_FAILED);
-        !self.options.sync_security_events || is_reliable && disk::sync_data(dying.file).is_ok()
+    fn sync_tombstone(&self, pending: &PendingDelete<'_>) -> bool {
+        let is_reliable = !pending.state.has(State::SYNC_FAILED);
+        !self.options.sync_security_events || is_reliable && disk::sync_data(pending.file).is_ok()
     }
 
     /// Syncs the removal of a session's name, if ends are synced.

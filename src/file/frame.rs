@@ -5,7 +5,7 @@
 //! shards, sync, and last the parameters file, which is renamed to its name when it is complete, and never replaced. A
 //! process that loses the race reads the winner's file.
 use super::cut_offs::CutOffs;
-use super::disk::{self, Root, Taken};
+use super::disk::{self, IfExists, Root};
 use super::errors::{directory_error, io_error};
 use super::expiry_index;
 use super::layout::{PARAMETERS, SHARDS, is_ours, shard_name};
@@ -108,13 +108,13 @@ pub(super) fn make(root: &Root, clock: &Clock, first_cut_off: u64) -> Result<boo
     make_shards(root)?;
     CutOffs::make(root, first_cut_off)?;
     expiry_index::create(root, clock.now_micros())?;
-    make_parameters(root, Taken::Kept)
+    make_parameters(root, IfExists::Keep)
 }
 
 /// Gives a store of an earlier version its log of cut-offs, and says so in the parameters file.
 pub(super) fn add_log(root: &Root) -> Result<()> {
     CutOffs::make(root, 0)?;
-    make_parameters(root, Taken::Replaced).map(drop)
+    make_parameters(root, IfExists::Replace).map(drop)
 }
 
 /// Refuses a directory with foreign files.
@@ -143,7 +143,7 @@ fn make_shards(root: &Root) -> Result<()> {
 }
 
 /// Makes the parameters file, after syncing everything that its presence stands for. Returns whether this call made it.
-pub(super) fn make_parameters(root: &Root, taken: Taken) -> Result<bool> {
+pub(super) fn make_parameters(root: &Root, if_exists: IfExists) -> Result<bool> {
     let dir = root.path();
     let io = |operation| move |error| directory_error(operation, dir, error);
     root.sync().map_err(io("sync session directory"))?;
@@ -153,7 +153,7 @@ pub(super) fn make_parameters(root: &Root, taken: Taken) -> Result<bool> {
     let json = serde_json::to_string(&Parameters::ours()).expect("a struct of integers and a string");
     let temporary = disk::temporary_name()?;
     let put = root.open_directory(".").and_then(|root| {
-        root.put(&temporary, PARAMETERS, taken, |file| {
+        root.put(&temporary, PARAMETERS, if_exists, |file| {
             disk::write_at(file, format!("{json}\n").as_bytes(), 0)?;
             disk::sync_data(file)
         })

@@ -123,8 +123,7 @@ impl Generations {
         }
     }
 
-    /// Reads the session's cell. The result is the stamp of a copy that is read from the session file after this
-    /// call.
+    /// Reads the session's cell. The result is the stamp of a copy that is read from the session file after this call.
     pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
         match &self.current {
             Current::Fixed(counters) => counters.stamp(id),
@@ -175,16 +174,16 @@ impl Generations {
         matches!(self.current, Current::Fixed(_)) || Arc::ptr_eq(written, &self.counters())
     }
 
-    /// Whether it is time to check the name by [`follow`](Self::follow). Costs one load.
+    /// Whether it is time to check the name by [`reopen_if_replaced`](Self::reopen_if_replaced). Costs one load.
     #[inline]
-    pub(super) fn is_due(&self, now: CoarseTime) -> bool {
+    pub(super) fn is_check_due(&self, now: CoarseTime) -> bool {
         // The check is also due if the clock was set back.
         now.micros().wrapping_sub(self.checked_at.load(Ordering::Relaxed)) >= CHECK_MICROS
     }
 
     /// Makes the next load or save check the name at once.
     #[cfg(feature = "watch")]
-    pub(super) fn make_due(&self) {
+    pub(super) fn make_check_due(&self) {
         self.checked_at.store(0, Ordering::Relaxed);
     }
 
@@ -196,7 +195,11 @@ impl Generations {
     ///
     /// Another file has the name, and cannot be taken up. Processes that use it do not see the invalidations of this
     /// process, and this process does not see theirs.
-    pub(super) fn follow(&self, now: CoarseTime, hand_over: impl FnOnce(&Arc<Counters>)) -> io::Result<u64> {
+    pub(super) fn reopen_if_replaced(
+        &self,
+        now: CoarseTime,
+        hand_over: impl FnOnce(&Arc<Counters>),
+    ) -> io::Result<u64> {
         let outcome = match &self.current {
             Current::Fixed(counters) => Ok(counters.number()),
             Current::Shared { counters, root, .. } if counters.read().has_the_name(root) => {
@@ -395,9 +398,12 @@ mod tests {
             replace(&dir.path().join(GENERATIONS_PATH));
             for generations in &all {
                 let handed = Cell::new(false);
-                assert_eq!(generations.follow(start(), |_| handed.set(true)).unwrap(), 1);
+                assert_eq!(generations.reopen_if_replaced(start(), |_| handed.set(true)).unwrap(), 1);
                 assert!(handed.get());
-                assert_eq!(generations.follow(start(), |_| panic!("there are no others")).unwrap(), 1);
+                assert_eq!(
+                    generations.reopen_if_replaced(start(), |_| panic!("there are no others")).unwrap(),
+                    1
+                );
             }
             assert!(!all[0].counters().confirm(&id(1), before), "the values may be the same");
             let later = opened(&root, true);
@@ -423,7 +429,7 @@ mod tests {
             replace(&dir.path().join(GENERATIONS_PATH));
             let invalidated = generations.invalidate(&id(1), Cause::Saved).unwrap();
             assert_eq!((invalidated.is_current, invalidated.counters), (false, 0));
-            generations.follow(start(), |_| ()).unwrap();
+            generations.reopen_if_replaced(start(), |_| ()).unwrap();
             assert!(generations.invalidate(&id(1), Cause::Saved).unwrap().is_current);
         }
     }
@@ -436,10 +442,10 @@ mod tests {
         let before = generations.stamp(&id(1));
         let file = File::options().write(true).open(dir.path().join(GENERATIONS_PATH)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
-        assert_eq!(generations.follow(start(), |_| ()).unwrap(), 1);
+        assert_eq!(generations.reopen_if_replaced(start(), |_| ()).unwrap(), 1);
         assert!(!generations.counters().confirm(&id(1), before));
         // It is the file's time from now on.
-        assert_eq!(generations.follow(start(), |_| ()).unwrap(), 1);
+        assert_eq!(generations.reopen_if_replaced(start(), |_| ()).unwrap(), 1);
     }
 
     #[test]
@@ -451,7 +457,7 @@ mod tests {
         // Not even by root.
         std::fs::write(dir.path().join(RUN), "").unwrap();
         let before = alone.stamp(&id(1));
-        assert!(alone.follow(start(), |_| ()).is_err(), "another process may have another file");
+        assert!(alone.reopen_if_replaced(start(), |_| ()).is_err(), "another process may have another file");
         assert!(!alone.counters().confirm(&id(1), before));
         let stamp = alone.stamp(&id(1));
         assert!(!alone.counters().confirm(&id(1), stamp), "no invalidation is seen");
@@ -460,9 +466,10 @@ mod tests {
         std::fs::remove_file(dir.path().join(RUN)).unwrap();
         // Disk operations that are refused, here all that make a file.
         let refuse = |_, call: &str| (call == "create file").then_some(libc::ENOSPC);
-        let (followed, _) = during(refuse, || alone.follow(start(), |_| panic!("there are no others")));
-        assert_eq!(followed.unwrap(), 1, "where there is no file, no process has another one");
-        assert_eq!(alone.follow(start(), |_| ()).unwrap(), 2);
+        let (checked, _) =
+            during(refuse, || alone.reopen_if_replaced(start(), |_| panic!("there are no others")));
+        assert_eq!(checked.unwrap(), 1, "where there is no file, no process has another one");
+        assert_eq!(alone.reopen_if_replaced(start(), |_| ()).unwrap(), 2);
         assert!(alone.invalidate(&id(1), Cause::Saved).unwrap().is_current);
     }
 

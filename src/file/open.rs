@@ -3,7 +3,7 @@
 //!
 //! The files below the root are made and checked by `frame`.
 use super::FileStore;
-use super::disk::{self, Root, Taken};
+use super::disk::{self, IfExists, Root};
 use super::errors::{directory_error, io_error};
 use super::generations::Generations;
 use super::layout::{PARAMETERS, SHARDS, shard_name};
@@ -68,7 +68,7 @@ pub(super) fn lock_root(root: &Root, options: &FileStoreOptions) -> Result<(Lock
 ///
 /// The store invalidates all the same: on the host of a virtual machine, other processes may use the directory with a
 /// cache.
-pub(super) fn go_without_copies(root: &Root, options: &mut FileStoreOptions) -> Option<&'static str> {
+pub(super) fn disable_cache_if_remote(root: &Root, options: &mut FileStoreOptions) -> Option<&'static str> {
     let name = root.remote_file_system().filter(|_| options.cache_bytes > 0)?;
     options.cache_bytes = 0;
     Some(name)
@@ -116,7 +116,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Opened
         if has_sessions {
             check_formats(dir)?;
             frame::check_names(&root)?;
-            if frame::make_parameters(&root, Taken::Kept)? {
+            if frame::make_parameters(&root, IfExists::Keep)? {
                 options.observer.notify(&Event::ParametersRecreated { path: dir });
             }
         } else {

@@ -17,9 +17,9 @@ use crate::sync::thread::{self, Thread, ThreadId};
 use crate::sync::{Instant, Mutex};
 use std::collections::VecDeque;
 
-/// The number of parts of the queue table, so that threads that write different sessions seldom meet: 64 for tens of
+/// The number of segments of the queue table, so that threads that write different sessions seldom meet: 64 for tens of
 /// threads. One under the checker of orders, so that the random ids of a model do not decide which threads meet.
-const PARTS: usize = if cfg!(all(test, shuttle)) { 1 } else { 64 };
+const SEGMENTS: usize = if cfg!(all(test, shuttle)) { 1 } else { 64 };
 
 /// A session that a thread of this process is writing. Most writers meet no other, so a queue without a waiting thread
 /// needs no allocation.
@@ -32,11 +32,12 @@ struct Queue {
     waiting: VecDeque<Thread>,
 }
 
-/// The queues of one part, in no order: there is at most one for each thread that is writing, so a part has a few.
+/// The queues of one segment, in no order: there is at most one for each thread that is writing, so a segment has a
+/// few.
 #[derive(Debug, Default)]
-struct Part(Vec<Queue>);
+struct Segment(Vec<Queue>);
 
-impl Part {
+impl Segment {
     fn position(&self, id: &PublicId) -> Option<usize> {
         self.0.iter().position(|queue| queue.id == *id)
     }
@@ -45,7 +46,7 @@ impl Part {
 /// The queues of this process: one for each session that a thread is writing.
 #[derive(Debug)]
 pub(super) struct Queues {
-    parts: [Mutex<Part>; PARTS],
+    segments: [Mutex<Segment>; SEGMENTS],
     fork_guard: ForkGuard,
 }
 
@@ -57,7 +58,7 @@ pub(super) struct Turn<'a> {
 
 impl Queues {
     pub(super) fn new() -> Self {
-        Self { parts: std::array::from_fn(|_| Mutex::default()), fork_guard: ForkGuard::new() }
+        Self { segments: std::array::from_fn(|_| Mutex::default()), fork_guard: ForkGuard::new() }
     }
 
     /// Waits for this thread's turn to write the session.
@@ -71,16 +72,16 @@ impl Queues {
         self.check_process()?;
         let me = thread::current();
         let must_wait = {
-            let mut part = self.part(id).lock();
-            if let Some(at) = part.position(id) {
-                let queue = &mut part.0[at];
+            let mut segment = self.segment(id).lock();
+            if let Some(at) = segment.position(id) {
+                let queue = &mut segment.0[at];
                 if queue.holder == me.id() {
                     return Err(reentrant());
                 }
                 queue.waiting.push_back(me.clone());
                 true
             } else {
-                part.0.push(Queue { id: *id, holder: me.id(), waiting: VecDeque::new() });
+                segment.0.push(Queue { id: *id, holder: me.id(), waiting: VecDeque::new() });
                 false
             }
         };
@@ -97,9 +98,9 @@ impl Queues {
             let left = deadline.saturating_duration_since(Instant::now());
             // Returns at once if the turn was passed on before. It may also return for no reason.
             thread::park_timeout(left);
-            let mut part = self.part(id).lock();
-            let at = part.position(id).expect("a queue stays while a thread waits in it");
-            let queue = &mut part.0[at];
+            let mut segment = self.segment(id).lock();
+            let at = segment.position(id).expect("a queue stays while a thread waits in it");
+            let queue = &mut segment.0[at];
             if queue.holder == me {
                 return Ok(());
             }
@@ -118,35 +119,35 @@ impl Queues {
         if self.fork_guard.same_process() { Ok(()) } else { Err(forked()) }
     }
 
-    fn part(&self, id: &PublicId) -> &Mutex<Part> {
-        // The second byte of the id chooses the part, because the first is the shard, and the sessions of one shard
+    fn segment(&self, id: &PublicId) -> &Mutex<Segment> {
+        // The second byte of the id chooses the segment, because the first is the shard, and the sessions of one shard
         // must spread too.
-        &self.parts[usize::from(id.as_bytes()[1]) % PARTS]
+        &self.segments[usize::from(id.as_bytes()[1]) % SEGMENTS]
     }
 
     /// Passes the turn on to the thread that has waited longest; a queue without one is removed.
     fn pass_on(&self, id: &PublicId) {
-        let mut part = self.part(id).lock();
-        let Some(at) = part.position(id) else { return };
-        if let Some(next) = part.0[at].waiting.pop_front() {
-            part.0[at].holder = next.id();
-            drop(part);
+        let mut segment = self.segment(id).lock();
+        let Some(at) = segment.position(id) else { return };
+        if let Some(next) = segment.0[at].waiting.pop_front() {
+            segment.0[at].holder = next.id();
+            drop(segment);
             next.unpark();
         } else {
-            part.0.swap_remove(at);
+            segment.0.swap_remove(at);
         }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.lock().0.len()).sum()
+        self.segments.iter().map(|segment| segment.lock().0.len()).sum()
     }
 
     /// How many threads wait for a session.
     #[cfg(test)]
     fn waiting(&self, id: &PublicId) -> usize {
-        let part = self.part(id).lock();
-        part.position(id).map_or(0, |at| part.0[at].waiting.len())
+        let segment = self.segment(id).lock();
+        segment.position(id).map_or(0, |at| segment.0[at].waiting.len())
     }
 }
 
@@ -264,11 +265,11 @@ mod tests {
     }
 
     #[test]
-    fn sessions_spread_over_all_parts() {
+    fn sessions_spread_over_all_segments() {
         let queues = Queues::new();
-        let part = |n: u32| std::ptr::from_ref(queues.part(&PublicId::digest(&n.to_le_bytes())));
-        let parts: HashSet<_> = (0..4000).map(part).collect();
-        assert_eq!(parts.len(), PARTS);
+        let segment = |n: u32| std::ptr::from_ref(queues.segment(&PublicId::digest(&n.to_le_bytes())));
+        let segments: HashSet<_> = (0..4000).map(segment).collect();
+        assert_eq!(segments.len(), SEGMENTS);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! A lost parameters file may have been of another format. So the format of every session is checked before the file is
 //! made, and it is made only if all sessions have this version's format, 2.
-use super::disk::{Root, Taken};
+use super::disk::{IfExists, Root};
 use super::errors::io_error;
 use super::layout::{DAMAGED, PARAMETERS, SHARDS, shard_name};
 use super::{FileStore, frame, open, permissions};
@@ -66,7 +66,7 @@ impl FileStore {
                 .map_err(|error| io_error(OPERATION, error).with_path(dir.join(PARAMETERS)))?;
         }
         if parameters != Parameters::There {
-            frame::make_parameters(&root, Taken::Kept)?;
+            frame::make_parameters(&root, IfExists::Keep)?;
             made.push(dir.join(PARAMETERS));
         }
         Ok(made)

@@ -3,7 +3,7 @@
 //!
 //! The directory may be missing at any time, for example after the restoration of a backup without it. A caller that
 //! needs a file in it makes the directory first. No file in it decides whether a session is alive.
-use super::disk::{self, Root, Taken};
+use super::disk::{self, IfExists, Root};
 use super::layout::{CACHE_TAG, CACHE_TAG_TEXT, RUN};
 use std::io;
 
@@ -15,7 +15,7 @@ pub(super) fn make(root: &Root) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let temporary = disk::temporary_name().map_err(io::Error::other)?;
             let text = CACHE_TAG_TEXT.as_bytes();
-            run.put(&temporary, CACHE_TAG, Taken::Kept, |file| disk::write_at(file, text, 0)).map(drop)
+            run.put(&temporary, CACHE_TAG, IfExists::Keep, |file| disk::write_at(file, text, 0)).map(drop)
         }
         tag => tag.map(drop),
     }

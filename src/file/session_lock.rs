@@ -228,7 +228,7 @@ impl FileStore {
         // the cache.
         self.queues.check_process()?;
         self.check_may_write()?;
-        let known = session.session_id().and_then(|session| self.coherence.known(session));
+        let known = session.session_id().and_then(|session| self.coherence.peek_copy(session));
         let id = known.as_ref().map_or_else(|| session.public_id(), |known| known.id);
         let (turn, path) = (self.queues.turn(&id, deadline)?, SessionPath::of(&id));
         loop {

@@ -174,7 +174,7 @@ impl EventHandler for Handler {
         };
         if matches!(is_current, Ok(false)) {
             // This thread takes up no other counters file. The next load or save does, and trusts no older copy.
-            generations.make_due();
+            generations.make_check_due();
         }
         drop(generations);
         self.throttle.pause_if_due();

@@ -17,9 +17,10 @@
 //! - A login is not lost that way: it moves the session that rotations have put in the place of its own, or makes a new
 //!   one. A destruction ends that session, too.
 //!
-//! Each operation has a file: `found` (the first read), `dictionary` (entries), `delta` (their changes), `save`, `now`
-//! (changes that are made at once), `rotate` (login and a new id), `step_up` (the time and the device of the login),
-//! `expiry`, `destroy`; `pending_cookie` is for the response, `context` has the parts that all sessions share.
+//! Each operation has a file: `found` (the first read), `entries` (reading and changing them), `delta` (their changes),
+//! `save`, `now` (changes that are made at once), `rotate` (login and a new id), `step_up` (the time and the device of
+//! the login), `expiry`, `destroy`; `pending_cookie` is for the response, `context` has the parts that all sessions
+//! share.
 //!
 //! [`Store::update`]: crate::store::Store::update
 //! [`ErrorKind::Gone`]: crate::ErrorKind::Gone
@@ -27,7 +28,7 @@ mod candidates;
 mod context;
 mod delta;
 mod destroy;
-mod dictionary;
+mod entries;
 mod expiry;
 mod found;
 mod now;
@@ -38,7 +39,7 @@ mod step_up;
 
 pub(crate) use context::Context;
 pub use destroy::Destroyed;
-pub use dictionary::NAME_BYTES_MAX;
+pub use entries::NAME_BYTES_MAX;
 pub(crate) use pending_cookie::PendingCookie;
 pub use rotate::USER_BYTES_MAX;
 

@@ -3,7 +3,7 @@
 //! Only that entry is saved, together with the request's earlier changes of it. A pending `login` or `rotate_id` is
 //! carried out in the same step, so that no later change is written under the old id.
 use super::delta::Merged;
-use super::dictionary::{check_name, read, run_program, store};
+use super::entries::{check_name, read, run_program, store};
 use super::{IdChange, Session};
 use crate::error::Result;
 use crate::id::Token;
@@ -150,7 +150,7 @@ impl Session {
         let now = self.context.store.now();
         match self.load()?.map(|current| current.token.clone()) {
             Some(token) => self.merge_now(&token, name, change, now),
-            None => match self.moved_for_login("update an entry of session")? {
+            None => match self.moved_token_if_login_pending("update an entry of session")? {
                 Some(token) => self.merge_now(&token, name, change, now),
                 None => self.create_now(name, change, now),
             },
@@ -172,7 +172,7 @@ impl Session {
             Ok(if changed || logged_in { Verdict::Write } else { Verdict::Keep })
         })?;
         let Some(saved) = saved else {
-            self.gone_unless_login("update an entry of session")?;
+            self.error_unless_login_pending("update an entry of session")?;
             return self.create_now(name, change, now);
         };
         self.apply_saved(saved, now, logged_in);

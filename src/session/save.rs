@@ -141,7 +141,7 @@ impl Session {
     /// Saves the changes of a request that found no live session.
     #[cold]
     fn save_absent(&mut self, now: SystemTime) -> Result<()> {
-        match self.moved_for_login("save session")? {
+        match self.moved_token_if_login_pending("save session")? {
             None => self.create(now),
             Some(_) if self.expires_by(now) => self.expire(),
             Some(token) => self.merge(&token, now),
@@ -166,7 +166,7 @@ impl Session {
             Ok(if changed || moved { Verdict::Write } else { Verdict::Keep })
         })?;
         let Some(saved) = saved else {
-            self.gone_unless_login("save session")?;
+            self.error_unless_login_pending("save session")?;
             return self.create(now);
         };
         self.apply_saved(saved, now, moved);
@@ -303,7 +303,7 @@ impl Session {
     /// Handles a session that was ended during this request. Its changes are lost, and its cookie is not sent. A
     /// pending login is not refused because its old session is gone: the result is `Ok`, and the caller creates a new
     /// session.
-    pub(super) fn gone_unless_login(&mut self, operation: &'static str) -> Result<()> {
+    pub(super) fn error_unless_login_pending(&mut self, operation: &'static str) -> Result<()> {
         if self.is_login_pending() {
             return Ok(());
         }
@@ -324,9 +324,9 @@ impl Session {
     /// [`ErrorKind::Gone`] for every other change under a moved token. Carried out on the session's successor it would
     /// show a session to a token that its login or rotation has ended; carried out as a new session, its cookie would
     /// replace that of the successor.
-    pub(super) fn moved_for_login(&mut self, operation: &'static str) -> Result<Option<Token>> {
+    pub(super) fn moved_token_if_login_pending(&mut self, operation: &'static str) -> Result<Option<Token>> {
         let Some(token) = self.moved().cloned() else { return Ok(None) };
-        self.gone_unless_login(operation)?;
+        self.error_unless_login_pending(operation)?;
         Ok(Some(token))
     }
 }

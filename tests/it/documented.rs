@@ -43,7 +43,7 @@ fn check(of: &str, files: &[&str], least: usize) {
 
 #[test]
 fn every_method_that_handlers_call_has_an_example() {
-    let session = ["mod", "dictionary", "save", "now", "rotate", "expiry", "destroy"];
+    let session = ["mod", "entries", "save", "now", "rotate", "expiry", "destroy"];
     let session = session.map(|file| format!("session/{file}.rs"));
     check("Session", &session.each_ref().map(String::as_str), 32);
     check("Lifetime", &["lifetime.rs"], 8);

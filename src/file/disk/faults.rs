@@ -23,14 +23,14 @@ pub(in crate::file) const PAGE: i32 = -2;
 /// The error that the plan has for a call. Calls that the plan itself makes are neither failed nor counted.
 fn planned(call: &'static str) -> Option<i32> {
     /// Puts the plan back, also if its function panics; a panic stands for the death of the process.
-    struct Taken(Option<Plan>);
-    impl Drop for Taken {
+    struct RestoredPlan(Option<Plan>);
+    impl Drop for RestoredPlan {
         fn drop(&mut self) {
             PLAN.set(self.0.take());
         }
     }
-    let mut taken = Taken(PLAN.take());
-    let plan = taken.0.as_mut().filter(|plan| plan.sees_look || call != LOOK)?;
+    let mut restored = RestoredPlan(PLAN.take());
+    let plan = restored.0.as_mut().filter(|plan| plan.sees_look || call != LOOK)?;
     plan.calls.push(call);
     (plan.fail)(plan.calls.len() - 1, call)
 }

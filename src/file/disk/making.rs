@@ -56,9 +56,9 @@ pub(in crate::file) fn temporary_name() -> CrateResult<String> {
 
 /// Whether a new file replaces the file that has its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::file) enum Taken {
-    Kept,
-    Replaced,
+pub(in crate::file) enum IfExists {
+    Keep,
+    Replace,
 }
 
 impl Directory {
@@ -69,7 +69,7 @@ impl Directory {
         &self,
         temporary: &str,
         name: &str,
-        taken: Taken,
+        if_exists: IfExists,
         contents: impl FnOnce(&File) -> io::Result<()>,
     ) -> io::Result<bool> {
         let file = self.create(temporary)?;
@@ -77,7 +77,7 @@ impl Directory {
             // The umask may have cleared bits.
             self.sharing.set_mode(&file)?;
             contents(&file)?;
-            if taken == Taken::Replaced {
+            if if_exists == IfExists::Replace {
                 failpoint("rename")?;
                 fs::renameat(&self.fd, temporary, &self.fd, name)?;
                 return Ok(true);

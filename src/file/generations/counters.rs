@@ -1,7 +1,7 @@
 //! One set of counters: the generations file, opened and mapped, and the cell of each session in it. Knows neither
 //! which file a store uses now nor the values that are written.
 use crate::error::Result;
-use crate::file::disk::{self, Inode, Root, Taken, counters};
+use crate::file::disk::{self, IfExists, Inode, Root, counters};
 use crate::file::errors::io_error;
 use crate::file::layout::{GENERATIONS, GENERATIONS_PATH, RUN, SHARDS};
 use crate::file::{mapped, run};
@@ -132,18 +132,18 @@ impl Counters {
         loop {
             match Self::open(root, mapped, number)? {
                 Found::Counters(counters) => return Ok(counters),
-                Found::Nothing => Self::make(root, Taken::Kept)?,
-                Found::Unfit => Self::make(root, Taken::Replaced)?,
+                Found::Nothing => Self::make(root, IfExists::Keep)?,
+                Found::Unfit => Self::make(root, IfExists::Replace)?,
             }
         }
     }
 
     /// Makes the file as a new inode. The inode that has the name is not reused, because it may be a link to a foreign
     /// file, and processes may have it mapped.
-    fn make(root: &Root, taken: Taken) -> Result<()> {
+    fn make(root: &Root, if_exists: IfExists) -> Result<()> {
         let temporary = disk::temporary_name()?;
         let made = run::make(root).and_then(|()| root.open_directory(RUN)).and_then(|run| {
-            run.put(&temporary, GENERATIONS, taken, |file| {
+            run.put(&temporary, GENERATIONS, if_exists, |file| {
                 counters::avoid_copy_on_write(file);
                 // Written page by page: the kernel would keep one large write as one folio, and walk through all of it,
                 // which takes 4 µs, at every invalidation.

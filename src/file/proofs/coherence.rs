@@ -446,7 +446,7 @@ const LOAD_WITHOUT_A_CHECK: Operation = |acting| {
         let cache = store.coherence.cache();
         match cache.get(&Key::of(&acting.session()), |_, _| Trust::Yes) {
             Found::Trusted(record, id) => Some(version_of(&Live { record, id }.record)),
-            Found::Unchecked(_) | Found::Doubtful(_) | Found::Nothing => load(store, acting.token),
+            Found::CutOffsUnchecked(_) | Found::Unverified(_) | Found::Nothing => load(store, acting.token),
         }
     });
 };

@@ -1,4 +1,4 @@
-//! The entries of one part: an array without gaps, two cache lines for each entry, which grows by an eighth.
+//! The entries of one segment: an array without gaps, two cache lines for each entry, which grows by an eighth.
 use super::key::Key;
 use super::{Cached, heap_block};
 

@@ -16,7 +16,7 @@ use super::heap_block;
 /// The smallest table.
 const PLACES_MIN: usize = 8;
 const TAG_SHIFT: u32 = 24;
-/// The most positions of a part: 16 million, or in tests so few that a test can fill it.
+/// The most positions of a segment: 16 million, or in tests so few that a test can fill it.
 pub(super) const POSITIONS_MAX: usize = if cfg!(test) { 3_500 } else { (1 << TAG_SHIFT) - 1 };
 
 #[derive(Default)]

@@ -93,7 +93,11 @@ pub(crate) const MUTATIONS: [Mutation; 12] = [
         what: "the end of a session is not synced before its name goes",
         on: None,
         shows: &[BACK],
-        edits: &[("src/file/delete.rs", "is_reliable && disk::sync_data(dying.file).is_ok()", "is_reliable")],
+        edits: &[(
+            "src/file/delete.rs",
+            "is_reliable && disk::sync_data(pending.file).is_ok()",
+            "is_reliable",
+        )],
     },
     Mutation {
         name: "passing-sync",
@@ -120,7 +124,7 @@ pub(crate) const MUTATIONS: [Mutation; 12] = [
         shows: &[BACK],
         edits: &[(
             "src/file/delete.rs",
-            "if syncs && dying.state.name_may_fall_back() {",
+            "if syncs && pending.state.name_may_fall_back() {",
             "if syncs && false {",
         )],
     },
@@ -131,7 +135,7 @@ pub(crate) const MUTATIONS: [Mutation; 12] = [
         shows: &[BACK],
         edits: &[(
             "src/file/delete.rs",
-            "if self.sync_tombstone(dying) { Marked::Synced } else { Marked::NotSynced }",
+            "if self.sync_tombstone(pending) { Marked::Synced } else { Marked::NotSynced }",
             "Marked::Synced",
         )],
     },
@@ -142,7 +146,7 @@ pub(crate) const MUTATIONS: [Mutation; 12] = [
         shows: &[BACK],
         edits: &[(
             "src/file/delete.rs",
-            "let _ = write_tombstone(dying.file, dying.offset);\n        self.is_current_file",
+            "let _ = write_tombstone(pending.file, pending.offset);\n        self.is_current_file",
             "self.is_current_file",
         )],
     },

@@ -1,5 +1,5 @@
-//! One part of the cache, accessed under its lock: its entries, its size in bytes, and the choice of the entry to evict
-//! (CLOCK).
+//! One segment of the cache, accessed under its lock: its entries, its size in bytes, and the choice of the entry to
+//! evict (CLOCK).
 //!
 //! A hand goes round the positions. An entry that was used since the hand last passed stays and loses its mark. An
 //! unused entry is evicted; the new entry takes its position, which the hand reaches last.
@@ -12,7 +12,7 @@ use crate::file::generations::Counters;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Some of the entries, and the counters against which they are validated.
-pub(super) struct Part {
+pub(super) struct Segment {
     pub(super) counters: Arc<Counters>,
     index: Index,
     entries: EntryArray,
@@ -25,7 +25,7 @@ pub(super) struct Part {
     pub(super) evicted: u64,
 }
 
-/// The entries that left a part in one call. The caller drops them after it has released the lock, because freeing a
+/// The entries that left a segment in one call. The caller drops them after it has released the lock, because freeing a
 /// large record takes longer than a lookup. One entry needs no allocation: most saves replace one and evict none.
 #[derive(Default)]
 pub(super) struct Removed {
@@ -42,11 +42,11 @@ impl Removed {
     }
 }
 
-/// Held by a part while its array or index moves to a larger or smaller block: both blocks exist meanwhile, and the
+/// Held by a segment while its array or index moves to a larger or smaller block: both blocks exist meanwhile, and the
 /// cache has reserved memory for one such move only.
 ///
-/// The standard library's lock is used in proofs too. No thread takes a step while a part holds it; and whether a part
-/// moves depends on the earlier content of the cache, whereas a model must take the same steps each time.
+/// The standard library's lock is used in proofs too. No thread takes a step while a segment holds it; and whether a
+/// segment moves depends on the earlier content of the cache, whereas a model must take the same steps each time.
 #[derive(Default)]
 pub(super) struct Moving(Mutex<()>);
 
@@ -56,7 +56,7 @@ impl Moving {
     }
 }
 
-impl Part {
+impl Segment {
     pub(super) fn new(bytes_max: usize, counters: Arc<Counters>) -> Self {
         Self {
             counters,
@@ -92,8 +92,8 @@ impl Part {
                 self.trusted += 1;
                 Found::Trusted(cached.record.clone(), cached.id)
             }
-            Trust::Unchecked => Found::Unchecked(cached.clone()),
-            Trust::No => Found::Doubtful(cached.clone()),
+            Trust::CutOffsUnchecked => Found::CutOffsUnchecked(cached.clone()),
+            Trust::No => Found::Unverified(cached.clone()),
         }
     }
 
@@ -133,7 +133,7 @@ impl Part {
         cached.marks.set(Marks::OF_COUNTERS, counters == self.counters.number());
         let (bytes, position, mut out) = (cached.record_bytes(), self.position(key), Removed::default());
         let bytes_before = position.map_or(0, |position| self.entries.at(position).cached.record_bytes());
-        // In the place of a larger one, which most saves leave, a record fits without computing the part's size.
+        // In the place of a larger one, which most saves leave, a record fits without computing the segment's size.
         let fits = bytes <= bytes_before || bytes <= self.record_bytes_max();
         if let Some(position) = position {
             let there = &self.entries.at(position).cached;
@@ -176,7 +176,7 @@ impl Part {
         self.records_bytes + self.entries.bytes() + self.index.bytes()
     }
 
-    /// The size of the largest record that fits, when the part has no other.
+    /// The size of the largest record that fits, when the segment has no other.
     pub(super) fn record_bytes_max(&self) -> usize {
         let least = EntryArray::default().bytes_with_one_more() + Index::default().bytes_with_one_more();
         self.bytes_max.saturating_sub(least)
@@ -265,7 +265,7 @@ impl Part {
 }
 
 #[cfg(test)]
-impl Part {
+impl Segment {
     pub(super) fn records_bytes(&self) -> usize {
         self.records_bytes
     }
