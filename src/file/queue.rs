@@ -1,15 +1,18 @@
-//! The fair queues among the threads of this process, one for each session that is being written.
+//! The queues in which the threads of this process wait to write a session: one queue for each session that is being
+//! written.
 //!
-//! A file lock alone would starve threads, because waiting for one means polling. With a queue in front, only one
-//! thread of a process polls.
+//! Waiting for a file lock means polling, and a thread that polls may be overtaken again and again. With a queue, only
+//! the first thread of a process polls for the file lock, and the threads write in the order in which they came.
 //!
-//! - A thread takes its turn here first, and then the lock of the file (`flock`), always in this order.
-//! - A queue knows the thread that has the turn. A thread that would wait for itself is refused at once.
-//! - Every wait has a deadline: the wait for this queue and for the lock of the file together take at most
-//!   `FileStoreOptions::lock_wait` (default 5 s); then the operation fails with `Busy`.
-//! - A thread that ends its turn passes it on to the thread that has waited longest, and wakes it. No other thread can
-//!   come in between.
-//! - The table holds no queue that no thread uses.
+//! - A thread first waits in the queue for its turn, and then for the lock of the session file (`flock`). The order is
+//!   always this one.
+//! - A queue knows the thread that has the turn. If that thread asks for another turn, it would wait for itself, so it
+//!   is refused at once.
+//! - Every wait has a deadline: the waits for the queue and for the file lock together take at most
+//!   `FileStoreOptions::lock_wait` (default 5 s). Then the operation fails with `Busy`.
+//! - A thread that ends its turn gives it to the thread that has waited longest, and wakes that thread. No other thread
+//!   can take the turn in between.
+//! - A queue is removed when its last thread has ended its turn.
 use super::fork::ForkGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
@@ -17,23 +20,24 @@ use crate::sync::thread::{self, Thread, ThreadId};
 use crate::sync::{Instant, Mutex};
 use std::collections::VecDeque;
 
-/// The number of segments of the queue table, so that threads that write different sessions seldom meet: 64 for tens of
-/// threads. One under the checker of orders, so that the random ids of a model do not decide which threads meet.
+/// The number of segments of the queue table. Each has a lock of its own, so that threads that write different sessions
+/// seldom wait for each other; 64 are enough for tens of threads. In the models that the scheduler of `shuttle` checks
+/// there is one, so that the random ids of sessions do not decide which threads meet at a lock.
 const SEGMENTS: usize = if cfg!(all(test, shuttle)) { 1 } else { 64 };
 
-/// A session that a thread of this process is writing. Most writers meet no other, so a queue without a waiting thread
+/// The queue of a session that a thread of this process is writing. A queue in which no thread waits, as most are,
 /// needs no allocation.
 #[derive(Debug)]
 struct Queue {
     id: PublicId,
     /// The thread that has the turn.
     holder: ThreadId,
-    /// The threads that wait, the one that has waited longest first.
+    /// The waiting threads; the first one has waited longest.
     waiting: VecDeque<Thread>,
 }
 
-/// The queues of one segment, in no order: there is at most one for each thread that is writing, so a segment has a
-/// few.
+/// The queues of one segment, unsorted. There is at most one queue for each thread that is writing, so a linear search
+/// finds one quickly.
 #[derive(Debug, Default)]
 struct Segment(Vec<Queue>);
 
@@ -43,14 +47,14 @@ impl Segment {
     }
 }
 
-/// The queues of this process: one for each session that a thread is writing.
+/// The table of all queues.
 #[derive(Debug)]
 pub(super) struct Queues {
     segments: [Mutex<Segment>; SEGMENTS],
     fork_guard: ForkGuard,
 }
 
-/// A turn to write a session.
+/// The turn of a thread to write a session, until it is dropped.
 pub(super) struct Turn<'a> {
     queues: &'a Queues,
     id: PublicId,
@@ -61,12 +65,12 @@ impl Queues {
         Self { segments: std::array::from_fn(|_| Mutex::default()), fork_guard: ForkGuard::new() }
     }
 
-    /// Waits for this thread's turn to write the session.
+    /// Waits until it is this thread's turn to write the session.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Busy`] at the deadline; [`ErrorKind::Reentrant`] at once if this thread has the turn already, and
-    /// so would wait for itself; [`ErrorKind::Forked`] in a forked child, where the queues may hold turns of threads
+    /// [`ErrorKind::Busy`] at the deadline. [`ErrorKind::Reentrant`] at once if this thread has the turn already, and
+    /// so would wait for itself. [`ErrorKind::Forked`] in a forked child, where the queues may hold turns of threads
     /// that do not exist.
     pub(super) fn turn(&self, id: &PublicId, deadline: Instant) -> Result<Turn<'_>> {
         self.check_process()?;
@@ -91,12 +95,13 @@ impl Queues {
         Ok(Turn { queues: self, id: *id })
     }
 
-    /// Waits until the thread that had the turn has passed it on to this one.
+    /// Waits until the turn is passed on to this thread, which is in the queue already.
     #[cold]
     fn wait(&self, id: &PublicId, me: ThreadId, deadline: Instant) -> Result<()> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // Returns at once if the turn was passed on before. It may also return for no reason.
+            // `park_timeout` returns at once if this thread was woken before the call. It may also return without a
+            // reason, so the loop checks.
             thread::park_timeout(left);
             let mut segment = self.segment(id).lock();
             let at = segment.position(id).expect("a queue stays while a thread waits in it");
@@ -125,7 +130,7 @@ impl Queues {
         &self.segments[usize::from(id.as_bytes()[1]) % SEGMENTS]
     }
 
-    /// Passes the turn on to the thread that has waited longest; a queue without one is removed.
+    /// Gives the turn to the thread that has waited longest. If no thread waits, removes the queue.
     fn pass_on(&self, id: &PublicId) {
         let mut segment = self.segment(id).lock();
         let Some(at) = segment.position(id) else { return };
@@ -143,7 +148,7 @@ impl Queues {
         self.segments.iter().map(|segment| segment.lock().0.len()).sum()
     }
 
-    /// How many threads wait for a session.
+    /// The number of threads that wait for a session.
     #[cfg(test)]
     fn waiting(&self, id: &PublicId) -> usize {
         let segment = self.segment(id).lock();
@@ -157,14 +162,14 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// The error in a forked child.
+/// The error of an operation in a forked child.
 #[cold]
 fn forked() -> Error {
     Error::new(ErrorKind::Forked, "use a session store")
         .with_reason("this store was opened before the process was forked; open it in the child")
 }
 
-/// The error for a thread that would wait for itself.
+/// The error of an operation inside another one on the same session, by the same thread.
 fn reentrant() -> Error {
     Error::new(ErrorKind::Reentrant, "lock a session").with_reason(
         "this thread is changing that session already: a function given to `update_now`, `update` or `Store::update` must \
@@ -172,7 +177,7 @@ fn reentrant() -> Error {
     )
 }
 
-/// The error at the end of a wait, for a queue or a file lock.
+/// The error of an operation whose wait, in the queue or for the file lock, has reached its deadline.
 pub(super) fn busy() -> Error {
     Error::new(ErrorKind::Busy, "lock a session")
         .with_reason("another writer held it for the whole wait limit")
@@ -231,7 +236,8 @@ mod tests {
         assert_eq!(queues.len(), 0);
     }
 
-    /// The thread that has the turn after this one is not taken for it, nor this one for the thread before.
+    /// After the turn has passed from thread to thread, each is refused a second turn exactly while it has one: the
+    /// holder is neither the thread before nor the next one.
     #[test]
     fn a_turn_that_was_handed_over_is_the_next_threads() {
         let queues = Queues::new();

@@ -1,23 +1,24 @@
-//! Decoded records of sessions that were read or saved lately, bounded in bytes. The files stay the authority.
+//! The cache: decoded records of sessions that were read or saved lately, in a bounded number of bytes. The session
+//! files remain the authority.
 //!
-//! Knows no files. The caller decides whether an entry may be trusted, in a closure that runs under the lock of the
-//! entry's segment. Each segment holds a reference to the generation counters for that closure; loads take the
-//! segment's lock anyway, so the counters can be replaced without another lock. The promises: memory stays within its
-//! limit, entries that were not used lately are evicted first, and an older entry never replaces a newer one that is
-//! trusted.
+//! This module reads no files. The caller decides whether an entry may be returned, in a closure that runs under the
+//! lock of the entry's segment. Each segment has a reference to the generation counters for that closure. So the
+//! counters can be replaced under the locks that loads take anyway. Three promises: memory stays within its limit,
+//! entries that were not used lately are evicted first, and an older entry never replaces a newer one that may be
+//! returned.
 //!
 //! ```text
-//! key          its hash chooses the segment and the place in the index
-//! segment         lock, counters, sizes
+//! key          its hash selects the segment and the place in the index
+//! segment      lock, counters, sizes
 //!   index      positions, 4 bytes a place, open addressing                         index.rs
 //!   entries    key, stamp, times, public id, version, record: 128 bytes each       entry_array.rs
 //! record       one block of memory, shared with the callers that loaded it
 //! ```
 //!
 //! - A hit waits for main memory twice: for the entry, and then for the record and the session's counters, which are
-//!   fetched side by side. The indexes of 50,000 sessions are 280 KB, which stay in the processor's cache.
-//! - Eviction approximates least recently used by CLOCK: one mark in each entry and no list. Hit ratios in a simulation
-//!   of 50,000 sessions:
+//!   fetched at the same time. The indexes of 50,000 sessions take 280 KB, which stay in the processor's cache.
+//! - Eviction approximates least recently used by CLOCK: one flag in each entry, and no list. Hit ratios in a
+//!   simulation of 50,000 sessions:
 //!
 //!   | load | LRU | CLOCK | SIEVE | S3-FIFO |
 //!   |---|--:|--:|--:|--:|
@@ -25,14 +26,14 @@
 //!   | visitors come, load 8 times and leave | 88.7 % | 88.7 % | 76.2 % | 86.3 % |
 //!   | the same, with half as large a cache | 85.5 % | 84.8 % | 51.2 % | 77.7 % |
 //!
-//! - Up to 256 segments, each with a lock of its own, so that threads seldom wait for each other. Each segment gets an
-//!   equal share of the limit, at least 64 KiB, because segments that hold only a dozen sessions lower the last of
-//!   CLOCK's figures from 84.8 % to 76.3 %. A record larger than its segment is not kept.
+//! - There are up to 256 segments, each with a lock of its own, so that threads seldom wait for each other. Each
+//!   segment gets an equal share of the limit, at least 64 KiB: segments that hold only a dozen sessions lower the last
+//!   of CLOCK's figures from 84.8 % to 76.3 %. A record larger than its segment is not kept.
 //! - The limit is exact. It covers records, entries, indexes and the segments themselves, in block sizes of glibc's
 //!   allocator. The memory of one more segment is reserved for an index or array that is copied while it grows; only
-//!   one segment grows at a time. Parts are small, so no request waits for a large table to be copied.
+//!   one segment grows at a time. Segments are small, so no request waits for a large table to be copied.
 //! - Keys are session ids. Only ids of existing sessions are inserted, and this library drew those at random. A visitor
-//!   therefore cannot choose colliding keys, and a fast hash without a seed is safe.
+//!   therefore cannot choose keys that collide, and a fast hash without a seed is safe.
 //! - A replaced or evicted record is dropped after the lock is released, because freeing a large record takes longer
 //!   than finding one.
 mod entry_array;
@@ -52,37 +53,36 @@ use crate::sync::Mutex;
 use segment::{Moving, Segment};
 use std::sync::Arc;
 
-/// Enough for tens of threads.
+/// The largest number of segments: enough for tens of threads.
 const SEGMENTS_MAX: usize = 256;
-/// The cache has one segment for so many bytes of its limit, rounded down to a power of two. Because of the reserved
-/// share, a segment gets at least about half of this.
+/// The cache has one segment for each so many bytes of its limit, rounded down to a power of two. One more share is
+/// reserved for growth, so a segment gets at least about half of this.
 const BYTES_PER_SEGMENT: usize = 128 << 10;
 
 /// One version of a session, and the stamp that shows whether it is still the newest.
 #[derive(Clone, Debug)]
 pub(super) struct Cached {
     pub(super) record: Record,
-    /// The record's deadline, in microseconds since 1970; a copy of it is kept here so that a hit need not look into
-    /// the record.
+    /// The deadline that the record has, in microseconds since 1970. It is copied here so that a hit need not read the
+    /// record.
     pub(super) deadline: u64,
     saves: u64,
     ends: u64,
-    /// The time at which the counters were read for the stamp, by the store's clock, in microseconds since 1970.
+    /// The time at which the stamp was taken, by the store's clock, in microseconds since 1970.
     pub(super) read_at: u64,
     pub(super) version: Version,
     pub(super) id: PublicId,
     marks: Marks,
 }
 
-/// Two flags and a view, in the four bytes that an entry has left.
+/// Two flags and a view of the cut-offs, packed into four bytes, so that an entry takes 128 bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Marks(u32);
 
 impl Marks {
-    /// Whether the entry was used since CLOCK's hand passed it. It belongs to the segment, and lies here because a bit
-    /// is free.
+    /// Whether the entry was used since CLOCK's hand last passed it.
     const USED: u32 = 1 << 31;
-    /// Whether the stamp was read from the counters of the segment.
+    /// Whether the stamp was read from the counters that the segment has now.
     const OF_COUNTERS: u32 = 1 << 30;
     const FLAGS: u32 = Self::USED | Self::OF_COUNTERS;
     const _FIT: () = assert!(Self::OF_COUNTERS == 1 << View::BITS);
@@ -92,8 +92,8 @@ impl Marks {
     }
 }
 
-/// A version for the cache, and the number of the counters of its stamp, which an entry has no room for: the segment
-/// compares it when it takes the version in.
+/// A version that is to be put into the cache, with the number of the counters of its stamp. An entry has no room for
+/// that number, so the segment compares it with the number of its own counters, and stores the result as a flag.
 #[derive(Clone, Debug)]
 pub(super) struct Fresh {
     cached: Cached,
@@ -102,7 +102,7 @@ pub(super) struct Fresh {
 
 impl Fresh {
     /// `stamp` was read from the counters before the session file was opened, at the time `read_at`. The version was
-    /// not held against the cut-offs.
+    /// not yet compared with the log of cut-offs.
     pub(super) fn new(record: Record, id: PublicId, version: Version, stamp: Stamp, read_at: u64) -> Self {
         let Stamp { saves, ends, counters } = stamp;
         let deadline = record.deadline_micros();
@@ -110,7 +110,7 @@ impl Fresh {
         Self { cached: Cached { record, deadline, saves, ends, read_at, version, id, marks }, counters }
     }
 
-    /// The same, held against the cut-offs since `view`.
+    /// The same version, after it was compared with the cut-offs up to `view`.
     pub(super) fn checked(mut self, view: View) -> Self {
         self.cached.set_view(view);
         self
@@ -118,20 +118,21 @@ impl Fresh {
 }
 
 impl Cached {
-    /// The session's counters when this version was read; `counters` is the number of those of the segment, from which
-    /// they were read if [`is_of_counters`](Self::is_of_counters).
+    /// The stamp of this version. `counters` is the number of the segment's counters; it belongs to this stamp only if
+    /// [`is_of_counters`](Self::is_of_counters).
     #[inline]
     pub(super) fn stamp(&self, counters: u64) -> Stamp {
         Stamp { saves: self.saves, ends: self.ends, counters }
     }
 
-    /// Whether the stamp was read from the counters of the segment. If not, another counters file was taken up since.
+    /// Whether the stamp was read from the counters that the segment has now. If not, the store has switched to another
+    /// generations file since.
     #[inline]
     pub(super) fn is_of_counters(&self) -> bool {
         self.marks.0 & Marks::OF_COUNTERS != 0
     }
 
-    /// The view of the cut-offs in which the version was checked last.
+    /// The state of the log of cut-offs with which the version was last compared.
     #[inline]
     pub(super) fn view(&self) -> View {
         View::from_bits(self.marks.0 & !Marks::FLAGS)
@@ -145,27 +146,28 @@ impl Cached {
         self.marks.0 & Marks::USED != 0
     }
 
-    /// The version that need not be verified again when it is read.
+    /// The version, for a reader of the session file: if the file still has it, its checksum need not be verified
+    /// again.
     pub(super) fn known(&self) -> Known<'_> {
         Known { version: self.version, record: &self.record }
     }
 
-    /// Bytes of memory that the record takes.
+    /// The bytes of memory that the record takes.
     fn record_bytes(&self) -> usize {
         heap_block(self.record.allocated_bytes())
     }
 }
 
-/// The size of the block that glibc's allocator takes for an allocation of `bytes`.
+/// The size of the block that glibc's allocator takes from the heap for an allocation of `bytes`.
 fn heap_block(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
 }
 
-/// Whether an entry may be returned.
+/// The answer of the caller's closure to the question whether an entry may be returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
     Yes,
-    /// It is the newest version, and was not held against the last cut-offs.
+    /// It is the newest version, but was not yet compared with the last cut-offs.
     CutOffsUnchecked,
     No,
 }
@@ -173,9 +175,9 @@ pub(super) enum Trust {
 /// The result of a lookup in the cache.
 pub(super) enum Found {
     Trusted(Record, PublicId),
-    /// The entry is the newest version, and was not held against the last cut-offs.
+    /// The entry is the newest version, but was not yet compared with the last cut-offs.
     CutOffsUnchecked(Cached),
-    /// The entry may be stale.
+    /// The entry may be stale, so the session file must be read.
     Unverified(Cached),
     Nothing,
 }
@@ -187,8 +189,8 @@ pub(super) struct ReadCache {
     bytes_max: usize,
 }
 
-/// Aligned so that no two locks share a cache line: a neighbour that another thread takes would cost as much as a
-/// shared lock.
+/// A segment with its lock, aligned so that no two locks share a cache line. If they did, threads that take different
+/// locks would slow each other down as if they took the same one.
 #[repr(align(128))]
 struct Locked(Mutex<Segment>);
 
@@ -204,43 +206,44 @@ pub(super) struct Counts {
 impl ReadCache {
     pub(super) fn new(bytes_max: usize, counters: &Arc<Counters>) -> Self {
         let segments: usize = 1 << (bytes_max / BYTES_PER_SEGMENT).clamp(1, SEGMENTS_MAX).ilog2();
-        // One share is reserved for the segment that is growing.
+        // One share of the limit is reserved for the segment that is growing.
         let segment_bytes_max = (bytes_max / (segments + 1)).saturating_sub(size_of::<Locked>());
         let segment = |_| Locked(Mutex::new(Segment::new(segment_bytes_max, Arc::clone(counters))));
         Self { segments: (0..segments).map(segment).collect(), moving: Moving::default(), bytes_max }
     }
 
-    /// Replaces the counters against which entries are validated.
+    /// Replaces the counters with which the stamps of entries are compared.
     pub(super) fn set_counters(&self, counters: &Arc<Counters>) {
         for segment in &self.segments {
             segment.0.lock().set_counters(counters);
         }
     }
 
-    /// Looks a session up; its entry counts as used. `trust` decides whether the entry may be returned.
+    /// Looks a session up, and marks its entry as used. `trust` decides whether the entry may be returned.
     #[inline]
     pub(super) fn get(&self, key: &Key, trust: impl FnOnce(&Cached, &Counters) -> Trust) -> Found {
         self.segment(key).lock().get(key, trust)
     }
 
-    /// The entry of a session, fresh or stale, for an operation that is about to read its file; it is not counted as
-    /// used.
+    /// The entry of a session, fresh or stale, for an operation that is about to read the session file. It is not
+    /// marked as used.
     pub(super) fn peek(&self, key: &Key) -> Option<Cached> {
         self.segment(key).lock().peek(key)
     }
 
-    /// Marks the entry of a session as checked in `view`, if it is still this one.
+    /// Notes that the version `checked` was compared with the cut-offs up to `view`, if the entry still has that
+    /// version.
     pub(super) fn mark_checked(&self, key: &Key, checked: &Cached, view: View) {
         self.segment(key).lock().mark_checked(key, checked, view);
     }
 
-    /// Keeps an entry, unless a newer and trusted one is there.
+    /// Puts an entry in, unless the cache has a newer one that may be returned.
     pub(super) fn put(&self, key: &Key, fresh: Fresh, trust: impl FnOnce(&Cached, &Counters) -> Trust) {
         let removed = self.segment(key).lock().put(key, fresh, &self.moving, trust);
         drop(removed);
     }
 
-    /// Drops the entry of a session that has ended, or may have.
+    /// Removes the entry of a session.
     pub(super) fn forget(&self, key: &Key) {
         let out = self.segment(key).lock().forget(key, &self.moving);
         drop(out);
@@ -260,16 +263,16 @@ impl ReadCache {
 
     #[inline]
     fn segment(&self, key: &Key) -> &Mutex<Segment> {
-        // These bits decide neither the place in the index (higher bits) nor the tag (lower bits). The number of
-        // segments is a power of two.
+        // These bits of the hash select neither the place in the index (which uses higher bits) nor the tag (lower
+        // bits). The number of segments is a power of two.
         &self.segments[(key.hash() >> 40) as usize & (self.segments.len() - 1)].0
     }
 }
 
 impl std::fmt::Debug for ReadCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // No keys, because they are secrets. No counts, because reading them would wait for locks, which threads of a
-        // parent process may hold for ever after a fork.
+        // Prints no keys, because they are secrets; and no counts, because reading them would wait for locks, which in
+        // a forked child may be held by threads that do not exist there.
         f.debug_struct("ReadCache").field("bytes_max", &self.bytes_max).finish_non_exhaustive()
     }
 }
