@@ -23,7 +23,6 @@ mod errors;
 mod expiry_index;
 mod flock;
 mod force_delete;
-mod fork;
 mod frame;
 mod generations;
 mod grow;
@@ -42,7 +41,6 @@ mod permissions;
 #[cfg(test)]
 #[cfg(shuttle)]
 mod proofs;
-mod queue;
 mod read;
 mod read_cache;
 mod reaper;
@@ -71,6 +69,7 @@ pub use sweep::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepRepo
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{SessionId, Token};
+use crate::queue::Queues;
 use crate::record::Record;
 use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Rotation, Saved, Store};
 use coherence::{Coherence, Found};
@@ -136,7 +135,7 @@ use std::time::SystemTime;
 #[derive(Debug)]
 pub struct FileStore {
     root: Root,
-    queues: queue::Queues,
+    queues: Queues,
     recreated: Recreated,
     expiry_index: ExpiryIndex,
     coherence: Coherence,
@@ -171,7 +170,7 @@ impl FileStore {
         Ok(Self {
             coherence: Coherence::new(&root, generations, &options, has_log)?,
             root,
-            queues: queue::Queues::new(),
+            queues: Queues::new(),
             recreated: Recreated::at_opening(were_missing),
             expiry_index: ExpiryIndex::default(),
             options,

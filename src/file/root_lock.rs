@@ -5,7 +5,7 @@
 //! opening waits for it. A forked child does not unlock: the lock belongs to the open file, which the child shares with
 //! its parent.
 use super::flock::wait_for;
-use super::fork::ForkGuard;
+use crate::fork::ForkGuard;
 use crate::sync::Instant;
 use fs2::FileExt;
 use std::fs::File;

@@ -1,20 +1,20 @@
 //! The queues in which the threads of this process wait to write a session: one queue for each session that is being
 //! written.
 //!
-//! Waiting for a file lock means polling, and a thread that polls may be overtaken again and again. With a queue, only
-//! the first thread of a process polls for the file lock, and the threads write in the order in which they came.
+//! Waiting for a lock between processes means polling, and a thread that polls may be overtaken again and again. With a
+//! queue, only the first thread of a process polls, and the threads write in the order in which they came.
 //!
-//! - A thread first waits in the queue for its turn, and then for the lock of the session file (`flock`). The order is
-//!   always this one.
+//! - In the file engine, a thread first waits in the queue for its turn, and then for the lock of the session file
+//!   (`flock`). The order is always this one.
 //! - A queue knows the thread that has the turn. If that thread asks for another turn, it would wait for itself, so it
 //!   is refused at once.
-//! - Every wait has a deadline: the waits for the queue and for the file lock together take at most
-//!   `FileStoreOptions::lock_wait` (default 5 s). Then the operation fails with `Busy`.
+//! - Every wait has a deadline: the waits for the queue and for the file lock together take at most the wait limit of
+//!   the store (default 5 s). Then the operation fails with `Busy`.
 //! - A thread that ends its turn gives it to the thread that has waited longest, and wakes that thread. No other thread
 //!   can take the turn in between.
 //! - A queue is removed when its last thread has ended its turn.
-use super::fork::ForkGuard;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::ForkGuard;
 use crate::id::PublicId;
 use crate::sync::thread::{self, Thread, ThreadId};
 use crate::sync::{Instant, Mutex};
@@ -49,19 +49,19 @@ impl Segment {
 
 /// The table of all queues.
 #[derive(Debug)]
-pub(super) struct Queues {
+pub(crate) struct Queues {
     segments: [Mutex<Segment>; SEGMENTS],
     fork_guard: ForkGuard,
 }
 
 /// The turn of a thread to write a session, until it is dropped.
-pub(super) struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     queues: &'a Queues,
     id: PublicId,
 }
 
 impl Queues {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { segments: std::array::from_fn(|_| Mutex::default()), fork_guard: ForkGuard::new() }
     }
 
@@ -72,7 +72,7 @@ impl Queues {
     /// [`ErrorKind::Busy`] at the deadline. [`ErrorKind::Reentrant`] at once if this thread has the turn already, and
     /// so would wait for itself. [`ErrorKind::Forked`] in a forked child, where the queues may hold turns of threads
     /// that do not exist.
-    pub(super) fn turn(&self, id: &PublicId, deadline: Instant) -> Result<Turn<'_>> {
+    pub(crate) fn turn(&self, id: &PublicId, deadline: Instant) -> Result<Turn<'_>> {
         self.check_process()?;
         let me = thread::current();
         let must_wait = {
@@ -120,7 +120,7 @@ impl Queues {
     ///
     /// [`ErrorKind::Forked`] in a process other than the one that opened the store.
     #[inline]
-    pub(super) fn check_process(&self) -> Result<()> {
+    pub(crate) fn check_process(&self) -> Result<()> {
         if self.fork_guard.same_process() { Ok(()) } else { Err(forked()) }
     }
 
@@ -144,7 +144,7 @@ impl Queues {
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.segments.iter().map(|segment| segment.lock().0.len()).sum()
     }
 
@@ -178,7 +178,7 @@ fn reentrant() -> Error {
 }
 
 /// The error of an operation whose wait, in the queue or for the file lock, has reached its deadline.
-pub(super) fn busy() -> Error {
+pub(crate) fn busy() -> Error {
     Error::new(ErrorKind::Busy, "lock a session")
         .with_reason("another writer held it for the whole wait limit")
 }

@@ -12,7 +12,7 @@ use memmap2::MmapMut;
 
 /// Distinguishes the process that called [`new`](Self::new) from forked children of that process.
 #[derive(Debug)]
-pub(super) struct ForkGuard {
+pub(crate) struct ForkGuard {
     /// A page whose first byte is 1 in this process, and 0 in a forked child; `None` if the kernel cannot wipe pages on
     /// fork.
     page: Option<MmapMut>,
@@ -20,13 +20,13 @@ pub(super) struct ForkGuard {
 }
 
 impl ForkGuard {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { page: page_wiped_by_fork(), process: std::process::id() }
     }
 
     /// Whether this is the process that made the guard.
     #[inline]
-    pub(super) fn same_process(&self) -> bool {
+    pub(crate) fn same_process(&self) -> bool {
         match &self.page {
             Some(page) => page[0] == 1,
             None => self.process == std::process::id(),
@@ -34,7 +34,7 @@ impl ForkGuard {
     }
 
     #[cfg(test)]
-    pub(super) fn of_another_process() -> Self {
+    pub(crate) fn of_another_process() -> Self {
         Self { page: None, process: std::process::id() + 1 }
     }
 }
