@@ -1,10 +1,9 @@
-//! Every public method of the types that programs use in each handler has an example, which the documentation
-//! tests compile.
+//! Every public method of the types that programs use in each handler has an example, which the documentation tests
+//! compile.
 use std::fs;
 use std::path::Path;
 
-/// The public methods of this type in a source, each with whether its documentation has an example that is
-/// compiled.
+/// The public methods of this type in a source. For each, whether its documentation has an example that is compiled.
 fn methods(source: &str, of: &str) -> Vec<(String, bool)> {
     let mut found = Vec::new();
     let (mut inside, mut has_example, mut in_block) = (false, false, false);
@@ -23,7 +22,7 @@ fn methods(source: &str, of: &str) -> Vec<(String, bool)> {
             let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             found.push((name, has_example));
         }
-        // Another item begins: the documentation so far belongs to this one.
+        // Another item begins. The documentation before it belongs to that item.
         if !text.starts_with("//") && !text.starts_with("#[") {
             has_example = false;
         }
