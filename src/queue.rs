@@ -125,8 +125,8 @@ impl Queues {
     }
 
     fn segment(&self, id: &PublicId) -> &Mutex<Segment> {
-        // The second byte of the id chooses the segment, because the first is the shard, and the sessions of one shard
-        // must spread too.
+        // The second byte of the id selects the segment. The first one is the shard, and the sessions of one shard must
+        // spread over the segments, too.
         &self.segments[usize::from(id.as_bytes()[1]) % SEGMENTS]
     }
 
@@ -227,7 +227,7 @@ mod tests {
             );
         }
         drop(queues.turn(&b, minute()).unwrap());
-        // A thread that gave up waiting has changed nothing of that.
+        // The thread that gave up waiting has not changed the holder.
         thread::scope(|scope| drop(scope.spawn(|| queues.turn(&a, soon()).map(drop)).join()));
         assert_eq!(queues.turn(&a, minute()).err().map(|error| error.kind()), Some(ErrorKind::Reentrant));
         drop(held);
@@ -287,7 +287,7 @@ mod tests {
             for n in 0..6 {
                 let (queues, order, id) = (&queues, &order, &id);
                 scope.spawn(move || {
-                    // The fourth gives up before the others get their turn.
+                    // The fourth thread gives up before the others get their turn.
                     let wait = Duration::from_millis(if n == 3 { 1 } else { 30_000 });
                     let turn = queues.turn(id, Instant::now() + wait);
                     assert_eq!(turn.is_err(), n == 3);

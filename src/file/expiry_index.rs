@@ -321,7 +321,7 @@ mod tests {
             (0..if cfg!(miri) { 100 } else { 1000_u32 }).map(|n| (n * 7 % 251) as u8).collect();
         check(&[&garbage[..], &bytes_of([5, 6])].concat(), &[5, 6]);
         check(&[&[0; 3 * ENTRY_BYTES][..], &bytes_of([7])].concat(), &[7]);
-        // Erased behind a torn one: the zeros lie between two frames.
+        // An erased entry after a torn one: its zeros are not at a multiple of an entry's size.
         check(&[&bytes_of([1])[..11], &[0; 2 * ENTRY_BYTES], &bytes_of([8])].concat(), &[8]);
     }
 
@@ -360,7 +360,7 @@ mod tests {
         index.insert_if_earlier(&root, Entry { id, deadline: at(21) }, at(20), at(10));
         index.insert_if_earlier(&root, Entry { id, deadline: at(20) }, at(20), at(10));
         index.insert_if_earlier(&root, Entry { id, deadline: at(20) - quarter }, at(20), at(10));
-        // Both are more than 30 days ahead.
+        // Both deadlines are more than 30 days ahead, so both are in the last bucket, and nothing is inserted.
         index.insert_if_earlier(&root, Entry { id, deadline: at(8000) }, at(9000), at(10));
         assert!(!dir.path().join(DUE).exists());
         index.insert_if_earlier(&root, Entry { id, deadline: at(12) }, at(20), at(10));
@@ -388,7 +388,8 @@ mod tests {
             erase(&reader.file, &struck).unwrap();
             assert_eq!(offsets_of(&mut open()), *left);
         };
-        // As many neighbours as one write erases, one more, many more, single ones, every seventh, every second.
+        // Runs of entries to erase: as many as one write erases, one more, many more, single ones, every seventh, and
+        // every second.
         erase(&mut left, &|n| n < 128);
         erase(&mut left, &|n| (200..=328).contains(&n));
         erase(&mut left, &|n| n > 500);
@@ -428,7 +429,7 @@ mod tests {
         }
         let numbers = || index.open.read().iter().map(|(number, _)| *number).collect::<Vec<_>>();
         assert_eq!(numbers(), [46, 47, 48, 49]);
-        // A removed bucket is opened again, and kept once.
+        // A bucket that was removed is opened again, and is in the list of open buckets once.
         std::fs::remove_file(dir.path().join(DUE).join("48")).unwrap();
         index.insert(&root, Entry { deadline: at(48), ..entry(48) }, at(5));
         assert_eq!(numbers(), [46, 47, 49, 48]);
@@ -504,7 +505,7 @@ mod tests {
         let (dir, root) = store();
         let index = ExpiryIndex::default();
         let file = || index.try_insert(&root, entry(1), 0);
-        // Without an index, with a bucket that is not open yet, and with one that is.
+        // The store has no index, or a bucket that is not open yet, or an open bucket.
         for (prepare, calls) in [
             (dir.path().join(DUE), &["open directory", "make directory", "open directory"][..]),
             (dir.path().join(DUE).join("0"), &["append", "stat file", "open directory"][..]),

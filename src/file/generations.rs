@@ -85,10 +85,10 @@ pub(super) struct Generations {
 /// Where a store has its counters.
 #[derive(Debug)]
 enum Current {
-    /// In no shared file: a read-only store, which has none, or a test.
+    /// The counters are in no shared file: the store is read-only, and has none, or is a test's.
     Fixed(Arc<Counters>),
-    /// In the file `run/generations`. `mapped` is false for a store without a cache, which only writes to it.
-    /// `counters` is replaced when another file gets the name.
+    /// The counters are in the file `run/generations`. `mapped` is false for a store without a cache, which only writes
+    /// to it. `counters` is replaced when another file gets the name.
     Shared { root: Root, mapped: bool, counters: RwLock<Arc<Counters>> },
 }
 

@@ -331,7 +331,7 @@ impl Survey {
     }
 }
 
-/// The counts of one repair.
+/// The results of one repair.
 struct Repairs<'a> {
     wanted: &'a Wanted,
     /// The number of files and directories that were accessible, before the repair, to users other than the owner and,

@@ -167,7 +167,7 @@ fn heap_block(bytes: usize) -> usize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
     Yes,
-    /// It is the newest version, but was not yet compared with the last cut-offs.
+    /// The entry has the newest version, but was not yet compared with the last cut-offs.
     CutOffsUnchecked,
     No,
 }
@@ -310,7 +310,7 @@ mod tests {
         if yes { Trust::Yes } else { Trust::No }
     }
 
-    /// A version that has this sequence, with a text of so many bytes.
+    /// A version with this sequence number, whose record has a text of this many bytes.
     fn cached(sequence: usize, text_bytes: usize) -> Fresh {
         let mut record = Record::new(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
         record.insert("text", &Value::new(&"x".repeat(text_bytes)).unwrap()).unwrap();
@@ -323,7 +323,7 @@ mod tests {
     }
 
     fn key(n: usize) -> Key {
-        // Spread as random ids are.
+        // The hashes of the keys are spread as those of random ids.
         static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
             let bytes = |n: usize| *PublicId::digest(&n.to_le_bytes()).as_bytes();
             let letter = |byte: u8| char::from(b'a' + byte % 26);
@@ -334,7 +334,7 @@ mod tests {
         KEYS[n]
     }
 
-    /// One segment.
+    /// A segment, and the lock for moving its memory.
     struct One {
         segment: Segment,
         moving: Moving,
@@ -344,7 +344,7 @@ mod tests {
         fn of(bytes_max: usize) -> Self {
             Self { segment: Segment::new(bytes_max, counters()), moving: Moving::default() }
         }
-        /// With room for as much as this many entries with texts of this size take, and not for a byte more.
+        /// A segment whose limit is exactly the size of this many entries with texts of this length.
         fn with_room_for(entries: usize, text_bytes: usize) -> Self {
             let mut large = Self::of(usize::MAX / 2);
             (0..entries).for_each(|n| large.put(n, 1, text_bytes));
@@ -362,7 +362,7 @@ mod tests {
         fn sequence(&self, n: usize) -> Option<u64> {
             self.segment.peek(&key(n)).map(|cached| cached.version.sequence)
         }
-        /// Which of the first entries are there.
+        /// Which of the first entries are still in the segment.
         fn present<const N: usize>(&self) -> [bool; N] {
             std::array::from_fn(|n| self.sequence(n).is_some())
         }
@@ -373,7 +373,8 @@ mod tests {
         let mut one = One::with_room_for(3, 100);
         (0..3).for_each(|n| one.put(n, 1, 100));
         assert_eq!(one.present(), [true, true, true, false, false, false]);
-        // A load is a use, trusted or not; so is a save. A peek is none.
+        // A load marks the entry as used, whether the entry may be returned or not; a save does so, too. A peek does
+        // not.
         assert!(matches!(one.load(0, true), Found::Trusted(..)));
         assert!(one.segment.peek(&key(1)).is_some());
         one.put(3, 1, 100);
@@ -392,9 +393,9 @@ mod tests {
         assert_eq!((one.segment.evicted, one.segment.len(), one.segment.trusted), (3, 3, 1));
     }
 
-    /// A segment that has shrunk has room for a record that is larger than it takes in by its rule.
+    /// A segment whose array has shrunk has room for a record that is larger than the largest one that it accepts.
     #[test]
-    fn an_older_version_too_large_for_its_part_replaces_no_newer_one() {
+    fn an_older_version_too_large_to_keep_replaces_no_newer_one() {
         let mut one = One::of(20_000);
         (0..12).for_each(|n| one.put(n, 5, 10));
         (1..12).for_each(|n| _ = one.forget(n));
@@ -422,7 +423,8 @@ mod tests {
             one.put(n, 1, 100);
             assert_eq!((one.sequence(n - 20), one.sequence(n - 19)), (None, Some(1)), "{n}");
         }
-        // All were used: the hand goes round once, and then the oldest goes.
+        // All entries are marked as used. So the hand goes round once and clears the marks, and then the oldest entry
+        // is evicted.
         (50..70).for_each(|n| drop(one.load(n, true)));
         one.put(70, 1, 100);
         assert_eq!((one.sequence(50), one.sequence(51)), (None, Some(1)));
@@ -470,7 +472,7 @@ mod tests {
         (0..many).for_each(|n| one.put(n, 1, 10));
         let overhead = |one: &One| one.segment.bytes() - one.segment.records_bytes();
         let full = overhead(&one);
-        // Each takes the place of a tenth.
+        // Each of the large entries takes as much memory as a tenth of the small ones.
         let text_bytes = one.segment.bytes() / 11;
         (many..many + 60).for_each(|n| one.put(n, 1, text_bytes));
         assert!((8..=11).contains(&one.segment.len()), "{} large ones", one.segment.len());
@@ -479,7 +481,8 @@ mod tests {
         assert_eq!((one.segment.len(), one.segment.bytes()), (0, 0));
     }
 
-    /// The records are the payload, with the allocator's overhead. 200 bytes is a session that holds a number.
+    /// The payload is the memory of the records, with the allocator's overhead. A record of 200 bytes is that of a
+    /// session with one number.
     #[test]
     fn a_cached_session_takes_at_most_its_payload_and_a_fifth_and_128() {
         let mut large = One::of(usize::MAX / 2);
@@ -512,7 +515,7 @@ mod tests {
             assert!(segments.is_power_of_two() && segments <= 256);
             let segment = cache.segments[0].0.lock().bytes_max();
             let of_segments = segments * (segment + size_of::<Locked>());
-            // A segment's own bytes are there also where no entry may be.
+            // A segment takes some memory itself, even if the limit leaves no room for an entry.
             assert!(
                 segment == 0 || of_segments + segment <= bytes_max,
                 "{bytes_max}: {segments} segments of {segment}"
@@ -574,7 +577,7 @@ mod tests {
         check(5, 4, false, 4);
         check(5, 6, true, 6);
         check(5, 6, false, 6);
-        // As of a later reading.
+        // The same version, read at a later time.
         let mut one = One::of(1 << 20);
         one.put(1, 5, 10);
         let mut later = cached(5, 10);
@@ -624,7 +627,7 @@ mod tests {
             let there = one.segment.peek(&key(1)).unwrap();
             assert_eq!((there.view(), there.stamp(0), there.is_used()), (highest, stamp, true));
         }
-        // Another version was not checked.
+        // This call names another version than the entry has, so it changes nothing.
         one.segment.mark_checked(&key(1), &cached(2, 1).cached, View::NONE);
         assert_eq!(one.segment.peek(&key(1)).unwrap().view(), highest);
     }
@@ -675,7 +678,7 @@ mod tests {
         cache.put(&Key::of(&SessionId::parse(&id).unwrap()), cached(1, 10), |_, _| Trust::Yes);
         let text = format!("{cache:?}");
         assert!(text.contains("bytes_max: 33554432"), "{text}");
-        // Neither as text nor as a list of bytes.
+        // The key is not printed, neither as a text nor as a list of bytes.
         assert!(!text.contains("kkkk") && !text.contains("107, 107"), "{text}");
     }
 
@@ -706,7 +709,7 @@ mod tests {
             steps in proptest::collection::vec(step(), 1..300),
         ) {
             let mut one = One::of(bytes_max);
-            // The sequence and the text's size of each entry.
+            // The model: for each entry, its sequence number and the size of its text.
             let mut model = BTreeMap::new();
             for step in steps {
                 match step {

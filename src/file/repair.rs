@@ -47,7 +47,8 @@ impl FileStore {
         let sharing = permissions::sharing_of(&root.stat(".").map_err(io)?);
         let root = root.shared_with(sharing);
         let parameters = Parameters::of(&root)?;
-        // This is checked before the permissions, because the permissions of a directory without a store do not matter.
+        // Whether there is a store is checked before the permissions, because the permissions of a directory without a
+        // store do not matter.
         if parameters == Parameters::Lost && !has_shards(&root)? {
             let error = Error::new(ErrorKind::NotASessionStore, OPERATION).with_path(dir);
             return Err(error.with_reason("there is no session store in it"));

@@ -354,7 +354,7 @@ mod tests {
     fn lost_events_invalidate_all_sessions() {
         assert_eq!(invalidation_of(Err(notify::Error::generic("read"))), Invalidation::All);
         check_one(Event::new(EventKind::Other).set_flag(Flag::Rescan), Invalidation::All);
-        // An overflow counts more than the kind of the event.
+        // If events were lost, all sessions are invalidated, whatever the kind of this event is.
         check_one(removed(SESSION).set_flag(Flag::Rescan), Invalidation::All);
     }
 
@@ -370,7 +370,7 @@ mod tests {
             check_one(removed(path), want);
         }
         check_one(removed("/root/run"), Invalidation::Run);
-        // A directory that is moved says so itself, and the kernel gives that no number.
+        // A shard that is moved also causes an event of its own, to which the kernel gives no number.
         check_one(name(RenameMode::From, None, SHARD), of_shard);
         check_one(Event::new(EventKind::Remove(RemoveKind::File)), Invalidation::Nothing);
     }

@@ -56,8 +56,8 @@ use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::sync::Arc;
 
-/// The most candidates of a request that are read, well-formed or not; the rest is ignored. A browser sends one cookie
-/// of this name, or a few (one for each path and domain). 64 leave room for those and bound the work.
+/// The number of tokens of a request that are read, at most, valid or not. Further ones are ignored. A browser sends
+/// one cookie of this name, or a few (one for each path and domain). 64 leave room for those and bound the work.
 const CANDIDATES_MAX: u8 = 64;
 
 /// One visitor's session. Owned and `Send`; made without I/O.
@@ -78,25 +78,25 @@ const CANDIDATES_MAX: u8 = 64;
 )]
 pub struct Session {
     context: Arc<Context>,
-    /// The request's well-formed tokens, until a `destroy` clears them. Only the first few are looked up.
+    /// The valid tokens that the request has sent, until a `destroy` clears them. Only the first few are looked up.
     candidates: Candidates,
-    /// The number of candidates that were read, well-formed or not.
+    /// The number of tokens that were read, valid or not.
     candidates_read: u8,
-    /// The session that the candidates lead to; empty until the first read.
+    /// The session that the tokens lead to; empty before the session is first used.
     found: OnceCell<Found>,
     malformed_observed: Cell<bool>,
     /// Whether the response depends on the session.
     accessed: Cell<bool>,
     /// Whether the request used the session in a way that counts as a read for [`Renewal`](crate::Renewal).
     read: Cell<bool>,
-    /// Whether the request moves no deadline.
+    /// Whether the request is passive: it moves no deadline.
     passive: bool,
     modified: bool,
-    /// Whether this request wrote to the store, for [`Renewal::OnSave`](crate::Renewal::OnSave).
+    /// Whether this request has written to the store. [`Renewal::OnSave`](crate::Renewal::OnSave) asks for it.
     saved: bool,
-    /// Whether a write of this request was less than [`Durability::PowerSafe`].
+    /// Whether a save of this request had a lower durability than [`Durability::PowerSafe`].
     saved_relaxed: bool,
-    /// Whether the request presented a well-formed token, also if a `destroy` has cleared it since.
+    /// Whether the request has sent a valid token, even if a `destroy` has cleared it since.
     presented_token: bool,
     /// Whether the response removes the cookie, unless a new session is stored.
     removes_cookie: bool,
@@ -112,7 +112,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A new session; [`present`](Self::present) gives it the tokens of its request.
+    /// A new session. [`present`](Self::present) passes the tokens of its request to it.
     #[inline]
     pub(crate) fn new(context: Arc<Context>) -> Self {
         Self {
@@ -139,8 +139,9 @@ impl Session {
         }
     }
 
-    /// Takes the next candidate of the request; the first live one among all candidates is this session. Does no I/O.
-    /// `None` stands for a candidate that cannot be a token of any store. Returns whether further candidates are read.
+    /// Passes the next token of the request to the session. The first one that has a live session determines the
+    /// session. Does no I/O. `None` stands for a value that no store can have as a token. Returns whether further
+    /// tokens are read.
     pub(crate) fn present(&mut self, candidate: Option<Token>) -> bool {
         match candidate {
             Some(token) if self.context.store.is_well_formed(&token) => {
@@ -235,7 +236,7 @@ impl Session {
         Ok(self.load()?.map(|current| current.token.clone()))
     }
 
-    /// Reports once that the request presented a malformed token: a header of megabytes must not fill a log.
+    /// Reports an invalid token once for each request, because a header of megabytes must not fill a log.
     fn observe_malformed(&self) {
         if !self.malformed_observed.replace(true) {
             self.context.observe(&Event::Malformed);

@@ -67,7 +67,7 @@ impl Rounds {
         self.done.lock().unwrap().rounds
     }
 
-    /// The figures of all rounds.
+    /// The results of all rounds.
     #[track_caller]
     pub(crate) fn figures(self) -> Figures {
         let done = self.done.into_inner().unwrap();

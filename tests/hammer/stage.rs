@@ -58,7 +58,7 @@ impl<'a> Going<'a> {
         Self { ledger, until: None }
     }
 
-    /// Whether to continue.
+    /// Whether the loop should go on.
     pub(crate) fn on_still(&self) -> bool {
         self.on_until(true)
     }

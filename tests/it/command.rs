@@ -1278,7 +1278,7 @@ fn with_json_every_error_is_an_object_on_standard_error() {
     assert!(error.starts_with("line 1: column 1: expected value\nthe last line, "), "{error}");
     let error = check_json_error(&finish(&mut sessile(["show", "--json", root])).ends(2));
     assert!(error.starts_with("no session id was given"), "{error}");
-    // So is the event of an opening that recreates a part of the store.
+    // The event of an opening that recreates a part of the store is printed as JSON, too.
     let bare = Place::new();
     let root = bare.root.to_str().unwrap();
     fs::remove_dir(bare.root.join("77")).unwrap();

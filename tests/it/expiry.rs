@@ -331,7 +331,7 @@ fn the_first_age_is_for_visitors_without_login_and_setting(stage: &Stage) {
     check(|s| s.set_expiry(Expiry::After(secs(9))), secs(9));
     check(|s| s.set_expiry(Expiry::After(secs(90))), secs(90));
     check(|s| s.set_expiry(Expiry::BrowserClose), secs(60));
-    // The second request is a login.
+    // In this case, the second request is a login.
     let token = check(|_| (), secs(60));
     stage.clock.advance(secs(5));
     let mut session = presented(stage, &lifetime, &token);
@@ -487,10 +487,10 @@ fn a_limit_that_is_introduced_later_counts_earlier_activity(stage: &Stage) {
 
 fn the_stored_deadline_is_the_earliest_of_all_limits(stage: &Stage) {
     let check = |lifetime: Lifetime, expiry: Expiry, expected: Duration| {
-        // The setting is applied when a session is created …
+        // The setting is applied when a session is created.
         let token = stored_with(stage, &lifetime, expiry);
         assert_eq!(stage.record(&token).deadline(), stage.clock.now() + expected, "{lifetime:?}, {expiry:?}");
-        // … and when a later request, after 100 seconds, merges its changes into it.
+        // The setting is also applied when a later request, after 100 seconds, merges its changes into the session.
         let token = stored(stage, &lifetime);
         stage.clock.advance(secs(100));
         let mut session = presented(stage, &lifetime, &token);

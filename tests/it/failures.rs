@@ -295,7 +295,7 @@ impl Board {
     }
 }
 
-/// The state of one worker process.
+/// What one of the worker processes works with.
 struct AtWork {
     store: FileStore,
     board: Board,
@@ -893,13 +893,13 @@ fn a_forbidden_operation_names_the_file() {
     let text = |operation: &str| format!("failed to {operation} `{}`", path.display());
     let check_alive = |want: &str| assert_eq!(load(&store, &saved.token).unwrap().as_deref(), Some(want));
 
-    // A session file without write permission can be loaded …
+    // A session file without write permission can be loaded.
     allow(&path, 0o400);
     for (_, result) in saves(&store, &saved.token) {
         check_error(result, ErrorKind::Io, &text("open session file"), denied);
         check_alive("old");
     }
-    // … and is ended when its visitor logs out, even if it cannot be read.
+    // A session is ended when its visitor logs out, even if its file cannot be written or read.
     for mode in [0o400, 0] {
         let other = create(&store, "other");
         allow(&path_of(&root, other.live.id), mode);

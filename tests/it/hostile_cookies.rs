@@ -53,7 +53,7 @@ fn a_hostile_header_finds_makes_and_changes_nothing() {
     for header in &headers {
         check(&site, header);
     }
-    // The victim's session has not changed.
+    // The victim's session can still be used, and has not changed.
     let victim = site.sessions.visit([format!("session={}", site.id).as_str()]);
     assert_eq!(victim.user().unwrap().as_deref(), Some("victim"));
 }

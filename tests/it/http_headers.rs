@@ -474,12 +474,12 @@ fn a_logout_removes_the_presented_cookie_on_any_status() {
         check(&site, Known, &[Expire(expiry)], GOOD, &[VARY, REMOVAL, NO_STORE]);
         check(&site, Known, &[Expire(expiry)], BAD, &[VARY]);
     }
-    // The request has sent an id, and the session may have been read or not, before or after the logout. The cookie is
-    // removed …
+    // The request has sent an id, and the session may have been read or not, before or after the logout. In each case
+    // the cookie is removed.
     for operations in [&[Destroy][..], &[Read, Destroy], &[Destroy, Read, Destroy], &[UpdateNow, Destroy]] {
         check(&site, Stranger, operations, ALL, &[VARY, REMOVAL, NO_STORE]);
-        // … but not if the request sent none. Otherwise another site could log visitors out, because its requests carry
-        // no `SameSite` cookie.
+        // If the request sent no id, the cookie is not removed. Otherwise another site could log visitors out, because
+        // its requests carry no `SameSite` cookie.
         check(&site, Nobody, operations, ALL, &[VARY]);
     }
     for value in ["", "A", "../x", &"a".repeat(33)] {
@@ -759,7 +759,7 @@ fn a_changed_visit_that_is_dropped_unfinished_is_observed() {
 fn a_session_of_many_years_sends_its_cookie_again_each_30_days() {
     let years = Duration::from_secs(5_000 * 86_400);
     let lifetime = Lifetime::new().age(years).renewal(Renewal::OnRead);
-    // This also holds if no activity moves the deadline, because browsers drop a cookie after 400 days.
+    // The cookie is also sent again if no activity moves the deadline, because browsers drop a cookie after 400 days.
     for (lifetime, max_age) in
         [(lifetime.clone(), 5_000 * 86_400), (lifetime.absolute_limit(years), 4_970 * 86_400)]
     {
@@ -925,13 +925,13 @@ fn a_session_that_ends_after_a_save_is_gone_without_a_cookie() {
     check_gone(&site, &[Rotate, Save], &[Insert]);
     check_gone(&site, &[Login, Save], &[Insert]);
 
-    // The same if an operation of the handler finds that the session has ended …
+    // The same if an operation of the handler finds that the session has ended.
     let (mut visit, token) = arrive(&site, After(STEP), &[Insert, Save]);
     site.store.inner.delete(&token.unwrap()).unwrap();
     assert_eq!(UpdateNow.on(&mut visit).unwrap_err().kind(), ErrorKind::Gone);
     assert_eq!(visit.discard(), owned(&[VARY, NO_STORE]));
 
-    // … or if the renewal at the end of the request finds it.
+    // The same if the renewal at the end of the request finds that the session has ended.
     let eager = Lifetime::new().renewal(Renewal::OnRead).renewal_step_percent(0);
     let site = Site::with(Cookies::plain_http(), eager);
     let (visit, token) = arrive(&site, After(STEP), &[Insert, Save]);

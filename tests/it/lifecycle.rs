@@ -1190,7 +1190,7 @@ fn update_now_that_failed_changes_nothing(stage: &Stage) {
     assert_eq!(entries(stage, &token), json!({ "n": 1 }));
     assert_eq!(session.get("n").unwrap(), Some(11), "what was to be saved still is");
     assert_eq!(session.update_now("n", add_one).unwrap(), 12);
-    // The same for a new session.
+    // The same for a session that this request creates.
     let mut session = stage.sessions().session([]);
     stage.rig.fail(Call::Create, 0);
     assert_eq!(session.update_now("n", add_one).unwrap_err().kind(), ErrorKind::Storage);

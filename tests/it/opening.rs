@@ -495,8 +495,8 @@ fn what_is_no_directory_in_place_of_a_shard_is_refused() {
     check_refused(link, ErrorKind::NotASessionFile, &text, Some(no_directory));
 }
 
-/// This holds also while the store is being made. Another user who can plant a link must not decide where sessions are
-/// stored, or whose mode is changed.
+/// A link is not followed while the store is being made either. Another user who can plant a link must not decide where
+/// sessions are stored, or whose mode is changed.
 #[test]
 fn making_a_store_follows_no_link_in_place_of_a_shard() {
     let dir = directory_in_memory();

@@ -461,7 +461,7 @@ fn an_observer_may_stop_its_own_reaper() {
         flag.store(own.map(drop).is_some(), Ordering::SeqCst);
     };
     *own.lock().unwrap() = Some(store.start_reaper(often().observer(observer)).unwrap());
-    // The other reference is the thread's.
+    // The thread of the reaper has the other reference, until it ends.
     eventually("the thread has ended", || Arc::strong_count(&own) == 1);
     assert!(ended.load(Ordering::SeqCst), "without a panic");
 }

@@ -34,7 +34,7 @@ fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// Those of these sessions whose shards are not walked by a sweep in the first hours.
+/// The sessions, among these, whose shards are not walked by a sweep in the first hours.
 fn unwalked(sessions: &[Saved]) -> impl Iterator<Item = &Saved> {
     let walked = FIRST_HOUR % 256..FIRST_HOUR % 256 + 16;
     sessions.iter().filter(move |saved| !walked.contains(&u64::from(saved.live.id.as_bytes()[0])))
@@ -161,7 +161,7 @@ fn unreadable_files_and_shards_are_named_and_disturb_no_other() {
         allow(&file, 0);
         let mut left = 1 + names(&shard);
         allow(&shard, 0);
-        // Only with few sessions, so that the report has room for all errors.
+        // Only with few sessions does the report have room for all errors, so only then a second shard fails.
         if count < 1000 {
             left += names(&fixed);
             // The directory can be read, but no file can be removed from it.

@@ -76,7 +76,7 @@ impl Directory {
     ) -> io::Result<bool> {
         let file = self.create(temporary)?;
         let put = (|| {
-            // The umask may have cleared bits.
+            // The umask may have cleared bits of the new file's mode.
             self.sharing.set_mode(&file)?;
             contents(&file)?;
             if if_exists == IfExists::Replace {

@@ -53,16 +53,16 @@ pub(in crate::file) struct Counters {
 /// The storage of the counters.
 #[derive(Debug)]
 enum Backing {
-    /// In a mapped file.
+    /// The counters are in a mapped file.
     Mapped(Named, MmapRaw),
-    /// In a file that is not mapped. The store has no cache, and only writes to the counters.
+    /// The counters are in a file that is not mapped. The store has no cache, and only writes to them.
     File(Named),
-    /// In a file that has lost its name, while no other file could be opened. Invalidations are still written to it,
-    /// for processes that have it mapped. No copy is returned.
+    /// The counters are in a file that has lost its name, and no other file could be opened. Invalidations are still
+    /// written to it, for processes that have it mapped. No copy is returned.
     Lost(Arc<File>),
     /// The store is read-only: it has no cache and invalidates nothing.
     Nowhere,
-    /// In the memory of this process, for tests that can map no file.
+    /// The counters are in the memory of this process, for tests that can map no file.
     #[cfg(test)]
     Private(Box<[AtomicU64]>),
 }

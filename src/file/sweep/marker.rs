@@ -31,7 +31,7 @@ impl Marker {
         let locked = opened.and_then(|file| LockedFile::acquire(file, Instant::now()));
         let Ok(file) = locked.map_err(|cause| error(store, cause))? else { return Ok(None) };
         if !store.options.read_only {
-            // The umask may have cleared bits.
+            // The umask may have cleared bits of a new file's mode.
             let fixed = disk::stat(&file).and_then(|stat| store.root.sharing().repair_mode(&file, &stat));
             fixed.map_err(|cause| error(store, cause))?;
         }

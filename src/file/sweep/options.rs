@@ -119,7 +119,7 @@ pub enum SweepOutcome {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// How it ended.
+    /// How the sweep ended.
     pub outcome: SweepOutcome,
     /// Session files that were read.
     pub examined: u64,
@@ -161,7 +161,7 @@ impl SweepReport {
     }
 }
 
-/// A part of a sweep.
+/// One of the two parts of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SweepPhase {
@@ -171,15 +171,15 @@ pub enum SweepPhase {
     Due,
 }
 
-/// How far a sweep has come.
+/// The progress of a sweep, as its callback gets it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SweepProgress<'a> {
-    /// The current part.
+    /// The part of the sweep that is under way.
     pub phase: SweepPhase,
-    /// The amount of this part that is done.
+    /// How much of this part is done, in shards or sessions.
     pub done: u64,
-    /// The total amount of this part.
+    /// The size of this part, in shards or sessions.
     pub total: u64,
     /// The counts since the sweep began.
     pub report: &'a SweepReport,

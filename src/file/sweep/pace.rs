@@ -18,7 +18,7 @@ pub(super) type ProgressFn<'a> = &'a mut dyn FnMut(&SweepProgress<'_>) -> Contro
 pub(super) struct Pace<'a> {
     budget: Budget,
     progress: ProgressFn<'a>,
-    /// Whether `progress` panicked.
+    /// Whether the callback has panicked.
     pub(super) panicked: bool,
     pub(super) phase: SweepPhase,
     /// The amount of this phase that is done, in shards or sessions.

@@ -272,7 +272,7 @@ const ROTATE: [&str; 23] = [
     "open session in shard",
     "lock",
     "read",
-    // The successor is synced with its name …
+    // The successor and its name are synced first.
     "open shard",
     "append",
     "stat file",
@@ -284,7 +284,7 @@ const ROTATE: [&str; 23] = [
     "sync file",
     "sync shard",
     "write",
-    // … before the old session is ended. The old session's name is removed last.
+    // The old session is ended after that, and its name is removed last.
     "stat file",
     "stat session",
     "write",

@@ -375,7 +375,7 @@ fn without_exchange_a_growing_save_renames_and_revives_nothing() {
         let in_two = calls.windows(3).any(|calls| calls == ["exchange", "stat in directory", "rename"]);
         assert!(in_two, "{calls:?}");
         assert_eq!((fixture.text(&session), fixture.temporary_beside(&session)), (Some(big("new")), 0));
-        // Each of the two calls fails.
+        // In each run, one of the two calls fails.
         for failing in ["stat in directory", "rename"] {
             let session = fixture.session(true);
             let fail =

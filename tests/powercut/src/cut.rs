@@ -15,13 +15,13 @@ use std::ops::Range;
 /// Which of the unflushed writes the disk has kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// None of the writes.
+    /// The disk has kept none of them.
     None,
-    /// All of the writes.
+    /// The disk has kept all of them.
     All,
-    /// Some of the writes.
+    /// The disk has kept some of them.
     Some,
-    /// Some of the sectors of some writes.
+    /// The disk has kept some of the sectors of some of them.
     Torn,
 }
 

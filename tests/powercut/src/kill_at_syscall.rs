@@ -16,7 +16,7 @@ pub(crate) enum KillPoint {
     Fdatasync,
     /// Before it syncs a directory: the file is on the disk, its name may not be.
     Fsync,
-    /// Before it removes a name.
+    /// Before it removes a file's name.
     Unlinkat,
     /// Before it exchanges or renames a larger file into place.
     Renameat2,
@@ -45,7 +45,7 @@ impl KillPoint {
         Self::Renameat2,
     ];
 
-    /// From now on the kernel kills this process at this call.
+    /// Installs a filter with which the kernel kills this process at this call.
     ///
     /// # Errors
     ///

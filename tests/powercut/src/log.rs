@@ -47,12 +47,12 @@ pub(crate) enum Event {
     Write {
         /// The offset of the write, in bytes.
         offset: u64,
-        /// The bytes written.
+        /// The bytes that were written.
         bytes: Vec<u8>,
     },
     /// A flush: all completed writes before it survive a power cut.
     Flush,
-    /// A note of the workload.
+    /// A note that the workload has written.
     Note {
         /// The time of the note.
         at: Micros,

@@ -90,7 +90,7 @@ struct Reader {
     pending: HashMap<Op, (Micros, Note)>,
     /// The lives that a process was deleting when it was killed.
     half_ended: HashSet<Life>,
-    /// The number of bytes that were needed for the versions of each life so far.
+    /// The number of bytes for which the file of each life has had room so far.
     room: HashMap<Life, usize>,
     /// The lives whose last save was relaxed and needed a larger file.
     grown: HashSet<Life>,
@@ -121,7 +121,8 @@ impl Reader {
         }
     }
 
-    /// Removes operations that have ended with their process, without an acknowledgement.
+    /// Handles operations that have ended with their process, without an acknowledgement: notes the lives that they
+    /// were deleting or rotating.
     fn cut_short(&mut self, is_dead: impl Fn(Op) -> bool) -> Option<Kind> {
         for (_, (_, note)) in self.pending.extract_if(|op, _| is_dead(*op)) {
             if let Note::Ending { life, .. } | Note::Rotating { life, .. } = note {

@@ -186,7 +186,7 @@ fn check_waiter(place: Where, other: Other, set_back: bool, imported: bool) {
                 };
                 let waiter =
                     thread::spawn(move || during(import, || other.run(&waiting, &session, &successor)).0);
-                // One descriptor belongs to the sweep.
+                // Waits until both processes have the file open: one descriptor belongs to the sweep.
                 let began = Instant::now();
                 while descriptors(|open| open == path) < 2 {
                     assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
