@@ -78,13 +78,12 @@ impl FileStore {
         };
         let made = self.fill(file, &path, &bytes, shard.as_ref());
         if made.as_ref().is_err_and(|error| error.owns_path) {
-            // If the file cannot be removed, it has no version, or one under an id that no client has. A sweep removes
-            // it.
+            // If the file cannot be removed, it has no version, or one under an unknown id. A sweep removes it.
             let _ =
                 shard.map_or_else(|| self.open_shard(&id), Ok).map(|shard| shard.unlink(path.below_shard()));
         }
-        // The id of an import may still be cached, from an earlier session whose end was not invalidated. And if the
-        // creation failed, a load may have read the file before it was removed.
+        // An imported id may still be cached, after an end that was not invalidated. And a load may have read the file
+        // that was just removed.
         let invalidated = match session {
             SessionRef::Id(_) => Ok(()),
             SessionRef::PublicId(_) => {
@@ -94,8 +93,7 @@ impl FileStore {
         made.map_err(|error| error.error)?;
         let now = self.now_micros();
         if entry.deadline <= now {
-            // A sweep may have read the session's index entry before the file existed, and have erased the entry. So
-            // the session is inserted again.
+            // A sweep may have erased the session's index entry, which it has read before the file existed.
             self.expiry_index.insert(&self.root, entry, now);
         }
         invalidated?;

@@ -19,7 +19,7 @@ const FLOORS: [&[&str]; 11] = [
     &["lifetime"],
     &["store"],
     &["event"],
-    &["session", "file"],
+    &["session", "file", "rows"],
     &["http"],
 ];
 
