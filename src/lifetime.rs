@@ -1,5 +1,5 @@
 //! The lifetime of a session: computes the deadline and the cookie's `Max-Age` from the policy and the session's
-//! setting. Pure: no I/O, no clock.
+//! setting. This module does no I/O and reads no clock.
 //!
 //! ```text
 //! deadline = min(expiry, touched + idle limit, created + absolute limit)

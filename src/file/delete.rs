@@ -8,7 +8,7 @@
 //!
 //! A rotation ends the old session in the same way, but for a grace period it writes the mark of a moved session
 //! instead of the tombstone, and leaves the name (`moved`). If that fails, it ends the old session. A delete of a moved
-//! id goes on to the session that has its place.
+//! id deletes the session under its present id.
 //!
 //! - An id without a session costs lookups only: no write, no lock, no sync.
 //! - A link, pipe, directory or device, and a file of a newer version, are refused and stay.

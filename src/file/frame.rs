@@ -1,9 +1,9 @@
-//! The frame of a store: its parameters file `sessile.json` and its shard directories. Reads, makes and checks them
-//! below an open root. Handles no session's bytes, no lock and no options.
+//! The parts of a store beside its sessions: the parameters file `sessile.json` and the shard directories. This module
+//! reads, makes and checks them. It handles no session, no lock and no options.
 //!
 //! Several processes may make a store at once, and a power cut leaves no broken store, because of the order: directory,
-//! shards, sync, and last the parameters file, which is renamed to its name when it is complete, and never replaced. A
-//! process that loses the race reads the winner's file.
+//! shards, sync, and last the parameters file, which is renamed to its name when it is complete, and never replaced. If
+//! another process has made that file first, it is read.
 use super::cut_offs::CutOffs;
 use super::disk::{self, IfExists, Root};
 use super::errors::{directory_error, io_error};

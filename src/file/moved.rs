@@ -1,14 +1,14 @@
 //! Moved ids: a rotation with a grace period leaves a mark in the old session's file, which names the successor.
 //!
-//! Nothing is read through a mark. A logout and a login go on to the session that has the id's place, and a copy of its
-//! entries can be had ([`store`](crate::store), promise 9).
+//! A load of a moved id finds no session. A logout or a login under the old id applies to the session under its present
+//! id, and a login can get a copy of its entries ([`store`](crate::store), promise 9).
 //!
 //! - **Under the old session's lock**: the mark into the older slot, `fdatasync`, invalidation, and a tombstone over
 //!   the newest version. So a file with a mark and a tombstone is complete: the mark is on the disk, and no cache has
 //!   the session. A file with a mark and a version is the work of a process that was killed, or of a disk that failed;
 //!   the next deletion, login or sweep that meets it completes it first.
 //! - **One lock at a time**: the lock of a moved file is released before that of the successor is taken. Marks never
-//!   change, so the way stays right.
+//!   change, so the id that was read from the mark stays the right one.
 //! - **A mark is kept until its grace period is over.** Then a sweep removes its file, without a sync: a mark that a
 //!   power cut brings back opens nothing.
 use super::FileStore;

@@ -1,8 +1,8 @@
 //! Reading a session file without a lock, and opening files and shards.
 //!
-//! A reader reads the file while saves may be running. It trusts a reading whose newest slot is settled (see
-//! [`slots`]), or two identical readings in a row; after eight re-reads it takes a shared lock for one more. So a
-//! reader waits for writers only if a slot is torn.
+//! A reader reads the file while saves may be running. It uses the result if the newest slot is settled (no save can
+//! have been under way, see [`slots`]), or if two reads in a row are identical. After eight more reads it takes a
+//! shared lock, and reads once more. So a reader waits for writers only if a slot is torn.
 //!
 //! - The stamp of the session's cell is taken before the file is opened, so the record is never older than its stamp.
 //! - A missing file is looked up once more through its shard. If the shard is missing too, that is an error, or an
@@ -32,15 +32,15 @@ impl FileStore {
     pub(super) fn load_file(
         &self,
         session: &SessionId,
-        known: Option<&Cached>,
+        copy: Option<&Cached>,
         now: CoarseTime,
     ) -> Result<Lookup> {
-        let id = known.map_or_else(|| session.public_id(), |known| known.id);
+        let id = copy.map_or_else(|| session.public_id(), |copy| copy.id);
         // The stamp is taken before the file is opened, so that the cached copy is invalidated by every later change of
         // the file.
         let stamp = self.coherence.stamp(&id);
         let view = self.coherence.cut_off_view()?;
-        let newest = match self.read(SessionRef::Id(session), &id, known.map(Cached::known))? {
+        let newest = match self.read(SessionRef::Id(session), &id, copy.map(Cached::known))? {
             Some(View::Valid { newest, .. }) if self.is_expired(&newest.record) => Err(Absent::Expired(id)),
             Some(View::Valid { newest, .. }) if self.coherence.standing(&newest.record, &id).is_some() => {
                 Ok(newest)
@@ -50,7 +50,7 @@ impl FileStore {
             // The session was ended by a cut-off, or its file has no version.
             None | Some(View::Valid { .. } | View::Empty) => Err(Absent::NotFound(id)),
         };
-        self.coherence.count_read(known.is_some());
+        self.coherence.count_read(copy.is_some());
         Ok(match newest {
             Ok(Decoded { record, version, .. }) => {
                 let fresh = Fresh::new(record.clone(), id, version, stamp, now.micros());

@@ -1,7 +1,7 @@
 //! A thread that sweeps at intervals, for as long as its [`Reaper`] lives.
 //!
-//! - **It keeps no store open.** The thread has a weak reference; when the store is dropped, the thread ends at its
-//!   next turn.
+//! - **It keeps no store open.** The thread has a weak reference; when the store is dropped, the thread ends as soon as
+//!   it wakes.
 //! - **Only that and its handle end the thread**: an error is counted and reported, a panic in the observer is
 //!   contained.
 //! - **No failure is silent**: without an observer, a failed sweep is one line on standard error.

@@ -5,7 +5,7 @@
 //! create the successor, power-safe at every durability, then end the old session as a delete does. With a grace
 //! period, the old session's file stays, and a mark in it names the successor (`moved`). A kill before the tombstone or
 //! the mark is written leaves the old session alive; a kill after it leaves the visitor no session, or, within the
-//! grace period, the successor to a login. The successor's id is handed out last.
+//! grace period, the successor to a login. The caller gets the successor's id last.
 //!
 //! - A session has at most one successor: if the old session cannot be ended, or a forced delete has ended it, the
 //!   successor is deleted.

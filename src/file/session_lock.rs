@@ -228,8 +228,8 @@ impl FileStore {
         // the cache.
         self.queues.check_process()?;
         self.check_may_write()?;
-        let known = session.session_id().and_then(|session| self.coherence.peek_copy(session));
-        let id = known.as_ref().map_or_else(|| session.public_id(), |known| known.id);
+        let copy = session.session_id().and_then(|session| self.coherence.peek_copy(session));
+        let id = copy.as_ref().map_or_else(|| session.public_id(), |copy| copy.id);
         let (turn, path) = (self.queues.turn(&id, deadline)?, SessionPath::of(&id));
         loop {
             let (stamp_before_open, opened_at) =
@@ -238,7 +238,7 @@ impl FileStore {
                 return Ok(LockResult::Missing);
             };
             let unforced_until = Instant::now() + LOCK_WAIT_MIN;
-            let view = |bytes: &[u8]| slots::view(bytes, &id, known.as_ref().map(Cached::known));
+            let view = |bytes: &[u8]| slots::view(bytes, &id, copy.as_ref().map(Cached::known));
             let looked = self.look_under_lock(session, &path, &file, view);
             let (view, size, is_here) = looked.inspect_err(|_| {
                 // The previous holder of the lock may have been killed before it invalidated the copies.

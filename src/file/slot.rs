@@ -1,5 +1,5 @@
-//! The bytes of one slot of a session file: the codec, and the format for readers in other languages. Pure: opens no
-//! file, reads no clock.
+//! The bytes of one slot of a session file (a file has two, each for one version of the session): how they are written
+//! and read. This module opens no file and reads no clock.
 //!
 //! ```text
 //! offset size field
@@ -24,8 +24,8 @@
 //! - The checksum is keyed with the [`PublicId`], so a file copied over another one does not verify. The checksum
 //!   detects damage; it is no signature, because a visitor who knows an id can compute its `PublicId`.
 //! - Each byte of the prefix is compared with a constant (magic, reserved), is in the key (format, slot size, sequence)
-//!   or is the number of bytes that were hashed (length), so no changed one verifies. In front of the record, the
-//!   prefix would cost one more block of BLAKE3.
+//!   or is the number of bytes that were hashed (length), so a slot with a changed byte does not verify. If the prefix
+//!   were hashed with the record, BLAKE3 would need one more block.
 //! - Magic, format, slot size and state have had their places since format 1.
 //! - The bytes behind the record in a slot are left over from older versions and are never read.
 mod mark;

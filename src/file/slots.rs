@@ -1,4 +1,5 @@
-//! Twin slots in one file: finds the newest version, and decides whether a reader may trust it. Pure.
+//! The two slots of a session file: finds the newest version in the file's bytes, and decides whether a reader without
+//! a lock may use it. This module does no I/O.
 //!
 //! A file is two slots of equal size S and nothing else. A save writes the slot that is *not* the newest, with the next
 //! sequence number. So a version is never overwritten by its successor, and a torn write harms no version that was

@@ -1,5 +1,4 @@
-//! The bytes of a record: the place of each field in the block, and the validity check of a block. Pure: changes
-//! nothing.
+//! The bytes of a record, one block: the place of each field in the block, and the check whether a block is valid.
 //!
 //! The byte map is in [`format`](crate::_documentation::format); integers are little-endian. A block that [`check`]
 //! accepted has these properties. Every reader here relies on them, and every writer (`edit`, `Record`) preserves them:

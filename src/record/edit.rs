@@ -1,4 +1,4 @@
-//! Changes of a record's entries: splices a new block from the old one and the changes, in one pass. Pure.
+//! Changes of a record's entries: makes a new block from the old one and the changes, in one pass.
 //!
 //! The names and the values between two changes are each copied as a whole. Their ends in the table move by the number
 //! of bytes that the changes before them added.

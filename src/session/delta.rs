@@ -1,7 +1,7 @@
 //! The changes of a request. They are kept as changes, so that a save can merge them into the newest stored record.
 //!
-//! Pure: no store, no clock. An entry is atomic (nested values never merge). For each entry the delta says "set",
-//! "remove" or "apply these functions"; besides, it may say "drop all other entries".
+//! This module uses no store and no clock. An entry is changed as a whole (nested values are not merged). For each
+//! entry the delta says "set", "remove" or "apply these functions"; besides, it may say "drop all other entries".
 use crate::contained::contained;
 use crate::error::Result;
 use crate::record::{Edit, Entries, Record};

@@ -1,6 +1,6 @@
 //! One visitor's session: a dictionary that loads when it is first read and saves its changes.
 //!
-//! Uses the [`Store`](crate::store::Store) trait. Knows no storage and no HTTP.
+//! This module uses the trait [`Store`](crate::store::Store), and depends on no particular store and not on HTTP.
 //!
 //! ```text
 //!             first read                insert, update, remove, clear, set_expiry, login, rotate_id
@@ -10,12 +10,12 @@
 //!                           └──────────────────────────── merged into the newest record, in the store
 //! ```
 //!
-//! - The handler sees the record of the first read with the delta on top.
+//! - The handler sees the record of the first read with the changes of its request (the delta).
 //! - A save merges the delta, entry by entry, into the newest stored record ([`Store::update`], under the lock).
 //! - If a session was live at first read and is absent at save, the save fails with [`ErrorKind::Gone`], and nothing is
-//!   resurrected. So does a save of a request that brought a token which a rotation or a login has moved.
-//! - A login is not lost that way: it moves the session that rotations have put in the place of its own, or makes a new
-//!   one. A destruction ends that session, too.
+//!   resurrected. A save fails in the same way if a rotation or a login has moved the request's token.
+//! - A login is not lost that way: if rotations have moved its session to another id, it moves that one, and if there
+//!   is none, it creates a new session. A destruction, too, ends the session under its present id.
 //!
 //! Each operation has a file: `found` (the first read), `entries` (reading and changing them), `delta` (their changes),
 //! `save`, `now` (changes that are made at once), `rotate` (login and a new id), `step_up` (the time and the device of

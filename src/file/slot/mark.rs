@@ -1,6 +1,6 @@
-//! The mark of a moved session: a slot that says where the session went. Pure.
+//! The bytes of the mark of a moved session: a slot that names the id to which a rotation has moved the session.
 //!
-//! Its prefix is that of a version with the magic "MOVE", and in the place of the record it has 29 bytes:
+//! The slot's prefix is that of a version, with the magic "MOVE". In place of the record there are 29 bytes:
 //!
 //! ```text
 //! offset size field
@@ -9,7 +9,7 @@
 //!     68    1 kind        0 for a mere rotation, 1 for a login
 //! ```
 //!
-//! A mark that does not verify is a tombstone: an older version never shows behind it.
+//! A mark whose checksum does not verify counts as a tombstone, so the version in the other slot is not returned.
 use super::{
     CHECKSUM_AT, Claim, FORMAT, FORMAT_AT, Header, LENGTH_AT, MOVED, PREFIX_LEN, SEQUENCE_AT, SLOT_SIZE_AT,
     STATE_AT, checksum, claim, claims_size, field, log2, put, verified,

@@ -1,7 +1,7 @@
-//! The sessions owed after a cut: from the notes before it, which lives must be there, at which version at least, and
-//! which must not. Pure.
+//! The promises that must hold after a power cut. The notes before it tell which sessions ("lives") must be there, with
+//! which version at least, and which must not.
 //!
-//! Each rule restates a promise of the engine:
+//! A session that must be there is *owed*. Each rule restates a promise of the engine:
 //!
 //! 1. A life is **owed** from the moment a power-safe save of it is acknowledged, at that version or a newer one, until
 //!    a relaxed save of it begins. From then on an older version or none may be found, until the next power-safe save
