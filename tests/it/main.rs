@@ -1,6 +1,5 @@
-//! One binary, a file per promise; helpers in `support`.
-//!
-//! `contract` is the suite that every storage mode is run through. The others are named after what they promise.
+//! The directed tests, in one program with a file for each promise. `contract` is the suite that runs for every storage
+//! mode. The other files are named after the promises that they test. Helpers are in `support`.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 mod admin;
 mod at_once;
@@ -12,9 +11,9 @@ mod command;
 mod contract;
 mod cookie_races;
 mod damage;
-mod dictionary;
 mod documented;
 mod emptied;
+mod entries;
 mod examples;
 mod expiry;
 mod failures;
@@ -46,10 +45,10 @@ mod tidy;
 
 use support::process::Worker;
 
-/// The arguments with which this binary runs the one test that is the entry of its children.
+/// The arguments with which this program runs the single test that is the entry of its child processes.
 const CHILD: &[&str] = &["--exact", "support::process::child", "--nocapture"];
 
-/// The work of its children, by name.
+/// The functions that child processes run, by name.
 const WORKERS: &[&[(&str, Worker)]] = &[
     #[cfg(feature = "watch")]
     changed_outside::watched::WORKERS,

@@ -1,4 +1,4 @@
-//! Helpers that the tests of fixed steps use as well, and those of several trials.
+//! Helpers for several trials, and those that the directed tests use, too.
 #[path = "../../support/apart.rs"]
 pub(crate) mod apart;
 #[expect(dead_code, reason = "other tests use the rest")]
