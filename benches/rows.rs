@@ -1,5 +1,5 @@
-//! A store on a server whose server costs nothing: rows in the memory of this process. It is the ceiling of what the same store
-//! can do on a real server, and its own share of the time there.
+//! A store on a server whose server costs nothing: rows in the memory of this process. It is the ceiling of what the
+//! same store can do on a real server, and its own share of the time there.
 mod common;
 
 use common::Visits;
