@@ -64,7 +64,14 @@ const DOORS: [(&str, &[&str]); 16] = [
     ("base32ct", &["id.rs"]),
     (
         "blake3",
-        &["id.rs", "record/user_digest.rs", "file/slot.rs", "file/expiry_index.rs", "file/cut_offs/bytes.rs"],
+        &[
+            "id.rs",
+            "record/user_digest.rs",
+            "file/slot.rs",
+            "file/expiry_index.rs",
+            "file/cut_offs/bytes.rs",
+            "rows/bytes.rs",
+        ],
     ),
     ("clap", &[]),
     ("cookie", &["http/"]),
