@@ -136,8 +136,7 @@ impl Coherence {
     ///
     /// The log could not be read.
     pub(super) fn cut_off_view(&self) -> Result<View> {
-        self.cut_offs.refresh(|| counter(&self.generations))?;
-        Ok(self.cut_offs.view())
+        self.cut_offs.refresh(|| counter(&self.generations))
     }
 
     /// The number of a cut-off that the session's next version carries; `None` if a cut-off has ended the session. As

@@ -49,14 +49,27 @@ impl Expected {
 #[derive(Default)]
 pub(super) struct CutOffs {
     pub(super) last: u64,
-    pub(super) of: HashMap<Option<String>, (u64, u64)>,
+    of: HashMap<Option<String>, (u64, u64)>,
+    latest: u64,
     /// Sessions that were ended so, whose files may be there.
     pub(super) files: usize,
 }
 
 impl CutOffs {
+    /// Takes in a cut-off. The clock may have been set back since an earlier one of the same user, or of any.
+    pub(super) fn put(&mut self, user: Option<String>, time: u64) {
+        self.latest = self.latest.max(time);
+        let time = if user.is_none() {
+            self.of.clear();
+            self.latest
+        } else {
+            time.max(self.of.get(&user).map_or(0, |(_, before)| *before))
+        };
+        self.of.insert(user, (self.last, time));
+    }
+
     /// Those that count for a record.
-    pub(super) fn of(&self, record: &Record) -> impl Iterator<Item = (u64, u64)> {
+    fn of(&self, record: &Record) -> impl Iterator<Item = (u64, u64)> {
         let of_user = record.user().and_then(|user| self.of.get(&Some(user.to_owned())));
         self.of.get(&None).into_iter().chain(of_user).copied()
     }
@@ -68,7 +81,7 @@ impl CutOffs {
     /// The number that an imported record gets.
     pub(super) fn at_login(&self, record: &Record) -> u64 {
         let created = micros(record.timing().created);
-        let later = self.of(record).filter(|(_, time)| *time > created);
+        let later = self.of(record).filter(|(_, time)| *time >= created);
         later.map(|(number, _)| number - 1).min().unwrap_or(self.last)
     }
 }

@@ -1,5 +1,7 @@
 //! Cut-offs: what they end and what they spare, in every store on the directory, beside every other operation, after
 //! every failing call and every kill, and with a log that is torn, damaged, lost, older or replaced.
+mod log;
+
 use super::*;
 use crate::clock::Clock;
 use crate::event::Event;
