@@ -108,15 +108,13 @@ impl Coherence {
             // On an error no copy is trusted.
             let _ = self.follow(now);
         }
-        match cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now)) {
-            Found::Unchecked(copy) => self.check(cache, session, copy, now),
-            found => found,
-        }
+        cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now))
     }
 
-    /// Holds a copy against the cut-offs since it was checked last.
+    /// Holds a copy that was [`Found::Unchecked`] against the cut-offs since it was checked last.
     #[cold]
-    fn check(&self, cache: &ReadCache, session: &SessionId, copy: Cached, now: CoarseTime) -> Found {
+    pub(super) fn check(&self, session: &SessionId, copy: Cached, now: CoarseTime) -> Found {
+        let Some(cache) = &self.cache else { return Found::Doubtful(copy) };
         // On an error, and if a cut-off has ended the session, the file is read.
         let Ok(view) = self.cut_off_view() else { return Found::Doubtful(copy) };
         if self.standing(&copy.record, &copy.id).is_none() {
@@ -234,17 +232,17 @@ impl Coherence {
     /// cut-off; see [`design`](crate::_documentation::design).
     #[inline]
     fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> Trust {
-        let is_newest = copy.is_of_counters()
-            && counters.confirm(&copy.id, copy.stamp(counters.number()))
+        let is_usable = copy.is_of_counters()
             // A copy whose time lies in the future, because the clock was set back, is not trusted either.
             && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
             && (now.certainly_before(copy.deadline) || self.clock.now_micros() < copy.deadline);
-        if !is_newest {
-            Trust::No
-        } else if counters.cut_offs().is_some_and(|value| self.cut_offs.is_current(value, copy.view())) {
-            Trust::Yes
-        } else {
-            Trust::Unchecked
+        if !is_usable {
+            return Trust::No;
+        }
+        match counters.confirm(&copy.id, copy.stamp(counters.number())) {
+            Some(cut_offs) if self.cut_offs.is_current(cut_offs, copy.view()) => Trust::Yes,
+            Some(_) => Trust::Unchecked,
+            None => Trust::No,
         }
     }
 

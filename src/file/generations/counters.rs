@@ -191,6 +191,7 @@ impl Counters {
         }
     }
 
+    #[inline]
     pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
         let at = counter_of(id);
         let counters = self.number;
@@ -228,11 +229,10 @@ impl Counters {
         }
     }
 
-    /// Whether a copy of the session with this stamp is still valid.
+    /// The counter of cut-offs, if a copy of the session with this stamp is still valid.
     #[inline]
-    pub(in crate::file) fn confirm(&self, id: &PublicId, stamp: Stamp) -> bool {
-        !matches!(self.backing, Backing::File(_) | Backing::Lost(_) | Backing::Nowhere)
-            && self.stamp(id) == stamp
+    pub(in crate::file) fn confirm(&self, id: &PublicId, stamp: Stamp) -> Option<u64> {
+        self.cut_offs().filter(|_| self.stamp(id) == stamp)
     }
 
     /// Sets adjacent counters. Returns whether the file still had a name afterwards. If it had none, processes that
@@ -259,6 +259,7 @@ impl Counters {
 }
 
 /// The index of the first counter of the session's cell.
+#[inline]
 pub(super) fn counter_of(id: &PublicId) -> usize {
     // The second byte of the id is not used here, because it chooses the queue among writers.
     let [shard, _, a, b, ..] = *id.as_bytes();
