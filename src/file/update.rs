@@ -79,7 +79,7 @@ impl FileStore {
         // Kept under the lock, so that this copy does not replace that of the next writer.
         let fresh = Fresh::new(record.clone(), id, version, stamp, locked.opened_at);
         // A user whom the change has set has not logged in, so an earlier cut-off may have ended the session.
-        let is_same_user = record.user() == locked.newest.record.user();
+        let is_same_user = record.has_user_of(&locked.newest.record);
         self.coherence.remember(session, if is_same_user { fresh.checked(view) } else { fresh });
         Ok(Some(Live { record, id }))
     }
