@@ -14,7 +14,7 @@
 //!   is restored from a backup is still ended by it.
 //! - **One writer at a time**: the turn among threads, then `flock` on the file, checked to have the name.
 //! - **The counter moves after the entry was synced, and before the call returns.** Readers compare the counter, and
-//!   read the log only if it has moved. Once a second, they also ask for the file's name and size.
+//!   read the log only if it has moved. Once a second, they also ask for the metadata under the file's name.
 //! - **A missing log, and one that is damaged before its last entry, end every session with a user**, because it may
 //!   have named that user. A torn last entry was not acknowledged: it is ignored, and cut off before the next one is
 //!   written.
@@ -64,8 +64,8 @@ pub(super) struct Counter {
 /// A number for the meaning of the log at one instant, as this store read it; 30 bits. It is never
 /// [`NONE`](View::NONE).
 ///
-/// The number of a view comes back after 2^30 others, each of which costs a synced entry. A cached session is trusted
-/// for a minute only, so none is trusted by a view that has come back.
+/// The number of a view comes back after 2^30 others, each of which costs a reading of the log. A cached session is
+/// trusted for a minute only, so none is trusted by a view that has come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct View(u32);
 

@@ -437,7 +437,7 @@ mod tests {
         let file = File::options().write(true).open(dir.path().join(GENERATIONS_PATH)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
         assert_eq!(generations.follow(start(), |_| ()).unwrap(), 1);
-        assert!(!generations.counters().confirm(&id(1), before));
+        assert!(generations.counters().confirm(&id(1), before).is_none());
         // It is the file's time from now on.
         assert_eq!(generations.follow(start(), |_| ()).unwrap(), 1);
     }
@@ -452,9 +452,9 @@ mod tests {
         std::fs::write(dir.path().join(RUN), "").unwrap();
         let before = alone.stamp(&id(1));
         assert!(alone.follow(start(), |_| ()).is_err(), "another process may have another file");
-        assert!(!alone.counters().confirm(&id(1), before));
+        assert!(alone.counters().confirm(&id(1), before).is_none());
         let stamp = alone.stamp(&id(1));
-        assert!(!alone.counters().confirm(&id(1), stamp), "no invalidation is seen");
+        assert!(alone.counters().confirm(&id(1), stamp).is_none(), "no invalidation is seen");
         let invalidated = alone.invalidate(&id(1), Cause::Saved).unwrap();
         assert_eq!((invalidated.is_current, other.stamp(&id(1)).saves), (false, invalidated.saves));
         std::fs::remove_file(dir.path().join(RUN)).unwrap();
