@@ -367,8 +367,9 @@ enum End {
 fn read_on(file: &File, log: &mut Log, size: u64) -> io::Result<End> {
     loop {
         let (from, last) = log.last_line().map_or((0, None), |(at, line)| (at, Some(line)));
-        // Room for one entry more shows the end of the file.
-        let left = size.saturating_sub(from).next_multiple_of(LINE as u64) + LINE as u64;
+        // Room for one entry more shows the end of the file, which may have grown since its size was read.
+        let left =
+            (log.bytes - from) + size.saturating_sub(log.bytes).next_multiple_of(LINE as u64) + LINE as u64;
         let chunk = usize::try_from(left).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
         let bytes = disk::read_at(file, from, chunk)?;
         let is_full = bytes.len() == chunk;

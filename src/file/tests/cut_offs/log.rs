@@ -300,3 +300,46 @@ fn an_imported_session_is_ended_though_the_clock_was_set_back_since() {
         assert_eq!([start - micro, start, start + micro].map(|at| imported(user, at)), [false, false, true]);
     }
 }
+
+#[test]
+fn a_reader_waits_for_a_writer_before_it_reports_damage() {
+    let stores = Stores::new();
+    let ada = stores.create(&of("ada"));
+    (0..2).for_each(|_| stores.all[0].delete_of("bob", None).unwrap());
+    let whole = fs::read(stores.log()).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(stores.log()).unwrap();
+    let held = LockedFile::acquire(file, Instant::now()).unwrap().unwrap();
+    fs::write(stores.log(), &whole[..20]).unwrap();
+    stores.look();
+    let (store, token) = (Arc::clone(&stores.all[1]), ada.clone());
+    let reader = thread::spawn(move || is_alive(&store, &token));
+    thread::sleep(Duration::from_millis(100));
+    assert!(!reader.is_finished());
+    fs::write(stores.log(), &whole).unwrap();
+    drop(held);
+    assert!(reader.join().unwrap());
+    assert_eq!((stores.alive(&ada), stores.lost.load(Ordering::SeqCst)), ([true; 3], 0));
+}
+
+/// The file grows after its size was read, in each call of a reading.
+#[test]
+fn a_log_that_grows_while_it_is_read_is_read_to_its_end() {
+    for (call, more) in (0..8).flat_map(|call| (1..6).map(move |more| (call, more))) {
+        let stores = Stores::new();
+        stores.all[0].delete_of("bob", None).unwrap();
+        let ada = stores.create(&of("ada"));
+        stores.all[0].delete_of("eve", None).unwrap();
+        let other = Arc::clone(&stores.all[0]);
+        let grow = move |n, _: &str| {
+            if n == call {
+                let other = Arc::clone(&other);
+                let cut = move || (0..more).for_each(|_| other.delete_of("ada", None).unwrap());
+                thread::spawn(cut).join().unwrap();
+            }
+            None
+        };
+        let (read, calls) = during_with_looks(grow, || stores.all[1].coherence.cut_off_view());
+        read.unwrap();
+        assert!(calls.len() <= call || stores.alive(&ada) == [false; 3], "{more} entries in call {call}");
+    }
+}
