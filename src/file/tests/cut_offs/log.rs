@@ -343,3 +343,54 @@ fn a_log_that_grows_while_it_is_read_is_read_to_its_end() {
         assert!(calls.len() <= call || stores.alive(&ada) == [false; 3], "{more} entries in call {call}");
     }
 }
+
+/// Also if other processes may not know it for a second.
+#[test]
+fn the_store_of_a_cut_off_that_is_visible_knows_it_at_once() {
+    let mut kinds = Vec::new();
+    for call in 0.. {
+        let stores = Stores::new();
+        let ada = stores.create(&of("ada"));
+        let fault = Fault { call, errno: Errno::IO, then: Then::Works };
+        let (done, calls) = during(fault.plan(), || stores.all[0].delete_of("ada", None));
+        if calls.len() <= call {
+            break;
+        }
+        let kind = done.map_err(|error| error.kind()).err();
+        let is_over = kind.is_none_or(may_be_visible);
+        assert!(!is_over || !is_alive(&stores.all[0], &ada), "{kind:?}");
+        kinds.extend(kind);
+    }
+    assert!(kinds.contains(&ErrorKind::InvalidationFailed) && kinds.contains(&ErrorKind::DurabilityUnknown));
+}
+
+#[test]
+fn the_first_cut_off_in_a_file_syncs_its_name_and_a_failure_is_not_forgotten() {
+    let stores = Stores::new();
+    let syncs = |calls: &[&str]| calls.iter().filter(|call| **call == "sync shard").count();
+    let (done, calls) =
+        during(failing_syncs(|_| false, &["sync shard"]), || stores.all[0].delete_of("bob", None));
+    assert_eq!(done.unwrap_err().kind(), ErrorKind::DurabilityUnknown, "{calls:?}");
+    for (store, want) in stores.all.iter().zip([1, 0, 0]) {
+        let (done, calls) = during(|_, _| None, || store.delete_of("bob", None));
+        done.unwrap();
+        assert_eq!(syncs(&calls), want, "{calls:?}");
+    }
+}
+
+#[test]
+fn an_entry_in_a_file_that_lost_its_name_meanwhile_is_written_again() {
+    let stores = Stores::new();
+    let ada = stores.create(&of("ada"));
+    let (log, copy) = (stores.log(), stores.dir.path().join("copy"));
+    fs::copy(&log, &copy).unwrap();
+    let restore = move |_, name: &str| {
+        if name == "sync file" && copy.exists() {
+            fs::rename(&copy, &log).unwrap();
+        }
+        None
+    };
+    during(restore, || stores.all[0].delete_of("ada", None)).0.unwrap();
+    stores.look();
+    assert_eq!(stores.alive(&ada), [false; 3]);
+}
