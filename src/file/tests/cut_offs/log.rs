@@ -394,3 +394,34 @@ fn an_entry_in_a_file_that_lost_its_name_meanwhile_is_written_again() {
     stores.look();
     assert_eq!(stores.alive(&ada), [false; 3]);
 }
+
+#[test]
+fn a_log_that_is_lost_while_its_sync_fails_is_not_replaced() {
+    let stores = Stores::new();
+    let ada = stores.create(&of("ada"));
+    stores.all[0].delete_of("ada", None).unwrap();
+    let (log, store) = (stores.log(), Arc::clone(&stores.all[0]));
+    let lose = move |_, name: &str| {
+        let is_first = name == "sync file" && log.exists();
+        is_first.then(|| {
+            fs::remove_file(&log).unwrap();
+            store.coherence.look_at_cut_offs();
+            store.coherence.cut_off_view().unwrap();
+            Errno::IO.raw_os_error()
+        })
+    };
+    let (done, _) = during(lose, || stores.all[0].delete_of("bob", None));
+    assert_eq!(done.unwrap_err().kind(), ErrorKind::DurabilityUnknown);
+    stores.look();
+    assert_eq!(stores.alive(&ada), [false; 3]);
+}
+
+#[test]
+fn a_user_who_is_set_without_a_login_was_cut_off_in_every_store() {
+    let stores = Stores::new();
+    let token = stores.create(&record("old"));
+    stores.all[1].delete_of("bob", None).unwrap();
+    let mut change = |record: &mut Record| record.set_user("bob").map(|()| Verdict::Write);
+    stores.all[0].update(&token, &mut change, Durability::Relaxed).unwrap().unwrap();
+    assert_eq!(stores.alive(&token), [false; 3]);
+}
