@@ -75,7 +75,6 @@ mod tests {
             let mut attempts = Attempts::new(Duration::from_millis(100));
             let tries = std::iter::from_fn(|| attempts.again(&failure(kind)).then_some(())).count();
             assert!((1..30).contains(&tries), "{kind:?}: {tries}");
-            assert!(!attempts.again(&failure(kind)), "{kind:?}: the time is over");
         }
     }
 
