@@ -47,8 +47,9 @@ pub use store::RowStore;
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::store::Durability;
+use crate::sync::Instant;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 /// The operations of a server that keeps sessions. [`RowStore`] makes a [`Store`](crate::Store) of them.
 ///

@@ -10,6 +10,7 @@ use crate::id::{PublicId, SessionId, Token};
 use crate::queue::{Queues, Turn};
 use crate::record::{Record, user_digest};
 use crate::store::{Absent, Change, Durability, Guarantees, HOPS_MAX, Live, Lookup, Rotation, Saved, Store};
+use crate::sync::Instant;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
@@ -99,7 +100,7 @@ impl<R: Rows> RowStore<R> {
     pub(super) fn repeat<T>(
         &self,
         attempts: &mut Attempts,
-        mut run: impl FnMut(std::time::Instant) -> Result<T>,
+        mut run: impl FnMut(Instant) -> Result<T>,
     ) -> Result<T> {
         loop {
             match run(attempts.until()) {
