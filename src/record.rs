@@ -23,12 +23,14 @@ mod entries;
 #[cfg(not(miri))]
 mod model;
 mod timing;
+mod user_digest;
 
 pub use block::{BYTES_MAX, DEVICE_NOTE_BYTES_MAX};
 pub(crate) use edit::Edit;
 pub use entries::Entries;
 pub(crate) use timing::THOUSAND_YEARS;
 pub use timing::{Expiry, Login, Timing};
+pub(crate) use user_digest::user_digest;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::value::ValueRef;
@@ -252,6 +254,11 @@ impl Record {
     /// ```
     pub fn set_login(&mut self, login: Login) {
         block::put_login(self.block_mut(), &login);
+    }
+
+    /// The digest of the user; `None` if no user is logged in.
+    pub(crate) fn user_digest(&self) -> Option<[u8; 16]> {
+        user_digest(self.user()?)
     }
 
     /// A short text about the visitor's device.

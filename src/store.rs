@@ -27,6 +27,10 @@
 //!    a logout and a login go on to the session that has its place: [`delete`](Store::delete) and a
 //!    [login](Rotation::login) follow rotations to the last successor, within the grace period, at most
 //!    [`HOPS_MAX`] of them. Neither follows a login. The token of a successor is never given out.
+mod user_sessions;
+
+pub use user_sessions::{Page, UserSession, UserSessions};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, Token};
 use crate::record::Record;
@@ -115,6 +119,27 @@ pub trait Store: Send + Sync {
         Err(unsupported("end all sessions"))
     }
 
+    /// A page of the live sessions of a user, ordered by their ids. Each is verified by its record: it was live, and this
+    /// user's, when it was read. A session that begins or is rotated meanwhile may be missing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] if the store keeps no such list. Otherwise the storage failed.
+    fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
+        let _ = (user, page);
+        Err(unsupported("list the sessions of a user"))
+    }
+
+    /// Ends a session by the digest of its id, if it is a session of this user. Returns whether a live one was there.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] if the store cannot do this. Otherwise the session may still be alive; try again.
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+        let _ = (user, id);
+        Err(unsupported("end a session of a user"))
+    }
+
     /// The promises that not every storage mode can make.
     fn guarantees(&self) -> Guarantees;
 
@@ -171,6 +196,12 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     fn delete_all(&self) -> Result<()> {
         (**self).delete_all()
     }
+    fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
+        (**self).sessions_of(user, page)
+    }
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+        (**self).delete_session_of(user, id)
+    }
     fn guarantees(&self) -> Guarantees {
         (**self).guarantees()
     }
@@ -186,7 +217,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 ///
 /// It may run several times, each time on a fresh copy, so its result must depend on its argument alone. It must not
 /// call the store; the file engine refuses a nested change of the same session with
-/// [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant). If it returns an error or panics, nothing is written.
+/// [`ErrorKind::Reentrant`]. If it returns an error or panics, nothing is written.
 pub type Change<'a> = &'a mut dyn FnMut(&mut Record) -> Result<Verdict>;
 
 /// The result of a change: whether its record is written.

@@ -16,7 +16,9 @@ use super::layout::SessionPath;
 use super::queue::busy;
 use super::session_lock::{SessionRef, write_state, write_tombstone};
 use super::slot::{self, Encoded, Extent, SLOT_MIN, State};
+use super::user_index::Insertion;
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::PublicId;
 use crate::record::Record;
 use crate::store::{Live, Store};
 use crate::sync::Instant;
@@ -59,7 +61,7 @@ impl FileStore {
         let (stamp, read_at) = (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
         // The shard is opened before any change, because opening it may fail.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
-        self.expiry_index.insert(&self.root, Entry::new(id, record.deadline()), self.now());
+        let _listed = self.insert_in_indexes(id, &record);
         let file = match self.root.open_session(&path, Access::Create) {
             // The shard is gone, and perhaps the whole store; `open_shard` then recreates the store.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -102,6 +104,12 @@ impl FileStore {
             self.coherence.remember(session, Cached::new(record.clone(), id, version, stamp, read_at));
         });
         Ok(Live { record, id })
+    }
+
+    /// Inserts a session in the indexes, before its file is made.
+    fn insert_in_indexes(&self, id: PublicId, record: &Record) -> Option<Insertion<'_>> {
+        self.expiry_index.insert(&self.root, Entry::new(id, record.deadline()), self.now());
+        self.list_under_user(id, record)
     }
 
     /// Writes a new file's first version. If `shard` is given, syncs the file and its name.

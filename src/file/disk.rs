@@ -5,6 +5,7 @@
 //!   opened with `RESOLVE_NO_SYMLINKS`, or, where `openat2` is missing, shard by shard with `O_NOFOLLOW`.
 //! - A planted fifo opens without blocking (`O_NONBLOCK`), and reading it at an offset fails.
 //! - In unit tests, and under the fuzzer, every call first passes a failpoint that can count it and make it fail.
+mod boot;
 pub(super) mod counters;
 #[cfg(any(test, sessile_fuzzing))]
 pub(super) mod faults;
@@ -14,6 +15,7 @@ mod opened;
 mod sharing;
 mod stat;
 
+pub(super) use boot::boot_id;
 #[cfg(all(test, not(shuttle)))]
 pub(super) use file_system::pretending;
 pub(super) use making::{Taken, make_root, set_mode_of_root, temporary_name};
@@ -47,6 +49,8 @@ pub(super) enum Access {
     Create,
     /// Makes the file if there is none; each write appends.
     Append,
+    /// Each write appends to a file that must exist.
+    AppendExisting,
     /// Makes the file if there is none; for reading and writing.
     WriteOrCreate,
 }
@@ -58,12 +62,13 @@ impl Access {
             Self::Write => OFlags::RDWR,
             Self::Create => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
             Self::Append => OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND,
+            Self::AppendExisting => OFlags::RDWR | OFlags::APPEND,
             Self::WriteOrCreate => OFlags::RDWR | OFlags::CREATE,
         }
     }
     fn mode(self, sharing: Sharing) -> Mode {
         match self {
-            Self::Read | Self::Write => Mode::empty(),
+            Self::Read | Self::Write | Self::AppendExisting => Mode::empty(),
             Self::Create | Self::Append | Self::WriteOrCreate => sharing.file(),
         }
     }

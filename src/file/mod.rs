@@ -4,6 +4,7 @@
 //! Each operation has a file: `open`, `read`, `create`, `update`, `grow`, `rotate`, `delete`, `force_delete`. [`slot`]
 //! has the bytes of a version, `slots` decides which version is the newest. `queue`, `flock` and `session_lock` are the
 //! locks. `coherence` is the only access to the cache and its invalidation (`generations`, `read_cache`, `watch`).
+//! `user_index` lists the sessions of each user for `user_sessions` and `login_limit`.
 //! `expiry_index` lists the sessions that may have expired, `sweep` removes expired ones, `reaper` sweeps at intervals.
 //! `frame` makes and checks the parts of a store beside its sessions. `scan`, `admin` and `repair` are for operators.
 //! This file connects the parts.
@@ -29,6 +30,7 @@ mod grow;
 pub mod internals;
 mod layout;
 mod limits;
+mod login_limit;
 mod mapped;
 #[cfg(any(all(test, not(shuttle)), sessile_fuzzing))]
 mod model;
@@ -56,19 +58,23 @@ mod sweep;
 #[cfg(not(shuttle))]
 mod tests;
 mod update;
+mod user_index;
+mod user_sessions;
 #[cfg(feature = "watch")]
 mod watch;
 
-pub use options::FileStoreOptions;
+pub use options::{AtLimit, FileStoreOptions};
 pub use reaper::{Reaper, ReaperOptions, ReaperStats};
 pub use scan::{Content, Scan, ScannedFile};
 pub use stats::Stats;
 pub use sweep::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{SessionId, Token};
+use crate::id::{PublicId, SessionId, Token};
 use crate::record::Record;
-use crate::store::{Absent, Change, Durability, Guarantees, Live, Lookup, Rotation, Saved, Store};
+use crate::store::{
+    Absent, Change, Durability, Guarantees, Live, Lookup, Page, Rotation, Saved, Store, UserSessions,
+};
 use coherence::{Coherence, Found};
 use disk::Root;
 use emptied::MadeAgain;
@@ -77,6 +83,7 @@ use root_lock::LockedRoot;
 use session_lock::SessionRef;
 use std::path::Path;
 use std::time::SystemTime;
+use user_index::UserIndex;
 
 /// Sessions in one directory of a local file system, shared by any number of threads and processes of one host.
 ///
@@ -134,6 +141,7 @@ pub struct FileStore {
     queues: queue::Queues,
     made_again: MadeAgain,
     expiry_index: ExpiryIndex,
+    user_index: UserIndex,
     coherence: Coherence,
     options: FileStoreOptions,
     uncached_on: Option<&'static str>,
@@ -168,6 +176,7 @@ impl FileStore {
             queues: queue::Queues::new(),
             made_again: MadeAgain::at_opening(were_missing),
             expiry_index: ExpiryIndex::default(),
+            user_index: UserIndex::default(),
             options,
             uncached_on,
             _in_use: in_use,
@@ -194,13 +203,14 @@ impl FileStore {
         self.root.path()
     }
 
-    /// Counts of cached sessions, of hits and misses, and of failures to write the expiry index. In a process that was
+    /// Counts of cached sessions, of hits and misses, and of failures to write the indexes. In a process that was
     /// forked after the store was opened, the cache's counts are missing, because a thread that does not exist there
     /// may hold one of its locks.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let with_cache = self.queues.check_process().is_ok();
-        Stats { index_failures: self.expiry_index.index_failures(), ..self.coherence.stats(with_cache) }
+        let index_failures = self.expiry_index.index_failures() + self.user_index.failures();
+        Stats { index_failures, ..self.coherence.stats(with_cache) }
     }
 
     /// The name of the file system, such as `NFS`, if sessions are not cached because a process may not see another
@@ -255,6 +265,7 @@ impl Store for FileStore {
 
     fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
         let session = SessionId::random()?;
+        let _turn = self.admit_login(record.user(), None)?;
         let live =
             self.create_file(SessionRef::Id(&session), record.clone(), self.options.is_power_safe(how))?;
         Ok(Saved { token: session.to_token(), live })
@@ -266,8 +277,9 @@ impl Store for FileStore {
         Ok(live.map(|live| Saved { token: token.clone(), live }))
     }
 
-    fn rotate(&self, token: &Token, change: Change<'_>, _how: &Rotation<'_>) -> Result<Option<Saved>> {
+    fn rotate(&self, token: &Token, change: Change<'_>, how: &Rotation<'_>) -> Result<Option<Saved>> {
         let Some(session) = token.session_id() else { return Ok(None) };
+        let _turn = self.admit_login(how.login, Some(session))?;
         let successor = SessionId::random()?;
         let live = self.rotate_file(session, &successor, change)?;
         Ok(live.map(|live| Saved { token: successor.to_token(), live }))
@@ -275,6 +287,14 @@ impl Store for FileStore {
 
     fn delete(&self, token: &Token) -> Result<bool> {
         token.session_id().map_or(Ok(false), |session| self.delete_file(SessionRef::Id(session)))
+    }
+
+    fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
+        self.list_sessions_of(user, page)
+    }
+
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+        self.delete_session_of_user(user, id)
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -128,7 +128,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
                 options.observer.notify(&Event::ParametersRecreated { path: dir });
             }
         } else {
-            frame::make(&root, &options.clock)?;
+            frame::make_empty(&root, &options.clock)?;
             is_new = true;
         }
     }

@@ -17,7 +17,7 @@
 //! Limit: a descriptor that another user opened before the repair stays open.
 use super::disk::{Access, Directory, Root, Sharing, Stat, set_rights};
 use super::errors::io_error;
-use super::layout::{DUE, EARLIER_GENERATIONS, PARAMETERS, RUN, is_ours};
+use super::layout::{DUE, EARLIER_GENERATIONS, PARAMETERS, RUN, USERS, is_ours};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use rustix::fs::Mode;
@@ -233,9 +233,9 @@ impl Survey {
         }
         let names = root.names().map_err(|error| io_error(SURVEY, error).with_path(root.path()))?;
         let names = names.into_iter().filter(|name| is_ours(name));
-        // The index comes last. If its parent directory is wrong, the repair of that directory includes the index.
-        for name in names.chain([DUE.to_owned()]) {
-            if name == DUE && wrong.iter().any(|(other, _)| other == RUN) {
+        // The indexes come last. If their parent directory is wrong, the repair of that directory includes them.
+        for name in names.chain([DUE, USERS].map(str::to_owned)) {
+            if [DUE, USERS].contains(&&*name) && wrong.iter().any(|(other, _)| other == RUN) {
                 continue;
             }
             let stat = match root.stat(&name) {
@@ -427,7 +427,8 @@ fn is_denial(error: &io::Error) -> bool {
 /// Whether it is one of a store's directories. A directory in place of a file is left alone.
 fn is_own_directory(path: &str, stat: &Stat) -> bool {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
-    stat.is_directory && is_ours(name) && ![PARAMETERS, EARLIER_GENERATIONS].contains(&name)
+    let is_ours = is_ours(name) || USERS.ends_with(&format!("/{name}"));
+    stat.is_directory && is_ours && ![PARAMETERS, EARLIER_GENERATIONS].contains(&name)
 }
 
 /// Whether the error says that the name does not exist, or that its parent is not a directory.

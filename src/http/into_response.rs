@@ -135,6 +135,9 @@ impl<R: ServerResponse> IntoResponse<R> for Box<dyn StdError + Send + Sync> {
 pub(super) fn failure<R: ServerResponse>(error: &Error) -> R {
     let (status, text) = match error.kind() {
         ErrorKind::Gone => (409, "Your session ended while this request was under way. Please try again.\n"),
+        ErrorKind::TooManySessions => {
+            (409, "You are logged in on too many devices. Please log out on one of them.\n")
+        }
         ErrorKind::Busy => (503, "Your session is busy. Please try again.\n"),
         ErrorKind::Full => (507, "The server cannot store your session at the moment.\n"),
         _ => (500, "The server could not handle your session.\n"),

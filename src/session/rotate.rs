@@ -19,7 +19,7 @@ pub(super) enum IdChange {
 /// A pending login.
 #[derive(PartialEq)]
 pub(super) struct Login {
-    user: String,
+    pub(super) user: String,
     /// A new device note; `None` keeps the one that the session has.
     device_note: Option<String>,
 }

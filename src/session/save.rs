@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::id::Token;
 use crate::lifetime::Renewed;
 use crate::record::{Record, Timing};
-use crate::store::{Durability, Saved, Verdict};
+use crate::store::{Durability, Rotation, Saved, Verdict};
 use std::cell::OnceCell;
 use std::time::SystemTime;
 
@@ -198,8 +198,10 @@ impl Session {
         };
         match self.id_change {
             IdChange::Keep => self.context.store.update(token, guarded, self.durability),
-            IdChange::Rotate | IdChange::Login(_) => {
-                self.context.store.rotate(token, guarded, &self.durability.into())
+            IdChange::Rotate => self.context.store.rotate(token, guarded, &self.durability.into()),
+            IdChange::Login(ref login) => {
+                let how = Rotation::new(self.durability).login(&login.user);
+                self.context.store.rotate(token, guarded, &how)
             }
         }
     }

@@ -113,10 +113,10 @@ fn check_mended(what: &str, open_up: impl FnOnce(&Path, &[Saved; 2]), want: (u64
 
 #[test]
 fn a_store_that_was_open_to_others_is_made_private_and_told() {
-    // The root, 256 shards, `run` and the index; parameters, tag, counters, two files of the index, two
+    // The root, 256 shards, `run` and the indexes; parameters, tag, counters, two files of each index, two
     // sessions.
-    const DIRECTORIES: u64 = 1 + 256 + 2;
-    const ALL: u64 = DIRECTORIES + 7;
+    const DIRECTORIES: u64 = 1 + 256 + 3;
+    const ALL: u64 = DIRECTORIES + 9;
     check_mended("fsGroup", |root, _| allow_all(root, 0o2770, 0o660), (ALL, ALL));
     check_mended("chmod -R 775", |root, _| allow_all(root, 0o775, 0o775), (ALL, ALL));
     check_mended("chmod -R 777", |root, _| allow_all(root, 0o777, 0o777), (ALL, ALL));
@@ -125,6 +125,7 @@ fn a_store_that_was_open_to_others_is_made_private_and_told() {
     check_mended("the root", |root, _| allow(root, 0o755), (1, 0));
     check_mended("a shard", |root, _| allow(&root.join("7f"), 0o702), (1, 1));
     check_mended("the index", |root, _| allow(&root.join("run/due"), 0o720), (1, 1));
+    check_mended("the user index", |root, _| allow(&root.join("run/users"), 0o720), (1, 1));
     let one_session = |root: &Path, saved: &[Saved; 2]| {
         let path = path_of(root, saved[0].live.id);
         allow(&path, 0o640);
@@ -317,7 +318,7 @@ fn anothers_store_is_one_error_with_the_command_that_mends_it() {
     }
     let group = rustix::process::getegid().as_raw();
     for (give_away, count, first, mode) in [
-        (&[""; 0][..], 260, "", "0700"),
+        (&[""; 0][..], 261, "", "0700"),
         (&["7f"][..], 1, "/7f", "0700"),
         (&["00", "7f", "run/due"][..], 3, "", "0700"),
     ] {

@@ -32,7 +32,7 @@ const FILE_FLOORS: [&[&str]; 15] = [
     &["disk", "slots", "queue"],
     &["errors", "flock", "options"],
     &["run", "root_lock", "permissions"],
-    &["expiry_index", "generations"],
+    &["expiry_index", "user_index", "generations"],
     &["frame"],
     &["read_cache", "watch"],
     &["stats"],
@@ -40,7 +40,7 @@ const FILE_FLOORS: [&[&str]; 15] = [
     &["FileStore"],
     &["session_lock", "limits", "emptied"],
     &["create", "read", "update", "rotate", "delete", "scan"],
-    &["grow", "force_delete", "admin", "sweep"],
+    &["grow", "force_delete", "admin", "sweep", "user_sessions", "login_limit"],
     &["open", "reaper"],
     &["repair"],
 ];
@@ -57,7 +57,16 @@ const FILE_DOORS: [(&str, &[&str]); 3] = [
 /// Dependencies and the files that may use them, each by the beginning of its path below `src`. The command, `bin`, has its own.
 const DOORS: [(&str, &[&str]); 16] = [
     ("base32ct", &["id.rs"]),
-    ("blake3", &["id.rs", "file/slot.rs", "file/expiry_index.rs"]),
+    (
+        "blake3",
+        &[
+            "id.rs",
+            "record/user_digest.rs",
+            "file/slot.rs",
+            "file/expiry_index.rs",
+            "file/user_index/bucket.rs",
+        ],
+    ),
     ("clap", &[]),
     ("cookie", &["http/"]),
     ("crossbeam_channel", &["sync.rs", "sync/"]),

@@ -5,7 +5,8 @@
 //! 1. **The walk** reads every file of a few shards: one for each hour since the last walk, so that 256 hours cover all
 //!    of them, whether sweeps run each minute or each night. It removes expired sessions and leftovers, and inserts live
 //!    sessions that the index has lost. If the index has no hour of a last walk, it is new or was lost, and the walk
-//!    covers all shards.
+//!    covers all shards. It also
+//!    inserts sessions that the user index has lost, and covers all shards if that index is not complete (`users`).
 //! 2. **Due entries** are the sessions in buckets of the index whose time has come. A missing session is skipped, an
 //!    expired one removed, a renewed one inserted again, and a locked one left for the next pass.
 //!
@@ -27,6 +28,7 @@ mod options;
 mod pace;
 mod remove;
 mod shards;
+mod users;
 
 pub use options::{SweepOptions, SweepOutcome, SweepPhase, SweepProgress, SweepReport};
 
@@ -43,6 +45,7 @@ use pace::Pace;
 use std::io;
 use std::ops::ControlFlow::{self, Continue};
 use std::time::SystemTime;
+use users::UserWalk;
 
 /// The number of shards.
 const ALL: u64 = SHARDS as u64;
@@ -92,6 +95,7 @@ impl FileStore {
                     disk_now: marker.touch(self)?,
                     walked: [false; SHARDS as usize],
                     index_failures: 0,
+                    users: UserWalk::default(),
                     report: SweepReport::default(),
                     pace: Pace::new(options.budget, &mut progress),
                 };
@@ -151,6 +155,7 @@ struct Pass<'a> {
     walked: [bool; SHARDS as usize],
     /// The number of sessions that could not be inserted in the index again.
     index_failures: u64,
+    users: UserWalk,
     report: SweepReport,
     pace: Pace<'a>,
 }
@@ -159,11 +164,10 @@ impl Pass<'_> {
     fn run(&mut self, marker: &Marker) -> ControlFlow<()> {
         let hour = micros(self.now) / BUCKET_MICROS;
         let last = marker.last_walk();
+        let is_full = self.options.full || self.needs_user_walk(hour);
         // The hours whose shards are to be walked, in order, so that a stopped walk can be continued.
         let hours = match last {
-            Some(last) if !self.options.full && hour < last.saturating_add(ALL) => {
-                last.saturating_add(1)..=hour
-            }
+            Some(last) if !is_full && hour < last.saturating_add(ALL) => last.saturating_add(1)..=hour,
             _ => hour + 1..=hour + ALL,
         };
         let shards: Vec<u64> = hours.map(|hour| hour % ALL).collect();

@@ -5,13 +5,14 @@ use crate::file::coherence::Cause;
 use crate::file::disk::{self, Access, Directory};
 use crate::file::errors::io_error;
 use crate::file::flock::LockedFile;
-use crate::file::layout::{RUN, SessionPath, shard_of};
+use crate::file::layout::{RUN, SessionPath, USERS, shard_of};
 use crate::file::scan::{Content, ScannedFile};
 use crate::file::session_lock::{LockResult, SessionRef, UnreadableFile};
 use crate::id::PublicId;
 use crate::store::Store;
 use crate::sync::Instant;
 use std::io;
+use std::path::Path;
 
 /// Age at which a leftover is removed, in seconds by the file system's clock; no operation takes so long.
 const LEFTOVER_SECONDS: i64 = 3600;
@@ -172,8 +173,9 @@ impl Pass<'_> {
     /// Removes an old temporary file beside the shards: a leftover of the creation of the store or of its counters.
     pub(super) fn remove_stray(&mut self, stray: &ScannedFile) {
         let name = stray.path.file_name().unwrap_or_default().to_string_lossy();
-        let is_in_root = stray.path.parent() == Some(self.store.root.path());
-        match self.store.root.open_directory(if is_in_root { "." } else { RUN }) {
+        let below_root = stray.path.strip_prefix(self.store.root.path()).ok().and_then(Path::parent);
+        let parent = [RUN, USERS].into_iter().find(|path| below_root == Some(Path::new(path)));
+        match self.store.root.open_directory(parent.unwrap_or(".")) {
             Ok(directory) => self.remove_temporary(&directory, &name, stray),
             Err(error) => self.fail_leftover(stray, error),
         }

@@ -18,8 +18,9 @@ impl Pass<'_> {
     /// Walks some shards. Returns the number of shards that were walked, in order, and whether the sweep was stopped.
     pub(super) fn walk(&mut self, shards: &[u64]) -> (usize, ControlFlow<()>) {
         let mut walked = 0;
+        self.begin_user_walk(shards.len());
         let end = self.walk_all(shards, &mut walked);
-        (walked, end)
+        (walked, self.end_user_walk(end))
     }
 
     fn walk_all(&mut self, shards: &[u64], walked: &mut usize) -> ControlFlow<()> {
@@ -118,10 +119,12 @@ impl Pass<'_> {
             Content::Temporary => self.remove_temporary(directory, name, file),
             Content::Live(live) => {
                 self.report.examined += 1;
+                self.collect_user(live);
                 self.insert_if_lost(live.id, live.record.deadline(), indexed.get(&live.id).copied());
             }
             Content::Expired(live) => {
                 self.report.examined += 1;
+                self.collect_user(live);
                 match self.remove_if_dead(directory, live.id, true) {
                     EntryOutcome::Renewed(deadline) => {
                         self.insert_if_lost(live.id, deadline, indexed.get(&live.id).copied());

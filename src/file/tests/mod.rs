@@ -17,6 +17,7 @@ mod interleavings;
 mod opening;
 mod sweeps;
 mod syncs;
+mod user_index;
 
 use super::disk::faults::{PAGE, SHORT, during};
 use super::flock::LockedFile;

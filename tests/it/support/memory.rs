@@ -3,7 +3,8 @@
 use parking_lot::Mutex;
 use sessile::{
     Absent, Change, Clock, Cookies, Durability, Error, ErrorKind, FileStoreOptions, Guarantees, Lifetime,
-    Live, Lookup, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token, Verdict,
+    Live, Lookup, Page, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token,
+    UserSession, UserSessions, Verdict,
 };
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -90,6 +91,31 @@ impl Store for MemoryStore {
         let Some(session) = SessionId::parse(token.expose()) else { return Ok(false) };
         let removed = self.records.lock().remove(&session.public_id());
         Ok(removed.is_some_and(|record| !record.is_expired(self.now())))
+    }
+
+    fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
+        let records = self.records.lock();
+        let is_listed = |id: &PublicId, record: &Record| {
+            record.user() == Some(user)
+                && !record.is_expired(self.now())
+                && page.after.is_none_or(|after| after < *id)
+        };
+        let listed = records.iter().filter(|(id, record)| is_listed(id, record));
+        let mut listed: Vec<_> =
+            listed.map(|(id, record)| UserSession::of(&Live { record: record.clone(), id: *id })).collect();
+        listed.sort_by_key(|session| session.id);
+        UserSessions::page(page, true, listed.into_iter().map(Ok))
+    }
+
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+        let mut records = self.records.lock();
+        let is_there = records
+            .get(id)
+            .is_some_and(|record| record.user() == Some(user) && !record.is_expired(self.now()));
+        if is_there {
+            records.remove(id);
+        }
+        Ok(is_there)
     }
 
     fn guarantees(&self) -> Guarantees {
@@ -316,6 +342,16 @@ impl Store for Rig {
     fn delete_all(&self) -> Result<()> {
         self.pass(Call::Delete)?;
         self.inner.delete_all()
+    }
+
+    fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
+        self.pass(Call::Load)?;
+        self.inner.sessions_of(user, page)
+    }
+
+    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
+        self.pass(Call::Delete)?;
+        self.inner.delete_session_of(user, id)
     }
 
     fn guarantees(&self) -> Guarantees {

@@ -1,9 +1,20 @@
 //! The system calls of a sweep, and their order.
 use super::*;
 
-/// Every pass: the index, its lock, and the hour of the last walk.
-const BEGIN: [&str; 7] =
-    ["open directory", "open file in directory", "lock", "stat file", "touch", "stat file", "read"];
+/// Every pass: the index, its lock, and the hour of the last walk; the marker of a complete user index.
+const BEGIN: [&str; 11] = [
+    "open directory",
+    "open file in directory",
+    "lock",
+    "stat file",
+    "touch",
+    "stat file",
+    "read",
+    "open directory",
+    "stat in directory",
+    "open file in directory",
+    "read",
+];
 /// Due entries: the list of buckets, and, for each, its size, its entries, and its end.
 const LIST: &str = "list directory";
 const SIZE: &str = "stat in directory";
@@ -112,8 +123,10 @@ fn a_locked_session_is_tried_again_by_the_next_pass() {
 }
 
 /// The hour's walk of an empty shard: files beside the shards, entries of the index, the shard, the note of the walk.
-const WALK_OF_ONE_BUCKET: [&str; 12] = [
+const WALK_OF_ONE_BUCKET: [&str; 14] = [
     "list root",
+    "open directory",
+    "list directory",
     "open directory",
     "list directory",
     "open directory",
@@ -134,9 +147,9 @@ fn a_bucket_is_unlinked_before_its_tail_is_read() {
     stage.clock.set(at(SWEPT, 0));
     let ended = [
         &BEGIN[..],
-        &WALK_OF_ONE_BUCKET[..9],
+        &WALK_OF_ONE_BUCKET[..11],
         &["read"],
-        &WALK_OF_ONE_BUCKET[9..],
+        &WALK_OF_ONE_BUCKET[11..],
         &["write", LIST, SIZE],
         &ENTRIES,
         &[SHARD],
