@@ -23,8 +23,7 @@ pub(crate) struct SessionJson {
     touched: Time,
     deadline: Time,
     expiry: ExpiryJson,
-    /// Whether the cookie expires when the browser is closed, because the program's `Lifetime` says so. Omitted if
-    /// false.
+    /// Whether the cookie ends with the browser because the program's lifetime says so. Omitted if false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     ends_with_browser: bool,
     /// Whether the visitor has come only once and has not logged in. Omitted if false.
@@ -69,8 +68,7 @@ impl Trailer {
         Self { form: FORM, sessions }
     }
 
-    /// Parses the last line of an export. `None` if the line does not begin with the key `sessile_export`, and so is a
-    /// session; an error if it does, and the rest cannot be parsed.
+    /// Reads a line, if it begins as a last line does.
     pub(crate) fn read(line: &[u8]) -> Option<serde_json::Result<Self>> {
         let inside = line.strip_prefix(b"{")?.trim_ascii_start();
         inside.starts_with(br#""sessile_export""#).then(|| {
@@ -115,6 +113,14 @@ impl From<SystemTime> for Time {
     }
 }
 
+/// A time as text, as in an export.
+pub(crate) fn time_text(time: SystemTime) -> String {
+    match Time::from(time) {
+        Time::Text(text) => text.to_string(),
+        Time::Micros(micros) => micros.to_string(),
+    }
+}
+
 impl From<Time> for SystemTime {
     fn from(time: Time) -> Self {
         match time {
@@ -146,8 +152,7 @@ impl SessionJson {
             user: record.user().map(str::to_owned),
             last_login: login.at.map(Time::from),
             cut_off: login.cut_off,
-            // It follows the user.
-            user_digest: None,
+            user_digest: login.user_digest.map(|digest| format!("{:032x}", u128::from_be_bytes(digest))),
             device_note: record.device_note().map(str::to_owned),
             entries: record.entries().iter().map(entry).collect::<sessile::Result<_>>()?,
         })
