@@ -1,8 +1,8 @@
 //! User-space instructions of one operation, counted by valgrind: the count is the same on a busy machine.
 //!
-//! Each operation runs in two processes, with different counts. The difference is divided, so the start of the process and the
-//! creation of its sessions cancel out. Instructions of the kernel are not counted. A count depends on the compiler, and a little
-//! on the processor, because the C library chooses its copying functions by it.
+//! Each operation runs in two processes, with different counts. The difference is divided, so the start of the process
+//! and the creation of its sessions cancel out. Instructions of the kernel are not counted. A count depends on the
+//! compiler, and a little on the processor, because the C library chooses its copying functions by it.
 //!
 //! ```text
 //! cargo bench --bench instructions                      # fails if an operation takes more than its limit
@@ -27,8 +27,8 @@ const SESSIONS: usize = 256;
 /// Calls in the first process and in the second.
 const FEW: u64 = 1000;
 const MANY: u64 = 5000;
-/// The room that a limit leaves above a count, in percent. Counts differ by less than one with the random ids, and by some more from
-/// one processor to another, because the copies of memory and BLAKE3 choose their code by it.
+/// The room that a limit leaves above a count, in percent. Counts differ by less than one with the random ids, and by
+/// some more from one processor to another, because the copies of memory and BLAKE3 choose their code by it.
 const ROOM: u64 = 10;
 const LIMITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions/limits.txt");
 
@@ -38,7 +38,7 @@ enum Operation {
     Hit,
     /// The same, and reading a number in it.
     HitGet,
-    /// A load of a session's file, by a store without a cache, and reading a number in it.
+    /// A load of a session file, by a store without a cache, and reading a number in it.
     MissGet,
     /// A relaxed change of one entry of a session that is in memory.
     Update,

@@ -1,9 +1,9 @@
-//! The mix: the life of sessions of 512 bytes as one number. 90 % loads that read one entry, 8 % changes of one entry, 1 %
-//! creations, 1 % ends, of sessions of which a few are used often (`common/mix.rs`).
+//! The mix: the life of sessions of 512 bytes as one number. 90 % loads that read one entry, 8 % changes of one entry,
+//! 1 % creations, 1 % ends, of sessions of which a few are used often (`common/mix.rs`).
 //!
-//! *relaxed*: neither saves nor ends wait for the disk, and there is memory for all sessions. *power-safe*: both wait. *defaults*:
-//! a store that is opened without options: ends wait, and there are 32 MiB of memory. Times are per operation of one thread; the
-//! throughput is that of all threads.
+//! *relaxed*: neither saves nor ends wait for the disk, and there is memory for all sessions. *power-safe*: both wait.
+//! *defaults*: a store that is opened without options: ends wait, and there are 32 MiB of memory. Times are per
+//! operation of one thread; the throughput is that of all threads.
 mod common;
 #[path = "common/mix.rs"]
 mod mix;

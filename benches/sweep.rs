@@ -74,8 +74,8 @@ impl Fixture {
     }
 }
 
-/// Measures a sweep of 1,000 expired sessions among few live ones and among many; beside it, reading every file, which is
-/// the way without an index.
+/// Measures a sweep of 1,000 expired sessions among few live ones and among many; beside it, reading every file, which
+/// is the way without an index.
 fn due_among_live(c: &mut Criterion) {
     let (small, large) = (large() / 20, large());
     let mut group = c.benchmark_group("sweep-1000-due");

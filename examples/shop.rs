@@ -30,7 +30,7 @@ Usage: cargo run --example shop -- [OPTIONS]
   --port PORT            where to listen on 127.0.0.1; 0 takes any free port [8001]
   --dir DIR              where the sessions are kept [shop-sessions]
   --age SECONDS          a user who does nothing for that long is logged out [1209600]
-  --sweep-every SECONDS  pause between removals of expired sessions' files [300]
+  --sweep-every SECONDS  pause between removals of expired session files [300]
   -h, --help             prints this
 
 When the server is ready it prints one line, `listening on http://127.0.0.1:PORT`.
@@ -59,10 +59,9 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     }))?;
     // Reading counts as activity.
     let lifetime = Lifetime::new().age(Duration::from_secs(age)).renewal(Renewal::OnRead);
-    // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. Either
-    // cookie is SameSite=Lax: other sites cannot make a visitor's browser post our forms in the visitor's
-    // name. The name is the shop's own, because a browser sends the cookies of 127.0.0.1 to all programs there, whatever
-    // their ports.
+    // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. Either cookie is
+    // SameSite=Lax: other sites cannot make a visitor's browser post our forms in the visitor's name. The name is the
+    // shop's own, because a browser sends the cookies of 127.0.0.1 to all programs there, whatever their ports.
     let cookies = Cookies::plain_http().name("shop");
     let sessions = Sessions::new(store, cookies)?.with_lifetime(lifetime)?;
     let sessions = sessions.with_observer(|event| {

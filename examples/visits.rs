@@ -23,7 +23,7 @@ Usage: cargo run --example visits -- [OPTIONS]
   --dir DIR              where the sessions are kept [visits-sessions]
   --workers N            threads that answer requests [4]
   --age SECONDS          a visitor who stays away that long is forgotten [1209600]
-  --sweep-every SECONDS  pause between removals of expired sessions' files [300]
+  --sweep-every SECONDS  pause between removals of expired session files [300]
   -h, --help             prints this
 
 When the server is ready it prints one line, `listening on http://127.0.0.1:PORT`.
@@ -51,8 +51,8 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(report) => report.errors.iter().for_each(complain),
         Err(error) => complain(error),
     }))?;
-    // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. A name of its own, because a
-    // browser sends the cookies of 127.0.0.1 to all programs there, whatever their ports.
+    // Plain HTTP, because this runs on the machine it is tried on. A site uses `Cookies::https()`. A name of its own,
+    // because a browser sends the cookies of 127.0.0.1 to all programs there, whatever their ports.
     let sessions = Sessions::new(store, Cookies::plain_http().name("visits"))?
         .with_lifetime(Lifetime::new().age(Duration::from_secs(age)))?
         .with_observer(|event| {

@@ -27,7 +27,9 @@ pub enum ErrorKind {
     /// [`Session::update_now`](crate::Session::update_now), say). The thread would wait for itself. Trying again cannot
     /// help.
     Reentrant,
-    /// The session was live when this request first read it and is not any more. Nothing was resurrected.
+    /// The session was live when this request first read it and is not any more, or the request brought an id that a login
+    /// or rotation beside it has replaced (see [`Lifetime::grace`](crate::Lifetime::grace)). Nothing was resurrected, and
+    /// nothing was saved. A browser that sends the request again sends the new id.
     Gone,
     /// The record would be larger than the store's limit, and larger than before. (A record that was stored under a
     /// higher limit stays.)
@@ -89,8 +91,8 @@ pub enum ErrorKind {
 
 /// One failure.
 ///
-/// Its text names the operation and its object, in lower case, without a full stop; a cause in the operating system or a
-/// library is in [`source`](StdError::source).
+/// Its text names the operation and its object, in lower case, without a full stop; a cause in the operating system or
+/// a library is in [`source`](StdError::source).
 pub struct Error(Box<Inner>);
 
 struct Inner {

@@ -19,20 +19,34 @@ pub enum Event<'a> {
     Created(PublicId),
     /// A session moved to a new id; the old id was ended.
     Rotated {
-        /// The public id of the ended session.
+        /// The public id that the request presented. Usually that of the ended session; a login may have found that
+        /// session through an id that was moved before.
         from: PublicId,
         /// The public id of the new session.
         to: PublicId,
     },
-    /// A live session was ended.
+    /// A live session was ended. The id is the one that the request presented, from which the session may have been moved
+    /// by a rotation.
     Destroyed(PublicId),
     /// A request presented a session that has expired.
     Expired(PublicId),
     /// A request presented a cookie of the session's name whose value cannot be an id. Observed once a request, however
     /// many such cookies it presents.
     Malformed,
-    /// A request presented an id that is not stored: invented, destroyed, rotated or swept.
+    /// A request presented an id that is not stored: invented, destroyed, rotated or swept. Not observed for an id that a
+    /// rotation or a login has moved within the [grace period](crate::Lifetime::grace), because requests beside those
+    /// are expected.
     NotFound(PublicId),
+    /// A request presented an id that a rotation or a login had moved longer than the [grace
+    /// period](crate::Lifetime::grace) ago. Browsers drop such an id with the response of that request, unless it was
+    /// lost; so this may be a copy of a stolen cookie. The request found no session. Observed as long as the store
+    /// remembers the moved id; nothing is ended by it.
+    Reused {
+        /// The public id that the request presented.
+        id: PublicId,
+        /// The user of the session that the id was moved to; `None` if that has no user or is not live any more.
+        user: Option<&'a str>,
+    },
     /// A request presented an id whose stored record fails its checks.
     Damaged(PublicId),
     /// A request failed: its session could not be used or saved, or the handler panicked or returned an error of the
@@ -67,6 +81,15 @@ pub enum Event<'a> {
     ParametersRecreated {
         /// The store's directory.
         path: &'a Path,
+    },
+    /// The log of cut-offs of a store is missing or damaged, so no session with a user is found: any of them may have been ended
+    /// by [`Store::delete_of`](crate::Store::delete_of). Observed once by each open store. Restore
+    /// the file from a backup, or end all sessions by [`Store::delete_all`](crate::Store::delete_all), which makes a new one.
+    CutOffsLost {
+        /// The log's path.
+        path: &'a Path,
+        /// The finding: "it is missing" or "it is damaged".
+        reason: &'static str,
     },
     /// Missing shard directories were recreated, when the store was opened or within a minute after shards or the store
     /// were recreated. (Some backups leave empty directories out.) Sessions that were in them are gone.
@@ -131,7 +154,12 @@ impl Event<'_> {
                 path.display()
             )),
             Self::ParametersRecreated { path } => Some(format!(
-                "session directory `{}` had sessions and no parameters file `sessile.json`, which was made again",
+                "session directory `{}` had sessions and no parameters file `sessile.json`, which was recreated",
+                path.display()
+            )),
+            Self::CutOffsLost { path, reason } => Some(format!(
+                "the log of cut-offs `{}` is lost: {reason}; no session with a user is found until it is restored from a \
+                 backup, or all sessions are ended (`sessile delete --all`)",
                 path.display()
             )),
             Self::ShardsRecreated { path, shards } => Some(format!(
@@ -145,6 +173,7 @@ impl Event<'_> {
             | Self::Expired(_)
             | Self::Malformed
             | Self::NotFound(_)
+            | Self::Reused { .. }
             | Self::Damaged(_) => None,
         }
     }

@@ -41,14 +41,19 @@
 //! | module | is about |
 //! |---|---|
 //! | [`session`] | [`Session`]: the dictionary, saving, `login`, `rotate_id`, `destroy`, expiry |
-//! | [`http`] | [`Sessions`], [`Visit`], [`Cookies`]; `serve`, the core of the adapters `tiny_http` and `rouille`, features of the same names |
+//! | [`http`] | [`Sessions`], [`Visit`], [`Cookies`]; `serve`; the adapters `tiny_http` and `rouille`, a feature each |
 //! | [`mod@file`] | [`FileStore`], [`FileStoreOptions`], [`Stats`]: the engine; sweeps and the [`Reaper`] |
 //! | [`lifetime`] | [`Lifetime`], [`Renewal`], [`Expiry`] |
 //! | [`store`] | [`Store`]: the promises of every storage mode, [`Durability`] |
 //! | [`event`] | [`Event`]: the events that a program can observe |
 //! | [`error`] | [`Error`], [`ErrorKind`] |
 //! | [`value`], [`record`], [`id`], [`clock`] | basic types |
-//! | [`_documentation`] | the [guide](_documentation::guide) with recipes; [design](_documentation::design), [format](_documentation::format), [testing](_documentation::testing) |
+//! | [`_documentation`] | the [guide] with recipes; [design], [format], [testing] |
+//!
+//! [guide]: _documentation::guide
+//! [design]: _documentation::design
+//! [format]: _documentation::format
+//! [testing]: _documentation::testing
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(doc)]

@@ -60,6 +60,7 @@ pub struct Lifetime {
     absolute: Option<Duration>,
     future_tolerance: Duration,
     first_age: Option<Duration>,
+    grace: Duration,
 }
 
 impl Default for Lifetime {
@@ -73,12 +74,15 @@ impl Default for Lifetime {
             absolute: None,
             future_tolerance: Duration::from_secs(300),
             first_age: None,
+            grace: Duration::from_secs(60),
         }
     }
 }
 
 /// The longest time that browsers keep a cookie.
 const BROWSER_KEEPS: Duration = Duration::from_secs(400 * 86_400);
+/// The longest grace period of a moved id.
+const GRACE_MAX: Duration = Duration::from_secs(600);
 /// The largest gain that a renewal waits for, so that a visitor who comes at least every 370 days keeps the cookie.
 const STEP_MAX: Duration = Duration::from_secs(30 * 86_400);
 
@@ -230,6 +234,35 @@ impl Lifetime {
         self
     }
 
+    /// How long an id that a login or [`rotate_id`](crate::Session::rotate_id) has replaced is known as moved: at most 10
+    /// minutes, default 60 seconds; zero switches this off.
+    ///
+    /// A browser sends requests beside each other: while a login is under way, a page of the same visitor may already be
+    /// on its way with the old cookie. Without a grace period such a request is that of a stranger. What it stores makes
+    /// a session of its own, and if its response is the last to arrive, its cookie replaces that of the login; a logout
+    /// finds nothing to end, and a second login leaves the session of the first alive.
+    ///
+    /// With it, a moved id opens no session either, in no request. But a request that brings one reads no session, and
+    /// its changes are refused with [`ErrorKind::Gone`] (409; the next request has the new cookie). A
+    /// [`destroy`](crate::Session::destroy) and a [`login`](crate::Session::login) go on to the session that was
+    /// rotated. It should be longer than the slowest request, because a request that takes longer is a stranger again.
+    ///
+    /// ```
+    /// use sessile::Lifetime;
+    /// let slow_pages = Lifetime::new().grace(std::time::Duration::from_secs(180));
+    /// # let _ = slow_pages;
+    /// ```
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// The grace period of a moved id.
+    pub(crate) fn grace_period(&self) -> Duration {
+        self.grace
+    }
+
     /// # Errors
     ///
     /// [`ErrorKind::Config`] names the option that is out of its bounds.
@@ -252,6 +285,9 @@ impl Lifetime {
         }
         if self.future_tolerance < Duration::from_secs(60) {
             return refuse("the future tolerance must be 1 minute or more".into());
+        }
+        if self.grace > GRACE_MAX {
+            return refuse("the grace period must be at most 10 minutes".into());
         }
         Ok(())
     }
@@ -437,8 +473,9 @@ mod tests {
         assert!(lifetime.renew(&mut session, at(1)).is_worth_a_write());
     }
 
-    /// A browser that comes every `gap` for 60 times, or until the server says that the session is over: it has the cookie
-    /// each time until the last step, though it drops it after 400 days at the latest. Returns how often the cookie was sent.
+    /// A browser that comes every `gap` for 60 times, or until the server says that the session is over: it has the
+    /// cookie each time until the last step, though it drops it after 400 days at the latest. Returns how often the
+    /// cookie was sent.
     #[track_caller]
     fn check_kept(lifetime: &Lifetime, expiry: Expiry, gap: Duration) -> u32 {
         let keeps = |timing: &Timing, now| {
@@ -625,6 +662,15 @@ mod tests {
         ] {
             assert_eq!(new().future_tolerance(tolerance).check().is_ok(), allowed, "{tolerance:?}");
         }
+        for (grace, allowed) in [
+            (Duration::ZERO, true),
+            (minute * 10, true),
+            (minute * 10 + moment, false),
+            (Duration::MAX, false),
+        ] {
+            assert_eq!(new().grace(grace).check().is_ok(), allowed, "{grace:?}");
+        }
+        assert_eq!(new().grace_period(), minute);
         assert!(new().renewal_step_percent(50).check().is_ok());
         let mut session = timing(&new(), Expiry::After(DAY), at(0));
         assert!(!new().renewal_step_percent(50).renew(&mut session, at(43_199)).is_worth_a_write());
@@ -639,6 +685,10 @@ mod tests {
         assert!(check(Lifetime::new().absolute_limit(Duration::ZERO)).contains("the absolute limit must be"));
         assert!(check(Lifetime::new().renewal_step_percent(51)).contains("step"));
         assert!(check(Lifetime::new().future_tolerance(Duration::ZERO)).contains("tolerance"));
+        assert!(
+            check(Lifetime::new().grace(Duration::MAX))
+                .contains("the grace period must be at most 10 minutes")
+        );
         assert!(Lifetime::new().check().is_ok());
     }
 }

@@ -196,7 +196,7 @@ impl Record {
         Some(block::user(&self.block)).filter(|user| !user.is_empty())
     }
 
-    /// Sets the user; an empty text removes it.
+    /// Sets the user, and the digest of the user ([`Login::user_digest`]); an empty text removes both.
     ///
     /// # Errors
     ///
@@ -213,7 +213,9 @@ impl Record {
     pub fn set_user(&mut self, user: &str) -> Result<()> {
         check_length("user", user, USER_BYTES_MAX)?;
         let at = block::text_at(&self.block);
-        self.set_text(block::USER_LEN_AT, at..at + block::user_len(&self.block), user)
+        self.set_text(block::USER_LEN_AT, at..at + block::user_len(&self.block), user)?;
+        block::put_digest(self.block_mut(), user_digest(user));
+        Ok(())
     }
 
     /// The same record with another user.
@@ -243,7 +245,7 @@ impl Record {
         block::login(&self.block)
     }
 
-    /// Sets the marks of the last login.
+    /// Sets the marks of the last login. The digest follows the user: that in `login` is ignored.
     ///
     /// ```
     /// use sessile::record::Login;
@@ -256,9 +258,18 @@ impl Record {
         block::put_login(self.block_mut(), &login);
     }
 
-    /// The digest of the user; `None` if no user is logged in.
+    /// The digest of the user; `None` if no user is logged in. It is computed for a record that was stored without it.
     pub(crate) fn user_digest(&self) -> Option<[u8; 16]> {
-        user_digest(self.user()?)
+        let user = self.user()?;
+        self.login().user_digest.or_else(|| user_digest(user))
+    }
+
+    /// Sets the number of the last cut-off; changes nothing if it is the same.
+    pub(crate) fn set_cut_off(&mut self, number: u64) {
+        let login = self.login();
+        if login.cut_off != number {
+            self.set_login(Login { cut_off: number, ..login });
+        }
     }
 
     /// A short text about the visitor's device.
@@ -470,7 +481,7 @@ mod tests {
             expiry: Expiry::After(Duration::from_micros(7)),
             ..record.timing()
         });
-        record.set_login(Login { at: Some(at(3)), cut_off: 4, user_digest: Some([5; 16]) });
+        record.set_login(Login { at: Some(at(3)), cut_off: 4, user_digest: None });
         record.set_device_note("a naïve browser").unwrap();
         record.extend([("b", &value("second")), ("a", &value("first")), ("naïve", &value(""))]).unwrap();
         record
@@ -532,11 +543,13 @@ mod tests {
             let entries: Vec<_> =
                 record.entries().iter().map(|(name, value)| (name.to_owned(), value.to_value())).collect();
             let texts = [record.user(), record.device_note()].map(|text| text.map(str::to_owned));
-            (record.timing(), record.login(), texts, entries)
+            let Login { at, cut_off, user_digest: digest } = record.login();
+            assert_eq!(digest, record.user().and_then(user_digest), "it follows the user");
+            (record.timing(), (at, cut_off), texts, entries)
         };
         let changes: [Named; 9] = [
             ("timing", |record| record.set_timing(Timing::new(at(5), at(6)))),
-            ("login", |record| record.set_login(Login::default())),
+            ("login", |record| record.set_login(Login { user_digest: Some([5; 16]), ..Login::default() })),
             ("user", |record| record.set_user("grace hopper").unwrap()),
             ("user", |record| record.set_user("").unwrap()),
             ("note", |record| record.set_device_note("ß").unwrap()),

@@ -9,9 +9,10 @@
 //! 1. **One version.** [`load`](Store::load) returns one complete record that some call wrote, or says that there is
 //!    none; after a call that wrote returned, that version or a newer one.
 //! 2. **Creation never overwrites.** [`create`](Store::create) stores the record under a new, unused token.
-//! 3. **Update is read-modify-write.** [`update`](Store::update) hands the change the newest record and writes
-//!    the result, with no other write in between (where [`Guarantees::atomic_update`] says so). It never creates: on a token that is absent or expired it is `None`.
-//!    A change that answers [`Verdict::Abort`] makes it `None` as well, with nothing written.
+//! 3. **Update is read-modify-write.** [`update`](Store::update) hands the change the newest record and writes the
+//!    result, with no other write in between (where [`Guarantees::atomic_update`] says so). It never creates: on a
+//!    token that is absent or expired it is `None`. A change that answers [`Verdict::Abort`] makes it `None` as well,
+//!    with nothing written.
 //! 4. **Rotation is one step.** [`rotate`](Store::rotate) is an update whose result lives under a new token. When it
 //!    returns, the old token is dead; before that, the new one already exists. Of two rotations of one token, one
 //!    succeeds. If the old one cannot be removed, the new one is, and the call is an error. For a
@@ -20,8 +21,8 @@
 //!    was in flight (where [`Guarantees::shared_state`] says so).
 //! 6. **Expired is absent.** A record whose deadline is reached, by the store's own clock, is absent for load, update
 //!    and rotate. The deadline is all a store looks at; policy is the session's.
-//! 7. **A failure is an error.** Only a token that is certainly not there is [`Absent`]; a failed read is an error. After an
-//!    error the old version stands, unless the error's kind says otherwise.
+//! 7. **A failure is an error.** Only a token that is certainly not there is [`Absent`]; a failed read is an error.
+//!    After an error the old version stands, unless the error's kind says otherwise.
 //! 8. **No lock outlives its call.**
 //! 9. **A moved token opens nothing.** [`load`](Store::load) and [`update`](Store::update) find no session under it. Only
 //!    a logout and a login go on to the session that has its place: [`delete`](Store::delete) and a
@@ -52,7 +53,7 @@ pub trait Store: Send + Sync {
     /// The storage could not be read. An absent session is [`Lookup::Absent`], not an error.
     fn load(&self, token: &Token) -> Result<Lookup>;
 
-    /// Stores `record` under a new token.
+    /// Stores `record` under a new token. The session begins now: of the [cut-offs](Self::delete_of), only later ones end it.
     ///
     /// # Errors
     ///
@@ -99,6 +100,9 @@ pub trait Store: Send + Sync {
 
     /// Ends every session of a user whose login had returned when this was called, in every process, wherever a copy of
     /// it is; a login that begins after this has returned is not affected. The session of `except` stays.
+    ///
+    /// The store is told of a login by [`create`](Self::create) and by [`Rotation::login`]. A user that the change of an update
+    /// or of a mere rotation sets has not logged in: an earlier call of this function for that user ends the session.
     ///
     /// # Errors
     ///
@@ -227,8 +231,8 @@ pub enum Verdict {
     Write,
     /// Leave the stored record as it is. A rotation still moves it.
     Keep,
-    /// Write and move nothing: [`update`](Store::update) and [`rotate`](Store::rotate) return `Ok(None)`, as if the session were
-    /// absent. For a record that the caller's policy does not accept any more.
+    /// Write and move nothing: [`update`](Store::update) and [`rotate`](Store::rotate) return `Ok(None)`, as if the
+    /// session were absent. For a record that the caller's policy does not accept any more.
     Abort,
 }
 

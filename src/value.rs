@@ -68,16 +68,16 @@ mod key;
 mod number;
 mod read;
 // Safe code, compared with other safe code many times over: too long for Miri.
+mod depth;
 #[cfg(test)]
 #[cfg(not(miri))]
 mod reference;
-mod room;
 mod tree;
 mod wire;
 mod write;
 
 pub use borrowed::ValueRef;
-pub use room::{DEPTH_MAX, WRAPPERS_MAX};
+pub use depth::{DEPTH_MAX, WRAPPERS_MAX};
 
 use crate::error::{Error, ErrorKind, Result};
 use buffer::Buffer;

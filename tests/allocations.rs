@@ -15,7 +15,8 @@ static ALLOCATOR: Counting = Counting;
 
 thread_local! { static CALLS: Cell<usize> = const { Cell::new(0) }; }
 
-// SAFETY: every call is answered by the system's allocator as it is; the count is a number of the thread, and allocates nothing.
+// SAFETY: every call is answered by the system's allocator as it is; the count is a number of the thread, and allocates
+// nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         CALLS.set(CALLS.get() + 1);

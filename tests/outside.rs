@@ -1,11 +1,12 @@
-//! The crate as another package sees it. README.md as a new user follows it: each block of dependencies and the program behind
-//! it make a package outside of this repository, which is built as printed; the first program is also run and asked. And the
-//! compiler's advice where a handler returns something else than an adapter takes. And the links, files and methods that README
-//! and `docs/` name.
+//! The crate as another package sees it. README.md as a new user follows it: each block of dependencies and the program
+//! behind it make a package outside of this repository, which is built as printed; the first program is also run and
+//! asked. And the compiler's advice where a handler returns something else than an adapter takes. And the links, files
+//! and methods that README and `docs/` name.
 //!
-//! A binary of its own, because cargo runs one test binary after the other: a compiler at work would slow down the tests of `it`
-//! that measure time. Builds offline, with the versions of this repository's lock file, which built this test too. Only two
-//! things differ from the page: `sessile` also has a `path`, and the program that is run gets a free port.
+//! A binary of its own, because cargo runs one test binary after the other: a compiler at work would slow down the
+//! tests of `it` that measure time. Builds offline, with the versions of this repository's lock file, which built this
+//! test too. Only two things differ from the page: `sessile` also has a `path`, and the program that is run gets a free
+//! port.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use std::fs;
 use std::io::{Read, Write};

@@ -71,8 +71,8 @@ pub fn count_visit(store: &(impl Store + ?Sized), token: &Token, how: Durability
     store.update(token, &mut change, how).expect("an update")
 }
 
-/// Lets each thread perform this many operations, each with a function of its own that is given the number of the operation.
-/// Returns the total time.
+/// Lets each thread perform this many operations, each with a function of its own that is given the number of the
+/// operation. Returns the total time.
 pub fn in_threads<F: FnMut(usize)>(
     threads: usize,
     operations: u64,

@@ -1,5 +1,5 @@
-//! Any text as a request's Cookie headers, one a line. It causes no panic, finds no session but the one in the store, and
-//! loads only well-formed ids; the response's headers contain no control characters.
+//! Any text as a request's Cookie headers, one a line. It causes no panic, finds no session but the one in the store,
+//! and loads only well-formed ids; the response's headers contain no control characters.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::{

@@ -1,4 +1,4 @@
-//! Any bytes as a session's file: reading them returns a record that was written, or none. Random bytes never pass the
+//! Any bytes as a session file: reading them returns a record that was written, or none. Random bytes never pass the
 //! checksum, so the input is also patched into a good file, at an offset that the input chooses.
 #![no_main]
 use libfuzzer_sys::fuzz_target;

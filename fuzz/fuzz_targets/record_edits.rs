@@ -1,5 +1,5 @@
-//! Changes of a record's entries, four bytes each, beside a map that is changed alike: both hold the same after each change, and
-//! a record that is built at once from the map has the same bytes.
+//! Changes of a record's entries, four bytes each, beside a map that is changed alike: both hold the same after each
+//! change, and a record that is built at once from the map has the same bytes.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::{Record, Value};

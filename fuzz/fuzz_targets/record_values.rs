@@ -1,5 +1,5 @@
-//! Any bytes as a record, and under a slot's valid checksum: they are refused, or every part of the record can be read, and a
-//! record that is built from these parts has the same bytes. Each of its values is valid or returns an error.
+//! Any bytes as a record, and under a slot's valid checksum: they are refused, or every part of the record can be read,
+//! and a record that is built from these parts has the same bytes. Each of its values is valid or returns an error.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use sessile::file::internals::{decode, sealed};

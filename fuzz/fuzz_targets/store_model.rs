@@ -1,5 +1,5 @@
-//! A script of session operations, four bytes a line, on two stores with one directory: all results equal those of a map.
-//! The rules are in `src/file/model.rs`, which `cargo test` runs too.
+//! A script of session operations, four bytes a line, on two stores with one directory: all results equal those of a
+//! map. The rules are in `src/file/model.rs`, which `cargo test` runs too.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 

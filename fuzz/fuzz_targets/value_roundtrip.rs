@@ -1,4 +1,5 @@
-//! Any shape that `serde` knows: a value comes back as it was stored, or it is refused; and equal values have equal bytes.
+//! Any shape that `serde` knows: a value comes back as it was stored, or it is refused; and equal values have equal
+//! bytes.
 #![no_main]
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;

@@ -7,6 +7,7 @@ use super::layout::{DAMAGED, SessionPath};
 use super::queue::busy;
 use super::session_lock::{LockResult, SessionRef};
 use super::slots::View;
+use crate::clock::micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::Record;
@@ -16,8 +17,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The longest time that a creation takes, unless its process is killed or stopped.
-const CREATION: Duration = Duration::from_millis(100);
+/// How long an import waits for another process that is creating the same session file. A creation takes no longer
+/// unless its process was killed or stopped.
+const CREATION_WAIT: Duration = Duration::from_millis(100);
 
 impl FileStore {
     /// Loads a session by its public id, as [`load`](Store::load) does by its secret id; always from the file.
@@ -28,18 +30,24 @@ impl FileStore {
     pub fn load_by_id(&self, id: &PublicId) -> Result<Lookup> {
         self.queues.check_process()?;
         let id = *id;
+        // Before the file is read: a cut-off that has returned by now is known.
+        self.coherence.cut_off_view()?;
         Ok(match self.read(SessionRef::PublicId(id), &id, None)? {
             Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
                 Lookup::Absent(Absent::Expired(id))
             }
-            Some(View::Valid { newest, .. }) => Lookup::Live(Live { record: newest.record, id }),
+            Some(View::Valid { newest, .. }) if !self.is_cut_off(&newest.record, &id)? => {
+                Lookup::Live(Live { record: newest.record, id })
+            }
+            Some(View::Moved(moved)) => Lookup::Absent(Absent::Moved(moved.mark.to_moved(id))),
             Some(View::Damaged) => Lookup::Absent(Absent::Damaged(id)),
-            None | Some(View::Empty) => Lookup::Absent(Absent::NotFound(id)),
+            None | Some(View::Valid { .. } | View::Empty) => Lookup::Absent(Absent::NotFound(id)),
         })
     }
 
     /// Deletes a session by its public id, as [`delete`](Store::delete) does by its secret id: at once, in every
-    /// process that uses the store. Returns whether a live session was there.
+    /// process that uses the store; from an id that a rotation has moved, the session that has its place. Returns whether
+    /// a live session was there.
     ///
     /// # Errors
     ///
@@ -49,7 +57,12 @@ impl FileStore {
     }
 
     /// Imports a session of another store under its public id, so that its secret id opens it here. Returns whether it
-    /// was imported; `false` if a live session is in its place, which is left alone. An expired one is replaced.
+    /// was imported; `false` if a live session is in its place, which is left alone. An expired one is replaced, and one
+    /// that a cut-off has ended. An id that was moved counts as a live session until its grace period is over, because
+    /// its session lives under another id.
+    ///
+    /// Cut-offs of this store that are later than the session's last login (its creation, if there was none) end it: it
+    /// is stored, and no load finds it.
     ///
     /// # Errors
     ///
@@ -60,8 +73,11 @@ impl FileStore {
     /// [`ErrorKind::InvalidationFailed`] if the session is imported, and cache entries of an earlier session under the
     /// same id could not be invalidated.
     pub fn import(&self, id: &PublicId, record: &Record, how: Durability) -> Result<bool> {
+        self.queues.check_process()?;
         let session = SessionRef::PublicId(*id);
         let path = SessionPath::of(id);
+        let mut record = record.clone();
+        record.set_cut_off(self.coherence.cut_off_at_login(&record)?);
         let in_the_way = |kind, reason| {
             let error = Error::new(kind, "import session").with_path(self.path().join(path.as_str()));
             error.with_reason(reason)
@@ -79,29 +95,35 @@ impl FileStore {
             }
             match self.lock_session(session, None, began + self.options.lock_wait)? {
                 LockResult::Missing => {}
-                LockResult::Session(locked) if locked.newest.record.is_expired(self.now()) => {
+                LockResult::Session(locked)
+                    if locked.newest.record.is_expired(self.now())
+                        || self.coherence.has_ended(&locked.newest.record, id)? =>
+                {
                     self.remove(&self.open_shard(id)?, &locked)?;
                 }
-                LockResult::Session(_) => return Ok(false),
+                LockResult::Moved(moved) if moved.view.mark.until <= micros(self.now()) => {
+                    self.remove_moved(&self.open_shard(id)?, &moved)?;
+                }
+                LockResult::Session(_) | LockResult::Moved(_) => return Ok(false),
                 LockResult::Unreadable(unreadable) if unreadable.is_damaged => {
                     return Err(in_the_way(ErrorKind::Corrupt, "a damaged file is in its place"));
                 }
                 // The creating process may be between creating the file and locking it.
-                LockResult::Unreadable(unreadable) if began.elapsed() < CREATION => {
+                LockResult::Unreadable(unreadable) if began.elapsed() < CREATION_WAIT => {
                     drop(unreadable);
-                    thread::sleep(CREATION / 20);
+                    thread::sleep(CREATION_WAIT / 20);
                 }
                 LockResult::Unreadable(_) => {
                     return Err(in_the_way(ErrorKind::Busy, "its creation is running, or was interrupted"));
                 }
             }
-            if began.elapsed() > self.options.lock_wait.max(CREATION) {
+            if began.elapsed() > self.options.lock_wait.max(CREATION_WAIT) {
                 return Err(busy());
             }
         }
     }
 
-    /// Moves a session's file to the directory `damaged` of the store, for inspection, if it is damaged. A link, pipe
+    /// Moves a session file to the directory `damaged` of the store, for inspection, if it is damaged. A link, pipe
     /// or directory in its place is moved as well. Returns the new path; `None` if there is no such file (any more).
     ///
     /// # Errors
@@ -146,19 +168,15 @@ impl FileStore {
         self.root.make_directory(DAMAGED).map_err(error)?;
         let damaged = self.root.open_directory(DAMAGED).map_err(error)?;
         // An earlier file of the same name stays, so further files get a number.
-        for n in 0..1000 {
-            let name = if n == 0 { id.to_string() } else { format!("{id}.{n}") };
-            match shard.move_to(path.below_shard(), &damaged, &name) {
-                Ok(()) => {
-                    // A cache may have the session as it was before the damage.
-                    self.coherence.invalidate(id, None, Cause::Ended)?;
-                    return Ok(Some(self.root.path().join(DAMAGED).join(name)));
-                }
-                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(cause) if cause.kind() == io::ErrorKind::NotFound && may_be_gone()? => return Ok(None),
-                Err(cause) => return Err(error(cause)),
+        let names = (0..1000).map(|n| if n == 0 { id.to_string() } else { format!("{id}.{n}") });
+        match shard.move_to_free(path.below_shard(), &damaged, names) {
+            Ok(name) => {
+                // A cache may have the session as it was before the damage.
+                self.coherence.invalidate(id, None, Cause::Ended)?;
+                Ok(Some(self.root.path().join(DAMAGED).join(name)))
             }
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound && may_be_gone()? => Ok(None),
+            Err(cause) => Err(error(cause)),
         }
-        Err(error(io::ErrorKind::AlreadyExists.into()))
     }
 }

@@ -2,7 +2,7 @@
 //! behind one interface.
 //!
 //! File operations do not use those three directly. They ask [`Coherence`] for a stamp before they open a file, give it
-//! the version that they read or wrote, and invalidate the sessions that they changed. This module opens no session's
+//! the version that they read or wrote, and invalidate the sessions that they changed. This module opens no session
 //! file and takes no session's lock.
 //!
 //! This module stands below the operations: a writer caches its version while it holds the lock, and an operation that
@@ -16,23 +16,28 @@
 //! | ends | `invalidate` and `forget` |
 //!
 //! The order of these calls is the caller's part; the rules are in [`design`](crate::_documentation::design).
+use super::cut_offs::{Counter, CutOffs, View};
 use super::disk::Root;
-use super::generations::{Counters, Generations};
-use super::layout::{GENERATIONS_PATH, SHARDS, SessionPath};
+use super::generations::{Counters, Generations, Invalidated};
+use super::layout::{CUT_OFFS, GENERATIONS_PATH, SHARDS, SessionPath};
 use super::options::FileStoreOptions;
-use super::read_cache::{Key, ReadCache};
+use super::read_cache::{Key, ReadCache, Trust};
 use super::stats::{Stats, Tally};
 #[cfg(feature = "watch")]
 use super::watch::Watcher;
 use crate::clock::{Clock, CoarseTime, micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
+use crate::record::Record;
+use crate::sync::Instant;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 // Types of the interface.
+pub(super) use super::cut_offs::CutOff;
 pub(super) use super::generations::{Cause, Stamp};
-pub(super) use super::read_cache::{Cached, Found};
+pub(super) use super::read_cache::{Cached, Found, Fresh};
 
 /// How long a copy is trusted without reading the file. The limit covers two cases that the counters miss: a writer
 /// that was killed between its save and its invalidation, and a session that was removed outside the library while no
@@ -50,6 +55,7 @@ pub(super) struct Coherence {
     root: Root,
     clock: Clock,
     generations: Arc<Generations>,
+    cut_offs: CutOffs,
     cache: Option<ReadCache>,
     tally: Tally,
     #[cfg(feature = "watch")]
@@ -57,8 +63,14 @@ pub(super) struct Coherence {
 }
 
 impl Coherence {
-    /// Caches sessions if `cache_bytes` is more than 0; watches for changes outside the library if the option is on and there is a cache.
-    pub(super) fn new(root: &Root, generations: Generations, options: &FileStoreOptions) -> Self {
+    /// Caches sessions if `cache_bytes` is more than 0; watches for changes outside the library if the option is on and
+    /// there is a cache. `has_log` tells whether the store has a log of cut-offs, so that a missing one is a loss.
+    pub(super) fn new(
+        root: &Root,
+        generations: Generations,
+        options: &FileStoreOptions,
+        has_log: bool,
+    ) -> Self {
         let generations = Arc::new(generations);
         let cache =
             (options.cache_bytes > 0).then(|| ReadCache::new(options.cache_bytes, &generations.counters()));
@@ -68,6 +80,7 @@ impl Coherence {
             root: root.clone(),
             clock: options.clock.clone(),
             generations,
+            cut_offs: CutOffs::new(root, &options.observer, has_log),
             cache,
             tally: Tally::default(),
             #[cfg(feature = "watch")]
@@ -82,7 +95,107 @@ impl Coherence {
             // On an error no copy is trusted.
             let _ = self.follow(now);
         }
-        cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now))
+        match cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now)) {
+            Found::Unchecked(copy) => self.check(cache, session, copy, now),
+            found => found,
+        }
+    }
+
+    /// Holds a copy against the cut-offs since it was checked last.
+    #[cold]
+    fn check(&self, cache: &ReadCache, session: &SessionId, copy: Cached, now: CoarseTime) -> Found {
+        // On an error, and if a cut-off has ended the session, the file is read.
+        let Ok(view) = self.cut_off_view() else { return Found::Doubtful(copy) };
+        if self.standing(&copy.record, &copy.id).is_none() {
+            return Found::Doubtful(copy);
+        }
+        cache.mark_checked(&Key::of(session), &copy, view);
+        match cache.get(&Key::of(session), |copy, counters| self.trusts(copy, counters, now)) {
+            Found::Unchecked(copy) => Found::Doubtful(copy),
+            found => found,
+        }
+    }
+
+    /// Reads the log of cut-offs, if it has changed. Returns the view for a copy of the version that is read from a session's
+    /// file after this call.
+    ///
+    /// # Errors
+    ///
+    /// The log could not be read.
+    pub(super) fn cut_off_view(&self) -> Result<View> {
+        self.cut_offs.refresh(|| {
+            let counters = self.generations.counters();
+            let value = counters.cut_offs()?;
+            // The log that is read after this fence is not older than the move that the value shows.
+            fence(Ordering::Acquire);
+            Some(Counter { counters: counters.number(), value })
+        })?;
+        Ok(self.cut_offs.view())
+    }
+
+    /// The number of a cut-off that the session's next version carries; `None` if a cut-off has ended the session. As of the
+    /// last [`cut_off_view`](Self::cut_off_view).
+    pub(super) fn standing(&self, record: &Record, id: &PublicId) -> Option<u64> {
+        self.cut_offs.standing(record, id)
+    }
+
+    /// Whether the file of a session may be removed because an entry of the log has ended the session.
+    ///
+    /// # Errors
+    ///
+    /// The log could not be read.
+    pub(super) fn has_ended(&self, record: &Record, id: &PublicId) -> Result<bool> {
+        self.cut_off_view()?;
+        Ok(self.cut_offs.has_ended(record, id))
+    }
+
+    /// The number of the last cut-off, for a session that begins, or whose user logs in.
+    ///
+    /// # Errors
+    ///
+    /// The log could not be read; or it is lost, and the session has a user.
+    pub(super) fn last_cut_off(&self, has_user: bool) -> Result<u64> {
+        self.cut_off_view()?;
+        self.cut_offs.last(has_user)
+    }
+
+    /// The number of the last cut-off of all sessions; 0 if there was none.
+    ///
+    /// # Errors
+    ///
+    /// The log could not be read.
+    pub(super) fn last_cut_off_of_all(&self) -> Result<u64> {
+        self.cut_off_view()?;
+        Ok(self.cut_offs.last_of_all())
+    }
+
+    /// The number of the last cut-off that is not later than an imported session's login.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`last_cut_off`](Self::last_cut_off).
+    pub(super) fn cut_off_at_login(&self, record: &Record) -> Result<u64> {
+        self.cut_off_view()?;
+        self.cut_offs.number_at_login(record)
+    }
+
+    /// Writes a cut-off. When this returns, every process knows it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`CutOffs::append`]. [`ErrorKind::InvalidationFailed`] if the entry was written, and other processes may not know
+    /// it for a second.
+    pub(super) fn cut_off(&self, cut_off: &CutOff<'_>, deadline: Instant) -> Result<()> {
+        self.cut_offs.append(cut_off, deadline, || self.move_cut_offs())
+    }
+
+    fn move_cut_offs(&self) -> Result<()> {
+        self.until_current(|| self.generations.move_cut_offs()).map(drop).map_err(|error| {
+            Error::new(ErrorKind::InvalidationFailed, "make a cut-off known")
+                .with_path(self.root.path().join(CUT_OFFS))
+                .with_reason("the sessions were ended; other processes may serve them for a second")
+                .with_source(self.root.error_at("write to", GENERATIONS_PATH, error))
+        })
     }
 
     /// The copy of a session, fresh or stale, for an operation that is about to read its file under the lock.
@@ -90,12 +203,12 @@ impl Coherence {
         self.cache.as_ref()?.peek(&Key::of(session))
     }
 
-    /// The stamp for a copy of the version in a session's file. It must be taken before the file is opened.
+    /// The stamp for a copy of the version in a session file. It must be taken before the file is opened.
     pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
         self.generations.stamp(id)
     }
 
-    /// Counts a load that read a session's file, and whether the cache had a copy.
+    /// Counts a load that read a session file, and whether the cache had a copy.
     pub(super) fn count_read(&self, had_copy: bool) {
         self.tally.count_read(had_copy);
     }
@@ -111,16 +224,26 @@ impl Coherence {
         self.watcher.as_ref()?.as_ref().err()
     }
 
-    /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired; see [`design`](crate::_documentation::design).
-    fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> bool {
-        counters.confirm(&copy.id, copy.stamp())
+    /// Whether a copy may be returned: not invalidated, read less than a minute ago, not expired, not ended by a cut-off;
+    /// see [`design`](crate::_documentation::design).
+    #[inline]
+    fn trusts(&self, copy: &Cached, counters: &Counters, now: CoarseTime) -> Trust {
+        let is_newest = copy.is_of_counters()
+            && counters.confirm(&copy.id, copy.stamp(counters.number()))
             // A copy whose time lies in the future, because the clock was set back, is not trusted either.
             && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
-            && (now.certainly_before(copy.deadline) || micros(self.clock.now()) < copy.deadline)
+            && (now.certainly_before(copy.deadline) || micros(self.clock.now()) < copy.deadline);
+        if !is_newest {
+            Trust::No
+        } else if counters.cut_offs().is_some_and(|value| self.cut_offs.is_current(value, copy.view())) {
+            Trust::Yes
+        } else {
+            Trust::Unchecked
+        }
     }
 
     /// Keeps a copy of a version for later loads.
-    pub(super) fn remember(&self, session: &SessionId, copy: Cached) {
+    pub(super) fn remember(&self, session: &SessionId, copy: Fresh) {
         if let Some(cache) = &self.cache {
             let now = self.clock.now_coarse();
             cache.put(&Key::of(session), copy, |there, counters| self.trusts(there, counters, now));
@@ -134,11 +257,11 @@ impl Coherence {
         }
     }
 
-    /// Invalidates the session `id` in the caches of all processes, and returns the new value of its counter `saves` (see
-    /// [`generations`](super::generations)). `own` is the secret id of the same session, if the caller has it: if the
-    /// invalidation fails, this process drops its own copy, which is as stale as those of other processes.
+    /// Invalidates the session `id` in the caches of all processes, and returns the new value of its counter `saves`
+    /// (see [`generations`](super::generations)). `own` is the secret id of the same session, if the caller has it: if
+    /// the invalidation fails, this process drops its own copy, which is as stale as those of other processes.
     pub(super) fn invalidate(&self, id: &PublicId, own: Option<&SessionId>, cause: Cause) -> Result<u64> {
-        self.invalidate_current(id, cause).map_err(|error| {
+        self.until_current(|| self.generations.invalidate(id, cause)).map_err(|error| {
             own.inspect(|session| self.forget(session));
             Error::new(ErrorKind::InvalidationFailed, "invalidate the copies of session file")
                 .with_path(self.root.path().join(SessionPath::of(id).as_str()))
@@ -147,10 +270,10 @@ impl Coherence {
         })
     }
 
-    /// Invalidates through the counters file that has the name now. Returns the new value of `saves`.
-    fn invalidate_current(&self, id: &PublicId, cause: Cause) -> io::Result<u64> {
+    /// Writes to the counters file that has the name now. Returns the new value.
+    fn until_current(&self, write: impl Fn() -> io::Result<Invalidated>) -> io::Result<u64> {
         for _ in 0..FOLLOWINGS_MAX {
-            let invalidated = self.generations.invalidate(id, cause)?;
+            let invalidated = write()?;
             let now = self.clock.now_coarse();
             let is_current = invalidated.is_current && !self.generations.is_due(now);
             if is_current || self.follow(now)? == invalidated.counters {
@@ -166,9 +289,11 @@ impl Coherence {
     fn follow(&self, now: CoarseTime) -> io::Result<u64> {
         let followed = self.generations.follow(now, |counters| {
             if let Some(cache) = &self.cache {
-                cache.heed(counters);
+                cache.set_counters(counters);
             }
         });
+        // An entry whose writer was killed before it moved the counter, and a log that was removed or replaced.
+        self.cut_offs.look();
         #[cfg(feature = "watch")]
         if let Some(Ok(watcher)) = &self.watcher {
             watcher.watch_again(&self.generations);
@@ -179,7 +304,20 @@ impl Coherence {
     /// Invalidates the copies of all sessions, in all processes.
     pub(super) fn invalidate_all(&self) -> io::Result<()> {
         self.follow(self.clock.now_coarse())?;
-        (0..SHARDS).try_for_each(|shard| self.generations.invalidate_shard(shard).map(drop))
+        (0..SHARDS).try_for_each(|shard| self.generations.invalidate_shard(shard).map(drop))?;
+        self.generations.move_cut_offs().map(drop)
+    }
+
+    /// Takes up a log of cut-offs that was changed outside the library, as each process does once a second.
+    #[cfg(any(all(test, not(shuttle)), sessile_fuzzing))]
+    pub(super) fn look_at_cut_offs(&self) {
+        self.cut_offs.look();
+    }
+
+    /// Takes up the counters file that has the name, as each process does once a second.
+    #[cfg(all(test, not(shuttle)))]
+    pub(super) fn follow_now(&self) {
+        self.follow(self.clock.now_coarse()).expect("there is one");
     }
 
     /// The cache, for tests that hold one of its locks or examine its entries.

@@ -8,7 +8,7 @@
 //! - The file has its final size from the first write: no save of the same size changes it.
 //! - A random id is in no cache. An imported id may be in one, so creating an imported session invalidates.
 use super::FileStore;
-use super::coherence::{Cached, Cause};
+use super::coherence::{Cause, Fresh};
 use super::disk::{self, Access, Directory};
 use super::expiry_index::Entry;
 use super::flock::LockedFile;
@@ -26,7 +26,7 @@ use std::fs::File;
 use std::io;
 
 impl FileStore {
-    /// Creates a session's file. On an error nothing was created, or a file without a version, except after
+    /// Creates a session file. On an error nothing was created, or a file without a version, except after
     /// [`ErrorKind::InvalidationFailed`].
     pub(super) fn create_file(
         &self,
@@ -37,7 +37,7 @@ impl FileStore {
         self.create_beside(session, record, power_safe, None)
     }
 
-    /// Creates the file of a session. For the successor of a session, `had` is the extent of that session; limits then
+    /// Creates a session file. For the successor of a session, `had` is the extent of that session; limits then
     /// refuse only growth beyond it.
     pub(super) fn create_beside(
         &self,
@@ -101,7 +101,7 @@ impl FileStore {
         }
         invalidated?;
         session.session_id().inspect(|session| {
-            self.coherence.remember(session, Cached::new(record.clone(), id, version, stamp, read_at));
+            self.coherence.remember(session, Fresh::new(record.clone(), id, version, stamp, read_at));
         });
         Ok(Live { record, id })
     }
@@ -131,7 +131,10 @@ impl FileStore {
                 CreateError { error: busy(), owns_path }
             })?;
         let made = disk::stat(&file).map_err(io("examine new session file"))?;
-        self.root.sharing().mend_mode(&file, &made).map_err(io("set the permissions of new session file"))?;
+        self.root
+            .sharing()
+            .repair_mode(&file, &made)
+            .map_err(io("set the permissions of new session file"))?;
         // Before it was locked, a sweep might have removed the file, if this process had been stopped for an hour.
         // (Checking the link count would cost less, but a backup that makes hard links would deceive it.)
         let find = io("find new session file again");
@@ -157,7 +160,8 @@ impl FileStore {
 /// Why a new file could not be filled with its first version.
 struct CreateError {
     error: Error,
-    /// Whether the path leads to the new file, as far as is known. If not, the file under the path is not ours to remove.
+    /// Whether the path leads to the new file, as far as is known. If not, the file under the path is not ours to
+    /// remove.
     owns_path: bool,
 }
 

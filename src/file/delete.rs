@@ -6,6 +6,10 @@
 //! cannot be written or synced, the file is first *moved* to a name that marks an unfinished deletion; that name is
 //! removed last. If the session cannot be locked or its file cannot be read, `force_delete` applies.
 //!
+//! A rotation ends the old session in the same way, but for a grace period it writes the mark of a moved session instead
+//! of the tombstone, and leaves the name (`moved`). If that fails, it ends the old session. A delete of a moved id goes on
+//! to the session that has its place.
+//!
 //! - An id without a session costs lookups only: no write, no lock, no sync.
 //! - A link, pipe, directory or device, and a file of a newer version, are refused and stay.
 use super::FileStore;
@@ -13,15 +17,35 @@ use super::coherence::Cause;
 use super::disk::{self, Directory};
 use super::layout::SessionPath;
 use super::session_lock::{LockResult, Locked, SessionRef, UnreadableFile, write_tombstone};
-use super::slot::State;
+use super::slot::{MARK_LEN, Mark, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
-use crate::store::Store;
+use crate::store::{HOPS_MAX, Store};
 use crate::sync::Instant;
 use std::fs::File;
 use std::io;
 
-/// The locked file of a session that is being deleted.
+/// The result of deleting under one id.
+enum Deletion {
+    /// Whether a live session was there.
+    Done(bool),
+    /// The id was moved; the session is under this one.
+    Moved(PublicId),
+}
+
+/// The result of writing the mark of a moved session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Marked {
+    /// The mark is on the disk, as far as required.
+    Synced,
+    /// The mark is not written, or in part.
+    NotWritten,
+    /// The mark is written, and a sync failed, so that another one proves nothing.
+    NotSynced,
+}
+
+/// The locked session file of a session that is being deleted.
+#[derive(Clone, Copy)]
 struct Dying<'a> {
     session: SessionRef<'a>,
     shard: &'a Directory,
@@ -31,29 +55,56 @@ struct Dying<'a> {
     offset: u64,
     /// The flags of the inode.
     state: State,
+    /// The mark of a session that is moved and not ended, and the offset of the slot for it: the older one.
+    mark: Option<([u8; MARK_LEN], u64)>,
 }
 
 impl FileStore {
     /// Deletes a session. Returns whether a live session was there.
     ///
-    /// An id without a session costs lookups only: no write, no lock, no sync.
+    /// An id without a session costs lookups only: no write, no lock, no sync. From an id that a rotation has moved, the
+    /// way goes on to the session that has its place, within the grace period.
     pub(super) fn delete_file(&self, session: SessionRef<'_>) -> Result<bool> {
+        let deadline = Instant::now() + self.options.lock_wait;
+        let mut session = session;
+        for _ in 0..=HOPS_MAX {
+            match self.delete_under(session, deadline)? {
+                Deletion::Done(was_live) => return Ok(was_live),
+                Deletion::Moved(next) => session = SessionRef::PublicId(next),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Deletes the session under one id.
+    fn delete_under(&self, session: SessionRef<'_>, deadline: Instant) -> Result<Deletion> {
         let id = session.public_id();
         let shard = self.open_shard(&id)?;
-        let result = self.lock_session(session, Some(&shard), Instant::now() + self.options.lock_wait);
-        let ended = match result {
+        let next_hop = |mark: Option<Mark>, was_live| {
+            mark.and_then(|mark| self.next_hop(&mark)).map_or(Deletion::Done(was_live), Deletion::Moved)
+        };
+        let ended = match self.lock_session(session, Some(&shard), deadline) {
             Ok(LockResult::Session(locked)) => {
-                let is_live = !locked.newest.record.is_expired(self.now());
-                self.delete_locked(&shard, &locked).map(|was_there| was_there && is_live)
+                let record = &locked.newest.record;
+                // A log that cannot be read keeps no session from being ended.
+                let is_live =
+                    !record.is_expired(self.now()) && !self.is_cut_off(record, &id).unwrap_or(false);
+                self.delete_locked(&shard, &locked, None)
+                    .map(|was_there| Deletion::Done(was_there && is_live))
+            }
+            Ok(LockResult::Moved(moved)) => {
+                self.complete_mark(&shard, &moved).map(|()| next_hop(Some(moved.view.mark), false))
             }
             Ok(LockResult::Unreadable(unreadable)) => {
-                self.delete_unreadable(session, &shard, &unreadable).map(|()| false)
+                self.delete_unreadable(session, &shard, &unreadable).map(|()| Deletion::Done(false))
             }
-            Ok(LockResult::Missing) => self.delete_missing(session, &id, &shard).map(|()| false),
+            Ok(LockResult::Missing) => {
+                self.delete_missing(session, &id, &shard).map(|mark| next_hop(mark, false))
+            }
             // Another writer has the lock for too long (a stopped process, say), or the file cannot be read. A logout
             // waits for neither.
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::TooLarge | ErrorKind::Io) => {
-                self.delete_unlocked(session, &id, &shard)
+                self.delete_unlocked(session, &id, &shard).map(|(was_there, mark)| next_hop(mark, was_there))
             }
             // A foreign file is left alone: another kind of file, or the session of another version's format.
             Err(error) => return Err(error),
@@ -73,31 +124,50 @@ impl FileStore {
         let path = &SessionPath::of(&id);
         let invalidate = || self.coherence.invalidate(&id, session.session_id(), Cause::Ended).map(drop);
         if !unreadable.is_damaged {
-            // The flags of the inode were lost with its versions. So the file is treated as one that replaced another,
-            // and its shard is synced.
-            let dying =
-                Dying { session, shard, path, file: &unreadable.file, offset: 0, state: State::REPLACES };
+            // The file has no readable version, so its flags are unknown. It may have replaced an older file, to which
+            // a power cut could give the name back. With this flag, the deletion syncs the shard first.
+            let dying = Dying {
+                session,
+                shard,
+                path,
+                file: &unreadable.file,
+                offset: 0,
+                state: State::REPLACES,
+                mark: None,
+            };
             return self.delete_in_place(&dying, invalidate).map(drop);
         }
-        // No tombstone is written, because the file may be a hard link to another session's file. After a power cut the
+        // No tombstone is written, because the file may be a hard link to another session file. After a power cut the
         // name may lead to the damaged file again.
         invalidate()?;
         self.unlink(shard, path)?;
         self.sync_name(shard, path)
     }
 
-    /// Deletes a session that has no file: finishes a deletion that was begun without the lock, if there is one.
-    fn delete_missing(&self, session: SessionRef<'_>, id: &PublicId, shard: &Directory) -> Result<()> {
-        self.delete_moved(session, id, shard)?;
+    /// Deletes a session that has no file: finishes a deletion that was begun without the lock, if there is one. Returns
+    /// the mark in that file.
+    fn delete_missing(
+        &self,
+        session: SessionRef<'_>,
+        id: &PublicId,
+        shard: &Directory,
+    ) -> Result<Option<Mark>> {
+        let mark = self.delete_ending(session, id, shard)?;
         // A session that was removed outside the library was not invalidated. A made-up id never has a copy.
         if session.session_id().is_some_and(|session| self.coherence.known(session).is_some()) {
             self.coherence.invalidate(id, session.session_id(), Cause::Ended)?;
         }
-        Ok(())
+        Ok(mark)
     }
 
-    /// Deletes a session under its lock. Returns whether its name was still there.
-    pub(super) fn delete_locked(&self, shard: &Directory, locked: &Locked<'_>) -> Result<bool> {
+    /// Deletes a session under its lock, or marks it as moved. Returns whether its name was still there.
+    pub(super) fn delete_locked(
+        &self,
+        shard: &Directory,
+        locked: &Locked<'_>,
+        mark: Option<&Mark>,
+    ) -> Result<bool> {
+        let older = locked.offset(1 - locked.slot);
         let dying = Dying {
             session: locked.session,
             shard,
@@ -105,20 +175,29 @@ impl FileStore {
             file: &locked.file,
             offset: locked.offset(locked.slot),
             state: locked.state(),
+            mark: mark.and_then(|mark| locked.encode_mark(mark)).map(|mark| (mark, older)),
         };
         self.delete_in_place(&dying, || locked.invalidate_ended())
     }
 
-    /// Deletes the session of a file that is locked; the name is removed last. Returns whether the name was still
-    /// there.
-    fn delete_in_place(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
+    /// Deletes the session of a file that is locked, or marks it as moved; the name is removed last. Returns whether the
+    /// name was still there.
+    fn delete_in_place(&self, dying: &Dying<'_>, invalidate: impl Fn() -> Result<()>) -> Result<bool> {
         let syncs = self.options.sync_security_events;
         // A power cut may give the name back to an older file. So the name of this file is made durable before it is
         // removed.
         let name =
             if syncs && dying.state.name_may_fall_back() { dying.shard.sync_changed_name() } else { Ok(()) };
-        let is_marked = name.is_ok() && write_tombstone(dying.file, dying.offset).is_ok();
-        let ended = if is_marked && self.sync_tombstone(dying) {
+        let marked = if name.is_ok() { self.mark_as_moved(dying) } else { Marked::NotWritten };
+        if marked == Marked::Synced {
+            invalidate()?;
+            return self.complete_move(dying).map_err(|error| self.left_behind(dying.path, error));
+        }
+        let is_unsynced = marked == Marked::NotSynced;
+        let state = if is_unsynced { dying.state.and(State::SYNC_FAILED) } else { dying.state };
+        let dying = &Dying { state, ..*dying };
+        let is_ended = name.is_ok() && write_tombstone(dying.file, dying.offset).is_ok();
+        let ended = if is_ended && self.sync_tombstone(dying) {
             invalidate()?;
             self.remove_ended(dying)
         } else {
@@ -128,19 +207,45 @@ impl FileStore {
             (Err(error), Ok(_)) => Err(self.delete_unknown(dying.path, error)),
             // The session cannot be read any more; whether its file is gone is not known.
             (_, Err(error))
-                if is_marked
+                if (is_ended || is_unsynced)
                     && !matches!(
                         error.kind(),
                         ErrorKind::DurabilityUnknown | ErrorKind::InvalidationFailed
                     ) =>
             {
-                Err(Error::new(ErrorKind::DurabilityUnknown, "remove the file of an ended session")
-                    .with_path(self.path().join(dying.path.as_str()))
-                    .with_reason("the session was ended, and its file may be left")
-                    .with_source(error))
+                Err(self.left_behind(dying.path, error))
             }
             (_, ended) => ended,
         }
+    }
+
+    /// Marks a session as moved, if it is to be: the mark into the older slot, synced if ends are synced.
+    fn mark_as_moved(&self, dying: &Dying<'_>) -> Marked {
+        let Some((mark, offset)) = &dying.mark else { return Marked::NotWritten };
+        // After a failed sync of this inode, no later one proves that the mark is on the disk.
+        if self.options.sync_security_events && dying.state.has(State::SYNC_FAILED) {
+            return Marked::NotWritten;
+        }
+        if disk::write_at(dying.file, mark, *offset).is_err() {
+            return Marked::NotWritten;
+        }
+        if self.sync_tombstone(dying) { Marked::Synced } else { Marked::NotSynced }
+    }
+
+    /// Completes a mark that is synced, when the copies are invalidated: a tombstone over the newest version says so.
+    /// Returns whether the session's name still leads to the file.
+    fn complete_move(&self, dying: &Dying<'_>) -> Result<bool> {
+        // If this fails, the next deletion, login or sweep that meets the mark completes it again.
+        let _ = write_tombstone(dying.file, dying.offset);
+        self.is_current_file(dying.path, dying.file)
+    }
+
+    /// The error of an end that all processes see, while its file may be left.
+    fn left_behind(&self, path: &SessionPath, error: Error) -> Error {
+        Error::new(ErrorKind::DurabilityUnknown, "remove the file of an ended session")
+            .with_path(self.path().join(path.as_str()))
+            .with_reason("the session was ended, and its file may be left")
+            .with_source(error)
     }
 
     /// Removes the name of a session whose copies are invalidated and whose tombstone is synced, if ends are synced.
@@ -155,11 +260,11 @@ impl FileStore {
 
     /// Deletes a session under its lock if a tombstone cannot be written or synced. Returns whether its name was still
     /// there.
-    fn delete_by_moving(&self, dying: &Dying<'_>, invalidate: impl FnOnce() -> Result<()>) -> Result<bool> {
+    fn delete_by_moving(&self, dying: &Dying<'_>, invalidate: impl Fn() -> Result<()>) -> Result<bool> {
         // After a forced delete, another session may have been imported under this name.
         if !self.is_current_file(dying.path, dying.file)? || !self.move_away(dying.shard, dying.path)? {
             // The `delete` that moved the file away may have been killed since.
-            self.delete_moved(dying.session, &dying.session.public_id(), dying.shard)?;
+            self.delete_ending(dying.session, &dying.session.public_id(), dying.shard)?;
             return Ok(false);
         }
         let _ = write_tombstone(dying.file, dying.offset);

@@ -16,15 +16,16 @@ use super::errors::io_error;
 use super::flock::LockedFile;
 use super::frame;
 use super::layout::{RUN, SHARDS, shard_name};
+use crate::clock::micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::sync::{Instant, Mutex};
 use std::io;
 use std::time::Duration;
 
-/// An `rm -rf DIR/*` counts as ended when the parameters file is missing and the number of the shards that are left has not
-/// changed for this long. Shards can be left, because `rm` cannot remove a directory into which a session is written while
-/// it runs.
+/// An `rm -rf DIR/*` counts as ended when the parameters file is missing and the number of the shards that are left has
+/// not changed for this long. Shards can be left, because `rm` cannot remove a directory into which a session is
+/// written while it runs.
 const LEFT: Duration = Duration::from_secs(5);
 
 /// For this long after this process has recreated the store, a missing shard is recreated at once, because the `rm` may
@@ -33,12 +34,12 @@ const REMOVAL: Duration = Duration::from_secs(60);
 
 /// The state of removals that one open store has met. The mutex is held while the store is recreated.
 #[derive(Debug, Default)]
-pub(super) struct MadeAgain(Mutex<Removals>);
+pub(super) struct Recreated(Mutex<Removals>);
 
 #[derive(Debug, Default)]
 struct Removals {
     /// The time at which this process last recreated the store, or some of its shards.
-    made_again: Option<Instant>,
+    recreated_at: Option<Instant>,
     /// If a removal seems to be running: the number of shards that are left, and the time since which it has been this
     /// number.
     left: Option<(usize, Instant)>,
@@ -59,10 +60,10 @@ impl Removals {
     }
 }
 
-impl MadeAgain {
+impl Recreated {
     /// The state of a store that is being opened; `were_missing` tells whether the opening recreated shards.
     pub(super) fn at_opening(were_missing: bool) -> Self {
-        Self(Mutex::new(Removals { made_again: were_missing.then(Instant::now), left: None }))
+        Self(Mutex::new(Removals { recreated_at: were_missing.then(Instant::now), left: None }))
     }
 }
 
@@ -73,7 +74,7 @@ impl FileStore {
         let open = || self.root.open_directory(name);
         let error =
             |error: io::Error| io_error("open shard directory", error).with_path(self.path().join(name));
-        let mut removals = self.made_again.0.lock();
+        let mut removals = self.recreated.0.lock();
         // Another thread or process may have recreated the shard meanwhile.
         let missing = match open() {
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => missing,
@@ -81,10 +82,10 @@ impl FileStore {
         };
         if self.root.is_removed().map_err(error)? {
             return Err(error(missing).with_reason(
-                "the session directory itself was removed while the store was open; make it again and restart the program",
+                "the session directory itself was removed while the store was open; recreate it and restart the program",
             ));
         }
-        let is_recent = removals.made_again.is_some_and(|at| at.elapsed() < REMOVAL);
+        let is_recent = removals.recreated_at.is_some_and(|at| at.elapsed() < REMOVAL);
         let has_parameters = frame::has_parameters(&self.root)?;
         // A read-only store recreates no file. A repair also opens the store read-only, before the format of the
         // sessions is known.
@@ -104,10 +105,11 @@ impl FileStore {
         if !is_recent && !removals.has_ended(usize::from(SHARDS) - lost.len()) {
             return Err(error(missing));
         }
-        let is_ours = frame::make(&self.root, &self.options.clock)?;
-        *removals = Removals { made_again: Some(Instant::now()), left: None };
+        // Processes still know the cut-offs of the removed log: those of the new one are later.
+        let is_ours = frame::make(&self.root, &self.options.clock, micros(self.options.clock.now()))?;
+        *removals = Removals { recreated_at: Some(Instant::now()), left: None };
         // All visitors are logged out, even if the invalidation fails.
-        let doubted = self.doubt_all();
+        let invalidated = self.invalidate_all_copies();
         let opened = open().map_err(error);
         drop((making, removals));
         if is_ours {
@@ -115,7 +117,7 @@ impl FileStore {
         } else if has_parameters {
             self.options.observer.notify(&Event::ShardsRecreated { path: self.path(), shards: &lost });
         }
-        doubted.and(opened)
+        invalidated.and(opened)
     }
 
     /// Locks out other processes that would recreate the store at the same time, or that would take a half recreated
@@ -126,18 +128,18 @@ impl FileStore {
         let run = self.root.open_file(RUN).map_err(error)?;
         let locked = LockedFile::acquire(run, Instant::now() + self.options.lock_wait).map_err(error)?;
         locked.map_err(|_| {
-            Error::new(ErrorKind::Busy, "make the session store again")
+            Error::new(ErrorKind::Busy, "recreate the session store")
                 .with_path(self.path())
-                .with_reason("another process was making it for the whole wait limit")
+                .with_reason("another process was recreating it for the whole wait limit")
         })
     }
 
-    /// Makes every process distrust its current copies.
-    fn doubt_all(&self) -> Result<()> {
+    /// Invalidates the copies of every process.
+    fn invalidate_all_copies(&self) -> Result<()> {
         self.coherence.invalidate_all().map_err(|error| {
             Error::new(
                 ErrorKind::InvalidationFailed,
-                "invalidate all copies after the session store was made again",
+                "invalidate all copies after the session store was recreated",
             )
             .with_path(self.path())
             .with_reason("other processes may serve what was before for a minute")

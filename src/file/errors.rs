@@ -16,7 +16,7 @@ impl Root {
         result.map_err(|error| error.with_path(self.path().join(path.as_str())))
     }
 
-    /// An error of the operating system about a session's file.
+    /// An error of the operating system about a session file.
     pub(super) fn error(&self, operation: &'static str, path: &SessionPath, error: io::Error) -> Error {
         self.error_at(operation, path.as_str(), error)
     }

@@ -1,7 +1,8 @@
-//! The expiry index: the time at which each session is to be examined for expiry. It is a hint; the session's file is
+//! The expiry index: the time at which each session is to be examined for expiry. It is a hint; the session file is
 //! the authority.
 //!
-//! A directory of buckets: append-only files, one for each hour. Their bytes are in [`format`](crate::_documentation::format).
+//! A directory of buckets: append-only files, one for each hour. Their bytes are in
+//! [`format`](crate::_documentation::format).
 //!
 //! - **Inserted before the session is created.** A session is inserted in the bucket of its deadline before its file is
 //!   created, and again when its deadline moves to an *earlier* bucket. A later deadline, as each renewal brings, costs
@@ -153,12 +154,12 @@ impl ExpiryIndex {
     }
 }
 
-/// Appends to a bucket. Returns whether the bucket was still linked afterwards: the sweep unlinks it first and then reads
-/// its tail, so an entry in a linked bucket will be read.
+/// Appends to a bucket. Returns whether the bucket was still linked afterwards: the sweep unlinks it first and then
+/// reads its tail, so an entry in a linked bucket will be read.
 fn append(root: &Root, bucket: &File, entry: &[u8; ENTRY_BYTES]) -> io::Result<bool> {
     disk::append(bucket, entry)?;
     let stat = disk::stat(bucket)?;
-    root.sharing().mend_mode(bucket, &stat)?;
+    root.sharing().repair_mode(bucket, &stat)?;
     Ok(stat.links > 0)
 }
 
@@ -185,7 +186,7 @@ pub(super) fn create(root: &Root, now: SystemTime) -> Result<()> {
     let created = (|| {
         make_directory(root)?;
         let marker = root.open_directory(DUE)?.open_named(SWEEP, Access::WriteOrCreate)?;
-        root.sharing().mend_mode(&marker, &disk::stat(&marker)?)?;
+        root.sharing().repair_mode(&marker, &disk::stat(&marker)?)?;
         write_last_walk(&marker, micros(now) / BUCKET_MICROS)
     })();
     created.map_err(|error| io_error("make expiry index", error).with_path(root.path().join(DUE)))
@@ -201,6 +202,19 @@ pub(super) fn read_last_walk(marker: &File) -> Option<u64> {
 pub(super) fn write_last_walk(marker: &File, hour: u64) -> io::Result<()> {
     // The number has a constant width, so that no digit of an earlier number remains.
     disk::write_at(marker, format!("{hour:20}\n").as_bytes(), 0)
+}
+
+/// Bytes of one line of the file `sweep`.
+const SWEEP_LINE: usize = 21;
+
+/// The number of the last cut-off before the last walk of all shards, from the second line of the file `sweep`.
+pub(super) fn read_walked_cut_off(marker: &File) -> Option<u64> {
+    let text = disk::read_at(marker, SWEEP_LINE as u64, SWEEP_LINE).ok()?;
+    str::from_utf8(&text).ok()?.trim().parse().ok()
+}
+
+pub(super) fn write_walked_cut_off(marker: &File, number: u64) -> io::Result<()> {
+    disk::write_at(marker, format!("{number:20}\n").as_bytes(), SWEEP_LINE as u64)
 }
 
 /// Reads a bucket from its beginning to its current end.

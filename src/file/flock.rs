@@ -1,4 +1,4 @@
-//! The lock of a session's file among processes: `flock` (fs2).
+//! The lock of a session file among processes: `flock` (fs2).
 //!
 //! - Never `fcntl`: its locks vanish when *any* descriptor of the file is closed. An `flock` belongs to the open file,
 //!   so every lock is taken on a freshly opened file.
@@ -18,7 +18,7 @@ use std::time::Duration;
 const PAUSE_MIN: Duration = Duration::from_micros(20);
 const PAUSE_MAX: Duration = Duration::from_millis(1);
 
-/// A session's file, locked exclusively among processes until dropped.
+/// A session file, locked exclusively among processes until dropped.
 #[derive(Debug)]
 pub(super) struct LockedFile(File);
 

@@ -3,7 +3,7 @@
 //!
 //! A delete waits for the session's lock up to its limit. Then it proceeds without the lock:
 //!
-//! 1. **Rename** the session's file to `.end-…`. From here on the path leads to no file: no load finds the session, and
+//! 1. **Rename** the session file to `.end-…`. From here on the path leads to no file: no load finds the session, and
 //!    no lock on the old file is a lock on the session.
 //! 2. **Tombstone** into the renamed file. Writers that have the file open and wait for its lock then find an ended
 //!    session.
@@ -38,6 +38,7 @@ use super::flock::LockedFile;
 use super::layout::SessionPath;
 use super::options::LOCK_WAIT_MIN;
 use super::session_lock::{Locked, SessionRef, write_tombstone};
+use super::slot::Mark;
 use super::slots::{self, View};
 use super::update::SaveOutcome;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,46 +48,47 @@ use std::fs::File;
 use std::io;
 
 impl FileStore {
-    /// Deletes a session that cannot be locked, or whose file cannot be read. Returns whether its name was there.
+    /// Deletes a session that cannot be locked, or whose file cannot be read. Returns whether its name was there, and the
+    /// mark of a rotation that was under way or had just returned.
     pub(super) fn delete_unlocked(
         &self,
         session: SessionRef<'_>,
         id: &PublicId,
         shard: &Directory,
-    ) -> Result<bool> {
+    ) -> Result<(bool, Option<Mark>)> {
         let was_there = self.move_away(shard, &SessionPath::of(id))?;
-        self.delete_moved(session, id, shard)?;
-        Ok(was_there)
+        Ok((was_there, self.delete_ending(session, id, shard)?))
     }
 
-    /// Renames a session's file to `.end-…`, which marks an unfinished deletion. Returns whether the file was there.
+    /// Renames a session file to `.end-…`, which marks an unfinished deletion. Returns whether the file was there.
     pub(super) fn move_away(&self, shard: &Directory, path: &SessionPath) -> Result<bool> {
         let moved = shard.rename(path.below_shard(), &path.ending());
         moved.map_err(|error| self.root.error("remove session file", path, error))
     }
 
-    /// Finishes the deletion of a session whose file was moved, if there is one. A killed process may have begun that
-    /// deletion.
-    pub(super) fn delete_moved(
+    /// Finishes the deletion of a session whose file was renamed to `.end-…`, if there is one. A killed process may have
+    /// begun that deletion. Returns the mark in the file: that of a rotation which found its name still there, or will
+    /// find that it is gone, and ends its successor itself.
+    pub(super) fn delete_ending(
         &self,
         session: SessionRef<'_>,
         id: &PublicId,
         shard: &Directory,
-    ) -> Result<()> {
+    ) -> Result<Option<Mark>> {
         let path = SessionPath::of(id);
         let file = match shard.open_named(&path.ending(), Access::Write) {
             Ok(file) => Some(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             // The file cannot be opened for a tombstone, but it has lost the session's name already.
             Err(_) => None,
         };
-        file.as_ref().inspect(|file| self.write_tombstone_unlocked(session, &path, file));
+        let mark = file.as_ref().and_then(|file| self.write_tombstone_unlocked(session, &path, file));
         let invalidate = || self.coherence.invalidate(id, session.session_id(), Cause::Ended).map(drop);
         self.finish_delete(shard, &path, file.as_ref(), invalidate)?;
         // Waits for writers that missed the tombstone: each has finished, or has held the lock for so long that it will
         // check whether the path still leads to its file.
         file.map(|file| LockedFile::acquire(file, Instant::now() + 2 * LOCK_WAIT_MIN));
-        Ok(())
+        Ok(mark)
     }
 
     /// Invalidates a session whose file was moved, syncs its end if ends are synced, and removes the file.
@@ -111,12 +113,23 @@ impl FileStore {
     }
 
     /// Writes a tombstone into a file that has lost its name, for the writers that wait for its lock. The holder of the
-    /// lock may be writing a save into the other slot meanwhile; a tombstone in either slot ends the session.
-    fn write_tombstone_unlocked(&self, session: SessionRef<'_>, path: &SessionPath, file: &File) {
+    /// lock may be writing a save into the other slot meanwhile; a tombstone in either slot ends the session. A file with
+    /// the mark of a rotation needs none; returns that mark.
+    fn write_tombstone_unlocked(
+        &self,
+        session: SessionRef<'_>,
+        path: &SessionPath,
+        file: &File,
+    ) -> Option<Mark> {
         let look = |bytes: &[u8]| (slots::view(bytes, &session.public_id(), None), bytes.len() / 2);
         let look = self.look(file, path, look);
-        if let Ok((Ok(View::Valid { slot, .. }), slot_size)) = look {
-            let _ = write_tombstone(file, (slot * slot_size) as u64);
+        match look {
+            Ok((Ok(View::Valid { slot, .. }), slot_size)) => {
+                let _ = write_tombstone(file, (slot * slot_size) as u64);
+                None
+            }
+            Ok((Ok(View::Moved(moved)), _)) => Some(moved.mark),
+            _ => None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! Several processes may make a store at once, and a power cut leaves no broken store, because of the order: directory,
 //! shards, sync, and last the parameters file, which is renamed to its name when it is complete, and never replaced. A
 //! process that loses the race reads the winner's file.
+use super::cut_offs::CutOffs;
 use super::disk::{self, Root, Taken};
 use super::errors::{directory_error, io_error};
 use super::layout::{PARAMETERS, SHARDS, USERS, is_ours, shard_name};
@@ -31,12 +32,15 @@ pub(super) const MIGRATION: &str = "run `sessile export` of the version of sessi
                                     into a new directory";
 
 /// The contents of `sessile.json`.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Parameters {
     /// The format of the store; only `FORMAT` is accepted.
     format: u32,
     shards: u16,
     public_id: String,
+    /// Whether the store has a log of cut-offs, so that a missing one is a loss. A store of an earlier version has none.
+    #[serde(default)]
+    cut_offs: bool,
 }
 
 const FORMAT: u32 = 2;
@@ -45,7 +49,12 @@ const PARAMETERS_BYTES_MAX: usize = 4096;
 
 impl Parameters {
     fn ours() -> Self {
-        Self { format: FORMAT, shards: SHARDS, public_id: "blake3-160".into() }
+        Self { format: FORMAT, shards: SHARDS, public_id: "blake3-160".into(), cut_offs: true }
+    }
+
+    fn is_ours(&self) -> bool {
+        let Self { format, shards, public_id, cut_offs: _ } = Self::ours();
+        (self.format, self.shards, &self.public_id) == (format, shards, &public_id)
     }
 }
 
@@ -59,14 +68,14 @@ pub(super) fn has_parameters(root: &Root) -> Result<bool> {
     }
 }
 
-/// Reads `sessile.json` and checks the format. Returns whether the file is there.
-pub(super) fn read_parameters(root: &Root) -> Result<bool> {
+/// Whether `sessile.json` says that the store has a log of cut-offs; `None` if the file is missing. Checks the format.
+pub(super) fn read_parameters(root: &Root) -> Result<Option<bool>> {
     const OPERATION: &str = "read the parameters of session store";
     let path = || root.path().join(PARAMETERS);
     let error = |kind| Error::new(kind, OPERATION).with_path(path());
     let file = match root.open_file(PARAMETERS) {
         Ok(file) => file,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(io_error(OPERATION, cause).with_path(path())),
     };
     let text = disk::read_at(&file, 0, PARAMETERS_BYTES_MAX)
@@ -79,13 +88,11 @@ pub(super) fn read_parameters(root: &Root) -> Result<bool> {
             .with_reason(format!("the store has format {format}, this version knows {FORMAT}"))),
         Some(format @ 1..) if format < FORMAT.into() => Err(error(ErrorKind::OlderFormat)
             .with_reason(format!("the store has format {format}, this version knows {FORMAT}; {MIGRATION}"))),
-        _ if serde_json::from_value::<Parameters>(any).is_ok_and(|found| found == Parameters::ours()) => {
-            Ok(true)
-        }
-        _ => {
-            Err(error(ErrorKind::NotASessionStore)
-                .with_reason("these are not the parameters of a session store"))
-        }
+        _ => match serde_json::from_value::<Parameters>(any) {
+            Ok(found) if found.is_ours() => Ok(Some(found.cut_offs)),
+            _ => Err(error(ErrorKind::NotASessionStore)
+                .with_reason("these are not the parameters of a session store")),
+        },
     }
 }
 
@@ -95,7 +102,7 @@ pub(super) fn make_empty(root: &Root, clock: &Clock) -> Result<()> {
     check_names(root)?;
     let error = |error| io_error("make user index", error).with_path(root.path().join(USERS));
     let pending = user_index::begin_walk(root).map_err(error)?;
-    let made = make(root, clock);
+    let made = make(root, clock, 0);
     let Some(pending) = pending else { return made.map(drop) };
     let finished =
         made.and_then(|is_ours| Ok(is_ours && user_index::finish_walk(root, &pending).map_err(error)?));
@@ -109,11 +116,20 @@ pub(super) fn make_empty(root: &Root, clock: &Clock) -> Result<()> {
 /// parameters file.
 ///
 /// The lock of the root need not be exclusive, because several processes may make the store at once.
-pub(super) fn make(root: &Root, clock: &Clock) -> Result<bool> {
+///
+/// No cut-off of the store gets a number up to `first_cut_off`.
+pub(super) fn make(root: &Root, clock: &Clock, first_cut_off: u64) -> Result<bool> {
     check_names(root)?;
     make_shards(root)?;
+    CutOffs::make(root, first_cut_off)?;
     expiry_index::create(root, clock.now())?;
-    make_parameters(root)
+    make_parameters(root, Taken::Kept)
+}
+
+/// Gives a store of an earlier version its log of cut-offs, and says so in the parameters file.
+pub(super) fn add_log(root: &Root) -> Result<()> {
+    CutOffs::make(root, 0)?;
+    make_parameters(root, Taken::Replaced).map(drop)
 }
 
 /// Refuses a directory with foreign files.
@@ -142,7 +158,7 @@ fn make_shards(root: &Root) -> Result<()> {
 }
 
 /// Makes the parameters file, after syncing everything that its presence stands for. Returns whether this call made it.
-pub(super) fn make_parameters(root: &Root) -> Result<bool> {
+pub(super) fn make_parameters(root: &Root, taken: Taken) -> Result<bool> {
     let dir = root.path();
     let io = |operation| move |error| directory_error(operation, dir, error);
     root.sync().map_err(io("sync session directory"))?;
@@ -152,7 +168,7 @@ pub(super) fn make_parameters(root: &Root) -> Result<bool> {
     let json = serde_json::to_string(&Parameters::ours()).expect("a struct of integers and a string");
     let temporary = disk::temporary_name()?;
     let put = root.open_directory(".").and_then(|root| {
-        root.put(&temporary, PARAMETERS, Taken::Kept, |file| {
+        root.put(&temporary, PARAMETERS, taken, |file| {
             disk::write_at(file, format!("{json}\n").as_bytes(), 0)?;
             disk::sync_data(file)
         })

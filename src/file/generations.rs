@@ -5,7 +5,7 @@
 //!
 //! Every process with a cache maps the file *read-only*. A change of a session *invalidates* its copies by a `pwrite`
 //! of a value that never repeats into the session's cell. A reading of the cell is a [`Stamp`]. The stamp is taken
-//! before the session's file is read, and the copy is returned only while the cell still equals its stamp. A hit costs
+//! before the session file is read, and the copy is returned only while the cell still equals its stamp. A hit costs
 //! two loads of the cell and no system call.
 //!
 //! Invariants; the argument built on them is in [`design`](crate::_documentation::design):
@@ -27,51 +27,27 @@
 //! Several sessions share a cell, so a save of one makes the next load of the others read their files. With w saves on
 //! the host between two loads of a session, that happens to w of 131,072 loads: with a thousand saves a second and a
 //! visitor who returns every ten seconds, 8 %.
-use super::disk::{self, Inode, Root, Taken, counters};
-use super::errors::io_error;
-use super::layout::{GENERATIONS, GENERATIONS_PATH, RUN, SHARDS};
-use super::run;
+mod counters;
+
+pub(super) use counters::{Counters, Stamp};
+
+use super::disk::Root;
 use crate::clock::CoarseTime;
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::random;
 use crate::sync::RwLock;
-#[cfg(test)]
-use crate::sync::step;
-use memmap2::{MmapOptions, MmapRaw};
-use std::fs::File;
+use counters::{COUNTERS_PER_SHARD, CUT_OFFS_AT, counter_of};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Two under Miri, which opens no shared counters and would take half a minute to create all cells; 64 under the
-/// fuzzer, so that its sessions share cells.
-const CELLS_PER_SHARD: usize = if cfg!(miri) {
-    2
-} else if cfg!(sessile_fuzzing) {
-    64
-} else {
-    512
-};
-const COUNTERS_PER_SHARD: usize = 2 * CELLS_PER_SHARD;
-const COUNTERS: usize = COUNTERS_PER_SHARD * SHARDS as usize;
-const COUNTER_BYTES: usize = size_of::<u64>();
-pub(super) const FILE_BYTES: usize = COUNTERS * COUNTER_BYTES;
 /// Odd, and without a pattern: the golden ratio's digits.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// How long a store uses its generations file before it checks that the file still has the name. One second costs three
 /// system calls a second, and bounds how long copies are validated against a replaced file. Unit tests and the fuzzer
 /// count system calls, so they never make this check by time.
-const LOOK_MICROS: u64 = if cfg!(any(test, sessile_fuzzing)) { u64::MAX - 1 } else { 1_000_000 };
-
-/// The values of a session's cell at one instant.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stamp {
-    pub(super) saves: u64,
-    pub(super) ends: u64,
-    /// The number of the [`Counters`] that were read.
-    pub(super) counters: u64,
-}
+const CHECK_MICROS: u64 = if cfg!(any(test, sessile_fuzzing)) { u64::MAX - 1 } else { 1_000_000 };
 
 /// The cause of an invalidation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +76,7 @@ pub(super) struct Generations {
     /// How many values this store has written, from a random start.
     written: AtomicU64,
     /// When the store last checked that the file still has the name, in microseconds since 1970.
-    looked_at: AtomicU64,
+    checked_at: AtomicU64,
 }
 
 /// The source of the counters.
@@ -112,61 +88,19 @@ enum Current {
     Shared { root: Root, mapped: bool, counters: RwLock<Arc<Counters>> },
 }
 
-/// One set of counters.
-#[derive(Debug)]
-pub(super) struct Counters {
-    /// No two sets that a store has used have the same number.
-    number: u64,
-    backing: Backing,
-}
-
-/// The storage of the counters.
-#[derive(Debug)]
-enum Backing {
-    /// In a file, mapped.
-    Mapped(Named, MmapRaw),
-    /// In a file; this store keeps no copies.
-    File(Named),
-    /// In a file that has lost its name, and no other file could be opened. Invalidations are written to it, and no
-    /// copy is trusted.
-    Lost(Arc<File>),
-    /// No counters: the store is read-only, has no cache and changes nothing.
-    Nowhere,
-    /// In this process; for tests where no file can be mapped.
-    #[cfg(test)]
-    Private(Box<[AtomicU64]>),
-}
-
-/// A file that had the name of the generations file when it was opened.
-#[derive(Debug)]
-struct Named {
-    file: Arc<File>,
-    inode: Inode,
-    /// The latest modification time seen. A backup that is written over the file sets the time back.
-    changed: AtomicI64,
-}
-
-/// The file under the counters' name.
-enum Found {
-    Counters(Counters),
-    Nothing,
-    /// A file of another size, or one that may not be opened.
-    Unfit,
-}
-
 impl Generations {
     /// Counters for a read-only store.
     pub(super) fn none() -> Result<Self> {
-        Self::fixed(Backing::Nowhere)
+        Self::fixed(Counters::none())
     }
 
     #[cfg(test)]
     pub(super) fn own() -> Result<Self> {
-        Self::fixed(Backing::Private((0..COUNTERS).map(|_| AtomicU64::new(0)).collect()))
+        Self::fixed(Counters::private())
     }
 
-    fn fixed(backing: Backing) -> Result<Self> {
-        Self::new(Current::Fixed(Arc::new(Counters { number: 0, backing })), 0)
+    fn fixed(counters: Counters) -> Result<Self> {
+        Self::new(Current::Fixed(Arc::new(counters)), 0)
     }
 
     /// Opens the shared counters; makes the file if it is missing or has the wrong size. The root must be locked.
@@ -175,10 +109,10 @@ impl Generations {
         Self::new(Current::Shared { root: root.clone(), mapped, counters }, now.micros())
     }
 
-    fn new(current: Current, looked_at: u64) -> Result<Self> {
+    fn new(current: Current, checked_at: u64) -> Result<Self> {
         let start = random::bytes("draw a starting point for generations")?;
         let written = AtomicU64::new(u64::from_le_bytes(start));
-        Ok(Self { current, written, looked_at: AtomicU64::new(looked_at) })
+        Ok(Self { current, written, checked_at: AtomicU64::new(checked_at) })
     }
 
     /// The counters against which copies are validated now.
@@ -189,7 +123,7 @@ impl Generations {
         }
     }
 
-    /// Reads the session's cell. The result is the stamp of a copy that is read from the session's file after this
+    /// Reads the session's cell. The result is the stamp of a copy that is read from the session file after this
     /// call.
     pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
         self.counters().stamp(id)
@@ -207,7 +141,18 @@ impl Generations {
             Cause::Ended => counters.write(at, [saves, self.fresh()])?,
         };
         let is_current = is_named && self.are_current(&counters);
-        Ok(Invalidated { saves, counters: counters.number, is_current })
+        Ok(Invalidated { saves, counters: counters.number(), is_current })
+    }
+
+    /// Moves the counter of cut-offs, in all processes.
+    ///
+    /// # Errors
+    ///
+    /// The counter did not move.
+    pub(super) fn move_cut_offs(&self) -> io::Result<Invalidated> {
+        let (counters, value) = (self.counters(), self.fresh());
+        let is_current = counters.write(CUT_OFFS_AT, [value])? && self.are_current(&counters);
+        Ok(Invalidated { saves: value, counters: counters.number(), is_current })
     }
 
     /// Invalidates the copies of all sessions of this shard. Returns whether these are the current counters.
@@ -231,13 +176,13 @@ impl Generations {
     #[inline]
     pub(super) fn is_due(&self, now: CoarseTime) -> bool {
         // The check is also due if the clock was set back.
-        now.micros().wrapping_sub(self.looked_at.load(Ordering::Relaxed)) >= LOOK_MICROS
+        now.micros().wrapping_sub(self.checked_at.load(Ordering::Relaxed)) >= CHECK_MICROS
     }
 
     /// Makes the next load or save check the name at once.
     #[cfg(feature = "watch")]
-    pub(super) fn look_soon(&self) {
-        self.looked_at.store(0, Ordering::Relaxed);
+    pub(super) fn make_due(&self) {
+        self.checked_at.store(0, Ordering::Relaxed);
     }
 
     /// Checks whether the generations file still has its name. If not, takes up the file that has the name, or makes
@@ -250,26 +195,26 @@ impl Generations {
     /// process, and this process does not see theirs.
     pub(super) fn follow(&self, now: CoarseTime, hand_over: impl FnOnce(&Arc<Counters>)) -> io::Result<u64> {
         let outcome = match &self.current {
-            Current::Fixed(counters) => Ok(counters.number),
+            Current::Fixed(counters) => Ok(counters.number()),
             Current::Shared { counters, root, .. } if counters.read().has_the_name(root) => {
-                Ok(counters.read().number)
+                Ok(counters.read().number())
             }
             Current::Shared { counters, root, mapped } => {
                 let mut current = counters.write();
                 // Another thread may have taken up the file meanwhile.
                 if current.has_the_name(root) {
-                    Ok(current.number)
+                    Ok(current.number())
                 } else {
                     let (next, outcome) = current.successor(root, *mapped);
                     if let Some(next) = next {
                         *current = Arc::new(next);
                         hand_over(&current);
                     }
-                    outcome.map(|()| current.number)
+                    outcome.map(|()| current.number())
                 }
             }
         };
-        self.looked_at.store(now.micros(), Ordering::Relaxed);
+        self.checked_at.store(now.micros(), Ordering::Relaxed);
         outcome
     }
 
@@ -278,167 +223,17 @@ impl Generations {
     }
 }
 
-impl Counters {
-    /// Opens the file that has the name, if it is usable.
-    fn open(root: &Root, mapped: bool, number: u64) -> Result<Found> {
-        const OPERATION: &str = "open the generations of session store";
-        let error = |error| io_error(OPERATION, error).with_path(root.path().join(GENERATIONS_PATH));
-        let file = match root.open_generations() {
-            Ok(file) => file,
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            // The owner has no permissions on the file. It belongs to the store, and its contents are not worth
-            // keeping.
-            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => return Ok(Found::Unfit),
-            Err(cause) => return Err(error(cause)),
-        };
-        if counters::regular_size(&file).map_err(error)? != FILE_BYTES as u64 {
-            return Ok(Found::Unfit);
-        }
-        let stat = disk::stat_with_times(&file).map_err(error)?;
-        let file = Arc::new(file);
-        let named = Named { file: Arc::clone(&file), inode: stat.inode, changed: stat.changed.into() };
-        if !mapped {
-            return Ok(Found::Counters(Self { number, backing: Backing::File(named) }));
-        }
-        let map = counters::map(MmapOptions::new().len(FILE_BYTES), &file).map_err(error)?;
-        // Without read-ahead the kernel brings in single pages; otherwise it would bring in many as one folio.
-        counters::expect_random_access(&file, &map);
-        Ok(Found::Counters(Self { number, backing: Backing::Mapped(named, map) }))
-    }
-
-    /// Opens the file that has the name; makes it if it is missing or unusable.
-    fn open_or_make(root: &Root, mapped: bool, number: u64) -> Result<Self> {
-        loop {
-            match Self::open(root, mapped, number)? {
-                Found::Counters(counters) => return Ok(counters),
-                Found::Nothing => Self::make(root, Taken::Kept)?,
-                Found::Unfit => Self::make(root, Taken::Replaced)?,
-            }
-        }
-    }
-
-    /// Makes the file as a new inode. The inode that has the name is not reused, because it may be a link to a foreign
-    /// file, and processes may have it mapped.
-    fn make(root: &Root, taken: Taken) -> Result<()> {
-        let temporary = disk::temporary_name()?;
-        let made = run::make(root).and_then(|()| root.open_directory(RUN)).and_then(|run| {
-            run.put(&temporary, GENERATIONS, taken, |file| {
-                counters::avoid_copy_on_write(file);
-                // Written page by page: the kernel would keep one large write as one folio, and walk through all of it,
-                // which takes 4 µs, at every invalidation.
-                let page = [0; 4096];
-                (0..FILE_BYTES).step_by(page.len()).try_for_each(|at| disk::write_at(file, &page, at as u64))
-            })
-        });
-        made.map(drop).map_err(|error| {
-            io_error("make the generations of session store", error)
-                .with_path(root.path().join(GENERATIONS_PATH))
-        })
-    }
-
-    /// The counters that replace these, whose file has lost its name; and an error if no other file could be opened.
-    fn successor(&self, root: &Root, mapped: bool) -> (Option<Self>, io::Result<()>) {
-        let number = self.number + 1;
-        let error = match Self::open_or_make(root, mapped, number) {
-            Ok(next) => return (Some(next), Ok(())),
-            Err(error) => error,
-        };
-        let lost = match &self.backing {
-            Backing::Mapped(Named { file, .. }, _) | Backing::File(Named { file, .. }) => {
-                Some(Self { number, backing: Backing::Lost(Arc::clone(file)) })
-            }
-            _ => None,
-        };
-        // If no file has the name, no process can have opened a newer file, so using the old counters is no error.
-        let is_nowhere = root.stat_generations().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        (lost, if is_nowhere { Ok(()) } else { Err(io::Error::other(error)) })
-    }
-
-    /// Whether the name leads to this file, and the file was not overwritten by an older one.
-    fn has_the_name(&self, root: &Root) -> bool {
-        match &self.backing {
-            Backing::Lost(_) => false,
-            Backing::Nowhere => true,
-            #[cfg(test)]
-            Backing::Private(_) => true,
-            Backing::Mapped(named, _) | Backing::File(named) => root.stat_generations().is_ok_and(|there| {
-                there.is_file
-                    && there.inode == named.inode
-                    && there.bytes == FILE_BYTES as u64
-                    && there.changed >= named.changed.fetch_max(there.changed, Ordering::Relaxed)
-            }),
-        }
-    }
-
-    fn stamp(&self, id: &PublicId) -> Stamp {
-        let at = counter_of(id);
-        let counters = self.number;
-        let stamp = match &self.backing {
-            Backing::Mapped(_, map) => Stamp {
-                saves: super::mapped::load(map, at),
-                ends: super::mapped::load(map, at + 1),
-                counters,
-            },
-            #[cfg(test)]
-            Backing::Private(values) => {
-                let load = |at: usize| {
-                    step();
-                    values[at].load(Ordering::Relaxed)
-                };
-                Stamp { saves: load(at), ends: load(at + 1), counters }
-            }
-            Backing::File(_) | Backing::Lost(_) | Backing::Nowhere => Stamp { counters, ..Stamp::default() },
-        };
-        // A file that is read after this fence is not older than the invalidation that the stamp shows.
-        fence(Ordering::Acquire);
-        stamp
-    }
-
-    /// Whether a copy of the session with this stamp is still valid.
-    #[inline]
-    pub(super) fn confirm(&self, id: &PublicId, stamp: Stamp) -> bool {
-        !matches!(self.backing, Backing::File(_) | Backing::Lost(_) | Backing::Nowhere)
-            && self.stamp(id) == stamp
-    }
-
-    /// Sets adjacent counters. Returns whether the file still had a name afterwards. If it had none, processes that
-    /// open the generations file later do not see the change.
-    fn write<const N: usize>(&self, first: usize, values: [u64; N]) -> io::Result<bool> {
-        match &self.backing {
-            Backing::Mapped(Named { file, .. }, _)
-            | Backing::File(Named { file, .. })
-            | Backing::Lost(file) => {
-                let bytes = values.map(u64::to_le_bytes);
-                disk::invalidate_at(file, bytes.as_flattened(), (first * COUNTER_BYTES) as u64)
-            }
-            Backing::Nowhere => Err(io::Error::other("the store is only read")),
-            #[cfg(test)]
-            Backing::Private(counters) => {
-                for (counter, value) in counters[first..].iter().zip(values) {
-                    step();
-                    counter.store(value, Ordering::Release);
-                }
-                Ok(true)
-            }
-        }
-    }
-}
-
-/// The index of the first counter of the session's cell.
-fn counter_of(id: &PublicId) -> usize {
-    // The second byte of the id is not used here, because it chooses the queue among writers.
-    let [shard, _, a, b, ..] = *id.as_bytes();
-    COUNTERS_PER_SHARD * usize::from(shard) + 2 * (usize::from(u16::from_le_bytes([a, b])) % CELLS_PER_SHARD)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::counters::FILE_BYTES;
     use super::*;
     use crate::clock::Clock;
     use crate::error::ErrorKind;
     use crate::file::disk::faults::during;
+    use crate::file::layout::{GENERATIONS_PATH, RUN};
     use std::cell::Cell;
     use std::collections::HashSet;
+    use std::fs::File;
     use std::path::Path;
     use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -533,18 +328,6 @@ mod tests {
                 assert_eq!(file.load(Ordering::Relaxed), 1, "an older copy has the stamp of {cause:?}");
             });
         }
-    }
-
-    #[test]
-    fn sessions_are_spread_over_all_cells() {
-        let ids = if cfg!(miri) { 100 } else { 1_000_000 };
-        let cells: HashSet<_> = (0..ids).map(|n| counter_of(&id(n))).collect();
-        assert!(cells.iter().all(|counter| counter % 2 == 0 && counter + 1 < COUNTERS));
-        if cfg!(miri) {
-            return;
-        }
-        // Of 131,072 cells, a million ids miss one with a chance of 1 in 2,000.
-        assert!(cells.len() > COUNTERS / 2 - 300, "{} cells are used", cells.len());
     }
 
     #[test]

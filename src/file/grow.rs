@@ -60,7 +60,7 @@ impl FileStore {
             let made = disk::stat(&file).map_err(io("examine the larger file for session"))?;
             self.root
                 .sharing()
-                .mend_mode(&file, &made)
+                .repair_mode(&file, &made)
                 .map_err(io("set the permissions of the larger file for session"))?;
             write_whole(&file, &bytes).map_err(io("write the larger file for session"))?;
             // Synced at every durability, because a name must never point at bytes that the disk may still lose.

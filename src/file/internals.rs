@@ -1,6 +1,6 @@
 //! Internals for this crate's own benchmarks and fuzz targets. No promises: it changes with any version.
 use super::layout::SessionPath;
-use super::slot::{self, SLOT_MAX, State};
+use super::slot::{self, Mark, SLOT_MAX, SLOT_MIN, State};
 use super::slots::{self, View};
 use crate::error::Result;
 use crate::id::PublicId;
@@ -39,15 +39,36 @@ pub fn sealed(sequence: u64, record: &[u8], id: &PublicId) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::NewerFormat`](crate::ErrorKind::NewerFormat), [`ErrorKind::OlderFormat`](crate::ErrorKind::OlderFormat).
+/// [`ErrorKind::NewerFormat`](crate::ErrorKind::NewerFormat),
+/// [`ErrorKind::OlderFormat`](crate::ErrorKind::OlderFormat).
 pub fn newest(file: &[u8], id: &PublicId) -> Result<Option<Record>> {
     Ok(match slots::view(file, id, None)? {
         View::Valid { newest, .. } => Some(newest.record),
-        View::Empty | View::Damaged => None,
+        View::Empty | View::Damaged | View::Moved(_) => None,
     })
 }
 
-/// The path of a session's file below the root of its store.
+/// The bytes of a slot that marks its session as moved, of the smallest size.
+pub fn encode_moved(successor: &PublicId, until: u64, by_login: bool, id: &PublicId) -> Vec<u8> {
+    let header = slot::Header { id, sequence: 2, state: State::WRITTEN, slot_size_min: SLOT_MIN };
+    let mut bytes = slot::encode_mark(&Mark { successor: *successor, until, by_login }, &header).to_vec();
+    bytes.resize(SLOT_MIN, 0);
+    bytes
+}
+
+/// The successor in the bytes of a whole file, if it has the mark of a moved session, and the mark's other fields.
+///
+/// # Errors
+///
+/// Those of [`newest`].
+pub fn moved(file: &[u8], id: &PublicId) -> Result<Option<(PublicId, u64, bool)>> {
+    Ok(match slots::view(file, id, None)? {
+        View::Moved(moved) => Some((moved.mark.successor, moved.mark.until, moved.mark.by_login)),
+        _ => None,
+    })
+}
+
+/// The path of a session file below the root of its store.
 pub fn path_of(id: &PublicId) -> String {
     SessionPath::of(id).as_str().to_owned()
 }

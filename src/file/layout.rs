@@ -8,15 +8,21 @@ use std::ffi::CStr;
 pub(super) const SHARDS: u16 = if cfg!(sessile_fuzzing) { 4 } else { 256 };
 /// The parameters file.
 pub(super) const PARAMETERS: &str = "sessile.json";
+/// The log of cut-offs: the sessions that were ended together.
+pub(super) const CUT_OFFS: &str = "cutoffs";
 /// The directory of files that running processes need, and that a backup does not need.
 pub(super) const RUN: &str = "run";
 /// In `run`: the counters that keep caches coherent.
 pub(super) const GENERATIONS: &str = "generations";
 /// The path of the counters below the root.
 pub(super) const GENERATIONS_PATH: &str = "run/generations";
-/// The expiry index, as a path below the root.
+/// In `run`: the expiry index.
+pub(super) const INDEX: &str = "due";
+/// The path of the expiry index below the root.
 pub(super) const DUE: &str = "run/due";
-/// The user index, as a path below the root.
+/// In `run`: the user index.
+pub(super) const USER_INDEX: &str = "users";
+/// The path of the user index below the root.
 pub(super) const USERS: &str = "run/users";
 /// In the user index: the marker of a complete index.
 pub(super) const COMPLETE: &str = "complete";
@@ -28,21 +34,18 @@ pub(super) const USER_BUCKETS: u16 = 4096;
 pub(super) const CACHE_TAG: &str = "CACHEDIR.TAG";
 /// The text of the tag; its first line is prescribed, to the byte (<https://bford.info/cachedir/>).
 pub(super) const CACHE_TAG_TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55
-# This directory belongs to a session store (sessile). It can be left out of backups: it is made again when it is missing.
+# This directory belongs to a session store (sessile). It can be left out of backups: it is recreated when it is missing.
 ";
-/// The places of the counters and of the index in stores of an earlier version: the root itself.
-pub(super) const EARLIER_GENERATIONS: &str = "generations";
-pub(super) const EARLIER_DUE: &str = "due";
 /// In the expiry index: the file that a running sweep locks.
 pub(super) const SWEEP: &str = "sweep";
 /// The directory to which damaged files are moved.
 pub(super) const DAMAGED: &str = "damaged";
 /// The prefix of temporary names; no session's name has it.
 pub(super) const TEMPORARY: &str = ".new-";
-/// The prefix of a session's file while the session is being deleted without its lock.
+/// The prefix of a session file while the session is being deleted without its lock.
 const ENDING: &str = ".end-";
 
-/// The path of one session's file: fixed length, on the stack, ready for a system call.
+/// The path of one session file: fixed length, on the stack, ready for a system call.
 pub(super) struct SessionPath([u8; PATH_LEN + 1]);
 
 const PATH_LEN: usize = 2 * PublicId::LEN + 1;
@@ -144,9 +147,7 @@ pub(super) fn is_shard(name: &str) -> bool {
 
 /// Whether a name in the root may come from an interrupted creation of a store.
 pub(super) fn is_ours(name: &str) -> bool {
-    is_shard(name)
-        || [PARAMETERS, RUN, EARLIER_GENERATIONS, EARLIER_DUE, DAMAGED].contains(&name)
-        || is_temporary(name)
+    is_shard(name) || [PARAMETERS, CUT_OFFS, RUN, DAMAGED].contains(&name) || is_temporary(name)
 }
 
 /// Whether a name is a temporary one.
@@ -181,7 +182,13 @@ mod tests {
         for other in ["cdef0123456789abcdef0123456789abcdef01", ".end-", ".end-0a", ".new-0a"] {
             assert_eq!(ending_at("ab", other), None, "{other}");
         }
-        assert!(!is_ours("index.html") && !is_ours("AB") && !is_ours("abc"));
+        assert!(
+            !is_ours(INDEX)
+                && !is_ours(GENERATIONS)
+                && !is_ours("index.html")
+                && !is_ours("AB")
+                && !is_ours("abc")
+        );
         assert!(
             is_temporary(".new-0a")
                 && !is_temporary(".new-")

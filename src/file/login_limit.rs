@@ -18,7 +18,7 @@ use super::user_index::{self, Digest, Entry, bucket_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
 use crate::record::user_digest;
-use crate::store::{Absent, Live, Lookup, Store};
+use crate::store::Live;
 use crate::sync::Instant;
 use std::collections::BTreeSet;
 use std::io;
@@ -53,17 +53,15 @@ impl FileStore {
         };
         self.queues.check_process()?;
         self.check_may_write()?;
-        let moves = moves.map(SessionId::public_id);
-        if let Some(id) = moves
-            && matches!(self.load_by_id(&id)?, Lookup::Absent(absent) if !matches!(absent, Absent::Moved(_)))
-        {
-            // The login moves nothing, so it must end nothing either.
-            return Ok(None);
-        }
         let turn = self.login_turn(&digest)?;
-        let mut live = self.live_sessions(user, &digest, moves, false)?;
-        if live.len() >= limit {
-            live = self.live_sessions(user, &digest, moves, true)?;
+        let mut live = Vec::new();
+        for locked in [false, true] {
+            if !locked || live.len() >= limit {
+                let Some(counted) = self.other_sessions(user, &digest, moves, locked)? else {
+                    return Ok(None);
+                };
+                live = counted;
+            }
         }
         if live.len() >= limit && at_limit == AtLimit::Refuse {
             let reason = format!("the user has {} sessions, where the limit is {limit}", live.len());
@@ -76,6 +74,27 @@ impl FileStore {
             self.delete_file(SessionRef::PublicId(oldest.id))?;
         }
         Ok(Some(turn))
+    }
+
+    /// The live sessions of a user, without the one that the login moves; `None` if that is not live, because the login
+    /// then moves nothing, and must end nothing either.
+    fn other_sessions(
+        &self,
+        user: &str,
+        digest: &Digest,
+        moves: Option<&SessionId>,
+        locked: bool,
+    ) -> Result<Option<Vec<Live>>> {
+        let Some(session) = moves else { return self.live_sessions(user, digest, None, locked).map(Some) };
+        for _ in 0..COUNTS_MAX {
+            let Some(moved) = self.session_meant(session.public_id())? else { return Ok(None) };
+            let live = self.live_sessions(user, digest, Some(moved), locked)?;
+            // If it was rotated during the count, its successor may have been counted.
+            if self.session_meant(session.public_id())? == Some(moved) {
+                return Ok(Some(live));
+            }
+        }
+        Err(busy())
     }
 
     /// Waits for the turn of a user's login. There are 256 locks, so some users share one.
@@ -94,7 +113,7 @@ impl FileStore {
             };
             let file = directory.open_named(&name, Access::WriteOrCreate).map_err(error)?;
             let made = disk::stat(&file).map_err(error)?;
-            self.root.sharing().mend_mode(&file, &made).map_err(error)?;
+            self.root.sharing().repair_mode(&file, &made).map_err(error)?;
             let lock = LockedFile::acquire(file, deadline).map_err(error)?.map_err(|_| busy())?;
             // The directory may have been removed during the wait.
             if disk::stat(&lock).map_err(error)?.links > 0 {
@@ -145,11 +164,10 @@ impl FileStore {
         let deadline = Instant::now() + self.options.lock_wait;
         match self.lock_session(SessionRef::PublicId(*id), None, deadline) {
             Ok(LockResult::Session(locked)) => {
-                let record = &locked.newest.record;
-                let is_live = record.user() == Some(user) && !record.is_expired(self.now());
-                Ok(is_live.then(|| Live { record: record.clone(), id: *id }))
+                let is_live = self.is_live_of(user, &locked)?;
+                Ok(is_live.then(|| Live { record: locked.newest.record.clone(), id: *id }))
             }
-            Ok(LockResult::Missing | LockResult::Unreadable(_)) => Ok(None),
+            Ok(LockResult::Missing | LockResult::Unreadable(_) | LockResult::Moved(_)) => Ok(None),
             // A writer that keeps the lock is stopped, and will not end the session.
             Err(error) if error.kind() == ErrorKind::Busy => self.live_of(user, id),
             Err(error) => Err(error),
@@ -194,10 +212,10 @@ impl FileStore {
             }
         }
         found.sort_unstable();
-        let mended = self.user_index.mend_all(&self.root, &found);
+        let repaired = self.user_index.repair_all(&self.root, &found);
         if let Some(pending) = pending {
             let finished =
-                is_whole && mended.is_ok() && user_index::finish_walk(&self.root, &pending).is_ok();
+                is_whole && repaired.is_ok() && user_index::finish_walk(&self.root, &pending).is_ok();
             if !finished {
                 pending.abandon(&self.root);
             }

@@ -55,7 +55,8 @@ mod tests {
         let written = if cfg!(miri) { 50 } else { 100_000 };
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // SAFETY: of 2,048 halves, all of them in a mapping that outlives the scope; both threads use atomics alone.
+                // SAFETY: of 2,048 halves, all of them in a mapping that outlives the scope; both threads use atomics
+                // alone.
                 let half = unsafe { &*map.as_mut_ptr().cast::<AtomicU32>().add(2 * 5) };
                 (1..=written).for_each(|n: u32| half.store(n.to_le(), Ordering::Relaxed));
             });

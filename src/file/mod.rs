@@ -1,20 +1,23 @@
 //! The file engine: one directory is the database, one file is a session.
 //!
-//! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see [`design`](crate::_documentation::design)).
-//! Each operation has a file: `open`, `read`, `create`, `update`, `grow`, `rotate`, `delete`, `force_delete`. [`slot`]
-//! has the bytes of a version, `slots` decides which version is the newest. `queue`, `flock` and `session_lock` are the
-//! locks. `coherence` is the only access to the cache and its invalidation (`generations`, `read_cache`, `watch`).
-//! `user_index` lists the sessions of each user for `user_sessions` and `login_limit`.
-//! `expiry_index` lists the sessions that may have expired, `sweep` removes expired ones, `reaper` sweeps at intervals.
-//! `frame` makes and checks the parts of a store beside its sessions. `scan`, `admin` and `repair` are for operators.
-//! This file connects the parts.
+//! [`FileStore`] is the [`Store`] that keeps each session in two slots of one file (see
+//! [`design`](crate::_documentation::design)). Each operation has a file: `open`, `read`, `create`, `update`, `grow`,
+//! `rotate`, `delete`, `force_delete`; `moved` has the marks of rotated ids, and `delete_of` ends the sessions of a user
+//! by the log of `cut_offs`. [`slot`] has the bytes of a version, `slots` decides which version is the newest. `queue`,
+//! `flock` and `session_lock` are the locks. `coherence` is the only access to the cache and its invalidation
+//! (`generations`, `read_cache`, `watch`). `user_index` lists the sessions of each user for `user_sessions` and
+//! `login_limit`. `expiry_index` lists the sessions that may have expired, `sweep` removes
+//! expired ones, `reaper` sweeps at intervals. `frame` makes and checks the parts of a store beside its sessions. `scan`,
+//! `admin` and `repair` are for operators. This file connects the parts.
 //!
 //! Imports point down the floors that `tests/it/tidy.rs` lists. The lower modules, up to `coherence`, do not know
 //! `FileStore`; the operations are built on them.
 mod admin;
 mod coherence;
 mod create;
+mod cut_offs;
 mod delete;
+mod delete_of;
 mod disk;
 mod emptied;
 mod errors;
@@ -34,6 +37,7 @@ mod login_limit;
 mod mapped;
 #[cfg(any(all(test, not(shuttle)), sessile_fuzzing))]
 mod model;
+mod moved;
 mod open;
 mod options;
 mod permissions;
@@ -77,7 +81,7 @@ use crate::store::{
 };
 use coherence::{Coherence, Found};
 use disk::Root;
-use emptied::MadeAgain;
+use emptied::Recreated;
 use expiry_index::ExpiryIndex;
 use root_lock::LockedRoot;
 use session_lock::SessionRef;
@@ -98,14 +102,14 @@ use user_index::UserIndex;
 /// Open a store *after* `fork`: its locks and threads do not survive a fork, and in the child every call is refused
 /// with [`ErrorKind::Forked`].
 ///
-/// An open store holds three descriptors, up to four more for buckets of the expiry index, and, if it
+/// An open store holds four descriptors, up to four more for buckets of the expiry index, and, if it
 /// [watches](FileStoreOptions::watch), three more, one thread and 257 watches; each call needs up to four more
 /// descriptors while it runs. Copies of sessions take up to [`cache_bytes`](FileStoreOptions::cache_bytes) of memory,
-/// beside 2 MiB of counters that all processes share.
+/// beside 2 MiB of counters that all processes share, and about 90 bytes for each user whose sessions were ended together.
 ///
-/// While processes use a store, no other program may write into its files. Truncating `run/generations` kills every process
-/// that has it mapped (SIGBUS). A replacement or removal of that file is noticed: within a second by loads, at once by
-/// saves.
+/// While processes use a store, no other program may write into its files. Truncating `run/generations` kills every
+/// process that has it mapped (SIGBUS). A replacement or removal of that file is noticed: within a second by loads, at
+/// once by saves.
 ///
 /// # Removing expired sessions
 ///
@@ -119,7 +123,7 @@ use user_index::UserIndex;
 /// [`design`](crate::_documentation::design) has the argument, [`stats`](Self::stats) the counts.
 ///
 /// A store caches sessions only where processes share memory; that is decided when it is opened. Every load reads the
-/// session's file
+/// session file
 ///
 /// * on network file systems and those implemented by a process (NFS, SMB, 9p, FUSE):
 ///   [`uncached_file_system`](Self::uncached_file_system) then returns the name. A full file server may report an error
@@ -139,7 +143,7 @@ use user_index::UserIndex;
 pub struct FileStore {
     root: Root,
     queues: queue::Queues,
-    made_again: MadeAgain,
+    recreated: Recreated,
     expiry_index: ExpiryIndex,
     user_index: UserIndex,
     coherence: Coherence,
@@ -164,17 +168,21 @@ impl FileStore {
 
     fn open_with(mut options: FileStoreOptions, dir: &Path) -> Result<Self> {
         if options.read_only {
-            // The shared counters are opened for writing, so a read-only store has no cache and reads the files.
+            // A cache needs the shared counters, which can only be opened for writing. So a read-only store has no
+            // cache.
             options.cache_bytes = 0;
         }
-        let (root, were_missing) = open::open_root(dir, &options)?;
+        let open::Opened { root, were_missing, has_log } = open::open_root(dir, &options)?;
         let uncached_on = open::go_without_copies(&root, &mut options);
         let (in_use, generations) = open::lock_root(&root, &options)?;
+        let coherence = Coherence::new(&root, generations, &options, has_log);
+        // Read now, so that no operation waits for all of it.
+        coherence.cut_off_view()?;
         Ok(Self {
-            coherence: Coherence::new(&root, generations, &options),
+            coherence,
             root,
             queues: queue::Queues::new(),
-            made_again: MadeAgain::at_opening(were_missing),
+            recreated: Recreated::at_opening(were_missing),
             expiry_index: ExpiryIndex::default(),
             user_index: UserIndex::default(),
             options,
@@ -215,7 +223,7 @@ impl FileStore {
 
     /// The name of the file system, such as `NFS`, if sessions are not cached because a process may not see another
     /// process's writes in memory there. `None` on other file systems, and if the cache was switched off anyway. The
-    /// missing cache costs only speed: every load reads the session's file.
+    /// missing cache costs only speed: every load reads the session file.
     ///
     /// ```
     /// use sessile::FileStore;
@@ -257,17 +265,20 @@ impl Store for FileStore {
         let now = self.options.clock.now_coarse();
         let known = match self.coherence.find(session, now) {
             Found::Trusted(record, id) => return Ok(Lookup::Live(Live { record, id })),
-            Found::Doubtful(copy) => Some(copy),
+            Found::Doubtful(copy) | Found::Unchecked(copy) => Some(copy),
             Found::Nothing => None,
         };
         self.load_file(session, known.as_ref(), now)
     }
 
     fn create(&self, record: &Record, how: Durability) -> Result<Saved> {
-        let session = SessionId::random()?;
+        self.queues.check_process()?;
         let _turn = self.admit_login(record.user(), None)?;
-        let live =
-            self.create_file(SessionRef::Id(&session), record.clone(), self.options.is_power_safe(how))?;
+        let mut record = record.clone();
+        // Read first: a cut-off that is called after this has a greater number.
+        record.set_cut_off(self.coherence.last_cut_off(record.user().is_some())?);
+        let session = SessionId::random()?;
+        let live = self.create_file(SessionRef::Id(&session), record, self.options.is_power_safe(how))?;
         Ok(Saved { token: session.to_token(), live })
     }
 
@@ -281,12 +292,25 @@ impl Store for FileStore {
         let Some(session) = token.session_id() else { return Ok(None) };
         let _turn = self.admit_login(how.login, Some(session))?;
         let successor = SessionId::random()?;
-        let live = self.rotate_file(session, &successor, change)?;
+        let live = self.rotate_file(session, &successor, change, how)?;
         Ok(live.map(|live| Saved { token: successor.to_token(), live }))
     }
 
     fn delete(&self, token: &Token) -> Result<bool> {
         token.session_id().map_or(Ok(false), |session| self.delete_file(SessionRef::Id(session)))
+    }
+
+    fn successor(&self, token: &Token) -> Result<Option<Live>> {
+        self.queues.check_process()?;
+        token.session_id().map_or(Ok(None), |session| self.live_successor(session.public_id()))
+    }
+
+    fn delete_of(&self, user: &str, except: Option<&Token>) -> Result<()> {
+        self.cut_off_user(user, except)
+    }
+
+    fn delete_all(&self) -> Result<()> {
+        self.cut_off_all()
     }
 
     fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {

@@ -1,32 +1,36 @@
-//! The engine compared with a map: a script drives four stores on one directory, with caches of their own or none, through operations by id
-//! and by file, sweeps, re-openings and steps of the clock in both directions, while calls fail, once or for good, or do a part;
-//! and whatever can be observed is what a map of the sessions says.
+//! The engine compared with a map. A script drives four stores on one directory, some with a cache of their own and
+//! some without. Its steps are operations by id and by public id, sweeps, new openings and changes of the clock in both
+//! directions. Meanwhile calls fail, once or for good, or transfer a part of their bytes. Every result must equal that
+//! of a map of the sessions.
 //!
 //! Run by `cargo test` (`tests/histories.rs`) and by the fuzzer (`fuzz/fuzz_targets/store_model.rs`).
 //!
-//! - Without a fault, every answer is exact: whole records, and why there is none. So is what a sweep does: afterwards there is a
-//!   file for each live session, and no other.
-//! - With one, an operation may fail; then the session is what [`store`](crate::store) says of that error: at its old version,
-//!   or, where the kind leaves it open, at the old or the new one, or ended. Which one is looked up, and is the truth from
-//!   then on. Sweeps are exact again after a whole walk without a fault.
+//! - Without a fault, every answer is exact: whole records, and the reason for an absent session. The result of a sweep
+//!   is exact as well: afterwards there is a file for each live session, and no other file.
+//! - With a fault, an operation may fail. Then the session is in a state that [`store`](crate::store) allows for that
+//!   kind of error: at its old version or, where the kind leaves it open, at the old version, at the new version, or
+//!   ended. The script reads the session to find out in which of these states it is, and expects that state from then
+//!   on. Sweeps are exact again after a whole walk without a fault.
 //! - A session that was ended or swept never comes back, in any store, unless it is imported.
 mod script;
 
 pub(super) use script::{By, Step, Update};
 
-use super::disk::faults::during;
+use super::cut_offs;
+use super::disk::{Root, faults::during};
 use super::expiry_index::{BUCKET_MICROS, bucket_of};
-use super::layout::{DUE, SHARDS, SWEEP, shard_name};
+use super::layout::{CUT_OFFS, DUE, SHARDS, SWEEP, shard_name};
 use super::{Content, FileStore, FileStoreOptions, SweepOptions};
 use crate::clock::{Clock, micros};
 use crate::error::{Error, ErrorKind};
 use crate::id::{PublicId, Token};
 use crate::record::{Record, Timing};
-use crate::store::{Absent, Durability, Live, Lookup, Saved, Store, Verdict};
+use crate::store::{Absent, Durability, Live, Lookup, Rotation, Saved, Store, Verdict};
 use crate::value::Value;
 use rustix::io::Errno;
 use script::{ALL, FAULTS};
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -45,16 +49,61 @@ struct Expected {
     record: Option<Record>,
     /// The latest time at which the index leads a sweep to it.
     indexed: SystemTime,
+    /// The mark under its id, if that was moved and the mark is there.
+    mark: Option<Mark>,
+}
+
+/// The expected mark of a moved id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    until: SystemTime,
+    by_login: bool,
+    /// The session that has the place of the id; `None` if a rotation failed after the mark.
+    successor: Option<usize>,
 }
 
 impl Expected {
-    /// Records a saved deadline. An earlier one is inserted in the index if its hour is earlier; the entry for a later time is looked at
-    /// first anyway.
+    /// The time of the next entry in the index, after a sweep has examined it.
+    fn examined_at(&self) -> SystemTime {
+        let deadline = self.record.as_ref().map(Record::deadline);
+        deadline.or(self.mark.map(|mark| mark.until)).unwrap_or(self.indexed)
+    }
+
+    /// Records a saved deadline. An earlier one is inserted in the index if its hour is earlier; the entry for a later
+    /// time is looked at first anyway.
     fn save_deadline(&mut self, deadline: SystemTime, now: SystemTime) {
         let bucket = |deadline| bucket_of(micros(deadline), micros(now));
         if deadline < self.indexed && bucket(deadline) < bucket(self.indexed) {
             self.indexed = deadline;
         }
+    }
+}
+
+/// The cut-offs so far: number and time of the last one of each user, and of all (`None`).
+#[derive(Default)]
+struct CutOffs {
+    last: u64,
+    of: HashMap<Option<String>, (u64, u64)>,
+    /// Sessions that were ended so, whose files may be there.
+    files: usize,
+}
+
+impl CutOffs {
+    /// Those that count for a record.
+    fn of(&self, record: &Record) -> impl Iterator<Item = (u64, u64)> {
+        let of_user = record.user().and_then(|user| self.of.get(&Some(user.to_owned())));
+        self.of.get(&None).into_iter().chain(of_user).copied()
+    }
+
+    fn has_ended(&self, record: &Record) -> bool {
+        self.of(record).any(|(number, _)| number > record.login().cut_off)
+    }
+
+    /// The number that an imported record gets.
+    fn at_login(&self, record: &Record) -> u64 {
+        let created = micros(record.timing().created);
+        let later = self.of(record).filter(|(_, time)| *time > created);
+        later.map(|(number, _)| number - 1).min().unwrap_or(self.last)
     }
 }
 
@@ -65,22 +114,24 @@ struct Model {
     sessions: Vec<Expected>,
     /// Makes each version's text different from all others.
     versions: u64,
-    /// The fault of the next operation: the number of the system call that fails, its error number, and whether all later calls of
-    /// the operation fail too.
+    cut_offs: CutOffs,
+    /// The fault of the next operation: the number of the system call that fails, its error number, and whether all
+    /// later calls of the operation fail too.
     fault: Option<(usize, i32, bool)>,
-    /// Whether a sweep may miss expired sessions: after a failed call, or after the clock was set back, an index entry may be
-    /// missing or late.
+    /// Whether a sweep may miss expired sessions: after a failed call, or after the clock was set back, an index entry
+    /// may be missing or late.
     is_behind: bool,
 }
 
 fn open(dir: &Path, clock: &Clock, by: By) -> Result<FileStore, Error> {
     let cache_bytes = match by {
         By::Cached | By::AlsoCached => 1 << 20,
-        By::Bare => 0,
-        By::Forgetful => 32 << 10,
+        By::Uncached => 0,
+        By::SmallCache => 32 << 10,
     };
     let options = FileStoreOptions::new().cache_bytes(cache_bytes).watch(false);
-    // No operation has a lock when a script's next line begins; where the counters cannot be read, opening waits for the others.
+    // No operation has a lock when a script's next line begins; where the counters cannot be read, opening waits for
+    // the others.
     options.lock_wait(Duration::from_millis(5)).clock(clock.clone()).open(dir)
 }
 
@@ -105,7 +156,8 @@ pub(super) fn run(script: &[Step]) {
     let clock = Clock::manual(UNIX_EPOCH + BEGIN);
     let stores = ALL.map(|by| open(dir.path(), &clock, by).expect("the directory is a store"));
     let (sessions, versions, fault, is_behind) = (Vec::new(), 0, None, false);
-    let mut model = Model { dir, clock, stores, sessions, versions, fault, is_behind };
+    let cut_offs = CutOffs::default();
+    let mut model = Model { dir, clock, stores, sessions, versions, cut_offs, fault, is_behind };
     for step in script {
         model.step(*step);
     }
@@ -131,11 +183,15 @@ impl Model {
                 fs::remove_file(file.expect("a name").path()).expect("a file");
             }
         }
+        fs::remove_file(self.dir.path().join(CUT_OFFS)).expect("the log of cut-offs");
+        let root = Root::open(self.dir.path()).expect("the store's directory");
+        cut_offs::CutOffs::make(&root, 0).expect("a log without entries");
         let index = self.dir.path().join(DUE);
         for bucket in fs::read_dir(&index).expect("the index") {
             fs::remove_file(bucket.expect("a name").path()).expect("a bucket");
         }
-        // The hour of the last walk, as at the creation of the store: without it, the first sweep of each script would walk all shards.
+        // The hour of the last walk, as at the creation of the store: without it, the first sweep of each script would
+        // walk all shards.
         let walked = micros(UNIX_EPOCH + BEGIN) / BUCKET_MICROS;
         fs::write(index.join(SWEEP), format!("{walked:20}\n")).expect("the note of the last walk");
         EMPTY.set(Some(self.dir));
@@ -205,10 +261,33 @@ impl Model {
         record
     }
 
+    /// The session that a logout or a login finds by the token of this one.
+    fn follow(&self, mut at: usize) -> usize {
+        while let Some(Mark { until, by_login: false, successor: Some(next) }) = self.sessions[at].mark
+            && until > self.clock.now()
+        {
+            at = next;
+        }
+        at
+    }
+
+    /// After a fault: a mark may be gone, because a file that could not be read was removed.
+    fn check_marks(&mut self) {
+        for at in 0..self.sessions.len() {
+            if self.sessions[at].mark.is_some()
+                && let Ok(Lookup::Absent(Absent::NotFound(_))) =
+                    self.store(By::Uncached).load(&self.sessions[at].token)
+            {
+                self.sessions[at].mark = None;
+            }
+            self.check(at);
+        }
+    }
+
     fn know(&mut self, saved: Saved) {
         let record = saved.live.record.clone();
-        let indexed = record.deadline();
-        self.sessions.push(Expected { token: saved.token, id: saved.live.id, record: Some(record), indexed });
+        let (token, id, indexed) = (saved.token, saved.live.id, record.deadline());
+        self.sessions.push(Expected { token, id, record: Some(record), indexed, mark: None });
         self.check(self.sessions.len() - 1);
     }
 
@@ -226,8 +305,13 @@ impl Model {
                 assert_eq!(*id, known.id, "session {at}, {context}");
             }
             Lookup::Absent(Absent::NotFound(id)) => {
-                assert_eq!(known.record, None, "session {at} is unknown, {context}");
+                assert_eq!((&known.record, known.mark), (&None, None), "session {at} is unknown, {context}");
                 assert_eq!(*id, known.id, "session {at}, {context}");
+            }
+            Lookup::Absent(Absent::Moved(moved)) => {
+                assert_eq!((&known.record, moved.id), (&None, known.id), "session {at}, {context}");
+                let mark = known.mark.map(|mark| (mark.until, mark.by_login));
+                assert_eq!(mark, Some((moved.until, moved.by_login)), "session {at}, {context}");
             }
             Lookup::Absent(other) => panic!("session {at} is {other:?}, {context}"),
         }
@@ -242,16 +326,28 @@ impl Model {
             let found = found.unwrap_or_else(|error| panic!("{by:?} cannot load session {at}: {error}"));
             self.check_found(at, &found, &format!("by {by:?}"));
         }
-        let found = self.store(By::Bare).load_by_id(id);
+        let found = self.store(By::Uncached).load_by_id(id);
         self.check_found(at, &found.unwrap_or_else(|error| panic!("session {at}: {error}")), "by its file");
     }
 
-    /// After an error: finds out which of the candidates the store has, and expects that from then on. An ended session stays ended.
+    /// After an error: finds out which of the candidates the store has, and expects that from then on. An ended session
+    /// stays ended.
     #[track_caller]
     fn resolve(&mut self, at: usize, error: &Error, candidates: Vec<Option<Record>>) {
         let (now, token) = (self.clock.now(), self.sessions[at].token.clone());
         let is_live = |record: &Record| record.deadline() > now;
-        let found = self.store(By::Bare).load(&token).unwrap_or_else(|error| panic!("session {at}: {error}"));
+        let found =
+            self.store(By::Uncached).load(&token).unwrap_or_else(|error| panic!("session {at}: {error}"));
+        if let Lookup::Absent(Absent::Moved(moved)) = &found {
+            assert!(candidates.contains(&None), "session {at} is {found:?} after {error}");
+            if self.sessions[at].mark.is_none() {
+                // A rotation failed after its mark. What may be left of its successor was not acknowledged.
+                let mark = Mark { until: moved.until, by_login: moved.by_login, successor: None };
+                (self.sessions[at].record, self.sessions[at].mark) = (None, Some(mark));
+                self.store(By::Uncached).delete(&token).expect("no fault is left");
+            }
+            return self.check(at);
+        }
         let mut fits = candidates.into_iter().filter(|candidate| match (&found, candidate) {
             (Lookup::Live(live), Some(record)) => is_live(record) && live.record == *record,
             (Lookup::Absent(Absent::NotFound(_)), None) => true,
@@ -261,7 +357,7 @@ impl Model {
         let chosen = fits.next().unwrap_or_else(|| panic!("session {at} is {found:?} after {error}"));
         if fits.next().is_some_and(|other| other != chosen) {
             // Both have expired, and which it is can not be seen unless the clock is set back: it is ended.
-            self.store(By::Bare).delete(&token).expect("no fault is left");
+            self.store(By::Uncached).delete(&token).expect("no fault is left");
             self.sessions[at].record = None;
         } else {
             self.sessions[at].record = chosen;
@@ -275,6 +371,8 @@ impl Model {
                 let record = self.record(minutes);
                 // The id of a failed creation was not acknowledged.
                 if let Ok(saved) = self.perform(by, |store| store.create(&record, how(safe))) {
+                    let mut record = record;
+                    record.set_cut_off(self.cut_offs.last);
                     assert_eq!(saved.live.record, record);
                     self.know(saved);
                 }
@@ -302,7 +400,10 @@ impl Model {
                 }
                 self.check(at);
             }
-            Step::Rotate { by, at } => self.rotate(by, at),
+            Step::Rotate { by, at, grace, logs_in } => {
+                let how = Rotation::default().grace(Duration::from_secs(60 * u64::from(grace)));
+                self.rotate(by, at, &if logs_in { how.login("ada") } else { how });
+            }
             Step::Delete { by, at } => {
                 let Some(at) = self.index(at) else { return };
                 let token = self.sessions[at].token.clone();
@@ -315,11 +416,13 @@ impl Model {
             }
             Step::BringIn { by, at, safe } => {
                 let Some(at) = self.index(at) else { return };
-                let (id, record) = (self.sessions[at].id, self.record(at.to_le_bytes()[0]));
-                let was_live = self.is_live(at);
+                let (id, mut record) = (self.sessions[at].id, self.record(at.to_le_bytes()[0]));
+                record.set_cut_off(self.cut_offs.at_login(&record));
+                let is_marked = self.sessions[at].mark.is_some_and(|mark| mark.until > self.clock.now());
+                let was_live = self.is_live(at) || is_marked;
                 if self.is_behind && !was_live {
                     // An end that failed may have left a name, which is in the way.
-                    self.store(By::Bare).delete_by_id(&id).expect("no fault is met");
+                    self.store(By::Uncached).delete_by_id(&id).expect("no fault is met");
                     self.sessions[at].record = None;
                 }
                 let old = self.sessions[at].record.clone();
@@ -328,18 +431,31 @@ impl Model {
                         assert_eq!(imported, !was_live, "session {at}");
                         if imported {
                             self.sessions[at].indexed = record.deadline();
-                            self.sessions[at].record = Some(record);
+                            // A cut-off that is later than the present time, as the clock was set back, has ended it.
+                            let is_ended = self.cut_offs.has_ended(&record);
+                            self.cut_offs.files += usize::from(is_ended);
+                            self.sessions[at].record = (!is_ended).then_some(record);
+                            self.sessions[at].mark = None;
                         }
                         self.check(at);
                     }
                     Err(error) => {
-                        // An expired session may have been removed to make room for it.
+                        // An expired session, or a mark, may have been removed to make room for it.
+                        let found = self.store(By::Uncached).load(&self.sessions[at].token);
+                        if !matches!(found, Ok(Lookup::Absent(Absent::Moved(_)))) {
+                            self.sessions[at].mark = None;
+                        } else if old.is_none() {
+                            return self.check(at);
+                        }
                         let mut candidates = vec![old];
-                        candidates.extend((!was_live).then_some([None, Some(record)]).into_iter().flatten());
+                        let imported = Some(record).filter(|record| !self.cut_offs.has_ended(record));
+                        self.cut_offs.files += usize::from(imported.is_none());
+                        candidates.extend((!was_live).then_some([None, imported]).into_iter().flatten());
                         self.resolve(at, &error, candidates);
                     }
                 }
             }
+            Step::CutOff { by, at, all } => self.cut_off(by, at, all),
             Step::Advance { minutes } => self.clock.advance(Duration::from_secs(97 * u64::from(minutes))),
             Step::SetBack { minutes } => {
                 self.clock.set(self.clock.now() - Duration::from_secs(97 * u64::from(minutes)));
@@ -394,15 +510,57 @@ impl Model {
         }
     }
 
-    fn rotate(&mut self, by: By, at: u8) {
+    fn cut_off(&mut self, by: By, at: u8, all: bool) {
         let Some(at) = self.index(at) else { return };
-        let (token, old, text) = (self.sessions[at].token.clone(), self.live(at).cloned(), self.text(0));
+        let user = self.sessions[at].record.as_ref().and_then(Record::user).map(str::to_owned);
+        if user.is_none() && !all {
+            return;
+        }
+        let user = user.filter(|_| !all);
+        let now = micros(self.clock.now());
+        let number = now.max(self.cut_offs.last + 1);
+        let done = self.perform(by, |store| match &user {
+            Some(user) => store.delete_of(user, None),
+            None => store.delete_all(),
+        });
+        // A session that begins now tells whether the entry is there.
+        let probe = self.record(2);
+        let probe = self.store(By::Uncached).create(&probe, Durability::Relaxed).expect("no fault is left");
+        self.store(By::Uncached).delete(&probe.token).expect("no fault is left");
+        self.cut_offs.last = probe.live.record.login().cut_off;
+        assert!(done.is_err() || self.cut_offs.last == number, "cut-off {number}");
+        if self.cut_offs.last == number {
+            if user.is_none() {
+                self.cut_offs.of.clear();
+            }
+            self.cut_offs.of.insert(user, (number, now));
+        }
+        if done.is_err() {
+            // Others may not know of it for a second.
+            self.stores.iter().for_each(|store| store.coherence.look_at_cut_offs());
+        }
+        for session in &mut self.sessions {
+            if session.record.as_ref().is_some_and(|record| self.cut_offs.has_ended(record)) {
+                session.record = None;
+                self.cut_offs.files += 1;
+            }
+        }
+        (0..self.sessions.len()).for_each(|at| self.check(at));
+    }
+
+    fn rotate(&mut self, by: By, at: u8, how: &Rotation<'_>) {
+        let Some(named) = self.index(at) else { return };
+        // A login goes on from a moved token.
+        let at = if how.login.is_some() { self.follow(named) } else { named };
+        let token = self.sessions[named].token.clone();
+        let (old, text) = (self.live(at).cloned(), self.text(0));
         let mut change = |record: &mut Record| {
             assert_eq!(Some(&*record), old.as_ref(), "what moves is the newest version");
             record.insert("text", &text).expect("it fits");
             Ok(Verdict::Write)
         };
-        match self.perform(by, |store| store.rotate(&token, &mut change, &Durability::Relaxed.into())) {
+        let has_fault = self.fault.is_some();
+        match self.perform(by, |store| store.rotate(&token, &mut change, how)) {
             Ok(Some(saved)) => {
                 let moved = old.map(|mut record| {
                     record.insert("text", &text).expect("it fits");
@@ -410,26 +568,47 @@ impl Model {
                 });
                 assert_eq!(Some(&saved.live.record), moved.as_ref(), "session {at}");
                 self.sessions[at].record = None;
+                let until = self.clock.now() + how.grace;
+                let mark =
+                    Mark { until, by_login: how.login.is_some(), successor: Some(self.sessions.len()) };
+                if !how.grace.is_zero() {
+                    self.sessions[at].mark = Some(mark);
+                    self.sessions[at].save_deadline(until, self.clock.now());
+                }
                 self.know(saved);
             }
             Ok(None) => assert_eq!(old, None, "session {at} was alive"),
             Err(error) => self.resolve(at, &error, vec![self.sessions[at].record.clone(), None]),
         }
+        if has_fault {
+            // Where a mark could not be written, the session was ended.
+            self.check_marks();
+        }
         self.check(at);
     }
 
     fn end(&mut self, by: By, at: usize, end: impl FnOnce(&FileStore) -> Result<bool, Error>) {
+        let named = at;
+        let at = self.follow(named);
         let (was_live, old) = (self.is_live(at), self.sessions[at].record.clone());
         let has_fault = self.fault.is_some();
         match self.perform(by, end) {
             Ok(was_there) => {
-                // Where it could not be read it was removed all the same.
+                // Where it could not be read it was removed all the same, and where a mark could not be read, its
+                // successor was not found.
                 assert!(was_there == was_live || has_fault, "session {at}");
-                self.sessions[at].record = None;
-                self.check(at);
+                let is_live =
+                    matches!(self.store(By::Uncached).load(&self.sessions[at].token), Ok(Lookup::Live(_)));
+                if !(has_fault && at != named && is_live) {
+                    self.sessions[at].record = None;
+                }
             }
             Err(error) => self.resolve(at, &error, vec![old, None]),
         }
+        if has_fault {
+            self.check_marks();
+        }
+        self.check(at);
     }
 
     fn sweep(&mut self, by: By, full: bool) {
@@ -438,17 +617,20 @@ impl Model {
         let expired: Vec<_> = (0..self.sessions.len())
             .filter(|at| self.sessions[*at].record.is_some() && !self.is_live(*at))
             .collect();
+        let is_over = |known: &Expected, now| known.mark.is_some_and(|mark| mark.until <= now);
         let report = self.perform(by, |store| store.sweep(&options));
         if let Ok(report) = &report {
-            let most = if self.is_behind { usize::MAX } else { expired.len() };
+            let most = if self.is_behind { usize::MAX } else { expired.len() + self.cut_offs.files };
             assert!(report.removed <= most as u64, "{report:?}, where {expired:?} had expired");
+            let over = self.sessions.iter().filter(|known| is_over(known, self.clock.now())).count();
+            assert!(report.moved <= over as u64, "{report:?}, where {over} marks were over");
             assert!(report.failed == 0 || had_fault, "{report:?}");
             assert!(report.damaged == 0 && (report.unknown == 0 || had_fault), "{report:?}");
         }
         let now = self.clock.now();
         let mut left = 0;
         for at in expired {
-            let found = self.store(By::Bare).load(&self.sessions[at].token).expect("no fault is left");
+            let found = self.store(By::Uncached).load(&self.sessions[at].token).expect("no fault is left");
             if matches!(found, Lookup::Absent(Absent::NotFound(_))) {
                 self.sessions[at].record = None;
             } else {
@@ -457,22 +639,38 @@ impl Model {
                 left += 1;
             }
         }
+        for at in 0..self.sessions.len() {
+            if !is_over(&self.sessions[at], now) {
+                continue;
+            }
+            let found = self.store(By::Uncached).load(&self.sessions[at].token).expect("no fault is left");
+            if matches!(found, Lookup::Absent(Absent::NotFound(_))) {
+                self.sessions[at].mark = None;
+            } else {
+                let is_due = self.sessions[at].indexed <= now;
+                assert!(!is_due || self.is_behind, "the mark of session {at} was left by {report:?}");
+            }
+        }
         if report.is_ok() && !had_fault {
             for known in self.sessions.iter_mut().filter(|known| known.indexed <= now) {
-                known.indexed = known.record.as_ref().map_or(known.indexed, Record::deadline);
+                known.indexed = known.examined_at();
             }
         }
         if full && report.is_ok() && !had_fault {
             self.remove_leftovers();
             self.is_behind = false;
+            self.cut_offs.files = 0;
         }
         if !self.is_behind {
-            let files = self.store(By::Bare).files().map(|file| file.expect("no fault is left").content);
-            let (mut there, mut expired) = (Vec::new(), 0);
+            let files = self.store(By::Uncached).files().map(|file| file.expect("no fault is left").content);
+            let (mut there, mut marked, mut expired) = (Vec::new(), Vec::new(), 0);
             for holds in files {
                 match holds {
                     Content::Live(live) => there.push(live.id),
                     Content::Expired(_) => expired += 1,
+                    Content::Moved(moved) => marked.push(moved.id),
+                    // A sweep of due sessions leaves it.
+                    Content::CutOff(_) if self.cut_offs.files > 0 => {}
                     other => panic!("after {report:?} there is {other:?}"),
                 }
             }
@@ -482,6 +680,10 @@ impl Model {
             there.sort_unstable();
             live.sort_unstable();
             assert_eq!(there, live, "after {report:?}");
+            let marks = self.sessions.iter().filter(|known| known.mark.is_some());
+            let mut marks: Vec<_> = marks.map(|known| known.id).collect();
+            (marked.sort_unstable(), marks.sort_unstable());
+            assert_eq!(marked, marks, "after {report:?}");
         }
         (0..self.sessions.len()).for_each(|at| self.check(at));
     }
@@ -489,7 +691,7 @@ impl Model {
     /// Removes what failing operations have left, too young for a sweep, or under a name that was not acknowledged.
     fn remove_leftovers(&self) {
         let files: Vec<_> =
-            self.store(By::Bare).files().map(|file| file.expect("no fault is left")).collect();
+            self.store(By::Uncached).files().map(|file| file.expect("no fault is left")).collect();
         for file in files {
             let is_leftover = match &file.content {
                 Content::Live(live) => !self.sessions.iter().any(|known| known.id == live.id),

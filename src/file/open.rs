@@ -3,21 +3,20 @@
 //!
 //! The files below the root are made and checked by `frame`.
 use super::FileStore;
-use super::disk::{self, Root};
+use super::disk::{self, Root, Taken};
 use super::errors::{directory_error, io_error};
 use super::generations::Generations;
 use super::layout::{PARAMETERS, SHARDS, shard_name};
 use super::options::FileStoreOptions;
 use super::root_lock::LockedRoot;
 use super::scan::{Content, ScannedFile};
-use super::{frame, permissions, run};
+use super::{frame, permissions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::sync::{Instant, thread};
+use crate::sync::Instant;
 use std::error::Error as _;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 impl FileStoreOptions {
     /// Opens the store in `dir`. Creates the directory (mode 0700; its parent must exist) and the store in it, if there
@@ -35,8 +34,7 @@ impl FileStoreOptions {
     /// may write to. [`ErrorKind::Io`] for all that the operating system refuses, and, without
     /// [`create`](Self::create), for a store that lacks one of its shard directories. (With `create`, missing shard
     /// directories are recreated, and [`Event::ShardsRecreated`] names them.) [`ErrorKind::InUse`] if another process
-    /// has the directory locked for the whole [`lock_wait`](Self::lock_wait), or if the counters file of an earlier
-    /// version is there while processes have the store open.
+    /// has the directory locked for the whole [`lock_wait`](Self::lock_wait).
     pub fn open(self, dir: impl AsRef<Path>) -> Result<FileStore> {
         self.check()?;
         FileStore::open_with(self, dir.as_ref())
@@ -50,35 +48,19 @@ impl FileStoreOptions {
 ///
 /// A read-only store has no counters: it reads the session files, and changes nothing.
 pub(super) fn lock_root(root: &Root, options: &FileStoreOptions) -> Result<(LockedRoot, Generations)> {
-    const OPERATION: &str = "lock session directory";
-    let io = |error| io_error(OPERATION, error).with_path(root.path());
-    let in_use = |reason| {
-        Error::new(ErrorKind::InUse, "open session store").with_path(root.path()).with_reason(reason)
-    };
+    let io = |error| io_error("lock session directory", error).with_path(root.path());
     let deadline = Instant::now() + options.lock_wait;
-    loop {
-        let locked = LockedRoot::share(root.directory().map_err(io)?, deadline).map_err(io)?;
-        let lock = locked.ok_or_else(|| in_use("another process has locked the directory"))?;
-        if options.read_only {
-            return Ok((lock, Generations::none()?));
-        }
-        if !run::has_earlier(root)? {
-            let is_mapped = options.cache_bytes > 0;
-            return Ok((lock, Generations::open(root, is_mapped, options.clock.now_coarse())?));
-        }
-        // The shared lock is released first, because a lock that is converted in place may be lost on the way.
-        drop(lock);
-        match LockedRoot::acquire(root.directory().map_err(io)?, Instant::now()).map_err(io)? {
-            Some(_alone) => run::remove_earlier(root)?,
-            None if Instant::now() > deadline => {
-                return Err(in_use(
-                    "its file `generations` is of an earlier version, which may still use it; stop all processes that have \
-                     the store open, or remove the file if none of them is of an earlier version",
-                ));
-            }
-            None => thread::sleep(Duration::from_millis(1)),
-        }
-    }
+    let locked = LockedRoot::share(root.directory().map_err(io)?, deadline).map_err(io)?;
+    let lock = locked.ok_or_else(|| {
+        let error = Error::new(ErrorKind::InUse, "open session store").with_path(root.path());
+        error.with_reason("another process has locked the directory")
+    })?;
+    let generations = if options.read_only {
+        Generations::none()?
+    } else {
+        Generations::open(root, options.cache_bytes > 0, options.clock.now_coarse())?
+    };
+    Ok((lock, generations))
 }
 
 /// Switches the cache off where processes do not share memory. Returns the name of such a file system, if the cache was
@@ -92,8 +74,17 @@ pub(super) fn go_without_copies(root: &Root, options: &mut FileStoreOptions) -> 
     Some(name)
 }
 
-/// Opens the store in `dir`, making it if necessary. Also returns whether shards were missing.
-pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root, bool)> {
+/// The directory of a store that is being opened.
+pub(super) struct Opened {
+    pub(super) root: Root,
+    /// Whether shards were missing.
+    pub(super) were_missing: bool,
+    /// Whether the store has a log of cut-offs, so that a missing one is a loss.
+    pub(super) has_log: bool,
+}
+
+/// Opens the store in `dir`, making it if necessary.
+pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<Opened> {
     let io = |operation| move |error| directory_error(operation, dir, error);
     let creates = options.create && !options.read_only;
     if creates && disk::make_root(dir).map_err(io("create session directory"))? {
@@ -108,7 +99,8 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
     };
     let root = root.shared_with(sharing);
     if options.without_parameters {
-        return Ok((root, false));
+        // Its sessions are looked at, and none is loaded.
+        return Ok(Opened { root, were_missing: false, has_log: false });
     }
     let is_there = frame::has_parameters(&root)?;
     let mut is_new = false;
@@ -124,7 +116,7 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
         if has_sessions {
             check_formats(dir)?;
             frame::check_names(&root)?;
-            if frame::make_parameters(&root)? {
+            if frame::make_parameters(&root, Taken::Kept)? {
                 options.observer.notify(&Event::ParametersRecreated { path: dir });
             }
         } else {
@@ -133,26 +125,30 @@ pub(super) fn open_root(dir: &Path, options: &FileStoreOptions) -> Result<(Root,
         }
     }
     if options.read_only {
-        check_parameters(&root)?;
-        return Ok((root, false));
+        let has_log = check_parameters(&root)?;
+        return Ok(Opened { root, were_missing: false, has_log });
     }
     // The survey precedes reading the parameters file, which may be another user's and unreadable. Modes are repaired
     // after the directory is known to be a store.
     let survey = permissions::Survey::of(&root)?;
-    check_parameters(&root)?;
+    let has_log = check_parameters(&root)?;
     if options.keep_modes && !is_new {
         survey.check(&root)?;
     } else {
-        survey.mend(&root, is_there.then_some(&options.observer))?;
+        survey.repair(&root, is_there.then_some(&options.observer))?;
+    }
+    if !has_log {
+        frame::add_log(&root)?;
     }
     let were_missing = check_shards(&root, options)?;
-    Ok((root, were_missing))
+    Ok(Opened { root, were_missing, has_log: true })
 }
 
-/// Refuses a directory whose parameters file is missing or is not that of a store.
-fn check_parameters(root: &Root) -> Result<()> {
-    if frame::read_parameters(root)? {
-        return Ok(());
+/// Refuses a directory whose parameters file is missing or is not that of a store. Returns whether the store has a log of
+/// cut-offs.
+fn check_parameters(root: &Root) -> Result<bool> {
+    if let Some(has_log) = frame::read_parameters(root)? {
+        return Ok(has_log);
     }
     Err(Error::new(ErrorKind::Io, "read the parameters of session store")
         .with_path(root.path().join(PARAMETERS))
@@ -213,9 +209,7 @@ pub(super) fn check_formats(dir: &Path) -> Result<()> {
 }
 
 fn other_format(kind: ErrorKind, file: &ScannedFile, reason: String) -> Error {
-    Error::new(kind, "make the parameters of session store anew for")
-        .with_path(&file.path)
-        .with_reason(reason)
+    Error::new(kind, "recreate the parameters of session store for").with_path(&file.path).with_reason(reason)
 }
 
 /// Whether an error means that a file is missing.

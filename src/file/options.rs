@@ -108,9 +108,10 @@ impl FileStoreOptions {
         self
     }
 
-    /// Largest record, in bytes as stored (120 of prefix and header, then 8 and the name and value for each entry; the user and the
-    /// device note do not count): 2 KiB to 16 MiB, default 1 MiB. A larger one is refused with [`ErrorKind::TooLarge`], unless it was stored when the limit was
-    /// higher: such a session is read, saved, rotated and logged in as any other, and may shrink, but not grow.
+    /// Largest record, in bytes as stored (120 of prefix and header, then 8 and the name and value for each entry; the
+    /// user and the device note do not count): 2 KiB to 16 MiB, default 1 MiB. A larger one is refused with
+    /// [`ErrorKind::TooLarge`], unless it was stored when the limit was higher: such a session is read, saved, rotated
+    /// and logged in as any other, and may shrink, but not grow.
     ///
     /// A session of n bytes occupies twice the next power of two from n, at least 4 KiB.
     #[must_use]
@@ -162,7 +163,7 @@ impl FileStoreOptions {
     }
 
     /// The memory for cached sessions, in bytes, including the cache's own tables; default 32 MiB, which is about
-    /// 40,000 sessions of 512 bytes. With 0, every load reads the session's file. Least recently used sessions are
+    /// 40,000 sessions of 512 bytes. With 0, every load reads the session file. Least recently used sessions are
     /// evicted first (LRU, approximated by CLOCK). A session larger than its share is read from its file each time. The
     /// share is a 257th of the limit from 32 MiB on, 60 to 250 KiB below it, and never more than half of the limit.
     ///
@@ -183,8 +184,8 @@ impl FileStoreOptions {
         self
     }
 
-    /// Whether to watch the directory for sessions that are removed or replaced outside the library; default yes (it needs the
-    /// feature `watch`, and a cache).
+    /// Whether to watch the directory for sessions that are removed or replaced outside the library; default yes (it
+    /// needs the feature `watch`, and a cache).
     ///
     /// Costs a thread, three descriptors, one of the user's inotify instances (128 by default) and 257 of the user's
     /// watches. If no thread can be started, the store opens without a watcher, and leaks one descriptor. Without a

@@ -17,7 +17,7 @@
 //! Limit: a descriptor that another user opened before the repair stays open.
 use super::disk::{Access, Directory, Root, Sharing, Stat, set_rights};
 use super::errors::io_error;
-use super::layout::{DUE, EARLIER_GENERATIONS, PARAMETERS, RUN, USERS, is_ours};
+use super::layout::{CUT_OFFS, DUE, INDEX, PARAMETERS, RUN, USER_INDEX, USERS, is_ours};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use rustix::fs::Mode;
@@ -46,7 +46,7 @@ struct Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Right,
-    Mend,
+    Repair,
     /// The file is another user's.
     Refuse,
 }
@@ -70,7 +70,7 @@ impl Wanted {
         };
         match (is_right, is_own) {
             (true, _) => Verdict::Right,
-            (false, true) => Verdict::Mend,
+            (false, true) => Verdict::Repair,
             (false, false) => Verdict::Refuse,
         }
     }
@@ -248,7 +248,7 @@ impl Survey {
             }
             match wanted.judge(&stat) {
                 Verdict::Right => {}
-                Verdict::Mend => wrong.push((name, stat)),
+                Verdict::Repair => wrong.push((name, stat)),
                 Verdict::Refuse => refused.add(&name, Some(stat), None),
             }
         }
@@ -256,8 +256,8 @@ impl Survey {
         Ok(Self { wanted, root: stat, wrong })
     }
 
-    /// Refuses modes that [`mend`](Self::mend) would repair. Tools call this, because they do not know the users of the
-    /// store.
+    /// Refuses modes that [`repair`](Self::repair) would change. Tools call this, because they do not know the users of
+    /// the store.
     ///
     /// # Errors
     ///
@@ -270,7 +270,7 @@ impl Survey {
         let command = |sharing| Wanted { sharing, ..self.wanted }.chmod(root.path());
         let reason = format!(
             "by its root's mode ({:04o}) it is {}, and {} of its directories and files are not, for instance `{}` (mode \
-             {:04o}); to mend all, start the program that owns it; or, to make all private: {}; or, to give all to the group: \
+             {:04o}); to repair all, start the program that owns it; or, to make all private: {}; or, to give all to the group: \
              {}",
             self.root.mode,
             self.wanted.so(),
@@ -288,58 +288,58 @@ impl Survey {
     /// # Errors
     ///
     /// [`ErrorKind::Permissions`] counts the modes that could not be repaired; the others were repaired.
-    pub(super) fn mend(self, root: &Root, observer: Option<&Observer>) -> Result<()> {
-        let is_wrong = self.wanted.judge_root(&self.root) == Verdict::Mend;
+    pub(super) fn repair(self, root: &Root, observer: Option<&Observer>) -> Result<()> {
+        let is_wrong = self.wanted.judge_root(&self.root) == Verdict::Repair;
         if !is_wrong && self.wrong.is_empty() {
             return Ok(());
         }
         let error = |error| io_error(SURVEY, error).with_path(root.path());
         let top = root.open_directory(".").map_err(error)?;
-        let mut mending =
-            Mending { wanted: &self.wanted, exposed: 0, writable: 0, refused: Refused::default() };
+        let mut repairs =
+            Repairs { wanted: &self.wanted, exposed: 0, writable: 0, refused: Refused::default() };
         let is_closed_first = is_wrong && self.wanted.sharing == Sharing::Private;
         if is_closed_first {
-            mending.mend(".", &self.root, || self.wanted.set(&top, &self.root));
+            repairs.repair(".", &self.root, || self.wanted.set(&top, &self.root));
         }
         for (path, stat) in &self.wrong {
             match path.rsplit_once('/') {
                 Some((parent, name)) => {
                     let parent = root.open_directory(parent).map_err(error)?;
-                    mending.mend_in(&parent, name, Path::new(path), stat);
+                    repairs.repair_in(&parent, name, Path::new(path), stat);
                 }
-                None => mending.mend_in(&top, path, Path::new(path), stat),
+                None => repairs.repair_in(&top, path, Path::new(path), stat),
             }
         }
         if is_wrong && !is_closed_first {
-            mending.mend(".", &self.root, || self.wanted.set(&top, &self.root));
+            repairs.repair(".", &self.root, || self.wanted.set(&top, &self.root));
         }
-        if let Some(observer) = observer.filter(|_| mending.exposed > 0) {
+        if let Some(observer) = observer.filter(|_| repairs.exposed > 0) {
             observer.notify(&Event::MadePrivate {
                 path: root.path(),
-                count: mending.exposed,
-                writable: mending.writable,
+                count: repairs.exposed,
+                writable: repairs.writable,
             });
         }
-        mending.refused.check(root, &self.wanted)
+        repairs.refused.check(root, &self.wanted)
     }
 }
 
 /// The repair of one store.
-struct Mending<'a> {
+struct Repairs<'a> {
     wanted: &'a Wanted,
-    /// The number of files and directories that were accessible, before the repair, to users other than the owner and, if the store
-    /// is shared with it, the group.
+    /// The number of files and directories that were accessible, before the repair, to users other than the owner and,
+    /// if the store is shared with it, the group.
     exposed: u64,
     /// The number of those that such users could write to.
     writable: u64,
     refused: Refused,
 }
 
-impl Mending<'_> {
+impl Repairs<'_> {
     /// Repairs one directory with its files, or one file.
-    fn mend_in(&mut self, parent: &Directory, name: &str, path: &Path, stat: &Stat) {
+    fn repair_in(&mut self, parent: &Directory, name: &str, path: &Path, stat: &Stat) {
         if !stat.is_directory {
-            return self.mend(path, stat, || self.wanted.set(parent.open_named(name, Access::Read)?, stat));
+            return self.repair(path, stat, || self.wanted.set(parent.open_named(name, Access::Read)?, stat));
         }
         let before = self.refused.count;
         let listed = parent.open_directory(name).and_then(|directory| Ok((directory.names()?, directory)));
@@ -352,7 +352,7 @@ impl Mending<'_> {
         }
         // The directory stays wrong while one of its files is, so that the next opening examines its files again.
         if self.refused.count == before {
-            self.mend(path, stat, || self.wanted.set(&directory, stat));
+            self.repair(path, stat, || self.wanted.set(&directory, stat));
         }
     }
 
@@ -368,12 +368,12 @@ impl Mending<'_> {
         };
         match self.wanted.judge(&stat) {
             Verdict::Right => {}
-            Verdict::Mend => self.mend_in(directory, name, path, &stat),
+            Verdict::Repair => self.repair_in(directory, name, path, &stat),
             Verdict::Refuse => self.refused.add(path, Some(stat), None),
         }
     }
 
-    fn mend(&mut self, path: impl AsRef<Path>, stat: &Stat, set: impl FnOnce() -> io::Result<()>) {
+    fn repair(&mut self, path: impl AsRef<Path>, stat: &Stat, set: impl FnOnce() -> io::Result<()>) {
         match set() {
             Ok(()) => {
                 self.exposed += u64::from(self.wanted.is_exposed(stat));
@@ -403,7 +403,7 @@ impl Refused {
         let (path, so) = (below(root, &path), wanted.so());
         let found = found.map(|stat| format!(" (of user {}, mode {:04o})", stat.owner, stat.mode));
         let reason = format!(
-            "of its directories and files, {} cannot be made {so} by user {}, for instance `{}`{}; to mend all: {}",
+            "of its directories and files, {} cannot be made {so} by user {}, for instance `{}`{}; to repair all: {}",
             self.count,
             wanted.user,
             path.display(),
@@ -427,8 +427,8 @@ fn is_denial(error: &io::Error) -> bool {
 /// Whether it is one of a store's directories. A directory in place of a file is left alone.
 fn is_own_directory(path: &str, stat: &Stat) -> bool {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
-    let is_ours = is_ours(name) || USERS.ends_with(&format!("/{name}"));
-    stat.is_directory && is_ours && ![PARAMETERS, EARLIER_GENERATIONS].contains(&name)
+    let is_ours = is_ours(name) || [INDEX, USER_INDEX].contains(&name);
+    stat.is_directory && is_ours && ![PARAMETERS, CUT_OFFS].contains(&name)
 }
 
 /// Whether the error says that the name does not exist, or that its parent is not a directory.

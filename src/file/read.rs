@@ -1,4 +1,4 @@
-//! Reading a session's file without a lock, and opening files and shards.
+//! Reading a session file without a lock, and opening files and shards.
 //!
 //! A reader reads the file while saves may be running. It trusts a reading whose newest slot is settled (see
 //! [`slots`]), or two identical readings in a row; after eight re-reads it takes a shared lock for one more. So a
@@ -7,7 +7,7 @@
 //! - The stamp of the session's cell is taken before the file is opened, so the record is never older than its stamp.
 //! - A missing file is looked up once more through its shard. If the shard is missing too, that is an error, or an
 //!   emptied store, and never an absent session.
-use super::coherence::Cached;
+use super::coherence::{Cached, Fresh};
 use super::disk::{self, Access};
 use super::errors::io_error;
 use super::layout::{self, SessionPath};
@@ -38,19 +38,24 @@ impl FileStore {
         let id = known.map_or_else(|| session.public_id(), |known| known.id);
         // The stamp is taken before the file is opened: see `generations`.
         let stamp = self.coherence.stamp(&id);
+        let view = self.coherence.cut_off_view()?;
         let newest = match self.read(SessionRef::Id(session), &id, known.map(Cached::known))? {
             Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
                 Err(Absent::Expired(id))
             }
-            Some(View::Valid { newest, .. }) => Ok(newest),
+            Some(View::Valid { newest, .. }) if self.coherence.standing(&newest.record, &id).is_some() => {
+                Ok(newest)
+            }
+            Some(View::Moved(moved)) => Err(Absent::Moved(moved.mark.to_moved(id))),
             Some(View::Damaged) => Err(Absent::Damaged(id)),
-            None | Some(View::Empty) => Err(Absent::NotFound(id)),
+            // A cut-off has ended it, or it has no version.
+            None | Some(View::Valid { .. } | View::Empty) => Err(Absent::NotFound(id)),
         };
         self.coherence.count_read(known.is_some());
         Ok(match newest {
             Ok(Decoded { record, version, .. }) => {
-                self.coherence
-                    .remember(session, Cached::new(record.clone(), id, version, stamp, now.micros()));
+                let fresh = Fresh::new(record.clone(), id, version, stamp, now.micros());
+                self.coherence.remember(session, fresh.checked(view));
                 Lookup::Live(Live { record, id })
             }
             Err(absent) => {
@@ -70,7 +75,8 @@ impl FileStore {
         let path = SessionPath::of(id);
         let Some(file) = self.open_file(id, &path, Access::Read)? else { return Ok(None) };
         let first = self.look(&file, &path, |bytes| match slots::view(bytes, id, known) {
-            Ok(view @ View::Valid { settled: true, .. }) => Ok(view),
+            // A mark that verifies is final.
+            Ok(view @ (View::Valid { settled: true, .. } | View::Moved(_))) => Ok(view),
             // A save may be running, or a writer was killed during one: see `slots`.
             _ => Err(bytes.to_vec()),
         });
@@ -95,7 +101,7 @@ impl FileStore {
             let Some(file) = self.open_file(id, path, Access::Read)? else { return Ok(None) };
             let bytes = self.look(&file, path, <[u8]>::to_vec)?;
             match slots::view(&bytes, id, None) {
-                Ok(view @ View::Valid { settled: true, .. }) => return Ok(Some(view)),
+                Ok(view @ (View::Valid { settled: true, .. } | View::Moved(_))) => return Ok(Some(view)),
                 view if bytes == last => return self.root.located(view, path).map(Some),
                 _ => last = bytes,
             }
@@ -113,7 +119,7 @@ impl FileStore {
         self.root.located(view, path).map(Some)
     }
 
-    /// Opens a session's file; `None` if there is none. A missing shard is an error.
+    /// Opens a session file; `None` if there is none. A missing shard is an error.
     pub(super) fn open_file(
         &self,
         id: &PublicId,
@@ -128,7 +134,7 @@ impl FileStore {
         }
     }
 
-    /// The result of opening a session's file; `None` if there is none.
+    /// The result of opening a session file; `None` if there is none.
     pub(super) fn opened(&self, opened: io::Result<File>, path: &SessionPath) -> Result<Option<File>> {
         match opened {
             Ok(file) => Ok(Some(file)),
@@ -137,8 +143,8 @@ impl FileStore {
         }
     }
 
-    /// Opens a session's shard directory. A missing one is an error, unless the whole store was emptied and is
-    /// recreated.
+    /// Opens a session's shard directory. If it is missing because the whole store was emptied, this recreates the
+    /// store; any other missing shard is an error.
     pub(super) fn open_shard(&self, id: &PublicId) -> Result<disk::Directory> {
         match self.root.open_shard(id) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -151,7 +157,7 @@ impl FileStore {
         }
     }
 
-    /// Passes the bytes of a session's file to `look`.
+    /// Passes the bytes of a session file to `look`.
     pub(super) fn look<R>(
         &self,
         file: &File,

@@ -133,7 +133,7 @@ pub struct Reaper {
     stop: Option<Sender<()>>,
     requests: Option<Sender<()>>,
     thread: Option<JoinHandle<ReaperStats>>,
-    birthmark: ForkGuard,
+    fork_guard: ForkGuard,
 }
 
 impl FileStore {
@@ -164,7 +164,7 @@ impl FileStore {
             stop: Some(stop),
             requests: Some(requests),
             thread: Some(thread),
-            birthmark: ForkGuard::new(),
+            fork_guard: ForkGuard::new(),
         })
     }
 }
@@ -172,7 +172,7 @@ impl FileStore {
 impl Reaper {
     /// Requests a sweep now, and does not wait for its end. A sweep that is requested during another one follows it.
     pub fn sweep_now(&self) {
-        if let Some(requests) = self.requests.as_ref().filter(|_| self.birthmark.same_process()) {
+        if let Some(requests) = self.requests.as_ref().filter(|_| self.fork_guard.same_process()) {
             // If the channel is full, a request is waiting already; if it is closed, the store was dropped.
             let _ = requests.try_send(());
         }
@@ -186,7 +186,7 @@ impl Reaper {
     fn stop(&mut self) -> ReaperStats {
         let (stop, requests) = (self.stop.take(), self.requests.take());
         let Some(thread) = self.thread.take() else { return ReaperStats::default() };
-        if !self.birthmark.same_process() {
+        if !self.fork_guard.same_process() {
             // A forked child has no such thread to join. It must not close the channels either: the thread may have
             // held a channel's lock at the fork, and closing would wait for that lock.
             std::mem::forget((stop, requests, thread));

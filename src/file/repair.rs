@@ -3,7 +3,7 @@
 //!
 //! A lost parameters file may have been of another format. So the format of every session is checked before the file is
 //! made, and it is made only if all sessions have this version's format, 2.
-use super::disk::Root;
+use super::disk::{Root, Taken};
 use super::errors::io_error;
 use super::layout::{DAMAGED, PARAMETERS, SHARDS, shard_name};
 use super::{FileStore, frame, open, permissions};
@@ -66,7 +66,7 @@ impl FileStore {
                 .map_err(|error| io_error(OPERATION, error).with_path(dir.join(PARAMETERS)))?;
         }
         if parameters != Parameters::There {
-            frame::make_parameters(&root)?;
+            frame::make_parameters(&root, Taken::Kept)?;
             made.push(dir.join(PARAMETERS));
         }
         Ok(made)
@@ -86,8 +86,8 @@ impl Parameters {
     /// A readable parameters file with other contents is an error.
     fn of(root: &Root) -> Result<Self> {
         match frame::read_parameters(root) {
-            Ok(true) => Ok(Self::There),
-            Ok(false) => Ok(Self::Lost),
+            Ok(Some(_)) => Ok(Self::There),
+            Ok(None) => Ok(Self::Lost),
             Err(error) if error.source().is_some_and(<dyn StdError>::is::<serde_json::Error>) => {
                 Ok(Self::Unreadable)
             }
@@ -99,15 +99,9 @@ impl Parameters {
 fn set_parameters_aside(root: &Root) -> io::Result<()> {
     root.make_directory(DAMAGED)?;
     let (from, to) = (root.open_directory(".")?, root.open_directory(DAMAGED)?);
-    let mut moved = Err(io::ErrorKind::AlreadyExists.into());
     // Earlier files in `damaged` stay, so each gets a number.
-    for n in 0..1000 {
-        moved = from.move_to(PARAMETERS, &to, &format!("{PARAMETERS}.{n}"));
-        if !moved.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
-            break;
-        }
-    }
-    moved
+    let names = (0..1000).map(|n| format!("{PARAMETERS}.{n}"));
+    from.move_to_free(PARAMETERS, &to, names).map(drop)
 }
 
 fn missing_shards(root: &Root) -> Result<Vec<String>> {

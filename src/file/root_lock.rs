@@ -1,7 +1,8 @@
-//! The lock on the root of a store, held for as long as the store is open: `flock`, shared by all processes that use the store.
+//! The lock on the root of a store, held for as long as the store is open: `flock`, shared by all processes that use
+//! the store.
 //!
-//! The lock is exclusive only while an opening removes the files of an earlier version. A forked child does not unlock,
-//! because the lock belongs to the open file, which the child shares with its parent.
+//! This version never locks a root exclusively; an opening waits for a program that does. A forked child does not
+//! unlock, because the lock belongs to the open file, which the child shares with its parent.
 use super::flock::wait_for;
 use super::fork::ForkGuard;
 use crate::sync::Instant;
@@ -9,8 +10,7 @@ use fs2::FileExt;
 use std::fs::File;
 use std::io;
 
-/// The root of an open store, locked among processes until dropped: shared by all processes that use the store, or
-/// exclusive to one opening.
+/// The root of an open store, locked until dropped; the lock is shared by all processes that use the store.
 #[derive(Debug)]
 pub(super) struct LockedRoot {
     root: File,
@@ -18,13 +18,14 @@ pub(super) struct LockedRoot {
 }
 
 impl LockedRoot {
-    /// Waits until no opening holds the root exclusively; `None` at the deadline.
+    /// Waits until no process holds the root exclusively; `None` at the deadline.
     pub(super) fn share(root: File, deadline: Instant) -> io::Result<Option<Self>> {
         let locked = wait_for(deadline, || FileExt::try_lock_shared(&root))?;
         Ok(locked.then(|| Self { root, fork_guard: ForkGuard::new() }))
     }
 
-    /// Waits until no process uses the root; `None` at the deadline.
+    /// Waits until no process uses the root, and locks it exclusively; `None` at the deadline.
+    #[cfg(test)]
     pub(super) fn acquire(root: File, deadline: Instant) -> io::Result<Option<Self>> {
         let locked = wait_for(deadline, || FileExt::try_lock_exclusive(&root))?;
         Ok(locked.then(|| Self { root, fork_guard: ForkGuard::new() }))

@@ -6,14 +6,14 @@ use super::FileStore;
 use super::disk::{Directory, Stat};
 use super::errors::io_error;
 use super::layout::{
-    CACHE_TAG, DAMAGED, DUE, GENERATIONS, PARAMETERS, RUN, SHARDS, SWEEP, USERS, bucket_named, ending_at,
-    is_of_user_index, is_shard, is_temporary, session_at, shard_name,
+    CACHE_TAG, CUT_OFFS, DAMAGED, DUE, GENERATIONS, INDEX, PARAMETERS, RUN, SHARDS, SWEEP, USER_INDEX, USERS,
+    bucket_named, ending_at, is_of_user_index, is_shard, is_temporary, session_at, shard_name,
 };
 use super::session_lock::SessionRef;
 use super::slots::View;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
-use crate::store::{Live, Store};
+use crate::store::{Live, Moved, Store};
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
@@ -40,6 +40,10 @@ pub enum Content {
     Live(Live),
     /// A session whose deadline is reached.
     Expired(Live),
+    /// The mark of a session that has moved to another id.
+    Moved(Moved),
+    /// A session that a cut-off has ended ([`Store::delete_of`], [`Store::delete_all`]); a sweep removes it.
+    CutOff(Live),
     /// Bytes in a session's place that fail their checks.
     Damaged(PublicId),
     /// An interrupted creation or deletion of a session; a session that is being created is in this state for a moment.
@@ -68,8 +72,8 @@ pub struct Scan<'a> {
 }
 
 impl FileStore {
-    /// Scans all files of the store: first the foreign files beside the shards, then shard by shard. An error concerns one
-    /// file or one directory; the scan continues after it.
+    /// Scans all files of the store: first the foreign files beside the shards, then shard by shard. An error concerns
+    /// one file or one directory; the scan continues after it.
     pub fn files(&self) -> Scan<'_> {
         Scan { store: self, shard: 0, open: None, strays: self.strays(true).into() }
     }
@@ -108,7 +112,7 @@ impl FileStore {
             "lost+found" => None,
             _ if is_temporary(&name) => Some(Ok(stray(name, true))),
             _ if is_shard(&name) || name == RUN => None,
-            PARAMETERS => unless_file(PARAMETERS),
+            PARAMETERS | CUT_OFFS => unless_file(&name),
             DAMAGED if examines => unless(DAMAGED, |stat| stat.is_directory),
             DAMAGED => None,
             _ => Some(Ok(stray(name, false))),
@@ -125,7 +129,7 @@ impl FileStore {
         let run = self.root.open_directory(RUN).and_then(|run| run.names());
         let (in_run, run_error) = self.names_or_error(RUN, run);
         let in_run = in_run.into_iter().filter_map(|name| match &*name {
-            _ if [DUE, USERS].contains(&&*format!("{RUN}/{name}")) => None,
+            INDEX | USER_INDEX => None,
             CACHE_TAG | GENERATIONS => unless_file(&format!("{RUN}/{name}")),
             _ => Some(Ok(stray(format!("{RUN}/{name}"), is_temporary(&name)))),
         });
@@ -199,10 +203,13 @@ impl FileStore {
                     let live = Live { record: newest.record, id };
                     if live.record.is_expired(self.now()) {
                         Content::Expired(live)
+                    } else if self.is_cut_off(&live.record, &id)? {
+                        Content::CutOff(live)
                     } else {
                         Content::Live(live)
                     }
                 }
+                Ok(Some(View::Moved(moved))) => Content::Moved(moved.mark.to_moved(id)),
                 Ok(Some(View::Damaged)) => Content::Damaged(id),
                 Ok(Some(View::Empty)) => Content::Unfinished(id),
                 Err(error) if error.kind() == ErrorKind::NewerFormat => Content::Newer(id),

@@ -16,7 +16,7 @@ use super::flock::LockedFile;
 use super::layout::SessionPath;
 use super::queue::{Turn, busy};
 use super::slot::{self, Decoded, STATE_AT, State};
-use super::slots::{self, View};
+use super::slots::{self, MovedView, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
 use crate::sync::Instant;
@@ -51,7 +51,7 @@ impl<'a> SessionRef<'a> {
     }
 }
 
-/// A session's file with its lock and its newest version.
+/// A session file with its lock and its newest version.
 ///
 /// The fields drop in this order: the file's lock before the turn, so that the next thread of this process finds the
 /// file unlocked.
@@ -134,14 +134,15 @@ impl Locked<'_> {
         disk::write_at(&self.file, &[state.to_byte()], self.offset(self.slot) + STATE_AT as u64)
     }
 
-    /// Invalidates the copies of older versions, after the last check of the file. Returns the stamp for the writer's
-    /// own copy. Its `saves` is the new value, because the next writer waits for this lock. Its `ends` is the value
-    /// from before the path was opened, because a forced delete does not wait for this lock.
+    /// Invalidates the copies of older versions. Called after the last check that the path leads to this file. Returns
+    /// the stamp for the writer's own copy. Its `saves` is the value that was just written: no other writer can save
+    /// before this lock is released, so the copy is the newest version. Its `ends` is the value from before the path
+    /// was opened: a forced delete does not wait for this lock, and if it has run since, the copy must not match.
     pub(super) fn invalidate_saved(&self) -> Result<Stamp> {
         let saves = self.store.coherence.invalidate(&self.id, self.session.session_id(), Cause::Saved)?;
         self.invalidated.set(true);
-        // The stamp keeps the number of the counters file that `ends` was read from. With the number of a newer file, it would be
-        // compared with counters that count from another start.
+        // The stamp keeps the number of the counters file that `ends` was read from. With the number of a newer file,
+        // it would be compared with counters that count from another start.
         Ok(Stamp { saves, ..self.stamp_before_open })
     }
 
@@ -172,16 +173,28 @@ pub(super) enum LockResult<'a> {
     Missing,
     /// A file without a version, or with versions that do not verify.
     Unreadable(UnreadableFile<'a>),
+    /// The mark of a session that has moved to another id.
+    Moved(MovedFile<'a>),
     /// A session.
     Session(Locked<'a>),
 }
 
-/// A locked file under a session's name that has no readable version.
+/// A locked file that has a session's name and no readable version.
 pub(super) struct UnreadableFile<'a> {
     pub(super) file: LockedFile,
     _turn: Turn<'a>,
     /// Whether the file once held a session. If not, its creation was interrupted, or its session was ended.
     pub(super) is_damaged: bool,
+}
+
+/// A locked file with the mark of a moved session.
+pub(super) struct MovedFile<'a> {
+    pub(super) id: PublicId,
+    pub(super) file: LockedFile,
+    _turn: Turn<'a>,
+    pub(super) path: SessionPath,
+    pub(super) slot_size: usize,
+    pub(super) view: MovedView,
 }
 
 impl FileStore {
@@ -197,11 +210,15 @@ impl FileStore {
             LockResult::Session(locked) => Ok(Some(locked)),
             // The caller had a copy, so other processes may have one too, for example if the file was removed outside
             // the library.
-            LockResult::Missing | LockResult::Unreadable(_) => self
-                .coherence
-                .invalidate(&session.public_id(), session.session_id(), Cause::Ended)
-                .map(|_| None),
+            LockResult::Missing | LockResult::Unreadable(_) | LockResult::Moved(_) => {
+                self.invalidate_absent(session).map(|()| None)
+            }
         }
+    }
+
+    /// Invalidates the copies of a session that has no version.
+    pub(super) fn invalidate_absent(&self, session: SessionRef<'_>) -> Result<()> {
+        self.coherence.invalidate(&session.public_id(), session.session_id(), Cause::Ended).map(drop)
     }
 
     /// Locks the file under a session's name, and reads it.
@@ -221,14 +238,9 @@ impl FileStore {
         loop {
             let (stamp_before_open, opened_at) =
                 (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
-            let opened = match shard {
-                Some(shard) => self.opened(shard.open(&path, Access::Write), &path)?,
-                None => self.open_file(&id, &path, Access::Write)?,
+            let Some(file) = self.open_locked(&id, &path, shard, deadline)? else {
+                return Ok(LockResult::Missing);
             };
-            let Some(file) = opened else { return Ok(LockResult::Missing) };
-            let file = LockedFile::acquire(file, deadline)
-                .map_err(|error| self.root.error("lock session file", &path, error))?
-                .map_err(|_| busy().with_path(self.path().join(path.as_str())))?;
             let lock_taken_at = Instant::now();
             let view = |bytes: &[u8]| slots::view(bytes, &id, known.as_ref().map(Cached::known));
             let looked = self.look_under_lock(session, &path, &file, view);
@@ -260,11 +272,33 @@ impl FileStore {
                     let is_damaged = matches!(view, View::Damaged);
                     return Ok(LockResult::Unreadable(UnreadableFile { file, _turn: turn, is_damaged }));
                 }
+                View::Moved(view) if is_here => {
+                    let slot_size = size / 2;
+                    return Ok(LockResult::Moved(MovedFile { id, file, _turn: turn, path, slot_size, view }));
+                }
                 // The file was replaced or removed between opening and locking it, so the path is opened again.
                 _ if Instant::now() > deadline => return Err(busy()),
                 _ => {}
             }
         }
+    }
+
+    /// Opens a session's file and locks it; `None` if there is none.
+    fn open_locked(
+        &self,
+        id: &PublicId,
+        path: &SessionPath,
+        shard: Option<&Directory>,
+        deadline: Instant,
+    ) -> Result<Option<LockedFile>> {
+        let opened = match shard {
+            Some(shard) => self.opened(shard.open(path, Access::Write), path)?,
+            None => self.open_file(id, path, Access::Write)?,
+        };
+        let Some(file) = opened else { return Ok(None) };
+        let locked = LockedFile::acquire(file, deadline)
+            .map_err(|error| self.root.error("lock session file", path, error))?;
+        locked.map(Some).map_err(|_| busy().with_path(self.path().join(path.as_str())))
     }
 
     /// Reads a locked file: its view, its size, and whether the path leads to it. A version without the mark of
@@ -298,8 +332,8 @@ impl FileStore {
     }
 }
 
-/// Writes a slot's state byte. A failure costs the next power-safe save a sync. If the mark of a failed sync cannot be written, and
-/// the session cannot be written to another file either, the next save does not know of the failed sync.
+/// Writes a slot's state byte. A failure costs the next power-safe save a sync. If the mark of a failed sync cannot be
+/// written, and the session cannot be written to another file either, the next save does not know of the failed sync.
 pub(super) fn write_state(file: &File, offset: u64, state: State) {
     let _ = disk::write_at(file, &[state.to_byte()], offset + STATE_AT as u64);
 }

@@ -1,4 +1,4 @@
-//! The bytes of one slot of a session's file: the codec, and the format for readers in other languages. Pure: opens no
+//! The bytes of one slot of a session file: the codec, and the format for readers in other languages. Pure: opens no
 //! file, reads no clock.
 //!
 //! ```text
@@ -16,9 +16,19 @@
 //! ```
 //!
 //! All integers are little-endian. A slot that is all zero was never written. A slot that begins with "GONE" ends the
-//! whole session: it is written into a file that is about to lose its name, or just has. "MOVE" is reserved for a
-//! session that has moved to another id; this version treats it as "GONE", and writes none. A slot that begins with
-//! "VOID" is the result of a failed write; its slot size stays valid.
+//! whole session: it is written into a file that is about to lose its name, or just has. A slot that begins with "VOID"
+//! is the result of a failed write; its slot size stays valid.
+//!
+//! A slot that begins with "MOVE" ends the session under this id, and says where it went. Its prefix is that of "SESS",
+//! and in the place of the record it has 29 bytes:
+//!
+//! ```text
+//!     40   20 successor   the PublicId of the session from now on
+//!     60    8 until       the end of the grace period, in microseconds since 1970
+//!     68    1 kind        0 for a mere rotation, 1 for a login
+//! ```
+//!
+//! A "MOVE" that does not verify is a "GONE": never does an older version show behind it.
 //!
 //! - The checksum is keyed with the [`PublicId`], so a file copied over another one does not verify. The checksum
 //!   detects damage; it is no signature, because a visitor who knows an id can compute its `PublicId`.
@@ -27,11 +37,13 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::{self, Record};
+use crate::store::Moved;
+use std::time::{Duration, UNIX_EPOCH};
 
 const MAGIC: [u8; 4] = *b"SESS";
 /// Replaces the magic: the session was ended.
 const TOMBSTONE: [u8; 4] = *b"GONE";
-/// Replaces the magic, reserved: the session has moved to another id, and does not exist under this one.
+/// Replaces the magic: the session has moved to another id, and does not exist under this one.
 const MOVED: [u8; 4] = *b"MOVE";
 /// Replaces the magic: a write to this slot failed, and it holds no version.
 const VOID: [u8; 4] = *b"VOID";
@@ -47,6 +59,12 @@ const CHECKSUM_AT: usize = RESERVED_AT + 4;
 /// Bytes before the record.
 pub(super) const PREFIX_LEN: usize = CHECKSUM_AT + 16;
 const _: () = assert!(PREFIX_LEN == 40, "the table above says 40");
+
+const UNTIL_AT: usize = PREFIX_LEN + PublicId::LEN;
+const KIND_AT: usize = UNTIL_AT + 8;
+/// Bytes of a mark: prefix and body.
+pub(super) const MARK_LEN: usize = KIND_AT + 1;
+const _: () = assert!(MARK_LEN == 69, "the table above says 40 and 29");
 
 /// Smallest slot: two of them are one 4 KiB block, and most sessions fit.
 pub(super) const SLOT_MIN: usize = 2048;
@@ -99,6 +117,9 @@ pub(super) enum Claim {
     Empty,
     /// A tombstone: the session is ended, whatever the other slot holds.
     Ended,
+    /// The mark of a moved session: it is ended under this id, whatever the other slot holds, and whether the mark
+    /// verifies or not.
+    Moved,
     /// Our magic with a format newer than ours.
     Newer,
     /// Our magic with the format of an earlier version of this crate.
@@ -136,6 +157,24 @@ pub(super) struct Decoded {
     pub(super) record: Record,
     pub(super) version: Version,
     pub(super) state: State,
+}
+
+/// The mark that a rotation leaves under the old id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The session to which the id was moved.
+    pub(super) successor: PublicId,
+    /// The end of the grace period, in microseconds since 1970.
+    pub(super) until: u64,
+    pub(super) by_login: bool,
+}
+
+impl Mark {
+    /// The same as callers of the store learn it: without the successor.
+    pub(super) fn to_moved(self, id: PublicId) -> Moved {
+        let until = UNIX_EPOCH + Duration::from_micros(self.until);
+        Moved { id, by_login: self.by_login, until }
+    }
 }
 
 /// The part of a record's size to which a store's limits apply: the visitor's entries.
@@ -224,6 +263,42 @@ pub(super) fn encode(record: &Record, header: &Header<'_>, bytes_max: usize) -> 
     Ok(Encoded { prefix, record: record.clone() })
 }
 
+/// The bytes of a slot that marks its session as moved. The header's `slot_size_min` is the size of the slot.
+pub(super) fn encode_mark(mark: &Mark, header: &Header<'_>) -> [u8; MARK_LEN] {
+    const BODY: u32 = (MARK_LEN - PREFIX_LEN) as u32;
+    let mut bytes = [0; MARK_LEN];
+    put(&mut bytes, 0, MOVED);
+    put(&mut bytes, FORMAT_AT, FORMAT.to_le_bytes());
+    put(&mut bytes, SLOT_SIZE_AT, [log2(header.slot_size_min)]);
+    put(&mut bytes, SEQUENCE_AT, header.sequence.to_le_bytes());
+    put(&mut bytes, LENGTH_AT, BODY.to_le_bytes());
+    put(&mut bytes, PREFIX_LEN, *mark.successor.as_bytes());
+    put(&mut bytes, UNTIL_AT, mark.until.to_le_bytes());
+    put(&mut bytes, KIND_AT, [u8::from(mark.by_login)]);
+    let checksum = checksum(field(&bytes, 0), &bytes[PREFIX_LEN..], header.id);
+    put(&mut bytes, STATE_AT, [header.state.to_byte()]);
+    put(&mut bytes, CHECKSUM_AT, checksum);
+    bytes
+}
+
+/// Reads the mark in a whole slot: the reverse of [`encode_mark`]. `None` if any byte of it is missing or changed, or if
+/// it is of another session or another format: then the slot ends its session, like a tombstone.
+pub(super) fn decode_mark(slot: &[u8], id: &PublicId) -> Option<Mark> {
+    if claim(slot) != Claim::Moved || !claims_size(slot) || field(slot, FORMAT_AT) != FORMAT.to_le_bytes() {
+        return None;
+    }
+    let length = u32::from_le_bytes(field(slot, LENGTH_AT)) as usize;
+    let is_whole = length == MARK_LEN - PREFIX_LEN && verified(slot, &slot[PREFIX_LEN..MARK_LEN], id).is_ok();
+    let by_login = match slot[KIND_AT] {
+        _ if !is_whole => return None,
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    let successor = PublicId::from_bytes(field(slot, PREFIX_LEN));
+    Some(Mark { successor, until: u64::from_le_bytes(field(slot, UNTIL_AT)), by_login })
+}
+
 /// The prefix of a slot that ends its session.
 pub(super) fn tombstone() -> [u8; PREFIX_LEN] {
     let mut prefix = [0; PREFIX_LEN];
@@ -254,9 +329,9 @@ pub(super) fn claimed_size(slot: &[u8]) -> Option<usize> {
     1_usize.checked_shl(slot[SLOT_SIZE_AT].into())
 }
 
-/// Whether these bytes are the beginning of a slot that claims to be larger, because its file was truncated. The second half
-/// of such a file is the middle of a visitor's data, and may look like a slot. (If only the claimed size is wrong, the slot is
-/// not cut; the checksum, which covers the size that was written, tells.)
+/// Whether these bytes are the beginning of a slot that claims to be larger, because its file was truncated. The second
+/// half of such a file is the middle of a visitor's data, and may look like a slot. (If only the claimed size is wrong,
+/// the slot is not cut; the checksum, which covers the size that was written, tells.)
 pub(super) fn is_cut(slot: &[u8], id: &PublicId) -> bool {
     let is_larger = |size| size > slot.len() && size <= SLOT_MAX;
     let says_so = [MAGIC, VOID].contains(&field(slot, 0)) && claimed_size(slot).is_some_and(is_larger);
@@ -275,7 +350,8 @@ pub(super) fn claim(slot: &[u8]) -> Claim {
     }
     let format = u16::from_le_bytes(field(prefix, FORMAT_AT));
     match (field(prefix, 0), format) {
-        (TOMBSTONE | MOVED, _) => Claim::Ended,
+        (TOMBSTONE, _) => Claim::Ended,
+        (MOVED, _) => Claim::Moved,
         (MAGIC, FORMAT) => Claim::Sequence(u64::from_le_bytes(field(prefix, SEQUENCE_AT))),
         (MAGIC, format) if format > FORMAT => Claim::Newer,
         (MAGIC, 1) => Claim::Older,
@@ -287,16 +363,16 @@ pub(super) fn claim(slot: &[u8]) -> Claim {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Corrupt`] if any byte of prefix or record is missing or changed, or if the slot belongs to
-/// another session; [`ErrorKind::NewerFormat`] and [`ErrorKind::OlderFormat`] for a format of another version of this crate.
-/// An expired record is *not* an error.
+/// [`ErrorKind::Corrupt`] if any byte of prefix or record is missing or changed, or if the slot belongs to another
+/// session; [`ErrorKind::NewerFormat`] and [`ErrorKind::OlderFormat`] for a format of another version of this crate. An
+/// expired record is *not* an error.
 pub(super) fn decode(slot: &[u8], id: &PublicId) -> Result<Decoded> {
     let corrupt =
         |reason: &'static str| Error::new(ErrorKind::Corrupt, "decode session record").with_reason(reason);
     match claim(slot) {
         Claim::Sequence(_) => {}
         Claim::Empty => return Err(corrupt("the slot is empty")),
-        Claim::Ended => return Err(corrupt("the session was ended")),
+        Claim::Ended | Claim::Moved => return Err(corrupt("the session was ended")),
         Claim::Other => return Err(corrupt("not a session record")),
         Claim::Newer => return Err(other_format(slot, ErrorKind::NewerFormat)),
         Claim::Older => return Err(other_format(slot, ErrorKind::OlderFormat)),
@@ -307,23 +383,29 @@ pub(super) fn decode(slot: &[u8], id: &PublicId) -> Result<Decoded> {
     let length = u32::from_le_bytes(field(slot, LENGTH_AT)) as usize;
     let record = PREFIX_LEN.checked_add(length).and_then(|end| slot.get(PREFIX_LEN..end));
     let record = record.ok_or_else(|| corrupt("its record is longer than the slot"))?;
+    let version = verified(slot, record, id).map_err(corrupt)?;
+    let record = Record::from_bytes(record)?;
+    Ok(Decoded { record, version, state: state(slot) })
+}
+
+/// Verifies a slot with this body, and returns its version, or the reason why it is refused.
+fn verified(slot: &[u8], body: &[u8], id: &PublicId) -> Result<Version, &'static str> {
     let mut prefix: [u8; PREFIX_LEN] = field(slot, 0);
     prefix[STATE_AT] = 0;
     prefix[CHECKSUM_AT..].fill(0);
-    if checksum(prefix, record, id) != field::<16>(slot, CHECKSUM_AT) {
-        return Err(corrupt("checksum mismatch"));
+    if checksum(prefix, body, id) != field::<16>(slot, CHECKSUM_AT) {
+        return Err("checksum mismatch");
     }
     // The checksum matches, so the bytes are those that were written. The checks below fail only on crafted bytes or
     // those of a future version.
     if slot[RESERVED_AT..CHECKSUM_AT].iter().any(|&b| b != 0) {
-        return Err(corrupt("reserved bytes are in use"));
+        return Err("reserved bytes are in use");
     }
     let version = Version::claimed(slot);
     if matches!(version.sequence, 0 | u64::MAX) {
-        return Err(corrupt("a sequence that no save reaches"));
+        return Err("a sequence that no save reaches");
     }
-    let record = Record::from_bytes(record)?;
-    Ok(Decoded { record, version, state: state(slot) })
+    Ok(version)
 }
 
 #[cold]
@@ -347,7 +429,7 @@ fn checksum(prefix: [u8; PREFIX_LEN], record: &[u8], id: &PublicId) -> [u8; 16] 
     field(hasher.finalize().as_bytes(), 0)
 }
 
-/// The checksum of an encoded version, for the benchmark of it.
+/// The checksum of an encoded version. Used by the benchmark of the checksum alone.
 #[cfg(feature = "internals")]
 pub(super) fn checksum_of(encoded: &[u8], id: &PublicId) -> [u8; 16] {
     checksum(field(encoded, 0), &encoded[PREFIX_LEN..], id)
@@ -579,8 +661,7 @@ mod tests {
         let text = |reason| format!("failed to decode session record: {reason}");
         assert_eq!(refusal(&[]), (Claim::Empty, text("the slot is empty")));
         assert_eq!(refusal(&tombstone()), (Claim::Ended, text("the session was ended")));
-        // Whatever else a later version says there: the session is not at this id.
-        assert_eq!(refusal(b"MOVE\x02\x00\x0b"), (Claim::Ended, text("the session was ended")));
+        assert_eq!(refusal(b"MOVE\x02\x00\x0b"), (Claim::Moved, text("the session was ended")));
         assert!(void(SLOT_MIN).starts_with(b"VOID"));
         assert_eq!(refusal(&void(SLOT_MIN)), (Claim::Other, text("not a session record")));
         let mut of_no_format = slot(&sample());
@@ -598,6 +679,81 @@ mod tests {
         one_bit[PREFIX_LEN - 1] = 0;
         one_bit[PREFIX_LEN] = 1;
         assert_eq!(claim(&one_bit), Claim::Empty, "what lies behind the prefix is left over");
+    }
+
+    fn marks() -> [Mark; 3] {
+        let successor = SessionId::parse(&"c".repeat(32)).unwrap().public_id();
+        [(0, false), (1_700_000_000_000_000, true), (u64::MAX, false)].map(|(until, by_login)| Mark {
+            successor,
+            until,
+            by_login,
+        })
+    }
+    fn marked(mark: &Mark, sequence: u64) -> Vec<u8> {
+        let own = id();
+        let header = Header { id: &own, sequence, state: State::NAME_SYNCED, slot_size_min: SLOT_MIN };
+        let mut bytes = encode_mark(mark, &header).to_vec();
+        bytes.resize(SLOT_MIN, 0xee);
+        bytes
+    }
+
+    #[test]
+    fn a_mark_is_read_as_it_was_written_and_opens_nothing() {
+        for mark in marks() {
+            let bytes = marked(&mark, 8);
+            assert_eq!((claim(&bytes), decode_mark(&bytes, &id())), (Claim::Moved, Some(mark)));
+            assert_eq!((state(&bytes), Version::claimed(&bytes).sequence), (State::NAME_SYNCED, 8));
+            assert_eq!(decode(&bytes, &id()).unwrap_err().kind(), ErrorKind::Corrupt);
+            let moved = mark.to_moved(id());
+            assert_eq!((moved.id, moved.by_login), (id(), mark.by_login));
+            assert_eq!(moved.until, UNIX_EPOCH + Duration::from_micros(mark.until));
+        }
+        // The bytes themselves, for readers in other languages.
+        let bytes = marked(&marks()[1], 8);
+        assert_eq!(bytes[..8], *b"MOVE\x02\x00\x0b\x02");
+        assert_eq!(bytes[8..24], [8, 0, 0, 0, 0, 0, 0, 0, 29, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[40..60], *marks()[1].successor.as_bytes());
+        assert_eq!((&bytes[60..68], bytes[68]), (&1_700_000_000_000_000_u64.to_le_bytes()[..], 1));
+    }
+
+    #[test]
+    fn every_bit_flip_of_a_mark_is_refused_but_in_the_state() {
+        let good = marked(&marks()[1], 8);
+        for bit in (0..MARK_LEN * 8).step_by(if cfg!(miri) { 31 } else { 1 }) {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_mark(&bad, &id()).is_some(), bit / 8 == STATE_AT, "bit {bit}");
+        }
+        let other = SessionId::parse(&"b".repeat(32)).unwrap().public_id();
+        assert_eq!(decode_mark(&good, &other), None, "of another session");
+        assert_eq!(decode_mark(&good.repeat(2), &id()), None, "in a larger slot");
+        for record in [slot(&sample()), vec![0; SLOT_MIN]] {
+            assert_eq!(decode_mark(&record, &id()), None);
+        }
+    }
+
+    /// Like [`refusal_of_sealed`], for marks.
+    #[test]
+    fn a_mark_that_no_encoder_writes_is_refused_under_a_good_checksum() {
+        let sealed = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = marked(&marks()[1], 8);
+            change(&mut bytes);
+            let length = u32::from_le_bytes(field(&bytes, LENGTH_AT)) as usize;
+            let mut prefix: [u8; PREFIX_LEN] = field(&bytes, 0);
+            prefix[STATE_AT] = 0;
+            prefix[CHECKSUM_AT..].fill(0);
+            let sum = checksum(prefix, &bytes[PREFIX_LEN..][..length], &id());
+            put(&mut bytes, CHECKSUM_AT, sum);
+            decode_mark(&bytes, &id())
+        };
+        assert_eq!(sealed(&|_| ()), Some(marks()[1]));
+        assert_eq!(sealed(&|bytes| bytes[KIND_AT] = 2), None);
+        assert_eq!(sealed(&|bytes| bytes[RESERVED_AT] = 1), None);
+        assert_eq!(sealed(&|bytes| bytes[FORMAT_AT] = 3), None);
+        assert_eq!(sealed(&|bytes| put(bytes, SEQUENCE_AT, [0; 8])), None);
+        for length in [28, 30] {
+            assert_eq!(sealed(&|bytes| bytes[LENGTH_AT] = length), None, "{length}");
+        }
     }
 
     #[test]

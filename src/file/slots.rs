@@ -8,7 +8,11 @@
 //! other need not be verified.
 //!
 //! **Ended.** A tombstone in either slot ends the session, so that a `delete` that is killed half-way leaves no older
-//! version behind. A tombstone beside a slot of another format is ignored, because only a version that knows that format may judge the file.
+//! version behind. A tombstone beside a slot of another format is ignored, because only a version that knows that
+//! format may judge the file.
+//!
+//! **Moved.** The mark of a moved session ends the session under this id as a tombstone does, and names the successor. A
+//! mark that verifies wins over whatever the other slot holds, a tombstone included; one that does not is a tombstone.
 //!
 //! **Settled.** A reader holds no lock, and two saves may happen while it reads the file: it may read slot 0 with
 //! version v, before a save writes v + 2 there, and slot 1 while the next save writes v + 3 over v + 1. The reader then
@@ -17,13 +21,13 @@
 //! imitate that, because its lowest byte is that of v + 1 or v + 3, never that of v − 1. Otherwise the reader reads
 //! again.
 //!
-//! **By position only.** A visitor who knows his id knows the key of his checksums, and can store a text that is a
+//! **By position only.** A visitor who knows their id knows the key of their checksums, and can store a text that is a
 //! valid slot to the last byte. Such a text is never read as a slot, because it lies within a slot. If a file was
 //! truncated so that the text lies at a slot's position, the file is damaged.
 //!
 //! **Known.** A version that was verified before need not be verified again. If a slot's prefix has the same sequence
 //! and checksum, it held the same record when the prefix was written; the record that was verified is returned.
-use super::slot::{self, Claim, Decoded, SLOT_MAX, SLOT_MIN, State, Version};
+use super::slot::{self, Claim, Decoded, Mark, SLOT_MAX, SLOT_MIN, State, Version};
 use crate::error::{ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::Record;
@@ -35,6 +39,8 @@ pub(super) enum View {
     Empty,
     /// Neither slot verifies and at least one is not empty; or the size is not that of a session file.
     Damaged,
+    /// No version: the session has moved to another id.
+    Moved(MovedView),
     /// The newest version.
     Valid {
         /// The slot of this version: 0 or 1.
@@ -44,6 +50,18 @@ pub(super) enum View {
         /// Whether a reader without a lock may trust it.
         settled: bool,
     },
+}
+
+/// The mark of a moved session, as it lies in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MovedView {
+    pub(super) mark: Mark,
+    /// The slot of the mark: 0 or 1.
+    pub(super) slot: usize,
+    /// The flags of the inode.
+    pub(super) state: State,
+    /// Whether the other slot is a tombstone. It becomes one when the mark is synced and the copies are invalidated.
+    pub(super) is_complete: bool,
 }
 
 /// A version that was verified before.
@@ -60,8 +78,8 @@ pub(super) const FILE_BYTES_MAX: usize = 2 * SLOT_MAX;
 ///
 /// # Errors
 ///
-/// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) or [`OlderFormat`](crate::error::ErrorKind::OlderFormat) if either slot
-/// was written by another version of this crate: this one must neither serve nor overwrite it.
+/// [`NewerFormat`](crate::error::ErrorKind::NewerFormat) or [`OlderFormat`](crate::error::ErrorKind::OlderFormat) if
+/// either slot was written by another version of this crate: this one must neither serve nor overwrite it.
 pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Result<View> {
     let Some((first, second)) = split(file) else {
         return Ok(if is_beginning(file) { View::Empty } else { View::Damaged });
@@ -80,7 +98,8 @@ pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Resu
         [_, Claim::Newer | Claim::Older] => {
             return Err(slot::decode(second, id).expect_err("another format is refused"));
         }
-        [Claim::Empty, Claim::Empty] | [Claim::Ended, _] | [_, Claim::Ended] => return Ok(View::Empty),
+        [Claim::Empty, Claim::Empty] => return Ok(View::Empty),
+        [Claim::Ended | Claim::Moved, _] | [_, Claim::Ended | Claim::Moved] => return Ok(ended(slots, id)),
         [Claim::Sequence(a), Claim::Sequence(b)] if b > a => [1, 0],
         [Claim::Sequence(_), _] => [0, 1],
         _ => [1, 0],
@@ -95,11 +114,22 @@ pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Resu
         let settled = match claims[1 - slot] {
             Claim::Empty => true,
             Claim::Sequence(other) => other.checked_add(1) == Some(newest.version.sequence),
-            Claim::Newer | Claim::Older | Claim::Ended | Claim::Other => false,
+            Claim::Newer | Claim::Older | Claim::Ended | Claim::Moved | Claim::Other => false,
         };
         return Ok(View::Valid { slot, newest, settled });
     }
     Ok(View::Damaged)
+}
+
+/// The view of a file that has no version: the mark of a moved session, if there is one that verifies.
+#[cold]
+fn ended(slots: [&[u8]; 2], id: &PublicId) -> View {
+    let mark_in = |slot: usize| {
+        let is_complete = slot::claim(slots[1 - slot]) == Claim::Ended;
+        let state = slot::state(slots[slot]);
+        slot::decode_mark(slots[slot], id).map(|mark| MovedView { mark, slot, state, is_complete })
+    };
+    mark_in(0).or_else(|| mark_in(1)).map_or(View::Empty, View::Moved)
 }
 
 /// Whether these bytes claim to be a whole file, and not the first part of a larger one. For other bytes, the caller
@@ -177,7 +207,7 @@ mod tests {
     fn check(first: Vec<u8>, second: Vec<u8>, want: Option<(usize, u64, bool)>) {
         let got = match view(&[first, second].concat(), &id(), None).unwrap() {
             View::Valid { slot, newest, settled } => Some((slot, newest.version.sequence, settled)),
-            View::Empty | View::Damaged => None,
+            View::Empty | View::Damaged | View::Moved(_) => None,
         };
         assert_eq!(got, want);
     }
@@ -207,6 +237,47 @@ mod tests {
         check(ended.clone(), slot(4), None);
         check(slot(4), ended.clone(), None);
         assert!(matches!(view(&[ended, slot(4)].concat(), &id(), None).unwrap(), View::Empty));
+    }
+
+    fn mark(until: u64) -> Mark {
+        Mark { successor: PublicId::digest(b"the next one"), until, by_login: false }
+    }
+    fn marked(until: u64) -> Vec<u8> {
+        let header =
+            slot::Header { id: &id(), sequence: 5, state: State::NAME_SYNCED, slot_size_min: SLOT_MIN };
+        let mut bytes = slot::encode_mark(&mark(until), &header).to_vec();
+        bytes.resize(SLOT_MIN, 0);
+        bytes
+    }
+
+    #[test]
+    fn a_mark_that_verifies_wins_and_any_other_is_a_tombstone() {
+        let mut ended = empty();
+        ended[..PREFIX_LEN].copy_from_slice(&slot::tombstone());
+        let of = |first: &[u8], second: &[u8]| match view(&[first, second].concat(), &id(), None).unwrap() {
+            View::Moved(moved) => {
+                assert_eq!((moved.mark, moved.state), (mark(7), State::NAME_SYNCED));
+                Some((moved.slot, moved.is_complete))
+            }
+            View::Empty => None,
+            other => panic!("{other:?}"),
+        };
+        let mut torn_mark = marked(7);
+        torn_mark[PREFIX_LEN] ^= 1;
+        for (other, is_complete) in
+            [(slot(4), false), (slot(9), false), (torn(4), false), (empty(), false), (ended, true)]
+        {
+            assert_eq!(of(&marked(7), &other), Some((0, is_complete)));
+            assert_eq!(of(&other, &marked(7)), Some((1, is_complete)));
+            assert_eq!((of(&torn_mark, &other), of(&other, &torn_mark)), (None, None));
+        }
+        assert_eq!(of(&torn_mark, &marked(7)), Some((1, false)));
+        // A file of another version is left to that version.
+        let mut newer = slot(2);
+        newer[4] = 9;
+        for file in [[marked(7), newer.clone()].concat(), [newer, marked(7)].concat()] {
+            assert_eq!(view(&file, &id(), None).unwrap_err().kind(), ErrorKind::NewerFormat);
+        }
     }
 
     #[test]
@@ -247,7 +318,8 @@ mod tests {
         assert!(matches!(part(1, State::WRITTEN, 16 * SLOT_MIN), View::Damaged));
     }
 
-    /// A visitor who knows the id can store the likeness of a slot, and wait until a disk loses the second half of the file.
+    /// A visitor who knows the id can store the likeness of a slot, and wait until a disk loses the second half of the
+    /// file.
     #[test]
     fn bytes_inside_a_slot_are_never_a_version() {
         let record = Record::new(UNIX_EPOCH, UNIX_EPOCH);
@@ -268,7 +340,8 @@ mod tests {
         for byte in 0..PREFIX_LEN {
             let mut torn = first.clone();
             torn[byte] ^= 4;
-            // Without its magic it says nothing of its size: that is 4 bytes of one sector, which all versions begin with.
+            // Without its magic it says nothing of its size: that is 4 bytes of one sector, which all versions begin
+            // with.
             let magic = byte < 4;
             let size = byte == 6;
             match cut(&torn) {

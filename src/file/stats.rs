@@ -1,4 +1,4 @@
-//! Counts of a store since it was opened.
+//! Statistics of one open store: cache hits and misses, evictions, memory, failed insertions into the expiry index.
 use super::read_cache::ReadCache;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -34,7 +34,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Counts a load that read a session's file, and whether there was a copy.
+    /// Counts a load that read a session file, and whether there was a copy.
     pub(super) fn count_read(&self, had_copy: bool) {
         self.misses.fetch_add(1, Ordering::Relaxed);
         self.invalidations.fetch_add(u64::from(had_copy), Ordering::Relaxed);

@@ -10,7 +10,7 @@
 //!   (`force_delete`).
 //! - The copies of other processes are invalidated before the lock is released.
 use super::FileStore;
-use super::coherence::Cached;
+use super::coherence::Fresh;
 use super::disk;
 use super::expiry_index::Entry;
 use super::session_lock::{Locked, void_slot, write_state};
@@ -42,12 +42,16 @@ impl FileStore {
         if deadline <= now {
             return Ok(None);
         }
+        let view = self.coherence.cut_off_view()?;
+        let Some(cut_off) = self.coherence.standing(&locked.newest.record, &id) else { return Ok(None) };
         let mut record = locked.newest.record.clone();
         match change(&mut record)? {
             Verdict::Abort => return Ok(None),
             Verdict::Keep => return self.keep(&locked, power_safe),
             Verdict::Write => {}
         }
+        // An update is no login, whatever the change has set.
+        record.set_cut_off(cut_off);
         // A shortened deadline is synced. The name of an expired session is later removed without a sync, so an older
         // version that a power cut brings back must not live longer.
         let shortens = record.deadline() < deadline;
@@ -73,7 +77,10 @@ impl FileStore {
         }
         let stamp = locked.invalidate_saved()?;
         // Kept under the lock, so that this copy does not replace that of the next writer.
-        self.coherence.remember(session, Cached::new(record.clone(), id, version, stamp, locked.opened_at));
+        let fresh = Fresh::new(record.clone(), id, version, stamp, locked.opened_at);
+        // A user whom the change has set has not logged in, so an earlier cut-off may have ended the session.
+        let is_same_user = record.user() == locked.newest.record.user();
+        self.coherence.remember(session, if is_same_user { fresh.checked(view) } else { fresh });
         Ok(Some(Live { record, id }))
     }
 

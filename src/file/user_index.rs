@@ -156,7 +156,7 @@ impl UserIndex {
     }
 
     /// Appends the entries that a bucket lacks, and writes it anew if it is damaged.
-    pub(super) fn mend(&self, root: &Root, bucket: u16, entries: &[Entry]) -> io::Result<()> {
+    pub(super) fn repair(&self, root: &Root, bucket: u16, entries: &[Entry]) -> io::Result<()> {
         let index = root.open_directory(USERS)?;
         let (mut there, is_sound) = match index.open_named(&user_bucket_name(bucket), Access::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && entries.is_empty() => return Ok(()),
@@ -180,10 +180,10 @@ impl UserIndex {
         Ok(())
     }
 
-    /// Mends every bucket. `found` is sorted.
-    pub(super) fn mend_all(&self, root: &Root, found: &[(u16, Entry)]) -> io::Result<()> {
+    /// Repairs every bucket. `found` is sorted.
+    pub(super) fn repair_all(&self, root: &Root, found: &[(u16, Entry)]) -> io::Result<()> {
         for (bucket, entries) in by_bucket(found, buckets(root)?) {
-            self.mend(root, bucket, &entries)?;
+            self.repair(root, bucket, &entries)?;
         }
         Ok(())
     }
@@ -202,7 +202,7 @@ pub(super) fn begin_walk(root: &Root) -> io::Result<Option<PendingMarker>> {
     PendingMarker::write(root)
 }
 
-/// Ends a walk that has read every session, and mended every bucket. Returns whether the index is complete: not if an
+/// Ends a walk that has read every session, and repaired every bucket. Returns whether the index is complete: not if an
 /// insertion has failed meanwhile.
 pub(super) fn finish_walk(root: &Root, pending: &PendingMarker) -> io::Result<bool> {
     marker::write_map(root, Instant::now() + LOCK_WAIT)?;
@@ -247,7 +247,7 @@ fn append(index: &UserIndex, root: &Root, bucket: u16, entry: Entry) -> io::Resu
         if stat.links == 0 {
             continue;
         }
-        root.sharing().mend_mode(&file, &stat)?;
+        root.sharing().repair_mode(&file, &stat)?;
         disk::append(&file, &entry.to_bytes())?;
         return Ok((file, compact::is_due(stat.bytes)));
     }

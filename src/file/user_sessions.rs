@@ -3,12 +3,13 @@
 //! The index says which files to read (`user_index`); each listed session is verified by its record: live, and this user's.
 use super::FileStore;
 use super::layout::USERS;
-use super::session_lock::{LockResult, SessionRef};
+use super::session_lock::{LockResult, Locked, SessionRef};
+use super::slots::View;
 use super::user_index::{Digest, Insertion, Listed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::{Record, user_digest};
-use crate::store::{Live, Lookup, Page, Store, UserSession, UserSessions};
+use crate::store::{Absent, HOPS_MAX, Live, Lookup, Page, Store, UserSession, UserSessions};
 use crate::sync::Instant;
 
 impl FileStore {
@@ -57,26 +58,51 @@ impl FileStore {
 
     /// Deletes a session if it is this user's. Returns whether a live session of the user was there.
     pub(super) fn delete_session_of_user(&self, user: &str, id: &PublicId) -> Result<bool> {
-        // A user's login moves the session to another id, so the session is this user's for as long as it has this id.
-        // (A save that sets another user keeps the id; the check under the lock covers that.)
-        let session = SessionRef::PublicId(*id);
-        if self.live_of(user, id)?.is_none() {
-            return Ok(false);
-        }
-        let shard = self.open_shard(id)?;
-        match self.lock_session(session, Some(&shard), Instant::now() + self.options.lock_wait) {
-            Ok(LockResult::Session(locked)) => {
-                let record = &locked.newest.record;
-                if record.user() != Some(user) || record.is_expired(self.now()) {
-                    return Ok(false);
+        self.check_may_write()?;
+        for _ in 0..=HOPS_MAX {
+            let Some(meant) = self.session_meant(*id)? else { return Ok(false) };
+            let (session, shard) = (SessionRef::PublicId(meant), self.open_shard(&meant)?);
+            return match self.lock_session(session, Some(&shard), Instant::now() + self.options.lock_wait) {
+                Ok(LockResult::Session(locked)) if self.is_live_of(user, &locked)? => {
+                    self.delete_locked(&shard, &locked, None)
                 }
-                self.delete_locked(&shard, &locked)
-            }
-            Ok(LockResult::Missing | LockResult::Unreadable(_)) => Ok(false),
-            // The session was this user's a moment ago. A writer that keeps its lock does not keep the session alive.
-            Err(error) if error.kind() == ErrorKind::Busy => self.delete_file(session),
-            Err(error) => Err(error),
+                Ok(LockResult::Moved(_)) => continue,
+                Ok(LockResult::Session(_) | LockResult::Missing | LockResult::Unreadable(_)) => Ok(false),
+                // A writer that keeps its lock does not keep the session alive. (The session can only have become
+                // another user's by a save that it makes just now.)
+                Err(error) if error.kind() == ErrorKind::Busy && self.live_of(user, &meant)?.is_some() => {
+                    self.delete_file(session)
+                }
+                Err(error) => Err(error),
+            };
         }
+        Ok(false)
+    }
+
+    /// Whether a locked session is live and this user's.
+    pub(super) fn is_live_of(&self, user: &str, locked: &Locked<'_>) -> Result<bool> {
+        let record = &locked.newest.record;
+        self.coherence.cut_off_view()?;
+        Ok(record.user() == Some(user)
+            && !record.is_expired(self.now())
+            && !self.is_cut_off(record, &locked.id)?)
+    }
+
+    /// The live session that is meant by an id: rotations are followed, within their grace periods.
+    pub(super) fn session_meant(&self, mut id: PublicId) -> Result<Option<PublicId>> {
+        for _ in 0..=HOPS_MAX {
+            let next = match self.load_by_id(&id)? {
+                Lookup::Live(_) => return Ok(Some(id)),
+                Lookup::Absent(Absent::Moved(_)) => match self.read(SessionRef::PublicId(id), &id, None)? {
+                    Some(View::Moved(moved)) => self.next_hop(&moved.mark),
+                    _ => None,
+                },
+                Lookup::Absent(_) => None,
+            };
+            let Some(next) = next else { return Ok(None) };
+            id = next;
+        }
+        Ok(None)
     }
 
     /// Lists a session that is about to be created under its user.

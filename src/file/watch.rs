@@ -1,9 +1,9 @@
-//! Watches for changes outside the library: if a session's file is removed or replaced, the session's copies are
+//! Watches for changes outside the library: if a session file is removed or replaced, the session's copies are
 //! invalidated.
 //!
 //! One thread, notify's, gets the events of names that appear and disappear in the 256 shard directories, and turns
 //! them into invalidations (`generations`). Events of openings and of writes in place are not requested, because they
-//! would cost every load and every save. A write *into* a session's file outside the library is therefore not noticed.
+//! would cost every load and every save. A write *into* a session file outside the library is therefore not noticed.
 //!
 //! If a session's name is removed, or is the source or target of a rename, the session is invalidated. A created name
 //! invalidates nothing, because a session that did not exist has no copy. The library's own operations invalidate by
@@ -14,7 +14,7 @@
 //! |---|---|---|
 //! | save | none | |
 //! | create | create | nothing |
-//! | grow | create of `.new-…`, its exchange with the session's file, remove of `.new-…` | an invalidation, twice |
+//! | grow | create of `.new-…`, its exchange with the session file, remove of `.new-…` | an invalidation, twice |
 //! | delete, rotate, sweep | remove | an invalidation |
 //! | delete without the lock | rename to `.end-…`, remove of that | an invalidation |
 //!
@@ -50,7 +50,7 @@ pub(super) struct Watcher {
     unwatched: Arc<Unwatched>,
 }
 
-/// The names in the root of directories that were moved or removed, and whose replacements are not watched yet.
+/// Names of directories in the root that were moved or removed, and whose replacements are not watched yet.
 type Unwatched = Mutex<BTreeSet<String>>;
 
 impl Watcher {
@@ -58,7 +58,8 @@ impl Watcher {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`] if the user has no inotify instance or watches left, the system has none, or the process no thread.
+    /// [`ErrorKind::Io`] if the user has no inotify instance or watches left, the system has none, or the process no
+    /// thread.
     pub(super) fn start(root: &Root, generations: &Arc<Generations>) -> Result<Self> {
         const OPERATION: &str = "watch session directory";
         let error = |cause: Box<dyn std::error::Error + Send + Sync>| {
@@ -86,8 +87,8 @@ impl Watcher {
         for shard in 0..SHARDS {
             watching.watch(&shard_name(shard)).map_err(error)?;
         }
-        // `run` is missing in tests with private counters. The watch on it is needed for no promise among users of the
-        // library.
+        // Tests with private counters have no directory `run`. The watch on it notices only changes that are made
+        // outside the library, so processes that use the library do not depend on it.
         if watching.watch(RUN).is_err() {
             watching.unwatched.lock().insert(RUN.to_owned());
         }
@@ -103,8 +104,8 @@ impl Watcher {
         Ok(watcher.watch(&self.root.join(name), RecursiveMode::NonRecursive)?)
     }
 
-    /// Watches directories that took the place of moved or removed ones. Events in between were missed, so all sessions of such a
-    /// shard are invalidated.
+    /// Watches directories that took the place of moved or removed ones. Events in between were missed, so all sessions
+    /// of such a shard are invalidated.
     pub(super) fn watch_again(&self, generations: &Generations) {
         let names = std::mem::take(&mut *self.unwatched.lock());
         for name in names {
@@ -173,7 +174,7 @@ impl EventHandler for Handler {
         };
         if matches!(is_current, Ok(false)) {
             // This thread takes up no other counters file. The next load or save does, and trusts no older copy.
-            generations.look_soon();
+            generations.make_due();
         }
         drop(generations);
         self.throttle.pause_if_due();
@@ -186,8 +187,8 @@ impl std::fmt::Debug for Watcher {
     }
 }
 
-/// Throttle: the thread handles events for 4 ms, which is enough for the thousands of events that the busiest store causes
-/// meanwhile, and then sleeps for 10 ms; that is the latency that it adds at worst.
+/// Throttle: the thread handles events for 4 ms, which is enough for the thousands of events that the busiest store
+/// causes meanwhile, and then sleeps for 10 ms; that is the latency that it adds at worst.
 const PAUSE: Duration = Duration::from_millis(10);
 const AWAKE: Duration = Duration::from_millis(4);
 
@@ -214,8 +215,8 @@ enum Invalidation {
     Session(PublicId),
     /// Any session of this shard may have ended.
     Shard(u16),
-    /// The generations file, which has the counters, was created, replaced or removed. Once the store uses the new file, all
-    /// cached sessions are invalid.
+    /// The generations file, which has the counters, was created, replaced or removed. Once the store uses the new
+    /// file, all cached sessions are invalid.
     Counters,
     /// The directory `run` was moved or removed: all sessions, as for the generations file.
     Run,

@@ -46,9 +46,9 @@ const BYTES_MAX: usize = 4096;
 const NAME_BYTES_MAX: usize = 128;
 
 impl Cookies {
-    /// For sites reached by HTTPS: Secure, named `__Host-session`. The `__Host-` prefix makes browsers refuse a cookie of
-    /// this name from a subdomain or from plain HTTP; with a [`domain`](Self::domain) or [`path`](Self::path) it becomes
-    /// `__Secure-`.
+    /// For sites reached by HTTPS: Secure, named `__Host-session`. The `__Host-` prefix makes browsers refuse a cookie
+    /// of this name from a subdomain or from plain HTTP; with a [`domain`](Self::domain) or [`path`](Self::path) it
+    /// becomes `__Secure-`.
     ///
     /// ```
     /// assert_eq!(sessile::Cookies::https().full_name(), "__Host-session");
@@ -469,7 +469,8 @@ mod tests {
                 }
                 tried += 1;
             }
-            // Unicode's 25 white spaces and 65 control characters, of which 6 are both, and two of no width, without ours.
+            // Unicode's 25 white spaces and 65 control characters, of which 6 are both, and two of no width, without
+            // ours.
             assert_eq!(tried, 25 + 65 - 6 + 2 - 2);
             for c in [' ', '\t'] {
                 assert_eq!(found(&format!("{c}{name}{c}={c}abc234{c}")), [Some(token())]);

@@ -11,10 +11,10 @@ const PAIRS_MAX: usize = 3;
 
 /// The headers that a response must carry: at most one each of `Vary`, `Set-Cookie` and `Cache-Control`.
 ///
-/// [`apply_to`](Self::apply_to) adds them to the response's own. A program whose server has other types reads them as a
-/// slice of pairs or iterates over them. It appends `Vary` and `Set-Cookie`; if a `Cache-Control` is among these
-/// headers, it first removes the response's own, unless that is `no-store`. `Debug` shows no cookie, so the headers may
-/// be logged.
+/// [`apply_to`](Self::apply_to) adds them to the response's own. If the server's header type does not fit `apply_to`,
+/// the program reads these headers as a slice of pairs, or iterates over them. The program then appends `Vary` and
+/// `Set-Cookie`. If a `Cache-Control` is among these headers, the program first removes the response's own, unless that
+/// is `no-store`. `Debug` shows no cookie, so the headers may be logged.
 ///
 /// ```
 /// # use sessile::{Cookies, FileStore, Sessions};

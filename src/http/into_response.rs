@@ -15,8 +15,8 @@ pub trait ServerResponse: Sized {
 
 /// A type that a handler may return to a server with responses of type `R`: a response, or a `Result` of one.
 ///
-/// The error of that `Result` is an [`Error`], a `Box<dyn Error + Send + Sync>` for a handler that meets errors of several kinds,
-/// or a type of the program's own that implements this trait:
+/// The error of that `Result` is an [`Error`], a `Box<dyn Error + Send + Sync>` for a handler that meets errors of
+/// several kinds, or a type of the program's own that implements this trait:
 ///
 /// ```
 /// use sessile::http::{IntoResponse, ServerResponse};
@@ -134,7 +134,9 @@ impl<R: ServerResponse> IntoResponse<R> for Box<dyn StdError + Send + Sync> {
 /// The response to a visitor whose session failed: one line; only the observer gets details.
 pub(super) fn failure<R: ServerResponse>(error: &Error) -> R {
     let (status, text) = match error.kind() {
-        ErrorKind::Gone => (409, "Your session ended while this request was under way. Please try again.\n"),
+        ErrorKind::Gone => {
+            (409, "Your session ended or changed while this request was under way. Please try again.\n")
+        }
         ErrorKind::TooManySessions => {
             (409, "You are logged in on too many devices. Please log out on one of them.\n")
         }

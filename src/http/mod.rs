@@ -1,11 +1,12 @@
-//! The web layer: takes `Cookie` header values and returns header pairs. Knows no server. The modules `tiny_http` and
-//! `rouille`, features of the same names, are adapters of 30 to 55 lines of code over one core, [`serve`].
+//! The web layer. It takes the values of `Cookie` headers, returns pairs of headers, and does not depend on any server.
+//! The modules `tiny_http` and `rouille`, features of the same names, are adapters of 30 to 55 lines of code over one
+//! core, [`serve`].
 //!
 //! # Another server
 //!
 //! An adapter for a third server takes about 40 lines. It implements [`ServerResponse`] for a wrapper of the server's
-//! response (a wrapper, because neither the trait nor the response is the program's own) and [`IntoResponse`] for the
-//! types that handlers return, and calls [`serve`]:
+//! response, implements [`IntoResponse`] for the types that handlers return, and calls [`serve`]. (Rust's orphan rule
+//! requires the wrapper: the program defines neither the trait nor the response.)
 //!
 //! ```
 //! use sessile::http::{self, IntoResponse, ServerResponse};
@@ -59,7 +60,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A program whose handlers are not functions of one type need not use [`serve`]:
+//! A program that cannot pass its handler to [`serve`] as one function calls `visit` and `finish` itself:
 //!
 //! ```
 //! use sessile::{Cookies, FileStore, Sessions};
@@ -93,7 +94,7 @@ pub use headers::Headers;
 pub use into_response::{IntoResponse, ServerResponse};
 pub use visit::{SaveError, Visit};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use crate::id::Token;
 use crate::lifetime::Lifetime;
@@ -278,6 +279,68 @@ impl Sessions {
     #[must_use]
     pub fn store(&self) -> &dyn Store {
         &*self.context.store
+    }
+
+    /// Ends every session of a user at once, on all devices and in every process: "log out everywhere", after a change of the
+    /// password, say. The session of `except`, which is usually that of the request, stays. Sessions whose login had returned
+    /// before this was called are ended, also those that a backup brings back later; a login that begins afterwards is not
+    /// affected.
+    ///
+    /// It costs one synced write, whatever the number of sessions. No [`Event::Destroyed`] is observed for them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone) if `except` is not a stored, live session of the user (a login that is not
+    /// saved yet does not count): nothing was ended. Otherwise those of [`Store::delete_of`]; the sessions may still be alive,
+    /// so try again.
+    ///
+    /// ```
+    /// use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// let (mut phone, mut laptop) = (sessions.visit([]), sessions.visit([]));
+    /// for session in [&mut phone, &mut laptop] {
+    ///     session.login("ada")?;
+    ///     session.save()?;
+    /// }
+    /// // On the laptop, ada changes her password.
+    /// sessions.delete_of("ada", Some(&laptop))?;
+    /// let user = |token| sessions.session(token).user();
+    /// assert_eq!(user(phone.token()?)?, None);
+    /// assert_eq!(user(laptop.token()?)?.as_deref(), Some("ada"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "log_out_everywhere")]
+    pub fn delete_of(&self, user: &str, except: Option<&Session>) -> Result<()> {
+        let Some(session) = except else { return self.context.store.delete_of(user, None) };
+        let token = session.token()?.ok_or_else(|| {
+            Error::new(ErrorKind::Gone, "end the sessions of a user")
+                .with_reason("the excepted session is not stored; none was ended")
+        })?;
+        self.context.store.delete_of(user, Some(&token))
+    }
+
+    /// Ends every session at once, also those without a user, in every process; sessions that begin afterwards are not
+    /// affected.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::delete_all`].
+    ///
+    /// ```
+    /// use sessile::{Cookies, FileStore, Sessions};
+    /// # let dir = tempfile::tempdir()?;
+    /// let sessions = Sessions::new(FileStore::open(dir.path())?, Cookies::plain_http())?;
+    /// let mut visit = sessions.visit([]);
+    /// visit.insert("theme", "dark")?;
+    /// visit.save()?;
+    /// let token = visit.token()?;
+    /// sessions.delete_all()?;
+    /// assert_eq!(sessions.session(token).get::<String>("theme")?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn delete_all(&self) -> Result<()> {
+        self.context.store.delete_all()
     }
 
     /// How long sessions live.

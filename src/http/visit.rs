@@ -39,7 +39,8 @@ impl Visit {
     /// # Errors
     ///
     /// [`SaveError`], with the headers that the error's response must carry. If its kind is [`ErrorKind::Gone`],
-    /// another request ended the session, and the changes of this one (never a login) are lost; respond with 409.
+    /// another request ended the session or gave it a new id, and the changes of this one (never a login) are lost;
+    /// respond with 409.
     ///
     /// ```
     /// # use sessile::{Cookies, FileStore, Sessions};

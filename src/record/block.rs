@@ -1,8 +1,8 @@
 //! The bytes of a record: the place of each field in the block, and the validity check of a block. Pure: changes
 //! nothing.
 //!
-//! The byte map is in [`format`](crate::_documentation::format); integers are little-endian. A block that [`check`] accepted has these properties.
-//! Every reader here relies on them, and every writer (`edit`, `Record`) preserves them:
+//! The byte map is in [`format`](crate::_documentation::format); integers are little-endian. A block that [`check`]
+//! accepted has these properties. Every reader here relies on them, and every writer (`edit`, `Record`) preserves them:
 //!
 //! - It has at most [`BYTES_MAX`] bytes, and its parts fill it to the last byte: header, table, text, values.
 //! - The ends in the table never decrease, and the last ones are the ends of the names and of the values.
@@ -20,7 +20,8 @@ pub const BYTES_MAX: usize = 1 << 25;
 /// Longest device note, in bytes.
 pub const DEVICE_NOTE_BYTES_MAX: usize = 256;
 
-/// The version of a record's layout that this crate writes: byte 0 of the record. A larger one is refused as a newer format.
+/// The version of a record's layout that this crate writes: byte 0 of the record. A larger one is refused as a newer
+/// format.
 pub(super) const LAYOUT: u8 = 1;
 
 const SETTING_AT: usize = 1;
@@ -112,10 +113,14 @@ pub(super) fn login(block: &[u8]) -> Login {
     }
 }
 
+/// Sets the time and the cut-off of a login; the digest is the user's.
 pub(super) fn put_login(block: &mut [u8], login: &Login) {
     put(block, LOGIN_AT, login.at.map_or(0, micros).to_le_bytes());
     put(block, CUT_OFF_AT, login.cut_off.to_le_bytes());
-    put(block, DIGEST_AT, login.user_digest.unwrap_or_default());
+}
+
+pub(super) fn put_digest(block: &mut [u8], digest: Option<[u8; 16]>) {
+    put(block, DIGEST_AT, digest.unwrap_or_default());
 }
 
 pub(super) fn put_count(block: &mut [u8], count: usize) {
@@ -145,7 +150,7 @@ pub(super) fn text_at(block: &[u8]) -> usize {
     HEADER_LEN + ROW * u32::from_le_bytes(field(block, COUNT_AT)) as usize
 }
 
-/// A part of the text of a checked block.
+/// A part of a block's text. The whole text was found to be UTF-8 when the block was checked.
 pub(super) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("the text of a block was checked")
 }

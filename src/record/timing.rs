@@ -93,9 +93,10 @@ impl Timing {
 pub struct Login {
     /// The time of the login; the first instant of 1970 is stored as none.
     pub at: Option<SystemTime>,
-    /// The number of the last cut-off at that time; 0 for none.
+    /// The number of the last cut-off when the session began or its user logged in; 0 for none. A store sets it: see
+    /// [`Store::delete_of`](crate::Store::delete_of).
     pub cut_off: u64,
-    /// A digest of the user; 16 zeros are stored as none.
+    /// A digest of the user. It follows [`Record::set_user`](crate::Record::set_user), and cannot be set alone.
     pub user_digest: Option<[u8; 16]>,
 }
 

@@ -1,4 +1,5 @@
-//! The store, the lifetime and the observer, which all sessions of a program share. Has no setters: `Sessions` builds it.
+//! The store, the lifetime and the observer, which all sessions of a program share. Has no setters: `Sessions` builds
+//! it.
 use crate::event::{Event, Observer};
 use crate::lifetime::Lifetime;
 use crate::store::Store;

@@ -1,5 +1,6 @@
 //! The end of a session by its request: in the store, at once, and in the browser, by the response.
 use super::Session;
+use super::found::Found;
 use crate::error::Result;
 use crate::event::Event;
 use std::cell::OnceCell;
@@ -11,7 +12,7 @@ pub enum Destroyed {
     /// ended it.
     Ended,
     /// No live session: the request presented no id, or no session is stored under it any more (another request ended
-    /// or moved it, it has expired, or the id was made up).
+    /// it or has logged a user in, it has expired, or the id was made up).
     WasGone,
 }
 
@@ -19,6 +20,9 @@ impl Session {
     /// Ends the session at once, in the store, for every token that the request presented; drops the entries and
     /// forgets the id. An entry that is stored afterwards makes a new session. No later operation of the request undoes
     /// the end.
+    ///
+    /// If another request has rotated the session's id meanwhile, the session with the new id is ended: that is the one
+    /// in which the visitor pressed the button. A session that another request's login has made is not.
     ///
     /// If the request presented a token, the response removes the cookie, even if no session was found. Otherwise a
     /// logout that comes after another request has moved or ended the session would leave a cookie in the browser.
@@ -83,7 +87,7 @@ impl Session {
             return Err(error);
         }
         self.candidates.clear();
-        self.current = OnceCell::from(None);
+        self.found = OnceCell::from(Found::Nothing);
         self.clear_pending();
         Ok(if ended { Destroyed::Ended } else { Destroyed::WasGone })
     }

@@ -1,4 +1,5 @@
-//! A session's entries: reads see the changes of this request, and changes are kept in memory.
+//! Access to a session's entries. A read sees the earlier changes of the same request. A change stays in memory until
+//! the session is saved.
 use super::Session;
 use crate::contained::contained;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,8 +18,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Type`] if the entry holds another type; the error names the entry, the path inside it and the missing or
-    /// expected part: see [changing your types](crate::value#changing-your-types).
+    /// [`ErrorKind::Type`] if the entry holds another type; the error names the entry, the path inside it and the
+    /// missing or expected part: see [changing your types](crate::value#changing-your-types).
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;

@@ -13,11 +13,13 @@
 //! - The handler sees the record of the first read with the delta on top.
 //! - A save merges the delta, entry by entry, into the newest stored record ([`Store::update`], under the lock).
 //! - If a session was live at first read and is absent at save, the save fails with [`ErrorKind::Gone`], and nothing is
-//!   resurrected. A login is not lost that way: it makes a new session.
+//!   resurrected. So does a save of a request that brought a token which a rotation or a login has moved.
+//! - A login is not lost that way: it moves the session that rotations have put in the place of its own, or makes a new
+//!   one. A destruction ends that session, too.
 //!
-//! Each operation has a file: `dictionary` (entries), `delta` (their changes), `save`, `now` (changes that are made at
-//! once), `rotate` (login and a new id), `step_up` (the time and the device of the login), `expiry`, `destroy`;
-//! `pending_cookie` is for the response, `context` has the parts that all sessions share.
+//! Each operation has a file: `found` (the first read), `dictionary` (entries), `delta` (their changes), `save`, `now`
+//! (changes that are made at once), `rotate` (login and a new id), `step_up` (the time and the device of the login),
+//! `expiry`, `destroy`; `pending_cookie` is for the response, `context` has the parts that all sessions share.
 //!
 //! [`Store::update`]: crate::store::Store::update
 //! [`ErrorKind::Gone`]: crate::ErrorKind::Gone
@@ -27,6 +29,7 @@ mod delta;
 mod destroy;
 mod dictionary;
 mod expiry;
+mod found;
 mod now;
 mod pending_cookie;
 mod rotate;
@@ -42,10 +45,11 @@ pub use rotate::USER_BYTES_MAX;
 use crate::error::Result;
 use crate::event::Event;
 use crate::id::{PublicId, Token};
-use crate::record::{Expiry, Record};
-use crate::store::{Absent, Durability, Lookup, Moved};
+use crate::record::Expiry;
+use crate::store::Durability;
 use candidates::Candidates;
 use delta::LazyDelta;
+use found::Found;
 use rotate::IdChange;
 use std::cell::{Cell, OnceCell};
 use std::fmt;
@@ -54,8 +58,6 @@ use std::sync::Arc;
 /// The most candidates of a request that are read, well-formed or not; the rest is ignored. A browser sends one cookie
 /// of this name, or a few (one for each path and domain). 64 leave room for those and bound the work.
 const CANDIDATES_MAX: u8 = 64;
-/// The most candidates that are looked up to find the live one, because each lookup costs a read of the disk.
-const LOOKED_UP_MAX: usize = 4;
 
 /// One visitor's session. Owned and `Send`; made without I/O.
 ///
@@ -75,12 +77,12 @@ const LOOKED_UP_MAX: usize = 4;
 )]
 pub struct Session {
     context: Arc<Context>,
-    /// The request's well-formed tokens, until a `destroy` clears them. Only the first few are looked up: see [`LOOKED_UP_MAX`].
+    /// The request's well-formed tokens, until a `destroy` clears them. Only the first few are looked up.
     candidates: Candidates,
     /// The number of candidates that were read, well-formed or not.
     candidates_read: u8,
-    /// The live session, if there is one; empty until the first read.
-    current: OnceCell<Option<Current>>,
+    /// The session that the candidates lead to; empty until the first read.
+    found: OnceCell<Found>,
     malformed_observed: Cell<bool>,
     /// Whether the response depends on the session.
     accessed: Cell<bool>,
@@ -108,13 +110,6 @@ pub struct Session {
     cookie: PendingCookie,
 }
 
-/// A live session as it was loaded or last saved.
-struct Current {
-    token: Token,
-    record: Record,
-    id: PublicId,
-}
-
 impl Session {
     /// A new session; [`present`](Self::present) gives it the tokens of its request.
     #[inline]
@@ -124,7 +119,7 @@ impl Session {
             presented_token: false,
             candidates: Candidates::default(),
             candidates_read: 0,
-            current: OnceCell::new(),
+            found: OnceCell::new(),
             malformed_observed: Cell::new(false),
             accessed: Cell::new(false),
             read: Cell::new(false),
@@ -237,55 +232,6 @@ impl Session {
     /// ```
     pub fn token(&self) -> Result<Option<Token>> {
         Ok(self.load()?.map(|current| current.token.clone()))
-    }
-
-    /// The live session among the candidates, for a method that counts as a read.
-    fn load(&self) -> Result<Option<&Current>> {
-        self.read.set(true);
-        self.look()
-    }
-
-    /// The live session among the candidates, for a method that does not count as a read.
-    fn look(&self) -> Result<Option<&Current>> {
-        self.accessed.set(true);
-        self.find()
-    }
-
-    /// The live session among the candidates, if there is one. The result is remembered; a failure is not.
-    fn find(&self) -> Result<Option<&Current>> {
-        if self.current.get().is_none() {
-            let live = self.find_live()?;
-            // The cell is still empty, because `find_live` calls the store and the observer, and neither has this
-            // session.
-            let _ = self.current.set(live);
-        }
-        Ok(self.current())
-    }
-
-    /// The session if it is loaded and live.
-    fn current(&self) -> Option<&Current> {
-        self.current.get().and_then(Option::as_ref)
-    }
-
-    fn find_live(&self) -> Result<Option<Current>> {
-        for token in self.candidates.iter().take(LOOKED_UP_MAX) {
-            let store = &self.context.store;
-            match store.load(token)? {
-                Lookup::Live(live) if !self.context.lifetime.is_over(&live.record.timing(), store.now()) => {
-                    return Ok(Some(Current { token: token.clone(), record: live.record, id: live.id }));
-                }
-                Lookup::Live(live) => self.context.observe(&Event::Expired(live.id)),
-                Lookup::Absent(Absent::Expired(id)) => self.context.observe(&Event::Expired(id)),
-                Lookup::Absent(Absent::Malformed) => self.observe_malformed(),
-                Lookup::Absent(Absent::NotFound(id) | Absent::Moved(Moved { id, .. })) => {
-                    self.context.observe(&Event::NotFound(id));
-                }
-                Lookup::Absent(Absent::Damaged(id)) => {
-                    self.context.observe(&Event::Damaged(id));
-                }
-            }
-        }
-        Ok(None)
     }
 
     /// Reports once that the request presented a malformed token: a header of megabytes must not fill a log.

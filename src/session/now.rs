@@ -43,8 +43,8 @@ impl Session {
     /// # Errors
     ///
     /// [`ErrorKind::Type`](crate::ErrorKind::Type) if the entry holds another type;
-    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the session was live when it was first read and is not any more,
-    /// and no login is pending; [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if the function panics: nothing is
+    /// [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the session was live when it was first read and is not any more, or a
+    /// rotation or login has moved it to another id, and no login is pending; [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if the function panics: nothing is
     /// written, no lock is kept; otherwise the storage failed.
     ///
     /// ```
@@ -149,7 +149,10 @@ impl Session {
         let now = self.context.store.now();
         match self.load()?.map(|current| current.token.clone()) {
             Some(token) => self.merge_now(&token, name, change, now),
-            None => self.create_now(name, change, now),
+            None => match self.moved_for_login("update an entry of session")? {
+                Some(token) => self.merge_now(&token, name, change, now),
+                None => self.create_now(name, change, now),
+            },
         }
     }
 

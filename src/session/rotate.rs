@@ -2,6 +2,7 @@
 use super::Session;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{self, DEVICE_NOTE_BYTES_MAX, Expiry, Record, Timing};
+use crate::store::{Absent, Lookup};
 use std::time::SystemTime;
 
 /// Longest user, in bytes.
@@ -28,6 +29,9 @@ impl Session {
     /// Gives the session a new id at its next save or [`update_now`](Self::update_now), and ends the old id in the same
     /// step; the entries stay. For every change of privilege. Has no effect on a session that is not stored.
     ///
+    /// A request that was sent with the old id beside this one finds no session, and its changes are refused with
+    /// [`ErrorKind::Gone`]: see [`Lifetime::grace`](crate::Lifetime::grace).
+    ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
     /// # let store = sessile::FileStore::open(dir.path())?;
@@ -53,9 +57,10 @@ impl Session {
     /// Logs a user in. At the next save or [`update_now`](Self::update_now), the session gets a new id and its absolute
     /// limit starts again. If another user was logged in, that user's entries and expiry setting are dropped.
     ///
-    /// If another request has ended or moved the session meanwhile (a login button pressed twice), the login is not
-    /// refused. It makes a new session from this request's changes and the entries that it had loaded, unless they were
-    /// another user's.
+    /// If another request has ended or moved the session meanwhile, the login is not refused. Within the [grace
+    /// period](crate::Lifetime::grace) it goes on to the session's new id if that was rotated, and starts from a copy of
+    /// its entries if the same user was logged in (a login button pressed twice). Otherwise it makes a new session from
+    /// this request's changes and the entries that it had loaded, unless they were another user's.
     ///
     /// # Errors
     ///
@@ -163,14 +168,16 @@ impl Session {
         Ok(true)
     }
 
-    /// The first record of a new session. If a login's session is gone, the record starts from the entries that this
-    /// request had loaded (a cart, say), unless they were another user's.
+    /// The first record of a new session. If a login's session is gone, the record starts from the entries that another
+    /// login of the same user has moved, or else from those that this request had loaded (a cart, say), unless they were
+    /// another user's.
     pub(super) fn new_record(&self, now: SystemTime) -> Result<Record> {
         let empty = Record::new(now, now);
         let IdChange::Login(login) = &self.id_change else { return Ok(empty) };
         let mut record = empty;
         login.mark(&mut record, now)?;
-        let lost = self.current().map(|current| &current.record);
+        let moved = self.moved_by_login_of(&login.user, now)?;
+        let lost = moved.as_ref().or_else(|| Some(&self.current()?.record));
         let Some(lost) = lost.filter(|lost| lost.user().is_none_or(|other| other == login.user)) else {
             return Ok(record);
         };
@@ -183,6 +190,19 @@ impl Session {
         }
         record.extend(lost.entries().iter())?;
         Ok(record)
+    }
+
+    /// The record of the session that another request's login of the same user has moved within its grace period.
+    fn moved_by_login_of(&self, user: &str, now: SystemTime) -> Result<Option<Record>> {
+        let Some(token) = self.moved().or_else(|| Some(&self.current()?.token)) else { return Ok(None) };
+        match self.context.store.load(token)? {
+            Lookup::Absent(Absent::Moved(moved)) if now < moved.until => {}
+            Lookup::Live(_) | Lookup::Absent(_) => return Ok(None),
+        }
+        let successor = self.context.store.successor(token)?.map(|live| live.record);
+        Ok(successor.filter(|record| {
+            record.user() == Some(user) && !self.context.lifetime.is_over(&record.timing(), now)
+        }))
     }
 
     /// Whether a login is pending.
@@ -203,6 +223,10 @@ impl Session {
 }
 
 impl Login {
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
     /// Writes the marks of this login into a record.
     fn mark(&self, record: &mut Record, now: SystemTime) -> Result<()> {
         record.set_user(&self.user)?;

@@ -1,6 +1,7 @@
 //! Saving a session's changes: as a new session, merged into the newest record, or moved with that record to a new id.
 use super::delta::LazyDelta;
-use super::{Current, IdChange, PendingCookie, Session};
+use super::found::{Current, Found};
+use super::{IdChange, PendingCookie, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::id::Token;
@@ -16,8 +17,9 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Gone`] if the session was live when it was first read, changes wait to be saved, and the session
-    /// was ended meanwhile; not if a [`login`](Self::login) is among the changes. [`ErrorKind::Panicked`] if a function
+    /// [`ErrorKind::Gone`] if changes wait to be saved, and the session was live when it was first read and was ended
+    /// meanwhile, or a rotation or login has moved it to another id within the [grace
+    /// period](crate::Lifetime::grace); not if a [`login`](Self::login) is among the changes. [`ErrorKind::Panicked`] if a function
     /// given to [`update`](Self::update) panics on the value that is stored now; nothing is written then. Otherwise the
     /// storage failed; the changes are kept, and `save` may be called again. The stored version is the old one, except
     /// that after [`ErrorKind::DurabilityUnknown`] and [`ErrorKind::InvalidationFailed`] it may be the new one. A
@@ -108,8 +110,9 @@ impl Session {
         let found = self.find();
         let now = self.context.store.now();
         match found {
-            Ok(None) => self.create(now),
-            Ok(Some(_)) if self.expiry.is_some_and(|expiry| expiry.is_over(now)) => self.expire(),
+            Ok(None) if must => self.save_absent(now),
+            Ok(None) => Ok(()),
+            Ok(Some(_)) if self.expires_by(now) => self.expire(),
             Ok(Some(current)) if must => {
                 let token = current.token.clone();
                 self.merge(&token, now)
@@ -127,6 +130,21 @@ impl Session {
                 self.context.observe(&Event::NotRenewed(&error));
                 Ok(())
             }
+        }
+    }
+
+    /// Whether the changes end the session.
+    fn expires_by(&self, now: SystemTime) -> bool {
+        self.expiry.is_some_and(|expiry| expiry.is_over(now))
+    }
+
+    /// Saves the changes of a request that found no live session.
+    #[cold]
+    fn save_absent(&mut self, now: SystemTime) -> Result<()> {
+        match self.moved_for_login("save session")? {
+            None => self.create(now),
+            Some(_) if self.expires_by(now) => self.expire(),
+            Some(token) => self.merge(&token, now),
         }
     }
 
@@ -196,14 +214,17 @@ impl Session {
                 change(record)
             }
         };
-        match self.id_change {
+        match &self.id_change {
             IdChange::Keep => self.context.store.update(token, guarded, self.durability),
-            IdChange::Rotate => self.context.store.rotate(token, guarded, &self.durability.into()),
-            IdChange::Login(ref login) => {
-                let how = Rotation::new(self.durability).login(&login.user);
-                self.context.store.rotate(token, guarded, &how)
+            IdChange::Rotate => self.context.store.rotate(token, guarded, &self.rotation()),
+            IdChange::Login(login) => {
+                self.context.store.rotate(token, guarded, &self.rotation().login(login.user()))
             }
         }
+    }
+
+    fn rotation(&self) -> Rotation<'static> {
+        Rotation::new(self.durability).grace(self.context.lifetime.grace_period())
     }
 
     /// Notes that a save or a `destroy` failed. A failed renewal does not count, because it loses no change of the
@@ -232,7 +253,7 @@ impl Session {
 
     /// Applies the result of an update or a rotation.
     pub(super) fn apply_saved(&mut self, saved: Saved, now: SystemTime, moved: bool) {
-        let before = self.current().expect("only live sessions are updated");
+        let Some(before) = self.current() else { return self.apply_login(saved, now) };
         let send_cookie = moved || saved.token != before.token;
         if saved.token != before.token {
             if saved.live.id != before.id && self.id_change != IdChange::Keep {
@@ -243,6 +264,16 @@ impl Session {
             self.candidates.replace(&before, &saved.token);
         }
         self.set_current(saved, now, send_cookie);
+    }
+
+    /// Applies the result of a login that found its session by a moved token.
+    #[cold]
+    fn apply_login(&mut self, saved: Saved, now: SystemTime) {
+        if let Some(moved) = self.moved().cloned() {
+            self.context.observe(&Event::Rotated { from: moved.public_id(), to: saved.live.id });
+            self.candidates.replace(&moved, &saved.token);
+        }
+        self.set_current(saved, now, true);
     }
 
     /// Makes the saved version the current one.
@@ -257,7 +288,7 @@ impl Session {
                 until: (!browser_bound).then_some((left, deadline)),
             };
         }
-        self.current = OnceCell::from(Some(Current { token, record: live.record, id: live.id }));
+        self.found = OnceCell::from(Found::Live(Current { token, record: live.record, id: live.id }));
         self.saved = true;
         let durability = match self.durability {
             Durability::OfStore => self.context.store.durability(),
@@ -281,8 +312,25 @@ impl Session {
             return Ok(());
         }
         self.drop_cookie();
-        let id = self.current().map_or_else(String::new, |current| format!(" {}", current.id));
-        Err(Error::new(ErrorKind::Gone, format!("{operation}{id}"))
-            .with_reason("it was ended or has expired since it was read; nothing was saved"))
+        let (id, reason) = match self.found.get() {
+            Some(Found::Live(current)) => (current.id, "it was ended or has expired since it was read"),
+            Some(Found::Moved(token)) => (token.public_id(), "a login or rotation has given it another id"),
+            Some(Found::Nothing) | None => unreachable!("a new session is not changed in the store"),
+        };
+        Err(Error::new(ErrorKind::Gone, format!("{operation} {id}"))
+            .with_reason(format!("{reason}; nothing was saved")))
+    }
+
+    /// The moved token that a pending login goes to, if that is what the request has found; `None` for a new session.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Gone`] for every other change under a moved token. Carried out on the session's successor it would
+    /// show a session to a token that its login or rotation has ended; carried out as a new session, its cookie would
+    /// replace that of the successor.
+    pub(super) fn moved_for_login(&mut self, operation: &'static str) -> Result<Option<Token>> {
+        let Some(token) = self.moved().cloned() else { return Ok(None) };
+        self.gone_unless_login(operation)?;
+        Ok(Some(token))
     }
 }

@@ -1,8 +1,9 @@
-//! The key of a map: a string, or a value that is spelled as a string. An integer has one spelling. Reads and writes keys.
+//! The key of a map: a string, or a value that is spelled as a string. An integer has one spelling. Reads and writes
+//! keys.
 use super::buffer::Buffer;
+use super::depth::Depth;
 use super::fault::Fault;
 use super::number;
-use super::room::Room;
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{self, Error as _, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
@@ -12,7 +13,7 @@ use std::fmt;
 /// A key of an object, or the name of a variant, that is being read.
 pub(super) struct Key<'de> {
     pub(super) name: &'de str,
-    pub(super) room: Room,
+    pub(super) depth: Depth,
 }
 
 /// Whether a name may be an integer: in JSON, "-0" is a float.
@@ -30,7 +31,8 @@ macro_rules! numbers {
     ($is_valid:ident: $($name:ident: $ty:ty => $visit:ident),* $(,)?) => {
         $(fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
             match self.name.parse::<$ty>() {
-                // Other spellings of an integer are refused, because two entries of an object would become one of a map.
+                // Other spellings of an integer are refused, because two entries of an object would become one of a
+                // map.
                 Ok(number) if number::is_json(self.name) && $is_valid(self.name, &number) => visitor.$visit(number),
                 _ => Err(Fault::invalid_type(Unexpected::Str(""), &visitor)),
             }
@@ -68,8 +70,8 @@ impl<'de> de::Deserializer<'de> for Key<'de> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        let room = self.room.in_wrapper()?;
-        visitor.visit_some(Self { room, ..self })
+        let depth = self.depth.enter_wrapper()?;
+        visitor.visit_some(Self { depth, ..self })
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -77,8 +79,8 @@ impl<'de> de::Deserializer<'de> for Key<'de> {
         _: &'static str,
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        let room = self.room.in_wrapper()?;
-        visitor.visit_newtype_struct(Self { room, ..self })
+        let depth = self.depth.enter_wrapper()?;
+        visitor.visit_newtype_struct(Self { depth, ..self })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -98,7 +100,7 @@ impl<'de> de::Deserializer<'de> for Key<'de> {
 /// Writes a key: its length and its text.
 pub(super) struct KeySerializer<'w> {
     pub(super) buffer: &'w mut Buffer,
-    pub(super) room: Room,
+    pub(super) depth: Depth,
 }
 
 fn no_string<T>() -> Result<T, Fault> {
@@ -150,7 +152,7 @@ impl ser::Serializer for KeySerializer<'_> {
         self.serialize_str(variant)
     }
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, key: &T) -> Result<(), Fault> {
-        key.serialize(Self { room: self.room.in_wrapper()?, ..self })
+        key.serialize(Self { depth: self.depth.enter_wrapper()?, ..self })
     }
     fn collect_str<T: fmt::Display + ?Sized>(self, text: &T) -> Result<(), Fault> {
         self.buffer.displayed(text)

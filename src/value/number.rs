@@ -3,8 +3,8 @@
 //! `serde_json` passes numbers as text if any crate of the program switches on its feature `arbitrary_precision`, and
 //! whole pieces of JSON with its feature `raw_value`. Both have the shape of a struct with one of the two names below.
 use super::decimal;
+use super::depth::{DEPTH_MAX, too_deep};
 use super::fault::Fault;
-use super::room::{DEPTH_MAX, too_deep};
 use serde::Serialize;
 use serde_json::Value as Json;
 

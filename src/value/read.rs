@@ -1,7 +1,7 @@
 //! Decodes the bytes of a value as any `Deserialize`, in one pass, without a tree of JSON and without an allocation
 //! that the type does not require. Behaves as `serde_json::from_value`, with three differences:
 //!
-//! - Nesting is counted before each descent ([`Room`]), also that of options and newtypes, which a type can nest
+//! - Nesting is counted before each descent ([`Depth`]), also that of options and newtypes, which a type can nest
 //!   without end. Parts that `serde` buffers (untagged and internally tagged enums, flattened fields) are read by
 //!   `serde` itself, uncounted; their depth is bounded by that of the stored value.
 //! - A refusal has the path and the reason, and quotes no data ([`Fault`]). The path is built while the fault is passed
@@ -10,10 +10,10 @@
 //!
 //! A type may leave a part unread, or swallow the error of a part and continue. So whatever happens inside a part, each
 //! [`Deserializer`] leaves the reader before its part or behind it, and the enclosing part skips the rest.
+use super::depth::Depth;
 use super::fault::{Fault, Segment};
 use super::key::Key;
 use super::number::RAW;
-use super::room::Room;
 use super::tree;
 use super::wire::{self, Reader};
 use serde::de::value::MapDeserializer;
@@ -30,7 +30,7 @@ use serde::{Deserialize, forward_to_deserialize_any};
 #[inline]
 pub(super) fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Fault> {
     let mut reader = Reader::new(bytes);
-    let read = T::deserialize(Deserializer { reader: &mut reader, room: Room::ALL })?;
+    let read = T::deserialize(Deserializer { reader: &mut reader, depth: Depth::ALL })?;
     if reader.left() == 0 && !bytes.is_empty() {
         return Ok(read);
     }
@@ -41,7 +41,7 @@ pub(super) fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Faul
 /// One part of the value.
 struct Deserializer<'r, 'de> {
     reader: &'r mut Reader<'de>,
-    room: Room,
+    depth: Depth,
 }
 
 impl<'de> Deserializer<'_, 'de> {
@@ -55,8 +55,8 @@ impl<'de> Deserializer<'_, 'de> {
             wire::NEGATIVE => visitor.visit_i64(reader.negative()?),
             wire::FLOAT => visitor.visit_f64(reader.float()?),
             wire::TEXT => visitor.visit_borrowed_str(reader.text()?),
-            wire::ARRAY => Items::visit(reader, self.room, visitor),
-            wire::OBJECT => Members::visit(reader, &[], self.room, visitor),
+            wire::ARRAY => Items::visit(reader, self.depth, visitor),
+            wire::OBJECT => Members::visit(reader, &[], self.depth, visitor),
             _ => Err(reader.damage("an unknown tag")),
         }
     }
@@ -97,8 +97,8 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
         if self.reader.has(wire::NULL) {
             return visitor.visit_none();
         }
-        let room = self.room.in_wrapper()?;
-        visitor.visit_some(Self { room, ..self })
+        let depth = self.depth.enter_wrapper()?;
+        visitor.visit_some(Self { depth, ..self })
     }
 
     #[inline]
@@ -108,17 +108,17 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
         visitor: V,
     ) -> Result<V::Value, Fault> {
         if name == RAW {
-            let json = tree::read(self.reader, self.room)?.to_string();
+            let json = tree::read(self.reader, self.depth)?.to_string();
             return visitor.visit_map(MapDeserializer::new([(RAW, json)].into_iter()));
         }
-        let room = self.room.in_wrapper()?;
-        visitor.visit_newtype_struct(Self { room, ..self })
+        let depth = self.depth.enter_wrapper()?;
+        visitor.visit_newtype_struct(Self { depth, ..self })
     }
 
     #[inline]
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let is_array = self.reader.has(wire::ARRAY);
-        if is_array { Items::visit(self.reader, self.room, visitor) } else { self.any(visitor) }
+        if is_array { Items::visit(self.reader, self.depth, visitor) } else { self.any(visitor) }
     }
 
     #[inline]
@@ -149,7 +149,7 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
         visitor: V,
     ) -> Result<V::Value, Fault> {
         let is_object = self.reader.has(wire::OBJECT);
-        if is_object { Members::visit(self.reader, fields, self.room, visitor) } else { self.any(visitor) }
+        if is_object { Members::visit(self.reader, fields, self.depth, visitor) } else { self.any(visitor) }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -158,20 +158,20 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        let Self { reader, room } = self;
+        let Self { reader, depth } = self;
         match reader.rest() {
             [wire::TEXT, ..] => {
                 reader.byte()?;
                 let name = reader.text()?;
-                visitor.visit_enum(Variant { name, variants, reader, room, has_content: false })
+                visitor.visit_enum(Variant { name, variants, reader, depth, has_content: false })
             }
             [wire::OBJECT, 1, ..] => {
-                let room = reader.inside(room)?;
+                let depth = reader.inside(depth)?;
                 reader.byte()?;
                 reader.count_members()?;
                 let name = reader.key(None)?;
-                part(reader, room, |reader| {
-                    visitor.visit_enum(Variant { name, variants, reader, room, has_content: true })
+                part(reader, depth, |reader| {
+                    visitor.visit_enum(Variant { name, variants, reader, depth, has_content: true })
                 })
             }
             _ => {
@@ -182,21 +182,21 @@ impl<'de> de::Deserializer<'de> for Deserializer<'_, 'de> {
     }
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        self.reader.skip(self.room)?;
+        self.reader.skip(self.depth)?;
         visitor.visit_unit()
     }
 
     forward_to_deserialize_any! { bytes byte_buf unit unit_struct identifier }
 }
 
-/// Reads a part with `read`, and skips the part if `read` left it unread. An error of the skip is ignored, because after damage
-/// the reader reads nothing more.
+/// Reads a part with `read`, and skips the part if `read` left it unread. An error of the skip is ignored, because
+/// after damage the reader reads nothing more.
 #[inline]
-fn part<'de, R>(reader: &mut Reader<'de>, room: Room, read: impl FnOnce(&mut Reader<'de>) -> R) -> R {
+fn part<'de, R>(reader: &mut Reader<'de>, depth: Depth, read: impl FnOnce(&mut Reader<'de>) -> R) -> R {
     let before = reader.left();
     let part = read(reader);
     if reader.left() == before {
-        let _ = reader.skip(room);
+        let _ = reader.skip(depth);
     }
     part
 }
@@ -211,7 +211,7 @@ struct Items<'r, 'de> {
     reader: &'r mut Reader<'de>,
     left: usize,
     length: usize,
-    room: Room,
+    depth: Depth,
 }
 
 impl<'r, 'de> Items<'r, 'de> {
@@ -219,12 +219,12 @@ impl<'r, 'de> Items<'r, 'de> {
     #[inline]
     fn visit<V: Visitor<'de>>(
         reader: &'r mut Reader<'de>,
-        room: Room,
+        depth: Depth,
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        let room = reader.inside(room)?;
+        let depth = reader.inside(depth)?;
         let length = reader.count_items()?;
-        let mut items = Items { reader, left: length, length, room };
+        let mut items = Items { reader, left: length, length, depth };
         let visited = visitor.visit_seq(&mut items);
         if items.left == 0 {
             return visited;
@@ -236,7 +236,7 @@ impl<'r, 'de> Items<'r, 'de> {
     /// Skips the items that the type did not ask for.
     #[cold]
     fn skip_rest(self) {
-        let _ = (0..self.left).try_for_each(|_| self.reader.skip(self.room));
+        let _ = (0..self.left).try_for_each(|_| self.reader.skip(self.depth));
     }
 }
 
@@ -249,8 +249,8 @@ impl<'de> SeqAccess<'de> for Items<'_, 'de> {
             return Ok(None);
         }
         self.left -= 1;
-        let room = self.room;
-        let item = part(self.reader, room, |reader| seed.deserialize(Deserializer { reader, room }));
+        let depth = self.depth;
+        let item = part(self.reader, depth, |reader| seed.deserialize(Deserializer { reader, depth }));
         match item {
             Ok(item) => Ok(Some(item)),
             Err(fault) => Err(fault.within(Segment::Index(self.length - self.left - 1))),
@@ -271,7 +271,7 @@ struct Members<'r, 'de> {
     /// Whether the value of that key is still unread.
     has_value: bool,
     fields: &'static [&'static str],
-    room: Room,
+    depth: Depth,
 }
 
 impl<'r, 'de> Members<'r, 'de> {
@@ -280,12 +280,12 @@ impl<'r, 'de> Members<'r, 'de> {
     fn visit<V: Visitor<'de>>(
         reader: &'r mut Reader<'de>,
         fields: &'static [&'static str],
-        room: Room,
+        depth: Depth,
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        let room = reader.inside(room)?;
+        let depth = reader.inside(depth)?;
         let length = reader.count_members()?;
-        let mut members = Members { reader, left: length, key: None, has_value: false, fields, room };
+        let mut members = Members { reader, left: length, key: None, has_value: false, fields, depth };
         let visited = visitor.visit_map(&mut members);
         if members.left == 0 && !members.has_value {
             return visited;
@@ -311,7 +311,7 @@ impl<'r, 'de> Members<'r, 'de> {
     /// Skips the value of the last key, if it is still unread.
     #[inline]
     fn skip_value(&mut self) -> Result<(), Fault> {
-        if std::mem::take(&mut self.has_value) { self.reader.skip(self.room) } else { Ok(()) }
+        if std::mem::take(&mut self.has_value) { self.reader.skip(self.depth) } else { Ok(()) }
     }
 
     #[inline]
@@ -334,7 +334,7 @@ impl<'de> MapAccess<'de> for Members<'_, 'de> {
         }
         self.skip_value()?;
         let name = self.next_key()?;
-        seed.deserialize(Key { name, room: self.room }).map(Some)
+        seed.deserialize(Key { name, depth: self.depth }).map(Some)
     }
 
     #[inline]
@@ -343,8 +343,8 @@ impl<'de> MapAccess<'de> for Members<'_, 'de> {
             return Err(Fault::new("the type's `Deserialize` asks for a value before its key"));
         };
         self.has_value = false;
-        let room = self.room;
-        let value = part(self.reader, room, |reader| seed.deserialize(Deserializer { reader, room }));
+        let depth = self.depth;
+        let value = part(self.reader, depth, |reader| seed.deserialize(Deserializer { reader, depth }));
         value.map_err(|fault| fault.within(segment_of(key, self.fields)))
     }
 
@@ -359,7 +359,7 @@ struct Variant<'r, 'de> {
     name: &'de str,
     has_content: bool,
     variants: &'static [&'static str],
-    room: Room,
+    depth: Depth,
 }
 
 impl<'de> EnumAccess<'de> for Variant<'_, 'de> {
@@ -367,7 +367,7 @@ impl<'de> EnumAccess<'de> for Variant<'_, 'de> {
     type Variant = Self;
 
     fn variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<(T::Value, Self), Fault> {
-        let variant = seed.deserialize(Key { name: self.name, room: self.room })?;
+        let variant = seed.deserialize(Key { name: self.name, depth: self.depth })?;
         Ok((variant, self))
     }
 }
@@ -379,11 +379,11 @@ impl<'r, 'de> Variant<'r, 'de> {
         expected: &'static str,
         read: impl FnOnce(Deserializer<'r, 'de>) -> Result<R, Fault>,
     ) -> Result<R, Fault> {
-        let Self { reader, name, has_content, variants, room } = self;
+        let Self { reader, name, has_content, variants, depth } = self;
         if !has_content {
             return Err(Fault::invalid_type(Unexpected::UnitVariant, &expected));
         }
-        read(Deserializer { reader, room }).map_err(|fault| fault.within(segment_of(name, variants)))
+        read(Deserializer { reader, depth }).map_err(|fault| fault.within(segment_of(name, variants)))
     }
 
     /// Reads contents that must be of one kind with `read`.
@@ -391,11 +391,11 @@ impl<'r, 'de> Variant<'r, 'de> {
         self,
         tag: u8,
         expected: &'static str,
-        read: impl FnOnce(&'r mut Reader<'de>, Room) -> Result<R, Fault>,
+        read: impl FnOnce(&'r mut Reader<'de>, Depth) -> Result<R, Fault>,
     ) -> Result<R, Fault> {
-        self.content(expected, |Deserializer { reader, room }| {
+        self.content(expected, |Deserializer { reader, depth }| {
             if reader.has(tag) {
-                read(reader, room)
+                read(reader, depth)
             } else {
                 Err(Fault::invalid_type(wire::unexpected(reader.peek()), &expected))
             }
@@ -415,7 +415,7 @@ impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
-        self.content_of(wire::ARRAY, "tuple variant", |reader, room| Items::visit(reader, room, visitor))
+        self.content_of(wire::ARRAY, "tuple variant", |reader, depth| Items::visit(reader, depth, visitor))
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -423,8 +423,8 @@ impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        self.content_of(wire::OBJECT, "struct variant", |reader, room| {
-            Members::visit(reader, fields, room, visitor)
+        self.content_of(wire::OBJECT, "struct variant", |reader, depth| {
+            Members::visit(reader, fields, depth, visitor)
         })
     }
 }

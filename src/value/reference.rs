@@ -1,6 +1,6 @@
-//! The format and the types once more, by other code: `postcard` writes the bytes of a tree of JSON, `serde_json` turns types into
-//! trees and back. Whatever a program stores and asks for, the codec agrees with them; and a value that is damaged is so for
-//! every type.
+//! The format and the types once more, by other code: `postcard` writes the bytes of a tree of JSON, `serde_json` turns
+//! types into trees and back. Whatever a program stores and asks for, the codec agrees with them; and a value that is
+//! damaged is so for every type.
 use super::*;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;

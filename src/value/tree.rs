@@ -1,7 +1,7 @@
 //! Decodes the bytes of a value as JSON, without `serde`, so that features of `serde_json` that another crate of the
 //! program has switched on change nothing here.
+use super::depth::Depth;
 use super::fault::Fault;
-use super::room::Room;
 use super::wire::{self, Reader};
 use serde_json::{Map, Number, Value as Json};
 
@@ -12,7 +12,7 @@ use serde_json::{Map, Number, Value as Json};
 /// The bytes are no value.
 pub(super) fn json(bytes: &[u8]) -> Result<Json, Fault> {
     let mut reader = Reader::new(bytes);
-    let json = read(&mut reader, Room::ALL)?;
+    let json = read(&mut reader, Depth::ALL)?;
     reader.end()?;
     Ok(json)
 }
@@ -22,7 +22,7 @@ pub(super) fn json(bytes: &[u8]) -> Result<Json, Fault> {
 /// # Errors
 ///
 /// The value is damaged.
-pub(super) fn read(reader: &mut Reader<'_>, room: Room) -> Result<Json, Fault> {
+pub(super) fn read(reader: &mut Reader<'_>, depth: Depth) -> Result<Json, Fault> {
     Ok(match reader.byte()? {
         wire::NULL => Json::Null,
         wire::BOOL => Json::Bool(reader.boolean()?),
@@ -31,22 +31,22 @@ pub(super) fn read(reader: &mut Reader<'_>, room: Room) -> Result<Json, Fault> {
         wire::FLOAT => Json::Number(Number::from_f64(reader.float()?).expect("a finite float")),
         wire::TEXT => Json::String(reader.text()?.into()),
         wire::ARRAY => {
-            let room = reader.inside(room)?;
+            let depth = reader.inside(depth)?;
             let count = reader.count_items()?;
             // The vector grows as items arrive, because an item of JSON is larger than the byte that stands for it.
             let mut items = Vec::new();
             for _ in 0..count {
-                items.push(read(reader, room)?);
+                items.push(read(reader, depth)?);
             }
             Json::Array(items)
         }
         wire::OBJECT => {
-            let room = reader.inside(room)?;
+            let depth = reader.inside(depth)?;
             let count = reader.count_members()?;
             let (mut members, mut before) = (Map::new(), None);
             for _ in 0..count {
                 let key = reader.key(before)?;
-                members.insert(key.into(), read(reader, room)?);
+                members.insert(key.into(), read(reader, depth)?);
                 before = Some(key);
             }
             Json::Object(members)

@@ -3,8 +3,8 @@
 //! Only canonical bytes are accepted: numbers in the fewest possible bytes, keys in strict order, finite floats,
 //! nesting of at most [`DEPTH_MAX`](super::DEPTH_MAX). All other bytes are damage, in any part of a value. A reader
 //! that has found damage cannot read any value afterwards, so a type that swallows the error cannot hide it.
+use super::depth::Depth;
 use super::fault::Fault;
-use super::room::Room;
 use serde::de::Unexpected;
 
 pub(super) const NULL: u8 = 0;
@@ -46,7 +46,7 @@ pub(super) fn unexpected(tag: Option<u8>) -> Unexpected<'static> {
 /// The bytes are anything else.
 pub(super) fn check(bytes: &[u8]) -> Result<(), Fault> {
     let mut reader = Reader::new(bytes);
-    reader.skip(Room::ALL)?;
+    reader.skip(Depth::ALL)?;
     reader.end()
 }
 
@@ -235,9 +235,9 @@ impl<'de> Reader<'de> {
 
     /// The limits inside an array or object.
     #[inline]
-    pub(super) fn inside(&mut self, room: Room) -> Result<Room, Fault> {
-        match room.in_container() {
-            Some(room) => Ok(room),
+    pub(super) fn inside(&mut self, depth: Depth) -> Result<Depth, Fault> {
+        match depth.enter_container() {
+            Some(depth) => Ok(depth),
             None => Err(self.damage("nested too deeply")),
         }
     }
@@ -247,7 +247,7 @@ impl<'de> Reader<'de> {
     /// # Errors
     ///
     /// The value is damaged.
-    pub(super) fn skip(&mut self, room: Room) -> Result<(), Fault> {
+    pub(super) fn skip(&mut self, depth: Depth) -> Result<(), Fault> {
         match self.byte()? {
             NULL => Ok(()),
             BOOL => self.boolean().map(drop),
@@ -256,16 +256,16 @@ impl<'de> Reader<'de> {
             FLOAT => self.float().map(drop),
             TEXT => self.text().map(drop),
             ARRAY => {
-                let room = self.inside(room)?;
+                let depth = self.inside(depth)?;
                 let count = self.count_items()?;
-                (0..count).try_for_each(|_| self.skip(room))
+                (0..count).try_for_each(|_| self.skip(depth))
             }
             OBJECT => {
-                let room = self.inside(room)?;
+                let depth = self.inside(depth)?;
                 let mut before = None;
                 for _ in 0..self.count_members()? {
                     before = Some(self.key(before)?);
-                    self.skip(room)?;
+                    self.skip(depth)?;
                 }
                 Ok(())
             }

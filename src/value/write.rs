@@ -1,7 +1,7 @@
 //! Encodes any `Serialize` as the bytes of a value, in one pass; refuses a value that JSON cannot represent. Behaves as
 //! `serde_json::to_value`, with three differences:
 //!
-//! - Nesting is counted before each descent ([`Room`]), so a value that is nested beyond the limits is an error, and
+//! - Nesting is counted before each descent ([`Depth`]), so a value that is nested beyond the limits is an error, and
 //!   does not overflow the stack. No serializer sees the recursion of a `Serialize` that calls another without one of
 //!   these methods (an untagged enum around itself, a `Box` around a `Box`).
 //! - A float that is not finite is refused; `serde_json` writes null.
@@ -9,10 +9,10 @@
 //!
 //! A type may swallow the error of a part and continue; the bytes of that part are then removed.
 use super::buffer::{Buffer, Mark};
+use super::depth::{Depth, too_deep};
 use super::fault::{Fault, Segment};
 use super::key::KeySerializer;
 use super::number;
-use super::room::{Room, too_deep};
 use super::wire;
 use serde::ser::{
     self, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
@@ -27,19 +27,19 @@ use std::fmt;
 /// JSON cannot represent the value, or it nests too deeply; the buffer then holds no value.
 #[inline]
 pub(super) fn write<T: Serialize + ?Sized>(value: &T, buffer: &mut Buffer) -> Result<(), Fault> {
-    value.serialize(Serializer { buffer, room: Room::ALL })
+    value.serialize(Serializer { buffer, depth: Depth::ALL })
 }
 
 struct Serializer<'w> {
     buffer: &'w mut Buffer,
-    room: Room,
+    depth: Depth,
 }
 
 /// The limits inside an array or object.
 #[inline]
-fn inside(room: Room) -> Result<Room, Fault> {
-    match room.in_container() {
-        Some(room) => Ok(room),
+fn inside(depth: Depth) -> Result<Depth, Fault> {
+    match depth.enter_container() {
+        Some(depth) => Ok(depth),
         None => Err(too_deep()),
     }
 }
@@ -65,32 +65,32 @@ impl<'w> Serializer<'w> {
     /// Begins an object of one member, whose value the returned serializer writes.
     #[inline]
     fn variant(self, variant: Option<&'static str>) -> Result<Self, Fault> {
-        let Self { buffer, room } = self;
-        let Some(variant) = variant else { return Ok(Self { buffer, room }) };
-        let room = inside(room)?;
+        let Self { buffer, depth } = self;
+        let Some(variant) = variant else { return Ok(Self { buffer, depth }) };
+        let depth = inside(depth)?;
         buffer.byte(wire::OBJECT);
         buffer.byte(1);
         buffer.text(variant);
-        Ok(Self { buffer, room })
+        Ok(Self { buffer, depth })
     }
 
     #[inline]
     fn items(self, claimed: usize, variant: Option<&'static str>) -> Result<Items<'w>, Fault> {
-        let Self { buffer, room } = self.variant(variant)?;
-        let room = inside(room)?;
+        let Self { buffer, depth } = self.variant(variant)?;
+        let depth = inside(depth)?;
         buffer.byte(wire::ARRAY);
         let at = buffer.claim(claimed);
-        Ok(Items { buffer, room, at, claimed, count: 0, variant })
+        Ok(Items { buffer, depth, at, claimed, count: 0, variant })
     }
 
     #[inline]
     fn members(self, claimed: usize, variant: Option<&'static str>) -> Result<Members<'w>, Fault> {
-        let Self { buffer, room } = self.variant(variant)?;
-        let room = inside(room)?;
+        let Self { buffer, depth } = self.variant(variant)?;
+        let depth = inside(depth)?;
         buffer.byte(wire::OBJECT);
         let at = buffer.claim(claimed);
         let start = buffer.mark();
-        Ok(Members { buffer, room, at, claimed, start, key: None, variant })
+        Ok(Members { buffer, depth, at, claimed, start, key: None, variant })
     }
 }
 
@@ -98,12 +98,12 @@ impl<'w> Serializer<'w> {
 #[inline]
 fn part<T: Serialize + ?Sized>(
     buffer: &mut Buffer,
-    room: Room,
+    depth: Depth,
     mark: Mark,
     value: &T,
     segment: Segment,
 ) -> Result<(), Fault> {
-    match value.serialize(Serializer { buffer, room }) {
+    match value.serialize(Serializer { buffer, depth }) {
         Ok(()) => Ok(()),
         Err(fault) => {
             buffer.cut(mark);
@@ -197,7 +197,7 @@ impl<'w> ser::Serializer for Serializer<'w> {
     }
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Fault> {
-        value.serialize(Self { room: self.room.in_wrapper()?, ..self })
+        value.serialize(Self { depth: self.depth.enter_wrapper()?, ..self })
     }
     #[inline]
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
@@ -247,7 +247,7 @@ impl<'w> ser::Serializer for Serializer<'w> {
         Ok(match name {
             number::NUMBER | number::RAW => {
                 let start = self.buffer.mark();
-                Struct::Text { buffer: self.buffer, room: self.room, start }
+                Struct::Text { buffer: self.buffer, depth: self.depth, start }
             }
             _ => Struct::Members(self.members(length, None)?),
         })
@@ -270,7 +270,7 @@ impl<'w> ser::Serializer for Serializer<'w> {
 /// An array that is being written, perhaps as the content of a variant.
 struct Items<'w> {
     buffer: &'w mut Buffer,
-    room: Room,
+    depth: Depth,
     /// The position of its count.
     at: usize,
     claimed: usize,
@@ -282,7 +282,7 @@ impl Items<'_> {
     #[inline]
     fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
         let mark = self.buffer.mark();
-        part(self.buffer, self.room, mark, value, Segment::Index(self.count))
+        part(self.buffer, self.depth, mark, value, Segment::Index(self.count))
             .map_err(|fault| of_variant(fault, self.variant))?;
         self.count += 1;
         Ok(())
@@ -324,7 +324,7 @@ items! {
 /// `serde_json`.
 struct Members<'w> {
     buffer: &'w mut Buffer,
-    room: Room,
+    depth: Depth,
     /// The position of its count.
     at: usize,
     claimed: usize,
@@ -340,7 +340,7 @@ impl Members<'_> {
     fn set<T: Serialize + ?Sized>(&mut self, field: &'static str, value: &T) -> Result<(), Fault> {
         let mark = self.buffer.mark();
         self.buffer.member(field);
-        part(self.buffer, self.room, mark, value, Segment::Named(field))
+        part(self.buffer, self.depth, mark, value, Segment::Named(field))
             .map_err(|fault| of_variant(fault, self.variant))
     }
 
@@ -367,7 +367,7 @@ impl SerializeMap for Members<'_> {
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Fault> {
         self.cut_key();
         let mark = self.buffer.mark();
-        match key.serialize(KeySerializer { buffer: self.buffer, room: self.room }) {
+        match key.serialize(KeySerializer { buffer: self.buffer, depth: self.depth }) {
             Ok(()) => {
                 self.key = Some(mark);
                 Ok(())
@@ -384,7 +384,7 @@ impl SerializeMap for Members<'_> {
             return Err(Fault::new("its `Serialize` gives a value before its key"));
         };
         self.buffer.member_from(mark);
-        part(self.buffer, self.room, mark, value, Segment::Key)
+        part(self.buffer, self.depth, mark, value, Segment::Key)
     }
     #[inline]
     fn end(self) -> Result<(), Fault> {
@@ -417,7 +417,7 @@ enum Struct<'w> {
     /// JSON as text.
     Text {
         buffer: &'w mut Buffer,
-        room: Room,
+        depth: Depth,
         start: Mark,
     },
 }
@@ -433,9 +433,9 @@ impl SerializeStruct for Struct<'_> {
     ) -> Result<(), Fault> {
         match self {
             Self::Members(members) => members.set(field, value),
-            Self::Text { buffer, room, start } => {
+            Self::Text { buffer, depth, start } => {
                 let mark = buffer.mark();
-                let written = spelled(buffer, *room, *start, field, value);
+                let written = spelled(buffer, *depth, *start, field, value);
                 written.inspect_err(|_| buffer.cut(mark))
             }
         }
@@ -454,23 +454,23 @@ impl SerializeStruct for Struct<'_> {
 /// Writes a number or JSON that is given as text. It replaces one that was given before.
 fn spelled<T: Serialize + ?Sized>(
     buffer: &mut Buffer,
-    room: Room,
+    depth: Depth,
     start: Mark,
     field: &str,
     text: &T,
 ) -> Result<(), Fault> {
     let mark = buffer.mark();
-    text.serialize(KeySerializer { buffer, room })?;
+    text.serialize(KeySerializer { buffer, depth })?;
     let text = buffer.take_text(mark).ok_or_else(no_digits)?;
     if field == number::NUMBER {
         let number = number::parse(&text)?;
         buffer.cut(start);
-        return number.serialize(Serializer { buffer, room });
+        return number.serialize(Serializer { buffer, depth });
     }
     let json = number::parse_raw(&text)?;
     buffer.cut(start);
     // The nesting inside the text is counted too.
-    json.serialize(Serializer { buffer, room })
+    json.serialize(Serializer { buffer, depth })
 }
 
 #[cold]

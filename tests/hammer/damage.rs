@@ -1,5 +1,5 @@
-//! Random damage to a session's file: no changed, missing or added byte is ever served as data, and any damaged file can be saved
-//! over or deleted without a panic.
+//! Random damage to a session file: no changed, missing or added byte is ever served as data, and any damaged file can
+//! be saved over or deleted without a panic.
 use crate::figures::Figures;
 use crate::rounds::Rounds;
 use crate::support::dice::Dice;
@@ -13,7 +13,7 @@ trials! {
 }
 
 /// Random damage to a file of two versions: bits, bytes, sectors and slots that are changed, lost, moved, or
-/// copied from another session's file.
+/// copied from another session file.
 fn damaged_at_random(dice: &mut Dice, whole: &[u8], foreign: &[u8]) -> Vec<u8> {
     let mut file = whole.to_vec();
     for _ in 0..=dice.roll(3) {

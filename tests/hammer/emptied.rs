@@ -1,5 +1,5 @@
-//! A store that is emptied by `rm -rf DIR/*` under processes and threads at work: one process recreates it, and no session that was
-//! there before comes back.
+//! A store that is emptied by `rm -rf DIR/*` under processes and threads at work: one process recreates it, and no
+//! session that was there before comes back.
 use crate::figures::Figures;
 use crate::rounds::Rounds;
 use crate::stage::store_in;
@@ -37,8 +37,8 @@ fn shown(store: &FileStore, token: &Token) -> Option<String> {
     load(store, token).unwrap()
 }
 
-/// Runs a shell command in the store. It may fail: a session that is created in a directory at that instant keeps the directory
-/// from being removed.
+/// Runs a shell command in the store. It may fail: a session that is created in a directory at that instant keeps the
+/// directory from being removed.
 fn is_removed(root: &Path, way: &str) -> bool {
     Command::new("sh").args(["-c", way]).current_dir(root).status().unwrap().success()
 }
@@ -51,7 +51,8 @@ fn start(worker: Start, dir: &Path) -> Child {
     worker.stderr_to(File::create(dir.join("errors")).unwrap()).start()
 }
 
-/// Creates a session for each order, and loads the one that an order names. Reports its events as a number, at the end too.
+/// Creates a session for each order, and loads the one that an order names. Reports its events as a number, at the end
+/// too.
 fn serve(parent: &Parent) {
     let events = Arc::new(AtomicUsize::new(0));
     let observed = Arc::clone(&events);
@@ -104,8 +105,8 @@ fn of_processes_that_make_the_store_again_at_once_one_says_so(dir: &Path, time: 
 /// Ways to remove all files, one by one, in any order.
 const WAYS: [&str; 3] = [EMPTY, "find . -mindepth 1 -delete", "rm -f sessile.json; sleep 0.02; rm -rf ./*"];
 
-/// The writers are at any point of a save, a growing save or a rotation while the files are removed. Each round has a store of its
-/// own.
+/// The writers are at any point of a save, a growing save or a rotation while the files are removed. Each round has a
+/// store of its own.
 fn no_save_brings_a_session_back_that_was_there_before(dir: &Path, time: Duration) -> Figures {
     let mut worker = start(Start::of("save in stores that are emptied").with("DIR", dir), dir);
     let rounds = Rounds::new(time, &WAYS);

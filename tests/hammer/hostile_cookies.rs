@@ -1,5 +1,5 @@
-//! `Cookie` headers and ids without a pattern: nothing panics, nothing is found, nothing is made or touched in the store, and the
-//! victim's session stays as it is.
+//! `Cookie` headers and ids without a pattern: nothing panics, nothing is found, nothing is made or touched in the
+//! store, and the victim's session stays as it is.
 use crate::figures::Figures;
 use crate::rounds::Rounds;
 use crate::support::dice::Dice;
@@ -71,8 +71,8 @@ fn bent(dice: &mut Dice, headers: &[String], pieces: &[&str]) -> String {
     header.into_iter().collect()
 }
 
-/// The parts between the marks of a header, but for the victim's id, as an id, for each type that reads one. How many could
-/// be one.
+/// The parts between the marks of a header, but for the victim's id, as an id, for each type that reads one. How many
+/// could be one.
 fn check_values(store: &FileStore, victim: &str, header: &str) -> u64 {
     let mut well_formed = 0;
     for value in header.split(['=', ';', ' ']).filter(|value| *value != victim) {

@@ -367,7 +367,7 @@ fn sweep(store: &FileStore, ledger: &Ledger, full: bool) {
     assert_eq!((report.outcome, wrong), (SweepOutcome::Completed, [0; 2]), "{report:?}");
 }
 
-/// The files of sessions that have expired.
+/// The session files of expired sessions.
 fn expired(store: &FileStore) -> Vec<PathBuf> {
     let expired = |file: ScannedFile| matches!(file.content, Content::Expired(_)).then_some(file.path);
     store.files().map(Result::unwrap).filter_map(expired).collect()

@@ -14,6 +14,8 @@
 mod rounds;
 
 mod coherence;
+mod cookie_races;
+mod cut_offs;
 mod damage;
 mod emptied;
 mod ends;
@@ -46,6 +48,7 @@ const CHILD: &[&str] = &[];
 /// What its children can do.
 const WORKERS: &[&[(&str, Worker)]] = &[
     coherence::WORKERS,
+    cut_offs::WORKERS,
     emptied::WORKERS,
     ends::WORKERS,
     kill::WORKERS,
@@ -63,6 +66,8 @@ type Trials = &'static [(&'static str, fn(&Path, Duration) -> Figures)];
 
 const TRIALS: &[Trials] = &[
     coherence::TRIALS,
+    cookie_races::TRIALS,
+    cut_offs::TRIALS,
     damage::TRIALS,
     emptied::TRIALS,
     ends::TRIALS,

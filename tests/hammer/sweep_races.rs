@@ -1,6 +1,6 @@
-//! The sweep beside all other operations on the same sessions in other processes: a session that is renewed in time lives
-//! on, one whose renewal was refused or that has expired is gone for good, no entry of the expiry index is lost between
-//! insertions and a sweep, and a sweep that is killed is finished by the next one.
+//! The sweep beside all other operations on the same sessions in other processes: a session that is renewed in time
+//! lives on, one whose renewal was refused or that has expired is gone for good, no entry of the expiry index is lost
+//! between insertions and a sweep, and a sweep that is killed is finished by the next one.
 use crate::figures::Figures;
 use crate::rounds::Rounds;
 use crate::support::dice::Dice;
@@ -166,7 +166,8 @@ fn by_the_index() -> Start {
     Start::of("sweep all the time").with("WALKS", "0")
 }
 
-/// Sweeps by the system's clock, with `WALKS` also by walks, and reports how many sessions it removed and found renewed.
+/// Sweeps by the system's clock, with `WALKS` also by walks, and reports how many sessions it removed and found
+/// renewed.
 fn sweep_all_the_time(parent: &Parent) {
     let store = open(&root_of(parent), Clock::system());
     let (mut removed, mut renewed) = (0, 0);
@@ -322,8 +323,8 @@ fn sessions_that_expire_during_their_creation_are_swept(dir: &Path, time: Durati
     rounds.figures()
 }
 
-/// One process inserts sessions in an hour that is over for the other one, which removes that hour's bucket; it is stopped
-/// anywhere between reading its clock and the end of its save.
+/// One process inserts sessions in an hour that is over for the other one, which removes that hour's bucket; it is
+/// stopped anywhere between reading its clock and the end of its save.
 fn an_entry_inserted_during_its_buckets_removal_is_not_lost(dir: &Path, time: Duration) -> Figures {
     let root = dir.join("store");
     let early = open(&root, Clock::manual(hour(BASE + 1) + Duration::from_secs(1)));
@@ -431,8 +432,8 @@ const HOURS: u32 = 10;
 /// How long each of them lasts.
 const FAST_HOUR: Duration = Duration::from_millis(60);
 
-/// A clock by which an hour is over soon, the same in all processes. It stands still in each call, and for good when the
-/// last hour has begun.
+/// A clock by which an hour is over soon, the same in all processes. It stands still in each call, and for good when
+/// the last hour has begun.
 struct FastClock {
     began: SystemTime,
     clock: Clock,
@@ -898,7 +899,8 @@ fn an_index_removed_during_creations_loses_no_session(dir: &Path, time: Duration
     rounds.figures()
 }
 
-/// Removes the index again and again while four threads create sessions of up to five hours. Returns how many they created.
+/// Removes the index again and again while four threads create sessions of up to five hours. Returns how many they
+/// created.
 fn create_beside_removals(root: &Path, stores: &[FileStore; 2]) -> u64 {
     let made: [AtomicU64; 4] = Default::default();
     let is_over = AtomicBool::new(false);

@@ -1,5 +1,5 @@
-//! Changes that are made in the store at once: atomic among requests, kept whatever becomes of this one, and a pending login or
-//! rotation is carried out in the same step.
+//! Changes that are made in the store at once: atomic among requests, kept whatever becomes of this one, and a pending
+//! login or rotation is carried out in the same step.
 use crate::lifecycle::{add_one, elsewhere, entries, loaded, stored, stored_for, token_of};
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use parking_lot::Mutex;
@@ -274,8 +274,8 @@ fn taking_at_once_carries_out_a_login(stage: &Stage) {
     }
 }
 
-/// In a store of files: a store in memory of one lock would wait for ever. (The contract forbids it: a change never calls
-/// the store.)
+/// In a store of files: a store in memory of one lock would wait for ever. (The contract forbids it: a change never
+/// calls the store.)
 #[test]
 fn a_change_of_the_same_session_from_within_is_refused_at_once() {
     let stage = Stage::light_files();

@@ -1,5 +1,6 @@
-//! Changes of a store outside the library (`rm`, `mv`, a restored backup) are seen promptly by stores that watch, at once by
-//! stores without a cache, and within a minute by all others. The watcher's part is `watched`, of builds with the feature `watch`.
+//! Changes of a store outside the library (`rm`, `mv`, a restored backup) are seen promptly by stores that watch, at
+//! once by stores without a cache, and within a minute by all others. The watcher's part is `watched`, of builds with
+//! the feature `watch`.
 #[cfg(feature = "watch")]
 pub(crate) mod watched;
 
@@ -70,7 +71,7 @@ impl Stage {
     fn aside(&self) -> PathBuf {
         self.dir.path().join("aside")
     }
-    /// Where a copy of the session's file was put when it said "old".
+    /// Where a copy of the session file was put when it said "old".
     fn backup(&self, saved: &Saved) -> PathBuf {
         self.aside().join(saved.live.id.to_string())
     }
@@ -87,7 +88,7 @@ impl Stage {
     }
 }
 
-/// A change outside the library of the file of a session that says "new", and the result of a load afterwards.
+/// A change outside the library of a session file that says "new", and the result of a load afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OutsideChange {
     Remove,

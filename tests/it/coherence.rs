@@ -1,9 +1,9 @@
-//! Entries in the cache are never stale: every process sees a save or an end as soon as it was acknowledged in any process,
-//! however warm its cache is.
+//! Entries in the cache are never stale: every process sees a save or an end as soon as it was acknowledged in any
+//! process, however warm its cache is.
 //!
-//! Two open stores of one directory share its files and counters only, also within one process: most tests here have a writer
-//! and a reader, and the reader has an entry that it would serve without the invalidation. No store here watches the directory:
-//! that would hide a missing invalidation. Processes that meet at random are in `tests/hammer`.
+//! Two open stores of one directory share its files and counters only, also within one process: most tests here have a
+//! writer and a reader, and the reader has an entry that it would serve without the invalidation. No store here watches
+//! the directory: that would hide a missing invalidation. Processes that meet at random are in `tests/hammer`.
 use crate::support::apart::keep_apart;
 use crate::support::versions;
 use sessile::{

@@ -1,5 +1,5 @@
-//! Damage to a session's file: no changed, missing or added byte is ever served as data, the version in the
-//! other slot survives where it can, and any damaged file can be saved over or deleted without a panic. Random damage is tried by
+//! Damage to a session file: no changed, missing or added byte is ever served as data, the version in the other slot
+//! survives where it can, and any damaged file can be saved over or deleted without a panic. Random damage is tried by
 //! `tests/hammer`.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::support::texts::{append_plus, directory_in_memory, load, path_of, put, record};

@@ -1,5 +1,5 @@
-//! The handler's view: a dictionary that loads when it is first used, says whether it was read or changed, and checks types and
-//! names. `lifecycle` tests how its changes are saved.
+//! The handler's view: a dictionary that loads when it is first used, says whether it was read or changed, and checks
+//! types and names. `lifecycle` tests how its changes are saved.
 use crate::support::memory::{Call, Stage, made_up_token, on_every_storage, secs};
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize};

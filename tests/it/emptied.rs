@@ -1,5 +1,5 @@
-//! `rm -rf DIR/*` under running servers: all visitors are logged out, and the site keeps working. A removal in the midst of
-//! operations is tried by `tests/hammer`.
+//! `rm -rf DIR/*` under running servers: all visitors are logged out, and the site keeps working. A removal in the
+//! midst of operations is tried by `tests/hammer`.
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{directory_in_memory, path_of, put, record, text_of};
 use sessile::{
@@ -226,7 +226,7 @@ fn a_removal_that_goes_on_after_the_recreation_is_no_error() {
 }
 
 #[test]
-fn no_shard_is_made_again_in_silence_after_an_opening() {
+fn no_shard_is_recreated_in_silence_after_an_opening() {
     let dir = directory_in_memory();
     drop(options(false).open(dir.path()).unwrap());
     let events = Events::default();
@@ -241,7 +241,7 @@ fn no_shard_is_made_again_in_silence_after_an_opening() {
 
 /// If no more shards are removed for some seconds, the removal has ended and has left some.
 #[test]
-fn a_store_is_not_made_again_while_shards_are_left() {
+fn a_store_is_not_recreated_while_shards_are_left() {
     let dir = directory_in_memory();
     let store = options(false).cache_bytes(0).open(dir.path()).unwrap();
     let saved = store.create(&record("x"), RELAXED).unwrap();
@@ -265,7 +265,7 @@ fn a_store_is_not_made_again_while_shards_are_left() {
 
 #[cfg(feature = "watch")]
 #[test]
-fn a_shard_that_is_made_again_is_watched_again() {
+fn a_shard_that_is_recreated_is_watched_again() {
     let dir = directory_in_memory();
     let store = options(true).open(dir.path()).unwrap();
     assert!(store.watch_error().is_none());

@@ -1,5 +1,5 @@
-//! Expiry of sessions: deadlines, the saves that move them, their enforcement, and clocks that jump. No sweep runs here:
-//! expiry is decided when a session is read.
+//! Expiry of sessions: deadlines, the saves that move them, their enforcement, and clocks that jump. No sweep runs
+//! here: expiry is decided when a session is read.
 use crate::support::memory::{Call, Stage, on_every_storage, secs, start};
 use sessile::{
     Absent, Cookies, Durability, ErrorKind, Event, Expiry, Lifetime, Lookup, PublicId, Record, Renewal,

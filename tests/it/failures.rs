@@ -667,7 +667,7 @@ fn a_record_beyond_a_limit_keeps_the_old_version() {
     }
 }
 
-// ----------------------------------------------------------------------- things in place of a session's file
+// ----------------------------------------------------------------------- things in place of a session file
 
 /// Runs something that must not hang on a thread of its own.
 #[track_caller]
@@ -845,8 +845,8 @@ fn a_removed_directory_is_an_error_and_no_absent_session() {
     let shards = Shards::new();
     fs::remove_dir_all(&shards.root).unwrap();
     let text = format!(
-        "failed to open shard directory `{}`: the session directory itself was removed while the store was open; make it \
-         again and restart the program",
+        "failed to open shard directory `{}`: the session directory itself was removed while the store was open; recreate it \
+         and restart the program",
         shards.shard().display()
     );
     shards.check(ErrorKind::Io, &text, NO_SUCH_FILE, NO_SUCH_FILE);

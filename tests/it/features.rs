@@ -1,5 +1,5 @@
-//! Features of our dependencies belong to the whole program: any crate of it may switch them on. A program that has done so is
-//! built and run here, with the versions of our lock file and without the network.
+//! Features of our dependencies belong to the whole program: any crate of it may switch them on. A program that has
+//! done so is built and run here, with the versions of our lock file and without the network.
 use std::fs;
 use std::path::Path;
 use std::process::Command;

@@ -1,17 +1,17 @@
 //! The sender of any hostile `Cookie` header is a new visitor.
 //!
-//! For each of the headers below: nothing panics, nothing is found, nothing is made or touched in the store
-//! by reading or logging out, and a session that is stored afterwards gets an id that the header had nothing to do
-//! with. Then the same bytes through real servers, which must answer or hang up, and serve the next visitor. Headers without a
-//! pattern are tried by `tests/hammer`.
+//! For each of the headers below: nothing panics, nothing is found, nothing is made or touched in the store by reading
+//! or logging out, and a session that is stored afterwards gets an id that the header had nothing to do with. Then the
+//! same bytes through real servers, which must answer or hang up, and serve the next visitor. Headers without a pattern
+//! are tried by `tests/hammer`.
 use crate::support::client::{Browser, Client};
 use crate::support::hostile::{Site, check_fresh, may_bring, number_as_id, removes, various_headers};
 use crate::support::server::{self, Running};
 use sessile::{Cookies, Destroyed, Session};
 use std::collections::BTreeMap;
 
-/// The value of one `Cookie` line from an attacker that may know the victim's id, or the name of its file, or neither; but does
-/// not send the id as it is under the right name.
+/// The value of one `Cookie` line from an attacker that may know the victim's id, or the name of its file, or neither;
+/// but does not send the id as it is under the right name.
 fn hostile_headers(id: &str) -> Vec<String> {
     [various_headers(id), around_the_name(id)].concat()
 }

@@ -1,9 +1,9 @@
 //! The headers of a response, for every operation of a handler: exact header pairs, without any
 //! server.
 //!
-//! The promise: `Vary` when the session was looked at; `Set-Cookie` only for a new token or a moved deadline,
-//! and a removal only for a logout that presented an id, or a session that ran out here; `no-store` beside every cookie and every
-//! failure, `private` beside a live session; nothing at all for a request that left its session alone. And
+//! The promise: `Vary` when the session was looked at; `Set-Cookie` only for a new token or a moved deadline, and a
+//! removal only for a logout that presented an id, or a session that ran out here; `no-store` beside every cookie and
+//! every failure, `private` beside a live session; nothing at all for a request that left its session alone. And
 //! whatever is printed on the way, the id is in none of it.
 use crate::support::cookie_jar::{Jar, SetCookie};
 use crate::support::probe::{Call, Probe, quick_directory};
@@ -500,7 +500,8 @@ fn a_logout_that_meets_a_rotation_removes_the_cookie() {
     }
 }
 
-/// A session that could not be ended has to be reachable, so that it can be tried again: also under an id of this request.
+/// A session that could not be ended has to be reachable, so that it can be tried again: also under an id of this
+/// request.
 #[test]
 fn a_logout_that_failed_takes_no_cookie_away() {
     let site = Site::new();

@@ -52,7 +52,8 @@ impl Lowered {
     }
 }
 
-/// Each operation in a store of its own, with and without a copy in memory, relaxed and power-safe. How many entries it leaves.
+/// Each operation in a store of its own, with and without a copy in memory, relaxed and power-safe. How many entries it
+/// leaves.
 #[track_caller]
 fn check_allowed(operation: fn(&mut Session), entries_left: usize) {
     for (cache, durability) in [(0, Durability::Relaxed), (32 << 20, Durability::PowerSafe)] {

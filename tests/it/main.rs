@@ -28,6 +28,7 @@ mod kill;
 mod lifecycle;
 mod limits;
 mod logins;
+mod moved_ids;
 mod nesting;
 mod opening;
 mod permissions;

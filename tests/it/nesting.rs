@@ -1,5 +1,5 @@
-//! Values that nest without end: an error in both directions, before the stack is used up, whatever they nest in. All of it
-//! on a thread whose stack is an eighth of the usual one.
+//! Values that nest without end: an error in both directions, before the stack is used up, whatever they nest in. All
+//! of it on a thread whose stack is an eighth of the usual one.
 use crate::support::memory::sessions_in;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};

@@ -89,10 +89,10 @@ fn observed() -> (FileStoreOptions, Events) {
     (options, events)
 }
 
-// ------------------------------------------------------------------------------------------------ it mends
+// ------------------------------------------------------------------------------------------------ it repairs
 
 #[track_caller]
-fn check_mended(what: &str, open_up: impl FnOnce(&Path, &[Saved; 2]), want: (u64, u64)) {
+fn check_repaired(what: &str, open_up: impl FnOnce(&Path, &[Saved; 2]), want: (u64, u64)) {
     let dir = directory_in_memory();
     let root = dir.path().join("store");
     let saved = made(&root);
@@ -117,21 +117,21 @@ fn a_store_that_was_open_to_others_is_made_private_and_told() {
     // sessions.
     const DIRECTORIES: u64 = 1 + 256 + 3;
     const ALL: u64 = DIRECTORIES + 9;
-    check_mended("fsGroup", |root, _| allow_all(root, 0o2770, 0o660), (ALL, ALL));
-    check_mended("chmod -R 775", |root, _| allow_all(root, 0o775, 0o775), (ALL, ALL));
-    check_mended("chmod -R 777", |root, _| allow_all(root, 0o777, 0o777), (ALL, ALL));
-    check_mended("chmod -R a+rX", |root, _| allow_all(root, 0o755, 0o644), (ALL, 0));
-    check_mended("directories", |root, _| allow_all(root, 0o775, 0o600), (DIRECTORIES, DIRECTORIES));
-    check_mended("the root", |root, _| allow(root, 0o755), (1, 0));
-    check_mended("a shard", |root, _| allow(&root.join("7f"), 0o702), (1, 1));
-    check_mended("the index", |root, _| allow(&root.join("run/due"), 0o720), (1, 1));
-    check_mended("the user index", |root, _| allow(&root.join("run/users"), 0o720), (1, 1));
+    check_repaired("fsGroup", |root, _| allow_all(root, 0o2770, 0o660), (ALL, ALL));
+    check_repaired("chmod -R 775", |root, _| allow_all(root, 0o775, 0o775), (ALL, ALL));
+    check_repaired("chmod -R 777", |root, _| allow_all(root, 0o777, 0o777), (ALL, ALL));
+    check_repaired("chmod -R a+rX", |root, _| allow_all(root, 0o755, 0o644), (ALL, 0));
+    check_repaired("directories", |root, _| allow_all(root, 0o775, 0o600), (DIRECTORIES, DIRECTORIES));
+    check_repaired("the root", |root, _| allow(root, 0o755), (1, 0));
+    check_repaired("a shard", |root, _| allow(&root.join("7f"), 0o702), (1, 1));
+    check_repaired("the index", |root, _| allow(&root.join("run/due"), 0o720), (1, 1));
+    check_repaired("the user index", |root, _| allow(&root.join("run/users"), 0o720), (1, 1));
     let one_session = |root: &Path, saved: &[Saved; 2]| {
         let path = path_of(root, saved[0].live.id);
         allow(&path, 0o640);
         allow(path.parent().unwrap(), 0o770);
     };
-    check_mended("a session in its shard", one_session, (2, 1));
+    check_repaired("a session in its shard", one_session, (2, 1));
 }
 
 /// A link that another user planted must not decide which file's mode is changed, and a pipe must not block
@@ -238,7 +238,7 @@ fn refusal(options: FileStoreOptions, root: &Path) -> Error {
 #[track_caller]
 fn obey(error: &Error) {
     let text = error.to_string();
-    let (_, command) = text.split_once("to mend all: ").unwrap();
+    let (_, command) = text.split_once("to repair all: ").unwrap();
     assert!(Command::new("sh").args(["-ec", command]).status().unwrap().success(), "{command}");
 }
 
@@ -309,7 +309,7 @@ fn a_volume_of_another_user_that_all_may_write_to_is_refused() {
 }
 
 #[test]
-fn anothers_store_is_one_error_with_the_command_that_mends_it() {
+fn anothers_store_is_one_error_with_the_command_that_repairs_it() {
     if !is_root() {
         // Only the superuser can change owners, but every user can try another user's directory.
         let error = refusal(FileStoreOptions::new(), Path::new("/"));
@@ -338,7 +338,7 @@ fn anothers_store_is_one_error_with_the_command_that_mends_it() {
             root.display()
         );
         let end = format!(
-            "(of user 65534, mode {mode}); to mend all: chown -R 0:{group} '{0}' && chmod -R go= '{0}'",
+            "(of user 65534, mode {mode}); to repair all: chown -R 0:{group} '{0}' && chmod -R go= '{0}'",
             root.display()
         );
         assert!(text.starts_with(&begin) && text.ends_with(&end), "{text}\n{begin}\n{end}");
@@ -570,7 +570,7 @@ fn a_group_that_the_process_is_not_of_is_refused() {
     let want =
         format!("of its directories and files, 2 cannot be made accessible to group {GROUP} by user 12002");
     assert!(text.contains(&want), "{text}");
-    let (_, command) = text.split_once("to mend all: ").unwrap();
+    let (_, command) = text.split_once("to repair all: ").unwrap();
     let (command, _) = command.rsplit_once(", None").unwrap();
     assert!(Command::new("sh").args(["-ec", command]).status().unwrap().success(), "{command}");
     assert_eq!(member(USERS[1], &copy, &root, 0o022).line(), "open");
@@ -583,7 +583,7 @@ fn a_group_that_the_process_is_not_of_is_refused() {
 fn what_another_member_opened_to_all_users_is_refused() {
     if !is_root() {
         // No directory of another user can be had.
-        return check_mended("a shard", |root, _| allow(&root.join("7f"), 0o702), (1, 1));
+        return check_repaired("a shard", |root, _| allow(&root.join("7f"), 0o702), (1, 1));
     }
     let (dir, copy) = common_place();
     let root = dir.path().join("store");
@@ -642,8 +642,8 @@ fn the_command_leaves_a_groups_store_to_its_group() {
     }
 }
 
-/// The mode of a store's directory may have been changed by mistake: the command opens no session to other users for that, and
-/// takes none from them.
+/// The mode of a store's directory may have been changed by mistake: the command opens no session to other users for
+/// that, and takes none from them.
 #[test]
 fn the_command_changes_no_mode_and_refuses_what_disagrees() {
     for (group_access, name, mode, want) in [

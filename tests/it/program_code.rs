@@ -2,8 +2,8 @@
 //! worker, a lock or a session.
 //!
 //! It is called by way of observers, handlers, functions given to `update` and `update_now`, the code of the types that
-//! they change, responses and their bodies, and stores that are not ours. (A `Clock` is a type of the library's.) What a
-//! sweep's progress and a reaper's observer do by a panic, `sweep` and `reaper` have.
+//! they change, responses and their bodies, and stores that are not ours. (A `Clock` is a type of the library's.) What
+//! a sweep's progress and a reaper's observer do by a panic, `sweep` and `reaper` have.
 use crate::support::client::{Browser, Client};
 use crate::support::rerun;
 use crate::support::server;

@@ -1,5 +1,5 @@
-//! The reaper: expired sessions are removed without a call, only its handle and the store's end stop the thread, these stop
-//! it soon, and it leaves nothing behind.
+//! The reaper: expired sessions are removed without a call, only its handle and the store's end stop the thread, these
+//! stop it soon, and it leaves nothing behind.
 use crate::support::client::Client;
 use crate::support::cookie_jar::Jar;
 use crate::support::process::{Child, Parent, Start, Worker, hear_from_all, say_to_all};
@@ -641,8 +641,8 @@ fn a_forked_child_can_drop_its_copy_of_a_reaper() {
 #[track_caller]
 fn in_child<T>(mut value: Option<T>, operation: impl FnOnce(T)) -> Option<T> {
     use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-    // SAFETY: the child ends without returning from here; its calls before that must work with the locks of other threads
-    // held for ever, which is the subject of the test.
+    // SAFETY: the child ends without returning from here; its calls before that must work with the locks of other
+    // threads held for ever, which is the subject of the test.
     match unsafe { libc::fork() } {
         -1 => panic!("{}", std::io::Error::last_os_error()),
         0 => {

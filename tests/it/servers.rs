@@ -403,7 +403,7 @@ fn a_failed_handler_drops_its_changes_at_any_status() {
     });
 }
 
-const GONE: &str = "Your session ended while this request was under way. Please try again.\n";
+const GONE: &str = "Your session ended or changed while this request was under way. Please try again.\n";
 
 #[test]
 fn a_session_that_went_away_is_answered_with_409_and_no_cookie() {

@@ -239,8 +239,8 @@ fn progress_is_reported_throughout_one_shard() {
     }
 }
 
-/// Sweeps, and stops after a tenth of a second or two, until nothing is left to do. Returns the sums of examined, removed
-/// and renewed.
+/// Sweeps, and stops after a tenth of a second or two, until nothing is left to do. Returns the sums of examined,
+/// removed and renewed.
 #[track_caller]
 fn sweep_in_pieces(fixture: &Fixture) -> [u64; 3] {
     let mut sums = [0; 3];

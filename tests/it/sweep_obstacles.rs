@@ -1,5 +1,5 @@
-//! Obstacles of a sweep: damage, leftovers, foreign files, a damaged index, a clock that jumps. They are counted and stop
-//! nothing: expired sessions are removed, live ones stay, and foreign files are left alone.
+//! Obstacles of a sweep: damage, leftovers, foreign files, a damaged index, a clock that jumps. They are counted and
+//! stop nothing: expired sessions are removed, live ones stay, and foreign files are left alone.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use crate::failures::{again_on_small_disk, cause, fill_up};
 use crate::support::dice::Dice;
@@ -794,7 +794,8 @@ fn a_sweep_of_a_full_disk_makes_room_and_forgets_nothing() {
     for session in &renewed {
         fixture.renew(&session.token, 50 * HOUR);
     }
-    // Their bucket's hour is over: live sessions must be inserted elsewhere, in files for which there is no room at first.
+    // Their bucket's hour is over: live sessions must be inserted elsewhere, in files for which there is no room at
+    // first.
     fixture.clock.advance(2 * HOUR);
     let mut ballast = File::create(disk.join("ballast")).unwrap();
     fill_up(&mut ballast);

@@ -1,5 +1,5 @@
-//! Open stores of one directory that share no counters: an operation of one invalidates no cache entry of another, as if
-//! its process were killed before.
+//! Open stores of one directory that share no counters: an operation of one invalidates no cache entry of another, as
+//! if its process were killed before.
 #![expect(clippy::unwrap_used, reason = "in tests a failure is a panic")]
 use std::path::Path;
 

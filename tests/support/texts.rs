@@ -22,7 +22,7 @@ pub(crate) fn text_of(record: &Record) -> String {
     record.entries().get("text").unwrap().get().unwrap()
 }
 
-/// Path of a session's file: the first byte of its digest is the directory.
+/// Path of a session file: the first byte of its digest is the directory.
 pub(crate) fn path_of(root: &Path, id: PublicId) -> PathBuf {
     let name = id.to_string();
     root.join(&name[..2]).join(&name[2..])

@@ -1,13 +1,15 @@
 //! The same session workload on sessile and on its alternatives: in one program, in turns, over several
 //! rounds, so that ratios are meaningful on a noisy machine.
 //!
-//! `workload` defines the operations, `mix` the order in which the life of sessions mixes them, `peers` the candidates and their configuration, `measure` the timing,
-//! `compare` the order.
+//! `workload` defines the operations, `mix` the order in which the life of sessions mixes them, `peers` the candidates
+//! and their configuration, `measure` the timing, `compare` the order.
 mod about;
 mod compare;
 mod measure;
 #[path = "../../common/mix.rs"]
 mod mix;
+#[cfg(test)]
+mod mix_tests;
 mod panel;
 mod peer;
 mod peers;

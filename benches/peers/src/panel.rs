@@ -1,4 +1,5 @@
-//! The figures that both charts show, in their order: which cases stand together, what each does, which line is whose. Draws nothing.
+//! The figures that both charts show, in their order: which cases stand together, what each does, which line is whose.
+//! Draws nothing.
 use crate::measure::{Case, Figures};
 use crate::peers::PeerName;
 use crate::workload::{Durability, Operation};

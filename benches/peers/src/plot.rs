@@ -1,5 +1,6 @@
-//! The figures as a picture: a panel for each operation, a line for each peer, a ring for the fewest threads and a dot for the most,
-//! on a logarithmic axis. Readable at 400 pixels, its own width, and in the reader's colours: dark where the page is.
+//! The figures as a picture: a panel for each operation, a line for each peer, a ring for the fewest threads and a dot
+//! for the most, on a logarithmic axis. Readable at 400 pixels, its own width, and in the reader's colours: dark where
+//! the page is.
 //!
 //! The picture is written as text, because a drawing library gives fixed colours to shapes and no style to choose them.
 use crate::measure::Figures;

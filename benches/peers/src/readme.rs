@@ -1,5 +1,5 @@
-//! The figures as README shows them: a chart of text, a table, and a caption, between two marks of the file. Text is readable on
-//! every page that shows README, without the repository around it, and in any colours.
+//! The figures as README shows them: a chart of text, a table, and a caption, between two marks of the file. Text is
+//! readable on every page that shows README, without the repository around it, and in any colours.
 use crate::measure::{Case, Figures};
 use crate::panel::{Line, Panel, Scale, bytes, of_case, panels, threads};
 use crate::peers::PeerName;

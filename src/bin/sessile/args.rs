@@ -7,13 +7,13 @@ use std::path::PathBuf;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  failed; standard error says why
+  1  failed; standard error has the reason
   2  wrong usage
-  3  done, and something is missing, damaged or could not be read
+  3  done, but data is missing, damaged or could not be read
   4  another sweep is running; nothing was done
 
 All verbs run safely beside the programs that use the store. Run them as the
-user who owns the store; root may run those that only read: stat, verify
+owner of the store. Root may run the verbs that only read: stat, verify
 without --repair, list, show, export, sweep --dry-run. With --json, each error is an
 object on standard error: {\"error\": …}.";
 
@@ -37,9 +37,9 @@ pub(crate) enum Verb {
     /// Print one session as JSON
     #[command(long_about = format!("Print one session as JSON\n\n{ID}"))]
     Show(One),
-    /// Delete one session, at once in every running server
-    #[command(long_about = format!("Delete one session, at once in every running server\n\n{ID}"))]
-    Delete(One),
+    /// Delete a session, all of a user, or all, at once in every running server
+    #[command(long_about = format!("{DELETE}\n\n{ID}"))]
+    Delete(Delete),
     Export(Export),
     Import(Import),
 }
@@ -58,8 +58,8 @@ Examples:
 Each hour by cron, for a store of the user `shop` (/etc/cron.d/sessile):
   17 * * * *  shop  sessile sweep /var/lib/shop/sessions >/dev/null
 
-JSON: outcome (completed, already_running), examined, removed, renewed,
-damaged, temporary, unknown, failed, bytes_freed, seconds.
+JSON: outcome (completed, already_running), examined, removed, cut_off,
+renewed, damaged, temporary, unknown, failed, bytes_freed, seconds.
 
 Exit codes: see sessile --help.")]
 pub(crate) struct Sweep {
@@ -93,7 +93,7 @@ pub(crate) struct Sweep {
 Example:
   sessile stat /var/lib/shop/sessions
 
-JSON: live, expired, damaged, unfinished, temporary, unknown, failed, bytes,
+JSON: live, expired, cut_off, damaged, unfinished, temporary, unknown, failed, bytes,
 logged_in, ages and deadlines (lists of from_seconds, below_seconds, sessions),
 seconds.
 
@@ -105,12 +105,12 @@ pub(crate) struct Stat {
 
 /// Read every file and list each that is not a sound session
 ///
-/// Damaged files are listed by the digest of their session's id, as in logs;
-/// all others by path: lost (and recreated by --repair), unfinished and
-/// temporary (left by killed processes; a sweep removes them after an hour), no
-/// file (a link, pipe or directory in a session's place), newer (written by a
-/// newer version), unknown. The exit code is 3 if anything is listed, repaired
-/// or not.
+/// Damaged files are listed by the digest of their session's id, as in logs.
+/// All other files are listed by path: lost (and recreated by --repair),
+/// unfinished and temporary (left by killed processes; a sweep removes them
+/// after an hour), no file (a link, pipe or directory in a session's place),
+/// newer (written by a newer version), unknown. The exit code is 3 if any file
+/// is listed, repaired or not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -171,26 +171,52 @@ impl List {
 
 const ID: &str = "\
 The session's id, which is its cookie's value, is read from the environment variable SESSILE_ID or else from \
-standard input, alone or as name=value (as copied from a browser): the arguments of a process can be seen by other users.";
+standard input, alone or as name=value (as copied from a browser), because other users can see the arguments of a \
+process.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Examples:
+Example:
   sessile show /var/lib/shop/sessions <id.txt
-  SESSILE_ID=$(cat id.txt) sessile delete /var/lib/shop/sessions
-  sessile delete --public-id 0f3a… /var/lib/shop/sessions
 
-JSON of show: as a line of export; or id, absent (not found, expired, damaged).
-Of delete: id, deleted.
+JSON: as a line of export; or id, absent (not found, expired, damaged).
 
 Exit codes: see sessile --help.")]
 pub(crate) struct One {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// The session by the digest of its id, which is no secret: 40 hexadecimal
+    /// The digest of the session's id, which is no secret: 40 hexadecimal
     /// characters, as in logs and file names
     #[arg(long, value_name = "HEX", value_parser = public_id)]
     pub(crate) public_id: Option<PublicId>,
+}
+
+const DELETE: &str = "\
+Delete a session, all of a user, or all, at once in every running server
+
+The sessions of a user, and all sessions, are ended by one entry in the log of cut-offs, whatever their number. Those that \
+begin afterwards live. A session that is restored from a backup stays ended. `--all` also makes a new log if that is lost.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  SESSILE_ID=$(cat id.txt) sessile delete /var/lib/shop/sessions
+  sessile delete --public-id 0f3a… /var/lib/shop/sessions
+  sessile delete --user ada /var/lib/shop/sessions
+  sessile delete --all /var/lib/shop/sessions
+
+JSON: id, deleted. With --user: user, ended (true). With --all: all, ended.
+
+Exit codes: see sessile --help.")]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    pub(crate) one: One,
+    /// End every session of this user
+    #[arg(long, value_name = "NAME", conflicts_with = "public_id")]
+    pub(crate) user: Option<String>,
+    /// End every session, also those without a user
+    #[arg(long, conflicts_with_all = ["public_id", "user"])]
+    pub(crate) all: bool,
 }
 
 fn public_id(text: &str) -> Result<PublicId, &'static str> {
@@ -221,18 +247,18 @@ pub(crate) struct Export {
     pub(crate) dir: PathBuf,
 }
 
-/// Import sessions that were exported
+/// Import exported sessions
 ///
 /// Reads standard input. A session that exists is left alone, unless it has
 /// expired; an expired session in the input is skipped. A damaged or unfinished
 /// file in a session's place is an error. Names of entries and sizes are not
 /// checked against any server's limits. A session that was deleted after the
-/// export lives again.
+/// export is live again.
 ///
-/// Wrong lines are listed and the others imported (exit code 3), also if the
-/// input ends without the line that counts the sessions. When the disk is full
-/// or cannot be written, the import stops (exit code 1). It can be repeated.
-/// Takes about 60 bytes of memory for each session.
+/// Wrong lines are listed and the other lines are imported (exit code 3), also
+/// if the input ends without the line that counts the sessions. When the disk is
+/// full or cannot be written, the import stops (exit code 1). An import can be
+/// repeated. It takes about 60 bytes of memory for each session.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -249,8 +275,8 @@ pub(crate) struct Import {
     /// Make each session power-safe before the next
     #[arg(long)]
     pub(crate) power_safe: bool,
-    /// Take a part of an export, or one of an early version: without the last
-    /// line that counts the sessions
+    /// Accept a part of an export, or an export of an early version, which lacks
+    /// the last line that counts the sessions
     #[arg(long)]
     pub(crate) partial: bool,
 }

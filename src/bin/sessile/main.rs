@@ -1,6 +1,7 @@
 //! The command `sessile`: administers a store beside the programs that use it. Uses the public API only.
 //!
-//! Results go to standard output, in words or (`--json`) as one JSON object; progress and warnings go to standard error.
+//! Results go to standard output, in words or (`--json`) as one JSON object; progress and warnings go to standard
+//! error.
 mod args;
 mod export;
 mod import;
@@ -20,6 +21,7 @@ use sessile::{Error, Event, FileStore, FileStoreOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use terminal::{error_chain, json_line, plain_usage, report_errors_as_json, spare_path, warn};
 
 /// The result of a verb that was carried out.
@@ -154,18 +156,33 @@ fn open(dir: &Path, access: Access) -> Result<FileStore, Failure> {
     Ok(options.create(false).open(dir)?)
 }
 
+/// Whether the store that was opened has lost its log of cut-offs.
+static LOG_IS_LOST: AtomicBool = AtomicBool::new(false);
+
+fn is_log_lost() -> bool {
+    LOG_IS_LOST.load(Ordering::Relaxed)
+}
+
 /// An event of a store, in words for operators.
 fn in_words(event: &Event<'_>) -> String {
     match event {
         Event::ShardsRecreated { path, shards } => format!(
-            "session directory `{}` lacked shard directories, which were made again: {}",
+            "session directory `{}` lacked shard directories, which were recreated: {}",
             path.display(),
             shards.join(", ")
         ),
         Event::ParametersRecreated { path } => format!(
-            "session directory `{}` had sessions and no parameters file `sessile.json`, which was made again",
+            "session directory `{}` had sessions and no parameters file `sessile.json`, which was recreated",
             path.display()
         ),
+        Event::CutOffsLost { path, reason } => {
+            LOG_IS_LOST.store(true, Ordering::Relaxed);
+            format!(
+                "the log of cut-offs `{}` is lost: {reason}; no session with a user is found until it is restored from a backup, \
+                 or all sessions are ended (`sessile delete --all`)",
+                path.display()
+            )
+        }
         other => format!("{other:?}"),
     }
 }

@@ -1,10 +1,11 @@
-//! `sessile show` and `sessile delete`: one session, by its id or by the digest of its id.
-use crate::args::One;
+//! `sessile show` and `sessile delete`: one session, by its id or by the digest of its id; and the end of all sessions of a user,
+//! or of all.
+use crate::args::{Delete, One};
 use crate::session_json::SessionJson;
-use crate::terminal::{json_line, json_pretty, print, prompt, warn};
+use crate::terminal::{json_line, json_pretty, plain, print, prompt, warn};
 use crate::{Access, Failure, Outcome, VerbResult, open};
 use serde_json::json;
-use sessile::{Absent, FileStore, Lookup, PublicId, SessionId};
+use sessile::{Absent, FileStore, Lookup, PublicId, SessionId, Store};
 use std::io::{self, BufRead, IsTerminal, Read};
 
 /// The environment variable that may hold the id.
@@ -75,9 +76,27 @@ pub(crate) fn show(args: &One, json: bool) -> VerbResult {
     }
 }
 
-pub(crate) fn delete(args: &One, json: bool) -> VerbResult {
-    let store = open(&args.dir, Access::Write)?;
-    let id = read_session_ref(args)?;
+pub(crate) fn delete(args: &Delete, json: bool) -> VerbResult {
+    let store = open(&args.one.dir, Access::Write)?;
+    if args.all {
+        store.delete_all()?;
+        print(if json {
+            json_line(&json!({"all": true, "ended": true}))
+        } else {
+            "all sessions ended".into()
+        })?;
+        return Ok(Outcome::Ok);
+    }
+    if let Some(user) = &args.user {
+        store.delete_of(user, None)?;
+        print(if json {
+            json_line(&json!({"user": user, "ended": true}))
+        } else {
+            format!("all sessions of the user ended: {}", plain(user))
+        })?;
+        return Ok(Outcome::Ok);
+    }
+    let id = read_session_ref(&args.one)?;
     let deleted = store.delete_by_id(&id)?;
     if json {
         print(json_line(&json!({"id": id.to_string(), "deleted": deleted})))?;

@@ -23,7 +23,8 @@ pub(crate) struct SessionJson {
     touched: Time,
     deadline: Time,
     expiry: ExpiryJson,
-    /// Whether the cookie ends with the browser because the program's lifetime says so. Omitted if false.
+    /// Whether the cookie expires when the browser is closed, because the program's `Lifetime` says so. Omitted if
+    /// false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     ends_with_browser: bool,
     /// Whether the visitor has come only once and has not logged in. Omitted if false.
@@ -68,7 +69,8 @@ impl Trailer {
         Self { form: FORM, sessions }
     }
 
-    /// Reads a line, if it begins as a last line does.
+    /// Parses the last line of an export. `None` if the line does not begin with the key `sessile_export`, and so is a
+    /// session; an error if it does, and the rest cannot be parsed.
     pub(crate) fn read(line: &[u8]) -> Option<serde_json::Result<Self>> {
         let inside = line.strip_prefix(b"{")?.trim_ascii_start();
         inside.starts_with(br#""sessile_export""#).then(|| {
@@ -152,7 +154,8 @@ impl SessionJson {
             user: record.user().map(str::to_owned),
             last_login: login.at.map(Time::from),
             cut_off: login.cut_off,
-            user_digest: login.user_digest.map(|digest| format!("{:032x}", u128::from_be_bytes(digest))),
+            // It follows the user.
+            user_digest: None,
             device_note: record.device_note().map(str::to_owned),
             entries: record.entries().iter().map(entry).collect::<sessile::Result<_>>()?,
         })

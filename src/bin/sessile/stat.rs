@@ -19,7 +19,10 @@ pub(crate) fn read_all(store: &FileStore, mut visit: impl FnMut(ScannedFile)) ->
         bar.at_directory(files.shards_begun().saturating_sub(1).into(), read);
         match file {
             Ok(file) => {
-                read += u64::from(matches!(file.content, Content::Live(_) | Content::Expired(_)));
+                read += u64::from(matches!(
+                    file.content,
+                    Content::Live(_) | Content::Expired(_) | Content::CutOff(_)
+                ));
                 visit(file);
             }
             Err(error) => {
@@ -85,8 +88,10 @@ impl Histogram {
 struct Counts {
     live: u64,
     expired: u64,
+    moved: u64,
     damaged: u64,
     unfinished: u64,
+    cut_off: u64,
     temporary: u64,
     unknown: u64,
     failed: u64,
@@ -106,6 +111,8 @@ impl Counts {
                 &mut self.live
             }
             Content::Expired(_) => &mut self.expired,
+            Content::Moved(_) => &mut self.moved,
+            Content::CutOff(_) => &mut self.cut_off,
             Content::Damaged(_) => &mut self.damaged,
             Content::Unfinished(_) => &mut self.unfinished,
             Content::Temporary => &mut self.temporary,
@@ -125,6 +132,8 @@ pub(crate) fn stat(args: &Stat, json: bool) -> VerbResult {
         print(json_line(&json!({
             "live": counts.live,
             "expired": counts.expired,
+            "moved": counts.moved,
+            "cut_off": counts.cut_off,
             "damaged": counts.damaged,
             "unfinished": counts.unfinished,
             "temporary": counts.temporary,
@@ -148,6 +157,8 @@ fn in_words(counts: &Counts) -> String {
         (counts.live, "live"),
         (counts.logged_in, "of them logged in"),
         (counts.expired, "expired"),
+        (counts.moved, "moved to another id"),
+        (counts.cut_off, "cut off"),
         (counts.damaged, "damaged"),
         (counts.unfinished, "unfinished"),
         (counts.temporary, "temporary"),

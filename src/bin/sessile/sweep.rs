@@ -64,6 +64,8 @@ fn summary(report: &SweepReport, dry_run: bool) -> String {
         HumanBytes(report.bytes_freed),
     );
     for (count, noun) in [
+        (report.moved, "moved ids"),
+        (report.cut_off, "cut off"),
         (report.renewed, "renewed"),
         (report.damaged, "damaged"),
         (report.temporary, "leftovers"),
@@ -83,6 +85,8 @@ fn as_json(report: &SweepReport) -> serde_json::Value {
         "outcome": if is_done { "completed" } else { "already_running" },
         "examined": report.examined,
         "removed": report.removed,
+        "moved": report.moved,
+        "cut_off": report.cut_off,
         "renewed": report.renewed,
         "damaged": report.damaged,
         "temporary": report.temporary,

@@ -98,9 +98,10 @@ pub(crate) fn verify(args: &Verify, json: bool) -> VerbResult {
     let lost = |path| Finding { kind: Kind::Lost, id: None, path, moved_to: None };
     let mut findings: Vec<_> = made.into_iter().map(lost).collect();
     let store = open(&args.dir, if args.repair { Access::Write } else { Access::Read })?;
-    let mut examined = 0_u64;
+    let (mut examined, mut moved) = (0_u64, 0_u64);
     let mut failed = read_all(&store, |file| {
         examined += u64::from(is_of_session(&file.content));
+        moved += u64::from(matches!(file.content, Content::Moved(_)));
         findings.extend(finding(file));
     });
     failed += look_again(&store, &mut findings);
@@ -115,6 +116,7 @@ pub(crate) fn verify(args: &Verify, json: bool) -> VerbResult {
         let found: Vec<_> = findings.iter().map(Finding::to_json).collect();
         print(json_line(&json!({
             "examined": examined,
+            "moved": moved,
             "found": found,
             "failed": failed,
             "not_moved": not_moved,
@@ -129,6 +131,9 @@ pub(crate) fn verify(args: &Verify, json: bool) -> VerbResult {
             HumanCount((findings.len() - damaged) as u64),
             HumanCount(failed),
         );
+        if moved > 0 {
+            write!(summary, ", {} moved to another id", HumanCount(moved)).expect("into a string");
+        }
         if not_moved > 0 {
             write!(summary, ", {} could not be moved", HumanCount(not_moved)).expect("into a string");
         }
@@ -136,18 +141,27 @@ pub(crate) fn verify(args: &Verify, json: bool) -> VerbResult {
     }
     Ok(match findings.is_empty() && failed == 0 {
         _ if not_moved > 0 => Outcome::Incomplete,
-        true => Outcome::Ok,
-        false => Outcome::Findings,
+        true if !crate::is_log_lost() => Outcome::Ok,
+        _ => Outcome::Findings,
     })
 }
 
 fn is_of_session(content: &Content) -> bool {
-    matches!(content, Content::Live(_) | Content::Expired(_) | Content::Damaged(_) | Content::Unfinished(_))
+    matches!(
+        content,
+        Content::Live(_)
+            | Content::CutOff(_)
+            | Content::Expired(_)
+            | Content::Damaged(_)
+            | Content::Unfinished(_)
+    )
 }
 
 fn finding(file: ScannedFile) -> Option<Finding> {
     let (kind, id) = match file.content {
-        Content::Live(Live { record, id }) | Content::Expired(Live { record, id }) => {
+        Content::Live(Live { record, id })
+        | Content::CutOff(Live { record, id })
+        | Content::Expired(Live { record, id }) => {
             let is_sound = record.entries().iter().all(|(_, value)| value.to_json().is_ok());
             return (!is_sound).then_some(Finding {
                 kind: Kind::Damaged,
@@ -156,6 +170,7 @@ fn finding(file: ScannedFile) -> Option<Finding> {
                 moved_to: None,
             });
         }
+        Content::Moved(_) => return None,
         Content::Damaged(id) => (Kind::Damaged, Some(id)),
         Content::Unfinished(id) => (Kind::Unfinished, Some(id)),
         Content::Temporary => (Kind::Temporary, None),
@@ -180,7 +195,7 @@ fn look_again(store: &FileStore, findings: &mut Vec<Finding>) -> u64 {
             return true;
         }
         match finding.id.map(|id| store.load_by_id(&id)) {
-            Some(Ok(Lookup::Live(_) | Lookup::Absent(Absent::Expired(_)))) => false,
+            Some(Ok(Lookup::Live(_) | Lookup::Absent(Absent::Expired(_) | Absent::Moved(_)))) => false,
             Some(Err(error)) => {
                 failed += 1;
                 warn(error_chain(&error));

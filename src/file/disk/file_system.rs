@@ -72,7 +72,8 @@ impl Root {
         Ok(())
     }
 
-    /// The resource that ran out, after `ENOSPC`: some file systems run out of inodes long before they run out of bytes.
+    /// The resource that ran out, after `ENOSPC`: some file systems run out of inodes long before they run out of
+    /// bytes.
     pub(in crate::file) fn enospc_reason(&self) -> &'static str {
         match call("stat file system", || fs::fstatvfs(&self.fd)) {
             Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => "no inodes left on the file system",

@@ -84,8 +84,8 @@ pub(in crate::file) fn write_parts_at<const N: usize>(
     Ok(())
 }
 
-/// Appends `bytes` to a file that was opened with [`Access::Append`](super::Access::Append). Entries that others append meanwhile come before or
-/// after them, not in between.
+/// Appends `bytes` to a file that was opened with [`Access::Append`](super::Access::Append). Entries that others append
+/// meanwhile come before or after them, not in between.
 ///
 /// # Errors
 ///
@@ -142,8 +142,8 @@ pub(in crate::file) fn read_whole<R>(
     is_whole: impl FnOnce(&[u8]) -> bool,
     look: impl FnOnce(&[u8]) -> R,
 ) -> io::Result<Option<R>> {
-    // The buffer has one byte more than the usual size: if that byte is not filled, the file has no more. The buffer is
-    // not cleared before it is filled.
+    // The buffer has one byte more than the usual size. A read that fills this byte shows that the file is larger. The
+    // buffer is left uninitialized before the read.
     #[expect(
         clippy::large_stack_arrays,
         reason = "threads have megabytes, and it is not touched beyond what is read"

@@ -41,7 +41,7 @@ impl Sharing {
 
     /// Sets the mode of a file that another process may have made, if its mode is wrong. In a group's store, a file of
     /// another user is left alone, because only its owner may set the mode, and does.
-    pub(in crate::file) fn mend_mode(self, file: &File, found: &Stat) -> io::Result<()> {
+    pub(in crate::file) fn repair_mode(self, file: &File, found: &Stat) -> io::Result<()> {
         let is_anothers = || self == Self::Group && found.owner != rustix::process::geteuid().as_raw();
         if found.mode == self.file().as_raw_mode() || is_anothers() { Ok(()) } else { self.set_mode(file) }
     }

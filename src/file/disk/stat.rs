@@ -99,7 +99,7 @@ pub(super) fn stat(file: impl AsFd, name: impl Arg + Copy, flags: AtFlags) -> Re
                 bytes: stat.stx_size,
             })
         }
-        // Kernels before 4.11 lack it, and some container filters forbid it.
+        // Kernels before 4.11 have no `statx`, and the system-call filters of some containers forbid it.
         Err(Errno::NOSYS | Errno::PERM) => with_times(file, name, flags),
         Err(errno) => Err(errno),
     }

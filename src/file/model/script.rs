@@ -1,4 +1,4 @@
-//! The steps of a script: four bytes each; all bytes are valid.
+//! The steps of a model test's script. Four bytes encode a step, and every value of them is a valid step.
 use crate::file::disk::faults::{PAGE, SHORT};
 use rustix::io::Errno;
 
@@ -17,20 +17,20 @@ pub(super) const FAULTS: [i32; 10] = [
     Errno::INTR.raw_os_error(),
 ];
 
-/// The store of an operation.
+/// Which of the four stores on one directory carries out a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::file) enum By {
-    /// Remembers all of them.
+    /// Its cache holds all sessions.
     Cached,
-    /// Remembers none.
-    Bare,
-    /// Has room for about one in each part of its cache.
-    Forgetful,
-    /// Remembers all of them, as another process does.
+    /// It has no cache.
+    Uncached,
+    /// Its cache holds about one session in each part.
+    SmallCache,
+    /// Its cache holds all sessions; it stands for another process.
     AlsoCached,
 }
 
-pub(super) const ALL: [By; 4] = [By::Cached, By::Bare, By::Forgetful, By::AlsoCached];
+pub(super) const ALL: [By; 4] = [By::Cached, By::Uncached, By::SmallCache, By::AlsoCached];
 
 /// The changes that an update makes.
 #[derive(Clone, Copy, Debug)]
@@ -63,9 +63,12 @@ pub(in crate::file) enum Step {
         by: By,
         at: u8,
     },
+    /// With a grace period of this many minutes, and with a login or without.
     Rotate {
         by: By,
         at: u8,
+        grace: u8,
+        logs_in: bool,
     },
     Delete {
         by: By,
@@ -81,6 +84,12 @@ pub(in crate::file) enum Step {
         by: By,
         at: u8,
         safe: bool,
+    },
+    /// All sessions of the user of a session, or all.
+    CutOff {
+        by: By,
+        at: u8,
+        all: bool,
     },
     Advance {
         minutes: u8,
@@ -121,13 +130,15 @@ impl From<[u8; 4]> for Step {
                 Self::Update { by, at, update: Update { safe, kilobytes, renewed_by } }
             }
             5 => Self::Keep { by, at },
-            6 => Self::Rotate { by, at },
+            // A third of them without a grace period.
+            6 => Self::Rotate { by, at, grace: if a % 3 == 0 { 0 } else { a }, logs_in: b & 2 != 0 },
             7 => Self::Delete { by, at },
             8 => Self::Advance { minutes: a },
             // All shards are walked, which takes as long as many other lines.
             9 => Self::Sweep { by, full: b & 0x1e == 2 },
             10 => Self::Reopen { by },
-            11 | 12 => Self::Fail { call: a % 40, fault: b, for_good: a >= 200 },
+            12 => Self::CutOff { by, at, all: a >= 200 },
+            11 => Self::Fail { call: a % 40, fault: b, for_good: a >= 200 },
             13 => Self::End { by, at },
             14 => Self::BringIn { by, at, safe },
             _ => Self::SetBack { minutes: a % 100 },

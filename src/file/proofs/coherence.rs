@@ -1,7 +1,8 @@
-//! A load that begins after a save or an end has returned sees that or something newer, in every process; an end is final.
+//! A load that begins after a save or an end has returned sees its result or a newer one, in every process. An end is
+//! final.
 //!
-//! Each model runs some operations concurrently on one session, in the stores of one process or of several, and then loads it
-//! in each store once more. In the negative ones, one operation does what the engine does with one rule of `design` broken, by the
+//! Each model runs some operations concurrently on one session, in the stores of one process or of several, and then
+//! loads the session in each store once more. In a negative model, one operation breaks one rule of `design`, by the
 //! engine's own parts.
 use super::*;
 use crate::file::SessionRef;
@@ -24,7 +25,7 @@ struct Acknowledged {
     is_ended: AtomicBool,
 }
 
-/// An operation under way.
+/// A running operation.
 struct Acting<'a> {
     store: &'a FileStore,
     token: &'a Token,
@@ -64,7 +65,7 @@ impl Acting<'_> {
         self.acknowledged.is_ended.store(true, SeqCst);
     }
 
-    /// A load, by whatever means, which is not to return what was older when it began.
+    /// A load by the given function. It must not return a version older than the one acknowledged when the load began.
     fn check_load(&self, load: impl FnOnce() -> Option<u64>) {
         let floor = self.acknowledged.version.load(SeqCst);
         let was_ended = self.acknowledged.is_ended.load(SeqCst);
@@ -76,7 +77,7 @@ impl Acting<'_> {
         assert!(seen.is_some() || was_ended || is_ended || self.is_being_ended(), "lost");
     }
 
-    /// Whether its file is gone or has a tombstone: its end may not have returned yet.
+    /// Whether the session file is gone or has a tombstone. Its end may not have returned yet.
     fn is_being_ended(&self) -> bool {
         let bytes = std::fs::read(self.store.path().join(self.path())).unwrap_or_default();
         bytes.is_empty() || [0, bytes.len() / 2].iter().any(|&slot| bytes[slot..].starts_with(b"GONE"))
@@ -108,7 +109,7 @@ type Operation = fn(&Acting<'_>);
 const SAVE: Operation = |acting| acting.update(Verdict::Write);
 const KEEP: Operation = |acting| acting.update(Verdict::Keep);
 const LOAD: Operation = |acting| acting.check_load(|| load(acting.store, acting.token));
-/// Of a session of which there is no copy.
+/// A load in a process that has no copy of the session.
 const LOAD_ANEW: Operation = |acting| {
     acting.store.coherence.forget(&acting.session());
     LOAD(acting);
@@ -117,7 +118,7 @@ const END: Operation = |acting| {
     acting.store.delete(acting.token).unwrap();
     acting.acknowledge_end();
 };
-/// In a process that has no copy of the session, and so learns of it from the files alone.
+/// An end in a process that has no copy of the session, and so depends on the files only.
 const END_ANEW: Operation = |acting| {
     acting.store.coherence.forget(&acting.session());
     END(acting);
@@ -142,10 +143,10 @@ const ROTATE: Operation = |acting| {
         acting.acknowledge_end();
     }
 };
-/// A writer that is killed after it has written, before it has invalidated.
+/// A writer that is killed after its write and before its invalidation.
 const DIE_AFTER_WRITING: Operation = |acting| drop(acting.write(&acting.session()));
 
-/// A deleter that is killed after it has written the tombstone, before it has invalidated.
+/// A deleter that is killed after it has written the tombstone and before its invalidation.
 const DIE_AFTER_MARKING: Operation = |acting| {
     let session = acting.session();
     let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
@@ -153,9 +154,9 @@ const DIE_AFTER_MARKING: Operation = |acting| {
     write_tombstone(&locked.file, locked.offset(locked.slot)).unwrap();
 };
 
-/// Runs operations concurrently, each in the store of the given number; the stores have these wait limits.
+/// Runs operations concurrently, each in the store with the given number. The stores have the given wait limits.
 fn model(preemptions_max: usize, waits: &'static [Duration], operations: &'static [(usize, Operation)]) {
-    // Opened in the first run, for all of them: opening one takes longer than a run.
+    // The stores are opened in the first run, for all runs, because opening one takes longer than a run.
     let stores = OnceLock::new();
     check(preemptions_max, move || {
         let (_, stores) = stores.get_or_init(|| {
@@ -164,7 +165,7 @@ fn model(preemptions_max: usize, waits: &'static [Duration], operations: &'stati
             (fixture, stores)
         });
         let token = create(&stores[0]);
-        // All have a copy.
+        // Each store has a copy.
         for store in stores {
             assert_eq!(load(store, &token), Some(1));
         }
@@ -269,7 +270,7 @@ fn a_stamp_taken_after_the_file_is_read_is_detected() {
     model(2, &[LONG, LONG], &[(0, LOAD_STAMPED_AFTERWARDS), (1, SAVE)]);
 }
 
-/// Rule 2: the holder of the lock invalidates before it gives the lock back.
+/// Rule 2: the holder of the lock invalidates before it releases the lock.
 const SAVE_INVALIDATED_WITHOUT_THE_LOCK: Operation = |acting| {
     let session = acting.session();
     let Some((locked, record, version)) = acting.write(&session) else { return };
@@ -287,7 +288,7 @@ fn an_invalidation_after_unlocking_is_detected() {
     model(2, &[LONG, LONG], &[(0, SAVE_INVALIDATED_WITHOUT_THE_LOCK), (1, SAVE)]);
 }
 
-/// Rule 2: whatever the result of the operation.
+/// Rule 2: a holder of the lock invalidates whatever the result of its operation.
 const KEEP_WITHOUT_INVALIDATION: Operation = |acting| {
     let session = acting.session();
     let Some(locked) = acting.store.lock_live(&session, None).unwrap() else { return };
@@ -303,8 +304,8 @@ fn an_unchanged_save_without_invalidation_is_detected() {
     model(2, &[LONG, LONG, LONG], &[(0, DIE_AFTER_WRITING), (1, KEEP_WITHOUT_INVALIDATION), (2, LOAD)]);
 }
 
-/// Rule 3: the stamp of a writer's copy has the `ends` from before the path was opened. With one counter in place of two, it
-/// has the value of the writer's own invalidation.
+/// Rule 3: the stamp of a writer's copy has the `ends` from before the path was opened. With one counter instead of
+/// two, the stamp has the value of the writer's own invalidation.
 const SAVE_WITH_ONE_COUNTER: Operation = |acting| {
     let session = acting.session();
     let Some((locked, record, version)) = acting.write(&session) else { return };
@@ -323,8 +324,8 @@ fn one_counter_in_place_of_two_is_detected() {
     model(2, &[LONG, SHORT], &[(0, SAVE_WITH_ONE_COUNTER), (1, END)]);
 }
 
-/// Rule 6 for crashes: the name goes last. A process that is killed after it has removed the name and before it has invalidated
-/// leaves nothing by which the next one sees that there are copies to be invalidated.
+/// Rule 6 for crashes: the name is removed last. A process that is killed after the removal of the name and before the
+/// invalidation leaves no trace by which the next process detects that copies must be invalidated.
 const DIE_AFTER_REMOVING: Operation = |acting| {
     let id = acting.session().public_id();
     let path = crate::file::layout::SessionPath::of(&id);
@@ -352,7 +353,7 @@ fn an_end_invalidated_before_it_is_done_is_detected() {
     model(2, &[LONG, LONG], &[(0, LOAD_ANEW), (1, END_INVALIDATED_FIRST)]);
 }
 
-/// Rule 5: a copy is returned only while its stamp is what the cell says.
+/// Rule 5: a copy is returned only while its stamp equals the cell.
 const LOAD_WITHOUT_A_CHECK: Operation = |acting| {
     let store = acting.store;
     acting.check_load(|| {

@@ -3,21 +3,22 @@
 //! One command: `RUSTFLAGS="--cfg shuttle" cargo test --release --lib proofs`.
 //!
 //! The proofs run the engine itself, not a copy of its rules: [`FileStore`]s on real files (in memory, where there is
-//! `/dev/shm`), whose locks, threads and channels are the checker's ([`crate::sync`]). Two stores on one directory are two
-//! processes: they share files, `flock`s and the mapped counters, and nothing else. Another thread may go on at every
-//! system call, every lock, every half of a counter that is read.
+//! `/dev/shm`), whose locks, threads and channels are the checker's ([`crate::sync`]). Two stores on one directory
+//! stand for two processes: they share files, `flock`s and the mapped counters, and nothing else. The scheduler may
+//! switch threads at every system call, every lock, and every read of half a counter.
 //!
-//! - **Proved**: no order with so many preemptions breaks a promise. A preemption takes the turn from a thread that
-//!   could go on; that a thread waits or ends costs none. Races are nearly all found with two.
-//! - **Not proved**: more preemptions, other models, and memory that is weaker than the order of the steps. Memory between
-//!   the counters and a file is Miri's (`generations::tests`); between processes it is the kernel's.
-//! - **Each proof is shown able to fail**: beside it stands the same model with a rule of [`design`](crate::_documentation::design) broken,
-//!   and the checker has to find the violation.
+//! - **Proved**: no order with at most this number of preemptions breaks a promise. A preemption takes the turn from a
+//!   thread that could continue; the wait or the end of a thread is no preemption. Two preemptions find nearly all
+//!   races.
+//! - **Not proved**: more preemptions, other models, and memory that is weaker than the order of the steps. Miri checks
+//!   the memory order between the counters and a file (`generations::tests`); between processes it is the kernel's.
+//! - **Each proof is shown able to fail**: beside it, the same model breaks one rule of
+//!   [`design`](crate::_documentation::design), and the checker must find the violation.
 //!
-//! Why shuttle and not loom: the promises depend on the order of system calls on real files, locks of files included,
-//! and loom would have seen a copy of it. The engine needs its own stack, which loom does not have.
-//! Loom could add the weak memory of the counters, which is one function. Shuttle's own exhaustive scheduler has no bound of
-//! preemptions; [`Bounded`] has.
+//! Why shuttle and not loom: the promises depend on the order of system calls on real files, including locks of files,
+//! and loom would check a copy of the engine only. The engine needs its own stack, which loom does not have. Loom could
+//! add the weak memory of the counters, which is one function. Shuttle's own exhaustive scheduler does not limit
+//! preemptions; [`Bounded`] does.
 mod coherence;
 mod queue;
 mod sweeping;
@@ -36,13 +37,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
-/// Goes through all orders depth first: after each run, the last choice that has another answer gets it.
+/// Tries all orders depth first. After each run, the last choice that has another answer gets it.
 struct Bounded {
     preemptions_max: usize,
-    /// Of the run under way.
+    /// The preemptions and the choices of the current run.
     preemptions: usize,
     choices: Vec<Choice>,
-    /// How many of them this run has come by.
+    /// The number of choices that the current run has reached.
     depth: usize,
     runs: Arc<AtomicUsize>,
     is_complete: Arc<AtomicBool>,
@@ -55,7 +56,7 @@ struct Choice {
 }
 
 impl Bounded {
-    /// The answer to a question, whose first answer is the usual one.
+    /// The answer to a question. The first answer is the usual one.
     fn choose(&mut self, options: Vec<usize>) -> usize {
         if options.len() == 1 {
             return options[0];
@@ -70,7 +71,7 @@ impl Bounded {
         options[*taken]
     }
 
-    /// The same where any answer but the first costs a preemption.
+    /// The answer to a question where every answer except the first costs a preemption.
     fn choose_at_a_price(&mut self, mut options: Vec<usize>) -> usize {
         if self.preemptions == self.preemptions_max {
             options.truncate(1);
@@ -101,7 +102,7 @@ impl Scheduler for Bounded {
         let mut options: Vec<usize> = runnable.iter().map(|task| task.id().into()).collect();
         let current = current.map(usize::from);
         let next = match current.and_then(|current| options.iter().position(|task| *task == current)) {
-            // It waits by asking again: every other task gets a turn before it does.
+            // The task waits by polling. Every other task gets a turn before it polls again.
             Some(at) if yields => {
                 options.rotate_left(at + 1);
                 self.choose_at_a_price(options)
@@ -111,7 +112,7 @@ impl Scheduler for Bounded {
                 self.choose_at_a_price(options)
             }
             None if yields => {
-                // It is parked, and may have been woken by the time.
+                // The task is parked, and may be woken meanwhile.
                 let at = current.map_or(0, |current| options.partition_point(|task| *task < current));
                 let count = options.len();
                 options.rotate_left(at % count);
@@ -127,7 +128,7 @@ impl Scheduler for Bounded {
     }
 }
 
-/// Runs a model in every order with at most so many preemptions. Returns the number of orders.
+/// Runs a model in every order with at most the given number of preemptions. Returns the number of orders.
 #[track_caller]
 fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
     let (runs, is_complete) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
@@ -162,8 +163,8 @@ impl Fixture {
         Self { dir, clock: Clock::manual(UNIX_EPOCH + Duration::from_secs(1_700_000_000)) }
     }
 
-    /// A store as another process has it, which waits for locks for so long; long waits do not end before all others
-    /// have.
+    /// A store as another process opens it, with the given lock wait. A long wait does not end before the waits of all
+    /// other threads.
     fn open(&self, lock_wait: Duration) -> Arc<FileStore> {
         self.open_with(FileStoreOptions::new().lock_wait(lock_wait))
     }

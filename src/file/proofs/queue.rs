@@ -1,4 +1,5 @@
-//! The queue among the threads of one process: one inside, all come in, nothing is left behind.
+//! The queue among the threads of one process: one thread is inside at a time, every thread gets its turn, and no queue
+//! is left behind.
 use super::{LONG, SHORT, check};
 use crate::error::ErrorKind;
 use crate::file::queue::Queues;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
-/// Threads that wait for so long each; the last one has another session.
+/// Threads with the given waits; the last thread uses another session.
 fn queue(waits: &'static [Duration]) {
     let (queues, inside) = (Arc::new(Queues::new()), Arc::new(AtomicU32::new(0)));
     let threads: Vec<_> = waits
@@ -43,7 +44,7 @@ fn each_waiting_thread_gets_its_turn_and_no_queue_is_left() {
 }
 
 #[test]
-fn whoever_gives_up_takes_nobodys_turn_and_leaves_no_queue() {
+fn a_thread_that_gives_up_takes_no_turn_and_leaves_no_queue() {
     check(3, || queue(&[LONG, SHORT]));
     check(2, || queue(&[LONG, SHORT, SHORT]));
 }

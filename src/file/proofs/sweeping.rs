@@ -1,4 +1,4 @@
-//! Sweeps: the stop of one, the lock that lets one run at a time, and the thread that runs them.
+//! Sweeps: cancelling a sweep, the lock that admits one sweep at a time, and the thread that runs sweeps.
 use super::*;
 use crate::file::root_lock::LockedRoot;
 use crate::file::{ReaperOptions, SweepOptions, SweepOutcome, SweepProgress, SweepReport};
@@ -26,7 +26,7 @@ impl Swept {
 
     /// Creates `count` expired sessions, the same in each run. Returns their files.
     fn expired(&self, count: u8) -> Vec<PathBuf> {
-        // Entries of earlier runs, which a sweep has erased.
+        // The index has entries of earlier runs, which a sweep has erased.
         for entry in fs::read_dir(self.fixture.dir.path().join("run/due")).unwrap() {
             let path = entry.unwrap().path();
             if !path.ends_with("sweep") {
@@ -64,7 +64,8 @@ fn sweep(store: &FileStore, is_to_stop: &AtomicBool) -> SweepReport {
 
 #[test]
 fn a_sweep_stopped_at_any_point_leaves_the_rest_to_the_next() {
-    // Enough for several progress callbacks in one sweep, which are 50 readings of the model's clock apart.
+    // The files are enough for several progress callbacks in one sweep. Two callbacks are 50 readings of the model's
+    // clock apart.
     const COUNT: u8 = 30;
     let midway = Arc::new(AtomicUsize::new(0));
     let stopped_midway = Arc::clone(&midway);
@@ -109,7 +110,7 @@ fn one_of_two_concurrent_sweeps_returns_at_once() {
         assert_eq!(reports.iter().map(|report| report.removed).sum::<u64>(), 1);
         assert!(reports.iter().any(|report| report.outcome == SweepOutcome::Completed));
         assert!(!files[0].exists());
-        // Two sweeps at the same time would report in turns.
+        // Two sweeps at the same time would report alternately.
         let mut reported = reported.lock().unwrap().clone();
         reported.dedup();
         assert!(reported.len() <= 2, "two sweeps at a time: {reported:?}");
@@ -121,11 +122,11 @@ fn one_of_two_concurrent_sweeps_returns_at_once() {
 enum Ending {
     Closed,
     Dropped,
-    /// The store goes first.
+    /// The store is dropped first.
     Orphaned,
 }
 
-/// A reaper that gets a request for a sweep (`asks`), whose timer goes off `timers` times, and that is stopped at any point.
+/// A reaper that gets a request for a sweep (`asks`) and whose timer fires `timers` times. It is stopped at any point.
 fn reaper(timers: usize, asks: bool, ending: Ending) {
     let fixture = OnceLock::new();
     check(2, move || {
@@ -134,7 +135,8 @@ fn reaper(timers: usize, asks: bool, ending: Ending) {
         let store = fixture.open(LONG);
         let (is_over, late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (over, too_late) = (Arc::clone(&is_over), Arc::clone(&late));
-        // Counted, and not asserted there: a reaper survives an observer that panics.
+        // The late sweeps are counted and not asserted in the observer, because a reaper survives an observer that
+        // panics.
         let observer = move |_: &crate::Result<SweepReport>| {
             too_late.fetch_add(usize::from(over.load(SeqCst)), SeqCst);
         };
@@ -160,7 +162,7 @@ fn reaper(timers: usize, asks: bool, ending: Ending) {
             }
         }
         is_over.store(true, SeqCst);
-        // Time for a thread that was not joined.
+        // A thread that was not joined gets time to sweep.
         thread::sleep(SHORT);
         assert_eq!(late.load(SeqCst), 0, "a sweep after the end");
         assert_eq!(Arc::strong_count(&store), 1, "its thread has the store still");
@@ -185,7 +187,7 @@ fn a_sweep_requested_during_another_one_comes() {
         let mut files = swept.expired(1);
         let reaper = swept.stores[0].start_reaper(ReaperOptions::new()).unwrap();
         reaper.sweep_now();
-        // At any point of the first.
+        // The second request comes at any point of the first sweep.
         step();
         files.push(swept.expire(1));
         reaper.sweep_now();

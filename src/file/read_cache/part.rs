@@ -6,7 +6,8 @@
 use super::entry_array::{Entry, EntryArray};
 use super::index::{Index, POSITIONS_MAX};
 use super::key::Key;
-use super::{Cached, Found};
+use super::{Cached, Found, Fresh, Marks, Trust};
+use crate::file::cut_offs::View;
 use crate::file::generations::Counters;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,8 +25,8 @@ pub(super) struct Part {
     pub(super) evicted: u64,
 }
 
-/// The entries that left a part in one call. The caller drops them after it has released the lock, because freeing a large
-/// record takes longer than a lookup. One entry needs no allocation: most saves replace one and evict none.
+/// The entries that left a part in one call. The caller drops them after it has released the lock, because freeing a
+/// large record takes longer than a lookup. One entry needs no allocation: most saves replace one and evict none.
 #[derive(Default)]
 pub(super) struct Removed {
     first: Option<Cached>,
@@ -75,22 +76,43 @@ impl Part {
     }
 
     #[inline]
-    pub(super) fn get(&mut self, key: &Key, trust: impl FnOnce(&Cached, &Counters) -> bool) -> Found {
+    pub(super) fn get(&mut self, key: &Key, trust: impl FnOnce(&Cached, &Counters) -> Trust) -> Found {
         let Some(position) = self.position(key) else { return Found::Nothing };
         let cached = &mut self.entries.at_mut(position).cached;
         // The mark is written only when it changes: a cache line that is not written stays in other processors' caches.
-        if !cached.is_used {
-            cached.is_used = true;
+        if !cached.is_used() {
+            cached.marks.set(Marks::USED, true);
         }
         // The prefetch lets the processor fetch the record while it waits for the counters that `trust` reads. Without
         // it the fetch would begin after the counters have arrived, because cloning an `Arc` is an atomic operation
         // that waits for all earlier reads.
         cached.record.prefetch();
-        if trust(cached, &self.counters) {
-            self.trusted += 1;
-            Found::Trusted(cached.record.clone(), cached.id)
-        } else {
-            Found::Doubtful(cached.clone())
+        match trust(cached, &self.counters) {
+            Trust::Yes => {
+                self.trusted += 1;
+                Found::Trusted(cached.record.clone(), cached.id)
+            }
+            Trust::Unchecked => Found::Unchecked(cached.clone()),
+            Trust::No => Found::Doubtful(cached.clone()),
+        }
+    }
+
+    /// Replaces the counters. Entries with a stamp of the earlier ones are not trusted any more.
+    pub(super) fn heed(&mut self, counters: &Arc<Counters>) {
+        if self.counters.number() != counters.number() {
+            for position in 0..self.len() {
+                self.entries.at_mut(position).cached.marks.set(Marks::OF_COUNTERS, false);
+            }
+        }
+        self.counters = Arc::clone(counters);
+    }
+
+    pub(super) fn mark_checked(&mut self, key: &Key, checked: &Cached, view: View) {
+        let Some(position) = self.position(key) else { return };
+        let cached = &mut self.entries.at_mut(position).cached;
+        // The same version of the same session is the same record.
+        if cached.version == checked.version {
+            cached.set_view(view);
         }
     }
 
@@ -103,21 +125,26 @@ impl Part {
     pub(super) fn put(
         &mut self,
         key: &Key,
-        cached: Cached,
+        fresh: Fresh,
         moving: &Moving,
-        trust: impl FnOnce(&Cached, &Counters) -> bool,
+        trust: impl FnOnce(&Cached, &Counters) -> Trust,
     ) -> Removed {
+        let Fresh { mut cached, counters } = fresh;
+        cached.marks.set(Marks::OF_COUNTERS, counters == self.counters.number());
         let (bytes, position) = (cached.record_bytes(), self.position(key));
         let (fits, mut out) = (bytes <= self.record_bytes_max(), Removed::default());
         if let Some(position) = position {
             let there = &self.entries.at(position).cached;
             let bytes_before = there.record_bytes();
-            if fits && there.version.sequence > cached.version.sequence && trust(there, &self.counters) {
+            if fits
+                && there.version.sequence > cached.version.sequence
+                && trust(there, &self.counters) != Trust::No
+            {
                 return out;
             }
             if fits && self.bytes() - bytes_before + bytes <= self.bytes_max {
-                let next = Cached { is_used: true, ..cached };
-                out.push(std::mem::replace(&mut self.entries.at_mut(position).cached, next));
+                cached.marks.set(Marks::USED, true);
+                out.push(std::mem::replace(&mut self.entries.at_mut(position).cached, cached));
                 self.records_bytes = self.records_bytes - bytes_before + bytes;
                 return out;
             }
@@ -125,7 +152,7 @@ impl Part {
         }
         if fits {
             let gap = self.make_room(bytes, moving, &mut out);
-            let cached = Cached { is_used: position.is_some(), ..cached };
+            cached.marks.set(Marks::USED, position.is_some());
             self.insert(gap, Entry { cached, key: *key }, moving);
         }
         out
@@ -181,9 +208,11 @@ impl Part {
         loop {
             let position = if self.hand < self.entries.len() { self.hand } else { 0 };
             self.hand = position + 1;
-            if !std::mem::take(&mut self.entries.at_mut(position).cached.is_used) {
+            let cached = &mut self.entries.at_mut(position).cached;
+            if !cached.is_used() {
                 return position;
             }
+            cached.marks.set(Marks::USED, false);
         }
     }
 

@@ -97,6 +97,7 @@ impl Pass<'_> {
                     self.report.renewed += 1;
                     self.reinsert(Entry { deadline: micros(deadline), ..entry })
                 }
+                EntryOutcome::Moved(until) => self.reinsert(Entry { deadline: micros(until), ..entry }),
                 // In a bucket that stays, the entry is kept instead.
                 EntryOutcome::Retry => is_over && self.reinsert_for_next_pass(entry.id),
             };

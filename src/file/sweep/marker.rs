@@ -31,7 +31,7 @@ impl Marker {
         let Ok(file) = locked.map_err(|cause| error(store, cause))? else { return Ok(None) };
         if !store.options.read_only {
             // The umask may have cleared bits.
-            let fixed = disk::stat(&file).and_then(|stat| store.root.sharing().mend_mode(&file, &stat));
+            let fixed = disk::stat(&file).and_then(|stat| store.root.sharing().repair_mode(&file, &stat));
             fixed.map_err(|cause| error(store, cause))?;
         }
         Ok(Some(Self(Some(file))))
@@ -44,6 +44,16 @@ impl Marker {
 
     pub(super) fn set_last_walk(&self, store: &FileStore, hour: u64) -> Result<()> {
         let written = self.0.as_ref().map_or(Ok(()), |file| expiry_index::write_last_walk(file, hour));
+        written.map_err(|cause| error(store, cause))
+    }
+
+    /// The number of the last cut-off before the last walk of all shards; 0 if there was none.
+    pub(super) fn walked_cut_off(&self) -> u64 {
+        self.0.as_ref().and_then(|file| expiry_index::read_walked_cut_off(file)).unwrap_or(0)
+    }
+
+    pub(super) fn set_walked_cut_off(&self, store: &FileStore, number: u64) -> Result<()> {
+        let written = self.0.as_ref().map_or(Ok(()), |file| expiry_index::write_walked_cut_off(file, number));
         written.map_err(|cause| error(store, cause))
     }
 

@@ -3,12 +3,13 @@
 //! A pass has two parts:
 //!
 //! 1. **The walk** reads every file of a few shards: one for each hour since the last walk, so that 256 hours cover all
-//!    of them, whether sweeps run each minute or each night. It removes expired sessions and leftovers, and inserts live
-//!    sessions that the index has lost. If the index has no hour of a last walk, it is new or was lost, and the walk
-//!    covers all shards. It also
-//!    inserts sessions that the user index has lost, and covers all shards if that index is not complete (`users`).
+//!    of them, whether sweeps run each minute or each night. It removes expired sessions, those that a cut-off has
+//!    ended, and leftovers, and inserts live sessions that the index has lost. If the index has no hour of a last walk,
+//!    it is new or was lost, and the walk covers all shards; it also does so once after a cut-off of all sessions, and
+//!    if the user index is not complete (`users`).
 //! 2. **Due entries** are the sessions in buckets of the index whose time has come. A missing session is skipped, an
-//!    expired one removed, a renewed one inserted again, and a locked one left for the next pass.
+//!    expired one removed, a renewed one inserted again, and a locked one left for the next pass. The mark of a moved id
+//!    is removed once its grace period is over.
 //!
 //! Invariants:
 //!
@@ -53,24 +54,25 @@ const ALL: u64 = SHARDS as u64;
 impl FileStore {
     /// Removes expired sessions and leftovers: one pass, at any time, beside any number of users of the store.
     ///
-    /// Costs a read of each session that is due, and, once an hour, of the sessions of one shard in 256. A live session is
-    /// never removed, also if it is renewed during the sweep. Sweeps free disk space and nothing else depends on them:
-    /// expired sessions cannot be read, swept or not.
+    /// Costs a read of each session that is due, and, once an hour, of the sessions of one shard in 256. A live session
+    /// is never removed, also if it is renewed during the sweep. Sweeps free disk space and nothing else depends on
+    /// them: expired sessions cannot be read, swept or not.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for options out of bounds. Others if the index cannot be opened or locked. A failure with one
-    /// file or directory is counted in the report and stops nothing.
+    /// [`ErrorKind::Config`] for options out of bounds. Others if the index cannot be opened or locked. A failure with
+    /// one file or directory is counted in the report and stops nothing.
     pub fn sweep(&self, options: &SweepOptions) -> Result<SweepReport> {
         self.sweep_with(options, |_| Continue(()))
     }
 
-    /// [`sweep`](Self::sweep) with a report to `progress` 20 times a second, also while it sleeps. If `progress` returns
-    /// `Break`, the sweep stops within 0.2 s, unless a single call to the file system takes longer.
+    /// [`sweep`](Self::sweep) with a report to `progress` 20 times a second, also while it sleeps. If `progress`
+    /// returns `Break`, the sweep stops within 0.2 s, unless a single call to the file system takes longer.
     ///
     /// # Errors
     ///
-    /// As for [`sweep`](Self::sweep); [`ErrorKind::Panicked`] if `progress` panics, which stops the sweep as `Break` does.
+    /// As for [`sweep`](Self::sweep); [`ErrorKind::Panicked`] if `progress` panics, which stops the sweep as `Break`
+    /// does.
     pub fn sweep_with(
         &self,
         options: &SweepOptions,
@@ -139,6 +141,8 @@ enum EntryOutcome {
     Done,
     /// The session lives until this deadline.
     Renewed(SystemTime),
+    /// The mark of a moved id is kept until this time.
+    Moved(SystemTime),
     /// The session is locked or cannot be read; the next pass tries again.
     Retry,
 }
@@ -164,7 +168,11 @@ impl Pass<'_> {
     fn run(&mut self, marker: &Marker) -> ControlFlow<()> {
         let hour = micros(self.now) / BUCKET_MICROS;
         let last = marker.last_walk();
-        let is_full = self.options.full || self.needs_user_walk(hour);
+        // After all sessions were ended, all shards are walked once. (Those of one user are removed when their shard is walked
+        // or they are due: a walk of all for each user would cost more than their files do.)
+        let cut_off = self.store.coherence.last_cut_off_of_all().unwrap_or(0);
+        let is_cut_off = cut_off > marker.walked_cut_off();
+        let is_full = self.options.full || is_cut_off || self.needs_user_walk(hour);
         // The hours whose shards are to be walked, in order, so that a stopped walk can be continued.
         let hours = match last {
             Some(last) if !is_full && hour < last.saturating_add(ALL) => last.saturating_add(1)..=hour,
@@ -177,6 +185,12 @@ impl Pass<'_> {
                 self.record_stop(marker, last, hour.checked_sub((shards.len() - walked) as u64));
                 return end;
             }
+        }
+        if is_cut_off
+            && !self.options.dry_run
+            && let Err(error) = marker.set_walked_cut_off(self.store, cut_off)
+        {
+            self.report.fail(error);
         }
         // The hour is also written if the clock was set back: the next walk continues from this hour.
         if last != Some(hour)

@@ -46,11 +46,11 @@ impl SweepOptions {
         Self::default()
     }
 
-    /// Whether to read every file, instead of those that the expiry index lists as due and those of a few shards; default
-    /// no.
+    /// Whether to read every file, instead of those that the expiry index lists as due and those of a few shards;
+    /// default no.
     ///
-    /// Costs a read of each session. It is never necessary: the index is recreated after a loss, and in 256 hours every
-    /// file is read anyway.
+    /// Costs a read of each session. It is never necessary, because a lost index is recreated, and because ordinary
+    /// sweeps read one of the 256 shards for each hour, so that every file is read once within 256 hours.
     #[must_use]
     pub fn full(mut self, yes: bool) -> Self {
         self.full = yes;
@@ -65,8 +65,8 @@ impl SweepOptions {
         self
     }
 
-    /// Share of one core's time, 1 to 100 percent, default 25: after each few milliseconds of work, the sweep sleeps. 100
-    /// never sleeps. A sweep is one thread, so more than 100 is refused.
+    /// Share of one core's time, 1 to 100 percent, default 25: after each few milliseconds of work, the sweep sleeps.
+    /// 100 never sleeps. A sweep is one thread, so more than 100 is refused.
     #[must_use]
     pub fn cpu_percent(mut self, percent: u16) -> Self {
         self.budget = Budget::CpuPercent(percent);
@@ -80,8 +80,8 @@ impl SweepOptions {
         self
     }
 
-    /// How long damaged files are kept for inspection after they were last written; at least an hour, default two weeks,
-    /// the usual age of a session.
+    /// How long damaged files are kept for inspection after they were last written; at least an hour, default two
+    /// weeks, the usual age of a session.
     #[must_use]
     pub fn keep_damaged(mut self, time: Duration) -> Self {
         self.keep_damaged = time;
@@ -123,10 +123,14 @@ pub struct SweepReport {
     pub outcome: SweepOutcome,
     /// Session files that were read.
     pub examined: u64,
-    /// Expired sessions that were removed, and damaged files that had been kept long enough.
+    /// Sessions that were removed because they had expired or a cut-off had ended them, and damaged files that had been kept long enough.
     pub removed: u64,
-    /// Sessions that were due and had been renewed. A session in two buckets of the index counts twice, here, in `examined`
-    /// and in `damaged`.
+    /// Sessions that a cut-off had ended, among those that were removed.
+    pub cut_off: u64,
+    /// Marks of moved ids that were removed, because their grace periods were over.
+    pub moved: u64,
+    /// Sessions that were due and had been renewed. A session in two buckets of the index counts twice, here, in
+    /// `examined` and in `damaged`.
     pub renewed: u64,
     /// Damaged files, also those that were removed.
     pub damaged: u64,

@@ -58,7 +58,7 @@ impl<'a> Pace<'a> {
     /// Called after each file: sleeps if the limit is reached. Returns `Break` if the callback stopped the sweep.
     pub(super) fn after_file(&mut self, report: &SweepReport) -> ControlFlow<()> {
         if let Budget::FilesPerSecond(files) = self.budget {
-            // A slow file gives at most one interval of credit, so no burst follows it.
+            // After a slow file, at most REPORT_EVERY of lost time is made up, so no burst of files follows it.
             let now = Instant::now();
             self.next_file = self.next_file.max(now.checked_sub(REPORT_EVERY).unwrap_or(now))
                 + Duration::from_secs(1) / files;

@@ -13,6 +13,7 @@ use crate::store::Store;
 use crate::sync::Instant;
 use std::io;
 use std::path::Path;
+use std::time::SystemTime;
 
 /// Age at which a leftover is removed, in seconds by the file system's clock; no operation takes so long.
 const LEFTOVER_SECONDS: i64 = 3600;
@@ -49,23 +50,35 @@ impl Pass<'_> {
             LockResult::Missing => Ok(EntryOutcome::Done),
             LockResult::Session(locked) => {
                 let deadline = locked.newest.record.deadline();
-                if !locked.newest.record.is_expired(self.store.now()) {
-                    // The session was due by the time at which this pass began, and the clock was set back since. An
-                    // entry with that deadline would be due in this pass again and again.
-                    return Ok(if deadline <= self.now {
-                        EntryOutcome::Retry
-                    } else {
-                        EntryOutcome::Renewed(deadline)
-                    });
+                let is_cut_off = self.store.coherence.has_ended(&locked.newest.record, &id)?;
+                if !is_cut_off && !locked.newest.record.is_expired(self.store.now()) {
+                    return Ok(self.later(deadline, EntryOutcome::Renewed));
                 }
                 if self.store.remove(shard, &locked)? {
                     self.report.removed += 1;
+                    self.report.cut_off += u64::from(is_cut_off);
                     self.report.bytes_freed += 2 * locked.slot_size as u64;
+                }
+                Ok(EntryOutcome::Done)
+            }
+            LockResult::Moved(moved) => {
+                let until = moved.view.mark.to_moved(id).until;
+                if until > self.store.now() {
+                    return Ok(self.later(until, EntryOutcome::Moved));
+                }
+                if self.store.remove_moved(shard, &moved)? {
+                    self.count_moved(2 * moved.slot_size as u64);
                 }
                 Ok(EntryOutcome::Done)
             }
             LockResult::Unreadable(unreadable) => self.remove_unreadable(shard, id, &unreadable),
         }
+    }
+
+    /// The outcome for a file that is examined again at a later time. If it was due by the time at which this pass began,
+    /// the clock was set back since, and an entry with that time would be due in this pass again and again.
+    fn later(&self, time: SystemTime, outcome: impl FnOnce(SystemTime) -> EntryOutcome) -> EntryOutcome {
+        if time <= self.now { EntryOutcome::Retry } else { outcome(time) }
     }
 
     /// Counts, in a dry run, the file that a sweep would remove.
@@ -77,17 +90,33 @@ impl Pass<'_> {
         };
         let is_of_session = matches!(
             file.content,
-            Content::Live(_) | Content::Expired(_) | Content::Damaged(_) | Content::Unfinished(_)
+            Content::Live(_)
+                | Content::CutOff(_)
+                | Content::Expired(_)
+                | Content::Moved(_)
+                | Content::Damaged(_)
+                | Content::Unfinished(_)
         );
         if !counted && is_of_session {
             self.report.examined += 1;
         }
         match file.content {
-            Content::Live(live) => return Ok(EntryOutcome::Renewed(live.record.deadline())),
+            Content::CutOff(live) if self.store.coherence.has_ended(&live.record, &id)? => {
+                self.report.removed += 1;
+                self.report.cut_off += 1;
+                self.report.bytes_freed += file.bytes;
+            }
+            Content::Live(live) | Content::CutOff(live) => {
+                return Ok(EntryOutcome::Renewed(live.record.deadline()));
+            }
             Content::Expired(_) => {
                 self.report.removed += 1;
                 self.report.bytes_freed += file.bytes;
             }
+            Content::Moved(moved) if moved.until > self.store.now() => {
+                return Ok(EntryOutcome::Moved(moved.until));
+            }
+            Content::Moved(_) => self.count_moved(file.bytes),
             Content::Damaged(_) => self.count_damaged(file.changed, file.bytes),
             Content::Unfinished(_) => {
                 if self.is_leftover(file.changed) {
@@ -158,12 +187,12 @@ impl Pass<'_> {
         }
     }
 
-    /// Finishes an interrupted delete that had moved the session's file.
+    /// Finishes an interrupted delete that had moved the session file.
     pub(super) fn finish_delete(&mut self, shard: &Directory, id: PublicId, file: &ScannedFile) {
         if !self.is_leftover(file.changed) {
             return;
         }
-        let finish = || self.store.delete_moved(SessionRef::PublicId(id), &id, shard);
+        let finish = || self.store.delete_ending(SessionRef::PublicId(id), &id, shard).map(drop);
         match if self.options.dry_run { Ok(()) } else { finish() } {
             Ok(()) => self.count_leftover(file.bytes),
             Err(error) => self.report.fail(error),
@@ -203,6 +232,11 @@ impl Pass<'_> {
             self.report.removed += 1;
             self.report.bytes_freed += bytes;
         }
+    }
+
+    fn count_moved(&mut self, bytes: u64) {
+        self.report.moved += 1;
+        self.report.bytes_freed += bytes;
     }
 
     fn count_leftover(&mut self, bytes: u64) {

@@ -118,22 +118,20 @@ impl Pass<'_> {
             }
             Content::Temporary => self.remove_temporary(directory, name, file),
             Content::Live(live) => {
+                let (deadline, bucket) = (live.record.deadline(), indexed.get(&live.id).copied());
                 self.report.examined += 1;
                 self.collect_user(live);
-                self.insert_if_lost(live.id, live.record.deadline(), indexed.get(&live.id).copied());
+                self.insert_if_lost(live.id, deadline, bucket);
+                self.count_renewed(deadline, bucket);
             }
-            Content::Expired(live) => {
+            Content::Moved(moved) => {
+                self.report.examined += 1;
+                self.walk_dead(directory, moved.id, indexed);
+            }
+            Content::Expired(live) | Content::CutOff(live) => {
                 self.report.examined += 1;
                 self.collect_user(live);
-                match self.remove_if_dead(directory, live.id, true) {
-                    EntryOutcome::Renewed(deadline) => {
-                        self.insert_if_lost(live.id, deadline, indexed.get(&live.id).copied());
-                    }
-                    EntryOutcome::Retry => {
-                        self.reinsert_for_next_pass(live.id);
-                    }
-                    EntryOutcome::Done => {}
-                }
+                self.walk_dead(directory, live.id, indexed);
             }
             Content::Damaged(id) | Content::Unfinished(id) => {
                 self.report.examined += 1;
@@ -142,13 +140,40 @@ impl Pass<'_> {
         }
     }
 
-    /// Inserts a live session that the index lacks, or has in too late a bucket. A session in a bucket whose hour is
-    /// over is inserted again when that bucket is swept.
-    fn insert_if_lost(&mut self, id: PublicId, deadline: SystemTime, bucket: Option<u64>) {
+    /// Removes an expired session, or the mark of a moved one, unless it has to stay.
+    fn walk_dead(&mut self, directory: &Directory, id: PublicId, indexed: &HashMap<PublicId, u64>) {
+        let bucket = indexed.get(&id).copied();
+        match self.remove_if_dead(directory, id, true) {
+            EntryOutcome::Renewed(deadline) => {
+                self.insert_if_lost(id, deadline, bucket);
+                self.count_renewed(deadline, bucket);
+            }
+            EntryOutcome::Moved(until) => self.insert_if_lost(id, until, bucket),
+            EntryOutcome::Retry => {
+                self.reinsert_for_next_pass(id);
+            }
+            EntryOutcome::Done => {}
+        }
+    }
+
+    /// Whether the index lacks a session, or has it in too late a bucket. A session in a bucket whose hour is over is
+    /// inserted again when that bucket is swept.
+    fn is_lost(&self, deadline: SystemTime, bucket: Option<u64>) -> bool {
         let (now, deadline) = (micros(self.now), micros(deadline));
-        if bucket.is_none_or(|bucket| bucket > expiry_index::bucket_of(deadline, now)) {
-            self.reinsert(Entry { id, deadline });
-        } else if self.options.dry_run && bucket.is_some_and(|bucket| bucket < now / BUCKET_MICROS) {
+        bucket.is_none_or(|bucket| bucket > expiry_index::bucket_of(deadline, now))
+    }
+
+    /// Inserts a session, or a mark, that the index has lost.
+    fn insert_if_lost(&mut self, id: PublicId, deadline: SystemTime, bucket: Option<u64>) {
+        if self.is_lost(deadline, bucket) {
+            self.reinsert(Entry::new(id, deadline));
+        }
+    }
+
+    /// Counts, in a dry run, a live session that would be inserted again when its bucket is swept.
+    fn count_renewed(&mut self, deadline: SystemTime, bucket: Option<u64>) {
+        let is_over = |bucket: u64| bucket < micros(self.now) / BUCKET_MICROS;
+        if self.options.dry_run && !self.is_lost(deadline, bucket) && bucket.is_some_and(is_over) {
             self.report.renewed += 1;
         }
     }

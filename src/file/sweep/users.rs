@@ -56,7 +56,7 @@ impl Pass<'_> {
     /// complete, unless an insertion of another process has failed meanwhile.
     pub(super) fn end_user_walk(&mut self, end: ControlFlow<()>) -> ControlFlow<()> {
         let UserWalk { mut found, pending, failed_before } = std::mem::take(&mut self.users);
-        let end = if end.is_break() { end } else { self.mend_users(&mut found, pending.is_some()) };
+        let end = if end.is_break() { end } else { self.repair_users(&mut found, pending.is_some()) };
         let Some(pending) = pending else { return end };
         if end.is_break() || self.report.failed > failed_before || self.walked.contains(&false) {
             pending.abandon(&self.store.root);
@@ -68,7 +68,7 @@ impl Pass<'_> {
     }
 
     /// Inserts the sessions that were found, and after a walk of `all` shards also repairs the other buckets.
-    fn mend_users(&mut self, found: &mut [(u16, Entry)], all: bool) -> ControlFlow<()> {
+    fn repair_users(&mut self, found: &mut [(u16, Entry)], all: bool) -> ControlFlow<()> {
         found.sort_unstable();
         let made = if all { user_index::buckets(&self.store.root) } else { Ok(Vec::new()) };
         let made = made.unwrap_or_else(|error| {
@@ -76,7 +76,7 @@ impl Pass<'_> {
             Vec::new()
         });
         for (bucket, entries) in user_index::by_bucket(found, made) {
-            if let Err(error) = self.store.user_index.mend(&self.store.root, bucket, &entries) {
+            if let Err(error) = self.store.user_index.repair(&self.store.root, bucket, &entries) {
                 self.fail_users("insert session in user index", error);
             }
             if self.pace.checkpoint(&self.report).is_break() {

@@ -8,7 +8,7 @@ fn a_load_opens_reads_and_does_nothing_else() {
     let session = fixture.session(false);
     let token = session.to_token();
     check_calls(&["open session", "read"], || fixture.store.load(&token));
-    // An absent file is looked for once more, by its directory.
+    // An absent file is looked up once more, through its directory.
     let unknown = SessionId::random().unwrap().to_token();
     check_calls(&["open session", "open shard", "open session in shard"], || fixture.store.load(&unknown));
     let malformed = Token::parse("../../etc/passwd").unwrap();
@@ -64,7 +64,7 @@ fn the_first_session_of_an_hour_makes_its_bucket() {
     check_calls(&opened, || create(1));
     check_calls(&rest, || create(1));
     check_calls(&opened, || create(2));
-    // Two ages do not take the buckets from each other.
+    // The buckets of two ages are open at the same time.
     check_calls(&rest, || create(1));
     fs::remove_dir_all(fixture.dir.path().join(DUE)).unwrap();
     // An entry that was appended to a bucket without a name is inserted once more.
@@ -104,7 +104,7 @@ fn a_save_indexes_its_session_only_for_an_earlier_hour() {
         "sync shard",
         "write",
     ];
-    // Power-safe, as every save that moves a deadline to an earlier time.
+    // Power-safe, as every save that moves a deadline to an earlier time is.
     check_calls(&then_invalidated(&inserted), || move_by(-3));
 }
 
@@ -118,7 +118,7 @@ fn a_power_safe_save_after_a_power_safe_one_syncs_once() {
     }
 }
 
-/// The older slot may be all that the disk holds.
+/// The disk may hold the older slot only.
 #[test]
 fn the_newest_version_is_synced_before_the_older_is_overwritten() {
     let fixture = Fixture::new();
@@ -146,8 +146,8 @@ fn a_power_safe_save_syncs_a_killed_writers_version_first() {
 fn the_first_power_safe_save_syncs_the_sessions_name() {
     let fixture = Fixture::new();
     let session = fixture.session(false);
-    // The directory is opened before anything is written: a save must not find out half-way that it cannot be
-    // safe.
+    // The directory is opened before anything is written. Otherwise a save could write and then find that it cannot be
+    // power-safe.
     let calls = [
         "open session",
         "lock",
@@ -160,7 +160,7 @@ fn the_first_power_safe_save_syncs_the_sessions_name() {
         "write",
     ];
     check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "x", true));
-    // A relaxed save in between forgets that the data is synced, not that the name is.
+    // A relaxed save in between clears the mark that the data is synced, not the mark that the name is.
     put(&fixture.store, &session, "y", false).unwrap();
     let calls = ["open session", "lock", "read", "sync file", "write", "sync file", "write"];
     check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, "z", true));
@@ -228,7 +228,8 @@ fn a_grown_file_is_synced_before_it_takes_the_name() {
     check_calls(&then_invalidated(&calls), || put(&fixture.store, &session, &big("x"), true));
 }
 
-/// Otherwise the next save could invalidate before this one, whose copy would then pass for the newest.
+/// Without the lock, the next save could invalidate before this one. The copy of this save would then count as the
+/// newest version.
 #[test]
 fn a_grown_file_stays_locked_until_the_invalidation() {
     let fixture = Fixture::new();
@@ -254,7 +255,7 @@ fn a_grown_file_stays_locked_until_the_invalidation() {
 fn flags_of_a_file_are_not_taken_for_those_of_its_successor() {
     let fixture = Fixture::new();
     let session = fixture.session(true);
-    // Not even if what is known of the larger one cannot be written down.
+    // Also if the state byte of the larger file cannot be written.
     let note = GROW.iter().position(|call| *call == "sync file").unwrap() + 1;
     let fault = Fault { call: note, errno: Errno::IO, then: Then::Works };
     let (grown, calls) = during(fault.plan(), || put(&fixture.store, &session, &big("x"), false));
@@ -271,7 +272,7 @@ const ROTATE: [&str; 23] = [
     "open session in shard",
     "lock",
     "read",
-    // The successor, synced with its name …
+    // The successor is synced with its name …
     "open shard",
     "append",
     "stat file",
@@ -283,7 +284,7 @@ const ROTATE: [&str; 23] = [
     "sync file",
     "sync shard",
     "write",
-    // … before the old session is ended, whose name goes last.
+    // … before the old session is ended. The old session's name is removed last.
     "stat file",
     "stat session",
     "write",
@@ -302,10 +303,42 @@ fn a_rotation_syncs_the_successor_before_it_ends_the_old_file() {
     check_calls(&ROTATE, || Operation::Rotate.run(&fixture.store, &session, &successor));
 }
 
-/// The calls of an end, up to the sync of the tombstone, and from there on.
+#[test]
+fn a_move_syncs_and_invalidates_its_mark_and_keeps_the_name() {
+    let fixture = Fixture::new();
+    let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
+    // The tombstone over the newest version comes when nothing else is left to be done.
+    let moving = [&ROTATE[..20], &["write", "stat file", "stat session"]].concat();
+    check_calls(&moving, || Operation::Move.run(&fixture.store, &session, &successor));
+    // A logout goes on: two calls for the size of a file whose first slot has no version, and the end of the successor.
+    let looks =
+        ["open shard", "open session in shard", "lock", "read", "stat file", "stat file", "stat session"];
+    let end = [&MARK[..], &["sync file"], &REMOVE].concat();
+    check_calls(&[&looks[..], &end].concat(), || delete(&fixture, &session));
+    check_calls(&[&looks[..], &LOOKS].concat(), || delete(&fixture, &session));
+}
+
+#[test]
+fn a_moved_id_whose_grace_is_over_costs_lookups_only() {
+    let fixture = Fixture::new();
+    let session = fixture.session(false);
+    let how = Rotation::default().grace(Duration::from_micros(1));
+    let keep = &mut |_: &mut Record| Ok(Verdict::Keep);
+    let successor = SessionId::random().unwrap();
+    fixture.store.rotate_file(&session, &successor, keep, &how).unwrap().unwrap();
+    thread::sleep(Duration::from_millis(1));
+    let looks =
+        ["open shard", "open session in shard", "lock", "read", "stat file", "stat file", "stat session"];
+    check_calls(&looks, || delete(&fixture, &session));
+    check_calls(&["open session", "read", "stat file"], || fixture.store.load(&session.to_token()));
+    assert_eq!(fixture.text(&successor).as_deref(), Some("old"));
+}
+
+/// The calls of an end, up to the sync of the tombstone.
 const MARK: [&str; 5] = ["open shard", "open session in shard", "lock", "read", "write"];
+/// The calls of an end after that sync.
 const REMOVE: [&str; 4] = ["invalidate", "stat file", "stat session", "unlink"];
-/// And those of an end of what is not there.
+/// The calls of an end of a session that does not exist.
 const LOOKS: [&str; 3] = ["open shard", "open session in shard", "open file in directory"];
 
 fn delete(fixture: &Fixture, session: &SessionId) -> Result<bool> {
@@ -322,7 +355,7 @@ fn a_deletion_syncs_and_invalidates_before_the_name_goes() {
 }
 
 #[test]
-fn a_deletion_of_what_is_not_there_looks_and_does_nothing_else() {
+fn a_deletion_of_an_absent_session_looks_and_does_nothing_else() {
     let fixture = Fixture::new();
     let (ended, rotated) = (fixture.session(false), fixture.session(false));
     delete(&fixture, &ended).unwrap();
@@ -333,7 +366,8 @@ fn a_deletion_of_what_is_not_there_looks_and_does_nothing_else() {
     }
 }
 
-/// There, the end of a larger file may bring the smaller one back under the name, although the shard was synced after the exchange.
+/// On btrfs, the removal of a larger file may give the name back to the smaller file, although the shard was synced
+/// after the exchange.
 #[test]
 fn on_btrfs_the_file_system_is_synced_once_a_name_has_changed() {
     const BTRFS: u32 = 0x9123_683e;
@@ -379,14 +413,14 @@ fn on_btrfs_the_file_system_is_synced_once_a_name_has_changed() {
         let small = session(false);
         assert_eq!(save(&small, "x"), ["sync shard"]);
         assert_eq!(end(&small), nothing);
-        // A file that says nothing of itself may have taken another one's place.
+        // A file with an unknown state may have taken another file's place.
         let damaged = session(false);
         fs::write(elsewhere.path(&damaged), "damage").unwrap();
         assert_eq!(end(&damaged), [changed]);
     }
 }
 
-/// On the disk, the name may lead to the smaller file still, in which there is no tombstone.
+/// On the disk, the name may still lead to the smaller file, in which there is no tombstone.
 #[test]
 fn an_end_syncs_a_larger_files_name_before_the_tombstone() {
     let fixture = Fixture::new();
@@ -405,13 +439,13 @@ fn an_end_syncs_a_larger_files_name_before_the_tombstone() {
         let session = grown(then_saved, true);
         check_calls(&end(&["sync file"]), || delete(&fixture, &session));
     }
-    // A writer that was killed between the exchange and the sync has left the same.
+    // A writer that is killed between the exchange and the sync leaves the same state.
     let session = fixture.session(true);
     assert!(
         dying_in_call(GROW.len(), || put(&fixture.store, &session, &"x".repeat(SLOT_MIN), true)).is_none()
     );
     check_calls(&end(&["sync file", "sync shard"]), || delete(&fixture, &session));
-    // And where an end itself was cut short, nothing says what the file was.
+    // If an end itself was cut short, no flag records the history of the file.
     let session = grown(false, false);
     assert!(dying_in_call(MARK.len() + 1, || delete(&fixture, &session)).is_none());
     check_calls(

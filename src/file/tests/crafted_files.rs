@@ -1,22 +1,22 @@
-//! Crafted or damaged files whose checksums are good: a visitor who knows the id knows the checksum's key.
+//! Crafted or damaged files with valid checksums: a visitor who knows an id knows the key of its checksum.
 use super::*;
 use crate::file::slot::{self, PREFIX_LEN, SLOT_MAX, State};
 use std::time::UNIX_EPOCH;
 
-/// Where in a slot its size is said.
+/// The position of the size in a slot.
 const SIZE_AT: u64 = 6;
 
-/// A visitor stores a text that is a slot to the last byte, so that it lies in the middle of his session's file, and waits until
-/// the disk loses the second half of that.
+/// A visitor stores a text that equals a slot, byte for byte, so that the text lies in the middle of their session
+/// file. Then the disk loses the second half of the file.
 #[test]
 fn a_slot_forged_inside_a_value_is_never_served() {
     let fixture = Fixture::new();
     let session = SessionId::random().unwrap();
     let id = session.public_id();
-    // Its bytes are text, and so are those of its prefix.
+    // The bytes of the forged slot are text, and so are the bytes of its prefix.
     let far_away = UNIX_EPOCH + Duration::from_micros(0x007f_7f7f_7f7f_7f7f);
     let mut forged = Record::new(UNIX_EPOCH + Duration::from_micros(1), far_away).with_user("admin").unwrap();
-    // The checksum has to be text as well, which one of some thousands is.
+    // The checksum must be text as well; one checksum of some thousands is.
     let likeness = (0_u32..)
         .map(|n| {
             forged.insert("text", &Value::new(&format!("{n:08}")).unwrap()).unwrap();
@@ -45,7 +45,7 @@ fn a_slot_forged_inside_a_value_is_never_served() {
         let path = fixture.path(&session);
         let whole = fs::read(&path).unwrap();
         assert_eq!((whole.len(), &whole[SLOT_MIN..SLOT_MIN + 4]), (4 * SLOT_MIN, &b"SESS"[..]));
-        // Neither where the file lost its half nor where a call returns no more of it.
+        // The forged slot is not served if the file lost its second half, nor if a call returns the first half only.
         let in_part = |n, call: &str| (n == 1 && call == "read").then_some(PAGE);
         let (found, _) = during(in_part, || fixture.text(&session));
         assert_eq!(found, Some(text(versions)));
@@ -72,7 +72,7 @@ fn a_wrong_size_of_the_older_slot_is_no_unfinished_creation() {
     }
 }
 
-/// A number after which there is none is not reached by saves.
+/// Saves never reach the last sequence.
 #[test]
 fn a_session_at_the_last_sequence_is_served_and_not_saved() {
     let fixture = Fixture::new();

@@ -11,12 +11,12 @@ fn die_in_every_call(operation: Operation, power_safe: bool) {
         let context = format!("{operation:?} died in call {call}");
         let (old, made) = (fixture.text(&session), fixture.text(&successor));
         match operation {
-            Operation::Rotate => {
+            Operation::Rotate | Operation::Move => {
                 assert!([None, Some("old")].contains(&old.as_deref()), "{context}: {old:?}");
                 assert!([None, Some("new")].contains(&made.as_deref()), "{context}: {made:?}");
                 assert!(old.is_some() || made.is_some(), "{context}: both ids are dead");
             }
-            // Not "ancient": an end that was begun uncovers no older version.
+            // Never "ancient": an end that has begun uncovers no older version.
             Operation::Delete => assert!([None, Some("old")].contains(&old.as_deref()), "{context}: {old:?}"),
             Operation::Create { .. } => assert!([None, Some("new")].contains(&made.as_deref()), "{context}"),
             _ => {
@@ -26,12 +26,13 @@ fn die_in_every_call(operation: Operation, power_safe: bool) {
         }
         // The next process finds nothing in its way.
         let other = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(200)));
-        for (session, alive) in [(&session, old.is_some()), (&successor, made.is_some())] {
+        // The successor first, because the end of a moved id is the end of its successor.
+        for (session, alive) in [(&successor, made.is_some()), (&session, old.is_some())] {
             assert_eq!(put(&other, session, &big("next"), true).unwrap().is_some(), alive, "{context}");
             assert_eq!(fixture.text(session), alive.then(|| big("next")), "{context}");
             assert_eq!(other.delete_file(SessionRef::Id(session)).unwrap(), alive, "{context}");
             assert_eq!(fixture.text(session), None, "{context}");
-            assert!(!fixture.path(session).exists(), "{context}");
+            assert!(!fixture.path(session).exists() || fixture.is_moved(session), "{context}");
         }
         assert_eq!(fixture.store.queues.len(), 0, "{context}: a queue is left");
         if survived.is_some() {
@@ -50,7 +51,7 @@ fn a_death_in_any_call_leaves_the_old_version_or_the_new() {
     }
 }
 
-/// The mark is only a reason to look; it must neither kill the session nor stay.
+/// The mark only makes writers check the path. It must neither end the session nor stay.
 #[test]
 fn a_file_that_a_killed_writer_marked_retiring_stays_usable() {
     let fixture = Fixture::new();
@@ -97,7 +98,7 @@ fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
                 let (old, made) = (fixture.text(&session), fixture.text(&successor));
                 let new = match operation {
                     Operation::Create { .. } | Operation::Keep => vec![Some(text.clone())],
-                    Operation::Rotate | Operation::Delete => vec![Some(text.clone()), None],
+                    Operation::Rotate | Operation::Move | Operation::Delete => vec![Some(text.clone()), None],
                     _ => vec![Some(text.clone()), Some(operation.new_text())],
                 };
                 assert!(new.contains(&old), "{context}: {:?}", old.map(|t| t.len()));
@@ -107,10 +108,10 @@ fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
                     "new".into()
                 };
                 assert!(made.as_ref().is_none_or(|made| *made == made_text), "{context}");
-                if operation == Operation::Rotate {
+                if operation.rotates() {
                     assert!(old.is_some() || made.is_some(), "{context}: both are dead");
                 }
-                // The remaining file is removed like any other leftover, and not kept as damage.
+                // The remaining file is removed like any other leftover, and is not kept as damage.
                 let shards: HashSet<_> =
                     [&session, &successor].map(|id| fixture.path(id).parent().unwrap().to_owned()).into();
                 let files = || shards.iter().flat_map(|shard| fs::read_dir(shard).unwrap());
@@ -122,10 +123,12 @@ fn a_death_amid_a_write_leaves_the_old_version_or_the_new() {
                 let done = (report.damaged, report.failed, report.removed);
                 assert_eq!(done, (0, 0, 0), "{context}: {report:?}");
                 let alive = usize::from(old.is_some()) + usize::from(made.is_some());
-                assert_eq!(files().count(), alive, "{context}");
+                let moved = usize::from(fixture.is_moved(&session));
+                assert_eq!(files().count(), alive + moved, "{context}");
                 for id in [&session, &successor] {
                     fixture.store.delete_file(SessionRef::Id(id)).unwrap();
                 }
+                let _ = fs::remove_file(fixture.path(&session));
                 if ended.is_ok() {
                     break;
                 }

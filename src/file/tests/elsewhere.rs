@@ -1,4 +1,4 @@
-//! Stores on file systems of other hosts and of processes, as far as a local one can stand in for them.
+//! Stores on network file systems and on file systems of processes, as far as a local file system can imitate them.
 use super::*;
 use crate::file::disk::pretending;
 
@@ -40,7 +40,7 @@ fn where_memory_is_not_shared_a_store_opens_and_keeps_no_copies() {
             assert_eq!((stats.hits, stats.copies, stats.misses), (0, 0, 7), "{name}");
         }
         drop(stores);
-        // It names the reason for which there are no copies, and there is another one.
+        // The store names the file system only if it is the reason for having no copies. Here it is the option.
         let bare = open_on(magic, dir.path(), FileStoreOptions::new().cache_bytes(0));
         assert_eq!(bare.uncached_file_system(), None, "{name}");
     }
@@ -50,7 +50,7 @@ fn where_memory_is_not_shared_a_store_opens_and_keeps_no_copies() {
     assert_eq!((store.uncached_file_system(), store.stats().copies), (None, 1));
 }
 
-/// A server of files may take the flags of a rename, answer that it succeeded, and have lost a file.
+/// A file server may accept the flags of a rename, report success, and have lost a file.
 #[test]
 fn on_fuse_no_rename_relies_on_flags() {
     for (magic, relies) in [(FUSE, false), (0xef53, true)] {

@@ -1,4 +1,4 @@
-//! Ends that are cut short, or that the disk does not do as usual: a name that is absent proves that nothing is left to be done.
+//! Ends that are cut short, or whose disk operations fail: a missing name proves that no step of the end is left.
 use super::sweeps::unrested;
 use super::*;
 
@@ -6,7 +6,7 @@ use super::*;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum How {
     UnderItsLock,
-    /// A writer is stopped that has it.
+    /// A stopped writer has the lock.
     WithoutItsLock,
     /// The tombstone cannot be synced.
     ByItsName,
@@ -14,7 +14,7 @@ enum How {
 
 const WAYS: [How; 3] = [How::UnderItsLock, How::WithoutItsLock, How::ByItsName];
 
-/// A store that does not wait for long.
+/// A store with a short lock wait.
 fn impatient() -> Fixture {
     Fixture::with(FileStoreOptions::new().lock_wait(Duration::from_millis(1)))
 }
@@ -23,13 +23,14 @@ fn end(store: &FileStore, session: &SessionId) -> Result<bool> {
     store.delete_file(SessionRef::Id(session))
 }
 
-/// A writer that has the lock of a session and does not go on.
+/// A writer that has the lock of a session and is stopped.
 fn stopped(fixture: &Fixture, session: &SessionId) -> LockedFile {
     let file = fs::File::options().read(true).write(true).open(fixture.path(session)).unwrap();
     LockedFile::acquire(file, Instant::now()).unwrap().unwrap()
 }
 
-/// Ends a session so, in a process that dies in its n-th call. The calls that were made; whether it survived.
+/// Ends a session in the given way, in a process that dies in its n-th call. Returns the calls that were made, and
+/// whether the process survived.
 fn end_dying_in(n: usize, how: How, fixture: &Fixture, session: &SessionId) -> (Vec<&'static str>, bool) {
     let _stopped = (how == How::WithoutItsLock).then(|| stopped(fixture, session));
     let made = Arc::new(Mutex::new(Vec::new()));
@@ -56,8 +57,8 @@ fn end_dying_in(n: usize, how: How, fixture: &Fixture, session: &SessionId) -> (
     (made, survived)
 }
 
-/// Whether these calls, one after the other, leave nothing of a session that a power cut brings back: a tombstone that is on
-/// the disk before its name goes, or a name whose change is.
+/// Whether after these calls, in this order, no power cut brings the session back. Either a tombstone is on the disk
+/// before the name is removed, or the change of the name is on the disk.
 fn are_durable(calls: &[&str]) -> bool {
     let at = |name: &str| calls.iter().rposition(|call| *call == name);
     let first = |name: &str| calls.iter().position(|call| *call == name);
@@ -144,7 +145,7 @@ fn an_end_that_is_not_invalidated_keeps_its_name() {
     assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidationFailed);
     assert!(calls.contains(&"sync file") && !calls.contains(&"unlink"), "{calls:?}");
     assert_eq!(fixture.text(&session), None);
-    // The next one does what is left.
+    // The next end does the remaining steps.
     assert!(!end(&fixture.store, &session).unwrap());
     assert!(!fixture.path(&session).exists());
     assert_eq!(served(&warm, &session), None);
@@ -202,7 +203,7 @@ fn an_end_that_cannot_be_synced_is_synced_by_the_next() {
     }
 }
 
-/// A directory that others may not write to, say. A tombstone is left.
+/// For example in a directory that this user may not write to. A tombstone is left.
 #[test]
 fn a_session_whose_name_cannot_be_removed_is_ended_all_the_same() {
     let fixture = Fixture::new();
@@ -217,7 +218,8 @@ fn a_session_whose_name_cannot_be_removed_is_ended_all_the_same() {
     }
 }
 
-/// A deleter that waits for no lock moves the file, and is killed, while one that has the lock cannot sync its tombstone.
+/// A deleter that does not wait for the lock moves the file and is killed. Another deleter has the lock and cannot sync
+/// its tombstone.
 #[test]
 fn an_end_finishes_that_of_a_killed_deleter_that_moved_the_file() {
     let fixture = impatient();

@@ -1,25 +1,28 @@
-//! A failed operation is an error, and it invalidates the sessions that it, or a killed operation before it, has changed.
+//! A failed operation returns an error. It invalidates the sessions that it has changed, and those that a killed
+//! operation before it has changed.
 use super::sweeps::unrested;
 use super::*;
 
-/// The calls of an operation that may be refused without an error, when all others work.
+/// Whether the operation may succeed although this call was refused and all others work.
 fn may_be_silent(operation: Operation, calls: &[&'static str], n: usize) -> bool {
     let before = |k: usize| n.checked_sub(k).map_or("", |n| calls[n]);
     match calls[n] {
         // A failed insertion in the index is counted.
         "append" | "open directory" | "open file in directory" | "make directory" => true,
         "stat file" => before(1) == "append",
-        // Notes of what was synced. Without a tombstone a session is ended by its name.
-        "write" if operation == Operation::Rotate && before(1) == "stat session" => before(3) == "write",
+        // The state byte that records a sync. A session without a tombstone is ended by its name.
+        "write" if operation.rotates() && before(1) == "stat session" => before(3) == "write",
+        // The mark is complete without it, and is completed once more.
+        "write" if operation == Operation::Move && before(1) == "invalidate" => true,
         "write" => ["sync file", "sync shard"].contains(&before(1)) || operation == Operation::Delete,
-        "sync file" if operation == Operation::Rotate => before(4) == "write",
-        // Written anew, to another file.
+        "sync file" if operation.rotates() => before(4) == "write",
+        // The version is written to another file.
         "sync file" => matches!(operation, Operation::Update { .. } | Operation::Keep | Operation::Delete),
         // A tombstone is left, or a file without a name.
         "unlink" => matches!(operation, Operation::Grow { .. } | Operation::Rotate | Operation::Delete),
         // Nothing was changed.
         "invalidate" => operation == Operation::Keep,
-        // A logout does not depend on what is logged out.
+        // A logout does not depend on the contents of the session.
         "open session in shard" | "lock" | "read" => operation == Operation::Delete,
         _ => false,
     }
@@ -59,12 +62,16 @@ fn every_failed_call_is_reported_unless_it_may_be_silent() {
 fn an_operation_that_finds_no_session_invalidates_it() {
     let fixture = Fixture::new();
     let warm = warm(&fixture);
-    for operation in
-        [Operation::Update { power_safe: false }, Operation::Keep, Operation::Rotate, Operation::Delete]
-    {
+    for operation in [
+        Operation::Update { power_safe: false },
+        Operation::Keep,
+        Operation::Rotate,
+        Operation::Move,
+        Operation::Delete,
+    ] {
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
         assert_eq!(served(&warm, &session).as_deref(), Some("old"));
-        // Between its unlink and its invalidation.
+        // Between the unlink and the invalidation of an end.
         assert!(dies_at("invalidate", || fixture.store.delete_file(SessionRef::Id(&session))));
         assert_eq!(served(&warm, &session).as_deref(), Some("old"), "no invalidation");
         assert!(!operation.run(&fixture.store, &session, &successor).unwrap());
@@ -73,11 +80,11 @@ fn an_operation_that_finds_no_session_invalidates_it() {
 }
 
 #[test]
-fn a_failed_operation_invalidates_what_may_have_changed() {
+fn a_failed_operation_invalidates_possibly_changed_sessions() {
     let fixture = Fixture::new();
     let warm = warm(&fixture);
     for (operation, call, want) in [
-        // Before anything was changed, and after everything was.
+        // Before the first change, and after the last.
         (Operation::Grow { power_safe: true }, "create file", "killed".to_owned()),
         (Operation::Grow { power_safe: false }, "exchange", "killed".to_owned()),
         (Operation::Grow { power_safe: true }, "sync shard", big("new")),

@@ -1,13 +1,14 @@
 //! Each call of each operation fails: the file holds the old version or the new one, and the error says which.
 use super::*;
 
-/// Fails call 0, 1, 2 … of an operation until a run meets no fault, alone, with all after it, and with each one after it: of a usual
-/// session, of one whose file is larger than what is read at once, and in stores that do not sync ends or keep no copies.
+/// Fails call 0, 1, 2 … of an operation, until a run meets no fault. Each call fails alone, together with all later
+/// calls, and together with each single later call. The sessions are a usual one and one whose file is larger than one
+/// read; the stores are a usual one, one that does not sync ends, and one without copies.
 fn fail_every_call(operation: Operation, power_safe: bool) {
     let unsynced = Fixture::with(FileStoreOptions::new().sync_security_events(false));
     let uncached = Fixture::with(FileStoreOptions::new().cache_bytes(0));
     let usual = [Fixture::new(), unsynced, uncached].map(|fixture| (fixture, String::new()));
-    // Two calls read it, and a larger one still is to come.
+    // Two calls read the large file, and the save makes a larger one.
     let large = "large".repeat(SLOT_MIN);
     for (fixture, size) in usual.into_iter().chain([(Fixture::new(), large)]) {
         let calls_with = |fault: Fault| {
@@ -26,7 +27,7 @@ fn fail_every_call(operation: Operation, power_safe: bool) {
                     break;
                 }
                 calls_with(Fault { call, errno, then: Then::Fails });
-                // The second one changes only what comes after it.
+                // The second fault changes only the calls after it.
                 for later in call + 1..calls {
                     calls_with(Fault { call, errno, then: Then::FailsOnceMore(later) });
                 }
@@ -38,13 +39,13 @@ fn fail_every_call(operation: Operation, power_safe: bool) {
 /// The calls that remove the file of a failed creation.
 const TIDYING: [&str; 5] = ["open shard", "open session in shard", "lock", "read", "unlink"];
 
-/// One run. How many calls were made.
+/// One run. Returns the number of calls that were made.
 fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, fault: Fault) -> usize {
     let successor = SessionId::random().unwrap();
     let (result, calls) = during(fault.plan(), || operation.run(&fixture.store, session, &successor));
     let met = calls.len() > fault.call;
     let context = format!("{operation:?} with {fault:?}, after calls {calls:?}");
-    // A file that could not be removed cannot be asked to be gone.
+    // The test cannot require that a file is gone if its removal failed.
     let is = |call: usize, names: &[&str]| calls.get(call).is_some_and(|call| names.contains(call));
     let removable = match fault.then {
         Then::Works => !is(fault.call, &["unlink"]),
@@ -75,8 +76,10 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
             let visible = is_new && kind.is_some_and(may_be_visible);
             assert!(is_old || visible, "{context}: {old:?}");
         }
-        (Operation::Rotate, Ok(_)) => assert!(old.is_none() && made.as_deref() == Some("new"), "{context}"),
-        (Operation::Rotate, Err(_)) => {
+        (Operation::Rotate | Operation::Move, Ok(_)) => {
+            assert!(old.is_none() && made.as_deref() == Some("new"), "{context}")
+        }
+        (Operation::Rotate | Operation::Move, Err(_)) => {
             assert!(is_old || old.is_none() && kind.is_some_and(may_be_visible), "{context}");
             // A successor that cannot be removed was never acknowledged.
             assert!(made.is_none() || may_stay, "{context}: two are alive");
@@ -90,14 +93,15 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
     let temporary = fixture.temporary_beside(session);
     assert!(temporary == 0 || !removable, "{context}: a temporary file is left");
 
-    // Nothing is held, and what works without faults works again.
+    // No lock, turn or descriptor is held, and the operations work again without faults.
     fixture.check_nothing_is_held(&context);
-    for (session, alive) in [(session, old.is_some()), (&successor, made.is_some())] {
+    // The successor first, because the end of a moved id is the end of its successor.
+    for (session, alive) in [(&successor, made.is_some()), (session, old.is_some())] {
         assert_eq!(put(&fixture.store, session, "next", true).unwrap().is_some(), alive, "{context}");
         assert_eq!(fixture.text(session).is_some(), alive, "{context}");
         assert_eq!(fixture.store.delete_file(SessionRef::Id(session)).unwrap(), alive, "{context}");
         assert_eq!(fixture.text(session), None, "{context}");
-        assert!(!fixture.path(session).exists(), "{context}");
+        assert!(!fixture.path(session).exists() || fixture.is_moved(session), "{context}");
     }
     // A sweep removes the remaining files when they are an hour old.
     let shard = shard_of(&session.public_id());
@@ -105,7 +109,7 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
     for name in names {
         let file = fixture.store.file_at(&shard, &directory, &name).unwrap().unwrap();
         assert!(
-            matches!(file.content, Content::Temporary | Content::Unfinished(_)),
+            matches!(file.content, Content::Temporary | Content::Unfinished(_) | Content::Moved(_)),
             "{context}: {file:?} is left"
         );
         fs::remove_file(file.path).unwrap();
@@ -115,11 +119,12 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
     calls.len()
 }
 
-/// A read or write that transfers only a part of its bytes is continued, and a call that a signal interrupts is repeated.
-/// (Of an append to the index the rest would not lie behind its beginning: the session is found by a walk. A name that changes
-/// is not done again, as the second time would say that it had not been there; no local file system is interrupted in that.)
+/// A read or write that transfers only a part of its bytes is continued, and an interrupted call is repeated. Two calls
+/// are exceptions. An append to the index is not continued, because the rest would not lie behind its beginning; a walk
+/// finds the session. A change of a name is not repeated, because the second call would report that the name does not
+/// exist; no local file system interrupts such a call.
 #[test]
-fn calls_that_do_a_part_or_nothing_are_gone_on_with() {
+fn calls_that_do_a_part_or_nothing_are_continued() {
     let fixture = Fixture::new();
     let operations = || WRITING.into_iter().chain([Operation::Load]);
     let interrupted = Errno::INTR.raw_os_error();
@@ -140,7 +145,7 @@ fn calls_that_do_a_part_or_nothing_are_gone_on_with() {
                 if part == interrupted && ["unlink", "exchange"].contains(&calls[call]) && result.is_err() {
                     let left = [fixture.text(&session), fixture.text(&successor)];
                     let old = [Some(text.to_owned()), None];
-                    // The session's file is marked as ended before it loses its name.
+                    // The session file is marked as ended before it loses its name.
                     assert!(
                         left == old || operation == Operation::Delete && left == [None, None],
                         "{context}: {left:?}"
@@ -153,7 +158,7 @@ fn calls_that_do_a_part_or_nothing_are_gone_on_with() {
                     Operation::Load | Operation::Keep => (kept, None),
                     Operation::Create { .. } => (kept, Some("new".into())),
                     Operation::Update { .. } | Operation::Grow { .. } => (Some(operation.new_text()), None),
-                    Operation::Rotate => (None, Some("new".into())),
+                    Operation::Rotate | Operation::Move => (None, Some("new".into())),
                     Operation::Delete => (None, None),
                 };
                 assert_eq!((fixture.text(&session), fixture.text(&successor)), want, "{context}");
@@ -167,7 +172,8 @@ fn calls_that_do_a_part_or_nothing_are_gone_on_with() {
 fn a_call_that_fails_half_way_ends_no_session() {
     let fixture = Fixture::new();
     let updates = [false, true].map(|power_safe| Operation::Update { power_safe });
-    let operations = || [Operation::Load, Operation::Keep, Operation::Rotate].into_iter().chain(updates);
+    let operations =
+        || [Operation::Load, Operation::Keep, Operation::Rotate, Operation::Move].into_iter().chain(updates);
     for (operation, part) in operations().flat_map(|operation| [(operation, SHORT), (operation, PAGE)]) {
         for call in 0.. {
             let (session, successor) = (fixture.session(true), SessionId::random().unwrap());
@@ -209,7 +215,7 @@ fn whichever_call_of_a_creation_fails_nothing_is_left() {
 fn any_failed_call_of_a_save_leaves_old_or_new() {
     fail_every_call(Operation::Update { power_safe: false }, true);
     fail_every_call(Operation::Update { power_safe: true }, true);
-    // Of a session that no power-safe save has seen yet.
+    // The session has had no power-safe save yet.
     fail_every_call(Operation::Update { power_safe: true }, false);
     fail_every_call(Operation::Keep, false);
 }
@@ -224,6 +230,12 @@ fn any_failed_call_of_a_growing_save_leaves_old_or_new() {
 fn any_failed_call_of_a_rotation_leaves_one_id_at_most() {
     fail_every_call(Operation::Rotate, true);
     fail_every_call(Operation::Rotate, false);
+}
+
+#[test]
+fn any_failed_call_of_a_move_leaves_one_id_at_most() {
+    fail_every_call(Operation::Move, true);
+    fail_every_call(Operation::Move, false);
 }
 
 #[test]
@@ -248,7 +260,7 @@ fn a_load_beside_a_torn_slot_fails_when_any_of_its_calls_does() {
     assert_eq!(fixture.text(&session).as_deref(), Some("ancient"));
 }
 
-/// A file that is not synced must not be found either, and its file may refuse to go.
+/// The creation fails to sync the file. The file must not be loadable, also if it cannot be removed.
 #[test]
 fn a_creation_neither_synced_nor_removed_is_not_loadable() {
     for unsynced in ["sync file", "sync shard"] {
@@ -262,7 +274,8 @@ fn a_creation_neither_synced_nor_removed_is_not_loadable() {
     }
 }
 
-/// The failpoint fails a call before it has done anything; a disk that fills up fails a write in the middle.
+/// The failpoint fails a call before the call has written any byte. A disk that becomes full fails a write in the
+/// middle.
 #[test]
 fn a_torn_write_is_voided_or_stays_harmless() {
     let fixture = Fixture::new();
@@ -287,7 +300,7 @@ fn a_torn_write_is_voided_or_stays_harmless() {
             calls,
             ["open session", "lock", "read", "write", "write", "stat file system", "invalidate"]
         );
-        // Torn or voided, the other slot is none that a reader may take for "never written": it reads twice.
+        // Torn or voided, the other slot must not look like a slot that was never written. So the reader reads twice.
         check_calls(&["open session", "read", "stat file"].repeat(2), || {
             fixture.store.load(&session.to_token())
         });
@@ -314,7 +327,7 @@ fn creation_refuses_an_id_that_exists_and_leaves_it_alone() {
         assert_eq!(error.to_string(), text);
         assert_eq!(fixture.text(&session).as_deref(), Some("old"));
     }
-    // A rotation to an id that exists ends neither.
+    // A rotation to an id that exists ends neither session.
     let other = fixture.session(false);
     let error = Operation::Rotate.run(&fixture.store, &session, &other).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Random);
@@ -363,7 +376,7 @@ fn without_exchange_a_growing_save_renames_and_revives_nothing() {
         let in_two = calls.windows(3).any(|calls| calls == ["exchange", "stat in directory", "rename"]);
         assert!(in_two, "{calls:?}");
         assert_eq!((fixture.text(&session), fixture.temporary_beside(&session)), (Some(big("new")), 0));
-        // Each of the two fails.
+        // Each of the two calls fails.
         for failing in ["stat in directory", "rename"] {
             let session = fixture.session(true);
             let fail =
@@ -374,7 +387,7 @@ fn without_exchange_a_growing_save_renames_and_revives_nothing() {
             assert_eq!(fixture.temporary_beside(&session), 0, "{failing}");
             fixture.check_nothing_is_held(failing);
         }
-        // A delete that could not wait has removed its name just before.
+        // A delete that did not wait for the lock has removed the name just before.
         let session = fixture.session(true);
         let path = fixture.path(&session);
         let remove = move |_, call: &'static str| {
@@ -409,7 +422,7 @@ fn a_bucket_that_refuses_an_append_is_closed_and_counted() {
     for errno in [Errno::IO.raw_os_error(), SHORT] {
         let index_failures = fixture.store.stats().index_failures;
         for n in 1..=10 {
-            // None of them is open yet.
+            // No bucket is open yet.
             let mut record = record("x");
             record.set_timing(Timing {
                 deadline: record.deadline() + Duration::from_secs(3600 * n),

@@ -1,7 +1,7 @@
-//! A child that is forked while another thread of its parent has a lock: that lock is never given back in the child.
+//! A child is forked while another thread of its parent has a lock: in the child, the lock is never released.
 #![expect(unsafe_code, reason = "there is no safe fork")]
 use super::*;
-use crate::file::read_cache::Key;
+use crate::file::read_cache::{Key, Trust};
 
 fn is_refused<T>(result: Result<T>) -> bool {
     result.is_err_and(|error| error.kind() == ErrorKind::Forked)
@@ -10,11 +10,13 @@ fn is_refused<T>(result: Result<T>) -> bool {
 #[test]
 fn a_child_forked_amid_a_cache_lookup_does_not_hang() {
     type Call = fn(&FileStore, &SessionId) -> bool;
-    let calls: [(&str, Call); 7] = [
+    let calls: [(&str, Call); 9] = [
         ("load", |store, id| is_refused(store.load(&id.to_token()))),
         ("update", |store, id| is_refused(put(store, id, "x", false))),
         ("rotate", |store, id| is_refused(Operation::Rotate.run(store, id, id))),
         ("delete", |store, id| is_refused(store.delete(&id.to_token()))),
+        ("delete_of", |store, id| is_refused(store.delete_of("ada", Some(&id.to_token())))),
+        ("delete_all", |store, _| is_refused(store.delete_all())),
         ("files", |store, _| store.files().all(is_refused)),
         ("stats", |store, _| store.stats().copies == 0),
         ("debug", |store, _| format!("{store:?}").contains("ReadCache")),
@@ -34,18 +36,19 @@ fn a_child_forked_amid_a_cache_lookup_does_not_hang() {
                 cache.get(&Key::of(session), |_, _| {
                     has_it.send(()).unwrap();
                     may_go.recv().unwrap();
-                    true
+                    Trust::Yes
                 });
             });
             is_held.recv().unwrap();
-            // SAFETY: the child makes one call and ends, without returning from here; the allocator's locks are its own.
+            // SAFETY: the child makes one call and ends, without returning from here; the allocator takes
+            // care of its own locks.
             let child = unsafe { libc::fork() };
             assert!(child >= 0, "{}", io::Error::last_os_error());
             if child == 0 {
                 // SAFETY: kills the child if it waits.
                 unsafe { libc::alarm(20) };
                 let well = call(store, session);
-                // SAFETY: ends the child at once, without running what the parent has registered for its own end.
+                // SAFETY: ends the child at once, without running the exit handlers of the parent.
                 unsafe { libc::_exit(i32::from(!well)) }
             }
             let mut status = 0;

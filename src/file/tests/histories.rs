@@ -1,4 +1,4 @@
-//! Histories of sessions, made at random and shrunk to a readable script when one breaks the law of `file/model.rs`.
+//! Random histories of sessions. A history that breaks a law of `file/model.rs` is shrunk to a readable script.
 use super::super::model::{Step, run};
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, any, proptest};
@@ -11,7 +11,7 @@ fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// A line of a script, printed as one.
+/// One line of a script, also in its printed form.
 #[derive(Clone)]
 struct Line(Step);
 

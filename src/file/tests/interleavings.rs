@@ -1,8 +1,8 @@
 //! Operations of other processes between one call of an operation and the next.
 use super::*;
 
-/// A logout that meets a save at each of its calls, by a thread of the same process or by another process,
-/// and cannot wait for it.
+/// A logout meets a save at each of the save's calls. The logout runs in a thread of the same process or in another
+/// process, and cannot wait for the save.
 fn delete_in_every_call(operation: Operation) {
     let impatient = || FileStoreOptions::new().lock_wait(Duration::from_millis(1));
     let fixture = Fixture::with(impatient());
@@ -30,13 +30,13 @@ fn delete_in_every_call(operation: Operation) {
         assert_eq!(fixture.text(&session), None, "{context}: it came back");
         assert!(!fixture.path(&session).exists(), "{context}");
         let done = match result {
-            // The meeting took all of its own wait, and it had to begin again.
+            // The logout took the operation's whole lock wait, and the operation had to begin again.
             Err(error) if error.kind() == ErrorKind::Busy => false,
             other => other.unwrap_or_else(|error| panic!("{context}: {error}")),
         };
-        if operation == Operation::Rotate {
-            // Ended before it moved: then it has not moved. Ended after it moved: the old id was dead
-            // already.
+        if operation.rotates() {
+            // If the logout came before the rotation, nothing was rotated. If it came after the rotation, the old id
+            // was dead already.
             let made = fixture.text(&successor);
             assert_eq!(
                 (done, made.as_deref()),
@@ -58,12 +58,13 @@ fn a_save_revives_no_session_ended_during_any_of_its_calls() {
         Operation::Grow { power_safe: true },
         Operation::Keep,
         Operation::Rotate,
+        Operation::Move,
     ] {
         delete_in_every_call(operation);
     }
 }
 
-/// Also not the save that writes everything anew because a sync failed.
+/// A save that writes the whole session to a new file, because a sync failed, does not revive it either.
 #[test]
 fn a_rewrite_after_a_failed_sync_revives_no_ended_session() {
     let fixture = Fixture::with(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
@@ -85,8 +86,9 @@ fn a_rewrite_after_a_failed_sync_revives_no_ended_session() {
     assert_eq!(fixture.temporary_beside(&session), 0);
 }
 
-/// Another process opens the session's file and waits for its lock while we are in `call` of `operation`, some of
-/// whose calls fail. Returns what the operation comes to, and the other's save, which appends "+".
+/// Another process opens the session file and waits for its lock while this process is in `call` of `operation`; some
+/// calls of the operation fail. Returns the result of the operation, and the result of the other process's save, which
+/// appends "+".
 fn wait_during(
     fixture: &Fixture,
     operation: Operation,
@@ -108,7 +110,7 @@ fn wait_during(
                 };
                 other.update_file(&waited_for, &mut append, false)
             });
-            // One is ours; the other is the waiter's, which can go no further until we unlock.
+            // One descriptor is ours. The other is the waiter's, which cannot continue until we unlock.
             let began = Instant::now();
             while descriptors(|open| open == path) < 2 {
                 assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
@@ -137,7 +139,7 @@ fn a_save_that_waited_on_a_replaced_file_starts_again() {
     };
     check(Operation::Grow { power_safe: false }, Box::new(|_, _| None), None);
     check(Operation::Update { power_safe: true }, Box::new(failing_syncs(|n| n == 0, &[])), None);
-    // Replaced, and then an error: the file in its place is the session all the same.
+    // The file was replaced, and then an error occurred: the file in its place is the session nevertheless.
     let unknown = Some(ErrorKind::DurabilityUnknown);
     check(Operation::Grow { power_safe: true }, Box::new(failing_syncs(|_| false, &["sync shard"])), unknown);
     check(
@@ -155,6 +157,14 @@ fn a_save_that_waited_on_a_removed_file_finds_no_session() {
         wait_during(&fixture, Operation::Rotate, "unlink", |_, _| None, [&session, &successor]);
     assert_eq!((rotated.unwrap(), waited), (true, None));
     assert_eq!(fixture.text(&successor).as_deref(), Some("new"));
+    // Nor one that waited while its id was moved, before the mark was written and after.
+    for call in ["sync shard", "invalidate"] {
+        let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
+        let (moved, waited) =
+            wait_during(&fixture, Operation::Move, call, |_, _| None, [&session, &successor]);
+        assert_eq!((moved.unwrap(), waited), (true, None), "{call}");
+        assert_eq!(fixture.text(&successor).as_deref(), Some("new"), "{call}");
+    }
     let (deleted, waited) =
         wait_during(&fixture, Operation::Delete, "unlink", |_, _| None, [&successor, &successor]);
     assert_eq!((deleted.unwrap(), waited), (true, None));
@@ -162,7 +172,7 @@ fn a_save_that_waited_on_a_removed_file_finds_no_session() {
     assert_eq!(fixture.text(&successor), None);
 }
 
-/// The holder of the lock is stopped, and the logout did not wait for it; others still do.
+/// The holder of the lock is stopped. The logout did not wait for it; other writers still do.
 #[test]
 fn a_waiting_save_overtaken_by_a_logout_finds_no_session() {
     for operation in [
@@ -170,6 +180,7 @@ fn a_waiting_save_overtaken_by_a_logout_finds_no_session() {
         Operation::Grow { power_safe: true },
         Operation::Keep,
         Operation::Rotate,
+        Operation::Move,
     ] {
         let fixture = Fixture::new();
         let (session, successor) = (fixture.session(false), SessionId::random().unwrap());
@@ -198,7 +209,7 @@ fn a_reader_that_finds_no_settled_file_takes_a_shared_lock() {
     let fixture = Fixture::with(FileStoreOptions::new().lock_wait(Duration::from_millis(20)));
     let session = fixture.session(false);
     let (token, path) = (session.to_token(), fixture.path(&session));
-    // Each reading finds other bytes than the one before.
+    // Each reading finds other bytes than the reading before.
     let restless = move |_, call| {
         if call == "read" {
             tear_newer_slot(&path);
@@ -244,8 +255,8 @@ fn a_reader_that_waited_on_a_replaced_file_reads_its_successor() {
 
 // ------------------------------------------------------------------------------------------------ overtaken readers
 
-/// A reader may copy the first slot before a save and the second one in the middle of the next: its copy then is
-/// torn beside a version that was superseded before the load began.
+/// A reader may copy the first slot before a save, and the second slot in the middle of the next save. Its copy is then
+/// torn, beside a version that was superseded before the load began.
 #[test]
 fn a_load_overtaken_by_two_saves_finds_the_newest() {
     let fixture = Fixture::new();
@@ -272,10 +283,10 @@ fn a_load_overtaken_by_two_saves_finds_the_newest() {
     assert_eq!(text.as_deref(), Some("fourth"));
 }
 
-/// The same instant seen from the other side: a logout runs into its wait limit while a save holds the lock. The
-/// save then writes to a file without a name, and must not be acknowledged.
+/// The same race, from the side of the save: a logout reaches its wait limit while a save holds the lock. The save then
+/// writes to a file without a name, and must not be acknowledged.
 #[test]
-fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
+fn a_save_overtaken_at_its_wait_limit_is_not_acknowledged() {
     let fixture = Fixture::new();
     let impatient = FileStoreOptions::new().lock_wait(Duration::from_millis(1));
     let other = impatient.open(fixture.dir.path()).unwrap();
@@ -297,7 +308,8 @@ fn a_save_that_a_logout_passed_is_gone_and_not_acknowledged() {
     }
 }
 
-/// A logout's wait is spent on earlier holders of the lock: it may overtake a holder that has had it for a moment only.
+/// A logout may spend its wait on earlier holders of the lock. So it may overtake a holder that has had the lock for a
+/// moment only.
 #[test]
 fn a_save_overtaken_by_a_logout_is_not_acknowledged() {
     let fixture = Fixture::new();
@@ -339,7 +351,8 @@ fn a_save_overtaken_by_a_logout_is_not_acknowledged() {
     }
 }
 
-/// A lock holder that was overtaken by a forced delete knows only the path, which may lead to another session by now.
+/// A lock holder that was overtaken by a forced delete knows only the path. By now the path may lead to another
+/// session.
 #[test]
 fn an_overtaken_writer_leaves_an_imported_session_alone() {
     for (operation, at) in [
@@ -349,10 +362,12 @@ fn an_overtaken_writer_leaves_an_imported_session_alone() {
         (Operation::Keep, "sync file"),
         (Operation::Rotate, "open shard"),
         (Operation::Rotate, "sync file"),
+        (Operation::Move, "sync file"),
+        (Operation::Move, "invalidate"),
     ] {
         let fixture = Fixture::new();
         let other = fixture.reopened(FileStoreOptions::new().lock_wait(Duration::from_millis(1)));
-        // A version that is on the disk already would be kept without a sync.
+        // A version that is on the disk already is kept without a sync.
         let session = fixture.session(operation != Operation::Keep);
         let successor = SessionId::random().unwrap();
         let (id, mut calls_to_come) = (session.public_id(), if at == "open shard" { 2 } else { 1 });
@@ -379,7 +394,7 @@ fn an_overtaken_writer_leaves_an_imported_session_alone() {
     }
 }
 
-/// A file that went away between a save's first look and its last may hold what was saved, or not.
+/// A file that disappears between the first and the last check of a save may hold the saved version, or may not.
 #[test]
 fn a_save_that_cannot_check_its_link_reports_unknown_durability() {
     let fixture = Fixture::new();
@@ -387,7 +402,7 @@ fn a_save_that_cannot_check_its_link_reports_unknown_durability() {
         let session = fixture.session(true);
         let fail = move |_, call| (call == look).then(|| Errno::IO.raw_os_error());
         let mut change = |record: &mut Record| {
-            // Long enough for a logout that waits as short as it can.
+            // Long enough for a logout with the shortest wait.
             thread::sleep(Duration::from_millis(2));
             record.insert("text", &Value::new("new").unwrap()).unwrap();
             Ok(Verdict::Write)
@@ -398,9 +413,9 @@ fn a_save_that_cannot_check_its_link_reports_unknown_durability() {
     }
 }
 
-/// Damaged since it was verified, and served from memory: that is the version to go on from.
+/// The file was damaged after the version was verified. The save continues from the version in memory.
 #[test]
-fn a_kept_update_returns_the_version_that_is_stored() {
+fn an_unchanged_update_returns_the_stored_version() {
     let dir = directory();
     let store = FileStoreOptions::new().watch(false).open(dir.path()).unwrap();
     for operation in [Operation::Keep, Operation::Rotate] {
@@ -413,19 +428,19 @@ fn a_kept_update_returns_the_version_that_is_stored() {
         file.write_all_at(&[0xff; 4], (SLOT_MIN + crate::file::slot::PREFIX_LEN) as u64).unwrap();
         let mut keep = |_: &mut Record| Ok(Verdict::Keep);
         let kept = match operation {
-            Operation::Rotate => store.rotate_file(&session, &successor, &mut keep),
+            Operation::Rotate => store.rotate_file(&session, &successor, &mut keep, &Rotation::default()),
             _ => store.update_file(&session, &mut keep, true),
         };
         assert_eq!(text_of(&kept.unwrap().unwrap().record), "old", "{operation:?}");
     }
 }
 
-/// Its process was stopped for an hour before it had the lock: a sweep took the file for one that is dead.
+/// The creating process was stopped for an hour before it locked the file. A sweep took the file for a leftover.
 #[test]
 fn a_creation_whose_file_was_swept_before_it_was_locked_says_so() {
     let fixture = Fixture::new();
     fixture.session(false);
-    // And once with a foreign file in its place.
+    // The second round has a foreign file in its place.
     for replaced in [false, true] {
         let session = SessionId::random().unwrap();
         let path = fixture.path(&session);

@@ -1,12 +1,13 @@
-//! The engine under faults: each call to the file system fails, or is the last one of a process that is killed, or another
-//! operation comes between it and the next. Afterwards the old version is there or the new one, and an ended session stays ended.
-//! And the calls themselves: their number for each operation, and the order of the syncs.
+//! The engine under faults: each call to the file system fails, or is the last call of a killed process, or another
+//! operation runs between it and the next. Afterwards the old version or the new one is there, and an ended session
+//! stays ended. The tests also check the calls themselves: their number for each operation, and the order of the syncs.
 //!
-//! The failpoint in `disk` sees the calls of one thread. A kill is an unwinding that starts inside a call: locks are released, as
-//! they are when a process ends, and nothing is cleaned up.
+//! The failpoint in `disk` sees the calls of one thread. A kill is an unwinding that starts inside a call: locks are
+//! released, as at the end of a process, and no clean-up runs.
 mod calls;
 mod crafted_files;
 mod crashes;
+mod cut_offs;
 mod elsewhere;
 mod ends;
 mod error_reporting;
@@ -14,6 +15,7 @@ mod faults;
 mod forked;
 mod histories;
 mod interleavings;
+mod moved;
 mod opening;
 mod sweeps;
 mod syncs;
@@ -21,7 +23,7 @@ mod user_index;
 
 use super::disk::faults::{PAGE, SHORT, during};
 use super::flock::LockedFile;
-use super::layout::{DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of};
+use super::layout::{CUT_OFFS, DUE, GENERATIONS_PATH, RUN, SessionPath, TEMPORARY, shard_of};
 use super::session_lock::SessionRef;
 use super::slot::SLOT_MIN;
 use super::{Content, FileStore, FileStoreOptions};
@@ -29,7 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{SessionId, Token};
 use crate::random::tests::without_random_bits;
 use crate::record::{Record, Timing};
-use crate::store::{Absent, Durability, Live, Lookup, Store, Verdict};
+use crate::store::{Absent, Durability, Live, Lookup, Rotation, Store, Verdict};
 use crate::value::Value;
 use rustix::io::Errno;
 use std::cmp::Ordering::{Equal, Greater, Less};
@@ -52,12 +54,12 @@ struct Fixture {
     store: Arc<FileStore>,
 }
 
-/// A directory in memory, if there is such a place: these tests look at files, and not at a disk after a power cut.
+/// A directory in memory, if the machine has one: these tests examine files, and not a disk after a power cut.
 fn directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// One version's text; a big one makes the file grow.
+/// The text of one version; a big text makes the file grow.
 fn big(text: &str) -> String {
     text.repeat(4 * SLOT_MIN)
 }
@@ -78,25 +80,25 @@ impl Fixture {
         Self::with(FileStoreOptions::new())
     }
 
-    /// Without a cache: these tests look at the files.
+    /// Without a cache, because these tests examine the files.
     fn with(options: FileStoreOptions) -> Self {
         let dir = directory();
         let store = Arc::new(options.cache_bytes(0).open(dir.path()).unwrap());
         Self { dir, store }
     }
 
-    /// No descriptor but those that an open store keeps, and no turn.
+    /// Asserts that the process has no descriptor except those of an open store, and no turn in a queue.
     #[track_caller]
     fn check_nothing_is_held(&self, context: &str) {
         let root = self.dir.path();
-        let of_store = [root.to_owned(), root.join(GENERATIONS_PATH)];
+        let of_store = [root.to_owned(), root.join(GENERATIONS_PATH), root.join(CUT_OFFS)];
         let kept = |open: &Path| of_store.contains(&open.to_owned()) || open.starts_with(root.join(DUE));
         let open = descriptors(|open| open.starts_with(root) && !kept(open));
         assert_eq!(open, 0, "{context}: a descriptor leaked");
         assert_eq!(self.store.queues.len(), 0, "{context}: a queue is left");
     }
 
-    /// The same store opened once more, as by another process: with queues of its own.
+    /// The same store, opened once more as another process does it: with its own queues.
     fn reopened(&self, options: FileStoreOptions) -> Arc<FileStore> {
         Arc::new(options.cache_bytes(0).open(self.dir.path()).unwrap())
     }
@@ -122,9 +124,14 @@ impl Fixture {
     fn text(&self, session: &SessionId) -> Option<String> {
         match self.store.load(&session.to_token()).unwrap() {
             Lookup::Live(live) => Some(text_of(&live.record)),
-            Lookup::Absent(Absent::NotFound(_)) => None,
+            Lookup::Absent(Absent::NotFound(_) | Absent::Moved(_)) => None,
             Lookup::Absent(other) => panic!("the session is {other:?}"),
         }
+    }
+
+    /// Whether a session's file has the mark of a moved session.
+    fn is_moved(&self, session: &SessionId) -> bool {
+        matches!(self.store.load(&session.to_token()), Ok(Lookup::Absent(Absent::Moved(_))))
     }
 
     /// Temporary files beside a session.
@@ -134,7 +141,7 @@ impl Fixture {
     }
 }
 
-/// The text that a store serves, from memory or not; `None` if it says that there is no session.
+/// The text that a store serves, from memory or from the file; `None` if the store reports no session.
 fn served(store: &FileStore, session: &SessionId) -> Option<String> {
     match store.load(&session.to_token()).unwrap() {
         Lookup::Live(live) => Some(text_of(&live.record)),
@@ -142,7 +149,7 @@ fn served(store: &FileStore, session: &SessionId) -> Option<String> {
     }
 }
 
-/// How many descriptors of this process lead to a path that passes.
+/// The number of this process's descriptors whose paths satisfy the condition.
 fn descriptors(pass: impl Fn(&Path) -> bool) -> usize {
     let descriptors = fs::read_dir("/proc/self/fd").unwrap();
     let links = descriptors.filter_map(|name| fs::read_link(name.unwrap().path()).ok());
@@ -161,6 +168,11 @@ fn put(store: &FileStore, session: &SessionId, text: &str, power_safe: bool) -> 
     store.update_file(session, &mut change, power_safe)
 }
 
+/// A rotation whose grace period is longer than any test.
+fn moving() -> Rotation<'static> {
+    Rotation::default().grace(Duration::from_secs(3600))
+}
+
 /// An operation on a session at version "old".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
@@ -177,11 +189,13 @@ enum Operation {
     /// A power-safe save that changes nothing.
     Keep,
     Rotate,
+    /// A rotation with a grace period.
+    Move,
     Delete,
 }
 
-/// Every operation but loading.
-const WRITING: [Operation; 9] = [
+/// Every operation except a load.
+const WRITING: [Operation; 10] = [
     Operation::Create { power_safe: false },
     Operation::Create { power_safe: true },
     Operation::Update { power_safe: false },
@@ -190,11 +204,12 @@ const WRITING: [Operation; 9] = [
     Operation::Grow { power_safe: true },
     Operation::Keep,
     Operation::Rotate,
+    Operation::Move,
     Operation::Delete,
 ];
 
 impl Operation {
-    /// Does it. Whether there was a session to do it to. Creation and rotation make `successor`.
+    /// Runs the operation. Returns whether the session existed. Creation and rotation create `successor`.
     fn run(self, store: &FileStore, session: &SessionId, successor: &SessionId) -> Result<bool> {
         match self {
             Self::Load => store.load(&session.to_token()).map(|found| matches!(found, Lookup::Live(_))),
@@ -204,18 +219,24 @@ impl Operation {
             Self::Update { power_safe } => put(store, session, "new", power_safe).map(|r| r.is_some()),
             Self::Grow { power_safe } => put(store, session, &big("new"), power_safe).map(|r| r.is_some()),
             Self::Keep => store.update_file(session, &mut |_| Ok(Verdict::Keep), true).map(|r| r.is_some()),
-            Self::Rotate => {
+            Self::Rotate | Self::Move => {
                 let mut change = |record: &mut Record| {
                     record.insert("text", &Value::new("new").unwrap()).unwrap();
                     Ok(Verdict::Write)
                 };
-                store.rotate_file(session, successor, &mut change).map(|r| r.is_some())
+                let how = if self == Self::Move { moving() } else { Rotation::default() };
+                store.rotate_file(session, successor, &mut change, &how).map(|r| r.is_some())
             }
             Self::Delete => store.delete_file(SessionRef::Id(session)),
         }
     }
 
-    /// The text of the version that it writes.
+    /// Whether the session gets another id.
+    fn rotates(self) -> bool {
+        matches!(self, Self::Rotate | Self::Move)
+    }
+
+    /// The text of the version that the operation writes.
     fn new_text(self) -> String {
         match self {
             Self::Grow { .. } => big("new"),
@@ -233,7 +254,7 @@ fn check_calls<R>(want: &[&str], operation: impl FnOnce() -> Result<R>) {
     if let Err(error) = result {
         panic!("{error}");
     }
-    // A save that took a millisecond, on a busy machine, looks once more whether a logout has overtaken it.
+    // A save that took a millisecond, on a busy machine, checks once more whether a logout has overtaken it.
     let passed = ["stat file", "stat session", "invalidate"];
     match calls.strip_suffix(&passed) {
         Some(calls) if !want.ends_with(&passed) => assert_eq!(then_invalidated(calls), want),
@@ -241,7 +262,7 @@ fn check_calls<R>(want: &[&str], operation: impl FnOnce() -> Result<R>) {
     }
 }
 
-/// The same calls, and then the invalidation: after the last look at the file, before the unlock.
+/// The same calls and then the invalidation, which comes after the last check of the file and before the unlock.
 fn then_invalidated(calls: &[&'static str]) -> Vec<&'static str> {
     [calls, &["invalidate"]].concat()
 }
@@ -250,15 +271,15 @@ fn then_invalidated(calls: &[&'static str]) -> Vec<&'static str> {
 const REFUSALS: [Errno; 7] =
     [Errno::IO, Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::ACCESS, Errno::ROFS, Errno::NOMEM];
 
-/// Each of them once, and for good.
+/// Each of these errors, once for one call only and once for all later calls too.
 fn refusals() -> impl Iterator<Item = (Errno, Then)> {
     REFUSALS.into_iter().flat_map(|errno| [(errno, Then::Works), (errno, Then::Fails)])
 }
 
-/// Which calls of an operation fail.
+/// The calls of an operation that fail.
 #[derive(Clone, Copy, Debug)]
 struct Fault {
-    /// The first of them.
+    /// The first call that fails.
     call: usize,
     errno: Errno,
     then: Then,
@@ -267,11 +288,11 @@ struct Fault {
 /// The result of the calls after one that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
-    /// They work.
+    /// The later calls work.
     Works,
-    /// All fail in the same way.
+    /// All later calls fail with the same error.
     Fails,
-    /// This one of them fails in the same way.
+    /// One later call fails with the same error.
     FailsOnceMore(usize),
 }
 
@@ -289,7 +310,7 @@ impl Fault {
     }
 }
 
-/// An error says what was being done, and to what, and keeps what the operating system said.
+/// Asserts that an error names the operation and the path, and keeps the error of the operating system.
 #[track_caller]
 fn check_error(error: &Error, store: &Path, errno: Errno, context: &str) {
     let text = error.to_string();
@@ -307,13 +328,13 @@ fn check_error(error: &Error, store: &Path, errno: Errno, context: &str) {
     assert!(error.kind() == want || may_be_visible(error.kind()), "{context}: {error:?}");
 }
 
-/// Errors that may come after the deed.
+/// Kinds of errors that may follow a completed change.
 fn may_be_visible(kind: ErrorKind) -> bool {
     [ErrorKind::DurabilityUnknown, ErrorKind::InvalidationFailed].contains(&kind)
 }
 
-/// Fails the syncs of session files whose numbers pass, counted from 0, and any other call whose name is
-/// given.
+/// Fails the syncs of session files whose numbers satisfy the condition, counted from 0, and the calls with one of the
+/// given names.
 fn failing_syncs(
     numbers: impl Fn(usize) -> bool + 'static,
     others: &'static [&'static str],
@@ -330,17 +351,17 @@ fn failing_syncs(
     }
 }
 
-/// Runs `operation` in a process that dies in its n-th call; `None` if it did.
+/// Runs `operation` in a process that dies in its n-th call. Returns `None` if the process died.
 fn dying_in_call<R>(n: usize, operation: impl FnOnce() -> R) -> Option<R> {
     struct Death;
     let die = move |call: usize, _| match call.cmp(&n) {
         Less => None,
         Equal => resume_unwind(Box::new(Death)),
-        // The dead make no calls.
+        // A dead process makes no calls.
         Greater => Some(Errno::IO.raw_os_error()),
     };
     let ended = catch_unwind(AssertUnwindSafe(|| during(die, operation).0));
-    // The dead leave their plan behind.
+    // A dead process leaves its plan installed.
     during(|_, _| None, || ());
     match ended {
         Ok(result) => Some(result),
@@ -349,7 +370,7 @@ fn dying_in_call<R>(n: usize, operation: impl FnOnce() -> R) -> Option<R> {
     }
 }
 
-/// Runs `operation` in a process that dies in its first call of this name.
+/// Runs `operation` in a process that dies in its first call with this name.
 fn dies_at<R>(name: &'static str, operation: impl FnOnce() -> R) -> bool {
     let mut is_dead = false;
     let die = move |_, call: &str| {
@@ -364,13 +385,13 @@ fn dies_at<R>(name: &'static str, operation: impl FnOnce() -> R) -> bool {
     died
 }
 
-/// A store with copies, beside one whose operations fail.
+/// A store with copies, and beside it a store whose operations fail.
 fn warm(fixture: &Fixture) -> FileStore {
     FileStoreOptions::new().watch(false).open(fixture.dir.path()).unwrap()
 }
 
-/// Sets the newer slot's last payload byte to what it was not. The newer slot of a session at its second
-/// version is the second.
+/// Changes the last payload byte of the newer slot. The newer slot of a session at its second version is the second
+/// slot.
 fn tear_newer_slot(path: &Path) {
     let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let at = SLOT_MIN as u64 + 128;
@@ -379,7 +400,7 @@ fn tear_newer_slot(path: &Path) {
     file.write_all_at(&[byte[0].wrapping_add(1)], at).unwrap();
 }
 
-/// The calls of a file that grows, up to where durability makes a difference.
+/// The calls of a save that makes the file grow, up to the point from which durability makes a difference.
 const GROW: [&str; 15] = [
     "open session",
     "lock",

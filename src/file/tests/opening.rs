@@ -1,4 +1,5 @@
-//! Each call of an opening fails, or is the last one of a dying process; and what an opening brings to the disk before what.
+//! Each call of an opening fails, or is the last call of a dying process. The order in which an opening brings its
+//! parts to the disk is checked as well.
 use super::*;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,11 +7,11 @@ use std::os::unix::fs::PermissionsExt as _;
 /// The state of the directory when a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Condition {
-    /// Nothing, nor its directory.
+    /// There is no directory.
     New,
-    /// Its directory.
+    /// The directory is empty.
     Bare,
-    /// A store.
+    /// A complete store.
     Made,
     /// A store that has lost its counters.
     WithoutCounters,
@@ -53,19 +54,20 @@ impl Condition {
     }
 }
 
-/// One opening. How many calls were made.
+/// One opening. Returns the number of calls that were made.
 fn open_with_fault(condition: Condition, fault: Fault) {
     let dir = condition.prepare();
     let root = dir.path().join("store");
     let (opened, calls) = during(fault.plan(), || condition.open(&dir));
     let context = format!("{condition:?}, {fault:?}, after calls {calls:?}");
     let failed = calls[fault.call];
-    // Hints to the kernel may fail; counters that cannot be written are opened for reading, and those that cannot be read are recreated.
+    // Hints to the kernel may fail; counters that cannot be written are opened for reading, and those that cannot be
+    // read are recreated.
     let is_hint = ["get flags", "set flags", "advise"].contains(&failed);
     // A parent that cannot be synced is not needed: the whole file system is synced instead.
     let is_closed = ["open parent", "sync parent"].contains(&failed)
         && [Errno::ACCESS, Errno::ROFS].contains(&fault.errno);
-    // A directory that its owner cannot open is opened without a right to it.
+    // A directory that its owner may not open is opened once more, in a way that needs no rights.
     let is_made = failed == "open directory"
         && fault.errno == Errno::ACCESS
         && calls[fault.call + 1..].starts_with(&["open directory", "change mode"]);
@@ -91,7 +93,7 @@ fn open_with_fault(condition: Condition, fault: Fault) {
     let is_left = |dir: &Path| {
         fs::read_dir(dir).is_ok_and(|mut names| names.any(|name| is_temporary(&name.unwrap().path())))
     };
-    // A file that cannot be removed is left to the sweep.
+    // A file that cannot be removed is left to a sweep.
     let is_removable = fault.then == Then::Works;
     let left = is_left(&root) || is_left(&root.join(RUN));
     assert!(!left || !is_removable, "{context}: a temporary file is left");
@@ -147,7 +149,17 @@ fn opening_syncs_the_shards_before_it_names_the_parameters() {
         calls.into_iter().filter(|call| call.starts_with("sync") || *call == "move file").collect();
     assert_eq!(
         syncs,
-        ["move file", "sync root", "sync parent", "sync file", "move file", "sync root", "move file"]
+        [
+            "sync file",
+            "move file",
+            "move file",
+            "sync root",
+            "sync parent",
+            "sync file",
+            "move file",
+            "sync root",
+            "move file"
+        ]
     );
     assert_eq!(*has_it.lock().unwrap(), [false, true]);
 }
@@ -167,12 +179,18 @@ fn where_the_parent_cannot_be_synced_the_file_system_is() {
                         ["sync file system", "move file"].contains(call) || call.ends_with("parent")
                     })
                     .collect();
-                // The files that are moved are the tag of `run`, the parameters and the counters.
+                // The files that are moved are the log of cut-offs, the tag of `run`, the parameters and the counters.
                 let want = match refused {
-                    "open parent" => {
-                        &["move file", "open parent", "sync file system", "move file", "move file"][..]
-                    }
+                    "open parent" => &[
+                        "move file",
+                        "move file",
+                        "open parent",
+                        "sync file system",
+                        "move file",
+                        "move file",
+                    ][..],
                     _ => &[
+                        "move file",
                         "move file",
                         "open parent",
                         "sync parent",

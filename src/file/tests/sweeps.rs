@@ -1,6 +1,6 @@
-//! The sweep and the operations of administration, under the same trials: each call fails, is the last one of a process,
-//! or runs beside operations of other processes on the same session. No live session is lost, no deleted or expired one
-//! comes back, and one more sweep finishes the work.
+//! The sweep and the operations of administration, under the same trials: each call fails, is the last call of a
+//! process, or runs beside operations of other processes on the same session. No live session is lost, no deleted or
+//! expired session comes back, and one more sweep finishes the work.
 mod admin;
 mod calls;
 mod interleavings;
@@ -20,7 +20,7 @@ use std::time::UNIX_EPOCH;
 /// The hour in which sessions are created; they are swept in the next one, which walks one shard.
 const MADE: u64 = 500_000;
 const SWEPT: u64 = MADE + 1;
-/// That shard.
+/// The walked shard.
 const WALKED: u16 = (SWEPT % 256) as u16;
 
 /// The shard of a session.
@@ -90,7 +90,7 @@ fn impatient(clock: &Clock) -> FileStoreOptions {
 struct Stage {
     fixture: Fixture,
     clock: Clock,
-    /// How many ids are in use.
+    /// The number of ids in use.
     used: Cell<usize>,
 }
 
@@ -152,7 +152,7 @@ impl Stage {
     fn text(&self, session: &SessionId) -> Option<String> {
         match self.store().load(&session.to_token()).unwrap() {
             Lookup::Live(live) => Some(text_of(&live.record)),
-            Lookup::Absent(Absent::NotFound(_) | Absent::Expired(_)) => None,
+            Lookup::Absent(Absent::NotFound(_) | Absent::Expired(_) | Absent::Moved(_)) => None,
             Lookup::Absent(other) => panic!("the session is {other:?}"),
         }
     }
@@ -163,7 +163,7 @@ impl Stage {
         names.filter_map(|name| bucket_named(&name)).collect()
     }
 
-    /// The first bucket that has an entry of the session.
+    /// The first bucket with an entry of the session.
     fn first_bucket(&self, session: &SessionId) -> Option<u64> {
         let (id, mut buckets) = (session.public_id(), self.buckets());
         buckets.sort_unstable();
@@ -196,7 +196,8 @@ impl Stage {
         }
     }
 
-    /// Empties the index, notes the hour in which sessions are created as that of the last walk, and sets the clock to it.
+    /// Empties the index, notes the hour in which sessions are created as that of the last walk, and sets the clock to
+    /// it.
     fn reset(&self) {
         let index = self.fixture.dir.path().join(DUE);
         self.buckets().iter().for_each(|bucket| fs::remove_file(index.join(bucket.to_string())).unwrap());
@@ -205,7 +206,7 @@ impl Stage {
         self.used.set(0);
     }
 
-    /// Asserts that nothing is held: no descriptor but those that are kept, no queue, no lock of a sweep.
+    /// Asserts that the store holds no descriptor except those that it keeps, no queue, and no lock of a sweep.
     #[track_caller]
     fn check_nothing_is_held(&self, context: &str) {
         self.fixture.check_nothing_is_held(context);

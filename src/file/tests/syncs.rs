@@ -1,7 +1,8 @@
 //! Syncs that failed: the result of the next sync proves nothing.
 use super::*;
 
-/// From the failed sync on: the file is marked, and the version is written to a new one, which is what is synced.
+/// The calls from the failed sync on: the file is marked, the version is written to a new file, and the new file is
+/// synced.
 const REBUILD: [&str; 15] = [
     "write",
     "open shard",
@@ -33,7 +34,7 @@ fn check_rebuilt(fixture: &Fixture, session: &SessionId, operation: Operation, b
         "the kernel has marked its pages clean: it must not be used again"
     );
     assert_eq!(fixture.text(session), Some(operation.new_text()));
-    // And what the new file is known to be is true: it is as good as after any power-safe save.
+    // The state byte of the new file is correct: the next save makes the same calls as after any power-safe save.
     let calls = ["open session", "lock", "read", "write", "sync file", "write"];
     check_calls(&then_invalidated(&calls), || put(&fixture.store, session, "next", true));
 }
@@ -41,15 +42,15 @@ fn check_rebuilt(fixture: &Fixture, session: &SessionId, operation: Operation, b
 #[test]
 fn a_sync_that_failed_is_not_tried_again_on_the_same_file() {
     let fixture = Fixture::new();
-    // The sync of the new version, which is marked as well, and voided.
+    // The sync of the new version fails. That version is marked as well, and voided.
     let session = fixture.session(true);
     let before = ["open session", "lock", "read", "write", "sync file", "write", "write"];
     check_rebuilt(&fixture, &session, Operation::Update { power_safe: true }, &before);
-    // The sync of the version before, which a relaxed save has left.
+    // The sync of the previous version fails, which a relaxed save has left unsynced.
     put(&fixture.store, &session, "relaxed", false).unwrap();
     let before = ["open session", "lock", "read", "sync file"];
     check_rebuilt(&fixture, &session, Operation::Update { power_safe: true }, &before);
-    // The sync of a version that is kept.
+    // The sync of a version that is kept fails.
     put(&fixture.store, &session, "old", false).unwrap();
     let before = ["open session", "lock", "read", "open shard", "sync file"];
     check_rebuilt(&fixture, &session, Operation::Keep, &before);
@@ -92,7 +93,7 @@ fn a_failed_sync_and_rewrite_leave_durability_unknown() {
     assert_eq!(unknown, 11, "all but undoing the failed write, noting what is known, and tidying up");
 }
 
-/// The second sync of a file would succeed without having written what the first one failed to write.
+/// The second sync of a file would succeed without writing the data that the first sync failed to write.
 #[test]
 fn a_failed_sync_is_remembered_after_a_failed_rewrite() {
     let fixture = Fixture::new();
@@ -105,7 +106,7 @@ fn a_failed_sync_is_remembered_after_a_failed_rewrite() {
         let fail = failing_syncs(|n| n == 0, &["create file"]);
         let (result, _) = during(fail, || put(&fixture.store, &session, "new", true));
         assert_eq!(result.unwrap_err().kind(), ErrorKind::DurabilityUnknown);
-        // A relaxed save in between changes nothing about it.
+        // A relaxed save in between does not change the result.
         put(&fixture.store, &session, "relaxed again", false).unwrap();
         assert_eq!(fixture.inode(&session), inode);
         put(&fixture.store, &session, "next", true).unwrap();
@@ -116,7 +117,7 @@ fn a_failed_sync_is_remembered_after_a_failed_rewrite() {
     }
 }
 
-/// Before there is another file, the one that is there must say what it is.
+/// The mark must be in the old file before the new file exists.
 #[test]
 fn a_death_after_a_failed_sync_leaves_the_file_marked() {
     let fixture = Fixture::new();
@@ -156,9 +157,9 @@ fn a_death_after_a_failed_sync_leaves_the_file_marked() {
     }
 }
 
-/// It has more entries than this store allows to others, and is written anew all the same.
+/// The version has more entries than this store allows, and is written to a new file nevertheless.
 #[test]
-fn a_version_beyond_a_limit_whose_sync_failed_is_written_anew() {
+fn a_version_beyond_a_limit_whose_sync_failed_is_rewritten() {
     let fixture = Fixture::new();
     let session = fixture.session(true);
     let mut two = |record: &mut Record| {
@@ -175,11 +176,12 @@ fn a_version_beyond_a_limit_whose_sync_failed_is_written_anew() {
     assert_eq!(keep(true), Err(ErrorKind::DurabilityUnknown));
     assert_eq!(fixture.inode(&session), inode);
     assert_eq!(keep(false), Ok(true));
-    assert_ne!(fixture.inode(&session), inode, "a second sync of the same file was believed");
+    assert_ne!(fixture.inode(&session), inode, "a second sync of the same file was trusted");
     assert_eq!(keep(false), Ok(true));
 }
 
-/// The marks, the voiding and the new file: if another call fails after a sync too, the file is not trusted by the next save.
+/// If a call fails after the failed sync (a mark, the voiding, or the new file), the next save does not trust the file
+/// either.
 #[test]
 fn a_file_whose_sync_failed_is_never_synced_again() {
     let fixture = Fixture::new();

@@ -62,7 +62,7 @@ impl PendingMarker {
         let Some(text) = text_of(&index)? else { return Ok(None) };
         let name = disk::temporary_name().map_err(io::Error::other)?;
         let file = index.create(&name)?;
-        root.sharing().mend_mode(&file, &disk::stat(&file)?)?;
+        root.sharing().repair_mode(&file, &disk::stat(&file)?)?;
         disk::write_at(&file, text.as_bytes(), 0)?;
         Ok(Some(Self(name)))
     }
@@ -92,7 +92,7 @@ pub(super) fn is_made(index: &Directory, bucket: u16) -> io::Result<Option<bool>
 /// The map, opened for writing and locked.
 fn lock_map(root: &Root, index: &Directory, deadline: Instant) -> io::Result<LockedFile> {
     let map = index.open_named(MADE, Access::WriteOrCreate)?;
-    root.sharing().mend_mode(&map, &disk::stat(&map)?)?;
+    root.sharing().repair_mode(&map, &disk::stat(&map)?)?;
     LockedFile::acquire(map, deadline)?.map_err(|_| io::ErrorKind::TimedOut.into())
 }
 
@@ -111,7 +111,7 @@ pub(super) fn make_bucket(
         made => return made.map(|_| false),
     }
     let file = index.open_named(&name, Access::Append)?;
-    root.sharing().mend_mode(&file, &disk::stat(&file)?)?;
+    root.sharing().repair_mode(&file, &disk::stat(&file)?)?;
     let mut bytes = disk::read_at(&map, 0, MAP_BYTES)?;
     let is_whole = bytes.len() == MAP_BYTES;
     bytes.resize(MAP_BYTES, 0);

@@ -8,7 +8,7 @@
 //!    0  the life that is in each of the 384 places, plus one
 //! 3072  how many lives each of 57 writers has given
 //! 3584  576 cells, whose meaning the test defines
-//! 8192  rows of 512 bytes: token | life, plus one | ending | ended | highest version acknowledged to each of 57 writers
+//! 8192  rows of 512 bytes: token | life, plus one | ending | ended | highest version acknowledged to each writer
 //! ```
 //!
 //! A writer sets `ending` before it ends a session, and the other fields after the store has answered. So a

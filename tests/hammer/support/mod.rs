@@ -4,11 +4,18 @@ pub(crate) mod apart;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../support/cookie_jar.rs"]
 pub(crate) mod cookie_jar;
+#[path = "../../support/cut_offs.rs"]
+mod cut_offs;
 #[path = "../../support/dice.rs"]
 pub(crate) mod dice;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../support/hostile.rs"]
 pub(crate) mod hostile;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "../../support/memory_store.rs"]
+pub(crate) mod memory_store;
+#[path = "../../support/overlaps.rs"]
+pub(crate) mod overlaps;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../support/process.rs"]
 pub(crate) mod process;

@@ -1,4 +1,5 @@
-//! The watcher: a change outside the library is noticed promptly, and the library's own changes take no copy of another session away.
+//! The watcher: a change outside the library is noticed promptly, and the library's own changes take no copy of another
+//! session away.
 //!
 //! Only of builds with the feature `watch`.
 use super::{NO_SHARD, OutsideChange, RELAXED, Stage, big, create, options, save, shown};
@@ -30,7 +31,7 @@ fn watching(root: &Path) -> FileStore {
     store
 }
 
-/// Where a counter of the session is: sessions that share one have their copies doubted together.
+/// Where a counter of the session is: sessions that share one are invalidated together.
 fn cell(id: PublicId) -> (u8, u16) {
     let bytes = id.as_bytes();
     (bytes[0], u16::from_le_bytes([bytes[2], bytes[3]]) % 512)
@@ -216,7 +217,7 @@ fn saves_evict_no_entry_of_another_session() {
     assert_eq!(child.line(), "done");
     thread::sleep(ARRIVED);
     check_hits(&store, untouched, "old");
-    // While those that were saved are read anew, once.
+    // Each saved session is read from its file once.
     for (sessions, text) in [(in_place, "round 99".to_owned()), (growing, big(3))] {
         let before = store.stats();
         for saved in sessions {
@@ -253,8 +254,8 @@ fn after_a_save_of_its_own_a_watching_store_serves_its_copy() {
     }
 }
 
-/// A removal invalidates twice, by the deletion and by the watchers: one look more at a file, of sessions that share the
-/// counter only.
+/// A removal invalidates twice, by the deletion and by the watchers: one look more at a file, of sessions that share
+/// the counter only.
 #[test]
 fn a_deletion_takes_no_copy_of_a_session_with_another_counter() {
     let dir = directory_in_memory();
@@ -268,7 +269,7 @@ fn a_deletion_takes_no_copy_of_a_session_with_another_counter() {
     check_hits(&store, kept, "old");
 }
 
-// --------------------------------------------------------------------------------------- stores that do not watch, or cannot
+// ------------------------------------------------------------------------------ stores that do not watch, or cannot
 
 /// The lines of this process's watchers, and the names of its threads.
 fn watches_and_threads() -> (usize, usize) {
@@ -319,7 +320,8 @@ fn a_store_that_cannot_watch_opens_and_says_why() {
     let threads = || watches_and_threads().1;
     let (before, threads_before) = (descriptors(), threads());
     let mut refusals = 0;
-    // Enough for opening the store, which keeps three; then for a part of what the watcher needs, and at last for all of it.
+    // Enough for opening the store, which keeps three; then for a part of what the watcher needs, and at last for all
+    // of it.
     for spare in 4..=8 {
         let mut limit = usual;
         limit.current = Some(free + spare);

@@ -1,13 +1,13 @@
-//! The stores that the tests of promises run on: a second, honest implementation of [`Store`] in memory; a
-//! rig around any store that counts, fails and interferes; and the stage that holds them with their clock.
+//! The stores that the tests of promises run on: a rig around any store that counts, fails and interferes; and the
+//! stage that holds the rig, a store of files or one in memory, and their clock.
+use crate::support::memory_store::MemoryStore;
 use parking_lot::Mutex;
+use sessile::file::Content;
 use sessile::{
-    Absent, Change, Clock, Cookies, Durability, Error, ErrorKind, FileStoreOptions, Guarantees, Lifetime,
-    Live, Lookup, Page, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token,
-    UserSession, UserSessions, Verdict,
+    Change, Clock, Cookies, Durability, Error, ErrorKind, FileStoreOptions, Guarantees, Lifetime, Live,
+    Lookup, Page, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token, UserSessions,
+    Verdict,
 };
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,126 +22,6 @@ pub(crate) const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Sessions in a map: the simplest thing that keeps the promises of [`Store`].
-pub(crate) struct MemoryStore {
-    records: Mutex<HashMap<PublicId, Record>>,
-    clock: Clock,
-}
-
-impl MemoryStore {
-    pub(crate) fn new(clock: Clock) -> Self {
-        Self { records: Mutex::default(), clock }
-    }
-
-    /// How many records there are, expired ones included.
-    pub(crate) fn len(&self) -> usize {
-        self.records.lock().len()
-    }
-
-    fn alive(&self, records: &HashMap<PublicId, Record>, token: &Token) -> Option<(PublicId, Record)> {
-        let id = SessionId::parse(token.expose())?.public_id();
-        let record = records.get(&id).filter(|record| !record.is_expired(self.now()))?;
-        Some((id, record.clone()))
-    }
-}
-
-impl Store for MemoryStore {
-    fn now(&self) -> SystemTime {
-        self.clock.now()
-    }
-
-    fn is_well_formed(&self, token: &Token) -> bool {
-        SessionId::parse(token.expose()).is_some()
-    }
-
-    fn load(&self, token: &Token) -> Result<Lookup> {
-        let Some(session) = SessionId::parse(token.expose()) else {
-            return Ok(Lookup::Absent(Absent::Malformed));
-        };
-        let id = session.public_id();
-        Ok(match self.records.lock().get(&id) {
-            None => Lookup::Absent(Absent::NotFound(id)),
-            Some(record) if record.is_expired(self.now()) => Lookup::Absent(Absent::Expired(id)),
-            Some(record) => Lookup::Live(Live { record: record.clone(), id }),
-        })
-    }
-
-    fn create(&self, record: &Record, _how: Durability) -> Result<Saved> {
-        file_new(&mut self.records.lock(), record.clone())
-    }
-
-    fn update(&self, token: &Token, change: Change<'_>, _how: Durability) -> Result<Option<Saved>> {
-        let mut records = self.records.lock();
-        let Some((id, newest)) = self.alive(&records, token) else { return Ok(None) };
-        let Some(record) = changed(&newest, change)? else { return Ok(None) };
-        records.insert(id, record.clone());
-        Ok(Some(Saved { token: token.clone(), live: Live { record, id } }))
-    }
-
-    fn rotate(&self, token: &Token, change: Change<'_>, _how: &Rotation<'_>) -> Result<Option<Saved>> {
-        let mut records = self.records.lock();
-        let Some((id, newest)) = self.alive(&records, token) else { return Ok(None) };
-        let Some(record) = changed(&newest, change)? else { return Ok(None) };
-        let saved = file_new(&mut records, record)?;
-        records.remove(&id);
-        Ok(Some(saved))
-    }
-
-    fn delete(&self, token: &Token) -> Result<bool> {
-        let Some(session) = SessionId::parse(token.expose()) else { return Ok(false) };
-        let removed = self.records.lock().remove(&session.public_id());
-        Ok(removed.is_some_and(|record| !record.is_expired(self.now())))
-    }
-
-    fn sessions_of(&self, user: &str, page: &Page) -> Result<UserSessions> {
-        let records = self.records.lock();
-        let is_listed = |id: &PublicId, record: &Record| {
-            record.user() == Some(user)
-                && !record.is_expired(self.now())
-                && page.after.is_none_or(|after| after < *id)
-        };
-        let listed = records.iter().filter(|(id, record)| is_listed(id, record));
-        let mut listed: Vec<_> =
-            listed.map(|(id, record)| UserSession::of(&Live { record: record.clone(), id: *id })).collect();
-        listed.sort_by_key(|session| session.id);
-        UserSessions::page(page, true, listed.into_iter().map(Ok))
-    }
-
-    fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
-        let mut records = self.records.lock();
-        let is_there = records
-            .get(id)
-            .is_some_and(|record| record.user() == Some(user) && !record.is_expired(self.now()));
-        if is_there {
-            records.remove(id);
-        }
-        Ok(is_there)
-    }
-
-    fn guarantees(&self) -> Guarantees {
-        Guarantees { atomic_update: true, shared_state: true }
-    }
-}
-
-fn file_new(records: &mut HashMap<PublicId, Record>, record: Record) -> Result<Saved> {
-    let session = SessionId::random()?;
-    let id = session.public_id();
-    let Entry::Vacant(place) = records.entry(id) else {
-        return Err(Error::new(ErrorKind::Random, "file a session").with_reason("the id is taken"));
-    };
-    let record = place.insert(record).clone();
-    Ok(Saved { token: session.to_token(), live: Live { record, id } })
-}
-
-fn changed(newest: &Record, change: Change<'_>) -> Result<Option<Record>> {
-    let mut record = newest.clone();
-    Ok(match change(&mut record)? {
-        Verdict::Write => Some(record),
-        Verdict::Keep => Some(newest.clone()),
-        Verdict::Abort => None,
-    })
-}
-
 /// The calls of a [`Store`] that are I/O.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
@@ -154,8 +34,8 @@ pub(crate) enum Call {
 
 type Operation = Box<dyn FnOnce() -> Result<()> + Send>;
 
-/// A store that passes every call to another one, counts it, and interferes before a chosen call: runs another request at that
-/// moment, or fails.
+/// A store that passes every call to another one, counts it, and interferes before a chosen call: runs another request
+/// at that moment, or fails.
 pub(crate) struct Rig {
     inner: Arc<dyn Store>,
     clock: Clock,
@@ -406,7 +286,14 @@ impl Stage {
         let options = FileStoreOptions::new().durability(durability).clock(clock.clone());
         let store = Arc::new(options.clone().open(dir.path()).unwrap());
         let second = Arc::new(options.open(dir.path()).unwrap());
-        Self::new(clock, store, second, Box::new(move || super::texts::files_in_shards(dir.path()).len()))
+        let counted = Arc::clone(&second);
+        let stored = move || {
+            // The directory lives as long as the stage.
+            let _dir = &dir;
+            let contents = counted.files().map(|file| file.unwrap().content);
+            contents.filter(|content| !matches!(content, Content::Moved(_))).count()
+        };
+        Self::new(clock, store, second, Box::new(stored))
     }
 
     fn new(
@@ -419,7 +306,7 @@ impl Stage {
         Self { clock, store, second, rig, stored }
     }
 
-    /// How many sessions the storage holds, expired ones and anything left behind included.
+    /// How many sessions the storage holds, expired ones and anything left behind included, but no moved ids.
     pub(crate) fn stored(&self) -> usize {
         (self.stored)()
     }

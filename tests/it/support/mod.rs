@@ -13,11 +13,17 @@ pub(crate) mod sweeping;
 pub(crate) mod apart;
 #[path = "../../support/cookie_jar.rs"]
 pub(crate) mod cookie_jar;
+#[path = "../../support/cut_offs.rs"]
+mod cut_offs;
 #[expect(dead_code, reason = "the random tests need more of it")]
 #[path = "../../support/dice.rs"]
 pub(crate) mod dice;
 #[path = "../../support/hostile.rs"]
 pub(crate) mod hostile;
+#[path = "../../support/memory_store.rs"]
+pub(crate) mod memory_store;
+#[path = "../../support/overlaps.rs"]
+pub(crate) mod overlaps;
 #[path = "../../support/process.rs"]
 pub(crate) mod process;
 #[path = "../../support/texts.rs"]

@@ -5,13 +5,17 @@ use crate::cut::{Builder, Cut, Places};
 use crate::disk::Pages;
 use crate::history::{History, Known};
 use crate::log::{Life, Micros, Recording};
+use crate::operation::GRACE;
 use crate::rig::Rig;
 use crate::stop;
 use anyhow::{Context, Result, anyhow};
 use sessile::file::{Content, ScannedFile, SweepOptions, SweepOutcome};
-use sessile::{Clock, Durability, FileStore, FileStoreOptions, Live, Lookup, PublicId, Record, Store};
+use sessile::{
+    Clock, Durability, FileStore, FileStoreOptions, Live, Lookup, Moved, PublicId, Record, Rotation, Saved,
+    Store, Verdict,
+};
 use std::collections::HashMap;
-use std::fs::{File, FileTimes};
+use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -122,8 +126,14 @@ fn check_lane(
         }
         let unflushed = rig.disk.exchange(|image| builder.build(cut, image))?;
         let history = History::at(&recording.events, cut.at);
-        let mut state =
-            State { history: &history, broken: vec![], leftovers: vec![], present: 0, damaged: 0 };
+        let mut state = State {
+            history: &history,
+            broken: vec![],
+            leftovers: vec![],
+            marks: vec![],
+            present: 0,
+            damaged: 0,
+        };
         state.check(&rig)?;
         findings.states += 1;
         findings.unflushed[unflushed.min(3)] += 1;
@@ -144,6 +154,8 @@ struct State<'a> {
     broken: Vec<String>,
     /// Files that a sweep removes when they are old enough.
     leftovers: Vec<PathBuf>,
+    /// Ids that are known as moved.
+    marks: Vec<Moved>,
     present: u64,
     damaged: u64,
 }
@@ -175,6 +187,7 @@ impl State<'_> {
         let store = open(&mounted.join(STORE), self.history.not_before)?;
         let found = self.check_files(&store)?;
         self.compare(&found);
+        self.compare_marks();
         self.sweep(&store, &found)?;
         goes_on(&store, self.history.not_before)
     }
@@ -197,6 +210,15 @@ impl State<'_> {
                         let is_live = matches!(file.content, Content::Live(_));
                         self.check_version(life, version, is_live, there);
                     }
+                    Err(error) => self.broken.push(format!("{} is torn: {error:#}", there.id)),
+                },
+                Content::Moved(moved) => {
+                    self.check_mark(*moved);
+                    self.marks.push(*moved);
+                }
+                // A cut-off has ended it, also where its file is older.
+                Content::CutOff(there) => match content::verify(&there.record) {
+                    Ok((life, version)) => self.check_version(life, version, false, there),
                     Err(error) => self.broken.push(format!("{} is torn: {error:#}", there.id)),
                 },
                 Content::Damaged(id) => {
@@ -233,6 +255,25 @@ impl State<'_> {
         }
     }
 
+    /// The id of a life is known as moved only once its rotation has begun.
+    fn check_mark(&mut self, moved: Moved) {
+        let life = self.history.life_of(moved.id.as_bytes());
+        let Some((life, known)) = life.map(|life| (life, &self.history.lives[&life])) else { return };
+        if !known.has_ended && known.successors.is_empty() {
+            self.broken.push(format!("life {life:x} is moved, and no rotation of it has begun"));
+        }
+    }
+
+    /// The id of a life whose rotation was acknowledged is known as moved.
+    fn compare_marks(&mut self) {
+        for (life, known) in self.history.lives.iter().filter(|(_, known)| self.history.owes_mark(known)) {
+            let is_there = |file: [u8; 20]| self.marks.iter().any(|moved| *moved.id.as_bytes() == file);
+            if !known.file.is_none_or(is_there) {
+                self.broken.push(format!("the mark of life {life:x} is lost: its move was acknowledged"));
+            }
+        }
+    }
+
     /// A damaged file does not have the name of a session whose end was acknowledged.
     fn check_name(&mut self, id: PublicId, what: &str) {
         let life = self.history.life_of(id.as_bytes());
@@ -259,7 +300,10 @@ impl State<'_> {
     }
 
     fn owed(&self, known: &Known) -> Option<u32> {
-        let gone = known.has_ended || !known.endings.is_empty() || !self.history.was_in_time(known);
+        let gone = known.has_ended
+            || !known.endings.is_empty()
+            || !self.history.was_in_time(known)
+            || self.history.may_have_been_followed(known);
         known.owed.filter(|_| !gone)
     }
 
@@ -271,15 +315,24 @@ impl State<'_> {
         if report.outcome != SweepOutcome::Completed || report.failed > 0 {
             self.broken.push(format!("the sweep ended {:?} with {:?}", report.outcome, report.errors));
         }
-        let mut left = Found::new();
+        let now = UNIX_EPOCH + Duration::from_micros(self.history.not_before);
+        let is_in_time = |moved: &Moved| moved.until > now;
+        let (mut left, mut marks) = (Found::new(), 0);
         for file in store.files() {
             let file = file.context("examine a file after the sweep")?;
             if let Content::Live(live) = &file.content {
                 let (life, version) = content::identify(&live.record)?;
                 left.insert(life, (version, live.id));
+            } else if let Content::Moved(moved) = &file.content
+                && is_in_time(moved)
+            {
+                marks += 1;
             } else {
                 self.broken.push(format!("the sweep left {}: {:?}", name(&file), file.content));
             }
+        }
+        if marks != self.marks.iter().filter(|moved| is_in_time(moved)).count() {
+            self.broken.push("the sweep removed the mark of a moved id within its grace period".into());
         }
         for (life, (version, id)) in found {
             let known = self.history.lives.get(life);
@@ -311,7 +364,28 @@ fn goes_on(store: &FileStore, at: Micros) -> Result<()> {
     let Lookup::Live(live) = found else { return Err(anyhow!("a session created after the cut is absent")) };
     content::verify(&live.record).context("read a session created after the cut")?;
     store.delete(&saved.token).context("delete a session after the cut")?;
-    Ok(())
+    let moved = store.create(&record, Durability::PowerSafe).context("create a session to be moved")?;
+    store.update(&moved.token, &mut |_| Ok(Verdict::Write), Durability::PowerSafe).context("save it")?;
+    stays_dead_if_damaged(store, &moved)
+}
+
+/// Behind the mark of a moved session, no version shows if the mark is damaged.
+fn stays_dead_if_damaged(store: &FileStore, session: &Saved) -> Result<()> {
+    let how = Rotation::new(Durability::PowerSafe).grace(GRACE);
+    let moved = store.rotate(&session.token, &mut |_| Ok(Verdict::Keep), &how).context("move a session")?;
+    let successor = moved.ok_or_else(|| anyhow!("a session to be moved is absent"))?;
+    let name = session.live.id.to_string();
+    let path = store.path().join(&name[..2]).join(&name[2..]);
+    let mut bytes = fs::read(&path).context("read the file of a moved session")?;
+    let slot = bytes.len() / 2;
+    let at = [0, slot].into_iter().find(|at| bytes[*at..].starts_with(b"MOVE")).context("find the mark")?;
+    bytes[at..at + 4].fill(0xff);
+    fs::write(&path, bytes).context("damage the mark of a moved session")?;
+    if let Lookup::Live(_) = store.load(&session.token).context("load a session by a damaged mark")? {
+        return Err(anyhow!("a moved session is back behind its damaged mark"));
+    }
+    store.delete(&session.token).context("delete a damaged mark")?;
+    store.delete(&successor.token).context("delete a moved session").map(drop)
 }
 
 /// Sets an old modification time on a leftover.

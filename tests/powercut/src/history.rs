@@ -11,7 +11,10 @@
 //!    During a rotation the old life or the new one is owed, at every instant.
 //! 3. A life whose end was acknowledged is **never** found again, at any durability.
 //! 4. No version is found whose writing had not begun.
+//! 5. A cut-off ends every life of its user, also a successor whose rotation goes on beside it. If its process died, it may
+//!    take effect at any later time.
 use crate::log::{Event, Life, Micros, Note, Op, dies_with};
+use crate::operation::GRACE;
 use std::collections::{HashMap, HashSet};
 
 /// State of one life.
@@ -35,6 +38,12 @@ pub(crate) struct Known {
     pub(crate) has_ended: bool,
     /// Lives to which a rotation of it has begun.
     pub(crate) successors: Vec<Life>,
+    /// The life from which a mere rotation with a grace period came: the end of that one is the end of this one.
+    predecessor: Option<Life>,
+    /// Its id was moved, which was acknowledged, for longer than the workload.
+    is_marked: bool,
+    /// Its user: the first of the lives that rotations have led to it.
+    user: Life,
 }
 
 /// State at one instant.
@@ -50,6 +59,10 @@ pub(crate) struct History {
     pending: HashMap<Op, Note>,
     /// Operations whose process ended before they were acknowledged.
     dead: HashSet<Op>,
+    /// Cut-offs that have begun, and their users.
+    cut_offs: Vec<(Op, Life)>,
+    /// Users whose cut-off was acknowledged.
+    cut_off: HashSet<Life>,
 }
 
 impl History {
@@ -80,11 +93,23 @@ impl History {
         known.deadline > self.not_after
     }
 
+    /// Whether an end of a life may have gone on to this one, by the marks of the ids in between.
+    pub(crate) fn may_have_been_followed(&self, known: &Known) -> bool {
+        let predecessors = std::iter::successors(known.predecessor, |life| self.lives.get(life)?.predecessor);
+        predecessors.filter_map(|life| self.lives.get(&life)).any(|before| !before.endings.is_empty())
+    }
+
+    /// Whether an id is certainly known as moved. (An end that did not wait for the lock removes the mark.)
+    pub(crate) fn owes_mark(&self, known: &Known) -> bool {
+        known.is_marked && known.endings.is_empty() && !self.may_have_been_followed(known)
+    }
+
     fn take(&mut self, note: &Note) {
         match *note {
             Note::Creating { op, life, deadline, power_safe } => {
                 let relaxed = u32::from(!power_safe);
-                self.lives.insert(life, Known { deadline, newest: 1, relaxed, ..Known::default() });
+                self.lives
+                    .insert(life, Known { deadline, newest: 1, relaxed, user: life, ..Known::default() });
                 self.pending.insert(op, *note);
             }
             Note::Saving { op, life, version, power_safe } => {
@@ -107,13 +132,27 @@ impl History {
                 self.under_lock(life);
                 self.pending.insert(op, *note);
             }
-            Note::Rotating { op, life, successor, deadline } => {
-                self.under_lock(life).successors.push(successor);
-                self.lives.insert(successor, Known { deadline, newest: 1, ..Known::default() });
+            Note::Rotating { op, life, successor, deadline, grace, login } => {
+                let known = self.under_lock(life);
+                known.successors.push(successor);
+                let user = known.user;
+                let predecessor = (grace > 0 && !login).then_some(life);
+                let endings = self.cut_offs.iter().filter(|(_, of)| *of == user).map(|(op, _)| *op).collect();
+                let has_ended = self.cut_off.contains(&user);
+                let known =
+                    Known { deadline, newest: 1, user, endings, has_ended, predecessor, ..Known::default() };
+                self.lives.insert(successor, known);
                 self.pending.insert(op, *note);
             }
             Note::Ending { op, life } => {
                 self.life(life).endings.insert(op);
+                self.pending.insert(op, *note);
+            }
+            Note::CuttingOff { op, user } => {
+                self.cut_offs.push((op, user));
+                for known in self.lives.values_mut().filter(|known| known.user == user) {
+                    known.endings.insert(op);
+                }
                 self.pending.insert(op, *note);
             }
             Note::Done { op, file } => {
@@ -124,12 +163,16 @@ impl History {
             Note::Missed { op } => {
                 self.pending.remove(&op);
             }
-            Note::Exited { op, .. } => self.dead.extend(self.pending.remove(&op).map(|_| op)),
-            Note::Killed { hand } => {
-                self.dead.extend(self.pending.extract_if(|op, _| dies_with(*op, hand)).map(|(op, _)| op));
-            }
+            Note::Exited { op, .. } => self.let_die(|of| of == op),
+            Note::Killed { hand } => self.let_die(|op| dies_with(op, hand)),
             Note::Swept { .. } => {}
         }
+    }
+
+    /// The process of some operations has died. The entry of a cut-off may be there, and take effect later.
+    fn let_die(&mut self, is_dead: impl Fn(Op) -> bool) {
+        let dead = self.pending.extract_if(|op, _| is_dead(*op));
+        self.dead.extend(dead.filter(|(_, note)| !matches!(note, Note::CuttingOff { .. })).map(|(op, _)| op));
     }
 
     fn acknowledge(&mut self, begun: &Note, file: Option<[u8; 20]>) {
@@ -151,13 +194,21 @@ impl History {
             Note::Keeping { life, version, power_safe, .. } => {
                 self.life(life).owe(version, power_safe);
             }
-            Note::Rotating { life, successor, .. } => {
-                self.life(life).has_ended = true;
+            Note::Rotating { life, successor, grace, .. } => {
+                let known = self.life(life);
+                known.has_ended = true;
+                known.is_marked = u128::from(grace) >= GRACE.as_micros();
                 let known = self.life(successor);
                 known.file = file;
                 known.owe(1, true);
             }
             Note::Ending { life, .. } => self.life(life).has_ended = true,
+            Note::CuttingOff { user, .. } => {
+                self.cut_off.insert(user);
+                for known in self.lives.values_mut().filter(|known| known.user == user) {
+                    known.has_ended = true;
+                }
+            }
             _ => {}
         }
     }
@@ -234,7 +285,8 @@ mod tests {
 
     #[test]
     fn a_rotation_owes_its_successor_and_ends_its_predecessor() {
-        let rotating = Note::Rotating { op: 2, life: LIFE, successor: 10, deadline: 500 };
+        let rotating =
+            Note::Rotating { op: 2, life: LIFE, successor: 10, deadline: 500, grace: 0, login: false };
         let begun = history(&[creating(1, true), done(1), rotating]);
         assert_eq!((begun.lives[&LIFE].owed, begun.lives[&LIFE].has_ended), (Some(1), false));
         assert_eq!((&begun.lives[&LIFE].successors[..], begun.lives[&10].owed), (&[10][..], None));
@@ -244,6 +296,30 @@ mod tests {
         assert!(!missed.lives[&LIFE].has_ended);
         let survived = history(&[creating(1, true), done(1), rotating, saving(3, 2, true)]);
         assert!(survived.lives[&LIFE].successors.is_empty(), "the rotation did not remove it");
+    }
+
+    #[test]
+    fn an_end_of_a_moved_life_may_be_that_of_its_successor() {
+        let grace = u64::try_from(GRACE.as_micros()).unwrap();
+        let moving =
+            |op, life, login| Note::Rotating { op, life, successor: op, deadline: 500, grace, login };
+        let ending = Note::Ending { op: 20, life: LIFE };
+        let begun =
+            [creating(1, true), done(1), moving(10, LIFE, false), done(10), moving(11, 10, false), done(11)];
+        let followed = |notes: &[Note], life| {
+            let history = history(notes);
+            let known = &history.lives[&life];
+            (history.may_have_been_followed(known), history.owes_mark(known))
+        };
+        assert_eq!((followed(&begun, 10), followed(&begun, 11)), ((false, true), (false, false)));
+        let ended = [&begun[..], &[ending]].concat();
+        assert_eq!(
+            [LIFE, 10, 11].map(|life| followed(&ended, life)),
+            [(false, false), (true, false), (true, false)]
+        );
+        let login = [creating(1, true), done(1), moving(10, LIFE, true), done(10), ending];
+        assert_eq!(followed(&login, 10), (false, false), "it does not go on from a login");
+        assert!(!followed(&begun[..3], LIFE).1, "not acknowledged");
     }
 
     #[test]
@@ -273,6 +349,38 @@ mod tests {
         assert_eq!(endings(&reaped), 1, "the other process may still run");
         let reaped = [ending(own), Note::Exited { op: own, death: None }, saving(2, 2, true), done(2)];
         assert_eq!(endings(&reaped), 0);
+    }
+
+    #[test]
+    fn a_cut_off_ends_all_lives_of_its_user_and_no_other() {
+        let rotating = |op, life, successor| Note::Rotating {
+            op,
+            life,
+            successor,
+            deadline: 1000,
+            grace: 0,
+            login: false,
+        };
+        let cutting = Note::CuttingOff { op: 7, user: LIFE };
+        let ended = |notes: &[Note], life| {
+            let known = history(notes).lives[&life].clone();
+            (known.has_ended, known.endings.len())
+        };
+        let other = Note::Creating { op: 5, life: 5, deadline: 1000, power_safe: true };
+        let before = [creating(1, true), done(1), other, done(5), rotating(2, LIFE, 2), done(2)];
+        let begun = [&before[..], &[cutting]].concat();
+        assert_eq!([5, 2].map(|life| ended(&begun, life)), [(false, 0), (false, 1)]);
+        let done_too = [&begun[..], &[done(7)]].concat();
+        assert_eq!([5, 2].map(|life| ended(&done_too, life)), [(false, 0), (true, 1)]);
+        // A rotation beside it, and one that had looked before it.
+        for notes in [&begun, &done_too] {
+            let later = [&notes[..], &[rotating(3, 2, 3), done(3)]].concat();
+            assert_eq!(ended(&later, 3), (notes.len() == done_too.len(), 1));
+        }
+        // Its process died: it may take effect later, whatever was saved since.
+        let died = [&begun[..], &[Note::Exited { op: 7, death: None }]].concat();
+        let saved = Note::Saving { op: 8, life: 2, version: 2, power_safe: true };
+        assert_eq!(ended(&[&died[..], &[saved, done(8)]].concat(), 2), (false, 1));
     }
 
     #[test]

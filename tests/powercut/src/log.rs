@@ -107,6 +107,10 @@ pub(crate) enum Note {
         successor: Life,
         /// When the new life expires.
         deadline: Micros,
+        /// How long the old id is known as moved; 0 if it ends at once.
+        grace: Micros,
+        /// Whether it is a login.
+        login: bool,
     },
     /// A life is about to end.
     Ending {
@@ -114,6 +118,13 @@ pub(crate) enum Note {
         op: Op,
         /// The life.
         life: Life,
+    },
+    /// All lives of a user are about to end.
+    CuttingOff {
+        /// The operation.
+        op: Op,
+        /// The user: the life that was created, of which the others are successors.
+        user: Life,
     },
     /// The operation succeeded. From now on its promise is owed.
     Done {
@@ -143,6 +154,8 @@ pub(crate) enum Note {
     Swept {
         /// Number of expired sessions that it removed.
         removed: u64,
+        /// Number of marks of moved ids that it removed.
+        moved: u64,
     },
 }
 
@@ -155,6 +168,7 @@ impl Note {
             | Self::Keeping { op, life, .. }
             | Self::Ending { op, life } => (Some(op), vec![life]),
             Self::Rotating { op, life, successor, .. } => (Some(op), vec![life, successor]),
+            Self::CuttingOff { op, user } => (Some(op), vec![user]),
             Self::Done { op, .. } | Self::Missed { op } | Self::Exited { op, .. } => (Some(op), vec![]),
             Self::Killed { .. } | Self::Swept { .. } => (None, vec![]),
         }

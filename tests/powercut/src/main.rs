@@ -7,7 +7,7 @@
 //! | `log` | the events, in one order |
 //! | `disk`, `image` | the logged disk, and its bytes |
 //! | `filesystem`, `rig` | file systems, loop devices, mounts |
-//! | `workload`, `operation`, `kill_at_syscall`, `content` | the operations on the store, and processes that are killed in them |
+//! | `workload`, `operation`, `kill_at_syscall`, `content` | operations, and processes that are killed in them |
 //! | `recorder`, `write_back` | makes a recording, and makes the kernel write back |
 //! | `cut` | where the power is cut, and the content of the disk then |
 //! | `history` | which sessions are owed after a cut |

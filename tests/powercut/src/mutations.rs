@@ -32,14 +32,14 @@ const BACK: &str = " is back";
 const TORN: &str = " is torn: ";
 
 /// Rules whose absence the tool must detect.
-pub(crate) const MUTATIONS: [Mutation; 9] = [
+pub(crate) const MUTATIONS: [Mutation; 12] = [
     Mutation {
         name: "directory-sync",
         what: "directories are not synced",
         on: None,
         shows: &[LOST, BACK],
         edits: &[(
-            "src/file/disk.rs",
+            "src/file/disk/directory.rs",
             "call(\"sync shard\", || fs::fsync(&self.fd))?",
             "call(\"sync shard\", || Ok(()))?",
         )],
@@ -122,6 +122,39 @@ pub(crate) const MUTATIONS: [Mutation; 9] = [
             "src/file/delete.rs",
             "if syncs && dying.state.name_may_fall_back() {",
             "if syncs && false {",
+        )],
+    },
+    Mutation {
+        name: "mark-sync",
+        what: "the mark of a moved session is not synced",
+        on: None,
+        shows: &[BACK],
+        edits: &[(
+            "src/file/delete.rs",
+            "if self.sync_tombstone(dying) { Marked::Synced } else { Marked::NotSynced }",
+            "Marked::Synced",
+        )],
+    },
+    Mutation {
+        name: "mark-alone",
+        what: "the mark of a moved session leaves the version before it",
+        on: None,
+        shows: &[BACK],
+        edits: &[(
+            "src/file/delete.rs",
+            "let _ = write_tombstone(dying.file, dying.offset);\n        self.is_current_file",
+            "self.is_current_file",
+        )],
+    },
+    Mutation {
+        name: "cut-off-sync",
+        what: "a cut-off is acknowledged before its sync",
+        on: None,
+        shows: &[BACK],
+        edits: &[(
+            "src/file/cut_offs/append.rs",
+            "if disk::sync_data(file).is_err() {",
+            "if flags & SYNC_FAILED != 0 {",
         )],
     },
     Mutation {

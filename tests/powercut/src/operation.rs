@@ -7,13 +7,16 @@ use crate::content;
 use crate::disk::now;
 use crate::log::{Life, Note, Op};
 use anyhow::{Context, Result};
-use sessile::{Durability, ErrorKind, FileStore, Lookup, Record, Saved, Store, Token, Verdict};
+use sessile::{Durability, ErrorKind, FileStore, Lookup, Record, Rotation, Saved, Store, Token, Verdict};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
+
+/// A grace period that outlasts every workload.
+pub(crate) const GRACE: Duration = Duration::from_secs(3600);
 
 /// The file that takes notes.
 #[derive(Debug)]
@@ -84,8 +87,12 @@ pub(crate) enum Operation {
     Keep,
     /// The life ends, and another one begins.
     Rotate,
+    /// The same, and for this long the old id is known as moved.
+    Move(Duration),
     /// The life ends.
     Destroy,
+    /// All lives of the life's user end.
+    CutOff,
 }
 
 /// An operation on a life.
@@ -126,6 +133,7 @@ impl Client {
                 let deadline = begin + u64::try_from(lifetime.as_micros()).context("take a lifetime")?;
                 let mut record = Record::new(instant(begin), instant(deadline));
                 content::fill(&mut record, op, 1).context("fill a record")?;
+                record.set_user(&op.to_string()).context("set the user of a record")?;
                 say(Note::Creating { op, life: op, deadline, power_safe });
                 self.store.create(&record, how).map(Some)
             }
@@ -133,6 +141,21 @@ impl Client {
             (Operation::Destroy, Some(token)) => {
                 say(Note::Ending { op, life });
                 self.store.delete(&token).context("end a session")?;
+                say(Note::Done { op, file: None });
+                self.table.remove(life);
+                return Ok(true);
+            }
+            (Operation::CutOff, Some(token)) => {
+                let Lookup::Live(live) = self.store.load(&token).context("load a session")? else {
+                    return Ok(false);
+                };
+                let user = live.record.user().context("look for the user of a session")?;
+                say(Note::CuttingOff { op, user: user.parse().context("read the user of a session")? });
+                match self.store.delete_of(user, None) {
+                    // Another process may have been stopped in one.
+                    Err(error) if error.kind() == ErrorKind::Busy => return Ok(false),
+                    cut => cut.context("end the sessions of a user")?,
+                }
                 say(Note::Done { op, file: None });
                 self.table.remove(life);
                 return Ok(true);
@@ -158,20 +181,65 @@ impl Client {
                 };
                 self.store.update(&token, &mut change, how)
             }
-            (Operation::Rotate, Some(token)) => {
-                let mut change = |record: &mut Record| {
-                    let since = record.deadline().duration_since(UNIX_EPOCH).unwrap_or_default();
-                    let deadline = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-                    say(Note::Rotating { op, life, successor: op, deadline });
-                    content::fill(record, op, 1).map(|()| Verdict::Write)
-                };
-                self.store.rotate(&token, &mut change, &how.into())
+            (Operation::Rotate, Some(token)) => self.rotate(op, &token, &how.into()),
+            (Operation::Move(grace), Some(token)) => {
+                self.rotate(op, &token, &Rotation::new(how).grace(grace))
             }
         };
         self.conclude(&call, returned)
     }
 
-    /// Bytes available for a version in a session's file; `None` if the session no longer exists.
+    /// Moves a life to another one, the operation's; the life is the one that the store finds from the token.
+    fn rotate(&self, op: Op, token: &Token, how: &Rotation<'_>) -> sessile::Result<Option<Saved>> {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let mut change = |record: &mut Record| {
+            let since = record.deadline().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.notes.say(Note::Rotating {
+                op,
+                life: content::identify(record).expect("a live session is one of ours").0,
+                successor: op,
+                deadline: micros(since),
+                grace: micros(how.grace),
+                login: how.login.is_some(),
+            });
+            content::fill(record, op, 1).map(|()| Verdict::Write)
+        };
+        self.store.rotate(token, &mut change, how)
+    }
+
+    /// Moves a life to another one that no other thread learns of, and ends that one, or logs in, by the token of the
+    /// first: the store goes on from there to the second one.
+    ///
+    /// # Errors
+    ///
+    /// The engine failed for a reason that must not occur here.
+    pub(crate) fn go_on_from_moved(&self, life: Life, [moving, op]: [Op; 2], logs_in: bool) -> Result<()> {
+        let Some(token) = self.table.token(life) else { return Ok(()) };
+        let moved = Rotation::default().grace(GRACE);
+        match self.rotate(moving, &token, &moved) {
+            Ok(Some(saved)) => {
+                self.notes.say(Note::Done { op: moving, file: Some(*saved.live.id.as_bytes()) });
+                self.table.remove(life);
+            }
+            Ok(None) => {
+                self.notes.say(Note::Missed { op: moving });
+                self.table.remove(life);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::Busy => return Ok(()),
+            Err(error) => return Err(error).context("move a session"),
+        }
+        if logs_in {
+            let call = Call { operation: Operation::Rotate, op, life: moving, power_safe: false };
+            return self.conclude(&call, self.rotate(op, &token, &moved.login("ada"))).map(drop);
+        }
+        self.notes.say(Note::Ending { op, life: moving });
+        self.store.delete(&token).context("end a session by a moved token")?;
+        self.notes.say(Note::Done { op, file: None });
+        Ok(())
+    }
+
+    /// Bytes available for a version in a session file; `None` if the session no longer exists.
     fn slot_size(&self, token: &Token) -> Result<Option<usize>> {
         let Lookup::Live(live) = self.store.load(token).context("load a session")? else { return Ok(None) };
         let name = live.id.to_string();
@@ -194,12 +262,13 @@ impl Client {
             self.table.remove(life);
             return Ok(false);
         };
-        let begins = matches!(operation, Operation::Create(_) | Operation::Rotate);
+        let rotates = matches!(operation, Operation::Rotate | Operation::Move(_));
+        let begins = rotates || matches!(operation, Operation::Create(_));
         self.notes.say(Note::Done { op, file: begins.then(|| *saved.live.id.as_bytes()) });
         if begins {
             self.table.put(op, &saved.token)?;
         }
-        if operation == Operation::Rotate {
+        if rotates {
             self.table.remove(life);
         }
         Ok(true)

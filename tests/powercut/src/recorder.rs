@@ -117,7 +117,7 @@ fn work(script: Script, scene: &Scene, root: &File, has_all: &dyn Fn() -> bool) 
     processes.check()
 }
 
-/// Some sessions' files, in random order. They are either written back as the kernel would, without a flush,
+/// Some session files, in random order. They are either written back as the kernel would, without a flush,
 /// so that unsynced saves reach the disk in part and may be lost from it; or synced, as a program does that
 /// copies files, which makes the file system write down its state of their names.
 fn some_files(store: &Path, count: RangeInclusive<usize>, chance: &mut StdRng) -> impl Iterator<Item = File> {

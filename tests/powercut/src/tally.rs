@@ -21,10 +21,18 @@ pub(crate) enum Kind {
     Keep,
     /// A life went on as another one.
     Rotate,
+    /// A life went on as another one, and its id is known as moved.
+    Move,
+    /// A life went on as another one with a login.
+    LogIn,
     /// A life ended.
     Destroy,
+    /// All lives of a user ended.
+    CutOff,
     /// A life ended whose last save certainly needed a larger file, and was relaxed.
     DestroyGrown,
+    /// A life ended that a rotation with a grace period had begun.
+    DestroyMoved,
     /// A life ended after a process had been killed that was about to end it.
     DestroyAgain,
     /// A life ended while a save held its lock for longer than the lock wait.
@@ -33,14 +41,18 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Create,
         Self::Update,
         Self::Grow,
         Self::Keep,
         Self::Rotate,
+        Self::Move,
+        Self::LogIn,
         Self::Destroy,
+        Self::CutOff,
         Self::DestroyGrown,
+        Self::DestroyMoved,
         Self::DestroyAgain,
         Self::DestroyPassing,
     ];
@@ -52,8 +64,12 @@ impl Kind {
             Self::Grow => "grow",
             Self::Keep => "keep",
             Self::Rotate => "rotate",
+            Self::Move => "move",
+            Self::LogIn => "login by a moved id",
             Self::Destroy => "destroy",
+            Self::CutOff => "cut-off",
             Self::DestroyGrown => "destroy grown",
+            Self::DestroyMoved => "destroy moved",
             Self::DestroyAgain => "destroy again",
             Self::DestroyPassing => "destroy overtaking",
         }
@@ -79,6 +95,8 @@ struct Reader {
     room: HashMap<Life, usize>,
     /// Lives whose last save went to a larger file and was relaxed.
     grown: HashSet<Life>,
+    /// Lives that a rotation with a grace period began.
+    moved: HashSet<Life>,
 }
 
 impl Reader {
@@ -96,7 +114,8 @@ impl Reader {
             | Note::Saving { op, .. }
             | Note::Keeping { op, .. }
             | Note::Rotating { op, .. }
-            | Note::Ending { op, .. } => {
+            | Note::Ending { op, .. }
+            | Note::CuttingOff { op, .. } => {
                 self.pending.insert(op, (when, *note));
                 None
             }
@@ -131,7 +150,13 @@ impl Reader {
                 if grows { Kind::Grow } else { Kind::Update }
             }
             Note::Keeping { .. } => Kind::Keep,
-            Note::Rotating { .. } => Kind::Rotate,
+            Note::Rotating { login: true, .. } => Kind::LogIn,
+            Note::Rotating { grace: 0, .. } => Kind::Rotate,
+            Note::Rotating { successor, .. } => {
+                self.moved.insert(successor);
+                Kind::Move
+            }
+            Note::CuttingOff { .. } => Kind::CutOff,
             Note::Ending { life, .. } => {
                 let waited = u128::from(done - begun) >= LOCK_WAIT.as_micros();
                 let held_since = |(since, held): &(Micros, Note)| {
@@ -143,6 +168,8 @@ impl Reader {
                     Kind::DestroyAgain
                 } else if self.grown.contains(&life) {
                     Kind::DestroyGrown
+                } else if self.moved.contains(&life) {
+                    Kind::DestroyMoved
                 } else {
                     Kind::Destroy
                 }
@@ -163,6 +190,7 @@ pub(crate) struct Tally {
     deaths: [usize; KillPoint::ALL.len()],
     survivors: usize,
     swept: u64,
+    swept_marks: u64,
 }
 
 impl Tally {
@@ -178,7 +206,10 @@ impl Tally {
                     tally.deaths[*death as usize] += 1;
                 }
                 Event::Note { note: Note::Exited { death: None, .. }, .. } => tally.survivors += 1,
-                Event::Note { note: Note::Swept { removed }, .. } => tally.swept += removed,
+                Event::Note { note: Note::Swept { removed, moved }, .. } => {
+                    tally.swept += removed;
+                    tally.swept_marks += moved;
+                }
                 _ => {}
             }
         }
@@ -191,17 +222,19 @@ impl Tally {
         self.deaths.iter_mut().zip(other.deaths).for_each(|(sum, more)| *sum += more);
         self.survivors += other.survivors;
         self.swept += other.swept;
+        self.swept_marks += other.swept_marks;
     }
 
     /// Required events that did not happen. Whether a destroy meets another one, or a save, is up to chance:
     /// these may be missing.
     pub(crate) fn missing(&self) -> Vec<String> {
-        let operations = Kind::ALL.into_iter().take(7).filter(|kind| self.operations[*kind as usize] == 0);
+        let operations = Kind::ALL.into_iter().take(11).filter(|kind| self.operations[*kind as usize] == 0);
         let deaths = KillPoint::ALL.into_iter().filter(|death| self.deaths[*death as usize] == 0);
         operations
             .map(|kind| format!("no {} was acknowledged", kind.name()))
             .chain(deaths.map(|death| format!("no process was killed at {death}")))
             .chain((self.swept == 0).then(|| "no expired session was swept".to_owned()))
+            .chain((self.swept_marks == 0).then(|| "no mark of a moved id was swept".to_owned()))
             .collect()
     }
 }
@@ -211,7 +244,11 @@ impl fmt::Display for Tally {
         let operations = Kind::ALL.map(|kind| format!("{} {}", self.operations[kind as usize], kind.name()));
         let deaths = KillPoint::ALL.map(|death| format!("{} {death}", self.deaths[death as usize]));
         let (operations, deaths) = (operations.join(", "), deaths.join(", "));
-        write!(f, "{operations}; killed at {deaths}, not killed {}; {} swept", self.survivors, self.swept)
+        write!(
+            f,
+            "{operations}; killed at {deaths}, not killed {}; {} swept, {} marks",
+            self.survivors, self.swept, self.swept_marks
+        )
     }
 }
 
@@ -264,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_recording_of_nothing_misses_everything() {
-        assert_eq!(Tally::default().missing().len(), 7 + KillPoint::ALL.len() + 1);
+        assert_eq!(Tally::default().missing().len(), 11 + KillPoint::ALL.len() + 2);
         let mut tally =
             Tally::of(&[Event::Note { at: 1, note: saving(1, 2) }, Event::Note { at: 2, note: done(1) }]);
         tally.add(&tally.clone());

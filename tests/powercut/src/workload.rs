@@ -5,7 +5,7 @@
 //! There are few sessions, so that operations meet: every thread changes, rotates and ends each of them.
 use crate::kill_at_syscall::KillPoint;
 use crate::log::{self, Life, Note, Op};
-use crate::operation::{Call, Client, Notes, Operation, Table};
+use crate::operation::{Call, Client, GRACE, Notes, Operation, Table};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use rand::rngs::StdRng;
@@ -113,8 +113,12 @@ pub(crate) enum KilledOperation {
     Grow,
     /// A rotation.
     Rotate,
+    /// A rotation with a grace period.
+    Move,
     /// Destruction of a session.
     Destroy,
+    /// A cut-off of a session's user.
+    CutOff,
 }
 
 impl Scene {
@@ -216,8 +220,8 @@ fn observe_sweeps(notes: Notes, fail: Sender<anyhow::Error>) -> impl FnMut(&sess
     move |swept| {
         let failure = match swept {
             Ok(report) if report.failed == 0 => {
-                if report.removed > 0 {
-                    notes.say(Note::Swept { removed: report.removed });
+                if report.removed + report.moved > 0 {
+                    notes.say(Note::Swept { removed: report.removed, moved: report.moved });
                 }
                 return;
             }
@@ -243,7 +247,9 @@ impl KillAtSyscall {
             KilledOperation::Save => Operation::Save,
             KilledOperation::Grow => Operation::Grow,
             KilledOperation::Rotate => Operation::Rotate,
+            KilledOperation::Move => Operation::Move(GRACE),
             KilledOperation::Destroy => Operation::Destroy,
+            KilledOperation::CutOff => Operation::CutOff,
         };
         client
             .perform(Call { operation, op: self.op, life: self.life, power_safe: self.power_safe })
@@ -283,8 +289,11 @@ impl Hand {
         match roll {
             _ if percent < 50 => self.perform(self.creation(), life).map(drop),
             0..8 if percent < 150 => self.perform(self.creation(), life).map(drop),
-            8..14 => self.perform(Operation::Destroy, life).map(drop),
-            14..20 => self.perform(Operation::Rotate, life).map(drop),
+            8..12 => self.perform(Operation::Destroy, life).map(drop),
+            12..14 => self.perform(Operation::CutOff, life).map(drop),
+            14..17 => self.perform(Operation::Rotate, life).map(drop),
+            17..20 => self.perform(self.moving(), life).map(drop),
+            51..54 => self.go_on_from_moved(life),
             20..24 => self.perform(Operation::Keep, life).map(drop),
             24..47 => self.kill_half_way(life),
             47 => self.overtake(life),
@@ -301,6 +310,19 @@ impl Hand {
         } else {
             Duration::from_secs(3600)
         })
+    }
+
+    /// Some grace periods are over while the workload runs, so that sweeps find marks to remove.
+    fn moving(&self) -> Operation {
+        let short = self.next.is_multiple_of(3);
+        Operation::Move(if short { Duration::from_millis(100 + self.next % 300) } else { GRACE })
+    }
+
+    /// Ends a session, or logs in, by an id that was moved.
+    fn go_on_from_moved(&mut self, life: Life) -> Result<()> {
+        let ops = [self.next(), self.next()];
+        let logs_in = self.chance.random();
+        self.client.go_on_from_moved(life, ops, logs_in)
     }
 
     fn perform(&mut self, operation: Operation, life: Life) -> Result<bool> {
@@ -344,12 +366,15 @@ impl Hand {
         let (operation, at) = match self.chance.random_range(0..20) {
             0..2 => (KilledOperation::Create, KillPoint::CHOICES[self.chance.random_range(0..6)]),
             2..4 => (
-                KilledOperation::Rotate,
+                if self.chance.random() { KilledOperation::Rotate } else { KilledOperation::Move },
                 KillPoint::CHOICES[self.chance.random_range(0..KillPoint::CHOICES.len() - 1)],
             ),
             4..6 => (KilledOperation::Destroy, KillPoint::Fdatasync),
             6 => (KilledOperation::Destroy, KillPoint::Unlinkat),
-            7 => (KilledOperation::Create, KillPoint::Fsync),
+            7 => match self.chance.random() {
+                true => (KilledOperation::Create, KillPoint::Fsync),
+                false => (KilledOperation::CutOff, KillPoint::Fdatasync),
+            },
             8..10 => (KilledOperation::Grow, KillPoint::Renameat2),
             10 => (
                 KilledOperation::Save,
@@ -379,7 +404,8 @@ impl Hand {
         };
         self.client.notes.say(Note::Exited { op: dying, death });
         let ends =
-            matches!(operation, KilledOperation::Destroy | KilledOperation::Rotate) && self.chance.random();
+            matches!(operation, KilledOperation::Destroy | KilledOperation::Rotate | KilledOperation::Move)
+                && self.chance.random();
         let op = self.next();
         let operation = if ends { Operation::Destroy } else { Operation::Save };
         self.client.perform(Call { operation, op, life, power_safe: true }).map(drop)

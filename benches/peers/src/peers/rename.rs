@@ -1,7 +1,8 @@
-//! The method of most file stores: a session is a file in one of 256 directories, written to a temporary file
-//! and renamed into place. There is no lock per session, which threads of other processes would need, because
-//! most such stores have none: of two concurrent updates one is lost, and an update can undo an end. Power-safe: `fsync` of the file before it is renamed, and of its directory
-//! afterwards. A sweep reads every file, as Django's `clearsessions` does.
+//! The method of most file stores: a session is a file in one of 256 directories, written to a temporary file and
+//! renamed into place. There is no lock per session, which threads of other processes would need, because most such
+//! stores have none: of two concurrent updates one is lost, and an update can undo an end. Power-safe: `fsync` of the
+//! file before it is renamed, and of its directory afterwards. A sweep reads every file, as Django's `clearsessions`
+//! does.
 use crate::peer::{Client, Peer, Setting};
 use crate::workload::{Durability, Found, Key, Row, micros, text, usual_deadline};
 use std::fs::{self, File};

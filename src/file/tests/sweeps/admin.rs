@@ -1,5 +1,5 @@
-//! Load, delete, import, quarantine and scan by public id: each call fails, is the last one of a process, or runs beside an
-//! operation of another process.
+//! Load, delete, import, quarantine and scan by public id: each call fails, is the last call of a process, or runs
+//! beside an operation of another process.
 use super::*;
 
 /// An operation of administration.
@@ -92,7 +92,7 @@ impl Places {
         }
     }
 
-    /// After a fault: nothing is lost.
+    /// Asserts that nothing was lost after a fault.
     #[track_caller]
     fn check(&self, task: Task, result: Option<&Result<bool>>, fixture: &Fixture, context: &str) {
         if let Some(Ok(done)) = result {
@@ -108,7 +108,8 @@ impl Places {
         }
         match task {
             Task::Import { .. } if done => assert_eq!(free.as_deref(), Some("imported"), "{context}"),
-            // Killed, or failed so that it could not be removed either, or not invalidated: it may be there.
+            // The import was killed, or its file could not be removed, or it was not invalidated: the session may be
+            // there.
             Task::Import { .. } => {
                 assert!([None, Some("imported")].contains(&free.as_deref()), "{context}: {free:?}");
             }
@@ -125,12 +126,12 @@ impl Places {
         fixture.check_nothing_is_held(context);
     }
 
-    /// Without faults, each operation works again.
+    /// Asserts that each operation works again without faults.
     #[track_caller]
     fn check_again(&self, task: Task, fixture: &Fixture, context: &str) {
         let again = match self.run(task, &fixture.store) {
             Err(error) if error.kind() == ErrorKind::Busy && matches!(task, Task::Import { .. }) => {
-                // The leftover of an interrupted creation is in its place, for an hour.
+                // For an hour, the leftover of an interrupted creation blocks the name.
                 assert_eq!(fixture.text(&self.free), None, "{context}");
                 age(&fixture.path(&self.free));
                 fixture.store.sweep(&unrested().full(true)).unwrap();
@@ -164,7 +165,7 @@ fn quarantine_overwrites_no_earlier_file() {
         assert_eq!(fixture.store.quarantine(&id).unwrap(), Some(aside(n)));
         assert_eq!(fixture.store.quarantine(&id).unwrap(), None, "there is none any more");
     }
-    // Damaged and quarantined again and again.
+    // The file is damaged and quarantined again and again.
     (3..1000).for_each(|n| fs::write(aside(n), "").unwrap());
     fs::write(&place, DAMAGED).unwrap();
     let error = fixture.store.quarantine(&id).unwrap_err();
@@ -270,7 +271,7 @@ fn one_of_two_imports_of_the_same_session_wins() {
     for power_safe in [false, true] {
         let other = |store: &FileStore, [_, _, free]: &[SessionId; 3]| {
             match store.import(&free.public_id(), &record("other"), Durability::Relaxed) {
-                // The first one was stopped in it for the whole lock wait.
+                // The first import was stopped in this call for the whole lock wait.
                 Err(error) if error.kind() == ErrorKind::Busy => false,
                 imported => imported.unwrap(),
             }
@@ -287,7 +288,7 @@ fn one_of_two_imports_of_the_same_session_wins() {
 fn remembering(dir: &Path) -> FileStore {
     FileStoreOptions::new().watch(false).lock_wait(Duration::from_millis(5)).open(dir).unwrap()
 }
-/// A process was killed after a forced delete, before its invalidation.
+/// A process was killed after a forced delete and before its invalidation.
 #[test]
 fn an_import_replaces_the_cached_earlier_session() {
     let dir = directory();
@@ -325,7 +326,7 @@ fn a_failed_import_is_not_served_from_a_cache() {
     }
 }
 
-/// The session was deleted during its import, and imported by another process.
+/// The session is deleted during its import, and another process imports it.
 #[test]
 fn a_failed_import_does_not_remove_another_import() {
     let dir = directory();

@@ -1,7 +1,7 @@
 //! The system calls of a sweep, and their order.
 use super::*;
 
-/// Every pass: the index, its lock, and the hour of the last walk; the marker of a complete user index.
+/// The first calls of every pass: the index, its lock, and the hour of the last walk; the marker of a complete user index.
 const BEGIN: [&str; 11] = [
     "open directory",
     "open file in directory",
@@ -15,18 +15,19 @@ const BEGIN: [&str; 11] = [
     "open file in directory",
     "read",
 ];
-/// Due entries: the list of buckets, and, for each, its size, its entries, and its end.
+/// The calls for due entries: the list of buckets, and, for each bucket, its size, its entries and its end.
 const LIST: &str = "list directory";
 const SIZE: &str = "stat in directory";
 const ENTRIES: [&str; 3] = ["open file in directory", "read", "read"];
 const SHARD: &str = "open shard";
-/// An expired session, under its lock: marked as deleted, for waiters; invalidated; unlinked, if it still has its name.
+/// The calls for an expired session. Under its lock it is marked as deleted, for waiting writers; invalidated; and
+/// unlinked, if the name still leads to the file.
 const REMOVED: [&str; 8] =
     ["open session in shard", "lock", "read", "write", "invalidate", "stat file", "stat session", "unlink"];
 const GONE: [&str; 1] = ["open session in shard"];
 /// Every lock holder invalidates before it unlocks.
 const ALIVE: [&str; 4] = ["open session in shard", "lock", "read", "invalidate"];
-/// In a bucket that is new to the store.
+/// The calls of an insertion in a bucket that is not open yet.
 const INSERTED: [&str; 4] = ["open directory", "open file in directory", "append", "stat file"];
 const STRUCK: &str = "write";
 const END_OF_BUCKET: &str = "read";
@@ -64,7 +65,7 @@ fn a_due_session_costs_one_read_and_a_later_one_none() {
     stage.clock.set(at(MADE, 36));
     let report = stage.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);
     assert_eq!((report.examined, report.removed), (1, 1));
-    // Once only.
+    // The session is read only once.
     stage.check_calls(&[&bucket, &[END_OF_BUCKET]]);
 
     let gone = stage.session(Where::Elsewhere, at(MADE, 37), "gone");
@@ -78,12 +79,12 @@ fn a_due_session_costs_one_read_and_a_later_one_none() {
     stage.clock.set(at(MADE, 40));
     let report = stage.check_calls(&[&bucket, &[SHARD], &ALIVE, &INSERTED, &[STRUCK, END_OF_BUCKET]]);
     assert_eq!((report.examined, report.renewed), (1, 1));
-    // Not read until its new hour.
+    // The session is not read until its new hour.
     stage.check_calls(&[&BEGIN, &[LIST, SIZE], &ENTRIES, &[END_OF_BUCKET]]);
     assert_eq!(stage.text(&renewed).as_deref(), Some("renewed"));
 }
 
-/// Due and locked: the entry stays for the next pass, without a wait.
+/// The session is due and locked. Its entry stays for the next pass, and the sweep does not wait.
 #[test]
 fn a_session_in_use_is_left_without_waiting() {
     let stage = Stage::new();
@@ -98,8 +99,8 @@ fn a_session_in_use_is_left_without_waiting() {
     stage.check_calls(&[&bucket, &[SHARD], &REMOVED, &[STRUCK, END_OF_BUCKET]]);
 }
 
-/// The same when its hour is over and the bucket is removed, also if its shard is walked: each pass tries once, and the next
-/// one again.
+/// The same after the session's hour is over and the bucket is removed, also if the shard is walked: each pass tries
+/// the session once.
 #[test]
 fn a_locked_session_is_tried_again_by_the_next_pass() {
     for place in [Where::Elsewhere, Where::Walked] {
@@ -112,7 +113,7 @@ fn a_locked_session_is_tried_again_by_the_next_pass() {
             let (report, calls) = during(|_, _| None, || stage.sweep_without_failures(&unrested(), "in use"));
             assert_eq!(report.removed, 0, "{place:?}");
             let tried = calls.iter().filter(|call| **call == "open session in shard").count();
-            // In the walk and by its entry; from then on only by its entry.
+            // The first pass tries it in the walk and by its entry, later passes by its entry only.
             let looks = if (place, pass) == (Where::Walked, 0) { 2 } else { 1 };
             assert_eq!(tried, looks, "{place:?}: {calls:?}");
             stage.clock.advance(Duration::from_micros(1));
@@ -122,7 +123,8 @@ fn a_locked_session_is_tried_again_by_the_next_pass() {
     }
 }
 
-/// The hour's walk of an empty shard: files beside the shards, entries of the index, the shard, the note of the walk.
+/// The calls of the hour's walk of an empty shard: files beside the shards, entries of the index, the shard, the record
+/// of the walk.
 const WALK_OF_ONE_BUCKET: [&str; 14] = [
     "list root",
     "open directory",
@@ -154,7 +156,7 @@ fn a_bucket_is_unlinked_before_its_tail_is_read() {
         &ENTRIES,
         &[SHARD],
         &REMOVED,
-        // Not erased: the whole bucket is removed.
+        // The entry is not erased, because the whole bucket is removed.
         &[END_OF_BUCKET, "unlink", END_OF_BUCKET],
     ];
     stage.check_calls(&ended);
@@ -175,13 +177,14 @@ fn a_sweep_syncs_nothing_and_opens_due_or_walked_sessions_only() {
     stage.clock.set(at(SWEPT, 30));
     let (report, calls) = during(|_, _| None, || stage.sweep_without_failures(&unrested(), "alone"));
     assert!(calls.iter().all(|call| !call.starts_with("sync")), "{calls:?}");
-    // All in the walked shard, two of them once more, to be removed. The entries for 40 and 10 past, of both places.
+    // All sessions in the walked shard are opened, and two of them once more to be removed. The entries for 40 and 10
+    // past are opened in both shards.
     let opened = |by| calls.iter().filter(|call| **call == by).count();
     assert_eq!((opened("open session"), opened("open session in shard")), (8, 2 + 4 + 4), "{report:?}");
     assert_eq!((report.examined, report.removed), (8 + 4, 4), "{report:?}");
 }
 
-/// An absent name means that no invalidation is pending.
+/// A missing name means that no invalidation is pending.
 #[test]
 fn a_removal_invalidates_before_the_name_is_gone() {
     for place in [Where::Elsewhere, Where::Walked] {

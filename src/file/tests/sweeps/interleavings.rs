@@ -1,7 +1,7 @@
 //! Operations on a session between two calls of a sweep, and sweeps between two calls of other operations.
 use super::*;
 
-/// Runs an operation in another thread before the n-th call, if there is one.
+/// Runs an operation in another thread before the n-th call, if there are so many calls.
 fn in_call(
     n: usize,
     operation: impl FnOnce() + Send + 'static,
@@ -15,33 +15,35 @@ fn in_call(
     }
 }
 
-/// An operation on a session that is swept.
+/// An operation on a session during a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Other {
     Renew,
     Grow,
     Keep,
     Rotate,
+    Move,
     Delete,
 }
 
 impl Other {
-    const ALL: [Self; 5] = [Self::Renew, Self::Grow, Self::Keep, Self::Rotate, Self::Delete];
+    const ALL: [Self; 6] = [Self::Renew, Self::Grow, Self::Keep, Self::Rotate, Self::Move, Self::Delete];
 
-    /// Runs it. Returns whether it was acknowledged.
+    /// Runs the operation. Returns whether it was acknowledged.
     fn run(self, store: &FileStore, session: &SessionId, successor: &SessionId) -> Result<bool> {
         let until = at(MADE + 9, 0);
         let done = match self {
             Self::Renew => renew(store, session, until, "new"),
             Self::Grow => renew(store, session, until, &big("new")),
             Self::Keep => store.update_file(session, &mut |_| Ok(Verdict::Keep), false),
-            Self::Rotate => {
+            Self::Rotate | Self::Move => {
                 let mut change = |record: &mut Record| {
                     record.set_timing(Timing { deadline: until, ..record.timing() });
                     record.insert("text", &Value::new("new").unwrap()).unwrap();
                     Ok(Verdict::Write)
                 };
-                store.rotate_file(session, successor, &mut change)
+                let how = if self == Self::Move { moving() } else { Rotation::default() };
+                store.rotate_file(session, successor, &mut change, &how)
             }
             Self::Delete => return store.delete_file(SessionRef::Id(session)),
         };
@@ -55,16 +57,16 @@ impl Other {
             Self::Renew => [Some("new".into()), None],
             Self::Grow => [Some(big("new")), None],
             Self::Keep => [there.map(str::to_owned), None],
-            Self::Rotate => [None, Some("new".into())],
+            Self::Rotate | Self::Move => [None, Some("new".into())],
             Self::Delete => [None, None],
         }
     }
 }
 
-/// The deadline of the swept session; its entry in the index has an earlier one.
+/// The deadline of the swept session. Its entry in the index has an earlier deadline.
 const DEADLINE: (u64, u64) = (SWEPT, 31);
 
-/// The clock at the beginning of the sweep, during the other operation, and afterwards, in minutes.
+/// The times of the clock in minutes: at the beginning of the sweep, during the other operation, and afterwards.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     swept: u64,
@@ -101,12 +103,12 @@ fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
         };
         let acknowledged = match answer {
             Ok(done) => done,
-            // Locked by the sweep.
+            // The sweep has the lock.
             Err(error) if error.kind() == ErrorKind::Busy => false,
             Err(error) => panic!("{context}: {error}"),
         };
         let got = [stage.text(&session), stage.text(&successor)];
-        // A save that was refused leaves a session that may be swept or not, and expires all the same.
+        // A refused save leaves a session that may be swept or may stay; it expires in either case.
         let there = (times.after < DEADLINE.1 && stage.exists(&session)).then_some("old");
         let want = if acknowledged && other == Other::Keep && times.after >= DEADLINE.1 {
             [None, None]
@@ -116,7 +118,7 @@ fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
         assert_eq!(got, want, "{context}, acknowledged: {acknowledged}");
         // Nor does an earlier time bring back a deleted session.
         stage.clock.set(at(SWEPT, 29));
-        if acknowledged && [Other::Rotate, Other::Delete].contains(&other) {
+        if acknowledged && [Other::Rotate, Other::Move, Other::Delete].contains(&other) {
             assert_eq!(stage.text(&session), None, "{context}: it came back");
         }
         assert_eq!(stage.fixture.temporary_beside(&session), 0, "{context}");
@@ -135,13 +137,13 @@ fn sweep_met_in_every_call(place: Where, other: Other, times: Times) {
 fn a_save_or_delete_during_a_sweep_prevails() {
     for place in [Where::Walked, Where::Elsewhere] {
         for other in Other::ALL {
-            // Alive at the beginning of the sweep, and expired soon after the other operation.
+            // The session is alive at the beginning of the sweep, and expires soon after the other operation.
             sweep_met_in_every_call(place, other, Times { swept: 30, met: 30, after: 32 });
         }
     }
 }
 
-/// The sweep has begun to remove a session that is alive again.
+/// The sweep has begun to remove a session that is then alive again.
 #[test]
 fn a_clock_set_back_during_a_sweep_loses_and_revives_nothing() {
     for place in [Where::Walked, Where::Elsewhere] {
@@ -153,8 +155,8 @@ fn a_clock_set_back_during_a_sweep_loses_and_revives_nothing() {
     }
 }
 
-/// A waiter opened the session's file before a sweep removed it, and gets the lock after the sweep; the clock may have been
-/// set back meanwhile, and the session imported again.
+/// A waiter opens the session file before a sweep removes it, and gets the lock after the sweep. Meanwhile the clock
+/// may be set back, and the session imported again.
 fn check_waiter(place: Where, other: Other, set_back: bool, imported: bool) {
     let stage = Stage::new();
     let context = format!("{other:?}, {place:?}, set back: {set_back}, imported: {imported}");
@@ -173,7 +175,7 @@ fn check_waiter(place: Where, other: Other, set_back: bool, imported: bool) {
                 let (waiting, session, successor) =
                     (Arc::clone(&waiting), session.clone(), successor.clone());
                 let (third, id, gone) = (Arc::clone(&third), session.public_id(), path.clone());
-                // Another session has the name by the time at which the waiter has the lock.
+                // When the waiter gets the lock, another session has the name.
                 let import = move |_, call: &str| {
                     if call == "read" && imported && !gone.exists() {
                         let (third, record) = (Arc::clone(&third), record_until(at(MADE + 9, 0), "imported"));
@@ -184,7 +186,7 @@ fn check_waiter(place: Where, other: Other, set_back: bool, imported: bool) {
                 };
                 let waiter =
                     thread::spawn(move || during(import, || other.run(&waiting, &session, &successor)).0);
-                // One is the sweep's.
+                // One descriptor is the sweep's.
                 let began = Instant::now();
                 while descriptors(|open| open == path) < 2 {
                     assert!(began.elapsed() < Duration::from_secs(10), "the waiter never opened the file");
@@ -218,7 +220,7 @@ fn a_save_that_waited_for_a_sweep_is_not_acknowledged() {
     }
 }
 
-/// A session that is imported in place of an expired one that is being swept.
+/// A session is imported in place of an expired session that is being swept.
 #[test]
 fn a_session_imported_during_a_sweep_stays() {
     for place in [Where::Walked, Where::Elsewhere] {
@@ -242,7 +244,7 @@ fn a_session_imported_during_a_sweep_stays() {
             let removed = report.unwrap().removed;
             let Some(answer) = answer.lock().unwrap().take() else { break };
             let was = match answer {
-                // The sweep was stopped with the lock for the whole lock wait.
+                // The sweep was stopped, and held the lock for the whole lock wait.
                 Err(error) if error.kind() == ErrorKind::Busy => false,
                 answer => answer.unwrap(),
             };
@@ -261,7 +263,7 @@ fn a_session_imported_during_a_sweep_stays() {
     }
 }
 
-/// The inserting process has read the clock before the hour ended.
+/// The inserting process reads the clock before the hour ends.
 #[test]
 fn an_insertion_during_a_bucket_removal_is_not_lost() {
     let stage = Stage::new();
@@ -271,7 +273,7 @@ fn an_insertion_during_a_bucket_removal_is_not_lost() {
         stage.reset();
         stage.session(Where::Elsewhere, at(MADE, 50), "x");
         stage.clock.set(at(SWEPT, 0));
-        // With the bucket open, as it is in a process that inserts all the time.
+        // The bucket is open, as in a process that inserts all the time.
         let before = stage.id(Where::Elsewhere);
         let filed_late = stage.id(Where::Elsewhere);
         let make = |store: &FileStore, session: &SessionId| {
@@ -341,8 +343,9 @@ fn expire_and_sweep_in_every_call(operation: Operation, until: SystemTime) {
             Operation::Keep => {
                 store.update_file(&session, &mut |_| Ok(Verdict::Keep), true).map(|live| live.is_some())
             }
-            Operation::Rotate => {
-                store.rotate_file(&session, &successor, &mut change).map(|live| live.is_some())
+            Operation::Rotate | Operation::Move => {
+                let how = if operation == Operation::Move { moving() } else { Rotation::default() };
+                store.rotate_file(&session, &successor, &mut change, &how).map(|live| live.is_some())
             }
             Operation::Delete => store.delete_file(SessionRef::Id(&session)),
             Operation::Load => unreachable!(),
@@ -356,14 +359,16 @@ fn expire_and_sweep_in_every_call(operation: Operation, until: SystemTime) {
         let lives = acknowledged && until > deadline;
         let [old, made] = [stage.text(&session), stage.text(&successor)];
         let want = match operation {
-            Operation::Create { .. } | Operation::Rotate => [None, lives.then(|| "new".into())],
+            Operation::Create { .. } | Operation::Rotate | Operation::Move => {
+                [None, lives.then(|| "new".into())]
+            }
             Operation::Update { .. } | Operation::Grow { .. } => [lives.then(|| operation.new_text()), None],
             _ => [None, None],
         };
         assert_eq!([old, made], want, "{context}: {acknowledged}");
         assert_eq!(stage.fixture.temporary_beside(&session), 0, "{context}");
         // A session that was reported as deleted or expired does not come back with an earlier time.
-        if acknowledged && [Operation::Delete, Operation::Rotate].contains(&operation) {
+        if acknowledged && [Operation::Delete, Operation::Rotate, Operation::Move].contains(&operation) {
             stage.clock.set(at(SWEPT, 30));
             assert_eq!(stage.text(&session), None, "{context}: it came back");
         }
@@ -377,7 +382,7 @@ fn expire_and_sweep_in_every_call(operation: Operation, until: SystemTime) {
 #[test]
 fn an_acknowledged_renewal_survives_a_sweep_at_the_deadline() {
     for operation in WRITING {
-        // Renewed by the operation, or not.
+        // The operation renews the session, or not.
         for until in [at(MADE + 9, 30), at(SWEPT, 31)] {
             expire_and_sweep_in_every_call(operation, until);
         }

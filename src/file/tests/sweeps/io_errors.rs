@@ -1,18 +1,18 @@
 //! Sweeps in which one call fails, or in which the process dies in one call.
 use super::*;
 
-/// A text for each session that must not be lost.
+/// Each session that must not be lost, with its deadline and its text.
 type Alive = Vec<(SessionId, SystemTime, &'static str)>;
 
-/// One of each kind, to be swept at half past [`SWEPT`].
+/// One file of each kind, to be swept at half past [`SWEPT`].
 struct Scene {
     /// Alive, and in the index.
     indexed: Alive,
-    /// Alive, and lost by the index; in the shard that is walked.
+    /// Alive, and missing from the index; in the shard that is walked.
     unindexed: Alive,
     /// Expired, and in the index.
     expired: Vec<SessionId>,
-    /// Expired, and lost by the index; in the shard that is walked.
+    /// Expired, and missing from the index; in the shard that is walked.
     expired_unindexed: SessionId,
     /// An old leftover.
     leftovers: Vec<PathBuf>,
@@ -59,7 +59,7 @@ impl Scene {
         Self { indexed, unindexed, expired: expired.into(), expired_unindexed, leftovers, kept }
     }
 
-    /// After a sweep with a fault: nothing is lost, and one more sweep finishes.
+    /// Asserts that a sweep with a fault has lost nothing, and that one more sweep finishes the work.
     #[track_caller]
     fn check(&self, stage: &Stage, context: &str) {
         let alive = || self.indexed.iter().chain(&self.unindexed);
@@ -86,7 +86,7 @@ impl Scene {
             assert!(stage.is_indexed_by(session, *deadline), "{context}: the index has forgotten `{text}`");
         }
 
-        // Files that the index does not have wait for the next walk.
+        // Files that are missing from the index wait for the next walk.
         let report = stage.sweep_without_failures(&unrested().full(true), context);
         assert_eq!((report.damaged, report.unknown), (1, 2), "{context}");
         check_alive(context);
@@ -98,7 +98,7 @@ impl Scene {
             assert!(stage.is_indexed_by(session, *deadline), "{context}: the index has not found `{text}`");
         }
 
-        // Their shards are not walked before they expire, so that it is the index that finds them.
+        // The shards of these files are not walked before the files expire, so the sweep finds them by the index.
         stage.clock.set(at(UNTIL.0, UNTIL.1 + 10));
         let report = stage.sweep_without_failures(&unrested(), context);
         assert_eq!(report.removed, alive().count() as u64, "{context}");
@@ -109,8 +109,8 @@ impl Scene {
     }
 }
 
-/// The calls of a pass over a [`Scene`] before the walked shard. One marked with "?" may fail without an error: no work is
-/// lost by it, or a later pass does it.
+/// The calls of a pass over a [`Scene`] before the walked shard. A call marked with "?" may fail without an error: no
+/// work is lost, or a later pass does it.
 const BEFORE_THE_SHARD: [(&str, &str); 8] = [
     ("the index and its lock", "open directory, open file in directory, lock, stat file, touch, stat file"),
     ("without the hour of the last walk, everything is walked", "read?"),
@@ -135,7 +135,7 @@ fn parse(calls: &str) -> Vec<(String, bool)> {
     calls.split(", ").map(|call| (call.trim_end_matches('?').to_owned(), call.ends_with('?'))).collect()
 }
 
-/// For each call of a pass without faults, whether it may fail without an error.
+/// Whether each call of a pass without faults may fail without an error.
 #[track_caller]
 fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
     let mut before: Vec<_> = BEFORE_THE_SHARD.iter().flat_map(|(_, calls)| parse(calls)).collect();
@@ -149,9 +149,10 @@ fn silent_calls(calls: &[&'static str]) -> Vec<bool> {
     let is_after = |n: &usize| calls[*n..].iter().zip(&names_after).all(|(a, b)| a == b);
     let after_at = (before.len()..calls.len() - after.len()).find(is_after).expect("the hour is recorded");
     let other = |n: usize| match calls[n] {
-        // The mark for waiters, or the erasure in a bucket that stays: the session is read once more.
+        // The mark for waiting writers, or the erasure in a bucket that stays. Without it the session is read once
+        // more.
         "write" => true,
-        // Nothing was changed, so no invalidation is missed.
+        // No byte was changed, so no invalidation is missing.
         "invalidate" => calls[n - 1] == "read",
         _ => false,
     };
@@ -226,7 +227,7 @@ fn a_killed_sweep_loses_nothing_and_the_next_one_finishes() {
     for call in 0.. {
         let scene = Scene::new(&stage);
         let survived = dying_in_call(call, || stage.sweep().unwrap()).is_some();
-        // The hour of the walk is written when the walk is done: until then, the next pass does all of it.
+        // The hour of the walk is written at the end of the walk. Until then, the next pass repeats the whole walk.
         let marker = fs::read_to_string(stage.fixture.dir.path().join(DUE).join(SWEEP)).unwrap();
         if marker.trim() == MADE.to_string() {
             stage.sweep_without_failures(&unrested(), &format!("died in call {call}"));
@@ -251,14 +252,14 @@ fn a_bucket_that_cannot_be_read_stays() {
     let session = stage.session(Where::Elsewhere, at(MADE, 50), "x");
     stage.clock.set(at(SWEPT, 0));
     let mut reads = 0;
-    // All but the hour of the last walk.
+    // Every read fails, except the read of the hour of the last walk.
     let fail = move |_, call: &str| {
         reads += usize::from(call == "read");
         (call == "read" && reads > 1).then_some(libc::EIO)
     };
     let (report, _) = during(fail, || stage.sweep());
     assert!(report.unwrap().failed > 0);
-    assert!(stage.first_bucket(&session).is_some(), "the index has forgotten it");
+    assert!(stage.first_bucket(&session).is_some(), "its entry is missing");
     assert_eq!(stage.sweep_without_failures(&unrested(), "readable").removed, 1);
 }
 
@@ -282,7 +283,7 @@ fn a_replaced_or_just_written_temporary_file_stays() {
                     fs::write(&changed, "at work").unwrap();
                 }
             }
-            // Its state is read, it is opened and locked, and its state is read again.
+            // The sweep examines the file, opens and locks it, and examines it again.
             opened |= listed && call == "open file in directory";
             listed |= call == "stat in directory";
             None

@@ -9,31 +9,31 @@ pub const DEPTH_MAX: usize = 64;
 /// value, but use the stack as arrays do.
 pub const WRAPPERS_MAX: usize = 128;
 
-/// The remaining levels of both limits at one part of a value. Two bytes, so that it is passed in a register.
+/// The levels that both limits leave below one part of a value. Two bytes, so that it is passed in a register.
 #[derive(Clone, Copy)]
-pub(super) struct Room {
+pub(super) struct Depth {
     containers: u8,
     wrappers: u8,
 }
 
-impl Room {
-    /// The limits at a whole value.
+impl Depth {
+    /// The levels of a whole value.
     pub(super) const ALL: Self = Self { containers: byte(DEPTH_MAX), wrappers: byte(WRAPPERS_MAX) };
 
-    /// The limits inside an array or object; `None` if none is left.
+    /// The levels that remain inside an array or object; `None` if [`DEPTH_MAX`] are used up.
     #[inline]
-    pub(super) fn in_container(self) -> Option<Self> {
+    pub(super) fn enter_container(self) -> Option<Self> {
         let containers = self.containers.checked_sub(1)?;
         Some(Self { containers, ..self })
     }
 
-    /// The limits inside an option or a newtype.
+    /// The levels that remain inside an option or a newtype.
     ///
     /// # Errors
     ///
-    /// There are too many.
+    /// More than [`WRAPPERS_MAX`] options and newtypes are around this part of the value.
     #[inline]
-    pub(super) fn in_wrapper(self) -> Result<Self, Fault> {
+    pub(super) fn enter_wrapper(self) -> Result<Self, Fault> {
         match self.wrappers.checked_sub(1) {
             Some(wrappers) => Ok(Self { wrappers, ..self }),
             None => Err(too_wrapped()),

@@ -1,0 +1,232 @@
+//! Writing a cut-off: its entry is appended under the log's lock and synced, and then the counter moves.
+//!
+//! If a sync of the file failed, the log is written to a new file, because a second sync of the same one proves nothing (rule 4
+//! for crashes in [`design`](crate::_documentation::design)). The same happens when most entries are superseded. A new file has
+//! the flag "name unsynced" until a writer has synced its name: each writer that finds the flag syncs the name before it
+//! acknowledges its entry, because a power cut could give the name back to the older file.
+use super::bytes::{Entry, FLAGS_AT, LINE, NAME_UNSYNCED, SYNC_FAILED};
+use super::log::Log;
+use super::{CutOffs, DAMAGED, MISSING};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::disk::{self, Access, Directory, Root, Taken};
+use crate::file::errors::io_error;
+use crate::file::flock::LockedFile;
+use crate::file::layout::CUT_OFFS;
+use crate::file::queue::busy;
+use crate::id::PublicId;
+use crate::record::Record;
+use crate::sync::Instant;
+use std::fs::File;
+use std::io;
+
+/// Appends to files that lost their name meanwhile, before the call fails. A backup is not restored twice in one call.
+const ATTEMPTS_MAX: u32 = 8;
+/// A log with fewer entries is not rewritten: 64 KiB.
+const ENTRIES_MIN: u64 = if cfg!(test) { 16 } else { 1024 };
+/// The largest log: 16 million users.
+const BYTES_MAX: u64 = 1 << 30;
+
+/// A cut-off that is to be written.
+#[derive(Clone, Copy)]
+pub(in crate::file) struct CutOff<'a> {
+    /// The digest of the user; `None` for all sessions.
+    pub(in crate::file) user: Option<[u8; 16]>,
+    /// In microseconds since 1970.
+    pub(in crate::file) time: u64,
+    /// The session that stays: its newest version. The caller holds its lock.
+    pub(in crate::file) except: Option<(&'a Record, PublicId)>,
+}
+
+/// Where an entry was written.
+enum Written {
+    /// To the file that has the name.
+    Yes,
+    /// To a file that has lost its name.
+    Elsewhere,
+}
+
+impl CutOffs {
+    /// Makes the log of a new store; an existing one is left alone. The caller syncs the root. No entry gets a number up to
+    /// `first`.
+    pub(in crate::file) fn make(root: &Root, first: u64) -> Result<()> {
+        let made = match root.stat_cut_offs() {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Self::put(root, &Log::beginning_at(first), Taken::Kept)
+            }
+            Err(error) => Err(error),
+        };
+        made.map(drop).map_err(|error| {
+            io_error("make the log of cut-offs", error).with_path(root.path().join(CUT_OFFS))
+        })
+    }
+
+    /// Appends a cut-off, and calls `publish`, which moves the counter.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Gone`] if a cut-off has ended the excepted session; [`ErrorKind::Corrupt`] if the log is lost, unless all
+    /// sessions are to be ended; [`ErrorKind::Busy`]; those of the disk. After [`ErrorKind::DurabilityUnknown`] the sessions are
+    /// ended, and may be alive again after a power cut.
+    pub(in crate::file) fn append(
+        &self,
+        cut_off: &CutOff<'_>,
+        deadline: Instant,
+        publish: impl Fn() -> Result<()>,
+    ) -> Result<()> {
+        let _turn = self.turn.try_lock_arc_until(deadline).ok_or_else(busy)?;
+        for _ in 0..ATTEMPTS_MAX {
+            // Opened before anything is changed.
+            let directory =
+                self.root.open_directory(".").map_err(|error| self.error("open the directory of", error))?;
+            let Some(file) = self.lock(deadline)? else {
+                if cut_off.user.is_some() {
+                    return Err(self.lost("end the sessions of a user", MISSING));
+                }
+                Self::make(&self.root, cut_off.time)?;
+                continue;
+            };
+            self.read_again(|| None, true)?;
+            let written = self.write(cut_off, &file, &directory);
+            // Also after an error, because the entry may be visible.
+            self.doubt();
+            let published = publish();
+            match written? {
+                Written::Yes => return published,
+                Written::Elsewhere => {}
+            }
+        }
+        Err(self.error("write", io::Error::other("it was replaced again and again")))
+    }
+
+    /// Opens and locks the file that has the name; `None` if there is none.
+    fn lock(&self, deadline: Instant) -> Result<Option<LockedFile>> {
+        loop {
+            let file = match self.root.open_cut_offs(Access::Write) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(self.error("open", error)),
+            };
+            let locked = LockedFile::acquire(file, deadline).map_err(|error| self.error("lock", error))?;
+            let file = locked.map_err(|_| busy().with_path(self.root.path().join(CUT_OFFS)))?;
+            if self.has_the_name(&file)? {
+                return Ok(Some(file));
+            }
+            if Instant::now() > deadline {
+                return Err(busy().with_path(self.root.path().join(CUT_OFFS)));
+            }
+        }
+    }
+
+    fn has_the_name(&self, file: &File) -> Result<bool> {
+        let inode = disk::stat(file).map_err(|error| self.error("examine", error))?.inode;
+        match self.root.stat_cut_offs() {
+            Ok(there) => Ok(there.inode == inode),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.error("examine", error)),
+        }
+    }
+
+    /// Writes the entry to the locked file, or with the whole log to a new one.
+    fn write(&self, cut_off: &CutOff<'_>, file: &LockedFile, directory: &Directory) -> Result<Written> {
+        let flags = disk::read_at(file, FLAGS_AT as u64, 1).map_err(|error| self.error("read", error))?;
+        let flags = flags.first().copied().unwrap_or_default();
+        let (entry, bytes, is_whole, is_sparse) = {
+            let read = self.read.read();
+            let is_whole = read.lost.is_none();
+            if !is_whole && cut_off.user.is_some() {
+                return Err(self.lost("end the sessions of a user", read.lost.unwrap_or(DAMAGED)));
+            }
+            if cut_off.except.is_some_and(|(record, id)| read.log.standing(record, &id).is_none()) {
+                return Err(gone());
+            }
+            let number = cut_off.time.max(read.log.last + 1);
+            let except = cut_off.except.map(|(_, id)| id);
+            let entry = Entry { number, user: cut_off.user, time: cut_off.time, except };
+            let entries = read.log.bytes / LINE as u64;
+            let is_sparse = entries > ENTRIES_MIN && entries > 2 * read.log.entries();
+            (entry, read.log.bytes, is_whole, is_sparse)
+        };
+        if !is_whole {
+            return self.rewrite(entry, true);
+        }
+        if flags & SYNC_FAILED != 0 || is_sparse {
+            match self.rewrite(entry, false) {
+                // The old file will do.
+                Err(error) if flags & SYNC_FAILED == 0 && error.kind() != ErrorKind::DurabilityUnknown => {}
+                written => return written,
+            }
+        }
+        if bytes + LINE as u64 > BYTES_MAX {
+            return Err(Error::new(ErrorKind::Full, "append to the log of cut-offs")
+                .with_path(self.root.path().join(CUT_OFFS))
+                .with_reason("it has 16 million users; FileStore::delete_all makes room"));
+        }
+        self.write_in_place(entry, bytes, file)?;
+        if disk::sync_data(file).is_err() {
+            // Written at once, because this process may be killed before the log is in another file.
+            let _ = disk::write_at(file, &[flags | SYNC_FAILED], FLAGS_AT as u64);
+            return self.rewrite(entry, false).map_err(|error| unknown(&self.root, error));
+        }
+        if flags & NAME_UNSYNCED != 0 {
+            let synced = directory.sync_changed_name();
+            synced.map_err(|error| unknown(&self.root, self.error("sync the directory of", error)))?;
+            let _ = disk::write_at(file, &[flags & !NAME_UNSYNCED], FLAGS_AT as u64);
+        }
+        Ok(if self.has_the_name(file)? { Written::Yes } else { Written::Elsewhere })
+    }
+
+    /// Appends the entry behind the last valid one.
+    fn write_in_place(&self, entry: Entry, bytes: u64, file: &LockedFile) -> Result<()> {
+        let written = (|| {
+            if disk::stat(file)?.bytes != bytes {
+                // A torn entry, which was not acknowledged.
+                disk::truncate(file, bytes)?;
+            }
+            disk::write_at(file, &entry.to_line(), bytes)
+        })();
+        written.map_err(|error| {
+            let _ = disk::truncate(file, bytes);
+            self.error("append to", error)
+        })
+    }
+
+    /// Writes the log with the entry, and without those that are superseded, to a new file in the place of the old one. A log
+    /// that `is_lost` is left out.
+    fn rewrite(&self, entry: Entry, is_lost: bool) -> Result<Written> {
+        let mut log = Log::beginning_at(entry.number - 1);
+        if !is_lost {
+            let read = self.read.read();
+            log.take(&read.log.compacted(0));
+        }
+        log.put(entry);
+        Self::put(&self.root, &log, Taken::Replaced).map_err(|error| self.error("rewrite", error))?;
+        let directory = self.root.open_directory(".");
+        let synced = directory.and_then(|directory| directory.sync_changed_name());
+        synced.map_err(|error| unknown(&self.root, self.error("sync the directory of", error)))?;
+        Ok(Written::Yes)
+    }
+
+    /// Makes a file of the log and gives it the name.
+    fn put(root: &Root, log: &Log, taken: Taken) -> io::Result<bool> {
+        let temporary = disk::temporary_name().map_err(io::Error::other)?;
+        let bytes = log.compacted(NAME_UNSYNCED);
+        root.open_directory(".")?.put(&temporary, CUT_OFFS, taken, |file| {
+            disk::write_at(file, &bytes, 0)?;
+            disk::sync_data(file)
+        })
+    }
+}
+
+fn gone() -> Error {
+    Error::new(ErrorKind::Gone, "end the sessions of a user")
+        .with_reason("the excepted session is not alive; none was ended")
+}
+
+/// The error of a cut-off that is visible, and that a power cut may undo.
+fn unknown(root: &Root, error: Error) -> Error {
+    Error::new(ErrorKind::DurabilityUnknown, "sync the log of cut-offs")
+        .with_path(root.path().join(CUT_OFFS))
+        .with_reason("the sessions were ended, and may come back after a power cut")
+        .with_source(error)
+}

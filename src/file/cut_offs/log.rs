@@ -1,0 +1,129 @@
+//! The log in memory: the last cut-off of each user and of all, and what they mean for a session. Pure.
+//!
+//! Earlier cut-offs of a user, and those before the last one of all, say nothing more about any session, because a session's
+//! number is compared with the last ones. So [`compacted`](Log::compacted) leaves them out.
+use super::bytes::{Entry, LINE, Line, header, read_header};
+use crate::clock::micros;
+use crate::id::PublicId;
+use crate::record::Record;
+use std::collections::HashMap;
+
+/// The content of a log, as far as it was read.
+#[derive(Default)]
+pub(super) struct Log {
+    /// The end of the last valid entry; 0 if the header was not read.
+    pub(super) bytes: u64,
+    /// The number before the first entry.
+    first: u64,
+    /// The last cut-off of all.
+    all: Option<Entry>,
+    users: HashMap<[u8; 16], Last>,
+    /// The highest number.
+    pub(super) last: u64,
+}
+
+/// The last cut-off of one user.
+#[derive(Clone, Copy)]
+struct Last {
+    number: u64,
+    time: u64,
+    except: Option<PublicId>,
+}
+
+impl Log {
+    /// Takes in whole lines, up to the first invalid one. Returns their bytes.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> u64 {
+        let before = self.bytes;
+        for line in bytes.as_chunks::<LINE>().0 {
+            if !self.take_line(line) {
+                break;
+            }
+            self.bytes += LINE as u64;
+        }
+        self.bytes - before
+    }
+
+    fn take_line(&mut self, line: &Line) -> bool {
+        if self.bytes == 0 {
+            let Some((first, _)) = read_header(line) else { return false };
+            (self.first, self.last) = (first, first);
+            return true;
+        }
+        // The numbers of a log ascend.
+        let Some(entry) = Entry::from_line(line).filter(|entry| entry.number > self.last) else {
+            return false;
+        };
+        self.put(entry);
+        true
+    }
+
+    /// Takes in an entry.
+    pub(super) fn put(&mut self, entry: Entry) {
+        let Entry { number, user, time, except } = entry;
+        self.last = number;
+        match user {
+            None => {
+                self.all = Some(entry);
+                self.users.clear();
+            }
+            Some(user) => drop(self.users.insert(user, Last { number, time, except })),
+        }
+    }
+
+    /// The number that the session's next version carries, if no cut-off has ended the session.
+    pub(super) fn standing(&self, record: &Record, id: &PublicId) -> Option<u64> {
+        let cut_off = record.login().cut_off;
+        if self.all.is_some_and(|all| cut_off < all.number) {
+            return None;
+        }
+        match self.of(record) {
+            Some(last) if cut_off < last.number => (last.except == Some(*id)).then_some(last.number),
+            _ => Some(cut_off),
+        }
+    }
+
+    /// The number for a session that began, or whose user logged in, at the time that the record says: all cut-offs that count
+    /// for the session and happened later end it.
+    pub(super) fn number_at_login(&self, record: &Record) -> u64 {
+        let began = micros(record.login().at.unwrap_or(record.timing().created));
+        let all = self.all.map(|all| (all.number, all.time));
+        let of_user = self.of(record).map(|last| (last.number, last.time));
+        let later = all.into_iter().chain(of_user).filter(|(_, time)| *time > began);
+        later.map(|(number, _)| number - 1).min().unwrap_or(self.last)
+    }
+
+    /// The last cut-off of a record's user.
+    fn of(&self, record: &Record) -> Option<Last> {
+        if self.users.is_empty() {
+            return None;
+        }
+        self.users.get(&record.user_digest()?).copied()
+    }
+
+    /// The number of the last cut-off of all; 0 if there was none.
+    pub(super) fn last_of_all(&self) -> u64 {
+        self.all.map_or(0, |all| all.number)
+    }
+
+    /// How many entries a compacted log has.
+    pub(super) fn entries(&self) -> u64 {
+        self.users.len() as u64 + u64::from(self.all.is_some())
+    }
+
+    /// The bytes of a log with the same meaning and no superseded entry.
+    pub(super) fn compacted(&self, flags: u8) -> Vec<u8> {
+        let of_users = self.users.iter().map(|(user, last)| {
+            let Last { number, time, except } = *last;
+            Entry { number, user: Some(*user), time, except }
+        });
+        let mut entries: Vec<_> = self.all.into_iter().chain(of_users).collect();
+        entries.sort_unstable_by_key(|entry| entry.number);
+        let lines = entries.into_iter().map(Entry::to_line);
+        [header(self.first, flags)].into_iter().chain(lines).flatten().collect()
+    }
+
+    /// A log without entries, whose first one gets a number greater than `first`.
+    pub(super) fn beginning_at(first: u64) -> Self {
+        Self { first, last: first, ..Self::default() }
+    }
+}

@@ -1,0 +1,100 @@
+//! Moved ids: a rotation with a grace period leaves a mark in the old session's file, which names the successor.
+//!
+//! Nothing is read through a mark. A logout and a login go on to the session that has the id's place, and a copy of its
+//! entries can be had ([`store`](crate::store), promise 9).
+//!
+//! - **Under the old session's lock**: the mark into the older slot, `fdatasync`, invalidation, and a tombstone over the
+//!   newest version. So a file with a mark and a tombstone is complete: the mark is on the disk, and no cache has the
+//!   session. A file with a mark and a version is the work of a process that was killed, or of a disk that failed; the
+//!   next deletion, login or sweep that meets it completes it first.
+//! - **One lock at a time**: the lock of a moved file is released before that of the successor is taken. Marks never
+//!   change, so the way stays right.
+//! - **A mark is kept until its grace period is over.** Then a sweep removes its file, without a sync: a mark that a power
+//!   cut brings back opens nothing.
+use super::FileStore;
+use super::coherence::Cause;
+use super::disk::{self, Directory};
+use super::session_lock::{Locked, MovedFile, SessionRef, write_tombstone};
+use super::slot::{self, MARK_LEN, Mark, State};
+use super::slots::View;
+use crate::clock::micros;
+use crate::error::Result;
+use crate::id::PublicId;
+use crate::store::{HOPS_MAX, Live, Rotation, Store};
+use std::time::SystemTime;
+
+impl Mark {
+    /// The mark of a rotation that happens now; `None` for one without a grace period.
+    pub(super) fn of(how: &Rotation<'_>, successor: PublicId, now: SystemTime) -> Option<Self> {
+        let grace = u64::try_from(how.grace.as_micros()).unwrap_or(u64::MAX);
+        let until = micros(now).saturating_add(grace);
+        (grace > 0).then_some(Self { successor, until, by_login: how.login.is_some() })
+    }
+}
+
+impl Locked<'_> {
+    /// The bytes of a mark for the older slot of this file; `None` if no sequence is left for it.
+    pub(super) fn encode_mark(&self, mark: &Mark) -> Option<[u8; MARK_LEN]> {
+        let state = self.state();
+        // The mark is written after the name was synced.
+        let syncs_name = self.store.options.sync_security_events && state.name_may_fall_back();
+        let state = if syncs_name { state.and(State::NAME_SYNCED) } else { state }.inherited();
+        let sequence = self.newest.version.next_sequence()?;
+        let header = slot::Header { id: &self.id, sequence, state, slot_size_min: self.slot_size };
+        Some(slot::encode_mark(mark, &header))
+    }
+}
+
+impl FileStore {
+    /// The session to which a logout or a login goes on from a moved id: the successor by a mere rotation, within the
+    /// grace period.
+    pub(super) fn next_hop(&self, mark: &Mark) -> Option<PublicId> {
+        let follows = !mark.by_login && mark.until > micros(self.now());
+        follows.then_some(mark.successor)
+    }
+
+    /// Completes the work of a rotation that wrote its mark and was killed before it returned. Afterwards the old id
+    /// is not found again, whatever cache is warm, also after a power cut. Mostly there is nothing to do.
+    pub(super) fn complete_mark(&self, shard: &Directory, moved: &MovedFile<'_>) -> Result<()> {
+        if moved.view.is_complete {
+            return Ok(());
+        }
+        if self.options.sync_security_events {
+            let error = |error| self.root.error("sync the mark of moved session", &moved.path, error);
+            if moved.view.state.name_may_fall_back() {
+                shard.sync_changed_name().map_err(error)?;
+            }
+            // Written once more, so that a page that a failed sync has marked clean is written again.
+            let offset = (moved.view.slot * moved.slot_size) as u64;
+            disk::read_at(&moved.file, offset, MARK_LEN)
+                .and_then(|mark| disk::write_at(&moved.file, &mark, offset))
+                .and_then(|()| disk::sync_data(&moved.file))
+                .map_err(error)?;
+        }
+        self.coherence.invalidate(&moved.id, None, Cause::Ended)?;
+        // If this fails, the next one completes the mark again.
+        let _ = write_tombstone(&moved.file, ((1 - moved.view.slot) * moved.slot_size) as u64);
+        Ok(())
+    }
+
+    /// Removes the file of a moved id. Returns whether its name was still there.
+    pub(super) fn remove_moved(&self, shard: &Directory, moved: &MovedFile<'_>) -> Result<bool> {
+        self.complete_mark(shard, moved)?;
+        Ok(self.is_current_file(&moved.path, &moved.file)? && self.unlink(shard, &moved.path)?)
+    }
+
+    /// The live session to which rotations and logins have moved an id.
+    pub(super) fn live_successor(&self, mut id: PublicId) -> Result<Option<Live>> {
+        for hops in 0..=HOPS_MAX {
+            match self.read(SessionRef::PublicId(id), &id, None)? {
+                Some(View::Moved(moved)) => id = moved.mark.successor,
+                Some(View::Valid { newest, .. }) if hops > 0 && !newest.record.is_expired(self.now()) => {
+                    let is_live = !self.is_cut_off(&newest.record, &id)?;
+                    return Ok(is_live.then_some(Live { record: newest.record, id }));
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+}
