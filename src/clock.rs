@@ -3,7 +3,7 @@
 //! A store has one clock, which every comparison of times uses, so that a `Max-Age` and the deadline that it advertises
 //! come from one reading.
 #[cfg(target_os = "linux")]
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,10 +33,19 @@ impl Clock {
     /// The current time, in whole microseconds; times before 1970 read as 1970.
     #[must_use]
     pub fn now(&self) -> SystemTime {
-        from_micros(match &self.manual {
+        from_micros(self.now_micros())
+    }
+
+    /// The current time in microseconds since 1970, as records store it: comparing it with a stored time takes no
+    /// arithmetic of [`SystemTime`].
+    pub(crate) fn now_micros(&self) -> u64 {
+        match &self.manual {
             Some(manual) => manual.load(Ordering::SeqCst),
+            #[cfg(target_os = "linux")]
+            None => whole_micros(clock_gettime(ClockId::Realtime)),
+            #[cfg(not(target_os = "linux"))]
             None => micros(SystemTime::now()),
-        })
+        }
     }
 
     /// The current time as of the last tick of the system's clock, a few milliseconds ago, at a quarter of the cost.
@@ -44,12 +53,7 @@ impl Clock {
         CoarseTime(match &self.manual {
             Some(manual) => manual.load(Ordering::SeqCst),
             #[cfg(target_os = "linux")]
-            None => {
-                let tick = clock_gettime(ClockId::RealtimeCoarse);
-                let [seconds, nanos] =
-                    [tick.tv_sec, tick.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));
-                seconds.saturating_mul(1_000_000).saturating_add(nanos / 1000)
-            }
+            None => whole_micros(clock_gettime(ClockId::RealtimeCoarse)),
             #[cfg(not(target_os = "linux"))]
             None => micros(SystemTime::now()),
         })
@@ -86,6 +90,14 @@ impl CoarseTime {
     pub(crate) fn certainly_before(self, instant: u64) -> bool {
         instant > self.0.saturating_add(Self::BEHIND_MAX)
     }
+}
+
+/// A reading of a clock of the system in whole microseconds; times before 1970 read as 1970.
+#[cfg(target_os = "linux")]
+fn whole_micros(reading: Timespec) -> u64 {
+    // The nanoseconds count up from the second, also before 1970.
+    let Ok(seconds) = u64::try_from(reading.tv_sec) else { return 0 };
+    seconds.saturating_mul(1_000_000).saturating_add(u64::try_from(reading.tv_nsec).unwrap_or(0) / 1000)
 }
 
 /// Whole microseconds since 1970, saturating at both ends.
@@ -134,6 +146,17 @@ mod tests {
         }
         let clock = Clock::manual(UNIX_EPOCH + Duration::from_secs(9));
         assert_eq!(clock.now_coarse().micros(), 9_000_000);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_reading_of_the_system_before_1970_is_1970() {
+        let reading = |tv_sec, tv_nsec| whole_micros(Timespec { tv_sec, tv_nsec });
+        assert_eq!(
+            (reading(-1, 999_999_999), reading(0, 999_999_999), reading(7, 1999)),
+            (0, 999_999, 7_000_001)
+        );
+        assert_eq!(reading(i64::MAX, 0), u64::MAX);
     }
 
     #[test]

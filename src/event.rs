@@ -45,7 +45,7 @@ pub enum Event<'a> {
         /// The public id that the request presented.
         id: PublicId,
         /// The user of the session that the id was moved to; `None` if that has no user or is not live any more.
-        user: Option<&'a str>,
+        user: Option<User<'a>>,
     },
     /// A request presented an id whose stored record fails its checks.
     Damaged(PublicId),
@@ -99,6 +99,28 @@ pub enum Event<'a> {
         /// The names of the shards, in order.
         shards: &'a [String],
     },
+}
+
+/// A user's name in an event. Its `Debug` does not show the name, so that an event that is printed whole shows no values of a session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct User<'a>(&'a str);
+
+impl<'a> User<'a> {
+    pub(crate) fn new(name: &'a str) -> Self {
+        Self(name)
+    }
+
+    /// The name that was given to [`login`](crate::Session::login).
+    #[must_use]
+    pub fn as_str(&self) -> &'a str {
+        self.0
+    }
+}
+
+impl fmt::Debug for User<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "User({} bytes)", self.0.len())
+    }
 }
 
 /// The program's observer, or standard error in its place. All events leave the library here.

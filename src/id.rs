@@ -7,7 +7,7 @@ use crate::random;
 use base32ct::{Base32Unpadded, Encoding};
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Random bytes in a session id: 160 bits; OWASP and ASVS 5.0 (7.2.3) require at least 128.
 const ID_BYTES: usize = 20;
@@ -24,7 +24,44 @@ pub struct SessionId {
     chars: [u8; ID_CHARS],
     /// Computed when it is needed first, because a request that does not use its session, or finds it in memory, needs
     /// none.
-    digest: OnceLock<PublicId>,
+    digest: LazyDigest,
+}
+
+/// A digest that any thread may compute: all get the same, so no thread has to wait for another, as for a `OnceLock`,
+/// whose clone costs more than the rest of a [`Token`]'s. Its bytes, then a one: three words, of which the last is written
+/// last and read first.
+#[derive(Default)]
+struct LazyDigest([AtomicU64; 3]);
+
+impl LazyDigest {
+    fn get(&self) -> Option<PublicId> {
+        let [first, second, last] = &self.0;
+        let last = last.load(Ordering::Acquire);
+        let words =
+            [first.load(Ordering::Relaxed), second.load(Ordering::Relaxed), last].map(u64::to_le_bytes);
+        let (digest, rest) = words.as_flattened().split_first_chunk().expect("24 bytes");
+        (rest[0] == 1).then_some(PublicId(*digest))
+    }
+
+    fn set(&self, PublicId(digest): PublicId) {
+        let mut words = [[0; 8]; 3];
+        words.as_flattened_mut()[..PublicId::LEN].copy_from_slice(&digest);
+        words.as_flattened_mut()[PublicId::LEN] = 1;
+        let [first, second, last] = words.map(u64::from_le_bytes);
+        self.0[0].store(first, Ordering::Relaxed);
+        self.0[1].store(second, Ordering::Relaxed);
+        self.0[2].store(last, Ordering::Release);
+    }
+}
+
+impl Clone for LazyDigest {
+    fn clone(&self) -> Self {
+        let clone = Self::default();
+        if let Some(digest) = self.get() {
+            clone.set(digest);
+        }
+        clone
+    }
 }
 
 impl SessionId {
@@ -38,7 +75,7 @@ impl SessionId {
         let mut chars = [0; ID_CHARS];
         let text = Base32Unpadded::encode(&bits, &mut chars).expect("20 bytes are exactly 32 characters");
         debug_assert_eq!(text.len(), ID_CHARS);
-        Ok(Self { chars, digest: OnceLock::new() })
+        Ok(Self { chars, digest: LazyDigest::default() })
     }
 
     /// Accepts exactly the ids that [`random`](Self::random) can make: 32 characters, each of `[a-z2-7]`.
@@ -58,7 +95,7 @@ impl SessionId {
         // instructions instead of 400.
         let is_id =
             chars.iter().fold(true, |all, c| all & (c.is_ascii_lowercase() | (b'2'..=b'7').contains(c)));
-        is_id.then_some(Self { chars: *chars, digest: OnceLock::new() })
+        is_id.then_some(Self { chars: *chars, digest: LazyDigest::default() })
     }
 
     /// The text's bytes.
@@ -69,7 +106,11 @@ impl SessionId {
     /// The digest under which the session is stored. Computed at the first call.
     #[must_use]
     pub fn public_id(&self) -> PublicId {
-        *self.digest.get_or_init(|| PublicId::digest(&self.chars))
+        self.digest.get().unwrap_or_else(|| {
+            let digest = PublicId::digest(&self.chars);
+            self.digest.set(digest);
+            digest
+        })
     }
 
     /// Whether the digest was computed.
@@ -243,10 +284,14 @@ impl PublicId {
 
     /// The 40 characters of [`Display`](fmt::Display), without an allocation.
     pub(crate) fn hex(&self) -> [u8; 2 * Self::LEN] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        // Computed and not looked up in a table, so that the compiler computes 16 digits at a time.
+        let digit = |half: u8| half + if half < 10 { b'0' } else { b'a' - 10 };
         let mut hex = [0; 2 * Self::LEN];
         for (pair, byte) in hex.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
-            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+            *pair = [byte >> 4, byte & 15];
+        }
+        for half in &mut hex {
+            *half = digit(*half);
         }
         hex
     }

@@ -18,7 +18,7 @@
 //! The cookie is then sent again in time, even if the deadline cannot move (an absolute limit, a fixed instant).
 use crate::clock::{from_micros, micros};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Expiry, THOUSAND_YEARS, Timing};
+use crate::record::{Expiry, Micros, Record, THOUSAND_YEARS, Timing};
 use std::time::{Duration, SystemTime};
 
 /// The requests that move the deadline of the session they use.
@@ -294,25 +294,32 @@ impl Lifetime {
 
     /// The deadline that this policy gives a session with these times and this setting, whatever its deadline is.
     pub(crate) fn deadline(&self, timing: &Timing) -> SystemTime {
-        let Timing { created, touched, .. } = *timing;
-        let expires = match timing.expiry {
+        let (created, touched) = (micros(timing.created), micros(timing.touched));
+        from_micros(self.deadline_micros(timing.expiry, timing.came_once, created, touched))
+    }
+
+    fn deadline_micros(&self, expiry: Expiry, came_once: bool, created: u64, touched: u64) -> u64 {
+        let expires = match expiry {
             Expiry::Default | Expiry::BrowserClose => {
-                let first = self.first_age.filter(|_| timing.came_once);
+                let first = self.first_age.filter(|_| came_once);
                 later(touched, first.map_or(self.age, |first| first.min(self.age)))
             }
             Expiry::After(age) => later(touched, age),
-            Expiry::At(instant) => instant,
+            Expiry::At(instant) => micros(instant),
         };
-        let idle = self.idle.map(|limit| later(touched, limit));
-        let absolute = self.absolute.map(|limit| later(created, limit));
-        [idle, absolute].into_iter().flatten().fold(expires, SystemTime::min)
+        let idle = self.idle.map_or(u64::MAX, |limit| later(touched, limit));
+        let absolute = self.absolute.map_or(u64::MAX, |limit| later(created, limit));
+        expires.min(idle).min(absolute)
     }
 
     /// Whether the session is over at `now`: by its stored deadline, by the current policy (which may have become
-    /// stricter since), or because its times lie in the future.
-    pub(crate) fn is_over(&self, timing: &Timing, now: SystemTime) -> bool {
-        self.current_deadline(timing) <= now
-            || timing.created.max(timing.touched) > later(now, self.future_tolerance)
+    /// stricter since), or because its times lie in the future. Every request that uses its session asks this, so it is
+    /// computed from the stored numbers.
+    pub(crate) fn is_over(&self, record: &Record, now: SystemTime) -> bool {
+        let (now, expiry, Micros { created, touched, deadline }) =
+            (micros(now), record.expiry(), record.micros());
+        deadline.min(self.deadline_micros(expiry, record.came_once(), created, touched)) <= now
+            || created.max(touched) > later(now, self.future_tolerance)
     }
 
     /// Whether a login may lie this far in the future and count as fresh. More than an hour is no difference of clocks,
@@ -329,26 +336,27 @@ impl Lifetime {
     /// Moves `touched` and the deadline if that gains a step, if the cookie's end with the browser has been switched on
     /// or off, or if this is the second visit.
     pub(crate) fn renew(&self, timing: &mut Timing, now: SystemTime) -> Renewed {
-        let deadline = self.deadline(&Timing { touched: now, came_once: false, ..*timing });
-        let current = self.current_deadline(timing);
-        let gained = deadline.duration_since(current).unwrap_or_default();
+        let [created, touched, stored, sent] =
+            [timing.created, timing.touched, timing.deadline, now].map(micros);
+        let deadline = self.deadline_micros(timing.expiry, false, created, sent);
+        let current = stored.min(self.deadline_micros(timing.expiry, timing.came_once, created, touched));
+        let gained = deadline.saturating_sub(current);
         let kept = if self.is_browser_bound(timing.expiry) {
             gained
         } else {
             // The gain of a new cookie in the browser.
-            let [new, old] = [(now, deadline), (timing.touched, current)]
-                .map(|(sent, deadline)| later(sent, BROWSER_KEEPS).min(deadline));
-            new.duration_since(old).unwrap_or_default()
+            let end = |sent, deadline| later(sent, BROWSER_KEEPS).min(deadline);
+            end(sent, deadline).saturating_sub(end(touched, current))
         };
         let gained = gained.max(kept);
-        let worth_it = !gained.is_zero() && gained >= self.step(timing.expiry);
+        let worth_it = gained > 0 && Duration::from_micros(gained) >= self.step(timing.expiry);
         let other_cookie = timing.ends_with_browser != self.ends_with_browser(timing.expiry);
         if !worth_it && !other_cookie && !timing.came_once {
             return Renewed::No;
         }
         timing.came_once = false;
         timing.touched = now;
-        timing.deadline = deadline;
+        timing.deadline = from_micros(deadline);
         timing.ends_with_browser = self.ends_with_browser(timing.expiry);
         // A cookie that ends with the browser advertises no deadline.
         if other_cookie || !self.is_browser_bound(timing.expiry) {
@@ -401,9 +409,9 @@ impl Lifetime {
     }
 }
 
-/// `time + span`, or the end of storable time.
-fn later(time: SystemTime, span: Duration) -> SystemTime {
-    from_micros(micros(time).saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+/// `time + span` in microseconds, or the end of storable time.
+fn later(time: u64, span: Duration) -> u64 {
+    time.saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -420,6 +428,10 @@ mod tests {
         let mut timing = Timing::new(now, now);
         lifetime.apply(&mut timing, expiry, now);
         timing
+    }
+
+    fn is_over(lifetime: &Lifetime, timing: &Timing, now: SystemTime) -> bool {
+        lifetime.is_over(&Record::new(now, now).with_timing(*timing), now)
     }
 
     #[track_caller]
@@ -488,7 +500,7 @@ mod tests {
         let mut sent = 0;
         for visit in 0..60 {
             now += gap;
-            if lifetime.is_over(&session, now) {
+            if is_over(lifetime, &session, now) {
                 break;
             }
             // One step early at the latest, as everywhere.
@@ -548,9 +560,9 @@ mod tests {
     #[test]
     fn a_stricter_policy_ends_sessions_stored_under_a_laxer_one() {
         let session = timing(&Lifetime::new(), Expiry::Default, at(0));
-        assert!(!Lifetime::new().is_over(&session, at(4000)));
-        assert!(Lifetime::new().idle_limit(Duration::from_secs(3600)).is_over(&session, at(4000)));
-        assert!(Lifetime::new().age(Duration::from_secs(3600)).is_over(&session, at(4000)));
+        assert!(!is_over(&Lifetime::new(), &session, at(4000)));
+        assert!(is_over(&Lifetime::new().idle_limit(Duration::from_secs(3600)), &session, at(4000)));
+        assert!(is_over(&Lifetime::new().age(Duration::from_secs(3600)), &session, at(4000)));
     }
 
     #[test]
@@ -565,8 +577,8 @@ mod tests {
     #[test]
     fn times_in_the_future_make_no_session_immortal() {
         let session = timing(&Lifetime::new(), Expiry::Default, at(10_000));
-        assert!(!Lifetime::new().is_over(&session, at(10_000 - 300)));
-        assert!(Lifetime::new().is_over(&session, at(10_000 - 301)));
+        assert!(!is_over(&Lifetime::new(), &session, at(10_000 - 300)));
+        assert!(is_over(&Lifetime::new(), &session, at(10_000 - 301)));
     }
 
     #[test]
@@ -574,10 +586,10 @@ mod tests {
         let session = timing(&Lifetime::new(), Expiry::Default, at(1_700_000_000));
         let board = Lifetime::new().future_tolerance(Duration::MAX);
         for now in [0, 1, 1_000_000_000, 1_699_999_999, 1_700_000_000] {
-            assert!(!board.is_over(&session, at(now)), "{now}");
+            assert!(!is_over(&board, &session, at(now)), "{now}");
         }
-        assert!(board.is_over(&session, session.deadline), "it ends as all do");
-        assert!(Lifetime::new().future_tolerance(DAY).is_over(&session, at(0)));
+        assert!(is_over(&board, &session, session.deadline), "it ends as all do");
+        assert!(is_over(&Lifetime::new().future_tolerance(DAY), &session, at(0)));
     }
 
     #[test]
@@ -605,13 +617,13 @@ mod tests {
         let session = timing(&Lifetime::new(), Expiry::Default, at(0));
         let deadline = at(1_209_600);
         assert_eq!(session.deadline, deadline);
-        assert!(!Lifetime::new().is_over(&session, deadline - Duration::from_micros(1)));
-        assert!(Lifetime::new().is_over(&session, deadline));
+        assert!(!is_over(&Lifetime::new(), &session, deadline - Duration::from_micros(1)));
+        assert!(is_over(&Lifetime::new(), &session, deadline));
         // A login lately, an activity lately: either may lie in the future.
         for (created, touched) in [(at(10_000), at(0)), (at(0), at(10_000))] {
             let session = Timing { created, touched, ..session };
-            assert!(Lifetime::new().is_over(&session, at(10_000 - 301)));
-            assert!(!Lifetime::new().is_over(&session, at(10_000 - 300)));
+            assert!(is_over(&Lifetime::new(), &session, at(10_000 - 301)));
+            assert!(!is_over(&Lifetime::new(), &session, at(10_000 - 300)));
         }
     }
 

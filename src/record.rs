@@ -28,10 +28,11 @@ mod user_digest;
 pub use block::{BYTES_MAX, DEVICE_NOTE_BYTES_MAX};
 pub(crate) use edit::Edit;
 pub use entries::Entries;
-pub(crate) use timing::THOUSAND_YEARS;
 pub use timing::{Expiry, Login, Timing};
+pub(crate) use timing::{Micros, THOUSAND_YEARS};
 pub(crate) use user_digest::user_digest;
 
+use crate::clock::from_micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::value::ValueRef;
 use block::Fault;
@@ -164,7 +165,22 @@ impl Record {
     /// ```
     #[must_use]
     pub fn deadline(&self) -> SystemTime {
-        block::deadline(&self.block)
+        from_micros(self.deadline_micros())
+    }
+
+    /// The times in microseconds since 1970.
+    pub(crate) fn micros(&self) -> Micros {
+        block::times(&self.block)
+    }
+
+    /// The expiry setting alone.
+    pub(crate) fn expiry(&self) -> Expiry {
+        block::expiry(&self.block)
+    }
+
+    /// Whether the visitor has come only once.
+    pub(crate) fn came_once(&self) -> bool {
+        block::came_once(&self.block)
     }
 
     /// The deadline in microseconds since 1970.
@@ -404,6 +420,11 @@ impl Record {
     #[inline]
     pub(crate) fn prefetch(&self) {
         std::hint::black_box(Arc::strong_count(&self.block));
+    }
+
+    /// The number of entries.
+    pub(crate) fn entry_count(&self) -> usize {
+        block::count(&self.block)
     }
 
     /// Bytes that a login writes; a store's limits do not apply to them.

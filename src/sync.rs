@@ -7,7 +7,7 @@
 #[cfg(not(all(test, shuttle)))]
 mod usual {
     pub(crate) use crossbeam_channel as channel;
-    pub(crate) use parking_lot::{ArcMutexGuard, Mutex, RawMutex, RwLock};
+    pub(crate) use parking_lot::{Mutex, RwLock};
     pub(crate) use std::thread;
     pub(crate) use std::time::Instant;
 

@@ -7,11 +7,10 @@ use super::layout::{DAMAGED, SessionPath};
 use super::queue::busy;
 use super::session_lock::{LockResult, SessionRef};
 use super::slots::View;
-use crate::clock::micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
 use crate::record::Record;
-use crate::store::{Absent, Durability, Live, Lookup, Store};
+use crate::store::{Absent, Durability, Live, Lookup};
 use crate::sync::{Instant, thread};
 use std::io;
 use std::path::PathBuf;
@@ -22,18 +21,18 @@ use std::time::Duration;
 const CREATION_WAIT: Duration = Duration::from_millis(100);
 
 impl FileStore {
-    /// Loads a session by its public id, as [`load`](Store::load) does by its secret id; always from the file.
+    /// Loads a session by its public id, as [`load`](crate::store::Store::load) does by its secret id; always from the file.
     ///
     /// # Errors
     ///
-    /// As for [`load`](Store::load).
+    /// As for [`load`](crate::store::Store::load).
     pub fn load_by_id(&self, id: &PublicId) -> Result<Lookup> {
         self.queues.check_process()?;
         let id = *id;
         // Before the file is read: a cut-off that has returned by now is known.
         self.coherence.cut_off_view()?;
         Ok(match self.read(SessionRef::PublicId(id), &id, None)? {
-            Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
+            Some(View::Valid { newest, .. }) if self.is_expired(&newest.record) => {
                 Lookup::Absent(Absent::Expired(id))
             }
             Some(View::Valid { newest, .. }) if !self.is_cut_off(&newest.record, &id)? => {
@@ -51,7 +50,7 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// As for [`delete`](Store::delete).
+    /// As for [`delete`](crate::store::Store::delete).
     pub fn delete_by_id(&self, id: &PublicId) -> Result<bool> {
         self.delete_file(SessionRef::PublicId(*id))
     }
@@ -66,7 +65,7 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// As for [`create`](Store::create). [`ErrorKind::Corrupt`] if a damaged file is in its place;
+    /// As for [`create`](crate::store::Store::create). [`ErrorKind::Corrupt`] if a damaged file is in its place;
     /// [`quarantine`](Self::quarantine) makes room. [`ErrorKind::Busy`] if the session is locked for the whole
     /// [`lock_wait`](super::FileStoreOptions::lock_wait), or if an earlier creation was interrupted:
     /// [`delete_by_id`](Self::delete_by_id) removes its leftover, or a sweep does after an hour.
@@ -96,12 +95,12 @@ impl FileStore {
             match self.lock_session(session, None, began + self.options.lock_wait)? {
                 LockResult::Missing => {}
                 LockResult::Session(locked)
-                    if locked.newest.record.is_expired(self.now())
+                    if self.is_expired(&locked.newest.record)
                         || self.coherence.has_ended(&locked.newest.record, id)? =>
                 {
                     self.remove(&self.open_shard(id)?, &locked)?;
                 }
-                LockResult::Moved(moved) if moved.view.mark.until <= micros(self.now()) => {
+                LockResult::Moved(moved) if moved.view.mark.until <= self.now_micros() => {
                     self.remove_moved(&self.open_shard(id)?, &moved)?;
                 }
                 LockResult::Session(_) | LockResult::Moved(_) => return Ok(false),

@@ -25,7 +25,7 @@ use super::read_cache::{Key, ReadCache, Trust};
 use super::stats::{Stats, Tally};
 #[cfg(feature = "watch")]
 use super::watch::Watcher;
-use crate::clock::{Clock, CoarseTime, micros};
+use crate::clock::{Clock, CoarseTime};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
 use crate::record::Record;
@@ -232,7 +232,7 @@ impl Coherence {
             && counters.confirm(&copy.id, copy.stamp(counters.number()))
             // A copy whose time lies in the future, because the clock was set back, is not trusted either.
             && now.micros().wrapping_sub(copy.read_at) < TRUST_MICROS
-            && (now.certainly_before(copy.deadline) || micros(self.clock.now()) < copy.deadline);
+            && (now.certainly_before(copy.deadline) || self.clock.now_micros() < copy.deadline);
         if !is_newest {
             Trust::No
         } else if counters.cut_offs().is_some_and(|value| self.cut_offs.is_current(value, copy.view())) {
@@ -242,11 +242,16 @@ impl Coherence {
         }
     }
 
+    /// [`trusts`](Self::trusts) for an operation that has not read the clock: only where a newer version is found.
+    #[cold]
+    fn trusts_now(&self, copy: &Cached, counters: &Counters) -> Trust {
+        self.trusts(copy, counters, self.clock.now_coarse())
+    }
+
     /// Keeps a copy of a version for later loads.
     pub(super) fn remember(&self, session: &SessionId, copy: Fresh) {
         if let Some(cache) = &self.cache {
-            let now = self.clock.now_coarse();
-            cache.put(&Key::of(session), copy, |there, counters| self.trusts(there, counters, now));
+            cache.put(&Key::of(session), copy, |there, counters| self.trusts_now(there, counters));
         }
     }
 

@@ -18,9 +18,8 @@ use super::session_lock::{SessionRef, write_state, write_tombstone};
 use super::slot::{self, Encoded, Extent, SLOT_MIN, State};
 use super::user_index::Insertion;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::PublicId;
 use crate::record::Record;
-use crate::store::{Live, Store};
+use crate::store::Live;
 use crate::sync::Instant;
 use std::fs::File;
 use std::io;
@@ -49,7 +48,7 @@ impl FileStore {
         self.queues.check_process()?;
         self.check_may_write()?;
         let id = session.public_id();
-        let path = SessionPath::of(&id);
+        let (path, entry) = (SessionPath::of(&id), Entry { id, deadline: record.deadline_micros() });
         let bytes = self.encode(
             &record,
             had,
@@ -61,7 +60,7 @@ impl FileStore {
         let (stamp, read_at) = (self.coherence.stamp(&id), self.options.clock.now_coarse().micros());
         // The shard is opened before any change, because opening it may fail.
         let shard = if power_safe { Some(self.open_shard(&id)?) } else { None };
-        let _listed = self.insert_in_indexes(id, &record);
+        let _listed = self.insert_in_indexes(entry, &record);
         let file = match self.root.open_session(&path, Access::Create) {
             // The shard is gone, and perhaps the whole store; `open_shard` then recreates the store.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -94,10 +93,10 @@ impl FileStore {
             }
         };
         made.map_err(|error| error.error)?;
-        let now = self.now();
-        if record.is_expired(now) {
+        let now = self.now_micros();
+        if entry.deadline <= now {
             // A sweep may have read the session's entry before its file existed, and have erased the entry.
-            self.expiry_index.insert(&self.root, Entry::new(id, record.deadline()), now);
+            self.expiry_index.insert(&self.root, entry, now);
         }
         invalidated?;
         session.session_id().inspect(|session| {
@@ -107,9 +106,9 @@ impl FileStore {
     }
 
     /// Inserts a session in the indexes, before its file is made.
-    fn insert_in_indexes(&self, id: PublicId, record: &Record) -> Option<Insertion<'_>> {
-        self.expiry_index.insert(&self.root, Entry::new(id, record.deadline()), self.now());
-        self.list_under_user(id, record)
+    fn insert_in_indexes(&self, entry: Entry, record: &Record) -> Option<Insertion<'_>> {
+        self.expiry_index.insert(&self.root, entry, self.now_micros());
+        self.list_under_user(entry.id, record)
     }
 
     /// Writes a new file's first version. If `shard` is given, syncs the file and its name.

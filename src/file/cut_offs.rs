@@ -40,7 +40,6 @@ use log::Log;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -100,7 +99,7 @@ pub(super) struct CutOffs {
     /// The value of the counter as of which `read` is current; for hits. It is stored after `view`.
     seen: AtomicU64,
     view: AtomicU32,
-    turn: Arc<Mutex<()>>,
+    turn: Mutex<()>,
 }
 
 /// The log, as far as it was read.
@@ -125,7 +124,7 @@ impl CutOffs {
             read: RwLock::new(Reading::default()),
             seen: AtomicU64::new(0),
             view: AtomicU32::new(View::NONE.0),
-            turn: Arc::default(),
+            turn: Mutex::default(),
         }
     }
 

@@ -20,7 +20,7 @@ use super::session_lock::{LockResult, Locked, SessionRef, UnreadableFile, write_
 use super::slot::{MARK_LEN, Mark, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
-use crate::store::{HOPS_MAX, Store};
+use crate::store::HOPS_MAX;
 use crate::sync::Instant;
 use std::fs::File;
 use std::io;
@@ -87,8 +87,7 @@ impl FileStore {
             Ok(LockResult::Session(locked)) => {
                 let record = &locked.newest.record;
                 // A log that cannot be read keeps no session from being ended.
-                let is_live =
-                    !record.is_expired(self.now()) && !self.is_cut_off(record, &id).unwrap_or(false);
+                let is_live = !self.is_expired(record) && !self.is_cut_off(record, &id).unwrap_or(false);
                 self.delete_locked(&shard, &locked, None)
                     .map(|was_there| Deletion::Done(was_there && is_live))
             }

@@ -21,14 +21,12 @@ use super::disk::{self, Access, Directory, Root};
 use super::errors::io_error;
 use super::layout::{DUE, SWEEP};
 use super::run;
-use crate::clock::micros;
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::sync::RwLock;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
 
 /// The time that one bucket spans, in microseconds.
 pub(super) const BUCKET_MICROS: u64 = 3_600_000_000;
@@ -56,10 +54,6 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(id: PublicId, deadline: SystemTime) -> Self {
-        Self { id, deadline: micros(deadline) }
-    }
-
     fn to_bytes(self) -> [u8; ENTRY_BYTES] {
         let mut bytes = [0; ENTRY_BYTES];
         bytes[..PublicId::LEN].copy_from_slice(self.id.as_bytes());
@@ -98,17 +92,15 @@ pub(super) struct ExpiryIndex {
 
 impl ExpiryIndex {
     /// Inserts a session. A failure is only counted, because a walk will find the session.
-    pub(super) fn insert(&self, root: &Root, entry: Entry, now: SystemTime) {
-        if self.try_insert(root, entry, micros(now)).is_err() {
+    pub(super) fn insert(&self, root: &Root, entry: Entry, now: u64) {
+        if self.try_insert(root, entry, now).is_err() {
             self.index_failures.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Inserts a session if its deadline has moved to an earlier bucket than that of `before`.
-    pub(super) fn insert_if_earlier(&self, root: &Root, entry: Entry, before: SystemTime, now: SystemTime) {
-        let before = micros(before);
-        if entry.deadline < before && bucket_of(entry.deadline, micros(now)) < bucket_of(before, micros(now))
-        {
+    pub(super) fn insert_if_earlier(&self, root: &Root, entry: Entry, before: u64, now: u64) {
+        if entry.deadline < before && bucket_of(entry.deadline, now) < bucket_of(before, now) {
             self.insert(root, entry, now);
         }
     }
@@ -182,12 +174,12 @@ pub(super) fn make_directory(root: &Root) -> io::Result<()> {
 }
 
 /// Creates the index of a new store. No shard needs a walk, so the current hour is recorded as that of the last walk.
-pub(super) fn create(root: &Root, now: SystemTime) -> Result<()> {
+pub(super) fn create(root: &Root, now: u64) -> Result<()> {
     let created = (|| {
         make_directory(root)?;
         let marker = root.open_directory(DUE)?.open_named(SWEEP, Access::WriteOrCreate)?;
         root.sharing().repair_mode(&marker, &disk::stat(&marker)?)?;
-        write_last_walk(&marker, micros(now) / BUCKET_MICROS)
+        write_last_walk(&marker, now / BUCKET_MICROS)
     })();
     created.map_err(|error| io_error("make expiry index", error).with_path(root.path().join(DUE)))
 }
@@ -273,7 +265,6 @@ mod tests {
     use super::*;
     use crate::file::disk::faults::during;
     use std::os::unix::fs::PermissionsExt;
-    use std::time::{Duration, UNIX_EPOCH};
 
     fn entry(n: u64) -> Entry {
         Entry { id: PublicId::digest(&n.to_le_bytes()), deadline: n }
@@ -293,8 +284,9 @@ mod tests {
             assert_eq!(bytes[offset..][..ENTRY_BYTES], found.to_bytes());
         }
     }
-    fn at(hours: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(hours * 3600 + 1800)
+    /// Half past the hour.
+    fn at(hour: u64) -> u64 {
+        hour * BUCKET_MICROS + BUCKET_MICROS / 2
     }
     fn store() -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().unwrap();
@@ -335,16 +327,15 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "Miri opens no directory by its descriptor")]
     fn an_entry_goes_to_its_hour_but_not_to_the_past_or_far_ahead() {
-        let hour = |hours| micros(at(hours));
-        assert_eq!(bucket_of(hour(1000), hour(990)), 1000);
-        assert_eq!(bucket_of(hour(10), hour(990)), 990);
-        assert_eq!(bucket_of(u64::MAX, hour(990)), 990 + 720);
+        assert_eq!(bucket_of(at(1000), at(990)), 1000);
+        assert_eq!(bucket_of(at(10), at(990)), 990);
+        assert_eq!(bucket_of(u64::MAX, at(990)), 990 + 720);
         let (_dir, root) = store();
         let index = ExpiryIndex::default();
-        index.insert(&root, Entry::new(entry(1).id, at(14)), at(10));
-        index.insert(&root, Entry::new(entry(2).id, at(3)), at(10));
-        assert_eq!(read(&root, 14), [Entry { deadline: hour(14), ..entry(1) }]);
-        assert_eq!(read(&root, 10), [Entry { deadline: hour(3), ..entry(2) }]);
+        index.insert(&root, Entry { deadline: at(14), ..entry(1) }, at(10));
+        index.insert(&root, Entry { deadline: at(3), ..entry(2) }, at(10));
+        assert_eq!(read(&root, 14), [Entry { deadline: at(14), ..entry(1) }]);
+        assert_eq!(read(&root, 10), [Entry { deadline: at(3), ..entry(2) }]);
         assert_eq!(index.index_failures(), 0);
     }
 
@@ -354,14 +345,14 @@ mod tests {
         let (dir, root) = store();
         let index = ExpiryIndex::default();
         let id = entry(1).id;
-        let quarter = Duration::from_secs(900);
-        index.insert_if_earlier(&root, Entry::new(id, at(21)), at(20), at(10));
-        index.insert_if_earlier(&root, Entry::new(id, at(20)), at(20), at(10));
-        index.insert_if_earlier(&root, Entry::new(id, at(20) - quarter), at(20), at(10));
+        let quarter = BUCKET_MICROS / 4;
+        index.insert_if_earlier(&root, Entry { id, deadline: at(21) }, at(20), at(10));
+        index.insert_if_earlier(&root, Entry { id, deadline: at(20) }, at(20), at(10));
+        index.insert_if_earlier(&root, Entry { id, deadline: at(20) - quarter }, at(20), at(10));
         // Both are more than 30 days ahead.
-        index.insert_if_earlier(&root, Entry::new(id, at(8000)), at(9000), at(10));
+        index.insert_if_earlier(&root, Entry { id, deadline: at(8000) }, at(9000), at(10));
         assert!(!dir.path().join(DUE).exists());
-        index.insert_if_earlier(&root, Entry::new(id, at(12)), at(20), at(10));
+        index.insert_if_earlier(&root, Entry { id, deadline: at(12) }, at(20), at(10));
         assert_eq!(read(&root, 12).len(), 1);
     }
 
@@ -370,7 +361,7 @@ mod tests {
     fn erased_entries_are_not_read_again_and_later_ones_are() {
         let (_dir, root) = store();
         let index = ExpiryIndex::default();
-        let now = micros(at(5));
+        let now = at(5);
         let file = |n: u64| index.try_insert(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
         (0..1000).for_each(file);
         let open = || Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Write).unwrap();
@@ -404,7 +395,7 @@ mod tests {
     fn a_removed_bucket_or_index_is_recreated() {
         let (dir, root) = store();
         let index = ExpiryIndex::default();
-        let now = micros(at(5));
+        let now = at(5);
         for n in 0..3 {
             index.try_insert(&root, Entry { deadline: now, ..entry(n) }, now).unwrap();
             assert_eq!(read(&root, 5).len(), 1, "round {n}");
@@ -421,21 +412,21 @@ mod tests {
         let (dir, root) = store();
         let index = ExpiryIndex::default();
         for hour in 5..50 {
-            index.insert(&root, Entry::new(entry(hour).id, at(hour)), at(5));
+            index.insert(&root, Entry { deadline: at(hour), ..entry(hour) }, at(5));
             assert!(index.open.read().len() <= OPEN_MAX);
         }
         let numbers = || index.open.read().iter().map(|(number, _)| *number).collect::<Vec<_>>();
         assert_eq!(numbers(), [46, 47, 48, 49]);
         // A removed bucket is opened again, and kept once.
         std::fs::remove_file(dir.path().join(DUE).join("48")).unwrap();
-        index.insert(&root, Entry::new(entry(48).id, at(48)), at(5));
+        index.insert(&root, Entry { deadline: at(48), ..entry(48) }, at(5));
         assert_eq!(numbers(), [46, 47, 49, 48]);
         for hour in 5..50 {
             assert_eq!(read(&root, hour).len(), 1);
         }
         std::fs::remove_dir_all(dir.path().join(DUE)).unwrap();
         std::fs::write(dir.path().join(DUE), "in the way").unwrap();
-        index.insert(&root, Entry::new(entry(1).id, at(7)), at(5));
+        index.insert(&root, Entry { deadline: at(7), ..entry(1) }, at(5));
         assert_eq!(index.index_failures(), 1);
     }
 
@@ -460,7 +451,7 @@ mod tests {
     fn a_bucket_of_several_chunks_is_read_to_its_end() {
         let (_dir, root) = store();
         let index = ExpiryIndex::default();
-        index.insert(&root, Entry::new(entry(0).id, at(5)), at(5));
+        index.insert(&root, Entry { deadline: at(5), ..entry(0) }, at(5));
         let mut reader = Reader::open(&root.open_directory(DUE).unwrap(), 5, Access::Append).unwrap();
         let count = CHUNK_BYTES as u64 / 32 + 7;
         let bytes = [&[1; 11][..], &bytes_of(1..=count), &[2; ENTRY_BYTES - 1]].concat();

@@ -150,7 +150,6 @@ impl Locked<'_> {
     /// Whether the path still leads to this file. It is checked only if the lock was held for so long that a forced
     /// delete may have removed the name, and another session may have been imported under it.
     pub(super) fn is_still_linked(&self) -> Result<bool> {
-        Ok(self.lock_taken_at.elapsed() < LOCK_WAIT_MIN
-            || self.store.is_current_file(&self.path, &self.file)?)
+        Ok(Instant::now() < self.unforced_until || self.store.is_current_file(&self.path, &self.file)?)
     }
 }

@@ -122,7 +122,7 @@ pub(super) fn make(root: &Root, clock: &Clock, first_cut_off: u64) -> Result<boo
     check_names(root)?;
     make_shards(root)?;
     CutOffs::make(root, first_cut_off)?;
-    expiry_index::create(root, clock.now())?;
+    expiry_index::create(root, clock.now_micros())?;
     make_parameters(root, Taken::Kept)
 }
 

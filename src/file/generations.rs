@@ -126,7 +126,10 @@ impl Generations {
     /// Reads the session's cell. The result is the stamp of a copy that is read from the session file after this
     /// call.
     pub(super) fn stamp(&self, id: &PublicId) -> Stamp {
-        self.counters().stamp(id)
+        match &self.current {
+            Current::Fixed(counters) => counters.stamp(id),
+            Current::Shared { counters, .. } => counters.read().stamp(id),
+        }
     }
 
     /// Invalidates the session's copies in all processes.

@@ -61,6 +61,11 @@ impl SessionPath {
         Self(path)
     }
 
+    /// The shard, relative to the root.
+    pub(super) fn shard(&self) -> &[u8] {
+        &self.0[..SHARD_LEN]
+    }
+
     /// The path relative to the root.
     pub(super) fn below_root(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.0).expect("hexadecimal, one slash, one final zero")
@@ -78,7 +83,7 @@ impl SessionPath {
 
     /// The path as text, for messages, and for joining with the root.
     pub(super) fn as_str(&self) -> &str {
-        self.below_root().to_str().expect("ASCII")
+        std::str::from_utf8(&self.0[..PATH_LEN]).expect("ASCII")
     }
 }
 

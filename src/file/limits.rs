@@ -16,7 +16,7 @@ impl FileStore {
         header: &slot::Header<'_>,
     ) -> Result<Encoded> {
         let (bytes_limit, entries_limit) = (self.options.record_bytes_max, self.options.entries_max);
-        let entries = record.entries().len();
+        let entries = record.entry_count();
         let had_entries = had.map_or(0, |had| had.entries);
         if entries > entries_limit.max(had_entries) {
             let beside = if had_entries > entries_limit {

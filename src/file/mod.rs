@@ -205,6 +205,15 @@ impl FileStore {
             .with_reason("it was opened with read_only"))
     }
 
+    /// The time by the store's clock, in microseconds since 1970.
+    fn now_micros(&self) -> u64 {
+        self.options.clock.now_micros()
+    }
+
+    fn is_expired(&self, record: &Record) -> bool {
+        record.deadline_micros() <= self.now_micros()
+    }
+
     /// The path of the directory that was given when the store was opened.
     #[must_use]
     pub fn path(&self) -> &Path {

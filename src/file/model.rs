@@ -238,7 +238,8 @@ impl Model {
     }
 
     fn live(&self, at: usize) -> Option<&Record> {
-        self.sessions[at].record.as_ref().filter(|record| record.deadline() > self.clock.now())
+        let record = self.sessions[at].record.as_ref()?;
+        (record.deadline() > self.clock.now() && !self.cut_offs.has_ended(record)).then_some(record)
     }
 
     fn is_live(&self, at: usize) -> bool {
@@ -301,11 +302,15 @@ impl Model {
                 assert_eq!(*id, known.id, "session {at}, {context}");
             }
             Lookup::Absent(Absent::Expired(id)) => {
-                assert!(known.record.is_some() && !self.is_live(at), "session {at} expired, {context}");
+                let record = known.record.as_ref();
+                let has_expired = record.is_some_and(|record| record.deadline() <= self.clock.now());
+                assert!(has_expired, "session {at} expired, {context}");
                 assert_eq!(*id, known.id, "session {at}, {context}");
             }
             Lookup::Absent(Absent::NotFound(id)) => {
-                assert_eq!((&known.record, known.mark), (&None, None), "session {at} is unknown, {context}");
+                assert_eq!(known.mark, None, "session {at} is unknown, {context}");
+                let is_ended = known.record.as_ref().is_none_or(|record| self.cut_offs.has_ended(record));
+                assert!(is_ended, "session {at} is unknown, {context}");
                 assert_eq!(*id, known.id, "session {at}, {context}");
             }
             Lookup::Absent(Absent::Moved(moved)) => {
@@ -348,6 +353,9 @@ impl Model {
             }
             return self.check(at);
         }
+        // One that a cut-off has ended is as good as none, unless it has expired as well.
+        let is_there = |record: &Record| !is_live(record) || !self.cut_offs.has_ended(record);
+        let candidates: Vec<_> = candidates.into_iter().map(|candidate| candidate.filter(is_there)).collect();
         let mut fits = candidates.into_iter().filter(|candidate| match (&found, candidate) {
             (Lookup::Live(live), Some(record)) => is_live(record) && live.record == *record,
             (Lookup::Absent(Absent::NotFound(_)), None) => true,
@@ -432,9 +440,8 @@ impl Model {
                         if imported {
                             self.sessions[at].indexed = record.deadline();
                             // A cut-off that is later than the present time, as the clock was set back, has ended it.
-                            let is_ended = self.cut_offs.has_ended(&record);
-                            self.cut_offs.files += usize::from(is_ended);
-                            self.sessions[at].record = (!is_ended).then_some(record);
+                            self.cut_offs.files += usize::from(self.cut_offs.has_ended(&record));
+                            self.sessions[at].record = Some(record);
                             self.sessions[at].mark = None;
                         }
                         self.check(at);
@@ -448,9 +455,8 @@ impl Model {
                             return self.check(at);
                         }
                         let mut candidates = vec![old];
-                        let imported = Some(record).filter(|record| !self.cut_offs.has_ended(record));
-                        self.cut_offs.files += usize::from(imported.is_none());
-                        candidates.extend((!was_live).then_some([None, imported]).into_iter().flatten());
+                        self.cut_offs.files += usize::from(self.cut_offs.has_ended(&record));
+                        candidates.extend((!was_live).then_some([None, Some(record)]).into_iter().flatten());
                         self.resolve(at, &error, candidates);
                     }
                 }
@@ -539,12 +545,8 @@ impl Model {
             // Others may not know of it for a second.
             self.stores.iter().for_each(|store| store.coherence.look_at_cut_offs());
         }
-        for session in &mut self.sessions {
-            if session.record.as_ref().is_some_and(|record| self.cut_offs.has_ended(record)) {
-                session.record = None;
-                self.cut_offs.files += 1;
-            }
-        }
+        let ended = self.sessions.iter().filter_map(|session| session.record.as_ref());
+        self.cut_offs.files += ended.filter(|record| self.cut_offs.has_ended(record)).count();
         (0..self.sessions.len()).for_each(|at| self.check(at));
     }
 
@@ -682,7 +684,8 @@ impl Model {
             assert_eq!(there, live, "after {report:?}");
             let marks = self.sessions.iter().filter(|known| known.mark.is_some());
             let mut marks: Vec<_> = marks.map(|known| known.id).collect();
-            (marked.sort_unstable(), marks.sort_unstable());
+            marked.sort_unstable();
+            marks.sort_unstable();
             assert_eq!(marked, marks, "after {report:?}");
         }
         (0..self.sessions.len()).for_each(|at| self.check(at));

@@ -21,13 +21,12 @@ use crate::clock::micros;
 use crate::error::Result;
 use crate::id::PublicId;
 use crate::store::{HOPS_MAX, Live, Rotation, Store};
-use std::time::SystemTime;
 
 impl Mark {
     /// The mark of a rotation that happens now; `None` for one without a grace period.
-    pub(super) fn of(how: &Rotation<'_>, successor: PublicId, now: SystemTime) -> Option<Self> {
+    pub(super) fn of(how: &Rotation<'_>, successor: PublicId, now: u64) -> Option<Self> {
         let grace = u64::try_from(how.grace.as_micros()).unwrap_or(u64::MAX);
-        let until = micros(now).saturating_add(grace);
+        let until = now.saturating_add(grace);
         (grace > 0).then_some(Self { successor, until, by_login: how.login.is_some() })
     }
 }
@@ -65,7 +64,7 @@ impl FileStore {
                 shard.sync_changed_name().map_err(error)?;
             }
             // Written once more, so that a page that a failed sync has marked clean is written again.
-            let offset = (moved.view.slot * moved.slot_size) as u64;
+            let offset = (moved.view.slot * moved.view.slot_size) as u64;
             disk::read_at(&moved.file, offset, MARK_LEN)
                 .and_then(|mark| disk::write_at(&moved.file, &mark, offset))
                 .and_then(|()| disk::sync_data(&moved.file))
@@ -73,7 +72,7 @@ impl FileStore {
         }
         self.coherence.invalidate(&moved.id, None, Cause::Ended)?;
         // If this fails, the next one completes the mark again.
-        let _ = write_tombstone(&moved.file, ((1 - moved.view.slot) * moved.slot_size) as u64);
+        let _ = write_tombstone(&moved.file, ((1 - moved.view.slot) * moved.view.slot_size) as u64);
         Ok(())
     }
 

@@ -1,59 +1,51 @@
-//! The fair queues among the threads of this process, one for each session that is being written (parking_lot).
+//! The fair queues among the threads of this process, one for each session that is being written.
 //!
 //! A file lock alone would starve threads, because waiting for one means polling. With a queue in front, only one
 //! thread of a process polls.
 //!
 //! - A thread takes its turn here first, and then the lock of the file (`flock`), always in this order.
 //! - A queue knows the thread that has the turn. A thread that would wait for itself is refused at once.
-//! - The thread that has waited longest is next. Every wait has a deadline: the wait for this queue and for the lock of
-//!   the file together take at most `FileStoreOptions::lock_wait` (default 5 s); then the operation fails with `Busy`.
+//! - Every wait has a deadline: the wait for this queue and for the lock of the file together take at most
+//!   `FileStoreOptions::lock_wait` (default 5 s); then the operation fails with `Busy`.
+//! - A thread that ends its turn passes it on to the thread that has waited longest, and wakes it. No other thread can
+//!   come in between.
 //! - The table holds no queue that no thread uses.
 use super::fork::ForkGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
-use crate::sync::thread::{self, ThreadId};
-use crate::sync::{ArcMutexGuard, Instant, Mutex, RawMutex};
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
+use crate::sync::thread::{self, Thread, ThreadId};
+use crate::sync::{Instant, Mutex};
+use std::collections::VecDeque;
 
 /// The number of parts of the queue table, so that threads that write different sessions seldom meet: 64 for tens of
 /// threads.
 const PARTS: usize = 64;
 
-/// The threads of this process that write one session or wait to.
-#[derive(Debug, Default)]
+/// A session that a thread of this process is writing. Most writers meet no other, so a queue without a waiting thread
+/// needs no allocation.
+#[derive(Debug)]
 struct Queue {
-    lock: Arc<Mutex<()>>,
-    /// The thread that has the lock, set just after it got the lock. A thread compares this only with its own id.
-    holder: Option<ThreadId>,
+    id: PublicId,
+    /// The thread that has the turn.
+    holder: ThreadId,
+    /// The threads that wait, the one that has waited longest first.
+    waiting: VecDeque<Thread>,
 }
 
-/// The queues of one part; a save looks a queue up three times. The ids are digests, so no further hash is needed. The
-/// table has at most one queue per thread, so a visitor gains nothing by trying ids until their digests collide.
-type Queued = HashMap<PublicId, Queue, BuildHasherDefault<DigestBytes>>;
+/// The queues of one part, in no order: there is at most one for each thread that is writing, so a part has a few.
+#[derive(Debug, Default)]
+struct Part(Vec<Queue>);
 
-/// Uses eight bytes of the digest as its hash.
-#[derive(Default)]
-struct DigestBytes(u64);
-
-impl Hasher for DigestBytes {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(bytes) = bytes.last_chunk() {
-            self.0 = u64::from_le_bytes(*bytes);
-        }
-    }
-    /// The length of a digest is always the same, so it is not hashed.
-    fn write_usize(&mut self, _: usize) {}
-    fn finish(&self) -> u64 {
-        self.0
+impl Part {
+    fn position(&self, id: &PublicId) -> Option<usize> {
+        self.0.iter().position(|queue| queue.id == *id)
     }
 }
 
-/// The queues of this process: one for each session that a thread is writing or waits to write.
+/// The queues of this process: one for each session that a thread is writing.
 #[derive(Debug)]
 pub(super) struct Queues {
-    parts: [Mutex<Queued>; PARTS],
+    parts: [Mutex<Part>; PARTS],
     fork_guard: ForkGuard,
 }
 
@@ -61,7 +53,6 @@ pub(super) struct Queues {
 pub(super) struct Turn<'a> {
     queues: &'a Queues,
     id: PublicId,
-    guard: Option<ArcMutexGuard<RawMutex, ()>>,
 }
 
 impl Queues {
@@ -78,69 +69,98 @@ impl Queues {
     /// that do not exist.
     pub(super) fn turn(&self, id: &PublicId, deadline: Instant) -> Result<Turn<'_>> {
         self.check_process()?;
-        let me = thread::current().id();
-        let lock = self.join(id, me)?;
-        if let Some(guard) = lock.try_lock_arc_until(deadline) {
-            self.part(id).lock().entry(*id).or_default().holder = Some(me);
-            return Ok(Turn { queues: self, id: *id, guard: Some(guard) });
+        let me = thread::current();
+        let must_wait = {
+            let mut part = self.part(id).lock();
+            if let Some(at) = part.position(id) {
+                let queue = &mut part.0[at];
+                if queue.holder == me.id() {
+                    return Err(reentrant());
+                }
+                queue.waiting.push_back(me.clone());
+                true
+            } else {
+                part.0.push(Queue { id: *id, holder: me.id(), waiting: VecDeque::new() });
+                false
+            }
+        };
+        if must_wait {
+            self.wait(id, me.id(), deadline)?;
         }
-        drop(lock);
-        self.leave(id);
-        Err(busy())
+        Ok(Turn { queues: self, id: *id })
     }
 
-    /// The lock of a session's queue. The queue stays in the table while the returned clone lives.
-    fn join(&self, id: &PublicId, me: ThreadId) -> Result<Arc<Mutex<()>>> {
-        let mut part = self.part(id).lock();
-        let queue = part.entry(*id).or_default();
-        if queue.holder == Some(me) { Err(reentrant()) } else { Ok(Arc::clone(&queue.lock)) }
+    /// Waits until the thread that had the turn has passed it on to this one.
+    #[cold]
+    fn wait(&self, id: &PublicId, me: ThreadId, deadline: Instant) -> Result<()> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Returns at once if the turn was passed on before. It may also return for no reason.
+            thread::park_timeout(left);
+            let mut part = self.part(id).lock();
+            let at = part.position(id).expect("a queue stays while a thread waits in it");
+            let queue = &mut part.0[at];
+            if queue.holder == me {
+                return Ok(());
+            }
+            if left.is_zero() {
+                queue.waiting.retain(|waiting| waiting.id() != me);
+                return Err(busy());
+            }
+        }
     }
 
     /// # Errors
     ///
     /// [`ErrorKind::Forked`] in a process other than the one that opened the store.
+    #[inline]
     pub(super) fn check_process(&self) -> Result<()> {
-        if self.fork_guard.same_process() {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Forked, "use a session store")
-            .with_reason("this store was opened before the process was forked; open it in the child"))
+        if self.fork_guard.same_process() { Ok(()) } else { Err(forked()) }
     }
 
-    fn part(&self, id: &PublicId) -> &Mutex<Queued> {
+    fn part(&self, id: &PublicId) -> &Mutex<Part> {
         // The second byte of the id chooses the part, because the first is the shard, and the sessions of one shard
         // must spread too.
         &self.parts[usize::from(id.as_bytes()[1]) % PARTS]
     }
 
-    /// Takes this thread out of a queue, whether it had the turn or gave up, and removes the queue if no thread uses
-    /// it. The strong count is exact, because clones are made under the part's lock.
-    fn leave(&self, id: &PublicId) {
+    /// Passes the turn on to the thread that has waited longest; a queue without one is removed.
+    fn pass_on(&self, id: &PublicId) {
         let mut part = self.part(id).lock();
-        let Some(queue) = part.get_mut(id) else { return };
-        // The next thread may have the turn already.
-        if queue.holder == Some(thread::current().id()) {
-            queue.holder = None;
-        }
-        if Arc::strong_count(&queue.lock) == 1 {
-            part.remove(id);
+        let Some(at) = part.position(id) else { return };
+        if let Some(next) = part.0[at].waiting.pop_front() {
+            part.0[at].holder = next.id();
+            drop(part);
+            next.unpark();
+        } else {
+            part.0.swap_remove(at);
         }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.lock().len()).sum()
+        self.parts.iter().map(|part| part.lock().0.len()).sum()
+    }
+
+    /// How many threads wait for a session.
+    #[cfg(test)]
+    fn waiting(&self, id: &PublicId) -> usize {
+        let part = self.part(id).lock();
+        part.position(id).map_or(0, |at| part.0[at].waiting.len())
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        if let Some(guard) = self.guard.take() {
-            // Fair: the thread that has waited longest gets the lock.
-            ArcMutexGuard::unlock_fair(guard);
-        }
-        self.queues.leave(&self.id);
+        self.queues.pass_on(&self.id);
     }
+}
+
+/// The error in a forked child.
+#[cold]
+fn forked() -> Error {
+    Error::new(ErrorKind::Forked, "use a session store")
+        .with_reason("this store was opened before the process was forked; open it in the child")
 }
 
 /// The error for a thread that would wait for itself.
@@ -252,13 +272,29 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_of_a_digest_is_its_last_bytes() {
-        use std::hash::BuildHasher;
-        let mut bytes = [1; PublicId::LEN];
-        bytes[12..].copy_from_slice(&7_u64.to_le_bytes());
-        let hasher = BuildHasherDefault::<DigestBytes>::default();
-        assert_eq!(hasher.hash_one(PublicId::from_bytes(bytes)), 7);
-        assert_eq!(hasher.hash_one(PublicId::from_bytes([0xff; PublicId::LEN])), u64::MAX);
+    fn the_thread_that_has_waited_longest_is_next() {
+        let (queues, id) = (Queues::new(), PublicId::digest(b"hot"));
+        let order = std::sync::Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            let held = queues.turn(&id, soon()).unwrap();
+            for n in 0..6 {
+                let (queues, order, id) = (&queues, &order, &id);
+                scope.spawn(move || {
+                    // The fourth gives up before the others get their turn.
+                    let wait = Duration::from_millis(if n == 3 { 1 } else { 30_000 });
+                    let turn = queues.turn(id, Instant::now() + wait);
+                    assert_eq!(turn.is_err(), n == 3);
+                    order.lock().unwrap().push(n);
+                });
+                let waiting = if n == 3 { 3 } else { n - usize::from(n > 3) + 1 };
+                while queues.waiting(id) != waiting || n == 3 && order.lock().unwrap().is_empty() {
+                    thread::yield_now();
+                }
+            }
+            drop(held);
+        });
+        assert_eq!(order.into_inner().unwrap(), [3, 0, 1, 2, 4, 5]);
+        assert_eq!(queues.len(), 0);
     }
 
     #[test]

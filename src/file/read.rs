@@ -18,7 +18,7 @@ use super::{FileStore, flock, queue};
 use crate::clock::CoarseTime;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{PublicId, SessionId};
-use crate::store::{Absent, Live, Lookup, Store};
+use crate::store::{Absent, Live, Lookup};
 use crate::sync::Instant;
 use std::fs::File;
 use std::io;
@@ -40,9 +40,7 @@ impl FileStore {
         let stamp = self.coherence.stamp(&id);
         let view = self.coherence.cut_off_view()?;
         let newest = match self.read(SessionRef::Id(session), &id, known.map(Cached::known))? {
-            Some(View::Valid { newest, .. }) if newest.record.is_expired(self.now()) => {
-                Err(Absent::Expired(id))
-            }
+            Some(View::Valid { newest, .. }) if self.is_expired(&newest.record) => Err(Absent::Expired(id)),
             Some(View::Valid { newest, .. }) if self.coherence.standing(&newest.record, &id).is_some() => {
                 Ok(newest)
             }

@@ -585,14 +585,15 @@ mod tests {
             assert_eq!(of_counters(), want, "{counters}");
         }
         std::fs::remove_dir_all(dir.path().join("run")).unwrap();
-        let followed = generations.follow(Clock::manual(UNIX_EPOCH).now_coarse(), |next| cache.heed(next));
+        let followed =
+            generations.follow(Clock::manual(UNIX_EPOCH).now_coarse(), |next| cache.set_counters(next));
         assert_eq!(followed.unwrap(), 1);
         assert!(!of_counters(), "it was read by the earlier counters");
         put(0);
         assert!(!of_counters(), "it comes late");
         put(1);
         assert!(of_counters());
-        cache.heed(&generations.counters());
+        cache.set_counters(&generations.counters());
         assert!(of_counters(), "these are the same");
     }
 

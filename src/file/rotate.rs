@@ -17,10 +17,18 @@ use super::session_lock::{LockResult, Locked, SessionRef};
 use super::slot::{Extent, Mark};
 use crate::error::Result;
 use crate::id::SessionId;
-use crate::store::{Change, HOPS_MAX, Live, Rotation, Store, Verdict};
+use crate::store::{Change, HOPS_MAX, Live, Rotation, Verdict};
 use crate::sync::Instant;
 use rustix::io::Errno;
 use std::io;
+
+/// Where a rotation moves a session.
+struct Target<'a> {
+    successor: &'a SessionId,
+    how: &'a Rotation<'a>,
+    /// The number of the last cut-off before the rotation, if that is a login.
+    at_login: Option<u64>,
+}
 
 impl FileStore {
     /// Changes a session and moves it to `successor`. The old session is ended, or marked as moved, when this returns a
@@ -41,7 +49,8 @@ impl FileStore {
             let shard = self.open_shard(&session.public_id())?;
             let next = match self.lock_session(session, Some(&shard), deadline)? {
                 LockResult::Session(locked) => {
-                    return self.rotate_locked(&shard, &locked, successor, change, how, at_login);
+                    let target = Target { successor, how, at_login };
+                    return self.rotate_locked(&shard, &locked, change, &target);
                 }
                 LockResult::Moved(moved) if how.login.is_some() => {
                     self.complete_mark(&shard, &moved)?;
@@ -62,13 +71,10 @@ impl FileStore {
         &self,
         shard: &Directory,
         locked: &Locked<'_>,
-        successor: &SessionId,
         change: Change<'_>,
-        how: &Rotation<'_>,
-        at_login: Option<u64>,
+        Target { successor, how, at_login }: &Target<'_>,
     ) -> Result<Option<Live>> {
-        let now = self.now();
-        if locked.newest.record.is_expired(now) {
+        if self.is_expired(&locked.newest.record) {
             return Ok(None);
         }
         self.coherence.cut_off_view()?;
@@ -84,12 +90,12 @@ impl FileStore {
         // The successor needs no further check: a cut-off since then ends it by this number, as it ends the old session.
         record.set_cut_off(at_login.unwrap_or(cut_off));
         let had = Extent::of(&locked.newest.record);
-        let mark = Mark::of(how, successor.public_id(), now);
+        let mark = Mark::of(how, successor.public_id(), self.now_micros());
         if let Some(mark) = &mark {
             // So that a sweep finds the mark when its grace period is over.
-            let (entry, before) =
-                (Entry { id: locked.id, deadline: mark.until }, locked.newest.record.deadline());
-            self.expiry_index.insert_if_earlier(&self.root, entry, before, now);
+            let entry = Entry { id: locked.id, deadline: mark.until };
+            let before = locked.newest.record.deadline_micros();
+            self.expiry_index.insert_if_earlier(&self.root, entry, before, self.now_micros());
         }
         // The successor and its name are synced at every durability, because otherwise a power cut may lose both
         // sessions.

@@ -13,7 +13,7 @@ use super::session_lock::SessionRef;
 use super::slots::View;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::PublicId;
-use crate::store::{Live, Moved, Store};
+use crate::store::{Live, Moved};
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
@@ -201,7 +201,7 @@ impl FileStore {
                 Ok(None) => return Ok(None),
                 Ok(Some(View::Valid { newest, .. })) => {
                     let live = Live { record: newest.record, id };
-                    if live.record.is_expired(self.now()) {
+                    if self.is_expired(&live.record) {
                         Content::Expired(live)
                     } else if self.is_cut_off(&live.record, &id)? {
                         Content::CutOff(live)

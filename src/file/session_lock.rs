@@ -14,6 +14,7 @@ use super::coherence::{Cached, Cause, Stamp};
 use super::disk::{self, Access, Directory};
 use super::flock::LockedFile;
 use super::layout::SessionPath;
+use super::options::LOCK_WAIT_MIN;
 use super::queue::{Turn, busy};
 use super::slot::{self, Decoded, STATE_AT, State};
 use super::slots::{self, MovedView, View};
@@ -76,8 +77,8 @@ pub(super) struct Locked<'a> {
     pub(super) slot: usize,
     pub(super) slot_size: usize,
     pub(super) newest: Decoded,
-    /// The time at which the lock was taken. A delete that has waited up to its limit ignores the lock.
-    pub(super) lock_taken_at: Instant,
+    /// Until then no forced delete can have ignored the lock: one that waits for it does so for longer.
+    pub(super) unforced_until: Instant,
 }
 
 impl Locked<'_> {
@@ -164,10 +165,6 @@ impl Drop for Locked<'_> {
 }
 
 /// The result of locking a session's name.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "each save makes one, and a place on the heap would cost more than the copy"
-)]
 pub(super) enum LockResult<'a> {
     /// There is no file.
     Missing,
@@ -193,7 +190,6 @@ pub(super) struct MovedFile<'a> {
     pub(super) file: LockedFile,
     _turn: Turn<'a>,
     pub(super) path: SessionPath,
-    pub(super) slot_size: usize,
     pub(super) view: MovedView,
 }
 
@@ -241,7 +237,7 @@ impl FileStore {
             let Some(file) = self.open_locked(&id, &path, shard, deadline)? else {
                 return Ok(LockResult::Missing);
             };
-            let lock_taken_at = Instant::now();
+            let unforced_until = Instant::now() + LOCK_WAIT_MIN;
             let view = |bytes: &[u8]| slots::view(bytes, &id, known.as_ref().map(Cached::known));
             let looked = self.look_under_lock(session, &path, &file, view);
             let (view, size, is_here) = looked.inspect_err(|_| {
@@ -265,7 +261,7 @@ impl FileStore {
                         slot,
                         slot_size: size / 2,
                         newest,
-                        lock_taken_at,
+                        unforced_until,
                     }));
                 }
                 View::Empty | View::Damaged if is_here => {
@@ -273,8 +269,7 @@ impl FileStore {
                     return Ok(LockResult::Unreadable(UnreadableFile { file, _turn: turn, is_damaged }));
                 }
                 View::Moved(view) if is_here => {
-                    let slot_size = size / 2;
-                    return Ok(LockResult::Moved(MovedFile { id, file, _turn: turn, path, slot_size, view }));
+                    return Ok(LockResult::Moved(MovedFile { id, file, _turn: turn, path, view }));
                 }
                 // The file was replaced or removed between opening and locking it, so the path is opened again.
                 _ if Instant::now() > deadline => return Err(busy()),

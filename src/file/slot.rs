@@ -10,8 +10,8 @@
 //!      8    8 sequence    1 for the first version, then one more with each save
 //!     16    4 length      bytes of the record
 //!     20    4 reserved    zero, checked
-//!     24   16 checksum    first half of BLAKE3, keyed with the PublicId, over the prefix (state and checksum taken
-//!                         as zero) and the record
+//!     24   16 checksum    first half of BLAKE3 over the record; the key is the PublicId and bytes 4..16 above, the
+//!                         state taken as zero
 //!     40    … record      as it is in memory, to the byte: see `record`
 //! ```
 //!
@@ -32,6 +32,9 @@
 //!
 //! - The checksum is keyed with the [`PublicId`], so a file copied over another one does not verify. The checksum
 //!   detects damage; it is no signature, because a visitor who knows an id can compute its `PublicId`.
+//! - Each byte of the prefix is compared with a constant (magic, reserved), is in the key (format, slot size, sequence)
+//!   or is the number of bytes that were hashed (length), so no changed one verifies. In front of the record, the
+//!   prefix would cost one more block of BLAKE3.
 //! - Magic, format, slot size and state have had their places since format 1.
 //! - The bytes behind the record in a slot are left over from older versions and are never read.
 use crate::error::{Error, ErrorKind, Result};
@@ -64,7 +67,9 @@ const UNTIL_AT: usize = PREFIX_LEN + PublicId::LEN;
 const KIND_AT: usize = UNTIL_AT + 8;
 /// Bytes of a mark: prefix and body.
 pub(super) const MARK_LEN: usize = KIND_AT + 1;
-const _: () = assert!(MARK_LEN == 69, "the table above says 40 and 29");
+/// Bytes of a mark's body, as its prefix says.
+const MARK_BODY: u32 = 29;
+const _: () = assert!(MARK_LEN == PREFIX_LEN + MARK_BODY as usize, "the table above says 29");
 
 /// Smallest slot: two of them are one 4 KiB block, and most sessions fit.
 pub(super) const SLOT_MIN: usize = 2048;
@@ -188,7 +193,7 @@ pub(super) struct Extent {
 impl Extent {
     pub(super) fn of(record: &Record) -> Self {
         let bytes = PREFIX_LEN + record.as_bytes().len() - record.login_bytes();
-        Self { bytes, entries: record.entries().len() }
+        Self { bytes, entries: record.entry_count() }
     }
 }
 
@@ -257,7 +262,7 @@ pub(super) fn encode(record: &Record, header: &Header<'_>, bytes_max: usize) -> 
     put(&mut prefix, SLOT_SIZE_AT, [log2(slot_size)]);
     put(&mut prefix, SEQUENCE_AT, header.sequence.to_le_bytes());
     put(&mut prefix, LENGTH_AT, length.to_le_bytes());
-    let checksum = checksum(prefix, record.as_bytes(), header.id);
+    let checksum = checksum(&prefix, record.as_bytes(), header.id);
     put(&mut prefix, STATE_AT, [header.state.to_byte()]);
     put(&mut prefix, CHECKSUM_AT, checksum);
     Ok(Encoded { prefix, record: record.clone() })
@@ -265,17 +270,16 @@ pub(super) fn encode(record: &Record, header: &Header<'_>, bytes_max: usize) -> 
 
 /// The bytes of a slot that marks its session as moved. The header's `slot_size_min` is the size of the slot.
 pub(super) fn encode_mark(mark: &Mark, header: &Header<'_>) -> [u8; MARK_LEN] {
-    const BODY: u32 = (MARK_LEN - PREFIX_LEN) as u32;
     let mut bytes = [0; MARK_LEN];
     put(&mut bytes, 0, MOVED);
     put(&mut bytes, FORMAT_AT, FORMAT.to_le_bytes());
     put(&mut bytes, SLOT_SIZE_AT, [log2(header.slot_size_min)]);
     put(&mut bytes, SEQUENCE_AT, header.sequence.to_le_bytes());
-    put(&mut bytes, LENGTH_AT, BODY.to_le_bytes());
+    put(&mut bytes, LENGTH_AT, MARK_BODY.to_le_bytes());
     put(&mut bytes, PREFIX_LEN, *mark.successor.as_bytes());
     put(&mut bytes, UNTIL_AT, mark.until.to_le_bytes());
     put(&mut bytes, KIND_AT, [u8::from(mark.by_login)]);
-    let checksum = checksum(field(&bytes, 0), &bytes[PREFIX_LEN..], header.id);
+    let checksum = checksum(&bytes, &bytes[PREFIX_LEN..], header.id);
     put(&mut bytes, STATE_AT, [header.state.to_byte()]);
     put(&mut bytes, CHECKSUM_AT, checksum);
     bytes
@@ -287,8 +291,8 @@ pub(super) fn decode_mark(slot: &[u8], id: &PublicId) -> Option<Mark> {
     if claim(slot) != Claim::Moved || !claims_size(slot) || field(slot, FORMAT_AT) != FORMAT.to_le_bytes() {
         return None;
     }
-    let length = u32::from_le_bytes(field(slot, LENGTH_AT)) as usize;
-    let is_whole = length == MARK_LEN - PREFIX_LEN && verified(slot, &slot[PREFIX_LEN..MARK_LEN], id).is_ok();
+    let is_whole = field(slot, LENGTH_AT) == MARK_BODY.to_le_bytes()
+        && verified(slot, &slot[PREFIX_LEN..MARK_LEN], id).is_ok();
     let by_login = match slot[KIND_AT] {
         _ if !is_whole => return None,
         0 => false,
@@ -390,17 +394,15 @@ pub(super) fn decode(slot: &[u8], id: &PublicId) -> Result<Decoded> {
 
 /// Verifies a slot with this body, and returns its version, or the reason why it is refused.
 fn verified(slot: &[u8], body: &[u8], id: &PublicId) -> Result<Version, &'static str> {
-    let mut prefix: [u8; PREFIX_LEN] = field(slot, 0);
-    prefix[STATE_AT] = 0;
-    prefix[CHECKSUM_AT..].fill(0);
-    if checksum(prefix, body, id) != field::<16>(slot, CHECKSUM_AT) {
+    // The checksum does not cover these.
+    if slot[RESERVED_AT..CHECKSUM_AT] != [0; CHECKSUM_AT - RESERVED_AT] {
+        return Err("reserved bytes are in use");
+    }
+    if checksum(slot, body, id) != field::<16>(slot, CHECKSUM_AT) {
         return Err("checksum mismatch");
     }
     // The checksum matches, so the bytes are those that were written. The checks below fail only on crafted bytes or
     // those of a future version.
-    if slot[RESERVED_AT..CHECKSUM_AT].iter().any(|&b| b != 0) {
-        return Err("reserved bytes are in use");
-    }
     let version = Version::claimed(slot);
     if matches!(version.sequence, 0 | u64::MAX) {
         return Err("a sequence that no save reaches");
@@ -420,19 +422,20 @@ pub(super) fn state(slot: &[u8]) -> State {
     State(slot[STATE_AT])
 }
 
-/// The checksum of a version whose prefix has zeros in place of the state and the checksum.
-fn checksum(prefix: [u8; PREFIX_LEN], record: &[u8], id: &PublicId) -> [u8; 16] {
-    let mut key = *b"....................sessile slot";
-    key[..PublicId::LEN].copy_from_slice(id.as_bytes());
-    let mut hasher = blake3::Hasher::new_keyed(&key);
-    hasher.update(&prefix).update(record);
-    field(hasher.finalize().as_bytes(), 0)
+/// The checksum of a version: of its record, under a key of the id and the fields from the format to the sequence.
+fn checksum(prefix: &[u8], record: &[u8], id: &PublicId) -> [u8; 16] {
+    const FIELDS: usize = LENGTH_AT - FORMAT_AT;
+    let mut key = [0; PublicId::LEN + FIELDS];
+    put(&mut key, 0, *id.as_bytes());
+    put(&mut key, PublicId::LEN, field::<FIELDS>(prefix, FORMAT_AT));
+    key[PublicId::LEN + STATE_AT - FORMAT_AT] = 0;
+    field(blake3::keyed_hash(&key, record).as_bytes(), 0)
 }
 
 /// The checksum of an encoded version. Used by the benchmark of the checksum alone.
 #[cfg(feature = "internals")]
 pub(super) fn checksum_of(encoded: &[u8], id: &PublicId) -> [u8; 16] {
-    checksum(field(encoded, 0), &encoded[PREFIX_LEN..], id)
+    checksum(encoded, &encoded[PREFIX_LEN..], id)
 }
 
 /// A slot with a valid checksum over any record bytes. For tests of the decoder.
@@ -445,7 +448,7 @@ pub(super) fn sealed(sequence: u64, record: &[u8], id: &PublicId) -> Vec<u8> {
     put(&mut prefix, SLOT_SIZE_AT, [log2(slot_size)]);
     put(&mut prefix, SEQUENCE_AT, sequence.to_le_bytes());
     put(&mut prefix, LENGTH_AT, u32::try_from(record.len()).expect("below 4 GiB").to_le_bytes());
-    let sum = checksum(prefix, record, id);
+    let sum = checksum(&prefix, record, id);
     put(&mut prefix, CHECKSUM_AT, sum);
     let mut slot = [&prefix, record].concat();
     slot.resize(slot_size, 0);
@@ -518,6 +521,30 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             let harmless = bit / 8 == STATE_AT || bit / 8 >= used;
             assert_eq!(decode(&bad, &id()).is_ok(), harmless, "bit {bit}");
+        }
+    }
+
+    /// Computed from the byte map alone, as a reader in another language would.
+    #[test]
+    fn the_checksum_is_the_one_that_the_format_describes() {
+        let (slot, record) = (slot(&sample()), sample());
+        let mut key = id().as_bytes().to_vec();
+        key.extend([2, 0, 11, 0]);
+        key.extend(7_u64.to_le_bytes());
+        assert_eq!((slot[4..7].to_vec(), &slot[8..16]), (vec![2, 0, 11], &7_u64.to_le_bytes()[..]));
+        let hash = blake3::keyed_hash(&key.try_into().unwrap(), record.as_bytes());
+        assert_eq!(slot[24..40], hash.as_bytes()[..16]);
+    }
+
+    /// Each field of the prefix that is in the checksum's key: a slot with another value is refused by the checksum alone.
+    #[test]
+    fn format_slot_size_and_sequence_are_part_of_the_checksum() {
+        let (slot, record) = (slot(&sample()), sample());
+        let sum = checksum(&slot, record.as_bytes(), &id());
+        for at in FORMAT_AT..LENGTH_AT {
+            let mut other = slot.clone();
+            other[at] ^= 1;
+            assert_eq!(checksum(&other, record.as_bytes(), &id()) == sum, at == STATE_AT, "byte {at}");
         }
     }
 
@@ -615,9 +642,8 @@ mod tests {
     fn refusal_of_sealed(sequence: u64, reserved: [u8; 4], record: &[u8]) -> String {
         let mut bytes = sealed(sequence, record, &id());
         put(&mut bytes, RESERVED_AT, reserved);
-        let mut prefix: [u8; PREFIX_LEN] = field(&bytes, 0);
-        prefix[CHECKSUM_AT..].fill(0);
-        put(&mut bytes, CHECKSUM_AT, checksum(prefix, record, &id()));
+        let sum = checksum(&bytes, record, &id());
+        put(&mut bytes, CHECKSUM_AT, sum);
         let error = decode(&bytes, &id()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         error.to_string().strip_prefix("failed to decode session record: ").unwrap().to_owned()
@@ -742,7 +768,7 @@ mod tests {
             let mut prefix: [u8; PREFIX_LEN] = field(&bytes, 0);
             prefix[STATE_AT] = 0;
             prefix[CHECKSUM_AT..].fill(0);
-            let sum = checksum(prefix, &bytes[PREFIX_LEN..][..length], &id());
+            let sum = checksum(&prefix, &bytes[PREFIX_LEN..][..length], &id());
             put(&mut bytes, CHECKSUM_AT, sum);
             decode_mark(&bytes, &id())
         };

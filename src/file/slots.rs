@@ -58,6 +58,7 @@ pub(super) struct MovedView {
     pub(super) mark: Mark,
     /// The slot of the mark: 0 or 1.
     pub(super) slot: usize,
+    pub(super) slot_size: usize,
     /// The flags of the inode.
     pub(super) state: State,
     /// Whether the other slot is a tombstone. It becomes one when the mark is synced and the copies are invalidated.
@@ -126,8 +127,9 @@ pub(super) fn view(file: &[u8], id: &PublicId, known: Option<Known<'_>>) -> Resu
 fn ended(slots: [&[u8]; 2], id: &PublicId) -> View {
     let mark_in = |slot: usize| {
         let is_complete = slot::claim(slots[1 - slot]) == Claim::Ended;
-        let state = slot::state(slots[slot]);
-        slot::decode_mark(slots[slot], id).map(|mark| MovedView { mark, slot, state, is_complete })
+        let (slot_size, state) = (slots[slot].len(), slot::state(slots[slot]));
+        let mark = slot::decode_mark(slots[slot], id)?;
+        Some(MovedView { mark, slot, slot_size, state, is_complete })
     };
     mark_in(0).or_else(|| mark_in(1)).map_or(View::Empty, View::Moved)
 }

@@ -17,7 +17,7 @@ use super::session_lock::{Locked, void_slot, write_state};
 use super::slot::{self, Encoded, Extent, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::SessionId;
-use crate::store::{Change, Live, Store, Verdict};
+use crate::store::{Change, Live, Verdict};
 
 /// How a save under the lock ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +37,8 @@ impl FileStore {
     ) -> Result<Option<Live>> {
         let Some(locked) = self.lock_live(session, None)? else { return Ok(None) };
         let id = locked.id;
-        let now = self.now();
-        let deadline = locked.newest.record.deadline();
+        let now = self.now_micros();
+        let deadline = locked.newest.record.deadline_micros();
         if deadline <= now {
             return Ok(None);
         }
@@ -54,7 +54,8 @@ impl FileStore {
         record.set_cut_off(cut_off);
         // A shortened deadline is synced. The name of an expired session is later removed without a sync, so an older
         // version that a power cut brings back must not live longer.
-        let shortens = record.deadline() < deadline;
+        let entry = Entry { id, deadline: record.deadline_micros() };
+        let shortens = entry.deadline < deadline;
         let power_safe = power_safe || shortens && self.options.sync_security_events;
         let sequence = self.next_sequence(&locked)?;
         let state = locked.newest.state.inherited();
@@ -66,7 +67,7 @@ impl FileStore {
         )?;
         let version = bytes.version();
         let _listed = self.list_under_new_user(id, &locked.newest.record, &record);
-        self.expiry_index.insert_if_earlier(&self.root, Entry::new(id, record.deadline()), deadline, now);
+        self.expiry_index.insert_if_earlier(&self.root, entry, deadline, now);
         let outcome = if bytes.slot_size() > locked.slot_size {
             self.replace(&locked, bytes, power_safe)?
         } else {

@@ -2,7 +2,7 @@
 use super::Sessions;
 use crate::error::Result;
 use crate::id::PublicId;
-use crate::record::Timing;
+use crate::record::{Record, Timing};
 use crate::store::{Page, UserSessions};
 
 impl Sessions {
@@ -42,7 +42,7 @@ impl Sessions {
                 ..Timing::new(session.created, session.deadline)
             };
             session.deadline = self.context.lifetime.current_deadline(&timing);
-            !self.context.lifetime.is_over(&timing, now)
+            !self.context.lifetime.is_over(&Record::new(now, now).with_timing(timing), now)
         });
         Ok(listed)
     }

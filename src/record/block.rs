@@ -9,9 +9,9 @@
 //! - The text (user, device note, names) is UTF-8, and each part of it begins and ends at a character.
 //! - The names ascend strictly, so equal sessions have equal bytes and no name occurs twice.
 //! - An unused field is zero.
-use super::timing::{Expiry, Login, THOUSAND_YEARS, Timing};
+use super::timing::{Expiry, Login, Micros, THOUSAND_YEARS, Timing};
 use crate::clock::{from_micros, micros};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Largest record, in bytes: twice the highest limit of a store. A larger one is refused with
 /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge).
@@ -62,19 +62,36 @@ pub(super) fn header(timing: &Timing) -> Header {
 }
 
 pub(super) fn timing(block: &[u8]) -> Timing {
-    let age = u64_at(block, AGE_AT);
+    let Micros { created, touched, deadline } = times(block);
     Timing {
-        created: time_at(block, CREATED_AT),
-        touched: time_at(block, TOUCHED_AT),
-        deadline: deadline(block),
-        expiry: match block[SETTING_AT] {
-            1 => Expiry::After(Duration::from_micros(age)),
-            2 => Expiry::At(from_micros(age)),
-            3 => Expiry::BrowserClose,
-            _ => Expiry::Default,
-        },
+        created: from_micros(created),
+        touched: from_micros(touched),
+        deadline: from_micros(deadline),
+        expiry: expiry(block),
         ends_with_browser: block[FLAGS_AT] & ENDS_WITH_BROWSER != 0,
-        came_once: block[FLAGS_AT] & CAME_ONCE != 0,
+        came_once: came_once(block),
+    }
+}
+
+pub(super) fn expiry(block: &[u8]) -> Expiry {
+    let age = u64_at(block, AGE_AT);
+    match block[SETTING_AT] {
+        1 => Expiry::After(Duration::from_micros(age)),
+        2 => Expiry::At(from_micros(age)),
+        3 => Expiry::BrowserClose,
+        _ => Expiry::Default,
+    }
+}
+
+pub(super) fn came_once(block: &[u8]) -> bool {
+    block[FLAGS_AT] & CAME_ONCE != 0
+}
+
+pub(super) fn times(block: &[u8]) -> Micros {
+    Micros {
+        created: u64_at(block, CREATED_AT),
+        touched: u64_at(block, TOUCHED_AT),
+        deadline: deadline_micros(block),
     }
 }
 
@@ -94,10 +111,6 @@ pub(super) fn put_timing(block: &mut [u8], timing: &Timing) {
     put(block, TOUCHED_AT, micros(timing.touched).to_le_bytes());
     put(block, DEADLINE_AT, micros(timing.deadline).to_le_bytes());
     put(block, AGE_AT, age.to_le_bytes());
-}
-
-pub(super) fn deadline(block: &[u8]) -> SystemTime {
-    time_at(block, DEADLINE_AT)
 }
 
 pub(super) fn deadline_micros(block: &[u8]) -> u64 {
@@ -145,9 +158,14 @@ pub(super) fn note_len(block: &[u8]) -> usize {
     u16::from_le_bytes(field(block, NOTE_LEN_AT)).into()
 }
 
+/// The number of entries.
+pub(super) fn count(block: &[u8]) -> usize {
+    u32::from_le_bytes(field(block, COUNT_AT)) as usize
+}
+
 /// The offset of the user, behind the table.
 pub(super) fn text_at(block: &[u8]) -> usize {
-    HEADER_LEN + ROW * u32::from_le_bytes(field(block, COUNT_AT)) as usize
+    HEADER_LEN + ROW * count(block)
 }
 
 /// A part of a block's text. The whole text was found to be UTF-8 when the block was checked.
@@ -222,7 +240,7 @@ fn check_header(block: &[u8]) -> Result<(), Fault> {
 
 fn check_entries(block: &[u8]) -> Result<(), Fault> {
     let fault = |reason| Err(Fault::Corrupt(reason));
-    let count = u32::from_le_bytes(field(block, COUNT_AT)) as usize;
+    let count = count(block);
     let body = &block[HEADER_LEN..];
     if count > body.len() / ROW {
         return fault("its table is longer than the record");
@@ -258,10 +276,6 @@ fn check_entries(block: &[u8]) -> Result<(), Fault> {
         (name_at, value_at, last) = (name_end, value_end, Some(name));
     }
     Ok(())
-}
-
-fn time_at(block: &[u8], at: usize) -> SystemTime {
-    from_micros(u64_at(block, at))
 }
 
 fn u64_at(block: &[u8], at: usize) -> u64 {

@@ -66,6 +66,14 @@ pub struct Timing {
     pub came_once: bool,
 }
 
+/// The times of a [`Timing`] as they are stored: in microseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Micros {
+    pub(crate) created: u64,
+    pub(crate) touched: u64,
+    pub(crate) deadline: u64,
+}
+
 impl Timing {
     /// The times of a session that is created at `now`.
     ///

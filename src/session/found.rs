@@ -1,7 +1,7 @@
 //! The session that a request's tokens lead to: looked up once, when the session is first used.
 use super::Session;
 use crate::error::Result;
-use crate::event::Event;
+use crate::event::{Event, User};
 use crate::id::{PublicId, Token};
 use crate::record::Record;
 use crate::store::{Absent, Lookup, Moved};
@@ -71,7 +71,7 @@ impl Session {
         for token in self.candidates.iter().take(LOOKED_UP_MAX) {
             let store = &self.context.store;
             match store.load(token)? {
-                Lookup::Live(live) if !self.context.lifetime.is_over(&live.record.timing(), store.now()) => {
+                Lookup::Live(live) if !self.context.lifetime.is_over(&live.record, store.now()) => {
                     return Ok(Found::Live(Current {
                         token: token.clone(),
                         record: live.record,
@@ -100,7 +100,7 @@ impl Session {
             Absent::Moved(Moved { id, .. }) => {
                 // The user is for the log only, so a failure to find it is no failure of the request.
                 let successor = self.context.store.successor(token).ok().flatten();
-                let user = successor.as_ref().and_then(|live| live.record.user());
+                let user = successor.as_ref().and_then(|live| live.record.user()).map(User::new);
                 self.context.observe(&Event::Reused { id, user });
             }
         }

@@ -200,9 +200,8 @@ impl Session {
             Lookup::Live(_) | Lookup::Absent(_) => return Ok(None),
         }
         let successor = self.context.store.successor(token)?.map(|live| live.record);
-        Ok(successor.filter(|record| {
-            record.user() == Some(user) && !self.context.lifetime.is_over(&record.timing(), now)
-        }))
+        Ok(successor
+            .filter(|record| record.user() == Some(user) && !self.context.lifetime.is_over(record, now)))
     }
 
     /// Whether a login is pending.

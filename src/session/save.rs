@@ -208,11 +208,7 @@ impl Session {
         change: &mut dyn FnMut(&mut Record) -> Result<Verdict>,
     ) -> Result<Option<Saved>> {
         let guarded = &mut |record: &mut Record| {
-            if self.context.lifetime.is_over(&record.timing(), now) {
-                Ok(Verdict::Abort)
-            } else {
-                change(record)
-            }
+            if self.context.lifetime.is_over(record, now) { Ok(Verdict::Abort) } else { change(record) }
         };
         match &self.id_change {
             IdChange::Keep => self.context.store.update(token, guarded, self.durability),

@@ -5,7 +5,6 @@
 //! - **Time** is the count of the calls that read it, a millisecond each. So every wait with a limit ends: short ones
 //!   after one try, and long ones after thousands, during which all other threads finish. A model is repeatable.
 //! - **A timer** may expire at any instant that the checker chooses, but not more often than [`set_timers`] says.
-//! - Passing on a lock is not fair here, which allows more orders than the real locks do.
 use shuttle::future::batch_semaphore::{BatchSemaphore, Fairness};
 use shuttle::rand::{RngCore, thread_rng};
 use std::cell::Cell;
@@ -81,28 +80,15 @@ pub(crate) struct MutexGuard<'a, T> {
     value: Option<sync::MutexGuard<'a, T>>,
 }
 
-/// Stands for the kind of lock in the type of a guard.
-pub(crate) struct RawMutex;
-
-/// A guard that keeps its lock alive. It guards no value here.
-pub(crate) struct ArcMutexGuard<R, T>(Arc<Mutex<T>>, std::marker::PhantomData<R>);
-
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
         Self { free: BatchSemaphore::new(1, Fairness::Unfair), value: sync::Mutex::new(value) }
     }
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.free.acquire_blocking(1).expect("it is never closed");
-        let value = self.value.try_lock().unwrap_or_else(|error| match error {
-            sync::TryLockError::Poisoned(value) => value.into_inner(),
-            sync::TryLockError::WouldBlock => unreachable!("two threads have one lock"),
-        });
-        MutexGuard { free: &self.free, value: Some(value) }
+        self.guard()
     }
-    pub(crate) fn try_lock_arc_until(
-        self: &Arc<Self>,
-        deadline: Instant,
-    ) -> Option<ArcMutexGuard<RawMutex, T>> {
+    pub(crate) fn try_lock_until(&self, deadline: Instant) -> Option<MutexGuard<'_, T>> {
         while self.free.try_acquire(1).is_err() {
             // The lock may be released only after the last wait has ended.
             step();
@@ -111,7 +97,14 @@ impl<T> Mutex<T> {
             }
             shuttle::thread::yield_now();
         }
-        Some(ArcMutexGuard(Arc::clone(self), std::marker::PhantomData))
+        Some(self.guard())
+    }
+    fn guard(&self) -> MutexGuard<'_, T> {
+        let value = self.value.try_lock().unwrap_or_else(|error| match error {
+            sync::TryLockError::Poisoned(value) => value.into_inner(),
+            sync::TryLockError::WouldBlock => unreachable!("two threads have one lock"),
+        });
+        MutexGuard { free: &self.free, value: Some(value) }
     }
 }
 
@@ -147,18 +140,6 @@ impl<T> Drop for MutexGuard<'_, T> {
     }
 }
 
-impl<T> ArcMutexGuard<RawMutex, T> {
-    pub(crate) fn unlock_fair(guard: Self) {
-        drop(guard);
-    }
-}
-
-impl<R, T> Drop for ArcMutexGuard<R, T> {
-    fn drop(&mut self) {
-        self.0.free.release(1);
-    }
-}
-
 /// Replaces parking_lot's `RwLock`. One reader at a time is enough, because a reader changes nothing that other readers
 /// could see.
 #[derive(Debug, Default)]
@@ -177,7 +158,7 @@ impl<T> RwLock<T> {
 }
 
 pub(crate) mod thread {
-    pub(crate) use shuttle::thread::{JoinHandle, ThreadId, current};
+    pub(crate) use shuttle::thread::{JoinHandle, Thread, ThreadId, current};
     use std::io;
     use std::time::Duration;
 
@@ -201,6 +182,11 @@ pub(crate) mod thread {
 
     /// A sleeping thread lets all others continue.
     pub(crate) fn sleep(_: Duration) {
+        shuttle::thread::yield_now();
+    }
+
+    /// A parked thread lets all others continue, and wakes for no reason: the checker's own would never time out.
+    pub(crate) fn park_timeout(_: Duration) {
         shuttle::thread::yield_now();
     }
 }

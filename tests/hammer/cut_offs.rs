@@ -116,15 +116,19 @@ fn after_a_cut_off_no_session_whose_login_had_returned_lives(dir: &Path, time: D
             );
             assert!(is_alive(store, &kept), "round {round}: the session that must live is dead");
         }
-        let list: String = dead.iter().map(|token| format!("-{}\n", token.expose())).collect();
-        fs::write(dir.join("check"), list + &format!("+{}\n", kept.expose())).unwrap();
-        children.iter_mut().for_each(|child| child.say("check"));
+        let list: Vec<_> = dead.iter().map(|token| format!("-{}\n", token.expose())).collect();
+        fs::write(dir.join("check"), list.concat() + &format!("+{}\n", kept.expose())).unwrap();
+        for child in &mut children {
+            child.say("check");
+        }
         for child in &children {
             assert_eq!(child.line(), "as it must be", "round {round}");
         }
     }
-    children.iter_mut().for_each(|child| child.say("end"));
-    children.into_iter().for_each(|child| assert_eq!(child.finish(), [""; 0]));
+    for mut child in children {
+        child.say("end");
+        assert_eq!(child.finish(), [""; 0]);
+    }
     rounds.figures()
 }
 
@@ -175,9 +179,9 @@ fn work(dir: &Path, process: u64, store: &FileStore, is_over: &AtomicBool) {
                 begin(store)
             } else {
                 let anonymous = store.create(&record(), Durability::Relaxed).unwrap().token;
-                let mut log_in = |record: &mut Record| record.set_user(USER).map(|()| Verdict::Write);
+                let mut set_user = |record: &mut Record| record.set_user(USER).map(|()| Verdict::Write);
                 let how = Rotation::new(Durability::Relaxed).login(USER);
-                store.rotate(&anonymous, &mut log_in, &how).unwrap().unwrap().token
+                store.rotate(&anonymous, &mut set_user, &how).unwrap().unwrap().token
             };
             say(login, &token);
             held.push((login, token));

@@ -12,8 +12,8 @@ use serde_json::{Value as Json, json};
 use sessile::file::SweepOptions;
 use sessile::record::Login;
 use sessile::{
-    Cookies, Durability, Expiry, FileStore, FileStoreOptions, Lookup, PublicId, Record, Saved, Session,
-    SessionId, Sessions, Store, Timing, Token, Value, Verdict,
+    Cookies, Durability, Expiry, FileStore, FileStoreOptions, Lookup, PublicId, Record, Rotation, Saved,
+    Session, SessionId, Sessions, Store, Timing, Token, Value, Verdict,
 };
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -264,12 +264,13 @@ fn a_mistyped_directory_is_an_error_and_nothing_is_made() {
 
 // ----------------------------------------------------------------------------------------------------------- sweep
 
-const SWEPT: [&str; 11] = [
+const SWEPT: [&str; 12] = [
     "bytes_freed",
     "cut_off",
     "damaged",
     "examined",
     "failed",
+    "moved",
     "outcome",
     "removed",
     "renewed",
@@ -400,6 +401,37 @@ fn sessions_in_use_go_on_while_they_are_swept_past() {
     }
 }
 
+#[test]
+fn moved_ids_are_counted_and_are_neither_sessions_nor_damage() {
+    let place = Place::new();
+    let old = place.put(&record("moved"));
+    let how = Rotation::new(RELAXED).grace(HOUR);
+    let new = place.store.rotate(&old.token, &mut |_| Ok(Verdict::Keep), &how).unwrap().unwrap();
+    assert_eq!(numbers(&run!("stat", "--json", place.root).ends_well().json(), ["live", "moved"]), [1, 1]);
+    assert!(run!("stat", place.root).ends_well().out.contains("\n           1 moved to another id\n"));
+    let verified = run!("verify", "--json", "--repair", place.root).ends_well().json();
+    assert_eq!(numbers(&verified, ["examined", "moved"]), [1, 1]);
+    assert_eq!(verified["found"], json!([]));
+    let summary = run!("verify", place.root).ends_well().out;
+    assert!(summary.contains(", 0 could not be read, 1 moved to another id; "), "{summary}");
+    let id = old.live.id.to_string();
+    let shown = run!("show", "--json", "--public-id", id, place.root).ends(3).json();
+    assert_eq!(shown["absent"], "moved to another id");
+    let exported = run!("export", place.root).ends(0).out;
+    assert!(exported.contains(&new.live.id.to_string()) && !exported.contains(&id), "{exported}");
+    // Not before its grace period is over, and not as damage when it is.
+    let swept = run!("sweep", "--full", "--json", place.root).ends_well().json();
+    assert_eq!(numbers(&swept, ["examined", "moved", "removed", "damaged"]), [2, 0, 0, 0]);
+    let short = Rotation::new(RELAXED).grace(Duration::from_micros(1));
+    let last = place.store.rotate(&new.token, &mut |_| Ok(Verdict::Keep), &short).unwrap().unwrap();
+    std::thread::sleep(Duration::from_millis(1));
+    let swept = run!("sweep", "--full", place.root).ends_well().out;
+    assert!(swept.starts_with("removed 0 of 3 sessions, 4.00 KiB; 1 moved ids; "), "{swept}");
+    assert!(place.exists(&old) && !place.exists(&new) && place.is_live(&last.token));
+    // A logout goes on to the session that has the id's place; from here the way is lost.
+    run!("delete", "--public-id", old.live.id.to_string(), place.root).ends(3);
+}
+
 // ------------------------------------------------------------------------------------------------------------ stat
 
 #[test]
@@ -435,6 +467,7 @@ fn stat_counts_each_file_once_and_each_session_in_its_bars() {
         "live",
         "expired",
         "cut_off",
+        "moved",
         "damaged",
         "unfinished",
         "temporary",
@@ -445,7 +478,7 @@ fn stat_counts_each_file_once_and_each_session_in_its_bars() {
     let mut wanted: Vec<_> = kinds.into_iter().chain(["ages", "bytes", "deadlines", "seconds"]).collect();
     wanted.sort_unstable();
     assert_eq!(keys(&json), wanted);
-    assert_eq!(numbers(&json, kinds), [10, 3, 0, 2, 1, 1, 4, 0, 5]);
+    assert_eq!(numbers(&json, kinds), [10, 3, 0, 0, 2, 1, 1, 4, 0, 5]);
     let bytes = json["bytes"].as_u64().unwrap();
     let of_directory = fs::metadata(place.root.join("78/directory")).unwrap().len();
     assert_eq!(bytes, 15 * 4096 + 4 + 4 + 4 + of_directory);
@@ -522,7 +555,7 @@ fn verify_lists_damaged_files_and_repair_moves_them() {
     assert_eq!((&*ran.err, tree(&place.root)), ("", before), "a look changes nothing");
 
     let json = run!("verify", "--json", place.root).ends(3).json();
-    assert_eq!(keys(&json), ["examined", "failed", "found", "not_moved", "seconds"]);
+    assert_eq!(keys(&json), ["examined", "failed", "found", "moved", "not_moved", "seconds"]);
     let found = |id: PublicId, moved_to: Option<PathBuf>| json!({"kind": "damaged", "id": id.to_string(), "path": place.path(id), "moved_to": moved_to});
     assert_eq!(json["found"], json!([found(first, None), found(second, None)]));
 

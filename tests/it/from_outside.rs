@@ -7,8 +7,8 @@
 use crate::support::process::{Child, Parent, Start, Worker};
 use crate::support::texts::{directory_in_memory, files_in_shards, load, put, record, text_of};
 use sessile::{
-    Durability, Error, FileStore, FileStoreOptions, Lookup, ReaperOptions, Record, Store, Token, Value,
-    Verdict,
+    Durability, Error, FileStore, FileStoreOptions, Lookup, ReaperOptions, Record, Rotation, Store, Token,
+    Value, Verdict,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -72,6 +72,10 @@ fn perform_operations(parent: &Parent) {
             "reap" => shared.start_reaper(ReaperOptions::new()).map(|reaper| reaper.close().panics == 0),
             "rotate" => {
                 store.rotate(&token, &mut renamed, &Durability::Relaxed.into()).map(|saved| saved.is_some())
+            }
+            "move" => {
+                let how = Rotation::new(Durability::Relaxed).grace(Duration::from_secs(60));
+                store.rotate(&token, &mut renamed, &how).map(|saved| saved.is_some())
             }
             "end" => store.delete(&token),
             "end what is not there" => {
@@ -343,6 +347,7 @@ fn without_openat2_files_are_opened_in_two_steps() {
             ("grow", "new"),
             ("create safely", "old"),
             ("rotate", "absent"),
+            ("move", "absent"),
             ("end", "absent"),
         ] {
             actor.check(operation, &format!("openat2:error={refusal}:when=1+"), "true", text);
@@ -375,6 +380,12 @@ fn the_kernel_sees_the_calls_that_are_documented_and_no_others() {
             "rotate",
             "openat openat flock pread64 openat write statx openat2 flock statx statx pwritev fdatasync fsync \
              pwrite64 flock close close statx statx pwrite64 fdatasync pwrite64 statx statx statx unlinkat \
+             flock close close",
+        ),
+        (
+            "move",
+            "openat openat flock pread64 write statx openat write statx openat2 flock statx statx pwritev fdatasync \
+             fsync pwrite64 flock close close statx statx pwrite64 fdatasync pwrite64 statx pwrite64 statx statx \
              flock close close",
         ),
         (

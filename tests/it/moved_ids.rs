@@ -424,7 +424,7 @@ fn the_use_of_a_moved_id_is_reported_after_its_grace_period_only(stage: &Stage) 
     let observed = seen.clone();
     let sessions = stage.sessions().with_observer(move |event| {
         observed.lock().push(match event {
-            Event::Reused { id, user } => Seen::Reused(*id, user.map(str::to_owned)),
+            Event::Reused { id, user } => Seen::Reused(*id, user.map(|user| user.as_str().to_owned())),
             other => Seen::Other(format!("{other:?}")),
         });
     });

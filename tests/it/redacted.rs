@@ -2,9 +2,12 @@
 //! more people than the visitor meant.
 //!
 //! Shown are kinds, counts, sizes, times, names of entries, and digests of ids.
-use sessile::{Cookies, Event, FileStore, Lookup, Record, SaveError, SessionId, Sessions, Store, ValueRef};
+use sessile::{
+    Clock, Cookies, Event, FileStoreOptions, Lookup, Record, SaveError, SessionId, Sessions, Store, ValueRef,
+};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 const SECRET: &str = "Str0ngSecret";
 const NUMBER: u64 = 6_021_407_621;
@@ -36,7 +39,8 @@ impl Secrets {
 #[test]
 fn debug_of_no_public_type_shows_an_id_or_a_value() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(FileStore::open(dir.path()).unwrap());
+    let clock = Clock::manual(SystemTime::now());
+    let store = Arc::new(FileStoreOptions::new().clock(clock.clone()).open(dir.path()).unwrap());
     let told = Arc::new(Mutex::new(Vec::new()));
     let events = told.clone();
     let sessions = Sessions::new(store.clone(), Cookies::plain_http()).unwrap();
@@ -84,8 +88,12 @@ fn debug_of_no_public_type_shows_an_id_or_a_value() {
     let mut again = sessions.visit(&*format!("session={id}"));
     again.rotate_id();
     secrets.check(&again.finish(200).unwrap(), "Set-Cookie");
+    clock.advance(Duration::from_secs(60));
     let _ = sessions.visit(&*format!("session={id}")).get::<u64>("card");
+    let unknown = SessionId::random().unwrap().to_token();
+    let _ = sessions.visit(&*format!("session={}", unknown.expose())).get::<u64>("card");
     let told = told.lock().unwrap();
     secrets.check(&*told, "Rotated");
     secrets.check(&*told, "NotFound");
+    secrets.check(&*told, "user:Some(User(");
 }

@@ -37,7 +37,7 @@ pub(in crate::file) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::R
 /// one failpoint.)
 pub(in crate::file) fn invalidate_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<bool> {
     write_all("invalidate", file, bytes, offset)?;
-    Ok(retry_on_intr(|| super::stat::stat(file, "", AtFlags::EMPTY_PATH)).is_ok_and(|stat| stat.links > 0))
+    Ok(retry_on_intr(|| super::stat::links(file)).is_ok_and(|links| links > 0))
 }
 
 fn write_all(name: &'static str, file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
@@ -76,6 +76,9 @@ pub(in crate::file) fn write_parts_at<const N: usize>(
         })?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
+        }
+        if written == left {
+            break;
         }
         IoSlice::advance_slices(&mut slices, written);
         left -= written;

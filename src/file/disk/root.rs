@@ -191,7 +191,7 @@ use open_step_by_step as open_below;
 /// The same as `open_below` in two calls: the shard, then the file in it.
 fn open_step_by_step(root: &File, path: &SessionPath, access: Access, mode: Mode) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let shard = fs::openat(root, &path.as_str()[..2], flags, Mode::empty())?;
+    let shard = fs::openat(root, path.shard(), flags, Mode::empty())?;
     fs::openat(&shard, path.below_shard(), access.flags(), mode)
 }
 

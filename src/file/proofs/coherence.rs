@@ -8,11 +8,11 @@ use super::*;
 use crate::file::SessionRef;
 use crate::file::disk;
 use crate::file::generations::{Cause, Stamp};
-use crate::file::read_cache::{Cached, Found, Key};
+use crate::file::read_cache::{Found, Fresh, Key, Trust};
 use crate::file::session_lock::{Locked, write_tombstone};
-use crate::file::slot::{self, State, Version};
+use crate::file::slot::{self, Mark, State, Version};
 use crate::file::slots::View;
-use crate::store::{Live, Saved};
+use crate::store::{Live, Rotation, Saved};
 use crate::sync::step;
 use std::sync::atomic::AtomicU64;
 
@@ -23,6 +23,10 @@ struct Acknowledged {
     version: AtomicU64,
     saves: AtomicU64,
     is_ended: AtomicBool,
+    /// A logout has returned.
+    is_logged_out: AtomicBool,
+    /// The sessions to which the id was moved.
+    successors: std::sync::Mutex<Vec<Token>>,
 }
 
 /// A running operation.
@@ -65,6 +69,11 @@ impl Acting<'_> {
         self.acknowledged.is_ended.store(true, SeqCst);
     }
 
+    fn acknowledge_move(&self, successor: Token) {
+        self.acknowledged.successors.lock().unwrap().push(successor);
+        self.acknowledge_end();
+    }
+
     /// A load by the given function. It must not return a version older than the one acknowledged when the load began.
     fn check_load(&self, load: impl FnOnce() -> Option<u64>) {
         let floor = self.acknowledged.version.load(SeqCst);
@@ -77,14 +86,11 @@ impl Acting<'_> {
         assert!(seen.is_some() || was_ended || is_ended || self.is_being_ended(), "lost");
     }
 
-    /// Whether the session file is gone or has a tombstone. Its end may not have returned yet.
+    /// Whether the session file is gone, or has a tombstone or a mark. Its end may not have returned yet.
     fn is_being_ended(&self) -> bool {
-        let bytes = std::fs::read(self.store.path().join(self.path())).unwrap_or_default();
-        bytes.is_empty() || [0, bytes.len() / 2].iter().any(|&slot| bytes[slot..].starts_with(b"GONE"))
-    }
-
-    fn path(&self) -> String {
-        crate::file::layout::SessionPath::of(&self.session().public_id()).as_str().to_owned()
+        let bytes = std::fs::read(self.store.path().join(path_of(self.token))).unwrap_or_default();
+        let is_end = |slot: &[u8]| slot.starts_with(b"GONE") || slot.starts_with(b"MOVE");
+        bytes.is_empty() || [0, bytes.len() / 2].iter().any(|&slot| is_end(&bytes[slot..]))
     }
 
     /// Locks the session and writes its next version, as a relaxed save does, without the invalidation.
@@ -117,6 +123,7 @@ const LOAD_ANEW: Operation = |acting| {
 const END: Operation = |acting| {
     acting.store.delete(acting.token).unwrap();
     acting.acknowledge_end();
+    acting.acknowledged.is_logged_out.store(true, SeqCst);
 };
 /// An end in a process that has no copy of the session, and so depends on the files only.
 const END_ANEW: Operation = |acting| {
@@ -142,6 +149,21 @@ const ROTATE: Operation = |acting| {
     if acting.store.rotate(acting.token, &mut same, &Durability::Relaxed.into()).unwrap().is_some() {
         acting.acknowledge_end();
     }
+};
+/// A rotation with a grace period.
+const MOVE: Operation = |acting| {
+    let mut same = |_: &mut Record| Ok(Verdict::Keep);
+    let how = Rotation::default().grace(LONG);
+    if let Some(saved) = acting.store.rotate(acting.token, &mut same, &how).unwrap() {
+        acting.acknowledge_move(saved.token);
+    }
+};
+/// A login that goes on from a moved id.
+const LOG_IN: Operation = |acting| {
+    let mut same = |_: &mut Record| Ok(Verdict::Keep);
+    let how = Rotation::default().grace(LONG).login("ada");
+    let saved = acting.store.rotate(acting.token, &mut same, &how).unwrap();
+    acting.acknowledge_move(saved.expect("lost: a login finds the session, whatever its id").token);
 };
 /// A writer that is killed after its write and before its invalidation.
 const DIE_AFTER_WRITING: Operation = |acting| drop(acting.write(&acting.session()));
@@ -189,8 +211,28 @@ fn model(preemptions_max: usize, waits: &'static [Duration], operations: &'stati
             assert!(is_ended || seen >= Some(1 + saves), "lost: {seen:?} after {saves} saves");
             assert_eq!(store.queues.len(), 0, "a queue is left");
         }
-        stores[0].delete(&token).unwrap();
+        let successors = acknowledged.successors.lock().unwrap();
+        let alive = |store: &FileStore| {
+            successors.iter().filter(|successor| load(store, successor).is_some()).count()
+        };
+        for store in stores {
+            let expected = !successors.is_empty() && !acknowledged.is_logged_out.load(SeqCst);
+            assert_eq!(
+                alive(store),
+                usize::from(expected),
+                "a logout ends the last successor, nothing else does"
+            );
+        }
+        for token in successors.iter().chain([&token]) {
+            stores[0].delete(token).unwrap();
+            // The mark stays, and is in no one's way.
+            let _ = std::fs::remove_file(stores[0].path().join(path_of(token)));
+        }
     });
+}
+
+fn path_of(token: &Token) -> String {
+    crate::file::layout::SessionPath::of(&session(token).public_id()).as_str().to_owned()
 }
 
 // ------------------------------------------------------------------------------------------------ the engine as it is
@@ -212,6 +254,20 @@ fn other_processes_see_each_save_and_lose_none() {
 fn no_process_serves_or_revives_an_ended_session() {
     model(2, &[LONG, LONG], &[(0, SAVE), (1, END), (0, LOAD)]);
     model(2, &[LONG, LONG], &[(0, ROTATE), (1, SAVE), (1, LOAD)]);
+    model(2, &[LONG, LONG], &[(0, MOVE), (1, SAVE), (1, LOAD)]);
+}
+
+#[test]
+fn a_logout_by_a_moved_id_leaves_no_successor_alive() {
+    model(2, &[LONG, LONG], &[(0, MOVE), (1, END)]);
+    // It waits for no lock.
+    model(2, &[LONG, SHORT], &[(0, MOVE), (1, END)]);
+    model(2, &[SHORT], &[(0, MOVE), (0, END), (0, LOAD)]);
+}
+
+#[test]
+fn a_login_beside_a_move_finds_the_session() {
+    model(2, &[LONG, LONG], &[(0, MOVE), (1, LOG_IN)]);
 }
 
 #[test]
@@ -259,7 +315,7 @@ const LOAD_STAMPED_AFTERWARDS: Operation = |acting| {
         let read_at = store.options.clock.now_coarse().micros();
         store
             .coherence
-            .remember(&session, Cached::new(newest.record.clone(), id, newest.version, stamp, read_at));
+            .remember(&session, Fresh::new(newest.record.clone(), id, newest.version, stamp, read_at));
         Some(version_of(&newest.record))
     });
 };
@@ -278,7 +334,7 @@ const SAVE_INVALIDATED_WITHOUT_THE_LOCK: Operation = |acting| {
     drop(locked);
     let saves = acting.store.coherence.generations().invalidate(&id, Cause::Saved).unwrap().saves;
     let (saved, stamp) = (version_of(&record), Stamp { saves, ends, counters: 0 });
-    acting.store.coherence.remember(&session, Cached::new(record, id, version, stamp, opened_at));
+    acting.store.coherence.remember(&session, Fresh::new(record, id, version, stamp, opened_at));
     acting.acknowledge(saved, 1);
 };
 
@@ -315,7 +371,7 @@ const SAVE_WITH_ONE_COUNTER: Operation = |acting| {
     let saves = acting.store.coherence.generations().invalidate(&locked.id, Cause::Saved).unwrap().saves;
     let stamp = Stamp { saves, ..acting.store.coherence.generations().stamp(&locked.id) };
     let (id, opened_at) = (locked.id, locked.opened_at);
-    acting.store.coherence.remember(&session, Cached::new(record, id, version, stamp, opened_at));
+    acting.store.coherence.remember(&session, Fresh::new(record, id, version, stamp, opened_at));
 };
 
 #[test]
@@ -353,14 +409,38 @@ fn an_end_invalidated_before_it_is_done_is_detected() {
     model(2, &[LONG, LONG], &[(0, LOAD_ANEW), (1, END_INVALIDATED_FIRST)]);
 }
 
+/// A logout that waits for no lock reads the mark after it has renamed the file, and a rotation looks for its name after it has
+/// written the mark: so one of them sees the other.
+const MOVE_CHECKED_BEFORE_THE_MARK: Operation = |acting| {
+    let (store, session) = (acting.store, acting.session());
+    let Some(locked) = store.lock_live(&session, None).unwrap() else { return };
+    let successor = SessionId::random().unwrap();
+    store.create_file(SessionRef::Id(&successor), locked.newest.record.clone(), true).unwrap();
+    if !store.is_current_file(&locked.path, &locked.file).unwrap() {
+        store.delete_file(SessionRef::Id(&successor)).unwrap();
+        return;
+    }
+    let mark = Mark { successor: successor.public_id(), until: u64::MAX, by_login: false };
+    let bytes = locked.encode_mark(&mark).unwrap();
+    disk::write_at(&locked.file, &bytes, locked.offset(1 - locked.slot)).unwrap();
+    locked.invalidate_ended().unwrap();
+    acting.acknowledge_move(successor.to_token());
+};
+
+#[test]
+#[should_panic(expected = "a logout ends the last successor, nothing else does")]
+fn a_move_that_looks_for_its_name_too_early_is_detected() {
+    model(2, &[LONG, SHORT], &[(0, MOVE_CHECKED_BEFORE_THE_MARK), (1, END)]);
+}
+
 /// Rule 5: a copy is returned only while its stamp equals the cell.
 const LOAD_WITHOUT_A_CHECK: Operation = |acting| {
     let store = acting.store;
     acting.check_load(|| {
         let cache = store.coherence.cache();
-        match cache.get(&Key::of(&acting.session()), |_, _| true) {
+        match cache.get(&Key::of(&acting.session()), |_, _| Trust::Yes) {
             Found::Trusted(record, id) => Some(version_of(&Live { record, id }.record)),
-            Found::Doubtful(_) | Found::Nothing => load(store, acting.token),
+            Found::Unchecked(_) | Found::Doubtful(_) | Found::Nothing => load(store, acting.token),
         }
     });
 };

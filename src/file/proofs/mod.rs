@@ -20,6 +20,7 @@
 //! add the weak memory of the counters, which is one function. Shuttle's own exhaustive scheduler does not limit
 //! preemptions; [`Bounded`] does.
 mod coherence;
+mod cut_offs;
 mod queue;
 mod sweeping;
 
@@ -200,7 +201,7 @@ fn create(store: &FileStore) -> Token {
 fn load(store: &FileStore, token: &Token) -> Option<u64> {
     match store.load(token).unwrap() {
         Lookup::Live(live) => Some(version_of(&live.record)),
-        Lookup::Absent(Absent::NotFound(_)) => None,
+        Lookup::Absent(Absent::NotFound(_) | Absent::Moved(_)) => None,
         Lookup::Absent(other) => panic!("the session is {other:?}"),
     }
 }

@@ -131,18 +131,21 @@ impl Part {
     ) -> Removed {
         let Fresh { mut cached, counters } = fresh;
         cached.marks.set(Marks::OF_COUNTERS, counters == self.counters.number());
-        let (bytes, position) = (cached.record_bytes(), self.position(key));
-        let (fits, mut out) = (bytes <= self.record_bytes_max(), Removed::default());
+        let (bytes, position, mut out) = (cached.record_bytes(), self.position(key), Removed::default());
+        let bytes_before = position.map_or(0, |position| self.entries.at(position).cached.record_bytes());
+        // In the place of a larger one, which most saves leave, a record fits without computing the part's size.
+        let fits = bytes <= bytes_before || bytes <= self.record_bytes_max();
         if let Some(position) = position {
             let there = &self.entries.at(position).cached;
-            let bytes_before = there.record_bytes();
             if fits
                 && there.version.sequence > cached.version.sequence
                 && trust(there, &self.counters) != Trust::No
             {
                 return out;
             }
-            if fits && self.bytes() - bytes_before + bytes <= self.bytes_max {
+            let fits_there =
+                bytes <= bytes_before || fits && self.bytes() - bytes_before + bytes <= self.bytes_max;
+            if fits_there {
                 cached.marks.set(Marks::USED, true);
                 out.push(std::mem::replace(&mut self.entries.at_mut(position).cached, cached));
                 self.records_bytes = self.records_bytes - bytes_before + bytes;

@@ -1,5 +1,6 @@
 //! Single files: reads expired sessions and leftovers again under their lock, removes them, and counts them.
 use super::{EntryOutcome, Pass};
+use crate::clock::micros;
 use crate::error::{ErrorKind, Result};
 use crate::file::coherence::Cause;
 use crate::file::disk::{self, Access, Directory};
@@ -9,7 +10,6 @@ use crate::file::layout::{RUN, SessionPath, USERS, shard_of};
 use crate::file::scan::{Content, ScannedFile};
 use crate::file::session_lock::{LockResult, SessionRef, UnreadableFile};
 use crate::id::PublicId;
-use crate::store::Store;
 use crate::sync::Instant;
 use std::io;
 use std::path::Path;
@@ -51,7 +51,7 @@ impl Pass<'_> {
             LockResult::Session(locked) => {
                 let deadline = locked.newest.record.deadline();
                 let is_cut_off = self.store.coherence.has_ended(&locked.newest.record, &id)?;
-                if !is_cut_off && !locked.newest.record.is_expired(self.store.now()) {
+                if !is_cut_off && !self.store.is_expired(&locked.newest.record) {
                     return Ok(self.later(deadline, EntryOutcome::Renewed));
                 }
                 if self.store.remove(shard, &locked)? {
@@ -63,11 +63,11 @@ impl Pass<'_> {
             }
             LockResult::Moved(moved) => {
                 let until = moved.view.mark.to_moved(id).until;
-                if until > self.store.now() {
+                if moved.view.mark.until > self.store.now_micros() {
                     return Ok(self.later(until, EntryOutcome::Moved));
                 }
                 if self.store.remove_moved(shard, &moved)? {
-                    self.count_moved(2 * moved.slot_size as u64);
+                    self.count_moved(2 * moved.view.slot_size as u64);
                 }
                 Ok(EntryOutcome::Done)
             }
@@ -113,7 +113,7 @@ impl Pass<'_> {
                 self.report.removed += 1;
                 self.report.bytes_freed += file.bytes;
             }
-            Content::Moved(moved) if moved.until > self.store.now() => {
+            Content::Moved(moved) if micros(moved.until) > self.store.now_micros() => {
                 return Ok(EntryOutcome::Moved(moved.until));
             }
             Content::Moved(_) => self.count_moved(file.bytes),

@@ -166,7 +166,7 @@ impl Pass<'_> {
     /// Inserts a session, or a mark, that the index has lost.
     fn insert_if_lost(&mut self, id: PublicId, deadline: SystemTime, bucket: Option<u64>) {
         if self.is_lost(deadline, bucket) {
-            self.reinsert(Entry::new(id, deadline));
+            self.reinsert(Entry { id, deadline: micros(deadline) });
         }
     }
 

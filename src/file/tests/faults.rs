@@ -77,7 +77,7 @@ fn meet_fault(fixture: &Fixture, operation: Operation, session: &SessionId, faul
             assert!(is_old || visible, "{context}: {old:?}");
         }
         (Operation::Rotate | Operation::Move, Ok(_)) => {
-            assert!(old.is_none() && made.as_deref() == Some("new"), "{context}")
+            assert!(old.is_none() && made.as_deref() == Some("new"), "{context}");
         }
         (Operation::Rotate | Operation::Move, Err(_)) => {
             assert!(is_old || old.is_none() && kind.is_some_and(may_be_visible), "{context}");

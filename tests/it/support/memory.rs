@@ -4,9 +4,9 @@ use crate::support::memory_store::MemoryStore;
 use parking_lot::Mutex;
 use sessile::file::Content;
 use sessile::{
-    Change, Clock, Cookies, Durability, Error, ErrorKind, FileStoreOptions, Guarantees, Lifetime, Live,
-    Lookup, Page, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token, UserSessions,
-    Verdict,
+    Change, Clock, Cookies, Durability, Error, ErrorKind, FileStore, FileStoreOptions, Guarantees, Lifetime,
+    Live, Lookup, Page, PublicId, Record, Result, Rotation, Saved, SessionId, Sessions, Store, Token,
+    UserSessions, Verdict,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -290,8 +290,7 @@ impl Stage {
         let stored = move || {
             // The directory lives as long as the stage.
             let _dir = &dir;
-            let contents = counted.files().map(|file| file.unwrap().content);
-            contents.filter(|content| !matches!(content, Content::Moved(_))).count()
+            files_but_moved(&counted)
         };
         Self::new(clock, store, second, Box::new(stored))
     }
@@ -340,6 +339,12 @@ impl Stage {
             panic!("session {} is alive: {:?}", live.id, live.record);
         }
     }
+}
+
+/// How many files a store has, but those of moved ids.
+pub(crate) fn files_but_moved(store: &FileStore) -> usize {
+    let contents = store.files().map(|file| file.unwrap().content);
+    contents.filter(|content| !matches!(content, Content::Moved(_))).count()
 }
 
 /// The sessions of a store, with a cookie that needs no HTTPS.
