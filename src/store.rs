@@ -134,7 +134,8 @@ pub trait Store: Send + Sync {
         Err(unsupported("list the sessions of a user"))
     }
 
-    /// Ends a session by the digest of its id, if it is a session of this user. Returns whether a live one was there.
+    /// Ends a session by the digest of its id, if it is a session of this user; rotations are followed as by
+    /// [`delete`](Self::delete). Returns whether a live one was there.
     ///
     /// # Errors
     ///

@@ -24,9 +24,6 @@ use std::collections::BTreeSet;
 use std::io;
 
 const OPERATION: &str = "log in";
-/// The most counts of a user's sessions. Each repetition means that one of them was rotated, or that the user logged in
-/// where no limit is set, during the count before.
-const COUNTS_MAX: u32 = 16;
 
 /// The turn of a user's login.
 pub(super) struct LoginTurn<'a> {
@@ -86,7 +83,8 @@ impl FileStore {
         locked: bool,
     ) -> Result<Option<Vec<Live>>> {
         let Some(session) = moves else { return self.live_sessions(user, digest, None, locked).map(Some) };
-        for _ in 0..COUNTS_MAX {
+        let deadline = Instant::now() + self.options.lock_wait;
+        while Instant::now() <= deadline {
             let Some(moved) = self.session_meant(session.public_id())? else { return Ok(None) };
             let live = self.live_sessions(user, digest, Some(moved), locked)?;
             // If it was rotated during the count, its successor may have been counted.
@@ -137,7 +135,9 @@ impl FileStore {
         locked: bool,
     ) -> Result<Vec<Live>> {
         let mut listed = self.listed_or_walked(digest)?;
-        for _ in 0..COUNTS_MAX {
+        // Each repetition means that one of them was rotated, or that the user logged in where no limit is set.
+        let deadline = Instant::now() + self.options.lock_wait;
+        while Instant::now() <= deadline {
             let (mut live, mut absent) = (Vec::new(), Vec::new());
             for id in listed.iter().filter(|id| Some(**id) != except) {
                 let found = if locked { self.live_under_lock(user, id)? } else { self.live_of(user, id)? };

@@ -113,10 +113,10 @@ fn check_repaired(what: &str, open_up: impl FnOnce(&Path, &[Saved; 2]), want: (u
 
 #[test]
 fn a_store_that_was_open_to_others_is_made_private_and_told() {
-    // The root, 256 shards, `run` and the indexes; parameters, tag, counters, two files of each index, two
-    // sessions.
+    // The root, 256 shards, `run` and the indexes; parameters, the log of cut-offs, tag, counters, two files of
+    // each index, two sessions.
     const DIRECTORIES: u64 = 1 + 256 + 3;
-    const ALL: u64 = DIRECTORIES + 9;
+    const ALL: u64 = DIRECTORIES + 10;
     check_repaired("fsGroup", |root, _| allow_all(root, 0o2770, 0o660), (ALL, ALL));
     check_repaired("chmod -R 775", |root, _| allow_all(root, 0o775, 0o775), (ALL, ALL));
     check_repaired("chmod -R 777", |root, _| allow_all(root, 0o777, 0o777), (ALL, ALL));
@@ -318,7 +318,7 @@ fn anothers_store_is_one_error_with_the_command_that_repairs_it() {
     }
     let group = rustix::process::getegid().as_raw();
     for (give_away, count, first, mode) in [
-        (&[""; 0][..], 261, "", "0700"),
+        (&[""; 0][..], 262, "", "0700"),
         (&["7f"][..], 1, "/7f", "0700"),
         (&["00", "7f", "run/due"][..], 3, "", "0700"),
     ] {

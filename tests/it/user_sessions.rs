@@ -4,8 +4,8 @@ use crate::support::sweeping::{Fixture, HOUR};
 use crate::support::texts::record;
 use sessile::file::SweepOptions;
 use sessile::{
-    Durability, ErrorKind, FileStore, FileStoreOptions, Lifetime, Page, PublicId, Record, Saved, Store,
-    Timing, Token, Verdict,
+    Durability, ErrorKind, FileStore, FileStoreOptions, Lifetime, Page, PublicId, Record, Rotation, Saved,
+    Store, Timing, Token, Verdict,
 };
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,6 +15,8 @@ on_every_storage! {
     a_session_that_ended_expired_or_changed_its_user_is_not_listed,
     a_rotated_session_is_listed_once_under_its_new_id,
     pages_are_in_order_and_end_with_the_last_session,
+    a_session_that_a_cut_off_has_ended_is_not_listed,
+    an_id_that_was_rotated_names_its_successor_within_grace,
     a_listed_session_is_shown_with_its_times_and_its_device,
     one_session_of_a_user_is_ended_by_its_public_id,
     a_stricter_lifetime_lists_no_session_that_it_ends,
@@ -90,6 +92,44 @@ fn a_rotated_session_is_listed_once_under_its_new_id(stage: &Stage) {
     assert_eq!(listed(&*stage.store, "ada"), ids([&ada]));
     let guest = rotate(&*stage.store, &guest.token, Some("ada"));
     assert_eq!(listed(&*stage.store, "ada"), ids([&ada, &guest]));
+}
+
+fn a_session_that_a_cut_off_has_ended_is_not_listed(stage: &Stage) {
+    let [first, second] = [(); 2].map(|()| log_in(&*stage.store, "ada"));
+    stage.second.delete_of("ada", Some(&second.token)).unwrap();
+    assert_eq!(listed(&*stage.store, "ada"), ids([&second]));
+    let sessions = stage.others();
+    assert!(!sessions.end_session_of("ada", &first.live.id).unwrap(), "it has ended");
+    let third = log_in(&*stage.store, "ada");
+    assert_eq!(listed(&*stage.store, "ada"), ids([&second, &third]));
+    stage.store.delete_all().unwrap();
+    assert_eq!(listed(&*stage.second, "ada"), []);
+}
+
+/// A page of devices was shown before the session got another id.
+fn an_id_that_was_rotated_names_its_successor_within_grace(stage: &Stage) {
+    let sessions = stage.others();
+    let moved = |by_login: Option<&'static str>| {
+        let old = log_in(&*stage.store, "ada");
+        let how = Rotation::new(Durability::OfStore).grace(secs(60));
+        let how = by_login.map_or(how, |user| how.login(user));
+        let new = stage.store.rotate(&old.token, &mut |_| Ok(Verdict::Keep), &how).unwrap().unwrap();
+        assert_eq!(listed(&*stage.store, "ada"), ids([&new]));
+        (old.live.id, new)
+    };
+    let (old, new) = moved(None);
+    assert!(!sessions.end_session_of("bob", &old).unwrap());
+    assert!(sessions.end_session_of("ada", &old).unwrap());
+    stage.check_absent(&new.token);
+    // A login is not followed, as by a logout.
+    let (old, new) = moved(Some("ada"));
+    assert!(!sessions.end_session_of("ada", &old).unwrap());
+    assert!(sessions.end_session_of("ada", &new.live.id).unwrap());
+    // Nor is a rotation whose grace period is over.
+    let (old, new) = moved(None);
+    stage.clock.advance(secs(60));
+    assert!(!sessions.end_session_of("ada", &old).unwrap());
+    assert_eq!(listed(&*stage.store, "ada"), ids([&new]));
 }
 
 fn pages_are_in_order_and_end_with_the_last_session(stage: &Stage) {
@@ -194,7 +234,7 @@ fn a_store_that_keeps_no_list_says_so() {
             &self,
             _: &Token,
             _: sessile::Change<'_>,
-            _: &sessile::Rotation<'_>,
+            _: &Rotation<'_>,
         ) -> sessile::Result<Option<Saved>> {
             Ok(None)
         }

@@ -202,9 +202,10 @@ impl Store for MemoryStore {
 
     fn delete_session_of(&self, user: &str, id: &PublicId) -> Result<bool> {
         let mut places = self.places.lock();
-        let is_there = places.live(*id, self.now()).is_some_and(|record| record.user() == Some(user));
+        let Some(id) = places.meant(*id, self.now()) else { return Ok(false) };
+        let is_there = places.live(id, self.now()).is_some_and(|record| record.user() == Some(user));
         if is_there {
-            places.0.remove(id);
+            places.0.remove(&id);
         }
         Ok(is_there)
     }
